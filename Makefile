@@ -1,0 +1,40 @@
+# Two commands are enough on a fresh machine with Python 3.11 and pip: make demo, make test.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-kill format check lint constraints bench-tinyshakespeare bench-pretrain bench-checkpoint bench-prepare bench-startup
+
+demo: .venv/ready
+	$(BIN)/etude demo
+
+test: .venv/ready-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n 2 --dist loadfile
+
+test-kill: .venv/ready-dev
+	$(BIN)/pytest tests/test_kill.py -s --kills 50
+
+format: .venv/ready-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench-%: .venv/ready-dev
+	$(BIN)/python benchmarks/$*.py
+
+# The full tested set, without labels such as +cpu, which exist nowhere else.
+constraints: .venv/ready-dev
+	$(BIN)/pip freeze --exclude-editable | sed -E 's/\+[A-Za-z0-9.]+$$//' | sort -f > constraints.txt
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/ready: .venv/bin/pip pyproject.toml constraints.txt
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/ready-dev: .venv/bin/pip pyproject.toml constraints.txt
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@ .venv/ready

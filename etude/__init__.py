@@ -1,0 +1,36 @@
+"""etude: a training workbench for code language models.
+
+load_recipe(path, overrides)   a checked recipe
+train(recipe, ...)             run it to its end
+Training(recipe, Options(...)) the same as an iterator of steps, with one's own module, loss and metrics
+open_run(name)                 a run to read
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Options", "Training", "load_recipe", "open_run", "train"]
+
+if TYPE_CHECKING:
+    from etude.recipe.load import load_recipe
+    from etude.records.store import open_run
+    from etude.run import Options, Training
+    from etude.run import run_recipe as train
+
+_HOMES = {
+    "Options": ("etude.run", "Options"),
+    "Training": ("etude.run", "Training"),
+    "load_recipe": ("etude.recipe.load", "load_recipe"),
+    "open_run": ("etude.records.store", "open_run"),
+    "train": ("etude.run", "run_recipe"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import etude` costs nothing."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'etude' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,56 @@
+"""What `etude demo` prints at its end."""
+
+import gzip
+import lzma
+from pathlib import Path
+
+from etude.errors import InputError
+from etude.records.events import Evaluation, Generation
+from etude.records.store import Run
+
+
+def shipped_recipe(name: str) -> Path:
+    """A recipe that comes with etude: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    for folder in (package / "recipes", package.parent / "recipes"):
+        if (folder / f"{name}.toml").is_file():
+            return folder / f"{name}.toml"
+    raise InputError(f"the recipe {name} is not installed with etude; install etude again")
+
+
+def print_outcome(run: Run) -> None:
+    """Samples, bits per byte beside gzip and xz on the same held-out bytes, and what to try next."""
+    events = [entry.event for entry in run.ledger().entries]
+    scores = [event for event in events if isinstance(event, Evaluation)]
+    for sample in [event for event in events if isinstance(event, Generation)][-len(run.recipe.evaluate.prompts) :]:
+        print(f"--- {sample.prompt!r} continues\n{sample.prompt}{sample.text}\n")
+    if scores and scores[-1].bits_per_byte is not None:
+        text = held_out_text(run)
+        rows = [("this model", scores[-1].bits_per_byte), *compressors(text)]
+        print(f"bits per byte of {len(text):,} held-out bytes, each token scored once:")
+        for name, bits in rows:
+            print(f"  {name:<12} {bits:.3f}")
+    print(
+        f"\nreport      {run.path / 'report' / 'report.md'}\n"
+        f"next        etude show {run.name}\n"
+        f"            etude note {run.name} --section lessons 'what you learnt'\n"
+        "            etude demo --new train.steps=400   (better, and longer)\n"
+        f"            etude compare {run.name} RUN"
+    )
+
+
+def held_out_text(run: Run) -> bytes:
+    """The validation documents of a run, end to end, as they were before tokenising."""
+    from etude.data.prepared import prepare
+
+    corpus = prepare(run.recipe)
+    held_out = corpus.validation
+    assert held_out is not None
+    spans = (held_out.tokens[start:end] for start, end in zip(held_out.starts, held_out.ends))
+    return "".join(corpus.tokenizer.decode(span[span != held_out.eos_id].tolist()) for span in spans).encode()
+
+
+def compressors(text: bytes) -> list[tuple[str, float]]:
+    """Bits per byte of what everybody has."""
+    sizes = {"gzip -9": len(gzip.compress(text, 9)), "xz -9": len(lzma.compress(text, preset=9))}
+    return [(name, 8 * size / len(text)) for name, size in sizes.items()]

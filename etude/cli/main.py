@@ -1,0 +1,326 @@
+"""`etude`: parses, calls, prints. Results go to stdout, progress and errors to stderr."""
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from etude import __version__
+from etude.errors import EtudeError
+
+if TYPE_CHECKING:
+    from etude.recipe.schema import Recipe
+    from etude.run import Options
+
+app = typer.Typer(
+    help="Train code language models: one recipe, one run, a record anybody can check.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipePath = Annotated[Path, typer.Argument(help="a recipe file", metavar="RECIPE", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="changes such as optim.learning_rate=2e-4", metavar="[KEY=VALUE]...")
+]
+RunName = Annotated[str, typer.Argument(help="a run: folder, id, start of an id, or recipe name", metavar="RUN")]
+Runs = Annotated[Path, typer.Option("--runs", help="folder that holds the runs")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Devices = Annotated[int | None, typer.Option("--devices", min=1, help="ranks to start")]
+
+
+class NoteSection(StrEnum):
+    """Headings of the report that a person fills."""
+
+    lessons = "lessons"
+    next = "next"
+    problem = "problem"
+
+
+def main() -> None:
+    """Run a command; errors for the user are one line each, without a traceback."""
+    try:
+        app()
+    except EtudeError as error:
+        if os.environ.get("RANK", "0") == "0":
+            for line in str(error).splitlines():
+                _say(f"error: {_printable(line)}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("stopped at once; the same command continues from the last checkpoint")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+@app.command()
+def train(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    new: Annotated[bool, typer.Option("--new", help="start a run even if one is unfinished")] = False,
+    weights: Annotated[str | None, typer.Option("--from", help="first weights: RUN@best or a folder")] = None,
+    devices: Devices = None,
+) -> None:
+    """Train as a recipe says; continues an unfinished run of the same recipe."""
+    from etude.recipe.load import read_recipe_text
+
+    loaded = _load(recipe, overrides, devices)
+    if loaded.train.devices > 1 and "WORLD_SIZE" not in os.environ:
+        _start_ranks(loaded.train.devices)
+    from etude.run import Options
+
+    _run(loaded, Options(runs=runs, new=new, weights=weights, recipe_text=read_recipe_text(recipe)))
+
+
+@app.command()
+def resume(run: RunName, runs: Runs = Path("runs")) -> None:
+    """Continue a run that was stopped or killed."""
+    from etude.errors import InputError
+    from etude.records.store import open_run
+
+    found = open_run(run, runs)
+    if found.state == "finished":
+        raise InputError(f"run {found.name} is finished; start another with etude train, see etude show {found.name}")
+    recipe = found.recipe
+    if recipe.train.devices > 1 and "WORLD_SIZE" not in os.environ:
+        _start_ranks(recipe.train.devices)
+    from etude.run import Options
+
+    _run(recipe, Options(runs=found.path.parent, resume=found))
+
+
+@app.command()
+def check(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    deep: Annotated[bool, typer.Option("--deep", help="also with data, device and parameters")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find every problem of a recipe before anything runs."""
+    from etude.recipe.load import flatten
+
+    loaded = _load(recipe, overrides, None)
+    if not deep:
+        _print_rows([(key, str(value)) for key, value in flatten(loaded.to_dict()).items()], loaded.to_dict(), as_json)
+        _say(f"{recipe} is a valid recipe; --deep also looks at data and device")
+        return
+    from etude.plan import make_plan
+    from etude.records.trackers import require_trackers
+
+    require_trackers(loaded)
+    plan = make_plan(loaded)
+    _print_rows(plan.rows(), {**dict(plan.rows()), "parameters": plan.parameters, "steps": plan.steps}, as_json)
+
+
+@app.command()
+def prepare(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    again: Annotated[bool, typer.Option("--again", help="also if it is prepared already")] = False,
+    as_json: Json = False,
+) -> None:
+    """Tokenise the data of a recipe into the cache that runs share."""
+    from etude.data.prepared import prepare as prepare_data
+    from etude.recipe.load import flatten
+
+    corpus = prepare_data(_load(recipe, overrides, None), again=again)
+    _print_rows([(key, str(value)) for key, value in flatten(corpus.summary).items()], corpus.summary, as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a recipe, for editors."""
+    from etude.recipe.schema import Recipe
+
+    print(json.dumps(Recipe.model_json_schema(by_alias=True), indent=2))
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    new: Annotated[bool, typer.Option("--new", help="start a run even if one is unfinished")] = False,
+) -> None:
+    """Train a small model of Python code on this Python's standard library, in minutes."""
+    from etude.cli.demo import print_outcome, shipped_recipe
+    from etude.recipe.load import read_recipe_text
+
+    path = shipped_recipe("demo")
+    from etude.run import Options
+
+    training = _run(_load(path, overrides, None), Options(runs=runs, new=new, recipe_text=read_recipe_text(path)))
+    print_outcome(training.run)
+
+
+@app.command("runs")
+def list_runs(runs: Runs = Path("runs"), as_json: Json = False) -> None:
+    """List the runs, oldest first."""
+    from etude.records import store
+    from etude.report.summary import summarize
+
+    summaries = [summarize(run) for run in store.list_runs(runs)]
+    if as_json:
+        print(json.dumps([summary.to_dict() for summary in summaries], indent=2))
+        return
+    from etude.report.summary import run_table
+
+    if not summaries:
+        _say(f"no runs in {runs}; start one with etude train RECIPE, or try etude demo")
+    _print_table(run_table(summaries))
+
+
+@app.command()
+def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None:
+    """Show how a run went."""
+    from etude.records.store import open_run
+    from etude.report.summary import describe, summarize
+
+    summary = summarize(open_run(run, runs))
+    _print_rows(describe(summary), summary.to_dict(), as_json)
+
+
+@app.command()
+def compare(
+    run: Annotated[list[str], typer.Argument(help="two or more runs", metavar="RUN RUN...")],
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Set runs side by side: what differs in the recipes, and in the results."""
+    from etude.errors import InputError
+    from etude.records.store import open_run
+    from etude.report.compare import compare_runs
+
+    if len(run) < 2:
+        raise InputError("compare needs two runs or more; see etude runs")
+    comparison = compare_runs([open_run(name, runs) for name in run])
+    if as_json:
+        print(json.dumps(comparison.to_dict(), indent=2))
+    else:
+        _print_table(comparison.rows())
+
+
+@app.command()
+def note(
+    run: RunName,
+    text: Annotated[str, typer.Argument(help="what to note")],
+    section: Annotated[NoteSection, typer.Option("--section", help="heading of the report")],
+    author: Annotated[str | None, typer.Option("--author", help="who says so")] = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Add your words to the record of a run."""
+    from etude.records.events import Note
+    from etude.records.store import append_note, open_run
+
+    found = open_run(run, runs)
+    append_note(found, Note(section.value, text, author))
+    _say(f"noted under {section.value} of {found.name}; etude report {found.name} writes it into the report")
+
+
+@app.command()
+def report(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None:
+    """Write the report of a run, also of one that goes on or was killed."""
+    from etude.records.store import open_run
+    from etude.report.write import write_report
+
+    path = write_report(open_run(run, runs))
+    print(json.dumps({"report": str(path)}) if as_json else path)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        print(f"etude {__version__}")
+        raise typer.Exit
+
+
+def _load(path: Path, overrides: list[str] | None, devices: int | None) -> "Recipe":
+    """The recipe of a command; under torchrun its devices are the ranks that torchrun started."""
+    from etude.recipe.load import load_recipe
+
+    ranks = os.environ.get("WORLD_SIZE") or devices
+    return load_recipe(path, [*(overrides or []), *([f"train.devices={ranks}"] if ranks else [])])
+
+
+def _run(recipe: "Recipe", options: "Options") -> Any:
+    """Train with a view on stderr, and leave with the code that says how it ended."""
+    from dataclasses import replace
+
+    from etude.cli.live import open_view
+    from etude.run import Training
+
+    if os.environ.get("RANK", "0") == "0":
+        view = open_view()
+        options = replace(options, views=(view,), on_plan=view.show_plan)
+    training = Training(recipe, options)
+    for _ in training:
+        pass
+    if os.environ.get("RANK", "0") == "0":
+        if training.stopped_by:
+            _say(f"stopped: {training.stopped_by}")
+        if training.is_resumable:
+            _say(f"continue with: etude resume {training.run.path}")
+        else:
+            _say(f"report: {training.run.path / 'report' / 'report.md'}")
+    if training.is_resumable:
+        raise typer.Exit(75)
+    return training
+
+
+def _start_ranks(ranks: int) -> None:
+    """Run this very command in several ranks under torchrun, and leave with their exit code."""
+    import logging
+
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // ranks, 1)))
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=ranks, rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0",
+        run_id=str(os.getpid()), max_restarts=0, start_method="spawn",
+    )  # fmt: skip
+    try:
+        elastic_launch(config, sys.executable)("-m", "etude", *sys.argv[1:])
+    except ChildFailedError as failed:
+        codes = {failure.exitcode for failure in failed.failures.values()}
+        sys.exit(next((code for code in (2, 75) if code in codes), 1))
+    sys.exit(0)
+
+
+def _print_rows(rows: list[tuple[str, str]], data: Any, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(data, indent=2, default=str))
+        return
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        print(f"{name:<{width}}  {_printable(value)}")
+
+
+def _print_table(rows: list[list[str]]) -> None:
+    """Rows of equal length, the first of them the header."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        return
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    table = Table(*[Text(_printable(cell)) for cell in rows[0]], box=None, pad_edge=False)
+    for row in rows[1:]:
+        table.add_row(*[Text(_printable(cell)) for cell in row])
+    console.print(table)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    """Without control characters, which could drive the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -1,0 +1,1 @@
+"""Requests from outside to a run that is going on."""

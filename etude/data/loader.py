@@ -1,0 +1,158 @@
+"""The batches of any step, from its number alone: there is no position to save.
+
+An epoch is a keyed permutation of the samples, computed where it is needed; a step is `global_batch_size` places of it;
+a rank has a slice of the step, a micro-batch a piece of the slice. So no sample changes its step with their number.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from etude.data.batch import Batch, collate
+from etude.data.split import Ints, Split
+
+_ROUNDS = 8
+
+
+@dataclass(frozen=True)
+class StepBatches:
+    """What one rank trains on in one step.
+
+    ids      this rank's samples, in the order of the micro-batches
+    samples  how many all ranks have together
+    """
+
+    step: int
+    epoch: int
+    samples: int
+    ids: Ints
+    micro_batches: list[Batch]
+
+
+def steps_per_epoch(n: int, global_batch_size: int) -> int:
+    """Steps that show each of n samples once; the last one may hold fewer than `global_batch_size`."""
+    return -(-n // global_batch_size)
+
+
+def sample_ids(step: int, *, n: int, global_batch_size: int, seed: int) -> Ints:
+    """The samples of a step (from 0) over all ranks, shape (at most global_batch_size,)."""
+    epoch, place = divmod(step, steps_per_epoch(n, global_batch_size))
+    low = place * global_batch_size
+    return permute(np.arange(low, min(low + global_batch_size, n)), n=n, seed=seed, epoch=epoch)
+
+
+def rank_part(ids: Ints, rank: int, ranks: int) -> Ints:
+    """The contiguous part of a step's samples that a rank trains on; sizes differ by one at most."""
+    part: Ints = np.array_split(ids, ranks)[rank]
+    return part
+
+
+def permute(places: Ints, *, n: int, seed: int, epoch: int) -> Ints:
+    """What stands at places of the epoch's permutation of 0 .. n-1, without the rest of it.
+
+    A Feistel network on numbers of an even count of bits, applied again to what falls outside until it falls inside.
+    Source: Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002 (cycle walking).
+    """
+    half = np.uint64(max((n - 1).bit_length() + 1, 2) // 2)
+    digest = hashlib.blake2b(f"etude {seed} {epoch}".encode(), digest_size=8 * _ROUNDS).digest()
+    keys = np.frombuffer(digest, dtype="<u8")
+    values = places.astype(np.uint64)
+    outside = np.ones(len(values), dtype=np.bool_)
+    while outside.any():
+        values[outside] = _feistel(values[outside], keys, half)
+        outside = values >= n
+    return values.astype(np.int64)
+
+
+class Loader:
+    """The batches of steps of a training split, assembled ahead in one background thread."""
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        global_batch_size: int,
+        micro_batch_size: int,
+        seed: int,
+        attend_across_documents: bool,
+        rank: int = 0,
+        ranks: int = 1,
+        prefetch: int = 4,
+    ) -> None:
+        self.split = split
+        self.global_batch_size = global_batch_size
+        self.micro_batch_size = micro_batch_size
+        self.seed = seed
+        self.attend_across_documents = attend_across_documents
+        self.rank = rank
+        self.ranks = ranks
+        self.prefetch = prefetch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(len(self.split), self.global_batch_size)
+
+    def load(self, step: int) -> StepBatches:
+        """The batches of this rank in one step (from 0)."""
+        ids = sample_ids(step, n=len(self.split), global_batch_size=self.global_batch_size, seed=self.seed)
+        mine = rank_part(ids, self.rank, self.ranks)
+        batches = [
+            _batch(self.split, mine[low : low + self.micro_batch_size], self.attend_across_documents)
+            for low in range(0, len(mine), self.micro_batch_size)
+        ]
+        return StepBatches(step, step // self.steps_per_epoch, len(ids), mine, batches)
+
+    def iterate(self, first_step: int, last_step: int) -> Iterator[StepBatches]:
+        """The steps from `first_step` up to, not including, `last_step`; closing it stops the thread.
+
+        Raises: what assembling a step raised, when that step is due.
+        """
+        pool = ThreadPoolExecutor(1, thread_name_prefix="etude-loader")
+        try:
+            steps = iter(range(first_step, last_step))
+            ahead = deque(pool.submit(self.load, step) for _, step in zip(range(self.prefetch), steps))
+            while ahead:
+                batches = ahead.popleft().result()
+                ahead.extend(pool.submit(self.load, step) for _, step in zip(range(1), steps))
+                yield batches
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def iterate_once(
+    split: Split,
+    micro_batch_size: int,
+    attend_across_documents: bool,
+    rank: int = 0,
+    ranks: int = 1,
+    max_samples: int | None = None,
+) -> Iterator[Batch]:
+    """Every sample once and in order, or `max_samples` evenly spaced ones, dealt out over the ranks by micro-batch."""
+    count = min(len(split), max_samples or len(split))
+    ids = np.arange(count) * len(split) // count
+    for low in range(rank * micro_batch_size, count, ranks * micro_batch_size):
+        yield _batch(split, ids[low : low + micro_batch_size], attend_across_documents)
+
+
+def _batch(split: Split, ids: Ints, attend_across_documents: bool) -> Batch:
+    return collate([split.sample(int(index)) for index in ids], attend_across_documents=attend_across_documents)
+
+
+def _feistel(values: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64], half: np.uint64) -> npt.NDArray[np.uint64]:
+    mask = (np.uint64(1) << half) - np.uint64(1)
+    left, right = values >> half, values & mask
+    for key in keys:
+        left, right = right, left ^ (_mix(right ^ key) & mask)
+    return (left << half) | right
+
+
+def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Spread every bit over all others. Source: splitmix64, Steele et al., 2014."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -1,0 +1,276 @@
+"""Documents from files, folders and the standard library, one after another, as they are: no byte is changed.
+
+.jsonl and .ndjson hold a document a line; any other file is one UTF-8 document; .gz and .zst are unpacked on the way.
+"""
+
+import gzip
+import json
+import os
+import platform
+import re
+import stat
+import sysconfig
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from etude.errors import InputError
+from etude.recipe.schema import Source
+
+_CHUNK_BYTES = 1 << 20
+_ZSTD_CHUNK_BYTES = 4 << 10  # unpacks to at most 128 MiB
+_MAX_LINE_BYTES = 256 << 20
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BOMB_BYTES, _BOMB_RATIO = 1 << 30, 1000
+# Not for learning from: packages that happen to be installed, tests, and a hundred copies of one code page module.
+_STDLIB_WITHOUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "encodings"}
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text, where it came from, and the group that must stay in one split (None: it stands alone)."""
+
+    text: str
+    group: str | None
+    name: str
+
+    @property
+    def blank(self) -> bool:
+        return not self.text or self.text.isspace()
+
+
+def read_documents(source: Source) -> Iterator[Document]:
+    """Every document of a source in a fixed order, blank ones included, read as they are asked for.
+
+    Raises: InputError naming the file, and the line of JSONL, that cannot be used; or if no document has any text.
+    """
+    found = False
+    for path in list_files(source):
+        for document in _read_jsonl(path, source) if _is_jsonl(path) else [_read_text(path, source)]:
+            found = found or not document.blank
+            yield document
+    if not found:
+        raise InputError(f"{_name(source)} is empty: no document has any text; give a source with text")
+
+
+def list_files(source: Source) -> list[Path]:
+    """The files of a source, sorted by relative path. Raises: InputError if there are none, or no plain files."""
+    if source.source == "python-stdlib":
+        return _list_stdlib()
+    root = _root(source)
+    try:
+        mode = root.stat().st_mode
+    except FileNotFoundError:
+        raise InputError(f"{root} does not exist; give the path of a file or folder") from None
+    except OSError as error:
+        _refuse(root, error)
+    if stat.S_ISDIR(mode):
+        return _list_folder(root, source.glob or "**/*")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{root} is not a plain file but a pipe, socket or device; save its content into a file")
+    return [root]
+
+
+def source_key(source: Source) -> list[Any]:
+    """What tells, without reading any text, whether a source is still the same: settings, file sizes and times."""
+    files = []
+    for path in list_files(source):
+        try:
+            status = path.stat()
+        except OSError as error:
+            _refuse(path, error)
+        files.append([str(path), status.st_size, status.st_mtime_ns])
+    return [source.model_dump(), files]
+
+
+def describe(source: Source, documents: int) -> str:
+    """What was found, for a person: `4,535 rows of JSONL, field text`."""
+    if source.source == "python-stdlib":
+        return f"{documents:,} modules of the standard library of Python {platform.python_version()}"
+    files = list_files(source)
+    rows = f"rows of JSONL, field {source.field}"
+    if _root(source).is_dir():
+        kind = rows if all(map(_is_jsonl, files)) else "documents"
+        return f"{documents:,} {kind}, from {len(files):,} files ({source.glob or '**/*'})"
+    return f"{documents:,} {rows}" if _is_jsonl(files[0]) else "one text"
+
+
+def _root(source: Source) -> Path:
+    assert source.path is not None, "rules.py lets no source through without a path"
+    return Path(source.path)
+
+
+def _name(source: Source) -> str:
+    return source.source or str(source.path)
+
+
+def _is_jsonl(path: Path) -> bool:
+    return path.name.lower().removesuffix(".gz").removesuffix(".zst").endswith((".jsonl", ".ndjson"))
+
+
+def _list_stdlib() -> list[Path]:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    files: list[Path] = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _STDLIB_WITHOUT]
+        files += [Path(folder, name) for name in names if name.endswith(".py")]
+    if not files:
+        raise InputError(f"python-stdlib has no .py files in {root}; use a Python that was installed with its sources")
+    return sorted(files, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _list_folder(root: Path, pattern: str) -> list[Path]:
+    inside = root.resolve()
+    try:
+        matches = [path for path in root.glob(pattern) if path.is_file()]
+    except (ValueError, NotImplementedError, IndexError) as error:
+        raise InputError(f"glob {pattern!r} is no pattern for files of a folder ({error}); try '**/*.py'") from None
+    except OSError as error:
+        _refuse(root, error)
+    # Hidden files are settings and version control; a link that leads outside would bring in what nobody named.
+    visible = [path for path in matches if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    files = [path for path in visible if path.resolve().is_relative_to(inside)]
+    if not files:
+        raise InputError(f"{root} has no file that matches glob {pattern!r}; give a folder with files, or another glob")
+    return sorted(files, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _read_text(path: Path, source: Source) -> Document:
+    data = b"".join(_chunks(path))
+    try:
+        if b"\0" in data:
+            raise InputError(
+                f'{path} is binary: byte {data.index(0)} is NUL; give text files, or choose them with glob = "**/*.py"'
+            )
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}; convert it to UTF-8"
+        ) from None
+    return Document(text, _file_group(path, source), str(path))
+
+
+def _file_group(path: Path, source: Source) -> str:
+    """The top-level folder or package that a file lies in; the file itself at the top level."""
+    root = Path(sysconfig.get_paths()["stdlib"]) if source.source else _root(source)
+    return str(path if path == root else root / path.relative_to(root).parts[0])
+
+
+def _read_jsonl(path: Path, source: Source) -> Iterator[Document]:
+    for number, line in enumerate(_lines(path), 1):
+        name = f"{path}:{number}"
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if not line.strip():
+            continue
+        row = _parse(line, name)
+        text = row.get(source.field)
+        if not isinstance(text, str):
+            what = "has no" if source.field not in row else f"has a {type(text).__name__} as"
+            strings = [field for field, value in row.items() if isinstance(value, str)]
+            raise InputError(
+                f"{name} {what} field {source.field!r}, which must be a string; "
+                f"set field to one of: {', '.join(strings) or '(no field holds a string)'}"
+            )
+        if _SURROGATE.search(text):
+            raise InputError(
+                f"{name} holds half of a surrogate pair (\\ud800 to \\udfff), which is no text; repair the line"
+            )
+        yield Document(text, _row_group(row, source.group_by, name), name)
+
+
+def _row_group(row: dict[str, Any], group_by: str | None, name: str) -> str | None:
+    if group_by is None:
+        return None
+    if group_by not in row:
+        raise InputError(f"{name} has no field {group_by!r} to group by; its fields are: {', '.join(row)}")
+    value = row[group_by]
+    return None if value is None else f"{group_by}={json.dumps(value, sort_keys=True)}"
+
+
+def _parse(line: bytes, name: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{name} is not UTF-8 text: byte {error.start} of the line; convert the file to UTF-8"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{name} is not valid JSON: {error.msg} at column {error.colno}; repair the line") from None
+    except RecursionError:
+        raise InputError(f"{name} nests values too deeply to be read; flatten the line") from None
+    except ValueError as error:
+        raise InputError(f"{name} holds a number that cannot be used ({error}); repair the line") from None
+    if not isinstance(row, dict):
+        raise InputError(
+            f'{name} is a JSON {type(row).__name__}, not an object with fields; write lines like {{"text": "..."}}'
+        )
+    return row
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    pieces: list[bytes] = []
+    number, size = 1, 0
+    for chunk in _chunks(path):
+        first, *others = chunk.split(b"\n")
+        pieces.append(first)
+        size += len(first)
+        for line in others:
+            yield b"".join(pieces)
+            pieces, size, number = [line], len(line), number + 1
+        if size > _MAX_LINE_BYTES:
+            raise InputError(f"{path}:{number} is longer than 256 MiB; JSONL has a document a line, so split the line")
+    yield b"".join(pieces)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, unpacked, in pieces."""
+    size = 0
+    try:
+        with path.open("rb") as raw:
+            for chunk in _unpacked(raw, path):
+                size += len(chunk)
+                if size > _BOMB_BYTES and size > _BOMB_RATIO * raw.tell():
+                    raise InputError(
+                        f"{path} unpacks to over {_BOMB_RATIO} times its size; unpack it by hand if you trust it"
+                    )
+                yield chunk
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is not a whole {path.suffix} file ({error}); pack or copy it again") from None
+    except OSError as error:
+        _refuse(path, error)
+
+
+def _unpacked(raw: IO[bytes], path: Path) -> Iterator[bytes]:
+    if path.suffix.lower() == ".zst":
+        return _unpacked_zstd(raw)
+    file = gzip.GzipFile(fileobj=raw) if path.suffix.lower() == ".gz" else raw
+    return iter(lambda: file.read(_CHUNK_BYTES), b"")
+
+
+def _unpacked_zstd(raw: IO[bytes]) -> Iterator[bytes]:
+    # The library's own reader takes a file that was cut off for a whole one; this object knows where a frame ends.
+    import zstandard
+
+    frame = None
+    try:
+        while data := raw.read(_ZSTD_CHUNK_BYTES):
+            while data:
+                frame = frame or zstandard.ZstdDecompressor().decompressobj()
+                yield frame.decompress(data)
+                data, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+    except zstandard.ZstdError as error:
+        raise EOFError(str(error)) from None
+    if frame is not None:
+        raise EOFError("it ends too early")
+
+
+def _refuse(path: Path, error: OSError) -> NoReturn:
+    what = os.strerror(error.errno) if error.errno else str(error)
+    raise InputError(f"{path} cannot be read: {what}; check its owner, mode and disk") from None

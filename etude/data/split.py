@@ -1,0 +1,185 @@
+"""Which documents are held out, and samples as index arithmetic over the prepared tokens."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from etude.errors import InputError
+
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+Mode = Literal["row", "document"]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Prepared tokens, where each of n documents starts (n + 1) and its bytes (n); bytes of each id if byte-level."""
+
+    tokens: npt.NDArray[Any]
+    offsets: Ints
+    sizes: Ints
+    token_bytes: Ints | None
+    eos_id: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Ids of one sample, all int64 of shape (n,): what the model sees, what it must say, and where documents begin.
+
+    `documents` counts from 0 and grows at each end token among `tokens`; `positions` restart there.
+    """
+
+    tokens: Ints
+    labels: Ints
+    documents: Ints
+    positions: Ints
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples cut from spans of the prepared tokens, without moving them.
+
+    row: the spans end to end; row i has the seq_len labels from i * seq_len on, so every token is a target once.
+    document: a span is a sample; what is beyond seq_len is cut off, and counted in `truncated`.
+    The token before the first label is the end token, as it is before any document.
+    `targets` and `bytes` are all tokens to predict and the text they stand for; `first` is where each span begins in
+    the spans end to end.
+    """
+
+    tokens: npt.NDArray[Any]
+    starts: Ints
+    ends: Ints
+    mode: Mode
+    seq_len: int
+    eos_id: int
+    documents: int
+    targets: int
+    bytes: int
+    truncated: int
+    first: Ints
+
+    def __len__(self) -> int:
+        return len(self.starts) if self.mode == "document" else -(-self.targets // self.seq_len)
+
+    def sample(self, index: int) -> Sample:
+        """Sample `index` of `len(self)`."""
+        assert 0 <= index < len(self), index
+        if self.mode == "document":
+            start, end = int(self.starts[index]), int(self.ends[index])
+            window = np.empty(min(end - start, self.seq_len) + 1, dtype=np.int64)
+            window[0] = self.eos_id
+            window[1:] = self.tokens[start : start + len(window) - 1]
+        else:
+            window = self._window(index * self.seq_len - 1, min((index + 1) * self.seq_len, self.targets))
+        tokens = window[:-1]
+        begins = tokens == self.eos_id
+        begins[0] = False
+        documents = np.cumsum(begins, dtype=np.int64)
+        positions = np.arange(len(tokens), dtype=np.int64)
+        if documents[-1]:
+            positions -= np.maximum.accumulate(np.where(begins, positions, 0))
+        return Sample(tokens, window[1:], documents, positions)
+
+    def _window(self, low: int, high: int) -> Ints:
+        """Ids at the places low to high of the spans end to end; the end token stands at place -1."""
+        window = np.empty(high - low, dtype=np.int64)
+        window[0] = self.eos_id
+        at, low = (1, 0) if low < 0 else (0, low)
+        span = int(self.first.searchsorted(low, side="right")) - 1
+        while low < high:
+            begin = int(self.starts[span]) + low - int(self.first[span])
+            taken = min(high - low, int(self.ends[span]) - begin)
+            window[at : at + taken] = self.tokens[begin : begin + taken]
+            at, low, span = at + taken, low + taken, span + 1
+        return window
+
+
+def cut_samples(texts: Texts, starts: Ints, ends: Ints, mode: Mode, seq_len: int) -> Split:
+    """The samples of the spans from `starts` to `ends`; empty ones are left out."""
+    starts, ends = starts[starts < ends], ends[starts < ends]
+    documents, truncated = len(starts), 0
+    if mode == "document":
+        truncated = int((ends - starts > seq_len).sum())
+        targets, text_bytes = _measure(texts, starts, np.minimum(ends, starts + seq_len))
+    else:
+        targets, text_bytes = _measure(texts, starts, ends)
+        begins = np.ones(documents, dtype=np.bool_)
+        begins[1:] = starts[1:] != ends[:-1]
+        starts, ends = starts[begins], ends[np.roll(begins, -1)]
+    first = np.r_[0, np.cumsum(ends - starts)]
+    return Split(
+        texts.tokens, starts, ends, mode, seq_len, texts.eos_id, documents, targets, text_bytes, truncated, first
+    )
+
+
+def hold_out(hashes: npt.NDArray[np.uint8], units: Ints, ratio: float) -> Flags:
+    """Choose the documents of the validation split, shape (n,): whole units, about ratio x n documents, at least one.
+
+    Units are taken in the order of a hash of their content, a number u from 0 to 1: the lowest hash of m texts, made
+    fair by 1 - (1 - u)^m, as the lowest of many tends to be low. A unit of over twice what is still wanted is passed
+    over, and one unit is always left for training.
+
+    Raises: InputError if there is only one unit.
+    """
+    _, first, unit, sizes = np.unique(units, return_index=True, return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        what = "they share a group or a text" if len(units) > 1 else "there is only one"
+        raise InputError(
+            f"data.validation: none of the {len(units):,} documents can be held out, as {what}; "
+            'name a source under [[data.validation]], or set data.validation = "none"'
+        )
+    texts = np.bincount(unit[np.unique(number_texts(hashes), return_index=True)[1]], minlength=len(sizes))
+    lowest = np.full(len(sizes), 1 - 2.0**-53)
+    np.minimum.at(lowest, unit, np.ascontiguousarray(hashes[:, :8]).view(">u8")[:, 0] / 2.0**64)
+    order = np.lexsort((first, -np.expm1(texts * np.log1p(-lowest))))
+    wanted = math.ceil(ratio * len(units))
+    chosen: list[int] = []
+    for index in order:
+        if wanted <= 0 or len(chosen) == len(sizes) - 1:
+            break
+        if sizes[index] <= 2 * wanted:
+            chosen.append(int(index))
+            wanted -= int(sizes[index])
+    chosen = chosen or [int(order[np.argmin(sizes[order])])]
+    held: Flags = np.isin(unit, chosen)
+    return held
+
+
+def connect(*labels: Ints) -> Ints:
+    """Number documents (n,) so that those with an equal label, or linked through others that have one, are the same."""
+    units = np.arange(len(labels[0]), dtype=np.int64)
+    while True:
+        before = units
+        for label in labels:
+            lowest = np.full(int(label.max(initial=-1)) + 1, len(units), dtype=np.int64)
+            np.minimum.at(lowest, label, units)
+            units = lowest[label]
+        units = units[units]  # follow the links twice as far each time
+        if np.array_equal(units, before):
+            return units
+
+
+def number_texts(hashes: npt.NDArray[np.uint8]) -> Ints:
+    """Numbers (n,) that are equal where the hashes (n, 16) are."""
+    pairs = np.ascontiguousarray(hashes).view("<u8")
+    order = np.lexsort(pairs.T)
+    labels = np.zeros(len(pairs), dtype=np.int64)
+    labels[order[1:]] = np.cumsum((pairs[order[1:]] != pairs[order[:-1]]).any(axis=1))
+    return labels
+
+
+def _measure(texts: Texts, starts: Ints, ends: Ints) -> tuple[int, int]:
+    """Tokens of the spans, and bytes of their text: exact, but for parts of documents whose ids are not byte-level."""
+    document = np.searchsorted(texts.offsets, starts, side="right") - 1
+    part = (starts > texts.offsets[document]) | (ends < texts.offsets[document + 1])
+    text_bytes = int(texts.sizes[document[~part]].sum())
+    for index, start, end in zip(document[part], starts[part], ends[part]):
+        if texts.token_bytes is not None:
+            text_bytes += int(texts.token_bytes[texts.tokens[start:end]].sum())
+        else:
+            whole = int(texts.offsets[index + 1] - texts.offsets[index])
+            text_bytes += int(texts.sizes[index]) * int(end - start) // whole
+    return int((ends - starts).sum()), text_bytes

@@ -1,0 +1,250 @@
+"""Checkpoints: folders of safetensors and JSON whose manifest, written last, makes them exist.
+
+A checkpoint is taken in two parts: a snapshot, for which training waits, and the writing, for which it does not.
+"""
+
+import json
+import struct
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from etude import durable
+from etude.engine.loop import TrainState
+from etude.errors import DamageError, InputError
+
+FORMAT = 1
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run knows beside its tensors."""
+
+    run: str
+    step: int
+    data_fingerprint: str
+    precision: dict[str, float]
+    best: dict[str, Any] | None = None
+    evaluations_without_improvement: int = 0
+    evaluated: bool = True
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A moment of a run, copied to CPU memory."""
+
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, torch.Tensor]
+    progress: Progress
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"step-{self.progress.step:06d}"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint on disk: its size in bytes and the seconds its writing took."""
+
+    name: str
+    step: int
+    size: int
+    blocking_seconds: float
+    write_seconds: float
+
+
+def take_snapshot(state: TrainState, progress: Progress, files: dict[str, bytes]) -> Snapshot:
+    """Copy weights and optimizer state; `files` (config.json, tokenizer.json ...) are written beside them."""
+    copy = {name: value.detach().to("cpu", copy=True) for name, value in state.model.state_dict().items()}
+    optimizer = {name: value.detach().to("cpu", copy=True) for name, value in state.optimizer.state().items()}
+    return Snapshot(copy, optimizer, progress, files)
+
+
+def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
+    """Write a snapshot as `folder/step-N`, manifest last, and read it back; returns its bytes. Raises: StorageError."""
+    path = folder / snapshot.name
+    durable.remove_folder(path, first="manifest.json")
+    durable.make_folder(path)
+    written = {
+        "model.safetensors": durable.write_file(path / "model.safetensors", _safetensors(snapshot.model)),
+        "optimizer.safetensors": durable.write_file(path / "optimizer.safetensors", _safetensors(snapshot.optimizer)),
+        "state.json": durable.write_json(path / "state.json", asdict(snapshot.progress)),
+        **{name: durable.write_file(path / name, content) for name, content in snapshot.files.items()},
+    }
+    manifest = {
+        "format": FORMAT, "run": snapshot.progress.run, "step": snapshot.progress.step,
+        "files": {name: asdict(file) for name, file in written.items()},
+    }  # fmt: skip
+    durable.write_json(path / "manifest.json", manifest)
+    verify_checkpoint(path)
+    return sum(file.size for file in written.values())
+
+
+def verify_checkpoint(path: Path, run: str | None = None) -> dict[str, Any]:
+    """The manifest of a checkpoint whose every file is as it was written.
+
+    Raises: DamageError that names the file and what is wrong with it.
+    """
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+        files: dict[str, dict[str, Any]] = manifest["files"]
+    except FileNotFoundError:
+        raise DamageError(f"checkpoint {path.name} has no manifest: its writing did not end") from None
+    except (ValueError, KeyError, TypeError):
+        raise DamageError(f"checkpoint {path.name} is damaged: manifest.json cannot be read") from None
+    if manifest.get("format", 0) > FORMAT:
+        raise InputError(f"checkpoint {path} has format {manifest['format']}; this etude reads {FORMAT}; update etude")
+    if run is not None and manifest.get("run") != run:
+        raise DamageError(f"checkpoint {path.name} belongs to run {manifest.get('run')}")
+    for name, file in files.items():
+        if Path(name).name != name or not (path / name).is_file() or (path / name).is_symlink():
+            raise DamageError(f"checkpoint {path.name} is damaged: {name} is missing")
+        if (path / name).stat().st_size != file["size"] or durable.sha256_file(path / name) != file["sha256"]:
+            raise DamageError(f"checkpoint {path.name} is damaged: {name} is not what was written")
+    return dict(manifest)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint folders with a manifest, oldest first; not verified."""
+    return sorted(path for path in folder.glob("step-*") if (path / "manifest.json").is_file())
+
+
+def newest_valid(folder: Path, run: str) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that verifies, and what was wrong with each newer one."""
+    problems = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            verify_checkpoint(path, run)
+            return path, problems
+        except DamageError as error:
+            problems.append(str(error))
+    return None, problems
+
+
+def load_checkpoint(path: Path, state: TrainState) -> Progress:
+    """Bring weights, optimizer, precision and step to what a verified checkpoint holds.
+
+    Raises: DamageError if its tensors are not those of this model.
+    """
+    progress = read_progress(path)
+    load_weights(path / "model.safetensors", state.model)
+    try:
+        state.optimizer.load_state(read_tensors(path / "optimizer.safetensors"))
+    except KeyError as error:
+        raise DamageError(f"{path}: the optimizer state names {error}, which this model does not have") from None
+    state.precision.load_state(progress.precision)
+    state.step = progress.step
+    return progress
+
+
+def read_progress(path: Path) -> Progress:
+    """What a verified checkpoint knows beside its tensors."""
+    return Progress(**json.loads((path / "state.json").read_bytes()))
+
+
+def load_weights(path: Path, model: torch.nn.Module) -> None:
+    """Copy the tensors of a safetensors file into a model. Raises: DamageError if names or shapes differ."""
+    own, tensors = model.state_dict(), read_tensors(path)
+    for name in [*own, *tensors]:
+        if name not in own or name not in tensors:
+            raise DamageError(f"{path}: {name} is only in the {'model' if name in own else 'file'}; is it another model?")
+        if own[name].shape != tensors[name].shape:
+            raise DamageError(f"{path}: {name} is {list(tensors[name].shape)}, the model has {list(own[name].shape)}")
+        own[name].copy_(tensors[name])
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file. Raises: InputError for anything else; a pickle is never opened."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; give a folder that holds model.safetensors") from None
+    except (SafetensorError, OSError) as error:
+        with path.open("rb") as file:
+            start = file.read(4)
+        pickled = start[:2] == b"PK" or start[:1] == b"\x80"
+        what = "it is a pickle, which could run code and is never opened" if pickled else str(error)
+        raise InputError(f"{path} is not a safetensors file: {what}; give weights as safetensors") from None
+
+
+def retain(folder: Path, *, keep: int | str, keep_at: list[int], best: set[str]) -> list[str]:
+    """Remove checkpoints that are neither among the newest `keep`, nor the best, nor at a step to be kept.
+
+    The newest has been read back by then. Returns the names of those removed.
+    """
+    paths = list_checkpoints(folder)
+    if keep == "all":
+        return []
+    kept = {path.name for path in paths[-max(int(keep), 2) :]} | best | {f"step-{step:06d}" for step in keep_at}
+    removed = [path for path in paths if path.name not in kept]
+    for path in removed:
+        durable.remove_folder(path, first="manifest.json")
+    return [path.name for path in removed]
+
+
+def remove_unfinished(folder: Path, *, beyond: int) -> None:
+    """Remove what a kill left without a manifest, and what is newer than the step a run continues from."""
+    for path in folder.glob("step-*"):
+        if not (path / "manifest.json").is_file() or int(path.name.removeprefix("step-")) > beyond:
+            durable.remove_folder(path, first="manifest.json")
+
+
+class Saver:
+    """Writes snapshots in one background thread; a failure is raised at the next call."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[Saved] | None = None
+
+    def save(self, snapshot: Snapshot, blocking_seconds: float) -> None:
+        """Start writing; the one before must have been collected."""
+        assert self._pending is None
+        self._pending = self._pool.submit(self._write, snapshot, blocking_seconds)
+
+    def collect(self, *, wait: bool) -> Saved | None:
+        """What has been written since the last call, if anything. Raises: StorageError, DamageError."""
+        if self._pending is None or not (wait or self._pending.done()):
+            return None
+        pending, self._pending = self._pending, None
+        return pending.result()
+
+    def close(self) -> None:
+        """Wait for the thread; a failure nobody collected is dropped, the checkpoint just does not exist."""
+        self._pool.shutdown(wait=True)
+
+    def _write(self, snapshot: Snapshot, blocking_seconds: float) -> Saved:
+        start = time.perf_counter()
+        size = write_checkpoint(self._folder, snapshot)
+        return Saved(snapshot.name, snapshot.progress.step, size, blocking_seconds, time.perf_counter() - start)
+
+
+def _safetensors(tensors: dict[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
+    """The bytes of a safetensors file, piece by piece, without a second copy of the tensors."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+    for name, tensor in ordered:
+        end = offset + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text)) + text
+    for _, tensor in ordered:
+        if tensor.numel():
+            yield memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())

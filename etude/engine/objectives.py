@@ -1,0 +1,110 @@
+"""What is learnt: from a model and a batch to a sum of losses and the number of targets in it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+CHUNK_ROWS = 256
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """A micro-batch on the device.
+
+    tokens     (B, T) int64
+    labels     (B, T) int64, -100 where nothing is scored
+    positions  (B, T) int64 or None: 0, 1, 2 ... along the row
+    documents  (B, T) int64 or None: attention stays inside equal values
+    all_scored whether every label is a target, known without asking the device
+    """
+
+    tokens: torch.Tensor
+    labels: torch.Tensor
+    positions: torch.Tensor | None
+    documents: torch.Tensor | None
+    all_scored: bool
+
+
+class Objective(Protocol):
+    """The only thing that differs between kinds of training."""
+
+    def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum of the losses of all targets in nats, (); and their number, () fp32."""
+        ...
+
+
+class Causal:
+    """Predict the next token; labels are shifted already."""
+
+    def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden: torch.Tensor = model(batch.tokens, positions=batch.positions, documents=batch.documents)
+        hidden, labels = hidden.flatten(0, 1), batch.labels.flatten()  # (B, T, C) -> (N, C)
+        if not batch.all_scored:
+            scored = labels != -100
+            hidden, labels = hidden[scored], labels[scored]
+        loss = linear_cross_entropy(hidden, model.head_weight(), labels)  # type: ignore[operator]
+        return loss, torch.tensor(float(len(labels)), device=loss.device)
+
+
+@dataclass(frozen=True)
+class Custom:
+    """An objective from a function `loss(model, batch) -> (sum of losses, number of targets)`."""
+
+    loss: Callable[[nn.Module, DeviceBatch], tuple[torch.Tensor, Any]]
+
+    def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, targets = self.loss(model, batch)
+        return loss, torch.as_tensor(targets, dtype=torch.float32, device=loss.device)
+
+
+def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Sum of -log softmax(hidden weight^T)[labels] in nats, (), fp32.
+
+    hidden (N, C), weight (V, C), labels (N,) int64. Works on CHUNK_ROWS rows at a time and finds the gradients in the
+    same pass, so that of N x V logits only CHUNK_ROWS x V exist at once.
+    """
+    loss: torch.Tensor = _LinearCrossEntropy.apply(hidden, weight, labels)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        with_hidden, with_weight, _ = ctx.needs_input_grad
+        with torch.autocast(device, enabled=False):
+            rows, head = hidden.to(dtype), weight.to(dtype)
+            grad_hidden = torch.empty_like(rows) if with_hidden else None
+            grad_weight = torch.zeros_like(weight, dtype=torch.float32) if with_weight else None
+            loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+            for start in range(0, len(rows), CHUNK_ROWS):
+                part, target = rows[start : start + CHUNK_ROWS], labels[start : start + CHUNK_ROWS, None]
+                scores = F.log_softmax(part @ head.T, dim=-1, dtype=torch.float32)  # (rows, V)
+                loss -= scores.gather(1, target).sum()
+                if not (with_hidden or with_weight):
+                    continue
+                # d loss / d logits = softmax - one-hot
+                slope = scores.exp_().scatter_add_(1, target, torch.full_like(target, -1.0, dtype=scores.dtype)).to(dtype)
+                if grad_hidden is not None:
+                    torch.mm(slope, head, out=grad_hidden[start : start + CHUNK_ROWS])
+                if grad_weight is not None and dtype == torch.float32:
+                    grad_weight.addmm_(slope.T, part)
+                elif grad_weight is not None:
+                    grad_weight += slope.T @ part
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.dtypes = hidden.dtype, weight.dtype
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:  # type: ignore[override]
+        hidden, weight = ctx.saved_tensors
+        return (
+            None if hidden is None else (hidden * grad).to(ctx.dtypes[0]),
+            None if weight is None else (weight * grad).to(ctx.dtypes[1]),
+            None,
+        )

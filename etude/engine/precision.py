@@ -1,0 +1,80 @@
+"""Number formats: which to compute in, and the loss scaling that fp16 needs."""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+
+from etude.errors import InputError
+
+_GROWTH_STEPS = 2000
+
+
+@dataclass
+class Precision:
+    """Computes in `dtype` over fp32 weights. For fp16 the loss is scaled so that small gradients survive.
+
+    The scale halves after a step that was not finite and doubles after 2,000 good ones; it stays on the device.
+
+    Source: Micikevicius et al. 2018, Mixed Precision Training.
+    """
+
+    name: str
+    dtype: torch.dtype
+    device: torch.device
+    scale: torch.Tensor
+    good_steps: torch.Tensor
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def update(self, skipped: torch.Tensor) -> None:
+        """Adapt the scale to whether the step was skipped, a bool () on the device."""
+        if self.dtype != torch.float16:
+            return
+        self.good_steps.copy_(torch.where(skipped, 0, self.good_steps + 1))
+        grown = self.good_steps >= _GROWTH_STEPS
+        self.scale.mul_(torch.where(skipped, 0.5, torch.where(grown, 2.0, 1.0)))
+        self.good_steps.copy_(torch.where(grown, 0, self.good_steps))
+
+    def state(self) -> dict[str, float]:
+        return {"scale": float(self.scale), "good_steps": float(self.good_steps)}
+
+    def load_state(self, state: dict[str, float]) -> None:
+        self.scale.fill_(state["scale"])
+        self.good_steps.fill_(state["good_steps"])
+
+
+def choose_precision(wanted: str, device: torch.device, *, targets_per_step: int) -> Precision:
+    """The precision a recipe asks for; auto is bf16 where the device computes it natively, else fp32.
+
+    The first fp16 scale is 2^16 for a mean loss; as losses are summed here, it is divided by the targets of a step.
+
+    Raises: InputError for bf16 on a device that only emulates it.
+    """
+    native = has_native_bf16(device)
+    if wanted == "auto":
+        wanted = "bf16" if native else "fp32"
+    if wanted == "bf16" and not native:
+        raise InputError(
+            f'train.precision is "bf16", which this {device.type} only emulates, many times slower; try "fp32"'
+        )
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
+    scale = 2.0 ** (16 - (targets_per_step - 1).bit_length()) if wanted == "fp16" else 1.0
+    return Precision(
+        wanted, dtype, device, torch.tensor(scale, device=device), torch.tensor(0.0, device=device)
+    )
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "mps":
+        return torch.backends.mps.is_macos_or_newer(14, 0)
+    try:
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    except AttributeError:
+        return False

@@ -1,0 +1,43 @@
+"""Every error that etude raises for its users.
+
+EtudeError               shown as one line, without a traceback
+├── InputError           the user's recipe, data, file or command; exit code 2
+│   └── RecipeError      one or more problems of a recipe, each with its line
+└── FaultError           something broke while running; exit code 1
+    ├── StorageError     a disk that is full or fails
+    └── DamageError      a file of ours that fails its checksum
+"""
+
+from collections.abc import Sequence
+
+
+class EtudeError(Exception):
+    """What went wrong, what was expected and what to do, in one line."""
+
+    exit_code = 1
+
+
+class InputError(EtudeError):
+    """Something the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class RecipeError(InputError):
+    """A recipe with one or more problems; `problems` holds a line for each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+class FaultError(EtudeError):
+    """Something failed that the user's input did not cause."""
+
+
+class StorageError(FaultError):
+    """A write to disk failed; what was there before is whole."""
+
+
+class DamageError(FaultError):
+    """A file written by etude is not what was written."""

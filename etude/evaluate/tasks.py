@@ -1,0 +1,67 @@
+"""The model on samples it is not trained on."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from etude.data.batch import Batch
+from etude.engine.loop import to_device
+from etude.engine.objectives import Objective
+from etude.engine.precision import Precision
+from etude.engine.world import World
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean loss in nats per target over all ranks; bits per byte of the text, if the tokens tell its bytes."""
+
+    loss: float
+    targets: int
+    bits_per_byte: float | None
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    objective: Objective,
+    precision: Precision,
+    world: World,
+    token_bytes: np.ndarray | None = None,
+) -> Score:
+    """Sum of losses over sum of targets of this rank's batches and all others'; never a mean of means.
+
+    Uses no random numbers, and leaves the model in the mode it was in. `token_bytes` (V,) holds the bytes a token
+    stands for.
+    """
+    was_training = model.training
+    model.eval()
+    pairs: list[torch.Tensor] = []
+    size = 0
+    for batch in batches:
+        with precision.autocast():
+            pairs.append(torch.stack(objective.loss_sum(model, to_device(batch, world.device))))
+        if token_bytes is not None:
+            size += int(token_bytes[batch.labels[batch.labels != -100]].sum())
+    model.train(was_training)
+    # fp64, since sums over millions of targets need more than fp32 holds; on the CPU, since mps has none.
+    sums = torch.stack(pairs).cpu().double().sum(0) if pairs else torch.zeros(2, dtype=torch.float64)
+    totals = torch.cat((sums, torch.tensor([float(size)], dtype=torch.float64)))
+    if world.size > 1:
+        totals = totals.to(world.device)
+        world.sum([totals])
+    loss_sum, targets, size = totals[0].item(), int(totals[1]), int(totals[2])
+    if not targets:
+        return Score(math.nan, 0, None)
+    return Score(loss_sum / targets, targets, loss_sum / math.log(2) / size if size else None)
+
+
+Metric = Callable[[nn.Module, Iterable[Batch]], float]

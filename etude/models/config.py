@@ -1,0 +1,215 @@
+"""What a decoder is: its sizes and options, and the same in the words of transformers' config.json."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from etude.errors import InputError
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Sizes and options of a decoder; Qwen3, Qwen2, Mistral and Llama are points of this space.
+
+    sliding_window: tokens a position sees, itself included. context: longest sequence in tokens.
+
+    Raises: InputError if the values do not fit each other.
+    """
+
+    vocab_size: int
+    n_layer: int
+    n_head: int
+    n_kv_head: int
+    n_embd: int
+    n_ffn: int
+    head_dim: int
+    context: int
+    tied: bool = True
+    qk_norm: bool = False
+    qkv_bias: bool = False
+    sliding_window: int | None = None
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+    zero_init: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.n_head % self.n_kv_head:
+            raise InputError(
+                f"model.n_kv_head is {self.n_kv_head}, which does not divide n_head {self.n_head}; "
+                f"use {self.n_head} or a divisor"
+            )
+        if self.head_dim % 2:
+            raise InputError(
+                f"model.head_dim is {self.head_dim}; rotary positions need an even number; try {self.head_dim + 1}"
+            )
+        if self.qk_norm and self.qkv_bias:
+            raise InputError(
+                "model.qkv_bias is true together with qk_norm, which is no published architecture; "
+                "set one of them to false"
+            )
+
+    def to_hf(
+        self, *, eos_token_id: int | None, bos_token_id: int | None = None, pad_token_id: int | None = None
+    ) -> dict[str, Any]:
+        """The config.json with which AutoModelForCausalLM.from_pretrained loads the weights as they are.
+
+        `zero_init` is about new weights only and is not in it. `rope_theta` stands twice, for transformers 4 and 5.
+        """
+        model_type = self._model_type()
+        values: dict[str, Any] = {
+            "architectures": [_ARCHITECTURES[model_type]],
+            "model_type": model_type,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.n_embd,
+            "intermediate_size": self.n_ffn,
+            "num_hidden_layers": self.n_layer,
+            "num_attention_heads": self.n_head,
+            "num_key_value_heads": self.n_kv_head,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "max_position_embeddings": self.context,
+            "rms_norm_eps": self.norm_eps,
+            "rope_theta": self.rope_theta,
+            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+            "tie_word_embeddings": self.tied,
+            "attention_dropout": self.dropout,
+            "initializer_range": 0.02,
+            "use_cache": True,
+            "bos_token_id": bos_token_id,
+            "eos_token_id": eos_token_id,
+            "pad_token_id": pad_token_id,
+        }
+        if model_type in ("llama", "qwen3"):
+            values["attention_bias"] = False
+        if model_type == "llama":
+            values["mlp_bias"] = False
+        else:
+            values["sliding_window"] = self.sliding_window
+        if model_type in ("qwen2", "qwen3"):
+            sliding = self.sliding_window is not None
+            values["use_sliding_window"] = sliding
+            values["max_window_layers"] = 0 if sliding else self.n_layer
+            values["layer_types"] = ["sliding_attention" if sliding else "full_attention"] * self.n_layer
+        return values
+
+    @staticmethod
+    def from_hf(values: Mapping[str, Any]) -> "DecoderConfig":
+        """Read a config.json of Qwen3, Qwen2, Mistral or Llama.
+
+        Raises: InputError that names the key which this decoder does not have.
+        """
+        model_type = values.get("model_type")
+        if model_type not in _ARCHITECTURES:
+            raise InputError(f"config.json: model_type is {model_type!r}; expected one of {', '.join(_ARCHITECTURES)}")
+        for name, value in values.items():
+            if name in _ONLY and value != _ONLY[name] and value is not None:
+                raise InputError(
+                    f"config.json: {name} is {value!r}; this decoder has only {_ONLY[name]!r}; use another model"
+                )
+            if name not in _ONLY and name not in _READ and name not in _HARMLESS:
+                raise InputError(f"config.json: unknown key {name!r}; remove it if it does not change the model")
+        n_embd, n_head = _size(values, "hidden_size"), _size(values, "num_attention_heads")
+        default_head_dim = 128 if model_type == "qwen3" else n_embd // n_head
+        return DecoderConfig(
+            vocab_size=_size(values, "vocab_size"),
+            n_layer=_size(values, "num_hidden_layers"),
+            n_head=n_head,
+            n_kv_head=_size(values, "num_key_value_heads", n_head if model_type == "llama" else None),
+            n_embd=n_embd,
+            n_ffn=_size(values, "intermediate_size"),
+            head_dim=_size(values, "head_dim", default_head_dim),
+            context=_size(values, "max_position_embeddings"),
+            tied=values.get("tie_word_embeddings", False) is True,
+            qk_norm=model_type == "qwen3",
+            qkv_bias=model_type == "qwen2",
+            sliding_window=_sliding_window(values),
+            rope_theta=_rope_theta(values),
+            norm_eps=_number(values, "rms_norm_eps", 1e-6),
+            dropout=_number(values, "attention_dropout", 0.0),
+        )
+
+    def _model_type(self) -> str:
+        if self.qk_norm or self.qkv_bias:
+            return "qwen3" if self.qk_norm else "qwen2"
+        # Mistral without a window is Llama, but does not insist that the heads share n_embd evenly.
+        return "mistral" if self.sliding_window is not None or self.n_embd % self.n_head else "llama"
+
+
+_ARCHITECTURES = {
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "llama": "LlamaForCausalLM",
+}
+# Keys with one value that this decoder has; null means the same.
+_ONLY = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "is_encoder_decoder": False,
+    "chunk_size_feed_forward": 0,
+    "partial_rotary_factor": 1.0,
+    "pretraining_tp": 1,
+    "rope_interleaved": False,
+}
+_READ = frozenset({
+    "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_parameters",
+    "rope_scaling", "tie_word_embeddings", "attention_dropout", "sliding_window", "use_sliding_window",
+    "max_window_layers", "layer_types",
+})  # fmt: skip
+# Keys that say how weights were made, stored or used, not what the model computes.
+_HARMLESS = frozenset({
+    "architectures", "bos_token_id", "eos_token_id", "pad_token_id", "initializer_range", "use_cache", "dtype",
+    "torch_dtype", "transformers_version", "_name_or_path", "_attn_implementation", "return_dict",
+    "output_hidden_states", "output_attentions", "id2label", "label2id", "problem_type", "is_llama_config",
+    "transformers.js_config", "tie_last_hidden_states",
+})  # fmt: skip
+
+
+def _size(values: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    value = values.get(name)
+    value = default if value is None else value
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"config.json: {name} is {value!r}; expected a whole number above 0; mend or replace the file")
+    return value
+
+
+def _number(values: Mapping[str, Any], name: str, default: float) -> float:
+    value = values.get(name, default)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
+        raise InputError(f"config.json: {name} is {value!r}; expected a number; mend or replace the file")
+    return float(value)
+
+
+def _rope_theta(values: Mapping[str, Any]) -> float:
+    theta = {"rope_theta": values.get("rope_theta", 10_000.0)}
+    for name in ("rope_scaling", "rope_parameters"):
+        rope = values.get(name) or {}
+        other = set(rope) - {"rope_theta", "rope_type", "type"}
+        if other or {rope.get("rope_type", "default"), rope.get("type", "default")} != {"default"}:
+            raise InputError(
+                f"config.json: {name} is {rope!r}; this decoder has only unscaled rotary positions; use another model"
+            )
+        theta |= {key: value for key, value in rope.items() if key == "rope_theta"}
+    return _number(theta, "rope_theta", 10_000.0)
+
+
+def _sliding_window(values: Mapping[str, Any]) -> int | None:
+    if values["model_type"] == "mistral":
+        if "sliding_window" not in values:
+            raise InputError("config.json: sliding_window is missing; expected a number of tokens, or null; add it")
+        return None if values["sliding_window"] is None else _size(values, "sliding_window")
+    if values.get("sliding_window") is None or not values.get("use_sliding_window", False):
+        return None
+    n_layer, first = _size(values, "num_hidden_layers"), int(values.get("max_window_layers", 28))
+    computed = ["sliding_attention" if layer >= first else "full_attention" for layer in range(n_layer)]
+    kinds = set(values.get("layer_types") or computed)
+    if len(kinds) > 1:
+        raise InputError(
+            f"config.json: layer_types has {' and '.join(sorted(kinds))}; in this decoder all blocks are alike; "
+            "use another model"
+        )
+    return _size(values, "sliding_window") if kinds == {"sliding_attention"} else None

@@ -1,0 +1,127 @@
+"""What a recipe comes to on this machine and this data, known before anything is trained or written."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from etude.data.loader import steps_per_epoch
+from etude.data.prepared import Corpus, prepare
+from etude.engine.precision import choose_precision
+from etude.engine.world import choose_device
+from etude.errors import EtudeError, InputError, RecipeError
+from etude.models.catalogue import decoder_config
+from etude.models.config import DecoderConfig
+from etude.models.cost import count_parameters, flops_per_token
+from etude.recipe.schema import Recipe
+
+# Enough rows to keep two to sixteen cores busy, few enough for their activations to stay near the caches.
+_CPU_MICRO_BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe with all that was found out: data, device, sizes and lengths. Counts are over all ranks.
+
+    `model` is None where the user brings a module of their own.
+    """
+
+    recipe: Recipe
+    corpus: Corpus
+    model: DecoderConfig | None
+    parameters: dict[str, int]
+    flops_per_token: float
+    device: torch.device
+    precision: str
+    steps: int
+    steps_per_epoch: int
+    global_batch_size: int
+    micro_batch_size: int | None
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The plan for people: (what, how much)."""
+        train, validation = self.corpus.train, self.corpus.validation
+        held_out = f"{len(validation):,} samples, {validation.targets:,} targets" if validation else "none"
+        parts = ", ".join(f"{name} {count:,}" for name, count in self.parameters.items() if name != "total" and count)
+        micro = self.micro_batch_size or "probed at the start"
+        targets_per_step = min(self.global_batch_size, len(train)) * train.targets / len(train)
+        return [
+            ("training data", f"{len(train):,} samples, {train.targets:,} targets"),
+            ("validation data", held_out),
+            ("parameters", f"{self.parameters['total']:,} ({parts})"),
+            ("steps", f"{self.steps:,} of {self.global_batch_size:,} samples; {self.steps_per_epoch:,} an epoch"),
+            ("passes over the data", f"{self.steps / self.steps_per_epoch:.2f}"),
+            ("tokens", f"{round(self.steps * targets_per_step):,} in all"),
+            ("computation", f"{self.flops_per_token * self.steps * targets_per_step:.2e} floating-point operations"),
+            ("device", f"{self.device.type}, {self.precision}, {self.recipe.train.devices} rank(s)"),
+            ("micro-batch", f"{micro} samples"),
+            ("checkpoint", f"{12 * self.parameters['total'] / 1e6:,.1f} MB each"),
+        ]
+
+
+def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, again: bool = False) -> Plan:
+    """Prepare the data and find out everything else. Raises: InputError or RecipeError with all that is wrong."""
+    problems: list[str] = []
+
+    def attempt(find: Callable[[], Any]) -> Any:
+        try:
+            return find()
+        except InputError as error:
+            problems.append(str(error))
+            return None
+
+    device = attempt(lambda: choose_device(recipe.train.device))
+    precision = device and attempt(lambda: choose_precision(recipe.train.precision, device, targets_per_step=1).name)
+    corpus: Corpus | None = attempt(lambda: prepare(recipe, again=again))
+    model: DecoderConfig | None = None
+    if corpus is not None and own_model is None:
+        vocab_size = corpus.tokenizer.vocab_size
+        model = attempt(lambda: decoder_config(recipe.model, vocab_size=vocab_size, seq_len=recipe.train.seq_len))
+    if problems or corpus is None:
+        raise RecipeError(problems)
+    train = recipe.train
+    if own_model is not None:
+        total = sum(parameter.numel() for parameter in own_model.parameters())
+        parameters, operations = {"own": total, "total": total}, 6.0 * total
+    else:
+        assert model is not None
+        parameters, operations = count_parameters(model), flops_per_token(model, train.seq_len)
+    micro = train.micro_batch_size
+    if isinstance(micro, int) and train.accumulation is not None:
+        global_batch_size = micro * train.accumulation * train.devices
+    else:
+        assert train.global_batch_size is not None
+        global_batch_size = train.global_batch_size
+    if micro == "auto" and device.type == "cpu":
+        per_rank = global_batch_size // train.devices
+        most = max(_CPU_MICRO_BATCH_TOKENS // train.seq_len, 1)
+        micro = max(size for size in range(1, min(most, per_rank) + 1) if per_rank % size == 0)
+    per_epoch = steps_per_epoch(len(corpus.train), global_batch_size)
+    steps = train.steps or (train.epochs or 0) * per_epoch
+    if recipe.schedule.warmup_steps >= steps:
+        raise RecipeError([
+            f"schedule.warmup_steps is {recipe.schedule.warmup_steps} but this data gives {steps} steps "
+            f"({train.epochs} x {per_epoch}); use at most {max(steps // 10, 1) - (steps <= 1)}, or more epochs"
+        ])
+    return Plan(
+        recipe, corpus, model, parameters, operations, device, precision, steps, per_epoch, global_batch_size,
+        micro if isinstance(micro, int) else None,
+    )  # fmt: skip
+
+
+def probe_micro_batch_size(per_rank: int, try_step: Callable[[int], None]) -> int:
+    """The largest divisor of a rank's samples whose step fits into the device's memory.
+
+    `try_step(size)` runs one forward and backward pass. Raises: EtudeError if a single sample does not fit.
+    """
+    for size in (size for size in range(per_rank, 0, -1) if per_rank % size == 0):
+        try:
+            try_step(size)
+            return size
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+    raise EtudeError(
+        "one sample does not fit into the device's memory; use activation_checkpointing, a shorter seq_len or a smaller model"
+    )

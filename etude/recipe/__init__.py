@@ -1,0 +1,1 @@
+"""Recipes: what to do, as data."""

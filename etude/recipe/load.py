@@ -1,0 +1,278 @@
+"""From a TOML file and overrides to a checked recipe; every problem at once, each with its line."""
+
+import difflib
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from etude.errors import InputError, RecipeError
+from etude.recipe.rules import find_conflicts
+from etude.recipe.schema import Recipe
+
+_MAX_BYTES = 1 << 20
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file, apply overrides (`optim.learning_rate=2e-4`), check it; relative paths become absolute.
+
+    Raises: InputError if there is no such file; RecipeError with every problem of its content.
+    """
+    path = Path(path)
+    text = read_recipe_text(path)
+    data = _parse(text, path.name)
+    given = dict(_parse_override(override) for override in overrides)
+    recipe = recipe_from(change(data, given), Locator(text, path.name, given))
+    return _absolute(recipe, path.resolve().parent)
+
+
+def read_recipe_text(path: Path) -> str:
+    """The text of a recipe file. Raises: InputError if it cannot be read as one."""
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist" if not path.exists() else "is not a plain file"
+        raise InputError(f"recipe {path} {what}; give the path of a .toml file, or try `etude demo`")
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"recipe {path} has over 1 MiB; a recipe is a short TOML file")
+        return path.read_bytes().decode("utf-8-sig")
+    except PermissionError:
+        raise InputError(f"recipe {path} cannot be read: no permission; check its owner and mode") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"recipe {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+
+
+def recipe_from(data: dict[str, Any], locator: "Locator | None" = None) -> Recipe:
+    """Check plain values against the schema and the rules. Raises: RecipeError with every problem."""
+    locator = locator or Locator("", "recipe", {})
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError([_describe(problem, locator) for problem in error.errors(include_url=False)]) from None
+    except RecursionError:
+        raise RecipeError([f"{locator.file}: values are nested too deeply; a recipe has three levels"]) from None
+    if conflicts := find_conflicts(recipe):
+        raise RecipeError([f"{locator.name(tuple(keys.split('.')))} {text}" for keys, text in conflicts])
+    return recipe
+
+
+def change(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of nested values with dotted keys replaced; numbers index lists (`data.train.0.path`).
+
+    Raises: RecipeError if a key leads through something that is no section.
+    """
+    data = json.loads(json.dumps(data, default=str))
+    for dotted, value in changes.items():
+        *parents, last = dotted.split(".")
+        place: Any = data
+        for depth, part in enumerate(parents):
+            if isinstance(place, list):
+                if not (part.isdigit() and int(part) < len(place)):
+                    raise RecipeError([f"{dotted}: there is no number {part} in {'.'.join(parents[:depth])}"])
+                place = place[int(part)]
+            else:
+                place = place.setdefault(part, {})
+            if not isinstance(place, dict | list):
+                raise RecipeError([f"{dotted}: {'.'.join(parents[: depth + 1])} is a value, not a section"])
+        if isinstance(place, list):
+            if not (last.isdigit() and int(last) < len(place)):
+                raise RecipeError([f"{dotted}: there is no number {last} in {'.'.join(parents)}"])
+            place[int(last)] = value
+        else:
+            place[last] = value
+    return dict(data)
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """A hash (hex) that is equal for equal recipes, whatever the order and comments of the file."""
+    return hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def diff(before: Recipe, after: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ, with both values; None where a key is not set."""
+    left, right = flatten(before.to_dict()), flatten(after.to_dict())
+    keys = dict.fromkeys([*left, *right])
+    return {name: (left.get(name), right.get(name)) for name in keys if left.get(name) != right.get(name)}
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries and lists of them as one dictionary with dotted keys."""
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        items = [(str(index), item) for index, item in enumerate(value)]
+    else:
+        return {prefix: value}
+    return {name: leaf for part, child in items for name, leaf in flatten(child, f"{prefix}.{part}".strip(".")).items()}
+
+
+def to_toml(recipe: Recipe) -> str:
+    """A recipe as TOML, defaults included."""
+    import tomlkit
+
+    return tomlkit.dumps(recipe.to_dict())
+
+
+class Locator:
+    """Finds the line of a key in the text of a recipe, for messages."""
+
+    def __init__(self, text: str, file: str, overrides: dict[str, Any]) -> None:
+        self.file = file
+        self._overrides = overrides
+        self._lines: dict[tuple[str, ...], int] = {}
+        table: tuple[str, ...] = ()
+        counts: dict[tuple[str, ...], int] = {}
+        for number, line in enumerate(text.splitlines(), 1):
+            if header := re.match(r"\s*\[(\[?)\s*([^\]]+?)\s*\]", line):
+                table = tuple(part.strip().strip("\"'") for part in header[2].split("."))
+                if header[1]:
+                    counts[table] = counts.get(table, -1) + 1
+                    table = (*table, str(counts[table]))
+                self._lines.setdefault(table, number)
+            elif pair := re.match(r"\s*([\w\"'.-]+)\s*=", line):
+                name = tuple(part.strip().strip("\"'") for part in pair[1].split("."))
+                self._lines.setdefault(table + name, number)
+
+    def name(self, keys: tuple[str, ...]) -> str:
+        """`optim.learning_rate (recipe.toml:31)`, or the nearest enclosing place that has a line."""
+        dotted = ".".join(keys)
+        if any(dotted == given or dotted.startswith(given + ".") for given in self._overrides):
+            return f"{dotted} (override)"
+        for end in range(len(keys), 0, -1):
+            if line := self._lines.get(keys[:end]):
+                return f"{dotted} ({self.file}:{line})"
+        return f"{dotted} ({self.file})"
+
+
+def _parse(text: str, file: str) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        place = re.search(r"\(at line (\d+), column \d+\)|\(at end of document\)", message)
+        where = f"{file}:{place[1]}" if place and place[1] else file
+        what = message[: place.start()].strip() if place else message
+        if "overwrite" in what or "twice" in what:
+            what += " (a key or section is given twice; keep one)"
+        raise RecipeError([f"{where}: not valid TOML: {what}"]) from None
+    except (RecursionError, ValueError) as error:
+        what = "values are nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
+        raise RecipeError([f"{file}: not valid TOML: {what}"]) from None
+    if not data:
+        raise RecipeError([f"{file}: the recipe is empty; it needs at least `name` and one [[data.train]]"])
+    return data
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    name, sign, value = text.partition("=")
+    name = name.strip().removeprefix("--")
+    if not sign or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise RecipeError([f"override {text!r} is not of the form key=value; write for example optim.learning_rate=2e-4"])
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError):
+        return name, value
+
+
+def _describe(problem: Any, locator: Locator) -> str:
+    """One pydantic problem as: where, what is wrong, what was expected, what to do."""
+    keys = tuple(str(part) for part in problem["loc"] if not _is_union_tag(str(part)))
+    where, kind, given = locator.name(keys), problem["type"], problem.get("input")
+    if kind == "extra_forbidden":
+        known = _known_keys(keys[:-1])
+        near = difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.5)
+        advice = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"{where} is not a key of a recipe; {advice}"
+    if kind == "missing":
+        return f"{where} is missing; every recipe needs it, for example `{_example_line(keys)}`"
+    expected = {
+        "greater_than": "it must be above {gt}",
+        "greater_than_equal": "it must be at least {ge}",
+        "less_than": "it must be below {lt}",
+        "less_than_equal": "it must be at most {le}",
+        "finite_number": "it must be a finite number",
+        "string_pattern_mismatch": "it must be 1 to 64 lower case letters, digits, '.', '_' or '-', and start with a letter or digit",
+        "literal_error": "it must be {expected}",
+        "int_type": "it must be a whole number",
+        "int_from_float": "it must be a whole number",
+        "float_type": "it must be a number",
+        "bool_type": "it must be true or false",
+        "string_type": "it must be a text in quotes",
+        "list_type": "it must be a list",
+        "model_type": "it must be a [section]",
+        "dict_type": "it must be a [section]",
+        "too_short": "it needs at least {min_length} entry",
+    }.get(kind, problem["msg"][:1].lower() + problem["msg"][1:])
+    expected = expected.format(**problem.get("ctx", {}))
+    field = _field(keys)
+    advice = f"; try {_toml_value(field.examples[0])}" if field and field.examples else ""
+    return f"{where} is {_toml_value(given)}; {expected}{advice}"
+
+
+def _is_union_tag(part: str) -> bool:
+    return "[" in part or part in {"int", "float", "str", "constrained-int", "none"}
+
+
+def _known_keys(section: tuple[str, ...]) -> list[str]:
+    model = _section(section)
+    return [info.alias or name for name, info in model.model_fields.items()] if model else []
+
+
+def _section(keys: tuple[str, ...]) -> type[BaseModel] | None:
+    model: type[BaseModel] | None = Recipe
+    for part in keys:
+        if part.isdigit():
+            continue
+        info = model.model_fields.get(part) if model else None
+        model = _model_within(info.annotation) if info else None
+    return model
+
+
+def _model_within(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_within(part))), None)
+
+
+def _field(keys: tuple[str, ...]) -> FieldInfo | None:
+    model = _section(keys[:-1])
+    fields = {info.alias or name: info for name, info in model.model_fields.items()} if model else {}
+    return fields.get(keys[-1]) if keys else None
+
+
+def _example_line(keys: tuple[str, ...]) -> str:
+    if keys == ("data",) or keys == ("data", "train"):
+        return '[[data.train]] path = "corpus.jsonl"'
+    field = _field(keys)
+    return f"{keys[-1]} = {_toml_value(field.examples[0] if field and field.examples else '...')}"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | list | dict):
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        return text if len(text) <= 80 else text[:77] + "..."
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _absolute(recipe: Recipe, folder: Path) -> Recipe:
+    def resolve(text: str | None) -> str | None:
+        return None if text is None else str((folder / Path(text).expanduser()).absolute())
+
+    data = recipe.to_dict()
+    sections = [*data["data"]["train"]]
+    if isinstance(data["data"].get("validation"), list):
+        sections += data["data"]["validation"]
+    for section in sections:
+        if "path" in section:
+            section["path"] = resolve(section["path"])
+    if "from" in data["tokenizer"]:
+        data["tokenizer"]["from"] = resolve(data["tokenizer"]["from"])
+    return Recipe.model_validate(data)

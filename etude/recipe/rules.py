@@ -1,0 +1,132 @@
+"""What no single key can tell: rules across the keys of a recipe."""
+
+from collections.abc import Iterator
+
+from etude.recipe.schema import Recipe, Source
+
+LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
+
+
+def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
+    """Every conflict as (dotted key to blame, what is wrong and what to do)."""
+    rules = (_sources, _tokenizer, _model, _length, _batch, _schedule, _device, _evaluate, _checkpoint)
+    return [conflict for rule in rules for conflict in rule(recipe)]
+
+
+def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    sources = [(f"data.train.{index}", source) for index, source in enumerate(recipe.data.train)]
+    if isinstance(recipe.data.validation, list):
+        if not recipe.data.validation:
+            yield "data.validation", "is an empty list; give a source, or 'none' for a run without validation"
+        sources += [(f"data.validation.{index}", source) for index, source in enumerate(recipe.data.validation)]
+    for place, source in sources:
+        yield from ((place, problem) for problem in _source(source))
+
+
+def _source(source: Source) -> Iterator[str]:
+    if (source.path is None) == (source.source is None):
+        yield "needs either path or source, and not both; for example path = \"corpus.jsonl\""
+    if source.source is not None and source.glob is not None:
+        yield "has both source and glob; glob chooses files of a folder given by path"
+    if "\0" in (source.path or ""):
+        yield "has a path with a NUL character; give the path of a file or folder"
+
+
+def _tokenizer(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    if (recipe.tokenizer.from_ is None) == (recipe.tokenizer.train_vocab_size is None):
+        yield "tokenizer", (
+            "needs either from or train_vocab_size, and not both; for example train_vocab_size = 4096"
+        )
+    trained, rows = recipe.tokenizer.train_vocab_size, recipe.model.vocab_size
+    if trained and rows and trained > rows:
+        yield "model.vocab_size", (
+            f"is {rows} but the tokenizer has up to {trained} tokens; leave it out, or use at least {trained}"
+        )
+
+
+def _model(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    model = recipe.model
+    if model.preset is None:
+        heads, kv_heads, width = model.n_head or 6, model.n_kv_head or model.n_head or 6, model.n_embd or 384
+        if heads % kv_heads:
+            yield "model.n_kv_head", f"is {kv_heads}, which does not divide n_head {heads}; use {heads} or a divisor"
+        if model.head_dim is None and (width % heads or (width // heads) % 2):
+            yield "model.n_embd", (
+                f"is {width}, which {heads} heads do not share evenly; use a multiple of {2 * heads}, or set head_dim"
+            )
+    if model.head_dim is not None and model.head_dim % 2:
+        yield "model.head_dim", f"is {model.head_dim}; rotary positions need an even number; try {model.head_dim + 1}"
+    if model.qk_norm and model.qkv_bias:
+        yield "model.qkv_bias", "together with qk_norm is no published architecture; set one of them to false"
+
+
+def _length(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    if (recipe.train.steps is None) == (recipe.train.epochs is None):
+        yield "train", "needs either steps or epochs, and not both; for example epochs = 3"
+    if recipe.train.steps and recipe.schedule.warmup_steps >= recipe.train.steps:
+        yield "schedule.warmup_steps", (
+            f"is {recipe.schedule.warmup_steps} but the run has {recipe.train.steps} steps; "
+            f"use at most {max(recipe.train.steps // 10, 1)} (10 %), or raise train.steps"
+        )
+
+
+def _batch(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    train = recipe.train
+    if train.global_batch_size is not None and train.accumulation is not None:
+        yield "train.accumulation", "and global_batch_size say the same thing; keep one of them"
+    if train.global_batch_size is None and train.accumulation is None:
+        yield "train.global_batch_size", "is missing; say how many samples a step has, for example 32"
+    if train.accumulation is not None and train.micro_batch_size == "auto":
+        yield "train.micro_batch_size", "must be a number when accumulation is given; for example 8"
+    if train.global_batch_size is None:
+        return
+    if train.global_batch_size % train.devices:
+        yield "train.global_batch_size", (
+            f"is {train.global_batch_size}, which {train.devices} devices do not share evenly; "
+            f"try {_next_multiple(train.global_batch_size, train.devices)}"
+        )
+    elif isinstance(train.micro_batch_size, int) and train.global_batch_size % (train.micro_batch_size * train.devices):
+        product = train.micro_batch_size * train.devices
+        yield "train.micro_batch_size", (
+            f"is {train.micro_batch_size}, and {train.micro_batch_size} x {train.devices} devices does not divide "
+            f"global_batch_size {train.global_batch_size}; try global_batch_size = "
+            f"{_next_multiple(train.global_batch_size, product)}, or micro_batch_size = \"auto\""
+        )
+
+
+def _schedule(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    if "decay_ratio" in recipe.schedule.model_fields_set and recipe.schedule.kind != "wsd":
+        if recipe.schedule.decay_ratio != type(recipe.schedule)().decay_ratio:
+            yield "schedule.decay_ratio", f"has no meaning for kind = \"{recipe.schedule.kind}\"; it belongs to wsd"
+
+
+def _device(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    train = recipe.train
+    if train.devices > 1 and train.device == "mps":
+        yield "train.devices", f"is {train.devices}, but a Mac has one mps device; use 1"
+    if train.precision == "fp16" and train.device == "cpu" and train.compile:
+        yield "train.precision", "fp16 with compile does not work on cpu; use fp32"
+
+
+def _evaluate(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    evaluate = recipe.evaluate
+    if evaluate.every_steps is not None and evaluate.every_epochs is not None:
+        yield "evaluate.every_epochs", "and every_steps are both given; keep one of them"
+    if recipe.data.validation == "none":
+        if evaluate.patience is not None:
+            yield "evaluate.patience", "needs a validation set, but data.validation is \"none\"; leave one of them out"
+        if evaluate.metric != "loss":
+            yield "evaluate.metric", "needs a validation set, but data.validation is \"none\"; only loss is known then"
+
+
+def _checkpoint(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    checkpoint = recipe.checkpoint
+    if checkpoint.every_steps is not None and checkpoint.every_minutes is not None:
+        yield "checkpoint.every_minutes", "and every_steps are both given; keep one of them"
+    for step in checkpoint.keep_at:
+        if recipe.train.steps and step > recipe.train.steps:
+            yield "checkpoint.keep_at", f"names step {step} but the run has {recipe.train.steps} steps; leave it out"
+
+
+def _next_multiple(value: int, of: int) -> int:
+    return -(-value // of) * of

@@ -1,0 +1,188 @@
+"""What a recipe may say: every section and key, with its default, its unit and the reason for both."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Positive = Annotated[int, Field(gt=0, le=2**40)]
+Count = Annotated[int, Field(ge=0, le=2**40)]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0)]
+Name = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9._-]{0,63}\z")]
+
+
+def key(default: Any, why: str, *, example: Any = None) -> Any:
+    """A recipe key: its default, what it means, and a value to suggest when the given one is refused."""
+    suggestion = example if example is not None else default
+    return Field(default, description=why, examples=None if suggestion in (None, ...) else [suggestion])
+
+
+class Section(BaseModel):
+    """Strict: no unknown key, no conversion from another type, no NaN; frozen once read."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True, protected_namespaces=()
+    )
+
+
+class Model(Section):
+    """A decoder trained from scratch. What a preset names, single keys may change."""
+
+    kind: Literal["decoder"] = key("decoder", "a decoder-only transformer: RMSNorm, RoPE, grouped queries, SwiGLU")
+    preset: Literal["300m", "500m", "1b"] | None = key(None, "a ready size; single keys override it", example="300m")
+    n_layer: Positive | None = key(None, "blocks (default 6)", example=6)
+    n_head: Positive | None = key(None, "query heads (default 6)", example=6)
+    n_kv_head: Positive | None = key(None, "key and value heads; must divide n_head (default n_head)", example=6)
+    n_embd: Positive | None = key(None, "width of the residual stream (default 384)", example=384)
+    n_ffn: Positive | None = key(None, "width of the feed-forward (default 8/3 x n_embd in steps of 64)", example=1024)
+    head_dim: Positive | None = key(None, "width of a head; even (default n_embd / n_head)", example=64)
+    vocab_size: Positive | None = key(None, "rows of the embedding (default: the tokenizer's size)", example=50_257)
+    tied: bool | None = key(None, "embedding and head share their weights (default true)", example=True)
+    qk_norm: bool | None = key(None, "RMSNorm on queries and keys, as Qwen3 (default false)", example=True)
+    qkv_bias: bool | None = key(None, "bias on queries, keys and values, as Qwen2 (default false)", example=False)
+    sliding_window: Positive | None = key(None, "tokens a position may look back (default: all)", example=1024)
+    rope_theta: Rate | None = key(None, "base of the rotary frequencies (default 10000)", example=10_000.0)
+    norm_eps: Rate | None = key(None, "added to the mean square in RMSNorm (default 1e-6)", example=1e-6)
+    zero_init: bool | None = key(None, "output projections start at zero, so a block starts as identity", example=True)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = key(0.0, "share of activations dropped while training")
+
+
+class Tokenizer(Section):
+    """Where token ids come from."""
+
+    from_: str | None = Field(
+        None, alias="from", description="a tokenizer.json or a folder with one", examples=["tokenizer.json"]
+    )
+    train_vocab_size: Annotated[int, Field(ge=257, le=1_000_000)] | None = key(
+        None, "train a byte-level BPE of this size on the training documents", example=4096
+    )
+    eos_token: str | None = key(None, "token after each document (default: found in the tokenizer)")
+
+
+class Source(Section):
+    """Documents from a file, a folder or a built-in collection."""
+
+    path: str | None = key(None, "a text file, .jsonl (also .gz, .zst) or a folder; relative to the recipe")
+    source: Literal["python-stdlib"] | None = key(None, "a built-in collection", example="python-stdlib")
+    glob: str | None = key(None, "which files of a folder", example="**/*.py")
+    field: str = key("text", "the JSONL field that holds the text")
+    group_by: str | None = key(None, "JSONL field whose equal values stay in one split", example="repo")
+
+
+class Data(Section):
+    """What is trained and validated on."""
+
+    train: Annotated[list[Source], Field(min_length=1)] = key(..., "one or more sources")
+    validation: Literal["none"] | list[Source] | None = key(
+        None, "sources of their own, or 'none'; by default a part of the training documents", example="none"
+    )
+    validation_ratio: Annotated[float, Field(gt=0, lt=1)] = key(0.05, "share of the documents held out", example=0.05)
+    sample: Literal["row", "document"] = key(
+        "row", "a sample is a row of seq_len tokens cut from the documents end to end, or one document"
+    )
+    attend_across_documents: bool = key(True, "tokens of a row see the documents before theirs")
+
+
+class Train(Section):
+    """How long, how much at a time, and on what."""
+
+    objective: Literal["causal"] = key("causal", "predict the next token")
+    epochs: Positive | None = key(None, "passes over the training samples; or steps", example=3)
+    steps: Positive | None = key(None, "optimizer updates; or epochs", example=1000)
+    seq_len: Annotated[int, Field(ge=2, le=2**24)] = key(512, "tokens a sample has at most")
+    global_batch_size: Positive | None = key(None, "samples of one step over all devices", example=32)
+    accumulation: Positive | None = key(None, "micro-batches of a step on each device; or global_batch_size", example=1)
+    micro_batch_size: Positive | Literal["auto"] = key("auto", "samples in memory at once on a device", example=8)
+    device: Literal["auto", "cpu", "cuda", "mps"] = key("auto", "cuda where there is one, else mps, else cpu")
+    devices: Annotated[int, Field(ge=1, le=1024)] = key(1, "ranks of the run, each with its share of every step")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = key("auto", "bf16 where the device has it natively, else fp32")
+    max_grad_norm: Rate | None = key(1.0, "gradients longer than this are scaled down to it")
+    compile: bool = key(False, "fuse the model with torch.compile; costs a minute at the start")
+    activation_checkpointing: bool = key(False, "compute activations twice to keep fewer of them")
+    deterministic: bool = key(False, "refuse kernels whose result may differ from run to run")
+
+
+class Optim(Section):
+    """The optimizer and its one learning rate."""
+
+    kind: Literal["adamw", "adam", "muon"] = key("adamw", "muon: matrices by Muon, the rest by AdamW")
+    learning_rate: Rate = key(6e-4, "peak; the schedule scales it", example=2e-4)
+    weight_decay: Annotated[float, Field(ge=0)] | None = key(
+        None, "on matrices, not on norms and biases (default 0.1; for adam, where it is an L2 penalty, 0)", example=0.1
+    )
+    beta1: Annotated[float, Field(ge=0, lt=1)] = key(0.9, "decay of the first moment")
+    beta2: Annotated[float, Field(ge=0, lt=1)] = key(0.95, "decay of the second moment")
+    eps: Rate = key(1e-8, "added to the root of the second moment")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = key(0.95, "Nesterov momentum of Muon")
+
+
+class Schedule(Section):
+    """The learning rate from step to step."""
+
+    kind: Literal["constant", "linear", "cosine", "wsd"] = key("cosine", "shape after the warm-up")
+    warmup_steps: Count = key(0, "steps from near zero to the peak", example=100)
+    min_lr_ratio: Ratio = key(0.1, "where the decay ends, as a share of the peak")
+    decay_ratio: Annotated[float, Field(gt=0, le=1)] = key(0.2, "wsd: share of the steps that decay")
+
+
+class Evaluate(Section):
+    """When and on what the model is judged."""
+
+    every_steps: Positive | None = key(None, "steps between evaluations; or every_epochs", example=100)
+    every_epochs: Positive | None = key(None, "epochs between evaluations (default 1)", example=1)
+    metric: str = key("loss", "what best means; lower is better for loss, perplexity and bits_per_byte")
+    patience: Positive | None = key(None, "evaluations without improvement before the run stops", example=3)
+    min_improvement: Annotated[float, Field(ge=0)] = key(0.0, "smaller gains do not count for patience")
+    max_samples: Positive | None = key(None, "validation samples used (default: all)", example=1000)
+    prompts: list[str] = key([], "continued at each evaluation and kept in the journal")
+    sample_tokens: Positive = key(64, "tokens of each continuation")
+    temperature: Annotated[float, Field(ge=0)] = key(0.8, "0 takes the likeliest token")
+    top_k: Positive | None = key(None, "draw among this many tokens", example=50)
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = key(None, "draw among the likeliest of this mass", example=0.95)
+
+
+class Checkpoint(Section):
+    """When the run is saved, and what is kept."""
+
+    every_steps: Positive | None = key(None, "steps between checkpoints; or every_minutes", example=100)
+    every_minutes: Rate | None = key(None, "minutes between checkpoints (default 10)", example=10.0)
+    keep: Annotated[int, Field(ge=2)] | Literal["all"] = key(3, "newest ones kept, beside the best", example=3)
+    keep_at: list[Positive] = key([], "steps saved and kept for good", example=[10_000])
+
+
+class Records(Section):
+    """What is written down, and for whom."""
+
+    log_every_steps: Positive = key(10, "steps between log lines; the journal holds every step")
+    trackers: list[Literal["tensorboard", "wandb"]] = key([], "sent there as well", example=["tensorboard"])
+    title: str | None = key(None, "title of the report (default: the name)")
+    type: str = key("training", "front matter of the report")
+    tags: list[str] = key([], "front matter of the report", example=["pretraining"])
+    weight: int = key(10, "front matter of the report: its place in a list")
+    author: str | None = key(None, "front matter of the report")
+
+
+class Recipe(Section):
+    """A run from raw data to a model, as data."""
+
+    name: Name = key(..., "of the run; lower case letters, digits, dot, dash and underscore", example="my-run")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = key(17, "of initial weights, order, dropout and samples")
+    model: Model = Model()
+    tokenizer: Tokenizer = Tokenizer()  # type: ignore[call-arg]  # from_ is given by its alias
+    data: Data = key(..., "what to train on")
+    train: Train = Train()
+    optim: Optim = Optim()
+    schedule: Schedule = Schedule()
+    evaluate: Evaluate = Evaluate()
+    checkpoint: Checkpoint = Checkpoint()
+    records: Records = Records()
+
+    def with_changes(self, changes: dict[str, Any]) -> "Recipe":
+        """The same recipe with dotted keys set to other values, checked again. Raises: RecipeError."""
+        from etude.recipe.load import change, recipe_from
+
+        return recipe_from(change(self.to_dict(), changes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by the names of the file; keys left at None are left out."""
+        return self.model_dump(by_alias=True, exclude_none=True)

@@ -1,0 +1,97 @@
+"""Under what conditions a run runs: machine, versions, source, command."""
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("etude-workbench", "torch", "transformers", "tokenizers", "safetensors", "numpy")
+
+
+def describe_environment() -> dict[str, Any]:
+    """Machine, versions, git state of the working folder and command line; no environment variables, no secrets."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "machine": describe_machine(),
+        "versions": {"python": platform.python_version(), **dict(_versions())},
+        "git": _git(),
+    }
+
+
+def describe_machine() -> dict[str, Any]:
+    """Platform, CPU, cores this process may use, bytes of memory and disk, and the GPUs."""
+    import psutil
+
+    disk = shutil.disk_usage(".")
+    return {
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "disk_bytes": disk.total,
+        "disk_free_bytes": disk.free,
+        "gpus": _gpus(),
+    }
+
+
+def find_changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What differs between two environments in ways that may change bits: versions, CPU, cores, GPUs, devices."""
+    changes = []
+    for section, keys in (("versions", after["versions"]), ("machine", ("cpu", "cores", "gpus"))):
+        for key in keys:
+            old, new = before.get(section, {}).get(key), after[section].get(key)
+            if old != new:
+                changes.append(f"{key} was {old}, is {new}")
+    return changes
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in _PACKAGES:
+        try:
+            yield package, metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+
+
+def _git() -> dict[str, Any] | None:
+    def ask(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], capture_output=True, text=True, timeout=5, check=True, encoding="utf-8"
+        ).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _gpus() -> list[dict[str, Any]]:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [
+            {"name": pynvml.nvmlDeviceGetName(handle), "memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)}
+            for handle in handles
+        ]
+    except pynvml.NVMLError:
+        return []

@@ -1,0 +1,138 @@
+"""The journal: every record of a run, one checksummed line of JSON each, only ever appended to."""
+
+import json
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from etude import durable
+from etude.errors import InputError
+from etude.records.events import Event, from_json, to_json
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One record: the event, its Unix time and the attempt it belongs to (from 1; 0 before the first)."""
+
+    event: Event
+    time: float
+    attempt: int
+
+
+class Journal:
+    """Appends records. Opening cuts off a line that a kill left half-written."""
+
+    def __init__(self, path: Path) -> None:
+        _cut_torn_tail(path)
+        self._file = durable.Appender(path)
+        if path.stat().st_size == 0:
+            self._file.append(_line({"type": "journal", "format": FORMAT}))
+
+    def append(self, event: Event) -> None:
+        self._file.append(_line(to_json(event, time.time())))
+
+    def append_all(self, events: list[Event]) -> None:
+        """Several records in one write."""
+        now = time.time()
+        self._file.append(b"".join(_line(to_json(event, now)) for event in events))
+
+    def sync(self) -> None:
+        """Make all that was appended durable."""
+        self._file.sync()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What a journal says after dropping what restarts made void.
+
+    entries  those that count, in order
+    rework   steps that were run again because a restart began before them
+    damaged  numbers of lines whose checksum does not hold
+    """
+
+    entries: list[Entry]
+    rework: list[Entry]
+    damaged: list[int]
+
+
+def read_journal(path: Path) -> Ledger:
+    """Read a journal, also one of a run that is going on or was killed.
+
+    Raises: InputError if there is none or its format is newer than this version knows.
+    """
+    entries: list[Entry] = []
+    rework: list[Entry] = []
+    damaged: list[int] = []
+    attempt = 0
+    for number, record in _records(path):
+        if record is None:
+            damaged.append(number)
+            continue
+        if record["type"] == "journal":
+            if record.get("format", 0) > FORMAT:
+                raise InputError(f"{path} has format {record['format']}; this etude reads up to {FORMAT}; update etude")
+            continue
+        event = from_json(record)
+        if event is None:
+            continue
+        if event.type == "attempt":
+            attempt = event.number
+            void = [entry for entry in entries if _is_void(entry.event, event.from_step)]
+            rework += void
+            entries = [entry for entry in entries if not _is_void(entry.event, event.from_step)]
+        entries.append(Entry(event, record["time"], attempt))
+    return Ledger(entries, rework, damaged)
+
+
+def append_beside(path: Path, event: Event) -> None:
+    """Append a record to a journal that another process is writing."""
+    file = durable.Appender(path)
+    file.append(_line(to_json(event, time.time())))
+    file.sync()
+    file.close()
+
+
+def _is_void(event: Event, from_step: int) -> bool:
+    return event.type in ("step", "evaluation", "generation", "resource", "checkpoint") and event.step > from_step  # type: ignore[union-attr]
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """(line number, record, or None where the checksum fails); a torn last line is left out."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; give the folder of a run, see `etude runs`") from None
+    for number, line in enumerate(lines[:-1], 1):
+        yield number, _parse(line)
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    body = json.dumps(record, ensure_ascii=False, allow_nan=False)[:-1].encode("utf-8", "backslashreplace")
+    return body + b', "crc": "%08x"}\n' % zlib.crc32(body)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    body, sign, rest = line.rpartition(b', "crc": "')
+    if not sign or rest[8:] != b'"}' or rest[:8] != b"%08x" % zlib.crc32(body):
+        return None
+    record = json.loads(line)
+    assert isinstance(record, dict)
+    return record
+
+
+def _cut_torn_tail(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        data = file.read()
+        end = data.rfind(b"\n") + 1
+        if end < len(data):
+            file.truncate(end)

@@ -1,0 +1,207 @@
+"""Who else gets the records as they come: a log for people, trainer_state.json, TensorBoard, Weights & Biases.
+
+A tracker has `write(event)` and `close()`. One that fails is named once and dropped; a run never depends on it.
+"""
+
+import math
+import os
+from typing import Any
+
+from etude import durable
+from etude.errors import InputError
+from etude.recipe.schema import Recipe
+from etude.records.events import Attempt, CheckpointSaved, Control, Event, Evaluation, Finding, Generation, Resource, Step
+from etude.records.store import Run, RunWriter, Tracker
+
+
+def open_trackers(recipe: Recipe, run: Run) -> list[Tracker]:
+    """The trackers a recipe names. Raises: InputError if one is not installed, with the command that installs it."""
+    kinds: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+    return [kinds[name](run) for name in recipe.records.trackers]  # type: ignore[call-arg]
+
+
+def require_trackers(recipe: Recipe) -> None:
+    """Raises: InputError if a tracker the recipe names is not installed."""
+    from importlib.util import find_spec
+
+    for name in recipe.records.trackers:
+        if find_spec(name) is None:
+            raise InputError(
+                f'records.trackers names "{name}", which is not installed; run pip install "etude-workbench[track]"'
+            )
+
+
+class Window:
+    """The steps since the last log line."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def write(self, event: Event) -> "dict[str, float] | None":
+        """Figures of the window when a log line is due (a Resource record ends it), else None."""
+        if isinstance(event, Step):
+            self.steps.append(event)
+        if not isinstance(event, Resource) or not self.steps:
+            return None
+        steps, self.steps = self.steps, []
+        kept = [step for step in steps if not step.skipped] or steps
+        targets = sum(step.targets for step in kept)
+        return {
+            "step": steps[-1].step,
+            "epoch": steps[-1].epoch,
+            "loss": sum(step.loss * step.targets for step in kept) / max(targets, 1),
+            "grad_norm": kept[-1].grad_norm,
+            "learning_rate": steps[-1].learning_rate,
+            "tokens_per_second": event.tokens_per_second,
+            "mfu": event.mfu,
+            "wait_ratio": event.wait_ratio,
+        }
+
+
+class TextLog:
+    """log.txt: the run for a person, a line a window."""
+
+    def __init__(self, writer: RunWriter) -> None:
+        self._writer = writer
+        self._window = Window()
+
+    def write(self, event: Event) -> None:
+        if line := describe(event, self._window):
+            self._writer.log(line)
+
+    def close(self) -> None:
+        pass
+
+
+def describe(event: Event, window: Window) -> str | None:
+    """One line for people about a record, or None where there is nothing to say."""
+    if figures := window.write(event):
+        return (
+            f"step {figures['step']:,}  loss {figures['loss']:.4f}  norm {figures['grad_norm']:.3f}  "
+            f"lr {figures['learning_rate']:.2e}  {figures['tokens_per_second']:,.0f} tokens/s"
+        )
+    match event:
+        case Attempt():
+            start = f"continues from step {event.from_step:,}" if event.from_step else "starts"
+            return (
+                f"attempt {event.number} {start}: {event.steps:,} steps, {event.parameters['total']:,} parameters, "
+                f"{event.device}, {event.precision}, micro-batch {event.micro_batch_size}"
+            )
+        case Evaluation():
+            bits = "" if event.bits_per_byte is None else f"  {event.bits_per_byte:.4f} bits per byte"
+            others = "".join(f"  {name} {value:.4f}" for name, value in event.metrics.items())
+            return f"step {event.step:,}  validation loss {event.loss:.4f}{bits}{others}{'  best' if event.best else ''}"
+        case Generation():
+            return f"step {event.step:,}  {event.prompt!r} continues {event.text!r}"
+        case CheckpointSaved():
+            return f"step {event.step:,}  saved {event.name}, {event.size / 1e6:.1f} MB"
+        case Finding():
+            return f"step {event.step:,}  {event.what}: {event.evidence}; {event.advice}"
+        case Control():
+            return f"step {event.step:,}  {event.action}: {event.reason}"
+    return None
+
+
+class TrainerState:
+    """trainer_state.json: the log history in the form that plotting scripts know, written at each checkpoint."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._window = Window()
+        self._history: list[dict[str, Any]] = []
+        for entry in run.ledger().entries:
+            self._remember(entry.event)
+
+    def write(self, event: Event) -> None:
+        self._remember(event)
+        if isinstance(event, CheckpointSaved):
+            best = self._run.best
+            durable.write_json(
+                self._run.path / "trainer_state.json",
+                {
+                    "global_step": event.step,
+                    "best_metric": best and best["value"],
+                    "best_model_checkpoint": best and str(self._run.checkpoints / best["checkpoint"]),
+                    "log_history": self._history,
+                },
+            )
+
+    def close(self) -> None:
+        pass
+
+    def _remember(self, event: Event) -> None:
+        if figures := self._window.write(event):
+            keys = ("step", "epoch", "loss", "grad_norm", "learning_rate")
+            self._history.append({key: _finite(figures[key]) for key in keys})
+        elif isinstance(event, Evaluation):
+            others = {f"eval_{name}": _finite(value) for name, value in event.metrics.items()}
+            self._history.append({"step": event.step, "eval_loss": _finite(event.loss), **others})
+
+
+class TensorBoard:
+    """Event files under `tensorboard/` that `tensorboard --logdir` reads."""
+
+    def __init__(self, run: Run) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._window = Window()
+        steps = [entry.event.step for entry in run.ledger().entries if isinstance(entry.event, Step)]
+        # purge_step hides what an earlier attempt wrote beyond the checkpoint it was continued from.
+        self._writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=steps[-1] + 1 if steps else None)  # type: ignore[no-untyped-call]
+
+    def write(self, event: Event) -> None:
+        for name, value in scalars(event, self._window).items():
+            self._writer.add_scalar(name, value, event.step)  # type: ignore[union-attr,no-untyped-call]
+        if isinstance(event, Generation):
+            self._writer.add_text(event.prompt[:40] or "sample", event.text, event.step)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        self._writer.close()  # type: ignore[no-untyped-call]
+
+
+class WeightsAndBiases:
+    """A run at Weights & Biases, continued under the same id; WANDB_MODE, WANDB_PROJECT and so on are honoured."""
+
+    def __init__(self, run: Run) -> None:
+        import wandb
+
+        self._window = Window()
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "etude"), name=run.name, id=run.info["id"], resume="allow",
+            dir=str(run.path), config=run.recipe.to_dict(), tags=run.recipe.records.tags,
+        )  # fmt: skip
+
+    def write(self, event: Event) -> None:
+        values = {name: value for name, value in scalars(event, self._window).items() if math.isfinite(value)}
+        if values:
+            # No `step`: W&B refuses steps that a restart repeats; the step is an ordinary figure to plot against.
+            self._run.log({**values, "step": event.step})  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def scalars(event: Event, window: Window) -> dict[str, float]:
+    """The figures of a record under the names that charts are grouped by."""
+    if figures := window.write(event):
+        assert isinstance(event, Resource)
+        named = {
+            "train/loss": figures["loss"], "train/grad_norm": figures["grad_norm"],
+            "train/learning_rate": figures["learning_rate"], "speed/tokens_per_second": event.tokens_per_second,
+            "speed/mfu": event.mfu, "speed/wait_ratio": event.wait_ratio, "machine/cpu_percent": event.cpu_percent,
+            "machine/rss_bytes": event.rss_bytes, "machine/gpu_percent": event.gpu_percent,
+            "machine/gpu_memory_bytes": event.gpu_memory_bytes,
+        }  # fmt: skip
+        return {name: float(value) for name, value in named.items() if value is not None}
+    if isinstance(event, Evaluation):
+        named = {
+            "validation/loss": event.loss, "validation/perplexity": event.perplexity,
+            "validation/bits_per_byte": event.bits_per_byte,
+            **{f"validation/{name}": value for name, value in event.metrics.items()},
+        }  # fmt: skip
+        return {name: float(value) for name, value in named.items() if value is not None}
+    return {}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,187 @@
+"""The decoder against transformers, and against itself by other ways."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from etude.evaluate.generate import generate
+from etude.models.config import DecoderConfig
+from etude.models.decoder import Cache, Decoder, RMSNorm
+
+LLAMA = DecoderConfig(
+    vocab_size=97, n_layer=3, n_head=4, n_kv_head=2, n_embd=48, n_ffn=80, head_dim=12, context=64, tied=False
+)
+CONFIGS = {
+    "llama": LLAMA,
+    "llama tied": replace(LLAMA, tied=True, n_kv_head=4, norm_eps=1e-5),
+    "llama uneven": replace(LLAMA, n_head=5, n_kv_head=1, head_dim=8),
+    "mistral": replace(LLAMA, sliding_window=5),
+    "qwen2": replace(LLAMA, qkv_bias=True, rope_theta=1e6, tied=True),
+    "qwen2 wide heads": replace(LLAMA, qkv_bias=True, head_dim=20),
+    "qwen2 sliding": replace(LLAMA, qkv_bias=True, sliding_window=6),
+    "qwen3": replace(LLAMA, qk_norm=True, head_dim=16, tied=True),
+    "qwen3 sliding": replace(LLAMA, qk_norm=True, sliding_window=7, n_kv_head=1),
+}
+EVERY = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+
+
+@EVERY
+def test_folder_loads_in_transformers_with_equal_logits_and_greedy_tokens(
+    config: DecoderConfig, tmp_path: Path
+) -> None:
+    model, tokens = _model(config), _tokens(config, 3, 40)
+    theirs = _load_in_transformers(model, tmp_path)
+    assert type(theirs).__name__ == config.to_hf(eos_token_id=None)["architectures"][0]
+    with torch.no_grad():
+        ours, expected = model.logits(tokens), theirs(tokens).logits
+    _assert_equal_logits(ours, expected)
+    prompts = tokens[:, :9]
+    continued = theirs.generate(prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=12, do_sample=False)
+    assert generate(model, prompts.tolist(), max_tokens=12, eos_id=None) == continued[:, 9:].tolist()
+
+
+@EVERY
+def test_cached_logits_equal_those_of_one_pass(config: DecoderConfig) -> None:
+    model, tokens, cache = _model(config), _tokens(config, 2, 20), Cache()
+    with torch.no_grad():
+        pieces = [model.logits(piece, cache=cache) for piece in tokens.split([8, 1, 1, 4, 6], dim=1)]
+        _assert_equal_logits(torch.cat(pieces, dim=1), model.logits(tokens))
+    assert cache.length == 20
+
+
+@EVERY
+def test_documents_of_a_row_do_not_see_each_other(config: DecoderConfig) -> None:
+    model, tokens = _model(config), _tokens(config, 1, 24)
+    lengths = [11, 1, 12]
+    documents = torch.repeat_interleave(torch.arange(3), torch.tensor(lengths))[None]
+    alone = [model.logits(piece) for piece in tokens.split(lengths, dim=1)]
+    together = model.logits(tokens, documents=documents)
+    _assert_equal_logits(together, torch.cat(alone, dim=1))
+    counted = torch.cat([torch.arange(length) for length in lengths])[None]
+    again = model.logits(tokens, documents=documents, positions=counted)
+    _assert_equal_logits(again, together)
+
+
+def test_one_document_is_the_fast_path() -> None:
+    model, tokens = _model(LLAMA), _tokens(LLAMA, 2, 16)
+    masked = model.logits(tokens, documents=torch.zeros_like(tokens))
+    _assert_equal_logits(masked, model.logits(tokens))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_checkpointed_activations_give_identical_gradients(dropout: float) -> None:
+    model = _model(replace(LLAMA, dropout=dropout)).train()
+    tokens = _tokens(LLAMA, 2, 16)
+    gradients = []
+    for checkpointed in (False, True):
+        model.checkpoint_activations = checkpointed
+        model.zero_grad()
+        torch.manual_seed(5)
+        model.logits(tokens).logsumexp(-1).sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+    assert len(gradients[0]) == len(list(model.parameters()))
+    assert all(torch.equal(plain, again) for plain, again in zip(*gradients, strict=True))
+
+
+def test_dropout_acts_only_while_training() -> None:
+    model, tokens = _model(replace(LLAMA, dropout=0.3)), _tokens(LLAMA, 1, 8)
+    assert torch.equal(model.logits(tokens), model.logits(tokens))
+    model.train()
+    assert not torch.equal(model.logits(tokens), model.logits(tokens))
+
+
+def test_norm_and_its_gradients_are_those_of_torch() -> None:
+    torch.manual_seed(0)
+    ours, theirs = RMSNorm(24, 1e-5), torch.nn.RMSNorm(24, 1e-5)
+    ours.load_state_dict(theirs.state_dict())
+    rows = torch.randn(6, 24) * torch.tensor([0.0, 1e-4, 0.1, 1.0, 30.0, 1e4])[:, None]
+    results = []
+    for norm in (ours, theirs):
+        x = rows.clone().requires_grad_()
+        norm(x).pow(3).sum().backward()
+        results.append((norm(x), x.grad, norm.weight.grad))
+    torch.testing.assert_close(*results)
+
+
+def test_state_holds_parameters_alone_and_a_tied_head_once() -> None:
+    tied, untied = Decoder(replace(LLAMA, tied=True)), Decoder(LLAMA)
+    assert set(untied.state_dict()) - set(tied.state_dict()) == {"lm_head.weight"}
+    assert set(tied.state_dict()) == {name for name, _ in tied.named_parameters()}
+    assert tied.head_weight() is tied.model.embed_tokens.weight
+
+
+def test_new_weights_follow_the_seed_and_leave_other_randomness_alone() -> None:
+    model = Decoder(replace(LLAMA, qkv_bias=True, n_embd=96, head_dim=24))
+    before = torch.get_rng_state()
+    model.init_weights(1)
+    first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.init_weights(2)
+    assert not torch.equal(first["lm_head.weight"], model.state_dict()["lm_head.weight"])
+    model.init_weights(1)
+    assert all(torch.equal(first[name], tensor) for name, tensor in model.state_dict().items())
+    assert torch.equal(before, torch.get_rng_state())
+    assert first["model.embed_tokens.weight"].std().item() == pytest.approx(0.02, rel=0.05)
+    assert first["model.layers.0.mlp.down_proj.weight"].std().item() == pytest.approx(0.02 / 6**0.5, rel=0.05)
+    assert first["model.norm.weight"].eq(1).all() and first["model.layers.1.self_attn.q_proj.bias"].eq(0).all()
+
+
+def test_zero_init_makes_every_block_the_identity() -> None:
+    model = Decoder(replace(LLAMA, zero_init=True)).eval()
+    model.init_weights(0)
+    tokens = _tokens(LLAMA, 1, 8)
+    torch.testing.assert_close(model(tokens), model.model.norm(model.model.embed_tokens(tokens)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("config", [LLAMA, CONFIGS["qwen3 sliding"]], ids=["llama", "qwen3 sliding"])
+def test_half_precision_stays_near_full(config: DecoderConfig, dtype: torch.dtype) -> None:
+    model, tokens = _model(config), _tokens(config, 2, 16)
+    exact = model.logits(tokens)
+    with torch.autocast("cpu", dtype=dtype):
+        mixed = model.logits(tokens)
+        mixed.float().logsumexp(-1).sum().backward()
+    assert mixed.dtype == dtype and (mixed - exact).abs().max() < 0.03 * exact.abs().max()
+    assert model.to(dtype).logits(tokens).sub(exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_compiled_model_computes_the_same() -> None:
+    model, tokens = _model(replace(LLAMA, n_layer=1, qk_norm=True)), _tokens(LLAMA, 2, 16)
+    # aot_eager traces forward and backward without a C++ compiler.
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(tokens), model(tokens), rtol=0, atol=1e-5)
+
+
+def _model(config: DecoderConfig) -> Decoder:
+    """Weights of a size at which every part moves the logits, norms and biases included."""
+    model = Decoder(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            centre = 1.0 if name.endswith("norm.weight") else 0.0
+            parameter.copy_(centre + 0.15 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def _assert_equal_logits(logits: Tensor, expected: Tensor) -> None:
+    """The largest difference is under 1e-5 of the largest logit."""
+    assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def _tokens(config: DecoderConfig, B: int, T: int) -> Tensor:
+    return torch.randint(config.vocab_size, (B, T), generator=torch.Generator().manual_seed(1))
+
+
+def _load_in_transformers(model: Decoder, folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(model.config.to_hf(eos_token_id=None)))
+    loaded, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    return loaded.eval()
