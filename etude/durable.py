@@ -116,7 +116,8 @@ class Appender:
             try:
                 _write_all(self._descriptor, memoryview(data), self.path)
             except OSError:
-                os.ftruncate(self._descriptor, length)
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._descriptor, length)
                 raise
         except OSError as error:
             raise _storage_error(self.path, error) from error

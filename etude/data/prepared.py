@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -41,7 +42,7 @@ _BATCH_CHARACTERS = 4 << 20
 _PIECE_CHARACTERS = 1 << 20
 _TRAINING_BYTES = 64 << 20
 _VERIFY_BYTES = 256 << 20
-_BORDER = re.compile(r"\S\r?\n(?=\S)")
+_BORDERS = (re.compile(r"\S\r?\n(?=\S)"), re.compile(r"\S(?= \w)"))
 _BORDER_TRIES, _BORDER_WINDOW = 8, 200
 _SMALL_FILES = ("offsets", "hashes", "units", "sizes", "sources", "token_bytes")
 
@@ -287,14 +288,14 @@ def _encode(tally: _Tally, sources: list[Source], tokenizer: Tokenizer) -> Itera
 def cut_text(text: str, tokenizer: Tokenizer, piece_characters: int = _PIECE_CHARACTERS) -> Iterator[tuple[str, bool]]:
     """A text in pieces whose ids, end to end, are those of the whole; each with whether it is the last.
 
-    A cut lies between a line end and a character, where tokenizers that split words have a border; whether this one
-    has is tried on the text around it. Where there is none, the rest stays whole.
+    A cut lies after a line end or before a word, where tokenizers that split words have a border; whether this one has
+    is tried on the text around it. Where none is found, the rest stays whole.
     """
     start = 0
     while len(text) - start > piece_characters:
-        borders = _BORDER.finditer(text, start + piece_characters // 2, start + piece_characters)
-        candidates = (border.end() for border, _ in zip(borders, range(_BORDER_TRIES)))
-        cut = next((place for place in candidates if _is_border(text, place, tokenizer)), None)
+        window = (text, start + piece_characters // 2, start + piece_characters)
+        matches = (match for border in _BORDERS for match in itertools.islice(border.finditer(*window), _BORDER_TRIES))
+        cut = next((match.end() for match in matches if _is_border(text, match.end(), tokenizer)), None)
         if cut is None:
             break
         yield text[start:cut], False

@@ -169,7 +169,7 @@ def _read_jsonl(path: Path, source: Source) -> Iterator[Document]:
         text = row.get(source.field)
         if not isinstance(text, str):
             what = "has no" if source.field not in row else f"has a {type(text).__name__} as"
-            strings = [field for field, value in row.items() if isinstance(value, str)]
+            strings = [repr(field) for field, value in row.items() if isinstance(value, str)][:20]
             raise InputError(
                 f"{name} {what} field {source.field!r}, which must be a string; "
                 f"set field to one of: {', '.join(strings) or '(no field holds a string)'}"
@@ -185,7 +185,7 @@ def _row_group(row: dict[str, Any], group_by: str | None, name: str) -> str | No
     if group_by is None:
         return None
     if group_by not in row:
-        raise InputError(f"{name} has no field {group_by!r} to group by; its fields are: {', '.join(row)}")
+        raise InputError(f"{name} has no field {group_by!r} to group by; its fields are: {str(list(row)[:20])[1:-1]}")
     value = row[group_by]
     return None if value is None else f"{group_by}={json.dumps(value, sort_keys=True)}"
 

@@ -75,12 +75,12 @@ class Split:
         else:
             window = self._window(index * self.seq_len - 1, min((index + 1) * self.seq_len, self.targets))
         tokens = window[:-1]
-        begins = tokens == self.eos_id
-        begins[0] = False
-        documents = np.cumsum(begins, dtype=np.int64)
         positions = np.arange(len(tokens), dtype=np.int64)
-        if documents[-1]:
-            positions -= np.maximum.accumulate(np.where(begins, positions, 0))
+        documents = np.zeros(len(tokens), dtype=np.int64)
+        if (begins := np.flatnonzero(tokens[1:] == self.eos_id) + 1).size:
+            documents[begins] = 1
+            documents = documents.cumsum()
+            positions -= np.r_[0, begins][documents]
         return Sample(tokens, window[1:], documents, positions)
 
     def _window(self, low: int, high: int) -> Ints:

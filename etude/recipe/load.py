@@ -155,7 +155,7 @@ def _parse(text: str, file: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         place = re.search(r"\(at line (\d+), column \d+\)|\(at end of document\)", message)
-        where = f"{file}:{place[1]}" if place and place[1] else file
+        where = f"{file}:{place[1] if place and place[1] else len(text.splitlines())}"
         what = message[: place.start()].strip() if place else message
         if "overwrite" in what or "twice" in what:
             what += " (a key or section is given twice; keep one)"
@@ -191,10 +191,10 @@ def _describe(problem: Any, locator: Locator) -> str:
     if kind == "missing":
         return f"{where} is missing; every recipe needs it, for example `{_example_line(keys)}`"
     expected = {
-        "greater_than": "it must be above {gt}",
-        "greater_than_equal": "it must be at least {ge}",
-        "less_than": "it must be below {lt}",
-        "less_than_equal": "it must be at most {le}",
+        "greater_than": "it must be above {gt:g}",
+        "greater_than_equal": "it must be at least {ge:g}",
+        "less_than": "it must be below {lt:g}",
+        "less_than_equal": "it must be at most {le:g}",
         "finite_number": "it must be a finite number",
         "string_pattern_mismatch": "it must be 1 to 64 lower case letters, digits, '.', '_' or '-', and start with a letter or digit",
         "literal_error": "it must be {expected}",

@@ -1,0 +1,157 @@
+"""Tokenizers give text back, end documents only where they end, and load in transformers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, tokenizer_key, train_tokenizer
+from etude.errors import InputError
+from etude.recipe import schema
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "tokenizers"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the tokenizers of the project are not beside it")
+CODE = ["def f(x):\n    return self._x[123456]\n\n\n" * 5, "class A:\r\n\tpass  # é 日本\n"] * 3
+
+
+@pytest.fixture(scope="module")
+def trained() -> Tokenizer:
+    return train_tokenizer(CODE, 320)
+
+
+def section(path: Path, eos: str | None = None) -> schema.Tokenizer:
+    return schema.Tokenizer.model_validate({"from": str(path), "eos_token": eos})
+
+
+def save(tokenizer: Tokenizer, folder: Path) -> Path:
+    folder.mkdir()
+    for name, content in tokenizer.files().items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+def test_any_text_comes_back(trained: Tokenizer, text: str) -> None:
+    ids = trained.encode(text)
+    assert trained.decode(ids) == text
+    sizes = token_bytes(trained)
+    assert sizes is not None and sizes[ids].sum() == len(text.encode())
+
+
+def test_training_is_deterministic_whatever_the_number_of_threads(tmp_path: Path) -> None:
+    program = (
+        "from etude.data.tokenize import train_tokenizer; import sys\n"
+        f"print(train_tokenizer({CODE!r}, 300).fingerprint)"
+    )
+    prints = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "RAYON_NUM_THREADS": threads},
+            capture_output=True,
+            check=True,
+        ).stdout.decode()
+        for threads in ("1", "2")
+    ]
+    assert prints == [train_tokenizer(iter(CODE), 300).fingerprint + "\n"] * 2
+
+
+def test_a_small_text_gives_a_smaller_vocabulary_and_id_0_ends_documents(trained: Tokenizer) -> None:
+    small = train_tokenizer(["ab"], 4096)
+    assert small.vocab_size == 258  # the end, 256 bytes, and "ab"
+    assert small.eos_id == trained.eos_id == 0 and trained.vocab_size <= 320
+
+
+def test_the_text_of_a_special_token_does_not_end_a_document(trained: Tokenizer) -> None:
+    text = "a<|endoftext|>b"
+    ids = trained.encode(text)
+    assert trained.eos_id not in ids and trained.decode(ids) == text
+
+
+def test_a_folder_loads_as_it_was_and_in_transformers(trained: Tokenizer, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder = save(trained, tmp_path / "t")
+    again = load_tokenizer(section(folder))
+    assert again.fingerprint == trained.fingerprint == load_tokenizer(section(folder / "tokenizer.json")).fingerprint
+    theirs = AutoTokenizer.from_pretrained(str(folder))
+    for text in CODE:
+        assert theirs.encode(text) == trained.encode(text).tolist() == again.encode(text).tolist()
+        assert theirs.decode(theirs.encode(text)) == text
+    assert theirs.eos_token_id == 0 and len(theirs) == trained.vocab_size
+
+
+def test_settings_that_cut_or_pad_are_taken_out(trained: Tokenizer, tmp_path: Path) -> None:
+    content = json.loads(trained.to_json())
+    content["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    loaded = load_tokenizer(section(tmp_path / "tokenizer.json"))
+    assert len(loaded.encode("abcdefg")) > 2
+
+
+def test_an_end_token_that_is_not_marked_special_becomes_so(trained: Tokenizer, tmp_path: Path) -> None:
+    content = json.loads(trained.to_json())
+    content["added_tokens"][0]["special"] = False
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    loaded = load_tokenizer(section(tmp_path / "tokenizer.json"))
+    assert loaded.eos_id not in loaded.encode("a<|endoftext|>b")
+
+
+def test_the_end_token_is_asked_for_where_it_cannot_be_found(trained: Tokenizer, tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_text(trained.to_json().replace("<|endoftext|>", "<stop>"))
+    with pytest.raises(InputError, match=r"tokenizer\.eos_token"):
+        load_tokenizer(section(file))
+    assert load_tokenizer(section(file, "<stop>")).eos_id == 0
+    with pytest.raises(InputError, match="no token of the tokenizer"):
+        load_tokenizer(section(file, "<other>"))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": {"content": "<stop>"}}')
+    assert load_tokenizer(section(file)).eos_token == "<stop>"
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b'{"model": {"type": "BPE"}}'])
+def test_what_is_no_tokenizer_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"tokenizer\.json") as caught:
+        load_tokenizer(section(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_or_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing.json"):
+        with pytest.raises(InputError):
+            load_tokenizer(section(path))
+    with pytest.raises(InputError):
+        tokenizer_key(section(tmp_path / "missing.json"))
+
+
+@needs_shared
+@pytest.mark.parametrize(("name", "eos"), [("gpt2", "<|endoftext|>"), ("qwen2", "<|im_end|>"), ("codet5", "</s>")])
+def test_a_folder_with_vocabulary_and_merges_encodes_as_transformers_does(name: str, eos: str) -> None:
+    from transformers import AutoTokenizer
+
+    ours, theirs = load_tokenizer(section(SHARED / name)), AutoTokenizer.from_pretrained(str(SHARED / name))
+    assert ours.eos_token == eos and ours.eos_id == theirs.eos_token_id and ours.vocab_size == len(theirs)
+    for text in [*CODE, "naïve 你好 <b>\n\n\n  x"]:
+        assert ours.encode(text).tolist() == theirs.encode(text, add_special_tokens=False)
+    sizes = token_bytes(ours)
+    assert sizes is not None and sizes[ours.encode(CODE[0])].sum() == len(CODE[0].encode())
+    assert sizes[ours.eos_id] == 0
+
+
+def test_a_tokenizer_of_whole_words_has_no_bytes_per_token(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer as Inner
+    from tokenizers import models, pre_tokenizers
+
+    inner = Inner(models.WordLevel({"a": 0, "b": 1, "[UNK]": 2, "</s>": 3}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.save(str(tmp_path / "tokenizer.json"))
+    loaded = load_tokenizer(section(tmp_path / "tokenizer.json"))
+    assert token_bytes(loaded) is None and loaded.unk_id == 2
+    assert np.array_equal(loaded.encode("a c b"), [0, 2, 1])

@@ -1,0 +1,190 @@
+import errno
+import json
+import os
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from etude import durable
+from etude.engine import checkpoint as checkpoints
+from etude.engine.checkpoint import Progress
+from etude.engine.loop import TrainState
+from etude.engine.optim import Optimizer
+from etude.engine.precision import choose_precision
+from etude.errors import DamageError, InputError, StorageError
+from etude.recipe.schema import Optim
+
+CPU = torch.device("cpu")
+
+
+def make_state(seed: int = 0) -> TrainState:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    state = TrainState(model, Optimizer(model, Optim()), choose_precision("fp32", CPU, targets_per_step=1))
+    model(torch.randn(3, 4)).sum().backward()
+    state.optimizer.step(1e-2, grad_divisor=torch.tensor(1.0), skipped=torch.tensor(False))
+    return state
+
+
+def snapshot(state: TrainState, step: int) -> checkpoints.Snapshot:
+    progress = Progress("run-1", step, "data", state.precision.state(), best={"checkpoint": "step-000001", "value": 1.0})
+    return checkpoints.take_snapshot(state, progress, {"config.json": b"{}"})
+
+
+def save(folder: Path, step: int, seed: int = 0) -> Path:
+    checkpoints.write_checkpoint(folder, snapshot(make_state(seed), step))
+    return folder / f"step-{step:06d}"
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    return checkpoints.read_tensors(path / "model.safetensors") | checkpoints.read_tensors(path / "optimizer.safetensors")
+
+
+def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
+    first = make_state()
+    checkpoints.write_checkpoint(tmp_path, snapshot(first, 3))
+    second = make_state(seed=9)
+    progress = checkpoints.load_checkpoint(tmp_path / "step-000003", second)
+    assert (second.step, progress.best) == (3, {"checkpoint": "step-000001", "value": 1.0})
+    for left, right in ((first.model.state_dict(), second.model.state_dict()), (first.optimizer.state(), second.optimizer.state())):
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_our_safetensors_are_read_by_the_library_in_every_dtype(tmp_path: Path) -> None:
+    given = {f"t{number}": torch.ones(3, number, dtype=dtype) for number, dtype in enumerate(checkpoints._DTYPES)}
+    durable.write_file(tmp_path / "a.safetensors", checkpoints._safetensors(given))
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+        for name, tensor in given.items():
+            assert torch.equal(file.get_tensor(name), tensor) and file.get_tensor(name).dtype == tensor.dtype
+
+
+def test_a_kill_at_any_call_of_a_save_leaves_the_new_or_the_previous_checkpoint(tmp_path: Path) -> None:
+    before, after = save(tmp_path / "ref", 1), save(tmp_path / "ref", 2, seed=1)
+    work = tmp_path / "work"
+    with durable.faults(durable.FaultPlan()) as plan:
+        save(work, 2, seed=1)
+    assert len(plan.calls) > 25
+    # Taken before forking: torch's threads do not survive a fork.
+    first, second = snapshot(make_state(), 1), snapshot(make_state(1), 2)
+    for at in range(len(plan.calls)):
+        shutil.rmtree(work)
+        checkpoints.write_checkpoint(work, first)
+        if (child := os.fork()) == 0:
+            with durable.faults(durable.FaultPlan(at)):
+                checkpoints.write_checkpoint(work, second)
+            os._exit(0)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == 9
+        newest, _ = checkpoints.newest_valid(work, "run-1")
+        assert newest is not None
+        expected = tensors(before if newest.name == "step-000001" else after)
+        assert all(torch.equal(value, expected[name]) for name, value in tensors(newest).items())
+        checkpoints.remove_unfinished(work, beyond=int(newest.name[5:]))
+        assert {path.name for path in work.iterdir()} <= {"step-000001", "step-000002"}
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_a_fault_at_any_call_of_a_save_is_named_and_the_next_save_works(tmp_path: Path, error: int) -> None:
+    with durable.faults(durable.FaultPlan()) as plan:
+        save(tmp_path, 2)
+    for at in range(len(plan.calls)):
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        save(tmp_path, 1)
+        with durable.faults(durable.FaultPlan(at, error, once=False)), pytest.raises(StorageError, match="run the same command again"):
+            save(tmp_path, 2)
+        newest, _ = checkpoints.newest_valid(tmp_path, "run-1")
+        assert newest is not None and (newest.name == "step-000001" or len(plan.calls) - at <= 2)
+        save(tmp_path, 2)
+        assert checkpoints.newest_valid(tmp_path, "run-1")[0] == tmp_path / "step-000002"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json", "config.json", "manifest.json"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+def test_any_damage_is_named_and_the_checkpoint_before_is_used(tmp_path: Path, file: str, harm: str) -> None:
+    save(tmp_path, 1)
+    path = save(tmp_path, 2) / file
+    data = bytearray(path.read_bytes())
+    if harm == "flip":
+        data[len(data) // 2] ^= 1
+    if harm == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-3] if harm == "cut" else data)
+    newest, problems = checkpoints.newest_valid(tmp_path, "run-1")
+    assert newest == tmp_path / "step-000001"
+    if (file, harm) != ("manifest.json", "remove"):
+        assert len(problems) == 1 and "step-000002" in problems[0]
+
+
+def test_a_checkpoint_of_another_run_is_not_used(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    newest, (problem,) = checkpoints.newest_valid(tmp_path, "run-2")
+    assert newest is None and "belongs to run run-1" in problem
+
+
+def test_retention_keeps_the_newest_the_best_and_the_milestones(tmp_path: Path) -> None:
+    for step in range(1, 9):
+        save(tmp_path, step)
+    removed = checkpoints.retain(tmp_path, keep=2, keep_at=[3], best={"step-000002"})
+    assert removed == [f"step-{step:06d}" for step in (1, 4, 5, 6)]
+    assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == [f"step-{step:06d}" for step in (2, 3, 7, 8)]
+    assert checkpoints.retain(tmp_path, keep="all", keep_at=[], best=set()) == []
+
+
+class Payload:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.canary}",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickled_checkpoint_is_refused_and_no_code_runs(tmp_path: Path, zipped: bool) -> None:
+    canary = tmp_path / "canary"
+    path = tmp_path / "model.safetensors"
+    torch.save({"x": Payload(canary)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError, match="it is a pickle, which could run code"):
+        checkpoints.read_tensors(path)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", struct.pack("<Q", 1 << 40) + b"{}", struct.pack("<Q", 200 << 20), b"\x00" * 100,
+     struct.pack("<Q", 60) + json.dumps({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}).encode()],
+)  # fmt: skip
+def test_a_file_that_is_no_safetensors_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="is not a safetensors file") as caught:
+        checkpoints.read_tensors(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_model_are_refused_by_name(tmp_path: Path) -> None:
+    save_file({"0.weight": torch.zeros(8, 5), "0.bias": torch.zeros(8)}, tmp_path / "a.safetensors")
+    with pytest.raises(DamageError, match=r"0.weight is \[8, 5\], the model has \[8, 4\]"):
+        checkpoints.load_weights(tmp_path / "a.safetensors", make_state().model)
+
+
+def test_the_saver_raises_what_failed_in_its_thread(tmp_path: Path) -> None:
+    saver = checkpoints.Saver(tmp_path)
+    with durable.faults(durable.FaultPlan(3, errno.ENOSPC)):
+        saver.save(snapshot(make_state(), 1), 0.0)
+        with pytest.raises(StorageError):
+            saver.collect(wait=True)
+    saver.save(snapshot(make_state(), 1), 0.0)
+    saved = saver.collect(wait=True)
+    saver.close()
+    assert saved is not None and saved.name == "step-000001"

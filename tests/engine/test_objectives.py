@@ -1,0 +1,55 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from etude.engine.objectives import CHUNK_ROWS, linear_cross_entropy
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.sampled_from([1, CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 1, 2 * CHUNK_ROWS + 3]), st.integers(2, 40), st.integers(0, 99))
+def test_chunked_loss_and_gradients_are_those_of_torch(rows: int, vocabulary: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    hidden = torch.randn(rows, 8, dtype=torch.float64).float().requires_grad_()
+    weight = torch.randn(vocabulary, 8).requires_grad_()
+    labels = torch.randint(vocabulary, (rows,))
+    ours = linear_cross_entropy(hidden, weight, labels)
+    theirs = F.cross_entropy(hidden @ weight.T, labels, reduction="sum")
+    assert torch.allclose(ours, theirs, rtol=1e-5)
+    for mine, other in zip(torch.autograd.grad(3 * ours, (hidden, weight)), torch.autograd.grad(3 * theirs, (hidden, weight))):
+        assert torch.allclose(mine, other, rtol=1e-4, atol=1e-4)
+
+
+def test_the_gradient_is_exact_in_double_precision() -> None:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(5, 4).double().requires_grad_(), torch.randn(7, 4).double().requires_grad_()
+    labels = torch.randint(7, (5,))
+    loss = linear_cross_entropy(hidden, weight, labels)
+    reference = F.cross_entropy(hidden @ weight.T, labels, reduction="sum")
+    assert loss.item() == pytest.approx(reference.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_gradients_keep_the_dtype_of_the_weights(dtype: torch.dtype) -> None:
+    hidden = torch.randn(10, 8).to(dtype).requires_grad_()
+    weight = torch.randn(20, 8).requires_grad_()
+    with torch.autocast("cpu", dtype):
+        loss = linear_cross_entropy(hidden, weight, torch.randint(20, (10,)))
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert hidden.grad is not None and hidden.grad.dtype == dtype
+    assert weight.grad is not None and weight.grad.dtype == torch.float32
+
+
+def test_without_gradients_none_are_computed() -> None:
+    with torch.no_grad():
+        loss = linear_cross_entropy(torch.randn(3, 4), torch.randn(5, 4), torch.tensor([0, 1, 2]))
+    assert not loss.requires_grad
+
+
+def test_no_targets_cost_nothing() -> None:
+    hidden = torch.randn(0, 4, requires_grad=True)
+    loss = linear_cross_entropy(hidden, torch.randn(5, 4, requires_grad=True), torch.zeros(0, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0

@@ -1,0 +1,126 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from etude.engine.optim import Muon, Optimizer, group_parameters, orthogonalize
+from etude.recipe.schema import Optim
+
+NO = torch.tensor(False)
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(11, 8), nn.Linear(8, 8), nn.Linear(8, 16), nn.Linear(16, 8), nn.LayerNorm(8))
+
+
+def backward(model: nn.Module, scale: float = 1.0) -> None:
+    torch.manual_seed(1)
+    out = model(torch.randint(11, (4, 5)))
+    ((out - torch.randn_like(out)).square().sum() * scale).backward()
+
+
+def one_step(optimizer: Optimizer, divisor: float = 1.0, skipped: bool = False) -> None:
+    optimizer.step(1e-2, grad_divisor=torch.tensor(divisor), skipped=torch.tensor(skipped))
+    optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam"])
+def test_three_steps_are_those_of_torch(kind: str) -> None:
+    ours, theirs = network(), network()
+    recipe = Optim(kind=kind, weight_decay=0.1)
+    optimizer = Optimizer(ours, recipe)
+    groups = group_parameters(theirs, recipe)
+    reference = (torch.optim.AdamW if kind == "adamw" else torch.optim.Adam)(
+        [{"params": groups.decayed, "weight_decay": 0.1}, {"params": groups.plain, "weight_decay": 0.0}],
+        lr=1e-2, betas=(0.9, 0.95), eps=1e-8, foreach=False,
+    )  # fmt: skip
+    for _ in range(3):
+        backward(ours, scale=4.0)
+        one_step(optimizer, divisor=4.0)
+        backward(theirs)
+        reference.step()
+        reference.zero_grad()
+    for mine, other in zip(ours.parameters(), theirs.parameters()):
+        assert torch.allclose(mine, other, rtol=1e-5, atol=1e-6)
+
+
+def test_muon_is_torch_muon_for_matrices() -> None:
+    """torch orthogonalizes in bf16, so steps on well-conditioned gradients are compared in units of their size."""
+    ours, theirs = network(), network()
+    optimizer = Optimizer(ours, Optim(kind="muon", weight_decay=0.1))
+    matrices = group_parameters(theirs, Optim(kind="muon")).matrices
+    assert [tuple(matrix.shape) for matrix in matrices] == [(8, 8), (16, 8), (8, 16)]
+    before = [matrix.detach().clone() for matrix in matrices]
+    reference = torch.optim.Muon(
+        matrices, lr=1e-2, weight_decay=0.1, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw"
+    )
+    for _ in range(2):
+        for mine, other in zip(ours.parameters(), theirs.parameters()):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        one_step(optimizer)
+        reference.step()
+        own = group_parameters(ours, Optim(kind="muon")).matrices
+        for mine, other, start in zip(own, matrices, before):
+            assert (mine - other).norm() < 0.03 * (other - start).norm()
+
+
+def test_orthogonalize_brings_all_singular_values_near_one_whatever_the_shape() -> None:
+    torch.manual_seed(0)
+    for shape in [(3, 8, 8), (2, 4, 12), (2, 12, 4)]:
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
+        assert 0.6 < values.min() and values.max() < 1.3
+
+
+def test_an_update_has_the_root_mean_square_of_adamw() -> None:
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.zeros(64, 256))
+    weight.grad = torch.randn(64, 256)
+    muon = Muon([weight], lr=1.0, momentum=0.0, weight_decay=0.0)
+    muon.step()
+    assert weight.square().mean().sqrt().item() == pytest.approx(0.2, rel=0.2)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "muon"])
+def test_a_skipped_step_changes_no_weight_and_no_state(kind: str) -> None:
+    model = network()
+    optimizer = Optimizer(model, Optim(kind=kind))
+    backward(model)
+    one_step(optimizer)
+    weights = copy.deepcopy(model.state_dict())
+    state = {name: value.clone() for name, value in optimizer.state().items()}
+    backward(model)
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        parameter.grad[..., 0] = torch.nan
+    one_step(optimizer, skipped=True)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    for name, value in optimizer.state().items():
+        assert torch.equal(value, state[name]), name
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_state_saved_and_loaded_continues_bit_for_bit(kind: str) -> None:
+    model = network()
+    optimizer = Optimizer(model, Optim(kind=kind))
+    backward(model)
+    one_step(optimizer)
+    twin = copy.deepcopy(model)
+    other = Optimizer(twin, Optim(kind=kind))
+    other.load_state({name: value.clone() for name, value in optimizer.state().items()})
+    for each, under in ((model, optimizer), (twin, other)):
+        backward(each)
+        one_step(under)
+    for mine, theirs in zip(model.parameters(), twin.parameters()):
+        assert torch.equal(mine, theirs)
+    with pytest.raises(KeyError):
+        other.load_state({"nobody/exp_avg": torch.zeros(1)})
+
+
+def test_decay_goes_to_what_has_two_dimensions_and_muon_leaves_the_embedding_alone() -> None:
+    groups = group_parameters(network(), Optim(kind="muon"))
+    assert {tuple(parameter.shape) for parameter in groups.decayed} == {(11, 8)}
+    assert all(parameter.dim() == 1 for parameter in groups.plain)

@@ -1,0 +1,187 @@
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etude.errors import InputError, RecipeError
+from etude.recipe.load import change, diff, flatten, load_recipe, recipe_from, recipe_hash, to_toml
+from etude.recipe.schema import Recipe
+
+GOOD = """name = "good"
+[tokenizer]
+train_vocab_size = 300
+[[data.train]]
+path = "corpus.jsonl"
+[train]
+steps = 10
+global_batch_size = 8
+[optim]
+learning_rate = 1e-3
+"""
+
+
+def load(folder: Path, text: str, *overrides: str) -> Recipe:
+    path = folder / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_recipe(path, overrides)
+
+
+def problems(folder: Path, text: str, *overrides: str) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        load(folder, text, *overrides)
+    assert all("\n" not in problem for problem in caught.value.problems)
+    return caught.value.problems
+
+
+def test_a_good_recipe_loads_with_absolute_paths_and_defaults(tmp_path: Path) -> None:
+    recipe = load(tmp_path, GOOD)
+    assert recipe.data.train[0].path == str(tmp_path / "corpus.jsonl")
+    assert recipe.optim.learning_rate == 1e-3
+    assert recipe.schedule.kind == "cosine"
+
+
+def test_every_problem_is_named_at_once_with_its_line_and_a_remedy(tmp_path: Path) -> None:
+    text = GOOD.replace("1e-3", "-1").replace("steps = 10", "steps = 0\nseq_lenn = 64")
+    assert problems(tmp_path, text) == [
+        "train.steps (recipe.toml:7) is 0; it must be above 0; try 1000",
+        "train.seq_lenn (recipe.toml:8) is not a key of a recipe; did you mean seq_len?",
+        "optim.learning_rate (recipe.toml:11) is -1; it must be above 0; try 0.0002",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("seed = -1", "at least 0"),
+        ("seed = 1.5", "whole number"),
+        ('seed = "1"', "whole number"),
+        ("seed = true", "whole number"),
+        ("seed = 1e400", "whole number"),
+        ("train = 3", "must be a [section]"),
+        ("adapter = {}", "not a key"),
+    ],
+)
+def test_wrong_top_level_values_are_refused(tmp_path: Path, line: str, says: str) -> None:
+    text = line + "\n" + (GOOD.replace("[train]\nsteps = 10\nglobal_batch_size = 8\n", "") if "train =" in line else GOOD)
+    assert any(says in problem for problem in problems(tmp_path, text))
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "0.0", "-1.0"])
+def test_numbers_that_are_no_learning_rate_are_refused(tmp_path: Path, value: str) -> None:
+    (problem,) = problems(tmp_path, GOOD.replace("1e-3", value))
+    assert problem.startswith("optim.learning_rate (recipe.toml:10)")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "..", "../x", "a\\u0000b", "A", "<script>", "x" * 65, ".hidden", "new\\nline", "con "]
+)
+def test_a_name_that_could_be_a_path_is_refused(tmp_path: Path, name: str) -> None:
+    (problem,) = problems(tmp_path, GOOD.replace('"good"', f'"{name}"'))
+    assert "name (recipe.toml:1)" in problem and "1 to 64 lower case" in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "the recipe is empty"),
+        ("# only a comment", "the recipe is empty"),
+        ("name = ", "recipe.toml:1: not valid TOML"),
+        (GOOD + "[optim]\neps = 1e-8", "given twice"),
+        ('name = "a"\nname = "b"', "recipe.toml:2: not valid TOML"),
+        ("a = " + "[" * 3000, "nested too deeply"),
+        ("seed = " + "1" * 5000, "not valid TOML"),
+        ("\tname = 'x'\n\tname = 'y'", "given twice"),
+    ],
+)
+def test_text_that_is_no_recipe_is_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:
+    assert says in problems(tmp_path, text)[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"\xff\xfe\x00n", "not UTF-8"), (b"\x00" * (1 << 21), "over 1 MiB"), (None, "does not exist")]
+)
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes | None, says: str) -> None:
+    path = tmp_path / "recipe.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        load_recipe(path)
+
+
+def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert load_recipe(path).name == "good"
+
+
+def test_overrides_change_values_and_are_blamed_by_name(tmp_path: Path) -> None:
+    recipe = load(tmp_path, GOOD, "optim.learning_rate=2e-4", "data.train.0.path=other.txt", "records.tags=['a']")
+    assert (recipe.optim.learning_rate, recipe.records.tags) == (2e-4, ["a"])
+    assert problems(tmp_path, GOOD, "optim.lr=1") == [
+        "optim.lr (override) is not a key of a recipe; known here: kind, learning_rate, weight_decay, beta1, beta2, eps, momentum"
+    ]
+    assert "not of the form key=value" in problems(tmp_path, GOOD, "optim.learning_rate")[0]
+    assert "no number 5" in problems(tmp_path, GOOD, "data.train.5.path=x")[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (["train.micro_batch_size=3"], "does not divide global_batch_size 8"),
+        (["train.devices=3"], "3 devices do not share evenly; try 9"),
+        (["schedule.warmup_steps=10"], "schedule.warmup_steps (override) is 10 but the run has 10 steps; use at most 1"),
+        (["train.epochs=2"], "either steps or epochs"),
+        (["train.accumulation=2"], "the same thing"),
+        (["evaluate.patience=2", "data.validation=none"], "needs a validation set"),
+        (["evaluate.every_steps=2", "evaluate.every_epochs=2"], "keep one of them"),
+        (["checkpoint.every_steps=2", "checkpoint.every_minutes=2"], "keep one of them"),
+        (["checkpoint.keep=1"], "at least 2"),
+        (["checkpoint.keep_at=[11]"], "names step 11"),
+        (["model.n_head=5"], "which 5 heads do not share evenly"),
+        (["model.n_kv_head=4"], "does not divide n_head 6"),
+        (["model.qk_norm=true", "model.qkv_bias=true"], "no published architecture"),
+        (["data.validation_ratio=1.0"], "below 1"),
+        (["tokenizer.from=x"], "either from or train_vocab_size"),
+        (["model.vocab_size=299"], "use at least 300"),
+        (["data.train.0.source=python-stdlib"], "either path or source"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(tmp_path: Path, changes: list[str], says: str) -> None:
+    assert any(says in problem for problem in problems(tmp_path, GOOD, *changes))
+
+
+def test_a_recipe_survives_toml_and_keeps_its_hash(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe = make_recipe({"evaluate.prompts": ['say "\\n"']})
+    path = tmp_path / "again.toml"
+    path.write_text(to_toml(recipe), encoding="utf-8")
+    assert load_recipe(path) == recipe
+    assert recipe_hash(load_recipe(path)) == recipe_hash(recipe)
+
+
+def test_the_hash_ignores_order_and_comments_but_no_value(tmp_path: Path) -> None:
+    lines = GOOD.splitlines()
+    moved = "\n".join([lines[0], "# a comment", *lines[8:], *lines[1:8]])
+    assert recipe_hash(load(tmp_path, GOOD)) == recipe_hash(load(tmp_path, moved))
+    assert recipe_hash(load(tmp_path, GOOD)) != recipe_hash(load(tmp_path, GOOD, "seed=18"))
+
+
+def test_with_changes_checks_again_and_diff_names_the_keys(make_recipe: Callable[..., Recipe]) -> None:
+    before = make_recipe()
+    after = before.with_changes({"optim.learning_rate": 1e-4, "train.compile": True})
+    assert diff(before, after) == {"optim.learning_rate": (3e-3, 1e-4), "train.compile": (False, True)}
+    with pytest.raises(RecipeError):
+        before.with_changes({"optim.learning_rate": math.nan})
+
+
+@given(st.recursive(st.integers() | st.text(max_size=3), lambda inner: st.dictionaries(st.text("abc", min_size=1), inner, min_size=1)))
+def test_flatten_and_change_are_inverse(value: Any) -> None:
+    if isinstance(value, dict):
+        assert change({}, flatten(value)) == value
+
+
+def test_recipe_from_plain_values_needs_no_file(make_recipe: Callable[..., Recipe]) -> None:
+    assert recipe_from(make_recipe().to_dict()) == make_recipe()

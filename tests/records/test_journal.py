@@ -1,0 +1,88 @@
+import json
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etude.errors import InputError
+from etude.records.events import Evaluation, Note, Step, to_json, from_json
+from etude.records.journal import Journal, read_journal
+from tests.records.samples import attempt, step
+
+
+def test_every_line_is_json_with_a_checksum_of_the_bytes_before_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j")
+    journal.append(Note("lessons", 'quotes " and é'))
+    journal.close()
+    first, second = (tmp_path / "j").read_bytes().splitlines()
+    assert json.loads(first)["format"] == 1
+    record = json.loads(second)
+    assert list(record)[-1] == "crc"
+    body, _, _ = second.rpartition(b', "crc": "')
+    assert record["crc"] == f"{zlib.crc32(body):08x}"
+
+
+def test_a_torn_tail_at_any_byte_is_dropped_and_writing_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    journal = Journal(path)
+    journal.append_all([step(1), step(2)])
+    journal.close()
+    whole = path.read_bytes()
+    second = whole.rindex(b"\n", 0, -1) + 1
+    for end in range(second, len(whole)):
+        path.write_bytes(whole[:end])
+        assert [entry.event.step for entry in read_journal(path).entries] == [1]
+        again = Journal(path)
+        again.append(step(3))
+        again.close()
+        ledger = read_journal(path)
+        assert [entry.event.step for entry in ledger.entries] == [1, 3]
+        assert ledger.damaged == []
+
+
+def test_a_flipped_bit_is_found_and_named_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    journal = Journal(path)
+    journal.append_all([step(1), step(2), step(3)])
+    journal.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    for position in range(len(lines[2]) - 1):
+        broken = bytearray(lines[2])
+        broken[position] ^= 1
+        if broken[position] == ord("\n"):
+            continue
+        path.write_bytes(b"".join([*lines[:2], bytes(broken), *lines[3:]]))
+        assert read_journal(path).damaged == [3]
+
+
+def test_a_restart_makes_later_records_rework(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j")
+    journal.append_all([attempt(1, 0), step(1), step(2), step(3), Note("next", "stays"), attempt(2, 1), step(2)])
+    journal.close()
+    ledger = read_journal(tmp_path / "j")
+    assert [(entry.event.step, entry.attempt) for entry in ledger.entries if isinstance(entry.event, Step)] == [(1, 1), (2, 2)]
+    assert [entry.event.step for entry in ledger.rework] == [2, 3]
+    assert any(isinstance(entry.event, Note) for entry in ledger.entries)
+
+
+def test_unknown_types_and_keys_are_ignored_and_newer_formats_refused(tmp_path: Path) -> None:
+    def line(record: dict[str, object]) -> bytes:
+        body = json.dumps(record)[:-1].encode()
+        return body + b', "crc": "%08x"}\n' % zlib.crc32(body)
+
+    path = tmp_path / "j"
+    known = to_json(step(1), 0.0) | {"new_key": 1}
+    path.write_bytes(line({"type": "journal", "format": 1}) + line({"type": "novelty", "time": 0}) + line(known))
+    assert [entry.event for entry in read_journal(path).entries] == [step(1)]
+    path.write_bytes(line({"type": "journal", "format": 2}))
+    with pytest.raises(InputError, match="format 2; this etude reads up to 1"):
+        read_journal(path)
+
+
+@given(st.floats(), st.floats())
+def test_every_float_survives(loss: float, bits: float) -> None:
+    event = Evaluation(1, loss, 1.0, bits, 1, 1.0, True)
+    back = from_json(json.loads(json.dumps(to_json(event, 0.0), allow_nan=False)))
+    assert repr(back) == repr(event)
