@@ -95,7 +95,8 @@ class Training:
         self._best: dict[str, Any] | None = None
         self._best_on_disk: dict[str, Any] | None = None
         self._without_improvement = 0
-        self._window: list[Step] = []
+        self._window: list[Step] = []  # not yet fetched from the device
+        self._since_log: list[events.Step] = []
         self._since_save: list[float] = []  # loss sum and targets of the steps since the last checkpoint
         self._skipped_in_a_row = 0
         self._saved_step = 0
@@ -111,7 +112,7 @@ class Training:
         self._plan = make_plan(self._recipe, own_model=self._options.model)
         self._world = join_world(self._plan.device)
         with contextlib.ExitStack() as stack:
-            stack.callback(self._world.leave)
+            stack.push(lambda kind, *_: self._world.leave(together=kind is None))
             self._state = self._build()
             self._writer = self._open()
             state = "failed"
@@ -131,7 +132,7 @@ class Training:
                 for step in train(self._state, batches, self._objective, self._settings(), self._world):
                     self._window.append(step)
                     if self._is_log_step():
-                        self._drain()
+                        self._log()
                     if self._is_evaluation_due():
                         self._evaluate()
                     if self._is_checkpoint_due():
@@ -287,6 +288,24 @@ class Training:
 
     # --- after a step ------------------------------------------------------------------------------------------------
 
+    def _log(self) -> None:
+        """Write down the steps since the last log step, and at what cost they were made."""
+        self._drain()
+        steps, self._since_log = self._since_log, []
+        if self._writer is None:
+            return
+        seconds = sum(step.seconds for step in steps)
+        speed = sum(step.targets for step in steps) / seconds
+        usage = self._sampler.read()
+        self._writer.append(
+            events.Resource(
+                self._state.step, round(speed, 1), round(self._plan.flops_per_token * speed / self._matrix_rate, 4),
+                round(sum(step.wait_seconds for step in steps) / seconds, 4), usage.cpu_percent, usage.rss_bytes,
+                usage.gpu_percent, usage.gpu_memory_bytes,
+            )
+        )  # fmt: skip
+        self._writer.beat()
+
     def _drain(self) -> None:
         """Fetch the figures of the steps since the last time from the device, in one transfer, and write them down."""
         if not self._window:
@@ -305,27 +324,16 @@ class Training:
                     round(step.seconds, 6), round(step.wait_seconds, 6), bool(skipped),
                 )
             )  # fmt: skip
+        self._since_log += records
         if self._writer is None:
             return
-        seconds = sum(step.seconds for step in window)
-        usage = self._sampler.read()
-        speed = sum(record.targets for record in records) / seconds
-        rate = self._plan.flops_per_token * speed
-        self._writer.append(
-            *records,
-            events.Resource(
-                window[-1].number, round(speed, 1), round(rate / self._matrix_rate, 4),
-                round(sum(step.wait_seconds for step in window) / seconds, 4), usage.cpu_percent, usage.rss_bytes,
-                usage.gpu_percent, usage.gpu_memory_bytes,
-            ),
-        )  # fmt: skip
+        self._writer.append(*records)
         for record in records:
             if record.skipped:
                 self._find(
                     "non-finite step", f"loss {record.loss}, gradient norm {record.grad_norm}",
                     "the weights were left as they were; a lower learning rate or bf16 may help", step=record.step,
                 )  # fmt: skip
-        self._writer.beat()
         if self._skipped_in_a_row >= _MAX_SKIPPED:
             raise FaultError(
                 f"the last {self._skipped_in_a_row} steps had no finite loss or gradient and changed nothing; lower "

@@ -276,6 +276,7 @@ def _start_ranks(ranks: int) -> None:
     """Run this very command in several ranks under torchrun, and leave with their exit code."""
     import logging
 
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -287,6 +288,8 @@ def _start_ranks(ranks: int) -> None:
     )  # fmt: skip
     try:
         elastic_launch(config, sys.executable)("-m", "etude", *sys.argv[1:])
+    except SignalException:  # passed on to the ranks, which have saved and stopped by now
+        sys.exit(75)
     except ChildFailedError as failed:
         codes = {failure.exitcode for failure in failed.failures.values()}
         sys.exit(next((code for code in (2, 75) if code in codes), 1))

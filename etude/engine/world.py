@@ -51,8 +51,11 @@ class World:
         dist.broadcast(box, 0)
         return bytes(box.cpu().tolist()).rstrip(b"\0").decode()
 
-    def leave(self) -> None:
+    def leave(self, *, together: bool = True) -> None:
+        """Leave the ranks; `together` waits until all are done, so that none is ended while it still writes."""
         if dist.is_initialized():
+            if together:
+                dist.barrier()
             dist.destroy_process_group()
 
 

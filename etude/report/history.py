@@ -1,0 +1,126 @@
+"""What a run folder says, read once: the records that count, in the groups that reports are made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+from etude.records.events import Attempt, DataUsed, Evaluation, Event, Note, Resource, Step
+from etude.records.journal import Entry, Ledger
+from etude.records.store import Run
+
+E = TypeVar("E", bound=Event)
+
+
+@dataclass(frozen=True)
+class LogWindow:
+    """The steps of one log line, what was measured over them, and the seconds the run had taken by then."""
+
+    steps: list[Step]
+    resource: Resource | None
+    elapsed: float
+
+    @property
+    def step(self) -> int:
+        return self.steps[-1].step
+
+    @property
+    def loss(self) -> float:
+        return mean_loss(self.steps)
+
+    @property
+    def seconds(self) -> float:
+        return sum(step.seconds for step in self.steps)
+
+
+@dataclass(frozen=True)
+class History:
+    """A run and its ledger; what is asked for twice is computed once."""
+
+    run: Run
+    ledger: Ledger
+
+    def events(self, kind: type[E]) -> list[E]:
+        """All records of a type that count, in order."""
+        return [entry.event for entry in self.ledger.entries if isinstance(entry.event, kind)]
+
+    @cached_property
+    def attempts(self) -> list[Attempt]:
+        return self.events(Attempt)
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        return self.events(Step)
+
+    @cached_property
+    def rework(self) -> list[Step]:
+        """Steps that a restart made void."""
+        return [entry.event for entry in self.ledger.rework if isinstance(entry.event, Step)]
+
+    @cached_property
+    def evaluations(self) -> list[Evaluation]:
+        return self.events(Evaluation)
+
+    @cached_property
+    def data(self) -> DataUsed | None:
+        return next(iter(self.events(DataUsed)), None)
+
+    @cached_property
+    def windows(self) -> list[LogWindow]:
+        """The steps cut where a log line was due; what follows the last of them is a window too."""
+        windows: list[LogWindow] = []
+        steps: list[Step] = []
+        last: Entry | None = None
+        for entry in self.ledger.entries:
+            if isinstance(entry.event, Step):
+                steps.append(entry.event)
+                last = entry
+            elif isinstance(entry.event, Resource) and steps:
+                windows.append(LogWindow(steps, entry.event, self.elapsed(entry)))
+                steps = []
+        return [*windows, LogWindow(steps, None, self.elapsed(last))] if steps and last else windows
+
+    def window_at(self, step: int) -> LogWindow | None:
+        """The last window that had ended by a step."""
+        return next((window for window in reversed(self.windows) if window.step <= step), None)
+
+    def elapsed(self, entry: Entry) -> float:
+        """Seconds over all attempts, up to a record; the time between attempts does not count."""
+        return max(entry.time - self._zero.get(entry.attempt, entry.time), 0.0)
+
+    @cached_property
+    def wall_seconds(self) -> float:
+        """Seconds from the start to the last record of each attempt, rework and evaluations included."""
+        return sum(end - start for start, end in self._spans.values())
+
+    @cached_property
+    def _spans(self) -> dict[int, tuple[float, float]]:
+        """First and last time of each attempt; notes may come days later."""
+        spans: dict[int, tuple[float, float]] = {}
+        for entry in [*self.ledger.entries, *self.ledger.rework]:
+            if not isinstance(entry.event, Note):
+                start, end = spans.get(entry.attempt, (entry.time, entry.time))
+                spans[entry.attempt] = min(start, entry.time), max(end, entry.time)
+        return dict(sorted(spans.items()))
+
+    @cached_property
+    def _zero(self) -> dict[int, float]:
+        """The time at which each attempt would have started, had all come without a break."""
+        zeros, before = {}, 0.0
+        for attempt, (start, end) in self._spans.items():
+            zeros[attempt] = start - before
+            before += end - start
+        return zeros
+
+
+def read_history(run: Run) -> History:
+    """Read the journal of a run, which may have been killed before its first record, or be going on."""
+    has_journal = (run.path / "journal.jsonl").exists()
+    return History(run, run.ledger() if has_journal else Ledger([], [], []))
+
+
+def mean_loss(steps: Sequence[Step]) -> float:
+    """Mean loss in nats per target over all targets of the steps; skipped steps count only if there are no others."""
+    kept = [step for step in steps if not step.skipped] or steps
+    targets = sum(step.targets for step in kept)
+    return sum(step.loss * step.targets for step in kept) / targets if targets else float("nan")

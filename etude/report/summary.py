@@ -1,0 +1,262 @@
+"""A run in figures: what show, runs, compare and the report say, each figure from a field of the journal."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from etude.records.events import Control, Finding
+from etude.records.store import Run
+from etude.report.charts import sparkline
+from etude.report.history import History, LogWindow, read_history
+from etude.report.wording import NOTHING, duration, number, numbers, one_line, percent, plural, size
+
+_CURVE_POINTS = 60
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to so far; None where the journal does not tell.
+
+    status               finished, stopped, running, killed, failed, paused; `reason` says why
+    first_loss, last_loss, least_loss  training loss in nats per target, each the mean over the targets of one log window
+    loss_window          steps of the last log window
+    loss_curve           up to 60 evenly spaced window means
+    *_validation_loss    nats per target over the validation samples; best is the lowest finite one
+    gap                  last validation loss less the training loss of the log window before it
+    tokens, tokens_per_second  targets of the steps that count, and those over the sum of their seconds
+    mfu, cpu_percent, gpu_percent  means over time; MFU against the measured matrix rate, CPU in percent of one core
+    wait_ratio           share of the step seconds spent waiting for data
+    wall_seconds         from the start to the last record of each attempt, summed
+    training_seconds     step seconds, rework included; `rework_seconds` of them were done again after a restart
+    """
+
+    name: str
+    recipe: str
+    status: str
+    reason: str
+    created: str
+    device: str | None
+    devices: int | None
+    precision: str | None
+    parameters: int | None
+    step: int
+    steps: int | None
+    epochs: float | None
+    tokens: int
+    first_loss: float | None
+    last_loss: float | None
+    least_loss: float | None
+    loss_window: int
+    loss_curve: list[float]
+    first_validation_loss: float | None
+    best_validation_loss: float | None
+    best_validation_step: int | None
+    best_perplexity: float | None
+    best_bits_per_byte: float | None
+    last_validation_loss: float | None
+    last_validation_step: int | None
+    last_perplexity: float | None
+    last_bits_per_byte: float | None
+    gap: float | None
+    tokens_per_second: float | None
+    mfu: float | None
+    wait_ratio: float | None
+    cpu_percent: float | None
+    gpu_percent: float | None
+    peak_rss_bytes: int | None
+    peak_gpu_memory_bytes: int | None
+    wall_seconds: float
+    training_seconds: float
+    evaluation_seconds: float
+    attempts: int
+    rework_steps: int
+    rework_seconds: float
+    skipped_steps: int
+    checkpoints: list[str]
+    best_checkpoint: str | None
+    best_metric: str | None
+    best_value: float | None
+    findings: int
+    damaged_lines: list[int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; non-finite numbers as "nan", "inf" and "-inf", as in the journal."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+def summarize(run: Run) -> Summary:
+    """Summarise a run from its folder, whatever state it is in. Raises: InputError if the folder is damaged."""
+    return summarize_history(read_history(run))
+
+
+def summarize_history(history: History) -> Summary:
+    """The same of a run whose journal has been read."""
+    run, steps, windows = history.run, history.steps, history.windows
+    attempt = history.attempts[-1] if history.attempts else None
+    evaluations = history.evaluations
+    first, last = (evaluations[0], evaluations[-1]) if evaluations else (None, None)
+    best = min((e for e in evaluations if math.isfinite(e.loss)), key=lambda e: e.loss, default=None)
+    near = history.window_at(last.step) if last else None
+    resources = [window.resource for window in windows if window.resource]
+    seconds, tokens = sum(step.seconds for step in steps), sum(step.targets for step in steps)
+    rework_seconds = sum(step.seconds for step in history.rework)
+    status, reason = _status(history)
+    chosen = run.best or {}
+    return Summary(
+        name=run.name,
+        recipe=run.info["name"],
+        status=status,
+        reason=reason,
+        created=run.info["created"],
+        device=attempt and attempt.device,
+        devices=attempt and attempt.devices,
+        precision=attempt and attempt.precision,
+        parameters=attempt and attempt.parameters["total"],
+        step=steps[-1].step if steps else 0,
+        steps=attempt and attempt.steps,
+        epochs=steps[-1].step / attempt.steps_per_epoch if attempt and steps else None,
+        tokens=tokens,
+        first_loss=windows[0].loss if windows else None,
+        last_loss=windows[-1].loss if windows else None,
+        least_loss=min((w.loss for w in windows if math.isfinite(w.loss)), default=None),
+        loss_window=len(windows[-1].steps) if windows else 0,
+        loss_curve=[round(window.loss, 5) for window in spread(windows, _CURVE_POINTS)],
+        first_validation_loss=first and first.loss,
+        best_validation_loss=best and best.loss,
+        best_validation_step=best and best.step,
+        best_perplexity=best and best.perplexity,
+        best_bits_per_byte=best and best.bits_per_byte,
+        last_validation_loss=last and last.loss,
+        last_validation_step=last and last.step,
+        last_perplexity=last and last.perplexity,
+        last_bits_per_byte=last and last.bits_per_byte,
+        gap=last.loss - near.loss if last and near else None,
+        tokens_per_second=tokens / seconds if seconds else None,
+        mfu=_mean(windows, "mfu"),
+        wait_ratio=sum(step.wait_seconds for step in steps) / seconds if seconds else None,
+        cpu_percent=_mean(windows, "cpu_percent"),
+        gpu_percent=_mean(windows, "gpu_percent"),
+        peak_rss_bytes=max((resource.rss_bytes for resource in resources), default=None),
+        peak_gpu_memory_bytes=max((r.gpu_memory_bytes for r in resources if r.gpu_memory_bytes), default=None),
+        wall_seconds=round(history.wall_seconds, 3),
+        training_seconds=round(seconds + rework_seconds, 6),
+        evaluation_seconds=round(sum(evaluation.seconds for evaluation in evaluations), 6),
+        attempts=len(history.attempts),
+        rework_steps=len(history.rework),
+        rework_seconds=round(rework_seconds, 6),
+        skipped_steps=sum(step.skipped for step in steps),
+        checkpoints=kept_checkpoints(run),
+        best_checkpoint=chosen.get("checkpoint"),
+        best_metric=chosen.get("metric"),
+        best_value=chosen.get("value"),
+        findings=len(history.events(Finding)),
+        damaged_lines=history.ledger.damaged,
+    )
+
+
+def describe(summary: Summary) -> list[tuple[str, str]]:
+    """The summary for people: (what, how much)."""
+    of = f" of {summary.steps:,}" if summary.steps else ""
+    passes = f", {summary.epochs:.2f} epochs" if summary.epochs is not None else ""
+    window = f"mean of {plural(summary.loss_window, 'step')}"
+    rows = [
+        ("run", summary.name),
+        ("status", f"{summary.status}: {summary.reason}"),
+        ("created", summary.created),
+        ("device", f"{summary.devices} x {summary.device}, {summary.precision}" if summary.device else NOTHING),
+        ("parameters", number(summary.parameters)),
+        ("steps", f"{summary.step:,}{of}{passes}"),
+        ("tokens", number(summary.tokens)),
+        ("training loss", f"{_from_to(summary.first_loss, summary.last_loss)} ({window})"),
+        ("", sparkline(summary.loss_curve, _CURVE_POINTS)),
+        ("validation loss", _from_to(summary.first_validation_loss, summary.last_validation_loss)),
+        ("best validation", f"{number(summary.best_validation_loss)} at step {number(summary.best_validation_step)}"),
+        ("perplexity", number(summary.best_perplexity)),
+        ("bits per byte", number(summary.best_bits_per_byte)),
+        ("gap", f"{number(summary.gap)} (last validation loss less training loss)"),
+        ("speed", f"{number(summary.tokens_per_second, 0)} tokens/s, MFU {percent(summary.mfu)} of the matrix rate"),
+        ("waiting for data", percent(summary.wait_ratio)),
+        ("memory", f"{size(summary.peak_rss_bytes)}, GPU {size(summary.peak_gpu_memory_bytes)} at the peak"),
+        ("time", f"{duration(summary.wall_seconds)}, of it {duration(summary.training_seconds)} in steps"),
+        ("attempts", f"{summary.attempts}, {plural(summary.rework_steps, 'step')} done again"),
+        ("skipped steps", number(summary.skipped_steps)),
+        ("findings", number(summary.findings)),
+        ("checkpoints", ", ".join(summary.checkpoints) or "none"),
+        ("best checkpoint", best_text(summary)),
+    ]
+    if summary.damaged_lines:
+        rows.append(("damaged", f"lines {numbers(summary.damaged_lines)} of the journal fail their checksum"))
+    without = {"validation loss", "best validation", "perplexity", "bits per byte", "gap"}
+    unknown = without if summary.last_validation_loss is None else {"bits per byte"} - {_has_bits(summary)}
+    return [(what, text) for what, text in rows if text and what not in unknown]
+
+
+def run_table(summaries: Sequence[Summary]) -> list[list[str]]:
+    """One row a run, after a header."""
+    header = ["run", "status", "step", "loss", "validation", "best", "tokens/s", "time", "created"]
+    return [header] + [
+        [
+            summary.name, summary.status, f"{summary.step:,}/{number(summary.steps)}", number(summary.last_loss),
+            number(summary.last_validation_loss), number(summary.best_validation_loss),
+            number(summary.tokens_per_second, 0), duration(summary.wall_seconds), summary.created[:16].replace("T", " "),
+        ]
+        for summary in summaries
+    ]  # fmt: skip
+
+
+def best_text(summary: Summary) -> str:
+    """Which checkpoint is the best, by what."""
+    if summary.best_checkpoint is None:
+        return "none"
+    return f"{summary.best_checkpoint}, {summary.best_metric} {number(summary.best_value)}"
+
+
+def kept_checkpoints(run: Run) -> list[str]:
+    """Names of the checkpoints on disk; one without a manifest does not exist."""
+    return sorted(path.parent.name for path in run.checkpoints.glob("step-*/manifest.json"))
+
+
+def spread(values: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` of some values, evenly spaced, the first and last among them."""
+    if len(values) <= count:
+        return list(values)
+    return [values[round(index * (len(values) - 1) / (count - 1))] for index in range(count)]
+
+
+def _status(history: History) -> tuple[str, str]:
+    """Status and reason: what the last attempt said of its end, else what lease and lock tell."""
+    attempt = history.attempts[-1].number if history.attempts else 0
+    for entry in reversed(history.ledger.entries):
+        if isinstance(entry.event, Control) and entry.attempt == attempt and entry.event.action in ("finish", "stop"):
+            return {"finish": "finished", "stop": "stopped"}[entry.event.action], one_line(entry.event.reason)
+    state = history.run.state
+    reasons = {
+        "running": "it is going on",
+        "killed": "its process ended without a word; the same command continues it",
+        "failed": "an error ended it; log.txt has the last lines",
+        "stopped": "it was stopped at once; the same command continues it",
+    }
+    return state, reasons.get(state, "the lease says so")
+
+
+def _mean(windows: Iterable[LogWindow], field: str) -> float | None:
+    """Mean of a Resource field over time."""
+    measured = [(getattr(w.resource, field), w.seconds) for w in windows if w.resource]
+    known = [(value, seconds) for value, seconds in measured if value is not None]
+    total = sum(seconds for _, seconds in known)
+    return sum(value * seconds for value, seconds in known) / total if total else None
+
+
+def _from_to(first: float | None, last: float | None) -> str:
+    return NOTHING if first is None else f"{number(first)} → {number(last)}"
+
+
+def _has_bits(summary: Summary) -> str:
+    return "" if summary.best_bits_per_byte is None else "bits per byte"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,73 @@
+"""Figures and foreign text as people read them."""
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+NOTHING = "–"
+
+
+def clean(text: str) -> str:
+    """Text that cannot drive a terminal or break a file: without control, format and private characters but \\n and \\t."""
+    kept = (character for character in text if character in "\n\t" or unicodedata.category(character)[0] != "C")
+    return "".join("\n" if character in "\u2028\u2029" else character for character in kept)
+
+
+def one_line(text: object, width: int = 200) -> str:
+    """Clean text on one line, cut to a width in characters."""
+    line = " ".join(clean(str(text)).split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """A figure: whole numbers with thousands separators, others with so many decimals, or significant digits if tiny."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.{digits}g}" if 0 < abs(value) < 10.0 ** (1 - digits) else f"{value:,.{digits}f}"
+    return str(value)
+
+
+def percent(ratio: float | None) -> str:
+    """A share as a percentage."""
+    return NOTHING if ratio is None else f"{100 * ratio:.1f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the two largest units that fit."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days} d {hours:02} h"
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {whole % 60:02} s"
+
+
+def size(count: float | None) -> str:
+    """Bytes in decimal units."""
+    if count is None:
+        return NOTHING
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def numbers(values: Iterable[int], most: int = 5) -> str:
+    """The first few of some numbers, and how many more there are."""
+    listed = list(values)
+    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
+    return ", ".join(f"{value:,}" for value in listed[:most]) + more

@@ -1,0 +1,169 @@
+"""kill -9 at any moment, run the same command again: the weights, the optimizer and the ledgers are the same bits."""
+
+import collections
+import hashlib
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from etude.records.events import Attempt, Step
+from etude.records.store import list_runs
+from tests.victim import PHASES
+
+INTERVAL, KILLS_A_RUN = 4, 2
+AIMED = ("save", "evaluation", "retention", "report")
+
+
+class Victims:
+    """The process that forks runs."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder, self.cache = folder, cache
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("victim.py"))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
+        )  # fmt: skip
+
+    def start(self, recipe: Path, runs: Path) -> int:
+        (self.folder / "state").write_bytes(bytes(len(PHASES)))
+        request = {
+            "recipe": str(recipe), "runs": str(runs), "state": str(self.folder / "state"),
+            "samples": str(runs) + ".samples", "cache": str(self.cache),
+        }  # fmt: skip
+        self._pipe(self.process.stdin).write(json.dumps(request) + "\n")
+        self._pipe(self.process.stdin).flush()
+        return int(self._pipe(self.process.stdout).readline())
+
+    def status(self) -> int:
+        """Wait for the last one; its exit status as waitpid gives it."""
+        return int(self._pipe(self.process.stdout).readline())
+
+    def phases(self) -> set[str]:
+        return {phase for phase, inside in zip(PHASES, (self.folder / "state").read_bytes()) if inside}
+
+    def kill(self, pid: int, phase: str | None, delay: float, patience: float = 30.0) -> set[str]:
+        """Kill a run `delay` seconds after it has entered a phase, or after now; returns what it was inside of."""
+        deadline = time.monotonic() + patience
+        while phase is not None and phase not in self.phases():
+            if not Path(f"/proc/{pid}").exists() or time.monotonic() > deadline:
+                break
+        time.sleep(delay)
+        subprocess.run(["kill", "-9", str(pid)], check=False, stderr=subprocess.DEVNULL)
+        ended = self.status()
+        return self.phases() if ended == 9 else {"too late"}
+
+    def close(self) -> None:
+        self._pipe(self.process.stdin).close()
+        self.process.wait(timeout=10)
+
+    @staticmethod
+    def _pipe(pipe: IO[str] | None) -> IO[str]:
+        assert pipe is not None
+        return pipe
+
+
+@pytest.fixture
+def victims(tmp_path: Path, cache: Path) -> Iterator[Victims]:
+    victims = Victims(tmp_path, cache)
+    yield victims
+    victims.close()
+
+
+def newest_valid(runs: Path) -> str | None:
+    """The newest checkpoint whose every file has the hash of its manifest, found without etude."""
+    found = []
+    for manifest in runs.glob("*/checkpoints/*/manifest.json"):
+        try:
+            files = json.loads(manifest.read_bytes())["files"]
+            if all(hashlib.sha256((manifest.parent / name).read_bytes()).hexdigest() == file["sha256"] for name, file in files.items()):
+                found.append(manifest.parent.name)
+        except (OSError, ValueError):
+            continue
+    return max(found, default=None)
+
+
+def outcome(runs: Path) -> dict[str, Any]:
+    """What must not depend on kills: final bits, and the ledgers of learning rates, losses and samples."""
+    (run,) = list_runs(runs)
+    final = run.checkpoints / max(path.name for path in run.checkpoints.iterdir())
+    samples = {}
+    for line in Path(str(runs) + ".samples").read_text().splitlines():
+        step, ids = json.loads(line)
+        assert samples.setdefault(step, ids) == ids, "a step was run again on other samples"
+    steps = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Step)]
+    return {
+        "weights": hashlib.sha256((final / "model.safetensors").read_bytes()).hexdigest(),
+        "optimizer": hashlib.sha256((final / "optimizer.safetensors").read_bytes()).hexdigest(),
+        "steps": [(step.step, step.learning_rate, step.loss, step.grad_norm, step.epoch) for step in steps],
+        "samples": samples,
+        "best": run.best,
+        "state": run.state,
+    }
+
+
+def executed(runs: Path) -> tuple[int, int]:
+    """Steps that count and steps that were run again, by the journal."""
+    (run,) = list_runs(runs)
+    ledger = run.ledger()
+    return tuple(sum(isinstance(entry.event, Step) for entry in part) for part in (ledger.entries, ledger.rework))  # type: ignore[return-value]
+
+
+def test_killed_anywhere_a_run_ends_with_the_same_bits(
+    victims: Victims, tmp_path: Path, write_recipe: Callable[..., Path], request: pytest.FixtureRequest
+) -> None:
+    kills: int = request.config.getoption("--kills")
+    draw = random.Random(kills)
+    recipes = {
+        kind: write_recipe(
+            {
+                "optim.kind": kind, "model.dropout": 0.1, "train.epochs": 2,
+                "checkpoint.every_steps": INTERVAL, "checkpoint.keep": 2, "records.log_every_steps": 1,
+                "evaluate.every_steps": 3, "evaluate.prompts": ["def "], "evaluate.sample_tokens": 8,
+            },
+            f"{kind}.toml",
+        )
+        for kind in ("adamw", "muon")
+    }  # fmt: skip
+    references = {}
+    for kind, recipe in recipes.items():
+        victims.start(recipe, tmp_path / f"whole-{kind}")
+        assert victims.status() == 0
+        references[kind] = outcome(tmp_path / f"whole-{kind}")
+        assert references[kind]["state"] == "finished"
+        assert {epoch for *_, epoch in references[kind]["steps"]} == {0, 1}
+    hits: collections.Counter[str] = collections.Counter()
+    quota = 5 if kills >= 50 else 1
+    done = lives = 0
+    while done < kills or any(hits[phase] < quota for phase in AIMED):
+        lives += 1
+        assert lives < 4 * kills + 40, f"the phases were not hit: {dict(hits)}"
+        kind = draw.choice(sorted(recipes))
+        runs = tmp_path / f"life-{lives}"
+        started_from = []
+        for _ in range(KILLS_A_RUN):
+            wanted = next((phase for phase in AIMED if hits[phase] < quota), None) if draw.random() < 0.8 else None
+            pid = victims.start(recipes[kind], runs)
+            inside = victims.kill(pid, wanted, draw.random() * (0.01 if wanted else 1.2))
+            if inside == {"too late"}:
+                break
+            done += 1
+            hits.update(inside or {"between"})
+            started_from.append(newest_valid(runs) if runs.exists() else None)
+        else:
+            victims.start(recipes[kind], runs)
+            assert victims.status() == 0
+        assert outcome(runs) == references[kind]
+        (run,) = list_runs(runs)
+        attempts = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Attempt)]
+        for attempt, before in zip(attempts[1:], started_from[-len(attempts) + 1 :] if len(attempts) > 1 else []):
+            assert attempt.checkpoint == before, "a resume did not start from the newest valid checkpoint"
+        counted, again = executed(runs)
+        assert counted == len(references[kind]["steps"]) and again <= len(started_from) * INTERVAL
+    print(f"\n{done} kills over {lives} runs, all bit-identical; killed inside {dict(hits)}")

@@ -1,0 +1,83 @@
+"""Runs that can be killed: imports everything once, then forks a process for each run it is asked for on stdin.
+
+Each line on stdin is JSON: recipe (path), runs, state (a file the test watches), samples (ledger of sample ids).
+Answers the pid, and when the process has ended its status. What the process is inside of, it marks in the state file:
+a byte for each of PHASES, 1 while inside.
+"""
+
+import contextlib
+import functools
+import json
+import mmap
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+PHASES = ("save", "evaluation", "retention", "report", "step")
+
+
+def mark(state: mmap.mmap, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def marked(*values: Any, **named: Any) -> Any:
+        state[PHASES.index(phase)] = 1
+        try:
+            return function(*values, **named)
+        finally:
+            state[PHASES.index(phase)] = 0
+
+    return marked
+
+
+def live(request: dict[str, str]) -> None:
+    import etude.run
+    from etude.engine import checkpoint, loop
+    from etude.recipe.load import load_recipe
+
+    with Path(request["state"]).open("r+b") as file:
+        state = mmap.mmap(file.fileno(), len(PHASES))
+    checkpoint.write_checkpoint = mark(state, "save", checkpoint.write_checkpoint)
+    checkpoint.retain = mark(state, "retention", checkpoint.retain)
+    etude.run.evaluate = mark(state, "evaluation", etude.run.evaluate)
+    etude.run.write_report = mark(state, "report", etude.run.write_report)
+    loop._update = mark(state, "step", loop._update)
+    original = etude.run.train
+
+    def train(training: Any, batches: Iterator[Any], *rest: Any) -> Iterator[Any]:
+        def noted() -> Iterator[Any]:
+            with Path(request["samples"]).open("a") as ledger:
+                for batch in batches:
+                    ledger.write(json.dumps([batch.step + 1, batch.ids.tolist()]) + "\n")
+                    ledger.flush()
+                    yield batch
+
+        return original(training, noted(), *rest)
+
+    etude.run.train = train
+    etude.run.run_recipe(load_recipe(request["recipe"]), etude.run.Options(runs=Path(request["runs"])))
+
+
+def main() -> None:
+    import etude.run  # noqa: F401 - imported before forking, so that each victim starts at once
+
+    with contextlib.suppress(ImportError):
+        import etude.report.write  # noqa: F401
+    for line in sys.stdin:
+        if (pid := os.fork()) == 0:
+            code = 1
+            try:
+                sys.stdin.close()
+                os.environ["ETUDE_CACHE"] = json.loads(line)["cache"]
+                live(json.loads(line))
+                code = 0
+            except BaseException as error:
+                print(repr(error), file=sys.stderr)
+            finally:
+                os._exit(code)
+        print(pid, flush=True)
+        print(os.waitpid(pid, 0)[1], flush=True)
+
+
+if __name__ == "__main__":
+    main()
