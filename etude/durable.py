@@ -58,8 +58,9 @@ def write_file(path: Path, chunks: bytes | Iterable[bytes | memoryview]) -> Writ
 
 
 def write_json(path: Path, value: Any) -> Written:
-    """Write a value as indented JSON; NaN and infinities are refused."""
-    return write_file(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    """Write a value as indented JSON; NaN and infinities are refused, bytes that are no UTF-8 become escapes."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return write_file(path, text.encode("utf-8", "backslashreplace"))
 
 
 def make_folder(path: Path) -> None:

@@ -1,6 +1,6 @@
 """What a recipe comes to on this machine and this data, known before anything is trained or written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import nn
 
 from etude.data.loader import steps_per_epoch
 from etude.data.prepared import Corpus, prepare
+from etude.data.tokenize import token_bytes
 from etude.engine.precision import choose_precision
 from etude.engine.world import choose_device
 from etude.errors import EtudeError, InputError, RecipeError
@@ -61,8 +62,8 @@ class Plan:
         ]
 
 
-def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, again: bool = False) -> Plan:
-    """Prepare the data and find out everything else. Raises: InputError or RecipeError with all that is wrong."""
+def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics: Iterable[str] = ()) -> Plan:
+    """Prepare the data and find out everything else. Raises: RecipeError with all that is wrong."""
     problems: list[str] = []
 
     def attempt(find: Callable[[], Any]) -> Any:
@@ -74,11 +75,17 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, again: bool
 
     device = attempt(lambda: choose_device(recipe.train.device))
     precision = device and attempt(lambda: choose_precision(recipe.train.precision, device, targets_per_step=1).name)
-    corpus: Corpus | None = attempt(lambda: prepare(recipe, again=again))
+    corpus: Corpus | None = attempt(lambda: prepare(recipe))
     model: DecoderConfig | None = None
     if corpus is not None and own_model is None:
         vocab_size = corpus.tokenizer.vocab_size
         model = attempt(lambda: decoder_config(recipe.model, vocab_size=vocab_size, seq_len=recipe.train.seq_len))
+    if corpus is not None:
+        known = {"loss", "perplexity", *own_metrics}
+        if token_bytes(corpus.tokenizer) is not None:
+            known.add("bits_per_byte")
+        if recipe.evaluate.metric not in known:
+            problems.append(f'evaluate.metric is "{recipe.evaluate.metric}"; this run knows {", ".join(sorted(known))}')
     if problems or corpus is None:
         raise RecipeError(problems)
     train = recipe.train

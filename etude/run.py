@@ -109,7 +109,7 @@ class Training:
         """
         require_trackers(self._recipe)
         torch.use_deterministic_algorithms(self._recipe.train.deterministic)
-        self._plan = make_plan(self._recipe, own_model=self._options.model)
+        self._plan = make_plan(self._recipe, own_model=self._options.model, own_metrics=self._options.metrics)
         self._world = join_world(self._plan.device)
         with contextlib.ExitStack() as stack:
             stack.push(lambda kind, *_: self._world.leave(together=kind is None))

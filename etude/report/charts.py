@@ -97,7 +97,15 @@ def _draw_loss(axes: Any, history: "History") -> None:
     levels = [*smoothed, *(e.loss for e in scored)]
     if scored:
         ex, ey = envelope([e.step for e in scored], [e.loss for e in scored])
-        axes.plot(ex, ey, color=_OTHER, linewidth=1.4, marker="o" if len(ex) <= 60 else None, markersize=3.5, label="validation")
+        axes.plot(
+            ex,
+            ey,
+            color=_OTHER,
+            linewidth=1.4,
+            marker="o" if len(ex) <= 60 else None,
+            markersize=3.5,
+            label="validation",
+        )
         best = min(scored, key=lambda e: e.loss)
         label = f"best {best.loss:.4f} at step {best.step:,}"
         axes.plot([best.step], [best.loss], color=_MARK, marker="*", markersize=11, linestyle="none", label=label)

@@ -1,0 +1,44 @@
+"""Markdown that foreign text cannot break out of."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+from etude.report.wording import clean
+
+
+def code(value: object) -> str:
+    """Text as a code span on one line, also inside a table."""
+    text = " ".join(clean(str(value)).split())
+    ticks = "`" * (_longest_run(text) + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") or not text else ""
+    return f"{ticks}{pad}{text}{pad}{ticks}".replace("|", "\\|")
+
+
+def fence(text: str) -> str:
+    """Text as a fenced block, the fence longer than any in the text."""
+    text = clean(text)
+    ticks = "`" * max(_longest_run(text) + 1, 3)
+    return f"{ticks}text\n{text}\n{ticks}"
+
+
+def prose(value: object) -> str:
+    """Text as plain words on one line: whatever means something in Markdown or HTML is escaped."""
+    return re.sub(r"([\\`*_{}\[\]<>|~$&#!])", r"\\\1", " ".join(clean(str(value)).split()))
+
+
+def quoted(value: object) -> str:
+    """A value as YAML reads it back: JSON without the characters that YAML refuses."""
+    if isinstance(value, list):
+        return f"[{', '.join(quoted(item) for item in value)}]"
+    return json.dumps(clean(value) if isinstance(value, str) else value, ensure_ascii=False)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
+    lines = [list(header), ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)
