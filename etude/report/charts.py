@@ -185,7 +185,7 @@ def _svg(draw: "Callable[[Any, History], None]", history: "History") -> bytes:
         axes.set_xlabel("step" if len(history.attempts) < 2 else "step (dotted: restarts)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        if axes.get_legend_handles_labels()[0]:
+        if len(axes.get_legend_handles_labels()[0]) > 1:
             axes.legend(frameon=False, loc="upper right")
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None})

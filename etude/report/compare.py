@@ -11,19 +11,20 @@ from etude.records.store import Run
 from etude.report.history import History, mean_loss, read_history
 from etude.report.markdown import code, prose, table
 from etude.report.summary import Summary, summarize_history
-from etude.report.wording import NOTHING, duration, number, one_line, percent, plural, size
+from etude.report.wording import NOTHING, duration, number, one_line, percent, size
 
 
 @dataclass(frozen=True)
 class Result:
     """One figure of every run: the same statistic, computed the same way.
 
+    text     how a value is written
     change   later runs less the first, None where either is unknown; `change_ratio` is that over the first
     """
 
     what: str
     values: list[float | None]
-    texts: list[str]
+    text: Callable[[Any], str] = number
 
     @property
     def change(self) -> list[float | None]:
@@ -34,6 +35,17 @@ class Result:
     def change_ratio(self) -> list[float | None]:
         first = self.values[0]
         return [None if change is None or not first else change / abs(first) for change in self.change]
+
+    def change_text(self, change: float | None, ratio: float | None) -> str:
+        """A change with its sign, in the unit of the values, and as a share of the first; shares change by points."""
+        if change is None or not math.isfinite(change):
+            return NOTHING
+        if abs(change) < 1e-9 * abs(self.values[0] or 1):
+            return "same"
+        if self.text is percent:
+            return f"{100 * change:+.1f} points"
+        share = f" ({100 * ratio:+.1f} %)" if ratio is not None else ""
+        return f"{'+' if change > 0 else '-'}{self.text(abs(change))}{share}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +96,8 @@ class Comparison:
         differences = [[code(row[0]), *map(prose, row[1 : 1 + len(self.names)])] for row in self._differences()]
         results = [[prose(cell) for cell in row] for row in self._result_rows()]
         names = [code(name) for name in self.names]
-        return f"{table(['differs', *names], differences)}\n\n{table(['result', *names, *self._change_header()], results)}\n"
+        changes = table(["result", *names, *self._change_header()], results)
+        return f"{table(['differs', *names], differences)}\n\n{changes}\n"
 
     def _change_header(self) -> list[str]:
         others = len(self.names) - 1
@@ -102,7 +115,11 @@ class Comparison:
 
     def _result_rows(self) -> list[list[str]]:
         return [
-            [result.what, *result.texts, *[_change_text(c, r) for c, r in zip(result.change, result.change_ratio)]]
+            [
+                result.what,
+                *map(result.text, result.values),
+                *map(result.change_text, result.change, result.change_ratio),
+            ]
             for result in self.results
         ]
 
@@ -140,13 +157,15 @@ def _losses(histories: list[History], targets: int) -> list[Result]:
 
     def result(what: str, spans: list[tuple[int, int]]) -> Result:
         values = [_mean_between(history.steps, *span) for history, span in zip(histories, spans)]
-        return Result(what, list(values), [number(value) for value in values])
+        return Result(what, list(values))
 
-    size_text = f"mean of {window:,} targets"
     return [
-        result(f"training loss, first {size_text}", [(0, window)] * len(histories)),
-        result(f"training loss at target {targets:,}, {size_text}", [(targets - window, targets)] * len(histories)),
-        result(f"training loss, last {size_text}", [(end - window, end) for end in ends]),
+        result(f"training loss over the first {window:,} targets", [(0, window)] * len(histories)),
+        result(
+            f"training loss over the {window:,} targets up to number {targets:,}",
+            [(targets - window, targets)] * len(histories),
+        ),
+        result(f"training loss over the last {window:,} targets", [(end - window, end) for end in ends]),
     ]
 
 
@@ -185,11 +204,7 @@ def _figures(summaries: list[Summary]) -> list[Result]:
         ("findings", "findings", number),
     ]
     found = [(what, [getattr(summary, field) for summary in summaries], text) for what, field, text in fields]
-    return [
-        Result(what, values, [text(v) for v in values])
-        for what, values, text in found
-        if any(v is not None for v in values)
-    ]
+    return [Result(what, values, text) for what, values, text in found if any(v is not None for v in values)]
 
 
 def _differing(each: list[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -217,15 +232,6 @@ def _conditions(history: History) -> dict[str, Any]:
         "threads": environment.get("threads"),
     }
     return flatten(kept) | {"device": f"{attempt.devices} x {attempt.device}", "precision": attempt.precision}
-
-
-def _change_text(change: float | None, ratio: float | None) -> str:
-    if change is None or not math.isfinite(change):
-        return NOTHING
-    if change == 0:
-        return "same"
-    share = f" ({100 * ratio:+.1f} %)" if ratio is not None else ""
-    return (f"{change:+,d}" if isinstance(change, int) else f"{change:+,.4g}") + share
 
 
 def _plain(values: list[float | None]) -> list[float | str | None]:

@@ -19,7 +19,7 @@ class Summary:
     """What a run came to so far; None where the journal does not tell.
 
     status               finished, stopped, running, killed, failed, paused; `reason` says why
-    first_loss, last_loss, least_loss  training loss in nats per target, each the mean over the targets of one log window
+    *_loss               training loss in nats per target, mean over the targets of the first, last or lowest log window
     loss_window          steps of the last log window
     loss_curve           up to 60 evenly spaced window means
     *_validation_loss    nats per target over the validation samples; best is the lowest finite one
@@ -109,12 +109,12 @@ def summarize_history(history: History) -> Summary:
         status=status,
         reason=reason,
         created=run.info["created"],
-        device=attempt and attempt.device,
-        devices=attempt and attempt.devices,
-        precision=attempt and attempt.precision,
-        parameters=attempt and attempt.parameters["total"],
+        device=attempt.device if attempt else None,
+        devices=attempt.devices if attempt else None,
+        precision=attempt.precision if attempt else None,
+        parameters=attempt.parameters["total"] if attempt else None,
         step=steps[-1].step if steps else 0,
-        steps=attempt and attempt.steps,
+        steps=attempt.steps if attempt else None,
         epochs=steps[-1].step / attempt.steps_per_epoch if attempt and steps else None,
         tokens=tokens,
         first_loss=windows[0].loss if windows else None,
@@ -122,15 +122,15 @@ def summarize_history(history: History) -> Summary:
         least_loss=min((w.loss for w in windows if math.isfinite(w.loss)), default=None),
         loss_window=len(windows[-1].steps) if windows else 0,
         loss_curve=[round(window.loss, 5) for window in spread(windows, _CURVE_POINTS)],
-        first_validation_loss=first and first.loss,
-        best_validation_loss=best and best.loss,
-        best_validation_step=best and best.step,
-        best_perplexity=best and best.perplexity,
-        best_bits_per_byte=best and best.bits_per_byte,
-        last_validation_loss=last and last.loss,
-        last_validation_step=last and last.step,
-        last_perplexity=last and last.perplexity,
-        last_bits_per_byte=last and last.bits_per_byte,
+        first_validation_loss=first.loss if first else None,
+        best_validation_loss=best.loss if best else None,
+        best_validation_step=best.step if best else None,
+        best_perplexity=best.perplexity if best else None,
+        best_bits_per_byte=best.bits_per_byte if best else None,
+        last_validation_loss=last.loss if last else None,
+        last_validation_step=last.step if last else None,
+        last_perplexity=last.perplexity if last else None,
+        last_bits_per_byte=last.bits_per_byte if last else None,
         gap=last.loss - near.loss if last and near else None,
         tokens_per_second=tokens / seconds if seconds else None,
         mfu=_mean(windows, "mfu"),
@@ -186,7 +186,7 @@ def describe(summary: Summary) -> list[tuple[str, str]]:
         ("best checkpoint", best_text(summary)),
     ]
     if summary.damaged_lines:
-        rows.append(("damaged", f"lines {numbers(summary.damaged_lines)} of the journal fail their checksum"))
+        rows.append(("damaged lines", f"{numbers(summary.damaged_lines)} of the journal"))
     without = {"validation loss", "best validation", "perplexity", "bits per byte", "gap"}
     unknown = without if summary.last_validation_loss is None else {"bits per byte"} - {_has_bits(summary)}
     return [(what, text) for what, text in rows if text and what not in unknown]
@@ -197,9 +197,10 @@ def run_table(summaries: Sequence[Summary]) -> list[list[str]]:
     header = ["run", "status", "step", "loss", "validation", "best", "tokens/s", "time", "created"]
     return [header] + [
         [
-            summary.name, summary.status, f"{summary.step:,}/{number(summary.steps)}", number(summary.last_loss),
-            number(summary.last_validation_loss), number(summary.best_validation_loss),
-            number(summary.tokens_per_second, 0), duration(summary.wall_seconds), summary.created[:16].replace("T", " "),
+            summary.name, summary.status, f"{summary.step:,}/{number(summary.steps)}",
+            number(summary.last_loss), number(summary.last_validation_loss), number(summary.best_validation_loss),
+            number(summary.tokens_per_second, 0), duration(summary.wall_seconds),
+            summary.created[:16].replace("T", " "),
         ]
         for summary in summaries
     ]  # fmt: skip

@@ -8,7 +8,7 @@ NOTHING = "–"
 
 
 def clean(text: str) -> str:
-    """Text that cannot drive a terminal or break a file: without control, format and private characters but \\n and \\t."""
+    """Text that cannot drive a terminal: without control, format and private characters but \\n and \\t."""
     kept = (character for character in text if character in "\n\t" or unicodedata.category(character)[0] != "C")
     return "".join("\n" if character in "\u2028\u2029" else character for character in kept)
 
@@ -20,7 +20,7 @@ def one_line(text: object, width: int = 200) -> str:
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """A figure: whole numbers with thousands separators, others with so many decimals, or significant digits if tiny."""
+    """A figure: whole numbers with separators, others with so many decimals, or significant digits if tiny."""
     if value is None:
         return NOTHING
     if isinstance(value, bool):
@@ -38,11 +38,11 @@ def percent(ratio: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in the two largest units that fit."""
+    """Seconds in the two largest units that fit; below a minute with a decimal, if given as a float."""
     if seconds is None:
         return NOTHING
     if seconds < 59.95:
-        return f"{seconds:.1f} s"
+        return f"{seconds} s" if isinstance(seconds, int) else f"{seconds:.1f} s"
     whole = round(seconds)
     days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
     if days:

@@ -1,12 +1,15 @@
 """The report of a run: Markdown with front matter and charts, every figure from the run folder."""
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from etude import durable
+from etude.recipe.load import flatten
+from etude.recipe.schema import Recipe
 from etude.records.events import (
     Attempt,
     CheckpointSaved,
@@ -16,11 +19,8 @@ from etude.records.events import (
     Finding,
     Generation,
     Note,
-    Step,
 )
 from etude.records.store import Run
-from etude.recipe.load import flatten
-from etude.recipe.schema import Recipe
 from etude.report.charts import chart_svgs
 from etude.report.history import History, LogWindow, mean_loss, read_history
 from etude.report.markdown import code, fence, prose, quoted, table
@@ -73,7 +73,7 @@ def _sections(history: History, charts: list[str]) -> dict[str, Any]:
         "summary": table(("", ""), _summary_rows(summary)),
         "infrastructure": attempt and table(("", ""), _machine_rows(attempt)),
         "versions": attempt and table(("software", "version"), _version_rows(attempt.environment)),
-        "architecture": table(("key", "value"), _settings(flatten({"model": recipe.to_dict()["model"]}))),
+        "architecture": table(("key", "value"), _settings(_model_keys(history, summary))),
         "parameters": attempt and table(("part", "parameters"), _parameter_rows(attempt.parameters)),
         "hyper_parameters": table(("key", "value"), _settings(_hyper_parameters(recipe))),
         "data": list(_data_tables(history.data)) if history.data else [],
@@ -111,7 +111,7 @@ def _summary_rows(summary: Summary) -> Iterator[tuple[str, str]]:
         yield "Validation loss", f"{number(summary.last_validation_loss)} (last), {best} (best)"
     yield "Time", f"{duration(summary.wall_seconds)} in {plural(summary.attempts, 'attempt')}"
     if summary.damaged_lines:
-        yield "Damage", f"lines {numbers(summary.damaged_lines)} of the journal fail their checksum and are left out"
+        yield "Damaged lines", f"{numbers(summary.damaged_lines)} of the journal"
 
 
 def _machine_rows(attempt: Attempt) -> Iterator[tuple[str, str]]:
@@ -136,6 +136,16 @@ def _version_rows(environment: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield prose(name), code(version)
     if git := environment.get("git"):
         yield "git commit", code(git["commit"]) + (" with changes that are not committed" if git["dirty"] else "")
+
+
+def _model_keys(history: History, summary: Summary) -> dict[str, Any]:
+    """The model of the recipe, then all sizes as the newest checkpoint has them for other tools."""
+    keys = flatten({"model": history.run.recipe.to_dict()["model"]})
+    path = history.run.checkpoints / (summary.checkpoints or [""])[-1] / "config.json"
+    if summary.checkpoints and path.is_file():
+        config = json.loads(path.read_bytes())
+        keys |= {f"config.json {key}": value for key, value in config.items() if value is not None}
+    return keys
 
 
 def _parameter_rows(parameters: dict[str, int]) -> Iterator[tuple[str, str]]:
@@ -195,10 +205,11 @@ def _phases(history: History) -> str | None:
         ("stable", schedule.warmup_steps, decay),
         (f"decay ({shape})", decay, steps),
     ]
-    rows, few = [], history.run.recipe.records.log_every_steps
+    rows, every = [], history.run.recipe.records.log_every_steps
     for name, start, end in bounds:
         part = [step for step in history.steps if start < step.step <= end]
         if part:
+            few = max(min(every, len(part) // 2), 1)
             cut = "" if part[-1].step == end else f" (to {end:,} planned)"
             rows.append((
                 name, f"{part[0].step:,} to {part[-1].step:,}{cut}", number(mean_loss(part[:few])),
@@ -231,7 +242,7 @@ def _timeline_row(step: int, window: LogWindow | None, evaluation: Evaluation | 
         number(evaluation and evaluation.loss) + mark,
         number(evaluation and evaluation.perplexity, 2),
         f"{window.steps[-1].learning_rate:.3g}" if window else number(None),
-        duration(window and window.elapsed),
+        duration(window.elapsed if window else None),
     ]
 
 
@@ -241,6 +252,8 @@ def _techniques(recipe: Recipe, attempt: Attempt | None) -> Iterator[str]:
     yield f"optimizer {optim.kind}, learning rate {optim.learning_rate:g}"
     warmup = f", after a warm-up of {plural(schedule.warmup_steps, 'step')}" if schedule.warmup_steps else ""
     yield f"learning-rate schedule {schedule.kind}{warmup}"
+    if optim.weight_decay is None and optim.kind != "adam":
+        yield f"weight decay, the default of {optim.kind}"
     if optim.weight_decay:
         yield f"weight decay {optim.weight_decay:g}"
     if train.max_grad_norm is not None:
@@ -253,6 +266,7 @@ def _techniques(recipe: Recipe, attempt: Attempt | None) -> Iterator[str]:
             yield f"gradient accumulation over {count} micro-batches"
     if train.devices > 1:
         yield f"data parallel over {train.devices} ranks"
+    patience = recipe.evaluate.patience
     precision = attempt.precision if attempt else train.precision
     if precision in ("bf16", "fp16"):
         yield f"mixed precision {precision}" + (" with loss scaling" if precision == "fp16" else "")
@@ -270,7 +284,7 @@ def _techniques(recipe: Recipe, attempt: Attempt | None) -> Iterator[str]:
             model.n_head and model.n_kv_head and model.n_kv_head < model.n_head
         ),
         f"dropout {model.dropout:g}": model.dropout,
-        f"early stopping after {number(recipe.evaluate.patience)} evaluations without improvement": recipe.evaluate.patience,
+        f"early stopping after {number(patience)} evaluations without improvement": patience,
         f"byte-level BPE of {number(recipe.tokenizer.train_vocab_size)} trained on the training documents": (
             recipe.tokenizer.train_vocab_size
         ),
@@ -327,8 +341,9 @@ def _checkpoints(history: History, summary: Summary) -> str | None:
             if name == summary.best_checkpoint
             else ""
         )
-        written = event and duration(event.write_seconds)
-        rows.append((code(name), size(event and event.size), written or number(None), mark))
+        rows.append(
+            (code(name), size(event.size if event else None), duration(event.write_seconds if event else None), mark)
+        )
     return table(("kept", "size", "time to write", ""), rows) + f"\n\nBest: {prose(best_text(summary))}."
 
 
@@ -347,7 +362,7 @@ def _problems(history: History) -> Iterator[str]:
             f"\n\nand {more:,} more in the journal" if more else ""
         )
     if history.ledger.damaged:
-        yield f"Lines {numbers(history.ledger.damaged, 10)} of the journal fail their checksum and are left out."
+        yield f"Lines of the journal that fail their checksum and are left out: {numbers(history.ledger.damaged, 10)}."
     yield from _notes(history, "problem")
 
 
