@@ -4,12 +4,11 @@ All sides train the same Qwen3 shape on the same rows of 512 tokens, 8 a step, f
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from measure import TORCH, WORK, Turns, Worker, answer, median, peer_python, take_turns, versions, write_result
+from measure import TORCH, WORK, Turns, Worker, median, peer_python, take_turns, versions, write_result
 
 LAYERS, WIDTH, HEADS, HEAD_DIM, FFN, VOCABULARY, SEQ_LEN, BATCH = 8, 320, 5, 64, 864, 8192, 512, 8
 LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 6e-4, 0.1, 10
@@ -23,7 +22,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25, help="steps of a turn")
     parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
-    parser.add_argument("--sides", nargs="+", default=["etude", "etude-compile", "trainer", "trainer-compile", "litgpt"])
+    parser.add_argument(
+        "--sides", nargs="+", default=["etude", "etude-compile", "trainer", "trainer-compile", "litgpt"]
+    )
     asked = parser.parse_args()
     results = {precision: _compare(precision, asked) for precision in asked.precision}
     table: list[list[Any]] = [["side", "tokens/s", "best peer's", "matrix rate's"]]
@@ -168,7 +169,55 @@ def _run_trainer(side: str, precision: str, steps: int, turns: Turns) -> None:
 
 
 def _run_litgpt(side: str, precision: str, steps: int, turns: Turns) -> None:
-    raise RuntimeError("later")
+    import numpy as np
+    import torch
+    from litgpt import Config
+    from litgpt.args import EvalArgs, TrainArgs
+    from litgpt.data import DataModule
+    from litgpt.pretrain import setup
+
+    class Batches(torch.utils.data.Dataset[torch.Tensor]):
+        """A batch is asked for when the step before it is done, so this is where the clock hangs."""
+
+        def __init__(self) -> None:
+            self.rows, self.asked = torch.from_numpy(np.load(ROWS)), 0
+
+        def __len__(self) -> int:
+            return len(self.rows)
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            if self.asked:
+                turns.step()
+            self.asked += 1
+            return self.rows[index]  # type: ignore[no-any-return]
+
+    class Data(DataModule):  # type: ignore[misc]
+        def connect(self, **_: Any) -> None: ...
+
+        def train_dataloader(self) -> torch.utils.data.DataLoader[torch.Tensor]:
+            return torch.utils.data.DataLoader(Batches(), batch_size=None)
+
+        def val_dataloader(self) -> torch.utils.data.DataLoader[torch.Tensor]:
+            return torch.utils.data.DataLoader([], batch_size=None)  # type: ignore[arg-type]
+
+    config = Config(
+        name="bench", block_size=SEQ_LEN, vocab_size=VOCABULARY, padded_vocab_size=VOCABULARY, n_layer=LAYERS,
+        n_head=HEADS, head_size=HEAD_DIM, n_embd=WIDTH, n_query_groups=HEADS, rotary_percentage=1.0,
+        parallel_residual=False, bias=False, norm_class_name="RMSNorm", norm_eps=1e-6, norm_qk=True,
+        mlp_class_name="LLaMAMLP", intermediate_size=FFN,
+    )  # fmt: skip
+    setup(
+        "bench", model_config=config, out_dir=WORK / "litgpt-output", data=Data(), devices=1, logger_name="csv",
+        precision="32-true" if precision == "fp32" else "bf16-mixed",
+        optimizer={"class_path": "torch.optim.AdamW", "init_args": {
+            "lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "betas": [0.9, 0.999], "fused": True}},
+        train=TrainArgs(
+            save_interval=None, log_interval=10**9, global_batch_size=BATCH, micro_batch_size=BATCH,
+            max_tokens=steps * BATCH * SEQ_LEN, max_norm=1.0, min_lr=0.0, lr_warmup_steps=WARM_UP,
+            tie_embeddings=True,
+        ),
+        eval=EvalArgs(interval=10**9, max_iters=1, initial_validation=False, final_validation=False),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -108,10 +108,12 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
     per_epoch = steps_per_epoch(len(corpus.train), global_batch_size)
     steps = train.steps or (train.epochs or 0) * per_epoch
     if recipe.schedule.warmup_steps >= steps:
-        raise RecipeError([
-            f"schedule.warmup_steps is {recipe.schedule.warmup_steps} but this data gives {steps} steps "
-            f"({train.epochs} x {per_epoch}); use at most {max(steps // 10, 1) - (steps <= 1)}, or more epochs"
-        ])
+        raise RecipeError(
+            [
+                f"schedule.warmup_steps is {recipe.schedule.warmup_steps} but this data gives {steps} steps "
+                f"({train.epochs} x {per_epoch}); use at most {max(steps // 10, 1) - (steps <= 1)}, or more epochs"
+            ]
+        )
     return Plan(
         recipe, corpus, model, parameters, operations, device, precision, steps, per_epoch, global_batch_size,
         micro if isinstance(micro, int) else None,
@@ -130,5 +132,6 @@ def probe_micro_batch_size(per_rank: int, try_step: Callable[[int], None]) -> in
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
     raise EtudeError(
-        "one sample does not fit into the device's memory; use activation_checkpointing, a shorter seq_len or a smaller model"
+        "one sample does not fit into the device's memory; use activation_checkpointing, a shorter"
+        " seq_len or a smaller model"
     )

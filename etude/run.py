@@ -4,9 +4,10 @@ import contextlib
 import hashlib
 import inspect
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ from torch import nn
 
 from etude import durable
 from etude.control.signals import StopSignals
-from etude.data.loader import Loader, iterate_once
+from etude.data.batch import Batch
+from etude.data.loader import Loader, StepBatches, iterate_once
 from etude.data.tokenize import token_bytes
 from etude.engine import checkpoint as checkpoints
 from etude.engine.loop import Settings, Step, TrainState, to_device, train
 from etude.engine.objectives import Causal, Custom, DeviceBatch, Objective
-from etude.engine.optim import Optimizer
+from etude.engine.optim import Optimizer, default_weight_decay
 from etude.engine.precision import choose_precision
-from etude.engine.world import World, join_world, measure_matrix_rate
+from etude.engine.world import join_world, measure_matrix_rate
 from etude.errors import EtudeError, FaultError, InputError
 from etude.evaluate.generate import generate
 from etude.evaluate.tasks import Metric, Score, evaluate
@@ -69,7 +71,7 @@ class Options:
     on_plan: Callable[[Plan, Run], None] | None = None
 
 
-def run_recipe(recipe: Recipe, options: Options = Options()) -> "Training":  # noqa: B008 - frozen
+def run_recipe(recipe: Recipe, options: Options = Options()) -> "Training":
     """Run a recipe to its end, or until it is asked to stop."""
     training = Training(recipe, options)
     for _ in training:
@@ -89,7 +91,7 @@ class Training:
     stopped_by: str | None = None
     is_resumable: bool = False
 
-    def __init__(self, recipe: Recipe, options: Options = Options()) -> None:  # noqa: B008 - frozen
+    def __init__(self, recipe: Recipe, options: Options = Options()) -> None:
         self._recipe, self._options = recipe, options
         self._objective: Objective = Custom(options.loss) if options.loss else Causal()
         self._best: dict[str, Any] | None = None
@@ -116,8 +118,8 @@ class Training:
             self._state = self._build()
             self._writer = self._open()
             state = "failed"
-            if self._writer:
-                stack.callback(lambda: self._writer and self._writer.close(state))
+            if (writer := self._writer) is not None:
+                stack.callback(lambda: writer.close(state))
             signals = stack.enter_context(StopSignals())
             self._saver = checkpoints.Saver(self.run.checkpoints)
             stack.callback(self._saver.close)
@@ -202,7 +204,8 @@ class Training:
         path = run.path / "environment.json"
         if path.exists() and run.environment["data_fingerprint"] != self._plan.corpus.fingerprint:
             raise InputError(
-                f"the data of run {run.name} has changed since it started; bring it back, or start another run with --new"
+                f"the data of run {run.name} has changed since it started; bring it back, or start "
+                "another run with --new"
             )
         return hold_run(run)
 
@@ -224,14 +227,16 @@ class Training:
             "data_fingerprint": self._plan.corpus.fingerprint,
             "threads": torch.get_num_threads(),
             "micro_batch_size": self._micro_batch_size,
+            "device": self._world.device.type,
+            "devices": self._world.size,
+            "precision": state.precision.name,
             "own_code": _describe_code(self._options),
         }
         is_first = not (self.run.path / "environment.json").exists()
         changes = [] if is_first else find_changes(self.run.environment, environment)
         if is_first:
             durable.write_json(self.run.path / "environment.json", environment)
-            known = self._recipe.with_changes({"train.micro_batch_size": self._micro_batch_size})
-            durable.write_file(self.run.path / "resolved.toml", to_toml(known).encode())
+            durable.write_file(self.run.path / "resolved.toml", to_toml(self._resolved()).encode())
         self._matrix_rate = self._world.size * measure_matrix_rate(self._world.device, state.precision.dtype)
         ledger = self.run.ledger()
         number = 1 + max((entry.attempt for entry in [*ledger.entries, *ledger.rework]), default=0)
@@ -256,7 +261,18 @@ class Training:
         self._writer.sync()
         return owed
 
-    def _batches(self, stack: contextlib.ExitStack) -> Iterator[Any]:
+    def _resolved(self) -> Recipe:
+        """The recipe with what was found out: sizes of the model, micro-batch, weight decay."""
+        known: dict[str, Any] = {
+            "train.micro_batch_size": self._micro_batch_size,
+            "optim.weight_decay": default_weight_decay(self._recipe.optim),
+        }
+        if self._plan.model is not None:
+            sizes = {name: value for name, value in asdict(self._plan.model).items() if name != "context"}
+            known |= {f"model.{name}": value for name, value in sizes.items() if value is not None}
+        return self._recipe.with_changes(known)
+
+    def _batches(self, stack: contextlib.ExitStack) -> Iterator[StepBatches]:
         loader = Loader(
             self._plan.corpus.train,
             global_batch_size=self._plan.global_batch_size,
@@ -346,7 +362,9 @@ class Training:
         started = time.perf_counter()
         try:
             score = self._score()
-            metrics = {name: metric(self._state.model, self._validation()) for name, metric in self._options.metrics.items()}
+            metrics = {
+                name: metric(self._state.model, self._validation()) for name, metric in self._options.metrics.items()
+            }
             texts = self._generate()
         except Exception:
             self._save(evaluated=False)
@@ -374,7 +392,7 @@ class Training:
         model, precision = self._state.model, self._state.precision
         return evaluate(model, self._validation(), self._objective, precision, self._world, table)
 
-    def _validation(self) -> Iterator[Any]:
+    def _validation(self) -> Iterator[Batch]:
         assert self._plan.corpus.validation is not None
         return iterate_once(
             self._plan.corpus.validation,
@@ -389,7 +407,7 @@ class Training:
         recipe, tokenizer = self._recipe.evaluate, self._plan.corpus.tokenizer
         if not recipe.prompts or not isinstance(self._state.model, Decoder) or not self._world.is_main:
             return []
-        settings = {
+        settings: dict[str, Any] = {
             "max_tokens": recipe.sample_tokens, "temperature": recipe.temperature,
             "top_k": recipe.top_k, "top_p": recipe.top_p, "seed": self._recipe.seed,
         }  # fmt: skip
@@ -409,8 +427,8 @@ class Training:
 
     def _is_better(self, value: float, margin: float) -> bool:
         if self._best is None:
-            return value == value  # not NaN
-        gain = self._best["value"] - value
+            return not math.isnan(value)
+        gain = float(self._best["value"]) - value
         return (gain if self._recipe.evaluate.metric in LOWER_IS_BETTER else -gain) > margin
 
     def _set_best(self, metric: str, value: float) -> None:
@@ -502,10 +520,11 @@ class Training:
         patience = self._recipe.evaluate.patience
         if patience is not None and self._without_improvement >= patience:
             return f"no improvement in {patience} evaluations"
-        if self._state.step < self._plan.steps and self._is_common_step():
-            if self._world.any(signals.requested is not None):
-                signals.requested = signals.requested or "a signal to another rank"
-                return f"{signals.requested} was received"
+        if self._state.step == self._plan.steps or not self._is_common_step():
+            return None
+        if self._world.any(signals.requested is not None):
+            signals.requested = signals.requested or "a signal to another rank"
+            return f"{signals.requested} was received"
         return None
 
     def _end(self) -> None:
@@ -560,7 +579,7 @@ def _describe_code(options: Options) -> dict[str, str]:
             digest = hashlib.sha256(inspect.getsource(owner).encode()).hexdigest()[:16]
         except (OSError, TypeError):
             digest = "source unknown"
-        return f"{owner.__module__}.{owner.__qualname__} {digest}"  # type: ignore[attr-defined]
+        return f"{owner.__module__}.{owner.__qualname__} {digest}"
 
     own = {"model": options.model, "loss": options.loss, **{f"metric {k}": v for k, v in options.metrics.items()}}
     return {name: describe(thing) for name, thing in own.items() if thing is not None}

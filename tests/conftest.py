@@ -36,7 +36,9 @@ def write_corpus(path: Path, documents: int = 60) -> Path:
     with path.open("w", encoding="utf-8") as file:
         for number in range(documents):
             a, b, c = draw.sample(names, 3)
-            body = "".join(f"    {a} = {a} {draw.choice('+-*')} {draw.randint(0, 99)}\n" for _ in range(draw.randint(1, 6)))
+            body = "".join(
+                f"    {a} = {a} {draw.choice('+-*')} {draw.randint(0, 99)}\n" for _ in range(draw.randint(1, 6))
+            )
             text = f"def {b}_{number}({a}, {c}):\n{body}    return {a} {draw.choice('+-*')} {c}\n"
             file.write(json.dumps({"text": text}) + "\n")
     return path

@@ -82,7 +82,10 @@ def newest_valid(runs: Path) -> str | None:
     for manifest in runs.glob("*/checkpoints/*/manifest.json"):
         try:
             files = json.loads(manifest.read_bytes())["files"]
-            if all(hashlib.sha256((manifest.parent / name).read_bytes()).hexdigest() == file["sha256"] for name, file in files.items()):
+            if all(
+                hashlib.sha256((manifest.parent / name).read_bytes()).hexdigest() == file["sha256"]
+                for name, file in files.items()
+            ):
                 found.append(manifest.parent.name)
         except (OSError, ValueError):
             continue

@@ -11,7 +11,8 @@ from etude.run import Options, run_recipe
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 TOY = {
-    "model.n_layer": 2, "model.n_head": 2, "model.n_kv_head": 2, "model.n_embd": 32, "model.n_ffn": 64, "model.head_dim": 16,
+    "model.n_layer": 2, "model.n_head": 2, "model.n_kv_head": 2, "model.n_embd": 32, "model.n_ffn": 64,
+    "model.head_dim": 16,
     "model.vocab_size": 512, "tokenizer.train_vocab_size": 300, "train.steps": 4, "train.seq_len": 32,
     "train.global_batch_size": 4, "train.devices": 1, "train.device": "cpu", "train.compile": False,
     "schedule.warmup_steps": 1, "evaluate.every_steps": 2, "evaluate.sample_tokens": 4, "evaluate.max_samples": 4,
@@ -36,7 +37,9 @@ def test_a_shipped_recipe_trains_at_toy_size(
 def test_the_300m_recipe_has_the_figures_of_its_story() -> None:
     recipe = load_recipe(next(path for path in RECIPES if path.stem == "pretrain-300m"))
     values = flatten(recipe.to_dict())
-    assert values["train.global_batch_size"] == 512 and values["optim.learning_rate"] * values["schedule.min_lr_ratio"] == pytest.approx(6e-5)
+    assert values["train.global_batch_size"] == 512 and values["optim.learning_rate"] * values[
+        "schedule.min_lr_ratio"
+    ] == pytest.approx(6e-5)
     counts = count_parameters(decoder_config(recipe.model, vocab_size=50_257, seq_len=recipe.train.seq_len))
     assert counts["total"] == 303_171_584 and counts["embedding"] == 51_463_168
 

@@ -34,7 +34,10 @@ def events(run: Run, kind: type) -> list[Any]:
 
 
 def tensors(run: Run, step: int) -> bytes:
-    return b"".join((run.checkpoints / f"step-{step:06d}" / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors"))
+    return b"".join(
+        (run.checkpoints / f"step-{step:06d}" / name).read_bytes()
+        for name in ("model.safetensors", "optimizer.safetensors")
+    )
 
 
 def test_a_run_learns_and_leaves_what_its_contract_names(tmp_path: Path, make_recipe: Make) -> None:
@@ -163,7 +166,10 @@ def test_a_full_disk_is_named_and_the_same_call_works_once_there_is_room(tmp_pat
     writes = len(plan.calls)
     for at in range(12, writes, max(writes // 12, 1)):
         runs = tmp_path / f"full{at}"
-        with durable.faults(durable.FaultPlan(at, errno.ENOSPC, once=False)), pytest.raises(StorageError, match="disk is full"):
+        with (
+            durable.faults(durable.FaultPlan(at, errno.ENOSPC, once=False)),
+            pytest.raises(StorageError, match="disk is full"),
+        ):
             run_recipe(recipe, Options(runs=runs))
         continued = run_recipe(recipe, Options(runs=runs)).run
         assert tensors(continued, 12) == tensors(whole, 12)
@@ -210,7 +216,9 @@ class Bigram(nn.Module):
 
 def bigram_loss(model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, int]:
     logits = model(batch.tokens)
-    return nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="sum"), batch.labels.numel()
+    return nn.functional.cross_entropy(
+        logits.flatten(0, 1), batch.labels.flatten(), reduction="sum"
+    ), batch.labels.numel()
 
 
 def accuracy(model: nn.Module, batches: Iterable[Batch]) -> float:
@@ -327,7 +335,9 @@ def test_devices_starts_ranks_that_train_alike_stop_together_and_leave_nothing(
     assert not any(Path(f"/proc/{child}").exists() for child in children)
 
 
-def test_note_and_trackers_are_kept(tmp_path: Path, write_recipe: Callable[..., Path], etude: Callable[..., Outcome]) -> None:
+def test_note_and_trackers_are_kept(
+    tmp_path: Path, write_recipe: Callable[..., Path], etude: Callable[..., Outcome]
+) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     recipe = write_recipe({"records.trackers": ["tensorboard"]})

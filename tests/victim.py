@@ -59,7 +59,7 @@ def live(request: dict[str, str]) -> None:
 
 
 def main() -> None:
-    import etude.run  # noqa: F401 - imported before forking, so that each victim starts at once
+    import etude.run
 
     with contextlib.suppress(ImportError):
         import etude.report.write  # noqa: F401

@@ -314,7 +314,9 @@ def _print_table(rows: list[list[str]]) -> None:
     if not rows:
         return
     console = Console(width=None if sys.stdout.isatty() else 200)
-    table = Table(*[Text(_printable(cell)) for cell in rows[0]], box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for cell in rows[0]:
+        table.add_column(Text(_printable(cell)))
     for row in rows[1:]:
         table.add_row(*[Text(_printable(cell)) for cell in row])
     console.print(table)

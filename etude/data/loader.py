@@ -6,7 +6,7 @@ a rank has a slice of the step, a micro-batch a piece of the slice. So no sample
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -107,7 +107,7 @@ class Loader:
         ]
         return StepBatches(step, step // self.steps_per_epoch, len(ids), mine, batches)
 
-    def iterate(self, first_step: int, last_step: int) -> Iterator[StepBatches]:
+    def iterate(self, first_step: int, last_step: int) -> Generator[StepBatches]:
         """The steps from `first_step` up to, not including, `last_step`; closing it stops the thread.
 
         Raises: what assembling a step raised, when that step is due.

@@ -122,7 +122,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def newest_valid(folder: Path, run: str) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that verifies, and what was wrong with each newer one."""
-    problems = []
+    problems: list[str] = []
     for path in reversed(list_checkpoints(folder)):
         try:
             verify_checkpoint(path, run)
@@ -158,7 +158,9 @@ def load_weights(path: Path, model: torch.nn.Module) -> None:
     own, tensors = model.state_dict(), read_tensors(path)
     for name in [*own, *tensors]:
         if name not in own or name not in tensors:
-            raise DamageError(f"{path}: {name} is only in the {'model' if name in own else 'file'}; is it another model?")
+            raise DamageError(
+                f"{path}: {name} is only in the {'model' if name in own else 'file'}; is it another model?"
+            )
         if own[name].shape != tensors[name].shape:
             raise DamageError(f"{path}: {name} is {list(tensors[name].shape)}, the model has {list(own[name].shape)}")
         own[name].copy_(tensors[name])
@@ -247,4 +249,4 @@ def _safetensors(tensors: dict[str, torch.Tensor]) -> Iterator[bytes | memoryvie
     yield struct.pack("<Q", len(text)) + text
     for _, tensor in ordered:
         if tensor.numel():
-            yield memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+            yield memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]

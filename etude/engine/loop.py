@@ -12,9 +12,9 @@ from etude.data.loader import StepBatches
 from etude.engine.objectives import DeviceBatch, Objective
 from etude.engine.optim import Optimizer
 from etude.engine.precision import Precision
+from etude.engine.schedule import learning_rate_ratio
 from etude.engine.world import World
 from etude.recipe.schema import Recipe, Schedule
-from etude.engine.schedule import learning_rate_ratio
 
 
 @dataclass
@@ -71,7 +71,9 @@ def train(
     for step in batches:
         waited = time.perf_counter() - started
         state.model.train()
-        learning_rate = settings.learning_rate * learning_rate_ratio(state.step, settings.schedule, steps=settings.steps)
+        learning_rate = settings.learning_rate * learning_rate_ratio(
+            state.step, settings.schedule, steps=settings.steps
+        )
         totals = torch.zeros(2, device=world.device)  # sum of losses, number of targets
         for index, batch in enumerate(step.micro_batches):
             torch.manual_seed(_mix(settings.seed, state.step, index, world.rank))

@@ -89,7 +89,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if not (with_hidden or with_weight):
                     continue
                 # d loss / d logits = softmax - one-hot
-                slope = scores.exp_().scatter_add_(1, target, torch.full_like(target, -1.0, dtype=scores.dtype)).to(dtype)
+                slope = (
+                    scores.exp_().scatter_add_(1, target, torch.full_like(target, -1.0, dtype=scores.dtype)).to(dtype)
+                )
                 if grad_hidden is not None:
                     torch.mm(slope, head, out=grad_hidden[start : start + CHUNK_ROWS])
                 if grad_weight is not None and dtype == torch.float32:
@@ -101,7 +103,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         hidden, weight = ctx.saved_tensors
         return (
             None if hidden is None else (hidden * grad).to(ctx.dtypes[0]),

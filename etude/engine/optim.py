@@ -17,10 +17,12 @@ class Optimizer:
     """All parameters of a model under the optimizer of a recipe."""
 
     def __init__(self, model: nn.Module, recipe: Optim) -> None:
-        self.names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.names: dict[torch.Tensor, str] = {
+            parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad
+        }
         self.parameters = list(self.names)
         groups = group_parameters(model, recipe)
-        decay = recipe.weight_decay if recipe.weight_decay is not None else 0.0 if recipe.kind == "adam" else 0.1
+        decay = default_weight_decay(recipe)
         kind = torch.optim.Adam if recipe.kind == "adam" else torch.optim.AdamW
         self._parts: list[torch.optim.Optimizer] = [
             kind(
@@ -58,11 +60,20 @@ class Optimizer:
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
         """Take over state tensors. Raises: KeyError if one belongs to no parameter."""
         parameters = {name: parameter for parameter, name in self.names.items()}
-        owners = {parameter: part for part in self._parts for group in part.param_groups for parameter in group["params"]}
+        owners = {
+            parameter: part for part in self._parts for group in part.param_groups for parameter in group["params"]
+        }
         for key, value in tensors.items():
             name, _, state = key.rpartition("/")
             parameter = parameters[name]
             owners[parameter].state[parameter][state] = value.to(parameter.device)
+
+
+def default_weight_decay(recipe: Optim) -> float:
+    """The weight decay of a recipe; left out it is 0.1, but 0 for Adam, where it is an L2 penalty on the gradient."""
+    if recipe.weight_decay is not None:
+        return recipe.weight_decay
+    return 0.0 if recipe.kind == "adam" else 0.1
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,8 @@ def group_parameters(model: nn.Module, recipe: Optim) -> Groups:
 class Muon(torch.optim.Optimizer):
     """Momentum whose matrix updates are made orthogonal, all matrices of a shape in one batch.
 
-    m <- beta m + (1 - beta) g;  u = orthogonal((1 - beta) g + beta m);  w <- w (1 - lr decay) - lr 0.2 sqrt(max(r, c)) u
+    m <- beta m + (1 - beta) g;  u = orthogonal((1 - beta) g + beta m)
+    w <- w (1 - lr decay) - lr 0.2 sqrt(max(r, c)) u
     The factor gives u the root mean square of an AdamW update, so both share one learning rate.
 
     Source: Jordan et al. 2024 (Muon); Liu et al. 2025, "Muon is scalable for LLM training" (the factor).
@@ -127,14 +139,15 @@ class Muon(torch.optim.Optimizer):
         momentum = kept.lerp(grads, 1 - beta)
         update = orthogonalize(grads.lerp(momentum, beta))
         factor = 0.2 * max(update.shape[-2:]) ** 0.5
-        shrink: float | torch.Tensor = 1 - rate * group["weight_decay"]
+        shrink = torch.tensor(1 - rate * group["weight_decay"], device=kept.device)
         if self.found_inf is not None:
             skipped = self.found_inf.bool()
             momentum, update = torch.where(skipped, kept, momentum), update.masked_fill(skipped, 0)
-            shrink = torch.where(skipped, 1.0, shrink)
+            shrink = torch.where(skipped, torch.ones_like(shrink), shrink)
         torch._foreach_copy_([self.state[parameter]["momentum"] for parameter in parameters], list(momentum.unbind()))
-        torch._foreach_mul_(parameters, shrink)
-        torch._foreach_add_(parameters, list(update.to(momentum.dtype).unbind()), alpha=-rate * factor)
+        weights: list[torch.Tensor] = [*parameters]
+        torch._foreach_mul_(weights, shrink)
+        torch._foreach_add_(weights, list(update.to(momentum.dtype).unbind()), alpha=-rate * factor)
 
 
 def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
@@ -143,7 +156,7 @@ def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     In bf16 where that is quicker than fp32 (GPUs), else in fp32.
     """
     a, b, c = _NEWTON_SCHULZ
-    x = matrices.bfloat16() if matrices.device.type == "cuda" else matrices
+    x: torch.Tensor = matrices.bfloat16() if matrices.device.type == "cuda" else matrices
     if tall := x.shape[-2] > x.shape[-1]:
         x = x.mT
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)

@@ -63,17 +63,15 @@ def choose_precision(wanted: str, device: torch.device, *, targets_per_step: int
         )
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
     scale = 2.0 ** (16 - (targets_per_step - 1).bit_length()) if wanted == "fp16" else 1.0
-    return Precision(
-        wanted, dtype, device, torch.tensor(scale, device=device), torch.tensor(0.0, device=device)
-    )
+    return Precision(wanted, dtype, device, torch.tensor(scale, device=device), torch.tensor(0.0, device=device))
 
 
 def has_native_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bf16 matrices in hardware."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "mps":
-        return torch.backends.mps.is_macos_or_newer(14, 0)
+        return bool(torch.backends.mps.is_macos_or_newer(14, 0))
     try:
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     except AttributeError:

@@ -172,7 +172,9 @@ def _parse_override(text: str) -> tuple[str, Any]:
     name, sign, value = text.partition("=")
     name = name.strip().removeprefix("--")
     if not sign or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
-        raise RecipeError([f"override {text!r} is not of the form key=value; write for example optim.learning_rate=2e-4"])
+        raise RecipeError(
+            [f"override {text!r} is not of the form key=value; write for example optim.learning_rate=2e-4"]
+        )
     try:
         return name, tomllib.loads(f"value = {value}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError, ValueError):
@@ -196,7 +198,9 @@ def _describe(problem: Any, locator: Locator) -> str:
         "less_than": "it must be below {lt:g}",
         "less_than_equal": "it must be at most {le:g}",
         "finite_number": "it must be a finite number",
-        "string_pattern_mismatch": "it must be 1 to 64 lower case letters, digits, '.', '_' or '-', and start with a letter or digit",
+        "string_pattern_mismatch": (
+            "it must be 1 to 64 lower case letters, digits, '.', '_' or '-', and start with a letter or digit"
+        ),
         "literal_error": "it must be {expected}",
         "int_type": "it must be a whole number",
         "int_from_float": "it must be a whole number",

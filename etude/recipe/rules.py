@@ -25,7 +25,7 @@ def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _source(source: Source) -> Iterator[str]:
     if (source.path is None) == (source.source is None):
-        yield "needs either path or source, and not both; for example path = \"corpus.jsonl\""
+        yield 'needs either path or source, and not both; for example path = "corpus.jsonl"'
     if source.source is not None and source.glob is not None:
         yield "has both source and glob; glob chooses files of a folder given by path"
     if "\0" in (source.path or ""):
@@ -34,13 +34,12 @@ def _source(source: Source) -> Iterator[str]:
 
 def _tokenizer(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if (recipe.tokenizer.from_ is None) == (recipe.tokenizer.train_vocab_size is None):
-        yield "tokenizer", (
-            "needs either from or train_vocab_size, and not both; for example train_vocab_size = 4096"
-        )
+        yield "tokenizer", ("needs either from or train_vocab_size, and not both; for example train_vocab_size = 4096")
     trained, rows = recipe.tokenizer.train_vocab_size, recipe.model.vocab_size
     if trained and rows and trained > rows:
-        yield "model.vocab_size", (
-            f"is {rows} but the tokenizer has up to {trained} tokens; leave it out, or use at least {trained}"
+        yield (
+            "model.vocab_size",
+            (f"is {rows} but the tokenizer has up to {trained} tokens; leave it out, or use at least {trained}"),
         )
 
 
@@ -51,8 +50,12 @@ def _model(recipe: Recipe) -> Iterator[tuple[str, str]]:
         if heads % kv_heads:
             yield "model.n_kv_head", f"is {kv_heads}, which does not divide n_head {heads}; use {heads} or a divisor"
         if model.head_dim is None and (width % heads or (width // heads) % 2):
-            yield "model.n_embd", (
-                f"is {width}, which {heads} heads do not share evenly; use a multiple of {2 * heads}, or set head_dim"
+            yield (
+                "model.n_embd",
+                (
+                    f"is {width}, which {heads} heads do not share evenly; "
+                    f"use a multiple of {2 * heads}, or set head_dim"
+                ),
             )
     if model.head_dim is not None and model.head_dim % 2:
         yield "model.head_dim", f"is {model.head_dim}; rotary positions need an even number; try {model.head_dim + 1}"
@@ -64,9 +67,12 @@ def _length(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if (recipe.train.steps is None) == (recipe.train.epochs is None):
         yield "train", "needs either steps or epochs, and not both; for example epochs = 3"
     if recipe.train.steps and recipe.schedule.warmup_steps >= recipe.train.steps:
-        yield "schedule.warmup_steps", (
-            f"is {recipe.schedule.warmup_steps} but the run has {recipe.train.steps} steps; "
-            f"use at most {max(recipe.train.steps // 10, 1)} (10 %), or raise train.steps"
+        yield (
+            "schedule.warmup_steps",
+            (
+                f"is {recipe.schedule.warmup_steps} but the run has {recipe.train.steps} steps; "
+                f"use at most {max(recipe.train.steps // 10, 1)} (10 %), or raise train.steps"
+            ),
         )
 
 
@@ -81,23 +87,29 @@ def _batch(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if train.global_batch_size is None:
         return
     if train.global_batch_size % train.devices:
-        yield "train.global_batch_size", (
-            f"is {train.global_batch_size}, which {train.devices} devices do not share evenly; "
-            f"try {_next_multiple(train.global_batch_size, train.devices)}"
+        yield (
+            "train.global_batch_size",
+            (
+                f"is {train.global_batch_size}, which {train.devices} devices do not share evenly; "
+                f"try {_next_multiple(train.global_batch_size, train.devices)}"
+            ),
         )
     elif isinstance(train.micro_batch_size, int) and train.global_batch_size % (train.micro_batch_size * train.devices):
         product = train.micro_batch_size * train.devices
-        yield "train.micro_batch_size", (
-            f"is {train.micro_batch_size}, and {train.micro_batch_size} x {train.devices} devices does not divide "
-            f"global_batch_size {train.global_batch_size}; try global_batch_size = "
-            f"{_next_multiple(train.global_batch_size, product)}, or micro_batch_size = \"auto\""
+        yield (
+            "train.micro_batch_size",
+            (
+                f"is {train.micro_batch_size}, and {train.micro_batch_size} x {train.devices} devices does not divide "
+                f"global_batch_size {train.global_batch_size}; try global_batch_size = "
+                f'{_next_multiple(train.global_batch_size, product)}, or micro_batch_size = "auto"'
+            ),
         )
 
 
 def _schedule(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    if "decay_ratio" in recipe.schedule.model_fields_set and recipe.schedule.kind != "wsd":
-        if recipe.schedule.decay_ratio != type(recipe.schedule)().decay_ratio:
-            yield "schedule.decay_ratio", f"has no meaning for kind = \"{recipe.schedule.kind}\"; it belongs to wsd"
+    schedule = recipe.schedule
+    if schedule.kind != "wsd" and schedule.decay_ratio != type(schedule)().decay_ratio:
+        yield "schedule.decay_ratio", f'has no meaning for kind = "{schedule.kind}"; it belongs to wsd'
 
 
 def _device(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -114,9 +126,9 @@ def _evaluate(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "evaluate.every_epochs", "and every_steps are both given; keep one of them"
     if recipe.data.validation == "none":
         if evaluate.patience is not None:
-            yield "evaluate.patience", "needs a validation set, but data.validation is \"none\"; leave one of them out"
+            yield "evaluate.patience", 'needs a validation set, but data.validation is "none"; leave one of them out'
         if evaluate.metric != "loss":
-            yield "evaluate.metric", "needs a validation set, but data.validation is \"none\"; only loss is known then"
+            yield "evaluate.metric", 'needs a validation set, but data.validation is "none"; only loss is known then'
 
 
 def _checkpoint(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -43,13 +43,16 @@ def describe_machine() -> dict[str, Any]:
 
 
 def find_changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What differs between two environments in ways that may change bits: versions, CPU, cores, GPUs, devices."""
+    """What differs between two environments in ways that may change bits: versions, machine, devices, precision."""
     changes = []
     for section, keys in (("versions", after["versions"]), ("machine", ("cpu", "cores", "gpus"))):
         for key in keys:
             old, new = before.get(section, {}).get(key), after[section].get(key)
             if old != new:
                 changes.append(f"{key} was {old}, is {new}")
+    for key in ("device", "devices", "precision", "threads"):
+        if before.get(key) != after.get(key):
+            changes.append(f"{key} was {before.get(key)}, is {after.get(key)}")
     return changes
 
 
@@ -90,7 +93,10 @@ def _gpus() -> list[dict[str, Any]]:
         pynvml.nvmlInit()
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
         return [
-            {"name": pynvml.nvmlDeviceGetName(handle), "memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)}
+            {
+                "name": pynvml.nvmlDeviceGetName(handle),
+                "memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+            }
             for handle in handles
         ]
     except pynvml.NVMLError:

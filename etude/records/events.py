@@ -1,6 +1,7 @@
 """What a journal holds: one frozen dataclass a type, each a line of JSON.
 
-Losses are in nats per target, over all ranks. Times are seconds; `time` is Unix time, durations come from a monotonic clock.
+Losses are in nats per target, over all ranks. Times are seconds; `time` is Unix time, durations come from
+a monotonic clock.
 """
 
 import math
@@ -139,9 +140,7 @@ class Note:
     author: str | None = None
 
 
-Event = (
-    Attempt | Step | Evaluation | Generation | Resource | Finding | Control | CheckpointSaved | DataUsed | Note
-)
+Event = Attempt | Step | Evaluation | Generation | Resource | Finding | Control | CheckpointSaved | DataUsed | Note
 TYPES: dict[str, type[Event]] = {
     event.type: event
     for event in (
@@ -152,7 +151,11 @@ TYPES: dict[str, type[Event]] = {
 
 def to_json(event: Event, time: float) -> dict[str, Any]:
     """Plain values for a journal line; non-finite numbers become "nan", "inf" and "-inf"."""
-    return {"type": event.type, "time": round(time, 3), **{name: _plain(value) for name, value in asdict(event).items()}}
+    return {
+        "type": event.type,
+        "time": round(time, 3),
+        **{name: _plain(value) for name, value in asdict(event).items()},
+    }
 
 
 def from_json(record: dict[str, Any]) -> Event | None:

@@ -10,7 +10,17 @@ from typing import Any
 
 from etude import durable
 from etude.errors import InputError
-from etude.records.events import Event, from_json, to_json
+from etude.records.events import (
+    Attempt,
+    CheckpointSaved,
+    Evaluation,
+    Event,
+    Generation,
+    Resource,
+    Step,
+    from_json,
+    to_json,
+)  # fmt: skip
 
 FORMAT = 1
 
@@ -83,7 +93,7 @@ def read_journal(path: Path) -> Ledger:
         event = from_json(record)
         if event is None:
             continue
-        if event.type == "attempt":
+        if isinstance(event, Attempt):
             attempt = event.number
             void = [entry for entry in entries if _is_void(entry.event, event.from_step)]
             rework += void
@@ -101,7 +111,7 @@ def append_beside(path: Path, event: Event) -> None:
 
 
 def _is_void(event: Event, from_step: int) -> bool:
-    return event.type in ("step", "evaluation", "generation", "resource", "checkpoint") and event.step > from_step  # type: ignore[union-attr]
+    return isinstance(event, Step | Evaluation | Generation | Resource | CheckpointSaved) and event.step > from_step
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:

@@ -240,7 +240,9 @@ def _write_lease(path: Path, state: str) -> None:
 
 def _checked(run: Run) -> Run:
     if run.info.get("format", 0) > FORMAT:
-        raise InputError(f"run {run.name} has format {run.info['format']}; this etude reads up to {FORMAT}; update etude")
+        raise InputError(
+            f"run {run.name} has format {run.info['format']}; this etude reads up to {FORMAT}; update etude"
+        )
     return run
 
 

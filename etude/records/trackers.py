@@ -10,7 +10,17 @@ from typing import Any
 from etude import durable
 from etude.errors import InputError
 from etude.recipe.schema import Recipe
-from etude.records.events import Attempt, CheckpointSaved, Control, Event, Evaluation, Finding, Generation, Resource, Step
+from etude.records.events import (
+    Attempt,
+    CheckpointSaved,
+    Control,
+    Evaluation,
+    Event,
+    Finding,
+    Generation,
+    Resource,
+    Step,
+)
 from etude.records.store import Run, RunWriter, Tracker
 
 
@@ -90,7 +100,9 @@ def describe(event: Event, window: Window) -> str | None:
         case Evaluation():
             bits = "" if event.bits_per_byte is None else f"  {event.bits_per_byte:.4f} bits per byte"
             others = "".join(f"  {name} {value:.4f}" for name, value in event.metrics.items())
-            return f"step {event.step:,}  validation loss {event.loss:.4f}{bits}{others}{'  best' if event.best else ''}"
+            return (
+                f"step {event.step:,}  validation loss {event.loss:.4f}{bits}{others}{'  best' if event.best else ''}"
+            )
         case Generation():
             return f"step {event.step:,}  {event.prompt!r} continues {event.text!r}"
         case CheckpointSaved():
@@ -147,16 +159,16 @@ class TensorBoard:
         self._window = Window()
         steps = [entry.event.step for entry in run.ledger().entries if isinstance(entry.event, Step)]
         # purge_step hides what an earlier attempt wrote beyond the checkpoint it was continued from.
-        self._writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=steps[-1] + 1 if steps else None)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=steps[-1] + 1 if steps else None)
 
     def write(self, event: Event) -> None:
         for name, value in scalars(event, self._window).items():
-            self._writer.add_scalar(name, value, event.step)  # type: ignore[union-attr,no-untyped-call]
+            self._writer.add_scalar(name, value, event.step)  # type: ignore[union-attr]
         if isinstance(event, Generation):
-            self._writer.add_text(event.prompt[:40] or "sample", event.text, event.step)  # type: ignore[no-untyped-call]
+            self._writer.add_text(event.prompt[:40] or "sample", event.text, event.step)
 
     def close(self) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 class WeightsAndBiases:

@@ -44,7 +44,7 @@ def test_reading_commands_do_not_import_torch(write_recipe: Write, tmp_path: Pat
 
 def test_importing_etude_imports_nothing_heavy_and_exports_what_it_says() -> None:
     code = "import sys, etude; print(sorted({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
     import etude as package
 
     assert all(getattr(package, name) is not None for name in package.__all__)
@@ -105,7 +105,9 @@ BAD_DATA: dict[str, tuple[str, bytes | None, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_DATA)
-def test_bad_data_is_one_line_and_nothing_is_written(case: str, tmp_path: Path, write_recipe: Write, etude: Etude) -> None:
+def test_bad_data_is_one_line_and_nothing_is_written(
+    case: str, tmp_path: Path, write_recipe: Write, etude: Etude
+) -> None:
     name, content, says = BAD_DATA[case]
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -238,7 +240,9 @@ def test_no_secret_of_the_environment_is_written(
     assert files and not any(b"canary-5aad" in path.read_bytes() for path in files)
 
 
-@pytest.mark.parametrize("environment", [{"LC_ALL": "C"}, {"LC_ALL": "tr_TR.UTF-8"}, {"PYTHONUTF8": "0", "LC_ALL": "C"}])
+@pytest.mark.parametrize(
+    "environment", [{"LC_ALL": "C"}, {"LC_ALL": "tr_TR.UTF-8"}, {"PYTHONUTF8": "0", "LC_ALL": "C"}]
+)
 def test_a_run_does_not_depend_on_the_locale_or_the_folder_name(
     environment: dict[str, str], tmp_path: Path, write_recipe: Write, cache: Path
 ) -> None:
@@ -254,7 +258,9 @@ def test_a_run_does_not_depend_on_the_locale_or_the_folder_name(
 
 
 def no_pickle_in(text: str) -> bool:
-    return not any(word in text for word in ("import pickle", "torch.load(", "allow_pickle=True", "eval(", "exec(", "shell=True"))
+    return not any(
+        word in text for word in ("import pickle", "torch.load(", "allow_pickle=True", "eval(", "exec(", "shell=True")
+    )
 
 
 def test_the_source_never_unpickles_evaluates_or_starts_a_shell() -> None:

@@ -33,7 +33,9 @@ def make_state(seed: int = 0) -> TrainState:
 
 
 def snapshot(state: TrainState, step: int) -> checkpoints.Snapshot:
-    progress = Progress("run-1", step, "data", state.precision.state(), best={"checkpoint": "step-000001", "value": 1.0})
+    progress = Progress(
+        "run-1", step, "data", state.precision.state(), best={"checkpoint": "step-000001", "value": 1.0}
+    )
     return checkpoints.take_snapshot(state, progress, {"config.json": b"{}"})
 
 
@@ -43,7 +45,9 @@ def save(folder: Path, step: int, seed: int = 0) -> Path:
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:
-    return checkpoints.read_tensors(path / "model.safetensors") | checkpoints.read_tensors(path / "optimizer.safetensors")
+    return checkpoints.read_tensors(path / "model.safetensors") | checkpoints.read_tensors(
+        path / "optimizer.safetensors"
+    )
 
 
 def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
@@ -52,7 +56,10 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
     second = make_state(seed=9)
     progress = checkpoints.load_checkpoint(tmp_path / "step-000003", second)
     assert (second.step, progress.best) == (3, {"checkpoint": "step-000001", "value": 1.0})
-    for left, right in ((first.model.state_dict(), second.model.state_dict()), (first.optimizer.state(), second.optimizer.state())):
+    for left, right in (
+        (first.model.state_dict(), second.model.state_dict()),
+        (first.optimizer.state(), second.optimizer.state()),
+    ):
         assert left.keys() == right.keys()
         assert all(torch.equal(left[name], right[name]) for name in left)
 
@@ -98,7 +105,10 @@ def test_a_fault_at_any_call_of_a_save_is_named_and_the_next_save_works(tmp_path
         shutil.rmtree(tmp_path)
         tmp_path.mkdir()
         save(tmp_path, 1)
-        with durable.faults(durable.FaultPlan(at, error, once=False)), pytest.raises(StorageError, match="run the same command again"):
+        with (
+            durable.faults(durable.FaultPlan(at, error, once=False)),
+            pytest.raises(StorageError, match="run the same command again"),
+        ):
             save(tmp_path, 2)
         newest, _ = checkpoints.newest_valid(tmp_path, "run-1")
         assert newest is not None and (newest.name == "step-000001" or len(plan.calls) - at <= 2)
@@ -106,7 +116,9 @@ def test_a_fault_at_any_call_of_a_save_is_named_and_the_next_save_works(tmp_path
         assert checkpoints.newest_valid(tmp_path, "run-1")[0] == tmp_path / "step-000002"
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json", "config.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "optimizer.safetensors", "state.json", "config.json", "manifest.json"]
+)
 @pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
 def test_any_damage_is_named_and_the_checkpoint_before_is_used(tmp_path: Path, file: str, harm: str) -> None:
     save(tmp_path, 1)
@@ -135,7 +147,9 @@ def test_retention_keeps_the_newest_the_best_and_the_milestones(tmp_path: Path) 
         save(tmp_path, step)
     removed = checkpoints.retain(tmp_path, keep=2, keep_at=[3], best={"step-000002"})
     assert removed == [f"step-{step:06d}" for step in (1, 4, 5, 6)]
-    assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == [f"step-{step:06d}" for step in (2, 3, 7, 8)]
+    assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == [
+        f"step-{step:06d}" for step in (2, 3, 7, 8)
+    ]
     assert checkpoints.retain(tmp_path, keep="all", keep_at=[], best=set()) == []
 
 

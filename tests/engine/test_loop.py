@@ -29,7 +29,9 @@ Make = Callable[..., Recipe]
 def run(recipe: Recipe, *, micro: int, steps: int = 20, model: nn.Module | None = None) -> list[Step]:
     corpus = prepare(recipe)
     if model is None:
-        decoder = Decoder(decoder_config(recipe.model, vocab_size=corpus.tokenizer.vocab_size, seq_len=recipe.train.seq_len))
+        decoder = Decoder(
+            decoder_config(recipe.model, vocab_size=corpus.tokenizer.vocab_size, seq_len=recipe.train.seq_len)
+        )
         decoder.init_weights(recipe.seed)
         decoder.checkpoint_activations = recipe.train.activation_checkpointing
         model = decoder
@@ -52,7 +54,9 @@ UNEQUAL: dict[str, Any] = {"data.sample": "document", "train.seq_len": 64}
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("adamw", 1e-6), ("muon", 1e-3)])
 @pytest.mark.parametrize("changes", [UNEQUAL, {"data.attend_across_documents": False}])
-def test_accumulation_never_changes_the_loss(make_recipe: Make, kind: str, tolerance: float, changes: dict[str, Any]) -> None:
+def test_accumulation_never_changes_the_loss(
+    make_recipe: Make, kind: str, tolerance: float, changes: dict[str, Any]
+) -> None:
     recipe = make_recipe({**changes, "optim.kind": kind})
     whole, *others = (losses(run(recipe, micro=micro)) for micro in (8, 2, 1))
     for other in others:

@@ -8,7 +8,11 @@ from etude.engine.objectives import CHUNK_ROWS, linear_cross_entropy
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.sampled_from([1, CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 1, 2 * CHUNK_ROWS + 3]), st.integers(2, 40), st.integers(0, 99))
+@given(
+    st.sampled_from([1, CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 1, 2 * CHUNK_ROWS + 3]),
+    st.integers(2, 40),
+    st.integers(0, 99),
+)
 def test_chunked_loss_and_gradients_are_those_of_torch(rows: int, vocabulary: int, seed: int) -> None:
     torch.manual_seed(seed)
     hidden = torch.randn(rows, 8, dtype=torch.float64).float().requires_grad_()
@@ -17,7 +21,9 @@ def test_chunked_loss_and_gradients_are_those_of_torch(rows: int, vocabulary: in
     ours = linear_cross_entropy(hidden, weight, labels)
     theirs = F.cross_entropy(hidden @ weight.T, labels, reduction="sum")
     assert torch.allclose(ours, theirs, rtol=1e-5)
-    for mine, other in zip(torch.autograd.grad(3 * ours, (hidden, weight)), torch.autograd.grad(3 * theirs, (hidden, weight))):
+    for mine, other in zip(
+        torch.autograd.grad(3 * ours, (hidden, weight)), torch.autograd.grad(3 * theirs, (hidden, weight))
+    ):
         assert torch.allclose(mine, other, rtol=1e-4, atol=1e-4)
 
 

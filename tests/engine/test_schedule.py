@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -11,14 +12,16 @@ KINDS = ["constant", "linear", "cosine", "wsd"]
 
 
 @given(st.sampled_from(KINDS), st.integers(2, 200), st.floats(0, 1), st.data())
-def test_the_ratio_rises_then_never_rises_and_ends_at_the_minimum(kind: str, steps: int, least: float, data: st.DataObject) -> None:
+def test_the_ratio_rises_then_never_rises_and_ends_at_the_minimum(
+    kind: str, steps: int, least: float, data: st.DataObject
+) -> None:
     warmup = data.draw(st.integers(0, steps - 1))
     schedule = Schedule(kind=kind, warmup_steps=warmup, min_lr_ratio=least)
     ratios = [learning_rate_ratio(step, schedule, steps=steps) for step in range(steps)]
     assert all(0 <= ratio <= 1 + 1e-12 for ratio in ratios)
     assert ratios[:warmup] == [(step + 1) / warmup for step in range(warmup)]
     rest = ratios[warmup:]
-    assert all(later <= earlier + 1e-12 for earlier, later in zip(rest, rest[1:]))
+    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(rest))
     if kind != "constant" and len(rest) > 1:
         assert rest[-1] == pytest.approx(least)
 

@@ -66,7 +66,9 @@ def test_every_problem_is_named_at_once_with_its_line_and_a_remedy(tmp_path: Pat
     ],
 )
 def test_wrong_top_level_values_are_refused(tmp_path: Path, line: str, says: str) -> None:
-    text = line + "\n" + (GOOD.replace("[train]\nsteps = 10\nglobal_batch_size = 8\n", "") if "train =" in line else GOOD)
+    text = (
+        line + "\n" + (GOOD.replace("[train]\nsteps = 10\nglobal_batch_size = 8\n", "") if "train =" in line else GOOD)
+    )
     assert any(says in problem for problem in problems(tmp_path, text))
 
 
@@ -102,7 +104,8 @@ def test_text_that_is_no_recipe_is_refused_in_one_line(tmp_path: Path, text: str
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(b"\xff\xfe\x00n", "not UTF-8"), (b"\x00" * (1 << 21), "over 1 MiB"), (None, "does not exist")]
+    ("content", "says"),
+    [(b"\xff\xfe\x00n", "not UTF-8"), (b"\x00" * (1 << 21), "over 1 MiB"), (None, "does not exist")],
 )
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes | None, says: str) -> None:
     path = tmp_path / "recipe.toml"
@@ -122,7 +125,8 @@ def test_overrides_change_values_and_are_blamed_by_name(tmp_path: Path) -> None:
     recipe = load(tmp_path, GOOD, "optim.learning_rate=2e-4", "data.train.0.path=other.txt", "records.tags=['a']")
     assert (recipe.optim.learning_rate, recipe.records.tags) == (2e-4, ["a"])
     assert problems(tmp_path, GOOD, "optim.lr=1") == [
-        "optim.lr (override) is not a key of a recipe; known here: kind, learning_rate, weight_decay, beta1, beta2, eps, momentum"
+        "optim.lr (override) is not a key of a recipe; known here: "
+        "kind, learning_rate, weight_decay, beta1, beta2, eps, momentum"
     ]
     assert "not of the form key=value" in problems(tmp_path, GOOD, "optim.learning_rate")[0]
     assert "no number 5" in problems(tmp_path, GOOD, "data.train.5.path=x")[0]
@@ -133,7 +137,10 @@ def test_overrides_change_values_and_are_blamed_by_name(tmp_path: Path) -> None:
     [
         (["train.micro_batch_size=3"], "does not divide global_batch_size 8"),
         (["train.devices=3"], "3 devices do not share evenly; try 9"),
-        (["schedule.warmup_steps=10"], "schedule.warmup_steps (override) is 10 but the run has 10 steps; use at most 1"),
+        (
+            ["schedule.warmup_steps=10"],
+            "schedule.warmup_steps (override) is 10 but the run has 10 steps; use at most 1",
+        ),
         (["train.epochs=2"], "either steps or epochs"),
         (["train.accumulation=2"], "the same thing"),
         (["evaluate.patience=2", "data.validation=none"], "needs a validation set"),
@@ -177,7 +184,12 @@ def test_with_changes_checks_again_and_diff_names_the_keys(make_recipe: Callable
         before.with_changes({"optim.learning_rate": math.nan})
 
 
-@given(st.recursive(st.integers() | st.text(max_size=3), lambda inner: st.dictionaries(st.text("abc", min_size=1), inner, min_size=1)))
+@given(
+    st.recursive(
+        st.integers() | st.text(max_size=3),
+        lambda inner: st.dictionaries(st.text("abc", min_size=1), inner, min_size=1),
+    )
+)
 def test_flatten_and_change_are_inverse(value: Any) -> None:
     if isinstance(value, dict):
         assert change({}, flatten(value)) == value

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.errors import InputError
-from etude.records.events import Evaluation, Note, Step, to_json, from_json
+from etude.records.events import Evaluation, Note, Step, from_json, to_json
 from etude.records.journal import Journal, read_journal
 from tests.records.samples import attempt, step
 
@@ -62,7 +62,10 @@ def test_a_restart_makes_later_records_rework(tmp_path: Path) -> None:
     journal.append_all([attempt(1, 0), step(1), step(2), step(3), Note("next", "stays"), attempt(2, 1), step(2)])
     journal.close()
     ledger = read_journal(tmp_path / "j")
-    assert [(entry.event.step, entry.attempt) for entry in ledger.entries if isinstance(entry.event, Step)] == [(1, 1), (2, 2)]
+    assert [(entry.event.step, entry.attempt) for entry in ledger.entries if isinstance(entry.event, Step)] == [
+        (1, 1),
+        (2, 2),
+    ]
     assert [entry.event.step for entry in ledger.rework] == [2, 3]
     assert any(isinstance(entry.event, Note) for entry in ledger.entries)
 

@@ -72,7 +72,9 @@ def test_a_failed_start_leaves_nothing(tmp_path: Path, make_recipe: Make) -> Non
     runs = tmp_path / "runs"
     with durable.faults(durable.FaultPlan()) as plan:
         create_run(runs, recipe).close("stopped")
-    for at in range(2, plan.calls.index(("rename", next(name for call, name in plan.calls if name.startswith("tiny-"))))):
+    for at in range(
+        2, plan.calls.index(("rename", next(name for call, name in plan.calls if name.startswith("tiny-"))))
+    ):
         with durable.faults(durable.FaultPlan(at, 28)), pytest.raises(StorageError):
             create_run(runs, recipe)
         assert len(list_runs(runs)) == 1
@@ -116,7 +118,9 @@ def test_a_tracker_that_fails_is_named_once_and_dropped(tmp_path: Path, make_rec
     writer.append(step(1))
     writer.append(step(2))
     writer.close("finished")
-    assert (writer.run.path / "log.txt").read_text().count("tracker Broken failed and is off: RuntimeError: no network") == 1
+    assert (writer.run.path / "log.txt").read_text().count(
+        "tracker Broken failed and is off: RuntimeError: no network"
+    ) == 1
     assert len(writer.run.ledger().entries) == 2
 
 
