@@ -14,11 +14,12 @@ __all__ = ["Options", "Training", "load_recipe", "open_run", "train"]
 if TYPE_CHECKING:
     from etude.recipe.load import load_recipe
     from etude.records.store import open_run
-    from etude.run import Options, Training
+    from etude.run import Training
     from etude.run import run_recipe as train
+    from etude.start import Options
 
 _HOMES = {
-    "Options": ("etude.run", "Options"),
+    "Options": ("etude.start", "Options"),
     "Training": ("etude.run", "Training"),
     "load_recipe": ("etude.recipe.load", "load_recipe"),
     "open_run": ("etude.records.store", "open_run"),

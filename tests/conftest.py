@@ -1,6 +1,7 @@
 """What tests share: a small corpus, a small recipe, and the command line in this process."""
 
 import json
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,9 @@ import pytest
 
 from etude.recipe.load import change, recipe_from
 from etude.recipe.schema import Recipe
+
+# The models are tiny, and several test processes with all cores each would wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -7,7 +7,8 @@ import pytest
 from etude.models.catalogue import decoder_config
 from etude.models.cost import count_parameters
 from etude.recipe.load import flatten, load_recipe
-from etude.run import Options, run_recipe
+from etude.run import run_recipe
+from etude.start import Options
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 TOY = {

@@ -23,7 +23,8 @@ from etude.errors import InputError, StorageError
 from etude.recipe.schema import Recipe
 from etude.records.events import Attempt, Control, Evaluation, Finding, Generation, Note, Step
 from etude.records.store import Run, list_runs
-from etude.run import Options, Training, run_recipe
+from etude.run import Training, run_recipe
+from etude.start import Options
 from tests.conftest import Outcome, write_corpus
 
 Make = Callable[..., Recipe]

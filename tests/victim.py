@@ -34,6 +34,7 @@ def live(request: dict[str, str]) -> None:
     import etude.run
     from etude.engine import checkpoint, loop
     from etude.recipe.load import load_recipe
+    from etude.start import Options
 
     with Path(request["state"]).open("r+b") as file:
         state = mmap.mmap(file.fileno(), len(PHASES))
@@ -55,7 +56,7 @@ def live(request: dict[str, str]) -> None:
         return original(training, noted(), *rest)
 
     etude.run.train = train
-    etude.run.run_recipe(load_recipe(request["recipe"]), etude.run.Options(runs=Path(request["runs"])))
+    etude.run.run_recipe(load_recipe(request["recipe"]), Options(runs=Path(request["runs"])))
 
 
 def main() -> None:

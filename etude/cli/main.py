@@ -14,7 +14,7 @@ from etude.errors import EtudeError
 
 if TYPE_CHECKING:
     from etude.recipe.schema import Recipe
-    from etude.run import Options
+    from etude.start import Options
 
 app = typer.Typer(
     help="Train code language models: one recipe, one run, a record anybody can check.",
@@ -73,7 +73,7 @@ def train(
     loaded = _load(recipe, overrides, devices)
     if loaded.train.devices > 1 and "WORLD_SIZE" not in os.environ:
         _start_ranks(loaded.train.devices)
-    from etude.run import Options
+    from etude.start import Options
 
     _run(loaded, Options(runs=runs, new=new, weights=weights, recipe_text=read_recipe_text(recipe)))
 
@@ -90,7 +90,7 @@ def resume(run: RunName, runs: Runs = Path("runs")) -> None:
     recipe = found.recipe
     if recipe.train.devices > 1 and "WORLD_SIZE" not in os.environ:
         _start_ranks(recipe.train.devices)
-    from etude.run import Options
+    from etude.start import Options
 
     _run(recipe, Options(runs=found.path.parent, resume=found))
 
@@ -152,7 +152,7 @@ def demo(
     from etude.recipe.load import read_recipe_text
 
     path = shipped_recipe("demo")
-    from etude.run import Options
+    from etude.start import Options
 
     training = _run(_load(path, overrides, None), Options(runs=runs, new=new, recipe_text=read_recipe_text(path)))
     print_outcome(training.run)

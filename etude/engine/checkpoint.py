@@ -1,13 +1,11 @@
 """Checkpoints: folders of safetensors and JSON whose manifest, written last, makes them exist.
 
-A checkpoint is taken in two parts: a snapshot, for which training waits, and the writing, for which it does not.
+A checkpoint is made in two parts: a snapshot, for which training waits, and the writing, for which it need not.
 """
 
 import json
 import struct
-import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,17 +49,6 @@ class Snapshot:
     @property
     def name(self) -> str:
         return f"step-{self.progress.step:06d}"
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A checkpoint on disk: its size in bytes and the seconds its writing took."""
-
-    name: str
-    step: int
-    size: int
-    blocking_seconds: float
-    write_seconds: float
 
 
 def take_snapshot(state: TrainState, progress: Progress, files: dict[str, bytes]) -> Snapshot:
@@ -110,7 +97,13 @@ def verify_checkpoint(path: Path, run: str | None = None) -> dict[str, Any]:
     for name, file in files.items():
         if Path(name).name != name or not (path / name).is_file() or (path / name).is_symlink():
             raise DamageError(f"checkpoint {path.name} is damaged: {name} is missing")
-        if (path / name).stat().st_size != file["size"] or durable.sha256_file(path / name) != file["sha256"]:
+        try:
+            is_whole = (path / name).stat().st_size == file["size"] and durable.sha256_file(path / name) == file[
+                "sha256"
+            ]
+        except OSError as error:
+            raise DamageError(f"checkpoint {path.name} is damaged: {name} cannot be read: {error.strerror}") from None
+        if not is_whole:
             raise DamageError(f"checkpoint {path.name} is damaged: {name} is not what was written")
     return dict(manifest)
 
@@ -183,7 +176,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"{path} is not a safetensors file: {what}; give weights as safetensors") from None
 
 
-def retain(folder: Path, *, keep: int | str, keep_at: list[int], best: set[str]) -> list[str]:
+def retain(folder: Path, *, keep: int | str, keep_at: list[int], best: str | None) -> list[str]:
     """Remove checkpoints that are neither among the newest `keep`, nor the best, nor at a step to be kept.
 
     The newest has been read back by then. Returns the names of those removed.
@@ -191,7 +184,7 @@ def retain(folder: Path, *, keep: int | str, keep_at: list[int], best: set[str])
     paths = list_checkpoints(folder)
     if keep == "all":
         return []
-    kept = {path.name for path in paths[-max(int(keep), 2) :]} | best | {f"step-{step:06d}" for step in keep_at}
+    kept = {path.name for path in paths[-max(int(keep), 2) :]} | {best} | {f"step-{step:06d}" for step in keep_at}
     removed = [path for path in paths if path.name not in kept]
     for path in removed:
         durable.remove_folder(path, first="manifest.json")
@@ -203,36 +196,6 @@ def remove_unfinished(folder: Path, *, beyond: int) -> None:
     for path in folder.glob("step-*"):
         if not (path / "manifest.json").is_file() or int(path.name.removeprefix("step-")) > beyond:
             durable.remove_folder(path, first="manifest.json")
-
-
-class Saver:
-    """Writes snapshots in one background thread; a failure is raised at the next call."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._pending: Future[Saved] | None = None
-
-    def save(self, snapshot: Snapshot, blocking_seconds: float) -> None:
-        """Start writing; the one before must have been collected."""
-        assert self._pending is None
-        self._pending = self._pool.submit(self._write, snapshot, blocking_seconds)
-
-    def collect(self, *, wait: bool) -> Saved | None:
-        """What has been written since the last call, if anything. Raises: StorageError, DamageError."""
-        if self._pending is None or not (wait or self._pending.done()):
-            return None
-        pending, self._pending = self._pending, None
-        return pending.result()
-
-    def close(self) -> None:
-        """Wait for the thread; a failure nobody collected is dropped, the checkpoint just does not exist."""
-        self._pool.shutdown(wait=True)
-
-    def _write(self, snapshot: Snapshot, blocking_seconds: float) -> Saved:
-        start = time.perf_counter()
-        size = write_checkpoint(self._folder, snapshot)
-        return Saved(snapshot.name, snapshot.progress.step, size, blocking_seconds, time.perf_counter() - start)
 
 
 def _safetensors(tensors: dict[str, torch.Tensor]) -> Iterator[bytes | memoryview]:

@@ -72,6 +72,11 @@ class Ledger:
     rework: list[Entry]
     damaged: list[int]
 
+    @property
+    def all(self) -> list[Entry]:
+        """Every record, void ones too."""
+        return [*self.entries, *self.rework]
+
 
 def read_journal(path: Path) -> Ledger:
     """Read a journal, also one of a run that is going on or was killed.

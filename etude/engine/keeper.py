@@ -1,0 +1,70 @@
+"""When checkpoints are written, which is the best, and which are kept."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from etude import durable
+from etude.engine import checkpoint as checkpoints
+from etude.engine.checkpoint import Snapshot
+from etude.recipe.schema import Checkpoint
+from etude.records import events
+from etude.records.store import Run
+
+
+class Keeper:
+    """Writes snapshots in one background thread, then points best.json at the best and removes old ones.
+
+    A failure in the thread is raised at the next `collect`. All files but the snapshot's own are written by the
+    thread that calls.
+    """
+
+    def __init__(self, run: Run, recipe: Checkpoint, tell: Callable[[events.Event], None]) -> None:
+        self._run, self._recipe, self._tell = run, recipe, tell
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[events.CheckpointSaved] | None = None
+        self._best_on_disk = run.best
+        self._best: dict[str, Any] | None = None
+
+    def save(self, take: Callable[[], Snapshot]) -> None:
+        """Take a snapshot, for which training waits, and have it written, for which it does not."""
+        started = time.perf_counter()
+        self.collect(wait=True)
+        snapshot = take()
+        blocking_seconds = time.perf_counter() - started
+        self._best = snapshot.progress.best
+        self._pending = self._pool.submit(self._write, snapshot, blocking_seconds)
+
+    def collect(self, *, wait: bool) -> None:
+        """Note a checkpoint that has been written, if there is one. Raises: StorageError, DamageError."""
+        if self._pending is None or not (wait or self._pending.done()):
+            return
+        pending, self._pending = self._pending, None
+        saved = pending.result()
+        self.point_at(self._best)
+        self._tell(saved)
+        checkpoints.retain(
+            self._run.checkpoints,
+            keep=self._recipe.keep,
+            keep_at=self._recipe.keep_at,
+            best=self._best["checkpoint"] if self._best else None,
+        )
+
+    def point_at(self, best: dict[str, Any] | None) -> None:
+        """Bring best.json in line with a best checkpoint that is on disk."""
+        if best != self._best_on_disk and best is not None:
+            durable.write_json(self._run.path / "best.json", best)
+            self._best_on_disk = best
+
+    def close(self) -> None:
+        """Wait for the thread; a failure nobody collected is dropped: that checkpoint does not exist."""
+        self._pool.shutdown(wait=True)
+
+    def _write(self, snapshot: Snapshot, blocking_seconds: float) -> events.CheckpointSaved:
+        started = time.perf_counter()
+        size = checkpoints.write_checkpoint(self._run.checkpoints, snapshot)
+        seconds = time.perf_counter() - started
+        return events.CheckpointSaved(
+            snapshot.progress.step, snapshot.name, size, round(blocking_seconds, 4), round(seconds, 4)
+        )

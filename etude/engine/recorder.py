@@ -1,0 +1,115 @@
+"""From steps on the device to records in the journal, without waiting for the device at every step."""
+
+import math
+
+import torch
+
+from etude.engine.loop import Step
+from etude.errors import FaultError
+from etude.records import events
+from etude.records.store import RunWriter
+from etude.watch.resources import ResourceSampler
+
+# Steps in a row that may be skipped: fp16 needs a few to find its scale, a broken run skips for ever.
+_MAX_SKIPPED = 50
+
+
+class Recorder:
+    """Collects steps and writes them down; on ranks without a run folder it only keeps count.
+
+    flops_per_token  of the model; matrix_rate: floating-point operations a second of all devices, measured
+    """
+
+    def __init__(
+        self, writer: RunWriter | None, *, device: torch.device, flops_per_token: float, matrix_rate: float
+    ) -> None:
+        self._writer = writer
+        self._flops_per_token, self._matrix_rate = flops_per_token, matrix_rate
+        self._sampler = ResourceSampler(device.index if device.type == "cuda" else None)
+        self._on_device: list[Step] = []
+        self._since_log: list[events.Step] = []
+        self._since_save: list[events.Step] = []
+        self._skipped_in_a_row = 0
+
+    def add(self, step: Step) -> None:
+        self._on_device.append(step)
+
+    def drain(self) -> None:
+        """Fetch the figures of the steps since the last time, in one transfer, and write them down.
+
+        Raises: FaultError if no step of the last 50 was finite.
+        """
+        if not self._on_device:
+            return
+        steps, self._on_device = self._on_device, []
+        measured = torch.stack([step.measured for step in steps]).cpu().double().tolist()
+        records = [_record(step, *figures) for step, figures in zip(steps, measured)]
+        self._since_log += records
+        self._since_save += records
+        self.write(*records)
+        for record in records:
+            self._skipped_in_a_row = self._skipped_in_a_row + 1 if record.skipped else 0
+            if record.skipped:
+                evidence = f"loss {record.loss}, gradient norm {record.grad_norm}"
+                advice = "the weights were left as they were; a lower learning rate or bf16 may help"
+                self.write(events.Finding(record.step, "non-finite step", evidence, advice))
+        if self._skipped_in_a_row >= _MAX_SKIPPED:
+            raise FaultError(
+                f"the last {self._skipped_in_a_row} steps had no finite loss or gradient and changed nothing; lower "
+                "optim.learning_rate, or use fp32 or bf16, and start again with --new"
+            )
+
+    def log(self) -> None:
+        """Write down the steps since the last log step, and at what cost they were made."""
+        self.drain()
+        steps, self._since_log = self._since_log, []
+        seconds = sum(step.seconds for step in steps)
+        speed = sum(step.targets for step in steps) / seconds
+        usage = self._sampler.read()
+        self.write(
+            events.Resource(
+                step=steps[-1].step,
+                tokens_per_second=round(speed, 1),
+                mfu=round(self._flops_per_token * speed / self._matrix_rate, 4),
+                wait_ratio=round(sum(step.wait_seconds for step in steps) / seconds, 4),
+                cpu_percent=usage.cpu_percent,
+                rss_bytes=usage.rss_bytes,
+                gpu_percent=usage.gpu_percent,
+                gpu_memory_bytes=usage.gpu_memory_bytes,
+            )
+        )
+        if self._writer:
+            self._writer.beat()
+
+    def loss_since_save(self) -> float:
+        """Mean training loss per target over the steps since the last call; NaN if there were none."""
+        steps, self._since_save = [step for step in self._since_save if not step.skipped], []
+        targets = sum(step.targets for step in steps)
+        return sum(step.loss * step.targets for step in steps) / targets if targets else math.nan
+
+    def write(self, *records: events.Event) -> None:
+        if self._writer and records:
+            self._writer.append(*records)
+
+    def sync(self) -> None:
+        """Make all that was written durable."""
+        if self._writer:
+            self._writer.sync()
+
+    def close(self) -> None:
+        self._sampler.close()
+
+
+def _record(step: Step, loss_sum: float, targets: float, norm: float, skipped: float) -> events.Step:
+    return events.Step(
+        step=step.number,
+        epoch=step.epoch,
+        loss=loss_sum / targets if targets else math.nan,
+        grad_norm=norm,
+        learning_rate=step.learning_rate,
+        targets=int(targets),
+        samples=step.samples,
+        seconds=round(step.seconds, 6),
+        wait_seconds=round(step.wait_seconds, 6),
+        skipped=bool(skipped),
+    )

@@ -1,0 +1,42 @@
+"""Which moment of a run was the best, and how long nothing has improved."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from etude.recipe.rules import LOWER_IS_BETTER
+from etude.recipe.schema import Evaluate
+
+
+@dataclass
+class Judge:
+    """Compares the values of one metric; a NaN is never the best.
+
+    best  {"checkpoint", "metric", "value", "step"} as best.json has it, or None before the first
+    """
+
+    recipe: Evaluate
+    best: dict[str, Any] | None = None
+    evaluations_without_improvement: int = 0
+
+    def judge(self, value: float, step: int, *, metric: str | None = None) -> bool:
+        """Take in a value; returns whether it is the best so far. `metric` names another figure than the recipe's."""
+        is_best = self._is_better(value, 0.0)
+        improved = self._is_better(value, self.recipe.min_improvement)
+        self.evaluations_without_improvement = 0 if improved else self.evaluations_without_improvement + 1
+        if is_best:
+            name = metric or self.recipe.metric
+            self.best = {"checkpoint": f"step-{step:06d}", "metric": name, "value": value, "step": step}
+        return is_best
+
+    def why_stop(self) -> str | None:
+        patience = self.recipe.patience
+        if patience is not None and self.evaluations_without_improvement >= patience:
+            return f"no improvement in {patience} evaluations"
+        return None
+
+    def _is_better(self, value: float, margin: float) -> bool:
+        if self.best is None:
+            return not math.isnan(value)
+        gain = float(self.best["value"]) - value
+        return (gain if self.recipe.metric in LOWER_IS_BETTER else -gain) > margin

@@ -1,0 +1,179 @@
+"""What happens before the first step: the run folder is found or made, and its conditions are written down."""
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from etude import durable
+from etude.engine import checkpoint as checkpoints
+from etude.engine.objectives import DeviceBatch
+from etude.engine.optim import default_weight_decay
+from etude.engine.world import World
+from etude.errors import EtudeError, InputError
+from etude.evaluate.tasks import Metric
+from etude.plan import Plan
+from etude.recipe.load import to_toml
+from etude.recipe.schema import Recipe
+from etude.records import events
+from etude.records.environment import describe_environment, find_changes
+from etude.records.store import Run, RunWriter, Tracker, create_run, find_unfinished, hold_run, open_run
+from etude.records.trackers import TextLog, TrainerState, open_trackers
+
+Loss = Callable[[nn.Module, DeviceBatch], tuple[torch.Tensor, Any]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run a recipe, beside what the recipe says.
+
+    runs         where run folders go
+    new          start a run even if one of the same recipe is unfinished
+    resume       the run to continue
+    weights      RUN@best, RUN@last, RUN@step-000100 or a folder: where the first weights come from
+    model, loss, metrics  one's own module, `loss(model, batch) -> (sum, targets)`, `metric(model, batches) -> float`
+    recipe_text  the recipe file as given, kept in the run
+    views        told every record as it is written
+    on_plan      told the plan before anything is trained
+    """
+
+    runs: Path = Path("runs")
+    new: bool = False
+    resume: Run | None = None
+    weights: str | None = None
+    model: nn.Module | None = None
+    loss: Loss | None = None
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    recipe_text: str | None = None
+    views: tuple[Tracker, ...] = ()
+    on_plan: Callable[[Plan, Run], None] | None = None
+
+
+def open_folder(plan: Plan, options: Options, world: World) -> tuple[Run, RunWriter | None]:
+    """Create or continue the run on rank 0, and tell the others its path, or what is wrong.
+
+    Raises: InputError on every rank if the data has changed, or another process holds the run.
+    """
+    writer, answer = None, ""
+    if world.is_main:
+        try:
+            writer = _hold(plan, options)
+            answer = str(writer.run.path)
+        except EtudeError as error:
+            if world.size == 1:
+                raise
+            answer = f"!{error}"
+    answer = world.share(answer)
+    if answer.startswith("!"):
+        raise InputError(answer[1:])
+    return writer.run if writer else Run(Path(answer)), writer
+
+
+def write_start(
+    writer: RunWriter, plan: Plan, options: Options, *, from_step: int, micro_batch_size: int, matrix_rate: float
+) -> None:
+    """Write down under what conditions this attempt runs, and open the trackers."""
+    run, is_first = writer.run, not (writer.run.path / "environment.json").exists()
+    environment = describe_environment() | {
+        "data_fingerprint": plan.corpus.fingerprint,
+        "threads": torch.get_num_threads(),
+        "micro_batch_size": micro_batch_size,
+        "device": plan.device.type,
+        "devices": plan.recipe.train.devices,
+        "precision": plan.precision,
+        "own_code": _describe_code(options),
+    }
+    changes = [] if is_first else find_changes(run.environment, environment)
+    if is_first:
+        durable.write_file(run.path / "resolved.toml", to_toml(_resolve(plan, micro_batch_size)).encode())
+        durable.write_json(run.path / "environment.json", environment)
+    writer.trackers = [TextLog(writer), TrainerState(run), *options.views]
+    writer.append(
+        events.Attempt(
+            number=1 + max((entry.attempt for entry in run.ledger().all), default=0),
+            from_step=from_step,
+            steps=plan.steps,
+            steps_per_epoch=plan.steps_per_epoch,
+            device=plan.device.type,
+            devices=plan.recipe.train.devices,
+            precision=plan.precision,
+            micro_batch_size=micro_batch_size,
+            parameters=plan.parameters,
+            flops_per_token=plan.flops_per_token,
+            matrix_flops_per_second=matrix_rate,
+            environment=environment,
+            checkpoint=f"step-{from_step:06d}" if from_step else None,
+            changed=changes,
+        )
+    )
+    # After the attempt, so that they see which earlier records no longer count.
+    writer.trackers += open_trackers(plan.recipe, run)
+    if is_first:
+        writer.append(events.DataUsed(plan.corpus.fingerprint, plan.corpus.summary))
+    for change in changes:
+        advice = "bits may differ from an unbroken run"
+        writer.append(events.Finding(from_step, "changed since the first attempt", change, advice))
+
+
+def find_weights(given: str, runs: Path) -> Path:
+    """The model.safetensors that RUN@best, RUN@last, RUN@step-000100, RUN (its best) or a folder names.
+
+    Raises: InputError if there is none.
+    """
+    if (Path(given) / "model.safetensors").is_file():
+        return Path(given) / "model.safetensors"
+    name, _, which = given.partition("@")
+    run = open_run(name, runs)
+    saved = [path.name for path in checkpoints.list_checkpoints(run.checkpoints)]
+    if which in ("", "best") and run.best:
+        which = run.best["checkpoint"]
+    elif which in ("", "best", "last") and saved:
+        which = saved[-1]
+    if which not in saved:
+        raise InputError(f"run {run.name} has no checkpoint {which or 'yet'}; it has {', '.join(saved) or 'none'}")
+    return run.checkpoints / which / "model.safetensors"
+
+
+def _hold(plan: Plan, options: Options) -> RunWriter:
+    run = options.resume or (None if options.new else find_unfinished(options.runs, plan.recipe))
+    if run is None:
+        parent = options.weights.partition("@")[0] if options.weights else None
+        return create_run(options.runs, plan.recipe, recipe_text=options.recipe_text, parent=parent)
+    path = run.path / "environment.json"
+    if path.exists() and run.environment["data_fingerprint"] != plan.corpus.fingerprint:
+        raise InputError(
+            f"the data of run {run.name} has changed since it started; bring it back, or start another run with --new"
+        )
+    return hold_run(run)
+
+
+def _resolve(plan: Plan, micro_batch_size: int) -> Recipe:
+    """The recipe with what was found out: sizes of the model, micro-batch, weight decay."""
+    known: dict[str, Any] = {
+        "train.micro_batch_size": micro_batch_size,
+        "optim.weight_decay": default_weight_decay(plan.recipe.optim),
+    }
+    if plan.model is not None:
+        sizes = {name: value for name, value in asdict(plan.model).items() if name != "context"}
+        known |= {f"model.{name}": value for name, value in sizes.items() if value is not None}
+    return plan.recipe.with_changes(known)
+
+
+def _describe_code(options: Options) -> dict[str, str]:
+    """Name and source hash of what the user brought, so that a record tells which code it was."""
+
+    def describe(thing: object) -> str:
+        owner: Any = thing if inspect.isroutine(thing) else type(thing)
+        try:
+            digest = hashlib.sha256(inspect.getsource(owner).encode()).hexdigest()[:16]
+        except (OSError, TypeError):
+            digest = "source unknown"
+        return f"{owner.__module__}.{owner.__qualname__} {digest}"
+
+    own = {"model": options.model, "loss": options.loss, **{f"metric {k}": v for k, v in options.metrics.items()}}
+    return {name: describe(thing) for name, thing in own.items() if thing is not None}
