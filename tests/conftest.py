@@ -87,7 +87,8 @@ def write_recipe(tmp_path: Path, corpus: Path) -> Callable[..., Path]:
         import tomlkit
 
         path = tmp_path / name
-        path.write_text(tomlkit.dumps(tiny(corpus, changes)), encoding="utf-8")
+        values = recipe_from(tiny(corpus, changes)).to_dict()
+        path.write_text(tomlkit.dumps(values), encoding="utf-8")
         return path
 
     return write

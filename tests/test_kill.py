@@ -126,7 +126,7 @@ def test_killed_anywhere_a_run_ends_with_the_same_bits(
     recipes = {
         kind: write_recipe(
             {
-                "optim.kind": kind, "model.dropout": 0.1, "train.epochs": 2,
+                "optim.kind": kind, "model.dropout": 0.1, "train.steps": None, "train.epochs": 2,
                 "checkpoint.every_steps": INTERVAL, "checkpoint.keep": 2, "records.log_every_steps": 1,
                 "evaluate.every_steps": 3, "evaluate.prompts": ["def "], "evaluate.sample_tokens": 8,
             },

@@ -86,7 +86,7 @@ def test_the_bits_per_byte_are_those_of_transformers_on_the_same_rows(tmp_path: 
 def test_a_stopped_run_is_continued_by_the_same_call_bit_for_bit(tmp_path: Path, make_recipe: Make) -> None:
     recipe = make_recipe({"model.dropout": 0.1})
     whole = run_recipe(recipe, Options(runs=tmp_path / "whole")).run
-    for stop_at in (1, 5, 6, 11):
+    for stop_at in (1, 6, 11):
         runs = tmp_path / f"stop{stop_at}"
         training = Training(recipe, Options(runs=runs))
         for step in training:
@@ -165,7 +165,7 @@ def test_a_full_disk_is_named_and_the_same_call_works_once_there_is_room(tmp_pat
     with durable.faults(durable.FaultPlan()) as plan:
         run_recipe(recipe, Options(runs=tmp_path / "count"))
     writes = len(plan.calls)
-    for at in range(12, writes, max(writes // 12, 1)):
+    for at in range(12, writes, max(writes // 6, 1)):
         runs = tmp_path / f"full{at}"
         with (
             durable.faults(durable.FaultPlan(at, errno.ENOSPC, once=False)),

@@ -1,7 +1,8 @@
 """Devices and ranks. One process is a world of size 1."""
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,17 +97,22 @@ def synchronize(device: torch.device) -> None:
 def measure_matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Floating-point operations a second of square matrix products: what the device can do at best, measured.
 
-    Takes about 0.2 s on a CPU. The model's share of it is what the records call MFU.
+    Takes some tenths of a second. The model's share of it is what the records call MFU.
     """
-    import time
+    rate = 0.0
+    # A small product first: the large one would take minutes where a format is only emulated.
+    for size in (256, 1024) if device.type == "cpu" else (1024, 8192):
+        left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        seconds = min(_time(lambda left=left, right=right: left @ right, device) for _ in range(4))  # type: ignore[misc]
+        rate = max(rate, 2 * size**3 / seconds)
+        if seconds > 0.005:
+            break
+    return rate
 
-    size = 1024 if device.type == "cpu" else 8192
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    times = []
-    for _ in range(4):
-        synchronize(device)
-        start = time.perf_counter()
-        left @ right
-        synchronize(device)
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times)
+
+def _time(action: Callable[[], object], device: torch.device) -> float:
+    synchronize(device)
+    started = time.perf_counter()
+    action()
+    synchronize(device)
+    return time.perf_counter() - started
