@@ -255,6 +255,7 @@ def _run(recipe: "Recipe", options: "Options") -> Any:
     from etude.run import Training
 
     if os.environ.get("RANK", "0") == "0":
+        _say(f"{recipe.name}: reading and preparing the data (once; it is kept), then training; Ctrl-C saves and stops")
         view = open_view()
         options = replace(options, views=(view,), on_plan=view.show_plan)
     training = Training(recipe, options)
