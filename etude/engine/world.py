@@ -103,7 +103,7 @@ def measure_matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     # A small product first: the large one would take minutes where a format is only emulated.
     for size in (256, 1024) if device.type == "cpu" else (1024, 8192):
         left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        seconds = min(_time(lambda left=left, right=right: left @ right, device) for _ in range(4))  # type: ignore[misc]
+        seconds = min(_time(lambda left=left, right=right: left @ right, device) for _ in range(12))  # type: ignore[misc]
         rate = max(rate, 2 * size**3 / seconds)
         if seconds > 0.005:
             break
