@@ -34,7 +34,7 @@ def print_outcome(run: Run) -> None:
         f"\nreport      {run.path / 'report' / 'report.md'}\n"
         f"next        etude show {run.name}\n"
         f"            etude note {run.name} --section lessons 'what you learnt'\n"
-        "            etude demo --new train.steps=400   (better, and longer)\n"
+        "            etude demo train.steps=2000        (better, and longer)\n"
         f"            etude compare {run.name} RUN"
     )
 
