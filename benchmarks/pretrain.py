@@ -77,11 +77,12 @@ def _compare(precision: str, asked: argparse.Namespace) -> dict[str, Any]:
             "ratio_to_best_peer": round(speed / best, 3),
             "share_of_matrix_rate": round(speed * cost / rate, 3),
             "seconds": [round(turn["seconds"], 3) for turn in taken[side]],
+            "cpu_seconds": [round(turn["cpu_seconds"], 3) for turn in taken[side]],
             "last_loss": taken[side][-1]["loss"],
         }
     return {
         "parameters": plan.parameters["total"], "flops_per_token": cost, "matrix_flops_per_second": round(rate),
-        "steps_of_a_turn": asked.steps, "turns": asked.turns, "sides": sides,
+        "threads": torch.get_num_threads(), "steps_of_a_turn": asked.steps, "turns": asked.turns, "sides": sides,
         "peers": {peer: versions(peer_python(peer, PEERS[peer]), ["torch", package])
                   for peer, package in (("trainer", "transformers"), ("litgpt", "litgpt"))
                   if any(side.startswith(peer) for side in speeds)},
