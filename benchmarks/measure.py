@@ -84,7 +84,8 @@ def wait_for_turn() -> None:
 class Turns:
     """From within a worker: called after every step, answers after each turn of `steps` and waits for the next.
 
-    The first `warm_up` steps are not timed. Processor time is told too, as it hardly changes when others use the machine.
+    The first `warm_up` steps are not timed. Processor time is told too, as it hardly changes when others use the
+    machine.
     """
 
     def __init__(self, steps: int, warm_up: int = 3) -> None:

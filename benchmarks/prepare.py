@@ -1,17 +1,16 @@
 """`etude prepare` from JSONL to tokens on disk, against `datasets.map` with the same tokenizer, and again when cached.
 
-etude also hashes, groups, fsyncs and checks what it writes; both sides start as a new process and end with tokens on disk.
+etude also hashes, groups, fsyncs and checks what it writes; both sides start as a new process and end with tokens on
+disk.
 """
 
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,9 @@ def main() -> None:
         "cached_limit_seconds": CACHED_LIMIT_SECONDS,
         "peer": versions(python, ["datasets", "transformers", "tokenizers"]),
     }
-    write_result("prepare", CLAIM, {**facts, "sides": result}, [["side", "seconds", "share of best peer's", "peak MB"], *rows])
+    write_result(
+        "prepare", CLAIM, {**facts, "sides": result}, [["side", "seconds", "share of best peer's", "peak MB"], *rows]
+    )
 
 
 def _write_tokenizer(path: Path) -> None:
@@ -78,7 +79,9 @@ def _write_tokenizer(path: Path) -> None:
 def _write_rows(path: Path, size: int) -> None:
     """Files of the standard library as rows, over and over, each with a first line of its own."""
     files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*/*.py"))
-    texts = [file.read_text("utf-8") for file in files if "site-packages" not in file.parts and "test" not in file.parts]
+    texts = [
+        file.read_text("utf-8") for file in files if "site-packages" not in file.parts and "test" not in file.parts
+    ]
     written = row = 0
     with path.open("w", encoding="utf-8") as output:
         while written < size:
@@ -111,7 +114,8 @@ def _measure(command: Sequence[str], environment: dict[str, str]) -> dict[str, A
     code = (
         "import json, resource, subprocess, sys, time; started = time.perf_counter();"
         "output = subprocess.run(sys.argv[1:], check=True, stdout=subprocess.PIPE, text=True).stdout;"
-        "print(json.dumps([time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, output]))"
+        "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss;"
+        "print(json.dumps([time.perf_counter() - started, peak, output]))"
     )
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(

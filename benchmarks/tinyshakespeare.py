@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,13 +97,15 @@ def _summarise(turns: list[dict[str, Any]]) -> dict[str, Any]:
         "whole_seconds": round(median([end[1] for end in last]), 2),
         "steps": last[0][0],
         "parameters": turns[0]["parameters"],
-        "curves": [[[step, round(seconds, 2), round(loss, 4)] for step, seconds, loss in turn["curve"]] for turn in turns],
+        "curves": [
+            [[step, round(seconds, 2), round(loss, 4)] for step, seconds, loss in turn["curve"]] for turn in turns
+        ],
     }
 
 
 def _seconds_to_target(curve: list[list[float]]) -> float | None:
     """Where the line through the measured (step, seconds, loss) first meets the target; None if it never does."""
-    for (_, before, high), (_, after, low) in zip(curve, curve[1:]):
+    for (_, before, high), (_, after, low) in pairwise(curve):
         if high > TARGET >= low:
             return before + (after - before) * (high - TARGET) / (high - low)
     return None
