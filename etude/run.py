@@ -83,6 +83,8 @@ class Training:
                 is_evaluation_owed = self._begin(stack, writer)
                 if is_evaluation_owed:
                     self._evaluate()
+                    if self._world.is_main:
+                        self._keeper.point_at(self._judge.best)
                 # An attempt may begin where the last one had already decided to stop.
                 self.stopped_by = self._why_stop(signals)
                 batches = iter(()) if self.stopped_by else self._batches(stack)

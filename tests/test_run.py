@@ -260,6 +260,18 @@ def test_a_failing_metric_loses_no_step(tmp_path: Path, make_recipe: Make) -> No
     assert tensors(run, 12) == tensors(whole, 12)
 
 
+def test_a_failing_last_evaluation_is_made_up_for_and_names_the_best(tmp_path: Path, make_recipe: Make) -> None:
+    def broken(model: nn.Module, batches: Iterable[Batch]) -> float:
+        raise RuntimeError("metric broke")
+
+    recipe = make_recipe({"evaluate.every_steps": 12})
+    with pytest.raises(RuntimeError, match="metric broke"):
+        run_recipe(recipe, Options(runs=tmp_path, metrics={"broken": broken}))
+    run = run_recipe(recipe, Options(runs=tmp_path)).run
+    assert [evaluation.step for evaluation in events(run, Evaluation)] == [12]
+    assert run.best is not None and run.best["checkpoint"] == "step-000012"
+
+
 def test_fp16_survives_a_restart_bit_for_bit(tmp_path: Path, make_recipe: Make) -> None:
     recipe = make_recipe({"train.precision": "fp16", "train.steps": 6})
     whole = run_recipe(recipe, Options(runs=tmp_path / "whole")).run

@@ -46,11 +46,10 @@ class World:
             return text
         box = torch.zeros(4096, dtype=torch.uint8, device=self.device)
         if self.is_main:
-            data = text.encode()
-            assert len(data) < len(box)
+            data = text.encode()[: len(box)]
             box[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(self.device)
         dist.broadcast(box, 0)
-        return bytes(box.cpu().tolist()).rstrip(b"\0").decode()
+        return bytes(box.cpu().tolist()).rstrip(b"\0").decode(errors="ignore")
 
     def leave(self, *, together: bool = True) -> None:
         """Leave the ranks; `together` waits until all are done, so that none is ended while it still writes."""
