@@ -26,8 +26,16 @@ class Section(BaseModel):
 
 
 class Model(Section):
-    """A decoder trained from scratch. What a preset names, single keys may change."""
+    """A pretrained model, or a decoder trained from scratch: what a preset names, single keys may change."""
 
+    from_: str | None = Field(
+        None,
+        alias="from",
+        description="a pretrained model: a folder, or a hub id whose files are on this machine",
+        examples=["Qwen/Qwen2.5-Coder-1.5B-Instruct"],
+    )
+    revision: str | None = key(None, "of a hub id: a commit, tag or branch", example="main")
+    quantize: Literal["nf4"] | None = key(None, "frozen weights in 4 bits (QLoRA); on cuda, with etude[quant]")
     kind: Literal["decoder"] = key("decoder", "a decoder-only transformer: RMSNorm, RoPE, grouped queries, SwiGLU")
     preset: Literal["300m", "500m", "1b"] | None = key(None, "a ready size; single keys override it", example="300m")
     n_layer: Positive | None = key(None, "blocks (default 6)", example=6)
@@ -59,13 +67,31 @@ class Tokenizer(Section):
     eos_token: str | None = key(None, "token after each document (default: found in the tokenizer)")
 
 
+class Adapter(Section):
+    """Low-rank updates beside frozen weights; left out, all weights are trained."""
+
+    kind: Literal["lora"] = key("lora", "W x + alpha / rank B A x, where only A and B are trained")
+    rank: Annotated[int, Field(ge=1, le=4096)] = key(8, "columns of B; more can learn more", example=8)
+    alpha: Rate = key(16.0, "strength of the update; it is divided by rank", example=16.0)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = key(0.0, "share of the inputs of A dropped while training")
+    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = key(
+        ["q_proj", "k_proj", "v_proj", "o_proj"], "last parts of module names, or all-linear (all but the head)"
+    )
+    rank_stabilized: bool = key(False, "divide alpha by the root of rank (arXiv:2312.03732)")
+    dora: bool = key(False, "train the length of each row of W apart from its direction (arXiv:2402.09353)")
+
+
 class Source(Section):
-    """Documents from a file, a folder or a built-in collection."""
+    """Documents, or instructions with answers, from a file, a folder or a built-in collection."""
 
     path: str | None = key(None, "a text file, .jsonl (also .gz, .zst) or a folder; relative to the recipe")
     source: Literal["python-stdlib"] | None = key(None, "a built-in collection", example="python-stdlib")
     glob: str | None = key(None, "which files of a folder", example="**/*.py")
+    format: Literal["text", "prompt", "alpaca", "messages", "sharegpt"] | None = key(
+        None, "what the rows of JSONL hold (default: found out from their fields, and said)", example="alpaca"
+    )
     field: str = key("text", "the JSONL field that holds the text")
+    capability: str = key("capability", "the JSONL field, where there is one, by which scores are told apart")
     group_by: str | None = key(None, "JSONL field whose equal values stay in one split", example="repo")
 
 
@@ -81,6 +107,12 @@ class Data(Section):
         "row", "a sample is a row of seq_len tokens cut from the documents end to end, or one document"
     )
     attend_across_documents: bool = key(True, "tokens of a row see the documents before theirs")
+    template: Literal["auto", "chat", "plain"] = key(
+        "auto", "how an instruction becomes text: the tokenizer's chat template, or a plain one; auto: chat if there is one"
+    )
+    system: str | None = key(None, "system message of instructions that have none", example="You write Python.")
+    answers_only: bool = key(True, "only answers and what ends them are targets, not the instructions")
+    too_long: Literal["cut", "drop", "refuse"] = key("cut", "what becomes of answers that do not fit into seq_len")
 
 
 class Train(Section):
@@ -135,6 +167,8 @@ class Evaluate(Section):
     min_improvement: Annotated[float, Field(ge=0)] = key(0.0, "smaller gains do not count for patience")
     max_samples: Positive | None = key(None, "validation samples used (default: all)", example=1000)
     prompts: list[str] = key([], "continued at each evaluation and kept in the journal")
+    answers: Count = key(0, "validation instructions answered at each evaluation, greedily, and scored", example=16)
+    answer_tokens: Positive = key(256, "tokens of each answer at most")
     sample_tokens: Positive = key(64, "tokens of each continuation")
     temperature: Annotated[float, Field(ge=0)] = key(0.8, "0 takes the likeliest token")
     top_k: Positive | None = key(None, "draw among this many tokens", example=50)
@@ -167,8 +201,9 @@ class Recipe(Section):
 
     name: Name = key(..., "of the run; lower case letters, digits, dot, dash and underscore", example="my-run")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = key(17, "of initial weights, order, dropout and samples")
-    model: Model = Model()
+    model: Model = Model()  # type: ignore[call-arg]
     tokenizer: Tokenizer = Tokenizer()  # type: ignore[call-arg]  # from_ is given by its alias
+    adapter: Adapter | None = key(None, "train a LoRA adapter instead of all weights")
     data: Data = key(..., "what to train on")
     train: Train = Train()
     optim: Optim = Optim()
