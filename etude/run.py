@@ -253,13 +253,13 @@ class Training:
         continued = generate(
             self._state.model,
             [tokenizer.encode(prompt).tolist() for prompt in recipe.prompts],
-            eos_id=tokenizer.eos_id,
+            end_ids=[tokenizer.eos_id],
             vocab_size=tokenizer.vocab_size,
             **settings,
         )
         return [
-            events.Generation(self._state.step, prompt, tokenizer.decode(ids), settings)
-            for prompt, ids in zip(recipe.prompts, continued)
+            events.Generation(self._state.step, prompt, tokenizer.decode(continuation.ids), settings)
+            for prompt, continuation in zip(recipe.prompts, continued)
         ]
 
     def _save(self, *, evaluated: bool = True) -> None:

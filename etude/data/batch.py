@@ -1,7 +1,8 @@
-"""Samples of unequal length side by side, as arrays."""
+"""The samples of a micro-batch as arrays, without padding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -14,29 +15,25 @@ NO_TARGET = -100
 class Batch:
     """One micro-batch, all int64 of shape (B, T); what is no target is NO_TARGET among the labels.
 
-    `positions` and `documents` are given if tokens must not see the documents before theirs; padding has document -1.
+    Samples of one length are rows. Others, and documents that must not see those before theirs, lie end to end in one
+    row: `lengths` tells where attention stops, and `positions` restart there.
     """
 
     tokens: Ints
     labels: Ints
-    positions: Ints | None
-    documents: Ints | None
+    positions: Ints | None = None
+    lengths: tuple[int, ...] | None = None
 
 
 def collate(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
-    """Put samples into rows, padded at the end to the longest of them."""
-    # A sample of one document needs no mask: nothing before it can be seen, and padding comes after it.
+    """Lay out samples side by side where that needs no padding, else end to end."""
+    tokens, labels = [sample.tokens for sample in samples], [sample.labels for sample in samples]
     apart = not attend_across_documents and any(sample.documents[-1] for sample in samples)
-    return Batch(
-        tokens=_pad([sample.tokens for sample in samples], 0),
-        labels=_pad([sample.labels for sample in samples], NO_TARGET),
-        positions=_pad([sample.positions for sample in samples], 0) if apart else None,
-        documents=_pad([sample.documents for sample in samples], -1) if apart else None,
-    )
-
-
-def _pad(rows: Sequence[Ints], padding: int) -> Ints:
-    padded = np.full((len(rows), max(map(len, rows))), padding, dtype=np.int64)
-    for row, values in zip(padded, rows):
-        row[: len(values)] = values
-    return padded
+    if not apart and len({len(row) for row in tokens}) == 1:
+        return Batch(np.stack(tokens), np.stack(labels))
+    if apart:
+        lengths = tuple(chain.from_iterable(np.bincount(sample.documents).tolist() for sample in samples))
+    else:
+        lengths = tuple(len(row) for row in tokens)
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    return Batch(np.concatenate(tokens)[None], np.concatenate(labels)[None], positions[None], lengths)

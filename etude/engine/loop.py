@@ -4,10 +4,11 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
-from etude.data.batch import Batch
+from etude.data.batch import NO_TARGET, Batch
 from etude.data.loader import StepBatches
 from etude.engine.objectives import DeviceBatch, Objective
 from etude.engine.optim import Optimizer
@@ -92,7 +93,7 @@ def train(
 def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
     """A batch of numpy arrays as tensors on the device; the copy to a GPU does not wait."""
 
-    def move(array: object) -> torch.Tensor | None:
+    def move(array: np.ndarray | None) -> torch.Tensor | None:
         if array is None:
             return None
         tensor = torch.from_numpy(array)
@@ -100,8 +101,9 @@ def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
 
     tokens, labels = move(batch.tokens), move(batch.labels)
     assert tokens is not None and labels is not None
-    all_scored = bool((batch.labels != -100).all())
-    return DeviceBatch(tokens, labels, move(batch.positions), move(batch.documents), all_scored)
+    scored = np.flatnonzero(batch.labels != NO_TARGET)
+    scored_ids = None if len(scored) == batch.labels.size else move(scored)
+    return DeviceBatch(tokens, labels, move(batch.positions), batch.lengths, scored_ids)
 
 
 def _update(

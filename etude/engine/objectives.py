@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from etude.models.foreign import scored_logits
+
 CHUNK_ROWS = 256
 
 
@@ -18,15 +20,15 @@ class DeviceBatch:
     tokens     (B, T) int64
     labels     (B, T) int64, -100 where nothing is scored
     positions  (B, T) int64 or None: 0, 1, 2 ... along the row
-    documents  (B, T) int64 or None: attention stays inside equal values
-    all_scored whether every label is a target, known without asking the device
+    lengths    of the sequences that lie end to end in the one row, or None: every row is one
+    scored     (n,) int64, which of the B x T labels are targets; None if all are
     """
 
     tokens: torch.Tensor
     labels: torch.Tensor
-    positions: torch.Tensor | None
-    documents: torch.Tensor | None
-    all_scored: bool
+    positions: torch.Tensor | None = None
+    lengths: tuple[int, ...] | None = None
+    scored: torch.Tensor | None = None
 
 
 class Objective(Protocol):
@@ -38,15 +40,21 @@ class Objective(Protocol):
 
 
 class Causal:
-    """Predict the next token; labels are shifted already."""
+    """Predict the next token; labels are shifted already. Logits are computed for targets only."""
 
     def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden: torch.Tensor = model(batch.tokens, positions=batch.positions, documents=batch.documents)
-        hidden, labels = hidden.flatten(0, 1), batch.labels.flatten()  # (B, T, C) -> (N, C)
-        if not batch.all_scored:
-            scored = labels != -100
-            hidden, labels = hidden[scored], labels[scored]
-        loss = linear_cross_entropy(hidden, model.head_weight(), labels)  # type: ignore[operator]
+        labels = batch.labels.flatten()
+        if batch.scored is not None:
+            labels = labels[batch.scored]
+        if hasattr(model, "head_weight"):
+            hidden: torch.Tensor = model(batch.tokens, positions=batch.positions, lengths=batch.lengths)
+            hidden = hidden.flatten(0, 1)  # (B, T, C) -> (N, C)
+            if batch.scored is not None:
+                hidden = hidden[batch.scored]
+            loss = linear_cross_entropy(hidden, model.head_weight(), labels)  # type: ignore[operator]
+        else:
+            logits = scored_logits(model, batch.tokens, batch.positions, batch.lengths, batch.scored)
+            loss = F.cross_entropy(logits.float(), labels, reduction="sum")
         return loss, torch.tensor(float(len(labels)), device=loss.device)
 
 

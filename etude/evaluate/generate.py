@@ -1,75 +1,141 @@
-"""Continue prompts with a decoder: greedy or sampled, many at a time."""
+"""Continue prompts with a causal model: greedy or sampled, many at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from etude.errors import InputError
 from etude.models.decoder import Cache, Decoder
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Continuation:
+    """Tokens without the prompt and the end token, and whether an end token came before `max_tokens`."""
+
+    ids: list[int]
+    stopped: bool
+
+
 def generate(
-    model: Decoder,
-    prompts: list[list[int]],
+    model: nn.Module, prompts: Sequence[Sequence[int]], *, end_ids: Sequence[int], **settings: Any
+) -> list[Continuation]:
+    """The continuation of each prompt; settings as for `generate_steps`."""
+    ends = set(end_ids)
+    steps = list(generate_steps(model, prompts, end_ids=end_ids, **settings))
+    continued = []
+    for row in zip(*steps) if steps else [()] * len(prompts):
+        length = next((place for place, token in enumerate(row) if token in ends), None)
+        continued.append(Continuation(list(row[:length]), length is not None))
+    return continued
+
+
+@torch.no_grad()
+def generate_steps(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
     *,
     max_tokens: int,
-    eos_id: int | None,
+    end_ids: Sequence[int],
     temperature: float = 0.0,
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
     vocab_size: int | None = None,
-) -> list[list[int]]:
-    """The tokens that follow each prompt, without the prompt and without the end token.
+) -> Iterator[list[int]]:
+    """The next token of every prompt, again and again, until each has drawn an end token, or `max_tokens`.
 
-    temperature: 0 takes the likeliest token. top_k: draw among this many. top_p: draw among the likeliest tokens whose
-    probabilities reach this sum. vocab_size: ids from here on are rows of the embedding without a token, never drawn.
+    model: a Decoder or a causal model of transformers. temperature: 0 takes the likeliest token. top_k: draw among
+    this many. top_p: draw among the likeliest tokens whose probabilities reach this sum. vocab_size: ids from here on
+    are rows of the embedding without a token, never drawn.
     Prompt and continuation fit the model's context: of a longer prompt the last tokens are kept, and max_tokens is at
     most the context less one. An empty prompt starts after an end token. No random state outside is touched.
 
     Raises: InputError if a prompt is empty and there is no end token.
     """
-    max_tokens = min(max_tokens, model.config.context - 1)
-    if eos_id is None and not all(prompts):
-        raise InputError(f"prompt {prompts.index([]) + 1} is empty; expected at least one token; write a word or two")
+    context = _context(model)
+    max_tokens = min(max_tokens, context - 1)
+    if not end_ids and not all(prompts):
+        at = next(index for index, prompt in enumerate(prompts) if not prompt)
+        raise InputError(f"prompt {at + 1} is empty; expected at least one token; write a word or two")
     if not prompts or max_tokens < 1:
-        return [[] for _ in prompts]
-    kept = [(prompt or [eos_id or 0])[max_tokens - model.config.context :] for prompt in prompts]
+        return
+    kept = [list(prompt or end_ids[:1])[max_tokens - context :] for prompt in prompts]
     generator = torch.Generator().manual_seed(seed)
+    ends = torch.tensor(list(end_ids), dtype=torch.long)
+    finished = torch.zeros(len(prompts), dtype=torch.bool)
     was_training = model.training
     model.eval()
     try:
-        drawn: list[Tensor] = []
-        finished = torch.zeros(len(prompts), dtype=torch.bool)
-        tokens, positions, documents = _left_padded(kept, model.head_weight().device)
-        cache = Cache()
-        while True:
-            # forward, not __call__: a compiled model would be compiled again for each length.
-            hidden = model.forward(tokens, positions=positions, documents=documents, cache=cache)[:, -1]
-            logits = functional.linear(hidden, model.head_weight()).float()[:, :vocab_size]
-            chosen = _choose(logits.cpu(), temperature, top_k, top_p, generator)
-            drawn.append(chosen)
-            finished |= chosen == eos_id if eos_id is not None else False
-            if len(drawn) == max_tokens or bool(finished.all()):
-                break
-            tokens, positions = chosen[:, None].to(tokens.device), positions[:, -1:] + 1
-            if documents is not None:
-                documents = functional.pad(documents, (0, 1), value=1)
+        logits, advance = (_read_decoder if isinstance(model, Decoder) else _read_foreign)(model, kept, max_tokens)
+        for drawn in range(1, max_tokens + 1):
+            chosen = _choose(logits[:, :vocab_size].float().cpu(), temperature, top_k, top_p, generator)
+            finished |= torch.isin(chosen, ends)
+            yield chosen.tolist()
+            if drawn == max_tokens or bool(finished.all()):
+                return
+            logits = advance(chosen)
     finally:
         model.train(was_training)
-    rows: list[list[int]] = torch.stack(drawn, dim=1).tolist()
-    return [row[: row.index(eos_id)] if eos_id in row else row for row in rows]
 
 
-def _left_padded(prompts: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Tokens, positions and documents (B, T) of prompts that end together; the padding is a document of its own."""
-    T = max(len(prompt) for prompt in prompts)
-    tokens = torch.tensor([[0] * (T - len(prompt)) + prompt for prompt in prompts], device=device)
-    padding = torch.tensor([T - len(prompt) for prompt in prompts], device=device)[:, None]
-    positions = torch.arange(T, device=device) - padding
-    documents = (positions >= 0).long() if bool(padding.any()) else None
-    return tokens, positions.clamp(min=0), documents
+Advance = Callable[[Tensor], Tensor]
+
+
+def _context(model: nn.Module) -> int:
+    if isinstance(model, Decoder):
+        return model.config.context
+    config: Any = model.config
+    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**30)
+
+
+def _read_decoder(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Tensor, Advance]:
+    """Logits (B, V) after the prompts, read end to end without padding, and what gives those after one more token."""
+    head = model.head_weight()
+    device, lengths = head.device, tuple(map(len, prompts))
+    positions = torch.cat([torch.arange(length) for length in lengths])[None].to(device)
+    tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)[None]
+    like = model.model.norm.weight
+    cache = Cache(model.config, len(prompts), max(lengths) + max_tokens, like)
+    # forward, not __call__: a compiled model would be compiled again for each length.
+    hidden = model.forward(tokens, positions=positions, lengths=lengths, cache=cache)
+    last = torch.tensor(lengths, device=device).cumsum(0) - 1
+
+    def advance(chosen: Tensor) -> Tensor:
+        hidden = model.forward(chosen[:, None].to(device), cache=cache)[:, 0]
+        return functional.linear(hidden, head.to(hidden.dtype))
+
+    return functional.linear(hidden[0, last], head.to(hidden.dtype)), advance
+
+
+def _read_foreign(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Tensor, Advance]:
+    """The same for a model of transformers: prompts are padded on the left, and the mask grows."""
+    device = next(model.parameters()).device
+    longest = max(map(len, prompts))
+    tokens = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    past: Any = None
+
+    def advance(chosen: Tensor) -> Tensor:
+        nonlocal mask, positions
+        mask, positions = functional.pad(mask, (0, 1), value=1), positions[:, -1:] + 1
+        return read(chosen[:, None].to(device))
+
+    def read(tokens: Tensor) -> Tensor:
+        nonlocal past
+        output = model(
+            input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=past, use_cache=True,
+            logits_to_keep=1,
+        )  # fmt: skip
+        past = output.past_key_values
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+    return read(tokens), advance
 
 
 def _choose(

@@ -3,12 +3,12 @@
 Each block adds to the residual stream x:  x += attention(norm(x)),  x += feed_forward(norm(x)).
 The modules carry the names of transformers, so `state_dict()` is what its classes load.
 
-B samples, T tokens of this call, S tokens with the cached ones before them, C n_embd, F n_ffn,
+B rows, T tokens of this call, S tokens with the cached ones before them, C n_embd, F n_ffn,
 H heads (n_head, or n_kv_head for keys and values), D head_dim, V vocab_size
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,25 +18,49 @@ from torch.utils.checkpoint import checkpoint
 from etude.models.config import DecoderConfig
 
 
-@dataclass
 class Cache:
-    """Rotated keys and values (B, H, S, D) of the tokens seen so far, for each block."""
+    """Rotated keys and values of B sequences, with room for `capacity` tokens each; `lengths` of them are filled.
 
-    keys: dict[int, Tensor] = field(default_factory=dict)
-    values: dict[int, Tensor] = field(default_factory=dict)
+    keys, values: (n_layer, B, H, capacity, D)
+    """
 
-    @property
-    def length(self) -> int:
-        """Tokens seen so far."""
-        return self.keys[0].shape[2] if self.keys else 0
+    def __init__(self, config: DecoderConfig, rows: int, capacity: int, like: Tensor) -> None:
+        shape = (config.n_layer, rows, config.n_kv_head, capacity, config.head_dim)
+        # Zeros: what a mask hides is still multiplied by its weight of zero.
+        self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
+        self.lengths = [0] * rows
 
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append the (B, H, T, D) keys and values of one block; returns all of them, (B, H, S, D)."""
-        if layer in self.keys:
-            keys = torch.cat((self.keys[layer], keys), dim=2)
-            values = torch.cat((self.values[layer], values), dim=2)
-        self.keys[layer], self.values[layer] = keys, values
-        return keys, values
+    def fill(self, layer: int, lengths: tuple[int, ...], keys: Tensor, values: Tensor) -> None:
+        """Take the (1, T, H, D) keys and values of prompts that lie end to end."""
+        for row, (k, v) in enumerate(zip(torch.split(keys[0], list(lengths)), torch.split(values[0], list(lengths)))):
+            self.keys[layer, row, :, : len(k)] = k.transpose(0, 1)
+            self.values[layer, row, :, : len(v)] = v.transpose(0, 1)
+
+    def extend(self, layer: int, places: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the (B, 1, H, D) keys and values of one token a row at its place; returns all so far, (B, H, S, D)."""
+        S = max(self.lengths) + 1
+        if len(set(self.lengths)) == 1:
+            self.keys[layer, :, :, S - 1], self.values[layer, :, :, S - 1] = keys[:, 0], values[:, 0]
+        else:
+            rows = torch.arange(len(places), device=places.device)
+            self.keys[layer, rows, :, places], self.values[layer, rows, :, places] = keys[:, 0], values[:, 0]
+        return self.keys[layer, :, :, :S], self.values[layer, :, :, :S]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all blocks share in one call.
+
+    rotary   cosine and signed sine, (B, T, 1, D) fp32 each
+    lengths  of the sequences that lie end to end in the one row, or None: every row is one
+    cache    filled by a call with lengths, extended by one token a row in a call without
+    places   (B,) where those tokens stand
+    """
+
+    rotary: tuple[Tensor, Tensor]
+    lengths: tuple[int, ...] | None
+    cache: Cache | None
+    places: Tensor
 
 
 class Decoder(nn.Module):
@@ -59,26 +83,28 @@ class Decoder(nn.Module):
         tokens: Tensor,
         *,
         positions: Tensor | None = None,
-        documents: Tensor | None = None,
+        lengths: tuple[int, ...] | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
         """Hidden states (B, T, C) after the final norm, of tokens (B, T) int64.
 
-        positions: (B, T) int, by default counted from the first cached token.
-        documents: (B, S) int; tokens attend only within equal ids. Without it (the fast path) to all before them.
-        cache: holds the S - T tokens before these, and afterwards these too.
+        positions: (B, T) int, by default 0, 1, 2 ... or, with a cache, what follows.
+        lengths: of the sequences that lie end to end in the one row of tokens, which do not see each other.
+        cache: with `lengths`, an empty one to fill; else T is 1 and each row goes on where its sequence ended.
         """
-        T, past = tokens.shape[1], 0 if cache is None else cache.length
         if positions is None:
-            positions = torch.arange(past, past + T, device=tokens.device)[None]
-        rotary = _rotary_tables(positions, self.config)
-        mask = _attention_mask(T, past, self.config.sliding_window, documents, tokens.device)
-        x = functional.dropout(self.model.embed_tokens(tokens), self.config.dropout, self.training)
+            first = torch.tensor(cache.lengths if cache and not lengths else [0], device=tokens.device)[:, None]
+            positions = first + torch.arange(tokens.shape[1], device=tokens.device)
+        context = Context(_rotary_tables(positions, self.config), lengths, cache, positions[:, 0])
+        x = self.model.embed_tokens(tokens).to(self.model.norm.weight.dtype)
+        x = functional.dropout(x, self.config.dropout, self.training)
         for block in self.model.layers:
             if self.checkpoint_activations and self.training:
-                x = checkpoint(block, x, rotary, mask, use_reentrant=False, preserve_rng_state=True)
+                x = checkpoint(block, x, context, use_reentrant=False, preserve_rng_state=True)
             else:
-                x = block(x, rotary, mask, cache)
+                x = block(x, context)
+        if cache is not None:
+            cache.lengths = list(lengths) if lengths else [length + 1 for length in cache.lengths]
         hidden: Tensor = self.model.norm(x)
         return hidden
 
@@ -91,12 +117,12 @@ class Decoder(nn.Module):
         tokens: Tensor,
         *,
         positions: Tensor | None = None,
-        documents: Tensor | None = None,
+        lengths: tuple[int, ...] | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
         """Logits (B, T, V) of the next token at every position; arguments as for `forward`."""
-        hidden = self(tokens, positions=positions, documents=documents, cache=cache)
-        return functional.linear(hidden, self.head_weight())
+        hidden = self(tokens, positions=positions, lengths=lengths, cache=cache)
+        return functional.linear(hidden, self.head_weight().to(hidden.dtype))
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
@@ -140,11 +166,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.n_embd, config.norm_eps)
         self.mlp = FeedForward(config)
 
-    def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, context: Context) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        attended = self.self_attn(self.input_layernorm(x), rotary, mask, cache)
+        attended = self.self_attn(self.input_layernorm(x), context)
         x = x + functional.dropout(attended, self.dropout, self.training)
         return x + functional.dropout(self.mlp(self.post_attention_layernorm(x)), self.dropout, self.training)
 
@@ -158,7 +182,7 @@ class Attention(nn.Module):
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.head_dim, self.dropout = layer, config.head_dim, config.dropout
-        self.groups = config.n_head // config.n_kv_head
+        self.window = config.sliding_window
         query, key_value = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
         self.q_proj = nn.Linear(config.n_embd, query, bias=config.qkv_bias)
         self.k_proj = nn.Linear(config.n_embd, key_value, bias=config.qkv_bias)
@@ -167,29 +191,36 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
 
-    def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache | None = None
-    ) -> Tensor:
-        """(B, T, C) to (B, T, C); mask: (1 or B, 1, T, S) bool, true where a token may look; None is plain causal."""
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """(B, T, C) to (B, T, C)."""
         q, k, v = (project(x).unflatten(-1, (-1, self.head_dim)) for project in (self.q_proj, self.k_proj, self.v_proj))
-        q, k = (_rotate(heads, rotary).type_as(v) for heads in (self.q_norm(q), self.k_norm(k)))
-        q, k, v = (heads.transpose(1, 2) for heads in (q, k, v))  # (B, H, T, D)
-        if cache is not None:
-            k, v = cache.extend(self.layer, k, v)
-        if mask is not None and self.groups > 1:
-            # CUDA's kernels for masks want equal heads; those without a mask share them.
-            k, v = (heads.repeat_interleave(self.groups, dim=1) for heads in (k, v))
-        attended = functional.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=mask is None and q.shape[2] > 1,
-            enable_gqa=k.shape[1] != q.shape[1],
-        )
-        out: Tensor = self.o_proj(attended.transpose(1, 2).flatten(2))
+        q, k = (_rotate(heads, context.rotary).type_as(v) for heads in (self.q_norm(q), self.k_norm(k)))
+        dropout = self.dropout if self.training else 0.0
+        if context.lengths is not None:
+            if context.cache is not None:
+                context.cache.fill(self.layer, context.lengths, k, v)
+            attended = _attend_each(q, k, v, context.lengths, self.window, dropout)
+        elif context.cache is not None:
+            attended = self._attend_cached(q, *context.cache.extend(self.layer, context.places, k, v), context)
+        else:
+            attended = _attend(q, k, v, window=self.window, dropout=dropout)
+        out: Tensor = self.o_proj(attended.flatten(2))
         return out
+
+    def _attend_cached(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
+        """One token (B, 1, H, D) a row over all before it and itself: k and v (B, H, S, D); returns (B, 1, H, D)."""
+        mask, S = None, k.shape[2]
+        if len(set(context.cache.lengths if context.cache else ())) > 1 or (
+            self.window is not None and self.window < S
+        ):
+            seen, last = torch.arange(S, device=q.device), context.places[:, None]
+            mask = seen <= last
+            if self.window is not None:
+                mask = mask & (seen > last - self.window)
+            mask = mask[:, None, None]  # (B, 1, 1, S)
+        # The query heads of a group stand where queries of one head would, so that keys need not be repeated.
+        grouped = q.view(len(q), k.shape[1], -1, self.head_dim)  # (B, H, groups, D)
+        return functional.scaled_dot_product_attention(grouped, k, v, attn_mask=mask).flatten(1, 2)[:, None]
 
 
 class FeedForward(nn.Module):
@@ -245,18 +276,38 @@ def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
-def _attention_mask(
-    T: int, past: int, window: int | None, documents: Tensor | None, device: torch.device
-) -> Tensor | None:
-    """Where the last T of S = past + T tokens may look, (1 or B, 1, T, S) bool; None where plain causal says it."""
-    S = past + T
-    sliding = window is not None and window < S
-    if documents is None and not sliding and (past == 0 or T == 1):
-        return None
-    queries, keys = torch.arange(past, S, device=device)[:, None], torch.arange(S, device=device)[None]
-    mask = (keys <= queries)[None, None]
-    if window is not None:
-        mask = mask & (keys > queries - window)
-    if documents is not None:
-        mask = mask & (documents[:, None, past:, None] == documents[:, None, None, :])
-    return mask
+def _attend(q: Tensor, k: Tensor, v: Tensor, *, window: int | None, dropout: float) -> Tensor:
+    """Causal attention of (B, T, H, D) heads within each row; returns (B, T, H, D)."""
+    T, mask = q.shape[1], None
+    if window is not None and window < T:
+        place = torch.arange(T, device=q.device)
+        mask = (place <= place[:, None]) & (place > place[:, None] - window)
+    if mask is not None and k.shape[2] != q.shape[2]:
+        # CUDA's kernels for masks want equal heads; those without a mask share them.
+        k, v = (heads.repeat_interleave(q.shape[2] // k.shape[2], dim=2) for heads in (k, v))
+    q, k, v = (heads.transpose(1, 2) for heads in (q, k, v))
+    return functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, enable_gqa=k.shape[1] != q.shape[1]
+    ).transpose(1, 2)
+
+
+# The lengths differ from batch to batch; compiled, each set of them would be compiled again.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _attend_each(
+    q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], window: int | None, dropout: float
+) -> Tensor:
+    """Causal attention within each of the sequences that lie end to end in (1, T, H, D); returns (1, T, H, D)."""
+    assert sum(lengths) == q.shape[1], (lengths, q.shape)
+    if q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16) and not dropout:
+        from torch.nn.attention.varlen import varlen_attn
+
+        ends = torch.tensor((0, *lengths), device=q.device).cumsum(0, dtype=torch.int32)
+        longest, groups = max(lengths), q.shape[2] // k.shape[2]
+        if groups > 1:
+            k, v = (heads.repeat_interleave(groups, dim=2) for heads in (k, v))
+        reach = (-1 if window is None else window - 1, 0)
+        packed = varlen_attn(q[0], k[0], v[0], ends, ends, longest, longest, window_size=reach)
+        assert isinstance(packed, Tensor)
+        return packed[None]
+    parts = zip(*(torch.split(heads, list(lengths), dim=1) for heads in (q, k, v)))
+    return torch.cat([_attend(*part, window=window, dropout=dropout) for part in parts], dim=1)

@@ -43,35 +43,35 @@ def test_folder_loads_in_transformers_with_equal_logits_and_greedy_tokens(
     _assert_equal_logits(ours, expected)
     prompts = tokens[:, :9]
     continued = theirs.generate(prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=12, do_sample=False)
-    assert generate(model, prompts.tolist(), max_tokens=12, eos_id=None) == continued[:, 9:].tolist()
+    ours_continued = generate(model, prompts.tolist(), max_tokens=12, end_ids=[])
+    assert [row.ids for row in ours_continued] == continued[:, 9:].tolist()
 
 
 @EVERY
 def test_cached_logits_equal_those_of_one_pass(config: DecoderConfig) -> None:
-    model, tokens, cache = _model(config), _tokens(config, 2, 20), Cache()
+    """Prompts of unequal length are read end to end, then each row goes on by a token at a time."""
+    model, tokens, lengths = _model(config), _tokens(config, 3, 24), (9, 1, 14)
+    cache = Cache(config, 3, 24, model.head_weight())
     with torch.no_grad():
-        pieces = [model.logits(piece, cache=cache) for piece in tokens.split([8, 1, 1, 4, 6], dim=1)]
-        _assert_equal_logits(torch.cat(pieces, dim=1), model.logits(tokens))
-    assert cache.length == 20
+        expected = model.logits(tokens)
+        prompts = torch.cat([row[:length] for row, length in zip(tokens, lengths)])[None]
+        positions = torch.cat([torch.arange(length) for length in lengths])[None]
+        read = model.logits(prompts, positions=positions, lengths=lengths, cache=cache)[0]
+        for row, part in enumerate(read.split(lengths)):
+            _assert_equal_logits(part, expected[row, : lengths[row]])
+        for step in range(10):
+            places = torch.tensor(lengths) + step
+            logits = model.logits(tokens.gather(1, places[:, None]), cache=cache)[:, 0]
+            _assert_equal_logits(logits, expected[torch.arange(3), places])
+    assert cache.lengths == [19, 11, 24]
 
 
 @EVERY
-def test_documents_of_a_row_do_not_see_each_other(config: DecoderConfig) -> None:
-    model, tokens = _model(config), _tokens(config, 1, 24)
-    lengths = [11, 1, 12]
-    documents = torch.repeat_interleave(torch.arange(3), torch.tensor(lengths))[None]
+def test_sequences_end_to_end_do_not_see_each_other(config: DecoderConfig) -> None:
+    model, tokens, lengths = _model(config), _tokens(config, 1, 24), (11, 1, 12)
     alone = [model.logits(piece) for piece in tokens.split(lengths, dim=1)]
-    together = model.logits(tokens, documents=documents)
-    _assert_equal_logits(together, torch.cat(alone, dim=1))
     counted = torch.cat([torch.arange(length) for length in lengths])[None]
-    again = model.logits(tokens, documents=documents, positions=counted)
-    _assert_equal_logits(again, together)
-
-
-def test_one_document_is_the_fast_path() -> None:
-    model, tokens = _model(LLAMA), _tokens(LLAMA, 2, 16)
-    masked = model.logits(tokens, documents=torch.zeros_like(tokens))
-    _assert_equal_logits(masked, model.logits(tokens))
+    _assert_equal_logits(model.logits(tokens, positions=counted, lengths=lengths), torch.cat(alone, dim=1))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
