@@ -30,6 +30,11 @@ class Written:
     sha256: str
 
 
+def cache_folder() -> Path:
+    """Where files lie that runs share and can be made again: `$ETUDE_CACHE`, else `~/.cache/etude`."""
+    return Path(os.environ.get("ETUDE_CACHE") or Path.home() / ".cache" / "etude")
+
+
 def write_file(path: Path, chunks: bytes | Iterable[bytes | memoryview]) -> Written:
     """Write a file so that at every moment either the old or the new content is there, whole.
 

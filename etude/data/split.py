@@ -64,6 +64,13 @@ class Split:
     def __len__(self) -> int:
         return len(self.starts) if self.mode == "document" else -(-self.targets // self.seq_len)
 
+    @property
+    def tokens_per_sample(self) -> float:
+        """Mean length of a sample."""
+        if self.mode == "row":
+            return self.targets / max(len(self), 1)
+        return float(np.minimum(self.ends - self.starts, self.seq_len).mean()) if len(self) else 0.0
+
     def sample(self, index: int) -> Sample:
         """Sample `index` of `len(self)`."""
         assert 0 <= index < len(self), index

@@ -15,8 +15,10 @@ import torch
 from etude import durable
 from etude.engine.loop import TrainState
 from etude.errors import DamageError, InputError
+from etude.models.lora import ADAPTER_FILE, adapter_tensors
 
 FORMAT = 1
+MODEL_FILE = "model.safetensors"
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
@@ -25,7 +27,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run knows beside its tensors."""
+    """What a run knows beside its tensors; `base` is the SHA-256 of the frozen weights that an adapter belongs to."""
 
     run: str
     step: int
@@ -34,6 +36,7 @@ class Progress:
     best: dict[str, Any] | None = None
     evaluations_without_improvement: int = 0
     evaluated: bool = True
+    base: str | None = None
     format: int = FORMAT
 
 
@@ -41,7 +44,8 @@ class Progress:
 class Snapshot:
     """A moment of a run, copied to CPU memory."""
 
-    model: dict[str, torch.Tensor]
+    weights_file: str
+    weights: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor]
     progress: Progress
     files: dict[str, bytes] = field(default_factory=dict)
@@ -53,9 +57,21 @@ class Snapshot:
 
 def take_snapshot(state: TrainState, progress: Progress, files: dict[str, bytes]) -> Snapshot:
     """Copy weights and optimizer state; `files` (config.json, tokenizer.json ...) are written beside them."""
-    copy = {name: value.detach().to("cpu", copy=True) for name, value in state.model.state_dict().items()}
+    file, weights = trained_tensors(state.model)
+    copy = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
     optimizer = {name: value.detach().to("cpu", copy=True) for name, value in state.optimizer.state().items()}
-    return Snapshot(copy, optimizer, progress, files)
+    return Snapshot(file, copy, optimizer, progress, files)
+
+
+def trained_tensors(model: torch.nn.Module) -> tuple[str, dict[str, torch.Tensor]]:
+    """What a checkpoint holds of a model, and in which file: its adapter if it has one, else all; shared ones once."""
+    if adapter := adapter_tensors(model):
+        return ADAPTER_FILE, adapter
+    first: dict[int, str] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        first.setdefault(id(tensor), name)
+    kept = set(first.values())
+    return MODEL_FILE, {name: tensor for name, tensor in model.state_dict().items() if name in kept}
 
 
 def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
@@ -64,8 +80,8 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
     durable.remove_folder(path, first="manifest.json")
     durable.make_folder(path)
     written = {
-        "model.safetensors": durable.write_file(path / "model.safetensors", _safetensors(snapshot.model)),
-        "optimizer.safetensors": durable.write_file(path / "optimizer.safetensors", _safetensors(snapshot.optimizer)),
+        snapshot.weights_file: durable.write_file(path / snapshot.weights_file, safetensors(snapshot.weights)),
+        "optimizer.safetensors": durable.write_file(path / "optimizer.safetensors", safetensors(snapshot.optimizer)),
         "state.json": durable.write_json(path / "state.json", asdict(snapshot.progress)),
         **{name: durable.write_file(path / name, content) for name, content in snapshot.files.items()},
     }
@@ -131,7 +147,7 @@ def load_checkpoint(path: Path, state: TrainState) -> Progress:
     Raises: DamageError if its tensors are not those of this model.
     """
     progress = read_progress(path)
-    load_weights(path / "model.safetensors", state.model)
+    load_weights(weights_file(path), state.model)
     try:
         state.optimizer.load_state(read_tensors(path / "optimizer.safetensors"))
     except KeyError as error:
@@ -148,7 +164,7 @@ def read_progress(path: Path) -> Progress:
 
 def load_weights(path: Path, model: torch.nn.Module) -> None:
     """Copy the tensors of a safetensors file into a model. Raises: DamageError if names or shapes differ."""
-    own, tensors = model.state_dict(), read_tensors(path)
+    own, tensors = trained_tensors(model)[1], read_tensors(path)
     for name in [*own, *tensors]:
         if name not in own or name not in tensors:
             raise DamageError(
@@ -156,7 +172,12 @@ def load_weights(path: Path, model: torch.nn.Module) -> None:
             )
         if own[name].shape != tensors[name].shape:
             raise DamageError(f"{path}: {name} is {list(tensors[name].shape)}, the model has {list(own[name].shape)}")
-        own[name].copy_(tensors[name])
+        own[name].detach().copy_(tensors[name])
+
+
+def weights_file(path: Path) -> Path:
+    """The file with the weights in a checkpoint, or any folder like it: an adapter's, or a whole model's."""
+    return path / ADAPTER_FILE if (path / ADAPTER_FILE).is_file() else path / MODEL_FILE
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -198,7 +219,7 @@ def remove_unfinished(folder: Path, *, beyond: int) -> None:
             durable.remove_folder(path, first="manifest.json")
 
 
-def _safetensors(tensors: dict[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
+def safetensors(tensors: dict[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
     """The bytes of a safetensors file, piece by piece, without a second copy of the tensors."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0

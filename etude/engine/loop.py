@@ -47,7 +47,8 @@ class Settings:
 class Step:
     """One update that was made or skipped. `measured` stays on the device until somebody asks.
 
-    measured  (4,) fp32, over all ranks: sum of losses in nats, targets, gradient norm before clipping, 1 if skipped
+    measured  (5,) fp32, over all ranks: sum of losses in nats, targets, tokens, gradient norm before clipping, 1 if
+              skipped
     """
 
     number: int
@@ -75,13 +76,13 @@ def train(
         learning_rate = settings.learning_rate * learning_rate_ratio(
             state.step, settings.schedule, steps=settings.steps
         )
-        totals = torch.zeros(2, device=world.device)  # sum of losses, number of targets
+        totals = torch.zeros(3, device=world.device)  # sum of losses, number of targets, of tokens
         for index, batch in enumerate(step.micro_batches):
             torch.manual_seed(_mix(settings.seed, state.step, index, world.rank))
             with state.precision.autocast():
                 loss, targets = objective.loss_sum(state.model, to_device(batch, world.device))
             (loss * state.precision.scale).backward()  # type: ignore[no-untyped-call]
-            totals += torch.stack((loss.detach(), targets))
+            totals += torch.stack((loss.detach(), targets, torch.full_like(targets, batch.tokens.size)))
         norm, skipped = _update(state, totals, learning_rate, settings.max_grad_norm, world)
         state.step += 1
         now = time.perf_counter()

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from etude.models.foreign import scored_logits
 
-CHUNK_ROWS = 256
+# Rows of logits that exist at once; 1,024 are as quick on two cores, 256 a tenth slower.
+CHUNK_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class Custom:
 def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Sum of -log softmax(hidden weight^T)[labels] in nats, (), fp32.
 
-    hidden (N, C), weight (V, C), labels (N,) int64. Works on CHUNK_ROWS rows at a time and finds the gradients in the
-    same pass, so that of N x V logits only CHUNK_ROWS x V exist at once.
+    hidden (N, C), weight (V, C), labels (N,) int64. Works on at most CHUNK_ROWS rows at a time and finds the gradients
+    in the same pass, so that of N x V logits only CHUNK_ROWS x V exist at once.
     """
     loss: torch.Tensor = _LinearCrossEntropy.apply(hidden, weight, labels)  # type: ignore[no-untyped-call]
     return loss
@@ -90,22 +91,27 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grad_hidden = torch.empty_like(rows) if with_hidden else None
             grad_weight = torch.zeros_like(weight, dtype=torch.float32) if with_weight else None
             loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
-            for start in range(0, len(rows), CHUNK_ROWS):
-                part, target = rows[start : start + CHUNK_ROWS], labels[start : start + CHUNK_ROWS, None]
-                scores = F.log_softmax(part @ head.T, dim=-1, dtype=torch.float32)  # (rows, V)
-                loss -= scores.gather(1, target).sum()
+            chunks = max(-(-len(rows) // CHUNK_ROWS), 1)
+            logits = torch.empty((-(-len(rows) // chunks), len(head)), dtype=dtype, device=hidden.device)
+            start = 0
+            for part, target in zip(rows.tensor_split(chunks), labels[:, None].tensor_split(chunks)):
+                # In place, since at this size passes over memory cost as much as arithmetic: softmax, loss and slope of
+                # 512 x 50,304 logits take 26 ms instead of 58 with log_softmax (2 cores, torch 2.13).
+                scores = torch.mm(part, head.T, out=logits[: len(part)]).float()  # (rows, V)
+                top, right = scores.amax(dim=1, keepdim=True), scores.gather(1, target)
+                total = scores.sub_(top).exp_().sum(dim=1, keepdim=True)
+                loss += (total.log() + top - right).sum()
                 if not (with_hidden or with_weight):
                     continue
                 # d loss / d logits = softmax - one-hot
-                slope = (
-                    scores.exp_().scatter_add_(1, target, torch.full_like(target, -1.0, dtype=scores.dtype)).to(dtype)
-                )
+                slope = scores.div_(total).scatter_add_(1, target, scores.new_full(target.shape, -1.0)).to(dtype)
                 if grad_hidden is not None:
-                    torch.mm(slope, head, out=grad_hidden[start : start + CHUNK_ROWS])
+                    torch.mm(slope, head, out=grad_hidden[start : start + len(part)])
                 if grad_weight is not None and dtype == torch.float32:
                     grad_weight.addmm_(slope.T, part)
                 elif grad_weight is not None:
                     grad_weight += slope.T @ part
+                start += len(part)
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtypes = hidden.dtype, weight.dtype
         return loss

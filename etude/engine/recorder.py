@@ -6,6 +6,7 @@ import torch
 
 from etude.engine.loop import Step
 from etude.errors import FaultError
+from etude.models.cost import Cost
 from etude.records import events
 from etude.records.store import RunWriter
 from etude.watch.resources import ResourceSampler
@@ -17,14 +18,12 @@ _MAX_SKIPPED = 50
 class Recorder:
     """Collects steps and writes them down; on ranks without a run folder it only keeps count.
 
-    flops_per_token  of the model; matrix_rate: floating-point operations a second of all devices, measured
+    cost         of a token and of a target; matrix_rate: operations a second of all devices, measured
     """
 
-    def __init__(
-        self, writer: RunWriter | None, *, device: torch.device, flops_per_token: float, matrix_rate: float
-    ) -> None:
+    def __init__(self, writer: RunWriter | None, *, device: torch.device, cost: Cost, matrix_rate: float) -> None:
         self._writer = writer
-        self._flops_per_token, self._matrix_rate = flops_per_token, matrix_rate
+        self._cost, self._matrix_rate = cost, matrix_rate
         self._sampler = ResourceSampler(device.index if device.type == "cuda" else None)
         self._on_device: list[Step] = []
         self._since_log: list[events.Step] = []
@@ -64,13 +63,13 @@ class Recorder:
         self.drain()
         steps, self._since_log = self._since_log, []
         seconds = sum(step.seconds for step in steps)
-        speed = sum(step.targets for step in steps) / seconds
+        tokens, targets = sum(step.tokens or 0 for step in steps), sum(step.targets for step in steps)
         usage = self._sampler.read()
         self.write(
             events.Resource(
                 step=steps[-1].step,
-                tokens_per_second=round(speed, 1),
-                mfu=round(self._flops_per_token * speed / self._matrix_rate, 4),
+                tokens_per_second=round(tokens / seconds, 1),
+                mfu=round(self._cost.operations(tokens, targets) / seconds / self._matrix_rate, 4),
                 wait_ratio=round(sum(step.wait_seconds for step in steps) / seconds, 4),
                 cpu_percent=usage.cpu_percent,
                 rss_bytes=usage.rss_bytes,
@@ -100,7 +99,7 @@ class Recorder:
         self._sampler.close()
 
 
-def _record(step: Step, loss_sum: float, targets: float, norm: float, skipped: float) -> events.Step:
+def _record(step: Step, loss_sum: float, targets: float, tokens: float, norm: float, skipped: float) -> events.Step:
     return events.Step(
         step=step.number,
         epoch=step.epoch,
@@ -108,6 +107,7 @@ def _record(step: Step, loss_sum: float, targets: float, norm: float, skipped: f
         grad_norm=norm,
         learning_rate=step.learning_rate,
         targets=int(targets),
+        tokens=int(tokens),
         samples=step.samples,
         seconds=round(step.seconds, 6),
         wait_seconds=round(step.wait_seconds, 6),

@@ -56,7 +56,7 @@ def generate_steps(
 
     Raises: InputError if a prompt is empty and there is no end token.
     """
-    context = _context(model)
+    context = context_of(model)
     max_tokens = min(max_tokens, context - 1)
     if not end_ids and not all(prompts):
         at = next(index for index, prompt in enumerate(prompts) if not prompt)
@@ -85,7 +85,8 @@ def generate_steps(
 Advance = Callable[[Tensor], Tensor]
 
 
-def _context(model: nn.Module) -> int:
+def context_of(model: nn.Module) -> int:
+    """Most tokens of a sequence."""
     if isinstance(model, Decoder):
         return model.config.context
     config: Any = model.config

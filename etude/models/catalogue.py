@@ -1,6 +1,6 @@
-"""Ready sizes, and the decoder that a recipe's [model] asks for."""
+"""Ready sizes, the decoder that a recipe's [model] asks for, and models people fine-tune, known without their files."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from etude.errors import InputError
@@ -50,3 +50,91 @@ def decoder_config(model: Model, *, vocab_size: int, seq_len: int) -> DecoderCon
         )
     derived = {"n_kv_head": n_head, "n_ffn": -(-8 * n_embd // (3 * 64)) * 64, "head_dim": n_embd // n_head}
     return DecoderConfig(**(derived | values | {"context": max(seq_len, preset.get("context", 0))}))
+
+
+@dataclass(frozen=True)
+class Story:
+    """A published model by arithmetic: its parameters, and (inputs, outputs, how many) of its linear layers by name."""
+
+    total: int
+    linears: dict[str, tuple[int, int, int]]
+
+    def count_lora(self, rank: int, targets: str | list[str]) -> int:
+        """Parameters of an adapter on the targets, or on all linear layers. Raises: InputError for an unknown one."""
+        chosen = list(self.linears) if targets == "all-linear" else list(targets)
+        for name in chosen:
+            if name not in self.linears:
+                raise InputError(
+                    f"adapter.targets: no linear layer is called {name!r}; there are {', '.join(self.linears)}"
+                )
+        return sum(
+            rank * (inputs + outputs) * count for inputs, outputs, count in map(self.linears.__getitem__, chosen)
+        )
+
+
+def _decoder(
+    width: int, layers: int, heads: int, kv_heads: int, ffn: int, vocab: int, *, head_dim: int, bias: bool = False,
+    tied: bool = True,
+) -> Story:  # fmt: skip
+    """Qwen2 (with bias) and Llama."""
+    query, key_value = heads * head_dim, kv_heads * head_dim
+    linears = {
+        "q_proj": (width, query, layers), "k_proj": (width, key_value, layers), "v_proj": (width, key_value, layers),
+        "o_proj": (query, width, layers), "gate_proj": (width, ffn, layers), "up_proj": (width, ffn, layers),
+        "down_proj": (ffn, width, layers),
+    }  # fmt: skip
+    norms = (2 * layers + 1) * width
+    biases = layers * (query + 2 * key_value) * bias
+    return Story(vocab * width * (1 if tied else 2) + _weights(linears) + norms + biases, linears)
+
+
+def _gpt_j(width: int, layers: int, vocab: int) -> Story:
+    linears = dict.fromkeys(("q_proj", "k_proj", "v_proj", "out_proj"), (width, width, layers))
+    linears |= {"fc_in": (width, 4 * width, layers), "fc_out": (4 * width, width, layers)}
+    return Story(2 * vocab * width + vocab + _weights(linears) + layers * 7 * width + 2 * width, linears)
+
+
+def _roberta(width: int, layers: int, ffn: int, vocab: int, positions: int) -> Story:
+    """With the pooler of RobertaModel."""
+    linears = dict.fromkeys(("query", "key", "value"), (width, width, layers))
+    # `dense` closes the attention, opens and closes the feed-forward, and is the pooler: counted by its total.
+    dense = layers * (width * width + 2 * width * ffn) + width * width
+    biases = layers * (5 * width + ffn) + width
+    norms = 2 * width * (2 * layers + 1)
+    total = (vocab + positions + 1) * width + _weights(linears) + dense + biases + norms
+    return Story(total, linears)
+
+
+def _t5(width: int, layers: int, heads: int, ffn: int, vocab: int) -> Story:
+    """Encoder and decoder of so many layers each, heads of 64."""
+    inner = 64 * heads
+    linears = dict.fromkeys(("q", "k", "v"), (width, inner, 3 * layers))
+    linears |= {"o": (inner, width, 3 * layers), "wi": (width, ffn, 2 * layers), "wo": (ffn, width, 2 * layers)}
+    norms = (5 * layers + 2) * width
+    return Story(vocab * width + _weights(linears) + norms + 2 * 32 * heads, linears)
+
+
+def _weights(linears: dict[str, tuple[int, int, int]]) -> int:
+    return sum(inputs * outputs * count for inputs, outputs, count in linears.values())
+
+
+_QWEN_CODER = {
+    "Qwen/Qwen2.5-Coder-0.5B": _decoder(896, 24, 14, 2, 4864, 151_936, head_dim=64, bias=True),
+    "Qwen/Qwen2.5-Coder-1.5B": _decoder(1536, 28, 12, 2, 8960, 151_936, head_dim=128, bias=True),
+    "Qwen/Qwen2.5-Coder-3B": _decoder(2048, 36, 16, 2, 11_008, 151_936, head_dim=128, bias=True),
+    "Qwen/Qwen2.5-Coder-7B": _decoder(3584, 28, 28, 4, 18_944, 152_064, head_dim=128, bias=True, tied=False),
+}
+STORIES: dict[str, Story] = {
+    **_QWEN_CODER,
+    **{f"{name}-Instruct": story for name, story in _QWEN_CODER.items()},
+    "EleutherAI/gpt-j-6b": _gpt_j(4096, 28, 50_400),
+    "microsoft/codebert-base": _roberta(768, 12, 3072, 50_265, 514),
+    "Salesforce/codet5-small": _t5(512, 6, 8, 2048, 32_100),
+    "Salesforce/codet5-base": _t5(768, 12, 12, 3072, 32_100),
+    "Salesforce/codet5p-220m": _t5(768, 12, 12, 3072, 32_100),
+    "Salesforce/codet5-large": _t5(1024, 24, 16, 4096, 32_100),
+    "Salesforce/codet5p-770m": _t5(1024, 24, 16, 4096, 32_100),
+    "meta-llama/Llama-3.2-1B": _decoder(2048, 16, 32, 8, 8192, 128_256, head_dim=64),
+    "HuggingFaceTB/SmolLM2-135M": _decoder(576, 30, 9, 3, 1536, 49_152, head_dim=64),
+    "HuggingFaceTB/SmolLM2-360M": _decoder(960, 32, 15, 5, 2560, 49_152, head_dim=64),
+}

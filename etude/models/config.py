@@ -3,16 +3,39 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from etude.errors import InputError
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How the rotary frequencies of a longer context follow from those of the original one.
+
+    linear: all are divided by factor. llama3: slow ones are, quick ones are kept, with a smooth passage between
+    `low_freq_factor` and `high_freq_factor` turns of the original context.
+    yarn: the same by a ramp between `beta_slow` and `beta_fast` turns; queries and keys grow by `attention_factor`.
+
+    Source: yarn, arXiv:2309.00071; llama3, the model card of Llama 3.1.
+    """
+
+    kind: Literal["linear", "llama3", "yarn"]
+    factor: float
+    original_context: int
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float = 1.0
+    truncate: bool = True
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
     """Sizes and options of a decoder; Qwen3, Qwen2, Mistral and Llama are points of this space.
 
-    sliding_window: tokens a position sees, itself included. context: longest sequence in tokens.
+    sliding_window: tokens a position sees, itself included; full_layers: blocks without it.
+    context: longest sequence in tokens. qkv_bias, out_bias: of the attention's projections.
 
     Raises: InputError if the values do not fit each other.
     """
@@ -33,6 +56,14 @@ class DecoderConfig:
     norm_eps: float = 1e-6
     zero_init: bool = False
     dropout: float = 0.0
+    out_bias: bool = False
+    mlp_bias: bool = False
+    full_layers: tuple[int, ...] = ()
+    rope_scaling: RopeScaling | None = None
+
+    def window(self, layer: int) -> int | None:
+        """Tokens that a position of a block sees, itself included; None for all."""
+        return None if layer in self.full_layers else self.sliding_window
 
     def __post_init__(self) -> None:
         if self.n_head % self.n_kv_head:
@@ -44,7 +75,7 @@ class DecoderConfig:
             raise InputError(
                 f"model.head_dim is {self.head_dim}; rotary positions need an even number; try {self.head_dim + 1}"
             )
-        if self.qk_norm and self.qkv_bias:
+        if self.qk_norm and self.qkv_bias and not self.out_bias:
             raise InputError(
                 "model.qkv_bias is true together with qk_norm, which is no published architecture; "
                 "set one of them to false"
@@ -56,7 +87,9 @@ class DecoderConfig:
         """The config.json with which AutoModelForCausalLM.from_pretrained loads the weights as they are.
 
         `zero_init` is about new weights only and is not in it. `rope_theta` stands twice, for transformers 4 and 5.
+        A pretrained model keeps the config.json it came with, which may say more than this.
         """
+        assert not (self.out_bias or self.mlp_bias or self.full_layers or self.rope_scaling), "kept as it came"
         model_type = self._model_type()
         values: dict[str, Any] = {
             "architectures": [_ARCHITECTURES[model_type]],
@@ -112,6 +145,8 @@ class DecoderConfig:
                 raise InputError(f"config.json: unknown key {name!r}; remove it if it does not change the model")
         n_embd, n_head = _size(values, "hidden_size"), _size(values, "num_attention_heads")
         default_head_dim = 128 if model_type == "qwen3" else n_embd // n_head
+        biased = model_type != "qwen2" and values.get("attention_bias") is True
+        window, full_layers = _windows(values)
         return DecoderConfig(
             vocab_size=_size(values, "vocab_size"),
             n_layer=_size(values, "num_hidden_layers"),
@@ -123,9 +158,13 @@ class DecoderConfig:
             context=_size(values, "max_position_embeddings"),
             tied=values.get("tie_word_embeddings", False) is True,
             qk_norm=model_type == "qwen3",
-            qkv_bias=model_type == "qwen2",
-            sliding_window=_sliding_window(values),
+            qkv_bias=model_type == "qwen2" or biased,
+            out_bias=biased,
+            mlp_bias=model_type == "llama" and values.get("mlp_bias") is True,
+            sliding_window=window,
+            full_layers=full_layers,
             rope_theta=_rope_theta(values),
+            rope_scaling=_rope_scaling(values),
             norm_eps=_number(values, "rms_norm_eps", 1e-6),
             dropout=_number(values, "attention_dropout", 0.0),
         )
@@ -146,8 +185,6 @@ _ARCHITECTURES = {
 # Keys with one value that this decoder has; null means the same.
 _ONLY = {
     "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
     "is_encoder_decoder": False,
     "chunk_size_feed_forward": 0,
     "partial_rotary_factor": 1.0,
@@ -158,7 +195,7 @@ _READ = frozenset({
     "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_parameters",
     "rope_scaling", "tie_word_embeddings", "attention_dropout", "sliding_window", "use_sliding_window",
-    "max_window_layers", "layer_types",
+    "max_window_layers", "layer_types", "attention_bias", "mlp_bias", "max_length",
 })  # fmt: skip
 # Keys that say how weights were made, stored or used, not what the model computes.
 _HARMLESS = frozenset({
@@ -184,32 +221,84 @@ def _number(values: Mapping[str, Any], name: str, default: float) -> float:
     return float(value)
 
 
-def _rope_theta(values: Mapping[str, Any]) -> float:
-    theta = {"rope_theta": values.get("rope_theta", 10_000.0)}
+def _rope(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of rotary positions, in the old place or the new one."""
+    said: dict[str, Any] = {}
     for name in ("rope_scaling", "rope_parameters"):
-        rope = values.get(name) or {}
-        other = set(rope) - {"rope_theta", "rope_type", "type"}
-        if other or {rope.get("rope_type", "default"), rope.get("type", "default")} != {"default"}:
-            raise InputError(
-                f"config.json: {name} is {rope!r}; this decoder has only unscaled rotary positions; use another model"
-            )
-        theta |= {key: value for key, value in rope.items() if key == "rope_theta"}
-    return _number(theta, "rope_theta", 10_000.0)
+        said |= values.get(name) or {}
+    kind = said.get("rope_type", said.get("type")) or "default"
+    known = _ROPE_KEYS.get(kind)
+    if known is None or set(said) - known - {"rope_theta", "rope_type", "type"}:
+        raise InputError(f"config.json: rotary positions are {said!r}; this decoder knows {', '.join(_ROPE_KEYS)}")
+    return said | {"kind": kind}
 
 
-def _sliding_window(values: Mapping[str, Any]) -> int | None:
+_ROPE_KEYS = {
+    "default": {"partial_rotary_factor"},
+    "linear": {"factor"},
+    "llama3": {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
+    "yarn": {
+        "factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale",
+        "mscale_all_dim", "truncate",
+    },
+}  # fmt: skip
+
+
+def _rope_theta(values: Mapping[str, Any]) -> float:
+    said = _rope(values)
+    if said.get("partial_rotary_factor", 1.0) != 1.0:
+        raise InputError("config.json: rotary positions turn only a part of each head; this decoder turns all of it")
+    return _number({"rope_theta": said.get("rope_theta", values.get("rope_theta", 10_000.0))}, "rope_theta", 10_000.0)
+
+
+def _rope_scaling(values: Mapping[str, Any]) -> RopeScaling | None:
+    said = _rope(values)
+    kind = said["kind"]
+    if kind == "default":
+        return None
+    context = _size(values, "max_position_embeddings")
+    original = _size(said, "original_max_position_embeddings", context)
+    factor = _number(said, "factor", 1.0)
+    if factor < 1:
+        raise InputError(
+            f"config.json: the factor of rotary positions is {factor:g}; expected at least 1; mend the file"
+        )
+    if kind == "llama3":
+        low, high = _number(said, "low_freq_factor", 1.0), _number(said, "high_freq_factor", 4.0)
+        return RopeScaling("llama3", factor, original, low_freq_factor=low, high_freq_factor=high)
+    if kind == "linear":
+        return RopeScaling("linear", factor, original)
+
+    def grown(scale: float) -> float:
+        return 0.1 * scale * math.log(factor) + 1.0
+
+    attention = said.get("attention_factor")
+    if attention is None:
+        one, other = said.get("mscale"), said.get("mscale_all_dim")
+        attention = grown(float(one)) / grown(float(other)) if one and other else grown(1.0)
+    return RopeScaling(
+        "yarn", factor, original, attention_factor=float(attention), truncate=said.get("truncate", True) is True,
+        beta_fast=float(said.get("beta_fast") or 32), beta_slow=float(said.get("beta_slow") or 1),
+    )  # fmt: skip
+
+
+def _windows(values: Mapping[str, Any]) -> tuple[int | None, tuple[int, ...]]:
+    """The sliding window, and the blocks without it."""
     if values["model_type"] == "mistral":
         if "sliding_window" not in values:
             raise InputError("config.json: sliding_window is missing; expected a number of tokens, or null; add it")
-        return None if values["sliding_window"] is None else _size(values, "sliding_window")
-    if values.get("sliding_window") is None or not values.get("use_sliding_window", False):
-        return None
-    n_layer, first = _size(values, "num_hidden_layers"), int(values.get("max_window_layers", 28))
+        return None if values["sliding_window"] is None else _size(values, "sliding_window"), ()
+    n_layer = _size(values, "num_hidden_layers")
+    is_used = values.get("use_sliding_window", False) and values.get("sliding_window") is not None
+    first = int(values.get("max_window_layers", 28)) if is_used else n_layer
     computed = ["sliding_attention" if layer >= first else "full_attention" for layer in range(n_layer)]
-    kinds = set(values.get("layer_types") or computed)
-    if len(kinds) > 1:
+    kinds = values.get("layer_types") or computed
+    if len(kinds) != n_layer or set(kinds) - {"sliding_attention", "full_attention"}:
         raise InputError(
-            f"config.json: layer_types has {' and '.join(sorted(kinds))}; in this decoder all blocks are alike; "
-            "use another model"
+            f"config.json: layer_types is {kinds!r}; expected full_attention or sliding_attention for each of "
+            f"{n_layer} blocks; use another model"
         )
-    return _size(values, "sliding_window") if kinds == {"sliding_attention"} else None
+    full = tuple(layer for layer, kind in enumerate(kinds) if kind == "full_attention")
+    if len(full) == n_layer or not is_used:
+        return None, ()
+    return _size(values, "sliding_window"), full

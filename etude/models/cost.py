@@ -1,5 +1,7 @@
 """What a decoder costs, by arithmetic: parameters per part and operations per token."""
 
+from dataclasses import dataclass
+
 from etude.models.config import DecoderConfig
 
 
@@ -7,16 +9,42 @@ def count_parameters(config: DecoderConfig) -> dict[str, int]:
     """Exact parameters of each part: embedding, attention, feed_forward, norms, head (0 when tied), and their total."""
     query, key_value = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
     embedding = config.vocab_size * config.n_embd
-    biases = query + 2 * key_value if config.qkv_bias else 0
+    biases = (query + 2 * key_value) * config.qkv_bias + config.n_embd * config.out_bias
+    feed_forward = 3 * config.n_embd * config.n_ffn + (2 * config.n_ffn + config.n_embd) * config.mlp_bias
     block_norms = 2 * config.n_embd + (2 * config.head_dim if config.qk_norm else 0)
     parts = {
         "embedding": embedding,
         "attention": config.n_layer * (2 * config.n_embd * (query + key_value) + biases),
-        "feed_forward": config.n_layer * 3 * config.n_embd * config.n_ffn,
+        "feed_forward": config.n_layer * feed_forward,
         "norms": config.n_layer * block_norms + config.n_embd,
         "head": 0 if config.tied else embedding,
     }
     return parts | {"total": sum(parts.values())}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Operations of the matrix products, forward and backward, for each token read and for each target scored."""
+
+    per_token: float
+    per_target: float
+
+    def operations(self, tokens: float, targets: float) -> float:
+        """Of a number of tokens, so many of them targets."""
+        return self.per_token * tokens + self.per_target * targets
+
+
+def training_cost(config: DecoderConfig, seq_len: int, *, adapter: int | None = None) -> Cost:
+    """What training costs in sequences of seq_len tokens; with an adapter of so many parameters, over frozen weights.
+
+    Trained weights cost 6 operations each (forward, gradient of inputs, gradient of weights), frozen ones 4.
+    """
+    head = config.vocab_size * config.n_embd
+    everything = flops_per_token(config, seq_len)
+    if adapter is None:
+        return Cost(everything - 6.0 * head, 6.0 * head)
+    matrices = sum(count_parameters(config)[part] for part in ("attention", "feed_forward"))
+    return Cost(everything - 6.0 * head - 2.0 * matrices + 6.0 * adapter, 4.0 * head)
 
 
 def flops_per_token(config: DecoderConfig, seq_len: int) -> float:
@@ -30,6 +58,6 @@ def flops_per_token(config: DecoderConfig, seq_len: int) -> float:
     """
     query, key_value = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
     block = 2 * config.n_embd * (query + key_value) + 3 * config.n_embd * config.n_ffn
-    window = min(config.sliding_window or seq_len, seq_len)
-    attended = window - window**2 / (2 * seq_len)
-    return 6.0 * (config.n_layer * block + config.vocab_size * config.n_embd) + 12.0 * config.n_layer * query * attended
+    windows = [min(config.window(layer) or seq_len, seq_len) for layer in range(config.n_layer)]
+    attended = sum(window - window**2 / (2 * seq_len) for window in windows)
+    return 6.0 * (config.n_layer * block + config.vocab_size * config.n_embd) + 12.0 * query * attended

@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from etude.models.config import DecoderConfig
+from etude.models.rope import inverse_frequencies
 
 
 class Cache:
@@ -182,12 +183,12 @@ class Attention(nn.Module):
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.head_dim, self.dropout = layer, config.head_dim, config.dropout
-        self.window = config.sliding_window
+        self.window = config.window(layer)
         query, key_value = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
         self.q_proj = nn.Linear(config.n_embd, query, bias=config.qkv_bias)
         self.k_proj = nn.Linear(config.n_embd, key_value, bias=config.qkv_bias)
         self.v_proj = nn.Linear(config.n_embd, key_value, bias=config.qkv_bias)
-        self.o_proj = nn.Linear(query, config.n_embd, bias=False)
+        self.o_proj = nn.Linear(query, config.n_embd, bias=config.out_bias)
         self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
 
@@ -228,9 +229,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.n_embd, config.n_ffn, bias=False)
-        self.up_proj = nn.Linear(config.n_embd, config.n_ffn, bias=False)
-        self.down_proj = nn.Linear(config.n_ffn, config.n_embd, bias=False)
+        self.gate_proj = nn.Linear(config.n_embd, config.n_ffn, bias=config.mlp_bias)
+        self.up_proj = nn.Linear(config.n_embd, config.n_ffn, bias=config.mlp_bias)
+        self.down_proj = nn.Linear(config.n_ffn, config.n_embd, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C) through (B, T, F)."""
@@ -264,9 +265,10 @@ def _rotary_tables(positions: Tensor, config: DecoderConfig) -> tuple[Tensor, Te
     Dimension i is paired with i + D/2 and turned by position / theta^(2i/D). Source: arXiv:2104.09864, in the
     layout of transformers.
     """
-    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=positions.device) / config.head_dim
-    angles = (positions[..., None].float() * (1.0 / config.rope_theta**exponents))[..., None, :]  # (B, T, 1, D/2)
-    cos, sin = angles.cos(), angles.sin()
+    frequencies = inverse_frequencies(config.head_dim, config.rope_theta, config.rope_scaling, positions.device)
+    angles = (positions[..., None].float() * frequencies)[..., None, :]  # (B, T, 1, D/2)
+    growth = config.rope_scaling.attention_factor if config.rope_scaling else 1.0
+    cos, sin = angles.cos() * growth, angles.sin() * growth
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 

@@ -279,4 +279,13 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
             section["path"] = resolve(section["path"])
     if "from" in data["tokenizer"]:
         data["tokenizer"]["from"] = resolve(data["tokenizer"]["from"])
+    if _is_folder(data["model"].get("from"), folder):
+        data["model"]["from"] = resolve(data["model"]["from"])
     return Recipe.model_validate(data)
+
+
+def _is_folder(model: str | None, folder: Path) -> bool:
+    """Whether model.from is meant as a path; anything else is the id of a model on a hub."""
+    if model is None or "\0" in model:
+        return False
+    return model.startswith((".", "/", "~")) or (folder / model).is_dir()

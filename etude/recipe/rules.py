@@ -33,8 +33,11 @@ def _source(source: Source) -> Iterator[str]:
 
 
 def _tokenizer(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    if (recipe.tokenizer.from_ is None) == (recipe.tokenizer.train_vocab_size is None):
+    given = (recipe.tokenizer.from_ is not None) + (recipe.tokenizer.train_vocab_size is not None)
+    if given != 1 and not (given == 0 and recipe.model.from_):
         yield "tokenizer", ("needs either from or train_vocab_size, and not both; for example train_vocab_size = 4096")
+    elif recipe.tokenizer.train_vocab_size is not None and recipe.model.from_:
+        yield "tokenizer.train_vocab_size", "makes ids that a pretrained model does not know; leave it out"
     trained, rows = recipe.tokenizer.train_vocab_size, recipe.model.vocab_size
     if trained and rows and trained > rows:
         yield (
@@ -45,6 +48,19 @@ def _tokenizer(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _model(recipe: Recipe) -> Iterator[tuple[str, str]]:
     model = recipe.model
+    if model.from_ is not None:
+        for name in sorted(model.model_fields_set - {"from_", "kind", "revision", "dropout", "quantize"}):
+            yield (
+                f"model.{name}",
+                "belongs to a model from scratch, but model.from names a pretrained one; leave it out",
+            )
+        if model.quantize and recipe.adapter is None:
+            yield "model.quantize", "freezes the weights, so something else must be trained; add an [adapter]"
+        return
+    for name in sorted(model.model_fields_set & {"revision", "quantize"}):
+        yield f"model.{name}", "belongs to a pretrained model; name one with model.from"
+    if recipe.adapter is not None:
+        yield "adapter", 'needs a pretrained model; for example [model] from = "Qwen/Qwen2.5-Coder-1.5B-Instruct"'
     if model.preset is None:
         heads, kv_heads, width = model.n_head or 6, model.n_kv_head or model.n_head or 6, model.n_embd or 384
         if heads % kv_heads:

@@ -108,7 +108,8 @@ class Data(Section):
     )
     attend_across_documents: bool = key(True, "tokens of a row see the documents before theirs")
     template: Literal["auto", "chat", "plain"] = key(
-        "auto", "how an instruction becomes text: the tokenizer's chat template, or a plain one; auto: chat if there is one"
+        "auto",
+        "how an instruction becomes text: the tokenizer's chat template, or a plain one; auto: chat if there is one",
     )
     system: str | None = key(None, "system message of instructions that have none", example="You write Python.")
     answers_only: bool = key(True, "only answers and what ends them are targets, not the instructions")

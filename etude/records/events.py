@@ -26,6 +26,8 @@ class Attempt:
     flops_per_token: float
     matrix_flops_per_second: float
     environment: dict[str, Any]
+    flops_per_target: float = 0.0
+    trainable: int | None = None
     checkpoint: str | None = None
     changed: list[str] = field(default_factory=list)
 
@@ -45,6 +47,7 @@ class Step:
     seconds: float
     wait_seconds: float
     skipped: bool = False
+    tokens: int | None = None
 
 
 @dataclass(frozen=True)

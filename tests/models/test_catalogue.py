@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from etude.errors import InputError
-from etude.models.catalogue import decoder_config
+from etude.models.catalogue import STORIES, decoder_config
 from etude.models.cost import count_parameters
 from etude.recipe.schema import Model
 
@@ -55,3 +56,51 @@ def test_keys_that_do_not_fit_are_refused(given: dict[str, object], named: str) 
 def test_catalogue_and_cost_do_not_import_torch() -> None:
     code = "import sys, etude.models.catalogue, etude.models.cost; assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_published_models_are_known_to_the_unit() -> None:
+    """Against the modules of transformers, on the meta device."""
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+    def decoder(kind: str, width: int, layers: int, heads: int, kv_heads: int, ffn: int, vocab: int) -> Any:
+        return AutoConfig.for_model(
+            kind, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads,
+            intermediate_size=ffn, vocab_size=vocab, tie_word_embeddings=vocab != 152_064,
+        )  # fmt: skip
+
+    configs = {
+        "Qwen/Qwen2.5-Coder-0.5B": decoder("qwen2", 896, 24, 14, 2, 4864, 151_936),
+        "Qwen/Qwen2.5-Coder-1.5B-Instruct": decoder("qwen2", 1536, 28, 12, 2, 8960, 151_936),
+        "Qwen/Qwen2.5-Coder-7B": decoder("qwen2", 3584, 28, 28, 4, 18_944, 152_064),
+        "meta-llama/Llama-3.2-1B": decoder("llama", 2048, 16, 32, 8, 8192, 128_256),
+        "HuggingFaceTB/SmolLM2-135M": decoder("llama", 576, 30, 9, 3, 1536, 49_152),
+        "EleutherAI/gpt-j-6b": AutoConfig.for_model("gptj"),
+        "microsoft/codebert-base": AutoConfig.for_model(
+            "roberta", vocab_size=50_265, max_position_embeddings=514, type_vocab_size=1
+        ),
+        "Salesforce/codet5-base": AutoConfig.for_model(
+            "t5", vocab_size=32_100, d_model=768, d_ff=3072, num_layers=12, num_heads=12
+        ),
+    }  # fmt: skip
+    for name, config in configs.items():
+        story = STORIES[name]
+        kind = AutoModelForCausalLM if config.model_type in ("qwen2", "llama", "gptj") else AutoModel
+        with torch.device("meta"):
+            model = kind.from_config(config)
+        model.tie_weights()
+        assert story.total == sum(parameter.numel() for parameter in model.parameters()), name
+        for target, (inputs, outputs, count) in story.linears.items():
+            found = [part for path, part in model.named_modules() if path.endswith("." + target)]
+            assert [(part.in_features, part.out_features) for part in found] == [(inputs, outputs)] * count, (
+                name,
+                target,
+            )
+
+
+def test_the_adapter_of_a_published_model_is_counted_without_its_files() -> None:
+    story, targets = STORIES["Qwen/Qwen2.5-Coder-1.5B"], ["q_proj", "k_proj", "v_proj", "o_proj"]
+    assert story.count_lora(8, targets) == 2_179_072 and story.count_lora(16, targets) == 4_358_144
+    assert story.total + story.count_lora(8, targets) == 1_545_893_376
+    with pytest.raises(InputError, match="there are q_proj"):
+        story.count_lora(8, ["query"])

@@ -42,9 +42,8 @@ def test_config_survives_what_transformers_writes(config: DecoderConfig) -> None
         ({"logit_scale": 2.0}, "logit_scale"),
         ({"model_type": "gpt2"}, "model_type"),
         ({"hidden_act": "gelu"}, "hidden_act"),
-        ({"attention_bias": True}, "attention_bias"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 32.0}}, "rope_scaling"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_parameters"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rotary positions"),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "a part of each head"),
         ({"hidden_size": "48"}, "hidden_size"),
         ({"num_hidden_layers": 0}, "num_hidden_layers"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
@@ -57,10 +56,12 @@ def test_what_the_decoder_does_not_have_is_refused_by_name(changes: dict[str, ob
     assert "\n" not in str(caught.value)
 
 
-def test_blocks_that_differ_are_refused() -> None:
+def test_blocks_may_differ_in_their_window_and_in_nothing_else() -> None:
     values = CONFIGS["qwen3 sliding"].to_hf(eos_token_id=None)
+    config = DecoderConfig.from_hf(values | {"layer_types": ["full_attention", "sliding_attention"]})
+    assert [config.window(layer) for layer in range(2)] == [None, 7]
     with pytest.raises(InputError, match="layer_types"):
-        DecoderConfig.from_hf(values | {"layer_types": ["full_attention", "sliding_attention"]})
+        DecoderConfig.from_hf(values | {"layer_types": ["full_attention", "linear_attention"]})
 
 
 def test_published_qwen2_config_is_read() -> None:

@@ -1,0 +1,140 @@
+"""`etude import`: from pytorch_model.bin to safetensors, in a process apart that may do nothing else.
+
+A .bin file is a pickle, which can name any code. torch's unpickler for tensors refuses to call it; should that ever
+fail, the process that reads has no environment, no network, no other processes and no file but those it was given.
+"""
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from etude import durable
+from etude.errors import EtudeError, InputError
+
+_CARRIED = re.compile(
+    r"(config|generation_config|tokenizer\w*|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|vocab\.txt"
+    r"|\w+\.model|chat_template\.jinja|LICENSE\S*|README\.md"
+)
+# What reading tensors never does; a hook that Python calls before any of it ends the process instead.
+_FORBIDDEN = (
+    "socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.remove", "os.chmod",
+    "os.kill", "pty.", "ctypes.", "shutil.", "webbrowser.", "urllib.", "ftplib.", "smtplib.",
+)  # fmt: skip
+
+
+def convert(source: Path, out: Path) -> list[Path]:
+    """Write the model in `source` to the new folder `out` as safetensors, whole or not at all; returns its files.
+
+    Raises: InputError if there is nothing to convert, it holds more than tensors, or `out` is there already.
+    """
+    source, out = source.absolute(), out.absolute()
+    if not (source / "config.json").is_file():
+        raise InputError(f"{source} has no config.json; give the folder of a model")
+    if not sorted(source.glob("pytorch_model*.bin")):
+        raise InputError(f"{source} has no pytorch_model.bin; there is nothing to convert")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there already; give a new folder, or an empty one")
+    hidden = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    durable.make_folder(hidden)
+    try:
+        for path in sorted(source.iterdir()):
+            if _CARRIED.fullmatch(path.name) and path.is_file():
+                durable.write_file(hidden / path.name, path.read_bytes())
+        environment = {"PATH": os.defpath, "HOME": str(hidden), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-I", "-m", "etude.convert", str(source), str(hidden)]
+        ended = subprocess.run(
+            command, env=environment, cwd=hidden, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if ended.returncode == 2:
+            raise InputError(ended.stderr.strip().splitlines()[-1])
+        if ended.returncode:
+            reason = (ended.stderr.strip().splitlines() or ["no message"])[-1]
+            raise EtudeError(f"{source} could not be converted: {reason}")
+        durable.rename_folder(hidden, out)
+    except BaseException:
+        durable.remove_folder(hidden)
+        raise
+    return sorted(out.iterdir())
+
+
+def _convert_apart(source: Path, out: Path) -> None:
+    """In the process apart: read each part, refuse all but tensors, write it."""
+    import torch
+
+    from etude.engine.checkpoint import safetensors
+
+    parts = _parts(source)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    size = 2 * sum(part.stat().st_size for part in parts) + (64 << 20)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    sys.addaudithook(_refuse)
+    weight_map: dict[str, str] = {}
+    total = 0
+    for number, part in enumerate(parts, 1):
+        try:
+            loaded: Any = torch.load(part, map_location="cpu", weights_only=True, mmap=_is_zip(part))
+        except Exception as error:  # torch raises whatever its reader raises
+            reason = " ".join(str(error).split())[:160]
+            raise InputError(
+                f"{part} holds more than tensors, or is damaged; nothing of it was run ({reason})"
+            ) from None
+        tensors = _tensors(part, loaded, set(weight_map))
+        name = "model.safetensors" if len(parts) == 1 else f"model-{number:05d}-of-{len(parts):05d}.safetensors"
+        total += durable.write_file(out / name, safetensors(tensors)).size
+        weight_map |= dict.fromkeys(tensors, name)
+    if len(parts) > 1:
+        durable.write_json(
+            out / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map}
+        )
+
+
+def _parts(source: Path) -> list[Path]:
+    index = source / "pytorch_model.bin.index.json"
+    if not index.is_file():
+        return [source / "pytorch_model.bin"]
+    names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    for name in names:
+        if Path(name).name != name or not (source / name).is_file():
+            raise InputError(f"{source} lacks {name}; copy the model again")
+    return [source / name for name in names]
+
+
+def _is_zip(part: Path) -> bool:
+    with part.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _tensors(part: Path, loaded: Any, known: set[str]) -> dict[str, Any]:
+    """The tensors by name; of those that share memory, as tied weights do, the first."""
+    import torch
+
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise InputError(f"{part} holds more than named tensors; nothing of it was run")
+    kept: dict[str, Any] = {}
+    seen: set[tuple[int, tuple[int, ...], tuple[int, ...]]] = set()
+    for name, tensor in loaded.items():
+        place = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()))
+        if not isinstance(name, str) or name in known:
+            raise InputError(f"{part} names {name!r} twice, or not by a text; copy the model again")
+        if place not in seen or not tensor.numel():
+            kept[name] = tensor.detach()
+            seen.add(place)
+    return kept
+
+
+def _refuse(event: str, _: tuple[Any, ...]) -> None:
+    if event.startswith(_FORBIDDEN):
+        raise InputError(f"the file tried {event}, which reading tensors never does; it was stopped")
+
+
+if __name__ == "__main__":
+    try:
+        _convert_apart(Path(sys.argv[1]), Path(sys.argv[2]))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

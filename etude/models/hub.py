@@ -1,0 +1,343 @@
+"""Pretrained models on this machine: found, looked at without reading their weights, and loaded; never downloaded.
+
+Qwen2, Qwen3, Llama, Mistral and their kin become a `Decoder`; any other causal model runs through transformers.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from etude import durable
+from etude.errors import InputError
+from etude.models.catalogue import STORIES
+from etude.models.config import DecoderConfig
+from etude.models.cost import count_parameters
+from etude.models.decoder import Decoder
+
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+# Buffers that older files carry and every model makes anew.
+_REMADE = re.compile(r"(rotary_emb\.inv_freq|attn\.masked_bias|attn\.bias|attention\.bias|attention\.masked_bias)$")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model in a folder. `config` is None where the family runs through transformers, and `reason` says why.
+
+    parameters  exact, by part, shared ones once
+    digest      SHA-256 over config.json and the weights: names the model in records
+    """
+
+    path: Path
+    config: DecoderConfig | None
+    reason: str | None
+    hf_config: dict[str, Any]
+    digest: str
+    parameters: dict[str, int]
+
+
+def find_model(given: str, revision: str | None = None) -> Path:
+    """The folder of a model: the one given, or that of a hub id in the hub's cache on this machine.
+
+    Raises: InputError that names what is missing and where it was looked for.
+    """
+    if given.startswith((".", "/", "~")) or Path(given).is_dir():
+        folder = Path(given).expanduser()
+        if not (folder / "config.json").is_file():
+            what = "has no config.json" if folder.is_dir() else "does not exist"
+            raise InputError(
+                f"model.from: {folder} {what}; give a folder with config.json and safetensors, or a hub id"
+            )
+        return folder
+    if not _HUB_ID.fullmatch(given) or ".." in given:
+        raise InputError(f"model.from is {given!r}, neither a folder nor a hub id such as Qwen/Qwen2.5-Coder-1.5B")
+    name = "models--" + given.replace("/", "--")
+    for root in _cache_roots():
+        if snapshot := _snapshot(root / name, revision or "main"):
+            return snapshot
+    looked = ", ".join(str(root / name) for root in _cache_roots())
+    raise InputError(f"model.from: {given} is not on this machine (looked for {looked}){_advice(given)}")
+
+
+def inspect_model(path: Path) -> Pretrained:
+    """Look at a model without reading its weights; nothing that it brings along is run.
+
+    Raises: InputError for a model with code of its own, a pickle, a missing or damaged file.
+    """
+    values = _read_config(path)
+    if values.get("auto_map"):
+        raise InputError(
+            f"{path / 'config.json'} has auto_map: the model wants its own code run, which etude never does"
+        )
+    shapes = dict(_tensor_shapes(path))
+    reason = None
+    config: DecoderConfig | None = None
+    try:
+        config = DecoderConfig.from_hf(values)
+    except InputError as error:
+        reason = f"runs through transformers, as {str(error).removeprefix('config.json: ')}"
+    if config is not None:
+        parameters = count_parameters(config)
+        _check_tensors(path, config, shapes)
+    else:
+        parameters = _count_foreign(path)
+    return Pretrained(path, config, reason, values, _digest(path), parameters)
+
+
+def load_pretrained(pretrained: Pretrained, *, dtype: torch.dtype, dropout: float) -> nn.Module:
+    """The model with its weights: matrices in `dtype`, norms of a Decoder in fp32. Raises: InputError if damaged."""
+    if pretrained.config is None:
+        return _load_foreign(pretrained.path, dtype, dropout)
+    with torch.device("meta"):
+        model = Decoder(replace(pretrained.config, dropout=dropout))
+    wanted = dict(model.named_parameters())
+    for file in _weight_files(pretrained.path):
+        for name, tensor in _read_file(file):
+            if name not in wanted:
+                continue  # a tied head, or a buffer; inspect_model has refused anything else
+            kept = torch.float32 if name.endswith("norm.weight") else dtype
+            owner, _, last = name.rpartition(".")
+            loaded = nn.Parameter(tensor.to(kept, copy=True))
+            setattr(model.get_submodule(owner), last, loaded)
+    return model
+
+
+def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
+    """The linear modules that an adapter goes on: those whose names end in a target, or all but the head.
+
+    Raises: InputError that lists what there is if a target fits none.
+    """
+    head = getattr(model, "get_output_embeddings", lambda: getattr(model, "lm_head", None))()
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and module is not head
+    ]
+    if targets == "all-linear":
+        return linear
+    chosen: set[str] = set()
+    for target in targets:
+        found = [name for name in linear if name == target or name.endswith("." + target)]
+        if not found:
+            known = sorted({name.rpartition(".")[2] for name in linear})
+            near = difflib.get_close_matches(target, known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise InputError(
+                f"adapter.targets: no linear layer is called {target!r}; {hint}there are {', '.join(known)}"
+            )
+        chosen.update(found)
+    return [name for name in linear if name in chosen]
+
+
+def count_lora(pretrained: Pretrained, rank: int, targets: str | list[str], *, dora: bool = False) -> int:
+    """Parameters of an adapter: rank x (in + out) for each target, and out more with DoRA. Raises: as find_targets."""
+    model = _meta_model(pretrained)
+    total = 0
+    for name in find_targets(model, targets):
+        module = model.get_submodule(name)
+        outputs, inputs = module.weight.shape  # type: ignore[misc]
+        if type(module).__name__ == "Conv1D":
+            outputs, inputs = inputs, outputs
+        total += rank * (int(inputs) + int(outputs)) + dora * int(outputs)
+    return total
+
+
+# Where models lie
+
+
+def _cache_roots() -> list[Path]:
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    named = [os.environ.get(name) for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")]
+    return [Path(root) for root in dict.fromkeys([*(root for root in named if root), str(home / "hub")])]
+
+
+def _snapshot(folder: Path, revision: str) -> Path | None:
+    """The files of a revision (branch, tag or commit), where the cache has them."""
+    if not re.fullmatch(r"[\w./-]+", revision) or ".." in revision:
+        raise InputError(f"model.revision is {revision!r}; expected a commit, tag or branch")
+    commit = revision
+    with_name = folder / "refs" / revision
+    if with_name.is_file():
+        commit = with_name.read_text("utf-8").strip()
+    snapshot = folder / "snapshots" / commit
+    return snapshot if (snapshot / "config.json").is_file() else None
+
+
+def _advice(given: str) -> str:
+    there = [
+        path.name.removeprefix("models--").replace("--", "/")
+        for root in _cache_roots()
+        if root.is_dir()
+        for path in root.glob("models--*")
+    ]
+    near = difflib.get_close_matches(given, [*there, *STORIES], n=1, cutoff=0.6)
+    if near and near[0] != given:
+        return f"; did you mean {near[0]}?"
+    return "; etude never downloads: put the model there with the hub's own tool, or give its folder"
+
+
+# What they hold
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    file = path / "config.json"
+    try:
+        values = json.loads(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}; copy the model again") from None
+    except ValueError:
+        raise InputError(f"{file} is not valid JSON; copy the model again") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{file} is no object with keys; copy the model again")
+    return values
+
+
+def _weight_files(path: Path) -> list[Path]:
+    if (path / _WEIGHTS).is_file():
+        return [path / _WEIGHTS]
+    if not (path / _INDEX).is_file():
+        if pickled := sorted(path.glob("pytorch_model*.bin")):
+            raise InputError(
+                f"{path} has only {pickled[0].name}, a pickle, which could run code; `etude import {path} OUT` "
+                "makes safetensors of it in a process apart"
+            )
+        raise InputError(f"{path} has no {_WEIGHTS}; copy the model again, with its weights")
+    try:
+        names = sorted(set(json.loads((path / _INDEX).read_bytes())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        raise InputError(f"{path / _INDEX} cannot be read; copy the model again") from None
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise InputError(f"{path / _INDEX} names {name!r}, which is no file of the folder; copy the model again")
+        if not (path / name).is_file():
+            have = sum((path / other).is_file() for other in names)
+            raise InputError(f"{path} lacks {name} ({have} of {len(names)} parts are there); copy the model again")
+    return [path / name for name in names]
+
+
+def _tensor_shapes(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for file in _weight_files(path):
+        with _open(file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a dictionary
+                yield name, tuple(tensors.get_slice(name).get_shape())
+
+
+def _read_file(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    with _open(file) as tensors:
+        for name in tensors.keys():  # noqa: SIM118
+            yield name, tensors.get_tensor(name)
+
+
+def _open(file: Path) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"{file} is damaged or no safetensors file ({reason}); copy the model again") from None
+
+
+def _check_tensors(path: Path, config: DecoderConfig, shapes: dict[str, tuple[int, ...]]) -> None:
+    with torch.device("meta"):
+        wanted = {name: tuple(parameter.shape) for name, parameter in Decoder(config).named_parameters()}
+    extra = [
+        name
+        for name in shapes
+        if name not in wanted and not _REMADE.search(name) and not (config.tied and name == "lm_head.weight")
+    ]
+    for name in [*wanted, *extra]:
+        if name in extra or name not in shapes:
+            what = "has" if name in extra else "lacks"
+            raise InputError(f"{path} {what} {name}, unlike its config.json; copy the model again")
+        if shapes[name] != wanted[name]:
+            raise InputError(f"{path}: {name} is {list(shapes[name])}, but config.json says {list(wanted[name])}")
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of all that makes the model, remembered while size and time of its files stay the same."""
+    files = [path / "config.json", *_weight_files(path)]
+    seen = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    place = durable.cache_folder() / "digests" / f"{hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32]}.json"
+    try:
+        return str(json.loads(place.read_bytes())["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    total = hashlib.sha256()
+    for file in files:
+        total.update(f"{file.name} {durable.sha256_file(file)}\n".encode())
+    durable.make_folder(place.parent)
+    durable.write_json(place, {"files": seen, "sha256": total.hexdigest()})
+    return total.hexdigest()
+
+
+# Families that run through transformers
+
+
+def _hf_config(path: Path) -> Any:
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises whatever its many configurations raise
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: transformers cannot read config.json ({reason}); use another model") from None
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise InputError(
+            f"{path} is a {config.model_type} model, which does not predict the next token; use a causal one"
+        )
+    return config
+
+
+def _meta_model(pretrained: Pretrained) -> nn.Module:
+    with torch.device("meta"):
+        if pretrained.config is not None:
+            return Decoder(pretrained.config)
+        from transformers import AutoModelForCausalLM
+
+        model: nn.Module = AutoModelForCausalLM.from_config(_hf_config(pretrained.path), trust_remote_code=False)
+        return model
+
+
+def _count_foreign(path: Path) -> dict[str, int]:
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(_hf_config(path), trust_remote_code=False)
+    model.tie_weights()
+    total = sum(parameter.numel() for parameter in model.parameters())
+    embedding = model.get_input_embeddings().weight.numel()
+    return {"embedding": embedding, "rest": total - embedding, "total": total}
+
+
+def _load_foreign(path: Path, dtype: torch.dtype, dropout: float) -> nn.Module:
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    config = _hf_config(path)
+    for name in [name for name in vars(config) if re.fullmatch(r"\w*(dropout|pdrop)(_prob)?", name)]:
+        if isinstance(getattr(config, name), float | int):
+            setattr(config, name, dropout)
+    logging.disable_progress_bar()
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path, config=config, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+            output_loading_info=True,
+        )  # fmt: skip
+    except Exception as error:  # transformers raises whatever its many models raise
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: transformers cannot load the model ({reason}); copy it again") from None
+    if missing := [name for name in report["missing_keys"] if not _REMADE.search(name)]:
+        raise InputError(f"{path} lacks {sorted(missing)[0]}, unlike its config.json; copy the model again")
+    loaded: nn.Module = model
+    return loaded

@@ -1,0 +1,194 @@
+"""Low-rank adapters: y = W x + b + scale B A x, where W and b are frozen and only A and B are trained.
+
+The layer keeps the names of what it replaces, so an adapted model has the parameters of its base and, beside each
+adapted weight, those that PEFT gives them: `lora_A.weight`, `lora_B.weight`, `lora_magnitude_vector`.
+
+Shapes: (out, in) of the frozen weight; (rank, in) of A; (out, rank) of B
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from etude.errors import InputError
+from etude.recipe.schema import Adapter
+
+ADAPTER_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
+_PREFIX = "base_model.model."
+# What an adapter of PEFT may also have and this layer has not; these values mean it is not used.
+_UNUSED: dict[str, tuple[Any, ...]] = {
+    "modules_to_save": (None, []), "bias": ("none",), "rank_pattern": (None, {}), "alpha_pattern": (None, {}),
+    "lora_bias": (None, False), "trainable_token_indices": (None,), "layer_replication": (None,),
+    "target_parameters": (None, []), "use_qalora": (None, False), "use_bdlora": (None, False),
+    "alora_invocation_tokens": (None,), "arrow_config": (None,),
+}  # fmt: skip
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear layer with a trained low-rank update.
+
+    base: nn.Linear, or the Conv1D of GPT-2, whose weight is transposed. The weight is shared, not copied.
+
+    Source: LoRA, arXiv:2106.09685; DoRA, arXiv:2402.09353; scale alpha / sqrt(rank), arXiv:2312.03732.
+    """
+
+    def __init__(self, base: nn.Module, recipe: Adapter) -> None:
+        super().__init__()
+        self.weight: nn.Parameter = base.weight  # type: ignore[assignment]
+        self.bias: nn.Parameter | None = base.bias  # type: ignore[assignment]
+        self.is_transposed = not isinstance(base, nn.Linear)
+        self.make_base: Callable[[], nn.Module] = lambda: base
+        self.scale = recipe.alpha / (math.sqrt(recipe.rank) if recipe.rank_stabilized else recipe.rank)
+        self.dropout = recipe.dropout
+        outputs, inputs = self._oriented().shape
+        self.lora_A = nn.Linear(inputs, recipe.rank, bias=False, device=self.weight.device)
+        self.lora_B = nn.Linear(recipe.rank, outputs, bias=False, device=self.weight.device)
+        self.lora_magnitude_vector: nn.Parameter | None = None
+        if recipe.dora:
+            self.lora_magnitude_vector = nn.Parameter(self._oriented().detach().float().norm(dim=1))
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator) -> None:
+        """A is drawn as PEFT draws it, uniform within 1 / sqrt(in); B is zero, so the update is."""
+        bound = 1 / math.sqrt(self.lora_A.in_features)
+        drawn = torch.empty(self.lora_A.weight.shape).uniform_(-bound, bound, generator=generator)
+        self.lora_A.weight.copy_(drawn)
+        self.lora_B.weight.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        base = functional.linear(x, self._oriented(), self.bias)
+        dropped = functional.dropout(x, self.dropout, self.training)
+        low = functional.linear(dropped.to(self.lora_A.weight.dtype), self.lora_A.weight)
+        if self.lora_magnitude_vector is None:
+            # In place: nothing needs the frozen product any more.
+            flat = base.view(-1, base.shape[-1])
+            flat.addmm_(low.view(-1, low.shape[-1]).type_as(base), self.lora_B.weight.T.type_as(base), alpha=self.scale)
+            return base
+        norm = (self._oriented() + self.scale * self.lora_B.weight @ self.lora_A.weight).detach().float().norm(dim=1)
+        stretch = self.lora_magnitude_vector / norm
+        plain = functional.linear(dropped, self._oriented())
+        update = (stretch - 1) * plain + stretch * self.scale * functional.linear(low, self.lora_B.weight)
+        stretched: Tensor = base + update.type_as(base)
+        return stretched
+
+    @torch.no_grad()
+    def merged_weight(self) -> Tensor:
+        """The weight with the update in it, as the base lays it out and in its dtype; the sum is made in fp32."""
+        merged = self._oriented().float() + self.scale * (self.lora_B.weight.float() @ self.lora_A.weight.float())
+        if self.lora_magnitude_vector is not None:
+            merged *= (self.lora_magnitude_vector / merged.norm(dim=1))[:, None]
+        return (merged.T if self.is_transposed else merged).to(self.weight.dtype).contiguous()
+
+    def _oriented(self) -> Tensor:
+        """The frozen weight as (out, in)."""
+        return self.weight.T if self.is_transposed else self.weight
+
+
+def add_adapter(model: nn.Module, names: list[str], recipe: Adapter, seed: int) -> None:
+    """Freeze a model and put an adapter on each of the named linear modules; its weights follow the seed."""
+    model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for name in names:
+        parent, _, last = name.rpartition(".")
+        layer = LoRALinear(model.get_submodule(name), recipe)
+        layer.init_weights(generator)
+        setattr(model.get_submodule(parent), last, layer)
+
+
+def merge(model: nn.Module) -> None:
+    """Fold every adapter into the weight it stands beside; what is left is a model of the base's kind."""
+    for name, layer in find_layers(model).items():
+        parent, _, last = name.rpartition(".")
+        base = layer.make_base()
+        base.weight = nn.Parameter(layer.merged_weight(), requires_grad=False)
+        setattr(model.get_submodule(parent), last, base)
+
+
+def find_layers(model: nn.Module) -> dict[str, LoRALinear]:
+    """The adapted modules of a model by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
+
+
+def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The trained tensors under the names that PEFT gives them in a file."""
+    return {
+        f"{_PREFIX}{name}.{part}": tensor
+        for name, layer in find_layers(model).items()
+        for part, tensor in layer.state_dict(keep_vars=True).items()
+        if part.startswith("lora_")
+    }
+
+
+def adapter_config(
+    recipe: Adapter, names: list[str], *, base: str, revision: str | None, is_transposed: bool = False
+) -> dict[str, Any]:
+    """The adapter_config.json with which PEFT loads those tensors."""
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "revision": revision,
+        "r": recipe.rank,
+        "lora_alpha": recipe.alpha,
+        "lora_dropout": recipe.dropout,
+        "target_modules": sorted({name.rpartition(".")[2] for name in names}),
+        "use_rslora": recipe.rank_stabilized,
+        "use_dora": recipe.dora,
+        "bias": "none",
+        "fan_in_fan_out": is_transposed,
+        "init_lora_weights": True,
+        "inference_mode": True,
+        "modules_to_save": None,
+    }
+
+
+def read_adapter_config(folder: Path) -> tuple[Adapter, str | None]:
+    """The adapter in a folder of PEFT as recipe keys, and the base it names.
+
+    Raises: InputError if it is no LoRA adapter, or has parts that this one has not.
+    """
+    file = folder / CONFIG_FILE
+    try:
+        values: dict[str, Any] = json.loads(file.read_bytes())
+        kind = values.get("peft_type")
+    except (OSError, ValueError, AttributeError):
+        raise InputError(f"{file} cannot be read as JSON; give a folder that PEFT or etude wrote") from None
+    if kind != "LORA":
+        raise InputError(f"{file} is of peft_type {kind!r}; only LORA can be loaded")
+    for name, unused in _UNUSED.items():
+        if values.get(name) not in unused:
+            raise InputError(f"{file} has {name} = {values[name]!r}, which is not supported; merge it with PEFT first")
+    targets = values.get("target_modules")
+    try:
+        recipe = Adapter(
+            rank=values["r"],
+            alpha=float(values["lora_alpha"]),
+            dropout=float(values.get("lora_dropout") or 0),
+            targets=[targets] if isinstance(targets, str) else sorted(targets or ()),
+            rank_stabilized=bool(values.get("use_rslora")),
+            dora=bool(values.get("use_dora")),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{file} does not describe a LoRA adapter ({reason}); write it again with PEFT") from None
+    return recipe, values.get("base_model_name_or_path")
+
+
+def adapted_names(tensors: dict[str, Tensor]) -> list[str]:
+    """The modules that the tensors of an adapter file belong to, in the order of their numbers."""
+    names = {re.sub(r"\.lora_(A|B|magnitude_vector)(\.weight)?$", "", key.removeprefix(_PREFIX)) for key in tensors}
+    return sorted(names, key=lambda name: [int(part) if part.isdigit() else -1 for part in name.split(".")])
+
+
+def count_trainable(model: nn.Module) -> tuple[int, int]:
+    """Parameters that are trained, and all of them; shared ones count once."""
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)

@@ -1,0 +1,234 @@
+"""Pretrained models: found, looked at, loaded, and refused."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from etude.errors import InputError
+from etude.models.decoder import Decoder
+from etude.models.foreign import scored_logits
+from etude.models.hub import count_lora, find_model, find_targets, inspect_model, load_pretrained
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 64,
+}  # fmt: skip
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}  # fmt: skip
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16}
+OURS: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen2": ("qwen2", {}),
+    "qwen2 tied": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen2 mixed windows": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 6, "layer_types": ["full_attention", "sliding_attention"]},
+    ),
+    "qwen3": ("qwen3", {"head_dim": 16}),
+    "qwen3 biased": ("qwen3", {"head_dim": 16, "attention_bias": True}),
+    "llama": ("llama", {"head_dim": 12}),
+    "llama biased": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama3 scaling": ("llama", {"rope_parameters": LLAMA3}),
+    "yarn scaling": ("qwen2", {"rope_parameters": YARN}),
+    "yarn with mscale": ("llama", {"rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 0.5}}),
+    "linear scaling": ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}),
+    "mistral": ("mistral", {"sliding_window": 7}),
+}
+THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("gpt2", {"vocab_size": 61, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4}),
+    "gptj": (
+        "gptj",
+        {"vocab_size": 61, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4},
+    ),
+    "gpt_neox": ("gpt_neox", SMALL),
+    "starcoder2": ("starcoder2", SMALL),
+    "gemma": ("gemma", SMALL | {"head_dim": 8}),
+    "phi": ("phi", SMALL),
+    "llama with another activation": ("llama", SMALL | {"hidden_act": "gelu"}),
+    "llama with dynamic scaling": (
+        "llama",
+        SMALL | {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
+    ),
+}
+
+
+def write_model(folder: Path, model_type: str, changes: dict[str, Any], **save: Any) -> Any:
+    """A model of transformers with weights at which every part moves the logits."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **changes)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not name.endswith(("norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")):
+                parameter.copy_(torch.randn_like(parameter) * 0.15)
+    model.save_pretrained(folder, **save)
+    return model
+
+
+@pytest.mark.parametrize(("model_type", "changes"), OURS.values(), ids=OURS)
+def test_logits_of_a_loaded_decoder_are_those_of_transformers(
+    model_type: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    theirs = write_model(tmp_path, model_type, SMALL | changes)
+    pretrained = inspect_model(tmp_path)
+    assert pretrained.config is not None, pretrained.reason
+    model = load_pretrained(pretrained, dtype=torch.float32, dropout=0.0).eval()
+    assert isinstance(model, Decoder)
+    tokens = _tokens()
+    with torch.no_grad():
+        ours, expected = model.logits(tokens), theirs(tokens).logits
+    assert (ours - expected).abs().max() < 1e-5 * expected.abs().max()
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert pretrained.parameters["total"] == total == sum(parameter.numel() for parameter in theirs.parameters())
+
+
+@pytest.mark.parametrize(("model_type", "changes"), THEIRS.values(), ids=THEIRS)
+def test_other_families_run_through_transformers_and_keep_samples_apart(
+    model_type: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    theirs = write_model(tmp_path, model_type, changes)
+    pretrained = inspect_model(tmp_path)
+    assert pretrained.config is None and pretrained.reason
+    model = load_pretrained(pretrained, dtype=torch.float32, dropout=0.0).eval()
+    lengths, tokens = (9, 4, 7), _tokens()[:1]
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    scored = torch.tensor([0, 5, 8, 9, 12, 13, 19])
+    with torch.no_grad():
+        alone = torch.cat([theirs(part).logits[0] for part in tokens.split(lengths, dim=1)])
+        ours = scored_logits(model, tokens, positions, lengths, scored)
+        assert (ours - alone[scored]).abs().max() < 1e-5 * alone.abs().max()
+        rows = scored_logits(model, _tokens(), None, None, None)
+        assert (rows - theirs(_tokens()).logits.flatten(0, 1)).abs().max() < 1e-5 * rows.abs().max()
+    assert pretrained.parameters["total"] == sum(parameter.numel() for parameter in theirs.parameters())
+
+
+def test_dropout_is_the_recipes_and_not_the_files(tmp_path: Path) -> None:
+    write_model(tmp_path, *THEIRS["gpt2"])
+    for dropout in (0.0, 0.3):
+        model = load_pretrained(inspect_model(tmp_path), dtype=torch.float32, dropout=dropout).train()
+        once, again = (scored_logits(model, _tokens(), None, None, None) for _ in range(2))
+        assert torch.equal(once, again) is (dropout == 0.0)
+
+
+def test_parts_of_a_model_and_half_precision_load(tmp_path: Path) -> None:
+    theirs = write_model(tmp_path, "qwen2", SMALL, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    model = load_pretrained(inspect_model(tmp_path), dtype=torch.bfloat16, dropout=0.0)
+    wanted = theirs.state_dict()
+    for name, tensor in model.state_dict().items():
+        kept = torch.float32 if name.endswith("norm.weight") else torch.bfloat16
+        assert tensor.dtype == kept and torch.equal(tensor, wanted[name].to(kept))
+
+
+def test_a_digest_names_the_weights_and_is_remembered(tmp_path: Path) -> None:
+    write_model(tmp_path / "one", "qwen2", SMALL)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    one, two = inspect_model(tmp_path / "one").digest, inspect_model(tmp_path / "two").digest
+    assert one == two == inspect_model(tmp_path / "one").digest
+    file = tmp_path / "two" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert inspect_model(tmp_path / "two").digest != one
+
+
+def test_a_hub_id_is_found_in_the_cache_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    entry = tmp_path / "models--acme--tiny"
+    write_model(entry / "snapshots" / "abc123", "qwen2", SMALL)
+    (entry / "refs").mkdir()
+    (entry / "refs" / "main").write_text("abc123")
+    for revision in (None, "main", "abc123"):
+        assert find_model("acme/tiny", revision) == entry / "snapshots" / "abc123"
+    with pytest.raises(InputError, match="did you mean acme/tiny"):
+        find_model("acme/tinny")
+    with pytest.raises(InputError, match=f"looked for {tmp_path}.*did you mean Qwen/Qwen2.5-Coder-1.5B"):
+        find_model("Qwen/Qwen2.5-Coder-1.5")
+    for given in ("../../etc", "a/b/c", "", "acme/../x", "./nowhere"):
+        with pytest.raises(InputError, match=r"model\.from"):
+            find_model(given)
+
+
+def test_targets_are_found_by_name_and_counted_without_weights(tmp_path: Path) -> None:
+    write_model(tmp_path / "qwen2", "qwen2", SMALL)
+    write_model(tmp_path / "gpt2", *THEIRS["gpt2"])
+    qwen2, gpt2 = inspect_model(tmp_path / "qwen2"), inspect_model(tmp_path / "gpt2")
+    model = load_pretrained(qwen2, dtype=torch.float32, dropout=0.0)
+    names = find_targets(model, ["q_proj", "layers.1.mlp.up_proj"])
+    assert names == [
+        "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.up_proj",
+    ]  # fmt: skip
+    assert len(find_targets(model, "all-linear")) == 14
+    assert count_lora(qwen2, 4, ["q_proj", "v_proj"]) == 2 * 4 * (32 + 32 + 32 + 16)
+    assert count_lora(qwen2, 4, ["v_proj"], dora=True) == 2 * (4 * (32 + 16) + 16)
+    assert count_lora(gpt2, 4, ["c_attn"]) == 2 * 4 * (32 + 96)
+    with pytest.raises(InputError, match=r"'q_prj'; did you mean q_proj\? there are down_proj, gate_proj"):
+        find_targets(model, ["q_prj"])
+
+
+def _cut(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _lose_a_part(folder: Path) -> None:
+    next(iter(sorted(folder.glob("model-0000*")))).unlink()
+
+
+def _pickle_instead(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04canary")
+
+
+def _config(**changes: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_cut, "model.safetensors is damaged"),
+        (_pickle_instead, "etude import"),
+        (_config(auto_map={"AutoModelForCausalLM": "canary.Canary"}), "auto_map"),
+        (_config(hidden_size=64), "config.json says"),
+        (_config(num_hidden_layers=3, layer_types=None), "lacks model.layers.2"),
+        (_config(num_hidden_layers=1, layer_types=None), "has model.layers.1"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors"),
+        (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "no object"),
+        (_config(model_type="t5"), "does not predict the next token"),
+        (_config(model_type="no-such"), "cannot read config.json"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_refused_in_one_line(
+    damage: Callable[[Path], None], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path, "qwen2", SMALL)
+    canary = tmp_path / "ran"
+    (tmp_path / "canary.py").write_text(f"open({str(canary)!r}, 'w')\nclass Canary: pass\n")
+    damage(tmp_path)
+    with pytest.raises(InputError, match=said) as caught:
+        inspect_model(tmp_path)
+    assert "\n" not in str(caught.value) and not canary.exists()
+
+
+def test_a_missing_part_is_named(tmp_path: Path) -> None:
+    write_model(tmp_path, "qwen2", SMALL, max_shard_size="20KB")
+    _lose_a_part(tmp_path)
+    with pytest.raises(InputError, match=r"lacks model-00001-of-\d+.safetensors \(\d+ of \d+ parts are there\)"):
+        inspect_model(tmp_path)
+
+
+def _tokens() -> torch.Tensor:
+    return torch.randint(61, (2, 20), generator=torch.Generator().manual_seed(1))

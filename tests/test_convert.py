@@ -1,0 +1,102 @@
+"""From pytorch_model.bin to safetensors, and never through code."""
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from etude.convert import convert
+from etude.errors import InputError
+from etude.models.hub import inspect_model, load_pretrained
+from tests.models.test_hub import SMALL, write_model
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> tuple[Path, Any]:
+    """A model in the way of old: a .bin beside its config.json."""
+    folder = tmp_path / "published"
+    model = write_model(folder, "qwen2", SMALL | {"tie_word_embeddings": True})
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    return folder, model
+
+
+def test_the_folder_loads_with_the_same_tensors(published: tuple[Path, Any], tmp_path: Path) -> None:
+    folder, theirs = published
+    files = convert(folder, tmp_path / "out")
+    assert {path.name for path in files} == {"config.json", "generation_config.json", "model.safetensors"}
+    model = load_pretrained(inspect_model(tmp_path / "out"), dtype=torch.float32, dropout=0.0)
+    wanted = theirs.state_dict()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in model.state_dict().items())
+
+
+def test_parts_stay_parts(published: tuple[Path, Any], tmp_path: Path) -> None:
+    folder, theirs = published
+    (folder / "pytorch_model.bin").unlink()
+    tensors = theirs.state_dict()
+    names = sorted(set(tensors) - {"lm_head.weight"})
+    halves = {"pytorch_model-00001-of-00002.bin": names[::2], "pytorch_model-00002-of-00002.bin": names[1::2]}
+    for file, part in halves.items():
+        torch.save({name: tensors[name] for name in part}, folder / file)
+    weight_map = {name: file for file, part in halves.items() for name in part}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    convert(folder, tmp_path / "out")
+    model = load_pretrained(inspect_model(tmp_path / "out"), dtype=torch.float32, dropout=0.0)
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.state_dict().items())
+    (folder / "pytorch_model-00002-of-00002.bin").unlink()
+    with pytest.raises(InputError, match="lacks pytorch_model-00002"):
+        convert(folder, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+class Canary:
+    """Unpickled by Python itself, it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["a bare pickle", "inside a file of torch"])
+def test_no_code_of_the_file_runs(plain: bool, published: tuple[Path, Any], tmp_path: Path) -> None:
+    folder, _ = published
+    payload, file = {"weight": Canary(tmp_path / "ran")}, folder / "pytorch_model.bin"
+    if plain:
+        file.write_bytes(pickle.dumps(payload))
+    else:
+        torch.save(payload, file)
+    with pytest.raises(InputError, match="holds more than tensors") as caught:
+        convert(folder, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["published"]
+    with file.open("rb") as opened:
+        assert plain is False or pickle.load(opened)  # noqa: S301 - the canary is ours: it sings where it may
+    assert not plain or (tmp_path / "ran").exists()
+
+
+def test_what_cannot_be_converted_is_refused_in_one_line(published: tuple[Path, Any], tmp_path: Path) -> None:
+    folder, _ = published
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    with pytest.raises(InputError, match="is there already"):
+        convert(folder, tmp_path / "full")
+    torch.save([1, 2], folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match="more than named tensors"):
+        convert(folder, tmp_path / "out")
+    (folder / "pytorch_model.bin").write_bytes(b"not a model")
+    with pytest.raises(InputError, match="damaged"):
+        convert(folder, tmp_path / "out")
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(InputError, match="nothing to convert"):
+        convert(folder, tmp_path / "out")
+    shutil.rmtree(folder)
+    with pytest.raises(InputError, match=r"no config\.json"):
+        convert(folder, tmp_path / "out")
