@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from etude.errors import InputError
 from etude.models.decoder import Cache, Decoder
+from etude.models.packed import TokenReader, is_worth_it
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def generate(
     return continued
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def generate_steps(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
@@ -95,8 +96,7 @@ def context_of(model: nn.Module) -> int:
 
 def _read_decoder(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Tensor, Advance]:
     """Logits (B, V) after the prompts, read end to end without padding, and what gives those after one more token."""
-    head = model.head_weight()
-    device, lengths = head.device, tuple(map(len, prompts))
+    device, lengths = model.head_weight().device, tuple(map(len, prompts))
     positions = torch.cat([torch.arange(length) for length in lengths])[None].to(device)
     tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)[None]
     like = model.model.norm.weight
@@ -105,11 +105,13 @@ def _read_decoder(model: Any, prompts: list[list[int]], max_tokens: int) -> tupl
     hidden = model.forward(tokens, positions=positions, lengths=lengths, cache=cache)
     last = torch.tensor(lengths, device=device).cumsum(0) - 1
 
-    def advance(chosen: Tensor) -> Tensor:
-        hidden = model.forward(chosen[:, None].to(device), cache=cache)[:, 0]
-        return functional.linear(hidden, head.to(hidden.dtype))
+    if is_worth_it(model, len(prompts)):
+        return model.head(hidden[0, last]), TokenReader(model, cache)
 
-    return functional.linear(hidden[0, last], head.to(hidden.dtype)), advance
+    def advance(chosen: Tensor) -> Tensor:
+        return cast(Tensor, model.head(model.forward(chosen[:, None].to(device), cache=cache)[:, 0]))
+
+    return model.head(hidden[0, last]), advance
 
 
 def _read_foreign(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Tensor, Advance]:

@@ -96,7 +96,7 @@ class Decoder(nn.Module):
         if positions is None:
             first = torch.tensor(cache.lengths if cache and not lengths else [0], device=tokens.device)[:, None]
             positions = first + torch.arange(tokens.shape[1], device=tokens.device)
-        context = Context(_rotary_tables(positions, self.config), lengths, cache, positions[:, 0])
+        context = Context(rotary_tables(positions, self.config), lengths, cache, positions[:, 0])
         x = self.model.embed_tokens(tokens).to(self.model.norm.weight.dtype)
         x = functional.dropout(x, self.config.dropout, self.training)
         for block in self.model.layers:
@@ -123,6 +123,10 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Logits (B, T, V) of the next token at every position; arguments as for `forward`."""
         hidden = self(tokens, positions=positions, lengths=lengths, cache=cache)
+        return self.head(hidden)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of hidden states (..., C)."""
         return functional.linear(hidden, self.head_weight().to(hidden.dtype))
 
     @torch.no_grad()
@@ -195,20 +199,20 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """(B, T, C) to (B, T, C)."""
         q, k, v = (project(x).unflatten(-1, (-1, self.head_dim)) for project in (self.q_proj, self.k_proj, self.v_proj))
-        q, k = (_rotate(heads, context.rotary).type_as(v) for heads in (self.q_norm(q), self.k_norm(k)))
+        q, k = (rotate(heads, context.rotary).type_as(v) for heads in (self.q_norm(q), self.k_norm(k)))
         dropout = self.dropout if self.training else 0.0
         if context.lengths is not None:
             if context.cache is not None:
                 context.cache.fill(self.layer, context.lengths, k, v)
             attended = _attend_each(q, k, v, context.lengths, self.window, dropout)
         elif context.cache is not None:
-            attended = self._attend_cached(q, *context.cache.extend(self.layer, context.places, k, v), context)
+            attended = self.attend_cached(q, *context.cache.extend(self.layer, context.places, k, v), context)
         else:
             attended = _attend(q, k, v, window=self.window, dropout=dropout)
         out: Tensor = self.o_proj(attended.flatten(2))
         return out
 
-    def _attend_cached(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
+    def attend_cached(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """One token (B, 1, H, D) a row over all before it and itself: k and v (B, H, S, D); returns (B, 1, H, D)."""
         mask, S = None, k.shape[2]
         if len(set(context.cache.lengths if context.cache else ())) > 1 or (
@@ -259,7 +263,7 @@ class RMSNorm(nn.Module):
         return normed * self.weight
 
 
-def _rotary_tables(positions: Tensor, config: DecoderConfig) -> tuple[Tensor, Tensor]:
+def rotary_tables(positions: Tensor, config: DecoderConfig) -> tuple[Tensor, Tensor]:
     """Cosine and signed sine of the rotary angles, (B, T, 1, D) fp32 each, for positions (B, T).
 
     Dimension i is paired with i + D/2 and turned by position / theta^(2i/D). Source: arXiv:2104.09864, in the
@@ -272,7 +276,7 @@ def _rotary_tables(positions: Tensor, config: DecoderConfig) -> tuple[Tensor, Te
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
-def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     """Turn the heads (B, T, H, D) to their positions; the result is fp32."""
     cos, sin = rotary
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)

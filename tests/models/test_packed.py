@@ -1,0 +1,38 @@
+"""Generation by the packed layout."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from etude.models.config import DecoderConfig
+from etude.models.decoder import Cache
+from etude.models.lora import add_adapter
+from etude.models.packed import TokenReader, is_worth_it
+from etude.recipe.schema import Adapter
+from tests.models.test_decoder import CONFIGS, _assert_equal_logits, _model, _tokens
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_logits_are_those_of_one_pass(config: DecoderConfig) -> None:
+    model, tokens, lengths = _model(config), _tokens(config, 3, 24), (9, 1, 14)
+    cache = Cache(config, 3, 24, model.head_weight())
+    assert is_worth_it(model, 3)
+    with torch.no_grad():
+        expected = model.logits(tokens)
+        prompts = torch.cat([row[:length] for row, length in zip(tokens, lengths)])[None]
+        positions = torch.cat([torch.arange(length) for length in lengths])[None]
+        model(prompts, positions=positions, lengths=lengths, cache=cache)
+        read = TokenReader(model, cache)
+        for step in range(10):
+            places = torch.tensor(lengths) + step
+            _assert_equal_logits(read(tokens.gather(1, places[:, None])[:, 0]), expected[torch.arange(3), places])
+
+
+def test_adapters_half_precision_and_many_rows_take_the_plain_way() -> None:
+    config = replace(CONFIGS["llama"], tied=True)
+    model = _model(config)
+    assert is_worth_it(model, 32) and not is_worth_it(model, 33)
+    assert not is_worth_it(_model(config).bfloat16(), 1)
+    add_adapter(model, ["model.layers.0.self_attn.q_proj"], Adapter(rank=2), seed=1)
+    assert not is_worth_it(model, 1)
