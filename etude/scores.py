@@ -1,0 +1,131 @@
+"""Figures from answers and what they should have been; over all of them at once, never a mean of means.
+
+An answer is a text without its end token. Rates are shares from 0 to 1; a rate over nothing is NaN.
+"""
+
+import ast
+import math
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+_FENCED = re.compile(r"```[^\n`]*\n(.*?)\n?```", re.DOTALL)
+# What begins when a model goes on after its answer, playing the other side.
+_NEW_TURN = re.compile(
+    r"^\s*(#{2,} ?(instruction|input|response|question|answer)\b|(human|user|assistant|instruction|question) ?:)"
+    r"|<\|(im_start|user|assistant|start_header_id)\|?|\[/?INST\]",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer: what was said, what was right, whether it ended by itself, and what it is a case of."""
+
+    text: str
+    reference: str
+    stopped: bool
+    capability: str | None = None
+
+
+def score(answers: Sequence[Answer]) -> dict[str, float]:
+    """Every figure by name, and `figure/capability` where there is more than one capability."""
+    figures = {name: figure(answers) for name, figure in FIGURES.items()}
+    kinds = sorted({answer.capability for answer in answers if answer.capability is not None})
+    for kind in kinds if len(kinds) > 1 else ():
+        mine = [answer for answer in answers if answer.capability == kind]
+        figures |= {f"{name}/{kind}": FIGURES[name](mine) for name in ("exact_match", "bleu", "parse_rate")}
+    return figures
+
+
+def repetition(text: str, n: int = 4) -> float:
+    """Share of a text's n-grams of words that were there before; 0 for a text of fewer words."""
+    grams = _grams(text, n)
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Different n-grams of words as a share of all n-grams in the texts. Source: arXiv:1510.03055."""
+    grams = [gram for text in texts for gram in _grams(text, n)]
+    return len(set(grams)) / len(grams) if grams else math.nan
+
+
+def goes_on(text: str) -> bool:
+    """Whether another turn begins within an answer: it had ended, and the model did not stop."""
+    return _NEW_TURN.search(text) is not None
+
+
+def is_exact(text: str, reference: str) -> bool:
+    """Whether two texts are the same but for white space at line ends and around them."""
+    return _trimmed(text) == _trimmed(reference)
+
+
+def bleu(texts: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
+    """Corpus BLEU from 0 to 100 and its signature, by sacrebleu; NaN for no texts. Source: arXiv:1804.08771."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    metric = BLEU()
+    if not texts:
+        return math.nan, "none"
+    value = float(metric.corpus_score(list(texts), [list(references)]).score)
+    return value, str(metric.get_signature())
+
+
+def format_kept(answers: Sequence[Answer]) -> float:
+    """Share of answers that have the format of their reference: a closed fence, or code that parses."""
+    kept = []
+    for answer in answers:
+        if _FENCED.search(answer.reference):
+            kept.append(_FENCED.search(answer.text) is not None)
+        elif parses(answer.reference):
+            kept.append("```" not in answer.text and parses(answer.text))
+    return _share(kept)
+
+
+def parse_rate(answers: Sequence[Answer]) -> float:
+    """Share of answers whose Python parses, where the reference has Python that does."""
+    return _share([parses(answer.text) for answer in answers if parses(answer.reference)])
+
+
+def parses(text: str) -> bool:
+    """Whether a text, or the code in its fences, is Python with a statement that is more than names and literals."""
+    fenced = _FENCED.findall(text)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # odd escapes in strings are not our code
+            body = ast.parse("\n".join(fenced) if fenced else text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    plain = (ast.Name, ast.Constant, ast.Tuple, ast.BinOp, ast.UnaryOp)
+    return any(not (isinstance(node, ast.Expr) and isinstance(node.value, plain)) for node in body)
+
+
+# Each over all answers.
+FIGURES: dict[str, Callable[[Sequence[Answer]], float]] = {
+    "stop_rate": lambda answers: _share([answer.stopped for answer in answers]),
+    "repetition": lambda answers: _mean([repetition(answer.text) for answer in answers]),
+    "distinct_2": lambda answers: distinct([answer.text for answer in answers], 2),
+    "trailing_text": lambda answers: _share([goes_on(answer.text) for answer in answers]),
+    "format_kept": format_kept,
+    "exact_match": lambda answers: _share([is_exact(answer.text, answer.reference) for answer in answers]),
+    "bleu": lambda answers: bleu([a.text for a in answers], [a.reference for a in answers])[0],
+    "parse_rate": parse_rate,
+}
+LOWER_IS_BETTER = ("repetition", "trailing_text")
+
+
+def _grams(text: str, n: int) -> list[tuple[str, ...]]:
+    words = re.findall(r"\w+|[^\w\s]", text)
+    return list(zip(*(words[start:] for start in range(n))))
+
+
+def _trimmed(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+
+
+def _share(flags: Sequence[bool]) -> float:
+    return sum(flags) / len(flags) if flags else math.nan
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

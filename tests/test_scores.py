@@ -1,0 +1,83 @@
+"""Figures from answers, against sacrebleu and by hand."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etude import scores
+from etude.scores import Answer
+
+CODE = "def add(a, b):\n    return a + b\n"
+TEXTS = st.lists(st.text(st.sampled_from("ab \n(c)=1"), max_size=30), min_size=1, max_size=8)
+
+
+@given(TEXTS, st.randoms())
+def test_bleu_is_that_of_sacrebleu(texts: list[str], draw: object) -> None:
+    import sacrebleu
+
+    references = texts[::-1]
+    value, signature = scores.bleu(texts, references)
+    assert value == pytest.approx(sacrebleu.corpus_bleu(texts, [references]).score)
+    assert "tok:13a" in signature and "version:" in signature
+
+
+@given(TEXTS)
+def test_rates_are_shares_and_perfect_answers_are_perfect(texts: list[str]) -> None:
+    answers = [Answer(text, text, stopped=True) for text in texts]
+    figures = scores.score(answers)
+    assert figures["exact_match"] == figures["stop_rate"] == 1
+    assert math.isnan(figures["format_kept"]) or figures["format_kept"] == 1
+    for name in ("repetition", "distinct_2", "trailing_text", "parse_rate"):
+        assert math.isnan(figures[name]) or 0 <= figures[name] <= 1
+
+
+def test_repetition_counts_what_was_said_before() -> None:
+    assert scores.repetition("a b c d e f g h") == 0.0
+    assert scores.repetition("x " * 103) == pytest.approx(99 / 100)
+    assert scores.repetition("too short") == 0.0
+    assert scores.distinct(["a b a b"], 2) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "print(1)\n\n### Instruction:\nnow this", "yes\nUser: and then?", "done<|im_start|>user",
+        "4\n<|im_start|>user\nWhat is 3+3?", "ok\n[INST] more [/INST]", "a\n\nHuman: b", "### Response: 1",
+    ],
+)  # fmt: skip
+def test_another_turn_within_an_answer_is_seen(text: str) -> None:
+    assert scores.goes_on(text)
+
+
+@pytest.mark.parametrize(
+    "text", [CODE, "# a comment\nx = 1", "## Usage\nCall the user function.", "users: a list of names"]
+)
+def test_an_answer_that_ends_is_not_said_to_go_on(text: str) -> None:
+    assert not scores.goes_on(text)
+
+
+def test_format_is_that_of_the_reference() -> None:
+    fence = f"```python\n{CODE}```"
+    kept = [Answer(CODE, CODE, True), Answer(f"Sure:\n{fence}", fence, True), Answer("anything", "In words.", True)]
+    lost = [Answer(fence, CODE, True), Answer(CODE, fence, True), Answer("In words.", CODE, True)]
+    assert scores.format_kept(kept) == 1 and scores.format_kept(lost) == 0
+    assert math.isnan(scores.format_kept([kept[2]]))
+
+
+@pytest.mark.parametrize(("text", "is_code"), [
+    (CODE, True), (f"Here:\n```py\n{CODE}```\nDone.", True), ("x = 1", True), ("print(x)", True), ("def f(:", False),
+    ("Hello", False), ("42", False), ("a, b", False), ("", False), ("x = '\\d'", True), ("(" * 500, False),
+])  # fmt: skip
+def test_code_is_told_from_words(text: str, is_code: bool) -> None:
+    assert scores.parses(text) is is_code
+
+
+def test_capabilities_are_scored_apart_where_there_are_several() -> None:
+    answers = [Answer("a", "a", True, "write"), Answer("a", "b", False, "debug"), Answer("c", "c", True, "debug")]
+    figures = scores.score(answers)
+    assert figures["exact_match"] == pytest.approx(2 / 3)
+    assert figures["exact_match/write"] == 1 and figures["exact_match/debug"] == 0.5
+    assert not any("/" in name for name in scores.score(answers[:1]))
+    assert all(math.isnan(value) for value in scores.score([]).values())
