@@ -15,7 +15,8 @@ from etude.engine.world import choose_device
 from etude.errors import EtudeError, InputError, RecipeError
 from etude.models.catalogue import decoder_config
 from etude.models.config import DecoderConfig
-from etude.models.cost import count_parameters, flops_per_token
+from etude.models.cost import Cost, count_parameters, training_cost
+from etude.models.hub import Pretrained, count_lora, find_model, inspect_model
 from etude.recipe.schema import Recipe
 
 # Enough rows to keep two to sixteen cores busy, few enough for their activations to stay near the caches.
@@ -26,14 +27,17 @@ _CPU_MICRO_BATCH_TOKENS = 4096
 class Plan:
     """A recipe with all that was found out: data, device, sizes and lengths. Counts are over all ranks.
 
-    `model` is None where the user brings a module of their own.
+    `model` is the decoder, None where a family runs through transformers or the user brings a module of their own;
+    `pretrained` is what model.from names. `trainable` of the parameters are updated.
     """
 
     recipe: Recipe
     corpus: Corpus
     model: DecoderConfig | None
+    pretrained: Pretrained | None
     parameters: dict[str, int]
-    flops_per_token: float
+    trainable: int
+    cost: Cost
     device: torch.device
     precision: str
     steps: int
@@ -47,19 +51,30 @@ class Plan:
         held_out = f"{len(validation):,} samples, {validation.targets:,} targets" if validation else "none"
         parts = ", ".join(f"{name} {count:,}" for name, count in self.parameters.items() if name != "total" and count)
         micro = self.micro_batch_size or "probed at the start"
-        targets_per_step = min(self.global_batch_size, len(train)) * train.targets / len(train)
-        return [
+        samples_per_step = min(self.global_batch_size, len(train))
+        targets = self.steps * samples_per_step * train.targets / len(train)
+        tokens = self.steps * samples_per_step * train.tokens_per_sample
+        rows = [
             ("training data", f"{len(train):,} samples, {train.targets:,} targets"),
             ("validation data", held_out),
             ("parameters", f"{self.parameters['total']:,} ({parts})"),
             ("steps", f"{self.steps:,} of {self.global_batch_size:,} samples; {self.steps_per_epoch:,} an epoch"),
             ("passes over the data", f"{self.steps / self.steps_per_epoch:.2f}"),
-            ("tokens", f"{round(self.steps * targets_per_step):,} in all"),
-            ("computation", f"{self.flops_per_token * self.steps * targets_per_step:.2e} floating-point operations"),
+            ("tokens", f"{round(tokens):,} in all, {round(targets):,} of them scored"),
+            ("computation", f"{self.cost.operations(tokens, targets):.2e} floating-point operations"),
             ("device", f"{self.device.type}, {self.precision}, {self.recipe.train.devices} rank(s)"),
             ("micro-batch", f"{micro} samples"),
-            ("checkpoint", f"{12 * self.parameters['total'] / 1e6:,.1f} MB each"),
+            ("checkpoint", f"{12 * self.trainable / 1e6:,.1f} MB each"),
         ]
+        if self.pretrained is not None:
+            rows.insert(0, ("model", f"{self.recipe.model.from_}: {self.pretrained.reason or 'etude decoder'}"))
+            rows.insert(1, ("trained", trainable_line(self.trainable, self.parameters["total"])))
+        return rows
+
+
+def trainable_line(trainable: int, total: int) -> str:
+    """`trainable 2,179,072 of 1,545,893,376 (0.1410 %)`."""
+    return f"trainable {trainable:,} of {total:,} ({100 * trainable / total:.4f} %)"
 
 
 def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics: Iterable[str] = ()) -> Plan:
@@ -75,9 +90,26 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
 
     device = attempt(lambda: choose_device(recipe.train.device))
     precision = device and attempt(lambda: choose_precision(recipe.train.precision, device, targets_per_step=1).name)
-    corpus: Corpus | None = attempt(lambda: prepare(recipe))
-    model: DecoderConfig | None = None
-    if corpus is not None and own_model is None:
+    pretrained: Pretrained | None = None
+    if recipe.model.from_ is not None and own_model is None:
+        given, revision = recipe.model.from_, recipe.model.revision
+        pretrained = attempt(lambda: inspect_model(find_model(given, revision)))
+    model: DecoderConfig | None = pretrained.config if pretrained else None
+    corpus: Corpus | None = None
+    if pretrained is not None or recipe.model.from_ is None or own_model is not None:
+        corpus = attempt(lambda: prepare(recipe, tokenizer_folder=pretrained.path if pretrained else None))
+    if corpus is not None and pretrained is not None:
+        rows = int(pretrained.hf_config.get("vocab_size", 2**40))
+        if corpus.tokenizer.vocab_size > rows:
+            problems.append(
+                f"the tokenizer has {corpus.tokenizer.vocab_size:,} ids but {recipe.model.from_} embeds {rows:,}; "
+                "use the tokenizer of the model: leave out tokenizer.from"
+            )
+    adapter = 0
+    if recipe.adapter is not None and pretrained is not None:
+        section = recipe.adapter
+        adapter = attempt(lambda: count_lora(pretrained, section.rank, section.targets, dora=section.dora)) or 0
+    if corpus is not None and own_model is None and pretrained is None:
         vocab_size = corpus.tokenizer.vocab_size
         model = attempt(lambda: decoder_config(recipe.model, vocab_size=vocab_size, seq_len=recipe.train.seq_len))
     if corpus is not None:
@@ -91,10 +123,18 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
     train = recipe.train
     if own_model is not None:
         total = sum(parameter.numel() for parameter in own_model.parameters())
-        parameters, operations = {"own": total, "total": total}, 6.0 * total
+        parameters, cost, trainable = {"own": total, "total": total}, Cost(6.0 * total, 0.0), total
+    elif model is not None:
+        length = min(train.seq_len, round(corpus.train.tokens_per_sample) or 1)
+        parameters, cost = count_parameters(model), training_cost(model, length, adapter=adapter or None)
+        trainable = adapter or parameters["total"]
     else:
-        assert model is not None
-        parameters, operations = count_parameters(model), flops_per_token(model, train.seq_len)
+        assert pretrained is not None
+        parameters, trainable = dict(pretrained.parameters), adapter or pretrained.parameters["total"]
+        body = parameters["total"] - parameters.get("embedding", 0)
+        cost = Cost((4.0 if adapter else 6.0) * body + 6.0 * adapter, 0.0)
+    if adapter:
+        parameters = parameters | {"adapter": adapter, "total": parameters["total"] + adapter}
     micro = train.micro_batch_size
     if isinstance(micro, int) and train.accumulation is not None:
         global_batch_size = micro * train.accumulation * train.devices
@@ -103,7 +143,7 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
         global_batch_size = train.global_batch_size
     if micro == "auto" and device.type == "cpu":
         per_rank = global_batch_size // train.devices
-        most = max(_CPU_MICRO_BATCH_TOKENS // train.seq_len, 1)
+        most = max(int(_CPU_MICRO_BATCH_TOKENS / corpus.train.tokens_per_sample), 1)
         micro = max(size for size in range(1, min(most, per_rank) + 1) if per_rank % size == 0)
     per_epoch = steps_per_epoch(len(corpus.train), global_batch_size)
     steps = train.steps or (train.epochs or 0) * per_epoch
@@ -115,8 +155,8 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
             ]
         )
     return Plan(
-        recipe, corpus, model, parameters, operations, device, precision, steps, per_epoch, global_batch_size,
-        micro if isinstance(micro, int) else None,
+        recipe, corpus, model, pretrained, parameters, trainable, cost, device, precision, steps, per_epoch,
+        global_batch_size, micro if isinstance(micro, int) else None,
     )  # fmt: skip
 
 

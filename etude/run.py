@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import nn
 
 from etude.control.signals import StopSignals
 from etude.data.batch import Batch
@@ -20,10 +22,12 @@ from etude.engine.optim import Optimizer
 from etude.engine.precision import choose_precision
 from etude.engine.recorder import Recorder
 from etude.engine.world import join_world, measure_matrix_rate
-from etude.evaluate.generate import generate
+from etude.evaluate.answers import answer, continue_prompts
 from etude.evaluate.judge import Judge
 from etude.evaluate.tasks import evaluate
 from etude.models.decoder import Decoder
+from etude.models.hub import find_targets, load_pretrained
+from etude.models.lora import adapter_config, add_adapter, find_layers
 from etude.plan import make_plan, probe_micro_batch_size
 from etude.recipe.schema import Recipe
 from etude.records import events
@@ -81,7 +85,9 @@ class Training:
             signals = stack.enter_context(StopSignals())
             try:
                 is_evaluation_owed = self._begin(stack, writer)
-                if is_evaluation_owed:
+                if self._plan.pretrained is not None and self._state.step == 0 and self._plan.corpus.validation:
+                    self._evaluate(before=True)
+                elif is_evaluation_owed:
                     self._evaluate()
                     if self._world.is_main:
                         self._keeper.point_at(self._judge.best)
@@ -118,20 +124,30 @@ class Training:
 
     def _build(self) -> TrainState:
         recipe, device = self._recipe, self._world.device
+        targets = self._plan.global_batch_size * recipe.train.seq_len
+        precision = choose_precision(recipe.train.precision, device, targets_per_step=targets)
+        model: nn.Module
         if self._options.model is not None:
             model = self._options.model
+        elif self._plan.pretrained is not None:
+            # What is trained stays in fp32; what is frozen needs no more digits than it is computed in.
+            dtype = precision.dtype if recipe.adapter else torch.float32
+            model = load_pretrained(self._plan.pretrained, dtype=dtype, dropout=recipe.model.dropout)
         else:
             assert self._plan.model is not None
             model = Decoder(self._plan.model)
             model.init_weights(recipe.seed)
+        if recipe.adapter is not None:
+            add_adapter(model, find_targets(model, recipe.adapter.targets), recipe.adapter, recipe.seed)
+        if isinstance(model, Decoder):
             model.checkpoint_activations = recipe.train.activation_checkpointing
+        elif recipe.train.activation_checkpointing and self._plan.pretrained is not None:
+            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         model.to(device)
         if self._options.weights is not None:
             checkpoints.load_weights(find_weights(self._options.weights, self._options.runs), model)
         if recipe.train.compile:
             model.compile()
-        targets = self._plan.global_batch_size * recipe.train.seq_len
-        precision = choose_precision(recipe.train.precision, device, targets_per_step=targets)
         return TrainState(model, Optimizer(model, recipe.optim), precision)
 
     def _begin(self, stack: contextlib.ExitStack, writer: RunWriter | None) -> bool:
@@ -146,9 +162,7 @@ class Training:
             self._saved_step, is_evaluation_owed = state.step, not progress.evaluated
         self._micro_batch_size = self._plan.micro_batch_size or self._probe()
         matrix_rate = self._world.size * measure_matrix_rate(self._world.device, state.precision.dtype)
-        self._recorder = Recorder(
-            writer, device=self._world.device, flops_per_token=self._plan.flops_per_token, matrix_rate=matrix_rate
-        )
+        self._recorder = Recorder(writer, device=self._world.device, cost=self._plan.cost, matrix_rate=matrix_rate)
         stack.callback(self._recorder.close)
         self._keeper = Keeper(self.run, self._recipe.checkpoint, self._recorder.write)
         stack.callback(self._keeper.close)
@@ -200,22 +214,25 @@ class Training:
 
     # After a step
 
-    def _evaluate(self) -> None:
-        """Score the model on the validation samples and sample from it; a failure costs no step."""
+    def _evaluate(self, *, before: bool = False) -> None:
+        """Score the model on the validation samples and sample from it; a failure costs no step.
+
+        `before` training, a pretrained model is scored to be compared with, and is never the best.
+        """
         self._recorder.drain()
         started, state = time.perf_counter(), self._state
         table = token_bytes(self._plan.corpus.tokenizer) if isinstance(self._objective, Causal) else None
         try:
             score = evaluate(state.model, self._validation(), self._objective, state.precision, self._world, table)
             own = {name: metric(state.model, self._validation()) for name, metric in self._options.metrics.items()}
-            texts = self._generate()
+            texts, figures = self._generate()
         except Exception:
             self._save(evaluated=False)
             self._keeper.collect(wait=True)
             raise
+        own |= figures
         known = {"loss": score.loss, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte, **own}
-        value = known[self._recipe.evaluate.metric]
-        assert value is not None
+        value = known.get(self._recipe.evaluate.metric)
         record = events.Evaluation(
             step=state.step,
             loss=score.loss,
@@ -223,7 +240,7 @@ class Training:
             bits_per_byte=score.bits_per_byte,
             targets=score.targets,
             seconds=round(time.perf_counter() - started, 3),
-            best=self._judge.judge(value, state.step),
+            best=not before and self._judge.judge(math.nan if value is None else value, state.step),
             metrics=own,
         )
         self._recorder.write(record, *texts)
@@ -239,28 +256,22 @@ class Training:
             max_samples=self._recipe.evaluate.max_samples,
         )
 
-    def _generate(self) -> list[events.Generation]:
-        recipe, tokenizer = self._recipe.evaluate, self._plan.corpus.tokenizer
-        if not recipe.prompts or not isinstance(self._state.model, Decoder) or not self._world.is_main:
-            return []
-        settings: dict[str, Any] = {
-            "max_tokens": recipe.sample_tokens,
-            "temperature": recipe.temperature,
-            "top_k": recipe.top_k,
-            "top_p": recipe.top_p,
-            "seed": self._recipe.seed,
-        }
-        continued = generate(
-            self._state.model,
-            [tokenizer.encode(prompt).tolist() for prompt in recipe.prompts],
-            end_ids=[tokenizer.eos_id],
-            vocab_size=tokenizer.vocab_size,
-            **settings,
-        )
-        return [
-            events.Generation(self._state.step, prompt, tokenizer.decode(continuation.ids), settings)
-            for prompt, continuation in zip(recipe.prompts, continued)
-        ]
+    def _generate(self) -> tuple[list[events.Generation], dict[str, float]]:
+        """Continuations of the prompts and answers to validation instructions, and the figures of the answers.
+
+        Rank 0 makes them; the others learn the figure that says which moment is the best.
+        """
+        texts: list[events.Generation] = []
+        figures: dict[str, float] = {}
+        if self._options.model is None and self._world.is_main:
+            texts = continue_prompts(self._state.model, self._plan.corpus, self._recipe, self._state.step)
+            if self._recipe.evaluate.answers:
+                answered, figures = answer(self._state.model, self._plan.corpus, self._recipe, self._state.step)
+                texts += answered
+        if self._world.size > 1:
+            metric = self._recipe.evaluate.metric
+            figures |= json.loads(self._world.share(json.dumps({k: v for k, v in figures.items() if k == metric})))
+        return texts, figures
 
     def _save(self, *, evaluated: bool = True) -> None:
         """Save this step, unless that is done; without validation the best is judged here, by training loss."""
@@ -279,6 +290,7 @@ class Training:
             best=self._judge.best,
             evaluations_without_improvement=self._judge.evaluations_without_improvement,
             evaluated=evaluated,
+            base=self._plan.pretrained.digest if self._plan.pretrained and self._recipe.adapter else None,
         )
         self._recorder.sync()
         if self._world.is_main:
@@ -288,7 +300,19 @@ class Training:
         """What makes a checkpoint folder a model that other tools load."""
         tokenizer = self._plan.corpus.tokenizer
         files: dict[str, bytes] = dict(tokenizer.files())
-        if self._plan.model is not None:
+        recipe, pretrained = self._recipe, self._plan.pretrained
+        if recipe.adapter is not None:
+            values = adapter_config(
+                recipe.adapter,
+                list(find_layers(self._state.model)),
+                base=str(recipe.model.from_),
+                revision=recipe.model.revision,
+            )
+            files["adapter_config.json"] = json.dumps(values, indent=2).encode()
+        elif pretrained is not None:
+            # As the model came; only the number format is ours now.
+            files["config.json"] = json.dumps({**pretrained.hf_config, "dtype": "float32"}, indent=2).encode()
+        elif self._plan.model is not None:
             files["config.json"] = json.dumps(self._plan.model.to_hf(eos_token_id=tokenizer.eos_id), indent=2).encode()
         return files
 

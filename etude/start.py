@@ -87,6 +87,7 @@ def write_start(
         "devices": plan.recipe.train.devices,
         "precision": plan.precision,
         "own_code": _describe_code(options),
+        "base": base_of(plan),
     }
     changes = [] if is_first else find_changes(run.environment, environment)
     if is_first:
@@ -104,7 +105,9 @@ def write_start(
             precision=plan.precision,
             micro_batch_size=micro_batch_size,
             parameters=plan.parameters,
-            flops_per_token=plan.flops_per_token,
+            flops_per_token=plan.cost.per_token,
+            flops_per_target=plan.cost.per_target,
+            trainable=plan.trainable,
             matrix_flops_per_second=matrix_rate,
             environment=environment,
             checkpoint=f"step-{from_step:06d}" if from_step else None,
@@ -120,13 +123,20 @@ def write_start(
         writer.append(events.Finding(from_step, "changed since the first attempt", change, advice))
 
 
-def find_weights(given: str, runs: Path) -> Path:
-    """The model.safetensors that RUN@best, RUN@last, RUN@step-000100, RUN (its best) or a folder names.
+def base_of(plan: Plan) -> dict[str, str] | None:
+    """The pretrained model that a run starts from, named so that another one cannot pass for it."""
+    if plan.pretrained is None:
+        return None
+    return {"from": str(plan.recipe.model.from_), "path": str(plan.pretrained.path), "sha256": plan.pretrained.digest}
 
-    Raises: InputError if there is none.
+
+def find_weights(given: str, runs: Path) -> Path:
+    """The file with weights, or with an adapter, that RUN@best, RUN@last, RUN@step-000100, RUN or a folder names.
+
+    RUN alone is its best. Raises: InputError if there is none.
     """
-    if (Path(given) / "model.safetensors").is_file():
-        return Path(given) / "model.safetensors"
+    if checkpoints.weights_file(Path(given)).is_file():
+        return checkpoints.weights_file(Path(given))
     name, _, which = given.partition("@")
     run = open_run(name, runs)
     saved = [path.name for path in checkpoints.list_checkpoints(run.checkpoints)]
@@ -136,7 +146,7 @@ def find_weights(given: str, runs: Path) -> Path:
         which = saved[-1]
     if which not in saved:
         raise InputError(f"run {run.name} has no checkpoint {which or 'yet'}; it has {', '.join(saved) or 'none'}")
-    return run.checkpoints / which / "model.safetensors"
+    return checkpoints.weights_file(run.checkpoints / which)
 
 
 def _hold(plan: Plan, options: Options) -> RunWriter:
@@ -149,6 +159,10 @@ def _hold(plan: Plan, options: Options) -> RunWriter:
         raise InputError(
             f"the data of run {run.name} has changed since it started; bring it back, or start another run with --new"
         )
+    if path.exists() and (run.environment.get("base") or {}).get("sha256") != (base_of(plan) or {}).get("sha256"):
+        raise InputError(
+            f"model.from of run {run.name} holds other weights than when it started; bring them back, or use --new"
+        )
     return hold_run(run)
 
 
@@ -158,8 +172,9 @@ def _resolve(plan: Plan, micro_batch_size: int) -> Recipe:
         "train.micro_batch_size": micro_batch_size,
         "optim.weight_decay": default_weight_decay(plan.recipe.optim),
     }
-    if plan.model is not None:
-        sizes = {name: value for name, value in asdict(plan.model).items() if name != "context"}
+    if plan.model is not None and plan.pretrained is None:
+        keys = type(plan.recipe.model).model_fields
+        sizes = {name: value for name, value in asdict(plan.model).items() if name in keys}
         known |= {f"model.{name}": value for name, value in sizes.items() if value is not None}
     return plan.recipe.with_changes(known)
 

@@ -13,8 +13,10 @@ from typing import IO, Any
 
 import pytest
 
+from etude.engine.checkpoint import weights_file
 from etude.records.events import Attempt, Step
 from etude.records.store import list_runs
+from tests.bases import write_instructions, write_qwen2
 from tests.victim import PHASES
 
 INTERVAL, KILLS_A_RUN = 4, 2
@@ -102,7 +104,7 @@ def outcome(runs: Path) -> dict[str, Any]:
         assert samples.setdefault(step, ids) == ids, "a step was run again on other samples"
     steps = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Step)]
     return {
-        "weights": hashlib.sha256((final / "model.safetensors").read_bytes()).hexdigest(),
+        "weights": hashlib.sha256(weights_file(final).read_bytes()).hexdigest(),
         "optimizer": hashlib.sha256((final / "optimizer.safetensors").read_bytes()).hexdigest(),
         "steps": [(step.step, step.learning_rate, step.loss, step.grad_norm, step.epoch) for step in steps],
         "samples": samples,
@@ -123,17 +125,22 @@ def test_killed_anywhere_a_run_ends_with_the_same_bits(
 ) -> None:
     kills: int = request.config.getoption("--kills")
     draw = random.Random(kills)
-    recipes = {
-        kind: write_recipe(
-            {
-                "optim.kind": kind, "model.dropout": 0.1, "train.steps": None, "train.epochs": 2,
-                "checkpoint.every_steps": INTERVAL, "checkpoint.keep": 2, "records.log_every_steps": 1,
-                "evaluate.every_steps": 3, "evaluate.prompts": ["def "], "evaluate.sample_tokens": 8,
-            },
-            f"{kind}.toml",
-        )
-        for kind in ("adamw", "muon")
+    common = {
+        "model.dropout": 0.1, "train.steps": None, "train.epochs": 2, "checkpoint.every_steps": INTERVAL,
+        "checkpoint.keep": 2, "records.log_every_steps": 1, "evaluate.every_steps": 3, "evaluate.prompts": ["def "],
+        "evaluate.sample_tokens": 8,
     }  # fmt: skip
+    base, rows = write_qwen2(tmp_path / "base"), write_instructions(tmp_path / "rows.jsonl", 60)
+    kinds: dict[str, dict[str, Any]] = {
+        "adamw": {},
+        "muon": {"optim.kind": "muon"},
+        "lora": {
+            "model": {"from": str(base), "dropout": 0.1}, "adapter": {"rank": 4, "dropout": 0.1}, "tokenizer": {},
+            "data.train": [{"path": str(rows)}], "train.seq_len": 64, "evaluate.answers": 2,
+            "evaluate.answer_tokens": 8,
+        },
+    }  # fmt: skip
+    recipes = {kind: write_recipe({**common, **changes}, f"{kind}.toml") for kind, changes in kinds.items()}
     references = {}
     for kind, recipe in recipes.items():
         victims.start(recipe, tmp_path / f"whole-{kind}")

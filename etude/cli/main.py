@@ -30,6 +30,14 @@ Overrides = Annotated[
 RunName = Annotated[str, typer.Argument(help="a run: folder, id, start of an id, or recipe name", metavar="RUN")]
 Runs = Annotated[Path, typer.Option("--runs", help="folder that holds the runs")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Speaking = Annotated[
+    str, typer.Argument(help="RUN (its best), RUN@last, RUN@step-200, or a folder", metavar="RUN|FOLDER")
+]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", help="tokens of each answer at most")]
+Temperature = Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token")]
+TopK = Annotated[int | None, typer.Option("--top-k", help="draw among this many tokens")]
+TopP = Annotated[float | None, typer.Option("--top-p", help="draw among the likeliest of this mass")]
+Seed = Annotated[int, typer.Option("--seed", help="of the draws")]
 Devices = Annotated[int | None, typer.Option("--devices", min=1, help="ranks to start")]
 
 
@@ -159,6 +167,90 @@ def demo(
 
     training = _run(_load(path, overrides, None), Options(runs=runs, new=new, recipe_text=read_recipe_text(path)))
     print_outcome(training.run)
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Option("--data", help="a file of rows, or a folder")],
+    model: Annotated[str, typer.Option("--model", help="a folder with a model, or a hub id")],
+    out: Annotated[Path, typer.Option("--out", help="the recipe to write")] = Path("recipe.toml"),
+    as_json: Json = False,
+) -> None:
+    """Write a recipe for fine-tuning, after a look at the data and this machine."""
+    from etude.cli.init import write_recipe
+
+    rows = write_recipe(data, model, out)
+    _print_rows(rows, dict(rows), as_json)
+
+
+@app.command("import")
+def import_model(
+    folder: Annotated[Path, typer.Argument(help="a model with pytorch_model.bin", metavar="FOLDER")],
+    out: Annotated[Path, typer.Argument(help="the folder to write", metavar="OUT")],
+    as_json: Json = False,
+) -> None:
+    """Turn a model published as a pickle into safetensors, without running anything of it."""
+    from etude.convert import convert
+
+    files = [str(path) for path in convert(folder, out)]
+    _print_rows([("wrote", file) for file in files], files, as_json)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="RUN, RUN@best, RUN@last or RUN@step-200", metavar="RUN")],
+    out: Annotated[Path, typer.Argument(help="the folder to write", metavar="OUT")],
+    kind: Annotated[str, typer.Option("--to", help="peft, merged or hf")],
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Write a model that transformers and PEFT load as it is, with a card of the record's figures."""
+    from etude.cli.export import run_export
+
+    rows = run_export(run, kind, out, runs=runs)
+    _print_rows(rows, dict(rows), as_json)
+
+
+@app.command()
+def generate(
+    model: Speaking,
+    prompt: Annotated[list[str], typer.Option("--prompt", help="what to continue; may be given more than once")],
+    instruction: Annotated[bool, typer.Option("--instruction", help="the prompt is an instruction to answer")] = False,
+    max_tokens: MaxTokens = 128,
+    temperature: Temperature = 0.8,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = 17,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Continue prompts with the model of a run, or one in a folder."""
+    from etude.cli.generate import Sampling, generate_texts, print_texts
+
+    sampling = Sampling(max_tokens, temperature, top_k, top_p, seed)
+    texts = generate_texts(model, prompt, sampling, runs=runs, is_instruction=instruction)
+    if as_json:
+        print(json.dumps(texts, indent=2))
+    else:
+        print_texts(texts, is_instruction=instruction)
+
+
+@app.command()
+def chat(
+    model: Speaking,
+    system: Annotated[str | None, typer.Option("--system", help="a system message")] = None,
+    max_tokens: MaxTokens = 512,
+    temperature: Temperature = 0.8,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = 17,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Talk with the model of a run, or one in a folder."""
+    from etude.cli.generate import Sampling
+    from etude.cli.generate import chat as talk
+
+    talk(model, Sampling(max_tokens, temperature, top_k, top_p, seed), runs=runs, system=system)
 
 
 @app.command("runs")

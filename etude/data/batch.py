@@ -6,9 +6,9 @@ from itertools import chain
 
 import numpy as np
 
-from etude.data.split import Ints, Sample
+from etude.data.split import NO_TARGET, Ints, Sample
 
-NO_TARGET = -100
+__all__ = ["NO_TARGET", "Batch", "collate"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Prepared data: documents tokenised once into memory-mapped files, shared by runs, and split by index arithmetic.
 
 `$ETUDE_CACHE/prepared/<key>/` (default `~/.cache/etude`) holds
-  tokens.bin        ids of every document, each followed by the end token; little-endian uint16 or uint32
+  tokens.bin        ids of every document, each followed by the end token; little-endian uint16 or uint32.
+                    Of a conversation, what the chat template makes of it
   offsets.npy       (n + 1) int64, where each document starts in tokens.bin
   hashes.npy        (n, 16) uint8, SHA-256 of each text, cut to 128 bits
   units.npy         (n) int64, documents that share a group or a text have the same number
@@ -9,6 +10,11 @@
   sources.npy       (n) int64, which source of the recipe; those of [[data.validation]] follow those of [[data.train]]
   token_bytes.npy   (vocabulary) int64, bytes each id stands for; empty if the tokenizer is not byte-level
   tokenizer.json    manifest.json (last: sizes, SHA-256, counts)
+  given-*           the files that the tokenizer came as
+and, where documents are examples,
+  answers.npy       (m, 2) int64, where what is learnt begins and ends in tokens.bin; of a text all of it
+  capabilities.npy  (n) int64, which of the names in the manifest; -1 for none
+  places.npy        (n, 2) int64, which file of those in the manifest, and which line of it
 """
 
 import contextlib
@@ -22,7 +28,7 @@ import os
 import re
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,20 +37,77 @@ import numpy as np
 import numpy.typing as npt
 
 from etude import durable
-from etude.data.sources import Document, describe, read_documents, source_key
-from etude.data.split import Flags, Split, Texts, connect, cut_samples, hold_out, number_texts
+from etude.data.render import ChatTemplate, find_template
+from etude.data.sources import Document, describe, read_documents, source_format, source_key
+from etude.data.split import (
+    Flags,
+    Ints,
+    Split,
+    Texts,
+    connect,
+    cut_examples,
+    cut_samples,
+    hold_out,
+    number_texts,
+)
 from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, tokenizer_key, train_tokenizer
 from etude.errors import InputError, StorageError
 from etude.recipe.schema import Recipe, Source
 
-_FORMAT = 1
+_FORMAT = 2
 _BATCH_CHARACTERS = 4 << 20
 _PIECE_CHARACTERS = 1 << 20
 _TRAINING_BYTES = 64 << 20
 _VERIFY_BYTES = 256 << 20
 _BORDERS = (re.compile(r"\S\r?\n(?=\S)"), re.compile(r"\S(?= \w)"))
 _BORDER_TRIES, _BORDER_WINDOW = 8, 200
+_BATCH_CONVERSATIONS = 256
+_NAMED_ROWS = 10
 _SMALL_FILES = ("offsets", "hashes", "units", "sizes", "sources", "token_bytes")
+_EXAMPLE_FILES = ("answers", "capabilities", "places")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt that ends where the last answer begins, and that answer without its end token."""
+
+    prompt_ids: list[int]
+    prompt: str
+    reference: str
+    capability: str | None
+
+
+@dataclass(frozen=True)
+class Examples(Sequence[Example]):
+    """The conversations of a split as questions with a reference, made from their tokens when asked for.
+
+    rows: (n,) the documents; answers: as in answers.npy.
+    """
+
+    rows: Ints
+    tokens: npt.NDArray[Any]
+    offsets: Ints
+    answers: Ints
+    capabilities: Ints
+    names: list[str]
+    tokenizer: Tokenizer
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        row = int(self.rows[index])
+        start, stop = int(self.offsets[row]), int(self.offsets[row + 1])
+        begin, end = self.answers[int(self.answers[:, 0].searchsorted(stop)) - 1].tolist()
+        prompt, capability = self.tokens[start:begin].tolist(), int(self.capabilities[row])
+        return Example(
+            prompt_ids=prompt,
+            prompt=self.tokenizer.decode(prompt, skip_special=False),
+            reference=self.tokenizer.decode(self.tokens[begin:end].tolist()),
+            capability=self.names[capability] if capability >= 0 else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -52,6 +115,7 @@ class Corpus:
     """The samples of a recipe, and what they were made from.
 
     `fingerprint` depends on what the texts, the split and the tokenizer are, not on where or when files were written.
+    `examples` are the conversations of the validation split, in its order; `chat` makes a prompt of an instruction.
     """
 
     train: Split
@@ -59,18 +123,25 @@ class Corpus:
     tokenizer: Tokenizer
     fingerprint: str
     summary: dict[str, Any]
+    chat: ChatTemplate
+    examples: Sequence[Example] = ()
 
 
-def prepare(recipe: Recipe, *, again: bool = False) -> Corpus:
+def prepare(recipe: Recipe, *, again: bool = False, tokenizer_folder: Path | None = None) -> Corpus:
     """Tokenise what a recipe names, unless that was done before, and split it.
 
-    `again` builds anew what is there. One process builds; others that want the same wait for it.
+    `again` builds anew what is there. One process builds; others that want the same wait for it. `tokenizer_folder`
+    holds the tokenizer of a recipe that names none: that of its model.
 
     Raises: InputError if a source, the tokenizer or the prepared data cannot be used; StorageError if the disk fails.
     """
     started = time.monotonic()
+    if recipe.tokenizer.from_ is None and recipe.tokenizer.train_vocab_size is None:
+        assert tokenizer_folder is not None, "rules.py lets no recipe through that has neither tokenizer nor model"
+        section = recipe.tokenizer.model_copy(update={"from_": str(tokenizer_folder)})
+        recipe = recipe.model_copy(update={"tokenizer": section})
     key = _cache_key(recipe)
-    folder = cache_folder() / "prepared" / key
+    folder = durable.cache_folder() / "prepared" / key
     build = again or not (folder / "manifest.json").exists()
     if build:
         durable.make_folder(folder.parent)
@@ -83,11 +154,6 @@ def prepare(recipe: Recipe, *, again: bool = False) -> Corpus:
     return corpus
 
 
-def cache_folder() -> Path:
-    """Where prepared data lies: `$ETUDE_CACHE`, else `~/.cache/etude`."""
-    return Path(os.environ.get("ETUDE_CACHE") or Path.home() / ".cache" / "etude")
-
-
 def _cache_key(recipe: Recipe) -> str:
     train, validation = _sources(recipe)
     key: list[Any] = [_FORMAT, [source_key(source) for source in train], [source_key(source) for source in validation]]
@@ -96,12 +162,18 @@ def _cache_key(recipe: Recipe) -> str:
     else:  # trained on the documents that are not held out
         held_out = None if recipe.data.validation is not None else recipe.data.validation_ratio
         key.append([recipe.tokenizer.train_vocab_size, held_out])
+    key.append([recipe.data.template, recipe.data.system, _texts_are_examples(recipe)])
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _sources(recipe: Recipe) -> tuple[list[Source], list[Source]]:
     explicit = recipe.data.validation
     return recipe.data.train, explicit if isinstance(explicit, list) else []
+
+
+def _texts_are_examples(recipe: Recipe) -> bool:
+    """Whether a text begins as the pretrained model expects it, instead of after an end token."""
+    return recipe.model.from_ is not None and recipe.data.sample == "document"
 
 
 @contextlib.contextmanager
@@ -141,17 +213,29 @@ class _Tally:
     sources: "array[int]" = field(default_factory=lambda: array("q"))
     groups: "array[int]" = field(default_factory=lambda: array("q"))
     offsets: "array[int]" = field(default_factory=lambda: array("q", [0]))
-    blank: list[int] = field(default_factory=list)
+    places: "array[int]" = field(default_factory=lambda: array("q"))
+    capabilities: "array[int]" = field(default_factory=lambda: array("q"))
+    answers: "array[int]" = field(default_factory=lambda: array("q"))
+    paths: dict[str, int] = field(default_factory=dict)
+    capability_names: dict[str, int] = field(default_factory=dict)
+    blanks: list[int] = field(default_factory=list)
+    blank_rows: list[list[str]] = field(default_factory=list)
     unknown: int = 0
+    special: int = 0
+    parted: int = 0
+    no_bos: int = 0
     _names: dict[str, int] = field(default_factory=dict)
 
     def read(self, sources: list[Source]) -> Iterator[Document]:
         """The documents with text, each noted down before it is handed on."""
         for index, source in enumerate(sources):
-            self.blank.append(0)
+            self.blanks.append(0)
+            self.blank_rows.append([])
             for document in read_documents(source):
                 if document.blank:
-                    self.blank[-1] += 1
+                    self.blanks[-1] += 1
+                    if len(self.blank_rows[-1]) < _NAMED_ROWS:
+                        self.blank_rows[-1].append(document.name)
                     continue
                 data = document.text.encode()
                 self.hashes += hashlib.sha256(data).digest()[:16]
@@ -161,15 +245,32 @@ class _Tally:
                 group = document.group
                 alone = -len(self.sizes)
                 self.groups.append(alone if group is None else self._names.setdefault(group, len(self._names)))
+                self.places.extend((self.paths.setdefault(document.path, len(self.paths)), document.line))
+                names, capability = self.capability_names, document.capability
+                self.capabilities.append(-1 if capability is None else names.setdefault(capability, len(names)))
                 yield document
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """The small files of the prepared data, without token_bytes."""
+        """The small files of the prepared data, without token_bytes and those of examples."""
         hashes = np.frombuffer(self.hashes, dtype=np.uint8).reshape(-1, 16)
         groups = np.unique(np.array(self.groups, dtype=np.int64), return_inverse=True)[1]
         columns = {"offsets": self.offsets, "sizes": self.sizes, "sources": self.sources}
         plain = {name: np.array(column, dtype=np.int64) for name, column in columns.items()}
         return {"hashes": hashes, "units": connect(groups, number_texts(hashes)), **plain}
+
+    def add(self, length: int, answers: Sequence[tuple[int, int]]) -> None:
+        """Note how many ids a document has, and where among them what is to be learnt begins and ends."""
+        start = self.offsets[-1]
+        self.offsets.append(start + length)
+        for begin, end in answers:
+            self.answers.extend((start + begin, start + end))
+
+    def example_arrays(self) -> dict[str, Ints]:
+        pairs = {"answers": self.answers, "places": self.places}
+        return {
+            **{name: np.array(column, dtype=np.int64).reshape(-1, 2) for name, column in pairs.items()},
+            "capabilities": np.array(self.capabilities, dtype=np.int64),
+        }
 
 
 def _build(recipe: Recipe, key: str, folder: Path) -> None:
@@ -181,12 +282,19 @@ def _build(recipe: Recipe, key: str, folder: Path) -> None:
         _check_vocab(recipe, tokenizer.vocab_size)
     else:
         tokenizer, scan = _train_tokenizer(recipe)
+    has_conversations = any(source_format(source).kind != "text" for source in [*train, *validation])
+    are_examples = has_conversations or _texts_are_examples(recipe)
+    if has_conversations:
+        data, named = recipe.data, recipe.tokenizer.from_ or "of this run"
+        chat = find_template(named, tokenizer, wanted=data.template, system=data.system)
+        if chat.is_plain:  # what the model was trained with goes with it
+            tokenizer = tokenizer.with_chat_template(chat.source)
     width = 2 if tokenizer.vocab_size <= 1 << 16 else 4
     tally = _Tally()
     try:
         durable.remove_folder(temporary)
         durable.make_folder(temporary)
-        encoded = _encode(tally, [*train, *validation], tokenizer)
+        encoded = _encode(recipe, tally, tokenizer, are_examples=are_examples)
         written = {
             "tokens.bin": durable.write_file(
                 temporary / "tokens.bin", (ids.astype(f"<u{width}").data for ids in encoded)
@@ -197,8 +305,10 @@ def _build(recipe: Recipe, key: str, folder: Path) -> None:
         arrays = {**tally.arrays(), "token_bytes": np.zeros(0, dtype=np.int64) if sizes is None else sizes}
         if _cache_key(recipe) != key or (scan is not None and scan.hashes != tally.hashes):
             raise InputError("the data changed while it was read; run the same command again once it is at rest")
-        for name, values in arrays.items():
+        for name, values in (arrays | (tally.example_arrays() if are_examples else {})).items():
             written[f"{name}.npy"] = durable.write_file(temporary / f"{name}.npy", _npy(values))
+        for name, content in tokenizer.given.items():
+            written[f"given-{name}"] = durable.write_file(temporary / f"given-{name}", content)
         manifest = {
             "format": _FORMAT,
             "files": {name: {"size": file.size, "sha256": file.sha256} for name, file in written.items()},
@@ -209,15 +319,30 @@ def _build(recipe: Recipe, key: str, folder: Path) -> None:
             "tokenizer": tokenizer.fingerprint,
             "unknown_tokens": tally.unknown,
             "sources": [
-                _source_summary(index, source, arrays, tally.blank[index], is_train=index < len(train))
+                _source_summary(index, source, arrays, tally, is_train=index < len(train))
                 for index, source in enumerate([*train, *validation])
             ],
+            "given": list(tokenizer.given),
+            "examples": are_examples,
+            "paths": list(tally.paths) if are_examples else [],
+            "capabilities": list(tally.capability_names),
+            "conversations": _conversation_summary(chat, tokenizer, tally) if has_conversations else None,
         }
         durable.write_json(temporary / "manifest.json", {**manifest, "sha256": _digest(manifest)})
         durable.remove_folder(folder, first="manifest.json")
         durable.rename_folder(temporary, folder)
     finally:
         durable.remove_folder(temporary)
+
+
+def _conversation_summary(chat: ChatTemplate, tokenizer: Tokenizer, tally: _Tally) -> dict[str, Any]:
+    """How conversations became tokens; counts are rows."""
+    return {
+        "template": "plain" if chat.is_plain else "chat template of the tokenizer",
+        "special_tokens_read_as_text": tally.special,
+        "answers_apart_from_prompts": tally.parted,
+        "without_bos": tally.no_bos if tokenizer.bos_id is not None else 0,
+    }
 
 
 def _check_vocab(recipe: Recipe, vocab_size: int) -> None:
@@ -253,27 +378,50 @@ def _train_tokenizer(recipe: Recipe) -> tuple[Tokenizer, _Tally]:
     return train_tokenizer(texts(), recipe.tokenizer.train_vocab_size), scan
 
 
-def _encode(tally: _Tally, sources: list[Source], tokenizer: Tokenizer) -> Iterator[npt.NDArray[np.int64]]:
+def _encode(recipe: Recipe, tally: _Tally, tokenizer: Tokenizer, *, are_examples: bool) -> Iterator[Ints]:
     """The ids of all documents in pieces of a few MB of text, whatever the length of a document."""
+    train, validation = _sources(recipe)
+    chat = ChatTemplate(tokenizer, tokenizer.chat_template, system=recipe.data.system)
+    try:
+        documents = tally.read([*train, *validation])
+        for is_text, group in itertools.groupby(documents, key=lambda document: document.messages is None):
+            if is_text:
+                encoded = _encode_texts(tally, group, tokenizer, are_examples)
+            else:
+                encoded = _encode_conversations(tally, group, tokenizer, chat)
+            for ids in encoded:
+                assert ids.min() >= 0 and ids.max() < tokenizer.vocab_size, "an id beyond the vocabulary"
+                yield ids
+    finally:
+        chat.close()
+
+
+def _encode_texts(
+    tally: _Tally, documents: Iterator[Document], tokenizer: Tokenizer, are_examples: bool
+) -> Iterator[Ints]:
+    """Each text and the end token; an example also begins as the tokenizer begins a text."""
     pieces: list[str] = []
     ends: list[bool] = []
-    waiting, total = 0, 0
+    waiting = 0
     eos = np.array([tokenizer.eos_id])
+    opening = [] if not are_examples or tokenizer.bos_id is None else [np.array([tokenizer.bos_id])]
+    is_first, length = True, 0  # of a document, whose pieces may come in several batches
 
-    def flush() -> npt.NDArray[np.int64]:
-        nonlocal total
-        parts: list[npt.NDArray[np.int64]] = []
+    def flush() -> Ints:
+        nonlocal is_first, length
+        parts: list[Ints] = []
         for ids, end in zip(tokenizer.encode_batch(pieces), ends):
-            parts += [ids, eos] if end else [ids]
+            new = [*(opening if is_first else []), ids, *([eos] if end else [])]
+            parts += new
             tally.unknown += 0 if tokenizer.unk_id is None else int((ids == tokenizer.unk_id).sum())
-            total += len(ids) + end
+            length += sum(map(len, new))
             if end:
-                tally.offsets.append(total)
-        joined = np.concatenate(parts)
-        assert joined.min() >= 0 and joined.max() < tokenizer.vocab_size, "an id beyond the vocabulary"
-        return joined
+                tally.add(length, [(0, length)] if are_examples else [])
+                length = 0
+            is_first = end
+        return np.concatenate(parts)
 
-    for document in tally.read(sources):
+    for document in documents:
         for piece, end in cut_text(document.text, tokenizer):
             pieces.append(piece)
             ends.append(end)
@@ -283,6 +431,21 @@ def _encode(tally: _Tally, sources: list[Source], tokenizer: Tokenizer) -> Itera
                 pieces, ends, waiting = [], [], 0
     if pieces:
         yield flush()
+
+
+def _encode_conversations(
+    tally: _Tally, documents: Iterator[Document], tokenizer: Tokenizer, chat: ChatTemplate
+) -> Iterator[Ints]:
+    while batch := list(itertools.islice(documents, _BATCH_CONVERSATIONS)):
+        conversations = [document.messages or [] for document in batch]
+        encoded = chat.encode(conversations, [document.name for document in batch])
+        for each in encoded:
+            tally.add(len(each.ids), each.answers)
+            tally.special += each.has_special
+            tally.parted += each.is_parted
+            tally.no_bos += each.ids[0] != tokenizer.bos_id
+            tally.unknown += 0 if tokenizer.unk_id is None else each.ids.count(tokenizer.unk_id)
+        yield np.array(list(itertools.chain.from_iterable(each.ids for each in encoded)), dtype=np.int64)
 
 
 def cut_text(text: str, tokenizer: Tokenizer, piece_characters: int = _PIECE_CHARACTERS) -> Iterator[tuple[str, bool]]:
@@ -316,16 +479,18 @@ def _npy(values: npt.NDArray[Any]) -> bytes:
 
 
 def _source_summary(
-    index: int, source: Source, arrays: dict[str, npt.NDArray[Any]], blank: int, *, is_train: bool
+    index: int, source: Source, arrays: dict[str, npt.NDArray[Any]], tally: _Tally, *, is_train: bool
 ) -> dict[str, Any]:
     mine = arrays["sources"] == index
-    documents = int(mine.sum())
+    documents, blank = int(mine.sum()), tally.blanks[index]
+    named = {"blank_rows": tally.blank_rows[index]} if source_format(source).kind != "text" else {}
     return {
         "name": source.source or source.path,
         "use": "train" if is_train else "validation",
         "found": describe(source, documents + blank),
         "documents": documents,
         "blank": blank,
+        **named,
         "bytes": int(arrays["sizes"][mine].sum()),
         "tokens": int(np.diff(arrays["offsets"])[mine].sum()),
     }
@@ -335,10 +500,10 @@ def _digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def _choose(recipe: Recipe, arrays: dict[str, npt.NDArray[Any]]) -> tuple[Flags, Flags]:
+def _choose(recipe: Recipe, arrays: dict[str, npt.NDArray[Any]], *, are_examples: bool = False) -> tuple[Flags, Flags]:
     """Which documents are held out as a whole, and which are cut by position: both (n,).
 
-    A document is cut if it is all that its source has and no other belongs with it.
+    A document is cut if it is all that its source has and no other belongs with it; an example is not.
     """
     sources, units = arrays["sources"], arrays["units"]
     held, cut = np.zeros(len(units), dtype=np.bool_), np.zeros(len(units), dtype=np.bool_)
@@ -346,7 +511,8 @@ def _choose(recipe: Recipe, arrays: dict[str, npt.NDArray[Any]]) -> tuple[Flags,
         return sources >= len(recipe.data.train), cut
     if recipe.data.validation == "none":
         return held, cut
-    cut = (np.bincount(sources)[sources] == 1) & (np.bincount(units)[units] == 1)
+    if not are_examples:
+        cut = (np.bincount(sources)[sources] == 1) & (np.bincount(units)[units] == 1)
     rest = ~cut
     if not cut.any() or len(np.unique(units[rest])) > 1:
         held[rest] = hold_out(arrays["hashes"][rest], units[rest], recipe.data.validation_ratio)
@@ -357,42 +523,108 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
     """Check the files of a prepared folder and split what they hold."""
     manifest = _verify(folder)
     _check_vocab(recipe, manifest["vocab_size"])
-    arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _SMALL_FILES}
+    are_examples = manifest["examples"]
+    names = (*_SMALL_FILES, *(_EXAMPLE_FILES if are_examples else ()))
+    arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
     width = manifest["token_width_bytes"]
     tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=f"<u{width}", mode="r"))
-    held, cut = _choose(recipe, arrays)
-    starts, ends = arrays["offsets"][:-1], arrays["offsets"][1:]
-    middles = ends - 1 - np.ceil(recipe.data.validation_ratio * (ends - starts - 1)).astype(np.int64)
-    middles = np.where(middles > starts, middles, ends)  # too short to be cut
-    # The parts of cut documents come last, as no end token separates them from what follows.
-    whole = ~held & ~cut
     each = arrays["token_bytes"] if len(arrays["token_bytes"]) else None
     texts = Texts(tokens, arrays["offsets"], arrays["sizes"], each, manifest["eos_id"])
-    mode, seq_len = recipe.data.sample, recipe.train.seq_len
-    train = cut_samples(texts, np.r_[starts[whole], starts[cut]], np.r_[ends[whole], middles[cut]], mode, seq_len)
-    validation = cut_samples(texts, np.r_[starts[held], middles[cut]], np.r_[ends[held], ends[cut]], mode, seq_len)
+    held, cut = _choose(recipe, arrays, are_examples=are_examples)
+    given = {name: (folder / f"given-{name}").read_bytes() for name in manifest["given"]}
+    tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"), manifest["eos_token"], given)
+    examples: Sequence[Example] = ()
+    left: dict[str, dict[str, Any]] = {"train": {}, "validation": {}}
+    if are_examples:
+        train, left["train"], _ = _cut_examples(recipe, texts, np.flatnonzero(~held), arrays, manifest, "train")
+        validation, left["validation"], rows = _cut_examples(
+            recipe, texts, np.flatnonzero(held), arrays, manifest, "validation"
+        )
+        columns = arrays["offsets"], arrays["answers"], arrays["capabilities"]
+        examples = Examples(rows, tokens, *columns, manifest["capabilities"], tokenizer)
+    else:
+        train, validation = _cut_samples(recipe, texts, held, cut)
     if recipe.data.validation != "none" and not len(validation):
         raise InputError(
-            f"data.validation: {len(tokens) - len(ends)} tokens are too few to hold out a share of "
+            f"data.validation: {len(tokens) - held.size} tokens are too few to hold out a share of "
             f'{recipe.data.validation_ratio}; give more text, or set data.validation = "none"'
         )
     same = number_texts(arrays["hashes"])
     summary = {
         "sources": manifest["sources"],
-        "train": _split_summary(train),
-        "validation": _split_summary(validation) if len(validation) else None,
+        **({"conversations": manifest["conversations"]} if manifest["conversations"] else {}),
+        "train": _split_summary(train) | left["train"],
+        "validation": _split_summary(validation) | left["validation"] if len(validation) else None,
         "overlap": int(np.isin(same[held], same[~held]).sum()),
         "vocab_size": manifest["vocab_size"],
         "unknown_ratio": manifest["unknown_tokens"] / len(tokens),
-        "bytes_per_token": int(arrays["sizes"].sum()) / max(len(tokens) - len(ends), 1),
+        "bytes_per_token": int(arrays["sizes"].sum()) / max(len(tokens) - held.size, 1),
     }
+    made = [manifest["files"][name]["sha256"] for name in ("tokens.bin", "answers.npy")] if are_examples else []
     return Corpus(
         train=train,
         validation=validation if len(validation) else None,
-        tokenizer=Tokenizer((folder / "tokenizer.json").read_text("utf-8"), manifest["eos_token"]),
-        fingerprint=_fingerprint(manifest["tokenizer"], arrays["hashes"], train, validation),
+        tokenizer=tokenizer,
+        fingerprint=_fingerprint([manifest["tokenizer"], *made], arrays["hashes"], train, validation),
         summary=summary,
+        chat=ChatTemplate(tokenizer, tokenizer.chat_template, system=recipe.data.system),
+        examples=examples,
     )
+
+
+def _cut_samples(recipe: Recipe, texts: Texts, held: Flags, cut: Flags) -> tuple[Split, Split]:
+    """The samples of both splits, of texts end to end or of a text each."""
+    starts, ends = texts.offsets[:-1], texts.offsets[1:]
+    middles = ends - 1 - np.ceil(recipe.data.validation_ratio * (ends - starts - 1)).astype(np.int64)
+    middles = np.where(middles > starts, middles, ends)  # too short to be cut
+    # The parts of cut documents come last, as no end token separates them from what follows.
+    whole = ~held & ~cut
+    mode, seq_len = recipe.data.sample, recipe.train.seq_len
+    train = cut_samples(texts, np.r_[starts[whole], starts[cut]], np.r_[ends[whole], middles[cut]], mode, seq_len)
+    validation = cut_samples(texts, np.r_[starts[held], middles[cut]], np.r_[ends[held], ends[cut]], mode, seq_len)
+    return train, validation
+
+
+def _cut_examples(
+    recipe: Recipe, texts: Texts, rows: Ints, arrays: dict[str, npt.NDArray[Any]], manifest: dict[str, Any], use: str
+) -> tuple[Split, dict[str, Any], Ints]:
+    """The samples of one split, what is to be said about rows that are none, and the conversations among the samples.
+
+    Raises: InputError if rows are too long and that is to be refused, or if nothing is left to learn.
+    """
+    data, seq_len = recipe.data, recipe.train.seq_len
+    answers = arrays["answers"]
+    split, left = cut_examples(
+        texts, rows, answers, seq_len, answers_only=data.answers_only, drop=data.too_long == "drop"
+    )
+
+    def named(flags: Flags) -> list[str]:
+        places = arrays["places"][rows[flags][:_NAMED_ROWS]].tolist()
+        return [f"{manifest['paths'][path]}:{line}" if line else manifest["paths"][path] for path, line in places]
+
+    def count(flags: Flags) -> str:
+        return f"{int(flags.sum()):,} ({', '.join(named(flags)[:3])}{' ...' if flags.sum() > 3 else ''})"
+
+    is_long = left.dropped | left.cut | left.cut_away
+    if data.too_long == "refuse" and is_long.any():
+        raise InputError(
+            f"rows with more than train.seq_len {seq_len:,} tokens: {count(is_long)}; "
+            'raise it, or set data.too_long to "cut" or "drop"'
+        )
+    if len(rows) and not len(split):
+        raise InputError(
+            f"data.{use} has nothing to score: none of {len(rows):,} rows has an answer within train.seq_len {seq_len} "
+            f"(cut away: {count(left.cut_away)}; dropped: {count(left.dropped)}; the longest row has "
+            f"{int(np.diff(texts.offsets)[rows].max()):,} tokens); raise it"
+        )
+    said = {
+        name: value
+        for name, flags in (("dropped", left.dropped), ("cut_away", left.cut_away))
+        for name, value in ((name, int(flags.sum())), (f"{name}_rows", named(flags)))
+    }
+    kept = rows[left.kept]
+    is_conversation = answers[answers[:, 0].searchsorted(texts.offsets[kept]), 0] > texts.offsets[kept]
+    return split, said, kept[is_conversation]
 
 
 def _verify(folder: Path) -> dict[str, Any]:
@@ -427,8 +659,8 @@ def _split_summary(split: Split) -> dict[str, Any]:
     }
 
 
-def _fingerprint(tokenizer: str, hashes: npt.NDArray[np.uint8], *splits: Split) -> str:
-    digest = hashlib.sha256(tokenizer.encode())
+def _fingerprint(made: list[str], hashes: npt.NDArray[np.uint8], *splits: Split) -> str:
+    digest = hashlib.sha256("".join(made).encode())
     digest.update(hashes.tobytes())
     for split in splits:
         digest.update(np.stack([split.starts, split.ends]).astype("<i8").tobytes() + b"split")

@@ -1,9 +1,11 @@
 """Documents from files, folders and the standard library, one after another, as they are: no byte is changed.
 
-.jsonl and .ndjson hold a document a line; any other file is one UTF-8 document; .gz and .zst are unpacked on the way.
+.jsonl and .ndjson hold a document or a conversation a line; any other file is one UTF-8 document; .gz and .zst are
+unpacked on the way.
 """
 
 import gzip
+import itertools
 import json
 import os
 import platform
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from etude.data.formats import Format, Message, find_format, has_answer
 from etude.errors import InputError
 from etude.recipe.schema import Source
 
@@ -23,6 +26,7 @@ _CHUNK_BYTES = 1 << 20
 _ZSTD_CHUNK_BYTES = 4 << 10  # unpacks to at most 128 MiB
 _MAX_LINE_BYTES = 256 << 20
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_FIRST_ROWS = 20
 _BOMB_BYTES, _BOMB_RATIO = 1 << 30, 1000
 # Not for learning from: packages that happen to be installed, tests, and a hundred copies of one code page module.
 _STDLIB_WITHOUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "encodings"}
@@ -30,14 +34,28 @@ _STDLIB_WITHOUT = {"site-packages", "dist-packages", "test", "tests", "idle_test
 
 @dataclass(frozen=True)
 class Document:
-    """A text, where it came from, and the group that must stay in one split (None: it stands alone)."""
+    """A text, where it came from, and the group that must stay in one split (None: it stands alone).
+
+    Of a conversation there are `messages`, and `text` is their content; `capability` is what scores are told apart by.
+    `line` is where a row stands in its file, from 1; 0 for a file that is one document.
+    """
 
     text: str
     group: str | None
-    name: str
+    path: str
+    line: int = 0
+    messages: list[Message] | None = None
+    capability: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.path}:{self.line}" if self.line else self.path
 
     @property
     def blank(self) -> bool:
+        """Whether there is nothing to learn."""
+        if self.messages is not None:
+            return not has_answer(self.messages)
         return not self.text or self.text.isspace()
 
 
@@ -46,13 +64,26 @@ def read_documents(source: Source) -> Iterator[Document]:
 
     Raises: InputError naming the file, and the line of JSONL, that cannot be used; or if no document has any text.
     """
-    found = False
+    found, form = False, source_format(source)
     for path in list_files(source):
-        for document in _read_jsonl(path, source) if _is_jsonl(path) else [_read_text(path, source)]:
+        for document in _read_jsonl(path, source, form) if _is_jsonl(path) else [_read_text(path, source)]:
             found = found or not document.blank
             yield document
+    if not found and form.kind != "text":
+        raise InputError(f"{_name(source)} has no row with an answer; it was read as {form}: set format if that is not")
     if not found:
         raise InputError(f"{_name(source)} is empty: no document has any text; give a source with text")
+
+
+def source_format(source: Source) -> Format:
+    """What the rows of a source hold, found out from the first of them; text if there are none. Raises: InputError."""
+    files = [path for path in list_files(source) if _is_jsonl(path)]
+    if not files and source.format not in (None, "text"):
+        raise InputError(
+            f"{_name(source)} has no JSONL, which format {source.format!r} needs; give a .jsonl file, or leave it out"
+        )
+    rows = (row for path in files for _, row in _read_rows(path))
+    return find_format(list(itertools.islice(rows, _FIRST_ROWS)), source.field, source.format)
 
 
 def list_files(source: Source) -> list[Path]:
@@ -90,7 +121,7 @@ def describe(source: Source, documents: int) -> str:
     if source.source == "python-stdlib":
         return f"{documents:,} modules of the standard library of Python {platform.python_version()}"
     files = list_files(source)
-    rows = f"rows of JSONL, field {source.field}"
+    rows = f"rows of JSONL, {source_format(source)}"
     if _root(source).is_dir():
         kind = rows if all(map(_is_jsonl, files)) else "documents"
         return f"{documents:,} {kind}, from {len(files):,} files ({source.glob or '**/*'})"
@@ -158,27 +189,31 @@ def _file_group(path: Path, source: Source) -> str:
     return str(path if path == root else root / path.relative_to(root).parts[0])
 
 
-def _read_jsonl(path: Path, source: Source) -> Iterator[Document]:
-    for number, line in enumerate(_lines(path), 1):
-        name = f"{path}:{number}"
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if not line.strip():
-            continue
-        row = _parse(line, name)
-        text = row.get(source.field)
-        if not isinstance(text, str):
-            what = "has no" if source.field not in row else f"has a {type(text).__name__} as"
-            strings = [repr(field) for field, value in row.items() if isinstance(value, str)][:20]
-            raise InputError(
-                f"{name} {what} field {source.field!r}, which must be a string; "
-                f"set field to one of: {', '.join(strings) or '(no field holds a string)'}"
-            )
-        if _SURROGATE.search(text):
+def _read_jsonl(path: Path, source: Source, form: Format) -> Iterator[Document]:
+    for line, row in _read_rows(path):
+        name = f"{path}:{line}"
+        try:
+            text, messages = form.read(row)
+        except InputError as error:
+            advice = "" if form.kind == "text" else f"; the rows of this source are {form}, so repair it, or set format"
+            raise InputError(f"{name} {error}{advice}") from None
+        if any(map(_SURROGATE.search, [text] if messages is None else [v for m in messages for v in m.values()])):
             raise InputError(
                 f"{name} holds half of a surrogate pair (\\ud800 to \\udfff), which is no text; repair the line"
             )
-        yield Document(text, _row_group(row, source.group_by, name), name)
+        group, capability = _row_group(row, source.group_by, name), row.get(source.capability)
+        if not isinstance(capability, str | None):
+            capability = json.dumps(capability, sort_keys=True)
+        yield Document(text, group, str(path), line, messages, capability)
+
+
+def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a JSONL file, each with the number of its line."""
+    for number, line in enumerate(_lines(path), 1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if line.strip():
+            yield number, _parse(line, f"{path}:{number}")
 
 
 def _row_group(row: dict[str, Any], group_by: str | None, name: str) -> str | None:

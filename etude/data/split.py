@@ -11,7 +11,9 @@ from etude.errors import InputError
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
-Mode = Literal["row", "document"]
+Mode = Literal["row", "document", "example"]
+NO_TARGET = -100
+_SPANS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Texts:
 class Sample:
     """Ids of one sample, all int64 of shape (n,): what the model sees, what it must say, and where documents begin.
 
-    `documents` counts from 0 and grows at each end token among `tokens`; `positions` restart there.
+    What is no target is NO_TARGET among the labels. `documents` counts from 0 and grows at each end token among
+    `tokens`; `positions` restart there.
     """
 
     tokens: Ints
@@ -44,7 +47,9 @@ class Split:
 
     row: the spans end to end; row i has the seq_len labels from i * seq_len on, so every token is a target once.
     document: a span is a sample; what is beyond seq_len is cut off, and counted in `truncated`.
-    The token before the first label is the end token, as it is before any document.
+    example: a span is a sample, of which only what lies in `answers` (begin, end) is a target; all if that is None.
+    The token before the first label is the end token, as it is before any document, but for examples, which begin with
+    their own first token.
     `targets` and `bytes` are all tokens to predict and the text they stand for; `first` is where each span begins in
     the spans end to end.
     """
@@ -60,20 +65,24 @@ class Split:
     bytes: int
     truncated: int
     first: Ints
+    answers: Ints | None = None
 
     def __len__(self) -> int:
-        return len(self.starts) if self.mode == "document" else -(-self.targets // self.seq_len)
+        return -(-self.targets // self.seq_len) if self.mode == "row" else len(self.starts)
 
     @property
     def tokens_per_sample(self) -> float:
         """Mean length of a sample."""
         if self.mode == "row":
             return self.targets / max(len(self), 1)
-        return float(np.minimum(self.ends - self.starts, self.seq_len).mean()) if len(self) else 0.0
+        lengths = np.minimum(self.ends - self.starts - (self.mode == "example"), self.seq_len)
+        return float(lengths.mean()) if len(self) else 0.0
 
     def sample(self, index: int) -> Sample:
         """Sample `index` of `len(self)`."""
         assert 0 <= index < len(self), index
+        if self.mode == "example":
+            return self._example(int(self.starts[index]), int(self.ends[index]))
         if self.mode == "document":
             start, end = int(self.starts[index]), int(self.ends[index])
             window = np.empty(min(end - start, self.seq_len) + 1, dtype=np.int64)
@@ -89,6 +98,16 @@ class Split:
             documents = documents.cumsum()
             positions -= np.r_[0, begins][documents]
         return Sample(tokens, window[1:], documents, positions)
+
+    def _example(self, start: int, end: int) -> Sample:
+        window = self.tokens[start:end].astype(np.int64)
+        labels = window[1:]
+        if self.answers is not None:
+            labels = np.full(len(window) - 1, NO_TARGET, dtype=np.int64)
+            for first, last in self.answers[slice(*self.answers[:, 0].searchsorted((start, end)))] - (start + 1):
+                labels[max(first, 0) : last] = window[1:][max(first, 0) : last]
+        documents = np.zeros(len(labels), dtype=np.int64)
+        return Sample(window[:-1], labels, documents, np.arange(len(labels), dtype=np.int64))
 
     def _window(self, low: int, high: int) -> Ints:
         """Ids at the places low to high of the spans end to end; the end token stands at place -1."""
@@ -120,6 +139,64 @@ def cut_samples(texts: Texts, starts: Ints, ends: Ints, mode: Mode, seq_len: int
     return Split(
         texts.tokens, starts, ends, mode, seq_len, texts.eos_id, documents, targets, text_bytes, truncated, first
     )
+
+
+@dataclass(frozen=True)
+class Left:
+    """Which of the rows (n,) that were to be examples became one, were left out and why, or lost their end."""
+
+    kept: Flags
+    dropped: Flags
+    cut_away: Flags
+    cut: Flags
+
+
+def cut_examples(
+    texts: Texts,
+    rows: Ints,
+    answers: Ints,
+    seq_len: int,
+    *,
+    answers_only: bool = True,
+    drop: bool = False,
+) -> tuple[Split, Left]:
+    """Documents `rows` as samples of seq_len tokens at most, longer ones cut or dropped; without a target, left out.
+
+    answers: (m, 2) where what is learnt begins and ends in the tokens, ascending. What stands behind the last target
+    is left out, as nothing depends on it.
+    """
+    starts, wholes = texts.offsets[rows], texts.offsets[rows + 1]
+    mine = answers[:, 0].searchsorted(starts), answers[:, 0].searchsorted(wholes)
+    counts = mine[1] - mine[0]
+    row = np.repeat(np.arange(len(rows)), counts)  # of each answer in any of the rows
+    index = np.repeat(mine[0] - np.r_[0, np.cumsum(counts)[:-1]], counts) + np.arange(len(row))
+    begins, stops = np.maximum(answers[index, 0], starts[row] + 1), answers[index, 1]
+    if answers_only:
+        wholes = starts.copy()
+        np.maximum.at(wholes, row, stops)
+    ends = np.minimum(wholes, starts + seq_len + 1)
+    cut = ends < wholes
+    dropped = cut & drop
+    if answers_only:
+        stops = np.minimum(stops, ends[row])
+        scored = np.maximum(stops - begins, 0)
+        targets = np.bincount(row, scored, minlength=len(rows)).astype(np.int64)
+        ends = starts.copy()
+        np.maximum.at(ends, row[scored > 0], stops[scored > 0])
+    else:
+        targets = np.maximum(ends - starts - 1, 0)
+    kept = (targets > 0) & ~dropped
+    if answers_only:
+        used = kept[row] & (scored > 0)
+        text_bytes = _count_bytes(texts, begins[used], stops[used])
+    else:
+        text_bytes = _count_bytes(texts, starts[kept] + 1, ends[kept])
+    split = Split(
+        texts.tokens, starts[kept], ends[kept], "example", seq_len, texts.eos_id, int(kept.sum()),
+        int(targets[kept].sum()), text_bytes, int((cut & kept).sum()),
+        np.r_[0, np.cumsum(ends[kept] - starts[kept])], answers if answers_only else None,
+    )  # fmt: skip
+    return split, Left(kept, dropped, ~kept & ~dropped, cut & kept)
 
 
 def hold_out(hashes: npt.NDArray[np.uint8], units: Ints, ratio: float) -> Flags:
@@ -176,6 +253,18 @@ def number_texts(hashes: npt.NDArray[np.uint8]) -> Ints:
     labels = np.zeros(len(pairs), dtype=np.int64)
     labels[order[1:]] = np.cumsum((pairs[order[1:]] != pairs[order[:-1]]).any(axis=1))
     return labels
+
+
+def _count_bytes(texts: Texts, starts: Ints, ends: Ints) -> int:
+    """Bytes of the text that the tokens of many spans stand for; by their share of all if they are not byte-level."""
+    if texts.token_bytes is None:
+        return int(texts.sizes.sum() * (ends - starts).sum() / max(len(texts.tokens), 1))
+    total = 0
+    for low in range(0, len(starts), _SPANS_AT_ONCE):
+        lengths = (ends - starts)[low : low + _SPANS_AT_ONCE]
+        places = np.repeat(starts[low : low + _SPANS_AT_ONCE] - np.r_[0, np.cumsum(lengths)[:-1]], lengths)
+        total += int(texts.token_bytes[texts.tokens[places + np.arange(len(places))]].sum())
+    return total
 
 
 def _measure(texts: Texts, starts: Ints, ends: Ints) -> tuple[int, int]:

@@ -54,10 +54,13 @@ def decoder_config(model: Model, *, vocab_size: int, seq_len: int) -> DecoderCon
 
 @dataclass(frozen=True)
 class Story:
-    """A published model by arithmetic: its parameters, and (inputs, outputs, how many) of its linear layers by name."""
+    """A published model by arithmetic: its parameters, and (inputs, outputs, how many) of its linear layers by name.
+
+    Layers that share a name may have several shapes. The head is not among them.
+    """
 
     total: int
-    linears: dict[str, tuple[int, int, int]]
+    linears: dict[str, list[tuple[int, int, int]]]
 
     def count_lora(self, rank: int, targets: str | list[str]) -> int:
         """Parameters of an adapter on the targets, or on all linear layers. Raises: InputError for an unknown one."""
@@ -68,7 +71,7 @@ class Story:
                     f"adapter.targets: no linear layer is called {name!r}; there are {', '.join(self.linears)}"
                 )
         return sum(
-            rank * (inputs + outputs) * count for inputs, outputs, count in map(self.linears.__getitem__, chosen)
+            rank * (inputs + outputs) * count for name in set(chosen) for inputs, outputs, count in self.linears[name]
         )
 
 
@@ -79,43 +82,51 @@ def _decoder(
     """Qwen2 (with bias) and Llama."""
     query, key_value = heads * head_dim, kv_heads * head_dim
     linears = {
-        "q_proj": (width, query, layers), "k_proj": (width, key_value, layers), "v_proj": (width, key_value, layers),
-        "o_proj": (query, width, layers), "gate_proj": (width, ffn, layers), "up_proj": (width, ffn, layers),
-        "down_proj": (ffn, width, layers),
+        "q_proj": [(width, query, layers)], "k_proj": [(width, key_value, layers)],
+        "v_proj": [(width, key_value, layers)], "o_proj": [(query, width, layers)],
+        "gate_proj": [(width, ffn, layers)], "up_proj": [(width, ffn, layers)], "down_proj": [(ffn, width, layers)],
     }  # fmt: skip
     norms = (2 * layers + 1) * width
     biases = layers * (query + 2 * key_value) * bias
     return Story(vocab * width * (1 if tied else 2) + _weights(linears) + norms + biases, linears)
 
 
+def _gpt_2(width: int, layers: int, vocab: int, positions: int) -> Story:
+    linears = {
+        "c_attn": [(width, 3 * width, layers)],
+        "c_proj": [(width, width, layers), (4 * width, width, layers)],
+        "c_fc": [(width, 4 * width, layers)],
+    }
+    return Story((vocab + positions) * width + _weights(linears) + layers * 13 * width + 2 * width, linears)
+
+
 def _gpt_j(width: int, layers: int, vocab: int) -> Story:
-    linears = dict.fromkeys(("q_proj", "k_proj", "v_proj", "out_proj"), (width, width, layers))
-    linears |= {"fc_in": (width, 4 * width, layers), "fc_out": (4 * width, width, layers)}
+    linears = {name: [(width, width, layers)] for name in ("q_proj", "k_proj", "v_proj", "out_proj")}
+    linears |= {"fc_in": [(width, 4 * width, layers)], "fc_out": [(4 * width, width, layers)]}
     return Story(2 * vocab * width + vocab + _weights(linears) + layers * 7 * width + 2 * width, linears)
 
 
 def _roberta(width: int, layers: int, ffn: int, vocab: int, positions: int) -> Story:
     """With the pooler of RobertaModel."""
-    linears = dict.fromkeys(("query", "key", "value"), (width, width, layers))
-    # `dense` closes the attention, opens and closes the feed-forward, and is the pooler: counted by its total.
-    dense = layers * (width * width + 2 * width * ffn) + width * width
+    linears = {name: [(width, width, layers)] for name in ("query", "key", "value")}
+    # It closes the attention, opens and closes the feed-forward, and is the pooler.
+    linears["dense"] = [(width, width, layers + 1), (width, ffn, layers), (ffn, width, layers)]
     biases = layers * (5 * width + ffn) + width
     norms = 2 * width * (2 * layers + 1)
-    total = (vocab + positions + 1) * width + _weights(linears) + dense + biases + norms
-    return Story(total, linears)
+    return Story((vocab + positions + 1) * width + _weights(linears) + biases + norms, linears)
 
 
 def _t5(width: int, layers: int, heads: int, ffn: int, vocab: int) -> Story:
     """Encoder and decoder of so many layers each, heads of 64."""
     inner = 64 * heads
-    linears = dict.fromkeys(("q", "k", "v"), (width, inner, 3 * layers))
-    linears |= {"o": (inner, width, 3 * layers), "wi": (width, ffn, 2 * layers), "wo": (ffn, width, 2 * layers)}
+    linears = {name: [(width, inner, 3 * layers)] for name in ("q", "k", "v")}
+    linears |= {"o": [(inner, width, 3 * layers)], "wi": [(width, ffn, 2 * layers)], "wo": [(ffn, width, 2 * layers)]}
     norms = (5 * layers + 2) * width
     return Story(vocab * width + _weights(linears) + norms + 2 * 32 * heads, linears)
 
 
-def _weights(linears: dict[str, tuple[int, int, int]]) -> int:
-    return sum(inputs * outputs * count for inputs, outputs, count in linears.values())
+def _weights(linears: dict[str, list[tuple[int, int, int]]]) -> int:
+    return sum(inputs * outputs * count for shapes in linears.values() for inputs, outputs, count in shapes)
 
 
 _QWEN_CODER = {
@@ -127,6 +138,8 @@ _QWEN_CODER = {
 STORIES: dict[str, Story] = {
     **_QWEN_CODER,
     **{f"{name}-Instruct": story for name, story in _QWEN_CODER.items()},
+    "openai-community/gpt2": _gpt_2(768, 12, 50_257, 1024),
+    "openai-community/gpt2-medium": _gpt_2(1024, 24, 50_257, 1024),
     "EleutherAI/gpt-j-6b": _gpt_j(4096, 28, 50_400),
     "microsoft/codebert-base": _roberta(768, 12, 3072, 50_265, 514),
     "Salesforce/codet5-small": _t5(512, 6, 8, 2048, 32_100),

@@ -131,13 +131,17 @@ class DecoderConfig:
     def from_hf(values: Mapping[str, Any]) -> "DecoderConfig":
         """Read a config.json of Qwen3, Qwen2, Mistral or Llama.
 
+        Each key is mapped, or known to change nothing, or refused; null is as good as absent.
+
         Raises: InputError that names the key which this decoder does not have.
         """
         model_type = values.get("model_type")
-        if model_type not in _ARCHITECTURES:
+        if not isinstance(model_type, str) or model_type not in _ARCHITECTURES:
             raise InputError(f"config.json: model_type is {model_type!r}; expected one of {', '.join(_ARCHITECTURES)}")
         for name, value in values.items():
-            if name in _ONLY and value != _ONLY[name] and value is not None:
+            if value is None:
+                continue
+            if name in _ONLY and value != _ONLY[name]:
                 raise InputError(
                     f"config.json: {name} is {value!r}; this decoder has only {_ONLY[name]!r}; use another model"
                 )
@@ -145,7 +149,8 @@ class DecoderConfig:
                 raise InputError(f"config.json: unknown key {name!r}; remove it if it does not change the model")
         n_embd, n_head = _size(values, "hidden_size"), _size(values, "num_attention_heads")
         default_head_dim = 128 if model_type == "qwen3" else n_embd // n_head
-        biased = model_type != "qwen2" and values.get("attention_bias") is True
+        # Qwen2 always has these biases and Mistral never, whatever the key says.
+        biased = model_type in ("llama", "qwen3") and _flag(values, "attention_bias")
         window, full_layers = _windows(values)
         return DecoderConfig(
             vocab_size=_size(values, "vocab_size"),
@@ -156,11 +161,11 @@ class DecoderConfig:
             n_ffn=_size(values, "intermediate_size"),
             head_dim=_size(values, "head_dim", default_head_dim),
             context=_size(values, "max_position_embeddings"),
-            tied=values.get("tie_word_embeddings", False) is True,
+            tied=_flag(values, "tie_word_embeddings"),
             qk_norm=model_type == "qwen3",
             qkv_bias=model_type == "qwen2" or biased,
             out_bias=biased,
-            mlp_bias=model_type == "llama" and values.get("mlp_bias") is True,
+            mlp_bias=model_type == "llama" and _flag(values, "mlp_bias"),
             sliding_window=window,
             full_layers=full_layers,
             rope_theta=_rope_theta(values),
@@ -190,6 +195,9 @@ _ONLY = {
     "partial_rotary_factor": 1.0,
     "pretraining_tp": 1,
     "rope_interleaved": False,
+    "use_mrope": False,
+    "add_cross_attention": False,
+    "pruned_heads": {},
 }
 _READ = frozenset({
     "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -202,21 +210,36 @@ _HARMLESS = frozenset({
     "architectures", "bos_token_id", "eos_token_id", "pad_token_id", "initializer_range", "use_cache", "dtype",
     "torch_dtype", "transformers_version", "_name_or_path", "_attn_implementation", "return_dict",
     "output_hidden_states", "output_attentions", "id2label", "label2id", "problem_type", "is_llama_config",
-    "transformers.js_config", "tie_last_hidden_states",
+    "transformers.js_config", "tie_last_hidden_states", "_attn_implementation_autoset", "_commit_hash", "torchscript",
+    "use_bfloat16", "is_decoder", "tie_encoder_decoder", "tokenizer_class", "prefix", "finetuning_task",
+    "task_specific_params", "max_sequence_length", "unsloth_version", "unsloth_fixed", "do_sample", "temperature",
+    "top_k", "top_p", "repetition_penalty",
 })  # fmt: skip
+_LARGEST_SIZE = 2**24
 
 
 def _size(values: Mapping[str, Any], name: str, default: int | None = None) -> int:
     value = values.get(name)
     value = default if value is None else value
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"config.json: {name} is {value!r}; expected a whole number above 0; mend or replace the file")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST_SIZE:
+        raise InputError(
+            f"config.json: {name} is {value!r}; expected a whole number from 1 to {_LARGEST_SIZE:,}; "
+            "mend or replace the file"
+        )
     return value
 
 
+def _flag(values: Mapping[str, Any], name: str) -> bool:
+    value = values.get(name)
+    if not isinstance(value, bool | None):
+        raise InputError(f"config.json: {name} is {value!r}; expected true or false; mend or replace the file")
+    return value is True
+
+
 def _number(values: Mapping[str, Any], name: str, default: float) -> float:
-    value = values.get(name, default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
+    value = values.get(name)
+    value = default if value is None else value
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1e30:
         raise InputError(f"config.json: {name} is {value!r}; expected a number; mend or replace the file")
     return float(value)
 
@@ -225,9 +248,12 @@ def _rope(values: Mapping[str, Any]) -> dict[str, Any]:
     """What is said of rotary positions, in the old place or the new one."""
     said: dict[str, Any] = {}
     for name in ("rope_scaling", "rope_parameters"):
-        said |= values.get(name) or {}
+        part = values.get(name) or {}
+        if not isinstance(part, dict):
+            raise InputError(f"config.json: {name} is {part!r}; expected an object; mend or replace the file")
+        said |= part
     kind = said.get("rope_type", said.get("type")) or "default"
-    known = _ROPE_KEYS.get(kind)
+    known = _ROPE_KEYS.get(kind) if isinstance(kind, str) else None
     if known is None or set(said) - known - {"rope_theta", "rope_type", "type"}:
         raise InputError(f"config.json: rotary positions are {said!r}; this decoder knows {', '.join(_ROPE_KEYS)}")
     return said | {"kind": kind}
@@ -248,7 +274,10 @@ def _rope_theta(values: Mapping[str, Any]) -> float:
     said = _rope(values)
     if said.get("partial_rotary_factor", 1.0) != 1.0:
         raise InputError("config.json: rotary positions turn only a part of each head; this decoder turns all of it")
-    return _number({"rope_theta": said.get("rope_theta", values.get("rope_theta", 10_000.0))}, "rope_theta", 10_000.0)
+    theta = _number({"rope_theta": said.get("rope_theta", values.get("rope_theta"))}, "rope_theta", 10_000.0)
+    if theta <= 1:
+        raise InputError(f"config.json: rope_theta is {theta:g}; expected a number above 1; mend or replace the file")
+    return theta
 
 
 def _rope_scaling(values: Mapping[str, Any]) -> RopeScaling | None:
@@ -265,6 +294,8 @@ def _rope_scaling(values: Mapping[str, Any]) -> RopeScaling | None:
         )
     if kind == "llama3":
         low, high = _number(said, "low_freq_factor", 1.0), _number(said, "high_freq_factor", 4.0)
+        if high <= low:
+            raise InputError(f"config.json: high_freq_factor is {high:g}; expected more than low_freq_factor, {low:g}")
         return RopeScaling("llama3", factor, original, low_freq_factor=low, high_freq_factor=high)
     if kind == "linear":
         return RopeScaling("linear", factor, original)
@@ -272,28 +303,30 @@ def _rope_scaling(values: Mapping[str, Any]) -> RopeScaling | None:
     def grown(scale: float) -> float:
         return 0.1 * scale * math.log(factor) + 1.0
 
-    attention = said.get("attention_factor")
-    if attention is None:
-        one, other = said.get("mscale"), said.get("mscale_all_dim")
-        attention = grown(float(one)) / grown(float(other)) if one and other else grown(1.0)
+    one, other = _number(said, "mscale", 0.0), _number(said, "mscale_all_dim", 0.0)
+    attention = _number(said, "attention_factor", grown(one) / grown(other) if one and other else grown(1.0))
     return RopeScaling(
-        "yarn", factor, original, attention_factor=float(attention), truncate=said.get("truncate", True) is True,
-        beta_fast=float(said.get("beta_fast") or 32), beta_slow=float(said.get("beta_slow") or 1),
+        "yarn", factor, original, attention_factor=attention, truncate=_flag({"truncate": True} | said, "truncate"),
+        beta_fast=_number(said, "beta_fast", 32.0) or 32.0, beta_slow=_number(said, "beta_slow", 1.0) or 1.0,
     )  # fmt: skip
 
 
 def _windows(values: Mapping[str, Any]) -> tuple[int | None, tuple[int, ...]]:
-    """The sliding window, and the blocks without it."""
+    """The sliding window, and the blocks without it; transformers' Llama has none, whatever the keys say."""
+    if values["model_type"] == "llama":
+        return None, ()
     if values["model_type"] == "mistral":
         if "sliding_window" not in values:
             raise InputError("config.json: sliding_window is missing; expected a number of tokens, or null; add it")
         return None if values["sliding_window"] is None else _size(values, "sliding_window"), ()
     n_layer = _size(values, "num_hidden_layers")
-    is_used = values.get("use_sliding_window", False) and values.get("sliding_window") is not None
-    first = int(values.get("max_window_layers", 28)) if is_used else n_layer
-    computed = ["sliding_attention" if layer >= first else "full_attention" for layer in range(n_layer)]
-    kinds = values.get("layer_types") or computed
-    if len(kinds) != n_layer or set(kinds) - {"sliding_attention", "full_attention"}:
+    is_used = _flag(values, "use_sliding_window") and values.get("sliding_window") is not None
+    first = int(_number(values, "max_window_layers", 28)) if is_used else n_layer
+    kinds = values.get("layer_types")
+    if kinds is None:
+        kinds = ["sliding_attention" if layer >= first else "full_attention" for layer in range(n_layer)]
+    known = ("sliding_attention", "full_attention")
+    if not isinstance(kinds, list | tuple) or len(kinds) != n_layer or any(kind not in known for kind in kinds):
         raise InputError(
             f"config.json: layer_types is {kinds!r}; expected full_attention or sliding_attention for each of "
             f"{n_layer} blocks; use another model"

@@ -60,11 +60,18 @@ def find_model(given: str, revision: str | None = None) -> Path:
         return folder
     if not _HUB_ID.fullmatch(given) or ".." in given:
         raise InputError(f"model.from is {given!r}, neither a folder nor a hub id such as Qwen/Qwen2.5-Coder-1.5B")
-    name = "models--" + given.replace("/", "--")
-    for root in _cache_roots():
-        if snapshot := _snapshot(root / name, revision or "main"):
+    places = [root / ("models--" + given.replace("/", "--")) for root in _cache_roots()]
+    for place in places:
+        if snapshot := _snapshot(place, revision or "main"):
             return snapshot
-    looked = ", ".join(str(root / name) for root in _cache_roots())
+    for place in filter(Path.is_dir, places):
+        commits = sorted(path.parent.name for path in place.glob("snapshots/*/config.json"))
+        there = f"there is {', '.join(commits)}" if commits else "no snapshot there has a config.json"
+        raise InputError(
+            f"model.from: revision {revision or 'main'} of {given} is not in {place}; {there}; "
+            "set model.revision, or put it there with the hub's own tool"
+        )
+    looked = ", ".join(map(str, places))
     raise InputError(f"model.from: {given} is not on this machine (looked for {looked}){_advice(given)}")
 
 
@@ -78,6 +85,8 @@ def inspect_model(path: Path) -> Pretrained:
         raise InputError(
             f"{path / 'config.json'} has auto_map: the model wants its own code run, which etude never does"
         )
+    if values.get("quantization_config"):
+        raise InputError(f"{path} holds quantised weights; give the model they were made of")
     shapes = dict(_tensor_shapes(path))
     reason = None
     config: DecoderConfig | None = None
@@ -89,7 +98,7 @@ def inspect_model(path: Path) -> Pretrained:
         parameters = count_parameters(config)
         _check_tensors(path, config, shapes)
     else:
-        parameters = _count_foreign(path)
+        parameters = _count_foreign(path, shapes)
     return Pretrained(path, config, reason, values, _digest(path), parameters)
 
 
@@ -155,7 +164,8 @@ def count_lora(pretrained: Pretrained, rank: int, targets: str | list[str], *, d
 
 
 def _cache_roots() -> list[Path]:
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = Path(os.environ.get("HF_HOME") or f"{cache}/huggingface").expanduser()
     named = [os.environ.get(name) for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")]
     return [Path(root) for root in dict.fromkeys([*(root for root in named if root), str(home / "hub")])]
 
@@ -248,6 +258,9 @@ def _open(file: Path) -> Any:
 
 
 def _check_tensors(path: Path, config: DecoderConfig, shapes: dict[str, tuple[int, ...]]) -> None:
+    last = f"model.layers.{config.n_layer - 1}.input_layernorm.weight"
+    if last not in shapes:  # said before a million blocks are made for a config.json that claims them
+        raise InputError(f"{path} lacks {last}, unlike its config.json; copy the model again")
     with torch.device("meta"):
         wanted = {name: tuple(parameter.shape) for name, parameter in Decoder(config).named_parameters()}
     extra = [
@@ -285,14 +298,18 @@ def _digest(path: Path) -> str:
 
 def _hf_config(path: Path) -> Any:
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto import modeling_auto as families
 
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever its many configurations raise
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: transformers cannot read config.json ({reason}); use another model") from None
-    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    # transformers offers a causal head to encoders too, where every position would see its own target.
+    encoders = {*families.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation", "cpmant", "xlnet"}
+    is_encoder = config.is_encoder_decoder or config.model_type in encoders
+    is_causal = config.model_type in families.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if not is_causal or (is_encoder and not getattr(config, "is_decoder", False)):
         raise InputError(
             f"{path} is a {config.model_type} model, which does not predict the next token; use a causal one"
         )
@@ -300,21 +317,34 @@ def _hf_config(path: Path) -> Any:
 
 
 def _meta_model(pretrained: Pretrained) -> nn.Module:
+    if pretrained.config is None:
+        return _empty_foreign(pretrained.path)
     with torch.device("meta"):
-        if pretrained.config is not None:
-            return Decoder(pretrained.config)
-        from transformers import AutoModelForCausalLM
-
-        model: nn.Module = AutoModelForCausalLM.from_config(_hf_config(pretrained.path), trust_remote_code=False)
-        return model
+        return Decoder(pretrained.config)
 
 
-def _count_foreign(path: Path) -> dict[str, int]:
+def _empty_foreign(path: Path) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(_hf_config(path), trust_remote_code=False)
-    model.tie_weights()
+    config = _hf_config(path)
+    try:
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model.tie_weights()
+    except Exception as error:  # transformers raises whatever its many models raise
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: transformers cannot build what config.json says ({reason}); mend the file") from None
+    built: nn.Module = model
+    return built
+
+
+def _count_foreign(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
+    model: Any = _empty_foreign(path)
+    for name, parameter in model.named_parameters():
+        # Some files leave out the name of the part that all but the head stand in.
+        found = shapes.get(name, shapes.get(name.removeprefix(f"{model.base_model_prefix}.")))
+        if found not in (None, tuple(parameter.shape)):
+            raise InputError(f"{path}: {name} is {list(found)}, but config.json says {list(parameter.shape)}")
     total = sum(parameter.numel() for parameter in model.parameters())
     embedding = model.get_input_embeddings().weight.numel()
     return {"embedding": embedding, "rest": total - embedding, "total": total}
@@ -329,6 +359,7 @@ def _load_foreign(path: Path, dtype: torch.dtype, dropout: float) -> nn.Module:
         if isinstance(getattr(config, name), float | int):
             setattr(config, name, dropout)
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             path, config=config, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True,

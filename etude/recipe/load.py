@@ -53,7 +53,12 @@ def recipe_from(data: dict[str, Any], locator: "Locator | None" = None) -> Recip
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        raise RecipeError([_describe(problem, locator) for problem in error.errors(include_url=False)]) from None
+        found: dict[tuple[str, ...], Any] = {}
+        for problem in error.errors(include_url=False):
+            # Of a key that may be a word or something else, what is wrong with the something else says more.
+            if _keys(problem) not in found or found[_keys(problem)]["type"] == "literal_error":
+                found[_keys(problem)] = problem
+        raise RecipeError([_describe(problem, locator) for problem in found.values()]) from None
     except RecursionError:
         raise RecipeError([f"{locator.file}: values are nested too deeply; a recipe has three levels"]) from None
     if conflicts := find_conflicts(recipe):
@@ -183,7 +188,7 @@ def _parse_override(text: str) -> tuple[str, Any]:
 
 def _describe(problem: Any, locator: Locator) -> str:
     """One pydantic problem as: where, what is wrong, what was expected, what to do."""
-    keys = tuple(str(part) for part in problem["loc"] if not _is_union_tag(str(part)))
+    keys = _keys(problem)
     where, kind, given = locator.name(keys), problem["type"], problem.get("input")
     if kind == "extra_forbidden":
         known = _known_keys(keys[:-1])
@@ -216,6 +221,10 @@ def _describe(problem: Any, locator: Locator) -> str:
     field = _field(keys)
     advice = f"; try {_toml_value(field.examples[0])}" if field and field.examples else ""
     return f"{where} is {_toml_value(given)}; {expected}{advice}"
+
+
+def _keys(problem: Any) -> tuple[str, ...]:
+    return tuple(str(part) for part in problem["loc"] if not _is_union_tag(str(part)))
 
 
 def _is_union_tag(part: str) -> bool:

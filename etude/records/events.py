@@ -67,13 +67,19 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Generation:
-    """A continuation of a fixed prompt."""
+    """A continuation of a fixed prompt, or an answer to an instruction whose right answer is `reference`.
+
+    `stopped` by its own end token; `capability` is what the instruction is a case of.
+    """
 
     type: ClassVar = "generation"
     step: int
     prompt: str
     text: str
     settings: dict[str, Any]
+    reference: str | None = None
+    stopped: bool | None = None
+    capability: str | None = None
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,10 @@ def append_beside(path: Path, event: Event) -> None:
 
 
 def _is_void(event: Event, from_step: int) -> bool:
-    return isinstance(event, Step | Evaluation | Generation | Resource | CheckpointSaved) and event.step > from_step
+    """A restart from nothing also repeats the evaluation before the first step."""
+    if not isinstance(event, Step | Evaluation | Generation | Resource | CheckpointSaved):
+        return False
+    return event.step > from_step or from_step == 0
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:

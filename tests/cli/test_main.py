@@ -265,4 +265,6 @@ def no_pickle_in(text: str) -> bool:
 def test_the_source_never_unpickles_evaluates_or_starts_a_shell() -> None:
     for path in (Path(__file__).parents[2] / "etude").rglob("*.py"):
         text: Any = path.read_text(encoding="utf-8").replace(".eval()", "").replace("def eval(", "")
+        if path.name == "convert.py":  # tensors only, in a process apart
+            text = text.replace('torch.load(part, map_location="cpu", weights_only=True', "")
         assert no_pickle_in(text), path

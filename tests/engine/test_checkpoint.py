@@ -64,9 +64,9 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
         assert all(torch.equal(left[name], right[name]) for name in left)
 
 
-def test_our_safetensors_are_read_by_the_library_in_every_dtype(tmp_path: Path) -> None:
+def test_oursafetensors_are_read_by_the_library_in_every_dtype(tmp_path: Path) -> None:
     given = {f"t{number}": torch.ones(3, number, dtype=dtype) for number, dtype in enumerate(checkpoints._DTYPES)}
-    durable.write_file(tmp_path / "a.safetensors", checkpoints._safetensors(given))
+    durable.write_file(tmp_path / "a.safetensors", checkpoints.safetensors(given))
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
         for name, tensor in given.items():
@@ -178,7 +178,7 @@ def test_a_pickled_checkpoint_is_refused_and_no_code_runs(tmp_path: Path, zipped
     [b"", b"{}", struct.pack("<Q", 1 << 40) + b"{}", struct.pack("<Q", 200 << 20), b"\x00" * 100,
      struct.pack("<Q", 60) + json.dumps({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}).encode()],
 )  # fmt: skip
-def test_a_file_that_is_no_safetensors_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_nosafetensors_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(InputError, match="is not a safetensors file") as caught:

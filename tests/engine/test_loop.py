@@ -99,7 +99,7 @@ def test_the_first_gradient_norm_and_clipping_are_those_of_torch(make_recipe: Ma
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.01)
     assert float(step.measured[0] / step.measured[1]) == pytest.approx(loss.item(), rel=1e-5)
-    assert float(step.measured[2]) == pytest.approx(norm.item(), rel=1e-4)
+    assert float(step.measured[3]) == pytest.approx(norm.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
@@ -121,7 +121,7 @@ def test_a_non_finite_step_touches_no_weight_and_the_run_goes_on(make_recipe: Ma
     skipped = []
     for step in train(state, loader.iterate(0, 4), Poisoned(), Settings.of(recipe, 4), World(CPU)):
         weights.append(torch.cat([parameter.detach().flatten().clone() for parameter in model.parameters()]))
-        skipped.append(bool(step.measured[3]))
+        skipped.append(bool(step.measured[4]))
     assert skipped == [False, True, False, False]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[1], weights[2])

@@ -9,6 +9,7 @@ import pytest
 from etude.errors import InputError
 from etude.models.catalogue import STORIES, decoder_config
 from etude.models.cost import count_parameters
+from etude.models.hub import find_targets
 from etude.recipe.schema import Model
 
 
@@ -58,8 +59,35 @@ def test_catalogue_and_cost_do_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_published_models_are_known_to_the_unit() -> None:
-    """Against the modules of transformers, on the meta device."""
+# The totals were counted apart from this package, by formula and by instantiation.
+PUBLISHED = {
+    "Qwen/Qwen2.5-Coder-0.5B": 494_032_768,
+    "Qwen/Qwen2.5-Coder-1.5B": 1_543_714_304,
+    "Qwen/Qwen2.5-Coder-1.5B-Instruct": 1_543_714_304,
+    "Qwen/Qwen2.5-Coder-3B": 3_085_938_688,
+    "Qwen/Qwen2.5-Coder-7B": 7_615_616_512,
+    "openai-community/gpt2": 124_439_808,
+    "openai-community/gpt2-medium": 354_823_168,
+    "EleutherAI/gpt-j-6b": 6_050_882_784,
+    "microsoft/codebert-base": 124_645_632,
+    "Salesforce/codet5-small": 60_492_288,
+    "Salesforce/codet5-base": 222_882_048,
+    "Salesforce/codet5p-220m": 222_882_048,
+    "Salesforce/codet5-large": 737_639_424,
+    "Salesforce/codet5p-770m": 737_639_424,
+    "meta-llama/Llama-3.2-1B": 1_235_814_400,
+    "HuggingFaceTB/SmolLM2-135M": 134_515_008,
+    "HuggingFaceTB/SmolLM2-360M": 361_821_120,
+}
+
+
+@pytest.mark.parametrize(("name", "total"), PUBLISHED.items())
+def test_published_models_have_their_total(name: str, total: int) -> None:
+    assert STORIES[name].total == total
+
+
+def test_published_models_and_their_adapters_are_those_of_transformers() -> None:
+    """Counted module by module on the meta device."""
     import torch
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
@@ -73,6 +101,7 @@ def test_published_models_are_known_to_the_unit() -> None:
         "Qwen/Qwen2.5-Coder-0.5B": decoder("qwen2", 896, 24, 14, 2, 4864, 151_936),
         "Qwen/Qwen2.5-Coder-1.5B-Instruct": decoder("qwen2", 1536, 28, 12, 2, 8960, 151_936),
         "Qwen/Qwen2.5-Coder-7B": decoder("qwen2", 3584, 28, 28, 4, 18_944, 152_064),
+        "openai-community/gpt2": AutoConfig.for_model("gpt2"),
         "meta-llama/Llama-3.2-1B": decoder("llama", 2048, 16, 32, 8, 8192, 128_256),
         "HuggingFaceTB/SmolLM2-135M": decoder("llama", 576, 30, 9, 3, 1536, 49_152),
         "EleutherAI/gpt-j-6b": AutoConfig.for_model("gptj"),
@@ -85,17 +114,18 @@ def test_published_models_are_known_to_the_unit() -> None:
     }  # fmt: skip
     for name, config in configs.items():
         story = STORIES[name]
-        kind = AutoModelForCausalLM if config.model_type in ("qwen2", "llama", "gptj") else AutoModel
+        is_causal = config.model_type in ("qwen2", "llama", "gptj", "gpt2")
         with torch.device("meta"):
-            model = kind.from_config(config)
+            model = (AutoModelForCausalLM if is_causal else AutoModel).from_config(config)
         model.tie_weights()
         assert story.total == sum(parameter.numel() for parameter in model.parameters()), name
-        for target, (inputs, outputs, count) in story.linears.items():
-            found = [part for path, part in model.named_modules() if path.endswith("." + target)]
-            assert [(part.in_features, part.out_features) for part in found] == [(inputs, outputs)] * count, (
-                name,
-                target,
-            )
+        targets = find_targets(model, "all-linear")
+        for rank in (4, 8, 16, 64):
+            counted = sum(rank * sum(model.get_submodule(path).weight.shape) for path in targets)
+            assert story.count_lora(rank, "all-linear") == counted, (name, rank)
+        for target in story.linears:
+            counted = sum(8 * sum(model.get_submodule(path).weight.shape) for path in find_targets(model, [target]))
+            assert story.count_lora(8, [target]) == counted, (name, target)
 
 
 def test_the_adapter_of_a_published_model_is_counted_without_its_files() -> None:

@@ -48,6 +48,20 @@ def test_config_survives_what_transformers_writes(config: DecoderConfig) -> None
         ({"num_hidden_layers": 0}, "num_hidden_layers"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
         ({"num_key_value_heads": 3}, "n_kv_head"),
+        ({"vocab_size": 10**30}, "vocab_size"),
+        ({"rms_norm_eps": 10**400}, "rms_norm_eps"),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings"),
+        ({"attention_bias": "yes"}, "attention_bias"),
+        ({"model_type": ["llama"]}, "model_type"),
+        ({"use_mrope": True}, "use_mrope"),
+        ({"rope_parameters": "default"}, "rope_parameters"),
+        ({"rope_parameters": {"rope_type": ["yarn"]}}, "rotary positions"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 0}}, "rope_theta"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 0.5}}, "factor of rotary positions"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "mscale": "x"}}, "mscale"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "truncate": 0}}, "truncate"),
+        ({"rope_parameters": {"rope_type": "llama3", "factor": 2.0, "high_freq_factor": 1.0}}, "high_freq_factor"),
+        ({"rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "rotary positions"),
     ],
 )
 def test_what_the_decoder_does_not_have_is_refused_by_name(changes: dict[str, object], named: str) -> None:
@@ -62,6 +76,9 @@ def test_blocks_may_differ_in_their_window_and_in_nothing_else() -> None:
     assert [config.window(layer) for layer in range(2)] == [None, 7]
     with pytest.raises(InputError, match="layer_types"):
         DecoderConfig.from_hf(values | {"layer_types": ["full_attention", "linear_attention"]})
+    for malformed in (3, [[1], [2]], ["full_attention"]):
+        with pytest.raises(InputError, match="layer_types"):
+            DecoderConfig.from_hf(values | {"layer_types": malformed})
 
 
 def test_published_qwen2_config_is_read() -> None:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,80 @@ def test_logits_of_a_loaded_decoder_are_those_of_transformers(
     assert pretrained.parameters["total"] == total == sum(parameter.numel() for parameter in theirs.parameters())
 
 
+@pytest.mark.parametrize(
+    ("model_type", "ignored"),
+    [
+        ("llama", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}),
+        ("llama", {"use_sliding_window": True, "sliding_window": 4, "layer_types": ["sliding_attention"] * 2}),
+        ("mistral", {"sliding_window": None, "attention_bias": True}),
+        ("qwen2", {"attention_bias": False, "quantization_config": None, "unheard_of": None}),
+    ],
+)
+def test_keys_that_a_family_does_not_read_change_nothing(
+    model_type: str, ignored: dict[str, Any], tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    write_model(tmp_path, model_type, SMALL | {key: None for key in ignored if key == "sliding_window"})
+    _config(**ignored)(tmp_path)
+    pretrained = inspect_model(tmp_path)
+    assert pretrained.config is not None
+    model = load_pretrained(pretrained, dtype=torch.float32, dropout=0.0).eval()
+    assert isinstance(model, Decoder)
+    with torch.no_grad():
+        ours = model.logits(_tokens())
+        expected = AutoModelForCausalLM.from_pretrained(tmp_path).eval()(_tokens()).logits
+    assert (ours - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_a_decoder_is_loaded_without_transformers(tmp_path: Path) -> None:
+    write_model(tmp_path, "qwen2", SMALL)
+    code = (
+        "import sys, torch; from pathlib import Path; from etude.models.hub import *; "
+        f"load_pretrained(inspect_model(Path({str(tmp_path)!r})), dtype=torch.float32, dropout=0.0); "
+        "assert 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("family", ["qwen2", "gpt2"])
+def test_weights_stored_in_half_precision_become_what_is_asked(
+    stored: torch.dtype, family: str, tmp_path: Path
+) -> None:
+    model = write_model(tmp_path / "exact", *(("qwen2", SMALL) if family == "qwen2" else THEIRS["gpt2"]))
+    model.to(stored).save_pretrained(tmp_path)
+    loaded = load_pretrained(inspect_model(tmp_path), dtype=torch.float32, dropout=0.0)
+    wanted = model.state_dict()
+    for name, tensor in loaded.state_dict().items():
+        assert tensor.dtype == torch.float32 and torch.equal(tensor, wanted[name].float()), name
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "bert-generation", "xlnet", "bart"])
+def test_a_model_that_sees_what_it_predicts_is_refused(model_type: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    if model_type in ("bart", "xlnet"):
+        sizes = {"vocab_size": 61, "d_model": 32, "n_layer": 1, "n_head": 2, "encoder_layers": 1, "decoder_layers": 1}
+    config, published = (AutoConfig.for_model(model_type, **sizes, pad_token_id=0) for _ in range(2))
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    published.save_pretrained(tmp_path)  # Bart's causal class has made its own one a decoder's
+    with pytest.raises(InputError, match="does not predict the next token"):
+        inspect_model(tmp_path)
+
+
+def test_an_encoder_made_a_decoder_is_a_causal_model(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "is_decoder": True}
+    write_model(tmp_path, "roberta", sizes)
+    model = load_pretrained(inspect_model(tmp_path), dtype=torch.float32, dropout=0.0).eval()
+    tokens = _tokens()
+    other = tokens.clone()
+    other[:, -1] = (other[:, -1] + 1) % 61
+    with torch.no_grad():
+        assert torch.equal(model(tokens).logits[:, :-1], model(other).logits[:, :-1])
+
+
 @pytest.mark.parametrize(("model_type", "changes"), THEIRS.values(), ids=THEIRS)
 def test_other_families_run_through_transformers_and_keep_samples_apart(
     model_type: str, changes: dict[str, Any], tmp_path: Path
@@ -151,6 +227,11 @@ def test_a_hub_id_is_found_in_the_cache_and_nowhere_else(tmp_path: Path, monkeyp
         find_model("acme/tinny")
     with pytest.raises(InputError, match=f"looked for {tmp_path}.*did you mean Qwen/Qwen2.5-Coder-1.5B"):
         find_model("Qwen/Qwen2.5-Coder-1.5")
+    with pytest.raises(InputError, match=r"revision v2 of acme/tiny is not in .*acme--tiny; there is abc123"):
+        find_model("acme/tiny", "v2")
+    (entry / "snapshots" / "abc123" / "config.json").unlink()
+    with pytest.raises(InputError, match=r"no snapshot there has a config\.json"):
+        find_model("acme/tiny")
     for given in ("../../etc", "a/b/c", "", "acme/../x", "./nowhere"):
         with pytest.raises(InputError, match=r"model\.from"):
             find_model(given)
@@ -207,6 +288,14 @@ def _config(**changes: Any) -> Callable[[Path], None]:
         (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors"),
         (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
         (lambda folder: (folder / "config.json").write_text("[]"), "no object"),
+        (_config(num_hidden_layers=1_000_000, layer_types=None), "lacks model.layers.999999"),
+        (_config(vocab_size=10**30), "cannot"),
+        (_config(rope_parameters={"rope_type": [1]}), "cannot"),
+        (_config(rope_parameters={"rope_type": "yarn", "factor": "4"}), "cannot"),
+        (_config(layer_types=3), "cannot"),
+        (_config(tie_word_embeddings=1), "cannot"),
+        (_config(model_type=["qwen2"]), "cannot"),
+        (_config(quantization_config={"quant_method": "gptq"}), "quantised"),
         (_config(model_type="t5"), "does not predict the next token"),
         (_config(model_type="no-such"), "cannot read config.json"),
     ],
@@ -221,6 +310,13 @@ def test_what_cannot_be_used_is_refused_in_one_line(
     with pytest.raises(InputError, match=said) as caught:
         inspect_model(tmp_path)
     assert "\n" not in str(caught.value) and not canary.exists()
+
+
+def test_shapes_of_other_families_are_checked_before_anything_is_loaded(tmp_path: Path) -> None:
+    write_model(tmp_path, *THEIRS["gpt2"])
+    _config(n_positions=32)(tmp_path)
+    with pytest.raises(InputError, match=r"wpe.weight is \[64, 32\], but config.json says \[32, 32\]"):
+        inspect_model(tmp_path)
 
 
 def test_a_missing_part_is_named(tmp_path: Path) -> None:

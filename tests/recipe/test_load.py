@@ -62,7 +62,7 @@ def test_every_problem_is_named_at_once_with_its_line_and_a_remedy(tmp_path: Pat
         ("seed = true", "whole number"),
         ("seed = 1e400", "whole number"),
         ("train = 3", "must be a [section]"),
-        ("adapter = {}", "not a key"),
+        ("adaptor = {}", "did you mean adapter"),
     ],
 )
 def test_wrong_top_level_values_are_refused(tmp_path: Path, line: str, says: str) -> None:

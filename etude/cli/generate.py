@@ -1,0 +1,173 @@
+"""What `etude generate` and `etude chat` do: a model of a run or a folder, and text from it."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from etude.data.render import ChatTemplate
+    from etude.data.tokenize import Tokenizer
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn; temperature 0 takes the likeliest.
+
+    Raises: InputError if a value is out of its range.
+    """
+
+    max_tokens: int = 128
+    temperature: float = 0.8
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 17
+
+    def __post_init__(self) -> None:
+        for name, is_right, expected in (
+            ("max-tokens", self.max_tokens >= 1, "at least 1; try 128"),
+            ("temperature", 0 <= self.temperature < float("inf"), "at least 0; try 0.8, or 0 for the likeliest token"),
+            ("top-k", self.top_k is None or self.top_k >= 1, "at least 1; try 50"),
+            ("top-p", self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1; try 0.95"),
+            ("seed", 0 <= self.seed < 2**63, "at least 0; try 17"),
+        ):
+            if not is_right:
+                value = getattr(self, name.replace("-", "_"))
+                raise InputError(f"--{name} is {value}; it must be {expected}")
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A model that is ready to go on with text."""
+
+    model: "nn.Module"
+    tokenizer: "Tokenizer"
+    chat: "ChatTemplate"
+    context: int
+
+    def settings(self, sampling: Sampling) -> dict[str, Any]:
+        return {**asdict(sampling), "end_ids": self.tokenizer.end_ids, "vocab_size": self.tokenizer.vocab_size}
+
+
+def open_speaker(given: str, runs: Path) -> Speaker:
+    """The model of a run (its best checkpoint, or @last, @step-200) or of a folder, on the best device there is.
+
+    Raises: InputError if there is none, or its files cannot be used.
+    """
+    import torch
+
+    from etude.data.render import find_template
+    from etude.engine.precision import has_native_bf16
+    from etude.engine.world import choose_device
+    from etude.evaluate.generate import context_of
+    from etude.export import find_folder, load_model, open_tokenizer, stored_dtype
+
+    folder, device = find_folder(given, runs), choose_device("auto")
+    stored = stored_dtype(folder)
+    is_half = stored != torch.float32 and has_native_bf16(device)
+    model = load_model(folder, dtype=stored if is_half else torch.float32).to(device)
+    tokenizer = open_tokenizer(folder)
+    return Speaker(model, tokenizer, find_template(folder, tokenizer), context_of(model))
+
+
+def generate_texts(
+    given: str, prompts: list[str], sampling: Sampling, *, runs: Path, is_instruction: bool = False
+) -> list[dict[str, Any]]:
+    """Continue each prompt, all in one batch; with `is_instruction` through the chat template."""
+    from etude.evaluate.generate import generate
+
+    speaker = open_speaker(given, runs)
+    encode = speaker.chat.encode_prompt if is_instruction else speaker.tokenizer.encode
+    ids = [[int(token) for token in encode(prompt)] for prompt in prompts]
+    continued = generate(speaker.model, ids, **speaker.settings(sampling))
+    return [
+        {
+            "prompt": prompt,
+            "text": speaker.tokenizer.decode(entry.ids),
+            "tokens": len(entry.ids),
+            "stopped": entry.stopped,
+        }
+        for prompt, entry in zip(prompts, continued)
+    ]
+
+
+def print_texts(texts: list[dict[str, Any]], *, is_instruction: bool) -> None:
+    """Each prompt and what followed; of an instruction only the answer."""
+    from etude.report.wording import clean
+
+    for entry in texts:
+        if len(texts) > 1:
+            print(f"--- {entry['prompt']!r}")
+        print(clean(entry["text"] if is_instruction else entry["prompt"] + entry["text"]))
+
+
+def chat(
+    given: str, sampling: Sampling, *, runs: Path, system: str | None = None, ask: Callable[[], str] | None = None
+) -> None:
+    """Talk with a model in turns; answers are printed as they come. Ctrl-C, Ctrl-D or /quit ends it.
+
+    Turns that no longer fit into the model's context are left out, oldest first, and that is said.
+    """
+    speaker = open_speaker(given, runs)
+    ask = ask or (lambda: input("> "))
+    opening = [{"role": "system", "content": system}] if system else []
+    turns: list[dict[str, str]] = []
+    _say("Ctrl-C or Ctrl-D leaves")
+    try:
+        while (text := ask().strip()) != "/quit":
+            if not text:
+                continue
+            turns.append({"role": "user", "content": text})
+            turns, ids = _fit(speaker, opening, turns, sampling.max_tokens)
+            answer = ""
+            for piece in stream(speaker, ids, sampling):
+                answer += piece
+                print(piece, end="", flush=True)
+            print()
+            turns.append({"role": "assistant", "content": answer})
+    except (EOFError, KeyboardInterrupt):
+        print()
+
+
+def stream(speaker: Speaker, ids: list[int], sampling: Sampling) -> Iterator[str]:
+    """The answer piece by piece; a character whose bytes are not all there yet is held back."""
+    from etude.evaluate.generate import generate_steps
+    from etude.report.wording import clean
+
+    drawn: list[int] = []
+    said = ""
+    for (token,) in generate_steps(speaker.model, [ids], **speaker.settings(sampling)):
+        if token in speaker.tokenizer.end_ids:
+            break
+        drawn.append(token)
+        text = clean(speaker.tokenizer.decode(drawn))
+        if not text.endswith("\ufffd"):
+            yield text[len(said) :]
+            said = text
+    yield clean(speaker.tokenizer.decode(drawn))[len(said) :]
+
+
+def _fit(
+    speaker: Speaker, opening: list[dict[str, str]], turns: list[dict[str, str]], max_tokens: int
+) -> tuple[list[dict[str, str]], list[int]]:
+    """The newest turns that leave room for an answer, and their ids."""
+    room = speaker.context - min(max_tokens, speaker.context // 2)
+    kept = turns
+    while True:
+        text = speaker.chat.render([*opening, *kept], add_generation_prompt=True)
+        ids = [int(token) for token in speaker.tokenizer.encode_rendered(text)]
+        if len(ids) <= room or len(kept) == 1:
+            break
+        kept = kept[2:]
+    if len(kept) < len(turns):
+        _say(f"({len(turns) - len(kept)} turns no longer fit into {speaker.context} tokens and are left out)")
+    return kept, ids
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,172 @@
+"""`etude init`: a commented recipe, written after a look at the data, the model and the machine."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from etude.errors import InputError
+
+_LOOK_AT = 2000
+_BYTES_A_TOKEN = 3  # where there is no tokenizer to ask: English with code has 3 to 4
+_RECIPE = """\
+# {rows:,} rows ({format}); the usual one has {usual:,} tokens, the longest {longest:,} ({counted}).
+# For {device} with {memory} GB and {cores} cores; `etude check {file} --deep` says what it comes to.
+name = {name}
+
+[model]
+from = {model}
+# {size}
+
+[adapter]                          # leave the section out to train all weights
+rank = {rank:<4}                        # more can learn more, also by heart
+alpha = {alpha}
+targets = ["q_proj", "k_proj", "v_proj", "o_proj"]  # or "all-linear"
+
+[[data.train]]
+path = {path}
+
+[train]
+epochs = 3                         # of {per_epoch:,} steps
+seq_len = {seq_len:<6}                   # 99 of 100 rows fit; longer ones are cut, and counted
+global_batch_size = {batch}
+activation_checkpointing = {tight}   # true: less memory, a third more time
+
+[optim]
+learning_rate = 2e-4               # usual for LoRA; all weights want a tenth of it
+
+[schedule]
+warmup_steps = {warmup}
+
+[evaluate]
+every_steps = {every:<4}                 # half an epoch
+patience = 3                       # so many without improvement end the run; the best is kept
+answers = {answers:<4}                     # instructions answered each time, and judged
+"""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found out.
+
+    tokens   of each of the first rows, ascending; `is_guess` if from bytes, as there is no tokenizer on this machine
+    weights  parameters of the model and `context` its tokens, None if it cannot be used; `problem` says why
+    memory   bytes of the device's memory
+    """
+
+    format: str
+    rows: int
+    tokens: list[int]
+    is_guess: bool
+    weights: int | None
+    context: int | None
+    problem: str | None
+    device: str
+    memory: int
+    cores: int
+
+
+def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
+    """Write a recipe for fine-tuning `model` on `data` to `out`; returns what was found out: (what, how much).
+
+    Raises: InputError if the data cannot be read, or `out` is there already; nothing is written then.
+    """
+    import tomllib
+
+    from etude import durable
+    from etude.recipe.load import recipe_from
+
+    if out.exists():
+        raise InputError(f"{out} is there already; give another file with --out")
+    facts = look(data, model)
+    text = recipe_text(data, model, out, facts)
+    recipe_from(tomllib.loads(text))  # what is written has no problem of its own
+    durable.make_folder(out.absolute().parent)
+    durable.write_file(out, text.encode())
+    middle, guess = facts.tokens[len(facts.tokens) // 2], ", guessed from bytes" if facts.is_guess else ""
+    return [
+        ("data", f"{facts.rows:,} rows, {facts.format}"),
+        ("tokens a row", f"{middle:,} the usual one, {facts.tokens[-1]:,} the longest{guess}"),
+        ("model", f"{facts.weights:,} parameters" if facts.weights else f"not usable yet: {facts.problem}"),
+        ("machine", f"{facts.device}, {facts.memory / 1e9:.0f} GB, {facts.cores} cores"),
+        ("recipe", str(out)),
+        ("next", f"etude check {out} --deep"),
+    ]
+
+
+def look(data: Path, model: str) -> Facts:
+    """Find out what a recipe should fit. Raises: InputError if the data cannot be read."""
+    import psutil
+    import torch
+
+    from etude.engine.world import choose_device
+    from etude.models.hub import find_model, inspect_model
+    from etude.records.environment import describe_machine
+
+    problem, weights, context, folder = None, None, None, None
+    try:
+        folder = find_model(model)
+        pretrained = inspect_model(folder)
+        weights, context = pretrained.parameters["total"], pretrained.hf_config.get("max_position_embeddings")
+    except InputError as error:
+        problem = str(error)
+    kind, rows, texts = _read(data)
+    tokens, is_guess = _count_tokens(texts, folder)
+    device = choose_device("auto")
+    on_gpu = device.type == "cuda"
+    memory = torch.cuda.get_device_properties(0).total_memory if on_gpu else psutil.virtual_memory().total
+    cores = describe_machine()["cores"]
+    return Facts(kind, rows, tokens, is_guess, weights, context, problem, device.type, memory, cores)
+
+
+def recipe_text(data: Path, model: str, out: Path, facts: Facts) -> str:
+    """The recipe as TOML, its values chosen from what was found out."""
+    batch = next((size for size in (32, 16, 8) if facts.rows >= 50 * size), 4)
+    per_epoch = max(-(-facts.rows * 95 // 100 // batch), 1)
+    most = facts.tokens[min(99 * len(facts.tokens) // 100, len(facts.tokens) - 1)]
+    rank = 16 if facts.rows >= 500 else 8
+    here, path = out.absolute().parent, data.absolute()
+    name = re.sub(r"[^a-z0-9._-]+", "-", f"{Path(model).name}-{data.name.partition('.')[0]}".lower()).strip("-._")
+    # Frozen weights take 2 bytes each; where they fill a third of the memory, activations need care.
+    is_tight = facts.weights is not None and 6 * facts.weights > facts.memory
+    return _RECIPE.format(
+        rows=facts.rows, format=facts.format, usual=facts.tokens[len(facts.tokens) // 2], longest=facts.tokens[-1],
+        counted="guessed from bytes" if facts.is_guess else "counted", device=facts.device, cores=facts.cores,
+        memory=round(facts.memory / 1e9), file=out.name, name=_quoted(name[:64] or "my-run"), model=_quoted(model),
+        size=f"{facts.weights:,} parameters" if facts.weights else "not on this machine yet: a folder, or a hub id",
+        rank=rank, alpha=2 * rank, path=_quoted(str(path.relative_to(here) if path.is_relative_to(here) else path)),
+        per_epoch=per_epoch, seq_len=min(max(-(-most // 64) * 64, 64), facts.context or 2**24), batch=batch,
+        tight=str(is_tight).lower(), warmup=min(3 * per_epoch // 30, 100), every=max(per_epoch // 2, 1),
+        answers=0 if facts.format == "text" else 8,
+    )  # fmt: skip
+
+
+def _read(data: Path) -> tuple[str, int, list[str]]:
+    """The format of the rows, how many there are, and the text of the first of them."""
+    from etude.data.sources import read_documents
+    from etude.recipe.schema import Source
+
+    texts: list[str] = []
+    rows, kind = 0, "text"
+    for document in read_documents(Source(path=str(data.absolute()))):
+        rows += not document.blank
+        if len(texts) < _LOOK_AT and not document.blank:
+            texts.append(document.text)
+    return kind, rows, texts
+
+
+def _count_tokens(texts: Sequence[str], folder: Path | None) -> tuple[list[int], bool]:
+    """Tokens of each text, ascending, and whether they are guessed."""
+    from etude.export import open_tokenizer
+
+    try:
+        if folder is not None:
+            return sorted(len(ids) for ids in open_tokenizer(folder).encode_batch(list(texts))), False
+    except InputError:
+        pass
+    return sorted(len(text.encode()) // _BYTES_A_TOKEN + 1 for text in texts), True
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,300 @@
+"""From a conversation to token ids, and which of them are answers."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from etude.data.formats import Message
+from etude.data.sandbox import GENERATION
+from etude.data.tokenize import Tokenizer, mark_special, unmark
+from etude.errors import InputError
+
+# What an instruction looks like without a chat template of the model's own. As a chat template, so that it can lie in
+# the folder of a trained model, where other tools find it.
+PLAIN = (
+    "{% for message in messages %}"
+    "{{ '' if loop.first else '\n\n' }}"
+    "{% if message['role'] == 'system' %}{{ message['content'] }}"
+    "{% elif message['role'] == 'assistant' %}{{ '### Response:\n' + message['content'] + eos_token }}"
+    "{% elif message['role'] == 'user' %}{{ '### Instruction:\n' + message['content'] }}"
+    "{% else %}{{ '### ' + message['role']|capitalize + ':\n' + message['content'] }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\n\n### Response:\n' }}{% endif %}"
+)
+_LIMIT_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The ids of a conversation; `answers` are the places (begin, end) of what is learnt, each with its end token.
+
+    has_special  the text of a special token was in a message, and read as text
+    is_parted    the ids of a prompt and its answer are not those of both in one piece, so they were made apart
+    """
+
+    ids: list[int]
+    answers: list[tuple[int, int]]
+    has_special: bool = False
+    is_parted: bool = False
+
+
+def find_template(
+    folder: Path | str, tokenizer: Tokenizer, *, wanted: str = "auto", system: str | None = None
+) -> "ChatTemplate":
+    """The chat template that came with a tokenizer, or a plain one; `folder` is only named.
+
+    Raises: InputError if a chat template is `wanted` and there is none.
+    """
+    own = tokenizer.chat_template
+    if wanted == "chat" and own is None:
+        raise InputError(
+            f'the tokenizer in {folder} has no chat template, which data.template = "chat" needs; '
+            'use data.template = "plain"'
+        )
+    return ChatTemplate(tokenizer, None if wanted == "plain" else own, system=system)
+
+
+class ChatTemplate:
+    """How messages become the text that a model was trained on.
+
+    `given` is Jinja; None makes a plain template. `system` is put before conversations without a system message.
+    Text that looks like a special token within a message is marked, so that `Tokenizer.encode_rendered` reads it as
+    text. What a template takes longer for than `limit_seconds`, for some hundred conversations, is refused.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        given: str | None,
+        *,
+        system: str | None = None,
+        limit_seconds: float = _LIMIT_SECONDS,
+    ) -> None:
+        self.system = system
+        self._tokenizer = tokenizer
+        self._given = given
+        self._limit_seconds = limit_seconds
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        return self._given is None or self._given.endswith(PLAIN)
+
+    @cached_property
+    def source(self) -> str:
+        """The template, as Jinja; the plain one begins with the token by which the tokenizer begins a text."""
+        if self._given is not None:
+            return self._given
+        bos_id = self._tokenizer.bos_id
+        bos = "" if bos_id is None else self._tokenizer.decode([bos_id], skip_special=False)
+        return (f"{{{{ {json.dumps(bos, ensure_ascii=False)} }}}}" if bos else "") + PLAIN
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+        """The text of messages. Raises: InputError if the template refuses them, or takes too long."""
+        name = "the conversation"
+        ((text,),) = self._render([(self._with_system(messages, name), [(None, add_generation_prompt)])], [name])
+        return _without_generation(text)[0]
+
+    def encode_prompt(self, instruction: str) -> list[int]:
+        """The ids after which the answer to an instruction begins."""
+        text = self.render([{"role": "user", "content": instruction}], add_generation_prompt=True)
+        return [int(token) for token in self._tokenizer.encode_rendered(text)]
+
+    def encode(self, conversations: Sequence[Sequence[Message]], names: Sequence[str]) -> list[Encoded]:
+        """The ids of whole conversations, whose prompts are those of `encode_prompt`.
+
+        An answer is what the template marks by {% generation %}; without such marks, what follows the prompt of each
+        assistant message that is not blank, up to and with the token that ends it.
+
+        Raises: InputError with the name of the conversation that the template refuses, or where no answer is found.
+        """
+        jobs = []
+        for each, name in zip(conversations, names):
+            messages = self._with_system(each, name)
+            answered = [
+                at for at, turn in enumerate(messages) if turn["role"] == "assistant" and turn["content"].strip()
+            ]
+            jobs.append((messages, [(None, False), *((at + late, not late) for at in answered for late in (0, 1))]))
+        found = [self._find_answers(texts, name) for texts, name in zip(self._render(jobs, names), names)]
+        # Whole where that gives the ids of the prompts too, as it nearly always does; else piece by piece.
+        easy = [index for index, (text, _) in enumerate(found) if unmark(text) == text]
+        wholes = self._tokenizer.encode_with_starts([found[index][0] for index in easy])
+        prompts = [found[index][0][:begin] for index in easy for begin, _ in found[index][1]]
+        heads = iter(self._tokenizer.encode_rendered_batch(prompts))
+        encoded: dict[int, Encoded] = {}
+        for index, (ids, starts) in zip(easy, wholes):
+            answers = []
+            for _, end in found[index][1]:
+                head = next(heads)
+                first, last = len(head), bisect_left(starts, end)
+                # The end of an answer is the end of a special token, which is never part of another token.
+                answers.append((first, last) if head == ids[:first] else None)
+            if None not in answers:
+                encoded[index] = Encoded(ids, [answer for answer in answers if answer is not None])
+        return [encoded.get(index) or self._encode_in_pieces(*found[index]) for index in range(len(found))]
+
+    def close(self) -> None:
+        """End the process that renders; the next call starts another."""
+        if self._process is not None:
+            _end(self._process)
+            self._process = None
+
+    def _with_system(self, messages: Sequence[Message], name: str) -> list[Message]:
+        has_system = any(message["role"] in ("system", "developer") for message in messages)
+        opening = [{"role": "system", "content": self.system}] if self.system and not has_system else []
+        specials = self._tokenizer.special_tokens
+        try:
+            return [
+                {key: mark_special(value, specials) for key, value in each.items()} for each in [*opening, *messages]
+            ]
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+
+    def _find_answers(self, texts: list[str], name: str) -> tuple[str, list[tuple[int, int]]]:
+        """The text of a conversation, and where its answers begin and end; an end lies behind an end token."""
+        whole, *parts = texts
+        whole, generated = _without_generation(whole)
+        if GENERATION[0] in texts[0]:
+            marked = [(begin, self._ending(whole, begin, end)) for begin, end in generated]
+            spans = [(begin, end) for begin, end in marked if not self._is_blank(whole[begin:end])]
+        else:
+            spans = [self._between(whole, *pair, name) for pair in zip(parts[::2], parts[1::2])]
+        for begin, end in spans:
+            if self._special_at_end(whole[begin:end]) is None:
+                raise InputError(
+                    f"{name}: the chat template writes no special token after an answer, so nothing would teach the "
+                    'model to stop; use data.template = "plain", or a tokenizer whose template does'
+                )
+        if not spans and parts:
+            raise InputError(f'{name}: the chat template leaves out the answer; use data.template = "plain"')
+        return whole, spans
+
+    def _between(self, whole: str, prompt: str, through: str, name: str) -> tuple[int, int]:
+        """Where the answer lies that follows `prompt`; `through` is the conversation up to that answer."""
+        end = len(through.rstrip())
+        if whole.startswith(prompt) and whole.startswith(through[:end]):
+            return len(prompt), end
+        # The template writes an answer in another way once something follows; its end token is the same.
+        special = self._special_at_end(through[:end])
+        if whole.startswith(prompt) and special and (place := self._find_special(whole, special, len(prompt))) >= 0:
+            return len(prompt), place
+        raise InputError(
+            f"{name}: the chat template changes what stands before an answer, so which part is the answer is unknown; "
+            'add {% generation %} marks to it, or use data.template = "plain"'
+        )
+
+    def _ending(self, whole: str, begin: int, end: int) -> int:
+        """The end of what a template marked: without white space, with the end token even if that follows the mark."""
+        end = begin + len(whole[begin:end].rstrip())
+        if self._special_at_end(whole[begin:end]) is None:
+            behind = whole[end:].lstrip()
+            special = next((token for token in self._tokenizer.special_tokens if behind.startswith(token)), "")
+            end = len(whole) - len(behind) + len(special) if special else end
+        return end
+
+    def _is_blank(self, answer: str) -> bool:
+        return not answer.removesuffix(self._special_at_end(answer) or "").strip()
+
+    def _special_at_end(self, text: str) -> str | None:
+        return next((token for token in self._tokenizer.special_tokens if text.endswith(token)), None)
+
+    def _find_special(self, text: str, special: str, start: int) -> int:
+        """Where the first such token ends that the template itself wrote."""
+        found = re.compile(f"(?<!\ufdd0){re.escape(special)}").search(text, start)
+        return found.end() if found else -1
+
+    def _encode_in_pieces(self, text: str, spans: list[tuple[int, int]]) -> Encoded:
+        ids: list[int] = []
+        answers, place = [], 0
+        for begin, end in spans:
+            ids += self._tokenizer.encode_rendered(text[place:begin], is_start=place == 0)
+            first = len(ids)
+            ids += self._tokenizer.encode_rendered(text[begin:end], is_start=False)
+            answers.append((first, len(ids)))
+            place = end
+        ids += self._tokenizer.encode_rendered(text[place:], is_start=place == 0)
+        return Encoded(ids, answers, has_special=unmark(text) != text, is_parted=unmark(text) == text)
+
+    def _render(
+        self, jobs: Sequence[tuple[list[Message], list[tuple[int | None, bool]]]], names: Sequence[str]
+    ) -> list[list[str]]:
+        """For each conversation the texts of its parts: of so many messages, with the start of an answer or without."""
+        request = [{"messages": messages, "parts": parts} for messages, parts in jobs]
+        with self._lock:
+            answer = self._ask(json.dumps(request).encode() + b"\n", names)
+        for name, each in zip(names, answer):
+            if "error" in each:
+                reason = " ".join(unmark(each["error"]).split())
+                raise InputError(f'{name}: the chat template refuses it ({reason}); use data.template = "plain"')
+        return [each["texts"] for each in answer]
+
+    def _ask(self, request: bytes, names: Sequence[str]) -> list[dict[str, Any]]:
+        try:
+            self._process = process = self._process or self._start()
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(request)
+            process.stdin.flush()
+            line = process.stdout.readline()
+            if not line:
+                raise BrokenPipeError
+        except BaseException as error:
+            code = self._process.wait() if self._process and isinstance(error, OSError) else 0
+            self.close()
+            if not isinstance(error, OSError):
+                raise
+            what = f"takes over {self._limit_seconds:g} s" if code == -signal.SIGALRM else "breaks its process"
+            last = f" to {names[-1]}" if len(names) > 1 else ""
+            raise InputError(
+                f"the chat template {what} on {names[0]}{last}; "
+                'it may be broken or hostile: use data.template = "plain", or another tokenizer'
+            ) from None
+        answer: list[dict[str, Any]] = json.loads(line)
+        return answer
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        path = os.pathsep.join(folder for folder in sys.path if folder)
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "etude.data.sandbox"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
+        )  # fmt: skip
+        weakref.finalize(self, _end, process)
+        surroundings = {
+            "template": self.source,
+            "variables": self._tokenizer.variables,
+            "limit_seconds": self._limit_seconds,
+        }
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(surroundings).encode() + b"\n")
+        return process
+
+
+def _without_generation(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """A text without the marks of {% generation %}, and the places that were between them."""
+    pieces = re.split(f"[{''.join(GENERATION)}]", text)
+    ends = [0]
+    for piece in pieces:
+        ends.append(ends[-1] + len(piece))
+    return "".join(pieces), [(ends[index], ends[index + 1]) for index in range(1, len(pieces), 2)]
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):
+            if pipe is not None:
+                pipe.close()

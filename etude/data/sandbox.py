@@ -1,0 +1,114 @@
+"""The program that renders chat templates. They come with models, so they are foreign code: here they run in a process
+of their own, which can be killed, in Jinja's sandbox, with little memory and no way to write files.
+
+stdin: a line of JSON with the template, its variables and how long a batch may take; then a line for each batch of
+conversations.
+stdout: a line of JSON for each of them. `render.py` is the other end.
+"""
+
+import functools
+import json
+import signal
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, NoReturn
+
+from jinja2 import Template, TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.runtime import Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+# Around what a template marks by {% generation %}. Unicode keeps these for use within a program.
+GENERATION = "\ufdd2", "\ufdd3"
+
+_MEMORY_BYTES = 1 << 30
+
+
+def main() -> None:
+    """Answer until stdin ends."""
+    _limit()
+    first = json.loads(sys.stdin.readline())
+    render = _prepare(first["template"], first["variables"])
+    for line in sys.stdin:
+        # Nobody catches this signal, so it ends the process wherever it is, also if nobody waits for it any more.
+        signal.setitimer(signal.ITIMER_REAL, first["limit_seconds"])
+        answers = [render(conversation) for conversation in json.loads(line)]
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.stdout.write(json.dumps(answers) + "\n")
+        sys.stdout.flush()
+
+
+def _prepare(source: str, variables: dict[str, str]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A function that renders parts of a conversation, or says why the template cannot.
+
+    The surroundings of a template are those that transformers gives it.
+    """
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
+
+    @functools.cache
+    def compiled() -> Template:
+        return environment.from_string(source)
+
+    def render(conversation: dict[str, Any]) -> dict[str, Any]:
+        try:
+            template = compiled()
+            return {
+                "texts": [
+                    template.render(
+                        messages=conversation["messages"][:count],
+                        add_generation_prompt=prompt,
+                        tools=None,
+                        documents=None,
+                        **variables,
+                    )
+                    for count, prompt in conversation["parts"]
+                ]
+            }
+        except Exception as error:  # whatever foreign code raises
+            return {"error": f"{type(error).__name__}: {error}"[:500]}
+
+    return render
+
+
+class _Generation(Extension):
+    """`{% generation %} ... {% endgeneration %}`: what the model is to learn."""
+
+    tags = {"generation"}  # noqa: RUF012 - Jinja's own interface
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
+
+    def _mark(self, caller: Macro) -> str:
+        return GENERATION[0] + caller() + GENERATION[1]
+
+
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _limit() -> None:
+    import resource
+
+    for kind, most in ((resource.RLIMIT_AS, _MEMORY_BYTES), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
+        try:
+            resource.setrlimit(kind, (most, most))
+        except (OSError, ValueError):  # not every system has each limit
+            continue
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What a model says: continuations of fixed prompts, and answers to instructions it was not trained on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from etude.data.prepared import Corpus
+from etude.evaluate.generate import Continuation, generate
+from etude.recipe.schema import Recipe
+from etude.records import events
+from etude.scores import Answer, score
+
+_ROWS_AT_ONCE = 16
+
+
+def continue_prompts(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int) -> list[events.Generation]:
+    """What follows each of `evaluate.prompts`; where the data holds instructions, they are asked as such."""
+    settings: dict[str, Any] = {
+        "max_tokens": recipe.evaluate.sample_tokens,
+        "temperature": recipe.evaluate.temperature,
+        "top_k": recipe.evaluate.top_k,
+        "top_p": recipe.evaluate.top_p,
+        "seed": recipe.seed,
+    }
+    encode = corpus.chat.encode_prompt if len(corpus.examples) else corpus.tokenizer.encode
+    ids = [[int(token) for token in encode(prompt)] for prompt in recipe.evaluate.prompts]
+    continued = _generate(model, corpus, ids, settings)
+    return [
+        events.Generation(step, prompt, corpus.tokenizer.decode(part.ids), settings, stopped=part.stopped)
+        for prompt, part in zip(recipe.evaluate.prompts, continued)
+    ]
+
+
+def answer(
+    model: nn.Module, corpus: Corpus, recipe: Recipe, step: int
+) -> tuple[list[events.Generation], dict[str, float]]:
+    """Greedy answers to `evaluate.answers` instructions, evenly spaced over the validation set, and their figures."""
+    count = min(recipe.evaluate.answers, len(corpus.examples))
+    examples = [corpus.examples[index * len(corpus.examples) // count] for index in range(count)]
+    settings: dict[str, Any] = {"max_tokens": recipe.evaluate.answer_tokens, "temperature": 0.0}
+    answers: list[Answer] = []
+    for low in range(0, len(examples), _ROWS_AT_ONCE):
+        some = examples[low : low + _ROWS_AT_ONCE]
+        for example, part in zip(some, _generate(model, corpus, [example.prompt_ids for example in some], settings)):
+            text = corpus.tokenizer.decode(part.ids)
+            answers.append(Answer(text, example.reference, part.stopped, example.capability))
+    texts = [
+        events.Generation(
+            step, example.prompt, said.text, settings, said.reference, stopped=said.stopped, capability=said.capability
+        )
+        for example, said in zip(examples, answers)
+    ]
+    return texts, score(answers)
+
+
+def _generate(
+    model: nn.Module, corpus: Corpus, prompts: Sequence[Sequence[int]], settings: dict[str, Any]
+) -> list[Continuation]:
+    tokenizer = corpus.tokenizer
+    return generate(model, prompts, end_ids=tokenizer.end_ids, vocab_size=tokenizer.vocab_size, **settings)

@@ -1,0 +1,155 @@
+"""From a run to a folder that other tools load: its adapter as it is, merged into the base, or the full model."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from etude import durable
+from etude.data.tokenize import Tokenizer, load_tokenizer
+from etude.engine import checkpoint as checkpoints
+from etude.errors import InputError
+from etude.models.hub import Pretrained, find_model, inspect_model, load_pretrained
+from etude.models.lora import ADAPTER_FILE, adapted_names, add_adapter, merge, read_adapter_config
+from etude.recipe import schema
+from etude.records.store import Run, open_run
+from etude.report.card import model_card
+from etude.start import find_weights
+
+# What only a run needs to go on.
+_OF_THE_RUN = ("manifest.json", "state.json", "optimizer")
+_PIECE_BYTES = 8 << 20
+
+
+def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Path:
+    """Write a checkpoint (RUN, RUN@best, RUN@last, RUN@step-200) as a folder of its own, whole or not at all.
+
+    kind: `peft`, the adapter as it was saved; `merged`, base weights with the adapter in them, in the base's dtype;
+    `hf`, the model of a run that trained all weights. A model card with the figures of the journal comes along.
+
+    Raises: InputError if there is no such checkpoint, it is of another kind, or `out` has files; nothing is written.
+    """
+    run = open_run(given.partition("@")[0], runs)
+    checkpoint = find_folder(given, runs)
+    checkpoints.verify_checkpoint(checkpoint, run.info["id"])
+    _check_kind(kind, run, is_adapter=(checkpoint / ADAPTER_FILE).is_file())
+    out = out.absolute()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there already; give a new folder, or an empty one")
+    carried = {path.name: path for path in checkpoint.iterdir() if not path.name.startswith(_OF_THE_RUN)}
+    made: dict[str, bytes] = {"README.md": model_card(run, checkpoint.name, kind).encode()}
+    weights: dict[str, torch.Tensor] = {}
+    if kind == "merged":
+        carried = {name: path for name, path in carried.items() if not name.startswith("adapter_")}
+        base = _base_of(checkpoint)
+        weights = checkpoints.trained_tensors(load_model(checkpoint, dtype=stored_dtype(base.path)))[1]
+        made["config.json"] = (base.path / "config.json").read_bytes()
+    if kind == "hf":
+        made["config.json"] = (checkpoint / "config.json").read_bytes()
+    if kind != "peft":
+        made["generation_config.json"] = _generation_config(checkpoint, made["config.json"])
+    hidden = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    durable.make_folder(hidden)
+    try:
+        for name, path in carried.items():
+            durable.write_file(hidden / name, _pieces(path))
+        for name, content in made.items():
+            durable.write_file(hidden / name, content)
+        if weights:
+            durable.write_file(hidden / checkpoints.MODEL_FILE, checkpoints.safetensors(weights))
+        durable.rename_folder(hidden, out)
+    except BaseException:
+        durable.remove_folder(hidden)
+        raise
+    return out
+
+
+def find_folder(given: str, runs: Path) -> Path:
+    """The folder with the model that RUN, RUN@best, RUN@last, RUN@step-200 or a path names. Raises: InputError."""
+    if (Path(given) / "config.json").is_file():
+        return Path(given)
+    name, _, which = given.partition("@step-")
+    return find_weights(f"{name}@step-{int(which):06d}" if which.isdigit() else given, runs).parent
+
+
+def load_model(folder: Path, *, dtype: torch.dtype) -> nn.Module:
+    """The model in a folder, ready to be used: a whole one, or an adapter merged into its base.
+
+    Raises: InputError if the base is not on this machine, or is not the one the adapter was trained on.
+    """
+    if not (folder / ADAPTER_FILE).is_file():
+        return load_pretrained(inspect_model(folder), dtype=dtype, dropout=0.0).eval()
+    base = _base_of(folder)
+    _check_base(folder, base)
+    model = load_pretrained(base, dtype=dtype, dropout=0.0).eval()
+    names = adapted_names(checkpoints.read_tensors(folder / ADAPTER_FILE))
+    known = dict(model.named_modules())
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"{folder} adapts {unknown[0]}, which {base.path} does not have; it belongs to another model")
+    add_adapter(model, names, read_adapter_config(folder)[0], seed=0)
+    checkpoints.load_weights(folder / ADAPTER_FILE, model)
+    merge(model)
+    return model.eval()
+
+
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer that lies in the folder of a model. Raises: InputError if there is none."""
+    return load_tokenizer(schema.Tokenizer.model_validate({"from": str(folder)}))
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The dtype of the first matrix in a model's safetensors, from its header alone."""
+    from safetensors import safe_open
+
+    names = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    for path in sorted(folder.glob("model*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a dictionary
+                if len(file.get_slice(name).get_shape()) >= 2:
+                    return names.get(file.get_slice(name).get_dtype(), torch.float32)
+    return torch.float32
+
+
+def _check_kind(kind: str, run: Run, *, is_adapter: bool) -> None:
+    if kind not in ("peft", "merged", "hf"):
+        raise InputError(f"--to {kind} is not known; use peft, merged or hf")
+    if is_adapter and kind == "hf":
+        raise InputError(f"run {run.name} trained an adapter; use --to merged for a whole model, or --to peft")
+    if not is_adapter and kind != "hf":
+        raise InputError(f"run {run.name} trained all weights, so there is no adapter; use --to hf")
+
+
+def _base_of(folder: Path) -> Pretrained:
+    """The model that an adapter belongs to, found on this machine."""
+    _, name = read_adapter_config(folder)
+    if not name:
+        raise InputError(f"{folder / 'adapter_config.json'} names no base model; add base_model_name_or_path")
+    config = json.loads((folder / "adapter_config.json").read_bytes())
+    return inspect_model(find_model(name, config.get("revision")))
+
+
+def _check_base(folder: Path, base: Pretrained) -> None:
+    if not (folder / "state.json").is_file():
+        return  # an adapter of another tool does not say which weights it was trained beside
+    expected = checkpoints.read_progress(folder).base
+    if expected is not None and expected != base.digest:
+        raise InputError(
+            f"the adapter in {folder} was trained on other weights than those in {base.path} "
+            f"(SHA-256 {base.digest[:12]}, expected {expected[:12]}); bring back the base it was trained on"
+        )
+
+
+def _generation_config(checkpoint: Path, config: bytes) -> bytes:
+    """What generate() of transformers takes for its default: above all, every token that ends an answer."""
+    values: dict[str, Any] = json.loads(config)
+    kept = {name: values[name] for name in ("bos_token_id", "pad_token_id") if values.get(name) is not None}
+    return json.dumps({**kept, "eos_token_id": list(open_tokenizer(checkpoint).end_ids)}, indent=2).encode()
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from iter(lambda: file.read(_PIECE_BYTES), b"")

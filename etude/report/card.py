@@ -1,0 +1,157 @@
+"""The model card of an exported model: README.md with front matter, every figure from the journal of its run."""
+
+from collections.abc import Iterator
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from etude import durable
+from etude.recipe.load import flatten
+from etude.records.events import Attempt, Evaluation
+from etude.records.store import Run
+from etude.report.history import History, mean_loss, read_history
+from etude.report.markdown import code, prose, quoted, table
+from etude.report.wording import duration, number, plural
+
+_WHAT = {
+    "peft": "A LoRA adapter for {base}, in the format of PEFT.",
+    "merged": "{base} with a LoRA adapter merged into its weights.",
+    "hf": "All weights of a causal language model{origin}.",
+}
+_LOAD_ADAPTER = """\
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained({base})
+model = PeftModel.from_pretrained(model, "this folder")
+tokenizer = AutoTokenizer.from_pretrained("this folder")"""
+_LOAD_MODEL = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("this folder")
+tokenizer = AutoTokenizer.from_pretrained("this folder")"""
+_SETTINGS = ("model.from", "adapter.", "train.", "optim.", "schedule.", "data.", "seed")
+_NOT_SETTINGS = ("data.train.", "data.validation.")
+
+
+def model_card(run: Run, checkpoint: str, kind: str) -> str:
+    """The card of `checkpoint` (`step-000200`) exported as peft, merged or hf; the same records give the same card.
+
+    Raises: InputError if the run folder is damaged.
+    """
+    import jinja2
+
+    template = resources.files("etude.report").joinpath("card.md.jinja").read_text(encoding="utf-8")
+    # Markdown has no autoescape: every foreign text passes through etude.report.markdown on its way into `_sections`.
+    environment = jinja2.Environment(autoescape=False, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(template).render(_sections(read_history(run), checkpoint, kind))
+
+
+def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
+    recipe, step = history.run.recipe, int(checkpoint.removeprefix("step-"))
+    base, records = recipe.model.from_, recipe.records
+    is_hub_id = base is not None and not Path(base).exists() and base.count("/") <= 1
+    front_matter: dict[str, Any] = {
+        "library_name": "peft" if kind == "peft" else "transformers",
+        "pipeline_tag": "text-generation",
+        **({"base_model": base} if is_hub_id else {}),
+        "tags": list(dict.fromkeys([*records.tags, *(["lora"] if kind != "hf" else [])])),
+    }
+    # The path of a folder says where it was on one machine, which is nobody else's business: its name is enough.
+    shown = (base if is_hub_id else Path(base).name) if base else "a decoder trained from scratch"
+    origin = f", fine-tuned from {code(shown)}" if base else ", trained from scratch"
+    evaluations = [evaluation for evaluation in history.evaluations if evaluation.step <= step]
+    return {
+        "front_matter": {key: quoted(value) for key, value in front_matter.items()},
+        "title": prose(records.title or recipe.name),
+        "what": _WHAT[kind].format(base=code(shown), origin=origin),
+        "code": (_LOAD_ADAPTER if kind == "peft" else _LOAD_MODEL).format(base=quoted(shown)),
+        "training": table(("", ""), _training_rows(history, step)),
+        "data": table(("", ""), _data_rows(history)) if history.data else None,
+        "evaluation": _evaluation_table(evaluations, step),
+        "scores": _scores_note(evaluations),
+        "settings": table(("key", "value"), _setting_rows(history)),
+        "record": table(("", ""), _record_rows(history.run, checkpoint)),
+    }
+
+
+def _training_rows(history: History, step: int) -> Iterator[tuple[str, str]]:
+    steps = [record for record in history.steps if record.step <= step]
+    attempt = history.attempts[-1] if history.attempts else None
+    if attempt:
+        yield "Parameters", _parameters(attempt)
+    yield (
+        "Steps",
+        f"{step:,}" + (f" of {attempt.steps:,}, {step / attempt.steps_per_epoch:.2f} epochs" if attempt else ""),
+    )
+    if steps:
+        recent = steps[-history.run.recipe.records.log_every_steps :]
+        yield "Training loss", f"{number(mean_loss(recent))} nats a target, mean of {plural(len(recent), 'step')}"
+        yield "Targets", number(sum(record.targets for record in steps))
+        yield "Time in steps", duration(sum(record.seconds for record in steps))
+    if attempt:
+        machine = attempt.environment.get("machine", {})
+        gpus = ", ".join(gpu["name"] for gpu in machine.get("gpus", []))
+        what = code(gpus or machine.get("cpu", "unknown"))
+        yield "Device", f"{attempt.devices} x {attempt.device} ({what}), {attempt.precision}"
+
+
+def _parameters(attempt: Attempt) -> str:
+    total = attempt.parameters["total"]
+    if attempt.trainable is None or attempt.trainable == total:
+        return number(total)
+    return (
+        f"{number(total)}, of which {number(attempt.trainable)} were trained ({100 * attempt.trainable / total:.4f} %)"
+    )
+
+
+def _data_rows(history: History) -> Iterator[tuple[str, str]]:
+    assert history.data is not None
+    for name in ("train", "validation"):
+        for key, value in (history.data.summary.get(name) or {}).items():
+            if isinstance(value, int):
+                yield f"{prose(name)}, {prose(key.replace('_', ' '))}", number(value)
+    yield "Fingerprint", code(history.data.fingerprint[:16])
+
+
+def _evaluation_table(evaluations: list[Evaluation], step: int) -> str | None:
+    """The first evaluation, and the one of the exported step."""
+    if not evaluations:
+        return None
+    here = [evaluation for evaluation in evaluations if evaluation.step == step]
+    shown = list({evaluation.step: evaluation for evaluation in [evaluations[0], *here]}.values())
+    extra = list(dict.fromkeys(name for evaluation in shown for name in evaluation.metrics))
+    rows = [
+        [
+            number(e.step) + (" (this model)" if e.step == step else ""), number(e.loss), number(e.perplexity, 2),
+            number(e.targets), *(number(e.metrics.get(metric)) for metric in extra),
+        ]
+        for e in shown
+    ]  # fmt: skip
+    return table(("validation after step", "loss", "perplexity", "targets", *map(prose, extra)), rows)
+
+
+def _scores_note(evaluations: list[Evaluation]) -> str:
+    scored = any(evaluation.metrics for evaluation in evaluations)
+    known = "Loss and scores are" if scored else "Only the loss is known. It is"
+    return f"{known} of the validation samples of this run; nothing else was measured, and no person is quoted."
+
+
+def _setting_rows(history: History) -> Iterator[tuple[str, str]]:
+    for key, value in flatten(history.run.recipe.to_dict()).items():
+        if key.startswith(_SETTINGS) and not key.startswith(_NOT_SETTINGS) and value not in (None, []):
+            yield code(key), code(Path(value).name if key == "model.from" and Path(value).exists() else value)
+
+
+def _record_rows(run: Run, checkpoint: str) -> Iterator[tuple[str, str]]:
+    yield "Run", code(run.name)
+    yield "Checkpoint", code(checkpoint)
+    if run.best:
+        yield (
+            "Best of the run",
+            f"{code(run.best['checkpoint'])}, {prose(run.best['metric'])} {number(run.best['value'])}",
+        )
+    yield "Started", code(run.info["created"])
+    yield "Recipe, SHA-256", code(run.info["recipe_hash"])
+    yield "Journal, SHA-256 at export", code(durable.sha256_file(run.path / "journal.jsonl"))
+    yield "Written by", f"etude {metadata.version('etude-workbench')}"

@@ -1,0 +1,92 @@
+"""Tiny pretrained models with random weights, written by transformers, and rows of instructions to tune them on."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+
+VOCABULARY = 320
+CHAT_ML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+_SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.2,
+}  # fmt: skip
+
+
+def write_qwen2(folder: Path, *, dtype: torch.dtype = torch.float32, seed: int = 3) -> Path:
+    """A Qwen2 whose tokenizer has a chat template."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(seed)
+    Qwen2ForCausalLM(Qwen2Config(**_SIZES, tie_word_embeddings=True)).to(dtype).save_pretrained(folder)
+    _write_tokenizer(folder, chat=True)
+    return folder
+
+
+def write_llama(folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
+    """A Llama with a head of its own, whose tokenizer has no chat template."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(4)
+    LlamaForCausalLM(LlamaConfig(**_SIZES, tie_word_embeddings=False)).to(dtype).save_pretrained(folder)
+    _write_tokenizer(folder, chat=False)
+    return folder
+
+
+def write_gptj(folder: Path) -> Path:
+    """A GPT-J, which runs through transformers."""
+    from transformers import GPTJConfig, GPTJForCausalLM
+
+    torch.manual_seed(5)
+    config = GPTJConfig(
+        vocab_size=VOCABULARY, n_positions=256, n_embd=32, n_layer=2, n_head=2, rotary_dim=8, bos_token_id=0,
+        eos_token_id=0,
+    )  # fmt: skip
+    GPTJForCausalLM(config).save_pretrained(folder)
+    _write_tokenizer(folder, chat=False)
+    return folder
+
+
+def write_gpt2(folder: Path) -> Path:
+    """A GPT-2, which runs through transformers and has transposed linear layers."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(6)
+    config = GPT2Config(
+        vocab_size=VOCABULARY, n_positions=256, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0,
+        attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0, initializer_range=0.2,
+    )  # fmt: skip
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    _write_tokenizer(folder, chat=False)
+    return folder
+
+
+def write_instructions(path: Path, rows: int = 40) -> Path:
+    """Rows in the format of Alpaca, the same for the same number of rows."""
+    draw = random.Random(rows)
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(rows):
+            a, b = draw.choice(["total", "value", "left"]), draw.randint(1, 99)
+            row = {"instruction": f"Add {b} to {a}.", "input": "", "output": f"{a} = {a} + {b}\nprint({a})"}
+            file.write(json.dumps(row) + "\n")
+    return path
+
+
+def _write_tokenizer(folder: Path, *, chat: bool) -> None:
+    from tokenizers import Tokenizer
+
+    from etude.data.tokenize import TRAINED_EOS, train_tokenizer
+
+    texts = ["total = total + 12\nprint(total)\nAdd 34 to value.\nuser assistant system left\n" * 20]
+    inner = Tokenizer.from_str(train_tokenizer(iter(texts), 300).to_json())
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": TRAINED_EOS}
+    if chat:
+        inner.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+        config |= {"eos_token": "<|im_end|>", "chat_template": CHAT_ML}
+    inner.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))

@@ -1,0 +1,67 @@
+"""`etude init`: the recipe it writes is valid, fits the data, and nothing is written over."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from etude.cli.init import look, write_recipe
+from etude.errors import InputError
+from etude.recipe.load import load_recipe
+from tests.bases import write_instructions, write_qwen2
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_qwen2(tmp_path_factory.mktemp("init") / "qwen2")
+
+
+def test_the_recipe_is_short_commented_and_fits_the_rows(base: Path, tmp_path: Path) -> None:
+    rows, out = write_instructions(tmp_path / "rows.jsonl", 200), tmp_path / "recipe.toml"
+    found = dict(write_recipe(rows, str(base), out))
+    recipe, lines = load_recipe(out), out.read_text().splitlines()
+    assert recipe.data.train[0].path == str(rows) and recipe.model.from_ == str(base)
+    assert found["data"].startswith("200 rows, alpaca")
+    assert 20 <= len([line for line in lines if line]) <= 35
+    assert sum("#" in line for line in lines) > 6 and max(map(len, lines)) < 200
+    assert recipe.train.seq_len >= 64 and recipe.adapter is not None
+
+
+def test_it_trains_as_it_is(base: Path, tmp_path: Path) -> None:
+    from etude.run import run_recipe
+    from etude.start import Options
+
+    write_recipe(write_instructions(tmp_path / "rows.jsonl", 30), str(base), tmp_path / "recipe.toml")
+    recipe = load_recipe(tmp_path / "recipe.toml", ["train.epochs=1", "evaluate.answer_tokens=4"])
+    assert run_recipe(recipe, Options(runs=tmp_path / "runs")).run.state == "finished"
+
+
+def test_a_model_that_is_not_on_this_machine_is_said_and_lengths_are_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    rows = write_instructions(tmp_path / "rows.jsonl")
+    found = dict(write_recipe(rows, "Qwen/Qwen2.5-Coder-1.5B-Instruct", tmp_path / "recipe.toml"))
+    assert "not usable yet" in found["model"] and "guessed" in found["tokens a row"]
+    assert load_recipe(tmp_path / "recipe.toml").model.from_ == "Qwen/Qwen2.5-Coder-1.5B-Instruct"
+
+
+def test_plain_text_asks_for_no_answers(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": f"x = {n}\n"}) + "\n" for n in range(50)))
+    facts = look(tmp_path / "rows.jsonl", str(base))
+    assert facts.format == "text" and facts.rows == 50 and not facts.guessed
+    write_recipe(tmp_path / "rows.jsonl", str(base), tmp_path / "recipe.toml")
+    assert load_recipe(tmp_path / "recipe.toml").evaluate.answers == 0
+
+
+def test_a_file_is_never_written_over(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("mine")
+    with pytest.raises(InputError, match="is there already"):
+        write_recipe(write_instructions(tmp_path / "rows.jsonl"), str(base), tmp_path / "recipe.toml")
+    assert (tmp_path / "recipe.toml").read_text() == "mine"
+
+
+def test_data_that_cannot_be_read_leaves_no_recipe(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        write_recipe(tmp_path / "gone.jsonl", str(base), tmp_path / "recipe.toml")
+    assert not list(tmp_path.iterdir())
