@@ -1,7 +1,8 @@
 """`etude import`: from pytorch_model.bin to safetensors, in a process apart that may do nothing else.
 
 A .bin file is a pickle, which can name any code. torch's unpickler for tensors refuses to call it; should that ever
-fail, the process that reads has no environment, no network, no other processes and no file but those it was given.
+fail, the process that reads has no environment, and is ended before it opens a socket, starts a process, removes a file
+or writes one elsewhere.
 """
 
 import json
@@ -97,9 +98,12 @@ def _parts(source: Path) -> list[Path]:
     index = source / "pytorch_model.bin.index.json"
     if not index.is_file():
         return [source / "pytorch_model.bin"]
-    names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{index} cannot be read; copy the model again") from None
     for name in names:
-        if Path(name).name != name or not (source / name).is_file():
+        if not isinstance(name, str) or Path(name).name != name or not (source / name).is_file():
             raise InputError(f"{source} lacks {name}; copy the model again")
     return [source / name for name in names]
 
@@ -110,26 +114,31 @@ def _is_zip(part: Path) -> bool:
 
 
 def _tensors(part: Path, loaded: Any, known: set[str]) -> dict[str, Any]:
-    """The tensors by name; of those that share memory, as tied weights do, the first."""
+    """The tensors by name, each with memory of its own, as safetensors has them."""
     import torch
 
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise InputError(f"{part} holds more than named tensors; nothing of it was run")
-    kept: dict[str, Any] = {}
-    seen: set[tuple[int, tuple[int, ...], tuple[int, ...]]] = set()
+    size = part.stat().st_size
     for name, tensor in loaded.items():
-        place = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()))
         if not isinstance(name, str) or name in known:
             raise InputError(f"{part} names {name!r} twice, or not by a text; copy the model again")
-        if place not in seen or not tensor.numel():
-            kept[name] = tensor.detach()
-            seen.add(place)
-    return kept
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+            raise InputError(f"{part}: {name} is sparse, quantised or complex; give the model it was made of")
+        if tensor.nbytes > size:
+            raise InputError(f"{part}: {name} claims {tensor.nbytes:,} bytes, more than the file has; it is damaged")
+    return {name: tensor.detach() for name, tensor in loaded.items()}
 
 
-def _refuse(event: str, _: tuple[Any, ...]) -> None:
-    if event.startswith(_FORBIDDEN):
+def _refuse(event: str, details: tuple[Any, ...]) -> None:
+    is_write_elsewhere = event == "open" and _writes(*details) and not str(details[0]).startswith(str(Path.cwd()))
+    if event.startswith(_FORBIDDEN) or is_write_elsewhere:
         raise InputError(f"the file tried {event}, which reading tensors never does; it was stopped")
+
+
+def _writes(path: object, mode: object, flags: int) -> bool:
+    """Whether an `open` is for writing; without a mode it comes from os.open."""
+    return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) and str(path) != os.devnull
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from etude.engine.world import choose_device
 from etude.errors import EtudeError, InputError, RecipeError
 from etude.models.catalogue import decoder_config
 from etude.models.config import DecoderConfig
-from etude.models.cost import Cost, count_parameters, training_cost
+from etude.models.cost import Cost, count_parameters, trainable_line, training_cost
 from etude.models.hub import Pretrained, count_lora, find_model, inspect_model
 from etude.recipe.schema import Recipe
 
@@ -70,11 +70,6 @@ class Plan:
             rows.insert(0, ("model", f"{self.recipe.model.from_}: {self.pretrained.reason or 'etude decoder'}"))
             rows.insert(1, ("trained", trainable_line(self.trainable, self.parameters["total"])))
         return rows
-
-
-def trainable_line(trainable: int, total: int) -> str:
-    """`trainable 2,179,072 of 1,545,893,376 (0.1410 %)`."""
-    return f"trainable {trainable:,} of {total:,} ({100 * trainable / total:.4f} %)"
 
 
 def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics: Iterable[str] = ()) -> Plan:

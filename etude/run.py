@@ -5,7 +5,6 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import nn
@@ -26,8 +25,8 @@ from etude.evaluate.answers import answer, continue_prompts
 from etude.evaluate.judge import Judge
 from etude.evaluate.tasks import evaluate
 from etude.models.decoder import Decoder
-from etude.models.hub import find_targets, load_pretrained
-from etude.models.lora import adapter_config, add_adapter, find_layers
+from etude.models.hub import find_targets, load_pretrained, quantize
+from etude.models.lora import adapter_config, add_adapter
 from etude.plan import make_plan, probe_micro_batch_size
 from etude.recipe.schema import Recipe
 from etude.records import events
@@ -133,6 +132,8 @@ class Training:
             # What is trained stays in fp32; what is frozen needs no more digits than it is computed in.
             dtype = precision.dtype if recipe.adapter else torch.float32
             model = load_pretrained(self._plan.pretrained, dtype=dtype, dropout=recipe.model.dropout)
+            if recipe.model.quantize is not None:
+                quantize(model, precision.dtype, device)
         else:
             assert self._plan.model is not None
             model = Decoder(self._plan.model)
@@ -302,12 +303,8 @@ class Training:
         files: dict[str, bytes] = dict(tokenizer.files())
         recipe, pretrained = self._recipe, self._plan.pretrained
         if recipe.adapter is not None:
-            values = adapter_config(
-                recipe.adapter,
-                list(find_layers(self._state.model)),
-                base=str(recipe.model.from_),
-                revision=recipe.model.revision,
-            )
+            base, revision = str(recipe.model.from_), recipe.model.revision
+            values = adapter_config(self._state.model, recipe.adapter, base=base, revision=revision)
             files["adapter_config.json"] = json.dumps(values, indent=2).encode()
         elif pretrained is not None:
             # As the model came; only the number format is ours now.

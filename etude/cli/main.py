@@ -23,6 +23,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+data_app = typer.Typer(help="Look at the data of a recipe.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
 RecipePath = Annotated[Path, typer.Argument(help="a recipe file", metavar="RECIPE", show_default=False)]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="changes such as optim.learning_rate=2e-4", metavar="[KEY=VALUE]...")
@@ -119,6 +122,8 @@ def check(
     loaded = _load(recipe, overrides, None)
     if not deep:
         _print_rows([(key, str(value)) for key, value in flatten(loaded.to_dict()).items()], loaded.to_dict(), as_json)
+        if published := _describe_published(loaded):
+            _say(published)
         _say(f"{recipe} is a valid recipe; --deep also looks at data and device")
         return
     from etude.plan import make_plan
@@ -137,11 +142,24 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Tokenise the data of a recipe into the cache that runs share."""
-    from etude.data.prepared import prepare as prepare_data
+    from etude.cli.data import open_corpus
     from etude.recipe.load import flatten
 
-    corpus = prepare_data(_load(recipe, overrides, None), again=again)
+    corpus = open_corpus(_load(recipe, overrides, None), again=again)
     _print_rows([(key, str(value)) for key, value in flatten(corpus.summary).items()], corpus.summary, as_json)
+
+
+@data_app.command("show")
+def show_data(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="how many")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Show samples as they are trained on, and which of their tokens are scored."""
+    from etude.cli.data import print_rows, show_rows
+
+    print_rows(show_rows(_load(recipe, overrides, None), rows), as_json=as_json)
 
 
 @app.command()
@@ -332,6 +350,18 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
     if version:
         print(f"etude {__version__}")
         raise typer.Exit
+
+
+def _describe_published(recipe: "Recipe") -> str | None:
+    """What a recipe trains of a published model, known without its files."""
+    from etude.models.catalogue import STORIES
+    from etude.models.cost import trainable_line
+
+    story = STORIES.get(recipe.model.from_ or "")
+    if story is None:
+        return None
+    adapter = story.count_lora(recipe.adapter.rank, recipe.adapter.targets) if recipe.adapter else 0
+    return f"{recipe.model.from_}: {trainable_line(adapter or story.total, story.total + adapter)}"
 
 
 def _load(path: Path, overrides: list[str] | None, devices: int | None) -> "Recipe":

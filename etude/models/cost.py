@@ -47,6 +47,11 @@ def training_cost(config: DecoderConfig, seq_len: int, *, adapter: int | None = 
     return Cost(everything - 6.0 * head - 2.0 * matrices + 6.0 * adapter, 4.0 * head)
 
 
+def trainable_line(trainable: int, total: int) -> str:
+    """`trainable 2,179,072 of 1,545,893,376 (0.1410 %)`."""
+    return f"trainable {trainable:,} of {total:,} ({100 * trainable / total:.4f} %)"
+
+
 def flops_per_token(config: DecoderConfig, seq_len: int) -> float:
     """Operations of the matrix products that train one token, forward and backward, in rows of seq_len tokens.
 

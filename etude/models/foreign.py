@@ -1,7 +1,13 @@
 """Models that run through transformers: how they are asked for the logits of some positions of a micro-batch."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+# Families that take a mask of the whole row as it is, so that one call does for all its sequences. In others a window,
+# a recurrence or a mask of their own would be lost without a word.
+_MASKABLE = ("gpt2", "gptj", "gpt_neox", "starcoder2", "gemma", "phi", "llama", "qwen2")
 
 
 def scored_logits(
@@ -13,18 +19,24 @@ def scored_logits(
 ) -> Tensor:
     """Logits (n, V) of the scored positions of tokens (B, T); arguments as for `Decoder.forward`.
 
-    Sequences that lie end to end are kept apart by a mask of the whole row, which every causal model of transformers
-    takes as it is: added to the scores, 0 where a token may look.
+    Sequences that lie end to end are kept apart by a mask, added to the scores, or by a call for each.
     """
-    mask = None if lengths is None else _block_mask(lengths, next(model.parameters()).dtype, tokens.device)
-    if len(tokens) == 1 and scored is not None:
-        output = model(
-            input_ids=tokens, position_ids=positions, attention_mask=mask, logits_to_keep=scored, use_cache=False
-        )
+    if lengths is None:
+        logits: Tensor = model(input_ids=tokens, position_ids=positions, use_cache=False).logits.flatten(0, 1)
+    elif _takes_mask(model, lengths):
+        mask = _block_mask(lengths, next(model.parameters()).dtype, tokens.device)
+        named = {} if scored is None else {"logits_to_keep": scored}
+        output = model(input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False, **named)
         return output.logits[0]  # type: ignore[no-any-return]
-    output = model(input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False)
-    logits: Tensor = output.logits.flatten(0, 1)
+    else:
+        parts = torch.split(tokens, list(lengths), dim=1)
+        logits = torch.cat([model(input_ids=part, use_cache=False).logits[0] for part in parts])
     return logits if scored is None else logits[scored]
+
+
+def _takes_mask(model: Any, lengths: tuple[int, ...]) -> bool:
+    window = getattr(model.config, "sliding_window", None)
+    return model.config.model_type in _MASKABLE and (window is None or window >= max(lengths))
 
 
 def _block_mask(lengths: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

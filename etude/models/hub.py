@@ -120,6 +120,32 @@ def load_pretrained(pretrained: Pretrained, *, dtype: torch.dtype, dropout: floa
     return model
 
 
+def quantize(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+    """Turn the linear layers of a frozen model, but the head, into 4-bit ones that compute in `dtype`.
+
+    Source: QLoRA, arXiv:2305.14314 (the format nf4), by bitsandbytes. Raises: InputError if that is not installed.
+    """
+    try:
+        import bitsandbytes
+    except ImportError:
+        raise InputError(
+            'model.quantize needs bitsandbytes; pip install "etude-workbench[quant]", or leave it out'
+        ) from None
+    for name in find_targets(model, "all-linear"):
+        layer = model.get_submodule(name)
+        if type(layer) is not nn.Linear:
+            raise InputError(
+                f"model.quantize: {name} is a {type(layer).__name__}, which cannot be quantised; leave it out"
+            )
+        small = bitsandbytes.nn.Linear4bit(
+            layer.in_features, layer.out_features, bias=layer.bias is not None, compute_dtype=dtype, quant_type="nf4"
+        )
+        small.weight = bitsandbytes.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
+        small.bias = layer.bias
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, small.to(device))
+
+
 def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
     """The linear modules that an adapter goes on: those whose names end in a target, or all but the head.
 

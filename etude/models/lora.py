@@ -34,7 +34,8 @@ _UNUSED: dict[str, tuple[Any, ...]] = {
 class LoRALinear(nn.Module):
     """A frozen linear layer with a trained low-rank update.
 
-    base: nn.Linear, or the Conv1D of GPT-2, whose weight is transposed. The weight is shared, not copied.
+    base: nn.Linear, one of 4 bits by bitsandbytes, or the Conv1D of GPT-2, whose weight is transposed. The weight is
+    shared, not copied.
 
     Source: LoRA, arXiv:2106.09685; DoRA, arXiv:2402.09353; scale alpha / sqrt(rank), arXiv:2312.03732.
     """
@@ -47,7 +48,9 @@ class LoRALinear(nn.Module):
         self.make_base: Callable[[], nn.Module] = lambda: base
         self.scale = recipe.alpha / (math.sqrt(recipe.rank) if recipe.rank_stabilized else recipe.rank)
         self.dropout = recipe.dropout
-        outputs, inputs = self._oriented().shape
+        self.is_quantized = self.weight.dtype == torch.uint8
+        inputs = base.in_features if isinstance(base, nn.Linear) else self._oriented().shape[1]
+        outputs = base.out_features if isinstance(base, nn.Linear) else self._oriented().shape[0]
         self.lora_A = nn.Linear(inputs, recipe.rank, bias=False, device=self.weight.device)
         self.lora_B = nn.Linear(recipe.rank, outputs, bias=False, device=self.weight.device)
         self.lora_magnitude_vector: nn.Parameter | None = None
@@ -64,7 +67,10 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
-        base = functional.linear(x, self._oriented(), self.bias)
+        if self.is_quantized:
+            base: Tensor = self.make_base()(x).clone()  # what its backward made may not be changed in place
+        else:
+            base = functional.linear(x, self._oriented(), self.bias)
         dropped = functional.dropout(x, self.dropout, self.training)
         low = functional.linear(dropped.to(self.lora_A.weight.dtype), self.lora_A.weight)
         if self.lora_magnitude_vector is None:
@@ -127,10 +133,12 @@ def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def adapter_config(
-    recipe: Adapter, names: list[str], *, base: str, revision: str | None, is_transposed: bool = False
-) -> dict[str, Any]:
-    """The adapter_config.json with which PEFT loads those tensors."""
+def adapter_config(model: nn.Module, recipe: Adapter, *, base: str, revision: str | None) -> dict[str, Any]:
+    """The adapter_config.json with which PEFT loads the tensors of an adapted model."""
+    layers = find_layers(model)
+    last = {name.rpartition(".")[2] for name in layers}
+    # PEFT takes every module that ends so; where not all of them are adapted, they are named in full.
+    is_all = all(name in layers for name, _ in model.named_modules() if name.rpartition(".")[2] in last)
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -139,11 +147,11 @@ def adapter_config(
         "r": recipe.rank,
         "lora_alpha": recipe.alpha,
         "lora_dropout": recipe.dropout,
-        "target_modules": sorted({name.rpartition(".")[2] for name in names}),
+        "target_modules": sorted(last) if is_all else list(layers),
         "use_rslora": recipe.rank_stabilized,
         "use_dora": recipe.dora,
         "bias": "none",
-        "fan_in_fan_out": is_transposed,
+        "fan_in_fan_out": any(layer.is_transposed for layer in layers.values()),
         "init_lora_weights": True,
         "inference_mode": True,
         "modules_to_save": None,

@@ -56,6 +56,8 @@ def _model(recipe: Recipe) -> Iterator[tuple[str, str]]:
             )
         if model.quantize and recipe.adapter is None:
             yield "model.quantize", "freezes the weights, so something else must be trained; add an [adapter]"
+        if model.quantize and recipe.adapter is not None and recipe.adapter.dora:
+            yield "adapter.dora", "needs the length of each row of the weights, which 4 bits do not keep; leave it out"
         return
     for name in sorted(model.model_fields_set & {"revision", "quantize"}):
         yield f"model.{name}", "belongs to a pretrained model; name one with model.from"

@@ -35,7 +35,9 @@ class Model(Section):
         examples=["Qwen/Qwen2.5-Coder-1.5B-Instruct"],
     )
     revision: str | None = key(None, "of a hub id: a commit, tag or branch", example="main")
-    quantize: Literal["nf4"] | None = key(None, "frozen weights in 4 bits (QLoRA); on cuda, with etude[quant]")
+    quantize: Literal["nf4"] | None = key(
+        None, "frozen weights in 4 bits (QLoRA); with etude-workbench[quant], meant for cuda"
+    )
     kind: Literal["decoder"] = key("decoder", "a decoder-only transformer: RMSNorm, RoPE, grouped queries, SwiGLU")
     preset: Literal["300m", "500m", "1b"] | None = key(None, "a ready size; single keys override it", example="300m")
     n_layer: Positive | None = key(None, "blocks (default 6)", example=6)

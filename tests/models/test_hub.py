@@ -52,6 +52,9 @@ THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "starcoder2": ("starcoder2", SMALL),
     "gemma": ("gemma", SMALL | {"head_dim": 8}),
     "phi": ("phi", SMALL),
+    "starcoder2 with a window": ("starcoder2", SMALL | {"sliding_window": 3}),
+    "gemma2": ("gemma2", SMALL | {"head_dim": 8, "sliding_window": 3}),
+    "mixtral with a window": ("mixtral", SMALL | {"num_local_experts": 2, "sliding_window": 3}),
     "llama with another activation": ("llama", SMALL | {"hidden_act": "gelu"}),
     "llama with dynamic scaling": (
         "llama",

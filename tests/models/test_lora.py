@@ -14,6 +14,7 @@ from etude.errors import InputError
 from etude.models import lora
 from etude.models.config import DecoderConfig
 from etude.models.decoder import Decoder
+from etude.models.hub import quantize
 from etude.recipe.schema import Adapter
 
 QWEN2 = DecoderConfig(
@@ -120,6 +121,41 @@ def test_a_transposed_layer_of_gpt2_is_adapted_as_peft_does(tmp_path: Path) -> N
         torch.testing.assert_close(model(tokens).logits, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_an_adapter_on_a_base_of_4_bits_is_that_on_what_the_bits_say(tmp_path: Path) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="the extra quant is not installed")
+    recipe, exact = KINDS["plain"], _decoder(_write_base(tmp_path))
+    model = _decoder(tmp_path / "base")
+    quantize(model, torch.float32, torch.device("cpu"))
+    with torch.no_grad():
+        for name, module in exact.named_modules():
+            if isinstance(small := model.get_submodule(name), bitsandbytes.nn.Linear4bit):
+                module.weight.copy_(
+                    bitsandbytes.functional.dequantize_4bit(small.weight.data, small.weight.quant_state)
+                )
+    names = [name for name, _ in exact.named_modules() if name.rpartition(".")[2] in recipe.targets]
+    for each in (model, exact):
+        lora.add_adapter(each, names, recipe, seed=1)
+        _randomise_b(each)
+        each.train().logits(_tokens()).logsumexp(-1).sum().backward()
+    _assert_equal(model.logits(_tokens()), exact.logits(_tokens()))
+    for ours, wanted in zip(lora.adapter_tensors(model).values(), lora.adapter_tensors(exact).values(), strict=True):
+        torch.testing.assert_close(ours.grad, wanted.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_one_block_alone_is_named_in_full(tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    base, tokens = _write_base(tmp_path), _tokens()
+    model = _decoder(base)
+    lora.add_adapter(model, ["model.layers.1.mlp.up_proj"], KINDS["plain"], seed=1)
+    _randomise_b(model)
+    _write_adapter(model, KINDS["plain"], tmp_path / "adapter", base)
+    theirs = PeftModel.from_pretrained(_load_in_transformers(base), tmp_path / "adapter").eval()
+    assert sum("lora_A" in name for name, _ in theirs.named_parameters()) == 1
+    with torch.no_grad():
+        _assert_equal(model.eval().logits(tokens), theirs(tokens).logits)
+
+
 def test_a_new_adapter_changes_nothing_and_follows_its_seed(tmp_path: Path) -> None:
     base, tokens = _write_base(tmp_path), _tokens()
     plain = _decoder(base).logits(tokens)
@@ -172,7 +208,7 @@ def test_a_frozen_base_in_bf16_stays_near_full_precision(tmp_path: Path) -> None
     ],
 )
 def test_an_adapter_with_more_than_this_layer_has_is_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:
-    values = lora.adapter_config(KINDS["plain"], ["q_proj"], base="x", revision=None) | change
+    values = lora.adapter_config(Decoder(QWEN2), KINDS["plain"], base="x", revision=None) | change
     (tmp_path / lora.CONFIG_FILE).write_text(json.dumps(values))
     with pytest.raises(InputError, match=said) as caught:
         lora.read_adapter_config(tmp_path)
@@ -219,7 +255,7 @@ def _write_adapter(model: nn.Module, recipe: Adapter, folder: Path, base: Path) 
     folder.mkdir()
     tensors = {name: tensor.detach().clone() for name, tensor in lora.adapter_tensors(model).items()}
     save_file(tensors, folder / lora.ADAPTER_FILE)
-    values = lora.adapter_config(recipe, list(lora.find_layers(model)), base=str(base), revision=None)
+    values = lora.adapter_config(model, recipe, base=str(base), revision=None)
     (folder / lora.CONFIG_FILE).write_text(json.dumps(values))
 
 
