@@ -23,11 +23,15 @@ def continue_prompts(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int
         "top_p": recipe.evaluate.top_p,
         "seed": recipe.seed,
     }
-    encode = corpus.chat.encode_prompt if len(corpus.examples) else corpus.tokenizer.encode
-    ids = [[int(token) for token in encode(prompt)] for prompt in recipe.evaluate.prompts]
+    tokenizer = corpus.tokenizer
+    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    if len(corpus.examples):
+        ids = [corpus.chat.encode_prompt(prompt) for prompt in recipe.evaluate.prompts]
+    else:
+        ids = [begin + tokenizer.encode(prompt).tolist() for prompt in recipe.evaluate.prompts]
     continued = _generate(model, corpus, ids, settings)
     return [
-        events.Generation(step, prompt, corpus.tokenizer.decode(part.ids), settings, stopped=part.stopped)
+        events.Generation(step, prompt, tokenizer.decode(part.ids), settings, stopped=part.stopped)
         for prompt, part in zip(recipe.evaluate.prompts, continued)
     ]
 

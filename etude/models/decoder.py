@@ -9,6 +9,7 @@ H heads (n_head, or n_kv_head for keys and values), D head_dim, V vocab_size
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +110,12 @@ class Decoder(nn.Module):
         hidden: Tensor = self.model.norm(x)
         return hidden
 
+    def compile(self, *args: Any, **settings: Any) -> None:
+        """As `nn.Module.compile`, but for attention within sequences: their lengths differ from batch to batch."""
+        for block in self.model.layers:
+            block.self_attn.attend_each = torch.compiler.disable(_attend_each)  # type: ignore[no-untyped-call, union-attr]
+        super().compile(*args, **settings)
+
     def head_weight(self) -> Tensor:
         """The (V, C) matrix that turns hidden states into logits; the embedding itself when tied."""
         return self.model.embed_tokens.weight if self.config.tied else self.lm_head.weight
@@ -188,6 +195,7 @@ class Attention(nn.Module):
         super().__init__()
         self.layer, self.head_dim, self.dropout = layer, config.head_dim, config.dropout
         self.window = config.window(layer)
+        self.attend_each = _attend_each
         query, key_value = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
         self.q_proj = nn.Linear(config.n_embd, query, bias=config.qkv_bias)
         self.k_proj = nn.Linear(config.n_embd, key_value, bias=config.qkv_bias)
@@ -204,7 +212,7 @@ class Attention(nn.Module):
         if context.lengths is not None:
             if context.cache is not None:
                 context.cache.fill(self.layer, context.lengths, k, v)
-            attended = _attend_each(q, k, v, context.lengths, self.window, dropout)
+            attended = self.attend_each(q, k, v, context.lengths, self.window, dropout)
         elif context.cache is not None:
             attended = self.attend_cached(q, *context.cache.extend(self.layer, context.places, k, v), context)
         else:
@@ -297,8 +305,6 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, *, window: int | None, dropout: flo
     ).transpose(1, 2)
 
 
-# The lengths differ from batch to batch; compiled, each set of them would be compiled again.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attend_each(
     q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], window: int | None, dropout: float
 ) -> Tensor:

@@ -33,6 +33,13 @@ def picture(progress: Progress, width: int, height: int, encoding: str = "utf-8"
     return file.read()
 
 
+def test_the_model_that_was_given_is_never_the_best() -> None:
+    progress = Progress()
+    for event in (attempt(), evaluation(0, 1.0, best=False), *window(1, 5), evaluation(5, 2.0)):
+        progress.write(event)
+    assert progress.best is not None and progress.best.step == 5
+
+
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (40, 10)])
 def test_the_picture_holds_the_figures_and_fits(width: int, height: int) -> None:
     progress = Progress("small-123456")

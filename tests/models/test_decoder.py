@@ -185,3 +185,13 @@ def _load_in_transformers(model: Decoder, folder: Path) -> Any:
     loaded, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     return loaded.eval()
+
+
+def test_a_compiled_model_keeps_sequences_apart_without_compiling_each_set_of_lengths() -> None:
+    config = replace(LLAMA, n_layer=1)
+    model, compiled = _model(config), _model(config)
+    compiled.compile(backend="aot_eager", dynamic=True)
+    for lengths in ((9, 4, 7), (3, 17), (20,), (5, 5, 5, 5)):
+        tokens, positions = _tokens(config, 1, 20), torch.cat([torch.arange(length) for length in lengths])[None]
+        together = compiled(tokens, positions=positions, lengths=lengths)
+        torch.testing.assert_close(together, model(tokens, positions=positions, lengths=lengths), rtol=0, atol=1e-5)
