@@ -46,7 +46,9 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
     if kind == "merged":
         carried = {name: path for name, path in carried.items() if not name.startswith("adapter_")}
         base = _base_of(checkpoint)
-        weights = checkpoints.trained_tensors(load_model(checkpoint, dtype=stored_dtype(base.path)))[1]
+        dtype = stored_dtype(base.path)
+        merged = checkpoints.trained_tensors(load_model(checkpoint, dtype=dtype))[1]
+        weights = {name: tensor.to(dtype) for name, tensor in merged.items()}  # norms are loaded in fp32
         made["config.json"] = (base.path / "config.json").read_bytes()
     if kind == "hf":
         made["config.json"] = (checkpoint / "config.json").read_bytes()

@@ -18,6 +18,7 @@ from etude.models.config import DecoderConfig
 from etude.models.cost import Cost, count_parameters, trainable_line, training_cost
 from etude.models.hub import Pretrained, count_lora, find_model, inspect_model
 from etude.recipe.schema import Recipe
+from etude.scores import FIGURES
 
 # Enough rows to keep two to sixteen cores busy, few enough for their activations to stay near the caches.
 _CPU_MICRO_BATCH_TOKENS = 4096
@@ -108,7 +109,7 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
         vocab_size = corpus.tokenizer.vocab_size
         model = attempt(lambda: decoder_config(recipe.model, vocab_size=vocab_size, seq_len=recipe.train.seq_len))
     if corpus is not None:
-        known = {"loss", "perplexity", *own_metrics}
+        known = {"loss", "perplexity", *own_metrics, *(FIGURES if recipe.evaluate.answers else ())}
         if token_bytes(corpus.tokenizer) is not None:
             known.add("bits_per_byte")
         if recipe.evaluate.metric not in known:

@@ -56,6 +56,14 @@ def goes_on(text: str) -> bool:
     return _NEW_TURN.search(text) is not None
 
 
+def trails(answer: Answer) -> bool:
+    """Whether an answer goes on where its reference does not: with another turn, or with words after its code."""
+    if goes_on(answer.text) and not goes_on(answer.reference):
+        return True
+    after = [_FENCED.split(text)[-1].strip() for text in (answer.text, answer.reference) if _FENCED.search(text)]
+    return len(after) == 2 and bool(after[0]) and not after[1]
+
+
 def is_exact(text: str, reference: str) -> bool:
     """Whether two texts are the same but for white space at line ends and around them."""
     return _trimmed(text) == _trimmed(reference)
@@ -100,18 +108,20 @@ def parses(text: str) -> bool:
     return any(not (isinstance(node, ast.Expr) and isinstance(node.value, plain)) for node in body)
 
 
+# How `bleu` counts, as sacrebleu signs it before its version.
+BLEU_SETTINGS = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp"
+
 # Each over all answers.
 FIGURES: dict[str, Callable[[Sequence[Answer]], float]] = {
     "stop_rate": lambda answers: _share([answer.stopped for answer in answers]),
     "repetition": lambda answers: _mean([repetition(answer.text) for answer in answers]),
     "distinct_2": lambda answers: distinct([answer.text for answer in answers], 2),
-    "trailing_text": lambda answers: _share([goes_on(answer.text) for answer in answers]),
+    "trailing_text": lambda answers: _share([trails(answer) for answer in answers]),
     "format_kept": format_kept,
     "exact_match": lambda answers: _share([is_exact(answer.text, answer.reference) for answer in answers]),
     "bleu": lambda answers: bleu([a.text for a in answers], [a.reference for a in answers])[0],
     "parse_rate": parse_rate,
 }
-LOWER_IS_BETTER = ("repetition", "trailing_text")
 
 
 def _grams(text: str, n: int) -> list[tuple[str, ...]]:

@@ -69,13 +69,13 @@ def test_the_300m_recipe_has_the_figures_of_its_story() -> None:
 
 
 def test_the_laptop_recipe_has_the_figures_of_its_story() -> None:
-    from etude.models.catalogue import count_lora
+    from etude.models.catalogue import STORIES
 
     recipe = load_recipe(RECIPES["qwen-coder-codealpaca"])
     assert recipe.adapter is not None and recipe.model.from_ is not None
-    name = recipe.model.from_
-    assert count_lora(name, recipe.adapter.rank, recipe.adapter.targets) == 2_179_072
-    assert count_lora(name, 16, recipe.adapter.targets) == 4_358_144
+    story = STORIES[recipe.model.from_]
+    assert story.count_lora(recipe.adapter.rank, recipe.adapter.targets) == 2_179_072
+    assert story.count_lora(16, recipe.adapter.targets) == 4_358_144
     assert recipe.optim.learning_rate == 2e-4 and recipe.schedule.kind == "linear"
 
 

@@ -1,7 +1,6 @@
 """What `etude data show` prints: samples as they are trained on, and which of their tokens are scored."""
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,15 +40,15 @@ def print_rows(rows: list[dict[str, Any]], *, as_json: bool = False) -> None:
 
     from etude.report.wording import clean
 
-    is_terminal = sys.stdout.isatty()
     console = Console(soft_wrap=True, highlight=False)
-    if is_terminal:
+    has_colours = console.color_system is not None and not console.no_color
+    if has_colours:
         console.print(Text.assemble("colours: ", ("not scored", "dim"), " ", ("scored", "bold green")))
     for row in rows:
         text = Text(f"--- sample {row['sample']}: {row['tokens']:,} tokens, {row['scored']:,} scored\n")
         for part in row["parts"]:
             shown = clean(part["text"])
-            if is_terminal:
+            if has_colours:
                 text.append(shown, style="bold green" if part["scored"] else "dim")
             else:
                 text.append(f"[[{shown}]]" if part["scored"] else shown)
@@ -66,6 +65,8 @@ def _describe(split: "Split", index: int, tokenizer: "Tokenizer") -> dict[str, A
     borders = [0, *(np.flatnonzero(np.diff(scored)) + 1).tolist(), len(ids)]
     # Decoded from the start each time, since some tokenizers decode a first token in another way.
     texts = [tokenizer.decode(ids[:border].tolist(), skip_special=False) for border in borders]
+    # Of a character whose bytes are in two parts the second one has all.
+    texts = [*(text.rstrip("\ufffd") for text in texts[:-1]), texts[-1]]
     parts = [
         {"text": after[len(before) :], "scored": bool(scored[low])}
         for before, after, low in zip(texts, texts[1:], borders)

@@ -144,16 +144,16 @@ def recipe_text(data: Path, model: str, out: Path, facts: Facts) -> str:
 
 def _read(data: Path) -> tuple[str, int, list[str]]:
     """The format of the rows, how many there are, and the text of the first of them."""
-    from etude.data.sources import read_documents
+    from etude.data.sources import read_documents, source_format
     from etude.recipe.schema import Source
 
     texts: list[str] = []
-    rows, kind = 0, "text"
-    for document in read_documents(Source(path=str(data.absolute()))):
+    rows, source = 0, Source(path=str(data.absolute()))
+    for document in read_documents(source):
         rows += not document.blank
         if len(texts) < _LOOK_AT and not document.blank:
             texts.append(document.text)
-    return kind, rows, texts
+    return source_format(source).kind, rows, texts
 
 
 def _count_tokens(texts: Sequence[str], folder: Path | None) -> tuple[list[int], bool]:

@@ -177,7 +177,8 @@ class Progress:
                 self.evaluation = event
                 self._pauses += event.seconds
                 self._evaluated = True
-                if math.isfinite(event.loss) and (self.best is None or event.loss < self.best.loss):
+                # The evaluation before the first step is of the model that was given.
+                if event.step and math.isfinite(event.loss) and (self.best is None or event.loss < self.best.loss):
                     self.best = event
             case CheckpointSaved():
                 self._pauses += event.blocking_seconds

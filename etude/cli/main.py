@@ -203,14 +203,18 @@ def init(
 
 @app.command("import")
 def import_model(
-    folder: Annotated[Path, typer.Argument(help="a model with pytorch_model.bin", metavar="FOLDER")],
-    out: Annotated[Path, typer.Argument(help="the folder to write", metavar="OUT")],
+    model: Annotated[str, typer.Argument(help="a folder with pytorch_model.bin, or a hub id", metavar="MODEL")],
+    out: Annotated[
+        Path | None, typer.Argument(help="the folder to write (default: NAME-safetensors)", metavar="[OUT]")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Turn a model published as a pickle into safetensors, without running anything of it."""
     from etude.convert import convert
+    from etude.models.hub import find_model
 
-    files = [str(path) for path in convert(folder, out)]
+    folder = find_model(model)
+    files = [str(path) for path in convert(folder, out or Path(f"{Path(model).name}-safetensors"))]
     _print_rows([("wrote", file) for file in files], files, as_json)
 
 
@@ -314,8 +318,35 @@ def compare(
     comparison = compare_runs([open_run(name, runs) for name in run])
     if as_json:
         print(json.dumps(comparison.to_dict(), indent=2))
-    else:
-        _print_table(comparison.rows())
+        return
+    from etude.report.wording import clean
+
+    _print_table(comparison.rows())
+    print()
+    _print_table(comparison.progression.rows())
+    print("\n".join(["", *map(clean, comparison.progression.lines())]))
+
+
+@app.command()
+def rate(
+    run: Annotated[list[str], typer.Argument(help="a run, or two to compare blind", metavar="RUN [RUN]")],
+    rater: Annotated[str, typer.Option("--rater", help="who rates")],
+    scores: Annotated[str | None, typer.Option("--scores", help="answers of a script, as 4,5,s or a,b,=")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="of the hidden order")] = 17,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Rate what a run said, or which of two said it better without knowing which is which."""
+    from etude.cli import rate as rating
+    from etude.records.store import open_run
+
+    found = [open_run(name, runs) for name in run]
+    if as_json and scores is None:  # what a script is to answer
+        asked = rating.questions(found, rater=rater, seed=seed)
+        print(json.dumps([question.to_dict() for question in asked], indent=2))
+        return
+    rows = rating.rate(found, rater=rater, scores=scores.split(",") if scores is not None else None, seed=seed)
+    _print_rows(rows, dict(rows), as_json)
 
 
 @app.command()

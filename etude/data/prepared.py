@@ -56,12 +56,12 @@ from etude.recipe.schema import Recipe, Source
 
 _FORMAT = 2
 _BATCH_CHARACTERS = 4 << 20
+_CONVERSATION_CHARACTERS = 1 << 18  # less, as where each token starts takes memory
 _PIECE_CHARACTERS = 1 << 20
 _TRAINING_BYTES = 64 << 20
 _VERIFY_BYTES = 256 << 20
 _BORDERS = (re.compile(r"\S\r?\n(?=\S)"), re.compile(r"\S(?= \w)"))
 _BORDER_TRIES, _BORDER_WINDOW = 8, 200
-_BATCH_CONVERSATIONS = 256
 _NAMED_ROWS = 10
 _SMALL_FILES = ("offsets", "hashes", "units", "sizes", "sources", "token_bytes")
 _EXAMPLE_FILES = ("answers", "capabilities", "places")
@@ -69,7 +69,7 @@ _EXAMPLE_FILES = ("answers", "capabilities", "places")
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt that ends where the last answer begins, and that answer without its end token."""
+    """A prompt that ends where the last answer of a sample begins, and that answer, whole, without its end token."""
 
     prompt_ids: list[int]
     prompt: str
@@ -81,10 +81,11 @@ class Example:
 class Examples(Sequence[Example]):
     """The conversations of a split as questions with a reference, made from their tokens when asked for.
 
-    rows: (n,) the documents; answers: as in answers.npy.
+    rows, ends: (n,) the documents, and where in the tokens their samples end; answers: as in answers.npy.
     """
 
     rows: Ints
+    ends: Ints
     tokens: npt.NDArray[Any]
     offsets: Ints
     answers: Ints
@@ -99,8 +100,9 @@ class Examples(Sequence[Example]):
         if isinstance(index, slice):
             return [self[each] for each in range(*index.indices(len(self)))]
         row = int(self.rows[index])
-        start, stop = int(self.offsets[row]), int(self.offsets[row + 1])
-        begin, end = self.answers[int(self.answers[:, 0].searchsorted(stop)) - 1].tolist()
+        start = int(self.offsets[row])
+        first, behind = self.answers[:, 0].searchsorted((start, int(self.ends[index]))).tolist()
+        begin, end = self.answers[max(first, behind - 1)].tolist()
         prompt, capability = self.tokens[start:begin].tolist(), int(self.capabilities[row])
         return Example(
             prompt_ids=prompt,
@@ -436,7 +438,7 @@ def _encode_texts(
 def _encode_conversations(
     tally: _Tally, documents: Iterator[Document], tokenizer: Tokenizer, chat: ChatTemplate
 ) -> Iterator[Ints]:
-    while batch := list(itertools.islice(documents, _BATCH_CONVERSATIONS)):
+    for batch in _batches(documents):
         conversations = [document.messages or [] for document in batch]
         encoded = chat.encode(conversations, [document.name for document in batch])
         for each in encoded:
@@ -446,6 +448,19 @@ def _encode_conversations(
             tally.no_bos += each.ids[0] != tokenizer.bos_id
             tally.unknown += 0 if tokenizer.unk_id is None else each.ids.count(tokenizer.unk_id)
         yield np.array(list(itertools.chain.from_iterable(each.ids for each in encoded)), dtype=np.int64)
+
+
+def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if characters >= _CONVERSATION_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def cut_text(text: str, tokenizer: Tokenizer, piece_characters: int = _PIECE_CHARACTERS) -> Iterator[tuple[str, bool]]:
@@ -541,7 +556,7 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
             recipe, texts, np.flatnonzero(held), arrays, manifest, "validation"
         )
         columns = arrays["offsets"], arrays["answers"], arrays["capabilities"]
-        examples = Examples(rows, tokens, *columns, manifest["capabilities"], tokenizer)
+        examples = Examples(*rows, tokens, *columns, manifest["capabilities"], tokenizer)
     else:
         train, validation = _cut_samples(recipe, texts, held, cut)
     if recipe.data.validation != "none" and not len(validation):
@@ -560,7 +575,10 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
         "unknown_ratio": manifest["unknown_tokens"] / len(tokens),
         "bytes_per_token": int(arrays["sizes"].sum()) / max(len(tokens) - held.size, 1),
     }
-    made = [manifest["files"][name]["sha256"] for name in ("tokens.bin", "answers.npy")] if are_examples else []
+    made: list[str] = []
+    if are_examples:
+        made = [manifest["files"][name]["sha256"] for name in ("tokens.bin", "answers.npy")]
+        made.append("answers" if recipe.data.answers_only else "all")
     return Corpus(
         train=train,
         validation=validation if len(validation) else None,
@@ -587,8 +605,9 @@ def _cut_samples(recipe: Recipe, texts: Texts, held: Flags, cut: Flags) -> tuple
 
 def _cut_examples(
     recipe: Recipe, texts: Texts, rows: Ints, arrays: dict[str, npt.NDArray[Any]], manifest: dict[str, Any], use: str
-) -> tuple[Split, dict[str, Any], Ints]:
-    """The samples of one split, what is to be said about rows that are none, and the conversations among the samples.
+) -> tuple[Split, dict[str, Any], tuple[Ints, Ints]]:
+    """The samples of one split, what is to be said about rows that are none, and of the conversations among the samples
+    the rows and where they end.
 
     Raises: InputError if rows are too long and that is to be refused, or if nothing is left to learn.
     """
@@ -603,7 +622,8 @@ def _cut_examples(
         return [f"{manifest['paths'][path]}:{line}" if line else manifest["paths"][path] for path, line in places]
 
     def count(flags: Flags) -> str:
-        return f"{int(flags.sum()):,} ({', '.join(named(flags)[:3])}{' ...' if flags.sum() > 3 else ''})"
+        names = f" ({', '.join(named(flags)[:3])}{' ...' if flags.sum() > 3 else ''})"
+        return f"{int(flags.sum()):,}{names if flags.any() else ''}"
 
     is_long = left.dropped | left.cut | left.cut_away
     if data.too_long == "refuse" and is_long.any():
@@ -624,7 +644,7 @@ def _cut_examples(
     }
     kept = rows[left.kept]
     is_conversation = answers[answers[:, 0].searchsorted(texts.offsets[kept]), 0] > texts.offsets[kept]
-    return split, said, kept[is_conversation]
+    return split, said, (kept[is_conversation], split.ends[is_conversation])
 
 
 def _verify(folder: Path) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from etude.data.formats import Message
 from etude.data.sandbox import GENERATION
-from etude.data.tokenize import Tokenizer, mark_special, unmark
+from etude.data.tokenize import MARKS, Tokenizer, any_of, mark_special, unmark
 from etude.errors import InputError
 
 # What an instruction looks like without a chat template of the model's own. As a chat template, so that it can lie in
@@ -71,7 +72,7 @@ class ChatTemplate:
 
     `given` is Jinja; None makes a plain template. `system` is put before conversations without a system message.
     Text that looks like a special token within a message is marked, so that `Tokenizer.encode_rendered` reads it as
-    text. What a template takes longer for than `limit_seconds`, for some hundred conversations, is refused.
+    text. A conversation that a template takes longer for than `limit_seconds` is refused.
     """
 
     def __init__(
@@ -105,8 +106,8 @@ class ChatTemplate:
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """The text of messages. Raises: InputError if the template refuses them, or takes too long."""
         name = "the conversation"
-        ((text,),) = self._render([(self._with_system(messages, name), [(None, add_generation_prompt)])], [name])
-        return _without_generation(text)[0]
+        whole, _ = self._render(self._with_system(messages, name), [(None, add_generation_prompt)], name)
+        return _without_generation(whole)[0]
 
     def encode_prompt(self, instruction: str) -> list[int]:
         """The ids after which the answer to an instruction begins."""
@@ -121,29 +122,17 @@ class ChatTemplate:
 
         Raises: InputError with the name of the conversation that the template refuses, or where no answer is found.
         """
-        jobs = []
-        for each, name in zip(conversations, names):
-            messages = self._with_system(each, name)
-            answered = [
-                at for at, turn in enumerate(messages) if turn["role"] == "assistant" and turn["content"].strip()
-            ]
-            jobs.append((messages, [(None, False), *((at + late, not late) for at in answered for late in (0, 1))]))
-        found = [self._find_answers(texts, name) for texts, name in zip(self._render(jobs, names), names)]
+        found = [self._find_answers(self._with_system(*each), each[1]) for each in zip(conversations, names)]
         # Whole where that gives the ids of the prompts too, as it nearly always does; else piece by piece.
         easy = [index for index, (text, _) in enumerate(found) if unmark(text) == text]
         wholes = self._tokenizer.encode_with_starts([found[index][0] for index in easy])
-        prompts = [found[index][0][:begin] for index in easy for begin, _ in found[index][1]]
-        heads = iter(self._tokenizer.encode_rendered_batch(prompts))
+        prompts = [_prompts(*found[index], starts) for index, (_, starts) in zip(easy, wholes)]
+        heads = iter(self._tokenizer.encode_rendered_batch([text for each in prompts for text, _, _ in each]))
         encoded: dict[int, Encoded] = {}
-        for index, (ids, starts) in zip(easy, wholes):
-            answers = []
-            for _, end in found[index][1]:
-                head = next(heads)
-                first, last = len(head), bisect_left(starts, end)
-                # The end of an answer is the end of a special token, which is never part of another token.
-                answers.append((first, last) if head == ids[:first] else None)
-            if None not in answers:
-                encoded[index] = Encoded(ids, [answer for answer in answers if answer is not None])
+        for index, (ids, _), each in zip(easy, wholes, prompts):
+            places = [(at, head, end) for (_, at, end), head in zip(each, heads)]
+            if all(ids[at : at + len(head)] == head for at, head, _ in places):
+                encoded[index] = Encoded(ids, [(at + len(head), end) for at, head, end in places])
         return [encoded.get(index) or self._encode_in_pieces(*found[index]) for index in range(len(found))]
 
     def close(self) -> None:
@@ -163,38 +152,56 @@ class ChatTemplate:
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
 
-    def _find_answers(self, texts: list[str], name: str) -> tuple[str, list[tuple[int, int]]]:
+    def _find_answers(self, messages: list[Message], name: str) -> tuple[str, list[tuple[int, int]]]:
         """The text of a conversation, and where its answers begin and end; an end lies behind an end token."""
-        whole, *parts = texts
-        whole, generated = _without_generation(whole)
-        if GENERATION[0] in texts[0]:
+        answered = [at for at, turn in enumerate(messages) if turn["role"] == "assistant" and turn["content"].strip()]
+        # Before each answer, and through it.
+        wanted = [(at + late, not late) for at in answered for late in (0, 1)]
+        rendered, parts = self._render(messages, [(None, False), *wanted], name)
+        whole, generated = _without_generation(rendered)
+        if GENERATION[0] in rendered:
             marked = [(begin, self._ending(whole, begin, end)) for begin, end in generated]
             spans = [(begin, end) for begin, end in marked if not self._is_blank(whole[begin:end])]
         else:
-            spans = [self._between(whole, *pair, name) for pair in zip(parts[::2], parts[1::2])]
+            contents = [messages[at]["content"].strip() for at in answered]
+            spans = [self._between(whole, *each, name) for each in zip(contents, parts[::2], parts[1::2])]
         for begin, end in spans:
             if self._special_at_end(whole[begin:end]) is None:
                 raise InputError(
                     f"{name}: the chat template writes no special token after an answer, so nothing would teach the "
                     'model to stop; use data.template = "plain", or a tokenizer whose template does'
                 )
+        if any(end > begin for (_, end), (begin, _) in pairwise(spans)):
+            raise _unclear(name)
         if not spans and parts:
             raise InputError(f'{name}: the chat template leaves out the answer; use data.template = "plain"')
         return whole, spans
 
-    def _between(self, whole: str, prompt: str, through: str, name: str) -> tuple[int, int]:
-        """Where the answer lies that follows `prompt`; `through` is the conversation up to that answer."""
-        end = len(through.rstrip())
-        if whole.startswith(prompt) and whole.startswith(through[:end]):
-            return len(prompt), end
-        # The template writes an answer in another way once something follows; its end token is the same.
-        special = self._special_at_end(through[:end])
-        if whole.startswith(prompt) and special and (place := self._find_special(whole, special, len(prompt))) >= 0:
-            return len(prompt), place
-        raise InputError(
-            f"{name}: the chat template changes what stands before an answer, so which part is the answer is unknown; "
-            'add {% generation %} marks to it, or use data.template = "plain"'
-        )
+    def _between(
+        self, whole: str, content: str, prompt: tuple[int, str], through: tuple[int, str], name: str
+    ) -> tuple[int, int]:
+        """Where an answer lies in the whole; `prompt` is the conversation before and `through` with it, each as the
+        number of characters it begins with as the whole does, and what it has then instead.
+        """
+        (begin, instead), (shared, rest) = prompt, through
+        if instead:
+            raise _unclear(name)
+        place, end = begin, 0
+        for special in self._written_specials.finditer(whole, begin):
+            if place >= shared:
+                break
+            if content in whole[place : min(special.start(), shared)]:
+                end = special.end()
+            place = special.end()
+        if not end and not rest:  # the template writes the content in another way
+            end = len(whole[:shared].rstrip())
+        if not end:  # in another way once something follows; but its end token is the same
+            wanted = self._special_at_end((whole[begin:shared] + rest).rstrip())
+            specials = self._written_specials.finditer(whole, begin)
+            end = next((special.end() for special in specials if special[0] == wanted), 0)
+        if not end:
+            raise _unclear(name)
+        return begin, end
 
     def _ending(self, whole: str, begin: int, end: int) -> int:
         """The end of what a template marked: without white space, with the end token even if that follows the mark."""
@@ -211,10 +218,10 @@ class ChatTemplate:
     def _special_at_end(self, text: str) -> str | None:
         return next((token for token in self._tokenizer.special_tokens if text.endswith(token)), None)
 
-    def _find_special(self, text: str, special: str, start: int) -> int:
-        """Where the first such token ends that the template itself wrote."""
-        found = re.compile(f"(?<!\ufdd0){re.escape(special)}").search(text, start)
-        return found.end() if found else -1
+    @cached_property
+    def _written_specials(self) -> re.Pattern[str]:
+        """The special tokens that the template itself wrote."""
+        return re.compile(f"(?<!{MARKS[0]})(?:{any_of(self._tokenizer.special_tokens).pattern})")
 
     def _encode_in_pieces(self, text: str, spans: list[tuple[int, int]]) -> Encoded:
         ids: list[int] = []
@@ -229,19 +236,19 @@ class ChatTemplate:
         return Encoded(ids, answers, has_special=unmark(text) != text, is_parted=unmark(text) == text)
 
     def _render(
-        self, jobs: Sequence[tuple[list[Message], list[tuple[int | None, bool]]]], names: Sequence[str]
-    ) -> list[list[str]]:
-        """For each conversation the texts of its parts: of so many messages, with the start of an answer or without."""
-        request = [{"messages": messages, "parts": parts} for messages, parts in jobs]
+        self, messages: list[Message], parts: list[tuple[int | None, bool]], name: str
+    ) -> tuple[str, list[tuple[int, str]]]:
+        """A part is so many messages, with the start of an answer or without: the text of the first, and of each other
+        the number of characters that it begins with as the first does, and what follows then.
+        """
         with self._lock:
-            answer = self._ask(json.dumps(request).encode() + b"\n", names)
-        for name, each in zip(names, answer):
-            if "error" in each:
-                reason = " ".join(unmark(each["error"]).split())
-                raise InputError(f'{name}: the chat template refuses it ({reason}); use data.template = "plain"')
-        return [each["texts"] for each in answer]
+            answer = self._ask(json.dumps({"messages": messages, "parts": parts}).encode() + b"\n", name)
+        if "error" in answer:
+            reason = " ".join(unmark(answer["error"]).split())
+            raise InputError(f'{name}: the chat template refuses it ({reason}); use data.template = "plain"')
+        return answer["text"], [(shared, rest) for shared, rest in answer["parts"]]
 
-    def _ask(self, request: bytes, names: Sequence[str]) -> list[dict[str, Any]]:
+    def _ask(self, request: bytes, name: str) -> dict[str, Any]:
         try:
             self._process = process = self._process or self._start()
             assert process.stdin is not None and process.stdout is not None
@@ -256,12 +263,11 @@ class ChatTemplate:
             if not isinstance(error, OSError):
                 raise
             what = f"takes over {self._limit_seconds:g} s" if code == -signal.SIGALRM else "breaks its process"
-            last = f" to {names[-1]}" if len(names) > 1 else ""
             raise InputError(
-                f"the chat template {what} on {names[0]}{last}; "
+                f"the chat template {what} on {name}; "
                 'it may be broken or hostile: use data.template = "plain", or another tokenizer'
             ) from None
-        answer: list[dict[str, Any]] = json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
         return answer
 
     def _start(self) -> "subprocess.Popen[bytes]":
@@ -280,6 +286,27 @@ class ChatTemplate:
         assert process.stdin is not None
         process.stdin.write(json.dumps(surroundings).encode() + b"\n")
         return process
+
+
+def _prompts(text: str, spans: list[tuple[int, int]], starts: list[int]) -> list[tuple[str, int, int]]:
+    """The text before each answer, its first token, and the token behind the answer; `starts` as of the tokens.
+
+    The text begins at the end token of the answer before: what follows a special token does not depend on what is
+    before it.
+    """
+    prompts, at = [], 0
+    for begin, end in spans:
+        behind = bisect_left(starts, end)
+        prompts.append((text[starts[at] if at else 0 : begin], at, behind))
+        at = behind - 1
+    return prompts
+
+
+def _unclear(name: str) -> InputError:
+    return InputError(
+        f"{name}: the chat template changes what stands before an answer, so which part is the answer is unknown; "
+        'add {% generation %} marks to it, or use data.template = "plain"'
+    )
 
 
 def _without_generation(text: str) -> tuple[str, list[tuple[int, int]]]:

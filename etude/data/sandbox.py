@@ -1,8 +1,8 @@
 """The program that renders chat templates. They come with models, so they are foreign code: here they run in a process
 of their own, which can be killed, in Jinja's sandbox, with little memory and no way to write files.
 
-stdin: a line of JSON with the template, its variables and how long a batch may take; then a line for each batch of
-conversations.
+stdin: a line of JSON with the template, its variables and how long a conversation may take; then a line for each
+conversation.
 stdout: a line of JSON for each of them. `render.py` is the other end.
 """
 
@@ -34,16 +34,17 @@ def main() -> None:
     for line in sys.stdin:
         # Nobody catches this signal, so it ends the process wherever it is, also if nobody waits for it any more.
         signal.setitimer(signal.ITIMER_REAL, first["limit_seconds"])
-        answers = [render(conversation) for conversation in json.loads(line)]
+        answer = render(json.loads(line))
         signal.setitimer(signal.ITIMER_REAL, 0)
-        sys.stdout.write(json.dumps(answers) + "\n")
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 
 def _prepare(source: str, variables: dict[str, str]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A function that renders parts of a conversation, or says why the template cannot.
+    """A function that renders a conversation, or says why the template cannot.
 
-    The surroundings of a template are those that transformers gives it.
+    Of the first part that is asked for it gives the text; of each other one, how many characters it begins with as the
+    first does, and what follows then. The surroundings of a template are those that transformers gives it.
     """
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
@@ -56,24 +57,30 @@ def _prepare(source: str, variables: dict[str, str]) -> Callable[[dict[str, Any]
         return environment.from_string(source)
 
     def render(conversation: dict[str, Any]) -> dict[str, Any]:
+        def text(count: int | None, prompt: bool) -> str:
+            return compiled().render(
+                messages=conversation["messages"][:count],
+                add_generation_prompt=prompt,
+                tools=None,
+                documents=None,
+                **variables,
+            )
+
         try:
-            template = compiled()
-            return {
-                "texts": [
-                    template.render(
-                        messages=conversation["messages"][:count],
-                        add_generation_prompt=prompt,
-                        tools=None,
-                        documents=None,
-                        **variables,
-                    )
-                    for count, prompt in conversation["parts"]
-                ]
-            }
+            first, *others = conversation["parts"]
+            whole = text(*first)
+            return {"text": whole, "parts": [_compare(whole, text(*other)) for other in others]}
         except Exception as error:  # whatever foreign code raises
             return {"error": f"{type(error).__name__}: {error}"[:500]}
 
     return render
+
+
+def _compare(whole: str, text: str) -> tuple[int, str]:
+    if whole.startswith(text):
+        return len(text), ""
+    shared = next((place for place, (a, b) in enumerate(zip(whole, text)) if a != b), len(whole))
+    return shared, text[shared:]
 
 
 class _Generation(Extension):

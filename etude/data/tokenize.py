@@ -35,8 +35,7 @@ _FILES = (
 )  # fmt: skip
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # Around text within a message that looks like a special token. Unicode keeps these for use within a program.
-_MARKS = "\ufdd0", "\ufdd1"
-_MARKED = re.compile(f"{_MARKS[0]}(.*?){_MARKS[1]}", re.DOTALL)
+MARKS = "\ufdd0", "\ufdd1"
 _BEFORE = "\n", "a", "0", "("
 _RESERVED = re.compile("[\ufdd0-\ufdd3]")
 # Words with the sign before them (so `self._name` splits at the dot and the underscore), digits by threes, signs with
@@ -79,7 +78,7 @@ class Tokenizer:
         is_start: whether nothing stands before the text; some tokenizers put a space before what they take for a start.
         """
         ids: list[int] = []
-        for index, piece in enumerate(_MARKED.split(text)):
+        for index, piece in enumerate(self._marked.split(text)):
             if piece := unmark(piece):
                 ids += self._encode_on(piece, is_start=is_start and not ids, with_special=index % 2 == 0)
         return ids
@@ -191,6 +190,11 @@ class Tokenizer:
         return next((after[len(first) :] for first, after in both if after[: len(first)] == first), ids(text))
 
     @cached_property
+    def _marked(self) -> re.Pattern[str]:
+        # A template may cut a message at any place, so a mark alone means nothing.
+        return re.compile(f"{MARKS[0]}({any_of(self.special_tokens).pattern}){MARKS[1]}")
+
+    @cached_property
     def _marks_starts(self) -> bool:
         start, before, both = (self.encode(text).tolist() for text in ("a", "\n", "\na"))
         return bool(both != before + start)
@@ -252,16 +256,17 @@ def mark_special(text: str, special_tokens: Sequence[str]) -> str:
     """
     if _RESERVED.search(text):
         raise InputError("a message holds U+FDD0 to U+FDD3, which Unicode keeps for programs; take them out")
-    return _any_of(tuple(special_tokens)).sub(f"{_MARKS[0]}\\g<0>{_MARKS[1]}", text)
+    return any_of(tuple(special_tokens)).sub(f"{MARKS[0]}\\g<0>{MARKS[1]}", text)
 
 
 def unmark(text: str) -> str:
     """The text as it was written."""
-    return text.replace(_MARKS[0], "").replace(_MARKS[1], "")
+    return text.replace(MARKS[0], "").replace(MARKS[1], "")
 
 
 @cache
-def _any_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
+def any_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
+    """What matches one of these texts, the first that fits."""
     return re.compile("|".join(map(re.escape, tokens)) or "(?!)")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from etude.recipe.schema import Recipe, Source
 
-LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
+LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "repetition", "trailing_text")
 
 
 def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:

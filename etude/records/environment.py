@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("etude-workbench", "torch", "transformers", "tokenizers", "safetensors", "numpy")
+_PACKAGES = ("etude-workbench", "torch", "transformers", "tokenizers", "safetensors", "numpy", "sacrebleu")
 
 
 def describe_environment() -> dict[str, Any]:

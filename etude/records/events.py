@@ -5,8 +5,8 @@ a monotonic clock.
 """
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, get_args
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The model after `step` on the validation samples; `best` if no earlier one was better."""
+    """The model after `step` on the validation samples; `best` if no earlier one was better.
+
+    At step 0 it is what training starts from, to compare with, and never the best. `metrics` by name, and by
+    `name/capability` where the samples are cases of several.
+    """
 
     type: ClassVar = "evaluation"
     step: int
@@ -149,13 +153,27 @@ class Note:
     author: str | None = None
 
 
-Event = Attempt | Step | Evaluation | Generation | Resource | Finding | Control | CheckpointSaved | DataUsed | Note
-TYPES: dict[str, type[Event]] = {
-    event.type: event
-    for event in (
-        Attempt, Step, Evaluation, Generation, Resource, Finding, Control, CheckpointSaved, DataUsed, Note,
-    )
-}  # fmt: skip
+@dataclass(frozen=True)
+class Rating:
+    """What a person thought of a generation, which `step`, `prompt` and `text` name.
+
+    `score` from 1 to 5; or, beside the run `against` and not knowing which is which, 1 if better, 0.5 if as good, 0 if
+    worse.
+    """
+
+    type: ClassVar = "rating"
+    step: int
+    prompt: str
+    text: str
+    rater: str
+    score: float
+    against: str | None = None
+
+
+Event = (
+    Attempt | Step | Evaluation | Generation | Resource | Finding | Control | CheckpointSaved | DataUsed | Note | Rating
+)
+TYPES: dict[str, type[Event]] = {event.type: event for event in get_args(Event)}
 
 
 def to_json(event: Event, time: float) -> dict[str, Any]:
@@ -163,7 +181,7 @@ def to_json(event: Event, time: float) -> dict[str, Any]:
     return {
         "type": event.type,
         "time": round(time, 3),
-        **{name: _plain(value) for name, value in asdict(event).items()},
+        **plain(asdict(event)),
     }
 
 
@@ -172,19 +190,23 @@ def from_json(record: dict[str, Any]) -> Event | None:
     event = TYPES.get(record["type"])
     if event is None:
         return None
-    fields = event.__dataclass_fields__
-    return event(**{name: _number(value) for name, value in record.items() if name in fields and name != "type"})
+    kinds = {each.name: each.type for each in fields(event)}
+    return event(**{name: _typed(value, kinds[name]) for name, value in record.items() if name in kinds})
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON has it: lists for tuples, and "nan", "inf" and "-inf" for numbers that are not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
+        return {name: plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 
-def _number(value: Any) -> Any:
-    return float(value) if value in ("nan", "inf", "-inf") else value
+def _typed(value: Any, kind: Any) -> Any:
+    """A value of the journal as its field has it: "nan" is a number where numbers stand, and a text elsewhere."""
+    if kind == dict[str, float]:
+        return {name: float(item) for name, item in value.items()}
+    return float(value) if kind in (float, float | None) and isinstance(value, str) else value

@@ -51,7 +51,9 @@ def braille_curve(values: Sequence[float], width: int, height: int, mark: int | 
         previous = y
     lines = [[chr(0x2800 + cell) if cell else " " for cell in line] for line in cells]
     if mark is not None and 0 <= mark < len(values):
-        x = min(mark * len(columns) // len(values), len(columns) - 1)
+        # Where `_resample` puts it: in its stretch, or between two neighbours.
+        is_stretched = 1 < len(values) < len(columns)
+        x = round(mark * (len(columns) - 1) / (len(values) - 1)) if is_stretched else mark * len(columns) // len(values)
         y = rows[x]
         if y is not None:
             lines[y // 4][x // 2] = "◆"
@@ -106,8 +108,10 @@ def _draw_loss(axes: Any, history: "History") -> None:
             markersize=3.5,
             label="validation",
         )
-        best = min(scored, key=lambda e: e.loss)
-        label = f"best {best.loss:.4f} at step {best.step:,}"
+        # The evaluation before the first step is of the model that was given.
+        best = min((e for e in scored if e.step), key=lambda e: e.loss, default=scored[0])
+        what = "best" if best.step else "before training"
+        label = f"{what} {best.loss:.4f} at step {best.step:,}"
         axes.plot([best.step], [best.loss], color=_MARK, marker="*", markersize=11, linestyle="none", label=label)
     if levels:
         # Single spikes may leave the chart; the level of the curve must stay readable.

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from etude.recipe.load import flatten
-from etude.records.events import Step
+from etude.records.events import Step, plain
 from etude.records.store import Run
 from etude.report.history import History, mean_loss, read_history
-from etude.report.markdown import code, prose, table
+from etude.report.markdown import code, fence, prose, table
+from etude.report.progression import Progression, make_progression
 from etude.report.summary import Summary, summarize_history
 from etude.report.wording import NOTHING, duration, number, one_line, percent, size
 
@@ -57,6 +58,7 @@ class Comparison:
     recipe        dotted keys that are not the same everywhere, with the value of each run; None where it is not set
     environment   the same for versions, machine and device
     same_data     whether all trained on the same prepared data; None where a run has not told
+    progression   how each led to the next
     targets       how many targets each run had seen where losses are compared at equal numbers; 0 before the first step
     """
 
@@ -67,6 +69,7 @@ class Comparison:
     same_data: bool | None
     targets: int
     results: list[Result]
+    progression: Progression
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -79,12 +82,13 @@ class Comparison:
             "targets": self.targets,
             "results": {
                 result.what: {
-                    "values": _plain(result.values),
-                    "change": _plain(result.change),
-                    "change_ratio": _plain(result.change_ratio),
+                    "values": plain(result.values),
+                    "change": plain(result.change),
+                    "change_ratio": plain(result.change_ratio),
                 }
                 for result in self.results
             },
+            "progression": self.progression.to_dict(),
         }
 
     def rows(self) -> list[list[str]]:
@@ -92,12 +96,14 @@ class Comparison:
         return [["", *self.names, *self._change_header()], *self._differences(), *self._result_rows()]
 
     def to_markdown(self) -> str:
-        """The same as two tables."""
+        """The same as two tables, and the progression."""
         differences = [[code(row[0]), *map(prose, row[1 : 1 + len(self.names)])] for row in self._differences()]
         results = [[prose(cell) for cell in row] for row in self._result_rows()]
         names = [code(name) for name in self.names]
         changes = table(["result", *names, *self._change_header()], results)
-        return f"{table(['differs', *names], differences)}\n\n{changes}\n"
+        header, *rows = [[prose(cell) for cell in row] for row in self.progression.rows()]
+        progression = f"{table(header, rows)}\n\n{fence(chr(10).join(self.progression.lines()))}"
+        return f"{table(['differs', *names], differences)}\n\n{changes}\n\n{progression}\n"
 
     def _change_header(self) -> list[str]:
         others = len(self.names) - 1
@@ -135,15 +141,17 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     histories = [read_history(run) for run in runs]
     summaries = [summarize_history(history) for history in histories]
     fingerprints = [history.data and history.data.fingerprint for history in histories]
+    same_data = None if None in fingerprints else len(set(fingerprints)) == 1
     targets = min(summary.tokens for summary in summaries)
     return Comparison(
         names=[run.name for run in runs],
         status=[f"{summary.status}: {summary.reason}" for summary in summaries],
         recipe=_differing([_without_name(run) for run in runs]),
         environment=_differing([_conditions(history) for history in histories]),
-        same_data=None if None in fingerprints else len(set(fingerprints)) == 1,
+        same_data=same_data,
         targets=targets,
         results=[*_losses(histories, targets), *_figures(summaries)],
+        progression=make_progression(histories, summaries, same_data),
     )
 
 
@@ -232,7 +240,3 @@ def _conditions(history: History) -> dict[str, Any]:
         "threads": environment.get("threads"),
     }
     return flatten(kept) | {"device": f"{attempt.devices} x {attempt.device}", "precision": attempt.precision}
-
-
-def _plain(values: list[float | None]) -> list[float | str | None]:
-    return [str(v) if isinstance(v, float) and not math.isfinite(v) else v for v in values]

@@ -1,11 +1,12 @@
 """What a run folder says, read once: the records that count, in the groups that reports are made of."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
-from etude.records.events import Attempt, DataUsed, Evaluation, Event, Note, Resource, Step
+from etude.records.events import Attempt, DataUsed, Evaluation, Event, Generation, Note, Rating, Resource, Step
 from etude.records.journal import Entry, Ledger
 from etude.records.store import Run
 
@@ -62,6 +63,26 @@ class History:
         return self.events(Evaluation)
 
     @cached_property
+    def best(self) -> Evaluation | None:
+        """The evaluation of the best moment; the one before training is none."""
+        return next((evaluation for evaluation in reversed(self.evaluations) if evaluation.best), None)
+
+    @cached_property
+    def generations(self) -> list[Generation]:
+        return self.events(Generation)
+
+    @cached_property
+    def ratings(self) -> list[Rating]:
+        """The last word of each rater about each text."""
+        said = {(r.rater, r.step, r.prompt, r.text, r.against): r for r in self.events(Rating)}
+        return list(said.values())
+
+    @cached_property
+    def base(self) -> dict[str, str] | None:
+        """The pretrained model of the run: from, path, sha256."""
+        return self.attempts[-1].environment.get("base") if self.attempts else None
+
+    @cached_property
     def data(self) -> DataUsed | None:
         return next(iter(self.events(DataUsed)), None)
 
@@ -95,10 +116,10 @@ class History:
 
     @cached_property
     def _spans(self) -> dict[int, tuple[float, float]]:
-        """First and last time of each attempt; notes may come days later."""
+        """First and last time of each attempt; what people say may come days later."""
         spans: dict[int, tuple[float, float]] = {}
         for entry in [*self.ledger.entries, *self.ledger.rework]:
-            if not isinstance(entry.event, Note):
+            if not isinstance(entry.event, Note | Rating):
                 start, end = spans.get(entry.attempt, (entry.time, entry.time))
                 spans[entry.attempt] = min(start, entry.time), max(end, entry.time)
         return dict(sorted(spans.items()))
@@ -117,6 +138,11 @@ def read_history(run: Run) -> History:
     """Read the journal of a run, which may have been killed before its first record, or be going on."""
     has_journal = (run.path / "journal.jsonl").exists()
     return History(run, run.ledger() if has_journal else Ledger([], [], []))
+
+
+def figures_of(evaluation: Evaluation | None) -> dict[str, float]:
+    """What was measured beside the loss, by name; a share of nothing is left out."""
+    return {name: value for name, value in (evaluation.metrics if evaluation else {}).items() if not math.isnan(value)}
 
 
 def mean_loss(steps: Sequence[Step]) -> float:

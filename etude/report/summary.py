@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from etude.records.events import Control, Finding
+from etude.records.events import Control, Evaluation, Finding, plain
 from etude.records.store import Run
 from etude.report.charts import sparkline
-from etude.report.history import History, LogWindow, read_history
-from etude.report.wording import NOTHING, duration, number, numbers, one_line, percent, plural, size
+from etude.report.history import History, LogWindow, figures_of, read_history
+from etude.report.ratings import Ratings, count_ratings
+from etude.report.wording import NOTHING, duration, number, numbers, one_line, parameters_text, percent, plural, size
 
 _CURVE_POINTS = 60
 
@@ -22,7 +23,8 @@ class Summary:
     *_loss               training loss in nats per target, mean over the targets of the first, last or lowest log window
     loss_window          steps of the last log window
     loss_curve           up to 60 evenly spaced window means
-    *_validation_loss    nats per target over the validation samples; best is the lowest finite one
+    *_validation_loss    nats per target over the validation samples; best is the lowest finite one since the first step
+    figures_*            of the answers and the metrics of one's own, by name, at the first, best and last evaluation
     gap                  last validation loss less the training loss of the log window before it
     tokens, tokens_per_second  targets of the steps that count, and those over the sum of their seconds
     mfu, cpu_percent, gpu_percent  means over time; MFU against the measured matrix rate, CPU in percent of one core
@@ -40,6 +42,8 @@ class Summary:
     devices: int | None
     precision: str | None
     parameters: int | None
+    trainable: int | None
+    base: dict[str, str] | None
     step: int
     steps: int | None
     epochs: float | None
@@ -58,6 +62,10 @@ class Summary:
     last_validation_step: int | None
     last_perplexity: float | None
     last_bits_per_byte: float | None
+    figures_first: dict[str, float]
+    figures_best: dict[str, float]
+    figures_last: dict[str, float]
+    ratings: Ratings
     gap: float | None
     tokens_per_second: float | None
     mfu: float | None
@@ -82,7 +90,7 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; non-finite numbers as "nan", "inf" and "-inf", as in the journal."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        return {name: plain(value) for name, value in asdict(self).items()}
 
 
 def summarize(run: Run) -> Summary:
@@ -96,7 +104,7 @@ def summarize_history(history: History) -> Summary:
     attempt = history.attempts[-1] if history.attempts else None
     evaluations = history.evaluations
     first, last = (evaluations[0], evaluations[-1]) if evaluations else (None, None)
-    best = min((e for e in evaluations if math.isfinite(e.loss)), key=lambda e: e.loss, default=None)
+    best = lowest(evaluations)
     near = history.window_at(last.step) if last else None
     resources = [window.resource for window in windows if window.resource]
     seconds, tokens = sum(step.seconds for step in steps), sum(step.targets for step in steps)
@@ -113,6 +121,8 @@ def summarize_history(history: History) -> Summary:
         devices=attempt.devices if attempt else None,
         precision=attempt.precision if attempt else None,
         parameters=attempt.parameters["total"] if attempt else None,
+        trainable=attempt.trainable if attempt else None,
+        base=history.base,
         step=steps[-1].step if steps else 0,
         steps=attempt.steps if attempt else None,
         epochs=steps[-1].step / attempt.steps_per_epoch if attempt and steps else None,
@@ -131,6 +141,10 @@ def summarize_history(history: History) -> Summary:
         last_validation_step=last.step if last else None,
         last_perplexity=last.perplexity if last else None,
         last_bits_per_byte=last.bits_per_byte if last else None,
+        figures_first=figures_of(first),
+        figures_best=figures_of(history.best),
+        figures_last=figures_of(last),
+        ratings=count_ratings(history.ratings),
         gap=last.loss - near.loss if last and near else None,
         tokens_per_second=tokens / seconds if seconds else None,
         mfu=_mean(windows, "mfu"),
@@ -165,7 +179,8 @@ def describe(summary: Summary) -> list[tuple[str, str]]:
         ("status", f"{summary.status}: {summary.reason}"),
         ("created", summary.created),
         ("device", f"{summary.devices} x {summary.device}, {summary.precision}" if summary.device else NOTHING),
-        ("parameters", number(summary.parameters)),
+        ("parameters", parameters_text(summary.parameters, summary.trainable)),
+        ("base model", base_text(summary.base)),
         ("steps", f"{summary.step:,}{of}{passes}"),
         ("tokens", number(summary.tokens)),
         ("training loss", f"{_from_to(summary.first_loss, summary.last_loss)} ({window})"),
@@ -174,6 +189,8 @@ def describe(summary: Summary) -> list[tuple[str, str]]:
         ("best validation", f"{number(summary.best_validation_loss)} at step {number(summary.best_validation_step)}"),
         ("perplexity", number(summary.best_perplexity)),
         ("bits per byte", number(summary.best_bits_per_byte)),
+        *((name.replace("_", " "), _change(summary, name)) for name in summary.figures_last),
+        ("ratings", str(summary.ratings)),
         ("gap", f"{number(summary.gap)} (last validation loss less training loss)"),
         ("speed", f"{number(summary.tokens_per_second, 0)} tokens/s, MFU {percent(summary.mfu)} of the matrix rate"),
         ("waiting for data", percent(summary.wait_ratio)),
@@ -211,6 +228,17 @@ def best_text(summary: Summary) -> str:
     if summary.best_checkpoint is None:
         return "none"
     return f"{summary.best_checkpoint}, {summary.best_metric} {number(summary.best_value)}"
+
+
+def base_text(base: dict[str, str] | None) -> str:
+    """The pretrained model by name and digest; empty for none."""
+    return f"{base['from']}, SHA-256 {base['sha256'][:16]}" if base else ""
+
+
+def lowest(evaluations: Iterable[Evaluation]) -> Evaluation | None:
+    """The evaluation with the lowest finite loss; the one before the first step is not of this run's making."""
+    made = (evaluation for evaluation in evaluations if evaluation.step and math.isfinite(evaluation.loss))
+    return min(made, key=lambda evaluation: evaluation.loss, default=None)
 
 
 def kept_checkpoints(run: Run) -> list[str]:
@@ -253,11 +281,12 @@ def _from_to(first: float | None, last: float | None) -> str:
     return NOTHING if first is None else f"{number(first)} → {number(last)}"
 
 
+def _change(summary: Summary, name: str) -> str:
+    """A figure beside the loss, from the first evaluation to the last, and at the best."""
+    first, last = summary.figures_first.get(name), summary.figures_last.get(name)
+    best = summary.figures_best.get(name, last)
+    return _from_to(first, last) + (f" (best checkpoint {number(best)})" if best != last else "")
+
+
 def _has_bits(summary: Summary) -> str:
     return "" if summary.best_bits_per_byte is None else "bits per byte"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -37,6 +37,13 @@ def percent(ratio: float | None) -> str:
     return NOTHING if ratio is None else f"{100 * ratio:.1f} %"
 
 
+def parameters_text(total: int | None, trainable: int | None) -> str:
+    """How many there are, or `trainable 2,179,072 of 1,545,893,376 (0.1410 %)` where the rest is frozen."""
+    if not total or trainable is None or trainable == total:
+        return number(total)
+    return f"trainable {trainable:,} of {total:,} ({100 * trainable / total:.4f} %)"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds in the two largest units that fit; below a minute with a decimal, if given as a float."""
     if seconds is None:

@@ -17,15 +17,15 @@ from etude.records.events import (
     DataUsed,
     Evaluation,
     Finding,
-    Generation,
     Note,
 )
 from etude.records.store import Run
 from etude.report.charts import chart_svgs
 from etude.report.history import History, LogWindow, mean_loss, read_history
 from etude.report.markdown import code, fence, prose, quoted, table
+from etude.report.results import before_after, figures_over_time, prompts_left_out, text_timeline
 from etude.report.summary import Summary, best_text, spread, summarize_history
-from etude.report.wording import duration, number, numbers, percent, plural, size
+from etude.report.wording import duration, number, numbers, parameters_text, percent, plural, size
 
 _TIMELINE_ROWS = 16
 _FINDINGS = 50
@@ -82,12 +82,11 @@ def _sections(history: History, charts: list[str]) -> dict[str, Any]:
         "timeline": _timeline(history),
         "charts": [(name, _CHART_NAMES[name]) for name in charts],
         "techniques": list(_techniques(recipe, attempt)),
-        "before_after": _before_after(history.evaluations, summary),
+        "before_after": before_after(history),
+        "over_time": figures_over_time(history),
         "use": table(("", ""), _use_rows(summary)),
-        "samples": [
-            {"step": number(sample.step), "prompt": fence(sample.prompt), "text": fence(sample.text)}
-            for sample in _last_samples(history.events(Generation))
-        ],
+        "samples": list(text_timeline(history)),
+        "left_out": prompts_left_out(history),
         "checkpoints": _checkpoints(history, summary),
         "problems": list(_problems(history)),
         "interventions": _interventions(history),
@@ -102,7 +101,9 @@ def _summary_rows(summary: Summary) -> Iterator[tuple[str, str]]:
     of = f" of {summary.steps:,}" if summary.steps else ""
     yield "Steps", f"{summary.step:,}{of}" + (f", {summary.epochs:.2f} epochs" if summary.epochs else "")
     yield "Tokens", f"{summary.tokens:,} targets"
-    yield "Parameters", number(summary.parameters)
+    yield "Parameters", parameters_text(summary.parameters, summary.trainable)
+    if summary.base:
+        yield "Base model", f"{code(summary.base['from'])}, SHA-256 {code(summary.base['sha256'])}"
     if summary.last_loss is not None:
         window = f"mean of the last log window, {plural(summary.loss_window, 'step')}"
         yield "Training loss", f"{number(summary.last_loss)} ({window})"
@@ -249,6 +250,10 @@ def _timeline_row(step: int, window: LogWindow | None, evaluation: Evaluation | 
 def _techniques(recipe: Recipe, attempt: Attempt | None) -> Iterator[str]:
     """What the recipe switches on, in words."""
     model, train, optim, schedule = recipe.model, recipe.train, recipe.optim, recipe.schedule
+    if adapter := recipe.adapter:
+        kind = "DoRA" if adapter.dora else "LoRA"
+        on = ", ".join(map(code, [adapter.targets] if isinstance(adapter.targets, str) else adapter.targets))
+        yield f"{kind} of rank {adapter.rank}, alpha {adapter.alpha:g}, on {on}; all other weights are frozen"
     yield f"optimizer {optim.kind}, learning rate {optim.learning_rate:g}"
     warmup = f", after a warm-up of {plural(schedule.warmup_steps, 'step')}" if schedule.warmup_steps else ""
     yield f"learning-rate schedule {schedule.kind}{warmup}"
@@ -292,21 +297,6 @@ def _techniques(recipe: Recipe, attempt: Attempt | None) -> Iterator[str]:
     yield from (what for what, is_on in switches.items() if is_on)
 
 
-def _before_after(evaluations: list[Evaluation], summary: Summary) -> str | None:
-    if not evaluations:
-        return None
-    best = [e for e in evaluations if e.step == summary.best_validation_step and e.loss == summary.best_validation_loss]
-    extra = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.metrics))
-    rows = [
-        [
-            name, number(e.step), number(e.loss), number(e.perplexity, 2), number(e.bits_per_byte), number(e.targets),
-            *(number(e.metrics.get(metric)) for metric in extra),
-        ]
-        for name, e in [("first", evaluations[0]), *[("best loss", e) for e in best[:1]], ("last", evaluations[-1])]
-    ]  # fmt: skip
-    return table(("validation", "step", "loss", "perplexity", "bits per byte", "targets", *map(prose, extra)), rows)
-
-
 def _use_rows(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "Training loss, mean of the first log window", number(summary.first_loss)
     yield "Training loss, mean of the last log window", number(summary.last_loss)
@@ -322,11 +312,8 @@ def _use_rows(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "Time in steps, rework included", duration(summary.training_seconds)
     yield "Time in evaluations", duration(summary.evaluation_seconds)
     yield "Time in all", duration(summary.wall_seconds)
-
-
-def _last_samples(generations: list[Generation]) -> list[Generation]:
-    """The latest continuation of each prompt."""
-    return list({generation.prompt: generation for generation in generations}.values())
+    if summary.ratings.count:
+        yield "Ratings by people", prose(str(summary.ratings))
 
 
 def _checkpoints(history: History, summary: Summary) -> str | None:

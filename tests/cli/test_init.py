@@ -49,7 +49,7 @@ def test_a_model_that_is_not_on_this_machine_is_said_and_lengths_are_guessed(
 def test_plain_text_asks_for_no_answers(base: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": f"x = {n}\n"}) + "\n" for n in range(50)))
     facts = look(tmp_path / "rows.jsonl", str(base))
-    assert facts.format == "text" and facts.rows == 50 and not facts.guessed
+    assert facts.format == "text" and facts.rows == 50 and not facts.is_guess
     write_recipe(tmp_path / "rows.jsonl", str(base), tmp_path / "recipe.toml")
     assert load_recipe(tmp_path / "recipe.toml").evaluate.answers == 0
 

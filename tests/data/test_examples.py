@@ -203,6 +203,17 @@ def test_a_validation_row_becomes_a_question_with_its_reference(folder: Path, tm
     assert len(corpus.examples) == len(corpus.validation or []) == 3
 
 
+def test_an_answer_that_seq_len_cuts_away_is_not_asked_for(folder: Path, tmp_path: Path) -> None:
+    turns = [("user", "q1"), ("assistant", "a1"), ("user", "q2 " * 100), ("assistant", "a2")]
+    chats = [{"messages": [{"role": role, "content": text} for role, text in turns]}] * 2
+    sources = [{"path": str(write(tmp_path / "v.jsonl", chats))}]
+    file = write(tmp_path / "a.jsonl", rows_of(20))
+    corpus = corpus_of(folder, file, validation=sources)
+    assert [example.reference for example in corpus.examples] == ["a1", "a1"]
+    assert scored(corpus.validation, corpus) == ["a1<|im_end|>"] * 2
+    assert [each.reference for each in corpus_of(folder, file, validation=sources, seq_len=1024).examples] == ["a2"] * 2
+
+
 def test_without_a_chat_template_rows_are_plain_and_files_say_so(tmp_path: Path, trained: str) -> None:
     base = write_tokenizer(tmp_path / "base", trained, chat=None)
     file = write(tmp_path / "a.jsonl", rows_of(8))
@@ -242,7 +253,7 @@ def test_texts_of_a_pretrained_model_begin_as_its_tokenizer_begins_them(tmp_path
     corpus = corpus_of(base, file, validation="none", sample="document")
     assert scored(corpus.train, corpus)[4] == "value 4<|im_end|>"
     assert corpus.tokenizer.decode(corpus.train.sample(4).tokens, skip_special=False) == "<s>value 4"
-    assert corpus.summary["train"]["targets" if False else "tokens"] == corpus.train.targets and not corpus.examples
+    assert corpus.summary["train"]["tokens"] == corpus.train.targets and not corpus.examples
 
 
 def test_texts_and_instructions_go_together(folder: Path, tmp_path: Path) -> None:
@@ -275,11 +286,12 @@ def test_the_fingerprint_follows_template_mask_and_answers(folder: Path, tmp_pat
         corpus_of(folder, file, system="S").fingerprint,
         corpus_of(folder, file, template="plain").fingerprint,
         corpus_of(folder, file, answers_only=False).fingerprint,
+        corpus_of(folder, file, template="plain", answers_only=False).fingerprint,
     ]
     rows = rows_of(20)
     rows[0]["output"] += "!"
     others.append(corpus_of(folder, write(file, rows)).fingerprint)
-    assert len({first, *others}) == 5
+    assert len({first, *others}) == 6
 
 
 def test_five_rows_are_enough_and_one_is_held_out(folder: Path, tmp_path: Path) -> None:

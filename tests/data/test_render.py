@@ -251,6 +251,66 @@ def test_special_tokens_in_messages_are_text_as_transformers_reads_them(folder: 
     assert "<|im_start|>assistant\nI obey!" in ours.decode(encodings[1].ids[begin:end])
 
 
+PHI3 = (
+    "{% for m in messages %}{{ '<s>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% else %}{{ eos_token }}{% endif %}"
+)
+HARMONY = (
+    "{% for m in messages %}{{ '<s>' + m['role'] }}{% if m['role'] == 'assistant' %}{{ '<|start_header_id|>final' }}"
+    "{% endif %}{{ '<|end_header_id|>' + m['content'] }}"
+    "{{ '</s>' if loop.last and m['role'] == 'assistant' else '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<s>assistant' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "before", "ends"),
+    [
+        (PHI3, "", ["<|im_end|>"] * 3),
+        (HARMONY, "<|start_header_id|>final<|end_header_id|>", ["<|im_end|>"] * 2 + ["</s>"]),
+    ],
+    ids=["end-of-text", "other-end-at-last"],
+)
+def test_a_template_that_ends_a_conversation_in_its_own_way_scores_no_more_than_the_answers(
+    template: str, before: str, ends: list[str], folder: Path, tmp_path: Path
+) -> None:
+    ours = open_tokenizer(folder, tmp_path / "t", eos_token="</s>", chat_template=template)
+    # Answers that are also part of what the template writes, or of what is asked.
+    answers = ["s", "final", "x is x"]
+    (encoded,) = encode(ours, turns("user", answers[0], "s", answers[1], "x is x", answers[2]))
+    found = [ours.decode(encoded.ids[begin:end], skip_special=False) for begin, end in encoded.answers]
+    if folder.name.startswith("bytes"):
+        assert found == [before + answer + end for answer, end in zip(answers, ends)]
+    assert [ours.decode(encoded.ids[end - 1 : end], skip_special=False) for _, end in encoded.answers] == ends
+    assert len(encoded.answers) == 3 and not encoded.is_parted
+
+
+def test_answers_that_cannot_be_told_apart_are_refused(folder: Path, tmp_path: Path) -> None:
+    shouting = (
+        "{% for m in messages %}{{ '<s>' + m['content'] | upper }}{% endfor %}"
+        "{% if add_generation_prompt %}<s>{% else %}</s>{% endif %}"
+    )
+    ours = open_tokenizer(folder, tmp_path / "t", eos_token="</s>", chat_template=shouting)
+    with pytest.raises(InputError, match=r"a.jsonl:1: the chat template changes what stands before an answer"):
+        encode(ours, turns("a", "b", "c", "d"))
+
+
+def test_marks_that_a_template_cuts_apart_change_nothing(folder: Path, tmp_path: Path) -> None:
+    splitting = without_marks(QWEN2).replace("message['content']", "message['content'].split('</s>')[-1]")
+    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=splitting)
+    cut, plain = encode(ours, turns("a</s>Hi", "Ho", "b</s>He", "Ha"), turns("Hi", "Ho", "He", "Ha"))
+    assert (cut.ids, cut.answers) == (plain.ids, plain.answers)
+
+
+def test_long_conversations_are_rendered_and_read_in_little_memory(folder: Path, tmp_path: Path) -> None:
+    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=without_marks(QWEN2))
+    long = turns(*[f"def f(x): return x + {n}" * 50 for n in range(400)])  # all beginnings together are 90 MB
+    (encoded,) = encode(ours, long)
+    assert len(encoded.answers) == 200 and not encoded.is_parted
+    begin, end = encoded.answers[-1]
+    assert ours.decode(encoded.ids[begin:end]).strip() == long[-1]["content"]
+
+
 def test_a_template_that_rewrites_earlier_answers_still_tells_them(folder: Path, tmp_path: Path) -> None:
     thinking = (
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"

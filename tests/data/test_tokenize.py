@@ -155,3 +155,67 @@ def test_a_tokenizer_of_whole_words_has_no_bytes_per_token(tmp_path: Path) -> No
     loaded = load_tokenizer(section(tmp_path / "tokenizer.json"))
     assert token_bytes(loaded) is None and loaded.unk_id == 2
     assert np.array_equal(loaded.encode("a c b"), [0, 2, 1])
+
+
+def described(trained: Tokenizer, folder: Path, **files: str) -> Tokenizer:
+    """The trained tokenizer in a folder, with other files beside it."""
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(trained.to_json())
+    for name, content in files.items():
+        (folder / name.replace("__", ".")).write_text(content)
+    return load_tokenizer(section(folder))
+
+
+def test_the_chat_template_is_found_wherever_it_is_written(trained: Tokenizer, tmp_path: Path) -> None:
+    config = {"eos_token": {"content": "<|endoftext|>"}, "bos_token": None, "pad_token": "ab"}
+    named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]
+    plain = described(trained, tmp_path / "a", tokenizer_config__json=json.dumps(config))
+    assert plain.chat_template is None and plain.end_ids == (plain.eos_id,)
+    assert plain.variables == {"eos_token": "<|endoftext|>", "pad_token": "ab"}
+    for number, (template, expected) in enumerate([("c", "c"), (named, "d")]):
+        text = json.dumps(config | {"chat_template": template})
+        assert described(trained, tmp_path / f"b{number}", tokenizer_config__json=text).chat_template == expected
+    file = described(trained, tmp_path / "c", tokenizer_config__json=text, chat_template__jinja="j")
+    assert file.chat_template == "j" and file.files()["chat_template.jinja"] == b"j"
+
+
+def test_an_answer_ends_by_the_end_token_or_that_of_the_chat_template(trained: Tokenizer, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer as Inner
+
+    inner = Inner.from_str(trained.to_json())
+    inner.add_special_tokens(["<|im_end|>", "<|eot_id|>"])
+    wider = Tokenizer(inner.to_str(), "<|endoftext|>")
+    config = json.dumps({"eos_token": "<|endoftext|>", "chat_template": "{{ x }}<|im_end|>"})
+    tokenizer = described(wider, tmp_path / "a", tokenizer_config__json=config)
+    assert tokenizer.end_ids == (tokenizer.eos_id, inner.token_to_id("<|im_end|>"))
+
+
+def test_an_end_token_that_is_asked_for_goes_into_the_files(trained: Tokenizer, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    described(trained, tmp_path / "a", tokenizer_config__json='{"eos_token": "<|endoftext|>", "x": 1}')
+    tokenizer = load_tokenizer(section(tmp_path / "a", "a"))
+    saved = save(tokenizer, tmp_path / "b")
+    assert AutoTokenizer.from_pretrained(str(saved)).eos_token == "a"
+    assert json.loads((saved / "tokenizer_config.json").read_text())["x"] == 1
+
+
+def test_a_changed_chat_template_is_noticed(trained: Tokenizer, tmp_path: Path) -> None:
+    described(trained, tmp_path / "a", tokenizer_config__json="{}", chat_template__jinja="j")
+    before = tokenizer_key(section(tmp_path / "a"))
+    (tmp_path / "a" / "chat_template.jinja").write_text("k")
+    assert tokenizer_key(section(tmp_path / "a")) != before
+
+
+@needs_shared
+def test_a_folder_without_tokenizer_json_gets_one_beside_its_own_files(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = load_tokenizer(section(SHARED / "qwen2"))
+    files = tokenizer.files()
+    assert files["vocab.json"] == (SHARED / "qwen2" / "vocab.json").read_bytes() and "tokenizer.json" in files
+    saved = save(tokenizer, tmp_path / "qwen2")
+    ours, theirs = (AutoTokenizer.from_pretrained(str(folder)) for folder in (saved, SHARED / "qwen2"))
+    text = "<|im_start|>user\ndef f(x):\n\treturn 12345  # é<|im_end|>\n"
+    assert ours(text)["input_ids"] == theirs(text)["input_ids"] == tokenizer.encode_rendered(text)
+    assert ours.eos_token == theirs.eos_token == tokenizer.eos_token

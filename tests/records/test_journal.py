@@ -1,4 +1,5 @@
 import json
+import math
 import zlib
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.errors import InputError
-from etude.records.events import Evaluation, Note, Step, from_json, to_json
+from etude.records.events import Evaluation, Generation, Note, Rating, Step, from_json, to_json
 from etude.records.journal import Journal, read_journal
 from tests.records.samples import attempt, step
 
@@ -87,5 +88,17 @@ def test_unknown_types_and_keys_are_ignored_and_newer_formats_refused(tmp_path: 
 @given(st.floats(), st.floats())
 def test_every_float_survives(loss: float, bits: float) -> None:
     event = Evaluation(1, loss, 1.0, bits, 1, 1.0, True)
+    back = from_json(json.loads(json.dumps(to_json(event, 0.0), allow_nan=False)))
+    assert repr(back) == repr(event)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1"])
+def test_a_text_that_reads_like_a_number_stays_a_text(text: str) -> None:
+    for event in (Note("next", text), Generation(1, text, text, {"seed": 1}, text), Rating(1, text, text, text, 4)):
+        assert from_json(json.loads(json.dumps(to_json(event, 0.0)))) == event
+
+
+def test_figures_of_nothing_are_numbers_again() -> None:
+    event = Evaluation(0, 1.0, 1.0, None, 1, 1.0, False, {"parse_rate": math.nan, "bleu": 2.0})
     back = from_json(json.loads(json.dumps(to_json(event, 0.0), allow_nan=False)))
     assert repr(back) == repr(event)

@@ -58,4 +58,5 @@ def test_a_falling_line_falls_and_its_mark_is_in_place() -> None:
     # 4 x 4 dots: the diagonal, by hand from the Unicode chart of braille patterns.
     assert braille_curve([3.0, 2.0, 1.0, 0.0], 2, 1) == ["⠑⢄"]
     assert braille_curve([3.0, 2.0, 1.0, 0.0], 2, 1, mark=3) == ["⠑◆"]
+    assert braille_curve([3.0, 2.0, 1.0], 6, 1, mark=2)[0].index("◆") == 5
     assert sparkline([7.0, 0.0, math.nan, 3.0], 10) == "█▁ ▄"

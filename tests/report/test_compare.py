@@ -18,6 +18,7 @@ def test_recipe_and_result_differences_stand_side_by_side(tmp_path: Path) -> Non
     assert {len(row) for row in rows} == {4} and rows[0] == ["", a.name, b.name, "change"]
     assert ["best validation loss", "2.5000", "2.5000", "same"] in rows
     assert "| `optim.learning_rate` | 0.0006 | 0.001 |" in found.to_markdown()
+    assert "| validation loss, best | 2.5000 | 2.5000 (same) |" in found.to_markdown()
     json.dumps(found.to_dict(), allow_nan=False)
 
 

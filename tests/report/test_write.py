@@ -56,7 +56,9 @@ def test_a_finished_run_has_every_section_and_its_figures(tmp_path: Path) -> Non
     steps = range(36, 41)
     last = sum(loss_at(n) * (100 + n) for n in steps) / sum(100 + n for n in steps)
     assert f"| Training loss, mean of the last log window | {last:.4f} |" in text
-    assert f"| first | 20 | 2.5000 | {math.exp(2.5):.2f} | {2.5 / 3:.4f} | 5,000 |" in text
+    assert "| validation | first and best, step 20 | last, step 40 | change to last |" in text
+    assert "| loss | 2.5000 | 2.6000 | +0.1000 |" in text
+    assert f"| perplexity | {math.exp(2.5):.4f} | {math.exp(2.6):.4f} | +{math.exp(2.6) - math.exp(2.5):.4f} |" in text
     assert "| Status | finished: the last step is done |" in text
     assert "| 1 to 4 |" in text and "| 5 to 32 |" in text and "| 33 to 40 |" in text
     assert "gradient accumulation over 2 micro-batches" in text

@@ -1,0 +1,146 @@
+"""What the report says of the evaluations: before and after, figures over time, and the texts themselves."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from etude.records.events import Evaluation, Generation
+from etude.report.history import History, figures_of
+from etude.report.markdown import code, fence, prose, table
+from etude.report.summary import spread
+from etude.report.wording import NOTHING, number, plural
+from etude.scores import BLEU_SETTINGS
+
+_ROWS = 16
+_PROMPTS, _MOMENTS = 8, 4
+
+
+def before_after(history: History) -> list[str]:
+    """Tables of the first, best and last evaluation: all figures, then those of each capability."""
+    moments = _moments(history)
+    if not moments:
+        return []
+    shown = [evaluation for _, evaluation in moments]
+    columns = [f"{' and '.join(names)}, step {number(evaluation.step)}" for names, evaluation in moments]
+    names = list(dict.fromkeys(name for evaluation in history.evaluations for name in figures_of(evaluation)))
+    figures: dict[str, list[Any]] = {
+        "loss": [evaluation.loss for evaluation in shown],
+        "perplexity": [evaluation.perplexity for evaluation in shown],
+        "bits per byte": [evaluation.bits_per_byte for evaluation in shown],
+        **{name: [figures_of(evaluation).get(name) for evaluation in shown] for name in names},
+        "targets": [evaluation.targets for evaluation in shown],
+    }
+    # What a change is from the first to: the best, unless that is the first or there is none.
+    end = next((index for index, (names, _) in enumerate(moments) if index and "best" in names), len(moments) - 1)
+    change = [f"change to {' and '.join(moments[end][0])}"] if end else []
+    whole = [
+        [prose(_words(name)), *map(number, values), *_changes(values, end)]
+        for name, values in figures.items()
+        if "/" not in name and any(value is not None for value in values)
+    ]
+    parts = [
+        [
+            prose(name.partition("/")[2]),
+            prose(_words(name.partition("/")[0])),
+            *map(number, values),
+            *_changes(values, end),
+        ]
+        for name, values in sorted(figures.items(), key=lambda item: item[0].partition("/")[::-1])
+        if "/" in name
+    ]
+    tables = [table(("validation", *columns, *change), whole)]
+    return [*tables, table(("capability", "figure", *columns, *change), parts)] if parts else tables
+
+
+def figures_over_time(history: History) -> str | None:
+    """A row an evaluation with the figures of its answers, and how they are counted."""
+    scored = [evaluation for evaluation in history.evaluations if figures_of(evaluation)]
+    names = [name for name in dict.fromkeys(name for each in scored for name in figures_of(each)) if "/" not in name]
+    if not names:
+        return None
+    rows = [
+        [number(evaluation.step), *(number(figures_of(evaluation).get(name)) for name in names)]
+        for evaluation in spread(scored, _ROWS)
+    ]
+    text = table(("step", *(prose(_words(name)) for name in names)), rows)
+    return f"{text}\n\n{_how(history)}" if history.run.recipe.evaluate.answers else text
+
+
+def text_timeline(history: History) -> Iterator[dict[str, Any]]:
+    """The first prompts, each with what was said at some moments: the first, the best and the last among them."""
+    best = history.best.step if history.best else None
+    for (prompt, reference), said in list(_by_prompt(history).items())[:_PROMPTS]:
+        kept = [*spread(said, _MOMENTS), *(generation for generation in said if generation.step == best)]
+        moments = {generation.step: generation for generation in sorted(kept, key=lambda each: each.step)}
+        yield {
+            "prompt": fence(prompt),
+            "reference": None if reference is None else fence(reference),
+            "said": [
+                {"when": _when(generation, best), "text": fence(generation.text)} for generation in moments.values()
+            ],
+        }
+
+
+def prompts_left_out(history: History) -> int:
+    """How many prompts `text_timeline` leaves to the journal."""
+    return max(len(_by_prompt(history)) - _PROMPTS, 0)
+
+
+def _moments(history: History) -> list[tuple[list[str], Evaluation]]:
+    """The evaluations that stand for a run, each with what it is; one may be several."""
+    if not history.evaluations:
+        return []
+    first, last = history.evaluations[0], history.evaluations[-1]
+    named = {"first" if first.step else "before training": first, "best": history.best, "last": last}
+    moments: dict[int, tuple[list[str], Evaluation]] = {}
+    for name, evaluation in named.items():
+        if evaluation is not None:
+            moments.setdefault(evaluation.step, ([], evaluation))[0].append(name)
+    return list(moments.values())
+
+
+def _by_prompt(history: History) -> dict[tuple[str, str | None], list[Generation]]:
+    """With its reference, since equal instructions may have different ones."""
+    said: dict[tuple[str, str | None], list[Generation]] = {}
+    for generation in history.generations:
+        said.setdefault((generation.prompt, generation.reference), []).append(generation)
+    return said
+
+
+def _when(generation: Generation, best: int | None) -> str:
+    moment = f"After step {number(generation.step)}" if generation.step else "Before training"
+    mark = " (best)" if generation.step == best else ""
+    most = generation.settings.get("max_tokens")
+    cut = f", cut off after {plural(most, 'token')}" if generation.stopped is False and most else ""
+    return f"{moment}{mark}{', ended by itself' if generation.stopped else cut}:"
+
+
+def _changes(values: Sequence[Any], end: int) -> list[str]:
+    """The signed change from the first value to that at `end`, for a table that has the column."""
+    if not end:
+        return []
+    first, last = values[0], values[end]
+    known = all(isinstance(value, float) and math.isfinite(value) for value in (first, last))
+    if known and first == last:
+        return ["same"]
+    return [f"{'-' if last < first else '+'}{number(abs(last - first))}" if known else NOTHING]
+
+
+def _how(history: History) -> str:
+    versions: Iterable[str] = (
+        attempt.environment.get("versions", {}).get("sacrebleu") for attempt in reversed(history.attempts)
+    )
+    version = next(filter(None, versions), None)
+    evaluate = history.run.recipe.evaluate
+    return (
+        f"Greedy answers to {plural(evaluate.answers, 'validation instruction')} at most, of up to "
+        f"{plural(evaluate.answer_tokens, 'token')}. Shares are from 0 to 1, BLEU from 0 to 100 by sacrebleu"
+        f"{f' {prose(version)}' if version else ''} ({code(BLEU_SETTINGS)}). Repetition is the share of 4-grams of "
+        "words that were there before, distinct 2 that of different 2-grams; trailing text is a new turn, or words "
+        "after the code, where the reference has none; format kept and parse rate are over the references that have a "
+        "fence or are Python."
+    )
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
