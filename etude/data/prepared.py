@@ -21,15 +21,12 @@ import contextlib
 import fcntl
 import hashlib
 import io
-import itertools
 import json
 import math
 import os
-import re
 import time
-from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +34,14 @@ import numpy as np
 import numpy.typing as npt
 
 from etude import durable
+from etude.data.encode import NAMED_ROWS, Tally, encode
 from etude.data.render import ChatTemplate, find_template
-from etude.data.sources import Document, describe, read_documents, source_format, source_key
+from etude.data.sources import describe, source_format, source_key
 from etude.data.split import (
     Flags,
     Ints,
     Split,
     Texts,
-    connect,
     cut_examples,
     cut_samples,
     hold_out,
@@ -55,14 +52,8 @@ from etude.errors import InputError, StorageError
 from etude.recipe.schema import Recipe, Source
 
 _FORMAT = 2
-_BATCH_CHARACTERS = 4 << 20
-_CONVERSATION_CHARACTERS = 1 << 18  # less, as where each token starts takes memory
-_PIECE_CHARACTERS = 1 << 20
 _TRAINING_BYTES = 64 << 20
 _VERIFY_BYTES = 256 << 20
-_BORDERS = (re.compile(r"\S\r?\n(?=\S)"), re.compile(r"\S(?= \w)"))
-_BORDER_TRIES, _BORDER_WINDOW = 8, 200
-_NAMED_ROWS = 10
 _SMALL_FILES = ("offsets", "hashes", "units", "sizes", "sources", "token_bytes")
 _EXAMPLE_FILES = ("answers", "capabilities", "places")
 
@@ -206,79 +197,10 @@ def _remove_leftovers(parent: Path) -> None:
             durable.remove_folder(leftover)
 
 
-@dataclass
-class _Tally:
-    """What is known of the documents read so far; a few dozen bytes each."""
-
-    hashes: bytearray = field(default_factory=bytearray)
-    sizes: "array[int]" = field(default_factory=lambda: array("q"))
-    sources: "array[int]" = field(default_factory=lambda: array("q"))
-    groups: "array[int]" = field(default_factory=lambda: array("q"))
-    offsets: "array[int]" = field(default_factory=lambda: array("q", [0]))
-    places: "array[int]" = field(default_factory=lambda: array("q"))
-    capabilities: "array[int]" = field(default_factory=lambda: array("q"))
-    answers: "array[int]" = field(default_factory=lambda: array("q"))
-    paths: dict[str, int] = field(default_factory=dict)
-    capability_names: dict[str, int] = field(default_factory=dict)
-    blanks: list[int] = field(default_factory=list)
-    blank_rows: list[list[str]] = field(default_factory=list)
-    unknown: int = 0
-    special: int = 0
-    parted: int = 0
-    no_bos: int = 0
-    _names: dict[str, int] = field(default_factory=dict)
-
-    def read(self, sources: list[Source]) -> Iterator[Document]:
-        """The documents with text, each noted down before it is handed on."""
-        for index, source in enumerate(sources):
-            self.blanks.append(0)
-            self.blank_rows.append([])
-            for document in read_documents(source):
-                if document.blank:
-                    self.blanks[-1] += 1
-                    if len(self.blank_rows[-1]) < _NAMED_ROWS:
-                        self.blank_rows[-1].append(document.name)
-                    continue
-                data = document.text.encode()
-                self.hashes += hashlib.sha256(data).digest()[:16]
-                self.sizes.append(len(data))
-                self.sources.append(index)
-                # A document without a group gets a number below all groups, of its own.
-                group = document.group
-                alone = -len(self.sizes)
-                self.groups.append(alone if group is None else self._names.setdefault(group, len(self._names)))
-                self.places.extend((self.paths.setdefault(document.path, len(self.paths)), document.line))
-                names, capability = self.capability_names, document.capability
-                self.capabilities.append(-1 if capability is None else names.setdefault(capability, len(names)))
-                yield document
-
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """The small files of the prepared data, without token_bytes and those of examples."""
-        hashes = np.frombuffer(self.hashes, dtype=np.uint8).reshape(-1, 16)
-        groups = np.unique(np.array(self.groups, dtype=np.int64), return_inverse=True)[1]
-        columns = {"offsets": self.offsets, "sizes": self.sizes, "sources": self.sources}
-        plain = {name: np.array(column, dtype=np.int64) for name, column in columns.items()}
-        return {"hashes": hashes, "units": connect(groups, number_texts(hashes)), **plain}
-
-    def add(self, length: int, answers: Sequence[tuple[int, int]]) -> None:
-        """Note how many ids a document has, and where among them what is to be learnt begins and ends."""
-        start = self.offsets[-1]
-        self.offsets.append(start + length)
-        for begin, end in answers:
-            self.answers.extend((start + begin, start + end))
-
-    def example_arrays(self) -> dict[str, Ints]:
-        pairs = {"answers": self.answers, "places": self.places}
-        return {
-            **{name: np.array(column, dtype=np.int64).reshape(-1, 2) for name, column in pairs.items()},
-            "capabilities": np.array(self.capabilities, dtype=np.int64),
-        }
-
-
 def _build(recipe: Recipe, key: str, folder: Path) -> None:
     train, validation = _sources(recipe)
     temporary = folder.with_suffix(".tmp")
-    scan: _Tally | None = None
+    scan: Tally | None = None
     if recipe.tokenizer.from_ is not None:
         tokenizer = load_tokenizer(recipe.tokenizer)
         _check_vocab(recipe, tokenizer.vocab_size)
@@ -292,11 +214,11 @@ def _build(recipe: Recipe, key: str, folder: Path) -> None:
         if chat.is_plain:  # what the model was trained with goes with it
             tokenizer = tokenizer.with_chat_template(chat.source)
     width = 2 if tokenizer.vocab_size <= 1 << 16 else 4
-    tally = _Tally()
+    tally = Tally()
     try:
         durable.remove_folder(temporary)
         durable.make_folder(temporary)
-        encoded = _encode(recipe, tally, tokenizer, are_examples=are_examples)
+        encoded = encode([*train, *validation], tally, tokenizer, are_examples=are_examples, system=recipe.data.system)
         written = {
             "tokens.bin": durable.write_file(
                 temporary / "tokens.bin", (ids.astype(f"<u{width}").data for ids in encoded)
@@ -337,7 +259,7 @@ def _build(recipe: Recipe, key: str, folder: Path) -> None:
         durable.remove_folder(temporary)
 
 
-def _conversation_summary(chat: ChatTemplate, tokenizer: Tokenizer, tally: _Tally) -> dict[str, Any]:
+def _conversation_summary(chat: ChatTemplate, tokenizer: Tokenizer, tally: Tally) -> dict[str, Any]:
     """How conversations became tokens; counts are rows."""
     return {
         "template": "plain" if chat.is_plain else "chat template of the tokenizer",
@@ -355,11 +277,11 @@ def _check_vocab(recipe: Recipe, vocab_size: int) -> None:
         )
 
 
-def _train_tokenizer(recipe: Recipe) -> tuple[Tokenizer, _Tally]:
+def _train_tokenizer(recipe: Recipe) -> tuple[Tokenizer, Tally]:
     """Train on what is not held out: a first reading finds out what that is, a second one trains."""
     assert recipe.tokenizer.train_vocab_size is not None
     train, validation = _sources(recipe)
-    scan = _Tally()
+    scan = Tally()
     for _ in scan.read([*train, *validation]):
         pass
     arrays = scan.arrays()
@@ -372,119 +294,12 @@ def _train_tokenizer(recipe: Recipe) -> tuple[Tokenizer, _Tally]:
         used = ~held
 
     def texts() -> Iterator[str]:
-        for index, document in enumerate(_Tally().read(train)):
+        for index, document in enumerate(Tally().read(train)):
             if index < len(used) and used[index]:
                 kept = len(document.text) - math.ceil(recipe.data.validation_ratio * len(document.text))
                 yield document.text[:kept] if cut[index] else document.text
 
     return train_tokenizer(texts(), recipe.tokenizer.train_vocab_size), scan
-
-
-def _encode(recipe: Recipe, tally: _Tally, tokenizer: Tokenizer, *, are_examples: bool) -> Iterator[Ints]:
-    """The ids of all documents in pieces of a few MB of text, whatever the length of a document."""
-    train, validation = _sources(recipe)
-    chat = ChatTemplate(tokenizer, tokenizer.chat_template, system=recipe.data.system)
-    try:
-        documents = tally.read([*train, *validation])
-        for is_text, group in itertools.groupby(documents, key=lambda document: document.messages is None):
-            if is_text:
-                encoded = _encode_texts(tally, group, tokenizer, are_examples)
-            else:
-                encoded = _encode_conversations(tally, group, tokenizer, chat)
-            for ids in encoded:
-                assert ids.min() >= 0 and ids.max() < tokenizer.vocab_size, "an id beyond the vocabulary"
-                yield ids
-    finally:
-        chat.close()
-
-
-def _encode_texts(
-    tally: _Tally, documents: Iterator[Document], tokenizer: Tokenizer, are_examples: bool
-) -> Iterator[Ints]:
-    """Each text and the end token; an example also begins as the tokenizer begins a text."""
-    pieces: list[str] = []
-    ends: list[bool] = []
-    waiting = 0
-    eos = np.array([tokenizer.eos_id])
-    opening = [] if not are_examples or tokenizer.bos_id is None else [np.array([tokenizer.bos_id])]
-    is_first, length = True, 0  # of a document, whose pieces may come in several batches
-
-    def flush() -> Ints:
-        nonlocal is_first, length
-        parts: list[Ints] = []
-        for ids, end in zip(tokenizer.encode_batch(pieces), ends):
-            new = [*(opening if is_first else []), ids, *([eos] if end else [])]
-            parts += new
-            tally.unknown += 0 if tokenizer.unk_id is None else int((ids == tokenizer.unk_id).sum())
-            length += sum(map(len, new))
-            if end:
-                tally.add(length, [(0, length)] if are_examples else [])
-                length = 0
-            is_first = end
-        return np.concatenate(parts)
-
-    for document in documents:
-        for piece, end in cut_text(document.text, tokenizer):
-            pieces.append(piece)
-            ends.append(end)
-            waiting += len(piece)
-            if waiting >= _BATCH_CHARACTERS:
-                yield flush()
-                pieces, ends, waiting = [], [], 0
-    if pieces:
-        yield flush()
-
-
-def _encode_conversations(
-    tally: _Tally, documents: Iterator[Document], tokenizer: Tokenizer, chat: ChatTemplate
-) -> Iterator[Ints]:
-    for batch in _batches(documents):
-        conversations = [document.messages or [] for document in batch]
-        encoded = chat.encode(conversations, [document.name for document in batch])
-        for each in encoded:
-            tally.add(len(each.ids), each.answers)
-            tally.special += each.has_special
-            tally.parted += each.is_parted
-            tally.no_bos += each.ids[0] != tokenizer.bos_id
-            tally.unknown += 0 if tokenizer.unk_id is None else each.ids.count(tokenizer.unk_id)
-        yield np.array(list(itertools.chain.from_iterable(each.ids for each in encoded)), dtype=np.int64)
-
-
-def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if characters >= _CONVERSATION_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
-def cut_text(text: str, tokenizer: Tokenizer, piece_characters: int = _PIECE_CHARACTERS) -> Iterator[tuple[str, bool]]:
-    """A text in pieces whose ids, end to end, are those of the whole; each with whether it is the last.
-
-    A cut lies after a line end or before a word, where tokenizers that split words have a border; whether this one has
-    is tried on the text around it. Where none is found, the rest stays whole.
-    """
-    start = 0
-    while len(text) - start > piece_characters:
-        window = (text, start + piece_characters // 2, start + piece_characters)
-        matches = (match for border in _BORDERS for match in itertools.islice(border.finditer(*window), _BORDER_TRIES))
-        cut = next((match.end() for match in matches if _is_border(text, match.end(), tokenizer)), None)
-        if cut is None:
-            break
-        yield text[start:cut], False
-        start = cut
-    yield text[start:], True
-
-
-def _is_border(text: str, place: int, tokenizer: Tokenizer) -> bool:
-    left, right = text[place - _BORDER_WINDOW : place], text[place : place + _BORDER_WINDOW]
-    whole, first, second = tokenizer.encode_batch([left + right, left, right])
-    return np.array_equal(whole, np.concatenate([first, second]))
 
 
 def _npy(values: npt.NDArray[Any]) -> bytes:
@@ -494,7 +309,7 @@ def _npy(values: npt.NDArray[Any]) -> bytes:
 
 
 def _source_summary(
-    index: int, source: Source, arrays: dict[str, npt.NDArray[Any]], tally: _Tally, *, is_train: bool
+    index: int, source: Source, arrays: dict[str, npt.NDArray[Any]], tally: Tally, *, is_train: bool
 ) -> dict[str, Any]:
     mine = arrays["sources"] == index
     documents, blank = int(mine.sum()), tally.blanks[index]
@@ -618,7 +433,7 @@ def _cut_examples(
     )
 
     def named(flags: Flags) -> list[str]:
-        places = arrays["places"][rows[flags][:_NAMED_ROWS]].tolist()
+        places = arrays["places"][rows[flags][:NAMED_ROWS]].tolist()
         return [f"{manifest['paths'][path]}:{line}" if line else manifest["paths"][path] for path, line in places]
 
     def count(flags: Flags) -> str:

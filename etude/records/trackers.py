@@ -103,7 +103,7 @@ def describe(event: Event, window: Window) -> str | None:
             return (
                 f"step {event.step:,}  validation loss {event.loss:.4f}{bits}{others}{'  best' if event.best else ''}"
             )
-        case Generation():
+        case Generation() if event.reference is None:  # answers are many; their figures are in the evaluation
             return f"step {event.step:,}  {event.prompt!r} continues {event.text!r}"
         case CheckpointSaved():
             return f"step {event.step:,}  saved {event.name}, {event.size / 1e6:.1f} MB"
