@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     parser.add_argument("--steps", type=int, default=4, help="steps of a turn")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--more-steps", type=int, default=40, help="after the turns, not timed, for the loss to fall")
     parser.add_argument("--pretrain-steps", type=int, default=60, help="of 4 x 128 tokens, once for each vocabulary")
     parser.add_argument("--tiny", action="store_true", help="a toy shape, to try the script; writes no result")
     asked = parser.parse_args()
@@ -99,7 +100,8 @@ def _compare(vocabulary: int, mode: str, precision: str, asked: argparse.Namespa
 
     if precision == "bf16" and not has_native_bf16(torch.device("cpu")):
         return {"skipped": "this CPU only emulates bf16, many times slower"}
-    steps = WARM_UP + asked.steps * asked.turns + 1  # after the last one etude evaluates and saves: it is not timed
+    timed = WARM_UP + asked.steps * asked.turns
+    steps = timed + max(asked.more_steps, 1)  # after the last one etude evaluates and saves
     base = pretrained_base(vocabulary, asked.tokenizers, asked.pretrain_steps, tiny=asked.tiny)
     recipe = _recipe(base, mode, precision, steps)
     plan = make_plan(recipe_from(recipe))
@@ -107,7 +109,7 @@ def _compare(vocabulary: int, mode: str, precision: str, asked: argparse.Namespa
     samples = _samples(plan, steps)
     task.write_text(json.dumps({
         "base": str(base), "recipe": recipe, "mode": mode, "precision": precision, "steps": steps,
-        "turn": asked.steps, "learning_rate": LEARNING_RATE[mode], **samples,
+        "timed": timed, "turn": asked.steps, "learning_rate": LEARNING_RATE[mode], **samples,
     }))  # fmt: skip
     first = _score_folder(base, samples["validation"])
     peer = peer_python("trl", PEERS)
@@ -130,6 +132,7 @@ def _compare(vocabulary: int, mode: str, precision: str, asked: argparse.Namespa
         row["ratio_to_best_peer"] = round(row["tokens_per_second"] / best, 3)
     return {
         "parameters": plan.parameters, "threads": torch.get_num_threads(), "steps": steps,
+        "learning_rate": LEARNING_RATE[mode],
         "steps_of_a_turn": asked.steps, "turns": asked.turns, "validation_loss_before": first,
         "least_peer_peak_bytes": least, "sides": {**sides, **{side: {"skipped": why} for side, why in skipped.items()}},
     }  # fmt: skip
@@ -239,7 +242,8 @@ def _run_etude(task: dict[str, Any]) -> None:
         for step in training:
             losses.append(float(step.measured[0] / step.measured[1]))
             peaks.append(_peak_bytes())
-            turns.step()
+            if len(peaks) <= task["timed"]:
+                turns.step()
         trained = list_checkpoints(training.run.checkpoints)[-1]
         if task["mode"] == "lora":
             trained = export(f"{training.run.path}@last", "merged", Path(folder) / "merged")
@@ -277,7 +281,8 @@ def _run_peer(side: str, task: dict[str, Any]) -> None:
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *_: Any, **__: Any) -> None:
             peaks.append(_peak_bytes())
-            turns.step()
+            if len(peaks) <= task["timed"]:
+                turns.step()
 
         def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
             losses.extend([logs["loss"]] if "loss" in logs else [])

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from etude.recipe.load import change, recipe_from
 from etude.recipe.schema import Recipe
 
 # The models are tiny, and several test processes with all cores each would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Nothing in a test is timed: a busy machine must not fail one.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -29,7 +29,7 @@ path = {path}
 
 [train]
 epochs = 3                         # of {per_epoch:,} steps
-seq_len = {seq_len:<6}                   # 99 of 100 rows fit; longer ones are cut, and counted
+seq_len = {seq_len:<6}                   # {fit} of 100 rows fit; longer ones are cut, and counted
 global_batch_size = {batch}
 activation_checkpointing = {tight}   # true: less memory, a third more time
 
@@ -125,6 +125,8 @@ def recipe_text(data: Path, model: str, out: Path, facts: Facts) -> str:
     batch = next((size for size in (32, 16, 8) if facts.rows >= 50 * size), 4)
     per_epoch = max(-(-facts.rows * 95 // 100 // batch), 1)
     most = facts.tokens[min(99 * len(facts.tokens) // 100, len(facts.tokens) - 1)]
+    seq_len = min(max(-(-most // 64) * 64, 64), facts.context or 2**24)
+    fit = 100 * sum(size <= seq_len for size in facts.tokens) // len(facts.tokens)
     rank = 16 if facts.rows >= 500 else 8
     here, path = out.absolute().parent, data.absolute()
     name = re.sub(r"[^a-z0-9._-]+", "-", f"{Path(model).name}-{data.name.partition('.')[0]}".lower()).strip("-._")
@@ -136,7 +138,7 @@ def recipe_text(data: Path, model: str, out: Path, facts: Facts) -> str:
         memory=round(facts.memory / 1e9), file=out.name, name=_quoted(name[:64] or "my-run"), model=_quoted(model),
         size=f"{facts.weights:,} parameters" if facts.weights else "not on this machine yet: a folder, or a hub id",
         rank=rank, alpha=2 * rank, path=_quoted(str(path.relative_to(here) if path.is_relative_to(here) else path)),
-        per_epoch=per_epoch, seq_len=min(max(-(-most // 64) * 64, 64), facts.context or 2**24), batch=batch,
+        per_epoch=per_epoch, seq_len=seq_len, fit=fit, batch=batch,
         tight=str(is_tight).lower(), warmup=min(3 * per_epoch // 30, 100), every=max(per_epoch // 2, 1),
         answers=0 if facts.format == "text" else 8,
     )  # fmt: skip

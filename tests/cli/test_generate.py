@@ -8,7 +8,10 @@ import pytest
 
 from etude.cli.generate import Sampling, chat, generate_texts, open_speaker, print_texts, stream
 from etude.errors import InputError
-from tests.bases import write_llama, write_qwen2
+from etude.recipe.load import recipe_from
+from etude.run import run_recipe
+from etude.start import Options
+from tests.bases import write_instructions, write_llama, write_qwen2
 
 GREEDY = Sampling(max_tokens=12, temperature=0.0)
 
@@ -42,6 +45,20 @@ def test_an_instruction_passes_through_the_chat_template(base: Path, tmp_path: P
     assert list(speaker.chat.encode_prompt(instruction)) == list(speaker.tokenizer.encode_rendered(rendered))
     (text,) = generate_texts(str(base), [instruction], GREEDY, runs=tmp_path, is_instruction=True)
     assert text["text"] == "".join(stream(speaker, list(speaker.tokenizer.encode_rendered(rendered)), GREEDY))
+
+
+def test_a_run_hears_the_system_message_it_was_trained_with(base: Path, tmp_path: Path) -> None:
+    recipe = recipe_from({
+        "name": "tuned",
+        "model": {"from": str(base)},
+        "adapter": {"rank": 2},
+        "data": {"train": [{"path": str(write_instructions(tmp_path / "rows.jsonl"))}], "system": "left"},
+        "train": {"steps": 1, "seq_len": 96, "global_batch_size": 4, "device": "cpu", "precision": "fp32"},
+    })  # fmt: skip
+    run = run_recipe(recipe, Options(runs=tmp_path / "runs")).run
+    speaker = open_speaker(run.name, tmp_path / "runs")
+    rendered = "<|im_start|>system\nleft<|im_end|>\n<|im_start|>user\nAdd<|im_end|>\n<|im_start|>assistant\n"
+    assert list(speaker.chat.encode_prompt("Add")) == list(speaker.tokenizer.encode_rendered(rendered))
 
 
 def test_what_is_streamed_is_the_whole_text_also_where_characters_come_in_bytes(base: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from etude import durable
-from etude.data import prepared
+from etude.data import encode, prepared
 from etude.data.encode import cut_text
 from etude.data.loader import iterate_once
 from etude.data.prepared import Corpus, prepare
@@ -92,8 +92,8 @@ def test_the_second_time_no_text_is_read(corpus_file: Path, monkeypatch: pytest.
     def refuse(*_: Any) -> None:
         raise AssertionError("read again")
 
-    for name in ("read_documents", "train_tokenizer"):
-        monkeypatch.setattr(prepared, name, refuse)
+    for module, name in ((encode, "read_documents"), (prepared, "train_tokenizer")):
+        monkeypatch.setattr(module, name, refuse)
     second = prepare(recipe)
     other = prepare(recipe_of(corpus_file, seq_len=8, sample="document"))
     assert second.fingerprint == first.fingerprint
