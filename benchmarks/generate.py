@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--tokens", type=int, default=64, help="new tokens of each prompt")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--pretrain-steps", type=int, default=60, help="of the base, if there is none yet")
+    parser.add_argument("--pretrain-steps", type=int, default=20, help="of the base, if there is none yet")
     parser.add_argument("--tiny", action="store_true", help="a toy shape, to try the script; writes no result")
     asked = parser.parse_args()
     HOME.mkdir(parents=True, exist_ok=True)

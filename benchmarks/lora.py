@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="steps of a turn")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--more-steps", type=int, default=40, help="after the turns, not timed, for the loss to fall")
-    parser.add_argument("--pretrain-steps", type=int, default=60, help="of 4 x 128 tokens, once for each vocabulary")
+    parser.add_argument("--pretrain-steps", type=int, default=20, help="of 4 x 128 tokens, once for each vocabulary")
     parser.add_argument("--tiny", action="store_true", help="a toy shape, to try the script; writes no result")
     asked = parser.parse_args()
     HOME.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def pretrained_base(vocabulary: int, tokenizers: Path, steps: int, *, tiny: bool
     from etude.run import run_recipe
     from etude.start import Options
 
-    folder = HOME / f"base-{vocabulary}{'-tiny' if tiny else ''}"
+    folder = HOME / f"base-{vocabulary}-{steps}{'-tiny' if tiny else ''}"
     if (folder / "config.json").exists():
         return folder
     recipe = recipe_from({
@@ -320,9 +320,14 @@ def _run_peer(side: str, task: dict[str, Any]) -> None:
 
 
 def _peak_bytes() -> int:
-    """The most memory this process has had resident."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    """The most memory this program has had resident.
+
+    By VmHWM where there is one: ru_maxrss also counts what the parent held when it started this process.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":
