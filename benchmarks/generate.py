@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--tokenizers", type=Path, required=True, help="a folder that holds gpt2 and qwen2")
     parser.add_argument("--vocabulary", type=int, choices=TOKENIZERS, default=50_304)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--tokens", type=int, default=64, help="new tokens of each prompt")
+    parser.add_argument("--tokens", type=int, default=128, help="new tokens of each prompt")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--pretrain-steps", type=int, default=20, help="of the base, if there is none yet")
     parser.add_argument("--tiny", action="store_true", help="a toy shape, to try the script; writes no result")

@@ -162,7 +162,9 @@ class Trunk(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.n_embd)
+        # Not drawn here: on the meta device that would load a second of torch's compiler.
+        weights = torch.empty(config.vocab_size, config.n_embd)
+        self.embed_tokens = nn.Embedding.from_pretrained(weights, freeze=False)  # type: ignore[no-untyped-call]
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = RMSNorm(config.n_embd, config.norm_eps)
 
