@@ -18,7 +18,7 @@ from etude.models.config import DecoderConfig
 from etude.models.cost import Cost, count_parameters, trainable_line, training_cost
 from etude.models.hub import Pretrained, count_lora, find_model, inspect_model
 from etude.recipe.schema import Recipe
-from etude.scores import FIGURES
+from etude.scores.answers import FIGURES
 
 # Enough rows to keep two to sixteen cores busy, few enough for their activations to stay near the caches.
 _CPU_MICRO_BATCH_TOKENS = 4096

@@ -1,4 +1,4 @@
-"""What `etude data show` prints: samples as they are trained on, and which of their tokens are scored."""
+"""What `etude data` prints: the data page, and samples as they are trained on."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,41 @@ if TYPE_CHECKING:
     from etude.data.prepared import Corpus
     from etude.data.split import Split
     from etude.data.tokenize import Tokenizer
+    from etude.errors import InputError
     from etude.recipe.schema import Recipe
+
+
+def make_page(recipe: "Recipe") -> tuple[dict[str, Any], "InputError | None"]:
+    """All that is known of the data of a recipe, near-duplicates included, and why it cannot be trained on, if so.
+
+    Raises: InputError if the sources cannot be read.
+    """
+    from etude.data.gate import examine
+    from etude.data.page import describe_gate
+    from etude.errors import InputError
+
+    gate = examine(recipe, near=True)
+    page: dict[str, Any] = {"documents": len(gate.failed), **describe_gate(gate)}
+    try:
+        corpus = open_corpus(recipe)
+    except InputError as error:
+        return page, error
+    page = {**corpus.summary, **page, "samples": [_describe(corpus.train, 0, corpus.tokenizer)["parts"]]}
+    return page, None
+
+
+def page_text(recipe: "Recipe", page: dict[str, Any], refused: "InputError | None") -> str:
+    """The data page as Markdown."""
+    from etude.report.markdown import fence, prose
+    from etude.report.write import summary_tables
+
+    samples = page.get("samples", [])
+    tables = summary_tables({key: value for key, value in page.items() if key != "samples"})
+    shown = ["".join(f"[[{part['text']}]]" if part["scored"] else part["text"] for part in parts) for parts in samples]
+    parts = [f"# Data of {prose(recipe.name)}", *([f"Refused: {prose(refused)}"] if refused else []), *tables]
+    if shown:
+        parts.append("First sample, what is scored in double brackets:\n\n" + fence(shown[0][:4000]))
+    return "\n\n".join(parts) + "\n"
 
 
 def show_rows(recipe: "Recipe", rows: int = 3) -> list[dict[str, Any]]:

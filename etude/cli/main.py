@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from etude import __version__
 from etude.errors import EtudeError
@@ -23,7 +24,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-data_app = typer.Typer(help="Look at the data of a recipe.", no_args_is_help=True)
+
+class DataGroup(TyperGroup):
+    """`etude data RECIPE` is the page of `etude data page RECIPE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        is_page = bool(args) and not args[0].startswith("-") and args[0] not in self.commands
+        return super().parse_args(ctx, ["page", *args] if is_page else args)
+
+
+data_app = typer.Typer(help="Look at the data of a recipe.", no_args_is_help=True, cls=DataGroup)
 app.add_typer(data_app, name="data")
 
 RecipePath = Annotated[Path, typer.Argument(help="a recipe file", metavar="RECIPE", show_default=False)]
@@ -147,6 +157,28 @@ def prepare(
 
     corpus = open_corpus(_load(recipe, overrides, None), again=again)
     _print_rows([(key, str(value)) for key, value in flatten(corpus.summary).items()], corpus.summary, as_json)
+
+
+@data_app.command("page")
+def data_page(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", help="where to write it (default: NAME-data.md)")] = None,
+    as_json: Json = False,
+) -> None:
+    """Look for duplicates, leaks and what cleaning finds; print it and write it down."""
+    from etude.cli.data import make_page, page_text
+    from etude.durable import write_file
+
+    loaded = _load(recipe, overrides, None)
+    page, refused = make_page(loaded)
+    text = page_text(loaded, page, refused)
+    path = out or Path(f"{loaded.name}-data.md")
+    write_file(path, text.encode())
+    print(json.dumps(page, indent=2, ensure_ascii=False) if as_json else text)
+    _say(f"written to {path}")
+    if refused is not None:
+        raise refused
 
 
 @data_app.command("show")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from etude.data.render import ChatTemplate
 from etude.data.sources import Document, read_documents
-from etude.data.split import Ints, connect, number_texts
+from etude.data.split import Flags, Ints, connect, number_texts
 from etude.data.tokenize import Tokenizer
 from etude.recipe.schema import Source
 
@@ -47,16 +47,23 @@ class Tally:
     no_bos: int = 0
     _names: dict[str, int] = field(default_factory=dict)
 
-    def read(self, sources: list[Source]) -> Iterator[Document]:
-        """The documents with text, each noted down before it is handed on."""
+    def read(self, sources: list[Source], *, undecodable: bool, removed: Flags | None) -> Iterator[Document]:
+        """The documents with text, each noted down before it is handed on.
+
+        undecodable: as for `read_documents`. removed: (n,) which of the documents with text the data gate leaves out.
+        """
+        place = itertools.count()
         for index, source in enumerate(sources):
             self.blanks.append(0)
             self.blank_rows.append([])
-            for document in read_documents(source):
+            for document in read_documents(source, undecodable=undecodable):
                 if document.blank:
-                    self.blanks[-1] += 1
-                    if len(self.blank_rows[-1]) < NAMED_ROWS:
-                        self.blank_rows[-1].append(document.name)
+                    if not document.is_undecodable:
+                        self.blanks[-1] += 1
+                        if len(self.blank_rows[-1]) < NAMED_ROWS:
+                            self.blank_rows[-1].append(document.name)
+                    continue
+                if removed is not None and removed[next(place)]:
                     continue
                 data = document.text.encode()
                 self.hashes += hashlib.sha256(data).digest()[:16]
@@ -95,12 +102,11 @@ class Tally:
 
 
 def encode(
-    sources: list[Source], tally: Tally, tokenizer: Tokenizer, *, are_examples: bool, system: str | None
+    documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer, *, are_examples: bool, system: str | None
 ) -> Iterator[Ints]:
-    """The ids of all documents in pieces of a few MB of text, whatever the length of a document."""
+    """The ids of documents that `tally` reads, in pieces of a few MB of text, whatever the length of a document."""
     chat = ChatTemplate(tokenizer, tokenizer.chat_template, system=system)
     try:
-        documents = tally.read(sources)
         for is_text, group in itertools.groupby(documents, key=lambda document: document.messages is None):
             if is_text:
                 encoded = _encode_texts(tally, group, tokenizer, are_examples)

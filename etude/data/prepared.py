@@ -17,13 +17,9 @@ and, where documents are examples,
   places.npy        (n, 2) int64, which file of those in the manifest, and which line of it
 """
 
-import contextlib
-import fcntl
 import hashlib
-import io
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,9 +30,12 @@ import numpy as np
 import numpy.typing as npt
 
 from etude import durable
+from etude.data.cache import Files, build_once, open_manifest, to_npy
 from etude.data.encode import NAMED_ROWS, Tally, encode
+from etude.data.gate import USES, Gate, enforce, examine, is_needed, list_sources
+from etude.data.page import describe_gate, describe_lengths
 from etude.data.render import ChatTemplate, find_template
-from etude.data.sources import describe, source_format, source_key
+from etude.data.sources import Document, describe, source_format, source_key
 from etude.data.split import (
     Flags,
     Ints,
@@ -48,12 +47,11 @@ from etude.data.split import (
     number_texts,
 )
 from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, tokenizer_key, train_tokenizer
-from etude.errors import InputError, StorageError
+from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
 _FORMAT = 2
 _TRAINING_BYTES = 64 << 20
-_VERIFY_BYTES = 256 << 20
 _SMALL_FILES = ("offsets", "hashes", "units", "sizes", "sources", "token_bytes")
 _EXAMPLE_FILES = ("answers", "capabilities", "places")
 
@@ -113,6 +111,7 @@ class Corpus:
 
     train: Split
     validation: Split | None
+    test: Split | None
     tokenizer: Tokenizer
     fingerprint: str
     summary: dict[str, Any]
@@ -133,35 +132,29 @@ def prepare(recipe: Recipe, *, again: bool = False, tokenizer_folder: Path | Non
         assert tokenizer_folder is not None, "rules.py lets no recipe through that has neither tokenizer nor model"
         section = recipe.tokenizer.model_copy(update={"from_": str(tokenizer_folder)})
         recipe = recipe.model_copy(update={"tokenizer": section})
-    key = _cache_key(recipe)
-    folder = durable.cache_folder() / "prepared" / key
-    build = again or not (folder / "manifest.json").exists()
-    if build:
-        durable.make_folder(folder.parent)
-        with _locked(folder.with_suffix(".lock")):
-            _remove_leftovers(folder.parent)
-            if again or not (folder / "manifest.json").exists():
-                _build(recipe, key, folder)
+    gate = examine(recipe, again=again) if is_needed(recipe) else None
+    if gate is not None:
+        enforce(gate)
+    key = _cache_key(recipe, gate)
+    folder, is_new = build_once("prepared", key, lambda temporary: _build(recipe, gate, key, temporary), again=again)
     corpus = _open(recipe, folder)
-    corpus.summary.update(folder=str(folder), cached=not build, seconds=round(time.monotonic() - started, 3))
+    if gate is not None:
+        corpus.summary.update(describe_gate(gate))
+    corpus.summary.update(folder=str(folder), cached=not is_new, seconds=round(time.monotonic() - started, 3))
     return corpus
 
 
-def _cache_key(recipe: Recipe) -> str:
-    train, validation = _sources(recipe)
-    key: list[Any] = [_FORMAT, [source_key(source) for source in train], [source_key(source) for source in validation]]
+def _cache_key(recipe: Recipe, gate: Gate | None) -> str:
+    key: list[Any] = [_FORMAT, [[use, source_key(source)] for use, source in list_sources(recipe)]]
     if recipe.tokenizer.from_ is not None:
         key.append(tokenizer_key(recipe.tokenizer))
     else:  # trained on the documents that are not held out
         held_out = None if recipe.data.validation is not None else recipe.data.validation_ratio
         key.append([recipe.tokenizer.train_vocab_size, held_out])
     key.append([recipe.data.template, recipe.data.system, _texts_are_examples(recipe)])
+    if gate is not None:
+        key.append([gate.key, hashlib.sha256(gate.removed.tobytes()).hexdigest()])
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _sources(recipe: Recipe) -> tuple[list[Source], list[Source]]:
-    explicit = recipe.data.validation
-    return recipe.data.train, explicit if isinstance(explicit, list) else []
 
 
 def _texts_are_examples(recipe: Recipe) -> bool:
@@ -169,44 +162,15 @@ def _texts_are_examples(recipe: Recipe) -> bool:
     return recipe.model.from_ is not None and recipe.data.sample == "document"
 
 
-@contextlib.contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a lock file; it is gone afterwards. Raises: BlockingIOError if it is held and `wait` is false."""
-    while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise StorageError(f"cannot lock {path}: {error.strerror}; set ETUDE_CACHE to a folder you own") from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if os.fstat(descriptor).st_nlink == 0:
-                continue  # the holder before us removed the file while we waited, so it keeps nobody else out
-            try:
-                yield
-            finally:
-                path.unlink()
-            return
-        finally:
-            os.close(descriptor)
-
-
-def _remove_leftovers(parent: Path) -> None:
-    """Remove what builders left that were killed: a temporary folder whose lock nobody holds."""
-    for leftover in parent.glob("*.tmp"):
-        with contextlib.suppress(BlockingIOError), _locked(leftover.with_suffix(".lock"), wait=False):
-            durable.remove_folder(leftover)
-
-
-def _build(recipe: Recipe, key: str, folder: Path) -> None:
-    train, validation = _sources(recipe)
-    temporary = folder.with_suffix(".tmp")
+def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[Files, dict[str, Any]]:
+    sources = list_sources(recipe)
     scan: Tally | None = None
     if recipe.tokenizer.from_ is not None:
         tokenizer = load_tokenizer(recipe.tokenizer)
         _check_vocab(recipe, tokenizer.vocab_size)
     else:
-        tokenizer, scan = _train_tokenizer(recipe)
-    has_conversations = any(source_format(source).kind != "text" for source in [*train, *validation])
+        tokenizer, scan = _train_tokenizer(recipe, gate)
+    has_conversations = any(source_format(source).kind != "text" for _, source in sources)
     are_examples = has_conversations or _texts_are_examples(recipe)
     if has_conversations:
         data, named = recipe.data, recipe.tokenizer.from_ or "of this run"
@@ -215,48 +179,42 @@ def _build(recipe: Recipe, key: str, folder: Path) -> None:
             tokenizer = tokenizer.with_chat_template(chat.source)
     width = 2 if tokenizer.vocab_size <= 1 << 16 else 4
     tally = Tally()
-    try:
-        durable.remove_folder(temporary)
-        durable.make_folder(temporary)
-        encoded = encode([*train, *validation], tally, tokenizer, are_examples=are_examples, system=recipe.data.system)
-        written = {
-            "tokens.bin": durable.write_file(
-                temporary / "tokens.bin", (ids.astype(f"<u{width}").data for ids in encoded)
-            ),
-            "tokenizer.json": durable.write_file(temporary / "tokenizer.json", tokenizer.to_json().encode()),
-        }
-        sizes = token_bytes(tokenizer)
-        arrays = {**tally.arrays(), "token_bytes": np.zeros(0, dtype=np.int64) if sizes is None else sizes}
-        if _cache_key(recipe) != key or (scan is not None and scan.hashes != tally.hashes):
-            raise InputError("the data changed while it was read; run the same command again once it is at rest")
-        for name, values in (arrays | (tally.example_arrays() if are_examples else {})).items():
-            written[f"{name}.npy"] = durable.write_file(temporary / f"{name}.npy", _npy(values))
-        for name, content in tokenizer.given.items():
-            written[f"given-{name}"] = durable.write_file(temporary / f"given-{name}", content)
-        manifest = {
-            "format": _FORMAT,
-            "files": {name: {"size": file.size, "sha256": file.sha256} for name, file in written.items()},
-            "token_width_bytes": width,
-            "vocab_size": tokenizer.vocab_size,
-            "eos_token": tokenizer.eos_token,
-            "eos_id": tokenizer.eos_id,
-            "tokenizer": tokenizer.fingerprint,
-            "unknown_tokens": tally.unknown,
-            "sources": [
-                _source_summary(index, source, arrays, tally, is_train=index < len(train))
-                for index, source in enumerate([*train, *validation])
-            ],
-            "given": list(tokenizer.given),
-            "examples": are_examples,
-            "paths": list(tally.paths) if are_examples else [],
-            "capabilities": list(tally.capability_names),
-            "conversations": _conversation_summary(chat, tokenizer, tally) if has_conversations else None,
-        }
-        durable.write_json(temporary / "manifest.json", {**manifest, "sha256": _digest(manifest)})
-        durable.remove_folder(folder, first="manifest.json")
-        durable.rename_folder(temporary, folder)
-    finally:
-        durable.remove_folder(temporary)
+    documents = _read(recipe, gate, tally)
+    encoded = encode(documents, tally, tokenizer, are_examples=are_examples, system=recipe.data.system)
+    files = {
+        "tokens.bin": durable.write_file(folder / "tokens.bin", (ids.astype(f"<u{width}").data for ids in encoded)),
+        "tokenizer.json": durable.write_file(folder / "tokenizer.json", tokenizer.to_json().encode()),
+    }
+    sizes = token_bytes(tokenizer)
+    arrays = {**tally.arrays(), "token_bytes": np.zeros(0, dtype=np.int64) if sizes is None else sizes}
+    if _cache_key(recipe, gate) != key or (scan is not None and scan.hashes != tally.hashes):
+        raise InputError("the data changed while it was read; run the same command again once it is at rest")
+    for name, values in (arrays | (tally.example_arrays() if are_examples else {})).items():
+        files[f"{name}.npy"] = durable.write_file(folder / f"{name}.npy", to_npy(values))
+    for name, content in tokenizer.given.items():
+        files[f"given-{name}"] = durable.write_file(folder / f"given-{name}", content)
+    return files, {
+        "format": _FORMAT,
+        "token_width_bytes": width,
+        "vocab_size": tokenizer.vocab_size,
+        "eos_token": tokenizer.eos_token,
+        "eos_id": tokenizer.eos_id,
+        "tokenizer": tokenizer.fingerprint,
+        "unknown_tokens": tally.unknown,
+        "sources": [_source_summary(index, use, source, arrays, tally) for index, (use, source) in enumerate(sources)],
+        "given": list(tokenizer.given),
+        "examples": are_examples,
+        "paths": list(tally.paths) if are_examples else [],
+        "capabilities": list(tally.capability_names),
+        "conversations": _conversation_summary(chat, tokenizer, tally) if has_conversations else None,
+    }
+
+
+def _read(recipe: Recipe, gate: Gate | None, tally: Tally) -> Iterator[Document]:
+    """The documents of all sources that the gate lets through, noted in `tally`."""
+    sources = [source for _, source in list_sources(recipe)]
+    undecodable = recipe.data.clean.undecodable != "off"
+    return tally.read(sources, undecodable=undecodable, removed=None if gate is None else gate.removed)
 
 
 def _conversation_summary(chat: ChatTemplate, tokenizer: Tokenizer, tally: Tally) -> dict[str, Any]:
@@ -277,15 +235,15 @@ def _check_vocab(recipe: Recipe, vocab_size: int) -> None:
         )
 
 
-def _train_tokenizer(recipe: Recipe) -> tuple[Tokenizer, Tally]:
+def _train_tokenizer(recipe: Recipe, gate: Gate | None) -> tuple[Tokenizer, Tally]:
     """Train on what is not held out: a first reading finds out what that is, a second one trains."""
     assert recipe.tokenizer.train_vocab_size is not None
-    train, validation = _sources(recipe)
     scan = Tally()
-    for _ in scan.read([*train, *validation]):
+    for _ in _read(recipe, gate, scan):
         pass
     arrays = scan.arrays()
-    held, cut = _choose(recipe, arrays)
+    uses, cut = _choose(recipe, arrays)
+    held = uses > 0
     # Beyond what a vocabulary can learn from, take the documents with the lowest tails of hashes; the heads split.
     share = min(_TRAINING_BYTES / max(int(arrays["sizes"][~held].sum()), 1), 1.0)
     tails = np.ascontiguousarray(arrays["hashes"][:, 8:]).view(">u8")[:, 0] / 2.0**64
@@ -294,7 +252,7 @@ def _train_tokenizer(recipe: Recipe) -> tuple[Tokenizer, Tally]:
         used = ~held
 
     def texts() -> Iterator[str]:
-        for index, document in enumerate(Tally().read(train)):
+        for index, document in enumerate(_read(recipe, gate, Tally())):
             if index < len(used) and used[index]:
                 kept = len(document.text) - math.ceil(recipe.data.validation_ratio * len(document.text))
                 yield document.text[:kept] if cut[index] else document.text
@@ -302,21 +260,15 @@ def _train_tokenizer(recipe: Recipe) -> tuple[Tokenizer, Tally]:
     return train_tokenizer(texts(), recipe.tokenizer.train_vocab_size), scan
 
 
-def _npy(values: npt.NDArray[Any]) -> bytes:
-    file = io.BytesIO()
-    np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
-    return file.getvalue()
-
-
 def _source_summary(
-    index: int, source: Source, arrays: dict[str, npt.NDArray[Any]], tally: Tally, *, is_train: bool
+    index: int, use: str, source: Source, arrays: dict[str, npt.NDArray[Any]], tally: Tally
 ) -> dict[str, Any]:
     mine = arrays["sources"] == index
     documents, blank = int(mine.sum()), tally.blanks[index]
     named = {"blank_rows": tally.blank_rows[index]} if source_format(source).kind != "text" else {}
     return {
         "name": source.source or source.path,
-        "use": "train" if is_train else "validation",
+        "use": use,
         "found": describe(source, documents + blank),
         "documents": documents,
         "blank": blank,
@@ -326,32 +278,27 @@ def _source_summary(
     }
 
 
-def _digest(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _choose(recipe: Recipe, arrays: dict[str, npt.NDArray[Any]], *, are_examples: bool = False) -> tuple[Flags, Flags]:
-    """Which documents are held out as a whole, and which are cut by position: both (n,).
+def _choose(recipe: Recipe, arrays: dict[str, npt.NDArray[Any]], *, are_examples: bool = False) -> tuple[Ints, Flags]:
+    """Which of gate.USES each document is for, and which documents are cut by position: both (n,).
 
     A document is cut if it is all that its source has and no other belongs with it; an example is not.
     """
     sources, units = arrays["sources"], arrays["units"]
-    held, cut = np.zeros(len(units), dtype=np.bool_), np.zeros(len(units), dtype=np.bool_)
-    if isinstance(recipe.data.validation, list):
-        return sources >= len(recipe.data.train), cut
-    if recipe.data.validation == "none":
-        return held, cut
+    uses = np.array([USES.index(use) for use, _ in list_sources(recipe)], dtype=np.int64)[sources]
+    cut = np.zeros(len(units), dtype=np.bool_)
+    if recipe.data.validation is not None:
+        return uses, cut
     if not are_examples:
-        cut = (np.bincount(sources)[sources] == 1) & (np.bincount(units)[units] == 1)
-    rest = ~cut
-    if not cut.any() or len(np.unique(units[rest])) > 1:
-        held[rest] = hold_out(arrays["hashes"][rest], units[rest], recipe.data.validation_ratio)
-    return held, cut
+        cut = (np.bincount(sources)[sources] == 1) & (np.bincount(units)[units] == 1) & (uses == 0)
+    rest = ~cut & (uses == 0)
+    if rest.any() and (not cut.any() or len(np.unique(units[rest])) > 1):
+        uses[rest] = hold_out(arrays["hashes"][rest], units[rest], recipe.data.validation_ratio)
+    return uses, cut
 
 
 def _open(recipe: Recipe, folder: Path) -> Corpus:
     """Check the files of a prepared folder and split what they hold."""
-    manifest = _verify(folder)
+    manifest = open_manifest(folder)
     _check_vocab(recipe, manifest["vocab_size"])
     are_examples = manifest["examples"]
     names = (*_SMALL_FILES, *(_EXAMPLE_FILES if are_examples else ()))
@@ -360,62 +307,64 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
     tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=f"<u{width}", mode="r"))
     each = arrays["token_bytes"] if len(arrays["token_bytes"]) else None
     texts = Texts(tokens, arrays["offsets"], arrays["sizes"], each, manifest["eos_id"])
-    held, cut = _choose(recipe, arrays, are_examples=are_examples)
+    uses, cut = _choose(recipe, arrays, are_examples=are_examples)
     given = {name: (folder / f"given-{name}").read_bytes() for name in manifest["given"]}
     tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"), manifest["eos_token"], given)
     examples: Sequence[Example] = ()
-    left: dict[str, dict[str, Any]] = {"train": {}, "validation": {}}
-    if are_examples:
-        train, left["train"], _ = _cut_examples(recipe, texts, np.flatnonzero(~held), arrays, manifest, "train")
-        validation, left["validation"], rows = _cut_examples(
-            recipe, texts, np.flatnonzero(held), arrays, manifest, "validation"
-        )
-        columns = arrays["offsets"], arrays["answers"], arrays["capabilities"]
-        examples = Examples(*rows, tokens, *columns, manifest["capabilities"], tokenizer)
-    else:
-        train, validation = _cut_samples(recipe, texts, held, cut)
-    if recipe.data.validation != "none" and not len(validation):
+    splits: dict[str, Split] = {}
+    left: dict[str, dict[str, Any]] = {}
+    for number, use in enumerate(USES):
+        if are_examples:
+            rows = np.flatnonzero(uses == number)
+            splits[use], left[use], places = _cut_examples(recipe, texts, rows, arrays, manifest, use)
+            if use == "validation":
+                columns = arrays["offsets"], arrays["answers"], arrays["capabilities"]
+                examples = Examples(*places, tokens, *columns, manifest["capabilities"], tokenizer)
+        else:
+            splits[use], left[use] = _cut_samples(recipe, texts, uses == number, cut, use), {}
+    if recipe.data.validation != "none" and not len(splits["validation"]):
         raise InputError(
-            f"data.validation: {len(tokens) - held.size} tokens are too few to hold out a share of "
+            f"data.validation: {len(tokens) - len(uses)} tokens are too few to hold out a share of "
             f'{recipe.data.validation_ratio}; give more text, or set data.validation = "none"'
         )
     same = number_texts(arrays["hashes"])
     summary = {
         "sources": manifest["sources"],
         **({"conversations": manifest["conversations"]} if manifest["conversations"] else {}),
-        "train": _split_summary(train) | left["train"],
-        "validation": _split_summary(validation) | left["validation"] if len(validation) else None,
-        "overlap": int(np.isin(same[held], same[~held]).sum()),
+        **{use: _split_summary(split) | left[use] if len(split) else None for use, split in splits.items()},
+        "lengths": describe_lengths(np.diff(arrays["offsets"])[uses == 0], recipe.train.seq_len),
+        "overlap": int(np.isin(same[uses > 0], same[uses == 0]).sum()),
         "vocab_size": manifest["vocab_size"],
         "unknown_ratio": manifest["unknown_tokens"] / len(tokens),
-        "bytes_per_token": int(arrays["sizes"].sum()) / max(len(tokens) - held.size, 1),
+        "bytes_per_token": int(arrays["sizes"].sum()) / max(len(tokens) - len(uses), 1),
     }
     made: list[str] = []
     if are_examples:
         made = [manifest["files"][name]["sha256"] for name in ("tokens.bin", "answers.npy")]
         made.append("answers" if recipe.data.answers_only else "all")
     return Corpus(
-        train=train,
-        validation=validation if len(validation) else None,
+        train=splits["train"],
+        validation=splits["validation"] if len(splits["validation"]) else None,
+        test=splits["test"] if len(splits["test"]) else None,
         tokenizer=tokenizer,
-        fingerprint=_fingerprint([manifest["tokenizer"], *made], arrays["hashes"], train, validation),
+        fingerprint=_fingerprint([manifest["tokenizer"], *made], arrays["hashes"], *splits.values()),
         summary=summary,
         chat=ChatTemplate(tokenizer, tokenizer.chat_template, system=recipe.data.system),
         examples=examples,
     )
 
 
-def _cut_samples(recipe: Recipe, texts: Texts, held: Flags, cut: Flags) -> tuple[Split, Split]:
-    """The samples of both splits, of texts end to end or of a text each."""
+def _cut_samples(recipe: Recipe, texts: Texts, mine: Flags, cut: Flags, use: str) -> Split:
+    """The samples of one split, of texts end to end or of a text each; of a cut text validation has the end."""
     starts, ends = texts.offsets[:-1], texts.offsets[1:]
     middles = ends - 1 - np.ceil(recipe.data.validation_ratio * (ends - starts - 1)).astype(np.int64)
     middles = np.where(middles > starts, middles, ends)  # too short to be cut
+    parts = {"train": (starts[cut], middles[cut]), "validation": (middles[cut], ends[cut])}
+    begin, end = parts.get(use, (starts[:0], ends[:0]))
     # The parts of cut documents come last, as no end token separates them from what follows.
-    whole = ~held & ~cut
+    whole = mine & ~cut
     mode, seq_len = recipe.data.sample, recipe.train.seq_len
-    train = cut_samples(texts, np.r_[starts[whole], starts[cut]], np.r_[ends[whole], middles[cut]], mode, seq_len)
-    validation = cut_samples(texts, np.r_[starts[held], middles[cut]], np.r_[ends[held], ends[cut]], mode, seq_len)
-    return train, validation
+    return cut_samples(texts, np.r_[starts[whole], begin], np.r_[ends[whole], end], mode, seq_len)
 
 
 def _cut_examples(
@@ -460,28 +409,6 @@ def _cut_examples(
     kept = rows[left.kept]
     is_conversation = answers[answers[:, 0].searchsorted(texts.offsets[kept]), 0] > texts.offsets[kept]
     return split, said, (kept[is_conversation], split.ends[is_conversation])
-
-
-def _verify(folder: Path) -> dict[str, Any]:
-    """The manifest, once the files are what it says; of very large token files only the size is checked."""
-    file = folder / "manifest.json"
-    try:
-        manifest: dict[str, Any] = json.loads(file.read_bytes())
-        if manifest.pop("sha256") != _digest(manifest):
-            raise ValueError("checksum")
-        total = sum(entry["size"] for entry in manifest["files"].values())
-        for name, entry in manifest["files"].items():
-            file = folder / name
-            if file.stat().st_size != entry["size"]:
-                raise ValueError("size")
-            if (total <= _VERIFY_BYTES or name != "tokens.bin") and durable.sha256_file(file) != entry["sha256"]:
-                raise ValueError("checksum")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        raise InputError(
-            f"prepared data {file} is damaged: it is not what was written; "
-            "`etude prepare RECIPE --again` builds it anew"
-        ) from None
-    return manifest
 
 
 def _split_summary(split: Split) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Document:
     """A text, where it came from, and the group that must stay in one split (None: it stands alone).
 
     Of a conversation there are `messages`, and `text` is their content; `capability` is what scores are told apart by.
-    `line` is where a row stands in its file, from 1; 0 for a file that is one document.
+    `line` is where a row stands in its file, from 1; 0 for a file that is one document. Undecodable ones have no text.
     """
 
     text: str
@@ -46,6 +46,7 @@ class Document:
     line: int = 0
     messages: list[Message] | None = None
     capability: str | None = None
+    is_undecodable: bool = False
 
     @property
     def name(self) -> str:
@@ -59,20 +60,31 @@ class Document:
         return not self.text or self.text.isspace()
 
 
-def read_documents(source: Source) -> Iterator[Document]:
+def read_documents(source: Source, *, undecodable: bool = False) -> Iterator[Document]:
     """Every document of a source in a fixed order, blank ones included, read as they are asked for.
+
+    undecodable: files that are binary or not UTF-8 are documents without text, instead of refused.
 
     Raises: InputError naming the file, and the line of JSONL, that cannot be used; or if no document has any text.
     """
     found, form = False, source_format(source)
     for path in list_files(source):
-        for document in _read_jsonl(path, source, form) if _is_jsonl(path) else [_read_text(path, source)]:
+        for document in _read_jsonl(path, source, form) if _is_jsonl(path) else [_read_text(path, source, undecodable)]:
             found = found or not document.blank
             yield document
     if not found and form.kind != "text":
         raise InputError(f"{_name(source)} has no row with an answer; it was read as {form}: set format if that is not")
     if not found:
         raise InputError(f"{_name(source)} is empty: no document has any text; give a source with text")
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a JSONL file, each with the number of its line."""
+    for number, line in enumerate(_lines(path), 1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if line.strip():
+            yield number, _parse(line, f"{path}:{number}")
 
 
 def source_format(source: Source) -> Format:
@@ -82,7 +94,7 @@ def source_format(source: Source) -> Format:
         raise InputError(
             f"{_name(source)} has no JSONL, which format {source.format!r} needs; give a .jsonl file, or leave it out"
         )
-    rows = (row for path in files for _, row in _read_rows(path))
+    rows = (row for path in files for _, row in read_rows(path))
     return find_format(list(itertools.islice(rows, _FIRST_ROWS)), source.field, source.format)
 
 
@@ -168,19 +180,22 @@ def _list_folder(root: Path, pattern: str) -> list[Path]:
     return sorted(files, key=lambda path: path.relative_to(root).as_posix())
 
 
-def _read_text(path: Path, source: Source) -> Document:
+def _read_text(path: Path, source: Source, undecodable: bool) -> Document:
     data = b"".join(_chunks(path))
-    try:
-        if b"\0" in data:
-            raise InputError(
-                f'{path} is binary: byte {data.index(0)} is NUL; give text files, or choose them with glob = "**/*.py"'
-            )
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
+    text, wrong = "", ""
+    if b"\0" in data:
+        wrong = f"is binary: byte {data.index(0)} is NUL"
+    else:
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            wrong = f"is not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}"
+    if wrong and not undecodable:
         raise InputError(
-            f"{path} is not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}; convert it to UTF-8"
-        ) from None
-    return Document(text, _file_group(path, source), str(path))
+            f'{path} {wrong}; convert it to UTF-8, choose other files with glob = "**/*.py", '
+            'or leave such files out with data.clean.undecodable = "drop"'
+        )
+    return Document(text, _file_group(path, source), str(path), is_undecodable=bool(wrong))
 
 
 def _file_group(path: Path, source: Source) -> str:
@@ -190,7 +205,7 @@ def _file_group(path: Path, source: Source) -> str:
 
 
 def _read_jsonl(path: Path, source: Source, form: Format) -> Iterator[Document]:
-    for line, row in _read_rows(path):
+    for line, row in read_rows(path):
         name = f"{path}:{line}"
         try:
             text, messages = form.read(row)
@@ -205,15 +220,6 @@ def _read_jsonl(path: Path, source: Source, form: Format) -> Iterator[Document]:
         if not isinstance(capability, str | None):
             capability = json.dumps(capability, sort_keys=True)
         yield Document(text, group, str(path), line, messages, capability)
-
-
-def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a JSONL file, each with the number of its line."""
-    for number, line in enumerate(_lines(path), 1):
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if line.strip():
-            yield number, _parse(line, f"{path}:{number}")
 
 
 def _row_group(row: dict[str, Any], group_by: str | None, name: str) -> str | None:

@@ -9,7 +9,7 @@ from etude.data.prepared import Corpus
 from etude.evaluate.generate import Continuation, generate
 from etude.recipe.schema import Recipe
 from etude.records import events
-from etude.scores import Answer, score
+from etude.scores.answers import Answer, score
 
 _ROWS_AT_ONCE = 16
 

@@ -280,9 +280,11 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
         return None if text is None else str((folder / Path(text).expanduser()).absolute())
 
     data = recipe.to_dict()
-    sections = [*data["data"]["train"]]
+    sections = [*data["data"]["train"], *data["data"]["test"]]
     if isinstance(data["data"].get("validation"), list):
         sections += data["data"]["validation"]
+    leakage = data["data"]["leakage"]
+    leakage["benchmarks"] = [resolve(path) for path in leakage["benchmarks"]]
     for section in sections:
         if "path" in section:
             section["path"] = resolve(section["path"])

@@ -9,7 +9,7 @@ LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "repetition", "trailin
 
 def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
     """Every conflict as (dotted key to blame, what is wrong and what to do)."""
-    rules = (_sources, _tokenizer, _model, _length, _batch, _schedule, _device, _evaluate, _checkpoint)
+    rules = (_sources, _gate, _tokenizer, _model, _length, _batch, _schedule, _device, _evaluate, _checkpoint)
     return [conflict for rule in rules for conflict in rule(recipe)]
 
 
@@ -19,6 +19,7 @@ def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
         if not recipe.data.validation:
             yield "data.validation", "is an empty list; give a source, or 'none' for a run without validation"
         sources += [(f"data.validation.{index}", source) for index, source in enumerate(recipe.data.validation)]
+    sources += [(f"data.test.{index}", source) for index, source in enumerate(recipe.data.test)]
     for place, source in sources:
         yield from ((place, problem) for problem in _source(source))
 
@@ -30,6 +31,18 @@ def _source(source: Source) -> Iterator[str]:
         yield "has both source and glob; glob chooses files of a folder given by path"
     if "\0" in (source.path or ""):
         yield "has a path with a NUL character; give the path of a file or folder"
+
+
+def _gate(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    clean, leakage = recipe.data.clean, recipe.data.leakage
+    if clean.min_characters > clean.max_characters:
+        yield (
+            "data.clean.min_characters",
+            f"is {clean.min_characters:,}, above max_characters {clean.max_characters:,}; no text is both",
+        )
+    for path in leakage.benchmarks:
+        if "\0" in path or not path.strip():
+            yield "data.leakage.benchmarks", f"has {path!r}, which is no path; give JSONL files such as mbpp.jsonl"
 
 
 def _tokenizer(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -97,6 +97,34 @@ class Source(Section):
     group_by: str | None = key(None, "JSONL field whose equal values stay in one split", example="repo")
 
 
+Policy = Literal["off", "warn", "drop"]
+
+
+class Clean(Section):
+    """Documents that teach little or harm: each filter is off, warns (counts and shows them) or drops them."""
+
+    too_short: Policy = key("off", "fewer than min_characters", example="drop")
+    too_long: Policy = key("off", "more than max_characters", example="warn")
+    undecodable: Policy = key("off", "files that are binary or not UTF-8; off: they are refused", example="drop")
+    generated: Policy = key("off", "files that say that a program wrote them", example="drop")
+    minified: Policy = key("off", "code squeezed into few lines, and data in text form", example="drop")
+    licence_only: Policy = key("off", "nothing but a licence header", example="drop")
+    syntax: Policy = key("off", "Python, JSON, TOML and XML files that do not parse", example="warn")
+    secret: Policy = key("off", "keys, tokens and passwords; no output shows them", example="drop")
+    min_characters: Count = key(16, "for too_short")
+    max_characters: Positive = key(1_000_000, "for too_long")
+
+
+class Leakage(Section):
+    """Documents of the held-out sets, or of benchmarks, that are among the training documents."""
+
+    action: Literal["report", "refuse", "drop"] = key(
+        "refuse", "refuse above max_ratio, or drop the training documents that leak"
+    )
+    max_ratio: Ratio = key(0.05, "share of a held-out set that may be among the training documents")
+    benchmarks: list[str] = key([], "JSONL files of evaluation problems (HumanEval, MBPP ...)", example=["mbpp.jsonl"])
+
+
 class Data(Section):
     """What is trained and validated on."""
 
@@ -105,6 +133,16 @@ class Data(Section):
         None, "sources of their own, or 'none'; by default a part of the training documents", example="none"
     )
     validation_ratio: Annotated[float, Field(gt=0, lt=1)] = key(0.05, "share of the documents held out", example=0.05)
+    test: list[Source] = key([], "sources that only the finished model is scored on")
+    clean: Clean = Clean()
+    deduplicate: Literal["off", "exact", "near"] = key(
+        "off", "leave out training documents that are there already: but for white space, or alike in near_threshold"
+    )
+    near_threshold: Annotated[float, Field(ge=0.5, le=1)] = key(
+        0.8, "Jaccard similarity of the 5-token shingles from which documents are near-duplicates"
+    )
+    leakage: Leakage = Leakage()
+    executor: Literal["local", "ray"] = key("local", "what reads the data: all cores, or Ray Data")
     sample: Literal["row", "document"] = key(
         "row", "a sample is a row of seq_len tokens cut from the documents end to end, or one document"
     )

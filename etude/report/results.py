@@ -9,7 +9,7 @@ from etude.report.history import History, figures_of
 from etude.report.markdown import code, fence, prose, table
 from etude.report.summary import spread
 from etude.report.wording import NOTHING, number, plural
-from etude.scores import BLEU_SETTINGS
+from etude.scores.answers import BLEU_SETTINGS
 
 _ROWS = 16
 _PROMPTS, _MOMENTS = 8, 4

@@ -76,7 +76,7 @@ def _sections(history: History, charts: list[str]) -> dict[str, Any]:
         "architecture": table(("key", "value"), _settings(_model_keys(history, summary))),
         "parameters": attempt and table(("part", "parameters"), _parameter_rows(attempt.parameters)),
         "hyper_parameters": table(("key", "value"), _settings(_hyper_parameters(recipe))),
-        "data": list(_data_tables(history.data)) if history.data else [],
+        "data": _data_tables(history.data) if history.data else [],
         "phases": _phases(history),
         "log_every_steps": records.log_every_steps,
         "timeline": _timeline(history),
@@ -171,19 +171,30 @@ def _settings(values: dict[str, Any]) -> list[tuple[str, str]]:
     return [(code(key), code(said(value))) for key, value in values.items() if value != []]
 
 
-def _data_tables(data: DataUsed) -> Iterator[str]:
-    """Counts, a table a split, a table a source: whatever the summary holds."""
-    tables = {key: value for key, value in data.summary.items() if isinstance(value, dict)}
-    lists = {key: value for key, value in data.summary.items() if isinstance(value, list)}
-    single = {key: value for key, value in data.summary.items() if key not in tables and key not in lists}
-    rows = [(prose(key.replace("_", " ")), _count(value)) for key, value in single.items()]
-    yield table(("", ""), [*rows, ("fingerprint", code(data.fingerprint[:16]))])
+def _data_tables(data: DataUsed) -> list[str]:
+    return [*summary_tables(data.summary), f"Fingerprint {code(data.fingerprint[:16])}"]
+
+
+def summary_tables(summary: dict[str, Any]) -> Iterator[str]:
+    """Counts of data, a table a split, a table for each list; long texts under their table."""
+    tables = {key: value for key, value in summary.items() if isinstance(value, dict)}
+    lists = {key: value for key, value in summary.items() if isinstance(value, list)}
+    single = {key: value for key, value in summary.items() if key not in tables and key not in lists}
+    if single:
+        yield table(("", ""), [(prose(key.replace("_", " ")), _count(value)) for key, value in single.items()])
     for name, entries in [("", [{"split": key} | value for key, value in tables.items()]), *lists.items()]:
         columns = list(dict.fromkeys(column for entry in entries for column in entry if isinstance(entry, dict)))
+        columns = [column for column in columns if column != "examples"]
         if columns:
             title = f"{prose(name)}:\n\n" if name else ""
             header = [prose(column.replace("_", " ")) for column in columns]
-            yield title + table(header, [[_count(entry.get(column)) for column in columns] for entry in entries])
+            rows = [[_cell(column, entry.get(column)) for column in columns] for entry in entries]
+            shown = [f"- {code(text)}" for entry in entries for text in entry.get("examples", ())]
+            yield "\n\n".join([title + table(header, rows), *(["\n".join(shown)] if shown else [])])
+
+
+def _cell(column: str, value: Any) -> str:
+    return percent(value) if column == "share" else _count(value)
 
 
 def _count(value: Any) -> str:

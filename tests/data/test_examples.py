@@ -191,6 +191,7 @@ def test_a_validation_row_becomes_a_question_with_its_reference(folder: Path, tm
             {"path": str(write(tmp_path / "m.jsonl", chats))},
         ],
         system="S",
+        leakage={"action": "report"},
     )
     first, second, third = corpus.examples
     assert (first.reference, first.capability, second.capability) == ("value + 0", "a", "b")

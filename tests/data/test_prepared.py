@@ -89,7 +89,7 @@ def test_the_second_time_no_text_is_read(corpus_file: Path, monkeypatch: pytest.
     recipe = recipe_of(corpus_file)
     first = prepare(recipe)
 
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("read again")
 
     for module, name in ((encode, "read_documents"), (prepared, "train_tokenizer")):
@@ -165,7 +165,8 @@ def test_validation_sources_of_their_own_are_used_whole_and_overlap_is_counted(
 ) -> None:
     rows = [*corpus_file.read_text().splitlines()[:2], '{"text": "new", "repo": "r1"}']
     (tmp_path / "held.jsonl").write_text("\n".join(rows))
-    corpus = prepare(recipe_of(corpus_file, validation=[{"path": str(tmp_path / "held.jsonl")}]))
+    validation = [{"path": str(tmp_path / "held.jsonl")}]
+    corpus = prepare(recipe_of(corpus_file, validation=validation, leakage={"action": "report"}))
     assert len(texts(corpus.train, corpus)) == 40 and len(texts(corpus.validation, corpus)) == 3
     assert corpus.summary["overlap"] == 2
     assert [source["use"] for source in corpus.summary["sources"]] == ["train", "validation"]

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from etude import scores
 from etude.data.prepared import Corpus, prepare
 from etude.evaluate.answers import answer, continue_prompts
 from etude.models.hub import inspect_model, load_pretrained
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
-from etude.scores import Answer
+from etude.scores import answers as scores
+from etude.scores.answers import Answer
 from tests.bases import write_instructions, write_qwen2
 
 TOKENS = 12

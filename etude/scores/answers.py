@@ -80,6 +80,44 @@ def bleu(texts: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
     return value, str(metric.get_signature())
 
 
+def chrf(texts: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
+    """Corpus chrF from 0 to 100 and its signature, by sacrebleu; NaN for no texts. Source: doi:10.18653/v1/W15-3049."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    metric = CHRF()
+    if not texts:
+        return math.nan, "none"
+    value = float(metric.corpus_score(list(texts), [list(references)]).score)
+    return value, str(metric.get_signature())
+
+
+def edit_similarity(text: str, reference: str) -> float:
+    """Share of the longer text that need not be edited: 1 - distance / length, of characters; 1 for two empty ones."""
+    return 1 - edit_distance(text, reference) / max(len(text), len(reference), 1)
+
+
+def edit_distance(text: str, reference: str) -> int:
+    """Least insertions, deletions and substitutions of characters that turn one text into the other.
+
+    The columns of the usual table as bits of whole numbers. Source: doi:10.1145/316542.316550, for whole texts.
+    """
+    if not text:
+        return len(reference)
+    where: dict[str, int] = {}
+    for index, character in enumerate(text):
+        where[character] = where.get(character, 0) | 1 << index
+    full, last = (1 << len(text)) - 1, 1 << (len(text) - 1)
+    up, down, distance = full, 0, len(text)  # rows of a column that are one more, one less than the row above
+    for character in reference:
+        same = where.get(character, 0)
+        diagonal = (((same & up) + up) ^ up) | same | down
+        right, left = down | (full & ~(diagonal | up)), diagonal & up  # the same against the column before
+        distance += bool(right & last) - bool(left & last)
+        right, left = right << 1 | 1, left << 1
+        up, down = full & (left | ~(diagonal | right)), full & right & diagonal
+    return distance
+
+
 def format_kept(answers: Sequence[Answer]) -> float:
     """Share of answers that have the format of their reference: a closed fence, or code that parses."""
     kept = []
@@ -111,6 +149,9 @@ def parses(text: str) -> bool:
 # How `bleu` counts, as sacrebleu signs it before its version.
 BLEU_SETTINGS = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp"
 
+# The same of `chrf`.
+CHRF_SETTINGS = "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no"
+
 # Each over all answers.
 FIGURES: dict[str, Callable[[Sequence[Answer]], float]] = {
     "stop_rate": lambda answers: _share([answer.stopped for answer in answers]),
@@ -120,6 +161,8 @@ FIGURES: dict[str, Callable[[Sequence[Answer]], float]] = {
     "format_kept": format_kept,
     "exact_match": lambda answers: _share([is_exact(answer.text, answer.reference) for answer in answers]),
     "bleu": lambda answers: bleu([a.text for a in answers], [a.reference for a in answers])[0],
+    "chrf": lambda answers: chrf([a.text for a in answers], [a.reference for a in answers])[0],
+    "edit_similarity": lambda answers: _mean([edit_similarity(answer.text, answer.reference) for answer in answers]),
     "parse_rate": parse_rate,
 }
 

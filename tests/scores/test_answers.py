@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude import scores
-from etude.scores import Answer
+from etude.scores import answers as scores
+from etude.scores.answers import Answer
 
 CODE = "def add(a, b):\n    return a + b\n"
 TEXTS = st.lists(st.text(st.sampled_from("ab \n(c)=1"), max_size=30), min_size=1, max_size=8)
@@ -24,10 +24,37 @@ def test_bleu_is_that_of_sacrebleu(texts: list[str], draw: object) -> None:
 
 
 @given(TEXTS)
+def test_chrf_is_that_of_sacrebleu(texts: list[str]) -> None:
+    import sacrebleu
+
+    value, signature = scores.chrf(texts, texts[::-1])
+    assert value == pytest.approx(sacrebleu.corpus_chrf(texts, [texts[::-1]]).score)
+    assert signature.startswith(f"{scores.CHRF_SETTINGS}|version:")
+
+
+@given(st.text("abc", max_size=80), st.text("abcd", max_size=80))
+def test_edit_distance_is_that_of_the_plain_dynamic_programme(text: str, reference: str) -> None:
+    row = list(range(len(reference) + 1))
+    for index, a in enumerate(text, 1):
+        above, row = row, [index]
+        for at, b in enumerate(reference, 1):
+            row.append(min(above[at] + 1, row[-1] + 1, above[at - 1] + (a != b)))
+    assert scores.edit_distance(text, reference) == scores.edit_distance(reference, text) == row[-1]
+
+
+def test_edit_similarity_is_a_share_of_the_longer_text() -> None:
+    assert scores.edit_similarity("kitten", "sitting") == pytest.approx(1 - 3 / 7)
+    assert scores.edit_similarity("", "") == 1 and scores.edit_similarity("", "abc") == 0
+    assert scores.edit_similarity("héllo", "hello") == pytest.approx(4 / 5)
+    answers = [Answer("kitten", "sitting", True), Answer("a", "a", True)]
+    assert scores.score(answers)["edit_similarity"] == pytest.approx((4 / 7 + 1) / 2)
+
+
+@given(TEXTS)
 def test_rates_are_shares_and_perfect_answers_are_perfect(texts: list[str]) -> None:
     answers = [Answer(text, text, stopped=True) for text in texts]
     figures = scores.score(answers)
-    assert figures["exact_match"] == figures["stop_rate"] == 1
+    assert figures["exact_match"] == figures["edit_similarity"] == figures["stop_rate"] == 1
     assert math.isnan(figures["format_kept"]) or figures["format_kept"] == 1
     for name in ("repetition", "distinct_2", "trailing_text", "parse_rate"):
         assert math.isnan(figures[name]) or 0 <= figures[name] <= 1

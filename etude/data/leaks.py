@@ -1,0 +1,127 @@
+"""Evaluation problems among training documents: how much of a problem's question or answer one document contains."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from etude import durable
+from etude.data.cache import to_npy
+from etude.data.shingles import Hashes, shingle
+from etude.data.sources import read_rows
+from etude.data.split import Ints
+from etude.errors import InputError
+
+# What a benchmark may call its fields.
+_ANSWERS = (
+    "canonical_solution",
+    "solution",
+    "code",
+    "completion",
+    "answer",
+    "output",
+    "response",
+    "target",
+    "reference",
+)
+_QUESTIONS = ("prompt", "text", "question", "instruction", "problem", "description", "source", "query", "input")
+_NAMES = ("task_id", "id", "name", "question_id", "problem_id")
+CONTAINED = 0.8  # share of the shingles of a question or an answer from which it counts as found
+_FEW = 8  # shingles; of so few all must be there
+_FEWEST = 5  # fewer say too little: many a program has `return a + b`
+_QUESTION_WORDS = 20  # "Write a function to add two numbers" is asked everywhere
+
+
+@dataclass(frozen=True)
+class Problems:
+    """Questions and answers of benchmarks, p parts in all, as sets of shingles.
+
+    parts    (p, 3) int64: number of the benchmark, of the problem, and how many shingles a document must contain
+    hashes   (h,) uint64, ascending: a shingle, as many times as there are parts that have it
+    owners   (h,) int64: the part
+    """
+
+    parts: Ints
+    hashes: Hashes
+    owners: Ints
+
+    def save(self, folder: Path) -> None:
+        for name in ("parts", "hashes", "owners"):
+            durable.write_file(folder / f"problem-{name}.npy", to_npy(getattr(self, name)))
+
+    @staticmethod
+    @functools.lru_cache(maxsize=1)
+    def load(folder: Path) -> "Problems":
+        names = ("parts", "hashes", "owners")
+        return Problems(*(np.load(folder / f"problem-{name}.npy", allow_pickle=False) for name in names))
+
+
+def read_problems(paths: Sequence[str]) -> tuple[Problems, list[list[str]]]:
+    """What to look for of the problems of JSONL files, and the names of the problems of each.
+
+    Raises: InputError if a row has neither a question nor an answer.
+    """
+    owners: list[tuple[int, int]] = []
+    texts: list[str] = []
+    names: list[list[str]] = []
+    for benchmark, path in enumerate(paths):
+        names.append([])
+        for line, row in read_rows(Path(path)):
+            parts = list(_parts(row, f"{path}:{line}"))
+            owners += [(benchmark, len(names[-1]))] * len(parts)
+            texts += parts
+            names[-1].append(str(next((row[name] for name in _NAMES if name in row), line)))
+        if not names[-1]:
+            raise InputError(f"{path} holds no evaluation problem; give a JSONL file such as HumanEval.jsonl")
+    hashes, offsets = shingle(texts)
+    each = [np.unique(part) for part in np.split(hashes, offsets[1:-1])]
+    kept = [index for index, mine in enumerate(each) if len(mine) >= _FEWEST]
+    needed = [len(mine) if len(mine) < _FEW else int(np.ceil(CONTAINED * len(mine))) for mine in each]
+    least = [(*owners[index], needed[index]) for index in kept]
+    flat = np.concatenate([np.zeros(0, dtype=np.uint64), *(each[index] for index in kept)])
+    owner = np.repeat(np.arange(len(kept)), [len(each[index]) for index in kept])
+    order = flat.argsort(kind="stable")
+    return Problems(np.array(least, dtype=np.int64).reshape(-1, 3), flat[order], owner[order]), names
+
+
+def find_planted(hashes: Hashes, offsets: Ints, problems: Problems) -> list[tuple[int, int, int]]:
+    """The (document, benchmark, problem) of every problem of which a document contains enough.
+
+    hashes, offsets: the shingles of the documents, as `shingle` gives them.
+    """
+    low, high = (problems.hashes.searchsorted(hashes, side=side) for side in ("left", "right"))
+    at = np.flatnonzero(high > low)
+    # Each hit once for each part that has the shingle.
+    counts = (high - low)[at]
+    hits = np.repeat(low[at] - np.r_[0, np.cumsum(counts)[:-1]], counts) + np.arange(int(counts.sum()))
+    document = np.repeat(offsets.searchsorted(at, side="right") - 1, counts)
+    pairs = np.unique(np.stack([document, problems.owners[hits], hits], axis=1), axis=0)[:, :2]
+    found, shared = np.unique(pairs, axis=0, return_counts=True)
+    enough = found[shared >= problems.parts[found[:, 1], 2]]
+    triples = {(int(document), *problems.parts[part, :2].tolist()) for document, part in enough.tolist()}
+    return sorted(triples)
+
+
+def _parts(row: dict[str, Any], place: str) -> Iterator[str]:
+    """The question and the answer; an answer that is only the body of a function comes with the line that begins it."""
+    question, answer = _text(row, _QUESTIONS), _text(row, _ANSWERS)
+    if question is None and answer is None:
+        raise InputError(
+            f"{place} is no evaluation problem: it has none of the fields {', '.join(_QUESTIONS + _ANSWERS)}; "
+            "name a benchmark such as HumanEval.jsonl under data.leakage.benchmarks"
+        )
+    head = f"def {row.get('entry_point')}("
+    begin = next((line for line in (question or "").splitlines() if line.startswith(head)), "")
+    if question is not None and (begin or len(question.split()) >= _QUESTION_WORDS):
+        yield question
+    if answer is not None:
+        yield answer
+        if begin:
+            yield f"{begin}\n{answer}"
+
+
+def _text(row: dict[str, Any], names: Sequence[str]) -> str | None:
+    return next((row[name] for name in names if isinstance(row.get(name), str) and row[name].strip()), None)

@@ -1,0 +1,144 @@
+"""Keys, tokens and passwords in texts: where they are, and the text without them.
+
+A secret is known by the prefix that its issuer publishes, by the form around it, or by a telling name that is given a
+random value. What only stands for one is passed over: xxxx, your-key, example, <key>, ${KEY}.
+"""
+
+import functools
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Secret:
+    """What kind of secret stands at text[start:end]."""
+
+    kind: str
+    start: int
+    end: int
+
+
+def find(text: str) -> list[Secret]:
+    """The secrets of a text in order; those that overlap are one. The time is linear in the text."""
+    folded = text.replace("\u0130", "I").lower()  # \u0130 alone would become two characters
+    found = []
+    for form in _forms():
+        where = folded if form.is_assigned else text
+        if form.needle in where:
+            for match in form.pattern.finditer(where):
+                if _is_random(text[slice(*match.span("value"))], form):
+                    found.append(Secret(form.kind, *match.span("secret")))
+    found.sort(key=lambda secret: (secret.start, -secret.end))
+    merged: list[Secret] = []
+    for secret in found:
+        if merged and secret.start < merged[-1].end:
+            last = merged.pop()
+            secret = Secret(last.kind, last.start, max(last.end, secret.end))
+        merged.append(secret)
+    return merged
+
+
+def redact(text: str) -> str:
+    """The text with `<redacted: kind>` in place of each secret; nothing can be found in it any more."""
+    while found := find(text):  # again, as what stood beside a secret may now be one
+        starts, ends = [secret.start for secret in found], [secret.end for secret in found]
+        between = [text[end:start] for end, start in zip([0, *ends], [*starts, len(text)])]
+        text = between[0] + "".join(f"<redacted: {each.kind}>{after}" for each, after in zip(found, between[1:]))
+    return text
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a kind of secret is found: `pattern` begins with `needle`, and its group `value` must look random.
+
+    is_assigned: a name and its value, compared in lower case. least_bits: entropy a character.
+    """
+
+    kind: str
+    needle: str
+    pattern: re.Pattern[str]
+    least_bits: float
+    is_assigned: bool = False
+
+
+# Kind, prefixes, what follows. Source: the issuers' documentation of their formats.
+_PREFIXED = (
+    ("AWS access key id", "AKIA ASIA", r"[A-Z0-9]{16}(?![A-Za-z0-9])"),
+    ("GitHub token", "ghp_ gho_ ghu_ ghs_ ghr_", r"[A-Za-z0-9]{36,255}"),
+    ("GitHub token", "github_pat_", r"\w{60,255}"),
+    ("GitLab token", "glpat- gldt- glrt- glptt- glcbt- glsoat- glagent-", r"[\w.-]{20,255}"),
+    ("Slack token", "xoxa- xoxb- xoxe- xoxo- xoxp- xoxr- xoxs- xapp-", r"[A-Za-z0-9-]{20,255}"),
+    ("Slack webhook", "hooks.slack.com/services/", r"[A-Za-z0-9/]{30,90}"),
+    ("Stripe key", "sk_live_ rk_live_ sk_test_ rk_test_ whsec_", r"[A-Za-z0-9]{20,255}"),
+    ("Google key", "AIza", r"[\w-]{35}(?![\w-])"),
+    ("Google client secret", "GOCSPX-", r"[\w-]{28}(?![\w-])"),
+    ("Google token", "ya29.", r"[\w-]{30,1000}"),
+    ("Anthropic key", "sk-ant-", r"[\w-]{30,255}"),
+    ("OpenAI key", "sk-proj- sk-svcacct- sk-admin-", r"[\w-]{30,255}"),
+    ("OpenAI key", "sk-", r"[A-Za-z0-9]{32,255}"),
+    ("Hugging Face token", "hf_", r"[A-Za-z0-9]{30,64}(?!\w)"),
+    ("npm token", "npm_", r"[A-Za-z0-9]{36}(?!\w)"),
+    ("PyPI token", "pypi-AgE", r"[\w-]{50,1000}"),
+)
+_PRIVATE_KEY = (
+    r"(?P<secret>-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----"
+    r"(?P<value>[^-]*+(?:-(?!----)[^-]*+)*+-----END|[A-Za-z0-9+/=\s\\]{64,})(?:[A-Z0-9 ]{0,60}-----)?)"
+)
+_WEB_TOKEN = r"(?P<secret>eyJ(?<![\w.-]eyJ)(?P<value>[\w-]{8,4000}+\.eyJ[\w-]{8,8000}+\.[\w-]{16,2000}))"
+_PASSWORD_IN_URL = (
+    r"://(?P<user>[^\s:/@\"'`<>]{1,64}):(?!(?P=user)@)(?P<secret>(?P<value>[^\s/@\"'`<>{}$*\\]{5,128}))"
+    r"@(?!(?:host|hostname|server)\b|[\w.-]{0,60}\bexample\b)[\w\[]"
+)
+# Words for "key" alone would take in sort keys, keyboards and dictionaries.
+_KEYS = ("api", "access", "auth", "private", "encryption", "account", "signing")
+_NAMES = (
+    "key(?:" + "|".join(rf"(?<={kind}key)|(?<={kind}[_-]key)" for kind in _KEYS) + ")",
+    "secret", "token", "passw", "pwd", "credential",
+)  # fmt: skip
+# The rest of a name, what stands between, and a value: in quotes, or up to the end of the line.
+_GIVEN = (
+    r"[\w-]{0,32}+[\"'`]?\]?\s{0,4}(?::\s?[a-z][\w.|\[\] ]{0,24}=|:=|=>|={1,3}|:)\s{0,4}"
+    r"(?:[bruf]{0,2}(?P<quote>[\"'`]))?"
+    r"(?P<secret>(?P<value>(?(quote)[\w+/=.~!@#$%^&*-]{16,512}|[a-z0-9+/]{20,512}={0,2})))"
+    r"(?(quote)(?P=quote)|[ \t]{0,8}$)"
+)
+_PLACEHOLDER = re.compile(
+    r"x{4}|(.)\1{5}|\*{3}|\.{3}|[<>{}]|\$[({]|%[(s]|123456|abcdef|your|example|sample|placeholder|change|dummy|fake"
+    r"|test|secret|pass|pwd|token|redacted|insert|replace",
+    re.IGNORECASE,
+)
+
+
+@functools.cache
+def _forms() -> tuple[_Form, ...]:
+    def form(kind: str, needle: str, pattern: str, least_bits: float, *, is_assigned: bool = False) -> _Form:
+        return _Form(kind, needle, re.compile(pattern, re.ASCII | re.MULTILINE), least_bits, is_assigned)
+
+    # A pattern that begins with plain characters is found many times as fast, so what must not stand before them is
+    # looked for after them.
+    prefixed = [
+        form(kind, prefix, rf"(?P<secret>{name}(?<![A-Za-z0-9]{name})(?P<value>{rest}))", 3.0)
+        for kind, prefixes, rest in _PREFIXED
+        for prefix, name in ((each, re.escape(each)) for each in prefixes.split())
+    ]
+    return (
+        form("private key", "-----BEGIN ", _PRIVATE_KEY, 4.0),
+        *prefixed,
+        form("JSON web token", "eyJ", _WEB_TOKEN, 3.0),
+        form("password in URL", "://", _PASSWORD_IN_URL, 2.0),
+        form("AWS secret access key", "secret", rf"secret(?:(?<=aws_secret)|_?access){_GIVEN}", 4.0, is_assigned=True),
+        *(form("assigned secret", name.split("(")[0], name + _GIVEN, 3.5, is_assigned=True) for name in _NAMES),
+    )
+
+
+def _is_random(value: str, form: _Form) -> bool:
+    """Whether a value looks drawn by chance; of several lines, the longest."""
+    value = max(re.split(r"[\s\\\"',]+", value), key=len)
+    if _PLACEHOLDER.search(value):
+        return False
+    if form.is_assigned and not (re.search(r"[A-Za-z]", value) and re.search(r"[0-9]", value)):
+        return False
+    shares = [count / len(value) for count in Counter(value).values()]
+    return -sum(share * math.log2(share) for share in shares) > form.least_bits

@@ -1,0 +1,476 @@
+"""A bidirectional transformer that is RoBERTa (CodeBERT, UniXcoder) or BERT by configuration, with the head of a task.
+
+Each block norms what it adds:  x = norm(x + attention(x)),  x = norm(x + feed_forward(x)).
+The modules carry the names of transformers, so `state_dict()` is what its classes save and load.
+
+n samples lie end to end without padding, N tokens in all; C n_embd, F n_ffn, H n_head, D C / H, V vocab_size
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from etude.errors import InputError
+
+Head = Literal["masked", "classification"] | None
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes and options of an encoder.
+
+    context: longest sample in tokens. labels: scores of a sample, `multi` if several labels may hold at once.
+    classifier_dropout: before the layers of the classification head; `dropout` if None.
+
+    Raises: InputError if the values do not fit each other.
+    """
+
+    vocab_size: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+    n_ffn: int
+    context: int
+    type_vocab_size: int = 1
+    norm_eps: float = 1e-5
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    classifier_dropout: float | None = None
+    pad_id: int = 1
+    family: Literal["roberta", "bert"] = "roberta"
+    labels: int = 0
+    multi: bool = False
+
+    @property
+    def first_position(self) -> int:
+        """Row of the position embedding that the first token of a sample takes."""
+        return self.pad_id + 1 if self.family == "roberta" else 0
+
+    def __post_init__(self) -> None:
+        if self.n_embd % self.n_head:
+            raise InputError(
+                f"model.n_embd is {self.n_embd}, which {self.n_head} heads do not share evenly; "
+                f"use a multiple of {self.n_head}"
+            )
+        if not 0 <= self.pad_id < self.vocab_size:
+            raise InputError(f"model: the padding token is {self.pad_id}, which is not among {self.vocab_size} tokens")
+        for name in ("dropout", "attention_dropout", "classifier_dropout"):
+            if not 0 <= (getattr(self, name) or 0.0) < 1:
+                raise InputError(f"model.{name} is {getattr(self, name)}; expected at least 0 and below 1; try 0.1")
+
+    def to_hf(
+        self,
+        head: Head,
+        *,
+        label_names: Sequence[str] | None = None,
+        bos_token_id: int | None = None,
+        eos_token_id: int | None = None,
+    ) -> dict[str, Any]:
+        """The config.json with which transformers loads the weights of an encoder with this head as they are."""
+        family = {"roberta": "Roberta", "bert": "Bert"}[self.family]
+        values: dict[str, Any] = {
+            "architectures": [family + _ARCHITECTURES[head]],
+            "model_type": self.family,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.n_embd,
+            "num_hidden_layers": self.n_layer,
+            "num_attention_heads": self.n_head,
+            "intermediate_size": self.n_ffn,
+            "hidden_act": "gelu",
+            "hidden_dropout_prob": self.dropout,
+            "attention_probs_dropout_prob": self.attention_dropout,
+            "classifier_dropout": self.classifier_dropout,
+            "max_position_embeddings": self.context + self.first_position,
+            "type_vocab_size": self.type_vocab_size,
+            "layer_norm_eps": self.norm_eps,
+            "initializer_range": 0.02,
+            "pad_token_id": self.pad_id,
+            "bos_token_id": bos_token_id,
+            "eos_token_id": eos_token_id,
+            "tie_word_embeddings": True,
+        }
+        if head == "classification":
+            names = list(label_names or (f"LABEL_{label}" for label in range(self.labels)))
+            assert len(names) == self.labels, (names, self.labels)
+            values["id2label"] = {str(label): name for label, name in enumerate(names)}
+            values["label2id"] = {name: label for label, name in enumerate(names)}
+            if self.multi or self.labels > 1:  # one score alone would be a regression there
+                kind = "multi" if self.multi else "single"
+                values["problem_type"] = f"{kind}_label_classification"
+        return values
+
+    @staticmethod
+    def from_hf(values: Mapping[str, Any]) -> "EncoderConfig":
+        """Read a config.json of RoBERTa or BERT; `labels` is 0 unless it is that of a classifier.
+
+        Each key is mapped, or known to change nothing, or refused; null is as good as absent.
+
+        Raises: InputError that names the key which this encoder does not have.
+        """
+        family = values.get("model_type")
+        if family not in ("roberta", "bert"):
+            raise InputError(f"config.json: model_type is {family!r}; expected roberta or bert")
+        for name, value in values.items():
+            if value is None:
+                continue
+            if name in _ONLY and value != _ONLY[name]:
+                raise InputError(
+                    f"config.json: {name} is {value!r}; this encoder has only {_ONLY[name]!r}; use another model"
+                )
+            if name not in _ONLY and name not in _READ and name not in _HARMLESS:
+                raise InputError(f"config.json: unknown key {name!r}; remove it if it does not change the model")
+        pad_id = _size(values, "pad_token_id", 1 if family == "roberta" else 0, least=0)
+        skipped = pad_id + 1 if family == "roberta" else 0
+        labels, multi = _labels(values)
+        classifier_dropout = values.get("classifier_dropout")
+        return EncoderConfig(
+            vocab_size=_size(values, "vocab_size"),
+            n_layer=_size(values, "num_hidden_layers"),
+            n_head=_size(values, "num_attention_heads"),
+            n_embd=_size(values, "hidden_size"),
+            n_ffn=_size(values, "intermediate_size"),
+            context=_size(values, "max_position_embeddings", least=skipped + 1) - skipped,
+            type_vocab_size=_size(values, "type_vocab_size", 2),
+            norm_eps=_number(values, "layer_norm_eps", 1e-12),
+            dropout=_number(values, "hidden_dropout_prob", 0.1),
+            attention_dropout=_number(values, "attention_probs_dropout_prob", 0.1),
+            classifier_dropout=None if classifier_dropout is None else _number(values, "classifier_dropout", 0.0),
+            pad_id=pad_id,
+            family=family,
+            labels=labels,
+            multi=multi,
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """Samples of equal length that lie side by side.
+
+    bias: (samples, H, length, length), added to their attention scores, or None
+    """
+
+    samples: int
+    length: int
+    bias: Tensor | None
+
+
+class Encoder(nn.Module):
+    """An encoder with the head of a task; its weights mean something after `init_weights` or `load_state_dict`.
+
+    `checkpoint_activations`: keep only the input of each block while training and compute the rest again for the
+    gradients, with the same dropout.
+    """
+
+    def __init__(self, config: EncoderConfig, head: Head) -> None:
+        super().__init__()
+        assert head != "classification" or config.labels, "labels are counted before the head is made"
+        self.config = config
+        self.checkpoint_activations = False
+        is_bert, C = config.family == "bert", config.n_embd
+        self.add_module(config.family, Trunk(config, with_pooler=is_bert and head == "classification"))
+        if head == "masked":
+            norm = nn.LayerNorm(C, config.norm_eps)
+            rows = nn.ModuleDict({"dense": nn.Linear(C, C), "LayerNorm" if is_bert else "layer_norm": norm})
+            predictions = nn.ModuleDict({"transform": rows}) if is_bert else rows
+            predictions.register_parameter("bias", nn.Parameter(torch.zeros(config.vocab_size)))
+            if is_bert:
+                self.cls = nn.ModuleDict({"predictions": predictions})
+            else:
+                self.lm_head = predictions
+        elif head == "classification":
+            scores = nn.Linear(C, config.labels)
+            self.classifier = scores if is_bert else nn.ModuleDict({"dense": nn.Linear(C, C), "out_proj": scores})
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        lengths: tuple[int, ...] | None = None,
+        token_types: Tensor | None = None,
+        bias: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Hidden states (B, T, C) of tokens (B, T) int64.
+
+        lengths: of the samples that lie end to end in the one row of tokens, which do not see each other; by default
+        every row is a sample. token_types: (B, T) int64, 0 by default.
+        bias: (H, t, t) for each sample of t tokens, added to the attention scores [head, query, key] of every block.
+        """
+        # Samples of equal length are brought side by side, where one product does for all of them, and back at the end.
+        each = lengths or (tokens.shape[1],) * tokens.shape[0]
+        assert sum(each) == tokens.numel() and max(each) <= self.config.context, (each, tokens.shape)
+        order = sorted(range(len(each)), key=each.__getitem__)
+        ordered = tuple(each[sample] for sample in order)
+        runs = tuple(_runs(ordered, [bias[sample] for sample in order] if bias is not None else None))
+        types = None if token_types is None else _reorder(token_types.flatten(), each, order)
+        x = self._trunk().embeddings(_reorder(tokens.flatten(), each, order), ordered, types)
+        for block in self._trunk().blocks():
+            if self.checkpoint_activations and self.training:
+                x = checkpoint(block, x, runs, use_reentrant=False, preserve_rng_state=True)
+            else:
+                x = block(x, runs)
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return _reorder(x, ordered, back).view(*tokens.shape, -1)
+
+    def classify(self, hidden: Tensor, lengths: tuple[int, ...] | None = None) -> Tensor:
+        """Logits (n, labels) of samples from the hidden state of the first token of each, as `forward` returns them."""
+        if lengths is None:
+            first = hidden[:, 0]
+        else:
+            ends = torch.tensor(lengths).cumsum(0)
+            first = hidden[0, (ends - torch.tensor(lengths)).to(hidden.device)]
+        dropout = self.config.dropout if self.config.classifier_dropout is None else self.config.classifier_dropout
+        classifier: Any = self.classifier
+        if self.config.family == "bert":
+            dense, scores = self._trunk().pooler["dense"], classifier
+        else:
+            dense, scores = classifier["dense"], classifier["out_proj"]
+            first = functional.dropout(first, dropout, self.training)
+        logits: Tensor = scores(functional.dropout(torch.tanh(dense(first)), dropout, self.training))
+        return logits
+
+    def masked_rows(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., C) made ready for the head: logits are rows head_weight^T + head_bias."""
+        predictions = self._predictions()
+        if self.config.family == "bert":
+            dense, norm = predictions["transform"]["dense"], predictions["transform"]["LayerNorm"]
+        else:
+            dense, norm = predictions["dense"], predictions["layer_norm"]
+        rows: Tensor = norm(functional.gelu(dense(hidden)).type_as(norm.weight))
+        return rows
+
+    def masked_logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of the tokens that stand at hidden states (..., C)."""
+        rows = self.masked_rows(hidden)
+        return functional.linear(rows, self.head_weight().to(rows.dtype), self.head_bias().to(rows.dtype))
+
+    def head_weight(self) -> Tensor:
+        """The (V, C) matrix that turns rows into logits, which is the embedding itself."""
+        return self._trunk().embeddings.word_embeddings.weight
+
+    def head_bias(self) -> Tensor:
+        """(V,), added to the logits."""
+        bias: Tensor = self._predictions().bias
+        return bias
+
+    @torch.no_grad()
+    def init_weights(self, seed: int) -> None:
+        """Draw new weights, the same on every device: normal with std 0.02, norms 1, biases and padding 0."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if name.lower().endswith("norm.weight"):
+                parameter.fill_(1.0)
+            elif name.endswith("bias"):
+                parameter.zero_()
+            else:
+                drawn = torch.empty(parameter.shape, dtype=torch.float32, device="cpu")
+                parameter.copy_(drawn.normal_(std=0.02, generator=generator))
+        for module in self.modules():
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                module.weight[module.padding_idx] = 0.0
+
+    def _trunk(self) -> "Trunk":
+        trunk = self.get_submodule(self.config.family)
+        assert isinstance(trunk, Trunk)
+        return trunk
+
+    def _predictions(self) -> Any:
+        """The head that guesses tokens: its bias, and the layers before it."""
+        return self.get_submodule("cls.predictions" if self.config.family == "bert" else "lm_head")
+
+
+class Trunk(nn.Module):
+    """Embeddings, blocks and BERT's pooler, under the names that transformers gives them; `Encoder` runs them."""
+
+    def __init__(self, config: EncoderConfig, *, with_pooler: bool) -> None:
+        super().__init__()
+        self.embeddings = Embeddings(config)
+        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(Block(config) for _ in range(config.n_layer))})
+        if with_pooler:
+            self.pooler = nn.ModuleDict({"dense": nn.Linear(config.n_embd, config.n_embd)})
+
+    def blocks(self) -> Iterator["Block"]:
+        layers: Any = self.encoder["layer"]
+        yield from layers
+
+
+class Embeddings(nn.Module):
+    """norm(token + type + position), where positions restart in every sample."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.dropout, self.first_position = config.dropout, config.first_position
+        self.pad_id = config.pad_id if config.family == "roberta" else None
+        self.word_embeddings = _embedding(config.vocab_size, config.n_embd, config.pad_id)
+        self.position_embeddings = _embedding(config.context + config.first_position, config.n_embd, self.pad_id)
+        self.token_type_embeddings = _embedding(config.type_vocab_size, config.n_embd, None)
+        self.LayerNorm = nn.LayerNorm(config.n_embd, config.norm_eps)
+
+    def forward(self, tokens: Tensor, lengths: tuple[int, ...], token_types: Tensor | None) -> Tensor:
+        """(N, C) in the dtype of the norm from tokens (N,)."""
+        types = self.token_type_embeddings
+        x = self.word_embeddings(tokens) + (types.weight[0] if token_types is None else types(token_types))
+        x = (x + self.position_embeddings(self.positions(tokens, lengths))).type_as(self.LayerNorm.weight)
+        return functional.dropout(self.LayerNorm(x), self.dropout, self.training)
+
+    def positions(self, tokens: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        """(N,) int64; RoBERTa counts from pad_id + 1 and leaves out padding tokens, even those that a text spells."""
+        counted = torch.ones_like(tokens) if self.pad_id is None else (tokens != self.pad_id).long()
+        places = torch.cat([part.cumsum(0) for part in torch.split(counted, list(lengths))])
+        return places * counted + (self.first_position - 1)
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each added to its input and normed."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        attention = {"self": Attention(config), "output": AddNorm(config.n_embd, config)}
+        self.attention = nn.ModuleDict(attention)
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.n_embd, config.n_ffn)})
+        self.output = AddNorm(config.n_ffn, config)
+
+    def forward(self, x: Tensor, runs: tuple[Run, ...]) -> Tensor:
+        """(N, C) to (N, C) through (N, F)."""
+        x = self.attention["output"](self.attention["self"](x, runs), x)
+        out: Tensor = self.output(functional.gelu(self.intermediate["dense"](x)), x)
+        return out
+
+
+class AddNorm(nn.Module):
+    """norm(x + dense(y)). Source: arXiv:1706.03762."""
+
+    def __init__(self, inputs: int, config: EncoderConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.dense = nn.Linear(inputs, config.n_embd)
+        self.LayerNorm = nn.LayerNorm(config.n_embd, config.norm_eps)
+
+    def forward(self, y: Tensor, x: Tensor) -> Tensor:
+        """(N, inputs) and (N, C) to (N, C)."""
+        normed: Tensor = self.LayerNorm(x + functional.dropout(self.dense(y), self.dropout, self.training))
+        return normed
+
+
+class Attention(nn.Module):
+    """Every token of a sample sees all of the same sample."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.n_head, self.dropout = config.n_head, config.attention_dropout
+        self.query, self.key, self.value = (nn.Linear(config.n_embd, config.n_embd) for _ in range(3))
+
+    def forward(self, x: Tensor, runs: tuple[Run, ...]) -> Tensor:
+        """(N, C) to (N, C), one product for each run."""
+        heads = (project(x).unflatten(-1, (self.n_head, -1)) for project in (self.query, self.key, self.value))
+        sizes = [run.samples * run.length for run in runs]
+        parts = zip(*(torch.split(each, sizes) for each in heads))
+        dropout = self.dropout if self.training else 0.0
+        return torch.cat([_attend(run, *part, dropout=dropout) for run, part in zip(runs, parts)]).flatten(1)
+
+
+def _attend(run: Run, q: Tensor, k: Tensor, v: Tensor, *, dropout: float) -> Tensor:
+    """Attention within each sample of a run: (samples x length, H, D) to the same."""
+    q, k, v = (heads.view(run.samples, run.length, *heads.shape[1:]).transpose(1, 2) for heads in (q, k, v))
+    mask = None if run.bias is None else run.bias.to(q.dtype)
+    attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    return attended.transpose(1, 2).flatten(0, 1)
+
+
+def _runs(lengths: tuple[int, ...], bias: Sequence[Tensor] | None) -> Iterator[Run]:
+    start = 0
+    for length, equal in groupby(lengths):
+        samples = len(list(equal))
+        yield Run(samples, length, None if bias is None else torch.stack(list(bias[start : start + samples])))
+        start += samples
+
+
+def _reorder(x: Tensor, lengths: tuple[int, ...], order: list[int]) -> Tensor:
+    """The samples of x (N, ...) in another order."""
+    if order == list(range(len(order))):
+        return x
+    parts = torch.split(x, list(lengths))
+    return torch.cat([parts[sample] for sample in order])
+
+
+def _embedding(rows: int, width: int, padding: int | None) -> nn.Embedding:
+    # Not drawn here: on the meta device that would load a second of torch's compiler.
+    weights = torch.empty(rows, width)
+    return nn.Embedding.from_pretrained(weights, freeze=False, padding_idx=padding)  # type: ignore[no-untyped-call, no-any-return]
+
+
+# The words of config.json
+
+_ARCHITECTURES: dict[Head, str] = {
+    "masked": "ForMaskedLM",
+    "classification": "ForSequenceClassification",
+    None: "Model",
+}
+# Keys with one value that this encoder has; null means the same.
+_ONLY = {
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "is_encoder_decoder": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+    "pruned_heads": {},
+}
+_READ = frozenset({
+    "model_type", "architectures", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+    "intermediate_size", "max_position_embeddings", "type_vocab_size", "layer_norm_eps", "hidden_dropout_prob",
+    "attention_probs_dropout_prob", "classifier_dropout", "pad_token_id", "id2label", "num_labels", "problem_type",
+})  # fmt: skip
+# Keys that say how weights were made, stored or used, not what the model computes.
+_HARMLESS = frozenset({
+    "label2id", "_num_labels", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id",
+    "unk_token_id", "decoder_start_token_id", "initializer_range", "use_cache", "dtype", "torch_dtype",
+    "transformers_version", "_name_or_path", "_attn_implementation", "_attn_implementation_autoset", "_commit_hash",
+    "return_dict", "output_hidden_states", "output_attentions", "output_past", "gradient_checkpointing", "torchscript",
+    "use_bfloat16", "chunk_size_feed_forward", "tie_encoder_decoder", "tie_last_hidden_states", "tokenizer_class",
+    "prefix", "finetuning_task", "task_specific_params", "transformers.js_config", "directionality", "pooler_type",
+    "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "max_length",
+    "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "num_return_sequences",
+    "diversity_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids",
+    "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "output_scores", "return_dict_in_generate",
+    "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty",
+    "suppress_tokens", "begin_suppress_tokens", "eos_token_ids", "sentence_transformers",
+})  # fmt: skip
+_LARGEST_SIZE = 2**24
+
+
+def _labels(values: Mapping[str, Any]) -> tuple[int, bool]:
+    """Labels of a classifier, and whether several may hold at once."""
+    if "ForSequenceClassification" not in str(values.get("architectures")):
+        return 0, False
+    if values.get("problem_type") == "regression":
+        raise InputError("config.json: problem_type is 'regression'; this encoder scores labels; use another model")
+    names = values.get("id2label")
+    labels = len(names) if isinstance(names, Mapping) else _size(values, "num_labels", 2)
+    return labels, values.get("problem_type") == "multi_label_classification"
+
+
+def _size(values: Mapping[str, Any], name: str, default: int | None = None, *, least: int = 1) -> int:
+    value = values.get(name)
+    value = default if value is None else value
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _LARGEST_SIZE:
+        raise InputError(
+            f"config.json: {name} is {value!r}; expected a whole number from {least} to {_LARGEST_SIZE:,}; "
+            "mend or replace the file"
+        )
+    return value
+
+
+def _number(values: Mapping[str, Any], name: str, default: float) -> float:
+    value = values.get(name)
+    value = default if value is None else value
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+        raise InputError(
+            f"config.json: {name} is {value!r}; expected a number from 0 to below 1; mend or replace the file"
+        )
+    return float(value)
