@@ -5,26 +5,35 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
+from etude import durable
 from etude.control.signals import StopSignals
 from etude.data.batch import Batch
+from etude.data.cache import to_npy
 from etude.data.loader import Loader, StepBatches, iterate_once
+from etude.data.split import Split
 from etude.data.tokenize import token_bytes
 from etude.engine import checkpoint as checkpoints
 from etude.engine.keeper import Keeper
 from etude.engine.loop import Settings, Step, TrainState, to_device, train
-from etude.engine.objectives import Causal, Custom, Objective
+from etude.engine.objectives import Causal, Classification, Custom, Objective, choose_classification
 from etude.engine.optim import Optimizer
 from etude.engine.precision import choose_precision
 from etude.engine.recorder import Recorder
 from etude.engine.world import join_world, measure_matrix_rate
 from etude.evaluate.answers import answer, continue_prompts
+from etude.evaluate.classify import Predictions, compare, figures, predict, standard_error
 from etude.evaluate.judge import Judge
-from etude.evaluate.tasks import evaluate
+from etude.evaluate.tasks import Score, evaluate
 from etude.models.decoder import Decoder
+from etude.models.encoder import Encoder, EncoderConfig
+from etude.models.heads import build_classifier
 from etude.models.hub import find_targets, load_pretrained, quantize
 from etude.models.lora import adapter_config, add_adapter
 from etude.plan import make_plan, probe_micro_batch_size
@@ -63,6 +72,8 @@ class Training:
         self._objective: Objective = Custom(options.loss) if options.loss else Causal()
         self._judge = Judge(recipe.evaluate)
         self._saved_step = 0
+        self._new_weights: list[str] = []
+        self._is_margin_said = False
         self._saved_time = time.monotonic()
 
     def __iter__(self) -> Iterator[Step]:
@@ -74,6 +85,10 @@ class Training:
         torch.use_deterministic_algorithms(self._recipe.train.deterministic)
         self._plan = make_plan(self._recipe, own_model=self._options.model, own_metrics=self._options.metrics)
         self._world = join_world(self._plan.device)
+        if self._plan.corpus.labels is not None and self._options.loss is None:
+            self._objective = choose_classification(
+                self._recipe.loss, self._plan.corpus.train, multi=self._plan.corpus.labels.multi
+            )
         with contextlib.ExitStack() as stack:
             stack.push(lambda kind, *_: self._world.leave(together=kind is None))
             self._state = self._build()
@@ -84,7 +99,10 @@ class Training:
             signals = stack.enter_context(StopSignals())
             try:
                 is_evaluation_owed = self._begin(stack, writer)
-                if self._plan.pretrained is not None and self._state.step == 0 and self._plan.corpus.validation:
+                if self._plan.corpus.labels is not None and self._state.step == 0:
+                    self._predict_before()
+                is_compared = self._plan.pretrained is not None or self._plan.corpus.labels is not None
+                if is_compared and self._state.step == 0 and self._plan.corpus.validation:
                     self._evaluate(before=True)
                 elif is_evaluation_owed:
                     self._evaluate()
@@ -128,6 +146,10 @@ class Training:
         model: nn.Module
         if self._options.model is not None:
             model = self._options.model
+        elif isinstance(self._plan.model, EncoderConfig):
+            dropout = recipe.model.dropout
+            config = replace(self._plan.model, dropout=dropout, attention_dropout=dropout)
+            model, self._new_weights = build_classifier(config, recipe.seed, self._plan.pretrained)
         elif self._plan.pretrained is not None:
             # What is trained stays in fp32; what is frozen needs no more digits than it is computed in.
             dtype = precision.dtype if recipe.adapter else torch.float32
@@ -140,7 +162,7 @@ class Training:
             model.init_weights(recipe.seed)
         if recipe.adapter is not None:
             add_adapter(model, find_targets(model, recipe.adapter.targets), recipe.adapter, recipe.seed)
-        if isinstance(model, Decoder):
+        if isinstance(model, Decoder | Encoder):
             model.checkpoint_activations = recipe.train.activation_checkpointing
         elif recipe.train.activation_checkpointing and self._plan.pretrained is not None:
             model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
@@ -179,6 +201,9 @@ class Training:
             micro_batch_size=self._micro_batch_size,
             matrix_rate=matrix_rate,
         )
+        if self._new_weights and path is None:
+            names = f"{len(self._new_weights)} tensors are new: {', '.join(self._new_weights[:4])}"
+            self._recorder.write(events.Finding(0, "new weights", names, "they are learnt from the start"))
         for problem in damage:
             advice = f"the run continues from {path.name if path else 'the start'}"
             self._recorder.write(events.Finding(state.step, "damaged checkpoint", problem, advice))
@@ -224,8 +249,10 @@ class Training:
         started, state = time.perf_counter(), self._state
         table = token_bytes(self._plan.corpus.tokenizer) if isinstance(self._objective, Causal) else None
         try:
-            score = evaluate(state.model, self._validation(), self._objective, state.precision, self._world, table)
-            own = {name: metric(state.model, self._validation()) for name, metric in self._options.metrics.items()}
+            score, own_figures = self._score(table)
+            own = own_figures | {
+                name: metric(state.model, self._validation()) for name, metric in self._options.metrics.items()
+            }
             texts, figures = self._generate()
         except Exception:
             self._save(evaluated=False)
@@ -246,15 +273,91 @@ class Training:
         )
         self._recorder.write(record, *texts)
 
+    def _score(self, token_bytes: npt.NDArray[np.int64] | None) -> tuple[Score, dict[str, float]]:
+        """The loss of the validation samples, and of a classifier its figures."""
+        state, labels = self._state, self._plan.corpus.labels
+        if labels is None or not isinstance(self._objective, Classification):
+            batches = self._validation()
+            return evaluate(state.model, batches, self._objective, state.precision, self._world, token_bytes), {}
+        assert self._plan.corpus.validation is not None
+        predictions = self._predict(self._plan.corpus.validation, self._recipe.evaluate.max_samples)
+        known = figures(predictions, labels)
+        if not self._is_margin_said and self._recipe.evaluate.min_improvement > 0:
+            self._is_margin_said = True
+            self._warn_of_noise(standard_error(predictions, labels, self._recipe.evaluate.metric))
+        return predictions.score, known
+
+    def _predict(self, split: Split, max_samples: int | None = None) -> Predictions:
+        assert isinstance(self._objective, Classification) and self._plan.corpus.labels is not None
+        return predict(
+            self._state.model, self._once(split, max_samples), self._objective, self._state.precision, self._world,
+            rows=min(len(split), max_samples or len(split)), classes=len(self._plan.corpus.labels.names),
+            micro_batch_size=self._micro_batch_size,
+        )  # fmt: skip
+
+    def _held_out(self) -> dict[str, Split]:
+        """The sets that a classifier is scored on before and after training."""
+        corpus = self._plan.corpus
+        return {use: split for use, split in (("validation", corpus.validation), ("test", corpus.test)) if split}
+
+    def _predict_before(self) -> None:
+        """Keep what the model says before training, for the comparison at the end."""
+        for use, split in self._held_out().items():
+            predictions = self._predict(split)
+            if self._world.is_main:
+                durable.make_folder(self.run.path / "predictions")
+                path = self.run.path / "predictions" / f"before-{use}.npy"
+                durable.write_file(path, to_npy(predictions.probabilities))
+
+    def _compare(self) -> None:
+        """Score the best weights beside those before training and what costs nothing, and keep every prediction."""
+        corpus, best = self._plan.corpus, self._judge.best
+        held_out = self._held_out()
+        if corpus.labels is None or not held_out:
+            return
+        if best is not None and best["step"] != self._state.step:
+            checkpoints.load_weights(self.run.checkpoints / best["checkpoint"] / "model.safetensors", self._state.model)
+        after = {use: self._predict(split) for use, split in held_out.items()}
+        if not self._world.is_main:
+            return
+        before = {}
+        for use, predictions in after.items():
+            path = self.run.path / "predictions" / f"before-{use}.npy"
+            before[use] = replace(predictions, probabilities=np.load(path, allow_pickle=False))
+            rows = zip(predictions.probabilities.tolist(), predictions.truth.tolist())
+            lines = (json.dumps({"probabilities": said, "labels": true}) + "\n" for said, true in rows)
+            durable.write_file(path.with_name(f"{use}.jsonl"), (line.encode() for line in lines))
+        use = "test" if "test" in held_out else "validation"
+        thresholds_from = (before["validation"], after["validation"]) if "validation" in held_out else None
+        scores = compare(
+            before[use], after[use], thresholds_from, train=corpus.train, split=held_out[use], labels=corpus.labels,
+            tokenizer=corpus.tokenizer, metric=self._recipe.evaluate.metric, step=self._state.step, name=use,
+            capabilities=corpus.capabilities[use],
+        )  # fmt: skip
+        self._recorder.write(scores)
+
+    def _warn_of_noise(self, error: float) -> None:
+        """An improvement that is asked for should be larger than what the choice of rows alone brings about."""
+        least, metric = self._recipe.evaluate.min_improvement, self._recipe.evaluate.metric
+        if least < 2 * error:
+            evidence = f"evaluate.min_improvement is {least:g}, but the standard error of {metric} is {error:.4f}"
+            advice = (
+                f"gains below {2 * error:.4f} may be chance: raise min_improvement, patience, or the validation set"
+            )
+            self._recorder.write(events.Finding(self._state.step, "improvement within the noise", evidence, advice))
+
     def _validation(self) -> Iterator[Batch]:
         assert self._plan.corpus.validation is not None
+        return self._once(self._plan.corpus.validation, self._recipe.evaluate.max_samples)
+
+    def _once(self, split: Split, max_samples: int | None = None) -> Iterator[Batch]:
         return iterate_once(
-            self._plan.corpus.validation,
+            split,
             self._micro_batch_size,
             self._recipe.data.attend_across_documents,
             rank=self._world.rank,
             ranks=self._world.size,
-            max_samples=self._recipe.evaluate.max_samples,
+            max_samples=max_samples,
         )
 
     def _generate(self) -> tuple[list[events.Generation], dict[str, float]]:
@@ -302,7 +405,14 @@ class Training:
         tokenizer = self._plan.corpus.tokenizer
         files: dict[str, bytes] = dict(tokenizer.files())
         recipe, pretrained = self._recipe, self._plan.pretrained
-        if recipe.adapter is not None:
+        if isinstance(self._plan.model, EncoderConfig):
+            assert self._plan.corpus.labels is not None
+            names = self._plan.corpus.labels.names
+            values = self._plan.model.to_hf(
+                "classification", label_names=names, bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id
+            )
+            files["config.json"] = json.dumps(values, indent=2).encode()
+        elif recipe.adapter is not None:
             base, revision = str(recipe.model.from_), recipe.model.revision
             values = adapter_config(self._state.model, recipe.adapter, base=base, revision=revision)
             files["adapter_config.json"] = json.dumps(values, indent=2).encode()
@@ -353,6 +463,8 @@ class Training:
         self._recorder.drain()
         self._save()
         self._keeper.collect(wait=True)
+        if not self.is_resumable:
+            self._compare()
         action, reason = ("stop", self.stopped_by) if self.stopped_by else ("finish", "the last step is done")
         self._recorder.write(events.Control(self._state.step, action, reason))
         self._recorder.sync()

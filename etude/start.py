@@ -17,6 +17,7 @@ from etude.engine.optim import default_weight_decay
 from etude.engine.world import World
 from etude.errors import EtudeError, InputError
 from etude.evaluate.tasks import Metric
+from etude.models.encoder import EncoderConfig
 from etude.plan import Plan
 from etude.recipe.load import to_toml
 from etude.recipe.schema import Recipe
@@ -173,7 +174,9 @@ def _resolve(plan: Plan, micro_batch_size: int) -> Recipe:
         "optim.weight_decay": default_weight_decay(plan.recipe.optim),
     }
     if plan.model is not None and plan.pretrained is None:
-        keys = type(plan.recipe.model).model_fields
+        keys: set[str] = set(type(plan.recipe.model).model_fields)
+        if isinstance(plan.model, EncoderConfig):
+            keys = {"n_layer", "n_head", "n_embd", "n_ffn"}
         sizes = {name: value for name, value in asdict(plan.model).items() if name in keys}
         known |= {f"model.{name}": value for name, value in sizes.items() if value is not None}
     return plan.recipe.with_changes(known)

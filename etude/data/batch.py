@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
+import numpy.typing as npt
 
 from etude.data.split import NO_TARGET, Ints, Sample
 
@@ -16,24 +17,37 @@ class Batch:
     """One micro-batch, all int64 of shape (B, T); what is no target is NO_TARGET among the labels.
 
     Samples of one length are rows. Others, and documents that must not see those before theirs, lie end to end in one
-    row: `lengths` tells where attention stops, and `positions` restart there.
+    row: `lengths` tells where attention stops, and `positions` restart there. Of labelled texts there are `classes`,
+    (samples, k) fp32, and, if any has a second text, `types`: 1 in the second, else 0.
     """
 
     tokens: Ints
     labels: Ints
     positions: Ints | None = None
     lengths: tuple[int, ...] | None = None
+    classes: npt.NDArray[np.float32] | None = None
+    types: Ints | None = None
 
 
 def collate(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
     """Lay out samples side by side where that needs no padding, else end to end."""
     tokens, labels = [sample.tokens for sample in samples], [sample.labels for sample in samples]
     apart = not attend_across_documents and any(sample.documents[-1] for sample in samples)
+    classes, types = None, None
+    if samples[0].classes is not None:
+        classes = np.stack([sample.classes for sample in samples if sample.classes is not None]).astype(np.float32)
+        if any(sample.second < len(sample.tokens) for sample in samples):
+            types = np.concatenate([(sample.positions >= sample.second).astype(np.int64) for sample in samples])
     if not apart and len({len(row) for row in tokens}) == 1:
-        return Batch(np.stack(tokens), np.stack(labels))
+        rows = np.stack(tokens)
+        return Batch(
+            rows, np.stack(labels), classes=classes, types=None if types is None else types.reshape(rows.shape)
+        )
     if apart:
         lengths = tuple(chain.from_iterable(np.bincount(sample.documents).tolist() for sample in samples))
     else:
         lengths = tuple(len(row) for row in tokens)
     positions = np.concatenate([np.arange(length) for length in lengths])
-    return Batch(np.concatenate(tokens)[None], np.concatenate(labels)[None], positions[None], lengths)
+    types = None if types is None else types[None]
+    flat, targets = np.concatenate(tokens)[None], np.concatenate(labels)[None]
+    return Batch(flat, targets, positions[None], lengths, classes, types)

@@ -37,6 +37,9 @@ class Tally:
     places: "array[int]" = field(default_factory=lambda: array("q"))
     capabilities: "array[int]" = field(default_factory=lambda: array("q"))
     answers: "array[int]" = field(default_factory=lambda: array("q"))
+    labels: list[tuple[str, ...]] = field(default_factory=list)
+    seconds: "array[int]" = field(default_factory=lambda: array("q"))
+    truncated: int = 0
     paths: dict[str, int] = field(default_factory=dict)
     capability_names: dict[str, int] = field(default_factory=dict)
     blanks: list[int] = field(default_factory=list)
@@ -65,7 +68,7 @@ class Tally:
                     continue
                 if removed is not None and removed[next(place)]:
                     continue
-                data = document.text.encode()
+                data = document.content.encode()
                 self.hashes += hashlib.sha256(data).digest()[:16]
                 self.sizes.append(len(data))
                 self.sources.append(index)
@@ -76,6 +79,8 @@ class Tally:
                 self.places.extend((self.paths.setdefault(document.path, len(self.paths)), document.line))
                 names, capability = self.capability_names, document.capability
                 self.capabilities.append(-1 if capability is None else names.setdefault(capability, len(names)))
+                if document.labels is not None:
+                    self.labels.append(document.labels)
                 yield document
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -99,6 +104,18 @@ class Tally:
             **{name: np.array(column, dtype=np.int64).reshape(-1, 2) for name, column in pairs.items()},
             "capabilities": np.array(self.capabilities, dtype=np.int64),
         }
+
+
+def encode_labelled(documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer, longest: int) -> Iterator[Ints]:
+    """The ids of texts, or of pairs of them, as the tokenizer joins them for a model, cut to `longest` tokens."""
+    for batch in _batches(documents):
+        encoded = tokenizer.encode_joined([(document.text, document.pair) for document in batch], longest)
+        for ids, second, is_cut in encoded:
+            tally.add(len(ids), [])
+            tally.seconds.append(second)
+            tally.truncated += is_cut
+            tally.unknown += 0 if tokenizer.unk_id is None else int((ids == tokenizer.unk_id).sum())
+        yield np.concatenate([ids for ids, _, _ in encoded])
 
 
 def encode(

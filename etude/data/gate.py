@@ -277,7 +277,7 @@ def _build(recipe: Recipe, near: bool, key: str, folder: Path) -> tuple[Files, d
 def _first_pass(recipe: Recipe, sources: list[tuple[str, Source]], task: _Task, scratch: Path) -> _Found:
     found = _Found()
     batches = (
-        [(document.name, document.text) for document in batch]
+        [(document.name, document.content) for document in batch]
         for batch in _batches(_note(document, index, found) for index, document in _read(recipe, sources, found))
     )
     with _Columns(scratch, choose_bands(task.threshold)[0] if task.threshold else 0) as columns:
@@ -409,7 +409,7 @@ def _match_near(
     wanted = np.zeros(len(usable), dtype=np.bool_)
     wanted[buckets.documents] = True
     documents = (document for (_, document), want in zip(_read(recipe, sources, None), wanted) if want)
-    batches = ([document.text for document in batch] for batch in _batches(documents))
+    batches = ([document.content for document in batch] for batch in _batches(documents))
     lengths: list[Ints] = []
     with (scratch / "shingles").open("wb") as file:
         for hashes, counts in map_batches(_unique_shingles, batches, executor=recipe.data.executor):

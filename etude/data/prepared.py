@@ -15,6 +15,9 @@ and, where documents are examples,
   answers.npy       (m, 2) int64, where what is learnt begins and ends in tokens.bin; of a text all of it
   capabilities.npy  (n) int64, which of the names in the manifest; -1 for none
   places.npy        (n, 2) int64, which file of those in the manifest, and which line of it
+and, where texts are labelled,
+  labels.npy        (n, k) uint8, 1 where a label holds; their names are in the manifest
+  seconds.npy       (n) int64, where the second text of a pair begins, counted in tokens
 """
 
 import hashlib
@@ -22,7 +25,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ import numpy.typing as npt
 
 from etude import durable
 from etude.data.cache import Files, build_once, open_manifest, to_npy
-from etude.data.encode import NAMED_ROWS, Tally, encode
+from etude.data.encode import NAMED_ROWS, Tally, encode, encode_labelled
 from etude.data.gate import USES, Gate, enforce, examine, is_needed, list_sources
 from etude.data.page import describe_gate, describe_lengths
 from etude.data.render import ChatTemplate, find_template
@@ -45,15 +48,17 @@ from etude.data.split import (
     cut_samples,
     hold_out,
     number_texts,
+    take_wholes,
 )
 from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, tokenizer_key, train_tokenizer
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
-_FORMAT = 2
+_FORMAT = 3
 _TRAINING_BYTES = 64 << 20
 _SMALL_FILES = ("offsets", "hashes", "units", "sizes", "sources", "token_bytes")
 _EXAMPLE_FILES = ("answers", "capabilities", "places")
+_LABELLED_FILES = (*_EXAMPLE_FILES, "labels", "seconds")
 
 
 @dataclass(frozen=True)
@@ -102,11 +107,20 @@ class Examples(Sequence[Example]):
 
 
 @dataclass(frozen=True)
+class Labels:
+    """The names of the labels of a classification; `multi`: a text may have several, or none."""
+
+    names: tuple[str, ...]
+    multi: bool
+
+
+@dataclass(frozen=True)
 class Corpus:
     """The samples of a recipe, and what they were made from.
 
     `fingerprint` depends on what the texts, the split and the tokenizer are, not on where or when files were written.
     `examples` are the conversations of the validation split, in its order; `chat` makes a prompt of an instruction.
+    `capabilities` has those of the labelled rows of each split.
     """
 
     train: Split
@@ -117,6 +131,8 @@ class Corpus:
     summary: dict[str, Any]
     chat: ChatTemplate
     examples: Sequence[Example] = ()
+    labels: Labels | None = None
+    capabilities: dict[str, list[str | None]] = field(default_factory=dict)
 
 
 def prepare(recipe: Recipe, *, again: bool = False, tokenizer_folder: Path | None = None) -> Corpus:
@@ -152,6 +168,8 @@ def _cache_key(recipe: Recipe, gate: Gate | None) -> str:
         held_out = None if recipe.data.validation is not None else recipe.data.validation_ratio
         key.append([recipe.tokenizer.train_vocab_size, held_out])
     key.append([recipe.data.template, recipe.data.system, _texts_are_examples(recipe)])
+    if recipe.train.objective == "classification":
+        key.append(recipe.train.seq_len)
     if gate is not None:
         key.append([gate.key, hashlib.sha256(gate.removed.tobytes()).hexdigest()])
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
@@ -170,6 +188,7 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         _check_vocab(recipe, tokenizer.vocab_size)
     else:
         tokenizer, scan = _train_tokenizer(recipe, gate)
+    is_labelled = recipe.train.objective == "classification"
     has_conversations = any(source_format(source).kind != "text" for _, source in sources)
     are_examples = has_conversations or _texts_are_examples(recipe)
     if has_conversations:
@@ -180,7 +199,10 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
     width = 2 if tokenizer.vocab_size <= 1 << 16 else 4
     tally = Tally()
     documents = _read(recipe, gate, tally)
-    encoded = encode(documents, tally, tokenizer, are_examples=are_examples, system=recipe.data.system)
+    if is_labelled:
+        encoded = encode_labelled(documents, tally, tokenizer, recipe.train.seq_len)
+    else:
+        encoded = encode(documents, tally, tokenizer, are_examples=are_examples, system=recipe.data.system)
     files = {
         "tokens.bin": durable.write_file(folder / "tokens.bin", (ids.astype(f"<u{width}").data for ids in encoded)),
         "tokenizer.json": durable.write_file(folder / "tokenizer.json", tokenizer.to_json().encode()),
@@ -189,7 +211,13 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
     arrays = {**tally.arrays(), "token_bytes": np.zeros(0, dtype=np.int64) if sizes is None else sizes}
     if _cache_key(recipe, gate) != key or (scan is not None and scan.hashes != tally.hashes):
         raise InputError("the data changed while it was read; run the same command again once it is at rest")
-    for name, values in (arrays | (tally.example_arrays() if are_examples else {})).items():
+    labels: Labels | None = None
+    if are_examples or is_labelled:
+        arrays |= tally.example_arrays()
+    if is_labelled:
+        labels, arrays["labels"] = _number_labels(tally, sources)
+        arrays["seconds"] = np.array(tally.seconds, dtype=np.int64)
+    for name, values in arrays.items():
         files[f"{name}.npy"] = durable.write_file(folder / f"{name}.npy", to_npy(values))
     for name, content in tokenizer.given.items():
         files[f"given-{name}"] = durable.write_file(folder / f"given-{name}", content)
@@ -204,10 +232,39 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         "sources": [_source_summary(index, use, source, arrays, tally) for index, (use, source) in enumerate(sources)],
         "given": list(tokenizer.given),
         "examples": are_examples,
-        "paths": list(tally.paths) if are_examples else [],
+        "labels": None if labels is None else {"names": labels.names, "multi": labels.multi},
+        "truncated": tally.truncated,
+        "paths": list(tally.paths) if are_examples or is_labelled else [],
         "capabilities": list(tally.capability_names),
         "conversations": _conversation_summary(chat, tokenizer, tally) if has_conversations else None,
     }
+
+
+def _number_labels(tally: Tally, sources: list[tuple[str, Source]]) -> tuple[Labels, npt.NDArray[np.uint8]]:
+    """The labels of the training sources in order of their names, and which of them each document has, (n, k).
+
+    Raises: InputError if a held-out source has another, or if there is only one.
+    """
+    from_train = np.array([use == "train" for use, _ in sources])[np.array(tally.sources, dtype=np.int64)]
+    known = {label for labels, is_train in zip(tally.labels, from_train) if is_train for label in labels}
+    places = np.array(tally.places, dtype=np.int64).reshape(-1, 2)
+    for index, labels in enumerate(tally.labels):
+        if unknown := [label for label in labels if label not in known]:
+            path, line = places[index].tolist()
+            raise InputError(
+                f"{list(tally.paths)[path]}:{line} has label {unknown[0]!r}, which no training row has; "
+                f"those are {', '.join(sorted(known)[:20])}; mend the label, or leave the row out"
+            )
+    if len(known) < 2:
+        raise InputError(
+            f"all training rows have one label ({', '.join(known) or 'none'}); classification needs two or more: "
+            "is that the right label field?"
+        )
+    number = {name: index for index, name in enumerate(sorted(known))}
+    classes = np.zeros((len(tally.labels), len(number)), dtype=np.uint8)
+    for index, labels in enumerate(tally.labels):
+        classes[index, [number[label] for label in labels]] = 1
+    return Labels(tuple(number), bool((classes.sum(axis=1) != 1).any())), classes
 
 
 def _read(recipe: Recipe, gate: Gate | None, tally: Tally) -> Iterator[Document]:
@@ -301,21 +358,29 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
     manifest = open_manifest(folder)
     _check_vocab(recipe, manifest["vocab_size"])
     are_examples = manifest["examples"]
-    names = (*_SMALL_FILES, *(_EXAMPLE_FILES if are_examples else ()))
+    labels = manifest["labels"] and Labels(tuple(manifest["labels"]["names"]), manifest["labels"]["multi"])
+    names = (*_SMALL_FILES, *(_LABELLED_FILES if labels else _EXAMPLE_FILES if are_examples else ()))
     arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
     width = manifest["token_width_bytes"]
     tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=f"<u{width}", mode="r"))
     each = arrays["token_bytes"] if len(arrays["token_bytes"]) else None
     texts = Texts(tokens, arrays["offsets"], arrays["sizes"], each, manifest["eos_id"])
-    uses, cut = _choose(recipe, arrays, are_examples=are_examples)
+    uses, cut = _choose(recipe, arrays, are_examples=are_examples or labels is not None)
     given = {name: (folder / f"given-{name}").read_bytes() for name in manifest["given"]}
     tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"), manifest["eos_token"], given)
     examples: Sequence[Example] = ()
     splits: dict[str, Split] = {}
     left: dict[str, dict[str, Any]] = {}
+    capabilities: dict[str, list[str | None]] = {}
     for number, use in enumerate(USES):
-        if are_examples:
-            rows = np.flatnonzero(uses == number)
+        rows = np.flatnonzero(uses == number)
+        if labels:
+            splits[use] = take_wholes(texts, rows, arrays["labels"], arrays["seconds"], recipe.train.seq_len)
+            counts = arrays["labels"][rows].sum(axis=0).tolist()
+            kinds = [*manifest["capabilities"], None]  # -1 is none
+            capabilities[use] = [kinds[index] for index in arrays["capabilities"][rows].tolist()]
+            left[use] = {"labels": ", ".join(f"{name} {count:,}" for name, count in zip(labels.names, counts))}
+        elif are_examples:
             splits[use], left[use], places = _cut_examples(recipe, texts, rows, arrays, manifest, use)
             if use == "validation":
                 columns = arrays["offsets"], arrays["answers"], arrays["capabilities"]
@@ -342,6 +407,8 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
     if are_examples:
         made = [manifest["files"][name]["sha256"] for name in ("tokens.bin", "answers.npy")]
         made.append("answers" if recipe.data.answers_only else "all")
+    if labels:
+        made = [manifest["files"][name]["sha256"] for name in ("tokens.bin", "labels.npy")]
     return Corpus(
         train=splits["train"],
         validation=splits["validation"] if len(splits["validation"]) else None,
@@ -351,6 +418,8 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
         summary=summary,
         chat=ChatTemplate(tokenizer, tokenizer.chat_template, system=recipe.data.system),
         examples=examples,
+        labels=labels,
+        capabilities=capabilities,
     )
 
 

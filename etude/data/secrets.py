@@ -63,21 +63,21 @@ class _Form:
     is_assigned: bool = False
 
 
-# Kind, prefixes, what follows. Source: the issuers' documentation of their formats.
+# Kind, beginnings, what follows. Source: the issuers' documentation of their formats.
 _PREFIXED = (
     ("AWS access key id", "AKIA ASIA", r"[A-Z0-9]{16}(?![A-Za-z0-9])"),
-    ("GitHub token", "ghp_ gho_ ghu_ ghs_ ghr_", r"[A-Za-z0-9]{36,255}"),
+    ("GitHub token", "gh", r"[pousr]_[A-Za-z0-9]{36,255}"),
     ("GitHub token", "github_pat_", r"\w{60,255}"),
-    ("GitLab token", "glpat- gldt- glrt- glptt- glcbt- glsoat- glagent-", r"[\w.-]{20,255}"),
-    ("Slack token", "xoxa- xoxb- xoxe- xoxo- xoxp- xoxr- xoxs- xapp-", r"[A-Za-z0-9-]{20,255}"),
+    ("GitLab token", "gl", r"(?:pat|dt|rt|ptt|cbt|soat|agent)-[\w.-]{20,255}"),
+    ("Slack token", "xox", r"[abeoprs]-[A-Za-z0-9-]{20,255}"),
+    ("Slack token", "xapp-", r"[A-Za-z0-9-]{20,255}"),
     ("Slack webhook", "hooks.slack.com/services/", r"[A-Za-z0-9/]{30,90}"),
     ("Stripe key", "sk_live_ rk_live_ sk_test_ rk_test_ whsec_", r"[A-Za-z0-9]{20,255}"),
     ("Google key", "AIza", r"[\w-]{35}(?![\w-])"),
     ("Google client secret", "GOCSPX-", r"[\w-]{28}(?![\w-])"),
     ("Google token", "ya29.", r"[\w-]{30,1000}"),
     ("Anthropic key", "sk-ant-", r"[\w-]{30,255}"),
-    ("OpenAI key", "sk-proj- sk-svcacct- sk-admin-", r"[\w-]{30,255}"),
-    ("OpenAI key", "sk-", r"[A-Za-z0-9]{32,255}"),
+    ("OpenAI key", "sk-", r"(?:(?:proj|svcacct|admin)-[\w-]{30,255}|[A-Za-z0-9]{32,255})"),
     ("Hugging Face token", "hf_", r"[A-Za-z0-9]{30,64}(?!\w)"),
     ("npm token", "npm_", r"[A-Za-z0-9]{36}(?!\w)"),
     ("PyPI token", "pypi-AgE", r"[\w-]{50,1000}"),
@@ -109,6 +109,7 @@ _PLACEHOLDER = re.compile(
     r"|test|secret|pass|pwd|token|redacted|insert|replace",
     re.IGNORECASE,
 )
+_HEXADECIMAL = re.compile(r"[0-9a-fA-F]{32,}")
 
 
 @functools.cache
@@ -138,7 +139,8 @@ def _is_random(value: str, form: _Form) -> bool:
     value = max(re.split(r"[\s\\\"',]+", value), key=len)
     if _PLACEHOLDER.search(value):
         return False
-    if form.is_assigned and not (re.search(r"[A-Za-z]", value) and re.search(r"[0-9]", value)):
+    if form.is_assigned and not (re.search("[A-Za-z]", value) and re.search("[0-9]", value)):
         return False
+    least_bits = 3.0 if _HEXADECIMAL.fullmatch(value) else form.least_bits  # 16 digits cannot differ as 64 do
     shares = [count / len(value) for count in Counter(value).values()]
-    return -sum(share * math.log2(share) for share in shares) > form.least_bits
+    return -sum(share * math.log2(share) for share in shares) > least_bits

@@ -37,6 +37,7 @@ class Document:
     """A text, where it came from, and the group that must stay in one split (None: it stands alone).
 
     Of a conversation there are `messages`, and `text` is their content; `capability` is what scores are told apart by.
+    A labelled text has `labels`, and may have a second text, its `pair`.
     `line` is where a row stands in its file, from 1; 0 for a file that is one document. Undecodable ones have no text.
     """
 
@@ -47,10 +48,17 @@ class Document:
     messages: list[Message] | None = None
     capability: str | None = None
     is_undecodable: bool = False
+    pair: str | None = None
+    labels: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:
         return f"{self.path}:{self.line}" if self.line else self.path
+
+    @property
+    def content(self) -> str:
+        """All text of a document."""
+        return self.text if self.pair is None else f"{self.text}\n{self.pair}"
 
     @property
     def blank(self) -> bool:
@@ -90,6 +98,10 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def source_format(source: Source) -> Format:
     """What the rows of a source hold, found out from the first of them; text if there are none. Raises: InputError."""
     files = [path for path in list_files(source) if _is_jsonl(path)]
+    if source.label is not None:
+        if not files:
+            raise InputError(f"{_name(source)} has no JSONL, which labels need; give a .jsonl file")
+        return Format("text", (source.field,))
     if not files and source.format not in (None, "text"):
         raise InputError(
             f"{_name(source)} has no JSONL, which format {source.format!r} needs; give a .jsonl file, or leave it out"
@@ -219,7 +231,35 @@ def _read_jsonl(path: Path, source: Source, form: Format) -> Iterator[Document]:
         group, capability = _row_group(row, source.group_by, name), row.get(source.capability)
         if not isinstance(capability, str | None):
             capability = json.dumps(capability, sort_keys=True)
-        yield Document(text, group, str(path), line, messages, capability)
+        pair, labels = None, None
+        if source.label is not None:
+            labels = _row_labels(row, source.label, name)
+            pair = _row_pair(row, source.pair, name)
+        yield Document(text, group, str(path), line, messages, capability, pair=pair, labels=labels)
+
+
+def _row_labels(row: dict[str, Any], field: str, name: str) -> tuple[str, ...]:
+    """The labels of a row by name; of a single label one. Numbers and truth values are names too."""
+    if field not in row:
+        raise InputError(f"{name} has no label field {field!r}; its fields are: {str(list(row)[:20])[1:-1]}")
+    value = row[field]
+    values = value if isinstance(value, list) else [value]
+    for each in values:
+        if not isinstance(each, str | int | bool) or not str(each).strip():
+            raise InputError(
+                f"{name}: label is {str(value)[:60]!r}; expected a name or whole number, or a list of them"
+            )
+    return tuple(dict.fromkeys(str(each) for each in values))
+
+
+def _row_pair(row: dict[str, Any], field: str | None, name: str) -> str | None:
+    if field is None:
+        return None
+    if not isinstance(row.get(field), str) or not row[field].strip():
+        raise InputError(
+            f"{name}: {field!r}, the second text of the pair, is missing or empty; give both, or drop the row"
+        )
+    return str(row[field])
 
 
 def _row_group(row: dict[str, Any], group_by: str | None, name: str) -> str | None:

@@ -11,7 +11,7 @@ from etude.errors import InputError
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
-Mode = Literal["row", "document", "example"]
+Mode = Literal["row", "document", "example", "whole"]
 NO_TARGET = -100
 _SPANS_AT_ONCE = 1 << 16
 
@@ -32,13 +32,16 @@ class Sample:
     """Ids of one sample, all int64 of shape (n,): what the model sees, what it must say, and where documents begin.
 
     What is no target is NO_TARGET among the labels. `documents` counts from 0 and grows at each end token among
-    `tokens`; `positions` restart there.
+    `tokens`; `positions` restart there. A labelled text has `classes`, (k) with 1 where a label holds, and `second`,
+    where its second text begins.
     """
 
     tokens: Ints
     labels: Ints
     documents: Ints
     positions: Ints
+    classes: npt.NDArray[np.uint8] | None = None
+    second: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Split:
     row: the spans end to end; row i has the seq_len labels from i * seq_len on, so every token is a target once.
     document: a span is a sample; what is beyond seq_len is cut off, and counted in `truncated`.
     example: a span is a sample, of which only what lies in `answers` (begin, end) is a target; all if that is None.
+    whole: a span is a sample, whose target is what it is as a whole: a row of `classes`; `seconds` as in Sample.
     The token before the first label is the end token, as it is before any document, but for examples, which begin with
     their own first token.
     `targets` and `bytes` are all tokens to predict and the text they stand for; `first` is where each span begins in
@@ -66,6 +70,8 @@ class Split:
     truncated: int
     first: Ints
     answers: Ints | None = None
+    classes: npt.NDArray[np.uint8] | None = None
+    seconds: Ints | None = None
 
     def __len__(self) -> int:
         return -(-self.targets // self.seq_len) if self.mode == "row" else len(self.starts)
@@ -81,6 +87,8 @@ class Split:
     def sample(self, index: int) -> Sample:
         """Sample `index` of `len(self)`."""
         assert 0 <= index < len(self), index
+        if self.mode == "whole":
+            return self._whole(index)
         if self.mode == "example":
             return self._example(int(self.starts[index]), int(self.ends[index]))
         if self.mode == "document":
@@ -98,6 +106,13 @@ class Split:
             documents = documents.cumsum()
             positions -= np.r_[0, begins][documents]
         return Sample(tokens, window[1:], documents, positions)
+
+    def _whole(self, index: int) -> Sample:
+        assert self.classes is not None and self.seconds is not None
+        tokens = self.tokens[int(self.starts[index]) : int(self.ends[index])].astype(np.int64)
+        zeros, nothing = np.zeros(len(tokens), dtype=np.int64), np.full(len(tokens), NO_TARGET, dtype=np.int64)
+        positions = np.arange(len(tokens), dtype=np.int64)
+        return Sample(tokens, nothing, zeros, positions, self.classes[index], int(self.seconds[index]))
 
     def _example(self, start: int, end: int) -> Sample:
         window = self.tokens[start:end].astype(np.int64)
@@ -139,6 +154,15 @@ def cut_samples(texts: Texts, starts: Ints, ends: Ints, mode: Mode, seq_len: int
     return Split(
         texts.tokens, starts, ends, mode, seq_len, texts.eos_id, documents, targets, text_bytes, truncated, first
     )
+
+
+def take_wholes(texts: Texts, rows: Ints, classes: npt.NDArray[np.uint8], seconds: Ints, seq_len: int) -> Split:
+    """Documents `rows` as they are, each with its row of `classes`; targets are documents."""
+    starts, ends = texts.offsets[rows], texts.offsets[rows + 1]
+    return Split(
+        texts.tokens, starts, ends, "whole", seq_len, texts.eos_id, len(rows), len(rows), int(texts.sizes[rows].sum()),
+        0, np.r_[0, np.cumsum(ends - starts)], classes=classes[rows], seconds=seconds[rows],
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

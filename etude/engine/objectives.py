@@ -8,7 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from etude.data.split import Split
 from etude.models.foreign import scored_logits
+from etude.recipe.schema import Loss
 
 # Rows of logits that exist at once; 1,024 are as quick on two cores, 256 a tenth slower.
 CHUNK_ROWS = 512
@@ -23,6 +25,8 @@ class DeviceBatch:
     positions  (B, T) int64 or None: 0, 1, 2 ... along the row
     lengths    of the sequences that lie end to end in the one row, or None: every row is one
     scored     (n,) int64, which of the B x T labels are targets; None if all are
+    classes    (samples, k) fp32, 1 where a label holds, or None
+    types      (B, T) int64, 1 in the second text of a pair, or None
     """
 
     tokens: torch.Tensor
@@ -30,6 +34,8 @@ class DeviceBatch:
     positions: torch.Tensor | None = None
     lengths: tuple[int, ...] | None = None
     scored: torch.Tensor | None = None
+    classes: torch.Tensor | None = None
+    types: torch.Tensor | None = None
 
 
 class Objective(Protocol):
@@ -57,6 +63,66 @@ class Causal:
             logits = scored_logits(model, batch.tokens, batch.positions, batch.lengths, batch.scored)
             loss = F.cross_entropy(logits.float(), labels, reduction="sum")
         return loss, torch.tensor(float(len(labels)), device=loss.device)
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Say which label a text has, or which of several (multi).
+
+    weights: (k,) of the labels; of several, of where they hold. Targets are the weights of the rows' labels; of
+    several, rows x labels. label_smoothing spreads a share of the truth over all labels; focal_gamma weighs a row by
+    (1 - p)^gamma, p being the probability of what holds. Source: arXiv:1708.02002.
+    """
+
+    multi: bool
+    weights: torch.Tensor | None = None
+    label_smoothing: float = 0.0
+    focal_gamma: float = 0.0
+
+    def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        assert batch.classes is not None
+        return self.loss_of(self.logits(model, batch), batch.classes)
+
+    def logits(self, model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
+        """(samples, k) fp32."""
+        hidden = model(batch.tokens, lengths=batch.lengths, token_types=batch.types)
+        logits: torch.Tensor = model.classify(hidden, batch.lengths)  # type: ignore[operator]
+        return logits.float()
+
+    def loss_of(self, logits: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum of losses and targets of logits (n, k) and classes (n, k)."""
+        weights = torch.ones_like(logits[0]) if self.weights is None else self.weights.to(logits)
+        smooth, k = self.label_smoothing, logits.shape[1]
+        if self.multi:
+            truth = classes * (1 - smooth) + smooth / 2
+            said, unsaid = F.logsigmoid(logits), F.logsigmoid(-logits)
+            losses = -(truth * weights * said + (1 - truth) * unsaid)
+            if self.focal_gamma:
+                losses = losses * (classes * unsaid.exp() + (1 - classes) * said.exp()) ** self.focal_gamma
+            return losses.sum(), torch.tensor(float(classes.numel()), device=logits.device)
+        truth = classes * (1 - smooth) + smooth / k
+        log_p = logits.log_softmax(dim=1)
+        losses = -(truth * weights * log_p).sum(dim=1)
+        if self.focal_gamma:
+            losses = losses * (1 - (classes * log_p).sum(dim=1).exp()) ** self.focal_gamma
+        return losses.sum(), (classes * weights).sum()
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """(n, k), of one label sums of 1."""
+        return logits.sigmoid() if self.multi else logits.softmax(dim=1)
+
+
+def choose_classification(recipe: Loss, split: Split, *, multi: bool) -> Classification:
+    """The objective that a recipe asks for; balanced weights come from the rows of the training split.
+
+    Of one label the weight is rows / (labels x rows with it); of several, rows without it / rows with it.
+    """
+    weights = None
+    if recipe.class_weights == "balanced":
+        assert split.classes is not None
+        held = torch.from_numpy(split.classes.sum(axis=0).astype("float32"))
+        weights = (len(split) - held if multi else len(split) / len(held) * torch.ones_like(held)) / held.clamp(min=1)
+    return Classification(multi, weights, recipe.label_smoothing, recipe.focal_gamma)
 
 
 @dataclass(frozen=True)

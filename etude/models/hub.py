@@ -22,6 +22,7 @@ from etude.models.catalogue import STORIES
 from etude.models.config import DecoderConfig
 from etude.models.cost import count_parameters
 from etude.models.decoder import Decoder
+from etude.models.encoder import EncoderConfig
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -38,7 +39,7 @@ class Pretrained:
     """
 
     path: Path
-    config: DecoderConfig | None
+    config: DecoderConfig | EncoderConfig | None
     reason: str | None
     hf_config: dict[str, Any]
     digest: str
@@ -75,8 +76,10 @@ def find_model(given: str, revision: str | None = None) -> Path:
     raise InputError(f"model.from: {given} is not on this machine (looked for {looked}){_advice(given)}")
 
 
-def inspect_model(path: Path) -> Pretrained:
+def inspect_model(path: Path, objective: str = "causal") -> Pretrained:
     """Look at a model without reading its weights; nothing that it brings along is run.
+
+    Of an encoder, for objective classification, the parameters are counted once its labels are known.
 
     Raises: InputError for a model with code of its own, a pickle, a missing or damaged file.
     """
@@ -88,6 +91,12 @@ def inspect_model(path: Path) -> Pretrained:
     if values.get("quantization_config"):
         raise InputError(f"{path} holds quantised weights; give the model they were made of")
     shapes = dict(_tensor_shapes(path))
+    if objective == "classification":
+        try:
+            return Pretrained(path, EncoderConfig.from_hf(values), None, values, _digest(path), {})
+        except InputError as error:
+            wrong = str(error).removeprefix("config.json: ")
+            raise InputError(f"{path}: {wrong}; classification takes BERT, RoBERTa, CodeBERT and their kin") from None
     reason = None
     config: DecoderConfig | None = None
     try:
@@ -106,18 +115,24 @@ def load_pretrained(pretrained: Pretrained, *, dtype: torch.dtype, dropout: floa
     """The model with its weights: matrices in `dtype`, norms of a Decoder in fp32. Raises: InputError if damaged."""
     if pretrained.config is None:
         return _load_foreign(pretrained.path, dtype, dropout)
+    assert isinstance(pretrained.config, DecoderConfig)
     with torch.device("meta"):
         model = Decoder(replace(pretrained.config, dropout=dropout))
     wanted = dict(model.named_parameters())
-    for file in _weight_files(pretrained.path):
-        for name, tensor in _read_file(file):
-            if name not in wanted:
-                continue  # a tied head, or a buffer; inspect_model has refused anything else
-            kept = torch.float32 if name.endswith("norm.weight") else dtype
-            owner, _, last = name.rpartition(".")
-            loaded = nn.Parameter(tensor.to(kept, copy=True))
-            setattr(model.get_submodule(owner), last, loaded)
+    for name, tensor in read_weights(pretrained.path):
+        if name not in wanted:
+            continue  # a tied head, or a buffer; inspect_model has refused anything else
+        kept = torch.float32 if name.endswith("norm.weight") else dtype
+        owner, _, last = name.rpartition(".")
+        loaded = nn.Parameter(tensor.to(kept, copy=True))
+        setattr(model.get_submodule(owner), last, loaded)
     return model
+
+
+def read_weights(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of a model's files by name. Raises: InputError if a file is missing or damaged."""
+    for file in _weight_files(path):
+        yield from _read_file(file)
 
 
 def quantize(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
@@ -345,6 +360,7 @@ def _hf_config(path: Path) -> Any:
 def _meta_model(pretrained: Pretrained) -> nn.Module:
     if pretrained.config is None:
         return _empty_foreign(pretrained.path)
+    assert isinstance(pretrained.config, DecoderConfig)
     with torch.device("meta"):
         return Decoder(pretrained.config)
 

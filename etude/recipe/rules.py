@@ -9,7 +9,19 @@ LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "repetition", "trailin
 
 def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
     """Every conflict as (dotted key to blame, what is wrong and what to do)."""
-    rules = (_sources, _gate, _tokenizer, _model, _length, _batch, _schedule, _device, _evaluate, _checkpoint)
+    rules = (
+        _sources,
+        _gate,
+        _objective,
+        _tokenizer,
+        _model,
+        _length,
+        _batch,
+        _schedule,
+        _device,
+        _evaluate,
+        _checkpoint,
+    )
     return [conflict for rule in rules for conflict in rule(recipe)]
 
 
@@ -45,6 +57,34 @@ def _gate(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield "data.leakage.benchmarks", f"has {path!r}, which is no path; give JSONL files such as mbpp.jsonl"
 
 
+def _objective(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    data, is_classification = recipe.data, recipe.train.objective == "classification"
+    named = [("train", data.train), ("validation", data.validation or []), ("test", data.test)]
+    for use, sources in named:
+        for index, source in enumerate(sources if isinstance(sources, list) else []):
+            if is_classification and source.label is None:
+                yield f"data.{use}.{index}", 'has no label; name the JSONL field that holds it, as label = "label"'
+            if not is_classification and (source.label or source.pair):
+                yield f"data.{use}.{index}", 'has label or pair, which belong to train.objective = "classification"'
+    if is_classification:
+        if recipe.adapter is not None:
+            yield "adapter", "is for causal models; leave it out, and all weights of the encoder are trained"
+        if recipe.evaluate.answers or recipe.evaluate.prompts:
+            yield (
+                "evaluate",
+                "asks for generated text, which a classifier does not write; leave out answers and prompts",
+            )
+        if recipe.model.from_ is None and recipe.model.kind != "encoder":
+            yield "model.kind", 'is "decoder", but classification needs kind = "encoder", or model.from'
+    elif recipe.model.kind == "encoder":
+        yield (
+            "model.kind",
+            'is "encoder", which does not predict the next token; set train.objective = "classification"',
+        )
+    if not is_classification and recipe.loss != type(recipe.loss)():
+        yield "loss", 'belongs to train.objective = "classification"; leave it out'
+
+
 def _tokenizer(recipe: Recipe) -> Iterator[tuple[str, str]]:
     given = (recipe.tokenizer.from_ is not None) + (recipe.tokenizer.train_vocab_size is not None)
     if given != 1 and not (given == 0 and recipe.model.from_):
@@ -74,6 +114,14 @@ def _model(recipe: Recipe) -> Iterator[tuple[str, str]]:
         return
     for name in sorted(model.model_fields_set & {"revision", "quantize"}):
         yield f"model.{name}", "belongs to a pretrained model; name one with model.from"
+    if model.kind == "encoder":
+        sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "vocab_size", "dropout"}
+        for name in sorted(model.model_fields_set - sizes):
+            yield f"model.{name}", "belongs to a decoder; an encoder has n_layer, n_head, n_embd, n_ffn and dropout"
+        heads, width = model.n_head or 8, model.n_embd or 512
+        if width % heads:
+            yield "model.n_embd", f"is {width}, which {heads} heads do not share evenly; use a multiple of {heads}"
+        return
     if recipe.adapter is not None:
         yield "adapter", 'needs a pretrained model; for example [model] from = "Qwen/Qwen2.5-Coder-1.5B-Instruct"'
     if model.preset is None:

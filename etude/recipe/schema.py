@@ -38,7 +38,9 @@ class Model(Section):
     quantize: Literal["nf4"] | None = key(
         None, "frozen weights in 4 bits (QLoRA); with etude-workbench[quant], meant for cuda"
     )
-    kind: Literal["decoder"] = key("decoder", "a decoder-only transformer: RMSNorm, RoPE, grouped queries, SwiGLU")
+    kind: Literal["decoder", "encoder"] = key(
+        "decoder", "decoder: RMSNorm, RoPE, grouped queries, SwiGLU; encoder: reads both ways, as RoBERTa"
+    )
     preset: Literal["300m", "500m", "1b"] | None = key(None, "a ready size; single keys override it", example="300m")
     n_layer: Positive | None = key(None, "blocks (default 6)", example=6)
     n_head: Positive | None = key(None, "query heads (default 6)", example=6)
@@ -93,6 +95,10 @@ class Source(Section):
         None, "what the rows of JSONL hold (default: found out from their fields, and said)", example="alpaca"
     )
     field: str = key("text", "the JSONL field that holds the text")
+    pair: str | None = key(None, "the JSONL field of a second text, read with the first", example="code")
+    label: str | None = key(
+        None, "the JSONL field of the label, or of a list of labels, for classification", example="label"
+    )
     capability: str = key("capability", "the JSONL field, where there is one, by which scores are told apart")
     group_by: str | None = key(None, "JSONL field whose equal values stay in one split", example="repo")
 
@@ -159,7 +165,7 @@ class Data(Section):
 class Train(Section):
     """How long, how much at a time, and on what."""
 
-    objective: Literal["causal"] = key("causal", "predict the next token")
+    objective: Literal["causal", "classification"] = key("causal", "predict the next token, or the labels of a text")
     epochs: Positive | None = key(None, "passes over the training samples; or steps", example=3)
     steps: Positive | None = key(None, "optimizer updates; or epochs", example=1000)
     seq_len: Annotated[int, Field(ge=2, le=2**24)] = key(512, "tokens a sample has at most")
@@ -173,6 +179,16 @@ class Train(Section):
     compile: bool = key(False, "fuse the model with torch.compile; costs a minute at the start")
     activation_checkpointing: bool = key(False, "compute activations twice to keep fewer of them")
     deterministic: bool = key(False, "refuse kernels whose result may differ from run to run")
+
+
+class Loss(Section):
+    """What counts how much in a classification loss."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = key(0.0, "share of the truth spread over all labels")
+    class_weights: Literal["none", "balanced"] = key("none", "balanced: rows / (labels x rows of the label)")
+    focal_gamma: Annotated[float, Field(ge=0)] = key(
+        0.0, "weighs a row by (1 - p)^gamma (arXiv:1708.02002)", example=2.0
+    )
 
 
 class Optim(Section):
@@ -247,6 +263,7 @@ class Recipe(Section):
     adapter: Adapter | None = key(None, "train a LoRA adapter instead of all weights")
     data: Data = key(..., "what to train on")
     train: Train = Train()
+    loss: Loss = Loss()
     optim: Optim = Optim()
     schedule: Schedule = Schedule()
     evaluate: Evaluate = Evaluate()

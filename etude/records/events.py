@@ -70,6 +70,29 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """What a run came to on rows that it was not trained on, beside what it began with and what costs nothing.
+
+    systems: figures of each as [value, low, high] with a bootstrap interval of 95 %, by name
+    gains: the same of the run after training less each other system, over the same resamples
+    capabilities: main figure of each system on the rows of each capability, and how many rows those are
+    """
+
+    type: ClassVar = "scores"
+    step: int
+    rows: int
+    split: str
+    metric: str
+    systems: dict[str, dict[str, list[float]]]
+    gains: dict[str, list[float]]
+    capabilities: dict[str, dict[str, float]] = field(default_factory=dict)
+    labels: list[str] = field(default_factory=list)
+    confusion: list[list[int]] = field(default_factory=list)
+    thresholds: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Generation:
     """A continuation of a fixed prompt, or an answer to an instruction whose right answer is `reference`.
 
@@ -171,7 +194,18 @@ class Rating:
 
 
 Event = (
-    Attempt | Step | Evaluation | Generation | Resource | Finding | Control | CheckpointSaved | DataUsed | Note | Rating
+    Attempt
+    | Step
+    | Evaluation
+    | Scores
+    | Generation
+    | Resource
+    | Finding
+    | Control
+    | CheckpointSaved
+    | DataUsed
+    | Note
+    | Rating
 )
 TYPES: dict[str, type[Event]] = {event.type: event for event in get_args(Event)}
 

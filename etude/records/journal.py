@@ -17,6 +17,7 @@ from etude.records.events import (
     Event,
     Generation,
     Resource,
+    Scores,
     Step,
     from_json,
     to_json,
@@ -117,7 +118,7 @@ def append_beside(path: Path, event: Event) -> None:
 
 def _is_void(event: Event, from_step: int) -> bool:
     """A restart from nothing also repeats the evaluation before the first step."""
-    if not isinstance(event, Step | Evaluation | Generation | Resource | CheckpointSaved):
+    if not isinstance(event, Step | Evaluation | Scores | Generation | Resource | CheckpointSaved):
         return False
     return event.step > from_step or from_step == 0
 

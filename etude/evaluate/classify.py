@@ -1,0 +1,171 @@
+"""What a classifier says of rows that it is not trained on, and what that is worth beside what costs nothing."""
+
+import functools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from etude.data.batch import Batch
+from etude.data.prepared import Labels
+from etude.data.split import Split
+from etude.data.tokenize import Tokenizer
+from etude.engine.loop import to_device
+from etude.engine.objectives import Classification
+from etude.engine.precision import Precision
+from etude.engine.world import World
+from etude.evaluate.tasks import Score
+from etude.records import events
+from etude.scores import labels as scores
+from etude.scores.baselines import majority, tfidf_logistic
+from etude.scores.intervals import label_bootstrap, paired_difference
+
+_BASELINE_ROWS = 50_000
+_PAIRED = 500  # resamples of a difference, each of which scores all rows twice
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Probabilities (n, k) fp32 of n rows, what holds (n, k) bool, and the loss."""
+
+    probabilities: np.ndarray
+    truth: np.ndarray
+    score: Score
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    objective: Classification,
+    precision: Precision,
+    world: World,
+    *,
+    rows: int,
+    classes: int,
+    micro_batch_size: int,
+) -> Predictions:
+    """What all ranks say of `rows` rows, whose batches are those of `iterate_once`; uses no random numbers."""
+    was_training = model.training
+    model.eval()
+    said, true = torch.zeros(rows, classes), torch.zeros(rows, classes)
+    sums = torch.zeros(2, dtype=torch.float64)
+    for turn, batch in enumerate(batches):
+        moved = to_device(batch, world.device)
+        assert moved.classes is not None
+        with precision.autocast():
+            logits = objective.logits(model, moved)
+        sums += torch.stack(objective.loss_of(logits, moved.classes)).cpu().double()
+        low = (world.rank + turn * world.size) * micro_batch_size
+        said[low : low + len(logits)] = objective.probabilities(logits).cpu()
+        true[low : low + len(logits)] = moved.classes.cpu()
+    model.train(was_training)
+    if world.size > 1:  # every row is zero on all ranks but one
+        parts = [part.to(world.device) for part in (sums, said, true)]
+        world.sum(parts)
+        sums, said, true = (part.cpu() for part in parts)
+    score = Score(float(sums[0] / sums[1]) if sums[1] else math.nan, int(sums[1]), None)
+    return Predictions(said.numpy(), true.numpy() > 0.5, score)
+
+
+def figures(predictions: Predictions, labels: Labels, thresholds: np.ndarray | None = None) -> dict[str, float]:
+    """Every figure of `score_labels`; of several labels each is said from its threshold on, by default 0.5."""
+    truth, said = _said(predictions, labels, thresholds)
+    return scores.score_labels(truth, said, labels.names, multi=labels.multi)
+
+
+def compare(
+    before: Predictions,
+    after: Predictions,
+    validation: tuple[Predictions, Predictions] | None,
+    *,
+    train: Split,
+    split: Split,
+    labels: Labels,
+    tokenizer: Tokenizer,
+    metric: str,
+    step: int,
+    name: str,
+    capabilities: Sequence[str | None],
+) -> events.Scores:
+    """Before and after training and two baselines on the same rows, each figure with its interval.
+
+    validation: predictions before and after for the rows on which the thresholds of several labels are chosen.
+    """
+    notes = []
+    ids = np.arange(min(len(train), _BASELINE_ROWS)) * len(train) // min(len(train), _BASELINE_ROWS)
+    if len(ids) < len(train):
+        notes.append(f"the baselines learnt from {len(ids):,} evenly spaced rows of {len(train):,}")
+    assert train.classes is not None
+    learnt = train.classes[ids].astype(np.bool_)
+    known: np.ndarray = learnt if labels.multi else learnt.argmax(axis=1)
+    texts, rows = (_texts(each, chosen, tokenizer) for each, chosen in ((train, ids), (split, np.arange(len(split)))))
+    thresholds: list[np.ndarray | None] = [None, None]
+    if labels.multi and validation is not None:
+        thresholds = [scores.choose_thresholds(each.probabilities, each.truth) for each in validation]
+        notes.append("thresholds of the model are chosen on validation rows, those of the baselines are 0.5")
+    truth, said_after = _said(after, labels, thresholds[1])
+    words, _ = tfidf_logistic(texts, known, rows, multi=labels.multi, classes=len(labels.names))
+    systems = {
+        "after": said_after,
+        "before": _said(before, labels, thresholds[0])[1],
+        "majority class": majority(known, len(rows), multi=labels.multi),
+        "TF-IDF + logistic regression": words,
+    }
+    is_binary = not labels.multi and len(labels.names) == 2
+    shown = ["accuracy", "f1", *(scores.BINARY_FIGURES if is_binary else ("f1_micro",))]
+    shown += [each for each in ("mcc",) if not labels.multi] + (
+        [metric] if metric not in (*shown, "loss", "mcc") else []
+    )
+    main = metric if metric in shown else "f1"
+
+    def interval(said: np.ndarray) -> dict[str, list[float]]:
+        values = scores.score_labels(truth, said, labels.names, multi=labels.multi)
+        found = label_bootstrap(truth, said, labels.names, multi=labels.multi, figures=shown)
+        return {each: [values[each], found[each].low, found[each].high] for each in shown}
+
+    def value(said: np.ndarray, chosen: np.ndarray) -> float:
+        return scores.score_labels(truth[chosen], said[chosen], labels.names, multi=labels.multi)[main]
+
+    gains = {}
+    for other in [each for each in systems if each != "after"]:
+        difference = paired_difference(
+            functools.partial(value, said_after), functools.partial(value, systems[other]), len(rows), samples=_PAIRED
+        )
+        gains[other] = [difference.value, difference.low, difference.high]
+    kinds = sorted({kind for kind in capabilities if kind is not None})
+    by_kind = {}
+    for kind in kinds if len(kinds) > 1 else ():
+        mine = np.flatnonzero(np.array([each == kind for each in capabilities]))
+        by_kind[kind] = {"rows": float(len(mine)), **{each: value(said, mine) for each, said in systems.items()}}
+    table = [] if labels.multi else scores.confusion(truth, said_after, len(labels.names)).tolist()
+    return events.Scores(
+        step=step, rows=len(rows), split=name, metric=main,
+        systems={each: interval(said) for each, said in systems.items()}, gains=gains, capabilities=by_kind,
+        labels=list(labels.names), confusion=table,
+        thresholds=[] if thresholds[1] is None else [float(each) for each in thresholds[1]], notes=notes,
+    )  # fmt: skip
+
+
+def standard_error(predictions: Predictions, labels: Labels, metric: str) -> float:
+    """How far the metric may be off because the rows are a sample."""
+    truth, said = _said(predictions, labels, None)
+    if metric == "loss":
+        return math.nan
+    found = label_bootstrap(truth, said, labels.names, multi=labels.multi, figures=[metric])
+    return found[metric].standard_error
+
+
+def _said(predictions: Predictions, labels: Labels, thresholds: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    if not labels.multi:
+        return predictions.truth.argmax(axis=1), predictions.probabilities.argmax(axis=1)
+    least = np.full(len(labels.names), 0.5) if thresholds is None else thresholds
+    return predictions.truth, predictions.probabilities >= least
+
+
+def _texts(split: Split, ids: np.ndarray, tokenizer: Tokenizer) -> list[str]:
+    """What the model reads of some rows, as text."""
+    return [tokenizer.decode(split.sample(int(index)).tokens.tolist()) for index in ids]
