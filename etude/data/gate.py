@@ -41,7 +41,7 @@ from etude.recipe.schema import Recipe, Source
 
 USES = ("train", "validation", "test")
 _FORMAT = 1
-_BATCH_CHARACTERS = 4 << 20
+_BATCH_CHARACTERS = 2 << 20
 _EXAMPLES = 3
 _COLUMNS = ("failed", "same_as", "similarity", "leaks", "planted", "places")
 

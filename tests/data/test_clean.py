@@ -82,6 +82,7 @@ def test_generated_files_say_so_at_their_top(marker: str) -> None:
         "The report was automatically checked, and its figures are generated\nby a script of ours.",
         "def is_generated(text):\n    return '@generated' in text",
         "mail me at code@generated.org",
+        "# an identifier,\n# generated from the request or by hand",
         "// generates random numbers\nint generate(int seed);",
     ],
 )
