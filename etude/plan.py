@@ -115,8 +115,8 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
             model = with_labels(model, labels)
             if recipe.train.seq_len > model.context:
                 problems.append(
-                    f"train.seq_len is {recipe.train.seq_len}, but {recipe.model.from_} reads {model.context} tokens at "
-                    f"most; use {model.context}"
+                    f"train.seq_len is {recipe.train.seq_len}, but {recipe.model.from_} reads {model.context} tokens "
+                    f"at most; use {model.context}"
                 )
         else:
             model = attempt(

@@ -66,6 +66,62 @@ def write_gpt2(folder: Path) -> Path:
     return folder
 
 
+def write_encoder(folder: Path, *, family: str = "roberta", masked: bool = False) -> Path:
+    """A RoBERTa or BERT, bare or with the head of a masked model, whose tokenizer puts its tokens around texts."""
+    from transformers import BertConfig, BertModel, RobertaConfig, RobertaForMaskedLM, RobertaModel
+
+    torch.manual_seed(7)
+    sizes: dict[str, Any] = {
+        "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+        "initializer_range": 0.2,
+    }  # fmt: skip
+    if family == "bert":
+        BertModel(BertConfig(**sizes, max_position_embeddings=128, pad_token_id=0)).save_pretrained(folder)
+    else:
+        config = RobertaConfig(**sizes, max_position_embeddings=130, pad_token_id=1, type_vocab_size=1)
+        (RobertaForMaskedLM if masked else RobertaModel)(config).save_pretrained(folder)
+    _write_joining_tokenizer(folder, twice=family == "roberta")
+    return folder
+
+
+def write_labelled(path: Path, rows: int = 60, *, multi: bool = False, pairs: bool = False) -> Path:
+    """Rows whose label follows from the words of their text, the same for the same number of rows."""
+    draw = random.Random(rows)
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(rows):
+            words = draw.choices(["total", "value", "left", "print"], k=draw.randint(3, 12))
+            kinds = [name for name, word in (("sum", "total"), ("out", "print"), ("none", "left")) if word in words]
+            row: dict[str, Any] = {"text": f"{' '.join(words)} {number}", "kind": draw.choice(["a", "b"])}
+            row["label"] = (kinds or ["none"]) if multi else (kinds or ["none"])[0]
+            if pairs:
+                row["other"] = " ".join(draw.choices(["Add", "to"], k=draw.randint(1, 5)))
+            file.write(json.dumps(row) + "\n")
+    return path
+
+
+def _write_joining_tokenizer(folder: Path, *, twice: bool) -> None:
+    """A tokenizer with <s>, <pad> and </s>, of which RoBERTa puts two between the texts of a pair."""
+    from tokenizers import Tokenizer
+    from tokenizers.processors import RobertaProcessing, TemplateProcessing
+
+    from etude.data.tokenize import train_tokenizer
+
+    texts = ["total value left print Add to system\n" * 20]
+    inner = Tokenizer.from_str(train_tokenizer(iter(texts), 290).to_json())
+    inner.add_special_tokens(["<s>", "<pad>", "</s>"])
+    begin, end = (inner.token_to_id(token) for token in ("<s>", "</s>"))
+    if twice:
+        inner.post_processor = RobertaProcessing(("</s>", end), ("<s>", begin), add_prefix_space=False)
+    else:
+        inner.post_processor = TemplateProcessing(
+            single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", begin), ("</s>", end)]
+        )
+    inner.save(str(folder / "tokenizer.json"))
+    roles = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "cls_token": "<s>", "sep_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **roles}))
+
+
 def write_instructions(path: Path, rows: int = 40) -> Path:
     """Rows in the format of Alpaca, the same for the same number of rows."""
     draw = random.Random(rows)

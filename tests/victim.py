@@ -41,6 +41,7 @@ def live(request: dict[str, str]) -> None:
     checkpoint.write_checkpoint = mark(state, "save", checkpoint.write_checkpoint)
     checkpoint.retain = mark(state, "retention", checkpoint.retain)
     etude.run.evaluate = mark(state, "evaluation", etude.run.evaluate)
+    etude.run.predict = mark(state, "evaluation", etude.run.predict)
     etude.run.write_report = mark(state, "report", etude.run.write_report)
     loop._update = mark(state, "step", loop._update)
     original = etude.run.train

@@ -19,6 +19,7 @@ from etude.records.events import (
     Finding,
     Generation,
     Resource,
+    Scores,
     Step,
 )
 from etude.records.store import Run, RunWriter, Tracker
@@ -99,10 +100,14 @@ def describe(event: Event, window: Window) -> str | None:
             )
         case Evaluation():
             bits = "" if event.bits_per_byte is None else f"  {event.bits_per_byte:.4f} bits per byte"
-            others = "".join(f"  {name} {value:.4f}" for name, value in event.metrics.items())
+            headline = [name for name in event.metrics if "/" not in name and not name.endswith(("_macro", "_micro"))]
+            others = "".join(f"  {name} {event.metrics[name]:.4f}" for name in headline)
             return (
                 f"step {event.step:,}  validation loss {event.loss:.4f}{bits}{others}{'  best' if event.best else ''}"
             )
+        case Scores():
+            said = [f"{name} {values[event.metric][0]:.4f}" for name, values in event.systems.items()]
+            return f"step {event.step:,}  {event.metric} on {event.rows:,} {event.split} rows: {', '.join(said)}"
         case Generation() if event.reference is None:  # answers are many; their figures are in the evaluation
             return f"step {event.step:,}  {event.prompt!r} continues {event.text!r}"
         case CheckpointSaved():

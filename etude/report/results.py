@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from etude.records.events import Evaluation, Generation
+from etude.records.events import Evaluation, Generation, Scores
 from etude.report.history import History, figures_of
 from etude.report.markdown import code, fence, prose, table
 from etude.report.summary import spread
@@ -50,6 +50,48 @@ def before_after(history: History) -> list[str]:
     ]
     tables = [table(("validation", *columns, *change), whole)]
     return [*tables, table(("capability", "figure", *columns, *change), parts)] if parts else tables
+
+
+def final_scores(history: History) -> list[str]:
+    """What a classifier came to on rows it was not trained on: every system with its interval, and what that shows."""
+    found = history.events(Scores)
+    if not found:
+        return []
+    scores = found[-1]
+    figures = list(next(iter(scores.systems.values())))
+    rows = [
+        [prose(name), *(_with_interval(values[each]) for each in figures)] for name, values in scores.systems.items()
+    ]
+    title = f"On {scores.rows:,} {scores.split} rows, with bootstrap intervals of 95 %:"
+    gains = [
+        f"- {prose(scores.metric)} against {prose(other)}: {_with_interval(gain, signed=True)}"
+        + (", inside the noise" if gain[1] <= 0 <= gain[2] else "")
+        for other, gain in scores.gains.items()
+    ]
+    parts = [f"{title}\n\n{table(('system', *map(prose, figures)), rows)}", "\n".join(gains)]
+    if scores.confusion:
+        cells = [[prose(name), *map(number, row)] for name, row in zip(scores.labels, scores.confusion)]
+        heading = ("is (rows), was said (columns)", *map(prose, scores.labels))
+        parts.append(table(heading, cells))
+    if scores.capabilities:
+        systems = list(scores.systems)
+        kinds = [
+            [prose(kind), number(int(values["rows"])), *(number(values[name]) for name in systems)]
+            for kind, values in scores.capabilities.items()
+        ]
+        parts.append(
+            table(("capability", "rows", *(f"{prose(scores.metric)} {prose(name)}" for name in systems)), kinds)
+        )
+    if scores.thresholds:
+        chosen = ", ".join(f"{prose(name)} {value:.3f}" for name, value in zip(scores.labels, scores.thresholds))
+        parts.append(f"Said from these probabilities on: {chosen}.")
+    return [*parts, *(f"Note: {prose(note)}." for note in scores.notes)]
+
+
+def _with_interval(values: Sequence[float], *, signed: bool = False) -> str:
+    value, low, high = values
+    plus = "+" if signed and value > 0 else ""
+    return f"{plus}{number(value)} [{number(low)}, {number(high)}]"
 
 
 def figures_over_time(history: History) -> str | None:

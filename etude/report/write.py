@@ -23,7 +23,7 @@ from etude.records.store import Run
 from etude.report.charts import chart_svgs
 from etude.report.history import History, LogWindow, mean_loss, read_history
 from etude.report.markdown import code, fence, prose, quoted, table
-from etude.report.results import before_after, figures_over_time, prompts_left_out, text_timeline
+from etude.report.results import before_after, figures_over_time, final_scores, prompts_left_out, text_timeline
 from etude.report.summary import Summary, best_text, spread, summarize_history
 from etude.report.wording import duration, number, numbers, parameters_text, percent, plural, size
 
@@ -84,6 +84,7 @@ def _sections(history: History, charts: list[str]) -> dict[str, Any]:
         "techniques": list(_techniques(recipe, attempt)),
         "before_after": before_after(history),
         "over_time": figures_over_time(history),
+        "final_scores": final_scores(history),
         "use": table(("", ""), _use_rows(summary)),
         "samples": list(text_timeline(history)),
         "left_out": prompts_left_out(history),

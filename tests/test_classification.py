@@ -1,0 +1,231 @@
+"""Classification from labelled rows to scores, against transformers and scikit-learn."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+
+from etude.data.loader import sample_ids
+from etude.data.prepared import prepare
+from etude.engine.objectives import Classification
+from etude.errors import EtudeError
+from etude.plan import make_plan
+from etude.recipe.load import recipe_from
+from etude.recipe.schema import Recipe
+from etude.records.events import Finding, Scores
+from etude.run import Training
+from etude.start import Options
+from tests.bases import write_encoder, write_labelled
+
+STEPS = 20
+
+
+def classification(rows: Path, base: Path | None, changes: dict[str, Any] | None = None) -> Recipe:
+    own = {"kind": "encoder", "n_layer": 2, "n_embd": 32, "n_head": 4}
+    values: dict[str, Any] = {
+        "name": "labels",
+        "model": {"from": str(base)} if base else own,
+        "tokenizer": {} if base else {"train_vocab_size": 300},
+        "data": {"train": [{"path": str(rows), "label": "label", "capability": "kind"}], "validation_ratio": 0.2},
+        "train": {
+            "objective": "classification", "steps": STEPS, "seq_len": 24, "global_batch_size": 8,
+            "micro_batch_size": 8, "device": "cpu", "precision": "fp32",
+        },
+        "optim": {"learning_rate": 2e-3, "weight_decay": 0.01},
+        "schedule": {"kind": "constant"},
+        "evaluate": {"every_steps": 10, "metric": "f1"},
+        "checkpoint": {"every_steps": 10},
+    }  # fmt: skip
+    return recipe_from(values).with_changes(changes or {})
+
+
+@pytest.mark.parametrize("family", ["roberta", "bert"])
+@pytest.mark.parametrize("kind", ["single", "multi", "pairs"])
+def test_losses_are_those_of_transformers(family: str, kind: str, tmp_path: Path) -> None:
+    base = write_encoder(tmp_path / "base", family=family)
+    rows = write_labelled(tmp_path / "rows.jsonl", multi=kind == "multi", pairs=kind == "pairs")
+    changes: dict[str, Any] = {"train.micro_batch_size": 4}
+    if kind == "pairs":
+        changes["data.train.0.pair"] = "other"
+    recipe = classification(rows, base, changes)
+    plan = make_plan(recipe)
+    training = Training(recipe, Options(runs=tmp_path / "runs"))
+    ours = [float(step.measured[0] / step.measured[1]) for step in training]
+    theirs = _train_in_transformers(recipe, plan, training.run.checkpoints, multi=kind == "multi")
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    assert ours[-1] < ours[0] - 0.05
+
+
+def _train_in_transformers(recipe: Recipe, plan: Any, checkpoints: Path, *, multi: bool) -> list[float]:
+    """The same steps by padded batches with the loss of their model, from the weights that ours begins with."""
+    from transformers import AutoModelForSequenceClassification
+
+    from etude.models.heads import build_classifier
+
+    first, new = build_classifier(plan.model, recipe.seed, plan.pretrained)
+    assert all("classifier" in name or "pooler" in name for name in new) and new
+    final = checkpoints / max(path.name for path in checkpoints.iterdir())
+    model: Any = AutoModelForSequenceClassification.from_pretrained(final, dtype=torch.float32)
+    assert model.config.id2label == dict(enumerate(plan.corpus.labels.names))
+    model.load_state_dict(first.state_dict(), strict=False)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    model.train()
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": 0.01},
+        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.optim.learning_rate, betas=(0.9, 0.95), eps=1e-8)
+    split, losses = plan.corpus.train, []
+    for step in range(STEPS):
+        samples = [split.sample(i) for i in sample_ids(step, n=len(split), global_batch_size=8, seed=recipe.seed)]
+        longest = max(len(sample.tokens) for sample in samples)
+        tokens = torch.full((len(samples), longest), model.config.pad_token_id)
+        mask, types = torch.zeros_like(tokens), torch.zeros_like(tokens)
+        for row, sample in enumerate(samples):
+            tokens[row, : len(sample.tokens)] = torch.tensor(sample.tokens)
+            mask[row, : len(sample.tokens)] = 1
+            types[row, sample.second : len(sample.tokens)] = 1
+        classes = torch.tensor(np.stack([sample.classes for sample in samples]))
+        labels = classes.float() if multi else classes.argmax(1)
+        given = {"token_type_ids": types} if model.config.type_vocab_size > 1 else {}
+        loss = model(input_ids=tokens, attention_mask=mask, labels=labels, **given).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("family", ["roberta", "bert"])
+def test_tokens_are_those_of_transformers(pairs: bool, family: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    base = write_encoder(tmp_path / "base", family=family)
+    rows = write_labelled(tmp_path / "rows.jsonl", 30, pairs=pairs)
+    changes: dict[str, Any] = {"data.validation": "none", "train.seq_len": 12, "evaluate.metric": "loss"}
+    if pairs:
+        changes["data.train.0.pair"] = "other"
+    corpus = prepare(classification(rows, base, changes), tokenizer_folder=base)
+    theirs = AutoTokenizer.from_pretrained(base)
+    for index, line in enumerate(rows.read_text().splitlines()):
+        row = json.loads(line)
+        given = (row["text"], row["other"]) if pairs else (row["text"],)
+        expected = theirs(*given, truncation="longest_first", max_length=12)
+        assert corpus.train.sample(index).tokens.tolist() == expected["input_ids"]
+
+
+def test_a_run_ends_with_scores_beside_its_start_and_baselines(tmp_path: Path) -> None:
+    rows = write_labelled(tmp_path / "rows.jsonl", 200)
+    test = write_labelled(tmp_path / "test.jsonl", 50)
+    recipe = classification(
+        rows, None,
+        {"data.test": [{"path": str(test), "label": "label", "capability": "kind"}], "data.leakage.action": "report"},
+    )  # fmt: skip
+    training = Training(recipe, Options(runs=tmp_path / "runs"))
+    for _ in training:
+        pass
+    run = training.run
+    (scores,) = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Scores)]
+    assert (scores.split, scores.rows, scores.metric) == ("test", 50, "f1")
+    said = [json.loads(line) for line in (run.path / "predictions" / "test.jsonl").read_text().splitlines()]
+    truth, predicted = (np.array([row[key] for row in said]).argmax(1) for key in ("labels", "probabilities"))
+    assert scores.systems["after"]["f1"][0] == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert set(scores.systems) == {"after", "before", "majority class", "TF-IDF + logistic regression"}
+    assert all(low <= value <= high for each in scores.systems.values() for value, low, high in each.values())
+    assert sum(values["rows"] for values in scores.capabilities.values()) == 50
+    assert np.sum(scores.confusion) == 50
+    report = (run.path / "report" / "report.md").read_text()
+    assert "On 50 test rows" in report and "against before" in report
+
+
+def test_a_margin_within_the_noise_is_said_with_both_figures(tmp_path: Path) -> None:
+    rows = write_labelled(tmp_path / "rows.jsonl", 60)
+    recipe = classification(rows, None, {"evaluate.min_improvement": 0.001, "evaluate.patience": 2})
+    training = Training(recipe, Options(runs=tmp_path / "runs"))
+    for _ in training:
+        pass
+    found = [entry.event for entry in training.run.ledger().entries if isinstance(entry.event, Finding)]
+    (noise,) = [finding for finding in found if finding.what == "improvement within the noise"]
+    assert "0.001" in noise.evidence and "standard error of f1 is 0." in noise.evidence
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_losses_are_those_of_torch(smoothing: float, weighted: bool) -> None:
+    torch.manual_seed(1)
+    logits, truth = torch.randn(9, 4), torch.randint(0, 4, (9,))
+    weights = torch.tensor([0.5, 2.0, 1.0, 3.0]) if weighted else None
+    classes = torch.nn.functional.one_hot(truth, 4).float()
+    loss, targets = Classification(False, weights, smoothing).loss_of(logits, classes)
+    expected = torch.nn.functional.cross_entropy(logits, truth, weight=weights, label_smoothing=smoothing)
+    assert torch.allclose(loss / targets, expected)
+    several = torch.rand(9, 4).round()
+    loss, targets = Classification(True, weights).loss_of(logits, several)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, several, pos_weight=weights)
+    assert torch.allclose(loss / targets, expected)
+
+
+def test_focal_loss_is_its_equation() -> None:
+    logits, classes = torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]])
+    p = float(logits.softmax(1)[0, 0])
+    loss, _ = Classification(False, focal_gamma=2.0).loss_of(logits, classes)
+    assert float(loss) == pytest.approx(-((1 - p) ** 2) * np.log(p), rel=1e-5)
+    s = float(torch.sigmoid(logits[0, 0]))
+    loss, _ = Classification(True, focal_gamma=2.0).loss_of(logits[:, :1], classes[:, :1])
+    assert float(loss) == pytest.approx(-((1 - s) ** 2) * np.log(s), rel=1e-5)
+
+
+def rows_of(tmp_path: Path, rows: list[dict[str, Any]]) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+GOOD = [{"text": f"text {index}", "label": "yes" if index % 2 else "no", "other": "b"} for index in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "said"),
+    [
+        ([{"text": "a"}, *GOOD], {}, r"rows.jsonl:1 has no label field 'label'; its fields are: 'text'"),
+        ([{"text": "a", "label": 1.5}, *GOOD], {}, r"rows.jsonl:1: label is '1.5'; expected a name or whole number"),
+        ([{"text": "a", "label": None}, *GOOD], {}, r"rows.jsonl:1: label is 'None'"),
+        ([{**row, "label": "yes"} for row in GOOD], {}, r"all training rows have one label \(yes\)"),
+        ([{**GOOD[0], "other": " "}, *GOOD], {"data.train.0.pair": "other"}, r"rows.jsonl:1: 'other', the second text"),
+        (GOOD, {"evaluate.metric": "bleu"}, r'evaluate.metric is "bleu"; this run knows accuracy, f1'),
+        (GOOD, {"data.train.0.label": None}, r"has no label; name the JSONL field"),
+        (GOOD, {"model.kind": "decoder"}, r"classification needs kind = .encoder."),
+        (GOOD, {"data.clean": {"too_short": "drop", "min_characters": 500}}, r"all 20 documents of data.train are"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_clear_line(
+    rows: list[dict[str, Any]], changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(EtudeError, match=said) as caught:
+        make_plan(classification(rows_of(tmp_path, rows), None, changes))
+    assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_label_only_in_test_is_refused_by_row(tmp_path: Path) -> None:
+    test = tmp_path / "test.jsonl"
+    test.write_text(json.dumps({"text": "new one", "label": "maybe"}) + "\n")
+    changes = {"data.test": [{"path": str(test), "label": "label"}]}
+    with pytest.raises(
+        EtudeError, match=r"test.jsonl:1 has label 'maybe', which no training row has; those are no, yes"
+    ):
+        make_plan(classification(rows_of(tmp_path, GOOD), None, changes))
+
+
+def test_a_text_longer_than_the_encoder_reads_is_refused(tmp_path: Path) -> None:
+    base = write_encoder(tmp_path / "base")
+    with pytest.raises(EtudeError, match=r"train.seq_len is 500, but .* reads 128 tokens at most"):
+        make_plan(classification(rows_of(tmp_path, GOOD), base, {"train.seq_len": 500}))
