@@ -328,7 +328,9 @@ class Training:
             lines = (json.dumps({"probabilities": said, "labels": true}) + "\n" for said, true in rows)
             durable.write_file(path.with_name(f"{use}.jsonl"), (line.encode() for line in lines))
         use = "test" if "test" in held_out else "validation"
-        thresholds_from = (before["validation"], after["validation"]) if "validation" in held_out else None
+        thresholds_from = None
+        if "validation" in held_out and use != "validation":
+            thresholds_from = held_out["validation"], before["validation"], after["validation"]
         scores = compare(
             before[use], after[use], thresholds_from, train=corpus.train, split=held_out[use], labels=corpus.labels,
             tokenizer=corpus.tokenizer, metric=self._recipe.evaluate.metric, step=self._state.step, name=use,

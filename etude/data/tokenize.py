@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Ids = npt.NDArray[np.int64]
 
 TRAINED_EOS = "<|endoftext|>"
-_KNOWN_EOS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>")
+_KNOWN_EOS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
 # Tokens that end an answer in published chat templates.
 _KNOWN_ENDS = (
     "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>", "<end_of_turn>", "<turn|>", "<|end_of_turn|>",

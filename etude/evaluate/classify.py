@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -71,16 +71,20 @@ def predict(
     return Predictions(said.numpy(), true.numpy() > 0.5, score)
 
 
-def figures(predictions: Predictions, labels: Labels, thresholds: np.ndarray | None = None) -> dict[str, float]:
-    """Every figure of `score_labels`; of several labels each is said from its threshold on, by default 0.5."""
-    truth, said = _said(predictions, labels, thresholds)
+def figures(predictions: Predictions, labels: Labels) -> dict[str, float]:
+    """Every figure of `score_labels`; of several labels each is said from the threshold on that suits these rows best.
+
+    So of several labels these are a little too good, and only fit to compare moments of a run; `compare` takes the
+    thresholds of one set to the rows of another.
+    """
+    truth, said = _said(predictions, labels, _thresholds(predictions, labels))
     return scores.score_labels(truth, said, labels.names, multi=labels.multi)
 
 
 def compare(
     before: Predictions,
     after: Predictions,
-    validation: tuple[Predictions, Predictions] | None,
+    validation: tuple[Split, Predictions, Predictions] | None,
     *,
     train: Split,
     split: Split,
@@ -93,7 +97,8 @@ def compare(
 ) -> events.Scores:
     """Before and after training and two baselines on the same rows, each figure with its interval.
 
-    validation: predictions before and after for the rows on which the thresholds of several labels are chosen.
+    validation: the rows on which the thresholds of several labels are chosen, and the predictions for them before and
+    after; the baseline's are chosen there too.
     """
     notes = []
     ids = np.arange(min(len(train), _BASELINE_ROWS)) * len(train) // min(len(train), _BASELINE_ROWS)
@@ -102,18 +107,22 @@ def compare(
     assert train.classes is not None
     learnt = train.classes[ids].astype(np.bool_)
     known: np.ndarray = learnt if labels.multi else learnt.argmax(axis=1)
-    texts, rows = (_texts(each, chosen, tokenizer) for each, chosen in ((train, ids), (split, np.arange(len(split)))))
-    thresholds: list[np.ndarray | None] = [None, None]
+    texts = _texts(train, ids, tokenizer)
+    rows = _texts(split, np.arange(len(split)), tokenizer)
+    chosen_on = _texts(validation[0], np.arange(len(validation[0])), tokenizer) if validation else []
+    _, probabilities = tfidf_logistic(texts, known, rows + chosen_on, multi=labels.multi, classes=len(labels.names))
+    words = Predictions(probabilities[: len(rows)], after.truth, after.score)
+    thresholds: list[np.ndarray | None] = [None, None, None]
     if labels.multi and validation is not None:
-        thresholds = [scores.choose_thresholds(each.probabilities, each.truth) for each in validation]
-        notes.append("thresholds of the model are chosen on validation rows, those of the baselines are 0.5")
+        held_out = replace(validation[2], probabilities=probabilities[len(rows) :])
+        thresholds = [_thresholds(each, labels) for each in (*validation[1:], held_out)]
+        notes.append("the thresholds of every system are chosen on validation rows")
     truth, said_after = _said(after, labels, thresholds[1])
-    words, _ = tfidf_logistic(texts, known, rows, multi=labels.multi, classes=len(labels.names))
     systems = {
         "after": said_after,
         "before": _said(before, labels, thresholds[0])[1],
         "majority class": majority(known, len(rows), multi=labels.multi),
-        "TF-IDF + logistic regression": words,
+        "TF-IDF + logistic regression": _said(words, labels, thresholds[2])[1],
     }
     is_binary = not labels.multi and len(labels.names) == 2
     shown = ["accuracy", "f1", *(scores.BINARY_FIGURES if is_binary else ("f1_micro",))]
@@ -152,11 +161,15 @@ def compare(
 
 def standard_error(predictions: Predictions, labels: Labels, metric: str) -> float:
     """How far the metric may be off because the rows are a sample."""
-    truth, said = _said(predictions, labels, None)
+    truth, said = _said(predictions, labels, _thresholds(predictions, labels))
     if metric == "loss":
         return math.nan
     found = label_bootstrap(truth, said, labels.names, multi=labels.multi, figures=[metric])
     return found[metric].standard_error
+
+
+def _thresholds(predictions: Predictions, labels: Labels) -> np.ndarray | None:
+    return scores.choose_thresholds(predictions.probabilities, predictions.truth) if labels.multi else None
 
 
 def _said(predictions: Predictions, labels: Labels, thresholds: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
