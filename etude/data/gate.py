@@ -19,7 +19,7 @@ import json
 import os
 import tempfile
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ USES = ("train", "validation", "test")
 _FORMAT = 1
 _BATCH_CHARACTERS = 2 << 20
 _EXAMPLES = 3
+_KEPT_SETS = 256  # sets of shingles that stay in memory while pairs are compared
 _COLUMNS = ("failed", "same_as", "similarity", "leaks", "planted", "places")
 
 
@@ -416,10 +417,15 @@ def _match_near(
             file.write(hashes.tobytes())
             lengths.append(counts)
     offsets = np.r_[0, np.cumsum(np.concatenate(lengths))] if lengths else np.zeros(1, dtype=np.int64)
-    flat = np.memmap(scratch / "shingles", dtype=np.uint64, mode="r") if offsets[-1] else np.zeros(0, dtype=np.uint64)
-    of: Callable[[int], Hashes] = lambda index: np.asarray(flat[offsets[index] : offsets[index + 1]])  # noqa: E731
     keep_leaks = recipe.data.leakage.action != "drop"
-    return match_near(buckets, of, held_out, recipe.data.near_threshold, keep_leaks=keep_leaks)
+    with (scratch / "shingles").open("rb") as file:
+
+        @functools.lru_cache(maxsize=_KEPT_SETS)
+        def of(index: int) -> Hashes:  # read, not mapped: pages of a map would count as memory of this process
+            low, high = offsets[index : index + 2].tolist()
+            return np.frombuffer(os.pread(file.fileno(), 8 * (high - low), 8 * low), dtype=np.uint64)
+
+        return match_near(buckets, of, held_out, recipe.data.near_threshold, keep_leaks=keep_leaks)
 
 
 def _unique_shingles(texts: list[str]) -> tuple[Hashes, Ints]:
