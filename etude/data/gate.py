@@ -418,12 +418,12 @@ def _match_near(
             lengths.append(counts)
     offsets = np.r_[0, np.cumsum(np.concatenate(lengths))] if lengths else np.zeros(1, dtype=np.int64)
     keep_leaks = recipe.data.leakage.action != "drop"
-    with (scratch / "shingles").open("rb") as file:
+    with (scratch / "shingles").open("rb") as sets:
 
         @functools.lru_cache(maxsize=_KEPT_SETS)
         def of(index: int) -> Hashes:  # read, not mapped: pages of a map would count as memory of this process
             low, high = offsets[index : index + 2].tolist()
-            return np.frombuffer(os.pread(file.fileno(), 8 * (high - low), 8 * low), dtype=np.uint64)
+            return np.frombuffer(os.pread(sets.fileno(), 8 * (high - low), 8 * low), dtype=np.uint64)
 
         return match_near(buckets, of, held_out, recipe.data.near_threshold, keep_leaks=keep_leaks)
 

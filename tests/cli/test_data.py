@@ -1,7 +1,9 @@
 """What is trained on can be looked at: each token is scored or not, and nothing is lost in between."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,3 +86,47 @@ def test_a_character_that_is_cut_in_two_is_shown_once(tmp_path: Path) -> None:
 def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     print_rows([{"sample": 0, "tokens": 1, "scored": 1, "parts": [{"text": "a\x1b[31m[bold]b", "scored": True}]}])
     assert "[[a[31m[bold]b]]" in capsys.readouterr().out
+
+
+def page_recipe(folder: Path, held_out: int) -> Path:
+    """Twenty rows with a copy and a key among them, and a held-out file that has some of them."""
+    texts = [f"def f{index}(x):\n    return x * {index} + total_{index}\n" for index in range(20)]
+    texts += [texts[3].replace("\n", "\n\n"), f'api_key = "{SECRET}"\n']
+    for name, some in (
+        ("rows", texts),
+        ("held", [*texts[:held_out], *(f"new text {i} of {i * 7}" for i in range(20))]),
+    ):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in some))
+    (folder / "r.toml").write_text(
+        'name = "x"\n[tokenizer]\ntrain_vocab_size = 300\n[data]\ndeduplicate = "exact"\nclean = {secret = "drop"}\n'
+        'validation = [{path = "held.jsonl"}]\n[[data.train]]\npath = "rows.jsonl"\n'
+        "[train]\nsteps = 2\nglobal_batch_size = 2\nseq_len = 32\n"
+    )
+    return folder / "r.toml"
+
+
+SECRET = "k9Xf27QzLw83VbTn51RyHs64"
+
+
+def test_the_page_is_printed_and_written_and_shows_no_secret(
+    tmp_path: Path, etude: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = etude("data", page_recipe(tmp_path, 1))
+    assert code == 0 and out.strip() == (tmp_path / "x-data.md").read_text().strip()
+    assert "rows.jsonl:21 repeats rows.jsonl:4 (1.00)" in out and "`held.jsonl:1 = rows.jsonl:1`" in out
+    assert "<redacted" in out and SECRET not in out
+    page = json.loads(etude("data", tmp_path / "r.toml", "--json", "--out", tmp_path / "y.md").out)
+    assert page["removed"] == [
+        {"use": "train", "reason": "secret", "documents": 1, "share": 1 / 22},
+        {"use": "train", "reason": "exact duplicate", "documents": 1, "share": 1 / 22},
+    ]
+
+
+def test_the_page_of_data_that_is_refused_says_so_and_ends_with_2(
+    tmp_path: Path, etude: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = etude("data", page_recipe(tmp_path, 5))
+    assert code == 2 and "Refused: data.validation leaks: 5 of 25" in out
+    assert "error: data.validation leaks: 5 of 25 documents (20.0%)" in err
