@@ -1,7 +1,7 @@
 """What a recipe comes to on this machine and this data, known before anything is trained or written."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from etude.models.catalogue import decoder_config
 from etude.models.config import DecoderConfig
 from etude.models.cost import Cost, count_parameters, trainable_line, training_cost
 from etude.models.encoder import EncoderConfig
-from etude.models.heads import count_encoder, encoder_config, with_labels
+from etude.models.heads import count_encoder, encoder_config
 from etude.models.hub import Pretrained, count_lora, find_model, inspect_model
 from etude.recipe.schema import Recipe
 from etude.scores.answers import FIGURES
@@ -112,7 +112,7 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
     if corpus is not None and corpus.labels is not None and own_model is None:
         labels, tokenizer = corpus.labels, corpus.tokenizer
         if isinstance(model, EncoderConfig):
-            model = with_labels(model, labels)
+            model = replace(model, labels=len(labels.names), multi=labels.multi)
             if recipe.train.seq_len > model.context:
                 problems.append(
                     f"train.seq_len is {recipe.train.seq_len}, but {recipe.model.from_} reads {model.context} tokens "
@@ -122,7 +122,7 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
             model = attempt(
                 lambda: encoder_config(
                     recipe.model, vocab_size=tokenizer.vocab_size, seq_len=recipe.train.seq_len,
-                    pad_id=tokenizer.pad_id, labels=labels,
+                    pad_id=tokenizer.pad_id, labels=len(labels.names), multi=labels.multi,
                 )
             )  # fmt: skip
     elif corpus is not None and own_model is None and pretrained is None:

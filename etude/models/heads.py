@@ -1,12 +1,10 @@
 """Encoders with the head of a task: from a recipe's sizes, or from the files of BERT, RoBERTa and their kin."""
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import torch
 
-from etude.data.prepared import Labels
 from etude.errors import InputError
 from etude.models.encoder import Encoder, EncoderConfig
 from etude.models.hub import Pretrained, read_weights
@@ -19,7 +17,7 @@ _OTHER = re.compile(r"^(lm_head|cls|pooler|classifier)\.|\.pooler\.|position_ids
 
 
 def encoder_config(
-    recipe: Model, *, vocab_size: int, seq_len: int, pad_id: int | None, labels: Labels
+    recipe: Model, *, vocab_size: int, seq_len: int, pad_id: int | None, labels: int, multi: bool
 ) -> EncoderConfig:
     """An encoder from scratch with the sizes of a recipe. Raises: InputError if they do not fit each other."""
     width = recipe.n_embd or _WIDTH
@@ -37,14 +35,9 @@ def encoder_config(
         attention_dropout=recipe.dropout,
         pad_id=pad_id,
         family="bert",
-        labels=len(labels.names),
-        multi=labels.multi,
+        labels=labels,
+        multi=multi,
     )
-
-
-def with_labels(config: EncoderConfig, labels: Labels) -> EncoderConfig:
-    """The configuration of a pretrained encoder with a classification head for these labels."""
-    return replace(config, labels=len(labels.names), multi=labels.multi)
 
 
 def build_classifier(config: EncoderConfig, seed: int, pretrained: Pretrained | None) -> tuple[Encoder, list[str]]:
