@@ -1,7 +1,7 @@
 """What a recipe comes to on this machine and this data, known before anything is trained or written."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,12 +13,9 @@ from etude.data.tokenize import token_bytes
 from etude.engine.precision import choose_precision
 from etude.engine.world import choose_device
 from etude.errors import EtudeError, InputError, RecipeError
-from etude.models.catalogue import decoder_config
-from etude.models.config import DecoderConfig
-from etude.models.cost import Cost, count_parameters, trainable_line, training_cost
-from etude.models.encoder import EncoderConfig
-from etude.models.heads import count_encoder, encoder_config
-from etude.models.hub import Pretrained, count_lora, find_model, inspect_model
+from etude.models.build import Size, choose_config, measure
+from etude.models.cost import Cost, trainable_line
+from etude.models.hub import Config, Pretrained, count_lora, find_model, inspect_model
 from etude.recipe.schema import Recipe
 from etude.scores.answers import FIGURES
 from etude.scores.labels import BINARY_FIGURES, MULTI_FIGURES, SINGLE_FIGURES
@@ -31,14 +28,13 @@ _CPU_MICRO_BATCH_TOKENS = 4096
 class Plan:
     """A recipe with all that was found out: data, device, sizes and lengths. Counts are over all ranks.
 
-    `model` is the decoder or encoder, None where a family runs through transformers or the
-    user brings a module of their own;
-    `pretrained` is what model.from names. `trainable` of the parameters are updated.
+    `model` is None where a family runs through transformers or the user brings a module of their own; `pretrained` is
+    what model.from names. `trainable` of the parameters are updated.
     """
 
     recipe: Recipe
     corpus: Corpus
-    model: DecoderConfig | EncoderConfig | None
+    model: Config | None
     pretrained: Pretrained | None
     parameters: dict[str, int]
     trainable: int
@@ -94,7 +90,6 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
     if recipe.model.from_ is not None and own_model is None:
         given, revision = recipe.model.from_, recipe.model.revision
         pretrained = attempt(lambda: inspect_model(find_model(given, revision), recipe.train.objective))
-    model: DecoderConfig | EncoderConfig | None = pretrained.config if pretrained else None
     corpus: Corpus | None = None
     if pretrained is not None or recipe.model.from_ is None or own_model is not None:
         corpus = attempt(lambda: prepare(recipe, tokenizer_folder=pretrained.path if pretrained else None))
@@ -109,32 +104,22 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
     if recipe.adapter is not None and pretrained is not None:
         section = recipe.adapter
         adapter = attempt(lambda: count_lora(pretrained, section.rank, section.targets, dora=section.dora)) or 0
-    if corpus is not None and corpus.labels is not None and own_model is None:
-        labels, tokenizer = corpus.labels, corpus.tokenizer
-        if isinstance(model, EncoderConfig):
-            model = replace(model, labels=len(labels.names), multi=labels.multi)
-            if recipe.train.seq_len > model.context:
-                problems.append(
-                    f"train.seq_len is {recipe.train.seq_len}, but {recipe.model.from_} reads {model.context} tokens "
-                    f"at most; use {model.context}"
-                )
-        else:
-            model = attempt(
-                lambda: encoder_config(
-                    recipe.model, vocab_size=tokenizer.vocab_size, seq_len=recipe.train.seq_len,
-                    pad_id=tokenizer.pad_id, labels=len(labels.names), multi=labels.multi,
-                )
-            )  # fmt: skip
-    elif corpus is not None and own_model is None and pretrained is None:
-        vocab_size = corpus.tokenizer.vocab_size
-        model = attempt(lambda: decoder_config(recipe.model, vocab_size=vocab_size, seq_len=recipe.train.seq_len))
+    model: Config | None = None
+    if corpus is not None and own_model is None:
+        tokenizer = corpus.tokenizer
+        labels = None if corpus.labels is None else (len(corpus.labels.names), corpus.labels.multi)
+        model = attempt(
+            lambda: choose_config(
+                recipe, pretrained, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id, labels=labels
+            )
+        )
     if corpus is not None:
         known = {"loss", "perplexity", *own_metrics, *(FIGURES if recipe.evaluate.answers else ())}
         if corpus.labels is not None:
             is_binary = len(corpus.labels.names) == 2 and not corpus.labels.multi
             known |= {*(MULTI_FIGURES if corpus.labels.multi else SINGLE_FIGURES)}
             known |= {*(BINARY_FIGURES if is_binary else ())}
-        elif token_bytes(corpus.tokenizer) is not None:
+        elif recipe.train.objective == "causal" and token_bytes(corpus.tokenizer) is not None:
             known.add("bits_per_byte")
         if recipe.evaluate.metric not in known:
             problems.append(f'evaluate.metric is "{recipe.evaluate.metric}"; this run knows {", ".join(sorted(known))}')
@@ -143,21 +128,10 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
     train = recipe.train
     if own_model is not None:
         total = sum(parameter.numel() for parameter in own_model.parameters())
-        parameters, cost, trainable = {"own": total, "total": total}, Cost(6.0 * total, 0.0), total
-    elif isinstance(model, EncoderConfig):
-        parameters = count_encoder(model)
-        cost, trainable = Cost(6.0 * (parameters["total"] - parameters["embedding"]), 0.0), parameters["total"]
-    elif model is not None:
-        length = min(train.seq_len, round(corpus.train.tokens_per_sample) or 1)
-        parameters, cost = count_parameters(model), training_cost(model, length, adapter=adapter or None)
-        trainable = adapter or parameters["total"]
+        size = Size({"own": total, "total": total}, total, Cost(6.0 * total, 0.0))
     else:
-        assert pretrained is not None
-        parameters, trainable = dict(pretrained.parameters), adapter or pretrained.parameters["total"]
-        body = parameters["total"] - parameters.get("embedding", 0)
-        cost = Cost((4.0 if adapter else 6.0) * body + 6.0 * adapter, 0.0)
-    if adapter:
-        parameters = parameters | {"adapter": adapter, "total": parameters["total"] + adapter}
+        length = min(train.seq_len, round(corpus.train.tokens_per_sample) or 1)
+        size = measure(model, pretrained, seq_len=length, adapter=adapter)
     micro = train.micro_batch_size
     if isinstance(micro, int) and train.accumulation is not None:
         global_batch_size = micro * train.accumulation * train.devices
@@ -178,8 +152,8 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
             ]
         )
     return Plan(
-        recipe, corpus, model, pretrained, parameters, trainable, cost, device, precision, steps, per_epoch,
-        global_batch_size, micro if isinstance(micro, int) else None,
+        recipe, corpus, model, pretrained, size.parameters, size.trainable, size.cost, device, precision, steps,
+        per_epoch, global_batch_size, micro if isinstance(micro, int) else None,
     )  # fmt: skip
 
 

@@ -5,37 +5,35 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from etude import durable
 from etude.control.signals import StopSignals
 from etude.data.batch import Batch
-from etude.data.cache import to_npy
 from etude.data.loader import Loader, StepBatches, iterate_once
-from etude.data.split import Split
 from etude.data.tokenize import token_bytes
 from etude.engine import checkpoint as checkpoints
 from etude.engine.keeper import Keeper
 from etude.engine.loop import Settings, Step, TrainState, to_device, train
-from etude.engine.objectives import Causal, Classification, Custom, Objective, choose_classification
+from etude.engine.objectives import Causal, Classification, Custom, Objective, Seq2Seq, choose_objective
 from etude.engine.optim import Optimizer
 from etude.engine.precision import choose_precision
 from etude.engine.recorder import Recorder
 from etude.engine.world import join_world, measure_matrix_rate
+from etude.evaluate import classify, translate
 from etude.evaluate.answers import answer, continue_prompts
-from etude.evaluate.classify import Predictions, compare, figures, predict, standard_error
+from etude.evaluate.exam import Exam
 from etude.evaluate.judge import Judge
 from etude.evaluate.tasks import Score, evaluate
+from etude.models.build import build, describe_config
 from etude.models.decoder import Decoder
-from etude.models.encoder import Encoder, EncoderConfig
-from etude.models.heads import build_classifier
-from etude.models.hub import find_targets, load_pretrained, quantize
+from etude.models.encoder import Encoder
+from etude.models.hub import find_targets, quantize
 from etude.models.lora import adapter_config, add_adapter
+from etude.models.t5 import T5
 from etude.plan import make_plan, probe_micro_batch_size
 from etude.recipe.schema import Recipe
 from etude.records import events
@@ -85,10 +83,10 @@ class Training:
         torch.use_deterministic_algorithms(self._recipe.train.deterministic)
         self._plan = make_plan(self._recipe, own_model=self._options.model, own_metrics=self._options.metrics)
         self._world = join_world(self._plan.device)
-        if self._plan.corpus.labels is not None and self._options.loss is None:
-            self._objective = choose_classification(
-                self._recipe.loss, self._plan.corpus.train, multi=self._plan.corpus.labels.multi
-            )
+        if self._options.loss is None:
+            labels = self._plan.corpus.labels
+            multi = None if labels is None else labels.multi
+            self._objective = choose_objective(self._recipe, self._plan.corpus.train, multi=multi)
         with contextlib.ExitStack() as stack:
             stack.push(lambda kind, *_: self._world.leave(together=kind is None))
             self._state = self._build()
@@ -99,9 +97,9 @@ class Training:
             signals = stack.enter_context(StopSignals())
             try:
                 is_evaluation_owed = self._begin(stack, writer)
-                if self._plan.corpus.labels is not None and self._state.step == 0:
-                    self._predict_before()
-                is_compared = self._plan.pretrained is not None or self._plan.corpus.labels is not None
+                if self._state.step == 0:
+                    self._keep_before()
+                is_compared = self._plan.pretrained is not None or not isinstance(self._objective, Causal | Custom)
                 if is_compared and self._state.step == 0 and self._plan.corpus.validation:
                     self._evaluate(before=True)
                 elif is_evaluation_owed:
@@ -146,23 +144,13 @@ class Training:
         model: nn.Module
         if self._options.model is not None:
             model = self._options.model
-        elif isinstance(self._plan.model, EncoderConfig):
-            dropout = recipe.model.dropout
-            config = replace(self._plan.model, dropout=dropout, attention_dropout=dropout)
-            model, self._new_weights = build_classifier(config, recipe.seed, self._plan.pretrained)
-        elif self._plan.pretrained is not None:
-            # What is trained stays in fp32; what is frozen needs no more digits than it is computed in.
-            dtype = precision.dtype if recipe.adapter else torch.float32
-            model = load_pretrained(self._plan.pretrained, dtype=dtype, dropout=recipe.model.dropout)
+        else:
+            model, self._new_weights = build(recipe, self._plan.model, self._plan.pretrained, precision.dtype)
             if recipe.model.quantize is not None:
                 quantize(model, precision.dtype, device)
-        else:
-            assert self._plan.model is not None
-            model = Decoder(self._plan.model)
-            model.init_weights(recipe.seed)
         if recipe.adapter is not None:
             add_adapter(model, find_targets(model, recipe.adapter.targets), recipe.adapter, recipe.seed)
-        if isinstance(model, Decoder | Encoder):
+        if isinstance(model, Decoder | Encoder | T5):
             model.checkpoint_activations = recipe.train.activation_checkpointing
         elif recipe.train.activation_checkpointing and self._plan.pretrained is not None:
             model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
@@ -280,63 +268,43 @@ class Training:
             batches = self._validation()
             return evaluate(state.model, batches, self._objective, state.precision, self._world, token_bytes), {}
         assert self._plan.corpus.validation is not None
-        predictions = self._predict(self._plan.corpus.validation, self._recipe.evaluate.max_samples)
-        known = figures(predictions, labels)
+        predictions = classify.predict_split(
+            self._exam(), self._objective, self._plan.corpus.validation, self._recipe.evaluate.max_samples
+        )
+        known = classify.figures(predictions, labels)
         if not self._is_margin_said and self._recipe.evaluate.min_improvement > 0:
             self._is_margin_said = True
-            self._warn_of_noise(standard_error(predictions, labels, self._recipe.evaluate.metric))
+            self._warn_of_noise(classify.standard_error(predictions, labels, self._recipe.evaluate.metric))
         return predictions.score, known
 
-    def _predict(self, split: Split, max_samples: int | None = None) -> Predictions:
-        assert isinstance(self._objective, Classification) and self._plan.corpus.labels is not None
-        return predict(
-            self._state.model, self._once(split, max_samples), self._objective, self._state.precision, self._world,
-            rows=min(len(split), max_samples or len(split)), classes=len(self._plan.corpus.labels.names),
-            micro_batch_size=self._micro_batch_size,
-        )  # fmt: skip
+    def _exam(self) -> Exam:
+        state, folder = self._state, self.run.path / "predictions"
+        return Exam(
+            state.model, self._plan.corpus, self._recipe, state.precision, self._world, self._micro_batch_size, folder
+        )
 
-    def _held_out(self) -> dict[str, Split]:
-        """The sets that a classifier is scored on before and after training."""
-        corpus = self._plan.corpus
-        return {use: split for use, split in (("validation", corpus.validation), ("test", corpus.test)) if split}
-
-    def _predict_before(self) -> None:
-        """Keep what the model says before training, for the comparison at the end."""
-        for use, split in self._held_out().items():
-            predictions = self._predict(split)
-            if self._world.is_main:
-                durable.make_folder(self.run.path / "predictions")
-                path = self.run.path / "predictions" / f"before-{use}.npy"
-                durable.write_file(path, to_npy(predictions.probabilities))
+    def _keep_before(self) -> None:
+        """Keep what a model with a task says before training, for the comparison at the end."""
+        match self._objective:
+            case Classification():
+                classify.keep_before(self._exam(), self._objective)
+            case Seq2Seq():
+                translate.keep_before(self._exam(), self._objective)
 
     def _compare(self) -> None:
         """Score the best weights beside those before training and what costs nothing, and keep every prediction."""
-        corpus, best = self._plan.corpus, self._judge.best
-        held_out = self._held_out()
-        if corpus.labels is None or not held_out:
+        best, exam = self._judge.best, self._exam()
+        if not isinstance(self._objective, Classification | Seq2Seq) or not exam.held_out():
             return
         if best is not None and best["step"] != self._state.step:
-            checkpoints.load_weights(self.run.checkpoints / best["checkpoint"] / "model.safetensors", self._state.model)
-        after = {use: self._predict(split) for use, split in held_out.items()}
-        if not self._world.is_main:
-            return
-        before = {}
-        for use, predictions in after.items():
-            path = self.run.path / "predictions" / f"before-{use}.npy"
-            before[use] = replace(predictions, probabilities=np.load(path, allow_pickle=False))
-            rows = zip(predictions.probabilities.tolist(), predictions.truth.tolist())
-            lines = (json.dumps({"probabilities": said, "labels": true}) + "\n" for said, true in rows)
-            durable.write_file(path.with_name(f"{use}.jsonl"), (line.encode() for line in lines))
-        use = "test" if "test" in held_out else "validation"
-        thresholds_from = None
-        if "validation" in held_out and use != "validation":
-            thresholds_from = held_out["validation"], before["validation"], after["validation"]
-        scores = compare(
-            before[use], after[use], thresholds_from, train=corpus.train, split=held_out[use], labels=corpus.labels,
-            tokenizer=corpus.tokenizer, metric=self._recipe.evaluate.metric, step=self._state.step, name=use,
-            capabilities=corpus.capabilities[use],
-        )  # fmt: skip
-        self._recorder.write(scores)
+            file = checkpoints.weights_file(self.run.checkpoints / best["checkpoint"])
+            checkpoints.load_weights(file, self._state.model)
+        if isinstance(self._objective, Classification):
+            scores = classify.compare(exam, self._objective, self._state.step)
+        else:
+            scores = translate.compare(exam, self._objective, self._state.step)
+        if scores is not None:
+            self._recorder.write(scores)
 
     def _warn_of_noise(self, error: float) -> None:
         """An improvement that is asked for should be larger than what the choice of rows alone brings about."""
@@ -350,17 +318,7 @@ class Training:
 
     def _validation(self) -> Iterator[Batch]:
         assert self._plan.corpus.validation is not None
-        return self._once(self._plan.corpus.validation, self._recipe.evaluate.max_samples)
-
-    def _once(self, split: Split, max_samples: int | None = None) -> Iterator[Batch]:
-        return iterate_once(
-            split,
-            self._micro_batch_size,
-            self._recipe.data.attend_across_documents,
-            rank=self._world.rank,
-            ranks=self._world.size,
-            max_samples=max_samples,
-        )
+        return self._exam().batches(self._plan.corpus.validation, self._recipe.evaluate.max_samples)
 
     def _generate(self) -> tuple[list[events.Generation], dict[str, float]]:
         """Continuations of the prompts and answers to validation instructions, and the figures of the answers.
@@ -406,23 +364,20 @@ class Training:
         """What makes a checkpoint folder a model that other tools load."""
         tokenizer = self._plan.corpus.tokenizer
         files: dict[str, bytes] = dict(tokenizer.files())
-        recipe, pretrained = self._recipe, self._plan.pretrained
-        if isinstance(self._plan.model, EncoderConfig):
-            assert self._plan.corpus.labels is not None
-            names = self._plan.corpus.labels.names
-            values = self._plan.model.to_hf(
-                "classification", label_names=names, bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id
-            )
-            files["config.json"] = json.dumps(values, indent=2).encode()
-        elif recipe.adapter is not None:
+        recipe, labels = self._recipe, self._plan.corpus.labels
+        if recipe.adapter is not None:
             base, revision = str(recipe.model.from_), recipe.model.revision
             values = adapter_config(self._state.model, recipe.adapter, base=base, revision=revision)
-            files["adapter_config.json"] = json.dumps(values, indent=2).encode()
-        elif pretrained is not None:
-            # As the model came; only the number format is ours now.
-            files["config.json"] = json.dumps({**pretrained.hf_config, "dtype": "float32"}, indent=2).encode()
-        elif self._plan.model is not None:
-            files["config.json"] = json.dumps(self._plan.model.to_hf(eos_token_id=tokenizer.eos_id), indent=2).encode()
+            return files | {"adapter_config.json": json.dumps(values, indent=2).encode()}
+        config = describe_config(
+            self._plan.model,
+            self._plan.pretrained,
+            label_names=labels.names if labels else (),
+            bos_id=tokenizer.bos_id,
+            eos_id=tokenizer.eos_id,
+        )
+        if config is not None:
+            files["config.json"] = json.dumps(config, indent=2).encode()
         return files
 
     # What is due

@@ -18,6 +18,7 @@ from etude.engine.world import World
 from etude.errors import EtudeError, InputError
 from etude.evaluate.tasks import Metric
 from etude.models.encoder import EncoderConfig
+from etude.models.t5 import T5Config
 from etude.plan import Plan
 from etude.recipe.load import to_toml
 from etude.recipe.schema import Recipe
@@ -175,7 +176,7 @@ def _resolve(plan: Plan, micro_batch_size: int) -> Recipe:
     }
     if plan.model is not None and plan.pretrained is None:
         keys: set[str] = set(type(plan.recipe.model).model_fields)
-        if isinstance(plan.model, EncoderConfig):
+        if isinstance(plan.model, EncoderConfig | T5Config):
             keys = {"n_layer", "n_head", "n_embd", "n_ffn"}
         sizes = {name: value for name, value in asdict(plan.model).items() if name in keys}
         known |= {f"model.{name}": value for name, value in sizes.items() if value is not None}

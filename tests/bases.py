@@ -85,6 +85,32 @@ def write_encoder(folder: Path, *, family: str = "roberta", masked: bool = False
     return folder
 
 
+def write_t5(folder: Path, *, gated: bool = False) -> Path:
+    """A CodeT5 or, gated, a T5 1.1 with a head of its own, whose tokenizer puts its tokens around texts."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(8)
+    kind: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False} if gated else {}
+    config = T5Config(
+        vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0,
+        decoder_start_token_id=0, pad_token_id=0, initializer_factor=1.0, **kind,
+    )  # fmt: skip
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    _write_joining_tokenizer(folder, twice=True)
+    return folder
+
+
+def write_pairs(path: Path, rows: int = 60) -> Path:
+    """Sources, and as targets some of their words the other way round."""
+    draw = random.Random(rows)
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(rows):
+            words = draw.choices(["total", "value", "left", "print"], k=draw.randint(2, 8))
+            row = {"source": f"{' '.join(words)} {number}", "target": " ".join(reversed(words[:4]))}
+            file.write(json.dumps({**row, "kind": draw.choice(["a", "b"])}) + "\n")
+    return path
+
+
 def write_labelled(path: Path, rows: int = 60, *, multi: bool = False, pairs: bool = False) -> Path:
     """Rows whose label follows from the words of their text, the same for the same number of rows."""
     draw = random.Random(rows)

@@ -16,6 +16,8 @@ __all__ = ["NO_TARGET", "Batch", "collate"]
 class Batch:
     """One micro-batch, all int64 of shape (B, T); what is no target is NO_TARGET among the labels.
 
+    Of pairs the sources lie end to end in `tokens`, (1, S), and the targets in `labels`, (1, T), `target_lengths` each.
+
     Samples of one length are rows. Others, and documents that must not see those before theirs, lie end to end in one
     row: `lengths` tells where attention stops, and `positions` restart there. Of labelled texts there are `classes`,
     (samples, k) fp32, and, if any has a second text, `types`: 1 in the second, else 0.
@@ -27,11 +29,16 @@ class Batch:
     lengths: tuple[int, ...] | None = None
     classes: npt.NDArray[np.float32] | None = None
     types: Ints | None = None
+    target_lengths: tuple[int, ...] | None = None
 
 
 def collate(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
     """Lay out samples side by side where that needs no padding, else end to end."""
     tokens, labels = [sample.tokens for sample in samples], [sample.labels for sample in samples]
+    if samples[0].is_pair:
+        lengths, target_lengths = tuple(map(len, tokens)), tuple(map(len, labels))
+        sources, targets = np.concatenate(tokens)[None], np.concatenate(labels)[None]
+        return Batch(sources, targets, lengths=lengths, target_lengths=target_lengths)
     apart = not attend_across_documents and any(sample.documents[-1] for sample in samples)
     classes, types = None, None
     if samples[0].classes is not None:
@@ -49,5 +56,5 @@ def collate(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
         lengths = tuple(len(row) for row in tokens)
     positions = np.concatenate([np.arange(length) for length in lengths])
     types = None if types is None else types[None]
-    flat, targets = np.concatenate(tokens)[None], np.concatenate(labels)[None]
-    return Batch(flat, targets, positions[None], lengths, classes, types)
+    flat, each = np.concatenate(tokens)[None], np.concatenate(labels)[None]
+    return Batch(flat, each, positions[None], lengths, classes, types)

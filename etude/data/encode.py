@@ -15,6 +15,7 @@ from etude.data.render import ChatTemplate
 from etude.data.sources import Document, read_documents
 from etude.data.split import Flags, Ints, connect, number_texts
 from etude.data.tokenize import Tokenizer
+from etude.errors import InputError
 from etude.recipe.schema import Source
 
 NAMED_ROWS = 10
@@ -116,6 +117,38 @@ def encode_labelled(documents: Iterator[Document], tally: Tally, tokenizer: Toke
             tally.truncated += is_cut
             tally.unknown += 0 if tokenizer.unk_id is None else int((ids == tokenizer.unk_id).sum())
         yield np.concatenate([ids for ids, _, _ in encoded])
+
+
+def encode_pairs(documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer) -> Iterator[Ints]:
+    """The ids of sources, and after each those of its target, as the tokenizer surrounds both, whole.
+
+    A target does not begin with the end token, as nothing would be written then.
+    """
+    for batch in _batches(documents):
+        pairs = [take_sides(document) for document in batch]
+        sources, targets = (
+            [ids for ids, _, _ in tokenizer.encode_joined([(p[side], None) for p in pairs])] for side in (0, 1)
+        )
+        targets = [ids[1:] if ids[0] == tokenizer.eos_id else ids for ids in targets]
+        for source, target in zip(sources, targets):
+            tally.add(len(source) + len(target), [])
+            tally.seconds.append(len(source))
+            if tokenizer.unk_id is not None:
+                tally.unknown += int((source == tokenizer.unk_id).sum() + (target == tokenizer.unk_id).sum())
+        yield np.concatenate([ids for pair in zip(sources, targets) for ids in pair])
+
+
+def take_sides(document: Document) -> tuple[str, str]:
+    """Source and target of a document: of a conversation what comes before the last answer, and that.
+
+    Raises: InputError if it has no target.
+    """
+    if document.pair is not None:
+        return document.text, document.pair
+    if document.messages is None or document.messages[-1]["role"] != "assistant":
+        raise InputError(f'{document.name} has no target; name the JSONL field that holds it, as target = "target"')
+    before = [message["content"] for message in document.messages[:-1]]
+    return "\n\n".join(before), document.messages[-1]["content"]
 
 
 def encode(

@@ -18,13 +18,18 @@ and, where documents are examples,
 and, where texts are labelled,
   labels.npy        (n, k) uint8, 1 where a label holds; their names are in the manifest
   seconds.npy       (n) int64, where the second text of a pair begins, counted in tokens
+and, where documents are sources with targets,
+  seconds.npy       (n) int64, where the target begins, counted in tokens
+  references.bin    UTF-8 of the targets end to end
+  reference_places.npy  (n + 1) int64, where each begins there
 """
 
 import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +39,8 @@ import numpy.typing as npt
 
 from etude import durable
 from etude.data.cache import Files, build_once, open_manifest, to_npy
-from etude.data.encode import NAMED_ROWS, Tally, encode, encode_labelled
+from etude.data.encode import NAMED_ROWS, Tally, encode, encode_labelled, encode_pairs, take_sides
+from etude.data.examples import Conversations, Example, Pairs
 from etude.data.gate import USES, Gate, enforce, examine, is_needed, list_sources
 from etude.data.page import describe_gate, describe_lengths
 from etude.data.render import ChatTemplate, find_template
@@ -48,62 +54,19 @@ from etude.data.split import (
     cut_samples,
     hold_out,
     number_texts,
+    take_pairs,
     take_wholes,
 )
 from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, tokenizer_key, train_tokenizer
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
-_FORMAT = 3
+_FORMAT = 4
 _TRAINING_BYTES = 64 << 20
 _SMALL_FILES = ("offsets", "hashes", "units", "sizes", "sources", "token_bytes")
 _EXAMPLE_FILES = ("answers", "capabilities", "places")
 _LABELLED_FILES = (*_EXAMPLE_FILES, "labels", "seconds")
-
-
-@dataclass(frozen=True)
-class Example:
-    """A prompt that ends where the last answer of a sample begins, and that answer, whole, without its end token."""
-
-    prompt_ids: list[int]
-    prompt: str
-    reference: str
-    capability: str | None
-
-
-@dataclass(frozen=True)
-class Examples(Sequence[Example]):
-    """The conversations of a split as questions with a reference, made from their tokens when asked for.
-
-    rows, ends: (n,) the documents, and where in the tokens their samples end; answers: as in answers.npy.
-    """
-
-    rows: Ints
-    ends: Ints
-    tokens: npt.NDArray[Any]
-    offsets: Ints
-    answers: Ints
-    capabilities: Ints
-    names: list[str]
-    tokenizer: Tokenizer
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        row = int(self.rows[index])
-        start = int(self.offsets[row])
-        first, behind = self.answers[:, 0].searchsorted((start, int(self.ends[index]))).tolist()
-        begin, end = self.answers[max(first, behind - 1)].tolist()
-        prompt, capability = self.tokens[start:begin].tolist(), int(self.capabilities[row])
-        return Example(
-            prompt_ids=prompt,
-            prompt=self.tokenizer.decode(prompt, skip_special=False),
-            reference=self.tokenizer.decode(self.tokens[begin:end].tolist()),
-            capability=self.names[capability] if capability >= 0 else None,
-        )
+_PAIR_FILES = (*_EXAMPLE_FILES, "seconds", "reference_places")
 
 
 @dataclass(frozen=True)
@@ -119,7 +82,8 @@ class Corpus:
     """The samples of a recipe, and what they were made from.
 
     `fingerprint` depends on what the texts, the split and the tokenizer are, not on where or when files were written.
-    `examples` are the conversations of the validation split, in its order; `chat` makes a prompt of an instruction.
+    `examples` are the conversations, or the pairs, of the validation split, in its order, `pairs` those of each split;
+    `chat` makes a prompt of an instruction.
     `capabilities` has those of the labelled rows of each split.
     """
 
@@ -131,6 +95,7 @@ class Corpus:
     summary: dict[str, Any]
     chat: ChatTemplate
     examples: Sequence[Example] = ()
+    pairs: dict[str, Sequence[Example]] = field(default_factory=dict)
     labels: Labels | None = None
     capabilities: dict[str, list[str | None]] = field(default_factory=dict)
 
@@ -168,6 +133,7 @@ def _cache_key(recipe: Recipe, gate: Gate | None) -> str:
         held_out = None if recipe.data.validation is not None else recipe.data.validation_ratio
         key.append([recipe.tokenizer.train_vocab_size, held_out])
     key.append([recipe.data.template, recipe.data.system, _texts_are_examples(recipe)])
+    key.append(recipe.train.objective)
     if recipe.train.objective == "classification":
         key.append(recipe.train.seq_len)
     if gate is not None:
@@ -188,9 +154,9 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         _check_vocab(recipe, tokenizer.vocab_size)
     else:
         tokenizer, scan = _train_tokenizer(recipe, gate)
-    is_labelled = recipe.train.objective == "classification"
-    has_conversations = any(source_format(source).kind != "text" for _, source in sources)
-    are_examples = has_conversations or _texts_are_examples(recipe)
+    is_labelled, are_pairs = (recipe.train.objective == kind for kind in ("classification", "seq2seq"))
+    has_conversations = not are_pairs and any(source_format(source).kind != "text" for _, source in sources)
+    are_examples = has_conversations or (_texts_are_examples(recipe) and not are_pairs)
     if has_conversations:
         data, named = recipe.data, recipe.tokenizer.from_ or "of this run"
         chat = find_template(named, tokenizer, wanted=data.template, system=data.system)
@@ -201,6 +167,8 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
     documents = _read(recipe, gate, tally)
     if is_labelled:
         encoded = encode_labelled(documents, tally, tokenizer, recipe.train.seq_len)
+    elif are_pairs:
+        encoded = encode_pairs(documents, tally, tokenizer)
     else:
         encoded = encode(documents, tally, tokenizer, are_examples=are_examples, system=recipe.data.system)
     files = {
@@ -212,10 +180,15 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
     if _cache_key(recipe, gate) != key or (scan is not None and scan.hashes != tally.hashes):
         raise InputError("the data changed while it was read; run the same command again once it is at rest")
     labels: Labels | None = None
-    if are_examples or is_labelled:
+    if are_examples or is_labelled or are_pairs:
         arrays |= tally.example_arrays()
     if is_labelled:
         labels, arrays["labels"] = _number_labels(tally, sources)
+    if are_pairs:
+        places = array("q", [0])
+        files["references.bin"] = durable.write_file(folder / "references.bin", _references(recipe, gate, places))
+        arrays["reference_places"] = np.array(places, dtype=np.int64)
+    if is_labelled or are_pairs:
         arrays["seconds"] = np.array(tally.seconds, dtype=np.int64)
     for name, values in arrays.items():
         files[f"{name}.npy"] = durable.write_file(folder / f"{name}.npy", to_npy(values))
@@ -232,9 +205,10 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         "sources": [_source_summary(index, use, source, arrays, tally) for index, (use, source) in enumerate(sources)],
         "given": list(tokenizer.given),
         "examples": are_examples,
+        "pairs": are_pairs,
         "labels": None if labels is None else {"names": labels.names, "multi": labels.multi},
         "truncated": tally.truncated,
-        "paths": list(tally.paths) if are_examples or is_labelled else [],
+        "paths": list(tally.paths) if are_examples or is_labelled or are_pairs else [],
         "capabilities": list(tally.capability_names),
         "conversations": _conversation_summary(chat, tokenizer, tally) if has_conversations else None,
     }
@@ -272,6 +246,14 @@ def _read(recipe: Recipe, gate: Gate | None, tally: Tally) -> Iterator[Document]
     sources = [source for _, source in list_sources(recipe)]
     undecodable = recipe.data.clean.undecodable != "off"
     return tally.read(sources, undecodable=undecodable, removed=None if gate is None else gate.removed)
+
+
+def _references(recipe: Recipe, gate: Gate | None, places: "array[int]") -> Iterator[bytes]:
+    """The targets, read again, as ids do not give back every text, and a score is against what was there."""
+    for document in _read(recipe, gate, Tally()):
+        target = take_sides(document)[1].encode()
+        places.append(places[-1] + len(target))
+        yield target
 
 
 def _conversation_summary(chat: ChatTemplate, tokenizer: Tokenizer, tally: Tally) -> dict[str, Any]:
@@ -357,18 +339,19 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
     """Check the files of a prepared folder and split what they hold."""
     manifest = open_manifest(folder)
     _check_vocab(recipe, manifest["vocab_size"])
-    are_examples = manifest["examples"]
+    are_examples, are_pairs = manifest["examples"], manifest["pairs"]
     labels = manifest["labels"] and Labels(tuple(manifest["labels"]["names"]), manifest["labels"]["multi"])
-    names = (*_SMALL_FILES, *(_LABELLED_FILES if labels else _EXAMPLE_FILES if are_examples else ()))
+    special = _LABELLED_FILES if labels else _PAIR_FILES if are_pairs else _EXAMPLE_FILES if are_examples else ()
+    names = (*_SMALL_FILES, *special)
     arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
     width = manifest["token_width_bytes"]
     tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=f"<u{width}", mode="r"))
     each = arrays["token_bytes"] if len(arrays["token_bytes"]) else None
     texts = Texts(tokens, arrays["offsets"], arrays["sizes"], each, manifest["eos_id"])
-    uses, cut = _choose(recipe, arrays, are_examples=are_examples or labels is not None)
+    uses, cut = _choose(recipe, arrays, are_examples=bool(special))
     given = {name: (folder / f"given-{name}").read_bytes() for name in manifest["given"]}
     tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"), manifest["eos_token"], given)
-    examples: Sequence[Example] = ()
+    examples: dict[str, Sequence[Example]] = {}
     splits: dict[str, Split] = {}
     left: dict[str, dict[str, Any]] = {}
     capabilities: dict[str, list[str | None]] = {}
@@ -380,11 +363,14 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
             kinds = [*manifest["capabilities"], None]  # -1 is none
             capabilities[use] = [kinds[index] for index in arrays["capabilities"][rows].tolist()]
             left[use] = {"labels": ", ".join(f"{name} {count:,}" for name, count in zip(labels.names, counts))}
+        elif are_pairs:
+            splits[use], left[use], examples[use] = _take_pairs(
+                recipe, texts, rows, arrays, manifest, folder, tokenizer
+            )
         elif are_examples:
             splits[use], left[use], places = _cut_examples(recipe, texts, rows, arrays, manifest, use)
-            if use == "validation":
-                columns = arrays["offsets"], arrays["answers"], arrays["capabilities"]
-                examples = Examples(*places, tokens, *columns, manifest["capabilities"], tokenizer)
+            columns = arrays["offsets"], arrays["answers"], arrays["capabilities"]
+            examples[use] = Conversations(*places, tokens, *columns, manifest["capabilities"], tokenizer)
         else:
             splits[use], left[use] = _cut_samples(recipe, texts, uses == number, cut, use), {}
     if recipe.data.validation != "none" and not len(splits["validation"]):
@@ -409,6 +395,9 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
         made.append("answers" if recipe.data.answers_only else "all")
     if labels:
         made = [manifest["files"][name]["sha256"] for name in ("tokens.bin", "labels.npy")]
+    if are_pairs:
+        made = [manifest["files"][name]["sha256"] for name in ("tokens.bin", "seconds.npy", "references.bin")]
+        made.append(f"{recipe.train.seq_len} {recipe.train.target_len}")
     return Corpus(
         train=splits["train"],
         validation=splits["validation"] if len(splits["validation"]) else None,
@@ -417,7 +406,8 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
         fingerprint=_fingerprint([manifest["tokenizer"], *made], arrays["hashes"], *splits.values()),
         summary=summary,
         chat=ChatTemplate(tokenizer, tokenizer.chat_template, system=recipe.data.system),
-        examples=examples,
+        examples=examples.get("validation", ()),
+        pairs=examples if are_pairs else {},
         labels=labels,
         capabilities=capabilities,
     )
@@ -446,17 +436,10 @@ def _cut_examples(
     """
     data, seq_len = recipe.data, recipe.train.seq_len
     answers = arrays["answers"]
+    named, count = _name_rows(rows, arrays, manifest)
     split, left = cut_examples(
         texts, rows, answers, seq_len, answers_only=data.answers_only, drop=data.too_long == "drop"
     )
-
-    def named(flags: Flags) -> list[str]:
-        places = arrays["places"][rows[flags][:NAMED_ROWS]].tolist()
-        return [f"{manifest['paths'][path]}:{line}" if line else manifest["paths"][path] for path, line in places]
-
-    def count(flags: Flags) -> str:
-        names = f" ({', '.join(named(flags)[:3])}{' ...' if flags.sum() > 3 else ''})"
-        return f"{int(flags.sum()):,}{names if flags.any() else ''}"
 
     is_long = left.dropped | left.cut | left.cut_away
     if data.too_long == "refuse" and is_long.any():
@@ -478,6 +461,51 @@ def _cut_examples(
     kept = rows[left.kept]
     is_conversation = answers[answers[:, 0].searchsorted(texts.offsets[kept]), 0] > texts.offsets[kept]
     return split, said, (kept[is_conversation], split.ends[is_conversation])
+
+
+def _take_pairs(
+    recipe: Recipe, texts: Texts, rows: Ints, arrays: dict[str, npt.NDArray[Any]], manifest: dict[str, Any],
+    folder: Path, tokenizer: Tokenizer,
+) -> tuple[Split, dict[str, Any], Pairs]:  # fmt: skip
+    """The pairs of one split, what is to be said of those that are too long, and all of them as examples.
+
+    Raises: InputError if rows are too long and that is to be refused, or if none is left.
+    """
+    longest = recipe.train.seq_len, recipe.train.target_len or recipe.train.seq_len
+    is_dropped = recipe.data.too_long == "drop"
+    split, too_long = take_pairs(texts, rows, arrays["seconds"], *longest, drop=is_dropped)
+    named, count = _name_rows(rows, arrays, manifest)
+    said = f"train.seq_len {longest[0]:,} in the source or train.target_len {longest[1]:,} in the target"
+    if recipe.data.too_long == "refuse" and too_long.any():
+        raise InputError(
+            f"rows with more tokens than {said}: {count(too_long)}; raise them, or set data.too_long to cut or drop"
+        )
+    if len(rows) and not len(split):
+        raise InputError(
+            f"all {len(rows):,} rows have more tokens than {said}, and data.too_long drops them; raise them"
+        )
+    kept = rows[~too_long] if is_dropped else rows
+    references = np.memmap(folder / "references.bin", dtype=np.uint8, mode="r")
+    places, kinds = arrays["reference_places"], arrays["capabilities"]
+    pairs = Pairs(split, kept, references, places, kinds, manifest["capabilities"], tokenizer)
+    left = {"dropped": int(too_long.sum()), "dropped_rows": named(too_long)} if is_dropped else {}
+    return split, left, pairs
+
+
+def _name_rows(
+    rows: Ints, arrays: dict[str, npt.NDArray[Any]], manifest: dict[str, Any]
+) -> tuple[Callable[[Flags], list[str]], Callable[[Flags], str]]:
+    """What names the first of flagged rows by file and line, and what counts them and names three."""
+
+    def named(flags: Flags) -> list[str]:
+        places = arrays["places"][rows[flags][:NAMED_ROWS]].tolist()
+        return [f"{manifest['paths'][path]}:{line}" if line else manifest["paths"][path] for path, line in places]
+
+    def count(flags: Flags) -> str:
+        names = f" ({', '.join(named(flags)[:3])}{' ...' if flags.sum() > 3 else ''})"
+        return f"{int(flags.sum()):,}{names if flags.any() else ''}"
+
+    return named, count
 
 
 def _split_summary(split: Split) -> dict[str, Any]:

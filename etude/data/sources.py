@@ -37,7 +37,7 @@ class Document:
     """A text, where it came from, and the group that must stay in one split (None: it stands alone).
 
     Of a conversation there are `messages`, and `text` is their content; `capability` is what scores are told apart by.
-    A labelled text has `labels`, and may have a second text, its `pair`.
+    A labelled text has `labels`, and may have a second text, its `pair`; a text to be turned into another has that.
     `line` is where a row stands in its file, from 1; 0 for a file that is one document. Undecodable ones have no text.
     """
 
@@ -98,9 +98,9 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def source_format(source: Source) -> Format:
     """What the rows of a source hold, found out from the first of them; text if there are none. Raises: InputError."""
     files = [path for path in list_files(source) if _is_jsonl(path)]
-    if source.label is not None:
+    if source.label is not None or source.target is not None:
         if not files:
-            raise InputError(f"{_name(source)} has no JSONL, which labels need; give a .jsonl file")
+            raise InputError(f"{_name(source)} has no JSONL, which labels and targets need; give a .jsonl file")
         return Format("text", (source.field,))
     if not files and source.format not in (None, "text"):
         raise InputError(
@@ -227,10 +227,8 @@ def _read_jsonl(path: Path, source: Source, form: Format) -> Iterator[Document]:
         group, capability = _row_group(row, source.group_by, name), row.get(source.capability)
         if not isinstance(capability, str | None):
             capability = json.dumps(capability, sort_keys=True)
-        pair, labels = None, None
-        if source.label is not None:
-            labels = _row_labels(row, source.label, name)
-            pair = _row_pair(row, source.pair, name)
+        labels = None if source.label is None else _row_labels(row, source.label, name)
+        pair = _row_pair(row, source, name)
         yield Document(text, group, str(path), line, messages, capability, pair=pair, labels=labels)
 
 
@@ -248,14 +246,14 @@ def _row_labels(row: dict[str, Any], field: str, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(each) for each in values))
 
 
-def _row_pair(row: dict[str, Any], field: str | None, name: str) -> str | None:
-    if field is None:
+def _row_pair(row: dict[str, Any], source: Source, name: str) -> str | None:
+    second = source.target or source.pair
+    if second is None:
         return None
-    if not isinstance(row.get(field), str) or not row[field].strip():
-        raise InputError(
-            f"{name}: {field!r}, the second text of the pair, is missing or empty; give both, or drop the row"
-        )
-    return str(row[field])
+    for field in (source.field, second):
+        if not isinstance(row.get(field), str) or not row[field].strip():
+            raise InputError(f"{name}: {field!r}, a side of the pair, is missing or empty; fill it, or remove the row")
+    return str(row[second])
 
 
 def _row_group(row: dict[str, Any], group_by: str | None, name: str) -> str | None:

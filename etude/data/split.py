@@ -11,7 +11,7 @@ from etude.errors import InputError
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
-Mode = Literal["row", "document", "example", "whole"]
+Mode = Literal["row", "document", "example", "whole", "pair"]
 NO_TARGET = -100
 _SPANS_AT_ONCE = 1 << 16
 
@@ -33,7 +33,7 @@ class Sample:
 
     What is no target is NO_TARGET among the labels. `documents` counts from 0 and grows at each end token among
     `tokens`; `positions` restart there. A labelled text has `classes`, (k) with 1 where a label holds, and `second`,
-    where its second text begins.
+    where its second text begins. Of a pair `tokens` are the source, and `labels`, (m,), all of the target.
     """
 
     tokens: Ints
@@ -42,6 +42,7 @@ class Sample:
     positions: Ints
     classes: npt.NDArray[np.uint8] | None = None
     second: int = 0
+    is_pair: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Split:
     document: a span is a sample; what is beyond seq_len is cut off, and counted in `truncated`.
     example: a span is a sample, of which only what lies in `answers` (begin, end) is a target; all if that is None.
     whole: a span is a sample, whose target is what it is as a whole: a row of `classes`; `seconds` as in Sample.
+    pair: a span is a source and, from `seconds` on, a target; of more than seq_len and target_len tokens those before
+    the last, which ends a text, are cut off.
     The token before the first label is the end token, as it is before any document, but for examples, which begin with
     their own first token.
     `targets` and `bytes` are all tokens to predict and the text they stand for; `first` is where each span begins in
@@ -72,6 +75,7 @@ class Split:
     answers: Ints | None = None
     classes: npt.NDArray[np.uint8] | None = None
     seconds: Ints | None = None
+    target_len: int = 0
 
     def __len__(self) -> int:
         return -(-self.targets // self.seq_len) if self.mode == "row" else len(self.starts)
@@ -81,6 +85,8 @@ class Split:
         """Mean length of a sample."""
         if self.mode == "row":
             return self.targets / max(len(self), 1)
+        if self.mode == "pair" and self.seconds is not None:
+            return float(np.minimum(self.seconds, self.seq_len).mean()) if len(self) else 0.0
         lengths = np.minimum(self.ends - self.starts - (self.mode == "example"), self.seq_len)
         return float(lengths.mean()) if len(self) else 0.0
 
@@ -89,6 +95,8 @@ class Split:
         assert 0 <= index < len(self), index
         if self.mode == "whole":
             return self._whole(index)
+        if self.mode == "pair":
+            return self._pair(index)
         if self.mode == "example":
             return self._example(int(self.starts[index]), int(self.ends[index]))
         if self.mode == "document":
@@ -113,6 +121,13 @@ class Split:
         zeros, nothing = np.zeros(len(tokens), dtype=np.int64), np.full(len(tokens), NO_TARGET, dtype=np.int64)
         positions = np.arange(len(tokens), dtype=np.int64)
         return Sample(tokens, nothing, zeros, positions, self.classes[index], int(self.seconds[index]))
+
+    def _pair(self, index: int) -> Sample:
+        assert self.seconds is not None
+        start, end, second = int(self.starts[index]), int(self.ends[index]), int(self.seconds[index])
+        source = _cut_end(self.tokens[start : start + second].astype(np.int64), self.seq_len)
+        target = _cut_end(self.tokens[start + second : end].astype(np.int64), self.target_len)
+        return Sample(source, target, np.zeros_like(source), np.arange(len(source), dtype=np.int64), is_pair=True)
 
     def _example(self, start: int, end: int) -> Sample:
         window = self.tokens[start:end].astype(np.int64)
@@ -163,6 +178,23 @@ def take_wholes(texts: Texts, rows: Ints, classes: npt.NDArray[np.uint8], second
         texts.tokens, starts, ends, "whole", seq_len, texts.eos_id, len(rows), len(rows), int(texts.sizes[rows].sum()),
         0, np.r_[0, np.cumsum(ends - starts)], classes=classes[rows], seconds=seconds[rows],
     )  # fmt: skip
+
+
+def take_pairs(
+    texts: Texts, rows: Ints, seconds: Ints, seq_len: int, target_len: int, *, drop: bool
+) -> tuple[Split, Flags]:
+    """Documents `rows` as sources and targets, and which of the rows are too long, (n,), so cut, or dropped."""
+    starts, ends, seconds = texts.offsets[rows], texts.offsets[rows + 1], seconds[rows]
+    written = ends - starts - seconds
+    too_long = (seconds > seq_len) | (written > target_len)
+    kept = ~too_long | (not drop)
+    starts, ends, seconds, written = starts[kept], ends[kept], seconds[kept], written[kept]
+    split = Split(
+        texts.tokens, starts, ends, "pair", seq_len, texts.eos_id, len(starts),
+        int(np.minimum(written, target_len).sum()), _count_bytes(texts, starts + seconds, ends),
+        int(too_long[kept].sum()), np.r_[0, np.cumsum(ends - starts)], seconds=seconds, target_len=target_len,
+    )  # fmt: skip
+    return split, too_long
 
 
 @dataclass(frozen=True)
@@ -277,6 +309,10 @@ def number_texts(hashes: npt.NDArray[np.uint8]) -> Ints:
     labels = np.zeros(len(pairs), dtype=np.int64)
     labels[order[1:]] = np.cumsum((pairs[order[1:]] != pairs[order[:-1]]).any(axis=1))
     return labels
+
+
+def _cut_end(ids: Ints, longest: int) -> Ints:
+    return ids if len(ids) <= longest else np.r_[ids[: longest - 1], ids[-1:]]
 
 
 def _count_bytes(texts: Texts, starts: Ints, ends: Ints) -> int:

@@ -92,7 +92,9 @@ class Tokenizer:
         encodings = self._parse(texts, fast=False)
         return [(encoding.ids, [start for start, _ in encoding.offsets]) for encoding in encodings]
 
-    def encode_joined(self, texts: Sequence[tuple[str, str | None]], longest: int) -> list[tuple[Ids, int, bool]]:
+    def encode_joined(
+        self, texts: Sequence[tuple[str, str | None]], longest: int | None = None
+    ) -> list[tuple[Ids, int, bool]]:
         """Texts, or pairs of them, with the special tokens that a model wants around them, on all cores.
 
         Of each the ids, where the second text begins (their number if there is none), and whether it was cut to
@@ -104,7 +106,8 @@ class Tokenizer:
             if not self._inner.num_special_tokens_to_add(False):
                 self._inner.post_processor = _around(self.eos_token, self.eos_id)
             given = [text if pair is None else (text, pair) for text, pair in texts]
-            self._inner.enable_truncation(longest, strategy="longest_first")
+            if longest is not None:
+                self._inner.enable_truncation(longest, strategy="longest_first")
             try:
                 encodings = self._inner.encode_batch(given, add_special_tokens=True)
             finally:

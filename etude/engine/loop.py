@@ -105,7 +105,8 @@ def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
     scored = np.flatnonzero(batch.labels != NO_TARGET)
     scored_ids = None if len(scored) == batch.labels.size else move(scored)
     classes, types = move(batch.classes), move(batch.types)
-    return DeviceBatch(tokens, labels, move(batch.positions), batch.lengths, scored_ids, classes, types)
+    positions = move(batch.positions)
+    return DeviceBatch(tokens, labels, positions, batch.lengths, scored_ids, classes, types, batch.target_lengths)
 
 
 def _update(

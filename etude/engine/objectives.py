@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from etude.data.split import Split
 from etude.models.foreign import scored_logits
-from etude.recipe.schema import Loss
+from etude.models.t5 import T5
+from etude.recipe.schema import Loss, Recipe
 
 # Rows of logits that exist at once; 1,024 are as quick on two cores, 256 a tenth slower.
 CHUNK_ROWS = 512
@@ -27,6 +28,7 @@ class DeviceBatch:
     scored     (n,) int64, which of the B x T labels are targets; None if all are
     classes    (samples, k) fp32, 1 where a label holds, or None
     types      (B, T) int64, 1 in the second text of a pair, or None
+    target_lengths  of the targets that lie end to end in labels (1, T), while tokens are the sources; None if no pairs
     """
 
     tokens: torch.Tensor
@@ -36,6 +38,7 @@ class DeviceBatch:
     scored: torch.Tensor | None = None
     classes: torch.Tensor | None = None
     types: torch.Tensor | None = None
+    target_lengths: tuple[int, ...] | None = None
 
 
 class Objective(Protocol):
@@ -63,6 +66,30 @@ class Causal:
             logits = scored_logits(model, batch.tokens, batch.positions, batch.lengths, batch.scored)
             loss = F.cross_entropy(logits.float(), labels, reduction="sum")
         return loss, torch.tensor(float(len(labels)), device=loss.device)
+
+
+@dataclass(frozen=True)
+class Seq2Seq:
+    """Write a target, token by token, given its source. Source: arXiv:1409.3215; label smoothing: arXiv:1512.00567."""
+
+    label_smoothing: float = 0.0
+
+    def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden, labels = self.read(model, batch), batch.labels.flatten()
+        head: torch.Tensor = model.head_weight()  # type: ignore[operator]
+        loss = linear_cross_entropy(hidden, head, labels, label_smoothing=self.label_smoothing)
+        return loss, torch.tensor(float(len(labels)), device=loss.device)
+
+    def read(self, model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
+        """Hidden states (T, C) that say each label: the decoder has read those before it in the same target."""
+        assert batch.lengths is not None and batch.target_lengths is not None
+        given = batch.labels.roll(1)
+        firsts = torch.tensor((0, *batch.target_lengths[:-1])).cumsum(0).to(given.device)
+        given[0, firsts] = cast(T5, model).config.start_id
+        hidden: torch.Tensor = model(
+            batch.tokens, given, source_lengths=batch.lengths, target_lengths=batch.target_lengths
+        )
+        return hidden[0]
 
 
 @dataclass(frozen=True)
@@ -112,8 +139,15 @@ class Classification:
         return logits.sigmoid() if self.multi else logits.softmax(dim=1)
 
 
+def choose_objective(recipe: Recipe, split: Split, *, multi: bool | None) -> Objective:
+    """The objective that a recipe asks for; multi: whether texts have several labels, None if they have none."""
+    if multi is not None:
+        return choose_classification(recipe.loss, split, multi=multi)
+    return Seq2Seq(recipe.loss.label_smoothing) if recipe.train.objective == "seq2seq" else Causal()
+
+
 def choose_classification(recipe: Loss, split: Split, *, multi: bool) -> Classification:
-    """The objective that a recipe asks for; balanced weights come from the rows of the training split.
+    """The classification that a recipe asks for; balanced weights come from the rows of the training split.
 
     Of one label the weight is rows / (labels x rows with it); of several, rows without it / rows with it.
     """
@@ -136,26 +170,42 @@ class Custom:
         return loss, torch.as_tensor(targets, dtype=torch.float32, device=loss.device)
 
 
-def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Sum of -log softmax(hidden weight^T)[labels] in nats, (), fp32.
+def linear_cross_entropy(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Sum of -log softmax(hidden weight^T + bias)[labels] in nats, (), fp32.
 
-    hidden (N, C), weight (V, C), labels (N,) int64. Works on at most CHUNK_ROWS rows at a time and finds the gradients
-    in the same pass, so that of N x V logits only CHUNK_ROWS x V exist at once.
+    hidden (N, C), weight (V, C), labels (N,) int64, bias (V,). label_smoothing: the share of the truth that is spread
+    over all V. Works on at most CHUNK_ROWS rows at a time and finds the gradients in the same pass, so that of N x V
+    logits only CHUNK_ROWS x V exist at once.
     """
-    loss: torch.Tensor = _LinearCrossEntropy.apply(hidden, weight, labels)  # type: ignore[no-untyped-call]
+    loss: torch.Tensor = _LinearCrossEntropy.apply(hidden, weight, labels, bias, label_smoothing)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        labels: torch.Tensor,
+        bias: torch.Tensor | None,
+        smoothing: float,
+    ) -> torch.Tensor:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        with_hidden, with_weight, _ = ctx.needs_input_grad
+        with_hidden, with_weight, _, with_bias, _ = ctx.needs_input_grad
         with torch.autocast(device, enabled=False):
             rows, head = hidden.to(dtype), weight.to(dtype)
             grad_hidden = torch.empty_like(rows) if with_hidden else None
             grad_weight = torch.zeros_like(weight, dtype=torch.float32) if with_weight else None
+            grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and with_bias else None
             loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
             chunks = max(-(-len(rows) // CHUNK_ROWS), 1)
             logits = torch.empty((-(-len(rows) // chunks), len(head)), dtype=dtype, device=hidden.device)
@@ -164,13 +214,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 # In place, since at this size passes over memory cost as much as arithmetic: softmax, loss and slope of
                 # 512 x 50,304 logits take 26 ms instead of 58 with log_softmax (2 cores, torch 2.13).
                 scores = torch.mm(part, head.T, out=logits[: len(part)]).float()  # (rows, V)
+                if bias is not None:
+                    scores += bias
                 top, right = scores.amax(dim=1, keepdim=True), scores.gather(1, target)
+                if smoothing:
+                    right = (1 - smoothing) * right + smoothing * scores.mean(dim=1, keepdim=True)
                 total = scores.sub_(top).exp_().sum(dim=1, keepdim=True)
                 loss += (total.log() + top - right).sum()
-                if not (with_hidden or with_weight):
+                if not (with_hidden or with_weight or with_bias):
                     continue
-                # d loss / d logits = softmax - one-hot
-                slope = scores.div_(total).scatter_add_(1, target, scores.new_full(target.shape, -1.0)).to(dtype)
+                # d loss / d logits = softmax - truth, which is one-hot but for what is smoothed
+                scores.div_(total).scatter_add_(1, target, scores.new_full(target.shape, smoothing - 1.0))
+                if smoothing:
+                    scores -= smoothing / scores.shape[1]
+                if grad_bias is not None:
+                    grad_bias += scores.sum(dim=0)
+                slope = scores.to(dtype)
                 if grad_hidden is not None:
                     torch.mm(slope, head, out=grad_hidden[start : start + len(part)])
                 if grad_weight is not None and dtype == torch.float32:
@@ -178,15 +237,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 elif grad_weight is not None:
                     grad_weight += slope.T @ part
                 start += len(part)
-        ctx.save_for_backward(grad_hidden, grad_weight)
-        ctx.dtypes = hidden.dtype, weight.dtype
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
-        hidden, weight = ctx.saved_tensors
-        return (
-            None if hidden is None else (hidden * grad).to(ctx.dtypes[0]),
-            None if weight is None else (weight * grad).to(ctx.dtypes[1]),
-            None,
+    def backward(
+        ctx: Any, grad: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, torch.Tensor | None, None]:
+        hidden, weight, bias = (
+            None if saved is None else (saved * grad).to(dtype) for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes)
         )
+        return hidden, weight, None, bias, None

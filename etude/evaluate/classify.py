@@ -1,6 +1,7 @@
 """What a classifier says of rows that it is not trained on, and what that is worth beside what costs nothing."""
 
 import functools
+import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from etude import durable
 from etude.data.batch import Batch
+from etude.data.cache import to_npy
 from etude.data.prepared import Labels
 from etude.data.split import Split
 from etude.data.tokenize import Tokenizer
@@ -17,6 +20,7 @@ from etude.engine.loop import to_device
 from etude.engine.objectives import Classification
 from etude.engine.precision import Precision
 from etude.engine.world import World
+from etude.evaluate.exam import Exam
 from etude.evaluate.tasks import Score
 from etude.records import events
 from etude.scores import labels as scores
@@ -81,7 +85,64 @@ def figures(predictions: Predictions, labels: Labels) -> dict[str, float]:
     return scores.score_labels(truth, said, labels.names, multi=labels.multi)
 
 
-def compare(
+def keep_before(exam: Exam, objective: Classification) -> None:
+    """Keep what the model says of the held-out rows before training."""
+    for use, split in exam.held_out().items():
+        probabilities = predict_split(exam, objective, split).probabilities
+        if exam.world.is_main:
+            durable.make_folder(exam.folder)
+            durable.write_file(exam.folder / f"before-{use}.npy", to_npy(probabilities))
+
+
+def compare(exam: Exam, objective: Classification, step: int) -> events.Scores | None:
+    """Put the model beside itself before training and two baselines, on the rows of `exam.scored()`; keep predictions.
+
+    Each figure has its interval. Rank 0 has the answer, the others None.
+    """
+    corpus, labels = exam.corpus, exam.corpus.labels
+    assert labels is not None
+    held_out = exam.held_out()
+    after = {use: predict_split(exam, objective, split) for use, split in held_out.items()}
+    if not exam.world.is_main:
+        return None
+    before = {}
+    for use, predictions in after.items():
+        kept = np.load(exam.folder / f"before-{use}.npy", allow_pickle=False)
+        before[use] = replace(predictions, probabilities=kept)
+        rows = zip(predictions.probabilities.tolist(), predictions.truth.tolist())
+        lines = (json.dumps({"probabilities": said, "labels": true}) + "\n" for said, true in rows)
+        durable.write_file(exam.folder / f"{use}.jsonl", (line.encode() for line in lines))
+    use = exam.scored()
+    thresholds_from = None
+    if "validation" in held_out and use != "validation":
+        thresholds_from = held_out["validation"], before["validation"], after["validation"]
+    return _compare(
+        before[use], after[use], thresholds_from, train=corpus.train, split=held_out[use], labels=labels,
+        tokenizer=corpus.tokenizer, metric=exam.recipe.evaluate.metric, step=step, name=use,
+        capabilities=corpus.capabilities[use],
+    )  # fmt: skip
+
+
+def predict_split(exam: Exam, objective: Classification, split: Split, max_samples: int | None = None) -> Predictions:
+    """What the model of an exam says of a split, or of some evenly spaced rows of it."""
+    assert exam.corpus.labels is not None
+    return predict(
+        exam.model, exam.batches(split, max_samples), objective, exam.precision, exam.world,
+        rows=min(len(split), max_samples or len(split)), classes=len(exam.corpus.labels.names),
+        micro_batch_size=exam.micro_batch_size,
+    )  # fmt: skip
+
+
+def standard_error(predictions: Predictions, labels: Labels, metric: str) -> float:
+    """How far the metric may be off because the rows are a sample."""
+    truth, said = _said(predictions, labels, _thresholds(predictions, labels))
+    if metric == "loss":
+        return math.nan
+    found = label_bootstrap(truth, said, labels.names, multi=labels.multi, figures=[metric])
+    return found[metric].standard_error
+
+
+def _compare(
     before: Predictions,
     after: Predictions,
     validation: tuple[Split, Predictions, Predictions] | None,
@@ -157,15 +218,6 @@ def compare(
         labels=list(labels.names), confusion=table,
         thresholds=[] if thresholds[1] is None else [float(each) for each in thresholds[1]], notes=notes,
     )  # fmt: skip
-
-
-def standard_error(predictions: Predictions, labels: Labels, metric: str) -> float:
-    """How far the metric may be off because the rows are a sample."""
-    truth, said = _said(predictions, labels, _thresholds(predictions, labels))
-    if metric == "loss":
-        return math.nan
-    found = label_bootstrap(truth, said, labels.names, multi=labels.multi, figures=[metric])
-    return found[metric].standard_error
 
 
 def _thresholds(predictions: Predictions, labels: Labels) -> np.ndarray | None:

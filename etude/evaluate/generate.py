@@ -1,4 +1,4 @@
-"""Continue prompts with a causal model: greedy or sampled, many at a time."""
+"""Continue prompts with a causal model, or answer them with an encoder-decoder: greedy or sampled, many at a time."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from torch.nn import functional
 from etude.errors import InputError
 from etude.models.decoder import Cache, Decoder
 from etude.models.packed import TokenReader, is_worth_it
+from etude.models.t5 import T5
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def generate_steps(
 ) -> Iterator[list[int]]:
     """The next token of every prompt, again and again, until each has drawn an end token, or `max_tokens`.
 
-    model: a Decoder or a causal model of transformers. temperature: 0 takes the likeliest token. top_k: draw among
+    model: a Decoder, a T5, or a causal model of transformers. temperature: 0 takes the likeliest. top_k: draw among
     this many. top_p: draw among the likeliest tokens whose probabilities reach this sum. vocab_size: ids from here on
     are rows of the embedding without a token, never drawn.
     Prompt and continuation fit the model's context: of a longer prompt the last tokens are kept, and max_tokens is at
@@ -67,34 +68,48 @@ def generate_steps(
     kept = [list(prompt or end_ids[:1])[max_tokens - context :] for prompt in prompts]
     generator = torch.Generator().manual_seed(seed)
     ends = torch.tensor(list(end_ids), dtype=torch.long)
-    finished = torch.zeros(len(prompts), dtype=torch.bool)
+    finished, alive = torch.zeros(len(prompts), dtype=torch.bool), torch.arange(len(prompts))
     was_training = model.training
     model.eval()
     try:
-        logits, advance = (_read_decoder if isinstance(model, Decoder) else _read_foreign)(model, kept, max_tokens)
+        read = _read_decoder if isinstance(model, Decoder) else _read_t5 if isinstance(model, T5) else _read_foreign
+        logits, advance, select = read(model, kept, max_tokens)
         for drawn in range(1, max_tokens + 1):
-            chosen = _choose(logits[:, :vocab_size].float().cpu(), temperature, top_k, top_p, generator)
+            chosen = (
+                ends[:1].repeat(len(prompts))
+                if len(alive) < len(prompts)
+                else torch.empty(len(alive), dtype=torch.long)
+            )
+            chosen[alive] = _choose(logits[:, :vocab_size].float().cpu(), temperature, top_k, top_p, generator)
             finished |= torch.isin(chosen, ends)
             yield chosen.tolist()
             if drawn == max_tokens or bool(finished.all()):
                 return
-            logits = advance(chosen)
+            # Rows at their end are left out, but not where that would change the draws of the others.
+            going_on = (~finished[alive]).nonzero()[:, 0]
+            if select is not None and temperature == 0 and 4 * len(going_on) <= 3 * len(alive):
+                select(going_on)
+                alive = alive[going_on]
+            logits = advance(chosen[alive])
     finally:
         model.train(was_training)
 
 
 Advance = Callable[[Tensor], Tensor]
+Select = Callable[[Tensor], None]
 
 
 def context_of(model: nn.Module) -> int:
     """Most tokens of a sequence."""
     if isinstance(model, Decoder):
         return model.config.context
+    if isinstance(model, T5):
+        return 2**30
     config: Any = model.config
     return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**30)
 
 
-def _read_decoder(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Tensor, Advance]:
+def _read_decoder(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Tensor, Advance, None]:
     """Logits (B, V) after the prompts, read end to end without padding, and what gives those after one more token."""
     device, lengths = model.head_weight().device, tuple(map(len, prompts))
     positions = torch.cat([torch.arange(length) for length in lengths])[None].to(device)
@@ -106,15 +121,27 @@ def _read_decoder(model: Any, prompts: list[list[int]], max_tokens: int) -> tupl
     last = torch.tensor(lengths, device=device).cumsum(0) - 1
 
     if is_worth_it(model, len(prompts)):
-        return model.head(hidden[0, last]), TokenReader(model, cache)
+        return model.head(hidden[0, last]), TokenReader(model, cache), None
 
     def advance(chosen: Tensor) -> Tensor:
         return cast(Tensor, model.head(model.forward(chosen[:, None].to(device), cache=cache)[:, 0]))
 
-    return model.head(hidden[0, last]), advance
+    return model.head(hidden[0, last]), advance, None
 
 
-def _read_foreign(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Tensor, Advance]:
+def _read_t5(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Tensor, Advance, Select]:
+    """Logits (B, V) of the first tokens of answers, what gives those after one more, and what leaves out rows."""
+    device, lengths = model.head_weight().device, tuple(map(len, prompts))
+    tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)[None]
+    cache = model.start(tokens, lengths, max_tokens)
+
+    def advance(chosen: Tensor) -> Tensor:
+        return cast(Tensor, model.advance(chosen.to(device), cache))
+
+    return advance(torch.full((len(prompts),), model.config.start_id)), advance, cache.select
+
+
+def _read_foreign(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Tensor, Advance, None]:
     """The same for a model of transformers: prompts are padded on the left, and the mask grows."""
     device = next(model.parameters()).device
     longest = max(map(len, prompts))
@@ -138,7 +165,7 @@ def _read_foreign(model: Any, prompts: list[list[int]], max_tokens: int) -> tupl
         logits: Tensor = output.logits[:, -1]
         return logits
 
-    return read(tokens), advance
+    return read(tokens), advance, None
 
 
 def _choose(

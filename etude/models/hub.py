@@ -23,11 +23,17 @@ from etude.models.config import DecoderConfig
 from etude.models.cost import count_parameters
 from etude.models.decoder import Decoder
 from etude.models.encoder import EncoderConfig
+from etude.models.t5 import T5, T5Config, keeps_fp32
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-# Buffers that older files carry and every model makes anew.
-_REMADE = re.compile(r"(rotary_emb\.inv_freq|attn\.masked_bias|attn\.bias|attention\.bias|attention\.masked_bias)$")
+# Buffers that older files carry and every model makes anew, and what T5's files have twice or to no use.
+_REMADE = re.compile(
+    r"(rotary_emb\.inv_freq|attn\.masked_bias|attn\.bias|attention\.bias|attention\.masked_bias"
+    r"|^(encoder|decoder)\.embed_tokens\.weight|EncDecAttention\.relative_attention_bias\.weight)$"
+)
+
+Config = DecoderConfig | EncoderConfig | T5Config
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Pretrained:
     """
 
     path: Path
-    config: DecoderConfig | EncoderConfig | None
+    config: Config | None
     reason: str | None
     hf_config: dict[str, Any]
     digest: str
@@ -76,10 +82,11 @@ def find_model(given: str, revision: str | None = None) -> Path:
     raise InputError(f"model.from: {given} is not on this machine (looked for {looked}){_advice(given)}")
 
 
-def inspect_model(path: Path, objective: str = "causal") -> Pretrained:
+def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
     """Look at a model without reading its weights; nothing that it brings along is run.
 
-    Of an encoder, for objective classification, the parameters are counted once its labels are known.
+    objective: what the model must be fit for; by default what its config.json says. Of an encoder, for classification,
+    the parameters are counted once its labels are known.
 
     Raises: InputError for a model with code of its own, a pickle, a missing or damaged file.
     """
@@ -91,12 +98,22 @@ def inspect_model(path: Path, objective: str = "causal") -> Pretrained:
     if values.get("quantization_config"):
         raise InputError(f"{path} holds quantised weights; give the model they were made of")
     shapes = dict(_tensor_shapes(path))
+    if objective is None:
+        objective = "seq2seq" if values.get("model_type") == "t5" else "causal"
     if objective == "classification":
         try:
             return Pretrained(path, EncoderConfig.from_hf(values), None, values, _digest(path), {})
         except InputError as error:
             wrong = str(error).removeprefix("config.json: ")
             raise InputError(f"{path}: {wrong}; classification takes BERT, RoBERTa, CodeBERT and their kin") from None
+    if objective == "seq2seq":
+        try:
+            t5 = T5Config.from_hf(values, has_head="lm_head.weight" in shapes)
+        except InputError as error:
+            wrong = str(error).removeprefix("config.json: ")
+            raise InputError(f"{path}: {wrong}; seq2seq takes T5, CodeT5, CodeT5+ and their kin") from None
+        _check_tensors(path, t5, shapes)
+        return Pretrained(path, t5, None, values, _digest(path), count_t5(t5))
     reason = None
     config: DecoderConfig | None = None
     try:
@@ -112,17 +129,19 @@ def inspect_model(path: Path, objective: str = "causal") -> Pretrained:
 
 
 def load_pretrained(pretrained: Pretrained, *, dtype: torch.dtype, dropout: float) -> nn.Module:
-    """The model with its weights: matrices in `dtype`, norms of a Decoder in fp32. Raises: InputError if damaged."""
+    """The model with its weights in `dtype`, but what must be fp32 (norms, and of T5 in fp16 the products with wo).
+
+    Raises: InputError if a file is damaged.
+    """
     if pretrained.config is None:
         return _load_foreign(pretrained.path, dtype, dropout)
-    assert isinstance(pretrained.config, DecoderConfig)
-    with torch.device("meta"):
-        model = Decoder(replace(pretrained.config, dropout=dropout))
+    assert not isinstance(pretrained.config, EncoderConfig)
+    model = _empty_model(replace(pretrained.config, dropout=dropout))
     wanted = dict(model.named_parameters())
     for name, tensor in read_weights(pretrained.path):
         if name not in wanted:
             continue  # a tied head, or a buffer; inspect_model has refused anything else
-        kept = torch.float32 if name.endswith("norm.weight") else dtype
+        kept = torch.float32 if keeps_fp32(name, dtype) else dtype
         owner, _, last = name.rpartition(".")
         loaded = nn.Parameter(tensor.to(kept, copy=True))
         setattr(model.get_submodule(owner), last, loaded)
@@ -186,6 +205,14 @@ def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
             )
         chosen.update(found)
     return [name for name in linear if name in chosen]
+
+
+def count_t5(config: T5Config) -> dict[str, int]:
+    """Exact parameters by part, from the meta device."""
+    counted = [(name, parameter.numel()) for name, parameter in _empty_model(config).named_parameters()]
+    parts = {"embedding": "shared", "encoder": "encoder", "decoder": "decoder", "head": "lm_head"}
+    sizes = {part: sum(size for name, size in counted if name.startswith(start)) for part, start in parts.items()}
+    return sizes | {"total": sum(sizes.values())}
 
 
 def count_lora(pretrained: Pretrained, rank: int, targets: str | list[str], *, dora: bool = False) -> int:
@@ -298,12 +325,15 @@ def _open(file: Path) -> Any:
         raise InputError(f"{file} is damaged or no safetensors file ({reason}); copy the model again") from None
 
 
-def _check_tensors(path: Path, config: DecoderConfig, shapes: dict[str, tuple[int, ...]]) -> None:
-    last = f"model.layers.{config.n_layer - 1}.input_layernorm.weight"
-    if last not in shapes:  # said before a million blocks are made for a config.json that claims them
-        raise InputError(f"{path} lacks {last}, unlike its config.json; copy the model again")
-    with torch.device("meta"):
-        wanted = {name: tuple(parameter.shape) for name, parameter in Decoder(config).named_parameters()}
+def _check_tensors(path: Path, config: DecoderConfig | T5Config, shapes: dict[str, tuple[int, ...]]) -> None:
+    lasts = [f"model.layers.{config.n_layer - 1}.input_layernorm.weight"]
+    if isinstance(config, T5Config):
+        blocks = (("encoder", config.n_layer), ("decoder", config.n_decoder_layer))
+        lasts = [f"{side}.block.{count - 1}.layer.0.layer_norm.weight" for side, count in blocks]
+    for last in lasts:  # said before a million blocks are made for a config.json that claims them
+        if last not in shapes:
+            raise InputError(f"{path} lacks {last}, unlike its config.json; copy the model again")
+    wanted = {name: tuple(parameter.shape) for name, parameter in _empty_model(config).named_parameters()}
     extra = [
         name
         for name in shapes
@@ -360,9 +390,14 @@ def _hf_config(path: Path) -> Any:
 def _meta_model(pretrained: Pretrained) -> nn.Module:
     if pretrained.config is None:
         return _empty_foreign(pretrained.path)
-    assert isinstance(pretrained.config, DecoderConfig)
+    assert not isinstance(pretrained.config, EncoderConfig)
+    return _empty_model(pretrained.config)
+
+
+def _empty_model(config: DecoderConfig | T5Config) -> nn.Module:
+    """Modules and names without memory."""
     with torch.device("meta"):
-        return Decoder(pretrained.config)
+        return T5(config) if isinstance(config, T5Config) else Decoder(config)
 
 
 def _empty_foreign(path: Path) -> nn.Module:

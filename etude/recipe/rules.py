@@ -58,7 +58,8 @@ def _gate(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def _objective(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    data, is_classification = recipe.data, recipe.train.objective == "classification"
+    data, objective = recipe.data, recipe.train.objective
+    is_classification, is_seq2seq = objective == "classification", objective == "seq2seq"
     named = [("train", data.train), ("validation", data.validation or []), ("test", data.test)]
     for use, sources in named:
         for index, source in enumerate(sources if isinstance(sources, list) else []):
@@ -66,6 +67,8 @@ def _objective(recipe: Recipe) -> Iterator[tuple[str, str]]:
                 yield f"data.{use}.{index}", 'has no label; name the JSONL field that holds it, as label = "label"'
             if not is_classification and (source.label or source.pair):
                 yield f"data.{use}.{index}", 'has label or pair, which belong to train.objective = "classification"'
+            if not is_seq2seq and source.target:
+                yield f"data.{use}.{index}", 'has target, which belongs to train.objective = "seq2seq"'
     if is_classification:
         if recipe.adapter is not None:
             yield "adapter", "is for causal models; leave it out, and all weights of the encoder are trained"
@@ -79,10 +82,16 @@ def _objective(recipe: Recipe) -> Iterator[tuple[str, str]]:
     elif recipe.model.kind == "encoder":
         yield (
             "model.kind",
-            'is "encoder", which does not predict the next token; set train.objective = "classification"',
+            'is "encoder", which does not write tokens; set train.objective = "classification"',
         )
-    if not is_classification and recipe.loss != type(recipe.loss)():
-        yield "loss", 'belongs to train.objective = "classification"; leave it out'
+    if recipe.model.from_ is None and (recipe.model.kind == "encoder-decoder") != is_seq2seq and not is_classification:
+        yield "model.kind", f'is "{recipe.model.kind}", but seq2seq, and nothing else, needs "encoder-decoder"'
+    if recipe.train.target_len is not None and not is_seq2seq:
+        yield "train.target_len", 'belongs to train.objective = "seq2seq"; leave it out'
+    used = {"causal": (), "seq2seq": ("label_smoothing",)}.get(objective, tuple(type(recipe.loss).model_fields))
+    for name, field in type(recipe.loss).model_fields.items():
+        if name not in used and getattr(recipe.loss, name) != field.default:
+            yield f"loss.{name}", f'has no meaning for train.objective = "{objective}"; leave it out'
 
 
 def _tokenizer(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -114,6 +123,8 @@ def _model(recipe: Recipe) -> Iterator[tuple[str, str]]:
         return
     for name in sorted(model.model_fields_set & {"revision", "quantize"}):
         yield f"model.{name}", "belongs to a pretrained model; name one with model.from"
+    if recipe.adapter is not None:
+        yield "adapter", 'needs a pretrained model; for example [model] from = "Qwen/Qwen2.5-Coder-1.5B-Instruct"'
     if model.kind == "encoder":
         sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "vocab_size", "dropout"}
         for name in sorted(model.model_fields_set - sizes):
@@ -122,8 +133,11 @@ def _model(recipe: Recipe) -> Iterator[tuple[str, str]]:
         if width % heads:
             yield "model.n_embd", f"is {width}, which {heads} heads do not share evenly; use a multiple of {heads}"
         return
-    if recipe.adapter is not None:
-        yield "adapter", 'needs a pretrained model; for example [model] from = "Qwen/Qwen2.5-Coder-1.5B-Instruct"'
+    if model.kind == "encoder-decoder":
+        sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "head_dim", "vocab_size", "tied", "dropout"}
+        for name in sorted(model.model_fields_set - sizes):
+            yield f"model.{name}", "belongs to a decoder; an encoder-decoder has " + ", ".join(sorted(sizes - {"kind"}))
+        return
     if model.preset is None:
         heads, kv_heads, width = model.n_head or 6, model.n_kv_head or model.n_head or 6, model.n_embd or 384
         if heads % kv_heads:

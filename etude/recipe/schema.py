@@ -38,8 +38,9 @@ class Model(Section):
     quantize: Literal["nf4"] | None = key(
         None, "frozen weights in 4 bits (QLoRA); with etude-workbench[quant], meant for cuda"
     )
-    kind: Literal["decoder", "encoder"] = key(
-        "decoder", "decoder: RMSNorm, RoPE, grouped queries, SwiGLU; encoder: reads both ways, as RoBERTa"
+    kind: Literal["decoder", "encoder", "encoder-decoder"] = key(
+        "decoder",
+        "decoder: RMSNorm, RoPE, grouped queries, SwiGLU; encoder: reads both ways, as RoBERTa; encoder-decoder: as T5",
     )
     preset: Literal["300m", "500m", "1b"] | None = key(None, "a ready size; single keys override it", example="300m")
     n_layer: Positive | None = key(None, "blocks (default 6)", example=6)
@@ -96,6 +97,7 @@ class Source(Section):
     )
     field: str = key("text", "the JSONL field that holds the text")
     pair: str | None = key(None, "the JSONL field of a second text, read with the first", example="code")
+    target: str | None = key(None, "the JSONL field of the text to be written, for seq2seq", example="target")
     label: str | None = key(
         None, "the JSONL field of the label, or of a list of labels, for classification", example="label"
     )
@@ -159,16 +161,23 @@ class Data(Section):
     )
     system: str | None = key(None, "system message of instructions that have none", example="You write Python.")
     answers_only: bool = key(True, "only answers and what ends them are targets, not the instructions")
-    too_long: Literal["cut", "drop", "refuse"] = key("cut", "what becomes of answers that do not fit into seq_len")
+    too_long: Literal["cut", "drop", "refuse"] = key(
+        "cut", "what becomes of answers that do not fit into seq_len, or of pairs whose sides do not"
+    )
 
 
 class Train(Section):
     """How long, how much at a time, and on what."""
 
-    objective: Literal["causal", "classification"] = key("causal", "predict the next token, or the labels of a text")
+    objective: Literal["causal", "classification", "seq2seq"] = key(
+        "causal", "predict the next token, the labels of a text, or a text from another"
+    )
     epochs: Positive | None = key(None, "passes over the training samples; or steps", example=3)
     steps: Positive | None = key(None, "optimizer updates; or epochs", example=1000)
-    seq_len: Annotated[int, Field(ge=2, le=2**24)] = key(512, "tokens a sample has at most")
+    seq_len: Annotated[int, Field(ge=2, le=2**24)] = key(512, "tokens a sample has at most; of seq2seq, its source")
+    target_len: Annotated[int, Field(ge=2, le=2**24)] | None = key(
+        None, "tokens a target of seq2seq has at most (default: seq_len)", example=256
+    )
     global_batch_size: Positive | None = key(None, "samples of one step over all devices", example=32)
     accumulation: Positive | None = key(None, "micro-batches of a step on each device; or global_batch_size", example=1)
     micro_batch_size: Positive | Literal["auto"] = key("auto", "samples in memory at once on a device", example=8)
@@ -182,9 +191,9 @@ class Train(Section):
 
 
 class Loss(Section):
-    """What counts how much in a classification loss."""
+    """What counts how much in the loss of classification or seq2seq."""
 
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = key(0.0, "share of the truth spread over all labels")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = key(0.0, "share of the truth spread over all labels, or ids")
     class_weights: Literal["none", "balanced"] = key("none", "balanced: rows / (labels x rows of the label)")
     focal_gamma: Annotated[float, Field(ge=0)] = key(
         0.0, "weighs a row by (1 - p)^gamma (arXiv:1708.02002)", example=2.0
@@ -224,7 +233,9 @@ class Evaluate(Section):
     min_improvement: Annotated[float, Field(ge=0)] = key(0.0, "smaller gains do not count for patience")
     max_samples: Positive | None = key(None, "validation samples used (default: all)", example=1000)
     prompts: list[str] = key([], "continued at each evaluation and kept in the journal")
-    answers: Count = key(0, "validation instructions answered at each evaluation, greedily, and scored", example=16)
+    answers: Count = key(
+        0, "validation instructions, or sources, answered at each evaluation, greedily, and scored", example=16
+    )
     answer_tokens: Positive = key(256, "tokens of each answer at most")
     sample_tokens: Positive = key(64, "tokens of each continuation")
     temperature: Annotated[float, Field(ge=0)] = key(0.8, "0 takes the likeliest token")

@@ -94,19 +94,38 @@ def answer_bootstrap(
     confidence: float = 0.95,
 ) -> dict[str, Interval]:
     """The intervals of some figures of `answers.score`, all of the same resamples; each answer is scored but once."""
+    return {name: _interval(_resampled_figure(name, answers, seed, samples), confidence) for name in figures}
+
+
+def answer_difference(
+    answers_a: Sequence[Answer],
+    answers_b: Sequence[Answer],
+    figure: str,
+    *,
+    seed: int = 0,
+    samples: int = 1000,
+    confidence: float = 0.95,
+) -> Difference:
+    """By how much a figure of `answers.score` is higher for answers a than for answers b to the same questions."""
+    assert len(answers_a) == len(answers_b)
+    value = FIGURES[figure](answers_a) - FIGURES[figure](answers_b)
+    a, b = (_resampled_figure(figure, answers, seed, samples) for answers in (answers_a, answers_b))
+    interval = _interval(a - b, confidence)
+    return Difference(value, interval.low, interval.high)
+
+
+def _resampled_figure(name: str, answers: Sequence[Answer], seed: int, samples: int) -> Floats:
+    """A figure, (samples,), of as many answers drawn again; with one seed the same ones of every list as long."""
     rows = len(answers)
     if rows < 2:
-        return dict.fromkeys(figures, Interval(math.nan, math.nan, math.nan))
-    counts, found = np.ones(rows, dtype=np.int64), {}
-    for name in figures:
-        parts = _parts(name, answers)
-        if parts is None:
-            again = lambda chosen, name=name: FIGURES[name]([answers[row] for row in chosen])  # noqa: E731
-            found[name] = bootstrap(again, rows, seed=seed, samples=samples, confidence=confidence)
-        else:
-            sums = _resampled_sums(parts[0], counts, seed, samples)
-            found[name] = _interval(np.array([parts[1](row) for row in sums]), confidence)
-    return found
+        return np.full(samples, math.nan)
+    parts = _parts(name, answers)
+    if parts is not None:
+        sums = _resampled_sums(parts[0], np.ones(rows, dtype=np.int64), seed, samples)
+        return np.array([parts[1](row) for row in sums])
+    draw = np.random.default_rng(seed)
+    drawn = (draw.integers(0, rows, rows) for _ in range(samples))
+    return np.array([FIGURES[name]([answers[row] for row in chosen]) for chosen in drawn])
 
 
 def _interval(values: Floats, confidence: float) -> Interval:

@@ -311,7 +311,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(
     (tmp_path / "canary.py").write_text(f"open({str(canary)!r}, 'w')\nclass Canary: pass\n")
     damage(tmp_path)
     with pytest.raises(InputError, match=said) as caught:
-        inspect_model(tmp_path)
+        inspect_model(tmp_path, "causal")
     assert "\n" not in str(caught.value) and not canary.exists()
 
 
@@ -319,14 +319,14 @@ def test_shapes_of_other_families_are_checked_before_anything_is_loaded(tmp_path
     write_model(tmp_path, *THEIRS["gpt2"])
     _config(n_positions=32)(tmp_path)
     with pytest.raises(InputError, match=r"wpe.weight is \[64, 32\], but config.json says \[32, 32\]"):
-        inspect_model(tmp_path)
+        inspect_model(tmp_path, "causal")
 
 
 def test_a_missing_part_is_named(tmp_path: Path) -> None:
     write_model(tmp_path, "qwen2", SMALL, max_shard_size="20KB")
     _lose_a_part(tmp_path)
     with pytest.raises(InputError, match=r"lacks model-00001-of-\d+.safetensors \(\d+ of \d+ parts are there\)"):
-        inspect_model(tmp_path)
+        inspect_model(tmp_path, "causal")
 
 
 def _tokens() -> torch.Tensor:

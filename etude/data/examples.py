@@ -1,0 +1,86 @@
+"""Held-out samples as questions with a reference answer, made from what is prepared when they are asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from etude.data.split import Ints, Split
+from etude.data.tokenize import Tokenizer
+
+
+@dataclass(frozen=True)
+class Example:
+    """What a model is given, as ids and as text, and what it should answer, whole, without its end token."""
+
+    prompt_ids: list[int]
+    prompt: str
+    reference: str
+    capability: str | None
+
+
+@dataclass(frozen=True)
+class Conversations(Sequence[Example]):
+    """The conversations of a split: each prompt ends where the last answer of its sample begins.
+
+    rows, ends: (n,) the documents, and where in the tokens their samples end; answers: as in answers.npy.
+    """
+
+    rows: Ints
+    ends: Ints
+    tokens: npt.NDArray[Any]
+    offsets: Ints
+    answers: Ints
+    capabilities: Ints
+    names: list[str]
+    tokenizer: Tokenizer
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        row = int(self.rows[index])
+        start = int(self.offsets[row])
+        first, behind = self.answers[:, 0].searchsorted((start, int(self.ends[index]))).tolist()
+        begin, end = self.answers[max(first, behind - 1)].tolist()
+        prompt, capability = self.tokens[start:begin].tolist(), int(self.capabilities[row])
+        return Example(
+            prompt_ids=prompt,
+            prompt=self.tokenizer.decode(prompt, skip_special=False),
+            reference=self.tokenizer.decode(self.tokens[begin:end].tolist()),
+            capability=self.names[capability] if capability >= 0 else None,
+        )
+
+
+@dataclass(frozen=True)
+class Pairs(Sequence[Example]):
+    """The sources of a split, cut as its samples are, each with the whole text of its target.
+
+    rows: (n,) the documents; references: UTF-8 of all targets end to end, that of document i from places[i] on.
+    """
+
+    split: Split
+    rows: Ints
+    references: npt.NDArray[Any]
+    places: Ints
+    capabilities: Ints
+    names: list[str]
+    tokenizer: Tokenizer
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        row, source = int(self.rows[index]), self.split.sample(int(index)).tokens.tolist()
+        capability = int(self.capabilities[row])
+        return Example(
+            prompt_ids=source,
+            prompt=self.tokenizer.decode(source),
+            reference=self.references[self.places[row] : self.places[row + 1]].tobytes().decode(),
+            capability=self.names[capability] if capability >= 0 else None,
+        )

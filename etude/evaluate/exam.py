@@ -1,0 +1,48 @@
+"""The held-out rows that a model is put to before and after training, and where its answers are kept."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from etude.data.batch import Batch
+from etude.data.loader import iterate_once
+from etude.data.prepared import Corpus
+from etude.data.split import Split
+from etude.engine.precision import Precision
+from etude.engine.world import World
+from etude.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Exam:
+    """A model, what it is asked, and `folder`, where the answers go."""
+
+    model: nn.Module
+    corpus: Corpus
+    recipe: Recipe
+    precision: Precision
+    world: World
+    micro_batch_size: int
+    folder: Path
+
+    def held_out(self) -> dict[str, Split]:
+        """The validation and the test set, as far as there are any."""
+        named = {"validation": self.corpus.validation, "test": self.corpus.test}
+        return {use: split for use, split in named.items() if split}
+
+    def scored(self) -> str:
+        """The set that the final scores are of: the test set, if there is one."""
+        return "test" if self.corpus.test else "validation"
+
+    def batches(self, split: Split, max_samples: int | None = None) -> Iterator[Batch]:
+        """This rank's part of a split, or of some evenly spaced samples of it."""
+        return iterate_once(
+            split,
+            self.micro_batch_size,
+            self.recipe.data.attend_across_documents,
+            rank=self.world.rank,
+            ranks=self.world.size,
+            max_samples=max_samples,
+        )

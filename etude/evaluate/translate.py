@@ -1,0 +1,141 @@
+"""What an encoder-decoder writes for sources it is not trained on, and what that is worth beside what costs nothing."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import cast
+
+import numpy as np
+import torch
+
+from etude import durable
+from etude.data.batch import Batch
+from etude.data.examples import Example
+from etude.engine.loop import to_device
+from etude.engine.objectives import CHUNK_ROWS, Seq2Seq
+from etude.evaluate.answers import as_answer, greedy
+from etude.evaluate.exam import Exam
+from etude.evaluate.generate import Continuation
+from etude.models.t5 import T5
+from etude.records import events
+from etude.scores.answers import BLEU_SETTINGS, CHRF_SETTINGS, FIGURES, Answer
+from etude.scores.baselines import nearest_neighbour
+from etude.scores.intervals import answer_bootstrap, answer_difference
+
+_SHOWN = ("exact_match", "bleu", "chrf", "edit_similarity", "parse_rate")
+_BASELINE_ROWS = 50_000
+_ROWS_AT_ONCE = 32
+
+
+def keep_before(exam: Exam, objective: Seq2Seq) -> None:
+    """Keep what the model writes for the held-out sources before training; rank 0 does."""
+    for use in exam.held_out() if exam.world.is_main else ():
+        durable.make_folder(exam.folder)
+        examples = exam.corpus.pairs[use]
+        answers = [as_answer(*each, exam.corpus) for each in zip(examples, _write(exam, examples))]
+        _keep(exam, f"before-{use}", (asdict(answer) for answer in answers))
+
+
+def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
+    """Put the model beside itself before training and two baselines, on the rows of `exam.scored()`; keep its answers.
+
+    Each figure has its interval. Rank 0 has the answer, the others None.
+    """
+    if not exam.world.is_main:
+        return None
+    said: dict[str, list[Answer]] = {}
+    for use in exam.held_out():
+        examples = exam.corpus.pairs[use]
+        continued = _write(exam, examples)
+        said[use] = [as_answer(*each, exam.corpus) for each in zip(examples, continued)]
+        sure = _log_probabilities(exam, objective, examples, continued)
+        rows = zip(said[use], continued, sure)
+        _keep(
+            exam,
+            use,
+            (
+                {
+                    "answer": answer.text,
+                    "reference": answer.reference,
+                    "stopped": answer.stopped,
+                    "capability": answer.capability,
+                    "log_probability": value,
+                    "tokens": len(part.ids) + part.stopped,
+                }
+                for answer, part, value in rows
+            ),
+        )
+    use, train = exam.scored(), exam.corpus.pairs["train"]
+    examples = exam.corpus.pairs[use]
+    with (exam.folder / f"before-{use}.jsonl").open(encoding="utf-8") as file:
+        before = [Answer(**json.loads(line)) for line in file]
+    notes = [f"BLEU is {BLEU_SETTINGS}, chrF {CHRF_SETTINGS}, by sacrebleu"]
+    known = [train[index] for index in np.linspace(0, len(train) - 1, min(len(train), _BASELINE_ROWS)).astype(int)]
+    if len(known) < len(train):
+        notes.append(f"the nearest neighbour is among {len(known):,} evenly spaced rows of {len(train):,}")
+    sources = [example.prompt for example in examples]
+    nearest = nearest_neighbour([each.prompt for each in known], [each.reference for each in known], sources)
+
+    def as_if(texts: Sequence[str]) -> list[Answer]:
+        return [Answer(text, each.reference, True, each.capability) for text, each in zip(texts, examples)]
+
+    systems = {"after": said[use], "before": before, "nearest neighbour": as_if(nearest), "source": as_if(sources)}
+    wanted = exam.recipe.evaluate.metric
+    metric = wanted if wanted in FIGURES else "bleu"
+    shown = [name for name in dict.fromkeys((*_SHOWN, metric)) if not math.isnan(FIGURES[name](said[use]))]
+
+    def interval(answers: list[Answer]) -> dict[str, list[float]]:
+        found = answer_bootstrap(answers, shown)
+        return {name: [FIGURES[name](answers), found[name].low, found[name].high] for name in shown}
+
+    gains = {}
+    for other in [name for name in systems if name != "after"]:
+        difference = answer_difference(said[use], systems[other], metric)
+        gains[other] = [difference.value, difference.low, difference.high]
+    kinds = sorted({example.capability for example in examples if example.capability is not None})
+    by_kind = {}
+    for kind in kinds if len(kinds) > 1 else ():
+        mine = {name: [each for each in answers if each.capability == kind] for name, answers in systems.items()}
+        values = {name: FIGURES[metric](answers) for name, answers in mine.items()}
+        by_kind[kind] = {"rows": float(len(mine["after"])), **values}
+    return events.Scores(
+        step=step, rows=len(examples), split=use, metric=metric,
+        systems={name: interval(answers) for name, answers in systems.items()}, gains=gains, capabilities=by_kind,
+        labels=[], confusion=[], thresholds=[], notes=notes,
+    )  # fmt: skip
+
+
+def _write(exam: Exam, examples: Sequence[Example]) -> list[Continuation]:
+    prompts = [example.prompt_ids for example in examples]
+    return greedy(exam.model, exam.corpus, prompts, exam.recipe.evaluate.answer_tokens)
+
+
+def _keep(exam: Exam, name: str, rows: Iterator[dict[str, object]]) -> None:
+    lines = ((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in rows)
+    durable.write_file(exam.folder / f"{name}.jsonl", lines)
+
+
+@torch.no_grad()
+def _log_probabilities(
+    exam: Exam, objective: Seq2Seq, examples: Sequence[Example], continued: Sequence[Continuation]
+) -> list[float]:
+    """How likely the model holds what it wrote, each a sum over its tokens in nats."""
+    model, end = cast(T5, exam.model.eval()), exam.corpus.tokenizer.eos_id
+    sums: list[float] = []
+    for low in range(0, len(examples), _ROWS_AT_ONCE):
+        sources = [example.prompt_ids for example in examples[low : low + _ROWS_AT_ONCE]]
+        targets = [
+            [*part.ids, end] if part.stopped or not part.ids else part.ids for part in continued[low:][:_ROWS_AT_ONCE]
+        ]
+        read, written = (np.concatenate(side).astype(np.int64)[None] for side in (sources, targets))
+        lengths = tuple(map(len, targets))
+        pairs = Batch(read, written, lengths=tuple(map(len, sources)), target_lengths=lengths)
+        batch = to_device(pairs, exam.world.device)
+        hidden, ids = objective.read(model, batch), batch.labels[0]
+        parts = [
+            model.head(rows).float().log_softmax(dim=1).gather(1, some[:, None])[:, 0]
+            for rows, some in zip(torch.split(hidden, CHUNK_ROWS), torch.split(ids, CHUNK_ROWS))
+        ]
+        sums += [float(part.sum()) for part in torch.split(torch.cat(parts).cpu().double(), list(lengths))]
+    return sums

@@ -1,0 +1,144 @@
+"""The model of a recipe: chosen and counted before it is built, and built."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from etude.errors import InputError
+from etude.models.catalogue import decoder_config
+from etude.models.cost import Cost, count_parameters, training_cost
+from etude.models.decoder import Decoder
+from etude.models.encoder import EncoderConfig
+from etude.models.heads import build_classifier, count_encoder, encoder_config
+from etude.models.hub import Config, Pretrained, count_t5, load_pretrained
+from etude.models.t5 import T5, T5Config
+from etude.recipe.schema import Model, Recipe
+
+
+@dataclass(frozen=True)
+class Size:
+    """Exact parameters by part, how many of them are trained, and what training costs."""
+
+    parameters: dict[str, int]
+    trainable: int
+    cost: Cost
+
+
+def choose_config(
+    recipe: Recipe,
+    pretrained: Pretrained | None,
+    *,
+    vocab_size: int,
+    pad_id: int | None,
+    labels: tuple[int, bool] | None,
+) -> Config | None:
+    """The configuration that a recipe asks for; None where the model runs through transformers.
+
+    labels: how many a classifier has, and whether several may hold. Raises: InputError if sizes do not fit.
+    """
+    section, seq_len = recipe.model, recipe.train.seq_len
+    config = pretrained.config if pretrained is not None else None
+    if labels is not None:
+        names, multi = labels
+        if not isinstance(config, EncoderConfig):
+            return encoder_config(
+                section, vocab_size=vocab_size, seq_len=seq_len, pad_id=pad_id, labels=names, multi=multi
+            )
+        if seq_len > config.context:
+            raise InputError(
+                f"train.seq_len is {seq_len}, but {section.from_} reads {config.context} tokens at most; "
+                f"use {config.context}"
+            )
+        return replace(config, labels=names, multi=multi)
+    if pretrained is not None:
+        return config
+    if section.kind == "encoder-decoder":
+        return _t5_config(section, vocab_size=vocab_size, pad_id=pad_id)
+    return decoder_config(section, vocab_size=vocab_size, seq_len=seq_len)
+
+
+def measure(config: Config | None, pretrained: Pretrained | None, *, seq_len: int, adapter: int) -> Size:
+    """What a model comes to in samples of seq_len tokens, with an adapter of so many parameters, or 0 for none."""
+    # Trained weights cost 6 operations a token, frozen ones 4.
+    each = 4.0 if adapter else 6.0
+    if isinstance(config, EncoderConfig):
+        parameters = count_encoder(config)
+        cost = Cost(each * (parameters["total"] - parameters["embedding"]) + 6.0 * adapter, 0.0)
+    elif isinstance(config, T5Config):
+        parameters = count_t5(config)
+        head = config.vocab_size * config.n_embd
+        cost = Cost(each * parameters["encoder"] + 6.0 * adapter, each * (parameters["decoder"] + head))
+    elif config is not None:
+        parameters, cost = count_parameters(config), training_cost(config, seq_len, adapter=adapter or None)
+    else:
+        assert pretrained is not None
+        parameters = dict(pretrained.parameters)
+        cost = Cost(each * (parameters["total"] - parameters.get("embedding", 0)) + 6.0 * adapter, 0.0)
+    trainable = adapter or parameters["total"]
+    if adapter:
+        parameters = parameters | {"adapter": adapter, "total": parameters["total"] + adapter}
+    return Size(parameters, trainable, cost)
+
+
+def build(
+    recipe: Recipe, config: Config | None, pretrained: Pretrained | None, dtype: torch.dtype
+) -> tuple[nn.Module, list[str]]:
+    """The model with its first weights, frozen ones in `dtype`, and the names of those that no file had.
+
+    Raises: InputError if a file of the pretrained model is damaged.
+    """
+    dropout, seed = recipe.model.dropout, recipe.seed
+    model: nn.Module
+    if isinstance(config, EncoderConfig):
+        return build_classifier(replace(config, dropout=dropout, attention_dropout=dropout), seed, pretrained)
+    if pretrained is not None:
+        # What is trained stays in fp32; what is frozen needs no more digits than it is computed in.
+        return load_pretrained(pretrained, dtype=dtype if recipe.adapter else torch.float32, dropout=dropout), []
+    assert config is not None
+    model = T5(config) if isinstance(config, T5Config) else Decoder(config)
+    model.init_weights(seed)
+    return model, []
+
+
+def describe_config(
+    config: Config | None,
+    pretrained: Pretrained | None,
+    *,
+    label_names: tuple[str, ...],
+    bos_id: int | None,
+    eos_id: int,
+) -> dict[str, Any] | None:
+    """What goes into config.json, so that other tools load the weights; None for a module of the user's own."""
+    if isinstance(config, EncoderConfig):
+        return config.to_hf("classification", label_names=label_names, bos_token_id=bos_id, eos_token_id=eos_id)
+    if pretrained is not None:  # as the model came; only the number format is ours now
+        return {**pretrained.hf_config, "dtype": "float32"}
+    if isinstance(config, T5Config):
+        return config.to_hf(eos_token_id=eos_id, pad_token_id=config.start_id)
+    return None if config is None else config.to_hf(eos_token_id=eos_id)
+
+
+def _t5_config(model: Model, *, vocab_size: int, pad_id: int | None) -> T5Config:
+    """The encoder-decoder that a recipe asks for, n_layer blocks on each side; by default of the size of CodeT5-small.
+
+    vocab_size, pad_id: of the tokenizer. The decoder starts from padding, for which a row is added if there is none.
+    Raises: InputError if keys do not fit each other.
+    """
+    if pad_id is None:
+        pad_id, vocab_size = vocab_size, vocab_size + 1
+    width, heads = model.n_embd or 512, model.n_head or 8
+    return T5Config(
+        vocab_size=max(model.vocab_size or 0, vocab_size),
+        n_layer=model.n_layer or 6,
+        n_decoder_layer=model.n_layer or 6,
+        n_head=heads,
+        n_embd=width,
+        n_ffn=model.n_ffn or 4 * width,
+        head_dim=model.head_dim or width // heads,
+        tied=model.tied is not False,
+        scaled=model.tied is not False,
+        dropout=model.dropout,
+        start_id=pad_id,
+    )

@@ -1,0 +1,226 @@
+"""Training an encoder-decoder from pairs of texts to scores, against transformers and sacrebleu."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sacrebleu
+import torch
+
+from etude.data.loader import sample_ids
+from etude.data.prepared import prepare
+from etude.engine.objectives import linear_cross_entropy
+from etude.errors import EtudeError
+from etude.evaluate.answers import greedy
+from etude.export import load_model
+from etude.models.hub import inspect_model, load_pretrained
+from etude.plan import make_plan
+from etude.recipe.load import recipe_from
+from etude.recipe.schema import Recipe
+from etude.records.events import Scores
+from etude.run import Training
+from etude.start import Options
+from tests.bases import write_instructions, write_pairs, write_t5
+
+STEPS = 20
+
+
+def seq2seq(rows: Path, base: Path | None, changes: dict[str, Any] | None = None) -> Recipe:
+    own = {"kind": "encoder-decoder", "n_layer": 1, "n_embd": 32, "n_head": 4}
+    values: dict[str, Any] = {
+        "name": "pairs",
+        "model": {"from": str(base)} if base else own,
+        "tokenizer": {} if base else {"train_vocab_size": 300},
+        "data": {
+            "train": [{"path": str(rows), "field": "source", "target": "target", "capability": "kind"}],
+            "validation_ratio": 0.2,
+        },
+        "train": {
+            "objective": "seq2seq", "steps": STEPS, "seq_len": 24, "target_len": 16, "global_batch_size": 8,
+            "micro_batch_size": 8, "device": "cpu", "precision": "fp32",
+        },
+        "optim": {"learning_rate": 2e-3, "weight_decay": 0.01},
+        "schedule": {"kind": "constant"},
+        "evaluate": {"every_steps": 10, "answers": 4, "answer_tokens": 12},
+        "checkpoint": {"every_steps": 10},
+    }  # fmt: skip
+    return recipe_from(values).with_changes(changes or {})
+
+
+def train(recipe: Recipe, runs: Path) -> tuple[Training, list[float]]:
+    training = Training(recipe, Options(runs=runs))
+    return training, [float(step.measured[0] / step.measured[1]) for step in training]
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_losses_are_those_of_transformers(gated: bool, smoothing: float, tmp_path: Path) -> None:
+    base, rows = write_t5(tmp_path / "base", gated=gated), write_pairs(tmp_path / "rows.jsonl")
+    recipe = seq2seq(rows, base, {"train.micro_batch_size": 4, "loss.label_smoothing": smoothing})
+    _, ours = train(recipe, tmp_path / "runs")
+    theirs = _train_in_transformers(recipe, base, smoothing)
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    assert ours[-1] < ours[0] - 0.05
+
+
+def _train_in_transformers(recipe: Recipe, base: Path, smoothing: float) -> list[float]:
+    """The same steps by batches that their collator pads, tokens from their tokenizer, smoothing from torch."""
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq
+
+    tokenizer, model = AutoTokenizer.from_pretrained(base), AutoModelForSeq2SeqLM.from_pretrained(base).train()
+    tokenizer.pad_token = "<pad>"
+    collate = DataCollatorForSeq2Seq(tokenizer, model)
+    plan = make_plan(recipe)
+    split, texts = plan.corpus.train, plan.corpus.pairs["train"]
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": 0.01},
+        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.optim.learning_rate, betas=(0.9, 0.95), eps=1e-8)
+    losses = []
+    for step in range(STEPS):
+        rows = []
+        for index in sample_ids(step, n=len(split), global_batch_size=8, seed=recipe.seed):
+            source = tokenizer(texts[int(index)].prompt, truncation=True, max_length=24)
+            target = tokenizer(text_target=texts[int(index)].reference, truncation=True, max_length=16)
+            rows.append({**source, "labels": target["input_ids"]})
+        batch = collate(rows)
+        logits = model(**batch).logits
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), batch["labels"].flatten(), label_smoothing=smoothing
+        )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+def test_greedy_answers_are_those_of_transformers_whichever_rows_end_first(tmp_path: Path) -> None:
+    from transformers import AutoModelForSeq2SeqLM
+
+    base, rows = write_t5(tmp_path / "base"), write_pairs(tmp_path / "rows.jsonl")
+    training, _ = train(seq2seq(rows, base, {"train.steps": 60, "evaluate.every_steps": 60}), tmp_path / "runs")
+    folder = training.run.checkpoints / training.run.best["checkpoint"]
+    theirs = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    corpus = prepare(training.run.recipe, tokenizer_folder=base)
+    prompts = [example.prompt_ids for example in corpus.pairs["validation"]]
+    ours = greedy(load_model(folder, dtype=torch.float32), corpus, prompts, 12)
+    assert {part.stopped for part in ours} == {True, False} or len({len(part.ids) for part in ours}) > 1
+    end = corpus.tokenizer.eos_id
+    for prompt, part in zip(prompts, ours):
+        told = theirs.generate(
+            torch.tensor([prompt]), do_sample=False, num_beams=1, max_new_tokens=12, eos_token_id=end
+        )
+        assert told[0, 1:].tolist()[: len(part.ids) + 1] == (part.ids + [end] * part.stopped)[: len(told[0]) - 1]
+
+
+def test_a_run_ends_with_scores_beside_its_start_and_baselines(tmp_path: Path) -> None:
+    rows, test = write_pairs(tmp_path / "rows.jsonl", 80), write_pairs(tmp_path / "test.jsonl", 30)
+    source = {"path": str(test), "field": "source", "target": "target", "capability": "kind"}
+    changes = {"data.test": [source], "data.leakage.action": "report", "evaluate.metric": "chrf"}
+    training, _ = train(seq2seq(rows, None, changes), tmp_path / "runs")
+    run = training.run
+    (scores,) = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Scores)]
+    assert (scores.split, scores.rows, scores.metric) == ("test", 30, "chrf")
+    said = [json.loads(line) for line in (run.path / "predictions" / "test.jsonl").read_text().splitlines()]
+    given = [json.loads(line) for line in test.read_text().splitlines()]
+    assert [row["reference"] for row in said] == [row["target"] for row in given]
+    bleu = sacrebleu.corpus_bleu([row["answer"] for row in said], [[row["reference"] for row in said]]).score
+    assert scores.systems["after"]["bleu"][0] == pytest.approx(bleu)
+    copied = sacrebleu.corpus_chrf([row["source"] for row in given], [[row["target"] for row in given]]).score
+    assert scores.systems["source"]["chrf"][0] == pytest.approx(copied)
+    assert set(scores.systems) == {"after", "before", "nearest neighbour", "source"}
+    assert sum(values["rows"] for values in scores.capabilities.values()) == 30
+    assert "On 30 test rows" in (run.path / "report" / "report.md").read_text()
+    model = load_pretrained(inspect_model(run.checkpoints / run.best["checkpoint"]), dtype=torch.float32, dropout=0.0)
+    assert all(row["log_probability"] < 0 for row in said) and model is not None
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_micro_batches_do_not_change_losses(size: int, tmp_path: Path) -> None:
+    base, rows = write_t5(tmp_path / "base"), write_pairs(tmp_path / "rows.jsonl", 30)
+    changes = {"train.steps": 4, "evaluate.answers": 0, "data.validation": "none"}
+    _, whole = train(seq2seq(rows, base, changes), tmp_path / "whole")
+    _, parts = train(seq2seq(rows, base, {**changes, "train.micro_batch_size": size}), tmp_path / "parts")
+    assert parts == pytest.approx(whole, rel=1e-6)
+
+
+def test_instructions_become_pairs_of_what_is_asked_and_the_last_answer(tmp_path: Path) -> None:
+    rows = write_instructions(tmp_path / "rows.jsonl", 20)
+    source = {"data.train": [{"path": str(rows)}], "data.validation": "none"}
+    corpus = prepare(seq2seq(rows, None, source))
+    first = json.loads(rows.read_text().splitlines()[0])
+    assert corpus.pairs["train"][0].reference == first["output"]
+    assert corpus.pairs["train"][0].prompt.startswith(first["instruction"][:10])
+
+
+def test_adapters_train_on_an_encoder_decoder_and_load_in_peft(tmp_path: Path) -> None:
+    import peft
+    from transformers import AutoModelForSeq2SeqLM
+
+    base, rows = write_t5(tmp_path / "base"), write_pairs(tmp_path / "rows.jsonl")
+    training, losses = train(seq2seq(rows, base, {"adapter": {"targets": ["q", "v", "wo"], "rank": 4}}), tmp_path)
+    assert losses[-1] < losses[0]
+    folder = training.run.checkpoints / training.run.best["checkpoint"]
+    theirs = peft.PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained(base), folder).eval()
+    ours = load_model(folder, dtype=torch.float32)
+    sources, targets = torch.tensor([[5, 9, 30, 7]]), torch.tensor([[0, 8, 11]])
+    hidden = ours(sources, targets, source_lengths=(4,), target_lengths=(3,))
+    expected = theirs(input_ids=sources, decoder_input_ids=targets).logits
+    assert torch.allclose(ours.head(hidden), expected, atol=1e-4)
+
+
+def test_smoothed_and_biased_losses_and_gradients_are_those_of_torch() -> None:
+    torch.manual_seed(2)
+    hidden, weight, bias = (torch.randn(shape, requires_grad=True) for shape in ((700, 8), (33, 8), (33,)))
+    labels = torch.randint(0, 33, (700,))
+    loss = linear_cross_entropy(hidden, weight, labels, bias=bias, label_smoothing=0.1)
+    ours = torch.autograd.grad(loss, (hidden, weight, bias))
+    logits = hidden @ weight.T + bias
+    expected = torch.nn.functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=0.1)
+    assert torch.allclose(loss, expected)
+    for mine, theirs in zip(ours, torch.autograd.grad(expected, (hidden, weight, bias))):
+        assert torch.allclose(mine, theirs, atol=1e-4)
+
+
+GOOD = [{"source": f"text {index}", "target": f"{index} text"} for index in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "said"),
+    [
+        ([{**GOOD[0], "target": " "}, *GOOD], {}, r"rows.jsonl:1: 'target', a side of the pair, is missing or empty"),
+        ([{"target": "b"}, *GOOD], {}, r"rows.jsonl:1 has no field 'source'"),
+        (GOOD, {"evaluate.metric": "f1"}, r'evaluate.metric is "f1"; this run knows bleu, chrf'),
+        (GOOD, {"data.train.0.target": None}, r"rows.jsonl:1 has no target; name the JSONL field"),
+        (GOOD, {"model.kind": "decoder"}, r'model.kind.* is "decoder", but seq2seq'),
+        (GOOD, {"train.objective": "causal"}, r'has target, which belongs to train.objective = "seq2seq"'),
+        (GOOD, {"loss.focal_gamma": 2.0}, r'loss.focal_gamma.* has no meaning for train.objective = "seq2seq"'),
+        (GOOD, {"data.too_long": "refuse", "train.target_len": 2}, r"rows with more tokens than .*: 16 \("),
+        (GOOD, {"data.too_long": "drop", "train.seq_len": 2}, r"all 16 rows have more tokens than train.seq_len 2"),
+        (GOOD, {"data.clean": {"too_short": "drop", "min_characters": 500}}, r"all 20 documents of data.train are"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_clear_line(
+    rows: list[dict[str, Any]], changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(EtudeError, match=said) as caught:
+        make_plan(seq2seq(path, None, changes))
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
+    from tests.bases import write_encoder
+
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in GOOD))
+    with pytest.raises(EtudeError, match=r"model_type is 'roberta'.*seq2seq takes T5, CodeT5"):
+        make_plan(seq2seq(path, write_encoder(tmp_path / "base")))
+    with pytest.raises(EtudeError, match="does not predict the next token"):
+        inspect_model(write_t5(tmp_path / "t5"), "causal")
