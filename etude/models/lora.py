@@ -133,15 +133,17 @@ def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def adapter_config(model: nn.Module, recipe: Adapter, *, base: str, revision: str | None) -> dict[str, Any]:
-    """The adapter_config.json with which PEFT loads the tensors of an adapted model."""
+def adapter_config(
+    model: nn.Module, recipe: Adapter, *, base: str, revision: str | None, task: str = "CAUSAL_LM"
+) -> dict[str, Any]:
+    """The adapter_config.json with which PEFT loads the tensors of an adapted model; task: PEFT's name for it."""
     layers = find_layers(model)
     last = {name.rpartition(".")[2] for name in layers}
     # PEFT takes every module that ends so; where not all of them are adapted, they are named in full.
     is_all = all(name in layers for name, _ in model.named_modules() if name.rpartition(".")[2] in last)
     return {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": task,
         "base_model_name_or_path": base,
         "revision": revision,
         "r": recipe.rank,
