@@ -53,7 +53,7 @@ class Plan:
         parts = ", ".join(f"{name} {count:,}" for name, count in self.parameters.items() if name != "total" and count)
         micro = self.micro_batch_size or "probed at the start"
         samples_per_step = min(self.global_batch_size, len(train))
-        targets = self.steps * samples_per_step * train.targets / len(train)
+        targets = self.steps * samples_per_step * train.scored / len(train)
         tokens = self.steps * samples_per_step * train.tokens_per_sample
         rows = [
             ("training data", f"{len(train):,} samples, {train.targets:,} targets"),

@@ -367,7 +367,8 @@ class Training:
         recipe, labels = self._recipe, self._plan.corpus.labels
         if recipe.adapter is not None:
             base, revision = str(recipe.model.from_), recipe.model.revision
-            task = "SEQ_2_SEQ_LM" if recipe.train.objective == "seq2seq" else "CAUSAL_LM"
+            # PEFT's own class for encoder-decoders asks transformers 5 for a method that it no longer has.
+            task = None if recipe.train.objective == "seq2seq" else "CAUSAL_LM"
             values = adapter_config(self._state.model, recipe.adapter, base=base, revision=revision, task=task)
             return files | {"adapter_config.json": json.dumps(values, indent=2).encode()}
         config = describe_config(

@@ -64,9 +64,9 @@ def _train_in_transformers(recipe: Recipe, plan: Any, checkpoints: Path, *, mult
     """The same steps by padded batches with the loss of their model, from the weights that ours begins with."""
     from transformers import AutoModelForSequenceClassification
 
-    from etude.models.heads import build_classifier
+    from etude.models.heads import build_encoder
 
-    first, new = build_classifier(plan.model, recipe.seed, plan.pretrained)
+    first, new = build_encoder(plan.model, recipe.seed, plan.pretrained)
     assert all("classifier" in name or "pooler" in name for name in new) and new
     final = checkpoints / max(path.name for path in checkpoints.iterdir())
     model: Any = AutoModelForSequenceClassification.from_pretrained(final, dtype=torch.float32)
@@ -203,7 +203,7 @@ GOOD = [{"text": f"text {index}", "label": "yes" if index % 2 else "no", "other"
         ([{**GOOD[0], "text": " "}, *GOOD], {"data.train.0.pair": "other"}, r"rows.jsonl:1: 'text', a side of"),
         (GOOD, {"evaluate.metric": "bleu"}, r'evaluate.metric is "bleu"; this run knows accuracy, f1'),
         (GOOD, {"data.train.0.label": None}, r"has no label; name the JSONL field"),
-        (GOOD, {"model.kind": "decoder"}, r"classification needs kind = .encoder."),
+        (GOOD, {"model.kind": "decoder"}, r"needs kind = .encoder., or model.from"),
         (GOOD, {"data.clean": {"too_short": "drop", "min_characters": 500}}, r"all 20 documents of data.train are"),
     ],
 )  # fmt: skip

@@ -100,12 +100,13 @@ class Loader:
     def load(self, step: int) -> StepBatches:
         """The batches of this rank in one step (from 0)."""
         ids = sample_ids(step, n=len(self.split), global_batch_size=self.global_batch_size, seed=self.seed)
+        epoch = step // self.steps_per_epoch
         mine = rank_part(ids, self.rank, self.ranks)
         batches = [
-            _batch(self.split, mine[low : low + self.micro_batch_size], self.attend_across_documents)
+            _batch(self.split, mine[low : low + self.micro_batch_size], self.attend_across_documents, epoch)
             for low in range(0, len(mine), self.micro_batch_size)
         ]
-        return StepBatches(step, step // self.steps_per_epoch, len(ids), mine, batches)
+        return StepBatches(step, epoch, len(ids), mine, batches)
 
     def iterate(self, first_step: int, last_step: int) -> Generator[StepBatches]:
         """The steps from `first_step` up to, not including, `last_step`; closing it stops the thread.
@@ -139,8 +140,8 @@ def iterate_once(
         yield _batch(split, ids[low : low + micro_batch_size], attend_across_documents)
 
 
-def _batch(split: Split, ids: Ints, attend_across_documents: bool) -> Batch:
-    return collate([split.sample(int(index)) for index in ids], attend_across_documents=attend_across_documents)
+def _batch(split: Split, ids: Ints, attend_across_documents: bool, epoch: int = 0) -> Batch:
+    return collate([split.sample(int(index), epoch) for index in ids], attend_across_documents=attend_across_documents)
 
 
 def _feistel(values: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64], half: np.uint64) -> npt.NDArray[np.uint64]:

@@ -30,7 +30,7 @@ import math
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from etude.data.cache import Files, build_once, open_manifest, to_npy
 from etude.data.encode import NAMED_ROWS, Tally, encode, encode_labelled, encode_pairs, take_sides
 from etude.data.examples import Conversations, Example, Pairs
 from etude.data.gate import USES, Gate, enforce, examine, is_needed, list_sources
+from etude.data.masking import choose_masking
 from etude.data.page import describe_gate, describe_lengths
 from etude.data.render import ChatTemplate, find_template
 from etude.data.sources import Document, describe, source_format, source_key
@@ -296,7 +297,8 @@ def _train_tokenizer(recipe: Recipe, gate: Gate | None) -> tuple[Tokenizer, Tall
                 kept = len(document.text) - math.ceil(recipe.data.validation_ratio * len(document.text))
                 yield document.text[:kept] if cut[index] else document.text
 
-    return train_tokenizer(texts(), recipe.tokenizer.train_vocab_size), scan
+    is_masked = recipe.train.objective == "masked"
+    return train_tokenizer(texts(), recipe.tokenizer.train_vocab_size, is_masked=is_masked), scan
 
 
 def _source_summary(
@@ -373,6 +375,9 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
             examples[use] = Conversations(*places, tokens, *columns, manifest["capabilities"], tokenizer)
         else:
             splits[use], left[use] = _cut_samples(recipe, texts, uses == number, cut, use), {}
+        if recipe.train.objective == "masked":
+            masking = choose_masking(tokenizer, seed=recipe.seed, ratio=recipe.train.mask_ratio)
+            splits[use] = replace(splits[use], masking=masking)
     if recipe.data.validation != "none" and not len(splits["validation"]):
         raise InputError(
             f"data.validation: {len(tokens) - len(uses)} tokens are too few to hold out a share of "

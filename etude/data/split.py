@@ -2,12 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from etude.errors import InputError
+
+if TYPE_CHECKING:
+    from etude.data.masking import Masking
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -56,7 +59,7 @@ class Split:
     pair: a span is a source and, from `seconds` on, a target; of more than seq_len and target_len tokens those before
     the last, which ends a text, are cut off.
     The token before the first label is the end token, as it is before any document, but for examples, which begin with
-    their own first token.
+    their own first token. With a `masking` a sample is instead what of the same tokens is not hidden, and what is.
     `targets` and `bytes` are all tokens to predict and the text they stand for; `first` is where each span begins in
     the spans end to end.
     """
@@ -76,6 +79,7 @@ class Split:
     classes: npt.NDArray[np.uint8] | None = None
     seconds: Ints | None = None
     target_len: int = 0
+    masking: "Masking | None" = None
 
     def __len__(self) -> int:
         return -(-self.targets // self.seq_len) if self.mode == "row" else len(self.starts)
@@ -90,8 +94,24 @@ class Split:
         lengths = np.minimum(self.ends - self.starts - (self.mode == "example"), self.seq_len)
         return float(lengths.mean()) if len(self) else 0.0
 
-    def sample(self, index: int) -> Sample:
-        """Sample `index` of `len(self)`."""
+    @property
+    def scored(self) -> float:
+        """Targets of one pass, which with a masking are a share of all tokens."""
+        return self.targets * (self.masking.ratio if self.masking else 1.0)
+
+    def sample(self, index: int, epoch: int = 0) -> Sample:
+        """Sample `index` of `len(self)`; only what is masked differs from epoch to epoch."""
+        sample = self._sample(index)
+        if self.masking is None:
+            return sample
+        is_whole = self.mode == "example"  # other samples begin with the end token before them
+        text = np.r_[sample.tokens[:1], sample.labels][: self.seq_len] if is_whole else sample.labels
+        documents = np.r_[0, (text[:-1] == self.eos_id).cumsum()]
+        positions = np.arange(len(text)) - np.flatnonzero(np.r_[True, np.diff(documents) > 0])[documents]
+        tokens, labels = self.masking.hide(text, epoch=epoch, index=index)
+        return Sample(tokens, labels, documents, positions)
+
+    def _sample(self, index: int) -> Sample:
         assert 0 <= index < len(self), index
         if self.mode == "whole":
             return self._whole(index)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Ids = npt.NDArray[np.int64]
 
 TRAINED_EOS = "<|endoftext|>"
+TRAINED_MASKS = {"pad_token": "<pad>", "mask_token": "<mask>"}
 _KNOWN_EOS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
 # Tokens that end an answer in published chat templates.
 _KNOWN_ENDS = (
@@ -146,6 +147,18 @@ class Tokenizer:
         return next((number for number in ids if number is not None), None)
 
     @cached_property
+    def mask_id(self) -> int | None:
+        """The id that stands for a hidden token, if there is one."""
+        known = (self.variables.get("mask_token"), "<mask>", "[MASK]")
+        ids = (self._inner.token_to_id(token) for token in known if token)
+        return next((number for number in ids if number is not None), None)
+
+    @cached_property
+    def special_ids(self) -> tuple[int, ...]:
+        """The ids of all special tokens."""
+        return tuple(sorted(i for i, token in self._inner.get_added_tokens_decoder().items() if token.special))
+
+    @cached_property
     def bos_id(self) -> int | None:
         """The id that the tokenizer puts before a text, if it does."""
         first, plain = self._inner.encode("a").ids, self._inner.encode("a", add_special_tokens=False).ids
@@ -210,6 +223,7 @@ class Tokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": self.eos_token,
             "clean_up_tokenization_spaces": False,
+            **{role: token for role, token in TRAINED_MASKS.items() if token in self.special_tokens},
         }
         ours = {"tokenizer.json": self._json.encode(), "tokenizer_config.json": json.dumps(config, indent=2).encode()}
         return ours | self.given
@@ -307,8 +321,8 @@ def any_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, tokens)) or "(?!)")
 
 
-def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train a byte-level BPE suited to code; the same documents give the same tokenizer.
+def train_tokenizer(documents: Iterable[str], vocab_size: int, *, is_masked: bool = False) -> Tokenizer:
+    """Train a byte-level BPE suited to code, with a token for what is masked if so; the same documents give the same.
 
     Any text comes back unchanged from its ids. A small text gives fewer tokens than `vocab_size`; id 0 ends a document.
     """
@@ -321,7 +335,7 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[TRAINED_EOS],
+        special_tokens=[TRAINED_EOS, *(TRAINED_MASKS.values() if is_masked else ())],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

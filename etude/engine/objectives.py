@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from etude.data.split import Split
+from etude.models.encoder import Encoder
 from etude.models.foreign import scored_logits
 from etude.models.t5 import T5
 from etude.recipe.schema import Loss, Recipe
@@ -65,6 +66,19 @@ class Causal:
         else:
             logits = scored_logits(model, batch.tokens, batch.positions, batch.lengths, batch.scored)
             loss = F.cross_entropy(logits.float(), labels, reduction="sum")
+        return loss, torch.tensor(float(len(labels)), device=loss.device)
+
+
+class Masked:
+    """Say which tokens are hidden, from those on both sides; logits are computed for these only."""
+
+    def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        encoder, labels = cast(Encoder, model), batch.labels.flatten()
+        hidden = model(batch.tokens, lengths=batch.lengths).flatten(0, 1)  # (B, T, C) -> (N, C)
+        if batch.scored is not None:
+            labels, hidden = labels[batch.scored], hidden[batch.scored]
+        rows = encoder.masked_rows(hidden)
+        loss = linear_cross_entropy(rows, encoder.head_weight(), labels, bias=encoder.head_bias())
         return loss, torch.tensor(float(len(labels)), device=loss.device)
 
 
@@ -143,7 +157,9 @@ def choose_objective(recipe: Recipe, split: Split, *, multi: bool | None) -> Obj
     """The objective that a recipe asks for; multi: whether texts have several labels, None if they have none."""
     if multi is not None:
         return choose_classification(recipe.loss, split, multi=multi)
-    return Seq2Seq(recipe.loss.label_smoothing) if recipe.train.objective == "seq2seq" else Causal()
+    if recipe.train.objective == "seq2seq":
+        return Seq2Seq(recipe.loss.label_smoothing)
+    return Masked() if recipe.train.objective == "masked" else Causal()
 
 
 def choose_classification(recipe: Loss, split: Split, *, multi: bool) -> Classification:

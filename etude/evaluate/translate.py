@@ -29,8 +29,12 @@ _ROWS_AT_ONCE = 32
 
 
 def keep_before(exam: Exam, objective: Seq2Seq) -> None:
-    """Keep what the model writes for the held-out sources before training; rank 0 does."""
-    for use in exam.held_out() if exam.world.is_main else ():
+    """Keep what a pretrained model writes for the held-out sources before training; rank 0 does.
+
+    One from scratch only repeats itself to the length that it is allowed, which takes minutes and says nothing.
+    """
+    is_asked = exam.recipe.model.from_ is not None and exam.world.is_main
+    for use in exam.held_out() if is_asked else ():
         durable.make_folder(exam.folder)
         examples = exam.corpus.pairs[use]
         answers = [as_answer(*each, exam.corpus) for each in zip(examples, _write(exam, examples))]
@@ -47,6 +51,7 @@ def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
     said: dict[str, list[Answer]] = {}
     for use in exam.held_out():
         examples = exam.corpus.pairs[use]
+        durable.make_folder(exam.folder)
         continued = _write(exam, examples)
         said[use] = [as_answer(*each, exam.corpus) for each in zip(examples, continued)]
         sure = _log_probabilities(exam, objective, examples, continued)
@@ -68,9 +73,12 @@ def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
         )
     use, train = exam.scored(), exam.corpus.pairs["train"]
     examples = exam.corpus.pairs[use]
-    with (exam.folder / f"before-{use}.jsonl").open(encoding="utf-8") as file:
-        before = [Answer(**json.loads(line)) for line in file]
     notes = [f"BLEU is {BLEU_SETTINGS}, chrF {CHRF_SETTINGS}, by sacrebleu"]
+    before: dict[str, list[Answer]] = {}
+    if (path := exam.folder / f"before-{use}.jsonl").exists():
+        before["before"] = [Answer(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
+    else:
+        notes.append("a model from scratch has nothing to say before training")
     known = [train[index] for index in np.linspace(0, len(train) - 1, min(len(train), _BASELINE_ROWS)).astype(int)]
     if len(known) < len(train):
         notes.append(f"the nearest neighbour is among {len(known):,} evenly spaced rows of {len(train):,}")
@@ -80,7 +88,7 @@ def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
     def as_if(texts: Sequence[str]) -> list[Answer]:
         return [Answer(text, each.reference, True, each.capability) for text, each in zip(texts, examples)]
 
-    systems = {"after": said[use], "before": before, "nearest neighbour": as_if(nearest), "source": as_if(sources)}
+    systems = {"after": said[use], **before, "nearest neighbour": as_if(nearest), "source": as_if(sources)}
     wanted = exam.recipe.evaluate.metric
     metric = wanted if wanted in FIGURES else "bleu"
     shown = [name for name in dict.fromkeys((*_SHOWN, metric)) if not math.isnan(FIGURES[name](said[use]))]

@@ -11,7 +11,7 @@ from etude.models.catalogue import decoder_config
 from etude.models.cost import Cost, count_parameters, training_cost
 from etude.models.decoder import Decoder
 from etude.models.encoder import EncoderConfig
-from etude.models.heads import build_classifier, count_encoder, encoder_config
+from etude.models.heads import build_encoder, count_encoder, encoder_config, head_of
 from etude.models.hub import Config, Pretrained, count_t5, load_pretrained
 from etude.models.t5 import T5, T5Config
 from etude.recipe.schema import Model, Recipe
@@ -40,8 +40,8 @@ def choose_config(
     """
     section, seq_len = recipe.model, recipe.train.seq_len
     config = pretrained.config if pretrained is not None else None
-    if labels is not None:
-        names, multi = labels
+    if labels is not None or recipe.train.objective == "masked":
+        names, multi = labels or (0, False)
         if not isinstance(config, EncoderConfig):
             return encoder_config(
                 section, vocab_size=vocab_size, seq_len=seq_len, pad_id=pad_id, labels=names, multi=multi
@@ -65,7 +65,8 @@ def measure(config: Config | None, pretrained: Pretrained | None, *, seq_len: in
     each = 4.0 if adapter else 6.0
     if isinstance(config, EncoderConfig):
         parameters = count_encoder(config)
-        cost = Cost(each * (parameters["total"] - parameters["embedding"]) + 6.0 * adapter, 0.0)
+        scored = 0.0 if config.labels else each * parameters["embedding"]
+        cost = Cost(each * (parameters["total"] - parameters["embedding"]) + 6.0 * adapter, scored)
     elif isinstance(config, T5Config):
         parameters = count_t5(config)
         head = config.vocab_size * config.n_embd
@@ -92,7 +93,7 @@ def build(
     dropout, seed = recipe.model.dropout, recipe.seed
     model: nn.Module
     if isinstance(config, EncoderConfig):
-        return build_classifier(replace(config, dropout=dropout, attention_dropout=dropout), seed, pretrained)
+        return build_encoder(replace(config, dropout=dropout, attention_dropout=dropout), seed, pretrained)
     if pretrained is not None:
         # What is trained stays in fp32; what is frozen needs no more digits than it is computed in.
         return load_pretrained(pretrained, dtype=dtype if recipe.adapter else torch.float32, dropout=dropout), []
@@ -112,7 +113,8 @@ def describe_config(
 ) -> dict[str, Any] | None:
     """What goes into config.json, so that other tools load the weights; None for a module of the user's own."""
     if isinstance(config, EncoderConfig):
-        return config.to_hf("classification", label_names=label_names, bos_token_id=bos_id, eos_token_id=eos_id)
+        names = label_names if config.labels else None
+        return config.to_hf(head_of(config), label_names=names, bos_token_id=bos_id, eos_token_id=eos_id)
     if pretrained is not None:  # as the model came; only the number format is ours now
         return {**pretrained.hf_config, "dtype": "float32"}
     if isinstance(config, T5Config):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from etude.errors import InputError
-from etude.models.encoder import Encoder, EncoderConfig
+from etude.models.encoder import Encoder, EncoderConfig, Head
 from etude.models.hub import Pretrained, read_weights
 from etude.recipe.schema import Model
 
@@ -40,13 +40,14 @@ def encoder_config(
     )
 
 
-def build_classifier(config: EncoderConfig, seed: int, pretrained: Pretrained | None) -> tuple[Encoder, list[str]]:
+def build_encoder(config: EncoderConfig, seed: int, pretrained: Pretrained | None) -> tuple[Encoder, list[str]]:
     """The model, and the names of its weights that no file had and that are drawn by chance.
 
+    Without labels its head is that of a masked model.
     Weights of another head, or of a classifier for other labels, are not used. Raises: InputError if a file lacks
     weights of the body, or has them in another shape.
     """
-    model = Encoder(config, "classification")
+    model = Encoder(config, head_of(config))
     model.init_weights(seed)
     if pretrained is None:
         return model, []
@@ -70,10 +71,15 @@ def build_classifier(config: EncoderConfig, seed: int, pretrained: Pretrained | 
 def count_encoder(config: EncoderConfig) -> dict[str, int]:
     """Exact parameters by part, from the meta device."""
     with torch.device("meta"):
-        model: Any = Encoder(config, "classification")
+        model: Any = Encoder(config, head_of(config))
     total = sum(parameter.numel() for parameter in model.parameters())
     embedding = model.head_weight().numel()
     return {"embedding": embedding, "rest": total - embedding, "total": total}
+
+
+def head_of(config: EncoderConfig) -> Head:
+    """What a trained encoder ends in."""
+    return "classification" if config.labels else "masked"
 
 
 def _our_name(name: str, family: str) -> str:

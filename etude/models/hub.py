@@ -100,12 +100,12 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
     shapes = dict(_tensor_shapes(path))
     if objective is None:
         objective = "seq2seq" if values.get("model_type") == "t5" else "causal"
-    if objective == "classification":
+    if objective in ("classification", "masked"):
         try:
             return Pretrained(path, EncoderConfig.from_hf(values), None, values, _digest(path), {})
         except InputError as error:
             wrong = str(error).removeprefix("config.json: ")
-            raise InputError(f"{path}: {wrong}; classification takes BERT, RoBERTa, CodeBERT and their kin") from None
+            raise InputError(f"{path}: {wrong}; {objective} takes BERT, RoBERTa, CodeBERT and their kin") from None
     if objective == "seq2seq":
         try:
             t5 = T5Config.from_hf(values, has_head="lm_head.weight" in shapes)

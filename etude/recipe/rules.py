@@ -69,26 +69,23 @@ def _objective(recipe: Recipe) -> Iterator[tuple[str, str]]:
                 yield f"data.{use}.{index}", 'has label or pair, which belong to train.objective = "classification"'
             if not is_seq2seq and source.target:
                 yield f"data.{use}.{index}", 'has target, which belongs to train.objective = "seq2seq"'
-    if is_classification:
-        if recipe.adapter is not None:
-            yield "adapter", "is for causal models; leave it out, and all weights of the encoder are trained"
-        if recipe.evaluate.answers or recipe.evaluate.prompts:
-            yield (
-                "evaluate",
-                "asks for generated text, which a classifier does not write; leave out answers and prompts",
-            )
-        if recipe.model.from_ is None and recipe.model.kind != "encoder":
-            yield "model.kind", 'is "decoder", but classification needs kind = "encoder", or model.from'
-    elif recipe.model.kind == "encoder":
+    if is_classification and recipe.adapter is not None:
+        yield "adapter", "is for causal models; leave it out, and all weights of the encoder are trained"
+    wanted = {"causal": "decoder", "seq2seq": "encoder-decoder"}.get(objective, "encoder")
+    if wanted == "encoder" and (recipe.evaluate.answers or recipe.evaluate.prompts):
+        yield "evaluate", f"asks for generated text, which {objective} does not write; leave out answers and prompts"
+    if recipe.model.from_ is None and recipe.model.kind != wanted:
         yield (
             "model.kind",
-            'is "encoder", which does not write tokens; set train.objective = "classification"',
+            f'is "{recipe.model.kind}", but train.objective = "{objective}" needs kind = "{wanted}", or model.from',
         )
-    if recipe.model.from_ is None and (recipe.model.kind == "encoder-decoder") != is_seq2seq and not is_classification:
-        yield "model.kind", f'is "{recipe.model.kind}", but seq2seq, and nothing else, needs "encoder-decoder"'
+    if recipe.train.mask_ratio != type(recipe.train)().mask_ratio and objective != "masked":
+        yield "train.mask_ratio", 'belongs to train.objective = "masked"; leave it out'
     if recipe.train.target_len is not None and not is_seq2seq:
         yield "train.target_len", 'belongs to train.objective = "seq2seq"; leave it out'
-    used = {"causal": (), "seq2seq": ("label_smoothing",)}.get(objective, tuple(type(recipe.loss).model_fields))
+    used = {"causal": (), "masked": (), "seq2seq": ("label_smoothing",)}.get(
+        objective, tuple(type(recipe.loss).model_fields)
+    )
     for name, field in type(recipe.loss).model_fields.items():
         if name not in used and getattr(recipe.loss, name) != field.default:
             yield f"loss.{name}", f'has no meaning for train.objective = "{objective}"; leave it out'

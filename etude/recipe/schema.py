@@ -169,8 +169,8 @@ class Data(Section):
 class Train(Section):
     """How long, how much at a time, and on what."""
 
-    objective: Literal["causal", "classification", "seq2seq"] = key(
-        "causal", "predict the next token, the labels of a text, or a text from another"
+    objective: Literal["causal", "masked", "classification", "seq2seq"] = key(
+        "causal", "predict the next token, hidden tokens, the labels of a text, or a text from another"
     )
     epochs: Positive | None = key(None, "passes over the training samples; or steps", example=3)
     steps: Positive | None = key(None, "optimizer updates; or epochs", example=1000)
@@ -178,6 +178,7 @@ class Train(Section):
     target_len: Annotated[int, Field(ge=2, le=2**24)] | None = key(
         None, "tokens a target of seq2seq has at most (default: seq_len)", example=256
     )
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = key(0.15, "share of the tokens that masked hides and asks for")
     global_batch_size: Positive | None = key(None, "samples of one step over all devices", example=32)
     accumulation: Positive | None = key(None, "micro-batches of a step on each device; or global_batch_size", example=1)
     micro_batch_size: Positive | Literal["auto"] = key("auto", "samples in memory at once on a device", example=8)

@@ -107,10 +107,10 @@ def test_what_fails_in_the_thread_is_raised_at_its_step(monkeypatch: pytest.Monk
     bad = int(sample_ids(3, n=len(split), global_batch_size=8, seed=3)[0])
     read = Split.sample
 
-    def sample(self: Split, index: int) -> Sample:
+    def sample(self: Split, index: int, epoch: int = 0) -> Sample:
         if index == bad:
             raise OSError("the disk went away")
-        return read(self, index)
+        return read(self, index, epoch)
 
     monkeypatch.setattr(Split, "sample", sample)
     steps = loader_of(split).iterate(0, 20)

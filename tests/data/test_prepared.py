@@ -282,8 +282,8 @@ def test_what_a_killed_builder_left_is_removed(corpus_file: Path, tmp_path: Path
 def test_a_source_that_changes_while_it_is_read_is_refused(corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = prepared.train_tokenizer
 
-    def train_and_change(*given: Any) -> Any:
-        tokenizer = train(*given)
+    def train_and_change(*given: Any, **named: Any) -> Any:
+        tokenizer = train(*given, **named)
         corpus_file.write_text(corpus_file.read_text().replace("f39", "g39"))
         return tokenizer
 

@@ -1,0 +1,182 @@
+"""Masked-language-model training of an encoder, against transformers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etude.data.loader import Loader
+from etude.data.masking import Masking
+from etude.errors import EtudeError
+from etude.models.heads import build_encoder
+from etude.plan import make_plan
+from etude.recipe.load import recipe_from
+from etude.recipe.schema import Recipe
+from etude.run import Training
+from etude.start import Options
+from tests.bases import write_encoder, write_labelled, write_qwen2
+
+STEPS = 20
+
+
+def masked(rows: Path, base: Path | None, changes: dict[str, Any] | None = None) -> Recipe:
+    own = {"kind": "encoder", "n_layer": 2, "n_embd": 32, "n_head": 4}
+    values: dict[str, Any] = {
+        "name": "masks",
+        "model": {"from": str(base)} if base else own,
+        "tokenizer": {} if base else {"train_vocab_size": 300},
+        "data": {"train": [{"path": str(rows)}], "validation_ratio": 0.2, "sample": "document"},
+        "train": {
+            "objective": "masked", "steps": STEPS, "seq_len": 24, "global_batch_size": 8,
+            "micro_batch_size": 8, "device": "cpu", "precision": "fp32",
+        },
+        "optim": {"learning_rate": 2e-3, "weight_decay": 0.01},
+        "schedule": {"kind": "constant"},
+        "evaluate": {"every_steps": 10},
+        "checkpoint": {"every_steps": 10},
+    }  # fmt: skip
+    return recipe_from(values).with_changes(changes or {})
+
+
+def train(recipe: Recipe, runs: Path) -> tuple[Training, list[float]]:
+    training = Training(recipe, Options(runs=runs))
+    return training, [float(step.measured[0] / step.measured[1]) for step in training]
+
+
+@pytest.mark.parametrize("family", ["roberta", "bert"])
+def test_losses_are_those_of_transformers(family: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForMaskedLM
+
+    base = write_encoder(tmp_path / "base", family=family, masked=family == "roberta")
+    rows = write_labelled(tmp_path / "rows.jsonl")
+    recipe = masked(rows, base, {"train.micro_batch_size": 4})
+    plan = make_plan(recipe)
+    training, ours = train(recipe, tmp_path / "runs")
+    first, _ = build_encoder(plan.model, recipe.seed, plan.pretrained)  # type: ignore[arg-type]
+    final = training.run.checkpoints / max(path.name for path in training.run.checkpoints.iterdir())
+    model: Any = AutoModelForMaskedLM.from_pretrained(final, dtype=torch.float32)
+    model.load_state_dict(first.state_dict(), strict=False)
+    model.tie_weights()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": 0.01},
+        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=2e-3, betas=(0.9, 0.95), eps=1e-8)
+    loader = Loader(
+        plan.corpus.train, global_batch_size=8, micro_batch_size=1, seed=recipe.seed, attend_across_documents=True
+    )
+    theirs = []
+    for step in range(STEPS):
+        batches = loader.load(step).micro_batches
+        longest = max(batch.tokens.shape[1] for batch in batches)
+        ids = torch.full((len(batches), longest), model.config.pad_token_id)
+        seen, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
+        for row, batch in enumerate(batches):
+            length = batch.tokens.shape[1]
+            ids[row, :length], seen[row, :length] = torch.tensor(batch.tokens[0]), 1
+            labels[row, :length] = torch.tensor(batch.labels[0])
+        loss = model(input_ids=ids, attention_mask=seen, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        theirs.append(loss.item())
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_a_classifier_goes_on_from_a_masked_model_and_transformers_loads_both(tmp_path: Path) -> None:
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    rows = write_labelled(tmp_path / "rows.jsonl", 80)
+    training, losses = train(masked(rows, None, {"data.sample": "row"}), tmp_path / "runs")
+    assert losses[-1] < losses[0] - 0.5
+    folder = training.run.checkpoints / training.run.best["checkpoint"]
+    model = AutoModelForMaskedLM.from_pretrained(folder)
+    assert model.config.vocab_size >= len(AutoTokenizer.from_pretrained(folder))
+    assert AutoTokenizer.from_pretrained(folder).mask_token == "<mask>"
+    labelled = {"data.train": [{"path": str(rows), "label": "label"}], "train.objective": "classification"}
+    recipe = masked(rows, folder, {**labelled, "evaluate.metric": "f1", "data.sample": "row", "train.steps": 4})
+    plan = make_plan(recipe)
+    built, new = build_encoder(plan.model, 1, plan.pretrained)  # type: ignore[arg-type]
+    assert all(name.startswith(("classifier", "bert.pooler")) for name in new)
+    own = dict(model.named_parameters())
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    assert torch.equal(dict(built.named_parameters())[name], own[name])
+    train(recipe, tmp_path / "runs")
+
+
+@given(
+    length=st.integers(1, 200), ratio=st.floats(0.05, 0.5), epoch=st.integers(0, 5), index=st.integers(0, 50),
+    seed=st.integers(0, 2**62),
+)  # fmt: skip
+def test_a_share_is_hidden_never_special_tokens_and_the_same_each_time(
+    length: int, ratio: float, epoch: int, index: int, seed: int
+) -> None:
+    masking = Masking(seed, ratio, 3, 500, (0, 1, 2, 3))
+    text = np.random.default_rng(index).integers(0, 500, length)
+    tokens, labels = masking.hide(text, epoch=epoch, index=index)
+    hidden, free = labels >= 0, ~np.isin(text, (0, 1, 2, 3))
+    assert hidden.sum() == min(max(round(ratio * free.sum()), 1), free.sum())
+    assert not (hidden & ~free).any()
+    assert (labels[hidden] == text[hidden]).all() and (tokens[~hidden] == text[~hidden]).all()
+    again = masking.hide(text, epoch=epoch, index=index)
+    assert (again[0] == tokens).all() and (again[1] == labels).all()
+
+
+def test_of_hidden_tokens_eight_in_ten_are_masked_and_one_is_another() -> None:
+    masking = Masking(1, 0.5, 3, 50_000, (0,))
+    text = np.arange(10, 40_010)
+    tokens, labels = masking.hide(text, epoch=0, index=0)
+    hidden = labels >= 0
+    assert (tokens[hidden] == 3).mean() == pytest.approx(0.8, abs=0.02)
+    assert (tokens[hidden] == text[hidden]).mean() == pytest.approx(0.1, abs=0.02)
+    assert (masking.hide(text, epoch=1, index=0)[1] != labels).any()
+
+
+def test_micro_batches_do_not_change_losses(tmp_path: Path) -> None:
+    rows = write_labelled(tmp_path / "rows.jsonl", 30)
+    changes = {"train.steps": 5, "data.validation": "none"}
+    _, whole = train(masked(rows, None, changes), tmp_path / "whole")
+    _, parts = train(masked(rows, None, {**changes, "train.micro_batch_size": 2}), tmp_path / "parts")
+    assert parts == pytest.approx(whole, rel=1e-6)
+
+
+def test_every_token_of_a_row_can_be_hidden_and_none_is_in_two_rows(tmp_path: Path) -> None:
+    rows = write_labelled(tmp_path / "rows.jsonl", 30)
+    corpus = make_plan(masked(rows, None, {"data.sample": "row", "data.validation": "none"})).corpus
+    texts = []
+    for index in range(len(corpus.train)):
+        sample = corpus.train.sample(index)
+        texts.append(np.where(sample.labels >= 0, sample.labels, sample.tokens))
+    given = [json.loads(line)["text"] for line in rows.read_text().splitlines()]
+    decoded = corpus.tokenizer.decode(np.concatenate(texts).tolist(), skip_special=False)
+    assert decoded == "".join(f"{text}<|endoftext|>" for text in given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model.kind": "decoder"}, r'is "decoder", but train.objective = "masked" needs kind = "encoder"'),
+        ({"evaluate.answers": 2}, r"asks for generated text, which masked does not write"),
+        ({"train.objective": "causal", "model.kind": "decoder", "train.mask_ratio": 0.3}, r"belongs to .*masked"),
+        ({"evaluate.metric": "f1"}, r'evaluate.metric is "f1"; this run knows loss, perplexity'),
+    ],
+)
+def test_bad_input_is_one_clear_line(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    rows = write_labelled(tmp_path / "rows.jsonl", 30)
+    with pytest.raises(EtudeError, match=said):
+        make_plan(masked(rows, None, changes))
+
+
+def test_a_tokenizer_without_a_mask_is_refused(tmp_path: Path) -> None:
+    rows, base = write_labelled(tmp_path / "rows.jsonl", 30), write_qwen2(tmp_path / "base")
+    with pytest.raises(EtudeError, match="the tokenizer has no mask token"):
+        make_plan(masked(rows, None, {"tokenizer": {"from": str(base)}}))
