@@ -324,8 +324,9 @@ class Training:
         for use, predictions in after.items():
             path = self.run.path / "predictions" / f"before-{use}.npy"
             before[use] = replace(predictions, probabilities=np.load(path, allow_pickle=False))
-            rows = zip(predictions.probabilities.tolist(), predictions.truth.tolist())
-            lines = (json.dumps({"probabilities": said, "labels": true}) + "\n" for said, true in rows)
+            said, true = predictions.probabilities.tolist(), predictions.truth.tolist()
+            rows = zip(corpus.ids[use], said, true, corpus.capabilities[use], strict=True)
+            lines = (json.dumps(dict(zip(("id", "probabilities", "labels", "capability"), row))) + "\n" for row in rows)
             durable.write_file(path.with_name(f"{use}.jsonl"), (line.encode() for line in lines))
         use = "test" if "test" in held_out else "validation"
         thresholds_from = None

@@ -360,6 +360,35 @@ def compare(
 
 
 @app.command()
+def ensemble(
+    run: Annotated[list[str], typer.Argument(help="two or more runs of one task", metavar="RUN RUN...")],
+    by: Annotated[
+        str | None, typer.Option("--by", help="mean (default) or vote of labels, consensus of answers")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder for predictions.jsonl and report.md")] = None,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Join what finished runs said of the same rows, and score that beside each of them."""
+    from etude.ensemble import make_ensemble
+    from etude.errors import InputError
+    from etude.records.store import open_run
+
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; name a folder")
+    found = make_ensemble([open_run(name, runs) for name in run], by)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        _print_table(found.table())
+        print("\n".join(["", *map(_printable, found.lines()), ""]))
+        _print_table(found.capability_table())
+    if out is not None:
+        found.write(out)
+        _say(f"written to {out}: predictions.jsonl, report.md")
+
+
+@app.command()
 def rate(
     run: Annotated[list[str], typer.Argument(help="a run, or two to compare blind", metavar="RUN [RUN]")],
     rater: Annotated[str, typer.Option("--rater", help="who rates")],

@@ -120,7 +120,7 @@ class Corpus:
 
     `fingerprint` depends on what the texts, the split and the tokenizer are, not on where or when files were written.
     `examples` are the conversations of the validation split, in its order; `chat` makes a prompt of an instruction.
-    `capabilities` has those of the labelled rows of each split.
+    `capabilities` has those of the labelled rows of each split, `ids` what tells the held-out ones among them apart.
     """
 
     train: Split
@@ -133,6 +133,7 @@ class Corpus:
     examples: Sequence[Example] = ()
     labels: Labels | None = None
     capabilities: dict[str, list[str | None]] = field(default_factory=dict)
+    ids: dict[str, list[str]] = field(default_factory=dict)
 
 
 def prepare(recipe: Recipe, *, again: bool = False, tokenizer_folder: Path | None = None) -> Corpus:
@@ -372,10 +373,12 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
     splits: dict[str, Split] = {}
     left: dict[str, dict[str, Any]] = {}
     capabilities: dict[str, list[str | None]] = {}
+    ids: dict[str, list[str]] = {}
     for number, use in enumerate(USES):
         rows = np.flatnonzero(uses == number)
         if labels:
             splits[use] = take_wholes(texts, rows, arrays["labels"], arrays["seconds"], recipe.train.seq_len)
+            ids[use] = [] if use == "train" else [each.tobytes().hex() for each in arrays["hashes"][rows, :8]]
             counts = arrays["labels"][rows].sum(axis=0).tolist()
             kinds = [*manifest["capabilities"], None]  # -1 is none
             capabilities[use] = [kinds[index] for index in arrays["capabilities"][rows].tolist()]
@@ -420,6 +423,7 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
         examples=examples,
         labels=labels,
         capabilities=capabilities,
+        ids=ids,
     )
 
 
