@@ -143,13 +143,12 @@ def answer_difference(
     confidence: float = 0.95,
 ) -> Difference:
     """`paired_difference` of a figure of answers to the same rows; each answer is scored but once where that is so."""
-    sides, rows = (_parts(figure, a), _parts(figure, b)), len(a)
-    if rows < 2 or sides[0] is None or sides[1] is None:
+    of, against, rows = _parts(figure, a), _parts(figure, b), len(a)
+    if rows < 2 or of is None or against is None:
         of_a, of_b = (lambda chosen, side=side: FIGURES[figure]([side[row] for row in chosen]) for side in (a, b))
         return paired_difference(of_a, of_b, rows, seed=seed, samples=samples, confidence=confidence)
-    (parts_a, value), (parts_b, _) = sides
-    sums = _resampled_sums(np.hstack([parts_a, parts_b]), np.ones(rows, dtype=np.int64), seed, samples)
-    width = parts_a.shape[1]
+    value, width = of[1], of[0].shape[1]
+    sums = _resampled_sums(np.hstack([of[0], against[0]]), np.ones(rows, dtype=np.int64), seed, samples)
     found = _interval(np.array([value(row[:width]) - value(row[width:]) for row in sums]), confidence)
     return Difference(FIGURES[figure](a) - FIGURES[figure](b), found.low, found.high)
 
