@@ -108,12 +108,12 @@ class Comparison:
             return []
         texts = {result.what: result.text for result in self.results}
         header = ["noise of the seeds: mean ± standard deviation [range]", *(group.title for group in self.groups)]
-        header += [f"{group.title} less {self.groups[0].title}" for group in self.groups[1:]]
+        header += [f"{group.title} less {self.groups[0].title} [95 %]" for group in self.groups[1:]]
         return [header] + [
             [
                 what,
-                *(band.spread_text(texts[what]) for band in bands),
-                *(band.difference_text(texts[what]) for band in bands[1:]),
+                *(band.spread_text(texts.get(what, number)) for band in bands),
+                *(band.difference_text(texts.get(what, number)) for band in bands[1:]),
             ]
             for what, bands in self.noise.items()
         ]
@@ -183,7 +183,7 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
         groups=groups,
         noise={
             result.what: noise_band(groups, result.values)
-            for result in results
+            for result in [*results, *_best_figures(summaries)]
             if groups and any(value != result.values[0] for value in result.values)
         },
     )
@@ -233,6 +233,15 @@ def _scores(histories: list[History]) -> list[Result]:
     ]
     names = dict.fromkeys(name for figures in each for name in figures)
     return [Result(name, [figures.get(name) for figures in each]) for name in names]
+
+
+def _best_figures(summaries: list[Summary]) -> list[Result]:
+    """Figures of the best evaluation; beside each other they stand in the progression."""
+    names = dict.fromkeys(name for summary in summaries for name in summary.figures_best if "/" not in name)
+    return [
+        Result(f"{name} at the best evaluation", [summary.figures_best.get(name) for summary in summaries])
+        for name in names
+    ]
 
 
 def _figures(summaries: list[Summary]) -> list[Result]:
