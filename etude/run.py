@@ -59,11 +59,13 @@ class Training:
     run           the run, once the first step is done
     stopped_by    why it ended before its last step, or None
     is_resumable  whether the same command would continue it
+    is_stop_asked  whether a signal asked to stop, also if that came when the last step was done
     """
 
     run: Run
     stopped_by: str | None = None
     is_resumable: bool = False
+    is_stop_asked: bool = False
 
     def __init__(self, recipe: Recipe, options: Options = Options()) -> None:  # noqa: B008 - frozen
         self._recipe, self._options = recipe, options
@@ -125,6 +127,7 @@ class Training:
                         break
                 self.is_resumable = self.stopped_by is not None and signals.requested is not None
                 self._end()
+                self.is_stop_asked = signals.requested is not None
                 outcome = "stopped" if self.is_resumable else "finished"
             except GeneratorExit:
                 self.stopped_by, self.is_resumable = "the caller stopped iterating", True

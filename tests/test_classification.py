@@ -1,5 +1,6 @@
 """Classification from labelled rows to scores, against transformers and scikit-learn."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,9 @@ def test_a_run_ends_with_scores_beside_its_start_and_baselines(tmp_path: Path) -
     (scores,) = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Scores)]
     assert (scores.split, scores.rows, scores.metric) == ("test", 50, "f1")
     said = [json.loads(line) for line in (run.path / "predictions" / "test.jsonl").read_text().splitlines()]
+    given = [json.loads(line) for line in test.read_text().splitlines()]
+    assert [row["id"] for row in said] == [hashlib.sha256(row["text"].encode()).hexdigest()[:16] for row in given]
+    assert [row["capability"] for row in said] == [row["kind"] for row in given]
     truth, predicted = (np.array([row[key] for row in said]).argmax(1) for key in ("labels", "probabilities"))
     assert scores.systems["after"]["f1"][0] == pytest.approx(f1_score(truth, predicted, average="macro"))
     assert set(scores.systems) == {"after", "before", "majority class", "TF-IDF + logistic regression"}

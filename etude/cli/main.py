@@ -90,16 +90,23 @@ def train(
     new: Annotated[bool, typer.Option("--new", help="start a run even if one is unfinished")] = False,
     weights: Annotated[str | None, typer.Option("--from", help="first weights: RUN@best or a folder")] = None,
     devices: Devices = None,
+    repeat: Annotated[
+        int | None, typer.Option("--repeat", min=2, help="train so many seeds, one after another")
+    ] = None,
 ) -> None:
     """Train as a recipe says; continues an unfinished run of the same recipe."""
     from etude.recipe.load import read_recipe_text
 
     loaded = _load(recipe, overrides, devices)
-    if loaded.train.devices > 1 and "WORLD_SIZE" not in os.environ:
+    if repeat is None and loaded.train.devices > 1 and "WORLD_SIZE" not in os.environ:
         _start_ranks(loaded.train.devices)
     from etude.start import Options
 
-    _run(loaded, Options(runs=runs, new=new, weights=weights, recipe_text=read_recipe_text(recipe)))
+    options = Options(runs=runs, new=new, weights=weights, recipe_text=read_recipe_text(recipe))
+    if repeat is None:
+        _run(loaded, options)
+    else:
+        _repeat(loaded, options, repeat, ["train", str(recipe), *(overrides or [])])
 
 
 @app.command()
@@ -355,8 +362,42 @@ def compare(
 
     _print_table(comparison.rows())
     print()
+    if noise := comparison.noise_rows():
+        _print_table(noise)
+        print()
     _print_table(comparison.progression.rows())
     print("\n".join(["", *map(clean, comparison.progression.lines())]))
+
+
+@app.command()
+def ensemble(
+    run: Annotated[list[str], typer.Argument(help="two or more runs of one task", metavar="RUN RUN...")],
+    by: Annotated[
+        str | None, typer.Option("--by", help="mean (default) or vote of labels, consensus of answers")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder for predictions.jsonl and report.md")] = None,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Join what finished runs said of the same rows, and score that beside each of them."""
+    from etude.ensemble import make_ensemble
+    from etude.errors import InputError
+    from etude.records.store import open_run
+
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; name a folder")
+    found = make_ensemble([open_run(name, runs) for name in run], by)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        _print_table(found.table())
+        print("\n".join(["", *map(_printable, found.lines())]))
+        if by_capability := found.capability_table():
+            print()
+            _print_table(by_capability)
+    if out is not None:
+        found.write(out)
+        _say(f"written to {out}: predictions.jsonl, report.md")
 
 
 @app.command()
@@ -435,7 +476,34 @@ def _load(path: Path, overrides: list[str] | None, devices: int | None) -> "Reci
     return load_recipe(path, [*(overrides or []), *([f"train.devices={ranks}"] if ranks else [])])
 
 
-def _run(recipe: "Recipe", options: "Options") -> Any:
+def _repeat(recipe: "Recipe", options: "Options", count: int, words: list[str]) -> None:
+    """Train several seeds, and print what each came to; `words` are the command for the first of them."""
+    from etude.cli.repeat import compare_command, outcome_table, train_seeds
+    from etude.errors import InputError
+    from etude.records.store import Run, find_runs
+
+    if "WORLD_SIZE" in os.environ:
+        raise InputError("--repeat starts the ranks of each run itself; leave torchrun out and give --devices")
+
+    def train(one: "Recipe", options: "Options") -> Run:
+        if one.train.devices > 1:
+            given = ["--runs", str(options.runs), "--devices", str(one.train.devices), *(["--new"] * options.new)]
+            given += ["--from", options.weights] if options.weights else []
+            if code := _run_ranks(one.train.devices, [*words, f"seed={one.seed}", *given]):
+                sys.exit(code)
+            return find_runs(options.runs, one)[-1]
+        training = _run(one, options, to_continue="the same command")
+        if training.is_stop_asked:
+            _say("stopped; continue with: the same command")
+            raise typer.Exit(75)
+        return Run(training.run.path)
+
+    done = train_seeds(recipe, options, count, train, _say)
+    _print_table(outcome_table(done))
+    _say(f"side by side: {compare_command(done, options.runs)}")
+
+
+def _run(recipe: "Recipe", options: "Options", *, to_continue: str | None = None) -> Any:
     """Train with a view on stderr, and leave with the code that says how it ended."""
     from dataclasses import replace
 
@@ -453,7 +521,7 @@ def _run(recipe: "Recipe", options: "Options") -> Any:
         if training.stopped_by:
             _say(f"stopped: {training.stopped_by}")
         if training.is_resumable:
-            _say(f"continue with: etude resume {training.run.path}")
+            _say(f"continue with: {to_continue or f'etude resume {training.run.path}'}")
         else:
             _say(f"report: {training.run.path / 'report' / 'report.md'}")
     if training.is_resumable:
@@ -463,6 +531,11 @@ def _run(recipe: "Recipe", options: "Options") -> Any:
 
 def _start_ranks(ranks: int) -> None:
     """Run this very command in several ranks under torchrun, and leave with their exit code."""
+    sys.exit(_run_ranks(ranks, sys.argv[1:]))
+
+
+def _run_ranks(ranks: int, words: list[str]) -> int:
+    """Run a command in several ranks under torchrun; returns their exit code."""
     import logging
 
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -476,13 +549,13 @@ def _start_ranks(ranks: int) -> None:
         run_id=str(os.getpid()), max_restarts=0, start_method="spawn",
     )  # fmt: skip
     try:
-        elastic_launch(config, sys.executable)("-m", "etude", *sys.argv[1:])
+        elastic_launch(config, sys.executable)("-m", "etude", *words)
     except SignalException:  # passed on to the ranks, which have saved and stopped by now
-        sys.exit(75)
+        return 75
     except ChildFailedError as failed:
         codes = {failure.exitcode for failure in failed.failures.values()}
-        sys.exit(next((code for code in (2, 75) if code in codes), 1))
-    sys.exit(0)
+        return next((code for code in (2, 75) if code in codes), 1)
+    return 0
 
 
 def _print_rows(rows: list[tuple[str, str]], data: Any, as_json: bool) -> None:

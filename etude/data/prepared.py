@@ -84,8 +84,8 @@ class Corpus:
 
     `fingerprint` depends on what the texts, the split and the tokenizer are, not on where or when files were written.
     `examples` are the conversations, or the pairs, of the validation split, in its order, `pairs` those of each split;
-    `chat` makes a prompt of an instruction.
-    `capabilities` has those of the labelled rows of each split.
+    `chat` makes a prompt of an instruction. `capabilities` has those of the labelled rows of each split, `ids` what
+    tells held-out rows, labelled or pairs, apart.
     """
 
     train: Split
@@ -99,6 +99,7 @@ class Corpus:
     pairs: dict[str, Sequence[Example]] = field(default_factory=dict)
     labels: Labels | None = None
     capabilities: dict[str, list[str | None]] = field(default_factory=dict)
+    ids: dict[str, list[str]] = field(default_factory=dict)
 
 
 def prepare(recipe: Recipe, *, again: bool = False, tokenizer_folder: Path | None = None) -> Corpus:
@@ -357,18 +358,19 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
     splits: dict[str, Split] = {}
     left: dict[str, dict[str, Any]] = {}
     capabilities: dict[str, list[str | None]] = {}
+    ids: dict[str, list[str]] = {}
     for number, use in enumerate(USES):
         rows = np.flatnonzero(uses == number)
         if labels:
             splits[use] = take_wholes(texts, rows, arrays["labels"], arrays["seconds"], recipe.train.seq_len)
+            ids[use] = _name_hashes(arrays["hashes"][rows]) if use != "train" else []
             counts = arrays["labels"][rows].sum(axis=0).tolist()
             kinds = [*manifest["capabilities"], None]  # -1 is none
             capabilities[use] = [kinds[index] for index in arrays["capabilities"][rows].tolist()]
             left[use] = {"labels": ", ".join(f"{name} {count:,}" for name, count in zip(labels.names, counts))}
         elif are_pairs:
-            splits[use], left[use], examples[use] = _take_pairs(
-                recipe, texts, rows, arrays, manifest, folder, tokenizer
-            )
+            splits[use], left[use], pairs = _take_pairs(recipe, texts, rows, arrays, manifest, folder, tokenizer)
+            examples[use], ids[use] = pairs, _name_hashes(arrays["hashes"][pairs.rows]) if use != "train" else []
         elif are_examples:
             splits[use], left[use], places = _cut_examples(recipe, texts, rows, arrays, manifest, use)
             columns = arrays["offsets"], arrays["answers"], arrays["capabilities"]
@@ -415,6 +417,7 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
         pairs=examples if are_pairs else {},
         labels=labels,
         capabilities=capabilities,
+        ids=ids,
     )
 
 
@@ -511,6 +514,10 @@ def _name_rows(
         return f"{int(flags.sum()):,}{names if flags.any() else ''}"
 
     return named, count
+
+
+def _name_hashes(hashes: npt.NDArray[np.uint8]) -> list[str]:
+    return [each.tobytes().hex() for each in hashes[:, :8]]
 
 
 def _split_summary(split: Split) -> dict[str, Any]:

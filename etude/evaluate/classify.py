@@ -109,8 +109,9 @@ def compare(exam: Exam, objective: Classification, step: int) -> events.Scores |
     for use, predictions in after.items():
         kept = np.load(exam.folder / f"before-{use}.npy", allow_pickle=False)
         before[use] = replace(predictions, probabilities=kept)
-        rows = zip(predictions.probabilities.tolist(), predictions.truth.tolist())
-        lines = (json.dumps({"probabilities": said, "labels": true}) + "\n" for said, true in rows)
+        said, true = predictions.probabilities.tolist(), predictions.truth.tolist()
+        rows = zip(corpus.ids[use], said, true, corpus.capabilities[use], strict=True)
+        lines = (json.dumps(dict(zip(("id", "probabilities", "labels", "capability"), row))) + "\n" for row in rows)
         durable.write_file(exam.folder / f"{use}.jsonl", (line.encode() for line in lines))
     use = exam.scored()
     thresholds_from = None

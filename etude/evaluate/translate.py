@@ -55,12 +55,13 @@ def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
         continued = _write(exam, examples)
         said[use] = [as_answer(*each, exam.corpus) for each in zip(examples, continued)]
         sure = _log_probabilities(exam, objective, examples, continued)
-        rows = zip(said[use], continued, sure)
+        rows = zip(exam.corpus.ids[use], said[use], continued, sure, strict=True)
         _keep(
             exam,
             use,
             (
                 {
+                    "id": name,
                     "answer": answer.text,
                     "reference": answer.reference,
                     "stopped": answer.stopped,
@@ -68,7 +69,7 @@ def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
                     "log_probability": value,
                     "tokens": len(part.ids) + part.stopped,
                 }
-                for answer, part, value in rows
+                for name, answer, part, value in rows
             ),
         )
     use, train = exam.scored(), exam.corpus.pairs["train"]

@@ -136,7 +136,7 @@ def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
 def adapter_config(
     model: nn.Module, recipe: Adapter, *, base: str, revision: str | None, task: str | None = "CAUSAL_LM"
 ) -> dict[str, Any]:
-    """The adapter_config.json with which PEFT loads the tensors of an adapted model; task: PEFT's name for it, None for any."""
+    """The adapter_config.json with which PEFT loads the tensors of an adapted model; task: its name there, or None."""
     layers = find_layers(model)
     last = {name.rpartition(".")[2] for name in layers}
     # PEFT takes every module that ends so; where not all of them are adapted, they are named in full.

@@ -184,11 +184,15 @@ def list_runs(runs: Path) -> list[Run]:
     return sorted(found, key=lambda run: (run.info.get("created", ""), run.name))
 
 
+def find_runs(runs: Path, recipe: Recipe) -> list[Run]:
+    """Every run of the same recipe under a folder, oldest first."""
+    wanted = recipe_hash(recipe)
+    return [run for run in list_runs(runs) if run.info.get("recipe_hash") == wanted]
+
+
 def find_unfinished(runs: Path, recipe: Recipe) -> Run | None:
     """The newest run of the same recipe that has not finished."""
-    wanted = recipe_hash(recipe)
-    same = [run for run in list_runs(runs) if run.info.get("recipe_hash") == wanted]
-    return next((run for run in reversed(same) if run.lease["state"] != "finished"), None)
+    return next((run for run in reversed(find_runs(runs, recipe)) if run.lease["state"] != "finished"), None)
 
 
 def is_locked(path: Path) -> bool:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from etude.recipe.load import flatten
-from etude.records.events import Step, plain
+from etude.records.events import Scores, Step, plain
 from etude.records.store import Run
 from etude.report.history import History, mean_loss, read_history
 from etude.report.markdown import code, fence, prose, table
 from etude.report.progression import Progression, make_progression
+from etude.report.seeds import Group, NoiseBand, group_by_recipe, noise_band
 from etude.report.summary import Summary, summarize_history
 from etude.report.wording import NOTHING, duration, number, one_line, percent, size
 
@@ -60,6 +61,8 @@ class Comparison:
     same_data     whether all trained on the same prepared data; None where a run has not told
     progression   how each led to the next
     targets       how many targets each run had seen where losses are compared at equal numbers; 0 before the first step
+    groups        finished runs that differ in their seed only, and the rest, each alone; empty if all are
+    noise         of each result that varies, what the seeds come to in each group, measured against the first one
     """
 
     names: list[str]
@@ -70,6 +73,8 @@ class Comparison:
     targets: int
     results: list[Result]
     progression: Progression
+    groups: list[Group]
+    noise: dict[str, list[NoiseBand]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -89,18 +94,39 @@ class Comparison:
                 for result in self.results
             },
             "progression": self.progression.to_dict(),
+            "groups": [group.to_dict() for group in self.groups],
+            "noise": {what: [band.to_dict() for band in bands] for what, bands in self.noise.items()},
         }
 
     def rows(self) -> list[list[str]]:
         """A table for the terminal: header, recipe, conditions, data, results."""
         return [["", *self.names, *self._change_header()], *self._differences(), *self._result_rows()]
 
+    def noise_rows(self) -> list[list[str]]:
+        """A table for the terminal of what other seeds bring about; empty where no run differs in its seed only."""
+        if not self.groups:
+            return []
+        texts = {result.what: result.text for result in self.results}
+        header = ["noise of the seeds: mean ± standard deviation [range]", *(group.title for group in self.groups)]
+        header += [f"{group.title} less {self.groups[0].title} [95 %]" for group in self.groups[1:]]
+        return [header] + [
+            [
+                what,
+                *(band.spread_text(texts.get(what, number)) for band in bands),
+                *(band.difference_text(texts.get(what, number)) for band in bands[1:]),
+            ]
+            for what, bands in self.noise.items()
+        ]
+
     def to_markdown(self) -> str:
-        """The same as two tables, and the progression."""
+        """The same as tables, and the progression."""
         differences = [[code(row[0]), *map(prose, row[1 : 1 + len(self.names)])] for row in self._differences()]
         results = [[prose(cell) for cell in row] for row in self._result_rows()]
         names = [code(name) for name in self.names]
         changes = table(["result", *names, *self._change_header()], results)
+        noise = [[prose(cell) for cell in row] for row in self.noise_rows()]
+        if noise:
+            changes += f"\n\n{table(noise[0], noise[1:])}"
         header, *rows = [[prose(cell) for cell in row] for row in self.progression.rows()]
         progression = f"{table(header, rows)}\n\n{fence(chr(10).join(self.progression.lines()))}"
         return f"{table(['differs', *names], differences)}\n\n{changes}\n\n{progression}\n"
@@ -143,6 +169,8 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     fingerprints = [history.data and history.data.fingerprint for history in histories]
     same_data = None if None in fingerprints else len(set(fingerprints)) == 1
     targets = min(summary.tokens for summary in summaries)
+    results = [*_losses(histories, targets), *_scores(histories), *_figures(summaries)]
+    groups = group_by_recipe(histories)
     return Comparison(
         names=[run.name for run in runs],
         status=[f"{summary.status}: {summary.reason}" for summary in summaries],
@@ -150,8 +178,14 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
         environment=_differing([_conditions(history) for history in histories]),
         same_data=same_data,
         targets=targets,
-        results=[*_losses(histories, targets), *_figures(summaries)],
+        results=results,
         progression=make_progression(histories, summaries, same_data),
+        groups=groups,
+        noise={
+            result.what: noise_band(groups, result.values)
+            for result in [*results, *_best_figures(summaries)]
+            if groups and any(value != result.values[0] for value in result.values)
+        },
     )
 
 
@@ -185,6 +219,29 @@ def _mean_between(steps: list[Step], start: int, end: int) -> float:
             within.append(step)
         seen += step.targets
     return mean_loss(within)
+
+
+def _scores(histories: list[History]) -> list[Result]:
+    """What the runs came to on rows that they were not trained on."""
+    each = [
+        {
+            f"{name} on {scores.split} rows": value
+            for scores in history.events(Scores)[-1:]
+            for name, (value, *_) in scores.systems["after"].items()
+        }
+        for history in histories
+    ]
+    names = dict.fromkeys(name for figures in each for name in figures)
+    return [Result(name, [figures.get(name) for figures in each]) for name in names]
+
+
+def _best_figures(summaries: list[Summary]) -> list[Result]:
+    """Figures of the best evaluation; beside each other they stand in the progression."""
+    names = dict.fromkeys(name for summary in summaries for name in summary.figures_best if "/" not in name)
+    return [
+        Result(f"{name} at the best evaluation", [summary.figures_best.get(name) for summary in summaries])
+        for name in names
+    ]
 
 
 def _figures(summaries: list[Summary]) -> list[Result]:

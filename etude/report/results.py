@@ -55,9 +55,11 @@ def before_after(history: History) -> list[str]:
 def final_scores(history: History) -> list[str]:
     """What a classifier came to on rows it was not trained on: every system with its interval, and what that shows."""
     found = history.events(Scores)
-    if not found:
-        return []
-    scores = found[-1]
+    return describe_scores(found[-1]) if found else []
+
+
+def describe_scores(scores: Scores) -> list[str]:
+    """Scores as Markdown: every system, the gains, the confusions, the capabilities and what else there is to say."""
     figures = list(next(iter(scores.systems.values())))
     rows = [
         [prose(name), *(_with_interval(values[each]) for each in figures)] for name, values in scores.systems.items()

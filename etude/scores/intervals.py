@@ -1,6 +1,7 @@
 """How far a figure may be off because the rows are a sample: bootstrap intervals by the percentile method.
 
-Source: doi:10.1007/978-1-4899-4541-9 (chapters 13, 16). They know nothing of other seeds of training.
+Source: doi:10.1007/978-1-4899-4541-9 (chapters 13, 16). They know nothing of other seeds of training;
+`difference_of_means` knows of nothing else.
 """
 
 import math
@@ -64,6 +65,29 @@ def paired_difference(
     everything = np.arange(rows)
     value = figure_a(everything) - figure_b(everything) if rows else math.nan
     return Difference(value, interval.low, interval.high)
+
+
+def difference_of_means(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95) -> Difference | None:
+    """By how much the mean of a is above that of b, with the t-interval for unequal spreads; one value each per seed.
+
+    A single value is held to be as spread as the other side; of two single values nothing is known: None.
+    Source: doi:10.1093/biomet/34.1-2.28.
+    """
+    from scipy.stats import t
+
+    if not a or not b or len(a) + len(b) < 3:
+        return None
+    value = float(np.mean(a) - np.mean(b))
+    several = [side for side in (a, b) if len(side) > 1]
+    errors = [float(np.var(side if len(side) > 1 else several[0], ddof=1)) / len(side) for side in (a, b)]
+    if sum(errors) == 0:
+        return Difference(value, value, value)
+    if len(several) == 2:
+        freedom = sum(errors) ** 2 / sum(error**2 / (len(side) - 1) for error, side in zip(errors, several))
+    else:
+        freedom = len(several[0]) - 1
+    reach = float(t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(sum(errors))
+    return Difference(value, value - reach, value + reach)
 
 
 def label_bootstrap(

@@ -7,7 +7,14 @@ import pytest
 
 from etude.scores import labels
 from etude.scores.answers import FIGURES, Answer
-from etude.scores.intervals import Interval, answer_bootstrap, bootstrap, label_bootstrap, paired_difference
+from etude.scores.intervals import (
+    Interval,
+    answer_bootstrap,
+    answer_difference,
+    bootstrap,
+    label_bootstrap,
+    paired_difference,
+)
 
 WORDS = ["def", "f", "(", "x", ")", ":", "return", "x", "+", "1", "\n", "pass"]
 
@@ -144,3 +151,17 @@ def test_the_spread_of_bleu_and_chrf_is_that_of_sacrebleu() -> None:
     for name, metric in (("bleu", sacrebleu.BLEU()), ("chrf", sacrebleu.CHRF())):
         theirs = metric.corpus_score(texts, references, n_bootstrap=1000)
         assert (found[name].high - found[name].low) / 2 == pytest.approx(theirs._ci, rel=0.12)
+
+
+@pytest.mark.parametrize("figure", ["bleu", "chrf", "exact_match", "distinct_2"])
+def test_a_difference_of_answers_is_that_of_resampling_them_row_by_row(figure: str) -> None:
+    a = make_answers(20)
+    b = [Answer(answer.text[: 5 + 3 * (index % 5)], answer.reference, True) for index, answer in enumerate(a)]
+    fast = answer_difference(a, b, figure, samples=300)
+    of_a, of_b = (lambda chosen, side=side: FIGURES[figure]([side[row] for row in chosen]) for side in (a, b))
+    slow = paired_difference(of_a, of_b, len(a), samples=300)
+    assert fast.value == pytest.approx(slow.value)
+    width = slow.high - slow.low
+    assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high), abs=0.2 * width)
+    same = answer_difference(a, a, figure, samples=50)
+    assert (same.value, same.low, same.high, same.is_noise) == (0, 0, 0, True)

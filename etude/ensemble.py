@@ -1,0 +1,321 @@
+"""Several finished runs as one system: what they said of the same rows is joined, and scored as a run is.
+
+It reads what the runs kept in `predictions/`; no model is loaded.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from etude import durable
+from etude.errors import InputError
+from etude.recipe.rules import LOWER_IS_BETTER
+from etude.records.events import Scores, plain
+from etude.records.store import Run
+from etude.report.markdown import code, prose
+from etude.report.results import describe_scores
+from etude.report.wording import number
+from etude.scores import labels
+from etude.scores.answers import FIGURES, Answer, edit_similarity
+from etude.scores.intervals import Difference, answer_bootstrap, answer_difference, label_bootstrap, paired_difference
+
+S = TypeVar("S")
+_ANSWER_FIGURES = ("exact_match", "bleu", "chrf", "edit_similarity")
+_PAIRED = 500  # resamples of a difference of labels, each of which scores all rows twice
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What runs come to together.
+
+    by       mean (of probabilities), vote, or consensus (of answers)
+    runs     names of the members
+    scores   of the ensemble and of each member on the same rows; the one gain is over the best member
+    rows     what the ensemble says of each row, as `predictions/` of a run has it
+    """
+
+    by: str
+    runs: list[str]
+    scores: Scores
+    rows: list[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, without the rows."""
+        kept = ("rows", "split", "metric", "systems", "gains", "capabilities", "labels", "thresholds", "notes")
+        return {"by": self.by, "runs": self.runs, **{name: plain(getattr(self.scores, name)) for name in kept}}
+
+    def table(self) -> list[list[str]]:
+        """A row each system after a header, every figure with its interval."""
+        figures = list(next(iter(self.scores.systems.values())))
+        header = [f"on {self.scores.rows:,} {self.scores.split} rows", *figures]
+        return [header] + [
+            [name, *(f"{number(value)} [{number(low)}, {number(high)}]" for value, low, high in values.values())]
+            for name, values in self.scores.systems.items()
+        ]
+
+    def capability_table(self) -> list[list[str]]:
+        """The main figure of each system on the rows of each capability; empty where there are not several."""
+        systems = list(self.scores.systems)
+        rows = [
+            [kind, number(int(values["rows"])), *(number(values[name]) for name in systems)]
+            for kind, values in self.scores.capabilities.items()
+        ]
+        return [[f"{self.scores.metric} by capability", "rows", *systems], *rows] if rows else []
+
+    def lines(self) -> list[str]:
+        """What the difference to the best member shows, and notes."""
+        ((best, gain),) = self.scores.gains.items()
+        value, low, high = gain
+        noise = ": inside the noise" if Difference(*gain).is_noise else ""
+        shown = f"{'+' if value > 0 else ''}{number(value)} [{number(low)}, {number(high)}]"
+        return [f"{self.scores.metric} against {best}, the best member: {shown}{noise}", *self.scores.notes]
+
+    def write(self, folder: Path) -> None:
+        """Write predictions.jsonl and report.md. Raises: StorageError."""
+        durable.make_folder(folder)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
+        durable.write_file(folder / "predictions.jsonl", (line.encode() for line in lines))
+        members = "\n".join(f"- {code(name)}" for name in self.runs)
+        title = f"# Ensemble of {len(self.runs)} runs by {prose(self.by)}"
+        text = "\n\n".join([title, members, *describe_scores(self.scores)])
+        durable.write_file(folder / "report.md", f"{text}\n".encode())
+
+
+def make_ensemble(runs: Sequence[Run], by: str | None = None) -> Ensemble:
+    """Join runs by mean of probabilities (the default) or vote, answers by consensus, and score that beside each run.
+
+    Raises: InputError if they are fewer than two, of different tasks or rows, or have no predictions.
+    """
+    if len(runs) < 2:
+        raise InputError("an ensemble needs two runs or more; see etude runs")
+    if twice := [run.name for index, run in enumerate(runs) if run.path in [other.path for other in runs[:index]]]:
+        raise InputError(f"run {twice[0]} is named twice; an ensemble needs different runs")
+    found = [_scores_of(run) for run in runs]
+    _require_same("objective", runs, [run.recipe.train.objective for run in runs])
+    _require_same("labels", runs, [", ".join(scores.labels) for scores in found])
+    _require_same("scored rows", runs, [f"those of {scores.split}" for scores in found])
+    ways = ("mean", "vote") if found[0].labels else ("consensus",)
+    if (by or ways[0]) not in ways:
+        task = runs[0].recipe.train.objective
+        raise InputError(f"--by is {by}; runs of {task} are joined by {' or '.join(ways)}: leave it out, or say so")
+    names = [run.name for run in runs]
+    join = _join_labels if found[0].labels else _join_answers
+    return Ensemble(by or ways[0], names, *join(runs, found, by or ways[0]))
+
+
+def choose_by_consensus(candidates: Sequence[Answer], log_probabilities: Sequence[float]) -> int:
+    """Which candidate is most like the others, by mean edit similarity: the least expected loss if each may be right.
+
+    Of equal ones that with the highest mean log-probability of its tokens, then the first.
+    Source: Kumar and Byrne 2004 (aclanthology.org/N04-1022).
+    """
+    texts = [candidate.text for candidate in candidates]
+    like = functools.cache(lambda a, b: 1.0 if a == b else edit_similarity(a, b))
+    near = [
+        sum(like(min(text, other), max(text, other)) for place, other in enumerate(texts) if place != index)
+        for index, text in enumerate(texts)
+    ]
+    return max(range(len(texts)), key=lambda index: (round(near[index], 9), log_probabilities[index], -index))
+
+
+def _scores_of(run: Run) -> Scores:
+    """The scores of a run that has ended. Raises: InputError if it has none."""
+    found = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Scores)]
+    if found:
+        return found[-1]
+    if run.lease["state"] == "finished":
+        raise InputError(f"run {run.name} has no predictions: it needs labelled validation or test rows")
+    raise InputError(f"run {run.name} is not finished, so it has no predictions; go on with etude resume {run.name}")
+
+
+def _require_same(what: str, runs: Sequence[Run], values: Sequence[str]) -> None:
+    for run, value in zip(runs, values):
+        if value != values[0]:
+            raise InputError(
+                f"{what} of run {run.name}: {value or 'none'}; of run {runs[0].name}: {values[0] or 'none'}; "
+                "an ensemble needs runs of one task"
+            )
+
+
+def _read_rows(runs: Sequence[Run], split: str, right: str) -> list[list[dict[str, Any]]]:
+    """The predictions of each run for a split, row by row the same; `right` is the key of the right answer.
+
+    Raises: InputError if a file is missing or damaged, or names the first row that differs.
+    """
+    read = [_read_predictions(run, split, right) for run in runs]
+    for run, rows in zip(runs[1:], read[1:]):
+        pairs = enumerate(zip(read[0], rows), start=1)
+        differing = [place for place, (a, b) in pairs if (a["id"], a[right]) != (b["id"], b[right])]
+        if differing or len(rows) != len(read[0]):
+            first = differing[0] if differing else min(len(rows), len(read[0])) + 1
+            raise InputError(
+                f"{split} row {first} of run {run.name} ({len(rows):,} rows) is not that of run {runs[0].name} "
+                f"({len(read[0]):,} rows): an ensemble needs runs that are scored on the same rows"
+            )
+    return read
+
+
+def _read_predictions(run: Run, split: str, right: str) -> list[dict[str, Any]]:
+    path, rows = run.path / "predictions" / f"{split}.jsonl", []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for place, line in enumerate(file, start=1):
+                row = json.loads(line)
+                if not isinstance(row, dict) or not {"id", right} <= row.keys():
+                    raise InputError(f"{path}:{place} has no id or no {right}; run the recipe again with this etude")
+                rows.append(row)
+    except FileNotFoundError:
+        raise InputError(f"run {run.name} has no predictions of {split} rows; run its recipe again") from None
+    except ValueError:
+        raise InputError(f"{path} is damaged: line {len(rows) + 1} is no JSON; restore it from a copy") from None
+    return rows
+
+
+# Labels
+
+
+def _join_labels(runs: Sequence[Run], found: Sequence[Scores], by: str) -> tuple[Scores, list[dict[str, Any]]]:
+    """A label is said if the mean of the probabilities, or most members, say so; of equal votes the mean decides."""
+    first = found[0]
+    names, multi = first.labels, not first.confusion
+    read = _read_rows(runs, first.split, "labels")
+    each = [_probabilities(rows) for rows in read]
+    mean: labels.Floats = np.mean(each, axis=0)
+    thresholds = _thresholds(runs, found, len(names)) if multi else [np.zeros(0)] * (len(runs) + 1)
+
+    def says(probabilities: labels.Floats, least: labels.Floats) -> labels.Labels:
+        return probabilities >= least if multi else probabilities.argmax(axis=1)
+
+    members = [says(probabilities, least) for probabilities, least in zip(each, thresholds[1:])]
+    shares, said = mean, says(mean, thresholds[0])
+    if by == "vote":
+        shares = np.mean([one if multi else np.eye(len(names))[one] for one in members], axis=0)
+        most = 0.5 if multi else shares.max(axis=1, keepdims=True)
+        said = np.where(shares == most, said, shares > most) if multi else np.where(shares == most, mean, -1).argmax(1)
+    right = _truth(read[0])
+    truth: labels.Labels = right if multi else right.argmax(axis=1)
+
+    def value(predicted: labels.Labels, chosen: labels.Ints, figure: str = first.metric) -> float:
+        return labels.score_labels(truth[chosen], predicted[chosen], names, multi=multi)[figure]
+
+    def intervals(predicted: labels.Labels) -> dict[str, list[float]]:
+        figures = list(first.systems["after"])
+        values = labels.score_labels(truth, predicted, names, multi=multi)
+        bounds = label_bootstrap(truth, predicted, names, multi=multi, figures=figures)
+        return {name: [values[name], bounds[name].low, bounds[name].high] for name in figures}
+
+    def difference(a: labels.Labels, b: labels.Labels) -> Difference:
+        return paired_difference(functools.partial(value, a), functools.partial(value, b), len(truth), samples=_PAIRED)
+
+    kinds = [row.get("capability") for row in read[0]]
+    systems = {_title(by): said, **{run.name: one for run, one in zip(runs, members)}}
+    scores = _score(first, first.metric, systems, kinds, intervals, value, difference)
+    if any(one.thresholds for one in found):
+        notes = ["the thresholds of every system are chosen on validation rows"]
+        scores = replace(scores, thresholds=thresholds[0].tolist(), notes=notes)
+    if not multi:
+        scores = replace(scores, confusion=labels.confusion(truth, said, len(names)).tolist())
+    flags = said.astype(int) if multi else np.eye(len(names), dtype=int)[said]
+    rows = zip(read[0], shares.tolist(), flags.tolist(), kinds)
+    return scores, [
+        {"id": row["id"], "probabilities": share, "said": flag, "labels": row["labels"], "capability": kind}
+        for row, share, flag, kind in rows
+    ]
+
+
+def _thresholds(runs: Sequence[Run], found: Sequence[Scores], classes: int) -> list[labels.Floats]:
+    """Of the mean and of each run, (k,): chosen on validation rows as a run does, never on those that are scored."""
+    if not any(scores.thresholds for scores in found):
+        return [np.full(classes, 0.5)] * (len(runs) + 1)
+    held_out = _read_rows(runs, "validation", "labels")
+    each = [_probabilities(rows) for rows in held_out]
+    return [labels.choose_thresholds(one, _truth(held_out[0])) for one in (np.mean(each, axis=0), *each)]
+
+
+def _probabilities(rows: Sequence[dict[str, Any]]) -> labels.Floats:
+    return np.array([row["probabilities"] for row in rows], dtype=np.float64)
+
+
+def _truth(rows: Sequence[dict[str, Any]]) -> labels.Flags:
+    return np.array([row["labels"] for row in rows], dtype=np.bool_)
+
+
+# Answers
+
+
+def _join_answers(runs: Sequence[Run], found: Sequence[Scores], by: str) -> tuple[Scores, list[dict[str, Any]]]:
+    """Of each row the answer that the others are most like."""
+    first = found[0]
+    read = _read_rows(runs, first.split, "reference")
+    members = [[_answer(row) for row in rows] for rows in read]
+    chosen = [
+        choose_by_consensus(candidates, [_mean_log_probability(row) for row in rows])
+        for candidates, rows in zip(zip(*members), zip(*read))
+    ]
+    rows = [{**read[index][place], "run": runs[index].name} for place, index in enumerate(chosen)]
+    figures = [name for name in first.systems["after"] if name in FIGURES] or list(_ANSWER_FIGURES)
+    metric = first.metric if first.metric in figures else figures[0]
+
+    def value(answers: Sequence[Answer], places: labels.Ints, figure: str = metric) -> float:
+        return FIGURES[figure]([answers[place] for place in places.tolist()])
+
+    def intervals(answers: Sequence[Answer]) -> dict[str, list[float]]:
+        bounds = answer_bootstrap(answers, figures)
+        return {name: [FIGURES[name](answers), bounds[name].low, bounds[name].high] for name in figures}
+
+    def difference(a: Sequence[Answer], b: Sequence[Answer]) -> Difference:
+        return answer_difference(a, b, metric)
+
+    joined = [members[index][place] for place, index in enumerate(chosen)]
+    systems = {_title(by): joined, **{run.name: answers for run, answers in zip(runs, members)}}
+    kinds = [answer.capability for answer in joined]
+    return _score(first, metric, systems, kinds, intervals, value, difference), rows
+
+
+def _answer(row: dict[str, Any]) -> Answer:
+    return Answer(row["answer"], row["reference"], bool(row.get("stopped")), row.get("capability"))
+
+
+def _mean_log_probability(row: dict[str, Any]) -> float:
+    """Of the tokens of an answer, in nats; the lowest where it is not known."""
+    known = row.get("log_probability")
+    return -math.inf if known is None else float(known) / max(row.get("tokens") or 1, 1)
+
+
+# Both
+
+
+def _title(by: str) -> str:
+    return f"ensemble ({by})"
+
+
+def _score(
+    first: Scores,
+    metric: str,
+    systems: dict[str, S],
+    kinds: Sequence[str | None],
+    intervals: Callable[[S], dict[str, list[float]]],
+    value: Callable[[S, labels.Ints], float],
+    difference: Callable[[S, S], Difference],
+) -> Scores:
+    """What the ensemble, which comes first, and its members said, beside each other."""
+    joined, *members = systems
+    shown = {name: intervals(said) for name, said in systems.items()}
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    best = max(members, key=lambda name: sign * shown[name][metric][0])
+    gain = difference(systems[joined], systems[best])
+    capabilities = {}
+    known = sorted({kind for kind in kinds if kind is not None})
+    for kind in known if len(known) > 1 else ():
+        mine = np.flatnonzero([each == kind for each in kinds])
+        capabilities[kind] = {"rows": float(len(mine)), **{name: value(said, mine) for name, said in systems.items()}}
+    return Scores(
+        step=0, rows=len(kinds), split=first.split, metric=metric, systems=shown,
+        gains={best: [gain.value, gain.low, gain.high]}, capabilities=capabilities, labels=list(first.labels),
+    )  # fmt: skip
