@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,8 @@ from etude.records import events
 from etude.records.store import Run, RunWriter
 from etude.records.trackers import require_trackers
 from etude.report.write import write_report
+from etude.scores.answers import FIGURES, score
+from etude.scores.intervals import answer_bootstrap
 from etude.start import Options, find_weights, open_folder, write_start
 
 _DEFAULT_MINUTES = 10.0
@@ -275,9 +277,7 @@ class Training:
             self._exam(), self._objective, self._plan.corpus.validation, self._recipe.evaluate.max_samples
         )
         known = classify.figures(predictions, labels)
-        if not self._is_margin_said and self._recipe.evaluate.min_improvement > 0:
-            self._is_margin_said = True
-            self._warn_of_noise(classify.standard_error(predictions, labels, self._recipe.evaluate.metric))
+        self._warn_of_noise(lambda metric: classify.standard_error(predictions, labels, metric))
         return predictions.score, known
 
     def _exam(self) -> Exam:
@@ -309,9 +309,12 @@ class Training:
         if scores is not None:
             self._recorder.write(scores)
 
-    def _warn_of_noise(self, error: float) -> None:
+    def _warn_of_noise(self, standard_error: Callable[[str], float]) -> None:
         """An improvement that is asked for should be larger than what the choice of rows alone brings about."""
         least, metric = self._recipe.evaluate.min_improvement, self._recipe.evaluate.metric
+        if self._is_margin_said or not least:
+            return
+        self._is_margin_said, error = True, standard_error(metric)
         if least < 2 * error:
             evidence = f"evaluate.min_improvement is {least:g}, but the standard error of {metric} is {error:.4f}"
             advice = (
@@ -333,8 +336,10 @@ class Training:
         if self._options.model is None and self._world.is_main:
             texts = continue_prompts(self._state.model, self._plan.corpus, self._recipe, self._state.step)
             if self._recipe.evaluate.answers:
-                answered, figures = answer(self._state.model, self._plan.corpus, self._recipe, self._state.step)
-                texts += answered
+                answered, said = answer(self._state.model, self._plan.corpus, self._recipe, self._state.step)
+                texts, figures = texts + answered, score(said)
+                if self._recipe.evaluate.metric in FIGURES:
+                    self._warn_of_noise(lambda metric: answer_bootstrap(said, [metric])[metric].standard_error)
         if self._world.size > 1:
             metric = self._recipe.evaluate.metric
             figures |= json.loads(self._world.share(json.dumps({k: v for k, v in figures.items() if k == metric})))

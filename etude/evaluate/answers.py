@@ -11,7 +11,7 @@ from etude.evaluate.generate import Continuation, generate
 from etude.models.t5 import T5
 from etude.recipe.schema import Recipe
 from etude.records import events
-from etude.scores.answers import Answer, score
+from etude.scores.answers import Answer
 
 _ROWS_AT_ONCE = 16
 _T5_ROWS_AT_ONCE = 64
@@ -43,10 +43,8 @@ def continue_prompts(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int
     ]
 
 
-def answer(
-    model: nn.Module, corpus: Corpus, recipe: Recipe, step: int
-) -> tuple[list[events.Generation], dict[str, float]]:
-    """Greedy answers to `evaluate.answers` instructions, evenly spaced over the validation set, and their figures."""
+def answer(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int) -> tuple[list[events.Generation], list[Answer]]:
+    """Greedy answers to `evaluate.answers` instructions, evenly spaced over the validation set, to record and score."""
     count = min(recipe.evaluate.answers, len(corpus.examples))
     examples = [corpus.examples[index * len(corpus.examples) // count] for index in range(count)]
     settings: dict[str, Any] = {"max_tokens": recipe.evaluate.answer_tokens, "temperature": 0.0}
@@ -58,7 +56,7 @@ def answer(
         )
         for example, said in zip(examples, answers)
     ]
-    return texts, score(answers)
+    return texts, answers
 
 
 def greedy(model: nn.Module, corpus: Corpus, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[Continuation]:

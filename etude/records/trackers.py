@@ -101,7 +101,8 @@ def describe(event: Event, window: Window) -> str | None:
         case Evaluation():
             bits = "" if event.bits_per_byte is None else f"  {event.bits_per_byte:.4f} bits per byte"
             headline = [name for name in event.metrics if "/" not in name and not name.endswith(("_macro", "_micro"))]
-            others = "".join(f"  {name} {event.metrics[name]:.4f}" for name in headline)
+            known = [name for name in headline if not math.isnan(event.metrics[name])]
+            others = "".join(f"  {name} {event.metrics[name]:.4f}" for name in known)
             return (
                 f"step {event.step:,}  validation loss {event.loss:.4f}{bits}{others}{'  best' if event.best else ''}"
             )

@@ -42,7 +42,7 @@ def test_answers_are_those_of_transformers_and_scored_against_their_references(f
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     recipe, corpus, model = load(folder, answers=4)
-    texts, figures = answer(model, corpus, recipe, 7)
+    texts, answers = answer(model, corpus, recipe, 7)
     oracle = AutoModelForCausalLM.from_pretrained(folder / "qwen2")
     tokenizer = AutoTokenizer.from_pretrained(folder / "qwen2")
     count = len(corpus.examples)
@@ -60,7 +60,7 @@ def test_answers_are_those_of_transformers_and_scored_against_their_references(f
         assert (text.stopped, text.reference, text.prompt, text.step) == (stopped, example.reference, example.prompt, 7)
         assert text.settings == {"max_tokens": TOKENS, "temperature": 0.0}
     said = [Answer(text.text, text.reference or "", bool(text.stopped)) for text in texts]
-    assert figures == pytest.approx(scores.score(said), nan_ok=True)
+    assert scores.score(answers) == pytest.approx(scores.score(said), nan_ok=True)
 
 
 def test_more_answers_than_examples_are_all_of_them_once(folder: Path) -> None:
