@@ -18,6 +18,7 @@ and, where documents are examples,
 and, where texts are labelled,
   labels.npy        (n, k) uint8, 1 where a label holds; their names are in the manifest
   seconds.npy       (n) int64, where the second text of a pair begins, counted in tokens
+  code.npy          (tokens, 4) uint16, what each token is as code; only for a model with a code bias
 """
 
 import hashlib
@@ -55,6 +56,7 @@ from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
 _FORMAT = 3
+_CODE_FORMAT = 1  # of what the lexer says
 _TRAINING_BYTES = 64 << 20
 _SMALL_FILES = ("offsets", "hashes", "units", "sizes", "sources", "token_bytes")
 _EXAMPLE_FILES = ("answers", "capabilities", "places")
@@ -170,6 +172,8 @@ def _cache_key(recipe: Recipe, gate: Gate | None) -> str:
     key.append([recipe.data.template, recipe.data.system, _texts_are_examples(recipe)])
     if recipe.train.objective == "classification":
         key.append(recipe.train.seq_len)
+    if _wants_code(recipe):
+        key.append(["code", _CODE_FORMAT])
     if gate is not None:
         key.append([gate.key, hashlib.sha256(gate.removed.tobytes()).hexdigest()])
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
@@ -178,6 +182,10 @@ def _cache_key(recipe: Recipe, gate: Gate | None) -> str:
 def _texts_are_examples(recipe: Recipe) -> bool:
     """Whether a text begins as the pretrained model expects it, instead of after an end token."""
     return recipe.model.from_ is not None and recipe.data.sample == "document"
+
+
+def _wants_code(recipe: Recipe) -> bool:
+    return recipe.model.code_bias not in (None, "off")
 
 
 def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[Files, dict[str, Any]]:
@@ -200,7 +208,7 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
     tally = Tally()
     documents = _read(recipe, gate, tally)
     if is_labelled:
-        encoded = encode_labelled(documents, tally, tokenizer, recipe.train.seq_len)
+        encoded = encode_labelled(documents, tally, tokenizer, recipe.train.seq_len, with_code=_wants_code(recipe))
     else:
         encoded = encode(documents, tally, tokenizer, are_examples=are_examples, system=recipe.data.system)
     files = {
@@ -217,6 +225,8 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
     if is_labelled:
         labels, arrays["labels"] = _number_labels(tally, sources)
         arrays["seconds"] = np.array(tally.seconds, dtype=np.int64)
+    if _wants_code(recipe):
+        arrays["code"] = np.frombuffer(tally.code, dtype="<u2").reshape(-1, 4)
     for name, values in arrays.items():
         files[f"{name}.npy"] = durable.write_file(folder / f"{name}.npy", to_npy(values))
     for name, content in tokenizer.given.items():
@@ -365,6 +375,7 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
     tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=f"<u{width}", mode="r"))
     each = arrays["token_bytes"] if len(arrays["token_bytes"]) else None
     texts = Texts(tokens, arrays["offsets"], arrays["sizes"], each, manifest["eos_id"])
+    code = np.asarray(np.load(folder / "code.npy", mmap_mode="r")) if _wants_code(recipe) else None
     uses, cut = _choose(recipe, arrays, are_examples=are_examples or labels is not None)
     given = {name: (folder / f"given-{name}").read_bytes() for name in manifest["given"]}
     tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"), manifest["eos_token"], given)
@@ -375,7 +386,7 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
     for number, use in enumerate(USES):
         rows = np.flatnonzero(uses == number)
         if labels:
-            splits[use] = take_wholes(texts, rows, arrays["labels"], arrays["seconds"], recipe.train.seq_len)
+            splits[use] = take_wholes(texts, rows, arrays["labels"], arrays["seconds"], recipe.train.seq_len, code)
             counts = arrays["labels"][rows].sum(axis=0).tolist()
             kinds = [*manifest["capabilities"], None]  # -1 is none
             capabilities[use] = [kinds[index] for index in arrays["capabilities"][rows].tolist()]
@@ -409,6 +420,8 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
         made.append("answers" if recipe.data.answers_only else "all")
     if labels:
         made = [manifest["files"][name]["sha256"] for name in ("tokens.bin", "labels.npy")]
+    if code is not None:
+        made.append(manifest["files"]["code.npy"]["sha256"])
     return Corpus(
         train=splits["train"],
         validation=splits["validation"] if len(splits["validation"]) else None,

@@ -104,8 +104,8 @@ def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
     assert tokens is not None and labels is not None
     scored = np.flatnonzero(batch.labels != NO_TARGET)
     scored_ids = None if len(scored) == batch.labels.size else move(scored)
-    classes, types = move(batch.classes), move(batch.types)
-    return DeviceBatch(tokens, labels, move(batch.positions), batch.lengths, scored_ids, classes, types)
+    classes, types, code = move(batch.classes), move(batch.types), move(batch.code)
+    return DeviceBatch(tokens, labels, move(batch.positions), batch.lengths, scored_ids, classes, types, code)
 
 
 def _update(

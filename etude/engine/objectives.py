@@ -27,6 +27,7 @@ class DeviceBatch:
     scored     (n,) int64, which of the B x T labels are targets; None if all are
     classes    (samples, k) fp32, 1 where a label holds, or None
     types      (B, T) int64, 1 in the second text of a pair, or None
+    code       (B, T, 4) int64, what each token is as code, or None
     """
 
     tokens: torch.Tensor
@@ -36,6 +37,7 @@ class DeviceBatch:
     scored: torch.Tensor | None = None
     classes: torch.Tensor | None = None
     types: torch.Tensor | None = None
+    code: torch.Tensor | None = None
 
 
 class Objective(Protocol):
@@ -85,7 +87,8 @@ class Classification:
 
     def logits(self, model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
         """(samples, k) fp32."""
-        hidden = model(batch.tokens, lengths=batch.lengths, token_types=batch.types)
+        code = {} if batch.code is None else {"code": batch.code}
+        hidden = model(batch.tokens, lengths=batch.lengths, token_types=batch.types, **code)
         logits: torch.Tensor = model.classify(hidden, batch.lengths)  # type: ignore[operator]
         return logits.float()
 

@@ -115,13 +115,15 @@ def _model(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for name in sorted(model.model_fields_set & {"revision", "quantize"}):
         yield f"model.{name}", "belongs to a pretrained model; name one with model.from"
     if model.kind == "encoder":
-        sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "vocab_size", "dropout"}
+        sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "vocab_size", "dropout", "code_bias"}
         for name in sorted(model.model_fields_set - sizes):
             yield f"model.{name}", "belongs to a decoder; an encoder has n_layer, n_head, n_embd, n_ffn and dropout"
         heads, width = model.n_head or 8, model.n_embd or 512
         if width % heads:
             yield "model.n_embd", f"is {width}, which {heads} heads do not share evenly; use a multiple of {heads}"
         return
+    if model.code_bias is not None:
+        yield "model.code_bias", 'is for an encoder from scratch; set kind = "encoder", or leave it out'
     if recipe.adapter is not None:
         yield "adapter", 'needs a pretrained model; for example [model] from = "Qwen/Qwen2.5-Coder-1.5B-Instruct"'
     if model.preset is None:
