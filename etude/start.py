@@ -176,8 +176,10 @@ def _resolve(plan: Plan, micro_batch_size: int) -> Recipe:
     }
     if plan.model is not None and plan.pretrained is None:
         keys: set[str] = set(type(plan.recipe.model).model_fields)
-        if isinstance(plan.model, EncoderConfig | T5Config):
+        if isinstance(plan.model, T5Config):
             keys = {"n_layer", "n_head", "n_embd", "n_ffn"}
+        if isinstance(plan.model, EncoderConfig):
+            keys = {"n_layer", "n_head", "n_embd", "n_ffn", "code_bias"}
         sizes = {name: value for name, value in asdict(plan.model).items() if name in keys}
         known |= {f"model.{name}": value for name, value in sizes.items() if value is not None}
     return plan.recipe.with_changes(known)

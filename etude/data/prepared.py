@@ -18,6 +18,7 @@ and, where documents are examples,
 and, where texts are labelled,
   labels.npy        (n, k) uint8, 1 where a label holds; their names are in the manifest
   seconds.npy       (n) int64, where the second text of a pair begins, counted in tokens
+  code.npy          (tokens, 4) uint16, what each token is as code; only for a model with a code bias
 and, where documents are sources with targets,
   seconds.npy       (n) int64, where the target begins, counted in tokens
   references.bin    UTF-8 of the targets end to end
@@ -63,6 +64,7 @@ from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
 _FORMAT = 4
+_CODE_FORMAT = 1  # of what the lexer says
 _TRAINING_BYTES = 64 << 20
 _SMALL_FILES = ("offsets", "hashes", "units", "sizes", "sources", "token_bytes")
 _EXAMPLE_FILES = ("answers", "capabilities", "places")
@@ -138,6 +140,8 @@ def _cache_key(recipe: Recipe, gate: Gate | None) -> str:
     key.append(recipe.train.objective)
     if recipe.train.objective == "classification":
         key.append(recipe.train.seq_len)
+    if _wants_code(recipe):
+        key.append(["code", _CODE_FORMAT])
     if gate is not None:
         key.append([gate.key, hashlib.sha256(gate.removed.tobytes()).hexdigest()])
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
@@ -146,6 +150,10 @@ def _cache_key(recipe: Recipe, gate: Gate | None) -> str:
 def _texts_are_examples(recipe: Recipe) -> bool:
     """Whether a text begins as the pretrained model expects it, instead of after an end token."""
     return recipe.model.from_ is not None and recipe.data.sample == "document"
+
+
+def _wants_code(recipe: Recipe) -> bool:
+    return recipe.model.code_bias not in (None, "off")
 
 
 def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[Files, dict[str, Any]]:
@@ -168,7 +176,7 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
     tally = Tally()
     documents = _read(recipe, gate, tally)
     if is_labelled:
-        encoded = encode_labelled(documents, tally, tokenizer, recipe.train.seq_len)
+        encoded = encode_labelled(documents, tally, tokenizer, recipe.train.seq_len, with_code=_wants_code(recipe))
     elif are_pairs:
         encoded = encode_pairs(documents, tally, tokenizer)
     else:
@@ -192,6 +200,8 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         arrays["reference_places"] = np.array(places, dtype=np.int64)
     if is_labelled or are_pairs:
         arrays["seconds"] = np.array(tally.seconds, dtype=np.int64)
+    if _wants_code(recipe):
+        arrays["code"] = np.frombuffer(tally.code, dtype="<u2").reshape(-1, 4)
     for name, values in arrays.items():
         files[f"{name}.npy"] = durable.write_file(folder / f"{name}.npy", to_npy(values))
     for name, content in tokenizer.given.items():
@@ -351,6 +361,7 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
     tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=f"<u{width}", mode="r"))
     each = arrays["token_bytes"] if len(arrays["token_bytes"]) else None
     texts = Texts(tokens, arrays["offsets"], arrays["sizes"], each, manifest["eos_id"])
+    code = np.asarray(np.load(folder / "code.npy", mmap_mode="r")) if _wants_code(recipe) else None
     uses, cut = _choose(recipe, arrays, are_examples=bool(special))
     given = {name: (folder / f"given-{name}").read_bytes() for name in manifest["given"]}
     tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"), manifest["eos_token"], given)
@@ -362,7 +373,7 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
     for number, use in enumerate(USES):
         rows = np.flatnonzero(uses == number)
         if labels:
-            splits[use] = take_wholes(texts, rows, arrays["labels"], arrays["seconds"], recipe.train.seq_len)
+            splits[use] = take_wholes(texts, rows, arrays["labels"], arrays["seconds"], recipe.train.seq_len, code)
             ids[use] = _name_hashes(arrays["hashes"][rows]) if use != "train" else []
             counts = arrays["labels"][rows].sum(axis=0).tolist()
             kinds = [*manifest["capabilities"], None]  # -1 is none
@@ -405,6 +416,8 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
     if are_pairs:
         made = [manifest["files"][name]["sha256"] for name in ("tokens.bin", "seconds.npy", "references.bin")]
         made.append(f"{recipe.train.seq_len} {recipe.train.target_len}")
+    if code is not None:
+        made.append(manifest["files"]["code.npy"]["sha256"])
     return Corpus(
         train=splits["train"],
         validation=splits["validation"] if len(splits["validation"]) else None,

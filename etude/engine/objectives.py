@@ -30,6 +30,7 @@ class DeviceBatch:
     classes    (samples, k) fp32, 1 where a label holds, or None
     types      (B, T) int64, 1 in the second text of a pair, or None
     target_lengths  of the targets that lie end to end in labels (1, T), while tokens are the sources; None if no pairs
+    code       (B, T, 4) int64, what each token is as code, or None
     """
 
     tokens: torch.Tensor
@@ -40,6 +41,7 @@ class DeviceBatch:
     classes: torch.Tensor | None = None
     types: torch.Tensor | None = None
     target_lengths: tuple[int, ...] | None = None
+    code: torch.Tensor | None = None
 
 
 class Objective(Protocol):
@@ -126,7 +128,8 @@ class Classification:
 
     def logits(self, model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
         """(samples, k) fp32."""
-        hidden = model(batch.tokens, lengths=batch.lengths, token_types=batch.types)
+        code = {} if batch.code is None else {"code": batch.code}
+        hidden = model(batch.tokens, lengths=batch.lengths, token_types=batch.types, **code)
         logits: torch.Tensor = model.classify(hidden, batch.lengths)  # type: ignore[operator]
         return logits.float()
 

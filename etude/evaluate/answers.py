@@ -29,9 +29,7 @@ def continue_prompts(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int
     tokenizer = corpus.tokenizer
     begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     if isinstance(model, T5):
-        ids = [
-            ids.tolist() for ids, _, _ in tokenizer.encode_joined([(text, None) for text in recipe.evaluate.prompts])
-        ]
+        ids = [each[0].tolist() for each in tokenizer.encode_joined([(text, None) for text in recipe.evaluate.prompts])]
     elif len(corpus.examples):
         ids = [corpus.chat.encode_prompt(prompt) for prompt in recipe.evaluate.prompts]
     else:

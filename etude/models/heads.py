@@ -37,6 +37,7 @@ def encoder_config(
         family="bert",
         labels=labels,
         multi=multi,
+        code_bias=recipe.code_bias or "off",
     )
 
 

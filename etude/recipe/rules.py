@@ -79,6 +79,8 @@ def _objective(recipe: Recipe) -> Iterator[tuple[str, str]]:
             "model.kind",
             f'is "{recipe.model.kind}", but train.objective = "{objective}" needs kind = "{wanted}", or model.from',
         )
+    if recipe.model.code_bias not in (None, "off") and objective == "masked":
+        yield "model.code_bias", 'is for train.objective = "classification"; leave it out'
     if recipe.train.mask_ratio != type(recipe.train)().mask_ratio and objective != "masked":
         yield "train.mask_ratio", 'belongs to train.objective = "masked"; leave it out'
     if recipe.train.target_len is not None and not is_seq2seq:
@@ -123,16 +125,18 @@ def _model(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if recipe.adapter is not None:
         yield "adapter", 'needs a pretrained model; for example [model] from = "Qwen/Qwen2.5-Coder-1.5B-Instruct"'
     if model.kind == "encoder":
-        sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "vocab_size", "dropout"}
+        sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "vocab_size", "dropout", "code_bias"}
         for name in sorted(model.model_fields_set - sizes):
             yield f"model.{name}", "belongs to a decoder; an encoder has n_layer, n_head, n_embd, n_ffn and dropout"
         heads, width = model.n_head or 8, model.n_embd or 512
         if width % heads:
             yield "model.n_embd", f"is {width}, which {heads} heads do not share evenly; use a multiple of {heads}"
         return
+    if model.code_bias is not None:
+        yield "model.code_bias", 'is for an encoder from scratch; set kind = "encoder", or leave it out'
     if model.kind == "encoder-decoder":
         sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "head_dim", "vocab_size", "tied", "dropout"}
-        for name in sorted(model.model_fields_set - sizes):
+        for name in sorted(model.model_fields_set - sizes - {"code_bias"}):
             yield f"model.{name}", "belongs to a decoder; an encoder-decoder has " + ", ".join(sorted(sizes - {"kind"}))
         return
     if model.preset is None:

@@ -58,6 +58,11 @@ class Model(Section):
     norm_eps: Rate | None = key(None, "added to the mean square in RMSNorm (default 1e-6)", example=1e-6)
     zero_init: bool | None = key(None, "output projections start at zero, so a block starts as identity", example=True)
     dropout: Annotated[float, Field(ge=0, lt=1)] = key(0.0, "share of activations dropped while training")
+    code_bias: Literal["off", "inside", "after"] | None = key(
+        None,
+        "encoder: learn how tokens attend by identifier, depth and kind, in every block or in a layer after them "
+        "(default off)",
+    )
 
 
 class Tokenizer(Section):
