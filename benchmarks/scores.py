@@ -1,6 +1,6 @@
 """What small models come to on real tasks, with intervals and beside what costs nothing: `scores/*.toml` on given data.
 
-A run that is finished is taken as it is; one that is not goes on. Figures of the runs asked for replace those in results/scores.json.
+A run that is finished is taken as it is; one that is not goes on. Only figures of the runs asked for are replaced.
 """
 
 import argparse
