@@ -1,7 +1,7 @@
 """The samples of a micro-batch as arrays, without padding."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -21,7 +21,7 @@ class Batch:
     Samples of one length are rows. Others, and documents that must not see those before theirs, lie end to end in one
     row: `lengths` tells where attention stops, and `positions` restart there. Of labelled texts there are `classes`,
     (samples, k) fp32, and, if any has a second text, `types`: 1 in the second, else 0. `code`, of shape (B, T, 4), says
-    what each token is as code, if that is wanted.
+    what each token is as code, if that is wanted. `task` is which of several tasks it is of.
     """
 
     tokens: Ints
@@ -32,10 +32,16 @@ class Batch:
     types: Ints | None = None
     target_lengths: tuple[int, ...] | None = None
     code: Ints | None = None
+    task: str = ""
 
 
 def collate(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
-    """Lay out samples side by side where that needs no padding, else end to end."""
+    """Lay out samples of one task side by side where that needs no padding, else end to end."""
+    batch = _lay_out(samples, attend_across_documents)
+    return replace(batch, task=samples[0].task) if samples[0].task else batch
+
+
+def _lay_out(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
     tokens, labels = [sample.tokens for sample in samples], [sample.labels for sample in samples]
     if samples[0].is_pair:
         lengths, target_lengths = tuple(map(len, tokens)), tuple(map(len, labels))

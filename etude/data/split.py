@@ -47,6 +47,7 @@ class Sample:
     classes: npt.NDArray[np.uint8] | None = None
     second: int = 0
     is_pair: bool = False
+    task: str = ""
     code: Ints | None = None
 
 
@@ -102,6 +103,10 @@ class Split:
     def scored(self) -> float:
         """Targets of one pass, which with a masking are a share of all tokens."""
         return self.targets * (self.masking.ratio if self.masking else 1.0)
+
+    def groups(self, ids: Ints) -> list[Ints]:
+        """The samples that may share a micro-batch: all."""
+        return [ids]
 
     def sample(self, index: int, epoch: int = 0) -> Sample:
         """Sample `index` of `len(self)`; only what is masked differs from epoch to epoch."""

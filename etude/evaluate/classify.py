@@ -119,7 +119,7 @@ def compare(exam: Exam, objective: Classification, step: int) -> events.Scores |
         thresholds_from = held_out["validation"], before["validation"], after["validation"]
     return _compare(
         before[use], after[use], thresholds_from, train=corpus.train, split=held_out[use], labels=labels,
-        tokenizer=corpus.tokenizer, metric=exam.recipe.evaluate.metric, step=step, name=use,
+        tokenizer=corpus.tokenizer, metric=exam.metric(), step=step, name=f"{exam.task} {use}".strip(),
         capabilities=corpus.capabilities[use],
     )  # fmt: skip
 

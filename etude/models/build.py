@@ -33,17 +33,19 @@ def choose_config(
     vocab_size: int,
     pad_id: int | None,
     labels: tuple[int, bool] | None,
+    tasks: tuple[tuple[str, int], ...] = (),
 ) -> Config | None:
     """The configuration that a recipe asks for; None where the model runs through transformers.
 
-    labels: how many a classifier has, and whether several may hold. Raises: InputError if sizes do not fit.
+    labels: how many a classifier has, and whether several may hold. tasks: as in EncoderConfig. Raises: InputError if
+    sizes do not fit.
     """
     section, seq_len = recipe.model, recipe.train.seq_len
     config = pretrained.config if pretrained is not None else None
-    if labels is not None or recipe.train.objective == "masked":
+    if labels is not None or recipe.train.objective == "masked" or tasks:
         names, multi = labels or (0, False)
         if not isinstance(config, EncoderConfig):
-            return encoder_config(
+            config = encoder_config(
                 section, vocab_size=vocab_size, seq_len=seq_len, pad_id=pad_id, labels=names, multi=multi
             )
         if seq_len > config.context:
@@ -51,7 +53,7 @@ def choose_config(
                 f"train.seq_len is {seq_len}, but {section.from_} reads {config.context} tokens at most; "
                 f"use {config.context}"
             )
-        return replace(config, labels=names, multi=multi)
+        return replace(config, labels=names, multi=multi, tasks=tasks)
     if pretrained is not None:
         return config
     if section.kind == "encoder-decoder":

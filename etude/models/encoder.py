@@ -29,6 +29,7 @@ class EncoderConfig:
     """Sizes and options of an encoder.
 
     context: longest sample in tokens. labels: scores of a sample, `multi` if several labels may hold at once.
+    tasks: of an encoder for several tasks each name, and how many labels it has, 0 for a masked one.
     classifier_dropout: before the layers of the classification head; `dropout` if None.
     code_bias: on the scores of every block, or of one more attention layer after them; such an encoder is none that
     transformers has.
@@ -51,6 +52,7 @@ class EncoderConfig:
     family: Literal["roberta", "bert"] = "roberta"
     labels: int = 0
     multi: bool = False
+    tasks: tuple[tuple[str, int], ...] = ()
     code_bias: Literal["off", "inside", "after"] = "off"
 
     @property
@@ -199,6 +201,11 @@ class Encoder(nn.Module):
         elif head == "classification":
             scores = nn.Linear(C, config.labels)
             self.classifier = scores if is_bert else nn.ModuleDict({"dense": nn.Linear(C, C), "out_proj": scores})
+        if config.tasks:
+            heads = ((name, nn.Linear(C, C), nn.Linear(C, labels)) for name, labels in config.tasks if labels)
+            self.tasks = nn.ModuleDict(
+                {name: nn.ModuleDict({"dense": dense, "out_proj": scores}) for name, dense, scores in heads}
+            )
         if config.code_bias != "off":
             self.code_bias = CodeBias(config.n_head)
         if config.code_bias == "after":
@@ -242,16 +249,19 @@ class Encoder(nn.Module):
         back = sorted(range(len(order)), key=order.__getitem__)
         return _reorder(x, ordered, back).view(*tokens.shape, -1)
 
-    def classify(self, hidden: Tensor, lengths: tuple[int, ...] | None = None) -> Tensor:
-        """Logits (n, labels) of samples from the hidden state of the first token of each, as `forward` returns them."""
+    def classify(self, hidden: Tensor, lengths: tuple[int, ...] | None = None, task: str = "") -> Tensor:
+        """Logits (n, labels) of samples from the hidden state of the first token of each, as `forward` returns them.
+
+        task: whose head is asked, where there are several.
+        """
         if lengths is None:
             first = hidden[:, 0]
         else:
             ends = torch.tensor(lengths).cumsum(0)
             first = hidden[0, (ends - torch.tensor(lengths)).to(hidden.device)]
         dropout = self.config.dropout if self.config.classifier_dropout is None else self.config.classifier_dropout
-        classifier: Any = self.classifier
-        if self.config.family == "bert":
+        classifier: Any = self.tasks[task] if task else self.classifier
+        if self.config.family == "bert" and not task:
             dense, scores = self._trunk().pooler["dense"], classifier
         else:
             dense, scores = classifier["dense"], classifier["out_proj"]
@@ -472,7 +482,7 @@ _HARMLESS = frozenset({
     "diversity_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids",
     "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "output_scores", "return_dict_in_generate",
     "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty",
-    "suppress_tokens", "begin_suppress_tokens", "eos_token_ids", "sentence_transformers",
+    "suppress_tokens", "begin_suppress_tokens", "eos_token_ids", "sentence_transformers", "etude_tasks",
 })  # fmt: skip
 _LARGEST_SIZE = 2**24
 

@@ -13,7 +13,7 @@ from etude.recipe.schema import Model
 # Of a classifier from scratch; story 1's encoder.
 _WIDTH, _LAYERS, _HEADS = 512, 6, 8
 # Parts of other heads, and buffers that every model makes anew.
-_OTHER = re.compile(r"^(lm_head|cls|pooler|classifier)\.|\.pooler\.|position_ids$|token_type_ids$")
+_OTHER = re.compile(r"^(lm_head|cls|pooler|classifier|tasks)\.|\.pooler\.|position_ids$|token_type_ids$")
 
 
 def encoder_config(
@@ -79,7 +79,9 @@ def count_encoder(config: EncoderConfig) -> dict[str, int]:
 
 
 def head_of(config: EncoderConfig) -> Head:
-    """What a trained encoder ends in."""
+    """What a trained encoder ends in; one for several tasks has their heads beside it."""
+    if config.tasks:
+        return None if all(labels for _, labels in config.tasks) else "masked"
     return "classification" if config.labels else "masked"
 
 
