@@ -36,17 +36,15 @@ class CodeBias(nn.Module):
 
         code (N, 4) int64 of all tokens: kind, depth of brackets and of indentation, identifier.
 
-        A look-up of each of the t x t pairs would be several times as slow as attention. But each table is a matrix
-        between what the query is and what the key is, so one product of (t, 41) and (41, t) does for all of them.
+        Each table is a matrix between what the query is and what the key is, so one product of (t, 41) and (41, t)
+        stands for the look-ups of all t x t pairs; only which identifiers are equal is found pair by pair.
         """
         kind, brackets, indentation, identifier = code.unbind(-1)
         depths = torch.arange(LEVELS, device=code.device)
         differences = depths[:, None] - depths + LEVELS - 1
         tables = self.kinds, self.brackets[:, differences], self.indentation[:, differences]
         columns = kind, brackets, indentation
-        of_query = (
-            torch.cat([table[:, column] for table, column in zip(tables, columns)], dim=-1) * _REACH
-        )  # (H, N, 41)
+        of_query = torch.cat([table[:, column] for table, column in zip(tables, columns)], -1) * _REACH  # (H, N, 41)
         of_key = torch.cat([functional.one_hot(column, table.shape[-1]) for table, column in zip(tables, columns)], -1)
         same = (self.same * _REACH)[:, None, None]
         tokens = [n * t for n, t in sizes]
