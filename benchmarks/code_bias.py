@@ -127,9 +127,9 @@ def train_one(data: Path, task: str, form: str, seed: int) -> dict[str, Any]:
     )  # fmt: skip
     known = figures(said, corpus.labels)
     return {
-        "f1": known["f1_macro"], "accuracy": known["accuracy"], "test_loss": said.score.loss, "seconds": round(seconds, 1),
-        "last_losses": statistics.fmean(losses[-20:]), "steps": steps, "train_rows": len(splits[0]),
-        "test_rows": len(splits[1]),
+        "f1": known["f1_macro"], "accuracy": known["accuracy"], "test_loss": said.score.loss,
+        "last_losses": statistics.fmean(losses[-20:]), "seconds": round(seconds, 1), "steps": steps,
+        "train_rows": len(splits[0]), "test_rows": len(splits[1]),
     }  # fmt: skip
 
 
