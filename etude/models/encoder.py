@@ -311,8 +311,7 @@ class Encoder(nn.Module):
 
     def _add_code_bias(self, runs: Sequence[Run], code: Tensor) -> tuple[Run, ...]:
         """The runs with the bias of their code (N, 4), which is sorted as they are."""
-        parts = torch.split(code, [run.samples * run.length for run in runs])
-        biases = [self.code_bias(part.view(run.samples, run.length, 4)) for run, part in zip(runs, parts)]
+        biases = self.code_bias(code, [(run.samples, run.length) for run in runs])
         return tuple(
             replace(run, bias=bias if run.bias is None else run.bias + bias) for run, bias in zip(runs, biases)
         )

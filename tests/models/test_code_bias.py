@@ -46,9 +46,9 @@ def test_data_and_model_count_kinds_and_levels_alike() -> None:
 
 def test_the_bias_is_that_of_a_slow_loop() -> None:
     model, (_, code) = encoder("inside", drawn=True).code_bias, batch()
-    code = code[:, :24].view(2, 12, 4)
     with torch.no_grad():
-        ours = model(code)
+        ours = model(code[0, :24], [(2, 12)])[0]
+    code = code[:, :24].view(2, 12, 4)
     tables = {name: table.detach().double().numpy() * _REACH for name, table in model.named_parameters()}
     expected = np.zeros((2, 4, 12, 12))
     for sample, head, query, key in np.ndindex(*expected.shape):
@@ -82,7 +82,7 @@ def test_the_bias_is_what_a_given_bias_would_be(form: Any) -> None:
     model = encoder(form, drawn=True)
     with torch.no_grad():
         ours = model(tokens, lengths=LENGTHS, code=code)
-        given = [model.code_bias(part)[0] for part in code.split(LENGTHS, dim=1)]
+        given = [each[0] for each in model.code_bias(code[0], [(1, length) for length in LENGTHS])]
         assert not torch.allclose(ours, model(tokens, lengths=LENGTHS, code=torch.zeros_like(code)), atol=1e-3)
         if form == "inside":
             plain = encoder("off")
