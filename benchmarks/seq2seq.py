@@ -36,7 +36,7 @@ CLAIM = "An encoder-decoder of code, CodeT5 shape of 256 x 4 + 4, rows/s against
 GOALS = {"training": 2.0, "evaluation": 3.0}
 BASE, TAUGHT, GIVEN = WORK / "seq2seq-base", WORK / "seq2seq-taught", WORK / "seq2seq-rows.json"
 RECIPE, SCORED_RECIPE = WORK / "seq2seq-recipe.json", WORK / "seq2seq-scored.json"
-MEMORY_ROWS = (100, 1000)
+MOST_ROWS = 1000
 
 
 def main() -> None:
@@ -47,6 +47,9 @@ def main() -> None:
     parser.add_argument("--taught", type=int, default=250, help="steps of training before the evaluation")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument(
+        "--memory", type=int, nargs="*", default=[100, 1000], help="rows of evaluations that are measured"
+    )
     parser.add_argument("--only", choices=list(GOALS))
     asked = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(asked.threads)
@@ -77,7 +80,7 @@ def main() -> None:
             table.append([mode, side, f"{speed:.1f}", f"{speed / best:.2f}", f"{peak / 1e6:.0f}"])
     if asked.only != "training":
         result["answers"] = _compare(SIDES["evaluation"])
-        result["memory"] = {side: _memory(side, pythons[side]) for side in SIDES["evaluation"]}
+        result["memory"] = {side: _memory(side, pythons[side], asked.memory) for side in SIDES["evaluation"]}
         for side, peaks in result["memory"].items():
             told = ", ".join(f"{rows} rows {peak / 1e6:.0f}" for rows, peak in peaks.items())
             table.append([f"memory, MB: {told}", side, "", "", ""])
@@ -158,7 +161,7 @@ def _write_rows(recipe: dict[str, Any], scored: dict[str, Any], steps: int) -> N
         list(map(int, example.prompt_ids))
         for example in prepare(recipe_from(scored), tokenizer_folder=BASE).pairs["train"]
     ]
-    GIVEN.write_text(json.dumps({"rows": rows, "asked": asked[: max(MEMORY_ROWS)]}))
+    GIVEN.write_text(json.dumps({"rows": rows, "asked": asked[:MOST_ROWS]}))
     SCORED_RECIPE.write_text(json.dumps(scored))
     RECIPE.write_text(json.dumps(recipe))
 
@@ -176,10 +179,10 @@ def _compare(sides: list[str]) -> dict[str, Any]:
     }
 
 
-def _memory(side: str, python: Path) -> dict[int, int]:
+def _memory(side: str, python: Path, counts: list[int]) -> dict[int, int]:
     """The most that a process of its own has held which writes so many answers, in bytes."""
     peaks = {}
-    for rows in MEMORY_ROWS:
+    for rows in counts:
         worker = Worker(side, python, Path(__file__).name, ["evaluation", str(rows)])
         peaks[rows] = int(worker.ready["peak_bytes"])
         worker.close()
