@@ -407,6 +407,10 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
         "unknown_ratio": manifest["unknown_tokens"] / len(tokens),
         "bytes_per_token": int(arrays["sizes"].sum()) / max(len(tokens) - len(uses), 1),
     }
+    if labels and (conflicts := _find_conflicts(arrays, same)).any():
+        named = _name_rows(np.arange(len(same)), arrays, manifest)[0](conflicts)
+        summary["same_text_other_labels"] = int(conflicts.sum())
+        summary["same_text_other_labels_rows"] = ", ".join(named)
     made: list[str] = []
     if are_examples:
         made = [manifest["files"][name]["sha256"] for name in ("tokens.bin", "answers.npy")]
@@ -527,6 +531,13 @@ def _name_rows(
         return f"{int(flags.sum()):,}{names if flags.any() else ''}"
 
     return named, count
+
+
+def _find_conflicts(arrays: dict[str, npt.NDArray[Any]], same: Ints) -> Flags:
+    """Which rows (n,) have a text that another row has with other labels."""
+    kinds = np.unique(np.column_stack([same, arrays["labels"]]), axis=0)[:, 0]
+    texts, labellings = np.unique(kinds, return_counts=True)
+    return np.isin(same, texts[labellings > 1])
 
 
 def _name_hashes(hashes: npt.NDArray[np.uint8]) -> list[str]:
