@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, required=True, help="JSONL with source and target, to train on")
     parser.add_argument("--scored", type=Path, required=True, help="the same, to write answers for")
     parser.add_argument("--tokenizer", type=Path, required=True, help="a folder with the tokenizer of CodeT5")
-    parser.add_argument("--taught", type=int, default=250, help="steps of training before the evaluation")
+    parser.add_argument("--taught", type=int, default=600, help="steps of training before the evaluation")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument(

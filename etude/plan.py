@@ -123,7 +123,9 @@ class Plan:
             ("checkpoint", f"{12 * self.trainable / 1e6:,.1f} MB each"),
         ]
         if self.pretrained is not None:
-            rows.insert(0, ("model", f"{self.recipe.model.from_}: {self.pretrained.reason or 'etude decoder'}"))
+            rows.insert(
+                0, ("model", f"{self.recipe.model.from_}: {self.pretrained.reason or 'runs as a model of etude'}")
+            )
             rows.insert(1, ("trained", trainable_line(self.trainable, self.parameters["total"])))
         return rows
 

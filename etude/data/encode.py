@@ -42,7 +42,7 @@ class Tally:
     labels: list[tuple[str, ...]] = field(default_factory=list)
     seconds: "array[int]" = field(default_factory=lambda: array("q"))
     code: bytearray = field(default_factory=bytearray)
-    truncated: int = 0
+    cuts: bytearray = field(default_factory=bytearray)
     paths: dict[str, int] = field(default_factory=dict)
     capability_names: dict[str, int] = field(default_factory=dict)
     blanks: list[int] = field(default_factory=list)
@@ -124,7 +124,7 @@ def encode_labelled(
                 tally.code += code_of([text] if pair is None else [text, pair], spans).astype("<u2").tobytes()
             tally.add(len(ids), [])
             tally.seconds.append(second)
-            tally.truncated += is_cut
+            tally.cuts.append(is_cut)
             tally.unknown += 0 if tokenizer.unk_id is None else int((ids == tokenizer.unk_id).sum())
         yield np.concatenate([ids for ids, *_ in encoded])
 

@@ -18,6 +18,7 @@ and, where documents are examples,
 and, where texts are labelled,
   labels.npy        (n, k) uint8, 1 where a label holds; their names are in the manifest
   seconds.npy       (n) int64, where the second text of a pair begins, counted in tokens
+  cuts.npy          (n) uint8, 1 where a text was longer than train.seq_len, and was cut
   code.npy          (tokens, 4) uint16, what each token is as code; only for a model with a code bias
 and, where documents are sources with targets,
   seconds.npy       (n) int64, where the target begins, counted in tokens
@@ -63,12 +64,12 @@ from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, tokenize
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
-_FORMAT = 4
+_FORMAT = 5
 _CODE_FORMAT = 1  # of what the lexer says
 _TRAINING_BYTES = 64 << 20
 _SMALL_FILES = ("offsets", "hashes", "units", "sizes", "sources", "token_bytes")
 _EXAMPLE_FILES = ("answers", "capabilities", "places")
-_LABELLED_FILES = (*_EXAMPLE_FILES, "labels", "seconds")
+_LABELLED_FILES = (*_EXAMPLE_FILES, "labels", "seconds", "cuts")
 _PAIR_FILES = (*_EXAMPLE_FILES, "seconds", "reference_places")
 
 
@@ -194,6 +195,7 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         arrays |= tally.example_arrays()
     if is_labelled:
         labels, arrays["labels"] = _number_labels(tally, sources)
+        arrays["cuts"] = np.frombuffer(tally.cuts, dtype=np.uint8)
     if are_pairs:
         places = array("q", [0])
         files["references.bin"] = durable.write_file(folder / "references.bin", _references(recipe, gate, places))
@@ -219,7 +221,6 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         "examples": are_examples,
         "pairs": are_pairs,
         "labels": None if labels is None else {"names": labels.names, "multi": labels.multi},
-        "truncated": tally.truncated,
         "paths": list(tally.paths) if are_examples or is_labelled or are_pairs else [],
         "capabilities": list(tally.capability_names),
         "conversations": _conversation_summary(chat, tokenizer, tally) if has_conversations else None,
@@ -373,7 +374,8 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
     for number, use in enumerate(USES):
         rows = np.flatnonzero(uses == number)
         if labels:
-            splits[use] = take_wholes(texts, rows, arrays["labels"], arrays["seconds"], recipe.train.seq_len, code)
+            whole = take_wholes(texts, rows, arrays["labels"], arrays["seconds"], recipe.train.seq_len, code)
+            splits[use] = replace(whole, truncated=int(arrays["cuts"][rows].sum()))
             ids[use] = _name_hashes(arrays["hashes"][rows]) if use != "train" else []
             counts = arrays["labels"][rows].sum(axis=0).tolist()
             kinds = [*manifest["capabilities"], None]  # -1 is none
@@ -397,11 +399,15 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
             f'{recipe.data.validation_ratio}; give more text, or set data.validation = "none"'
         )
     same = number_texts(arrays["hashes"])
+    # Of a labelled text that was cut it is only known that it was longer.
+    lengths = np.diff(arrays["offsets"]) + (arrays["cuts"] if labels else 0)
+    if are_pairs:
+        lengths = arrays["seconds"]
     summary = {
         "sources": manifest["sources"],
         **({"conversations": manifest["conversations"]} if manifest["conversations"] else {}),
         **{use: _split_summary(split) | left[use] if len(split) else None for use, split in splits.items()},
-        "lengths": describe_lengths(np.diff(arrays["offsets"])[uses == 0], recipe.train.seq_len),
+        "lengths": describe_lengths(lengths[uses == 0], recipe.train.seq_len),
         "overlap": int(np.isin(same[uses > 0], same[uses == 0]).sum()),
         "vocab_size": manifest["vocab_size"],
         "unknown_ratio": manifest["unknown_tokens"] / len(tokens),

@@ -179,6 +179,8 @@ def _compare(
         held_out = replace(validation[2], probabilities=probabilities[len(rows) :])
         thresholds = [_thresholds(each, labels) for each in (*validation[1:], held_out)]
         notes.append("the thresholds of every system are chosen on validation rows")
+    elif labels.multi:
+        notes.append("each label is said from a probability of 0.5 on, as no other rows are there to choose it on")
     truth, said_after = _said(after, labels, thresholds[1])
     systems = {
         "after": said_after,

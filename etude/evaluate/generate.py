@@ -251,7 +251,7 @@ def _likeliest(logits: Tensor) -> Tensor:
     blocks = width // _BLOCK
     if logits.device.type != "cpu" or not blocks:
         return logits.argmax(dim=-1)
-    tops = logits[:, : blocks * _BLOCK].unflatten(1, (blocks, _BLOCK)).amax(dim=2)
+    tops = logits[:, : blocks * _BLOCK].view(-1, blocks, _BLOCK).amax(dim=2)
     tops = torch.cat([tops, logits[:, width - _BLOCK :].amax(dim=1, keepdim=True)], dim=1)
     first = (tops.argmax(dim=1, keepdim=True) * _BLOCK).clamp(max=width - _BLOCK)
     block = logits.gather(1, first + torch.arange(_BLOCK))

@@ -176,6 +176,7 @@ class T5Cache:
         self.cross_keys, self.cross_values, self.lengths, self.bias = cross_keys, cross_values, lengths, bias
         self.keys = self.values = cross_keys[:, :, :, :0]
         self.length, self.starts = 0, torch.zeros_like(lengths)
+        self._first, self._is_even = 0, True  # the first column that a row uses, and whether it is that of all
         self._origins = torch.arange(len(lengths), device=lengths.device)  # which source each row goes on from
         self._look()
 
