@@ -1,7 +1,7 @@
 """What a recipe comes to on this machine and this data, known before anything is trained or written."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,9 @@ from etude.engine.world import choose_device
 from etude.errors import EtudeError, InputError, RecipeError
 from etude.models.build import Size, choose_config, measure
 from etude.models.cost import Cost, trainable_line
+from etude.models.encoder import EncoderConfig
 from etude.models.hub import Config, Pretrained, count_lora, find_model, inspect_model
+from etude.models.t5 import T5Config
 from etude.recipe.schema import Recipe
 from etude.scores.answers import FIGURES
 from etude.scores.labels import BINARY_FIGURES, MULTI_FIGURES, SINGLE_FIGURES
@@ -68,7 +70,8 @@ class Plan:
             ("checkpoint", f"{12 * self.trainable / 1e6:,.1f} MB each"),
         ]
         if self.pretrained is not None:
-            rows.insert(0, ("model", f"{self.recipe.model.from_}: {self.pretrained.reason or 'etude decoder'}"))
+            kind = {EncoderConfig: "encoder", T5Config: "encoder-decoder"}.get(type(self.model), "decoder")
+            rows.insert(0, ("model", f"{self.recipe.model.from_}: {self.pretrained.reason or f'etude {kind}'}"))
             rows.insert(1, ("trained", trainable_line(self.trainable, self.parameters["total"])))
         return rows
 
@@ -100,6 +103,8 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
                 f"the tokenizer has {corpus.tokenizer.vocab_size:,} ids but {recipe.model.from_} embeds {rows:,}; "
                 "use the tokenizer of the model: leave out tokenizer.from"
             )
+    if corpus is not None and corpus.labels is not None and pretrained is not None:
+        pretrained = replace(pretrained, labels=len(corpus.labels.names))
     adapter = 0
     if recipe.adapter is not None and pretrained is not None:
         section = recipe.adapter

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from etude.data.split import Split
 from etude.models.encoder import Encoder
 from etude.models.foreign import scored_logits
+from etude.models.heads import label_logits
 from etude.models.t5 import T5
 from etude.recipe.schema import Loss, Recipe
 
@@ -126,9 +127,7 @@ class Classification:
 
     def logits(self, model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
         """(samples, k) fp32."""
-        hidden = model(batch.tokens, lengths=batch.lengths, token_types=batch.types)
-        logits: torch.Tensor = model.classify(hidden, batch.lengths)  # type: ignore[operator]
-        return logits.float()
+        return label_logits(model, batch.tokens, batch.lengths, batch.positions, batch.types).float()
 
     def loss_of(self, logits: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of losses and targets of logits (n, k) and classes (n, k)."""
