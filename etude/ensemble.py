@@ -15,7 +15,7 @@ import numpy as np
 
 from etude import durable
 from etude.errors import InputError
-from etude.recipe.rules import LOWER_IS_BETTER
+from etude.recipe.rules import is_lower_better
 from etude.records.events import Scores, plain
 from etude.records.store import Run
 from etude.report.markdown import code, prose
@@ -307,7 +307,7 @@ def _score(
     """What the ensemble, which comes first, and its members said, beside each other."""
     joined, *members = systems
     shown = {name: intervals(said) for name, said in systems.items()}
-    sign = -1 if metric in LOWER_IS_BETTER else 1
+    sign = -1 if is_lower_better(metric) else 1
     best = max(members, key=lambda name: sign * shown[name][metric][0])
     gain = difference(systems[joined], systems[best])
     capabilities = {}

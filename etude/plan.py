@@ -1,6 +1,8 @@
 """What a recipe comes to on this machine and this data, known before anything is trained or written."""
 
-from collections.abc import Callable, Iterable
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,22 +10,46 @@ import torch
 from torch import nn
 
 from etude.data.loader import steps_per_epoch
+from etude.data.mixture import Mixture, mix
 from etude.data.prepared import Corpus, prepare
+from etude.data.split import Split
 from etude.data.tokenize import token_bytes
 from etude.engine.precision import choose_precision
 from etude.engine.world import choose_device
 from etude.errors import EtudeError, InputError, RecipeError
 from etude.models.build import Size, choose_config, measure
 from etude.models.cost import Cost, trainable_line
-from etude.models.encoder import EncoderConfig
 from etude.models.hub import Config, Pretrained, count_lora, find_model, inspect_model
-from etude.models.t5 import T5Config
 from etude.recipe.schema import Recipe
 from etude.scores.answers import FIGURES
 from etude.scores.labels import BINARY_FIGURES, MULTI_FIGURES, SINGLE_FIGURES
 
 # Enough rows to keep two to sixteen cores busy, few enough for their activations to stay near the caches.
 _CPU_MICRO_BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learnt from what: the recipe as this task alone would have it. The only task of a run has no name."""
+
+    name: str
+    recipe: Recipe
+    corpus: Corpus
+
+    def named(self, figure: str) -> str:
+        """A figure of this task by the name it has in the run."""
+        return f"{self.name}:{figure}" if self.name else figure
+
+    def metrics(self) -> set[str]:
+        """The figures that evaluation makes, but for those of single labels or capabilities."""
+        labels, evaluate = self.corpus.labels, self.recipe.evaluate
+        known = {"loss", "perplexity", *(FIGURES if evaluate.answers and self.corpus.examples else ())}
+        if labels is not None:
+            known |= {*(MULTI_FIGURES if labels.multi else SINGLE_FIGURES)}
+            known |= {*(BINARY_FIGURES if len(labels.names) == 2 and not labels.multi else ())}
+        elif self.recipe.train.objective == "causal" and token_bytes(self.corpus.tokenizer) is not None:
+            known.add("bits_per_byte")
+        return known
 
 
 @dataclass(frozen=True)
@@ -35,7 +61,8 @@ class Plan:
     """
 
     recipe: Recipe
-    corpus: Corpus
+    tasks: tuple[Task, ...]
+    train: Split | Mixture
     model: Config | None
     pretrained: Pretrained | None
     parameters: dict[str, int]
@@ -48,10 +75,35 @@ class Plan:
     global_batch_size: int
     micro_batch_size: int | None
 
+    @property
+    def corpus(self) -> Corpus:
+        """The data of the only task, or of the first; all have one tokenizer."""
+        return self.tasks[0].corpus
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether there is a validation set, which then every task has."""
+        return self.corpus.validation is not None
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this data from any other."""
+        if len(self.tasks) == 1:
+            return self.corpus.fingerprint
+        return hashlib.sha256("".join(task.name + task.corpus.fingerprint for task in self.tasks).encode()).hexdigest()
+
+    @property
+    def data_summary(self) -> dict[str, Any]:
+        """What was prepared, in counts; of several tasks each under its name."""
+        return {
+            f"{task.name} {key}".strip(): value for task in self.tasks for key, value in task.corpus.summary.items()
+        }
+
     def rows(self) -> list[tuple[str, str]]:
         """The plan for people: (what, how much)."""
-        train, validation = self.corpus.train, self.corpus.validation
-        held_out = f"{len(validation):,} samples, {validation.targets:,} targets" if validation else "none"
+        train, validations = self.train, [task.corpus.validation for task in self.tasks if task.corpus.validation]
+        samples, targets_held = sum(map(len, validations)), sum(validation.targets for validation in validations)
+        held_out = f"{samples:,} samples, {targets_held:,} targets" if validations else "none"
         parts = ", ".join(f"{name} {count:,}" for name, count in self.parameters.items() if name != "total" and count)
         micro = self.micro_batch_size or "probed at the start"
         samples_per_step = min(self.global_batch_size, len(train))
@@ -60,6 +112,7 @@ class Plan:
         rows = [
             ("training data", f"{len(train):,} samples, {train.targets:,} targets"),
             ("validation data", held_out),
+            *self._task_rows(),
             ("parameters", f"{self.parameters['total']:,} ({parts})"),
             ("steps", f"{self.steps:,} of {self.global_batch_size:,} samples; {self.steps_per_epoch:,} an epoch"),
             ("passes over the data", f"{self.steps / self.steps_per_epoch:.2f}"),
@@ -70,10 +123,16 @@ class Plan:
             ("checkpoint", f"{12 * self.trainable / 1e6:,.1f} MB each"),
         ]
         if self.pretrained is not None:
-            kind = {EncoderConfig: "encoder", T5Config: "encoder-decoder"}.get(type(self.model), "decoder")
-            rows.insert(0, ("model", f"{self.recipe.model.from_}: {self.pretrained.reason or f'etude {kind}'}"))
+            rows.insert(
+                0, ("model", f"{self.recipe.model.from_}: {self.pretrained.reason or 'runs as a model of etude'}")
+            )
             rows.insert(1, ("trained", trainable_line(self.trainable, self.parameters["total"])))
         return rows
+
+    def _task_rows(self) -> Iterator[tuple[str, str]]:
+        if isinstance(self.train, Mixture):
+            for name, count in zip(self.train.parts, self.train.counts):
+                yield f"task {name}", f"{count:,} of {len(self.train):,} samples an epoch"
 
 
 def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics: Iterable[str] = ()) -> Plan:
@@ -92,10 +151,15 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
     pretrained: Pretrained | None = None
     if recipe.model.from_ is not None and own_model is None:
         given, revision = recipe.model.from_, recipe.model.revision
-        pretrained = attempt(lambda: inspect_model(find_model(given, revision), recipe.train.objective))
-    corpus: Corpus | None = None
+        objectives = [part.train.objective for part in recipe.by_task().values()]
+        pretrained = attempt(lambda: inspect_model(find_model(given, revision), objectives[0]))
+    tasks: list[Task] = []
     if pretrained is not None or recipe.model.from_ is None or own_model is not None:
-        corpus = attempt(lambda: prepare(recipe, tokenizer_folder=pretrained.path if pretrained else None))
+        folder = pretrained.path if pretrained else None
+        for name, part in recipe.by_task().items():
+            if found := attempt(functools.partial(prepare, part, tokenizer_folder=folder)):
+                tasks.append(Task(name, part, found))
+    corpus = tasks[0].corpus if tasks and not problems else None
     if corpus is not None and pretrained is not None:
         rows = int(pretrained.hf_config.get("vocab_size", 2**40))
         if corpus.tokenizer.vocab_size > rows:
@@ -103,39 +167,45 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
                 f"the tokenizer has {corpus.tokenizer.vocab_size:,} ids but {recipe.model.from_} embeds {rows:,}; "
                 "use the tokenizer of the model: leave out tokenizer.from"
             )
-    if corpus is not None and corpus.labels is not None and pretrained is not None:
-        pretrained = replace(pretrained, labels=len(corpus.labels.names))
+    if corpus is not None and pretrained is not None:
+        pretrained = replace(pretrained, labels=len(corpus.labels.names) if corpus.labels and not recipe.tasks else 0)
     adapter = 0
-    if recipe.adapter is not None and pretrained is not None:
+    if recipe.adapter is not None and pretrained is not None and (corpus is not None or pretrained.config is not None):
         section = recipe.adapter
         adapter = attempt(lambda: count_lora(pretrained, section.rank, section.targets, dora=section.dora)) or 0
     model: Config | None = None
     if corpus is not None and own_model is None:
         tokenizer = corpus.tokenizer
-        labels = None if corpus.labels is None else (len(corpus.labels.names), corpus.labels.multi)
+        numbers = {task.name: len(task.corpus.labels.names) if task.corpus.labels else 0 for task in tasks}
+        is_encoder = any(task.recipe.train.objective != "seq2seq" for task in tasks)
+        labels = None if corpus.labels is None else (numbers[""], corpus.labels.multi) if "" in numbers else None
+        heads = tuple(numbers.items()) if recipe.tasks and is_encoder else ()
         model = attempt(
             lambda: choose_config(
-                recipe, pretrained, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id, labels=labels
+                recipe,
+                pretrained,
+                vocab_size=tokenizer.vocab_size,
+                pad_id=tokenizer.pad_id,
+                labels=labels,
+                tasks=heads,
             )
         )
     if corpus is not None:
-        known = {"loss", "perplexity", *own_metrics, *(FIGURES if recipe.evaluate.answers else ())}
-        if corpus.labels is not None:
-            is_binary = len(corpus.labels.names) == 2 and not corpus.labels.multi
-            known |= {*(MULTI_FIGURES if corpus.labels.multi else SINGLE_FIGURES)}
-            known |= {*(BINARY_FIGURES if is_binary else ())}
-        elif recipe.train.objective == "causal" and token_bytes(corpus.tokenizer) is not None:
-            known.add("bits_per_byte")
+        known = {task.named(metric) for task in tasks for metric in task.metrics()} | {"loss", *own_metrics}
         if recipe.evaluate.metric not in known:
             problems.append(f'evaluate.metric is "{recipe.evaluate.metric}"; this run knows {", ".join(sorted(known))}')
     if problems or corpus is None:
         raise RecipeError(problems)
     train = recipe.train
+    samples: Split | Mixture = corpus.train
+    if recipe.tasks:
+        ratios = {name: task.ratio for name, task in recipe.tasks.items()}
+        samples = mix({task.name: task.corpus.train for task in tasks}, ratios)
     if own_model is not None:
         total = sum(parameter.numel() for parameter in own_model.parameters())
         size = Size({"own": total, "total": total}, total, Cost(6.0 * total, 0.0))
     else:
-        length = min(train.seq_len, round(corpus.train.tokens_per_sample) or 1)
+        length = min(train.seq_len, round(samples.tokens_per_sample) or 1)
         size = measure(model, pretrained, seq_len=length, adapter=adapter)
     micro = train.micro_batch_size
     if isinstance(micro, int) and train.accumulation is not None:
@@ -145,9 +215,9 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
         global_batch_size = train.global_batch_size
     if micro == "auto" and device.type == "cpu":
         per_rank = global_batch_size // train.devices
-        most = max(int(_CPU_MICRO_BATCH_TOKENS / corpus.train.tokens_per_sample), 1)
+        most = max(int(_CPU_MICRO_BATCH_TOKENS / samples.tokens_per_sample), 1)
         micro = max(size for size in range(1, min(most, per_rank) + 1) if per_rank % size == 0)
-    per_epoch = steps_per_epoch(len(corpus.train), global_batch_size)
+    per_epoch = steps_per_epoch(len(samples), global_batch_size)
     steps = train.steps or (train.epochs or 0) * per_epoch
     if recipe.schedule.warmup_steps >= steps:
         raise RecipeError(
@@ -157,8 +227,8 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
             ]
         )
     return Plan(
-        recipe, corpus, model, pretrained, size.parameters, size.trainable, size.cost, device, precision, steps,
-        per_epoch, global_batch_size, micro if isinstance(micro, int) else None,
+        recipe, tuple(tasks), samples, model, pretrained, size.parameters, size.trainable, size.cost, device, precision,
+        steps, per_epoch, global_batch_size, micro if isinstance(micro, int) else None,
     )  # fmt: skip
 
 

@@ -6,19 +6,19 @@ import math
 import time
 from collections.abc import Callable, Iterator
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from etude.control.signals import StopSignals
 from etude.data.batch import Batch
 from etude.data.loader import Loader, StepBatches, iterate_once
+from etude.data.mixture import Mixture
+from etude.data.split import Split
 from etude.data.tokenize import token_bytes
 from etude.engine import checkpoint as checkpoints
 from etude.engine.keeper import Keeper
 from etude.engine.loop import Settings, Step, TrainState, to_device, train
-from etude.engine.objectives import Causal, Classification, Custom, Objective, Seq2Seq, choose_objective
+from etude.engine.objectives import Causal, Classification, Custom, MultiTask, Objective, Seq2Seq, choose_objective
 from etude.engine.optim import Optimizer
 from etude.engine.precision import choose_precision
 from etude.engine.recorder import Recorder
@@ -34,7 +34,7 @@ from etude.models.encoder import Encoder
 from etude.models.hub import find_targets, head_modules, quantize
 from etude.models.lora import CLASSIFIER, CLASSIFIER_FILE, adapter_config, add_adapter
 from etude.models.t5 import T5
-from etude.plan import make_plan, probe_micro_batch_size
+from etude.plan import Task, make_plan, probe_micro_batch_size
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.records.store import Run, RunWriter
@@ -72,6 +72,7 @@ class Training:
     def __init__(self, recipe: Recipe, options: Options = Options()) -> None:  # noqa: B008 - frozen
         self._recipe, self._options = recipe, options
         self._objective: Objective = Custom(options.loss) if options.loss else Causal()
+        self._objectives: dict[str, Objective] = {"": self._objective}
         self._judge = Judge(recipe.evaluate)
         self._saved_step = 0
         self._new_weights: list[str] = []
@@ -88,9 +89,10 @@ class Training:
         self._plan = make_plan(self._recipe, own_model=self._options.model, own_metrics=self._options.metrics)
         self._world = join_world(self._plan.device)
         if self._options.loss is None:
-            labels = self._plan.corpus.labels
-            multi = None if labels is None else labels.multi
-            self._objective = choose_objective(self._recipe, self._plan.corpus.train, multi=multi)
+            self._objectives = {task.name: _objective_of(task) for task in self._plan.tasks}
+            self._objective = self._objectives.get("") or MultiTask(
+                self._objectives, {name: len(part) / part.scored for name, part in self._splits().items()}
+            )
         with contextlib.ExitStack() as stack:
             stack.push(lambda kind, *_: self._world.leave(together=kind is None))
             self._state = self._build()
@@ -104,7 +106,7 @@ class Training:
                 if self._state.step == 0:
                     self._keep_before()
                 is_compared = self._plan.pretrained is not None or not isinstance(self._objective, Causal | Custom)
-                if is_compared and self._state.step == 0 and self._plan.corpus.validation:
+                if is_compared and self._state.step == 0 and self._plan.is_validated:
                     self._evaluate(before=True)
                 elif is_evaluation_owed:
                     self._evaluate()
@@ -213,7 +215,7 @@ class Training:
             return int(self.run.environment["micro_batch_size"])
 
         def try_step(size: int) -> None:
-            batch = next(iterate_once(self._plan.corpus.train, size, self._recipe.data.attend_across_documents))
+            batch = next(iterate_once(self._plan.train, size, self._recipe.data.attend_across_documents))
             with self._state.precision.autocast():
                 loss, _ = self._objective.loss_sum(self._state.model, to_device(batch, self._world.device))
             loss.backward()  # type: ignore[no-untyped-call]
@@ -223,7 +225,7 @@ class Training:
 
     def _batches(self, stack: contextlib.ExitStack) -> Iterator[StepBatches]:
         loader = Loader(
-            self._plan.corpus.train,
+            self._plan.train,
             global_batch_size=self._plan.global_batch_size,
             micro_batch_size=self._micro_batch_size,
             seed=self._recipe.seed,
@@ -242,18 +244,23 @@ class Training:
         """
         self._recorder.drain()
         started, state = time.perf_counter(), self._state
-        table = token_bytes(self._plan.corpus.tokenizer) if isinstance(self._objective, Causal) else None
         try:
-            score, own_figures = self._score(table)
-            own = own_figures | {
-                name: metric(state.model, self._validation()) for name, metric in self._options.metrics.items()
-            }
-            texts, figures = self._generate()
+            scores: dict[str, Score] = {}
+            own: dict[str, float] = {}
+            texts: list[events.Generation] = []
+            for task in self._plan.tasks:
+                scores[task.name], figures = self._score(task)
+                said, answered = self._generate(task)
+                texts += said
+                own |= {task.named(name): value for name, value in (figures | answered).items()}
+                if task.name:
+                    own |= {task.named("loss"): scores[task.name].loss}
+            own |= {name: metric(state.model, self._validation()) for name, metric in self._options.metrics.items()}
         except Exception:
             self._save(evaluated=False)
             self._keeper.collect(wait=True)
             raise
-        own |= figures
+        score = self._joined(scores)
         known = {"loss": score.loss, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte, **own}
         value = known.get(self._recipe.evaluate.metric)
         record = events.Evaluation(
@@ -268,53 +275,73 @@ class Training:
         )
         self._recorder.write(record, *texts)
 
-    def _score(self, token_bytes: npt.NDArray[np.int64] | None) -> tuple[Score, dict[str, float]]:
-        """The loss of the validation samples, and of a classifier its figures."""
-        state, labels = self._state, self._plan.corpus.labels
-        if labels is None or not isinstance(self._objective, Classification):
-            batches = self._validation()
-            return evaluate(state.model, batches, self._objective, state.precision, self._world, token_bytes), {}
-        assert self._plan.corpus.validation is not None
-        predictions = classify.predict_split(
-            self._exam(), self._objective, self._plan.corpus.validation, self._recipe.evaluate.max_samples
-        )
-        known = classify.figures(predictions, labels)
-        self._warn_of_noise(lambda metric: classify.standard_error(predictions, labels, metric))
-        return predictions.score, known
+    def _score(self, task: Task) -> tuple[Score, dict[str, float]]:
+        """The loss of the validation samples of a task, and of a classifier its figures."""
+        exam, objective, labels = self._exam(task), self._objectives[task.name], task.corpus.labels
+        split, most = task.corpus.validation, self._recipe.evaluate.max_samples
+        assert split is not None
+        if labels is None or not isinstance(objective, Classification):
+            table = token_bytes(task.corpus.tokenizer) if isinstance(objective, Causal) else None
+            batches, precision = exam.batches(split, most), self._state.precision
+            return evaluate(exam.model, batches, objective, precision, self._world, table), {}
+        predictions = classify.predict_split(exam, objective, split, most)
+        self._warn_of_noise(task, lambda metric: classify.standard_error(predictions, labels, metric))
+        return predictions.score, classify.figures(predictions, labels)
 
-    def _exam(self) -> Exam:
-        state, folder = self._state, self.run.path / "predictions"
+    def _joined(self, scores: dict[str, Score]) -> Score:
+        """The score of the only task; of several their loss as training weighs it, which is none of a single token."""
+        if not isinstance(self._plan.train, Mixture):
+            return scores[""]
+        shares = zip(self._plan.train.parts, self._plan.train.counts)
+        loss = sum(count * scores[name].loss for name, count in shares) / len(self._plan.train)
+        return Score(loss, sum(score.targets for score in scores.values()), None)
+
+    def _exam(self, task: Task) -> Exam:
+        state, folder = self._state, self.run.path / "predictions" / task.name
         return Exam(
-            state.model, self._plan.corpus, self._recipe, state.precision, self._world, self._micro_batch_size, folder
+            state.model,
+            task.corpus,
+            task.recipe,
+            state.precision,
+            self._world,
+            self._micro_batch_size,
+            folder,
+            task.name,
         )
 
     def _keep_before(self) -> None:
-        """Keep what a model with a task says before training, for the comparison at the end."""
-        match self._objective:
-            case Classification():
-                classify.keep_before(self._exam(), self._objective)
-            case Seq2Seq():
-                translate.keep_before(self._exam(), self._objective)
+        """Keep what a model says of what it can be scored on before training, for the comparison at the end."""
+        for task in self._plan.tasks:
+            match self._objectives[task.name]:
+                case Classification() as objective:
+                    classify.keep_before(self._exam(task), objective)
+                case Seq2Seq() as objective:
+                    translate.keep_before(self._exam(task), objective)
 
     def _compare(self) -> None:
         """Score the best weights beside those before training and what costs nothing, and keep every prediction."""
-        best, exam = self._judge.best, self._exam()
-        if not isinstance(self._objective, Classification | Seq2Seq) or not exam.held_out():
-            return
-        if best is not None and best["step"] != self._state.step:
+        scored = [
+            task for task in self._plan.tasks if isinstance(self._objectives[task.name], Classification | Seq2Seq)
+        ]
+        exams = [exam for exam in map(self._exam, scored) if exam.held_out()]
+        best = self._judge.best
+        if exams and best is not None and best["step"] != self._state.step:
             file = checkpoints.weights_file(self.run.checkpoints / best["checkpoint"])
             checkpoints.load_weights(file, self._state.model)
-        if isinstance(self._objective, Classification):
-            scores = classify.compare(exam, self._objective, self._state.step)
-        else:
-            scores = translate.compare(exam, self._objective, self._state.step)
-        if scores is not None:
-            self._recorder.write(scores)
+        for exam in exams:
+            match self._objectives[exam.task]:
+                case Classification() as objective:
+                    scores = classify.compare(exam, objective, self._state.step)
+                case Seq2Seq() as objective:
+                    scores = translate.compare(exam, objective, self._state.step)
+            if scores is not None:
+                self._recorder.write(scores)
 
-    def _warn_of_noise(self, standard_error: Callable[[str], float]) -> None:
+    def _warn_of_noise(self, task: Task, standard_error: Callable[[str], float]) -> None:
         """An improvement that is asked for should be larger than what the choice of rows alone brings about."""
-        least, metric = self._recipe.evaluate.min_improvement, self._recipe.evaluate.metric
-        if self._is_margin_said or not least:
+        least = self._recipe.evaluate.min_improvement
+        of, _, metric = self._recipe.evaluate.metric.rpartition(":")
+        if self._is_margin_said or not least or of != task.name:
             return
         self._is_margin_said, error = True, standard_error(metric)
         if least < 2 * error:
@@ -326,24 +353,28 @@ class Training:
 
     def _validation(self) -> Iterator[Batch]:
         assert self._plan.corpus.validation is not None
-        return self._exam().batches(self._plan.corpus.validation, self._recipe.evaluate.max_samples)
+        exam = self._exam(self._plan.tasks[0])
+        return exam.batches(self._plan.corpus.validation, self._recipe.evaluate.max_samples)
 
-    def _generate(self) -> tuple[list[events.Generation], dict[str, float]]:
-        """Continuations of the prompts and answers to validation instructions, and the figures of the answers.
+    def _splits(self) -> dict[str, Split]:
+        return {task.name: task.corpus.train for task in self._plan.tasks}
+
+    def _generate(self, task: Task) -> tuple[list[events.Generation], dict[str, float]]:
+        """Continuations of the prompts and answers to validation instructions of a task, and the figures of these.
 
         Rank 0 makes them; the others learn the figure that says which moment is the best.
         """
         texts: list[events.Generation] = []
         figures: dict[str, float] = {}
         if self._options.model is None and self._world.is_main:
-            texts = continue_prompts(self._state.model, self._plan.corpus, self._recipe, self._state.step)
-            if self._recipe.evaluate.answers:
-                answered, said = answer(self._state.model, self._plan.corpus, self._recipe, self._state.step)
+            texts = continue_prompts(self._state.model, task.corpus, task.recipe, self._state.step)
+            if self._recipe.evaluate.answers and task.corpus.examples:
+                answered, said = answer(self._state.model, task.corpus, task.recipe, self._state.step)
                 texts, figures = texts + answered, score(said)
-                if self._recipe.evaluate.metric in FIGURES:
-                    self._warn_of_noise(lambda metric: answer_bootstrap(said, [metric])[metric].standard_error)
+                if self._recipe.evaluate.metric.rpartition(":")[2] in FIGURES:
+                    self._warn_of_noise(task, lambda metric: answer_bootstrap(said, [metric])[metric].standard_error)
         if self._world.size > 1:
-            metric = self._recipe.evaluate.metric
+            metric = self._recipe.evaluate.metric.rpartition(":")[2]
             figures |= json.loads(self._world.share(json.dumps({k: v for k, v in figures.items() if k == metric})))
         return texts, figures
 
@@ -353,13 +384,13 @@ class Training:
         if state.step == self._saved_step:
             return
         self._recorder.drain()
-        if self._plan.corpus.validation is None:
+        if not self._plan.is_validated:
             self._judge.judge(self._recorder.loss_since_save(), state.step, metric="training loss")
         self._saved_step, self._saved_time = state.step, time.monotonic()
         progress = checkpoints.Progress(
             run=self.run.info["id"],
             step=state.step,
-            data_fingerprint=self._plan.corpus.fingerprint,
+            data_fingerprint=self._plan.fingerprint,
             precision=state.precision.state(),
             best=self._judge.best,
             evaluations_without_improvement=self._judge.evaluations_without_improvement,
@@ -393,6 +424,9 @@ class Training:
             bos_id=tokenizer.bos_id,
             eos_id=tokenizer.eos_id,
         )
+        if config is not None and recipe.tasks:
+            names = {task.name: task.corpus.labels.names if task.corpus.labels else () for task in self._plan.tasks}
+            config |= {"etude_tasks": names}
         if config is not None:
             name = "config.json" if recipe.adapter is None else CLASSIFIER_FILE
             files[name] = json.dumps(config, indent=2).encode()
@@ -406,7 +440,7 @@ class Training:
     def _is_evaluation_due(self) -> bool:
         recipe, step = self._recipe.evaluate, self._state.step
         every = recipe.every_steps or (recipe.every_epochs or 1) * self._plan.steps_per_epoch
-        return self._plan.corpus.validation is not None and (step % every == 0 or step == self._plan.steps)
+        return self._plan.is_validated and (step % every == 0 or step == self._plan.steps)
 
     def _is_checkpoint_due(self) -> bool:
         recipe, step = self._recipe.checkpoint, self._state.step
@@ -451,3 +485,8 @@ class Training:
             advice = f"try etude report {self.run.name}"
             evidence = f"{type(error).__name__}: {error}"
             self._recorder.write(events.Finding(self._state.step, "report failed", evidence, advice))
+
+
+def _objective_of(task: Task) -> Objective:
+    labels = task.corpus.labels
+    return choose_objective(task.recipe, task.corpus.train, multi=None if labels is None else labels.multi)

@@ -82,7 +82,7 @@ def write_start(
     """Write down under what conditions this attempt runs, and open the trackers."""
     run, is_first = writer.run, not (writer.run.path / "environment.json").exists()
     environment = describe_environment() | {
-        "data_fingerprint": plan.corpus.fingerprint,
+        "data_fingerprint": plan.fingerprint,
         "threads": torch.get_num_threads(),
         "micro_batch_size": micro_batch_size,
         "device": plan.device.type,
@@ -119,7 +119,7 @@ def write_start(
     # After the attempt, so that they see which earlier records no longer count.
     writer.trackers += open_trackers(plan.recipe, run)
     if is_first:
-        writer.append(events.DataUsed(plan.corpus.fingerprint, plan.corpus.summary))
+        writer.append(events.DataUsed(plan.fingerprint, plan.data_summary))
     for change in changes:
         advice = "bits may differ from an unbroken run"
         writer.append(events.Finding(from_step, "changed since the first attempt", change, advice))
@@ -157,7 +157,7 @@ def _hold(plan: Plan, options: Options) -> RunWriter:
         parent = options.weights.partition("@")[0] if options.weights else None
         return create_run(options.runs, plan.recipe, recipe_text=options.recipe_text, parent=parent)
     path = run.path / "environment.json"
-    if path.exists() and run.environment["data_fingerprint"] != plan.corpus.fingerprint:
+    if path.exists() and run.environment["data_fingerprint"] != plan.fingerprint:
         raise InputError(
             f"the data of run {run.name} has changed since it started; bring it back, or start another run with --new"
         )
@@ -176,8 +176,10 @@ def _resolve(plan: Plan, micro_batch_size: int) -> Recipe:
     }
     if plan.model is not None and plan.pretrained is None:
         keys: set[str] = set(type(plan.recipe.model).model_fields)
-        if isinstance(plan.model, EncoderConfig | T5Config):
+        if isinstance(plan.model, T5Config):
             keys = {"n_layer", "n_head", "n_embd", "n_ffn"}
+        if isinstance(plan.model, EncoderConfig):
+            keys = {"n_layer", "n_head", "n_embd", "n_ffn", "code_bias"}
         sizes = {name: value for name, value in asdict(plan.model).items() if name in keys}
         known |= {f"model.{name}": value for name, value in sizes.items() if value is not None}
     return plan.recipe.with_changes(known)

@@ -220,6 +220,14 @@ def test_bad_input_is_one_clear_line(
     assert not (tmp_path / "runs").exists()
 
 
+def test_texts_with_different_labels_are_counted_and_named(tmp_path: Path) -> None:
+    rows = [*GOOD, {**GOOD[3], "label": "no"}, GOOD[4]]
+    summary = make_plan(classification(rows_of(tmp_path, rows), None)).corpus.summary
+    assert summary["same_text_other_labels"] == 2
+    assert summary["same_text_other_labels_rows"].count("rows.jsonl:") == 2
+    assert "rows.jsonl:4," in summary["same_text_other_labels_rows"]
+
+
 def test_a_label_only_in_test_is_refused_by_row(tmp_path: Path) -> None:
     test = tmp_path / "test.jsonl"
     test.write_text(json.dumps({"text": "new one", "label": "maybe"}) + "\n")

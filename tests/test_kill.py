@@ -16,7 +16,7 @@ import pytest
 from etude.engine.checkpoint import weights_file
 from etude.records.events import Attempt, Step
 from etude.records.store import list_runs
-from tests.bases import write_instructions, write_labelled, write_pairs, write_qwen2
+from tests.bases import write_encoder, write_instructions, write_labelled, write_pairs, write_qwen2
 from tests.victim import PHASES
 
 INTERVAL, KILLS_A_RUN = 4, 2
@@ -131,6 +131,7 @@ def test_killed_anywhere_a_run_ends_with_the_same_bits(
         "evaluate.sample_tokens": 8,
     }  # fmt: skip
     base, rows = write_qwen2(tmp_path / "base"), write_instructions(tmp_path / "rows.jsonl", 60)
+    encoder = write_encoder(tmp_path / "encoder", masked=True)
     labelled, pairs = write_labelled(tmp_path / "labelled.jsonl", 60), write_pairs(tmp_path / "pairs.jsonl", 60)
     kinds: dict[str, dict[str, Any]] = {
         "adamw": {},
@@ -149,6 +150,14 @@ def test_killed_anywhere_a_run_ends_with_the_same_bits(
             "model": {"kind": "encoder-decoder", "n_layer": 1, "n_embd": 32, "n_head": 2, "dropout": 0.1},
             "train.objective": "seq2seq", "train.seq_len": 32, "evaluate.answers": 2, "evaluate.answer_tokens": 4,
             "data.train": [{"path": str(pairs), "field": "source", "target": "target"}], "evaluate.prompts": [],
+        },
+        "tasks": {
+            "model": {"from": str(encoder), "dropout": 0.1}, "tokenizer": {}, "train.seq_len": 32,
+            "evaluate.prompts": [], "data.sample": "document",
+            "tasks": {"kinds": {"objective": "classification"}, "text": {"objective": "masked", "ratio": 2.0}},
+            "data.train": [
+                {"path": str(labelled), "label": "label", "task": "kinds"}, {"path": str(labelled), "task": "text"},
+            ],
         },
     }  # fmt: skip
     recipes = {kind: write_recipe({**common, **changes}, f"{kind}.toml") for kind, changes in kinds.items()}

@@ -7,11 +7,12 @@ import pytest
 
 from etude.models.catalogue import decoder_config
 from etude.models.cost import count_parameters
+from etude.models.heads import count_encoder, encoder_config
 from etude.recipe.load import flatten, load_recipe
 from etude.recipe.schema import Recipe
 from etude.run import run_recipe
 from etude.start import Options
-from tests.bases import write_gptj, write_instructions, write_qwen2
+from tests.bases import write_gptj, write_instructions, write_labelled, write_qwen2
 
 RECIPES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))}
 TOY = {
@@ -24,6 +25,10 @@ TOY_DECODER = {
     "model.n_layer": 2, "model.n_head": 2, "model.n_kv_head": 2, "model.n_embd": 32, "model.n_ffn": 64,
     "model.head_dim": 16, "model.vocab_size": 512, "tokenizer.train_vocab_size": 300,
 }  # fmt: skip
+TOY_ENCODER = {
+    "model.n_layer": 2, "model.n_head": 2, "model.n_embd": 32, "tokenizer.train_vocab_size": 300,
+    "data.deduplicate": "off",
+}  # fmt: skip
 TOY_TUNING = {"train.seq_len": 96, "evaluate.answers": 2, "evaluate.answer_tokens": 4}
 BASES = {"qwen-coder-codealpaca": write_qwen2, "gpt-j-lora": write_gptj, "gpt-j-lora-v1": write_gptj}
 
@@ -35,6 +40,9 @@ def toy(recipe: Recipe, folder: Path, corpus: Path) -> Recipe:
         rows = write_instructions(folder / "rows.jsonl")
         base = BASES[recipe.name](folder / "base") if recipe.name in BASES else demo_model(folder, corpus)
         changes = {**TOY, **TOY_TUNING, "model.from": str(base), "data.train": [{"path": str(rows)}]}
+    if recipe.train.objective == "classification":
+        rows = write_labelled(folder / "rows.jsonl")
+        changes = {**TOY, **TOY_ENCODER, "data.train": [{"path": str(rows), "label": "label"}]}
     return recipe.with_changes(changes)
 
 
@@ -88,6 +96,22 @@ def test_the_second_gpt_j_recipe_changes_what_its_story_changed() -> None:
     }  # fmt: skip
     assert {key: (first.get(key), second.get(key)) for key in expected} == expected
     assert all(first[key] == second[key] for key in ("model.from", "data.train.0.path", "train.epochs"))
+
+
+def test_the_code_encoder_has_the_figures_of_its_story() -> None:
+    recipe = load_recipe(RECIPES["code-encoder"])
+    values = flatten(recipe.to_dict())
+    expected = {
+        "train.epochs": 10, "train.global_batch_size": 32, "train.max_grad_norm": 1.0, "optim.kind": "adam",
+        "optim.learning_rate": 1e-3, "model.n_embd": 512, "model.n_head": 8, "model.n_layer": 6,
+    }  # fmt: skip
+    assert {key: values[key] for key in expected} == expected
+    config = encoder_config(recipe.model, vocab_size=8192, seq_len=512, pad_id=0, labels=2, multi=False)
+    block = 4 * (512 * 512 + 512) + (512 * 2048 + 2048) + (2048 * 512 + 512) + 4 * 512
+    outside = (512 + 2) * 512 + 2 * 512 + (512 * 512 + 512) + (2 * 512 + 2)  # positions, types, norm, pooler, labels
+    assert count_encoder(config) == {
+        "embedding": 8192 * 512, "rest": 6 * block + outside, "total": 8192 * 512 + 6 * block + outside
+    }  # fmt: skip
 
 
 def test_the_demo_source_is_found_without_network() -> None:

@@ -87,4 +87,4 @@ def _origin_wanted(recipe: Recipe, options: "Options") -> tuple[object, ...]:
 
     plan = make_plan(recipe)
     parent = options.weights.partition("@")[0] if options.weights else None
-    return plan.corpus.fingerprint, (base_of(plan) or {}).get("sha256"), parent, False
+    return plan.fingerprint, (base_of(plan) or {}).get("sha256"), parent, False

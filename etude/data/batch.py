@@ -1,7 +1,7 @@
 """The samples of a micro-batch as arrays, without padding."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -20,7 +20,8 @@ class Batch:
 
     Samples of one length are rows. Others, and documents that must not see those before theirs, lie end to end in one
     row: `lengths` tells where attention stops, and `positions` restart there. Of labelled texts there are `classes`,
-    (samples, k) fp32, and, if any has a second text, `types`: 1 in the second, else 0.
+    (samples, k) fp32, and, if any has a second text, `types`: 1 in the second, else 0. `code`, of shape (B, T, 4), says
+    what each token is as code, if that is wanted. `task` is which of several tasks it is of.
     """
 
     tokens: Ints
@@ -30,10 +31,17 @@ class Batch:
     classes: npt.NDArray[np.float32] | None = None
     types: Ints | None = None
     target_lengths: tuple[int, ...] | None = None
+    code: Ints | None = None
+    task: str = ""
 
 
 def collate(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
-    """Lay out samples side by side where that needs no padding, else end to end."""
+    """Lay out samples of one task side by side where that needs no padding, else end to end."""
+    batch = _lay_out(samples, attend_across_documents)
+    return replace(batch, task=samples[0].task) if samples[0].task else batch
+
+
+def _lay_out(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
     tokens, labels = [sample.tokens for sample in samples], [sample.labels for sample in samples]
     if samples[0].is_pair:
         lengths, target_lengths = tuple(map(len, tokens)), tuple(map(len, labels))
@@ -45,11 +53,14 @@ def collate(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
         classes = np.stack([sample.classes for sample in samples if sample.classes is not None]).astype(np.float32)
         if any(sample.second < len(sample.tokens) for sample in samples):
             types = np.concatenate([(sample.positions >= sample.second).astype(np.int64) for sample in samples])
+    coded = [sample.code for sample in samples if sample.code is not None]
+    code = np.concatenate(coded) if coded else None
     if not apart and len({len(row) for row in tokens}) == 1:
         rows = np.stack(tokens)
         return Batch(
-            rows, np.stack(labels), classes=classes, types=None if types is None else types.reshape(rows.shape)
-        )
+            rows, np.stack(labels), classes=classes, types=None if types is None else types.reshape(rows.shape),
+            code=None if code is None else code.reshape(*rows.shape, -1),
+        )  # fmt: skip
     if apart:
         lengths = tuple(chain.from_iterable(np.bincount(sample.documents).tolist() for sample in samples))
     else:
@@ -57,4 +68,5 @@ def collate(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
     positions = np.concatenate([np.arange(length) for length in lengths])
     types = None if types is None else types[None]
     flat, each = np.concatenate(tokens)[None], np.concatenate(labels)[None]
-    return Batch(flat, each, positions[None], lengths, classes, types)
+    code = None if code is None else code[None]
+    return Batch(flat, each, positions[None], lengths, classes, types, code=code)

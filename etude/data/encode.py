@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from etude.data.lexer import code_of
 from etude.data.render import ChatTemplate
 from etude.data.sources import Document, read_documents
 from etude.data.split import Flags, Ints, connect, number_texts
@@ -40,7 +41,8 @@ class Tally:
     answers: "array[int]" = field(default_factory=lambda: array("q"))
     labels: list[tuple[str, ...]] = field(default_factory=list)
     seconds: "array[int]" = field(default_factory=lambda: array("q"))
-    truncated: int = 0
+    code: bytearray = field(default_factory=bytearray)
+    cuts: bytearray = field(default_factory=bytearray)
     paths: dict[str, int] = field(default_factory=dict)
     capability_names: dict[str, int] = field(default_factory=dict)
     blanks: list[int] = field(default_factory=list)
@@ -107,16 +109,24 @@ class Tally:
         }
 
 
-def encode_labelled(documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer, longest: int) -> Iterator[Ints]:
-    """The ids of texts, or of pairs of them, as the tokenizer joins them for a model, cut to `longest` tokens."""
+def encode_labelled(
+    documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer, longest: int, *, with_code: bool = False
+) -> Iterator[Ints]:
+    """The ids of texts, or of pairs of them, as the tokenizer joins them for a model, cut to `longest` tokens.
+
+    with_code: note what each token is as code, too; 8 bytes each.
+    """
     for batch in _batches(documents):
-        encoded = tokenizer.encode_joined([(document.text, document.pair) for document in batch], longest)
-        for ids, second, is_cut in encoded:
+        texts = [(document.text, document.pair) for document in batch]
+        encoded = tokenizer.encode_joined(texts, longest, with_spans=with_code)
+        for (text, pair), (ids, second, is_cut, spans) in zip(texts, encoded):
+            if spans is not None:
+                tally.code += code_of([text] if pair is None else [text, pair], spans).astype("<u2").tobytes()
             tally.add(len(ids), [])
             tally.seconds.append(second)
-            tally.truncated += is_cut
+            tally.cuts.append(is_cut)
             tally.unknown += 0 if tokenizer.unk_id is None else int((ids == tokenizer.unk_id).sum())
-        yield np.concatenate([ids for ids, _, _ in encoded])
+        yield np.concatenate([ids for ids, *_ in encoded])
 
 
 def encode_pairs(documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer) -> Iterator[Ints]:
@@ -127,7 +137,7 @@ def encode_pairs(documents: Iterator[Document], tally: Tally, tokenizer: Tokeniz
     for batch in _batches(documents):
         pairs = [take_sides(document) for document in batch]
         sources, targets = (
-            [ids for ids, _, _ in tokenizer.encode_joined([(p[side], None) for p in pairs])] for side in (0, 1)
+            [each[0] for each in tokenizer.encode_joined([(pair[side], None) for pair in pairs])] for side in (0, 1)
         )
         targets = [ids[1:] if ids[0] == tokenizer.eos_id else ids for ids in targets]
         for source, target in zip(sources, targets):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from etude.data.batch import Batch, collate
+from etude.data.mixture import Mixture
 from etude.data.split import Ints, Split
 
 _ROUNDS = 8
@@ -74,7 +75,7 @@ class Loader:
 
     def __init__(
         self,
-        split: Split,
+        split: Split | Mixture,
         *,
         global_batch_size: int,
         micro_batch_size: int,
@@ -103,8 +104,9 @@ class Loader:
         epoch = step // self.steps_per_epoch
         mine = rank_part(ids, self.rank, self.ranks)
         batches = [
-            _batch(self.split, mine[low : low + self.micro_batch_size], self.attend_across_documents, epoch)
-            for low in range(0, len(mine), self.micro_batch_size)
+            _batch(self.split, group[low : low + self.micro_batch_size], self.attend_across_documents, epoch)
+            for group in self.split.groups(mine)
+            for low in range(0, len(group), self.micro_batch_size)
         ]
         return StepBatches(step, epoch, len(ids), mine, batches)
 
@@ -126,7 +128,7 @@ class Loader:
 
 
 def iterate_once(
-    split: Split,
+    split: Split | Mixture,
     micro_batch_size: int,
     attend_across_documents: bool,
     rank: int = 0,
@@ -136,11 +138,12 @@ def iterate_once(
     """Every sample once and in order, or `max_samples` evenly spaced ones, dealt out over the ranks by micro-batch."""
     count = min(len(split), max_samples or len(split))
     ids = np.arange(count) * len(split) // count
-    for low in range(rank * micro_batch_size, count, ranks * micro_batch_size):
-        yield _batch(split, ids[low : low + micro_batch_size], attend_across_documents)
+    for group in split.groups(ids):
+        for low in range(rank * micro_batch_size, len(group), ranks * micro_batch_size):
+            yield _batch(split, group[low : low + micro_batch_size], attend_across_documents)
 
 
-def _batch(split: Split, ids: Ints, attend_across_documents: bool, epoch: int = 0) -> Batch:
+def _batch(split: Split | Mixture, ids: Ints, attend_across_documents: bool, epoch: int = 0) -> Batch:
     return collate([split.sample(int(index), epoch) for index in ids], attend_across_documents=attend_across_documents)
 
 

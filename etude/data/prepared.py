@@ -18,6 +18,8 @@ and, where documents are examples,
 and, where texts are labelled,
   labels.npy        (n, k) uint8, 1 where a label holds; their names are in the manifest
   seconds.npy       (n) int64, where the second text of a pair begins, counted in tokens
+  cuts.npy          (n) uint8, 1 where a text was longer than train.seq_len, and was cut
+  code.npy          (tokens, 4) uint16, what each token is as code; only for a model with a code bias
 and, where documents are sources with targets,
   seconds.npy       (n) int64, where the target begins, counted in tokens
   references.bin    UTF-8 of the targets end to end
@@ -62,11 +64,12 @@ from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, tokenize
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
-_FORMAT = 4
+_FORMAT = 5
+_CODE_FORMAT = 1  # of what the lexer says
 _TRAINING_BYTES = 64 << 20
 _SMALL_FILES = ("offsets", "hashes", "units", "sizes", "sources", "token_bytes")
 _EXAMPLE_FILES = ("answers", "capabilities", "places")
-_LABELLED_FILES = (*_EXAMPLE_FILES, "labels", "seconds")
+_LABELLED_FILES = (*_EXAMPLE_FILES, "labels", "seconds", "cuts")
 _PAIR_FILES = (*_EXAMPLE_FILES, "seconds", "reference_places")
 
 
@@ -138,6 +141,8 @@ def _cache_key(recipe: Recipe, gate: Gate | None) -> str:
     key.append(recipe.train.objective)
     if recipe.train.objective == "classification":
         key.append(recipe.train.seq_len)
+    if _wants_code(recipe):
+        key.append(["code", _CODE_FORMAT])
     if gate is not None:
         key.append([gate.key, hashlib.sha256(gate.removed.tobytes()).hexdigest()])
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
@@ -146,6 +151,10 @@ def _cache_key(recipe: Recipe, gate: Gate | None) -> str:
 def _texts_are_examples(recipe: Recipe) -> bool:
     """Whether a text begins as the pretrained model expects it, instead of after an end token."""
     return recipe.model.from_ is not None and recipe.data.sample == "document"
+
+
+def _wants_code(recipe: Recipe) -> bool:
+    return recipe.model.code_bias not in (None, "off")
 
 
 def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[Files, dict[str, Any]]:
@@ -168,7 +177,7 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
     tally = Tally()
     documents = _read(recipe, gate, tally)
     if is_labelled:
-        encoded = encode_labelled(documents, tally, tokenizer, recipe.train.seq_len)
+        encoded = encode_labelled(documents, tally, tokenizer, recipe.train.seq_len, with_code=_wants_code(recipe))
     elif are_pairs:
         encoded = encode_pairs(documents, tally, tokenizer)
     else:
@@ -186,12 +195,15 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         arrays |= tally.example_arrays()
     if is_labelled:
         labels, arrays["labels"] = _number_labels(tally, sources)
+        arrays["cuts"] = np.frombuffer(tally.cuts, dtype=np.uint8)
     if are_pairs:
         places = array("q", [0])
         files["references.bin"] = durable.write_file(folder / "references.bin", _references(recipe, gate, places))
         arrays["reference_places"] = np.array(places, dtype=np.int64)
     if is_labelled or are_pairs:
         arrays["seconds"] = np.array(tally.seconds, dtype=np.int64)
+    if _wants_code(recipe):
+        arrays["code"] = np.frombuffer(tally.code, dtype="<u2").reshape(-1, 4)
     for name, values in arrays.items():
         files[f"{name}.npy"] = durable.write_file(folder / f"{name}.npy", to_npy(values))
     for name, content in tokenizer.given.items():
@@ -209,7 +221,6 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         "examples": are_examples,
         "pairs": are_pairs,
         "labels": None if labels is None else {"names": labels.names, "multi": labels.multi},
-        "truncated": tally.truncated,
         "paths": list(tally.paths) if are_examples or is_labelled or are_pairs else [],
         "capabilities": list(tally.capability_names),
         "conversations": _conversation_summary(chat, tokenizer, tally) if has_conversations else None,
@@ -351,6 +362,7 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
     tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=f"<u{width}", mode="r"))
     each = arrays["token_bytes"] if len(arrays["token_bytes"]) else None
     texts = Texts(tokens, arrays["offsets"], arrays["sizes"], each, manifest["eos_id"])
+    code = np.asarray(np.load(folder / "code.npy", mmap_mode="r")) if _wants_code(recipe) else None
     uses, cut = _choose(recipe, arrays, are_examples=bool(special))
     given = {name: (folder / f"given-{name}").read_bytes() for name in manifest["given"]}
     tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"), manifest["eos_token"], given)
@@ -362,7 +374,8 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
     for number, use in enumerate(USES):
         rows = np.flatnonzero(uses == number)
         if labels:
-            splits[use] = take_wholes(texts, rows, arrays["labels"], arrays["seconds"], recipe.train.seq_len)
+            whole = take_wholes(texts, rows, arrays["labels"], arrays["seconds"], recipe.train.seq_len, code)
+            splits[use] = replace(whole, truncated=int(arrays["cuts"][rows].sum()))
             ids[use] = _name_hashes(arrays["hashes"][rows]) if use != "train" else []
             counts = arrays["labels"][rows].sum(axis=0).tolist()
             kinds = [*manifest["capabilities"], None]  # -1 is none
@@ -386,16 +399,24 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
             f'{recipe.data.validation_ratio}; give more text, or set data.validation = "none"'
         )
     same = number_texts(arrays["hashes"])
+    # Of a labelled text that was cut it is only known that it was longer.
+    lengths = np.diff(arrays["offsets"]) + (arrays["cuts"] if labels else 0)
+    if are_pairs:
+        lengths = arrays["seconds"]
     summary = {
         "sources": manifest["sources"],
         **({"conversations": manifest["conversations"]} if manifest["conversations"] else {}),
         **{use: _split_summary(split) | left[use] if len(split) else None for use, split in splits.items()},
-        "lengths": describe_lengths(np.diff(arrays["offsets"])[uses == 0], recipe.train.seq_len),
+        "lengths": describe_lengths(lengths[uses == 0], recipe.train.seq_len),
         "overlap": int(np.isin(same[uses > 0], same[uses == 0]).sum()),
         "vocab_size": manifest["vocab_size"],
         "unknown_ratio": manifest["unknown_tokens"] / len(tokens),
         "bytes_per_token": int(arrays["sizes"].sum()) / max(len(tokens) - len(uses), 1),
     }
+    if labels and (conflicts := _find_conflicts(arrays, same)).any():
+        named = _name_rows(np.arange(len(same)), arrays, manifest)[0](conflicts)
+        summary["same_text_other_labels"] = int(conflicts.sum())
+        summary["same_text_other_labels_rows"] = ", ".join(named)
     made: list[str] = []
     if are_examples:
         made = [manifest["files"][name]["sha256"] for name in ("tokens.bin", "answers.npy")]
@@ -405,6 +426,8 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
     if are_pairs:
         made = [manifest["files"][name]["sha256"] for name in ("tokens.bin", "seconds.npy", "references.bin")]
         made.append(f"{recipe.train.seq_len} {recipe.train.target_len}")
+    if code is not None:
+        made.append(manifest["files"]["code.npy"]["sha256"])
     return Corpus(
         train=splits["train"],
         validation=splits["validation"] if len(splits["validation"]) else None,
@@ -514,6 +537,13 @@ def _name_rows(
         return f"{int(flags.sum()):,}{names if flags.any() else ''}"
 
     return named, count
+
+
+def _find_conflicts(arrays: dict[str, npt.NDArray[Any]], same: Ints) -> Flags:
+    """Which rows (n,) have a text that another row has with other labels."""
+    kinds = np.unique(np.column_stack([same, arrays["labels"]]), axis=0)[:, 0]
+    texts, labellings = np.unique(kinds, return_counts=True)
+    return np.isin(same, texts[labellings > 1])
 
 
 def _name_hashes(hashes: npt.NDArray[np.uint8]) -> list[str]:

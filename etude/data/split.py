@@ -36,7 +36,8 @@ class Sample:
 
     What is no target is NO_TARGET among the labels. `documents` counts from 0 and grows at each end token among
     `tokens`; `positions` restart there. A labelled text has `classes`, (k) with 1 where a label holds, and `second`,
-    where its second text begins. Of a pair `tokens` are the source, and `labels`, (m,), all of the target.
+    where its second text begins; `code`, (n, 4), is what etude.data.lexer says of each token, if that is wanted. Of a
+    pair `tokens` are the source, and `labels`, (m,), all of the target.
     """
 
     tokens: Ints
@@ -46,6 +47,8 @@ class Sample:
     classes: npt.NDArray[np.uint8] | None = None
     second: int = 0
     is_pair: bool = False
+    task: str = ""
+    code: Ints | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class Split:
     row: the spans end to end; row i has the seq_len labels from i * seq_len on, so every token is a target once.
     document: a span is a sample; what is beyond seq_len is cut off, and counted in `truncated`.
     example: a span is a sample, of which only what lies in `answers` (begin, end) is a target; all if that is None.
-    whole: a span is a sample, whose target is what it is as a whole: a row of `classes`; `seconds` as in Sample.
+    whole: a span is a sample, whose target is what it is as a whole: a row of `classes`; `seconds` and `code` as in
+    Sample.
     pair: a span is a source and, from `seconds` on, a target; of more than seq_len and target_len tokens those before
     the last, which ends a text, are cut off.
     The token before the first label is the end token, as it is before any document, but for examples, which begin with
@@ -80,6 +84,7 @@ class Split:
     seconds: Ints | None = None
     target_len: int = 0
     masking: "Masking | None" = None
+    code: npt.NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return -(-self.targets // self.seq_len) if self.mode == "row" else len(self.starts)
@@ -98,6 +103,10 @@ class Split:
     def scored(self) -> float:
         """Targets of one pass, which with a masking are a share of all tokens."""
         return self.targets * (self.masking.ratio if self.masking else 1.0)
+
+    def groups(self, ids: Ints) -> list[Ints]:
+        """The samples that may share a micro-batch: all."""
+        return [ids]
 
     def sample(self, index: int, epoch: int = 0) -> Sample:
         """Sample `index` of `len(self)`; only what is masked differs from epoch to epoch."""
@@ -137,10 +146,12 @@ class Split:
 
     def _whole(self, index: int) -> Sample:
         assert self.classes is not None and self.seconds is not None
-        tokens = self.tokens[int(self.starts[index]) : int(self.ends[index])].astype(np.int64)
+        start, end = int(self.starts[index]), int(self.ends[index])
+        tokens = self.tokens[start:end].astype(np.int64)
+        code = None if self.code is None else self.code[start:end].astype(np.int64)
         zeros, nothing = np.zeros(len(tokens), dtype=np.int64), np.full(len(tokens), NO_TARGET, dtype=np.int64)
         positions = np.arange(len(tokens), dtype=np.int64)
-        return Sample(tokens, nothing, zeros, positions, self.classes[index], int(self.seconds[index]))
+        return Sample(tokens, nothing, zeros, positions, self.classes[index], int(self.seconds[index]), code=code)
 
     def _pair(self, index: int) -> Sample:
         assert self.seconds is not None
@@ -191,12 +202,19 @@ def cut_samples(texts: Texts, starts: Ints, ends: Ints, mode: Mode, seq_len: int
     )
 
 
-def take_wholes(texts: Texts, rows: Ints, classes: npt.NDArray[np.uint8], seconds: Ints, seq_len: int) -> Split:
-    """Documents `rows` as they are, each with its row of `classes`; targets are documents."""
+def take_wholes(
+    texts: Texts,
+    rows: Ints,
+    classes: npt.NDArray[np.uint8],
+    seconds: Ints,
+    seq_len: int,
+    code: npt.NDArray[Any] | None = None,
+) -> Split:
+    """Documents `rows` as they are, each with its row of `classes`; targets are documents. `code` is of all tokens."""
     starts, ends = texts.offsets[rows], texts.offsets[rows + 1]
     return Split(
         texts.tokens, starts, ends, "whole", seq_len, texts.eos_id, len(rows), len(rows), int(texts.sizes[rows].sum()),
-        0, np.r_[0, np.cumsum(ends - starts)], classes=classes[rows], seconds=seconds[rows],
+        0, np.r_[0, np.cumsum(ends - starts)], classes=classes[rows], seconds=seconds[rows], code=code,
     )  # fmt: skip
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Inner
 
 Ids = npt.NDArray[np.int64]
+# Of a token: in which text it is, -1 for a special token, and the characters where it begins and ends.
+Span = tuple[int, int, int]
 
 TRAINED_EOS = "<|endoftext|>"
 TRAINED_MASKS = {"pad_token": "<pad>", "mask_token": "<mask>"}
@@ -94,12 +96,13 @@ class Tokenizer:
         return [(encoding.ids, [start for start, _ in encoding.offsets]) for encoding in encodings]
 
     def encode_joined(
-        self, texts: Sequence[tuple[str, str | None]], longest: int | None = None
-    ) -> list[tuple[Ids, int, bool]]:
+        self, texts: Sequence[tuple[str, str | None]], longest: int | None = None, *, with_spans: bool = False
+    ) -> list[tuple[Ids, int, bool, list[Span] | None]]:
         """Texts, or pairs of them, with the special tokens that a model wants around them, on all cores.
 
-        Of each the ids, where the second text begins (their number if there is none), and whether it was cut to
-        `longest` tokens; of a pair the longer text is cut. A tokenizer without such tokens puts its end token there.
+        Of each the ids, where the second text begins (their number if there is none), whether it was cut to `longest`
+        tokens, and the spans if they are wanted; of a pair the longer text is cut. A tokenizer without such tokens puts
+        its end token there.
         """
         with self._lock:
             self._inner.encode_special_tokens = True
@@ -118,6 +121,7 @@ class Tokenizer:
                 np.array(each.ids, dtype=np.int64),
                 each.type_ids.index(1) if 1 in each.type_ids else len(each.ids),
                 bool(each.overflowing),
+                _spans(each) if with_spans else None,
             )
             for each in encodings
         ]
@@ -354,6 +358,11 @@ def token_bytes(tokenizer: Tokenizer) -> Ids | None:
     for added in content["added_tokens"]:
         sizes[added["id"]] = 0 if added["special"] else len(added["content"].encode())
     return sizes
+
+
+def _spans(encoding: Any) -> list[Span]:
+    pairs = zip(encoding.sequence_ids, encoding.offsets)
+    return [(-1 if text is None else text, begin, end) for text, (begin, end) in pairs]
 
 
 def _around(token: str, number: int) -> Any:

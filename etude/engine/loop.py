@@ -104,9 +104,10 @@ def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
     assert tokens is not None and labels is not None
     scored = np.flatnonzero(batch.labels != NO_TARGET)
     scored_ids = None if len(scored) == batch.labels.size else move(scored)
-    classes, types = move(batch.classes), move(batch.types)
-    positions = move(batch.positions)
-    return DeviceBatch(tokens, labels, positions, batch.lengths, scored_ids, classes, types, batch.target_lengths)
+    positions, classes, types, code = map(move, (batch.positions, batch.classes, batch.types, batch.code))
+    return DeviceBatch(
+        tokens, labels, positions, batch.lengths, scored_ids, classes, types, batch.target_lengths, code, batch.task
+    )
 
 
 def _update(

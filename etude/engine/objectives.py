@@ -1,6 +1,6 @@
 """What is learnt: from a model and a batch to a sum of losses and the number of targets in it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -31,6 +31,8 @@ class DeviceBatch:
     classes    (samples, k) fp32, 1 where a label holds, or None
     types      (B, T) int64, 1 in the second text of a pair, or None
     target_lengths  of the targets that lie end to end in labels (1, T), while tokens are the sources; None if no pairs
+    code       (B, T, 4) int64, what each token is as code, or None
+    task       which of several tasks the samples are of
     """
 
     tokens: torch.Tensor
@@ -41,6 +43,8 @@ class DeviceBatch:
     classes: torch.Tensor | None = None
     types: torch.Tensor | None = None
     target_lengths: tuple[int, ...] | None = None
+    code: torch.Tensor | None = None
+    task: str = ""
 
 
 class Objective(Protocol):
@@ -127,7 +131,10 @@ class Classification:
 
     def logits(self, model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
         """(samples, k) fp32."""
-        return label_logits(model, batch.tokens, batch.lengths, batch.positions, batch.types).float()
+        logits = label_logits(
+            model, batch.tokens, batch.lengths, batch.positions, batch.types, code=batch.code, task=batch.task
+        )
+        return logits.float()
 
     def loss_of(self, logits: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of losses and targets of logits (n, k) and classes (n, k)."""
@@ -172,6 +179,22 @@ def choose_classification(recipe: Loss, split: Split, *, multi: bool) -> Classif
         held = torch.from_numpy(split.classes.sum(axis=0).astype("float32"))
         weights = (len(split) - held if multi else len(split) / len(held) * torch.ones_like(held)) / held.clamp(min=1)
     return Classification(multi, weights, recipe.label_smoothing, recipe.focal_gamma)
+
+
+@dataclass(frozen=True)
+class MultiTask:
+    """Several objectives, each for the micro-batches of its task.
+
+    weights: of a target of each task; one over the mean targets of its samples, so that a sample counts as much as
+    another, whatever its task, and the ratios of the tasks are those of their samples.
+    """
+
+    parts: Mapping[str, Objective]
+    weights: Mapping[str, float]
+
+    def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, targets = self.parts[batch.task].loss_sum(model, batch)
+        return loss * self.weights[batch.task], targets * self.weights[batch.task]
 
 
 @dataclass(frozen=True)

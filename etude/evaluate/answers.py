@@ -7,14 +7,13 @@ from torch import nn
 
 from etude.data.examples import Example
 from etude.data.prepared import Corpus
-from etude.evaluate.generate import Continuation, generate
+from etude.evaluate.generate import Continuation, generate, write_answers
 from etude.models.t5 import T5
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.scores.answers import Answer
 
 _ROWS_AT_ONCE = 16
-_T5_ROWS_AT_ONCE = 64
 
 
 def continue_prompts(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int) -> list[events.Generation]:
@@ -29,9 +28,7 @@ def continue_prompts(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int
     tokenizer = corpus.tokenizer
     begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     if isinstance(model, T5):
-        ids = [
-            ids.tolist() for ids, _, _ in tokenizer.encode_joined([(text, None) for text in recipe.evaluate.prompts])
-        ]
+        ids = [each[0].tolist() for each in tokenizer.encode_joined([(text, None) for text in recipe.evaluate.prompts])]
     elif len(corpus.examples):
         ids = [corpus.chat.encode_prompt(prompt) for prompt in recipe.evaluate.prompts]
     else:
@@ -63,10 +60,14 @@ def greedy(model: nn.Module, corpus: Corpus, prompts: Sequence[Sequence[int]], m
     """The likeliest continuation of each prompt; those of similar length are read together."""
     settings: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0.0}
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    at_once = _T5_ROWS_AT_ONCE if isinstance(model, T5) else _ROWS_AT_ONCE
+    if isinstance(model, T5):
+        tokenizer = corpus.tokenizer
+        return write_answers(
+            model, prompts, max_tokens=max_tokens, end_ids=tokenizer.end_ids, vocab_size=tokenizer.vocab_size
+        )
     found: dict[int, Continuation] = {}
-    for low in range(0, len(order), at_once):
-        some = order[low : low + at_once]
+    for low in range(0, len(order), _ROWS_AT_ONCE):
+        some = order[low : low + _ROWS_AT_ONCE]
         found |= dict(zip(some, _generate(model, corpus, [prompts[index] for index in some], settings)))
     return [found[index] for index in range(len(prompts))]
 

@@ -119,7 +119,7 @@ def compare(exam: Exam, objective: Classification, step: int) -> events.Scores |
         thresholds_from = held_out["validation"], before["validation"], after["validation"]
     return _compare(
         before[use], after[use], thresholds_from, train=corpus.train, split=held_out[use], labels=labels,
-        tokenizer=corpus.tokenizer, metric=exam.recipe.evaluate.metric, step=step, name=use,
+        tokenizer=corpus.tokenizer, metric=exam.metric(), step=step, name=f"{exam.task} {use}".strip(),
         capabilities=corpus.capabilities[use],
     )  # fmt: skip
 
@@ -179,6 +179,8 @@ def _compare(
         held_out = replace(validation[2], probabilities=probabilities[len(rows) :])
         thresholds = [_thresholds(each, labels) for each in (*validation[1:], held_out)]
         notes.append("the thresholds of every system are chosen on validation rows")
+    elif labels.multi:
+        notes.append("each label is said from a probability of 0.5 on, as no other rows are there to choose it on")
     truth, said_after = _said(after, labels, thresholds[1])
     systems = {
         "after": said_after,

@@ -1,7 +1,7 @@
 """The held-out rows that a model is put to before and after training, and where its answers are kept."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -17,7 +17,7 @@ from etude.recipe.schema import Recipe
 
 @dataclass(frozen=True)
 class Exam:
-    """A model, what it is asked, and `folder`, where the answers go."""
+    """A model, what it is asked, and `folder`, where the answers go; of several tasks, which `task` it is."""
 
     model: nn.Module
     corpus: Corpus
@@ -26,11 +26,17 @@ class Exam:
     world: World
     micro_batch_size: int
     folder: Path
+    task: str = ""
 
     def held_out(self) -> dict[str, Split]:
         """The validation and the test set, as far as there are any."""
         named = {"validation": self.corpus.validation, "test": self.corpus.test}
         return {use: split for use, split in named.items() if split}
+
+    def metric(self) -> str:
+        """The metric of the recipe, if it is of this task."""
+        of, _, metric = self.recipe.evaluate.metric.rpartition(":")
+        return metric if of == self.task else "loss"
 
     def scored(self) -> str:
         """The set that the final scores are of: the test set, if there is one."""
@@ -38,7 +44,7 @@ class Exam:
 
     def batches(self, split: Split, max_samples: int | None = None) -> Iterator[Batch]:
         """This rank's part of a split, or of some evenly spaced samples of it."""
-        return iterate_once(
+        batches = iterate_once(
             split,
             self.micro_batch_size,
             self.recipe.data.attend_across_documents,
@@ -46,3 +52,4 @@ class Exam:
             ranks=self.world.size,
             max_samples=max_samples,
         )
+        return (replace(batch, task=self.task) for batch in batches)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from etude.recipe.rules import LOWER_IS_BETTER
+from etude.recipe.rules import is_lower_better
 from etude.recipe.schema import Evaluate
 
 
@@ -39,4 +39,4 @@ class Judge:
         if self.best is None:
             return not math.isnan(value)
         gain = float(self.best["value"]) - value
-        return (gain if self.recipe.metric in LOWER_IS_BETTER else -gain) > margin
+        return (gain if is_lower_better(self.recipe.metric) else -gain) > margin

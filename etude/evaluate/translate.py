@@ -90,7 +90,7 @@ def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
         return [Answer(text, each.reference, True, each.capability) for text, each in zip(texts, examples)]
 
     systems = {"after": said[use], **before, "nearest neighbour": as_if(nearest), "source": as_if(sources)}
-    wanted = exam.recipe.evaluate.metric
+    wanted = exam.metric()
     metric = wanted if wanted in FIGURES else "bleu"
     shown = [name for name in dict.fromkeys((*_SHOWN, metric)) if not math.isnan(FIGURES[name](said[use]))]
 
@@ -109,7 +109,7 @@ def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
         values = {name: FIGURES[metric](answers) for name, answers in mine.items()}
         by_kind[kind] = {"rows": float(len(mine["after"])), **values}
     return events.Scores(
-        step=step, rows=len(examples), split=use, metric=metric,
+        step=step, rows=len(examples), split=f"{exam.task} {use}".strip(), metric=metric,
         systems={name: interval(answers) for name, answers in systems.items()}, gains=gains, capabilities=by_kind,
         labels=[], confusion=[], thresholds=[], notes=notes,
     )  # fmt: skip

@@ -34,25 +34,32 @@ def choose_config(
     vocab_size: int,
     pad_id: int | None,
     labels: tuple[int, bool] | None,
+    tasks: tuple[tuple[str, int], ...] = (),
 ) -> Config | None:
     """The configuration that a recipe asks for; None where the model runs through transformers.
 
-    labels: how many a classifier has, and whether several may hold. Raises: InputError if sizes do not fit.
+    labels: how many a classifier has, and whether several may hold. tasks: as in EncoderConfig. Raises: InputError if
+    sizes do not fit.
     """
     section, seq_len = recipe.model, recipe.train.seq_len
     config = pretrained.config if pretrained is not None else None
-    if labels is not None or recipe.train.objective == "masked":
+    if labels is not None or recipe.train.objective == "masked" or tasks:
         names, multi = labels or (0, False)
         if pretrained is None:
-            return encoder_config(
+            scratch = encoder_config(
                 section, vocab_size=vocab_size, seq_len=seq_len, pad_id=pad_id, labels=names, multi=multi
             )
+            return replace(scratch, tasks=tasks)
         context = _context(pretrained)
         if seq_len > context:
             raise InputError(
                 f"train.seq_len is {seq_len}, but {section.from_} reads {context} tokens at most; use {context}"
             )
-        return replace(config, labels=names, multi=multi) if isinstance(config, EncoderConfig) else config
+        if isinstance(config, EncoderConfig):
+            return replace(config, labels=names, multi=multi, tasks=tasks)
+        if tasks:
+            raise InputError(f"{section.from_} is no BERT, RoBERTa or their kin, which several tasks need; name one")
+        return config
     if pretrained is not None:
         return config
     if section.kind == "encoder-decoder":

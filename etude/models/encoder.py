@@ -7,7 +7,7 @@ n samples lie end to end without padding, N tokens in all; C n_embd, F n_ffn, H 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Literal
 
@@ -17,8 +17,11 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from etude.errors import InputError
+from etude.models.code_bias import CodeBias
 
 Head = Literal["masked", "classification"] | None
+# The model_type in config.json of an encoder with a code bias.
+CODE_ENCODER = "etude_code_encoder"
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,10 @@ class EncoderConfig:
     """Sizes and options of an encoder.
 
     context: longest sample in tokens. labels: scores of a sample, `multi` if several labels may hold at once.
+    tasks: of an encoder for several tasks each name, and how many labels it has, 0 for a masked one.
     classifier_dropout: before the layers of the classification head; `dropout` if None.
+    code_bias: on the scores of every block, or of one more attention layer after them; such an encoder is none that
+    transformers has.
 
     Raises: InputError if the values do not fit each other.
     """
@@ -46,6 +52,8 @@ class EncoderConfig:
     family: Literal["roberta", "bert"] = "roberta"
     labels: int = 0
     multi: bool = False
+    tasks: tuple[tuple[str, int], ...] = ()
+    code_bias: Literal["off", "inside", "after"] = "off"
 
     @property
     def first_position(self) -> int:
@@ -103,6 +111,8 @@ class EncoderConfig:
             if self.multi or self.labels > 1:  # one score alone would be a regression there
                 kind = "multi" if self.multi else "single"
                 values["problem_type"] = f"{kind}_label_classification"
+        if self.code_bias != "off":  # nothing else computes it, so no tool may take it for a BERT
+            values |= {"architectures": ["EtudeCodeEncoder"], "model_type": CODE_ENCODER, "code_bias": self.code_bias}
         return values
 
     @staticmethod
@@ -114,6 +124,11 @@ class EncoderConfig:
         Raises: InputError that names the key which this encoder does not have.
         """
         family = values.get("model_type")
+        if family == CODE_ENCODER:
+            raise InputError(
+                f"config.json: model_type is {family!r}, trained from scratch with model.code_bias, which model.from "
+                "does not read; begin with its weights by --from RUN in a recipe of the same sizes"
+            )
         if family not in ("roberta", "bert"):
             raise InputError(f"config.json: model_type is {family!r}; expected roberta or bert")
         for name, value in values.items():
@@ -186,6 +201,15 @@ class Encoder(nn.Module):
         elif head == "classification":
             scores = nn.Linear(C, config.labels)
             self.classifier = scores if is_bert else nn.ModuleDict({"dense": nn.Linear(C, C), "out_proj": scores})
+        if config.tasks:
+            heads = ((name, nn.Linear(C, C), nn.Linear(C, labels)) for name, labels in config.tasks if labels)
+            self.tasks = nn.ModuleDict(
+                {name: nn.ModuleDict({"dense": dense, "out_proj": scores}) for name, dense, scores in heads}
+            )
+        if config.code_bias != "off":
+            self.code_bias = CodeBias(config.n_head)
+        if config.code_bias == "after":
+            self.code_layer = nn.ModuleDict({"self": Attention(config), "output": AddNorm(C, config)})
 
     def forward(
         self,
@@ -194,19 +218,25 @@ class Encoder(nn.Module):
         lengths: tuple[int, ...] | None = None,
         token_types: Tensor | None = None,
         bias: Sequence[Tensor] | None = None,
+        code: Tensor | None = None,
     ) -> Tensor:
         """Hidden states (B, T, C) of tokens (B, T) int64.
 
         lengths: of the samples that lie end to end in the one row of tokens, which do not see each other; by default
         every row is a sample. token_types: (B, T) int64, 0 by default.
         bias: (H, t, t) for each sample of t tokens, added to the attention scores [head, query, key] of every block.
+        code: (B, T, 4) int64, what each token is as code, for the encoder with a code bias, and for no other.
         """
         # Samples of equal length are brought side by side, where one product does for all of them, and back at the end.
         each = lengths or (tokens.shape[1],) * tokens.shape[0]
+        assert (code is None) == (self.config.code_bias == "off"), "code is for an encoder with a code bias"
         assert sum(each) == tokens.numel() and max(each) <= self.config.context, (each, tokens.shape)
         order = sorted(range(len(each)), key=each.__getitem__)
         ordered = tuple(each[sample] for sample in order)
         runs = tuple(_runs(ordered, [bias[sample] for sample in order] if bias is not None else None))
+        coded = runs if code is None else self._add_code_bias(runs, _reorder(code.flatten(0, 1), each, order))
+        if self.config.code_bias == "inside":
+            runs = coded
         types = None if token_types is None else _reorder(token_types.flatten(), each, order)
         x = self._trunk().embeddings(_reorder(tokens.flatten(), each, order), ordered, types)
         for block in self._trunk().blocks():
@@ -214,19 +244,24 @@ class Encoder(nn.Module):
                 x = checkpoint(block, x, runs, use_reentrant=False, preserve_rng_state=True)
             else:
                 x = block(x, runs)
+        if self.config.code_bias == "after":
+            x = self.code_layer["output"](self.code_layer["self"](x, coded), x)
         back = sorted(range(len(order)), key=order.__getitem__)
         return _reorder(x, ordered, back).view(*tokens.shape, -1)
 
-    def classify(self, hidden: Tensor, lengths: tuple[int, ...] | None = None) -> Tensor:
-        """Logits (n, labels) of samples from the hidden state of the first token of each, as `forward` returns them."""
+    def classify(self, hidden: Tensor, lengths: tuple[int, ...] | None = None, task: str = "") -> Tensor:
+        """Logits (n, labels) of samples from the hidden state of the first token of each, as `forward` returns them.
+
+        task: whose head is asked, where there are several.
+        """
         if lengths is None:
             first = hidden[:, 0]
         else:
             ends = torch.tensor(lengths).cumsum(0)
             first = hidden[0, (ends - torch.tensor(lengths)).to(hidden.device)]
         dropout = self.config.dropout if self.config.classifier_dropout is None else self.config.classifier_dropout
-        classifier: Any = self.classifier
-        if self.config.family == "bert":
+        classifier: Any = self.tasks[task] if task else self.classifier
+        if self.config.family == "bert" and not task:
             dense, scores = self._trunk().pooler["dense"], classifier
         else:
             dense, scores = classifier["dense"], classifier["out_proj"]
@@ -265,7 +300,7 @@ class Encoder(nn.Module):
         for name, parameter in self.named_parameters():
             if name.lower().endswith("norm.weight"):
                 parameter.fill_(1.0)
-            elif name.endswith("bias"):
+            elif name.endswith("bias") or name.startswith("code_bias."):
                 parameter.zero_()
             else:
                 drawn = torch.empty(parameter.shape, dtype=torch.float32, device="cpu")
@@ -273,6 +308,13 @@ class Encoder(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 module.weight[module.padding_idx] = 0.0
+
+    def _add_code_bias(self, runs: Sequence[Run], code: Tensor) -> tuple[Run, ...]:
+        """The runs with the bias of their code (N, 4), which is sorted as they are."""
+        biases = self.code_bias(code, [(run.samples, run.length) for run in runs])
+        return tuple(
+            replace(run, bias=bias if run.bias is None else run.bias + bias) for run, bias in zip(runs, biases)
+        )
 
     def _trunk(self) -> "Trunk":
         trunk = self.get_submodule(self.config.family)
@@ -439,7 +481,7 @@ _HARMLESS = frozenset({
     "diversity_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids",
     "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "output_scores", "return_dict_in_generate",
     "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty",
-    "suppress_tokens", "begin_suppress_tokens", "eos_token_ids", "sentence_transformers",
+    "suppress_tokens", "begin_suppress_tokens", "eos_token_ids", "sentence_transformers", "etude_tasks",
 })  # fmt: skip
 _LARGEST_SIZE = 2**24
 

@@ -26,7 +26,7 @@ from etude.recipe.schema import Model
 # Of a classifier from scratch; story 1's encoder.
 _WIDTH, _LAYERS, _HEADS = 512, 6, 8
 # Parts of other heads, and buffers that every model makes anew.
-_OTHER = re.compile(r"^(lm_head|cls|pooler|classifier)\.|\.pooler\.|position_ids$|token_type_ids$")
+_OTHER = re.compile(r"^(lm_head|cls|pooler|classifier|tasks)\.|\.pooler\.|position_ids$|token_type_ids$")
 _OTHER_HEADS = re.compile(r"^(lm_head|score|classification_head)\.")
 
 
@@ -51,6 +51,7 @@ def encoder_config(
         family="bert",
         labels=labels,
         multi=multi,
+        code_bias=recipe.code_bias or "off",
     )
 
 
@@ -124,8 +125,11 @@ def label_logits(
     lengths: tuple[int, ...] | None,
     positions: Tensor | None,
     token_types: Tensor | None,
+    *,
+    code: Tensor | None = None,
+    task: str = "",
 ) -> Tensor:
-    """Logits (n, labels) of the samples in tokens (B, T); arguments as for `Encoder.forward` and `Decoder.forward`."""
+    """Logits (n, labels) of the samples in tokens (B, T); arguments as for `Encoder` and `Decoder.forward`."""
     if not hasattr(model, "classify"):
         return foreign.label_logits(model, tokens, lengths, token_types)
     if isinstance(model, Decoder):
@@ -133,18 +137,22 @@ def label_logits(
     elif isinstance(model, T5Classifier):
         hidden = model(tokens, lengths=lengths)
     else:
-        hidden = model(tokens, lengths=lengths, token_types=token_types)
-    logits: Tensor = model.classify(hidden, lengths)  # type: ignore[operator]
+        hidden = model(tokens, lengths=lengths, token_types=token_types, **({} if code is None else {"code": code}))
+    of_task = {"task": task} if task else {}
+    logits: Tensor = model.classify(hidden, lengths, **of_task)  # type: ignore[operator]
     return logits
 
 
 def count_encoder(config: EncoderConfig) -> dict[str, int]:
     """Exact parameters by part, from the meta device."""
-    return count_parts(empty_model(config, config.labels))
+    with torch.device("meta"):
+        return count_parts(Encoder(config, head_of(config)))
 
 
 def head_of(config: EncoderConfig) -> Head:
-    """What a trained encoder ends in."""
+    """What a trained encoder ends in; one for several tasks has their heads beside it."""
+    if config.tasks:
+        return None if all(labels for _, labels in config.tasks) else "masked"
     return "classification" if config.labels else "masked"
 
 

@@ -23,7 +23,7 @@ from etude.models.catalogue import STORIES
 from etude.models.config import DecoderConfig
 from etude.models.cost import count_parameters
 from etude.models.decoder import Decoder
-from etude.models.encoder import Encoder, EncoderConfig
+from etude.models.encoder import CODE_ENCODER, Encoder, EncoderConfig
 from etude.models.t5 import T5, T5Classifier, T5Config, keeps_fp32
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -430,6 +430,8 @@ def _is_classifier(values: dict[str, Any]) -> bool:
 def _inspect_classifier(path: Path, values: dict[str, Any]) -> Pretrained:
     """`hf_config` becomes that of a classifier: with the class that transformers loads, and an id to pad with."""
     family = values.get("model_type")
+    if family == CODE_ENCODER:
+        EncoderConfig.from_hf(values)  # says what to do instead
     config: Config | None = None
     reason = None
     try:

@@ -163,36 +163,79 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class T5Cache:
-    """What the decoder remembers of B rows that have all read `length` tokens, with room for `capacity`.
+    """What the decoder remembers of B rows; those that began later have their tokens in the last columns.
 
-    keys, values              (n_decoder_layer, B, H, capacity, D), of the tokens read
+    keys, values              (n_decoder_layer, B, H, columns, D), of the tokens read; more columns come as needed
     cross_keys, cross_values  (n_decoder_layer, B, H, S, D), of the sources, S the longest
-    mask                      (B, 1, 1, S) bool, which of these a row has; None for all
+    lengths                   (B,) int64, of the sources
+    starts                    (B,) int64, the column of the first token of a row
     bias                      (1, H, 1, capacity), for distances capacity - 1 ... 1, 0
     """
 
-    def __init__(self, cross_keys: Tensor, cross_values: Tensor, mask: Tensor | None, bias: Tensor) -> None:
-        self.cross_keys, self.cross_values, self.mask, self.bias, self.length = cross_keys, cross_values, mask, bias, 0
-        layers, rows, heads, _, width = cross_keys.shape
-        self.keys = cross_keys.new_zeros((layers, rows, heads, bias.shape[-1], width))
-        self.values = torch.zeros_like(self.keys)
-        self._origins = torch.arange(rows, device=cross_keys.device)  # which source each row goes on from
+    def __init__(self, cross_keys: Tensor, cross_values: Tensor, lengths: Tensor, bias: Tensor) -> None:
+        self.cross_keys, self.cross_values, self.lengths, self.bias = cross_keys, cross_values, lengths, bias
+        self.keys = self.values = cross_keys[:, :, :, :0]
+        self.length, self.starts = 0, torch.zeros_like(lengths)
+        self._first, self._is_even = 0, True  # the first column that a row uses, and whether it is that of all
+        self._origins = torch.arange(len(lengths), device=lengths.device)  # which source each row goes on from
+        self._look()
+
+    def begin(self) -> Tensor:
+        """Bias (1 or B, H, 1, columns) of self-attention for the token to be read; there then is room for it."""
+        if self.length == self.keys.shape[3]:
+            self.keys, self.values = (
+                functional.pad(kept[:, :, :, self._first :], (0, 0, 0, _COLUMNS)) for kept in (self.keys, self.values)
+            )
+            self.starts, self.length, self._first = self.starts - self._first, self.length - self._first, 0
+        columns = self.length + 1 - self._first
+        assert columns <= self.bias.shape[-1], "the cache is full"
+        bias = self.bias[..., self.bias.shape[-1] - columns :]
+        if self._is_even:
+            return bias
+        before = torch.arange(self._first, self.length + 1, device=self.starts.device) < self.starts[:, None]
+        return bias.masked_fill(before[:, None, None], -torch.inf)
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Put the (B, H, 1, D) keys and values of the token being read in their place; returns all up to it."""
         self.keys[layer, :, :, self.length], self.values[layer, :, :, self.length] = keys[:, :, 0], values[:, :, 0]
-        end = self.length + 1
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        seen = slice(self._first, self.length + 1)
+        return self.keys[layer, :, :, seen], self.values[layer, :, :, seen]
 
     def select(self, rows: Tensor | Sequence[int]) -> None:
         """Go on with these rows in this order; a row may be dropped, or taken several times."""
         chosen = torch.as_tensor(rows, device=self.keys.device)
-        self.keys, self.values = self.keys[:, chosen], self.values[:, chosen]
+        self.keys, self.values, self.starts = self.keys[:, chosen], self.values[:, chosen], self.starts[chosen]
         before, self._origins = self._origins, self._origins[chosen]
         if torch.equal(before, self._origins):  # beams of a source changed places among themselves
             return
         self.cross_keys, self.cross_values = self.cross_keys[:, chosen], self.cross_values[:, chosen]
-        self.mask = None if self.mask is None else self.mask[chosen]
+        self.lengths = self.lengths[chosen]
+        self._look()
+
+    def refill(self, rows: Sequence[int], fresh: "T5Cache") -> None:
+        """Begin anew in these rows, each with a source of a cache that has read no token."""
+        assert fresh.length == 0
+        chosen, width = torch.tensor(rows, device=self.keys.device), fresh.cross_keys.shape[3]
+        more = (0, 0, 0, max(width - self.cross_keys.shape[3], 0))
+        self.cross_keys, self.cross_values = (
+            functional.pad(kept, more) for kept in (self.cross_keys, self.cross_values)
+        )
+        self.cross_keys[:, chosen, :, :width] = fresh.cross_keys
+        self.cross_values[:, chosen, :, :width] = fresh.cross_values
+        self.lengths[chosen], self.starts[chosen] = fresh.lengths, self.length
+        self._origins[chosen] = fresh._origins + self._origins.max() + 1
+        self._look()
+
+    def _look(self) -> None:
+        """Find what the rows that are left have in common, so that no step has to."""
+        if not len(self.lengths):
+            return
+        width, shortest = int(self.lengths.max()), int(self.lengths.min())
+        self.cross_keys, self.cross_values = self.cross_keys[:, :, :, :width], self.cross_values[:, :, :, :width]
+        column = torch.arange(width, device=self.lengths.device)
+        # (B, 1, 1, S), which places of the longest source a row has; None for all
+        self.mask = None if shortest == width else (column < self.lengths[:, None])[:, None, None]
+        self._first, self._is_even = int(self.starts.min()), bool((self.starts == self.starts[0]).all())
 
 
 @dataclass(frozen=True)
@@ -284,8 +327,8 @@ class T5(nn.Module):
         cross = [block.cross.part for block in self.decoder.blocks()]
         keys = torch.stack([part.split(part.k(memory)[0][places]) for part in cross])
         values = torch.stack([part.split(part.v(memory)[0][places]) for part in cross])
-        mask = None if bool(has.all()) else has[:, None, None].to(sources.device)
-        return T5Cache(keys, values, mask, self.decoder.bias(capacity)[:, :, -1:])
+        lengths = lengths.to(sources.device)
+        return T5Cache(keys, values, lengths, self.decoder.bias(capacity)[:, :, -1:])
 
     def advance(self, tokens: Tensor, cache: T5Cache) -> Tensor:
         """Logits (B, V) after the next token (B,) of each row, which the cache then holds too; without dropout.
@@ -293,8 +336,7 @@ class T5(nn.Module):
         The first token of a row is `config.start_id`.
         """
         x = self._embed(tokens[:, None])
-        assert cache.length < cache.bias.shape[-1], "the cache is full"
-        bias = cache.bias[..., cache.bias.shape[-1] - cache.length - 1 :]
+        bias = cache.begin()
         for layer, block in enumerate(self.decoder.blocks()):
             own, cross = block.own.part, block.cross.part
             normed = block.own.layer_norm(x)
@@ -582,6 +624,9 @@ def _runs(values: Sequence[tuple[int, ...]]) -> list[tuple[Any, int]]:
     """Each value and how often it stands there in a row."""
     return [(value, len(list(same))) for value, same in groupby(values)]
 
+
+# Columns by which a cache grows: fewer would be copied more often, more be held without need.
+_COLUMNS = 64
 
 # Keys with one value that this model has; null means the same.
 _ONLY = {

@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -238,11 +238,14 @@ def _known_keys(section: tuple[str, ...]) -> list[str]:
 
 def _section(keys: tuple[str, ...]) -> type[BaseModel] | None:
     model: type[BaseModel] | None = Recipe
+    is_named = False  # what follows a section of sections is a name
     for part in keys:
-        if part.isdigit():
+        if part.isdigit() or is_named:
+            is_named = False
             continue
         info = model.model_fields.get(part) if model else None
         model = _model_within(info.annotation) if info else None
+        is_named = info is not None and get_origin(info.annotation) is dict
     return model
 
 

@@ -4,7 +4,12 @@ from collections.abc import Iterator
 
 from etude.recipe.schema import Recipe, Source
 
-LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "repetition", "trailing_text")
+_LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "repetition", "trailing_text")
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether a smaller value of a metric, of a task or of the run, is the better one."""
+    return metric.rpartition(":")[2] in _LOWER_IS_BETTER
 
 
 def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
@@ -12,7 +17,7 @@ def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
     rules = (
         _sources,
         _gate,
-        _objective,
+        _tasks,
         _tokenizer,
         _model,
         _length,
@@ -57,6 +62,34 @@ def _gate(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield "data.leakage.benchmarks", f"has {path!r}, which is no path; give JSONL files such as mbpp.jsonl"
 
 
+def _tasks(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    data, names = recipe.data, list(recipe.tasks)
+    for use in ("train", "validation", "test"):
+        sources = getattr(data, use)
+        for index, source in enumerate(sources if isinstance(sources, list) else []):
+            if source.task is None and names:
+                yield f"data.{use}.{index}", f'has no task; say which it is for, as task = "{names[0]}"'
+            elif source.task is not None and source.task not in names:
+                known = f"there are {', '.join(names)}" if names else "the recipe has no [tasks.<name>]"
+                yield f"data.{use}.{index}.task", f'is "{source.task}", but {known}'
+    if names and recipe.train.objective != "causal":
+        yield "train.objective", "is given, but each of the tasks has its own; leave it out"
+    if names and recipe.tokenizer.train_vocab_size is not None:
+        yield "tokenizer.train_vocab_size", "would be trained on one of the tasks; name a tokenizer with tokenizer.from"
+    if names and recipe.adapter is not None:
+        yield "adapter", "is not for several tasks; leave it out, and all weights are trained"
+    if {"seq2seq"} < {task.objective for task in recipe.tasks.values()}:
+        yield "tasks", "have seq2seq beside others, which no model here does at once; make two recipes of them"
+    for name, part in recipe.by_task().items():
+        if name and not part.data.train:
+            yield f"tasks.{name}", f'has no source; add a [[data.train]] with task = "{name}"'
+        for use in ("validation", "test"):
+            if getattr(data, use) and isinstance(getattr(data, use), list) and name and not getattr(part.data, use):
+                yield f"tasks.{name}", f'has no {use} source, unlike others; add a [[data.{use}]] with task = "{name}"'
+        for key, problem in _objective(part):
+            yield f"tasks.{name}.{key}" if name and key.startswith("loss") else key, problem
+
+
 def _objective(recipe: Recipe) -> Iterator[tuple[str, str]]:
     data, objective = recipe.data, recipe.train.objective
     is_classification, is_seq2seq = objective == "classification", objective == "seq2seq"
@@ -77,6 +110,8 @@ def _objective(recipe: Recipe) -> Iterator[tuple[str, str]]:
             "model.kind",
             f'is "{recipe.model.kind}", but train.objective = "{objective}" needs kind = "{wanted}", or model.from',
         )
+    if recipe.model.code_bias not in (None, "off") and objective == "masked":
+        yield "model.code_bias", 'is for train.objective = "classification"; leave it out'
     if recipe.train.mask_ratio != type(recipe.train)().mask_ratio and objective != "masked":
         yield "train.mask_ratio", 'belongs to train.objective = "masked"; leave it out'
     if recipe.train.target_len is not None and not is_seq2seq:
@@ -121,16 +156,18 @@ def _model(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if recipe.adapter is not None:
         yield "adapter", 'needs a pretrained model; for example [model] from = "Qwen/Qwen2.5-Coder-1.5B-Instruct"'
     if model.kind == "encoder":
-        sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "vocab_size", "dropout"}
+        sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "vocab_size", "dropout", "code_bias"}
         for name in sorted(model.model_fields_set - sizes):
             yield f"model.{name}", "belongs to a decoder; an encoder has n_layer, n_head, n_embd, n_ffn and dropout"
         heads, width = model.n_head or 8, model.n_embd or 512
         if width % heads:
             yield "model.n_embd", f"is {width}, which {heads} heads do not share evenly; use a multiple of {heads}"
         return
+    if model.code_bias is not None:
+        yield "model.code_bias", 'is for an encoder from scratch; set kind = "encoder", or leave it out'
     if model.kind == "encoder-decoder":
         sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "head_dim", "vocab_size", "tied", "dropout"}
-        for name in sorted(model.model_fields_set - sizes):
+        for name in sorted(model.model_fields_set - sizes - {"code_bias"}):
             yield f"model.{name}", "belongs to a decoder; an encoder-decoder has " + ", ".join(sorted(sizes - {"kind"}))
         return
     if model.preset is None:

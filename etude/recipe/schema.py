@@ -9,6 +9,7 @@ Count = Annotated[int, Field(ge=0, le=2**40)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 Name = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9._-]{0,63}\z")]
+TaskName = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9_-]{0,31}\z")]
 
 
 def key(default: Any, why: str, *, example: Any = None) -> Any:
@@ -58,6 +59,11 @@ class Model(Section):
     norm_eps: Rate | None = key(None, "added to the mean square in RMSNorm (default 1e-6)", example=1e-6)
     zero_init: bool | None = key(None, "output projections start at zero, so a block starts as identity", example=True)
     dropout: Annotated[float, Field(ge=0, lt=1)] = key(0.0, "share of activations dropped while training")
+    code_bias: Literal["off", "inside", "after"] | None = key(
+        None,
+        "encoder: learn how tokens attend by identifier, depth and kind, in every block or in a layer after them "
+        "(default off)",
+    )
 
 
 class Tokenizer(Section):
@@ -97,6 +103,7 @@ class Source(Section):
     )
     field: str = key("text", "the JSONL field that holds the text")
     pair: str | None = key(None, "the JSONL field of a second text, read with the first", example="code")
+    task: str | None = key(None, "which of the [tasks.<name>] the rows are for", example="defects")
     target: str | None = key(None, "the JSONL field of the text to be written, for seq2seq", example="target")
     label: str | None = key(
         None, "the JSONL field of the label, or of a list of labels, for classification", example="label"
@@ -201,6 +208,14 @@ class Loss(Section):
     )
 
 
+class Task(Section):
+    """One of several tasks that a model learns at once, each from its own sources."""
+
+    objective: Literal["masked", "classification", "seq2seq"] = key(..., "as train.objective", example="classification")
+    ratio: Rate = key(1.0, "its share of the samples, beside the ratios of the others", example=1.0)
+    loss: Loss = Loss()
+
+
 class Optim(Section):
     """The optimizer and its one learning rate."""
 
@@ -275,6 +290,7 @@ class Recipe(Section):
     adapter: Adapter | None = key(None, "train a LoRA adapter instead of all weights")
     data: Data = key(..., "what to train on")
     train: Train = Train()
+    tasks: dict[TaskName, Task] = key({}, "several tasks in one run, instead of train.objective")
     loss: Loss = Loss()
     optim: Optim = Optim()
     schedule: Schedule = Schedule()
@@ -287,6 +303,24 @@ class Recipe(Section):
         from etude.recipe.load import change, recipe_from
 
         return recipe_from(change(self.to_dict(), changes))
+
+    def by_task(self) -> dict[str, "Recipe"]:
+        """The recipe as each task alone would have it; without [tasks] the recipe itself, under no name."""
+        if not self.tasks:
+            return {"": self}
+        found = {}
+        for name, task in self.tasks.items():
+
+            def mine(sources: Any, name: str = name) -> Any:
+                return [each for each in sources if each.task == name] if isinstance(sources, list) else sources
+
+            uses = {use: mine(getattr(self.data, use)) for use in ("train", "validation", "test")}
+            parts = {
+                "data": self.data.model_copy(update=uses),
+                "train": self.train.model_copy(update={"objective": task.objective}),
+            }
+            found[name] = self.model_copy(update={**parts, "loss": task.loss, "tasks": {}})
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by the names of the file; keys left at None are left out."""

@@ -54,8 +54,8 @@ def before_after(history: History) -> list[str]:
 
 def final_scores(history: History) -> list[str]:
     """What a classifier came to on rows it was not trained on: every system with its interval, and what that shows."""
-    found = history.events(Scores)
-    return describe_scores(found[-1]) if found else []
+    newest = {scores.split: scores for scores in history.events(Scores)}
+    return [part for scores in newest.values() for part in describe_scores(scores)]
 
 
 def describe_scores(scores: Scores) -> list[str]:

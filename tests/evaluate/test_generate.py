@@ -9,6 +9,7 @@ from etude.errors import InputError
 from etude.evaluate import generate as evaluate_generate
 from etude.models.config import DecoderConfig
 from etude.models.decoder import Decoder
+from etude.models.t5 import T5, T5Config
 
 CONFIG = DecoderConfig(
     vocab_size=61, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, n_ffn=64, head_dim=8, context=32, sliding_window=9
@@ -120,3 +121,32 @@ def test_the_mode_of_the_model_is_restored(model: Decoder) -> None:
         model.train(training)
         generate(model, PROMPTS, max_tokens=2, end_ids=[])
         assert model.training is training
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 8, 64])
+def test_answers_are_the_same_however_many_wait(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = T5Config(
+        vocab_size=300, n_layer=1, n_decoder_layer=2, n_head=2, n_embd=16, n_ffn=32, head_dim=8, start_id=0
+    )
+    model = T5(config)
+    model.init_weights(3)
+    with torch.no_grad():  # new weights say the same token again and again
+        for name, parameter in model.decoder.named_parameters():
+            parameter *= 10 if name.endswith((".wo.weight", ".o.weight")) else 1
+    draw = torch.Generator().manual_seed(1)
+    sources = [torch.randint(300, (2 + 5 * index % 13,), generator=draw).tolist() for index in range(20)]
+    free = evaluate_generate.generate(model, sources, end_ids=[], max_tokens=70, vocab_size=290)
+    firsts = [[token for place, token in enumerate(part.ids) if token not in part.ids[:place]] for part in free]
+    ends = sorted({found[-1] for found in firsts[:6] if len(found) > 3})
+    settings: dict[str, Any] = {"max_tokens": 70, "end_ids": ends, "vocab_size": 290}
+    expected = [evaluate_generate.generate(model, [source], **settings)[0] for source in sources]
+    monkeypatch.setattr(evaluate_generate, "_ROWS_AT_ONCE", at_once)
+    assert evaluate_generate.write_answers(model, sources, **settings) == expected
+    assert len({len(part.ids) for part in expected}) > 3
+    assert evaluate_generate.write_answers(model, [], **settings) == []
+
+
+def test_the_likeliest_is_the_first_of_the_highest() -> None:
+    for width in (5, 128, 300, 1000):
+        logits = torch.randint(4, (50, width), generator=torch.Generator().manual_seed(width)).float()
+        assert torch.equal(evaluate_generate._likeliest(logits[:, : width - 1]), logits[:, : width - 1].argmax(dim=1))

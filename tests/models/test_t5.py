@@ -122,6 +122,25 @@ def test_selected_rows_go_on_as_they_would_alone() -> None:
                 _assert_close(logits[row], _alone(model, sources[source], torch.tensor(prefix))[-1])
 
 
+def test_refilled_rows_begin_anew_and_the_others_go_on() -> None:
+    """A shorter and a longer source come later, more than once, and the cache grows beyond its first columns."""
+    model, sources = _model(V10), _samples(V10, (4, 9, 6, 3, 12))
+    row_sources, read = [0, 1, 2], [[], [], []]  # type: tuple[list[int], list[list[int]]]
+    with torch.no_grad():
+        cache = model.start(_row(sources[:3]), (4, 9, 6), 80)
+        for step in range(150):
+            for place, source in {40: [(1, 3)], 70: [(0, 4), (2, 1)], 120: [(1, 0)]}.get(step, []):
+                cache.refill([place], model.start(sources[source][None], (len(sources[source]),), 80))
+                row_sources[place], read[place] = source, []
+            tokens = torch.tensor([(7 * step + 11 * row) % 97 for row in range(3)])
+            for row, token in zip(read, tokens.tolist()):
+                row.append(token)
+            logits = model.advance(tokens, cache)
+            if step % 29 == 0 or step in (40, 70, 120, 121):
+                for row, (source, prefix) in enumerate(zip(row_sources, read)):
+                    _assert_close(logits[row], _alone(model, sources[source], torch.tensor(prefix))[-1])
+
+
 def test_samples_are_kept_apart() -> None:
     model = _model(V10)
     sources, targets = _samples(V10, SOURCES), _samples(V10, TARGETS)

@@ -1,0 +1,188 @@
+"""Several tasks in one run, over one model, with stated ratios."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etude.data.loader import Loader
+from etude.data.mixture import Mixture, mix
+from etude.engine.loop import to_device
+from etude.engine.objectives import Classification, Masked
+from etude.errors import EtudeError
+from etude.models.build import build
+from etude.plan import make_plan
+from etude.recipe.load import recipe_from
+from etude.recipe.schema import Recipe
+from etude.records.events import Evaluation, Scores
+from etude.run import Training
+from etude.start import Options
+from tests.bases import write_encoder, write_labelled, write_pairs, write_t5
+
+
+def tasks(folder: Path, changes: dict[str, Any] | None = None) -> Recipe:
+    base = write_encoder(folder / "base", masked=True)
+    kinds, words = write_labelled(folder / "kinds.jsonl", 60), write_labelled(folder / "words.jsonl", 40, multi=True)
+    values: dict[str, Any] = {
+        "name": "several",
+        "model": {"from": str(base), "dropout": 0.1},
+        "tasks": {
+            "kinds": {"objective": "classification", "ratio": 2.0},
+            "words": {"objective": "classification", "loss": {"class_weights": "balanced"}},
+            "text": {"objective": "masked"},
+        },
+        "data": {
+            "train": [
+                {"path": str(kinds), "label": "label", "task": "kinds"},
+                {"path": str(words), "label": "label", "task": "words"},
+                {"path": str(kinds), "task": "text"},
+            ],
+            "validation_ratio": 0.2, "sample": "document",
+        },
+        "train": {
+            "steps": 8, "seq_len": 24, "global_batch_size": 8, "micro_batch_size": 8, "device": "cpu",
+            "precision": "fp32",
+        },
+        "optim": {"learning_rate": 2e-3},
+        "evaluate": {"every_steps": 4, "metric": "kinds:f1"},
+        "checkpoint": {"every_steps": 4},
+    }  # fmt: skip
+    return recipe_from(values).with_changes(changes or {})
+
+
+def train(recipe: Recipe, runs: Path) -> tuple[Training, list[float]]:
+    training = Training(recipe, Options(runs=runs))
+    return training, [float(step.measured[0] / step.measured[1]) for step in training]
+
+
+def test_each_task_is_evaluated_and_scored_under_its_name(tmp_path: Path) -> None:
+    training, losses = train(tasks(tmp_path), tmp_path / "runs")
+    assert len(losses) == 8
+    events = [entry.event for entry in training.run.ledger().entries]
+    last = [event for event in events if isinstance(event, Evaluation)][-1]
+    assert {"kinds:f1", "words:f1", "kinds:loss", "words:loss", "text:loss"} <= last.metrics.keys()
+    shares = {"kinds": 0.5, "words": 0.25, "text": 0.25}
+    assert last.loss == pytest.approx(sum(s * last.metrics[f"{name}:loss"] for name, s in shares.items()), rel=0.05)
+    scores = {event.split: event for event in events if isinstance(event, Scores)}
+    assert set(scores) == {"kinds validation", "words validation"}
+    assert scores["kinds validation"].metric == "f1" and scores["words validation"].rows == 8
+    assert (training.run.path / "predictions" / "words" / "validation.jsonl").is_file()
+    assert training.run.best is not None and training.run.best["metric"] == "kinds:f1"
+    report = (training.run.path / "report" / "report.md").read_text()
+    assert "kinds validation rows" in report and "words validation rows" in report
+
+
+def test_transformers_loads_the_backbone_and_another_run_goes_on_from_it(tmp_path: Path) -> None:
+    from transformers import AutoModelForMaskedLM
+
+    training, _ = train(tasks(tmp_path), tmp_path / "runs")
+    folder = training.run.checkpoints / "step-000008"
+    model = AutoModelForMaskedLM.from_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["etude_tasks"] == {"kinds": ["none", "out", "sum"], "text": [], "words": ["none", "out", "sum"]}
+    one = {"tasks": {}, "train.objective": "masked", "data.train": [{"path": str(tmp_path / "kinds.jsonl")}]}
+    recipe = tasks(tmp_path / "again", {**one, "model.from": str(folder), "evaluate.metric": "loss"})
+    plan = make_plan(recipe)
+    built, new = build(recipe, plan.model, plan.pretrained, torch.float32)
+    name = "roberta.encoder.layer.1.output.dense.weight"
+    assert not new and torch.equal(built.get_parameter(name), model.get_parameter(name))
+
+
+def test_a_step_is_the_mean_over_samples_of_each_tasks_own_loss(tmp_path: Path) -> None:
+    recipe = tasks(
+        tmp_path, {"train.steps": 1, "data.validation": "none", "evaluate.metric": "loss", "model.dropout": 0.0}
+    )
+    _, (loss,) = train(recipe, tmp_path / "runs")
+    plan = make_plan(recipe)
+    assert isinstance(plan.train, Mixture)
+    model, _ = build(recipe, plan.model, plan.pretrained, torch.float32)
+    loader = Loader(plan.train, global_batch_size=8, micro_batch_size=1, seed=17, attend_across_documents=True)
+    top = bottom = 0.0
+    for batch in loader.load(0).micro_batches:
+        part = plan.train.parts[batch.task]
+        corpus = next(task.corpus for task in plan.tasks if task.name == batch.task)
+        objective: Any = Masked()
+        if corpus.labels is not None:
+            held = torch.from_numpy(part.classes.sum(0).astype("float32"))  # type: ignore[union-attr]
+            balanced = (len(part) - held) / held if batch.task == "words" else None
+            objective = Classification(corpus.labels.multi, balanced)
+        with torch.no_grad():
+            losses, targets = objective.loss_sum(model, to_device(batch, torch.device("cpu")))
+        weight = len(part) / part.scored
+        top, bottom = top + float(losses) * weight, bottom + float(targets) * weight
+    assert loss == pytest.approx(top / bottom, rel=1e-5)
+
+
+def test_micro_batches_do_not_change_losses(tmp_path: Path) -> None:
+    changes = {"data.validation": "none", "evaluate.metric": "loss", "model.dropout": 0.0}
+    _, whole = train(tasks(tmp_path, changes), tmp_path / "whole")
+    _, parts = train(tasks(tmp_path, {**changes, "train.micro_batch_size": 2}), tmp_path / "parts")
+    assert parts == pytest.approx(whole, rel=1e-5)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4), seed=st.integers(0, 9),
+    ratios=st.lists(st.floats(0.2, 5), min_size=4, max_size=4), epochs=st.integers(1, 4),
+)  # fmt: skip
+def test_the_shares_are_those_stated_and_every_sample_has_its_turn(
+    sizes: list[int], seed: int, ratios: list[float], epochs: int
+) -> None:
+    class Part:
+        def __init__(self, size: int) -> None:
+            self.size = size
+
+        def __len__(self) -> int:
+            return self.size
+
+    names = [f"task{index}" for index in range(len(sizes))]
+    wanted = dict(zip(names, ratios))
+    mixture = mix({name: Part(size) for name, size in zip(names, sizes)}, wanted)  # type: ignore[misc]
+    assert any(count == size for count, size in zip(mixture.counts, sizes))
+    assert all(count <= size for count, size in zip(mixture.counts, sizes))
+    for name, count in zip(names, mixture.counts):
+        share = wanted[name] * len(mixture) / sum(wanted[each] for each in names)
+        assert count == pytest.approx(share, abs=len(sizes) + 1)
+    ids = np.random.default_rng(seed).permutation(len(mixture))
+    groups = mixture.groups(ids)
+    assert sorted(np.concatenate(groups).tolist()) == list(range(len(mixture)))
+
+
+def test_several_kinds_of_pairs_share_an_encoder_decoder(tmp_path: Path) -> None:
+    base = write_t5(tmp_path / "t5")
+    there, back = write_pairs(tmp_path / "there.jsonl", 30), write_pairs(tmp_path / "back.jsonl", 40)
+    sources = [
+        {"path": str(there), "field": "source", "target": "target", "task": "there"},
+        {"path": str(back), "field": "target", "target": "source", "task": "back"},
+    ]
+    changes = {
+        "model.from": str(base), "data.train": sources, "evaluate.answers": 2, "evaluate.metric": "loss",
+        "evaluate.answer_tokens": 6,
+        "tasks": {"there": {"objective": "seq2seq"}, "back": {"objective": "seq2seq"}},
+    }  # fmt: skip
+    training, _ = train(tasks(tmp_path, changes), tmp_path / "runs")
+    scores = [entry.event for entry in training.run.ledger().entries if isinstance(entry.event, Scores)]
+    assert [score.split for score in scores] == ["there validation", "back validation"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data.train.0.task": None}, r'has no task; say which it is for, as task = "kinds"'),
+        ({"data.train.0.task": "kindz"}, r'task.* is "kindz", but there are kinds, words, text'),
+        ({"data.train.2.task": "kinds", "data.train.2.label": "label"}, r"tasks.text.* has no source"),
+        ({"train.objective": "masked"}, r"each of the tasks has its own"),
+        ({"tasks.words.objective": "seq2seq"}, r"seq2seq beside others"),
+        ({"tasks.text.ratio": 0.0}, r"tasks.text.ratio.* is 0.0; it must be above 0"),
+        ({"tasks.text.rato": 1.0}, r"tasks.text.rato.* is not a key of a recipe; did you mean ratio"),
+        ({"evaluate.metric": "f1"}, r'evaluate.metric is "f1"; this run knows .*kinds:f1'),
+        ({"tasks": {}}, r'task.* is "kinds", but the recipe has no \[tasks'),
+    ],
+)
+def test_bad_input_is_one_clear_line(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(EtudeError, match=said):
+        make_plan(tasks(tmp_path, changes))
