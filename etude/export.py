@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,18 @@ from etude import durable
 from etude.data.tokenize import Tokenizer, load_tokenizer
 from etude.engine import checkpoint as checkpoints
 from etude.errors import InputError
-from etude.models.hub import Pretrained, find_model, inspect_model, load_pretrained
-from etude.models.lora import ADAPTER_FILE, adapted_names, add_adapter, merge, read_adapter_config
+from etude.models.heads import load_classifier
+from etude.models.hub import Pretrained, find_model, head_modules, inspect_model, load_pretrained
+from etude.models.lora import (
+    ADAPTER_FILE,
+    CLASSIFIER,
+    CLASSIFIER_FILE,
+    adapted_names,
+    add_adapter,
+    merge,
+    read_adapter_config,
+    whole_names,
+)
 from etude.recipe import schema
 from etude.records.store import Run, open_run
 from etude.report.card import model_card
@@ -50,9 +61,12 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
         merged = checkpoints.trained_tensors(load_model(checkpoint, dtype=dtype))[1]
         weights = {name: tensor.to(dtype) for name, tensor in merged.items()}  # norms are loaded in fp32
         made["config.json"] = (base.path / "config.json").read_bytes()
+        if base.labels:
+            config = json.loads((checkpoint / CLASSIFIER_FILE).read_bytes())
+            made["config.json"] = json.dumps({**config, "dtype": str(dtype).removeprefix("torch.")}, indent=2).encode()
     if kind == "hf":
         made["config.json"] = (checkpoint / "config.json").read_bytes()
-    if kind != "peft":
+    if kind != "peft" and run.recipe.train.objective != "classification":
         made["generation_config.json"] = _generation_config(checkpoint, made["config.json"])
     hidden = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     durable.make_folder(hidden)
@@ -84,15 +98,17 @@ def load_model(folder: Path, *, dtype: torch.dtype) -> nn.Module:
     Raises: InputError if the base is not on this machine, or is not the one the adapter was trained on.
     """
     if not (folder / ADAPTER_FILE).is_file():
-        return load_pretrained(inspect_model(folder), dtype=dtype, dropout=0.0).eval()
+        return _load(inspect_model(folder), dtype)
     base = _base_of(folder)
     _check_base(folder, base)
-    model = load_pretrained(base, dtype=dtype, dropout=0.0).eval()
-    names = adapted_names(checkpoints.read_tensors(folder / ADAPTER_FILE))
+    model = _load(base, dtype)
+    tensors = checkpoints.read_tensors(folder / ADAPTER_FILE)
+    names = adapted_names(tensors)
     known = dict(model.named_modules())
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"{folder} adapts {unknown[0]}, which {base.path} does not have; it belongs to another model")
-    add_adapter(model, names, read_adapter_config(folder)[0], seed=0)
+    whole = whole_names(tensors, head_modules(model))
+    add_adapter(model, names, read_adapter_config(folder)[0], seed=0, whole=whole)
     checkpoints.load_weights(folder / ADAPTER_FILE, model)
     merge(model)
     return model.eval()
@@ -125,13 +141,25 @@ def _check_kind(kind: str, run: Run, *, is_adapter: bool) -> None:
         raise InputError(f"run {run.name} trained all weights, so there is no adapter; use --to hf")
 
 
+def _load(pretrained: Pretrained, dtype: torch.dtype) -> nn.Module:
+    if pretrained.labels:
+        return load_classifier(pretrained, dtype=dtype, dropout=0.0, seed=0)[0].eval()
+    return load_pretrained(pretrained, dtype=dtype, dropout=0.0).eval()
+
+
 def _base_of(folder: Path) -> Pretrained:
-    """The model that an adapter belongs to, found on this machine."""
+    """The model that an adapter belongs to, found on this machine; of a classifier with as many labels."""
     _, name = read_adapter_config(folder)
     if not name:
         raise InputError(f"{folder / 'adapter_config.json'} names no base model; add base_model_name_or_path")
     config = json.loads((folder / "adapter_config.json").read_bytes())
-    return inspect_model(find_model(name, config.get("revision")))
+    path = find_model(name, config.get("revision"))
+    if config.get("task_type") != CLASSIFIER:
+        return inspect_model(path)
+    base = inspect_model(path, "classification")
+    if (folder / CLASSIFIER_FILE).is_file():
+        return replace(base, labels=len(json.loads((folder / CLASSIFIER_FILE).read_bytes())["id2label"]))
+    return base if base.labels else replace(base, labels=2)  # as transformers would have it
 
 
 def _check_base(folder: Path, base: Pretrained) -> None:

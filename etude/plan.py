@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -167,8 +167,10 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
                 f"the tokenizer has {corpus.tokenizer.vocab_size:,} ids but {recipe.model.from_} embeds {rows:,}; "
                 "use the tokenizer of the model: leave out tokenizer.from"
             )
+    if corpus is not None and pretrained is not None:
+        pretrained = replace(pretrained, labels=len(corpus.labels.names) if corpus.labels and not recipe.tasks else 0)
     adapter = 0
-    if recipe.adapter is not None and pretrained is not None:
+    if recipe.adapter is not None and pretrained is not None and (corpus is not None or pretrained.config is not None):
         section = recipe.adapter
         adapter = attempt(lambda: count_lora(pretrained, section.rank, section.targets, dora=section.dora)) or 0
     model: Config | None = None

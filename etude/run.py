@@ -31,8 +31,8 @@ from etude.evaluate.tasks import Score, evaluate
 from etude.models.build import build, describe_config
 from etude.models.decoder import Decoder
 from etude.models.encoder import Encoder
-from etude.models.hub import find_targets, quantize
-from etude.models.lora import adapter_config, add_adapter
+from etude.models.hub import find_targets, head_modules, quantize
+from etude.models.lora import CLASSIFIER, CLASSIFIER_FILE, adapter_config, add_adapter
 from etude.models.t5 import T5
 from etude.plan import Task, make_plan, probe_micro_batch_size
 from etude.recipe.schema import Recipe
@@ -156,10 +156,12 @@ class Training:
             if recipe.model.quantize is not None:
                 quantize(model, precision.dtype, device)
         if recipe.adapter is not None:
-            add_adapter(model, find_targets(model, recipe.adapter.targets), recipe.adapter, recipe.seed)
-        if isinstance(model, Decoder | Encoder | T5):
-            model.checkpoint_activations = recipe.train.activation_checkpointing
-        elif recipe.train.activation_checkpointing and self._plan.pretrained is not None:
+            targeted, whole = find_targets(model, recipe.adapter.targets), head_modules(model)
+            add_adapter(model, targeted, recipe.adapter, recipe.seed, whole=whole)
+        own = [module for module in model.modules() if isinstance(module, Decoder | Encoder | T5)]
+        for module in own:
+            module.checkpoint_activations = recipe.train.activation_checkpointing
+        if not own and recipe.train.activation_checkpointing and self._plan.pretrained is not None:
             model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         model.to(device)
         if self._options.weights is not None:
@@ -405,15 +407,20 @@ class Training:
         files: dict[str, bytes] = dict(tokenizer.files())
         recipe, labels = self._recipe, self._plan.corpus.labels
         if recipe.adapter is not None:
-            base, revision = str(recipe.model.from_), recipe.model.revision
+            model, base, revision = self._state.model, str(recipe.model.from_), recipe.model.revision
             # PEFT's own class for encoder-decoders asks transformers 5 for a method that it no longer has.
-            task = None if recipe.train.objective == "seq2seq" else "CAUSAL_LM"
-            values = adapter_config(self._state.model, recipe.adapter, base=base, revision=revision, task=task)
-            return files | {"adapter_config.json": json.dumps(values, indent=2).encode()}
+            task = {"causal": "CAUSAL_LM", "classification": CLASSIFIER}.get(recipe.train.objective)
+            values = adapter_config(
+                model, recipe.adapter, base=base, revision=revision, task=task, whole=head_modules(model)
+            )
+            files["adapter_config.json"] = json.dumps(values, indent=2).encode()
+            if not labels:
+                return files
         config = describe_config(
             self._plan.model,
             self._plan.pretrained,
             label_names=labels.names if labels else (),
+            multi=labels is not None and labels.multi,
             bos_id=tokenizer.bos_id,
             eos_id=tokenizer.eos_id,
         )
@@ -421,7 +428,8 @@ class Training:
             names = {task.name: task.corpus.labels.names if task.corpus.labels else () for task in self._plan.tasks}
             config |= {"etude_tasks": names}
         if config is not None:
-            files["config.json"] = json.dumps(config, indent=2).encode()
+            name = "config.json" if recipe.adapter is None else CLASSIFIER_FILE
+            files[name] = json.dumps(config, indent=2).encode()
         return files
 
     # What is due

@@ -100,6 +100,21 @@ def write_t5(folder: Path, *, gated: bool = False) -> Path:
     return folder
 
 
+def write_modernbert(folder: Path) -> Path:
+    """A ModernBERT, bare, which runs through transformers."""
+    from transformers import ModernBertConfig, ModernBertModel
+
+    torch.manual_seed(9)
+    config = ModernBertConfig(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=128, pad_token_id=1, bos_token_id=0, eos_token_id=2, cls_token_id=0, sep_token_id=2,
+        local_attention=8, global_attn_every_n_layers=2, initializer_range=0.1,
+    )  # fmt: skip
+    ModernBertModel(config).save_pretrained(folder)
+    _write_joining_tokenizer(folder, twice=False)
+    return folder
+
+
 def write_pairs(path: Path, rows: int = 60) -> Path:
     """Sources, and as targets some of their words the other way round."""
     draw = random.Random(rows)

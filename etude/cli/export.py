@@ -9,12 +9,9 @@ def run_export(given: str, kind: str, out: Path, *, runs: Path) -> list[tuple[st
     from etude.report.wording import size
 
     folder = export(given, kind, out, runs=runs)
-    load = (
-        "PeftModel.from_pretrained(base, folder)" if kind == "peft" else "AutoModelForCausalLM.from_pretrained(folder)"
-    )
     files = sorted(path for path in folder.iterdir())
     return [
         ("folder", str(folder)),
         *((path.name, size(path.stat().st_size)) for path in files),
-        ("load with", load),
+        ("load with", "the lines under Use in README.md"),
     ]

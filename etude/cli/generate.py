@@ -66,12 +66,15 @@ def open_speaker(given: str, runs: Path) -> Speaker:
     from etude.engine.world import choose_device
     from etude.evaluate.generate import context_of
     from etude.export import find_folder, load_model, open_tokenizer, stored_dtype
+    from etude.models.hub import head_modules
     from etude.records.store import Run
 
     folder, device = find_folder(given, runs), choose_device("auto")
     stored = stored_dtype(folder)
     is_half = stored != torch.float32 and has_native_bf16(device)
     model = load_model(folder, dtype=stored if is_half else torch.float32).to(device)
+    if head_modules(model):
+        raise InputError(f"{given} is a classifier, which writes no text; give a model that does")
     tokenizer, run = open_tokenizer(folder), Run(folder.parent.parent)
     # A checkpoint of a run hears the system message that it was trained with.
     system = run.recipe.data.system if (run.path / "run.json").is_file() else None

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from etude.data.split import Split
 from etude.models.encoder import Encoder
 from etude.models.foreign import scored_logits
+from etude.models.heads import label_logits
 from etude.models.t5 import T5
 from etude.recipe.schema import Loss, Recipe
 
@@ -138,10 +139,9 @@ class Classification:
 
     def logits(self, model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
         """(samples, k) fp32."""
-        code = {} if batch.code is None else {"code": batch.code}
-        hidden = model(batch.tokens, lengths=batch.lengths, token_types=batch.types, **code)
-        of_task = {"task": batch.task} if batch.task else {}
-        logits: torch.Tensor = model.classify(hidden, batch.lengths, **of_task)  # type: ignore[operator]
+        logits = label_logits(
+            model, batch.tokens, batch.lengths, batch.positions, batch.types, code=batch.code, task=batch.task
+        )
         return logits.float()
 
     def loss_of(self, logits: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

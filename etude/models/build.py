@@ -8,11 +8,12 @@ from torch import nn
 
 from etude.errors import InputError
 from etude.models.catalogue import decoder_config
+from etude.models.config import DecoderConfig
 from etude.models.cost import Cost, count_parameters, training_cost
 from etude.models.decoder import Decoder
 from etude.models.encoder import EncoderConfig
-from etude.models.heads import build_encoder, count_encoder, encoder_config, head_of
-from etude.models.hub import Config, Pretrained, count_t5, load_pretrained
+from etude.models.heads import build_encoder, count_encoder, encoder_config, head_of, load_classifier
+from etude.models.hub import Config, Pretrained, count_parts, count_t5, load_pretrained, meta_model
 from etude.models.t5 import T5, T5Config
 from etude.recipe.schema import Model, Recipe
 
@@ -44,16 +45,21 @@ def choose_config(
     config = pretrained.config if pretrained is not None else None
     if labels is not None or recipe.train.objective == "masked" or tasks:
         names, multi = labels or (0, False)
-        if not isinstance(config, EncoderConfig):
-            config = encoder_config(
+        if pretrained is None:
+            scratch = encoder_config(
                 section, vocab_size=vocab_size, seq_len=seq_len, pad_id=pad_id, labels=names, multi=multi
             )
-        if seq_len > config.context:
+            return replace(scratch, tasks=tasks)
+        context = _context(pretrained)
+        if seq_len > context:
             raise InputError(
-                f"train.seq_len is {seq_len}, but {section.from_} reads {config.context} tokens at most; "
-                f"use {config.context}"
+                f"train.seq_len is {seq_len}, but {section.from_} reads {context} tokens at most; use {context}"
             )
-        return replace(config, labels=names, multi=multi, tasks=tasks)
+        if isinstance(config, EncoderConfig):
+            return replace(config, labels=names, multi=multi, tasks=tasks)
+        if tasks:
+            raise InputError(f"{section.from_} is no BERT, RoBERTa or their kin, which several tasks need; name one")
+        return config
     if pretrained is not None:
         return config
     if section.kind == "encoder-decoder":
@@ -62,13 +68,23 @@ def choose_config(
 
 
 def measure(config: Config | None, pretrained: Pretrained | None, *, seq_len: int, adapter: int) -> Size:
-    """What a model comes to in samples of seq_len tokens, with an adapter of so many parameters, or 0 for none."""
+    """What a model comes to in samples of seq_len tokens, with an adapter of so many parameters, or 0 for none.
+
+    Beside an adapter the head of a classifier is trained.
+    """
     # Trained weights cost 6 operations a token, frozen ones 4.
-    each = 4.0 if adapter else 6.0
+    each, whole = 4.0 if adapter else 6.0, 0
     if isinstance(config, EncoderConfig):
         parameters = count_encoder(config)
-        scored = 0.0 if config.labels else each * parameters["embedding"]
-        cost = Cost(each * (parameters["total"] - parameters["embedding"]) + 6.0 * adapter, scored)
+        whole = parameters["head"]
+        scored = 6.0 * whole if config.labels else each * parameters["embedding"]
+        cost = Cost(each * parameters["rest"] + 6.0 * adapter, scored)
+    elif pretrained is not None and pretrained.labels:
+        parameters = count_parts(meta_model(pretrained))
+        whole = parameters["head"]
+        cost = Cost(each * parameters["rest"] + 6.0 * adapter, 6.0 * whole)
+        if isinstance(config, DecoderConfig):
+            cost = replace(cost, per_token=training_cost(config, seq_len, adapter=adapter or None).per_token)
     elif isinstance(config, T5Config):
         parameters = count_t5(config)
         head = config.vocab_size * config.n_embd
@@ -79,7 +95,7 @@ def measure(config: Config | None, pretrained: Pretrained | None, *, seq_len: in
         assert pretrained is not None
         parameters = dict(pretrained.parameters)
         cost = Cost(each * (parameters["total"] - parameters.get("embedding", 0)) + 6.0 * adapter, 0.0)
-    trainable = adapter or parameters["total"]
+    trainable = adapter + whole if adapter else parameters["total"]
     if adapter:
         parameters = parameters | {"adapter": adapter, "total": parameters["total"] + adapter}
     return Size(parameters, trainable, cost)
@@ -94,6 +110,9 @@ def build(
     """
     dropout, seed = recipe.model.dropout, recipe.seed
     model: nn.Module
+    if pretrained is not None and pretrained.labels:
+        kept = dtype if recipe.adapter else torch.float32
+        return load_classifier(pretrained, dtype=kept, dropout=dropout, seed=seed)
     if isinstance(config, EncoderConfig):
         return build_encoder(replace(config, dropout=dropout, attention_dropout=dropout), seed, pretrained)
     if pretrained is not None:
@@ -110,6 +129,7 @@ def describe_config(
     pretrained: Pretrained | None,
     *,
     label_names: tuple[str, ...],
+    multi: bool = False,
     bos_id: int | None,
     eos_id: int,
 ) -> dict[str, Any] | None:
@@ -117,11 +137,30 @@ def describe_config(
     if isinstance(config, EncoderConfig):
         names = label_names if config.labels else None
         return config.to_hf(head_of(config), label_names=names, bos_token_id=bos_id, eos_token_id=eos_id)
-    if pretrained is not None:  # as the model came; only the number format is ours now
-        return {**pretrained.hf_config, "dtype": "float32"}
+    if pretrained is not None:  # as the model came; only the number format, and what a classifier says, are ours now
+        values = {**pretrained.hf_config, "dtype": "float32"}
+        if isinstance(config, T5Config) and label_names:  # transformers takes the state at the last of these
+            values["eos_token_id"] = eos_id
+        return values | (_label_words(label_names, multi) if label_names else {})
     if isinstance(config, T5Config):
         return config.to_hf(eos_token_id=eos_id, pad_token_id=config.start_id)
     return None if config is None else config.to_hf(eos_token_id=eos_id)
+
+
+def _context(pretrained: Pretrained) -> int:
+    """Tokens that a pretrained model reads at most; T5 has no such number, whatever its config.json says."""
+    if isinstance(pretrained.config, EncoderConfig | DecoderConfig):
+        return pretrained.config.context
+    values = {} if isinstance(pretrained.config, T5Config) else pretrained.hf_config
+    return int(values.get("max_position_embeddings") or values.get("n_positions") or 2**30)
+
+
+def _label_words(names: tuple[str, ...], multi: bool) -> dict[str, Any]:
+    return {
+        "id2label": {str(label): name for label, name in enumerate(names)},
+        "label2id": {name: label for label, name in enumerate(names)},
+        "problem_type": f"{'multi' if multi else 'single'}_label_classification",
+    }
 
 
 def _t5_config(model: Model, *, vocab_size: int, pad_id: int | None) -> T5Config:

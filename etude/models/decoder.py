@@ -68,16 +68,20 @@ class Context:
 class Decoder(nn.Module):
     """A causal language model; its weights mean something after `init_weights` or `load_state_dict`.
 
+    labels: instead of the next token, score so many labels of each sample from the state of its last token.
+
     `checkpoint_activations`: keep only the input of each block while training and compute the rest again for the
     gradients, with the same dropout.
     """
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, labels: int = 0) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.labels = config, labels
         self.checkpoint_activations = False
         self.model = Trunk(config)
-        if not config.tied:
+        if labels:
+            self.score = nn.Linear(config.n_embd, labels, bias=False)
+        elif not config.tied:
             self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
 
     def forward(
@@ -119,6 +123,11 @@ class Decoder(nn.Module):
     def head_weight(self) -> Tensor:
         """The (V, C) matrix that turns hidden states into logits; the embedding itself when tied."""
         return self.model.embed_tokens.weight if self.config.tied else self.lm_head.weight
+
+    def classify(self, hidden: Tensor, lengths: tuple[int, ...] | None = None) -> Tensor:
+        """Logits (n, labels) of samples from the hidden states that `forward` returns."""
+        logits: Tensor = self.score(last_states(hidden, lengths).to(self.score.weight.dtype))
+        return logits
 
     def logits(
         self,
@@ -271,6 +280,13 @@ class RMSNorm(nn.Module):
         mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square() / x.shape[-1]
         normed: Tensor = (x * (mean_square + self.eps).rsqrt()).type_as(x)
         return normed * self.weight
+
+
+def last_states(hidden: Tensor, lengths: tuple[int, ...] | None) -> Tensor:
+    """(n, C) of the last token of each sample: of every row of (B, T, C), or of those end to end in (1, T, C)."""
+    if lengths is None:
+        return hidden[:, -1]
+    return hidden[0, (torch.tensor(lengths).cumsum(0) - 1).to(hidden.device)]
 
 
 def rotary_tables(positions: Tensor, config: DecoderConfig) -> tuple[Tensor, Tensor]:

@@ -185,7 +185,7 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, head: Head) -> None:
         super().__init__()
         assert head != "classification" or config.labels, "labels are counted before the head is made"
-        self.config = config
+        self.config, self.labels = config, config.labels if head == "classification" else 0
         self.checkpoint_activations = False
         is_bert, C = config.family == "bert", config.n_embd
         self.add_module(config.family, Trunk(config, with_pooler=is_bert and head == "classification"))

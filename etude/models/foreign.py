@@ -1,4 +1,4 @@
-"""Models that run through transformers: how they are asked for the logits of some positions of a micro-batch."""
+"""Models that run through transformers: how they are asked for logits of positions, or of the samples, of a batch."""
 
 from typing import Any
 
@@ -32,6 +32,23 @@ def scored_logits(
         parts = torch.split(tokens, list(lengths), dim=1)
         logits = torch.cat([model(input_ids=part, use_cache=False).logits[0] for part in parts])
     return logits if scored is None else logits[scored]
+
+
+def label_logits(model: Any, tokens: Tensor, lengths: tuple[int, ...] | None, token_types: Tensor | None) -> Tensor:
+    """Logits (n, labels) of the samples in tokens (B, T), padded to the longest; arguments as for `Encoder.forward`."""
+    each = lengths or (tokens.shape[1],) * tokens.shape[0]
+    mask = nn.utils.rnn.pad_sequence([torch.ones(length, dtype=torch.long) for length in each], batch_first=True)
+
+    def pad(ids: Tensor, padding: int) -> Tensor:
+        parts = torch.split(ids.flatten(), list(each))
+        return nn.utils.rnn.pad_sequence(list(parts), batch_first=True, padding_value=padding)
+
+    given = {}
+    if token_types is not None and getattr(model.config, "type_vocab_size", 0) > 1:
+        given = {"token_type_ids": pad(token_types, 0)}
+    padded = pad(tokens, model.config.get_text_config().pad_token_id)
+    logits: Tensor = model(input_ids=padded, attention_mask=mask.to(tokens.device), **given).logits
+    return logits
 
 
 def _takes_mask(model: Any, lengths: tuple[int, ...]) -> bool:

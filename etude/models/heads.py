@@ -1,19 +1,33 @@
-"""Encoders with the head of a task: from a recipe's sizes, or from the files of BERT, RoBERTa and their kin."""
+"""Models with the head of a task: encoders from a recipe's sizes or from files, and classifiers of every family."""
 
 import re
-from typing import Any
+from dataclasses import replace
 
 import torch
+from torch import Tensor, nn
 
 from etude.errors import InputError
+from etude.models import foreign
+from etude.models.decoder import Decoder
 from etude.models.encoder import Encoder, EncoderConfig, Head
-from etude.models.hub import Pretrained, read_weights
+from etude.models.hub import (
+    REMADE,
+    Pretrained,
+    count_parts,
+    empty_model,
+    head_modules,
+    load_foreign_classifier,
+    read_weights,
+    set_weight,
+)
+from etude.models.t5 import T5Classifier
 from etude.recipe.schema import Model
 
 # Of a classifier from scratch; story 1's encoder.
 _WIDTH, _LAYERS, _HEADS = 512, 6, 8
 # Parts of other heads, and buffers that every model makes anew.
 _OTHER = re.compile(r"^(lm_head|cls|pooler|classifier|tasks)\.|\.pooler\.|position_ids$|token_type_ids$")
+_OTHER_HEADS = re.compile(r"^(lm_head|score|classification_head)\.")
 
 
 def encoder_config(
@@ -69,13 +83,70 @@ def build_encoder(config: EncoderConfig, seed: int, pretrained: Pretrained | Non
     return model, sorted(missing)
 
 
+def load_classifier(
+    pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int
+) -> tuple[nn.Module, list[str]]:
+    """A pretrained model with a head for its `labels`, and the names of weights that no file had, drawn by the seed.
+
+    Weights of another head, or of one for other labels, are not used. Raises: InputError if a file is damaged, or has
+    another body than its config.json says.
+    """
+    if pretrained.config is None:
+        return load_foreign_classifier(pretrained, dtype=dtype, dropout=dropout, seed=seed)
+    if isinstance(pretrained.config, EncoderConfig):
+        config = replace(pretrained.config, dropout=dropout, attention_dropout=dropout, labels=pretrained.labels)
+        return build_encoder(config, seed, pretrained)
+    model = empty_model(replace(pretrained.config, dropout=dropout), pretrained.labels)
+    wanted, heads = dict(model.named_parameters()), tuple(f"{name}." for name in head_modules(model))
+    body = next(name for name, _ in model.named_children())
+    missing = set(wanted)
+    for given, tensor in read_weights(pretrained.path):
+        name = given if given in wanted else f"{body}.{given}"  # files of the bare body, and of T5, leave it out
+        if name in wanted and wanted[name].shape == tensor.shape:
+            set_weight(model, name, tensor, dtype)
+            missing.discard(name)
+        elif name in wanted and not name.startswith(heads):
+            expected = list(wanted[name].shape)
+            raise InputError(f"{pretrained.path}: {given} is {list(tensor.shape)}, but config.json says {expected}")
+        elif name not in wanted and not (_OTHER_HEADS.match(given) or REMADE.search(given.removeprefix(f"{body}."))):
+            raise InputError(f"{pretrained.path} has {given}, unlike its config.json; copy the model again")
+    if lost := sorted(name for name in missing if not name.startswith(heads)):
+        raise InputError(f"{pretrained.path} lacks {lost[0]}, unlike its config.json; copy the model again")
+    generator = torch.Generator().manual_seed(seed)
+    for name in sorted(missing):
+        drawn = torch.zeros(wanted[name].shape)
+        set_weight(model, name, drawn if name.endswith("bias") else drawn.normal_(std=0.02, generator=generator), dtype)
+    return model, sorted(missing)
+
+
+def label_logits(
+    model: nn.Module,
+    tokens: Tensor,
+    lengths: tuple[int, ...] | None,
+    positions: Tensor | None,
+    token_types: Tensor | None,
+    *,
+    code: Tensor | None = None,
+    task: str = "",
+) -> Tensor:
+    """Logits (n, labels) of the samples in tokens (B, T); arguments as for `Encoder` and `Decoder.forward`."""
+    if not hasattr(model, "classify"):
+        return foreign.label_logits(model, tokens, lengths, token_types)
+    if isinstance(model, Decoder):
+        hidden = model(tokens, positions=positions, lengths=lengths)
+    elif isinstance(model, T5Classifier):
+        hidden = model(tokens, lengths=lengths)
+    else:
+        hidden = model(tokens, lengths=lengths, token_types=token_types, **({} if code is None else {"code": code}))
+    of_task = {"task": task} if task else {}
+    logits: Tensor = model.classify(hidden, lengths, **of_task)  # type: ignore[operator]
+    return logits
+
+
 def count_encoder(config: EncoderConfig) -> dict[str, int]:
     """Exact parameters by part, from the meta device."""
     with torch.device("meta"):
-        model: Any = Encoder(config, head_of(config))
-    total = sum(parameter.numel() for parameter in model.parameters())
-    embedding = model.head_weight().numel()
-    return {"embedding": embedding, "rest": total - embedding, "total": total}
+        return count_parts(Encoder(config, head_of(config)))
 
 
 def head_of(config: EncoderConfig) -> Head:

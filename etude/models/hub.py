@@ -1,6 +1,7 @@
 """Pretrained models on this machine: found, looked at without reading their weights, and loaded; never downloaded.
 
-Qwen2, Qwen3, Llama, Mistral and their kin become a `Decoder`; any other causal model runs through transformers.
+Qwen2, Qwen3, Llama, Mistral and their kin become a `Decoder`, and as classifiers BERT and RoBERTa an `Encoder` and T5 a
+`T5Classifier`; any other causal model or classifier runs through transformers.
 """
 
 import difflib
@@ -22,13 +23,13 @@ from etude.models.catalogue import STORIES
 from etude.models.config import DecoderConfig
 from etude.models.cost import count_parameters
 from etude.models.decoder import Decoder
-from etude.models.encoder import EncoderConfig
-from etude.models.t5 import T5, T5Config, keeps_fp32
+from etude.models.encoder import CODE_ENCODER, Encoder, EncoderConfig
+from etude.models.t5 import T5, T5Classifier, T5Config, keeps_fp32
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Buffers that older files carry and every model makes anew, and what T5's files have twice or to no use.
-_REMADE = re.compile(
+REMADE = re.compile(
     r"(rotary_emb\.inv_freq|attn\.masked_bias|attn\.bias|attention\.bias|attention\.masked_bias"
     r"|^(encoder|decoder)\.embed_tokens\.weight|EncDecAttention\.relative_attention_bias\.weight)$"
 )
@@ -42,6 +43,7 @@ class Pretrained:
 
     parameters  exact, by part, shared ones once
     digest      SHA-256 over config.json and the weights: names the model in records
+    labels      that it scores as a classifier; 0 if it is none
     """
 
     path: Path
@@ -50,6 +52,7 @@ class Pretrained:
     hf_config: dict[str, Any]
     digest: str
     parameters: dict[str, int]
+    labels: int = 0
 
 
 def find_model(given: str, revision: str | None = None) -> Path:
@@ -85,7 +88,7 @@ def find_model(given: str, revision: str | None = None) -> Path:
 def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
     """Look at a model without reading its weights; nothing that it brings along is run.
 
-    objective: what the model must be fit for; by default what its config.json says. Of an encoder, for classification,
+    objective: what the model must be fit for; by default what its config.json says. Of an encoder or a classifier
     the parameters are counted once its labels are known.
 
     Raises: InputError for a model with code of its own, a pickle, a missing or damaged file.
@@ -100,7 +103,10 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
     shapes = dict(_tensor_shapes(path))
     if objective is None:
         objective = "seq2seq" if values.get("model_type") == "t5" else "causal"
-    if objective in ("classification", "masked"):
+        objective = "classification" if _is_classifier(values) else objective
+    if objective == "classification":
+        return _inspect_classifier(path, values)
+    if objective == "masked":
         try:
             return Pretrained(path, EncoderConfig.from_hf(values), None, values, _digest(path), {})
         except InputError as error:
@@ -136,16 +142,45 @@ def load_pretrained(pretrained: Pretrained, *, dtype: torch.dtype, dropout: floa
     if pretrained.config is None:
         return _load_foreign(pretrained.path, dtype, dropout)
     assert not isinstance(pretrained.config, EncoderConfig)
-    model = _empty_model(replace(pretrained.config, dropout=dropout))
+    model = empty_model(replace(pretrained.config, dropout=dropout))
     wanted = dict(model.named_parameters())
     for name, tensor in read_weights(pretrained.path):
-        if name not in wanted:
-            continue  # a tied head, or a buffer; inspect_model has refused anything else
-        kept = torch.float32 if keeps_fp32(name, dtype) else dtype
-        owner, _, last = name.rpartition(".")
-        loaded = nn.Parameter(tensor.to(kept, copy=True))
-        setattr(model.get_submodule(owner), last, loaded)
+        if name in wanted:  # else a tied head, or a buffer; inspect_model has refused anything else
+            set_weight(model, name, tensor, dtype)
     return model
+
+
+def load_foreign_classifier(
+    pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int
+) -> tuple[nn.Module, list[str]]:
+    """A classifier of transformers, and the names of its weights that no file had, drawn as transformers draws them.
+
+    Raises: InputError if a file is damaged, or lacks weights of the body.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    config = _hf_config(pretrained.path, pretrained.labels)
+    config.get_text_config().pad_token_id = pretrained.hf_config["pad_token_id"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, report = _load_in_transformers(
+            AutoModelForSequenceClassification, pretrained.path, config, dtype, dropout, ignore_mismatched_sizes=True
+        )
+    heads = tuple(f"{name}." for name in head_modules(model))
+    for name, given, expected in report["mismatched_keys"]:
+        if not name.startswith(heads):
+            raise InputError(f"{pretrained.path}: {name} is {list(given)}, but config.json says {list(expected)}")
+    missing = sorted(name for name in report["missing_keys"] if not REMADE.search(name))
+    if lost := [name for name in missing if not name.startswith(heads)]:
+        raise InputError(f"{pretrained.path} lacks {lost[0]}, unlike its config.json; copy the model again")
+    return model, sorted({*missing, *(name for name, *_ in report["mismatched_keys"])})
+
+
+def set_weight(model: nn.Module, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> None:
+    """Put a copy of a tensor in the place of a parameter, in `dtype` but for what must be fp32."""
+    kept = torch.float32 if keeps_fp32(name, dtype) else dtype
+    owner, _, last = name.rpartition(".")
+    setattr(model.get_submodule(owner), last, nn.Parameter(tensor.to(kept, copy=True)))
 
 
 def read_weights(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
@@ -181,15 +216,17 @@ def quantize(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None
 
 
 def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
-    """The linear modules that an adapter goes on: those whose names end in a target, or all but the head.
+    """The linear modules that an adapter goes on: those whose names end in a target, or all; never the head.
 
     Raises: InputError that lists what there is if a target fits none.
     """
     head = getattr(model, "get_output_embeddings", lambda: getattr(model, "lm_head", None))()
+    heads = [module for name in head_modules(model) for module in model.get_submodule(name).modules()] + [head]
     linear = [
         name
         for name, module in model.named_modules()
-        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and module is not head
+        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+        and not any(module is each for each in heads)
     ]
     if targets == "all-linear":
         return linear
@@ -207,9 +244,31 @@ def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
     return [name for name in linear if name in chosen]
 
 
+def head_modules(model: nn.Module) -> list[str]:
+    """What a classifier has behind its body, BERT's pooler included: trained whole where a body is adapted.
+
+    Of a model that is no classifier, none.
+    """
+    if not getattr(model, "labels", 0) and "ForSequenceClassification" not in type(model).__name__:
+        return []
+    children = [name for name, child in model.named_children() if next(child.parameters(), None) is not None]
+    body = getattr(model, "base_model_prefix", children[0])
+    poolers = [name for name, _ in model.get_submodule(body).named_children() if name == "pooler"]
+    return [f"{body}.{name}" for name in poolers] + [name for name in children if name != body]
+
+
+def count_parts(model: nn.Module) -> dict[str, int]:
+    """Exact parameters of the embedding of tokens, of a classifier's head, and of the rest, shared ones once."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    embedding = max(part.weight.numel() for part in model.modules() if isinstance(part, nn.Embedding))
+    heads = [model.get_submodule(name) for name in head_modules(model)]
+    head = sum(parameter.numel() for part in heads for parameter in part.parameters())
+    return {"embedding": embedding, "rest": total - embedding - head, "head": head, "total": total}
+
+
 def count_t5(config: T5Config) -> dict[str, int]:
     """Exact parameters by part, from the meta device."""
-    counted = [(name, parameter.numel()) for name, parameter in _empty_model(config).named_parameters()]
+    counted = [(name, parameter.numel()) for name, parameter in empty_model(config).named_parameters()]
     parts = {"embedding": "shared", "encoder": "encoder", "decoder": "decoder", "head": "lm_head"}
     sizes = {part: sum(size for name, size in counted if name.startswith(start)) for part, start in parts.items()}
     return sizes | {"total": sum(sizes.values())}
@@ -217,7 +276,7 @@ def count_t5(config: T5Config) -> dict[str, int]:
 
 def count_lora(pretrained: Pretrained, rank: int, targets: str | list[str], *, dora: bool = False) -> int:
     """Parameters of an adapter: rank x (in + out) for each target, and out more with DoRA. Raises: as find_targets."""
-    model = _meta_model(pretrained)
+    model = meta_model(pretrained)
     total = 0
     for name in find_targets(model, targets):
         module = model.get_submodule(name)
@@ -226,6 +285,23 @@ def count_lora(pretrained: Pretrained, rank: int, targets: str | list[str], *, d
             outputs, inputs = inputs, outputs
         total += rank * (int(inputs) + int(outputs)) + dora * int(outputs)
     return total
+
+
+def meta_model(pretrained: Pretrained) -> nn.Module:
+    """The modules and names of a model, without memory."""
+    if pretrained.config is None:
+        return _empty_foreign(pretrained.path, pretrained.labels)
+    return empty_model(pretrained.config, pretrained.labels)
+
+
+def empty_model(config: Config, labels: int = 0) -> nn.Module:
+    """Modules and names without memory, of a classifier if there are labels."""
+    with torch.device("meta"):
+        if isinstance(config, EncoderConfig):
+            return Encoder(replace(config, labels=labels), "classification" if labels else "masked")
+        if isinstance(config, T5Config):
+            return T5Classifier(config, labels) if labels else T5(config)
+        return Decoder(config, labels)
 
 
 # Where models lie
@@ -333,11 +409,11 @@ def _check_tensors(path: Path, config: DecoderConfig | T5Config, shapes: dict[st
     for last in lasts:  # said before a million blocks are made for a config.json that claims them
         if last not in shapes:
             raise InputError(f"{path} lacks {last}, unlike its config.json; copy the model again")
-    wanted = {name: tuple(parameter.shape) for name, parameter in _empty_model(config).named_parameters()}
+    wanted = {name: tuple(parameter.shape) for name, parameter in empty_model(config).named_parameters()}
     extra = [
         name
         for name in shapes
-        if name not in wanted and not _REMADE.search(name) and not (config.tied and name == "lm_head.weight")
+        if name not in wanted and not REMADE.search(name) and not (config.tied and name == "lm_head.weight")
     ]
     for name in [*wanted, *extra]:
         if name in extra or name not in shapes:
@@ -345,6 +421,50 @@ def _check_tensors(path: Path, config: DecoderConfig | T5Config, shapes: dict[st
             raise InputError(f"{path} {what} {name}, unlike its config.json; copy the model again")
         if shapes[name] != wanted[name]:
             raise InputError(f"{path}: {name} is {list(shapes[name])}, but config.json says {list(wanted[name])}")
+
+
+def _is_classifier(values: dict[str, Any]) -> bool:
+    return "ForSequenceClassification" in str(values.get("architectures"))
+
+
+def _inspect_classifier(path: Path, values: dict[str, Any]) -> Pretrained:
+    """`hf_config` becomes that of a classifier: with the class that transformers loads, and an id to pad with."""
+    family = values.get("model_type")
+    if family == CODE_ENCODER:
+        EncoderConfig.from_hf(values)  # says what to do instead
+    config: Config | None = None
+    reason = None
+    try:
+        if family in ("roberta", "bert"):
+            config = EncoderConfig.from_hf(values)
+        else:
+            config = T5Config.from_hf(values) if family == "t5" else DecoderConfig.from_hf(values)
+    except InputError as error:
+        reason = f"runs through transformers, as {str(error).removeprefix('config.json: ')}"
+    names, labels = values.get("id2label"), 0
+    if _is_classifier(values):
+        labels = len(names) if isinstance(names, dict) else 2
+    said = {**values, "architectures": [f"{_CLASSIFIERS.get(str(family))}ForSequenceClassification"]}
+    padding = values.get("pad_token_id")
+    if config is None:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSES
+
+        theirs = _hf_config(path, labels or 2)
+        said["architectures"] = [CLASSES[theirs.model_type]]
+        padding = getattr(theirs.get_text_config(), "pad_token_id", None)
+    if padding is None and family != "t5":  # transformers finds the last token of a text by what is not padding
+        ends = values.get("eos_token_id")
+        said["pad_token_id"] = (ends[0] if isinstance(ends, list) else ends) or 0
+    elif padding is not None:
+        said["pad_token_id"] = padding
+    found = Pretrained(path, config, reason, said, _digest(path), {}, labels)
+    return replace(found, parameters=count_parts(meta_model(found))) if labels else found
+
+
+_CLASSIFIERS = {
+    "roberta": "Roberta", "bert": "Bert", "t5": "T5", "qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama",
+    "mistral": "Mistral",
+}  # fmt: skip
 
 
 def _digest(path: Path) -> str:
@@ -367,7 +487,8 @@ def _digest(path: Path) -> str:
 # Families that run through transformers
 
 
-def _hf_config(path: Path) -> Any:
+def _hf_config(path: Path, labels: int = 0) -> Any:
+    """What config.json says; with labels that of a classifier. Raises: InputError if the family has no such form."""
     from transformers import AutoConfig
     from transformers.models.auto import modeling_auto as families
 
@@ -376,6 +497,14 @@ def _hf_config(path: Path) -> Any:
     except Exception as error:  # transformers raises whatever its many configurations raise
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: transformers cannot read config.json ({reason}); use another model") from None
+    if labels:
+        if config.model_type not in families.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+            raise InputError(
+                f"{path} is a {config.model_type} model, which has no form that scores labels; classification takes "
+                "BERT, RoBERTa, ModernBERT, T5, Qwen2, Llama and their kin"
+            )
+        config.num_labels = labels
+        return config
     # transformers offers a causal head to encoders too, where every position would see its own target.
     encoders = {*families.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation", "cpmant", "xlnet"}
     is_encoder = config.is_encoder_decoder or config.model_type in encoders
@@ -387,26 +516,14 @@ def _hf_config(path: Path) -> Any:
     return config
 
 
-def _meta_model(pretrained: Pretrained) -> nn.Module:
-    if pretrained.config is None:
-        return _empty_foreign(pretrained.path)
-    assert not isinstance(pretrained.config, EncoderConfig)
-    return _empty_model(pretrained.config)
+def _empty_foreign(path: Path, labels: int = 0) -> nn.Module:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-
-def _empty_model(config: DecoderConfig | T5Config) -> nn.Module:
-    """Modules and names without memory."""
-    with torch.device("meta"):
-        return T5(config) if isinstance(config, T5Config) else Decoder(config)
-
-
-def _empty_foreign(path: Path) -> nn.Module:
-    from transformers import AutoModelForCausalLM
-
-    config = _hf_config(path)
+    config = _hf_config(path, labels)
+    kind: Any = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
     try:
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            model: Any = kind.from_config(config, trust_remote_code=False)
         model.tie_weights()
     except Exception as error:  # transformers raises whatever its many models raise
         reason = " ".join(str(error).split())[:200]
@@ -429,23 +546,30 @@ def _count_foreign(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, 
 
 def _load_foreign(path: Path, dtype: torch.dtype, dropout: float) -> nn.Module:
     from transformers import AutoModelForCausalLM
+
+    model, report = _load_in_transformers(AutoModelForCausalLM, path, _hf_config(path), dtype, dropout)
+    if missing := [name for name in report["missing_keys"] if not REMADE.search(name)]:
+        raise InputError(f"{path} lacks {sorted(missing)[0]}, unlike its config.json; copy the model again")
+    return model
+
+
+def _load_in_transformers(
+    kind: Any, path: Path, config: Any, dtype: torch.dtype, dropout: float, **settings: Any
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The model, and the report of transformers on what the files had."""
     from transformers.utils import logging
 
-    config = _hf_config(path)
     for name in [name for name in vars(config) if re.fullmatch(r"\w*(dropout|pdrop)(_prob)?", name)]:
         if isinstance(getattr(config, name), float | int):
             setattr(config, name, dropout)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = kind.from_pretrained(
             path, config=config, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-            output_loading_info=True,
+            output_loading_info=True, **settings,
         )  # fmt: skip
     except Exception as error:  # transformers raises whatever its many models raise
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: transformers cannot load the model ({reason}); copy it again") from None
-    if missing := [name for name in report["missing_keys"] if not _REMADE.search(name)]:
-        raise InputError(f"{path} lacks {sorted(missing)[0]}, unlike its config.json; copy the model again")
-    loaded: nn.Module = model
-    return loaded
+    return model, report

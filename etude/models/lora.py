@@ -9,7 +9,7 @@ Shapes: (out, in) of the frozen weight; (rank, in) of A; (out, rank) of B
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from etude.errors import InputError
 from etude.recipe.schema import Adapter
 
 ADAPTER_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
+CLASSIFIER = "SEQ_CLS"  # PEFT's name for the task
+# Of a classifier: the config.json that belongs to it. Under that name, transformers would take the folder for a model.
+CLASSIFIER_FILE = "adapter_classifier.json"
 _PREFIX = "base_model.model."
 # What an adapter of PEFT may also have and this layer has not; these values mean it is not used.
 _UNUSED: dict[str, tuple[Any, ...]] = {
@@ -98,9 +101,14 @@ class LoRALinear(nn.Module):
         return self.weight.T if self.is_transposed else self.weight
 
 
-def add_adapter(model: nn.Module, names: list[str], recipe: Adapter, seed: int) -> None:
-    """Freeze a model and put an adapter on each of the named linear modules; its weights follow the seed."""
+def add_adapter(model: nn.Module, names: list[str], recipe: Adapter, seed: int, *, whole: Sequence[str] = ()) -> None:
+    """Freeze a model and put an adapter on each of the named linear modules; its weights follow the seed.
+
+    whole: modules that are trained as they are, in fp32: the new head of a classifier.
+    """
     model.requires_grad_(False)
+    for name in whole:
+        model.get_submodule(name).float().requires_grad_(True)
     generator = torch.Generator().manual_seed(seed)
     for name in names:
         parent, _, last = name.rpartition(".")
@@ -124,19 +132,31 @@ def find_layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The trained tensors under the names that PEFT gives them in a file."""
-    return {
+    """The trained tensors of an adapted model under the names that PEFT gives them in a file; of another model none."""
+    layers = find_layers(model)
+    adapters = {
         f"{_PREFIX}{name}.{part}": tensor
-        for name, layer in find_layers(model).items()
+        for name, layer in layers.items()
         for part, tensor in layer.state_dict(keep_vars=True).items()
         if part.startswith("lora_")
     }
+    trained = [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad] if layers else []
+    return adapters | {f"{_PREFIX}{name}": tensor for name, tensor in trained if ".lora_" not in name}
 
 
 def adapter_config(
-    model: nn.Module, recipe: Adapter, *, base: str, revision: str | None, task: str | None = "CAUSAL_LM"
+    model: nn.Module,
+    recipe: Adapter,
+    *,
+    base: str,
+    revision: str | None,
+    task: str | None = "CAUSAL_LM",
+    whole: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The adapter_config.json with which PEFT loads the tensors of an adapted model; task: its name there, or None."""
+    """The adapter_config.json with which PEFT loads the tensors of an adapted model; task: its name there, or None.
+
+    whole: as for `add_adapter`.
+    """
     layers = find_layers(model)
     last = {name.rpartition(".")[2] for name in layers}
     # PEFT takes every module that ends so; where not all of them are adapted, they are named in full.
@@ -156,7 +176,7 @@ def adapter_config(
         "fan_in_fan_out": any(layer.is_transposed for layer in layers.values()),
         "init_lora_weights": True,
         "inference_mode": True,
-        "modules_to_save": None,
+        "modules_to_save": list(whole) or None,
     }
 
 
@@ -173,8 +193,9 @@ def read_adapter_config(folder: Path) -> tuple[Adapter, str | None]:
         raise InputError(f"{file} cannot be read as JSON; give a folder that PEFT or etude wrote") from None
     if kind != "LORA":
         raise InputError(f"{file} is of peft_type {kind!r}; only LORA can be loaded")
+    is_classifier = values.get("task_type") == CLASSIFIER
     for name, unused in _UNUSED.items():
-        if values.get(name) not in unused:
+        if values.get(name) not in unused and not (is_classifier and name == "modules_to_save"):  # its head
             raise InputError(f"{file} has {name} = {values[name]!r}, which is not supported; merge it with PEFT first")
     targets = values.get("target_modules")
     try:
@@ -194,8 +215,14 @@ def read_adapter_config(folder: Path) -> tuple[Adapter, str | None]:
 
 def adapted_names(tensors: dict[str, Tensor]) -> list[str]:
     """The modules that the tensors of an adapter file belong to, in the order of their numbers."""
-    names = {re.sub(r"\.lora_(A|B|magnitude_vector)(\.weight)?$", "", key.removeprefix(_PREFIX)) for key in tensors}
+    parts = (key.removeprefix(_PREFIX) for key in tensors if ".lora_" in key)
+    names = {re.sub(r"\.lora_(A|B|magnitude_vector)(\.weight)?$", "", part) for part in parts}
     return sorted(names, key=lambda name: [int(part) if part.isdigit() else -1 for part in name.split(".")])
+
+
+def whole_names(tensors: dict[str, Tensor], modules: Sequence[str]) -> list[str]:
+    """Those of the modules that an adapter file has whole."""
+    return [name for name in modules if any(key.startswith(f"{_PREFIX}{name}.") for key in tensors)]
 
 
 def count_trainable(model: nn.Module) -> tuple[int, int]:

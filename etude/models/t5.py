@@ -10,7 +10,7 @@ H n_head, D head_dim, V vocab_size. Source: arXiv:1910.10683; 1.1, arXiv:2002.05
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from etude.errors import InputError
-from etude.models.decoder import RMSNorm
+from etude.models.decoder import RMSNorm, last_states
 
 
 @dataclass(frozen=True)
@@ -381,6 +381,45 @@ class T5(nn.Module):
 
     def _scale(self, hidden: Tensor) -> Tensor:
         return hidden * self.config.n_embd**-0.5 if self.config.scaled else hidden
+
+
+class T5Classifier(nn.Module):
+    """A T5 whose decoder reads, one place later, what its encoder reads, with a head on the state of the last token.
+
+    The names and the sum are those of T5ForSequenceClassification. Source: arXiv:1910.13461, for its decoder too.
+    """
+
+    def __init__(self, config: T5Config, labels: int) -> None:
+        super().__init__()
+        self.config, self.labels = config, labels
+        self.transformer = T5(replace(config, tied=True, scaled=False))  # without a head for tokens
+        dense, scores = nn.Linear(config.n_embd, config.n_embd), nn.Linear(config.n_embd, labels)
+        self.classification_head = nn.ModuleDict({"dense": dense, "out_proj": scores})
+
+    def forward(self, tokens: Tensor, *, lengths: tuple[int, ...] | None = None) -> Tensor:
+        """Hidden states (B, T, C) of the decoder for tokens (B, T) int64.
+
+        lengths: of the samples that lie end to end in the one row of tokens; by default every row is a sample.
+        """
+        each = lengths or (tokens.shape[1],) * tokens.shape[0]
+        read = tokens.reshape(1, -1)
+        given = read.roll(1)
+        given[0, torch.tensor((0, *each[:-1])).cumsum(0).to(read.device)] = self.config.start_id
+        hidden: Tensor = self.transformer(read, given, source_lengths=each, target_lengths=each)
+        return hidden.view(*tokens.shape, -1)
+
+    def classify(self, hidden: Tensor, lengths: tuple[int, ...] | None = None) -> Tensor:
+        """Logits (n, labels) of samples from the hidden states that `forward` returns."""
+        dense, scores = cast(Any, self.classification_head).values()
+        dropout = self.config.dropout
+        last = functional.dropout(last_states(hidden, lengths), dropout, self.training)
+        inner = torch.tanh(dense(last.to(dense.weight.dtype)))
+        logits: Tensor = scores(functional.dropout(inner, dropout, self.training))
+        return logits
+
+    def compile(self, *args: Any, **settings: Any) -> None:
+        """As `T5.compile`."""
+        self.transformer.compile(*args, **settings)
 
 
 def keeps_fp32(name: str, dtype: torch.dtype) -> bool:

@@ -102,8 +102,6 @@ def _objective(recipe: Recipe) -> Iterator[tuple[str, str]]:
                 yield f"data.{use}.{index}", 'has label or pair, which belong to train.objective = "classification"'
             if not is_seq2seq and source.target:
                 yield f"data.{use}.{index}", 'has target, which belongs to train.objective = "seq2seq"'
-    if is_classification and recipe.adapter is not None:
-        yield "adapter", "is for causal models; leave it out, and all weights of the encoder are trained"
     wanted = {"causal": "decoder", "seq2seq": "encoder-decoder"}.get(objective, "encoder")
     if wanted == "encoder" and (recipe.evaluate.answers or recipe.evaluate.prompts):
         yield "evaluate", f"asks for generated text, which {objective} does not write; leave out answers and prompts"

@@ -16,20 +16,35 @@ from etude.report.wording import duration, number, plural
 _WHAT = {
     "peft": "A LoRA adapter for {base}, in the format of PEFT.",
     "merged": "{base} with a LoRA adapter merged into its weights.",
-    "hf": "All weights of a causal language model{origin}.",
+    "hf": "All weights of a {model}{origin}.",
 }
 _LOAD_ADAPTER = """\
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {auto}, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained({base})
+model = {auto}.from_pretrained({base})
+model = PeftModel.from_pretrained(model, "this folder")
+tokenizer = AutoTokenizer.from_pretrained("this folder")"""
+_LOAD_CLASSIFIER = """\
+from peft import PeftModel
+from transformers import AutoConfig, {auto}, AutoTokenizer
+
+config = AutoConfig.from_pretrained("this folder/adapter_classifier.json")
+model = {auto}.from_pretrained({base}, config=config)
 model = PeftModel.from_pretrained(model, "this folder")
 tokenizer = AutoTokenizer.from_pretrained("this folder")"""
 _LOAD_MODEL = """\
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {auto}, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("this folder")
+model = {auto}.from_pretrained("this folder")
 tokenizer = AutoTokenizer.from_pretrained("this folder")"""
+# By train.objective: the class that loads the model, what the hub calls its task, and what it is.
+_TASKS = {
+    "causal": ("AutoModelForCausalLM", "text-generation", "causal language model"),
+    "masked": ("AutoModelForMaskedLM", "fill-mask", "masked language model"),
+    "seq2seq": ("AutoModelForSeq2SeqLM", "text2text-generation", "encoder-decoder"),
+    "classification": ("AutoModelForSequenceClassification", "text-classification", "classifier"),
+}
 _SETTINGS = ("model.from", "adapter.", "train.", "optim.", "schedule.", "data.", "seed")
 _NOT_SETTINGS = ("data.train.", "data.validation.")
 
@@ -50,10 +65,14 @@ def model_card(run: Run, checkpoint: str, kind: str) -> str:
 def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
     recipe, step = history.run.recipe, int(checkpoint.removeprefix("step-"))
     base, records = recipe.model.from_, recipe.records
+    auto, task, model = _TASKS[recipe.train.objective]
+    load = _LOAD_MODEL
+    if kind == "peft":
+        load = _LOAD_CLASSIFIER if recipe.train.objective == "classification" else _LOAD_ADAPTER
     is_hub_id = base is not None and not Path(base).exists() and base.count("/") <= 1
     front_matter: dict[str, Any] = {
         "library_name": "peft" if kind == "peft" else "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": task,
         **({"base_model": base} if is_hub_id else {}),
         "tags": list(dict.fromkeys([*records.tags, *(["lora"] if kind != "hf" else [])])),
     }
@@ -64,8 +83,8 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
     return {
         "front_matter": {key: quoted(value) for key, value in front_matter.items()},
         "title": prose(records.title or recipe.name),
-        "what": _WHAT[kind].format(base=code(shown), origin=origin),
-        "code": (_LOAD_ADAPTER if kind == "peft" else _LOAD_MODEL).format(base=quoted(shown)),
+        "what": _WHAT[kind].format(base=code(shown), origin=origin, model=model),
+        "code": load.format(base=quoted(shown), auto=auto),
         "training": table(("", ""), _training_rows(history, step)),
         "data": table(("", ""), _data_rows(history)) if history.data else None,
         "evaluation": _evaluation_table(evaluations, step),
