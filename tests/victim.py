@@ -33,6 +33,7 @@ def mark(state: mmap.mmap, phase: str, function: Callable[..., Any]) -> Callable
 def live(request: dict[str, str]) -> None:
     import etude.run
     from etude.engine import checkpoint, loop
+    from etude.evaluate import classify
     from etude.recipe.load import load_recipe
     from etude.start import Options
 
@@ -41,7 +42,7 @@ def live(request: dict[str, str]) -> None:
     checkpoint.write_checkpoint = mark(state, "save", checkpoint.write_checkpoint)
     checkpoint.retain = mark(state, "retention", checkpoint.retain)
     etude.run.evaluate = mark(state, "evaluation", etude.run.evaluate)
-    etude.run.predict = mark(state, "evaluation", etude.run.predict)
+    classify.predict = mark(state, "evaluation", classify.predict)
     etude.run.write_report = mark(state, "report", etude.run.write_report)
     loop._update = mark(state, "step", loop._update)
     original = etude.run.train
