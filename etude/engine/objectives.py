@@ -228,8 +228,8 @@ def linear_cross_entropy(
     """Sum of -log softmax(hidden weight^T + bias)[labels] in nats, each times its weight, (), fp32.
 
     hidden (N, C), weight (V, C), labels (N,) int64, bias (V,), weights (N,) or None for 1. label_smoothing: the share
-    of the truth that is spread over all V. Works on at most CHUNK_ROWS rows at a time and finds the gradients in the
-    same pass, so that of N x V logits only CHUNK_ROWS x V exist at once.
+    of the truth that is spread over all V. Works on at most CHUNK_ROWS rows at a time and finds the gradients in the same
+    pass, so that of N x V logits only CHUNK_ROWS x V exist at once.
     """
     loss: torch.Tensor = _LinearCrossEntropy.apply(hidden, weight, labels, bias, weights, label_smoothing)  # type: ignore[no-untyped-call]
     return loss
