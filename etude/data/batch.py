@@ -21,8 +21,7 @@ class Batch:
     Samples of one length are rows. Others, and documents that must not see those before theirs, lie end to end in one
     row: `lengths` tells where attention stops, and `positions` restart there. Of labelled texts there are `classes`,
     (samples, k) fp32, and, if any has a second text, `types`: 1 in the second, else 0. `code`, of shape (B, T, 4), says
-    what each token is as code, if that is wanted. `task` is which of several tasks it is of. `weights`, as
-    the labels, say how much each target counts.
+    what each token is as code, if that is wanted. `task` is which of several tasks it is of.
     """
 
     tokens: Ints
@@ -34,16 +33,12 @@ class Batch:
     target_lengths: tuple[int, ...] | None = None
     code: Ints | None = None
     task: str = ""
-    weights: npt.NDArray[np.float32] | None = None
 
 
 def collate(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
     """Lay out samples of one task side by side where that needs no padding, else end to end."""
     batch = _lay_out(samples, attend_across_documents)
-    if samples[0].task:
-        batch = replace(batch, task=samples[0].task)
-    weights = [sample.weights for sample in samples if sample.weights is not None]
-    return replace(batch, weights=np.concatenate(weights).reshape(batch.labels.shape)) if weights else batch
+    return replace(batch, task=samples[0].task) if samples[0].task else batch
 
 
 def _lay_out(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:

@@ -61,7 +61,6 @@ from etude.data.split import (
     take_wholes,
 )
 from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, tokenizer_key, train_tokenizer
-from etude.data.weights import choose_weights
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
@@ -394,8 +393,6 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
         if recipe.train.objective == "masked":
             masking = choose_masking(tokenizer, seed=recipe.seed, ratio=recipe.train.mask_ratio)
             splits[use] = replace(splits[use], masking=masking)
-        if recipe.loss.token_weights and use == "train":
-            splits[use] = replace(splits[use], weights=choose_weights(tokenizer, recipe.loss.token_weights))
     if recipe.data.validation != "none" and not len(splits["validation"]):
         raise InputError(
             f"data.validation: {len(tokens) - len(uses)} tokens are too few to hold out a share of "

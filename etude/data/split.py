@@ -1,7 +1,7 @@
 """Which documents are held out, and samples as index arithmetic over the prepared tokens."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,7 +11,6 @@ from etude.errors import InputError
 
 if TYPE_CHECKING:
     from etude.data.masking import Masking
-    from etude.data.weights import TokenWeights
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -49,7 +48,6 @@ class Sample:
     second: int = 0
     is_pair: bool = False
     task: str = ""
-    weights: npt.NDArray[np.float32] | None = None
     code: Ints | None = None
 
 
@@ -66,7 +64,6 @@ class Split:
     the last, which ends a text, are cut off.
     The token before the first label is the end token, as it is before any document, but for examples, which begin with
     their own first token. With a `masking` a sample is instead what of the same tokens is not hidden, and what is.
-    `weights` say how much each target counts.
     `targets` and `bytes` are all tokens to predict and the text they stand for; `first` is where each span begins in
     the spans end to end.
     """
@@ -87,7 +84,6 @@ class Split:
     seconds: Ints | None = None
     target_len: int = 0
     masking: "Masking | None" = None
-    weights: "TokenWeights | None" = None
     code: npt.NDArray[Any] | None = None
 
     def __len__(self) -> int:
@@ -116,15 +112,13 @@ class Split:
         """Sample `index` of `len(self)`; only what is masked differs from epoch to epoch."""
         sample = self._sample(index)
         if self.masking is None:
-            scored = sample.labels != NO_TARGET
-            return sample if self.weights is None else replace(sample, weights=self.weights.of(sample.labels, scored))
+            return sample
         is_whole = self.mode == "example"  # other samples begin with the end token before them
         text = np.r_[sample.tokens[:1], sample.labels][: self.seq_len] if is_whole else sample.labels
         documents = np.r_[0, (text[:-1] == self.eos_id).cumsum()]
         positions = np.arange(len(text)) - np.flatnonzero(np.r_[True, np.diff(documents) > 0])[documents]
         tokens, labels = self.masking.hide(text, epoch=epoch, index=index)
-        weights = None if self.weights is None else self.weights.of(text, np.ones(len(text), dtype=np.bool_))
-        return Sample(tokens, labels, documents, positions, weights=weights)
+        return Sample(tokens, labels, documents, positions)
 
     def _sample(self, index: int) -> Sample:
         assert 0 <= index < len(self), index

@@ -106,9 +106,8 @@ def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
     scored_ids = None if len(scored) == batch.labels.size else move(scored)
     positions, classes, types, code = map(move, (batch.positions, batch.classes, batch.types, batch.code))
     return DeviceBatch(
-        tokens, labels, positions, batch.lengths, scored_ids, classes, types, batch.target_lengths, code, batch.task,
-        move(batch.weights),
-    )  # fmt: skip
+        tokens, labels, positions, batch.lengths, scored_ids, classes, types, batch.target_lengths, code, batch.task
+    )
 
 
 def _update(

@@ -33,7 +33,6 @@ class DeviceBatch:
     target_lengths  of the targets that lie end to end in labels (1, T), while tokens are the sources; None if no pairs
     code       (B, T, 4) int64, what each token is as code, or None
     task       which of several tasks the samples are of
-    weights    as labels, fp32, how much each target counts; None if all do the same
     """
 
     tokens: torch.Tensor
@@ -46,16 +45,6 @@ class DeviceBatch:
     target_lengths: tuple[int, ...] | None = None
     code: torch.Tensor | None = None
     task: str = ""
-    weights: torch.Tensor | None = None
-
-    def scored_labels(self) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """The targets (n,), their weights (n,) or None if all weigh 1, and the sum of these, ()."""
-        labels = self.labels.flatten()
-        weights = None if self.weights is None else self.weights.flatten()
-        if self.scored is not None:
-            labels, weights = labels[self.scored], None if weights is None else weights[self.scored]
-        total = torch.tensor(float(len(labels)), device=labels.device) if weights is None else weights.sum()
-        return labels, weights, total
 
 
 class Objective(Protocol):
@@ -70,29 +59,32 @@ class Causal:
     """Predict the next token; labels are shifted already. Logits are computed for targets only."""
 
     def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        labels, weights, total = batch.scored_labels()
+        labels = batch.labels.flatten()
+        if batch.scored is not None:
+            labels = labels[batch.scored]
         if hasattr(model, "head_weight"):
             hidden: torch.Tensor = model(batch.tokens, positions=batch.positions, lengths=batch.lengths)
             hidden = hidden.flatten(0, 1)  # (B, T, C) -> (N, C)
             if batch.scored is not None:
                 hidden = hidden[batch.scored]
-            loss = linear_cross_entropy(hidden, model.head_weight(), labels, weights=weights)  # type: ignore[operator]
+            loss = linear_cross_entropy(hidden, model.head_weight(), labels)  # type: ignore[operator]
         else:
             logits = scored_logits(model, batch.tokens, batch.positions, batch.lengths, batch.scored)
-            losses = F.cross_entropy(logits.float(), labels, reduction="none" if weights is not None else "sum")
-            loss = losses if weights is None else (losses * weights).sum()
-        return loss, total
+            loss = F.cross_entropy(logits.float(), labels, reduction="sum")
+        return loss, torch.tensor(float(len(labels)), device=loss.device)
 
 
 class Masked:
     """Say which tokens are hidden, from those on both sides; logits are computed for these only."""
 
     def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        encoder, (labels, weights, total) = cast(Encoder, model), batch.scored_labels()
+        encoder, labels = cast(Encoder, model), batch.labels.flatten()
         hidden = model(batch.tokens, lengths=batch.lengths).flatten(0, 1)  # (B, T, C) -> (N, C)
-        rows = encoder.masked_rows(hidden if batch.scored is None else hidden[batch.scored])
-        head, bias = encoder.head_weight(), encoder.head_bias()
-        return linear_cross_entropy(rows, head, labels, bias=bias, weights=weights), total
+        if batch.scored is not None:
+            labels, hidden = labels[batch.scored], hidden[batch.scored]
+        rows = encoder.masked_rows(hidden)
+        loss = linear_cross_entropy(rows, encoder.head_weight(), labels, bias=encoder.head_bias())
+        return loss, torch.tensor(float(len(labels)), device=loss.device)
 
 
 @dataclass(frozen=True)
@@ -102,10 +94,10 @@ class Seq2Seq:
     label_smoothing: float = 0.0
 
     def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden, (labels, weights, total) = self.read(model, batch), batch.scored_labels()
+        hidden, labels = self.read(model, batch), batch.labels.flatten()
         head: torch.Tensor = model.head_weight()  # type: ignore[operator]
-        smoothing = self.label_smoothing
-        return linear_cross_entropy(hidden, head, labels, weights=weights, label_smoothing=smoothing), total
+        loss = linear_cross_entropy(hidden, head, labels, label_smoothing=self.label_smoothing)
+        return loss, torch.tensor(float(len(labels)), device=loss.device)
 
     def read(self, model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
         """Hidden states (T, C) that say each label: the decoder has read those before it in the same target."""
@@ -222,16 +214,15 @@ def linear_cross_entropy(
     labels: torch.Tensor,
     *,
     bias: torch.Tensor | None = None,
-    weights: torch.Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """Sum of -log softmax(hidden weight^T + bias)[labels] in nats, each times its weight, (), fp32.
+    """Sum of -log softmax(hidden weight^T + bias)[labels] in nats, (), fp32.
 
-    hidden (N, C), weight (V, C), labels (N,) int64, bias (V,), weights (N,) or None for 1. label_smoothing: the share
-    of the truth that is spread over all V. Works on at most CHUNK_ROWS rows at a time and finds the gradients in the same
-    pass, so that of N x V logits only CHUNK_ROWS x V exist at once.
+    hidden (N, C), weight (V, C), labels (N,) int64, bias (V,). label_smoothing: the share of the truth that is spread
+    over all V. Works on at most CHUNK_ROWS rows at a time and finds the gradients in the same pass, so that of N x V
+    logits only CHUNK_ROWS x V exist at once.
     """
-    loss: torch.Tensor = _LinearCrossEntropy.apply(hidden, weight, labels, bias, weights, label_smoothing)  # type: ignore[no-untyped-call]
+    loss: torch.Tensor = _LinearCrossEntropy.apply(hidden, weight, labels, bias, label_smoothing)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -243,12 +234,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weight: torch.Tensor,
         labels: torch.Tensor,
         bias: torch.Tensor | None,
-        weights: torch.Tensor | None,
         smoothing: float,
     ) -> torch.Tensor:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        with_hidden, with_weight, _, with_bias, *_ = ctx.needs_input_grad
+        with_hidden, with_weight, _, with_bias, _ = ctx.needs_input_grad
         with torch.autocast(device, enabled=False):
             rows, head = hidden.to(dtype), weight.to(dtype)
             grad_hidden = torch.empty_like(rows) if with_hidden else None
@@ -268,27 +258,23 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if smoothing:
                     right = (1 - smoothing) * right + smoothing * scores.mean(dim=1, keepdim=True)
                 total = scores.sub_(top).exp_().sum(dim=1, keepdim=True)
-                losses = total.log() + top - right
-                each = None if weights is None else weights[start : start + len(part), None]
-                loss += losses.sum() if each is None else (losses * each).sum()
-                start += len(part)
+                loss += (total.log() + top - right).sum()
                 if not (with_hidden or with_weight or with_bias):
                     continue
                 # d loss / d logits = softmax - truth, which is one-hot but for what is smoothed
                 scores.div_(total).scatter_add_(1, target, scores.new_full(target.shape, smoothing - 1.0))
                 if smoothing:
                     scores -= smoothing / scores.shape[1]
-                if each is not None:
-                    scores *= each
                 if grad_bias is not None:
                     grad_bias += scores.sum(dim=0)
                 slope = scores.to(dtype)
                 if grad_hidden is not None:
-                    torch.mm(slope, head, out=grad_hidden[start - len(part) : start])
+                    torch.mm(slope, head, out=grad_hidden[start : start + len(part)])
                 if grad_weight is not None and dtype == torch.float32:
                     grad_weight.addmm_(slope.T, part)
                 elif grad_weight is not None:
                     grad_weight += slope.T @ part
+                start += len(part)
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
         return loss
@@ -296,8 +282,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(
         ctx: Any, grad: torch.Tensor
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, torch.Tensor | None, None, None]:
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, torch.Tensor | None, None]:
         hidden, weight, bias = (
             None if saved is None else (saved * grad).to(dtype) for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes)
         )
-        return hidden, weight, None, bias, None, None
+        return hidden, weight, None, bias, None

@@ -116,8 +116,9 @@ def _objective(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "train.mask_ratio", 'belongs to train.objective = "masked"; leave it out'
     if recipe.train.target_len is not None and not is_seq2seq:
         yield "train.target_len", 'belongs to train.objective = "seq2seq"; leave it out'
-    of_labels = ("label_smoothing", "class_weights", "focal_gamma")
-    used = of_labels if is_classification else ("token_weights", *(("label_smoothing",) if is_seq2seq else ()))
+    used = {"causal": (), "masked": (), "seq2seq": ("label_smoothing",)}.get(
+        objective, tuple(type(recipe.loss).model_fields)
+    )
     for name, field in type(recipe.loss).model_fields.items():
         if name not in used and getattr(recipe.loss, name) != field.default:
             yield f"loss.{name}", f'has no meaning for train.objective = "{objective}"; leave it out'

@@ -198,18 +198,10 @@ class Train(Section):
     deterministic: bool = key(False, "refuse kernels whose result may differ from run to run")
 
 
-TokenKind = Literal["space", "operator", "bracket", "comment", "string", "number", "keyword", "identifier", "special"]
-
-
 class Loss(Section):
-    """What counts how much in the loss."""
+    """What counts how much in the loss of classification or seq2seq."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = key(0.0, "share of the truth spread over all labels, or ids")
-    token_weights: dict[TokenKind, Annotated[float, Field(ge=0)]] = key(
-        {},
-        "of targets by what they are as code; others weigh 1, and validation weighs none",
-        example={"identifier": 2.0},
-    )
     class_weights: Literal["none", "balanced"] = key("none", "balanced: rows / (labels x rows of the label)")
     focal_gamma: Annotated[float, Field(ge=0)] = key(
         0.0, "weighs a row by (1 - p)^gamma (arXiv:1708.02002)", example=2.0
