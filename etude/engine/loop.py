@@ -105,7 +105,10 @@ def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
     scored = np.flatnonzero(batch.labels != NO_TARGET)
     scored_ids = None if len(scored) == batch.labels.size else move(scored)
     positions, classes, types, code = map(move, (batch.positions, batch.classes, batch.types, batch.code))
-    return DeviceBatch(tokens, labels, positions, batch.lengths, scored_ids, classes, types, batch.target_lengths, code)
+    weights = None if batch.weights is None else move(batch.weights.ravel()[scored])
+    return DeviceBatch(
+        tokens, labels, positions, batch.lengths, scored_ids, classes, types, batch.target_lengths, code, weights
+    )
 
 
 def _update(
