@@ -50,7 +50,7 @@ class Objective(Protocol):
     """The only thing that differs between kinds of training."""
 
     def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sum of the losses of all targets in nats, (), and their number, () fp32; with weights, of both the weighted."""
+        """Sum of the losses of all targets in nats, (), and their number, () fp32; or their weighted sums."""
         ...
 
 
@@ -213,9 +213,9 @@ def linear_cross_entropy(
 ) -> torch.Tensor:
     """Sum of weights x -log softmax(hidden weight^T + bias)[labels] in nats, (), fp32.
 
-    hidden (N, C), weight (V, C), labels (N,) int64, bias (V,), weights (N,) fp32 or all 1. label_smoothing: the share of the truth that is spread
-    over all V. Works on at most CHUNK_ROWS rows at a time and finds the gradients in the same pass, so that of N x V
-    logits only CHUNK_ROWS x V exist at once.
+    hidden (N, C), weight (V, C), labels (N,) int64, bias (V,), weights (N,) fp32, or all are 1. label_smoothing:
+    the share of the truth that is spread over all V. Works on at most CHUNK_ROWS rows at a time and finds the gradients
+    in the same pass, so that of N x V logits only CHUNK_ROWS x V exist at once.
     """
     loss: torch.Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden, weight, labels, bias, label_smoothing, weights
