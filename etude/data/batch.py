@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.split import NO_TARGET, Ints, Sample
+from etude.data.split import NO_TARGET, Ints, Sample, Weights
 
 __all__ = ["NO_TARGET", "Batch", "collate"]
 
@@ -21,7 +21,8 @@ class Batch:
     Samples of one length are rows. Others, and documents that must not see those before theirs, lie end to end in one
     row: `lengths` tells where attention stops, and `positions` restart there. Of labelled texts there are `classes`,
     (samples, k) fp32, and, if any has a second text, `types`: 1 in the second, else 0. `code`, of shape (B, T, 4), says
-    what each token is as code, if that is wanted. `task` is which of several tasks it is of.
+    what each token is as code, if that is wanted; `weights`, fp32 as the labels, how much each target counts. `task` is
+    which of several tasks it is of.
     """
 
     tokens: Ints
@@ -33,6 +34,7 @@ class Batch:
     target_lengths: tuple[int, ...] | None = None
     code: Ints | None = None
     task: str = ""
+    weights: Weights | None = None
 
 
 def collate(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
@@ -43,10 +45,12 @@ def collate(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
 
 def _lay_out(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
     tokens, labels = [sample.tokens for sample in samples], [sample.labels for sample in samples]
+    weighed = [sample.weights for sample in samples if sample.weights is not None]
+    weights = np.concatenate(weighed)[None] if weighed else None
     if samples[0].is_pair:
         lengths, target_lengths = tuple(map(len, tokens)), tuple(map(len, labels))
         sources, targets = np.concatenate(tokens)[None], np.concatenate(labels)[None]
-        return Batch(sources, targets, lengths=lengths, target_lengths=target_lengths)
+        return Batch(sources, targets, lengths=lengths, target_lengths=target_lengths, weights=weights)
     apart = not attend_across_documents and any(sample.documents[-1] for sample in samples)
     classes, types = None, None
     if samples[0].classes is not None:
@@ -60,6 +64,7 @@ def _lay_out(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
         return Batch(
             rows, np.stack(labels), classes=classes, types=None if types is None else types.reshape(rows.shape),
             code=None if code is None else code.reshape(*rows.shape, -1),
+            weights=None if weights is None else weights.reshape(rows.shape),
         )  # fmt: skip
     if apart:
         lengths = tuple(chain.from_iterable(np.bincount(sample.documents).tolist() for sample in samples))
@@ -69,4 +74,4 @@ def _lay_out(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
     types = None if types is None else types[None]
     flat, each = np.concatenate(tokens)[None], np.concatenate(labels)[None]
     code = None if code is None else code[None]
-    return Batch(flat, each, positions[None], lengths, classes, types, code=code)
+    return Batch(flat, each, positions[None], lengths, classes, types, code=code, weights=weights)

@@ -72,6 +72,12 @@ def code_of(texts: Sequence[str], spans: Sequence[tuple[int, int, int]]) -> Code
     return code
 
 
+def kinds_of(text: str) -> npt.NDArray[np.uint8]:
+    """The kind of each character of a text, (n,)."""
+    starts, lexemes = _lex(text, len(text), {})
+    return np.repeat(lexemes[:, KIND].astype(np.uint8), np.diff(starts, append=len(text)))
+
+
 def _lex(text: str, end: int, numbers: dict[str, int]) -> tuple[npt.NDArray[np.int64], Code]:
     """Where each lexeme that begins before `end` begins (m,), and its code (m, 4)."""
     curly, colon = (sum(1 for _ in ends.finditer(text)) for ends in (_CURLY_ENDS, _COLON_ENDS))

@@ -11,6 +11,8 @@
   token_bytes.npy   (vocabulary) int64, bytes each id stands for; empty if the tokenizer is not byte-level
   tokenizer.json    manifest.json (last: sizes, SHA-256, counts)
   given-*           the files that the tokenizer came as
+and, where a loss weighs tokens by what they are as code,
+  kinds.bin         (tokens) uint8, the kind of each
 and, where documents are examples,
   answers.npy       (m, 2) int64, where what is learnt begins and ends in tokens.bin; of a text all of it
   capabilities.npy  (n) int64, which of the names in the manifest; -1 for none
@@ -34,7 +36,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +46,7 @@ from etude.data.cache import Files, build_once, open_manifest, to_npy
 from etude.data.encode import NAMED_ROWS, Tally, encode, encode_labelled, encode_pairs, take_sides
 from etude.data.examples import Conversations, Example, Pairs
 from etude.data.gate import USES, Gate, enforce, examine, is_needed, list_sources
+from etude.data.kinds import find_kinds
 from etude.data.masking import choose_masking
 from etude.data.page import describe_gate, describe_lengths
 from etude.data.render import ChatTemplate, find_template
@@ -60,9 +63,9 @@ from etude.data.split import (
     take_pairs,
     take_wholes,
 )
-from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, tokenizer_key, train_tokenizer
+from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, token_spellings, tokenizer_key, train_tokenizer
 from etude.errors import InputError
-from etude.recipe.schema import Recipe, Source
+from etude.recipe.schema import Kind, Recipe, Source
 
 _FORMAT = 5
 _CODE_FORMAT = 1  # of what the lexer says
@@ -143,6 +146,8 @@ def _cache_key(recipe: Recipe, gate: Gate | None) -> str:
         key.append(recipe.train.seq_len)
     if _wants_code(recipe):
         key.append(["code", _CODE_FORMAT])
+    if recipe.loss.token_weights:
+        key.append(["kinds", _CODE_FORMAT])
     if gate is not None:
         key.append([gate.key, hashlib.sha256(gate.removed.tobytes()).hexdigest()])
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
@@ -173,6 +178,12 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         chat = find_template(named, tokenizer, wanted=data.template, system=data.system)
         if chat.is_plain:  # what the model was trained with goes with it
             tokenizer = tokenizer.with_chat_template(chat.source)
+    spellings = token_spellings(tokenizer) if recipe.loss.token_weights else None
+    if recipe.loss.token_weights and spellings is None:
+        raise InputError(
+            "loss.token_weights needs a tokenizer whose ids tell the bytes of the text, and this one leaves out some; "
+            "use a byte-level one (that of CodeT5, GPT-2, Qwen, or a trained one), or leave token_weights out"
+        )
     width = 2 if tokenizer.vocab_size <= 1 << 16 else 4
     tally = Tally()
     documents = _read(recipe, gate, tally)
@@ -204,6 +215,12 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         arrays["seconds"] = np.array(tally.seconds, dtype=np.int64)
     if _wants_code(recipe):
         arrays["code"] = np.frombuffer(tally.code, dtype="<u2").reshape(-1, 4)
+    if spellings is not None:
+        written = np.memmap(folder / "tokens.bin", dtype=f"<u{width}", mode="r")
+        spans, are_answers = _texts_in(arrays)
+        files["kinds.bin"] = durable.write_file(
+            folder / "kinds.bin", find_kinds(written, spans, are_answers, spellings)
+        )
     for name, values in arrays.items():
         files[f"{name}.npy"] = durable.write_file(folder / f"{name}.npy", to_npy(values))
     for name, content in tokenizer.given.items():
@@ -225,6 +242,18 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         "capabilities": list(tally.capability_names),
         "conversations": _conversation_summary(chat, tokenizer, tally) if has_conversations else None,
     }
+
+
+def _texts_in(arrays: dict[str, npt.NDArray[Any]]) -> tuple[Ints, Flags]:
+    """Where what may be code begins and ends, (m, 2), and which are answers in conversations, (m,): texts, the answers
+    of examples, the targets of pairs."""
+    starts, ends = arrays["offsets"][:-1], arrays["offsets"][1:]
+    if "seconds" in arrays:
+        starts = starts + arrays["seconds"]
+    elif "answers" in arrays:
+        begins: Ints = arrays["answers"][:, 0]
+        return arrays["answers"], ~np.isin(begins, starts)
+    return np.stack([starts, ends], axis=1), np.zeros(len(starts), dtype=np.bool_)
 
 
 def _number_labels(tally: Tally, sources: list[tuple[str, Source]]) -> tuple[Labels, npt.NDArray[np.uint8]]:
@@ -393,6 +422,10 @@ def _open(recipe: Recipe, folder: Path) -> Corpus:
         if recipe.train.objective == "masked":
             masking = choose_masking(tokenizer, seed=recipe.seed, ratio=recipe.train.mask_ratio)
             splits[use] = replace(splits[use], masking=masking)
+    if recipe.loss.token_weights:  # the training split alone, so that scores stay comparable
+        kinds_of_tokens = np.asarray(np.memmap(folder / "kinds.bin", dtype=np.uint8, mode="r"))
+        weights = np.array([recipe.loss.token_weights.get(kind, 1.0) for kind in get_args(Kind)], dtype=np.float32)
+        splits["train"] = replace(splits["train"], kinds=kinds_of_tokens, kind_weights=weights)
     if recipe.data.validation != "none" and not len(splits["validation"]):
         raise InputError(
             f"data.validation: {len(tokens) - len(uses)} tokens are too few to hold out a share of "

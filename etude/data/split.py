@@ -1,7 +1,7 @@
 """Which documents are held out, and samples as index arithmetic over the prepared tokens."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+Weights = npt.NDArray[np.float32]
 Mode = Literal["row", "document", "example", "whole", "pair"]
 NO_TARGET = -100
 _SPANS_AT_ONCE = 1 << 16
@@ -37,7 +38,8 @@ class Sample:
     What is no target is NO_TARGET among the labels. `documents` counts from 0 and grows at each end token among
     `tokens`; `positions` restart there. A labelled text has `classes`, (k) with 1 where a label holds, and `second`,
     where its second text begins; `code`, (n, 4), is what etude.data.lexer says of each token, if that is wanted. Of a
-    pair `tokens` are the source, and `labels`, (m,), all of the target.
+    pair `tokens` are the source, and `labels`, (m,), all of the target. `weights`, fp32 as long as the labels, say how
+    much each counts, if not all count 1.
     """
 
     tokens: Ints
@@ -49,6 +51,7 @@ class Sample:
     is_pair: bool = False
     task: str = ""
     code: Ints | None = None
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Split:
     the last, which ends a text, are cut off.
     The token before the first label is the end token, as it is before any document, but for examples, which begin with
     their own first token. With a `masking` a sample is instead what of the same tokens is not hidden, and what is.
+    `kinds` are those of all tokens, each of which weighs what `kind_weights` says of its kind.
     `targets` and `bytes` are all tokens to predict and the text they stand for; `first` is where each span begins in
     the spans end to end.
     """
@@ -85,6 +89,8 @@ class Split:
     target_len: int = 0
     masking: "Masking | None" = None
     code: npt.NDArray[Any] | None = None
+    kinds: npt.NDArray[np.uint8] | None = None
+    kind_weights: Weights | None = None
 
     def __len__(self) -> int:
         return -(-self.targets // self.seq_len) if self.mode == "row" else len(self.starts)
@@ -111,14 +117,29 @@ class Split:
     def sample(self, index: int, epoch: int = 0) -> Sample:
         """Sample `index` of `len(self)`; only what is masked differs from epoch to epoch."""
         sample = self._sample(index)
+        weights = None
+        if self.kinds is not None and self.kind_weights is not None:
+            weights = self.kind_weights[self._label_kinds(index, self.kinds)]
         if self.masking is None:
-            return sample
+            return sample if weights is None else replace(sample, weights=weights)
         is_whole = self.mode == "example"  # other samples begin with the end token before them
         text = np.r_[sample.tokens[:1], sample.labels][: self.seq_len] if is_whole else sample.labels
         documents = np.r_[0, (text[:-1] == self.eos_id).cumsum()]
         positions = np.arange(len(text)) - np.flatnonzero(np.r_[True, np.diff(documents) > 0])[documents]
         tokens, labels = self.masking.hide(text, epoch=epoch, index=index)
-        return Sample(tokens, labels, documents, positions)
+        return Sample(tokens, labels, documents, positions, weights=weights)
+
+    def _label_kinds(self, index: int, kinds: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """What the labels of a sample are; of a masked example those of all its tokens."""
+        if self.mode == "row":
+            return self._window(index * self.seq_len - 1, min((index + 1) * self.seq_len, self.targets), kinds)[1:]
+        start, end = int(self.starts[index]), int(self.ends[index])
+        if self.mode == "pair":
+            assert self.seconds is not None
+            return _cut_end(kinds[start + int(self.seconds[index]) : end], self.target_len)
+        if self.mode == "document":
+            return kinds[start:end][: self.seq_len]
+        return kinds[start:end][: self.seq_len] if self.masking else kinds[start + 1 : end]
 
     def _sample(self, index: int) -> Sample:
         assert 0 <= index < len(self), index
@@ -134,7 +155,7 @@ class Split:
             window[0] = self.eos_id
             window[1:] = self.tokens[start : start + len(window) - 1]
         else:
-            window = self._window(index * self.seq_len - 1, min((index + 1) * self.seq_len, self.targets))
+            window = self._window(index * self.seq_len - 1, min((index + 1) * self.seq_len, self.targets), self.tokens)
         tokens = window[:-1]
         positions = np.arange(len(tokens), dtype=np.int64)
         documents = np.zeros(len(tokens), dtype=np.int64)
@@ -170,8 +191,8 @@ class Split:
         documents = np.zeros(len(labels), dtype=np.int64)
         return Sample(window[:-1], labels, documents, np.arange(len(labels), dtype=np.int64))
 
-    def _window(self, low: int, high: int) -> Ints:
-        """Ids at the places low to high of the spans end to end; the end token stands at place -1."""
+    def _window(self, low: int, high: int, values: npt.NDArray[Any]) -> Ints:
+        """Values at the places low to high of the spans end to end; the end token stands at place -1."""
         window = np.empty(high - low, dtype=np.int64)
         window[0] = self.eos_id
         at, low = (1, 0) if low < 0 else (0, low)
@@ -179,7 +200,7 @@ class Split:
         while low < high:
             begin = int(self.starts[span]) + low - int(self.first[span])
             taken = min(high - low, int(self.ends[span]) - begin)
-            window[at : at + taken] = self.tokens[begin : begin + taken]
+            window[at : at + taken] = values[begin : begin + taken]
             at, low, span = at + taken, low + taken, span + 1
         return window
 
@@ -349,7 +370,7 @@ def number_texts(hashes: npt.NDArray[np.uint8]) -> Ints:
     return labels
 
 
-def _cut_end(ids: Ints, longest: int) -> Ints:
+def _cut_end(ids: npt.NDArray[Any], longest: int) -> npt.NDArray[Any]:
     return ids if len(ids) <= longest else np.r_[ids[: longest - 1], ids[-1:]]
 
 

@@ -360,6 +360,33 @@ def token_bytes(tokenizer: Tokenizer) -> Ids | None:
     return sizes
 
 
+def token_spellings(tokenizer: Tokenizer) -> list[bytes] | None:
+    """The bytes of text that each id stands for, none for special tokens; None if ids do not tell them.
+
+    Those of byte-level tokenizers do, and those of others that spell what they do not know in bytes.
+    """
+    content = json.loads(tokenizer.to_json())
+    spellings = [b""] * tokenizer.vocab_size
+    if token_bytes(tokenizer) is not None:
+        # Bytes that are no visible sign of Latin-1 are written as what follows that.
+        visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+        hidden = [byte for byte in range(256) if byte not in visible]
+        signs = {chr(byte): byte for byte in visible} | {chr(256 + place): byte for place, byte in enumerate(hidden)}
+        for token, index in content["model"]["vocab"].items():
+            spellings[index] = bytes(signs[sign] for sign in token if sign in signs)
+    elif content["model"].get("byte_fallback"):
+        listed = content["model"]["vocab"]
+        pairs = listed.items() if isinstance(listed, dict) else ((each[0], index) for index, each in enumerate(listed))
+        for token, index in pairs:
+            is_byte = re.fullmatch("<0x[0-9A-F]{2}>", token)
+            spellings[index] = bytes([int(token[3:5], 16)]) if is_byte else token.replace("\u2581", " ").encode()
+    else:
+        return None
+    for added in content["added_tokens"]:
+        spellings[added["id"]] = b"" if added["special"] else added["content"].encode()
+    return spellings
+
+
 def _spans(encoding: Any) -> list[Span]:
     pairs = zip(encoding.sequence_ids, encoding.offsets)
     return [(-1 if text is None else text, begin, end) for text, (begin, end) in pairs]

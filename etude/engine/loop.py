@@ -105,8 +105,19 @@ def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
     scored = np.flatnonzero(batch.labels != NO_TARGET)
     scored_ids = None if len(scored) == batch.labels.size else move(scored)
     positions, classes, types, code = map(move, (batch.positions, batch.classes, batch.types, batch.code))
+    weights = None if batch.weights is None else move(batch.weights.ravel()[scored])
     return DeviceBatch(
-        tokens, labels, positions, batch.lengths, scored_ids, classes, types, batch.target_lengths, code, batch.task
+        tokens,
+        labels,
+        positions,
+        batch.lengths,
+        scored_ids,
+        classes,
+        types,
+        batch.target_lengths,
+        code,
+        batch.task,
+        weights,
     )
 
 

@@ -33,6 +33,7 @@ class DeviceBatch:
     target_lengths  of the targets that lie end to end in labels (1, T), while tokens are the sources; None if no pairs
     code       (B, T, 4) int64, what each token is as code, or None
     task       which of several tasks the samples are of
+    weights    (n,) fp32, how much each of the targets counts; None if all count 1
     """
 
     tokens: torch.Tensor
@@ -45,13 +46,14 @@ class DeviceBatch:
     target_lengths: tuple[int, ...] | None = None
     code: torch.Tensor | None = None
     task: str = ""
+    weights: torch.Tensor | None = None
 
 
 class Objective(Protocol):
     """The only thing that differs between kinds of training."""
 
     def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sum of the losses of all targets in nats, (); and their number, () fp32."""
+        """Sum of the losses of all targets in nats, (), and their number, () fp32; or their weighted sums."""
         ...
 
 
@@ -67,11 +69,14 @@ class Causal:
             hidden = hidden.flatten(0, 1)  # (B, T, C) -> (N, C)
             if batch.scored is not None:
                 hidden = hidden[batch.scored]
-            loss = linear_cross_entropy(hidden, model.head_weight(), labels)  # type: ignore[operator]
+            loss = linear_cross_entropy(hidden, model.head_weight(), labels, weights=batch.weights)  # type: ignore[operator]
         else:
             logits = scored_logits(model, batch.tokens, batch.positions, batch.lengths, batch.scored)
-            loss = F.cross_entropy(logits.float(), labels, reduction="sum")
-        return loss, torch.tensor(float(len(labels)), device=loss.device)
+            if batch.weights is None:
+                loss = F.cross_entropy(logits.float(), labels, reduction="sum")
+            else:
+                loss = F.cross_entropy(logits.float(), labels, reduction="none").mul(batch.weights).sum()
+        return loss, _count(labels, batch.weights)
 
 
 class Masked:
@@ -83,8 +88,10 @@ class Masked:
         if batch.scored is not None:
             labels, hidden = labels[batch.scored], hidden[batch.scored]
         rows = encoder.masked_rows(hidden)
-        loss = linear_cross_entropy(rows, encoder.head_weight(), labels, bias=encoder.head_bias())
-        return loss, torch.tensor(float(len(labels)), device=loss.device)
+        loss = linear_cross_entropy(
+            rows, encoder.head_weight(), labels, bias=encoder.head_bias(), weights=batch.weights
+        )
+        return loss, _count(labels, batch.weights)
 
 
 @dataclass(frozen=True)
@@ -96,8 +103,9 @@ class Seq2Seq:
     def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
         hidden, labels = self.read(model, batch), batch.labels.flatten()
         head: torch.Tensor = model.head_weight()  # type: ignore[operator]
-        loss = linear_cross_entropy(hidden, head, labels, label_smoothing=self.label_smoothing)
-        return loss, torch.tensor(float(len(labels)), device=loss.device)
+        smoothing, weights = self.label_smoothing, batch.weights
+        loss = linear_cross_entropy(hidden, head, labels, label_smoothing=smoothing, weights=weights)
+        return loss, _count(labels, weights)
 
     def read(self, model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
         """Hidden states (T, C) that say each label: the decoder has read those before it in the same target."""
@@ -208,6 +216,11 @@ class Custom:
         return loss, torch.as_tensor(targets, dtype=torch.float32, device=loss.device)
 
 
+def _count(labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """How many targets there are, () fp32, or the sum of their weights."""
+    return torch.tensor(float(len(labels)), device=labels.device) if weights is None else weights.sum()
+
+
 def linear_cross_entropy(
     hidden: torch.Tensor,
     weight: torch.Tensor,
@@ -215,14 +228,17 @@ def linear_cross_entropy(
     *,
     bias: torch.Tensor | None = None,
     label_smoothing: float = 0.0,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Sum of -log softmax(hidden weight^T + bias)[labels] in nats, (), fp32.
+    """Sum of weights x -log softmax(hidden weight^T + bias)[labels] in nats, (), fp32.
 
-    hidden (N, C), weight (V, C), labels (N,) int64, bias (V,). label_smoothing: the share of the truth that is spread
-    over all V. Works on at most CHUNK_ROWS rows at a time and finds the gradients in the same pass, so that of N x V
-    logits only CHUNK_ROWS x V exist at once.
+    hidden (N, C), weight (V, C), labels (N,) int64, bias (V,), weights (N,) fp32, or all are 1. label_smoothing:
+    the share of the truth that is spread over all V. Works on at most CHUNK_ROWS rows at a time and finds the gradients
+    in the same pass, so that of N x V logits only CHUNK_ROWS x V exist at once.
     """
-    loss: torch.Tensor = _LinearCrossEntropy.apply(hidden, weight, labels, bias, label_smoothing)  # type: ignore[no-untyped-call]
+    loss: torch.Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, labels, bias, label_smoothing, weights
+    )
     return loss
 
 
@@ -235,10 +251,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         labels: torch.Tensor,
         bias: torch.Tensor | None,
         smoothing: float,
+        weights: torch.Tensor | None,
     ) -> torch.Tensor:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        with_hidden, with_weight, _, with_bias, _ = ctx.needs_input_grad
+        with_hidden, with_weight, _, with_bias, _, _ = ctx.needs_input_grad
         with torch.autocast(device, enabled=False):
             rows, head = hidden.to(dtype), weight.to(dtype)
             grad_hidden = torch.empty_like(rows) if with_hidden else None
@@ -247,8 +264,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
             chunks = max(-(-len(rows) // CHUNK_ROWS), 1)
             logits = torch.empty((-(-len(rows) // chunks), len(head)), dtype=dtype, device=hidden.device)
+            shares = [None] * chunks if weights is None else weights[:, None].tensor_split(chunks)
             start = 0
-            for part, target in zip(rows.tensor_split(chunks), labels[:, None].tensor_split(chunks)):
+            for part, target, share in zip(rows.tensor_split(chunks), labels[:, None].tensor_split(chunks), shares):
                 # In place, since at this size passes over memory cost as much as arithmetic: softmax, loss and slope of
                 # 512 x 50,304 logits take 26 ms instead of 58 with log_softmax (2 cores, torch 2.13).
                 scores = torch.mm(part, head.T, out=logits[: len(part)]).float()  # (rows, V)
@@ -258,13 +276,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if smoothing:
                     right = (1 - smoothing) * right + smoothing * scores.mean(dim=1, keepdim=True)
                 total = scores.sub_(top).exp_().sum(dim=1, keepdim=True)
-                loss += (total.log() + top - right).sum()
+                losses = total.log() + top - right
+                loss += (losses if share is None else losses * share).sum()
                 if not (with_hidden or with_weight or with_bias):
                     continue
                 # d loss / d logits = softmax - truth, which is one-hot but for what is smoothed
-                scores.div_(total).scatter_add_(1, target, scores.new_full(target.shape, smoothing - 1.0))
+                truth = scores.new_full(target.shape, smoothing - 1.0)
+                if share is not None:
+                    total, truth = total / share, truth * share
+                scores.div_(total).scatter_add_(1, target, truth)
                 if smoothing:
-                    scores -= smoothing / scores.shape[1]
+                    scores -= smoothing / scores.shape[1] * (1.0 if share is None else share)
                 if grad_bias is not None:
                     grad_bias += scores.sum(dim=0)
                 slope = scores.to(dtype)
@@ -282,8 +304,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(
         ctx: Any, grad: torch.Tensor
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, torch.Tensor | None, None]:
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, torch.Tensor | None, None, None]:
         hidden, weight, bias = (
             None if saved is None else (saved * grad).to(dtype) for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes)
         )
-        return hidden, weight, None, bias, None
+        return hidden, weight, None, bias, None, None

@@ -1,8 +1,9 @@
 """What no single key can tell: rules across the keys of a recipe."""
 
 from collections.abc import Iterator
+from typing import get_args
 
-from etude.recipe.schema import Recipe, Source
+from etude.recipe.schema import Kind, Recipe, Source
 
 _LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "repetition", "trailing_text")
 
@@ -116,12 +117,18 @@ def _objective(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "train.mask_ratio", 'belongs to train.objective = "masked"; leave it out'
     if recipe.train.target_len is not None and not is_seq2seq:
         yield "train.target_len", 'belongs to train.objective = "seq2seq"; leave it out'
-    used = {"causal": (), "masked": (), "seq2seq": ("label_smoothing",)}.get(
-        objective, tuple(type(recipe.loss).model_fields)
-    )
+    used = {
+        "causal": ("token_weights",),
+        "masked": ("token_weights",),
+        "seq2seq": ("token_weights", "label_smoothing"),
+        "classification": ("label_smoothing", "class_weights", "focal_gamma"),
+    }[objective]
     for name, field in type(recipe.loss).model_fields.items():
         if name not in used and getattr(recipe.loss, name) != field.default:
             yield f"loss.{name}", f'has no meaning for train.objective = "{objective}"; leave it out'
+    weights = recipe.loss.token_weights
+    if len(weights) == len(get_args(Kind)) and not any(weights.values()):
+        yield "loss.token_weights", "is 0 for every kind, so nothing would be learnt; give one of them more"
 
 
 def _tokenizer(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,8 @@ Positive = Annotated[int, Field(gt=0, le=2**40)]
 Count = Annotated[int, Field(ge=0, le=2**40)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
+# What etude.data.lexer tells apart.
+Kind = Literal["special", "space", "operator", "bracket", "comment", "string", "number", "keyword", "identifier"]
 Name = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9._-]{0,63}\z")]
 TaskName = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9_-]{0,31}\z")]
 
@@ -199,12 +201,15 @@ class Train(Section):
 
 
 class Loss(Section):
-    """What counts how much in the loss of classification or seq2seq."""
+    """What counts how much in the loss."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = key(0.0, "share of the truth spread over all labels, or ids")
     class_weights: Literal["none", "balanced"] = key("none", "balanced: rows / (labels x rows of the label)")
     focal_gamma: Annotated[float, Field(ge=0)] = key(
         0.0, "weighs a row by (1 - p)^gamma (arXiv:1708.02002)", example=2.0
+    )
+    token_weights: dict[Kind, Annotated[float, Field(ge=0)]] = key(
+        {}, "weights of targets by what they are as code, 1 for others; not for classification", example=1.0
     )
 
 

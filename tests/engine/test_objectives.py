@@ -20,11 +20,32 @@ def test_chunked_loss_and_gradients_are_those_of_torch(rows: int, vocabulary: in
     labels = torch.randint(vocabulary, (rows,))
     ours = linear_cross_entropy(hidden, weight, labels)
     theirs = F.cross_entropy(hidden @ weight.T, labels, reduction="sum")
-    assert torch.allclose(ours, theirs, rtol=1e-5)
+    assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     for mine, other in zip(
         torch.autograd.grad(3 * ours, (hidden, weight)), torch.autograd.grad(3 * theirs, (hidden, weight))
     ):
         assert torch.allclose(mine, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [3, 2 * CHUNK_ROWS + 3])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_weighted_loss_and_gradients_are_those_of_torch(rows: int, with_bias: bool, smoothing: float) -> None:
+    torch.manual_seed(rows)
+    hidden, weight = torch.randn(rows, 8).requires_grad_(), torch.randn(30, 8).requires_grad_()
+    labels, weights = torch.randint(30, (rows,)), torch.rand(rows)
+    weights[1] = 0.0
+    bias = torch.randn(30).requires_grad_() if with_bias else None
+    inputs = [hidden, weight] + ([bias] if bias is not None else [])
+    ours = linear_cross_entropy(hidden, weight, labels, bias=bias, label_smoothing=smoothing, weights=weights)
+    logits = F.linear(hidden, weight, bias)
+    each = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    ours, theirs = ours / weights.sum(), (weights * each).sum() / weights.sum()
+    assert torch.allclose(ours, theirs, rtol=1e-5)
+    for mine, other in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(theirs, inputs)):
+        assert torch.allclose(mine, other, rtol=1e-4, atol=1e-6)
+    ones = linear_cross_entropy(hidden, weight, labels, bias=bias, weights=torch.ones(rows))
+    assert torch.equal(ones, linear_cross_entropy(hidden, weight, labels, bias=bias))
 
 
 def test_the_gradient_is_exact_in_double_precision() -> None:
