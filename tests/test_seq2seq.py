@@ -159,6 +159,17 @@ def test_instructions_become_pairs_of_what_is_asked_and_the_last_answer(tmp_path
     assert corpus.pairs["train"][0].prompt.startswith(first["instruction"][:10])
 
 
+def test_what_is_shown_of_a_pair_is_its_target_as_scored(tmp_path: Path) -> None:
+    from etude.cli.data import show_rows
+
+    rows = write_pairs(tmp_path / "rows.jsonl", 20)
+    (shown,) = show_rows(seq2seq(rows, None, {"data.validation": "none"}), 1)
+    first = json.loads(rows.read_text().splitlines()[0])
+    source, target = shown["parts"]
+    assert (source["scored"], target["scored"]) == (False, True)
+    assert first["source"] in source["text"] and first["target"] in target["text"]
+
+
 def test_adapters_train_on_an_encoder_decoder_and_load_in_peft(tmp_path: Path) -> None:
     import peft
     from transformers import AutoModelForSeq2SeqLM

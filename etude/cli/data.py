@@ -93,9 +93,14 @@ def _describe(split: "Split", index: int, tokenizer: "Tokenizer") -> dict[str, A
     import numpy as np
 
     sample = split.sample(index)
-    # The first token is given; of the last label there is a token only if it is scored.
-    ids = np.r_[sample.tokens, sample.labels[-1:][sample.labels[-1:] >= 0]]
-    scored = np.r_[False, sample.labels >= 0][: len(ids)]
+    if sample.is_pair:
+        ids = np.r_[sample.tokens, sample.labels]
+        scored = np.arange(len(ids)) >= len(sample.tokens)
+    elif split.masking is not None:
+        ids, scored = sample.tokens, sample.labels >= 0
+    else:  # the first token is given; of the last label there is a token only if it is scored
+        ids = np.r_[sample.tokens, sample.labels[-1:][sample.labels[-1:] >= 0]]
+        scored = np.r_[False, sample.labels >= 0][: len(ids)]
     borders = [0, *(np.flatnonzero(np.diff(scored)) + 1).tolist(), len(ids)]
     # Decoded from the start each time, since some tokenizers decode a first token in another way.
     texts = [tokenizer.decode(ids[:border].tolist(), skip_special=False) for border in borders]
