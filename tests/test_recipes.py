@@ -12,7 +12,7 @@ from etude.recipe.load import flatten, load_recipe
 from etude.recipe.schema import Recipe
 from etude.run import run_recipe
 from etude.start import Options
-from tests.bases import write_gptj, write_instructions, write_labelled, write_qwen2
+from tests.bases import write_gptj, write_instructions, write_labelled, write_pairs, write_qwen2, write_t5
 
 RECIPES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))}
 TOY = {
@@ -36,13 +36,20 @@ BASES = {"qwen-coder-codealpaca": write_qwen2, "gpt-j-lora": write_gptj, "gpt-j-
 def toy(recipe: Recipe, folder: Path, corpus: Path) -> Recipe:
     """The recipe with the smallest model of its kind, on little data."""
     changes: dict[str, Any] = {**TOY, **TOY_DECODER, "data.train": [{"path": str(corpus)}]}
-    if recipe.model.from_ is not None:
+    if recipe.model.from_ is not None and recipe.train.objective == "causal":
         rows = write_instructions(folder / "rows.jsonl")
         base = BASES[recipe.name](folder / "base") if recipe.name in BASES else demo_model(folder, corpus)
         changes = {**TOY, **TOY_TUNING, "model.from": str(base), "data.train": [{"path": str(rows)}]}
     if recipe.train.objective == "classification":
         rows = write_labelled(folder / "rows.jsonl")
         changes = {**TOY, **TOY_ENCODER, "data.train": [{"path": str(rows), "label": "label"}]}
+    if recipe.train.objective == "seq2seq":
+        rows = write_pairs(folder / "rows.jsonl", 40)
+        source = {"path": str(rows), "field": "source", "target": "target"}
+        changes = {
+            **TOY, **TOY_TUNING, "model.from": str(write_t5(folder / "t5")), "data.train": [source],
+            "data.validation": None, "data.test": [], "train.target_len": 32,
+        }  # fmt: skip
     return recipe.with_changes(changes)
 
 
