@@ -5,7 +5,7 @@ starts from the same random weights and every turn shows every side the same row
 etude, so that losses are equal; the other with rows of like length together, all turn long. Evaluation is what a model
 writes greedily for sources that it was not trained on, after `--taught` steps of training (kept in `.work/`), so that
 answers end where answers end; the Trainer gets no labels, so that it does not compute a loss as well, and at its best
-rows that are sorted by length in the batch size that is quickest for it. Answers have to be the same.
+rows that are sorted by length; its batches are of 64, as many as etude writes at once. Answers have to be the same.
 """
 
 import argparse
