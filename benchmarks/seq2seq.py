@@ -92,7 +92,8 @@ def _write_base(tokenizer: Path) -> None:
     """A folder with random weights, as a pretrained model comes."""
     from safetensors.torch import save_file
 
-    from etude.models.t5 import T5, T5Config
+    from etude.models.t5 import T5
+    from etude.models.t5_config import T5Config
 
     BASE.mkdir(exist_ok=True)
     for file in tokenizer.iterdir():

@@ -145,8 +145,8 @@ def _run_etude(changes: list[str]) -> dict[str, Any]:
     import torch
 
     from etude.engine.checkpoint import load_weights
-    from etude.models.config import DecoderConfig
     from etude.models.decoder import Decoder
+    from etude.models.decoder_config import DecoderConfig
     from etude.recipe.load import load_recipe
     from etude.run import Options, Training
 

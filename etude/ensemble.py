@@ -6,7 +6,7 @@ It reads what the runs kept in `predictions/`; no model is loaded.
 import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,11 +23,11 @@ from etude.report.results import describe_scores
 from etude.report.wording import number
 from etude.scores import labels
 from etude.scores.answers import FIGURES, Answer, edit_similarity
-from etude.scores.intervals import Difference, answer_bootstrap, answer_difference, label_bootstrap, paired_difference
+from etude.scores.beside import Measure, of_answers, of_labels, set_beside
+from etude.scores.intervals import Difference
 
 S = TypeVar("S")
 _ANSWER_FIGURES = ("exact_match", "bleu", "chrf", "edit_similarity")
-_PAIRED = 500  # resamples of a difference of labels, each of which scores all rows twice
 
 
 @dataclass(frozen=True)
@@ -201,21 +201,11 @@ def _join_labels(runs: Sequence[Run], found: Sequence[Scores], by: str) -> tuple
     right = _truth(read[0])
     truth: labels.Labels = right if multi else right.argmax(axis=1)
 
-    def value(predicted: labels.Labels, chosen: labels.Ints, figure: str = first.metric) -> float:
-        return labels.score_labels(truth[chosen], predicted[chosen], names, multi=multi)[figure]
-
-    def intervals(predicted: labels.Labels) -> dict[str, list[float]]:
-        figures = list(first.systems["after"])
-        values = labels.score_labels(truth, predicted, names, multi=multi)
-        bounds = label_bootstrap(truth, predicted, names, multi=multi, figures=figures)
-        return {name: [values[name], bounds[name].low, bounds[name].high] for name in figures}
-
-    def difference(a: labels.Labels, b: labels.Labels) -> Difference:
-        return paired_difference(functools.partial(value, a), functools.partial(value, b), len(truth), samples=_PAIRED)
-
+    figures = list(first.systems["after"])
+    measure = of_labels(truth, names, multi=multi, figures=figures, metric=first.metric)
     kinds = [row.get("capability") for row in read[0]]
     systems = {_title(by): said, **{run.name: one for run, one in zip(runs, members)}}
-    scores = _score(first, first.metric, systems, kinds, intervals, value, difference)
+    scores = _score(first, measure, systems, kinds)
     if any(one.thresholds for one in found):
         notes = ["the thresholds of every system are chosen on validation rows"]
         scores = replace(scores, thresholds=thresholds[0].tolist(), notes=notes)
@@ -261,21 +251,13 @@ def _join_answers(runs: Sequence[Run], found: Sequence[Scores], by: str) -> tupl
     rows = [{**read[index][place], "run": runs[index].name} for place, index in enumerate(chosen)]
     figures = [name for name in first.systems["after"] if name in FIGURES] or list(_ANSWER_FIGURES)
     metric = first.metric if first.metric in figures else figures[0]
-
-    def value(answers: Sequence[Answer], places: labels.Ints, figure: str = metric) -> float:
-        return FIGURES[figure]([answers[place] for place in places.tolist()])
-
-    def intervals(answers: Sequence[Answer]) -> dict[str, list[float]]:
-        bounds = answer_bootstrap(answers, figures)
-        return {name: [FIGURES[name](answers), bounds[name].low, bounds[name].high] for name in figures}
-
-    def difference(a: Sequence[Answer], b: Sequence[Answer]) -> Difference:
-        return answer_difference(a, b, metric)
-
     joined = [members[index][place] for place, index in enumerate(chosen)]
-    systems = {_title(by): joined, **{run.name: answers for run, answers in zip(runs, members)}}
+    systems: dict[str, Sequence[Answer]] = {
+        _title(by): joined,
+        **{run.name: answers for run, answers in zip(runs, members)},
+    }
     kinds = [answer.capability for answer in joined]
-    return _score(first, metric, systems, kinds, intervals, value, difference), rows
+    return _score(first, of_answers(figures, metric), systems, kinds), rows
 
 
 def _answer(row: dict[str, Any]) -> Answer:
@@ -295,27 +277,11 @@ def _title(by: str) -> str:
     return f"ensemble ({by})"
 
 
-def _score(
-    first: Scores,
-    metric: str,
-    systems: dict[str, S],
-    kinds: Sequence[str | None],
-    intervals: Callable[[S], dict[str, list[float]]],
-    value: Callable[[S, labels.Ints], float],
-    difference: Callable[[S, S], Difference],
-) -> Scores:
-    """What the ensemble, which comes first, and its members said, beside each other."""
-    joined, *members = systems
-    shown = {name: intervals(said) for name, said in systems.items()}
-    sign = -1 if is_lower_better(metric) else 1
-    best = max(members, key=lambda name: sign * shown[name][metric][0])
-    gain = difference(systems[joined], systems[best])
-    capabilities = {}
-    known = sorted({kind for kind in kinds if kind is not None})
-    for kind in known if len(known) > 1 else ():
-        mine = np.flatnonzero([each == kind for each in kinds])
-        capabilities[kind] = {"rows": float(len(mine)), **{name: value(said, mine) for name, said in systems.items()}}
+def _score(first: Scores, measure: Measure[S], systems: dict[str, S], kinds: Sequence[str | None]) -> Scores:
+    """What the ensemble, which comes first, and its members said, beside each other; it is held against the best."""
+    rows, sign = np.arange(len(kinds)), -1 if is_lower_better(measure.metric) else 1
+    best = max(list(systems)[1:], key=lambda name: sign * measure.value(systems[name], rows))
+    standing = set_beside(measure, systems, kinds, against=[best])
     return Scores(
-        step=0, rows=len(kinds), split=first.split, metric=metric, systems=shown,
-        gains={best: [gain.value, gain.low, gain.high]}, capabilities=capabilities, labels=list(first.labels),
-    )  # fmt: skip
+        step=0, rows=len(kinds), split=first.split, metric=measure.metric, **vars(standing), labels=list(first.labels)
+    )

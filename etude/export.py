@@ -15,7 +15,7 @@ from etude.data.tokenize import Tokenizer, load_tokenizer
 from etude.engine import checkpoint as checkpoints
 from etude.errors import InputError
 from etude.models.heads import load_classifier
-from etude.models.hub import Pretrained, find_model, head_modules, inspect_model, load_pretrained
+from etude.models.hub import Pretrained, find_model, inspect_model, load_pretrained
 from etude.models.lora import (
     ADAPTER_FILE,
     CLASSIFIER,
@@ -26,6 +26,7 @@ from etude.models.lora import (
     read_adapter_config,
     whole_names,
 )
+from etude.models.parts import head_modules
 from etude.recipe import schema
 from etude.records.store import Run, open_run
 from etude.report.card import model_card

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from etude.data.corpus import Corpus
 from etude.data.loader import steps_per_epoch
 from etude.data.mixture import Mixture, mix
-from etude.data.prepared import Corpus, prepare
+from etude.data.prepared import prepare
 from etude.data.split import Split
 from etude.data.tokenize import token_bytes
 from etude.engine.precision import choose_precision

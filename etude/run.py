@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import nn
 
+from etude.assemble import assemble, model_files
 from etude.control.signals import StopSignals
 from etude.data.batch import Batch
 from etude.data.loader import Loader, StepBatches, iterate_once
@@ -17,10 +17,8 @@ from etude.data.split import Split
 from etude.data.tokenize import token_bytes
 from etude.engine import checkpoint as checkpoints
 from etude.engine.keeper import Keeper
-from etude.engine.loop import Settings, Step, TrainState, to_device, train
+from etude.engine.loop import Settings, Step, to_device, train
 from etude.engine.objectives import Causal, Classification, Custom, MultiTask, Objective, Seq2Seq, choose_objective
-from etude.engine.optim import Optimizer
-from etude.engine.precision import choose_precision
 from etude.engine.recorder import Recorder
 from etude.engine.world import join_world, measure_matrix_rate
 from etude.evaluate import classify, translate
@@ -28,12 +26,6 @@ from etude.evaluate.answers import answer, continue_prompts
 from etude.evaluate.exam import Exam
 from etude.evaluate.judge import Judge
 from etude.evaluate.tasks import Score, evaluate
-from etude.models.build import build, describe_config
-from etude.models.decoder import Decoder
-from etude.models.encoder import Encoder
-from etude.models.hub import find_targets, head_modules, quantize
-from etude.models.lora import CLASSIFIER, CLASSIFIER_FILE, adapter_config, add_adapter
-from etude.models.t5 import T5
 from etude.plan import Task, make_plan, probe_micro_batch_size
 from etude.recipe.schema import Recipe
 from etude.records import events
@@ -42,7 +34,7 @@ from etude.records.trackers import require_trackers
 from etude.report.write import write_report
 from etude.scores.answers import FIGURES, score
 from etude.scores.intervals import answer_bootstrap
-from etude.start import Options, find_weights, open_folder, write_start
+from etude.start import Options, open_folder, write_start
 
 _DEFAULT_MINUTES = 10.0
 
@@ -75,7 +67,6 @@ class Training:
         self._objectives: dict[str, Objective] = {"": self._objective}
         self._judge = Judge(recipe.evaluate)
         self._saved_step = 0
-        self._new_weights: list[str] = []
         self._is_margin_said = False
         self._saved_time = time.monotonic()
 
@@ -95,7 +86,7 @@ class Training:
             )
         with contextlib.ExitStack() as stack:
             stack.push(lambda kind, *_: self._world.leave(together=kind is None))
-            self._state = self._build()
+            self._state, self._new_weights = assemble(self._plan, self._options, self._world)
             self.run, writer = open_folder(self._plan, self._options, self._world)
             outcome = "failed"
             if writer is not None:
@@ -143,32 +134,6 @@ class Training:
                 raise
 
     # The start
-
-    def _build(self) -> TrainState:
-        recipe, device = self._recipe, self._world.device
-        targets = self._plan.global_batch_size * recipe.train.seq_len
-        precision = choose_precision(recipe.train.precision, device, targets_per_step=targets)
-        model: nn.Module
-        if self._options.model is not None:
-            model = self._options.model
-        else:
-            model, self._new_weights = build(recipe, self._plan.model, self._plan.pretrained, precision.dtype)
-            if recipe.model.quantize is not None:
-                quantize(model, precision.dtype, device)
-        if recipe.adapter is not None:
-            targeted, whole = find_targets(model, recipe.adapter.targets), head_modules(model)
-            add_adapter(model, targeted, recipe.adapter, recipe.seed, whole=whole)
-        own = [module for module in model.modules() if isinstance(module, Decoder | Encoder | T5)]
-        for module in own:
-            module.checkpoint_activations = recipe.train.activation_checkpointing
-        if not own and recipe.train.activation_checkpointing and self._plan.pretrained is not None:
-            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-        model.to(device)
-        if self._options.weights is not None:
-            checkpoints.load_weights(find_weights(self._options.weights, self._options.runs), model)
-        if recipe.train.compile:
-            model.compile()
-        return TrainState(model, Optimizer(model, recipe.optim), precision)
 
     def _begin(self, stack: contextlib.ExitStack, writer: RunWriter | None) -> bool:
         """Restore the newest valid checkpoint and write down the attempt; returns whether an evaluation is owed."""
@@ -399,38 +364,7 @@ class Training:
         )
         self._recorder.sync()
         if self._world.is_main:
-            self._keeper.save(lambda: checkpoints.take_snapshot(state, progress, self._files()))
-
-    def _files(self) -> dict[str, bytes]:
-        """What makes a checkpoint folder a model that other tools load."""
-        tokenizer = self._plan.corpus.tokenizer
-        files: dict[str, bytes] = dict(tokenizer.files())
-        recipe, labels = self._recipe, self._plan.corpus.labels
-        if recipe.adapter is not None:
-            model, base, revision = self._state.model, str(recipe.model.from_), recipe.model.revision
-            # PEFT's own class for encoder-decoders asks transformers 5 for a method that it no longer has.
-            task = {"causal": "CAUSAL_LM", "classification": CLASSIFIER}.get(recipe.train.objective)
-            values = adapter_config(
-                model, recipe.adapter, base=base, revision=revision, task=task, whole=head_modules(model)
-            )
-            files["adapter_config.json"] = json.dumps(values, indent=2).encode()
-            if not labels:
-                return files
-        config = describe_config(
-            self._plan.model,
-            self._plan.pretrained,
-            label_names=labels.names if labels else (),
-            multi=labels is not None and labels.multi,
-            bos_id=tokenizer.bos_id,
-            eos_id=tokenizer.eos_id,
-        )
-        if config is not None and recipe.tasks:
-            names = {task.name: task.corpus.labels.names if task.corpus.labels else () for task in self._plan.tasks}
-            config |= {"etude_tasks": names}
-        if config is not None:
-            name = "config.json" if recipe.adapter is None else CLASSIFIER_FILE
-            files[name] = json.dumps(config, indent=2).encode()
-        return files
+            self._keeper.save(lambda: checkpoints.take_snapshot(state, progress, model_files(self._plan, state.model)))
 
     # What is due
 

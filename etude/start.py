@@ -17,8 +17,8 @@ from etude.engine.optim import default_weight_decay
 from etude.engine.world import World
 from etude.errors import EtudeError, InputError
 from etude.evaluate.tasks import Metric
-from etude.models.encoder import EncoderConfig
-from etude.models.t5 import T5Config
+from etude.models.encoder_config import EncoderConfig
+from etude.models.t5_config import T5Config
 from etude.plan import Plan
 from etude.recipe.load import to_toml
 from etude.recipe.schema import Recipe

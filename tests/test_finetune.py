@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from etude.errors import EtudeError
-from etude.models.hub import find_targets, inspect_model, load_pretrained
+from etude.models.hub import inspect_model, load_pretrained
 from etude.models.lora import adapter_tensors, add_adapter
+from etude.models.parts import find_targets
 from etude.plan import make_plan
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe

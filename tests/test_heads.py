@@ -17,8 +17,9 @@ from etude.engine.objectives import Classification
 from etude.errors import EtudeError, InputError
 from etude.export import export, load_model
 from etude.models.heads import label_logits, load_classifier
-from etude.models.hub import count_lora, find_targets, head_modules, inspect_model
+from etude.models.hub import count_lora, inspect_model
 from etude.models.lora import add_adapter
+from etude.models.parts import find_targets, head_modules
 from etude.plan import make_plan
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Adapter, Recipe

@@ -160,10 +160,10 @@ def test_instructions_become_pairs_of_what_is_asked_and_the_last_answer(tmp_path
 
 
 def test_what_is_shown_of_a_pair_is_its_target_as_scored(tmp_path: Path) -> None:
-    from etude.cli.data import show_rows
+    from etude.cli.data import show_samples
 
     rows = write_pairs(tmp_path / "rows.jsonl", 20)
-    (shown,) = show_rows(seq2seq(rows, None, {"data.validation": "none"}), 1)
+    (shown,) = show_samples(seq2seq(rows, None, {"data.validation": "none"}), 1)
     first = json.loads(rows.read_text().splitlines()[0])
     source, target = shown["parts"]
     assert (source["scored"], target["scored"]) == (False, True)

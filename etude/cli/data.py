@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from etude.data.prepared import Corpus
+    from etude.data.corpus import Corpus
     from etude.data.split import Split
     from etude.data.tokenize import Tokenizer
     from etude.errors import InputError
@@ -26,7 +26,11 @@ def make_page(recipe: "Recipe") -> tuple[dict[str, Any], "InputError | None"]:
         corpus = open_corpus(recipe)
     except InputError as error:
         return page, error
-    page = {**corpus.summary, **page, "samples": [_describe(corpus.train, 0, corpus.tokenizer)["parts"]]}
+    page = {
+        **corpus.summary,
+        **page,
+        "samples": [_describe(corpus.train, 0, corpus.tokenizer)["parts"]],
+    }
     return page, None
 
 
@@ -44,7 +48,7 @@ def page_text(recipe: "Recipe", page: dict[str, Any], refused: "InputError | Non
     return "\n\n".join(parts) + "\n"
 
 
-def show_rows(recipe: "Recipe", rows: int = 3) -> list[dict[str, Any]]:
+def show_samples(recipe: "Recipe", rows: int = 3) -> list[dict[str, Any]]:
     """The first training samples of a recipe: index, tokens, scored, and parts of text that are scored or not.
 
     Raises: InputError if the data cannot be used.
@@ -64,7 +68,7 @@ def open_corpus(recipe: "Recipe", *, again: bool = False) -> "Corpus":
     return prepare(recipe, again=again, tokenizer_folder=folder)
 
 
-def print_rows(rows: list[dict[str, Any]], *, as_json: bool = False) -> None:
+def print_samples(rows: list[dict[str, Any]], *, as_json: bool = False) -> None:
     """Print samples: on a terminal what is scored in another colour, else within [[ and ]]."""
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))

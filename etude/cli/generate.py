@@ -1,11 +1,11 @@
 """What `etude generate` and `etude chat` do: a model of a run or a folder, and text from it."""
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.cli.printing import say
 from etude.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def open_speaker(given: str, runs: Path) -> Speaker:
     from etude.engine.world import choose_device
     from etude.evaluate.generate import context_of
     from etude.export import find_folder, load_model, open_tokenizer, stored_dtype
-    from etude.models.hub import head_modules
+    from etude.models.parts import head_modules
     from etude.records.store import Run
 
     folder, device = find_folder(given, runs), choose_device("auto")
@@ -123,7 +123,7 @@ def chat(
     ask = ask or (lambda: input("> "))
     opening = [{"role": "system", "content": system}] if system else []
     turns: list[dict[str, str]] = []
-    _say("Ctrl-C or Ctrl-D leaves")
+    say("Ctrl-C or Ctrl-D leaves")
     try:
         while (text := ask().strip()) != "/quit":
             if not text:
@@ -171,9 +171,5 @@ def _fit(
             break
         kept = kept[2:]
     if len(kept) < len(turns):
-        _say(f"({len(turns) - len(kept)} turns no longer fit into {speaker.context} tokens and are left out)")
+        say(f"({len(turns) - len(kept)} turns no longer fit into {speaker.context} tokens and are left out)")
     return kept, ids
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)

@@ -11,11 +11,12 @@ import typer
 from typer.core import TyperGroup
 
 from etude import __version__
+from etude.cli.printing import print_rows, print_table, printable, say
+from etude.cli.train import start_ranks, train_one, train_repeatedly
 from etude.errors import EtudeError
 
 if TYPE_CHECKING:
     from etude.recipe.schema import Recipe
-    from etude.start import Options
 
 app = typer.Typer(
     help="Train code language models: one recipe, one run, a record anybody can check.",
@@ -72,10 +73,10 @@ def main() -> None:
     except EtudeError as error:
         if os.environ.get("RANK", "0") == "0":
             for line in str(error).splitlines():
-                _say(f"error: {_printable(line)}")
+                say(f"error: {printable(line)}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        _say("stopped at once; the same command continues from the last checkpoint")
+        say("stopped at once; the same command continues from the last checkpoint")
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -99,14 +100,14 @@ def train(
 
     loaded = _load(recipe, overrides, devices)
     if repeat is None and loaded.train.devices > 1 and "WORLD_SIZE" not in os.environ:
-        _start_ranks(loaded.train.devices)
+        start_ranks(loaded.train.devices)
     from etude.start import Options
 
     options = Options(runs=runs, new=new, weights=weights, recipe_text=read_recipe_text(recipe))
     if repeat is None:
-        _run(loaded, options)
+        train_one(loaded, options)
     else:
-        _repeat(loaded, options, repeat, ["train", str(recipe), *(overrides or [])])
+        train_repeatedly(loaded, options, repeat, ["train", str(recipe), *(overrides or [])])
 
 
 @app.command()
@@ -120,10 +121,10 @@ def resume(run: RunName, runs: Runs = Path("runs")) -> None:
         raise InputError(f"run {found.name} is finished; start another with etude train, see etude show {found.name}")
     recipe = found.recipe
     if recipe.train.devices > 1 and "WORLD_SIZE" not in os.environ:
-        _start_ranks(recipe.train.devices)
+        start_ranks(recipe.train.devices)
     from etude.start import Options
 
-    _run(recipe, Options(runs=found.path.parent, resume=found))
+    train_one(recipe, Options(runs=found.path.parent, resume=found))
 
 
 @app.command()
@@ -138,17 +139,17 @@ def check(
 
     loaded = _load(recipe, overrides, None)
     if not deep:
-        _print_rows([(key, str(value)) for key, value in flatten(loaded.to_dict()).items()], loaded.to_dict(), as_json)
+        print_rows([(key, str(value)) for key, value in flatten(loaded.to_dict()).items()], loaded.to_dict(), as_json)
         if published := _describe_published(loaded):
-            _say(published)
-        _say(f"{recipe} is a valid recipe; --deep also looks at data and device")
+            say(published)
+        say(f"{recipe} is a valid recipe; --deep also looks at data and device")
         return
     from etude.plan import make_plan
     from etude.records.trackers import require_trackers
 
     require_trackers(loaded)
     plan = make_plan(loaded)
-    _print_rows(plan.rows(), {**dict(plan.rows()), "parameters": plan.parameters, "steps": plan.steps}, as_json)
+    print_rows(plan.rows(), {**dict(plan.rows()), "parameters": plan.parameters, "steps": plan.steps}, as_json)
 
 
 @app.command()
@@ -163,7 +164,7 @@ def prepare(
     from etude.recipe.load import flatten
 
     corpus = open_corpus(_load(recipe, overrides, None), again=again)
-    _print_rows([(key, str(value)) for key, value in flatten(corpus.summary).items()], corpus.summary, as_json)
+    print_rows([(key, str(value)) for key, value in flatten(corpus.summary).items()], corpus.summary, as_json)
 
 
 @data_app.command("page")
@@ -183,7 +184,7 @@ def data_page(
     path = out or Path(f"{loaded.name}-data.md")
     write_file(path, text.encode())
     print(json.dumps(page, indent=2, ensure_ascii=False) if as_json else text)
-    _say(f"written to {path}")
+    say(f"written to {path}")
     if refused is not None:
         raise refused
 
@@ -196,9 +197,9 @@ def show_data(
     as_json: Json = False,
 ) -> None:
     """Show samples as they are trained on, and which of their tokens are scored."""
-    from etude.cli.data import print_rows, show_rows
+    from etude.cli.data import print_samples, show_samples
 
-    print_rows(show_rows(_load(recipe, overrides, None), rows), as_json=as_json)
+    print_samples(show_samples(_load(recipe, overrides, None), rows), as_json=as_json)
 
 
 @app.command()
@@ -222,7 +223,7 @@ def demo(
     path = shipped_recipe("demo")
     from etude.start import Options
 
-    training = _run(_load(path, overrides, None), Options(runs=runs, new=new, recipe_text=read_recipe_text(path)))
+    training = train_one(_load(path, overrides, None), Options(runs=runs, new=new, recipe_text=read_recipe_text(path)))
     print_outcome(training.run)
 
 
@@ -237,7 +238,7 @@ def init(
     from etude.cli.init import write_recipe
 
     rows = write_recipe(data, model, out)
-    _print_rows(rows, dict(rows), as_json)
+    print_rows(rows, dict(rows), as_json)
 
 
 @app.command("import")
@@ -254,7 +255,7 @@ def import_model(
 
     folder = find_model(model)
     files = [str(path) for path in convert(folder, out or Path(f"{Path(model).name}-safetensors"))]
-    _print_rows([("wrote", file) for file in files], files, as_json)
+    print_rows([("wrote", file) for file in files], files, as_json)
 
 
 @app.command()
@@ -269,7 +270,7 @@ def export(
     from etude.cli.export import run_export
 
     rows = run_export(run, kind, out, runs=runs)
-    _print_rows(rows, dict(rows), as_json)
+    print_rows(rows, dict(rows), as_json)
 
 
 @app.command()
@@ -327,8 +328,8 @@ def list_runs(runs: Runs = Path("runs"), as_json: Json = False) -> None:
     from etude.report.summary import run_table
 
     if not summaries:
-        _say(f"no runs in {runs}; start one with etude train RECIPE, or try etude demo")
-    _print_table(run_table(summaries))
+        say(f"no runs in {runs}; start one with etude train RECIPE, or try etude demo")
+    print_table(run_table(summaries))
 
 
 @app.command()
@@ -338,7 +339,7 @@ def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None
     from etude.report.summary import describe, summarize
 
     summary = summarize(open_run(run, runs))
-    _print_rows(describe(summary), summary.to_dict(), as_json)
+    print_rows(describe(summary), summary.to_dict(), as_json)
 
 
 @app.command()
@@ -360,12 +361,12 @@ def compare(
         return
     from etude.report.wording import clean
 
-    _print_table(comparison.rows())
+    print_table(comparison.rows())
     print()
     if noise := comparison.noise_rows():
-        _print_table(noise)
+        print_table(noise)
         print()
-    _print_table(comparison.progression.rows())
+    print_table(comparison.progression.rows())
     print("\n".join(["", *map(clean, comparison.progression.lines())]))
 
 
@@ -390,14 +391,14 @@ def ensemble(
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
     else:
-        _print_table(found.table())
-        print("\n".join(["", *map(_printable, found.lines())]))
+        print_table(found.table())
+        print("\n".join(["", *map(printable, found.lines())]))
         if by_capability := found.capability_table():
             print()
-            _print_table(by_capability)
+            print_table(by_capability)
     if out is not None:
         found.write(out)
-        _say(f"written to {out}: predictions.jsonl, report.md")
+        say(f"written to {out}: predictions.jsonl, report.md")
 
 
 @app.command()
@@ -419,7 +420,7 @@ def rate(
         print(json.dumps([question.to_dict() for question in asked], indent=2))
         return
     rows = rating.rate(found, rater=rater, scores=scores.split(",") if scores is not None else None, seed=seed)
-    _print_rows(rows, dict(rows), as_json)
+    print_rows(rows, dict(rows), as_json)
 
 
 @app.command()
@@ -436,7 +437,7 @@ def note(
 
     found = open_run(run, runs)
     append_note(found, Note(section.value, text, author))
-    _say(f"noted under {section.value} of {found.name}; etude report {found.name} writes it into the report")
+    say(f"noted under {section.value} of {found.name}; etude report {found.name} writes it into the report")
 
 
 @app.command()
@@ -474,120 +475,3 @@ def _load(path: Path, overrides: list[str] | None, devices: int | None) -> "Reci
 
     ranks = os.environ.get("WORLD_SIZE") or devices
     return load_recipe(path, [*(overrides or []), *([f"train.devices={ranks}"] if ranks else [])])
-
-
-def _repeat(recipe: "Recipe", options: "Options", count: int, words: list[str]) -> None:
-    """Train several seeds, and print what each came to; `words` are the command for the first of them."""
-    from etude.cli.repeat import compare_command, outcome_table, train_seeds
-    from etude.errors import InputError
-    from etude.records.store import Run, find_runs
-
-    if "WORLD_SIZE" in os.environ:
-        raise InputError("--repeat starts the ranks of each run itself; leave torchrun out and give --devices")
-
-    def train(one: "Recipe", options: "Options") -> Run:
-        if one.train.devices > 1:
-            given = ["--runs", str(options.runs), "--devices", str(one.train.devices), *(["--new"] * options.new)]
-            given += ["--from", options.weights] if options.weights else []
-            if code := _run_ranks(one.train.devices, [*words, f"seed={one.seed}", *given]):
-                sys.exit(code)
-            return find_runs(options.runs, one)[-1]
-        training = _run(one, options, to_continue="the same command")
-        if training.is_stop_asked:
-            _say("stopped; continue with: the same command")
-            raise typer.Exit(75)
-        return Run(training.run.path)
-
-    done = train_seeds(recipe, options, count, train, _say)
-    _print_table(outcome_table(done))
-    _say(f"side by side: {compare_command(done, options.runs)}")
-
-
-def _run(recipe: "Recipe", options: "Options", *, to_continue: str | None = None) -> Any:
-    """Train with a view on stderr, and leave with the code that says how it ended."""
-    from dataclasses import replace
-
-    from etude.cli.live import open_view
-    from etude.run import Training
-
-    if os.environ.get("RANK", "0") == "0":
-        _say(f"{recipe.name}: reading and preparing the data (once; it is kept), then training; Ctrl-C saves and stops")
-        view = open_view()
-        options = replace(options, views=(view,), on_plan=view.show_plan)
-    training = Training(recipe, options)
-    for _ in training:
-        pass
-    if os.environ.get("RANK", "0") == "0":
-        if training.stopped_by:
-            _say(f"stopped: {training.stopped_by}")
-        if training.is_resumable:
-            _say(f"continue with: {to_continue or f'etude resume {training.run.path}'}")
-        else:
-            _say(f"report: {training.run.path / 'report' / 'report.md'}")
-    if training.is_resumable:
-        raise typer.Exit(75)
-    return training
-
-
-def _start_ranks(ranks: int) -> None:
-    """Run this very command in several ranks under torchrun, and leave with their exit code."""
-    sys.exit(_run_ranks(ranks, sys.argv[1:]))
-
-
-def _run_ranks(ranks: int, words: list[str]) -> int:
-    """Run a command in several ranks under torchrun; returns their exit code."""
-    import logging
-
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // ranks, 1)))
-    config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=ranks, rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0",
-        run_id=str(os.getpid()), max_restarts=0, start_method="spawn",
-    )  # fmt: skip
-    try:
-        elastic_launch(config, sys.executable)("-m", "etude", *words)
-    except SignalException:  # passed on to the ranks, which have saved and stopped by now
-        return 75
-    except ChildFailedError as failed:
-        codes = {failure.exitcode for failure in failed.failures.values()}
-        return next((code for code in (2, 75) if code in codes), 1)
-    return 0
-
-
-def _print_rows(rows: list[tuple[str, str]], data: Any, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(data, indent=2, default=str))
-        return
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, value in rows:
-        print(f"{name:<{width}}  {_printable(value)}")
-
-
-def _print_table(rows: list[list[str]]) -> None:
-    """Rows of equal length, the first of them the header."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    if not rows:
-        return
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    table = Table(box=None, pad_edge=False)
-    for cell in rows[0]:
-        table.add_column(Text(_printable(cell)))
-    for row in rows[1:]:
-        table.add_row(*[Text(_printable(cell)) for cell in row])
-    console.print(table)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _printable(text: str) -> str:
-    """Without control characters, which could drive the terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)

@@ -1,11 +1,11 @@
 """What `etude rate` does: a person rates what a run said, or says which of two runs said it better."""
 
 import random
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from etude.cli.printing import say
 from etude.errors import InputError
 from etude.records.events import Generation, Rating
 from etude.records.store import Run, append_note
@@ -134,9 +134,9 @@ def _require_fit(asked: Sequence[Question], scores: Sequence[str]) -> None:
 
 def _ask(question: Question, which: str, ask: Callable[[str], str]) -> str:
     """Show a question on stderr and ask until there is an answer; the end of the input is q."""
-    _show(f"\n--- {which}, prompt:\n{clean(question.prompt)}")
+    say(f"\n--- {which}, prompt:\n{clean(question.prompt)}")
     for name, said in zip("ab" if len(question.texts) > 1 else [""], question.texts):
-        _show(f"\n--- {f'text {name}' if name else 'text'}:\n{clean(said.text)}")
+        say(f"\n--- {f'text {name}' if name else 'text'}:\n{clean(said.text)}")
     words = "a or b is better, = as good" if len(question.texts) > 1 else "1 (bad) to 5 (good)"
     while True:
         try:
@@ -145,7 +145,3 @@ def _ask(question: Question, which: str, ask: Callable[[str], str]) -> str:
             return "q"
         if answer in (*question.answers, "s", "q"):
             return answer
-
-
-def _show(text: str) -> None:
-    print(text, file=sys.stderr)

@@ -33,79 +33,33 @@ import json
 import math
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from etude import durable
-from etude.data.cache import Files, build_once, open_manifest, to_npy
-from etude.data.encode import NAMED_ROWS, Tally, encode, encode_labelled, encode_pairs, take_sides
-from etude.data.examples import Conversations, Example, Pairs
-from etude.data.gate import USES, Gate, enforce, examine, is_needed, list_sources
+from etude.data.cache import Files, build_once, to_npy
+from etude.data.corpus import Corpus, Labels, choose_uses, open_prepared
+from etude.data.encode import Tally, encode, encode_labelled, encode_pairs, take_sides
+from etude.data.gate import Gate, enforce, examine, is_needed, list_sources
 from etude.data.kinds import find_kinds
-from etude.data.masking import choose_masking
-from etude.data.page import describe_gate, describe_lengths
+from etude.data.page import describe_gate
 from etude.data.render import ChatTemplate, find_template
 from etude.data.sources import Document, describe, source_format, source_key
 from etude.data.split import (
     Flags,
     Ints,
-    Split,
-    Texts,
-    cut_examples,
-    cut_samples,
-    hold_out,
-    number_texts,
-    take_pairs,
-    take_wholes,
 )
 from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, token_spellings, tokenizer_key, train_tokenizer
 from etude.errors import InputError
-from etude.recipe.schema import Kind, Recipe, Source
+from etude.recipe.schema import Recipe, Source
 
 _FORMAT = 5
 _CODE_FORMAT = 1  # of what the lexer says
 _TRAINING_BYTES = 64 << 20
-_SMALL_FILES = ("offsets", "hashes", "units", "sizes", "sources", "token_bytes")
-_EXAMPLE_FILES = ("answers", "capabilities", "places")
-_LABELLED_FILES = (*_EXAMPLE_FILES, "labels", "seconds", "cuts")
-_PAIR_FILES = (*_EXAMPLE_FILES, "seconds", "reference_places")
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The names of the labels of a classification; `multi`: a text may have several, or none."""
-
-    names: tuple[str, ...]
-    multi: bool
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """The samples of a recipe, and what they were made from.
-
-    `fingerprint` depends on what the texts, the split and the tokenizer are, not on where or when files were written.
-    `examples` are the conversations, or the pairs, of the validation split, in its order, `pairs` those of each split;
-    `chat` makes a prompt of an instruction. `capabilities` has those of the labelled rows of each split, `ids` what
-    tells held-out rows, labelled or pairs, apart.
-    """
-
-    train: Split
-    validation: Split | None
-    test: Split | None
-    tokenizer: Tokenizer
-    fingerprint: str
-    summary: dict[str, Any]
-    chat: ChatTemplate
-    examples: Sequence[Example] = ()
-    pairs: dict[str, Sequence[Example]] = field(default_factory=dict)
-    labels: Labels | None = None
-    capabilities: dict[str, list[str | None]] = field(default_factory=dict)
-    ids: dict[str, list[str]] = field(default_factory=dict)
 
 
 def prepare(recipe: Recipe, *, again: bool = False, tokenizer_folder: Path | None = None) -> Corpus:
@@ -126,7 +80,8 @@ def prepare(recipe: Recipe, *, again: bool = False, tokenizer_folder: Path | Non
         enforce(gate)
     key = _cache_key(recipe, gate)
     folder, is_new = build_once("prepared", key, lambda temporary: _build(recipe, gate, key, temporary), again=again)
-    corpus = _open(recipe, folder)
+    corpus = open_prepared(recipe, folder)
+    _check_vocab(recipe, corpus.summary["vocab_size"])
     if gate is not None:
         corpus.summary.update(describe_gate(gate))
     corpus.summary.update(folder=str(folder), cached=not is_new, seconds=round(time.monotonic() - started, 3))
@@ -144,7 +99,7 @@ def _cache_key(recipe: Recipe, gate: Gate | None) -> str:
     key.append(recipe.train.objective)
     if recipe.train.objective == "classification":
         key.append(recipe.train.seq_len)
-    if _wants_code(recipe):
+    if recipe.model.wants_code:
         key.append(["code", _CODE_FORMAT])
     if recipe.loss.token_weights:
         key.append(["kinds", _CODE_FORMAT])
@@ -156,10 +111,6 @@ def _cache_key(recipe: Recipe, gate: Gate | None) -> str:
 def _texts_are_examples(recipe: Recipe) -> bool:
     """Whether a text begins as the pretrained model expects it, instead of after an end token."""
     return recipe.model.from_ is not None and recipe.data.sample == "document"
-
-
-def _wants_code(recipe: Recipe) -> bool:
-    return recipe.model.code_bias not in (None, "off")
 
 
 def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[Files, dict[str, Any]]:
@@ -188,7 +139,7 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
     tally = Tally()
     documents = _read(recipe, gate, tally)
     if is_labelled:
-        encoded = encode_labelled(documents, tally, tokenizer, recipe.train.seq_len, with_code=_wants_code(recipe))
+        encoded = encode_labelled(documents, tally, tokenizer, recipe.train.seq_len, with_code=recipe.model.wants_code)
     elif are_pairs:
         encoded = encode_pairs(documents, tally, tokenizer)
     else:
@@ -213,7 +164,7 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         arrays["reference_places"] = np.array(places, dtype=np.int64)
     if is_labelled or are_pairs:
         arrays["seconds"] = np.array(tally.seconds, dtype=np.int64)
-    if _wants_code(recipe):
+    if recipe.model.wants_code:
         arrays["code"] = np.frombuffer(tally.code, dtype="<u2").reshape(-1, 4)
     if spellings is not None:
         written = np.memmap(folder / "tokens.bin", dtype=f"<u{width}", mode="r")
@@ -323,7 +274,7 @@ def _train_tokenizer(recipe: Recipe, gate: Gate | None) -> tuple[Tokenizer, Tall
     for _ in _read(recipe, gate, scan):
         pass
     arrays = scan.arrays()
-    uses, cut = _choose(recipe, arrays)
+    uses, cut = choose_uses(recipe, arrays)
     held = uses > 0
     # Beyond what a vocabulary can learn from, take the documents with the lowest tails of hashes; the heads split.
     share = min(_TRAINING_BYTES / max(int(arrays["sizes"][~held].sum()), 1), 1.0)
@@ -358,244 +309,3 @@ def _source_summary(
         "bytes": int(arrays["sizes"][mine].sum()),
         "tokens": int(np.diff(arrays["offsets"])[mine].sum()),
     }
-
-
-def _choose(recipe: Recipe, arrays: dict[str, npt.NDArray[Any]], *, are_examples: bool = False) -> tuple[Ints, Flags]:
-    """Which of gate.USES each document is for, and which documents are cut by position: both (n,).
-
-    A document is cut if it is all that its source has and no other belongs with it; an example is not.
-    """
-    sources, units = arrays["sources"], arrays["units"]
-    uses = np.array([USES.index(use) for use, _ in list_sources(recipe)], dtype=np.int64)[sources]
-    cut = np.zeros(len(units), dtype=np.bool_)
-    if recipe.data.validation is not None:
-        return uses, cut
-    if not are_examples:
-        cut = (np.bincount(sources)[sources] == 1) & (np.bincount(units)[units] == 1) & (uses == 0)
-    rest = ~cut & (uses == 0)
-    if rest.any() and (not cut.any() or len(np.unique(units[rest])) > 1):
-        uses[rest] = hold_out(arrays["hashes"][rest], units[rest], recipe.data.validation_ratio)
-    return uses, cut
-
-
-def _open(recipe: Recipe, folder: Path) -> Corpus:
-    """Check the files of a prepared folder and split what they hold."""
-    manifest = open_manifest(folder)
-    _check_vocab(recipe, manifest["vocab_size"])
-    are_examples, are_pairs = manifest["examples"], manifest["pairs"]
-    labels = manifest["labels"] and Labels(tuple(manifest["labels"]["names"]), manifest["labels"]["multi"])
-    special = _LABELLED_FILES if labels else _PAIR_FILES if are_pairs else _EXAMPLE_FILES if are_examples else ()
-    names = (*_SMALL_FILES, *special)
-    arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
-    width = manifest["token_width_bytes"]
-    tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=f"<u{width}", mode="r"))
-    each = arrays["token_bytes"] if len(arrays["token_bytes"]) else None
-    texts = Texts(tokens, arrays["offsets"], arrays["sizes"], each, manifest["eos_id"])
-    code = np.asarray(np.load(folder / "code.npy", mmap_mode="r")) if _wants_code(recipe) else None
-    uses, cut = _choose(recipe, arrays, are_examples=bool(special))
-    given = {name: (folder / f"given-{name}").read_bytes() for name in manifest["given"]}
-    tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"), manifest["eos_token"], given)
-    examples: dict[str, Sequence[Example]] = {}
-    splits: dict[str, Split] = {}
-    left: dict[str, dict[str, Any]] = {}
-    capabilities: dict[str, list[str | None]] = {}
-    ids: dict[str, list[str]] = {}
-    for number, use in enumerate(USES):
-        rows = np.flatnonzero(uses == number)
-        if labels:
-            whole = take_wholes(texts, rows, arrays["labels"], arrays["seconds"], recipe.train.seq_len, code)
-            splits[use] = replace(whole, truncated=int(arrays["cuts"][rows].sum()))
-            ids[use] = _name_hashes(arrays["hashes"][rows]) if use != "train" else []
-            counts = arrays["labels"][rows].sum(axis=0).tolist()
-            kinds = [*manifest["capabilities"], None]  # -1 is none
-            capabilities[use] = [kinds[index] for index in arrays["capabilities"][rows].tolist()]
-            left[use] = {"labels": ", ".join(f"{name} {count:,}" for name, count in zip(labels.names, counts))}
-        elif are_pairs:
-            splits[use], left[use], pairs = _take_pairs(recipe, texts, rows, arrays, manifest, folder, tokenizer)
-            examples[use], ids[use] = pairs, _name_hashes(arrays["hashes"][pairs.rows]) if use != "train" else []
-        elif are_examples:
-            splits[use], left[use], places = _cut_examples(recipe, texts, rows, arrays, manifest, use)
-            columns = arrays["offsets"], arrays["answers"], arrays["capabilities"]
-            examples[use] = Conversations(*places, tokens, *columns, manifest["capabilities"], tokenizer)
-        else:
-            splits[use], left[use] = _cut_samples(recipe, texts, uses == number, cut, use), {}
-        if recipe.train.objective == "masked":
-            masking = choose_masking(tokenizer, seed=recipe.seed, ratio=recipe.train.mask_ratio)
-            splits[use] = replace(splits[use], masking=masking)
-    if recipe.loss.token_weights:  # the training split alone, so that scores stay comparable
-        kinds_of_tokens = np.asarray(np.memmap(folder / "kinds.bin", dtype=np.uint8, mode="r"))
-        weights = np.array([recipe.loss.token_weights.get(kind, 1.0) for kind in get_args(Kind)], dtype=np.float32)
-        splits["train"] = replace(splits["train"], kinds=kinds_of_tokens, kind_weights=weights)
-    if recipe.data.validation != "none" and not len(splits["validation"]):
-        raise InputError(
-            f"data.validation: {len(tokens) - len(uses)} tokens are too few to hold out a share of "
-            f'{recipe.data.validation_ratio}; give more text, or set data.validation = "none"'
-        )
-    same = number_texts(arrays["hashes"])
-    # Of a labelled text that was cut it is only known that it was longer.
-    lengths = np.diff(arrays["offsets"]) + (arrays["cuts"] if labels else 0)
-    if are_pairs:
-        lengths = arrays["seconds"]
-    summary = {
-        "sources": manifest["sources"],
-        **({"conversations": manifest["conversations"]} if manifest["conversations"] else {}),
-        **{use: _split_summary(split) | left[use] if len(split) else None for use, split in splits.items()},
-        "lengths": describe_lengths(lengths[uses == 0], recipe.train.seq_len),
-        "overlap": int(np.isin(same[uses > 0], same[uses == 0]).sum()),
-        "vocab_size": manifest["vocab_size"],
-        "unknown_ratio": manifest["unknown_tokens"] / len(tokens),
-        "bytes_per_token": int(arrays["sizes"].sum()) / max(len(tokens) - len(uses), 1),
-    }
-    if labels and (conflicts := _find_conflicts(arrays, same)).any():
-        named = _name_rows(np.arange(len(same)), arrays, manifest)[0](conflicts)
-        summary["same_text_other_labels"] = int(conflicts.sum())
-        summary["same_text_other_labels_rows"] = ", ".join(named)
-    made: list[str] = []
-    if are_examples:
-        made = [manifest["files"][name]["sha256"] for name in ("tokens.bin", "answers.npy")]
-        made.append("answers" if recipe.data.answers_only else "all")
-    if labels:
-        made = [manifest["files"][name]["sha256"] for name in ("tokens.bin", "labels.npy")]
-    if are_pairs:
-        made = [manifest["files"][name]["sha256"] for name in ("tokens.bin", "seconds.npy", "references.bin")]
-        made.append(f"{recipe.train.seq_len} {recipe.train.target_len}")
-    if code is not None:
-        made.append(manifest["files"]["code.npy"]["sha256"])
-    return Corpus(
-        train=splits["train"],
-        validation=splits["validation"] if len(splits["validation"]) else None,
-        test=splits["test"] if len(splits["test"]) else None,
-        tokenizer=tokenizer,
-        fingerprint=_fingerprint([manifest["tokenizer"], *made], arrays["hashes"], *splits.values()),
-        summary=summary,
-        chat=ChatTemplate(tokenizer, tokenizer.chat_template, system=recipe.data.system),
-        examples=examples.get("validation", ()),
-        pairs=examples if are_pairs else {},
-        labels=labels,
-        capabilities=capabilities,
-        ids=ids,
-    )
-
-
-def _cut_samples(recipe: Recipe, texts: Texts, mine: Flags, cut: Flags, use: str) -> Split:
-    """The samples of one split, of texts end to end or of a text each; of a cut text validation has the end."""
-    starts, ends = texts.offsets[:-1], texts.offsets[1:]
-    middles = ends - 1 - np.ceil(recipe.data.validation_ratio * (ends - starts - 1)).astype(np.int64)
-    middles = np.where(middles > starts, middles, ends)  # too short to be cut
-    parts = {"train": (starts[cut], middles[cut]), "validation": (middles[cut], ends[cut])}
-    begin, end = parts.get(use, (starts[:0], ends[:0]))
-    # The parts of cut documents come last, as no end token separates them from what follows.
-    whole = mine & ~cut
-    mode, seq_len = recipe.data.sample, recipe.train.seq_len
-    return cut_samples(texts, np.r_[starts[whole], begin], np.r_[ends[whole], end], mode, seq_len)
-
-
-def _cut_examples(
-    recipe: Recipe, texts: Texts, rows: Ints, arrays: dict[str, npt.NDArray[Any]], manifest: dict[str, Any], use: str
-) -> tuple[Split, dict[str, Any], tuple[Ints, Ints]]:
-    """The samples of one split, what is to be said about rows that are none, and of the conversations among the samples
-    the rows and where they end.
-
-    Raises: InputError if rows are too long and that is to be refused, or if nothing is left to learn.
-    """
-    data, seq_len = recipe.data, recipe.train.seq_len
-    answers = arrays["answers"]
-    named, count = _name_rows(rows, arrays, manifest)
-    split, left = cut_examples(
-        texts, rows, answers, seq_len, answers_only=data.answers_only, drop=data.too_long == "drop"
-    )
-
-    is_long = left.dropped | left.cut | left.cut_away
-    if data.too_long == "refuse" and is_long.any():
-        raise InputError(
-            f"rows with more than train.seq_len {seq_len:,} tokens: {count(is_long)}; "
-            'raise it, or set data.too_long to "cut" or "drop"'
-        )
-    if len(rows) and not len(split):
-        raise InputError(
-            f"data.{use} has nothing to score: none of {len(rows):,} rows has an answer within train.seq_len {seq_len} "
-            f"(cut away: {count(left.cut_away)}; dropped: {count(left.dropped)}; the longest row has "
-            f"{int(np.diff(texts.offsets)[rows].max()):,} tokens); raise it"
-        )
-    said = {
-        name: value
-        for name, flags in (("dropped", left.dropped), ("cut_away", left.cut_away))
-        for name, value in ((name, int(flags.sum())), (f"{name}_rows", named(flags)))
-    }
-    kept = rows[left.kept]
-    is_conversation = answers[answers[:, 0].searchsorted(texts.offsets[kept]), 0] > texts.offsets[kept]
-    return split, said, (kept[is_conversation], split.ends[is_conversation])
-
-
-def _take_pairs(
-    recipe: Recipe, texts: Texts, rows: Ints, arrays: dict[str, npt.NDArray[Any]], manifest: dict[str, Any],
-    folder: Path, tokenizer: Tokenizer,
-) -> tuple[Split, dict[str, Any], Pairs]:  # fmt: skip
-    """The pairs of one split, what is to be said of those that are too long, and all of them as examples.
-
-    Raises: InputError if rows are too long and that is to be refused, or if none is left.
-    """
-    longest = recipe.train.seq_len, recipe.train.target_len or recipe.train.seq_len
-    is_dropped = recipe.data.too_long == "drop"
-    split, too_long = take_pairs(texts, rows, arrays["seconds"], *longest, drop=is_dropped)
-    named, count = _name_rows(rows, arrays, manifest)
-    said = f"train.seq_len {longest[0]:,} in the source or train.target_len {longest[1]:,} in the target"
-    if recipe.data.too_long == "refuse" and too_long.any():
-        raise InputError(
-            f"rows with more tokens than {said}: {count(too_long)}; raise them, or set data.too_long to cut or drop"
-        )
-    if len(rows) and not len(split):
-        raise InputError(
-            f"all {len(rows):,} rows have more tokens than {said}, and data.too_long drops them; raise them"
-        )
-    kept = rows[~too_long] if is_dropped else rows
-    references = np.memmap(folder / "references.bin", dtype=np.uint8, mode="r")
-    places, kinds = arrays["reference_places"], arrays["capabilities"]
-    pairs = Pairs(split, kept, references, places, kinds, manifest["capabilities"], tokenizer)
-    left = {"dropped": int(too_long.sum()), "dropped_rows": named(too_long)} if is_dropped else {}
-    return split, left, pairs
-
-
-def _name_rows(
-    rows: Ints, arrays: dict[str, npt.NDArray[Any]], manifest: dict[str, Any]
-) -> tuple[Callable[[Flags], list[str]], Callable[[Flags], str]]:
-    """What names the first of flagged rows by file and line, and what counts them and names three."""
-
-    def named(flags: Flags) -> list[str]:
-        places = arrays["places"][rows[flags][:NAMED_ROWS]].tolist()
-        return [f"{manifest['paths'][path]}:{line}" if line else manifest["paths"][path] for path, line in places]
-
-    def count(flags: Flags) -> str:
-        names = f" ({', '.join(named(flags)[:3])}{' ...' if flags.sum() > 3 else ''})"
-        return f"{int(flags.sum()):,}{names if flags.any() else ''}"
-
-    return named, count
-
-
-def _find_conflicts(arrays: dict[str, npt.NDArray[Any]], same: Ints) -> Flags:
-    """Which rows (n,) have a text that another row has with other labels."""
-    kinds = np.unique(np.column_stack([same, arrays["labels"]]), axis=0)[:, 0]
-    texts, labellings = np.unique(kinds, return_counts=True)
-    return np.isin(same, texts[labellings > 1])
-
-
-def _name_hashes(hashes: npt.NDArray[np.uint8]) -> list[str]:
-    return [each.tobytes().hex() for each in hashes[:, :8]]
-
-
-def _split_summary(split: Split) -> dict[str, Any]:
-    return {
-        "documents": split.documents,
-        "samples": len(split),
-        "tokens": split.targets,
-        "bytes": split.bytes,
-        "truncated": split.truncated,
-    }
-
-
-def _fingerprint(made: list[str], hashes: npt.NDArray[np.uint8], *splits: Split) -> str:
-    digest = hashlib.sha256("".join(made).encode())
-    digest.update(hashes.tobytes())
-    for split in splits:
-        digest.update(np.stack([split.starts, split.ends]).astype("<i8").tobytes() + b"split")
-    return digest.hexdigest()

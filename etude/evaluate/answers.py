@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from etude.data.corpus import Corpus
 from etude.data.examples import Example
-from etude.data.prepared import Corpus
 from etude.evaluate.generate import Continuation, generate, write_answers
 from etude.models.t5 import T5
 from etude.recipe.schema import Recipe

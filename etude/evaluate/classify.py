@@ -1,6 +1,5 @@
 """What a classifier says of rows that it is not trained on, and what that is worth beside what costs nothing."""
 
-import functools
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -13,7 +12,7 @@ from torch import nn
 from etude import durable
 from etude.data.batch import Batch
 from etude.data.cache import to_npy
-from etude.data.prepared import Labels
+from etude.data.corpus import Labels
 from etude.data.split import Split
 from etude.data.tokenize import Tokenizer
 from etude.engine.loop import to_device
@@ -25,10 +24,10 @@ from etude.evaluate.tasks import Score
 from etude.records import events
 from etude.scores import labels as scores
 from etude.scores.baselines import majority, tfidf_logistic
-from etude.scores.intervals import label_bootstrap, paired_difference
+from etude.scores.beside import of_labels, set_beside
+from etude.scores.intervals import label_bootstrap
 
 _BASELINE_ROWS = 50_000
-_PAIRED = 500  # resamples of a difference, each of which scores all rows twice
 
 
 @dataclass(frozen=True)
@@ -195,31 +194,12 @@ def _compare(
     )
     main = metric if metric in shown else "f1"
 
-    def interval(said: np.ndarray) -> dict[str, list[float]]:
-        values = scores.score_labels(truth, said, labels.names, multi=labels.multi)
-        found = label_bootstrap(truth, said, labels.names, multi=labels.multi, figures=shown)
-        return {each: [values[each], found[each].low, found[each].high] for each in shown}
-
-    def value(said: np.ndarray, chosen: np.ndarray) -> float:
-        return scores.score_labels(truth[chosen], said[chosen], labels.names, multi=labels.multi)[main]
-
-    gains = {}
-    for other in [each for each in systems if each != "after"]:
-        difference = paired_difference(
-            functools.partial(value, said_after), functools.partial(value, systems[other]), len(rows), samples=_PAIRED
-        )
-        gains[other] = [difference.value, difference.low, difference.high]
-    kinds = sorted({kind for kind in capabilities if kind is not None})
-    by_kind = {}
-    for kind in kinds if len(kinds) > 1 else ():
-        mine = np.flatnonzero(np.array([each == kind for each in capabilities]))
-        by_kind[kind] = {"rows": float(len(mine)), **{each: value(said, mine) for each, said in systems.items()}}
+    measure = of_labels(truth, labels.names, multi=labels.multi, figures=shown, metric=main)
+    standing = set_beside(measure, systems, capabilities)
     table = [] if labels.multi else scores.confusion(truth, said_after, len(labels.names)).tolist()
     return events.Scores(
-        step=step, rows=len(rows), split=name, metric=main,
-        systems={each: interval(said) for each, said in systems.items()}, gains=gains, capabilities=by_kind,
-        labels=list(labels.names), confusion=table,
-        thresholds=[] if thresholds[1] is None else [float(each) for each in thresholds[1]], notes=notes,
+        step=step, rows=len(rows), split=name, metric=main, **vars(standing), labels=list(labels.names),
+        confusion=table, thresholds=[] if thresholds[1] is None else thresholds[1].tolist(), notes=notes,
     )  # fmt: skip
 
 

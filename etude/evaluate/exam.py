@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from etude.data.batch import Batch
+from etude.data.corpus import Corpus
 from etude.data.loader import iterate_once
-from etude.data.prepared import Corpus
 from etude.data.split import Split
 from etude.engine.precision import Precision
 from etude.engine.world import World

@@ -21,7 +21,7 @@ from etude.models.t5 import T5
 from etude.records import events
 from etude.scores.answers import BLEU_SETTINGS, CHRF_SETTINGS, FIGURES, Answer
 from etude.scores.baselines import nearest_neighbour
-from etude.scores.intervals import answer_bootstrap, answer_difference
+from etude.scores.beside import of_answers, set_beside
 
 _SHOWN = ("exact_match", "bleu", "chrf", "edit_similarity", "parse_rate")
 _BASELINE_ROWS = 50_000
@@ -89,29 +89,21 @@ def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
     def as_if(texts: Sequence[str]) -> list[Answer]:
         return [Answer(text, each.reference, True, each.capability) for text, each in zip(texts, examples)]
 
-    systems = {"after": said[use], **before, "nearest neighbour": as_if(nearest), "source": as_if(sources)}
+    systems: dict[str, Sequence[Answer]] = {
+        "after": said[use],
+        **before,
+        "nearest neighbour": as_if(nearest),
+        "source": as_if(sources),
+    }
     wanted = exam.metric()
     metric = wanted if wanted in FIGURES else "bleu"
     shown = [name for name in dict.fromkeys((*_SHOWN, metric)) if not math.isnan(FIGURES[name](said[use]))]
 
-    def interval(answers: list[Answer]) -> dict[str, list[float]]:
-        found = answer_bootstrap(answers, shown)
-        return {name: [FIGURES[name](answers), found[name].low, found[name].high] for name in shown}
-
-    gains = {}
-    for other in [name for name in systems if name != "after"]:
-        difference = answer_difference(said[use], systems[other], metric)
-        gains[other] = [difference.value, difference.low, difference.high]
-    kinds = sorted({example.capability for example in examples if example.capability is not None})
-    by_kind = {}
-    for kind in kinds if len(kinds) > 1 else ():
-        mine = {name: [each for each in answers if each.capability == kind] for name, answers in systems.items()}
-        values = {name: FIGURES[metric](answers) for name, answers in mine.items()}
-        by_kind[kind] = {"rows": float(len(mine["after"])), **values}
+    kinds = [example.capability for example in examples]
+    standing = set_beside(of_answers(shown, metric), systems, kinds)
     return events.Scores(
         step=step, rows=len(examples), split=f"{exam.task} {use}".strip(), metric=metric,
-        systems={name: interval(answers) for name, answers in systems.items()}, gains=gains, capabilities=by_kind,
-        labels=[], confusion=[], thresholds=[], notes=notes,
+        **vars(standing), labels=[], confusion=[], thresholds=[], notes=notes,
     )  # fmt: skip
 
 

@@ -8,13 +8,15 @@ from torch import nn
 
 from etude.errors import InputError
 from etude.models.catalogue import decoder_config
-from etude.models.config import DecoderConfig
 from etude.models.cost import Cost, count_parameters, training_cost
 from etude.models.decoder import Decoder
-from etude.models.encoder import EncoderConfig
+from etude.models.decoder_config import DecoderConfig
+from etude.models.encoder_config import EncoderConfig
 from etude.models.heads import build_encoder, count_encoder, encoder_config, head_of, load_classifier
-from etude.models.hub import Config, Pretrained, count_parts, count_t5, load_pretrained, meta_model
-from etude.models.t5 import T5, T5Config
+from etude.models.hub import Config, Pretrained, count_t5, load_pretrained, meta_model
+from etude.models.parts import count_parts
+from etude.models.t5 import T5
+from etude.models.t5_config import T5Config
 from etude.recipe.schema import Model, Recipe
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from etude.errors import InputError
-from etude.models.config import DecoderConfig
+from etude.models.decoder_config import DecoderConfig
 from etude.recipe.schema import Model
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from etude.models.config import DecoderConfig
+from etude.models.decoder_config import DecoderConfig
 
 
 def count_parameters(config: DecoderConfig) -> dict[str, int]:

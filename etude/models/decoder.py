@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from etude.models.config import DecoderConfig
+from etude.models.decoder_config import DecoderConfig
 from etude.models.rope import inverse_frequencies
 
 

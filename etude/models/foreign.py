@@ -1,13 +1,114 @@
-"""Models that run through transformers: how they are asked for logits of positions, or of the samples, of a batch."""
+"""Models that run through transformers: looked at, loaded, and asked for logits of positions or samples of a batch."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from etude.errors import InputError
+from etude.models.parts import head_modules
+from etude.models.weights import REMADE
+
 # Families that take a mask of the whole row as it is, so that one call does for all its sequences. In others a window,
 # a recurrence or a mask of their own would be lost without a word.
 _MASKABLE = ("gpt2", "gptj", "gpt_neox", "starcoder2", "gemma", "phi", "llama", "qwen2")
+
+
+def read_config(path: Path, labels: int = 0) -> Any:
+    """What config.json says; with labels that of a classifier. Raises: InputError if the family has no such form."""
+    from transformers import AutoConfig
+    from transformers.models.auto import modeling_auto as families
+
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises whatever its many configurations raise
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: transformers cannot read config.json ({reason}); use another model") from None
+    if labels:
+        if config.model_type not in families.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+            raise InputError(
+                f"{path} is a {config.model_type} model, which has no form that scores labels; classification takes "
+                "BERT, RoBERTa, ModernBERT, T5, Qwen2, Llama and their kin"
+            )
+        config.num_labels = labels
+        return config
+    # transformers offers a causal head to encoders too, where every position would see its own target.
+    encoders = {*families.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation", "cpmant", "xlnet"}
+    is_encoder = config.is_encoder_decoder or config.model_type in encoders
+    is_causal = config.model_type in families.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if not is_causal or (is_encoder and not getattr(config, "is_decoder", False)):
+        raise InputError(
+            f"{path} is a {config.model_type} model, which does not predict the next token; use a causal one"
+        )
+    return config
+
+
+def empty_model(path: Path, labels: int = 0) -> nn.Module:
+    """Modules and names without memory, of a classifier if there are labels. Raises: as `read_config`."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    config = read_config(path, labels)
+    kind: Any = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
+    try:
+        with torch.device("meta"):
+            model: Any = kind.from_config(config, trust_remote_code=False)
+        model.tie_weights()
+    except Exception as error:  # transformers raises whatever its many models raise
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: transformers cannot build what config.json says ({reason}); mend the file") from None
+    built: nn.Module = model
+    return built
+
+
+def count_parameters(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
+    """Exact parameters by part. shapes: of the tensors in files. Raises: InputError if config.json says others."""
+    model: Any = empty_model(path)
+    for name, parameter in model.named_parameters():
+        # Some files leave out the name of the part that all but the head stand in.
+        found = shapes.get(name, shapes.get(name.removeprefix(f"{model.base_model_prefix}.")))
+        if found not in (None, tuple(parameter.shape)):
+            raise InputError(f"{path}: {name} is {list(found)}, but config.json says {list(parameter.shape)}")
+    total = sum(parameter.numel() for parameter in model.parameters())
+    embedding = model.get_input_embeddings().weight.numel()
+    return {"embedding": embedding, "rest": total - embedding, "total": total}
+
+
+def load_causal(path: Path, dtype: torch.dtype, dropout: float) -> nn.Module:
+    """A causal model. Raises: InputError if a file is damaged or lacks a tensor."""
+    from transformers import AutoModelForCausalLM
+
+    model, report = _load_in_transformers(AutoModelForCausalLM, path, read_config(path), dtype, dropout)
+    if missing := [name for name in report["missing_keys"] if not REMADE.search(name)]:
+        raise InputError(f"{path} lacks {sorted(missing)[0]}, unlike its config.json; copy the model again")
+    return model
+
+
+def load_classifier(
+    path: Path, labels: int, pad_id: int, *, dtype: torch.dtype, dropout: float, seed: int
+) -> tuple[nn.Module, list[str]]:
+    """A classifier of transformers, and the names of its weights that no file had, drawn as transformers draws them.
+
+    Raises: InputError if a file is damaged, or lacks weights of the body.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    config = read_config(path, labels)
+    config.get_text_config().pad_token_id = pad_id
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, report = _load_in_transformers(
+            AutoModelForSequenceClassification, path, config, dtype, dropout, ignore_mismatched_sizes=True
+        )
+    heads = tuple(f"{name}." for name in head_modules(model))
+    for name, given, expected in report["mismatched_keys"]:
+        if not name.startswith(heads):
+            raise InputError(f"{path}: {name} is {list(given)}, but config.json says {list(expected)}")
+    missing = sorted(name for name in report["missing_keys"] if not REMADE.search(name))
+    if lost := [name for name in missing if not name.startswith(heads)]:
+        raise InputError(f"{path} lacks {lost[0]}, unlike its config.json; copy the model again")
+    return model, sorted({*missing, *(name for name, *_ in report["mismatched_keys"])})
 
 
 def scored_logits(
@@ -62,3 +163,25 @@ def _block_mask(lengths: tuple[int, ...], dtype: torch.dtype, device: torch.devi
     place = torch.arange(len(sequence), device=device)
     seen = (sequence == sequence[:, None]) & (place <= place[:, None])
     return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)[None, None]
+
+
+def _load_in_transformers(
+    kind: Any, path: Path, config: Any, dtype: torch.dtype, dropout: float, **settings: Any
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The model, and the report of transformers on what the files had."""
+    from transformers.utils import logging
+
+    for name in [name for name in vars(config) if re.fullmatch(r"\w*(dropout|pdrop)(_prob)?", name)]:
+        if isinstance(getattr(config, name), float | int):
+            setattr(config, name, dropout)
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        model, report = kind.from_pretrained(
+            path, config=config, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+            output_loading_info=True, **settings,
+        )  # fmt: skip
+    except Exception as error:  # transformers raises whatever its many models raise
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: transformers cannot load the model ({reason}); copy it again") from None
+    return model, report

@@ -9,18 +9,12 @@ from torch import Tensor, nn
 from etude.errors import InputError
 from etude.models import foreign
 from etude.models.decoder import Decoder
-from etude.models.encoder import Encoder, EncoderConfig, Head
-from etude.models.hub import (
-    REMADE,
-    Pretrained,
-    count_parts,
-    empty_model,
-    head_modules,
-    load_foreign_classifier,
-    read_weights,
-    set_weight,
-)
+from etude.models.encoder import Encoder
+from etude.models.encoder_config import EncoderConfig, Head
+from etude.models.hub import Pretrained, empty_model
+from etude.models.parts import count_parts, head_modules
 from etude.models.t5 import T5Classifier
+from etude.models.weights import REMADE, read_weights, set_weight
 from etude.recipe.schema import Model
 
 # Of a classifier from scratch; story 1's encoder.
@@ -92,7 +86,10 @@ def load_classifier(
     another body than its config.json says.
     """
     if pretrained.config is None:
-        return load_foreign_classifier(pretrained, dtype=dtype, dropout=dropout, seed=seed)
+        pad_id = pretrained.hf_config["pad_token_id"]
+        return foreign.load_classifier(
+            pretrained.path, pretrained.labels, pad_id, dtype=dtype, dropout=dropout, seed=seed
+        )
     if isinstance(pretrained.config, EncoderConfig):
         config = replace(pretrained.config, dropout=dropout, attention_dropout=dropout, labels=pretrained.labels)
         return build_encoder(config, seed, pretrained)

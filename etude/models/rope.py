@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from etude.models.config import RopeScaling
+from etude.models.decoder_config import RopeScaling
 
 
 def inverse_frequencies(

@@ -9,7 +9,7 @@ H n_head, D head_dim, V vocab_size. Source: arXiv:1910.10683; 1.1, arXiv:2002.05
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from typing import Any, cast
@@ -19,147 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from etude.errors import InputError
 from etude.models.decoder import RMSNorm, last_states
-
-
-@dataclass(frozen=True)
-class T5Config:
-    """Sizes and options of an encoder-decoder.
-
-    n_layer, n_decoder_layer: blocks of each side. activation: of the feed-forward, a name of `ACTIVATIONS`, with
-    "gated-" before it if a second product multiplies it. tied: the head is the embedding. scaled: hidden states are
-    divided by sqrt(n_embd) before the head. buckets, max_distance: of relative positions. start_id: first token that
-    the decoder reads.
-
-    Raises: InputError if the values do not fit each other.
-    """
-
-    vocab_size: int
-    n_layer: int
-    n_decoder_layer: int
-    n_head: int
-    n_embd: int
-    n_ffn: int
-    head_dim: int
-    activation: str = "relu"
-    tied: bool = True
-    scaled: bool = True
-    buckets: int = 32
-    max_distance: int = 128
-    norm_eps: float = 1e-6
-    dropout: float = 0.0
-    start_id: int = 0
-
-    @property
-    def gated(self) -> bool:
-        """Whether the feed-forward has a second product that multiplies the activated one."""
-        return self.activation.startswith("gated-")
-
-    def __post_init__(self) -> None:
-        if self.activation.removeprefix("gated-") not in ACTIVATIONS:
-            raise InputError(
-                f"config.json: feed_forward_proj is {self.activation!r}; expected {', '.join(ACTIVATIONS)}, or one of "
-                "them after gated-; use another model"
-            )
-        if self.buckets < 4:
-            raise InputError(
-                f"config.json: relative_attention_num_buckets is {self.buckets}; expected at least 4; mend the file"
-            )
-        if self.max_distance <= self.buckets // 2:
-            raise InputError(
-                f"config.json: relative_attention_max_distance is {self.max_distance}; expected more than half of the "
-                f"{self.buckets} buckets; mend the file"
-            )
-        if not 0 <= self.start_id < self.vocab_size:
-            raise InputError(
-                f"config.json: decoder_start_token_id is {self.start_id}, which is not among {self.vocab_size} tokens; "
-                "mend the file"
-            )
-
-    def to_hf(self, *, eos_token_id: int | None, pad_token_id: int | None) -> dict[str, Any]:
-        """The config.json with which AutoModelForSeq2SeqLM.from_pretrained loads the weights as they are."""
-        return {
-            "architectures": ["T5ForConditionalGeneration"],
-            "model_type": "t5",
-            "is_encoder_decoder": True,
-            "vocab_size": self.vocab_size,
-            "d_model": self.n_embd,
-            "d_kv": self.head_dim,
-            "d_ff": self.n_ffn,
-            "num_layers": self.n_layer,
-            "num_decoder_layers": self.n_decoder_layer,
-            "num_heads": self.n_head,
-            "feed_forward_proj": self.activation,
-            "relative_attention_num_buckets": self.buckets,
-            "relative_attention_max_distance": self.max_distance,
-            "layer_norm_epsilon": self.norm_eps,
-            "dropout_rate": self.dropout,
-            "initializer_factor": 1.0,
-            # transformers 4 scales where it ties; 5 reads the second key, and ties where the file has no head.
-            "tie_word_embeddings": self.tied,
-            "scale_decoder_outputs": self.scaled,
-            "use_cache": True,
-            "decoder_start_token_id": self.start_id,
-            "eos_token_id": eos_token_id,
-            "pad_token_id": pad_token_id,
-        }
-
-    @staticmethod
-    def from_hf(values: Mapping[str, Any], *, has_head: bool | None = None) -> "T5Config":
-        """Read a config.json of T5; each key is mapped, or known to change nothing, or refused.
-
-        has_head: whether the weights have an `lm_head.weight` that is not `shared.weight`, which says more than the
-        key tie_word_embeddings: transformers 5 writes true in any case.
-
-        Raises: InputError that names the key which this model does not have.
-        """
-        if values.get("model_type") != "t5":
-            raise InputError(f"config.json: model_type is {values.get('model_type')!r}; expected t5")
-        for name, value in values.items():
-            if value is not None and name in _ONLY and value != _ONLY[name]:
-                raise InputError(
-                    f"config.json: {name} is {value!r}; this model has only {_ONLY[name]!r}; use another model"
-                )
-            if value is not None and name not in _ONLY and name not in _READ and name not in _HARMLESS:
-                raise InputError(f"config.json: unknown key {name!r}; remove it if it does not change the model")
-        activation = values.get("feed_forward_proj") or "relu"
-        if not isinstance(activation, str):
-            raise InputError(f"config.json: feed_forward_proj is {activation!r}; expected a name; mend the file")
-        kind, gated = activation.removeprefix("gated-"), activation.startswith("gated-")
-        kind = "gelu_new" if activation == "gated-gelu" else kind
-        for name, meant in (("dense_act_fn", kind), ("is_gated_act", gated)):
-            if values.get(name) not in (None, meant):
-                raise InputError(
-                    f"config.json: {name} is {values[name]!r}, but feed_forward_proj is {activation!r}; "
-                    "use another model"
-                )
-        n_layer = _size(values, "num_layers", 6)
-        says_tied = _flag(values, "tie_word_embeddings", True)
-        return T5Config(
-            vocab_size=_size(values, "vocab_size", 32_128),
-            n_layer=n_layer,
-            n_decoder_layer=_size(values, "num_decoder_layers", n_layer),
-            n_head=_size(values, "num_heads", 8),
-            n_embd=_size(values, "d_model", 512),
-            n_ffn=_size(values, "d_ff", 2048),
-            head_dim=_size(values, "d_kv", 64),
-            activation=activation,
-            tied=says_tied if has_head is None else not has_head,
-            scaled=_flag(values, "scale_decoder_outputs", says_tied),
-            buckets=_size(values, "relative_attention_num_buckets", 32),
-            max_distance=_size(values, "relative_attention_max_distance", 128),
-            norm_eps=_number(values, "layer_norm_epsilon", 1e-6),
-            dropout=_number(values, "dropout_rate", 0.1),
-            start_id=_size(values, "decoder_start_token_id", _size(values, "pad_token_id", 0, least=0), least=0),
-        )
-
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": functional.relu,
-    "silu": functional.silu,
-    "gelu": functional.gelu,
-}
+from etude.models.t5_config import T5Config
 
 
 class T5Cache:
@@ -586,7 +447,8 @@ class FeedForward(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.dropout = config.dropout
-        self.act = _gelu_tanh if config.activation == "gated-gelu" else ACTIVATIONS[config.activation.split("-")[-1]]
+        kind = config.activation.removeprefix("gated-")
+        self.act = _gelu_tanh if config.activation == "gated-gelu" else getattr(functional, kind)
         self.inner = ("wi_0", "wi_1") if config.gated else ("wi",)
         for name in self.inner:
             self.add_module(name, nn.Linear(config.n_embd, config.n_ffn, bias=False))
@@ -627,55 +489,3 @@ def _runs(values: Sequence[tuple[int, ...]]) -> list[tuple[Any, int]]:
 
 # Columns by which a cache grows: fewer would be copied more often, more be held without need.
 _COLUMNS = 64
-
-# Keys with one value that this model has; null means the same.
-_ONLY = {
-    "is_encoder_decoder": True,
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "tie_encoder_decoder": False,
-    "chunk_size_feed_forward": 0,
-    "pruned_heads": {},
-}
-_READ = frozenset({
-    "model_type", "vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads",
-    "feed_forward_proj", "dense_act_fn", "is_gated_act", "relative_attention_num_buckets",
-    "relative_attention_max_distance", "layer_norm_epsilon", "dropout_rate", "tie_word_embeddings",
-    "scale_decoder_outputs", "decoder_start_token_id", "pad_token_id",
-})  # fmt: skip
-# Keys that say how weights were made, stored or used, not what the model computes; T5 has no longest sequence.
-_HARMLESS = frozenset({
-    "architectures", "eos_token_id", "bos_token_id", "initializer_factor", "use_cache", "dtype", "torch_dtype",
-    "transformers_version", "_name_or_path", "_attn_implementation", "_attn_implementation_autoset", "_commit_hash",
-    "n_positions", "output_past", "task_specific_params", "gradient_checkpointing", "classifier_dropout", "id2label",
-    "label2id", "_num_labels", "num_labels", "problem_type", "return_dict", "output_hidden_states",
-    "output_attentions", "torchscript", "use_bfloat16", "tokenizer_class", "prefix", "finetuning_task", "max_length",
-    "min_length", "num_beams", "early_stopping", "length_penalty", "no_repeat_ngram_size", "do_sample", "temperature",
-    "top_k", "top_p", "repetition_penalty", "forced_bos_token_id", "forced_eos_token_id", "sep_token_id",
-    "tie_last_hidden_states",
-})  # fmt: skip
-_LARGEST_SIZE = 2**24
-
-
-def _size(values: Mapping[str, Any], name: str, default: int, *, least: int = 1) -> int:
-    value = default if values.get(name) is None else values[name]
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _LARGEST_SIZE:
-        raise InputError(
-            f"config.json: {name} is {value!r}; expected a whole number from {least} to {_LARGEST_SIZE:,}; "
-            "mend or replace the file"
-        )
-    return value
-
-
-def _flag(values: Mapping[str, Any], name: str, default: bool) -> bool:
-    value = default if values.get(name) is None else values[name]
-    if not isinstance(value, bool):
-        raise InputError(f"config.json: {name} is {value!r}; expected true or false; mend or replace the file")
-    return value
-
-
-def _number(values: Mapping[str, Any], name: str, default: float) -> float:
-    value = default if values.get(name) is None else values[name]
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise InputError(f"config.json: {name} is {value!r}; expected a number from 0 to 1; mend or replace the file")
-    return float(value)

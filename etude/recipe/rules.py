@@ -111,7 +111,7 @@ def _objective(recipe: Recipe) -> Iterator[tuple[str, str]]:
             "model.kind",
             f'is "{recipe.model.kind}", but train.objective = "{objective}" needs kind = "{wanted}", or model.from',
         )
-    if recipe.model.code_bias not in (None, "off") and objective == "masked":
+    if recipe.model.wants_code and objective == "masked":
         yield "model.code_bias", 'is for train.objective = "classification"; leave it out'
     if recipe.train.mask_ratio != type(recipe.train)().mask_ratio and objective != "masked":
         yield "train.mask_ratio", 'belongs to train.objective = "masked"; leave it out'

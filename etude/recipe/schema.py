@@ -67,6 +67,11 @@ class Model(Section):
         "(default off)",
     )
 
+    @property
+    def wants_code(self) -> bool:
+        """Whether the model reads what each token is as code."""
+        return self.code_bias not in (None, "off")
+
 
 class Tokenizer(Section):
     """Where token ids come from."""
@@ -122,7 +127,9 @@ class Clean(Section):
 
     too_short: Policy = key("off", "fewer than min_characters", example="drop")
     too_long: Policy = key("off", "more than max_characters", example="warn")
-    undecodable: Policy = key("off", "files that are binary or not UTF-8; off: they are refused", example="drop")
+    undecodable: Policy = key(
+        "off", "files that are binary or not UTF-8, and such lines of JSONL; off: they are refused", example="drop"
+    )
     generated: Policy = key("off", "files that say that a program wrote them", example="drop")
     minified: Policy = key("off", "code squeezed into few lines, and data in text form", example="drop")
     licence_only: Policy = key("off", "nothing but a licence header", example="drop")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from etude.cli.data import print_rows, show_rows
+from etude.cli.data import print_samples, show_samples
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
 from tests.bases import write_instructions, write_qwen2
@@ -34,7 +34,7 @@ def test_scored_tokens_are_between_brackets_where_there_is_no_colour(
     recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = json.loads((tmp_path / "a.jsonl").read_text().splitlines()[0])
-    print_rows(show_rows(recipe, 2))
+    print_samples(show_samples(recipe, 2))
     out = capsys.readouterr().out
     assert out.count("--- sample") == 2 and "\x1b" not in out
     expected = (
@@ -46,23 +46,23 @@ def test_scored_tokens_are_between_brackets_where_there_is_no_colour(
 def test_on_a_terminal_they_differ_in_colour(
     recipe: Recipe, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = show_rows(recipe, 1)
+    rows = show_samples(recipe, 1)
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    print_rows(rows)
+    print_samples(rows)
     out = capsys.readouterr().out
     assert "\x1b[2m" in out and "\x1b[1;32m" in out and "[[" not in out
     for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):  # where colours do not show, brackets do
         monkeypatch.setenv(name, value)
-        print_rows(rows)
+        print_samples(rows)
         assert "[[" in capsys.readouterr().out
         monkeypatch.delenv("NO_COLOR", raising=False)
 
 
 def test_the_parts_are_the_whole_sample(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
-    print_rows(show_rows(recipe, 3), as_json=True)
+    print_samples(show_samples(recipe, 3), as_json=True)
     rows = json.loads(capsys.readouterr().out)
     assert [row["sample"] for row in rows] == [0, 1, 2]
     for row in rows:
@@ -75,7 +75,7 @@ def test_a_character_that_is_cut_in_two_is_shown_once(tmp_path: Path) -> None:
     sections = {"data": {"train": [{"path": str(tmp_path / "a.txt")}], "validation": "none"}}
     train = {"steps": 2, "global_batch_size": 2, "seq_len": 9}
     model = {"n_layer": 1, "n_head": 1, "n_embd": 8}
-    for row in show_rows(
+    for row in show_samples(
         recipe_from({"name": "x", "model": model, "tokenizer": {"train_vocab_size": 257}, **sections, "train": train}),
         9,
     ):
@@ -84,7 +84,7 @@ def test_a_character_that_is_cut_in_two_is_shown_once(tmp_path: Path) -> None:
 
 
 def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    print_rows([{"sample": 0, "tokens": 1, "scored": 1, "parts": [{"text": "a\x1b[31m[bold]b", "scored": True}]}])
+    print_samples([{"sample": 0, "tokens": 1, "scored": 1, "parts": [{"text": "a\x1b[31m[bold]b", "scored": True}]}])
     assert "[[a[31m[bold]b]]" in capsys.readouterr().out
 
 

@@ -9,8 +9,9 @@ import pytest
 from tokenizers import Tokenizer as Inner
 from tokenizers import processors
 
+from etude.data.corpus import Corpus
 from etude.data.loader import Loader
-from etude.data.prepared import Corpus, prepare
+from etude.data.prepared import prepare
 from etude.data.render import ChatTemplate
 from etude.data.split import NO_TARGET, Split
 from etude.data.tokenize import TRAINED_EOS, load_tokenizer, train_tokenizer

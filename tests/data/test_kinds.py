@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.data import kinds
+from etude.data.corpus import Corpus
 from etude.data.kinds import find_kinds
 from etude.data.lexer import KIND, KINDS, code_of
-from etude.data.prepared import Corpus, prepare
+from etude.data.prepared import prepare
 from etude.data.split import Ints, Split
 from etude.data.tokenize import Tokenizer, token_spellings, train_tokenizer
 from etude.errors import InputError

@@ -14,9 +14,10 @@ import pytest
 
 from etude import durable
 from etude.data import encode, prepared
+from etude.data.corpus import Corpus
 from etude.data.encode import cut_text
 from etude.data.loader import iterate_once
-from etude.data.prepared import Corpus, prepare
+from etude.data.prepared import prepare
 from etude.data.split import Split
 from etude.data.tokenize import load_tokenizer, train_tokenizer
 from etude.errors import InputError, StorageError

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from etude.data.prepared import Corpus, prepare
+from etude.data.corpus import Corpus
+from etude.data.prepared import prepare
 from etude.evaluate.answers import answer, continue_prompts
 from etude.models.hub import inspect_model, load_pretrained
 from etude.recipe.load import recipe_from

@@ -7,9 +7,10 @@ import torch
 
 from etude.errors import InputError
 from etude.evaluate import generate as evaluate_generate
-from etude.models.config import DecoderConfig
 from etude.models.decoder import Decoder
-from etude.models.t5 import T5, T5Config
+from etude.models.decoder_config import DecoderConfig
+from etude.models.t5 import T5
+from etude.models.t5_config import T5Config
 
 CONFIG = DecoderConfig(
     vocab_size=61, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, n_ffn=64, head_dim=8, context=32, sliding_window=9

@@ -9,7 +9,7 @@ import pytest
 from etude.errors import InputError
 from etude.models.catalogue import STORIES, decoder_config
 from etude.models.cost import count_parameters
-from etude.models.hub import find_targets
+from etude.models.parts import find_targets
 from etude.recipe.schema import Model
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from etude.data import lexer
 from etude.errors import InputError
 from etude.models.code_bias import _REACH, KINDS, LEVELS, CodeBias
-from etude.models.encoder import CODE_ENCODER, Encoder, EncoderConfig
+from etude.models.encoder import Encoder
+from etude.models.encoder_config import CODE_ENCODER, EncoderConfig
 from etude.models.heads import count_encoder
 
 PLAIN = EncoderConfig(

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from etude.models.config import DecoderConfig
 from etude.models.cost import count_parameters, flops_per_token
 from etude.models.decoder import Decoder
+from etude.models.decoder_config import DecoderConfig
 
 TINY = DecoderConfig(
     vocab_size=96, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, n_ffn=80, head_dim=16, context=64, tied=False

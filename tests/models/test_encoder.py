@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from etude.errors import InputError
-from etude.models.encoder import Encoder, EncoderConfig, Head
+from etude.models.encoder import Encoder
+from etude.models.encoder_config import EncoderConfig, Head
 
 ROBERTA = EncoderConfig(
     vocab_size=97, n_layer=3, n_head=4, n_embd=48, n_ffn=80, context=32, type_vocab_size=1, labels=3

@@ -14,7 +14,8 @@ import torch
 from etude.errors import InputError
 from etude.models.decoder import Decoder
 from etude.models.foreign import scored_logits
-from etude.models.hub import count_lora, find_model, find_targets, inspect_model, load_pretrained
+from etude.models.hub import count_lora, find_model, inspect_model, load_pretrained
+from etude.models.parts import find_targets
 
 SMALL: dict[str, Any] = {
     "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

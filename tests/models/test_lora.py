@@ -12,9 +12,9 @@ from torch import nn
 
 from etude.errors import InputError
 from etude.models import lora
-from etude.models.config import DecoderConfig
 from etude.models.decoder import Decoder
-from etude.models.hub import quantize
+from etude.models.decoder_config import DecoderConfig
+from etude.models.parts import quantize
 from etude.recipe.schema import Adapter
 
 QWEN2 = DecoderConfig(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from etude.models.config import DecoderConfig
+from etude.models.decoder_config import DecoderConfig
 from etude.models.rope import inverse_frequencies
 
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from etude.errors import InputError
-from etude.models.t5 import T5, T5Cache, T5Config, keeps_fp32, relative_buckets
+from etude.models.t5 import T5, T5Cache, keeps_fp32, relative_buckets
+from etude.models.t5_config import T5Config
 
 V10 = T5Config(
     vocab_size=97, n_layer=3, n_decoder_layer=2, n_head=4, n_embd=32, n_ffn=80, head_dim=8, buckets=8, max_distance=20
@@ -279,7 +280,7 @@ def test_config_of_codet5_is_read() -> None:
         ({"is_encoder_decoder": False}, "is_encoder_decoder is False; this model has only True"),
         ({"d_model": "many"}, "d_model is 'many'; expected a whole number"),
         ({"num_heads": 0}, "num_heads is 0; expected a whole number from 1"),
-        ({"dropout_rate": 7}, "dropout_rate is 7; expected a number from 0 to 1"),
+        ({"dropout_rate": 7}, "dropout_rate is 7; expected a number from 0 to below 1"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no'; expected true or false"),
         ({"feed_forward_proj": "gated-tanh"}, "feed_forward_proj is 'gated-tanh'; expected relu, silu, gelu"),
         ({"feed_forward_proj": 3}, "feed_forward_proj is 3; expected a name"),

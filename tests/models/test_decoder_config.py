@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from etude.errors import InputError
-from etude.models.config import DecoderConfig
+from etude.models.decoder_config import DecoderConfig
 
 LLAMA = DecoderConfig(
     vocab_size=97, n_layer=2, n_head=4, n_kv_head=2, n_embd=48, n_ffn=80, head_dim=12, context=64, tied=False

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from etude.errors import InputError
+from etude.models.hf_config import Keys, flag, number, size
 
 
 @dataclass(frozen=True)
@@ -138,40 +139,32 @@ class DecoderConfig:
         model_type = values.get("model_type")
         if not isinstance(model_type, str) or model_type not in _ARCHITECTURES:
             raise InputError(f"config.json: model_type is {model_type!r}; expected one of {', '.join(_ARCHITECTURES)}")
-        for name, value in values.items():
-            if value is None:
-                continue
-            if name in _ONLY and value != _ONLY[name]:
-                raise InputError(
-                    f"config.json: {name} is {value!r}; this decoder has only {_ONLY[name]!r}; use another model"
-                )
-            if name not in _ONLY and name not in _READ and name not in _HARMLESS:
-                raise InputError(f"config.json: unknown key {name!r}; remove it if it does not change the model")
-        n_embd, n_head = _size(values, "hidden_size"), _size(values, "num_attention_heads")
+        _KEYS.check(values)
+        n_embd, n_head = size(values, "hidden_size"), size(values, "num_attention_heads")
         default_head_dim = 128 if model_type == "qwen3" else n_embd // n_head
         # Qwen2 always has these biases and Mistral never, whatever the key says.
-        biased = model_type in ("llama", "qwen3") and _flag(values, "attention_bias")
+        biased = model_type in ("llama", "qwen3") and flag(values, "attention_bias")
         window, full_layers = _windows(values)
         return DecoderConfig(
-            vocab_size=_size(values, "vocab_size"),
-            n_layer=_size(values, "num_hidden_layers"),
+            vocab_size=size(values, "vocab_size"),
+            n_layer=size(values, "num_hidden_layers"),
             n_head=n_head,
-            n_kv_head=_size(values, "num_key_value_heads", n_head if model_type == "llama" else None),
+            n_kv_head=size(values, "num_key_value_heads", n_head if model_type == "llama" else None),
             n_embd=n_embd,
-            n_ffn=_size(values, "intermediate_size"),
-            head_dim=_size(values, "head_dim", default_head_dim),
-            context=_size(values, "max_position_embeddings"),
-            tied=_flag(values, "tie_word_embeddings"),
+            n_ffn=size(values, "intermediate_size"),
+            head_dim=size(values, "head_dim", default_head_dim),
+            context=size(values, "max_position_embeddings"),
+            tied=flag(values, "tie_word_embeddings"),
             qk_norm=model_type == "qwen3",
             qkv_bias=model_type == "qwen2" or biased,
             out_bias=biased,
-            mlp_bias=model_type == "llama" and _flag(values, "mlp_bias"),
+            mlp_bias=model_type == "llama" and flag(values, "mlp_bias"),
             sliding_window=window,
             full_layers=full_layers,
             rope_theta=_rope_theta(values),
             rope_scaling=_rope_scaling(values),
-            norm_eps=_number(values, "rms_norm_eps", 1e-6),
-            dropout=_number(values, "attention_dropout", 0.0),
+            norm_eps=number(values, "rms_norm_eps", 1e-6),
+            dropout=number(values, "attention_dropout", 0.0),
         )
 
     def _model_type(self) -> str:
@@ -187,61 +180,30 @@ _ARCHITECTURES = {
     "mistral": "MistralForCausalLM",
     "llama": "LlamaForCausalLM",
 }
-# Keys with one value that this decoder has; null means the same.
-_ONLY = {
-    "hidden_act": "silu",
-    "is_encoder_decoder": False,
-    "chunk_size_feed_forward": 0,
-    "partial_rotary_factor": 1.0,
-    "pretraining_tp": 1,
-    "rope_interleaved": False,
-    "use_mrope": False,
-    "add_cross_attention": False,
-    "pruned_heads": {},
-}
-_READ = frozenset({
-    "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_parameters",
-    "rope_scaling", "tie_word_embeddings", "attention_dropout", "sliding_window", "use_sliding_window",
-    "max_window_layers", "layer_types", "attention_bias", "mlp_bias", "max_length",
-})  # fmt: skip
-# Keys that say how weights were made, stored or used, not what the model computes.
-_HARMLESS = frozenset({
-    "architectures", "bos_token_id", "eos_token_id", "pad_token_id", "initializer_range", "use_cache", "dtype",
-    "torch_dtype", "transformers_version", "_name_or_path", "_attn_implementation", "return_dict",
-    "output_hidden_states", "output_attentions", "id2label", "label2id", "problem_type", "is_llama_config",
-    "transformers.js_config", "tie_last_hidden_states", "_attn_implementation_autoset", "_commit_hash", "torchscript",
-    "use_bfloat16", "is_decoder", "tie_encoder_decoder", "tokenizer_class", "prefix", "finetuning_task",
-    "task_specific_params", "max_sequence_length", "unsloth_version", "unsloth_fixed", "do_sample", "temperature",
-    "top_k", "top_p", "repetition_penalty",
-})  # fmt: skip
-_LARGEST_SIZE = 2**24
-
-
-def _size(values: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    value = values.get(name)
-    value = default if value is None else value
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST_SIZE:
-        raise InputError(
-            f"config.json: {name} is {value!r}; expected a whole number from 1 to {_LARGEST_SIZE:,}; "
-            "mend or replace the file"
-        )
-    return value
-
-
-def _flag(values: Mapping[str, Any], name: str) -> bool:
-    value = values.get(name)
-    if not isinstance(value, bool | None):
-        raise InputError(f"config.json: {name} is {value!r}; expected true or false; mend or replace the file")
-    return value is True
-
-
-def _number(values: Mapping[str, Any], name: str, default: float) -> float:
-    value = values.get(name)
-    value = default if value is None else value
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1e30:
-        raise InputError(f"config.json: {name} is {value!r}; expected a number; mend or replace the file")
-    return float(value)
+_KEYS = Keys(
+    "decoder",
+    read=frozenset({
+        "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_parameters",
+        "rope_scaling", "tie_word_embeddings", "attention_dropout", "sliding_window", "use_sliding_window",
+        "max_window_layers", "layer_types", "attention_bias", "mlp_bias", "max_length",
+    }),
+    only={
+        "hidden_act": "silu",
+        "is_encoder_decoder": False,
+        "chunk_size_feed_forward": 0,
+        "partial_rotary_factor": 1.0,
+        "pretraining_tp": 1,
+        "rope_interleaved": False,
+        "use_mrope": False,
+        "add_cross_attention": False,
+        "pruned_heads": {},
+    },
+    harmless=frozenset({
+        "pad_token_id", "is_llama_config", "is_decoder", "tie_encoder_decoder", "max_sequence_length",
+        "unsloth_version", "unsloth_fixed",
+    }),
+)  # fmt: skip
 
 
 def _rope(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,7 +236,7 @@ def _rope_theta(values: Mapping[str, Any]) -> float:
     said = _rope(values)
     if said.get("partial_rotary_factor", 1.0) != 1.0:
         raise InputError("config.json: rotary positions turn only a part of each head; this decoder turns all of it")
-    theta = _number({"rope_theta": said.get("rope_theta", values.get("rope_theta"))}, "rope_theta", 10_000.0)
+    theta = number({"rope_theta": said.get("rope_theta", values.get("rope_theta"))}, "rope_theta", 10_000.0)
     if theta <= 1:
         raise InputError(f"config.json: rope_theta is {theta:g}; expected a number above 1; mend or replace the file")
     return theta
@@ -285,15 +247,15 @@ def _rope_scaling(values: Mapping[str, Any]) -> RopeScaling | None:
     kind = said["kind"]
     if kind == "default":
         return None
-    context = _size(values, "max_position_embeddings")
-    original = _size(said, "original_max_position_embeddings", context)
-    factor = _number(said, "factor", 1.0)
+    context = size(values, "max_position_embeddings")
+    original = size(said, "original_max_position_embeddings", context)
+    factor = number(said, "factor", 1.0)
     if factor < 1:
         raise InputError(
             f"config.json: the factor of rotary positions is {factor:g}; expected at least 1; mend the file"
         )
     if kind == "llama3":
-        low, high = _number(said, "low_freq_factor", 1.0), _number(said, "high_freq_factor", 4.0)
+        low, high = number(said, "low_freq_factor", 1.0), number(said, "high_freq_factor", 4.0)
         if high <= low:
             raise InputError(f"config.json: high_freq_factor is {high:g}; expected more than low_freq_factor, {low:g}")
         return RopeScaling("llama3", factor, original, low_freq_factor=low, high_freq_factor=high)
@@ -303,11 +265,11 @@ def _rope_scaling(values: Mapping[str, Any]) -> RopeScaling | None:
     def grown(scale: float) -> float:
         return 0.1 * scale * math.log(factor) + 1.0
 
-    one, other = _number(said, "mscale", 0.0), _number(said, "mscale_all_dim", 0.0)
-    attention = _number(said, "attention_factor", grown(one) / grown(other) if one and other else grown(1.0))
+    one, other = number(said, "mscale", 0.0), number(said, "mscale_all_dim", 0.0)
+    attention = number(said, "attention_factor", grown(one) / grown(other) if one and other else grown(1.0))
     return RopeScaling(
-        "yarn", factor, original, attention_factor=attention, truncate=_flag({"truncate": True} | said, "truncate"),
-        beta_fast=_number(said, "beta_fast", 32.0) or 32.0, beta_slow=_number(said, "beta_slow", 1.0) or 1.0,
+        "yarn", factor, original, attention_factor=attention, truncate=flag({"truncate": True} | said, "truncate"),
+        beta_fast=number(said, "beta_fast", 32.0) or 32.0, beta_slow=number(said, "beta_slow", 1.0) or 1.0,
     )  # fmt: skip
 
 
@@ -318,10 +280,10 @@ def _windows(values: Mapping[str, Any]) -> tuple[int | None, tuple[int, ...]]:
     if values["model_type"] == "mistral":
         if "sliding_window" not in values:
             raise InputError("config.json: sliding_window is missing; expected a number of tokens, or null; add it")
-        return None if values["sliding_window"] is None else _size(values, "sliding_window"), ()
-    n_layer = _size(values, "num_hidden_layers")
-    is_used = _flag(values, "use_sliding_window") and values.get("sliding_window") is not None
-    first = int(_number(values, "max_window_layers", 28)) if is_used else n_layer
+        return None if values["sliding_window"] is None else size(values, "sliding_window"), ()
+    n_layer = size(values, "num_hidden_layers")
+    is_used = flag(values, "use_sliding_window") and values.get("sliding_window") is not None
+    first = int(number(values, "max_window_layers", 28)) if is_used else n_layer
     kinds = values.get("layer_types")
     if kinds is None:
         kinds = ["sliding_attention" if layer >= first else "full_attention" for layer in range(n_layer)]
@@ -334,4 +296,4 @@ def _windows(values: Mapping[str, Any]) -> tuple[int | None, tuple[int, ...]]:
     full = tuple(layer for layer, kind in enumerate(kinds) if kind == "full_attention")
     if len(full) == n_layer or not is_used:
         return None, ()
-    return _size(values, "sliding_window"), full
+    return size(values, "sliding_window"), full

@@ -1,0 +1,83 @@
+"""The model of a plan: put together at the start, and described at every save so that other tools load it."""
+
+import json
+
+from torch import nn
+
+from etude.engine.checkpoint import load_weights
+from etude.engine.loop import TrainState
+from etude.engine.optim import Optimizer
+from etude.engine.precision import choose_precision
+from etude.engine.world import World
+from etude.models.build import build, describe_config
+from etude.models.decoder import Decoder
+from etude.models.encoder import Encoder
+from etude.models.lora import CLASSIFIER, CLASSIFIER_FILE, adapter_config, add_adapter
+from etude.models.parts import find_targets, head_modules, quantize
+from etude.models.t5 import T5
+from etude.plan import Plan
+from etude.start import Options, find_weights
+
+
+def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, list[str]]:
+    """What is trained, before its first step, and the names of weights that no file had.
+
+    Raises: InputError if a file of the model is damaged, or `options.weights` does not fit it.
+    """
+    recipe, device = plan.recipe, world.device
+    precision = choose_precision(
+        recipe.train.precision, device, targets_per_step=plan.global_batch_size * recipe.train.seq_len
+    )
+    model: nn.Module
+    new_weights: list[str] = []
+    if options.model is not None:
+        model = options.model
+    else:
+        model, new_weights = build(recipe, plan.model, plan.pretrained, precision.dtype)
+        if recipe.model.quantize is not None:
+            quantize(model, precision.dtype, device)
+    if recipe.adapter is not None:
+        targeted, whole = find_targets(model, recipe.adapter.targets), head_modules(model)
+        add_adapter(model, targeted, recipe.adapter, recipe.seed, whole=whole)
+    own = [module for module in model.modules() if isinstance(module, Decoder | Encoder | T5)]
+    for module in own:
+        module.checkpoint_activations = recipe.train.activation_checkpointing
+    if not own and recipe.train.activation_checkpointing and plan.pretrained is not None:
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    model.to(device)
+    if options.weights is not None:
+        load_weights(find_weights(options.weights, options.runs), model)
+    if recipe.train.compile:
+        model.compile()
+    return TrainState(model, Optimizer(model, recipe.optim), precision), new_weights
+
+
+def model_files(plan: Plan, model: nn.Module) -> dict[str, bytes]:
+    """The files that, beside the weights, make a checkpoint folder a model which transformers or PEFT loads."""
+    recipe, tokenizer, labels = plan.recipe, plan.corpus.tokenizer, plan.corpus.labels
+    files: dict[str, bytes] = dict(tokenizer.files())
+    if recipe.adapter is not None:
+        # PEFT's own class for encoder-decoders asks transformers 5 for a method that it no longer has.
+        task = {"causal": "CAUSAL_LM", "classification": CLASSIFIER}.get(recipe.train.objective)
+        values = adapter_config(
+            model, recipe.adapter, base=str(recipe.model.from_), revision=recipe.model.revision, task=task,
+            whole=head_modules(model),
+        )  # fmt: skip
+        files["adapter_config.json"] = json.dumps(values, indent=2).encode()
+        if not labels:
+            return files
+    config = describe_config(
+        plan.model,
+        plan.pretrained,
+        label_names=labels.names if labels else (),
+        multi=labels is not None and labels.multi,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+    )
+    if config is not None and recipe.tasks:
+        names = {task.name: task.corpus.labels.names if task.corpus.labels else () for task in plan.tasks}
+        config |= {"etude_tasks": names}
+    if config is not None:
+        name = "config.json" if recipe.adapter is None else CLASSIFIER_FILE
+        files[name] = json.dumps(config, indent=2).encode()
+    return files

@@ -1,0 +1,94 @@
+"""`etude train` and what goes the same way: one run with a view, several ranks of it, several seeds."""
+
+import os
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from etude.cli.printing import print_table, say
+
+if TYPE_CHECKING:
+    from etude.recipe.schema import Recipe
+    from etude.start import Options
+
+
+def train_one(recipe: "Recipe", options: "Options", *, to_continue: str | None = None) -> Any:
+    """Train with a view on stderr, and leave with the code that says how it ended."""
+    from etude.cli.live import open_view
+    from etude.run import Training
+
+    if os.environ.get("RANK", "0") == "0":
+        say(f"{recipe.name}: reading and preparing the data (once; it is kept), then training; Ctrl-C saves and stops")
+        view = open_view()
+        options = replace(options, views=(view,), on_plan=view.show_plan)
+    training = Training(recipe, options)
+    for _ in training:
+        pass
+    if os.environ.get("RANK", "0") == "0":
+        if training.stopped_by:
+            say(f"stopped: {training.stopped_by}")
+        if training.is_resumable:
+            say(f"continue with: {to_continue or f'etude resume {training.run.path}'}")
+        else:
+            say(f"report: {training.run.path / 'report' / 'report.md'}")
+    if training.is_resumable:
+        raise typer.Exit(75)
+    return training
+
+
+def train_repeatedly(recipe: "Recipe", options: "Options", count: int, words: list[str]) -> None:
+    """Train several seeds, and print what each came to; `words` are the command for the first of them."""
+    from etude.cli.repeat import compare_command, outcome_table, train_seeds
+    from etude.errors import InputError
+    from etude.records.store import Run, find_runs
+
+    if "WORLD_SIZE" in os.environ:
+        raise InputError("--repeat starts the ranks of each run itself; leave torchrun out and give --devices")
+
+    def train(one: "Recipe", options: "Options") -> Run:
+        if one.train.devices > 1:
+            given = ["--runs", str(options.runs), "--devices", str(one.train.devices), *(["--new"] * options.new)]
+            given += ["--from", options.weights] if options.weights else []
+            if code := _run_ranks(one.train.devices, [*words, f"seed={one.seed}", *given]):
+                sys.exit(code)
+            return find_runs(options.runs, one)[-1]
+        training = train_one(one, options, to_continue="the same command")
+        if training.is_stop_asked:
+            say("stopped; continue with: the same command")
+            raise typer.Exit(75)
+        return Run(training.run.path)
+
+    done = train_seeds(recipe, options, count, train, say)
+    print_table(outcome_table(done))
+    say(f"side by side: {compare_command(done, options.runs)}")
+
+
+def start_ranks(ranks: int) -> None:
+    """Run this very command in several ranks under torchrun, and leave with their exit code."""
+    sys.exit(_run_ranks(ranks, sys.argv[1:]))
+
+
+def _run_ranks(ranks: int, words: list[str]) -> int:
+    """Run a command in several ranks under torchrun; returns their exit code."""
+    import logging
+
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // ranks, 1)))
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=ranks, rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0",
+        run_id=str(os.getpid()), max_restarts=0, start_method="spawn",
+    )  # fmt: skip
+    try:
+        elastic_launch(config, sys.executable)("-m", "etude", *words)
+    except SignalException:  # passed on to the ranks, which have saved and stopped by now
+        return 75
+    except ChildFailedError as failed:
+        codes = {failure.exitcode for failure in failed.failures.values()}
+        return next((code for code in (2, 75) if code in codes), 1)
+    return 0

@@ -1,0 +1,352 @@
+"""What a recipe trains on and is judged by: prepared data, opened and split by index arithmetic."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from etude.data.cache import open_manifest
+from etude.data.encode import NAMED_ROWS
+from etude.data.examples import Conversations, Example, Pairs
+from etude.data.gate import USES, list_sources
+from etude.data.masking import choose_masking
+from etude.data.page import describe_lengths
+from etude.data.render import ChatTemplate
+from etude.data.split import (
+    Flags,
+    Ints,
+    Split,
+    Texts,
+    cut_examples,
+    cut_samples,
+    hold_out,
+    number_texts,
+    take_pairs,
+    take_wholes,
+)
+from etude.data.tokenize import Tokenizer
+from etude.errors import InputError
+from etude.recipe.schema import Kind, Recipe
+
+_EXAMPLE_FILES = ("answers", "capabilities", "places")
+# What there is, beside tokens.bin, of each kind of prepared data, as prepared.py describes the files.
+_FILES = {
+    "texts": (),
+    "conversations": _EXAMPLE_FILES,
+    "labelled": (*_EXAMPLE_FILES, "labels", "seconds", "cuts"),
+    "pairs": (*_EXAMPLE_FILES, "seconds", "reference_places"),
+}
+# The files that, with the texts, the tokenizer and the split, make the samples.
+_SAMPLE_FILES = {
+    "texts": (),
+    "conversations": ("tokens.bin", "answers.npy"),
+    "labelled": ("tokens.bin", "labels.npy"),
+    "pairs": ("tokens.bin", "seconds.npy", "references.bin"),
+}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The names of the labels of a classification; `multi`: a text may have several, or none."""
+
+    names: tuple[str, ...]
+    multi: bool
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The samples of a recipe, and what they were made from.
+
+    `fingerprint` depends on what the texts, the split and the tokenizer are, not on where or when files were written.
+    `examples` are the conversations, or the pairs, of the validation split, in its order, `pairs` those of each split;
+    `chat` makes a prompt of an instruction. `capabilities` has those of the labelled rows of each split, `ids` what
+    tells held-out rows, labelled or pairs, apart. `uses`, (n,): which of gate.USES each prepared document is for.
+    """
+
+    train: Split
+    validation: Split | None
+    test: Split | None
+    tokenizer: Tokenizer
+    fingerprint: str
+    summary: dict[str, Any]
+    chat: ChatTemplate
+    examples: Sequence[Example] = ()
+    pairs: dict[str, Sequence[Example]] = field(default_factory=dict)
+    labels: Labels | None = None
+    capabilities: dict[str, list[str | None]] = field(default_factory=dict)
+    ids: dict[str, list[str]] = field(default_factory=dict)
+    uses: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a prepared folder holds; `arrays` by the names of its .npy files."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    kind: str
+    arrays: dict[str, npt.NDArray[Any]]
+    texts: Texts
+    tokenizer: Tokenizer
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The samples for one use, what the summary says of them, and of what is scored by its answers these."""
+
+    split: Split
+    said: dict[str, Any] = field(default_factory=dict)
+    examples: Sequence[Example] = ()
+    capabilities: list[str | None] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+
+
+def open_prepared(recipe: Recipe, folder: Path) -> Corpus:
+    """Check the files of a prepared folder and split what they hold. Raises: InputError if a split comes to nothing."""
+    prepared = _read(folder)
+    manifest, arrays, kind = prepared.manifest, prepared.arrays, prepared.kind
+    uses, cut = choose_uses(recipe, arrays, are_examples=kind != "texts")
+    parts: dict[str, _Part] = {}
+    for number, use in enumerate(USES):
+        rows = np.flatnonzero(uses == number)
+        match kind:
+            case "labelled":
+                part = _take_labelled(recipe, prepared, rows, use)
+            case "pairs":
+                part = _take_pairs(recipe, prepared, rows, use)
+            case "conversations":
+                part = _take_conversations(recipe, prepared, rows, use)
+            case _:
+                part = _Part(_cut_texts(recipe, prepared.texts, uses == number, cut, use))
+        parts[use] = replace(part, split=_dress(recipe, prepared, part.split, use))
+    splits = {use: part.split for use, part in parts.items()}
+    if recipe.data.validation != "none" and not len(splits["validation"]):
+        raise InputError(
+            f"data.validation: {len(prepared.texts.tokens) - len(uses)} tokens are too few to hold out a share of "
+            f'{recipe.data.validation_ratio}; give more text, or set data.validation = "none"'
+        )
+    made = [manifest["tokenizer"], *(manifest["files"][name]["sha256"] for name in _SAMPLE_FILES[kind])]
+    if kind == "conversations":
+        made.append("answers" if recipe.data.answers_only else "all")
+    if kind == "pairs":
+        made.append(f"{recipe.train.seq_len} {recipe.train.target_len}")
+    if recipe.model.wants_code:
+        made.append(manifest["files"]["code.npy"]["sha256"])
+    labels = manifest["labels"]
+    return Corpus(
+        train=splits["train"],
+        validation=splits["validation"] if len(splits["validation"]) else None,
+        test=splits["test"] if len(splits["test"]) else None,
+        tokenizer=prepared.tokenizer,
+        fingerprint=_fingerprint(made, arrays["hashes"], *splits.values()),
+        summary=_summarize(recipe, prepared, uses, parts),
+        chat=ChatTemplate(prepared.tokenizer, prepared.tokenizer.chat_template, system=recipe.data.system),
+        examples=parts["validation"].examples,
+        pairs={use: part.examples for use, part in parts.items()} if kind == "pairs" else {},
+        labels=Labels(tuple(labels["names"]), labels["multi"]) if labels else None,
+        capabilities={use: part.capabilities for use, part in parts.items()} if kind == "labelled" else {},
+        ids={use: part.ids for use, part in parts.items()} if kind in ("labelled", "pairs") else {},
+        uses=uses,
+    )
+
+
+def choose_uses(
+    recipe: Recipe, arrays: dict[str, npt.NDArray[Any]], *, are_examples: bool = False
+) -> tuple[Ints, Flags]:
+    """Which of gate.USES each document is for, and which documents are cut by position: both (n,).
+
+    A document is cut if it is all that its source has and no other belongs with it; an example is not.
+    """
+    sources, units = arrays["sources"], arrays["units"]
+    uses = np.array([USES.index(use) for use, _ in list_sources(recipe)], dtype=np.int64)[sources]
+    cut = np.zeros(len(units), dtype=np.bool_)
+    if recipe.data.validation is not None:
+        return uses, cut
+    if not are_examples:
+        cut = (np.bincount(sources)[sources] == 1) & (np.bincount(units)[units] == 1) & (uses == 0)
+    rest = ~cut & (uses == 0)
+    if rest.any() and (not cut.any() or len(np.unique(units[rest])) > 1):
+        uses[rest] = hold_out(arrays["hashes"][rest], units[rest], recipe.data.validation_ratio)
+    return uses, cut
+
+
+def _read(folder: Path) -> _Prepared:
+    manifest = open_manifest(folder)
+    kind = "conversations" if manifest["examples"] else "texts"
+    kind = "labelled" if manifest["labels"] else "pairs" if manifest["pairs"] else kind
+    names = ("offsets", "hashes", "units", "sizes", "sources", "token_bytes", *_FILES[kind])
+    arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
+    tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=f"<u{manifest['token_width_bytes']}", mode="r"))
+    each = arrays["token_bytes"] if len(arrays["token_bytes"]) else None
+    texts = Texts(tokens, arrays["offsets"], arrays["sizes"], each, manifest["eos_id"])
+    given = {name: (folder / f"given-{name}").read_bytes() for name in manifest["given"]}
+    tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"), manifest["eos_token"], given)
+    return _Prepared(folder, manifest, kind, arrays, texts, tokenizer)
+
+
+def _dress(recipe: Recipe, prepared: _Prepared, split: Split, use: str) -> Split:
+    """The split with what an objective wants of its samples beside their tokens."""
+    if recipe.train.objective == "masked":
+        split = replace(
+            split, masking=choose_masking(prepared.tokenizer, seed=recipe.seed, ratio=recipe.train.mask_ratio)
+        )
+    if recipe.loss.token_weights and use == "train":  # the training split alone, so that scores stay comparable
+        kinds = np.asarray(np.memmap(prepared.folder / "kinds.bin", dtype=np.uint8, mode="r"))
+        weights = np.array([recipe.loss.token_weights.get(kind, 1.0) for kind in get_args(Kind)], dtype=np.float32)
+        split = replace(split, kinds=kinds, kind_weights=weights)
+    return split
+
+
+def _cut_texts(recipe: Recipe, texts: Texts, mine: Flags, cut: Flags, use: str) -> Split:
+    """The samples of one split, of texts end to end or of a text each; of a cut text validation has the end."""
+    starts, ends = texts.offsets[:-1], texts.offsets[1:]
+    middles = ends - 1 - np.ceil(recipe.data.validation_ratio * (ends - starts - 1)).astype(np.int64)
+    middles = np.where(middles > starts, middles, ends)  # too short to be cut
+    parts = {"train": (starts[cut], middles[cut]), "validation": (middles[cut], ends[cut])}
+    begin, end = parts.get(use, (starts[:0], ends[:0]))
+    # The parts of cut documents come last, as no end token separates them from what follows.
+    whole = mine & ~cut
+    mode, seq_len = recipe.data.sample, recipe.train.seq_len
+    return cut_samples(texts, np.r_[starts[whole], begin], np.r_[ends[whole], end], mode, seq_len)
+
+
+def _take_labelled(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) -> _Part:
+    arrays, manifest = prepared.arrays, prepared.manifest
+    code = np.asarray(np.load(prepared.folder / "code.npy", mmap_mode="r")) if recipe.model.wants_code else None
+    split = take_wholes(prepared.texts, rows, arrays["labels"], arrays["seconds"], recipe.train.seq_len, code)
+    counts = zip(manifest["labels"]["names"], arrays["labels"][rows].sum(axis=0).tolist())
+    kinds = [*manifest["capabilities"], None]  # -1 is none
+    return _Part(
+        replace(split, truncated=int(arrays["cuts"][rows].sum())),
+        {"labels": ", ".join(f"{name} {count:,}" for name, count in counts)},
+        capabilities=[kinds[index] for index in arrays["capabilities"][rows].tolist()],
+        ids=_name_hashes(arrays["hashes"][rows]) if use != "train" else [],
+    )
+
+
+def _take_conversations(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) -> _Part:
+    """Raises: InputError if rows are too long and that is to be refused, or if nothing is left to learn."""
+    data, seq_len, texts, arrays = recipe.data, recipe.train.seq_len, prepared.texts, prepared.arrays
+    answers = arrays["answers"]
+    named, count = _name_rows(prepared, rows)
+    split, left = cut_examples(
+        texts, rows, answers, seq_len, answers_only=data.answers_only, drop=data.too_long == "drop"
+    )
+
+    is_long = left.dropped | left.cut | left.cut_away
+    if data.too_long == "refuse" and is_long.any():
+        raise InputError(
+            f"rows with more than train.seq_len {seq_len:,} tokens: {count(is_long)}; "
+            'raise it, or set data.too_long to "cut" or "drop"'
+        )
+    if len(rows) and not len(split):
+        raise InputError(
+            f"data.{use} has nothing to score: none of {len(rows):,} rows has an answer within train.seq_len {seq_len} "
+            f"(cut away: {count(left.cut_away)}; dropped: {count(left.dropped)}; the longest row has "
+            f"{int(np.diff(texts.offsets)[rows].max()):,} tokens); raise it"
+        )
+    said = {
+        name: value
+        for name, flags in (("dropped", left.dropped), ("cut_away", left.cut_away))
+        for name, value in ((name, int(flags.sum())), (f"{name}_rows", named(flags)))
+    }
+    kept = rows[left.kept]
+    is_conversation = answers[answers[:, 0].searchsorted(texts.offsets[kept]), 0] > texts.offsets[kept]
+    places, names = (kept[is_conversation], split.ends[is_conversation]), prepared.manifest["capabilities"]
+    columns = texts.tokens, arrays["offsets"], answers, arrays["capabilities"]
+    return _Part(split, said, Conversations(*places, *columns, names, prepared.tokenizer))
+
+
+def _take_pairs(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) -> _Part:
+    """Raises: InputError if rows are too long and that is to be refused, or if none is left."""
+    arrays = prepared.arrays
+    longest = recipe.train.seq_len, recipe.train.target_len or recipe.train.seq_len
+    is_dropped = recipe.data.too_long == "drop"
+    split, too_long = take_pairs(prepared.texts, rows, arrays["seconds"], *longest, drop=is_dropped)
+    named, count = _name_rows(prepared, rows)
+    said = f"train.seq_len {longest[0]:,} in the source or train.target_len {longest[1]:,} in the target"
+    if recipe.data.too_long == "refuse" and too_long.any():
+        raise InputError(
+            f"rows with more tokens than {said}: {count(too_long)}; raise them, or set data.too_long to cut or drop"
+        )
+    if len(rows) and not len(split):
+        raise InputError(
+            f"all {len(rows):,} rows have more tokens than {said}, and data.too_long drops them; raise them"
+        )
+    kept = rows[~too_long] if is_dropped else rows
+    references = np.memmap(prepared.folder / "references.bin", dtype=np.uint8, mode="r")
+    names = arrays["capabilities"], prepared.manifest["capabilities"]
+    pairs = Pairs(split, kept, references, arrays["reference_places"], *names, prepared.tokenizer)
+    left = {"dropped": int(too_long.sum()), "dropped_rows": named(too_long)} if is_dropped else {}
+    return _Part(split, left, pairs, ids=_name_hashes(arrays["hashes"][kept]) if use != "train" else [])
+
+
+def _summarize(recipe: Recipe, prepared: _Prepared, uses: Ints, parts: dict[str, _Part]) -> dict[str, Any]:
+    manifest, arrays, tokens = prepared.manifest, prepared.arrays, len(prepared.texts.tokens)
+    same = number_texts(arrays["hashes"])
+    lengths = arrays["seconds"] if prepared.kind == "pairs" else np.diff(arrays["offsets"])
+    if prepared.kind == "labelled":  # of a text that was cut it is only known that it was longer
+        lengths = lengths + arrays["cuts"]
+    summary = {
+        "sources": manifest["sources"],
+        **({"conversations": manifest["conversations"]} if manifest["conversations"] else {}),
+        **{use: _split_summary(part.split) | part.said if len(part.split) else None for use, part in parts.items()},
+        "lengths": describe_lengths(lengths[uses == 0], recipe.train.seq_len),
+        "overlap": int(np.isin(same[uses > 0], same[uses == 0]).sum()),
+        "vocab_size": manifest["vocab_size"],
+        "unknown_ratio": manifest["unknown_tokens"] / tokens,
+        "bytes_per_token": int(arrays["sizes"].sum()) / max(tokens - len(uses), 1),
+    }
+    if prepared.kind == "labelled" and (conflicts := _find_conflicts(arrays, same)).any():
+        named = _name_rows(prepared, np.arange(len(same)))[0](conflicts)
+        summary["same_text_other_labels"] = int(conflicts.sum())
+        summary["same_text_other_labels_rows"] = ", ".join(named)
+    return summary
+
+
+def _name_rows(prepared: _Prepared, rows: Ints) -> tuple[Callable[[Flags], list[str]], Callable[[Flags], str]]:
+    """What names the first of flagged rows by file and line, and what counts them and names three."""
+
+    def named(flags: Flags) -> list[str]:
+        places = prepared.arrays["places"][rows[flags][:NAMED_ROWS]].tolist()
+        paths = prepared.manifest["paths"]
+        return [f"{paths[path]}:{line}" if line else paths[path] for path, line in places]
+
+    def count(flags: Flags) -> str:
+        names = f" ({', '.join(named(flags)[:3])}{' ...' if flags.sum() > 3 else ''})"
+        return f"{int(flags.sum()):,}{names if flags.any() else ''}"
+
+    return named, count
+
+
+def _find_conflicts(arrays: dict[str, npt.NDArray[Any]], same: Ints) -> Flags:
+    """Which rows (n,) have a text that another row has with other labels."""
+    kinds = np.unique(np.column_stack([same, arrays["labels"]]), axis=0)[:, 0]
+    texts, labellings = np.unique(kinds, return_counts=True)
+    return np.isin(same, texts[labellings > 1])
+
+
+def _name_hashes(hashes: npt.NDArray[np.uint8]) -> list[str]:
+    return [each.tobytes().hex() for each in hashes[:, :8]]
+
+
+def _split_summary(split: Split) -> dict[str, Any]:
+    return {
+        "documents": split.documents,
+        "samples": len(split),
+        "tokens": split.targets,
+        "bytes": split.bytes,
+        "truncated": split.truncated,
+    }
+
+
+def _fingerprint(made: list[str], hashes: npt.NDArray[np.uint8], *splits: Split) -> str:
+    digest = hashlib.sha256("".join(made).encode())
+    digest.update(hashes.tobytes())
+    for split in splits:
+        digest.update(np.stack([split.starts, split.ends]).astype("<i8").tobytes() + b"split")
+    return digest.hexdigest()

@@ -1,0 +1,184 @@
+"""What an encoder is: its sizes and options, and the same in the words of transformers' config.json."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from etude.errors import InputError
+from etude.models.hf_config import Keys, number, size
+
+Head = Literal["masked", "classification"] | None
+# The model_type in config.json of an encoder with a code bias.
+CODE_ENCODER = "etude_code_encoder"
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes and options of an encoder.
+
+    context: longest sample in tokens. labels: scores of a sample, `multi` if several labels may hold at once.
+    tasks: of an encoder for several tasks each name, and how many labels it has, 0 for a masked one.
+    classifier_dropout: before the layers of the classification head; `dropout` if None.
+    code_bias: on the scores of every block, or of one more attention layer after them; such an encoder is none that
+    transformers has.
+
+    Raises: InputError if the values do not fit each other.
+    """
+
+    vocab_size: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+    n_ffn: int
+    context: int
+    type_vocab_size: int = 1
+    norm_eps: float = 1e-5
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    classifier_dropout: float | None = None
+    pad_id: int = 1
+    family: Literal["roberta", "bert"] = "roberta"
+    labels: int = 0
+    multi: bool = False
+    tasks: tuple[tuple[str, int], ...] = ()
+    code_bias: Literal["off", "inside", "after"] = "off"
+
+    @property
+    def first_position(self) -> int:
+        """Row of the position embedding that the first token of a sample takes."""
+        return self.pad_id + 1 if self.family == "roberta" else 0
+
+    def __post_init__(self) -> None:
+        if self.n_embd % self.n_head:
+            raise InputError(
+                f"model.n_embd is {self.n_embd}, which {self.n_head} heads do not share evenly; "
+                f"use a multiple of {self.n_head}"
+            )
+        if not 0 <= self.pad_id < self.vocab_size:
+            raise InputError(f"model: the padding token is {self.pad_id}, which is not among {self.vocab_size} tokens")
+        for name in ("dropout", "attention_dropout", "classifier_dropout"):
+            if not 0 <= (getattr(self, name) or 0.0) < 1:
+                raise InputError(f"model.{name} is {getattr(self, name)}; expected at least 0 and below 1; try 0.1")
+
+    def to_hf(
+        self,
+        head: Head,
+        *,
+        label_names: Sequence[str] | None = None,
+        bos_token_id: int | None = None,
+        eos_token_id: int | None = None,
+    ) -> dict[str, Any]:
+        """The config.json with which transformers loads the weights of an encoder with this head as they are."""
+        family = {"roberta": "Roberta", "bert": "Bert"}[self.family]
+        values: dict[str, Any] = {
+            "architectures": [family + _ARCHITECTURES[head]],
+            "model_type": self.family,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.n_embd,
+            "num_hidden_layers": self.n_layer,
+            "num_attention_heads": self.n_head,
+            "intermediate_size": self.n_ffn,
+            "hidden_act": "gelu",
+            "hidden_dropout_prob": self.dropout,
+            "attention_probs_dropout_prob": self.attention_dropout,
+            "classifier_dropout": self.classifier_dropout,
+            "max_position_embeddings": self.context + self.first_position,
+            "type_vocab_size": self.type_vocab_size,
+            "layer_norm_eps": self.norm_eps,
+            "initializer_range": 0.02,
+            "pad_token_id": self.pad_id,
+            "bos_token_id": bos_token_id,
+            "eos_token_id": eos_token_id,
+            "tie_word_embeddings": True,
+        }
+        if head == "classification":
+            names = list(label_names or (f"LABEL_{label}" for label in range(self.labels)))
+            assert len(names) == self.labels, (names, self.labels)
+            values["id2label"] = {str(label): name for label, name in enumerate(names)}
+            values["label2id"] = {name: label for label, name in enumerate(names)}
+            if self.multi or self.labels > 1:  # one score alone would be a regression there
+                kind = "multi" if self.multi else "single"
+                values["problem_type"] = f"{kind}_label_classification"
+        if self.code_bias != "off":  # nothing else computes it, so no tool may take it for a BERT
+            values |= {"architectures": ["EtudeCodeEncoder"], "model_type": CODE_ENCODER, "code_bias": self.code_bias}
+        return values
+
+    @staticmethod
+    def from_hf(values: Mapping[str, Any]) -> "EncoderConfig":
+        """Read a config.json of RoBERTa or BERT; `labels` is 0 unless it is that of a classifier.
+
+        Each key is mapped, or known to change nothing, or refused; null is as good as absent.
+
+        Raises: InputError that names the key which this encoder does not have.
+        """
+        family = values.get("model_type")
+        if family == CODE_ENCODER:
+            raise InputError(
+                f"config.json: model_type is {family!r}, trained from scratch with model.code_bias, which model.from "
+                "does not read; begin with its weights by --from RUN in a recipe of the same sizes"
+            )
+        if family not in ("roberta", "bert"):
+            raise InputError(f"config.json: model_type is {family!r}; expected roberta or bert")
+        _KEYS.check(values)
+        pad_id = size(values, "pad_token_id", 1 if family == "roberta" else 0, least=0)
+        skipped = pad_id + 1 if family == "roberta" else 0
+        labels, multi = _labels(values)
+        return EncoderConfig(
+            vocab_size=size(values, "vocab_size"),
+            n_layer=size(values, "num_hidden_layers"),
+            n_head=size(values, "num_attention_heads"),
+            n_embd=size(values, "hidden_size"),
+            n_ffn=size(values, "intermediate_size"),
+            context=size(values, "max_position_embeddings", least=skipped + 1) - skipped,
+            type_vocab_size=size(values, "type_vocab_size", 2),
+            norm_eps=number(values, "layer_norm_eps", 1e-12, below=1),
+            dropout=number(values, "hidden_dropout_prob", 0.1, below=1),
+            attention_dropout=number(values, "attention_probs_dropout_prob", 0.1, below=1),
+            classifier_dropout=None
+            if values.get("classifier_dropout") is None
+            else number(values, "classifier_dropout", 0.0, below=1),
+            pad_id=pad_id,
+            family=family,
+            labels=labels,
+            multi=multi,
+        )
+
+
+_ARCHITECTURES: dict[Head, str] = {
+    "masked": "ForMaskedLM",
+    "classification": "ForSequenceClassification",
+    None: "Model",
+}
+_KEYS = Keys(
+    "encoder",
+    read=frozenset({
+        "model_type", "architectures", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+        "intermediate_size", "max_position_embeddings", "type_vocab_size", "layer_norm_eps", "hidden_dropout_prob",
+        "attention_probs_dropout_prob", "classifier_dropout", "pad_token_id", "id2label", "num_labels", "problem_type",
+    }),
+    only={
+        "hidden_act": "gelu",
+        "position_embedding_type": "absolute",
+        "is_decoder": False,
+        "is_encoder_decoder": False,
+        "add_cross_attention": False,
+        "tie_word_embeddings": True,
+        "pruned_heads": {},
+    },
+    harmless=frozenset({
+        "cls_token_id", "mask_token_id", "unk_token_id", "decoder_start_token_id", "chunk_size_feed_forward",
+        "tie_encoder_decoder", "directionality", "pooler_type", "pooler_fc_size", "pooler_num_attention_heads",
+        "pooler_num_fc_layers", "pooler_size_per_head", "eos_token_ids", "sentence_transformers", "etude_tasks",
+    }),
+)  # fmt: skip
+
+
+def _labels(values: Mapping[str, Any]) -> tuple[int, bool]:
+    """Labels of a classifier, and whether several may hold at once."""
+    if "ForSequenceClassification" not in str(values.get("architectures")):
+        return 0, False
+    if values.get("problem_type") == "regression":
+        raise InputError("config.json: problem_type is 'regression'; this encoder scores labels; use another model")
+    names = values.get("id2label")
+    labels = len(names) if isinstance(names, Mapping) else size(values, "num_labels", 2)
+    return labels, values.get("problem_type") == "multi_label_classification"

@@ -1,0 +1,77 @@
+"""Read a config.json key by key, so that none which would change the model is passed over."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from etude.errors import InputError
+
+_LARGEST_SIZE = 2**24
+# Keys that say how the weights of any family were made, stored or used, not what the model computes.
+_HARMLESS = frozenset({
+    "architectures", "bos_token_id", "eos_token_id", "sep_token_id", "initializer_range", "use_cache", "dtype",
+    "torch_dtype", "transformers_version", "transformers.js_config", "_name_or_path", "_attn_implementation",
+    "_attn_implementation_autoset", "_commit_hash", "return_dict", "output_hidden_states", "output_attentions",
+    "output_past", "torchscript", "use_bfloat16", "gradient_checkpointing", "id2label", "label2id", "num_labels",
+    "_num_labels", "problem_type", "tokenizer_class", "prefix", "finetuning_task", "task_specific_params",
+    "tie_last_hidden_states", "max_length", "min_length", "do_sample", "early_stopping", "num_beams",
+    "num_beam_groups", "num_return_sequences", "diversity_penalty", "length_penalty", "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size", "bad_words_ids", "temperature", "top_k", "top_p", "typical_p",
+    "repetition_penalty", "output_scores", "return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id",
+    "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What a family of models knows of a config.json.
+
+    model: how messages call it. read: keys that say what it computes. only: keys of which it has one value; null
+    means the same. harmless: keys, beside those of every family, that change nothing it computes.
+    """
+
+    model: str
+    read: frozenset[str]
+    only: Mapping[str, Any]
+    harmless: frozenset[str] = frozenset()
+
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Raises: InputError that names a key which is neither read nor known to change nothing; null is no value."""
+        for name, value in values.items():
+            if value is None:
+                continue
+            if name in self.only and value != self.only[name]:
+                raise InputError(
+                    f"config.json: {name} is {value!r}; this {self.model} has only {self.only[name]!r}; "
+                    "use another model"
+                )
+            if not any(name in known for known in (self.only, self.read, self.harmless, _HARMLESS)):
+                raise InputError(f"config.json: unknown key {name!r}; remove it if it does not change the model")
+
+
+def size(values: Mapping[str, Any], name: str, default: int | None = None, *, least: int = 1) -> int:
+    """The whole number of a key; its default where it is absent or null. Raises: InputError that names the key."""
+    value = default if values.get(name) is None else values[name]
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _LARGEST_SIZE:
+        raise InputError(
+            f"config.json: {name} is {value!r}; expected a whole number from {least} to {_LARGEST_SIZE:,}; "
+            "mend or replace the file"
+        )
+    return value
+
+
+def flag(values: Mapping[str, Any], name: str, default: bool = False) -> bool:
+    """As `size`, true or false."""
+    value = default if values.get(name) is None else values[name]
+    if not isinstance(value, bool):
+        raise InputError(f"config.json: {name} is {value!r}; expected true or false; mend or replace the file")
+    return value
+
+
+def number(values: Mapping[str, Any], name: str, default: float, *, below: float = 1e30) -> float:
+    """As `size`, a number from 0 to less than `below`."""
+    value = default if values.get(name) is None else values[name]
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < below:
+        wanted = "a number" if below > 1 else f"a number from 0 to below {below:g}"
+        raise InputError(f"config.json: {name} is {value!r}; expected {wanted}; mend or replace the file")
+    return float(value)
