@@ -29,6 +29,7 @@ def make_page(recipe: "Recipe") -> tuple[dict[str, Any], "InputError | None"]:
     page = {
         **corpus.summary,
         **page,
+        **describe_gate(gate, corpus.uses),
         "samples": [_describe(corpus.train, 0, corpus.tokenizer)["parts"]],
     }
     return page, None

@@ -12,14 +12,17 @@ _EXAMPLES = 3
 _LARGEST = 5
 
 
-def describe_gate(gate: Gate) -> dict[str, list[dict[str, Any]]]:
-    """What the gate found, as tables of rows; those that would be empty are left out."""
+def describe_gate(gate: Gate, uses: Ints | None = None) -> dict[str, list[dict[str, Any]]]:
+    """What the gate found, as tables of rows; those that would be empty are left out.
+
+    uses: which of USES each document is for that was not removed, where a share of a source was held out.
+    """
     tables = {
         "removed": _removed(gate),
         "filters": _filters(gate),
         "duplicates": _duplicates(gate),
         "largest clusters": _clusters(gate),
-        "leaks": _leaks(gate),
+        "leaks": _leaks(gate) or _split_leaks(gate, uses),
         "benchmarks": _benchmarks(gate),
     }
     return {name: rows for name, rows in tables.items() if rows}
@@ -112,6 +115,26 @@ def _leaks(gate: Gate) -> list[dict[str, Any]]:
                 {"of": into, "also in": of, "documents": len(pairs), "share": len(pairs) / documents, "examples": shown}
             )
     return rows
+
+
+def _split_leaks(gate: Gate, uses: Ints | None) -> list[dict[str, Any]]:
+    """Held-out documents that are near a training document of the same source; equal ones are held out together."""
+    if uses is None or not gate.is_near_known or not uses.any():
+        return []
+    known = np.full(len(gate.removed), -1)
+    known[~gate.removed] = uses
+    is_near = (gate.same_as >= 0) & (gate.similarity < 1)
+    at = np.flatnonzero(is_near & (known >= 0) & (known[gate.same_as] >= 0) & (known != known[gate.same_as]))
+    pairs = np.stack([at, gate.same_as[at]], axis=1)
+    held_out, other = np.where(known[pairs[:, :1]] > 0, pairs, pairs[:, ::-1]).T
+    partner = np.full(len(known), -1)
+    partner[held_out] = other
+    # Of equal texts, which are on one side, the first stands for all.
+    partner = partner[np.where((gate.same_as >= 0) & ~is_near, gate.same_as, np.arange(len(known)))]
+    leaking = np.flatnonzero((known > 0) & (partner >= 0))
+    shown = [f"{gate.name(index)} = {gate.name(int(partner[index]))}" for index in leaking[:_EXAMPLES].tolist()]
+    share = len(leaking) / int((uses > 0).sum())
+    return [{"of": "validation", "also in": "train", "documents": len(leaking), "share": share, "examples": shown}]
 
 
 def _benchmarks(gate: Gate) -> list[dict[str, Any]]:

@@ -71,13 +71,17 @@ class Document:
 def read_documents(source: Source, *, undecodable: bool = False) -> Iterator[Document]:
     """Every document of a source in a fixed order, blank ones included, read as they are asked for.
 
-    undecodable: files that are binary or not UTF-8 are documents without text, instead of refused.
+    undecodable: files that are binary or not UTF-8, and such lines of JSONL, are documents without text, instead of
+    refused.
 
     Raises: InputError naming the file, and the line of JSONL, that cannot be used; or if no document has any text.
     """
     found, form = False, source_format(source)
     for path in list_files(source):
-        for document in _read_jsonl(path, source, form) if _is_jsonl(path) else [_read_text(path, source, undecodable)]:
+        is_jsonl = _is_jsonl(path)
+        for document in (
+            _read_jsonl(path, source, form, undecodable) if is_jsonl else [_read_text(path, source, undecodable)]
+        ):
             found = found or not document.blank
             yield document
     if not found and form.kind != "text":
@@ -88,11 +92,8 @@ def read_documents(source: Source, *, undecodable: bool = False) -> Iterator[Doc
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a JSONL file, each with the number of its line."""
-    for number, line in enumerate(_lines(path), 1):
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if line.strip():
-            yield number, _parse(line, f"{path}:{number}")
+    for number, line in _numbered_lines(path):
+        yield number, _parse(line, f"{path}:{number}")
 
 
 def source_format(source: Source) -> Format:
@@ -106,7 +107,8 @@ def source_format(source: Source) -> Format:
         raise InputError(
             f"{_name(source)} has no JSONL, which format {source.format!r} needs; give a .jsonl file, or leave it out"
         )
-    rows = (row for path in files for _, row in read_rows(path))
+    lines = ((f"{path}:{number}", line) for path in files for number, line in _numbered_lines(path))
+    rows = (_parse(line, name) for name, line in lines if _is_text(line))
     return find_format(list(itertools.islice(rows, _FIRST_ROWS)), source.field, source.format)
 
 
@@ -216,9 +218,13 @@ def _file_group(path: Path, source: Source) -> str:
     return str(path if path == root else root / path.relative_to(root).parts[0])
 
 
-def _read_jsonl(path: Path, source: Source, form: Format) -> Iterator[Document]:
-    for line, row in read_rows(path):
-        name = f"{path}:{line}"
+def _read_jsonl(path: Path, source: Source, form: Format, undecodable: bool) -> Iterator[Document]:
+    for number, line in _numbered_lines(path):
+        name = f"{path}:{number}"
+        if undecodable and not _is_text(line):
+            yield Document("", None, str(path), number, is_undecodable=True)
+            continue
+        row = _parse(line, name)
         try:
             text, messages = form.read(row)
         except InputError as error:
@@ -229,7 +235,7 @@ def _read_jsonl(path: Path, source: Source, form: Format) -> Iterator[Document]:
             capability = json.dumps(capability, sort_keys=True)
         labels = None if source.label is None else _row_labels(row, source.label, name)
         pair = _row_pair(row, source, name)
-        yield Document(text, group, str(path), line, messages, capability, pair=pair, labels=labels)
+        yield Document(text, group, str(path), number, messages, capability, pair=pair, labels=labels)
 
 
 def _row_labels(row: dict[str, Any], field: str, name: str) -> tuple[str, ...]:
@@ -270,7 +276,8 @@ def _parse(line: bytes, name: str) -> dict[str, Any]:
         row = _JSON.decode(line.decode("utf-8").strip())
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{name} is not UTF-8 text: byte {error.start} of the line; convert the file to UTF-8"
+            f"{name} is not UTF-8 text: byte {error.start} of the line; convert the file to UTF-8, "
+            'or leave such lines out with data.clean.undecodable = "drop"'
         ) from None
     except json.JSONDecodeError as error:
         raise InputError(f"{name} is not valid JSON: {error.msg} at column {error.colno}; repair the line") from None
@@ -296,6 +303,23 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 # Made once: json.loads with an option makes a new one for each line.
 _JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _is_text(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, each with its number."""
+    for number, line in enumerate(_lines(path), 1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if line.strip():
+            yield number, line
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -289,6 +289,32 @@ def test_a_file_that_is_no_text_is_left_out_when_asked(tmp_path: Path) -> None:
     }
 
 
+def test_a_line_that_is_no_text_is_left_out_when_asked(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", functions(30))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([b'{"text": "x \xe4"}\n', *lines, b"\xff\n"]))
+    with pytest.raises(InputError, match=r"rows\.jsonl:1 is not UTF-8 text: byte 12 of the line"):
+        prepare(recipe_of(path))
+    corpus = prepare(recipe_of(path, clean={"undecodable": "drop"}))
+    assert corpus.summary["sources"][0]["documents"] == 30
+    (row,) = corpus.summary["filters"]
+    assert row["documents"] == 2 and [Path(name).name for name in row["examples"]] == ["rows.jsonl:1", "rows.jsonl:32"]
+
+
+def test_near_duplicates_across_a_split_by_ratio_are_told_on_the_page(tmp_path: Path) -> None:
+    rows = functions(40)
+    rows += [{"text": f"{row['text']} more"} for row in rows[:20]] + rows[5:9]
+    recipe = recipe_of(write(tmp_path / "rows.jsonl", rows), validation_ratio=0.3)
+    gate, corpus = examine(recipe, near=True), prepare(recipe)
+    sides = [[row["text"] for row, use in zip(rows, corpus.uses) if use == number] for number in (0, 1)]
+    leaking = [text for text in sides[1] if max(similarity(text, other) for other in sides[0]) >= 0.8]
+    (told,) = describe_gate(gate, corpus.uses)["leaks"]
+    assert told["documents"] == len(leaking) > 3
+    assert told["of"] == "validation" and told["also in"] == "train" and len(told["examples"]) == 3
+    assert told["share"] == len(leaking) / len(sides[1])
+    assert "leaks" not in describe_gate(gate)
+
+
 def test_a_benchmark_without_problems_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", functions(5))
     bench = write(tmp_path / "bench.jsonl", [{"number": 1}])
