@@ -9,7 +9,7 @@ H n_head, D head_dim, V vocab_size. Source: arXiv:1910.10683; 1.1, arXiv:2002.05
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from typing import Any, cast
@@ -26,16 +26,18 @@ from etude.models.t5_config import T5Config
 class T5Cache:
     """What the decoder remembers of B rows; those that began later have their tokens in the last columns.
 
-    keys, values              (n_decoder_layer, B, H, columns, D), of the tokens read; more columns come as needed
-    cross_keys, cross_values  (n_decoder_layer, B, H, S, D), of the sources, S the longest
+    keys, values              a (B, H, columns, D) for each layer, of the tokens read; more columns come as needed
+    cross_keys, cross_values  a (B, H, S, D) for each layer, of the sources, S the longest
     lengths                   (B,) int64, of the sources
     starts                    (B,) int64, the column of the first token of a row
     bias                      (1, H, 1, capacity), for distances capacity - 1 ... 1, 0
+
+    A tensor for each layer, so that what is moved takes the memory of one layer more, not of all.
     """
 
-    def __init__(self, cross_keys: Tensor, cross_values: Tensor, lengths: Tensor, bias: Tensor) -> None:
+    def __init__(self, cross_keys: list[Tensor], cross_values: list[Tensor], lengths: Tensor, bias: Tensor) -> None:
         self.cross_keys, self.cross_values, self.lengths, self.bias = cross_keys, cross_values, lengths, bias
-        self.keys = self.values = cross_keys[:, :, :, :0]
+        self.keys, self.values = ([kept[:, :, :0] for kept in cross_keys] for _ in range(2))
         self.length, self.starts = 0, torch.zeros_like(lengths)
         self._first, self._is_even = 0, True  # the first column that a row uses, and whether it is that of all
         self._origins = torch.arange(len(lengths), device=lengths.device)  # which source each row goes on from
@@ -43,10 +45,9 @@ class T5Cache:
 
     def begin(self) -> Tensor:
         """Bias (1 or B, H, 1, columns) of self-attention for the token to be read; there then is room for it."""
-        if self.length == self.keys.shape[3]:
-            self.keys, self.values = (
-                functional.pad(kept[:, :, :, self._first :], (0, 0, 0, _COLUMNS)) for kept in (self.keys, self.values)
-            )
+        if self.length == self.keys[0].shape[2]:
+            for kept in (self.keys, self.values):
+                _change(kept, lambda part: functional.pad(part[:, :, self._first :], (0, 0, 0, _COLUMNS)))
             self.starts, self.length, self._first = self.starts - self._first, self.length - self._first, 0
         columns = self.length + 1 - self._first
         assert columns <= self.bias.shape[-1], "the cache is full"
@@ -58,31 +59,35 @@ class T5Cache:
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Put the (B, H, 1, D) keys and values of the token being read in their place; returns all up to it."""
-        self.keys[layer, :, :, self.length], self.values[layer, :, :, self.length] = keys[:, :, 0], values[:, :, 0]
         seen = slice(self._first, self.length + 1)
-        return self.keys[layer, :, :, seen], self.values[layer, :, :, seen]
+        for kept, new in ((self.keys[layer], keys), (self.values[layer], values)):
+            kept[:, :, self.length] = new[:, :, 0]
+        return self.keys[layer][:, :, seen], self.values[layer][:, :, seen]
 
     def select(self, rows: Tensor | Sequence[int]) -> None:
         """Go on with these rows in this order; a row may be dropped, or taken several times."""
-        chosen = torch.as_tensor(rows, device=self.keys.device)
-        self.keys, self.values, self.starts = self.keys[:, chosen], self.values[:, chosen], self.starts[chosen]
+        chosen = torch.as_tensor(rows, device=self.lengths.device)
+        for kept in (self.keys, self.values):
+            _change(kept, lambda part: part[chosen])
+        self.starts = self.starts[chosen]
         before, self._origins = self._origins, self._origins[chosen]
         if torch.equal(before, self._origins):  # beams of a source changed places among themselves
             return
-        self.cross_keys, self.cross_values = self.cross_keys[:, chosen], self.cross_values[:, chosen]
+        for kept in (self.cross_keys, self.cross_values):
+            _change(kept, lambda part: part[chosen])
         self.lengths = self.lengths[chosen]
         self._look()
 
     def refill(self, rows: Sequence[int], fresh: "T5Cache") -> None:
         """Begin anew in these rows, each with a source of a cache that has read no token."""
         assert fresh.length == 0
-        chosen, width = torch.tensor(rows, device=self.keys.device), fresh.cross_keys.shape[3]
-        more = (0, 0, 0, max(width - self.cross_keys.shape[3], 0))
-        self.cross_keys, self.cross_values = (
-            functional.pad(kept, more) for kept in (self.cross_keys, self.cross_values)
-        )
-        self.cross_keys[:, chosen, :, :width] = fresh.cross_keys
-        self.cross_values[:, chosen, :, :width] = fresh.cross_values
+        chosen, width = torch.tensor(rows, device=self.lengths.device), fresh.cross_keys[0].shape[2]
+        more = width - self.cross_keys[0].shape[2]
+        for kept, new in ((self.cross_keys, fresh.cross_keys), (self.cross_values, fresh.cross_values)):
+            if more > 0:
+                _change(kept, lambda part: functional.pad(part, (0, 0, 0, more)))
+            for mine, theirs in zip(kept, new):
+                mine[chosen, :, :width] = theirs
         self.lengths[chosen], self.starts[chosen] = fresh.lengths, self.length
         self._origins[chosen] = fresh._origins + self._origins.max() + 1
         self._look()
@@ -92,7 +97,8 @@ class T5Cache:
         if not len(self.lengths):
             return
         width, shortest = int(self.lengths.max()), int(self.lengths.min())
-        self.cross_keys, self.cross_values = self.cross_keys[:, :, :, :width], self.cross_values[:, :, :, :width]
+        for kept in (self.cross_keys, self.cross_values):
+            _change(kept, lambda part: part[:, :, :width])
         column = torch.arange(width, device=self.lengths.device)
         # (B, 1, 1, S), which places of the longest source a row has; None for all
         self.mask = None if shortest == width else (column < self.lengths[:, None])[:, None, None]
@@ -186,8 +192,8 @@ class T5(nn.Module):
         has = column < lengths[:, None]  # (B, S)
         places = torch.where(has, first[:, None] + column, 0).to(sources.device)
         cross = [block.cross.part for block in self.decoder.blocks()]
-        keys = torch.stack([part.split(part.k(memory)[0][places]) for part in cross])
-        values = torch.stack([part.split(part.v(memory)[0][places]) for part in cross])
+        keys = [part.split(part.k(memory)[0][places]).contiguous() for part in cross]
+        values = [part.split(part.v(memory)[0][places]).contiguous() for part in cross]
         lengths = lengths.to(sources.device)
         return T5Cache(keys, values, lengths, self.decoder.bias(capacity)[:, :, -1:])
 
@@ -465,6 +471,12 @@ class FeedForward(nn.Module):
                 hidden = hidden.to(self.wo.weight.dtype)
             out: Tensor = self.wo(hidden)
         return out
+
+
+def _change(parts: list[Tensor], change: Callable[[Tensor], Tensor]) -> None:
+    """Put something else in the place of each tensor, one after another."""
+    for index, part in enumerate(parts):
+        parts[index] = change(part)
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
