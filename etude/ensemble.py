@@ -125,7 +125,9 @@ def choose_by_consensus(candidates: Sequence[Answer], log_probabilities: Sequenc
 
 
 def _scores_of(run: Run) -> Scores:
-    """The scores of a run that has ended. Raises: InputError if it has none."""
+    """The scores of a run that has ended. Raises: InputError if it has none, or those of several tasks."""
+    if run.recipe.tasks:
+        raise InputError(f"run {run.name} has several tasks; an ensemble joins runs of a single one")
     found = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Scores)]
     if found:
         return found[-1]

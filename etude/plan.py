@@ -44,12 +44,13 @@ class Task:
     def metrics(self) -> set[str]:
         """The figures that evaluation makes, but for those of single labels or capabilities."""
         labels, evaluate = self.corpus.labels, self.recipe.evaluate
-        known = {"loss", "perplexity", *(FIGURES if evaluate.answers and self.corpus.examples else ())}
+        known = {"loss", *(FIGURES if evaluate.answers and self.corpus.examples else ())}
         if labels is not None:
             known |= {*(MULTI_FIGURES if labels.multi else SINGLE_FIGURES)}
             known |= {*(BINARY_FIGURES if len(labels.names) == 2 and not labels.multi else ())}
-        elif self.recipe.train.objective == "causal" and token_bytes(self.corpus.tokenizer) is not None:
-            known.add("bits_per_byte")
+        elif not self.name:
+            has_bytes = self.recipe.train.objective == "causal" and token_bytes(self.corpus.tokenizer) is not None
+            known |= {"perplexity", *(["bits_per_byte"] if has_bytes else [])}
         return known
 
 

@@ -5,22 +5,32 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 
 from etude.assemble import assemble, model_files
 from etude.control.signals import StopSignals
 from etude.data.batch import Batch
-from etude.data.loader import Loader, StepBatches, iterate_once
+from etude.data.loader import Loader, StepBatches, longest_batch
 from etude.data.mixture import Mixture
-from etude.data.split import Split
 from etude.data.tokenize import token_bytes
 from etude.engine import checkpoint as checkpoints
 from etude.engine.keeper import Keeper
 from etude.engine.loop import Settings, Step, to_device, train
-from etude.engine.objectives import Causal, Classification, Custom, MultiTask, Objective, Seq2Seq, choose_objective
+from etude.engine.objectives import (
+    Causal,
+    Classification,
+    Custom,
+    MultiTask,
+    Objective,
+    Seq2Seq,
+    choose_objective,
+    targets_per_sample,
+    without_weights,
+)
 from etude.engine.recorder import Recorder
-from etude.engine.world import join_world, measure_matrix_rate
+from etude.engine.world import World, join_world, measure_matrix_rate
 from etude.evaluate import classify, translate
 from etude.evaluate.answers import answer, continue_prompts
 from etude.evaluate.exam import Exam
@@ -79,10 +89,12 @@ class Training:
         torch.use_deterministic_algorithms(self._recipe.train.deterministic)
         self._plan = make_plan(self._recipe, own_model=self._options.model, own_metrics=self._options.metrics)
         self._world = join_world(self._plan.device)
+        tasks = self._plan.tasks
         if self._options.loss is None:
-            self._objectives = {task.name: _objective_of(task) for task in self._plan.tasks}
+            self._objectives = {task.name: _objective_of(task) for task in tasks}
             self._objective = self._objectives.get("") or MultiTask(
-                self._objectives, {name: len(part) / part.scored for name, part in self._splits().items()}
+                self._objectives,
+                {task.name: 1 / targets_per_sample(self._objectives[task.name], task.corpus.train) for task in tasks},
             )
         with contextlib.ExitStack() as stack:
             stack.push(lambda kind, *_: self._world.leave(together=kind is None))
@@ -120,7 +132,8 @@ class Training:
                     if reason := self._why_stop(signals):
                         self.stopped_by = reason
                         break
-                self.is_resumable = self.stopped_by is not None and signals.requested is not None
+                was_asked = self._world.any(signals.requested is not None)
+                self.is_resumable = self.stopped_by is not None and was_asked
                 self._end()
                 self.is_stop_asked = signals.requested is not None
                 outcome = "stopped" if self.is_resumable else "finished"
@@ -145,7 +158,7 @@ class Training:
             self._judge.best = progress.best
             self._judge.evaluations_without_improvement = progress.evaluations_without_improvement
             self._saved_step, is_evaluation_owed = state.step, not progress.evaluated
-        self._micro_batch_size = self._plan.micro_batch_size or self._probe()
+        self._micro_batch_size = self._plan.micro_batch_size or self._world.least(self._probe())
         matrix_rate = self._world.size * measure_matrix_rate(self._world.device, state.precision.dtype)
         self._recorder = Recorder(writer, device=self._world.device, cost=self._plan.cost, matrix_rate=matrix_rate)
         stack.callback(self._recorder.close)
@@ -179,12 +192,17 @@ class Training:
         if (self.run.path / "environment.json").exists():
             return int(self.run.environment["micro_batch_size"])
 
+        device, attend = self._world.device, self._recipe.data.attend_across_documents
+
         def try_step(size: int) -> None:
-            batch = next(iterate_once(self._plan.train, size, self._recipe.data.attend_across_documents))
-            with self._state.precision.autocast():
-                loss, _ = self._objective.loss_sum(self._state.model, to_device(batch, self._world.device))
-            loss.backward()  # type: ignore[no-untyped-call]
+            moments = torch.empty(2, self._plan.trainable, device=device)  # those of the optimizer come with a step
+            for task in self._plan.tasks:
+                batch = replace(longest_batch(task.corpus.train, size, attend), task=task.name)
+                with self._state.precision.autocast():
+                    loss, _ = self._objective.loss_sum(self._state.model, to_device(batch, device))
+                loss.backward()  # type: ignore[no-untyped-call]
             self._state.optimizer.zero_grad()
+            del moments
 
         return probe_micro_batch_size(self._plan.global_batch_size // self._world.size, try_step)
 
@@ -220,7 +238,8 @@ class Training:
                 own |= {task.named(name): value for name, value in (figures | answered).items()}
                 if task.name:
                     own |= {task.named("loss"): scores[task.name].loss}
-            own |= {name: metric(state.model, self._validation()) for name, metric in self._options.metrics.items()}
+            for name, metric in self._options.metrics.items():  # of all rows, on every rank
+                own[name] = metric(state.model, self._validation())
         except Exception:
             self._save(evaluated=False)
             self._keeper.collect(wait=True)
@@ -241,8 +260,9 @@ class Training:
         self._recorder.write(record, *texts)
 
     def _score(self, task: Task) -> tuple[Score, dict[str, float]]:
-        """The loss of the validation samples of a task, and of a classifier its figures."""
-        exam, objective, labels = self._exam(task), self._objectives[task.name], task.corpus.labels
+        """The loss of the validation samples of a task, without weights or smoothing; of a classifier its figures."""
+        exam, labels = self._exam(task), task.corpus.labels
+        objective = without_weights(self._objectives[task.name])
         split, most = task.corpus.validation, self._recipe.evaluate.max_samples
         assert split is not None
         if labels is None or not isinstance(objective, Classification):
@@ -272,6 +292,7 @@ class Training:
             self._micro_batch_size,
             folder,
             task.name,
+            is_fresh=self._plan.pretrained is None and self._options.weights is None,
         )
 
     def _keep_before(self) -> None:
@@ -289,16 +310,16 @@ class Training:
             task for task in self._plan.tasks if isinstance(self._objectives[task.name], Classification | Seq2Seq)
         ]
         exams = [exam for exam in map(self._exam, scored) if exam.held_out()]
-        best = self._judge.best
-        if exams and best is not None and best["step"] != self._state.step:
-            file = checkpoints.weights_file(self.run.checkpoints / best["checkpoint"])
+        best, step = self._judge.best, self._state.step
+        if exams and best is not None and best["step"] != step:
+            file, step = checkpoints.weights_file(self.run.checkpoints / best["checkpoint"]), best["step"]
             checkpoints.load_weights(file, self._state.model)
         for exam in exams:
             match self._objectives[exam.task]:
                 case Classification() as objective:
-                    scores = classify.compare(exam, objective, self._state.step)
+                    scores = classify.compare(exam, objective, step)
                 case Seq2Seq() as objective:
-                    scores = translate.compare(exam, objective, self._state.step)
+                    scores = translate.compare(exam, objective, step)
             if scores is not None:
                 self._recorder.write(scores)
 
@@ -318,11 +339,8 @@ class Training:
 
     def _validation(self) -> Iterator[Batch]:
         assert self._plan.corpus.validation is not None
-        exam = self._exam(self._plan.tasks[0])
+        exam = replace(self._exam(self._plan.tasks[0]), world=World(self._world.device))
         return exam.batches(self._plan.corpus.validation, self._recipe.evaluate.max_samples)
-
-    def _splits(self) -> dict[str, Split]:
-        return {task.name: task.corpus.train for task in self._plan.tasks}
 
     def _generate(self, task: Task) -> tuple[list[events.Generation], dict[str, float]]:
         """Continuations of the prompts and answers to validation instructions of a task, and the figures of these.
@@ -406,6 +424,7 @@ class Training:
         self._recorder.drain()
         self._save()
         self._keeper.collect(wait=True)
+        self._world.wait()  # what rank 0 wrote is there for all
         if not self.is_resumable:
             self._compare()
         action, reason = ("stop", self.stopped_by) if self.stopped_by else ("finish", "the last step is done")

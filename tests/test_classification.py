@@ -17,7 +17,8 @@ from etude.errors import EtudeError
 from etude.plan import make_plan
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
-from etude.records.events import Finding, Scores
+from etude.records.events import Evaluation, Finding, Scores
+from etude.report.summary import summarize
 from etude.run import Training
 from etude.start import Options
 from tests.bases import write_encoder, write_labelled
@@ -150,6 +151,48 @@ def test_a_run_ends_with_scores_beside_its_start_and_baselines(tmp_path: Path) -
     assert "On 50 test rows" in report and "against before" in report
 
 
+def test_a_single_held_out_row_is_reported_as_noise(tmp_path: Path) -> None:
+    training = Training(classification(rows_of(tmp_path, GOOD[:9]), None), Options(runs=tmp_path / "runs"))
+    for _ in training:
+        pass
+    events = [entry.event for entry in training.run.ledger().entries]
+    (scores,) = [event for event in events if isinstance(event, Scores)]
+    assert scores.rows == 2 or all(np.isnan(gain[1:]).all() for gain in scores.gains.values())
+    assert not [event for event in events if isinstance(event, Finding) and event.what == "report failed"]
+    report = (training.run.path / "report" / "report.md").read_text()
+    assert "inside the noise" in report and "without a test set these rows also chose the best" in report
+
+
+def test_a_metric_of_ones_own_chooses_the_best_and_scores_are_told(tmp_path: Path) -> None:
+    recipe = classification(write_labelled(tmp_path / "rows.jsonl", 60), None, {"evaluate.metric": "mine"})
+    changes = {"evaluate.min_improvement": 0.1, "evaluate.patience": 9}
+    seen: list[int] = []
+
+    def mine(model: torch.nn.Module, batches: Any) -> float:
+        seen.append(sum(len(batch.classes) for batch in batches))
+        return float(len(seen))
+
+    options = Options(runs=tmp_path / "runs", metrics={"mine": mine})
+    training = Training(recipe.with_changes(changes), options)
+    for _ in training:
+        pass
+    (scores,) = [entry.event for entry in training.run.ledger().entries if isinstance(entry.event, Scores)]
+    assert scores.metric == "f1" and set(seen) == {12} and training.run.best["metric"] == "mine"
+    assert scores.step == training.run.best["step"]
+
+
+def test_validation_loss_is_told_without_smoothing_and_weights(tmp_path: Path) -> None:
+    rows, told = write_labelled(tmp_path / "rows.jsonl", 60), []
+    for loss in ({}, {"label_smoothing": 0.3, "class_weights": "balanced", "focal_gamma": 1.0}):
+        recipe = classification(rows, None, {"loss": loss, "train.steps": 1})
+        training = Training(recipe, Options(runs=tmp_path / "runs"))
+        for _ in training:
+            pass
+        told.append(next(entry.event for entry in training.run.ledger().entries if isinstance(entry.event, Evaluation)))
+        assert (summarize(training.run).gap is None) == bool(loss)
+    assert told[0].loss == told[1].loss
+
+
 def test_a_margin_within_the_noise_is_said_with_both_figures(tmp_path: Path) -> None:
     rows = write_labelled(tmp_path / "rows.jsonl", 60)
     recipe = classification(rows, None, {"evaluate.min_improvement": 0.001, "evaluate.patience": 2})
@@ -205,6 +248,7 @@ GOOD = [{"text": f"text {index}", "label": "yes" if index % 2 else "no", "other"
         ([{**row, "label": "yes"} for row in GOOD], {}, r"all training rows have one label \(yes\)"),
         ([{**GOOD[0], "other": " "}, *GOOD], {"data.train.0.pair": "other"}, r"rows.jsonl:1: 'other', a side of"),
         ([{**GOOD[0], "text": " "}, *GOOD], {"data.train.0.pair": "other"}, r"rows.jsonl:1: 'text', a side of"),
+        (GOOD, {"evaluate.metric": "perplexity"}, r'evaluate.metric is "perplexity"; this run knows accuracy, f1'),
         (GOOD, {"evaluate.metric": "bleu"}, r'evaluate.metric is "bleu"; this run knows accuracy, f1'),
         (GOOD, {"data.train.0.label": None}, r"has no label; name the JSONL field"),
         (GOOD, {"model.kind": "decoder"}, r"needs kind = .encoder., or model.from"),

@@ -1,11 +1,14 @@
 """Training an encoder-decoder from pairs of texts to scores, against transformers and sacrebleu."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sacrebleu
+import tomlkit
 import torch
 
 from etude.data.loader import sample_ids
@@ -19,6 +22,7 @@ from etude.plan import make_plan
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
 from etude.records.events import Scores
+from etude.records.store import list_runs
 from etude.run import Training
 from etude.start import Options
 from tests.bases import write_instructions, write_pairs, write_t5
@@ -139,6 +143,36 @@ def test_a_run_ends_with_scores_beside_its_start_and_baselines(tmp_path: Path) -
     assert "On 30 test rows" in (run.path / "report" / "report.md").read_text()
     model = load_pretrained(inspect_model(run.checkpoints / run.best["checkpoint"]), dtype=torch.float32, dropout=0.0)
     assert all(row["log_probability"] < 0 for row in said) and model is not None
+
+
+def test_lines_within_an_answer_do_not_end_the_record_of_it(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    pairs = [{"source": f"a {index}", "target": f"b\u2028{index}\x85c"} for index in range(20)]
+    rows.write_text("".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs))
+    changes = {"train.steps": 2, "evaluate.answer_tokens": 4}
+    training, _ = train(seq2seq(rows, write_t5(tmp_path / "base"), changes), tmp_path / "runs")
+    (scores,) = [entry.event for entry in training.run.ledger().entries if isinstance(entry.event, Scores)]
+    assert scores.rows == 4 and "before" in scores.systems
+
+
+def test_two_ranks_share_the_answers_and_say_the_same(tmp_path: Path) -> None:
+    base, rows = write_t5(tmp_path / "base"), write_pairs(tmp_path / "rows.jsonl", 60)
+    recipe = seq2seq(rows, base, {"train.steps": 4, "evaluate.every_steps": 4, "checkpoint.every_steps": 4})
+    (tmp_path / "recipe.toml").write_text(tomlkit.dumps(recipe.to_dict()))
+    told = []
+    for ranks in (1, 2):
+        words = ["train", tmp_path / "recipe.toml", "train.micro_batch_size=4", "--devices", ranks]
+        command = [sys.executable, "-m", "etude", *map(str, words), "--runs", str(tmp_path / f"runs-{ranks}")]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (run,) = list_runs(tmp_path / f"runs-{ranks}")
+        lines = (run.path / "predictions" / "validation.jsonl").read_text("utf-8").splitlines()
+        before = (run.path / "predictions" / "before-validation.jsonl").read_bytes()
+        told.append((before, [json.loads(line) for line in lines]))
+    (before, one), (again, two) = told
+    assert before == again
+    assert [row["answer"] for row in one] == [row["answer"] for row in two]
+    assert [row["log_probability"] for row in two] == pytest.approx([row["log_probability"] for row in one], rel=1e-4)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

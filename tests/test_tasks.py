@@ -10,16 +10,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from etude.cli.repeat import outcome_table
 from etude.data.loader import Loader
 from etude.data.mixture import Mixture, mix
 from etude.engine.loop import to_device
 from etude.engine.objectives import Classification, Masked
+from etude.ensemble import make_ensemble
 from etude.errors import EtudeError
 from etude.models.build import build
 from etude.plan import make_plan
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
 from etude.records.events import Evaluation, Scores
+from etude.report.card import model_card
+from etude.report.compare import compare_runs
 from etude.run import Training
 from etude.start import Options
 from tests.bases import write_encoder, write_labelled, write_pairs, write_t5
@@ -77,6 +81,20 @@ def test_each_task_is_evaluated_and_scored_under_its_name(tmp_path: Path) -> Non
     assert "kinds validation rows" in report and "words validation rows" in report
 
 
+def test_comparisons_repeats_and_cards_tell_the_task_they_speak_of(tmp_path: Path) -> None:
+    runs = [train(tasks(tmp_path, {"seed": seed}), tmp_path / "runs")[0].run for seed in (1, 2)]
+    shown = [result.what for result in compare_runs(runs).results]
+    assert {"f1 on kinds validation rows", "f1 on words validation rows"} <= set(shown)
+    header, *_ = outcome_table(runs)
+    assert header[2] == "f1 on 12 kinds validation rows"
+    with pytest.raises(EtudeError, match=r"has several tasks; an ensemble joins runs of a single one"):
+        make_ensemble(runs)
+    card = model_card(runs[0], runs[0].best["checkpoint"], "hf")
+    assert "encoder that learnt several tasks" in card and "AutoModelForMaskedLM" in card
+    assert "causal" not in card and str(tmp_path) not in card
+    assert "On 12 kinds validation rows" in card
+
+
 def test_transformers_loads_the_backbone_and_another_run_goes_on_from_it(tmp_path: Path) -> None:
     from transformers import AutoModelForMaskedLM
 
@@ -113,7 +131,8 @@ def test_a_step_is_the_mean_over_samples_of_each_tasks_own_loss(tmp_path: Path) 
             objective = Classification(corpus.labels.multi, balanced)
         with torch.no_grad():
             losses, targets = objective.loss_sum(model, to_device(batch, torch.device("cpu")))
-        weight = len(part) / part.scored
+        # A row of several labels has as many targets, one of a single label one, a masked text those that are hidden.
+        weight = {"words": 1 / 3, "kinds": 1.0, "text": len(part) / part.scored}[batch.task]
         top, bottom = top + float(losses) * weight, bottom + float(targets) * weight
     assert loss == pytest.approx(top / bottom, rel=1e-5)
 
@@ -180,6 +199,7 @@ def test_several_kinds_of_pairs_share_an_encoder_decoder(tmp_path: Path) -> None
         ({"tasks.text.ratio": 0.0}, r"tasks.text.ratio.* is 0.0; it must be above 0"),
         ({"tasks.text.rato": 1.0}, r"tasks.text.rato.* is not a key of a recipe; did you mean ratio"),
         ({"evaluate.metric": "f1"}, r'evaluate.metric is "f1"; this run knows .*kinds:f1'),
+        ({"evaluate.metric": "text:perplexity"}, r'"text:perplexity"; this run knows .*text:loss'),
         ({"tasks": {}}, r'task.* is "kinds", but the recipe has no \[tasks'),
     ],
 )

@@ -95,7 +95,7 @@ class LiveView:
 
     def show_plan(self, plan: "Plan", run: Run) -> None:
         _print_plan(plan, run)
-        self._progress = Progress(run.name)
+        self._progress = Progress(run.name, plan.recipe.is_loss_plain)
         if (run.path / "journal.jsonl").exists():
             for entry in run.ledger().entries:
                 self._progress.write(entry.event)
@@ -139,6 +139,7 @@ class Progress:
     """
 
     name: str = ""
+    is_loss_plain: bool = True
     attempt: Attempt | None = None
     figures: dict[str, float] = field(default_factory=dict)
     resource: Resource | None = None
@@ -214,7 +215,7 @@ class Progress:
 
     def gap(self) -> float | None:
         """Last validation loss less the training loss of the log window before it."""
-        if self.evaluation is None:
+        if self.evaluation is None or not self.is_loss_plain:
             return None
         loss = next((loss for step, loss in reversed(self.losses) if step <= self.evaluation.step), None)
         return None if loss is None else self.evaluation.loss - loss

@@ -67,8 +67,9 @@ def compare_command(runs: Sequence[Run], folder: Path) -> str:
 def _figure(run: Run) -> tuple[str, float | None]:
     """The metric of a run: on the rows it was scored on at its end, else at its best moment."""
     scored = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Scores)]
-    if scored:
-        last = scored[-1]
+    task = run.recipe.evaluate.metric.rpartition(":")[0]
+    if mine := [scores for scores in scored if scores.split in (f"{task} test".strip(), f"{task} validation".strip())]:
+        last = mine[-1]
         return f"{last.metric} on {last.rows:,} {last.split} rows", last.systems["after"][last.metric][0]
     best = run.best
     return (f"best {best['metric']}", best["value"]) if best else ("", None)

@@ -143,6 +143,11 @@ def iterate_once(
             yield _batch(split, group[low : low + micro_batch_size], attend_across_documents)
 
 
+def longest_batch(split: Split, micro_batch_size: int, attend_across_documents: bool) -> Batch:
+    """The batch that takes most memory."""
+    return _batch(split, split.longest(micro_batch_size), attend_across_documents)
+
+
 def _batch(split: Split | Mixture, ids: Ints, attend_across_documents: bool, epoch: int = 0) -> Batch:
     return collate([split.sample(int(index), epoch) for index in ids], attend_across_documents=attend_across_documents)
 

@@ -110,6 +110,12 @@ class Split:
         """Targets of one pass, which with a masking are a share of all tokens."""
         return self.targets * (self.masking.ratio if self.masking else 1.0)
 
+    def longest(self, count: int) -> Ints:
+        """The samples with most tokens, (count,) or fewer; rows are all as long."""
+        if self.mode == "row":
+            return np.arange(min(count, len(self)))
+        return np.argsort(self.starts - self.ends, kind="stable")[:count]
+
     def groups(self, ids: Ints) -> list[Ints]:
         """The samples that may share a micro-batch: all."""
         return [ids]

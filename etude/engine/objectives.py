@@ -17,6 +17,7 @@ from etude.recipe.schema import Loss, Recipe
 
 # Rows of logits that exist at once; 1,024 are as quick on two cores, 256 a tenth slower.
 CHUNK_ROWS = 512
+_WEIGHED = 1000  # samples of which the mean weight of targets is taken
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,32 @@ def choose_classification(recipe: Loss, split: Split, *, multi: bool) -> Classif
         held = torch.from_numpy(split.classes.sum(axis=0).astype("float32"))
         weights = (len(split) - held if multi else len(split) / len(held) * torch.ones_like(held)) / held.clamp(min=1)
     return Classification(multi, weights, recipe.label_smoothing, recipe.focal_gamma)
+
+
+def without_weights(objective: Objective) -> Objective:
+    """The same as its figures are told: without smoothing, weights of labels and what else bends it for training."""
+    match objective:
+        case Seq2Seq():
+            return Seq2Seq()
+        case Classification():
+            return Classification(objective.multi)
+    return objective
+
+
+def targets_per_sample(objective: Objective, split: Split) -> float:
+    """Mean of what `loss_sum` counts as the targets of a sample; with weights of tokens, of some evenly spaced ones."""
+    if isinstance(objective, Classification):
+        assert split.classes is not None
+        if objective.multi:
+            return float(split.classes.shape[1])
+        weights = torch.ones(split.classes.shape[1]) if objective.weights is None else objective.weights
+        return float((torch.from_numpy(split.classes).float() @ weights).mean())
+    if split.kind_weights is not None:
+        some = min(len(split), _WEIGHED)
+        samples = [split.sample(index * len(split) // some) for index in range(some)]
+        sums = [float(sample.weights[sample.labels >= 0].sum()) for sample in samples if sample.weights is not None]
+        return sum(sums) / len(sums)
+    return split.scored / len(split)
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def _record(step: Step, loss_sum: float, targets: float, tokens: float, norm: fl
         loss=loss_sum / targets if targets else math.nan,
         grad_norm=norm,
         learning_rate=step.learning_rate,
-        targets=int(targets),
+        targets=max(round(targets), 1) if targets else 0,  # weighted sums may be below 1
         tokens=int(tokens),
         samples=step.samples,
         seconds=round(step.seconds, 6),

@@ -4,11 +4,15 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from etude.errors import InputError
+
+# Rank 0 alone makes samples, baselines and reports, while the others wait for it; a rank that ended is noticed at once.
+_PATIENCE = timedelta(hours=4)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,19 @@ class World:
         dist.all_reduce(votes)
         return bool(votes)
 
+    def least(self, value: int) -> int:
+        """The smallest number that a rank says."""
+        if self.size == 1:
+            return value
+        box = torch.tensor(value, device=self.device)
+        dist.all_reduce(box, dist.ReduceOp.MIN)
+        return int(box)
+
+    def wait(self) -> None:
+        """Go on when all ranks are here."""
+        if self.size > 1:
+            dist.barrier()
+
     def share(self, text: str) -> str:
         """The text of rank 0, on every rank."""
         if self.size == 1:
@@ -70,7 +87,7 @@ def join_world(device: torch.device) -> World:
             raise InputError(f"rank {rank} finds {torch.cuda.device_count()} GPUs on its machine; use fewer --devices")
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     return World(device, rank, size)
 
 

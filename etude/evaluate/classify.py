@@ -119,7 +119,7 @@ def compare(exam: Exam, objective: Classification, step: int) -> events.Scores |
     return _compare(
         before[use], after[use], thresholds_from, train=corpus.train, split=held_out[use], labels=labels,
         tokenizer=corpus.tokenizer, metric=exam.metric(), step=step, name=f"{exam.task} {use}".strip(),
-        capabilities=corpus.capabilities[use],
+        capabilities=corpus.capabilities[use], notes=exam.notes(),
     )  # fmt: skip
 
 
@@ -134,9 +134,9 @@ def predict_split(exam: Exam, objective: Classification, split: Split, max_sampl
 
 
 def standard_error(predictions: Predictions, labels: Labels, metric: str) -> float:
-    """How far the metric may be off because the rows are a sample."""
+    """How far the metric may be off because the rows are a sample; NaN if it is no figure of what is said."""
     truth, said = _said(predictions, labels, _thresholds(predictions, labels))
-    if metric == "loss":
+    if metric not in _figures(labels):
         return math.nan
     found = label_bootstrap(truth, said, labels.names, multi=labels.multi, figures=[metric])
     return found[metric].standard_error
@@ -155,13 +155,14 @@ def _compare(
     step: int,
     name: str,
     capabilities: Sequence[str | None],
+    notes: Sequence[str],
 ) -> events.Scores:
     """Before and after training and two baselines on the same rows, each figure with its interval.
 
     validation: the rows on which the thresholds of several labels are chosen, and the predictions for them before and
     after; the baseline's are chosen there too.
     """
-    notes = []
+    notes = list(notes)
     ids = np.arange(min(len(train), _BASELINE_ROWS)) * len(train) // min(len(train), _BASELINE_ROWS)
     if len(ids) < len(train):
         notes.append(f"the baselines learnt from {len(ids):,} evenly spaced rows of {len(train):,}")
@@ -187,12 +188,10 @@ def _compare(
         "majority class": majority(known, len(rows), multi=labels.multi),
         "TF-IDF + logistic regression": _said(words, labels, thresholds[2])[1],
     }
-    is_binary = not labels.multi and len(labels.names) == 2
-    shown = ["accuracy", "f1", *(scores.BINARY_FIGURES if is_binary else ("f1_micro",))]
-    shown += [each for each in ("mcc",) if not labels.multi] + (
-        [metric] if metric not in (*shown, "loss", "mcc") else []
-    )
-    main = metric if metric in shown else "f1"
+    binary = [each for each in _figures(labels) if each in scores.BINARY_FIGURES]
+    shown = ["accuracy", "f1", *(binary or ["f1_micro"]), *([] if labels.multi else ["mcc"])]
+    main = metric if metric in _figures(labels) else "f1"
+    shown = list(dict.fromkeys([*shown, main]))
 
     measure = of_labels(truth, labels.names, multi=labels.multi, figures=shown, metric=main)
     standing = set_beside(measure, systems, capabilities)
@@ -201,6 +200,11 @@ def _compare(
         step=step, rows=len(rows), split=name, metric=main, **vars(standing), labels=list(labels.names),
         confusion=table, thresholds=[] if thresholds[1] is None else thresholds[1].tolist(), notes=notes,
     )  # fmt: skip
+
+
+def _figures(labels: Labels) -> tuple[str, ...]:
+    binary = scores.BINARY_FIGURES if not labels.multi and len(labels.names) == 2 else ()
+    return (*(scores.MULTI_FIGURES if labels.multi else scores.SINGLE_FIGURES), *binary)
 
 
 def _thresholds(predictions: Predictions, labels: Labels) -> np.ndarray | None:

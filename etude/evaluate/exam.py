@@ -17,7 +17,10 @@ from etude.recipe.schema import Recipe
 
 @dataclass(frozen=True)
 class Exam:
-    """A model, what it is asked, and `folder`, where the answers go; of several tasks, which `task` it is."""
+    """A model, what it is asked, and `folder`, where the answers go; of several tasks, which `task` it is.
+
+    `is_fresh`: the first weights of the model were drawn by chance.
+    """
 
     model: nn.Module
     corpus: Corpus
@@ -27,6 +30,7 @@ class Exam:
     micro_batch_size: int
     folder: Path
     task: str = ""
+    is_fresh: bool = False
 
     def held_out(self) -> dict[str, Split]:
         """The validation and the test set, as far as there are any."""
@@ -37,6 +41,12 @@ class Exam:
         """The metric of the recipe, if it is of this task."""
         of, _, metric = self.recipe.evaluate.metric.rpartition(":")
         return metric if of == self.task else "loss"
+
+    def notes(self) -> list[str]:
+        """What is to be known of the final scores."""
+        if self.corpus.test is not None or not self.corpus.validation:
+            return []
+        return ["without a test set these rows also chose the best checkpoint, so the scores may be a little too good"]
 
     def scored(self) -> str:
         """The set that the final scores are of: the test set, if there is one."""

@@ -29,16 +29,17 @@ _ROWS_AT_ONCE = 32
 
 
 def keep_before(exam: Exam, objective: Seq2Seq) -> None:
-    """Keep what a pretrained model writes for the held-out sources before training; rank 0 does.
+    """Keep what a pretrained model writes for the held-out sources before training.
 
     One from scratch only repeats itself to the length that it is allowed, which takes minutes and says nothing.
     """
-    is_asked = exam.recipe.model.from_ is not None and exam.world.is_main
-    for use in exam.held_out() if is_asked else ():
-        durable.make_folder(exam.folder)
+    for use in () if exam.is_fresh else exam.held_out():
         examples = exam.corpus.pairs[use]
-        answers = [as_answer(*each, exam.corpus) for each in zip(examples, _write(exam, examples))]
-        _keep(exam, f"before-{use}", (asdict(answer) for answer in answers))
+        continued = _write(exam, examples)
+        if exam.world.is_main:
+            durable.make_folder(exam.folder)
+            answers = [as_answer(*each, exam.corpus) for each in zip(examples, continued)]
+            _keep(exam, f"before-{use}", (asdict(answer) for answer in answers))
 
 
 def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
@@ -46,15 +47,15 @@ def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
 
     Each figure has its interval. Rank 0 has the answer, the others None.
     """
-    if not exam.world.is_main:
-        return None
     said: dict[str, list[Answer]] = {}
     for use in exam.held_out():
         examples = exam.corpus.pairs[use]
-        durable.make_folder(exam.folder)
         continued = _write(exam, examples)
-        said[use] = [as_answer(*each, exam.corpus) for each in zip(examples, continued)]
         sure = _log_probabilities(exam, objective, examples, continued)
+        if not exam.world.is_main:
+            continue
+        durable.make_folder(exam.folder)
+        said[use] = [as_answer(*each, exam.corpus) for each in zip(examples, continued)]
         rows = zip(exam.corpus.ids[use], said[use], continued, sure, strict=True)
         _keep(
             exam,
@@ -72,13 +73,16 @@ def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
                 for name, answer, part, value in rows
             ),
         )
+    if not exam.world.is_main:
+        return None
     use, train = exam.scored(), exam.corpus.pairs["train"]
     examples = exam.corpus.pairs[use]
-    notes = [f"BLEU is {BLEU_SETTINGS}, chrF {CHRF_SETTINGS}, by sacrebleu"]
+    notes = [*exam.notes(), f"BLEU is {BLEU_SETTINGS}, chrF {CHRF_SETTINGS}, by sacrebleu"]
     before: dict[str, list[Answer]] = {}
     if (path := exam.folder / f"before-{use}.jsonl").exists():
-        before["before"] = [Answer(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
-    else:
+        with path.open(encoding="utf-8") as file:  # which ends no line where splitlines would, at U+2028
+            before["before"] = [Answer(**json.loads(line)) for line in file]
+    elif exam.is_fresh:
         notes.append("a model from scratch has nothing to say before training")
     known = [train[index] for index in np.linspace(0, len(train) - 1, min(len(train), _BASELINE_ROWS)).astype(int)]
     if len(known) < len(train):
@@ -108,8 +112,18 @@ def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
 
 
 def _write(exam: Exam, examples: Sequence[Example]) -> list[Continuation]:
-    prompts = [example.prompt_ids for example in examples]
-    return greedy(exam.model, exam.corpus, prompts, exam.recipe.evaluate.answer_tokens)
+    """What the model writes for each source, on every rank; each writes for its part of them."""
+    most, world = exam.recipe.evaluate.answer_tokens, exam.world
+    mine = range(world.rank, len(examples), world.size)
+    continued = greedy(exam.model, exam.corpus, [examples[row].prompt_ids for row in mine], most)
+    if world.size == 1:
+        return continued
+    everything = torch.zeros(len(examples), most + 2, dtype=torch.int32)  # length, whether it ended, ids
+    for row, part in zip(mine, continued):
+        everything[row, : len(part.ids) + 2] = torch.tensor([len(part.ids), part.stopped, *part.ids])
+    moved = everything.to(world.device)
+    world.sum([moved])
+    return [Continuation(ids[:length], bool(stopped)) for length, stopped, *ids in moved.cpu().tolist()]
 
 
 def _keep(exam: Exam, name: str, rows: Iterator[dict[str, object]]) -> None:
@@ -121,10 +135,10 @@ def _keep(exam: Exam, name: str, rows: Iterator[dict[str, object]]) -> None:
 def _log_probabilities(
     exam: Exam, objective: Seq2Seq, examples: Sequence[Example], continued: Sequence[Continuation]
 ) -> list[float]:
-    """How likely the model holds what it wrote, each a sum over its tokens in nats."""
-    model, end = cast(T5, exam.model.eval()), exam.corpus.tokenizer.eos_id
-    sums: list[float] = []
-    for low in range(0, len(examples), _ROWS_AT_ONCE):
+    """How likely the model holds what it wrote, each a sum over its tokens in nats; the ranks deal out the rows."""
+    model, end, world = cast(T5, exam.model.eval()), exam.corpus.tokenizer.eos_id, exam.world
+    sums = torch.zeros(len(examples), dtype=torch.float64)
+    for low in range(world.rank * _ROWS_AT_ONCE, len(examples), world.size * _ROWS_AT_ONCE):
         sources = [example.prompt_ids for example in examples[low : low + _ROWS_AT_ONCE]]
         targets = [
             [*part.ids, end] if part.stopped or not part.ids else part.ids for part in continued[low:][:_ROWS_AT_ONCE]
@@ -138,5 +152,9 @@ def _log_probabilities(
             model.head(rows).float().log_softmax(dim=1).gather(1, some[:, None])[:, 0]
             for rows, some in zip(torch.split(hidden, CHUNK_ROWS), torch.split(ids, CHUNK_ROWS))
         ]
-        sums += [float(part.sum()) for part in torch.split(torch.cat(parts).cpu().double(), list(lengths))]
-    return sums
+        each = torch.split(torch.cat(parts).cpu().double(), list(lengths))
+        sums[low : low + len(each)] = torch.stack([part.sum() for part in each])
+    moved = sums.to(world.device)
+    world.sum([moved])
+    values: list[float] = moved.cpu().tolist()
+    return values

@@ -316,6 +316,11 @@ class Recipe(Section):
 
         return recipe_from(change(self.to_dict(), changes))
 
+    @property
+    def is_loss_plain(self) -> bool:
+        """Whether training has the loss that evaluation tells, without weights or smoothing."""
+        return all(part.loss == Loss() for part in self.by_task().values())
+
     def by_task(self) -> dict[str, "Recipe"]:
         """The recipe as each task alone would have it; without [tasks] the recipe itself, under no name."""
         if not self.tasks:

@@ -6,7 +6,7 @@ a monotonic clock.
 
 import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, get_args, get_origin
 
 
 @dataclass(frozen=True)
@@ -241,6 +241,9 @@ def plain(value: Any) -> Any:
 
 def _typed(value: Any, kind: Any) -> Any:
     """A value of the journal as its field has it: "nan" is a number where numbers stand, and a text elsewhere."""
-    if kind == dict[str, float]:
-        return {name: float(item) for name, item in value.items()}
+    inner = get_args(kind)
+    if isinstance(value, dict) and get_origin(kind) is dict:
+        return {name: _typed(item, inner[1]) for name, item in value.items()}
+    if isinstance(value, list) and get_origin(kind) is list:
+        return [_typed(item, inner[0]) for item in value]
     return float(value) if kind in (float, float | None) and isinstance(value, str) else value

@@ -7,10 +7,12 @@ from typing import Any
 
 from etude import durable
 from etude.recipe.load import flatten
-from etude.records.events import Attempt, Evaluation
+from etude.recipe.schema import Recipe
+from etude.records.events import Attempt, Evaluation, Scores
 from etude.records.store import Run
 from etude.report.history import History, mean_loss, read_history
 from etude.report.markdown import code, prose, quoted, table
+from etude.report.results import final_scores
 from etude.report.wording import duration, number, plural
 
 _WHAT = {
@@ -38,15 +40,15 @@ from transformers import {auto}, AutoTokenizer
 
 model = {auto}.from_pretrained("this folder")
 tokenizer = AutoTokenizer.from_pretrained("this folder")"""
-# By train.objective: the class that loads the model, what the hub calls its task, and what it is.
+# By objective: the class that loads the model, what the hub calls its task, and what it is.
 _TASKS = {
     "causal": ("AutoModelForCausalLM", "text-generation", "causal language model"),
     "masked": ("AutoModelForMaskedLM", "fill-mask", "masked language model"),
     "seq2seq": ("AutoModelForSeq2SeqLM", "text2text-generation", "encoder-decoder"),
     "classification": ("AutoModelForSequenceClassification", "text-classification", "classifier"),
 }
-_SETTINGS = ("model.from", "adapter.", "train.", "optim.", "schedule.", "data.", "seed")
-_NOT_SETTINGS = ("data.train.", "data.validation.")
+_SETTINGS = ("model.from", "adapter.", "tasks.", "train.", "optim.", "schedule.", "data.", "seed")
+_NOT_SETTINGS = ("data.train.", "data.validation.", "data.test.", "data.leakage.benchmarks")
 
 
 def model_card(run: Run, checkpoint: str, kind: str) -> str:
@@ -65,7 +67,7 @@ def model_card(run: Run, checkpoint: str, kind: str) -> str:
 def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
     recipe, step = history.run.recipe, int(checkpoint.removeprefix("step-"))
     base, records = recipe.model.from_, recipe.records
-    auto, task, model = _TASKS[recipe.train.objective]
+    auto, task, model = _kind_of(recipe)
     load = _LOAD_MODEL
     if kind == "peft":
         load = _LOAD_CLASSIFIER if recipe.train.objective == "classification" else _LOAD_ADAPTER
@@ -80,6 +82,7 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
     shown = (base if is_hub_id else Path(base).name) if base else "a decoder trained from scratch"
     origin = f", fine-tuned from {code(shown)}" if base else ", trained from scratch"
     evaluations = [evaluation for evaluation in history.evaluations if evaluation.step <= step]
+    is_scored = step in [scores.step for scores in history.events(Scores)]
     return {
         "front_matter": {key: quoted(value) for key, value in front_matter.items()},
         "title": prose(records.title or recipe.name),
@@ -89,9 +92,19 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
         "data": table(("", ""), _data_rows(history)) if history.data else None,
         "evaluation": _evaluation_table(evaluations, step),
         "scores": _scores_note(evaluations),
+        "final": "\n\n".join(final_scores(history)) if is_scored else None,
         "settings": table(("key", "value"), _setting_rows(history)),
         "record": table(("", ""), _record_rows(history.run, checkpoint)),
     }
+
+
+def _kind_of(recipe: Recipe) -> tuple[str, str, str]:
+    """As in _TASKS."""
+    objectives = {part.train.objective for part in recipe.by_task().values()}
+    if len(objectives) == 1 and not (recipe.tasks and "classification" in objectives):
+        return _TASKS[objectives.pop()]
+    auto, task, _ = _TASKS["masked"] if "masked" in objectives else ("AutoModel", "feature-extraction", "")
+    return auto, task, "encoder that learnt several tasks"
 
 
 def _training_rows(history: History, step: int) -> Iterator[tuple[str, str]]:
@@ -152,13 +165,15 @@ def _evaluation_table(evaluations: list[Evaluation], step: int) -> str | None:
 
 def _scores_note(evaluations: list[Evaluation]) -> str:
     scored = any(evaluation.metrics for evaluation in evaluations)
-    known = "Loss and scores are" if scored else "Only the loss is known. It is"
-    return f"{known} of the validation samples of this run; nothing else was measured, and no person is quoted."
+    known = "Loss and scores are" if scored else "Of these only the loss is known. It is"
+    return f"{known} of the validation samples of this run; no person is quoted."
 
 
 def _setting_rows(history: History) -> Iterator[tuple[str, str]]:
-    for key, value in flatten(history.run.recipe.to_dict()).items():
-        if key.startswith(_SETTINGS) and not key.startswith(_NOT_SETTINGS) and value not in (None, []):
+    recipe = history.run.recipe
+    hidden = (*_NOT_SETTINGS, *(["train.objective"] if recipe.tasks else []))  # which each task has of its own
+    for key, value in flatten(recipe.to_dict()).items():
+        if key.startswith(_SETTINGS) and not key.startswith(hidden) and value not in (None, []):
             yield code(key), code(Path(value).name if key == "model.from" and Path(value).exists() else value)
 
 

@@ -226,7 +226,7 @@ def _scores(histories: list[History]) -> list[Result]:
     each = [
         {
             f"{name} on {scores.split} rows": value
-            for scores in history.events(Scores)[-1:]
+            for scores in {scores.split: scores for scores in history.events(Scores)}.values()
             for name, (value, *_) in scores.systems["after"].items()
         }
         for history in histories

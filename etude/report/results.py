@@ -10,6 +10,7 @@ from etude.report.markdown import code, fence, prose, table
 from etude.report.summary import spread
 from etude.report.wording import NOTHING, number, plural
 from etude.scores.answers import BLEU_SETTINGS
+from etude.scores.intervals import Difference
 
 _ROWS = 16
 _PROMPTS, _MOMENTS = 8, 4
@@ -67,7 +68,7 @@ def describe_scores(scores: Scores) -> list[str]:
     title = f"On {scores.rows:,} {scores.split} rows, with bootstrap intervals of 95 %:"
     gains = [
         f"- {prose(scores.metric)} against {prose(other)}: {_with_interval(gain, signed=True)}"
-        + (", inside the noise" if gain[1] <= 0 <= gain[2] else "")
+        + (", inside the noise" if Difference(*gain).is_noise else "")
         for other, gain in scores.gains.items()
     ]
     parts = [f"{title}\n\n{table(('system', *map(prose, figures)), rows)}", "\n".join(gains)]

@@ -25,7 +25,7 @@ class Summary:
     loss_curve           up to 60 evenly spaced window means
     *_validation_loss    nats per target over the validation samples; best is the lowest finite one since the first step
     figures_*            of the answers and the metrics of one's own, by name, at the first, best and last evaluation
-    gap                  last validation loss less the training loss of the log window before it
+    gap                  last validation loss less the training loss of the log window before it, if both are of a kind
     tokens, tokens_per_second  targets of the steps that count, and those over the sum of their seconds
     mfu, cpu_percent, gpu_percent  means over time; MFU against the measured matrix rate, CPU in percent of one core
     wait_ratio           share of the step seconds spent waiting for data
@@ -145,7 +145,7 @@ def summarize_history(history: History) -> Summary:
         figures_best=figures_of(history.best),
         figures_last=figures_of(last),
         ratings=count_ratings(history.ratings),
-        gap=last.loss - near.loss if last and near else None,
+        gap=last.loss - near.loss if last and near and run.recipe.is_loss_plain else None,
         tokens_per_second=tokens / seconds if seconds else None,
         mfu=_mean(windows, "mfu"),
         wait_ratio=sum(step.wait_seconds for step in steps) / seconds if seconds else None,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.errors import InputError
-from etude.records.events import Evaluation, Generation, Note, Rating, Step, from_json, to_json
+from etude.records.events import Evaluation, Generation, Note, Rating, Scores, Step, from_json, to_json
 from etude.records.journal import Journal, read_journal
 from tests.records.samples import attempt, step
 
@@ -100,5 +100,12 @@ def test_a_text_that_reads_like_a_number_stays_a_text(text: str) -> None:
 
 def test_figures_of_nothing_are_numbers_again() -> None:
     event = Evaluation(0, 1.0, 1.0, None, 1, 1.0, False, {"parse_rate": math.nan, "bleu": 2.0})
+    back = from_json(json.loads(json.dumps(to_json(event, 0.0), allow_nan=False)))
+    assert repr(back) == repr(event)
+
+
+def test_intervals_of_nothing_are_numbers_again() -> None:
+    nothing = [1.0, math.nan, math.nan]
+    event = Scores(3, 1, "test", "f1", {"after": {"f1": nothing}}, {"before": nothing}, {}, ["nan"], [], [math.nan])
     back = from_json(json.loads(json.dumps(to_json(event, 0.0), allow_nan=False)))
     assert repr(back) == repr(event)
