@@ -85,7 +85,7 @@ def prepare(recipe: Recipe, *, again: bool = False, tokenizer_folder: Path | Non
     corpus = open_prepared(recipe, folder)
     _check_vocab(recipe, corpus.summary["vocab_size"])
     if gate is not None:
-        corpus.summary.update(describe_gate(gate))
+        corpus.summary.update(describe_gate(gate, corpus.uses))
     corpus.summary.update(folder=str(folder), cached=not is_new, seconds=round(time.monotonic() - started, 3))
     return corpus
 
