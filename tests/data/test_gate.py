@@ -265,6 +265,29 @@ def test_matching_agrees_with_comparing_all_pairs(tmp_path: Path) -> None:
     assert (gate.same_as >= 0).tolist() == expected
 
 
+@pytest.mark.parametrize("action", ["report", "drop"])
+def test_leaks_agree_with_comparing_all_pairs(tmp_path: Path, action: str) -> None:
+    draw = random.Random(6)
+    sides: tuple[list[Row], list[Row]] = [], []
+    for row in functions(60):
+        words = row["text"].split()
+        for side in (0, 0, 1, 1):
+            changed = [draw.choice([word] * 20 + ["other"]) for word in words]
+            sides[side].append({"text": " ".join(changed)})
+    train, held = write(tmp_path / "rows.jsonl", sides[0]), [write(tmp_path / "held.jsonl", sides[1])]
+    recipe = recipe_of(train, validation=held, near_threshold=0.6, leakage={"action": action})
+    gate = examine(recipe)
+    leaking = np.array(
+        [[similarity(first["text"], second["text"]) >= 0.6 for second in sides[1]] for first in sides[0]]
+    )
+    assert 20 < leaking.any(axis=0).sum() < 120 and 20 < leaking.any(axis=1).sum() < 120
+    if action == "drop":
+        assert np.flatnonzero(gate.removed).tolist() == np.flatnonzero(leaking.any(axis=1)).tolist()
+    else:
+        found = gate.leaking("validation", "train")[:, 0] - len(sides[0])
+        assert found.tolist() == np.flatnonzero(leaking.any(axis=0)).tolist()
+
+
 def test_all_rows_removed_is_refused_with_the_reasons(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", functions(5))
     recipe = recipe_of(path, clean={"too_short": "drop", "min_characters": 10_000})
