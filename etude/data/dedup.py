@@ -136,7 +136,10 @@ def match_near(
             duplicates.append(duplicate)
         if leak is not None:
             leaks.append((leak.document, leak.other))
-        (kept if leak is None and duplicate is None else again).add(index)
+        if leak is None and duplicate is None:
+            kept.add(index)
+        elif of_held:
+            again.add(index)
     for index in of_held if keep_leaks else []:
         leak = find(index, kept) or find(index, again)
         if leak is not None:
