@@ -20,7 +20,7 @@ def make_page(recipe: "Recipe") -> tuple[dict[str, Any], "InputError | None"]:
     from etude.data.page import describe_gate
     from etude.errors import InputError
 
-    gate = examine(recipe, near=True)
+    gate = examine(recipe)
     page: dict[str, Any] = {"documents": len(gate.failed), **describe_gate(gate)}
     try:
         corpus = open_corpus(recipe)

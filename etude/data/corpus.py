@@ -24,7 +24,6 @@ from etude.data.split import (
     cut_examples,
     cut_samples,
     hold_out,
-    number_texts,
     take_pairs,
     take_wholes,
 )
@@ -178,7 +177,7 @@ def _read(folder: Path) -> _Prepared:
     manifest = open_manifest(folder)
     kind = "conversations" if manifest["examples"] else "texts"
     kind = "labelled" if manifest["labels"] else "pairs" if manifest["pairs"] else kind
-    names = ("offsets", "hashes", "units", "sizes", "sources", "token_bytes", *_FILES[kind])
+    names = ("offsets", "hashes", "prompts", "units", "sizes", "sources", "token_bytes", *_FILES[kind])
     arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
     tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=f"<u{manifest['token_width_bytes']}", mode="r"))
     each = arrays["token_bytes"] if len(arrays["token_bytes"]) else None
@@ -287,7 +286,7 @@ def _take_pairs(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) -> _P
 
 def _summarize(recipe: Recipe, prepared: _Prepared, uses: Ints, parts: dict[str, _Part]) -> dict[str, Any]:
     manifest, arrays, tokens = prepared.manifest, prepared.arrays, len(prepared.texts.tokens)
-    same = number_texts(arrays["hashes"])
+    same = arrays["prompts"]
     lengths = arrays["seconds"] if prepared.kind == "pairs" else np.diff(arrays["offsets"])
     if prepared.kind == "labelled":  # of a text that was cut it is only known that it was longer
         lengths = lengths + arrays["cuts"]

@@ -3,7 +3,9 @@
 Source: Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, chapter 3.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,12 +46,17 @@ def hash_bands(shingles: Hashes, offsets: Ints, threshold: float) -> Hashes:
 class Buckets:
     """The documents that share a band with another (m, ascending), and in which buckets each lies.
 
-    Those of document i are `buckets[starts[i] : starts[i + 1]]`.
+    Those of `documents[i]` are `buckets[starts[i] : starts[i + 1]]`.
     """
 
     documents: Ints
     starts: Ints
     buckets: Ints
+
+    def of(self, index: int) -> list[int]:
+        """The buckets that document `documents[index]` lies in."""
+        numbers: list[int] = self.buckets[self.starts[index] : self.starts[index + 1]].tolist()
+        return numbers
 
 
 def find_buckets(columns: Iterable[Hashes], usable: Flags) -> Buckets:
@@ -60,7 +67,8 @@ def find_buckets(columns: Iterable[Hashes], usable: Flags) -> Buckets:
         values = column[at]
         order = values.argsort(kind="stable")
         values = values[order]
-        same = np.r_[False, values[1:] == values[:-1], False]
+        same = np.zeros(len(values) + 1, dtype=np.bool_)
+        same[1:-1] = values[1:] == values[:-1]
         shared = same[1:] | same[:-1]  # with the one before or the one behind
         number = np.cumsum(~same[:-1])[shared] + count
         documents.append(at[order[shared]])
@@ -84,48 +92,73 @@ class Match:
 
 
 def match_near(
-    buckets: Buckets, shingles: Callable[[int], Hashes], held_out: Flags, threshold: float, *, keep_leaks: bool
-) -> tuple[list[Match], list[Match]]:
-    """Near-duplicates among the training documents, and training documents that are like a held-out one.
+    buckets: Buckets,
+    shingles: Callable[[int], Hashes],
+    held_out: Flags,
+    labels: Ints,
+    threshold: float,
+    *,
+    keep_leaks: bool,
+) -> tuple[list[Match], list[tuple[int, int]]]:
+    """Near-duplicates among the training documents, and pairs of a training document and a held-out one it is like.
 
-    A document is a duplicate if it is like one before it that is none itself, so each is like what is kept of it. A
-    held-out document is never a duplicate. shingles(i): those of `buckets.documents[i]`, sorted, without repeats.
-    keep_leaks: what is like a held-out document stays, so that later ones may be its duplicates.
+    A document is a duplicate if it is like one of the same label before it that is none itself, so each is like what is
+    kept of it. A held-out document is never a duplicate. shingles(i): those of `buckets.documents[i]`, sorted, without
+    repeats. keep_leaks: what is like a held-out document stays, so that later ones may be its duplicates, and one pair
+    is told for each held-out document, with one that is no duplicate if there is one; else what is like a held-out
+    document is to be left out, and one pair is told for each such.
     """
-    order = np.lexsort((buckets.documents, ~held_out[buckets.documents]))
-    kept: dict[int, list[int]] = {}
+    documents = buckets.documents
+    held, kept, again = _Table(buckets), _Table(buckets), _Table(buckets)
+
+    def find(index: int, among: _Table, *, same_label: bool = False) -> Match | None:
+        """The first that is alike."""
+        document = int(documents[index])
+        for at in among.beside(index):
+            other = int(documents[at])
+            if not same_label or labels[other] == labels[document]:
+                mine, theirs = shingles(index), shingles(at)
+                # Sets so unequal in size cannot be alike.
+                if min(len(mine), len(theirs)) >= threshold * max(len(mine), len(theirs)):
+                    value = jaccard(mine, theirs)
+                    if value >= threshold:
+                        return Match(document, other, value)
+        return None
+
     duplicates, leaks = [], []
-    for index in order.tolist():
-        document = int(buckets.documents[index])
-        mine = buckets.buckets[buckets.starts[index] : buckets.starts[index + 1]].tolist()
-        if not held_out[document]:
-            candidates = sorted({other for bucket in mine for other in kept.get(bucket, ())})
-            alike = _alike(index, candidates, shingles, threshold)
-            found = [Match(document, int(buckets.documents[other]), value) for other, value in alike]
-            mirrored = [match for match in found if held_out[match.other]]
-            earlier = next((match for match in found if not held_out[match.other]), None)
-            leaks += mirrored
-            if earlier is not None:
-                duplicates.append(earlier)
-            if earlier is not None or (mirrored and not keep_leaks):
-                continue
-        for bucket in mine:
-            kept.setdefault(bucket, []).append(index)
+    of_held, of_train = (np.flatnonzero(held_out[documents] == flag).tolist() for flag in (True, False))
+    for index in of_held:
+        held.add(index)
+    for index in of_train:
+        leak = None if keep_leaks else find(index, held)
+        duplicate = find(index, kept, same_label=True)
+        if duplicate is not None:
+            duplicates.append(duplicate)
+        if leak is not None:
+            leaks.append((leak.document, leak.other))
+        if leak is None and duplicate is None:
+            kept.add(index)
+        elif of_held:
+            again.add(index)
+    for index in of_held if keep_leaks else []:
+        leak = find(index, kept) or find(index, again)
+        if leak is not None:
+            leaks.append((leak.other, leak.document))
     return duplicates, leaks
 
 
-def _alike(
-    index: int, candidates: Sequence[int], shingles: Callable[[int], Hashes], threshold: float
-) -> list[tuple[int, float]]:
-    if not candidates:
-        return []
-    mine = shingles(index)
-    alike = []
-    for other in candidates:
-        theirs = shingles(other)
-        # Sets so unequal in size cannot be alike.
-        if min(len(mine), len(theirs)) >= threshold * max(len(mine), len(theirs)):
-            value = jaccard(mine, theirs)
-            if value >= threshold:
-                alike.append((other, value))
-    return alike
+class _Table:
+    """Documents by the buckets they lie in, added in ascending order."""
+
+    def __init__(self, buckets: Buckets) -> None:
+        self._buckets = buckets
+        self._members: dict[int, list[int]] = {}
+
+    def add(self, index: int) -> None:
+        for bucket in self._buckets.of(index):
+            self._members.setdefault(bucket, []).append(index)
+
+    def beside(self, index: int) -> Iterator[int]:
+        """Those that share a bucket with a document, ascending, each once, found as they are asked for."""
+        lists = [self._members[bucket] for bucket in self._buckets.of(index) if bucket in self._members]
+        return (other for other, _ in itertools.groupby(heapq.merge(*lists)))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from etude.data.lexer import code_of
 from etude.data.render import ChatTemplate
 from etude.data.sources import Document, read_documents
-from etude.data.split import Flags, Ints, connect, number_texts
+from etude.data.split import Flags, Ints, connect, hash_words, number_texts
 from etude.data.tokenize import Tokenizer
 from etude.errors import InputError
 from etude.recipe.schema import Source
@@ -32,6 +32,7 @@ class Tally:
     """What is known of the documents read so far; a few dozen bytes each."""
 
     hashes: bytearray = field(default_factory=bytearray)
+    prompts: bytearray = field(default_factory=bytearray)
     sizes: "array[int]" = field(default_factory=lambda: array("q"))
     sources: "array[int]" = field(default_factory=lambda: array("q"))
     groups: "array[int]" = field(default_factory=lambda: array("q"))
@@ -73,6 +74,7 @@ class Tally:
                     continue
                 data = document.content.encode()
                 self.hashes += hashlib.sha256(data).digest()[:16]
+                self.prompts += hash_words(document.prompt)
                 self.sizes.append(len(data))
                 self.sources.append(index)
                 # A document without a group gets a number below all groups, of its own.
@@ -88,11 +90,13 @@ class Tally:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The small files of the prepared data, without token_bytes and those of examples."""
-        hashes = np.frombuffer(self.hashes, dtype=np.uint8).reshape(-1, 16)
+        hashes, asked = (np.frombuffer(each, dtype=np.uint8).reshape(-1, 16) for each in (self.hashes, self.prompts))
+        prompts = number_texts(asked)
         groups = np.unique(np.array(self.groups, dtype=np.int64), return_inverse=True)[1]
         columns = {"offsets": self.offsets, "sizes": self.sizes, "sources": self.sources}
         plain = {name: np.array(column, dtype=np.int64) for name, column in columns.items()}
-        return {"hashes": hashes, "units": connect(groups, number_texts(hashes)), **plain}
+        units = connect(groups, number_texts(hashes), prompts)
+        return {"hashes": hashes, "prompts": prompts, "units": units, **plain}
 
     def add(self, length: int, answers: Sequence[tuple[int, int]]) -> None:
         """Note how many ids a document has, and where among them what is to be learnt begins and ends."""
@@ -236,7 +240,7 @@ def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
     characters = 0
     for document in documents:
         batch.append(document)
-        characters += len(document.text)
+        characters += len(document.content)
         if characters >= _CONVERSATION_CHARACTERS:
             yield batch
             batch, characters = [], 0

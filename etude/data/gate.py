@@ -5,9 +5,11 @@ hashes and compares with benchmarks; the second reads again only those that may 
 
 `$ETUDE_CACHE/gate/<key>/` holds, for the n documents with text in reading order (train, validation, test)
   failed.npy      (n) int64, bit i: fails clean.FILTERS[i]
-  same_as.npy     (n) int64, the training document it repeats, or -1; of equal texts the first, else one that is kept
-  similarity.npy  (n) float32, to that document; 1 where they are equal but for white space
-  leaks.npy       (m, 2) int64, a training document and the held-out one it is like
+  same_as.npy     (n) int64, the training document it repeats, or -1; of equal texts the first, else one that is kept.
+                  With other labels it is no repeat
+  similarity.npy  (n) float32, to that document; 1 only where they are equal but for white space
+  leaks.npy       (m, 2) int64, a training document and the held-out one it is like; of those that are not equal one
+                  pair for each held-out document, or for each training document if those that leak are dropped
   planted.npy     (k, 3) int64, a training document, the number of a benchmark and of its problem
   places.npy      (n, 3) int64, source, file and line
   manifest.json   file names, problems and examples
@@ -30,20 +32,21 @@ import numpy.typing as npt
 from etude import durable
 from etude.data.cache import Files, build_once, open_manifest, to_npy
 from etude.data.clean import FILTERS, Limits, check, excerpt
-from etude.data.dedup import choose_bands, find_buckets, hash_bands, match_near
+from etude.data.dedup import Match, choose_bands, find_buckets, hash_bands, match_near
 from etude.data.leaks import Problems, find_planted, read_problems
 from etude.data.pool import map_batches
 from etude.data.shingles import Hashes, shingle
 from etude.data.sources import Document, read_documents, source_key
-from etude.data.split import Flags, Ints, number_texts
+from etude.data.split import Flags, Ints, hash_words, number_texts
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
 USES = ("train", "validation", "test")
-_FORMAT = 1
+_FORMAT = 2
 _BATCH_CHARACTERS = 2 << 20
 _EXAMPLES = 3
 _KEPT_SETS = 256  # sets of shingles that stay in memory while pairs are compared
+_BELOW_EQUAL = np.nextafter(np.float32(1), np.float32(0))  # of texts that differ in comments or case alone
 _COLUMNS = ("failed", "same_as", "similarity", "leaks", "planted", "places")
 
 
@@ -69,10 +72,7 @@ def is_needed(recipe: Recipe) -> bool:
 
 @dataclass(frozen=True)
 class Gate:
-    """What was found, over the n documents with text in reading order; columns as in the files.
-
-    `is_near_known`: whether near-duplicates were looked for.
-    """
+    """What was found, over the n documents with text in reading order; columns as in the files."""
 
     recipe: Recipe
     key: str
@@ -82,7 +82,6 @@ class Gate:
     leaks: Ints
     planted: Ints
     places: Ints
-    is_near_known: bool
     manifest: dict[str, Any]
 
     @functools.cached_property
@@ -100,9 +99,17 @@ class Gate:
             least = 1.0 if data.deduplicate == "exact" else 0.0
             removed |= (self.same_as >= 0) & (self.similarity >= least)
         if data.leakage.action == "drop":
-            removed[self.leaks[self.uses[self.leaks[:, 0]] == 0, 0]] = True
+            leaking = np.zeros(len(removed), dtype=np.bool_)
+            leaking[self.leaks[self.uses[self.leaks[:, 0]] == 0, 0]] = True
+            removed |= leaking[self.first_of_equals]
             removed[self.planted[:, 0]] = True
         return removed
+
+    @functools.cached_property
+    def first_of_equals(self) -> Ints:
+        """(n,) the first training document that each repeats but for white space, or itself."""
+        first: Ints = np.where(self.similarity >= 1, self.same_as, np.arange(len(self.same_as)))
+        return first
 
     def leaking(self, into: str, of: str) -> Ints:
         """Pairs (m, 2) of kept documents: one of the set `into`, and the first of the set `of` that is like it."""
@@ -124,17 +131,16 @@ class Gate:
         return [str(Path(path).relative_to(common)) for path in paths]
 
 
-def examine(recipe: Recipe, *, near: bool = False, again: bool = False) -> Gate:
-    """Look at every document of a recipe, unless that was done before. near: look for near-duplicates in any case.
+def examine(recipe: Recipe, *, again: bool = False) -> Gate:
+    """Look at every document of a recipe, unless that was done before.
 
     Raises: InputError if a source or benchmark cannot be read; StorageError if the disk fails.
     """
-    near = near or recipe.data.deduplicate == "near"
-    key = gate_key(recipe, near=near)
-    folder, _ = build_once("gate", key, lambda temporary: _build(recipe, near, key, temporary), again=again)
+    key = gate_key(recipe)
+    folder, _ = build_once("gate", key, lambda temporary: _build(recipe, key, temporary), again=again)
     manifest = open_manifest(folder)
     columns = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _COLUMNS}
-    return Gate(recipe, key, **columns, is_near_known=near, manifest=manifest)
+    return Gate(recipe, key, **columns, manifest=manifest)
 
 
 def enforce(gate: Gate) -> None:
@@ -155,8 +161,8 @@ def enforce(gate: Gate) -> None:
             examples = "; ".join(f"{gate.name(a)} = {gate.name(b)}" for a, b in pairs[:_EXAMPLES].tolist())
             raise InputError(
                 f"data.{use} leaks: {len(pairs):,} of {kept:,} documents ({len(pairs) / kept:.1%}) are among the "
-                f"training documents ({examples}); data.leakage.max_ratio allows {leakage.max_ratio:.1%}; "
-                'set data.leakage.action = "drop" to leave those training documents out'
+                f"training documents, or near-duplicates of some ({examples}); data.leakage.max_ratio allows "
+                f'{leakage.max_ratio:.1%}; set data.leakage.action = "drop" to leave those training documents out'
             )
 
 
@@ -182,14 +188,14 @@ def count_removed(gate: Gate, use: int) -> dict[str, int]:
     return counts
 
 
-def gate_key(recipe: Recipe, *, near: bool) -> str:
+def gate_key(recipe: Recipe) -> str:
     """What the findings depend on."""
     data = recipe.data
     key = [
         _FORMAT,
         [[use, source_key(source)] for use, source in list_sources(recipe)],
         data.clean.model_dump(),
-        [near, data.near_threshold],
+        data.near_threshold,
         [source_key(Source(path=path)) for path in data.leakage.benchmarks],
         data.leakage.action == "drop",
     ]
@@ -206,7 +212,7 @@ class _Task:
 
     wanted: tuple[str, ...]
     limits: Limits
-    threshold: float | None
+    threshold: float
     problems: Path | None
 
 
@@ -215,17 +221,19 @@ class _Found:
     """What the first pass found, document by document."""
 
     texts: bytearray = field(default_factory=bytearray)
+    labels: "array[int]" = field(default_factory=lambda: array("q"))
     failed: "array[int]" = field(default_factory=lambda: array("q"))
     places: "array[int]" = field(default_factory=lambda: array("q"))
     planted: "array[int]" = field(default_factory=lambda: array("q"))
     empty: bytearray = field(default_factory=bytearray)
     paths: dict[str, int] = field(default_factory=dict)
+    labellings: dict[tuple[str, ...], int] = field(default_factory=dict)
     blank: dict[str, int] = field(default_factory=dict)
     undecodable: list[str] = field(default_factory=list)
     examples: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
 
-def _build(recipe: Recipe, near: bool, key: str, folder: Path) -> tuple[Files, dict[str, Any]]:
+def _build(recipe: Recipe, key: str, folder: Path) -> tuple[Files, dict[str, Any]]:
     data = recipe.data
     sources = list_sources(recipe)
     problems, names = read_problems(data.leakage.benchmarks)
@@ -237,7 +245,7 @@ def _build(recipe: Recipe, near: bool, key: str, folder: Path) -> tuple[Files, d
         task = _Task(
             wanted,
             Limits(data.clean.min_characters, data.clean.max_characters),
-            data.near_threshold if near else None,
+            data.near_threshold,
             place if names else None,
         )
         found = _first_pass(recipe, sources, task, place)
@@ -246,16 +254,16 @@ def _build(recipe: Recipe, near: bool, key: str, folder: Path) -> tuple[Files, d
         uses = np.array([USES.index(use) for use, _ in sources], dtype=np.int64)[places[:, 0]]
         failed = np.array(found.failed, dtype=np.int64)
         dropped = (failed & _mask(recipe, "drop")) != 0
-        same_as, leaks = _match_exact(found.texts, uses, dropped)
+        labels = np.array(found.labels, dtype=np.int64)
+        same_as, leaks = _match_exact(found.texts, labels, uses, dropped)
         similarity = (same_as >= 0).astype(np.float32)
-        if near:
-            usable = ~dropped & (same_as < 0) & ~np.frombuffer(found.empty, dtype=np.bool_)
-            duplicates, mirrored = _match_near(recipe, sources, place, usable, uses > 0)
-            for match in duplicates:
-                same_as[match.document], similarity[match.document] = match.other, match.similarity
-            pairs = [(match.document, match.other) for match in mirrored]
-            leaks = np.unique(np.r_[leaks, np.array(pairs, dtype=np.int64).reshape(-1, 2)], axis=0)
-    if gate_key(recipe, near=near) != key:
+        usable = ~dropped & (same_as < 0) & ~np.frombuffer(found.empty, dtype=np.bool_)
+        duplicates, pairs = _match_near(recipe, sources, place, usable, uses > 0, labels)
+        for match in duplicates:
+            same_as[match.document] = match.other
+            similarity[match.document] = min(np.float32(match.similarity), _BELOW_EQUAL)
+        leaks = np.unique(np.r_[leaks, np.array(pairs, dtype=np.int64).reshape(-1, 2)], axis=0)
+    if gate_key(recipe) != key:
         raise InputError("the data changed while it was read; run the same command again once it is at rest")
     planted = np.array(found.planted, dtype=np.int64).reshape(-1, 3)
     columns = {
@@ -281,7 +289,7 @@ def _first_pass(recipe: Recipe, sources: list[tuple[str, Source]], task: _Task, 
         [(document.name, document.content) for document in batch]
         for batch in _batches(_note(document, index, found) for index, document in _read(recipe, sources, found))
     )
-    with _Columns(scratch, choose_bands(task.threshold)[0] if task.threshold else 0) as columns:
+    with _Columns(scratch, choose_bands(task.threshold)[0]) as columns:
         for made in map_batches(functools.partial(_measure, task), batches, executor=recipe.data.executor):
             at = len(found.failed)
             found.texts += made["texts"]
@@ -309,6 +317,7 @@ def _read(recipe: Recipe, sources: list[tuple[str, Source]], found: _Found | Non
 
 
 def _note(document: Document, source: int, found: _Found) -> Document:
+    found.labels.append(found.labellings.setdefault(tuple(sorted(document.labels or ())), len(found.labellings)))
     found.places.extend((source, found.paths.setdefault(document.path, len(found.paths)), document.line))
     return document
 
@@ -318,7 +327,7 @@ def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
     characters = 0
     for document in documents:
         batch.append(document)
-        characters += len(document.text)
+        characters += len(document.content)
         if characters >= _BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
@@ -338,22 +347,15 @@ def _measure(task: _Task, batch: list[tuple[str, str]]) -> dict[str, Any]:
             shown = examples.setdefault(each, [])
             if len(shown) < _EXAMPLES:
                 shown.append((index, excerpt(text, each, name)))
-    made: dict[str, Any] = {"failed": failed, "examples": examples, "planted": [], "bands": None}
-    made["texts"] = b"".join(_hash(text) for text in texts)
-    made["empty"] = bytes(len(texts))
-    if task.threshold is not None or task.problems is not None:
-        hashes, offsets = shingle(texts)
-        made["empty"] = (np.diff(offsets) == 0).tobytes()
-        if task.threshold is not None:
-            made["bands"] = hash_bands(hashes, offsets, task.threshold)
-        if task.problems is not None:
-            made["planted"] = find_planted(hashes, offsets, Problems.load(task.problems))
-    return made
-
-
-def _hash(text: str) -> bytes:
-    """The same for texts that differ in white space only; 128 bits."""
-    return hashlib.sha256(" ".join(text.split()).encode("utf-8", "surrogatepass")).digest()[:16]
+    hashes, offsets = shingle(texts)
+    return {
+        "failed": failed,
+        "examples": examples,
+        "texts": b"".join(map(hash_words, texts)),
+        "empty": (np.diff(offsets) == 0).tobytes(),
+        "bands": hash_bands(hashes, offsets, task.threshold),
+        "planted": find_planted(hashes, offsets, Problems.load(task.problems)) if task.problems else [],
+    }
 
 
 class _Columns:
@@ -370,22 +372,25 @@ class _Columns:
         for file in self._files:
             file.close()
 
-    def write(self, rows: Hashes | None) -> None:
-        if rows is not None:
-            for file, column in zip(self._files, rows.T):
-                file.write(np.ascontiguousarray(column).tobytes())
+    def write(self, rows: Hashes) -> None:
+        for file, column in zip(self._files, rows.T):
+            file.write(np.ascontiguousarray(column).tobytes())
 
 
-def _match_exact(texts: bytearray, uses: Ints, dropped: Flags) -> tuple[Ints, Ints]:
-    """The first training document that has the text of each (n,), and the pairs of equal texts of different uses."""
+def _match_exact(texts: bytearray, labels: Ints, uses: Ints, dropped: Flags) -> tuple[Ints, Ints]:
+    """The first training document with text and labels of each (n,), and the pairs of equal texts of different uses."""
     count = len(uses)
     number = number_texts(np.frombuffer(texts, dtype=np.uint8).reshape(-1, 16))
     first = {use: np.full(count, count, dtype=np.int64) for use in range(len(USES))}
     for use, table in first.items():
         mine = np.flatnonzero((uses == use) & ~dropped)
         np.minimum.at(table, number[mine], mine)
-    train = (uses == 0) & ~dropped
-    same_as = np.where(train & (first[0][number] < np.arange(count)), first[0][number], -1)
+    train = np.flatnonzero((uses == 0) & ~dropped)
+    same_as = np.full(count, -1, dtype=np.int64)
+    labelled = number[train] * (labels.max(initial=0) + 1) + labels[train]
+    _, begins, repeated = np.unique(labelled, return_index=True, return_inverse=True)
+    original = train[begins[repeated]]
+    same_as[train] = np.where(original < train, original, -1)
     leaks = []
     for of in range(len(USES)):
         for into in range(of + 1, len(USES)):
@@ -400,8 +405,8 @@ def _match_exact(texts: bytearray, uses: Ints, dropped: Flags) -> tuple[Ints, In
 
 
 def _match_near(
-    recipe: Recipe, sources: list[tuple[str, Source]], scratch: Path, usable: Flags, held_out: Flags
-) -> tuple[list[Any], list[Any]]:
+    recipe: Recipe, sources: list[tuple[str, Source]], scratch: Path, usable: Flags, held_out: Flags, labels: Ints
+) -> tuple[list[Match], list[tuple[int, int]]]:
     paths = sorted(scratch.glob("band-*"))
     columns = (np.fromfile(path, dtype=np.uint64) for path in paths)
     buckets = find_buckets(columns, usable)
@@ -425,7 +430,7 @@ def _match_near(
             low, high = offsets[index : index + 2].tolist()
             return np.frombuffer(os.pread(sets.fileno(), 8 * (high - low), 8 * low), dtype=np.uint64)
 
-        return match_near(buckets, of, held_out, recipe.data.near_threshold, keep_leaks=keep_leaks)
+        return match_near(buckets, of, held_out, labels, recipe.data.near_threshold, keep_leaks=keep_leaks)
 
 
 def _unique_shingles(texts: list[str]) -> tuple[Hashes, Ints]:

@@ -22,7 +22,7 @@ def describe_gate(gate: Gate, uses: Ints | None = None) -> dict[str, list[dict[s
         "filters": _filters(gate),
         "duplicates": _duplicates(gate),
         "largest clusters": _clusters(gate),
-        "leaks": _leaks(gate) or _split_leaks(gate, uses),
+        "leaks": [*_split_leaks(gate, uses), *_leaks(gate)],
         "benchmarks": _benchmarks(gate),
     }
     return {name: rows for name, rows in tables.items() if rows}
@@ -79,9 +79,10 @@ def _filters(gate: Gate) -> list[dict[str, Any]]:
 def _duplicates(gate: Gate) -> list[dict[str, Any]]:
     documents = max(int((gate.uses == 0).sum()), 1)
     again = gate.same_as >= 0
-    kinds = {"exact": again & (gate.similarity >= 1)}
-    if gate.is_near_known:
-        kinds[f"near (Jaccard from {gate.recipe.data.near_threshold})"] = again & (gate.similarity < 1)
+    kinds = {
+        "exact": again & (gate.similarity >= 1),
+        f"near (Jaccard from {gate.recipe.data.near_threshold})": again & (gate.similarity < 1),
+    }
     rows = []
     for kind, flags in kinds.items():
         at = np.flatnonzero(flags)
@@ -119,21 +120,22 @@ def _leaks(gate: Gate) -> list[dict[str, Any]]:
 
 def _split_leaks(gate: Gate, uses: Ints | None) -> list[dict[str, Any]]:
     """Held-out documents that are near a training document of the same source; equal ones are held out together."""
-    if uses is None or not gate.is_near_known or not uses.any():
+    if uses is None or gate.recipe.data.validation is not None or not (uses == 1).any():
         return []
     known = np.full(len(gate.removed), -1)
     known[~gate.removed] = uses
-    is_near = (gate.same_as >= 0) & (gate.similarity < 1)
-    at = np.flatnonzero(is_near & (known >= 0) & (known[gate.same_as] >= 0) & (known != known[gate.same_as]))
+    at = np.flatnonzero(
+        (gate.same_as >= 0) & (known >= 0) & (known[gate.same_as] >= 0) & (known != known[gate.same_as])
+    )
     pairs = np.stack([at, gate.same_as[at]], axis=1)
     held_out, other = np.where(known[pairs[:, :1]] > 0, pairs, pairs[:, ::-1]).T
     partner = np.full(len(known), -1)
     partner[held_out] = other
     # Of equal texts, which are on one side, the first stands for all.
-    partner = partner[np.where((gate.same_as >= 0) & ~is_near, gate.same_as, np.arange(len(known)))]
-    leaking = np.flatnonzero((known > 0) & (partner >= 0))
+    partner = partner[gate.first_of_equals]
+    leaking = np.flatnonzero((known == 1) & (partner >= 0))
     shown = [f"{gate.name(index)} = {gate.name(int(partner[index]))}" for index in leaking[:_EXAMPLES].tolist()]
-    share = len(leaking) / int((uses > 0).sum())
+    share = len(leaking) / int((uses == 1).sum())
     return [{"of": "validation", "also in": "train", "documents": len(leaking), "share": share, "examples": shown}]
 
 

@@ -5,7 +5,9 @@
                     Of a conversation, what the chat template makes of it
   offsets.npy       (n + 1) int64, where each document starts in tokens.bin
   hashes.npy        (n, 16) uint8, SHA-256 of each text, cut to 128 bits
-  units.npy         (n) int64, documents that share a group or a text have the same number
+  prompts.npy       (n) int64, texts that are equal but for white space have the same number; of a pair the source, of a
+                    conversation what comes before the last answer
+  units.npy         (n) int64, documents that share a group, a text or a prompt have the same number
   sizes.npy         (n) int64, bytes of each text in UTF-8
   sources.npy       (n) int64, which source of the recipe; those of [[data.validation]] follow those of [[data.train]]
   token_bytes.npy   (vocabulary) int64, bytes each id stands for; empty if the tokenizer is not byte-level
@@ -57,7 +59,7 @@ from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, token_sp
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
-_FORMAT = 5
+_FORMAT = 6
 _CODE_FORMAT = 1  # of what the lexer says
 _TRAINING_BYTES = 64 << 20
 
@@ -83,7 +85,7 @@ def prepare(recipe: Recipe, *, again: bool = False, tokenizer_folder: Path | Non
     corpus = open_prepared(recipe, folder)
     _check_vocab(recipe, corpus.summary["vocab_size"])
     if gate is not None:
-        corpus.summary.update(describe_gate(gate))
+        corpus.summary.update(describe_gate(gate, corpus.uses))
     corpus.summary.update(folder=str(folder), cached=not is_new, seconds=round(time.monotonic() - started, 3))
     return corpus
 

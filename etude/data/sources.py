@@ -61,6 +61,16 @@ class Document:
         return self.text if self.pair is None else f"{self.text}\n{self.pair}"
 
     @property
+    def prompt(self) -> str:
+        """What is asked: the source of a pair, or what comes before the last answer; all text where nothing is."""
+        if self.messages is None:
+            return self.text if self.labels is None else self.content
+        last = max((at for at, message in enumerate(self.messages) if message["role"] == "assistant"), default=0)
+        before = self.messages[:last]
+        is_asked = any(message["role"] != "system" for message in before)
+        return "\n\n".join(message["content"] for message in before) if is_asked else self.text
+
+    @property
     def blank(self) -> bool:
         """Whether there is nothing to learn."""
         if self.messages is not None:

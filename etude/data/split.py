@@ -1,5 +1,6 @@
 """Which documents are held out, and samples as index arithmetic over the prepared tokens."""
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,7 @@ Weights = npt.NDArray[np.float32]
 Mode = Literal["row", "document", "example", "whole", "pair"]
 NO_TARGET = -100
 _SPANS_AT_ONCE = 1 << 16
+_PIECE_CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -331,7 +333,7 @@ def hold_out(hashes: npt.NDArray[np.uint8], units: Ints, ratio: float) -> Flags:
     """
     _, first, unit, sizes = np.unique(units, return_index=True, return_inverse=True, return_counts=True)
     if len(sizes) < 2:
-        what = "they share a group or a text" if len(units) > 1 else "there is only one"
+        what = "they share a group, a text or a prompt" if len(units) > 1 else "there is only one"
         raise InputError(
             f"data.validation: none of the {len(units):,} documents can be held out, as {what}; "
             'name a source under [[data.validation]], or set data.validation = "none"'
@@ -365,6 +367,16 @@ def connect(*labels: Ints) -> Ints:
         units = units[units]  # follow the links twice as far each time
         if np.array_equal(units, before):
             return units
+
+
+def hash_words(text: str) -> bytes:
+    """The same for texts that differ in white space only; 128 bits."""
+    digest, low = hashlib.sha256(), 0
+    while low < len(text):
+        high = text.find("\n", low + _PIECE_CHARACTERS) + 1 or len(text)  # ends no word, and words take memory
+        digest.update(" ".join([*text[low:high].split(), ""]).encode("utf-8", "surrogatepass"))
+        low = high
+    return digest.digest()[:16]
 
 
 def number_texts(hashes: npt.NDArray[np.uint8]) -> Ints:

@@ -140,12 +140,12 @@ class Clean(Section):
 
 
 class Leakage(Section):
-    """Documents of the held-out sets, or of benchmarks, that are among the training documents."""
+    """Documents of the held-out sets, or of benchmarks, that are among the training documents or near-duplicates."""
 
     action: Literal["report", "refuse", "drop"] = key(
         "refuse", "refuse above max_ratio, or drop the training documents that leak"
     )
-    max_ratio: Ratio = key(0.05, "share of a held-out set that may be among the training documents")
+    max_ratio: Ratio = key(0.05, "share of a held-out set that may be in the training documents, near-duplicates too")
     benchmarks: list[str] = key([], "JSONL files of evaluation problems (HumanEval, MBPP ...)", example=["mbpp.jsonl"])
 
 

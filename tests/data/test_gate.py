@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from etude.data import dedup, encode
 from etude.data import gate as gates
 from etude.data.gate import Gate, count_removed, enforce, examine
 from etude.data.page import describe_gate
 from etude.data.prepared import prepare
 from etude.data.shingles import normalize
+from etude.data.sources import Document
 from etude.errors import InputError
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
@@ -263,6 +265,29 @@ def test_matching_agrees_with_comparing_all_pairs(tmp_path: Path) -> None:
     assert (gate.same_as >= 0).tolist() == expected
 
 
+@pytest.mark.parametrize("action", ["report", "drop"])
+def test_leaks_agree_with_comparing_all_pairs(tmp_path: Path, action: str) -> None:
+    draw = random.Random(6)
+    sides: tuple[list[Row], list[Row]] = [], []
+    for row in functions(60):
+        words = row["text"].split()
+        for side in (0, 0, 1, 1):
+            changed = [draw.choice([word] * 20 + ["other"]) for word in words]
+            sides[side].append({"text": " ".join(changed)})
+    train, held = write(tmp_path / "rows.jsonl", sides[0]), [write(tmp_path / "held.jsonl", sides[1])]
+    recipe = recipe_of(train, validation=held, near_threshold=0.6, leakage={"action": action})
+    gate = examine(recipe)
+    leaking = np.array(
+        [[similarity(first["text"], second["text"]) >= 0.6 for second in sides[1]] for first in sides[0]]
+    )
+    assert 20 < leaking.any(axis=0).sum() < 120 and 20 < leaking.any(axis=1).sum() < 120
+    if action == "drop":
+        assert np.flatnonzero(gate.removed).tolist() == np.flatnonzero(leaking.any(axis=1)).tolist()
+    else:
+        found = gate.leaking("validation", "train")[:, 0] - len(sides[0])
+        assert found.tolist() == np.flatnonzero(leaking.any(axis=0)).tolist()
+
+
 def test_all_rows_removed_is_refused_with_the_reasons(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", functions(5))
     recipe = recipe_of(path, clean={"too_short": "drop", "min_characters": 10_000})
@@ -305,7 +330,7 @@ def test_near_duplicates_across_a_split_by_ratio_are_told_on_the_page(tmp_path: 
     rows = functions(40)
     rows += [{"text": f"{row['text']} more"} for row in rows[:20]] + rows[5:9]
     recipe = recipe_of(write(tmp_path / "rows.jsonl", rows), validation_ratio=0.3)
-    gate, corpus = examine(recipe, near=True), prepare(recipe)
+    gate, corpus = examine(recipe), prepare(recipe)
     sides = [[row["text"] for row, use in zip(rows, corpus.uses) if use == number] for number in (0, 1)]
     leaking = [text for text in sides[1] if max(similarity(text, other) for other in sides[0]) >= 0.8]
     (told,) = describe_gate(gate, corpus.uses)["leaks"]
@@ -313,6 +338,92 @@ def test_near_duplicates_across_a_split_by_ratio_are_told_on_the_page(tmp_path: 
     assert told["of"] == "validation" and told["also in"] == "train" and len(told["examples"]) == 3
     assert told["share"] == len(leaking) / len(sides[1])
     assert "leaks" not in describe_gate(gate)
+
+
+def test_near_duplicates_across_a_split_by_ratio_are_told_beside_a_test_set_too(tmp_path: Path) -> None:
+    rows = functions(40)
+    path = write(tmp_path / "rows.jsonl", rows + [{"text": f"{row['text']} more"} for row in rows])
+    told = {}
+    for name, held_out in (("without", {}), ("with", {"test": [write(tmp_path / "test.jsonl", functions(9, seed=9))]})):
+        recipe = recipe_of(path, validation_ratio=0.3, **held_out)
+        told[name] = describe_gate(examine(recipe), prepare(recipe).uses)["leaks"]
+    assert told["without"][0]["documents"] > 3
+    assert told["with"][0] == told["without"][0] and told["with"][1]["of"] == "test"
+    assert prepare(recipe).summary["leaks"] == told["with"]  # a run records what the page says
+
+
+def test_near_leaks_are_refused_or_left_out_as_the_page_says(tmp_path: Path) -> None:
+    held = [write(tmp_path / "held.jsonl", functions(20))]
+    copies = [{"text": f"{row['text']} tail"} for row in functions(20)]
+    train = write(tmp_path / "rows.jsonl", [*copies, *copies[:5], *functions(40, seed=9)])
+    with pytest.raises(InputError, match=r"data.validation leaks: 20 of 20 documents \(100\.0%\)"):
+        prepare(recipe_of(train, validation=held))
+    cured = prepare(recipe_of(train, validation=held, leakage={"action": "drop"}))
+    assert cured.summary["train"]["documents"] == 40
+    assert cured.summary["removed"] == [{"use": "train", "reason": "leak", "documents": 25, "share": 25 / 65}]
+    told = prepare(recipe_of(train, validation=held, leakage={"action": "report"})).summary["leaks"]
+    assert told[0]["documents"] == 20
+
+
+def test_a_near_leak_into_a_duplicate_counts_as_long_as_that_is_trained_on(tmp_path: Path) -> None:
+    words = [f"w{number}" for number in range(60)]
+    first, second, third = (" ".join(words[start : start + 50]) for start in (0, 4, 8))
+    assert similarity(first, second) >= 0.8 and similarity(second, third) >= 0.8 > similarity(first, third)
+    train = write(tmp_path / "rows.jsonl", [{"text": first}, {"text": second}, {"text": second}])
+    held = [write(tmp_path / "held.jsonl", [{"text": third}])]
+    for deduplicate, pairs in (("off", [[3, 1]]), ("exact", [[3, 1]]), ("near", [])):
+        gate = examine(recipe_of(train, validation=held, deduplicate=deduplicate))
+        assert gate.leaking("validation", "train").tolist() == pairs
+        dropped = examine(recipe_of(train, validation=held, leakage={"action": "drop"}))
+        assert dropped.removed.tolist() == [False, True, True, False]
+
+
+def test_templates_on_both_sides_are_compared_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [
+        {"text": " ".join(["word"] * 5 + [f"the same {place}" for place in range(30)] + [f"end{i}"])} for i in range(80)
+    ]
+    train, held = write(tmp_path / "rows.jsonl", texts[:40]), [write(tmp_path / "held.jsonl", texts[40:])]
+    calls: list[int] = []
+    real = dedup.jaccard
+    monkeypatch.setattr(dedup, "jaccard", lambda *given: calls.append(1) or real(*given))
+    for action, leaking in (("report", 40), ("drop", 0)):
+        calls.clear()
+        gate = examine(recipe_of(train, validation=held, leakage={"action": action}))
+        assert len(gate.leaks) == 40 and len(calls) <= 120
+        assert len(gate.leaking("validation", "train")) == leaking
+
+
+def test_texts_that_differ_in_comments_or_case_are_not_equal(tmp_path: Path) -> None:
+    rows = functions(30)
+    rows += [{"text": f"{rows[0]['text']}\n# a comment\n"}, {"text": rows[1]["text"].upper()}]
+    gate = examine(recipe_of(write(tmp_path / "rows.jsonl", rows), deduplicate="exact"))
+    assert gate.same_as[30:].tolist() == [0, 1] and not gate.removed.any()
+    assert (gate.similarity[30:] < 1).all() and gate.similarity[30:].min() == pytest.approx(1)
+    corpus = prepare(gate.recipe)
+    assert [row["documents"] for row in corpus.summary["duplicates"]] == [0, 2]
+
+
+def test_a_text_with_other_labels_is_no_duplicate_but_leaks(tmp_path: Path) -> None:
+    texts = [row["text"] for row in functions(30)]
+    rows = [{"text": text, "label": label} for label in "xy" for text in texts] + [{"text": texts[0], "label": "x"}]
+    rows += [{"text": f"{texts[1]} tail", "label": label} for label in "yz"]
+    path, held = tmp_path / "rows.jsonl", tmp_path / "held.jsonl"
+    write(path, rows)
+    write(held, [{"text": texts[2], "label": "z"}])
+    sources = {name: [{"path": str(file), "label": "label"}] for name, file in (("train", path), ("validation", held))}
+    changes = {"data": {**sources, "deduplicate": "near", "leakage": {"action": "report"}}, "model.kind": "encoder"}
+    gate = examine(recipe_of(path).with_changes({**changes, "train.objective": "classification"}))
+    found = np.flatnonzero(gate.same_as >= 0)
+    assert found.tolist() == [60, 61] and gate.same_as[found].tolist() == [0, 31]
+    assert len(gate.leaking("validation", "train")) == 1
+
+
+def test_batches_end_by_all_text_of_a_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = [Document("a", None, "rows.jsonl", line, pair="b" * 100) for line in range(40)]
+    monkeypatch.setattr(gates, "_BATCH_CHARACTERS", 1000)
+    assert [len(batch) for batch in gates._batches(iter(documents))] == [10] * 4
+    monkeypatch.setattr(encode, "_CONVERSATION_CHARACTERS", 1000)
+    assert [len(batch) for batch in encode._batches(iter(documents))] == [10] * 4
 
 
 def test_a_benchmark_without_problems_is_refused(tmp_path: Path) -> None:

@@ -86,6 +86,37 @@ def test_a_group_is_held_out_as_a_whole(corpus_file: Path) -> None:
     assert numbers == {number for number in range(40) if number % 7 in groups} and len(groups) == 1
 
 
+def test_texts_that_differ_in_white_space_are_held_out_together(tmp_path: Path) -> None:
+    rows = [f"def f{index}(x):\n    return x + {index}\n" for index in range(43)]
+    rows += [row.replace("\n    ", "\n\t") for row in rows[:20]]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    corpus = prepare(recipe_of(tmp_path / "a.jsonl", validation_ratio=0.3))
+    train, held = (
+        {" ".join(text.split()) for text in texts(each, corpus)} for each in (corpus.train, corpus.validation)
+    )
+    assert not train & held and len(train | held) == 43
+
+
+@pytest.mark.parametrize("objective", ["causal", "seq2seq"])
+def test_rows_with_the_same_prompt_are_held_out_together(tmp_path: Path, objective: str) -> None:
+    rows = [
+        {"prompt": f"Question {index}?", "completion": f"{answer} {index}"} for index in range(50) for answer in "ab"
+    ]
+    rows += [{**row, "completion": "c"} for row in rows[:4:2]]
+    for name, some in (("a", rows[:100]), ("held", rows[100:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    source = {"field": "prompt", "target": "completion"} if objective == "seq2seq" else {}
+    kind = {"model.kind": "encoder-decoder"} if objective == "seq2seq" else {}
+    recipe = recipe_of(tmp_path / "a.jsonl", validation_ratio=0.2, seq_len=64).with_changes(
+        {"train.objective": objective, "data.train": [{"path": str(tmp_path / "a.jsonl"), **source}], **kind}
+    )
+    corpus = prepare(recipe)
+    uses = corpus.uses.reshape(50, 2)
+    assert (uses[:, 0] == uses[:, 1]).all() and uses.sum() == 20 and corpus.summary["overlap"] == 0
+    held_out = {"data.validation": [{"path": str(tmp_path / "held.jsonl"), **source}], "data.leakage.action": "report"}
+    assert prepare(recipe.with_changes(held_out)).summary["overlap"] == 2
+
+
 def test_the_second_time_no_text_is_read(corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = recipe_of(corpus_file)
     first = prepare(recipe)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from etude.data import split
 from etude.data.split import (
     NO_TARGET,
     Left,
@@ -16,6 +17,7 @@ from etude.data.split import (
     connect,
     cut_examples,
     cut_samples,
+    hash_words,
     hold_out,
     number_texts,
 )
@@ -39,6 +41,14 @@ def split_of(lengths: list[int], mode: str = "row", seq_len: int = 4, held: set[
     each[EOS] = 0
     texts = Texts(tokens, offsets, np.array(lengths, dtype=np.int64), each, EOS)
     return cut_samples(texts, offsets[:-1][kept], offsets[1:][kept], mode, seq_len)
+
+
+@given(st.text(alphabet="ab \n\t", max_size=60), st.integers(1, 20))
+def test_words_give_the_hash_and_white_space_does_not(text: str, piece: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(split, "_PIECE_CHARACTERS", piece)
+        assert hash_words(text) == hash_words(" ".join(text.split()))
+        assert hash_words(text) != hash_words(f"{text} a")
 
 
 def naive_units(groups: list[int], texts: list[int]) -> list[int]:
