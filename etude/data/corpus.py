@@ -233,9 +233,8 @@ def _take_conversations(recipe: Recipe, prepared: _Prepared, rows: Ints, use: st
     data, seq_len, texts, arrays = recipe.data, recipe.train.seq_len, prepared.texts, prepared.arrays
     answers = arrays["answers"]
     named, count = _name_rows(prepared, rows)
-    split, left = cut_examples(
-        texts, rows, answers, seq_len, answers_only=data.answers_only, drop=data.too_long == "drop"
-    )
+    answers_only = data.answers_only and recipe.train.objective != "masked"  # which hides tokens of all of a row
+    split, left = cut_examples(texts, rows, answers, seq_len, answers_only=answers_only, drop=data.too_long == "drop")
 
     is_long = left.dropped | left.cut | left.cut_away
     if data.too_long == "refuse" and is_long.any():

@@ -176,7 +176,9 @@ class Data(Section):
         "how an instruction becomes text: the tokenizer's chat template, or a plain one; auto: chat if there is one",
     )
     system: str | None = key(None, "system message of instructions that have none", example="You write Python.")
-    answers_only: bool = key(True, "only answers and what ends them are targets, not the instructions")
+    answers_only: bool = key(
+        True, "only answers and what ends them are targets, not the instructions; masked hides tokens of both"
+    )
     too_long: Literal["cut", "drop", "refuse"] = key(
         "cut", "what becomes of answers that do not fit into seq_len, or of pairs whose sides do not"
     )
