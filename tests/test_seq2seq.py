@@ -141,6 +141,24 @@ def test_a_run_ends_with_scores_beside_its_start_and_baselines(tmp_path: Path) -
     assert all(row["log_probability"] < 0 for row in said) and model is not None
 
 
+def test_no_secret_of_a_row_is_in_what_a_run_says(tmp_path: Path) -> None:
+    key = "AK" + "IA" + "QW7ZTY5UPLKM3N2B"
+    rows = write_pairs(tmp_path / "rows.jsonl", 20)
+    rows.write_text(
+        "".join(line.replace('"target": "', f'"target": "{key} ') + "\n" for line in rows.read_text().splitlines())
+    )
+    changes = {"train.steps": 2, "evaluate.every_steps": 2, "train.target_len": 64}
+    training, _ = train(seq2seq(rows, write_t5(tmp_path / "base"), changes), tmp_path / "runs")
+    run = training.run
+    said = [path for path in run.path.rglob("*") if path.suffix in (".jsonl", ".md", ".json", ".log")]
+    assert {"validation.jsonl", "before-validation.jsonl", "report.md"} <= {path.name for path in said}
+    texts = {path: path.read_text() for path in said if "checkpoints" not in path.parts}
+    assert not [path for path, text in texts.items() if key in text]
+    assert "<redacted: AWS access key id>" in texts[run.path / "predictions" / "validation.jsonl"]
+    (scores,) = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Scores)]
+    assert any("4 references hold secrets" in note for note in scores.notes)
+
+
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_micro_batches_do_not_change_losses(size: int, tmp_path: Path) -> None:
     base, rows = write_t5(tmp_path / "base"), write_pairs(tmp_path / "rows.jsonl", 30)

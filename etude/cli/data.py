@@ -1,5 +1,6 @@
 """What `etude data` prints: the data page, and samples as they are trained on."""
 
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -97,12 +98,17 @@ def print_samples(rows: list[dict[str, Any]], *, as_json: bool = False) -> None:
 def _describe(split: "Split", index: int, tokenizer: "Tokenizer") -> dict[str, Any]:
     import numpy as np
 
+    from etude.data.secrets import find, redact_parts
+
     sample = split.sample(index)
     if sample.is_pair:
         ids = np.r_[sample.tokens, sample.labels]
         scored = np.arange(len(ids)) >= len(sample.tokens)
     elif split.masking is not None:
-        ids, scored = sample.tokens, sample.labels >= 0
+        scored = sample.labels >= 0
+        whole = np.where(scored, sample.labels, sample.tokens)
+        # A secret of which a token is hidden would not be known, so that text is shown with nothing hidden.
+        ids = whole if find(tokenizer.decode(whole.tolist())) else sample.tokens
     else:  # the first token is given; of the last label there is a token only if it is scored
         ids = np.r_[sample.tokens, sample.labels[-1:][sample.labels[-1:] >= 0]]
         scored = np.r_[False, sample.labels >= 0][: len(ids)]
@@ -111,8 +117,6 @@ def _describe(split: "Split", index: int, tokenizer: "Tokenizer") -> dict[str, A
     texts = [tokenizer.decode(ids[:border].tolist(), skip_special=False) for border in borders]
     # Of a character whose bytes are in two parts the second one has all.
     texts = [*(text.rstrip("\ufffd") for text in texts[:-1]), texts[-1]]
-    parts = [
-        {"text": after[len(before) :], "scored": bool(scored[low])}
-        for before, after, low in zip(texts, texts[1:], borders)
-    ]
+    shown = redact_parts([after[len(before) :] for before, after in itertools.pairwise(texts)])
+    parts = [{"text": text, "scored": bool(scored[low])} for text, low in zip(shown, borders)]
     return {"sample": index, "tokens": len(ids), "scored": int(scored.sum()), "parts": parts}

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import cast
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from etude import durable
 from etude.data.batch import Batch
 from etude.data.examples import Example
+from etude.data.secrets import redact
 from etude.engine.loop import to_device
 from etude.engine.objectives import CHUNK_ROWS, Seq2Seq
 from etude.evaluate.answers import as_answer, greedy
@@ -38,7 +39,7 @@ def keep_before(exam: Exam, objective: Seq2Seq) -> None:
         durable.make_folder(exam.folder)
         examples = exam.corpus.pairs[use]
         answers = [as_answer(*each, exam.corpus) for each in zip(examples, _write(exam, examples))]
-        _keep(exam, f"before-{use}", (asdict(answer) for answer in answers))
+        _keep(exam, f"before-{use}", (asdict(_without_secrets(answer)) for answer in answers))
 
 
 def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
@@ -62,8 +63,8 @@ def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
             (
                 {
                     "id": name,
-                    "answer": answer.text,
-                    "reference": answer.reference,
+                    "answer": redact(answer.text),
+                    "reference": redact(answer.reference),
                     "stopped": answer.stopped,
                     "capability": answer.capability,
                     "log_probability": value,
@@ -78,6 +79,8 @@ def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
     before: dict[str, list[Answer]] = {}
     if (path := exam.folder / f"before-{use}.jsonl").exists():
         before["before"] = [Answer(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
+        if hidden := sum(redact(each.reference) != each.reference for each in examples):
+            notes.append(f"{hidden:,} references hold secrets; before training, these are scored as one word each")
     else:
         notes.append("a model from scratch has nothing to say before training")
     known = [train[index] for index in np.linspace(0, len(train) - 1, min(len(train), _BASELINE_ROWS)).astype(int)]
@@ -110,6 +113,11 @@ def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
 def _write(exam: Exam, examples: Sequence[Example]) -> list[Continuation]:
     prompts = [example.prompt_ids for example in examples]
     return greedy(exam.model, exam.corpus, prompts, exam.recipe.evaluate.answer_tokens)
+
+
+def _without_secrets(answer: Answer) -> Answer:
+    """As it is kept: secrets hidden on both sides, so that a copied one still counts as right."""
+    return replace(answer, text=redact(answer.text), reference=redact(answer.reference))
 
 
 def _keep(exam: Exam, name: str, rows: Iterator[dict[str, object]]) -> None:

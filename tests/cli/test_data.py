@@ -130,3 +130,23 @@ def test_the_page_of_data_that_is_refused_says_so_and_ends_with_2(
     code, out, err = etude("data", page_recipe(tmp_path, 5))
     assert code == 2 and "Refused: data.validation leaks: 5 of 25" in out
     assert "error: data.validation leaks: 5 of 25 documents (20.0%)" in err
+
+
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+def test_samples_show_no_secret_of_a_row_that_stays(
+    objective: str, tmp_path: Path, etude: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = json.dumps({"text": f'api_key = "{SECRET}"'})
+    (tmp_path / "rows.jsonl").write_text(f"{row}\n" * 2)
+    kind = "encoder" if objective == "masked" else "decoder"
+    (tmp_path / "r.toml").write_text(
+        f'name = "x"\n[model]\nkind = "{kind}"\n[tokenizer]\ntrain_vocab_size = 300\n[data]\nvalidation = "none"\n'
+        'clean = {secret = "warn"}\n[[data.train]]\npath = "rows.jsonl"\n'
+        f'[train]\nobjective = "{objective}"\nsteps = 2\nglobal_batch_size = 2\nseq_len = 64\n'
+    )
+    for words in ([], ["show"], ["show", "--json"]):
+        done = etude("data", *words, "r.toml")
+        assert done.code == 0 and SECRET not in done.out and SECRET not in done.err
+        assert "<redacted: assigned secret>" in done.out and SECRET[-6:] not in done.out
+    assert SECRET not in (tmp_path / "x-data.md").read_text()
