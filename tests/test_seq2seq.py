@@ -177,6 +177,14 @@ def test_instructions_become_pairs_of_what_is_asked_and_the_last_answer(tmp_path
     assert corpus.pairs["train"][0].prompt.startswith(first["instruction"][:10])
 
 
+def test_a_trained_tokenizer_has_learnt_from_targets(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"source": f"text {index}", "target": "extraordinarily"} for index in range(20)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = prepare(seq2seq(path, None, {"data.validation": "none"}))
+    assert len(corpus.tokenizer.encode("extraordinarily")) == 1
+
+
 def test_what_is_shown_of_a_pair_is_its_target_as_scored(tmp_path: Path) -> None:
     from etude.cli.data import show_samples
 

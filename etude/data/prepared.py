@@ -57,7 +57,7 @@ from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, token_sp
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
-_FORMAT = 5
+_FORMAT = 6
 _CODE_FORMAT = 1  # of what the lexer says
 _TRAINING_BYTES = 64 << 20
 
@@ -286,8 +286,9 @@ def _train_tokenizer(recipe: Recipe, gate: Gate | None) -> tuple[Tokenizer, Tall
     def texts() -> Iterator[str]:
         for index, document in enumerate(_read(recipe, gate, Tally())):
             if index < len(used) and used[index]:
-                kept = len(document.text) - math.ceil(recipe.data.validation_ratio * len(document.text))
-                yield document.text[:kept] if cut[index] else document.text
+                text = document.content
+                kept = len(text) - math.ceil(recipe.data.validation_ratio * len(text))
+                yield text[:kept] if cut[index] else text
 
     is_masked = recipe.train.objective == "masked"
     return train_tokenizer(texts(), recipe.tokenizer.train_vocab_size, is_masked=is_masked), scan
