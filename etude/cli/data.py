@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def make_page(recipe: "Recipe") -> tuple[dict[str, Any], "InputError | None"]:
-    """All that is known of the data of a recipe, near-duplicates included, and why it cannot be trained on, if so.
+    """All that is known of the data of a recipe of one task, near-duplicates included, and why it is refused, if so.
 
     Raises: InputError if the sources cannot be read.
     """
@@ -36,31 +36,39 @@ def make_page(recipe: "Recipe") -> tuple[dict[str, Any], "InputError | None"]:
     return page, None
 
 
-def page_text(recipe: "Recipe", page: dict[str, Any], refused: "InputError | None") -> str:
-    """The data page as Markdown."""
+def page_text(recipe: "Recipe", task: str, page: dict[str, Any], refused: "InputError | None") -> str:
+    """The data page as Markdown; of one of several tasks, with its name."""
     from etude.report.markdown import fence, prose
     from etude.report.write import summary_tables
 
     samples = page.get("samples", [])
     tables = summary_tables({key: value for key, value in page.items() if key != "samples"})
     shown = ["".join(f"[[{part['text']}]]" if part["scored"] else part["text"] for part in parts) for parts in samples]
-    parts = [f"# Data of {prose(recipe.name)}", *([f"Refused: {prose(refused)}"] if refused else []), *tables]
+    title = f"{recipe.name}, task {task}" if task else recipe.name
+    parts = [f"# Data of {prose(title)}", *([f"Refused: {prose(refused)}"] if refused else []), *tables]
     if shown:
         parts.append("First sample, what is scored in double brackets:\n\n" + fence(shown[0][:4000]))
     return "\n\n".join(parts) + "\n"
 
 
 def show_samples(recipe: "Recipe", rows: int = 3) -> list[dict[str, Any]]:
-    """The first training samples of a recipe: index, tokens, scored, and parts of text that are scored or not.
+    """The first training samples of each task: index, tokens, scored, and parts of text that are scored or not.
 
     Raises: InputError if the data cannot be used.
     """
-    corpus = open_corpus(recipe)
-    return [_describe(corpus.train, index, corpus.tokenizer) for index in range(min(rows, len(corpus.train)))]
+    samples = []
+    for task, part in recipe.by_task().items():
+        corpus, named = open_corpus(part), {"task": task} if task else {}
+        for index in range(min(rows, len(corpus.train))):
+            samples.append(named | _describe(corpus.train, index, corpus.tokenizer))
+    return samples
 
 
 def open_corpus(recipe: "Recipe", *, again: bool = False) -> "Corpus":
-    """The prepared data of a recipe, with the tokenizer of its model if it names no other. Raises: InputError."""
+    """The prepared data of a recipe of one task, by the tokenizer of its model if it names no other.
+
+    Raises: InputError.
+    """
     from etude.data.prepared import prepare
     from etude.models.hub import find_model
 
@@ -85,7 +93,8 @@ def print_samples(rows: list[dict[str, Any]], *, as_json: bool = False) -> None:
     if has_colours:
         console.print(Text.assemble("colours: ", ("not scored", "dim"), " ", ("scored", "bold green")))
     for row in rows:
-        text = Text(f"--- sample {row['sample']}: {row['tokens']:,} tokens, {row['scored']:,} scored\n")
+        task = f"{row['task']}, " if "task" in row else ""
+        text = Text(f"--- {task}sample {row['sample']}: {row['tokens']:,} tokens, {row['scored']:,} scored\n")
         for part in row["parts"]:
             shown = clean(part["text"])
             if has_colours:
