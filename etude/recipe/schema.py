@@ -180,7 +180,9 @@ class Data(Section):
         True, "only answers and what ends them are targets, not the instructions; masked hides tokens of both"
     )
     too_long: Literal["cut", "drop", "refuse"] = key(
-        "cut", "what becomes of answers that do not fit into seq_len, or of pairs whose sides do not"
+        "cut",
+        "what becomes of answers, labelled texts and documents of a sample each that do not fit into seq_len, and of "
+        "pairs whose sides do not",
     )
 
 

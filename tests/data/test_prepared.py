@@ -66,6 +66,20 @@ def texts(split: Split | None, corpus: Corpus) -> list[str]:
     return [corpus.tokenizer.decode(piece) for piece in pieces if len(piece)]
 
 
+def test_documents_that_are_too_long_are_cut_dropped_or_refused(corpus_file: Path) -> None:
+    with corpus_file.open("a") as file:
+        file.write(json.dumps({"text": " ".join(map(str, range(2000))), "repo": "r"}) + "\n")
+    asked: dict[str, Any] = {"sample": "document", "seq_len": 200, "validation": "none"}
+    cut, dropped = (prepare(recipe_of(corpus_file, **asked, too_long=each)) for each in ("cut", "drop"))
+    assert (len(cut.train), cut.train.truncated) == (41, 1)
+    assert (len(dropped.train), dropped.train.truncated, dropped.summary["train"]["dropped"]) == (40, 0, 1)
+    assert "dropped" not in cut.summary["train"] and cut.fingerprint != dropped.fingerprint
+    with pytest.raises(InputError, match=r"1 of 41 documents of data.train .* train.seq_len 200 "):
+        prepare(recipe_of(corpus_file, **asked, too_long="refuse"))
+    with pytest.raises(InputError, match=r"all 41 documents of data.train .* train.seq_len 2 "):
+        prepare(recipe_of(corpus_file, **asked | {"seq_len": 2}, too_long="drop"))
+
+
 def test_every_document_comes_back_from_one_of_the_splits(corpus_file: Path) -> None:
     corpus = prepare(recipe_of(corpus_file, validation_ratio=0.1))
     train, held = texts(corpus.train, corpus), texts(corpus.validation, corpus)
