@@ -106,9 +106,20 @@ class _Part:
 
 
 def open_prepared(recipe: Recipe, folder: Path) -> Corpus:
-    """Check the files of a prepared folder and split what they hold. Raises: InputError if a split comes to nothing."""
+    """Check the files of a prepared folder and split what they hold.
+
+    Raises: InputError if a split comes to nothing, or if sets share a group that is to stay in one.
+    """
     prepared = _read(folder)
     manifest, arrays, kind = prepared.manifest, prepared.arrays, prepared.kind
+    shared = manifest["shared_groups"]
+    if shared["count"] and recipe.data.leakage.action != "report":
+        are = "1 group is" if shared["count"] == 1 else f"{shared['count']:,} groups are"
+        raise InputError(
+            f"{are} in more than one of data.train, data.validation and data.test, though group_by keeps them apart "
+            f"({', '.join(shared['first'])}); take their rows out of all but one, or set data.leakage.action = "
+            '"report" to use them as they are'
+        )
     uses, cut = choose_uses(recipe, arrays, are_examples=kind != "texts")
     parts: dict[str, _Part] = {}
     for number, use in enumerate(USES):
@@ -326,6 +337,7 @@ def _summarize(recipe: Recipe, prepared: _Prepared, uses: Ints, parts: dict[str,
         **({"conversations": manifest["conversations"]} if manifest["conversations"] else {}),
         **{use: _split_summary(part.split) | part.said if len(part.split) else None for use, part in parts.items()},
         "lengths": describe_lengths(lengths[uses == 0], recipe.train.seq_len),
+        **({"shared_groups": shared} if (shared := manifest["shared_groups"]["count"]) else {}),
         "overlap": int(np.isin(same[uses > 0], same[uses == 0]).sum()),
         "vocab_size": manifest["vocab_size"],
         "unknown_ratio": manifest["unknown_tokens"] / tokens,

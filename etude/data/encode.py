@@ -94,6 +94,14 @@ class Tally:
         plain = {name: np.array(column, dtype=np.int64) for name, column in columns.items()}
         return {"hashes": hashes, "units": connect(groups, number_texts(hashes)), **plain}
 
+    def shared_groups(self, uses: Ints) -> list[str]:
+        """The groups with documents of several uses, (n,) of each document; of those below 0 it does not matter."""
+        groups = np.array(self.groups, dtype=np.int64)
+        pairs = np.unique(np.stack([groups, uses])[:, (groups >= 0) & (uses >= 0)], axis=1)
+        numbers, counts = np.unique(pairs[0], return_counts=True)
+        names = list(self._names)
+        return [names[number] for number in numbers[counts > 1].tolist()]
+
     def add(self, length: int, answers: Sequence[tuple[int, int]]) -> None:
         """Note how many ids a document has, and where among them what is to be learnt begins and ends."""
         start = self.offsets[-1]

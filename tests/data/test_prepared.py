@@ -188,6 +188,21 @@ def test_validation_sources_of_their_own_are_used_whole_and_overlap_is_counted(
     assert prepare(recipe_of(corpus_file, validation="none")).validation is None
 
 
+def test_a_group_in_several_sets_is_refused_or_reported(tmp_path: Path, corpus_file: Path) -> None:
+    (tmp_path / "held.jsonl").write_text('{"text": "new", "repo": "r1"}\n{"text": "other", "repo": "of its own"}\n')
+    held = {"path": str(tmp_path / "held.jsonl")}
+    for use in ("validation", "test"):
+        asked = {"group_by": "repo", use: [{**held, "group_by": "repo"}], "leakage": {"action": "report"}}
+        assert prepare(recipe_of(corpus_file, **asked)).summary["shared_groups"] == 1
+        with pytest.raises(InputError, match=r'1 group is in more than one of .*\(repo="r1"\); .* "report"'):
+            prepare(recipe_of(corpus_file, **asked | {"leakage": {"action": "drop"}}))
+    alone = prepare(recipe_of(corpus_file, group_by="repo", validation=[held]))
+    assert "shared_groups" not in alone.summary
+    half = {"path": str(tmp_path), "glob": "h*"}, {"path": str(tmp_path), "glob": "c*"}
+    both = recipe_of(corpus_file).with_changes({"data.train": [half[0]], "data.validation": [half[1]]})
+    assert "shared_groups" not in prepare(both).summary  # files of one folder are no groups that anybody named
+
+
 @pytest.mark.parametrize("count", [2, 5, 8])
 def test_few_documents_are_enough(tmp_path: Path, count: int) -> None:
     (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "text {index}"}}\n' for index in range(count)))
