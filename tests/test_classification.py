@@ -252,6 +252,10 @@ GOOD = [{"text": f"text {index}", "label": "yes" if index % 2 else "no", "other"
         (GOOD, {"evaluate.metric": "bleu"}, r'evaluate.metric is "bleu"; this run knows accuracy, f1'),
         (GOOD, {"data.train.0.label": None}, r"has no label; name the JSONL field"),
         (GOOD, {"model.kind": "decoder"}, r"needs kind = .encoder., or model.from"),
+        (GOOD, {"train.seq_len": 2}, r"train.seq_len 2 .* 2 special tokens .*at least 3"),
+        (GOOD, {"train.seq_len": 4, "data.train.0.pair": "other"}, r"train.seq_len 4 .* 3 special tokens .*at least 5"),
+        (GOOD, {"train.seq_len": 3, "data.too_long": "refuse"}, r"than train.seq_len 3 tokens: 16 \(.*rows.jsonl:"),
+        (GOOD, {"train.seq_len": 3, "data.too_long": "drop"}, r"none of the 16 rows of data.train fits"),
         (GOOD, {"data.clean": {"too_short": "drop", "min_characters": 500}}, r"all 20 documents of data.train are"),
     ],
 )  # fmt: skip
@@ -262,6 +266,17 @@ def test_bad_input_is_one_clear_line(
         make_plan(classification(rows_of(tmp_path, rows), None, changes))
     assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
     assert not (tmp_path / "runs").exists()
+
+
+def test_rows_that_are_too_long_are_left_out_as_asked(tmp_path: Path) -> None:
+    path = rows_of(tmp_path, [{**GOOD[0], "text": "total " * 40}, *GOOD[1:]])
+    changes = {"data.validation": "none", "evaluate.metric": "loss", "data.too_long": "drop"}
+    corpus = prepare(classification(path, None, changes))
+    assert len(corpus.train) == 19 and len(corpus.capabilities["train"]) == 19
+    train = corpus.summary["train"]
+    assert (train["documents"], train["truncated"], train["dropped"]) == (19, 0, 1)
+    assert train["dropped_rows"] == [f"{path}:1"]
+    assert len(prepare(classification(path, None, {**changes, "data.too_long": "cut"})).train) == 20
 
 
 def test_texts_with_different_labels_are_counted_and_named(tmp_path: Path) -> None:

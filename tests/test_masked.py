@@ -161,6 +161,19 @@ def test_every_token_of_a_row_can_be_hidden_and_none_is_in_two_rows(tmp_path: Pa
     assert decoded == "".join(f"{text}<|endoftext|>" for text in given)
 
 
+def test_of_instructions_tokens_of_question_and_answer_are_hidden(tmp_path: Path) -> None:
+    path = tmp_path / "alpaca.jsonl"
+    rows = [{"instruction": f"Add {index} to a number", "output": f"x + {index}"} for index in range(30)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = make_plan(masked(path, None, {"data.validation": "none", "train.seq_len": 200})).corpus
+    for index, row in enumerate(rows):
+        sample = corpus.train.sample(index)
+        assert (sample.labels >= 0).any()
+        whole = corpus.tokenizer.decode(np.where(sample.labels >= 0, sample.labels, sample.tokens))
+        assert str(row["instruction"]) in whole and str(row["output"]) in whole
+    assert len(train(masked(path, None, {"train.steps": 3}), tmp_path / "runs")[1]) == 3
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

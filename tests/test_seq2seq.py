@@ -175,6 +175,24 @@ def test_two_ranks_share_the_answers_and_say_the_same(tmp_path: Path) -> None:
     assert [row["log_probability"] for row in two] == pytest.approx([row["log_probability"] for row in one], rel=1e-4)
 
 
+def test_no_secret_of_a_row_is_in_what_a_run_says(tmp_path: Path) -> None:
+    key = "AK" + "IA" + "QW7ZTY5UPLKM3N2B"
+    rows = write_pairs(tmp_path / "rows.jsonl", 20)
+    rows.write_text(
+        "".join(line.replace('"target": "', f'"target": "{key} ') + "\n" for line in rows.read_text().splitlines())
+    )
+    changes = {"train.steps": 2, "evaluate.every_steps": 2, "train.target_len": 64}
+    training, _ = train(seq2seq(rows, write_t5(tmp_path / "base"), changes), tmp_path / "runs")
+    run = training.run
+    said = [path for path in run.path.rglob("*") if path.suffix in (".jsonl", ".md", ".json", ".log")]
+    assert {"validation.jsonl", "before-validation.jsonl", "report.md"} <= {path.name for path in said}
+    texts = {path: path.read_text() for path in said if "checkpoints" not in path.parts}
+    assert not [path for path, text in texts.items() if key in text]
+    assert "<redacted: AWS access key id>" in texts[run.path / "predictions" / "validation.jsonl"]
+    (scores,) = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Scores)]
+    assert any("4 references hold secrets" in note for note in scores.notes)
+
+
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_micro_batches_do_not_change_losses(size: int, tmp_path: Path) -> None:
     base, rows = write_t5(tmp_path / "base"), write_pairs(tmp_path / "rows.jsonl", 30)
@@ -191,6 +209,14 @@ def test_instructions_become_pairs_of_what_is_asked_and_the_last_answer(tmp_path
     first = json.loads(rows.read_text().splitlines()[0])
     assert corpus.pairs["train"][0].reference == first["output"]
     assert corpus.pairs["train"][0].prompt.startswith(first["instruction"][:10])
+
+
+def test_a_trained_tokenizer_has_learnt_from_targets(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"source": f"text {index}", "target": "extraordinarily"} for index in range(20)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = prepare(seq2seq(path, None, {"data.validation": "none"}))
+    assert len(corpus.tokenizer.encode("extraordinarily")) == 1
 
 
 def test_what_is_shown_of_a_pair_is_its_target_as_scored(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What `etude data` prints: the data page, and samples as they are trained on."""
 
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def make_page(recipe: "Recipe") -> tuple[dict[str, Any], "InputError | None"]:
-    """All that is known of the data of a recipe, near-duplicates included, and why it cannot be trained on, if so.
+    """All that is known of the data of a recipe of one task, near-duplicates included, and why it is refused, if so.
 
     Raises: InputError if the sources cannot be read.
     """
@@ -35,31 +36,39 @@ def make_page(recipe: "Recipe") -> tuple[dict[str, Any], "InputError | None"]:
     return page, None
 
 
-def page_text(recipe: "Recipe", page: dict[str, Any], refused: "InputError | None") -> str:
-    """The data page as Markdown."""
+def page_text(recipe: "Recipe", task: str, page: dict[str, Any], refused: "InputError | None") -> str:
+    """The data page as Markdown; of one of several tasks, with its name."""
     from etude.report.markdown import fence, prose
     from etude.report.write import summary_tables
 
     samples = page.get("samples", [])
     tables = summary_tables({key: value for key, value in page.items() if key != "samples"})
     shown = ["".join(f"[[{part['text']}]]" if part["scored"] else part["text"] for part in parts) for parts in samples]
-    parts = [f"# Data of {prose(recipe.name)}", *([f"Refused: {prose(refused)}"] if refused else []), *tables]
+    title = f"{recipe.name}, task {task}" if task else recipe.name
+    parts = [f"# Data of {prose(title)}", *([f"Refused: {prose(refused)}"] if refused else []), *tables]
     if shown:
         parts.append("First sample, what is scored in double brackets:\n\n" + fence(shown[0][:4000]))
     return "\n\n".join(parts) + "\n"
 
 
 def show_samples(recipe: "Recipe", rows: int = 3) -> list[dict[str, Any]]:
-    """The first training samples of a recipe: index, tokens, scored, and parts of text that are scored or not.
+    """The first training samples of each task: index, tokens, scored, and parts of text that are scored or not.
 
     Raises: InputError if the data cannot be used.
     """
-    corpus = open_corpus(recipe)
-    return [_describe(corpus.train, index, corpus.tokenizer) for index in range(min(rows, len(corpus.train)))]
+    samples = []
+    for task, part in recipe.by_task().items():
+        corpus, named = open_corpus(part), {"task": task} if task else {}
+        for index in range(min(rows, len(corpus.train))):
+            samples.append(named | _describe(corpus.train, index, corpus.tokenizer))
+    return samples
 
 
 def open_corpus(recipe: "Recipe", *, again: bool = False) -> "Corpus":
-    """The prepared data of a recipe, with the tokenizer of its model if it names no other. Raises: InputError."""
+    """The prepared data of a recipe of one task, by the tokenizer of its model if it names no other.
+
+    Raises: InputError.
+    """
     from etude.data.prepared import prepare
     from etude.models.hub import find_model
 
@@ -84,7 +93,8 @@ def print_samples(rows: list[dict[str, Any]], *, as_json: bool = False) -> None:
     if has_colours:
         console.print(Text.assemble("colours: ", ("not scored", "dim"), " ", ("scored", "bold green")))
     for row in rows:
-        text = Text(f"--- sample {row['sample']}: {row['tokens']:,} tokens, {row['scored']:,} scored\n")
+        task = f"{row['task']}, " if "task" in row else ""
+        text = Text(f"--- {task}sample {row['sample']}: {row['tokens']:,} tokens, {row['scored']:,} scored\n")
         for part in row["parts"]:
             shown = clean(part["text"])
             if has_colours:
@@ -97,12 +107,17 @@ def print_samples(rows: list[dict[str, Any]], *, as_json: bool = False) -> None:
 def _describe(split: "Split", index: int, tokenizer: "Tokenizer") -> dict[str, Any]:
     import numpy as np
 
+    from etude.data.secrets import find, redact_parts
+
     sample = split.sample(index)
     if sample.is_pair:
         ids = np.r_[sample.tokens, sample.labels]
         scored = np.arange(len(ids)) >= len(sample.tokens)
     elif split.masking is not None:
-        ids, scored = sample.tokens, sample.labels >= 0
+        scored = sample.labels >= 0
+        whole = np.where(scored, sample.labels, sample.tokens)
+        # A secret of which a token is hidden would not be known, so that text is shown with nothing hidden.
+        ids = whole if find(tokenizer.decode(whole.tolist())) else sample.tokens
     else:  # the first token is given; of the last label there is a token only if it is scored
         ids = np.r_[sample.tokens, sample.labels[-1:][sample.labels[-1:] >= 0]]
         scored = np.r_[False, sample.labels >= 0][: len(ids)]
@@ -111,8 +126,6 @@ def _describe(split: "Split", index: int, tokenizer: "Tokenizer") -> dict[str, A
     texts = [tokenizer.decode(ids[:border].tolist(), skip_special=False) for border in borders]
     # Of a character whose bytes are in two parts the second one has all.
     texts = [*(text.rstrip("\ufffd") for text in texts[:-1]), texts[-1]]
-    parts = [
-        {"text": after[len(before) :], "scored": bool(scored[low])}
-        for before, after, low in zip(texts, texts[1:], borders)
-    ]
+    shown = redact_parts([after[len(before) :] for before, after in itertools.pairwise(texts)])
+    parts = [{"text": text, "scored": bool(scored[low])} for text, low in zip(shown, borders)]
     return {"sample": index, "tokens": len(ids), "scored": int(scored.sum()), "parts": parts}

@@ -163,8 +163,10 @@ def prepare(
     from etude.cli.data import open_corpus
     from etude.recipe.load import flatten
 
-    corpus = open_corpus(_load(recipe, overrides, None), again=again)
-    print_rows([(key, str(value)) for key, value in flatten(corpus.summary).items()], corpus.summary, as_json)
+    parts = _load(recipe, overrides, None).by_task()
+    summaries = {task: open_corpus(part, again=again).summary for task, part in parts.items()}
+    summary = summaries.get("", summaries)
+    print_rows([(key, str(value)) for key, value in flatten(summary).items()], summary, as_json)
 
 
 @data_app.command("page")
@@ -177,16 +179,18 @@ def data_page(
     """Look for duplicates, leaks and what cleaning finds; print it and write it down."""
     from etude.cli.data import make_page, page_text
     from etude.durable import write_file
+    from etude.errors import RecipeError
 
     loaded = _load(recipe, overrides, None)
-    page, refused = make_page(loaded)
-    text = page_text(loaded, page, refused)
+    made = {task: make_page(part) for task, part in loaded.by_task().items()}
+    text = "\n".join(page_text(loaded, task, *each) for task, each in made.items())
+    pages = {task: page for task, (page, _) in made.items()}
     path = out or Path(f"{loaded.name}-data.md")
     write_file(path, text.encode())
-    print(json.dumps(page, indent=2, ensure_ascii=False) if as_json else text)
+    print(json.dumps(pages.get("", pages), indent=2, ensure_ascii=False) if as_json else text)
     say(f"written to {path}")
-    if refused is not None:
-        raise refused
+    if problems := [f"task {task}: {why}" if task else str(why) for task, (_, why) in made.items() if why is not None]:
+        raise RecipeError(problems)
 
 
 @data_app.command("show")

@@ -105,9 +105,20 @@ class _Part:
 
 
 def open_prepared(recipe: Recipe, folder: Path) -> Corpus:
-    """Check the files of a prepared folder and split what they hold. Raises: InputError if a split comes to nothing."""
+    """Check the files of a prepared folder and split what they hold.
+
+    Raises: InputError if a split comes to nothing, or if sets share a group that is to stay in one.
+    """
     prepared = _read(folder)
     manifest, arrays, kind = prepared.manifest, prepared.arrays, prepared.kind
+    shared = manifest["shared_groups"]
+    if shared["count"] and recipe.data.leakage.action != "report":
+        are = "1 group is" if shared["count"] == 1 else f"{shared['count']:,} groups are"
+        raise InputError(
+            f"{are} in more than one of data.train, data.validation and data.test, though group_by keeps them apart "
+            f"({', '.join(shared['first'])}); take their rows out of all but one, or set data.leakage.action = "
+            '"report" to use them as they are'
+        )
     uses, cut = choose_uses(recipe, arrays, are_examples=kind != "texts")
     parts: dict[str, _Part] = {}
     for number, use in enumerate(USES):
@@ -120,7 +131,7 @@ def open_prepared(recipe: Recipe, folder: Path) -> Corpus:
             case "conversations":
                 part = _take_conversations(recipe, prepared, rows, use)
             case _:
-                part = _Part(_cut_texts(recipe, prepared.texts, uses == number, cut, use))
+                part = _cut_texts(recipe, prepared.texts, uses == number, cut, use)
         parts[use] = replace(part, split=_dress(recipe, prepared, part.split, use))
     splits = {use: part.split for use, part in parts.items()}
     if recipe.data.validation != "none" and not len(splits["validation"]):
@@ -200,8 +211,11 @@ def _dress(recipe: Recipe, prepared: _Prepared, split: Split, use: str) -> Split
     return split
 
 
-def _cut_texts(recipe: Recipe, texts: Texts, mine: Flags, cut: Flags, use: str) -> Split:
-    """The samples of one split, of texts end to end or of a text each; of a cut text validation has the end."""
+def _cut_texts(recipe: Recipe, texts: Texts, mine: Flags, cut: Flags, use: str) -> _Part:
+    """The samples of one split, of texts end to end or of a text each; of a cut text validation has the end.
+
+    Raises: InputError if texts of a sample each are too long and that is to be refused, or if none is left.
+    """
     starts, ends = texts.offsets[:-1], texts.offsets[1:]
     middles = ends - 1 - np.ceil(recipe.data.validation_ratio * (ends - starts - 1)).astype(np.int64)
     middles = np.where(middles > starts, middles, ends)  # too short to be cut
@@ -209,19 +223,42 @@ def _cut_texts(recipe: Recipe, texts: Texts, mine: Flags, cut: Flags, use: str) 
     begin, end = parts.get(use, (starts[:0], ends[:0]))
     # The parts of cut documents come last, as no end token separates them from what follows.
     whole = mine & ~cut
-    mode, seq_len = recipe.data.sample, recipe.train.seq_len
-    return cut_samples(texts, np.r_[starts[whole], begin], np.r_[ends[whole], end], mode, seq_len)
+    starts, ends = np.r_[starts[whole], begin], np.r_[ends[whole], end]
+    mode, seq_len, too_long = recipe.data.sample, recipe.train.seq_len, recipe.data.too_long
+    if mode == "row" or too_long == "cut":
+        return _Part(cut_samples(texts, starts, ends, mode, seq_len))
+    is_long = ends - starts > seq_len
+    if is_long.any() and (too_long == "refuse" or is_long.all()):
+        count = f"all {len(is_long):,}" if is_long.all() else f"{int(is_long.sum()):,} of {len(is_long):,}"
+        raise InputError(
+            f"{count} documents of data.{use} have more than train.seq_len {seq_len:,} tokens, and data.too_long is "
+            f'"{too_long}"; raise train.seq_len, or set data.too_long = "cut"'
+        )
+    split = cut_samples(texts, starts[~is_long], ends[~is_long], mode, seq_len)
+    return _Part(split, {"dropped": int(is_long.sum())})
 
 
 def _take_labelled(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) -> _Part:
-    arrays, manifest = prepared.arrays, prepared.manifest
+    """Raises: InputError if rows are too long and that is to be refused, or if none is left."""
+    arrays, manifest, seq_len = prepared.arrays, prepared.manifest, recipe.train.seq_len
+    named, count = _name_rows(prepared, rows)
+    is_long, is_dropped = arrays["cuts"][rows] > 0, recipe.data.too_long == "drop"
+    if recipe.data.too_long == "refuse":
+        _refuse_long(is_long, seq_len, count)
+    if is_dropped and len(rows) and is_long.all():
+        raise InputError(
+            f"none of the {len(rows):,} rows of data.{use} fits into train.seq_len {seq_len:,}, and data.too_long "
+            "drops them; raise it"
+        )
+    left = {"dropped": int(is_long.sum()), "dropped_rows": named(is_long)} if is_dropped else {}
+    rows = rows[~is_long] if is_dropped else rows
     code = np.asarray(np.load(prepared.folder / "code.npy", mmap_mode="r")) if recipe.model.wants_code else None
-    split = take_wholes(prepared.texts, rows, arrays["labels"], arrays["seconds"], recipe.train.seq_len, code)
+    split = take_wholes(prepared.texts, rows, arrays["labels"], arrays["seconds"], seq_len, code)
     counts = zip(manifest["labels"]["names"], arrays["labels"][rows].sum(axis=0).tolist())
     kinds = [*manifest["capabilities"], None]  # -1 is none
     return _Part(
         replace(split, truncated=int(arrays["cuts"][rows].sum())),
-        {"labels": ", ".join(f"{name} {count:,}" for name, count in counts)},
+        {"labels": ", ".join(f"{name} {number:,}" for name, number in counts), **left},
         capabilities=[kinds[index] for index in arrays["capabilities"][rows].tolist()],
         ids=_name_hashes(arrays["hashes"][rows]) if use != "train" else [],
     )
@@ -232,16 +269,12 @@ def _take_conversations(recipe: Recipe, prepared: _Prepared, rows: Ints, use: st
     data, seq_len, texts, arrays = recipe.data, recipe.train.seq_len, prepared.texts, prepared.arrays
     answers = arrays["answers"]
     named, count = _name_rows(prepared, rows)
-    split, left = cut_examples(
-        texts, rows, answers, seq_len, answers_only=data.answers_only, drop=data.too_long == "drop"
-    )
+    answers_only = data.answers_only and recipe.train.objective != "masked"  # which hides tokens of all of a row
+    split, left = cut_examples(texts, rows, answers, seq_len, answers_only=answers_only, drop=data.too_long == "drop")
 
     is_long = left.dropped | left.cut | left.cut_away
-    if data.too_long == "refuse" and is_long.any():
-        raise InputError(
-            f"rows with more than train.seq_len {seq_len:,} tokens: {count(is_long)}; "
-            'raise it, or set data.too_long to "cut" or "drop"'
-        )
+    if data.too_long == "refuse":
+        _refuse_long(is_long, seq_len, count)
     if len(rows) and not len(split):
         raise InputError(
             f"data.{use} has nothing to score: none of {len(rows):,} rows has an answer within train.seq_len {seq_len} "
@@ -258,6 +291,14 @@ def _take_conversations(recipe: Recipe, prepared: _Prepared, rows: Ints, use: st
     places, names = (kept[is_conversation], split.ends[is_conversation]), prepared.manifest["capabilities"]
     columns = texts.tokens, arrays["offsets"], answers, arrays["capabilities"]
     return _Part(split, said, Conversations(*places, *columns, names, prepared.tokenizer))
+
+
+def _refuse_long(is_long: Flags, seq_len: int, count: Callable[[Flags], str]) -> None:
+    if is_long.any():
+        raise InputError(
+            f"rows with more than train.seq_len {seq_len:,} tokens: {count(is_long)}; "
+            'raise it, or set data.too_long to "cut" or "drop"'
+        )
 
 
 def _take_pairs(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) -> _Part:
@@ -295,6 +336,7 @@ def _summarize(recipe: Recipe, prepared: _Prepared, uses: Ints, parts: dict[str,
         **({"conversations": manifest["conversations"]} if manifest["conversations"] else {}),
         **{use: _split_summary(part.split) | part.said if len(part.split) else None for use, part in parts.items()},
         "lengths": describe_lengths(lengths[uses == 0], recipe.train.seq_len),
+        **({"shared_groups": shared} if (shared := manifest["shared_groups"]["count"]) else {}),
         "overlap": int(np.isin(same[uses > 0], same[uses == 0]).sum()),
         "vocab_size": manifest["vocab_size"],
         "unknown_ratio": manifest["unknown_tokens"] / tokens,

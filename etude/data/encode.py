@@ -98,6 +98,14 @@ class Tally:
         units = connect(groups, number_texts(hashes), prompts)
         return {"hashes": hashes, "prompts": prompts, "units": units, **plain}
 
+    def shared_groups(self, uses: Ints) -> list[str]:
+        """The groups with documents of several uses, (n,) of each document; of those below 0 it does not matter."""
+        groups = np.array(self.groups, dtype=np.int64)
+        pairs = np.unique(np.stack([groups, uses])[:, (groups >= 0) & (uses >= 0)], axis=1)
+        numbers, counts = np.unique(pairs[0], return_counts=True)
+        names = list(self._names)
+        return [names[number] for number in numbers[counts > 1].tolist()]
+
     def add(self, length: int, answers: Sequence[tuple[int, int]]) -> None:
         """Note how many ids a document has, and where among them what is to be learnt begins and ends."""
         start = self.offsets[-1]

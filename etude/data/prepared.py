@@ -46,7 +46,7 @@ from etude import durable
 from etude.data.cache import Files, build_once, to_npy
 from etude.data.corpus import Corpus, Labels, choose_uses, open_prepared
 from etude.data.encode import Tally, encode, encode_labelled, encode_pairs, take_sides
-from etude.data.gate import Gate, enforce, examine, is_needed, list_sources
+from etude.data.gate import USES, Gate, enforce, examine, is_needed, list_sources
 from etude.data.kinds import find_kinds
 from etude.data.page import describe_gate
 from etude.data.render import ChatTemplate, find_template
@@ -62,6 +62,7 @@ from etude.recipe.schema import Recipe, Source
 _FORMAT = 6
 _CODE_FORMAT = 1  # of what the lexer says
 _TRAINING_BYTES = 64 << 20
+_EXAMPLES = 3
 
 
 def prepare(recipe: Recipe, *, again: bool = False, tokenizer_folder: Path | None = None) -> Corpus:
@@ -154,6 +155,9 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
     arrays = {**tally.arrays(), "token_bytes": np.zeros(0, dtype=np.int64) if sizes is None else sizes}
     if _cache_key(recipe, gate) != key or (scan is not None and scan.hashes != tally.hashes):
         raise InputError("the data changed while it was read; run the same command again once it is at rest")
+    # Only of groups that somebody named: two globs of one folder are meant to share it.
+    by_field = np.array([-1 if source.group_by is None else USES.index(use) for use, source in sources])
+    shared = tally.shared_groups(by_field[arrays["sources"]])
     labels: Labels | None = None
     if are_examples or is_labelled or are_pairs:
         arrays |= tally.example_arrays()
@@ -187,6 +191,7 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         "tokenizer": tokenizer.fingerprint,
         "unknown_tokens": tally.unknown,
         "sources": [_source_summary(index, use, source, arrays, tally) for index, (use, source) in enumerate(sources)],
+        "shared_groups": {"count": len(shared), "first": shared[:_EXAMPLES]},
         "given": list(tokenizer.given),
         "examples": are_examples,
         "pairs": are_pairs,
@@ -288,8 +293,9 @@ def _train_tokenizer(recipe: Recipe, gate: Gate | None) -> tuple[Tokenizer, Tall
     def texts() -> Iterator[str]:
         for index, document in enumerate(_read(recipe, gate, Tally())):
             if index < len(used) and used[index]:
-                kept = len(document.text) - math.ceil(recipe.data.validation_ratio * len(document.text))
-                yield document.text[:kept] if cut[index] else document.text
+                text = document.content
+                kept = len(text) - math.ceil(recipe.data.validation_ratio * len(text))
+                yield text[:kept] if cut[index] else text
 
     is_masked = recipe.train.objective == "masked"
     return train_tokenizer(texts(), recipe.tokenizer.train_vocab_size, is_masked=is_masked), scan

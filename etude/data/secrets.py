@@ -4,10 +4,13 @@ A secret is known by the prefix that its issuer publishes, by the form around it
 random value. What only stands for one is passed over: xxxx, your-key, example, <key>, ${KEY}.
 """
 
+import bisect
 import functools
+import itertools
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -42,11 +45,21 @@ def find(text: str) -> list[Secret]:
 
 def redact(text: str) -> str:
     """The text with `<redacted: kind>` in place of each secret; nothing can be found in it any more."""
+    return redact_parts([text])[0]
+
+
+def redact_parts(parts: Sequence[str]) -> list[str]:
+    """The same of a text in parts; a secret that several of them share stands in the first of those."""
+    text, borders = "".join(parts), [0, *itertools.accumulate(map(len, parts))]
     while found := find(text):  # again, as what stood beside a secret may now be one
-        starts, ends = [secret.start for secret in found], [secret.end for secret in found]
-        between = [text[end:start] for end, start in zip([0, *ends], [*starts, len(text)])]
-        text = between[0] + "".join(f"<redacted: {each.kind}>{after}" for each, after in zip(found, between[1:]))
-    return text
+        starts, ends = [secret.start for secret in found], [0, *(secret.end for secret in found)]
+        names = [f"<redacted: {secret.kind}>" for secret in found]
+        between = [text[end:start] for end, start in zip(ends, [*starts, len(text)])]
+        grown = [0, *itertools.accumulate(len(name) + start - end for name, start, end in zip(names, starts, ends[1:]))]
+        before = [bisect.bisect_left(starts, border) for border in borders]
+        borders = [max(border, ends[count]) + grown[count] for border, count in zip(borders, before)]
+        text = between[0] + "".join(name + after for name, after in zip(names, between[1:]))
+    return [text[low:high] for low, high in itertools.pairwise(borders)]
 
 
 @dataclass(frozen=True)

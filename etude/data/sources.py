@@ -113,6 +113,10 @@ def source_format(source: Source) -> Format:
         if not files:
             raise InputError(f"{_name(source)} has no JSONL, which labels and targets need; give a .jsonl file")
         return Format("text", (source.field,))
+    if not files and source.group_by is not None:
+        raise InputError(
+            f"{_name(source)} has no JSONL, which group_by needs; leave it out: files stay together by their folders"
+        )
     if not files and source.format not in (None, "text"):
         raise InputError(
             f"{_name(source)} has no JSONL, which format {source.format!r} needs; give a .jsonl file, or leave it out"

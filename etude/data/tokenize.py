@@ -103,6 +103,8 @@ class Tokenizer:
         Of each the ids, where the second text begins (their number if there is none), whether it was cut to `longest`
         tokens, and the spans if they are wanted; of a pair the longer text is cut. A tokenizer without such tokens puts
         its end token there.
+
+        Raises: InputError if `longest` leaves no token for one of the texts.
         """
         with self._lock:
             self._inner.encode_special_tokens = True
@@ -111,6 +113,13 @@ class Tokenizer:
                 self._inner.post_processor = _around(self.eos_token, self.eos_id)
             given = [text if pair is None else (text, pair) for text, pair in texts]
             if longest is not None:
+                are_pairs = any(pair is not None for _, pair in texts)
+                around = self._inner.num_special_tokens_to_add(are_pairs)
+                if longest < (least := around + 1 + are_pairs):
+                    raise InputError(
+                        f"train.seq_len {longest} has no room for {'pairs of texts' if are_pairs else 'texts'} beside "
+                        f"the {around} special tokens around them; use at least {least}"
+                    )
                 self._inner.enable_truncation(longest, strategy="longest_first")
             try:
                 encodings = self._inner.encode_batch(given, add_special_tokens=True)

@@ -7,6 +7,7 @@ from torch import nn
 
 from etude.data.corpus import Corpus
 from etude.data.examples import Example
+from etude.data.secrets import redact, redact_parts
 from etude.evaluate.generate import Continuation, generate, write_answers
 from etude.models.t5 import T5
 from etude.recipe.schema import Recipe
@@ -34,14 +35,20 @@ def continue_prompts(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int
     else:
         ids = [begin + tokenizer.encode(prompt).tolist() for prompt in recipe.evaluate.prompts]
     continued = _generate(model, corpus, ids, settings)
+    texts = (
+        redact_parts([prompt, tokenizer.decode(part.ids)]) for prompt, part in zip(recipe.evaluate.prompts, continued)
+    )
     return [
-        events.Generation(step, prompt, tokenizer.decode(part.ids), settings, stopped=part.stopped)
-        for prompt, part in zip(recipe.evaluate.prompts, continued)
+        events.Generation(step, prompt, text, settings, stopped=part.stopped)
+        for (prompt, text), part in zip(texts, continued)
     ]
 
 
 def answer(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int) -> tuple[list[events.Generation], list[Answer]]:
-    """Greedy answers to `evaluate.answers` instructions, evenly spaced over the validation set, to record and score."""
+    """Greedy answers to `evaluate.answers` instructions, evenly spaced over the validation set, to record and score.
+
+    What is recorded shows no secret; what is scored is what was said.
+    """
     count = min(recipe.evaluate.answers, len(corpus.examples))
     examples = [corpus.examples[index * len(corpus.examples) // count] for index in range(count)]
     settings: dict[str, Any] = {"max_tokens": recipe.evaluate.answer_tokens, "temperature": 0.0}
@@ -49,7 +56,13 @@ def answer(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int) -> tuple
     answers = [as_answer(example, part, corpus) for example, part in zip(examples, continued)]
     texts = [
         events.Generation(
-            step, example.prompt, said.text, settings, said.reference, stopped=said.stopped, capability=said.capability
+            step,
+            redact(example.prompt),
+            redact(said.text),
+            settings,
+            redact(said.reference),
+            stopped=said.stopped,
+            capability=said.capability,
         )
         for example, said in zip(examples, answers)
     ]

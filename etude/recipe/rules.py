@@ -47,6 +47,8 @@ def _source(source: Source) -> Iterator[str]:
         yield 'needs either path or source, and not both; for example path = "corpus.jsonl"'
     if source.source is not None and source.glob is not None:
         yield "has both source and glob; glob chooses files of a folder given by path"
+    if source.format is not None and (source.label or source.target):
+        yield "has format beside label or target, which say what the rows hold; leave format out"
     if "\0" in (source.path or ""):
         yield "has a path with a NUL character; give the path of a file or folder"
 
@@ -137,6 +139,8 @@ def _tokenizer(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "tokenizer", ("needs either from or train_vocab_size, and not both; for example train_vocab_size = 4096")
     elif recipe.tokenizer.train_vocab_size is not None and recipe.model.from_:
         yield "tokenizer.train_vocab_size", "makes ids that a pretrained model does not know; leave it out"
+    elif recipe.tokenizer.train_vocab_size is not None and recipe.tokenizer.eos_token is not None:
+        yield "tokenizer.eos_token", "is for a given tokenizer; one that is trained has its own, so leave it out"
     trained, rows = recipe.tokenizer.train_vocab_size, recipe.model.vocab_size
     if trained and rows and trained > rows:
         yield (

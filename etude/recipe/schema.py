@@ -82,7 +82,7 @@ class Tokenizer(Section):
     train_vocab_size: Annotated[int, Field(ge=257, le=1_000_000)] | None = key(
         None, "train a byte-level BPE of this size on the training documents", example=4096
     )
-    eos_token: str | None = key(None, "token after each document (default: found in the tokenizer)")
+    eos_token: str | None = key(None, "token after each document (default: found in the given tokenizer)")
 
 
 class Adapter(Section):
@@ -116,19 +116,26 @@ class Source(Section):
         None, "the JSONL field of the label, or of a list of labels, for classification", example="label"
     )
     capability: str = key("capability", "the JSONL field, where there is one, by which scores are told apart")
-    group_by: str | None = key(None, "JSONL field whose equal values stay in one split", example="repo")
+    group_by: str | None = key(
+        None, "JSONL field whose equal values stay in one split, and are refused in several sources", example="repo"
+    )
 
 
 Policy = Literal["off", "warn", "drop"]
 
 
 class Clean(Section):
-    """Documents that teach little or harm: each filter is off, warns (counts and shows them) or drops them."""
+    """Documents that teach little or harm: each filter is off, warns (counts and shows them) or drops them.
+
+    There is no undecodable text to warn of and keep.
+    """
 
     too_short: Policy = key("off", "fewer than min_characters", example="drop")
     too_long: Policy = key("off", "more than max_characters", example="warn")
-    undecodable: Policy = key(
-        "off", "files that are binary or not UTF-8, and such lines of JSONL; off: they are refused", example="drop"
+    undecodable: Literal["off", "drop"] = key(
+        "off",
+        "files that are binary or not UTF-8, and such lines of JSONL: refused, or left out and counted",
+        example="drop",
     )
     generated: Policy = key("off", "files that say that a program wrote them", example="drop")
     minified: Policy = key("off", "code squeezed into few lines, and data in text form", example="drop")
@@ -176,9 +183,13 @@ class Data(Section):
         "how an instruction becomes text: the tokenizer's chat template, or a plain one; auto: chat if there is one",
     )
     system: str | None = key(None, "system message of instructions that have none", example="You write Python.")
-    answers_only: bool = key(True, "only answers and what ends them are targets, not the instructions")
+    answers_only: bool = key(
+        True, "only answers and what ends them are targets, not the instructions; masked hides tokens of both"
+    )
     too_long: Literal["cut", "drop", "refuse"] = key(
-        "cut", "what becomes of answers that do not fit into seq_len, or of pairs whose sides do not"
+        "cut",
+        "what becomes of answers, labelled texts and documents of a sample each that do not fit into seq_len, and of "
+        "pairs whose sides do not",
     )
 
 

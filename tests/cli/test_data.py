@@ -10,7 +10,7 @@ import pytest
 from etude.cli.data import print_samples, show_samples
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
-from tests.bases import write_instructions, write_qwen2
+from tests.bases import write_encoder, write_instructions, write_labelled, write_qwen2
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +130,54 @@ def test_the_page_of_data_that_is_refused_says_so_and_ends_with_2(
     code, out, err = etude("data", page_recipe(tmp_path, 5))
     assert code == 2 and "Refused: data.validation leaks: 5 of 25" in out
     assert "error: data.validation leaks: 5 of 25 documents (20.0%)" in err
+
+
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+def test_samples_show_no_secret_of_a_row_that_stays(
+    objective: str, tmp_path: Path, etude: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = json.dumps({"text": f'api_key = "{SECRET}"'})
+    (tmp_path / "rows.jsonl").write_text(f"{row}\n" * 2)
+    kind = "encoder" if objective == "masked" else "decoder"
+    (tmp_path / "r.toml").write_text(
+        f'name = "x"\n[model]\nkind = "{kind}"\n[tokenizer]\ntrain_vocab_size = 300\n[data]\nvalidation = "none"\n'
+        'clean = {secret = "warn"}\n[[data.train]]\npath = "rows.jsonl"\n'
+        f'[train]\nobjective = "{objective}"\nsteps = 2\nglobal_batch_size = 2\nseq_len = 64\n'
+    )
+    for words in ([], ["show"], ["show", "--json"]):
+        done = etude("data", *words, "r.toml")
+        assert done.code == 0 and SECRET not in done.out and SECRET not in done.err
+        assert "<redacted: assigned secret>" in done.out and SECRET[-6:] not in done.out
+    assert SECRET not in (tmp_path / "x-data.md").read_text()
+
+
+def test_of_several_tasks_each_has_its_page_and_samples(
+    tmp_path: Path, etude: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_encoder(tmp_path / "base", masked=True)
+    write_labelled(tmp_path / "kinds.jsonl", 20)
+    write_labelled(tmp_path / "text.jsonl", 30)
+    (tmp_path / "r.toml").write_text(
+        'name = "x"\n[model]\nfrom = "./base"\n[data]\nvalidation = "none"\nsample = "document"\n'
+        '[[data.train]]\npath = "kinds.jsonl"\nlabel = "label"\ntask = "kinds"\n'
+        '[[data.train]]\npath = "text.jsonl"\ntask = "words"\n'
+        '[tasks.kinds]\nobjective = "classification"\n[tasks.words]\nobjective = "masked"\n'
+        "[train]\nsteps = 2\nglobal_batch_size = 2\nseq_len = 24\n"
+    )
+    shown = json.loads(etude("data", "show", "r.toml", "--rows", "2", "--json").out)
+    assert [(row["task"], row["sample"]) for row in shown] == [("kinds", 0), ("kinds", 1), ("words", 0), ("words", 1)]
+    assert [bool(row["scored"]) for row in shown] == [False, False, True, True]
+    assert "--- words, sample 0" in etude("data", "show", "r.toml").out
+    summaries = json.loads(etude("prepare", "r.toml", "--json").out)
+    assert [summaries[task]["train"]["documents"] for task in ("kinds", "words")] == [20, 30]
+    page = etude("data", "r.toml").out
+    assert "# Data of x, task kinds" in page and "# Data of x, task words" in page
+    assert list(json.loads(etude("data", "r.toml", "--json").out)) == ["kinds", "words"]
+    copies = 'validation = [{path = "kinds.jsonl", label = "label", task = "kinds"}, {path = "r.txt", task = "words"}]'
+    (tmp_path / "r.txt").write_text("nothing of the others")
+    (tmp_path / "r.toml").write_text((tmp_path / "r.toml").read_text().replace('validation = "none"', copies))
+    code, page, err = etude("data", "r.toml")
+    assert code == 2 and "error: task kinds: data.validation leaks: 20 of 20" in err and err.count("error: ") == 1
+    assert "Refused: data.validation leaks" in page and "# Data of x, task words" in page

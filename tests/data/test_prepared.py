@@ -66,6 +66,20 @@ def texts(split: Split | None, corpus: Corpus) -> list[str]:
     return [corpus.tokenizer.decode(piece) for piece in pieces if len(piece)]
 
 
+def test_documents_that_are_too_long_are_cut_dropped_or_refused(corpus_file: Path) -> None:
+    with corpus_file.open("a") as file:
+        file.write(json.dumps({"text": " ".join(map(str, range(2000))), "repo": "r"}) + "\n")
+    asked: dict[str, Any] = {"sample": "document", "seq_len": 200, "validation": "none"}
+    cut, dropped = (prepare(recipe_of(corpus_file, **asked, too_long=each)) for each in ("cut", "drop"))
+    assert (len(cut.train), cut.train.truncated) == (41, 1)
+    assert (len(dropped.train), dropped.train.truncated, dropped.summary["train"]["dropped"]) == (40, 0, 1)
+    assert "dropped" not in cut.summary["train"] and cut.fingerprint != dropped.fingerprint
+    with pytest.raises(InputError, match=r"1 of 41 documents of data.train .* train.seq_len 200 "):
+        prepare(recipe_of(corpus_file, **asked, too_long="refuse"))
+    with pytest.raises(InputError, match=r"all 41 documents of data.train .* train.seq_len 2 "):
+        prepare(recipe_of(corpus_file, **asked | {"seq_len": 2}, too_long="drop"))
+
+
 def test_every_document_comes_back_from_one_of_the_splits(corpus_file: Path) -> None:
     corpus = prepare(recipe_of(corpus_file, validation_ratio=0.1))
     train, held = texts(corpus.train, corpus), texts(corpus.validation, corpus)
@@ -203,6 +217,21 @@ def test_validation_sources_of_their_own_are_used_whole_and_overlap_is_counted(
     assert corpus.summary["overlap"] == 2
     assert [source["use"] for source in corpus.summary["sources"]] == ["train", "validation"]
     assert prepare(recipe_of(corpus_file, validation="none")).validation is None
+
+
+def test_a_group_in_several_sets_is_refused_or_reported(tmp_path: Path, corpus_file: Path) -> None:
+    (tmp_path / "held.jsonl").write_text('{"text": "new", "repo": "r1"}\n{"text": "other", "repo": "of its own"}\n')
+    held = {"path": str(tmp_path / "held.jsonl")}
+    for use in ("validation", "test"):
+        asked = {"group_by": "repo", use: [{**held, "group_by": "repo"}], "leakage": {"action": "report"}}
+        assert prepare(recipe_of(corpus_file, **asked)).summary["shared_groups"] == 1
+        with pytest.raises(InputError, match=r'1 group is in more than one of .*\(repo="r1"\); .* "report"'):
+            prepare(recipe_of(corpus_file, **asked | {"leakage": {"action": "drop"}}))
+    alone = prepare(recipe_of(corpus_file, group_by="repo", validation=[held]))
+    assert "shared_groups" not in alone.summary
+    half = {"path": str(tmp_path), "glob": "h*"}, {"path": str(tmp_path), "glob": "c*"}
+    both = recipe_of(corpus_file).with_changes({"data.train": [half[0]], "data.validation": [half[1]]})
+    assert "shared_groups" not in prepare(both).summary  # files of one folder are no groups that anybody named
 
 
 @pytest.mark.parametrize("count", [2, 5, 8])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from etude.data.secrets import find, redact
+from etude.data.secrets import find, redact, redact_parts
 
 LETTERS = string.ascii_letters + string.digits
 HEX = "0123456789abcdef"
@@ -166,6 +166,26 @@ def test_redacted_text_holds_no_secret_and_stays_as_it_is(text: str) -> None:
     assert all(0 <= each.start < each.end <= len(text) for each in secrets)
     if not secrets:
         assert safe == text
+
+
+@given(st.lists(PIECES | st.text(max_size=5), max_size=8), st.integers(1, 40))
+def test_a_text_in_parts_is_redacted_as_a_whole(pieces: list[str], size: int) -> None:
+    text = "".join(pieces)
+    for parts in (pieces, [text[low : low + size] for low in range(0, len(text), size)]):
+        safe = redact_parts(parts)
+        assert len(safe) == len(parts) and "".join(safe) == redact(text)
+        if not find(text):
+            assert safe == parts
+
+
+def test_a_secret_of_two_parts_stands_in_the_first() -> None:
+    key = SECRETS["AWS access key id"][0]
+    assert redact_parts([f"id {key[:9]}", f"{key[9:]} and", " more"]) == [
+        "id <redacted: AWS access key id>",
+        " and",
+        " more",
+    ]
+    assert redact_parts(["id ", key, " more"]) == ["id ", "<redacted: AWS access key id>", " more"]
 
 
 @pytest.mark.parametrize(

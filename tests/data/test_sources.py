@@ -169,6 +169,8 @@ def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
 def test_a_missing_group_field_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a", "name": "b"}')
     assert "no field 'repo'" in refusal(tmp_path / "a.jsonl", group_by="repo")
+    (tmp_path / "a.txt").write_text("text")
+    assert "a.txt has no JSONL, which group_by" in refusal(tmp_path / "a.txt", group_by="repo")
 
 
 def test_a_bomb_and_an_endless_line_are_refused_before_they_fill_memory(

@@ -1,5 +1,6 @@
 """What a tiny model answers, held against its own greedy generation by transformers."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,19 @@ def test_prompts_are_asked_as_instructions_and_the_same_each_time(folder: Path) 
     assert first == again and torch.equal(before, torch.random.get_rng_state())
     assert first[0].prompt == "Add 1 to total." and first[0].reference is None and first[0].stopped is not None
     assert model.training is load(folder)[2].training
+
+
+def test_secrets_are_scored_but_not_recorded(folder: Path, tmp_path: Path) -> None:
+    key = "AK" + "IA" + "QW7ZTY5UPLKM3N2B"
+    row = json.dumps({"instruction": f"Print {key}", "output": f"print('{key}')"})
+    (tmp_path / "rows.jsonl").write_text(f"{row}\n{row.replace('Print', 'Show')}\n")
+    prompt = f"Say {key}"
+    changes = {"data.train.0.path": str(tmp_path / "rows.jsonl"), "evaluate.answers": 1, "evaluate.prompts": [prompt]}
+    recipe, _, model = load(folder)
+    recipe = recipe.with_changes(changes)
+    corpus = prepare(recipe, tokenizer_folder=folder / "qwen2")
+    texts, answers = answer(model, corpus, recipe, 7)
+    assert answers[0].reference == f"print('{key}')"
+    recorded = [*texts, *continue_prompts(model, corpus, recipe, 7)]
+    assert key not in str(recorded) and "<redacted: AWS access key id>" in str(texts[0].reference)
+    assert recorded[1].prompt == "Say <redacted: AWS access key id>"

@@ -72,6 +72,28 @@ def test_wrong_top_level_values_are_refused(tmp_path: Path, line: str, says: str
     assert any(says in problem for problem in problems(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    ("line", "also", "says"),
+    [
+        (
+            "train_vocab_size = 300",
+            'eos_token = "<nope>"',
+            "tokenizer.eos_token (recipe.toml:4) is for a given tokenizer",
+        ),
+        ('path = "corpus.jsonl"', 'format = "alpaca"\nlabel = "label"', "has format beside label or target"),
+        ('path = "corpus.jsonl"', 'format = "alpaca"\ntarget = "target"', "has format beside label or target"),
+        (
+            "[optim]",
+            '[data.clean]\nundecodable = "warn"',
+            "undecodable (recipe.toml:10) is \"warn\"; it must be 'off' or 'drop'",
+        ),
+    ],
+)
+def test_settings_that_would_change_nothing_are_refused(tmp_path: Path, line: str, also: str, says: str) -> None:
+    both = f"{also}\n{line}" if line == "[optim]" else f"{line}\n{also}"
+    assert any(says in problem for problem in problems(tmp_path, GOOD.replace(line, both)))
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "0.0", "-1.0"])
 def test_numbers_that_are_no_learning_rate_are_refused(tmp_path: Path, value: str) -> None:
     (problem,) = problems(tmp_path, GOOD.replace("1e-3", value))
