@@ -24,7 +24,7 @@ from etude.recipe.schema import Source
 
 _CHUNK_BYTES = 1 << 20
 _ZSTD_CHUNK_BYTES = 4 << 10  # unpacks to at most 128 MiB
-_MAX_LINE_BYTES = 256 << 20
+_MAX_DOCUMENT_BYTES = 256 << 20
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _FIRST_ROWS = 20
 _BOMB_BYTES, _BOMB_RATIO = 1 << 30, 1000
@@ -199,10 +199,22 @@ def _list_folder(root: Path, pattern: str) -> list[Path]:
 
 
 def _read_text(path: Path, source: Source, undecodable: bool) -> Document:
-    data = b"".join(_chunks(path))
+    pieces: list[bytes] = []
+    size = 0
+    for chunk in _chunks(path):
+        pieces.append(chunk)
+        size += len(chunk)
+        if size > _MAX_DOCUMENT_BYTES:
+            break
+    data = b"".join(pieces)
     text, wrong = "", ""
     if b"\0" in data:
         wrong = f"is binary: byte {data.index(0)} is NUL"
+    elif size > _MAX_DOCUMENT_BYTES:
+        raise InputError(
+            f"{path} is longer than {_MAX_DOCUMENT_BYTES >> 20} MiB, and would be one document; split it into files, "
+            "or into rows of JSONL"
+        )
     else:
         try:
             text = data.decode("utf-8")
@@ -336,8 +348,11 @@ def _lines(path: Path) -> Iterator[bytes]:
         for line in others:
             yield b"".join(pieces)
             pieces, size, number = [line], len(line), number + 1
-        if size > _MAX_LINE_BYTES:
-            raise InputError(f"{path}:{number} is longer than 256 MiB; JSONL has a document a line, so split the line")
+        if size > _MAX_DOCUMENT_BYTES:
+            raise InputError(
+                f"{path}:{number} is longer than {_MAX_DOCUMENT_BYTES >> 20} MiB; JSONL has a document a line, so "
+                "split the line"
+            )
     yield b"".join(pieces)
 
 
