@@ -40,7 +40,7 @@ from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
 USES = ("train", "validation", "test")
-_FORMAT = 1
+_FORMAT = 2
 _BATCH_CHARACTERS = 2 << 20
 _EXAMPLES = 3
 _KEPT_SETS = 256  # sets of shingles that stay in memory while pairs are compared
@@ -270,7 +270,10 @@ def _build(recipe: Recipe, near: bool, key: str, folder: Path) -> tuple[Files, d
         "undecodable": found.undecodable,
         "paths": list(found.paths),
         "examples": found.examples,
-        "benchmarks": [{"name": path, "problems": each} for path, each in zip(data.leakage.benchmarks, names)],
+        "benchmarks": [
+            {"name": path, "problems": each, "looked_for": problems.looked_for(number)}
+            for number, (path, each) in enumerate(zip(data.leakage.benchmarks, names))
+        ],
     }
     return files, said
 

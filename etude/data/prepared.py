@@ -310,14 +310,15 @@ def _source_summary(
     index: int, use: str, source: Source, arrays: dict[str, npt.NDArray[Any]], tally: Tally
 ) -> dict[str, Any]:
     mine = arrays["sources"] == index
-    documents, blank = int(mine.sum()), tally.blanks[index]
+    documents, blank, found = int(mine.sum()), tally.blanks[index], tally.found[index]
     named = {"blank_rows": tally.blank_rows[index]} if source_format(source).kind != "text" else {}
     return {
         "name": source.source or source.path,
         "use": use,
-        "found": describe(source, documents + blank),
+        "found": describe(source, found),
         "documents": documents,
         "blank": blank,
+        **({"removed": removed} if (removed := found - documents - blank) else {}),
         **named,
         "bytes": int(arrays["sizes"][mine].sum()),
         "tokens": int(np.diff(arrays["offsets"])[mine].sum()),

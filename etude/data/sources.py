@@ -76,11 +76,13 @@ def read_documents(source: Source, *, undecodable: bool = False) -> Iterator[Doc
 
     Raises: InputError naming the file, and the line of JSONL, that cannot be used; or if no document has any text.
     """
-    found, form = False, source_format(source)
-    for path in list_files(source):
+    found, form, files = False, source_format(source), list_files(source)
+    folders = [path.parent for path in files if not _is_jsonl(path)]
+    common = Path(os.path.commonpath(folders)) if folders else Path()
+    for path in files:
         is_jsonl = _is_jsonl(path)
         for document in (
-            _read_jsonl(path, source, form, undecodable) if is_jsonl else [_read_text(path, source, undecodable)]
+            _read_jsonl(path, source, form, undecodable) if is_jsonl else [_read_text(path, common, undecodable)]
         ):
             found = found or not document.blank
             yield document
@@ -198,7 +200,8 @@ def _list_folder(root: Path, pattern: str) -> list[Path]:
     return sorted(files, key=lambda path: path.relative_to(root).as_posix())
 
 
-def _read_text(path: Path, source: Source, undecodable: bool) -> Document:
+def _read_text(path: Path, common: Path, undecodable: bool) -> Document:
+    """A file as a document; its group is the folder, or itself, by which it differs first within `common`."""
     pieces: list[bytes] = []
     size = 0
     for chunk in _chunks(path):
@@ -225,13 +228,8 @@ def _read_text(path: Path, source: Source, undecodable: bool) -> Document:
             f'{path} {wrong}; convert it to UTF-8, choose other files with glob = "**/*.py", '
             'or leave such files out with data.clean.undecodable = "drop"'
         )
-    return Document(text, _file_group(path, source), str(path), is_undecodable=bool(wrong))
-
-
-def _file_group(path: Path, source: Source) -> str:
-    """The top-level folder or package that a file lies in; the file itself at the top level."""
-    root = Path(sysconfig.get_paths()["stdlib"]) if source.source else _root(source)
-    return str(path if path == root else root / path.relative_to(root).parts[0])
+    group = str(common / path.relative_to(common).parts[0])
+    return Document(text, group, str(path), is_undecodable=bool(wrong))
 
 
 def _read_jsonl(path: Path, source: Source, form: Format, undecodable: bool) -> Iterator[Document]:

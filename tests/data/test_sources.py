@@ -72,6 +72,14 @@ def test_groups_are_a_field_or_the_top_folder(tmp_path: Path) -> None:
     assert found == [str(folder / part) for part in ("one", "one", "top.py", "two")]
 
 
+def test_files_that_all_lie_in_one_folder_are_grouped_within_that(tmp_path: Path) -> None:
+    for name in ("repo/src/a.py", "repo/src/b.py", "repo/src/pkg/c.py", "repo/src/pkg/d.py", "rows.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('{"text": "row"}' if name.endswith("l") else "pass")
+    found = [document.group for document in read_documents(Source(path=str(tmp_path)))]
+    assert found == [*(str(tmp_path / "repo/src" / part) for part in ("a.py", "b.py", "pkg", "pkg")), None]
+
+
 def test_hidden_files_and_links_that_lead_outside_are_passed_over(tmp_path: Path) -> None:
     outside, folder = tmp_path / "outside.py", tmp_path / "folder"
     (folder / ".git").mkdir(parents=True)
