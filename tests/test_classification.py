@@ -268,6 +268,14 @@ def test_bad_input_is_one_clear_line(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(("field", "count"), [("label", "10,009"), ("kind", "1,001")])
+def test_a_label_field_of_numbers_that_count_rows_is_refused(field: str, count: str, tmp_path: Path) -> None:
+    rows = [{"text": f"text {index}", "label": index, "kind": index % 1001} for index in range(10_009)]
+    changes = {"data.validation": "none", "evaluate.metric": "loss", "data.train.0.label": field}
+    with pytest.raises(EtudeError, match=rf"label = '{field}' has {count} names in 10,009 training rows.*right label"):
+        prepare(classification(rows_of(tmp_path, rows), None, changes))
+
+
 def test_rows_that_are_too_long_are_left_out_as_asked(tmp_path: Path) -> None:
     path = rows_of(tmp_path, [{**GOOD[0], "text": "total " * 40}, *GOOD[1:]])
     changes = {"data.validation": "none", "evaluate.metric": "loss", "data.too_long": "drop"}

@@ -81,9 +81,13 @@ def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
         raise InputError(f"{out} is there already; give another file with --out")
     facts = look(data, model)
     text = recipe_text(data, model, out, facts)
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{str(data)!r} or {model!r} is not UTF-8, so no recipe can name it; rename it") from None
     recipe_from(tomllib.loads(text))  # what is written has no problem of its own
     durable.make_folder(out.absolute().parent)
-    durable.write_file(out, text.encode())
+    durable.write_file(out, content)
     middle, guess = facts.tokens[len(facts.tokens) // 2], ", guessed from bytes" if facts.is_guess else ""
     return [
         ("data", f"{facts.rows:,} rows, {facts.format}"),
@@ -135,7 +139,8 @@ def recipe_text(data: Path, model: str, out: Path, facts: Facts) -> str:
     return _RECIPE.format(
         rows=facts.rows, format=facts.format, usual=facts.tokens[len(facts.tokens) // 2], longest=facts.tokens[-1],
         counted="guessed from bytes" if facts.is_guess else "counted", device=facts.device, cores=facts.cores,
-        memory=round(facts.memory / 1e9), file=out.name, name=_quoted(name[:64] or "my-run"), model=_quoted(model),
+        memory=round(facts.memory / 1e9), file=_quoted(out.name)[1:-1], name=_quoted(name[:64] or "my-run"),
+        model=_quoted(model),
         size=f"{facts.weights:,} parameters" if facts.weights else "not on this machine yet: a folder, or a hub id",
         rank=rank, alpha=2 * rank, path=_quoted(str(path.relative_to(here) if path.is_relative_to(here) else path)),
         per_epoch=per_epoch, seq_len=seq_len, fit=fit, batch=batch,
@@ -151,8 +156,12 @@ def _read(data: Path) -> tuple[str, int, list[str]]:
 
     texts: list[str] = []
     rows, source = 0, Source(path=str(data.absolute()))
-    for document in read_documents(source):
+    for document in read_documents(source, undecodable=True):
         rows += not document.blank
+        if document.is_undecodable:
+            raise InputError(
+                f"{document.name} is binary or not UTF-8 text; convert it, or give a file or folder without such"
+            )
         if len(texts) < _LOOK_AT and not document.blank:
             texts.append(document.text)
     return source_format(source).kind, rows, texts
@@ -171,4 +180,4 @@ def _count_tokens(texts: Sequence[str], folder: Path | None) -> tuple[list[int],
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # plain in JSON, but not in TOML

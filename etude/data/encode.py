@@ -46,6 +46,7 @@ class Tally:
     cuts: bytearray = field(default_factory=bytearray)
     paths: dict[str, int] = field(default_factory=dict)
     capability_names: dict[str, int] = field(default_factory=dict)
+    found: list[int] = field(default_factory=list)
     blanks: list[int] = field(default_factory=list)
     blank_rows: list[list[str]] = field(default_factory=list)
     unknown: int = 0
@@ -61,9 +62,11 @@ class Tally:
         """
         place = itertools.count()
         for index, source in enumerate(sources):
+            self.found.append(0)
             self.blanks.append(0)
             self.blank_rows.append([])
             for document in read_documents(source, undecodable=undecodable):
+                self.found[-1] += 1
                 if document.blank:
                     if not document.is_undecodable:
                         self.blanks[-1] += 1

@@ -278,7 +278,10 @@ def _build(recipe: Recipe, key: str, folder: Path) -> tuple[Files, dict[str, Any
         "undecodable": found.undecodable,
         "paths": list(found.paths),
         "examples": found.examples,
-        "benchmarks": [{"name": path, "problems": each} for path, each in zip(data.leakage.benchmarks, names)],
+        "benchmarks": [
+            {"name": path, "problems": each, "looked_for": problems.looked_for(number)}
+            for number, (path, each) in enumerate(zip(data.leakage.benchmarks, names))
+        ],
     }
     return files, said
 

@@ -48,6 +48,10 @@ class Problems:
     hashes: Hashes
     owners: Ints
 
+    def looked_for(self, benchmark: int) -> int:
+        """How many problems of a benchmark have a part that is long enough to tell."""
+        return len(np.unique(self.parts[self.parts[:, 0] == benchmark, 1]))
+
     def save(self, folder: Path) -> None:
         for name in ("parts", "hashes", "owners"):
             durable.write_file(folder / f"problem-{name}.npy", to_npy(getattr(self, name)))

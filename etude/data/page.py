@@ -152,6 +152,7 @@ def _benchmarks(gate: Gate) -> list[dict[str, Any]]:
             {
                 "benchmark": benchmark["name"],
                 "problems": len(benchmark["problems"]),
+                "looked_for": benchmark["looked_for"],
                 "found": len(shown),
                 "documents": len(np.unique(mine[:, 0])),
                 "examples": shown,

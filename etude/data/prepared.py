@@ -63,6 +63,7 @@ _FORMAT = 6
 _CODE_FORMAT = 1  # of what the lexer says
 _TRAINING_BYTES = 64 << 20
 _EXAMPLES = 3
+_LABELS = 1000  # from here on there must be ten rows of each
 
 
 def prepare(recipe: Recipe, *, again: bool = False, tokenizer_folder: Path | None = None) -> Corpus:
@@ -217,10 +218,16 @@ def _texts_in(arrays: dict[str, npt.NDArray[Any]]) -> tuple[Ints, Flags]:
 def _number_labels(tally: Tally, sources: list[tuple[str, Source]]) -> tuple[Labels, npt.NDArray[np.uint8]]:
     """The labels of the training sources in order of their names, and which of them each document has, (n, k).
 
-    Raises: InputError if a held-out source has another, or if there is only one.
+    Raises: InputError if a held-out source has another, if there is only one, or if they are as many as identifiers.
     """
     from_train = np.array([use == "train" for use, _ in sources])[np.array(tally.sources, dtype=np.int64)]
     known = {label for labels, is_train in zip(tally.labels, from_train) if is_train for label in labels}
+    if len(known) > max(_LABELS, from_train.sum() / 10):
+        fields = " or ".join(dict.fromkeys(repr(source.label) for use, source in sources if use == "train"))
+        raise InputError(
+            f"label = {fields} has {len(known):,} names in {int(from_train.sum()):,} training rows, too many to be "
+            "learnt; is that the right label field?"
+        )
     places = np.array(tally.places, dtype=np.int64).reshape(-1, 2)
     for index, labels in enumerate(tally.labels):
         if unknown := [label for label in labels if label not in known]:
@@ -305,14 +312,15 @@ def _source_summary(
     index: int, use: str, source: Source, arrays: dict[str, npt.NDArray[Any]], tally: Tally
 ) -> dict[str, Any]:
     mine = arrays["sources"] == index
-    documents, blank = int(mine.sum()), tally.blanks[index]
+    documents, blank, found = int(mine.sum()), tally.blanks[index], tally.found[index]
     named = {"blank_rows": tally.blank_rows[index]} if source_format(source).kind != "text" else {}
     return {
         "name": source.source or source.path,
         "use": use,
-        "found": describe(source, documents + blank),
+        "found": describe(source, found),
         "documents": documents,
         "blank": blank,
+        **({"removed": removed} if (removed := found - documents - blank) else {}),
         **named,
         "bytes": int(arrays["sizes"][mine].sum()),
         "tokens": int(np.diff(arrays["offsets"])[mine].sum()),

@@ -24,7 +24,7 @@ from etude.recipe.schema import Source
 
 _CHUNK_BYTES = 1 << 20
 _ZSTD_CHUNK_BYTES = 4 << 10  # unpacks to at most 128 MiB
-_MAX_LINE_BYTES = 256 << 20
+_MAX_DOCUMENT_BYTES = 256 << 20
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _FIRST_ROWS = 20
 _BOMB_BYTES, _BOMB_RATIO = 1 << 30, 1000
@@ -86,11 +86,13 @@ def read_documents(source: Source, *, undecodable: bool = False) -> Iterator[Doc
 
     Raises: InputError naming the file, and the line of JSONL, that cannot be used; or if no document has any text.
     """
-    found, form = False, source_format(source)
-    for path in list_files(source):
+    found, form, files = False, source_format(source), list_files(source)
+    folders = [path.parent for path in files if not _is_jsonl(path)]
+    common = Path(os.path.commonpath(folders)) if folders else Path()
+    for path in files:
         is_jsonl = _is_jsonl(path)
         for document in (
-            _read_jsonl(path, source, form, undecodable) if is_jsonl else [_read_text(path, source, undecodable)]
+            _read_jsonl(path, source, form, undecodable) if is_jsonl else [_read_text(path, common, undecodable)]
         ):
             found = found or not document.blank
             yield document
@@ -208,11 +210,24 @@ def _list_folder(root: Path, pattern: str) -> list[Path]:
     return sorted(files, key=lambda path: path.relative_to(root).as_posix())
 
 
-def _read_text(path: Path, source: Source, undecodable: bool) -> Document:
-    data = b"".join(_chunks(path))
+def _read_text(path: Path, common: Path, undecodable: bool) -> Document:
+    """A file as a document; its group is the folder, or itself, by which it differs first within `common`."""
+    pieces: list[bytes] = []
+    size = 0
+    for chunk in _chunks(path):
+        pieces.append(chunk)
+        size += len(chunk)
+        if size > _MAX_DOCUMENT_BYTES:
+            break
+    data = b"".join(pieces)
     text, wrong = "", ""
     if b"\0" in data:
         wrong = f"is binary: byte {data.index(0)} is NUL"
+    elif size > _MAX_DOCUMENT_BYTES:
+        raise InputError(
+            f"{path} is longer than {_MAX_DOCUMENT_BYTES >> 20} MiB, and would be one document; split it into files, "
+            "or into rows of JSONL"
+        )
     else:
         try:
             text = data.decode("utf-8")
@@ -223,13 +238,8 @@ def _read_text(path: Path, source: Source, undecodable: bool) -> Document:
             f'{path} {wrong}; convert it to UTF-8, choose other files with glob = "**/*.py", '
             'or leave such files out with data.clean.undecodable = "drop"'
         )
-    return Document(text, _file_group(path, source), str(path), is_undecodable=bool(wrong))
-
-
-def _file_group(path: Path, source: Source) -> str:
-    """The top-level folder or package that a file lies in; the file itself at the top level."""
-    root = Path(sysconfig.get_paths()["stdlib"]) if source.source else _root(source)
-    return str(path if path == root else root / path.relative_to(root).parts[0])
+    group = str(common / path.relative_to(common).parts[0])
+    return Document(text, group, str(path), is_undecodable=bool(wrong))
 
 
 def _read_jsonl(path: Path, source: Source, form: Format, undecodable: bool) -> Iterator[Document]:
@@ -346,8 +356,11 @@ def _lines(path: Path) -> Iterator[bytes]:
         for line in others:
             yield b"".join(pieces)
             pieces, size, number = [line], len(line), number + 1
-        if size > _MAX_LINE_BYTES:
-            raise InputError(f"{path}:{number} is longer than 256 MiB; JSONL has a document a line, so split the line")
+        if size > _MAX_DOCUMENT_BYTES:
+            raise InputError(
+                f"{path}:{number} is longer than {_MAX_DOCUMENT_BYTES >> 20} MiB; JSONL has a document a line, so "
+                "split the line"
+            )
     yield b"".join(pieces)
 
 

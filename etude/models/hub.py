@@ -26,6 +26,7 @@ from etude.models.parts import count_parts, find_targets
 from etude.models.t5 import T5, T5Classifier
 from etude.models.t5_config import T5Config
 from etude.models.weights import REMADE, digest, read_config, read_weights, set_weight, tensor_shapes
+from etude.recipe.load import at_home
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -56,7 +57,7 @@ def find_model(given: str, revision: str | None = None) -> Path:
     Raises: InputError that names what is missing and where it was looked for.
     """
     if given.startswith((".", "/", "~")) or Path(given).is_dir():
-        folder = Path(given).expanduser()
+        folder = at_home(given)
         if not (folder / "config.json").is_file():
             what = "has no config.json" if folder.is_dir() else "does not exist"
             raise InputError(

@@ -93,6 +93,14 @@ def change(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return dict(data)
 
 
+def at_home(path: str) -> Path:
+    """A path with the folder that `~` or `~user` stands for. Raises: InputError if there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(f"{path}: this machine has no home of such a user; give the whole path") from None
+
+
 def recipe_hash(recipe: Recipe) -> str:
     """A hash (hex) that is equal for equal recipes, whatever the order and comments of the file."""
     return hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode()).hexdigest()
@@ -280,7 +288,7 @@ def _toml_value(value: Any) -> str:
 
 def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     def resolve(text: str | None) -> str | None:
-        return None if text is None else str((folder / Path(text).expanduser()).absolute())
+        return None if text is None else str((folder / at_home(text)).absolute())
 
     data = recipe.to_dict()
     sections = [*data["data"]["train"], *data["data"]["test"]]

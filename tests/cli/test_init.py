@@ -65,3 +65,21 @@ def test_data_that_cannot_be_read_leaves_no_recipe(base: Path, tmp_path: Path) -
     with pytest.raises(InputError, match="does not exist"):
         write_recipe(tmp_path / "gone.jsonl", str(base), tmp_path / "recipe.toml")
     assert not list(tmp_path.iterdir())
+    (tmp_path / "image.py").write_bytes(b"\x7fELF\0")
+    for data in (tmp_path / "image.py", tmp_path):  # there is no recipe yet that could leave it out
+        with pytest.raises(InputError, match=r"image.py is binary or not UTF-8 text; convert it, or give"):
+            write_recipe(data, str(base), tmp_path / "recipe.toml")
+    assert not (tmp_path / "recipe.toml").exists()
+
+
+@pytest.mark.parametrize("name", ["a\x7fb.jsonl", 'a"b\n.jsonl'])
+def test_odd_names_are_written_so_that_they_are_read_back(name: str, base: Path, tmp_path: Path) -> None:
+    rows, out = write_instructions(tmp_path / name), tmp_path / f"{name}.toml"
+    write_recipe(rows, str(base), out)
+    assert load_recipe(out).data.train[0].path == str(rows)
+
+
+def test_a_name_that_no_recipe_can_hold_is_refused(base: Path, tmp_path: Path) -> None:
+    rows = write_instructions(tmp_path / "a\udcff.jsonl")
+    with pytest.raises(InputError, match=r"is not UTF-8, so no recipe can name it"):
+        write_recipe(rows, str(base), tmp_path / "recipe.toml")

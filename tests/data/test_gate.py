@@ -326,6 +326,27 @@ def test_a_line_that_is_no_text_is_left_out_when_asked(tmp_path: Path) -> None:
     assert row["documents"] == 2 and [Path(name).name for name in row["examples"]] == ["rows.jsonl:1", "rows.jsonl:32"]
 
 
+def test_a_source_says_how_many_rows_its_file_has_and_how_many_were_removed(tmp_path: Path) -> None:
+    rows = functions(30)
+    path = write(tmp_path / "rows.jsonl", [*rows, *rows, {"text": " "}])
+    path.write_bytes(path.read_bytes() + b"\xff\n")
+    recipe = recipe_of(path, deduplicate="exact", clean={"undecodable": "drop"})
+    (source,) = prepare(recipe).summary["sources"]
+    assert source["found"] == "62 rows of JSONL, field text"
+    assert (source["documents"], source["blank"], source["removed"]) == (30, 1, 31)
+
+
+def test_a_benchmark_says_how_many_of_its_problems_are_looked_for(tmp_path: Path) -> None:
+    asked = (
+        "Write a function that returns the largest of the numbers that it is given, or nothing where it is given none."
+    )
+    problems = [{"question": "Add.", "answer": "a + b"}, {"question": asked, "answer": "max"}, {"question": "Add two."}]
+    bench = write(tmp_path / "bench.jsonl", problems)
+    gate = examine(recipe_of(write(tmp_path / "rows.jsonl", functions(20)), leakage={"benchmarks": [str(bench)]}))
+    (row,) = describe_gate(gate)["benchmarks"]
+    assert (row["problems"], row["looked_for"], row["found"]) == (3, 1, 0)
+
+
 def test_near_duplicates_across_a_split_by_ratio_are_told_on_the_page(tmp_path: Path) -> None:
     rows = functions(40)
     rows += [{"text": f"{row['text']} more"} for row in rows[:20]] + rows[5:9]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from etude.data import sources
 from etude.data.sources import describe, list_files, read_documents, source_key
 from etude.errors import InputError
 from etude.recipe.schema import Source
@@ -69,6 +70,14 @@ def test_groups_are_a_field_or_the_top_folder(tmp_path: Path) -> None:
         (folder / name).write_text("pass")
     found = [document.group for document in read_documents(Source(path=str(folder), glob="**/*.py"))]
     assert found == [str(folder / part) for part in ("one", "one", "top.py", "two")]
+
+
+def test_files_that_all_lie_in_one_folder_are_grouped_within_that(tmp_path: Path) -> None:
+    for name in ("repo/src/a.py", "repo/src/b.py", "repo/src/pkg/c.py", "repo/src/pkg/d.py", "rows.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('{"text": "row"}' if name.endswith("l") else "pass")
+    found = [document.group for document in read_documents(Source(path=str(tmp_path)))]
+    assert found == [*(str(tmp_path / "repo/src" / part) for part in ("a.py", "b.py", "pkg", "pkg")), None]
 
 
 def test_hidden_files_and_links_that_lead_outside_are_passed_over(tmp_path: Path) -> None:
@@ -176,12 +185,28 @@ def test_a_missing_group_field_is_refused(tmp_path: Path) -> None:
 def test_a_bomb_and_an_endless_line_are_refused_before_they_fill_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etude.data.sources._BOMB_BYTES", 1 << 20)
-    monkeypatch.setattr("etude.data.sources._MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(sources, "_BOMB_BYTES", 1 << 20)
     bomb = b" " * (64 << 20)
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(bomb))
     (tmp_path / "bomb.zst").write_bytes(zstandard.compress(bomb))
     (tmp_path / "line.jsonl").write_bytes(b'{"text": "' + b"x" * (3 << 20))
     assert "times its size" in refusal(tmp_path / "bomb.gz")
     assert "times its size" in refusal(tmp_path / "bomb.zst")
+    monkeypatch.setattr(sources, "_MAX_DOCUMENT_BYTES", 1 << 20)
     assert "line.jsonl:1 is longer than" in refusal(tmp_path / "line.jsonl")
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_text_too_long_to_be_held_is_refused_before_all_of_it_is_read(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_MAX_DOCUMENT_BYTES", 3 << 20)
+    data, path = b"text of a few words\n" * 500_000, tmp_path / f"a.txt{suffix}"
+    read: list[int] = []
+    chunks = sources._chunks
+    monkeypatch.setattr(sources, "_chunks", lambda path: (read.append(len(each)) or each for each in chunks(path)))
+    path.write_bytes(gzip.compress(data) if suffix else data)
+    assert f"a.txt{suffix} is longer than 3 MiB, and would be one document; split it" in refusal(path)
+    assert sum(read) <= 4 << 20
+    path.write_bytes(gzip.compress(data[: 3 << 20]) if suffix else data[: 3 << 20])
+    assert len(texts(path)[0]) == 3 << 20

@@ -94,6 +94,13 @@ def test_settings_that_would_change_nothing_are_refused(tmp_path: Path, line: st
     assert any(says in problem for problem in problems(tmp_path, GOOD.replace(line, both)))
 
 
+@pytest.mark.parametrize("line", ['path = "corpus.jsonl"', "train_vocab_size = 300"])
+def test_the_home_of_a_user_that_is_not_there_is_one_line(tmp_path: Path, line: str) -> None:
+    key = line.replace("train_vocab_size", "from").partition(" ")[0]
+    with pytest.raises(InputError, match="~nosuchuser/x: this machine has no home of such a user; give the whole path"):
+        load(tmp_path, GOOD.replace(line, f'{key} = "~nosuchuser/x"'))
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "0.0", "-1.0"])
 def test_numbers_that_are_no_learning_rate_are_refused(tmp_path: Path, value: str) -> None:
     (problem,) = problems(tmp_path, GOOD.replace("1e-3", value))
