@@ -86,7 +86,7 @@ def load_classifier(
     another body than its config.json says.
     """
     if pretrained.config is None:
-        pad_id = pretrained.hf_config["pad_token_id"]
+        pad_id = pretrained.hf_config.get("pad_token_id") or 0
         return foreign.load_classifier(
             pretrained.path, pretrained.labels, pad_id, dtype=dtype, dropout=dropout, seed=seed
         )

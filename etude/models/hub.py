@@ -248,7 +248,7 @@ def _is_classifier(values: dict[str, Any]) -> bool:
 
 
 def _inspect_classifier(path: Path, values: dict[str, Any]) -> Pretrained:
-    """`hf_config` becomes that of a classifier: with the class that transformers loads, and an id to pad with."""
+    """`hf_config` becomes that of a classifier: with the class that transformers loads, and its id to pad with."""
     family = values.get("model_type")
     if family == CODE_ENCODER:
         EncoderConfig.from_hf(values)  # says what to do instead
@@ -272,10 +272,7 @@ def _inspect_classifier(path: Path, values: dict[str, Any]) -> Pretrained:
         theirs = foreign.read_config(path, labels or 2)
         said["architectures"] = [CLASSES[theirs.model_type]]
         padding = getattr(theirs.get_text_config(), "pad_token_id", None)
-    if padding is None and family != "t5":  # transformers finds the last token of a text by what is not padding
-        ends = values.get("eos_token_id")
-        said["pad_token_id"] = (ends[0] if isinstance(ends, list) else ends) or 0
-    elif padding is not None:
+    if padding is not None:
         said["pad_token_id"] = padding
     found = Pretrained(path, config, reason, said, digest(path), {}, labels)
     return replace(found, parameters=count_parts(meta_model(found))) if labels else found
