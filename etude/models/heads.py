@@ -68,6 +68,8 @@ def build_encoder(config: EncoderConfig, seed: int, pretrained: Pretrained | Non
             if name in wanted and not _OTHER.search(name):
                 expected = list(wanted[name].shape)
                 raise InputError(f"{pretrained.path}: {given} is {list(tensor.shape)}, but config.json says {expected}")
+            if name not in wanted and name.startswith(f"{config.family}.") and not _OTHER.search(name):
+                raise InputError(f"{pretrained.path} has {given}, unlike its config.json; copy the model again")
             continue
         with torch.no_grad():
             wanted[name].copy_(tensor)
