@@ -311,11 +311,11 @@ def test_damaged_bodies_are_refused(family: str, harm: str, tmp_path: Path) -> N
         load_classifier(pretrained, dtype=torch.float32, dropout=0.0, seed=0)
 
 
-@pytest.mark.parametrize(("family", "key"), [("roberta", "num_hidden_layers"), ("modernbert", "num_hidden_layers")])
-def test_a_body_with_more_blocks_than_its_config_says_is_refused(family: str, key: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["roberta", "modernbert"])
+def test_a_body_with_more_blocks_than_its_config_says_is_refused(family: str, tmp_path: Path) -> None:
     base = FAMILIES[family][0](tmp_path)
     values = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps({**values, key: 1, "layer_types": None}))
+    (base / "config.json").write_text(json.dumps({**values, "num_hidden_layers": 1, "layer_types": None}))
     pretrained = replace(inspect_model(base, "classification"), labels=2)
     with pytest.raises(InputError, match=r"has .*layers?\.1\..*, unlike its config.json"):
         load_classifier(pretrained, dtype=torch.float32, dropout=0.0, seed=0)
