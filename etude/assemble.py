@@ -55,7 +55,9 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
 def model_files(plan: Plan, model: nn.Module) -> dict[str, bytes]:
     """The files that, beside the weights, make a checkpoint folder a model which transformers or PEFT loads."""
     recipe, tokenizer, labels = plan.recipe, plan.corpus.tokenizer, plan.corpus.labels
-    files: dict[str, bytes] = dict(tokenizer.files())
+    objectives = {part.train.objective for part in recipe.by_task().values()}
+    is_joined = not objectives.isdisjoint(("classification", "seq2seq"))  # others read texts end to end
+    files: dict[str, bytes] = tokenizer.files(joined=is_joined)
     if recipe.adapter is not None:
         # PEFT's own class for encoder-decoders asks transformers 5 for a method that it no longer has.
         task = {"causal": "CAUSAL_LM", "classification": CLASSIFIER}.get(recipe.train.objective)
@@ -78,6 +80,8 @@ def model_files(plan: Plan, model: nn.Module) -> dict[str, bytes]:
         names = {task.name: task.corpus.labels.names if task.corpus.labels else () for task in plan.tasks}
         config |= {"etude_tasks": names}
     if config is not None:
+        if is_joined:
+            files |= tokenizer.files(joined=True, pad_id=config.get("pad_token_id"))
         name = "config.json" if recipe.adapter is None else CLASSIFIER_FILE
         files[name] = json.dumps(config, indent=2).encode()
     return files

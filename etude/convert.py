@@ -21,6 +21,8 @@ _CARRIED = re.compile(
     r"(config|generation_config|tokenizer\w*|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|vocab\.txt"
     r"|\w+\.model|chat_template\.jinja|LICENSE\S*|README\.md"
 )
+# torch names a head that is the embedding a second time; other tools would take it for a matrix of its own.
+_HEAD = "lm_head.weight"
 # What reading tensors never does; a hook that Python calls before any of it ends the process instead.
 _FORBIDDEN = (
     "socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.remove", "os.chmod",
@@ -127,7 +129,13 @@ def _tensors(part: Path, loaded: Any, known: set[str]) -> dict[str, Any]:
             raise InputError(f"{part}: {name} is sparse, quantised or complex; give the model it was made of")
         if tensor.nbytes > size:
             raise InputError(f"{part}: {name} claims {tensor.nbytes:,} bytes, more than the file has; it is damaged")
-    return {name: tensor.detach() for name, tensor in loaded.items()}
+    places = [_place(tensor) for name, tensor in loaded.items() if name != _HEAD]
+    is_tied = _HEAD in loaded and _place(loaded[_HEAD]) in places
+    return {name: tensor.detach() for name, tensor in loaded.items() if name != _HEAD or not is_tied}
+
+
+def _place(tensor: Any) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 def _refuse(event: str, details: tuple[Any, ...]) -> None:

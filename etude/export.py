@@ -14,7 +14,8 @@ from etude import durable
 from etude.data.tokenize import Tokenizer, load_tokenizer
 from etude.engine import checkpoint as checkpoints
 from etude.errors import InputError
-from etude.models.heads import load_classifier
+from etude.models.encoder_config import EncoderConfig
+from etude.models.heads import build_encoder, load_classifier
 from etude.models.hub import Pretrained, find_model, inspect_model, load_pretrained
 from etude.models.lora import (
     ADAPTER_FILE,
@@ -27,6 +28,7 @@ from etude.models.lora import (
     whole_names,
 )
 from etude.models.parts import head_modules
+from etude.models.weights import read_config
 from etude.recipe import schema
 from etude.records.store import Run, open_run
 from etude.report.card import model_card
@@ -67,7 +69,7 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
             made["config.json"] = json.dumps({**config, "dtype": str(dtype).removeprefix("torch.")}, indent=2).encode()
     if kind == "hf":
         made["config.json"] = (checkpoint / "config.json").read_bytes()
-    if kind != "peft" and run.recipe.train.objective != "classification":
+    if kind != "peft" and run.recipe.train.objective not in ("classification", "masked"):
         made["generation_config.json"] = _generation_config(checkpoint, made["config.json"])
     hidden = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     durable.make_folder(hidden)
@@ -145,6 +147,13 @@ def _check_kind(kind: str, run: Run, *, is_adapter: bool) -> None:
 def _load(pretrained: Pretrained, dtype: torch.dtype) -> nn.Module:
     if pretrained.labels:
         return load_classifier(pretrained, dtype=dtype, dropout=0.0, seed=0)[0].eval()
+    if isinstance(pretrained.config, EncoderConfig):
+        model, new = build_encoder(replace(pretrained.config, dropout=0.0, attention_dropout=0.0), 0, pretrained)
+        if new:
+            raise InputError(
+                f"{pretrained.path} lacks {new[0]}, the head of a masked model, which is not in an adapter"
+            )
+        return model.eval()
     return load_pretrained(pretrained, dtype=dtype, dropout=0.0).eval()
 
 
@@ -156,10 +165,13 @@ def _base_of(folder: Path) -> Pretrained:
     config = json.loads((folder / "adapter_config.json").read_bytes())
     path = find_model(name, config.get("revision"))
     if config.get("task_type") != CLASSIFIER:
-        return inspect_model(path)
+        is_encoder = read_config(path).get("model_type") in ("bert", "roberta") and config.get("task_type") is None
+        return inspect_model(path, "masked" if is_encoder else None)
     base = inspect_model(path, "classification")
     if (folder / CLASSIFIER_FILE).is_file():
-        return replace(base, labels=len(json.loads((folder / CLASSIFIER_FILE).read_bytes())["id2label"]))
+        said = json.loads((folder / CLASSIFIER_FILE).read_bytes())
+        padding = {"pad_token_id": said["pad_token_id"]} if "pad_token_id" in said else {}
+        return replace(base, labels=len(said["id2label"]), hf_config={**base.hf_config, **padding})
     return base if base.labels else replace(base, labels=2)  # as transformers would have it
 
 
@@ -175,9 +187,12 @@ def _check_base(folder: Path, base: Pretrained) -> None:
 
 
 def _generation_config(checkpoint: Path, config: bytes) -> bytes:
-    """What generate() of transformers takes for its default: above all, every token that ends an answer."""
-    values: dict[str, Any] = json.loads(config)
-    kept = {name: values[name] for name in ("bos_token_id", "pad_token_id") if values.get(name) is not None}
+    """What generate() of transformers takes for its default: what begins a text, and every token that ends one."""
+    values: dict[str, Any] = {name: value for name, value in json.loads(config).items() if value is not None}
+    if values.get("model_type") == "t5":
+        values.setdefault("decoder_start_token_id", values.get("pad_token_id", 0))
+    roles = ("bos_token_id", "pad_token_id", "decoder_start_token_id")
+    kept = {name: values[name] for name in roles if name in values}
     return json.dumps({**kept, "eos_token_id": list(open_tokenizer(checkpoint).end_ids)}, indent=2).encode()
 
 

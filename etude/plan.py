@@ -171,6 +171,10 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
             )
     if corpus is not None and pretrained is not None:
         pretrained = replace(pretrained, labels=len(corpus.labels.names) if corpus.labels and not recipe.tasks else 0)
+    if corpus is not None and pretrained is not None and pretrained.labels:
+        said = pretrained.hf_config
+        pad_id = corpus.tokenizer.choose_padding(said.get("pad_token_id"), int(said.get("vocab_size", 0)))
+        pretrained = replace(pretrained, hf_config={**said, "pad_token_id": pad_id})
     adapter = 0
     if recipe.adapter is not None and pretrained is not None and (corpus is not None or pretrained.config is not None):
         section = recipe.adapter

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from etude.convert import convert
 from etude.errors import InputError
 from etude.models.hub import inspect_model, load_pretrained
+from tests.bases import write_t5
 from tests.models.test_hub import SMALL, write_model
 
 
@@ -52,6 +54,19 @@ def test_parts_stay_parts(published: tuple[Path, Any], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lacks pytorch_model-00002"):
         convert(folder, tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+def test_a_head_that_is_the_embedding_stays_so(tmp_path: Path) -> None:
+    from transformers import T5ForConditionalGeneration
+
+    folder = write_t5(tmp_path / "t5")
+    model = T5ForConditionalGeneration.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    assert "lm_head.weight" in model.state_dict()
+    convert(folder, tmp_path / "out")
+    assert "lm_head.weight" not in load_file(tmp_path / "out" / "model.safetensors")
+    assert inspect_model(tmp_path / "out").config.tied  # type: ignore[union-attr]
 
 
 class Canary:

@@ -159,6 +159,8 @@ def test_micro_batches_and_their_sizes_do_not_change_the_losses(tmp_path: Path) 
         ({"model": {}, "tokenizer": {"train_vocab_size": 300}, "adapter.rank": 4}, "needs a pretrained model"),
         ({"tokenizer.train_vocab_size": 300}, "makes ids that a pretrained model does not know"),
         ({"train.seq_len": 8}, "seq_len"),
+        ({"train.seq_len": 257}, "train.seq_len is 257, but .* reads 256 tokens at most; use 256"),
+        ({"train.seq_len": 257, "model.from": "GPT2"}, "reads 256 tokens at most; use 256"),
         ({"train.seq_len": 24, "data.too_long": "refuse"}, "seq_len"),
         ({"data.template": "chat", "model.from": "LLAMA"}, "no chat template"),
     ],
@@ -167,6 +169,8 @@ def test_bad_input_is_one_line_and_nothing_is_written(changes: dict[str, Any], s
     base, rows = bases.write_qwen2(tmp_path / "base"), write_instructions(tmp_path / "rows.jsonl")
     if changes.get("model.from") == "LLAMA":
         changes = changes | {"model.from": str(bases.write_llama(tmp_path / "llama"))}
+    if changes.get("model.from") == "GPT2":
+        changes = changes | {"model.from": str(bases.write_gpt2(tmp_path / "gpt2"))}
     with pytest.raises(EtudeError, match=said) as caught:
         training = Training(finetuning(base, rows, changes), Options(runs=tmp_path / "runs"))
         next(iter(training))

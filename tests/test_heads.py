@@ -15,7 +15,8 @@ from etude.cli.generate import open_speaker
 from etude.data.loader import sample_ids
 from etude.engine.objectives import Classification
 from etude.errors import EtudeError, InputError
-from etude.export import export, load_model
+from etude.export import export, load_model, open_tokenizer
+from etude.models.build import longest_sample
 from etude.models.heads import label_logits, load_classifier
 from etude.models.hub import count_lora, inspect_model
 from etude.models.lora import add_adapter
@@ -133,6 +134,35 @@ def test_losses_and_the_logits_of_a_checkpoint_are_those_of_transformers_and_pef
         expected = model(**padded(samples, model)).logits
         said = label_logits(mine, tokens, lengths, None, types if kind == "pairs" else None)
     assert torch.allclose(said, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(("family", "adapted"), [("qwen2", False), ("qwen2", True), ("llama", False), ("gpt2", False)])
+def test_texts_are_scored_as_here_where_transformers_encodes_and_pads_them(
+    family: str, adapted: bool, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    write, targets = FAMILIES[family]
+    base, rows = write(tmp_path / "base"), bases.write_labelled(tmp_path / "rows.jsonl")
+    tokenizer = open_tokenizer(base)
+    file = base / "config.json"  # as Qwen2.5's: the end token is known, and no padding
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": tokenizer.eos_id, "pad_token_id": None}))
+    changes: dict[str, Any] = {"train.steps": 2}
+    training, _ = train(
+        recipe_of(rows, base, changes | ({"adapter": {"rank": 2, "targets": targets}} if adapted else {})),
+        tmp_path / "runs",
+    )
+    texts = ["total value left", "print", "left total 3 value print"]
+    ids = [each[0].tolist() for each in tokenizer.encode_joined([(text, None) for text in texts])]
+    tokens, lengths = torch.tensor([token for each in ids for token in each])[None], tuple(map(len, ids))
+    batch = AutoTokenizer.from_pretrained(last(training))(texts, padding=True, return_tensors="pt")
+    assert [row[mask == 1].tolist() for row, mask in zip(batch["input_ids"], batch["attention_mask"])] == ids
+    with torch.no_grad():
+        expected = _last(base, last(training), adapted)(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+        ).logits
+        said = label_logits(load_model(last(training), dtype=torch.float32), tokens, lengths, None, None)
+    torch.testing.assert_close(said, expected, atol=2e-5, rtol=1e-4)
 
 
 def test_an_adapted_classifier_resumes_and_its_exports_load_with_its_labels(tmp_path: Path) -> None:
@@ -279,6 +309,28 @@ def test_damaged_bodies_are_refused(family: str, harm: str, tmp_path: Path) -> N
     said = "lacks .*unlike its config.json" if harm == "lacks" else r"is \[3, 5\], but config.json says"
     with pytest.raises(InputError, match=said):
         load_classifier(pretrained, dtype=torch.float32, dropout=0.0, seed=0)
+
+
+@pytest.mark.parametrize("family", ["roberta", "modernbert"])
+def test_a_body_with_more_blocks_than_its_config_says_is_refused(family: str, tmp_path: Path) -> None:
+    base = FAMILIES[family][0](tmp_path)
+    values = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**values, "num_hidden_layers": 1, "layer_types": None}))
+    pretrained = replace(inspect_model(base, "classification"), labels=2)
+    with pytest.raises(InputError, match=r"has .*layers?\.1\..*, unlike its config.json"):
+        load_classifier(pretrained, dtype=torch.float32, dropout=0.0, seed=0)
+
+
+def test_positions_that_begin_behind_the_padding_leave_room_for_fewer_tokens(tmp_path: Path) -> None:
+    from transformers import XLMRobertaConfig
+
+    config = XLMRobertaConfig(
+        vocab_size=61, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=34,
+    )  # fmt: skip
+    bases.write_encoder(tmp_path)
+    config.save_pretrained(tmp_path)
+    assert longest_sample(inspect_model(tmp_path, "classification")) == 32
 
 
 def _first(recipe: Recipe, plan: Any, checkpoint: Path) -> Any:

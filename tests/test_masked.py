@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from etude.data.loader import Loader
 from etude.data.masking import Masking
 from etude.errors import EtudeError
+from etude.export import export
 from etude.models.heads import build_encoder
 from etude.plan import make_plan
 from etude.recipe.load import recipe_from
@@ -193,3 +194,22 @@ def test_a_tokenizer_without_a_mask_is_refused(tmp_path: Path) -> None:
     rows, base = write_labelled(tmp_path / "rows.jsonl", 30), write_qwen2(tmp_path / "base")
     with pytest.raises(EtudeError, match="the tokenizer has no mask token"):
         make_plan(masked(rows, None, {"tokenizer": {"from": str(base)}}))
+
+
+def test_an_adapter_is_merged_into_its_base(tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForMaskedLM
+
+    base, rows = write_encoder(tmp_path / "base", masked=True), write_labelled(tmp_path / "rows.jsonl")
+    changes = {"train.steps": 3, "adapter": {"rank": 2, "targets": ["query", "value"]}}
+    training, _ = train(masked(rows, base, changes), tmp_path / "runs")
+    tokens = torch.randint(5, 250, (2, 9), generator=torch.Generator().manual_seed(1))
+    merged = AutoModelForMaskedLM.from_pretrained(export(f"{training.run.path}@last", "merged", tmp_path / "merged"))
+    plain = AutoModelForMaskedLM.from_pretrained(base)
+    with torch.no_grad():
+        before = plain(tokens).logits
+        adapted: Any = PeftModel.from_pretrained(plain, export(f"{training.run.path}@last", "peft", tmp_path / "peft"))
+        expected = adapted.eval()(tokens).logits
+        assert (expected - before).abs().max() > 1e-4
+        torch.testing.assert_close(merged.eval()(tokens).logits, expected, atol=2e-5, rtol=1e-4)
+    assert not (tmp_path / "merged" / "generation_config.json").exists()

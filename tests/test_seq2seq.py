@@ -16,7 +16,8 @@ from etude.data.prepared import prepare
 from etude.engine.objectives import linear_cross_entropy
 from etude.errors import EtudeError
 from etude.evaluate.answers import greedy
-from etude.export import load_model
+from etude.evaluate.generate import generate
+from etude.export import export, load_model, open_tokenizer
 from etude.models.hub import inspect_model, load_pretrained
 from etude.plan import make_plan
 from etude.recipe.load import recipe_from
@@ -297,3 +298,42 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
         make_plan(seq2seq(path, write_encoder(tmp_path / "base")))
     with pytest.raises(EtudeError, match="does not predict the next token"):
         inspect_model(write_t5(tmp_path / "t5"), "causal")
+
+
+@pytest.mark.parametrize("said", [{"bos_token_id": 1}, {"decoder_start_token_id": None}], ids=str)
+def test_an_export_answers_in_transformers_as_here(said: dict[str, Any], tmp_path: Path) -> None:
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    base, rows = write_t5(tmp_path / "base"), write_pairs(tmp_path / "rows.jsonl")
+    file = base / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | said))
+    (base / "generation_config.json").unlink()
+    training, _ = train(seq2seq(rows, base, {"train.steps": 2, "evaluate.answers": 0}), tmp_path / "runs")
+    out = export(f"{training.run.path}@last", "hf", tmp_path / "out")
+    theirs, encoded = AutoModelForSeq2SeqLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)("total value")
+    unknown = list(range(len(AutoTokenizer.from_pretrained(out)), theirs.config.vocab_size))
+    written = theirs.generate(
+        torch.tensor([encoded["input_ids"]]), max_new_tokens=12, do_sample=False, suppress_tokens=unknown
+    )
+    model, tokenizer = load_model(out, dtype=torch.float32), open_tokenizer(out)
+    (ours,) = generate(
+        model, [encoded["input_ids"]], max_tokens=12, end_ids=tokenizer.end_ids, vocab_size=tokenizer.vocab_size
+    )
+    assert ours.ids == [token for token in written[0, 1:].tolist() if token not in tokenizer.end_ids]
+    assert ours.ids
+
+
+def test_other_tools_read_sources_as_they_were_trained_where_the_tokenizer_surrounds_nothing(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    recipe = seq2seq(write_pairs(tmp_path / "rows.jsonl"), None, {"train.steps": 1, "data.validation": "none"})
+    training, _ = train(recipe, tmp_path / "runs")
+    tokenizer = AutoTokenizer.from_pretrained(next(training.run.checkpoints.glob("step-*")))
+    split, rows = make_plan(recipe).corpus.train, (tmp_path / "rows.jsonl").read_text().splitlines()
+    theirs = [tokenizer(json.loads(row)["source"])["input_ids"] for row in rows]
+    assert theirs == [split.sample(index).tokens.tolist() for index in range(len(split))]
+    assert (
+        tokenizer.pad_token == "<pad>"
+        and tokenizer.pad_token_id
+        == json.loads((next(training.run.checkpoints.glob("step-*")) / "config.json").read_text())["pad_token_id"]
+    )

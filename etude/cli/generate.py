@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from etude.data.render import ChatTemplate
     from etude.data.tokenize import Tokenizer
+    from etude.engine.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Speaker:
     tokenizer: "Tokenizer"
     chat: "ChatTemplate"
     context: int
+    precision: "Precision"
 
     def settings(self, sampling: Sampling) -> dict[str, Any]:
         return {**asdict(sampling), "end_ids": self.tokenizer.end_ids, "vocab_size": self.tokenizer.vocab_size}
@@ -62,7 +64,7 @@ def open_speaker(given: str, runs: Path) -> Speaker:
     import torch
 
     from etude.data.render import find_template
-    from etude.engine.precision import has_native_bf16
+    from etude.engine.precision import choose_precision, has_native_bf16
     from etude.engine.world import choose_device
     from etude.evaluate.generate import context_of
     from etude.export import find_folder, load_model, open_tokenizer, stored_dtype
@@ -70,31 +72,40 @@ def open_speaker(given: str, runs: Path) -> Speaker:
     from etude.records.store import Run
 
     folder, device = find_folder(given, runs), choose_device("auto")
-    stored = stored_dtype(folder)
-    is_half = stored != torch.float32 and has_native_bf16(device)
-    model = load_model(folder, dtype=stored if is_half else torch.float32).to(device)
+    halves = {torch.bfloat16: "bf16", torch.float16: "fp16"} if has_native_bf16(device) else {}
+    precision = choose_precision(halves.get(stored_dtype(folder), "fp32"), device, targets_per_step=1)
+    model = load_model(folder, dtype=precision.dtype).to(device)
     if head_modules(model):
         raise InputError(f"{given} is a classifier, which writes no text; give a model that does")
     tokenizer, run = open_tokenizer(folder), Run(folder.parent.parent)
     # A checkpoint of a run hears the system message that it was trained with.
     system = run.recipe.data.system if (run.path / "run.json").is_file() else None
-    return Speaker(model, tokenizer, find_template(folder, tokenizer, system=system), context_of(model))
+    return Speaker(model, tokenizer, find_template(folder, tokenizer, system=system), context_of(model), precision)
 
 
 def generate_texts(
     given: str, prompts: list[str], sampling: Sampling, *, runs: Path, is_instruction: bool = False
 ) -> list[dict[str, Any]]:
-    """Continue each prompt, all in one batch; with `is_instruction` through the chat template."""
+    """Continue each prompt, all in one batch; with `is_instruction` through the chat template.
+
+    An encoder-decoder answers. Raises: as `open_speaker`, and InputError if it is to hear an instruction.
+    """
+    from etude.evaluate.answers import encode_prompts
     from etude.evaluate.generate import generate
+    from etude.models.t5 import T5
 
     speaker = open_speaker(given, runs)
-    encode = speaker.chat.encode_prompt if is_instruction else speaker.tokenizer.encode
-    ids = [[int(token) for token in encode(prompt)] for prompt in prompts]
-    continued = generate(speaker.model, ids, **speaker.settings(sampling))
+    if is_instruction:
+        _require_chat(speaker, given)
+    ids = encode_prompts(speaker.model, prompts, speaker.tokenizer, speaker.chat if is_instruction else None)
+    with speaker.precision.autocast():
+        continued = generate(speaker.model, ids, **speaker.settings(sampling))
+    is_answer = is_instruction or isinstance(speaker.model, T5)
     return [
         {
             "prompt": prompt,
             "text": speaker.tokenizer.decode(entry.ids),
+            "is_answer": is_answer,
             "tokens": len(entry.ids),
             "stopped": entry.stopped,
         }
@@ -102,14 +113,14 @@ def generate_texts(
     ]
 
 
-def print_texts(texts: list[dict[str, Any]], *, is_instruction: bool) -> None:
-    """Each prompt and what followed; of an instruction only the answer."""
+def print_texts(texts: list[dict[str, Any]]) -> None:
+    """Each prompt and what followed; where that is an answer, it alone."""
     from etude.report.wording import clean
 
     for entry in texts:
         if len(texts) > 1:
             print(f"--- {entry['prompt']!r}")
-        print(clean(entry["text"] if is_instruction else entry["prompt"] + entry["text"]))
+        print(clean(entry["text"] if entry["is_answer"] else entry["prompt"] + entry["text"]))
 
 
 def chat(
@@ -120,6 +131,7 @@ def chat(
     Turns that no longer fit into the model's context are left out, oldest first, and that is said.
     """
     speaker = open_speaker(given, runs)
+    _require_chat(speaker, given)
     ask = ask or (lambda: input("> "))
     opening = [{"role": "system", "content": system}] if system else []
     turns: list[dict[str, str]] = []
@@ -147,15 +159,25 @@ def stream(speaker: Speaker, ids: list[int], sampling: Sampling) -> Iterator[str
 
     drawn: list[int] = []
     said = ""
-    for (token,) in generate_steps(speaker.model, [ids], **speaker.settings(sampling)):
-        if token in speaker.tokenizer.end_ids:
-            break
-        drawn.append(token)
-        text = clean(speaker.tokenizer.decode(drawn))
-        if not text.endswith("\ufffd"):
-            yield text[len(said) :]
-            said = text
+    with speaker.precision.autocast():
+        for (token,) in generate_steps(speaker.model, [ids], **speaker.settings(sampling)):
+            if token in speaker.tokenizer.end_ids:
+                break
+            drawn.append(token)
+            text = clean(speaker.tokenizer.decode(drawn))
+            if not text.endswith("\ufffd"):
+                yield text[len(said) :]
+                said = text
     yield clean(speaker.tokenizer.decode(drawn))[len(said) :]
+
+
+def _require_chat(speaker: Speaker, given: str) -> None:
+    from etude.models.t5 import T5
+
+    if isinstance(speaker.model, T5):
+        raise InputError(
+            f"{given} is an encoder-decoder, which knows no instructions; use etude generate without --instruction"
+        )
 
 
 def _fit(

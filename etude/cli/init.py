@@ -9,6 +9,7 @@ from pathlib import Path
 from etude.errors import InputError
 
 _LOOK_AT = 2000
+_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 _BYTES_A_TOKEN = 3  # where there is no tokenizer to ask: English with code has 3 to 4
 _RECIPE = """\
 # {rows:,} rows ({format}); the usual one has {usual:,} tokens, the longest {longest:,} ({counted}).
@@ -22,7 +23,7 @@ from = {model}
 [adapter]                          # leave the section out to train all weights
 rank = {rank:<4}                        # more can learn more, also by heart
 alpha = {alpha}
-targets = ["q_proj", "k_proj", "v_proj", "o_proj"]  # or "all-linear"
+targets = {targets}
 
 [[data.train]]
 path = {path}
@@ -51,7 +52,8 @@ class Facts:
     """What was found out.
 
     tokens   of each of the first rows, ascending; `is_guess` if from bytes, as there is no tokenizer on this machine
-    weights  parameters of the model and `context` its tokens, None if it cannot be used; `problem` says why
+    weights  parameters of the model and `context` its tokens, None if it is not there; `problem` says why
+    targets  layers that an adapter goes on
     memory   bytes of the device's memory
     """
 
@@ -61,6 +63,7 @@ class Facts:
     is_guess: bool
     weights: int | None
     context: int | None
+    targets: str | list[str]
     problem: str | None
     device: str
     memory: int
@@ -100,28 +103,42 @@ def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
 
 
 def look(data: Path, model: str) -> Facts:
-    """Find out what a recipe should fit. Raises: InputError if the data cannot be read."""
+    """Find out what a recipe should fit. Raises: InputError if the data or the model cannot be used."""
     import psutil
     import torch
 
     from etude.engine.world import choose_device
-    from etude.models.hub import find_model, inspect_model
+    from etude.models.build import longest_sample
+    from etude.models.hub import find_model, inspect_model, meta_model
+    from etude.models.parts import find_targets
+    from etude.models.t5_config import T5Config
     from etude.records.environment import describe_machine
 
     problem, weights, context, folder = None, None, None, None
+    targets: str | list[str] = _TARGETS
     try:
         folder = find_model(model)
-        pretrained = inspect_model(folder)
-        weights, context = pretrained.parameters["total"], pretrained.hf_config.get("max_position_embeddings")
     except InputError as error:
         problem = str(error)
+    if folder is not None:
+        pretrained = inspect_model(folder)
+        if isinstance(pretrained.config, T5Config) or pretrained.labels:
+            raise InputError(
+                f"{model} does not continue text, which the recipe would train; docs/seq2seq.md and "
+                "docs/classification.md show recipes for other models"
+            )
+        weights, context = pretrained.parameters["total"], min(longest_sample(pretrained), 2**24)
+        try:
+            find_targets(meta_model(pretrained), _TARGETS)
+        except InputError:  # other families call them otherwise
+            targets = "all-linear"
     kind, rows, texts = _read(data)
     tokens, is_guess = _count_tokens(texts, folder)
     device = choose_device("auto")
     on_gpu = device.type == "cuda"
     memory = torch.cuda.get_device_properties(0).total_memory if on_gpu else psutil.virtual_memory().total
     cores = describe_machine()["cores"]
-    return Facts(kind, rows, tokens, is_guess, weights, context, problem, device.type, memory, cores)
+    return Facts(kind, rows, tokens, is_guess, weights, context, targets, problem, device.type, memory, cores)
 
 
 def recipe_text(data: Path, model: str, out: Path, facts: Facts) -> str:
@@ -145,7 +162,7 @@ def recipe_text(data: Path, model: str, out: Path, facts: Facts) -> str:
         rank=rank, alpha=2 * rank, path=_quoted(str(path.relative_to(here) if path.is_relative_to(here) else path)),
         per_epoch=per_epoch, seq_len=seq_len, fit=fit, batch=batch,
         tight=str(is_tight).lower(), warmup=min(3 * per_epoch // 30, 100), every=max(per_epoch // 2, 1),
-        answers=0 if facts.format == "text" else 8,
+        answers=0 if facts.format == "text" else 8, targets=json.dumps(facts.targets),
     )  # fmt: skip
 
 

@@ -298,7 +298,7 @@ def generate(
     if as_json:
         print(json.dumps(texts, indent=2))
     else:
-        print_texts(texts, is_instruction=instruction)
+        print_texts(texts)
 
 
 @app.command()

@@ -25,6 +25,7 @@ Span = tuple[int, int, int]
 
 TRAINED_EOS = "<|endoftext|>"
 TRAINED_MASKS = {"pad_token": "<pad>", "mask_token": "<mask>"}
+_PADDING = TRAINED_MASKS["pad_token"]
 _KNOWN_EOS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
 # Tokens that end an answer in published chat templates.
 _KNOWN_ENDS = (
@@ -109,7 +110,7 @@ class Tokenizer:
         with self._lock:
             self._inner.encode_special_tokens = True
             self._inner.no_padding()
-            if not self._inner.num_special_tokens_to_add(False):
+            if self._is_bare:
                 self._inner.post_processor = _around(self.eos_token, self.eos_id)
             given = [text if pair is None else (text, pair) for text, pair in texts]
             if longest is not None:
@@ -174,6 +175,8 @@ class Tokenizer:
     @cached_property
     def bos_id(self) -> int | None:
         """The id that the tokenizer puts before a text, if it does."""
+        if self._is_bare:
+            return None
         first, plain = self._inner.encode("a").ids, self._inner.encode("a", add_special_tokens=False).ids
         return int(first[0]) if first[:1] != plain[:1] else None
 
@@ -227,10 +230,21 @@ class Tokenizer:
         """The content of a tokenizer.json."""
         return self._json
 
-    def files(self) -> dict[str, bytes]:
+    def choose_padding(self, known: int | None, rows: int) -> int:
+        """An id to pad with for a model that finds the end of a text by what is not padding: `known` where that does.
+
+        Else another special token, or a row without a token of the `rows` that the model embeds; never what every text
+        ends with.
+        """
+        last = int(self.encode_joined([("a", None)])[0][0][-1])
+        wanted: tuple[int | None, ...] = (known, self.pad_id, *self.special_ids, *range(self.vocab_size, rows), 0, 1)
+        return next(number for number in wanted if number is not None and number != last)
+
+    def files(self, *, joined: bool = False, pad_id: int | None = None) -> dict[str, bytes]:
         """What a folder needs so that transformers' AutoTokenizer loads the same tokenizer from it.
 
-        What was given stays as it was.
+        What was given stays as it was; but if `joined`, the tokens that `encode_joined` puts around texts are put there
+        by other tools too, and texts are padded with `pad_id`.
         """
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -239,7 +253,26 @@ class Tokenizer:
             **{role: token for role, token in TRAINED_MASKS.items() if token in self.special_tokens},
         }
         ours = {"tokenizer.json": self._json.encode(), "tokenizer_config.json": json.dumps(config, indent=2).encode()}
-        return ours | self.given
+        files = ours | self.given
+        return files | self._joining(files, pad_id) if joined else files
+
+    def _joining(self, files: Mapping[str, bytes], pad_id: int | None) -> dict[str, bytes]:
+        """Those of the files that differ so that other tools join and pad texts as is done here."""
+        content = json.loads(self._json)
+        if self._is_bare:
+            content["post_processor"] = json.loads(_around(self.eos_token, self.eos_id).__getstate__())
+        names = {each["id"]: each["content"] for each in content["added_tokens"] if each["special"]}
+        if pad_id == self.vocab_size and self._inner.token_to_id(_PADDING) is None:  # a row that has no token yet
+            names[pad_id] = _PADDING
+            plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+            content["added_tokens"].append({"id": pad_id, "content": _PADDING, "special": True, **plain})
+        changed = {"tokenizer.json": json.dumps(content, ensure_ascii=False).encode()}
+        for name in files.keys() & {"tokenizer_config.json", "special_tokens_map.json"}:
+            settings = json.loads(files[name]) | ({"pad_token": names[pad_id]} if pad_id in names else {})
+            for key in ("add_bos_token", "add_eos_token") if self._is_bare else ():
+                settings.pop(key, None)  # with them, transformers makes the post-processor anew
+            changed[name] = json.dumps(settings, indent=2, ensure_ascii=False).encode()
+        return changed
 
     def _encode_on(self, text: str, *, is_start: bool, with_special: bool) -> list[int]:
         """The ids of a text that goes on from another."""
@@ -257,6 +290,11 @@ class Tokenizer:
     def _marked(self) -> re.Pattern[str]:
         # A template may cut a message at any place, so a mark alone means nothing.
         return re.compile(f"{MARKS[0]}({any_of(self.special_tokens).pattern}){MARKS[1]}")
+
+    @cached_property
+    def _is_bare(self) -> bool:
+        # Asked before anything is put around texts.
+        return not self._inner.num_special_tokens_to_add(False)
 
     @cached_property
     def _marks_starts(self) -> bool:

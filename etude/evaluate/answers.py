@@ -7,7 +7,9 @@ from torch import nn
 
 from etude.data.corpus import Corpus
 from etude.data.examples import Example
+from etude.data.render import ChatTemplate
 from etude.data.secrets import redact, redact_parts
+from etude.data.tokenize import Tokenizer
 from etude.evaluate.generate import Continuation, generate, write_answers
 from etude.models.t5 import T5
 from etude.recipe.schema import Recipe
@@ -27,13 +29,8 @@ def continue_prompts(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int
         "seed": recipe.seed,
     }
     tokenizer = corpus.tokenizer
-    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    if isinstance(model, T5):
-        ids = [each[0].tolist() for each in tokenizer.encode_joined([(text, None) for text in recipe.evaluate.prompts])]
-    elif len(corpus.examples):
-        ids = [corpus.chat.encode_prompt(prompt) for prompt in recipe.evaluate.prompts]
-    else:
-        ids = [begin + tokenizer.encode(prompt).tolist() for prompt in recipe.evaluate.prompts]
+    chat = corpus.chat if len(corpus.examples) else None
+    ids = encode_prompts(model, recipe.evaluate.prompts, tokenizer, chat)
     continued = _generate(model, corpus, ids, settings)
     texts = (
         redact_parts([prompt, tokenizer.decode(part.ids)]) for prompt, part in zip(recipe.evaluate.prompts, continued)
@@ -42,6 +39,21 @@ def continue_prompts(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int
         events.Generation(step, prompt, text, settings, stopped=part.stopped)
         for (prompt, text), part in zip(texts, continued)
     ]
+
+
+def encode_prompts(
+    model: nn.Module, prompts: Sequence[str], tokenizer: Tokenizer, chat: ChatTemplate | None
+) -> list[list[int]]:
+    """The ids of prompts as a model was trained to read them; with a chat template they are instructions.
+
+    An encoder-decoder has no such template: it reads a text as the tokenizer surrounds it.
+    """
+    if isinstance(model, T5):
+        return [ids.tolist() for ids, *_ in tokenizer.encode_joined([(prompt, None) for prompt in prompts])]
+    if chat is not None:
+        return [chat.encode_prompt(prompt) for prompt in prompts]
+    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    return [begin + tokenizer.encode(prompt).tolist() for prompt in prompts]
 
 
 def answer(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int) -> tuple[list[events.Generation], list[Answer]]:

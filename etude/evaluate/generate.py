@@ -114,7 +114,7 @@ def generate_steps(
     Prompt and continuation fit the model's context: of a longer prompt the last tokens are kept, and max_tokens is at
     most the context less one. An empty prompt starts after an end token. No random state outside is touched.
 
-    Raises: InputError if a prompt is empty and there is no end token.
+    Raises: InputError if a prompt is empty and there is no end token, or a model of transformers has no cache of keys.
     """
     context = context_of(model)
     max_tokens = min(max_tokens, context - 1)
@@ -219,7 +219,12 @@ def _read_foreign(model: Any, prompts: list[list[int]], max_tokens: int) -> tupl
             input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=past, use_cache=True,
             logits_to_keep=1,
         )  # fmt: skip
-        past = output.past_key_values
+        past = getattr(output, "past_key_values", None)
+        if past is None:
+            raise InputError(
+                f"a {model.config.model_type} model keeps no keys and values to go on from, which writing text here "
+                "needs; use another model, or leave out evaluate.prompts and evaluate.answers"
+            )
         logits: Tensor = output.logits[:, -1]
         return logits
 

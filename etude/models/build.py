@@ -19,6 +19,12 @@ from etude.models.t5 import T5
 from etude.models.t5_config import T5Config
 from etude.recipe.schema import Model, Recipe
 
+# Families that count positions on from the row behind that of the padding.
+_AFTER_PADDING = (
+    "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "xmod", "ibert", "mpnet",
+    "longformer", "esm",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Size:
@@ -45,6 +51,10 @@ def choose_config(
     """
     section, seq_len = recipe.model, recipe.train.seq_len
     config = pretrained.config if pretrained is not None else None
+    if pretrained is not None and seq_len > (longest := longest_sample(pretrained)):
+        raise InputError(
+            f"train.seq_len is {seq_len}, but {section.from_} reads {longest} tokens at most; use {longest}"
+        )
     if labels is not None or recipe.train.objective == "masked" or tasks:
         names, multi = labels or (0, False)
         if pretrained is None:
@@ -52,11 +62,6 @@ def choose_config(
                 section, vocab_size=vocab_size, seq_len=seq_len, pad_id=pad_id, labels=names, multi=multi
             )
             return replace(scratch, tasks=tasks)
-        context = _context(pretrained)
-        if seq_len > context:
-            raise InputError(
-                f"train.seq_len is {seq_len}, but {section.from_} reads {context} tokens at most; use {context}"
-            )
         if isinstance(config, EncoderConfig):
             return replace(config, labels=names, multi=multi, tasks=tasks)
         if tasks:
@@ -67,6 +72,20 @@ def choose_config(
     if section.kind == "encoder-decoder":
         return _t5_config(section, vocab_size=vocab_size, pad_id=pad_id)
     return decoder_config(section, vocab_size=vocab_size, seq_len=seq_len)
+
+
+def longest_sample(pretrained: Pretrained) -> int:
+    """Tokens that a pretrained model reads at most; T5 has no such number, whatever its config.json says."""
+    config, values = pretrained.config, pretrained.hf_config
+    if isinstance(config, T5Config):
+        return 2**30
+    if isinstance(config, DecoderConfig) and config.rope_scaling is not None:
+        scaling = config.rope_scaling  # some files give the original context, others the longer one
+        return max(config.context, int(scaling.factor * scaling.original_context))
+    if config is not None:
+        return config.context
+    context = int(values.get("max_position_embeddings") or values.get("n_positions") or 2**30)
+    return context - (int(values.get("pad_token_id") or 1) + 1 if values.get("model_type") in _AFTER_PADDING else 0)
 
 
 def measure(config: Config | None, pretrained: Pretrained | None, *, seq_len: int, adapter: int) -> Size:
@@ -147,14 +166,6 @@ def describe_config(
     if isinstance(config, T5Config):
         return config.to_hf(eos_token_id=eos_id, pad_token_id=config.start_id)
     return None if config is None else config.to_hf(eos_token_id=eos_id)
-
-
-def _context(pretrained: Pretrained) -> int:
-    """Tokens that a pretrained model reads at most; T5 has no such number, whatever its config.json says."""
-    if isinstance(pretrained.config, EncoderConfig | DecoderConfig):
-        return pretrained.config.context
-    values = {} if isinstance(pretrained.config, T5Config) else pretrained.hf_config
-    return int(values.get("max_position_embeddings") or values.get("n_positions") or 2**30)
 
 
 def _label_words(names: tuple[str, ...], multi: bool) -> dict[str, Any]:

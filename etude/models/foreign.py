@@ -1,6 +1,7 @@
 """Models that run through transformers: looked at, loaded, and asked for logits of positions or samples of a batch."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from etude.models.weights import REMADE
 # Families that take a mask of the whole row as it is, so that one call does for all its sequences. In others a window,
 # a recurrence or a mask of their own would be lost without a word.
 _MASKABLE = ("gpt2", "gptj", "gpt_neox", "starcoder2", "gemma", "phi", "llama", "qwen2")
+# What files have beside the body of a model, to no use of some.
+_BESIDE = re.compile(r"(^|\.)(pooler|position_ids|token_type_ids)(\.|$)")
 
 
 def read_config(path: Path, labels: int = 0) -> Any:
@@ -26,6 +29,8 @@ def read_config(path: Path, labels: int = 0) -> Any:
     except Exception as error:  # transformers raises whatever its many configurations raise
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: transformers cannot read config.json ({reason}); use another model") from None
+    # A file may name an implementation that transformers would fetch and run; the choice is not the file's.
+    config._attn_implementation = config._experts_implementation = None
     if labels:
         if config.model_type not in families.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
             raise InputError(
@@ -80,6 +85,7 @@ def load_causal(path: Path, dtype: torch.dtype, dropout: float) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     model, report = _load_in_transformers(AutoModelForCausalLM, path, read_config(path), dtype, dropout)
+    _refuse_unused(model, report["unexpected_keys"], path)
     if missing := [name for name in report["missing_keys"] if not REMADE.search(name)]:
         raise InputError(f"{path} lacks {sorted(missing)[0]}, unlike its config.json; copy the model again")
     return model
@@ -101,6 +107,7 @@ def load_classifier(
         model, report = _load_in_transformers(
             AutoModelForSequenceClassification, path, config, dtype, dropout, ignore_mismatched_sizes=True
         )
+    _refuse_unused(model, report["unexpected_keys"], path)
     heads = tuple(f"{name}." for name in head_modules(model))
     for name, given, expected in report["mismatched_keys"]:
         if not name.startswith(heads):
@@ -150,6 +157,19 @@ def label_logits(model: Any, tokens: Tensor, lengths: tuple[int, ...] | None, to
     padded = pad(tokens, model.config.get_text_config().pad_token_id)
     logits: Tensor = model(input_ids=padded, attention_mask=mask.to(tokens.device), **given).logits
     return logits
+
+
+def _refuse_unused(model: Any, names: Iterable[str], path: Path) -> None:
+    """Raises: InputError if a file has weights for the body that the model has no place for; other heads may be there.
+
+    Files of the bare body leave out its name.
+    """
+    body = model.base_model_prefix
+    parts = {name for name, _ in model.get_submodule(body).named_children()}
+    for name in sorted(names):
+        is_body = name.startswith(f"{body}.") or name.partition(".")[0] in parts
+        if is_body and not (REMADE.search(name) or _BESIDE.search(name)):
+            raise InputError(f"{path} has {name}, unlike its config.json; copy the model again")
 
 
 def _takes_mask(model: Any, lengths: tuple[int, ...]) -> bool:

@@ -68,6 +68,8 @@ def build_encoder(config: EncoderConfig, seed: int, pretrained: Pretrained | Non
             if name in wanted and not _OTHER.search(name):
                 expected = list(wanted[name].shape)
                 raise InputError(f"{pretrained.path}: {given} is {list(tensor.shape)}, but config.json says {expected}")
+            if name not in wanted and name.startswith(f"{config.family}.") and not _OTHER.search(name):
+                raise InputError(f"{pretrained.path} has {given}, unlike its config.json; copy the model again")
             continue
         with torch.no_grad():
             wanted[name].copy_(tensor)
@@ -86,7 +88,7 @@ def load_classifier(
     another body than its config.json says.
     """
     if pretrained.config is None:
-        pad_id = pretrained.hf_config["pad_token_id"]
+        pad_id = pretrained.hf_config.get("pad_token_id") or 0
         return foreign.load_classifier(
             pretrained.path, pretrained.labels, pad_id, dtype=dtype, dropout=dropout, seed=seed
         )

@@ -25,10 +25,12 @@ from etude.models.encoder_config import CODE_ENCODER, EncoderConfig
 from etude.models.parts import count_parts, find_targets
 from etude.models.t5 import T5, T5Classifier
 from etude.models.t5_config import T5Config
-from etude.models.weights import REMADE, digest, read_config, read_weights, set_weight, tensor_shapes
+from etude.models.weights import REMADE, digest, read_config, read_weight, read_weights, set_weight, tensor_shapes
 from etude.recipe.load import at_home
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+_EMBEDDINGS = ("model.embed_tokens.weight", "shared.weight")
 
 Config = DecoderConfig | EncoderConfig | T5Config
 
@@ -110,7 +112,7 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
             raise InputError(f"{path}: {wrong}; {objective} takes BERT, RoBERTa, CodeBERT and their kin") from None
     if objective == "seq2seq":
         try:
-            t5 = T5Config.from_hf(values, has_head="lm_head.weight" in shapes)
+            t5 = T5Config.from_hf(values, has_head=_has_head(path, values, shapes))
         except InputError as error:
             wrong = str(error).removeprefix("config.json: ")
             raise InputError(f"{path}: {wrong}; seq2seq takes T5, CodeT5, CodeT5+ and their kin") from None
@@ -243,13 +245,31 @@ def _check_tensors(path: Path, config: DecoderConfig | T5Config, shapes: dict[st
         if shapes[name] != wanted[name]:
             raise InputError(f"{path}: {name} is {list(shapes[name])}, but config.json says {list(wanted[name])}")
 
+    if isinstance(config, DecoderConfig) and config.tied and "lm_head.weight" in shapes and not _is_head_tied(path):
+        raise InputError(
+            f"{path}: config.json says that lm_head.weight is the embedding (tie_word_embeddings), but it is another "
+            "matrix; mend the file, or copy the model again"
+        )
+
+
+def _has_head(path: Path, values: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> bool:
+    """Whether a T5 has a head of its own: files made by torch name a tied one, too."""
+    if "lm_head.weight" not in shapes:
+        return False
+    return values.get("tie_word_embeddings") is False or not _is_head_tied(path)
+
+
+def _is_head_tied(path: Path) -> bool:
+    head, embedding = (read_weight(path, names) for names in (("lm_head.weight",), _EMBEDDINGS))
+    return head is not None and embedding is not None and torch.equal(head, embedding)
+
 
 def _is_classifier(values: dict[str, Any]) -> bool:
     return "ForSequenceClassification" in str(values.get("architectures"))
 
 
 def _inspect_classifier(path: Path, values: dict[str, Any]) -> Pretrained:
-    """`hf_config` becomes that of a classifier: with the class that transformers loads, and an id to pad with."""
+    """`hf_config` becomes that of a classifier: with the class that transformers loads, and its id to pad with."""
     family = values.get("model_type")
     if family == CODE_ENCODER:
         EncoderConfig.from_hf(values)  # says what to do instead
@@ -273,10 +293,7 @@ def _inspect_classifier(path: Path, values: dict[str, Any]) -> Pretrained:
         theirs = foreign.read_config(path, labels or 2)
         said["architectures"] = [CLASSES[theirs.model_type]]
         padding = getattr(theirs.get_text_config(), "pad_token_id", None)
-    if padding is None and family != "t5":  # transformers finds the last token of a text by what is not padding
-        ends = values.get("eos_token_id")
-        said["pad_token_id"] = (ends[0] if isinstance(ends, list) else ends) or 0
-    elif padding is not None:
+    if padding is not None:
         said["pad_token_id"] = padding
     found = Pretrained(path, config, reason, said, digest(path), {}, labels)
     return replace(found, parameters=count_parts(meta_model(found))) if labels else found

@@ -27,11 +27,13 @@ CLASSIFIER_FILE = "adapter_classifier.json"
 _PREFIX = "base_model.model."
 # What an adapter of PEFT may also have and this layer has not; these values mean it is not used.
 _UNUSED: dict[str, tuple[Any, ...]] = {
-    "modules_to_save": (None, []), "bias": ("none",), "rank_pattern": (None, {}), "alpha_pattern": (None, {}),
+    "modules_to_save": (None, []), "bias": (None, "none"), "rank_pattern": (None, {}), "alpha_pattern": (None, {}),
     "lora_bias": (None, False), "trainable_token_indices": (None,), "layer_replication": (None,),
     "target_parameters": (None, []), "use_qalora": (None, False), "use_bdlora": (None, False),
     "alora_invocation_tokens": (None,), "arrow_config": (None,),
 }  # fmt: skip
+# Ways of PEFT to draw A and B that leave the base as it is.
+_PLAIN_STARTS = ("gaussian", "eva", "orthogonal")
 
 
 class LoRALinear(nn.Module):
@@ -193,6 +195,12 @@ def read_adapter_config(folder: Path) -> tuple[Adapter, str | None]:
         raise InputError(f"{file} cannot be read as JSON; give a folder that PEFT or etude wrote") from None
     if kind != "LORA":
         raise InputError(f"{file} is of peft_type {kind!r}; only LORA can be loaded")
+    made = values.get("init_lora_weights")
+    if isinstance(made, str) and made.lower() not in _PLAIN_STARTS:
+        raise InputError(
+            f"{file} has init_lora_weights = {made!r}, which changed the base too; merge it with PEFT first, or save "
+            "it again with path_initial_model_for_weight_conversion"
+        )
     is_classifier = values.get("task_type") == CLASSIFIER
     for name, unused in _UNUSED.items():
         if values.get(name) not in unused and not (is_classifier and name == "modules_to_save"):  # its head
@@ -210,7 +218,10 @@ def read_adapter_config(folder: Path) -> tuple[Adapter, str | None]:
     except (KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{file} does not describe a LoRA adapter ({reason}); write it again with PEFT") from None
-    return recipe, values.get("base_model_name_or_path")
+    base = values.get("base_model_name_or_path")
+    if base is not None and not isinstance(base, str):
+        raise InputError(f"{file} has base_model_name_or_path = {base!r}; expected a folder or a hub id; mend the file")
+    return recipe, base
 
 
 def adapted_names(tensors: dict[str, Tensor]) -> list[str]:

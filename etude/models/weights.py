@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,17 @@ def read_weights(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor of a model's files by name. Raises: InputError if a file is missing or damaged."""
     for file in _weight_files(path):
         yield from _read_file(file)
+
+
+def read_weight(path: Path, names: Collection[str]) -> torch.Tensor | None:
+    """The first tensor that has one of these names, without reading others; None if there is none. Raises: the same."""
+    for file in _weight_files(path):
+        with _open(file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                if name in names:
+                    tensor: torch.Tensor = tensors.get_tensor(name)
+                    return tensor
+    return None
 
 
 def set_weight(model: nn.Module, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> None:

@@ -1,17 +1,23 @@
 """Generating and chatting: with a run or a folder, in turns, and how it ends."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from etude.cli.generate import Sampling, chat, generate_texts, open_speaker, print_texts, stream
 from etude.errors import InputError
+from etude.evaluate.answers import encode_prompts
 from etude.recipe.load import recipe_from
+from etude.report.wording import clean
 from etude.run import run_recipe
 from etude.start import Options
-from tests.bases import write_instructions, write_llama, write_qwen2
+from tests.bases import write_gpt2, write_instructions, write_llama, write_qwen2, write_t5
 
 GREEDY = Sampling(max_tokens=12, temperature=0.0)
 
@@ -67,9 +73,71 @@ def test_what_is_streamed_is_the_whole_text_also_where_characters_come_in_bytes(
     for seed in range(6):
         sampling = Sampling(max_tokens=30, temperature=2.0, seed=seed)
         (text,) = generate_texts(str(base), ["value = "], sampling, runs=tmp_path)
-        from etude.report.wording import clean
-
         assert "".join(stream(speaker, ids, sampling)) == clean(text["text"])
+
+
+@pytest.mark.parametrize("write", [write_qwen2, write_t5, write_gpt2])
+def test_weights_in_bf16_are_used_where_that_is_native(
+    write: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = write(tmp_path / "base")
+    tensors = {name: tensor.bfloat16() for name, tensor in load_file(base / "model.safetensors").items()}
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    monkeypatch.setattr("etude.engine.precision.has_native_bf16", lambda device: True)
+    speaker = open_speaker(str(base), tmp_path)
+    assert torch.bfloat16 in {parameter.dtype for parameter in speaker.model.parameters()}
+    (text,) = generate_texts(str(base), ["total = total"], GREEDY, runs=tmp_path)
+    assert text["tokens"] > 0
+    ids = encode_prompts(speaker.model, ["total = total"], speaker.tokenizer, None)[0]
+    assert "".join(stream(speaker, ids, GREEDY)) == clean(text["text"])
+
+
+def test_an_encoder_decoder_reads_a_text_as_it_was_trained_to_and_only_its_answer_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    base, prompt = write_t5(tmp_path / "t5"), "total value"
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    unknown = list(range(len(tokenizer), model.config.vocab_size))
+    written = model.generate(
+        **tokenizer(prompt, return_tensors="pt"), max_new_tokens=12, do_sample=False, suppress_tokens=unknown,
+        eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    texts = generate_texts(str(base), [prompt], GREEDY, runs=tmp_path)
+    assert texts[0]["text"] == tokenizer.decode(written[0], skip_special_tokens=True)
+    capsys.readouterr()
+    print_texts(texts)
+    assert not capsys.readouterr().out.startswith(prompt)
+    for refused in (
+        lambda: generate_texts(str(base), [prompt], GREEDY, runs=tmp_path, is_instruction=True),
+        lambda: talk(base, tmp_path, prompt),
+    ):
+        with pytest.raises(InputError, match="is an encoder-decoder, which knows no instructions") as caught:
+            refused()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_prompt_begins_as_texts_did_in_training(tmp_path: Path) -> None:
+    base = write_llama(tmp_path / "llama")
+    inner = Tokenizer.from_file(str(base / "tokenizer.json"))
+    end = inner.token_to_id("<|endoftext|>")
+    inner.post_processor = TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", end)])
+    inner.save(str(base / "tokenizer.json"))
+    speaker = open_speaker(str(base), tmp_path)
+    ids = encode_prompts(speaker.model, ["total"], speaker.tokenizer, None)
+    assert ids == [[end, *speaker.tokenizer.encode("total").tolist()]] == [inner.encode("total").ids]
+
+
+def test_a_model_without_keys_and_values_is_refused_in_one_line(tmp_path: Path) -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    base = write_llama(tmp_path / "base")
+    (base / "model.safetensors").unlink()
+    MambaForCausalLM(MambaConfig(vocab_size=320, hidden_size=16, num_hidden_layers=1)).save_pretrained(base)
+    with pytest.raises(InputError, match="a mamba model keeps no keys and values") as caught:
+        generate_texts(str(base), ["total"], GREEDY, runs=tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def answers(*texts: str) -> Iterator[str]:
@@ -108,10 +176,10 @@ def test_ctrl_c_leaves_a_chat_cleanly(base: Path, tmp_path: Path) -> None:
 
 
 def test_printed_text_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    entry = {"prompt": "a\x1b[2J", "text": "b\x07c", "tokens": 2, "stopped": True}
-    print_texts([entry], is_instruction=False)
+    entry = {"prompt": "a\x1b[2J", "text": "b\x07c", "is_answer": False, "tokens": 2, "stopped": True}
+    print_texts([entry])
     assert capsys.readouterr().out == "a[2Jbc\n"
-    print_texts([entry, entry], is_instruction=True)
+    print_texts([entry | {"is_answer": True}] * 2)
     assert json.dumps(capsys.readouterr().out).count("bc") == 2
 
 

@@ -1,6 +1,7 @@
 """`etude init`: the recipe it writes is valid, fits the data, and nothing is written over."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from etude.cli.init import look, write_recipe
 from etude.errors import InputError
 from etude.recipe.load import load_recipe
-from tests.bases import write_instructions, write_qwen2
+from tests.bases import write_encoder, write_gpt2, write_gptj, write_instructions, write_qwen2, write_t5
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,25 @@ def test_it_trains_as_it_is(base: Path, tmp_path: Path) -> None:
     write_recipe(write_instructions(tmp_path / "rows.jsonl", 30), str(base), tmp_path / "recipe.toml")
     recipe = load_recipe(tmp_path / "recipe.toml", ["train.epochs=1", "evaluate.answer_tokens=4"])
     assert run_recipe(recipe, Options(runs=tmp_path / "runs")).run.state == "finished"
+
+
+@pytest.mark.parametrize("write", [write_gptj, write_gpt2])
+def test_the_next_command_takes_the_recipe_of_another_family(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    from etude.plan import make_plan
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"instruction": "Add 3", "output": f"{n} " * 400}) + "\n" for n in range(40)))
+    write_recipe(rows, str(write(tmp_path / "base")), tmp_path / "recipe.toml")
+    recipe = load_recipe(tmp_path / "recipe.toml", ["data.too_long=cut"])
+    assert recipe.adapter is not None and recipe.adapter.targets == "all-linear" and recipe.train.seq_len == 256
+    make_plan(recipe)
+
+
+@pytest.mark.parametrize(("write", "says"), [(write_t5, "does not continue text"), (write_encoder, "does not predict")])
+def test_a_model_for_other_tasks_gets_no_recipe(write: Callable[[Path], Path], says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        write_recipe(write_instructions(tmp_path / "rows.jsonl"), str(write(tmp_path / "base")), tmp_path / "new.toml")
+    assert "\n" not in str(caught.value) and not (tmp_path / "new.toml").exists()
 
 
 def test_a_model_that_is_not_on_this_machine_is_said_and_lengths_are_guessed(

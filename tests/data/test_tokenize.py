@@ -219,3 +219,36 @@ def test_a_folder_without_tokenizer_json_gets_one_beside_its_own_files(tmp_path:
     text = "<|im_start|>user\ndef f(x):\n\treturn 12345  # é<|im_end|>\n"
     assert ours(text)["input_ids"] == theirs(text)["input_ids"] == tokenizer.encode_rendered(text)
     assert ours.eos_token == theirs.eos_token == tokenizer.eos_token
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_other_tools_put_around_texts_what_is_put_there_here(given: bool, trained: Tokenizer, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = trained
+    if given:  # as Qwen2.5's settings say it; transformers would leave out what tokenizer.json puts there
+        folder = save(trained, tmp_path / "given")
+        settings = json.loads((folder / "tokenizer_config.json").read_text()) | {"add_bos_token": False}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        tokenizer = load_tokenizer(section(folder))
+    plain, pairs = ["value = 1", "def f(x):"], [("value = 1", "x"), ("return", "def f(x): return x")]
+    ours = [each[0].tolist() for each in tokenizer.encode_joined([*((text, None) for text in plain), *pairs])]
+    (tmp_path / "out").mkdir()
+    for name, content in tokenizer.files(joined=True, pad_id=tokenizer.vocab_size).items():
+        (tmp_path / "out" / name).write_bytes(content)
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert theirs(plain)["input_ids"] + theirs(pairs)["input_ids"] == ours
+    assert all(ids[0] == ids[-1] == tokenizer.eos_id for ids in ours)
+    assert theirs.pad_token_id == tokenizer.vocab_size and theirs.eos_token_id == tokenizer.eos_id
+    again = load_tokenizer(section(tmp_path / "out"))
+    assert [each[0].tolist() for each in again.encode_joined([(text, None) for text in plain])] == ours[:2]
+    save(tokenizer, tmp_path / "causal")
+    assert AutoTokenizer.from_pretrained(tmp_path / "causal")(plain[0])["input_ids"] == ours[0][1:-1]
+    assert tokenizer.bos_id is None
+
+
+def test_what_every_text_ends_with_is_never_padding(trained: Tokenizer) -> None:
+    end, rows = trained.eos_id, trained.vocab_size
+    assert trained.choose_padding(None, rows + 5) == trained.choose_padding(end, rows + 5) == rows
+    assert trained.choose_padding(7, rows + 5) == 7
+    assert trained.choose_padding(end, rows) != end

@@ -5,17 +5,22 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from etude.errors import InputError
 from etude.models.decoder import Decoder
 from etude.models.foreign import scored_logits
+from etude.models.heads import load_classifier
 from etude.models.hub import count_lora, find_model, inspect_model, load_pretrained
 from etude.models.parts import find_targets
+from etude.models.t5_config import T5Config
+from tests.bases import write_t5
 
 SMALL: dict[str, Any] = {
     "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -314,6 +319,52 @@ def test_what_cannot_be_used_is_refused_in_one_line(
     with pytest.raises(InputError, match=said) as caught:
         inspect_model(tmp_path, "causal")
     assert "\n" not in str(caught.value) and not canary.exists()
+
+
+def test_a_head_in_the_file_is_the_embedding_or_one_of_its_own(tmp_path: Path) -> None:
+    base = write_t5(tmp_path)
+    tensors = load_file(base / "model.safetensors")
+    for head, is_tied in ((tensors["shared.weight"].clone(), True), (tensors["shared.weight"] + 1, False)):
+        save_file(tensors | {"lm_head.weight": head}, base / "model.safetensors", metadata={"format": "pt"})
+        pretrained = inspect_model(base)
+        assert isinstance(pretrained.config, T5Config) and pretrained.config.tied is is_tied
+        load_pretrained(pretrained, dtype=torch.float32, dropout=0.0)
+
+
+def test_weights_that_the_model_would_not_use_are_refused(tmp_path: Path) -> None:
+    write_model(tmp_path / "gpt2", *THEIRS["gpt2"])
+    bare = load_file(tmp_path / "gpt2" / "model.safetensors")
+    _config(n_layer=1)(tmp_path / "gpt2")
+    for prefix in ("transformer.", ""):
+        tensors = {prefix + name.removeprefix("transformer."): tensor for name, tensor in bare.items()}
+        save_file(tensors, tmp_path / "gpt2" / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(InputError, match=rf"has {prefix}h\.1\..*unlike its config.json"):
+            load_pretrained(inspect_model(tmp_path / "gpt2"), dtype=torch.float32, dropout=0.0)
+    write_model(tmp_path / "qwen2", "qwen2", SMALL | {"tie_word_embeddings": True})
+    file = tmp_path / "qwen2" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, file, metadata={"format": "pt"})
+    inspect_model(tmp_path / "qwen2")
+    tensors["lm_head.weight"][0, 0] += 1
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lm_head\.weight is the embedding .* but it is another matrix"):
+        inspect_model(tmp_path / "qwen2")
+
+
+@pytest.mark.parametrize("key", ["_attn_implementation", "attn_implementation", "_attn_implementation_internal"])
+def test_a_file_does_not_choose_the_code_that_runs(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path, *THEIRS["gpt2"])
+    _config(**{key: "kernels-community/canary"}, _experts_implementation="kernels-community/canary")(tmp_path)
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        "transformers.modeling_utils.lazy_import_flash_attention", lambda *given, **_: asked.append(given)
+    )
+    model: Any = load_pretrained(inspect_model(tmp_path), dtype=torch.float32, dropout=0.0)
+    assert not asked and model.config._attn_implementation in ("sdpa", "eager")
+    classifier = replace(inspect_model(tmp_path, "classification"), labels=2)
+    load_classifier(classifier, dtype=torch.float32, dropout=0.0, seed=1)
+    assert not asked
 
 
 def test_shapes_of_other_families_are_checked_before_anything_is_loaded(tmp_path: Path) -> None:

@@ -205,6 +205,10 @@ def test_a_frozen_base_in_bf16_stays_near_full_precision(tmp_path: Path) -> None
         ({"bias": "all"}, "bias"),
         ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
         ({"r": "eight"}, "does not describe"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights = 'pissa_niter_4', which changed the base"),
+        ({"init_lora_weights": "OLoRA"}, "init_lora_weights"),
+        ({"init_lora_weights": "loftq"}, "init_lora_weights"),
+        ({"base_model_name_or_path": 5, "target_modules": ["q_proj"]}, "base_model_name_or_path = 5"),
     ],
 )
 def test_an_adapter_with_more_than_this_layer_has_is_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -213,6 +217,15 @@ def test_an_adapter_with_more_than_this_layer_has_is_refused(change: dict[str, A
     with pytest.raises(InputError, match=said) as caught:
         lora.read_adapter_config(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("start", [True, False, None, "gaussian", "eva", "orthogonal"])
+def test_an_adapter_that_left_its_base_as_it_was_is_read(start: bool | str | None, tmp_path: Path) -> None:
+    values = lora.adapter_config(Decoder(QWEN2), KINDS["plain"], base="x", revision=None)
+    values |= {"init_lora_weights": start, "target_modules": ["q_proj"]}
+    del values["bias"]
+    (tmp_path / lora.CONFIG_FILE).write_text(json.dumps(values))
+    assert lora.read_adapter_config(tmp_path)[1] == "x"
 
 
 def _write_base(folder: Path) -> Path:
