@@ -95,7 +95,7 @@ class LiveView:
 
     def show_plan(self, plan: "Plan", run: Run) -> None:
         _print_plan(plan, run)
-        self._progress = Progress(run.name, plan.recipe.is_loss_plain)
+        self._progress = Progress(run.name, run.recipe.is_loss_plain)
         if (run.path / "journal.jsonl").exists():
             for entry in run.ledger().entries:
                 self._progress.write(entry.event)

@@ -98,7 +98,10 @@ class Tally:
         groups = np.unique(np.array(self.groups, dtype=np.int64), return_inverse=True)[1]
         columns = {"offsets": self.offsets, "sizes": self.sizes, "sources": self.sources}
         plain = {name: np.array(column, dtype=np.int64) for name, column in columns.items()}
-        units = connect(groups, number_texts(hashes), prompts)
+        # What most rows ask is no question but a form, and would leave nothing to hold out.
+        is_form = 2 * np.bincount(prompts, minlength=1)[prompts] > len(prompts)
+        asked_once = np.where(is_form, len(prompts) + np.arange(len(prompts)), prompts)
+        units = connect(groups, number_texts(hashes), asked_once)
         return {"hashes": hashes, "prompts": prompts, "units": units, **plain}
 
     def shared_groups(self, uses: Ints) -> list[str]:

@@ -206,6 +206,14 @@ def test_a_long_document_beside_others_is_cut_and_they_are_not(corpus_file: Path
     assert train[-1] + held[-1] == "word " * 500
 
 
+def test_an_instruction_that_most_rows_share_holds_nothing_together(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"instruction": "Add 3" if n % 4 else f"Add {n}", "output": f"{n} " * 9} for n in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = prepare(recipe_of(path, validation_ratio=0.2, seq_len=64))
+    assert len(corpus.train.starts) and corpus.validation is not None and 6 <= corpus.validation.documents <= 10
+
+
 def test_validation_sources_of_their_own_are_used_whole_and_overlap_is_counted(
     corpus_file: Path, tmp_path: Path
 ) -> None:
