@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etude.data.loader import Loader, iterate_once, permute, rank_part, sample_ids, steps_per_epoch
+from etude.data.loader import Loader, iterate_once, longest_batch, permute, rank_part, sample_ids, steps_per_epoch
 from etude.data.split import Sample, Split
 from tests.data.test_split import split_of
 
@@ -136,3 +136,12 @@ def test_an_evaluation_of_some_samples_takes_evenly_spaced_ones() -> None:
     rows = [row.tolist() for batch in iterate_once(split, 2, True, max_samples=4) for row in batch.labels]
     assert rows == [split.sample(index).labels.tolist() for index in (0, 3, 6, 9)]
     assert len(list(iterate_once(split, 2, True, max_samples=99))) == 7
+
+
+def test_the_batch_that_takes_most_memory_has_the_longest_samples() -> None:
+    split = split_of([5, 9, 3, 7, 1, 8], "document", 20)
+    batch = longest_batch(split, 2, True)
+    assert sorted(batch.labels[batch.labels >= 0].tolist()) == sorted(
+        [*split.sample(1).labels, *split.sample(5).labels]
+    )
+    assert longest_batch(split_of([5, 9, 3], "row", 3), 2, True).tokens.shape == (2, 3)
