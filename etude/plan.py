@@ -14,7 +14,6 @@ from etude.data.loader import steps_per_epoch
 from etude.data.mixture import Mixture, mix
 from etude.data.prepared import prepare
 from etude.data.split import Split
-from etude.data.tokenize import token_bytes
 from etude.engine.precision import choose_precision
 from etude.engine.world import choose_device
 from etude.errors import EtudeError, InputError, RecipeError
@@ -49,7 +48,7 @@ class Task:
             known |= {*(MULTI_FIGURES if labels.multi else SINGLE_FIGURES)}
             known |= {*(BINARY_FIGURES if len(labels.names) == 2 and not labels.multi else ())}
         elif not self.name:
-            has_bytes = self.recipe.train.objective == "causal" and token_bytes(self.corpus.tokenizer) is not None
+            has_bytes = self.recipe.train.objective == "causal" and self.corpus.token_bytes is not None
             known |= {"perplexity", *(["bits_per_byte"] if has_bytes else [])}
         return known
 
@@ -163,10 +162,10 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
                 tasks.append(Task(name, part, found))
     corpus = tasks[0].corpus if tasks and not problems else None
     if corpus is not None and pretrained is not None:
-        rows = int(pretrained.hf_config.get("vocab_size", 2**40))
-        if corpus.tokenizer.vocab_size > rows:
+        rows, ids = int(pretrained.hf_config.get("vocab_size", 2**40)), int(corpus.summary["vocab_size"])
+        if ids > rows:
             problems.append(
-                f"the tokenizer has {corpus.tokenizer.vocab_size:,} ids but {recipe.model.from_} embeds {rows:,}; "
+                f"the tokenizer has {ids:,} ids but {recipe.model.from_} embeds {rows:,}; "
                 "use the tokenizer of the model: leave out tokenizer.from"
             )
     if corpus is not None and pretrained is not None:
@@ -190,8 +189,8 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
             lambda: choose_config(
                 recipe,
                 pretrained,
-                vocab_size=tokenizer.vocab_size,
-                pad_id=tokenizer.pad_id,
+                vocab_size=corpus.summary["vocab_size"],
+                pad_id=None if pretrained else tokenizer.pad_id,  # which loads the tokenizer
                 labels=labels,
                 tasks=heads,
             )

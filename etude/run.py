@@ -14,7 +14,6 @@ from etude.control.signals import StopSignals
 from etude.data.batch import Batch
 from etude.data.loader import Loader, StepBatches, longest_batch
 from etude.data.mixture import Mixture
-from etude.data.tokenize import token_bytes
 from etude.engine import checkpoint as checkpoints
 from etude.engine.keeper import Keeper
 from etude.engine.loop import Settings, Step, to_device, train
@@ -86,7 +85,8 @@ class Training:
         Raises: InputError before anything is written; StorageError or FaultError while running.
         """
         require_trackers(self._recipe)
-        torch.use_deterministic_algorithms(self._recipe.train.deterministic)
+        if self._recipe.train.deterministic != torch.are_deterministic_algorithms_enabled():
+            torch.use_deterministic_algorithms(self._recipe.train.deterministic)  # which loads torch's compiler
         self._plan = make_plan(self._recipe, own_model=self._options.model, own_metrics=self._options.metrics)
         self._world = join_world(self._plan.device)
         tasks = self._plan.tasks
@@ -266,7 +266,7 @@ class Training:
         split, most = task.corpus.validation, self._recipe.evaluate.max_samples
         assert split is not None
         if labels is None or not isinstance(objective, Classification):
-            table = token_bytes(task.corpus.tokenizer) if isinstance(objective, Causal) else None
+            table = task.corpus.token_bytes if isinstance(objective, Causal) else None
             batches, precision = exam.batches(split, most), self._state.precision
             return evaluate(exam.model, batches, objective, precision, self._world, table), {}
         predictions = classify.predict_split(exam, objective, split, most)

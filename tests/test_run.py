@@ -348,6 +348,24 @@ def test_devices_starts_ranks_that_train_alike_stop_together_and_leave_nothing(
     assert not any(Path(f"/proc/{child}").exists() for child in children)
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_run_loads_neither_a_compiler_nor_transformers(
+    tmp_path: Path, write_recipe: Callable[..., Path], cache: Path, kind: str
+) -> None:
+    recipe = write_recipe({"optim.kind": kind, "train.steps": 2})
+    program = (
+        f"import sys; sys.argv = ['etude', 'train', {str(recipe)!r}, '--runs', {str(tmp_path / 'runs')!r}]\n"
+        "from etude.cli.main import app\n"
+        "try:\n    app()\nfinally:\n"
+        "    print(sorted({'torch._dynamo', 'torch._inductor', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False,
+        env={**os.environ, "ETUDE_CACHE": str(cache)},
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
 def test_note_and_trackers_are_kept(
     tmp_path: Path, write_recipe: Callable[..., Path], etude: Callable[..., Outcome]
 ) -> None:

@@ -64,6 +64,7 @@ class Corpus:
     `examples` are the conversations, or the pairs, of the validation split, in its order, `pairs` those of each split;
     `chat` makes a prompt of an instruction. `capabilities` has those of the labelled rows of each split, `ids` what
     tells held-out rows, labelled or pairs, apart. `uses`, (n,): which of gate.USES each prepared document is for.
+    `token_bytes`, (vocabulary): bytes that each id stands for; None if the tokenizer is not byte-level.
     """
 
     train: Split
@@ -79,6 +80,7 @@ class Corpus:
     capabilities: dict[str, list[str | None]] = field(default_factory=dict)
     ids: dict[str, list[str]] = field(default_factory=dict)
     uses: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    token_bytes: Ints | None = None
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ def open_prepared(recipe: Recipe, folder: Path) -> Corpus:
         capabilities={use: part.capabilities for use, part in parts.items()} if kind == "labelled" else {},
         ids={use: part.ids for use, part in parts.items()} if kind in ("labelled", "pairs") else {},
         uses=uses,
+        token_bytes=prepared.texts.token_bytes,
     )
 
 

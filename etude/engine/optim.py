@@ -1,4 +1,4 @@
-"""Optimizers: AdamW and Adam by torch, Muon by us; one learning rate, and a step that a flag on the device can void."""
+"""Optimizers: AdamW, Adam and Muon under one learning rate, with a step that a flag on the device can void."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ from torch import nn
 from etude.recipe.schema import Optim
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+State = dict[torch.Tensor, dict[str, torch.Tensor]]  # of each parameter, by name
 
 
 class Optimizer:
@@ -21,32 +22,23 @@ class Optimizer:
             parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad
         }
         self.parameters = list(self.names)
-        groups = group_parameters(model, recipe)
-        decay = default_weight_decay(recipe)
-        kind = torch.optim.Adam if recipe.kind == "adam" else torch.optim.AdamW
-        self._parts: list[torch.optim.Optimizer] = [
-            kind(
-                [{"params": groups.decayed, "weight_decay": decay}, {"params": groups.plain, "weight_decay": 0.0}],
-                lr=recipe.learning_rate, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps, fused=True,
-            )
-        ]  # fmt: skip
+        groups, decay = group_parameters(model, recipe), default_weight_decay(recipe)
+        betas, is_decoupled = (recipe.beta1, recipe.beta2), recipe.kind != "adam"
+        self._parts: list[Adam | Muon] = [
+            Adam(parameters, betas=betas, eps=recipe.eps, weight_decay=share, is_decoupled=is_decoupled)
+            for parameters, share in ((groups.decayed, decay), (groups.plain, 0.0))
+        ]
         if groups.matrices:
-            self._parts.append(
-                Muon(groups.matrices, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=decay)
-            )
+            self._parts.append(Muon(groups.matrices, momentum=recipe.momentum, weight_decay=decay))
 
     def step(self, learning_rate: float, *, grad_divisor: torch.Tensor, skipped: torch.Tensor) -> None:
         """Update all parameters by gradients / `grad_divisor`, or none of them if `skipped`; both () on the device."""
         for part in self._parts:
-            for group in part.param_groups:
-                group["lr"] = learning_rate
-            # The attributes through which torch's GradScaler speaks to fused optimizers.
-            part.grad_scale, part.found_inf = grad_divisor, skipped.float()  # type: ignore[attr-defined]
-            part.step()
+            part.step(learning_rate, grad_divisor, skipped)
 
     def zero_grad(self) -> None:
-        for part in self._parts:
-            part.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def state(self) -> dict[str, torch.Tensor]:
         """Every state tensor as `<parameter>/<state>`."""
@@ -60,13 +52,11 @@ class Optimizer:
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
         """Take over state tensors. Raises: KeyError if one belongs to no parameter."""
         parameters = {name: parameter for parameter, name in self.names.items()}
-        owners = {
-            parameter: part for part in self._parts for group in part.param_groups for parameter in group["params"]
-        }
+        owners: dict[torch.Tensor, Adam | Muon] = {each: part for part in self._parts for each in part.parameters}
         for key, value in tensors.items():
             name, _, state = key.rpartition("/")
             parameter = parameters[name]
-            owners[parameter].state[parameter][state] = value.to(parameter.device)
+            owners[parameter].state.setdefault(parameter, {})[state] = value.to(parameter.device)
 
 
 def default_weight_decay(recipe: Optim) -> float:
@@ -102,7 +92,48 @@ def group_parameters(model: nn.Module, recipe: Optim) -> Groups:
     return groups
 
 
-class Muon(torch.optim.Optimizer):
+class Adam:
+    """Adam, or AdamW, which keeps decay out of the moments, by torch's fused kernels.
+
+    Bit for bit `torch.optim` with fused=True; that itself loads torch's compiler, a second of the start of a run.
+    Source: arXiv:1412.6980, arXiv:1711.05101.
+    """
+
+    def __init__(
+        self,
+        parameters: list[nn.Parameter],
+        *,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+        is_decoupled: bool,
+    ) -> None:
+        self.parameters, self.state = parameters, State()
+        self._kernel: Any = torch._fused_adamw_ if is_decoupled else torch._fused_adam_
+        self._settings = {"beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
+
+    @torch.no_grad()
+    def step(self, learning_rate: float, grad_divisor: torch.Tensor, skipped: torch.Tensor) -> None:
+        """As `Optimizer.step`."""
+        for parameters in _alike(self.parameters):
+            for parameter in parameters:
+                if parameter not in self.state:
+                    moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+                    count = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                    self.state[parameter] = {"step": count, **moments}
+            first, second, steps = (
+                [self.state[parameter][name] for parameter in parameters] for name in ("exp_avg", "exp_avg_sq", "step")
+            )
+            weights, grads = list(parameters), [parameter.grad for parameter in parameters]
+            is_void = skipped.float()
+            torch._foreach_add_(steps, 1 - is_void)
+            self._kernel(
+                weights, grads, first, second, [], steps, amsgrad=False, maximize=False, lr=learning_rate,
+                grad_scale=grad_divisor, found_inf=is_void, **self._settings,
+            )  # fmt: skip
+
+
+class Muon:
     """Momentum whose matrix updates are made orthogonal, all matrices of a shape in one batch.
 
     m <- beta m + (1 - beta) g;  u = orthogonal((1 - beta) g + beta m)
@@ -112,38 +143,32 @@ class Muon(torch.optim.Optimizer):
     Source: Jordan et al. 2024 (Muon); Liu et al. 2025, "Muon is scalable for LLM training" (the factor).
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.grad_scale: torch.Tensor | None = None
-        self.found_inf: torch.Tensor | None = None
+    def __init__(self, parameters: list[nn.Parameter], *, momentum: float, weight_decay: float) -> None:
+        self.parameters, self.state = parameters, State()
+        self._momentum, self._weight_decay = momentum, weight_decay
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            shapes: defaultdict[torch.Size, list[nn.Parameter]] = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    shapes[parameter.shape].append(parameter)
-            for parameters in shapes.values():
-                self._update(parameters, group)
+    def step(self, learning_rate: float, grad_divisor: torch.Tensor, skipped: torch.Tensor) -> None:
+        """As `Optimizer.step`."""
+        for parameters in _alike(self.parameters, by_shape=True):
+            self._update(parameters, learning_rate, grad_divisor, skipped)
 
-    def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
-        beta, rate = group["momentum"], group["lr"]
+    def _update(
+        self, parameters: list[nn.Parameter], rate: float, grad_divisor: torch.Tensor, skipped: torch.Tensor
+    ) -> None:
+        beta = self._momentum
         for parameter in parameters:
-            if "momentum" not in self.state[parameter]:
-                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+            if parameter not in self.state:
+                self.state[parameter] = {"momentum": torch.zeros_like(parameter)}
         kept = torch.stack([self.state[parameter]["momentum"] for parameter in parameters])  # (n, r, c)
         grads = torch.stack([parameter.grad for parameter in parameters])  # type: ignore[misc]
-        if self.grad_scale is not None:
-            grads /= self.grad_scale
+        grads /= grad_divisor
         momentum = kept.lerp(grads, 1 - beta)
         update = orthogonalize(grads.lerp(momentum, beta))
         factor = 0.2 * max(update.shape[-2:]) ** 0.5
-        shrink = torch.tensor(1 - rate * group["weight_decay"], device=kept.device)
-        if self.found_inf is not None:
-            skipped = self.found_inf.bool()
-            momentum, update = torch.where(skipped, kept, momentum), update.masked_fill(skipped, 0)
-            shrink = torch.where(skipped, torch.ones_like(shrink), shrink)
+        shrink = torch.tensor(1 - rate * self._weight_decay, device=kept.device)
+        momentum, update = torch.where(skipped, kept, momentum), update.masked_fill(skipped, 0)
+        shrink = torch.where(skipped, torch.ones_like(shrink), shrink)
         torch._foreach_copy_([self.state[parameter]["momentum"] for parameter in parameters], list(momentum.unbind()))
         weights: list[torch.Tensor] = [*parameters]
         torch._foreach_mul_(weights, shrink)
@@ -164,3 +189,12 @@ def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x.mT if tall else x
+
+
+def _alike(parameters: list[nn.Parameter], *, by_shape: bool = False) -> Iterable[list[nn.Parameter]]:
+    """Those with a gradient that one call may update: of one device and dtype, and of one shape if asked."""
+    groups: defaultdict[tuple[Any, ...], list[nn.Parameter]] = defaultdict(list)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            groups[parameter.device, parameter.dtype, parameter.shape if by_shape else None].append(parameter)
+    return groups.values()
