@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measure import TORCH, WORK, Turns, Worker, answer, median, peer_python, take_turns, versions, wait_for_turn
+from measure import TORCH, WORK, Turns, Worker, answer, compare_rows, peer_python, take_turns, versions, wait_for_turn
 from measure import write_result as write
 
 LAYERS, WIDTH, HEADS, FFN, SEQ_LEN, BATCH, STEPS, SCORED = 4, 256, 4, 1024, 512, 16, 10, 512
@@ -44,16 +44,8 @@ def main() -> None:
         taken = take_turns({side: worker.turn for side, worker in workers.items()}, asked.turns)
         for worker in workers.values():
             worker.close()
-        rows = {"training": BATCH * STEPS, "evaluation": SCORED}[mode]
-        speeds = {side: rows / median([turn["seconds"] for turn in turns]) for side, turns in taken.items()}
-        best = max(speed for side, speed in speeds.items() if side != "etude")
-        result[mode] = {
-            side: {"rows_per_second": round(speed, 2), "ratio": round(speed / best, 3), "turns": taken[side]}
-            for side, speed in speeds.items()
-        }
-        for side, speed in speeds.items():
-            peak = max(turn["peak_bytes"] for turn in taken[side])
-            table.append([mode, side, f"{speed:.1f}", f"{speed / best:.2f}", f"{peak / 1e6:.0f}"])
+        result[mode], shown = compare_rows(mode, taken, {"training": BATCH * STEPS, "evaluation": SCORED}[mode])
+        table += shown
     write("classification", CLAIM, result, table)
 
 

@@ -141,6 +141,23 @@ def median(values: Sequence[float]) -> float:
     return float(statistics.median(values))
 
 
+def compare_rows(
+    mode: str, taken: Mapping[str, list[dict[str, Any]]], rows: int
+) -> tuple[dict[str, Any], list[list[str]]]:
+    """Rows/s of each side from turns over so many rows, against the best but etude: for the JSON, and for the table."""
+    speeds = {side: rows / median([turn["seconds"] for turn in turns]) for side, turns in taken.items()}
+    best = max(speed for side, speed in speeds.items() if side != "etude")
+    told = {
+        side: {"rows_per_second": round(speed, 2), "ratio": round(speed / best, 3), "turns": taken[side]}
+        for side, speed in speeds.items()
+    }
+    peaks = {side: max(turn["peak_bytes"] for turn in turns) for side, turns in taken.items()}
+    return told, [
+        [mode, side, f"{speed:.1f}", f"{speed / best:.2f}", f"{peaks[side] / 1e6:.0f}"]
+        for side, speed in speeds.items()
+    ]
+
+
 def describe_machine() -> dict[str, Any]:
     """CPU, cores, memory, system, Python and the packages that matter here."""
     from etude.records.environment import describe_environment

@@ -20,7 +20,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from measure import TORCH, WORK, Turns, Worker, answer, median, peer_python, take_turns, versions, wait_for_turn
+from measure import (
+    TORCH,
+    WORK,
+    Turns,
+    Worker,
+    answer,
+    compare_rows,
+    median,
+    peer_python,
+    take_turns,
+    versions,
+    wait_for_turn,
+)
 from measure import write_result as write
 
 LAYERS, WIDTH, HEADS, FFN = 4, 256, 4, 1024
@@ -68,16 +80,8 @@ def main() -> None:
         taken = take_turns({side: worker.turn for side, worker in workers.items()}, asked.turns)
         for worker in workers.values():
             worker.close()
-        rows = {"training": BATCH * STEPS, "evaluation": SCORED}[mode]
-        speeds = {side: rows / median([turn["seconds"] for turn in turns]) for side, turns in taken.items()}
-        best = max(speed for side, speed in speeds.items() if side != "etude")
-        result[mode] = {
-            side: {"rows_per_second": round(speed, 2), "ratio": round(speed / best, 3), "turns": taken[side]}
-            for side, speed in speeds.items()
-        }
-        for side, speed in speeds.items():
-            peak = max(turn["peak_bytes"] for turn in taken[side])
-            table.append([mode, side, f"{speed:.1f}", f"{speed / best:.2f}", f"{peak / 1e6:.0f}"])
+        result[mode], shown = compare_rows(mode, taken, {"training": BATCH * STEPS, "evaluation": SCORED}[mode])
+        table += shown
     if asked.only != "training":
         result["answers"] = _compare(SIDES["evaluation"])
         result["memory"] = {side: _memory(side, pythons[side], asked.memory) for side in SIDES["evaluation"]}

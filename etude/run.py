@@ -424,8 +424,8 @@ class Training:
         self._recorder.drain()
         self._save()
         self._keeper.collect(wait=True)
-        self._world.wait()  # what rank 0 wrote is there for all
         if not self.is_resumable:
+            self._world.wait()  # the checkpoint that rank 0 wrote is there for all
             self._compare()
         action, reason = ("stop", self.stopped_by) if self.stopped_by else ("finish", "the last step is done")
         self._recorder.write(events.Control(self._state.step, action, reason))

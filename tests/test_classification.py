@@ -22,6 +22,7 @@ from etude.report.summary import summarize
 from etude.run import Training
 from etude.start import Options
 from tests.bases import write_encoder, write_labelled
+from tests.reference import adamw, padded, update
 
 STEPS = 20
 
@@ -78,30 +79,14 @@ def _train_in_transformers(recipe: Recipe, plan: Any, checkpoints: Path, *, mult
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     model.train()
-    groups = [
-        {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": 0.01},
-        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.optim.learning_rate, betas=(0.9, 0.95), eps=1e-8)
+    optimizer = adamw(model.parameters(), recipe.optim.learning_rate)
     split, losses = plan.corpus.train, []
     for step in range(STEPS):
         samples = [split.sample(i) for i in sample_ids(step, n=len(split), global_batch_size=8, seed=recipe.seed)]
-        longest = max(len(sample.tokens) for sample in samples)
-        tokens = torch.full((len(samples), longest), model.config.pad_token_id)
-        mask, types = torch.zeros_like(tokens), torch.zeros_like(tokens)
-        for row, sample in enumerate(samples):
-            tokens[row, : len(sample.tokens)] = torch.tensor(sample.tokens)
-            mask[row, : len(sample.tokens)] = 1
-            types[row, sample.second : len(sample.tokens)] = 1
         classes = torch.tensor(np.stack([sample.classes for sample in samples]))
         labels = classes.float() if multi else classes.argmax(1)
-        given = {"token_type_ids": types} if model.config.type_vocab_size > 1 else {}
-        loss = model(input_ids=tokens, attention_mask=mask, labels=labels, **given).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
+        loss = model(**padded(samples, model), labels=labels).loss
+        losses.append(update(optimizer, loss))
     return losses
 
 

@@ -19,6 +19,7 @@ from etude.run import Training
 from etude.start import Options
 from tests import bases
 from tests.bases import write_instructions
+from tests.reference import adamw, update
 
 STEPS = 20
 BASES: dict[str, Callable[[Path], Path]] = {
@@ -75,11 +76,7 @@ def _train_in_transformers(recipe: Recipe, kind: str) -> list[float]:
         add_adapter(ours, find_targets(ours, recipe.adapter.targets), recipe.adapter, recipe.seed)
         set_peft_model_state_dict(model, {name: t.detach() for name, t in adapter_tensors(ours).items()})
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": 0.01},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.optim.learning_rate, betas=(0.9, 0.95), eps=1e-8)
+    optimizer = adamw(trained, recipe.optim.learning_rate)
     losses = []
     from etude.data.loader import sample_ids
 
@@ -95,11 +92,7 @@ def _train_in_transformers(recipe: Recipe, kind: str) -> list[float]:
             mask[row, :length] = 1
         logits = model(input_ids=tokens, attention_mask=mask).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
+        losses.append(update(optimizer, loss))
     return losses
 
 

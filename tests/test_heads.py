@@ -28,6 +28,7 @@ from etude.records.events import Finding
 from etude.run import Training
 from etude.start import Options
 from tests import bases
+from tests.reference import adamw, padded, train, update
 
 STEPS = 20
 Write = Callable[[Path], Path]
@@ -59,11 +60,6 @@ def recipe_of(rows: Path, base: Path, changes: dict[str, Any] | None = None) -> 
     return recipe_from(values).with_changes(changes or {})
 
 
-def train(recipe: Recipe, runs: Path) -> tuple[Training, list[float]]:
-    training = Training(recipe, Options(runs=runs))
-    return training, [float(step.measured[0] / step.measured[1]) for step in training]
-
-
 def theirs_of(folder: Path, **settings: Any) -> Any:
     from transformers import AutoModelForSequenceClassification
 
@@ -72,18 +68,6 @@ def theirs_of(folder: Path, **settings: Any) -> Any:
 
 def last(training: Training) -> Path:
     return max(training.run.checkpoints.iterdir())
-
-
-def padded(samples: list[Any], model: Any) -> dict[str, torch.Tensor]:
-    longest = max(len(sample.tokens) for sample in samples)
-    tokens = torch.full((len(samples), longest), model.config.pad_token_id)
-    mask, types = torch.zeros_like(tokens), torch.zeros_like(tokens)
-    for row, sample in enumerate(samples):
-        tokens[row, : len(sample.tokens)] = torch.tensor(sample.tokens)
-        mask[row, : len(sample.tokens)] = 1
-        types[row, sample.second : len(sample.tokens)] = 1
-    given = {"token_type_ids": types} if getattr(model.config, "type_vocab_size", 0) > 1 else {}
-    return {"input_ids": tokens, "attention_mask": mask, **given}
 
 
 @pytest.mark.parametrize(("family", "kind", "adapted"), [
@@ -107,21 +91,13 @@ def test_losses_and_the_logits_of_a_checkpoint_are_those_of_transformers_and_pef
     split, losses = plan.corpus.train, []
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert sum(parameter.numel() for parameter in parameters) == plan.trainable
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": 0.01},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.optim.learning_rate, betas=(0.9, 0.95), eps=1e-8)
+    optimizer = adamw(parameters, recipe.optim.learning_rate)
     for step in range(STEPS):
         samples = [split.sample(i) for i in sample_ids(step, n=len(split), global_batch_size=8, seed=recipe.seed)]
         classes = torch.tensor(np.stack([sample.classes for sample in samples if sample.classes is not None]))
         labels = classes.float() if kind == "multi" else classes.long().argmax(1)
         loss = model(**padded(samples, model), labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
+        losses.append(update(optimizer, loss))
     assert ours == pytest.approx(losses, rel=1e-4)
     assert ours[-1] < ours[0] - 0.02
     samples = [split.sample(i) for i in range(7)]

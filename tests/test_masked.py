@@ -18,9 +18,8 @@ from etude.models.heads import build_encoder
 from etude.plan import make_plan
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
-from etude.run import Training
-from etude.start import Options
 from tests.bases import write_encoder, write_labelled, write_qwen2
+from tests.reference import adamw, train, update
 
 STEPS = 20
 
@@ -44,11 +43,6 @@ def masked(rows: Path, base: Path | None, changes: dict[str, Any] | None = None)
     return recipe_from(values).with_changes(changes or {})
 
 
-def train(recipe: Recipe, runs: Path) -> tuple[Training, list[float]]:
-    training = Training(recipe, Options(runs=runs))
-    return training, [float(step.measured[0] / step.measured[1]) for step in training]
-
-
 @pytest.mark.parametrize("family", ["roberta", "bert"])
 def test_losses_are_those_of_transformers(family: str, tmp_path: Path) -> None:
     from transformers import AutoModelForMaskedLM
@@ -66,11 +60,7 @@ def test_losses_are_those_of_transformers(family: str, tmp_path: Path) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    groups = [
-        {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": 0.01},
-        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=2e-3, betas=(0.9, 0.95), eps=1e-8)
+    optimizer = adamw(model.parameters(), 2e-3)
     loader = Loader(
         plan.corpus.train, global_batch_size=8, micro_batch_size=1, seed=recipe.seed, attend_across_documents=True
     )
@@ -85,11 +75,7 @@ def test_losses_are_those_of_transformers(family: str, tmp_path: Path) -> None:
             ids[row, :length], seen[row, :length] = torch.tensor(batch.tokens[0]), 1
             labels[row, :length] = torch.tensor(batch.labels[0])
         loss = model(input_ids=ids, attention_mask=seen, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        theirs.append(loss.item())
+        theirs.append(update(optimizer, loss))
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 

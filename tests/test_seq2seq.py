@@ -24,9 +24,8 @@ from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
 from etude.records.events import Scores
 from etude.records.store import list_runs
-from etude.run import Training
-from etude.start import Options
 from tests.bases import write_instructions, write_pairs, write_t5
+from tests.reference import adamw, train, update
 
 STEPS = 20
 
@@ -53,11 +52,6 @@ def seq2seq(rows: Path, base: Path | None, changes: dict[str, Any] | None = None
     return recipe_from(values).with_changes(changes or {})
 
 
-def train(recipe: Recipe, runs: Path) -> tuple[Training, list[float]]:
-    training = Training(recipe, Options(runs=runs))
-    return training, [float(step.measured[0] / step.measured[1]) for step in training]
-
-
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_losses_are_those_of_transformers(gated: bool, smoothing: float, tmp_path: Path) -> None:
@@ -78,11 +72,7 @@ def _train_in_transformers(recipe: Recipe, base: Path, smoothing: float) -> list
     collate = DataCollatorForSeq2Seq(tokenizer, model)
     plan = make_plan(recipe)
     split, texts = plan.corpus.train, plan.corpus.pairs["train"]
-    groups = [
-        {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": 0.01},
-        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.optim.learning_rate, betas=(0.9, 0.95), eps=1e-8)
+    optimizer = adamw(model.parameters(), recipe.optim.learning_rate)
     losses = []
     for step in range(STEPS):
         rows = []
@@ -95,11 +85,7 @@ def _train_in_transformers(recipe: Recipe, base: Path, smoothing: float) -> list
         loss = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), batch["labels"].flatten(), label_smoothing=smoothing
         )
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
+        losses.append(update(optimizer, loss))
     return losses
 
 

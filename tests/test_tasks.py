@@ -24,9 +24,8 @@ from etude.recipe.schema import Recipe
 from etude.records.events import Evaluation, Scores
 from etude.report.card import model_card
 from etude.report.compare import compare_runs
-from etude.run import Training
-from etude.start import Options
 from tests.bases import write_encoder, write_labelled, write_pairs, write_t5
+from tests.reference import train
 
 
 def tasks(folder: Path, changes: dict[str, Any] | None = None) -> Recipe:
@@ -57,11 +56,6 @@ def tasks(folder: Path, changes: dict[str, Any] | None = None) -> Recipe:
         "checkpoint": {"every_steps": 4},
     }  # fmt: skip
     return recipe_from(values).with_changes(changes or {})
-
-
-def train(recipe: Recipe, runs: Path) -> tuple[Training, list[float]]:
-    training = Training(recipe, Options(runs=runs))
-    return training, [float(step.measured[0] / step.measured[1]) for step in training]
 
 
 def test_each_task_is_evaluated_and_scored_under_its_name(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from etude.records.events import Evaluation
 from etude.run import Training
 from etude.start import Options
 from tests import bases
+from tests.reference import adamw, train, update
 
 STEPS = 5
 WEIGHTS = {"identifier": 2.0, "comment": 0.2, "number": 0.0, "special": 0.5}
@@ -53,11 +54,6 @@ def weighted(folder: Path, kind: str, changes: dict[str, Any] | None = None) -> 
     return recipe_from(values).with_changes(changes or {})
 
 
-def train(recipe: Recipe, runs: Path) -> tuple[Training, list[float]]:
-    training = Training(recipe, Options(runs=runs))
-    return training, [float(step.measured[0] / step.measured[1]) for step in training]
-
-
 @pytest.mark.parametrize("kind", WRITE)
 def test_losses_are_those_of_a_plain_loop_over_transformers(kind: str, tmp_path: Path) -> None:
     recipe = weighted(tmp_path, kind, {"data.validation": "none"})
@@ -75,11 +71,7 @@ def _train_in_transformers(recipe: Recipe, kind: str) -> list[float]:
         kind, transformers.AutoModelForCausalLM
     )
     model: Any = load.from_pretrained(recipe.model.from_, dtype=torch.float32).train()
-    groups = [
-        {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": 0.01},
-        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.optim.learning_rate, betas=(0.9, 0.95), eps=1e-8)
+    optimizer = adamw(model.parameters(), recipe.optim.learning_rate)
     split, losses = plan.corpus.train, []
     for step in range(STEPS):
         loss, weight = torch.zeros(()), 0.0
@@ -94,11 +86,7 @@ def _train_in_transformers(recipe: Recipe, kind: str) -> list[float]:
             )  # fmt: skip
             weights = torch.tensor(sample.weights) * (labels != -100)
             loss, weight = loss + (weights * each).sum(), weight + weights.sum()
-        (loss / weight).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append((loss / weight).item())
+        losses.append(update(optimizer, loss / weight))
     return losses
 
 

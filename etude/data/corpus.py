@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,18 +31,19 @@ from etude.data.tokenize import Tokenizer
 from etude.errors import InputError
 from etude.recipe.schema import Kind, Recipe
 
+PreparedKind = Literal["texts", "examples", "labelled", "pairs"]
 _EXAMPLE_FILES = ("answers", "capabilities", "places")
 # What there is, beside tokens.bin, of each kind of prepared data, as prepared.py describes the files.
-_FILES = {
+_FILES: dict[PreparedKind, tuple[str, ...]] = {
     "texts": (),
-    "conversations": _EXAMPLE_FILES,
+    "examples": _EXAMPLE_FILES,
     "labelled": (*_EXAMPLE_FILES, "labels", "seconds", "cuts"),
     "pairs": (*_EXAMPLE_FILES, "seconds", "reference_places"),
 }
 # The files that, with the texts, the tokenizer and the split, make the samples.
-_SAMPLE_FILES = {
+_SAMPLE_FILES: dict[PreparedKind, tuple[str, ...]] = {
     "texts": (),
-    "conversations": ("tokens.bin", "answers.npy"),
+    "examples": ("tokens.bin", "answers.npy"),
     "labelled": ("tokens.bin", "labels.npy"),
     "pairs": ("tokens.bin", "seconds.npy", "references.bin"),
 }
@@ -89,7 +90,7 @@ class _Prepared:
 
     folder: Path
     manifest: dict[str, Any]
-    kind: str
+    kind: PreparedKind
     arrays: dict[str, npt.NDArray[Any]]
     texts: Texts
     tokenizer: Tokenizer
@@ -130,11 +131,11 @@ def open_prepared(recipe: Recipe, folder: Path) -> Corpus:
                 part = _take_labelled(recipe, prepared, rows, use)
             case "pairs":
                 part = _take_pairs(recipe, prepared, rows, use)
-            case "conversations":
-                part = _take_conversations(recipe, prepared, rows, use)
+            case "examples":
+                part = _take_examples(recipe, prepared, rows, use)
             case _:
                 part = _cut_texts(recipe, prepared.texts, uses == number, cut, use)
-        parts[use] = replace(part, split=_dress(recipe, prepared, part.split, use))
+        parts[use] = replace(part, split=_for_objective(recipe, prepared, part.split, use))
     splits = {use: part.split for use, part in parts.items()}
     if recipe.data.validation != "none" and not len(splits["validation"]):
         raise InputError(
@@ -142,7 +143,7 @@ def open_prepared(recipe: Recipe, folder: Path) -> Corpus:
             f'{recipe.data.validation_ratio}; give more text, or set data.validation = "none"'
         )
     made = [manifest["tokenizer"], *(manifest["files"][name]["sha256"] for name in _SAMPLE_FILES[kind])]
-    if kind == "conversations":
+    if kind == "examples":
         made.append("answers" if recipe.data.answers_only else "all")
     if kind == "pairs":
         made.append(f"{recipe.train.seq_len} {recipe.train.target_len}")
@@ -189,8 +190,7 @@ def choose_uses(
 
 def _read(folder: Path) -> _Prepared:
     manifest = open_manifest(folder)
-    kind = "conversations" if manifest["examples"] else "texts"
-    kind = "labelled" if manifest["labels"] else "pairs" if manifest["pairs"] else kind
+    kind: PreparedKind = manifest["kind"]
     names = ("offsets", "hashes", "prompts", "units", "sizes", "sources", "token_bytes", *_FILES[kind])
     arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
     tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=f"<u{manifest['token_width_bytes']}", mode="r"))
@@ -201,7 +201,7 @@ def _read(folder: Path) -> _Prepared:
     return _Prepared(folder, manifest, kind, arrays, texts, tokenizer)
 
 
-def _dress(recipe: Recipe, prepared: _Prepared, split: Split, use: str) -> Split:
+def _for_objective(recipe: Recipe, prepared: _Prepared, split: Split, use: str) -> Split:
     """The split with what an objective wants of its samples beside their tokens."""
     if recipe.train.objective == "masked":
         split = replace(
@@ -267,7 +267,7 @@ def _take_labelled(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) ->
     )
 
 
-def _take_conversations(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) -> _Part:
+def _take_examples(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) -> _Part:
     """Raises: InputError if rows are too long and that is to be refused, or if nothing is left to learn."""
     data, seq_len, texts, arrays = recipe.data, recipe.train.seq_len, prepared.texts, prepared.arrays
     answers = arrays["answers"]

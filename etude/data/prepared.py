@@ -44,7 +44,7 @@ import numpy.typing as npt
 
 from etude import durable
 from etude.data.cache import Files, build_once, to_npy
-from etude.data.corpus import Corpus, Labels, choose_uses, open_prepared
+from etude.data.corpus import Corpus, Labels, PreparedKind, choose_uses, open_prepared
 from etude.data.encode import Tally, encode, encode_labelled, encode_pairs, take_sides
 from etude.data.gate import USES, Gate, enforce, examine, is_needed, list_sources
 from etude.data.kinds import find_kinds
@@ -59,7 +59,7 @@ from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, token_sp
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
-_FORMAT = 6
+_FORMAT = 7
 _CODE_FORMAT = 1  # of what the lexer says
 _TRAINING_BYTES = 64 << 20
 _EXAMPLES = 3
@@ -125,66 +125,52 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         _check_vocab(recipe, tokenizer.vocab_size)
     else:
         tokenizer, scan = _train_tokenizer(recipe, gate)
-    is_labelled, are_pairs = (recipe.train.objective == kind for kind in ("classification", "seq2seq"))
-    has_conversations = not are_pairs and any(source_format(source).kind != "text" for _, source in sources)
-    are_examples = has_conversations or (_texts_are_examples(recipe) and not are_pairs)
-    if has_conversations:
-        data, named = recipe.data, recipe.tokenizer.from_ or "of this run"
-        chat = find_template(named, tokenizer, wanted=data.template, system=data.system)
+    kind, chat = _kind_of(recipe, sources), None
+    if kind == "examples" and any(source_format(source).kind != "text" for _, source in sources):
+        named = recipe.tokenizer.from_ or "of this run"
+        chat = find_template(named, tokenizer, wanted=recipe.data.template, system=recipe.data.system)
         if chat.is_plain:  # what the model was trained with goes with it
             tokenizer = tokenizer.with_chat_template(chat.source)
-    spellings = token_spellings(tokenizer) if recipe.loss.token_weights else None
-    if recipe.loss.token_weights and spellings is None:
-        raise InputError(
-            "loss.token_weights needs a tokenizer whose ids tell the bytes of the text, and this one leaves out some; "
-            "use a byte-level one (that of CodeT5, GPT-2, Qwen, or a trained one), or leave token_weights out"
-        )
+    spellings = _spellings(tokenizer) if recipe.loss.token_weights else None
     width = 2 if tokenizer.vocab_size <= 1 << 16 else 4
     tally = Tally()
-    documents = _read(recipe, gate, tally)
-    if is_labelled:
-        encoded = encode_labelled(documents, tally, tokenizer, recipe.train.seq_len, with_code=recipe.model.wants_code)
-    elif are_pairs:
-        encoded = encode_pairs(documents, tally, tokenizer)
-    else:
-        encoded = encode(documents, tally, tokenizer, are_examples=are_examples, system=recipe.data.system)
+    encoded = _encode(recipe, kind, _read(recipe, gate, tally), tally, tokenizer)
     files = {
         "tokens.bin": durable.write_file(folder / "tokens.bin", (ids.astype(f"<u{width}").data for ids in encoded)),
         "tokenizer.json": durable.write_file(folder / "tokenizer.json", tokenizer.to_json().encode()),
     }
-    sizes = token_bytes(tokenizer)
-    arrays = {**tally.arrays(), "token_bytes": np.zeros(0, dtype=np.int64) if sizes is None else sizes}
     if _cache_key(recipe, gate) != key or (scan is not None and scan.hashes != tally.hashes):
         raise InputError("the data changed while it was read; run the same command again once it is at rest")
-    # Only of groups that somebody named: two globs of one folder are meant to share it.
-    by_field = np.array([-1 if source.group_by is None else USES.index(use) for use, source in sources])
-    shared = tally.shared_groups(by_field[arrays["sources"]])
+    sizes = token_bytes(tokenizer)
+    arrays = {**tally.arrays(), "token_bytes": np.zeros(0, dtype=np.int64) if sizes is None else sizes}
     labels: Labels | None = None
-    if are_examples or is_labelled or are_pairs:
+    if kind != "texts":
         arrays |= tally.example_arrays()
-    if is_labelled:
+    if kind in ("labelled", "pairs"):
+        arrays["seconds"] = np.array(tally.seconds, dtype=np.int64)
+    if kind == "labelled":
         labels, arrays["labels"] = _number_labels(tally, sources)
         arrays["cuts"] = np.frombuffer(tally.cuts, dtype=np.uint8)
-    if are_pairs:
+    if kind == "pairs":
         places = array("q", [0])
         files["references.bin"] = durable.write_file(folder / "references.bin", _references(recipe, gate, places))
         arrays["reference_places"] = np.array(places, dtype=np.int64)
-    if is_labelled or are_pairs:
-        arrays["seconds"] = np.array(tally.seconds, dtype=np.int64)
     if recipe.model.wants_code:
         arrays["code"] = np.frombuffer(tally.code, dtype="<u2").reshape(-1, 4)
     if spellings is not None:
         written = np.memmap(folder / "tokens.bin", dtype=f"<u{width}", mode="r")
-        spans, are_answers = _texts_in(arrays)
-        files["kinds.bin"] = durable.write_file(
-            folder / "kinds.bin", find_kinds(written, spans, are_answers, spellings)
-        )
+        kinds = find_kinds(written, *_texts_in(arrays), spellings)
+        files["kinds.bin"] = durable.write_file(folder / "kinds.bin", kinds)
     for name, values in arrays.items():
         files[f"{name}.npy"] = durable.write_file(folder / f"{name}.npy", to_npy(values))
     for name, content in tokenizer.given.items():
         files[f"given-{name}"] = durable.write_file(folder / f"given-{name}", content)
+    # Only of groups that somebody named: two globs of one folder are meant to share it.
+    by_field = np.array([-1 if source.group_by is None else USES.index(use) for use, source in sources])
+    shared = tally.shared_groups(by_field[arrays["sources"]])
     return files, {
         "format": _FORMAT,
+        "kind": kind,
         "token_width_bytes": width,
         "vocab_size": tokenizer.vocab_size,
         "eos_token": tokenizer.eos_token,
@@ -194,13 +180,44 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         "sources": [_source_summary(index, use, source, arrays, tally) for index, (use, source) in enumerate(sources)],
         "shared_groups": {"count": len(shared), "first": shared[:_EXAMPLES]},
         "given": list(tokenizer.given),
-        "examples": are_examples,
-        "pairs": are_pairs,
         "labels": None if labels is None else {"names": labels.names, "multi": labels.multi},
-        "paths": list(tally.paths) if are_examples or is_labelled or are_pairs else [],
+        "paths": list(tally.paths) if kind != "texts" else [],
         "capabilities": list(tally.capability_names),
-        "conversations": _conversation_summary(chat, tokenizer, tally) if has_conversations else None,
+        "conversations": None if chat is None else _conversation_summary(chat, tokenizer, tally),
     }
+
+
+def _kind_of(recipe: Recipe, sources: list[tuple[str, Source]]) -> PreparedKind:
+    if recipe.train.objective == "classification":
+        return "labelled"
+    if recipe.train.objective == "seq2seq":
+        return "pairs"
+    has_conversations = any(source_format(source).kind != "text" for _, source in sources)
+    return "examples" if has_conversations or _texts_are_examples(recipe) else "texts"
+
+
+def _encode(
+    recipe: Recipe, kind: PreparedKind, documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer
+) -> Iterator[Ints]:
+    match kind:
+        case "labelled":
+            longest, with_code = recipe.train.seq_len, recipe.model.wants_code
+            return encode_labelled(documents, tally, tokenizer, longest, with_code=with_code)
+        case "pairs":
+            return encode_pairs(documents, tally, tokenizer)
+        case _:
+            return encode(documents, tally, tokenizer, are_examples=kind == "examples", system=recipe.data.system)
+
+
+def _spellings(tokenizer: Tokenizer) -> list[bytes]:
+    """The bytes of each id. Raises: InputError if the tokenizer leaves out some of a text."""
+    spellings = token_spellings(tokenizer)
+    if spellings is None:
+        raise InputError(
+            "loss.token_weights needs a tokenizer whose ids tell the bytes of the text, and this one leaves out some; "
+            "use a byte-level one (that of CodeT5, GPT-2, Qwen, or a trained one), or leave token_weights out"
+        )
+    return spellings
 
 
 def _texts_in(arrays: dict[str, npt.NDArray[Any]]) -> tuple[Ints, Flags]:

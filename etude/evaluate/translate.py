@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import cast
 
@@ -48,32 +48,7 @@ def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
 
     Each figure has its interval. Rank 0 has the answer, the others None.
     """
-    said: dict[str, list[Answer]] = {}
-    for use in exam.held_out():
-        examples = exam.corpus.pairs[use]
-        continued = _write(exam, examples)
-        sure = _log_probabilities(exam, objective, examples, continued)
-        if not exam.world.is_main:
-            continue
-        durable.make_folder(exam.folder)
-        said[use] = [as_answer(*each, exam.corpus) for each in zip(examples, continued)]
-        rows = zip(exam.corpus.ids[use], said[use], continued, sure, strict=True)
-        _keep(
-            exam,
-            use,
-            (
-                {
-                    "id": name,
-                    "answer": redact(answer.text),
-                    "reference": redact(answer.reference),
-                    "stopped": answer.stopped,
-                    "capability": answer.capability,
-                    "log_probability": value,
-                    "tokens": len(part.ids) + part.stopped,
-                }
-                for name, answer, part, value in rows
-            ),
-        )
+    said = {use: _answer(exam, objective, use) for use in exam.held_out()}
     if not exam.world.is_main:
         return None
     use, train = exam.scored(), exam.corpus.pairs["train"]
@@ -114,6 +89,30 @@ def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
     )  # fmt: skip
 
 
+def _answer(exam: Exam, objective: Seq2Seq, use: str) -> list[Answer]:
+    """What the model writes for the sources of a held-out set, and how sure it is; rank 0 keeps it row by row."""
+    examples = exam.corpus.pairs[use]
+    continued = _write(exam, examples)
+    sure = _log_probabilities(exam, objective, examples, continued)
+    said = [as_answer(*each, exam.corpus) for each in zip(examples, continued)]
+    rows = (
+        {
+            "id": name,
+            "answer": redact(answer.text),
+            "reference": redact(answer.reference),
+            "stopped": answer.stopped,
+            "capability": answer.capability,
+            "log_probability": value,
+            "tokens": len(part.ids) + part.stopped,
+        }
+        for name, answer, part, value in zip(exam.corpus.ids[use], said, continued, sure, strict=True)
+    )
+    if exam.world.is_main:
+        durable.make_folder(exam.folder)
+        _keep(exam, use, rows)
+    return said
+
+
 def _write(exam: Exam, examples: Sequence[Example]) -> list[Continuation]:
     """What the model writes for each source, on every rank; each writes for its part of them."""
     most, world = exam.recipe.evaluate.answer_tokens, exam.world
@@ -134,7 +133,7 @@ def _without_secrets(answer: Answer) -> Answer:
     return replace(answer, text=redact(answer.text), reference=redact(answer.reference))
 
 
-def _keep(exam: Exam, name: str, rows: Iterator[dict[str, object]]) -> None:
+def _keep(exam: Exam, name: str, rows: Iterator[Mapping[str, object]]) -> None:
     lines = ((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in rows)
     durable.write_file(exam.folder / f"{name}.jsonl", lines)
 
