@@ -1,7 +1,10 @@
-"""The only place that writes files: whole or not at all, and still there after a power cut.
+"""The only door for writing files, and the one for reading files that may come from a stranger.
 
-A file is written under a temporary name, fsynced, renamed, and its folder fsynced. Appended lines are one write() each.
-Every system call passes through `_call`, where a test can make the n-th one fail or kill the process.
+Written: whole or not at all, and still there after a power cut. A file is written under a temporary name, fsynced,
+renamed, and its folder fsynced. Appended lines are one write() each. Every system call of a write passes through
+`_call`, where a test can make the n-th one fail or kill the process.
+
+Read: plain files only, of a limited size. A pipe would wait for ever, a device never ends.
 """
 
 import contextlib
@@ -11,15 +14,21 @@ import json
 import os
 import shutil
 import signal
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
 
-from etude.errors import StorageError
+from etude.errors import InputError, MissingError, StorageError
 
 T = TypeVar("T")
 _CHUNK_BYTES = 8 << 20
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_GROWING_FILE = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# A JSON text takes up to 30 times its size in memory; the largest we know, the index of a model's shards, has some MB.
+LARGEST_JSON_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,9 @@ def write_file(path: Path, chunks: bytes | Iterable[bytes | memoryview]) -> Writ
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     digest, size = hashlib.sha256(), 0
     try:
-        descriptor = _call("open", temporary, lambda: os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644))
+        with contextlib.suppress(FileNotFoundError):  # left by a process of this number that was killed
+            temporary.unlink()
+        descriptor = _call("open", temporary, lambda: os.open(temporary, _NEW_FILE, 0o644))
         try:
             for chunk in [chunks] if isinstance(chunks, bytes) else chunks:
                 view = memoryview(chunk).cast("B")
@@ -109,11 +120,43 @@ def sync_folder(path: Path) -> None:
 
 
 class Appender:
-    """An append-only file: each `append` is one write(), `sync` makes all of them durable."""
+    """An append-only file: each `append` is one write(), `sync` makes all of them durable.
+
+    Raises: InputError if the path is a link or no plain file of this user with this one name; StorageError.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            self._descriptor = os.open(path, _GROWING_FILE, 0o644)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+                raise InputError(f"{path} is no plain file, so nothing is written to it; remove it") from None
+            raise _storage_error(path, error) from error
+        found = os.fstat(self._descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
+            os.close(self._descriptor)
+            raise InputError(
+                f"{path} is not a plain file of this user with this one name, so nothing is written to it; "
+                "copy the folder (cp -r) and use the copy"
+            )
+
+    def cut_torn_line(self) -> None:
+        """Cut off a last line that a kill left half-written. Raises: StorageError."""
+        try:
+            end = size = os.fstat(self._descriptor).st_size
+            while end and os.pread(self._descriptor, 1, end - 1) != b"\n":
+                start = max(end - _CHUNK_BYTES, 0)
+                end = start + os.pread(self._descriptor, end - start, start).rfind(b"\n") + 1
+            if end < size:
+                os.ftruncate(self._descriptor, end)
+        except OSError as error:
+            raise _storage_error(self.path, error) from error
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file now."""
+        return os.fstat(self._descriptor).st_size
 
     def append(self, data: bytes) -> None:
         """Append bytes. Raises: StorageError; what was appended in part is cut off again."""
@@ -139,9 +182,74 @@ class Appender:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 (hex) of a file, read in pieces."""
-    with path.open("rb") as file:
+    """SHA-256 (hex) of a plain file, read in pieces. Raises: InputError."""
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_plain(path: Path, *, follow: bool = True) -> BufferedReader:
+    """Open a plain file for reading; without `follow`, not through a link.
+
+    Raises: MissingError if it is not there; InputError for a folder, pipe, device or socket, or without permission.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        raise _reading_error(path, error) from None
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            what = next((name for test, name in _NOT_PLAIN if test(mode)), "not a plain file")
+            raise InputError(f"{path} is {what}; give a plain file")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def check_plain(path: Path, *, follow: bool = True) -> None:
+    """Check that a file can be read, for a library that opens it by name. Raises: as `open_plain`."""
+    open_plain(path, follow=follow).close()
+
+
+def read_bytes(path: Path, *, most_bytes: int, follow: bool = True) -> bytes:
+    """The content of a plain file. Raises: as `open_plain`; InputError if it is larger than `most_bytes`."""
+    with open_plain(path, follow=follow) as file:
+        try:
+            content = file.read(most_bytes + 1)
+        except OSError as error:
+            raise _reading_error(path, error) from None
+    if len(content) > most_bytes:
+        raise InputError(f"{path} is larger than {most_bytes:,} bytes, the most that such a file may have")
+    return content
+
+
+def read_text(path: Path, *, most_bytes: int, follow: bool = True) -> str:
+    """The content of a plain UTF-8 file, without a byte order mark. Raises: as `read_bytes`; InputError if no UTF-8."""
+    try:
+        return read_bytes(path, most_bytes=most_bytes, follow=follow).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+
+
+def read_json(path: Path, *, most_bytes: int = LARGEST_JSON_BYTES, follow: bool = True) -> Any:
+    """The value in a JSON file. Raises: as `read_text`; InputError if it is no JSON or nested too deeply."""
+    text = read_text(path, most_bytes=most_bytes, follow=follow)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply to be read") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {str(error)[:120]}") from None
+
+
+def read_json_object(path: Path, *, most_bytes: int = LARGEST_JSON_BYTES, follow: bool = True) -> dict[str, Any]:
+    """The object in a JSON file. Raises: as `read_json`; InputError for any other value."""
+    value = read_json(path, most_bytes=most_bytes, follow=follow)
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds no JSON object")
+    return value
 
 
 @dataclass
@@ -199,3 +307,27 @@ def _storage_error(path: Path, error: OSError) -> StorageError:
         errno.EIO: "the disk failed; check it, then run the same command again",
     }.get(error.errno or 0, "run the same command again once this is solved")
     return StorageError(f"cannot write {path}: {os.strerror(error.errno or errno.EIO)}; {advice}")
+
+
+_NOT_PLAIN = [
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+]
+
+
+def _reading_error(path: Path, error: OSError | ValueError) -> InputError:
+    shown = str(path).replace("\0", "\\0")
+    if isinstance(error, ValueError):
+        return InputError(f"{shown[:120]} is no file name: it holds a NUL byte")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return MissingError(f"{shown} does not exist")
+    if error.errno == errno.ELOOP:
+        return InputError(f"{shown} is a link; give a plain file in its place")
+    if error.errno == errno.ENAMETOOLONG:
+        return InputError(f"{shown[:120]}... is longer than a file name may be")
+    if error.errno == errno.ENXIO:
+        return InputError(f"{shown} is a socket or a device; give a plain file")
+    return InputError(f"{shown} cannot be read: {os.strerror(error.errno or errno.EIO)}")

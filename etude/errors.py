@@ -2,7 +2,8 @@
 
 EtudeError               shown as one line, without a traceback
 ├── InputError           the user's recipe, data, file or command; exit code 2
-│   └── RecipeError      one or more problems of a recipe, each with its line
+│   ├── RecipeError      one or more problems of a recipe, each with its line
+│   └── MissingError     a file that is not there
 └── FaultError           something broke while running; exit code 1
     ├── StorageError     a disk that is full or fails
     └── DamageError      a file of ours that fails its checksum
@@ -29,6 +30,10 @@ class RecipeError(InputError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = list(problems)
+
+
+class MissingError(InputError):
+    """A file that the user named, or that belongs to what the user named, is not there."""
 
 
 class FaultError(EtudeError):

@@ -39,9 +39,9 @@ class Journal:
     """Appends records. Opening cuts off a line that a kill left half-written."""
 
     def __init__(self, path: Path) -> None:
-        _cut_torn_tail(path)
         self._file = durable.Appender(path)
-        if path.stat().st_size == 0:
+        self._file.cut_torn_line()
+        if self._file.size == 0:
             self._file.append(_line({"type": "journal", "format": FORMAT}))
 
     def append(self, event: Event) -> None:
@@ -145,13 +145,3 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     record = json.loads(line)
     assert isinstance(record, dict)
     return record
-
-
-def _cut_torn_tail(path: Path) -> None:
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        data = file.read()
-        end = data.rfind(b"\n") + 1
-        if end < len(data):
-            file.truncate(end)
