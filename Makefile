@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-kill format check lint constraints bench-tinyshakespeare bench-pretrain bench-checkpoint bench-prepare bench-startup
+.PHONY: demo test test-kill test-hostile format check lint constraints bench-tinyshakespeare bench-pretrain bench-checkpoint bench-prepare bench-startup
 
 demo: .venv/ready
 	$(BIN)/etude demo
@@ -16,6 +16,9 @@ test: .venv/ready-dev
 
 test-kill: .venv/ready-dev
 	$(BIN)/pytest tests/test_kill.py -s --kills 50
+
+test-hostile: .venv/ready-dev
+	$(BIN)/pytest tests/hostile --hostile
 
 format: .venv/ready-dev
 	$(BIN)/ruff format .

@@ -26,6 +26,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=10, help="how often the kill test kills")
+    parser.addoption("--hostile", action="store_true", help="also the slow inputs of tests/hostile")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,109 @@
+"""A process that has imported etude and forks for each command, so that a case costs no start of Python."""
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended; `bytes` is what it took of memory beyond what the server had."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+    bytes: int
+
+
+class Server:
+    """The process; leave the block to end it."""
+
+    def __enter__(self) -> "Server":
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.hostile.server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def run(
+        self, folder: Path, words: list[str], *, seconds: float, environment: dict[str, str] | None = None
+    ) -> Answer:
+        """Run `etude WORDS` in a folder, and kill it after so many seconds."""
+        assert self._process.stdin and self._process.stdout
+        request = {"folder": str(folder), "words": words, "seconds": seconds, "environment": environment or {}}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return Answer(**json.loads(self._process.stdout.readline()))
+
+
+def serve() -> None:
+    import etude.cli.main
+    import etude.run  # noqa: F401 - imported for the forks
+
+    for line in sys.stdin:
+        request = json.loads(line)
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            started = time.monotonic()
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            if (pid := os.fork()) == 0:
+                _live(request, out.fileno(), err.fileno())
+            while (ended := os.wait4(pid, os.WNOHANG))[0] == 0:
+                if time.monotonic() - started > request["seconds"]:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(pid, 9)
+                time.sleep(0.005)
+            print(json.dumps({
+                "code": os.waitstatus_to_exitcode(ended[1]),
+                "out": _text(out), "err": _text(err), "seconds": time.monotonic() - started,
+                "bytes": max(ended[2].ru_maxrss - before, 0) * 1024,
+            }), flush=True)  # fmt: skip
+
+
+def _live(request: dict[str, Any], out: int, err: int) -> None:
+    from etude.cli.main import main
+
+    code = 70
+    try:
+        os.setpgid(0, 0)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.chdir(request["folder"])
+        os.environ.update(request["environment"])
+        sys.argv = ["etude", *(word.encode().decode("utf-8", "surrogateescape") for word in request["words"])]
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _text(file: Any) -> str:
+    file.seek(0)
+    return str(file.read(1 << 20).decode(errors="replace"))
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,65 @@
+"""Every bad input is answered in one line of at most 300 characters, with exit code 2, nothing written, within 10 s and
+1 GB. `make test-hostile` runs all; `make test` those that are quick.
+
+A module of this folder with a list CASES is a part of the corpus. A server imports etude once and forks for each case.
+"""
+
+import hashlib
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tests.hostile
+from tests.hostile.case import Case
+from tests.hostile.server import Answer, Server
+
+MODULES = [name for _, name, _ in pkgutil.iter_modules(tests.hostile.__path__) if name.startswith("bad_")]
+CASES: list[Case] = [case for name in MODULES for case in importlib.import_module(f"tests.hostile.{name}").CASES]
+MOST_SECONDS, MOST_BYTES, MOST_CHARACTERS = 10, 1 << 30, 300
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server() as server:
+        yield server
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_a_bad_input_is_answered_in_one_line(
+    case: Case, server: Server, tmp_path: Path, cache: Path, request: pytest.FixtureRequest
+) -> None:
+    if not case.quick and not request.config.getoption("--hostile"):
+        pytest.skip("slow; make test-hostile runs it")
+    folder = tmp_path / "here"
+    folder.mkdir()
+    words = case.make(folder)
+    before = content(folder)
+    answer = server.run(folder, words, seconds=MOST_SECONDS)
+    assert_answered(answer, case.says)
+    assert content(folder) == before
+
+
+def assert_answered(answer: Answer, says: str) -> None:
+    assert answer.code == 2, answer
+    lines = answer.err.splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert len(errors) == 1 and errors[0] == lines[-1], answer.err
+    assert re.search(says, errors[0]), errors[0]
+    assert len(errors[0]) <= MOST_CHARACTERS, len(errors[0])
+    assert "Traceback" not in answer.err + answer.out
+    assert all(character.isprintable() for character in errors[0])
+    assert answer.bytes < MOST_BYTES, answer.bytes
+
+
+def content(folder: Path) -> dict[str, str]:
+    """What stands in a folder: the hash of each plain file, the kind of all else."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        is_plain = path.is_file() and not path.is_symlink()
+        name = str(path.relative_to(folder)).encode(errors="surrogateescape").hex()
+        found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if is_plain else oct(path.lstat().st_mode)
+    return found
