@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from etude.errors import InputError
 from etude.models.decoder import Cache, Decoder
+from etude.models.foreign import PADDABLE_DECODERS, fixed_until, scored_logits
 from etude.models.packed import TokenReader, is_worth_it
 from etude.models.t5 import T5, T5Cache
 
@@ -200,25 +201,58 @@ def _read_t5(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Ten
 
 
 def _read_foreign(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Tensor, Advance, None]:
-    """The same for a model of transformers: prompts are padded on the left, and the mask grows."""
+    """The same for a model of transformers; prompts of different lengths stand beside each other where they may."""
+    if max(map(len, prompts)) + max_tokens > fixed_until(model):
+        return _read_again(model, prompts)
+    is_paddable = model.config.model_type in PADDABLE_DECODERS
+    if is_paddable or len(set(map(len, prompts))) == 1:
+        return _read_side_by_side(model, prompts)
+    each = [_read_side_by_side(model, [prompt]) for prompt in prompts]
+
+    def advance(chosen: Tensor) -> Tensor:
+        return torch.cat([go_on(token) for (_, go_on, _), token in zip(each, torch.split(chosen, 1))])
+
+    return torch.cat([logits for logits, _, _ in each]), advance, None
+
+
+def _read_again(model: Any, prompts: list[list[int]]) -> tuple[Tensor, Advance, None]:
+    """The same without a cache, for rotary frequencies that change with the length: each step reads all of a row."""
+    device = next(model.parameters()).device
+    rows = [list(prompt) for prompt in prompts]
+
+    def read() -> Tensor:
+        lengths = tuple(map(len, rows))
+        tokens = torch.tensor([token for row in rows for token in row], device=device)[None]
+        return scored_logits(model, tokens, None, lengths, torch.tensor(lengths, device=device).cumsum(0) - 1)
+
+    def advance(chosen: Tensor) -> Tensor:
+        for row, token in zip(rows, chosen.tolist()):
+            row.append(token)
+        return read()
+
+    return read(), advance, None
+
+
+def _read_side_by_side(model: Any, prompts: list[list[int]]) -> tuple[Tensor, Advance, None]:
+    """The same with a cache: prompts of different lengths are padded on the left, and the mask grows."""
     device = next(model.parameters()).device
     longest = max(map(len, prompts))
     tokens = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    given = {"attention_mask": mask}
+    if not mask.all():  # else the model counts positions as it was trained to: some begin behind that of the padding
+        given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
     past: Any = None
 
     def advance(chosen: Tensor) -> Tensor:
-        nonlocal mask, positions
-        mask, positions = functional.pad(mask, (0, 1), value=1), positions[:, -1:] + 1
+        given["attention_mask"] = functional.pad(given["attention_mask"], (0, 1), value=1)
+        if "position_ids" in given:
+            given["position_ids"] = given["position_ids"][:, -1:] + 1
         return read(chosen[:, None].to(device))
 
     def read(tokens: Tensor) -> Tensor:
         nonlocal past
-        output = model(
-            input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=past, use_cache=True,
-            logits_to_keep=1,
-        )  # fmt: skip
+        output = model(input_ids=tokens, past_key_values=past, use_cache=True, logits_to_keep=1, **given)
         past = getattr(output, "past_key_values", None)
         if past is None:
             raise InputError(

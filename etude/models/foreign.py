@@ -1,7 +1,8 @@
 """Models that run through transformers: looked at, loaded, and asked for logits of positions or samples of a batch."""
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,20 @@ from etude.models.weights import REMADE
 
 # Families that take a mask of the whole row as it is, so that one call does for all its sequences. In others a window,
 # a recurrence or a mask of their own would be lost without a word.
-_MASKABLE = ("gpt2", "gptj", "gpt_neox", "starcoder2", "gemma", "phi", "llama", "qwen2")
+MASKABLE = ("gpt2", "gptj", "gpt_neox", "starcoder2", "gemma", "phi", "llama", "qwen2")
+# Families in which padding changes nothing that a sample gets; in others a convolution, a Fourier transform, a pooled
+# sequence or a recurrence sees it. Decoders are padded on the left to write, all of them on the right to be scored.
+PADDABLE_DECODERS = (
+    "bloom", "codegen", "cohere", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_bigcode", "gpt_neox", "gptj",
+    "granite", "llama", "mistral", "mixtral", "mpt", "olmo", "olmo2", "opt", "phi", "phi3", "qwen2", "qwen3",
+    "smollm3", "stablelm", "starcoder2",
+)  # fmt: skip
+PADDABLE_ENCODERS = (
+    "albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie", "esm", "eurobert",
+    "modernbert", "mpnet", "rembert", "roberta", "xlm-roberta",
+)  # fmt: skip
+# Rotary frequencies that are the same for every length.
+_FIXED_ROTARY = ("default", "linear", "llama3", "yarn", "proportional")
 # What files have beside the body of a model, to no use of some.
 _BESIDE = re.compile(r"(^|\.)(pooler|position_ids|token_type_ids)(\.|$)")
 
@@ -129,6 +143,7 @@ def scored_logits(
 
     Sequences that lie end to end are kept apart by a mask, added to the scores, or by a call for each.
     """
+    _forget_longest(model)
     if lengths is None:
         logits: Tensor = model(input_ids=tokens, position_ids=positions, use_cache=False).logits.flatten(0, 1)
     elif _takes_mask(model, lengths):
@@ -137,26 +152,41 @@ def scored_logits(
         output = model(input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False, **named)
         return output.logits[0]  # type: ignore[no-any-return]
     else:
-        parts = torch.split(tokens, list(lengths), dim=1)
-        logits = torch.cat([model(input_ids=part, use_cache=False).logits[0] for part in parts])
+        each = []
+        for part in torch.split(tokens, list(lengths), dim=1):
+            _forget_longest(model)
+            each.append(model(input_ids=part, use_cache=False).logits[0])
+        logits = torch.cat(each)
     return logits if scored is None else logits[scored]
 
 
 def label_logits(model: Any, tokens: Tensor, lengths: tuple[int, ...] | None, token_types: Tensor | None) -> Tensor:
-    """Logits (n, labels) of the samples in tokens (B, T), padded to the longest; arguments as for `Encoder.forward`."""
+    """Logits (n, labels) of the samples in tokens (B, T); arguments as for `Encoder.forward`.
+
+    Samples are padded to the longest where that changes nothing, else there is a call for each.
+    """
     each = lengths or (tokens.shape[1],) * tokens.shape[0]
-    mask = nn.utils.rnn.pad_sequence([torch.ones(length, dtype=torch.long) for length in each], batch_first=True)
-
-    def pad(ids: Tensor, padding: int) -> Tensor:
-        parts = torch.split(ids.flatten(), list(each))
-        return nn.utils.rnn.pad_sequence(list(parts), batch_first=True, padding_value=padding)
-
-    given = {}
+    rows = torch.split(tokens.flatten(), list(each))
+    types: tuple[Tensor, ...] = ()
     if token_types is not None and getattr(model.config, "type_vocab_size", 0) > 1:
-        given = {"token_type_ids": pad(token_types, 0)}
-    padded = pad(tokens, model.config.get_text_config().pad_token_id)
-    logits: Tensor = model(input_ids=padded, attention_mask=mask.to(tokens.device), **given).logits
-    return logits
+        types = torch.split(token_types.flatten(), list(each))
+    is_paddable = model.config.model_type in (*PADDABLE_DECODERS, *PADDABLE_ENCODERS)
+    if len(set(each)) == 1 or (is_paddable and max(each) <= fixed_until(model)):
+        return _padded_logits(model, rows, types)
+    return torch.cat([_padded_logits(model, rows[at : at + 1], types[at : at + 1]) for at in range(len(rows))])
+
+
+def fixed_until(model: Any) -> float:
+    """Longest sequence, in tokens, up to which rotary frequencies do not depend on how long it is.
+
+    Beyond it the frequencies of dynamic and longrope follow from the longest position of a call.
+    """
+    config = model.config.get_text_config()
+    said = getattr(config, "rope_parameters", None) or {}
+    parts = [part for part in said.values() if isinstance(part, dict)] or [said]
+    moving = [part for part in parts if part.get("rope_type", "default") not in _FIXED_ROTARY]
+    context = int(getattr(config, "max_position_embeddings", None) or 0)
+    return min((int(part.get("original_max_position_embeddings") or context) for part in moving), default=math.inf)
 
 
 def _refuse_unused(model: Any, names: Iterable[str], path: Path) -> None:
@@ -174,7 +204,33 @@ def _refuse_unused(model: Any, names: Iterable[str], path: Path) -> None:
 
 def _takes_mask(model: Any, lengths: tuple[int, ...]) -> bool:
     window = getattr(model.config, "sliding_window", None)
-    return model.config.model_type in _MASKABLE and (window is None or window >= max(lengths))
+    longest = max(lengths)
+    is_seen_whole = window is None or window >= longest
+    return model.config.model_type in MASKABLE and is_seen_whole and longest <= fixed_until(model)
+
+
+def _forget_longest(model: Any) -> None:
+    """Bring dynamic rotary frequencies back to the start: transformers keeps those of the longest call so far."""
+    if fixed_until(model) == math.inf:
+        return
+    for module in model.modules():
+        if (original := getattr(module, "original_max_seq_len", None)) is not None:
+            for name in [name for name in vars(module) if name.endswith("max_seq_len_cached")]:
+                setattr(module, name, original)
+            for name, kept in list(module.named_buffers(recurse=False)):
+                if name.endswith("original_inv_freq"):
+                    setattr(module, name.replace("original_inv_freq", "inv_freq"), kept.clone())
+
+
+def _padded_logits(model: Any, rows: Sequence[Tensor], types: Sequence[Tensor]) -> Tensor:
+    """Logits (n, labels) of samples by one call, padded on the right to the longest."""
+    _forget_longest(model)
+    mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    padding = model.config.get_text_config().pad_token_id
+    padded = nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=padding)
+    given = {"token_type_ids": nn.utils.rnn.pad_sequence(list(types), batch_first=True)} if types else {}
+    logits: Tensor = model(input_ids=padded, attention_mask=mask, **given).logits
+    return logits
 
 
 def _block_mask(lengths: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
