@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -85,6 +86,8 @@ class Training:
         Raises: InputError before anything is written; StorageError or FaultError while running.
         """
         require_trackers(self._recipe)
+        if self._recipe.train.deterministic:  # cuBLAS reads it once, before its first product
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if self._recipe.train.deterministic != torch.are_deterministic_algorithms_enabled():
             torch.use_deterministic_algorithms(self._recipe.train.deterministic)  # which loads torch's compiler
         self._plan = make_plan(self._recipe, own_model=self._options.model, own_metrics=self._options.metrics)

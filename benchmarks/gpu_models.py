@@ -1,0 +1,199 @@
+"""Models and batches for `gpu.py`: toy sizes, or the sizes of real runs with random weights."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+SEQ_LEN = 2048
+
+
+def choose_device() -> Any:
+    from etude.engine import world
+
+    return world.choose_device("auto")
+
+
+def choose_dtype(device: Any) -> Any:
+    import torch
+
+    from etude.engine.precision import has_native_bf16
+
+    return torch.bfloat16 if has_native_bf16(device) else torch.float32
+
+
+def _config(**changes: Any) -> Any:
+    from etude.models.decoder_config import DecoderConfig
+
+    sizes = {
+        "vocab_size": 512, "n_layer": 2, "n_head": 4, "n_kv_head": 2, "n_embd": 64, "n_ffn": 128, "head_dim": 16,
+        "context": SEQ_LEN,
+    }  # fmt: skip
+    return DecoderConfig(**{**sizes, **changes})
+
+
+def config_300m(tiny: bool) -> Any:
+    from etude.models.catalogue import decoder_config
+    from etude.recipe.schema import Model
+
+    if tiny:
+        return _config(context=64)
+    return decoder_config(Model(preset="300m"), vocab_size=50_257, seq_len=SEQ_LEN)
+
+
+def config_qwen(tiny: bool) -> Any:
+    if tiny:
+        return _config(qkv_bias=True)
+    return _config(
+        vocab_size=151_936, n_layer=28, n_head=12, n_kv_head=2, n_embd=1536, n_ffn=8960, head_dim=128, context=32_768,
+        qkv_bias=True, rope_theta=1e6,
+    )  # fmt: skip
+
+
+def count(config: Any) -> int:
+    from etude.models.cost import count_parameters
+
+    return count_parameters(config)["total"]
+
+
+def small_decoder(tiny: bool) -> Any:
+    from etude.models.decoder import Decoder
+
+    shape = (
+        {} if tiny else {"n_layer": 4, "n_head": 8, "n_embd": 512, "n_ffn": 1408, "head_dim": 64, "vocab_size": 8192}
+    )
+    model = Decoder(_config(qk_norm=True, **shape))
+    model.init_weights(17)
+    return model
+
+
+def decoder_of(config: Any, device: Any) -> Any:
+    from etude.models.decoder import Decoder
+
+    model = Decoder(config)
+    model.init_weights(17)
+    return model.to(device)
+
+
+def empty_decoder(config: Any) -> Any:
+    from etude.models.decoder import Decoder
+
+    return Decoder(config)
+
+
+def draw_weights(model: Any) -> None:
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.fill_(1.0) if name.endswith("norm.weight") else parameter.normal_(std=0.02)
+
+
+def causal() -> Any:
+    from etude.engine.objectives import Causal
+
+    return Causal()
+
+
+def families(tiny: bool) -> dict[str, tuple[Any, Any, Any]]:
+    """A model, an objective and a batch of each own family."""
+    import numpy as np
+
+    from etude.data.batch import Batch
+    from etude.engine.objectives import Masked, Seq2Seq
+    from etude.models.encoder import Encoder
+    from etude.models.encoder_config import EncoderConfig
+    from etude.models.t5 import T5
+    from etude.models.t5_config import T5Config
+
+    width, layers = (32, 2) if tiny else (256, 4)
+    decoder = small_decoder(tiny)
+    encoder = Encoder(
+        EncoderConfig(512, layers, 4, width, 2 * width, 256, dropout=0.0, attention_dropout=0.0), "masked"
+    )
+    translator = T5(T5Config(512, layers, layers, 4, width, 2 * width, width // 4))
+    for model in (encoder, translator):
+        model.init_weights(17)
+    lengths = [17, 60, 33, 128]
+    sources, targets = draw_samples(512, lengths), draw_samples(512, lengths[::-1])
+    hidden = end_to_end(sources)
+    labels = np.where(np.arange(hidden.labels.size) % 7 == 0, hidden.labels, -100).reshape(hidden.labels.shape)
+    pairs = Batch(
+        np.concatenate(sources)[None], np.concatenate(targets)[None],
+        lengths=tuple(lengths), target_lengths=tuple(lengths[::-1]),
+    )  # fmt: skip
+    rows = draw_rows(replace(decoder.config, context=64), 4)[0]
+    return {
+        "decoder": (decoder, causal(), rows),
+        "encoder": (encoder, Masked(), replace(hidden, labels=labels)),
+        "t5": (translator, Seq2Seq(), pairs),
+    }
+
+
+def draw_samples(vocabulary: int, lengths: list[int]) -> list[Any]:
+    import numpy as np
+
+    generator = np.random.default_rng(len(lengths))
+    return [generator.integers(2, vocabulary, length, dtype=np.int64) for length in lengths]
+
+
+def end_to_end(samples: list[Any]) -> Any:
+    """Samples in one row; each token but the last of a sample has the next one as its label."""
+    import numpy as np
+
+    from etude.data.batch import NO_TARGET, Batch
+
+    labels = [np.append(sample[1:], NO_TARGET) for sample in samples]
+    positions = np.concatenate([np.arange(len(sample)) for sample in samples])
+    lengths = tuple(len(sample) for sample in samples)
+    return Batch(np.concatenate(samples)[None], np.concatenate(labels)[None], positions[None], lengths)
+
+
+def draw_rows(config: Any, rows: int) -> list[Any]:
+    import numpy as np
+
+    from etude.data.batch import Batch
+
+    drawn = np.random.default_rng(rows).integers(2, config.vocab_size, (rows, config.context + 1), dtype=np.int64)
+    return [Batch(drawn[:, :-1].copy(), drawn[:, 1:].copy())]
+
+
+def write_recipe(folder: Path, tiny: bool) -> Path:
+    draw = random.Random(17)
+    lines = [
+        json.dumps(
+            {"text": f"def f{n}(a, b):\n    return a * {draw.randint(0, 999)} + b - {draw.randint(0, 99)}\n" * 3}
+        )
+        for n in range(400)
+    ]
+    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    width = 32 if tiny else 256
+    recipe = folder / "recipe.toml"
+    recipe.write_text(f"""
+name = "resume"
+[model]
+n_layer = 2
+n_head = 4
+n_embd = {width}
+dropout = 0.1
+[tokenizer]
+train_vocab_size = 400
+[[data.train]]
+path = "rows.jsonl"
+[data]
+validation_ratio = 0.1
+[train]
+steps = 30
+seq_len = 64
+global_batch_size = 16
+micro_batch_size = 8
+deterministic = true
+[evaluate]
+every_steps = 10
+[checkpoint]
+every_steps = 5
+[records]
+log_every_steps = 1
+""")
+    return recipe

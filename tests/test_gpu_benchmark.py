@@ -1,0 +1,30 @@
+"""The script that is run wherever there is a GPU works end to end, with toy sizes on this machine."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+PARTS = ["losses", "packed", "resume", "pretrain", "lora", "generate", "profile"]
+
+
+def test_every_part_passes_and_leaves_its_figures(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--tiny", "--out", str(out)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(out.read_text())
+    assert [name for name in result if name in PARTS] == PARTS
+    assert all(result[name].get("passed", True) and "error" not in result[name] for name in PARTS)
+    assert result["losses"]["t5 fp32"]["gradient_error"] < 1e-5
+    assert result["resume"]["whole"] == result["resume"]["killed"] != {}
+    assert result["pretrain"]["eager"]["tokens_per_second"] > 0
+
+
+def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    command = [sys.executable, str(SCRIPT), "--tiny", "--out", str(out), "--seconds", "0", "--only", "packed"]
+    subprocess.run(command, capture_output=True, check=False)
+    assert json.loads(out.read_text())["packed"] == {"skipped": "no time"}
