@@ -1,8 +1,10 @@
 """What `etude data` prints: the data page, and samples as they are trained on."""
 
 import itertools
-import json
 from typing import TYPE_CHECKING, Any
+
+from etude.cli.printing import open_console, print_json
+from etude.text import clean, printable
 
 if TYPE_CHECKING:
     from etude.data.corpus import Corpus
@@ -81,19 +83,16 @@ def open_corpus(recipe: "Recipe", *, again: bool = False) -> "Corpus":
 def print_samples(rows: list[dict[str, Any]], *, as_json: bool = False) -> None:
     """Print samples: on a terminal what is scored in another colour, else within [[ and ]]."""
     if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
         return
-    from rich.console import Console
     from rich.text import Text
 
-    from etude.report.wording import clean
-
-    console = Console(soft_wrap=True, highlight=False)
+    console = open_console(soft_wrap=True)
     has_colours = console.color_system is not None and not console.no_color
     if has_colours:
         console.print(Text.assemble("colours: ", ("not scored", "dim"), " ", ("scored", "bold green")))
     for row in rows:
-        task = f"{row['task']}, " if "task" in row else ""
+        task = f"{printable(row['task'])}, " if "task" in row else ""
         text = Text(f"--- {task}sample {row['sample']}: {row['tokens']:,} tokens, {row['scored']:,} scored\n")
         for part in row["parts"]:
             shown = clean(part["text"])

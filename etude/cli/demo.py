@@ -4,6 +4,7 @@ import gzip
 import lzma
 from pathlib import Path
 
+from etude.cli.printing import print_text
 from etude.errors import InputError
 from etude.records.events import Evaluation, Generation
 from etude.records.store import Run
@@ -23,14 +24,14 @@ def print_outcome(run: Run) -> None:
     events = [entry.event for entry in run.ledger().entries]
     scores = [event for event in events if isinstance(event, Evaluation)]
     for sample in [event for event in events if isinstance(event, Generation)][-len(run.recipe.evaluate.prompts) :]:
-        print(f"--- {sample.prompt!r} continues\n{sample.prompt}{sample.text}\n")
+        print_text(f"--- {sample.prompt!r} continues\n{sample.prompt}{sample.text}\n")
     if scores and scores[-1].bits_per_byte is not None:
         text = held_out_text(run)
         rows = [("this model", scores[-1].bits_per_byte), *compressors(text)]
-        print(f"bits per byte of {len(text):,} held-out bytes, each token scored once:")
+        print_text(f"bits per byte of {len(text):,} held-out bytes, each token scored once:")
         for name, bits in rows:
-            print(f"  {name:<12} {bits:.3f}")
-    print(
+            print_text(f"  {name:<12} {bits:.3f}")
+    print_text(
         f"\nreport      {run.path / 'report' / 'report.md'}\n"
         f"next        etude show {run.name}\n"
         f"            etude note {run.name} --section lessons 'what you learnt'\n"

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.cli.printing import say
+from etude.cli.printing import print_text, say
 from etude.errors import InputError
 
 if TYPE_CHECKING:
@@ -115,12 +115,10 @@ def generate_texts(
 
 def print_texts(texts: list[dict[str, Any]]) -> None:
     """Each prompt and what followed; where that is an answer, it alone."""
-    from etude.report.wording import clean
-
     for entry in texts:
         if len(texts) > 1:
-            print(f"--- {entry['prompt']!r}")
-        print(clean(entry["text"] if entry["is_answer"] else entry["prompt"] + entry["text"]))
+            print_text(f"--- {entry['prompt']!r}")
+        print_text(entry["text"] if entry["is_answer"] else entry["prompt"] + entry["text"])
 
 
 def chat(
@@ -145,17 +143,16 @@ def chat(
             answer = ""
             for piece in stream(speaker, ids, sampling):
                 answer += piece
-                print(piece, end="", flush=True)
-            print()
+                print_text(piece, end="")
+            print_text()
             turns.append({"role": "assistant", "content": answer})
     except (EOFError, KeyboardInterrupt):
-        print()
+        print_text()
 
 
 def stream(speaker: Speaker, ids: list[int], sampling: Sampling) -> Iterator[str]:
-    """The answer piece by piece; a character whose bytes are not all there yet is held back."""
+    """The answer piece by piece; a character whose bytes are not all there yet, or half a line end, is held back."""
     from etude.evaluate.generate import generate_steps
-    from etude.report.wording import clean
 
     drawn: list[int] = []
     said = ""
@@ -164,11 +161,11 @@ def stream(speaker: Speaker, ids: list[int], sampling: Sampling) -> Iterator[str
             if token in speaker.tokenizer.end_ids:
                 break
             drawn.append(token)
-            text = clean(speaker.tokenizer.decode(drawn))
-            if not text.endswith("\ufffd"):
+            text = speaker.tokenizer.decode(drawn)
+            if not text.endswith(("\ufffd", "\r")):
                 yield text[len(said) :]
                 said = text
-    yield clean(speaker.tokenizer.decode(drawn))[len(said) :]
+    yield speaker.tokenizer.decode(drawn)[len(said) :]
 
 
 def _require_chat(speaker: Speaker, given: str) -> None:

@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from etude.cli.printing import open_console, say
 from etude.records.events import (
     Attempt,
     CheckpointSaved,
@@ -23,7 +24,8 @@ from etude.records.events import (
 from etude.records.store import Run
 from etude.records.trackers import Window, describe
 from etude.report.charts import braille_curve
-from etude.report.wording import NOTHING, clean, duration, number, one_line, percent, size
+from etude.report.wording import NOTHING, duration, number, percent, size
+from etude.text import clean, one_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -76,7 +78,7 @@ class LineView:
             if now - self._printed < max(_LINE_SECONDS, _LINE_SHARE * (now - self._started)):
                 return
             self._printed = now
-        print(clean(line).replace("\n", " ")[:_LINE_WIDTH], file=sys.stderr, flush=True)
+        say(printable(line)[:_LINE_WIDTH])
 
     def close(self) -> None:
         pass
@@ -86,9 +88,7 @@ class LiveView:
     """A picture of the run, drawn again when something was measured and once a second."""
 
     def __init__(self, console: "Console | None" = None) -> None:
-        from rich.console import Console
-
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or open_console(stderr=True)
         self._progress = Progress()
         self._live: Any = None
         self._drawn = 0.0
@@ -258,11 +258,11 @@ def _header(progress: Progress) -> "Text":
 
     attempt = progress.attempt
     if attempt is None:
-        return Text(progress.name, style="bold")
+        return Text(printable(progress.name), style="bold")
     again = f"  attempt {attempt.number} from step {attempt.from_step:,}" if attempt.number > 1 else ""
     devices = f"{attempt.devices} x " if attempt.devices > 1 else ""
     rest = f"  {_short(attempt.parameters['total'])} parameters  {devices}{attempt.device}, {attempt.precision}{again}"
-    return Text.assemble((progress.name, "bold"), rest, no_wrap=True, overflow="ellipsis")
+    return Text.assemble((printable(progress.name), "bold"), printable(rest), no_wrap=True, overflow="ellipsis")
 
 
 def _bar(progress: Progress, width: int) -> "Table":
@@ -353,8 +353,7 @@ def _print_plan(plan: "Plan", run: Run) -> None:
     rows = [("run", str(run.path)), *plan.rows()]
     width = max(len(what) for what, _ in rows)
     for what, text in rows:
-        print(f"{what:<{width}}  {one_line(text)}", file=sys.stderr)
-    sys.stderr.flush()
+        say(f"{what:<{width}}  {one_line(text)}")
 
 
 def _short(count: int) -> str:

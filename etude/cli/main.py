@@ -1,6 +1,5 @@
 """`etude`: parses, calls, prints. Results go to stdout, progress and errors to stderr."""
 
-import json
 import os
 import sys
 from enum import StrEnum
@@ -11,9 +10,10 @@ import typer
 from typer.core import TyperGroup
 
 from etude import __version__
-from etude.cli.printing import print_rows, print_table, printable, say
+from etude.cli.printing import print_json, print_rows, print_table, print_text, ready_streams, say
 from etude.cli.train import start_ranks, train_one, train_repeatedly
 from etude.errors import EtudeError
+from etude.text import printable, shorten
 
 if TYPE_CHECKING:
     from etude.recipe.schema import Recipe
@@ -63,19 +63,27 @@ class NoteSection(StrEnum):
     problem = "problem"
 
 
+# The error of click for a command line that it cannot read; newer versions of typer hold a click of their own.
+_UsageError: Any = typer.BadParameter.__base__
+_MOST_PROBLEMS = 20
+
+
 def main() -> None:
     """Run a command; errors for the user are one line each, without a traceback."""
     # Threads that wait by spinning stop each other when something else wants a core: with one busy neighbour on two
     # cores a step took 5.1 s instead of 0.38. Alone, waiting this short costs up to 9 % (dev/LOG.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    ready_streams()
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except EtudeError as error:
         if os.environ.get("RANK", "0") == "0":
-            for line in str(error).splitlines():
-                say(f"error: {printable(line)}")
+            _say_error(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except _UsageError as error:
+        _say_usage(error)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
         say("stopped at once; the same command continues from the last checkpoint")
         sys.exit(130)
     except BrokenPipeError:
@@ -187,7 +195,7 @@ def data_page(
     pages = {task: page for task, (page, _) in made.items()}
     path = out or Path(f"{loaded.name}-data.md")
     write_file(path, text.encode())
-    print(json.dumps(pages.get("", pages), indent=2, ensure_ascii=False) if as_json else text)
+    print_json(pages.get("", pages)) if as_json else print_text(text)
     say(f"written to {path}")
     if problems := [f"task {task}: {why}" if task else str(why) for task, (_, why) in made.items() if why is not None]:
         raise RecipeError(problems)
@@ -211,7 +219,7 @@ def schema() -> None:
     """Print the JSON Schema of a recipe, for editors."""
     from etude.recipe.schema import Recipe
 
-    print(json.dumps(Recipe.model_json_schema(by_alias=True), indent=2))
+    print_json(Recipe.model_json_schema(by_alias=True))
 
 
 @app.command()
@@ -296,7 +304,7 @@ def generate(
     sampling = Sampling(max_tokens, temperature, top_k, top_p, seed)
     texts = generate_texts(model, prompt, sampling, runs=runs, is_instruction=instruction)
     if as_json:
-        print(json.dumps(texts, indent=2))
+        print_json(texts)
     else:
         print_texts(texts)
 
@@ -327,7 +335,7 @@ def list_runs(runs: Runs = Path("runs"), as_json: Json = False) -> None:
 
     summaries = [summarize(run) for run in store.list_runs(runs)]
     if as_json:
-        print(json.dumps([summary.to_dict() for summary in summaries], indent=2))
+        print_json([summary.to_dict() for summary in summaries])
         return
     from etude.report.summary import run_table
 
@@ -361,17 +369,15 @@ def compare(
         raise InputError("compare needs two runs or more; see etude runs")
     comparison = compare_runs([open_run(name, runs) for name in run])
     if as_json:
-        print(json.dumps(comparison.to_dict(), indent=2))
+        print_json(comparison.to_dict())
         return
-    from etude.report.wording import clean
-
     print_table(comparison.rows())
-    print()
+    print_text()
     if noise := comparison.noise_rows():
         print_table(noise)
-        print()
+        print_text()
     print_table(comparison.progression.rows())
-    print("\n".join(["", *map(clean, comparison.progression.lines())]))
+    print_text("\n".join(["", *map(printable, comparison.progression.lines())]))
 
 
 @app.command()
@@ -393,12 +399,12 @@ def ensemble(
         raise InputError(f"--out {out} is a file; name a folder")
     found = make_ensemble([open_run(name, runs) for name in run], by)
     if as_json:
-        print(json.dumps(found.to_dict(), indent=2))
+        print_json(found.to_dict())
     else:
         print_table(found.table())
-        print("\n".join(["", *map(printable, found.lines())]))
+        print_text("\n".join(["", *map(printable, found.lines())]))
         if by_capability := found.capability_table():
-            print()
+            print_text()
             print_table(by_capability)
     if out is not None:
         found.write(out)
@@ -421,7 +427,7 @@ def rate(
     found = [open_run(name, runs) for name in run]
     if as_json and scores is None:  # what a script is to answer
         asked = rating.questions(found, rater=rater, seed=seed)
-        print(json.dumps([question.to_dict() for question in asked], indent=2))
+        print_json([question.to_dict() for question in asked])
         return
     rows = rating.rate(found, rater=rater, scores=scores.split(",") if scores is not None else None, seed=seed)
     print_rows(rows, dict(rows), as_json)
@@ -451,14 +457,32 @@ def report(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> No
     from etude.report.write import write_report
 
     path = write_report(open_run(run, runs))
-    print(json.dumps({"report": str(path)}) if as_json else path)
+    print_json({"report": str(path)}) if as_json else print_text(path)
 
 
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
     if version:
-        print(f"etude {__version__}")
+        print_text(f"etude {__version__}")
         raise typer.Exit
+
+
+def _say_error(message: str) -> None:
+    """A line for each problem, the first of them if there are many."""
+    problems = message.splitlines()
+    for problem in problems[:_MOST_PROBLEMS]:
+        say(shorten(f"error: {problem}"))
+    if len(problems) > _MOST_PROBLEMS:
+        say(f"and {len(problems) - _MOST_PROBLEMS:,} more")
+
+
+def _say_usage(error: Any) -> None:
+    """What is wrong with a command line, and where its help is; where nothing is given, the help itself."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        what = error.format_message().rstrip(".")
+        _say_error(f"{printable(what)}; see {error.ctx.command_path} --help" if error.ctx else printable(what))
 
 
 def _describe_published(recipe: "Recipe") -> str | None:

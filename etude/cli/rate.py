@@ -11,7 +11,7 @@ from etude.records.events import Generation, Rating
 from etude.records.store import Run, append_note
 from etude.report.history import History, read_history
 from etude.report.ratings import count_ratings
-from etude.report.wording import clean, plural
+from etude.report.wording import plural
 
 _DUEL = {"a": (1.0, 0.0), "b": (0.0, 1.0), "=": (0.5, 0.5)}
 
@@ -134,9 +134,9 @@ def _require_fit(asked: Sequence[Question], scores: Sequence[str]) -> None:
 
 def _ask(question: Question, which: str, ask: Callable[[str], str]) -> str:
     """Show a question on stderr and ask until there is an answer; the end of the input is q."""
-    say(f"\n--- {which}, prompt:\n{clean(question.prompt)}")
+    say(f"\n--- {which}, prompt:\n{question.prompt}")
     for name, said in zip("ab" if len(question.texts) > 1 else [""], question.texts):
-        say(f"\n--- {f'text {name}' if name else 'text'}:\n{clean(said.text)}")
+        say(f"\n--- {f'text {name}' if name else 'text'}:\n{said.text}")
     words = "a or b is better, = as good" if len(question.texts) > 1 else "1 (bad) to 5 (good)"
     while True:
         try:

@@ -13,7 +13,8 @@ from etude.report.markdown import code, fence, prose, table
 from etude.report.progression import Progression, make_progression
 from etude.report.seeds import Group, NoiseBand, group_by_recipe, noise_band
 from etude.report.summary import Summary, summarize_history
-from etude.report.wording import NOTHING, duration, number, one_line, percent, size
+from etude.report.wording import NOTHING, duration, number, percent, size
+from etude.text import one_line
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
-from etude.report.wording import clean
+from etude.text import clean
 
 
 def code(value: object) -> str:

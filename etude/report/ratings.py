@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from etude.records.events import Rating
-from etude.report.wording import number, one_line, plural
+from etude.report.wording import number, plural
+from etude.text import one_line
 
 
 @dataclass(frozen=True)

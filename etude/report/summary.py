@@ -10,7 +10,8 @@ from etude.records.store import Run
 from etude.report.charts import sparkline
 from etude.report.history import History, LogWindow, figures_of, read_history
 from etude.report.ratings import Ratings, count_ratings
-from etude.report.wording import NOTHING, duration, number, numbers, one_line, parameters_text, percent, plural, size
+from etude.report.wording import NOTHING, duration, number, numbers, parameters_text, percent, plural, size
+from etude.text import one_line
 
 _CURVE_POINTS = 60
 

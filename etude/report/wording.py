@@ -1,22 +1,9 @@
-"""Figures and foreign text as people read them."""
+"""Figures as people read them."""
 
-import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
 NOTHING = "–"
-
-
-def clean(text: str) -> str:
-    """Text that cannot drive a terminal: without control, format and private characters but \\n and \\t."""
-    kept = (character for character in text if character in "\n\t" or unicodedata.category(character)[0] != "C")
-    return "".join("\n" if character in "\u2028\u2029" else character for character in kept)
-
-
-def one_line(text: object, width: int = 200) -> str:
-    """Clean text on one line, cut to a width in characters."""
-    line = " ".join(clean(str(text)).split())
-    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def number(value: Any, digits: int = 4) -> str:

@@ -85,7 +85,7 @@ def test_a_character_that_is_cut_in_two_is_shown_once(tmp_path: Path) -> None:
 
 def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     print_samples([{"sample": 0, "tokens": 1, "scored": 1, "parts": [{"text": "a\x1b[31m[bold]b", "scored": True}]}])
-    assert "[[a[31m[bold]b]]" in capsys.readouterr().out
+    assert "[[a\\x1b[31m[bold]b]]" in capsys.readouterr().out
 
 
 def page_recipe(folder: Path, held_out: int) -> Path:

@@ -47,7 +47,7 @@ def test_the_picture_holds_the_figures_and_fits(width: int, height: int) -> None
         progress.write(event)
     text = picture(progress, width, height)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
-    assert "\x1b" not in text and "f([2J):" in text
+    assert "\x1b" not in text and "f(\\x1b[2J):" in text
     for figure in ("small-123456", "3.0000", "2.7500 @ 10", "0.001", "25.0 %", "1.0 GB", "non-finite step"):
         assert figure in text
     if width >= 80:

@@ -1,6 +1,6 @@
 import pytest
 
-from etude.report.wording import clean, duration, number, one_line, size
+from etude.report.wording import duration, number, size
 
 
 @pytest.mark.parametrize(
@@ -16,8 +16,3 @@ def test_figures_keep_what_matters() -> None:
         "1,234,567", "1.5000", "1.234e-05", "nan", "–", "yes",
     ]  # fmt: skip
     assert [size(v) for v in (0, 999, 1000, 2.5e9, 3e15)] == ["0 B", "999 B", "1.0 kB", "2.5 GB", "3000.0 TB"]
-
-
-def test_clean_text_cannot_drive_a_terminal() -> None:
-    assert clean("a\x1b[2Jb\x00\x9bc\r\nd\te\u202ef\ud800") == "a[2Jbc\nd\tef"
-    assert one_line(" a\n\n b\t" + "x" * 300, 10) == "a b xxxxx…"

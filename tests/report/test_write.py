@@ -127,7 +127,7 @@ def test_foreign_text_stays_text(tmp_path: Path) -> None:
     assert re.findall("^## (.*)$", outside, re.MULTILINE) == HEADINGS
     assert re.findall("^# (.*)$", outside, re.MULTILINE) == ["\\<script\\>\\*x\\* \\# y"]
     values = front_matter(text)
-    assert (values["title"], values["author"]) == ("<script>*x*\n# y", "a\nb: c")
+    assert (values["title"], values["author"]) == ("<script>*x*\n# y", "a\\x7f\nb: c")
 
 
 def test_front_matter_is_one_json_value_a_line(tmp_path: Path) -> None:

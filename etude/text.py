@@ -1,0 +1,55 @@
+"""Text from elsewhere, made safe for a terminal, a log line or a message."""
+
+import re
+import unicodedata
+
+_MOST_CHARACTERS, _MOST_OF_A_VALUE = 300, 80
+
+
+def clean(text: str) -> str:
+    """Text that cannot drive a terminal or hide in it: such characters become visible escapes, as `\\x1b`.
+
+    These are all control, format (bidirectional, zero-width), private and unassigned characters and surrogates; new
+    lines, tabs and spaces of any width stay.
+    """
+    return re.sub(r"[^ -~\n\t]+", lambda found: _escape(found[0]), text.replace("\r\n", "\n"))
+
+
+def printable(text: object) -> str:
+    """Clean text on one line, a space for each character that is white space."""
+    return re.sub(r"\s", " ", clean(str(text)))
+
+
+def one_line(text: object, width: int = 200) -> str:
+    """Clean text on one line, runs of white space as one space, cut to a width in characters."""
+    line = " ".join(clean(str(text)).split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def shorten(text: object, most: int = _MOST_CHARACTERS) -> str:
+    """Clean text on one line of at most so many characters: first long values are cut, then the middle."""
+    line = printable(_cut(str(text), 1 << 15))
+    if len(line) > most:
+        line = re.sub(rf"\S{{{_MOST_OF_A_VALUE + 1},}}", lambda found: _cut(found[0], _MOST_OF_A_VALUE), line)
+    return _cut(line, most)
+
+
+def _escape(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if character in "\u2028\u2029":  # separators of lines and paragraphs
+        return "\n"
+    is_shown = unicodedata.category(character)[0] != "C"
+    return character if is_shown else character.encode("unicode_escape").decode("ascii")
+
+
+def _cut(text: str, most: int) -> str:
+    """The start and the end of a text that is too long; a message ends with its advice."""
+    if len(text) <= most:
+        return text
+    tail = (most - 3) * 2 // 5
+    return f"{text[: most - 3 - tail]}...{text[-tail:]}"

@@ -1,0 +1,71 @@
+import json
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etude.cli.printing import print_json, print_rows, print_table, print_text, say
+from etude.text import clean, one_line, printable, shorten
+
+ODD = "a\x1b[2Jb\x00\x7f\x9bc\u200bd\u202ee\ud800f\ue000"
+
+
+def test_clean_text_shows_what_could_drive_a_terminal_or_hide_in_it() -> None:
+    assert clean(ODD) == r"a\x1b[2Jb\x00\x7f\x9bc\u200bd\u202ee\ud800f\ue000"
+    assert clean("a\r\nb\rc\td\u2028e") == "a\nb\\rc\td\ne"
+    assert clean("日本語\u3000é \xa0 שלום 👍🏽") == "日本語\u3000é \xa0 שלום 👍🏽"
+    assert printable("a\nb\u3000c\x85") == r"a b c\x85"
+    assert one_line(" a\n\n b\t" + "x" * 300, 10) == "a b xxxxx…"
+
+
+@given(st.text(st.characters(), max_size=50))
+def test_printable_text_is_printable_and_hides_nothing(text: str) -> None:
+    assert printable(text).isprintable()
+    assert all(c in "\n\t" or unicodedata.category(c)[0] not in "C" for c in clean(text))
+    kept = [c for c in text if c.isprintable() and not c.isspace()]
+    rest = iter(printable(text))
+    assert all(c in rest for c in kept)
+
+
+@pytest.mark.parametrize("text", ["x" * 10**6, "\x1b" * 10**6, "word " * 10**5, "a = " + "y" * 5000 + " is not b"])
+def test_a_message_keeps_its_start_and_its_advice(text: str) -> None:
+    line = shorten(f"recipe {text} does not exist; give the path of a .toml file")
+    assert len(line) <= 300 and line.isprintable()
+    assert line.startswith("recipe ") and line.endswith(" does not exist; give the path of a .toml file")
+
+
+def test_a_long_value_is_cut_before_the_words_around_it() -> None:
+    line = shorten(f"data.train.0.path is {'v' * 400} and is not there; give another")
+    assert line == f"data.train.0.path is {'v' * 47}...{'v' * 30} and is not there; give another"
+
+
+def test_everything_printed_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    print_text(ODD)
+    say(ODD)
+    print_rows([(ODD, ODD)], None, False)
+    print_table([[ODD, "b"], [ODD, ODD]])
+    shown = capsys.readouterr()
+    for text in (shown.out, shown.err):
+        assert r"a\x1b[2Jb" in text and all(c == "\n" or c.isprintable() for c in text)
+
+
+def test_json_holds_every_text_and_no_constant_that_json_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {ODD: [ODD, "日本", "\U000e0041"], "nan": float("nan"), "inf": [-float("inf")], "path": Path("x")}
+    print_json(value)
+    shown = capsys.readouterr().out
+    assert "日本" in shown and all(c == "\n" or c.isprintable() for c in shown)
+    assert json.loads(shown, parse_constant=pytest.fail) == {
+        ODD: [ODD, "日本", "\U000e0041"], "nan": "nan", "inf": ["-inf"], "path": "x",
+    }  # fmt: skip
+
+
+def test_commands_print_through_one_module_only() -> None:
+    package = Path(sys.modules["etude"].__file__ or "").parent
+    for path in package.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if path.name not in ("printing.py", "convert.py"):  # convert.py: a process apart that speaks to its parent
+            for way in (" print(", "Console(", "echo(", "stdout.write", "stderr.write"):
+                assert way not in text or path.name == "sandbox.py", f"{path} has{way}"
