@@ -12,6 +12,7 @@ from etude.engine.world import World
 from etude.models.build import build, describe_config
 from etude.models.decoder import Decoder
 from etude.models.encoder import Encoder
+from etude.models.generation_config import GENERATION_FILE, generation_config
 from etude.models.lora import CLASSIFIER, CLASSIFIER_FILE, adapter_config, add_adapter
 from etude.models.parts import find_targets, head_modules, quantize
 from etude.models.t5 import T5
@@ -58,7 +59,10 @@ def model_files(plan: Plan, model: nn.Module) -> dict[str, bytes]:
     objectives = {part.train.objective for part in recipe.by_task().values()}
     is_joined = not objectives.isdisjoint(("classification", "seq2seq"))  # others read texts end to end
     files: dict[str, bytes] = tokenizer.files(joined=is_joined)
+    base, writes_text = plan.pretrained, not objectives.isdisjoint(("causal", "seq2seq"))
     if recipe.adapter is not None:
+        if base is not None and writes_text:
+            files[GENERATION_FILE] = generation_config(base.generation, base.hf_config, plan.corpus.end_ids)
         # PEFT's own class for encoder-decoders asks transformers 5 for a method that it no longer has.
         task = {"causal": "CAUSAL_LM", "classification": CLASSIFIER}.get(recipe.train.objective)
         values = adapter_config(
@@ -84,4 +88,6 @@ def model_files(plan: Plan, model: nn.Module) -> dict[str, bytes]:
             files |= tokenizer.files(joined=True, pad_id=config.get("pad_token_id"))
         name = "config.json" if recipe.adapter is None else CLASSIFIER_FILE
         files[name] = json.dumps(config, indent=2).encode()
+        if writes_text:
+            files[GENERATION_FILE] = generation_config(base.generation if base else {}, config, plan.corpus.end_ids)
     return files

@@ -5,16 +5,17 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from etude import durable
+from etude.data.render import ChatTemplate, find_template
 from etude.data.tokenize import Tokenizer, load_tokenizer
 from etude.engine import checkpoint as checkpoints
 from etude.errors import InputError
 from etude.models.encoder_config import EncoderConfig
+from etude.models.generation_config import GENERATION_FILE, generation_config, read_stop_ids
 from etude.models.heads import build_encoder, load_classifier
 from etude.models.hub import Pretrained, find_model, inspect_model, load_pretrained
 from etude.models.lora import (
@@ -69,8 +70,10 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
             made["config.json"] = json.dumps({**config, "dtype": str(dtype).removeprefix("torch.")}, indent=2).encode()
     if kind == "hf":
         made["config.json"] = (checkpoint / "config.json").read_bytes()
-    if kind != "peft" and run.recipe.train.objective not in ("classification", "masked"):
-        made["generation_config.json"] = _generation_config(checkpoint, made["config.json"])
+    is_old = GENERATION_FILE not in carried  # a checkpoint without the file was written by an older etude
+    if is_old and kind != "peft" and run.recipe.train.objective not in ("classification", "masked"):
+        ends = find_end_ids(checkpoint, open_chat(checkpoint), is_chat=True)
+        made[GENERATION_FILE] = generation_config({}, json.loads(made["config.json"]), ends)
     hidden = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     durable.make_folder(hidden)
     try:
@@ -120,6 +123,27 @@ def load_model(folder: Path, *, dtype: torch.dtype) -> nn.Module:
 def open_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer that lies in the folder of a model. Raises: InputError if there is none."""
     return load_tokenizer(schema.Tokenizer.model_validate({"from": str(folder)}))
+
+
+def open_chat(folder: Path, *, system: str | None = None) -> ChatTemplate:
+    """The chat template of the model in a folder, or a plain one. Raises: as `open_tokenizer`."""
+    return find_template(folder, open_tokenizer(folder), system=system)
+
+
+def find_end_ids(folder: Path, chat: ChatTemplate, *, is_chat: bool) -> tuple[int, ...]:
+    """The ids that end a text of the model in a folder: that of its tokenizer, and those at which the model stops.
+
+    They are in generation_config.json, which a checkpoint has too. The base of an adapter without that file, as other
+    tools write them, has it. With `is_chat`, what the chat template writes behind an answer is an end as well.
+
+    Raises: InputError if a file cannot be read.
+    """
+    source = folder
+    if (folder / ADAPTER_FILE).is_file() and not (folder / GENERATION_FILE).is_file():
+        source = _base_of(folder).path
+    template = chat.find_end() if is_chat else None
+    ids = [chat.tokenizer.eos_id, *read_stop_ids(source), *([] if template is None else [template])]
+    return tuple(dict.fromkeys(ids))
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
@@ -184,16 +208,6 @@ def _check_base(folder: Path, base: Pretrained) -> None:
             f"the adapter in {folder} was trained on other weights than those in {base.path} "
             f"(SHA-256 {base.digest[:12]}, expected {expected[:12]}); bring back the base it was trained on"
         )
-
-
-def _generation_config(checkpoint: Path, config: bytes) -> bytes:
-    """What generate() of transformers takes for its default: what begins a text, and every token that ends one."""
-    values: dict[str, Any] = {name: value for name, value in json.loads(config).items() if value is not None}
-    if values.get("model_type") == "t5":
-        values.setdefault("decoder_start_token_id", values.get("pad_token_id", 0))
-    roles = ("bos_token_id", "pad_token_id", "decoder_start_token_id")
-    kept = {name: values[name] for name in roles if name in values}
-    return json.dumps({**kept, "eos_token_id": list(open_tokenizer(checkpoint).end_ids)}, indent=2).encode()
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

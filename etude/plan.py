@@ -159,7 +159,7 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
         folder = pretrained.path if pretrained else None
         for name, part in recipe.by_task().items():
             if found := attempt(functools.partial(prepare, part, tokenizer_folder=folder)):
-                tasks.append(Task(name, part, found))
+                tasks.append(Task(name, part, _with_ends_of(pretrained, part, found)))
     corpus = tasks[0].corpus if tasks and not problems else None
     if corpus is not None and pretrained is not None:
         rows, ids = int(pretrained.hf_config.get("vocab_size", 2**40)), int(corpus.summary["vocab_size"])
@@ -235,6 +235,17 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
         recipe, tuple(tasks), samples, model, pretrained, size.parameters, size.trainable, size.cost, device, precision,
         steps, per_epoch, global_batch_size, micro if isinstance(micro, int) else None,
     )  # fmt: skip
+
+
+def _with_ends_of(pretrained: Pretrained | None, recipe: Recipe, corpus: Corpus) -> Corpus:
+    """The corpus whose answers may also end as the base ends its own.
+
+    With another tokenizer than the base's an id may stand for another token, so only special ones are taken over.
+    """
+    ids = pretrained.stop_ids if pretrained else ()
+    if recipe.tokenizer.from_ is not None:
+        ids = tuple(each for each in ids if each in corpus.tokenizer.special_ids)
+    return replace(corpus, end_ids=tuple(dict.fromkeys([*corpus.end_ids, *ids])))
 
 
 def probe_micro_batch_size(per_rank: int, try_step: Callable[[int], None]) -> int:

@@ -303,9 +303,9 @@ def test_an_export_answers_in_transformers_as_here(said: dict[str, Any], tmp_pat
     )
     model, tokenizer = load_model(out, dtype=torch.float32), open_tokenizer(out)
     (ours,) = generate(
-        model, [encoded["input_ids"]], max_tokens=12, end_ids=tokenizer.end_ids, vocab_size=tokenizer.vocab_size
+        model, [encoded["input_ids"]], max_tokens=12, end_ids=[tokenizer.eos_id], vocab_size=tokenizer.vocab_size
     )
-    assert ours.ids == [token for token in written[0, 1:].tolist() if token not in tokenizer.end_ids]
+    assert ours.ids == [token for token in written[0, 1:].tolist() if token not in [tokenizer.eos_id]]
     assert ours.ids
 
 

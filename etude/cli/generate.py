@@ -49,25 +49,27 @@ class Speaker:
     model: "nn.Module"
     tokenizer: "Tokenizer"
     chat: "ChatTemplate"
+    end_ids: tuple[int, ...]
     context: int
     precision: "Precision"
 
     def settings(self, sampling: Sampling) -> dict[str, Any]:
-        return {**asdict(sampling), "end_ids": self.tokenizer.end_ids, "vocab_size": self.tokenizer.vocab_size}
+        return {**asdict(sampling), "end_ids": self.end_ids, "vocab_size": self.tokenizer.vocab_size}
 
 
-def open_speaker(given: str, runs: Path) -> Speaker:
+def open_speaker(given: str, runs: Path, *, is_chat: bool = False) -> Speaker:
     """The model of a run (its best checkpoint, or @last, @step-200) or of a folder, on the best device there is.
+
+    is_chat: it also stops where its chat template ends an answer.
 
     Raises: InputError if there is none, or its files cannot be used.
     """
     import torch
 
-    from etude.data.render import find_template
     from etude.engine.precision import choose_precision, has_native_bf16
     from etude.engine.world import choose_device
     from etude.evaluate.generate import context_of
-    from etude.export import find_folder, load_model, open_tokenizer, stored_dtype
+    from etude.export import find_end_ids, find_folder, load_model, open_chat, stored_dtype
     from etude.models.parts import head_modules
     from etude.records.store import Run
 
@@ -77,10 +79,15 @@ def open_speaker(given: str, runs: Path) -> Speaker:
     model = load_model(folder, dtype=precision.dtype).to(device)
     if head_modules(model):
         raise InputError(f"{given} is a classifier, which writes no text; give a model that does")
-    tokenizer, run = open_tokenizer(folder), Run(folder.parent.parent)
+    run = Run(folder.parent.parent)
     # A checkpoint of a run hears the system message that it was trained with.
     system = run.recipe.data.system if (run.path / "run.json").is_file() else None
-    return Speaker(model, tokenizer, find_template(folder, tokenizer, system=system), context_of(model), precision)
+    chat = open_chat(folder, system=system)
+    ends = find_end_ids(folder, chat, is_chat=is_chat)
+    if is_chat and chat.find_end() is None:
+        names = chat.tokenizer.decode(ends, skip_special=False)
+        say(f"the chat template writes no special token behind an answer, so it ends only at {names}")
+    return Speaker(model, chat.tokenizer, chat, ends, context_of(model), precision)
 
 
 def generate_texts(
@@ -94,7 +101,7 @@ def generate_texts(
     from etude.evaluate.generate import generate
     from etude.models.t5 import T5
 
-    speaker = open_speaker(given, runs)
+    speaker = open_speaker(given, runs, is_chat=is_instruction)
     if is_instruction:
         _require_chat(speaker, given)
     ids = encode_prompts(speaker.model, prompts, speaker.tokenizer, speaker.chat if is_instruction else None)
@@ -128,7 +135,7 @@ def chat(
 
     Turns that no longer fit into the model's context are left out, oldest first, and that is said.
     """
-    speaker = open_speaker(given, runs)
+    speaker = open_speaker(given, runs, is_chat=True)
     _require_chat(speaker, given)
     ask = ask or (lambda: input("> "))
     opening = [{"role": "system", "content": system}] if system else []
@@ -158,7 +165,7 @@ def stream(speaker: Speaker, ids: list[int], sampling: Sampling) -> Iterator[str
     said = ""
     with speaker.precision.autocast():
         for (token,) in generate_steps(speaker.model, [ids], **speaker.settings(sampling)):
-            if token in speaker.tokenizer.end_ids:
+            if token in speaker.end_ids:
                 break
             drawn.append(token)
             text = speaker.tokenizer.decode(drawn)

@@ -65,6 +65,7 @@ class Corpus:
     `examples` are the conversations, or the pairs, of the validation split, in its order, `pairs` those of each split;
     `chat` makes a prompt of an instruction. `capabilities` has those of the labelled rows of each split, `ids` what
     tells held-out rows, labelled or pairs, apart. `uses`, (n,): which of gate.USES each prepared document is for.
+    `end_ids` are the ids that end an answer, first that which ends a text.
     `token_bytes`, (vocabulary): bytes that each id stands for; None if the tokenizer is not byte-level.
     """
 
@@ -75,6 +76,7 @@ class Corpus:
     fingerprint: str
     summary: dict[str, Any]
     chat: ChatTemplate
+    end_ids: tuple[int, ...]
     examples: Sequence[Example] = ()
     pairs: dict[str, Sequence[Example]] = field(default_factory=dict)
     labels: Labels | None = None
@@ -158,6 +160,7 @@ def open_prepared(recipe: Recipe, folder: Path) -> Corpus:
         fingerprint=_fingerprint(made, arrays["hashes"], *splits.values()),
         summary=_summarize(recipe, prepared, uses, parts),
         chat=ChatTemplate(prepared.tokenizer, prepared.tokenizer.chat_template, system=recipe.data.system),
+        end_ids=tuple(manifest["end_ids"]),
         examples=parts["validation"].examples,
         pairs={use: part.examples for use, part in parts.items()} if kind == "pairs" else {},
         labels=Labels(tuple(labels["names"]), labels["multi"]) if labels else None,

@@ -53,6 +53,8 @@ class Tally:
     special: int = 0
     parted: int = 0
     no_bos: int = 0
+    ends: set[int] = field(default_factory=set)
+    within: set[int] = field(default_factory=set)
     _names: dict[str, int] = field(default_factory=dict)
 
     def read(self, sources: list[Source], *, undecodable: bool, removed: Flags | None) -> Iterator[Document]:
@@ -118,6 +120,13 @@ class Tally:
         self.offsets.append(start + length)
         for begin, end in answers:
             self.answers.extend((start + begin, start + end))
+
+    def end_ids(self, eos_id: int) -> list[int]:
+        """The ids that end an answer: that of a text, and each by which an answer in a conversation ends.
+
+        A token that also stands within answers, as between thoughts and what is said, ends none.
+        """
+        return list(dict.fromkeys([eos_id, *sorted((self.ends - self.within) or self.ends)]))
 
     def example_arrays(self) -> dict[str, Ints]:
         pairs = {"answers": self.answers, "places": self.places}
@@ -237,11 +246,14 @@ def _encode_texts(
 def _encode_conversations(
     tally: Tally, documents: Iterator[Document], tokenizer: Tokenizer, chat: ChatTemplate
 ) -> Iterator[Ints]:
+    specials = frozenset(tokenizer.special_ids)
     for batch in _batches(documents):
         conversations = [document.messages or [] for document in batch]
         encoded = chat.encode(conversations, [document.name for document in batch])
         for each in encoded:
             tally.add(len(each.ids), each.answers)
+            tally.ends |= {each.ids[end - 1] for _, end in each.answers}
+            tally.within.update(*(specials.intersection(each.ids[begin : end - 1]) for begin, end in each.answers))
             tally.special += each.has_special
             tally.parted += each.is_parted
             tally.no_bos += each.ids[0] != tokenizer.bos_id

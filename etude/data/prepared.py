@@ -59,7 +59,7 @@ from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, token_sp
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
-_FORMAT = 7
+_FORMAT = 8
 _CODE_FORMAT = 1  # of what the lexer says
 _TRAINING_BYTES = 64 << 20
 _EXAMPLES = 3
@@ -175,6 +175,7 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         "vocab_size": tokenizer.vocab_size,
         "eos_token": tokenizer.eos_token,
         "eos_id": tokenizer.eos_id,
+        "end_ids": tally.end_ids(tokenizer.eos_id),
         "tokenizer": tokenizer.fingerprint,
         "unknown_tokens": tally.unknown,
         "sources": [_source_summary(index, use, source, arrays, tally) for index, (use, source) in enumerate(sources)],

@@ -84,7 +84,7 @@ class ChatTemplate:
         limit_seconds: float = _LIMIT_SECONDS,
     ) -> None:
         self.system = system
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._given = given
         self._limit_seconds = limit_seconds
         self._lock = threading.Lock()
@@ -99,8 +99,8 @@ class ChatTemplate:
         """The template, as Jinja; the plain one begins with the token by which the tokenizer begins a text."""
         if self._given is not None:
             return self._given
-        bos_id = self._tokenizer.bos_id
-        bos = "" if bos_id is None else self._tokenizer.decode([bos_id], skip_special=False)
+        bos_id = self.tokenizer.bos_id
+        bos = "" if bos_id is None else self.tokenizer.decode([bos_id], skip_special=False)
         return (f"{{{{ {json.dumps(bos, ensure_ascii=False)} }}}}" if bos else "") + PLAIN
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
@@ -112,7 +112,7 @@ class ChatTemplate:
     def encode_prompt(self, instruction: str) -> list[int]:
         """The ids after which the answer to an instruction begins."""
         text = self.render([{"role": "user", "content": instruction}], add_generation_prompt=True)
-        return [int(token) for token in self._tokenizer.encode_rendered(text)]
+        return [int(token) for token in self.tokenizer.encode_rendered(text)]
 
     def encode(self, conversations: Sequence[Sequence[Message]], names: Sequence[str]) -> list[Encoded]:
         """The ids of whole conversations, whose prompts are those of `encode_prompt`.
@@ -125,15 +125,24 @@ class ChatTemplate:
         found = [self._find_answers(self._with_system(*each), each[1]) for each in zip(conversations, names)]
         # Whole where that gives the ids of the prompts too, as it nearly always does; else piece by piece.
         easy = [index for index, (text, _) in enumerate(found) if unmark(text) == text]
-        wholes = self._tokenizer.encode_with_starts([found[index][0] for index in easy])
+        wholes = self.tokenizer.encode_with_starts([found[index][0] for index in easy])
         prompts = [_prompts(*found[index], starts) for index, (_, starts) in zip(easy, wholes)]
-        heads = iter(self._tokenizer.encode_rendered_batch([text for each in prompts for text, _, _ in each]))
+        heads = iter(self.tokenizer.encode_rendered_batch([text for each in prompts for text, _, _ in each]))
         encoded: dict[int, Encoded] = {}
         for index, (ids, _), each in zip(easy, wholes, prompts):
             places = [(at, head, end) for (_, at, end), head in zip(each, heads)]
             if all(ids[at : at + len(head)] == head for at, head, _ in places):
                 encoded[index] = Encoded(ids, [(at + len(head), end) for at, head, end in places])
         return [encoded.get(index) or self._encode_in_pieces(*found[index]) for index in range(len(found))]
+
+    def find_end(self) -> int | None:
+        """The id that the template writes behind an answer; None if it writes no special token there."""
+        asked = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Yes"}]
+        try:
+            (encoded,) = self.encode([asked], ["the chat template"])
+        except InputError:
+            return None
+        return encoded.ids[encoded.answers[-1][1] - 1]
 
     def close(self) -> None:
         """End the process that renders; the next call starts another."""
@@ -144,7 +153,7 @@ class ChatTemplate:
     def _with_system(self, messages: Sequence[Message], name: str) -> list[Message]:
         has_system = any(message["role"] in ("system", "developer") for message in messages)
         opening = [{"role": "system", "content": self.system}] if self.system and not has_system else []
-        specials = self._tokenizer.special_tokens
+        specials = self.tokenizer.special_tokens
         try:
             return [
                 {key: mark_special(value, specials) for key, value in each.items()} for each in [*opening, *messages]
@@ -168,8 +177,9 @@ class ChatTemplate:
         for begin, end in spans:
             if self._special_at_end(whole[begin:end]) is None:
                 raise InputError(
-                    f"{name}: the chat template writes no special token after an answer, so nothing would teach the "
-                    'model to stop; use data.template = "plain", or a tokenizer whose template does'
+                    f"{name}: the chat template writes no special token after an answer (it ends "
+                    f"{unmark(whole[begin:end])[-20:]!r}), so nothing would teach the model to stop; "
+                    'use data.template = "plain", or a tokenizer whose template does'
                 )
         if any(end > begin for (_, end), (begin, _) in pairwise(spans)):
             raise _unclear(name)
@@ -208,7 +218,7 @@ class ChatTemplate:
         end = begin + len(whole[begin:end].rstrip())
         if self._special_at_end(whole[begin:end]) is None:
             behind = whole[end:].lstrip()
-            special = next((token for token in self._tokenizer.special_tokens if behind.startswith(token)), "")
+            special = next((token for token in self.tokenizer.special_tokens if behind.startswith(token)), "")
             end = len(whole) - len(behind) + len(special) if special else end
         return end
 
@@ -216,23 +226,23 @@ class ChatTemplate:
         return not answer.removesuffix(self._special_at_end(answer) or "").strip()
 
     def _special_at_end(self, text: str) -> str | None:
-        return next((token for token in self._tokenizer.special_tokens if text.endswith(token)), None)
+        return next((token for token in self.tokenizer.special_tokens if text.endswith(token)), None)
 
     @cached_property
     def _written_specials(self) -> re.Pattern[str]:
         """The special tokens that the template itself wrote."""
-        return re.compile(f"(?<!{MARKS[0]})(?:{any_of(self._tokenizer.special_tokens).pattern})")
+        return re.compile(f"(?<!{MARKS[0]})(?:{any_of(self.tokenizer.special_tokens).pattern})")
 
     def _encode_in_pieces(self, text: str, spans: list[tuple[int, int]]) -> Encoded:
         ids: list[int] = []
         answers, place = [], 0
         for begin, end in spans:
-            ids += self._tokenizer.encode_rendered(text[place:begin], is_start=place == 0)
+            ids += self.tokenizer.encode_rendered(text[place:begin], is_start=place == 0)
             first = len(ids)
-            ids += self._tokenizer.encode_rendered(text[begin:end], is_start=False)
+            ids += self.tokenizer.encode_rendered(text[begin:end], is_start=False)
             answers.append((first, len(ids)))
             place = end
-        ids += self._tokenizer.encode_rendered(text[place:], is_start=place == 0)
+        ids += self.tokenizer.encode_rendered(text[place:], is_start=place == 0)
         return Encoded(ids, answers, has_special=unmark(text) != text, is_parted=unmark(text) == text)
 
     def _render(
@@ -280,7 +290,7 @@ class ChatTemplate:
         weakref.finalize(self, _end, process)
         surroundings = {
             "template": self.source,
-            "variables": self._tokenizer.variables,
+            "variables": self.tokenizer.variables,
             "limit_seconds": self._limit_seconds,
         }
         assert process.stdin is not None

@@ -27,11 +27,6 @@ TRAINED_EOS = "<|endoftext|>"
 TRAINED_MASKS = {"pad_token": "<pad>", "mask_token": "<mask>"}
 _PADDING = TRAINED_MASKS["pad_token"]
 _KNOWN_EOS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
-# Tokens that end an answer in published chat templates.
-_KNOWN_ENDS = (
-    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>", "<end_of_turn>", "<turn|>", "<|end_of_turn|>",
-    "<|END_OF_TURN_TOKEN|>", "<|eot|>", "<|endoftext|>", "</s>",
-)  # fmt: skip
 # What makes a folder a tokenizer for other tools.
 _FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
@@ -179,13 +174,6 @@ class Tokenizer:
             return None
         first, plain = self._inner.encode("a").ids, self._inner.encode("a", add_special_tokens=False).ids
         return int(first[0]) if first[:1] != plain[:1] else None
-
-    @cached_property
-    def end_ids(self) -> tuple[int, ...]:
-        """The ids that end an answer: the end of a document, and those by which the chat template ends a turn."""
-        names = [token for token in _KNOWN_ENDS if token in (self.chat_template or "")]
-        ids = (_id(self._inner, token) for token in names)
-        return tuple(dict.fromkeys([self.eos_id, *(token for token in ids if token is not None)]))
 
     @cached_property
     def special_tokens(self) -> tuple[str, ...]:
@@ -514,11 +502,6 @@ def _read_settings(given: Mapping[str, bytes], folder: Path = Path()) -> dict[st
 def _content(token: Any) -> str | None:
     token = token.get("content") if isinstance(token, dict) else token
     return token if isinstance(token, str) else None
-
-
-def _id(inner: "Inner", token: str) -> int | None:
-    found: int | None = inner.token_to_id(token)
-    return found
 
 
 def _read(file: Path) -> bytes:

@@ -88,7 +88,7 @@ def greedy(model: nn.Module, corpus: Corpus, prompts: Sequence[Sequence[int]], m
     if isinstance(model, T5):
         tokenizer = corpus.tokenizer
         return write_answers(
-            model, prompts, max_tokens=max_tokens, end_ids=tokenizer.end_ids, vocab_size=tokenizer.vocab_size
+            model, prompts, max_tokens=max_tokens, end_ids=corpus.end_ids, vocab_size=tokenizer.vocab_size
         )
     found: dict[int, Continuation] = {}
     for low in range(0, len(order), _ROWS_AT_ONCE):
@@ -106,4 +106,4 @@ def _generate(
     model: nn.Module, corpus: Corpus, prompts: Sequence[Sequence[int]], settings: dict[str, Any]
 ) -> list[Continuation]:
     tokenizer = corpus.tokenizer
-    return generate(model, prompts, end_ids=tokenizer.end_ids, vocab_size=tokenizer.vocab_size, **settings)
+    return generate(model, prompts, end_ids=corpus.end_ids, vocab_size=tokenizer.vocab_size, **settings)

@@ -7,7 +7,7 @@ Qwen2, Qwen3, Llama, Mistral and their kin become a `Decoder`, and as classifier
 import difflib
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from etude.models.decoder import Decoder
 from etude.models.decoder_config import DecoderConfig
 from etude.models.encoder import Encoder
 from etude.models.encoder_config import CODE_ENCODER, EncoderConfig
+from etude.models.generation_config import read_generation_config, read_stop_ids
 from etude.models.parts import count_parts, find_targets
 from etude.models.t5 import T5, T5Classifier
 from etude.models.t5_config import T5Config
@@ -42,6 +43,8 @@ class Pretrained:
     parameters  exact, by part, shared ones once
     digest      SHA-256 over config.json and the weights: names the model in records
     labels      that it scores as a classifier; 0 if it is none
+    generation  what generation_config.json says of a model that writes text
+    stop_ids    at which such a model stops
     """
 
     path: Path
@@ -51,6 +54,8 @@ class Pretrained:
     digest: str
     parameters: dict[str, int]
     labels: int = 0
+    generation: dict[str, Any] = field(default_factory=dict)
+    stop_ids: tuple[int, ...] = ()
 
 
 def find_model(given: str, revision: str | None = None) -> Path:
@@ -117,7 +122,7 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
             wrong = str(error).removeprefix("config.json: ")
             raise InputError(f"{path}: {wrong}; seq2seq takes T5, CodeT5, CodeT5+ and their kin") from None
         _check_tensors(path, t5, shapes)
-        return Pretrained(path, t5, None, values, digest(path), count_t5(t5))
+        return _with_generation(Pretrained(path, t5, None, values, digest(path), count_t5(t5)))
     reason = None
     config: DecoderConfig | None = None
     try:
@@ -129,7 +134,7 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
         _check_tensors(path, config, shapes)
     else:
         parameters = foreign.count_parameters(path, shapes)
-    return Pretrained(path, config, reason, values, digest(path), parameters)
+    return _with_generation(Pretrained(path, config, reason, values, digest(path), parameters))
 
 
 def load_pretrained(pretrained: Pretrained, *, dtype: torch.dtype, dropout: float) -> nn.Module:
@@ -250,6 +255,11 @@ def _check_tensors(path: Path, config: DecoderConfig | T5Config, shapes: dict[st
             f"{path}: config.json says that lm_head.weight is the embedding (tie_word_embeddings), but it is another "
             "matrix; mend the file, or copy the model again"
         )
+
+
+def _with_generation(pretrained: Pretrained) -> Pretrained:
+    path = pretrained.path
+    return replace(pretrained, generation=read_generation_config(path), stop_ids=read_stop_ids(path))
 
 
 def _has_head(path: Path, values: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> bool:

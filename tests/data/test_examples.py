@@ -246,7 +246,7 @@ def test_a_tokenizer_without_special_tokens_is_refused_with_what_to_set(tmp_path
 def test_the_files_of_the_tokenizer_stay_as_they_came(folder: Path, tmp_path: Path) -> None:
     corpus = corpus_of(folder, write(tmp_path / "a.jsonl", rows_of(8)))
     assert corpus.tokenizer.files() == {file.name: file.read_bytes() for file in folder.iterdir()}
-    assert corpus.tokenizer.end_ids == (corpus.tokenizer.eos_id,)
+    assert corpus.end_ids == (corpus.tokenizer.eos_id,)
 
 
 def test_texts_of_a_pretrained_model_begin_as_its_tokenizer_begins_them(tmp_path: Path, trained: str) -> None:

@@ -469,4 +469,4 @@ def test_the_real_tokenizer_of_qwen2_gives_the_ids_of_transformers(tmp_path: Pat
             messages, chat_template=QWEN2, return_dict=True, return_assistant_tokens_mask=True
         )
         assert encoded.ids == expected["input_ids"] and mask(encoded) == expected["assistant_masks"]
-    assert ours.end_ids == (theirs.convert_tokens_to_ids("<|im_end|>"),)
+    assert find_template(SHARED, ours).find_end() == theirs.convert_tokens_to_ids("<|im_end|>")

@@ -170,24 +170,13 @@ def test_the_chat_template_is_found_wherever_it_is_written(trained: Tokenizer, t
     config = {"eos_token": {"content": "<|endoftext|>"}, "bos_token": None, "pad_token": "ab"}
     named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]
     plain = described(trained, tmp_path / "a", tokenizer_config__json=json.dumps(config))
-    assert plain.chat_template is None and plain.end_ids == (plain.eos_id,)
+    assert plain.chat_template is None
     assert plain.variables == {"eos_token": "<|endoftext|>", "pad_token": "ab"}
     for number, (template, expected) in enumerate([("c", "c"), (named, "d")]):
         text = json.dumps(config | {"chat_template": template})
         assert described(trained, tmp_path / f"b{number}", tokenizer_config__json=text).chat_template == expected
     file = described(trained, tmp_path / "c", tokenizer_config__json=text, chat_template__jinja="j")
     assert file.chat_template == "j" and file.files()["chat_template.jinja"] == b"j"
-
-
-def test_an_answer_ends_by_the_end_token_or_that_of_the_chat_template(trained: Tokenizer, tmp_path: Path) -> None:
-    from tokenizers import Tokenizer as Inner
-
-    inner = Inner.from_str(trained.to_json())
-    inner.add_special_tokens(["<|im_end|>", "<|eot_id|>"])
-    wider = Tokenizer(inner.to_str(), "<|endoftext|>")
-    config = json.dumps({"eos_token": "<|endoftext|>", "chat_template": "{{ x }}<|im_end|>"})
-    tokenizer = described(wider, tmp_path / "a", tokenizer_config__json=config)
-    assert tokenizer.end_ids == (tokenizer.eos_id, inner.token_to_id("<|im_end|>"))
 
 
 def test_an_end_token_that_is_asked_for_goes_into_the_files(trained: Tokenizer, tmp_path: Path) -> None:

@@ -54,10 +54,10 @@ def test_answers_are_those_of_transformers_and_scored_against_their_references(f
         suppressed = list(range(corpus.tokenizer.vocab_size, oracle.config.vocab_size))
         whole = oracle.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=TOKENS,
-            eos_token_id=corpus.tokenizer.end_ids, suppress_tokens=suppressed, pad_token_id=0,
+            eos_token_id=corpus.end_ids, suppress_tokens=suppressed, pad_token_id=0,
         )  # fmt: skip
         new = whole[0, ids.shape[1] :].tolist()
-        stopped = new[-1] in corpus.tokenizer.end_ids
+        stopped = new[-1] in corpus.end_ids
         assert text.text == tokenizer.decode(new[:-1] if stopped else new, skip_special_tokens=True)
         assert (text.stopped, text.reference, text.prompt, text.step) == (stopped, example.reference, example.prompt, 7)
         assert text.settings == {"max_tokens": TOKENS, "temperature": 0.0}
