@@ -87,6 +87,19 @@ def generated(folder: Path, prompt: list[int]) -> list[int]:
     return [int(token) for token in output[0, len(prompt) :]]
 
 
+def written_by_peft(base: Path, adapter: Path, prompt: list[int]) -> list[int]:
+    """What PEFT writes, loaded as the model card shows."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(adapter))
+    model.generation_config = GenerationConfig.from_pretrained(adapter)
+    ids: list[int] = model.generate(
+        input_ids=torch.tensor([prompt]), do_sample=False, max_new_tokens=24, pad_token_id=0
+    )[0].tolist()
+    return ids
+
+
 @pytest.mark.parametrize("adapter", [None, {"rank": 8, "alpha": 64.0, "targets": "all-linear"}], ids=["full", "lora"])
 def test_a_tuned_model_stops_here_and_in_transformers(
     adapter: dict[str, Any] | None, rows: Path, tmp_path: Path
@@ -102,7 +115,9 @@ def test_a_tuned_model_stops_here_and_in_transformers(
     prompt = open_speaker(str(out), tmp_path).chat.encode_prompt("say a")
     assert generated(out, prompt)[-1] == end and len(generated(out, prompt)) < 10
     if adapter is not None:
-        assert set(eos_ids(export(str(run.path), "peft", tmp_path / "peft"))) == {0, 5, end}
+        peft = export(str(run.path), "peft", tmp_path / "peft")
+        assert set(eos_ids(peft)) == {0, 5, end}
+        assert written_by_peft(base, peft, prompt)[-1] == end
     # What the base says besides is kept, too.
     assert json.loads((out / "generation_config.json").read_text())["top_k"] == 7
 

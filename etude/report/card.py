@@ -27,6 +27,14 @@ from transformers import {auto}, AutoTokenizer
 model = {auto}.from_pretrained({base})
 model = PeftModel.from_pretrained(model, "this folder")
 tokenizer = AutoTokenizer.from_pretrained("this folder")"""
+_LOAD_WRITING_ADAPTER = """\
+from peft import PeftModel
+from transformers import {auto}, AutoTokenizer, GenerationConfig
+
+model = {auto}.from_pretrained({base})
+model = PeftModel.from_pretrained(model, "this folder")
+model.generation_config = GenerationConfig.from_pretrained("this folder")  # what ends an answer
+tokenizer = AutoTokenizer.from_pretrained("this folder")"""
 _LOAD_CLASSIFIER = """\
 from peft import PeftModel
 from transformers import AutoConfig, {auto}, AutoTokenizer
@@ -70,7 +78,8 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
     auto, task, model = _kind_of(recipe)
     load = _LOAD_MODEL
     if kind == "peft":
-        load = _LOAD_CLASSIFIER if recipe.train.objective == "classification" else _LOAD_ADAPTER
+        loads = {"classification": _LOAD_CLASSIFIER, "causal": _LOAD_WRITING_ADAPTER, "seq2seq": _LOAD_WRITING_ADAPTER}
+        load = loads.get(recipe.train.objective, _LOAD_ADAPTER)
     is_hub_id = base is not None and not Path(base).exists() and base.count("/") <= 1
     front_matter: dict[str, Any] = {
         "library_name": "peft" if kind == "peft" else "transformers",
