@@ -1,18 +1,23 @@
 """The model of a plan: put together at the start, and described at every save so that other tools load it."""
 
 import json
+from pathlib import Path
 
 from torch import nn
 
+from etude import durable
+from etude.data.labels import listed
 from etude.engine.checkpoint import load_weights
 from etude.engine.loop import TrainState
 from etude.engine.optim import Optimizer
 from etude.engine.precision import choose_precision
 from etude.engine.world import World
+from etude.errors import InputError
 from etude.models.build import build, describe_config
 from etude.models.decoder import Decoder
 from etude.models.encoder import Encoder
 from etude.models.generation_config import GENERATION_FILE, generation_config
+from etude.models.hf_config import label_names
 from etude.models.lora import CLASSIFIER, CLASSIFIER_FILE, adapter_config, add_adapter
 from etude.models.parts import find_targets, head_modules, quantize
 from etude.models.t5 import T5
@@ -47,10 +52,31 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
         model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
     model.to(device)
     if options.weights is not None:
-        load_weights(find_weights(options.weights, options.runs), model)
+        file = find_weights(options.weights, options.runs)
+        _check_labels(plan, file.parent)
+        load_weights(file, model)
     if recipe.train.compile:
         model.compile()
     return TrainState(model, Optimizer(model, recipe.optim), precision), new_weights
+
+
+def _check_labels(plan: Plan, folder: Path) -> None:
+    """Raises: InputError if the weights in a folder are of a classifier with other labels, or in another order."""
+    names = [name for name in ("config.json", CLASSIFIER_FILE) if (folder / name).is_file()]
+    said = durable.read_json_object(folder / names[0]) if names else {}
+    for task in plan.tasks:
+        ours = task.corpus.labels.names if task.corpus.labels else ()
+        given = said.get("etude_tasks") if task.name else said
+        theirs: tuple[str, ...] = ()
+        if task.name and isinstance(given, dict):
+            theirs = tuple(map(str, given.get(task.name) or ()))
+        elif "id2label" in said or "label2id" in said:
+            theirs = label_names(said)
+        if ours and theirs and ours != theirs:
+            raise InputError(
+                f"{folder.name} scores the labels {listed(theirs)}, and this run {listed(ours)}; name that folder as "
+                "model.from, and its labels keep their outputs"
+            )
 
 
 def model_files(plan: Plan, model: nn.Module) -> dict[str, bytes]:

@@ -207,9 +207,10 @@ def _join_labels(runs: Sequence[Run], found: Sequence[Scores], by: str) -> tuple
     measure = of_labels(truth, names, multi=multi, figures=figures, metric=first.metric)
     kinds = [row.get("capability") for row in read[0]]
     systems = {_title(by): said, **{run.name: one for run, one in zip(runs, members)}}
-    scores = _score(first, measure, systems, kinds)
+    notes = labels.describe_averages(truth, said, names, multi=multi)
+    scores = replace(_score(first, measure, systems, kinds), notes=notes)
     if any(one.thresholds for one in found):
-        notes = ["the thresholds of every system are chosen on validation rows"]
+        notes = ["the thresholds of every system are chosen on validation rows", *notes]
         scores = replace(scores, thresholds=thresholds[0].tolist(), notes=notes)
     if not multi:
         scores = replace(scores, confusion=labels.confusion(truth, said, len(names)).tolist())

@@ -17,6 +17,7 @@ from etude.errors import InputError
 from etude.models.encoder_config import EncoderConfig
 from etude.models.generation_config import GENERATION_FILE, generation_config, read_stop_ids
 from etude.models.heads import build_encoder, load_classifier
+from etude.models.hf_config import label_names, size
 from etude.models.hub import Pretrained, find_model, inspect_model, load_pretrained
 from etude.models.lora import (
     ADAPTER_FILE,
@@ -28,7 +29,7 @@ from etude.models.lora import (
     read_adapter_config,
     whole_names,
 )
-from etude.models.parts import head_modules
+from etude.models.parts import head_modules, label_tensors
 from etude.models.weights import read_config
 from etude.recipe import schema
 from etude.records.store import Run, open_run
@@ -104,16 +105,22 @@ def load_model(folder: Path, *, dtype: torch.dtype) -> nn.Module:
     Raises: InputError if the base is not on this machine, or is not the one the adapter was trained on.
     """
     if not (folder / ADAPTER_FILE).is_file():
-        return _load(inspect_model(folder), dtype)
+        return _load(inspect_model(folder), dtype)[0]
     base = _base_of(folder)
     _check_base(folder, base)
-    model = _load(base, dtype)
+    model, new = _load(base, dtype)
     tensors = checkpoints.read_tensors(folder / ADAPTER_FILE)
     names = adapted_names(tensors)
     known = dict(model.named_modules())
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"{folder} adapts {unknown[0]}, which {base.path} does not have; it belongs to another model")
     whole = whole_names(tensors, head_modules(model))
+    drawn = [name for name in label_tensors(model) if name in new] if base.labels else []
+    if lost := [name for name in drawn if not name.startswith(tuple(f"{part}." for part in whole))]:
+        raise InputError(
+            f"{folder} has no {lost[0]}, and {base.path} has none for its {base.labels:,} labels; the head of a "
+            "classifier belongs to its adapter: save it again with modules_to_save"
+        )
     add_adapter(model, names, read_adapter_config(folder)[0], seed=0, whole=whole)
     checkpoints.load_weights(folder / ADAPTER_FILE, model)
     merge(model)
@@ -168,17 +175,19 @@ def _check_kind(kind: str, run: Run, *, is_adapter: bool) -> None:
         raise InputError(f"run {run.name} trained all weights, so there is no adapter; use --to hf")
 
 
-def _load(pretrained: Pretrained, dtype: torch.dtype) -> nn.Module:
+def _load(pretrained: Pretrained, dtype: torch.dtype) -> tuple[nn.Module, list[str]]:
+    """The model, and the weights of a classifier's head that no file had."""
     if pretrained.labels:
-        return load_classifier(pretrained, dtype=dtype, dropout=0.0, seed=0)[0].eval()
+        model, new = load_classifier(pretrained, dtype=dtype, dropout=0.0, seed=0)
+        return model.eval(), new
     if isinstance(pretrained.config, EncoderConfig):
-        model, new = build_encoder(replace(pretrained.config, dropout=0.0, attention_dropout=0.0), 0, pretrained)
+        encoder, new = build_encoder(replace(pretrained.config, dropout=0.0, attention_dropout=0.0), 0, pretrained)
         if new:
             raise InputError(
                 f"{pretrained.path} lacks {new[0]}, the head of a masked model, which is not in an adapter"
             )
-        return model.eval()
-    return load_pretrained(pretrained, dtype=dtype, dropout=0.0).eval()
+        return encoder.eval(), []
+    return load_pretrained(pretrained, dtype=dtype, dropout=0.0).eval(), []
 
 
 def _base_of(folder: Path) -> Pretrained:
@@ -193,9 +202,17 @@ def _base_of(folder: Path) -> Pretrained:
         return inspect_model(path, "masked" if is_encoder else None)
     base = inspect_model(path, "classification")
     if (folder / CLASSIFIER_FILE).is_file():
-        said = json.loads((folder / CLASSIFIER_FILE).read_bytes())
-        padding = {"pad_token_id": said["pad_token_id"]} if "pad_token_id" in said else {}
-        return replace(base, labels=len(said["id2label"]), hf_config={**base.hf_config, **padding})
+        said = durable.read_json_object(folder / CLASSIFIER_FILE)
+        try:
+            names = label_names(said)
+            given = said.get("pad_token_id")
+            padding = {} if given is None else {"pad_token_id": size(said, "pad_token_id", least=0)}
+        except InputError as error:
+            wrong = str(error).removeprefix("config.json: ")
+            raise InputError(f"{folder / CLASSIFIER_FILE}: {wrong}") from None
+        kept = len(names) if names == base.label_names else 0
+        hf_config = {**base.hf_config, **padding}
+        return replace(base, labels=len(names), label_names=names, kept_labels=kept, hf_config=hf_config)
     return base if base.labels else replace(base, labels=2)  # as transformers would have it
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from etude.data.corpus import Corpus
+from etude.data.corpus import Corpus, label_notes, lay_out
+from etude.data.labels import Labels, lay_over, listed
 from etude.data.loader import steps_per_epoch
 from etude.data.mixture import Mixture, mix
 from etude.data.prepared import prepare
@@ -19,6 +20,7 @@ from etude.engine.world import choose_device
 from etude.errors import EtudeError, InputError, RecipeError
 from etude.models.build import Size, choose_config, measure
 from etude.models.cost import Cost, trainable_line
+from etude.models.hf_config import default_names
 from etude.models.hub import Config, Pretrained, count_lora, find_model, inspect_model
 from etude.recipe.schema import Recipe
 from etude.scores.answers import FIGURES
@@ -114,6 +116,7 @@ class Plan:
             ("training data", f"{len(train):,} samples, {train.targets:,} targets"),
             ("validation data", held_out),
             *self._task_rows(),
+            *self._label_rows(),
             ("parameters", f"{self.parameters['total']:,} ({parts})"),
             ("steps", f"{self.steps:,} of {self.global_batch_size:,} samples; {self.steps_per_epoch:,} an epoch"),
             ("passes over the data", f"{self.steps / self.steps_per_epoch:.2f}"),
@@ -134,6 +137,13 @@ class Plan:
         if isinstance(self.train, Mixture):
             for name, count in zip(self.train.parts, self.train.counts):
                 yield f"task {name}", f"{count:,} of {len(self.train):,} samples an epoch"
+
+    def _label_rows(self) -> Iterator[tuple[str, str]]:
+        for task in self.tasks:
+            if (labels := task.corpus.labels) is not None:
+                each = "several or none a row" if labels.multi else "one a row"
+                yield f"labels {task.name}".strip(), f"{len(labels.names):,}, {each}: {listed(labels.names)}"
+                yield from (("", note) for note in label_notes(task.corpus))
 
 
 def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics: Iterable[str] = ()) -> Plan:
@@ -169,7 +179,10 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
                 "use the tokenizer of the model: leave out tokenizer.from"
             )
     if corpus is not None and pretrained is not None:
-        pretrained = replace(pretrained, labels=len(corpus.labels.names) if corpus.labels and not recipe.tasks else 0)
+        pretrained = replace(pretrained, labels=0)
+    if corpus is not None and corpus.labels is not None and pretrained is not None and not recipe.tasks:
+        corpus, pretrained = _lay_labels(corpus, corpus.labels, pretrained)
+        tasks = [replace(tasks[0], corpus=corpus)]
     if corpus is not None and pretrained is not None and pretrained.labels:
         said = pretrained.hf_config
         pad_id = corpus.tokenizer.choose_padding(said.get("pad_token_id"), int(said.get("vocab_size", 0)))
@@ -246,6 +259,17 @@ def _with_ends_of(pretrained: Pretrained | None, recipe: Recipe, corpus: Corpus)
     if recipe.tokenizer.from_ is not None:
         ids = tuple(each for each in ids if each in corpus.tokenizer.special_ids)
     return replace(corpus, end_ids=tuple(dict.fromkeys([*corpus.end_ids, *ids])))
+
+
+def _lay_labels(corpus: Corpus, labels: Labels, pretrained: Pretrained) -> tuple[Corpus, Pretrained]:
+    """The corpus with its labels in the order of the model's, and the model with the outputs that it then has."""
+    theirs = pretrained.label_names
+    layout = lay_over(labels.names, theirs, are_named=theirs != default_names(len(theirs)))
+    kinds = {True: "multi_label_classification", False: "single_label_classification"}
+    if layout.kept and pretrained.hf_config.get("problem_type") == kinds[not labels.multi]:
+        was, now = ("one label", "several") if labels.multi else ("several labels", "one")
+        layout = replace(layout, note=f"{layout.note}; ".lstrip("; ") + f"the model gave a text {was}, here {now}")
+    return lay_out(corpus, layout), replace(pretrained, labels=len(layout.names), kept_labels=layout.kept)
 
 
 def probe_micro_batch_size(per_rank: int, try_step: Callable[[int], None]) -> int:

@@ -13,6 +13,7 @@ import torch
 from etude.assemble import assemble, model_files
 from etude.control.signals import StopSignals
 from etude.data.batch import Batch
+from etude.data.corpus import label_notes
 from etude.data.loader import Loader, StepBatches, longest_batch
 from etude.data.mixture import Mixture
 from etude.engine import checkpoint as checkpoints
@@ -182,6 +183,10 @@ class Training:
         if self._new_weights and path is None:
             names = f"{len(self._new_weights)} tensors are new: {', '.join(self._new_weights[:4])}"
             self._recorder.write(events.Finding(0, "new weights", names, "they are learnt from the start"))
+        for task in self._plan.tasks if path is None else ():
+            for note in label_notes(task.corpus):
+                advice = "if that is not meant, mend the label fields, or id2label in config.json of the model"
+                self._recorder.write(events.Finding(0, task.named("labels"), note, advice))
         for problem in damage:
             advice = f"the run continues from {path.name if path else 'the start'}"
             self._recorder.write(events.Finding(state.step, "damaged checkpoint", problem, advice))

@@ -1,6 +1,7 @@
 """What a recipe trains on and is judged by: prepared data, opened and split by index arithmetic."""
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from etude.data.cache import open_manifest
 from etude.data.encode import NAMED_ROWS
 from etude.data.examples import Conversations, Example, Pairs
 from etude.data.gate import USES, list_sources
+from etude.data.labels import Labels, Layout, listed
 from etude.data.masking import choose_masking
 from etude.data.page import describe_lengths
 from etude.data.render import ChatTemplate
@@ -47,14 +49,6 @@ _SAMPLE_FILES: dict[PreparedKind, tuple[str, ...]] = {
     "labelled": ("tokens.bin", "labels.npy"),
     "pairs": ("tokens.bin", "seconds.npy", "references.bin"),
 }
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The names of the labels of a classification; `multi`: a text may have several, or none."""
-
-    names: tuple[str, ...]
-    multi: bool
 
 
 @dataclass(frozen=True)
@@ -152,7 +146,7 @@ def open_prepared(recipe: Recipe, folder: Path) -> Corpus:
     if recipe.model.wants_code:
         made.append(manifest["files"]["code.npy"]["sha256"])
     labels = manifest["labels"]
-    return Corpus(
+    corpus = Corpus(
         train=splits["train"],
         validation=splits["validation"] if len(splits["validation"]) else None,
         test=splits["test"] if len(splits["test"]) else None,
@@ -163,12 +157,58 @@ def open_prepared(recipe: Recipe, folder: Path) -> Corpus:
         end_ids=tuple(manifest["end_ids"]),
         examples=parts["validation"].examples,
         pairs={use: part.examples for use, part in parts.items()} if kind == "pairs" else {},
-        labels=Labels(tuple(labels["names"]), labels["multi"]) if labels else None,
+        labels=Labels(tuple(labels["names"]), labels["multi"], tuple(labels["notes"])) if labels else None,
         capabilities={use: part.capabilities for use, part in parts.items()} if kind == "labelled" else {},
         ids={use: part.ids for use, part in parts.items()} if kind in ("labelled", "pairs") else {},
         uses=uses,
         token_bytes=prepared.texts.token_bytes,
     )
+    if notes := label_notes(corpus):
+        corpus.summary["notes on labels"] = [{"note": note} for note in notes]
+    return corpus
+
+
+def lay_out(corpus: Corpus, layout: Layout) -> Corpus:
+    """A labelled corpus with its labels laid over the classes of a model; its fingerprint tells the order, too."""
+    assert corpus.labels is not None
+    notes = (*corpus.labels.notes, *([layout.note] if layout.note else ()))
+    labels = replace(corpus.labels, names=layout.names, notes=notes)
+    if layout.columns == tuple(range(len(layout.names))):
+        return replace(corpus, labels=labels)
+
+    def lay(split: Split) -> Split:
+        assert split.classes is not None
+        classes = np.zeros((len(split.classes), len(layout.names)), dtype=np.uint8)
+        classes[:, list(layout.columns)] = split.classes
+        return replace(split, classes=classes)
+
+    made = json.dumps([corpus.fingerprint, layout.columns, len(layout.names)])
+    return replace(
+        corpus,
+        train=lay(corpus.train),
+        validation=corpus.validation and lay(corpus.validation),
+        test=corpus.test and lay(corpus.test),
+        labels=labels,
+        fingerprint=hashlib.sha256(made.encode()).hexdigest(),
+    )
+
+
+def label_notes(corpus: Corpus) -> list[str]:
+    """What a person should know of the labels of a corpus: how they were read, and which have no rows in a split."""
+    if corpus.labels is None:
+        return []
+    splits = {"training": corpus.train, "validation": corpus.validation, "test": corpus.test}
+    held: dict[str, Flags] = {
+        use: split.classes.sum(axis=0) > 0 for use, split in splits.items() if split and split.classes is not None
+    }
+    notes = list(corpus.labels.notes)
+    for use, flags in held.items():
+        missing = [name for name, flag in zip(corpus.labels.names, flags) if not flag]
+        if use != "training" and missing:
+            notes.append(f"without {use} rows: {listed(missing)}; each counts as 0 in the macro figures of {use}")
+        elif missing and any(other[~flags].any() for other in held.values()):
+            notes.append(f"without training rows, as all of theirs are held out: {listed(missing)}")
+    return notes
 
 
 def choose_uses(

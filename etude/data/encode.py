@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import re
 from array import array
 from collections.abc import Iterator, Sequence
@@ -40,7 +41,8 @@ class Tally:
     places: "array[int]" = field(default_factory=lambda: array("q"))
     capabilities: "array[int]" = field(default_factory=lambda: array("q"))
     answers: "array[int]" = field(default_factory=lambda: array("q"))
-    labels: list[tuple[str, ...]] = field(default_factory=list)
+    labels: "array[int]" = field(default_factory=lambda: array("q"))
+    label_values: dict[str, int] = field(default_factory=dict)
     seconds: "array[int]" = field(default_factory=lambda: array("q"))
     code: bytearray = field(default_factory=bytearray)
     cuts: bytearray = field(default_factory=bytearray)
@@ -89,8 +91,9 @@ class Tally:
                 self.places.extend((self.paths.setdefault(document.path, len(self.paths)), document.line))
                 names, capability = self.capability_names, document.capability
                 self.capabilities.append(-1 if capability is None else names.setdefault(capability, len(names)))
-                if document.labels is not None:
-                    self.labels.append(document.labels)
+                if document.label is not None:
+                    spelled = json.dumps(document.label)
+                    self.labels.append(self.label_values.setdefault(spelled, len(self.label_values)))
                 yield document
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:

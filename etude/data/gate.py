@@ -33,6 +33,7 @@ from etude import durable
 from etude.data.cache import Files, build_once, open_manifest, to_npy
 from etude.data.clean import FILTERS, Limits, check, excerpt
 from etude.data.dedup import Match, choose_bands, find_buckets, hash_bands, match_near
+from etude.data.labels import labelling
 from etude.data.leaks import Problems, find_planted, read_problems
 from etude.data.pool import map_batches
 from etude.data.shingles import Hashes, shingle
@@ -42,7 +43,7 @@ from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
 USES = ("train", "validation", "test")
-_FORMAT = 2
+_FORMAT = 3
 _BATCH_CHARACTERS = 2 << 20
 _EXAMPLES = 3
 _KEPT_SETS = 256  # sets of shingles that stay in memory while pairs are compared
@@ -320,7 +321,8 @@ def _read(recipe: Recipe, sources: list[tuple[str, Source]], found: _Found | Non
 
 
 def _note(document: Document, source: int, found: _Found) -> Document:
-    found.labels.append(found.labellings.setdefault(tuple(sorted(document.labels or ())), len(found.labellings)))
+    key = () if document.label is None else labelling(document.label)
+    found.labels.append(found.labellings.setdefault(key, len(found.labellings)))
     found.places.extend((source, found.paths.setdefault(document.path, len(found.paths)), document.line))
     return document
 

@@ -36,6 +36,7 @@ import math
 import time
 from array import array
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,11 @@ import numpy.typing as npt
 
 from etude import durable
 from etude.data.cache import Files, build_once, to_npy
-from etude.data.corpus import Corpus, Labels, PreparedKind, choose_uses, open_prepared
+from etude.data.corpus import Corpus, PreparedKind, choose_uses, open_prepared
 from etude.data.encode import Tally, encode, encode_labelled, encode_pairs, take_sides
 from etude.data.gate import USES, Gate, enforce, examine, is_needed, list_sources
 from etude.data.kinds import find_kinds
+from etude.data.labels import Labels, number_labels
 from etude.data.page import describe_gate
 from etude.data.render import ChatTemplate, find_template
 from etude.data.sources import Document, describe, source_format, source_key
@@ -63,7 +65,6 @@ _FORMAT = 8
 _CODE_FORMAT = 1  # of what the lexer says
 _TRAINING_BYTES = 64 << 20
 _EXAMPLES = 3
-_LABELS = 1000  # from here on there must be ten rows of each
 
 
 def prepare(recipe: Recipe, *, again: bool = False, tokenizer_folder: Path | None = None) -> Corpus:
@@ -181,7 +182,7 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         "sources": [_source_summary(index, use, source, arrays, tally) for index, (use, source) in enumerate(sources)],
         "shared_groups": {"count": len(shared), "first": shared[:_EXAMPLES]},
         "given": list(tokenizer.given),
-        "labels": None if labels is None else {"names": labels.names, "multi": labels.multi},
+        "labels": None if labels is None else asdict(labels),
         "paths": list(tally.paths) if kind != "texts" else [],
         "capabilities": list(tally.capability_names),
         "conversations": None if chat is None else _conversation_summary(chat, tokenizer, tally),
@@ -234,36 +235,16 @@ def _texts_in(arrays: dict[str, npt.NDArray[Any]]) -> tuple[Ints, Flags]:
 
 
 def _number_labels(tally: Tally, sources: list[tuple[str, Source]]) -> tuple[Labels, npt.NDArray[np.uint8]]:
-    """The labels of the training sources in order of their names, and which of them each document has, (n, k).
-
-    Raises: InputError if a held-out source has another, if there is only one, or if they are as many as identifiers.
-    """
+    """The labels of the training sources, and which of them each document has, (n, k). Raises: as `number_labels`."""
     from_train = np.array([use == "train" for use, _ in sources])[np.array(tally.sources, dtype=np.int64)]
-    known = {label for labels, is_train in zip(tally.labels, from_train) if is_train for label in labels}
-    if len(known) > max(_LABELS, from_train.sum() / 10):
-        fields = " or ".join(dict.fromkeys(repr(source.label) for use, source in sources if use == "train"))
-        raise InputError(
-            f"label = {fields} has {len(known):,} names in {int(from_train.sum()):,} training rows, too many to be "
-            "learnt; is that the right label field?"
-        )
-    places = np.array(tally.places, dtype=np.int64).reshape(-1, 2)
-    for index, labels in enumerate(tally.labels):
-        if unknown := [label for label in labels if label not in known]:
-            path, line = places[index].tolist()
-            raise InputError(
-                f"{list(tally.paths)[path]}:{line} has label {unknown[0]!r}, which no training row has; "
-                f"those are {', '.join(sorted(known)[:20])}; mend the label, or leave the row out"
-            )
-    if len(known) < 2:
-        raise InputError(
-            f"all training rows have one label ({', '.join(known) or 'none'}); classification needs two or more: "
-            "is that the right label field?"
-        )
-    number = {name: index for index, name in enumerate(sorted(known))}
-    classes = np.zeros((len(tally.labels), len(number)), dtype=np.uint8)
-    for index, labels in enumerate(tally.labels):
-        classes[index, [number[label] for label in labels]] = 1
-    return Labels(tuple(number), bool((classes.sum(axis=1) != 1).any())), classes
+    paths, places = list(tally.paths), np.array(tally.places, dtype=np.int64).reshape(-1, 2)
+    return number_labels(
+        [json.loads(value) for value in tally.label_values],
+        np.array(tally.labels, dtype=np.int64),
+        from_train,
+        fields=" or ".join(dict.fromkeys(repr(source.label) for use, source in sources if use == "train")),
+        name_row=lambda row: f"{paths[places[row, 0]]}:{places[row, 1]}",
+    )
 
 
 def _read(recipe: Recipe, gate: Gate | None, tally: Tally) -> Iterator[Document]:

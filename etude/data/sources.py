@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from etude.data.formats import Format, Message, find_format, has_answer
+from etude.data.labels import read_label
 from etude.errors import InputError
 from etude.recipe.schema import Source
 
@@ -37,7 +38,8 @@ class Document:
     """A text, where it came from, and the group that must stay in one split (None: it stands alone).
 
     Of a conversation there are `messages`, and `text` is their content; `capability` is what scores are told apart by.
-    A labelled text has `labels`, and may have a second text, its `pair`; a text to be turned into another has that.
+    A labelled text has a `label`, as `read_label` returns it, and may have a second text, its `pair`; a text to be
+    turned into another has that.
     `line` is where a row stands in its file, from 1; 0 for a file that is one document. Undecodable ones have no text.
     """
 
@@ -49,7 +51,7 @@ class Document:
     capability: str | None = None
     is_undecodable: bool = False
     pair: str | None = None
-    labels: tuple[str, ...] | None = None
+    label: Any = None
 
     @property
     def name(self) -> str:
@@ -64,7 +66,7 @@ class Document:
     def prompt(self) -> str:
         """What is asked: the source of a pair, or what comes before the last answer; all text where nothing is."""
         if self.messages is None:
-            return self.text if self.labels is None else self.content
+            return self.text if self.label is None else self.content
         last = max((at for at, message in enumerate(self.messages) if message["role"] == "assistant"), default=0)
         before = self.messages[:last]
         is_asked = any(message["role"] != "system" for message in before)
@@ -257,23 +259,9 @@ def _read_jsonl(path: Path, source: Source, form: Format, undecodable: bool) -> 
         group, capability = _row_group(row, source.group_by, name), row.get(source.capability)
         if not isinstance(capability, str | None):
             capability = json.dumps(capability, sort_keys=True)
-        labels = None if source.label is None else _row_labels(row, source.label, name)
+        label = None if source.label is None else read_label(row, source.label, name)
         pair = _row_pair(row, source, name)
-        yield Document(text, group, str(path), number, messages, capability, pair=pair, labels=labels)
-
-
-def _row_labels(row: dict[str, Any], field: str, name: str) -> tuple[str, ...]:
-    """The labels of a row by name; of a single label one. Numbers and truth values are names too."""
-    if field not in row:
-        raise InputError(f"{name} has no label field {field!r}; its fields are: {str(list(row)[:20])[1:-1]}")
-    value = row[field]
-    values = value if isinstance(value, list) else [value]
-    for each in values:
-        if not isinstance(each, str | int | bool) or not str(each).strip():
-            raise InputError(
-                f"{name}: label is {str(value)[:60]!r}; expected a name or whole number, or a list of them"
-            )
-    return tuple(dict.fromkeys(str(each) for each in values))
+        yield Document(text, group, str(path), number, messages, capability, pair=pair, label=label)
 
 
 def _row_pair(row: dict[str, Any], source: Source, name: str) -> str | None:

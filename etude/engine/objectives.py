@@ -180,13 +180,15 @@ def choose_objective(recipe: Recipe, split: Split, *, multi: bool | None) -> Obj
 def choose_classification(recipe: Loss, split: Split, *, multi: bool) -> Classification:
     """The classification that a recipe asks for; balanced weights come from the rows of the training split.
 
-    Of one label the weight is rows / (labels x rows with it); of several, rows without it / rows with it.
+    Of one label the weight is rows / (labels x rows with it), labels without rows not counted; of several, rows without
+    it / rows with it. A label without rows weighs 1.
     """
     weights = None
     if recipe.class_weights == "balanced":
         assert split.classes is not None
         held = torch.from_numpy(split.classes.sum(axis=0).astype("float32"))
-        weights = (len(split) - held if multi else len(split) / len(held) * torch.ones_like(held)) / held.clamp(min=1)
+        balanced = (len(split) - held if multi else len(split) / held.count_nonzero()) / held.clamp(min=1)
+        weights = torch.where(held > 0, balanced, 1.0)
     return Classification(multi, weights, recipe.label_smoothing, recipe.focal_gamma)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from etude import durable
 from etude.data.batch import Batch
 from etude.data.cache import to_npy
-from etude.data.corpus import Labels
+from etude.data.labels import Labels
 from etude.data.split import Split
 from etude.data.tokenize import Tokenizer
 from etude.engine.loop import to_device
@@ -182,6 +182,7 @@ def _compare(
     elif labels.multi:
         notes.append("each label is said from a probability of 0.5 on, as no other rows are there to choose it on")
     truth, said_after = _said(after, labels, thresholds[1])
+    notes += scores.describe_averages(truth, said_after, labels.names, multi=labels.multi)
     systems = {
         "after": said_after,
         "before": _said(before, labels, thresholds[0])[1],

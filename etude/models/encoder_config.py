@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from etude.errors import InputError
-from etude.models.hf_config import Keys, number, size
+from etude.models.hf_config import Keys, default_names, label_names, number, size
 
 Head = Literal["masked", "classification"] | None
 # The model_type in config.json of an encoder with a code bias.
@@ -92,7 +92,7 @@ class EncoderConfig:
             "tie_word_embeddings": True,
         }
         if head == "classification":
-            names = list(label_names or (f"LABEL_{label}" for label in range(self.labels)))
+            names = list(label_names or default_names(self.labels))
             assert len(names) == self.labels, (names, self.labels)
             values["id2label"] = {str(label): name for label, name in enumerate(names)}
             values["label2id"] = {name: label for label, name in enumerate(names)}
@@ -179,6 +179,4 @@ def _labels(values: Mapping[str, Any]) -> tuple[int, bool]:
         return 0, False
     if values.get("problem_type") == "regression":
         raise InputError("config.json: problem_type is 'regression'; this encoder scores labels; use another model")
-    names = values.get("id2label")
-    labels = len(names) if isinstance(names, Mapping) else size(values, "num_labels", 2)
-    return labels, values.get("problem_type") == "multi_label_classification"
+    return len(label_names(values)), values.get("problem_type") == "multi_label_classification"

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from etude.errors import InputError
-from etude.models.parts import head_modules
-from etude.models.weights import REMADE
+from etude.models.parts import head_modules, keep_labels, label_tensors
+from etude.models.weights import REMADE, read_weight
 
 # Families that take a mask of the whole row as it is, so that one call does for all its sequences. In others a window,
 # a recurrence or a mask of their own would be lost without a word.
@@ -106,11 +106,12 @@ def load_causal(path: Path, dtype: torch.dtype, dropout: float) -> nn.Module:
 
 
 def load_classifier(
-    path: Path, labels: int, pad_id: int, *, dtype: torch.dtype, dropout: float, seed: int
+    path: Path, labels: int, pad_id: int, *, theirs: int, kept: int, dtype: torch.dtype, dropout: float, seed: int
 ) -> tuple[nn.Module, list[str]]:
     """A classifier of transformers, and the names of its weights that no file had, drawn as transformers draws them.
 
-    Raises: InputError if a file is damaged, or lacks weights of the body.
+    theirs, kept: the labels of the files, and how many of them, the first ones, keep their outputs. Raises: InputError
+    if a file is damaged, or lacks weights of the body.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -129,7 +130,29 @@ def load_classifier(
     missing = sorted(name for name in report["missing_keys"] if not REMADE.search(name))
     if lost := [name for name in missing if not name.startswith(heads)]:
         raise InputError(f"{path} lacks {lost[0]}, unlike its config.json; copy the model again")
-    return model, sorted({*missing, *(name for name, *_ in report["mismatched_keys"])})
+    new = {*missing, *(name for name, *_ in report["mismatched_keys"])}
+    if theirs and kept != labels:  # what transformers loaded of them, or drew, does not fit the labels
+        new.update(_draw_labels(model, path, theirs=theirs, kept=kept, seed=seed))
+    elif wrong := sorted(set(label_tensors(model)) & {name for name, *_ in report["mismatched_keys"]}):
+        raise InputError(f"{path}: {wrong[0]} is of other labels than the {labels:,} in config.json; copy it again")
+    return model, sorted(new)
+
+
+@torch.no_grad()
+def _draw_labels(model: nn.Module, path: Path, *, theirs: int, kept: int, seed: int) -> list[str]:
+    """Draw the outputs of a head anew, but for the first ones of a file; returns the names of its parameters."""
+    generator = torch.Generator().manual_seed(seed)
+    names = label_tensors(model)
+    for name in names:
+        parameter = model.get_parameter(name)
+        drawn = torch.zeros(parameter.shape)
+        if not name.endswith("bias"):
+            drawn.normal_(std=0.02, generator=generator)
+        given = read_weight(path, [name])
+        if given is not None:
+            drawn = keep_labels(f"{path}: {name}", given, drawn, theirs=theirs, kept=kept)
+        parameter.copy_(drawn)
+    return names
 
 
 def scored_logits(

@@ -12,7 +12,7 @@ from etude.models.decoder import Decoder
 from etude.models.encoder import Encoder
 from etude.models.encoder_config import EncoderConfig, Head
 from etude.models.hub import Pretrained, empty_model
-from etude.models.parts import count_parts, head_modules
+from etude.models.parts import count_parts, head_modules, keep_labels, label_tensors
 from etude.models.t5 import T5Classifier
 from etude.models.weights import REMADE, read_weights, set_weight
 from etude.recipe.schema import Model
@@ -53,17 +53,19 @@ def build_encoder(config: EncoderConfig, seed: int, pretrained: Pretrained | Non
     """The model, and the names of its weights that no file had and that are drawn by chance.
 
     Without labels its head is that of a masked model.
-    Weights of another head, or of a classifier for other labels, are not used. Raises: InputError if a file lacks
-    weights of the body, or has them in another shape.
+    Weights of another head are not used, and of one for other labels the outputs that `pretrained` says. Raises:
+    InputError if a file lacks weights of the body, or has them in another shape.
     """
     model = Encoder(config, head_of(config))
     model.init_weights(seed)
     if pretrained is None:
         return model, []
-    wanted = dict(model.named_parameters())
+    wanted, of_labels = dict(model.named_parameters()), set(label_tensors(model))
     missing = set(wanted)
     for given, tensor in read_weights(pretrained.path):
         name = _our_name(given, config.family)
+        if name in of_labels:
+            tensor = _keep_labels(pretrained, given, tensor, wanted[name])
         if name not in wanted or wanted[name].shape != tensor.shape:
             if name in wanted and not _OTHER.search(name):
                 expected = list(wanted[name].shape)
@@ -73,7 +75,8 @@ def build_encoder(config: EncoderConfig, seed: int, pretrained: Pretrained | Non
             continue
         with torch.no_grad():
             wanted[name].copy_(tensor)
-        missing.discard(name)
+        if name not in of_labels or pretrained.kept_labels == config.labels:
+            missing.discard(name)
     if lost := sorted(name for name in missing if not _OTHER.search(name)):
         raise InputError(f"{pretrained.path} lacks {lost[0]}, unlike its config.json; copy the model again")
     return model, sorted(missing)
@@ -84,24 +87,28 @@ def load_classifier(
 ) -> tuple[nn.Module, list[str]]:
     """A pretrained model with a head for its `labels`, and the names of weights that no file had, drawn by the seed.
 
-    Weights of another head, or of one for other labels, are not used. Raises: InputError if a file is damaged, or has
-    another body than its config.json says.
+    Weights of another head are not used, and of one for other labels the outputs that `pretrained` says. Raises:
+    InputError if a file is damaged, or has another body than its config.json says.
     """
     if pretrained.config is None:
         pad_id = pretrained.hf_config.get("pad_token_id") or 0
+        names, kept = pretrained.label_names, pretrained.kept_labels
         return foreign.load_classifier(
-            pretrained.path, pretrained.labels, pad_id, dtype=dtype, dropout=dropout, seed=seed
-        )
+            pretrained.path, pretrained.labels, pad_id, theirs=len(names), kept=kept, dtype=dtype, dropout=dropout,
+            seed=seed,
+        )  # fmt: skip
     if isinstance(pretrained.config, EncoderConfig):
         config = replace(pretrained.config, dropout=dropout, attention_dropout=dropout, labels=pretrained.labels)
         return build_encoder(config, seed, pretrained)
     model = empty_model(replace(pretrained.config, dropout=dropout), pretrained.labels)
     wanted, heads = dict(model.named_parameters()), tuple(f"{name}." for name in head_modules(model))
     body = next(name for name, _ in model.named_children())
-    missing = set(wanted)
+    missing, of_labels = set(wanted), dict.fromkeys(label_tensors(model), torch.empty(0))
     for given, tensor in read_weights(pretrained.path):
         name = given if given in wanted else f"{body}.{given}"  # files of the bare body, and of T5, leave it out
-        if name in wanted and wanted[name].shape == tensor.shape:
+        if name in of_labels:
+            of_labels[name] = tensor
+        elif name in wanted and wanted[name].shape == tensor.shape:
             set_weight(model, name, tensor, dtype)
             missing.discard(name)
         elif name in wanted and not name.startswith(heads):
@@ -114,7 +121,13 @@ def load_classifier(
     generator = torch.Generator().manual_seed(seed)
     for name in sorted(missing):
         drawn = torch.zeros(wanted[name].shape)
-        set_weight(model, name, drawn if name.endswith("bias") else drawn.normal_(std=0.02, generator=generator), dtype)
+        if not name.endswith("bias"):
+            drawn.normal_(std=0.02, generator=generator)
+        if len(tensor := of_labels.get(name, drawn[:0])):
+            drawn = _keep_labels(pretrained, name, tensor, drawn)
+        set_weight(model, name, drawn, dtype)
+    if pretrained.kept_labels == pretrained.labels:
+        missing -= {name for name, tensor in of_labels.items() if len(tensor)}
     return model, sorted(missing)
 
 
@@ -153,6 +166,11 @@ def head_of(config: EncoderConfig) -> Head:
     if config.tasks:
         return None if all(labels for _, labels in config.tasks) else "masked"
     return "classification" if config.labels else "masked"
+
+
+def _keep_labels(pretrained: Pretrained, name: str, given: Tensor, drawn: Tensor) -> Tensor:
+    theirs, kept = len(pretrained.label_names), pretrained.kept_labels
+    return keep_labels(f"{pretrained.path}: {name}", given, drawn, theirs=theirs, kept=kept)
 
 
 def _our_name(name: str, family: str) -> str:

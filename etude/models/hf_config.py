@@ -7,6 +7,7 @@ from typing import Any
 from etude.errors import InputError
 
 _LARGEST_SIZE = 2**24
+_MOST_LABELS = 100_000
 # Keys that say how the weights of any family were made, stored or used, not what the model computes.
 _HARMLESS = frozenset({
     "architectures", "bos_token_id", "eos_token_id", "sep_token_id", "initializer_range", "use_cache", "dtype",
@@ -49,12 +50,14 @@ class Keys:
                 raise InputError(f"config.json: unknown key {name!r}; remove it if it does not change the model")
 
 
-def size(values: Mapping[str, Any], name: str, default: int | None = None, *, least: int = 1) -> int:
+def size(
+    values: Mapping[str, Any], name: str, default: int | None = None, *, least: int = 1, most: int = _LARGEST_SIZE
+) -> int:
     """The whole number of a key; its default where it is absent or null. Raises: InputError that names the key."""
     value = default if values.get(name) is None else values[name]
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _LARGEST_SIZE:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise InputError(
-            f"config.json: {name} is {value!r}; expected a whole number from {least} to {_LARGEST_SIZE:,}; "
+            f"config.json: {name} is {value!r}; expected a whole number from {least} to {most:,}; "
             "mend or replace the file"
         )
     return value
@@ -75,3 +78,62 @@ def number(values: Mapping[str, Any], name: str, default: float, *, below: float
         wanted = "a number" if below > 1 else f"a number from 0 to below {below:g}"
         raise InputError(f"config.json: {name} is {value!r}; expected {wanted}; mend or replace the file")
     return float(value)
+
+
+def label_names(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of a classifier's labels in the order of its outputs; `LABEL_0` and so on where the file has none.
+
+    transformers leaves them out where there are two. Raises: InputError if they are no names of labels 0, 1, 2 ..., or
+    if id2label, label2id and num_labels disagree.
+    """
+    given = None if values.get("num_labels") is None else size(values, "num_labels", most=_MOST_LABELS)
+    by_number = _ordered("id2label", _pairs(values, "id2label"))
+    by_name = _ordered("label2id", [(str(number), name) for name, number in _pairs(values, "label2id")])
+    count = len(by_number or by_name) or given or 2
+    unnamed = default_names(count)
+    if given not in (None, count):
+        raise InputError(f"config.json: num_labels is {given:,}, but there are {count:,} names; mend the wrong one")
+    if by_number and by_name and by_name not in (by_number, unnamed):
+        differing = next(
+            (pair for pair in zip(by_number, by_name) if pair[0] != pair[1]), (len(by_number), len(by_name))
+        )
+        first, second = map(quoted, differing)
+        raise InputError(f"config.json: id2label and label2id disagree ({first} and {second}); mend the wrong one")
+    return by_number or by_name or unnamed
+
+
+def default_names(count: int) -> tuple[str, ...]:
+    """The names that transformers gives to labels without any."""
+    return tuple(f"LABEL_{index}" for index in range(count))
+
+
+def quoted(value: object) -> str:
+    """A foreign value as an error shows it: on one line, cut."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _pairs(values: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
+    given = {} if values.get(key) is None else values[key]
+    if not isinstance(given, Mapping):
+        raise InputError(f"config.json: {key} is {quoted(given)}; expected an object of numbers and names; mend it")
+    if len(given) > _MOST_LABELS:
+        raise InputError(f"config.json: {key} has {len(given):,} labels; expected at most {_MOST_LABELS:,}")
+    return list(given.items())
+
+
+def _ordered(key: str, pairs: list[tuple[str, Any]]) -> tuple[str, ...]:
+    """Names by number. Raises: InputError unless the numbers of the pairs are 0 to n - 1, and no name is twice."""
+    names = dict(pairs)
+    for number, name in pairs:
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"config.json: {key} names label {quoted(number)} {quoted(name)}; expected text; mend it")
+    wanted = [str(number) for number in range(len(pairs))]
+    if extra := [number for number in names if number not in set(wanted)]:
+        raise InputError(
+            f"config.json: {key} has label number {quoted(extra[0])}; {len(pairs):,} labels have the numbers 0 to "
+            f"{len(pairs) - 1:,}; mend it"
+        )
+    if len(names) < len(pairs) or len(set(names.values())) < len(names):
+        raise InputError(f"config.json: {key} has the same {'name' if key == 'id2label' else 'number'} twice; mend it")
+    return tuple(names[number] for number in wanted)

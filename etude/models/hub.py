@@ -23,6 +23,7 @@ from etude.models.decoder_config import DecoderConfig
 from etude.models.encoder import Encoder
 from etude.models.encoder_config import CODE_ENCODER, EncoderConfig
 from etude.models.generation_config import read_generation_config, read_stop_ids
+from etude.models.hf_config import label_names
 from etude.models.parts import count_parts, find_targets
 from etude.models.t5 import T5, T5Classifier
 from etude.models.t5_config import T5Config
@@ -45,6 +46,8 @@ class Pretrained:
     labels      that it scores as a classifier; 0 if it is none
     generation  what generation_config.json says of a model that writes text
     stop_ids    at which such a model stops
+    label_names  those of its files as they are, in the order of its outputs; none where they hold no classifier
+    kept_labels  outputs of its files' head, the first ones, that are loaded; the rest of `labels` is drawn anew
     """
 
     path: Path
@@ -56,6 +59,8 @@ class Pretrained:
     labels: int = 0
     generation: dict[str, Any] = field(default_factory=dict)
     stop_ids: tuple[int, ...] = ()
+    label_names: tuple[str, ...] = ()
+    kept_labels: int = 0
 
 
 def find_model(given: str, revision: str | None = None) -> Path:
@@ -278,6 +283,17 @@ def _is_classifier(values: dict[str, Any]) -> bool:
     return "ForSequenceClassification" in str(values.get("architectures"))
 
 
+def _label_names(path: Path, values: dict[str, Any]) -> tuple[str, ...]:
+    """Those of the classifier that a folder holds; of a regression, or another model, none. Raises: InputError."""
+    is_named = not values.get("architectures") and bool(values.get("id2label"))
+    if values.get("problem_type") == "regression" or not (_is_classifier(values) or is_named):
+        return ()
+    try:
+        return label_names(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
 def _inspect_classifier(path: Path, values: dict[str, Any]) -> Pretrained:
     """`hf_config` becomes that of a classifier: with the class that transformers loads, and its id to pad with."""
     family = values.get("model_type")
@@ -292,9 +308,8 @@ def _inspect_classifier(path: Path, values: dict[str, Any]) -> Pretrained:
             config = T5Config.from_hf(values) if family == "t5" else DecoderConfig.from_hf(values)
     except InputError as error:
         reason = f"runs through transformers, as {str(error).removeprefix('config.json: ')}"
-    names, labels = values.get("id2label"), 0
-    if _is_classifier(values):
-        labels = len(names) if isinstance(names, dict) else 2
+    names = _label_names(path, values)
+    labels = len(names)
     said = {**values, "architectures": [f"{_CLASSIFIERS.get(str(family))}ForSequenceClassification"]}
     padding = values.get("pad_token_id")
     if config is None:
@@ -305,7 +320,7 @@ def _inspect_classifier(path: Path, values: dict[str, Any]) -> Pretrained:
         padding = getattr(theirs.get_text_config(), "pad_token_id", None)
     if padding is not None:
         said["pad_token_id"] = padding
-    found = Pretrained(path, config, reason, said, digest(path), {}, labels)
+    found = Pretrained(path, config, reason, said, digest(path), {}, labels, label_names=names, kept_labels=labels)
     return replace(found, parameters=count_parts(meta_model(found))) if labels else found
 
 

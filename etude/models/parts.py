@@ -50,6 +50,30 @@ def head_modules(model: nn.Module) -> list[str]:
     return [f"{body}.{name}" for name in poolers] + [name for name in children if name != body]
 
 
+def label_tensors(model: nn.Module) -> list[str]:
+    """The parameters of a classifier that have a row for each label: those of the last linear layer of its head."""
+    layers = [
+        f"{head}.{name}".rstrip(".")
+        for head in head_modules(model)
+        for name, module in model.get_submodule(head).named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    return [f"{layers[-1]}.{name}" for name, _ in model.get_submodule(layers[-1]).named_parameters()] if layers else []
+
+
+def keep_labels(name: str, given: torch.Tensor, drawn: torch.Tensor, *, theirs: int, kept: int) -> torch.Tensor:
+    """A parameter with a row for each label: the first `kept` rows of a file's, which has `theirs`, the rest as drawn.
+
+    Raises: InputError if the file's has other sizes.
+    """
+    if not kept:
+        return drawn
+    expected = (theirs, *drawn.shape[1:])
+    if tuple(given.shape) != expected:
+        raise InputError(f"{name} is {list(given.shape)}, but config.json says {list(expected)}; copy the model again")
+    return torch.cat([given[:kept].to(drawn), drawn[kept:]])
+
+
 def count_parts(model: nn.Module) -> dict[str, int]:
     """Exact parameters of the embedding of tokens, of a classifier's head, and of the rest, shared ones once."""
     total = sum(parameter.numel() for parameter in model.parameters())

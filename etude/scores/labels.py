@@ -27,13 +27,33 @@ BINARY_FIGURES = ("precision", "recall")
 def score_labels(truth: Labels, predicted: Labels, names: Sequence[str], *, multi: bool) -> dict[str, float]:
     """Every figure by name, and `precision/<label>`, `recall/<label>`, `f1/<label>` of each label.
 
-    Macro is over all of `names`, also those that no row has. Accuracy of several labels is the share of rows where all
-    are right. Mcc is the multi-class correlation. Source: doi:10.1016/j.compbiolchem.2004.09.006.
+    Macro is over all of `names`, also those that no row has; `describe_averages` says so. Accuracy of several labels is
+    the share of rows where all are right. Mcc is the multi-class correlation. Source:
+    doi:10.1016/j.compbiolchem.2004.09.006.
     """
     outcomes, rows = tabulate(truth, predicted, len(names), multi=multi)
     whole = rows @ outcomes
     figures = figures_of(whole, whole, int(rows.sum()), names, multi=multi)
     return {name: float(value) if len(truth) else np.nan for name, value in figures.items()}
+
+
+def describe_averages(truth: Labels, predicted: Labels, names: Sequence[str], *, multi: bool) -> list[str]:
+    """What the figures of these rows are of: the label of binary ones, and how macro ones count labels without rows."""
+    notes = []
+    if not multi and len(names) == 2:
+        notes.append(f"precision, recall and f1 are those of {names[1]}, the second label")
+    true, said = (rows if multi else np.eye(len(names))[rows] for rows in (truth, predicted))
+    is_true, is_said = true.sum(axis=0) > 0, said.sum(axis=0) > 0
+    if len(truth) and not is_true.all():
+        figures = score_labels(truth, predicted, names, multi=multi)
+        shown = [figures[f"f1/{name}"] for name, flag in zip(names, is_true | is_said) if flag]
+        without = [name for name, flag in zip(names, is_true) if not flag]
+        notes.append(
+            f"no row here has {', '.join(without[:10])}{' ...' if len(without) > 10 else ''}, and each counts as 0 in "
+            "macro figures, as in scikit-learn with all as labels and zero_division=0; over those that rows have "
+            f"or are given, its default where a row has one label, f1_macro is {np.mean(shown):.4f}"
+        )
+    return notes
 
 
 def confusion(truth: Ints, predicted: Ints, classes: int) -> Ints:

@@ -90,6 +90,19 @@ def test_figures_of_no_rows_are_unknown() -> None:
         assert figures and all(math.isnan(value) for value in figures.values())
 
 
+@given(one_label())
+def test_both_ways_to_average_over_labels_without_rows_are_told(case: tuple[np.ndarray, np.ndarray, int]) -> None:
+    truth, predicted, classes = case
+    notes = labels.describe_averages(truth, predicted, NAMES[:classes], multi=False)
+    missing = [name for index, name in enumerate(NAMES[:classes]) if index not in truth]
+    said = [note for note in notes if note.startswith(f"no row here has {', '.join(missing)},")]
+    assert len(said) == bool(missing)
+    if missing:
+        default = metrics.f1_score(truth, predicted, average="macro", zero_division=0)
+        assert said[0].endswith(f"f1_macro is {default:.4f}")
+    assert ("precision, recall and f1 are those of b, the second label" in notes) == (classes == 2)
+
+
 @given(st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=30))
 def test_no_threshold_has_a_better_f1_than_the_one_that_is_chosen(rows: list[tuple[int, bool]]) -> None:
     probabilities, truth = np.array([row[0] / 8 for row in rows]), np.array([row[1] for row in rows])
