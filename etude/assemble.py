@@ -7,20 +7,23 @@ from torch import nn
 
 from etude import durable
 from etude.data.labels import listed
-from etude.engine.checkpoint import load_weights
+from etude.engine.checkpoint import load_weights, read_progress
 from etude.engine.loop import TrainState
 from etude.engine.optim import Optimizer
 from etude.engine.precision import choose_precision
 from etude.engine.world import World
 from etude.errors import InputError
+from etude.models.adapter_files import check_same, read_adapter_config
 from etude.models.build import build, describe_config
 from etude.models.decoder import Decoder
 from etude.models.encoder import Encoder
 from etude.models.generation_config import GENERATION_FILE, generation_config
 from etude.models.hf_config import label_names
-from etude.models.lora import CLASSIFIER, CLASSIFIER_FILE, adapter_config, add_adapter
+from etude.models.hub import find_model
+from etude.models.lora import ADAPTER_FILE, CLASSIFIER, CLASSIFIER_FILE, adapter_config, add_adapter
 from etude.models.parts import find_targets, head_modules, quantize
 from etude.models.t5 import T5
+from etude.models.weights import digest
 from etude.plan import Plan
 from etude.start import Options, find_weights
 
@@ -53,6 +56,7 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
     model.to(device)
     if options.weights is not None:
         file = find_weights(options.weights, options.runs)
+        _check_adapter(plan, file)
         _check_labels(plan, file.parent)
         load_weights(file, model)
     if recipe.train.compile:
@@ -77,6 +81,33 @@ def _check_labels(plan: Plan, folder: Path) -> None:
                 f"{folder.name} scores the labels {listed(theirs)}, and this run {listed(ours)}; name that folder as "
                 "model.from, and its labels keep their outputs"
             )
+
+
+def _check_adapter(plan: Plan, file: Path) -> None:
+    """Raises: InputError if a file of weights holds an adapter and the recipe has none or another, or the reverse."""
+    is_adapter, folder = file.name == ADAPTER_FILE, file.parent
+    if is_adapter != (plan.recipe.adapter is not None):
+        what = "an adapter, but the recipe has no [adapter]" if is_adapter else "a whole model, but it trains [adapter]"
+        raise InputError(f"--from: {folder} holds {what}; give weights of the same kind, or change the recipe")
+    if plan.recipe.adapter is None:
+        return
+    saved = read_adapter_config(folder)
+    check_same(folder, saved.recipe, plan.recipe.adapter)
+    assert plan.pretrained is not None
+    base = read_progress(folder).base if (folder / "state.json").is_file() else None
+    if base is None and saved.base is not None and saved.base != plan.recipe.model.from_:
+        try:
+            base = digest(find_model(saved.base, saved.revision))
+        except InputError:
+            raise InputError(
+                f"--from: the adapter in {folder} names the base {saved.base[:80]!r}, which is not on this machine, "
+                f"and model.from is {plan.recipe.model.from_}; if they are the same, mend base_model_name_or_path"
+            ) from None
+    if base not in (None, plan.pretrained.digest):
+        raise InputError(
+            f"--from: the adapter in {folder} was trained on other weights than those in {plan.pretrained.path}; "
+            "set model.from to the base that it was trained on"
+        )
 
 
 def model_files(plan: Plan, model: nn.Module) -> dict[str, bytes]:

@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BufferedReader
@@ -234,10 +235,22 @@ def read_text(path: Path, *, most_bytes: int, follow: bool = True) -> str:
 
 
 def read_json(path: Path, *, most_bytes: int = LARGEST_JSON_BYTES, follow: bool = True) -> Any:
-    """The value in a JSON file. Raises: as `read_text`; InputError if it is no JSON or nested too deeply."""
+    """The value in a JSON file.
+
+    Raises: as `read_text`; InputError if it is no JSON, nested too deeply, or an object has a key twice: readers differ
+    in which of the two they take.
+    """
     text = read_text(path, most_bytes=most_bytes, follow=follow)
+
+    def take(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        taken = dict(pairs)
+        if len(taken) < len(pairs):
+            twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+            raise InputError(f"{path} has the key {twice[:80]!r} twice in one object; keep one of them")
+        return taken
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=take)
     except RecursionError:
         raise InputError(f"{path} is nested too deeply to be read") from None
     except ValueError as error:

@@ -14,23 +14,14 @@ from etude.data.render import ChatTemplate, find_template
 from etude.data.tokenize import Tokenizer, load_tokenizer
 from etude.engine import checkpoint as checkpoints
 from etude.errors import InputError
+from etude.models import weights
+from etude.models.adapter_files import SavedAdapter, adapted_names, read_adapter_config, whole_names
 from etude.models.encoder_config import EncoderConfig
 from etude.models.generation_config import GENERATION_FILE, generation_config, read_stop_ids
 from etude.models.heads import build_encoder, load_classifier
 from etude.models.hf_config import label_names, size
 from etude.models.hub import Pretrained, find_model, inspect_model, load_pretrained
-from etude.models.lora import (
-    ADAPTER_FILE,
-    CLASSIFIER,
-    CLASSIFIER_FILE,
-    adapted_names,
-    add_adapter,
-    merge,
-    read_adapter_config,
-    whole_names,
-)
-from etude.models.parts import head_modules, label_tensors
-from etude.models.weights import read_config
+from etude.models.lora import ADAPTER_FILE, CLASSIFIER, CLASSIFIER_FILE, CONFIG_FILE, add_adapter, merge
 from etude.recipe import schema
 from etude.records.store import Run, open_run
 from etude.report.card import model_card
@@ -58,16 +49,16 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
         raise InputError(f"{out} is there already; give a new folder, or an empty one")
     carried = {path.name: path for path in checkpoint.iterdir() if not path.name.startswith(_OF_THE_RUN)}
     made: dict[str, bytes] = {"README.md": model_card(run, checkpoint.name, kind).encode()}
-    weights: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     if kind == "merged":
         carried = {name: path for name, path in carried.items() if not name.startswith("adapter_")}
-        base = _base_of(checkpoint)
+        base = _base_of(checkpoint, read_adapter_config(checkpoint))
         dtype = stored_dtype(base.path)
         merged = checkpoints.trained_tensors(load_model(checkpoint, dtype=dtype))[1]
-        weights = {name: tensor.to(dtype) for name, tensor in merged.items()}  # norms are loaded in fp32
+        tensors = {name: tensor.to(dtype) for name, tensor in merged.items()}  # norms are loaded in fp32
         made["config.json"] = (base.path / "config.json").read_bytes()
         if base.labels:
-            config = json.loads((checkpoint / CLASSIFIER_FILE).read_bytes())
+            config = durable.read_json_object(checkpoint / CLASSIFIER_FILE)
             made["config.json"] = json.dumps({**config, "dtype": str(dtype).removeprefix("torch.")}, indent=2).encode()
     if kind == "hf":
         made["config.json"] = (checkpoint / "config.json").read_bytes()
@@ -82,8 +73,8 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
             durable.write_file(hidden / name, _pieces(path))
         for name, content in made.items():
             durable.write_file(hidden / name, content)
-        if weights:
-            durable.write_file(hidden / checkpoints.MODEL_FILE, checkpoints.safetensors(weights))
+        if tensors:
+            durable.write_file(hidden / checkpoints.MODEL_FILE, checkpoints.safetensors(tensors))
         durable.rename_folder(hidden, out)
     except BaseException:
         durable.remove_folder(hidden)
@@ -105,23 +96,23 @@ def load_model(folder: Path, *, dtype: torch.dtype) -> nn.Module:
     Raises: InputError if the base is not on this machine, or is not the one the adapter was trained on.
     """
     if not (folder / ADAPTER_FILE).is_file():
-        return _load(inspect_model(folder), dtype)[0]
-    base = _base_of(folder)
+        model, new = _load(inspect_model(folder), dtype)
+        if new:
+            raise InputError(f"{folder} lacks {new[0]}, a weight of the head; give a model that has been trained")
+        return model
+    saved = read_adapter_config(folder)
+    base = _base_of(folder, saved)
     _check_base(folder, base)
     model, new = _load(base, dtype)
     tensors = checkpoints.read_tensors(folder / ADAPTER_FILE)
-    names = adapted_names(tensors)
-    known = dict(model.named_modules())
-    if unknown := [name for name in names if name not in known]:
-        raise InputError(f"{folder} adapts {unknown[0]}, which {base.path} does not have; it belongs to another model")
-    whole = whole_names(tensors, head_modules(model))
-    drawn = [name for name in label_tensors(model) if name in new] if base.labels else []
-    if lost := [name for name in drawn if not name.startswith(tuple(f"{part}." for part in whole))]:
+    names = adapted_names(folder, saved, tensors, model)
+    whole = whole_names(folder, saved, tensors, model)
+    if lost := [name for name in new if not name.startswith(tuple(f"{part}." for part in whole))]:
         raise InputError(
             f"{folder} has no {lost[0]}, and {base.path} has none for its {base.labels:,} labels; the head of a "
             "classifier belongs to its adapter: save it again with modules_to_save"
         )
-    add_adapter(model, names, read_adapter_config(folder)[0], seed=0, whole=whole)
+    add_adapter(model, names, saved.recipe, seed=0, whole=whole)
     checkpoints.load_weights(folder / ADAPTER_FILE, model)
     merge(model)
     return model.eval()
@@ -147,23 +138,15 @@ def find_end_ids(folder: Path, chat: ChatTemplate, *, is_chat: bool) -> tuple[in
     """
     source = folder
     if (folder / ADAPTER_FILE).is_file() and not (folder / GENERATION_FILE).is_file():
-        source = _base_of(folder).path
+        source = _base_of(folder, read_adapter_config(folder)).path
     template = chat.find_end() if is_chat else None
     ids = [chat.tokenizer.eos_id, *read_stop_ids(source), *([] if template is None else [template])]
     return tuple(dict.fromkeys(ids))
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
-    """The dtype of the first matrix in a model's safetensors, from its header alone."""
-    from safetensors import safe_open
-
-    names = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-    for path in sorted(folder.glob("model*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - not a dictionary
-                if len(file.get_slice(name).get_shape()) >= 2:
-                    return names.get(file.get_slice(name).get_dtype(), torch.float32)
-    return torch.float32
+    """The dtype of the first matrix in a model's safetensors; fp32 of an adapter. Raises: InputError if damaged."""
+    return torch.float32 if (folder / ADAPTER_FILE).is_file() else weights.stored_dtype(folder)
 
 
 def _check_kind(kind: str, run: Run, *, is_adapter: bool) -> None:
@@ -190,15 +173,13 @@ def _load(pretrained: Pretrained, dtype: torch.dtype) -> tuple[nn.Module, list[s
     return load_pretrained(pretrained, dtype=dtype, dropout=0.0).eval(), []
 
 
-def _base_of(folder: Path) -> Pretrained:
+def _base_of(folder: Path, saved: SavedAdapter) -> Pretrained:
     """The model that an adapter belongs to, found on this machine; of a classifier with as many labels."""
-    _, name = read_adapter_config(folder)
-    if not name:
-        raise InputError(f"{folder / 'adapter_config.json'} names no base model; add base_model_name_or_path")
-    config = json.loads((folder / "adapter_config.json").read_bytes())
-    path = find_model(name, config.get("revision"))
-    if config.get("task_type") != CLASSIFIER:
-        is_encoder = read_config(path).get("model_type") in ("bert", "roberta") and config.get("task_type") is None
+    if not saved.base:
+        raise InputError(f"{folder / CONFIG_FILE} names no base model; add base_model_name_or_path")
+    path = find_model(saved.base, saved.revision)
+    if saved.task != CLASSIFIER:
+        is_encoder = weights.read_config(path).get("model_type") in ("bert", "roberta") and saved.task is None
         return inspect_model(path, "masked" if is_encoder else None)
     base = inspect_model(path, "classification")
     if (folder / CLASSIFIER_FILE).is_file():

@@ -16,6 +16,7 @@ from etude import durable
 from etude.engine.loop import TrainState
 from etude.errors import DamageError, InputError
 from etude.models.lora import ADAPTER_FILE, adapter_tensors
+from etude.models.weights import open_tensors
 
 FORMAT = 1
 MODEL_FILE = "model.safetensors"
@@ -144,7 +145,7 @@ def newest_valid(folder: Path, run: str) -> tuple[Path | None, list[str]]:
 def load_checkpoint(path: Path, state: TrainState) -> Progress:
     """Bring weights, optimizer, precision and step to what a verified checkpoint holds.
 
-    Raises: DamageError if its tensors are not those of this model.
+    Raises: InputError if its tensors are not those of this model; DamageError if those of its optimizer are not.
     """
     progress = read_progress(path)
     load_weights(weights_file(path), state.model)
@@ -163,16 +164,21 @@ def read_progress(path: Path) -> Progress:
 
 
 def load_weights(path: Path, model: torch.nn.Module) -> None:
-    """Copy the tensors of a safetensors file into a model. Raises: DamageError if names or shapes differ."""
+    """Copy the tensors of a safetensors file into a model. Raises: InputError if names, shapes or kinds differ."""
     own, tensors = trained_tensors(model)[1], read_tensors(path)
     for name in [*own, *tensors]:
         if name not in own or name not in tensors:
-            raise DamageError(
-                f"{path}: {name} is only in the {'model' if name in own else 'file'}; is it another model?"
+            raise InputError(
+                f"{path}: {name[:80]} is only in the {'model' if name in own else 'file'}; give the weights of the "
+                "same model"
             )
-        if own[name].shape != tensors[name].shape:
-            raise DamageError(f"{path}: {name} is {list(tensors[name].shape)}, the model has {list(own[name].shape)}")
-        own[name].detach().copy_(tensors[name])
+        theirs, ours = list(tensors[name].shape), list(own[name].shape)
+        if theirs != ours:
+            raise InputError(f"{path}: {name} is {theirs}, the model has {ours}; give the weights of the same model")
+        if tensors[name].is_floating_point() != own[name].is_floating_point():
+            raise InputError(f"{path}: {name} holds {tensors[name].dtype} numbers, the model has {own[name].dtype}")
+    for name, tensor in tensors.items():
+        own[name].detach().copy_(tensor)
 
 
 def weights_file(path: Path) -> Path:
@@ -182,19 +188,8 @@ def weights_file(path: Path) -> Path:
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file. Raises: InputError for anything else; a pickle is never opened."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; give a folder that holds model.safetensors") from None
-    except (SafetensorError, OSError) as error:
-        with path.open("rb") as file:
-            start = file.read(4)
-        pickled = start[:2] == b"PK" or start[:1] == b"\x80"
-        what = "it is a pickle, which could run code and is never opened" if pickled else str(error)
-        raise InputError(f"{path} is not a safetensors file: {what}; give weights as safetensors") from None
+    with open_tensors(path) as tensors:
+        return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - not a dictionary
 
 
 def retain(folder: Path, *, keep: int | str, keep_at: list[int], best: str | None) -> list[str]:

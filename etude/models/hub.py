@@ -24,6 +24,7 @@ from etude.models.encoder import Encoder
 from etude.models.encoder_config import CODE_ENCODER, EncoderConfig
 from etude.models.generation_config import read_generation_config, read_stop_ids
 from etude.models.hf_config import label_names
+from etude.models.lora import CONFIG_FILE
 from etude.models.parts import count_parts, find_targets
 from etude.models.t5 import T5, T5Classifier
 from etude.models.t5_config import T5Config
@@ -68,6 +69,14 @@ def find_model(given: str, revision: str | None = None) -> Path:
 
     Raises: InputError that names what is missing and where it was looked for.
     """
+    try:
+        return _find(given, revision)
+    except (OSError, ValueError) as error:  # a name that is too long, holds a NUL, or a folder that may not be read
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"model.from: {given[:120]!r} cannot be looked up ({reason}); give another folder") from None
+
+
+def _find(given: str, revision: str | None) -> Path:
     if given.startswith((".", "/", "~")) or Path(given).is_dir():
         folder = at_home(given)
         if not (folder / "config.json").is_file():
@@ -77,7 +86,9 @@ def find_model(given: str, revision: str | None = None) -> Path:
             )
         return folder
     if not _HUB_ID.fullmatch(given) or ".." in given:
-        raise InputError(f"model.from is {given!r}, neither a folder nor a hub id such as Qwen/Qwen2.5-Coder-1.5B")
+        raise InputError(
+            f"model.from is {given[:120]!r}, neither a folder nor a hub id such as Qwen/Qwen2.5-Coder-1.5B"
+        )
     places = [root / ("models--" + given.replace("/", "--")) for root in _cache_roots()]
     for place in places:
         if snapshot := _snapshot(place, revision or "main"):
@@ -106,9 +117,14 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
         raise InputError(
             f"{path / 'config.json'} has auto_map: the model wants its own code run, which etude never does"
         )
+    if (path / CONFIG_FILE).exists():
+        raise InputError(
+            f"{path} holds a model and, by its {CONFIG_FILE}, an adapter, of which tools load one or both; put each "
+            "into a folder of its own"
+        )
     if values.get("quantization_config"):
         raise InputError(f"{path} holds quantised weights; give the model they were made of")
-    shapes = dict(tensor_shapes(path))
+    shapes = tensor_shapes(path)
     if objective is None:
         objective = "seq2seq" if values.get("model_type") == "t5" else "causal"
         objective = "classification" if _is_classifier(values) else objective
@@ -209,7 +225,7 @@ def _cache_roots() -> list[Path]:
 def _snapshot(folder: Path, revision: str) -> Path | None:
     """The files of a revision (branch, tag or commit), where the cache has them."""
     if not re.fullmatch(r"[\w./-]+", revision) or ".." in revision:
-        raise InputError(f"model.revision is {revision!r}; expected a commit, tag or branch")
+        raise InputError(f"model.revision is {revision[:120]!r}; expected a commit, tag or branch")
     commit = revision
     with_name = folder / "refs" / revision
     if with_name.is_file():

@@ -6,34 +6,21 @@ adapted weight, those that PEFT gives them: `lora_A.weight`, `lora_B.weight`, `l
 Shapes: (out, in) of the frozen weight; (rank, in) of A; (out, rank) of B
 """
 
-import json
 import math
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etude.errors import InputError
 from etude.recipe.schema import Adapter
 
 ADAPTER_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 CLASSIFIER = "SEQ_CLS"  # PEFT's name for the task
 # Of a classifier: the config.json that belongs to it. Under that name, transformers would take the folder for a model.
 CLASSIFIER_FILE = "adapter_classifier.json"
-_PREFIX = "base_model.model."
-# What an adapter of PEFT may also have and this layer has not; these values mean it is not used.
-_UNUSED: dict[str, tuple[Any, ...]] = {
-    "modules_to_save": (None, []), "bias": (None, "none"), "rank_pattern": (None, {}), "alpha_pattern": (None, {}),
-    "lora_bias": (None, False), "trainable_token_indices": (None,), "layer_replication": (None,),
-    "target_parameters": (None, []), "use_qalora": (None, False), "use_bdlora": (None, False),
-    "alora_invocation_tokens": (None,), "arrow_config": (None,),
-}  # fmt: skip
-# Ways of PEFT to draw A and B that leave the base as it is.
-_PLAIN_STARTS = ("gaussian", "eva", "orthogonal")
+PREFIX = "base_model.model."
 
 
 class LoRALinear(nn.Module):
@@ -137,13 +124,13 @@ def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The trained tensors of an adapted model under the names that PEFT gives them in a file; of another model none."""
     layers = find_layers(model)
     adapters = {
-        f"{_PREFIX}{name}.{part}": tensor
+        f"{PREFIX}{name}.{part}": tensor
         for name, layer in layers.items()
         for part, tensor in layer.state_dict(keep_vars=True).items()
         if part.startswith("lora_")
     }
     trained = [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad] if layers else []
-    return adapters | {f"{_PREFIX}{name}": tensor for name, tensor in trained if ".lora_" not in name}
+    return adapters | {f"{PREFIX}{name}": tensor for name, tensor in trained if ".lora_" not in name}
 
 
 def adapter_config(
@@ -180,60 +167,6 @@ def adapter_config(
         "inference_mode": True,
         "modules_to_save": list(whole) or None,
     }
-
-
-def read_adapter_config(folder: Path) -> tuple[Adapter, str | None]:
-    """The adapter in a folder of PEFT as recipe keys, and the base it names.
-
-    Raises: InputError if it is no LoRA adapter, or has parts that this one has not.
-    """
-    file = folder / CONFIG_FILE
-    try:
-        values: dict[str, Any] = json.loads(file.read_bytes())
-        kind = values.get("peft_type")
-    except (OSError, ValueError, AttributeError):
-        raise InputError(f"{file} cannot be read as JSON; give a folder that PEFT or etude wrote") from None
-    if kind != "LORA":
-        raise InputError(f"{file} is of peft_type {kind!r}; only LORA can be loaded")
-    made = values.get("init_lora_weights")
-    if isinstance(made, str) and made.lower() not in _PLAIN_STARTS:
-        raise InputError(
-            f"{file} has init_lora_weights = {made!r}, which changed the base too; merge it with PEFT first, or save "
-            "it again with path_initial_model_for_weight_conversion"
-        )
-    is_classifier = values.get("task_type") == CLASSIFIER
-    for name, unused in _UNUSED.items():
-        if values.get(name) not in unused and not (is_classifier and name == "modules_to_save"):  # its head
-            raise InputError(f"{file} has {name} = {values[name]!r}, which is not supported; merge it with PEFT first")
-    targets = values.get("target_modules")
-    try:
-        recipe = Adapter(
-            rank=values["r"],
-            alpha=float(values["lora_alpha"]),
-            dropout=float(values.get("lora_dropout") or 0),
-            targets=[targets] if isinstance(targets, str) else sorted(targets or ()),
-            rank_stabilized=bool(values.get("use_rslora")),
-            dora=bool(values.get("use_dora")),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{file} does not describe a LoRA adapter ({reason}); write it again with PEFT") from None
-    base = values.get("base_model_name_or_path")
-    if base is not None and not isinstance(base, str):
-        raise InputError(f"{file} has base_model_name_or_path = {base!r}; expected a folder or a hub id; mend the file")
-    return recipe, base
-
-
-def adapted_names(tensors: dict[str, Tensor]) -> list[str]:
-    """The modules that the tensors of an adapter file belong to, in the order of their numbers."""
-    parts = (key.removeprefix(_PREFIX) for key in tensors if ".lora_" in key)
-    names = {re.sub(r"\.lora_(A|B|magnitude_vector)(\.weight)?$", "", part) for part in parts}
-    return sorted(names, key=lambda name: [int(part) if part.isdigit() else -1 for part in name.split(".")])
-
-
-def whole_names(tensors: dict[str, Tensor], modules: Sequence[str]) -> list[str]:
-    """Those of the modules that an adapter file has whole."""
-    return [name for name in modules if any(key.startswith(f"{_PREFIX}{name}.") for key in tensors)]
 
 
 def count_trainable(model: nn.Module) -> tuple[int, int]:

@@ -15,6 +15,9 @@ from etude.errors import InputError
 from etude.models.t5 import keeps_fp32
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+# Names, shapes and offsets of the tensors of a file: a few hundred bytes for each.
+_LARGEST_HEADER_BYTES = 16 << 20
 # Buffers that older files carry and every model makes anew, and what T5's files have twice or to no use.
 REMADE = re.compile(
     r"(rotary_emb\.inv_freq|attn\.masked_bias|attn\.bias|attention\.bias|attention\.masked_bias"
@@ -24,36 +27,73 @@ REMADE = re.compile(
 
 def read_config(path: Path) -> dict[str, Any]:
     """What config.json says. Raises: InputError if it cannot be read."""
-    file = path / "config.json"
+    return durable.read_json_object(path / "config.json")
+
+
+def open_tensors(file: Path) -> Any:
+    """A safetensors file, open for reading. Raises: InputError for anything else; a pickle is never opened."""
+    from safetensors import SafetensorError, safe_open
+
+    with durable.open_plain(file) as opened:
+        start = opened.read(8)
+    header = int.from_bytes(start, "little")
     try:
-        values = json.loads(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}; copy the model again") from None
-    except ValueError:
-        raise InputError(f"{file} is not valid JSON; copy the model again") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{file} is no object with keys; copy the model again")
-    return values
+        if header <= _LARGEST_HEADER_BYTES:
+            return safe_open(file, framework="pt")
+        reason = f"its header claims {header:,} bytes"
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())[:100].rstrip(".")
+    if start[:2] == b"PK" or (start[:1] == b"\x80" and start[1:2] <= b"\x05"):
+        raise InputError(
+            f"{file} is not a safetensors file: it is a pickle, which could run code and is never opened; "
+            "give weights as safetensors"
+        )
+    raise InputError(f"{file} is not a safetensors file, or is damaged ({reason}); copy it again")
 
 
-def tensor_shapes(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every tensor, without reading it. Raises: InputError if a file is missing or damaged."""
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a model's files, without reading it.
+
+    Raises: InputError if a file is missing or damaged, two of them have the same tensor, or weights are whole numbers.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in _weight_files(path):
-        with _open(file) as tensors:
+        with open_tensors(file) as tensors:
             for name in tensors.keys():  # noqa: SIM118 - not a dictionary
-                yield name, tuple(tensors.get_slice(name).get_shape())
+                part = tensors.get_slice(name)
+                if name in shapes:
+                    raise InputError(f"{path} has {name[:80]} in two of its files; copy the model again")
+                if name.endswith((".weight", ".bias")) and not REMADE.search(name) and part.get_dtype() not in _FLOATS:
+                    raise InputError(
+                        f"{file}: {name[:80]} holds {part.get_dtype()} numbers; expected F32, BF16 or F16; "
+                        "give the model that it was made of"
+                    )
+                shapes[name] = tuple(part.get_shape())
+    return shapes
 
 
 def read_weights(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor of a model's files by name. Raises: InputError if a file is missing or damaged."""
     for file in _weight_files(path):
-        yield from _read_file(file)
+        with open_tensors(file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                yield name, tensors.get_tensor(name)
+
+
+def stored_dtype(path: Path) -> torch.dtype:
+    """The dtype of the first matrix in a model's safetensors, from its header alone."""
+    for file in _weight_files(path):
+        with open_tensors(file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                if len(tensors.get_slice(name).get_shape()) >= 2:
+                    return _FLOATS.get(tensors.get_slice(name).get_dtype(), torch.float32)
+    return torch.float32
 
 
 def read_weight(path: Path, names: Collection[str]) -> torch.Tensor | None:
     """The first tensor that has one of these names, without reading others; None if there is none. Raises: the same."""
     for file in _weight_files(path):
-        with _open(file) as tensors:
+        with open_tensors(file) as tensors:
             for name in tensors.keys():  # noqa: SIM118
                 if name in names:
                     tensor: torch.Tensor = tensors.get_tensor(name)
@@ -74,8 +114,8 @@ def digest(path: Path) -> str:
     seen = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     place = durable.cache_folder() / "digests" / f"{hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32]}.json"
     try:
-        return str(json.loads(place.read_bytes())["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(durable.read_json_object(place)["sha256"])
+    except (InputError, KeyError):
         pass
     total = hashlib.sha256()
     for file in files:
@@ -95,30 +135,16 @@ def _weight_files(path: Path) -> list[Path]:
                 "makes safetensors of it in a process apart"
             )
         raise InputError(f"{path} has no {_WEIGHTS}; copy the model again, with its weights")
-    try:
-        names = sorted(set(json.loads((path / _INDEX).read_bytes())["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        raise InputError(f"{path / _INDEX} cannot be read; copy the model again") from None
+    weight_map = durable.read_json_object(path / _INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
+        raise InputError(f"{path / _INDEX} has no weight_map from tensors to files; copy the model again")
+    names = sorted(set(weight_map.values()))
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name:
-            raise InputError(f"{path / _INDEX} names {name!r}, which is no file of the folder; copy the model again")
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise InputError(
+                f"{path / _INDEX} names {name[:80]!r}, which is no safetensors file of the folder; copy the model again"
+            )
         if not (path / name).is_file():
             have = sum((path / other).is_file() for other in names)
             raise InputError(f"{path} lacks {name} ({have} of {len(names)} parts are there); copy the model again")
     return [path / name for name in names]
-
-
-def _read_file(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    with _open(file) as tensors:
-        for name in tensors.keys():  # noqa: SIM118
-            yield name, tensors.get_tensor(name)
-
-
-def _open(file: Path) -> Any:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"{file} is damaged or no safetensors file ({reason}); copy the model again") from None

@@ -17,7 +17,7 @@ from etude.engine.checkpoint import Progress
 from etude.engine.loop import TrainState
 from etude.engine.optim import Optimizer
 from etude.engine.precision import choose_precision
-from etude.errors import DamageError, InputError, StorageError
+from etude.errors import InputError, StorageError
 from etude.recipe.schema import Optim
 
 CPU = torch.device("cpu")
@@ -188,5 +188,5 @@ def test_a_file_that_is_nosafetensors_is_refused_in_one_line(tmp_path: Path, con
 
 def test_weights_of_another_model_are_refused_by_name(tmp_path: Path) -> None:
     save_file({"0.weight": torch.zeros(8, 5), "0.bias": torch.zeros(8)}, tmp_path / "a.safetensors")
-    with pytest.raises(DamageError, match=r"0.weight is \[8, 5\], the model has \[8, 4\]"):
+    with pytest.raises(InputError, match=r"0.weight is \[8, 5\], the model has \[8, 4\]"):
         checkpoints.load_weights(tmp_path / "a.safetensors", make_state().model)

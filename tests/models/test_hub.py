@@ -288,7 +288,7 @@ def _config(**changes: Any) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (_cut, "model.safetensors is damaged"),
+        (_cut, "model.safetensors is not a safetensors file, or is damaged"),
         (_pickle_instead, "etude import"),
         (_config(auto_map={"AutoModelForCausalLM": "canary.Canary"}), "auto_map"),
         (_config(hidden_size=64), "config.json says"),
@@ -296,7 +296,7 @@ def _config(**changes: Any) -> Callable[[Path], None]:
         (_config(num_hidden_layers=1, layer_types=None), "has model.layers.1"),
         (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors"),
         (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
-        (lambda folder: (folder / "config.json").write_text("[]"), "no object"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "no JSON object"),
         (_config(num_hidden_layers=1_000_000, layer_types=None), "lacks model.layers.999999"),
         (_config(vocab_size=10**30), "cannot"),
         (_config(rope_parameters={"rope_type": [1]}), "cannot"),

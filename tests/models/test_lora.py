@@ -12,6 +12,7 @@ from torch import nn
 
 from etude.errors import InputError
 from etude.models import lora
+from etude.models.adapter_files import adapted_names, read_adapter_config
 from etude.models.decoder import Decoder
 from etude.models.decoder_config import DecoderConfig
 from etude.models.parts import quantize
@@ -56,11 +57,12 @@ def test_an_adapter_of_peft_loads_here_with_equal_logits(recipe: Adapter, tmp_pa
             if "lora_B" in name:
                 parameter.normal_(std=0.1)
     theirs.save_pretrained(tmp_path / "adapter")
-    read, named = lora.read_adapter_config(tmp_path / "adapter")
-    assert named == str(base)
+    saved = read_adapter_config(tmp_path / "adapter")
+    assert saved.base == str(base)
     tensors = load_file(tmp_path / "adapter" / lora.ADAPTER_FILE)
     model = _decoder(base)
-    lora.add_adapter(model, lora.adapted_names(tensors), read, seed=1)
+    names = adapted_names(tmp_path / "adapter", saved, tensors, model)
+    lora.add_adapter(model, names, saved.recipe, seed=1)
     own = lora.adapter_tensors(model)
     assert set(own) == set(tensors)
     with torch.no_grad():
@@ -208,14 +210,15 @@ def test_a_frozen_base_in_bf16_stays_near_full_precision(tmp_path: Path) -> None
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights = 'pissa_niter_4', which changed the base"),
         ({"init_lora_weights": "OLoRA"}, "init_lora_weights"),
         ({"init_lora_weights": "loftq"}, "init_lora_weights"),
-        ({"base_model_name_or_path": 5, "target_modules": ["q_proj"]}, "base_model_name_or_path = 5"),
+        ({"base_model_name_or_path": 5}, "base_model_name_or_path = 5"),
     ],
 )
 def test_an_adapter_with_more_than_this_layer_has_is_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:
-    values = lora.adapter_config(Decoder(QWEN2), KINDS["plain"], base="x", revision=None) | change
+    values = lora.adapter_config(Decoder(QWEN2), KINDS["plain"], base="x", revision=None)
+    values |= {"target_modules": ["q_proj"]} | change
     (tmp_path / lora.CONFIG_FILE).write_text(json.dumps(values))
     with pytest.raises(InputError, match=said) as caught:
-        lora.read_adapter_config(tmp_path)
+        read_adapter_config(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -225,7 +228,7 @@ def test_an_adapter_that_left_its_base_as_it_was_is_read(start: bool | str | Non
     values |= {"init_lora_weights": start, "target_modules": ["q_proj"]}
     del values["bias"]
     (tmp_path / lora.CONFIG_FILE).write_text(json.dumps(values))
-    assert lora.read_adapter_config(tmp_path)[1] == "x"
+    assert read_adapter_config(tmp_path).base == "x"
 
 
 def _write_base(folder: Path) -> Path:

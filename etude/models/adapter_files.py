@@ -1,0 +1,280 @@
+"""An adapter in a folder of PEFT: its adapter_config.json read key by key, its tensors held against the base."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from etude import durable
+from etude.errors import InputError
+from etude.models.lora import ADAPTER_FILE, CLASSIFIER, CONFIG_FILE, PREFIX
+from etude.models.parts import find_targets, head_modules
+from etude.recipe.schema import Adapter
+
+# What an adapter of PEFT may also have and the layer here has not; these values mean that it is not used.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "bias": (None, "none"), "rank_pattern": (None, {}), "alpha_pattern": (None, {}), "lora_bias": (None, False),
+    "trainable_token_indices": (None,), "layer_replication": (None,), "target_parameters": (None, []),
+    "use_qalora": (None, False), "use_bdlora": (None, False), "alora_invocation_tokens": (None,),
+    "arrow_config": (None,), "megatron_config": (None,), "ensure_weight_tying": (None, False),
+}  # fmt: skip
+# Keys that are read, and keys that say how A and B were first drawn, which tool wrote the file, or where it ran.
+_KNOWN = frozenset({
+    "peft_type", "task_type", "base_model_name_or_path", "revision", "r", "lora_alpha", "lora_dropout", "use_rslora",
+    "use_dora", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save",
+    "init_lora_weights", "peft_version", "inference_mode", "fan_in_fan_out", "megatron_core", "loftq_config",
+    "eva_config", "corda_config", "lora_ga_config", "qalora_group_size", "runtime_config", "auto_mapping",
+})  # fmt: skip
+# What a key of a later PEFT is written with while nobody uses it.
+_OFF: tuple[Any, ...] = (None, False, {}, [])
+# Ways of PEFT to draw A and B that leave the base as it is.
+_PLAIN_STARTS = ("gaussian", "eva", "orthogonal")
+_MERGE = "merge it with PEFT first"
+# Modules at the two ends of a model, of which PEFT can adapt or save what is not a linear layer of a block.
+_ENDS = re.compile(r"(^|\.)(lm_head|embed_out|embed_tokens|embed_in|word_embeddings|wte|wpe|shared|score|classifier)$")
+_PATTERN_SECONDS = 3
+
+
+@dataclass(frozen=True)
+class SavedAdapter:
+    """What adapter_config.json says.
+
+    recipe    rank, alpha and the kind of the update, as a recipe has them; its `targets` are not those of the file
+    targets   module names, their last parts, "all-linear", or a regular expression for whole names
+    excluded  the same of modules that are left as they are
+    layers    numbers of the blocks that are adapted, None for all; `lists` names what the blocks stand in, () for any
+    whole     modules that are saved as they are, by the last parts of their names
+    """
+
+    recipe: Adapter
+    base: str | None
+    revision: str | None
+    task: str | None
+    targets: str | list[str]
+    excluded: str | list[str]
+    layers: tuple[int, ...] | None
+    lists: tuple[str, ...]
+    whole: tuple[str, ...]
+
+
+def read_adapter_config(folder: Path) -> SavedAdapter:
+    """The adapter in a folder of PEFT. Raises: InputError if it is no LoRA adapter, or may have more than this one."""
+    file = folder / CONFIG_FILE
+    values = durable.read_json_object(file)
+    if values.get("peft_type") != "LORA":
+        raise InputError(f"{file} is of peft_type {_show(values.get('peft_type'))}; only LORA can be loaded")
+    made = values.get("init_lora_weights")
+    if isinstance(made, str) and made.lower() not in _PLAIN_STARTS:
+        raise InputError(
+            f"{file} has init_lora_weights = {_show(made)}, which changed the base too; {_MERGE}, or save "
+            "it again with path_initial_model_for_weight_conversion"
+        )
+    task = _text(file, values, "task_type")
+    for name, value in values.items():
+        neutral = _NEUTRAL.get(name, _OFF)
+        if name == "modules_to_save" and task != CLASSIFIER:
+            neutral = (None, [])
+        elif name in _KNOWN:
+            continue
+        if not any(type(value) is type(unused) and value == unused for unused in neutral):
+            what = "is not supported" if name in {*_NEUTRAL, *_KNOWN} else "is unknown and may change the result"
+            raise InputError(f"{file} has {_show(name, quote=False)} = {_show(value)}, which {what}; {_MERGE}")
+    targets = _names(file, values, "target_modules")
+    if not targets:
+        raise InputError(f"{file} names no target_modules; write it again with PEFT")
+    layers = values.get("layers_to_transform")
+    layers = [layers] if isinstance(layers, int) and not isinstance(layers, bool) else layers
+    if layers is not None and (not isinstance(layers, list) or not all(type(each) is int for each in layers)):
+        raise InputError(f"{file} has layers_to_transform = {_show(layers)}; expected numbers of blocks; mend the file")
+    lists = _names(file, values, "layers_pattern")
+    lists = [lists] if isinstance(lists, str) else lists
+    if not all(re.fullmatch(r"\w+", each) for each in lists) or (layers and isinstance(targets, str)):
+        raise InputError(f"{file} has layers_pattern or layers_to_transform that PEFT would not apply; {_MERGE}")
+    whole = _names(file, values, "modules_to_save")
+    return SavedAdapter(
+        _recipe(file, values), _text(file, values, "base_model_name_or_path"), _text(file, values, "revision"), task,
+        targets, _names(file, values, "exclude_modules"), tuple(layers) if layers else None,
+        tuple(each for each in lists if each), (whole,) if isinstance(whole, str) else tuple(whole),
+    )  # fmt: skip
+
+
+def adapted_names(folder: Path, saved: SavedAdapter, tensors: dict[str, Tensor], model: nn.Module) -> list[str]:
+    """The modules of a base that an adapter goes on, in the order of the model.
+
+    Raises: InputError unless the file has the tensors of exactly those that its config targets, in their shapes.
+    """
+    file, modules = folder / ADAPTER_FILE, dict(model.named_modules())
+    if bare := next((key for key in tensors if not key.startswith(PREFIX)), None):
+        raise InputError(f"{file} calls a tensor {bare[:80]}; PEFT's names begin with {PREFIX}; save it with PEFT")
+    linear = find_targets(model, "all-linear")
+    targeted = _targeted(folder / CONFIG_FILE, saved, list(modules), linear)
+    found: dict[str, dict[str, Tensor]] = {}
+    whole = []
+    for key, tensor in tensors.items():
+        name, _, part = key.removeprefix(PREFIX).partition(".lora_")
+        if part:
+            found.setdefault(name, {})[f"lora_{part}"] = tensor
+        elif not any(name.startswith(f"{head}.") for head in head_modules(model)):
+            whole.append(name)
+    for name in sorted({*targeted, *found} - set(linear)):
+        if _ENDS.search(name):
+            what = "the head or an embedding; only the linear layers between them can be adapted here"
+            raise InputError(f"{folder} adapts {name[:80]}, {what}; {_MERGE}")
+    if whole:
+        raise InputError(f"{file} has {whole[0][:80]} whole, which is not supported; {_MERGE}")
+    for name in found:
+        if name not in modules:
+            raise InputError(f"{folder} adapts {name[:80]}, which its base does not have; it belongs to another model")
+        if name not in linear:
+            raise InputError(f"{folder} adapts {name}, which is no linear layer; {_MERGE}")
+        if name not in targeted:
+            raise InputError(f"{file} has tensors of {name}, which {CONFIG_FILE} does not target; save it again")
+    for name in linear:
+        if name in targeted and name not in found:
+            raise InputError(f"{file} lacks the tensors of {name}, which {CONFIG_FILE} targets; save it again")
+    for key, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise InputError(f"{file}: {key} holds {str(tensor.dtype).removeprefix('torch.')} numbers; {_MERGE}")
+    names = [name for name in modules if name in found]
+    for name in names:
+        _check_layer(f"{file}: {name}", saved.recipe, modules[name], found[name])
+    return names
+
+
+def whole_names(folder: Path, saved: SavedAdapter, tensors: dict[str, Tensor], model: nn.Module) -> list[str]:
+    """The modules of a classifier's head that an adapter file has. Raises: InputError if it lacks a part of one."""
+    names = []
+    for head in head_modules(model):
+        wanted = {f"{PREFIX}{head}.{name}": part for name, part in model.get_submodule(head).named_parameters()}
+        if any(key in tensors for key in wanted) or any(_ends_in(head, each) for each in saved.whole):
+            names.append(head)
+            for key, part in wanted.items():
+                if key not in tensors:
+                    raise InputError(f"{folder / ADAPTER_FILE} lacks {key}, a part of the head; save it again")
+                if tensors[key].shape != part.shape:
+                    raise InputError(
+                        f"{folder / ADAPTER_FILE}: {key} is {list(tensors[key].shape)}, the base has {list(part.shape)}"
+                    )
+    return names
+
+
+def check_same(folder: Path, saved: Adapter, recipe: Adapter) -> None:
+    """Raises: InputError if the adapter saved in a folder computes another update than that of a recipe."""
+    for name in ("rank", "alpha", "rank_stabilized", "dora"):
+        theirs, ours = getattr(saved, name), getattr(recipe, name)
+        if theirs != ours:
+            shown = str(theirs).lower() if isinstance(theirs, bool) else f"{theirs:g}"
+            raise InputError(f"adapter.{name} is {ours!r}, but the adapter in {folder} has {shown}; use {shown}")
+
+
+def _recipe(file: Path, values: dict[str, Any]) -> Adapter:
+    for name in ("use_rslora", "use_dora"):
+        if not isinstance(values.get(name), bool | None):
+            raise InputError(f"{file} has {name} = {_show(values[name])}; expected true or false; mend the file")
+    dropout = values.get("lora_dropout")
+    given = {"rank": values.get("r"), "alpha": values.get("lora_alpha"), "dropout": 0.0 if dropout is None else dropout}
+    try:
+        return Adapter.model_validate({
+            **{name: float(value) if type(value) is int and name != "rank" else value for name, value in given.items()},
+            "rank_stabilized": bool(values.get("use_rslora")), "dora": bool(values.get("use_dora")),
+        })  # fmt: skip
+    except (ValueError, OverflowError):
+        shown = {name: values.get(name) for name in ("r", "lora_alpha", "lora_dropout")}
+        raise InputError(
+            f"{file} does not describe a LoRA adapter ({_show(shown)}); expected r from 1 to 4096, lora_alpha above 0, "
+            "lora_dropout from 0 to below 1; write it again with PEFT"
+        ) from None
+
+
+def _text(file: Path, values: dict[str, Any], name: str) -> str | None:
+    value = values.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{file} has {name} = {_show(value)}; expected a text or null; mend the file")
+    return value
+
+
+def _names(file: Path, values: dict[str, Any], name: str) -> str | list[str]:
+    value = [] if values.get(name) is None else values[name]
+    if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
+        raise InputError(f"{file} has {name} = {_show(value)}; expected names of modules; mend the file")
+    return value
+
+
+def _show(value: Any, *, quote: bool = True) -> str:
+    """A value of a file as a message shows it: on one line, and short."""
+    text = repr(value) if quote else str(value).encode("unicode_escape").decode()
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _targeted(file: Path, saved: SavedAdapter, names: list[str], linear: list[str]) -> set[str]:
+    """Those of the names of modules that a config means, as PEFT reads it."""
+
+    def chosen(said: str | list[str]) -> set[str]:
+        if isinstance(said, str):
+            return _match(file, said, names)
+        return {name for name in names if any(_ends_in(name, each) for each in said)}
+
+    targets = set(linear) if saved.targets == "all-linear" else chosen(saved.targets)
+    targets -= chosen(saved.excluded) if saved.excluded else set()
+    targets -= {name for name in targets if any(f".{each}." in f".{name}." for each in saved.whole)}
+    if saved.layers is None:
+        return targets
+    lists = "|".join(saved.lists) or "[^.]*"
+    places = {name: re.match(rf".*\.(?:{lists})\.(\d+)\.", name) for name in targets}
+    return {name for name, place in places.items() if place and int(place[1]) in saved.layers}
+
+
+def _ends_in(name: str, last: str) -> bool:
+    return name == last or name.endswith(f".{last}")
+
+
+def _match(file: Path, pattern: str, names: list[str]) -> set[str]:
+    """The names that a regular expression matches whole. Some take for ever, so a process apart tries."""
+    if re.fullmatch(r"\w+", pattern):
+        return {name for name in names if name == pattern}
+    program = (
+        "import json, re, sys\n"
+        "pattern, names = json.load(sys.stdin)\n"
+        "print(json.dumps([name for name in names if re.fullmatch(pattern, name)]))"
+    )
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", program], input=json.dumps([pattern, names]), text=True, check=True,
+            capture_output=True, timeout=_PATTERN_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise InputError(
+            f"{file}: matching {_show(pattern)} takes more than {_PATTERN_SECONDS} s; list the names of the modules"
+        ) from None
+    except (subprocess.CalledProcessError, UnicodeError):
+        raise InputError(f"{file}: {_show(pattern)} is no regular expression; list the names of the modules") from None
+    return set(json.loads(ended.stdout))
+
+
+def _check_layer(where: str, recipe: Adapter, module: nn.Module, parts: dict[str, Tensor]) -> None:
+    """Raises: InputError if the tensors of one adapted layer are not those of its rank and its base."""
+    outputs, inputs = module.weight.shape  # type: ignore[misc]
+    if type(module).__name__ == "Conv1D":
+        outputs, inputs = inputs, outputs
+    wanted: dict[str, tuple[int, ...]] = {
+        "lora_A.weight": (recipe.rank, int(inputs)),
+        "lora_B.weight": (int(outputs), recipe.rank),
+    }
+    if recipe.dora:
+        wanted["lora_magnitude_vector"] = (int(outputs),)
+    for part in [*wanted, *parts]:
+        if part not in parts:
+            raise InputError(f"{where} lacks {part}; save the adapter again")
+        if part not in wanted:
+            hint = ", but use_dora is false" if part == "lora_magnitude_vector" else ""
+            raise InputError(f"{where} has {part[:40]}, which is not supported{hint}; {_MERGE}")
+        if tuple(parts[part].shape) != wanted[part]:
+            raise InputError(
+                f"{where}.{part} is {list(parts[part].shape)}, but r = {recipe.rank} and the base ask for "
+                f"{list(wanted[part])}; save the adapter again"
+            )
