@@ -16,6 +16,7 @@ from typing import Any
 
 from etude import durable
 from etude.errors import EtudeError, InputError
+from etude.records.folder import require_outside_runs
 
 _CARRIED = re.compile(
     r"(config|generation_config|tokenizer\w*|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|vocab\.txt"
@@ -36,15 +37,14 @@ def convert(source: Path, out: Path) -> list[Path]:
     Raises: InputError if there is nothing to convert, it holds more than tensors, or `out` is there already.
     """
     source, out = source.absolute(), out.absolute()
+    require_outside_runs(out)
     if not (source / "config.json").is_file():
         raise InputError(f"{source} has no config.json; give the folder of a model")
     if not sorted(source.glob("pytorch_model*.bin")):
         raise InputError(f"{source} has no pytorch_model.bin; there is nothing to convert")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there already; give a new folder, or an empty one")
-    hidden = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    durable.make_folder(hidden)
-    try:
+    with durable.new_folder(out) as hidden:
         for path in sorted(source.iterdir()):
             if _CARRIED.fullmatch(path.name) and path.is_file():
                 durable.write_file(hidden / path.name, path.read_bytes())
@@ -58,10 +58,6 @@ def convert(source: Path, out: Path) -> list[Path]:
         if ended.returncode:
             reason = (ended.stderr.strip().splitlines() or ["no message"])[-1]
             raise EtudeError(f"{source} could not be converted: {reason}")
-        durable.rename_folder(hidden, out)
-    except BaseException:
-        durable.remove_folder(hidden)
-        raise
     return sorted(out.iterdir())
 
 

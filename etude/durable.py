@@ -9,9 +9,11 @@ Read: plain files only, of a limited size. A pipe would wait for ever, a device 
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -27,7 +29,9 @@ from etude.errors import InputError, MissingError, StorageError
 T = TypeVar("T")
 _CHUNK_BYTES = 8 << 20
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_LEFTOVER = re.compile(r"\..+\.[0-9]+\.tmp", re.DOTALL)
 _GROWING_FILE = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # A JSON text takes up to 30 times its size in memory; the largest we know, the index of a model's shards, has some MB.
 LARGEST_JSON_BYTES = 16 << 20
 
@@ -50,12 +54,10 @@ def write_file(path: Path, chunks: bytes | Iterable[bytes | memoryview]) -> Writ
 
     Raises: StorageError if the disk is full or fails; the temporary file is removed then.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # see _LEFTOVER
     digest, size = hashlib.sha256(), 0
     try:
-        with contextlib.suppress(FileNotFoundError):  # left by a process of this number that was killed
-            temporary.unlink()
-        descriptor = _call("open", temporary, lambda: os.open(temporary, _NEW_FILE, 0o644))
+        descriptor = _open_held(temporary)
         try:
             for chunk in [chunks] if isinstance(chunks, bytes) else chunks:
                 view = memoryview(chunk).cast("B")
@@ -63,9 +65,9 @@ def write_file(path: Path, chunks: bytes | Iterable[bytes | memoryview]) -> Writ
                 size += len(view)
                 _write_all(descriptor, view, temporary)
             _call("fsync", temporary, lambda: os.fsync(descriptor))
+            _call("rename", path, lambda: temporary.rename(path))
         finally:
             os.close(descriptor)
-        _call("rename", path, lambda: temporary.rename(path))
         sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -98,6 +100,60 @@ def rename_folder(source: Path, target: Path) -> None:
         raise _storage_error(target, error) from error
 
 
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder beside `path` to be filled, which takes its name at the end, or is gone if that fails.
+
+    It is locked as long as the block runs; what a killed process left in its place is removed.
+
+    Raises: InputError if another process is making the same folder; StorageError.
+    """
+    hidden = path.with_name(f".{path.name}.new")
+    make_folder(path.parent)
+    descriptor = _make_held(hidden, path)
+    try:
+        yield hidden
+        rename_folder(hidden, path)
+    except BaseException:
+        remove_folder(hidden)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_unheld(folder: Path) -> bool:
+    """Remove a folder that a killed process left; returns False if a process holds it, or a lock file in it."""
+    with contextlib.ExitStack() as stack:
+        for path, flags in ((folder, os.O_DIRECTORY), (folder / ".lock", os.O_NONBLOCK)):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except FileNotFoundError:
+                continue
+            except OSError:  # held, or nobody can tell
+                return False
+        remove_folder(folder)
+        return True
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files in a folder that writers left which were killed; one that is being written stays."""
+    try:
+        names = [path for path in folder.iterdir() if _LEFTOVER.fullmatch(path.name)]
+    except OSError:
+        return
+    for path in names:
+        with contextlib.suppress(OSError):  # it is held, a link, or gone
+            descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+                    path.unlink()
+            finally:
+                os.close(descriptor)
+
+
 def remove_folder(path: Path, *, first: str | None = None) -> None:
     """Remove a folder; the file `first` goes before all others, so that a half-removed folder is known as such."""
     try:
@@ -118,6 +174,20 @@ def sync_folder(path: Path) -> None:
         _call("fsync", path, lambda: os.fsync(descriptor))
     finally:
         os.close(descriptor)
+
+
+def open_lock(path: Path) -> int:
+    """Open a lock file, made if it is not there. Raises: InputError if it is a link or no plain file; StorageError."""
+    try:
+        descriptor = os.open(path, _LOCK_FILE, 0o644)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise InputError(f"{path} is no plain file, so nothing can be locked by it; remove it") from None
+        raise _storage_error(path, error) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(f"{path} is no plain file, so nothing can be locked by it; remove it")
+    return descriptor
 
 
 class Appender:
@@ -188,6 +258,12 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_written(path: Path, size: int, sha256: str) -> bool:
+    """Whether a file, which is no link, has these bytes. Raises: as `open_plain`; OSError if it cannot be read."""
+    with open_plain(path, follow=False) as file:
+        return os.fstat(file.fileno()).st_size == size and hashlib.file_digest(file, "sha256").hexdigest() == sha256
+
+
 def open_plain(path: Path, *, follow: bool = True) -> BufferedReader:
     """Open a plain file for reading; without `follow`, not through a link.
 
@@ -212,6 +288,15 @@ def open_plain(path: Path, *, follow: bool = True) -> BufferedReader:
 def check_plain(path: Path, *, follow: bool = True) -> None:
     """Check that a file can be read, for a library that opens it by name. Raises: as `open_plain`."""
     open_plain(path, follow=follow).close()
+
+
+def is_plain(path: Path, *, follow: bool = True) -> bool:
+    """Whether a plain file is there that can be read; also of names that no file can have."""
+    try:
+        check_plain(path, follow=follow)
+    except InputError:
+        return False
+    return True
 
 
 def read_bytes(path: Path, *, most_bytes: int, follow: bool = True) -> bytes:
@@ -302,6 +387,46 @@ def _call(name: str, path: Path, action: Callable[[], T]) -> T:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise OSError(_plan.error, os.strerror(_plan.error or errno.EIO), str(path))
     return action()
+
+
+def _open_held(temporary: Path) -> int:
+    """Open a temporary file and lock it, so that nobody takes it for a leftover."""
+    while True:
+        try:
+            descriptor = _call("open", temporary, lambda: os.open(temporary, _NEW_FILE, 0o644))
+        except FileExistsError:  # left by a process of this number that was killed
+            temporary.unlink()
+            continue
+        with contextlib.suppress(OSError):  # a disk without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # it was removed before it was locked
+
+
+def _make_held(hidden: Path, path: Path) -> int:
+    """Make and lock the folder that is to become `path`; returns the descriptor that holds it."""
+    while True:
+        try:
+            _call("mkdir", hidden, hidden.mkdir)
+        except FileExistsError:
+            if not remove_unheld(hidden):
+                raise InputError(
+                    f"{path} is being made by another process; wait for it, or give another name"
+                ) from None
+            continue
+        except OSError as error:
+            raise _storage_error(path, error) from error
+        try:
+            descriptor = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        with contextlib.suppress(OSError):  # a disk without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.lstat(hidden)):
+                return descriptor
+        os.close(descriptor)  # it was removed before it was locked
 
 
 def _write_all(descriptor: int, view: memoryview, path: Path) -> None:

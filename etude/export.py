@@ -1,7 +1,6 @@
 """From a run to a folder that other tools load: its adapter as it is, merged into the base, or the full model."""
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +22,10 @@ from etude.models.hf_config import label_names, size
 from etude.models.hub import Pretrained, find_model, inspect_model, load_pretrained
 from etude.models.lora import ADAPTER_FILE, CLASSIFIER, CLASSIFIER_FILE, CONFIG_FILE, add_adapter, merge
 from etude.recipe import schema
+from etude.records.folder import require_outside_runs
 from etude.records.store import Run, open_run
 from etude.report.card import model_card
-from etude.start import find_weights
+from etude.start import find_weights, split_choice
 
 # What only a run needs to go on.
 _OF_THE_RUN = ("manifest.json", "state.json", "optimizer")
@@ -40,11 +40,12 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
 
     Raises: InputError if there is no such checkpoint, it is of another kind, or `out` has files; nothing is written.
     """
-    run = open_run(given.partition("@")[0], runs)
-    checkpoint = find_folder(given, runs)
+    run = open_run(split_choice(given)[0], runs)
+    checkpoint = find_weights(given, runs).parent
     checkpoints.verify_checkpoint(checkpoint, run.info["id"])
     _check_kind(kind, run, is_adapter=(checkpoint / ADAPTER_FILE).is_file())
     out = out.absolute()
+    require_outside_runs(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there already; give a new folder, or an empty one")
     carried = {path.name: path for path in checkpoint.iterdir() if not path.name.startswith(_OF_THE_RUN)}
@@ -66,28 +67,19 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
     if is_old and kind != "peft" and run.recipe.train.objective not in ("classification", "masked"):
         ends = find_end_ids(checkpoint, open_chat(checkpoint), is_chat=True)
         made[GENERATION_FILE] = generation_config({}, json.loads(made["config.json"]), ends)
-    hidden = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    durable.make_folder(hidden)
-    try:
+    with durable.new_folder(out) as hidden:
         for name, path in carried.items():
             durable.write_file(hidden / name, _pieces(path))
         for name, content in made.items():
             durable.write_file(hidden / name, content)
         if tensors:
             durable.write_file(hidden / checkpoints.MODEL_FILE, checkpoints.safetensors(tensors))
-        durable.rename_folder(hidden, out)
-    except BaseException:
-        durable.remove_folder(hidden)
-        raise
     return out
 
 
 def find_folder(given: str, runs: Path) -> Path:
     """The folder with the model that RUN, RUN@best, RUN@last, RUN@step-200 or a path names. Raises: InputError."""
-    if (Path(given) / "config.json").is_file():
-        return Path(given)
-    name, _, which = given.partition("@step-")
-    return find_weights(f"{name}@step-{int(which):06d}" if which.isdigit() else given, runs).parent
+    return Path(given) if durable.is_plain(Path(given) / "config.json") else find_weights(given, runs).parent
 
 
 def load_model(folder: Path, *, dtype: torch.dtype) -> nn.Module:

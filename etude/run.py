@@ -40,6 +40,7 @@ from etude.evaluate.tasks import Score, evaluate
 from etude.plan import Task, make_plan, probe_micro_batch_size
 from etude.recipe.schema import Recipe
 from etude.records import events
+from etude.records.folder import checkpoint_name
 from etude.records.store import Run, RunWriter
 from etude.records.trackers import require_trackers
 from etude.report.write import write_report
@@ -170,7 +171,7 @@ class Training:
         stack.callback(self._keeper.close)
         if writer is None:
             return is_evaluation_owed
-        checkpoints.remove_unfinished(folder, beyond=state.step)
+        foreign = checkpoints.remove_unfinished(folder, beyond=state.step)
         self._keeper.point_at(self._judge.best)
         write_start(
             writer,
@@ -187,6 +188,10 @@ class Training:
             for note in label_notes(task.corpus):
                 advice = "if that is not meant, mend the label fields, or id2label in config.json of the model"
                 self._recorder.write(events.Finding(0, task.named("labels"), note, advice))
+        if foreign:
+            evidence = f"{', '.join(foreign[:3])}{' ...' if len(foreign) > 3 else ''} in {folder.name}"
+            advice = f"left as it is: a checkpoint is named as {checkpoint_name(200)} is"
+            self._recorder.write(events.Finding(state.step, "not a checkpoint", evidence, advice))
         for problem in damage:
             advice = f"the run continues from {path.name if path else 'the start'}"
             self._recorder.write(events.Finding(state.step, "damaged checkpoint", problem, advice))
@@ -318,10 +323,10 @@ class Training:
             task for task in self._plan.tasks if isinstance(self._objectives[task.name], Classification | Seq2Seq)
         ]
         exams = [exam for exam in map(self._exam, scored) if exam.held_out()]
-        best, step = self._judge.best, self._state.step
-        if exams and best is not None and best["step"] != step:
-            file, step = checkpoints.weights_file(self.run.checkpoints / best["checkpoint"]), best["step"]
-            checkpoints.load_weights(file, self._state.model)
+        best, step = self._judge.best_step, self._state.step
+        if exams and best is not None and best != step:
+            step, path = best, self.run.checkpoints / checkpoint_name(best)
+            checkpoints.load_weights(checkpoints.weights_file(path), self._state.model)
         for exam in exams:
             match self._objectives[exam.task]:
                 case Classification() as objective:
@@ -404,8 +409,7 @@ class Training:
 
     def _is_checkpoint_due(self) -> bool:
         recipe, step = self._recipe.checkpoint, self._state.step
-        is_best = self._judge.best is not None and self._judge.best["step"] == step
-        if is_best or step == self._plan.steps or step in recipe.keep_at:
+        if step == self._judge.best_step or step == self._plan.steps or step in recipe.keep_at:
             return True
         if recipe.every_steps is not None:
             return step % recipe.every_steps == 0

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from etude.recipe.load import to_toml
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.records.environment import describe_environment, find_changes
+from etude.records.folder import checkpoint_name, list_checkpoints
 from etude.records.store import Run, RunWriter, Tracker, create_run, find_unfinished, hold_run, open_run
 from etude.records.trackers import TextLog, TrainerState, open_trackers
 
@@ -112,7 +114,7 @@ def write_start(
             trainable=plan.trainable,
             matrix_flops_per_second=matrix_rate,
             environment=environment,
-            checkpoint=f"step-{from_step:06d}" if from_step else None,
+            checkpoint=checkpoint_name(from_step) if from_step else None,
             changed=changes,
         )
     )
@@ -137,24 +139,40 @@ def find_weights(given: str, runs: Path) -> Path:
 
     RUN alone is its best. Raises: InputError if there is none.
     """
-    if checkpoints.weights_file(Path(given)).is_file():
+    if durable.is_plain(checkpoints.weights_file(Path(given))):
         return checkpoints.weights_file(Path(given))
-    name, _, which = given.partition("@")
+    name, which = split_choice(given)
     run = open_run(name, runs)
-    saved = [path.name for path in checkpoints.list_checkpoints(run.checkpoints)]
-    if which in ("", "best") and run.best:
+    saved = [path.name for path in list_checkpoints(run.checkpoints)]
+    if which == "best" and run.best:
         which = run.best["checkpoint"]
-    elif which in ("", "best", "last") and saved:
+    elif which in ("best", "last") and saved:
         which = saved[-1]
     if which not in saved:
-        raise InputError(f"run {run.name} has no checkpoint {which or 'yet'}; it has {', '.join(saved) or 'none'}")
+        shown = f"{', '.join(saved[:2])} to {saved[-1]}" if len(saved) > 4 else ", ".join(saved)
+        raise InputError(f"run {run.name} has no checkpoint {which}; it has {shown or 'none'}")
     return checkpoints.weights_file(run.checkpoints / which)
+
+
+def split_choice(given: str) -> tuple[str, str]:
+    """The run and the checkpoint that RUN@best, RUN@last, RUN@step-200 or RUN name: `best`, `last` or `step-000200`.
+
+    RUN alone is its best. Raises: InputError if no checkpoint is named so, or no run.
+    """
+    name, sign, which = given.rpartition("@")
+    if not sign or "/" in which or durable.is_plain(Path(given) / "run.json"):
+        name, which = given, "best"
+    step = re.fullmatch(r"step-([0-9]{1,18})", which)
+    if not name or not (step or which in ("best", "last")):
+        what = f"there is no checkpoint {which[:40]}" if name else "no run is named"
+        raise InputError(f"{given[:80]}: {what}; expected RUN, RUN@best, RUN@last or RUN@step-200")
+    return name, checkpoint_name(int(step[1])) if step else which
 
 
 def _hold(plan: Plan, options: Options) -> RunWriter:
     run = options.resume or (None if options.new else find_unfinished(options.runs, plan.recipe))
     if run is None:
-        parent = options.weights.partition("@")[0] if options.weights else None
+        parent = split_choice(options.weights)[0] if options.weights else None
         return create_run(options.runs, plan.recipe, recipe_text=options.recipe_text, parent=parent)
     path = run.path / "environment.json"
     if path.exists() and run.environment["data_fingerprint"] != plan.fingerprint:

@@ -199,7 +199,7 @@ def test_weights_of_another_run_start_a_new_one(tmp_path: Path, make_recipe: Mak
     second = run_recipe(make_recipe({"seed": 18}), Options(runs=tmp_path, weights=f"{first.name}@best")).run
     assert second.info["parent"] == first.name
     assert events(second, Step)[0].loss < events(first, Step)[0].loss - 0.3
-    with pytest.raises(InputError, match="has no checkpoint step-9; it has step-"):
+    with pytest.raises(InputError, match="has no checkpoint step-000009; it has step-"):
         run_recipe(make_recipe({"seed": 19}), Options(runs=tmp_path, weights=f"{first.name}@step-9"))
 
 

@@ -24,6 +24,7 @@ from etude.records.events import (
 from etude.records.store import Run
 from etude.records.trackers import Window, describe
 from etude.report.charts import braille_curve
+from etude.report.history import read_history
 from etude.report.wording import NOTHING, duration, number, percent, size
 from etude.text import clean, one_line, printable
 
@@ -96,9 +97,8 @@ class LiveView:
     def show_plan(self, plan: "Plan", run: Run) -> None:
         _print_plan(plan, run)
         self._progress = Progress(run.name, run.recipe.is_loss_plain)
-        if (run.path / "journal.jsonl").exists():
-            for entry in run.ledger().entries:
-                self._progress.write(entry.event)
+        for entry in read_history(run).ledger.entries:
+            self._progress.write(entry.event)
 
     def write(self, event: Event) -> None:
         """Take in a record; a view that fails leaves the terminal as it was before the error goes on."""

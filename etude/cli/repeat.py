@@ -72,7 +72,7 @@ def _figure(run: Run) -> tuple[str, float | None]:
         last = mine[-1]
         return f"{last.metric} on {last.rows:,} {last.split} rows", last.systems["after"][last.metric][0]
     best = run.best
-    return (f"best {best['metric']}", best["value"]) if best else ("", None)
+    return (f"best {best.get('metric')}", best["value"]) if best else ("", None)
 
 
 def _origin(run: Run) -> tuple[object, ...]:
@@ -84,8 +84,8 @@ def _origin(run: Run) -> tuple[object, ...]:
 
 def _origin_wanted(recipe: Recipe, options: "Options") -> tuple[object, ...]:
     from etude.plan import make_plan
-    from etude.start import base_of
+    from etude.start import base_of, split_choice
 
     plan = make_plan(recipe)
-    parent = options.weights.partition("@")[0] if options.weights else None
+    parent = split_choice(options.weights)[0] if options.weights else None
     return plan.fingerprint, (base_of(plan) or {}).get("sha256"), parent, False

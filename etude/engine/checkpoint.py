@@ -6,7 +6,7 @@ A checkpoint is made in two parts: a snapshot, for which training waits, and the
 import json
 import struct
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,27 @@ import torch
 
 from etude import durable
 from etude.engine.loop import TrainState
-from etude.errors import DamageError, InputError
+from etude.errors import DamageError, InputError, MissingError
 from etude.models.lora import ADAPTER_FILE, adapter_tensors
 from etude.models.weights import open_tensors
+from etude.records import shape
+from etude.records.folder import checkpoint_folders, checkpoint_name, list_checkpoints, step_of
+from etude.records.store import BEST
 
 FORMAT = 1
 MODEL_FILE = "model.safetensors"
+_FILE = shape.Object({"size": int, "sha256": str})
+_MANIFEST = shape.Object({"format": int, "run": str, "step": int, "files": {str: _FILE}})
+_STATE = shape.Object(
+    {
+        "run": str, "step": int, "data_fingerprint": str,
+        "precision": shape.Object({"scale": float, "good_steps": float}),
+    },
+    {
+        "best": (BEST, None), "evaluations_without_improvement": int, "evaluated": bool, "base": str | None,
+        "format": int,
+    },
+)  # fmt: skip
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
@@ -53,7 +68,7 @@ class Snapshot:
 
     @property
     def name(self) -> str:
-        return f"step-{self.progress.step:06d}"
+        return checkpoint_name(self.progress.step)
 
 
 def take_snapshot(state: TrainState, progress: Progress, files: dict[str, bytes]) -> Snapshot:
@@ -100,34 +115,21 @@ def verify_checkpoint(path: Path, run: str | None = None) -> dict[str, Any]:
 
     Raises: DamageError that names the file and what is wrong with it.
     """
-    try:
-        manifest = json.loads((path / "manifest.json").read_bytes())
-        files: dict[str, dict[str, Any]] = manifest["files"]
-    except FileNotFoundError:
-        raise DamageError(f"checkpoint {path.name} has no manifest: its writing did not end") from None
-    except (ValueError, KeyError, TypeError):
-        raise DamageError(f"checkpoint {path.name} is damaged: manifest.json cannot be read") from None
-    if manifest.get("format", 0) > FORMAT:
-        raise InputError(f"checkpoint {path} has format {manifest['format']}; this etude reads {FORMAT}; update etude")
-    if run is not None and manifest.get("run") != run:
-        raise DamageError(f"checkpoint {path.name} belongs to run {manifest.get('run')}")
-    for name, file in files.items():
-        if Path(name).name != name or not (path / name).is_file() or (path / name).is_symlink():
-            raise DamageError(f"checkpoint {path.name} is damaged: {name} is missing")
+    manifest = _read_manifest(path)
+    if run is not None and manifest["run"] != run:
+        raise DamageError(f"checkpoint {path.name} belongs to run {manifest['run'][:80]}")
+    for name, file in manifest["files"].items():
         try:
-            is_whole = (path / name).stat().st_size == file["size"] and durable.sha256_file(path / name) == file[
-                "sha256"
-            ]
+            is_whole = Path(name).name == name and durable.is_written(path / name, file["size"], file["sha256"])
+        except InputError:
+            raise DamageError(f"checkpoint {path.name} is damaged: {name[:80]} is missing, or no plain file") from None
         except OSError as error:
             raise DamageError(f"checkpoint {path.name} is damaged: {name} cannot be read: {error.strerror}") from None
         if not is_whole:
-            raise DamageError(f"checkpoint {path.name} is damaged: {name} is not what was written")
-    return dict(manifest)
-
-
-def list_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoint folders with a manifest, oldest first; not verified."""
-    return sorted(path for path in folder.glob("step-*") if (path / "manifest.json").is_file())
+            raise DamageError(f"checkpoint {path.name} is damaged: {name[:80]} is not what was written")
+    if weights_file(path).name not in manifest["files"]:
+        raise DamageError(f"checkpoint {path.name} is damaged: its manifest names no weights")
+    return manifest
 
 
 def newest_valid(folder: Path, run: str) -> tuple[Path | None, list[str]]:
@@ -159,8 +161,12 @@ def load_checkpoint(path: Path, state: TrainState) -> Progress:
 
 
 def read_progress(path: Path) -> Progress:
-    """What a verified checkpoint knows beside its tensors."""
-    return Progress(**json.loads((path / "state.json").read_bytes()))
+    """What a verified checkpoint knows beside its tensors. Raises: DamageError if that is not what a run writes."""
+    try:
+        values = shape.fit(durable.read_json_object(path / "state.json", follow=False), _STATE)
+    except (ValueError, InputError) as error:
+        raise DamageError(f"checkpoint {path.name} is damaged: state.json: {error}") from None
+    return Progress(**{each.name: values[each.name] for each in fields(Progress) if each.name in values})
 
 
 def load_weights(path: Path, model: torch.nn.Module) -> None:
@@ -183,7 +189,7 @@ def load_weights(path: Path, model: torch.nn.Module) -> None:
 
 def weights_file(path: Path) -> Path:
     """The file with the weights in a checkpoint, or any folder like it: an adapter's, or a whole model's."""
-    return path / ADAPTER_FILE if (path / ADAPTER_FILE).is_file() else path / MODEL_FILE
+    return path / (ADAPTER_FILE if durable.is_plain(path / ADAPTER_FILE) else MODEL_FILE)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -200,18 +206,23 @@ def retain(folder: Path, *, keep: int | str, keep_at: list[int], best: str | Non
     paths = list_checkpoints(folder)
     if keep == "all":
         return []
-    kept = {path.name for path in paths[-max(int(keep), 2) :]} | {best} | {f"step-{step:06d}" for step in keep_at}
+    kept = {path.name for path in paths[-max(int(keep), 2) :]} | {best} | set(map(checkpoint_name, keep_at))
     removed = [path for path in paths if path.name not in kept]
     for path in removed:
         durable.remove_folder(path, first="manifest.json")
     return [path.name for path in removed]
 
 
-def remove_unfinished(folder: Path, *, beyond: int) -> None:
-    """Remove what a kill left without a manifest, and what is newer than the step a run continues from."""
-    for path in folder.glob("step-*"):
-        if not (path / "manifest.json").is_file() or int(path.name.removeprefix("step-")) > beyond:
+def remove_unfinished(folder: Path, *, beyond: int) -> list[str]:
+    """Remove what a kill left without a manifest, and what is newer than the step a run continues from.
+
+    Returns the names of what might be taken for a checkpoint and is none, as `step-000015.bak`; it is left alone.
+    """
+    whole = list_checkpoints(folder)
+    for step, path in checkpoint_folders(folder):
+        if path not in whole or step > beyond:
             durable.remove_folder(path, first="manifest.json")
+    return sorted(path.name for path in folder.glob("step*") if step_of(path.name) is None)
 
 
 def safetensors(tensors: dict[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
@@ -229,3 +240,18 @@ def safetensors(tensors: dict[str, torch.Tensor]) -> Iterator[bytes | memoryview
     for _, tensor in ordered:
         if tensor.numel():
             yield memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = durable.read_json_object(path / "manifest.json", follow=False)
+    except MissingError:
+        raise DamageError(f"checkpoint {path.name} has no manifest: its writing did not end") from None
+    except InputError:
+        raise DamageError(f"checkpoint {path.name} is damaged: manifest.json cannot be read") from None
+    if isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT:
+        raise InputError(f"checkpoint {path} has format {manifest['format']}; this etude reads {FORMAT}; update etude")
+    try:
+        return dict(shape.fit(manifest, _MANIFEST))
+    except ValueError as error:
+        raise DamageError(f"checkpoint {path.name} is damaged: manifest.json: {error}") from None

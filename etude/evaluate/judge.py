@@ -6,6 +6,7 @@ from typing import Any
 
 from etude.recipe.rules import is_lower_better
 from etude.recipe.schema import Evaluate
+from etude.records.folder import checkpoint_name, step_of
 
 
 @dataclass
@@ -26,8 +27,13 @@ class Judge:
         self.evaluations_without_improvement = 0 if improved else self.evaluations_without_improvement + 1
         if is_best:
             name = metric or self.recipe.metric
-            self.best = {"checkpoint": f"step-{step:06d}", "metric": name, "value": value, "step": step}
+            self.best = {"checkpoint": checkpoint_name(step), "metric": name, "value": value, "step": step}
         return is_best
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the best moment."""
+        return step_of(self.best["checkpoint"]) if self.best else None
 
     def why_stop(self) -> str | None:
         patience = self.recipe.patience

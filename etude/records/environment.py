@@ -9,9 +9,25 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from etude.records.shape import Object, at_least
 
 _PACKAGES = ("etude-workbench", "torch", "transformers", "tokenizers", "safetensors", "numpy", "sacrebleu")
+_GPU = Object({"name": str, "memory_bytes": int})
+_KNOWN = {
+    "host": str, "pid": int, "command": list[str], "versions": dict[str, str], "data_fingerprint": str,
+    "git": (Object({"commit": str, "dirty": bool}), None), "threads": int, "device": str, "devices": int,
+    "precision": str, "micro_batch_size": Annotated[int, at_least(1)], "own_code": (dict[str, str], None),
+    "base": (Object({"from": str, "path": str, "sha256": str}), None),
+    "machine": Object(optional={
+        "platform": str, "cpu": str, "cores": (int, None), "memory_bytes": int, "disk_bytes": int,
+        "disk_free_bytes": int, "gpus": [_GPU],
+    }),
+}  # fmt: skip
+# As a record has it, of which older versions wrote less; and as environment.json has it, which a run goes by.
+ENVIRONMENT = Object(optional=_KNOWN)
+CONDITIONS = Object({name: _KNOWN[name] for name in ("data_fingerprint", "micro_batch_size")}, _KNOWN)
 
 
 def describe_environment() -> dict[str, Any]:

@@ -5,8 +5,15 @@ a monotonic clock.
 """
 
 import math
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, get_args, get_origin
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Annotated, Any, ClassVar, get_args
+
+from etude.records.environment import ENVIRONMENT
+from etude.records.shape import Object, at_least, checker, fit
+
+Seconds = Annotated[float, at_least(0)]
+Positive = Annotated[int, at_least(1)]
 
 
 @dataclass(frozen=True)
@@ -17,7 +24,7 @@ class Attempt:
     number: int
     from_step: int
     steps: int
-    steps_per_epoch: int
+    steps_per_epoch: Positive
     device: str
     devices: int
     precision: str
@@ -44,8 +51,8 @@ class Step:
     learning_rate: float
     targets: int
     samples: int
-    seconds: float
-    wait_seconds: float
+    seconds: Seconds
+    wait_seconds: Seconds
     skipped: bool = False
     tokens: int | None = None
 
@@ -64,7 +71,7 @@ class Evaluation:
     perplexity: float
     bits_per_byte: float | None
     targets: int
-    seconds: float
+    seconds: Seconds
     best: bool
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -153,8 +160,8 @@ class CheckpointSaved:
     step: int
     name: str
     size: int
-    blocking_seconds: float
-    write_seconds: float
+    blocking_seconds: Seconds
+    write_seconds: Seconds
 
 
 @dataclass(frozen=True)
@@ -220,12 +227,20 @@ def to_json(event: Event, time: float) -> dict[str, Any]:
 
 
 def from_json(record: dict[str, Any]) -> Event | None:
-    """The event of a journal line; None for a type this version does not know. Unknown keys are ignored."""
-    event = TYPES.get(record["type"])
-    if event is None:
+    """The event of a journal line; None for a type this version does not know. Unknown keys are ignored.
+
+    Raises: ValueError if a field is missing, or is not what it should be.
+    """
+    kind = fit(record.get("type"), str)
+    if kind not in TYPES:
         return None
-    kinds = {each.name: each.type for each in fields(event)}
-    return event(**{name: _typed(value, kinds[name]) for name, value in record.items() if name in kinds})
+    checks, needed = _FIELDS[kind]
+    if lacking := needed - record.keys():
+        raise ValueError(f"{kind} without {min(lacking)}")
+    event = TYPES[kind](**{name: check(record[name]) for name, check in checks.items() if name in record})
+    if kind in _RULES and not _RULES[kind](event):
+        raise ValueError(f"{kind} that contradicts itself")
+    return event
 
 
 def plain(value: Any) -> Any:
@@ -239,11 +254,44 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _typed(value: Any, kind: Any) -> Any:
-    """A value of the journal as its field has it: "nan" is a number where numbers stand, and a text elsewhere."""
-    inner = get_args(kind)
-    if isinstance(value, dict) and get_origin(kind) is dict:
-        return {name: _typed(item, inner[1]) for name, item in value.items()}
-    if isinstance(value, list) and get_origin(kind) is list:
-        return [_typed(item, inner[0]) for item in value]
-    return float(value) if kind in (float, float | None) and isinstance(value, str) else value
+def _is_consistent(scores: Scores) -> bool:
+    """Whether each system has the same figures, the metric among them, each with its interval."""
+    figures = [list(values) for values in scores.systems.values()]
+    intervals = [*scores.gains.values(), *(each for values in scores.systems.values() for each in values.values())]
+    return (
+        "after" in scores.systems
+        and scores.metric in figures[0]
+        and all(names == figures[0] for names in figures)
+        and all(len(each) == 3 for each in intervals)
+        and all({"rows", *scores.systems} == values.keys() for values in scores.capabilities.values())
+        and all(math.isfinite(values["rows"]) for values in scores.capabilities.values())
+    )
+
+
+def _is_summary(data: DataUsed) -> bool:
+    """Whether the counts can be laid out as tables: objects of plain values, and lists of those."""
+    part = Object(optional={"samples": int, "share": (float, None), "examples": list[str]})
+    for name, value in data.summary.items():
+        entries = value if isinstance(value, list) else [value]
+        tables = [entry for entry in entries if isinstance(entry, dict)]
+        if (tables and len(tables) < len(entries)) or (name in _USES and value is not None and not tables):
+            return False
+        for table in tables:
+            fit(table, part)
+    return True
+
+
+_USES = ("train", "validation", "test")
+_RULES: dict[str, Callable[[Any], bool]] = {
+    "attempt": lambda event: "total" in event.parameters and bool(fit(event.environment, ENVIRONMENT) is not None),
+    "scores": _is_consistent,
+    "generation": lambda event: bool(fit(event.settings, Object(optional={"max_tokens": (int, None)})) is not None),
+    "data": _is_summary,
+}
+_FIELDS = {
+    name: (
+        {each.name: checker(each.type) for each in fields(kind)},
+        {each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING},
+    )
+    for name, kind in TYPES.items()
+}

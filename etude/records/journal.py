@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from etude import durable
 from etude.errors import InputError
@@ -22,8 +22,12 @@ from etude.records.events import (
     from_json,
     to_json,
 )  # fmt: skip
+from etude.records.shape import Object, at_least, fit
 
 FORMAT = 1
+_LONGEST_LINE = durable.LARGEST_JSON_BYTES
+_MOST_DAMAGED = 100_000
+_TIME = Annotated[float, at_least(0, 253402300799)]  # up to the year 9999, the last that a date can have
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Ledger:
 
     entries  those that count, in order
     rework   steps that were run again because a restart began before them
-    damaged  numbers of lines whose checksum does not hold
+    damaged  numbers of lines whose checksum does not hold, or whose record is none that a run writes
     """
 
     entries: list[Entry]
@@ -82,21 +86,32 @@ class Ledger:
 def read_journal(path: Path) -> Ledger:
     """Read a journal, also one of a run that is going on or was killed.
 
-    Raises: InputError if there is none or its format is newer than this version knows.
+    A line counts as damaged if its checksum does not hold, or its record is none that a run writes.
+
+    Raises: MissingError if there is none; InputError if it cannot be a journal, or its format is newer than this
+    version knows.
     """
     entries: list[Entry] = []
     rework: list[Entry] = []
     damaged: list[int] = []
     attempt = 0
-    for number, record in _records(path):
-        if record is None:
+    for number, line in _lines(path):
+        try:
+            record = _parse(line)
+            if record["type"] == "journal":
+                if fit(record["format"], int) > FORMAT:
+                    raise InputError(
+                        f"{path} has format {record['format']}; this etude reads up to {FORMAT}; update etude"
+                    )
+                continue
+            moment, event = fit(record["time"], _TIME), from_json(record)
+        except (ValueError, KeyError, RecursionError):
             damaged.append(number)
+            if len(damaged) > _MOST_DAMAGED:
+                raise InputError(
+                    f"{path} is no journal: over {_MOST_DAMAGED:,} of its lines are damaged; restore it from a copy"
+                ) from None
             continue
-        if record["type"] == "journal":
-            if record.get("format", 0) > FORMAT:
-                raise InputError(f"{path} has format {record['format']}; this etude reads up to {FORMAT}; update etude")
-            continue
-        event = from_json(record)
         if event is None:
             continue
         if isinstance(event, Attempt):
@@ -104,7 +119,7 @@ def read_journal(path: Path) -> Ledger:
             void = [entry for entry in entries if _is_void(entry.event, event.from_step)]
             rework += void
             entries = [entry for entry in entries if not _is_void(entry.event, event.from_step)]
-        entries.append(Entry(event, record["time"], attempt))
+        entries.append(Entry(event, moment, attempt))
     return Ledger(entries, rework, damaged)
 
 
@@ -123,14 +138,23 @@ def _is_void(event: Event, from_step: int) -> bool:
     return event.step > from_step or from_step == 0
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """(line number, record, or None where the checksum fails); a torn last line is left out."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; give the folder of a run, see `etude runs`") from None
-    for number, line in enumerate(lines[:-1], 1):
-        yield number, _parse(line)
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(line number, line without its end); a torn last line is left out, one that is too long is cut.
+
+    Raises: MissingError; InputError.
+    """
+    with durable.open_plain(path, follow=False) as file:
+        number = 0
+        while line := file.readline(_LONGEST_LINE):
+            number, cut = number + 1, line
+            skipped = len(line)
+            while cut and not cut.endswith(b"\n"):
+                cut = file.readline(_LONGEST_LINE)
+                skipped += len(cut)
+                if skipped > _LONGEST_LINE * 64:
+                    raise InputError(f"{path} is no journal: line {number} has no end; restore it from a copy")
+            if cut:
+                yield number, line.removesuffix(b"\n")
 
 
 def _line(record: dict[str, Any]) -> bytes:
@@ -138,10 +162,9 @@ def _line(record: dict[str, Any]) -> bytes:
     return body + b', "crc": "%08x"}\n' % zlib.crc32(body)
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def _parse(line: bytes) -> dict[str, Any]:
+    """The record of a line. Raises: ValueError if its checksum does not hold, or it is no JSON object."""
     body, sign, rest = line.rpartition(b', "crc": "')
     if not sign or rest[8:] != b'"}' or rest[:8] != b"%08x" % zlib.crc32(body):
-        return None
-    record = json.loads(line)
-    assert isinstance(record, dict)
-    return record
+        raise ValueError("checksum")
+    return dict(fit(json.loads(line), Object({"type": str})))

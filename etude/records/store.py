@@ -1,8 +1,8 @@
 """Run folders: create, lock, open, list. The layout is a contract; DESIGN names every file."""
 
 import fcntl
-import json
 import os
+import re
 import secrets
 import socket
 import time
@@ -10,17 +10,35 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from etude import durable
-from etude.errors import InputError
+from etude.errors import InputError, MissingError, RecipeError
 from etude.recipe.load import load_recipe, recipe_hash, to_toml
 from etude.recipe.schema import Recipe
+from etude.records import shape
+from etude.records.environment import CONDITIONS
 from etude.records.events import Event
+from etude.records.folder import remove_leftovers, require_outside_runs, require_own, step_of
 from etude.records.journal import Journal, Ledger, append_beside, read_journal
 
 FORMAT = 1
 _HEARTBEAT_SECONDS = 5.0
+_NEW_RUN = re.compile(r"\.[a-z0-9][a-z0-9._-]*-[0-9a-f]{6}\.new")
+
+
+def _checkpoint(name: str) -> str:
+    if step_of(name) is None:
+        raise ValueError(f"{name[:40]!r} is no checkpoint")
+    return name
+
+
+BEST = shape.Object({"checkpoint": Annotated[str, _checkpoint], "value": float}, {"metric": str, "step": int})
+_INFO = shape.Object(
+    {"format": int, "id": str, "name": str, "recipe_hash": str, "created": str}, {"parent": str | None}
+)
+_STATES = ("running", "paused", "finished", "stopped", "failed")
+_LEASE = shape.Object({"state": Annotated[str, shape.one_of(*_STATES)]}, {"heartbeat": float, "host": str, "pid": int})
 
 
 @dataclass(frozen=True)
@@ -36,17 +54,27 @@ class Run:
     @cached_property
     def info(self) -> dict[str, Any]:
         """run.json: format, id, name, parent, recipe_hash, created."""
-        return _read_json(self.path / "run.json")
+        info = _read(self.path / "run.json", shape.Object())
+        if isinstance(info.get("format"), int) and info["format"] > FORMAT:
+            raise InputError(
+                f"run {self.name} has format {info['format']}; this etude reads up to {FORMAT}; update etude"
+            )
+        return _read(self.path / "run.json", _INFO)
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The recipe with every default and every auto value."""
-        return load_recipe(self.path / "resolved.toml")
+        """The recipe with every default and every auto value. Raises: InputError if it cannot be read."""
+        path = self.path / "resolved.toml"
+        durable.check_plain(path, follow=False)
+        try:
+            return load_recipe(path)
+        except RecipeError as error:
+            raise InputError(f"{path} cannot be read: {error.problems[0]}; restore it from a copy") from None
 
     @property
     def lease(self) -> dict[str, Any]:
         """lease.json: state, heartbeat (Unix time), host, pid."""
-        return _read_json(self.path / "lease.json")
+        return _read(self.path / "lease.json", _LEASE)
 
     @property
     def state(self) -> str:
@@ -56,13 +84,16 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        return _read_json(self.path / "environment.json")
+        """environment.json: what the first attempt ran on and was made of."""
+        return _read(self.path / "environment.json", CONDITIONS)
 
     @property
     def best(self) -> dict[str, Any] | None:
         """best.json: checkpoint, metric, value, step; None before the first."""
-        path = self.path / "best.json"
-        return _read_json(path) if path.exists() else None
+        try:
+            return _read(self.path / "best.json", BEST)
+        except MissingError:
+            return None
 
     @property
     def checkpoints(self) -> Path:
@@ -135,29 +166,39 @@ class RunWriter:
 
 def create_run(runs: Path, recipe: Recipe, *, recipe_text: str | None = None, parent: str | None = None) -> RunWriter:
     """Make a run folder for a recipe and hold it. Raises: StorageError; nothing is left behind then."""
+    require_runs_folder(runs)
+    require_outside_runs(runs)
+    for leftover in runs.glob(".*.new"):
+        if _NEW_RUN.fullmatch(leftover.name):
+            durable.remove_unheld(leftover)
     identity = f"{recipe.name}-{secrets.token_hex(3)}"
-    hidden, path = runs / f".{identity}.new", runs / identity
-    durable.make_folder(hidden / "checkpoints")
     info = {
         "format": FORMAT, "id": identity, "name": recipe.name, "parent": parent,
         "recipe_hash": recipe_hash(recipe), "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-    try:
+    with durable.new_folder(runs / identity) as hidden:
+        durable.make_folder(hidden / "checkpoints")
         durable.write_file(hidden / "recipe.toml", (recipe_text or to_toml(recipe)).encode())
         durable.write_file(hidden / "resolved.toml", to_toml(recipe).encode())
         durable.write_json(hidden / "run.json", info)
         _write_lease(hidden, "running")
         lock = _lock(hidden)
-        durable.rename_folder(hidden, path)
-    except BaseException:
-        durable.remove_folder(hidden)
-        raise
-    return RunWriter(Run(path), lock)
+    return RunWriter(Run(runs / identity), lock)
 
 
 def hold_run(run: Run) -> RunWriter:
-    """Hold an existing run folder to write into it. Raises: InputError if another process does."""
-    return RunWriter(run, _lock(run.path))
+    """Hold an existing run folder to write into it; what killed processes left half-written in it is removed.
+
+    Raises: InputError if another process holds it, or a part of it would lead elsewhere.
+    """
+    require_own(run.path)
+    lock = _lock(run.path)
+    try:
+        remove_leftovers(run.path)
+        return RunWriter(run, lock)
+    except BaseException:
+        os.close(lock)
+        raise
 
 
 def open_run(run: str | Path, runs: Path | None = None) -> Run:
@@ -165,23 +206,50 @@ def open_run(run: str | Path, runs: Path | None = None) -> Run:
 
     Raises: InputError with the nearest names if there is none.
     """
-    path = Path(run)
-    if (path / "run.json").is_file():
+    path, shown = Path(run), str(run)[:80]
+    if str(run) and _is_run(path):
         return _checked(Run(path))
-    found = [candidate for candidate in list_runs(runs or Path("runs")) if candidate.name.startswith(path.name)]
+    whole, damaged = read_runs(runs or Path("runs"))
+    found = [candidate for candidate in whole if path.name and candidate.name.startswith(path.name)]
     exact = [candidate for candidate in found if candidate.name == path.name or candidate.info["name"] == path.name]
     if len(str(run)) == len(path.name) and (exact or len(found) == 1):
-        return _checked((exact or found)[-1])
-    known = ", ".join(candidate.name for candidate in (found or list_runs(runs or Path("runs")))[-3:])
-    raise InputError(f"there is no run {run}; {f'there are {known}' if known else 'see `etude runs`, or start one'}")
+        return (exact or found)[-1]
+    if path.name in damaged:
+        raise InputError(damaged[path.name])
+    known = ", ".join(candidate.name for candidate in (found or whole)[-3:])
+    raise InputError(f"there is no run {shown}; {f'there are {known}' if known else 'see `etude runs`, or start one'}")
+
+
+def require_runs_folder(runs: Path) -> None:
+    """Check that a folder for runs is one, or can become one. Raises: InputError."""
+    try:
+        is_there, is_folder = os.path.lexists(runs), runs.is_dir()
+    except (OSError, ValueError):
+        is_there, is_folder = True, False
+    if is_there and not is_folder:
+        raise InputError(f"--runs {str(runs)[:120]} is no folder; give the folder that holds runs, or is to hold them")
+
+
+def read_runs(runs: Path) -> tuple[list[Run], dict[str, str]]:
+    """Every run under a folder, oldest first, and by folder name what is wrong with those that cannot be read.
+
+    Folders that are no runs are passed over. Raises: InputError if `runs` is there and no folder.
+    """
+    require_runs_folder(runs)
+    found, damaged = [], {}
+    for path in runs.iterdir() if runs.is_dir() else ():
+        if path.name.startswith(".") or not _is_run(path):
+            continue
+        try:
+            found.append((Run(path).info["created"], path.name, Run(path)))
+        except InputError as error:
+            damaged[path.name] = str(error)
+    return [run for _, _, run in sorted(found, key=lambda each: each[:2])], damaged
 
 
 def list_runs(runs: Path) -> list[Run]:
-    """Every run under a folder, oldest first; folders that are no runs are passed over."""
-    if not runs.is_dir():
-        return []
-    found = [Run(path) for path in runs.iterdir() if not path.name.startswith(".") and (path / "run.json").is_file()]
-    return sorted(found, key=lambda run: (run.info.get("created", ""), run.name))
+    """Every run under a folder that can be read, oldest first."""
+    return read_runs(runs)[0]
 
 
 def find_runs(runs: Path, recipe: Recipe) -> list[Run]:
@@ -198,7 +266,7 @@ def find_unfinished(runs: Path, recipe: Recipe) -> Run | None:
 def is_locked(path: Path) -> bool:
     """Whether some process holds the run folder."""
     try:
-        descriptor = os.open(path / ".lock", os.O_RDONLY)
+        descriptor = os.open(path / ".lock", os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -211,25 +279,34 @@ def is_locked(path: Path) -> bool:
 
 
 def append_note(run: Run, event: Event) -> None:
-    """Append a record to a run, also while another process is writing it: a whole line in one write."""
+    """Append a record to a run, also while another process is writing it: a whole line in one write.
+
+    Raises: InputError if a part of the run would lead elsewhere; StorageError.
+    """
+    require_own(run.path)
     if is_locked(run.path):
         append_beside(run.path / "journal.jsonl", event)
     else:
         lock = _lock(run.path)
-        journal = Journal(run.path / "journal.jsonl")
-        journal.append(event)
-        journal.sync()
-        journal.close()
-        os.close(lock)
+        try:
+            journal = Journal(run.path / "journal.jsonl")
+            journal.append(event)
+            journal.sync()
+            journal.close()
+        finally:
+            os.close(lock)
 
 
 def _lock(path: Path) -> int:
-    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = durable.open_lock(path / ".lock")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        lease = _read_json(path / "lease.json")
+        try:
+            lease = Run(path).lease
+        except InputError:
+            lease = {}
         raise InputError(
             f"run {path.name} is in use by process {lease.get('pid')} on {lease.get('host')}; "
             "wait for it or stop it, or start another run with --new"
@@ -243,20 +320,23 @@ def _write_lease(path: Path, state: str) -> None:
 
 
 def _checked(run: Run) -> Run:
-    if run.info.get("format", 0) > FORMAT:
-        raise InputError(
-            f"run {run.name} has format {run.info['format']}; this etude reads up to {FORMAT}; update etude"
-        )
+    """The run, whose run.json can be read."""
+    _ = run.info
     return run
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _is_run(path: Path) -> bool:
+    """Whether a folder says that it is a run, by a file, or something in its place."""
     try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; the folder is no run, or a part of one is missing") from None
-    except ValueError:
-        raise InputError(f"{path} is damaged: it is no JSON; restore it from a copy") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path} is damaged: it holds no JSON object; restore it from a copy")
-    return value
+        return os.path.lexists(path / "run.json") and not (path / "run.json").is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _read(path: Path, kind: shape.Object) -> dict[str, Any]:
+    try:
+        return dict(shape.fit(durable.read_json_object(path, follow=False), kind))
+    except MissingError:
+        raise MissingError(f"{path} does not exist; the folder is no run, or a part of one is missing") from None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}; restore it from a copy") from None

@@ -9,6 +9,7 @@ from etude import durable
 from etude.recipe.load import flatten
 from etude.recipe.schema import Recipe
 from etude.records.events import Attempt, Evaluation, Scores
+from etude.records.folder import step_of
 from etude.records.store import Run
 from etude.report.history import History, mean_loss, read_history
 from etude.report.markdown import code, prose, quoted, table
@@ -73,7 +74,8 @@ def model_card(run: Run, checkpoint: str, kind: str) -> str:
 
 
 def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
-    recipe, step = history.run.recipe, int(checkpoint.removeprefix("step-"))
+    recipe, step = history.run.recipe, step_of(checkpoint)
+    assert step is not None
     base, records = recipe.model.from_, recipe.records
     auto, task, model = _kind_of(recipe)
     load = _LOAD_MODEL
@@ -192,7 +194,7 @@ def _record_rows(run: Run, checkpoint: str) -> Iterator[tuple[str, str]]:
     if run.best:
         yield (
             "Best of the run",
-            f"{code(run.best['checkpoint'])}, {prose(run.best['metric'])} {number(run.best['value'])}",
+            f"{code(run.best['checkpoint'])}, {prose(run.best.get('metric'))} {number(run.best['value'])}",
         )
     yield "Started", code(run.info["created"])
     yield "Recipe, SHA-256", code(run.info["recipe_hash"])

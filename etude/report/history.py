@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
+from etude.errors import MissingError
 from etude.records.events import Attempt, DataUsed, Evaluation, Event, Generation, Note, Rating, Resource, Step
 from etude.records.journal import Entry, Ledger
 from etude.records.store import Run
@@ -136,8 +137,10 @@ class History:
 
 def read_history(run: Run) -> History:
     """Read the journal of a run, which may have been killed before its first record, or be going on."""
-    has_journal = (run.path / "journal.jsonl").exists()
-    return History(run, run.ledger() if has_journal else Ledger([], [], []))
+    try:
+        return History(run, run.ledger())
+    except MissingError:
+        return History(run, Ledger([], [], []))
 
 
 def figures_of(evaluation: Evaluation | None) -> dict[str, float]:

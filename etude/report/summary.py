@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from etude.records.events import Control, Evaluation, Finding, plain
+from etude.records.folder import list_checkpoints
 from etude.records.store import Run
 from etude.report.charts import sparkline
 from etude.report.history import History, LogWindow, figures_of, read_history
@@ -243,8 +244,8 @@ def lowest(evaluations: Iterable[Evaluation]) -> Evaluation | None:
 
 
 def kept_checkpoints(run: Run) -> list[str]:
-    """Names of the checkpoints on disk; one without a manifest does not exist."""
-    return sorted(path.parent.name for path in run.checkpoints.glob("step-*/manifest.json"))
+    """Names of the checkpoints on disk, oldest first; one without a manifest does not exist."""
+    return [path.name for path in list_checkpoints(run.checkpoints)]
 
 
 def spread(values: Sequence[Any], count: int) -> list[Any]:

@@ -1,6 +1,5 @@
 """The report of a run: Markdown with front matter and charts, every figure from the run folder."""
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import resources
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from etude import durable
+from etude.errors import InputError, MissingError
 from etude.recipe.load import flatten
 from etude.recipe.schema import Recipe
 from etude.records.events import (
@@ -19,6 +19,8 @@ from etude.records.events import (
     Finding,
     Note,
 )
+from etude.records.folder import require_own
+from etude.records.shape import Object, fit
 from etude.records.store import Run
 from etude.report.charts import chart_svgs
 from etude.report.history import History, LogWindow, mean_loss, read_history
@@ -40,10 +42,13 @@ _CHART_NAMES = {
 def write_report(run: Run) -> Path:
     """Write report/report.md and its charts, also of a run that goes on, was killed, or has no step yet.
 
-    The same records give the same bytes. Raises: InputError if the folder is damaged; StorageError.
+    The same records give the same bytes.
+
+    Raises: InputError if the folder is damaged, or a part of it leads elsewhere; StorageError.
     """
     import jinja2
 
+    require_own(run.path)
     history = read_history(run)
     charts = chart_svgs(history)
     template = resources.files("etude.report").joinpath("report.md.jinja").read_text(encoding="utf-8")
@@ -52,9 +57,10 @@ def write_report(run: Run) -> Path:
     text = environment.from_string(template).render(_sections(history, list(charts)))
     folder = run.path / "report"
     durable.make_folder(folder)
+    durable.remove_leftovers(folder)
     for name, svg in charts.items():
         durable.write_file(folder / name, svg)
-    durable.write_file(folder / "report.md", text.encode())
+    durable.write_file(folder / "report.md", text.encode("utf-8", "backslashreplace"))
     return folder / "report.md"
 
 
@@ -144,10 +150,13 @@ def _model_keys(history: History, summary: Summary) -> dict[str, Any]:
     """The model of the recipe, then all sizes as the newest checkpoint has them for other tools."""
     keys = flatten({"model": history.run.recipe.to_dict()["model"]})
     path = history.run.checkpoints / (summary.checkpoints or [""])[-1] / "config.json"
-    if summary.checkpoints and path.is_file():
-        config = json.loads(path.read_bytes())
-        keys |= {f"config.json {key}": value for key, value in config.items() if value is not None}
-    return keys
+    try:
+        config = fit(durable.read_json_object(path, follow=False), Object()) if summary.checkpoints else {}
+    except MissingError:  # an adapter has none
+        return keys
+    except (InputError, ValueError) as error:
+        return {**keys, "config.json": str(error)}
+    return keys | {f"config.json {key}": value for key, value in config.items() if value is not None}
 
 
 def _parameter_rows(parameters: dict[str, int]) -> Iterator[tuple[str, str]]:

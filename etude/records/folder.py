@@ -1,0 +1,117 @@
+"""What stands in a run folder: checkpoints by name, and nothing that leads elsewhere."""
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from etude import durable
+from etude.errors import InputError
+
+_CHECKPOINT = re.compile(r"step-([0-9]{6,18})")
+_FILES = (
+    "run.json", "lease.json", "recipe.toml", "resolved.toml", "environment.json", "journal.jsonl", "log.txt",
+    "best.json", "trainer_state.json", ".lock",
+)  # fmt: skip
+_FOLDERS = ("checkpoints", "predictions", "report", "tensorboard", "wandb")
+
+
+def checkpoint_name(step: int) -> str:
+    """The name of the checkpoint of a step: at least six digits, so `step-000200` and `step-1000000`."""
+    return f"step-{step:06d}"
+
+
+def step_of(name: str) -> int | None:
+    """The step whose checkpoint has this name; None if no checkpoint is named so, as `step-15` or `step-000015.bak`."""
+    found = _CHECKPOINT.fullmatch(name)
+    return int(found[1]) if found and checkpoint_name(int(found[1])) == name else None
+
+
+def checkpoint_folders(folder: Path) -> list[tuple[int, Path]]:
+    """Step and path of what is named as a checkpoint, by step; a link is none, and it may have no manifest yet."""
+    named = [(step_of(path.name), path) for path in (folder.iterdir() if folder.is_dir() else ())]
+    return sorted((step, path) for step, path in named if step is not None and path.is_dir() and not path.is_symlink())
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints with a manifest, oldest first; not verified."""
+    return [path for _, path in checkpoint_folders(folder) if durable.is_plain(path / "manifest.json", follow=False)]
+
+
+def require_own(folder: Path) -> None:
+    """Check that all that a run writes in its folder, or removes there, is its own.
+
+    What a run does not write is left out: it may be anything.
+
+    Raises: InputError for a link, a pipe or a device, a file of another user, or a file in the place of a folder.
+    """
+    for entry in _written(folder):
+        try:
+            found = os.lstat(entry)
+        except FileNotFoundError:  # of a run that goes on
+            continue
+        parts = entry.relative_to(folder).parts
+        is_folder, is_top = stat.S_ISDIR(found.st_mode), len(parts) == 1
+        if stat.S_ISLNK(found.st_mode):
+            problem = "is a link, through which a run would write or remove elsewhere"
+        elif not (is_folder or stat.S_ISREG(found.st_mode)) or (is_top and is_folder != (parts[0] in _FOLDERS)):
+            problem = f"is not a plain {'folder' if parts[0] in _FOLDERS and is_top else 'file'}"
+        elif found.st_uid != os.geteuid():
+            problem = "belongs to another user"
+        else:
+            continue
+        raise InputError(f"{entry} {problem}; copy the run folder with cp -rL, and use the copy")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a run folder; those of live ones stay."""
+    for part in (folder, folder / "report", *_folders_within(folder / "predictions")):
+        durable.remove_leftovers(part)
+
+
+def require_outside_runs(path: Path) -> None:
+    """Check that what a command writes lies in no run folder, also through links and `..`. Raises: InputError."""
+    place = Path(os.path.realpath(path))
+    for run in (place, *place.parents):
+        if durable.is_plain(run / "run.json") and (run / "checkpoints").is_dir():
+            raise InputError(
+                f"{str(path)[:120]} is inside the folder of run {run.name}, where a resume removes what is not its "
+                "own; give a path outside of run folders"
+            )
+
+
+def _written(folder: Path) -> Iterator[Path]:
+    """What a run writes, as far as it is there: files, folders, and what is in those."""
+    yield from (folder / name for name in _FILES)
+    for name in _FOLDERS:
+        yield folder / name
+        if name == "wandb":
+            continue  # wandb makes links itself, also to its logs elsewhere, and a folder of another name at each start
+        if name == "checkpoints":
+            named = [path for path in _entries(folder / name) if step_of(path.name) is not None]
+            yield from named
+            for path in named:
+                yield from _everything(path)
+        else:
+            yield from _everything(folder / name)
+
+
+def _everything(folder: Path) -> Iterator[Path]:
+    """All entries under a folder; links are not followed."""
+    for path in _entries(folder):
+        yield path
+        yield from _everything(path)
+
+
+def _folders_within(folder: Path) -> Iterator[Path]:
+    yield folder
+    yield from (path for path in _everything(folder) if path.is_dir())
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder; nothing in a link or a file."""
+    try:
+        return [] if folder.is_symlink() else sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -1,0 +1,176 @@
+"""Whether plain values from a file of ours have the types that their readers rely on."""
+
+import functools
+import math
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Union, get_args, get_origin
+
+Check = Callable[[Any], Any]
+_MOST = 2**63
+_DEEPEST = 20
+
+
+@dataclass(frozen=True)
+class Object:
+    """The kind of an object: kinds of keys that it must have, and of those that it may have; others may be there."""
+
+    required: Mapping[str, Any] = field(default_factory=dict)
+    optional: Mapping[str, Any] = field(default_factory=dict)
+
+
+def fit(value: Any, kind: Any) -> Any:
+    """A value as its kind has it: "nan", "inf" and "-inf" are numbers where numbers stand.
+
+    kind: int (0 and above), float, str, bool, None, Any, list[...], dict[str, ...], a union of these; Annotated[kind,
+    check], whose check raises ValueError for what does not fit; an Object, [Object] or {str: Object}, or a tuple of
+    kinds for a union.
+
+    Raises: ValueError that says in a few words what stands there.
+    """
+    return checker(kind)(value)
+
+
+def at_least(least: float, most: float = math.inf) -> Check:
+    """A check for finite numbers from `least` to `most`."""
+
+    def check(value: float) -> float:
+        if not (math.isfinite(value) and least <= value <= most):
+            raise ValueError(f"{value} is no number from {least:g} on" + (f" to {most:g}" if most < math.inf else ""))
+        return value
+
+    return check
+
+
+def one_of(*names: str) -> Check:
+    """A check for texts that are one of some names."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(f"{_shown(value)} is none of {', '.join(names)}")
+        return value
+
+    return check
+
+
+def checker(kind: Any) -> Check:
+    """What `fit` does for a kind, made once."""
+    if isinstance(kind, Object):
+        return _object(kind)
+    if isinstance(kind, tuple):
+        return _union([checker(each) for each in kind])
+    if isinstance(kind, list):
+        return _list(checker(kind[0]))
+    if isinstance(kind, dict):
+        return _dict(checker(kind[str]))
+    return _plain(kind)
+
+
+@functools.cache
+def _plain(kind: Any) -> Check:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        first = checker(inner[0])
+        return lambda value: inner[1](first(value))
+    if origin in (Union, types.UnionType):
+        return _union([checker(each) for each in inner])
+    if origin is list:
+        return _list(checker(inner[0]))
+    if origin is dict:
+        return _dict(checker(inner[1]))
+    return {
+        int: _whole, float: _number, Any: _anything, str: _exactly(str, "a text"),
+        bool: _exactly(bool, "true or false"), None: _exactly(types.NoneType, "null"),
+        types.NoneType: _exactly(types.NoneType, "null"),
+    }[kind]  # fmt: skip
+
+
+def _object(kind: Object) -> Check:
+    checkers = {name: checker(each) for name, each in {**kind.required, **kind.optional}.items()}
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValueError(f"{_shown(value)} is no object")
+        if lacking := [name for name in kind.required if name not in value]:
+            raise ValueError(f"it has no {lacking[0]}")
+        return {name: _named(name, checkers.get(name, _anything), each) for name, each in value.items()}
+
+    return check
+
+
+def _union(checkers: list[Check]) -> Check:
+    def check(value: Any) -> Any:
+        problems = []
+        for one in checkers:
+            try:
+                return one(value)
+            except ValueError as error:
+                problems.append(error)
+        raise problems[0]
+
+    return check
+
+
+def _list(item: Check) -> Check:
+    def check(value: Any) -> Any:
+        if not isinstance(value, list):
+            raise ValueError(f"{_shown(value)} is no list")
+        return [item(each) for each in value]
+
+    return check
+
+
+def _dict(item: Check) -> Check:
+    def check(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValueError(f"{_shown(value)} is no object")
+        return {name: _named(name, item, each) for name, each in value.items()}
+
+    return check
+
+
+def _exactly(kind: type, what: str) -> Check:
+    def check(value: Any) -> Any:
+        if type(value) is not kind:
+            raise ValueError(f"{_shown(value)} is not {what}")
+        return value
+
+    return check
+
+
+def _anything(value: Any) -> Any:
+    """Any value that is not nested so deeply that what walks through it fails."""
+    level, depth = [value], 0
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested more than {_DEEPEST} deep")
+        level = [part for each in level for part in (each.values() if isinstance(each, dict) else each)]
+    return value
+
+
+def _whole(value: Any) -> Any:
+    if type(value) is not int or not 0 <= value < _MOST:
+        raise ValueError(f"{_shown(value)} is no whole number from 0 on")
+    return value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str) and value in ("nan", "inf", "-inf"):
+        return float(value)
+    if type(value) is float or (type(value) is int and -_MOST < value < _MOST):
+        return value
+    raise ValueError(f"{_shown(value)} is no number")
+
+
+def _named(name: str, item: Check, value: Any) -> Any:
+    try:
+        return item(value)
+    except ValueError as error:
+        raise ValueError(f"{name[:40]}: {error}" if len(str(error)) < 120 else str(error)) from None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str | int | float | bool | None) else f"a {type(value).__name__}"
+    return text if len(text) <= 40 else f"{text[:39]}…"
