@@ -28,6 +28,11 @@ from etude.scores.labels import BINARY_FIGURES, MULTI_FIGURES, SINGLE_FIGURES
 
 # Enough rows to keep two to sixteen cores busy, few enough for their activations to stay near the caches.
 _CPU_MICRO_BATCH_TOKENS = 4096
+_OF_TURNS = {
+    "answers_marked_not_to_learn": "answers are marked as not to be learnt, and are not scored",
+    "developer_read_as_system": "rows have a developer turn, which the template writes as a system turn",
+    "content_changed_by_template": "rows have a turn whose content the template changes, as by leaving out thoughts",
+}
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,7 @@ class Plan:
             ("validation data", held_out),
             *self._task_rows(),
             *self._label_rows(),
+            *self._conversation_rows(),
             ("parameters", f"{self.parameters['total']:,} ({parts})"),
             ("steps", f"{self.steps:,} of {self.global_batch_size:,} samples; {self.steps_per_epoch:,} an epoch"),
             ("passes over the data", f"{self.steps / self.steps_per_epoch:.2f}"),
@@ -132,6 +138,14 @@ class Plan:
             )
             rows.insert(1, ("trained", trainable_line(self.trainable, self.parameters["total"])))
         return rows
+
+    def _conversation_rows(self) -> Iterator[tuple[str, str]]:
+        """What became of turns in another way than their rows have them."""
+        for task in self.tasks:
+            counts = task.corpus.summary.get("conversations") or {}
+            for key, what in _OF_TURNS.items():
+                if counts.get(key):
+                    yield f"{task.name} conversations".strip(), f"{counts[key]:,} {what}"
 
     def _task_rows(self) -> Iterator[tuple[str, str]]:
         if isinstance(self.train, Mixture):

@@ -313,9 +313,17 @@ def _take_labelled(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) ->
 def _take_examples(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) -> _Part:
     """Raises: InputError if rows are too long and that is to be refused, or if nothing is left to learn."""
     data, seq_len, texts, arrays = recipe.data, recipe.train.seq_len, prepared.texts, prepared.arrays
+    manifest = prepared.manifest
     answers = arrays["answers"]
     named, count = _name_rows(prepared, rows)
     answers_only = data.answers_only and recipe.train.objective != "masked"  # which hides tokens of all of a row
+    marked = (manifest["conversations"] or {}).get("answers_marked_not_to_learn", 0)
+    if marked and not answers_only:
+        key = "train.objective" if data.answers_only else "data.answers_only"
+        raise InputError(
+            f"{marked:,} answers are marked as not to be learnt, but {key} of this recipe learns all of a "
+            "conversation; take the marks out, or learn answers alone"
+        )
     split, left = cut_examples(texts, rows, answers, seq_len, answers_only=answers_only, drop=data.too_long == "drop")
 
     is_long = left.dropped | left.cut | left.cut_away

@@ -17,6 +17,7 @@ from etude.data.render import ChatTemplate
 from etude.data.sources import Document, read_documents
 from etude.data.split import Flags, Ints, connect, hash_words, number_texts
 from etude.data.tokenize import Tokenizer
+from etude.data.turns import count_unlearnt, is_unlearnt
 from etude.errors import InputError
 from etude.recipe.schema import Source
 
@@ -55,6 +56,9 @@ class Tally:
     special: int = 0
     parted: int = 0
     no_bos: int = 0
+    mapped: int = 0
+    changed: int = 0
+    unlearnt: int = 0
     ends: set[int] = field(default_factory=set)
     within: set[int] = field(default_factory=set)
     _names: dict[str, int] = field(default_factory=dict)
@@ -185,6 +189,8 @@ def take_sides(document: Document) -> tuple[str, str]:
     """
     if document.pair is not None:
         return document.text, document.pair
+    if document.messages is not None and is_unlearnt(document.messages[-1]):
+        raise InputError(f"{document.name} marks its last answer as not to be learnt; leave the row out")
     if document.messages is None or document.messages[-1]["role"] != "assistant":
         raise InputError(f'{document.name} has no target; name the JSONL field that holds it, as target = "target"')
     before = [message["content"] for message in document.messages[:-1]]
@@ -253,8 +259,11 @@ def _encode_conversations(
     for batch in _batches(documents):
         conversations = [document.messages or [] for document in batch]
         encoded = chat.encode(conversations, [document.name for document in batch])
+        tally.unlearnt += sum(map(count_unlearnt, conversations))
         for each in encoded:
             tally.add(len(each.ids), each.answers)
+            tally.mapped += each.is_mapped
+            tally.changed += each.is_changed
             tally.ends |= {each.ids[end - 1] for _, end in each.answers}
             tally.within.update(*(specials.intersection(each.ids[begin : end - 1]) for begin, end in each.answers))
             tally.special += each.has_special

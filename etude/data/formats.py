@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from etude.data.turns import Message, check_row_marks, is_answer, read_mark
 from etude.errors import InputError
 
 Row = dict[str, Any]
-Message = dict[str, str]
 Kind = Literal["text", "prompt", "alpaca", "messages", "sharegpt"]
 
 _PAIRS = (
@@ -39,6 +39,7 @@ class Format:
         """
         if self.kind == "text":
             return _string(row, self.fields[0], hint="set field to one of"), None
+        check_row_marks(row)
         messages = _READERS[self.kind](row, self.fields)
         system = row.get("system")
         if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
@@ -57,7 +58,7 @@ def find_format(rows: Sequence[Row], field: str, wanted: str | None) -> Format:
 
 
 def has_answer(messages: Sequence[Message]) -> bool:
-    return any(message["role"] == "assistant" and message["content"].strip() for message in messages)
+    return any(map(is_answer, messages))
 
 
 def _candidates(field: str) -> Iterator[Format]:
@@ -104,8 +105,9 @@ def _read_messages(row: Row, fields: tuple[str, ...], role: str = "role", conten
         if turn.get("tool_calls"):
             raise InputError(f"has tool calls in message {number}, which are not supported")
         others = {name: value for name, value in turn.items() if isinstance(value, str) and name not in (role, content)}
-        said = turn[role].lower()
-        messages.append({"role": _ROLES.get(said, said), "content": turn[content], **others})
+        said = _ROLES.get(turn[role].lower(), turn[role].lower())
+        mark = read_mark(turn, number, is_assistant=said == "assistant")
+        messages.append({"role": said, "content": turn[content], **others, **mark})
     return messages
 
 

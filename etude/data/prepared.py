@@ -61,7 +61,7 @@ from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, token_sp
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
-_FORMAT = 8
+_FORMAT = 9
 _CODE_FORMAT = 1  # of what the lexer says
 _TRAINING_BYTES = 64 << 20
 _EXAMPLES = 3
@@ -263,12 +263,15 @@ def _references(recipe: Recipe, gate: Gate | None, places: "array[int]") -> Iter
 
 
 def _conversation_summary(chat: ChatTemplate, tokenizer: Tokenizer, tally: Tally) -> dict[str, Any]:
-    """How conversations became tokens; counts are rows."""
+    """How conversations became tokens; counts are rows, but for answers that are marked, which are turns."""
     return {
         "template": "plain" if chat.is_plain else "chat template of the tokenizer",
         "special_tokens_read_as_text": tally.special,
         "answers_apart_from_prompts": tally.parted,
         "without_bos": tally.no_bos if tokenizer.bos_id is not None else 0,
+        "answers_marked_not_to_learn": tally.unlearnt,
+        "developer_read_as_system": tally.mapped,
+        "content_changed_by_template": tally.changed,
     }
 
 

@@ -11,15 +11,15 @@ import threading
 import weakref
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from etude.data.formats import Message
 from etude.data.sandbox import GENERATION
 from etude.data.tokenize import MARKS, Tokenizer, any_of, mark_special, unmark
+from etude.data.turns import Message, is_answer, is_unlearnt
 from etude.errors import InputError
 
 # What an instruction looks like without a chat template of the model's own. As a chat template, so that it can lie in
@@ -35,6 +35,7 @@ PLAIN = (
     "{% if add_generation_prompt %}{{ '\n\n### Response:\n' }}{% endif %}"
 )
 _LIMIT_SECONDS = 20.0
+_MOST_VERDICTS = 4096
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,16 @@ class Encoded:
 
     has_special  the text of a special token was in a message, and read as text
     is_parted    the ids of a prompt and its answer are not those of both in one piece, so they were made apart
+    is_mapped    a developer turn was written as a system turn
+    is_changed   the template writes the content of a turn in another way, as without its thoughts
     """
 
     ids: list[int]
     answers: list[tuple[int, int]]
     has_special: bool = False
     is_parted: bool = False
+    is_mapped: bool = False
+    is_changed: bool = False
 
 
 def find_template(
@@ -88,6 +93,7 @@ class ChatTemplate:
         self._given = given
         self._limit_seconds = limit_seconds
         self._lock = threading.Lock()
+        self._verdicts: dict[tuple[Any, ...], tuple[bool, str]] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -106,7 +112,8 @@ class ChatTemplate:
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """The text of messages. Raises: InputError if the template refuses them, or takes too long."""
         name = "the conversation"
-        whole, _ = self._render(self._with_system(messages, name), [(None, add_generation_prompt)], name)
+        written, _ = self._written(messages, name)
+        whole, _ = self._render(written, [(None, add_generation_prompt)], name)
         return _without_generation(whole)[0]
 
     def encode_prompt(self, instruction: str) -> list[int]:
@@ -120,9 +127,11 @@ class ChatTemplate:
         An answer is what the template marks by {% generation %}; without such marks, what follows the prompt of each
         assistant message that is not blank, up to and with the token that ends it.
 
-        Raises: InputError with the name of the conversation that the template refuses, or where no answer is found.
+        Raises: InputError with the name of the conversation that the template refuses or leaves a turn out of, or where
+        no answer is found.
         """
-        found = [self._find_answers(self._with_system(*each), each[1]) for each in zip(conversations, names)]
+        written = [self._written(*each) for each in zip(conversations, names)]
+        found = [self._find_answers(messages, name) for (messages, _), name in zip(written, names)]
         # Whole where that gives the ids of the prompts too, as it nearly always does; else piece by piece.
         easy = [index for index, (text, _) in enumerate(found) if unmark(text) == text]
         wholes = self.tokenizer.encode_with_starts([found[index][0] for index in easy])
@@ -133,7 +142,11 @@ class ChatTemplate:
             places = [(at, head, end) for (_, at, end), head in zip(each, heads)]
             if all(ids[at : at + len(head)] == head for at, head, _ in places):
                 encoded[index] = Encoded(ids, [(at + len(head), end) for at, head, end in places])
-        return [encoded.get(index) or self._encode_in_pieces(*found[index]) for index in range(len(found))]
+        made = [encoded.get(index) or self._encode_in_pieces(*found[index]) for index in range(len(found))]
+        return [
+            replace(each, is_mapped=is_mapped, is_changed=bool(_missing(messages, text)))
+            for each, (messages, is_mapped), (text, _) in zip(made, written, found)
+        ]
 
     def find_end(self) -> int | None:
         """The id that the template writes behind an answer; None if it writes no special token there."""
@@ -161,15 +174,59 @@ class ChatTemplate:
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
 
+    def _written(self, messages: Sequence[Message], name: str) -> tuple[list[Message], bool]:
+        """The messages, none of which the template leaves out, and whether developer turns became system turns for it.
+
+        Raises: InputError if the template leaves a turn out.
+        """
+        given = self._with_system(messages, name)
+        is_added = len(given) > len(messages)
+        key = (is_added, *((each["role"], bool(each["content"].strip()), *sorted(each.keys())) for each in given))
+        if key not in self._verdicts:
+            if len(self._verdicts) >= _MOST_VERDICTS:
+                self._verdicts.clear()
+            self._verdicts[key] = self._judge_turns(given, name, is_added=is_added)
+        is_mapped, wrong = self._verdicts[key]
+        if wrong:
+            raise InputError(f"{name}: {wrong}")
+        return _as_system(given) if is_mapped else given, is_mapped
+
+    def _judge_turns(self, given: list[Message], name: str, *, is_added: bool) -> tuple[bool, str]:
+        """Whether developer turns are to become system turns, and what is wrong if the template leaves out a turn.
+
+        It is tried with other contents, which stand nowhere else in the template.
+        """
+        tried = [
+            {**each, "content": f"qxz{at}zxq"} if each["content"].strip() else each for at, each in enumerate(given)
+        ]
+        lost = self._lost(tried, name)
+        if lost == []:
+            return False, ""
+        if any(each["role"] == "developer" for each in given) and self._lost(_as_system(tried), name) == []:
+            return True, ""
+        if lost is None:  # what is refused here is refused, or not, with the contents that it has
+            return False, ""
+        role = unmark(given[lost[0]]["role"])[:40]
+        which = "data.system" if is_added and not lost[0] else f"message {lost[0] + 1 - is_added}, of role {role!r}"
+        return False, (
+            f"the chat template leaves out {which}: it does not write that role, or not there; "
+            'change the role, join the message with another, or use data.template = "plain"'
+        )
+
+    def _lost(self, messages: list[Message], name: str) -> list[int] | None:
+        """The messages that the template leaves out; None if it refuses them."""
+        answer = self._ask(messages, [(None, False)], name)
+        return None if "error" in answer else _missing(messages, answer["text"])
+
     def _find_answers(self, messages: list[Message], name: str) -> tuple[str, list[tuple[int, int]]]:
         """The text of a conversation, and where its answers begin and end; an end lies behind an end token."""
-        answered = [at for at, turn in enumerate(messages) if turn["role"] == "assistant" and turn["content"].strip()]
+        answered = [at for at, turn in enumerate(messages) if is_answer(turn)]
         # Before each answer, and through it.
         wanted = [(at + late, not late) for at in answered for late in (0, 1)]
         rendered, parts = self._render(messages, [(None, False), *wanted], name)
         whole, generated = _without_generation(rendered)
         if GENERATION[0] in rendered:
-            marked = [(begin, self._ending(whole, begin, end)) for begin, end in generated]
+            marked = [(begin, self._ending(whole, begin, end)) for begin, end in _learnt(messages, generated, name)]
             spans = [(begin, end) for begin, end in marked if not self._is_blank(whole[begin:end])]
         else:
             contents = [messages[at]["content"].strip() for at in answered]
@@ -251,14 +308,20 @@ class ChatTemplate:
         """A part is so many messages, with the start of an answer or without: the text of the first, and of each other
         the number of characters that it begins with as the first does, and what follows then.
         """
-        with self._lock:
-            answer = self._ask(json.dumps({"messages": messages, "parts": parts}).encode() + b"\n", name)
+        answer = self._ask(messages, parts, name)
         if "error" in answer:
             reason = " ".join(unmark(answer["error"]).split())
             raise InputError(f'{name}: the chat template refuses it ({reason}); use data.template = "plain"')
         return answer["text"], [(shared, rest) for shared, rest in answer["parts"]]
 
-    def _ask(self, request: bytes, name: str) -> dict[str, Any]:
+    def _ask(self, messages: list[Message], parts: list[tuple[int | None, bool]], name: str) -> dict[str, Any]:
+        """What the process says to a request. Raises: InputError if it ends or takes too long."""
+        request = json.dumps({"messages": messages, "parts": parts}).encode() + b"\n"
+        with self._lock:
+            answer: dict[str, Any] = json.loads(self._exchange(request, name))
+        return answer
+
+    def _exchange(self, request: bytes, name: str) -> bytes:
         try:
             self._process = process = self._process or self._start()
             assert process.stdin is not None and process.stdout is not None
@@ -267,6 +330,7 @@ class ChatTemplate:
             line = process.stdout.readline()
             if not line:
                 raise BrokenPipeError
+            return line
         except BaseException as error:
             code = self._process.wait() if self._process and isinstance(error, OSError) else 0
             self.close()
@@ -277,8 +341,6 @@ class ChatTemplate:
                 f"the chat template {what} on {name}; "
                 'it may be broken or hostile: use data.template = "plain", or another tokenizer'
             ) from None
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
     def _start(self) -> "subprocess.Popen[bytes]":
         path = os.pathsep.join(folder for folder in sys.path if folder)
@@ -310,6 +372,29 @@ def _prompts(text: str, spans: list[tuple[int, int]], starts: list[int]) -> list
         prompts.append((text[starts[at] if at else 0 : begin], at, behind))
         at = behind - 1
     return prompts
+
+
+def _as_system(messages: list[Message]) -> list[Message]:
+    return [{**each, "role": "system"} if each["role"] == "developer" else each for each in messages]
+
+
+def _missing(messages: list[Message], text: str) -> list[int]:
+    """The messages whose content is not in a text."""
+    plain = unmark(_without_generation(text)[0]).lower()
+    return [at for at, each in enumerate(messages) if unmark(each["content"]).strip().lower() not in plain]
+
+
+def _learnt(messages: list[Message], generated: list[tuple[int, int]], name: str) -> list[tuple[int, int]]:
+    """Those of the marked places that are of turns to be learnt. Raises: InputError if it cannot be told which are."""
+    turns = [each for each in messages if each["role"] == "assistant"]
+    if not any(map(is_unlearnt, turns)):
+        return generated
+    if len(turns) != len(generated):
+        raise InputError(
+            f"{name}: the chat template marks {len(generated)} places by {{% generation %}} in {len(turns)} assistant "
+            "turns, so it is unknown which is not to be learnt; take out the marks of the row or of the template"
+        )
+    return [place for place, turn in zip(generated, turns) if not is_unlearnt(turn)]
 
 
 def _unclear(name: str) -> InputError:

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from etude.data.formats import Format, Message, find_format, has_answer
+from etude.data.formats import Format, find_format, has_answer
 from etude.data.labels import read_label
+from etude.data.turns import Message, is_answer
 from etude.errors import InputError
 from etude.recipe.schema import Source
 
@@ -67,7 +68,7 @@ class Document:
         """What is asked: the source of a pair, or what comes before the last answer; all text where nothing is."""
         if self.messages is None:
             return self.text if self.label is None else self.content
-        last = max((at for at, message in enumerate(self.messages) if message["role"] == "assistant"), default=0)
+        last = max((at for at, message in enumerate(self.messages) if is_answer(message)), default=0)
         before = self.messages[:last]
         is_asked = any(message["role"] != "system" for message in before)
         return "\n\n".join(message["content"] for message in before) if is_asked else self.text

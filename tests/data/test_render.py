@@ -342,6 +342,104 @@ def test_the_system_message_of_the_recipe_is_for_conversations_without_one(folde
     assert "B" in ours.decode(find_template("here", ours, system="B").encode_prompt("Hi"))
 
 
+# As most published ones: three roles, of which the first message alone may be the system's.
+THREE_ROLES = (
+    "{% for m in messages %}{% if m['role'] in ('user', 'assistant') or (m['role'] == 'system' and loop.first) %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+LAST_SYSTEM = (
+    "{% set ns = namespace(said='') %}{% for m in messages %}{% if m['role'] == 'system' %}"
+    "{% set ns.said = m['content'] %}{% endif %}{% endfor %}{{ ns.said }}{% for m in messages %}"
+    "{% if m['role'] != 'system' %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+MERGING = (
+    "{% for m in messages %}{% if loop.first or messages[loop.index0 - 1]['role'] != m['role'] %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' }}{% endif %}{{ m['content'] }}"
+    "{% if loop.last or messages[loop.index0 + 1]['role'] != m['role'] %}{{ '<|im_end|>\n' }}{% else %}{{ '\n' }}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def said(*pairs: tuple[str, str]) -> list[Message]:
+    return [{"role": role, "content": content} for role, content in pairs]
+
+
+@pytest.mark.parametrize("role", ["tool", "function_call", "observation", "ipython", "critic", "user "])
+@pytest.mark.parametrize("content", ["result 12", "s", "assistant"])
+def test_a_turn_that_the_template_leaves_out_is_refused(role: str, content: str, folder: Path, tmp_path: Path) -> None:
+    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=THREE_ROLES)
+    row = said(("user", "Hi"), (role, content), ("user", "So?"), ("assistant", "s"))
+    with pytest.raises(InputError, match=rf"a.jsonl:2: the chat template leaves out message 2, of role '{role}'"):
+        encode(ours, turns("Hi", "Ho"), row)
+    (encoded,) = encode(ours, row, wanted="plain")  # which writes every role
+    assert content in ours.decode(encoded.ids)
+
+
+@pytest.mark.parametrize(
+    ("template", "place"), [(THREE_ROLES, 3), (LAST_SYSTEM, 1)], ids=["the first alone", "the last alone"]
+)
+def test_a_second_system_message_does_not_vanish(template: str, place: int, folder: Path, tmp_path: Path) -> None:
+    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=template)
+    row = said(("system", "Be brief."), ("user", "Hi"), ("system", "Now sing."), ("assistant", "La"))
+    with pytest.raises(InputError, match=rf"leaves out message {place}, of role 'system'"):
+        encode(ours, row)
+    encode(ours, said(("system", "Be brief."), ("user", "Hi"), ("assistant", "La")))
+
+
+def test_a_developer_turn_becomes_a_system_turn_where_the_template_knows_no_developer(
+    folder: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=THREE_ROLES)
+    row = [("developer", "ANSWER IN FRENCH"), ("user", "hi"), ("assistant", "bonjour")]
+    mapped, plain = encode(ours, said(*row), said(("system", row[0][1]), *row[1:]))
+    assert mapped.ids == plain.ids and (mapped.is_mapped, plain.is_mapped) == (True, False)
+    assert "ANSWER IN FRENCH" in find_template("here", ours).render(said(*row[:2]), add_generation_prompt=True)
+    # A template that knows the role gets it, as in transformers.
+    every = open_tokenizer(folder, tmp_path / "u", eos_token="<|im_end|>", chat_template=without_marks(QWEN2))
+    (encoded,) = encode(every, said(*row))
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "u").apply_chat_template(said(*row), return_dict=False)
+    assert encoded.ids == theirs and not encoded.is_mapped
+
+
+def test_a_developer_turn_that_is_refused_becomes_a_system_turn(folder: Path, tmp_path: Path) -> None:
+    strict = THREE_ROLES.replace(
+        "{% endif %}{% endfor %}", "{% else %}{{ raise_exception('no role') }}{% endif %}{% endfor %}"
+    )
+    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=strict)
+    (encoded,) = encode(ours, said(("developer", "Be brief."), ("user", "hi"), ("assistant", "Ho")))
+    assert encoded.is_mapped
+    with pytest.raises(InputError, match="no role"):
+        encode(ours, said(("user", "hi"), ("developer", "Be brief."), ("assistant", "Ho")))
+
+
+def test_turns_that_a_template_joins_are_all_there(folder: Path, tmp_path: Path) -> None:
+    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=MERGING)
+    (encoded,) = encode(ours, said(("user", "Hi"), ("user", "Who?"), ("assistant", "Ho")))
+    assert all(text in ours.decode(encoded.ids) for text in ("Hi", "Who?", "Ho")) and not encoded.is_changed
+
+
+def test_what_a_template_takes_out_of_a_turn_is_counted(folder: Path, tmp_path: Path) -> None:
+    thinking = THREE_ROLES.replace("m['content']", "m['content'].split('</think>')[-1]")
+    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=thinking)
+    changed, plain = encode(ours, turns("Hi", "<think>hm</think>Ho", "He", "Ha"), turns("Hi", "Ho"))
+    assert (changed.is_changed, plain.is_changed) == (True, False)
+
+
+def test_a_system_message_of_the_recipe_or_of_a_chat_does_not_vanish(folder: Path, tmp_path: Path) -> None:
+    two_roles = THREE_ROLES.replace("loop.first", "false")
+    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=two_roles)
+    with pytest.raises(InputError, match=r"a.jsonl:1: the chat template leaves out data.system"):
+        encode(ours, turns("Hi", "Ho"), system="Be brief.")
+    with pytest.raises(InputError, match="leaves out message 1, of role 'system'"):
+        find_template("here", ours).render(turns("Hi", system="Be brief."), add_generation_prompt=True)
+    with pytest.raises(InputError, match=r"leaves out data.system"):
+        find_template("here", ours, system="Be brief.").encode_prompt("Hi")
+
+
 def test_the_plain_template(folder: Path, tmp_path: Path) -> None:
     ours = open_tokenizer(folder, tmp_path / "t", eos_token="</s>")
     template = find_template("here", ours)
@@ -379,7 +477,11 @@ def test_a_plain_template_goes_with_the_tokenizer_to_transformers(folder: Path, 
         ("{{ raise_exception('only one turn') }}", "only one turn"),
         ("{% for %}", "TemplateSyntaxError"),
         ("{% for m in messages %}{{ m['content'] }} {% endfor %}", "no special token after an answer"),
-        ("{{ messages | length }}{{ messages[0]['content'] }}</s>", "changes what stands before an answer"),
+        (
+            "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}</s>",
+            "changes what stands before an answer",
+        ),
+        ("{{ messages[0]['content'] }}</s>", "a.jsonl:1: the chat template leaves out message 2, of role 'assistant'"),
         ("{{ ''.__class__.__mro__ }}", "SecurityError"),
         ("{{ cycler.__init__.__globals__.os.system('touch canary') }}", "SecurityError"),
         ("{{ messages.append('x') }}", "SecurityError"),
@@ -419,11 +521,13 @@ def test_a_template_that_never_ends_is_stopped_in_any_thread(template: str, fold
 
 def test_a_template_is_rendered_again_after_a_refusal(folder: Path, tmp_path: Path) -> None:
     ours = open_tokenizer(folder, tmp_path / "t", eos_token="</s>")
-    template = ChatTemplate(ours, "{{ raise_exception('no') if messages[0]['content'] == 'a' else 'b' }}")
+    template = ChatTemplate(
+        ours, "{{ raise_exception('no') if messages[0]['content'] == 'a' else messages[0]['content'] }}"
+    )
     for _ in range(2):
         with pytest.raises(InputError, match="no"):
             template.render(turns("a"))
-        assert template.render(turns("c")) == "b"
+        assert template.render(turns("c")) == "c"
         template.close()
 
 
