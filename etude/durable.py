@@ -34,6 +34,7 @@ _GROWING_FILE = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONB
 _LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # A JSON text takes up to 30 times its size in memory; the largest we know, the index of a model's shards, has some MB.
 LARGEST_JSON_BYTES = 16 << 20
+_LONGEST_PATH, _LONGEST_NAME = 4096, 255  # bytes, on Linux and macOS alike or less
 
 
 @dataclass(frozen=True)
@@ -262,6 +263,23 @@ def is_written(path: Path, size: int, sha256: str) -> bool:
     """Whether a file, which is no link, has these bytes. Raises: as `open_plain`; OSError if it cannot be read."""
     with open_plain(path, follow=False) as file:
         return os.fstat(file.fileno()).st_size == size and hashlib.file_digest(file, "sha256").hexdigest() == sha256
+
+
+def check_name(path: str | Path) -> None:
+    """Check that a path can name a file or folder, whether there is one or not. Raises: InputError."""
+    text = str(path)
+    if not text or "\0" in text:
+        what = "holds a NUL byte" if text else "is empty"
+        raise InputError(f"the path {text!r} {what}; give the path of a file or folder, or . for this folder")
+    try:
+        name = os.fsencode(text)
+    except UnicodeEncodeError:
+        raise InputError(f"the path {text!r} cannot be a file name on this machine; give another") from None
+    if len(name) >= _LONGEST_PATH or any(len(part) > _LONGEST_NAME for part in name.split(b"/")):
+        raise InputError(
+            f"the path {text[:60]!r}... is longer than a path may be: {_LONGEST_PATH - 1:,} bytes, and "
+            f"{_LONGEST_NAME} for each name in it; give a shorter one"
+        )
 
 
 def open_plain(path: Path, *, follow: bool = True) -> BufferedReader:

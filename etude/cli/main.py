@@ -12,7 +12,8 @@ from typer.core import TyperGroup
 from etude import __version__
 from etude.cli.printing import print_json, print_rows, print_table, print_text, ready_streams, say
 from etude.cli.train import start_ranks, train_one, train_repeatedly
-from etude.errors import EtudeError
+from etude.durable import check_name
+from etude.errors import EtudeError, InputError
 from etude.text import printable, shorten
 
 if TYPE_CHECKING:
@@ -37,15 +38,44 @@ class DataGroup(TyperGroup):
 data_app = typer.Typer(help="Look at the data of a recipe.", no_args_is_help=True, cls=DataGroup)
 app.add_typer(data_app, name="data")
 
-RecipePath = Annotated[Path, typer.Argument(help="a recipe file", metavar="RECIPE", show_default=False)]
+
+def _path(text: str) -> Path:
+    """A path of the command line. Raises: InputError if no file can have that name."""
+    check_name(text)
+    return Path(text)
+
+
+def _folder(text: str) -> Path:
+    """A folder that is there or can be made. Raises: InputError."""
+    if (path := _path(text)).exists() and not path.is_dir():
+        raise InputError(f"{path} is not a folder; give another")
+    return path
+
+
+def _new_file(text: str) -> Path:
+    """A file to write into a folder that is there. Raises: InputError."""
+    if (path := _path(text)).is_dir() or not path.absolute().parent.is_dir():
+        raise InputError(f"{path} is a folder, or lies in none; give a file in a folder that is there")
+    return path
+
+
+def _name(text: str) -> str:
+    """The name or path of a run or model. Raises: InputError if it can be neither."""
+    check_name(text)
+    return text
+
+
+RecipePath = Annotated[Path, typer.Argument(parser=_path, help="a recipe file", metavar="RECIPE", show_default=False)]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="changes such as optim.learning_rate=2e-4", metavar="[KEY=VALUE]...")
 ]
-RunName = Annotated[str, typer.Argument(help="a run: folder, id, start of an id, or recipe name", metavar="RUN")]
-Runs = Annotated[Path, typer.Option("--runs", help="folder that holds the runs")]
+RunName = Annotated[
+    str, typer.Argument(parser=_name, help="a run: folder, id, start of an id, or recipe name", metavar="RUN")
+]
+Runs = Annotated[Path, typer.Option("--runs", parser=_folder, metavar="PATH", help="folder that holds the runs")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Speaking = Annotated[
-    str, typer.Argument(help="RUN (its best), RUN@last, RUN@step-200, or a folder", metavar="RUN|FOLDER")
+    str, typer.Argument(parser=_name, help="RUN (its best), RUN@last, RUN@step-200, or a folder", metavar="RUN|FOLDER")
 ]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", help="tokens of each answer at most")]
 Temperature = Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token")]
@@ -78,7 +108,7 @@ def main() -> None:
         sys.exit(app(standalone_mode=False))
     except EtudeError as error:
         if os.environ.get("RANK", "0") == "0":
-            _say_error(str(error))
+            _say_errors(getattr(error, "problems", [error]))
         sys.exit(error.exit_code)
     except _UsageError as error:
         _say_usage(error)
@@ -97,7 +127,9 @@ def train(
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     new: Annotated[bool, typer.Option("--new", help="start a run even if one is unfinished")] = False,
-    weights: Annotated[str | None, typer.Option("--from", help="first weights: RUN@best or a folder")] = None,
+    weights: Annotated[
+        str | None, typer.Option("--from", parser=_name, metavar="TEXT", help="first weights: RUN@best or a folder")
+    ] = None,
     devices: Devices = None,
     repeat: Annotated[
         int | None, typer.Option("--repeat", min=2, help="train so many seeds, one after another")
@@ -121,7 +153,6 @@ def train(
 @app.command()
 def resume(run: RunName, runs: Runs = Path("runs")) -> None:
     """Continue a run that was stopped or killed."""
-    from etude.errors import InputError
     from etude.records.store import open_run
 
     found = open_run(run, runs)
@@ -181,7 +212,10 @@ def prepare(
 def data_page(
     recipe: RecipePath,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option("--out", help="where to write it (default: NAME-data.md)")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", parser=_new_file, metavar="PATH", help="where to write it (default: NAME-data.md)"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Look for duplicates, leaks and what cleaning finds; print it and write it down."""
@@ -241,9 +275,13 @@ def demo(
 
 @app.command()
 def init(
-    data: Annotated[Path, typer.Option("--data", help="a file of rows, or a folder")],
-    model: Annotated[str, typer.Option("--model", help="a folder with a model, or a hub id")],
-    out: Annotated[Path, typer.Option("--out", help="the recipe to write")] = Path("recipe.toml"),
+    data: Annotated[Path, typer.Option("--data", parser=_path, metavar="PATH", help="a file of rows, or a folder")],
+    model: Annotated[
+        str, typer.Option("--model", parser=_name, metavar="TEXT", help="a folder with a model, or a hub id")
+    ],
+    out: Annotated[Path, typer.Option("--out", parser=_path, metavar="PATH", help="the recipe to write")] = Path(
+        "recipe.toml"
+    ),
     as_json: Json = False,
 ) -> None:
     """Write a recipe for fine-tuning, after a look at the data and this machine."""
@@ -255,9 +293,12 @@ def init(
 
 @app.command("import")
 def import_model(
-    model: Annotated[str, typer.Argument(help="a folder with pytorch_model.bin, or a hub id", metavar="MODEL")],
+    model: Annotated[
+        str, typer.Argument(parser=_name, help="a folder with pytorch_model.bin, or a hub id", metavar="MODEL")
+    ],
     out: Annotated[
-        Path | None, typer.Argument(help="the folder to write (default: NAME-safetensors)", metavar="[OUT]")
+        Path | None,
+        typer.Argument(parser=_path, help="the folder to write (default: NAME-safetensors)", metavar="[OUT]"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -272,8 +313,8 @@ def import_model(
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(help="RUN, RUN@best, RUN@last or RUN@step-200", metavar="RUN")],
-    out: Annotated[Path, typer.Argument(help="the folder to write", metavar="OUT")],
+    run: Annotated[str, typer.Argument(parser=_name, help="RUN, RUN@best, RUN@last or RUN@step-200", metavar="RUN")],
+    out: Annotated[Path, typer.Argument(parser=_path, help="the folder to write", metavar="OUT")],
     kind: Annotated[str, typer.Option("--to", help="peft, merged or hf")],
     runs: Runs = Path("runs"),
     as_json: Json = False,
@@ -356,12 +397,11 @@ def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None
 
 @app.command()
 def compare(
-    run: Annotated[list[str], typer.Argument(help="two or more runs", metavar="RUN RUN...")],
+    run: Annotated[list[str], typer.Argument(parser=_name, help="two or more runs", metavar="RUN RUN...")],
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
     """Set runs side by side: what differs in the recipes, and in the results."""
-    from etude.errors import InputError
     from etude.records.store import open_run
     from etude.report.compare import compare_runs
 
@@ -382,21 +422,21 @@ def compare(
 
 @app.command()
 def ensemble(
-    run: Annotated[list[str], typer.Argument(help="two or more runs of one task", metavar="RUN RUN...")],
+    run: Annotated[list[str], typer.Argument(parser=_name, help="two or more runs of one task", metavar="RUN RUN...")],
     by: Annotated[
         str | None, typer.Option("--by", help="mean (default) or vote of labels, consensus of answers")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="folder for predictions.jsonl and report.md")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", parser=_folder, metavar="PATH", help="folder for predictions.jsonl and report.md"),
+    ] = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
     """Join what finished runs said of the same rows, and score that beside each of them."""
     from etude.ensemble import make_ensemble
-    from etude.errors import InputError
     from etude.records.store import open_run
 
-    if out is not None and out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; name a folder")
     found = make_ensemble([open_run(name, runs) for name in run], by)
     if as_json:
         print_json(found.to_dict())
@@ -413,7 +453,7 @@ def ensemble(
 
 @app.command()
 def rate(
-    run: Annotated[list[str], typer.Argument(help="a run, or two to compare blind", metavar="RUN [RUN]")],
+    run: Annotated[list[str], typer.Argument(parser=_name, help="a run, or two to compare blind", metavar="RUN [RUN]")],
     rater: Annotated[str, typer.Option("--rater", help="who rates")],
     scores: Annotated[str | None, typer.Option("--scores", help="answers of a script, as 4,5,s or a,b,=")] = None,
     seed: Annotated[int, typer.Option("--seed", help="of the hidden order")] = 17,
@@ -467,9 +507,8 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
         raise typer.Exit
 
 
-def _say_error(message: str) -> None:
+def _say_errors(problems: list[Any]) -> None:
     """A line for each problem, the first of them if there are many."""
-    problems = message.splitlines()
     for problem in problems[:_MOST_PROBLEMS]:
         say(shorten(f"error: {problem}"))
     if len(problems) > _MOST_PROBLEMS:
@@ -482,7 +521,7 @@ def _say_usage(error: Any) -> None:
         error.show()
     else:
         what = error.format_message().rstrip(".")
-        _say_error(f"{printable(what)}; see {error.ctx.command_path} --help" if error.ctx else printable(what))
+        _say_errors([f"{what}; see {error.ctx.command_path} --help" if error.ctx else what])
 
 
 def _describe_published(recipe: "Recipe") -> str | None:

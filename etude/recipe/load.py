@@ -1,5 +1,6 @@
 """From a TOML file and overrides to a checked recipe; every problem at once, each with its line."""
 
+import copy
 import difflib
 import hashlib
 import json
@@ -12,11 +13,22 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from etude.durable import check_name, open_plain
 from etude.errors import InputError, RecipeError
 from etude.recipe.rules import find_conflicts
 from etude.recipe.schema import Recipe
+from etude.text import shorten
 
 _MAX_BYTES = 1 << 20
+_MOST_LEVELS = 32  # of sections and lists within each other; a recipe has five
+_MOST_PROBLEMS = 100
+# Strings and comments of TOML. A string that nobody closed goes on to its end, so that each character is read once.
+_STRING = re.compile(
+    r'''"""(?:[^"\\]|\\.?|"(?!""))*+"{0,5}|"(?:[^"\\\n]|\\[^\n]?)*+"?'''
+    r"""|'''(?:[^']|'(?!''))*+'{0,5}|'[^'\n]*+'?|\#[^\n]*+""",
+    re.DOTALL,
+)
+_WORD = r"[A-Za-z0-9_-]+"
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -24,6 +36,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises: InputError if there is no such file; RecipeError with every problem of its content.
     """
+    check_name(path)
     path = Path(path)
     text = read_recipe_text(path)
     data = _parse(text, path.name)
@@ -38,11 +51,11 @@ def read_recipe_text(path: Path) -> str:
         what = "is a folder" if path.is_dir() else "does not exist" if not path.exists() else "is not a plain file"
         raise InputError(f"recipe {path} {what}; give the path of a .toml file, or try `etude demo`")
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        with open_plain(path) as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
             raise InputError(f"recipe {path} has over 1 MiB; a recipe is a short TOML file")
-        return path.read_bytes().decode("utf-8-sig")
-    except PermissionError:
-        raise InputError(f"recipe {path} cannot be read: no permission; check its owner and mode") from None
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"recipe {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
@@ -56,9 +69,12 @@ def recipe_from(data: dict[str, Any], locator: "Locator | None" = None) -> Recip
         found: dict[tuple[str, ...], Any] = {}
         for problem in error.errors(include_url=False):
             # Of a key that may be a word or something else, what is wrong with the something else says more.
-            if _keys(problem) not in found or found[_keys(problem)]["type"] == "literal_error":
-                found[_keys(problem)] = problem
-        raise RecipeError([_describe(problem, locator) for problem in found.values()]) from None
+            keys = _keys(problem, data)
+            if keys not in found or found[keys]["type"] == "literal_error":
+                found[keys] = problem
+        described = [_describe(keys, found[keys], locator) for keys in list(found)[:_MOST_PROBLEMS]]
+        more = len(found) - len(described)
+        raise RecipeError([*described, *([f"{locator.file} has {more:,} more problems"] if more else [])]) from None
     except RecursionError:
         raise RecipeError([f"{locator.file}: values are nested too deeply; a recipe has three levels"]) from None
     if conflicts := find_conflicts(recipe):
@@ -71,26 +87,27 @@ def change(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
     Raises: RecipeError if a key leads through something that is no section.
     """
-    data = json.loads(json.dumps(data, default=str))
+    data = copy.deepcopy(data)
     for dotted, value in changes.items():
         *parents, last = dotted.split(".")
         place: Any = data
         for depth, part in enumerate(parents):
             if isinstance(place, list):
-                if not (part.isdigit() and int(part) < len(place)):
-                    raise RecipeError([f"{dotted}: there is no number {part} in {'.'.join(parents[:depth])}"])
-                place = place[int(part)]
+                place = place[_index(place, part, dotted)]
             else:
                 place = place.setdefault(part, {})
             if not isinstance(place, dict | list):
-                raise RecipeError([f"{dotted}: {'.'.join(parents[: depth + 1])} is a value, not a section"])
-        if isinstance(place, list):
-            if not (last.isdigit() and int(last) < len(place)):
-                raise RecipeError([f"{dotted}: there is no number {last} in {'.'.join(parents)}"])
-            place[int(last)] = value
-        else:
-            place[last] = value
+                what = shorten(".".join(parents[: depth + 1]), 80)
+                raise RecipeError([f"{shorten(dotted, 80)}: {what} is a value, not a section"])
+        place[_index(place, last, dotted) if isinstance(place, list) else last] = value
     return dict(data)
+
+
+def _index(values: list[Any], part: str, dotted: str) -> int:
+    """The number that a part of a dotted key is. Raises: RecipeError if the list has no such entry."""
+    if not (part.isdecimal() and len(part) < 9 and int(part) < len(values)):
+        raise RecipeError([f"{shorten(dotted, 80)}: there is no number {shorten(part, 20)} in a list of {len(values)}"])
+    return int(part)
 
 
 def at_home(path: str) -> Path:
@@ -140,35 +157,45 @@ class Locator:
         self._lines: dict[tuple[str, ...], int] = {}
         table: tuple[str, ...] = ()
         counts: dict[tuple[str, ...], int] = {}
-        for number, line in enumerate(text.splitlines(), 1):
-            if header := re.match(r"\s*\[(\[?)\s*([^\]]+?)\s*\]", line):
-                table = tuple(part.strip().strip("\"'") for part in header[2].split("."))
+        depth = 0  # of brackets that an earlier line opened: what follows is no key
+        for number, (line, masked) in enumerate(zip(text.split("\n"), _masked(text).split("\n")), 1):
+            if depth == 0 and (header := re.match(r"\s*+\[(\[?)([^\]]*+)\]", masked)):
+                table = ()
+                *parents, last = _split_key(line[header.start(2) : header.end(2)])
+                for part in parents:
+                    table = (*table, part)
+                    table += (str(counts[table]),) if table in counts else ()
+                table = (*table, last)
                 if header[1]:
                     counts[table] = counts.get(table, -1) + 1
                     table = (*table, str(counts[table]))
-                self._lines.setdefault(table, number)
-            elif pair := re.match(r"\s*([\w\"'.-]+)\s*=", line):
-                name = tuple(part.strip().strip("\"'") for part in pair[1].split("."))
-                self._lines.setdefault(table + name, number)
+                for end in range(1, len(table) + 1):
+                    self._lines.setdefault(table[:end], number)
+            elif depth == 0 and "=" in masked:
+                self._lines.setdefault(table + _split_key(line[: masked.index("=")]), number)
+            depth += sum(masked.count(sign) for sign in "[{") - sum(masked.count(sign) for sign in "]}")
 
     def name(self, keys: tuple[str, ...]) -> str:
         """`optim.learning_rate (recipe.toml:31)`, or the nearest enclosing place that has a line."""
         dotted = ".".join(keys)
+        shown = shorten(dotted, 80)
         if any(dotted == given or dotted.startswith(given + ".") for given in self._overrides):
-            return f"{dotted} (override)"
+            return f"{shown} (override)"
         for end in range(len(keys), 0, -1):
             if line := self._lines.get(keys[:end]):
-                return f"{dotted} ({self.file}:{line})"
-        return f"{dotted} ({self.file})"
+                return f"{shown} ({self.file}:{line})"
+        return f"{shown} ({self.file})"
 
 
 def _parse(text: str, file: str) -> dict[str, Any]:
+    if _levels(_masked(text)) > _MOST_LEVELS:
+        raise RecipeError([f"{file}: not valid here: values are nested too deeply; a recipe has few levels"])
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         place = re.search(r"\(at line (\d+), column \d+\)|\(at end of document\)", message)
-        where = f"{file}:{place[1] if place and place[1] else len(text.splitlines())}"
+        where = f"{file}:{place[1] if place and place[1] else text.count(chr(10)) + 1}"
         what = message[: place.start()].strip() if place else message
         if "overwrite" in what or "twice" in what:
             what += " (a key or section is given twice; keep one)"
@@ -184,32 +211,64 @@ def _parse(text: str, file: str) -> dict[str, Any]:
 def _parse_override(text: str) -> tuple[str, Any]:
     name, sign, value = text.partition("=")
     name = name.strip().removeprefix("--")
-    if not sign or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
-        raise RecipeError(
-            [f"override {text!r} is not of the form key=value; write for example optim.learning_rate=2e-4"]
-        )
+    if not sign or not re.fullmatch(rf"{_WORD}(\.{_WORD}){{0,{_MOST_LEVELS}}}", name):
+        raise RecipeError([
+            f"override {shorten(repr(text), 80)} is not of the form key=value; write for example "
+            "optim.learning_rate=2e-4"
+        ])  # fmt: skip
+    line = f"value = {value}"
+    if "\n" in value or _levels(_masked(line)) > _MOST_LEVELS:
+        return name, value
     try:
-        return name, tomllib.loads(f"value = {value}")["value"]
+        return name, tomllib.loads(line)["value"]
     except (tomllib.TOMLDecodeError, RecursionError, ValueError):
         return name, value
 
 
-def _describe(problem: Any, locator: Locator) -> str:
+def _masked(text: str) -> str:
+    """TOML with each character of a string but its line ends as `s`, and without comments."""
+    return _STRING.sub(lambda found: "" if found[0][0] == "#" else re.sub(r"[^\n]", "s", found[0]), text)
+
+
+def _levels(masked: str) -> int:
+    """How many brackets are open at once, or parts of one dotted key, at most; a quick look that parses nothing."""
+    most = depth = 0
+    for bracket in re.findall(r"[\[\]{}]", masked):
+        depth += 1 if bracket in "[{" else -1
+        most = max(most, depth)
+    dots = max(part.count(".") for part in re.split(r"[=,{}\[\]\n]", masked))
+    return max(most, dots)
+
+
+def _split_key(text: str) -> tuple[str, ...]:
+    """The parts of a dotted key of TOML."""
+    if re.fullmatch(r"[A-Za-z0-9_.\s-]+", text):
+        return tuple(part.strip() for part in text.split("."))
+    try:
+        value, parts = tomllib.loads(f"{text.strip()} = 0"), []
+    except ValueError:
+        return (text,)
+    while isinstance(value, dict):
+        ((part, value),) = value.items()
+        parts.append(part)
+    return tuple(parts)
+
+
+def _describe(keys: tuple[str, ...], problem: Any, locator: Locator) -> str:
     """One pydantic problem as: where, what is wrong, what was expected, what to do."""
-    keys = _keys(problem)
     where, kind, given = locator.name(keys), problem["type"], problem.get("input")
     if kind == "extra_forbidden":
         known = _known_keys(keys[:-1])
-        near = difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(keys[-1][:100], known, n=1, cutoff=0.5)
         advice = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
         return f"{where} is not a key of a recipe; {advice}"
     if kind == "missing":
         return f"{where} is missing; every recipe needs it, for example `{_example_line(keys)}`"
     expected = {
-        "greater_than": "it must be above {gt:g}",
-        "greater_than_equal": "it must be at least {ge:g}",
-        "less_than": "it must be below {lt:g}",
-        "less_than_equal": "it must be at most {le:g}",
+        "greater_than": "it must be above {gt}",
+        "greater_than_equal": "it must be at least {ge}",
+        "less_than": "it must be below {lt}",
+        "less_than_equal": "it must be at most {le}",
         "finite_number": "it must be a finite number",
         "string_pattern_mismatch": (
             "it must be 1 to 64 lower case letters, digits, '.', '_' or '-', and start with a letter or digit"
@@ -224,19 +283,30 @@ def _describe(problem: Any, locator: Locator) -> str:
         "model_type": "it must be a [section]",
         "dict_type": "it must be a [section]",
         "too_short": "it needs at least {min_length} entry",
-    }.get(kind, problem["msg"][:1].lower() + problem["msg"][1:])
-    expected = expected.format(**problem.get("ctx", {}))
+    }.get(kind)
+    if expected is None:
+        expected = problem["msg"][:1].lower() + problem["msg"][1:]
+    else:
+        bounds = {name: _bound(value) for name, value in problem.get("ctx", {}).items()}
+        expected = expected.format(**bounds)
     field = _field(keys)
     advice = f"; try {_toml_value(field.examples[0])}" if field and field.examples else ""
     return f"{where} is {_toml_value(given)}; {expected}{advice}"
 
 
-def _keys(problem: Any) -> tuple[str, ...]:
-    return tuple(str(part) for part in problem["loc"] if not _is_union_tag(str(part)))
+def _bound(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _is_union_tag(part: str) -> bool:
-    return "[" in part or part in {"int", "float", "str", "constrained-int", "none"}
+def _keys(problem: Any, data: Any) -> tuple[str, ...]:
+    """The keys that lead to a problem, without what pydantic adds for the members of a union."""
+    keys: list[str] = []
+    for part in problem["loc"]:
+        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int)):
+            data = data[part]
+            keys.append(str(part))
+    is_missing = problem["type"] == "missing" or not keys
+    return (*keys, str(problem["loc"][-1])) if is_missing and problem["loc"] else tuple(keys)
 
 
 def _known_keys(section: tuple[str, ...]) -> list[str]:
@@ -248,7 +318,7 @@ def _section(keys: tuple[str, ...]) -> type[BaseModel] | None:
     model: type[BaseModel] | None = Recipe
     is_named = False  # what follows a section of sections is a name
     for part in keys:
-        if part.isdigit() or is_named:
+        if part.isdecimal() or is_named:
             is_named = False
             continue
         info = model.model_fields.get(part) if model else None

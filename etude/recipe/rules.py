@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import get_args
 
+from etude.durable import check_name
+from etude.errors import InputError
 from etude.recipe.schema import Kind, Recipe, Source
 
 _LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "repetition", "trailing_text")
@@ -17,6 +19,7 @@ def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
     """Every conflict as (dotted key to blame, what is wrong and what to do)."""
     rules = (
         _sources,
+        _paths,
         _gate,
         _tasks,
         _tokenizer,
@@ -42,6 +45,20 @@ def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield from ((place, problem) for problem in _source(source))
 
 
+def _paths(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    data = recipe.data
+    named = {"model.from": recipe.model.from_, "tokenizer.from": recipe.tokenizer.from_}
+    for use, sources in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+        for index, source in enumerate(sources if isinstance(sources, list) else []):
+            named |= {f"data.{use}.{index}.path": source.path, f"data.{use}.{index}.glob": source.glob}
+    named |= {f"data.leakage.benchmarks.{index}": path for index, path in enumerate(data.leakage.benchmarks)}
+    for key, path in named.items():
+        try:
+            check_name("." if path is None else path.strip())
+        except InputError as error:
+            yield key, f"names no file: {error}"
+
+
 def _source(source: Source) -> Iterator[str]:
     if (source.path is None) == (source.source is None):
         yield 'needs either path or source, and not both; for example path = "corpus.jsonl"'
@@ -49,20 +66,15 @@ def _source(source: Source) -> Iterator[str]:
         yield "has both source and glob; glob chooses files of a folder given by path"
     if source.format is not None and (source.label or source.target):
         yield "has format beside label or target, which say what the rows hold; leave format out"
-    if "\0" in (source.path or ""):
-        yield "has a path with a NUL character; give the path of a file or folder"
 
 
 def _gate(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    clean, leakage = recipe.data.clean, recipe.data.leakage
+    clean = recipe.data.clean
     if clean.min_characters > clean.max_characters:
         yield (
             "data.clean.min_characters",
             f"is {clean.min_characters:,}, above max_characters {clean.max_characters:,}; no text is both",
         )
-    for path in leakage.benchmarks:
-        if "\0" in path or not path.strip():
-            yield "data.leakage.benchmarks", f"has {path!r}, which is no path; give JSONL files such as mbpp.jsonl"
 
 
 def _tasks(recipe: Recipe) -> Iterator[tuple[str, str]]:
