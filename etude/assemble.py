@@ -21,7 +21,7 @@ from etude.models.generation_config import GENERATION_FILE, generation_config
 from etude.models.hf_config import label_names
 from etude.models.hub import find_model
 from etude.models.lora import ADAPTER_FILE, CLASSIFIER, CLASSIFIER_FILE, adapter_config, add_adapter
-from etude.models.parts import find_targets, head_modules, quantize
+from etude.models.parts import find_targets, head_modules, quantize, require_finite
 from etude.models.t5 import T5
 from etude.models.weights import digest
 from etude.plan import Plan
@@ -31,7 +31,7 @@ from etude.start import Options, find_weights
 def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, list[str]]:
     """What is trained, before its first step, and the names of weights that no file had.
 
-    Raises: InputError if a file of the model is damaged, or `options.weights` does not fit it.
+    Raises: InputError if a file of the model is damaged, a weight is not finite, or `options.weights` does not fit it.
     """
     recipe, device = plan.recipe, world.device
     precision = choose_precision(
@@ -43,8 +43,9 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
         model = options.model
     else:
         model, new_weights = build(recipe, plan.model, plan.pretrained, precision.dtype)
-        if recipe.model.quantize is not None:
-            quantize(model, precision.dtype, device)
+    require_finite(model, "the model" if recipe.model.from_ is None else f"model.from: {recipe.model.from_}")
+    if recipe.model.quantize is not None and options.model is None:
+        quantize(model, precision.dtype, device)
     if recipe.adapter is not None:
         targeted, whole = find_targets(model, recipe.adapter.targets), head_modules(model)
         add_adapter(model, targeted, recipe.adapter, recipe.seed, whole=whole)

@@ -21,6 +21,7 @@ from etude.models.heads import build_encoder, load_classifier
 from etude.models.hf_config import label_names, size
 from etude.models.hub import Pretrained, find_model, inspect_model, load_pretrained
 from etude.models.lora import ADAPTER_FILE, CLASSIFIER, CLASSIFIER_FILE, CONFIG_FILE, add_adapter, merge
+from etude.models.parts import find_non_finite, require_finite
 from etude.recipe import schema
 from etude.records.folder import require_outside_runs
 from etude.records.store import Run, open_run
@@ -41,8 +42,11 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
     Raises: InputError if there is no such checkpoint, it is of another kind, or `out` has files; nothing is written.
     """
     run = open_run(split_choice(given)[0], runs)
+    run.require_own_recipe()
     checkpoint = find_weights(given, runs).parent
     checkpoints.verify_checkpoint(checkpoint, run.info["id"])
+    own_file = checkpoints.weights_file(checkpoint)
+    checkpoints.require_finite(own_file, checkpoints.read_tensors(own_file))
     _check_kind(kind, run, is_adapter=(checkpoint / ADAPTER_FILE).is_file())
     out = out.absolute()
     require_outside_runs(out)
@@ -57,6 +61,8 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
         dtype = stored_dtype(base.path)
         merged = checkpoints.trained_tensors(load_model(checkpoint, dtype=dtype))[1]
         tensors = {name: tensor.to(dtype) for name, tensor in merged.items()}  # norms are loaded in fp32
+        if (broken := find_non_finite(tensors.items())) is not None:
+            raise InputError(f"{given}: merged, {broken} is too large for {dtype}, the base's dtype; use --to peft")
         made["config.json"] = (base.path / "config.json").read_bytes()
         if base.labels:
             config = durable.read_json_object(checkpoint / CLASSIFIER_FILE)
@@ -151,18 +157,24 @@ def _check_kind(kind: str, run: Run, *, is_adapter: bool) -> None:
 
 
 def _load(pretrained: Pretrained, dtype: torch.dtype) -> tuple[nn.Module, list[str]]:
-    """The model, and the weights of a classifier's head that no file had."""
+    """The model, and the weights of a classifier's head that no file had.
+
+    Raises: InputError if a file is damaged, or a weight is not finite.
+    """
+    model: nn.Module
+    new: list[str] = []
     if pretrained.labels:
         model, new = load_classifier(pretrained, dtype=dtype, dropout=0.0, seed=0)
-        return model.eval(), new
-    if isinstance(pretrained.config, EncoderConfig):
-        encoder, new = build_encoder(replace(pretrained.config, dropout=0.0, attention_dropout=0.0), 0, pretrained)
-        if new:
+    elif isinstance(pretrained.config, EncoderConfig):
+        model, missing = build_encoder(replace(pretrained.config, dropout=0.0, attention_dropout=0.0), 0, pretrained)
+        if missing:
             raise InputError(
-                f"{pretrained.path} lacks {new[0]}, the head of a masked model, which is not in an adapter"
+                f"{pretrained.path} lacks {missing[0]}, the head of a masked model, which is not in an adapter"
             )
-        return encoder.eval(), []
-    return load_pretrained(pretrained, dtype=dtype, dropout=0.0).eval(), []
+    else:
+        model = load_pretrained(pretrained, dtype=dtype, dropout=0.0)
+    require_finite(model, str(pretrained.path))
+    return model.eval(), new
 
 
 def _base_of(folder: Path, saved: SavedAdapter) -> Pretrained:

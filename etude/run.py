@@ -259,7 +259,8 @@ class Training:
             raise
         score = self._joined(scores)
         known = {"loss": score.loss, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte, **own}
-        value = known.get(self._recipe.evaluate.metric)
+        # A model without a finite loss is broken, whatever its answers look like: F1 of NaN is a plain 0.
+        value = known.get(self._recipe.evaluate.metric) if math.isfinite(score.loss) else None
         record = events.Evaluation(
             step=state.step,
             loss=score.loss,
@@ -438,18 +439,22 @@ class Training:
         self._keeper.collect(wait=True)
         if not self.is_resumable:
             self._world.wait()  # the checkpoint that rank 0 wrote is there for all
-            self._compare()
+            advice = "the run is finished, without scores beside those before training and the baselines"
+            self._at_end("comparison", self._compare, advice)
         action, reason = ("stop", self.stopped_by) if self.stopped_by else ("finish", "the last step is done")
         self._recorder.write(events.Control(self._state.step, action, reason))
         self._recorder.sync()
         if not self._world.is_main:
             return
+        self._at_end("report", lambda: write_report(self.run), f"try etude report {self.run.name}")
+
+    def _at_end(self, what: str, do: Callable[[], object], advice: str) -> None:
+        """Do what only tells of a run whose weights are saved: its failure is named, and the run is finished."""
         try:
-            write_report(self.run)
-        except Exception as error:  # a report can be written again, a run cannot
-            advice = f"try etude report {self.run.name}"
+            do()
+        except Exception as error:
             evidence = f"{type(error).__name__}: {error}"
-            self._recorder.write(events.Finding(self._state.step, "report failed", evidence, advice))
+            self._recorder.write(events.Finding(self._state.step, f"{what} failed", evidence, advice))
 
 
 def _objective_of(task: Task) -> Objective:

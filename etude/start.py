@@ -21,14 +21,25 @@ from etude.evaluate.tasks import Metric
 from etude.models.encoder_config import EncoderConfig
 from etude.models.t5_config import T5Config
 from etude.plan import Plan
-from etude.recipe.load import to_toml
+from etude.recipe.load import diff, recipe_hash, to_toml
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.records.environment import describe_environment, find_changes
 from etude.records.folder import checkpoint_name, list_checkpoints
-from etude.records.store import Run, RunWriter, Tracker, create_run, find_unfinished, hold_run, open_run
+from etude.records.store import (
+    Run,
+    RunWriter,
+    Tracker,
+    alone,
+    create_run,
+    find_unfinished,
+    hold_run,
+    list_runs,
+    open_run,
+)
 from etude.records.trackers import TextLog, TrainerState, open_trackers
 
+_CHANGES_NAMED = 4
 Loss = Callable[[nn.Module, DeviceBatch], tuple[torch.Tensor, Any]]
 
 
@@ -83,7 +94,9 @@ def write_start(
 ) -> None:
     """Write down under what conditions this attempt runs, and open the trackers."""
     run, is_first = writer.run, not (writer.run.path / "environment.json").exists()
+    resolved = _resolve(plan, micro_batch_size)
     environment = describe_environment() | {
+        "recipe_hash": recipe_hash(resolved),
         "data_fingerprint": plan.fingerprint,
         "threads": torch.get_num_threads(),
         "micro_batch_size": micro_batch_size,
@@ -95,8 +108,10 @@ def write_start(
     }
     changes = [] if is_first else find_changes(run.environment, environment)
     if is_first:
-        durable.write_file(run.path / "resolved.toml", to_toml(_resolve(plan, micro_batch_size)).encode())
         durable.write_json(run.path / "environment.json", environment)
+    # Last, so that a kill between them leaves the recipe as run.json has it, and the next attempt comes here again.
+    if is_first or recipe_hash(run.recipe) != run.environment.get("recipe_hash") == recipe_hash(resolved):
+        durable.write_file(run.path / "resolved.toml", to_toml(resolved).encode())
     writer.trackers = [TextLog(writer), TrainerState(run), *options.views]
     writer.append(
         events.Attempt(
@@ -122,6 +137,7 @@ def write_start(
     writer.trackers += open_trackers(plan.recipe, run)
     if is_first:
         writer.append(events.DataUsed(plan.fingerprint, plan.data_summary))
+        writer.append(*_other_unfinished(resolved, options, run))
     for change in changes:
         advice = "bits may differ from an unbroken run"
         writer.append(events.Finding(from_step, "changed since the first attempt", change, advice))
@@ -169,11 +185,30 @@ def split_choice(given: str) -> tuple[str, str]:
     return name, checkpoint_name(int(step[1])) if step else which
 
 
+def find_started(recipe: Recipe, options: Options) -> Run | None:
+    """The run that is continued, or None if a new one is to start."""
+    if options.resume or options.new:
+        return options.resume
+    return find_unfinished(options.runs, recipe, _parent(options))
+
+
+def _parent(options: Options) -> str | None:
+    """The run or folder that the first weights come from."""
+    return split_choice(options.weights)[0] if options.weights else None
+
+
 def _hold(plan: Plan, options: Options) -> RunWriter:
-    run = options.resume or (None if options.new else find_unfinished(options.runs, plan.recipe))
-    if run is None:
-        parent = split_choice(options.weights)[0] if options.weights else None
-        return create_run(options.runs, plan.recipe, recipe_text=options.recipe_text, parent=parent)
+    if options.resume:
+        return _continue(plan, options.resume)
+    with alone(options.runs):
+        if run := find_started(plan.recipe, options):
+            return _continue(plan, run)
+        return create_run(options.runs, plan.recipe, recipe_text=options.recipe_text, parent=_parent(options))
+
+
+def _continue(plan: Plan, run: Run) -> RunWriter:
+    """Hold a run whose recipe, data and base are those it started with. Raises: InputError if they are not."""
+    run.require_own_recipe()
     path = run.path / "environment.json"
     if path.exists() and run.environment["data_fingerprint"] != plan.fingerprint:
         raise InputError(
@@ -184,6 +219,25 @@ def _hold(plan: Plan, options: Options) -> RunWriter:
             f"model.from of run {run.name} holds other weights than when it started; bring them back, or use --new"
         )
     return hold_run(run)
+
+
+def _other_unfinished(resolved: Recipe, options: Options, run: Run) -> list[events.Finding]:
+    """The newest other run of this name, if it has not finished, and what its recipe has otherwise."""
+    others = [other for other in list_runs(options.runs) if other.info.get("name") == resolved.name]
+    others = [other for other in others if other.name != run.name][-1:]
+    try:
+        if options.new or not others or not others[0].is_unfinished:
+            return []
+        (other,) = others
+        changed = [f"{key} {old} -> {new}" for key, (old, new) in diff(other.recipe, resolved).items()]
+    except InputError:  # that run cannot be read, which is no reason not to start this one
+        return []
+    if other.info.get("parent") != run.info.get("parent"):
+        changed.append(f"first weights {other.info.get('parent')} -> {run.info.get('parent')}")
+    more = f" and {len(changed) - _CHANGES_NAMED} more" if len(changed) > _CHANGES_NAMED else ""
+    evidence = f"{other.name} is {other.state}, and left as it is"
+    advice = f"etude resume {other.name} continues it; this one has {', '.join(changed[:_CHANGES_NAMED])}{more}"
+    return [events.Finding(0, "another run is unfinished", evidence, advice)]
 
 
 def _resolve(plan: Plan, micro_batch_size: int) -> Recipe:

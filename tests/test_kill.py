@@ -20,7 +20,7 @@ from tests.bases import write_encoder, write_instructions, write_labelled, write
 from tests.victim import PHASES
 
 INTERVAL, KILLS_A_RUN = 4, 2
-AIMED = ("save", "evaluation", "retention", "report")
+AIMED = ("save", "evaluation", "retention", "report", "end")
 
 
 class Victims:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-PHASES = ("save", "evaluation", "retention", "report", "step")
+PHASES = ("save", "evaluation", "retention", "report", "step", "end")
 
 
 def mark(state: mmap.mmap, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,6 +35,7 @@ def live(request: dict[str, str]) -> None:
     from etude.engine import checkpoint, loop
     from etude.evaluate import classify
     from etude.recipe.load import load_recipe
+    from etude.records import store
     from etude.start import Options
 
     with Path(request["state"]).open("r+b") as file:
@@ -44,6 +45,7 @@ def live(request: dict[str, str]) -> None:
     etude.run.evaluate = mark(state, "evaluation", etude.run.evaluate)
     classify.predict = mark(state, "evaluation", classify.predict)
     etude.run.write_report = mark(state, "report", etude.run.write_report)
+    store.RunWriter.close = mark(state, "end", store.RunWriter.close)  # type: ignore[method-assign]
     loop._update = mark(state, "step", loop._update)
     original = etude.run.train
 

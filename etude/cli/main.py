@@ -156,8 +156,9 @@ def resume(run: RunName, runs: Runs = Path("runs")) -> None:
     from etude.records.store import open_run
 
     found = open_run(run, runs)
-    if found.state == "finished":
+    if not found.is_unfinished:
         raise InputError(f"run {found.name} is finished; start another with etude train, see etude show {found.name}")
+    found.require_own_recipe()
     recipe = found.recipe
     if recipe.train.devices > 1 and "WORLD_SIZE" not in os.environ:
         start_ranks(recipe.train.devices)

@@ -5,7 +5,7 @@ A checkpoint is made in two parts: a snapshot, for which training waits, and the
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import torch
 
 from etude import durable
 from etude.engine.loop import TrainState
-from etude.errors import DamageError, InputError, MissingError
+from etude.errors import DamageError, FaultError, InputError, MissingError
 from etude.models.lora import ADAPTER_FILE, adapter_tensors
+from etude.models.parts import find_non_finite
 from etude.models.weights import open_tensors
 from etude.records import shape
 from etude.records.folder import checkpoint_folders, checkpoint_name, list_checkpoints, step_of
@@ -58,13 +59,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A moment of a run, copied to CPU memory."""
+    """A moment of a run, copied to CPU memory. `masks` names the buffers among the weights, which may be infinite."""
 
     weights_file: str
     weights: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor]
     progress: Progress
     files: dict[str, bytes] = field(default_factory=dict)
+    masks: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -76,7 +78,7 @@ def take_snapshot(state: TrainState, progress: Progress, files: dict[str, bytes]
     file, weights = trained_tensors(state.model)
     copy = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
     optimizer = {name: value.detach().to("cpu", copy=True) for name, value in state.optimizer.state().items()}
-    return Snapshot(file, copy, optimizer, progress, files)
+    return Snapshot(file, copy, optimizer, progress, files, _masks(state.model))
 
 
 def trained_tensors(model: torch.nn.Module) -> tuple[str, dict[str, torch.Tensor]]:
@@ -91,7 +93,16 @@ def trained_tensors(model: torch.nn.Module) -> tuple[str, dict[str, torch.Tensor
 
 
 def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
-    """Write a snapshot as `folder/step-N`, manifest last, and read it back; returns its bytes. Raises: StorageError."""
+    """Write a snapshot as `folder/step-N`, manifest last, and read it back; returns its bytes.
+
+    Raises: StorageError; FaultError if a tensor is not finite, before anything is written.
+    """
+    tensors = {**snapshot.weights, **snapshot.optimizer}
+    if (broken := find_non_finite(tensors.items(), snapshot.masks)) is not None:
+        raise FaultError(
+            f"{broken} is not finite after step {snapshot.progress.step}, so it is not saved, and what was saved "
+            "before stays; lower optim.learning_rate, and start again with --new or --from RUN@last"
+        )
     path = folder / snapshot.name
     durable.remove_folder(path, first="manifest.json")
     durable.make_folder(path)
@@ -170,8 +181,12 @@ def read_progress(path: Path) -> Progress:
 
 
 def load_weights(path: Path, model: torch.nn.Module) -> None:
-    """Copy the tensors of a safetensors file into a model. Raises: InputError if names, shapes or kinds differ."""
+    """Copy the tensors of a safetensors file into a model.
+
+    Raises: InputError if names, shapes or kinds differ, or a number is not finite.
+    """
     own, tensors = trained_tensors(model)[1], read_tensors(path)
+    require_finite(path, tensors, _masks(model))
     for name in [*own, *tensors]:
         if name not in own or name not in tensors:
             raise InputError(
@@ -185,6 +200,12 @@ def load_weights(path: Path, model: torch.nn.Module) -> None:
             raise InputError(f"{path}: {name} holds {tensors[name].dtype} numbers, the model has {own[name].dtype}")
     for name, tensor in tensors.items():
         own[name].detach().copy_(tensor)
+
+
+def require_finite(path: Path, tensors: dict[str, torch.Tensor], masks: Collection[str] = ()) -> None:
+    """Raises: InputError naming the first of the tensors of a file that is not finite; `masks` may be infinite."""
+    if (broken := find_non_finite(tensors.items(), masks)) is not None:
+        raise InputError(f"{path}: {broken} holds NaN or infinity, so nothing can be made of it; use other weights")
 
 
 def weights_file(path: Path) -> Path:
@@ -223,6 +244,10 @@ def remove_unfinished(folder: Path, *, beyond: int) -> list[str]:
         if path not in whole or step > beyond:
             durable.remove_folder(path, first="manifest.json")
     return sorted(path.name for path in folder.glob("step*") if step_of(path.name) is None)
+
+
+def _masks(model: torch.nn.Module) -> frozenset[str]:
+    return frozenset(name for name, _ in model.named_buffers())
 
 
 def safetensors(tensors: dict[str, torch.Tensor]) -> Iterator[bytes | memoryview]:

@@ -8,6 +8,7 @@ from typing import Any
 from etude import durable
 from etude.engine import checkpoint as checkpoints
 from etude.engine.checkpoint import Snapshot
+from etude.errors import StorageError
 from etude.recipe.schema import Checkpoint
 from etude.records import events
 from etude.records.store import Run
@@ -44,12 +45,16 @@ class Keeper:
         saved = pending.result()
         self.point_at(self._best)
         self._tell(saved)
-        checkpoints.retain(
-            self._run.checkpoints,
-            keep=self._recipe.keep,
-            keep_at=self._recipe.keep_at,
-            best=self._best["checkpoint"] if self._best else None,
-        )
+        try:
+            checkpoints.retain(
+                self._run.checkpoints,
+                keep=self._recipe.keep,
+                keep_at=self._recipe.keep_at,
+                best=self._best["checkpoint"] if self._best else None,
+            )
+        except StorageError as error:  # nothing is lost by what is kept too long
+            advice = "the next checkpoint tries again; remove it by hand once the run has ended"
+            self._tell(events.Finding(saved.step, "an old checkpoint was not removed", str(error), advice))
 
     def point_at(self, best: dict[str, Any] | None) -> None:
         """Bring best.json in line with a best checkpoint that is on disk."""

@@ -47,8 +47,8 @@ class Settings:
 class Step:
     """One update that was made or skipped. `measured` stays on the device until somebody asks.
 
-    measured  (5,) fp32, over all ranks: sum of losses in nats, targets, tokens, gradient norm before clipping, 1 if
-              skipped
+    measured  (6,) fp32, over all ranks: sum of losses in nats, targets, tokens, gradient norm before clipping, 1 if
+              skipped, 1 if the update left a weight that is not finite
     """
 
     number: int
@@ -66,8 +66,8 @@ def train(
     """Train on the batches of each step and yield after its update.
 
     The gradient is that of sum(losses) / number of targets over all micro-batches and ranks, so how a step is laid out
-    over them never changes it. A step whose loss or gradient is not finite changes no weight; that is decided on the
-    device. Before each micro-batch the generators are seeded from (seed, step, micro-batch, rank).
+    over them never changes it. A step whose loss, gradient or squared gradient is not finite changes no weight; that is
+    decided on the device. Before each micro-batch the generators are seeded from (seed, step, micro-batch, rank).
     """
     started = time.perf_counter()
     for step in batches:
@@ -83,10 +83,10 @@ def train(
                 loss, targets = objective.loss_sum(state.model, to_device(batch, world.device))
             (loss * state.precision.scale).backward()  # type: ignore[no-untyped-call]
             totals += torch.stack((loss.detach(), targets, torch.full_like(targets, batch.tokens.size)))
-        norm, skipped = _update(state, totals, learning_rate, settings.max_grad_norm, world)
+        norm, skipped, broken = _update(state, totals, learning_rate, settings.max_grad_norm, world)
         state.step += 1
         now = time.perf_counter()
-        measured = torch.cat((totals, torch.stack((norm, skipped.float()))))
+        measured = torch.cat((totals, torch.stack((norm, skipped.float(), broken.float()))))
         yield Step(state.step, step.epoch, learning_rate, step.samples, now - started, waited, measured)
         started = time.perf_counter()
 
@@ -123,8 +123,9 @@ def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
 
 def _update(
     state: TrainState, totals: torch.Tensor, learning_rate: float, max_grad_norm: float | None, world: World
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum over ranks, clip and update; returns the gradient norm () and whether the step was skipped, bool ()."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sum over ranks, clip and update; returns the gradient norm (), whether the step was skipped, bool (), and whether
+    the update left a weight that is not finite, bool ()."""
     parameters = state.optimizer.parameters
     for parameter in parameters:
         if parameter.grad is None:  # a rank without samples in this step, or a parameter the loss does not touch
@@ -134,12 +135,19 @@ def _update(
     divisor = totals[1] * state.precision.scale
     norm = torch.nn.utils.get_total_norm(grads) / divisor
     skipped = ~(norm.isfinite() & totals[0].isfinite())
+    applied = norm
     if max_grad_norm is not None:
-        divisor = divisor * (norm / max_grad_norm).clamp(min=1.0)
+        shrink = (norm / max_grad_norm).clamp(min=1.0)
+        divisor, applied = divisor * shrink, norm / shrink
+    skipped |= ~applied.square().isfinite()  # the second moments hold squares
     state.optimizer.step(learning_rate, grad_divisor=divisor, skipped=skipped)
     state.optimizer.zero_grad()
     state.precision.update(skipped)
-    return norm, skipped
+    # Sums of magnitudes: as quick as norms of gradients, and they overflow only where the weights are about to.
+    is_wide = any(parameter.dtype == torch.float64 for parameter in parameters)
+    weights = [parameter.detach() for parameter in parameters]
+    sizes = torch._foreach_norm(weights, 1, dtype=torch.float64 if is_wide else torch.float32)
+    return norm, skipped, ~torch.stack(sizes).isfinite().all()
 
 
 def _mix(*parts: int) -> int:

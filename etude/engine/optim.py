@@ -11,6 +11,7 @@ from torch import nn
 from etude.recipe.schema import Optim
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_LARGEST = torch.finfo(torch.float32).max
 State = dict[torch.Tensor, dict[str, torch.Tensor]]  # of each parameter, by name
 
 
@@ -166,13 +167,14 @@ class Muon:
         momentum = kept.lerp(grads, 1 - beta)
         update = orthogonalize(grads.lerp(momentum, beta))
         factor = 0.2 * max(update.shape[-2:]) ** 0.5
-        shrink = torch.tensor(1 - rate * self._weight_decay, device=kept.device)
+        shrink = torch.tensor(max(1 - rate * self._weight_decay, -_LARGEST), device=kept.device)
         momentum, update = torch.where(skipped, kept, momentum), update.masked_fill(skipped, 0)
         shrink = torch.where(skipped, torch.ones_like(shrink), shrink)
         torch._foreach_copy_([self.state[parameter]["momentum"] for parameter in parameters], list(momentum.unbind()))
         weights: list[torch.Tensor] = [*parameters]
         torch._foreach_mul_(weights, shrink)
-        torch._foreach_add_(weights, list(update.to(momentum.dtype).unbind()), alpha=-rate * factor)
+        alpha = -min(rate * factor, _LARGEST)  # beyond it torch would raise; the weights are lost with it, too
+        torch._foreach_add_(weights, list(update.to(momentum.dtype).unbind()), alpha=alpha)
 
 
 def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:

@@ -36,13 +36,14 @@ class Recorder:
     def drain(self) -> None:
         """Fetch the figures of the steps since the last time, in one transfer, and write them down.
 
-        Raises: FaultError if no step of the last 50 was finite.
+        Raises: FaultError if no step of the last 50 was finite, or if one left a weight that is not: so whoever saves
+        or evaluates drains first.
         """
         if not self._on_device:
             return
         steps, self._on_device = self._on_device, []
         measured = torch.stack([step.measured for step in steps]).cpu().double().tolist()
-        records = [_record(step, *figures) for step, figures in zip(steps, measured)]
+        records = [_record(step, *figures) for step, (*figures, _) in zip(steps, measured)]
         self._since_log += records
         self._since_save += records
         self.write(*records)
@@ -52,6 +53,12 @@ class Recorder:
                 evidence = f"loss {record.loss}, gradient norm {record.grad_norm}"
                 advice = "the weights were left as they were; a lower learning rate or bf16 may help"
                 self.write(events.Finding(record.step, "non-finite step", evidence, advice))
+        if broken := [step.number for step, (*_, is_broken) in zip(steps, measured) if is_broken]:
+            cause = f"the update of step {broken[0]} made weights that are no finite numbers"
+            advice = "lower optim.learning_rate or optim.weight_decay, and start again with --new or --from RUN@last"
+            self.write(events.Finding(broken[0], "non-finite weights", cause, advice))
+            self.sync()
+            raise FaultError(f"{cause}; they are not saved, and what was saved before stays; {advice}")
         if self._skipped_in_a_row >= _MAX_SKIPPED:
             raise FaultError(
                 f"the last {self._skipped_in_a_row} steps had no finite loss or gradient and changed nothing; lower "

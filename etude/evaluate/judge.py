@@ -11,7 +11,7 @@ from etude.records.folder import checkpoint_name, step_of
 
 @dataclass
 class Judge:
-    """Compares the values of one metric; a NaN is never the best.
+    """Compares the values of one metric; what is not finite is never the best.
 
     best  {"checkpoint", "metric", "value", "step"} as best.json has it, or None before the first
     """
@@ -42,7 +42,9 @@ class Judge:
         return None
 
     def _is_better(self, value: float, margin: float) -> bool:
+        if not math.isfinite(value):
+            return False
         if self.best is None:
-            return not math.isnan(value)
+            return True
         gain = float(self.best["value"]) - value
         return (gain if is_lower_better(self.recipe.metric) else -gain) > margin

@@ -120,7 +120,12 @@ def at_home(path: str) -> Path:
 
 def recipe_hash(recipe: Recipe) -> str:
     """A hash (hex) that is equal for equal recipes, whatever the order and comments of the file."""
-    return hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode()).hexdigest()
+    return values_hash(recipe.to_dict())
+
+
+def values_hash(values: dict[str, Any]) -> str:
+    """The same hash of the plain values of a recipe, as its TOML file holds them."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def diff(before: Recipe, after: Recipe) -> dict[str, tuple[Any, Any]]:

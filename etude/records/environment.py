@@ -16,6 +16,7 @@ from etude.records.shape import Object, at_least
 _PACKAGES = ("etude-workbench", "torch", "transformers", "tokenizers", "safetensors", "numpy", "sacrebleu")
 _GPU = Object({"name": str, "memory_bytes": int})
 _KNOWN = {
+    "recipe_hash": str,
     "host": str, "pid": int, "command": list[str], "versions": dict[str, str], "data_fingerprint": str,
     "git": (Object({"commit": str, "dirty": bool}), None), "threads": int, "device": str, "devices": int,
     "precision": str, "micro_batch_size": Annotated[int, at_least(1)], "own_code": (dict[str, str], None),

@@ -1,11 +1,16 @@
 """Run folders: create, lock, open, list. The layout is a contract; DESIGN names every file."""
 
+import atexit
+import contextlib
 import fcntl
 import os
 import re
 import secrets
 import socket
+import sys
 import time
+import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -13,8 +18,8 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 from etude import durable
-from etude.errors import InputError, MissingError, RecipeError
-from etude.recipe.load import load_recipe, recipe_hash, to_toml
+from etude.errors import InputError, MissingError, RecipeError, StorageError
+from etude.recipe.load import load_recipe, recipe_hash, to_toml, values_hash
 from etude.recipe.schema import Recipe
 from etude.records import shape
 from etude.records.environment import CONDITIONS
@@ -24,6 +29,7 @@ from etude.records.journal import Journal, Ledger, append_beside, read_journal
 
 FORMAT = 1
 _HEARTBEAT_SECONDS = 5.0
+_RECIPE_BYTES = 1 << 20
 _NEW_RUN = re.compile(r"\.[a-z0-9][a-z0-9._-]*-[0-9a-f]{6}\.new")
 
 
@@ -38,7 +44,9 @@ _INFO = shape.Object(
     {"format": int, "id": str, "name": str, "recipe_hash": str, "created": str}, {"parent": str | None}
 )
 _STATES = ("running", "paused", "finished", "stopped", "failed")
-_LEASE = shape.Object({"state": Annotated[str, shape.one_of(*_STATES)]}, {"heartbeat": float, "host": str, "pid": int})
+_LEASE = shape.Object(
+    {"state": Annotated[str, shape.one_of(*_STATES)]}, {"heartbeat": float, "host": str, "pid": int, "left": bool}
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,32 @@ class Run:
     def lease(self) -> dict[str, Any]:
         """lease.json: state, heartbeat (Unix time), host, pid."""
         return _read(self.path / "lease.json", _LEASE)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether training it again goes on with it: it has not finished, or its process was killed while it ended."""
+        lease = self.lease
+        if lease["state"] != "finished":
+            return True
+        return lease.get("left") is False and lease.get("host") == socket.gethostname() and not _is_alive(lease)
+
+    def require_own_recipe(self) -> None:
+        """Raises: InputError if resolved.toml no longer holds the recipe that the run was started with."""
+        path = self.path / "resolved.toml"
+        # Before the first step is prepared for, it holds the recipe of run.json; then also what was found out.
+        known = {self.info.get("recipe_hash")}
+        if (self.path / "environment.json").exists():
+            known.add(self.environment.get("recipe_hash"))
+        try:
+            found = values_hash(tomllib.loads(durable.read_text(path, most_bytes=_RECIPE_BYTES, follow=False)))
+        except (tomllib.TOMLDecodeError, RecursionError, ValueError):
+            found = "no TOML"
+        if found in known or known == {self.info.get("recipe_hash"), None}:  # None: written before there was a hash
+            return
+        raise InputError(
+            f"{path} was changed after run {self.name} had started; bring it back, or start a new run with the change: "
+            "etude train RECIPE KEY=VALUE"
+        )
 
     @property
     def state(self) -> str:
@@ -132,17 +166,25 @@ class RunWriter:
                     tracker.write(event)
             except Exception as error:
                 self.trackers.remove(tracker)
-                self.log(f"tracker {type(tracker).__name__} failed and is off: {type(error).__name__}: {error}")
+                self.warn(f"tracker {type(tracker).__name__} failed and is off: {type(error).__name__}: {error}")
 
     def log(self, text: str) -> None:
         """Write a line for people to log.txt."""
         stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
         self._log.append(f"{stamp}  {text}\n".encode("utf-8", "backslashreplace"))
 
+    def warn(self, text: str) -> None:
+        """Say on stderr and in log.txt what went wrong beside the training; never fails itself."""
+        with contextlib.suppress(StorageError):
+            self.log(text)
+        with contextlib.suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)
+
     def sync(self) -> None:
-        """Make journal and log durable."""
+        """Make journal and log durable; only the journal must be."""
         self._journal.sync()
-        self._log.sync()
+        with contextlib.suppress(StorageError):
+            self._log.sync()
 
     def beat(self, state: str = "running") -> None:
         """Say that the run is alive: at most every few seconds, but at once when its state changes."""
@@ -152,12 +194,21 @@ class RunWriter:
             _write_lease(self.run.path, state)
 
     def close(self, state: str) -> None:
-        """End the attempt as finished, stopped or failed, and let go of the folder."""
+        """End the attempt as finished, stopped or failed, and let go of the folder.
+
+        A tracker that fails to close is named. A finished run is taken as left once the process ends by itself.
+        """
         try:
             for tracker in self.trackers:
-                tracker.close()
+                try:
+                    tracker.close()
+                except Exception as error:
+                    name = type(tracker).__name__
+                    self.warn(f"tracker {name} failed when it was closed: {type(error).__name__}: {error}")
             self.sync()
             self.beat(state)
+            if state == "finished":
+                atexit.register(_leave, self.run.path, os.getpid())
         finally:
             self._journal.close()
             self._log.close()
@@ -184,6 +235,18 @@ def create_run(runs: Path, recipe: Recipe, *, recipe_text: str | None = None, pa
         _write_lease(hidden, "running")
         lock = _lock(hidden)
     return RunWriter(Run(runs / identity), lock)
+
+
+@contextlib.contextmanager
+def alone(runs: Path) -> Iterator[None]:
+    """Hold a folder of runs while a run is looked for and made, so that two commands do not make one each."""
+    durable.make_folder(runs)
+    descriptor = durable.open_lock(runs / ".lock")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def hold_run(run: Run) -> RunWriter:
@@ -258,9 +321,10 @@ def find_runs(runs: Path, recipe: Recipe) -> list[Run]:
     return [run for run in list_runs(runs) if run.info.get("recipe_hash") == wanted]
 
 
-def find_unfinished(runs: Path, recipe: Recipe) -> Run | None:
-    """The newest run of the same recipe that has not finished."""
-    return next((run for run in reversed(find_runs(runs, recipe)) if run.lease["state"] != "finished"), None)
+def find_unfinished(runs: Path, recipe: Recipe, parent: str | None = None) -> Run | None:
+    """The newest run of the same recipe, begun from the weights of the same parent, that has not finished."""
+    found = [run for run in find_runs(runs, recipe) if run.info.get("parent") == parent]
+    return next((run for run in reversed(found) if run.is_unfinished), None)
 
 
 def is_locked(path: Path) -> bool:
@@ -316,7 +380,29 @@ def _lock(path: Path) -> int:
 
 def _write_lease(path: Path, state: str) -> None:
     lease = {"state": state, "heartbeat": round(time.time(), 1), "host": socket.gethostname(), "pid": os.getpid()}
+    if state == "finished":
+        lease["left"] = False
     durable.write_json(path / "lease.json", lease)
+
+
+def _leave(path: Path, pid: int) -> None:
+    """At the end of a process: say that it was not killed after its run had finished."""
+    with contextlib.suppress(Exception):  # the folder may be gone by now
+        lease = Run(path).lease
+        if os.getpid() == pid == lease["pid"] and lease["state"] == "finished":
+            durable.write_json(path / "lease.json", {**lease, "left": True})
+
+
+def _is_alive(lease: dict[str, Any]) -> bool:
+    """Whether the process that wrote a lease on this machine still runs."""
+    import psutil
+
+    try:
+        process = psutil.Process(int(lease["pid"]))
+        is_same = process.create_time() <= float(lease["heartbeat"]) + 1
+        return is_same and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, KeyError, ValueError, TypeError):
+        return False
 
 
 def _checked(run: Run) -> Run:

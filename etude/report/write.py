@@ -49,6 +49,7 @@ def write_report(run: Run) -> Path:
     import jinja2
 
     require_own(run.path)
+    run.require_own_recipe()
     history = read_history(run)
     charts = chart_svgs(history)
     template = resources.files("etude.report").joinpath("report.md.jinja").read_text(encoding="utf-8")
