@@ -3,15 +3,17 @@
 load_recipe(path, overrides)   a checked recipe
 train(recipe, ...)             run it to its end
 Training(recipe, Options(...)) the same as an iterator of steps, with one's own module, loss and metrics
+Metric(function, lower_is_better=True)  a metric of one's own, and which way is better
 open_run(name)                 a run to read
 """
 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Options", "Training", "load_recipe", "open_run", "train"]
+__all__ = ["Metric", "Options", "Training", "load_recipe", "open_run", "train"]
 
 if TYPE_CHECKING:
+    from etude.own import Metric
     from etude.recipe.load import load_recipe
     from etude.records.store import open_run
     from etude.run import Training
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from etude.start import Options
 
 _HOMES = {
+    "Metric": ("etude.own", "Metric"),
     "Options": ("etude.start", "Options"),
     "Training": ("etude.run", "Training"),
     "load_recipe": ("etude.recipe.load", "load_recipe"),

@@ -2,12 +2,11 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from etude.data.corpus import Corpus, label_notes, lay_out
 from etude.data.labels import Labels, lay_over, listed
@@ -22,6 +21,7 @@ from etude.models.build import Size, choose_config, measure
 from etude.models.cost import Cost, trainable_line
 from etude.models.hf_config import default_names
 from etude.models.hub import Config, Pretrained, count_lora, find_model, inspect_model
+from etude.own import Own
 from etude.recipe.schema import Recipe
 from etude.scores.answers import FIGURES
 from etude.scores.labels import BINARY_FIGURES, MULTI_FIGURES, SINGLE_FIGURES
@@ -42,6 +42,23 @@ class Task:
     name: str
     recipe: Recipe
     corpus: Corpus
+    own: Own = field(default_factory=Own)
+
+    @property
+    def is_classified(self) -> bool:
+        """Whether the figures of labels are measured: a loss of one's own says no probabilities."""
+        return self.corpus.labels is not None and self.own.loss is None
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether held-out instructions or sources are answered, and the answers scored."""
+        return bool(self.recipe.evaluate.answers and self.corpus.examples) and self.own.model is None
+
+    @property
+    def has_bytes(self) -> bool:
+        """Whether the loss is that of the text, so that it can be told in bits per byte."""
+        is_text = self.recipe.train.objective == "causal" and self.corpus.labels is None
+        return is_text and self.own.loss is None and self.corpus.token_bytes is not None
 
     def named(self, figure: str) -> str:
         """A figure of this task by the name it has in the run."""
@@ -49,14 +66,13 @@ class Task:
 
     def metrics(self) -> set[str]:
         """The figures that evaluation makes, but for those of single labels or capabilities."""
-        labels, evaluate = self.corpus.labels, self.recipe.evaluate
-        known = {"loss", *(FIGURES if evaluate.answers and self.corpus.examples else ())}
-        if labels is not None:
+        labels = self.corpus.labels
+        known = {"loss", *(FIGURES if self.is_answered else ())}
+        if labels is not None and self.is_classified:
             known |= {*(MULTI_FIGURES if labels.multi else SINGLE_FIGURES)}
             known |= {*(BINARY_FIGURES if len(labels.names) == 2 and not labels.multi else ())}
-        elif not self.name:
-            has_bytes = self.recipe.train.objective == "causal" and self.corpus.token_bytes is not None
-            known |= {"perplexity", *(["bits_per_byte"] if has_bytes else [])}
+        elif labels is None and not self.name:
+            known |= {"perplexity", *(["bits_per_byte"] if self.has_bytes else [])}
         return known
 
 
@@ -128,6 +144,7 @@ class Plan:
             ("passes over the data", f"{self.steps / self.steps_per_epoch:.2f}"),
             ("tokens", f"{round(tokens):,} in all, {round(targets):,} of them scored"),
             ("computation", f"{self.cost.operations(tokens, targets):.2e} floating-point operations"),
+            *self._judged_rows(),
             ("device", f"{self.device.type}, {self.precision}, {self.recipe.train.devices} rank(s)"),
             ("micro-batch", f"{micro} samples"),
             ("checkpoint", f"{12 * self.trainable / 1e6:,.1f} MB each"),
@@ -147,6 +164,12 @@ class Plan:
                 if counts.get(key):
                     yield f"{task.name} conversations".strip(), f"{counts[key]:,} {what}"
 
+    def _judged_rows(self) -> Iterator[tuple[str, str]]:
+        metric = self.recipe.evaluate.metric
+        if self.is_validated and metric != "loss":
+            way = "lower" if self.tasks[0].own.is_lower_better(metric) else "higher"
+            yield "best checkpoint", f"by {metric}, {way} is better"
+
     def _task_rows(self) -> Iterator[tuple[str, str]]:
         if isinstance(self.train, Mixture):
             for name, count in zip(self.train.parts, self.train.counts):
@@ -160,9 +183,13 @@ class Plan:
                 yield from (("", note) for note in label_notes(task.corpus))
 
 
-def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics: Iterable[str] = ()) -> Plan:
-    """Prepare the data and find out everything else. Raises: RecipeError with all that is wrong."""
+def make_plan(recipe: Recipe, *, own: Own = Own()) -> Plan:  # noqa: B008 - frozen
+    """Prepare the data and find out everything else. own: what the user brings beside the recipe.
+
+    Raises: RecipeError with all that is wrong.
+    """
     problems: list[str] = []
+    own_model = own.model
 
     def attempt(find: Callable[[], Any]) -> Any:
         try:
@@ -183,7 +210,7 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
         folder = pretrained.path if pretrained else None
         for name, part in recipe.by_task().items():
             if found := attempt(functools.partial(prepare, part, tokenizer_folder=folder)):
-                tasks.append(Task(name, part, _with_ends_of(pretrained, part, found)))
+                tasks.append(Task(name, part, _with_ends_of(pretrained, part, found), own))
     corpus = tasks[0].corpus if tasks and not problems else None
     if corpus is not None and pretrained is not None:
         rows, ids = int(pretrained.hf_config.get("vocab_size", 2**40)), int(corpus.summary["vocab_size"])
@@ -223,7 +250,9 @@ def make_plan(recipe: Recipe, *, own_model: nn.Module | None = None, own_metrics
             )
         )
     if corpus is not None:
-        known = {task.named(metric) for task in tasks for metric in task.metrics()} | {"loss", *own_metrics}
+        measured = {task.named(metric) for task in tasks for metric in task.metrics()} | {"loss"}
+        problems += own.problems(recipe, measured)
+        known = measured | {*own.metrics}
         if recipe.evaluate.metric not in known:
             problems.append(f'evaluate.metric is "{recipe.evaluate.metric}"; this run knows {", ".join(sorted(known))}')
     if problems or corpus is None:

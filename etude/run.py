@@ -12,10 +12,10 @@ import torch
 
 from etude.assemble import assemble, model_files
 from etude.control.signals import StopSignals
-from etude.data.batch import Batch
 from etude.data.corpus import label_notes
-from etude.data.loader import Loader, StepBatches, longest_batch
+from etude.data.loader import Loader, StepBatches, iterate_once, longest_batch
 from etude.data.mixture import Mixture
+from etude.data.split import Split
 from etude.engine import checkpoint as checkpoints
 from etude.engine.keeper import Keeper
 from etude.engine.loop import Settings, Step, to_device, train
@@ -23,6 +23,7 @@ from etude.engine.objectives import (
     Causal,
     Classification,
     Custom,
+    DeviceBatch,
     MultiTask,
     Objective,
     Seq2Seq,
@@ -77,7 +78,7 @@ class Training:
         self._recipe, self._options = recipe, options
         self._objective: Objective = Custom(options.loss) if options.loss else Causal()
         self._objectives: dict[str, Objective] = {"": self._objective}
-        self._judge = Judge(recipe.evaluate)
+        self._judge = Judge(recipe.evaluate, lower_is_better=options.own.is_lower_better(recipe.evaluate.metric))
         self._saved_step = 0
         self._is_margin_said = False
         self._saved_time = time.monotonic()
@@ -92,7 +93,7 @@ class Training:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if self._recipe.train.deterministic != torch.are_deterministic_algorithms_enabled():
             torch.use_deterministic_algorithms(self._recipe.train.deterministic)  # which loads torch's compiler
-        self._plan = make_plan(self._recipe, own_model=self._options.model, own_metrics=self._options.metrics)
+        self._plan = make_plan(self._recipe, own=self._options.own)
         self._world = join_world(self._plan.device)
         tasks = self._plan.tasks
         if self._options.loss is None:
@@ -104,6 +105,7 @@ class Training:
         with contextlib.ExitStack() as stack:
             stack.push(lambda kind, *_: self._world.leave(together=kind is None))
             self._state, self._new_weights = assemble(self._plan, self._options, self._world)
+            self._try_own_code()
             self.run, writer = open_folder(self._plan, self._options, self._world)
             outcome = "failed"
             if writer is not None:
@@ -152,6 +154,19 @@ class Training:
                 raise
 
     # The start
+
+    def _try_own_code(self) -> None:
+        """Run what the user brings once on two samples of each task, before anything is written."""
+
+        def some(split: Split | None, task: Task) -> Iterator[DeviceBatch]:
+            attend = self._recipe.data.attend_across_documents
+            for batch in iterate_once(split, 2, attend, max_samples=2) if split else ():
+                yield to_device(replace(batch, task=task.name), self._world.device)
+
+        tasks, state = self._plan.tasks, self._state
+        train = [batch for task in tasks for batch in some(task.corpus.train, task)]
+        held_out = [batch for task in tasks for batch in some(task.corpus.validation, task)]
+        self._options.own.try_out(state.model, self._objective.loss_sum, state.precision, train, held_out)
 
     def _begin(self, stack: contextlib.ExitStack, writer: RunWriter | None) -> bool:
         """Restore the newest valid checkpoint and write down the attempt; returns whether an evaluation is owed."""
@@ -251,8 +266,8 @@ class Training:
                 own |= {task.named(name): value for name, value in (figures | answered).items()}
                 if task.name:
                     own |= {task.named("loss"): scores[task.name].loss}
-            for name, metric in self._options.metrics.items():  # of all rows, on every rank
-                own[name] = metric(state.model, self._validation())
+            for name in self._options.metrics:  # of all rows, on every rank
+                own[name] = self._options.own.measure(name, state.model, state.precision, self._validation())
         except Exception:
             self._save(evaluated=False)
             self._keeper.collect(wait=True)
@@ -279,10 +294,11 @@ class Training:
         objective = without_weights(self._objectives[task.name])
         split, most = task.corpus.validation, self._recipe.evaluate.max_samples
         assert split is not None
-        if labels is None or not isinstance(objective, Classification):
-            table = task.corpus.token_bytes if isinstance(objective, Causal) else None
+        if labels is None or not task.is_classified:
+            table = task.corpus.token_bytes if task.has_bytes else None
             batches, precision = exam.batches(split, most), self._state.precision
             return evaluate(exam.model, batches, objective, precision, self._world, table), {}
+        assert isinstance(objective, Classification)
         predictions = classify.predict_split(exam, objective, split, most)
         self._warn_of_noise(task, lambda metric: classify.standard_error(predictions, labels, metric))
         return predictions.score, classify.figures(predictions, labels)
@@ -351,10 +367,13 @@ class Training:
             )
             self._recorder.write(events.Finding(self._state.step, "improvement within the noise", evidence, advice))
 
-    def _validation(self) -> Iterator[Batch]:
-        assert self._plan.corpus.validation is not None
-        exam = replace(self._exam(self._plan.tasks[0]), world=World(self._world.device))
-        return exam.batches(self._plan.corpus.validation, self._recipe.evaluate.max_samples)
+    def _validation(self) -> Iterator[DeviceBatch]:
+        """The validation samples of all tasks as a loss gets them, the same on every rank."""
+        for task in self._plan.tasks:
+            exam, split = replace(self._exam(task), world=World(self._world.device)), task.corpus.validation
+            assert split is not None
+            for batch in exam.batches(split, self._recipe.evaluate.max_samples):
+                yield to_device(batch, self._world.device)
 
     def _generate(self, task: Task) -> tuple[list[events.Generation], dict[str, float]]:
         """Continuations of the prompts and answers to validation instructions of a task, and the figures of these.
@@ -365,7 +384,7 @@ class Training:
         figures: dict[str, float] = {}
         if self._options.model is None and self._world.is_main:
             texts = continue_prompts(self._state.model, task.corpus, task.recipe, self._state.step)
-            if self._recipe.evaluate.answers and task.corpus.examples:
+            if task.is_answered:
                 answered, said = answer(self._state.model, task.corpus, task.recipe, self._state.step)
                 texts, figures = texts + answered, score(said)
                 if self._recipe.evaluate.metric.rpartition(":")[2] in FIGURES:

@@ -1,9 +1,7 @@
 """What happens before the first step: the run folder is found or made, and its conditions are written down."""
 
-import hashlib
-import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,12 @@ from torch import nn
 
 from etude import durable
 from etude.engine import checkpoint as checkpoints
-from etude.engine.objectives import DeviceBatch
 from etude.engine.optim import default_weight_decay
 from etude.engine.world import World
 from etude.errors import EtudeError, InputError
-from etude.evaluate.tasks import Metric
 from etude.models.encoder_config import EncoderConfig
 from etude.models.t5_config import T5Config
+from etude.own import LossFunction, Metric, MetricFunction, Own
 from etude.plan import Plan
 from etude.recipe.load import diff, recipe_hash, to_toml
 from etude.recipe.schema import Recipe
@@ -40,7 +37,6 @@ from etude.records.store import (
 from etude.records.trackers import TextLog, TrainerState, open_trackers
 
 _CHANGES_NAMED = 4
-Loss = Callable[[nn.Module, DeviceBatch], tuple[torch.Tensor, Any]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,8 @@ class Options:
     new          start a run even if one of the same recipe is unfinished
     resume       the run to continue
     weights      RUN@best, RUN@last, RUN@step-000100 or a folder: where the first weights come from
-    model, loss, metrics  one's own module, `loss(model, batch) -> (sum, targets)`, `metric(model, batches) -> float`
+    model, loss, metrics  one's own module, `loss(model, batch) -> (sum, targets)`, `metric(model, batches) -> float` by
+                 name, as a function or as a `Metric` that says which way is better
     recipe_text  the recipe file as given, kept in the run
     views        told every record as it is written
     on_plan      told the plan before anything is trained
@@ -62,11 +59,17 @@ class Options:
     resume: Run | None = None
     weights: str | None = None
     model: nn.Module | None = None
-    loss: Loss | None = None
-    metrics: dict[str, Metric] = field(default_factory=dict)
+    loss: LossFunction | None = None
+    metrics: Mapping[str, Metric | MetricFunction] = field(default_factory=dict)
     recipe_text: str | None = None
     views: tuple[Tracker, ...] = ()
     on_plan: Callable[[Plan, Run], None] | None = None
+
+    @property
+    def own(self) -> Own:
+        """What the user brings beside the recipe."""
+        metrics = {name: each if isinstance(each, Metric) else Metric(each) for name, each in self.metrics.items()}
+        return Own(self.model, self.loss, metrics)
 
 
 def open_folder(plan: Plan, options: Options, world: World) -> tuple[Run, RunWriter | None]:
@@ -103,7 +106,7 @@ def write_start(
         "device": plan.device.type,
         "devices": plan.recipe.train.devices,
         "precision": plan.precision,
-        "own_code": _describe_code(options),
+        "own_code": options.own.describe(),
         "base": base_of(plan),
     }
     changes = [] if is_first else find_changes(run.environment, environment)
@@ -255,18 +258,3 @@ def _resolve(plan: Plan, micro_batch_size: int) -> Recipe:
         sizes = {name: value for name, value in asdict(plan.model).items() if name in keys}
         known |= {f"model.{name}": value for name, value in sizes.items() if value is not None}
     return plan.recipe.with_changes(known)
-
-
-def _describe_code(options: Options) -> dict[str, str]:
-    """Name and source hash of what the user brought, so that a record tells which code it was."""
-
-    def describe(thing: object) -> str:
-        owner: Any = thing if inspect.isroutine(thing) else type(thing)
-        try:
-            digest = hashlib.sha256(inspect.getsource(owner).encode()).hexdigest()[:16]
-        except (OSError, TypeError):
-            digest = "source unknown"
-        return f"{owner.__module__}.{owner.__qualname__} {digest}"
-
-    own = {"model": options.model, "loss": options.loss, **{f"metric {k}": v for k, v in options.metrics.items()}}
-    return {name: describe(thing) for name, thing in own.items() if thing is not None}

@@ -17,7 +17,6 @@ from torch import nn
 
 import etude as api
 from etude import durable
-from etude.data.batch import Batch
 from etude.engine.objectives import DeviceBatch
 from etude.errors import InputError, StorageError
 from etude.recipe.schema import Recipe
@@ -222,12 +221,25 @@ def bigram_loss(model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, int
     ), batch.labels.numel()
 
 
-def accuracy(model: nn.Module, batches: Iterable[Batch]) -> float:
+def accuracy(model: nn.Module, batches: Iterable[DeviceBatch]) -> float:
     right = total = 0
     for batch in batches:
-        right += int((model(torch.from_numpy(batch.tokens)).argmax(-1).numpy() == batch.labels).sum())
-        total += batch.labels.size
+        right += int((model(batch.tokens).argmax(-1) == batch.labels).sum())
+        total += batch.labels.numel()
     return right / total
+
+
+def breaks_after(calls: int) -> Callable[..., float]:
+    """A metric that works so often, and then no more."""
+    done = []
+
+    def broken(model: nn.Module, batches: Iterable[DeviceBatch]) -> float:
+        done.append(1)
+        if len(done) > calls:
+            raise RuntimeError("metric broke")
+        return 0.0
+
+    return broken
 
 
 def test_own_module_loss_and_metric_train_through_the_api(tmp_path: Path, make_recipe: Make) -> None:
@@ -246,13 +258,10 @@ def test_own_module_loss_and_metric_train_through_the_api(tmp_path: Path, make_r
 
 
 def test_a_failing_metric_loses_no_step(tmp_path: Path, make_recipe: Make) -> None:
-    def broken(model: nn.Module, batches: Iterable[Batch]) -> float:
-        raise RuntimeError("metric broke")
-
     recipe = make_recipe()
     whole = run_recipe(recipe, Options(runs=tmp_path / "whole")).run
     with pytest.raises(RuntimeError, match="metric broke"):
-        run_recipe(recipe, Options(runs=tmp_path / "runs", metrics={"broken": broken}))
+        run_recipe(recipe, Options(runs=tmp_path / "runs", metrics={"broken": breaks_after(1)}))
     (run,) = list_runs(tmp_path / "runs")
     assert run.state == "failed" and (run.checkpoints / "step-000006" / "manifest.json").is_file()
     run = run_recipe(recipe, Options(runs=tmp_path / "runs")).run
@@ -261,12 +270,9 @@ def test_a_failing_metric_loses_no_step(tmp_path: Path, make_recipe: Make) -> No
 
 
 def test_a_failing_last_evaluation_is_made_up_for_and_names_the_best(tmp_path: Path, make_recipe: Make) -> None:
-    def broken(model: nn.Module, batches: Iterable[Batch]) -> float:
-        raise RuntimeError("metric broke")
-
     recipe = make_recipe({"evaluate.every_steps": 12})
     with pytest.raises(RuntimeError, match="metric broke"):
-        run_recipe(recipe, Options(runs=tmp_path, metrics={"broken": broken}))
+        run_recipe(recipe, Options(runs=tmp_path, metrics={"broken": breaks_after(1)}))
     run = run_recipe(recipe, Options(runs=tmp_path)).run
     assert [evaluation.step for evaluation in events(run, Evaluation)] == [12]
     assert run.best is not None and run.best["checkpoint"] == "step-000012"

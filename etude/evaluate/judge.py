@@ -13,12 +13,14 @@ from etude.records.folder import checkpoint_name, step_of
 class Judge:
     """Compares the values of one metric; what is not finite is never the best.
 
+    lower_is_better  of the metric; None as its name says
     best  {"checkpoint", "metric", "value", "step"} as best.json has it, or None before the first
     """
 
     recipe: Evaluate
     best: dict[str, Any] | None = None
     evaluations_without_improvement: int = 0
+    lower_is_better: bool | None = None
 
     def judge(self, value: float, step: int, *, metric: str | None = None) -> bool:
         """Take in a value; returns whether it is the best so far. `metric` names another figure than the recipe's."""
@@ -47,4 +49,5 @@ class Judge:
         if self.best is None:
             return True
         gain = float(self.best["value"]) - value
-        return (gain if is_lower_better(self.recipe.metric) else -gain) > margin
+        is_lower = is_lower_better(self.recipe.metric) if self.lower_is_better is None else self.lower_is_better
+        return (gain if is_lower else -gain) > margin

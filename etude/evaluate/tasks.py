@@ -1,7 +1,7 @@
 """The model on samples it is not trained on."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,3 @@ def evaluate(
     if not targets:
         return Score(math.nan, 0, None)
     return Score(loss_sum / targets, targets, loss_sum / math.log(2) / size if size else None)
-
-
-Metric = Callable[[nn.Module, Iterable[Batch]], float]

@@ -26,6 +26,7 @@ from etude.records.environment import CONDITIONS
 from etude.records.events import Event
 from etude.records.folder import remove_leftovers, require_outside_runs, require_own, step_of
 from etude.records.journal import Journal, Ledger, append_beside, read_journal
+from etude.text import printable
 
 FORMAT = 1
 _HEARTBEAT_SECONDS = 5.0
@@ -178,7 +179,8 @@ class RunWriter:
         with contextlib.suppress(StorageError):
             self.log(text)
         with contextlib.suppress(OSError, ValueError):
-            print(text, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{printable(text)}\n")
+            sys.stderr.flush()
 
     def sync(self) -> None:
         """Make journal and log durable; only the journal must be."""

@@ -1,0 +1,170 @@
+"""The model, loss and metrics that a user brings: checked, tried before anything is trained, named in the records."""
+
+import contextlib
+import hashlib
+import inspect
+import site
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from etude.engine.objectives import DeviceBatch
+from etude.engine.precision import Precision
+from etude.errors import InputError
+from etude.recipe.rules import is_lower_better
+from etude.recipe.schema import Loss, Recipe
+
+LossFunction = Callable[[nn.Module, DeviceBatch], tuple[torch.Tensor, Any]]
+MetricFunction = Callable[[nn.Module, Iterable[DeviceBatch]], float]
+_WEIGHED_BY_BATCH = ("token_weights",)  # a loss of one's own gets these as batch.weights
+_LONGEST = 110
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of the model on the validation batches, and which way is the better one.
+
+    function(model, batches): a number; the batches are those that a loss gets, on the device. Higher is better unless
+    `lower_is_better` says otherwise.
+    """
+
+    function: MetricFunction
+    lower_is_better: bool | None = None
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a run gets from the user beside the recipe."""
+
+    model: nn.Module | None = None
+    loss: LossFunction | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+
+    def is_lower_better(self, metric: str) -> bool:
+        """Whether a smaller value of a metric, of the run or one's own, is the better one."""
+        if metric in self.metrics:
+            return bool(self.metrics[metric].lower_is_better)
+        return is_lower_better(metric)
+
+    def problems(self, recipe: Recipe, measured: set[str]) -> Iterator[str]:
+        """What of this, or of the recipe beside it, would have no effect. measured: the figures of the run itself."""
+        if self.loss is not None and recipe.tasks:
+            yield "a loss of your own is one, but the recipe has [tasks], each with its own; leave one of them out"
+        if self.loss is not None:
+            for name in Loss.model_fields:
+                if name not in _WEIGHED_BY_BATCH and getattr(recipe.loss, name) != getattr(Loss(), name):
+                    yield f"loss.{name} has no effect beside a loss of your own; leave one of them out"
+        if self.model is not None and (recipe.evaluate.prompts or recipe.evaluate.answers):
+            yield "evaluate.prompts and answers ask for text, which a model of your own does not write; leave them out"
+        if self.metrics and recipe.data.validation == "none":
+            yield 'metrics of your own need a validation set, but data.validation is "none"; leave one of them out'
+        for name, metric in self.metrics.items():
+            if not callable(metric.function):
+                yield f"metric {name} of your own is a {type(metric.function).__name__}; give a function, or a Metric"
+            if name in measured:
+                yield f"metric {name} of your own has the name of a figure that the run measures; give it another"
+        chosen = recipe.evaluate.metric
+        if (
+            chosen in self.metrics
+            and self.metrics[chosen].lower_is_better is None
+            and chosen.endswith(("loss", "error"))
+        ):
+            yield (
+                f"evaluate.metric is {chosen}, of your own: say which way is better, as "
+                f"Metric({_name(self.metrics[chosen].function)}, lower_is_better=True)"
+            )
+
+    def describe(self) -> dict[str, str]:
+        """Name and source hash of each, so that a record tells which code it was."""
+        functions = {f"metric {name}": metric.function for name, metric in self.metrics.items()}
+        things: dict[str, object] = {"model": self.model, "loss": self.loss, **functions}
+        return {name: _describe(thing) for name, thing in things.items() if thing is not None}
+
+    def try_out(
+        self,
+        model: nn.Module,
+        loss_sum: Callable[[nn.Module, DeviceBatch], tuple[torch.Tensor, torch.Tensor]],
+        precision: Precision,
+        train: list[DeviceBatch],
+        validation: list[DeviceBatch],
+    ) -> None:
+        """Run each once on small batches. Raises: InputError that names the function and the line that fails."""
+        was_training = model.training
+        model.eval()  # so that statistics of batches stay as they are
+        try:
+            if self.loss is not None or self.model is not None:
+                what = "loss" if self.loss is not None else "model"
+                with _named(what, self.loss or self.model), precision.autocast():
+                    for batch in train:
+                        _check_loss(model, *loss_sum(model, batch))
+            for name, metric in self.metrics.items():
+                with _named(f"metric {name}", metric.function):
+                    self.measure(name, model, precision, validation)
+        finally:
+            model.train(was_training)
+
+    def measure(self, name: str, model: nn.Module, precision: Precision, batches: Iterable[DeviceBatch]) -> float:
+        """A metric of the model as it is used: without dropout and gradients. Raises: what the function raised."""
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.no_grad(), precision.autocast():
+                value = self.metrics[name].function(model, batches)
+            if isinstance(value, str) or value is None:
+                raise TypeError(f"metric {name} returned {value!r}, not a number")
+            return float(value)
+        finally:
+            model.train(was_training)
+
+
+def _check_loss(model: nn.Module, loss: torch.Tensor, targets: torch.Tensor) -> None:
+    if loss.dim() or targets.dim():
+        raise TypeError(f"it returned {list(loss.shape)} and {list(targets.shape)}; expected a sum and a number")
+    if not loss.requires_grad and any(parameter.requires_grad for parameter in model.parameters()):
+        raise TypeError("it returned a sum without gradient; do not detach it or compute it under no_grad")
+
+
+@contextlib.contextmanager
+def _named(what: str, thing: object) -> Iterator[None]:
+    """Name the function of the user, and the line, in what goes wrong within the block."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."
+        raise InputError(f"your {what} {_name(thing)} failed at {_place(error, thing)}: {reason}") from error
+
+
+def _name(thing: object) -> str:
+    return str(getattr(thing, "__qualname__", type(thing).__qualname__)).replace("<locals>.", "").rpartition(".")[2]
+
+
+def _place(error: Exception, thing: object) -> str:
+    """The user's file and line that an error came through last, or where the function begins."""
+    libraries = [str(Path(__file__).parent), *site.getsitepackages(), sysconfig.get_paths()["stdlib"]]
+    frames = traceback.extract_tb(error.__traceback__)
+    mine = [frame for frame in frames if not frame.filename.startswith((*libraries, "<frozen"))]
+    if mine:
+        return f"{Path(mine[-1].filename).name}:{mine[-1].lineno}"
+    try:
+        owner: Any = thing if inspect.isroutine(thing) else type(thing)
+        return f"{Path(inspect.getfile(owner)).name}:{inspect.getsourcelines(owner)[1]}"
+    except (OSError, TypeError):
+        return "an unknown line"
+
+
+def _describe(thing: object) -> str:
+    owner: Any = thing if inspect.isroutine(thing) else type(thing)
+    try:
+        digest = hashlib.sha256(inspect.getsource(owner).encode()).hexdigest()[:16]
+    except (OSError, TypeError):
+        digest = "source unknown"
+    return f"{owner.__module__}.{owner.__qualname__} {digest}"
