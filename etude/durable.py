@@ -46,8 +46,21 @@ class Written:
 
 
 def cache_folder() -> Path:
-    """Where files lie that runs share and can be made again: `$ETUDE_CACHE`, else `~/.cache/etude`."""
-    return Path(os.environ.get("ETUDE_CACHE") or Path.home() / ".cache" / "etude")
+    """Where files lie that runs share and can be made again: `$ETUDE_CACHE`, else `~/.cache/etude`.
+
+    Raises: InputError if that is no folder and cannot become one.
+    """
+    try:
+        folder = Path(os.environ.get("ETUDE_CACHE") or Path.home() / ".cache" / "etude")
+        check_name(folder)
+        is_folder = folder.is_dir() or not os.path.lexists(folder)
+    except RuntimeError:
+        raise InputError("this user has no home; set ETUDE_CACHE to a folder that etude may fill") from None
+    except InputError as error:
+        raise InputError(f"ETUDE_CACHE: {error}") from None
+    if not is_folder:
+        raise InputError(f"ETUDE_CACHE is {folder}, which is not a folder; set it to one that etude may fill")
+    return folder
 
 
 def write_file(path: Path, chunks: bytes | Iterable[bytes | memoryview]) -> Written:

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from etude.durable import check_name, open_plain
+from etude.durable import check_name, read_bytes
 from etude.errors import InputError, RecipeError
 from etude.recipe.rules import find_conflicts
 from etude.recipe.schema import Recipe
@@ -51,11 +51,9 @@ def read_recipe_text(path: Path) -> str:
         what = "is a folder" if path.is_dir() else "does not exist" if not path.exists() else "is not a plain file"
         raise InputError(f"recipe {path} {what}; give the path of a .toml file, or try `etude demo`")
     try:
-        with open_plain(path) as file:
-            content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
+        if path.stat().st_size > _MAX_BYTES:
             raise InputError(f"recipe {path} has over 1 MiB; a recipe is a short TOML file")
-        return content.decode("utf-8-sig")
+        return read_bytes(path, most_bytes=_MAX_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"recipe {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 

@@ -12,10 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 
 @dataclass(frozen=True)
 class Answer:
-    """How a command ended; `bytes` is what it took of memory beyond what the server had."""
+    """How a command ended.
+
+    `bytes` is what it took of memory beyond what the server had at the fork, and what the largest of its own children
+    took; of one that was killed, which cannot tell the two apart, the larger of both.
+    """
 
     code: int
     out: str
@@ -40,11 +46,13 @@ class Server:
         self._process.stdout.close()
 
     def run(
-        self, folder: Path, words: list[str], *, seconds: float, environment: dict[str, str] | None = None
-    ) -> Answer:
-        """Run `etude WORDS` in a folder, and kill it after so many seconds."""
+        self, folder: Path, words: list[str], *, seconds: float, environment: dict[str, str] | None = None,
+        first: str = "",
+    ) -> Answer:  # fmt: skip
+        """Run `etude WORDS` in a folder, after the code `first`, and kill it after so many seconds."""
         assert self._process.stdin and self._process.stdout
-        request = {"folder": str(folder), "words": words, "seconds": seconds, "environment": environment or {}}
+        request = {"folder": str(folder), "words": words, "seconds": seconds, "first": first}
+        request["environment"] = environment or {}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return Answer(**json.loads(self._process.stdout.readline()))
@@ -58,34 +66,41 @@ def serve() -> None:
         request = json.loads(line)
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             started = time.monotonic()
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            here, there = os.pipe()
             if (pid := os.fork()) == 0:
-                _live(request, out.fileno(), err.fileno())
+                _live(request, out.fileno(), err.fileno(), there)
+            os.close(there)
             while (ended := os.wait4(pid, os.WNOHANG))[0] == 0:
                 if time.monotonic() - started > request["seconds"]:
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(pid, 9)
                 time.sleep(0.005)
+            with os.fdopen(here, "rb", buffering=0) as told:
+                os.set_blocking(here, False)  # a grandchild that lives on may hold the other end
+                before, *peaks = map(int, (told.read() or b"0").split())
             print(json.dumps({
                 "code": os.waitstatus_to_exitcode(ended[1]),
                 "out": _text(out), "err": _text(err), "seconds": time.monotonic() - started,
-                "bytes": max(ended[2].ru_maxrss - before, 0) * 1024,
+                "bytes": max(sum(peaks) or ended[2].ru_maxrss * 1024 - before, 0),
             }), flush=True)  # fmt: skip
 
 
-def _live(request: dict[str, Any], out: int, err: int) -> None:
+def _live(request: dict[str, Any], out: int, err: int, told: int) -> None:
     from etude.cli.main import main
 
     code = 70
     try:
+        before = psutil.Process().memory_info().rss  # what it shares with the server
+        os.write(told, str(before).encode())
         os.setpgid(0, 0)
         os.dup2(out, 1)
         os.dup2(err, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.chdir(request["folder"])
         os.environ.update(request["environment"])
-        sys.argv = ["etude", *(word.encode().decode("utf-8", "surrogateescape") for word in request["words"])]
+        sys.argv = ["etude", *request["words"]]
         try:
+            exec(request["first"])
             main()
             code = 0
         except SystemExit as end:
@@ -96,6 +111,8 @@ def _live(request: dict[str, Any], out: int, err: int) -> None:
             traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
+        peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        os.write(told, f" {peaks[0] * 1024 - before} {peaks[1] * 1024}".encode())
     finally:
         os._exit(code)
 

@@ -30,7 +30,7 @@ def server() -> Iterator[Server]:
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_a_bad_input_is_answered_in_one_line(
-    case: Case, server: Server, tmp_path: Path, cache: Path, request: pytest.FixtureRequest
+    case: Case, server: Server, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     if not case.quick and not request.config.getoption("--hostile"):
         pytest.skip("slow; make test-hostile runs it")
@@ -38,9 +38,24 @@ def test_a_bad_input_is_answered_in_one_line(
     folder.mkdir()
     words = case.make(folder)
     before = content(folder)
-    answer = server.run(folder, words, seconds=MOST_SECONDS)
+    environment = {"ETUDE_CACHE": str(tmp_path / "cache")} | case.environment
+    answer = server.run(folder, words, seconds=MOST_SECONDS, environment=environment)
     assert_answered(answer, case.says)
     assert content(folder) == before
+    assert not unfinished(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("way", ["self", "child"])
+def test_memory_is_measured_of_a_command_and_of_its_children(way: str, server: Server, tmp_path: Path) -> None:
+    wanted = 300 << 20
+    code = {
+        "self": f"x = bytearray({wanted})",
+        "child": f"import subprocess, sys; subprocess.run([sys.executable, '-c', 'x = bytearray({wanted})'])",
+    }[way]
+    answer = server.run(tmp_path, ["--version"], seconds=10, first=code)
+    assert answer.code == 0, answer
+    assert wanted < answer.bytes < wanted + (200 << 20)
+    assert server.run(tmp_path, ["--version"], seconds=10).bytes < 200 << 20
 
 
 def assert_answered(answer: Answer, says: str) -> None:
@@ -55,11 +70,20 @@ def assert_answered(answer: Answer, says: str) -> None:
     assert answer.bytes < MOST_BYTES, answer.bytes
 
 
+def unfinished(cache: Path) -> list[Path]:
+    """What a kill or an error left behind that is neither whole nor a plain file."""
+    return [path for path in cache.rglob("*") if path.suffix in (".tmp", ".lock", ".new")]
+
+
 def content(folder: Path) -> dict[str, str]:
     """What stands in a folder: the hash of each plain file, the kind of all else."""
     found = {}
     for path in sorted(folder.rglob("*")):
         is_plain = path.is_file() and not path.is_symlink()
         name = str(path.relative_to(folder)).encode(errors="surrogateescape").hex()
-        found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if is_plain else oct(path.lstat().st_mode)
+        if is_plain:
+            with path.open("rb") as file:  # the start of a huge one says enough
+                found[name] = f"{path.stat().st_size} {hashlib.sha256(file.read(1 << 24)).hexdigest()}"
+        else:
+            found[name] = oct(path.lstat().st_mode)
     return found
