@@ -12,6 +12,7 @@ from torch import nn
 
 from etude import durable
 from etude.errors import InputError
+from etude.models.config_conflicts import refuse_conflicts
 from etude.models.t5 import keeps_fp32
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -26,8 +27,13 @@ REMADE = re.compile(
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What config.json says. Raises: InputError if it cannot be read."""
-    return durable.read_json_object(path / "config.json")
+    """What config.json says. Raises: InputError if it cannot be read, or says one thing twice and not the same."""
+    values = durable.read_json_object(path / "config.json")
+    try:
+        refuse_conflicts(values)
+    except InputError as error:
+        raise InputError(f"{path}/{error}") from None
+    return values
 
 
 def open_tensors(file: Path) -> Any:

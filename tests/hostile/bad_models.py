@@ -101,4 +101,31 @@ ADAPTERS = [
         says="does not describe a LoRA adapter",
     ),
 ]
-CASES = [*ADAPTERS]
+
+
+def config(**changes: Any) -> Callable[[Path], list[str]]:
+    """A Qwen2 whose config.json has other values."""
+
+    def change(folder: Path) -> None:
+        values = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(values | changes))
+
+    return model(change)
+
+
+CONFIGS = [
+    Case(
+        name="rope_scaling and rope_parameters that differ",
+        make=config(rope_scaling={"rope_type": "yarn", "factor": 2.0}, rope_parameters={"rope_type": "default"}),
+        says=r"rope_parameters\.factor = None and rope_scaling\.factor = 2\.0; keep one",
+    ),
+    Case(name="hidden_size and n_embd that differ", make=config(n_embd=64), says="hidden_size = 32 and n_embd = 64"),
+    Case(
+        name="a config.json with a key twice",
+        make=model(
+            lambda folder: (folder / "config.json").write_text('{"model_type": "qwen2", "model_type": "llama"}')
+        ),
+        says="the key 'model_type' twice",
+    ),
+]
+CASES = [*ADAPTERS, *CONFIGS]
