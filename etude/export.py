@@ -1,6 +1,8 @@
 """From a run to a folder that other tools load: its adapter as it is, merged into the base, or the full model."""
 
+import functools
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +38,7 @@ _PIECE_BYTES = 8 << 20
 def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Path:
     """Write a checkpoint (RUN, RUN@best, RUN@last, RUN@step-200) as a folder of its own, whole or not at all.
 
-    kind: `peft`, the adapter as it was saved; `merged`, base weights with the adapter in them, in the base's dtype;
+    kind: `peft`, the adapter as it was saved; `merged`, base weights with the adapter in them, each in its dtype there;
     `hf`, the model of a run that trained all weights. A model card with the figures of the journal comes along.
 
     Raises: InputError if there is no such checkpoint, it is of another kind, or `out` has files; nothing is written.
@@ -58,15 +60,15 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
     if kind == "merged":
         carried = {name: path for name, path in carried.items() if not name.startswith("adapter_")}
         base = _base_of(checkpoint, read_adapter_config(checkpoint))
-        dtype = stored_dtype(base.path)
-        merged = checkpoints.trained_tensors(load_model(checkpoint, dtype=dtype))[1]
-        tensors = {name: tensor.to(dtype) for name, tensor in merged.items()}  # norms are loaded in fp32
+        tensors, dtype = _merged_weights(checkpoint, base)
         if (broken := find_non_finite(tensors.items())) is not None:
-            raise InputError(f"{given}: merged, {broken} is too large for {dtype}, the base's dtype; use --to peft")
-        made["config.json"] = (base.path / "config.json").read_bytes()
+            wrong = f"is too large for {tensors[broken].dtype}, the base's dtype"
+            raise InputError(f"{given}: merged, {broken} {wrong}; use --to peft")
+        config = weights.read_config(base.path)
         if base.labels:
             config = durable.read_json_object(checkpoint / CLASSIFIER_FILE)
-            made["config.json"] = json.dumps({**config, "dtype": str(dtype).removeprefix("torch.")}, indent=2).encode()
+        config.pop("torch_dtype", None)  # the older name of the same
+        made["config.json"] = json.dumps({**config, "dtype": str(dtype).removeprefix("torch.")}, indent=2).encode()
     if kind == "hf":
         made["config.json"] = (checkpoint / "config.json").read_bytes()
     is_old = GENERATION_FILE not in carried  # a checkpoint without the file was written by an older etude
@@ -143,8 +145,28 @@ def find_end_ids(folder: Path, chat: ChatTemplate, *, is_chat: bool) -> tuple[in
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
-    """The dtype of the first matrix in a model's safetensors; fp32 of an adapter. Raises: InputError if damaged."""
-    return torch.float32 if (folder / ADAPTER_FILE).is_file() else weights.stored_dtype(folder)
+    """The dtype of most numbers in a model's safetensors, from their headers; fp32 of an adapter. Raises: InputError if damaged."""
+    return torch.float32 if (folder / ADAPTER_FILE).is_file() else weights.stored_dtypes(folder)[1]
+
+
+def _merged_weights(checkpoint: Path, base: Pretrained) -> tuple[dict[str, torch.Tensor], torch.dtype]:
+    """The weights of a base with an adapter in them, each in the dtype that the base stores it in, and the main dtype.
+
+    What the base has not, the head of a classifier, gets the main one.
+    """
+    stored, main = weights.stored_dtypes(base.path)
+    wide = functools.reduce(torch.promote_types, stored.values(), main)  # holds the digits of each of them
+    # Files of a bare body leave out its name, and old ones call the parts of a norm gamma and beta.
+    old = {"gamma": "weight", "beta": "bias"}
+    dtypes = {re.sub(r"(?<=\.)(gamma|beta)$", lambda part: old[part[0]], name): each for name, each in stored.items()}
+
+    def dtype_of(name: str) -> torch.dtype:
+        parts = name.split(".")
+        endings = (".".join(parts[at:]) for at in range(len(parts) - 1))
+        return next((dtypes[ending] for ending in endings if ending in dtypes), main)
+
+    merged = checkpoints.trained_tensors(load_model(checkpoint, dtype=wide))[1]
+    return {name: tensor.to(dtype_of(name)) for name, tensor in merged.items()}, main
 
 
 def _check_kind(kind: str, run: Run, *, is_adapter: bool) -> None:

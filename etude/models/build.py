@@ -160,6 +160,7 @@ def describe_config(
         return config.to_hf(head_of(config), label_names=names, bos_token_id=bos_id, eos_token_id=eos_id)
     if pretrained is not None:  # as the model came; only the number format, and what a classifier says, are ours now
         values = {**pretrained.hf_config, "dtype": "float32"}
+        values.pop("torch_dtype", None)  # the older name of the same
         if isinstance(config, T5Config) and label_names:  # transformers takes the state at the last of these
             values["eos_token_id"] = eos_id
         return values | (_label_words(label_names, multi) if label_names else {})

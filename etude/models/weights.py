@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -78,22 +80,26 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def stored_dtypes(path: Path) -> tuple[dict[str, torch.dtype], torch.dtype]:
+    """The dtype of every floating-point tensor, from headers alone, and the one that most numbers are stored in."""
+    dtypes: dict[str, torch.dtype] = {}
+    sizes: Counter[torch.dtype] = Counter()
+    for file in _weight_files(path):
+        with open_tensors(file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                part = tensors.get_slice(name)
+                if (dtype := _FLOATS.get(part.get_dtype())) is not None:
+                    dtypes[name] = dtype
+                    sizes[dtype] += math.prod(part.get_shape())
+    return dtypes, sizes.most_common(1)[0][0] if sizes else torch.float32
+
+
 def read_weights(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor of a model's files by name. Raises: InputError if a file is missing or damaged."""
     for file in _weight_files(path):
         with open_tensors(file) as tensors:
             for name in tensors.keys():  # noqa: SIM118
                 yield name, tensors.get_tensor(name)
-
-
-def stored_dtype(path: Path) -> torch.dtype:
-    """The dtype of the first matrix in a model's safetensors, from its header alone."""
-    for file in _weight_files(path):
-        with open_tensors(file) as tensors:
-            for name in tensors.keys():  # noqa: SIM118
-                if len(tensors.get_slice(name).get_shape()) >= 2:
-                    return _FLOATS.get(tensors.get_slice(name).get_dtype(), torch.float32)
-    return torch.float32
 
 
 def read_weight(path: Path, names: Collection[str]) -> torch.Tensor | None:
