@@ -145,7 +145,7 @@ def find_end_ids(folder: Path, chat: ChatTemplate, *, is_chat: bool) -> tuple[in
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
-    """The dtype of most numbers in a model's safetensors, from their headers; fp32 of an adapter. Raises: InputError if damaged."""
+    """The dtype of most numbers in a model's safetensors; fp32 of an adapter. Raises: InputError if damaged."""
     return torch.float32 if (folder / ADAPTER_FILE).is_file() else weights.stored_dtypes(folder)[1]
 
 

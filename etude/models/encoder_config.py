@@ -1,5 +1,6 @@
 """What an encoder is: its sizes and options, and the same in the words of transformers' config.json."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -171,6 +172,18 @@ _KEYS = Keys(
         "pooler_num_fc_layers", "pooler_size_per_head", "eos_token_ids", "sentence_transformers", "etude_tasks",
     }),
 )  # fmt: skip
+
+
+def encoder_name(name: str, family: str) -> str:
+    """A tensor of a file by the name that it has in an encoder.
+
+    Files of the bare body leave out the family; old ones call the parts of a norm gamma and beta; the head of a masked
+    model has its bias under two names.
+    """
+    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+    name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+    name = re.sub(r"^(lm_head|cls\.predictions)\.decoder\.bias$", r"\1.bias", name)
+    return f"{family}.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
 
 
 def _labels(values: Mapping[str, Any]) -> tuple[int, bool]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from etude.errors import InputError
 from etude.models.parts import head_modules, keep_labels, label_tensors
-from etude.models.weights import REMADE, read_weight
+from etude.models.weights import REMADE, check_twins, read_weight, tensor_shapes
 
 # Families that take a mask of the whole row as it is, so that one call does for all its sequences. In others a window,
 # a recurrence or a mask of their own would be lost without a word.
@@ -84,6 +84,7 @@ def empty_model(path: Path, labels: int = 0) -> nn.Module:
 def count_parameters(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
     """Exact parameters by part. shapes: of the tensors in files. Raises: InputError if config.json says others."""
     model: Any = empty_model(path)
+    _check_twins(model, path, shapes)
     for name, parameter in model.named_parameters():
         # Some files leave out the name of the part that all but the head stand in.
         found = shapes.get(name, shapes.get(name.removeprefix(f"{model.base_model_prefix}.")))
@@ -117,6 +118,7 @@ def load_classifier(
 
     config = read_config(path, labels)
     config.get_text_config().pad_token_id = pad_id
+    _check_twins(empty_model(path, labels), path, tensor_shapes(path))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, report = _load_in_transformers(
@@ -210,6 +212,24 @@ def fixed_until(model: Any) -> float:
     moving = [part for part in parts if part.get("rope_type", "default") not in _FIXED_ROTARY]
     context = int(getattr(config, "max_position_embeddings", None) or 0)
     return min((int(part.get("original_max_position_embeddings") or context) for part in moving), default=math.inf)
+
+
+def _check_twins(model: Any, path: Path, names: Iterable[str]) -> None:
+    """Raises: InputError if tensors that the model ties differ in its files.
+
+    transformers leaves them apart then, under a config.json that still ties them.
+    """
+    body = f"{model.base_model_prefix}."
+    tied = {
+        target.removeprefix(body): source.removeprefix(body)
+        for target, source in getattr(model, "all_tied_weights_keys", {}).items()
+    }
+
+    def place(name: str) -> str:
+        name = name.removeprefix(body)
+        return str(tied.get(name, name))
+
+    check_twins(path, names, place)
 
 
 def _refuse_unused(model: Any, names: Iterable[str], path: Path) -> None:

@@ -10,7 +10,7 @@ from etude.errors import InputError
 from etude.models import foreign
 from etude.models.decoder import Decoder
 from etude.models.encoder import Encoder
-from etude.models.encoder_config import EncoderConfig, Head
+from etude.models.encoder_config import EncoderConfig, Head, encoder_name
 from etude.models.hub import Pretrained, empty_model
 from etude.models.parts import count_parts, head_modules, keep_labels, label_tensors
 from etude.models.t5 import T5Classifier
@@ -63,7 +63,7 @@ def build_encoder(config: EncoderConfig, seed: int, pretrained: Pretrained | Non
     wanted, of_labels = dict(model.named_parameters()), set(label_tensors(model))
     missing = set(wanted)
     for given, tensor in read_weights(pretrained.path):
-        name = _our_name(given, config.family)
+        name = encoder_name(given, config.family)
         if name in of_labels:
             tensor = _keep_labels(pretrained, given, tensor, wanted[name])
         if name not in wanted or wanted[name].shape != tensor.shape:
@@ -171,10 +171,3 @@ def head_of(config: EncoderConfig) -> Head:
 def _keep_labels(pretrained: Pretrained, name: str, given: Tensor, drawn: Tensor) -> Tensor:
     theirs, kept = len(pretrained.label_names), pretrained.kept_labels
     return keep_labels(f"{pretrained.path}: {name}", given, drawn, theirs=theirs, kept=kept)
-
-
-def _our_name(name: str, family: str) -> str:
-    """Files of the bare body leave out the family; old ones call the parts of a norm gamma and beta."""
-    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
-    name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
-    return f"{family}.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name

@@ -21,18 +21,30 @@ from etude.models.cost import count_parameters
 from etude.models.decoder import Decoder
 from etude.models.decoder_config import DecoderConfig
 from etude.models.encoder import Encoder
-from etude.models.encoder_config import CODE_ENCODER, EncoderConfig
+from etude.models.encoder_config import CODE_ENCODER, EncoderConfig, encoder_name
 from etude.models.generation_config import read_generation_config, read_stop_ids
 from etude.models.hf_config import label_names
 from etude.models.lora import CONFIG_FILE
 from etude.models.parts import count_parts, find_targets
 from etude.models.t5 import T5, T5Classifier
 from etude.models.t5_config import T5Config
-from etude.models.weights import REMADE, digest, read_config, read_weight, read_weights, set_weight, tensor_shapes
+from etude.models.weights import (
+    REMADE,
+    check_twins,
+    digest,
+    is_same,
+    read_config,
+    read_weight,
+    read_weights,
+    set_weight,
+    tensor_shapes,
+)
 from etude.recipe.load import at_home
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
+_MASKED_HEAD = re.compile(r"(lm_head|cls\.predictions)\.decoder\.weight")
+_T5_EMBEDDING = re.compile(r"(encoder|decoder)\.embed_tokens\.weight")
 _EMBEDDINGS = ("model.embed_tokens.weight", "shared.weight")
 
 Config = DecoderConfig | EncoderConfig | T5Config
@@ -129,13 +141,15 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
         objective = "seq2seq" if values.get("model_type") == "t5" else "causal"
         objective = "classification" if _is_classifier(values) else objective
     if objective == "classification":
-        return _inspect_classifier(path, values)
+        return _inspect_classifier(path, values, shapes)
     if objective == "masked":
         try:
-            return Pretrained(path, EncoderConfig.from_hf(values), None, values, digest(path), {})
+            encoder = EncoderConfig.from_hf(values)
         except InputError as error:
             wrong = str(error).removeprefix("config.json: ")
             raise InputError(f"{path}: {wrong}; {objective} takes BERT, RoBERTa, CodeBERT and their kin") from None
+        _check_twins(path, encoder, shapes, is_masked=True)
+        return Pretrained(path, encoder, None, values, digest(path), {})
     if objective == "seq2seq":
         try:
             t5 = T5Config.from_hf(values, has_head=_has_head(path, values, shapes))
@@ -143,6 +157,7 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
             wrong = str(error).removeprefix("config.json: ")
             raise InputError(f"{path}: {wrong}; seq2seq takes T5, CodeT5, CodeT5+ and their kin") from None
         _check_tensors(path, t5, shapes)
+        _check_twins(path, t5, shapes)
         return _with_generation(Pretrained(path, t5, None, values, digest(path), count_t5(t5)))
     reason = None
     config: DecoderConfig | None = None
@@ -283,6 +298,25 @@ def _with_generation(pretrained: Pretrained) -> Pretrained:
     return replace(pretrained, generation=read_generation_config(path), stop_ids=read_stop_ids(path))
 
 
+def _check_twins(path: Path, config: Config, shapes: dict[str, tuple[int, ...]], *, is_masked: bool = False) -> None:
+    """Raises: InputError if tensors that are one in the model, as transformers ties them, differ in its files.
+
+    is_masked: whether the head of a masked model is read, too.
+    """
+
+    def place(name: str) -> str:
+        if isinstance(config, EncoderConfig):
+            if is_masked and _MASKED_HEAD.fullmatch(name):
+                return f"{config.family}.embeddings.word_embeddings.weight"
+            return encoder_name(name, config.family)
+        if isinstance(config, T5Config):
+            name = name.removeprefix("transformer.")
+            return "shared.weight" if _T5_EMBEDDING.fullmatch(name) else name
+        return name.removeprefix("model.")
+
+    check_twins(path, shapes, place)
+
+
 def _has_head(path: Path, values: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> bool:
     """Whether a T5 has a head of its own: files made by torch name a tied one, too."""
     if "lm_head.weight" not in shapes:
@@ -292,7 +326,7 @@ def _has_head(path: Path, values: dict[str, Any], shapes: dict[str, tuple[int, .
 
 def _is_head_tied(path: Path) -> bool:
     head, embedding = (read_weight(path, names) for names in (("lm_head.weight",), _EMBEDDINGS))
-    return head is not None and embedding is not None and torch.equal(head, embedding)
+    return is_same(head, embedding)
 
 
 def _is_classifier(values: dict[str, Any]) -> bool:
@@ -310,7 +344,7 @@ def _label_names(path: Path, values: dict[str, Any]) -> tuple[str, ...]:
         raise InputError(f"{path}: {error}") from None
 
 
-def _inspect_classifier(path: Path, values: dict[str, Any]) -> Pretrained:
+def _inspect_classifier(path: Path, values: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> Pretrained:
     """`hf_config` becomes that of a classifier: with the class that transformers loads, and its id to pad with."""
     family = values.get("model_type")
     if family == CODE_ENCODER:
@@ -324,6 +358,8 @@ def _inspect_classifier(path: Path, values: dict[str, Any]) -> Pretrained:
             config = T5Config.from_hf(values) if family == "t5" else DecoderConfig.from_hf(values)
     except InputError as error:
         reason = f"runs through transformers, as {str(error).removeprefix('config.json: ')}"
+    if config is not None:
+        _check_twins(path, config, shapes)
     names = _label_names(path, values)
     labels = len(names)
     said = {**values, "architectures": [f"{_CLASSIFIERS.get(str(family))}ForSequenceClassification"]}

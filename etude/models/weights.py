@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,26 @@ def read_weight(path: Path, names: Collection[str]) -> torch.Tensor | None:
                     tensor: torch.Tensor = tensors.get_tensor(name)
                     return tensor
     return None
+
+
+def check_twins(path: Path, names: Iterable[str], place: Callable[[str], str]) -> None:
+    """Raises: InputError if a model's files have two tensors for one place in it, as `place` names it, that differ."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(place(name), name)
+        if other != name and not is_same(read_weight(path, (other,)), read_weight(path, (name,))):
+            raise InputError(
+                f"{path}: {other} and {name} are one tensor of this model, but its files have two that differ; "
+                "copy the model again, or leave out the wrong one"
+            )
+
+
+def is_same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    """Whether two tensors have the same shape and numbers, whatever their dtypes."""
+    if one is None or other is None or one.shape != other.shape:
+        return False
+    common = torch.promote_types(one.dtype, other.dtype)
+    return torch.equal(one.to(common), other.to(common))
 
 
 def set_weight(model: nn.Module, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> None:
