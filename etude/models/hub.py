@@ -25,7 +25,7 @@ from etude.models.encoder_config import CODE_ENCODER, EncoderConfig, encoder_nam
 from etude.models.generation_config import read_generation_config, read_stop_ids
 from etude.models.hf_config import label_names
 from etude.models.lora import CONFIG_FILE
-from etude.models.parts import count_parts, find_targets
+from etude.models.parts import count_parts, find_targets, label_tensors
 from etude.models.t5 import T5, T5Classifier
 from etude.models.t5_config import T5Config
 from etude.models.weights import (
@@ -373,7 +373,16 @@ def _inspect_classifier(path: Path, values: dict[str, Any], shapes: dict[str, tu
     if padding is not None:
         said["pad_token_id"] = padding
     found = Pretrained(path, config, reason, said, digest(path), {}, labels, label_names=names, kept_labels=labels)
-    return replace(found, parameters=count_parts(meta_model(found))) if labels else found
+    if not labels:
+        return found
+    model = meta_model(found)
+    for name in label_tensors(model):
+        wanted = tuple(model.get_parameter(name).shape)
+        if shapes.get(name, wanted) != wanted:
+            raise InputError(
+                f"{path}: {name} is {list(shapes[name])}, but config.json says {list(wanted)}; copy the model again"
+            )
+    return replace(found, parameters=count_parts(model))
 
 
 _CLASSIFIERS = {
