@@ -35,6 +35,10 @@ _LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEX
 # A JSON text takes up to 30 times its size in memory; the largest we know, the index of a model's shards, has some MB.
 LARGEST_JSON_BYTES = 16 << 20
 _LONGEST_PATH, _LONGEST_NAME = 4096, 255  # bytes, on Linux and macOS alike or less
+_OTHER_MARKS = {
+    b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
+}  # fmt: skip
+_LOOKED_AT_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -344,10 +348,36 @@ def read_bytes(path: Path, *, most_bytes: int, follow: bool = True) -> bytes:
 
 def read_text(path: Path, *, most_bytes: int, follow: bool = True) -> str:
     """The content of a plain UTF-8 file, without a byte order mark. Raises: as `read_bytes`; InputError if no UTF-8."""
+    content = read_bytes(path, most_bytes=most_bytes, follow=follow)
+    if why := why_not_utf8(content):
+        raise InputError(f"{path} is not UTF-8 text: {why}; save it as UTF-8")
+    return content.decode("utf-8-sig")
+
+
+def name_encoding(head: bytes) -> str:
+    """Words for another encoding that the first bytes of a file show, as `it begins with FF FE, as UTF-16 does`.
+
+    Empty if they show none. UTF-16 and UTF-32 without a byte order mark are known by the NULs in their characters.
+    """
+    for mark, name in _OTHER_MARKS.items():
+        if head.startswith(mark):
+            return f"it begins with {mark.hex(' ').upper()}, as {name} does"
+    looked_at = head[:_LOOKED_AT_BYTES]
+    if 3 * (nuls := looked_at.count(0)) > len(looked_at) > 1:
+        return f"{nuls:,} of the first {len(looked_at):,} bytes are NUL, as in UTF-16, UTF-32 or a binary file"
+    return ""
+
+
+def why_not_utf8(content: bytes) -> str:
+    """Words for what keeps bytes from being UTF-8 text; empty for text."""
+    if why := name_encoding(content):
+        return why
     try:
-        return read_bytes(path, most_bytes=most_bytes, follow=follow).decode("utf-8-sig")
+        content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+        is_binary = any(byte < 9 for byte in content[:_LOOKED_AT_BYTES])
+        return f"byte {error.start} is 0x{content[error.start]:02x}" + ("" if is_binary else ", as in Latin-1")
+    return ""
 
 
 def read_json(path: Path, *, most_bytes: int = LARGEST_JSON_BYTES, follow: bool = True) -> Any:

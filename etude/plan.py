@@ -12,6 +12,7 @@ from etude.data.corpus import Corpus, label_notes, lay_out
 from etude.data.labels import Labels, lay_over, listed
 from etude.data.loader import steps_per_epoch
 from etude.data.mixture import Mixture, mix
+from etude.data.page import list_notes
 from etude.data.prepared import prepare
 from etude.data.split import Split
 from etude.engine.precision import choose_precision
@@ -139,6 +140,7 @@ class Plan:
             *self._task_rows(),
             *self._label_rows(),
             *self._conversation_rows(),
+            *self._notes(),
             ("parameters", f"{self.parameters['total']:,} ({parts})"),
             ("steps", f"{self.steps:,} of {self.global_batch_size:,} samples; {self.steps_per_epoch:,} an epoch"),
             ("passes over the data", f"{self.steps / self.steps_per_epoch:.2f}"),
@@ -169,6 +171,10 @@ class Plan:
         if self.is_validated and metric != "loss":
             way = "lower" if self.tasks[0].own.is_lower_better(metric) else "higher"
             yield "best checkpoint", f"by {metric}, {way} is better"
+
+    def _notes(self) -> Iterator[tuple[str, str]]:
+        notes = dict.fromkeys(note for task in self.tasks for note in list_notes(task.corpus.summary))
+        yield from ((f"note {number}", note) for number, note in enumerate(notes, 1))
 
     def _task_rows(self) -> Iterator[tuple[str, str]]:
         if isinstance(self.train, Mixture):

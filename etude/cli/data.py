@@ -3,7 +3,7 @@
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from etude.cli.printing import open_console, print_json
+from etude.cli.printing import open_console, print_json, print_rows, print_table, print_text
 from etude.text import clean, printable
 
 if TYPE_CHECKING:
@@ -40,17 +40,82 @@ def make_page(recipe: "Recipe") -> tuple[dict[str, Any], "InputError | None"]:
 
 def page_text(recipe: "Recipe", task: str, page: dict[str, Any], refused: "InputError | None") -> str:
     """The data page as Markdown; of one of several tasks, with its name."""
+    from etude.data.page import list_notes
     from etude.report.markdown import fence, prose
     from etude.report.write import summary_tables
 
-    samples = page.get("samples", [])
     tables = summary_tables({key: value for key, value in page.items() if key != "samples"})
-    shown = ["".join(f"[[{part['text']}]]" if part["scored"] else part["text"] for part in parts) for parts in samples]
-    title = f"{recipe.name}, task {task}" if task else recipe.name
-    parts = [f"# Data of {prose(title)}", *([f"Refused: {prose(refused)}"] if refused else []), *tables]
-    if shown:
-        parts.append("First sample, what is scored in double brackets:\n\n" + fence(shown[0][:4000]))
+    notes = "\n".join(f"- {prose(note)}" for note in list_notes(page))
+    parts = [f"# Data of {prose(_title(recipe, task))}", *([f"Refused: {prose(refused)}"] if refused else [])]
+    parts += [*([notes] if notes else []), *tables]
+    if shown := _first_sample(page):
+        parts.append("First sample, what is scored in double brackets:\n\n" + fence(shown))
     return "\n\n".join(parts) + "\n"
+
+
+def print_page(recipe: "Recipe", task: str, page: dict[str, Any], refused: "InputError | None") -> None:
+    """Print the data page for a terminal: sources, splits and counts below each other, then the tables."""
+    from etude.data.page import list_notes
+
+    lists = {name: rows for name, rows in page.items() if isinstance(rows, list) and name not in ("sources", "samples")}
+    groups = {name: values for name, values in page.items() if isinstance(values, dict)}
+    single = {name: value for name, value in page.items() if not isinstance(value, dict | list)}
+    print_text(f"Data of {_title(recipe, task)}")
+    if refused:
+        print_text(f"Refused: {printable(refused)}")
+    for source in page.get("sources", []):
+        _print_values("source", source)
+    for name, values in groups.items():
+        _print_values(name, values)
+    _print_values("all", single)
+    for name, rows in lists.items():
+        _print_list(name, rows)
+    print_text()
+    for note in list_notes(page):
+        print_text(f"note: {printable(note)}")
+    if shown := _first_sample(page):
+        print_text(f"First sample, what is scored in double brackets:\n{shown}")
+
+
+def _print_values(title: str, values: dict[str, Any]) -> None:
+    """Named values below each other, those that say nothing left out."""
+    shown = {name: value for name, value in values.items() if value not in (None, [], {}, "") and value is not False}
+    if shown:
+        print_text(f"\n{title}")
+        print_rows([(f"  {name.replace('_', ' ')}", _value(name, value)) for name, value in shown.items()], None, False)
+
+
+def _print_list(title: str, rows: list[dict[str, Any]]) -> None:
+    """A table of the columns that any row has, and the examples of the rows below it."""
+    if not rows:
+        return
+    columns = list(dict.fromkeys(name for row in rows for name in row if name != "examples"))
+    print_text(f"\n{title}")
+    header, body = (
+        [name.replace("_", " ") for name in columns],
+        [[_value(n, row.get(n)) for n in columns] for row in rows],
+    )
+    print_table([header, *body])
+    for example in (example for row in rows for example in row.get("examples", ())):
+        print_text(f"  - {printable(example)}")
+
+
+def _value(name: str, value: Any) -> str:
+    from etude.report.wording import number, percent
+
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return percent(value) if name == "share" else number(value)
+
+
+def _title(recipe: "Recipe", task: str) -> str:
+    return f"{recipe.name}, task {task}" if task else recipe.name
+
+
+def _first_sample(page: dict[str, Any]) -> str:
+    for parts in page.get("samples", []):
+        return "".join(f"[[{part['text']}]]" if part["scored"] else part["text"] for part in parts)[:4000]
+    return ""
 
 
 def show_samples(recipe: "Recipe", rows: int = 3) -> list[dict[str, Any]]:
@@ -64,6 +129,14 @@ def show_samples(recipe: "Recipe", rows: int = 3) -> list[dict[str, Any]]:
         for index in range(min(rows, len(corpus.train))):
             samples.append(named | _describe(corpus.train, index, corpus.tokenizer))
     return samples
+
+
+def show_notes(recipe: "Recipe") -> list[str]:
+    """What a person should know of how the sources of each task were read. Raises: InputError."""
+    from etude.data.page import list_notes
+
+    notes = [note for part in recipe.by_task().values() for note in list_notes(open_corpus(part).summary)]
+    return list(dict.fromkeys(notes))
 
 
 def open_corpus(recipe: "Recipe", *, again: bool = False) -> "Corpus":

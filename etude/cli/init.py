@@ -8,7 +8,8 @@ from pathlib import Path
 
 from etude.errors import InputError
 
-_LOOK_AT = 2000
+_LOOK_AT, _MOST_CHARACTERS = 2000, 8 << 20
+_NAMED_COLUMNS = 20
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 _BYTES_A_TOKEN = 3  # where there is no tokenizer to ask: English with code has 3 to 4
 _RECIPE = """\
@@ -51,6 +52,7 @@ answers = {answers:<4}                     # instructions answered each time, an
 class Facts:
     """What was found out.
 
+    unread   columns of the rows that nothing reads
     tokens   of each of the first rows, ascending; `is_guess` if from bytes, as there is no tokenizer on this machine
     weights  parameters of the model and `context` its tokens, None if it is not there; `problem` says why
     targets  layers that an adapter goes on
@@ -59,6 +61,7 @@ class Facts:
 
     format: str
     rows: int
+    unread: list[str]
     tokens: list[int]
     is_guess: bool
     weights: int | None
@@ -94,6 +97,7 @@ def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
     middle, guess = facts.tokens[len(facts.tokens) // 2], ", guessed from bytes" if facts.is_guess else ""
     return [
         ("data", f"{facts.rows:,} rows, {facts.format}"),
+        *([("not read", f"columns {', '.join(facts.unread)}")] if facts.unread else []),
         ("tokens a row", f"{middle:,} the usual one, {facts.tokens[-1]:,} the longest{guess}"),
         ("model", f"{facts.weights:,} parameters" if facts.weights else f"not usable yet: {facts.problem}"),
         ("machine", f"{facts.device}, {facts.memory / 1e9:.0f} GB, {facts.cores} cores"),
@@ -132,13 +136,13 @@ def look(data: Path, model: str) -> Facts:
             find_targets(meta_model(pretrained), _TARGETS)
         except InputError:  # other families call them otherwise
             targets = "all-linear"
-    kind, rows, texts = _read(data)
+    kind, rows, texts, unread = _read(data)
     tokens, is_guess = _count_tokens(texts, folder)
     device = choose_device("auto")
     on_gpu = device.type == "cuda"
     memory = torch.cuda.get_device_properties(0).total_memory if on_gpu else psutil.virtual_memory().total
     cores = describe_machine()["cores"]
-    return Facts(kind, rows, tokens, is_guess, weights, context, targets, problem, device.type, memory, cores)
+    return Facts(kind, rows, unread, tokens, is_guess, weights, context, targets, problem, device.type, memory, cores)
 
 
 def recipe_text(data: Path, model: str, out: Path, facts: Facts) -> str:
@@ -166,22 +170,25 @@ def recipe_text(data: Path, model: str, out: Path, facts: Facts) -> str:
     )  # fmt: skip
 
 
-def _read(data: Path) -> tuple[str, int, list[str]]:
-    """The format of the rows, how many there are, and the text of the first of them."""
+def _read(data: Path) -> tuple[str, int, list[str], list[str]]:
+    """The format of the rows, how many there are, the text of the first of them, and the columns that are not read."""
     from etude.data.sources import read_documents, source_format
     from etude.recipe.schema import Source
 
     texts: list[str] = []
-    rows, source = 0, Source(path=str(data.absolute()))
+    unread: dict[str, None] = {}
+    rows, characters, source = 0, 0, Source(path=str(data.absolute()))
     for document in read_documents(source, undecodable=True):
         rows += not document.blank
+        unread |= dict.fromkeys(document.unread[:_NAMED_COLUMNS])
         if document.is_undecodable:
             raise InputError(
                 f"{document.name} is binary or not UTF-8 text; convert it, or give a file or folder without such"
             )
-        if len(texts) < _LOOK_AT and not document.blank:
-            texts.append(document.text)
-    return source_format(source).kind, rows, texts
+        if len(texts) < _LOOK_AT and characters < _MOST_CHARACTERS and not document.blank:
+            texts.append(document.text[:_MOST_CHARACTERS])
+            characters += len(document.text)
+    return source_format(source).kind, rows, texts, list(unread)[:_NAMED_COLUMNS]
 
 
 def _count_tokens(texts: Sequence[str], folder: Path | None) -> tuple[list[int], bool]:

@@ -220,7 +220,7 @@ def data_page(
     as_json: Json = False,
 ) -> None:
     """Look for duplicates, leaks and what cleaning finds; print it and write it down."""
-    from etude.cli.data import make_page, page_text
+    from etude.cli.data import make_page, page_text, print_page
     from etude.durable import write_file
     from etude.errors import RecipeError
 
@@ -230,7 +230,11 @@ def data_page(
     pages = {task: page for task, (page, _) in made.items()}
     path = out or Path(f"{loaded.name}-data.md")
     write_file(path, text.encode())
-    print_json(pages.get("", pages)) if as_json else print_text(text)
+    if as_json:
+        print_json(pages.get("", pages))
+    else:
+        for task, each in made.items():
+            print_page(loaded, task, *each)
     say(f"written to {path}")
     if problems := [f"task {task}: {why}" if task else str(why) for task, (_, why) in made.items() if why is not None]:
         raise RecipeError(problems)
@@ -244,9 +248,12 @@ def show_data(
     as_json: Json = False,
 ) -> None:
     """Show samples as they are trained on, and which of their tokens are scored."""
-    from etude.cli.data import print_samples, show_samples
+    from etude.cli.data import print_samples, show_notes, show_samples
 
-    print_samples(show_samples(_load(recipe, overrides, None), rows), as_json=as_json)
+    loaded = _load(recipe, overrides, None)
+    print_samples(show_samples(loaded, rows), as_json=as_json)
+    for note in show_notes(loaded):
+        say(f"note: {note}")
 
 
 @app.command()

@@ -18,6 +18,7 @@ from etude.data.labels import Labels, Layout, listed
 from etude.data.masking import choose_masking
 from etude.data.page import describe_lengths
 from etude.data.render import ChatTemplate
+from etude.data.rows import place_of
 from etude.data.split import (
     Flags,
     Ints,
@@ -409,7 +410,7 @@ def _name_rows(prepared: _Prepared, rows: Ints) -> tuple[Callable[[Flags], list[
     def named(flags: Flags) -> list[str]:
         places = prepared.arrays["places"][rows[flags][:NAMED_ROWS]].tolist()
         paths = prepared.manifest["paths"]
-        return [f"{paths[path]}:{line}" if line else paths[path] for path, line in places]
+        return [place_of(paths[path], line) for path, line in places]
 
     def count(flags: Flags) -> str:
         names = f" ({', '.join(named(flags)[:3])}{' ...' if flags.sum() > 3 else ''})"

@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,15 +16,16 @@ from etude.data.lexer import code_of
 from etude.data.render import ChatTemplate
 from etude.data.sources import Document, read_documents
 from etude.data.split import Flags, Ints, connect, hash_words, number_texts
-from etude.data.tokenize import Tokenizer
+from etude.data.tokenize import Tokenizer, any_of
 from etude.data.turns import count_unlearnt, is_unlearnt
 from etude.errors import InputError
 from etude.recipe.schema import Source
 
 NAMED_ROWS = 10
+_NAMED_COLUMNS, _NAMED_TOKENS = 50, 3
 _BATCH_CHARACTERS = 4 << 20
 _CONVERSATION_CHARACTERS = 1 << 18  # less, as where each token starts takes memory
-_PIECE_CHARACTERS = 1 << 20
+_PIECE_CHARACTERS, _LONGEST_STRETCH = 1 << 20, 4 << 20
 _BORDERS = (re.compile(r"\S\r?\n(?=\S)"), re.compile(r"\S(?= \w)"))
 _BORDER_TRIES, _BORDER_WINDOW = 8, 200
 
@@ -54,6 +55,9 @@ class Tally:
     blank_rows: list[list[str]] = field(default_factory=list)
     unknown: int = 0
     special: int = 0
+    holding_special: "array[int]" = field(default_factory=lambda: array("q"))
+    special_tokens: dict[str, None] = field(default_factory=dict)
+    unread: list[dict[str, int]] = field(default_factory=list)
     parted: int = 0
     no_bos: int = 0
     mapped: int = 0
@@ -73,8 +77,12 @@ class Tally:
             self.found.append(0)
             self.blanks.append(0)
             self.blank_rows.append([])
+            self.unread.append({})
             for document in read_documents(source, undecodable=undecodable):
                 self.found[-1] += 1
+                for column in document.unread:
+                    if column in self.unread[-1] or len(self.unread[-1]) < _NAMED_COLUMNS:
+                        self.unread[-1][column] = self.unread[-1].get(column, 0) + 1
                 if document.blank:
                     if not document.is_undecodable:
                         self.blanks[-1] += 1
@@ -121,8 +129,13 @@ class Tally:
         names = list(self._names)
         return [names[number] for number in numbers[counts > 1].tolist()]
 
-    def add(self, length: int, answers: Sequence[tuple[int, int]]) -> None:
-        """Note how many ids a document has, and where among them what is to be learnt begins and ends."""
+    def add(self, length: int, answers: Sequence[tuple[int, int]], *, has_special: bool = False) -> None:
+        """Note how many ids a document has, and where among them what is to be learnt begins and ends.
+
+        has_special: the text of a special token is in the document, and was read as text.
+        """
+        if has_special:
+            self.holding_special.append(len(self.offsets) - 1)
         start = self.offsets[-1]
         self.offsets.append(start + length)
         for begin, end in answers:
@@ -134,6 +147,15 @@ class Tally:
         A token that also stands within answers, as between thoughts and what is said, ends none.
         """
         return list(dict.fromkeys([eos_id, *sorted((self.ends - self.within) or self.ends)]))
+
+    def find_special(self, texts: Iterable[str], tokenizer: Tokenizer) -> bool:
+        """Whether texts hold that of a special token, which is read as text; some of them are kept for a note."""
+        found = (any_of(tokenizer.special_tokens).search(text) for text in texts)
+        if match := next((each for each in found if each is not None), None):
+            if len(self.special_tokens) < _NAMED_TOKENS:
+                self.special_tokens[match[0]] = None
+            return True
+        return False
 
     def example_arrays(self) -> dict[str, Ints]:
         pairs = {"answers": self.answers, "places": self.places}
@@ -154,9 +176,10 @@ def encode_labelled(
         texts = [(document.text, document.pair) for document in batch]
         encoded = tokenizer.encode_joined(texts, longest, with_spans=with_code)
         for (text, pair), (ids, second, is_cut, spans) in zip(texts, encoded):
+            given = [text] if pair is None else [text, pair]
             if spans is not None:
-                tally.code += code_of([text] if pair is None else [text, pair], spans).astype("<u2").tobytes()
-            tally.add(len(ids), [])
+                tally.code += code_of(given, spans).astype("<u2").tobytes()
+            tally.add(len(ids), [], has_special=tally.find_special(given, tokenizer))
             tally.seconds.append(second)
             tally.cuts.append(is_cut)
             tally.unknown += 0 if tokenizer.unk_id is None else int((ids == tokenizer.unk_id).sum())
@@ -174,8 +197,8 @@ def encode_pairs(documents: Iterator[Document], tally: Tally, tokenizer: Tokeniz
             [each[0] for each in tokenizer.encode_joined([(pair[side], None) for pair in pairs])] for side in (0, 1)
         )
         targets = [ids[1:] if ids[0] == tokenizer.eos_id else ids for ids in targets]
-        for source, target in zip(sources, targets):
-            tally.add(len(source) + len(target), [])
+        for source, target, pair in zip(sources, targets, pairs):
+            tally.add(len(source) + len(target), [], has_special=tally.find_special(pair, tokenizer))
             tally.seconds.append(len(source))
             if tokenizer.unk_id is not None:
                 tally.unknown += int((source == tokenizer.unk_id).sum() + (target == tokenizer.unk_id).sum())
@@ -221,6 +244,7 @@ def _encode_texts(
     """Each text and the end token; an example also begins as the tokenizer begins a text."""
     pieces: list[str] = []
     ends: list[bool] = []
+    special: list[bool] = []  # of the documents that end
     waiting = 0
     eos = np.array([tokenizer.eos_id])
     opening = [] if not are_examples or tokenizer.bos_id is None else [np.array([tokenizer.bos_id])]
@@ -235,13 +259,14 @@ def _encode_texts(
             tally.unknown += 0 if tokenizer.unk_id is None else int((ids == tokenizer.unk_id).sum())
             length += sum(map(len, new))
             if end:
-                tally.add(length, [(0, length)] if are_examples else [])
+                tally.add(length, [(0, length)] if are_examples else [], has_special=special.pop(0))
                 length = 0
             is_first = end
         return np.concatenate(parts)
 
     for document in documents:
-        for piece, end in cut_text(document.text, tokenizer):
+        special.append(tally.find_special([document.text], tokenizer))
+        for piece, end in cut_text(document.text, tokenizer, name=document.name):
             pieces.append(piece)
             ends.append(end)
             waiting += len(piece)
@@ -261,7 +286,7 @@ def _encode_conversations(
         encoded = chat.encode(conversations, [document.name for document in batch])
         tally.unlearnt += sum(map(count_unlearnt, conversations))
         for each in encoded:
-            tally.add(len(each.ids), each.answers)
+            tally.add(len(each.ids), each.answers, has_special=each.has_special)
             tally.mapped += each.is_mapped
             tally.changed += each.is_changed
             tally.ends |= {each.ids[end - 1] for _, end in each.answers}
@@ -286,21 +311,33 @@ def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def cut_text(text: str, tokenizer: Tokenizer, piece_characters: int = _PIECE_CHARACTERS) -> Iterator[tuple[str, bool]]:
+def cut_text(
+    text: str, tokenizer: Tokenizer, piece_characters: int = _PIECE_CHARACTERS, *, name: str = "a text"
+) -> Iterator[tuple[str, bool]]:
     """A text in pieces whose ids, end to end, are those of the whole; each with whether it is the last.
 
     A cut lies after a line end or before a word, where tokenizers that split words have a border; whether this one has
-    is tried on the text around it. Where none is found, the rest stays whole.
+    is tried on the text around it.
+
+    Raises: InputError if there is none in a stretch of 4 MiB, as a stretch takes 100 times its size in memory.
     """
-    start = 0
+    start, sought = 0, 0
     while len(text) - start > piece_characters:
-        window = (text, start + piece_characters // 2, start + piece_characters)
+        window = (text, max(start + piece_characters // 2, sought), max(start, sought) + piece_characters)
         matches = (match for border in _BORDERS for match in itertools.islice(border.finditer(*window), _BORDER_TRIES))
         cut = next((match.end() for match in matches if _is_border(text, match.end(), tokenizer)), None)
-        if cut is None:
+        if cut is not None:
+            yield text[start:cut], False
+            start, sought = cut, 0
+            continue
+        sought = window[2]
+        if sought >= len(text):
             break
-        yield text[start:cut], False
-        start = cut
+        if sought - start >= _LONGEST_STRETCH:
+            raise InputError(
+                f"{name} has over {_LONGEST_STRETCH:,} characters in a stretch without a place to cut "
+                'it, such as a space before a word; break it up, or leave it out with data.clean.minified = "drop"'
+            )
     yield text[start:], True
 
 

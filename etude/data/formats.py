@@ -1,10 +1,10 @@
-"""What the rows of JSONL hold: a text each, or a conversation each, whose answers are to be learnt."""
+"""What rows hold: a text each, or a conversation each, whose answers are to be learnt."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from etude.data.turns import Message, check_row_marks, is_answer, read_mark
+from etude.data.turns import NOT_LEARNT, Message, check_row_marks, is_answer, read_mark
 from etude.errors import InputError
 
 Row = dict[str, Any]
@@ -17,20 +17,38 @@ _PAIRS = (
     ("problem", "solution"), ("input", "output"),
 )  # fmt: skip
 _CONVERSATIONS = ("messages", "conversations", "conversation")
+# Beside question and answer: what belongs to the question, what was said before, and what comes first.
+_GIVEN = ("input", "context")
+_HISTORY = "history"
+_SYSTEMS = ("system", "system_prompt", "system_message")
+_TOOLS = ("tools", "functions")
+_SHOWN_FIELDS, _SHOWN_CHARACTERS = 6, 24
 _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of rows, and the fields that hold their content: what is asked first, the answer last."""
+    """A kind of rows, and the fields that hold their content: what is asked first, the answer last.
+
+    `beside` are the fields that the first rows have and that are read, too: `context`, `history`, `system` ...
+    """
 
     kind: Kind
     fields: tuple[str, ...]
+    beside: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.kind == "text":
             return f"field {self.fields[0]}"
-        return f"{self.kind} ({', '.join(self.fields)})"
+        return f"{self.kind} ({', '.join((*self.fields, *self.beside))})"
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """All fields that are read where a row has them."""
+        if self.kind == "text":
+            return frozenset(self.fields)
+        parts = (*_GIVEN, _HISTORY) if self.kind in ("prompt", "alpaca") else ()
+        return frozenset((*self.fields, *parts, *_SYSTEMS, *_TOOLS))
 
     def read(self, row: Row) -> tuple[str, list[Message] | None]:
         """The text of a row and, unless the row is nothing else, its messages.
@@ -40,21 +58,37 @@ class Format:
         if self.kind == "text":
             return _string(row, self.fields[0], hint="set field to one of"), None
         check_row_marks(row)
+        for name in _TOOLS:
+            if not _is_empty(row.get(name)):
+                raise InputError(f"has {name!r}, which are not supported; leave such rows out, or remove the field")
         messages = _READERS[self.kind](row, self.fields)
-        system = row.get("system")
-        if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
+        system = _system(row)
+        if system and messages[0]["role"] not in ("system", "developer"):
             messages.insert(0, {"role": "system", "content": system})
+        elif system and messages[0]["content"].strip() != system.strip():
+            raise InputError("has one system message in a field of its own and another in its list; remove one")
         return "\n\n".join(message["content"] for message in messages), messages
 
 
 def find_format(rows: Sequence[Row], field: str, wanted: str | None) -> Format:
     """The format that all of the first rows of a source have, instructions before text; `wanted` narrows the choice.
 
-    If none fits all of them, the one that fits most, so that a row without it can be named; text if none fits any.
+    If none fits all of them, the one that fits most, so that a row without it can be named; if none fits any, the one
+    whose fields the first row has, so that what is wrong with them can be said.
     """
     candidates = [form for form in _candidates(field) if wanted in (None, form.kind)]
     best = max(candidates, key=lambda form: sum(_fits(form, row) for row in rows))
-    return best if wanted is not None or any(_fits(best, row) for row in rows) else Format("text", (field,))
+    if not any(_fits(best, row) for row in rows):
+        first = rows[0] if rows else {}
+        text = Format("text", (field,))
+        best = max([text, *candidates] if wanted is None else candidates, key=lambda form: _nearness(form, first))
+    beside = sorted(best.columns.difference(best.fields, _TOOLS))
+    return replace(best, beside=tuple(name for name in beside if any(not _is_empty(row.get(name)) for row in rows)))
+
+
+def is_readable(row: Row, field: str, wanted: str | None) -> bool:
+    """Whether any format reads a row."""
+    return any(_fits(form, row) for form in _candidates(field) if wanted in (None, form.kind))
 
 
 def has_answer(messages: Sequence[Message]) -> bool:
@@ -81,17 +115,57 @@ def _fits(form: Format, row: Row) -> bool:
     return True
 
 
+def _nearness(form: Format, row: Row) -> int:
+    """Whether a row has all fields of a format, whatever they hold; 2 if turns have the keys of those of the format."""
+    if not all(name in row for name in form.fields if form.kind != "alpaca" or name != "input"):
+        return 0
+    turns = row[form.fields[0]]
+    keys = turns[0].keys() if isinstance(turns, list) and turns and isinstance(turns[0], dict) else ()
+    return 1 + bool(keys) * ((form.kind == "sharegpt") == ("from" in keys or "value" in keys))
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value in ("", "[]", "{}", "null") or (isinstance(value, str | list | dict) and not value)
+
+
 def _read_pair(row: Row, fields: tuple[str, ...]) -> list[Message]:
-    question, answer = _string(row, fields[0]), _string(row, fields[1])
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    question, answer = fields[0], fields[-1]
+    if isinstance(row.get(question), list) and isinstance(row.get(answer), list):
+        return _read_turns(row, question, answer)
+    asked = _string(row, question)
+    for name in _GIVEN:
+        if name not in (question, answer) and not _is_empty(row.get(name)):
+            given = _string(row, name)
+            asked = f"{asked}\n\n{given}" if given.strip() else asked
+    turns = [*_history(row), (asked, _string(row, answer))]
+    return [{"role": role, "content": content} for pair in turns for role, content in zip(("user", "assistant"), pair)]
 
 
-def _read_alpaca(row: Row, fields: tuple[str, ...]) -> list[Message]:
-    question, answer = _string(row, "instruction"), _string(row, "output")
-    given = _string(row, "input") if row.get("input") is not None else ""
-    if given.strip():
-        question = f"{question}\n\n{given}"
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+def _read_turns(row: Row, question: str, answer: str) -> list[Message]:
+    """The messages of two lists; answers among those asked are not to be learnt, as TRL has it."""
+    asked = _read_messages(row, (question,))
+    given = [message | NOT_LEARNT if message["role"] == "assistant" else message for message in asked]
+    return [*given, *_read_messages(row, (answer,))]
+
+
+def _history(row: Row) -> list[tuple[str, str]]:
+    """The turns before the question: pairs of a question and its answer."""
+    turns: Any = row.get(_HISTORY)
+    if _is_empty(turns):
+        return []
+    for number, turn in enumerate(turns if isinstance(turns, list) else [None], 1):
+        if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(each, str) for each in turn)):
+            raise InputError(f"has in {_HISTORY!r} a turn {number} that is no pair of strings: [question, answer]")
+    return [(asked, answered) for asked, answered in turns]
+
+
+def _system(row: Row) -> str:
+    """The system message that a field of its own holds; empty if there is none."""
+    found = {name: _string(row, name) for name in _SYSTEMS if not _is_empty(row.get(name))}
+    said = {name: text for name, text in found.items() if text.strip()}
+    if len(set(said.values())) > 1:
+        raise InputError(f"has different system messages in {' and '.join(map(repr, said))}; keep one")
+    return next(iter(said.values()), "")
 
 
 def _read_messages(row: Row, fields: tuple[str, ...], role: str = "role", content: str = "content") -> list[Message]:
@@ -100,6 +174,10 @@ def _read_messages(row: Row, fields: tuple[str, ...], role: str = "role", conten
         raise InputError(f"has no list {fields[0]!r} with at least one message")
     messages = []
     for number, turn in enumerate(turns, 1):
+        if isinstance(turn, dict) and isinstance(turn.get(content), list):
+            raise InputError(
+                f"has in message {number} of {fields[0]!r} a list of parts as {content!r}; join its texts to one string"
+            )
         if not isinstance(turn, dict) or not isinstance(turn.get(role), str) or not isinstance(turn.get(content), str):
             raise InputError(f"has a message {number} without the strings {role!r} and {content!r}")
         if turn.get("tool_calls"):
@@ -117,7 +195,7 @@ def _read_sharegpt(row: Row, fields: tuple[str, ...]) -> list[Message]:
 
 _READERS: dict[Kind, Callable[[Row, tuple[str, ...]], list[Message]]] = {
     "prompt": _read_pair,
-    "alpaca": _read_alpaca,
+    "alpaca": _read_pair,
     "messages": _read_messages,
     "sharegpt": _read_sharegpt,
 }
@@ -127,8 +205,13 @@ def _string(row: Row, name: str, hint: str = "fields that hold one") -> str:
     value = row.get(name)
     if isinstance(value, str):
         return value
-    what = "has no" if name not in row else f"has a {type(value).__name__} as"
-    strings = [repr(field) for field, value in row.items() if isinstance(value, str)][:20]
-    raise InputError(
-        f"{what} field {name!r}, which must be a string; {hint}: {', '.join(strings) or '(no field holds a string)'}"
-    )
+    what = "has no" if name not in row else f"has {_kind(value)} as"
+    strings = [repr(field[:_SHOWN_CHARACTERS]) for field, value in row.items() if isinstance(value, str)]
+    named = ", ".join(strings[:_SHOWN_FIELDS]) + (" ..." if len(strings) > _SHOWN_FIELDS else "")
+    raise InputError(f"{what} field {name!r}, which must be a string; {hint}: {named or '(no field holds a string)'}")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, float) and value != value:
+        return "NaN"
+    return "null" if value is None else f"a {type(value).__name__}"

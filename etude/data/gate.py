@@ -11,7 +11,7 @@ hashes and compares with benchmarks; the second reads again only those that may 
   leaks.npy       (m, 2) int64, a training document and the held-out one it is like; of those that are not equal one
                   pair for each held-out document, or for each training document if those that leak are dropped
   planted.npy     (k, 3) int64, a training document, the number of a benchmark and of its problem
-  places.npy      (n, 3) int64, source, file and line
+  places.npy      (n, 3) int64, source, file and place in it, as of `place_of`
   manifest.json   file names, problems and examples
 """
 
@@ -36,6 +36,7 @@ from etude.data.dedup import Match, choose_bands, find_buckets, hash_bands, matc
 from etude.data.labels import labelling
 from etude.data.leaks import Problems, find_planted, read_problems
 from etude.data.pool import map_batches
+from etude.data.rows import place_of
 from etude.data.shingles import Hashes, shingle
 from etude.data.sources import Document, read_documents, source_key
 from etude.data.split import Flags, Ints, hash_words, number_texts
@@ -122,7 +123,7 @@ class Gate:
     def name(self, document: int) -> str:
         """Where a document stands: `rows.jsonl:12`."""
         _, path, line = self.places[document].tolist()
-        return f"{self._names[path]}:{line}" if line else self._names[path]
+        return place_of(self._names[path], line)
 
     @functools.cached_property
     def _names(self) -> list[str]:

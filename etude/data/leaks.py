@@ -11,7 +11,7 @@ import numpy as np
 from etude import durable
 from etude.data.cache import to_npy
 from etude.data.shingles import Hashes, shingle
-from etude.data.sources import read_rows
+from etude.data.sources import read_all_rows
 from etude.data.split import Ints
 from etude.errors import InputError
 
@@ -73,11 +73,11 @@ def read_problems(paths: Sequence[str]) -> tuple[Problems, list[list[str]]]:
     names: list[list[str]] = []
     for benchmark, path in enumerate(paths):
         names.append([])
-        for line, row in read_rows(Path(path)):
-            parts = list(_parts(row, f"{path}:{line}"))
+        for number, (place, row) in enumerate(read_all_rows(Path(path)), 1):
+            parts = list(_parts(row, place))
             owners += [(benchmark, len(names[-1]))] * len(parts)
             texts += parts
-            names[-1].append(str(next((row[name] for name in _NAMES if name in row), line)))
+            names[-1].append(str(next((row[name] for name in _NAMES if name in row), number)))
         if not names[-1]:
             raise InputError(f"{path} holds no evaluation problem; give a JSONL file such as HumanEval.jsonl")
     hashes, offsets = shingle(texts)

@@ -28,6 +28,23 @@ def describe_gate(gate: Gate, uses: Ints | None = None) -> dict[str, list[dict[s
     return {name: rows for name, rows in tables.items() if rows}
 
 
+def list_notes(summary: dict[str, Any]) -> list[str]:
+    """What a person should know of how the rows of each source were read, a line each."""
+    notes = []
+    for source in summary.get("sources", ()):
+        name, is_chat = source["name"], "blank_rows" in source
+        if unread := source.get("unread_columns"):
+            notes.append(f"{name}: columns that are not read: {', '.join(unread)}")
+        if special := source.get("special_tokens_read_as_text"):
+            such = f", such as {', '.join(source['such_as'])}," if source["such_as"] else ""
+            way = "" if is_chat else "; for conversations, give rows with messages instead of text rendered already"
+            notes.append(
+                f"{name}: {special:,} of {source['documents']:,} texts hold special tokens{such} which are read as "
+                f"plain letters{way}"
+            )
+    return notes
+
+
 def describe_lengths(lengths: Ints, limit: int) -> list[dict[str, Any]]:
     """How many documents have how many tokens, in doublings; `limit` is the longest sample."""
     if not len(lengths):

@@ -18,7 +18,7 @@ and, where a loss weighs tokens by what they are as code,
 and, where documents are examples,
   answers.npy       (m, 2) int64, where what is learnt begins and ends in tokens.bin; of a text all of it
   capabilities.npy  (n) int64, which of the names in the manifest; -1 for none
-  places.npy        (n, 2) int64, which file of those in the manifest, and which line of it
+  places.npy        (n, 2) int64, which file of those in the manifest, and the place in it, as of `place_of`
 and, where texts are labelled,
   labels.npy        (n, k) uint8, 1 where a label holds; their names are in the manifest
   seconds.npy       (n) int64, where the second text of a pair begins, counted in tokens
@@ -52,6 +52,7 @@ from etude.data.kinds import find_kinds
 from etude.data.labels import Labels, number_labels
 from etude.data.page import describe_gate
 from etude.data.render import ChatTemplate, find_template
+from etude.data.rows import place_of
 from etude.data.sources import Document, describe, source_format, source_key
 from etude.data.split import (
     Flags,
@@ -61,7 +62,7 @@ from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, token_sp
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
-_FORMAT = 9
+_FORMAT = 10
 _CODE_FORMAT = 1  # of what the lexer says
 _TRAINING_BYTES = 64 << 20
 _EXAMPLES = 3
@@ -243,7 +244,7 @@ def _number_labels(tally: Tally, sources: list[tuple[str, Source]]) -> tuple[Lab
         np.array(tally.labels, dtype=np.int64),
         from_train,
         fields=" or ".join(dict.fromkeys(repr(source.label) for use, source in sources if use == "train")),
-        name_row=lambda row: f"{paths[places[row, 0]]}:{places[row, 1]}",
+        name_row=lambda row: place_of(paths[places[row, 0]], int(places[row, 1])),
     )
 
 
@@ -315,7 +316,14 @@ def _source_summary(
 ) -> dict[str, Any]:
     mine = arrays["sources"] == index
     documents, blank, found = int(mine.sum()), tally.blanks[index], tally.found[index]
-    named = {"blank_rows": tally.blank_rows[index]} if source_format(source).kind != "text" else {}
+    named: dict[str, Any] = {"blank_rows": tally.blank_rows[index]} if source_format(source).kind != "text" else {}
+    if unread := tally.unread[index]:
+        named["unread_columns"] = [
+            column if count == found else f"{column} ({count:,} rows)" for column, count in unread.items()
+        ]
+    if special := int(mine[np.array(tally.holding_special, dtype=np.int64)].sum()):
+        named["special_tokens_read_as_text"] = special
+        named["such_as"] = list(tally.special_tokens)
     return {
         "name": source.source or source.path,
         "use": use,

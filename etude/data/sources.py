@@ -1,37 +1,31 @@
 """Documents from files, folders and the standard library, one after another, as they are: no byte is changed.
 
-.jsonl and .ndjson hold a document or a conversation a line; any other file is one UTF-8 document; .gz and .zst are
-unpacked on the way.
+A row of JSON Lines, of a JSON array or of CSV is a document or a conversation; any other file is one UTF-8 document.
+Files are unpacked on the way.
 """
 
-import gzip
 import itertools
 import json
 import os
 import platform
-import re
-import stat
-import sysconfig
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any
 
-from etude.data.formats import Format, find_format, has_answer
+from etude import durable
+from etude.data.formats import Format, find_format, has_answer, is_readable
 from etude.data.labels import read_label
+from etude.data.listing import list_files, root_of
+from etude.data.rows import HEAD_BYTES, LINES, TABLES, Kind, Row, find_kind, name_container, place_of, read_rows
 from etude.data.turns import Message, is_answer
+from etude.data.unpack import Allowance, content_name, read_chunks, read_head
 from etude.errors import InputError
 from etude.recipe.schema import Source
 
-_CHUNK_BYTES = 1 << 20
-_ZSTD_CHUNK_BYTES = 4 << 10  # unpacks to at most 128 MiB
 _MAX_DOCUMENT_BYTES = 256 << 20
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _FIRST_ROWS = 20
-_BOMB_BYTES, _BOMB_RATIO = 1 << 30, 1000
-# Not for learning from: packages that happen to be installed, tests, and a hundred copies of one code page module.
-_STDLIB_WITHOUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "encodings"}
+_MAY_HOLD_ROWS = (*LINES, *TABLES, ".json")
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,8 @@ class Document:
     Of a conversation there are `messages`, and `text` is their content; `capability` is what scores are told apart by.
     A labelled text has a `label`, as `read_label` returns it, and may have a second text, its `pair`; a text to be
     turned into another has that.
-    `line` is where a row stands in its file, from 1; 0 for a file that is one document. Undecodable ones have no text.
+    `line` is where a row stands in its file, as for `place_of`; 0 for a file that is one document. `unread` are the
+    columns of a row that nothing reads. Undecodable ones have no text.
     """
 
     text: str
@@ -53,10 +48,11 @@ class Document:
     is_undecodable: bool = False
     pair: str | None = None
     label: Any = None
+    unread: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        return f"{self.path}:{self.line}" if self.line else self.path
+        return place_of(self.path, self.line)
 
     @property
     def content(self) -> str:
@@ -87,77 +83,59 @@ def read_documents(source: Source, *, undecodable: bool = False) -> Iterator[Doc
     undecodable: files that are binary or not UTF-8, and such lines of JSONL, are documents without text, instead of
     refused.
 
-    Raises: InputError naming the file, and the line of JSONL, that cannot be used; or if no document has any text.
+    Raises: InputError naming the file, and the row, that cannot be used; or if no document has any text.
     """
-    found, form, files = False, source_format(source), list_files(source)
-    folders = [path.parent for path in files if not _is_jsonl(path)]
+    found, layout = False, _look_through(source)
+    folders = [file.path.parent for file in layout.files if not file.is_read_by_rows]
     common = Path(os.path.commonpath(folders)) if folders else Path()
-    for path in files:
-        is_jsonl = _is_jsonl(path)
+    allowance = Allowance(source.max_bytes)
+    for file in layout.files:
         for document in (
-            _read_jsonl(path, source, form, undecodable) if is_jsonl else [_read_text(path, common, undecodable)]
+            _read_file(file, source, layout.form, allowance, undecodable)
+            if file.is_read_by_rows
+            else [_read_text(file.path, common, allowance, undecodable)]
         ):
             found = found or not document.blank
             yield document
-    if not found and form.kind != "text":
-        raise InputError(f"{_name(source)} has no row with an answer; it was read as {form}: set format if that is not")
+    if not found and layout.form.kind != "text":
+        raise InputError(
+            f"{_name(source)} has no row with an answer; it was read as {layout.form}: set format if that is not"
+        )
     if not found:
         raise InputError(f"{_name(source)} is empty: no document has any text; give a source with text")
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a JSONL file, each with the number of its line."""
-    for number, line in _numbered_lines(path):
-        yield number, _parse(line, f"{path}:{number}")
+def read_all_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """The rows of a file, each with its name. Raises: InputError if it holds none."""
+    file, limits = _look_at(path), Source(path=str(path))
+    if not file.is_read_by_rows:
+        raise InputError(f"{path} holds no rows ({_why_no_rows(file)}); give JSON Lines, a JSON array or CSV")
+    chunks = read_chunks(path, Allowance(limits.max_bytes))
+    for number, row in read_rows(chunks, file.kind, str(path), most_bytes=limits.max_row_bytes):
+        if row is not None:
+            yield place_of(str(path), number), row
 
 
 def source_format(source: Source) -> Format:
     """What the rows of a source hold, found out from the first of them; text if there are none. Raises: InputError."""
-    files = [path for path in list_files(source) if _is_jsonl(path)]
-    if source.label is not None or source.target is not None:
-        if not files:
-            raise InputError(f"{_name(source)} has no JSONL, which labels and targets need; give a .jsonl file")
-        return Format("text", (source.field,))
-    if not files and source.group_by is not None:
-        raise InputError(
-            f"{_name(source)} has no JSONL, which group_by needs; leave it out: files stay together by their folders"
-        )
-    if not files and source.format not in (None, "text"):
-        raise InputError(
-            f"{_name(source)} has no JSONL, which format {source.format!r} needs; give a .jsonl file, or leave it out"
-        )
-    lines = ((f"{path}:{number}", line) for path in files for number, line in _numbered_lines(path))
-    rows = (_parse(line, name) for name, line in lines if _is_text(line))
-    return find_format(list(itertools.islice(rows, _FIRST_ROWS)), source.field, source.format)
-
-
-def list_files(source: Source) -> list[Path]:
-    """The files of a source, sorted by relative path. Raises: InputError if there are none, or no plain files."""
-    if source.source == "python-stdlib":
-        return _list_stdlib()
-    root = _root(source)
-    try:
-        mode = root.stat().st_mode
-    except FileNotFoundError:
-        raise InputError(f"{root} does not exist; give the path of a file or folder") from None
-    except OSError as error:
-        _refuse(root, error)
-    if stat.S_ISDIR(mode):
-        return _list_folder(root, source.glob or "**/*")
-    if not stat.S_ISREG(mode):
-        raise InputError(f"{root} is not a plain file but a pipe, socket or device; save its content into a file")
-    return [root]
+    return _look_through(source).form
 
 
 def source_key(source: Source) -> list[Any]:
     """What tells, without reading any text, whether a source is still the same: settings, file sizes and times."""
-    files = []
+    files, size = [], 0
     for path in list_files(source):
         try:
             status = path.stat()
         except OSError as error:
-            _refuse(path, error)
+            raise InputError(f"{path} cannot be read: {error.strerror}; check its owner, mode and disk") from None
         files.append([str(path), status.st_size, status.st_mtime_ns])
+        size += status.st_size
+    if size > source.max_bytes:
+        raise InputError(
+            f"{_name(source)} has {size:,} bytes, over the {source.max_bytes:,} that a source may have; raise its "
+            "max_bytes if so much is meant"
+        )
     return [source.model_dump(), files]
 
 
@@ -165,107 +143,195 @@ def describe(source: Source, documents: int) -> str:
     """What was found, for a person: `4,535 rows of JSONL, field text`."""
     if source.source == "python-stdlib":
         return f"{documents:,} modules of the standard library of Python {platform.python_version()}"
-    files = list_files(source)
-    rows = f"rows of JSONL, {source_format(source)}"
-    if _root(source).is_dir():
-        kind = rows if all(map(_is_jsonl, files)) else "documents"
-        return f"{documents:,} {kind}, from {len(files):,} files ({source.glob or '**/*'})"
-    return f"{documents:,} {rows}" if _is_jsonl(files[0]) else "one text"
+    layout = _look_through(source)
+    held = [file for file in layout.files if file.has_rows]
+    kinds = [_NAMES[kind] for kind in _NAMES if any(file.kind == kind for file in held)]
+    rows = f"rows of {' and '.join(kinds)}, {layout.form}"
+    if not root_of(source).is_dir():
+        return f"{documents:,} {rows}" if held else "one text"
+    where = f"from {len(layout.files):,} files ({source.glob or '**/*'})"
+    if len(held) == len(layout.files):
+        return f"{documents:,} {rows}, {where}"
+    return f"{documents:,} documents, {where}" + (f"; of {len(held):,} of them {rows}" if held else "")
 
 
-def _root(source: Source) -> Path:
-    assert source.path is not None, "rules.py lets no source through without a path"
-    return Path(source.path)
+_NAMES: dict[Kind, str] = {"lines": "JSONL", "array": "a JSON array", "table": "CSV"}
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of a source, what it holds, and whether its rows are documents, or it is a document itself.
+
+    An unreadable one is in another encoding, or a container that is not read; it is refused, or left out.
+    """
+
+    path: Path
+    kind: Kind
+    has_rows: bool
+    is_unreadable: bool = False
+
+    @property
+    def is_read_by_rows(self) -> bool:
+        return self.has_rows and not self.is_unreadable
+
+
+@dataclass(frozen=True)
+class _Layout:
+    files: list[_File]
+    form: Format
 
 
 def _name(source: Source) -> str:
     return source.source or str(source.path)
 
 
-def _is_jsonl(path: Path) -> bool:
-    return path.name.lower().removesuffix(".gz").removesuffix(".zst").endswith((".jsonl", ".ndjson"))
+def _look_through(source: Source) -> _Layout:
+    """What the files of a source are, by their content, and what their rows hold.
+
+    Where all files may hold rows by their names, and for a single file, rows are documents whatever they hold. Beside
+    other files, and with format "text", JSON and CSV are rows only if a format fits, else texts as code is.
+
+    Raises: InputError if rows are needed and there are none.
+    """
+    paths = list_files(source)
+    is_single = source.path is not None and len(paths) == 1 and paths[0] == root_of(source)
+    files = [_look_at(path, by_name=not is_single) for path in paths]
+    are_rows = is_single or all(content_name(path).endswith(_MAY_HOLD_ROWS) for path in paths)
+    if source.format == "text" or not are_rows:
+        files = [
+            file if content_name(file.path).endswith(LINES) or not file.has_rows or _fits(file, source)
+            else _File(file.path, file.kind, has_rows=False)
+            for file in files
+        ]  # fmt: skip
+    elif odd := next((file for file in files if file.kind == "object" and not file.is_unreadable), None):
+        raise InputError(
+            f"{odd.path} holds {_why_no_rows(odd)}, and no rows; write a JSON array or JSON Lines, or set "
+            'format = "text" if the whole file is one text'
+        )
+    _require_rows(source, files)
+    if source.label is not None or source.target is not None:
+        return _Layout(files, Format("text", (source.field,)))
+    rows = (row for file in files if file.is_read_by_rows for row in _first_rows(file, source))
+    return _Layout(files, find_format(list(itertools.islice(rows, _FIRST_ROWS)), source.field, source.format))
 
 
-def _list_stdlib() -> list[Path]:
-    root = Path(sysconfig.get_paths()["stdlib"])
-    files: list[Path] = []
-    for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if name not in _STDLIB_WITHOUT]
-        files += [Path(folder, name) for name in names if name.endswith(".py")]
-    if not files:
-        raise InputError(f"python-stdlib has no .py files in {root}; use a Python that was installed with its sources")
-    return sorted(files, key=lambda path: path.relative_to(root).as_posix())
+def _look_at(path: Path, *, by_name: bool = False) -> _File:
+    """What a file is; by_name: only look into those that may hold rows by their names."""
+    name = content_name(path)
+    if by_name and not name.endswith((*_MAY_HOLD_ROWS, ".txt")):
+        return _File(path, "text", has_rows=False)
+    head, is_whole = read_head(path, HEAD_BYTES)
+    if durable.name_encoding(head) or name_container(head):
+        return _File(path, "object", has_rows=name.endswith(_MAY_HOLD_ROWS), is_unreadable=True)
+    kind = find_kind(name, head, is_whole=is_whole)
+    return _File(path, kind, has_rows=kind in _NAMES)
 
 
-def _list_folder(root: Path, pattern: str) -> list[Path]:
-    inside = root.resolve()
+def _why_no_rows(file: _File) -> str:
+    head, _ = read_head(file.path, HEAD_BYTES)
+    if file.is_unreadable:
+        return name_container(head) or durable.name_encoding(head)
+    if not head.strip():
+        return "nothing"
+    if not head.lstrip().startswith(b"{"):
+        return "one text"
     try:
-        matches = [path for path in root.glob(pattern) if path.is_file()]
-    except (ValueError, NotImplementedError, IndexError) as error:
-        raise InputError(f"glob {pattern!r} is no pattern for files of a folder ({error}); try '**/*.py'") from None
-    except OSError as error:
-        _refuse(root, error)
-    # Hidden files are settings and version control; a link that leads outside would bring in what nobody named.
-    visible = [path for path in matches if not any(part.startswith(".") for part in path.relative_to(root).parts)]
-    files = [path for path in visible if path.resolve().is_relative_to(inside)]
-    if not files:
-        raise InputError(f"{root} has no file that matches glob {pattern!r}; give a folder with files, or another glob")
-    return sorted(files, key=lambda path: path.relative_to(root).as_posix())
+        names = list(json.loads(head))
+    except (ValueError, RecursionError):
+        return "a JSON object"
+    return f"one JSON object with the fields {', '.join(repr(name[:30]) for name in names[:4])}"
 
 
-def _read_text(path: Path, common: Path, undecodable: bool) -> Document:
+def _first_rows(file: _File, source: Source) -> Iterator[Row]:
+    rows = read_rows(
+        read_chunks(file.path), file.kind, str(file.path), most_bytes=source.max_row_bytes, undecodable=True
+    )
+    return (row for _, row in rows if row is not None)
+
+
+def _fits(file: _File, source: Source) -> bool:
+    """Whether the first rows of a file hold what a format reads."""
+    try:
+        rows = list(itertools.islice(_first_rows(file, source), _FIRST_ROWS))
+    except InputError:
+        return False
+    return any(is_readable(row, source.field, source.format) for row in rows)
+
+
+def _require_rows(source: Source, files: list[_File]) -> None:
+    """Raises: InputError if a setting of the source is about rows and a file has none."""
+    settings = {
+        "label": source.label, "target": source.target, "pair": source.pair, "group_by": source.group_by,
+        "format": None if source.format == "text" else source.format,
+    }  # fmt: skip
+    setting = next((name for name, value in settings.items() if value is not None), None)
+    other = next((file.path for file in files if not file.has_rows), None)
+    if setting is not None and other is not None:
+        advice = "give JSON Lines, a JSON array or CSV, choose such files with glob, or leave it out"
+        raise InputError(f"{other} has no rows, which {setting} = {settings[setting]!r} needs; {advice}")
+
+
+def _read_text(path: Path, common: Path, allowance: Allowance, undecodable: bool) -> Document:
     """A file as a document; its group is the folder, or itself, by which it differs first within `common`."""
     pieces: list[bytes] = []
     size = 0
-    for chunk in _chunks(path):
+    for chunk in read_chunks(path, allowance):
         pieces.append(chunk)
         size += len(chunk)
-        if size > _MAX_DOCUMENT_BYTES:
+        if size > _MAX_DOCUMENT_BYTES or b"\0" in chunk:
             break
     data = b"".join(pieces)
     text, wrong = "", ""
-    if b"\0" in data:
-        wrong = f"is binary: byte {data.index(0)} is NUL"
+    if container := name_container(data[:HEAD_BYTES]):
+        wrong = f"is {container}"
+    elif b"\0" in data and not durable.name_encoding(data):
+        wrong = f"is binary: byte {data.index(0)} is NUL; convert it to UTF-8"
     elif size > _MAX_DOCUMENT_BYTES:
         raise InputError(
             f"{path} is longer than {_MAX_DOCUMENT_BYTES >> 20} MiB, and would be one document; split it into files, "
             "or into rows of JSONL"
         )
+    elif why := durable.why_not_utf8(data):
+        wrong = f"is not UTF-8 text: {why}; convert it to UTF-8"
     else:
-        try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            wrong = f"is not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}"
+        text = data.decode("utf-8")
     if wrong and not undecodable:
         raise InputError(
-            f'{path} {wrong}; convert it to UTF-8, choose other files with glob = "**/*.py", '
-            'or leave such files out with data.clean.undecodable = "drop"'
+            f"{path} {wrong}, choose other files with glob, or leave such files out with "
+            'data.clean.undecodable = "drop"'
         )
     group = str(common / path.relative_to(common).parts[0])
     return Document(text, group, str(path), is_undecodable=bool(wrong))
 
 
-def _read_jsonl(path: Path, source: Source, form: Format, undecodable: bool) -> Iterator[Document]:
-    for number, line in _numbered_lines(path):
-        name = f"{path}:{number}"
-        if undecodable and not _is_text(line):
-            yield Document("", None, str(path), number, is_undecodable=True)
+def _read_file(
+    file: _File, source: Source, form: Format, allowance: Allowance, undecodable: bool
+) -> Iterator[Document]:
+    path = str(file.path)
+    named = {source.label, source.target, source.pair, source.group_by, source.capability}
+    used = named | form.columns | ({source.field} if source.label or source.target else set())
+    chunks = read_chunks(file.path, allowance)
+    rows = read_rows(chunks, file.kind, path, most_bytes=source.max_row_bytes, undecodable=undecodable)
+    for number, row in rows:
+        name = place_of(path, number)
+        if row is None:
+            yield Document("", None, path, number, is_undecodable=True)
             continue
-        row = _parse(line, name)
         try:
             text, messages = form.read(row)
         except InputError as error:
             advice = "" if form.kind == "text" else f"; the rows of this source are {form}, so repair it, or set format"
             raise InputError(f"{name} {error}{advice}") from None
-        group, capability = _row_group(row, source.group_by, name), row.get(source.capability)
-        if not isinstance(capability, str | None):
-            capability = json.dumps(capability, sort_keys=True)
+        group = None if source.group_by is None else _row_group(row, source.group_by, name)
         label = None if source.label is None else read_label(row, source.label, name)
-        pair = _row_pair(row, source, name)
-        yield Document(text, group, str(path), number, messages, capability, pair=pair, label=label)
+        yield Document(
+            text, group, path, number, messages, _row_capability(row, source.capability, name),
+            pair=_row_pair(row, source, name), label=label,
+            unread=tuple(column for column in row if column not in used),
+        )  # fmt: skip
 
 
-def _row_pair(row: dict[str, Any], source: Source, name: str) -> str | None:
+def _row_pair(row: Row, source: Source, name: str) -> str | None:
     second = source.target or source.pair
     if second is None:
         return None
@@ -275,126 +341,20 @@ def _row_pair(row: dict[str, Any], source: Source, name: str) -> str | None:
     return str(row[second])
 
 
-def _row_group(row: dict[str, Any], group_by: str | None, name: str) -> str | None:
-    if group_by is None:
-        return None
+def _row_group(row: Row, group_by: str, name: str) -> str | None:
     if group_by not in row:
         raise InputError(f"{name} has no field {group_by!r} to group by; its fields are: {str(list(row)[:20])[1:-1]}")
     value = row[group_by]
-    return None if value is None else f"{group_by}={json.dumps(value, sort_keys=True)}"
+    return None if value is None else f"{group_by}={_to_json(value, group_by, name)}"
 
 
-def _parse(line: bytes, name: str) -> dict[str, Any]:
+def _row_capability(row: Row, field: str, name: str) -> str | None:
+    value = row.get(field)
+    return value if isinstance(value, str | None) else _to_json(value, field, name)
+
+
+def _to_json(value: Any, field: str, name: str) -> str:
     try:
-        row = _JSON.decode(line.decode("utf-8").strip())
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{name} is not UTF-8 text: byte {error.start} of the line; convert the file to UTF-8, "
-            'or leave such lines out with data.clean.undecodable = "drop"'
-        ) from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{name} is not valid JSON: {error.msg} at column {error.colno}; repair the line") from None
-    except RecursionError:
-        raise InputError(f"{name} nests values too deeply to be read; flatten the line") from None
-    except ValueError as error:
-        raise InputError(f"{name} holds a number that cannot be used ({error}); repair the line") from None
-    if not isinstance(row, dict):
-        raise InputError(
-            f'{name} is a JSON {type(row).__name__}, not an object with fields; write lines like {{"text": "..."}}'
-        )
-    # UTF-8 has no surrogates, so only an escape can bring one in.
-    if b"\\ud" in line.lower() and _SURROGATE.search(json.dumps(row, ensure_ascii=False)):
-        raise InputError(
-            f"{name} holds half of a surrogate pair (\\ud800 to \\udfff), which is no text; repair the line"
-        )
-    return row
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
-# Made once: json.loads with an option makes a new one for each line.
-_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
-
-
-def _is_text(line: bytes) -> bool:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, each with its number."""
-    for number, line in enumerate(_lines(path), 1):
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if line.strip():
-            yield number, line
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    pieces: list[bytes] = []
-    number, size = 1, 0
-    for chunk in _chunks(path):
-        first, *others = chunk.split(b"\n")
-        pieces.append(first)
-        size += len(first)
-        for line in others:
-            yield b"".join(pieces)
-            pieces, size, number = [line], len(line), number + 1
-        if size > _MAX_DOCUMENT_BYTES:
-            raise InputError(
-                f"{path}:{number} is longer than {_MAX_DOCUMENT_BYTES >> 20} MiB; JSONL has a document a line, so "
-                "split the line"
-            )
-    yield b"".join(pieces)
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, unpacked, in pieces."""
-    size = 0
-    try:
-        with path.open("rb") as raw:
-            for chunk in _unpacked(raw, path):
-                size += len(chunk)
-                if size > _BOMB_BYTES and size > _BOMB_RATIO * raw.tell():
-                    raise InputError(
-                        f"{path} unpacks to over {_BOMB_RATIO} times its size; unpack it by hand if you trust it"
-                    )
-                yield chunk
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is not a whole {path.suffix} file ({error}); pack or copy it again") from None
-    except OSError as error:
-        _refuse(path, error)
-
-
-def _unpacked(raw: IO[bytes], path: Path) -> Iterator[bytes]:
-    if path.suffix.lower() == ".zst":
-        return _unpacked_zstd(raw)
-    file = gzip.GzipFile(fileobj=raw) if path.suffix.lower() == ".gz" else raw
-    return iter(lambda: file.read(_CHUNK_BYTES), b"")
-
-
-def _unpacked_zstd(raw: IO[bytes]) -> Iterator[bytes]:
-    # The library's own reader takes a file that was cut off for a whole one; this object knows where a frame ends.
-    import zstandard
-
-    frame = None
-    try:
-        while data := raw.read(_ZSTD_CHUNK_BYTES):
-            while data:
-                frame = frame or zstandard.ZstdDecompressor().decompressobj()
-                yield frame.decompress(data)
-                data, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
-    except zstandard.ZstdError as error:
-        raise EOFError(str(error)) from None
-    if frame is not None:
-        raise EOFError("it ends too early")
-
-
-def _refuse(path: Path, error: OSError) -> NoReturn:
-    what = os.strerror(error.errno) if error.errno else str(error)
-    raise InputError(f"{path} cannot be read: {what}; check its owner, mode and disk") from None
+        return json.dumps(value, sort_keys=True, allow_nan=False)
+    except (ValueError, RecursionError):
+        raise InputError(f"{name}: field {field!r} holds NaN, Infinity or too deep a value; repair the row") from None

@@ -102,23 +102,26 @@ class Adapter(Section):
 class Source(Section):
     """Documents, or instructions with answers, from a file, a folder or a built-in collection."""
 
-    path: str | None = key(None, "a text file, .jsonl (also .gz, .zst) or a folder; relative to the recipe")
+    path: str | None = key(
+        None,
+        "a file or a folder, relative to the recipe; JSON Lines, JSON arrays and CSV are rows, others texts",
+    )
     source: Literal["python-stdlib"] | None = key(None, "a built-in collection", example="python-stdlib")
     glob: str | None = key(None, "which files of a folder", example="**/*.py")
     format: Literal["text", "prompt", "alpaca", "messages", "sharegpt"] | None = key(
-        None, "what the rows of JSONL hold (default: found out from their fields, and said)", example="alpaca"
+        None, "what the rows hold (default: found out from their fields, and said)", example="alpaca"
     )
-    field: str = key("text", "the JSONL field that holds the text")
-    pair: str | None = key(None, "the JSONL field of a second text, read with the first", example="code")
+    field: str = key("text", "the field that holds the text")
+    pair: str | None = key(None, "the field of a second text, read with the first", example="code")
     task: str | None = key(None, "which of the [tasks.<name>] the rows are for", example="defects")
-    target: str | None = key(None, "the JSONL field of the text to be written, for seq2seq", example="target")
-    label: str | None = key(
-        None, "the JSONL field of the label, or of a list of labels, for classification", example="label"
-    )
-    capability: str = key("capability", "the JSONL field, where there is one, by which scores are told apart")
+    target: str | None = key(None, "the field of the text to be written, for seq2seq", example="target")
+    label: str | None = key(None, "the field of the label, or of a list of labels, for classification", example="label")
+    capability: str = key("capability", "the field, where there is one, by which scores are told apart")
     group_by: str | None = key(
-        None, "JSONL field whose equal values stay in one split, and are refused in several sources", example="repo"
+        None, "field whose equal values stay in one split, and are refused in several sources", example="repo"
     )
+    max_bytes: Positive = key(16 << 30, "bytes that the files may hold, unpacked; more is refused")
+    max_row_bytes: Positive = key(4 << 20, "bytes of a row; a longer one is refused, as it takes memory 300 times")
 
 
 Policy = Literal["off", "warn", "drop"]

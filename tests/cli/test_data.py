@@ -113,14 +113,27 @@ def test_the_page_is_printed_and_written_and_shows_no_secret(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, _ = etude("data", page_recipe(tmp_path, 1))
-    assert code == 0 and out.strip() == (tmp_path / "x-data.md").read_text().strip()
-    assert "rows.jsonl:21 repeats rows.jsonl:4 (1.00)" in out and "`held.jsonl:1 = rows.jsonl:1`" in out
-    assert "<redacted" in out and SECRET not in out
+    written = (tmp_path / "x-data.md").read_text()
+    assert code == 0 and written.startswith("# Data of x\n") and "| --- |" in written
+    for text in (out, written):
+        assert "rows.jsonl:21 repeats rows.jsonl:4 (1.00)" in text and "held.jsonl:1 = rows.jsonl:1" in text
+        assert "<redacted" in text and SECRET not in text
     page = json.loads(etude("data", tmp_path / "r.toml", "--json", "--out", tmp_path / "y.md").out)
     assert page["removed"] == [
         {"use": "train", "reason": "secret", "documents": 1, "share": 1 / 22},
         {"use": "train", "reason": "exact duplicate", "documents": 1, "share": 1 / 22},
     ]
+
+
+def test_the_page_is_printed_for_a_terminal_without_markdown_and_without_empty_columns(
+    tmp_path: Path, etude: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = etude("data", page_recipe(tmp_path, 1)).out
+    assert "|" not in out.split("First sample")[0] and "`" not in out and "–" not in out and "[]" not in out
+    lines = [line.rstrip() for line in out.splitlines()]
+    assert "removed" in lines and "  found      22 rows of JSONL, field text" in lines
+    assert [line.split() for line in lines if line.startswith("train")][1] == ["train", "secret", "1", "4.5", "%"]
 
 
 def test_the_page_of_data_that_is_refused_says_so_and_ends_with_2(
@@ -173,11 +186,11 @@ def test_of_several_tasks_each_has_its_page_and_samples(
     summaries = json.loads(etude("prepare", "r.toml", "--json").out)
     assert [summaries[task]["train"]["documents"] for task in ("kinds", "words")] == [20, 30]
     page = etude("data", "r.toml").out
-    assert "# Data of x, task kinds" in page and "# Data of x, task words" in page
+    assert "Data of x, task kinds" in page and "Data of x, task words" in page
     assert list(json.loads(etude("data", "r.toml", "--json").out)) == ["kinds", "words"]
     copies = 'validation = [{path = "kinds.jsonl", label = "label", task = "kinds"}, {path = "r.txt", task = "words"}]'
     (tmp_path / "r.txt").write_text("nothing of the others")
     (tmp_path / "r.toml").write_text((tmp_path / "r.toml").read_text().replace('validation = "none"', copies))
     code, page, err = etude("data", "r.toml")
     assert code == 2 and "error: task kinds: data.validation leaks: 20 of 20" in err and err.count("error: ") == 1
-    assert "Refused: data.validation leaks" in page and "# Data of x, task words" in page
+    assert "Refused: data.validation leaks" in page and "Data of x, task words" in page

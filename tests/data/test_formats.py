@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from etude.data.sources import describe, read_documents, source_format
+from etude.data.turns import is_answer
 from etude.errors import InputError
 from etude.recipe.schema import Source
 
@@ -87,7 +88,7 @@ def test_a_row_without_its_format_is_named_in_one_line(
 
 def test_a_format_of_rows_needs_rows(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(InputError, match=r"a\.txt has no JSONL, which format 'alpaca' needs"):
+    with pytest.raises(InputError, match=r"a\.txt has no rows, which format = 'alpaca' needs"):
         read(tmp_path / "a.txt", format="alpaca")
 
 
@@ -96,3 +97,71 @@ def test_a_capability_comes_from_its_field(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", *rows)
     assert [document.capability for document in read_documents(Source(path=str(file)))] == ["sort", None, "3"]
     assert [document.name for document in read_documents(Source(path=str(file)))][2] == f"{file}:3"
+
+
+def test_what_stands_beside_question_and_answer_is_read(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "And its square?", "output": "49", "history": [["3 + 4?", "7"], ["sure?", "yes"]]},
+        {"instruction": "q", "output": "a", "history": [], "system_prompt": "S"},
+    ]
+    first, second = read(write(tmp_path / "a.jsonl", *rows))
+    assert [message["content"] for message in first] == ["3 + 4?", "7", "sure?", "yes", "And its square?", "49"]
+    assert [message["role"] for message in first] == ["user", "assistant"] * 3
+    assert second[0] == {"role": "system", "content": "S"} and len(second) == 3
+    row = {"question": "How many?", "context": "CREATE TABLE head", "answer": "SELECT"}
+    file = write(tmp_path / "b.jsonl", row, row)
+    assert read(file)[0][0]["content"] == "How many?\n\nCREATE TABLE head"
+    assert describe(Source(path=str(file)), 2) == "2 rows of JSONL, prompt (question, answer, context)"
+    dolly = {"instruction": "q", "context": "", "response": "a", "category": "qa"}
+    assert read(write(tmp_path / "c.jsonl", dolly)) == [ASKED]
+
+
+def test_a_prompt_and_a_completion_may_be_lists_of_messages(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "a.jsonl", {"prompt": ASKED[:1], "completion": ASKED[1:]})) == [ASKED]
+    (turns,) = read(write(tmp_path / "a.jsonl", {"prompt": [*ASKED, ASKED[0]], "completion": ASKED[1:]}))
+    assert [is_answer(turn) for turn in turns] == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, ASKED[1]]},
+         "a.jsonl:1 has in message 1 of 'messages' a list of parts as 'content'"),
+        ({"conversations": [{"from": "human", "value": ["q"]}]}, "in message 1 of 'conversations' a list of parts"),
+        ({"messages": "q"}, "has no list 'messages' with at least one message"),
+        ({"messages": ASKED, "tools": [{"name": "f"}]}, "has 'tools', which are not supported"),
+        ({"messages": ASKED, "functions": "[{}]"}, "has 'functions', which are not supported"),
+        ({"instruction": "q", "output": ["a"]}, "has a list as field 'output'"),
+        ({"instruction": "q", "input": float("nan"), "output": "a"}, "has NaN as field 'input'"),
+        ({"question": "q", "context": {"a": 1}, "answer": "a"}, "has a dict as field 'context'"),
+        ({"instruction": "q", "output": "a", "history": [["q"]]}, "has in 'history' a turn 1 that is no pair"),
+        ({"instruction": "q", "output": "a", "history": "before"}, "has in 'history' a turn 1 that is no pair"),
+        ({"prompt": "q", "completion": "a", "system": ["S"]}, "has a list as field 'system'"),
+        ({"prompt": "q", "completion": "a", "system": "S", "system_prompt": "T"}, "has different system messages in"),
+        ({"messages": [{"role": "system", "content": "S"}, *ASKED], "system": "T"}, "has one system message in"),
+        ({"input": "code", "label": 1}, "has no field 'text', which must be a string; set field to one of: 'input'"),
+    ],
+)  # fmt: skip
+def test_where_no_row_fits_the_reason_is_that_of_the_nearest_format(row: Any, says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read(write(tmp_path / "a.jsonl", row, row))
+    assert says in str(caught.value)
+
+
+def test_columns_that_nothing_reads_are_known(tmp_path: Path) -> None:
+    row = {"prompt": "q", "completion": "a", "id": 1, "score": float("nan"), "input_text": "x", "capability": "c"}
+    (document,) = read_documents(Source(path=str(write(tmp_path / "a.jsonl", row))))
+    assert document.unread == ("id", "score", "input_text") and document.messages == ASKED
+    row = {"text": "t", "label": "x", "repo": "r", "messages": ASKED}
+    (document,) = read_documents(Source(path=str(write(tmp_path / "b.jsonl", row)), label="label", group_by="repo"))
+    assert document.unread == ("messages",)
+
+
+@pytest.mark.parametrize(
+    ("row", "settings"), [({"group": float("nan")}, {"group_by": "group"}), ({"capability": [float("inf")]}, {})]
+)
+def test_a_number_that_is_none_is_refused_where_it_is_read(
+    row: dict[str, Any], settings: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"a\.jsonl:1: field .* holds NaN, Infinity"):
+        read(write(tmp_path / "a.jsonl", {"text": "t", **row}), **settings)

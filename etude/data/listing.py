@@ -1,0 +1,133 @@
+"""Which files a source has: a file, those of a folder that match a glob, or the modules of the standard library."""
+
+import fnmatch
+import os
+import stat
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+from etude.errors import InputError
+from etude.recipe.schema import Source
+
+_MOST_FILES, _MOST_ENTRIES, _MOST_PARTS = 1_000_000, 4_000_000, 32
+# Not for learning from: packages that happen to be installed, tests, and a hundred copies of one code page module.
+_STDLIB_WITHOUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "encodings"}
+_OF_THE_SYSTEM = tuple(map(Path, ("/proc", "/sys", "/dev")))
+
+
+def list_files(source: Source) -> list[Path]:
+    """The files of a source, sorted by relative path. Raises: InputError if there are none, or no plain files."""
+    if source.source == "python-stdlib":
+        return _list_stdlib()
+    root = root_of(source)
+    try:
+        mode = root.stat().st_mode
+    except FileNotFoundError:
+        raise InputError(f"{root} does not exist; give the path of a file or folder") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        what = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        shown = str(root).replace("\0", "\\0")
+        raise InputError(f"{shown[:120]} cannot be read: {what}; check its name, owner and disk") from None
+    if stat.S_ISDIR(mode):
+        return _list_folder(root, source.glob or "**/*")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{root} is not a plain file but a pipe, socket or device; save its content into a file")
+    if source.glob is not None:
+        raise InputError(f"{root} is a file, and glob {source.glob!r} chooses files of a folder; leave glob out")
+    return [root]
+
+
+def root_of(source: Source) -> Path:
+    assert source.path is not None, "rules.py lets no source through without a path"
+    return Path(source.path)
+
+
+def _list_stdlib() -> list[Path]:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    files: list[Path] = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _STDLIB_WITHOUT]
+        files += [Path(folder, name) for name in names if name.endswith(".py")]
+    if not files:
+        raise InputError(f"python-stdlib has no .py files in {root}; use a Python that was installed with its sources")
+    return sorted(files, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _list_folder(root: Path, pattern: str) -> list[Path]:
+    parts, inside = _split_pattern(pattern), root.resolve()
+    if inside == Path("/") or any(inside.is_relative_to(folder) for folder in _OF_THE_SYSTEM):
+        raise InputError(f"{root} is a folder of the system, not of data; give the folder that holds the data")
+    found, before = [], len(str(root)) + 1
+    for entry in _walk(root):
+        names = entry.path[before:].split("/")
+        if _matches(names, parts) and _is_file_inside(entry, inside):
+            found.append(Path(root, *names))
+            if len(found) > _MOST_FILES:
+                raise InputError(f"{root} has over {_MOST_FILES:,} files that match glob {pattern!r}; choose fewer")
+    if not found:
+        raise InputError(
+            f"{root} has no file that matches glob {pattern[:60]!r}; give a folder with files, or another glob"
+        )
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _is_file_inside(entry: "os.DirEntry[str]", inside: Path) -> bool:
+    """Whether an entry is a plain file; a link that leads outside would bring in what nobody named."""
+    if not entry.is_symlink():
+        return entry.is_file()
+    return Path(os.path.realpath(entry.path)).is_relative_to(inside) and Path(entry.path).is_file()
+
+
+def _split_pattern(pattern: str) -> list[str]:
+    """The parts of a glob. Raises: InputError if it is none, or leads out of the folder."""
+    parts = [part for part in pattern.split("/") if part not in ("", ".")]
+    # Of several ** one after another, one says the same.
+    parts = [part for at, part in enumerate(parts) if part != "**" or at == 0 or parts[at - 1] != "**"]
+    parts += ["*"] if parts[-1:] == ["**"] else []
+    wrong = ""
+    if pattern.startswith("/") or ".." in parts or not parts:
+        wrong = "it has to name files within the folder"
+    elif any("**" in part and part != "**" for part in parts):
+        wrong = "'**' stands for whole folders, between slashes"
+    elif len(parts) > _MOST_PARTS:
+        wrong = f"it has over {_MOST_PARTS} parts"
+    if wrong:
+        raise InputError(f"glob {pattern[:60]!r} is no pattern for files of a folder: {wrong}; try '**/*.py'")
+    return parts
+
+
+def _walk(root: Path) -> Iterator["os.DirEntry[str]"]:
+    """What lies in a folder and is no folder; hidden files are settings and version control, links may go in circles.
+
+    Raises: InputError if a folder cannot be read, or if there is too much to look through.
+    """
+    entries, folders = 0, [str(root)]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as listed:
+                for entry in listed:
+                    entries += 1
+                    if entries > _MOST_ENTRIES:
+                        raise InputError(f"{root} holds over {_MOST_ENTRIES:,} files and folders; give a smaller one")
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        yield entry
+        except OSError as error:
+            what = os.strerror(error.errno) if error.errno else str(error)
+            raise InputError(f"{folder} cannot be read: {what}; check its owner, mode and disk") from None
+
+
+def _matches(names: list[str], parts: list[str]) -> bool:
+    """Whether a path matches a glob, both part by part; ** stands for any number of folders, also none."""
+    places = {0}  # how many parts of the glob the names so far may have used up
+    for name in names:
+        places |= {at + 1 for at in places if parts[at : at + 1] == ["**"]}
+        stay = {at for at in places if parts[at : at + 1] == ["**"]}
+        used = {at + 1 for at in places - stay if at < len(parts) and fnmatch.fnmatchcase(name, parts[at])}
+        places = stay | used
+    return len(parts) in places
