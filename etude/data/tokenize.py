@@ -5,7 +5,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from etude import durable
+from etude.data.vet import vet
 from etude.errors import InputError
 from etude.recipe import schema
 
@@ -32,6 +34,8 @@ _FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
     "merges.txt", "added_tokens.json", "tokenizer.model",
 )  # fmt: skip
+_LARGEST_BYTES = 64 << 20  # of a tokenizer.json; the largest known has 35 MB
+_MOST_GROWTH = 64  # tokens for each byte of a text
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # Around text within a message that looks like a special token. Unicode keeps these for use within a program.
 MARKS = "\ufdd0", "\ufdd1"
@@ -68,7 +72,7 @@ class Tokenizer:
         """The ids of each text, on all cores."""
         with self._lock:
             self._inner.encode_special_tokens = True
-            encodings = self._inner.encode_batch_fast(texts, add_special_tokens=False)
+            encodings = _encoded(self._inner.encode_batch_fast, texts, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
 
     def encode_rendered(self, text: str, *, is_start: bool = True) -> list[int]:
@@ -118,7 +122,7 @@ class Tokenizer:
                     )
                 self._inner.enable_truncation(longest, strategy="longest_first")
             try:
-                encodings = self._inner.encode_batch(given, add_special_tokens=True)
+                encodings = _encoded(self._inner.encode_batch, given, add_special_tokens=True)
             finally:
                 self._inner.no_truncation()
         return [
@@ -293,8 +297,7 @@ class Tokenizer:
         with self._lock:
             self._inner.encode_special_tokens = False
             encode = self._inner.encode_batch_fast if fast else self._inner.encode_batch
-            encodings: list[Any] = encode(texts, add_special_tokens=False)
-        return encodings
+            return _encoded(encode, texts, add_special_tokens=False)
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
@@ -315,13 +318,15 @@ def load_tokenizer(section: schema.Tokenizer) -> Tokenizer:
     assert section.from_ is not None, "rules.py asks for one of from and train_vocab_size"
     path = Path(section.from_)
     file = path / "tokenizer.json" if path.is_dir() else path
-    if path.is_dir() and not file.is_file():
+    if path.is_dir() and not os.path.lexists(file):
         inner = _load_folder(path)
+        vet(inner.to_str(), str(path))
     else:
         inner = _load_json(file)
     inner.no_truncation()
     inner.no_padding()
     given = _read_given(path)
+    _read_settings(given, path)  # so that a broken one is said here
     eos = _find_eos(inner, section.eos_token, file.parent)
     inner.add_special_tokens([eos])  # one that the file does not mark as special would be parsed inside documents
     if section.eos_token is not None and "tokenizer_config.json" in given:
@@ -335,7 +340,9 @@ def tokenizer_key(section: schema.Tokenizer) -> list[Any]:
     assert section.from_ is not None
     path = Path(section.from_)
     files = [path / name for name in _FILES] if path.is_dir() else [path, *(path.parent / name for name in _FILES)]
-    hashes = [[file.name, hashlib.sha256(_read(file)).hexdigest()] for file in files if file == path or file.is_file()]
+    hashes = [
+        [file.name, hashlib.sha256(_read(file)).hexdigest()] for file in files if file == path or os.path.lexists(file)
+    ]
     return [section.eos_token, hashes]
 
 
@@ -439,16 +446,21 @@ def _around(token: str, number: int) -> Any:
 def _load_json(file: Path) -> "Inner":
     from tokenizers import Tokenizer as Inner
 
+    text = _read_text(file)
+    vet(text, str(file))
     try:
-        return Inner.from_str(_read(file).decode("utf-8"))
+        return Inner.from_str(text)
     except Exception as error:  # tokenizers raises nothing more precise
         reason = str(error).splitlines()[0]
         raise InputError(f"tokenizer {file} is no tokenizer.json ({reason}); give one, or a folder with one") from None
 
 
 def _load_folder(folder: Path) -> "Inner":
-    if not ((folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()):
+    if not all(os.path.lexists(folder / name) for name in ("vocab.json", "merges.txt")):
         raise InputError(f"tokenizer {folder} has no tokenizer.json; give a folder with one, or the file itself")
+    for name in _FILES:
+        if os.path.lexists(folder / name):
+            _read(folder / name)
     from transformers import AutoTokenizer
 
     try:
@@ -467,7 +479,7 @@ def _find_eos(inner: "Inner", asked: str | None, folder: Path) -> str:
         if inner.token_to_id(asked) is None:
             raise InputError(f"tokenizer.eos_token {asked!r} is no token of the tokenizer; name one that it has")
         return asked
-    given = {file.name: _read(file) for file in map(folder.joinpath, _FILES[1:3]) if file.is_file()}
+    given = {file.name: _read(file) for file in map(folder.joinpath, _FILES[1:3]) if os.path.lexists(file)}
     known = [_content(_read_settings(given, folder).get("eos_token")), *_KNOWN_EOS]
     for token in known:
         if token is not None and inner.token_to_id(token) is not None:
@@ -480,9 +492,12 @@ def _find_eos(inner: "Inner", asked: str | None, folder: Path) -> str:
 def _read_given(path: Path) -> dict[str, bytes]:
     """The files of a folder that other tools take for a tokenizer; none if it has no settings."""
     folder = path.parent if path.name == "tokenizer.json" else path
-    if not (folder / "tokenizer_config.json").is_file():
+    if not os.path.lexists(folder / "tokenizer_config.json"):
         return {}
-    return {file.name: _read(file) for file in map(folder.joinpath, _FILES) if file.is_file()}
+    given = {file.name: _read(file) for file in map(folder.joinpath, _FILES) if os.path.lexists(file)}
+    if "chat_template.jinja" in given:
+        _read_text(folder / "chat_template.jinja")
+    return given
 
 
 def _read_settings(given: Mapping[str, bytes], folder: Path = Path()) -> dict[str, Any]:
@@ -490,9 +505,11 @@ def _read_settings(given: Mapping[str, bytes], folder: Path = Path()) -> dict[st
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         try:
-            read = json.loads(given.get(name, b"{}"))
+            read = json.loads(given.get(name, b"{}").decode("utf-8-sig"))
             settings |= {key: value for key, value in read.items() if value is not None}
-        except (ValueError, AttributeError):
+        except UnicodeDecodeError:
+            raise InputError(f"{folder / name} is not UTF-8 text; save it as UTF-8") from None
+        except (ValueError, AttributeError, RecursionError):
             raise InputError(
                 f"{folder / name} is not valid JSON; repair or remove it, and set tokenizer.eos_token"
             ) from None
@@ -504,11 +521,55 @@ def _content(token: Any) -> str | None:
     return token if isinstance(token, str) else None
 
 
+def _encoded(encode: Callable[..., list[Any]], texts: list[Any], **settings: Any) -> list[Any]:
+    """The encodings of texts by a function of the native library.
+
+    Raises: InputError that names the text which the tokenizer cannot read, or makes far too many tokens of.
+    """
+    try:
+        encodings = encode(texts, **settings)
+    except BaseException as error:
+        if not _is_native(error):
+            raise
+        text, reason = next(filter(None, (_refusal(encode, each, settings) for each in texts)), ("", str(error)))
+        raise InputError(
+            f"the tokenizer cannot read the text that begins {text[:60]!r} ({' '.join(reason.split())[:100]}); "
+            "use a tokenizer that has a token for it"
+        ) from None
+    for text, encoding in zip(texts, encodings):
+        whole = text if isinstance(text, str) else "".join(text)
+        if len(encoding) > _MOST_GROWTH * (len(whole) + 1) and len(encoding) > _MOST_GROWTH * (len(whole.encode()) + 1):
+            raise InputError(
+                f"the tokenizer makes {len(encoding):,} tokens of the text that begins {whole[:60]!r}; "
+                "it may be broken or hostile: use another one"
+            )
+    return encodings
+
+
+def _refusal(encode: Callable[..., list[Any]], text: Any, settings: dict[str, Any]) -> tuple[str, str] | None:
+    try:
+        encode([text], **settings)
+    except BaseException as error:
+        if not _is_native(error):
+            raise
+        return text if isinstance(text, str) else " ".join(text), str(error)
+    return None
+
+
+def _is_native(error: BaseException) -> bool:
+    """Whether the library of tokenizers raised it: nothing more precise than Exception, or a panic of its code."""
+    return type(error) is Exception or type(error).__name__ == "PanicException"
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return _read(file).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"tokenizer {file} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+
+
 def _read(file: Path) -> bytes:
     try:
-        return file.read_bytes()
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno else str(error)
-        raise InputError(
-            f"tokenizer {file} cannot be read: {why}; give a tokenizer.json or a folder with one"
-        ) from None
+        return durable.read_bytes(file, most_bytes=_LARGEST_BYTES)
+    except InputError as error:
+        raise InputError(f"tokenizer {error}; give a tokenizer.json or a folder with one") from None

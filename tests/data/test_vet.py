@@ -1,0 +1,85 @@
+"""A tokenizer is tried in a process apart before it is loaded here, once; what it cannot read is named."""
+
+import errno
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer as Inner
+
+from etude import durable
+from etude.data.tokenize import Tokenizer, load_tokenizer
+from etude.errors import InputError
+from etude.recipe import schema
+from tests.conftest import SHARED
+from tests.hostile.bad_tokenizers import content
+
+
+def write(path: Path, **changes: Any) -> Path:
+    path.write_text(json.dumps({**content(), **changes}))
+    return path
+
+
+def load(path: Path) -> Tokenizer:
+    return load_tokenizer(schema.Tokenizer.model_validate({"from": str(path), "eos_token": "</s>"}))
+
+
+def test_a_tokenizer_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
+    file = write(tmp_path / "tokenizer.json")
+    load(file)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("tried again"))
+    assert load(file).encode("ab").tolist() == [1, 2]
+    assert len(list((durable.cache_folder() / "tokenizers").iterdir())) == 1
+
+
+def test_a_broken_tokenizer_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
+    for _ in range(2):
+        with pytest.raises(InputError, match="has an id 4,194,304, over"):
+            load(write(tmp_path / "a", model={"type": "BPE", "vocab": {"</s>": 0, "a": 1 << 22}, "merges": []}))
+
+
+def test_a_disk_that_is_full_costs_a_trial_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
+    file = write(tmp_path / "tokenizer.json")
+    with durable.faults(durable.FaultPlan(at=0, error=errno.ENOSPC, once=False)):
+        assert load(file).encode("ab").tolist() == [1, 2]
+
+
+def test_what_the_tokenizer_cannot_read_is_named_by_its_beginning(tmp_path: Path) -> None:
+    words = {"type": "WordLevel", "vocab": {"</s>": 0, "a": 1}, "unk_token": "[UNK]"}
+    tokenizer = load(write(tmp_path / "a", model=words))
+    with pytest.raises(InputError, match=r"cannot read the text that begins 'left' \(WordLevel error: Missing"):
+        tokenizer.encode_batch(["a", "left", "a"])
+    with pytest.raises(InputError, match="cannot read the text that begins 'left"):
+        tokenizer.encode_joined([("a", "a"), ("left", "a")])
+    with pytest.raises(InputError, match="cannot read the text that begins 'left"):
+        tokenizer.encode_rendered("left")
+
+
+def test_a_panic_of_the_native_code_on_the_data_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    inner = Inner.from_str(json.dumps(content()))
+    from tokenizers import Regex, pre_tokenizers
+
+    inner.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
+    tokenizer = Tokenizer(inner.to_str(), "</s>")  # as if it had passed the trial
+    assert tokenizer.encode("ab").tolist() == [1, 2]
+    with pytest.raises(InputError, match=r"cannot read the text that begins 'aaaa.*retry-limit"):
+        tokenizer.encode_batch(["ab", "a" * 60 + "b"])
+    capfd.readouterr()
+
+
+def test_too_many_tokens_for_a_text_are_refused() -> None:
+    grown = {"type": "Replace", "pattern": {"String": "ba"}, "content": "a" * 5000}
+    tokenizer = Tokenizer(json.dumps({**content(), "normalizer": grown}), "</s>")
+    with pytest.raises(InputError, match="makes 5,000 tokens of the text that begins 'ba'"):
+        tokenizer.encode_batch(["ab", "ba"])
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the tokenizers of the project are not beside it")
+@pytest.mark.parametrize("name", ["gpt2", "qwen2", "codet5"])
+def test_published_tokenizers_pass(name: str) -> None:
+    load_tokenizer(schema.Tokenizer.model_validate({"from": str(SHARED / "data" / "tokenizers" / name)}))

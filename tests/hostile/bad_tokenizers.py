@@ -1,0 +1,259 @@
+"""Tokenizers, chat templates and generation settings that cannot be used."""
+
+import base64
+import functools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.bases import write_qwen2
+from tests.hostile.case import Case
+
+RECIPE = """\
+name = "tokens"
+model.n_layer = 1
+model.n_head = 1
+model.n_embd = 8
+tokenizer.from = "tokens"
+tokenizer.eos_token = "</s>"
+train.seq_len = 16
+train.global_batch_size = 1
+train.steps = 1
+optim.learning_rate = 1e-3
+
+[[data.train]]
+path = "text.txt"
+"""
+Content = dict[str, Any]
+
+
+def content() -> Content:
+    """A tokenizer.json of three tokens."""
+    end = {"id": 0, "content": "</s>", "single_word": False, "lstrip": False, "rstrip": False}
+    return {
+        "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "pre_tokenizer": None,
+        "post_processor": None, "decoder": None, "added_tokens": [{**end, "normalized": False, "special": True}],
+        "model": {"type": "BPE", "vocab": {"</s>": 0, "a": 1, "b": 2}, "merges": []},
+    }  # fmt: skip
+
+
+def tokenizer(change: Callable[[Content], object], text: str = "abab" * 100) -> Callable[[Path], list[str]]:
+    """A recipe whose tokenizer.json is changed, given to `etude check --deep`."""
+
+    def make(folder: Path) -> list[str]:
+        values = content()
+        change(values)
+        (folder / "tokens").mkdir()
+        (folder / "tokens/tokenizer.json").write_text(json.dumps(values))
+        (folder / "text.txt").write_text(text)
+        (folder / "recipe.toml").write_text(RECIPE)
+        return ["check", "recipe.toml", "--deep"]
+
+    return make
+
+
+def file(name: str, write: Callable[[Path], object]) -> Callable[[Path], list[str]]:
+    """A Qwen2 one of whose files is written anew, asked to answer."""
+
+    def make(folder: Path) -> list[str]:
+        shutil.copytree(_qwen2(), folder / "model")
+        path = folder / "model" / name
+        path.unlink(missing_ok=True)
+        write(path)
+        return ["generate", "model", "--instruction", "--prompt", "a", "--max-tokens", "2"]
+
+    return make
+
+
+@functools.cache
+def _qwen2() -> Path:
+    return write_qwen2(Path(tempfile.mkdtemp()) / "model")
+
+
+def _split(pattern: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+def _replace(old: str, new: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"String": old}, "content": new}
+
+
+def _charsmap(data: bytes) -> dict[str, Any]:
+    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(data).decode()}
+
+
+def _large(path: Path) -> None:
+    with path.open("wb") as writer:
+        writer.truncate(65 << 20)
+
+
+def _model(kind: str, **values: Any) -> Callable[[Content], object]:
+    return lambda all_: all_.update(model={"type": kind, **values})
+
+
+def _normalizer(rule: dict[str, Any]) -> Callable[[Content], object]:
+    return lambda all_: all_.update(normalizer=rule)
+
+
+def _added(count: int) -> Callable[[Content], object]:
+    like = content()["added_tokens"][0]
+    return lambda all_: all_["added_tokens"].extend({**like, "id": 3 + n, "content": f"<{n}>"} for n in range(count))
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+SETTINGS, TEMPLATE, GENERATION = "tokenizer_config.json", "chat_template.jinja", "generation_config.json"
+CASES = [
+    Case(
+        name="a tokenizer with an id of four milliards",
+        make=tokenizer(lambda all_: all_["model"]["vocab"].update(c=4_000_000_000)),
+        says="has an id 4,000,000,000, over",
+    ),
+    Case(
+        name="a tokenizer with an id below 0",
+        make=tokenizer(lambda all_: all_["model"]["vocab"].update(c=-1)),
+        says="is no tokenizer.json",
+    ),
+    Case(
+        name="a normalizer that makes a letter a million",
+        make=tokenizer(_normalizer(_replace("a", "a" * 1_000_000))),
+        says="has rules that make a text 1,000,000 times as long",
+    ),
+    Case(
+        name="a normalizer that doubles a rare word twenty times",
+        make=tokenizer(_normalizer({"type": "Sequence", "normalizers": [_replace("xyzzy", "xyzzy" * 2)] * 20})),
+        says="has rules that make a text 1,048,576 times as long",
+    ),
+    Case(
+        name="a normalizer that puts a million letters first",
+        make=tokenizer(_normalizer({"type": "Prepend", "prepend": "a" * 1_000_000})),
+        says="has rules that make a text 1,000,000 times as long",
+    ),
+    Case(
+        name="a decoder that makes a token a million letters",
+        make=tokenizer(lambda all_: all_.update(decoder=_replace("a", "a" * 1_000_000))),
+        says="has rules that make a decoded text 1,000,000 times as long",
+    ),
+    Case(
+        name="a Split pattern that backtracks",
+        make=tokenizer(lambda all_: all_.update(pre_tokenizer=_split("(a+)+$"))),
+        says="is no tokenizer.json .*retry-limit",
+    ),
+    Case(
+        name="a Split pattern that backtracks on the data alone",
+        make=tokenizer(lambda all_: all_.update(pre_tokenizer=_split("(q+q+)+y")), text="q" * 40 + "ab"),
+        says="cannot read the text that begins .*retry-limit|is no tokenizer.json .*retry-limit",
+    ),
+    Case(
+        name="a Split pattern that is no pattern",
+        make=tokenizer(lambda all_: all_.update(pre_tokenizer=_split("((("))),
+        says="is no tokenizer.json",
+    ),
+    Case(
+        name="a precompiled map that is cut short",
+        make=tokenizer(_normalizer(_charsmap(b"\0\0\0"))),
+        says="is no tokenizer.json .*precompiled_charsmap",
+    ),
+    Case(
+        name="a precompiled map that claims gigabytes",
+        make=tokenizer(_normalizer(_charsmap(b"\xff" * 5))),
+        says="breaks its process|is no tokenizer.json",
+    ),
+    Case(
+        name="a tokenizer of words without one for unknown words",
+        make=tokenizer(_model("WordLevel", vocab={"</s>": 0, "a": 1}, unk_token="[UNK]")),
+        says="cannot read the text that begins 'abab.*Missing .UNK. token",
+    ),
+    Case(
+        name="a Unigram without a token for unknown text",
+        make=tokenizer(_model("Unigram", vocab=[["</s>", 0.0], ["a", -1.0]], unk_id=None), text="\u00e9t\u00e9 " * 50),
+        says="cannot read the text that begins .*unk_id",
+    ),
+    Case(
+        name="a Unigram whose unknown token is not there",
+        make=tokenizer(_model("Unigram", vocab=[["</s>", 0.0]], unk_id=77)),
+        says="is no tokenizer.json",
+    ),
+    Case(
+        name="a tokenizer without a token",
+        make=tokenizer(_model("BPE", vocab={}, merges=[])),
+        says="0 tokens are too few",
+    ),
+    Case(
+        name="a tokenizer with 200,000 added tokens",
+        make=tokenizer(_added(200_000)),
+        says="has 200,001 added tokens, over",
+        quick=False,
+    ),
+    Case(
+        name="a tokenizer that is nested deeply",
+        make=file("tokenizer.json", lambda path: path.write_bytes(DEEP)),
+        says="tokenizer.json is nested too deeply",
+    ),
+    Case(name="a tokenizer that is a pipe", make=file("tokenizer.json", os.mkfifo), says="tokenizer.json is a pipe"),
+    Case(
+        name="a tokenizer that never ends",
+        make=file("tokenizer.json", lambda path: path.symlink_to("/dev/zero")),
+        says="tokenizer.json is a device",
+    ),
+    Case(name="a tokenizer of 65 MiB", make=file("tokenizer.json", _large), says="tokenizer.json is larger than"),
+    Case(
+        name="a tokenizer in UTF-16",
+        make=file("tokenizer.json", lambda path: path.write_text(json.dumps(content()), "utf-16")),
+        says="tokenizer.json is not UTF-8",
+    ),
+    Case(name="tokenizer settings that are a pipe", make=file(SETTINGS, os.mkfifo), says=f"{SETTINGS} is a pipe"),
+    Case(name="tokenizer settings that are a folder", make=file(SETTINGS, Path.mkdir), says=f"{SETTINGS} is a folder"),
+    Case(
+        name="tokenizer settings in UTF-16",
+        make=file(SETTINGS, lambda path: path.write_text("{}", "utf-16")),
+        says=f"{SETTINGS} is not UTF-8",
+    ),
+    Case(
+        name="tokenizer settings that are nested deeply",
+        make=file(SETTINGS, lambda path: path.write_bytes(DEEP)),
+        says=f"{SETTINGS} is not valid JSON",
+    ),
+    Case(name="a chat template that is a pipe", make=file(TEMPLATE, os.mkfifo), says=f"{TEMPLATE} is a pipe"),
+    Case(name="a chat template that is a folder", make=file(TEMPLATE, Path.mkdir), says=f"{TEMPLATE} is a folder"),
+    Case(
+        name="a chat template that never ends",
+        make=file(TEMPLATE, lambda path: path.symlink_to("/dev/zero")),
+        says=f"{TEMPLATE} is a device",
+    ),
+    Case(
+        name="a chat template in UTF-16",
+        make=file(TEMPLATE, lambda path: path.write_text("{{ a }}", "utf-16")),
+        says=f"{TEMPLATE} is not UTF-8",
+    ),
+    Case(
+        name="a chat template that leaves out what is asked",
+        make=file(TEMPLATE, lambda path: path.write_text("hello<|im_end|>")),
+        says="the chat template leaves out message 1, of role 'user'",
+    ),
+    Case(
+        name="a chat template that fills the memory",
+        make=file(TEMPLATE, lambda path: path.write_text("{{ 'x' * 10 ** 11 }}{{ messages[0].content }}")),
+        says="the chat template refuses it .MemoryError|breaks its process",
+    ),
+    Case(name="generation settings that are a pipe", make=file(GENERATION, os.mkfifo), says=f"{GENERATION} is a pipe"),
+    Case(
+        name="generation settings in UTF-16",
+        make=file(GENERATION, lambda path: path.write_text("{}", "utf-16")),
+        says=f"{GENERATION} is not UTF-8",
+    ),
+    Case(
+        name="generation settings that are nested deeply",
+        make=file(GENERATION, lambda path: path.write_bytes(DEEP)),
+        says=f"{GENERATION} is nested too deeply",
+    ),
+    Case(name="generation settings of 65 MiB", make=file(GENERATION, _large), says=f"{GENERATION} is larger than"),
+    Case(
+        name="an end token that is a word",
+        make=file(GENERATION, lambda path: path.write_text('{"eos_token_id": "</s>"}')),
+        says="eos_token_id is '</s>'; expected an id",
+    ),
+]
