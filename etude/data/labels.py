@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from etude.errors import InputError
+from etude.scores.order import NUMBER, sort_key
 
 Flags = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -20,7 +21,6 @@ Ints = npt.NDArray[np.int64]
 _MOST_CHARACTERS = 256
 _LABELS = 1000  # from here on there must be ten rows of each
 _FEW = 0.05  # a smaller share of rows with no label or several is named, as it may be an oversight
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 _LIST_AS_TEXT = re.compile(r"\[\s*(\d+|['\"].*['\"]|.*,.*)?\s*\]|[01]([\s,;|]+[01])+", re.DOTALL)
 _SHOWN = 100
 
@@ -129,12 +129,6 @@ def number_labels(
     counts = np.bincount(chosen, minlength=len(values)).tolist()
     notes = [*_notes_on_form(values, sets, counts, length, first), *_notes_on_spelling(values, counts, length, rows)]
     return Labels(tuple(number), multi, tuple(notes)), table[chosen]
-
-
-def sort_key(name: str) -> tuple[bool, Decimal, str]:
-    """What labels are sorted by: numbers by their value, before all else."""
-    is_number = _NUMBER.fullmatch(name) is not None
-    return not is_number, Decimal(name) if is_number else Decimal(0), name
 
 
 def listed(names: Sequence[str]) -> str:
@@ -281,4 +275,4 @@ def _folded(name: str) -> str:
         character for character in text if unicodedata.category(character) != "Cf" and not character.isspace()
     )
     text = {"true": "1", "false": "0"}.get(text, text)
-    return str(Decimal(text).normalize() + 0) if _NUMBER.fullmatch(text) else text
+    return str(Decimal(text).normalize() + 0) if NUMBER.fullmatch(text) else text

@@ -11,6 +11,7 @@ from etude.report.summary import spread
 from etude.report.wording import NOTHING, number, plural
 from etude.scores.answers import BLEU_SETTINGS
 from etude.scores.intervals import Difference
+from etude.scores.order import sort_key
 
 _ROWS = 16
 _PROMPTS, _MOMENTS = 8, 4
@@ -46,11 +47,17 @@ def before_after(history: History) -> list[str]:
             *map(number, values),
             *_changes(values, end),
         ]
-        for name, values in sorted(figures.items(), key=lambda item: item[0].partition("/")[::-1])
+        for name, values in sorted(figures.items(), key=lambda item: _place(item[0]))
         if "/" in name
     ]
     tables = [table(("validation", *columns, *change), whole)]
     return [*tables, table(("capability", "figure", *columns, *change), parts)] if parts else tables
+
+
+def _place(name: str) -> tuple[Any, str]:
+    """Where a figure stands among those of labels and capabilities: by what it is of, numbers by their value."""
+    figure, _, of = name.partition("/")
+    return sort_key(of), figure
 
 
 def final_scores(history: History) -> list[str]:

@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from etude.scores.order import sort_key
+
 _FENCED = re.compile(r"```[^\n`]*\n(.*?)\n?```", re.DOTALL)
 # What begins when a model goes on after its answer, playing the other side.
 _NEW_TURN = re.compile(
@@ -32,7 +34,7 @@ class Answer:
 def score(answers: Sequence[Answer]) -> dict[str, float]:
     """Every figure by name, and `figure/capability` where there is more than one capability."""
     figures = {name: figure(answers) for name, figure in FIGURES.items()}
-    kinds = sorted({answer.capability for answer in answers if answer.capability is not None})
+    kinds = sorted({answer.capability for answer in answers if answer.capability is not None}, key=sort_key)
     for kind in kinds if len(kinds) > 1 else ():
         mine = [answer for answer in answers if answer.capability == kind]
         figures |= {f"{name}/{kind}": FIGURES[name](mine) for name in ("exact_match", "bleu", "parse_rate")}

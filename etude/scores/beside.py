@@ -9,6 +9,7 @@ import numpy as np
 from etude.scores.answers import FIGURES, Answer
 from etude.scores.intervals import Difference, answer_bootstrap, answer_difference, label_bootstrap, paired_difference
 from etude.scores.labels import Ints, Labels, score_labels
+from etude.scores.order import sort_key
 
 S = TypeVar("S")
 _PAIRED = 500  # resamples of a difference of labels, each of which scores all rows twice
@@ -83,7 +84,7 @@ def set_beside(
     """
     first, *others = systems
     gains = {name: measure.difference(systems[first], systems[name]) for name in against or others}
-    known = sorted({kind for kind in kinds if kind is not None})
+    known = sorted({kind for kind in kinds if kind is not None}, key=sort_key)
     capabilities = {}
     for kind in known if len(known) > 1 else ():
         rows = np.flatnonzero([each == kind for each in kinds])

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from etude.data.corpus import Corpus, label_notes
-from etude.data.labels import labelling, lay_over, number_labels, read_label, sort_key
+from etude.data.labels import labelling, lay_over, number_labels, read_label
 from etude.data.prepared import prepare
 from etude.errors import EtudeError, InputError
 from etude.recipe.load import recipe_from
+from etude.scores.order import sort_key
 from tests.conftest import SHARED
 
 

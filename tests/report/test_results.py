@@ -1,8 +1,10 @@
 import math
+import re
 from pathlib import Path
 
-from etude.records.events import Evaluation, Generation
+from etude.records.events import Evaluation, Generation, Scores
 from etude.records.store import Run
+from etude.report.results import describe_scores
 from etude.report.summary import describe, summarize
 from etude.report.write import write_report
 from tests.report.runs import attempt, evaluation, new_run, window
@@ -98,3 +100,29 @@ def test_what_came_before_training_is_never_the_best(tmp_path: Path) -> None:
     writer.close("finished")
     summary = summarize(writer.run)
     assert (summary.first_validation_loss, summary.best_validation_loss, summary.best_validation_step) == (1.0, 1.5, 5)
+
+
+def test_labels_that_are_numbers_stand_in_the_order_of_their_values_in_every_table(tmp_path: Path) -> None:
+    writer = new_run(tmp_path)
+    metrics = {f"f1/{name}": 0.5 for name in ("10", "9", "-1", "2.5", "b")}
+    writer.append(attempt(), Evaluation(5, 1.0, 2.0, None, 500, 1.0, True, metrics))
+    writer.close("finished")
+    report = write_report(writer.run).read_text()
+    rows = [line.split("|")[1].strip() for line in report.splitlines() if line.count("| f1 |")]
+    assert rows == ["-1", "2.5", "9", "10", "b"]
+
+
+def test_odd_names_of_labels_do_not_break_the_tables_of_scores() -> None:
+    names = ["a|b", "**bold**", "<b>", "[x](y)", "`c`", "f1/d", "\u202ex", " "]
+    scores = Scores(
+        step=1, rows=8, split="test", metric="f1", systems={"after": {"f1": [0.5, 0.4, 0.6]}}, gains={},
+        capabilities={name: {"rows": 1.0, "after": 0.5} for name in names}, labels=names,
+        confusion=[[1] * len(names)] * len(names), thresholds=[0.5] * len(names), notes=["no row has a|b"],
+    )  # fmt: skip
+    parts = describe_scores(scores)
+    tables = [part.rpartition("\n\n")[2] for part in parts if "| --- |" in part]
+    for table in tables:
+        columns = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(columns) == 1
+    text = "\n".join(parts)
+    assert "<b>" not in text and "**bold**" not in text and "\u202e" not in text
