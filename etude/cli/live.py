@@ -312,7 +312,10 @@ def _figures(progress: Progress) -> "Table":
 
 
 def _curve(progress: Progress, width: int, console: "Console") -> "Text":
-    """Training loss as a curve, the best validation marked; empty where the terminal has no such characters."""
+    """Training loss of each log window as a level over its steps, the best validation marked.
+
+    Empty where the terminal has no such characters.
+    """
     from rich.text import Text
 
     losses = progress.losses
@@ -323,9 +326,9 @@ def _curve(progress: Progress, width: int, console: "Console") -> "Text":
         mark = next((i for i, (step, _) in enumerate(losses) if step >= progress.best.step), len(losses) - 1)
     values = [loss for _, loss in losses]
     finite = [value for value in values if math.isfinite(value)] or [math.nan]
-    lines = braille_curve(values, min(width, 80), _CURVE_LINES, mark)
+    lines = braille_curve(values, min(width, 80), _CURVE_LINES, mark, ends=[step for step, _ in losses])
     text = Text(no_wrap=True)
-    text.append(f"{max(finite):.3f}  training loss\n", style="dim")
+    text.append(f"{max(finite):.3f}  training loss, mean of each log window\n", style="dim")
     for line in lines:
         before, sign, after = line.partition("◆")
         text.append(before, style="cyan")

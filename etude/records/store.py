@@ -172,7 +172,7 @@ class RunWriter:
     def log(self, text: str) -> None:
         """Write a line for people to log.txt."""
         stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-        self._log.append(f"{stamp}  {text}\n".encode("utf-8", "backslashreplace"))
+        self._log.append(f"{stamp}  {printable(text)}\n".encode())
 
     def warn(self, text: str) -> None:
         """Say on stderr and in log.txt what went wrong beside the training; never fails itself."""

@@ -2,6 +2,7 @@
 
 import io
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,18 +30,25 @@ def chart_svgs(history: "History") -> dict[str, bytes]:
     return {name: _svg(draw, history) for name, draw in charts.items()}
 
 
-def braille_curve(values: Sequence[float], width: int, height: int, mark: int | None = None) -> list[str]:
+def braille_curve(
+    values: Sequence[float], width: int, height: int, mark: int | None = None, *, ends: Sequence[int] | None = None
+) -> list[str]:
     """A curve in `height` lines of `width` characters, 2 x 4 dots each; the value at index `mark` is shown as ◆.
 
-    Non-finite values leave a gap. The top line is at the largest value, the bottom line at the smallest.
+    Each value is a level over its own stretch, and nothing is drawn between levels that was not measured: neighbours
+    are joined only where each column has a value of its own. Non-finite values leave a gap. The top line is at the
+    largest value, the bottom line at the smallest.
+
+    ends: where each stretch ends, as in steps; by default they are equally long.
     """
-    columns = _resample(values, 2 * width)
-    finite = [value for value in columns if math.isfinite(value)]
+    ends = ends or range(1, len(values) + 1)
+    columns = _columns(values, ends, 2 * width)
+    finite = [value for value, _ in columns if math.isfinite(value)]
     if not finite:
         return [" " * width] * height
     low, span = min(finite), (max(finite) - min(finite)) or 1.0
     dots = 4 * height
-    rows = [round((1 - (value - low) / span) * (dots - 1)) if math.isfinite(value) else None for value in columns]
+    rows = [round((1 - (value - low) / span) * (dots - 1)) if math.isfinite(value) else None for value, _ in columns]
     cells = [[0] * width for _ in range(height)]
     previous: int | None = None
     for x, y in enumerate(rows):
@@ -48,12 +56,10 @@ def braille_curve(values: Sequence[float], width: int, height: int, mark: int | 
             start = y if previous is None else previous + (y > previous) - (y < previous)
             for dot in range(min(y, start), max(y, start) + 1):
                 cells[dot // 4][x // 2] |= _BRAILLE[x % 2][dot % 4]
-        previous = y
+        previous = y if columns[x][1] and x + 1 < len(columns) and columns[x + 1][1] else None
     lines = [[chr(0x2800 + cell) if cell else " " for cell in line] for line in cells]
     if mark is not None and 0 <= mark < len(values):
-        # Where `_resample` puts it: in its stretch, or between two neighbours.
-        is_stretched = 1 < len(values) < len(columns)
-        x = round(mark * (len(columns) - 1) / (len(values) - 1)) if is_stretched else mark * len(columns) // len(values)
+        x = max(-(-ends[mark] * len(columns) // ends[-1]) - 1, 0)  # where its stretch ends
         y = rows[x]
         if y is not None:
             lines[y // 4][x // 2] = "◆"
@@ -62,7 +68,7 @@ def braille_curve(values: Sequence[float], width: int, height: int, mark: int | 
 
 def sparkline(values: Sequence[float], width: int) -> str:
     """A curve on one line, eight levels high; non-finite values are blank."""
-    columns = _resample(values, min(width, len(values)))
+    columns = [value for value, _ in _columns(values, range(1, len(values) + 1), min(width, len(values)))]
     finite = [value for value in columns if math.isfinite(value)]
     if not finite:
         return ""
@@ -201,19 +207,12 @@ def _finite(points: Iterator[tuple[float, float]]) -> tuple[list[float], list[fl
     return [x for x, _ in kept], [y for _, y in kept]
 
 
-def _resample(values: Sequence[float], columns: int) -> list[float]:
-    """As many values as there are columns: means of the finite ones of each stretch, or between two neighbours."""
-    if not values or not columns:
-        return []
-    if len(values) >= columns:
-        stretches = [values[i * len(values) // columns : (i + 1) * len(values) // columns] for i in range(columns)]
-        finite = [[value for value in stretch if math.isfinite(value)] for stretch in stretches]
-        return [sum(stretch) / len(stretch) if stretch else math.nan for stretch in finite]
-    places = [index * (len(values) - 1) / max(columns - 1, 1) for index in range(columns)]
-    return [_between(values, place) for place in places]
-
-
-def _between(values: Sequence[float], place: float) -> float:
-    left = int(place)
-    share = place - left
-    return values[left] if share == 0 else values[left] * (1 - share) + values[left + 1] * share
+def _columns(values: Sequence[float], ends: Sequence[int], columns: int) -> list[tuple[float, bool]]:
+    """For each column the mean of the finite values whose stretch ends in it, and True; else the value that goes on."""
+    found = []
+    for x in range(columns if values else 0):
+        first, last = (bisect_right(ends, place * ends[-1] / columns) for place in (x, x + 1))
+        ended = values[first:last]
+        finite = [value for value in ended or [values[first]] if math.isfinite(value)]
+        found.append((sum(finite) / len(finite) if finite else math.nan, bool(ended)))
+    return found

@@ -60,3 +60,12 @@ def test_a_falling_line_falls_and_its_mark_is_in_place() -> None:
     assert braille_curve([3.0, 2.0, 1.0, 0.0], 2, 1, mark=3) == ["⠑◆"]
     assert braille_curve([3.0, 2.0, 1.0], 6, 1, mark=2)[0].index("◆") == 5
     assert sparkline([7.0, 0.0, math.nan, 3.0], 10) == "█▁ ▄"
+
+
+def test_only_what_was_measured_is_drawn() -> None:
+    # Three log windows over 16 columns of dots: levels of the first 8 columns, of the next 4 and of the last 4.
+    assert braille_curve([2.0, 1.0, 0.0], 8, 1, ends=[8, 12, 16]) == ["⠉⠉⠉⠉⠤⠤⣀⣀"]
+    assert braille_curve([2.0, math.nan, 0.0], 8, 1, ends=[8, 12, 16]) == ["⠉⠉⠉⠉  ⣀⣀"]
+    assert braille_curve([2.0, 1.0, 0.0], 8, 1, mark=1, ends=[8, 12, 16]) == ["⠉⠉⠉⠉⠤◆⣀⣀"]
+    levels = {ord(char) - 0x2800 for line in braille_curve([9.0, 0.0], 20, 4) for char in line if char != " "}
+    assert levels == {0x01 | 0x08, 0x40 | 0x80}  # two levels, and no line from one to the other
