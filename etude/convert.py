@@ -51,7 +51,14 @@ def convert(source: Path, out: Path) -> list[Path]:
         environment = {"PATH": os.defpath, "HOME": str(hidden), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-I", "-m", "etude.convert", str(source), str(hidden)]
         ended = subprocess.run(
-            command, env=environment, cwd=hidden, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            command,
+            env=environment,
+            cwd=hidden,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
         )
         if ended.returncode == 2:
             raise InputError(ended.stderr.strip().splitlines()[-1])

@@ -493,6 +493,8 @@ def note(
     from etude.records.events import Note
     from etude.records.store import append_note, open_run
 
+    if not text.strip():
+        raise InputError("the note is empty; give what to note, in quotes")
     found = open_run(run, runs)
     append_note(found, Note(section.value, text, author))
     say(f"noted under {section.value} of {found.name}; etude report {found.name} writes it into the report")

@@ -12,6 +12,7 @@ from etude.records.store import Run, append_note
 from etude.report.history import History, read_history
 from etude.report.ratings import count_ratings
 from etude.report.wording import plural
+from etude.text import clean
 
 _DUEL = {"a": (1.0, 0.0), "b": (0.0, 1.0), "=": (0.5, 0.5)}
 
@@ -88,7 +89,7 @@ def questions(runs: Sequence[Run], *, rater: str, seed: int = 17) -> list[Questi
         what = "texts" if len(runs) == 1 else "texts to equal prompts"
         names = " and ".join(run.name for run in runs)
         raise InputError(f"there are no {what} of {names}; set evaluate.prompts or evaluate.answers in the recipe")
-    draw = random.Random(f"{seed} {rater}")
+    draw = random.Random(clean(f"{seed} {rater}"))  # a name that is no UTF-8 cannot be hashed
     asked = []
     for prompt in shared:
         texts = [texts[prompt] for texts in said]

@@ -244,8 +244,8 @@ def _match(file: Path, pattern: str, names: list[str]) -> set[str]:
     )
     try:
         ended = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", program], input=json.dumps([pattern, names]), text=True, check=True,
-            capture_output=True, timeout=_PATTERN_SECONDS,
+            [sys.executable, "-I", "-S", "-c", program], input=json.dumps([pattern, names]), check=True,
+            capture_output=True, timeout=_PATTERN_SECONDS, encoding="utf-8", errors="replace",
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise InputError(

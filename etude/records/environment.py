@@ -84,7 +84,7 @@ def _versions() -> Iterator[tuple[str, str]]:
 def _git() -> dict[str, Any] | None:
     def ask(*words: str) -> str:
         return subprocess.run(
-            ["git", *words], capture_output=True, text=True, timeout=5, check=True, encoding="utf-8"
+            ["git", *words], capture_output=True, timeout=5, check=True, encoding="utf-8", errors="replace"
         ).stdout.strip()
 
     try:

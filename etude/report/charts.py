@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -174,6 +175,13 @@ def _mark_skipped(axes: Any, history: "History") -> None:
 
 
 def _svg(draw: "Callable[[Any, History], None]", history: "History") -> bytes:
+    with warnings.catch_warnings():
+        # matplotlib reads and writes its list of fonts in the encoding of the locale.
+        warnings.simplefilter("ignore", EncodingWarning)
+        return _draw_svg(draw, history)
+
+
+def _draw_svg(draw: "Callable[[Any, History], None]", history: "History") -> bytes:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
