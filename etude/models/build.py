@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 
@@ -24,6 +25,8 @@ _AFTER_PADDING = (
     "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "xmod", "ibert", "mpnet",
     "longformer", "esm",
 )  # fmt: skip
+# A plan for a machine with more memory than this one is made up to so many times its own.
+_MOST_MEMORIES, _MOST_BLOCKS = 64.0, 10_000
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def choose_config(
             scratch = encoder_config(
                 section, vocab_size=vocab_size, seq_len=seq_len, pad_id=pad_id, labels=names, multi=multi
             )
+            check_memory(scratch, _MOST_MEMORIES)
             return replace(scratch, tasks=tasks)
         if isinstance(config, EncoderConfig):
             return replace(config, labels=names, multi=multi, tasks=tasks)
@@ -69,9 +73,31 @@ def choose_config(
         return config
     if pretrained is not None:
         return config
+    chosen: Config
     if section.kind == "encoder-decoder":
-        return _t5_config(section, vocab_size=vocab_size, pad_id=pad_id)
-    return decoder_config(section, vocab_size=vocab_size, seq_len=seq_len)
+        chosen = _t5_config(section, vocab_size=vocab_size, pad_id=pad_id)
+    else:
+        chosen = decoder_config(section, vocab_size=vocab_size, seq_len=seq_len)
+    check_memory(chosen, _MOST_MEMORIES)
+    return chosen
+
+
+def check_memory(config: Config, memories: float = 1.0) -> None:
+    """Raises: InputError if the weights of a new model take more than so many times the memory of this machine.
+
+    Reckoned by arithmetic, before anything is built. A plan may be for a larger machine, but not for any.
+    """
+    blocks = config.n_layer + (config.n_decoder_layer if isinstance(config, T5Config) else 0)
+    least = blocks * 2 * config.n_embd * config.n_ffn + config.vocab_size * config.n_embd
+    need, have = 4 * least, psutil.virtual_memory().total
+    if torch.cuda.is_available():
+        have = max(have, torch.cuda.get_device_properties(0).total_memory)
+    if need > memories * have or blocks > _MOST_BLOCKS:
+        raise InputError(
+            f"[model]: {blocks:,} blocks of width {config.n_embd:,} and {config.vocab_size:,} tokens are "
+            f"{least:,} weights or more, {need / 1e9:,.1f} GB; this machine has {have / 1e9:,.1f} GB; use a smaller "
+            "n_layer, n_embd, n_ffn or vocab_size"
+        )
 
 
 def longest_sample(pretrained: Pretrained) -> int:
@@ -135,11 +161,14 @@ def build(
         kept = dtype if recipe.adapter else torch.float32
         return load_classifier(pretrained, dtype=kept, dropout=dropout, seed=seed)
     if isinstance(config, EncoderConfig):
+        if pretrained is None:
+            check_memory(config)
         return build_encoder(replace(config, dropout=dropout, attention_dropout=dropout), seed, pretrained)
     if pretrained is not None:
         # What is trained stays in fp32; what is frozen needs no more digits than it is computed in.
         return load_pretrained(pretrained, dtype=dtype if recipe.adapter else torch.float32, dropout=dropout), []
     assert config is not None
+    check_memory(config)
     model = T5(config) if isinstance(config, T5Config) else Decoder(config)
     model.init_weights(seed)
     return model, []

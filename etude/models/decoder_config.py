@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from etude.errors import InputError
-from etude.models.hf_config import Keys, flag, number, size
+from etude.models.hf_config import Keys, flag, number, quoted, size
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,9 @@ class DecoderConfig:
         """
         model_type = values.get("model_type")
         if not isinstance(model_type, str) or model_type not in _ARCHITECTURES:
-            raise InputError(f"config.json: model_type is {model_type!r}; expected one of {', '.join(_ARCHITECTURES)}")
+            raise InputError(
+                f"config.json: model_type is {quoted(model_type)}; expected one of {', '.join(_ARCHITECTURES)}"
+            )
         _KEYS.check(values)
         n_embd, n_head = size(values, "hidden_size"), size(values, "num_attention_heads")
         default_head_dim = 128 if model_type == "qwen3" else n_embd // n_head
@@ -210,14 +212,16 @@ def _rope(values: Mapping[str, Any]) -> dict[str, Any]:
     """What is said of rotary positions, in the old place or the new one."""
     said: dict[str, Any] = {}
     for name in ("rope_scaling", "rope_parameters"):
-        part = values.get(name) or {}
+        part = {} if values.get(name) is None else values[name]
         if not isinstance(part, dict):
-            raise InputError(f"config.json: {name} is {part!r}; expected an object; mend or replace the file")
+            raise InputError(f"config.json: {name} is {quoted(part)}; expected an object; mend or replace the file")
         said |= part
     kind = said.get("rope_type", said.get("type")) or "default"
     known = _ROPE_KEYS.get(kind) if isinstance(kind, str) else None
     if known is None or set(said) - known - {"rope_theta", "rope_type", "type"}:
-        raise InputError(f"config.json: rotary positions are {said!r}; this decoder knows {', '.join(_ROPE_KEYS)}")
+        raise InputError(
+            f"config.json: rotary positions are {quoted(said)}; this decoder knows {', '.join(_ROPE_KEYS)}"
+        )
     return said | {"kind": kind}
 
 
@@ -290,7 +294,7 @@ def _windows(values: Mapping[str, Any]) -> tuple[int | None, tuple[int, ...]]:
     known = ("sliding_attention", "full_attention")
     if not isinstance(kinds, list | tuple) or len(kinds) != n_layer or any(kind not in known for kind in kinds):
         raise InputError(
-            f"config.json: layer_types is {kinds!r}; expected full_attention or sliding_attention for each of "
+            f"config.json: layer_types is {quoted(kinds)}; expected full_attention or sliding_attention for each of "
             f"{n_layer} blocks; use another model"
         )
     full = tuple(layer for layer, kind in enumerate(kinds) if kind == "full_attention")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from etude.errors import InputError
-from etude.models.hf_config import Keys, default_names, label_names, number, size
+from etude.models.hf_config import Keys, default_names, label_names, number, quoted, size
 
 Head = Literal["masked", "classification"] | None
 # The model_type in config.json of an encoder with a code bias.
@@ -115,11 +115,11 @@ class EncoderConfig:
         family = values.get("model_type")
         if family == CODE_ENCODER:
             raise InputError(
-                f"config.json: model_type is {family!r}, trained from scratch with model.code_bias, which model.from "
-                "does not read; begin with its weights by --from RUN in a recipe of the same sizes"
+                f"config.json: model_type is {quoted(family)}, trained from scratch with model.code_bias, which "
+                "model.from does not read; begin with its weights by --from RUN in a recipe of the same sizes"
             )
         if family not in ("roberta", "bert"):
-            raise InputError(f"config.json: model_type is {family!r}; expected roberta or bert")
+            raise InputError(f"config.json: model_type is {quoted(family)}; expected roberta or bert")
         _KEYS.check(values)
         pad_id = size(values, "pad_token_id", 1 if family == "roberta" else 0, least=0)
         skipped = pad_id + 1 if family == "roberta" else 0

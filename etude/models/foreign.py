@@ -41,7 +41,7 @@ def read_config(path: Path, labels: int = 0) -> Any:
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever its many configurations raise
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:110]
         raise InputError(f"{path}: transformers cannot read config.json ({reason}); use another model") from None
     # A file may name an implementation that transformers would fetch and run; the choice is not the file's.
     config._attn_implementation = config._experts_implementation = None
@@ -75,7 +75,7 @@ def empty_model(path: Path, labels: int = 0) -> nn.Module:
             model: Any = kind.from_config(config, trust_remote_code=False)
         model.tie_weights()
     except Exception as error:  # transformers raises whatever its many models raise
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:110]
         raise InputError(f"{path}: transformers cannot build what config.json says ({reason}); mend the file") from None
     built: nn.Module = model
     return built
@@ -301,6 +301,6 @@ def _load_in_transformers(
             output_loading_info=True, **settings,
         )  # fmt: skip
     except Exception as error:  # transformers raises whatever its many models raise
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:110]
         raise InputError(f"{path}: transformers cannot load the model ({reason}); copy it again") from None
     return model, report

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from etude.models.encoder_config import EncoderConfig, Head, encoder_name
 from etude.models.hub import Pretrained, empty_model
 from etude.models.parts import count_parts, head_modules, keep_labels, label_tensors
 from etude.models.t5 import T5Classifier
-from etude.models.weights import REMADE, read_weights, set_weight
+from etude.models.weights import REMADE, read_weights, set_weight, tensor_shapes
 from etude.recipe.schema import Model
 
 # Of a classifier from scratch; story 1's encoder.
@@ -56,6 +57,8 @@ def build_encoder(config: EncoderConfig, seed: int, pretrained: Pretrained | Non
     Weights of another head are not used, and of one for other labels the outputs that `pretrained` says. Raises:
     InputError if a file lacks weights of the body, or has them in another shape.
     """
+    if pretrained is not None:
+        _check_body(pretrained.path, config)
     model = Encoder(config, head_of(config))
     model.init_weights(seed)
     if pretrained is None:
@@ -67,18 +70,11 @@ def build_encoder(config: EncoderConfig, seed: int, pretrained: Pretrained | Non
         if name in of_labels:
             tensor = _keep_labels(pretrained, given, tensor, wanted[name])
         if name not in wanted or wanted[name].shape != tensor.shape:
-            if name in wanted and not _OTHER.search(name):
-                expected = list(wanted[name].shape)
-                raise InputError(f"{pretrained.path}: {given} is {list(tensor.shape)}, but config.json says {expected}")
-            if name not in wanted and name.startswith(f"{config.family}.") and not _OTHER.search(name):
-                raise InputError(f"{pretrained.path} has {given}, unlike its config.json; copy the model again")
-            continue
+            continue  # of another head
         with torch.no_grad():
             wanted[name].copy_(tensor)
         if name not in of_labels or pretrained.kept_labels == config.labels:
             missing.discard(name)
-    if lost := sorted(name for name in missing if not _OTHER.search(name)):
-        raise InputError(f"{pretrained.path} lacks {lost[0]}, unlike its config.json; copy the model again")
     return model, sorted(missing)
 
 
@@ -159,6 +155,23 @@ def count_encoder(config: EncoderConfig) -> dict[str, int]:
     """Exact parameters by part, from the meta device."""
     with torch.device("meta"):
         return count_parts(Encoder(config, head_of(config)))
+
+
+def _check_body(path: Path, config: EncoderConfig) -> None:
+    """Raises: InputError if files lack weights of an encoder's body, or have others, before any memory is taken."""
+    with torch.device("meta"):
+        wanted = {name: list(part.shape) for name, part in Encoder(config, head_of(config)).named_parameters()}
+    body = {name: shape for name, shape in wanted.items() if not _OTHER.search(name)}
+    found = set()
+    for given, shape in tensor_shapes(path).items():
+        name = encoder_name(given, config.family)
+        found.add(name)
+        if name in body and body[name] != list(shape):
+            raise InputError(f"{path}: {given} is {list(shape)}, but config.json says {body[name]}")
+        if name not in wanted and name.startswith(f"{config.family}.") and not _OTHER.search(name):
+            raise InputError(f"{path} has {given}, unlike its config.json; copy the model again")
+    if lost := sorted(set(body) - found):
+        raise InputError(f"{path} lacks {lost[0]}, unlike its config.json; copy the model again")
 
 
 def head_of(config: EncoderConfig) -> Head:

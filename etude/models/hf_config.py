@@ -6,7 +6,7 @@ from typing import Any
 
 from etude.errors import InputError
 
-_LARGEST_SIZE = 2**24
+LARGEST_SIZE = 2**24
 _MOST_LABELS = 100_000
 # Keys that say how the weights of any family were made, stored or used, not what the model computes.
 _HARMLESS = frozenset({
@@ -43,21 +43,21 @@ class Keys:
                 continue
             if name in self.only and value != self.only[name]:
                 raise InputError(
-                    f"config.json: {name} is {value!r}; this {self.model} has only {self.only[name]!r}; "
+                    f"config.json: {name} is {quoted(value)}; this {self.model} has only {self.only[name]!r}; "
                     "use another model"
                 )
             if not any(name in known for known in (self.only, self.read, self.harmless, _HARMLESS)):
-                raise InputError(f"config.json: unknown key {name!r}; remove it if it does not change the model")
+                raise InputError(f"config.json: unknown key {quoted(name)}; remove it if it does not change the model")
 
 
 def size(
-    values: Mapping[str, Any], name: str, default: int | None = None, *, least: int = 1, most: int = _LARGEST_SIZE
+    values: Mapping[str, Any], name: str, default: int | None = None, *, least: int = 1, most: int = LARGEST_SIZE
 ) -> int:
     """The whole number of a key; its default where it is absent or null. Raises: InputError that names the key."""
     value = default if values.get(name) is None else values[name]
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise InputError(
-            f"config.json: {name} is {value!r}; expected a whole number from {least} to {most:,}; "
+            f"config.json: {name} is {quoted(value)}; expected a whole number from {least} to {most:,}; "
             "mend or replace the file"
         )
     return value
@@ -67,7 +67,7 @@ def flag(values: Mapping[str, Any], name: str, default: bool = False) -> bool:
     """As `size`, true or false."""
     value = default if values.get(name) is None else values[name]
     if not isinstance(value, bool):
-        raise InputError(f"config.json: {name} is {value!r}; expected true or false; mend or replace the file")
+        raise InputError(f"config.json: {name} is {quoted(value)}; expected true or false; mend or replace the file")
     return value
 
 
@@ -76,7 +76,7 @@ def number(values: Mapping[str, Any], name: str, default: float, *, below: float
     value = default if values.get(name) is None else values[name]
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < below:
         wanted = "a number" if below > 1 else f"a number from 0 to below {below:g}"
-        raise InputError(f"config.json: {name} is {value!r}; expected {wanted}; mend or replace the file")
+        raise InputError(f"config.json: {name} is {quoted(value)}; expected {wanted}; mend or replace the file")
     return float(value)
 
 

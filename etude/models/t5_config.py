@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from etude.errors import InputError
-from etude.models.hf_config import Keys, flag, number, size
+from etude.models.hf_config import Keys, flag, number, quoted, size
 
 # Of the feed-forward, each the name of a function of torch.
 ACTIVATIONS = ("relu", "silu", "gelu")
@@ -47,8 +47,8 @@ class T5Config:
     def __post_init__(self) -> None:
         if self.activation.removeprefix("gated-") not in ACTIVATIONS:
             raise InputError(
-                f"config.json: feed_forward_proj is {self.activation!r}; expected {', '.join(ACTIVATIONS)}, or one of "
-                "them after gated-; use another model"
+                f"config.json: feed_forward_proj is {quoted(self.activation)}; expected {', '.join(ACTIVATIONS)}, or "
+                "one of them after gated-; use another model"
             )
         if self.buckets < 4:
             raise InputError(
@@ -103,17 +103,17 @@ class T5Config:
         Raises: InputError that names the key which this model does not have.
         """
         if values.get("model_type") != "t5":
-            raise InputError(f"config.json: model_type is {values.get('model_type')!r}; expected t5")
+            raise InputError(f"config.json: model_type is {quoted(values.get('model_type'))}; expected t5")
         _KEYS.check(values)
-        activation = values.get("feed_forward_proj") or "relu"
+        activation = "relu" if values.get("feed_forward_proj") is None else values["feed_forward_proj"]
         if not isinstance(activation, str):
-            raise InputError(f"config.json: feed_forward_proj is {activation!r}; expected a name; mend the file")
+            raise InputError(f"config.json: feed_forward_proj is {quoted(activation)}; expected a name; mend the file")
         kind, gated = activation.removeprefix("gated-"), activation.startswith("gated-")
         kind = "gelu_new" if activation == "gated-gelu" else kind
         for name, meant in (("dense_act_fn", kind), ("is_gated_act", gated)):
             if values.get(name) not in (None, meant):
                 raise InputError(
-                    f"config.json: {name} is {values[name]!r}, but feed_forward_proj is {activation!r}; "
+                    f"config.json: {name} is {quoted(values[name])}, but feed_forward_proj is {quoted(activation)}; "
                     "use another model"
                 )
         n_layer = size(values, "num_layers", 6)

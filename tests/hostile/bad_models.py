@@ -2,14 +2,16 @@
 
 import functools
 import json
+import os
 import shutil
+import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.bases import write_qwen2
 from tests.hostile.case import Case
@@ -128,4 +130,197 @@ CONFIGS = [
         says="the key 'model_type' twice",
     ),
 ]
-CASES = [*ADAPTERS, *CONFIGS]
+
+
+def weights(change: Callable[[bytes], bytes]) -> Callable[[Path], list[str]]:
+    """A Qwen2 whose model.safetensors has other bytes."""
+
+    def make(folder: Path) -> None:
+        file = folder / "model.safetensors"
+        file.write_bytes(change(file.read_bytes()))
+
+    return model(make)
+
+
+def with_header(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], list[str]]:
+    """A Qwen2 whose model.safetensors has another header before the same numbers."""
+
+    def rewrite(content: bytes) -> bytes:
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        change(header)
+        text = json.dumps(header).encode()
+        return struct.pack("<Q", len(text)) + text + content[8 + length :]
+
+    return weights(rewrite)
+
+
+NORM = "model.norm.weight"
+
+
+def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], list[str]]:
+    def make(folder: Path) -> None:
+        held = load_file(folder / "model.safetensors")
+        change(held)
+        save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return model(make)
+
+
+def shards(weight_map: dict[str, str]) -> Callable[[Path], list[str]]:
+    """A Qwen2 in two files of which an index says this."""
+
+    def make(folder: Path) -> None:
+        held = load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+        save_file(held, folder / "a.safetensors")
+        save_file({NORM: held[NORM]}, folder / "b.safetensors")
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+    return model(make)
+
+
+def instead(name: str, make: Callable[[Path], object]) -> Callable[[Path], list[str]]:
+    """A Qwen2 with something else under the name of one of its files."""
+
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        make(folder / name)
+
+    return model(change)
+
+
+DAMAGED = "is not a safetensors file, or is damaged"
+WEIGHTS = [
+    Case(name="weights cut by a byte", make=weights(lambda content: content[:-1]), says=DAMAGED),
+    Case(name="weights with a byte too many", make=weights(lambda content: content + b"x"), says=DAMAGED),
+    Case(name="empty weights", make=weights(lambda content: b""), says=DAMAGED),
+    Case(
+        name="a header longer than the file",
+        make=weights(lambda content: struct.pack("<Q", len(content)) + content[8:]),
+        says=DAMAGED,
+    ),
+    Case(
+        name="a header of 200 MB",
+        make=weights(lambda content: struct.pack("<Q", 200 << 20) + content[8:]),
+        says="its header claims 209,715,200 bytes",
+    ),
+    Case(
+        name="offsets that overlap",
+        make=with_header(lambda header: header[NORM].update(data_offsets=[0, 128])),
+        says=DAMAGED,
+    ),
+    Case(name="a dtype that is none", make=with_header(lambda header: header[NORM].update(dtype="F99")), says=DAMAGED),
+    Case(
+        name="whole numbers",
+        make=with_header(lambda header: header[NORM].update(dtype="I32")),
+        says="holds I32 numbers",
+    ),
+    Case(name="a tensor that is missing", make=tensors(lambda held: held.pop(NORM)), says=f"lacks {NORM}"),
+    Case(
+        name="a tensor too many",
+        make=tensors(lambda held: held.update({"model.extra.weight": torch.ones(2)})),
+        says=r"has model\.extra\.weight, unlike its config\.json",
+    ),
+    Case(
+        name="a tensor of another shape",
+        make=tensors(lambda held: held.update({NORM: torch.ones(31)})),
+        says=r"is \[31\], but config\.json says \[32\]",
+    ),
+    Case(
+        name="a tensor of no rows", make=tensors(lambda held: held.update({NORM: torch.ones(0)})), says=r"is \[0\], but"
+    ),
+    Case(
+        name="weights that are a pickle",
+        make=weights(lambda content: b"\x80\x04" + content),
+        says="it is a pickle, which could run code",
+    ),
+    Case(name="weights that are a pipe", make=instead("model.safetensors", os.mkfifo), says="has no model.safetensors"),
+    Case(
+        name="weights that are a folder",
+        make=instead("model.safetensors", os.mkdir),
+        says="has no model.safetensors",
+    ),
+    Case(name="a config.json that is a pipe", make=instead("config.json", os.mkfifo), says="."),
+    Case(
+        name="a config.json that is a device",
+        make=instead("config.json", lambda path: path.symlink_to("/dev/zero")),
+        says=".",
+    ),
+    Case(
+        name="a config.json that is a link to itself",
+        make=instead("config.json", lambda path: path.symlink_to("config.json")),
+        says=".",
+    ),
+    Case(
+        name="a config.json in UTF-16",
+        make=instead("config.json", lambda path: path.write_text("{}", "utf-16")),
+        says="is not UTF-8 text",
+    ),
+    Case(
+        name="a config.json nested a hundred thousand deep",
+        make=instead("config.json", lambda path: path.write_text("[" * 100_000 + "]" * 100_000)),
+        says="nested too deeply",
+    ),
+    Case(
+        name="a config.json of 1 GB",
+        make=instead("config.json", lambda path: path.touch() or os.truncate(path, 1 << 30)),
+        says="larger than",
+        quick=False,
+    ),
+    Case(
+        name="shards outside the folder",
+        make=shards({NORM: "../b.safetensors"}),
+        says="which is no safetensors file of the folder",
+    ),
+    Case(name="a shard that is missing", make=shards({NORM: "c.safetensors"}), says=r"lacks c\.safetensors"),
+    Case(
+        name="a tensor in two shards",
+        make=shards({NORM: "b.safetensors", "lm_head.weight": "a.safetensors"}),
+        says=f"has {NORM} in two of its files",
+    ),
+    Case(name="an index without a map", make=shards([NORM]), says="has no weight_map"),  # type: ignore[arg-type]
+    Case(name="more blocks than tensors", make=config(num_hidden_layers=2**40), says="but the files hold"),
+    Case(name="a width that no model has", make=config(intermediate_size=2**40), says="expected 1 to 16,777,216"),
+    Case(name="a value that is far too long", make=config(hidden_act="x" * 5000), says="hidden_act|cannot build"),
+    Case(name="code of its own", make=config(auto_map={"AutoModel": "evil.Model"}), says="auto_map"),
+    Case(
+        name="init with damaged weights",
+        make=model(
+            lambda folder: (
+                (folder / "model.safetensors").write_bytes(b"x"),
+                (folder.parent / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n'),
+            ),
+            ["init", "--data", "rows.jsonl", "--model", "./model", "--out", "recipe.toml"],
+        ),
+        says=DAMAGED,
+    ),
+]
+
+
+def recipe(**sizes: Any) -> Callable[[Path], list[str]]:
+    """A recipe for a new model of these sizes, given to `etude check`."""
+
+    def make(folder: Path) -> list[str]:
+        (folder / "rows.jsonl").write_text("".join(f'{{"text": "def f{n}(): return {n}"}}\n' for n in range(50)))
+        lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in sizes.items())
+        objective = "masked" if sizes["kind"] == "encoder" else "causal"
+        (folder / "recipe.toml").write_text(
+            f'name = "a"\n[model]\n{lines}\n[tokenizer]\ntrain_vocab_size = 300\n[[data.train]]\npath = "rows.jsonl"\n'
+            f'[train]\nobjective = "{objective}"\nsteps = 20\nseq_len = 16\nglobal_batch_size = 4\ndevice = "cpu"\n'
+        )
+        return ["train", "recipe.toml"]
+
+    return make
+
+
+NEW = [
+    Case(
+        name=f"{key} of a new {kind} beyond any machine",
+        make=recipe(kind=kind, **{key: 2**40}),
+        says="this machine has",
+    )
+    for kind in ("decoder", "encoder")
+    for key in ("n_layer", "n_ffn")
+]
+CASES = [*ADAPTERS, *CONFIGS, *WEIGHTS, *NEW]

@@ -297,7 +297,7 @@ def _config(**changes: Any) -> Callable[[Path], None]:
         (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors"),
         (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
         (lambda folder: (folder / "config.json").write_text("[]"), "no JSON object"),
-        (_config(num_hidden_layers=1_000_000, layer_types=None), "lacks model.layers.999999"),
+        (_config(num_hidden_layers=1_000_000, layer_types=None), "is 1000000, but the files hold 27 tensors"),
         (_config(vocab_size=10**30), "cannot"),
         (_config(rope_parameters={"rope_type": [1]}), "cannot"),
         (_config(rope_parameters={"rope_type": "yarn", "factor": "4"}), "cannot"),
