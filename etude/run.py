@@ -47,7 +47,7 @@ from etude.records.trackers import require_trackers
 from etude.report.write import write_report
 from etude.scores.answers import FIGURES, score
 from etude.scores.intervals import answer_bootstrap
-from etude.start import Options, open_folder, write_start
+from etude.start import Options, open_folder, untrained_finding, write_start
 
 _DEFAULT_MINUTES = 10.0
 
@@ -199,6 +199,8 @@ class Training:
         if self._new_weights and path is None:
             names = f"{len(self._new_weights)} tensors are new: {', '.join(self._new_weights[:4])}"
             self._recorder.write(events.Finding(0, "new weights", names, "they are learnt from the start"))
+        if path is None and (finding := untrained_finding(self._plan, state.model)):
+            self._recorder.write(finding)
         for task in self._plan.tasks if path is None else ():
             for note in label_notes(task.corpus):
                 advice = "if that is not meant, mend the label fields, or id2label in config.json of the model"

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,6 +17,7 @@ from etude.engine.world import World
 from etude.errors import EtudeError, InputError
 from etude.models.encoder_config import EncoderConfig
 from etude.models.t5_config import T5Config
+from etude.models.untrained import find_untrained
 from etude.own import LossFunction, Metric, MetricFunction, Own
 from etude.plan import Plan
 from etude.recipe.load import diff, recipe_hash, to_toml
@@ -36,6 +38,7 @@ from etude.records.store import (
 )
 from etude.records.trackers import TextLog, TrainerState, open_trackers
 
+_SAMPLES_LOOKED_AT = 64
 _CHANGES_NAMED = 4
 
 
@@ -151,6 +154,29 @@ def base_of(plan: Plan) -> dict[str, str] | None:
     if plan.pretrained is None:
         return None
     return {"from": str(plan.recipe.model.from_), "path": str(plan.pretrained.path), "sha256": plan.pretrained.digest}
+
+
+def untrained_finding(plan: Plan, model: nn.Module) -> events.Finding | None:
+    """What to know where an adapter leaves frozen what was never trained: the rows of tokens that the samples have."""
+    if plan.recipe.adapter is None:
+        return None
+    names: dict[str, None] = {}
+    for task in plan.tasks:
+        tokenizer, train = task.corpus.tokenizer, task.corpus.train
+        samples = [train.sample(index) for index in range(min(len(train), _SAMPLES_LOOKED_AT))]
+        used = {int(token) for each in samples for part in (each.tokens, each.labels) for token in np.unique(part)}
+        for token in find_untrained(model, used.intersection(tokenizer.added_ids)):
+            names[tokenizer.decode([token], skip_special=False)] = None
+    if not names:
+        return None
+    evidence = (
+        f"the embedding or head of {', '.join(list(names)[:4])}{' ...' if len(names) > 4 else ''} looks untrained, "
+        "and the adapter leaves it so"
+    )
+    advice = "train all weights (leave [adapter] out)"
+    if not names.keys() & {task.corpus.tokenizer.eos_token for task in plan.tasks}:  # which a plain template has too
+        advice += ', or set data.template = "plain" to do without these tokens'
+    return events.Finding(0, "untrained tokens", evidence, advice)
 
 
 def find_weights(given: str, runs: Path) -> Path:

@@ -180,6 +180,11 @@ class Tokenizer:
         return int(first[0]) if first[:1] != plain[:1] else None
 
     @cached_property
+    def added_ids(self) -> tuple[int, ...]:
+        """The ids of tokens that were added to the vocabulary, special or not."""
+        return tuple(sorted(self._inner.get_added_tokens_decoder()))
+
+    @cached_property
     def special_tokens(self) -> tuple[str, ...]:
         """The texts that stand for special tokens, the longest first."""
         added = self._inner.get_added_tokens_decoder().values()
