@@ -17,8 +17,9 @@ from etude.models.adapter_files import check_same, read_adapter_config
 from etude.models.build import build, describe_config
 from etude.models.decoder import Decoder
 from etude.models.encoder import Encoder
+from etude.models.encoder_config import CODE_ENCODER
 from etude.models.generation_config import GENERATION_FILE, generation_config
-from etude.models.hf_config import label_names
+from etude.models.hf_config import default_names, label_names
 from etude.models.hub import find_model
 from etude.models.lora import ADAPTER_FILE, CLASSIFIER, CLASSIFIER_FILE, adapter_config, add_adapter
 from etude.models.parts import find_targets, head_modules, quantize, require_finite
@@ -69,15 +70,16 @@ def _check_labels(plan: Plan, folder: Path) -> None:
     """Raises: InputError if the weights in a folder are of a classifier with other labels, or in another order."""
     names = [name for name in ("config.json", CLASSIFIER_FILE) if (folder / name).is_file()]
     said = durable.read_json_object(folder / names[0]) if names else {}
+    is_code_encoder = said.get("model_type") == CODE_ENCODER and "id2label" in said
     for task in plan.tasks:
         ours = task.corpus.labels.names if task.corpus.labels else ()
         given = said.get("etude_tasks") if task.name else said
         theirs: tuple[str, ...] = ()
         if task.name and isinstance(given, dict):
             theirs = tuple(map(str, given.get(task.name) or ()))
-        elif "id2label" in said or "label2id" in said:
+        elif ours and ("ForSequenceClassification" in str(said.get("architectures")) or is_code_encoder):
             theirs = label_names(said)
-        if ours and theirs and ours != theirs:
+        if ours and theirs not in ((), ours, default_names(len(ours))):
             raise InputError(
                 f"{folder.name} scores the labels {listed(theirs)}, and this run {listed(ours)}; name that folder as "
                 "model.from, and its labels keep their outputs"

@@ -159,6 +159,7 @@ def lay_over(names: tuple[str, ...], theirs: tuple[str, ...], *, are_named: bool
             parts.append(f"no row has {listed(unused)}, which the model keeps")
         if new:
             parts.append(f"new to the model: {listed(new)}, with outputs drawn anew beside those it has")
+            parts += _alike(new, theirs)
         out = (*theirs, *new)
         place = {name: index for index, name in enumerate(out)}
         is_plain = names == theirs
@@ -174,9 +175,8 @@ def lay_over(names: tuple[str, ...], theirs: tuple[str, ...], *, are_named: bool
             f"the model's classes have no names and are taken in order: {pairs}; if they mean something else, say so "
         )
         return Layout(names, same, len(theirs), note + "in id2label of its config.json")
-    return Layout(
-        names, same, 0, f"none of {listed(names)} is a label of the model ({listed(theirs)}): its head is drawn anew"
-    )
+    note = f"none of {listed(names)} is a label of the model ({listed(theirs)}): its head is drawn anew"
+    return Layout(names, same, 0, "; ".join([note, *_alike(names, theirs)]))
 
 
 def _is_vector(value: Any) -> bool:
@@ -267,6 +267,15 @@ def _notes_on_spelling(
             is_hidden = len({unicodedata.normalize("NFC", name) for name in names}) < len(names)
             said = ", ".join(f"{json.dumps(name, ensure_ascii=is_hidden)} ({rows[name]:,} rows)" for name in names)
             yield f"labels that differ in case, blanks, Unicode form or type only are separate: {said}"
+
+
+def _alike(names: Sequence[str], theirs: Sequence[str]) -> list[str]:
+    """A note on labels of the data that differ in spelling alone from one of the model's."""
+    folded = {_folded(name): name for name in theirs}
+    pairs = [
+        f"{json.dumps(name)} from {json.dumps(folded[_folded(name)])}" for name in names if _folded(name) in folded
+    ]
+    return [f"in spelling alone differs {listed(pairs)}"] if pairs else []
 
 
 def _folded(name: str) -> str:

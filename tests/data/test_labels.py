@@ -178,6 +178,8 @@ def test_labels_lie_over_the_classes_of_a_model() -> None:
     assert lay_over(("0", "1"), ("LABEL_0", "LABEL_1"), are_named=False).names == ("0", "1")
     assert lay_over(("0", "1"), ("no", "yes"), are_named=True).names == ("no", "yes")
     assert lay_over(("1", "2"), ("no", "yes"), are_named=True).kept == 0
+    for names in (("Safe", "vulnerable"), ("Safe", "Vulnerable")):
+        assert 'differs "Safe" from "safe"' in lay_over(names, ("vulnerable", "safe"), are_named=True).note
 
 
 def prepared(tmp_path: Path, train: list[Any], validation: list[Any] | None = None, **more: Any) -> Corpus:
