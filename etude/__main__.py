@@ -3,9 +3,9 @@
 import atexit
 import contextlib
 import os
+import signal
 import sys
-
-from etude.cli.main import main
+from pathlib import Path
 
 
 def program() -> None:
@@ -13,6 +13,11 @@ def program() -> None:
 
     A kill in that time would look like one in the middle of the work.
     """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # nothing has begun that would have to be ended well
+    _leave_out_current_folder()
+    from etude.cli.main import main
+
     code = 0
     try:
         main()
@@ -25,6 +30,14 @@ def program() -> None:
         sys.stderr.flush()
     atexit._run_exitfuncs()
     os._exit(code)
+
+
+def _leave_out_current_folder() -> None:
+    """Do not import from where `python -m` was called: what lies in that folder may be a stranger's."""
+    with contextlib.suppress(OSError):  # the folder was removed
+        here = Path.cwd()
+        if not sys.flags.safe_path and sys.path[:1] == [str(here)] and Path(__file__).parents[1] != here:
+            del sys.path[0]
 
 
 if __name__ == "__main__":

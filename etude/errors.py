@@ -6,7 +6,8 @@ EtudeError               shown as one line, without a traceback
 │   └── MissingError     a file that is not there
 └── FaultError           something broke while running; exit code 1
     ├── StorageError     a disk that is full or fails
-    └── DamageError      a file of ours that fails its checksum
+    ├── DamageError      a file of ours that fails its checksum
+    └── LostRankError    another rank of the run ended or does not answer; exit code 76
 """
 
 from collections.abc import Sequence
@@ -46,3 +47,9 @@ class StorageError(FaultError):
 
 class DamageError(FaultError):
     """A file written by etude is not what was written."""
+
+
+class LostRankError(FaultError):
+    """Another rank ended or does not answer, so this one cannot go on; the launcher of the ranks says why."""
+
+    exit_code = 76

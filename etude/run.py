@@ -33,6 +33,7 @@ from etude.engine.objectives import (
 )
 from etude.engine.recorder import Recorder
 from etude.engine.world import World, join_world, measure_matrix_rate
+from etude.errors import InputError
 from etude.evaluate import classify, translate
 from etude.evaluate.answers import answer, continue_prompts
 from etude.evaluate.exam import Exam
@@ -95,6 +96,11 @@ class Training:
             torch.use_deterministic_algorithms(self._recipe.train.deterministic)  # which loads torch's compiler
         self._plan = make_plan(self._recipe, own=self._options.own)
         self._world = join_world(self._plan.device)
+        if self._world.size != self._recipe.train.devices:
+            raise InputError(
+                f"train.devices is {self._recipe.train.devices}, but {self._world.size} ranks were started; "
+                "start them by etude train --devices, or set train.devices to their number"
+            )
         tasks = self._plan.tasks
         if self._options.loss is None:
             self._objectives = {task.name: _objective_of(task) for task in tasks}
@@ -106,11 +112,11 @@ class Training:
             stack.push(lambda kind, *_: self._world.leave(together=kind is None))
             self._state, self._new_weights = assemble(self._plan, self._options, self._world)
             self._try_own_code()
+            signals = stack.enter_context(StopSignals())  # so that a run folder is made whole
             self.run, writer = open_folder(self._plan, self._options, self._world)
             outcome = "failed"
             if writer is not None:
                 stack.callback(lambda: writer.close(outcome))
-            signals = stack.enter_context(StopSignals())
             try:
                 is_evaluation_owed = self._begin(stack, writer)
                 if self._state.step == 0:
@@ -122,6 +128,7 @@ class Training:
                     self._evaluate()
                     if self._world.is_main:
                         self._keeper.point_at(self._judge.best)
+                self._world.wait()  # rank 0 wrote down how the attempt begins
                 # An attempt may begin where the last one had already decided to stop.
                 self.stopped_by = self._why_stop(signals)
                 batches = iter(()) if self.stopped_by else self._batches(stack)
@@ -134,6 +141,7 @@ class Training:
                         self._evaluate()
                     if self._is_checkpoint_due():
                         self._save()
+                        self._world.wait()  # rank 0 alone saves, and the next step is not to wait long
                     self._keeper.collect(wait=False)
                     yield step
                     if reason := self._why_stop(signals):
@@ -399,7 +407,7 @@ class Training:
     def _save(self, *, evaluated: bool = True) -> None:
         """Save this step, unless that is done; without validation the best is judged here, by training loss."""
         state = self._state
-        if state.step == self._saved_step:
+        if self._is_saved:
             return
         self._recorder.drain()
         if not self._plan.is_validated:
@@ -440,7 +448,11 @@ class Training:
 
     def _is_common_step(self) -> bool:
         """Whether the ranks talk about more than gradients after this step; one rank always may."""
-        return self._world.size == 1 or self._is_log_step()
+        return self._world.size == 1 or self._is_log_step() or self._is_evaluation_due() or self._is_saved
+
+    @property
+    def _is_saved(self) -> bool:
+        return self._saved_step == self._state.step
 
     def _why_stop(self, signals: StopSignals) -> str | None:
         """Why to stop here, the same on every rank, or None."""

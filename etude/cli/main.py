@@ -1,6 +1,7 @@
 """`etude`: parses, calls, prints. Results go to stdout, progress and errors to stderr."""
 
 import os
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -10,10 +11,21 @@ import typer
 from typer.core import TyperGroup
 
 from etude import __version__
-from etude.cli.printing import print_json, print_rows, print_table, print_text, ready_streams, say
+from etude.cli.printing import (
+    is_reader_gone,
+    lasting_output,
+    print_json,
+    print_rows,
+    print_table,
+    print_text,
+    ready_streams,
+    say,
+)
 from etude.cli.train import start_ranks, train_one, train_repeatedly
-from etude.durable import check_name
-from etude.errors import EtudeError, InputError
+from etude.control.ranks import FOLDER, follow_launcher, read_place
+from etude.control.signals import one_interrupt
+from etude.durable import check_name, write_file
+from etude.errors import EtudeError, InputError, LostRankError
 from etude.text import printable, shorten
 
 if TYPE_CHECKING:
@@ -103,22 +115,43 @@ def main() -> None:
     # Threads that wait by spinning stop each other when something else wants a core: with one busy neighbour on two
     # cores a step took 5.1 s instead of 0.38. Alone, waiting this short costs up to 9 % (dev/LOG.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    with lasting_output() as output, one_interrupt() as interrupts:
+        try:
+            code = _run()
+        except Exception:
+            if not interrupts:  # else it came of it, as from an import that was broken off
+                raise
+            code = 1
+        if (interrupts and code) or code == 128 + signal.SIGINT:
+            say("stopped at once; the same command continues from the last checkpoint")
+            code = 128 + signal.SIGINT
+        output.flush()
+        # A run is worth more than what it prints; of other commands the output is all.
+        if output.error and not code and sys.argv[1:2] not in (["train"], ["resume"], ["demo"]):
+            if not is_reader_gone(output.error):
+                say(f"error: the output cannot be written: {output.error.strerror}")
+            code = 128 + signal.SIGPIPE if is_reader_gone(output.error) else 1
+    if code == 128 + signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the rest of a burst, while Python ends
+    if code:
+        sys.exit(code)
+
+
+def _run() -> int:
     ready_streams()
     try:
-        sys.exit(app(standalone_mode=False))
+        follow_launcher()
+        return app(standalone_mode=False) or 0
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except EtudeError as error:
-        if os.environ.get("RANK", "0") == "0":
-            _say_errors(getattr(error, "problems", [error]))
-        sys.exit(error.exit_code)
+        _tell(error)
+        return error.exit_code
     except _UsageError as error:
         _say_usage(error)
-        sys.exit(2)
+        return 2
     except (KeyboardInterrupt, typer.Abort):
-        say("stopped at once; the same command continues from the last checkpoint")
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return 128 + signal.SIGINT
 
 
 @app.command()
@@ -139,7 +172,7 @@ def train(
     from etude.recipe.load import read_recipe_text
 
     loaded = _load(recipe, overrides, devices)
-    if repeat is None and loaded.train.devices > 1 and "WORLD_SIZE" not in os.environ:
+    if repeat is None and loaded.train.devices > 1 and read_place().size == 1:
         start_ranks(loaded.train.devices)
     from etude.start import Options
 
@@ -160,7 +193,7 @@ def resume(run: RunName, runs: Runs = Path("runs")) -> None:
         raise InputError(f"run {found.name} is finished; start another with etude train, see etude show {found.name}")
     found.require_own_recipe()
     recipe = found.recipe
-    if recipe.train.devices > 1 and "WORLD_SIZE" not in os.environ:
+    if recipe.train.devices > 1 and read_place().size == 1:
         start_ranks(recipe.train.devices)
     from etude.start import Options
 
@@ -221,7 +254,6 @@ def data_page(
 ) -> None:
     """Look for duplicates, leaks and what cleaning finds; print it and write it down."""
     from etude.cli.data import make_page, page_text, print_page
-    from etude.durable import write_file
     from etude.errors import RecipeError
 
     loaded = _load(recipe, overrides, None)
@@ -517,12 +549,28 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
         raise typer.Exit
 
 
+def _tell(error: EtudeError) -> None:
+    """Say an error once for all ranks: one that etude started leaves its own to the launcher."""
+    lines = _error_lines(getattr(error, "problems", [error]))
+    rank, folder = os.environ.get("RANK", "0") if "WORLD_SIZE" in os.environ else "0", os.environ.get(FOLDER)
+    if rank == "0" and not (folder and isinstance(error, LostRankError)):
+        _say_errors(getattr(error, "problems", [error]))
+    elif folder:
+        write_file(Path(folder) / f"error-{rank}", "\n".join(lines).encode())
+    else:
+        say(f"rank {rank[:8]}: {' '.join(lines)}")
+
+
 def _say_errors(problems: list[Any]) -> None:
+    for line in _error_lines(problems):
+        say(line)
+
+
+def _error_lines(problems: list[Any]) -> list[str]:
     """A line for each problem, the first of them if there are many."""
-    for problem in problems[:_MOST_PROBLEMS]:
-        say(shorten(f"error: {problem}"))
-    if len(problems) > _MOST_PROBLEMS:
-        say(f"and {len(problems) - _MOST_PROBLEMS:,} more")
+    lines = [shorten(f"error: {problem}") for problem in problems[:_MOST_PROBLEMS]]
+    left = len(problems) - _MOST_PROBLEMS
+    return [*lines, f"and {left:,} more"] if left > 0 else lines
 
 
 def _say_usage(error: Any) -> None:
@@ -547,8 +595,12 @@ def _describe_published(recipe: "Recipe") -> str | None:
 
 
 def _load(path: Path, overrides: list[str] | None, devices: int | None) -> "Recipe":
-    """The recipe of a command; under torchrun its devices are the ranks that torchrun started."""
+    """The recipe of a command; among ranks its devices are their number."""
+    from etude.errors import InputError
     from etude.recipe.load import load_recipe
 
-    ranks = os.environ.get("WORLD_SIZE") or devices
+    place = read_place()
+    if place.size > 1 and devices not in (None, place.size):
+        raise InputError(f"--devices is {devices}, but {place.size} ranks were started (WORLD_SIZE); leave one out")
+    ranks = place.size if place.size > 1 else devices
     return load_recipe(path, [*(overrides or []), *([f"train.devices={ranks}"] if ranks else [])])

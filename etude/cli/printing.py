@@ -1,10 +1,14 @@
 """The one way to a terminal: results to stdout, progress and errors to stderr, and no control character to either."""
 
+import contextlib
+import errno
 import io
 import json
+import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TextIO
 
 from etude.text import clean, printable
 
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
 def ready_streams() -> None:
     """Let stdout and stderr write whatever their encoding lacks as an escape, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+        if isinstance(stream, io.TextIOWrapper | Output):
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -68,6 +72,63 @@ def open_console(*, stderr: bool = False, width: int | None = None, soft_wrap: b
     from rich.console import Console
 
     return Console(stderr=stderr, width=width, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
+
+
+class Output:
+    """A stream that never fails: what cannot be written, since reader, terminal or room is gone, is dropped.
+
+    error  why the first line was dropped, or None
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        self._attempt(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._attempt(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except OSError as error:
+            self.error = self.error or error
+            # From here on also for what libraries write, and for what still waits in the buffer.
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self._stream.fileno())
+            os.close(nothing)
+
+
+@contextlib.contextmanager
+def lasting_output() -> Iterator[Output]:
+    """While entered, neither stdout nor stderr can fail; yields stdout."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: the next file that is opened, such as a journal, would take its place
+            os.open(os.devnull, os.O_RDWR)
+    before = sys.stdout, sys.stderr
+    # Python leaves a stream out that was closed before it started.
+    streams = [stream or os.fdopen(number, "w", closefd=False) for number, stream in zip((1, 2), before)]
+    out, err = map(Output, streams)
+    sys.stdout, sys.stderr = out, err
+    try:
+        yield out
+    finally:
+        out.flush()
+        err.flush()
+        sys.stdout, sys.stderr = before
+
+
+def is_reader_gone(error: OSError) -> bool:
+    """Whether a stream failed since nobody reads it any more, as behind `| head`."""
+    return error.errno in (errno.EPIPE, errno.EIO)
 
 
 def _json_escape(character: str) -> str:

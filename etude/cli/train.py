@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from etude.cli.printing import print_table, say
+from etude.control.ranks import read_place
 
 if TYPE_CHECKING:
     from etude.recipe.schema import Recipe
     from etude.start import Options
+
+_SHOW_CURSOR = "\x1b[?25h"
 
 
 def train_one(recipe: "Recipe", options: "Options", *, to_continue: str | None = None) -> Any:
@@ -19,14 +22,20 @@ def train_one(recipe: "Recipe", options: "Options", *, to_continue: str | None =
     from etude.cli.live import open_view
     from etude.run import Training
 
-    if os.environ.get("RANK", "0") == "0":
+    place = read_place()
+    if place.rank == 0:
+        if place.size > 1 and place.folder is None:
+            say(
+                f"these ranks were not started by etude: their store, at port {os.environ['MASTER_PORT']}, listens on "
+                "every address of the machine without a password, and so may their exchange; --devices keeps to it"
+            )
         say(f"{recipe.name}: reading and preparing the data (once; it is kept), then training; Ctrl-C saves and stops")
         view = open_view()
         options = replace(options, views=(view,), on_plan=view.show_plan)
     training = Training(recipe, options)
     for _ in training:
         pass
-    if os.environ.get("RANK", "0") == "0":
+    if place.rank == 0:
         if training.stopped_by:
             say(f"stopped: {training.stopped_by}")
         if training.is_resumable:
@@ -44,7 +53,7 @@ def train_repeatedly(recipe: "Recipe", options: "Options", count: int, words: li
     from etude.errors import InputError
     from etude.records.store import Run, find_runs
 
-    if "WORLD_SIZE" in os.environ:
+    if read_place().size > 1:
         raise InputError("--repeat starts the ranks of each run itself; leave torchrun out and give --devices")
 
     def train(one: "Recipe", options: "Options") -> Run:
@@ -66,29 +75,17 @@ def train_repeatedly(recipe: "Recipe", options: "Options", count: int, words: li
 
 
 def start_ranks(ranks: int) -> None:
-    """Run this very command in several ranks under torchrun, and leave with their exit code."""
+    """Run this very command in several ranks, and leave with their exit code."""
     sys.exit(_run_ranks(ranks, sys.argv[1:]))
 
 
 def _run_ranks(ranks: int, words: list[str]) -> int:
-    """Run a command in several ranks under torchrun; returns their exit code."""
-    import logging
+    """Run a command in several ranks; returns their exit code."""
+    from etude.launch import run_ranks
 
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // ranks, 1)))
-    config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=ranks, rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0",
-        run_id=str(os.getpid()), max_restarts=0, start_method="spawn",
-    )  # fmt: skip
-    try:
-        elastic_launch(config, sys.executable)("-m", "etude", *words)
-    except SignalException:  # passed on to the ranks, which have saved and stopped by now
-        return 75
-    except ChildFailedError as failed:
-        codes = {failure.exitcode for failure in failed.failures.values()}
-        return next((code for code in (2, 75) if code in codes), 1)
-    return 0
+    ended = run_ranks(ranks, words)
+    if ended.is_cursor_hidden and sys.stderr.isatty():
+        print(_SHOW_CURSOR, end="", file=sys.stderr)
+    if ended.reason:
+        say(ended.reason)
+    return ended.code

@@ -1,17 +1,27 @@
-"""Ctrl-C and SIGTERM: the first asks the run to save and stop, the second stops it now."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first asks a run to save and stop, the second stops it now."""
 
+import contextlib
+import os
 import signal
 import threading
+import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_BURST_SECONDS = 2.0
+
+
+def is_ignored(number: int) -> bool:
+    """Whether this process was started to ignore a signal, as `nohup` and shells do for what runs behind them."""
+    return signal.getsignal(number) is signal.SIG_IGN
 
 
 class StopSignals:
-    """While entered, `requested` names the first signal that came; a second one raises KeyboardInterrupt.
+    """While entered, `requested` names the first signal that came; a second one interrupts as Ctrl-C did before.
 
-    Outside the main thread (some notebooks) signals stay as they are.
+    Outside the main thread (some notebooks) signals stay as they are, and so does one that is ignored.
     """
 
     def __init__(self) -> None:
@@ -20,14 +30,46 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+            self._before = {
+                number: signal.signal(number, self._receive) for number in SIGNALS if not is_ignored(number)
+            }
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.requested is not None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.requested is None:
+            self.requested = signal.Signals(number).name
+            return
+        interrupt = self._before.get(signal.SIGINT)
+        if callable(interrupt):
+            interrupt(number, frame)
+        else:
             raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name
+
+
+@contextlib.contextmanager
+def one_interrupt() -> Iterator[list[float]]:
+    """While entered, a burst of Ctrl-C raises KeyboardInterrupt once, so that the next does not break the cleaning up.
+
+    One that comes later than that ends the process as it is. Yields the moments of those that came.
+    """
+    came: list[float] = []
+
+    def interrupt(*_: object) -> None:
+        came.append(time.monotonic())
+        if len(came) == 1:
+            raise KeyboardInterrupt
+        if came[-1] - came[0] > _BURST_SECONDS:
+            os._exit(128 + signal.SIGINT)
+
+    if threading.current_thread() is not threading.main_thread() or is_ignored(signal.SIGINT):
+        yield came
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, before)

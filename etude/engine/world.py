@@ -1,47 +1,75 @@
 """Devices and ranks. One process is a world of size 1."""
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from etude.errors import InputError
+from etude.control.ranks import Place, read_place
+from etude.errors import InputError, LostRankError
 
-# Rank 0 alone makes samples, baselines and reports, while the others wait for it; a rank that ended is noticed at once.
+# A rank that ended is noticed at once, one that hangs in a step after this long; 10 minutes is NCCL's own limit too.
+_STEP_PATIENCE = timedelta(minutes=10)
+# Rank 0 alone makes samples, baselines and reports, and one rank prepares the data, while the others wait.
 _PATIENCE = timedelta(hours=4)
+_LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that share the run."""
+    """This process among those that share the run.
+
+    store  where ranks leave word for each other; None for a world of size 1
+    """
 
     device: torch.device
     rank: int = 0
     size: int = 1
+    store: Any = None  # torch's types leave its stores out
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
     def sum(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Add up tensors over all ranks, in place, in one exchange, in the widest of their dtypes."""
+        """Add up tensors of the device over all ranks, in place, in one exchange, in the widest of their dtypes.
+
+        The ranks must come within minutes of each other. Raises: LostRankError.
+        """
         if self.size == 1:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        dist.all_reduce(flat)
+        with _with_others():
+            dist.all_reduce(flat)
         for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors])):
             tensor.copy_(part.view_as(tensor))
+
+    def total(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Add up tensors of the CPU over all ranks, in place; each rank comes when it has done its part.
+
+        They may be float64: a single process does not move them to its device, which may have none (mps).
+        """
+        if self.size == 1:
+            return
+        self.wait()
+        moved = [tensor.to(self.device, copy=True) for tensor in tensors]
+        self.sum(moved)
+        for tensor, result in zip(tensors, moved):
+            tensor.copy_(result)
 
     def any(self, flag: bool) -> bool:
         """Whether some rank says so; all ranks must ask at the same place."""
         if self.size == 1:
             return flag
         votes = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(votes)
+        with _with_others():
+            dist.all_reduce(votes)
         return bool(votes)
 
     def least(self, value: int) -> int:
@@ -49,46 +77,101 @@ class World:
         if self.size == 1:
             return value
         box = torch.tensor(value, device=self.device)
-        dist.all_reduce(box, dist.ReduceOp.MIN)
+        with _with_others():
+            dist.all_reduce(box, dist.ReduceOp.MIN)
         return int(box)
 
     def wait(self) -> None:
-        """Go on when all ranks are here."""
-        if self.size > 1:
-            dist.barrier()
+        """Go on when all ranks are here, however long one of them works alone."""
+        if self.store is None:
+            return
+        with _with_others():
+            turn, others = divmod(self.store.add("arrivals", 1) - 1, self.size)
+            if others == self.size - 1:
+                self.store.set(f"all are here {turn}", "")
+            self._await(f"all are here {turn}")
 
     def share(self, text: str) -> str:
-        """The text of rank 0, on every rank."""
-        if self.size == 1:
+        """The text of rank 0, on every rank, when rank 0 has it."""
+        if self.store is None:
             return text
-        box = torch.zeros(4096, dtype=torch.uint8, device=self.device)
-        if self.is_main:
-            data = text.encode()[: len(box)]
-            box[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(self.device)
-        dist.broadcast(box, 0)
-        return bytes(box.cpu().tolist()).rstrip(b"\0").decode(errors="ignore")
+        with _with_others():
+            key = f"text {self.store.add(f'texts of rank {self.rank}', 1)}"
+            if self.is_main:
+                self.store.set(key, text)
+            self._await(key)
+            return str(self.store.get(key).decode())
 
     def leave(self, *, together: bool = True) -> None:
         """Leave the ranks; `together` waits until all are done, so that none is ended while it still writes."""
-        if dist.is_initialized():
+        if self.store is not None:
             if together:
-                dist.barrier()
+                self.wait()
             dist.destroy_process_group()
 
+    def _await(self, key: str) -> None:
+        """Look again and again: a wait inside torch would keep signals from being answered."""
+        assert self.store is not None
+        deadline = time.monotonic() + _PATIENCE.total_seconds()
+        while not self.store.check([key]):
+            if time.monotonic() > deadline:
+                raise LostRankError(f"another rank did not come within {_PATIENCE}; the same command continues")
+            time.sleep(_LOOK_SECONDS)
 
-def join_world(device: torch.device) -> World:
-    """Join the ranks that torchrun started, or be alone. Raises: InputError if there are fewer GPUs than ranks."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+
+def join_world(device: torch.device, *, patience: timedelta = _STEP_PATIENCE) -> World:
+    """Join the ranks of this run, or be alone; one that does not come to a step's sum within `patience` is lost.
+
+    Raises: InputError if the environment or the devices do not suit; LostRankError.
+    """
+    place = read_place()
+    if place.size == 1:
         return World(device)
-    rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    if device.type == "mps":
+        raise InputError('several ranks need train.device = "cuda" or "cpu"; on mps use one device')
     if device.type == "cuda":
-        if local_rank >= torch.cuda.device_count():
-            raise InputError(f"rank {rank} finds {torch.cuda.device_count()} GPUs on its machine; use fewer --devices")
-        device = torch.device("cuda", local_rank)
+        count = torch.cuda.device_count()
+        if place.local_rank >= count:
+            raise InputError(f"rank {place.rank} finds {count} GPUs on its machine; use fewer --devices")
+        device = torch.device("cuda", place.local_rank)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
-    return World(device, rank, size)
+    world = World(device, place.rank, place.size, _open_store(place))
+    world.wait()  # one prepares the data while another waits for it
+    with _with_others():
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo", store=world.store,
+            rank=place.rank, world_size=place.size, timeout=patience,
+        )  # fmt: skip
+    return world
+
+
+def _open_store(place: Place) -> Any:
+    """Files in the folder of our launcher; under torchrun the store that it opened."""
+    if place.folder is not None:
+        return dist.FileStore(str(place.folder / "store"), place.size)  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
+    try:
+        store, _, _ = next(rendezvous("env://", place.rank, place.size, timeout=_PATIENCE))
+    except (RuntimeError, OSError) as error:
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        reason = str(error).splitlines()[0][:100]
+        raise InputError(f"rank {place.rank} cannot meet the others at {address} (MASTER_ADDR): {reason}") from None
+    return store
+
+
+@contextlib.contextmanager
+def _with_others() -> Iterator[None]:
+    """Around what fails when another rank has ended: torch has no error of its own for it."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0].partition("] ")[2] or str(error).splitlines()[0]
+        raise LostRankError(
+            f"another rank of this run ended or does not answer ({reason[:100]}); the same command continues"
+        ) from error
 
 
 def choose_device(wanted: str) -> torch.device:

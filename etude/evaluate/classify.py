@@ -66,10 +66,7 @@ def predict(
         said[low : low + len(logits)] = objective.probabilities(logits).cpu()
         true[low : low + len(logits)] = moved.classes.cpu()
     model.train(was_training)
-    if world.size > 1:  # every row is zero on all ranks but one
-        parts = [part.to(world.device) for part in (sums, said, true)]
-        world.sum(parts)
-        sums, said, true = (part.cpu() for part in parts)
+    world.total([sums, said, true])  # every row is zero on all ranks but one
     score = Score(float(sums[0] / sums[1]) if sums[1] else math.nan, int(sums[1]), None)
     return Predictions(said.numpy(), true.numpy() > 0.5, score)
 

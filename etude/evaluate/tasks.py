@@ -55,9 +55,7 @@ def evaluate(
     # fp64, since sums over millions of targets need more than fp32 holds; on the CPU, since mps has none.
     sums = torch.stack(pairs).cpu().double().sum(0) if pairs else torch.zeros(2, dtype=torch.float64)
     totals = torch.cat((sums, torch.tensor([float(size)], dtype=torch.float64)))
-    if world.size > 1:
-        totals = totals.to(world.device)
-        world.sum([totals])
+    world.total([totals])
     loss_sum, targets, size = totals[0].item(), int(totals[1]), int(totals[2])
     if not targets:
         return Score(math.nan, 0, None)

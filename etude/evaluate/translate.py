@@ -123,9 +123,8 @@ def _write(exam: Exam, examples: Sequence[Example]) -> list[Continuation]:
     everything = torch.zeros(len(examples), most + 2, dtype=torch.int32)  # length, whether it ended, ids
     for row, part in zip(mine, continued):
         everything[row, : len(part.ids) + 2] = torch.tensor([len(part.ids), part.stopped, *part.ids])
-    moved = everything.to(world.device)
-    world.sum([moved])
-    return [Continuation(ids[:length], bool(stopped)) for length, stopped, *ids in moved.cpu().tolist()]
+    world.total([everything])
+    return [Continuation(ids[:length], bool(stopped)) for length, stopped, *ids in everything.tolist()]
 
 
 def _without_secrets(answer: Answer) -> Answer:
@@ -161,7 +160,6 @@ def _log_probabilities(
         ]
         each = torch.split(torch.cat(parts).cpu().double(), list(lengths))
         sums[low : low + len(each)] = torch.stack([part.sum() for part in each])
-    moved = sums.to(world.device)
-    world.sum([moved])
-    values: list[float] = moved.cpu().tolist()
+    world.total([sums])
+    values: list[float] = sums.tolist()
     return values

@@ -1,0 +1,196 @@
+"""Ranks on one machine: the same command in several processes, which meet in a folder that only this user can open.
+
+torchrun's store listens on every address of the machine and unpickles what it is sent. Here the ranks find each other
+in files, and what they exchange stays on the loopback interface.
+"""
+
+import contextlib
+import math
+import os
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from etude.control.ranks import FOLDER, SOCKET
+from etude.control.signals import SIGNALS, is_ignored
+from etude.errors import LostRankError
+from etude.processes import python_command, python_environment
+
+_SILENCE_SECONDS = 120.0  # a rank tells every second that it lives, whatever it works on
+_GRACE_SECONDS = 10.0  # for the others to write down how they ended
+_RESUMABLE = 75
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The exit code of all ranks together, and why, where no rank has said it.
+
+    is_cursor_hidden  whether rank 0 could not leave its terminal as it was
+    """
+
+    code: int
+    reason: str | None = None
+    is_cursor_hidden: bool = False
+
+
+def run_ranks(ranks: int, words: list[str], *, silence_seconds: float = _SILENCE_SECONDS) -> Ended:
+    """Run `etude WORDS` in several ranks; returns when the last has ended. Signals are passed on to all.
+
+    A rank that fails, is killed or is silent for `silence_seconds` ends the others too; when this process ends, however
+    it does, the ranks end at once.
+    """
+    crew: list[_Rank] = []
+    with tempfile.TemporaryDirectory(prefix="etude-ranks-") as name, _forward_signals(crew) as received:
+        folder = Path(name)
+        try:
+            for rank in range(ranks):
+                crew.append(_start(rank, ranks, words, folder))
+            culprit = _wait(crew, received, silence_seconds)
+        finally:
+            for member in crew:
+                member.end()
+        return _judge(crew, culprit, received, words, folder)
+
+
+@dataclass
+class _Rank:
+    """A rank that was started; `silence` counts the seconds since it last said that it lives."""
+
+    number: int
+    process: "subprocess.Popen[bytes]"
+    socket: socket.socket
+    silence: float = 0.0
+    is_hung: bool = False
+
+    @property
+    def code(self) -> int | None:
+        return self.process.returncode
+
+    def end(self) -> None:
+        if self.code is None:
+            self.process.kill()
+            self.process.wait()
+        self.socket.close()
+
+
+def _start(rank: int, ranks: int, words: list[str], folder: Path) -> _Rank:
+    ours, theirs = socket.socketpair()
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    environment = {
+        "OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // ranks, 1)),
+        **python_environment(),
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks),
+        FOLDER: str(folder), SOCKET: str(theirs.fileno()),
+        "GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": f"={loopback}",
+    }  # fmt: skip
+    # A rank starts with its signals blocked, until it can answer them; in a process group of its own, so that Ctrl-C
+    # reaches it once, through this process.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        process = subprocess.Popen(
+            python_command("etude", *words), env=environment, stdin=subprocess.DEVNULL, process_group=0,
+            pass_fds=[theirs.fileno()],
+        )  # fmt: skip
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+    return _Rank(rank, process, ours)
+
+
+@contextlib.contextmanager
+def _forward_signals(crew: list[_Rank]) -> Iterator[list[int]]:
+    """Pass signals on to the ranks; yields the numbers of those that came."""
+    received: list[int] = []
+
+    def forward(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        for member in crew:
+            if member.code is None:
+                member.process.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in SIGNALS if not is_ignored(number)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(crew: list[_Rank], received: list[int], silence_seconds: float) -> _Rank | None:
+    """Wait until all have ended; returns the rank for whose sake the others had to."""
+    culprit, deadline, last = None, math.inf, time.monotonic()
+    while living := [member for member in crew if member.code is None]:
+        heard = select.select([member.socket for member in living], [], [], 1.0)[0]
+        # Time in which this process was stopped too is nobody's silence.
+        now = time.monotonic()
+        passed, last = min(now - last, 2.0), now
+        for member in living:
+            member.silence += passed
+            if member.socket in heard:
+                member.silence = 0.0
+                if not _receive(member.socket):
+                    member.process.wait()
+            elif member.silence > silence_seconds and not member.is_hung:
+                member.is_hung = True
+                member.process.kill()
+            if member.code not in (None, 0, _RESUMABLE):
+                deadline = min(deadline, now + _GRACE_SECONDS)
+                if culprit is None and member.code != LostRankError.exit_code:
+                    culprit = member
+        if len(received) > 1:
+            deadline = min(deadline, now + _GRACE_SECONDS)
+        if now > deadline:
+            for member in living:
+                member.end()
+    return culprit
+
+
+def _receive(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(4096)
+    except ConnectionError:
+        return b""
+
+
+def _judge(crew: list[_Rank], culprit: _Rank | None, received: list[int], words: list[str], folder: Path) -> Ended:
+    codes = [member.code or 0 for member in crew]
+    if _RESUMABLE in codes and not any(code not in (0, _RESUMABLE) for code in codes):
+        return Ended(_RESUMABLE)
+    if not any(codes):
+        return Ended(0)
+    is_cursor_hidden = crew[0].code is not None and crew[0].code < 0
+    if received and not any(code > 0 and code not in (_RESUMABLE, 130, LostRankError.exit_code) for code in codes):
+        name = signal.Signals(received[0]).name
+        return Ended(128 + received[0], f"stopped at once by {name}" if codes[0] < 0 else None, is_cursor_hidden)
+    code = next((code for code in (2, _RESUMABLE) if culprit and culprit.code == code), 1)
+    hint = f"continue with: {shlex.join(['etude', *(word for word in words if word != '--new')])}"
+    return Ended(code, _reason(culprit, folder, hint), is_cursor_hidden)
+
+
+def _reason(culprit: _Rank | None, folder: Path, hint: str) -> str | None:
+    """Why the ranks ended; None if rank 0 has said it."""
+    if culprit is None:
+        return f"error: the ranks lost each other: one of them did not answer; {hint}"
+    if culprit.is_hung:
+        return f"error: rank {culprit.number} was stopped or hung, and was ended; {hint}"
+    code = culprit.code or 0
+    if code < 0:
+        memory = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
+        return f"error: rank {culprit.number} was killed by {signal.Signals(-code).name}{memory}; {hint}"
+    if culprit.number == 0:
+        return None
+    said = folder / f"error-{culprit.number}"
+    if said.is_file():
+        return f"rank {culprit.number}: {said.read_text(encoding='utf-8').strip()}"
+    return f"error: rank {culprit.number} ended with exit code {code}; {hint}"

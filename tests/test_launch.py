@@ -1,0 +1,214 @@
+"""Ranks that etude starts itself: what they open, and how they end when one of them, or what started them, does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from etude.records.store import list_runs
+from tests.conftest import Outcome
+
+Write = Callable[..., Path]
+# As the command line does, with another limit for a rank that says nothing.
+PROGRAM = """
+import sys
+from etude.launch import run_ranks
+ended = run_ranks(2, sys.argv[1:], silence_seconds=3.0)
+print(ended.reason or "", file=sys.stderr)
+sys.exit(ended.code)
+"""
+
+
+class Life:
+    """A two-rank run in a session of its own; what it said goes to a file."""
+
+    def __init__(self, recipe: Path, runs: Path, cache: Path, program: list[str]) -> None:
+        self.runs, self.log = runs, runs.with_suffix(".log")
+        self._before = self._saved()
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *program, "train", str(recipe), "--runs", str(runs)], stdout=log, stderr=log,
+                env={**os.environ, "ETUDE_CACHE": str(cache)}, start_new_session=True,
+            )  # fmt: skip
+
+    def wait_for_progress(self) -> None:
+        """Wait until this life has saved, and note its processes."""
+        deadline = time.monotonic() + 60
+        while self._saved() <= self._before:
+            assert self.process.poll() is None and time.monotonic() < deadline, self.said()
+            time.sleep(0.02)
+        self.ranks = sorted(psutil.Process(self.process.pid).children(), key=lambda process: process.pid)
+        assert len(self.ranks) == 2
+
+    def _saved(self) -> str:
+        return max((path.parent.name for path in self.runs.glob("*/checkpoints/step-*/manifest.json")), default="")
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def end(self) -> int:
+        """Wait for the launcher, and check that none of the run is left and nothing but lines was said."""
+        code = self.process.wait(timeout=60)
+        _, left = psutil.wait_procs(self.ranks, timeout=10)
+        assert not left, left
+        assert "Traceback" not in self.said(), self.said()
+        return code
+
+
+def final_bits(runs: Path) -> bytes:
+    (run,) = list_runs(runs)
+    assert run.state == "finished"
+    last = max(run.checkpoints.iterdir(), key=lambda path: path.name)
+    return b"".join((last / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors"))
+
+
+def listening(process: psutil.Process) -> list[str]:
+    """The addresses at which a process and its descendants listen, but for those of this machine alone."""
+    connections = [each for one in (process, *process.children(recursive=True)) for each in one.net_connections("inet")]
+    open_ones = [each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN]
+    return [address for address in open_ones if not address.startswith("127.") and address != "::1"]
+
+
+def test_ranks_that_are_killed_stopped_or_orphaned_end_and_continue_bit_for_bit(
+    tmp_path: Path, write_recipe: Write, cache: Path
+) -> None:
+    recipe = write_recipe({
+        "model.dropout": 0.1, "train.steps": 300, "train.devices": 2, "checkpoint.every_steps": 10,
+        "evaluate.every_steps": 100,
+    })  # fmt: skip
+    module, program = ["-m", "etude"], ["-c", PROGRAM]
+    whole = Life(recipe, tmp_path / "whole", cache, module)
+    whole.wait_for_progress()
+    assert listening(psutil.Process(whole.process.pid)) == []
+    assert whole.end() == 0
+
+    killed = Life(recipe, tmp_path / "runs", cache, module)
+    killed.wait_for_progress()
+    killed.ranks[1].kill()
+    assert killed.end() == 1
+    assert "error: rank 1 was killed by SIGKILL" in killed.said() and "continue with: etude train" in killed.said()
+
+    orphaned = Life(recipe, tmp_path / "runs", cache, module)
+    orphaned.wait_for_progress()
+    orphaned.ranks[1].suspend()
+    orphaned.process.kill()
+    assert orphaned.end() == -signal.SIGKILL
+
+    stopped = Life(recipe, tmp_path / "runs", cache, program)
+    stopped.wait_for_progress()
+    stopped.ranks[0].suspend()
+    assert stopped.end() == 1
+    assert "error: rank 0 was stopped or hung, and was ended" in stopped.said()
+
+    last = Life(recipe, tmp_path / "runs", cache, module)
+    assert last.process.wait(timeout=60) == 0, last.said()
+    assert final_bits(tmp_path / "runs") == final_bits(tmp_path / "whole")
+
+
+def test_a_burst_of_interrupts_stops_ranks_without_a_traceback(
+    tmp_path: Path, write_recipe: Write, cache: Path
+) -> None:
+    recipe = write_recipe({"train.steps": 100_000, "train.devices": 2, "checkpoint.every_steps": 10})
+    life = Life(recipe, tmp_path / "runs", cache, ["-m", "etude"])
+    life.wait_for_progress()
+    for _ in range(30):
+        life.process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    assert life.end() in (75, 130)
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.2, 0.6, 1.2])
+def test_an_early_interrupt_is_no_traceback_and_leaves_no_run(
+    tmp_path: Path, write_recipe: Write, cache: Path, delay: float
+) -> None:
+    recipe = write_recipe({"train.steps": 100_000})
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import time; print(flush=True); from etude.__main__ import main; main()",
+         "train", str(recipe), "--runs", str(tmp_path / "runs")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "ETUDE_CACHE": str(cache)},
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()  # Python itself has started
+    time.sleep(0.05 + delay)
+    for _ in range(20):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (75, 130), err
+    assert "Traceback" not in err and "Exception ignored" not in err
+    assert not list((tmp_path / "runs").glob(".*"))
+
+
+BAD_PLACES = [
+    ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2 in the environment, but RANK is not set"),
+    ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE is 'two' in the environment; it must be a number from 1"),
+    ({"WORLD_SIZE": "0", "RANK": "0"}, "it must be a number from 1"),
+    ({"WORLD_SIZE": "-2", "RANK": "0"}, "it must be a number from 1"),
+    ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK is 2 in the environment; it must be below WORLD_SIZE, 2"),
+    ({"WORLD_SIZE": "2", "RANK": "x" * 900}, "it must be a number from 0"),
+    ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "1e3"}, "LOCAL_RANK is '1e3'"),
+    ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "7"}, "LOCAL_RANK is 7"),
+    ({"RANK": "1"}, "RANK is 1 in the environment, but WORLD_SIZE is not set"),
+    ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR and MASTER_PORT do not say where rank 0 is"),
+    ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "?"}, "MASTER_PORT is '?'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("variables", "says"), BAD_PLACES, ids=[says[:40] for _, says in BAD_PLACES])
+def test_variables_of_ranks_that_contradict_each_other_are_named(
+    write_recipe: Write, etude: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str], says: str,
+) -> None:  # fmt: skip
+    recipe = write_recipe({"train.steps": 2})
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    done = etude("train", recipe, "--runs", tmp_path / "runs")
+    assert done.code == 2 and says in done.err and len(done.err.splitlines()) == 1, done.err
+    assert len(done.err) <= 300 and not (tmp_path / "runs").exists()
+
+
+def test_one_rank_of_a_scheduler_is_a_run_of_one_process(
+    write_recipe: Write, etude: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert etude("train", write_recipe({"train.steps": 2}), "--runs", tmp_path / "runs").code == 0
+
+
+def test_several_devices_in_one_process_are_refused(make_recipe: Callable[..., object], tmp_path: Path) -> None:
+    from etude.errors import InputError
+    from etude.run import run_recipe
+    from etude.start import Options
+
+    with pytest.raises(InputError, match=r"train.devices is 2, but 1 ranks were started"):
+        run_recipe(make_recipe({"train.devices": 2}), Options(runs=tmp_path / "runs"))  # type: ignore[arg-type]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_rank_that_does_not_come_to_a_step_is_lost_within_the_limit(tmp_path: Path) -> None:
+    program = (
+        "import sys, time, torch; from datetime import timedelta; from etude.engine.world import join_world\n"
+        "world = join_world(torch.device('cpu'), patience=timedelta(seconds=2))\n"
+        "world.wait()\n"
+        "time.sleep(30 * world.rank)\n"
+        "try:\n    world.any(True)\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
+    )
+    environment = {**os.environ, "WORLD_SIZE": "2", "ETUDE_RANKS_FOLDER": str(tmp_path)}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**environment, "RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    out, _ = ranks[0].communicate(timeout=25)
+    ranks[1].kill()
+    ranks[1].wait()
+    assert out.startswith("LostRankError another rank of this run ended or does not answer"), out
