@@ -1,4 +1,8 @@
-"""A function over many batches on all cores, or on a Ray cluster: same results, in the same order."""
+"""A function over many batches on all cores, or on a Ray cluster: same results, in the same order.
+
+The processes of a pool are this program's own: the pickles between them go through pipes that nobody else has. Those of
+Ray go over the network of its cluster.
+"""
 
 import contextlib
 import multiprocessing
@@ -20,7 +24,7 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 _RAY_WINDOW = 64  # batches that are with Ray at once
-_main_lock = threading.Lock()
+_start_lock = threading.Lock()
 
 
 def map_batches(
@@ -45,11 +49,13 @@ def map_batches(
 def _map_local(function: Callable[[Given], Made], batches: Iterable[Given]) -> Iterator[Made]:
     # Spawned, since a forked child of a process with threads (torch, tokenizers) may hang.
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    with _plain_start():
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
     waiting: deque[Any] = deque()
     try:
         for batch in batches:
-            with _without_main():
+            with _plain_start():
                 waiting.append(pool.submit(function, batch))
             if len(waiting) > workers:
                 yield waiting.popleft().result()
@@ -65,15 +71,34 @@ def _map_local(function: Callable[[Given], Made], batches: Iterable[Given]) -> I
 
 
 @contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """A spawned child would run the caller's script again; what it has to do is all in this package."""
-    with _main_lock:
-        main = sys.modules["__main__"]
+def _plain_start() -> Iterator[None]:
+    """Around what starts processes: a spawned child would run the caller's script again, and look for modules in the
+    current folder first, which may be a stranger's. What it has to do is all in this package.
+    """
+    with _start_lock:
+        main, safe = sys.modules["__main__"], os.environ.get("PYTHONSAFEPATH")
         sys.modules["__main__"] = types.ModuleType("__main__")
+        os.environ["PYTHONSAFEPATH"] = "1"
         try:
             yield
         finally:
             sys.modules["__main__"] = main
+            if safe is None:
+                del os.environ["PYTHONSAFEPATH"]
+            else:
+                os.environ["PYTHONSAFEPATH"] = safe
+
+
+def _end_with_parent() -> None:
+    """In a worker: end when the process that started it is gone, which a full or empty queue alone does not tell."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _map_ray(function: Callable[[Given], Made], batches: Iterator[Given]) -> Iterator[Made]:
@@ -82,6 +107,11 @@ def _map_ray(function: Callable[[Given], Made], batches: Iterator[Given]) -> Ite
         import ray.data
     except ImportError:
         raise InputError('data.executor = "ray" needs Ray; pip install "etude-workbench[ray]"') from None
+    if not (ray.is_initialized() or os.environ.get("RAY_ADDRESS")):
+        raise InputError(
+            'data.executor = "ray" joins a cluster that runs: set RAY_ADDRESS, or call ray.init in Python. '
+            'One started here would listen on every address of this machine; here use data.executor = "local"'
+        )
 
     def apply(row: dict[str, Any]) -> dict[str, Any]:
         return {"index": row["index"], "made": function(row["given"])}

@@ -2,11 +2,9 @@
 
 import contextlib
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import weakref
 from bisect import bisect_left
@@ -21,6 +19,7 @@ from etude.data.sandbox import GENERATION
 from etude.data.tokenize import MARKS, Tokenizer, any_of, mark_special, unmark
 from etude.data.turns import Message, is_answer, is_unlearnt
 from etude.errors import InputError
+from etude.processes import python_command, python_environment
 
 # What an instruction looks like without a chat template of the model's own. As a chat template, so that it can lie in
 # the folder of a trained model, where other tools find it.
@@ -343,11 +342,10 @@ class ChatTemplate:
             ) from None
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        path = os.pathsep.join(folder for folder in sys.path if folder)
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "etude.data.sandbox"],
+            python_command("etude.data.sandbox"),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
+            env=python_environment(), start_new_session=True,
         )  # fmt: skip
         weakref.finalize(self, _end, process)
         surroundings = {

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -82,14 +83,38 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 
 def _git() -> dict[str, Any] | None:
-    def ask(*words: str) -> str:
+    """Commit of the working folder, and whether files differ from it.
+
+    The folder may be a stranger's, whose .git/config can name programs for git to run (fsmonitor, filters, hooks). Git
+    reads the index and the objects of the folder here, but the configuration of an empty repository.
+    """
+
+    def ask(*words: str, **environment: str) -> list[str]:
         return subprocess.run(
-            ["git", *words], capture_output=True, timeout=5, check=True, encoding="utf-8", errors="replace"
-        ).stdout.strip()
+            ["git", *words], capture_output=True, timeout=5, check=True, encoding="utf-8", errors="surrogateescape",
+            stdin=subprocess.DEVNULL, env={**os.environ, **environment},
+        ).stdout.splitlines()  # fmt: skip
 
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.SubprocessError):
+        # Asked for a hash and for paths, git runs nothing.
+        paths = ("--show-toplevel", "--git-path", "index", "--git-path", "objects")
+        commit, top, index, objects = ask("rev-parse", "HEAD", *paths)
+        with tempfile.TemporaryDirectory(prefix="etude-git-") as name:
+            folder = Path(name)
+            (folder / "objects").mkdir()
+            (folder / "refs").mkdir()
+            (folder / "HEAD").write_text(f"{commit}\n", encoding="utf-8")
+            if len(commit) == 64:
+                config = "[core]\nrepositoryformatversion = 1\n[extensions]\nobjectformat = sha256\n"
+                (folder / "config").write_text(config, encoding="utf-8")
+            shutil.copy2(index, folder / "index")  # with its time, by which git knows what changed
+            dirty = ask(
+                "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all",
+                GIT_DIR=name, GIT_WORK_TREE=top, GIT_OBJECT_DIRECTORY=str(Path(objects).absolute()),
+                GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1",
+            )  # fmt: skip
+        return {"commit": commit, "dirty": bool(dirty)}
+    except (OSError, ValueError, subprocess.SubprocessError):
         return None
 
 

@@ -157,43 +157,60 @@ class TrainerState:
 
 
 class TensorBoard:
-    """Event files under `tensorboard/` that `tensorboard --logdir` reads."""
+    """Event files under `tensorboard/` that `tensorboard --logdir` reads.
+
+    A kill loses what waits in memory, so each attempt writes all that counts again, and hides what earlier ones wrote.
+    """
 
     def __init__(self, run: Run) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._window = Window()
-        steps = [entry.event.step for entry in run.ledger().entries if isinstance(entry.event, Step)]
-        # purge_step hides what an earlier attempt wrote beyond the checkpoint it was continued from.
-        self._writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=steps[-1] + 1 if steps else None)
+        folder = run.path / "tensorboard"
+        self._writer = SummaryWriter(str(folder), purge_step=0 if folder.exists() else None)
+        for entry in run.ledger().entries:
+            self._write(entry.event, entry.time)
 
     def write(self, event: Event) -> None:
-        for name, value in scalars(event, self._window).items():
-            self._writer.add_scalar(name, value, event.step)  # type: ignore[union-attr]
-        if isinstance(event, Generation):
-            self._writer.add_text(event.prompt[:40] or "sample", event.text, event.step)
+        self._write(event, None)
 
     def close(self) -> None:
         self._writer.close()
 
+    def _write(self, event: Event, time: float | None) -> None:
+        for name, value in scalars(event, self._window).items():
+            self._writer.add_scalar(name, value, event.step, time)  # type: ignore[union-attr]
+        if isinstance(event, Generation):
+            self._writer.add_text(event.prompt[:40] or "sample", event.text, event.step, time)
+
 
 class WeightsAndBiases:
-    """A run at Weights & Biases, continued under the same id; WANDB_MODE, WANDB_PROJECT and so on are honoured."""
+    """A run at Weights & Biases, continued under the same id; WANDB_MODE, WANDB_PROJECT and so on are honoured.
+
+    A kill loses what was not sent or written yet, so each attempt sends again what W&B does not have. Its steps are
+    those of the run; one that a restart repeats has the same figures, and W&B keeps the first.
+    """
 
     def __init__(self, run: Run) -> None:
         import wandb
 
         self._window = Window()
+        # Without git, which would run what the .git/config of the current folder names; the record has the commit.
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "etude"), name=run.name, id=run.info["id"], resume="allow",
             dir=str(run.path), config=run.recipe.to_dict(), tags=run.recipe.records.tags,
+            settings=wandb.Settings(disable_git=True, disable_code=True),
         )  # fmt: skip
+        # The next step that W&B takes: offline the first, so that each folder to sync holds the whole run.
+        self._next_step = self._run.step
+        for entry in run.ledger().entries:
+            self.write(entry.event)
 
     def write(self, event: Event) -> None:
         values = {name: value for name, value in scalars(event, self._window).items() if math.isfinite(value)}
-        if values:
-            # No `step`: W&B refuses steps that a restart repeats; the step is an ordinary figure to plot against.
-            self._run.log({**values, "step": event.step})  # type: ignore[union-attr]
+        step: int = getattr(event, "step", 0)
+        if values and step >= self._next_step:
+            self._run.log({**values, "step": step}, step=step)
 
     def close(self) -> None:
         self._run.finish()

@@ -192,7 +192,9 @@ def _draw_svg(draw: "Callable[[Any, History], None]", history: "History") -> byt
         "font.family": ["sans-serif"], "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
         "grid.color": "#e5e5e5", "axes.axisbelow": True,
     }  # fmt: skip
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # matplotlib reads a matplotlibrc of the current folder, which may be a stranger's
+        matplotlib.rcParams.update(style)
         figure = Figure(figsize=(8, 3.6), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()

@@ -1,0 +1,104 @@
+"""What TensorBoard and Weights & Biases hold of a run that was killed is what its journal holds."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from etude.records.events import Evaluation, Step
+from etude.records.store import list_runs
+from etude.run import Training
+from etude.start import Options
+from tests.test_launch import listening
+
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+from etude.recipe.load import load_recipe
+from etude.run import Training
+from etude.start import Options
+for step in Training(load_recipe(sys.argv[1]), Options(runs=Path(sys.argv[2]))):
+    if step.number == 11:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_kill_lost_is_sent_again_and_nobody_listens(
+    tmp_path: Path, write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for name, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}.items():
+        monkeypatch.setenv(name, value)
+    path, runs = write_recipe({"records.trackers": ["tensorboard", "wandb"]}), tmp_path / "runs"
+    killed = subprocess.run([sys.executable, "-c", PROGRAM, path, runs], check=False, capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    (run,) = list_runs(runs)
+    training = Training(run.recipe, Options(runs=runs, resume=run))
+    for _ in training:
+        assert listening(psutil.Process()) == []
+    steps = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Step)]
+    assert run.state == "finished" and len(steps) == 12
+    means = {end: mean_loss(steps[end - 3 : end]) for end in (3, 6, 9, 12)}
+    scored = {
+        entry.event.step: entry.event.loss for entry in run.ledger().entries if isinstance(entry.event, Evaluation)
+    }
+
+    board = EventAccumulator(str(run.path / "tensorboard"))
+    board.Reload()
+    assert [scalar.step for scalar in board.Scalars("train/loss")] == list(means)
+    assert [scalar.value for scalar in board.Scalars("train/loss")] == pytest.approx(list(means.values()))
+    assert {scalar.step: scalar.value for scalar in board.Scalars("validation/loss")} == pytest.approx(scored)
+
+    last = max((run.path / "wandb").glob("offline-run-*"), key=lambda folder: folder.name)
+    rows = list(history(next(last.glob("*.wandb"))))
+    assert {row["_step"]: row["train/loss"] for row in rows if "train/loss" in row} == pytest.approx(means)
+    assert {row["_step"]: row["validation/loss"] for row in rows if "validation/loss" in row} == pytest.approx(scored)
+
+
+def mean_loss(steps: list[Step]) -> float:
+    return sum(step.loss * step.targets for step in steps) / sum(step.targets for step in steps)
+
+
+def history(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a .wandb file: after 7 bytes of header LevelDB's log format, a protobuf record in each entry."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, at, part = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        if (left := 32768 - at % 32768) < 7:
+            at += left
+            continue
+        _, size, kind = struct.unpack("<IHB", data[at : at + 7])
+        part += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last of several parts
+            record = wandb_internal_pb2.Record.FromString(part)
+            part = b""
+            if record.HasField("history"):
+                items = record.history.item
+                yield {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def test_tensorboard_writes_nothing_twice_when_nothing_was_lost(
+    tmp_path: Path, make_recipe: Callable[..., Any]
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe = make_recipe({"records.trackers": ["tensorboard"], "evaluate.prompts": ["def "]})
+    for step in Training(recipe, Options(runs=tmp_path)):
+        if step.number == 7:
+            break
+    for _ in (training := Training(recipe, Options(runs=tmp_path))):
+        pass
+    board = EventAccumulator(os.fspath(training.run.path / "tensorboard"))
+    board.Reload()
+    assert [scalar.step for scalar in board.Scalars("train/loss")] == [3, 6, 9, 12]
+    assert [scalar.step for scalar in board.Scalars("validation/loss")] == [6, 12]
