@@ -554,7 +554,8 @@ def _tell(error: EtudeError) -> None:
     lines = _error_lines(getattr(error, "problems", [error]))
     rank, folder = os.environ.get("RANK", "0") if "WORLD_SIZE" in os.environ else "0", os.environ.get(FOLDER)
     if rank == "0" and not (folder and isinstance(error, LostRankError)):
-        _say_errors(getattr(error, "problems", [error]))
+        for line in lines:
+            say(line)
     elif folder:
         write_file(Path(folder) / f"error-{rank}", "\n".join(lines).encode())
     else:
@@ -596,7 +597,6 @@ def _describe_published(recipe: "Recipe") -> str | None:
 
 def _load(path: Path, overrides: list[str] | None, devices: int | None) -> "Recipe":
     """The recipe of a command; among ranks its devices are their number."""
-    from etude.errors import InputError
     from etude.recipe.load import load_recipe
 
     place = read_place()

@@ -9,6 +9,7 @@ import typer
 
 from etude.cli.printing import print_table, say
 from etude.control.ranks import read_place
+from etude.text import shorten
 
 if TYPE_CHECKING:
     from etude.recipe.schema import Recipe
@@ -87,5 +88,5 @@ def _run_ranks(ranks: int, words: list[str]) -> int:
     if ended.is_cursor_hidden and sys.stderr.isatty():
         print(_SHOW_CURSOR, end="", file=sys.stderr)
     if ended.reason:
-        say(ended.reason)
+        say(shorten(ended.reason))
     return ended.code
