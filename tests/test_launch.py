@@ -129,7 +129,7 @@ def test_an_early_interrupt_is_no_traceback_and_leaves_no_run(
 ) -> None:
     recipe = write_recipe({"train.steps": 100_000})
     process = subprocess.Popen(
-        [sys.executable, "-c", "import time; print(flush=True); from etude.__main__ import main; main()",
+        [sys.executable, "-c", "import time; print(flush=True); from etude.__main__ import program; program()",
          "train", str(recipe), "--runs", str(tmp_path / "runs")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "ETUDE_CACHE": str(cache)},
         start_new_session=True,

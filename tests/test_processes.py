@@ -13,7 +13,7 @@ from etude.records.environment import describe_environment
 from tests.conftest import tiny, write_corpus
 
 # As the script that pip installs: Python puts the folder of the script on the path, not the current one.
-SCRIPT = "from etude.__main__ import main\nif __name__ == '__main__':\n    main()\n"
+SCRIPT = "from etude.__main__ import program\nif __name__ == '__main__':\n    program()\n"
 # A data pool of four batches, in a program of somebody's own.
 POOL = """
 import os, sys, time
