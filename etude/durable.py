@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -28,6 +29,9 @@ from etude.errors import InputError, MissingError, StorageError
 
 T = TypeVar("T")
 _CHUNK_BYTES = 8 << 20
+# Files up to here are told apart by all of their content, 0.5 s at the 2 GB/s of a core; larger ones by samples of it.
+WHOLE_BYTES = 1 << 30
+_SAMPLE_BYTES, _SAMPLES = 1 << 20, 64
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LEFTOVER = re.compile(r"\..+\.[0-9]+\.tmp", re.DOTALL)
 _GROWING_FILE = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -297,6 +301,24 @@ def check_name(path: str | Path) -> None:
             f"the path {text[:60]!r}... is longer than a path may be: {_LONGEST_PATH - 1:,} bytes, and "
             f"{_LONGEST_NAME} for each name in it; give a shorter one"
         )
+
+
+def content_key(path: Path) -> list[Any]:
+    """What tells whether a plain file is still the same: its size, its time, and the SHA-256 of its content.
+
+    Beyond 1 GiB it is that of the first and the last MiB and of 62 more at places that the size draws, so a change
+    between them that keeps size and time is not noticed. Raises: InputError.
+    """
+    with open_plain(path) as file:
+        status = os.fstat(file.fileno())
+        if status.st_size <= WHOLE_BYTES:
+            return [status.st_size, status.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()]
+        digest, last = hashlib.sha256(), status.st_size - _SAMPLE_BYTES
+        places = {0, last, *(random.Random(status.st_size).randrange(last) for _ in range(_SAMPLES - 2))}
+        for place in sorted(places):
+            file.seek(place)
+            digest.update(file.read(_SAMPLE_BYTES))
+        return [status.st_size, status.st_mtime_ns, digest.hexdigest()]
 
 
 def open_plain(path: Path, *, follow: bool = True) -> BufferedReader:

@@ -217,11 +217,17 @@ def check(
             say(published)
         say(f"{recipe} is a valid recipe; --deep also looks at data and device")
         return
+    from etude.data.prepared import check_whole as check_sources
+    from etude.models.weights import check_whole as check_weights
     from etude.plan import make_plan
     from etude.records.trackers import require_trackers
 
     require_trackers(loaded)
     plan = make_plan(loaded)
+    for task in plan.tasks:
+        check_sources(task.recipe, task.corpus)
+    if plan.pretrained is not None:
+        check_weights(plan.pretrained.path)
     print_rows(plan.rows(), {**dict(plan.rows()), "parameters": plan.parameters, "steps": plan.steps}, as_json)
 
 

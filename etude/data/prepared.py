@@ -44,7 +44,7 @@ import numpy as np
 import numpy.typing as npt
 
 from etude import durable
-from etude.data.cache import Files, build_once, to_npy
+from etude.data.cache import Files, build_once, open_manifest, to_npy
 from etude.data.corpus import Corpus, PreparedKind, choose_uses, open_prepared
 from etude.data.encode import Tally, encode, encode_labelled, encode_pairs, take_sides
 from etude.data.gate import USES, Gate, enforce, examine, is_needed, list_sources
@@ -53,7 +53,7 @@ from etude.data.labels import Labels, number_labels
 from etude.data.page import describe_gate
 from etude.data.render import ChatTemplate, find_template
 from etude.data.rows import place_of
-from etude.data.sources import Document, describe, source_format, source_key
+from etude.data.sources import Document, describe, large_files, source_format, source_key
 from etude.data.split import (
     Flags,
     Ints,
@@ -92,6 +92,17 @@ def prepare(recipe: Recipe, *, again: bool = False, tokenizer_folder: Path | Non
         corpus.summary.update(describe_gate(gate, corpus.uses))
     corpus.summary.update(folder=str(folder), cached=not is_new, seconds=round(time.monotonic() - started, 3))
     return corpus
+
+
+def check_whole(recipe: Recipe, corpus: Corpus) -> None:
+    """Read very large sources whole. Raises: InputError if one has changed though size, time and samples say no."""
+    prepared = open_manifest(Path(corpus.summary["folder"]))["contents"]
+    for path, wanted in prepared.items():
+        if durable.sha256_file(Path(path)) != wanted:
+            raise InputError(
+                f"{path} has changed since it was prepared though its size and time have not; bring it back, or run "
+                f"etude prepare RECIPE --again for {recipe.name}"
+            )
 
 
 def _cache_key(recipe: Recipe, gate: Gate | None) -> str:
@@ -181,6 +192,7 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
         "tokenizer": tokenizer.fingerprint,
         "unknown_tokens": tally.unknown,
         "sources": [_source_summary(index, use, source, arrays, tally) for index, (use, source) in enumerate(sources)],
+        "contents": {str(path): durable.sha256_file(path) for path in large_files(source for _, source in sources)},
         "shared_groups": {"count": len(shared), "first": shared[:_EXAMPLES]},
         "given": list(tokenizer.given),
         "labels": None if labels is None else asdict(labels),

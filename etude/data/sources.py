@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,21 +122,28 @@ def source_format(source: Source) -> Format:
 
 
 def source_key(source: Source) -> list[Any]:
-    """What tells, without reading any text, whether a source is still the same: settings, file sizes and times."""
-    files, size = [], 0
-    for path in list_files(source):
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}; check its owner, mode and disk") from None
-        files.append([str(path), status.st_size, status.st_mtime_ns])
-        size += status.st_size
+    """What tells whether a source is still the same: settings, and size, time and content of its files.
+
+    Raises: InputError if a file cannot be read, or there is more than the source may have; that is not read first.
+    """
+    paths = list_files(source)
+    try:
+        size = sum(path.stat().st_size for path in paths)
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}; check its owner, mode and disk") from None
     if size > source.max_bytes:
         raise InputError(
             f"{_name(source)} has {size:,} bytes, over the {source.max_bytes:,} that a source may have; raise its "
             "max_bytes if so much is meant"
         )
-    return [source.model_dump(), files]
+    return [source.model_dump(), [[str(path), *durable.content_key(path)] for path in paths]]
+
+
+def large_files(sources: Iterable[Source]) -> Iterator[Path]:
+    """The files of which `source_key` reads samples only."""
+    for path in itertools.chain.from_iterable(map(list_files, sources)):
+        if path.stat().st_size > durable.WHOLE_BYTES:
+            yield path
 
 
 def describe(source: Source, documents: int) -> str:

@@ -140,21 +140,37 @@ def set_weight(model: nn.Module, name: str, tensor: torch.Tensor, dtype: torch.d
     setattr(model.get_submodule(owner), last, nn.Parameter(tensor.to(kept, copy=True)))
 
 
+def check_whole(path: Path) -> None:
+    """Read very large files whole, too. Raises: InputError if one has changed though size, time and samples say no."""
+    for file in _weight_files(path):
+        remembered = _sha256(file)
+        if durable.sha256_file(file) != remembered:
+            raise InputError(f"{file} has changed though its size and time have not; copy it again, or touch it")
+
+
 def digest(path: Path) -> str:
-    """SHA-256 of all that makes the model, remembered while size and time of its files stay the same."""
-    files = [path / "config.json", *_weight_files(path)]
-    seen = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    place = durable.cache_folder() / "digests" / f"{hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32]}.json"
+    """SHA-256 of all that makes the model, by what its files hold now."""
+    total = hashlib.sha256()
+    for file in [path / "config.json", *_weight_files(path)]:
+        total.update(f"{file.name} {_sha256(file)}\n".encode())
+    return total.hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    """SHA-256 of a file; that of a very large one is remembered while size, time and samples of it stay the same."""
+    size, *_, found = key = durable.content_key(file)
+    if size <= durable.WHOLE_BYTES:
+        return str(found)
+    name = hashlib.sha256(json.dumps([str(file.resolve()), *key]).encode()).hexdigest()[:32]
+    place = durable.cache_folder() / "digests" / f"{name}.json"
     try:
         return str(durable.read_json_object(place)["sha256"])
     except (InputError, KeyError):
         pass
-    total = hashlib.sha256()
-    for file in files:
-        total.update(f"{file.name} {durable.sha256_file(file)}\n".encode())
+    whole = durable.sha256_file(file)
     durable.make_folder(place.parent)
-    durable.write_json(place, {"files": seen, "sha256": total.hexdigest()})
-    return total.hexdigest()
+    durable.write_json(place, {"file": str(file), "sha256": whole})
+    return whole
 
 
 def _weight_files(path: Path) -> list[Path]:
