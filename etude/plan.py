@@ -189,8 +189,9 @@ class Plan:
                 yield from (("", note) for note in label_notes(task.corpus))
 
 
-def make_plan(recipe: Recipe, *, own: Own = Own()) -> Plan:  # noqa: B008 - frozen
-    """Prepare the data and find out everything else. own: what the user brings beside the recipe.
+def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> Plan:  # noqa: B008 - frozen
+    """Prepare the data and find out everything else. own: what the user brings beside the recipe; today: the
+    day (YYYY-MM-DD) that a chat template may write.
 
     Raises: RecipeError with all that is wrong.
     """
@@ -215,7 +216,7 @@ def make_plan(recipe: Recipe, *, own: Own = Own()) -> Plan:  # noqa: B008 - froz
     if pretrained is not None or recipe.model.from_ is None or own_model is not None:
         folder = pretrained.path if pretrained else None
         for name, part in recipe.by_task().items():
-            if found := attempt(functools.partial(prepare, part, tokenizer_folder=folder)):
+            if found := attempt(functools.partial(prepare, part, tokenizer_folder=folder, today=today)):
                 tasks.append(Task(name, part, _with_ends_of(pretrained, part, found), own))
     corpus = tasks[0].corpus if tasks and not problems else None
     if corpus is not None and pretrained is not None:

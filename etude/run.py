@@ -48,7 +48,7 @@ from etude.records.trackers import require_trackers
 from etude.report.write import write_report
 from etude.scores.answers import FIGURES, score
 from etude.scores.intervals import answer_bootstrap
-from etude.start import Options, open_folder, untrained_finding, write_start
+from etude.start import Options, find_started, open_folder, untrained_finding, write_start
 
 _DEFAULT_MINUTES = 10.0
 
@@ -94,7 +94,8 @@ class Training:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if self._recipe.train.deterministic != torch.are_deterministic_algorithms_enabled():
             torch.use_deterministic_algorithms(self._recipe.train.deterministic)  # which loads torch's compiler
-        self._plan = make_plan(self._recipe, own=self._options.own)
+        begun = find_started(self._recipe, self._options)
+        self._plan = make_plan(self._recipe, own=self._options.own, today=begun.day if begun else None)
         self._world = join_world(self._plan.device)
         if self._world.size != self._recipe.train.devices:
             raise InputError(

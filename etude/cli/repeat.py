@@ -30,12 +30,12 @@ def train_seeds(
     was made of the same data and first weights. With `options.new` all are trained anew.
     """
     repeats = [recipe.with_changes({"seed": recipe.seed + index}) for index in range(count)]
-    wanted = functools.cache(lambda: _origin_wanted(recipe, options))  # the same for every seed, and slow
+    wanted = functools.cache(lambda day: _origin_wanted(recipe, options, day))  # the same for every seed, and slow
     runs = []
     for index, repeat in enumerate(repeats):
         known = None if options.new else next(reversed(find_runs(options.runs, repeat)), None)
         is_finished = known is not None and known.lease["state"] == "finished"
-        if known is not None and is_finished and _origin(known) == wanted():
+        if known is not None and is_finished and _origin(known) == wanted(known.day):
             say(f"seed {repeat.seed}, {index + 1} of {count}: {known.name} is finished already (--new trains it again)")
             runs.append(known)
             continue
@@ -82,10 +82,10 @@ def _origin(run: Run) -> tuple[object, ...]:
     return kept["data_fingerprint"], digest, run.info.get("parent"), bool(kept.get("own_code"))
 
 
-def _origin_wanted(recipe: Recipe, options: "Options") -> tuple[object, ...]:
+def _origin_wanted(recipe: Recipe, options: "Options", day: str | None) -> tuple[object, ...]:
     from etude.plan import make_plan
     from etude.start import base_of, split_choice
 
-    plan = make_plan(recipe)
+    plan = make_plan(recipe, today=day)
     parent = split_choice(options.weights)[0] if options.weights else None
     return plan.fingerprint, (base_of(plan) or {}).get("sha256"), parent, False

@@ -104,7 +104,7 @@ class _Part:
     ids: list[str] = field(default_factory=list)
 
 
-def open_prepared(recipe: Recipe, folder: Path) -> Corpus:
+def open_prepared(recipe: Recipe, folder: Path, today: str | None = None) -> Corpus:
     """Check the files of a prepared folder and split what they hold.
 
     Raises: InputError if a split comes to nothing, or if sets share a group that is to stay in one.
@@ -154,7 +154,7 @@ def open_prepared(recipe: Recipe, folder: Path) -> Corpus:
         tokenizer=prepared.tokenizer,
         fingerprint=_fingerprint(made, arrays["hashes"], *splits.values()),
         summary=_summarize(recipe, prepared, uses, parts),
-        chat=ChatTemplate(prepared.tokenizer, prepared.tokenizer.chat_template, system=recipe.data.system),
+        chat=ChatTemplate(prepared.tokenizer, prepared.tokenizer.chat_template, system=recipe.data.system, today=today),
         end_ids=tuple(manifest["end_ids"]),
         examples=parts["validation"].examples,
         pairs={use: part.examples for use, part in parts.items()} if kind == "pairs" else {},

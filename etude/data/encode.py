@@ -221,10 +221,16 @@ def take_sides(document: Document) -> tuple[str, str]:
 
 
 def encode(
-    documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer, *, are_examples: bool, system: str | None
+    documents: Iterator[Document],
+    tally: Tally,
+    tokenizer: Tokenizer,
+    *,
+    are_examples: bool,
+    system: str | None,
+    today: str | None = None,
 ) -> Iterator[Ints]:
     """The ids of documents that `tally` reads, in pieces of a few MB of text, whatever the length of a document."""
-    chat = ChatTemplate(tokenizer, tokenizer.chat_template, system=system)
+    chat = ChatTemplate(tokenizer, tokenizer.chat_template, system=system, today=today)
     try:
         for is_text, group in itertools.groupby(documents, key=lambda document: document.messages is None):
             if is_text:

@@ -37,6 +37,7 @@ import time
 from array import array
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,15 @@ from etude.data.split import (
     Flags,
     Ints,
 )
-from etude.data.tokenize import Tokenizer, load_tokenizer, token_bytes, token_spellings, tokenizer_key, train_tokenizer
+from etude.data.tokenize import (
+    Tokenizer,
+    load_tokenizer,
+    tells_date,
+    token_bytes,
+    token_spellings,
+    tokenizer_key,
+    train_tokenizer,
+)
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
@@ -68,11 +77,14 @@ _TRAINING_BYTES = 64 << 20
 _EXAMPLES = 3
 
 
-def prepare(recipe: Recipe, *, again: bool = False, tokenizer_folder: Path | None = None) -> Corpus:
+def prepare(
+    recipe: Recipe, *, again: bool = False, tokenizer_folder: Path | None = None, today: str | None = None
+) -> Corpus:
     """Tokenise what a recipe names, unless that was done before, and split it.
 
     `again` builds anew what is there. One process builds; others that want the same wait for it. `tokenizer_folder`
-    holds the tokenizer of a recipe that names none: that of its model.
+    holds the tokenizer of a recipe that names none: that of its model. `today` (YYYY-MM-DD; by default it is) is the
+    day that a chat template may write; another day makes other data.
 
     Raises: InputError if a source, the tokenizer or the prepared data cannot be used; StorageError if the disk fails.
     """
@@ -84,9 +96,12 @@ def prepare(recipe: Recipe, *, again: bool = False, tokenizer_folder: Path | Non
     gate = examine(recipe, again=again) if is_needed(recipe) else None
     if gate is not None:
         enforce(gate)
-    key = _cache_key(recipe, gate)
-    folder, is_new = build_once("prepared", key, lambda temporary: _build(recipe, gate, key, temporary), again=again)
-    corpus = open_prepared(recipe, folder)
+    day = today or date.today().isoformat()
+    key = _cache_key(recipe, gate, day)
+    folder, is_new = build_once(
+        "prepared", key, lambda temporary: _build(recipe, gate, key, day, temporary), again=again
+    )
+    corpus = open_prepared(recipe, folder, day)
     _check_vocab(recipe, corpus.summary["vocab_size"])
     if gate is not None:
         corpus.summary.update(describe_gate(gate, corpus.uses))
@@ -105,7 +120,7 @@ def check_whole(recipe: Recipe, corpus: Corpus) -> None:
             )
 
 
-def _cache_key(recipe: Recipe, gate: Gate | None) -> str:
+def _cache_key(recipe: Recipe, gate: Gate | None, day: str) -> str:
     key: list[Any] = [_FORMAT, [[use, source_key(source)] for use, source in list_sources(recipe)]]
     if recipe.tokenizer.from_ is not None:
         key.append(tokenizer_key(recipe.tokenizer))
@@ -120,9 +135,19 @@ def _cache_key(recipe: Recipe, gate: Gate | None) -> str:
         key.append(["code", _CODE_FORMAT])
     if recipe.loss.token_weights:
         key.append(["kinds", _CODE_FORMAT])
+    if _tells_date(recipe):
+        key.append(["day", day])
     if gate is not None:
         key.append([gate.key, hashlib.sha256(gate.removed.tobytes()).hexdigest()])
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _tells_date(recipe: Recipe) -> bool:
+    """Whether the day may stand in what conversations become."""
+    if recipe.tokenizer.from_ is None or recipe.data.template == "plain" or not tells_date(recipe.tokenizer):
+        return False
+    is_causal = recipe.train.objective not in ("classification", "seq2seq")
+    return is_causal and any(source_format(source).kind != "text" for _, source in list_sources(recipe))
 
 
 def _texts_are_examples(recipe: Recipe) -> bool:
@@ -130,7 +155,7 @@ def _texts_are_examples(recipe: Recipe) -> bool:
     return recipe.model.from_ is not None and recipe.data.sample == "document"
 
 
-def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[Files, dict[str, Any]]:
+def _build(recipe: Recipe, gate: Gate | None, key: str, day: str, folder: Path) -> tuple[Files, dict[str, Any]]:
     sources = list_sources(recipe)
     scan: Tally | None = None
     if recipe.tokenizer.from_ is not None:
@@ -147,12 +172,12 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, folder: Path) -> tuple[F
     spellings = _spellings(tokenizer) if recipe.loss.token_weights else None
     width = 2 if tokenizer.vocab_size <= 1 << 16 else 4
     tally = Tally()
-    encoded = _encode(recipe, kind, _read(recipe, gate, tally), tally, tokenizer)
+    encoded = _encode(recipe, kind, _read(recipe, gate, tally), tally, tokenizer, day)
     files = {
         "tokens.bin": durable.write_file(folder / "tokens.bin", (ids.astype(f"<u{width}").data for ids in encoded)),
         "tokenizer.json": durable.write_file(folder / "tokenizer.json", tokenizer.to_json().encode()),
     }
-    if _cache_key(recipe, gate) != key or (scan is not None and scan.hashes != tally.hashes):
+    if _cache_key(recipe, gate, day) != key or (scan is not None and scan.hashes != tally.hashes):
         raise InputError("the data changed while it was read; run the same command again once it is at rest")
     sizes = token_bytes(tokenizer)
     arrays = {**tally.arrays(), "token_bytes": np.zeros(0, dtype=np.int64) if sizes is None else sizes}
@@ -212,7 +237,7 @@ def _kind_of(recipe: Recipe, sources: list[tuple[str, Source]]) -> PreparedKind:
 
 
 def _encode(
-    recipe: Recipe, kind: PreparedKind, documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer
+    recipe: Recipe, kind: PreparedKind, documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer, day: str
 ) -> Iterator[Ints]:
     match kind:
         case "labelled":
@@ -221,7 +246,9 @@ def _encode(
         case "pairs":
             return encode_pairs(documents, tally, tokenizer)
         case _:
-            return encode(documents, tally, tokenizer, are_examples=kind == "examples", system=recipe.data.system)
+            return encode(
+                documents, tally, tokenizer, are_examples=kind == "examples", system=recipe.data.system, today=day
+            )
 
 
 def _spellings(tokenizer: Tokenizer) -> list[bytes]:

@@ -86,11 +86,13 @@ class ChatTemplate:
         *,
         system: str | None = None,
         limit_seconds: float = _LIMIT_SECONDS,
+        today: str | None = None,
     ) -> None:
         self.system = system
         self.tokenizer = tokenizer
         self._given = given
         self._limit_seconds = limit_seconds
+        self._today = today
         self._lock = threading.Lock()
         self._verdicts: dict[tuple[Any, ...], tuple[bool, str]] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -352,6 +354,7 @@ class ChatTemplate:
             "template": self.source,
             "variables": self.tokenizer.variables,
             "limit_seconds": self._limit_seconds,
+            "today": self._today,
         }
         assert process.stdin is not None
         process.stdin.write(json.dumps(surroundings).encode() + b"\n")

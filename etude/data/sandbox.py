@@ -30,7 +30,7 @@ def main() -> None:
     """Answer until stdin ends."""
     _limit()
     first = json.loads(sys.stdin.readline())
-    render = _prepare(first["template"], first["variables"])
+    render = _prepare(first["template"], first["variables"], first["today"])
     for line in sys.stdin:
         # Nobody catches this signal, so it ends the process wherever it is, also if nobody waits for it any more.
         signal.setitimer(signal.ITIMER_REAL, first["limit_seconds"])
@@ -40,17 +40,24 @@ def main() -> None:
         sys.stdout.flush()
 
 
-def _prepare(source: str, variables: dict[str, str]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def _prepare(
+    source: str, variables: dict[str, str], today: str | None = None
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """A function that renders a conversation, or says why the template cannot.
 
     Of the first part that is asked for it gives the text; of each other one, how many characters it begins with as the
-    first does, and what follows then. The surroundings of a template are those that transformers gives it.
+    first does, and what follows then. The surroundings of a template are those that transformers gives it, but that
+    `today` (YYYY-MM-DD) stands in for the clock.
     """
+
+    def now(form: str) -> str:
+        return (datetime.fromisoformat(today) if today else datetime.now()).strftime(form)
+
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
     environment.filters["tojson"] = _to_json
-    environment.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
+    environment.globals |= {"raise_exception": _raise, "strftime_now": now}
 
     @functools.cache
     def compiled() -> Template:

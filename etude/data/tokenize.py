@@ -351,6 +351,14 @@ def tokenizer_key(section: schema.Tokenizer) -> list[Any]:
     return [section.eos_token, hashes]
 
 
+def tells_date(section: schema.Tokenizer) -> bool:
+    """Whether the chat template of a tokenizer may write the day that it is."""
+    assert section.from_ is not None
+    path = Path(section.from_)
+    files = [(path if path.is_dir() else path.parent) / name for name in _FILES if name != "tokenizer.json"]
+    return any(b"strftime_now" in _read(file) for file in files if file.is_file())
+
+
 def mark_special(text: str, special_tokens: Sequence[str]) -> str:
     """Mark what would be read as a special token in a text that a person wrote. Raises: InputError.
 

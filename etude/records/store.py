@@ -12,7 +12,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -42,7 +42,7 @@ def _checkpoint(name: str) -> str:
 
 BEST = shape.Object({"checkpoint": Annotated[str, _checkpoint], "value": float}, {"metric": str, "step": int})
 _INFO = shape.Object(
-    {"format": int, "id": str, "name": str, "recipe_hash": str, "created": str}, {"parent": str | None}
+    {"format": int, "id": str, "name": str, "recipe_hash": str, "created": str}, {"parent": str | None, "day": str}
 )
 _STATES = ("running", "paused", "finished", "stopped", "failed")
 _LEASE = shape.Object(
@@ -69,6 +69,11 @@ class Run:
                 f"run {self.name} has format {info['format']}; this etude reads up to {FORMAT}; update etude"
             )
         return _read(self.path / "run.json", _INFO)
+
+    @property
+    def day(self) -> str:
+        """The day (YYYY-MM-DD) on which it was created, which its chat template writes on whatever day it goes on."""
+        return str(self.info.get("day") or self.info["created"][:10])
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -228,6 +233,7 @@ def create_run(runs: Path, recipe: Recipe, *, recipe_text: str | None = None, pa
     info = {
         "format": FORMAT, "id": identity, "name": recipe.name, "parent": parent,
         "recipe_hash": recipe_hash(recipe), "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "day": date.today().isoformat(),
     }  # fmt: skip
     with durable.new_folder(runs / identity) as hidden:
         durable.make_folder(hidden / "checkpoints")
@@ -242,6 +248,8 @@ def create_run(runs: Path, recipe: Recipe, *, recipe_text: str | None = None, pa
 @contextlib.contextmanager
 def alone(runs: Path) -> Iterator[None]:
     """Hold a folder of runs while a run is looked for and made, so that two commands do not make one each."""
+    require_runs_folder(runs)
+    require_outside_runs(runs)
     durable.make_folder(runs)
     descriptor = durable.open_lock(runs / ".lock")
     try:
