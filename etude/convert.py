@@ -5,12 +5,12 @@ fail, the process that reads has no environment, and is ended before it opens a 
 or writes one elsewhere.
 """
 
-import json
 import os
 import re
 import resource
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ _CARRIED = re.compile(
     r"(config|generation_config|tokenizer\w*|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|vocab\.txt"
     r"|\w+\.model|chat_template\.jinja|LICENSE\S*|README\.md"
 )
+_LARGEST_CARRIED_BYTES = 256 << 20
+# How long the process apart may take: to start, and for each byte, at a tenth of what a slow disk reads.
+_SECONDS, _BYTES_A_SECOND = 120, 5 << 20
 # torch names a head that is the embedding a second time; other tools would take it for a matrix of its own.
 _HEAD = "lm_head.weight"
 # What reading tensors never does; a hook that Python calls before any of it ends the process instead.
@@ -44,28 +47,38 @@ def convert(source: Path, out: Path) -> list[Path]:
         raise InputError(f"{source} has no pytorch_model.bin; there is nothing to convert")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there already; give a new folder, or an empty one")
+    parts = _parts(source)
+    for part in parts:
+        _check_part(source, part)
+    limit = _SECONDS + sum(part.stat().st_size for part in parts) / _BYTES_A_SECOND
     with durable.new_folder(out) as hidden:
         for path in sorted(source.iterdir()):
             if _CARRIED.fullmatch(path.name) and path.is_file():
-                durable.write_file(hidden / path.name, path.read_bytes())
+                _check_inside(source, path)
+                durable.write_file(hidden / path.name, durable.read_bytes(path, most_bytes=_LARGEST_CARRIED_BYTES))
         environment = {"PATH": os.defpath, "HOME": str(hidden), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-I", "-m", "etude.convert", str(source), str(hidden)]
-        ended = subprocess.run(
-            command,
-            env=environment,
-            cwd=hidden,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            encoding="utf-8",
-            errors="replace",
-        )
+        try:
+            ended = subprocess.run(
+                command, env=environment, cwd=hidden, stdin=subprocess.DEVNULL, capture_output=True, check=False,
+                encoding="utf-8", errors="replace", timeout=limit,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise InputError(f"{source} took more than {limit:.0f} s, far longer than tensors do; stopped") from None
         if ended.returncode == 2:
             raise InputError(ended.stderr.strip().splitlines()[-1])
         if ended.returncode:
             reason = (ended.stderr.strip().splitlines() or ["no message"])[-1]
             raise EtudeError(f"{source} could not be converted: {reason}")
     return sorted(out.iterdir())
+
+
+def _check_inside(source: Path, path: Path) -> None:
+    """Raises: InputError if a name in the folder is a link to elsewhere, but for the hub's own cache."""
+    target, folder = path.resolve(), source.resolve()
+    is_cached = folder.parent.name == "snapshots" and target.is_relative_to(folder.parent.parent / "blobs")
+    if not target.is_relative_to(folder) and not is_cached:
+        raise InputError(f"{path} is a link to {target}, outside of the folder; put a copy in its place")
 
 
 def _convert_apart(source: Path, out: Path) -> None:
@@ -104,13 +117,29 @@ def _parts(source: Path) -> list[Path]:
     if not index.is_file():
         return [source / "pytorch_model.bin"]
     try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        names = sorted(set(durable.read_json_object(index)["weight_map"].values()))
+    except (KeyError, TypeError, AttributeError):
         raise InputError(f"{index} cannot be read; copy the model again") from None
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not (source / name).is_file():
             raise InputError(f"{source} lacks {name}; copy the model again")
     return [source / name for name in names]
+
+
+def _check_part(source: Path, part: Path) -> None:
+    """Raises: InputError unless a part is a plain file of the folder that holds all its bytes, none of them packed."""
+    durable.check_plain(part)
+    _check_inside(source, part)
+    if not _is_zip(part):
+        return
+    try:
+        with zipfile.ZipFile(part) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, OverflowError) as error:
+        raise InputError(f"{part} is damaged ({' '.join(str(error).split())[:80]}); copy it again") from None
+    is_packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if is_packed or sum(entry.file_size for entry in entries) > part.stat().st_size:
+        raise InputError(f"{part} is packed, which torch never writes, and may grow without end; save it with torch")
 
 
 def _is_zip(part: Path) -> bool:

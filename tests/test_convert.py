@@ -1,9 +1,11 @@
 """From pytorch_model.bin to safetensors, and never through code."""
 
+import io
 import json
 import os
 import pickle
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +117,34 @@ def test_what_cannot_be_converted_is_refused_in_one_line(published: tuple[Path, 
     shutil.rmtree(folder)
     with pytest.raises(InputError, match=r"no config\.json"):
         convert(folder, tmp_path / "out")
+
+
+def test_links_pipes_and_packed_files_are_refused_in_one_line(published: tuple[Path, Any], tmp_path: Path) -> None:
+    folder, _ = published
+    file, whole = folder / "pytorch_model.bin", (folder / "pytorch_model.bin").read_bytes()
+    (tmp_path / "secret").write_text("mine")
+    (folder / "README.md").symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match=r"is a link to .*secret, outside of the folder"):
+        convert(folder, tmp_path / "out")
+    (folder / "README.md").unlink()
+    file.rename(tmp_path / "elsewhere.bin")
+    file.symlink_to(tmp_path / "elsewhere.bin")
+    with pytest.raises(InputError, match=r"is a link to .*elsewhere\.bin, outside of the folder"):
+        convert(folder, tmp_path / "out")
+    file.unlink()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed, zipfile.ZipFile(io.BytesIO(whole)) as plain:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+        packed.writestr("archive/data/bomb", b"\0" * (1 << 24))
+    with pytest.raises(InputError, match="is packed, which torch never writes"):
+        convert(folder, tmp_path / "out")
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(InputError, match="is a pipe"):
+        convert(folder, tmp_path / "out")
+    file.unlink()
+    for damaged in (whole[:-1], whole[: len(whole) // 2], b""):
+        file.write_bytes(damaged)
+        with pytest.raises(InputError, match="damaged"):
+            convert(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
