@@ -91,6 +91,7 @@ class Tally:
                     continue
                 if removed is not None and removed[next(place)]:
                     continue
+                check_stretches(document.content, document.name)
                 data = document.content.encode()
                 self.hashes += hashlib.sha256(data).digest()[:16]
                 self.prompts += hash_words(document.prompt)
@@ -340,11 +341,22 @@ def cut_text(
         if sought >= len(text):
             break
         if sought - start >= _LONGEST_STRETCH:
-            raise InputError(
-                f"{name} has over {_LONGEST_STRETCH:,} characters in a stretch without a place to cut "
-                'it, such as a space before a word; break it up, or leave it out with data.clean.minified = "drop"'
-            )
+            raise _no_border(name)
     yield text[start:], True
+
+
+def check_stretches(text: str, name: str) -> None:
+    """Raises: InputError for a text of which a part without white space takes too much memory as one word."""
+    words = re.finditer(r"\S+", text) if len(text) > _LONGEST_STRETCH else ()
+    if any(word.end() - word.start() > _LONGEST_STRETCH for word in words):
+        raise _no_border(name)
+
+
+def _no_border(name: str) -> InputError:
+    return InputError(
+        f"{name} has over {_LONGEST_STRETCH:,} characters in a stretch without a place to cut it, such as a space "
+        'before a word; break it up, or leave it out with data.clean.minified = "drop"'
+    )
 
 
 def _is_border(text: str, place: int, tokenizer: Tokenizer) -> bool:

@@ -194,7 +194,10 @@ class Tokenizer:
     def chat_template(self) -> str | None:
         """The chat template that came with the tokenizer, as Jinja source."""
         if "chat_template.jinja" in self.given:
-            return self.given["chat_template.jinja"].decode("utf-8", "replace")
+            content = self.given["chat_template.jinja"]
+            if why := durable.why_not_utf8(content):
+                raise InputError(f"chat_template.jinja of the tokenizer is not UTF-8 text: {why}; save it as UTF-8")
+            return content.decode("utf-8")
         template = self._settings.get("chat_template")
         if isinstance(template, list):
             named = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
@@ -575,10 +578,10 @@ def _is_native(error: BaseException) -> bool:
 
 
 def _read_text(file: Path) -> str:
-    try:
-        return _read(file).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"tokenizer {file} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    content = _read(file)
+    if why := durable.why_not_utf8(content):
+        raise InputError(f"tokenizer {file} is not UTF-8 text: {why}; save it as UTF-8")
+    return content.decode("utf-8-sig")
 
 
 def _read(file: Path) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from etude.durable import check_name, read_bytes
+from etude.durable import check_name, read_bytes, why_not_utf8
 from etude.errors import InputError, RecipeError
 from etude.recipe.rules import find_conflicts
 from etude.recipe.schema import Recipe
@@ -50,12 +50,12 @@ def read_recipe_text(path: Path) -> str:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist" if not path.exists() else "is not a plain file"
         raise InputError(f"recipe {path} {what}; give the path of a .toml file, or try `etude demo`")
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"recipe {path} has over 1 MiB; a recipe is a short TOML file")
-        return read_bytes(path, most_bytes=_MAX_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"recipe {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    if path.stat().st_size > _MAX_BYTES:
+        raise InputError(f"recipe {path} has over 1 MiB; a recipe is a short TOML file")
+    content = read_bytes(path, most_bytes=_MAX_BYTES)
+    if why := why_not_utf8(content):
+        raise InputError(f"recipe {path} is not UTF-8 text: {why}; save it as UTF-8")
+    return content.decode("utf-8-sig")
 
 
 def recipe_from(data: dict[str, Any], locator: "Locator | None" = None) -> Recipe:

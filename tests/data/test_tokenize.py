@@ -241,3 +241,13 @@ def test_what_every_text_ends_with_is_never_padding(trained: Tokenizer) -> None:
     assert trained.choose_padding(None, rows + 5) == trained.choose_padding(end, rows + 5) == rows
     assert trained.choose_padding(7, rows + 5) == 7
     assert trained.choose_padding(end, rows) != end
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja"])
+def test_files_of_a_tokenizer_in_another_encoding_are_refused(name: str, encoding: str, tmp_path: Path) -> None:
+    trained = train_tokenizer(["some text"], 300)
+    for file, content in (trained.files() | {"chat_template.jinja": b"{{ messages }}"}).items():
+        (tmp_path / file).write_bytes(content.decode().encode(encoding) if file == name else content)
+    with pytest.raises(InputError, match=f"{name} (of the tokenizer )?is not UTF-8 text"):
+        _ = load_tokenizer(schema.Tokenizer(from_=str(tmp_path))).chat_template

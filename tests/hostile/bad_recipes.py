@@ -68,7 +68,7 @@ CONTENT = {
     "an empty recipe": (b"", "name"),
     "a recipe of comments": (b"# nothing", "the recipe is empty"),
     "a recipe in UTF-16": ('name = "a"'.encode("utf-16"), "not UTF-8"),
-    "a recipe in UTF-16 without a mark": ('name = "a"'.encode("utf-16-le"), "not valid TOML"),
+    "a recipe in UTF-16 without a mark": ('name = "a"'.encode("utf-16-le"), "not UTF-8 text: .* are NUL"),
     "a recipe in Latin-1": (b'name = "\xe9"', "not UTF-8"),
     "a recipe that is a program": (b"\x7fELF\x02\x01" + bytes(range(256)), "not UTF-8"),
     "a recipe in YAML": (b"name: a\ntrain:\n  steps: 3\n", "recipe.toml:1: not valid TOML"),

@@ -1,0 +1,154 @@
+"""Data that cannot be read: odd files, odd rows, odd globs, and more than memory holds."""
+
+import gzip
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import zstandard
+
+from tests.hostile.case import Case
+
+RECIPE = """
+name = "bad"
+[tokenizer]
+train_vocab_size = 300
+[data]
+validation = "none"
+[[data.train]]
+path = "{path}"
+{more}
+[train]
+steps = 1
+seq_len = 16
+global_batch_size = 1
+device = "cpu"
+"""
+ROW = b'{"text": "some text of a row"}\n'
+
+
+def recipe(folder: Path, path: str, more: str = "") -> list[str]:
+    (folder / "recipe.toml").write_text(RECIPE.format(path=path, more=more))
+    return ["data", "show", "recipe.toml"]
+
+
+def file(name: str, content: bytes | Callable[[], bytes], more: str = "") -> Callable[[Path], list[str]]:
+    """A source of one file with this content."""
+
+    def make(folder: Path) -> list[str]:
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content())
+        return recipe(folder, name, more)
+
+    return make
+
+
+def folder_of(fill: Callable[[Path], object], more: str = "") -> Callable[[Path], list[str]]:
+    """A source that is a folder, and what lies in it."""
+
+    def make(folder: Path) -> list[str]:
+        (folder / "data").mkdir()
+        fill(folder / "data")
+        return recipe(folder, "data", more)
+
+    return make
+
+
+def pipe(folder: Path) -> list[str]:
+    os.mkfifo(folder / "rows.jsonl")
+    return recipe(folder, "rows.jsonl")
+
+
+def unix_socket(folder: Path) -> list[str]:
+    before = Path.cwd()
+    os.chdir(folder)  # the name of a socket may have 108 bytes only
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("rows.jsonl")
+    os.chdir(before)
+    return recipe(folder, "rows.jsonl")
+
+
+def circle(folder: Path) -> None:
+    for number in range(20):
+        (folder / f"up{number}").symlink_to(folder, target_is_directory=True)
+    (folder / "me.txt").symlink_to(folder / "me.txt")
+
+
+def deep(folder: Path) -> None:
+    for number in range(300):
+        folder = folder / f"d{number % 10}"
+        folder.mkdir()
+
+
+def zipped(folder: Path) -> list[str]:
+    import zipfile
+
+    with zipfile.ZipFile(folder / "rows.zip", "w") as archive:
+        archive.writestr("rows.jsonl", ROW)
+    return recipe(folder, "rows.zip")
+
+
+def short_rows() -> bytes:
+    """4 GB of short rows in 400 kB."""
+    packer = zstandard.ZstdCompressor(level=1).compressobj()
+    block = b'{"text": "a"}\n' * (1 << 20)
+    return b"".join(packer.compress(block) for _ in range(300)) + packer.flush()
+
+
+def asked(**fields: object) -> bytes:
+    return json.dumps({"instruction": "Add 1", "output": "2", **fields}).encode()
+
+
+CASES = [
+    Case(name="rows in a pipe", make=pipe, says="is not a plain file"),
+    Case(name="rows in a socket", make=unix_socket, says="is not a plain file"),
+    Case(name="rows in a device", make=lambda folder: recipe(folder, "/dev/zero"), says="is not a plain file"),
+    Case(name="rows that are missing", make=lambda folder: recipe(folder, "rows.jsonl"), says="does not exist"),
+    Case(name="the root of the file system", make=lambda folder: recipe(folder, "/"), says="a folder of the system"),
+    Case(name="the folder of processes", make=lambda folder: recipe(folder, "/proc"), says="a folder of the system"),
+    Case(name="an empty folder", make=folder_of(lambda folder: None), says="no file that matches"),
+    Case(name="a folder of links in circles", make=folder_of(circle), says="no file that matches"),
+    Case(name="a deep folder without a file", make=folder_of(deep), says="no file that matches"),
+    Case(name="a glob of a hundred folders",
+         make=folder_of(deep, f'glob = "{"**/" * 100}*.py"'), says="no file that matches"),
+    Case(name="a glob of thirty folders and stars",
+         make=folder_of(deep, f'glob = "{"**/*/" * 15}*.py"'), says="no file that matches"),
+    Case(name="a glob of too many parts", make=folder_of(deep, f'glob = "{"a/" * 100}*.py"'), says="over 32 parts"),
+    Case(name="a glob out of the folder", make=folder_of(deep, 'glob = "../*"'), says="within the folder"),
+    Case(name="a glob from the root", make=folder_of(deep, 'glob = "/dev/*"'), says="within the folder"),
+    Case(name="an empty file", make=file("rows.jsonl", b""), says="is empty"),
+    Case(name="rows in UTF-16", make=file("rows.jsonl", ROW.decode().encode("utf-16")), says="begins with FF FE"),
+    Case(name="rows in UTF-16 without a mark",
+         make=file("rows.csv", "text\nabc\n".encode("utf-16-le")), says="not UTF-8 text: .* are NUL"),
+    Case(name="a text in Latin-1", make=file("a.txt", "caf\xe9".encode("latin-1")), says="0xe9, as in Latin-1"),
+    Case(name="rows nested a hundred thousand deep",
+         make=file("rows.jsonl", b'{"text": ' + b"[" * 100_000), says="rows.jsonl:1 nests"),
+    Case(name="a row with half a surrogate pair", make=file("rows.jsonl", b'{"text": "\\ud800"}'), says="surrogate"),
+    Case(name="a number of 5,000 digits",
+         make=file("rows.jsonl", b'{"text": "a", "n": ' + b"9" * 5000 + b"}"), says="too many digits"),
+    Case(name="a field twice", make=file("rows.jsonl", b'{"text": "a", "text": "b"}'), says="'text' twice"),
+    Case(name="lines that end with CR", make=file("rows.jsonl", ROW.replace(b"\n", b"\r") * 3), says="CR alone"),
+    Case(name="an array that was cut off", make=file("rows.json", b"[" + ROW + b","), says="row 2, line 2"),
+    Case(name="an object instead of rows", make=file("rows.json", b'{"data": [' + ROW + b"]}"), says="fields 'data'"),
+    Case(name="a table with a cell too many", make=file("a.csv", b"text\na,b\n"), says="a.csv:2 has 2 fields"),
+    Case(name="a table with an open quote", make=file("a.csv", b'text\n"a\n' * 9), says="not valid CSV"),
+    Case(name="a Parquet file", make=file("rows.parquet", b"PAR1" + bytes(99)), says="a Parquet file"),
+    Case(name="a ZIP archive", make=zipped, says="a ZIP archive"),
+    Case(name="no Zstandard in .zst", make=file("rows.jsonl.zst", ROW), says="not a whole .zst file"),
+    Case(name="half of a .gz", make=file("rows.jsonl.gz", gzip.compress(ROW * 99)[:-9]), says="not a whole .gz file"),
+    Case(name="tools beside messages", make=file("rows.jsonl", asked(tools=[{"name": "f"}])), says="'tools'"),
+    Case(name="a history that is none", make=file("rows.jsonl", asked(history="before")), says="'history' a turn 1"),
+    Case(name="a row of 40 MB",
+         make=file("rows.jsonl", lambda: b'{"text": "' + b"some words " * 4_000_000 + b'"}'), says="max_row_bytes"),
+    Case(name="a row of 40 MB in an array",
+         make=file("rows.json", lambda: b'[{"text": "' + b"some words " * 4_000_000 + b'"}]'), says="max_row_bytes"),
+    Case(name="a text of 40 MB without a border", make=file("a.txt", lambda: b"x" * 40_000_000), says="stretch",
+         quick=False),
+    Case(name="rows of one letter only",
+         make=file("rows.jsonl", lambda: b'{"text": "' + b"x" * 40_000_000 + b'"}', "max_row_bytes = 99_000_000"),
+         says="stretch", quick=False),
+    Case(name="4 GB of short rows", make=file("rows.jsonl.zst", short_rows), says="over 200 times", quick=False),
+    Case(name="more bytes than a source may hold",
+         make=file("rows.jsonl", ROW * 9, "max_bytes = 99"), says="raise its max_bytes"),
+]  # fmt: skip
