@@ -137,6 +137,7 @@ class Plan:
         rows = [
             ("training data", f"{len(train):,} samples, {train.targets:,} targets"),
             ("validation data", held_out),
+            *self._vocabulary_rows(),
             *self._task_rows(),
             *self._label_rows(),
             *self._conversation_rows(),
@@ -157,6 +158,11 @@ class Plan:
             )
             rows.insert(1, ("trained", trainable_line(self.trainable, self.parameters["total"])))
         return rows
+
+    def _vocabulary_rows(self) -> Iterator[tuple[str, str]]:
+        asked, there = self.recipe.tokenizer.train_vocab_size, self.corpus.summary["vocab_size"]
+        if asked is not None and there < asked:
+            yield "tokenizer", f"{there:,} tokens, all that the text gives, instead of the {asked:,} asked for"
 
     def _conversation_rows(self) -> Iterator[tuple[str, str]]:
         """What became of turns in another way than their rows have them."""

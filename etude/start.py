@@ -283,4 +283,7 @@ def _resolve(plan: Plan, micro_batch_size: int) -> Recipe:
             keys = {"n_layer", "n_head", "n_embd", "n_ffn", "code_bias"}
         sizes = {name: value for name, value in asdict(plan.model).items() if name in keys}
         known |= {f"model.{name}": value for name, value in sizes.items() if value is not None}
+    asked, there = plan.recipe.tokenizer.train_vocab_size, int(plan.corpus.summary["vocab_size"])
+    if asked is not None and there < asked:  # a small text gives fewer, and this many give the same tokenizer
+        known["tokenizer.train_vocab_size"] = there
     return plan.recipe.with_changes(known)

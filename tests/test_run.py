@@ -19,6 +19,8 @@ import etude as api
 from etude import durable
 from etude.engine.objectives import DeviceBatch
 from etude.errors import InputError, StorageError
+from etude.plan import make_plan
+from etude.recipe.load import load_recipe
 from etude.recipe.schema import Recipe
 from etude.records.events import Attempt, Control, Evaluation, Finding, Generation, Note, Step
 from etude.records.store import Run, list_runs
@@ -57,6 +59,20 @@ def test_a_run_learns_and_leaves_what_its_contract_names(tmp_path: Path, make_re
     history = json.loads((run.path / "trainer_state.json").read_text())["log_history"]
     assert [row["step"] for row in history if "loss" in row] == [3, 6, 9, 12]
     assert all(step.samples == 8 and 7 * 32 < step.targets <= 8 * 32 for step in steps[:3])
+
+
+def test_a_text_that_gives_fewer_tokens_than_asked_for_is_trained_on_and_that_is_said(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    recipe = make_recipe({"tokenizer.train_vocab_size": 100_000, "train.steps": 1})
+    training = run_recipe(recipe, Options(runs=tmp_path / "runs"))
+    resolved = load_recipe(training.run.path / "resolved.toml")
+    there = resolved.tokenizer.train_vocab_size
+    assert there == resolved.model.vocab_size and there is not None and there < 2000
+    said = f"{there:,} tokens, all that the text gives, instead of the 100,000 asked for"
+    assert ("tokenizer", said) in make_plan(recipe).rows()
+    # The resolved recipe trains the same tokenizer.
+    assert make_plan(resolved).corpus.tokenizer.fingerprint == make_plan(recipe).corpus.tokenizer.fingerprint
 
 
 def test_the_bits_per_byte_are_those_of_transformers_on_the_same_rows(tmp_path: Path, make_recipe: Make) -> None:

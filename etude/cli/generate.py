@@ -101,10 +101,13 @@ def generate_texts(
     from etude.evaluate.generate import generate
     from etude.models.t5 import T5
 
+    for prompt in prompts:
+        _check_text("--prompt", prompt)
     speaker = open_speaker(given, runs, is_chat=is_instruction)
     if is_instruction:
         _require_chat(speaker, given)
     ids = encode_prompts(speaker.model, prompts, speaker.tokenizer, speaker.chat if is_instruction else None)
+    _say_what_is_cut(speaker, max(map(len, ids), default=0), sampling.max_tokens)
     with speaker.precision.autocast():
         continued = generate(speaker.model, ids, **speaker.settings(sampling))
     is_answer = is_instruction or isinstance(speaker.model, T5)
@@ -135,6 +138,7 @@ def chat(
 
     Turns that no longer fit into the model's context are left out, oldest first, and that is said.
     """
+    _check_text("--system", system or "")
     speaker = open_speaker(given, runs, is_chat=True)
     _require_chat(speaker, given)
     ask = ask or (lambda: input("> "))
@@ -173,6 +177,27 @@ def stream(speaker: Speaker, ids: list[int], sampling: Sampling) -> Iterator[str
                 yield text[len(said) :]
                 said = text
     yield speaker.tokenizer.decode(drawn)[len(said) :]
+
+
+def _check_text(name: str, text: str) -> None:
+    """Raises: InputError for half of a surrogate pair, as which Python takes a byte that is no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} is not UTF-8 text (character {error.start + 1}); give it in UTF-8") from None
+
+
+def _say_what_is_cut(speaker: Speaker, longest: int, max_tokens: int) -> None:
+    """Say where prompt and continuation do not fit into the model's context, so that less is read or written."""
+    room = speaker.context - 1
+    if max_tokens > room:
+        say(f"the model's context is {speaker.context:,} tokens, so at most {room:,} are written")
+    kept = speaker.context - min(max_tokens, room)
+    if longest > kept:
+        say(
+            f"a prompt of {longest:,} tokens and the text to come do not fit into {speaker.context:,} tokens: of the "
+            f"prompt the last {kept:,} are read; lower --max-tokens to read more"
+        )
 
 
 def _require_chat(speaker: Speaker, given: str) -> None:

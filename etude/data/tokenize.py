@@ -545,6 +545,10 @@ def _encoded(encode: Callable[..., list[Any]], texts: list[Any], **settings: Any
     try:
         encodings = encode(texts, **settings)
     except BaseException as error:
+        if isinstance(error, TypeError) and (torn := next(filter(_is_torn, texts), None)):
+            raise InputError(
+                f"the text that begins {str(torn)[:60]!r} holds half of a surrogate pair; mend it"
+            ) from None
         if not _is_native(error):
             raise
         text, reason = next(filter(None, (_refusal(encode, each, settings) for each in texts)), ("", str(error)))
@@ -560,6 +564,11 @@ def _encoded(encode: Callable[..., list[Any]], texts: list[Any], **settings: Any
                 "it may be broken or hostile: use another one"
             )
     return encodings
+
+
+def _is_torn(text: Any) -> bool:
+    """Whether a text, or one of a pair, holds half of a surrogate pair, which is no text."""
+    return any("\ud800" <= sign <= "\udfff" for sign in (text if isinstance(text, str) else "".join(text)))
 
 
 def _refusal(encode: Callable[..., list[Any]], text: Any, settings: dict[str, Any]) -> tuple[str, str] | None:

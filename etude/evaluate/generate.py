@@ -15,6 +15,7 @@ from etude.models.packed import TokenReader, is_worth_it
 from etude.models.t5 import T5, T5Cache
 
 _ROWS_AT_ONCE, _BLOCK = 64, 128
+_SMALL_TEMPERATURE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -271,6 +272,8 @@ def _choose(
     """One token (B,) for each row of logits (B, V) fp32."""
     if temperature == 0:
         return _likeliest(logits)
+    if temperature < _SMALL_TEMPERATURE:  # a quotient of fp32 would be infinite
+        logits = (logits - logits.amax(dim=-1, keepdim=True)).double()
     ordered, ids = torch.sort(logits / temperature, dim=-1, descending=True, stable=True)
     if top_k is not None:
         ordered[:, top_k:] = -torch.inf

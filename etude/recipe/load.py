@@ -219,6 +219,10 @@ def _parse_override(text: str) -> tuple[str, Any]:
             f"override {shorten(repr(text), 80)} is not of the form key=value; write for example "
             "optim.learning_rate=2e-4"
         ])  # fmt: skip
+    if any("\ud800" <= sign <= "\udfff" for sign in value):  # as which Python takes a byte that is no UTF-8
+        raise RecipeError(
+            [f"{name} (override) is {shorten(repr(value), 60)}, which is not UTF-8 text; give it in UTF-8"]
+        )
     line = f"value = {value}"
     if "\n" in value or _levels(_masked(line)) > _MOST_LEVELS:
         return name, value

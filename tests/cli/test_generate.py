@@ -192,6 +192,26 @@ def test_a_bad_setting_is_one_line(values: dict[str, float], says: str) -> None:
         Sampling(**values)  # type: ignore[arg-type]
 
 
+def test_what_does_not_fit_into_the_context_is_said(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generate_texts(str(base), ["total " * 300], Sampling(max_tokens=6, temperature=0.0), runs=tmp_path)
+    assert "of the prompt the last 250 are read; lower --max-tokens" in capsys.readouterr().err
+    generate_texts(str(base), ["total"], Sampling(max_tokens=10**9, temperature=0.0), runs=tmp_path)
+    assert "context is 256 tokens, so at most 255 are written" in capsys.readouterr().err
+    generate_texts(str(base), ["total"], GREEDY, runs=tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1e-30, 1e-320])
+def test_the_smaller_the_temperature_the_likelier_the_token(temperature: float, base: Path, tmp_path: Path) -> None:
+    greedy, drawn = (
+        generate_texts(str(base), ["total = "], Sampling(max_tokens=12, temperature=each), runs=tmp_path)
+        for each in (0.0, temperature)
+    )
+    assert drawn == greedy
+
+
 def test_a_model_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere"):
         open_speaker("nowhere", tmp_path)

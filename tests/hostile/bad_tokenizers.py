@@ -28,6 +28,7 @@ optim.learning_rate = 1e-3
 [[data.train]]
 path = "text.txt"
 """
+SETTINGS, TEMPLATE, GENERATION = "tokenizer_config.json", "chat_template.jinja", "generation_config.json"
 Content = dict[str, Any]
 
 
@@ -104,8 +105,46 @@ def _added(count: int) -> Callable[[Content], object]:
     return lambda all_: all_["added_tokens"].extend({**like, "id": 3 + n, "content": f"<{n}>"} for n in range(count))
 
 
+def given(*words: str) -> Callable[[Path], list[str]]:
+    """A Qwen2, and the words that it is given."""
+
+    def make(folder: Path) -> list[str]:
+        shutil.copytree(_qwen2(), folder / "model")
+        return ["generate", "model", "--max-tokens", "2", *words]
+
+    return make
+
+
+def overridden(*words: str) -> Callable[[Path], list[str]]:
+    """A recipe of a tokenizer that is right, and overrides."""
+
+    def make(folder: Path) -> list[str]:
+        return [*tokenizer(lambda all_: None)(folder), *words]
+
+    return make
+
+
+def turns(*said: tuple[str, dict[str, Any]], template: str | None = None) -> Callable[[Path], list[str]]:
+    """A conversation for a Qwen2, with what its turns have beside their content."""
+
+    def make(folder: Path) -> list[str]:
+        shutil.copytree(_qwen2(), folder / "model")
+        if template is not None:
+            (folder / "model" / TEMPLATE).write_text(template)
+        rows = [{"role": role, "content": "total", **more} for role, more in said]
+        row = json.dumps({"messages": rows}) + "\n"
+        (folder / "text.txt").unlink(missing_ok=True)
+        (folder / "rows.jsonl").write_text(row * 20)
+        recipe = RECIPE.replace("text.txt", "rows.jsonl").split("\n")
+        kept = [line for line in recipe if not line.startswith(("model.", "tokenizer."))]
+        text = "\n".join(kept).replace('name = "tokens"', 'name = "tokens"\nmodel.from = "./model"')
+        (folder / "recipe.toml").write_text(text + 'format = "messages"\n')
+        return ["check", "recipe.toml", "--deep"]
+
+    return make
+
+
 DEEP = b"[" * 100_000 + b"]" * 100_000
-SETTINGS, TEMPLATE, GENERATION = "tokenizer_config.json", "chat_template.jinja", "generation_config.json"
 CASES = [
     Case(
         name="a tokenizer with an id of four milliards",
@@ -255,5 +294,45 @@ CASES = [
         name="an end token that is a word",
         make=file(GENERATION, lambda path: path.write_text('{"eos_token_id": "</s>"}')),
         says="eos_token_id is '</s>'; expected an id",
+    ),
+    Case(name="a prompt with a byte that is no UTF-8", make=given("--prompt", "a\udcff"), says="--prompt is not UTF-8"),
+    Case(name="a prompt with half a pair", make=given("--prompt", "\ud800"), says="--prompt is not UTF-8"),
+    Case(name="a temperature of NaN", make=given("--prompt", "a", "--temperature", "nan"), says="--temperature is nan"),
+    Case(name="a top-p of NaN", make=given("--prompt", "a", "--top-p", "nan"), says="--top-p is nan"),
+    Case(
+        name="an override with a byte that is no UTF-8",
+        make=overridden('evaluate.prompts=["\udcff"]'),
+        says="evaluate.prompts .override. is .* not UTF-8 text",
+    ),
+    Case(
+        name="a turn of half a weight",
+        make=turns(("user", {}), ("assistant", {"weight": 0.5})),
+        says="has weight '0.5' in message 2; expected 0 or 1",
+    ),
+    Case(
+        name="a question that is to be learnt",
+        make=turns(("user", {"train": True}), ("assistant", {})),
+        says="marks message 1 as one to learn",
+    ),
+    Case(
+        name="a turn of a role that the template leaves out",
+        make=turns(
+            ("user", {}),
+            ("observation", {}),
+            ("assistant", {}),
+            template="{% for m in messages if m.role != 'observation' %}{{ m.role + m.content }}<|im_end|>{% endfor %}"
+            "{% if add_generation_prompt %}assistant{% endif %}",
+        ),
+        says="the chat template leaves out message 2, of role 'observation'",
+    ),
+    Case(
+        name="a template that ends no answer",
+        make=turns(
+            ("user", {}),
+            ("assistant", {}),
+            template="{% for m in messages %}{{ m.role + m.content }}</s>{% endfor %}"
+            "{% if add_generation_prompt %}assistant{% endif %}",
+        ),
+        says="writes no special token after an answer .it ends '.*</s>'",
     ),
 ]
