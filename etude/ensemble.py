@@ -9,14 +9,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 
 from etude import durable
-from etude.errors import InputError
+from etude.errors import InputError, MissingError
 from etude.recipe.rules import is_lower_better
 from etude.records.events import Scores, plain
+from etude.records.folder import read_rows, require_outside_runs
+from etude.records.shape import Object, at_least
 from etude.records.store import Run
 from etude.report.markdown import code, prose
 from etude.report.results import describe_scores
@@ -27,6 +29,18 @@ from etude.scores.beside import Measure, of_answers, of_labels, set_beside
 from etude.scores.intervals import Difference
 
 S = TypeVar("S")
+_SHARE = Annotated[float, at_least(0, 1)]
+# What a run keeps of a row, by the key of the right answer.
+_ROWS = {
+    "labels": Object(
+        {"id": str, "probabilities": list[_SHARE], "labels": list[Annotated[int, at_least(0, 1)] | bool]},
+        {"capability": str | None},
+    ),
+    "reference": Object(
+        {"id": str, "answer": str, "reference": str},
+        {"stopped": bool | None, "capability": str | None, "log_probability": float | None, "tokens": int | None},
+    ),
+}
 _ANSWER_FIGURES = ("exact_match", "bleu", "chrf", "edit_similarity")
 
 
@@ -77,7 +91,8 @@ class Ensemble:
         return [f"{self.scores.metric} against {best}, the best member: {shown}{noise}", *self.scores.notes]
 
     def write(self, folder: Path) -> None:
-        """Write predictions.jsonl and report.md. Raises: StorageError."""
+        """Write predictions.jsonl and report.md. Raises: InputError if that is within a run; StorageError."""
+        require_outside_runs(folder)
         durable.make_folder(folder)
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
         durable.write_file(folder / "predictions.jsonl", (line.encode() for line in lines))
@@ -145,12 +160,14 @@ def _require_same(what: str, runs: Sequence[Run], values: Sequence[str]) -> None
             )
 
 
-def _read_rows(runs: Sequence[Run], split: str, right: str) -> list[list[dict[str, Any]]]:
+def _read_rows(runs: Sequence[Run], split: str, right: str, classes: int = 0) -> list[list[dict[str, Any]]]:
     """The predictions of each run for a split, row by row the same; `right` is the key of the right answer.
+
+    classes: how many labels each row is about.
 
     Raises: InputError if a file is missing or damaged, or names the first row that differs.
     """
-    read = [_read_predictions(run, split, right) for run in runs]
+    read = [_read_predictions(run, split, right, classes) for run in runs]
     for run, rows in zip(runs[1:], read[1:]):
         pairs = enumerate(zip(read[0], rows), start=1)
         differing = [place for place, (a, b) in pairs if (a["id"], a[right]) != (b["id"], b[right])]
@@ -163,19 +180,16 @@ def _read_rows(runs: Sequence[Run], split: str, right: str) -> list[list[dict[st
     return read
 
 
-def _read_predictions(run: Run, split: str, right: str) -> list[dict[str, Any]]:
-    path, rows = run.path / "predictions" / f"{split}.jsonl", []
+def _read_predictions(run: Run, split: str, right: str, classes: int) -> list[dict[str, Any]]:
+    path = run.path / "predictions" / f"{split}.jsonl"
     try:
-        with path.open(encoding="utf-8") as file:
-            for place, line in enumerate(file, start=1):
-                row = json.loads(line)
-                if not isinstance(row, dict) or not {"id", right} <= row.keys():
-                    raise InputError(f"{path}:{place} has no id or no {right}; run the recipe again with this etude")
-                rows.append(row)
-    except FileNotFoundError:
+        rows = read_rows(path, _ROWS[right])
+    except MissingError:
         raise InputError(f"run {run.name} has no predictions of {split} rows; run its recipe again") from None
-    except ValueError:
-        raise InputError(f"{path} is damaged: line {len(rows) + 1} is no JSON; restore it from a copy") from None
+    if classes:
+        for place, row in enumerate(rows, start=1):
+            if not len(row["probabilities"]) == len(row["labels"]) == classes:
+                raise InputError(f"{path} is damaged: line {place} is not of {classes} labels; restore it from a copy")
     return rows
 
 
@@ -186,7 +200,7 @@ def _join_labels(runs: Sequence[Run], found: Sequence[Scores], by: str) -> tuple
     """A label is said if the mean of the probabilities, or most members, say so; of equal votes the mean decides."""
     first = found[0]
     names, multi = first.labels, not first.confusion
-    read = _read_rows(runs, first.split, "labels")
+    read = _read_rows(runs, first.split, "labels", len(names))
     each = [_probabilities(rows) for rows in read]
     mean: labels.Floats = np.mean(each, axis=0)
     thresholds = _thresholds(runs, found, len(names)) if multi else [np.zeros(0)] * (len(runs) + 1)
@@ -226,7 +240,7 @@ def _thresholds(runs: Sequence[Run], found: Sequence[Scores], classes: int) -> l
     """Of the mean and of each run, (k,): chosen on validation rows as a run does, never on those that are scored."""
     if not any(scores.thresholds for scores in found):
         return [np.full(classes, 0.5)] * (len(runs) + 1)
-    held_out = _read_rows(runs, "validation", "labels")
+    held_out = _read_rows(runs, "validation", "labels", classes)
     each = [_probabilities(rows) for rows in held_out]
     return [labels.choose_thresholds(one, _truth(held_out[0])) for one in (np.mean(each, axis=0), *each)]
 

@@ -293,7 +293,7 @@ class Training:
             perplexity=score.perplexity,
             bits_per_byte=score.bits_per_byte,
             targets=score.targets,
-            seconds=round(time.perf_counter() - started, 3),
+            seconds=max(round(time.perf_counter() - started, 3), 0.0),
             best=not before and self._judge.judge(math.nan if value is None else value, state.step),
             metrics=own,
         )

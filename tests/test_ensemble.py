@@ -199,7 +199,7 @@ def test_the_command_prints_writes_and_refuses(tmp_path: Path, etude: Etude) -> 
         "labels of run": [write_run(runs, {"test": rows}, labels=["a", "b", "d"], confusion=[[0]])],
         "scored rows of run": [write_run(runs, {"validation": rows}, **known)],
         "is not finished": [unfinished.run],
-        "test.jsonl:1 has no id": [write_run(runs, {"test": plain}, **known)],
+        "test.jsonl:1 is damaged: it has no id": [write_run(runs, {"test": plain}, **known)],
     }
     for said, runs_beside in refused.items():
         answer = etude("ensemble", a.path, *(run.path for run in runs_beside), "--out", tmp_path / "no")

@@ -82,7 +82,9 @@ def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
 
     from etude import durable
     from etude.recipe.load import recipe_from
+    from etude.records.folder import require_outside_runs
 
+    require_outside_runs(out)
     if out.exists():
         raise InputError(f"{out} is there already; give another file with --out")
     facts = look(data, model)

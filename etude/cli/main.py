@@ -51,6 +51,9 @@ data_app = typer.Typer(help="Look at the data of a recipe.", no_args_is_help=Tru
 app.add_typer(data_app, name="data")
 
 
+_LONGEST_MADE = 200  # bytes: a hidden name beside it, with a process number, has to fit too
+
+
 def _path(text: str) -> Path:
     """A path of the command line. Raises: InputError if no file can have that name."""
     check_name(text)
@@ -64,8 +67,26 @@ def _folder(text: str) -> Path:
     return path
 
 
+def _output(text: str) -> Path:
+    """A path to write, which lies in no run folder. Raises: InputError."""
+    from etude.records.folder import require_outside_runs
+
+    path = _path(text)
+    if len(os.fsencode(path.name)) > _LONGEST_MADE:
+        raise InputError(f"{path} is a longer name than can be written; give a shorter one")
+    require_outside_runs(path)
+    return path
+
+
+def _output_folder(text: str) -> Path:
+    """A folder to write into, which lies in no run folder. Raises: InputError."""
+    _folder(text)
+    return _output(text)
+
+
 def _new_file(text: str) -> Path:
     """A file to write into a folder that is there. Raises: InputError."""
+    _output(text)
     if (path := _path(text)).is_dir() or not path.absolute().parent.is_dir():
         raise InputError(f"{path} is a folder, or lies in none; give a file in a folder that is there")
     return path
@@ -261,12 +282,14 @@ def data_page(
     """Look for duplicates, leaks and what cleaning finds; print it and write it down."""
     from etude.cli.data import make_page, page_text, print_page
     from etude.errors import RecipeError
+    from etude.records.folder import require_outside_runs
 
     loaded = _load(recipe, overrides, None)
     made = {task: make_page(part) for task, part in loaded.by_task().items()}
     text = "\n".join(page_text(loaded, task, *each) for task, each in made.items())
     pages = {task: page for task, (page, _) in made.items()}
     path = out or Path(f"{loaded.name}-data.md")
+    require_outside_runs(path)
     write_file(path, text.encode())
     if as_json:
         print_json(pages.get("", pages))
@@ -325,7 +348,7 @@ def init(
     model: Annotated[
         str, typer.Option("--model", parser=_name, metavar="TEXT", help="a folder with a model, or a hub id")
     ],
-    out: Annotated[Path, typer.Option("--out", parser=_path, metavar="PATH", help="the recipe to write")] = Path(
+    out: Annotated[Path, typer.Option("--out", parser=_output, metavar="PATH", help="the recipe to write")] = Path(
         "recipe.toml"
     ),
     as_json: Json = False,
@@ -344,7 +367,7 @@ def import_model(
     ],
     out: Annotated[
         Path | None,
-        typer.Argument(parser=_path, help="the folder to write (default: NAME-safetensors)", metavar="[OUT]"),
+        typer.Argument(parser=_output, help="the folder to write (default: NAME-safetensors)", metavar="[OUT]"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -360,7 +383,7 @@ def import_model(
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(parser=_name, help="RUN, RUN@best, RUN@last or RUN@step-200", metavar="RUN")],
-    out: Annotated[Path, typer.Argument(parser=_path, help="the folder to write", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(parser=_output, help="the folder to write", metavar="OUT")],
     kind: Annotated[str, typer.Option("--to", help="peft, merged or hf")],
     runs: Runs = Path("runs"),
     as_json: Json = False,
@@ -417,16 +440,19 @@ def chat(
 @app.command("runs")
 def list_runs(runs: Runs = Path("runs"), as_json: Json = False) -> None:
     """List the runs, oldest first."""
-    from etude.records import store
-    from etude.report.summary import summarize
+    from etude.records.store import read_runs
+    from etude.report.summary import summarize_all
 
-    summaries = [summarize(run) for run in store.list_runs(runs)]
+    whole, damaged = read_runs(runs)
+    summaries, unread = summarize_all(whole)
+    for name, problem in sorted({**damaged, **unread}.items()):
+        say(f"{name} is left out: {problem}")
     if as_json:
         print_json([summary.to_dict() for summary in summaries])
         return
     from etude.report.summary import run_table
 
-    if not summaries:
+    if not (summaries or damaged or unread):
         say(f"no runs in {runs}; start one with etude train RECIPE, or try etude demo")
     print_table(run_table(summaries))
 
@@ -474,7 +500,7 @@ def ensemble(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", parser=_folder, metavar="PATH", help="folder for predictions.jsonl and report.md"),
+        typer.Option("--out", parser=_output_folder, metavar="PATH", help="folder for predictions.jsonl and report.md"),
     ] = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,

@@ -21,8 +21,12 @@ _SHOW_CURSOR = "\x1b[?25h"
 def train_one(recipe: "Recipe", options: "Options", *, to_continue: str | None = None) -> Any:
     """Train with a view on stderr, and leave with the code that says how it ended."""
     from etude.cli.live import open_view
+    from etude.records.folder import require_outside_runs
+    from etude.records.store import read_runs
     from etude.run import Training
 
+    if options.resume is None:
+        require_outside_runs(options.runs)
     place = read_place()
     if place.rank == 0:
         if place.size > 1 and place.folder is None:
@@ -30,6 +34,9 @@ def train_one(recipe: "Recipe", options: "Options", *, to_continue: str | None =
                 f"these ranks were not started by etude: their store, at port {os.environ['MASTER_PORT']}, listens on "
                 "every address of the machine without a password, and so may their exchange; --devices keeps to it"
             )
+        if options.resume is None:
+            for name, problem in read_runs(options.runs)[1].items():
+                say(f"{name} is left out, also if it is a run of this recipe: {problem}")
         say(f"{recipe.name}: reading and preparing the data (once; it is kept), then training; Ctrl-C saves and stops")
         view = open_view()
         options = replace(options, views=(view,), on_plan=view.show_plan)

@@ -108,10 +108,12 @@ def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove what builders left that were killed: a temporary folder whose lock nobody holds."""
-    for leftover in parent.glob("*.tmp"):
-        with contextlib.suppress(BlockingIOError), _locked(leftover.with_suffix(".lock"), wait=False):
-            durable.remove_folder(leftover)
+    """Remove what builders left that were killed: temporary folders and locks that nobody holds, temporary files."""
+    durable.remove_leftovers(parent)
+    for name in {path.stem for end in ("tmp", "lock") for path in parent.glob(f"[!.]*.{end}")}:
+        if not (parent / f"{name}.tmp").is_symlink():
+            with contextlib.suppress(BlockingIOError), _locked(parent / f"{name}.lock", wait=False):
+                durable.remove_folder(parent / f"{name}.tmp")
 
 
 def _digest(manifest: dict[str, Any]) -> str:

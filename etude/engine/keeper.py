@@ -33,7 +33,7 @@ class Keeper:
         started = time.perf_counter()
         self.collect(wait=True)
         snapshot = take()
-        blocking_seconds = time.perf_counter() - started
+        blocking_seconds = max(time.perf_counter() - started, 0.0)
         self._best = snapshot.progress.best
         self._pending = self._pool.submit(self._write, snapshot, blocking_seconds)
 
@@ -69,7 +69,7 @@ class Keeper:
     def _write(self, snapshot: Snapshot, blocking_seconds: float) -> events.CheckpointSaved:
         started = time.perf_counter()
         size = checkpoints.write_checkpoint(self._run.checkpoints, snapshot)
-        seconds = time.perf_counter() - started
+        seconds = max(time.perf_counter() - started, 0.0)
         return events.CheckpointSaved(
             snapshot.progress.step, snapshot.name, size, round(blocking_seconds, 4), round(seconds, 4)
         )

@@ -75,9 +75,9 @@ class Recorder:
         self.write(
             events.Resource(
                 step=steps[-1].step,
-                tokens_per_second=round(tokens / seconds, 1),
-                mfu=round(self._cost.operations(tokens, targets) / seconds / self._matrix_rate, 4),
-                wait_ratio=round(sum(step.wait_seconds for step in steps) / seconds, 4),
+                tokens_per_second=_rate(tokens, seconds, 1),
+                mfu=_rate(self._cost.operations(tokens, targets), seconds * self._matrix_rate, 4),
+                wait_ratio=_rate(sum(step.wait_seconds for step in steps), seconds, 4),
                 cpu_percent=usage.cpu_percent,
                 rss_bytes=usage.rss_bytes,
                 gpu_percent=usage.gpu_percent,
@@ -106,6 +106,11 @@ class Recorder:
         self._sampler.close()
 
 
+def _rate(amount: float, seconds: float, digits: int) -> float:
+    """An amount a second; NaN where a clock stood still or went back."""
+    return round(amount / seconds, digits) if seconds > 0 else math.nan
+
+
 def _record(step: Step, loss_sum: float, targets: float, tokens: float, norm: float, skipped: float) -> events.Step:
     return events.Step(
         step=step.number,
@@ -116,7 +121,7 @@ def _record(step: Step, loss_sum: float, targets: float, tokens: float, norm: fl
         targets=max(round(targets), 1) if targets else 0,  # weighted sums may be below 1
         tokens=int(tokens),
         samples=step.samples,
-        seconds=round(step.seconds, 6),
-        wait_seconds=round(step.wait_seconds, 6),
+        seconds=max(round(step.seconds, 6), 0.0),
+        wait_seconds=max(round(step.wait_seconds, 6), 0.0),
         skipped=bool(skipped),
     )

@@ -203,7 +203,7 @@ def measure_matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     for size in (256, 1024) if device.type == "cpu" else (1024, 8192):
         left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         seconds = min(_time(lambda left=left, right=right: left @ right, device) for _ in range(12))  # type: ignore[misc]
-        rate = max(rate, 2 * size**3 / seconds)
+        rate = max(rate, 2 * size**3 / max(seconds, 1e-9))  # a clock may stand still
         if seconds > 0.005:
             break
     return rate

@@ -1,9 +1,11 @@
 """What a classifier says of rows that it is not trained on, and what that is worth beside what costs nothing."""
 
+import io
 import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from etude.engine.loop import to_device
 from etude.engine.objectives import Classification
 from etude.engine.precision import Precision
 from etude.engine.world import World
+from etude.errors import InputError
 from etude.evaluate.exam import Exam
 from etude.evaluate.tasks import Score
 from etude.records import events
@@ -28,6 +31,7 @@ from etude.scores.beside import of_labels, set_beside
 from etude.scores.intervals import label_bootstrap
 
 _BASELINE_ROWS = 50_000
+_NPY_HEADER_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def compare(exam: Exam, objective: Classification, step: int) -> events.Scores |
         return None
     before = {}
     for use, predictions in after.items():
-        kept = np.load(exam.folder / f"before-{use}.npy", allow_pickle=False)
+        kept = _read_before(exam.folder / f"before-{use}.npy", predictions.probabilities.shape)
         before[use] = replace(predictions, probabilities=kept)
         said, true = predictions.probabilities.tolist(), predictions.truth.tolist()
         rows = zip(corpus.ids[use], said, true, corpus.capabilities[use], strict=True)
@@ -198,6 +202,20 @@ def _compare(
         step=step, rows=len(rows), split=name, metric=main, **vars(standing), labels=list(labels.names),
         confusion=table, thresholds=[] if thresholds[1] is None else thresholds[1].tolist(), notes=notes,
     )  # fmt: skip
+
+
+def _read_before(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """What `keep_before` kept. Raises: InputError if it is not what a run writes."""
+    content = durable.read_bytes(path, most_bytes=4 * math.prod(shape) + _NPY_HEADER_BYTES, follow=False)
+    try:
+        kept: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError, SyntaxError, MemoryError):
+        kept = np.zeros(0)
+    if not isinstance(kept, np.ndarray) or kept.shape != shape or kept.dtype != np.float32:
+        raise InputError(
+            f"{path} is damaged: it does not hold {shape[0]:,} x {shape[1]} shares; restore it from a copy"
+        )
+    return kept
 
 
 def _figures(labels: Labels) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import cast
@@ -15,11 +16,14 @@ from etude.data.examples import Example
 from etude.data.secrets import redact
 from etude.engine.loop import to_device
 from etude.engine.objectives import CHUNK_ROWS, Seq2Seq
+from etude.errors import InputError
 from etude.evaluate.answers import as_answer, greedy
 from etude.evaluate.exam import Exam
 from etude.evaluate.generate import Continuation
 from etude.models.t5 import T5
 from etude.records import events
+from etude.records.folder import read_rows
+from etude.records.shape import Object
 from etude.scores.answers import BLEU_SETTINGS, CHRF_SETTINGS, FIGURES, Answer
 from etude.scores.baselines import nearest_neighbour
 from etude.scores.beside import of_answers, set_beside
@@ -27,6 +31,7 @@ from etude.scores.beside import of_answers, set_beside
 _SHOWN = ("exact_match", "bleu", "chrf", "edit_similarity", "parse_rate")
 _BASELINE_ROWS = 50_000
 _ROWS_AT_ONCE = 32
+_KEPT = Object({"text": str, "reference": str, "stopped": bool, "capability": str | None})
 
 
 def keep_before(exam: Exam, objective: Seq2Seq) -> None:
@@ -55,9 +60,14 @@ def compare(exam: Exam, objective: Seq2Seq, step: int) -> events.Scores | None:
     examples = exam.corpus.pairs[use]
     notes = [*exam.notes(), f"BLEU is {BLEU_SETTINGS}, chrF {CHRF_SETTINGS}, by sacrebleu"]
     before: dict[str, list[Answer]] = {}
-    if (path := exam.folder / f"before-{use}.jsonl").exists():
-        with path.open(encoding="utf-8") as file:  # which ends no line where splitlines would, at U+2028
-            before["before"] = [Answer(**json.loads(line)) for line in file]
+    path = exam.folder / f"before-{use}.jsonl"
+    if os.path.lexists(path):
+        rows = read_rows(path, _KEPT)
+        if len(rows) != len(examples):
+            raise InputError(
+                f"{path} is damaged: it has {len(rows):,} rows of {len(examples):,}; restore it from a copy"
+            )
+        before["before"] = [Answer(row["text"], row["reference"], row["stopped"], row["capability"]) for row in rows]
         if hidden := sum(redact(each.reference) != each.reference for each in examples):
             notes.append(f"{hidden:,} references hold secrets; before training, these are scored as one word each")
     elif exam.is_fresh:

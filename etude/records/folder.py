@@ -1,13 +1,16 @@
 """What stands in a run folder: checkpoints by name, and nothing that leads elsewhere."""
 
+import json
 import os
 import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from etude import durable
 from etude.errors import InputError
+from etude.records.shape import fit
 
 _CHECKPOINT = re.compile(r"step-([0-9]{6,18})")
 _FILES = (
@@ -64,6 +67,22 @@ def require_own(folder: Path) -> None:
         raise InputError(f"{entry} {problem}; copy the run folder with cp -rL, and use the copy")
 
 
+def read_rows(path: Path, kind: Any) -> list[dict[str, Any]]:
+    """The rows of a JSONL file that a run wrote, each as `fit` takes it for a kind.
+
+    Raises: MissingError if there is none; InputError that names the first line that is not what a run writes.
+    """
+    rows: list[dict[str, Any]] = []
+    with durable.open_plain(path, follow=False) as file:
+        while line := file.readline(durable.LARGEST_JSON_BYTES):
+            try:
+                rows.append(fit(json.loads(line), kind))
+            except (ValueError, RecursionError) as error:
+                problem = "it is no JSON" if isinstance(error, json.JSONDecodeError | RecursionError) else str(error)
+                raise InputError(f"{path}:{len(rows) + 1} is damaged: {problem}; restore it from a copy") from None
+    return rows
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed processes left in a run folder; those of live ones stay."""
     for part in (folder, folder / "report", *_folders_within(folder / "predictions")):
@@ -79,6 +98,16 @@ def require_outside_runs(path: Path) -> None:
                 f"{str(path)[:120]} is inside the folder of run {run.name}, where a resume removes what is not its "
                 "own; give a path outside of run folders"
             )
+
+
+def require_runs_folder(runs: Path) -> None:
+    """Check that a folder for runs is one, or can become one. Raises: InputError."""
+    try:
+        is_there, is_folder = os.path.lexists(runs), runs.is_dir()
+    except (OSError, ValueError):
+        is_there, is_folder = True, False
+    if is_there and not is_folder:
+        raise InputError(f"--runs {str(runs)[:120]} is no folder; give the folder that holds runs, or is to hold them")
 
 
 def _written(folder: Path) -> Iterator[Path]:

@@ -151,7 +151,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             while cut and not cut.endswith(b"\n"):
                 cut = file.readline(_LONGEST_LINE)
                 skipped += len(cut)
-                if skipped > _LONGEST_LINE * 64:
+                if skipped > _LONGEST_LINE * 8:
                     raise InputError(f"{path} is no journal: line {number} has no end; restore it from a copy")
             if cut:
                 yield number, line.removesuffix(b"\n")

@@ -24,7 +24,7 @@ from etude.recipe.schema import Recipe
 from etude.records import shape
 from etude.records.environment import CONDITIONS
 from etude.records.events import Event
-from etude.records.folder import remove_leftovers, require_outside_runs, require_own, step_of
+from etude.records.folder import remove_leftovers, require_outside_runs, require_own, require_runs_folder, step_of
 from etude.records.journal import Journal, Ledger, append_beside, read_journal
 from etude.text import printable
 
@@ -291,16 +291,6 @@ def open_run(run: str | Path, runs: Path | None = None) -> Run:
         raise InputError(damaged[path.name])
     known = ", ".join(candidate.name for candidate in (found or whole)[-3:])
     raise InputError(f"there is no run {shown}; {f'there are {known}' if known else 'see `etude runs`, or start one'}")
-
-
-def require_runs_folder(runs: Path) -> None:
-    """Check that a folder for runs is one, or can become one. Raises: InputError."""
-    try:
-        is_there, is_folder = os.path.lexists(runs), runs.is_dir()
-    except (OSError, ValueError):
-        is_there, is_folder = True, False
-    if is_there and not is_folder:
-        raise InputError(f"--runs {str(runs)[:120]} is no folder; give the folder that holds runs, or is to hold them")
 
 
 def read_runs(runs: Path) -> tuple[list[Run], dict[str, str]]:

@@ -277,8 +277,10 @@ def _change(before: Any, after: Any, relative: bool) -> str:
 
 def _scaling(before: Stage, after: Stage) -> str:
     names = f"{one_line(before.name)} to {one_line(after.name)}"
-    if not (before.samples and after.samples and before.seconds and after.seconds):
+    known = (before.samples, after.samples, before.seconds, after.seconds, before.samples_seen, after.samples_seen)
+    if not all(known):
         return f"{names}: how cost scaled is not known"
+    assert before.samples and after.samples
     data, time = after.samples / before.samples, after.seconds / before.seconds
     seen = after.samples_seen / before.samples_seen
     return (

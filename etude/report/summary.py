@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from etude.errors import InputError
 from etude.records.events import Control, Evaluation, Finding, plain
 from etude.records.folder import list_checkpoints
 from etude.records.store import Run
@@ -98,6 +99,17 @@ class Summary:
 def summarize(run: Run) -> Summary:
     """Summarise a run from its folder, whatever state it is in. Raises: InputError if the folder is damaged."""
     return summarize_history(read_history(run))
+
+
+def summarize_all(runs: Sequence[Run]) -> tuple[list[Summary], dict[str, str]]:
+    """Summaries of the runs whose folders are whole, and by name what is wrong with the others."""
+    summaries, damaged = [], {}
+    for run in runs:
+        try:
+            summaries.append(summarize(run))
+        except InputError as error:
+            damaged[run.name] = str(error)
+    return summaries, damaged
 
 
 def summarize_history(history: History) -> Summary:
@@ -274,7 +286,7 @@ def _status(history: History) -> tuple[str, str]:
 def _mean(windows: Iterable[LogWindow], field: str) -> float | None:
     """Mean of a Resource field over time."""
     measured = [(getattr(w.resource, field), w.seconds) for w in windows if w.resource]
-    known = [(value, seconds) for value, seconds in measured if value is not None]
+    known = [(value, seconds) for value, seconds in measured if value is not None and math.isfinite(value)]
     total = sum(seconds for _, seconds in known)
     return sum(value * seconds for value, seconds in known) / total if total else None
 

@@ -76,10 +76,10 @@ def unfinished(cache: Path) -> list[Path]:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """What stands in a folder: the hash of each plain file, the kind of all else."""
+    """What stands in a folder: the hash of each plain file below 1 GB, the kind of all else."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        is_plain = path.is_file() and not path.is_symlink()
+        is_plain = path.is_file() and not path.is_symlink() and path.stat().st_size < 1 << 30
         name = str(path.relative_to(folder)).encode(errors="surrogateescape").hex()
         if is_plain:
             with path.open("rb") as file:  # the start of a huge one says enough
