@@ -33,7 +33,7 @@ from etude.engine.objectives import (
 )
 from etude.engine.recorder import Recorder
 from etude.engine.world import World, join_world, measure_matrix_rate
-from etude.errors import InputError
+from etude.errors import InputError, LostRankError
 from etude.evaluate import classify, translate
 from etude.evaluate.answers import answer, continue_prompts
 from etude.evaluate.exam import Exam
@@ -486,6 +486,8 @@ class Training:
         """Do what only tells of a run whose weights are saved: its failure is named, and the run is finished."""
         try:
             do()
+        except LostRankError:  # what the ranks do together is done again when the run is continued
+            raise
         except Exception as error:
             evidence = f"{type(error).__name__}: {error}"
             self._recorder.write(events.Finding(self._state.step, f"{what} failed", evidence, advice))

@@ -1,6 +1,7 @@
 """kill -9 at any moment, run the same command again: the weights, the optimizer and the ledgers are the same bits."""
 
 import collections
+import contextlib
 import hashlib
 import json
 import random
@@ -11,12 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 import pytest
 
 from etude.engine.checkpoint import weights_file
 from etude.records.events import Attempt, Step
 from etude.records.store import list_runs
 from tests.bases import write_encoder, write_instructions, write_labelled, write_pairs, write_qwen2
+from tests.test_launch import Life, final_bits
 from tests.victim import PHASES
 
 INTERVAL, KILLS_A_RUN = 4, 2
@@ -197,3 +200,33 @@ def test_killed_anywhere_a_run_ends_with_the_same_bits(
         counted, again = executed(runs)
         assert counted == len(references[kind]["steps"]) and again <= len(started_from) * INTERVAL
     print(f"\n{done} kills over {lives} runs, all bit-identical; killed inside {dict(hits)}")
+
+
+def test_two_ranks_killed_anywhere_end_with_the_same_bits(
+    tmp_path: Path, cache: Path, write_recipe: Callable[..., Path], request: pytest.FixtureRequest
+) -> None:
+    kills: int = request.config.getoption("--kills") // 5
+    if kills < 10:
+        pytest.skip("make test-kill kills ranks too; tests/test_launch.py kills each once")
+    recipe = write_recipe({
+        "model.dropout": 0.1, "train.steps": 400, "train.devices": 2, "checkpoint.every_steps": 20,
+        "evaluate.every_steps": 80,
+    })  # fmt: skip
+    whole = Life(recipe, tmp_path / "whole", cache, ["-m", "etude"])
+    assert whole.process.wait() == 0
+    draw, done = random.Random(kills), 0
+    while done < kills:
+        runs = tmp_path / f"ranks-{done}"
+        for _ in range(KILLS_A_RUN):
+            life = Life(recipe, runs, cache, ["-m", "etude"])
+            life.wait_for_progress()
+            time.sleep(draw.random() * 0.5)
+            for victim in draw.choice([life.ranks[:1], life.ranks[1:], life.ranks, [life.process]]):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    victim.kill()
+            life.end()
+            done += 1
+        last = Life(recipe, runs, cache, ["-m", "etude"])
+        assert last.process.wait() == 0, last.said()
+        assert final_bits(runs) == final_bits(tmp_path / "whole")
+    print(f"\n{done} kills of ranks and launchers, all bit-identical")

@@ -11,6 +11,7 @@ import pytest
 
 from etude.records.environment import describe_environment
 from tests.conftest import tiny, write_corpus
+from tests.test_launch import listening
 
 # As the script that pip installs: Python puts the folder of the script on the path, not the current one.
 SCRIPT = "from etude.__main__ import program\nif __name__ == '__main__':\n    program()\n"
@@ -106,6 +107,7 @@ def test_workers_of_a_killed_program_end_with_it(tmp_path: Path) -> None:
     deadline = time.monotonic() + 30
     while len(children := psutil.Process(process.pid).children()) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert listening(psutil.Process(process.pid)) == []
     time.sleep(1.0)  # the workers have begun
     process.kill()
     process.wait()

@@ -123,7 +123,7 @@ def lasting_output() -> Iterator[Output]:
     finally:
         out.flush()
         err.flush()
-        sys.stdout, sys.stderr = before
+        sys.stdout, sys.stderr = streams
 
 
 def is_reader_gone(error: OSError) -> bool:
