@@ -394,9 +394,12 @@ class Training:
         texts: list[events.Generation] = []
         figures: dict[str, float] = {}
         if self._options.model is None and self._world.is_main:
-            texts = continue_prompts(self._state.model, task.corpus, task.recipe, self._state.step)
+            state = self._state
+            with state.precision.autocast():
+                texts = continue_prompts(state.model, task.corpus, task.recipe, state.step)
             if task.is_answered:
-                answered, said = answer(self._state.model, task.corpus, task.recipe, self._state.step)
+                with state.precision.autocast():
+                    answered, said = answer(state.model, task.corpus, task.recipe, state.step)
                 texts, figures = texts + answered, score(said)
                 if self._recipe.evaluate.metric.rpartition(":")[2] in FIGURES:
                     self._warn_of_noise(task, lambda metric: answer_bootstrap(said, [metric])[metric].standard_error)

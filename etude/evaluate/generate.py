@@ -174,8 +174,9 @@ def _read_decoder(model: Any, prompts: list[list[int]], max_tokens: int) -> tupl
     device, lengths = model.head_weight().device, tuple(map(len, prompts))
     positions = torch.cat([torch.arange(length) for length in lengths])[None].to(device)
     tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)[None]
-    like = model.model.norm.weight
-    cache = Cache(model.config, len(prompts), max(lengths) + max_tokens, like)
+    is_mixed = torch.is_autocast_enabled(device.type)  # then keys and values come in that dtype, weights do not
+    dtype = torch.get_autocast_dtype(device.type) if is_mixed else model.model.norm.weight.dtype
+    cache = Cache(model.config, len(prompts), max(lengths) + max_tokens, dtype=dtype, device=device)
     # forward, not __call__: a compiled model would be compiled again for each length.
     hidden = model.forward(tokens, positions=positions, lengths=lengths, cache=cache)
     last = torch.tensor(lengths, device=device).cumsum(0) - 1

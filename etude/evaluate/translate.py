@@ -127,7 +127,8 @@ def _write(exam: Exam, examples: Sequence[Example]) -> list[Continuation]:
     """What the model writes for each source, on every rank; each writes for its part of them."""
     most, world = exam.recipe.evaluate.answer_tokens, exam.world
     mine = range(world.rank, len(examples), world.size)
-    continued = greedy(exam.model, exam.corpus, [examples[row].prompt_ids for row in mine], most)
+    with exam.precision.autocast():
+        continued = greedy(exam.model, exam.corpus, [examples[row].prompt_ids for row in mine], most)
     if world.size == 1:
         return continued
     everything = torch.zeros(len(examples), most + 2, dtype=torch.int32)  # length, whether it ended, ids
@@ -163,11 +164,12 @@ def _log_probabilities(
         lengths = tuple(map(len, targets))
         pairs = Batch(read, written, lengths=tuple(map(len, sources)), target_lengths=lengths)
         batch = to_device(pairs, exam.world.device)
-        hidden, ids = objective.read(model, batch), batch.labels[0]
-        parts = [
-            model.head(rows).float().log_softmax(dim=1).gather(1, some[:, None])[:, 0]
-            for rows, some in zip(torch.split(hidden, CHUNK_ROWS), torch.split(ids, CHUNK_ROWS))
-        ]
+        with exam.precision.autocast():
+            hidden, ids = objective.read(model, batch), batch.labels[0]
+            parts = [
+                model.head(rows).float().log_softmax(dim=1).gather(1, some[:, None])[:, 0]
+                for rows, some in zip(torch.split(hidden, CHUNK_ROWS), torch.split(ids, CHUNK_ROWS))
+            ]
         each = torch.split(torch.cat(parts).cpu().double(), list(lengths))
         sums[low : low + len(each)] = torch.stack([part.sum() for part in each])
     world.total([sums])

@@ -26,10 +26,12 @@ class Cache:
     keys, values: (n_layer, B, H, capacity, D)
     """
 
-    def __init__(self, config: DecoderConfig, rows: int, capacity: int, like: Tensor) -> None:
+    def __init__(
+        self, config: DecoderConfig, rows: int, capacity: int, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
         shape = (config.n_layer, rows, config.n_kv_head, capacity, config.head_dim)
         # Zeros: what a mask hides is still multiplied by its weight of zero.
-        self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
+        self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
         self.lengths = [0] * rows
 
     def fill(self, layer: int, lengths: tuple[int, ...], keys: Tensor, values: Tensor) -> None:

@@ -51,7 +51,7 @@ def test_folder_loads_in_transformers_with_equal_logits_and_greedy_tokens(
 def test_cached_logits_equal_those_of_one_pass(config: DecoderConfig) -> None:
     """Prompts of unequal length are read end to end, then each row goes on by a token at a time."""
     model, tokens, lengths = _model(config), _tokens(config, 3, 24), (9, 1, 14)
-    cache = Cache(config, 3, 24, model.head_weight())
+    cache = Cache(config, 3, 24, dtype=torch.float32, device=torch.device("cpu"))
     with torch.no_grad():
         expected = model.logits(tokens)
         prompts = torch.cat([row[:length] for row, length in zip(tokens, lengths)])[None]

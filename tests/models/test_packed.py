@@ -16,7 +16,7 @@ from tests.models.test_decoder import CONFIGS, _assert_equal_logits, _model, _to
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_logits_are_those_of_one_pass(config: DecoderConfig) -> None:
     model, tokens, lengths = _model(config), _tokens(config, 3, 24), (9, 1, 14)
-    cache = Cache(config, 3, 24, model.head_weight())
+    cache = Cache(config, 3, 24, dtype=torch.float32, device=torch.device("cpu"))
     assert is_worth_it(model, 3)
     with torch.no_grad():
         expected = model.logits(tokens)
