@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, get_args
 from etude.records.environment import ENVIRONMENT
 from etude.records.shape import Object, at_least, checker, fit
 
-Seconds = Annotated[float, at_least(0)]
+Seconds = Annotated[float, at_least(0, 1e12)]
 Positive = Annotated[int, at_least(1)]
 
 
