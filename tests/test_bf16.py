@@ -28,7 +28,8 @@ def lora(write: Callable[[Path], Path]) -> Make:
         rows = write_instructions(folder / "rows.jsonl", 40)
         return {
             "model": {"from": str(write(folder / "base"))}, "tokenizer": {},
-            "adapter": {"rank": 4, "targets": "all-linear"}, "data.train": [{"path": str(rows)}], "train.seq_len": 64, "evaluate.answers": 3,
+            "adapter": {"rank": 4, "targets": "all-linear"},
+            "data.train": [{"path": str(rows)}], "train.seq_len": 64, "evaluate.answers": 3,
         }  # fmt: skip
 
     return make
