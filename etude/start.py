@@ -140,7 +140,7 @@ def write_start(
         )
     )
     # After the attempt, so that they see which earlier records no longer count.
-    writer.trackers += open_trackers(plan.recipe, run)
+    open_trackers(plan.recipe, writer)
     if is_first:
         writer.append(events.DataUsed(plan.fingerprint, plan.data_summary))
         writer.append(*_other_unfinished(resolved, options, run))

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from etude.cli.printing import print_table, say
+from etude.cli.printing import open_console, print_table, say
 from etude.control.ranks import read_place
 from etude.text import shorten
 
 if TYPE_CHECKING:
     from etude.recipe.schema import Recipe
     from etude.start import Options
-
-_SHOW_CURSOR = "\x1b[?25h"
 
 
 def train_one(recipe: "Recipe", options: "Options", *, to_continue: str | None = None) -> Any:
@@ -92,8 +90,8 @@ def _run_ranks(ranks: int, words: list[str]) -> int:
     from etude.launch import run_ranks
 
     ended = run_ranks(ranks, words)
-    if ended.is_cursor_hidden and sys.stderr.isatty():
-        print(_SHOW_CURSOR, end="", file=sys.stderr)
+    if ended.is_cursor_hidden:  # a rank that was killed while it drew the view left it so
+        open_console(stderr=True).show_cursor()
     if ended.reason:
         say(shorten(ended.reason))
     return ended.code

@@ -5,6 +5,7 @@ A tracker has `write(event)` and `close()`. One that fails is named once and dro
 
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 from etude import durable
@@ -25,10 +26,14 @@ from etude.records.events import (
 from etude.records.store import Run, RunWriter, Tracker
 
 
-def open_trackers(recipe: Recipe, run: Run) -> list[Tracker]:
-    """The trackers a recipe names. Raises: InputError if one is not installed, with the command that installs it."""
-    kinds: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
-    return [kinds[name](run) for name in recipe.records.trackers]  # type: ignore[call-arg]
+def open_trackers(recipe: Recipe, writer: RunWriter) -> None:
+    """Let the trackers that a recipe names follow a run; one that cannot be opened is named and left out."""
+    kinds: dict[str, Callable[[Run], Tracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+    for name in recipe.records.trackers:
+        try:
+            writer.trackers.append(kinds[name](writer.run))
+        except Exception as error:  # whatever its package raises: no network, no account, no room
+            writer.warn(f"tracker {name} could not be opened and is off: {type(error).__name__}: {error}")
 
 
 def require_trackers(recipe: Recipe) -> None:

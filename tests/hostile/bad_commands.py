@@ -73,8 +73,8 @@ WORDS = {
 ENVIRONMENTS = {
     "a cache that is a file": ({"ETUDE_CACHE": "recipe.toml"}, "recipe.toml"),
     "a cache of a long name": ({"ETUDE_CACHE": "x" * 300}, "x{20}"),
-    "a number of ranks that is a word": ({"WORLD_SIZE": "two"}, "train.devices .override. is"),
-    "a number of ranks below zero": ({"WORLD_SIZE": "-1"}, "train.devices .override. is -1"),
+    "a number of ranks that is a word": ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
+    "a number of ranks below zero": ({"WORLD_SIZE": "-1"}, "WORLD_SIZE is '-1'"),
 }
 CASES = [
     *(Case(name=name, make=command(line), says=says) for name, (line, says) in LINES.items()),

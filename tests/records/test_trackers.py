@@ -12,8 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
+from etude.recipe.schema import Recipe
 from etude.records.events import Evaluation, Step
-from etude.records.store import list_runs
+from etude.records.store import Run, list_runs
 from etude.run import Training
 from etude.start import Options
 from tests.test_launch import listening
@@ -37,6 +38,7 @@ def test_what_a_kill_lost_is_sent_again_and_nobody_listens(
 
     for name, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)  # that of an earlier test, where the killed run would live on
     path, runs = write_recipe({"records.trackers": ["tensorboard", "wandb"]}), tmp_path / "runs"
     killed = subprocess.run([sys.executable, "-c", PROGRAM, path, runs], check=False, capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
@@ -61,6 +63,22 @@ def test_what_a_kill_lost_is_sent_again_and_nobody_listens(
     rows = list(history(next(last.glob("*.wandb"))))
     assert {row["_step"]: row["train/loss"] for row in rows if "train/loss" in row} == pytest.approx(means)
     assert {row["_step"]: row["validation/loss"] for row in rows if "validation/loss" in row} == pytest.approx(scored)
+
+
+def test_a_tracker_that_cannot_be_opened_is_named_and_the_run_goes_on(
+    tmp_path: Path,
+    make_recipe: Callable[..., Recipe],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(run: Run) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("etude.records.trackers.TensorBoard", refuse)
+    training = Training(make_recipe({"records.trackers": ["tensorboard"]}), Options(runs=tmp_path))
+    assert len(list(training)) == 12 and training.run.state == "finished"
+    said = "tracker tensorboard could not be opened and is off: ConnectionError: no network"
+    assert said in capfd.readouterr().err and said in (training.run.path / "log.txt").read_text("utf-8")
 
 
 def mean_loss(steps: list[Step]) -> float:
