@@ -10,6 +10,7 @@ Read: plain files only, of a limited size. A pipe would wait for ever, a device 
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ import re
 import shutil
 import signal
 import stat
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -140,6 +142,34 @@ def new_folder(path: Path) -> Iterator[Path]:
         remove_folder(hidden)
         raise
     finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A folder with this prefix in the system's temporary folder, locked as long as the block runs, then gone.
+
+    First those are removed that killed processes of this user left there.
+
+    Raises: StorageError.
+    """
+    place = Path(tempfile.gettempdir())
+    for left in place.glob(f"{glob.escape(prefix)}*"):
+        with contextlib.suppress(OSError, StorageError):  # another process is quicker, or the folder is another user's
+            if left.lstat().st_uid == os.geteuid():
+                remove_unheld(left)
+    while True:
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=prefix))
+        except OSError as error:
+            raise _storage_error(place, error) from error
+        if (descriptor := _hold(folder)) is not None:
+            break
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(StorageError):  # the work is done; the next one tries again
+            remove_folder(folder)
         os.close(descriptor)
 
 
@@ -500,16 +530,23 @@ def _make_held(hidden: Path, path: Path) -> int:
             continue
         except OSError as error:
             raise _storage_error(path, error) from error
-        try:
-            descriptor = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        with contextlib.suppress(OSError):  # a disk without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.lstat(hidden)):
-                return descriptor
-        os.close(descriptor)  # it was removed before it was locked
+        if (descriptor := _hold(hidden)) is not None:
+            return descriptor
+
+
+def _hold(folder: Path) -> int | None:
+    """Lock a folder that was just made; returns None if another process took it for a leftover and removed it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    with contextlib.suppress(OSError):  # a disk without locks
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(descriptor), os.lstat(folder)):
+            return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _write_all(descriptor: int, view: memoryview, path: Path) -> None:

@@ -12,7 +12,6 @@ import shlex
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from types import FrameType
 
 from etude.control.ranks import FOLDER, SOCKET
 from etude.control.signals import SIGNALS, is_ignored
+from etude.durable import temporary_folder
 from etude.errors import LostRankError
 from etude.processes import python_command, python_environment
 
@@ -48,8 +48,7 @@ def run_ranks(ranks: int, words: list[str], *, silence_seconds: float = _SILENCE
     it does, the ranks end at once.
     """
     crew: list[_Rank] = []
-    with tempfile.TemporaryDirectory(prefix="etude-ranks-") as name, _forward_signals(crew) as received:
-        folder = Path(name)
+    with temporary_folder("etude-ranks-") as folder, _forward_signals(crew) as received:
         try:
             for rank in range(ranks):
                 crew.append(_start(rank, ranks, words, folder))

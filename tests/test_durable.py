@@ -1,6 +1,8 @@
 import errno
 import os
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -157,3 +159,29 @@ def test_a_name_that_leads_to_no_file_is_refused(tmp_path: Path, name: str) -> N
     with pytest.raises(InputError) as caught:
         durable.read_bytes(tmp_path / name, most_bytes=10)
     assert isinstance(caught.value, MissingError) == (name == "missing") and len(str(caught.value)) < 300
+
+
+def test_a_temporary_folder_goes_with_its_process_or_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    program = """
+import os, signal, sys, tempfile
+from etude.durable import temporary_folder
+tempfile.tempdir = sys.argv[1]
+with temporary_folder("etude-x-") as folder:
+    (folder / "a").write_text("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, env=environment)
+    (left,) = tmp_path.iterdir()
+    (tmp_path / "etude-xy").mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "etude-x-link").symlink_to(elsewhere)
+    with durable.temporary_folder("etude-x-") as first:
+        assert not left.exists() and (elsewhere.exists() and (tmp_path / "etude-xy").exists())
+        with durable.temporary_folder("etude-x-") as second:
+            assert first.is_dir() and second.is_dir() and first != second
+    assert not first.exists() and not second.exists()

@@ -76,8 +76,11 @@ def listening(process: psutil.Process) -> list[str]:
 
 
 def test_ranks_that_are_killed_stopped_or_orphaned_end_and_continue_bit_for_bit(
-    tmp_path: Path, write_recipe: Write, cache: Path
+    tmp_path: Path, write_recipe: Write, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     recipe = write_recipe({
         "model.dropout": 0.1, "train.steps": 160, "train.devices": 2, "checkpoint.every_steps": 10,
         "evaluate.every_steps": 80,
@@ -99,6 +102,7 @@ def test_ranks_that_are_killed_stopped_or_orphaned_end_and_continue_bit_for_bit(
     orphaned.ranks[1].suspend()
     orphaned.process.kill()
     assert orphaned.end() == -signal.SIGKILL
+    assert len(list(temporary.glob("etude-*"))) == 1
 
     stopped = Life(recipe, tmp_path / "runs", cache, program)
     stopped.wait_for_progress()
@@ -109,6 +113,7 @@ def test_ranks_that_are_killed_stopped_or_orphaned_end_and_continue_bit_for_bit(
     last = Life(recipe, tmp_path / "runs", cache, module)
     assert last.process.wait(timeout=60) == 0, last.said()
     assert final_bits(tmp_path / "runs") == final_bits(tmp_path / "whole")
+    assert list(temporary.glob("etude-*")) == []
 
 
 def test_a_burst_of_interrupts_stops_ranks_without_a_traceback(

@@ -1,5 +1,6 @@
 """Programs that etude starts run nothing of the folder they stand in, and end when it does."""
 
+import json
 import os
 import subprocess
 import sys
@@ -95,6 +96,39 @@ def test_git_runs_no_program_that_a_foreign_folder_names(tmp_path: Path, monkeyp
     assert describe_environment()["git"] == {"commit": commit, "dirty": True}
     assert not canary.exists()
     assert {path: path.stat().st_mtime_ns for path in (folder / ".git").rglob("*")} == before
+
+
+ENDLESS = ("HEAD", "refs/heads/main", "packed-refs", "config", "index", "objects/info/alternates", "commondir")
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"), [("index", "pipe"), *((place, "device") for place in (*ENDLESS, "../.gitattributes"))]
+)
+def test_git_of_a_foreign_folder_reads_nothing_without_end_and_leaves_nothing(
+    place: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, temporary = tmp_path / "stranger", tmp_path / "tmp"
+    for made in (folder, temporary):
+        made.mkdir()
+    (folder / "a.txt").write_text("one")
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=folder, check=True)
+    file = folder / ".git" / place
+    file.unlink(missing_ok=True)
+    os.mkfifo(file) if kind == "pipe" else file.symlink_to("/dev/zero")
+    program = """
+import json, resource
+from etude.records.environment import describe_environment
+git = describe_environment()["git"]
+print(json.dumps([git, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, resource.getrusage(0).ru_maxrss]))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TMPDIR": str(temporary)}
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, check=True)
+    git, *kilobytes = json.loads(done.stdout)
+    assert git is None or git["dirty"] in (None, True, False)
+    assert place != "index" or git["dirty"] is None
+    assert max(kilobytes) < 1 << 20
+    assert list(temporary.iterdir()) == []
 
 
 def test_workers_of_a_killed_program_end_with_it(tmp_path: Path) -> None:

@@ -2,16 +2,18 @@
 
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
+from etude import durable
+from etude.errors import EtudeError
 from etude.records.shape import Object, at_least
 
 _PACKAGES = ("etude-workbench", "torch", "transformers", "tokenizers", "safetensors", "numpy", "sacrebleu")
@@ -19,7 +21,7 @@ _GPU = Object({"name": str, "memory_bytes": int})
 _KNOWN = {
     "recipe_hash": str,
     "host": str, "pid": int, "command": list[str], "versions": dict[str, str], "data_fingerprint": str,
-    "git": (Object({"commit": str, "dirty": bool}), None), "threads": int, "device": str, "devices": int,
+    "git": (Object({"commit": str, "dirty": (bool, None)}), None), "threads": int, "device": str, "devices": int,
     "precision": str, "micro_batch_size": Annotated[int, at_least(1)], "own_code": (dict[str, str], None),
     "base": (Object({"from": str, "path": str, "sha256": str}), None),
     "machine": Object(optional={
@@ -27,6 +29,8 @@ _KNOWN = {
         "disk_free_bytes": int, "gpus": [_GPU],
     }),
 }  # fmt: skip
+# Address space of git when it reads HEAD and refs, and when it also maps index and packs.
+_GIT_BYTES, _GIT_STATUS_BYTES = 256 << 20, 1 << 30
 # As a record has it, of which older versions wrote less; and as environment.json has it, which a run goes by.
 ENVIRONMENT = Object(optional=_KNOWN)
 CONDITIONS = Object({name: _KNOWN[name] for name in ("data_fingerprint", "micro_batch_size")}, _KNOWN)
@@ -83,39 +87,53 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the working folder, and whether files differ from it.
+    """Commit of the working folder, and whether files differ from it: None if git cannot tell in 5 s.
 
-    The folder may be a stranger's, whose .git/config can name programs for git to run (fsmonitor, filters, hooks). Git
-    reads the index and the objects of the folder here, but the configuration of an empty repository.
+    The folder may be a stranger's. Its .git/config can name programs for git to run (fsmonitor, filters, hooks), so git
+    reads its index and objects where they are, but the configuration of an empty repository. Its files may be devices
+    without an end, so git gets little memory, and may write nothing.
     """
-
-    def ask(*words: str, **environment: str) -> list[str]:
-        return subprocess.run(
-            ["git", *words], capture_output=True, timeout=5, check=True, encoding="utf-8", errors="surrogateescape",
-            stdin=subprocess.DEVNULL, env={**os.environ, **environment},
-        ).stdout.splitlines()  # fmt: skip
-
     try:
         # Asked for a hash and for paths, git runs nothing.
         paths = ("--show-toplevel", "--git-path", "index", "--git-path", "objects")
-        commit, top, index, objects = ask("rev-parse", "HEAD", *paths)
-        with tempfile.TemporaryDirectory(prefix="etude-git-") as name:
-            folder = Path(name)
-            (folder / "objects").mkdir()
-            (folder / "refs").mkdir()
-            (folder / "HEAD").write_text(f"{commit}\n", encoding="utf-8")
-            if len(commit) == 64:
-                config = "[core]\nrepositoryformatversion = 1\n[extensions]\nobjectformat = sha256\n"
-                (folder / "config").write_text(config, encoding="utf-8")
-            shutil.copy2(index, folder / "index")  # with its time, by which git knows what changed
-            dirty = ask(
-                "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all",
-                GIT_DIR=name, GIT_WORK_TREE=top, GIT_OBJECT_DIRECTORY=str(Path(objects).absolute()),
-                GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1",
-            )  # fmt: skip
-        return {"commit": commit, "dirty": bool(dirty)}
+        commit, top, index, objects = _ask_git("rev-parse", "HEAD", *paths, most_bytes=_GIT_BYTES).splitlines()
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
+    if not re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", commit):
+        return None
+    try:
+        is_dirty = _is_dirty(commit, top, Path(index).absolute(), Path(objects).absolute())
+    except (OSError, ValueError, subprocess.SubprocessError, EtudeError):
+        is_dirty = None
+    return {"commit": commit, "dirty": is_dirty}
+
+
+def _is_dirty(commit: str, top: str, index: Path, objects: Path) -> bool:
+    durable.check_plain(index)
+    with durable.temporary_folder("etude-git-") as folder:
+        (folder / "objects").mkdir()
+        (folder / "refs").mkdir()
+        durable.write_file(folder / "HEAD", f"{commit}\n".encode())
+        config = "[core]\nrepositoryformatversion = 1\npackedGitWindowSize = 16m\n"
+        if len(commit) == 64:
+            config += "[extensions]\nobjectformat = sha256\n"
+        durable.write_file(folder / "config", config.encode())
+        changed = _ask_git(
+            "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all", most_bytes=_GIT_STATUS_BYTES,
+            GIT_DIR=str(folder), GIT_WORK_TREE=top, GIT_INDEX_FILE=str(index), GIT_OBJECT_DIRECTORY=str(objects),
+            GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1",
+        )  # fmt: skip
+    return bool(changed)
+
+
+def _ask_git(*words: str, most_bytes: int, **environment: str) -> str:
+    """What git says, with so much memory at most. Raises: OSError, SubprocessError."""
+    limited = f'ulimit -v {most_bytes >> 10} 2>/dev/null; ulimit -c 0; ulimit -f 0 && exec git "$@"'
+    return subprocess.run(
+        ["/bin/sh", "-c", limited, "git", *words], capture_output=True, timeout=5, check=True, encoding="utf-8",
+        errors="surrogateescape", stdin=subprocess.DEVNULL,
+        env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", **environment},
+    ).stdout  # fmt: skip
 
 
 def _cpu_name() -> str:

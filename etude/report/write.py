@@ -144,7 +144,8 @@ def _version_rows(environment: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, version in environment.get("versions", {}).items():
         yield prose(name), code(version)
     if git := environment.get("git"):
-        yield "git commit", code(git["commit"]) + (" with changes that are not committed" if git["dirty"] else "")
+        changes = {True: " with changes that are not committed", None: "; whether files differ from it is not known"}
+        yield "git commit", code(git["commit"]) + changes.get(git["dirty"], "")
 
 
 def _model_keys(history: History, summary: Summary) -> dict[str, Any]:
