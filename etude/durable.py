@@ -55,10 +55,10 @@ class Written:
     sha256: str
 
 
-def cache_folder() -> Path:
-    """Where files lie that runs share and can be made again: `$ETUDE_CACHE`, else `~/.cache/etude`.
+def cache_folder(kind: str) -> Path:
+    """Where files of a kind lie that runs share and can be made again: in `$ETUDE_CACHE`, else `~/.cache/etude`.
 
-    Raises: InputError if that is no folder and cannot become one.
+    Raises: InputError if that is no folder and cannot become one, or a link stands where that of the kind should.
     """
     try:
         folder = Path(os.environ.get("ETUDE_CACHE") or Path.home() / ".cache" / "etude")
@@ -70,7 +70,22 @@ def cache_folder() -> Path:
         raise InputError(f"ETUDE_CACHE: {error}") from None
     if not is_folder:
         raise InputError(f"ETUDE_CACHE is {folder}, which is not a folder; set it to one that etude may fill")
-    return folder
+    check_own_folder(folder / kind)
+    return folder / kind
+
+
+def check_own_folder(path: Path) -> None:
+    """Check that a folder of ours is one, or not there yet. Raises: InputError if it is a link, or anything else."""
+    if path.is_symlink() or (os.path.lexists(path) and not path.is_dir()):
+        what = "a link" if path.is_symlink() else "no folder"
+        raise InputError(f"{path} is {what}, where etude keeps a folder of its own; remove it, and run this again")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file in a folder. Raises: InputError if `name` would lead anywhere else."""
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise InputError(f"{name[:80]!r} is no name for a file in {folder.name}; give a name without a folder")
+    return folder / name
 
 
 def write_file(path: Path, chunks: bytes | Iterable[bytes | memoryview]) -> Written:
@@ -207,9 +222,13 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def remove_folder(path: Path, *, first: str | None = None) -> None:
-    """Remove a folder; the file `first` goes before all others, so that a half-removed folder is known as such."""
+    """Remove a folder; the file `first` goes before all others, so that a half-removed folder is known as such.
+
+    Raises: InputError if it is a link or no folder, of which nothing is touched; StorageError.
+    """
+    check_own_folder(path)
     try:
-        if first is not None and (path / first).exists():
+        if first is not None and os.path.lexists(path / first) and not (path / first).is_dir():
             _call("unlink", path / first, (path / first).unlink)
             sync_folder(path)
         _call("rmtree", path, lambda: shutil.rmtree(path))
@@ -562,6 +581,8 @@ def _storage_error(path: Path, error: OSError) -> StorageError:
         errno.EFBIG: "the file is larger than this system allows; raise the limit and run the same command again",
         errno.EROFS: "the disk is mounted read-only; mount it for writing and run the same command again",
         errno.EACCES: "no permission; choose a folder that you may write to",
+        errno.EISDIR: "a folder is in its place; remove it, and run the same command again",
+        errno.ENOTDIR: "a file is where a folder should be; remove it, and run the same command again",
         errno.EIO: "the disk failed; check it, then run the same command again",
     }.get(error.errno or 0, "run the same command again once this is solved")
     return StorageError(f"cannot write {path}: {os.strerror(error.errno or errno.EIO)}; {advice}")

@@ -77,9 +77,9 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
         made[GENERATION_FILE] = generation_config({}, json.loads(made["config.json"]), ends)
     with durable.new_folder(out) as hidden:
         for name, path in carried.items():
-            durable.write_file(hidden / name, _pieces(path))
+            durable.write_file(durable.inside(hidden, name), _pieces(path))
         for name, content in made.items():
-            durable.write_file(hidden / name, content)
+            durable.write_file(durable.inside(hidden, name), content)
         if tensors:
             durable.write_file(hidden / checkpoints.MODEL_FILE, checkpoints.safetensors(tensors))
     return out

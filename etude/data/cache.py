@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from etude import durable
-from etude.errors import InputError, StorageError
+from etude.errors import InputError
 
 _VERIFY_BYTES = 256 << 20
+_OF_A_BUILDER = re.compile(r"[0-9a-f]{32}\.(tmp|lock)")
 Files = dict[str, durable.Written]
 
 
@@ -32,17 +34,18 @@ def build_once(
     build(folder): writes its files, and returns them and what the manifest is to say. again: build anew what is there.
     Raises: what `build` raised; StorageError if the disk fails.
     """
-    folder = durable.cache_folder() / kind / key
-    if not again and (folder / "manifest.json").exists():
+    folder = durable.inside(durable.cache_folder(kind), key)
+    temporary = folder.with_suffix(".tmp")
+    durable.check_own_folder(folder)
+    if not again and os.path.lexists(folder / "manifest.json"):
         return folder, False
     durable.make_folder(folder.parent)
     with _locked(folder.with_suffix(".lock")):
         _remove_leftovers(folder.parent)
-        if not again and (folder / "manifest.json").exists():
+        if not again and os.path.lexists(folder / "manifest.json"):
             return folder, False
-        temporary = folder.with_suffix(".tmp")
+        durable.remove_folder(temporary)
         try:
-            durable.remove_folder(temporary)
             durable.make_folder(temporary)
             files, said = build(temporary)
             entries = {name: {"size": file.size, "sha256": file.sha256} for name, file in files.items()}
@@ -79,6 +82,11 @@ def open_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def damaged(folder: Path, why: str) -> InputError:
+    """The error that says what is wrong with a folder."""
+    return InputError(f"prepared data {folder.name} is damaged: {why[:120]}; run etude prepare RECIPE --again")
+
+
 def to_npy(values: npt.NDArray[Any]) -> bytes:
     """The bytes of a .npy file."""
     file = io.BytesIO()
@@ -88,12 +96,12 @@ def to_npy(values: npt.NDArray[Any]) -> bytes:
 
 @contextlib.contextmanager
 def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a lock file; it is gone afterwards. Raises: BlockingIOError if it is held and `wait` is false."""
+    """Hold a lock file; it is gone afterwards.
+
+    Raises: BlockingIOError if it is held and `wait` is false; InputError if it is no plain file; StorageError.
+    """
     while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise StorageError(f"cannot lock {path}: {error.strerror}; set ETUDE_CACHE to a folder you own") from None
+        descriptor = durable.open_lock(path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if os.fstat(descriptor).st_nlink == 0:
@@ -110,9 +118,10 @@ def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 def _remove_leftovers(parent: Path) -> None:
     """Remove what builders left that were killed: temporary folders and locks that nobody holds, temporary files."""
     durable.remove_leftovers(parent)
-    for name in {path.stem for end in ("tmp", "lock") for path in parent.glob(f"[!.]*.{end}")}:
-        if not (parent / f"{name}.tmp").is_symlink():
-            with contextlib.suppress(BlockingIOError), _locked(parent / f"{name}.lock", wait=False):
+    for name in {path.stem for path in parent.iterdir() if _OF_A_BUILDER.fullmatch(path.name)}:
+        with contextlib.suppress(BlockingIOError, InputError):  # it is held, or none of ours
+            durable.check_own_folder(parent / f"{name}.tmp")
+            with _locked(parent / f"{name}.lock", wait=False):
                 durable.remove_folder(parent / f"{name}.tmp")
 
 

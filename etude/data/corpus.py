@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.cache import open_manifest
+from etude.data.cache import damaged, open_manifest
 from etude.data.encode import NAMED_ROWS
 from etude.data.examples import Conversations, Example, Pairs
 from etude.data.gate import USES, list_sources
@@ -30,7 +30,7 @@ from etude.data.split import (
     take_pairs,
     take_wholes,
 )
-from etude.data.tokenize import Tokenizer
+from etude.data.tokenize import FILES, Tokenizer
 from etude.errors import InputError
 from etude.recipe.schema import Kind, Recipe
 
@@ -240,6 +240,8 @@ def _read(folder: Path) -> _Prepared:
     tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=f"<u{manifest['token_width_bytes']}", mode="r"))
     each = arrays["token_bytes"] if len(arrays["token_bytes"]) else None
     texts = Texts(tokens, arrays["offsets"], arrays["sizes"], each, manifest["eos_id"])
+    if not isinstance(manifest["given"], list) or not all(name in FILES for name in manifest["given"]):
+        raise damaged(folder, "it names a file that no tokenizer has")
     given = {name: (folder / f"given-{name}").read_bytes() for name in manifest["given"]}
     tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"), manifest["eos_token"], given)
     return _Prepared(folder, manifest, kind, arrays, texts, tokenizer)

@@ -30,7 +30,7 @@ TRAINED_MASKS = {"pad_token": "<pad>", "mask_token": "<mask>"}
 _PADDING = TRAINED_MASKS["pad_token"]
 _KNOWN_EOS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
 # What makes a folder a tokenizer for other tools.
-_FILES = (
+FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
     "merges.txt", "added_tokens.json", "tokenizer.model",
 )  # fmt: skip
@@ -347,7 +347,7 @@ def tokenizer_key(section: schema.Tokenizer) -> list[Any]:
     """What tells, without loading it, whether a tokenizer is still the same. Raises: InputError if it is not there."""
     assert section.from_ is not None
     path = Path(section.from_)
-    files = [path / name for name in _FILES] if path.is_dir() else [path, *(path.parent / name for name in _FILES)]
+    files = [path / name for name in FILES] if path.is_dir() else [path, *(path.parent / name for name in FILES)]
     hashes = [
         [file.name, hashlib.sha256(_read(file)).hexdigest()] for file in files if file == path or os.path.lexists(file)
     ]
@@ -358,7 +358,7 @@ def tells_date(section: schema.Tokenizer) -> bool:
     """Whether the chat template of a tokenizer may write the day that it is."""
     assert section.from_ is not None
     path = Path(section.from_)
-    files = [(path if path.is_dir() else path.parent) / name for name in _FILES if name != "tokenizer.json"]
+    files = [(path if path.is_dir() else path.parent) / name for name in FILES if name != "tokenizer.json"]
     return any(b"strftime_now" in _read(file) for file in files if file.is_file())
 
 
@@ -474,7 +474,7 @@ def _load_json(file: Path) -> "Inner":
 def _load_folder(folder: Path) -> "Inner":
     if not all(os.path.lexists(folder / name) for name in ("vocab.json", "merges.txt")):
         raise InputError(f"tokenizer {folder} has no tokenizer.json; give a folder with one, or the file itself")
-    for name in _FILES:
+    for name in FILES:
         if os.path.lexists(folder / name):
             _read(folder / name)
     from transformers import AutoTokenizer
@@ -495,7 +495,7 @@ def _find_eos(inner: "Inner", asked: str | None, folder: Path) -> str:
         if inner.token_to_id(asked) is None:
             raise InputError(f"tokenizer.eos_token {asked!r} is no token of the tokenizer; name one that it has")
         return asked
-    given = {file.name: _read(file) for file in map(folder.joinpath, _FILES[1:3]) if os.path.lexists(file)}
+    given = {file.name: _read(file) for file in map(folder.joinpath, FILES[1:3]) if os.path.lexists(file)}
     known = [_content(_read_settings(given, folder).get("eos_token")), *_KNOWN_EOS]
     for token in known:
         if token is not None and inner.token_to_id(token) is not None:
@@ -510,7 +510,7 @@ def _read_given(path: Path) -> dict[str, bytes]:
     folder = path.parent if path.name == "tokenizer.json" else path
     if not os.path.lexists(folder / "tokenizer_config.json"):
         return {}
-    given = {file.name: _read(file) for file in map(folder.joinpath, _FILES) if os.path.lexists(file)}
+    given = {file.name: _read(file) for file in map(folder.joinpath, FILES) if os.path.lexists(file)}
     if "chat_template.jinja" in given:
         _read_text(folder / "chat_template.jinja")
     return given

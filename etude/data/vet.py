@@ -40,8 +40,8 @@ def vet(json_text: str, name: str) -> None:
     """Try a tokenizer.json, unless that was done before. Raises: InputError with its `name` and what is wrong."""
     data = json_text.encode()
     rules = Path(__file__).read_bytes()  # a verdict holds for the rules that it was found by
-    seal = durable.cache_folder() / "tokenizers" / f"{hashlib.sha256(rules + data).hexdigest()}.json"
-    if seal.is_file():
+    seal = durable.cache_folder("tokenizers") / f"{hashlib.sha256(rules + data).hexdigest()}.json"
+    if durable.is_plain(seal, follow=False):
         return
     if reason := _try_apart(data):
         raise InputError(f"tokenizer {name} {reason}; it may be broken or hostile: give another one")

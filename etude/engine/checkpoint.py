@@ -95,7 +95,8 @@ def trained_tensors(model: torch.nn.Module) -> tuple[str, dict[str, torch.Tensor
 def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
     """Write a snapshot as `folder/step-N`, manifest last, and read it back; returns its bytes.
 
-    Raises: StorageError; FaultError if a tensor is not finite, before anything is written.
+    Raises: StorageError; FaultError if a tensor is not finite, InputError if a file would lie elsewhere, before
+    anything is written.
     """
     tensors = {**snapshot.weights, **snapshot.optimizer}
     if (broken := find_non_finite(tensors.items(), snapshot.masks)) is not None:
@@ -104,13 +105,14 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
             "before stays; lower optim.learning_rate, and start again with --new or --from RUN@last"
         )
     path = folder / snapshot.name
+    files = {durable.inside(path, name): content for name, content in snapshot.files.items()}
     durable.remove_folder(path, first="manifest.json")
     durable.make_folder(path)
     written = {
         snapshot.weights_file: durable.write_file(path / snapshot.weights_file, safetensors(snapshot.weights)),
         "optimizer.safetensors": durable.write_file(path / "optimizer.safetensors", safetensors(snapshot.optimizer)),
         "state.json": durable.write_json(path / "state.json", asdict(snapshot.progress)),
-        **{name: durable.write_file(path / name, content) for name, content in snapshot.files.items()},
+        **{file.name: durable.write_file(file, content) for file, content in files.items()},
     }
     manifest = {
         "format": FORMAT, "run": snapshot.progress.run, "step": snapshot.progress.step,

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -16,8 +16,10 @@ from etude import durable
 from etude.errors import InputError
 from etude.models.config_conflicts import refuse_conflicts
 from etude.models.t5 import keeps_fp32
+from etude.records import shape
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_DIGEST = shape.Object({"sha256": Annotated[str, shape.matching(r"[0-9a-f]{64}")]})
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 # Names, shapes and offsets of the tensors of a file: a few hundred bytes for each.
 _LARGEST_HEADER_BYTES = 16 << 20
@@ -162,10 +164,10 @@ def _sha256(file: Path) -> str:
     if size <= durable.WHOLE_BYTES:
         return str(found)
     name = hashlib.sha256(json.dumps([str(file.resolve()), *key]).encode()).hexdigest()[:32]
-    place = durable.cache_folder() / "digests" / f"{name}.json"
+    place = durable.cache_folder("digests") / f"{name}.json"
     try:
-        return str(durable.read_json_object(place)["sha256"])
-    except (InputError, KeyError):
+        return str(shape.fit(durable.read_json_object(place, follow=False), _DIGEST)["sha256"])
+    except (InputError, ValueError):
         pass
     whole = durable.sha256_file(file)
     durable.make_folder(place.parent)

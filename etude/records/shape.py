@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -49,6 +50,17 @@ def one_of(*names: str) -> Check:
     def check(value: str) -> str:
         if value not in names:
             raise ValueError(f"{_shown(value)} is none of {', '.join(names)}")
+        return value
+
+    return check
+
+
+def matching(pattern: str) -> Check:
+    """A check for texts that a regular expression matches whole."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"{_shown(value)} does not match {pattern}")
         return value
 
     return check

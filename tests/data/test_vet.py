@@ -32,7 +32,7 @@ def test_a_tokenizer_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     load(file)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("tried again"))
     assert load(file).encode("ab").tolist() == [1, 2]
-    assert len(list((durable.cache_folder() / "tokenizers").iterdir())) == 1
+    assert len(list((durable.cache_folder("tokenizers")).iterdir())) == 1
 
 
 def test_a_broken_tokenizer_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
