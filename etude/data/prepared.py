@@ -71,7 +71,7 @@ from etude.data.tokenize import (
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
-_FORMAT = 10
+_FORMAT = 11
 _CODE_FORMAT = 1  # of what the lexer says
 _TRAINING_BYTES = 64 << 20
 _EXAMPLES = 3

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from etude import durable
+from etude.data.token_settings import ROLES, apply_added_tokens, refuse_conflicts
 from etude.data.vet import vet
 from etude.errors import InputError
 from etude.recipe import schema
@@ -36,7 +37,6 @@ FILES = (
 )  # fmt: skip
 _LARGEST_BYTES = 64 << 20  # of a tokenizer.json; the largest known has 35 MB
 _MOST_GROWTH = 64  # tokens for each byte of a text
-_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # Around text within a message that looks like a special token. Unicode keeps these for use within a program.
 MARKS = "\ufdd0", "\ufdd1"
 _BEFORE = "\n", "a", "0", "("
@@ -207,7 +207,7 @@ class Tokenizer:
     @cached_property
     def variables(self) -> dict[str, str]:
         """The special tokens that a chat template may name, such as eos_token."""
-        named = {role: _content(self._settings.get(role)) for role in _ROLES}
+        named = {role: _content(self._settings.get(role)) for role in ROLES}
         return {role: token for role, token in named.items() if token is not None} | {"eos_token": self.eos_token}
 
     def with_chat_template(self, template: str) -> "Tokenizer":
@@ -334,12 +334,13 @@ def load_tokenizer(section: schema.Tokenizer) -> Tokenizer:
     inner.no_truncation()
     inner.no_padding()
     given = _read_given(path)
-    _read_settings(given, path)  # so that a broken one is said here
+    settings = _read_settings(given, path)
+    refuse_conflicts(json.loads(inner.to_str()), settings)
     eos = _find_eos(inner, section.eos_token, file.parent)
-    inner.add_special_tokens([eos])  # one that the file does not mark as special would be parsed inside documents
+    apply_added_tokens(inner, settings, eos)
     if section.eos_token is not None and "tokenizer_config.json" in given:
-        settings = json.loads(given["tokenizer_config.json"]) | {"eos_token": eos}
-        given["tokenizer_config.json"] = json.dumps(settings, indent=2, ensure_ascii=False).encode()
+        changed = json.loads(given["tokenizer_config.json"]) | {"eos_token": eos}
+        given["tokenizer_config.json"] = json.dumps(changed, indent=2, ensure_ascii=False).encode()
     return Tokenizer(inner.to_str(), eos, given)
 
 

@@ -70,6 +70,10 @@ def file(name: str, write: Callable[[Path], object]) -> Callable[[Path], list[st
     return make
 
 
+def _setting(**values: Any) -> Callable[[Path], list[str]]:
+    return file(SETTINGS, lambda path: path.write_text(json.dumps({"eos_token": "<|im_end|>", **values})))
+
+
 @functools.cache
 def _qwen2() -> Path:
     return write_qwen2(Path(tempfile.mkdtemp()) / "model")
@@ -334,5 +338,20 @@ CASES = [
             "{% if add_generation_prompt %}assistant{% endif %}",
         ),
         says="writes no special token after an answer .it ends '.*</s>'",
+    ),
+    Case(
+        name="settings of a tokenizer that split special tokens",
+        make=_setting(split_special_tokens=True),
+        says="split_special_tokens = true",
+    ),
+    Case(
+        name="settings of a tokenizer that conflict with its file",
+        make=_setting(tokenizer_class="Qwen2Tokenizer", add_prefix_space=True),
+        says="add_prefix_space = true, but pre_tokenizer.add_prefix_space of tokenizer.json has false",
+    ),
+    Case(
+        name="a list of added tokens that is none",
+        make=_setting(added_tokens_decoder={"0": {"content": None}}),
+        says="added_tokens_decoder has .*expected an id with",
     ),
 ]

@@ -1,0 +1,149 @@
+"""The settings of a tokenizer_config.json that transformers puts over a tokenizer.json."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from etude.errors import InputError
+
+if TYPE_CHECKING:
+    from tokenizers import AddedToken
+    from tokenizers import Tokenizer as Inner
+
+ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+# These classes take a tokenizer.json as it is; the others of transformers build normalizer and pre-tokenizer anew.
+_TAKE_THE_FILE = ("PreTrainedTokenizer", "TokenizersBackend", "BloomTokenizer")
+_LLAMA = ("LlamaTokenizer", "CodeLlamaTokenizer")
+_NO_PREFIX_SETTING = ("T5Tokenizer", "MT5Tokenizer", "GemmaTokenizer")
+_LOWER_CASE = re.compile("(Bert|DistilBert|Electra|MobileBert|MPNet|Funnel|Lxmert|RoFormer|ConvBert)Tokenizer")
+
+
+def refuse_conflicts(content: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raises: InputError if a tokenizer.json and a tokenizer_config.json say one thing, and not the same.
+
+    Versions of transformers differ in which of the two they take, so one of them would read other ids. A setting that
+    is absent, null, or not applied by the class of the tokenizer says nothing.
+    """
+    if settings.get("split_special_tokens") is True:
+        raise InputError(
+            "tokenizer_config.json says split_special_tokens = true, with which transformers reads the marks of a chat "
+            "template as text, and they are read as special tokens here (false); set it to false"
+        )
+    for key, said, meant, where in _both(content, settings):
+        if isinstance(said, bool) and said != meant:
+            raise InputError(
+                f"tokenizer_config.json says {key} = {json.dumps(said)}, but {where} of tokenizer.json has "
+                f"{json.dumps(meant)}, and readers differ in which they take; make them say the same, or take {key} out"
+            )
+
+
+def apply_added_tokens(inner: "Inner", settings: Mapping[str, Any], eos_token: str) -> None:
+    """Give added tokens the flags that transformers gives them, and make special what the settings name so.
+
+    The end token is special in any case, as it would be parsed inside documents else.
+
+    Raises: InputError if added_tokens_decoder is malformed.
+    """
+    from tokenizers import AddedToken
+
+    named = [eos_token, *filter(None, (_content(settings.get(role)) for role in ROLES)), *_extra(settings)]
+    known = {token.content: token for token in inner.get_added_tokens_decoder().values()}
+    for token in _listed(settings):
+        if repr(token) != repr(known.get(token.content)):
+            token.special = token.special or token.content in named
+            inner.add_tokens([token])
+    known = {token.content: token for token in inner.get_added_tokens_decoder().values()}
+    for text in dict.fromkeys(named):
+        old = known.get(text)
+        if inner.token_to_id(text) is None or (old is not None and old.special):
+            continue  # a token that the file has not would be an id that no model has
+        flags = {flag: getattr(old, flag) for flag in _FLAGS[:-1]} if old is not None else {"normalized": False}
+        inner.add_special_tokens([AddedToken(text, special=True, **flags)])
+
+
+def _both(content: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any, str]]:
+    """Settings that both files have: name, value in tokenizer_config.json, in tokenizer.json, and where there."""
+    around = _around(content.get("post_processor"))
+    for role, end in ("bos", 0), ("eos", -1):
+        if (token := _content(settings.get(f"{role}_token"))) is not None:
+            yield f"add_{role}_token", settings.get(f"add_{role}_token"), around[end] == token, "post_processor"
+    name = settings.get("tokenizer_class")
+    name = name.removesuffix("Fast") if isinstance(name, str) else ""
+    if name in _TAKE_THE_FILE:
+        return
+    normalizers = {part.get("type"): part for part in _parts(content.get("normalizer"), "normalizers")}
+    splitters = {part.get("type"): part for part in _parts(content.get("pre_tokenizer"), "pretokenizers")}
+    bert = normalizers.get("BertNormalizer")
+    if bert is not None:
+        lower = bert.get("lowercase", True)
+        strip = lower if bert.get("strip_accents") is None else bert["strip_accents"]
+        yield "do_lower_case", settings.get("do_lower_case"), lower, "normalizer.lowercase"
+        yield "strip_accents", settings.get("strip_accents"), strip, "normalizer.strip_accents"
+        split = bert.get("handle_chinese_chars", True)
+        yield "tokenize_chinese_chars", settings.get("tokenize_chinese_chars"), split, "normalizer.handle_chinese_chars"
+    elif _LOWER_CASE.fullmatch(name):
+        yield "do_lower_case", settings.get("do_lower_case"), "Lowercase" in normalizers, "normalizer"
+    prefix = settings.get("add_prefix_space")
+    if "ByteLevel" in splitters and name not in _LLAMA:
+        has_prefix = splitters["ByteLevel"].get("add_prefix_space", True)
+        yield "add_prefix_space", prefix, has_prefix, "pre_tokenizer.add_prefix_space"
+    elif "Metaspace" in splitters and name not in _NO_PREFIX_SETTING:
+        scheme = splitters["Metaspace"].get("prepend_scheme", "always")
+        yield "add_prefix_space", prefix, scheme != "never", "pre_tokenizer.prepend_scheme"
+        if name in _LLAMA and scheme != "never":
+            yield "legacy", settings.get("legacy"), scheme == "always", "pre_tokenizer.prepend_scheme"
+    elif name in _LLAMA and "ByteLevel" not in splitters:
+        yield "add_prefix_space", prefix, "Prepend" in normalizers, "normalizer"
+
+
+def _around(processor: Any) -> tuple[str | None, str | None]:
+    """The tokens that a post-processor puts before and behind a text."""
+    for part in _parts(processor, "processors"):
+        if part.get("type") == "TemplateProcessing":
+            single = [each.get("SpecialToken", {}).get("id") for each in part.get("single", ())]
+            return (single[0], single[-1]) if single else (None, None)
+        if part.get("type") in ("RobertaProcessing", "BertProcessing"):
+            return part["cls"][0], part["sep"][0]
+    return None, None
+
+
+def _parts(rule: Any, name: str) -> list[Mapping[str, Any]]:
+    """A rule, or those of a sequence, of which each may be one."""
+    if not isinstance(rule, Mapping):
+        return []
+    if rule.get("type") != "Sequence":
+        return [rule]
+    return [part for each in rule.get(name, ()) for part in _parts(each, name)]
+
+
+def _listed(settings: Mapping[str, Any]) -> "list[AddedToken]":
+    """The tokens of added_tokens_decoder, by id. Raises: InputError if one is malformed."""
+    from tokenizers import AddedToken
+
+    listed = settings.get("added_tokens_decoder") or {}
+    tokens: dict[int, AddedToken] = {}
+    for number, values in listed.items() if isinstance(listed, dict) else [("", listed)]:
+        text = values.get("content") if isinstance(values, dict) else None
+        flags = {flag: values[flag] for flag in _FLAGS if flag in values} if isinstance(values, dict) else {}
+        is_whole = isinstance(text, str) and text and re.fullmatch("[0-9]{1,9}", number)
+        if not is_whole or not all(isinstance(flag, bool) for flag in flags.values()):
+            raise InputError(
+                f"tokenizer_config.json: added_tokens_decoder has {json.dumps({number: values})[:80]}; expected "
+                'an id with {"content": "...", "lstrip": false, ...}; mend it, or take it out'
+            )
+        tokens[int(number)] = AddedToken(text, **flags)
+    return [tokens[number] for number in sorted(tokens)]
+
+
+def _extra(settings: Mapping[str, Any]) -> list[str]:
+    """The special tokens without a role."""
+    given = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or ()
+    each = given.values() if isinstance(given, dict) else given if isinstance(given, list) else ()
+    return [text for text in map(_content, each) if text]
+
+
+def _content(token: Any) -> str | None:
+    token = token.get("content") if isinstance(token, dict) else token
+    return token if isinstance(token, str) else None
