@@ -33,7 +33,10 @@ def program() -> None:
 
 
 def _leave_out_current_folder() -> None:
-    """Do not import from where `python -m` was called: what lies in that folder may be a stranger's."""
+    """Import no more from where `python -m` was called: what lies in that folder may be a stranger's.
+
+    The imports above came before; only the `etude` command and `python -P -m etude` import nothing from there.
+    """
     with contextlib.suppress(OSError):  # the folder was removed
         here = Path.cwd()
         if not sys.flags.safe_path and sys.path[:1] == [str(here)] and Path(__file__).parents[1] != here:

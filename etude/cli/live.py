@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from etude.cli.printing import open_console, say
+from etude.cli.printing import Output, open_console, say
 from etude.records.events import (
     Attempt,
     CheckpointSaved,
@@ -119,6 +119,7 @@ class LiveView:
             self._live = None
 
     def _start(self) -> None:
+        from rich.file_proxy import FileProxy
         from rich.live import Live
 
         self._live = Live(
@@ -129,6 +130,8 @@ class LiveView:
             vertical_overflow="crop",
         )
         self._live.start()
+        if isinstance(sys.stderr, FileProxy):  # which takes escapes in lines of libraries for colours
+            sys.stderr = Output(sys.stderr, is_cleaned=True)
 
 
 @dataclass

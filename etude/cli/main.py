@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import traceback
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -132,16 +133,18 @@ _MOST_PROBLEMS = 20
 
 
 def main() -> None:
-    """Run a command; errors for the user are one line each, without a traceback."""
+    """Run a command; errors for the user are one line each, without a traceback, which only a fault of etude has."""
     # Threads that wait by spinning stop each other when something else wants a core: with one busy neighbour on two
     # cores a step took 5.1 s instead of 0.38. Alone, waiting this short costs up to 9 % (dev/LOG.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # transformers quotes what a config.json says, whole; etude says itself what matters.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
     with lasting_output() as output, one_interrupt() as interrupts:
         try:
             code = _run()
         except Exception:
             if not interrupts:  # else it came of it, as from an import that was broken off
-                raise
+                say(traceback.format_exc().rstrip())
             code = 1
         if (interrupts and code) or code == 128 + signal.SIGINT:
             say("stopped at once; the same command continues from the last checkpoint")

@@ -7,8 +7,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from etude.text import clean, printable
 
@@ -71,22 +71,36 @@ def open_console(*, stderr: bool = False, width: int | None = None, soft_wrap: b
     """A console of rich; whoever prints on it cleans the text of others first, since colours are escapes too."""
     from rich.console import Console
 
-    return Console(stderr=stderr, width=width, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
+    file = sys.stderr.uncleaned() if stderr and isinstance(sys.stderr, Output) else None
+    return Console(
+        file=file, stderr=stderr, width=width, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False
+    )
 
 
 class Output:
     """A stream that never fails: what cannot be written, since reader, terminal or room is gone, is dropped.
 
-    error  why the first line was dropped, or None
+    is_cleaned  whether no control character passes, whoever writes it: warnings and log lines of libraries quote what a
+                stranger's file says
+    error       why the first line was dropped, or None
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: Any, *, is_cleaned: bool = False) -> None:
+        self._stream, self._is_cleaned = stream, is_cleaned
         self.error: OSError | None = None
 
     def write(self, text: str) -> int:
-        self._attempt(lambda: self._stream.write(text))
+        written = clean(text) if self._is_cleaned else text
+        self._attempt(lambda: self._stream.write(written))
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def uncleaned(self) -> "Output":
+        """The same stream, for what has cleaned the text of others and draws."""
+        return Output(self._stream)
 
     def flush(self) -> None:
         self._attempt(self._stream.flush)
@@ -107,7 +121,7 @@ class Output:
 
 @contextlib.contextmanager
 def lasting_output() -> Iterator[Output]:
-    """While entered, neither stdout nor stderr can fail; yields stdout."""
+    """While entered, neither stdout nor stderr can fail, and stderr is cleaned; yields stdout."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -116,7 +130,7 @@ def lasting_output() -> Iterator[Output]:
     before = sys.stdout, sys.stderr
     # Python leaves a stream out that was closed before it started.
     streams = [stream or os.fdopen(number, "w", closefd=False) for number, stream in zip((1, 2), before)]
-    out, err = map(Output, streams)
+    out, err = Output(streams[0]), Output(streams[1], is_cleaned=True)
     sys.stdout, sys.stderr = out, err
     try:
         yield out

@@ -37,7 +37,9 @@ def read_config(path: Path, labels: int = 0) -> Any:
     """What config.json says; with labels that of a classifier. Raises: InputError if the family has no such form."""
     from transformers import AutoConfig
     from transformers.models.auto import modeling_auto as families
+    from transformers.utils import logging
 
+    logging.set_verbosity(logging.CRITICAL)  # it quotes the file, whole, also before it raises
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever its many configurations raise
@@ -294,7 +296,6 @@ def _load_in_transformers(
         if isinstance(getattr(config, name), float | int):
             setattr(config, name, dropout)
     logging.disable_progress_bar()
-    logging.set_verbosity_error()
     try:
         model, report = kind.from_pretrained(
             path, config=config, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True,

@@ -1,5 +1,6 @@
 """Output is not worth a run; of commands that only print, what cannot be printed is an end, and not a traceback."""
 
+import json
 import os
 import pty
 import signal
@@ -80,3 +81,85 @@ def test_closed_streams_take_no_line_of_the_journal(
     assert subprocess.run(shell, check=False, env={**os.environ, "ETUDE_CACHE": str(cache)}).returncode == 0
     (run,) = list_runs(tmp_path / "runs")
     assert run.ledger().damaged == [] and run.state == "finished"
+
+
+HOSTILE = "\x1b]0;PWN\x07\x1b[31mred"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"sub_configs": HOSTILE}, {"use_return_dict": HOSTILE}, {"rope_scaling": {"rope_type": HOSTILE}},
+        {"architectures": [HOSTILE]}, {"problem_type": HOSTILE}, {"pad_token_id": 10**6},
+    ],
+    ids=lambda said: next(iter(said)),
+)  # fmt: skip
+def test_a_config_that_a_library_quotes_drives_no_terminal(
+    said: dict[str, Any], tmp_path: Path, cache: Path
+) -> None:
+    from tests.bases import write_gpt2
+
+    folder = write_gpt2(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | said))
+    words = ("generate", folder, "--prompt", "a", "--max-tokens", "1")
+    process = start(cache, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode in (0, 2), err
+    assert b"\x1b" not in out + err and b"\x07" not in err
+    assert b"[transformers]" not in err
+
+
+SPEAKING = f"""
+import logging, sys, threading, warnings
+sys.argv = ["etude", "--version"]
+from etude.cli import main
+hostile = {HOSTILE!r}
+def speak():
+    warnings.warn(hostile)
+    logging.getLogger("library").warning("%s", hostile)
+    handler = logging.StreamHandler()
+    logging.getLogger("other").addHandler(handler)
+    logging.getLogger("other").error(hostile)
+    thread = threading.Thread(target=lambda: 1 / 0, name=hostile)
+    thread.start(); thread.join()
+    sys.stderr.writelines([hostile])
+    raise RuntimeError(hostile)
+main._run = speak
+main.main()
+"""
+
+
+def test_no_library_drives_the_terminal_by_warnings_logs_threads_or_tracebacks() -> None:
+    done = subprocess.run([sys.executable, "-c", SPEAKING], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "\x1b" not in done.stderr and "\x07" not in done.stderr
+    assert done.stderr.count("PWN") >= 5 and "RuntimeError" in done.stderr
+
+
+def test_lines_of_libraries_above_the_live_view_are_cleaned() -> None:
+    program = f"""
+import sys
+from etude.cli.printing import lasting_output
+with lasting_output():
+    from etude.cli.live import LiveView
+    view = LiveView()
+    view._start()
+    sys.stderr.write({HOSTILE!r} + chr(10))
+    view.close()
+    sys.stderr.write("after")
+"""
+    terminal, end = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm"}
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=end, env=environment)
+    os.close(end)
+    said = b""
+    try:
+        while piece := os.read(terminal, 4096):
+            said += piece
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait(timeout=30) == 0
+    assert b"\\x1b[31mred" in said and b"after" in said
+    assert b"\x1b]0;" not in said and b"\x1b[31m" not in said
+    assert b"\x1b[?25l" in said  # the view itself draws
