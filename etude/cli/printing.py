@@ -71,7 +71,7 @@ def open_console(*, stderr: bool = False, width: int | None = None, soft_wrap: b
     """A console of rich; whoever prints on it cleans the text of others first, since colours are escapes too."""
     from rich.console import Console
 
-    file = sys.stderr.uncleaned() if stderr and isinstance(sys.stderr, Output) else None
+    file: Any = sys.stderr.uncleaned() if stderr and isinstance(sys.stderr, Output) else None
     return Console(
         file=file, stderr=stderr, width=width, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False
     )

@@ -94,9 +94,7 @@ HOSTILE = "\x1b]0;PWN\x07\x1b[31mred"
     ],
     ids=lambda said: next(iter(said)),
 )  # fmt: skip
-def test_a_config_that_a_library_quotes_drives_no_terminal(
-    said: dict[str, Any], tmp_path: Path, cache: Path
-) -> None:
+def test_a_config_that_a_library_quotes_drives_no_terminal(said: dict[str, Any], tmp_path: Path, cache: Path) -> None:
     from tests.bases import write_gpt2
 
     folder = write_gpt2(tmp_path / "model")
