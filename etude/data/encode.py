@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from etude.data.render import ChatTemplate
 from etude.data.sources import Document, read_documents
 from etude.data.split import Flags, Ints, connect, hash_words, number_texts
 from etude.data.tokenize import Tokenizer, any_of
-from etude.data.turns import count_unlearnt, is_unlearnt
+from etude.data.turns import SAID_BESIDE, count_unlearnt, is_unlearnt, list_fields, name_unread
 from etude.errors import InputError
 from etude.recipe.schema import Source
 
@@ -58,6 +58,7 @@ class Tally:
     holding_special: "array[int]" = field(default_factory=lambda: array("q"))
     special_tokens: dict[str, None] = field(default_factory=dict)
     unread: list[dict[str, int]] = field(default_factory=list)
+    no_values: list[dict[str, int]] = field(default_factory=list)
     parted: int = 0
     no_bos: int = 0
     mapped: int = 0
@@ -78,11 +79,11 @@ class Tally:
             self.blanks.append(0)
             self.blank_rows.append([])
             self.unread.append({})
+            self.no_values.append({})
             for document in read_documents(source, undecodable=undecodable):
                 self.found[-1] += 1
-                for column in document.unread:
-                    if column in self.unread[-1] or len(self.unread[-1]) < _NAMED_COLUMNS:
-                        self.unread[-1][column] = self.unread[-1].get(column, 0) + 1
+                _count(self.unread[-1], document.unread)
+                _count(self.no_values[-1], document.no_values)
                 if document.blank:
                     if not document.is_undecodable:
                         self.blanks[-1] += 1
@@ -130,13 +131,23 @@ class Tally:
         names = list(self._names)
         return [names[number] for number in numbers[counts > 1].tolist()]
 
-    def add(self, length: int, answers: Sequence[tuple[int, int]], *, has_special: bool = False) -> None:
+    def add(
+        self,
+        length: int,
+        answers: Sequence[tuple[int, int]],
+        *,
+        has_special: bool = False,
+        unread: Collection[str] = (),
+    ) -> None:
         """Note how many ids a document has, and where among them what is to be learnt begins and ends.
 
-        has_special: the text of a special token is in the document, and was read as text.
+        has_special: the text of a special token is in the document, and was read as text. unread: fields of its
+        messages that nothing writes.
         """
         if has_special:
             self.holding_special.append(len(self.offsets) - 1)
+        if unread:
+            _count(self.unread[self.sources[len(self.offsets) - 1]], map(name_unread, unread))
         start = self.offsets[-1]
         self.offsets.append(start + length)
         for begin, end in answers:
@@ -164,6 +175,13 @@ class Tally:
             **{name: np.array(column, dtype=np.int64).reshape(-1, 2) for name, column in pairs.items()},
             "capabilities": np.array(self.capabilities, dtype=np.int64),
         }
+
+
+def _count(counts: dict[str, int], names: Iterable[str]) -> None:
+    """Count the rows in which a column is unread, of the first columns only, as there may be any number."""
+    for name in names:
+        if name in counts or len(counts) < _NAMED_COLUMNS:
+            counts[name] = counts.get(name, 0) + 1
 
 
 def encode_labelled(
@@ -198,8 +216,10 @@ def encode_pairs(documents: Iterator[Document], tally: Tally, tokenizer: Tokeniz
             [each[0] for each in tokenizer.encode_joined([(pair[side], None) for pair in pairs])] for side in (0, 1)
         )
         targets = [ids[1:] if ids[0] == tokenizer.eos_id else ids for ids in targets]
-        for source, target, pair in zip(sources, targets, pairs):
-            tally.add(len(source) + len(target), [], has_special=tally.find_special(pair, tokenizer))
+        for document, source, target, pair in zip(batch, sources, targets, pairs):
+            unread = dict.fromkeys(name for each in document.messages or () for name in list_fields(each))
+            has_special = tally.find_special(pair, tokenizer)
+            tally.add(len(source) + len(target), [], has_special=has_special, unread=unread)
             tally.seconds.append(len(source))
             if tokenizer.unk_id is not None:
                 tally.unknown += int((source == tokenizer.unk_id).sum() + (target == tokenizer.unk_id).sum())
@@ -217,6 +237,12 @@ def take_sides(document: Document) -> tuple[str, str]:
         raise InputError(f"{document.name} marks its last answer as not to be learnt; leave the row out")
     if document.messages is None or document.messages[-1]["role"] != "assistant":
         raise InputError(f'{document.name} has no target; name the JSONL field that holds it, as target = "target"')
+    for number, message in enumerate(document.messages, 1):
+        if beside := [name for name in list_fields(message) if name in SAID_BESIDE]:
+            raise InputError(
+                f"{document.name} has {beside[0]!r} in message {number}, which an encoder-decoder does not read; "
+                "put it into the content, or remove it"
+            )
     before = [message["content"] for message in document.messages[:-1]]
     return "\n\n".join(before), document.messages[-1]["content"]
 
@@ -293,7 +319,7 @@ def _encode_conversations(
         encoded = chat.encode(conversations, [document.name for document in batch])
         tally.unlearnt += sum(map(count_unlearnt, conversations))
         for each in encoded:
-            tally.add(len(each.ids), each.answers, has_special=each.has_special)
+            tally.add(len(each.ids), each.answers, has_special=each.has_special, unread=each.unread)
             tally.mapped += each.is_mapped
             tally.changed += each.is_changed
             tally.ends |= {each.ids[end - 1] for _, end in each.answers}

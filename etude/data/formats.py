@@ -4,7 +4,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from etude.data.turns import NOT_LEARNT, Message, check_row_marks, is_answer, read_mark
+from etude.data.turns import (
+    NOT_LEARNT,
+    Message,
+    check_calls,
+    check_row_marks,
+    is_answer,
+    is_empty,
+    list_fields,
+    list_texts,
+    list_unread,
+    name_unread,
+    read_fields,
+    read_mark,
+    read_role,
+)
 from etude.errors import InputError
 
 Row = dict[str, Any]
@@ -23,7 +37,6 @@ _HISTORY = "history"
 _SYSTEMS = ("system", "system_prompt", "system_message")
 _TOOLS = ("tools", "functions")
 _SHOWN_FIELDS, _SHOWN_CHARACTERS = 6, 24
-_ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,7 @@ class Format:
             return _string(row, self.fields[0], hint="set field to one of"), None
         check_row_marks(row)
         for name in _TOOLS:
-            if not _is_empty(row.get(name)):
+            if not is_empty(row.get(name)):
                 raise InputError(f"has {name!r}, which are not supported; leave such rows out, or remove the field")
         messages = _READERS[self.kind](row, self.fields)
         system = _system(row)
@@ -67,7 +80,13 @@ class Format:
             messages.insert(0, {"role": "system", "content": system})
         elif system and messages[0]["content"].strip() != system.strip():
             raise InputError("has one system message in a field of its own and another in its list; remove one")
-        return "\n\n".join(message["content"] for message in messages), messages
+        return "\n\n".join(text for message in messages for text in list_texts(message)), messages
+
+    def list_unread(self, row: Row) -> list[str]:
+        """What the messages of a row hold that neither this format nor a chat template reads."""
+        lists = [row[name] for name in self.fields if self.kind != "text" and isinstance(row.get(name), list)]
+        turns = [turn for each in lists for turn in each if isinstance(turn, dict)]
+        return list(dict.fromkeys(name_unread(name) for turn in turns for name in list_unread(turn)))
 
 
 def find_format(rows: Sequence[Row], field: str, wanted: str | None) -> Format:
@@ -83,7 +102,7 @@ def find_format(rows: Sequence[Row], field: str, wanted: str | None) -> Format:
         text = Format("text", (field,))
         best = max([text, *candidates] if wanted is None else candidates, key=lambda form: _nearness(form, first))
     beside = sorted(best.columns.difference(best.fields, _TOOLS))
-    return replace(best, beside=tuple(name for name in beside if any(not _is_empty(row.get(name)) for row in rows)))
+    return replace(best, beside=tuple(name for name in beside if any(not is_empty(row.get(name)) for row in rows)))
 
 
 def is_readable(row: Row, field: str, wanted: str | None) -> bool:
@@ -124,17 +143,13 @@ def _nearness(form: Format, row: Row) -> int:
     return 1 + bool(keys) * ((form.kind == "sharegpt") == ("from" in keys or "value" in keys))
 
 
-def _is_empty(value: Any) -> bool:
-    return value is None or value in ("", "[]", "{}", "null") or (isinstance(value, str | list | dict) and not value)
-
-
 def _read_pair(row: Row, fields: tuple[str, ...]) -> list[Message]:
     question, answer = fields[0], fields[-1]
     if isinstance(row.get(question), list) and isinstance(row.get(answer), list):
         return _read_turns(row, question, answer)
     asked = _string(row, question)
     for name in _GIVEN:
-        if name not in (question, answer) and not _is_empty(row.get(name)):
+        if name not in (question, answer) and not is_empty(row.get(name)):
             given = _string(row, name)
             asked = f"{asked}\n\n{given}" if given.strip() else asked
     turns = [*_history(row), (asked, _string(row, answer))]
@@ -143,6 +158,9 @@ def _read_pair(row: Row, fields: tuple[str, ...]) -> list[Message]:
 
 def _read_turns(row: Row, question: str, answer: str) -> list[Message]:
     """The messages of two lists; answers among those asked are not to be learnt, as TRL has it."""
+    for name in (*_GIVEN, _HISTORY):
+        if name not in (question, answer) and not is_empty(row.get(name)):
+            raise InputError(f"has {name!r} beside {question!r} as a list of messages; write it as one of these")
     asked = _read_messages(row, (question,))
     given = [message | NOT_LEARNT if message["role"] == "assistant" else message for message in asked]
     return [*given, *_read_messages(row, (answer,))]
@@ -151,7 +169,7 @@ def _read_turns(row: Row, question: str, answer: str) -> list[Message]:
 def _history(row: Row) -> list[tuple[str, str]]:
     """The turns before the question: pairs of a question and its answer."""
     turns: Any = row.get(_HISTORY)
-    if _is_empty(turns):
+    if is_empty(turns):
         return []
     for number, turn in enumerate(turns if isinstance(turns, list) else [None], 1):
         if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(each, str) for each in turn)):
@@ -161,7 +179,7 @@ def _history(row: Row) -> list[tuple[str, str]]:
 
 def _system(row: Row) -> str:
     """The system message that a field of its own holds; empty if there is none."""
-    found = {name: _string(row, name) for name in _SYSTEMS if not _is_empty(row.get(name))}
+    found = {name: _string(row, name) for name in _SYSTEMS if not is_empty(row.get(name))}
     said = {name: text for name, text in found.items() if text.strip()}
     if len(set(said.values())) > 1:
         raise InputError(f"has different system messages in {' and '.join(map(repr, said))}; keep one")
@@ -174,19 +192,36 @@ def _read_messages(row: Row, fields: tuple[str, ...], role: str = "role", conten
         raise InputError(f"has no list {fields[0]!r} with at least one message")
     messages = []
     for number, turn in enumerate(turns, 1):
+        if isinstance(turn, dict):
+            check_calls(turn, number)
         if isinstance(turn, dict) and isinstance(turn.get(content), list):
             raise InputError(
                 f"has in message {number} of {fields[0]!r} a list of parts as {content!r}; join its texts to one string"
             )
         if not isinstance(turn, dict) or not isinstance(turn.get(role), str) or not isinstance(turn.get(content), str):
             raise InputError(f"has a message {number} without the strings {role!r} and {content!r}")
-        if turn.get("tool_calls"):
-            raise InputError(f"has tool calls in message {number}, which are not supported")
-        others = {name: value for name, value in turn.items() if isinstance(value, str) and name not in (role, content)}
-        said = _ROLES.get(turn[role].lower(), turn[role].lower())
+        if role == "from":
+            _check_twice(turn, number)
+        said = read_role(turn[role], number)
+        others = read_fields(turn, number, {role, content, "role", "content"})
         mark = read_mark(turn, number, is_assistant=said == "assistant")
-        messages.append({"role": said, "content": turn[content], **others, **mark})
+        message = {"role": said, "content": turn[content], **others, **mark}
+        if beside := [] if turn[content].strip() else list(list_texts(message))[1:]:
+            named = next(name for name in list_fields(message) if message[name] == beside[0])
+            raise InputError(
+                f"has {named!r} in message {number}, but no {content!r}, so it answers nothing; leave it out"
+            )
+        messages.append(message)
     return messages
+
+
+def _check_twice(turn: Row, number: int) -> None:
+    """Raises: InputError if a turn of ShareGPT also has another role or content in the fields of a message."""
+    role, content = turn.get("role"), turn.get("content")
+    is_other = isinstance(role, str) and read_role(role, number) != read_role(turn["from"], number)
+    if is_other or (isinstance(content, str) and content.strip() not in ("", turn["value"].strip())):
+        what = "'from' and 'role'" if is_other else "'value' and 'content'"
+        raise InputError(f"has in message {number} both {what}, which differ; keep one of them")
 
 
 def _read_sharegpt(row: Row, fields: tuple[str, ...]) -> list[Message]:

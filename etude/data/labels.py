@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from etude.data.rows import NO_VALUES
 from etude.errors import InputError
 from etude.scores.order import NUMBER, sort_key
 
@@ -259,6 +260,12 @@ def _notes_on_spelling(
         if len(found) > 1:
             said = " and ".join(f"as {kind} in {count:,} rows" for kind, count in found.items())
             yield f"label {json.dumps(name)} is written {said}, and read as one"
+    for name, found in kinds.items():
+        if name.strip() in NO_VALUES and (count := found["text"]):
+            yield (
+                f"label {json.dumps(name)} ({count:,} rows) looks like an empty cell as pandas writes it, and is read "
+                "as a name; leave such rows out if they have no label"
+            )
     alike: dict[str, list[str]] = {}
     for name in sorted(rows, key=sort_key):
         alike.setdefault(_folded(name), []).append(name)

@@ -35,6 +35,11 @@ def list_notes(summary: dict[str, Any]) -> list[str]:
         name, is_chat = source["name"], "blank_rows" in source
         if unread := source.get("unread_columns"):
             notes.append(f"{name}: columns that are not read: {', '.join(unread)}")
+        if no_values := source.get("cells_without_value"):
+            notes.append(
+                f"{name}: cells that look empty as pandas writes them (nan, NA, None ...) are read as that text: "
+                f"{', '.join(no_values)}; leave such rows out, or write the cells empty"
+            )
         if special := source.get("special_tokens_read_as_text"):
             such = f", such as {', '.join(source['such_as'])}," if source["such_as"] else ""
             way = "" if is_chat else "; for conversations, give rows with messages instead of text rendered already"

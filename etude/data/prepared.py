@@ -360,6 +360,8 @@ def _source_summary(
         named["unread_columns"] = [
             column if count == found else f"{column} ({count:,} rows)" for column, count in unread.items()
         ]
+    if no_values := tally.no_values[index]:
+        named["cells_without_value"] = [f"{column} ({count:,} rows)" for column, count in no_values.items()]
     if special := int(mine[np.array(tally.holding_special, dtype=np.int64)].sum()):
         named["special_tokens_read_as_text"] = special
         named["such_as"] = list(tally.special_tokens)

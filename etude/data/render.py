@@ -17,7 +17,7 @@ from typing import Any
 
 from etude.data.sandbox import GENERATION
 from etude.data.tokenize import MARKS, Tokenizer, any_of, mark_special, unmark
-from etude.data.turns import Message, is_answer, is_unlearnt
+from etude.data.turns import SAID_BESIDE, Message, is_answer, is_unlearnt, list_fields
 from etude.errors import InputError
 from etude.processes import python_command, python_environment
 
@@ -45,6 +45,7 @@ class Encoded:
     is_parted    the ids of a prompt and its answer are not those of both in one piece, so they were made apart
     is_mapped    a developer turn was written as a system turn
     is_changed   the template writes the content of a turn in another way, as without its thoughts
+    unread       fields of messages that the template does not write
     """
 
     ids: list[int]
@@ -53,6 +54,20 @@ class Encoded:
     is_parted: bool = False
     is_mapped: bool = False
     is_changed: bool = False
+    unread: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What a template makes of conversations of one form; `wrong` is why it must not write them, or empty.
+
+    The others are as those of `Encoded`.
+    """
+
+    wrong: str = ""
+    is_mapped: bool = False
+    is_changed: bool = False
+    unread: tuple[str, ...] = ()
 
 
 def find_template(
@@ -94,7 +109,7 @@ class ChatTemplate:
         self._limit_seconds = limit_seconds
         self._today = today
         self._lock = threading.Lock()
-        self._verdicts: dict[tuple[Any, ...], tuple[bool, str]] = {}
+        self._verdicts: dict[tuple[Any, ...], _Verdict] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -145,8 +160,13 @@ class ChatTemplate:
                 encoded[index] = Encoded(ids, [(at + len(head), end) for at, head, end in places])
         made = [encoded.get(index) or self._encode_in_pieces(*found[index]) for index in range(len(found))]
         return [
-            replace(each, is_mapped=is_mapped, is_changed=bool(_missing(messages, text)))
-            for each, (messages, is_mapped), (text, _) in zip(made, written, found)
+            replace(
+                each,
+                is_mapped=verdict.is_mapped,
+                is_changed=verdict.is_changed or bool(_missing(messages, text)),
+                unread=verdict.unread,
+            )
+            for each, (messages, verdict), (text, _) in zip(made, written, found)
         ]
 
     def find_end(self) -> int | None:
@@ -175,25 +195,28 @@ class ChatTemplate:
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
 
-    def _written(self, messages: Sequence[Message], name: str) -> tuple[list[Message], bool]:
-        """The messages, none of which the template leaves out, and whether developer turns became system turns for it.
+    def _written(self, messages: Sequence[Message], name: str) -> tuple[list[Message], _Verdict]:
+        """The messages, none of which the template leaves out, and what it makes of them.
 
-        Raises: InputError if the template leaves a turn out.
+        Raises: InputError if the template leaves out a turn, or a part of what is said in it.
         """
         given = self._with_system(messages, name)
         is_added = len(given) > len(messages)
-        key = (is_added, *((each["role"], bool(each["content"].strip()), *sorted(each.keys())) for each in given))
+        key = (
+            is_added,
+            *((each["role"], bool(each["content"].strip()), *sorted(each), 0, *list_fields(each)) for each in given),
+        )
         if key not in self._verdicts:
             if len(self._verdicts) >= _MOST_VERDICTS:
                 self._verdicts.clear()
             self._verdicts[key] = self._judge_turns(given, name, is_added=is_added)
-        is_mapped, wrong = self._verdicts[key]
-        if wrong:
-            raise InputError(f"{name}: {wrong}")
-        return _as_system(given) if is_mapped else given, is_mapped
+        verdict = self._verdicts[key]
+        if verdict.wrong:
+            raise InputError(f"{name}: {verdict.wrong}")
+        return _as_system(given) if verdict.is_mapped else given, verdict
 
-    def _judge_turns(self, given: list[Message], name: str, *, is_added: bool) -> tuple[bool, str]:
-        """Whether developer turns are to become system turns, and what is wrong if the template leaves out a turn.
+    def _judge_turns(self, given: list[Message], name: str, *, is_added: bool) -> _Verdict:
+        """What the template makes of conversations like this one.
 
         It is tried with other contents, which stand nowhere else in the template.
         """
@@ -202,17 +225,47 @@ class ChatTemplate:
         ]
         lost = self._lost(tried, name)
         if lost == []:
-            return False, ""
+            return self._judge_fields(tried, name, is_added)
         if any(each["role"] == "developer" for each in given) and self._lost(_as_system(tried), name) == []:
-            return True, ""
+            return replace(self._judge_fields(_as_system(tried), name, is_added), is_mapped=True)
         if lost is None:  # what is refused here is refused, or not, with the contents that it has
-            return False, ""
+            return self._judge_fields(given, name, is_added)
         role = unmark(given[lost[0]]["role"])[:40]
         which = "data.system" if is_added and not lost[0] else f"message {lost[0] + 1 - is_added}, of role {role!r}"
-        return False, (
+        return _Verdict(
             f"the chat template leaves out {which}: it does not write that role, or not there; "
             'change the role, join the message with another, or use data.template = "plain"'
         )
+
+    def _judge_fields(self, given: list[Message], name: str, is_added: bool) -> _Verdict:
+        """Which fields beside role and content the template does not write, each tried as the contents are.
+
+        A field is also written if only the end of a conversation has it, as the thoughts of the last answer.
+        """
+        unread, is_changed = [], False
+        for field in dict.fromkeys(field for each in given for field in list_fields(each)):
+            tried = [
+                {**each, field: f"qxz{at}zqx"} if field in list_fields(each) else each for at, each in enumerate(given)
+            ]
+            written = self._text_of(tried, name)
+            missing = [at for at, each in enumerate(tried) if each != given[at] and f"qxz{at}zqx" not in written]
+            # One turn of each role stands for the others.
+            ends = {tried[at]["role"]: at for at in missing}.values() if written else ()
+            unwritten = [
+                at for at in ends if f"qxz{at}zqx" not in (self._text_of(tried[: at + 1], name) or f"qxz{at}zqx")
+            ]
+            if unwritten and field in SAID_BESIDE:
+                return _Verdict(
+                    f"the chat template does not write {field!r} of message {unwritten[0] + 1 - is_added}, so it would "
+                    "not be learnt; put it into the content, remove it, or use a template that writes it"
+                )
+            unread += [field] if unwritten else []
+            is_changed = is_changed or (bool(missing) and not unwritten and bool(written))
+        return _Verdict(is_changed=is_changed, unread=tuple(unread))
+
+    def _text_of(self, messages: list[Message], name: str) -> str:
+        """The text of messages; empty if the template refuses them."""
+        return str(self._ask(messages, [(None, False)], name).get("text", "")).lower()
 
     def _lost(self, messages: list[Message], name: str) -> list[int] | None:
         """The messages that the template leaves out; None if it refuses them."""

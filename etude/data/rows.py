@@ -20,6 +20,11 @@ Kind = Literal["lines", "array", "table", "object", "text"]
 LINES = (".jsonl", ".ndjson")
 TABLES = (".csv", ".tsv", ".tab")
 HEAD_BYTES = 1 << 20  # of a file whose content is looked at
+# Cells of a table that pandas reads as empty ones; it and Python write some of them where a value is missing.
+NO_VALUES = frozenset({
+    "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
+    "NaN", "NaT", "None", "n/a", "nan", "null",
+})  # fmt: skip
 
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -17,7 +17,18 @@ from etude import durable
 from etude.data.formats import Format, find_format, has_answer, is_readable
 from etude.data.labels import read_label
 from etude.data.listing import list_files, root_of
-from etude.data.rows import HEAD_BYTES, LINES, TABLES, Kind, Row, find_kind, name_container, place_of, read_rows
+from etude.data.rows import (
+    HEAD_BYTES,
+    LINES,
+    NO_VALUES,
+    TABLES,
+    Kind,
+    Row,
+    find_kind,
+    name_container,
+    place_of,
+    read_rows,
+)
 from etude.data.turns import Message, is_answer
 from etude.data.unpack import Allowance, content_name, read_chunks, read_head
 from etude.errors import InputError
@@ -36,7 +47,8 @@ class Document:
     A labelled text has a `label`, as `read_label` returns it, and may have a second text, its `pair`; a text to be
     turned into another has that.
     `line` is where a row stands in its file, as for `place_of`; 0 for a file that is one document. `unread` are the
-    columns of a row that nothing reads. Undecodable ones have no text.
+    columns of a row, and fields of its messages, that nothing reads; `no_values` the columns that are read of a table
+    whose cell looks as other tools write an empty one. Undecodable ones have no text.
     """
 
     text: str
@@ -49,6 +61,7 @@ class Document:
     pair: str | None = None
     label: Any = None
     unread: tuple[str, ...] = ()
+    no_values: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -317,6 +330,7 @@ def _read_file(
     path = str(file.path)
     named = {source.label, source.target, source.pair, source.group_by, source.capability}
     used = named | form.columns | ({source.field} if source.label or source.target else set())
+    cells = used - {source.label} if file.kind == "table" else set()
     chunks = read_chunks(file.path, allowance)
     rows = read_rows(chunks, file.kind, path, most_bytes=source.max_row_bytes, undecodable=undecodable)
     for number, row in rows:
@@ -334,7 +348,8 @@ def _read_file(
         yield Document(
             text, group, path, number, messages, _row_capability(row, source.capability, name),
             pair=_row_pair(row, source, name), label=label,
-            unread=tuple(column for column in row if column not in used),
+            unread=(*(column for column in row if column not in used), *form.list_unread(row)),
+            no_values=tuple(column for column in cells if column in row and row[column].strip() in NO_VALUES),
         )  # fmt: skip
 
 

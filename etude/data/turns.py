@@ -1,18 +1,39 @@
 """A turn of a conversation: who says it, what is said, and whether it is to be learnt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from etude.errors import InputError
 
 Message = dict[str, str]
 
+# Each role, and what else data call it: ShareGPT, LLaMA-Factory, ms-swift, OpenAssistant, Gemini, Llama. A call of a
+# tool is what the model says, its result is not.
+_ROLES = {
+    "system": (),
+    "developer": (),
+    "user": ("human", "prompter"),
+    "assistant": (
+        "gpt", "chatgpt", "ai", "bot", "chatbot", "model", "llm", "ai_assistant", "bing", "bard", "claude",
+        "function_call", "tool_call",
+    ),
+    "tool": ("observation", "function", "function_response", "tool_response", "tool_result", "ipython"),
+}  # fmt: skip
+_ROLE_OF = {name: role for role, others in _ROLES.items() for name in (role, *others)}
+_CALLS = ("tool_calls", "tool_call", "function_calls", "function_call", "tools", "functions")
+# Fields of a turn that hold a part of what is said, so that a turn must not be learnt without them.
+SAID_BESIDE = (
+    "reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_content", "thinking_blocks",
+    "think", "thought", "thoughts", "refusal", "image", "images", "image_url", "audio", "audios", "video", "videos",
+    "file", "files", "attachments", "documents", "parts", "tool_responses",
+)  # fmt: skip
 # What the tools of others write beside a turn: `weight` of OpenAI and Mistral, `train` of Axolotl, `loss` of ms-swift.
 _LEARNT_IF_TRUE = (
     "weight", "train", "training", "trainable", "loss", "loss_mask", "loss_scale", "loss_weight"
 )  # fmt: skip
 _LEARNT_IF_FALSE = ("masked",)
 _UNREADABLE = ("mask", "train_detail", "training_detail")  # of unknown sense, or of parts of a turn
+_MARKS = (*_LEARNT_IF_TRUE, *_LEARNT_IF_FALSE, *_UNREADABLE)
 # A turn that is not learnt has this; read_mark lets no such string in from a row.
 NOT_LEARNT = {"weight": "0"}
 # Of a row: what other tools learn of it. The recipe says so here, for all rows.
@@ -34,12 +55,84 @@ def count_unlearnt(messages: Sequence[Message]) -> int:
     return sum(message["role"] == "assistant" and is_unlearnt(message) for message in messages)
 
 
+def is_empty(value: Any) -> bool:
+    """Whether a field says nothing: null, an empty text, list or object, one of these as text, or nulls alone."""
+    if isinstance(value, dict):
+        return all(each is None or each in ("", [], {}) for each in value.values())
+    return value is None or value in ("", "[]", "{}", "null") or value == []
+
+
+def list_texts(message: Message) -> Iterator[str]:
+    """All that a turn says: its content, and what is said beside it."""
+    yield message["content"]
+    yield from (message[name] for name in SAID_BESIDE if not is_empty(message.get(name, "").strip()))
+
+
+def list_fields(message: Message) -> list[str]:
+    """The fields of a message beside its role, content and mark that hold any text."""
+    read = ("role", "content", *_MARKS)
+    return [name for name, text in message.items() if name not in read and not is_empty(text.strip())]
+
+
+def list_unread(turn: Mapping[str, Any]) -> list[str]:
+    """The fields of a turn that hold something else than a string, and no mark, so that nothing reads them."""
+    return [
+        name
+        for name, value in turn.items()
+        if name not in _MARKS and not isinstance(value, str | None) and not is_empty(value)
+    ]
+
+
+def name_unread(field: str) -> str:
+    """The name of a field of messages among the columns that nothing reads."""
+    return f"{field[:60]} of messages"
+
+
+def read_role(role: str, number: int) -> str:
+    """The role of a message, which data may call by another name. Raises: InputError for an unknown one."""
+    known = _ROLE_OF.get(role.strip().lower().replace("-", "_").replace(" ", "_"))
+    if known is None:
+        others = "human, gpt, ai, bot, model, function_call, observation ..."
+        raise InputError(
+            f"has the unknown role {role[:30]!r} in message {number}; known are {', '.join(_ROLES)} ({others}): "
+            "rename it"
+        )
+    return known
+
+
+def check_calls(turn: Mapping[str, Any], number: int) -> None:
+    """Raises: InputError if a message calls a tool in a field of its own, or brings tools."""
+    for name in _CALLS:
+        if turn.get(name) and not is_empty(turn[name]):
+            raise InputError(
+                f"has tool calls in message {number} ({name!r}), which are not supported; leave the row out"
+            )
+
+
+def read_fields(turn: Mapping[str, Any], number: int, read: Collection[str]) -> Message:
+    """The strings of a message for the chat template, but those of the fields `read` before and the marks.
+
+    Raises: InputError for a field that holds a part of what is said in a form that is not read.
+    """
+    for name in SAID_BESIDE:
+        if isinstance(turn.get(name), list | dict) and not is_empty(turn[name]):
+            raise InputError(
+                f"has {name!r} in message {number}, which is not read as {_form(turn[name])}; leave the row out, or "
+                "write it as text"
+            )
+    return {name: value for name, value in turn.items() if isinstance(value, str) and name not in (*read, *_MARKS)}
+
+
+def _form(value: Any) -> str:
+    return "a list" if isinstance(value, list) else "an object"
+
+
 def read_mark(turn: Mapping[str, Any], number: int, *, is_assistant: bool) -> Message:
     """What a message takes over from the marks of its turn: NOT_LEARNT, or nothing. null is no mark.
 
     Raises: InputError for a mark that is not 0 or 1, marks that disagree, or one that wants another turn to be learnt.
     """
-    marks = {name: turn[name] for name in (*_LEARNT_IF_TRUE, *_LEARNT_IF_FALSE, *_UNREADABLE) if name in turn}
+    marks = {name: turn[name] for name in _MARKS if name in turn}
     wanted: dict[str, bool] = {}
     for name, value in marks.items():
         if value is None:

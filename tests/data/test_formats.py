@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from etude.data.rows import NO_VALUES
 from etude.data.sources import describe, read_documents, source_format
 from etude.data.turns import is_answer
 from etude.errors import InputError
@@ -129,6 +130,8 @@ def test_a_prompt_and_a_completion_may_be_lists_of_messages(tmp_path: Path) -> N
          "a.jsonl:1 has in message 1 of 'messages' a list of parts as 'content'"),
         ({"conversations": [{"from": "human", "value": ["q"]}]}, "in message 1 of 'conversations' a list of parts"),
         ({"messages": "q"}, "has no list 'messages' with at least one message"),
+        ({"instruction": ASKED[:1], "input": ["x"], "output": ASKED[1:]}, "has 'input' beside 'instruction' as a list"),
+        ({"prompt": ASKED[:1], "completion": ASKED[1:], "history": [["q", "a"]]}, "has 'history' beside 'prompt'"),
         ({"messages": ASKED, "tools": [{"name": "f"}]}, "has 'tools', which are not supported"),
         ({"messages": ASKED, "functions": "[{}]"}, "has 'functions', which are not supported"),
         ({"instruction": "q", "output": ["a"]}, "has a list as field 'output'"),
@@ -165,3 +168,117 @@ def test_a_number_that_is_none_is_refused_where_it_is_read(
 ) -> None:
     with pytest.raises(InputError, match=r"a\.jsonl:1: field .* holds NaN, Infinity"):
         read(write(tmp_path / "a.jsonl", {"text": "t", **row}), **settings)
+
+
+@pytest.mark.parametrize(
+    ("role", "is_read_as"),
+    [
+        ("human", "user"), ("prompter", "user"), ("User ", "user"), ("gpt", "assistant"), ("ai", "assistant"),
+        ("AI", "assistant"), ("bot", "assistant"), ("model", "assistant"), ("chatgpt", "assistant"),
+        ("bing", "assistant"), ("function_call", "assistant"), ("tool_call", "assistant"), ("tool-call", "assistant"),
+        ("observation", "tool"), ("function", "tool"), ("ipython", "tool"), ("developer", "developer"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["messages", "sharegpt", "lists"])
+def test_a_role_by_another_name_is_the_role(role: str, is_read_as: str, form: str, tmp_path: Path) -> None:
+    keys = ("from", "value") if form == "sharegpt" else ("role", "content")
+    asked = [dict(zip(keys, turn)) for turn in (("user", "q"), (role, "x"))]
+    answer = [dict(zip(keys, ("assistant", "a")))]
+    row = {"prompt": asked, "completion": answer} if form == "lists" else {"conversations": [*asked, *answer]}
+    (turns,) = read(write(tmp_path / "a.jsonl", row))
+    assert [turn["role"] for turn in turns] == ["user", is_read_as, "assistant"]
+
+
+def test_a_call_of_a_tool_is_learnt_as_what_the_model_says(tmp_path: Path) -> None:
+    said = [("human", "q"), ("function_call", '{"name": "f"}'), ("observation", "1"), ("gpt", "a")]
+    turns = [{"from": role, "value": text} for role, text in said]
+    (read_turns,) = read(write(tmp_path / "a.jsonl", {"conversations": turns}))
+    assert [is_answer(turn) for turn in read_turns] == [False, True, False, True]
+
+
+@pytest.mark.parametrize("role", ["critic", "assistant_name", "Alice", "", "thought"])
+@pytest.mark.parametrize("form", ["messages", "sharegpt", "lists"])
+def test_an_unknown_role_is_refused_by_name(role: str, form: str, tmp_path: Path) -> None:
+    keys = ("from", "value") if form == "sharegpt" else ("role", "content")
+    odd, good = ([dict(zip(keys, (name, "x"))), dict(zip(keys, ("assistant", "a")))] for name in (role, "user"))
+    rows = [
+        {"prompt": turns[:1], "completion": turns[1:]} if form == "lists" else {"conversations": turns}
+        for turns in (good, odd)
+    ]
+    says = rf"a.jsonl:2 has the unknown role '{role}' in message 1; known are system, developer, user, assistant, tool"
+    with pytest.raises(InputError, match=says) as caught:
+        read(write(tmp_path / "a.jsonl", *rows))
+    assert len(str(caught.value)) - len(str(tmp_path)) < 300
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("function_call", {"name": "f", "arguments": "{}"}, r"tool calls in message 2 \('function_call'\)"),
+        ("function_call", '{"name": "f"}', r"tool calls in message 2 \('function_call'\)"),
+        ("tool_calls", [{"id": "1"}], r"tool calls in message 2 \('tool_calls'\)"),
+        ("tools", [{"name": "f"}], r"tool calls in message 2 \('tools'\)"),
+        ("images", ["a.png"], "'images' in message 2, which is not read as a list"),
+        ("audio", {"id": "1"}, "'audio' in message 2, which is not read as an object"),
+        ("thinking", ["so", "what"], "'thinking' in message 2, which is not read as a list"),
+        ("reasoning_details", [{"text": "so"}], "'reasoning_details' in message 2"),
+    ],
+)
+def test_a_part_of_a_turn_that_is_no_text_is_refused_by_name(field: str, value: Any, says: str, tmp_path: Path) -> None:
+    for content in ("a", None) if "call" in field else ("a",):  # OpenAI writes null beside a call
+        turns = [ASKED[0], {"role": "assistant", "content": content, field: value}]
+        with pytest.raises(InputError, match=f"a.jsonl:2 has {says}"):
+            read(write(tmp_path / "a.jsonl", {"messages": ASKED}, {"messages": turns}))
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", [], {}, "[]", "null", {"name": None, "arguments": None}], ids=lambda value: f"{value!r}"
+)
+@pytest.mark.parametrize("field", ["function_call", "tool_calls", "images", "x"])
+def test_an_empty_field_of_a_turn_says_nothing(field: str, value: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", {"messages": [ASKED[0], {**ASKED[1], field: value}]})
+    (document,) = read_documents(Source(path=str(file)))
+    assert document.unread == () and document.text == "q\n\na"
+
+
+def test_fields_of_turns_that_hold_no_text_are_named_as_unread(tmp_path: Path) -> None:
+    extra = {"id": 3, "ok": False, "header": {"a": "b"}, "weight": 1, "name": "n", "none": None}
+    for row in ({"messages": [ASKED[0], ASKED[1] | extra]}, {"prompt": ASKED[:1], "completion": [ASKED[1] | extra]}):
+        (document,) = read_documents(Source(path=str(write(tmp_path / "a.jsonl", row))))
+        assert document.unread == ("id of messages", "ok of messages", "header of messages")
+
+
+def test_thoughts_without_an_answer_are_refused(tmp_path: Path) -> None:
+    turns = [ASKED[0], {"role": "assistant", "content": " ", "reasoning_content": "so"}]
+    with pytest.raises(InputError, match="has 'reasoning_content' in message 2, but no 'content'"):
+        read(write(tmp_path / "a.jsonl", {"messages": turns}))
+
+
+def test_thoughts_are_a_part_of_the_text_that_is_searched_and_compared(tmp_path: Path) -> None:
+    turns = [ASKED[0], {**ASKED[1], "reasoning_content": "so", "name": "n"}]
+    (document,) = read_documents(Source(path=str(write(tmp_path / "a.jsonl", {"messages": turns}))))
+    assert document.text == "q\n\na\n\nso"
+
+
+@pytest.mark.parametrize(
+    ("more", "says"), [({"content": "other"}, "'value' and 'content'"), ({"role": "user"}, "'from' and 'role'")]
+)
+def test_a_turn_with_two_contents_or_roles_is_refused(more: dict[str, str], says: str, tmp_path: Path) -> None:
+    turns = [SHARE_GPT[0], SHARE_GPT[1] | more]
+    with pytest.raises(InputError, match=f"a.jsonl:1 has in message 2 both {says}, which differ"):
+        read(write(tmp_path / "a.jsonl", {"conversations": turns}))
+    same = [SHARE_GPT[0], SHARE_GPT[1] | {"content": "a", "role": "assistant"}]
+    assert read(write(tmp_path / "a.jsonl", {"conversations": same})) == [ASKED]
+
+
+def test_cells_of_a_table_that_look_empty_are_known(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("instruction,input,output,id\nnan,,NaN,nan\nq,None,a,1\nnan is,<NA>,not nan,\n")
+    rows = read_documents(Source(path=str(tmp_path / "a.csv")))
+    assert [set(document.no_values) for document in rows] == [{"instruction", "output"}, {"input"}, {"input"}]
+    file = write(tmp_path / "a.jsonl", {"prompt": "q", "completion": "None"})  # what a program printed, perhaps
+    assert [document.no_values for document in read_documents(Source(path=str(file)))] == [()]
+
+
+def test_values_that_look_empty_are_those_of_pandas() -> None:
+    parsers = pytest.importorskip("pandas._libs.parsers")
+    assert (parsers.STR_NA_VALUES - {""}) | {"NaT"} == NO_VALUES

@@ -120,6 +120,13 @@ def test_labels_that_differ_in_spelling_only_are_named_with_their_rows(labels: l
     assert said in notes and ("separate" in notes or "and read as one" in notes)
 
 
+@pytest.mark.parametrize("name", ["nan", "NaN", "None", "null", "NA", "N/A", "<NA>", "nan "])
+def test_a_label_that_looks_like_an_empty_cell_is_named_with_its_rows(name: str) -> None:
+    says = f'label "{name}" (2 rows) looks like an empty cell as pandas writes it'
+    assert says in number(["a", name, "b", name])[3]
+    assert says in number([["a"], [name, "a"], ["b"], [name]])[3]
+
+
 def test_labels_that_are_different_words_are_not_called_alike() -> None:
     assert number(["C", "C++", "C#", "-1", "1", "bug-fix", "bugfix"])[3] == ""
     assert number([[1], [0, 1], [True, "x"]][:2] + [["x"]] * 3)[3].count("separate") == 0

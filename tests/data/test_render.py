@@ -574,3 +574,64 @@ def test_the_real_tokenizer_of_qwen2_gives_the_ids_of_transformers(tmp_path: Pat
         )
         assert encoded.ids == expected["input_ids"] and mask(encoded) == expected["assistant_masks"]
     assert find_template(SHARED, ours).find_end() == theirs.convert_tokens_to_ids("<|im_end|>")
+
+
+# As those of Qwen3 and its like do: thoughts of the last answer only, and the name of a tool.
+THINKING = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] }}"
+    "{% if m.role == 'tool' and m.name is defined %}{{ ' ' + m.name }}{% endif %}{{ '\n' }}"
+    "{% if loop.last and m.role == 'assistant' and m.reasoning_content is string %}"
+    "{{ '<think>\n' + m.reasoning_content.strip('\n') + '\n</think>\n' }}{% endif %}"
+    "{{ m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+PICKY = THINKING.replace(
+    "{{ m['content']",
+    "{% if m.code is defined and m.code | length != 9 %}{{ raise_exception('nine') }}{% endif %}{{ m['content']",
+)
+
+
+def test_thoughts_that_the_template_writes_are_learnt_as_in_transformers(folder: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=THINKING)
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "t")
+    one, two = turns("Hi", "Ho"), turns("Hi", "Ho", "He", "Ha")
+    one[1] |= {"reasoning_content": "\nhm <|im_end|>\n"}
+    two[1] |= {"reasoning_content": "so"}
+    for row, is_changed in ((one, False), (two, True)):
+        (encoded,) = encode(ours, row)
+        assert ours.decode(encoded.ids, skip_special=False) == theirs.apply_chat_template(row, tokenize=False)
+        assert (encoded.is_changed, encoded.unread) == (is_changed, ())
+    (encoded,) = encode(ours, one)
+    ((begin, end),) = encoded.answers
+    assert ours.decode(encoded.ids[begin:end], skip_special=False).startswith("<think>\nhm <|im_end|>\n</think>\nHo")
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "thinking", "reasoning", "refusal", "images", "audio"])
+@pytest.mark.parametrize("wanted", ["auto", "plain"])
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_part_of_a_turn_that_the_template_does_not_write_is_refused(
+    field: str, wanted: str, place: int, folder: Path, tmp_path: Path
+) -> None:
+    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=THREE_ROLES)
+    row = turns("Hi", "Ho", "He", "Ha")
+    row[place] |= {field: "Ho"}  # which stands elsewhere
+    for system in (None, "S"):
+        with pytest.raises(InputError, match=rf"a.jsonl:2: .* does not write '{field}' of message {place + 1}, so it"):
+            encode(ours, turns("Hi", "Ho"), row, wanted=wanted, system=system)
+    row[place][field] = " "
+    assert encode(ours, row, wanted=wanted)[0].unread == ()
+
+
+def test_other_fields_that_the_template_does_not_write_are_known(folder: Path, tmp_path: Path) -> None:
+    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=PICKY)
+    row = turns("Hi", "Ho")
+    row.insert(1, {"role": "tool", "content": "1", "name": "f", "code": "123456789", "id": "i", "weight": "0"})
+    (encoded,) = encode(ours, row)
+    assert encoded.unread == ("id",) and "tool f\n" in ours.decode(encoded.ids)
+    row[0] |= {"name": "Bo"}
+    assert encode(ours, row)[0].unread == ("name", "id")  # a user's name is not written
+    developer = [{"role": "developer", "content": "S", "stamp": "noon"}, *turns("Hi", "Ho")]
+    ours = open_tokenizer(folder, tmp_path / "u", eos_token="<|im_end|>", chat_template=THREE_ROLES)
+    assert encode(ours, developer)[0].unread == ("stamp",)

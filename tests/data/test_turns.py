@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from etude.data.page import list_notes
 from etude.data.prepared import prepare
 from etude.data.sources import read_documents
 from etude.data.turns import is_answer
@@ -167,3 +168,41 @@ def test_a_mark_does_not_depend_on_the_template_for_a_place_that_cannot_be_told(
     rows = write(tmp_path / "a.jsonl", conversation({"weight": 0}))
     with pytest.raises(InputError, match=r"marks 4 places by {% generation %} in 2 assistant turns"):
         prepare(recipe_of(base, rows), tokenizer_folder=base)
+
+
+def test_fields_of_messages_that_nothing_reads_are_counted_by_source(tmp_path: Path) -> None:
+    base = write_qwen2(tmp_path / "base")
+    first = write(tmp_path / "a.jsonl", conversation({"id": "x", "n": 1}), conversation({"id": "y"}))
+    second = write(tmp_path / "b.jsonl", conversation({}, note="z"))
+    sources = [{"path": str(first)}, {"path": str(second)}]
+    summary = prepare(recipe_of(base, first, {"data.train": sources}), tokenizer_folder=base).summary
+    unread = [source["unread_columns"] for source in summary["sources"]]
+    assert unread == [["n of messages (1 rows)", "id of messages"], ["note"]]
+    assert list_notes(summary)[0] == f"{first}: columns that are not read: n of messages (1 rows), id of messages"
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "thinking", "refusal"])
+def test_thoughts_that_would_not_be_learnt_are_refused(field: str, tmp_path: Path) -> None:
+    rows = write(tmp_path / "a.jsonl", conversation({}), conversation({}, {field: "hm"}))
+    base = write_qwen2(tmp_path / "base")
+    with pytest.raises(InputError, match=rf"a.jsonl:2: the chat template does not write '{field}' of message 4"):
+        prepare(recipe_of(base, rows), tokenizer_folder=base)
+    with pytest.raises(InputError, match=rf"a.jsonl:2: the chat template does not write '{field}' of message 4"):
+        prepare(recipe_of(base, rows, {"data.answers_only": False}), tokenizer_folder=base)
+    base = write_t5(tmp_path / "t5")
+    with pytest.raises(InputError, match=rf"a.jsonl:2 has '{field}' in message 4, which an encoder-decoder does not"):
+        prepare(recipe_of(base, rows, {"train.objective": "seq2seq"}), tokenizer_folder=base)
+
+
+def test_other_fields_of_messages_are_named_for_an_encoder_decoder(tmp_path: Path) -> None:
+    base, rows = write_t5(tmp_path / "base"), write(tmp_path / "a.jsonl", conversation({"name": "x"}))
+    summary = prepare(recipe_of(base, rows, {"train.objective": "seq2seq"}), tokenizer_folder=base).summary
+    assert summary["sources"][0]["unread_columns"] == ["name of messages"]
+
+
+def test_cells_that_look_empty_are_counted_and_said(tmp_path: Path) -> None:
+    base, rows = write_qwen2(tmp_path / "base"), tmp_path / "a.csv"
+    rows.write_text("instruction,input,output\nq,nan,a\nr,nan,NaN\ns,x,b\n")
+    (note,) = list_notes(prepare(recipe_of(base, rows), tokenizer_folder=base).summary)
+    assert note.startswith(f"{rows}: cells that look empty as pandas writes them (nan, NA, None ...) are read as that")
+    assert "input (2 rows), output (1 rows); leave such rows out" in note

@@ -100,6 +100,14 @@ def asked(**fields: object) -> bytes:
     return json.dumps({"instruction": "Add 1", "output": "2", **fields}).encode()
 
 
+def answered(turn: dict[str, object], name: str = "messages", first: str = "role") -> Callable[[Path], list[str]]:
+    """A conversation, and after it one whose second turn is this one."""
+    second = {"role": "content", "from": "value"}[first]
+    asks, answers = ({first: role, second: "total"} for role in ("user", "assistant"))
+    rows = [{name: [asks, answers]}, {name: [asks, {**answers, **turn}]}]
+    return file("rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
 CASES = [
     Case(name="rows in a pipe", make=pipe, says="is not a plain file"),
     Case(name="rows in a socket", make=unix_socket, says="is not a plain file"),
@@ -138,6 +146,29 @@ CASES = [
     Case(name="no Zstandard in .zst", make=file("rows.jsonl.zst", ROW), says="not a whole .zst file"),
     Case(name="half of a .gz", make=file("rows.jsonl.gz", gzip.compress(ROW * 99)[:-9]), says="not a whole .gz file"),
     Case(name="tools beside messages", make=file("rows.jsonl", asked(tools=[{"name": "f"}])), says="'tools'"),
+    Case(name="a turn of nobody", make=answered({"role": "critic"}), says="jsonl:2 has the unknown role 'critic'"),
+    Case(name="a turn of nobody in ShareGPT",
+         make=answered({"from": "gpt_4"}, "conversations", "from"), says="unknown role 'gpt_4' in message 2"),
+    Case(name="a role of 10,000 letters", make=answered({"role": "\n'x" * 9999}), says="the unknown role"),
+    Case(name="an empty role", make=answered({"role": " "}), says="the unknown role ' '"),
+    Case(name="a call of a function",
+         make=answered({"content": None, "function_call": {"name": "f"}}), says="calls in message 2 .'function_call'"),
+    Case(name="a call of a function as text",
+         make=answered({"function_call": "f()"}), says="has tool calls in message 2 .'function_call'"),
+    Case(name="a call of a tool without content",
+         make=answered({"content": None, "tool_calls": [{"id": 1}]}), says="tool calls in message 2 .'tool_calls'"),
+    Case(name="tools within a turn", make=answered({"tools": [{}, 1]}), says="has tool calls in message 2 .'tools'"),
+    Case(name="pictures in a turn", make=answered({"images": ["a.png"]}), says="'images' in message 2, which is not"),
+    Case(name="a sound in a turn", make=answered({"audio": {"id": "a"}}), says="not read as an object"),
+    Case(name="thoughts as a list", make=answered({"thinking": ["so"]}), says="'thinking' in message 2, which is not"),
+    Case(name="thoughts without an answer",
+         make=answered({"content": "", "reasoning_content": "so"}), says="'reasoning_content' in message 2, but no"),
+    Case(name="a refusal without content",
+         make=answered({"content": None, "refusal": "No."}), says="message 2 without the strings 'role' and 'content'"),
+    Case(name="a turn with two contents",
+         make=answered({"content": "other"}, "conversations", "from"), says="both 'value' and 'content'"),
+    Case(name="a turn with two roles",
+         make=answered({"role": "user"}, "conversations", "from"), says="both 'from' and 'role'"),
     Case(name="a history that is none", make=file("rows.jsonl", asked(history="before")), says="'history' a turn 1"),
     Case(name="a row of 40 MB",
          make=file("rows.jsonl", lambda: b'{"text": "' + b"some words " * 4_000_000 + b'"}'), says="max_row_bytes"),

@@ -319,15 +319,35 @@ CASES = [
         says="marks message 1 as one to learn",
     ),
     Case(
+        name="thoughts that the template does not write",
+        make=turns(("user", {}), ("assistant", {"reasoning_content": "hm"})),
+        says="the chat template does not write 'reasoning_content' of message 2",
+    ),
+    Case(
+        name="thoughts that the template takes for content elsewhere",
+        make=turns(("user", {"thinking": "total"}), ("assistant", {})),
+        says="the chat template does not write 'thinking' of message 1",
+    ),
+    Case(
+        name="a refusal that the template does not write",
+        make=turns(("user", {}), ("assistant", {}), ("user", {}), ("assistant", {"refusal": "No."})),
+        says="the chat template does not write 'refusal' of message 4",
+    ),
+    Case(
+        name="a picture by its name",
+        make=turns(("user", {"images": "a.png"}), ("assistant", {})),
+        says="the chat template does not write 'images' of message 1",
+    ),
+    Case(
         name="a turn of a role that the template leaves out",
         make=turns(
             ("user", {}),
             ("observation", {}),
             ("assistant", {}),
-            template="{% for m in messages if m.role != 'observation' %}{{ m.role + m.content }}<|im_end|>{% endfor %}"
+            template="{% for m in messages if m.role != 'tool' %}{{ m.role + m.content }}<|im_end|>{% endfor %}"
             "{% if add_generation_prompt %}assistant{% endif %}",
         ),
-        says="the chat template leaves out message 2, of role 'observation'",
+        says="the chat template leaves out message 2, of role 'tool'",
     ),
     Case(
         name="a template that ends no answer",
