@@ -16,6 +16,7 @@ from etude.data.prepared import prepare
 from etude.data.split import Texts, take_wholes
 from etude.engine.objectives import Classification, choose_classification
 from etude.errors import EtudeError
+from etude.export import export
 from etude.plan import make_plan
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Loss, Recipe
@@ -109,6 +110,40 @@ def test_tokens_are_those_of_transformers(pairs: bool, family: str, tmp_path: Pa
         given = (row["text"], row["other"]) if pairs else (row["text"],)
         expected = theirs(*given, truncation="longest_first", max_length=12)
         assert corpus.train.sample(index).tokens.tolist() == expected["input_ids"]
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_texts_are_cut_on_the_side_that_the_tokenizer_says_and_so_does_the_export(pairs: bool, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    base = write_encoder(tmp_path / "base")
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps({**settings, "truncation_side": "left"}))
+    rows = write_labelled(tmp_path / "rows.jsonl", 30, pairs=pairs)
+    test = write_labelled(tmp_path / "test.jsonl", 12, pairs=pairs)
+    sides = {"pair": "other"} if pairs else {}
+    changes: dict[str, Any] = {
+        "train.seq_len": 8, "train.steps": 4, "evaluate.every_steps": 4, "checkpoint.every_steps": 4,
+        "data.train": [{"path": str(rows), "label": "label", **sides}],
+        "data.test": [{"path": str(test), "label": "label", **sides}], "data.leakage.action": "report",
+    }  # fmt: skip
+    training = Training(classification(rows, base, changes), Options(runs=tmp_path / "runs"))
+    for _ in training:
+        pass
+    out = export(training.run.name, "hf", tmp_path / "out", runs=tmp_path / "runs")
+    theirs = AutoTokenizer.from_pretrained(out)
+    assert theirs.truncation_side == "left"
+    corpus = prepare(training.run.recipe, tokenizer_folder=base)
+    model = AutoModelForSequenceClassification.from_pretrained(out, dtype=torch.float32).eval()
+    said = [json.loads(line) for line in (training.run.path / "predictions" / "test.jsonl").read_text().splitlines()]
+    for index, (line, ours) in enumerate(zip(test.read_text().splitlines(), said, strict=True)):
+        row = json.loads(line)
+        given = (row["text"], row["other"]) if pairs else (row["text"],)
+        batch = theirs(*given, truncation=True, max_length=8, return_tensors="pt")
+        assert corpus.test is not None and corpus.test.sample(index).tokens.tolist() == batch["input_ids"][0].tolist()
+        with torch.no_grad():
+            expected = model(**batch).logits.softmax(-1)[0].tolist()
+        assert ours["probabilities"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_run_ends_with_scores_beside_its_start_and_baselines(tmp_path: Path) -> None:

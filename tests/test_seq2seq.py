@@ -14,7 +14,7 @@ import torch
 from etude.data.loader import sample_ids
 from etude.data.prepared import prepare
 from etude.engine.objectives import linear_cross_entropy
-from etude.errors import EtudeError
+from etude.errors import EtudeError, InputError
 from etude.evaluate.answers import greedy
 from etude.evaluate.generate import generate
 from etude.export import export, load_model, open_tokenizer
@@ -87,6 +87,16 @@ def _train_in_transformers(recipe: Recipe, base: Path, smoothing: float) -> list
         )
         losses.append(update(optimizer, loss))
     return losses
+
+
+def test_pairs_that_a_tokenizer_would_cut_on_the_left_are_refused(tmp_path: Path) -> None:
+    base, rows = write_t5(tmp_path / "base"), write_pairs(tmp_path / "rows.jsonl")
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps({**settings, "truncation_side": "left"}))
+    changes = {"train.seq_len": 8, "data.too_long": "cut"}
+    with pytest.raises(InputError, match=r"cuts on the left .truncation_side., .* [0-9]+ rows have more tokens"):
+        prepare(seq2seq(rows, base, changes), tokenizer_folder=base)
+    assert len(prepare(seq2seq(rows, base, {**changes, "data.too_long": "drop"}), tokenizer_folder=base).train)
 
 
 def test_greedy_answers_are_those_of_transformers_whichever_rows_end_first(tmp_path: Path) -> None:

@@ -370,6 +370,11 @@ def _take_pairs(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) -> _P
         raise InputError(
             f"rows with more tokens than {said}: {count(too_long)}; raise them, or set data.too_long to cut or drop"
         )
+    if recipe.data.too_long == "cut" and too_long.any() and prepared.tokenizer.truncation_side == "left":
+        raise InputError(
+            f"the tokenizer cuts on the left (truncation_side), sources and targets are cut on the right here, and "
+            f"{int(too_long.sum()):,} rows have more tokens than {said}; raise them, or set data.too_long to drop"
+        )
     if len(rows) and not len(split):
         raise InputError(
             f"all {len(rows):,} rows have more tokens than {said}, and data.too_long drops them; raise them"

@@ -39,6 +39,23 @@ def refuse_conflicts(content: Mapping[str, Any], settings: Mapping[str, Any]) ->
             )
 
 
+def check_truncation(rule: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> None:
+    """Raises: InputError if truncation_side is no side, or absent where the truncation of a tokenizer.json cuts left.
+
+    That rule is not kept, so the export could not say the side.
+    """
+    side = settings.get("truncation_side")
+    if side not in (None, "left", "right"):
+        raise InputError(
+            f"tokenizer_config.json says truncation_side = {json.dumps(side)[:60]}; expected left or right"
+        )
+    if side is None and rule is not None and rule.get("direction") == "left":
+        raise InputError(
+            "the truncation of tokenizer.json cuts texts on the left, and tokenizer_config.json names no side; say "
+            'truncation_side = "left" there'
+        )
+
+
 def apply_added_tokens(inner: "Inner", settings: Mapping[str, Any], eos_token: str) -> None:
     """Give added tokens the flags that transformers gives them, and make special what the settings name so.
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from etude import durable
-from etude.data.token_settings import ROLES, apply_added_tokens, refuse_conflicts
+from etude.data.token_settings import ROLES, apply_added_tokens, check_truncation, refuse_conflicts
 from etude.data.vet import vet
 from etude.errors import InputError
 from etude.recipe import schema
@@ -101,8 +101,8 @@ class Tokenizer:
         """Texts, or pairs of them, with the special tokens that a model wants around them, on all cores.
 
         Of each the ids, where the second text begins (their number if there is none), whether it was cut to `longest`
-        tokens, and the spans if they are wanted; of a pair the longer text is cut. A tokenizer without such tokens puts
-        its end token there.
+        tokens, and the spans if they are wanted; of a pair the longer text is cut, on the side that the tokenizer says.
+        A tokenizer without such tokens puts its end token there.
 
         Raises: InputError if `longest` leaves no token for one of the texts.
         """
@@ -120,7 +120,7 @@ class Tokenizer:
                         f"train.seq_len {longest} has no room for {'pairs of texts' if are_pairs else 'texts'} beside "
                         f"the {around} special tokens around them; use at least {least}"
                     )
-                self._inner.enable_truncation(longest, strategy="longest_first")
+                self._inner.enable_truncation(longest, strategy="longest_first", direction=self.truncation_side)
             try:
                 encodings = _encoded(self._inner.encode_batch, given, add_special_tokens=True)
             finally:
@@ -209,6 +209,11 @@ class Tokenizer:
         """The special tokens that a chat template may name, such as eos_token."""
         named = {role: _content(self._settings.get(role)) for role in ROLES}
         return {role: token for role, token in named.items() if token is not None} | {"eos_token": self.eos_token}
+
+    @cached_property
+    def truncation_side(self) -> str:
+        """The side on which a text that is too long is cut, `right` or `left`, by other tools too."""
+        return str(self._settings.get("truncation_side", "right"))
 
     def with_chat_template(self, template: str) -> "Tokenizer":
         """The same tokenizer, with another chat template among its files."""
@@ -331,10 +336,11 @@ def load_tokenizer(section: schema.Tokenizer) -> Tokenizer:
         vet(inner.to_str(), str(path))
     else:
         inner = _load_json(file)
-    inner.no_truncation()
-    inner.no_padding()
     given = _read_given(path)
     settings = _read_settings(given, path)
+    check_truncation(inner.truncation, settings)
+    inner.no_truncation()
+    inner.no_padding()
     refuse_conflicts(json.loads(inner.to_str()), settings)
     eos = _find_eos(inner, section.eos_token, file.parent)
     apply_added_tokens(inner, settings, eos)

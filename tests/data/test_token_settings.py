@@ -185,3 +185,17 @@ def test_real_tokenizers_encode_as_transformers_does(name: str, tmp_path: Path) 
     require_the_ids_of_transformers(folder)
     AutoTokenizer.from_pretrained(str(folder)).save_pretrained(tmp_path / "saved")  # as folders are published
     require_the_ids_of_transformers(tmp_path / "saved")
+
+
+def test_a_side_to_cut_on_that_is_none_or_only_in_the_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match='truncation_side = "middle"; expected left or right'):
+        load(byte_level(tmp_path / "a", truncation_side="middle"))
+    folder = byte_level(tmp_path / "b")
+    inner = Inner.from_file(str(folder / "tokenizer.json"))
+    inner.enable_truncation(8, direction="left")
+    inner.save(str(folder / "tokenizer.json"))
+    with pytest.raises(InputError, match=r"cuts texts on the left, and tokenizer_config\.json names no side"):
+        load(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "truncation_side": "left"}))
+    assert load(folder).truncation_side == "left"
