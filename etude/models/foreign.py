@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from etude.errors import InputError
+from etude.memory import limited_memory
 from etude.models.parts import head_modules, keep_labels, label_tensors
 from etude.models.weights import REMADE, check_twins, read_weight, tensor_shapes
 
@@ -33,6 +34,10 @@ _FIXED_ROTARY = ("default", "linear", "llama3", "yarn", "proportional")
 _BESIDE = re.compile(r"(^|\.)(pooler|position_ids|token_type_ids)(\.|$)")
 
 
+# Memory for a configuration and for modules without weights, several times what the largest known model takes.
+_CONFIG_BYTES = 1 << 30
+
+
 def read_config(path: Path, labels: int = 0) -> Any:
     """What config.json says; with labels that of a classifier. Raises: InputError if the family has no such form."""
     from transformers import AutoConfig
@@ -41,9 +46,10 @@ def read_config(path: Path, labels: int = 0) -> Any:
 
     logging.set_verbosity(logging.CRITICAL)  # it quotes the file, whole, also before it raises
     try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        with limited_memory(_CONFIG_BYTES):
+            config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever its many configurations raise
-        reason = " ".join(str(error).split())[:110]
+        reason = _reason(error)
         raise InputError(f"{path}: transformers cannot read config.json ({reason}); use another model") from None
     # A file may name an implementation that transformers would fetch and run; the choice is not the file's.
     config._attn_implementation = config._experts_implementation = None
@@ -73,11 +79,11 @@ def empty_model(path: Path, labels: int = 0) -> nn.Module:
     config = read_config(path, labels)
     kind: Any = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
     try:
-        with torch.device("meta"):
+        with limited_memory(_CONFIG_BYTES), torch.device("meta"):
             model: Any = kind.from_config(config, trust_remote_code=False)
         model.tie_weights()
     except Exception as error:  # transformers raises whatever its many models raise
-        reason = " ".join(str(error).split())[:110]
+        reason = _reason(error)
         raise InputError(f"{path}: transformers cannot build what config.json says ({reason}); mend the file") from None
     built: nn.Module = model
     return built
@@ -214,6 +220,12 @@ def fixed_until(model: Any) -> float:
     moving = [part for part in parts if part.get("rope_type", "default") not in _FIXED_ROTARY]
     context = int(getattr(config, "max_position_embeddings", None) or 0)
     return min((int(part.get("original_max_position_embeddings") or context) for part in moving), default=math.inf)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return f"it takes more than {_CONFIG_BYTES >> 30} GiB, far more than modules without weights do"
+    return " ".join(str(error).split())[:110]
 
 
 def _check_twins(model: Any, path: Path, names: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from etude.errors import InputError
 
 LARGEST_SIZE = 2**24
-_MOST_LABELS = 100_000
+MOST_LABELS = 100_000
 # Keys that say how the weights of any family were made, stored or used, not what the model computes.
 _HARMLESS = frozenset({
     "architectures", "bos_token_id", "eos_token_id", "sep_token_id", "initializer_range", "use_cache", "dtype",
@@ -86,7 +86,7 @@ def label_names(values: Mapping[str, Any]) -> tuple[str, ...]:
     transformers leaves them out where there are two. Raises: InputError if they are no names of labels 0, 1, 2 ..., or
     if id2label, label2id and num_labels disagree.
     """
-    given = None if values.get("num_labels") is None else size(values, "num_labels", most=_MOST_LABELS)
+    given = None if values.get("num_labels") is None else size(values, "num_labels", most=MOST_LABELS)
     by_number = _ordered("id2label", _pairs(values, "id2label"))
     by_name = _ordered("label2id", [(str(number), name) for name, number in _pairs(values, "label2id")])
     count = len(by_number or by_name) or given or 2
@@ -117,8 +117,8 @@ def _pairs(values: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
     given = {} if values.get(key) is None else values[key]
     if not isinstance(given, Mapping):
         raise InputError(f"config.json: {key} is {quoted(given)}; expected an object of numbers and names; mend it")
-    if len(given) > _MOST_LABELS:
-        raise InputError(f"config.json: {key} has {len(given):,} labels; expected at most {_MOST_LABELS:,}")
+    if len(given) > MOST_LABELS:
+        raise InputError(f"config.json: {key} has {len(given):,} labels; expected at most {MOST_LABELS:,}")
     return list(given.items())
 
 

@@ -17,13 +17,14 @@ from torch import nn
 from etude.errors import InputError
 from etude.models import foreign
 from etude.models.catalogue import STORIES
+from etude.models.config_sizes import check_sizes
 from etude.models.cost import count_parameters
 from etude.models.decoder import Decoder
 from etude.models.decoder_config import DecoderConfig
 from etude.models.encoder import Encoder
 from etude.models.encoder_config import CODE_ENCODER, EncoderConfig, encoder_name
 from etude.models.generation_config import read_generation_config, read_stop_ids
-from etude.models.hf_config import LARGEST_SIZE, label_names, quoted
+from etude.models.hf_config import label_names
 from etude.models.lora import CONFIG_FILE
 from etude.models.parts import count_parts, find_targets, label_tensors
 from etude.models.t5 import T5, T5Classifier
@@ -45,13 +46,6 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 _MASKED_HEAD = re.compile(r"(lm_head|cls\.predictions)\.decoder\.weight")
 _T5_EMBEDDING = re.compile(r"(encoder|decoder)\.embed_tokens\.weight")
-_BLOCKS = re.compile(r"(num_(hidden_|decoder_|encoder_)?|n_|encoder_|decoder_)layers?")
-_CORE = re.compile(
-    _BLOCKS.pattern
-    + r"|num_(attention_|key_value_)?heads|n_heads?|(hidden|vocab|intermediate)_size|d_model|n_embd|head_dim"
-    r"|max_position_embeddings|n_positions"
-)
-_SIZE = re.compile(r"(size|layers?|heads?|dim|positions?|embeddings|experts|embd|inner|d_model|d_ff|d_kv|rank)$")
 _EMBEDDINGS = ("model.embed_tokens.weight", "shared.weight")
 
 Config = DecoderConfig | EncoderConfig | T5Config
@@ -144,7 +138,7 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
     if values.get("quantization_config"):
         raise InputError(f"{path} holds quantised weights; give the model they were made of")
     shapes = tensor_shapes(path)
-    _check_sizes(path, values, len(shapes))
+    check_sizes(path, values, len(shapes))
     if objective is None:
         objective = "seq2seq" if values.get("model_type") == "t5" else "causal"
         objective = "classification" if _is_classifier(values) else objective
@@ -271,25 +265,6 @@ def _advice(given: str) -> str:
 
 
 # What they hold
-
-
-def _check_sizes(path: Path, values: dict[str, Any], tensors: int) -> None:
-    """Raises: InputError for sizes that no model has, before anything is built of them."""
-    text = values.get("text_config")
-    for name, value in [*values.items(), *(text.items() if isinstance(text, dict) else ())]:
-        if type(value) is not int or not _SIZE.search(name):
-            continue
-        if _BLOCKS.fullmatch(name) and value > tensors:
-            raise InputError(
-                f"{path}/config.json: {name} is {quoted(value)}, but the files hold {tensors:,} tensors; copy the "
-                "model again"
-            )
-        least = 1 if _CORE.fullmatch(name) else -1
-        if not least <= value <= LARGEST_SIZE:
-            raise InputError(
-                f"{path}/config.json: {name[:40]} is {quoted(value)}; expected {least} to {LARGEST_SIZE:,}; mend or "
-                "replace the file"
-            )
 
 
 def _check_tensors(path: Path, config: DecoderConfig | T5Config, shapes: dict[str, tuple[int, ...]]) -> None:

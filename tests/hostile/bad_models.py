@@ -282,6 +282,24 @@ WEIGHTS = [
     Case(name="an index without a map", make=shards([NORM]), says="has no weight_map"),  # type: ignore[arg-type]
     Case(name="more blocks than tensors", make=config(num_hidden_layers=2**40), says="but the files hold"),
     Case(name="a width that no model has", make=config(intermediate_size=2**40), says="expected 1 to 16,777,216"),
+    *(
+        Case(name=f"{name} that fills the memory", make=config(**{name: value}), says=says)
+        for name, value, says in (
+            ("num_labels", 10**8, "num_labels is 100000000; expected .* to 100,000"),
+            ("_num_labels", 10**8, "_num_labels is 100000000"),
+            ("text_config", {"num_labels": 10**9}, "num_labels is 1000000000"),
+            ("vision_config", {"deep": [{"num_labels": 10**9}]}, "num_labels is 1000000000"),
+            ("attention_types", [[["global", "local"], 10**9]], "attention_types is 1000000000; expected .* to 4,096"),
+            ("layers_block_type", {"mamba": 10**7, "n_layers": 10**7}, "n_layers is 10000000; expected .* to 4,096"),
+            ("num_experts", 2**24, "num_experts is 16777216"),
+            ("num_nextn_predict_layers", 10**7, "num_nextn_predict_layers is 10000000"),
+            ("rope_scaling", {"rope_type": "dynamic", "factor": 2**60}, "factor"),
+            ("bos_token_id", 2**60, "bos_token_id is"),
+            ("eos_token_id", [1, 2**60], "eos_token_id is"),
+            ("layer_types", ["full_attention"] * 200_000, "layer_types has 200,000 entries"),
+            ("id2label", {str(n): str(n) for n in range(200_000)}, "id2label has 200,000 entries"),
+        )
+    ),
     Case(name="a value that is far too long", make=config(hidden_act="x" * 5000), says="hidden_act|cannot build"),
     Case(name="code of its own", make=config(auto_map={"AutoModel": "evil.Model"}), says="auto_map"),
     Case(

@@ -1,0 +1,24 @@
+"""Keep what a stranger's file makes a library allocate within bounds."""
+
+import contextlib
+import resource
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def limited_memory(most_bytes: int) -> Iterator[None]:
+    """While entered, this process can map so much more memory than now; beyond it, allocations raise MemoryError.
+
+    Without /proc, as on macOS, there is no such limit.
+    """
+    import psutil
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    wanted = min([psutil.Process().memory_info().vms + most_bytes, *limits])
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
