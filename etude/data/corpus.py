@@ -238,12 +238,14 @@ def _read(folder: Path) -> _Prepared:
     names = ("offsets", "hashes", "prompts", "units", "sizes", "sources", "token_bytes", *_FILES[kind])
     arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
     tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=f"<u{manifest['token_width_bytes']}", mode="r"))
-    each = arrays["token_bytes"] if len(arrays["token_bytes"]) else None
-    texts = Texts(tokens, arrays["offsets"], arrays["sizes"], each, manifest["eos_id"])
     if not isinstance(manifest["given"], list) or not all(name in FILES for name in manifest["given"]):
         raise damaged(folder, "it names a file that no tokenizer has")
     given = {name: (folder / f"given-{name}").read_bytes() for name in manifest["given"]}
     tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"), manifest["eos_token"], given)
+    # A loss says nothing of bytes that are left out, or that one token for all that is unknown stands for.
+    is_lossy = manifest["lost_bytes"] or manifest["unknown_tokens"]
+    each = arrays["token_bytes"] if len(arrays["token_bytes"]) and not is_lossy else None
+    texts = Texts(tokens, arrays["offsets"], arrays["sizes"], each, manifest["eos_id"])
     return _Prepared(folder, manifest, kind, arrays, texts, tokenizer)
 
 
@@ -393,6 +395,7 @@ def _summarize(recipe: Recipe, prepared: _Prepared, uses: Ints, parts: dict[str,
     lengths = arrays["seconds"] if prepared.kind == "pairs" else np.diff(arrays["offsets"])
     if prepared.kind == "labelled":  # of a text that was cut it is only known that it was longer
         lengths = lengths + arrays["cuts"]
+    lost = manifest["lost_bytes"]
     summary = {
         "sources": manifest["sources"],
         **({"conversations": manifest["conversations"]} if manifest["conversations"] else {}),
@@ -402,6 +405,7 @@ def _summarize(recipe: Recipe, prepared: _Prepared, uses: Ints, parts: dict[str,
         "overlap": int(np.isin(same[uses > 0], same[uses == 0]).sum()),
         "vocab_size": manifest["vocab_size"],
         "unknown_ratio": manifest["unknown_tokens"] / tokens,
+        **({"lost_bytes": lost, "lost_ratio": lost / int(arrays["sizes"].sum())} if lost else {}),
         "bytes_per_token": int(arrays["sizes"].sum()) / max(tokens - len(uses), 1),
     }
     if prepared.kind == "labelled" and (conflicts := _find_conflicts(arrays, same)).any():

@@ -54,6 +54,7 @@ class Tally:
     blanks: list[int] = field(default_factory=list)
     blank_rows: list[list[str]] = field(default_factory=list)
     unknown: int = 0
+    lost: int = 0
     special: int = 0
     holding_special: "array[int]" = field(default_factory=lambda: array("q"))
     special_tokens: dict[str, None] = field(default_factory=dict)
@@ -159,6 +160,15 @@ class Tally:
         A token that also stands within answers, as between thoughts and what is said, ends none.
         """
         return list(dict.fromkeys([eos_id, *sorted((self.ends - self.within) or self.ends)]))
+
+    def count_lost(self, documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[Document]:
+        """The same documents, each with the bytes of its text counted that no token stands for."""
+        for document in documents:
+            texts = [document.text, document.pair or ""]
+            if document.messages is not None:
+                texts = [message["content"] for message in document.messages]
+            self.lost += sum(map(tokenizer.count_lost, texts))
+            yield document
 
     def find_special(self, texts: Iterable[str], tokenizer: Tokenizer) -> bool:
         """Whether texts hold that of a special token, which is read as text; some of them are kept for a note."""

@@ -47,6 +47,13 @@ def list_notes(summary: dict[str, Any]) -> list[str]:
                 f"{name}: {special:,} of {source['documents']:,} texts hold special tokens{such} which are read as "
                 f"plain letters{way}"
             )
+    if lost := summary.get("lost_bytes"):
+        notes.append(
+            f"{lost:,} bytes of the texts ({summary['lost_ratio']:.2%}) stand for no token of the tokenizer and are "
+            "left out, so bits per byte are not told; use a byte-level tokenizer to keep them"
+        )
+    if share := summary.get("unknown_ratio"):
+        notes.append(f"{share:.2%} of the tokens stand for what the tokenizer does not know")
     return notes
 
 

@@ -71,7 +71,7 @@ from etude.data.tokenize import (
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
-_FORMAT = 11
+_FORMAT = 12
 _CODE_FORMAT = 1  # of what the lexer says
 _TRAINING_BYTES = 64 << 20
 _EXAMPLES = 3
@@ -216,6 +216,7 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, day: str, folder: Path) 
         "end_ids": tally.end_ids(tokenizer.eos_id),
         "tokenizer": tokenizer.fingerprint,
         "unknown_tokens": tally.unknown,
+        "lost_bytes": tally.lost,
         "sources": [_source_summary(index, use, source, arrays, tally) for index, (use, source) in enumerate(sources)],
         "contents": {str(path): durable.sha256_file(path) for path in large_files(source for _, source in sources)},
         "shared_groups": {"count": len(shared), "first": shared[:_EXAMPLES]},
@@ -239,6 +240,8 @@ def _kind_of(recipe: Recipe, sources: list[tuple[str, Source]]) -> PreparedKind:
 def _encode(
     recipe: Recipe, kind: PreparedKind, documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer, day: str
 ) -> Iterator[Ints]:
+    if tokenizer.can_lose_text:
+        documents = tally.count_lost(documents, tokenizer)
     match kind:
         case "labelled":
             longest, with_code = recipe.train.seq_len, recipe.model.wants_code

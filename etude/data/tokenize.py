@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from etude import durable
+from etude.data.lost import BYTE_SIGNS, can_lose, count_lost
 from etude.data.token_settings import ROLES, apply_added_tokens, check_truncation, refuse_conflicts
 from etude.data.vet import vet
 from etude.errors import InputError
@@ -221,9 +222,21 @@ class Tokenizer:
 
     @cached_property
     def unk_id(self) -> int | None:
-        """The id of what the vocabulary does not know, if the tokenizer has one."""
-        token = json.loads(self._json)["model"].get("unk_token")
-        return None if token is None else self._inner.token_to_id(token)
+        """The id of what the vocabulary does not know, if the tokenizer has one that is not its end token too."""
+        model = self._content["model"]
+        number: int | None = model.get("unk_id")  # of a Unigram
+        if model.get("unk_token") is not None:
+            number = self._inner.token_to_id(model["unk_token"])
+        return None if number == self.eos_id else number
+
+    @cached_property
+    def can_lose_text(self) -> bool:
+        """Whether characters may vanish: the tokenizer has neither all bytes nor an unknown token."""
+        return can_lose(self._content)
+
+    def count_lost(self, text: str) -> int:
+        """How many bytes of a text no token stands for."""
+        return count_lost(self._inner, self._content, text) if self.can_lose_text else 0
 
     @cached_property
     def fingerprint(self) -> str:
@@ -315,6 +328,11 @@ class Tokenizer:
     @cached_property
     def _settings(self) -> dict[str, Any]:
         return _read_settings(self.given)
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self._json)
+        return content
 
     @cached_property
     def _inner(self) -> "Inner":
@@ -430,15 +448,13 @@ def token_spellings(tokenizer: Tokenizer) -> list[bytes] | None:
 
     Those of byte-level tokenizers do, and those of others that spell what they do not know in bytes.
     """
+    if tokenizer.can_lose_text:
+        return None
     content = json.loads(tokenizer.to_json())
     spellings = [b""] * tokenizer.vocab_size
     if token_bytes(tokenizer) is not None:
-        # Bytes that are no visible sign of Latin-1 are written as what follows that.
-        visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-        hidden = [byte for byte in range(256) if byte not in visible]
-        signs = {chr(byte): byte for byte in visible} | {chr(256 + place): byte for place, byte in enumerate(hidden)}
         for token, index in content["model"]["vocab"].items():
-            spellings[index] = bytes(signs[sign] for sign in token if sign in signs)
+            spellings[index] = bytes(BYTE_SIGNS[sign] for sign in token if sign in BYTE_SIGNS)
     elif content["model"].get("byte_fallback"):
         listed = content["model"]["vocab"]
         pairs = listed.items() if isinstance(listed, dict) else ((each[0], index) for index, each in enumerate(listed))
