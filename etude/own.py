@@ -19,6 +19,7 @@ from etude.engine.precision import Precision
 from etude.errors import InputError
 from etude.recipe.rules import is_lower_better
 from etude.recipe.schema import Loss, Recipe
+from etude.text import kind_of
 
 LossFunction = Callable[[nn.Module, DeviceBatch], tuple[torch.Tensor, Any]]
 MetricFunction = Callable[[nn.Module, Iterable[DeviceBatch]], float]
@@ -66,7 +67,7 @@ class Own:
             yield 'metrics of your own need a validation set, but data.validation is "none"; leave one of them out'
         for name, metric in self.metrics.items():
             if not callable(metric.function):
-                yield f"metric {name} of your own is a {type(metric.function).__name__}; give a function, or a Metric"
+                yield f"metric {name} of your own is {kind_of(metric.function)}; give a function, or a Metric"
             if name in measured:
                 yield f"metric {name} of your own has the name of a figure that the run measures; give it another"
         chosen = recipe.evaluate.metric

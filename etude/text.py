@@ -34,6 +34,17 @@ def shorten(text: object, most: int = _MOST_CHARACTERS) -> str:
     return _cut(line, most)
 
 
+def kind_of(value: object) -> str:
+    """What a value is, in the words of JSON and with its article: `a number`, `an object`, `null`."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float) and value != value:
+        return "NaN"
+    kinds = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    name = type(value).__name__
+    return kinds.get(type(value)) or f"{'an' if name[0] in 'AEIOUaeio' else 'a'} {name}"
+
+
 def _escape(text: str) -> str:
     if text.isprintable():
         return text

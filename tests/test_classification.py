@@ -276,8 +276,8 @@ GOOD = [{"text": f"text {index}", "label": "yes" if index % 2 else "no", "other"
     ("rows", "changes", "said"),
     [
         ([{"text": "a"}, *GOOD], {}, r"rows.jsonl:1 has no label field 'label'; its fields are: 'text'"),
-        ([{"text": "a", "label": 1.5}, *GOOD], {}, r"rows.jsonl:1: label is '1.5'; expected a name or whole number"),
-        ([{"text": "a", "label": None}, *GOOD], {}, r"rows.jsonl:1: label is 'None'"),
+        ([{"text": "a", "label": 1.5}, *GOOD], {}, r"rows.jsonl:1: label is 1.5; expected a name or whole number"),
+        ([{"text": "a", "label": None}, *GOOD], {}, r"rows.jsonl:1: label is null"),
         ([{**row, "label": "yes"} for row in GOOD], {}, r"all training rows have one label \(yes\)"),
         ([{**GOOD[0], "other": " "}, *GOOD], {"data.train.0.pair": "other"}, r"rows.jsonl:1: 'other', a side of"),
         ([{**GOOD[0], "text": " "}, *GOOD], {"data.train.0.pair": "other"}, r"rows.jsonl:1: 'text', a side of"),

@@ -124,7 +124,7 @@ def test_the_trial_changes_no_bit_of_a_run(tmp_path: Path, make_recipe: Make) ->
         ({"evaluate.metric": "accuracy"}, {"loss": label_loss}, 'evaluate.metric is "accuracy"; this run knows loss'),
         ({"loss.label_smoothing": 0.1}, {"loss": label_loss}, "loss.label_smoothing has no effect beside a loss of"),
         ({}, {"metrics": {"f1": accuracy}}, "metric f1 of your own has the name of a figure that the run measures"),
-        ({}, {"metrics": {"mine": 3}}, "metric mine of your own is a int; give a function"),
+        ({}, {"metrics": {"mine": 3}}, "metric mine of your own is a number; give a function"),
         ({"data.validation": "none"}, {"metrics": {"mine": accuracy}}, "metrics of your own need a validation set"),
         (
             {"evaluate.metric": "my_loss"}, {"metrics": {"my_loss": accuracy}},

@@ -15,11 +15,13 @@ from etude.data.turns import (
     list_texts,
     list_unread,
     name_unread,
+    read_content,
     read_fields,
     read_mark,
     read_role,
 )
 from etude.errors import InputError
+from etude.text import kind_of
 
 Row = dict[str, Any]
 Kind = Literal["text", "prompt", "alpaca", "messages", "sharegpt"]
@@ -82,9 +84,14 @@ class Format:
             raise InputError("has one system message in a field of its own and another in its list; remove one")
         return "\n\n".join(text for message in messages for text in list_texts(message)), messages
 
+    def has_fields(self, row: Row) -> bool:
+        """Whether a row has the fields of the format, whatever they hold."""
+        return all(name in row for name in self.fields if self.kind != "alpaca" or name != "input")
+
     def list_unread(self, row: Row) -> list[str]:
         """What the messages of a row hold that neither this format nor a chat template reads."""
-        lists = [row[name] for name in self.fields if self.kind != "text" and isinstance(row.get(name), list)]
+        names = self.columns if self.kind != "text" else ()
+        lists = [row[name] for name in row if name in names and isinstance(row[name], list)]
         turns = [turn for each in lists for turn in each if isinstance(turn, dict)]
         return list(dict.fromkeys(name_unread(name) for turn in turns for name in list_unread(turn)))
 
@@ -136,7 +143,7 @@ def _fits(form: Format, row: Row) -> bool:
 
 def _nearness(form: Format, row: Row) -> int:
     """Whether a row has all fields of a format, whatever they hold; 2 if turns have the keys of those of the format."""
-    if not all(name in row for name in form.fields if form.kind != "alpaca" or name != "input"):
+    if not form.has_fields(row):
         return 0
     turns = row[form.fields[0]]
     keys = turns[0].keys() if isinstance(turns, list) and turns and isinstance(turns[0], dict) else ()
@@ -152,8 +159,11 @@ def _read_pair(row: Row, fields: tuple[str, ...]) -> list[Message]:
         if name not in (question, answer) and not is_empty(row.get(name)):
             given = _string(row, name)
             asked = f"{asked}\n\n{given}" if given.strip() else asked
-    turns = [*_history(row), (asked, _string(row, answer))]
-    return [{"role": role, "content": content} for pair in turns for role, content in zip(("user", "assistant"), pair)]
+    return [*_history(row), *_as_messages(asked, _string(row, answer))]
+
+
+def _as_messages(asked: str, answered: str) -> list[Message]:
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
 
 
 def _read_turns(row: Row, question: str, answer: str) -> list[Message]:
@@ -166,15 +176,17 @@ def _read_turns(row: Row, question: str, answer: str) -> list[Message]:
     return [*given, *_read_messages(row, (answer,))]
 
 
-def _history(row: Row) -> list[tuple[str, str]]:
-    """The turns before the question: pairs of a question and its answer."""
+def _history(row: Row) -> list[Message]:
+    """The turns before the question: pairs of a question and its answer, or messages."""
     turns: Any = row.get(_HISTORY)
     if is_empty(turns):
         return []
+    if isinstance(turns, list) and isinstance(turns[0], dict):
+        return (_read_sharegpt if "from" in turns[0] else _read_messages)(row, (_HISTORY,))
     for number, turn in enumerate(turns if isinstance(turns, list) else [None], 1):
         if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(each, str) for each in turn)):
             raise InputError(f"has in {_HISTORY!r} a turn {number} that is no pair of strings: [question, answer]")
-    return [(asked, answered) for asked, answered in turns]
+    return [message for pair in turns for message in _as_messages(*pair)]
 
 
 def _system(row: Row) -> str:
@@ -192,14 +204,14 @@ def _read_messages(row: Row, fields: tuple[str, ...], role: str = "role", conten
         raise InputError(f"has no list {fields[0]!r} with at least one message")
     messages = []
     for number, turn in enumerate(turns, 1):
-        if isinstance(turn, dict):
-            check_calls(turn, number)
-        if isinstance(turn, dict) and isinstance(turn.get(content), list):
-            raise InputError(
-                f"has in message {number} of {fields[0]!r} a list of parts as {content!r}; join its texts to one string"
-            )
-        if not isinstance(turn, dict) or not isinstance(turn.get(role), str) or not isinstance(turn.get(content), str):
-            raise InputError(f"has a message {number} without the strings {role!r} and {content!r}")
+        where = f"message {number} of {fields[0]!r}"
+        if not isinstance(turn, dict):
+            raise InputError(f"has {kind_of(turn)} as {where}; expected an object with {role!r} and {content!r}")
+        check_calls(turn, number)
+        if not isinstance(turn.get(role), str):
+            found = f"{kind_of(turn[role])} as" if role in turn else "no field"
+            raise InputError(f"has {found} {role!r} in {where}; expected a string")
+        turn = {**turn, content: read_content(turn, content, where)}
         if role == "from":
             _check_twice(turn, number)
         said = read_role(turn[role], number)
@@ -240,13 +252,7 @@ def _string(row: Row, name: str, hint: str = "fields that hold one") -> str:
     value = row.get(name)
     if isinstance(value, str):
         return value
-    what = "has no" if name not in row else f"has {_kind(value)} as"
+    what = "has no" if name not in row else f"has {kind_of(value)} as"
     strings = [repr(field[:_SHOWN_CHARACTERS]) for field, value in row.items() if isinstance(value, str)]
     named = ", ".join(strings[:_SHOWN_FIELDS]) + (" ..." if len(strings) > _SHOWN_FIELDS else "")
     raise InputError(f"{what} field {name!r}, which must be a string; {hint}: {named or '(no field holds a string)'}")
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, float) and value != value:
-        return "NaN"
-    return "null" if value is None else f"a {type(value).__name__}"

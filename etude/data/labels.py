@@ -1,6 +1,7 @@
 """Labels of classified texts: what rows give, their names and order, and where they lie among a model's classes."""
 
 import json
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from etude.data.rows import NO_VALUES
 from etude.errors import InputError
 from etude.scores.order import NUMBER, sort_key
+from etude.text import kind_of
 
 Flags = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -61,7 +63,8 @@ def read_label(row: dict[str, Any], field: str, name: str) -> Any:
         is_flag = isinstance(value, list) and isinstance(each, float) and each in (0.0, 1.0)
         if not (isinstance(each, str | int | bool) or is_flag) or not str(each).strip():
             raise InputError(
-                f"{name}: label is {str(value)[:60]!r}; expected a name or whole number, a list of them, or of 0 and 1"
+                f"{name}: label is {_shown(value)}; expected a name or whole number, a list of them, or of 0 and 1"
+                f"{_advise_whole(value)}"
             )
         wrong = None
         if len(str(each)) > _MOST_CHARACTERS:
@@ -75,6 +78,23 @@ def read_label(row: dict[str, Any], field: str, name: str) -> Any:
         if wrong is not None:
             raise InputError(f"{name}: label {ascii(each)[:60]} {wrong}")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A label as JSON has it, cut; a text in the quotes that all errors have."""
+    try:
+        return repr(value)[:60] if isinstance(value, str) else json.dumps(value, ensure_ascii=False)[:60]
+    except RecursionError:
+        return kind_of(value)
+
+
+def _advise_whole(value: Any) -> str:
+    """How a label of whole numbers that are written with a fraction, as pandas does beside empty cells, is written."""
+    values = value if isinstance(value, list) else [value]
+    if not all(isinstance(each, int | float) and math.isfinite(each) and each == int(each) for each in values):
+        return ""
+    whole = [int(each) for each in values]
+    return f"; write {_shown(whole if isinstance(value, list) else whole[0])} (in pandas: astype(int))"
 
 
 def labelling(value: Any) -> tuple[str, ...]:

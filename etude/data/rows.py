@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from etude.data.unpack import content_name
 from etude.errors import InputError
+from etude.text import kind_of
 
 Row = dict[str, Any]
 # lines: JSON Lines. array: one JSON array of objects. table: CSV or TSV. object: some other JSON.
@@ -174,9 +175,7 @@ def _parse(text: str, place: str) -> Row:
 def _check_row(value: Any, place: str, has_escapes: bool) -> Row:
     """Raises: InputError if a value is no object, or holds what is no text."""
     if not isinstance(value, dict):
-        raise InputError(
-            f'{place} is a JSON {type(value).__name__}, not an object with fields; write rows like {{"text": "..."}}'
-        )
+        raise InputError(f'{place} is {kind_of(value)}, not an object with fields; write rows like {{"text": "..."}}')
     # UTF-8 has no surrogates, so only an escape can bring one in.
     if has_escapes and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
         raise InputError(f"{place} holds half of a surrogate pair (\\ud800 to \\udfff), which is no text; repair it")

@@ -29,7 +29,7 @@ from etude.data.rows import (
     place_of,
     read_rows,
 )
-from etude.data.turns import Message, is_answer
+from etude.data.turns import Message, count_unlearnt, is_answer
 from etude.data.unpack import Allowance, content_name, read_chunks, read_head
 from etude.errors import InputError
 from etude.recipe.schema import Source
@@ -98,7 +98,7 @@ def read_documents(source: Source, *, undecodable: bool = False) -> Iterator[Doc
 
     Raises: InputError naming the file, and the row, that cannot be used; or if no document has any text.
     """
-    found, layout = False, _look_through(source)
+    found, unlearnt, layout = False, 0, _look_through(source)
     folders = [file.path.parent for file in layout.files if not file.is_read_by_rows]
     common = Path(os.path.commonpath(folders)) if folders else Path()
     allowance = Allowance(source.max_bytes)
@@ -109,7 +109,13 @@ def read_documents(source: Source, *, undecodable: bool = False) -> Iterator[Doc
             else [_read_text(file.path, common, allowance, undecodable)]
         ):
             found = found or not document.blank
+            unlearnt += 0 if found else count_unlearnt(document.messages or ())
             yield document
+    if not found and unlearnt and layout.form.kind in ("messages", "sharegpt"):
+        raise InputError(
+            f"{_name(source)} has no answer to learn: every one ({unlearnt:,}) is marked as not to be learnt "
+            "(weight 0, train false ...); take the marks out of those that are"
+        )
     if not found and layout.form.kind != "text":
         raise InputError(
             f"{_name(source)} has no row with an answer; it was read as {layout.form}: set format if that is not"
@@ -341,8 +347,7 @@ def _read_file(
         try:
             text, messages = form.read(row)
         except InputError as error:
-            advice = "" if form.kind == "text" else f"; the rows of this source are {form}, so repair it, or set format"
-            raise InputError(f"{name} {error}{advice}") from None
+            raise InputError(f"{name} {error}{_advise_format(row, form, source)}") from None
         group = None if source.group_by is None else _row_group(row, source.group_by, name)
         label = None if source.label is None else read_label(row, source.label, name)
         yield Document(
@@ -351,6 +356,13 @@ def _read_file(
             unread=(*(column for column in row if column not in used), *form.list_unread(row)),
             no_values=tuple(column for column in cells if column in row and row[column].strip() in NO_VALUES),
         )  # fmt: skip
+
+
+def _advise_format(row: Row, form: Format, source: Source) -> str:
+    """What to do about a row that has not the format of its source; empty if the row has it, so another fault."""
+    if form.kind == "text" or (form.has_fields(row) and not is_readable(row, source.field, None)):
+        return ""
+    return f"; all rows of a source have one format, here {form}: mend this row, or set format"
 
 
 def _row_pair(row: Row, source: Source, name: str) -> str | None:

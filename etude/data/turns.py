@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from etude.errors import InputError
+from etude.text import kind_of
 
 Message = dict[str, str]
 
@@ -21,6 +22,9 @@ _ROLES = {
 }  # fmt: skip
 _ROLE_OF = {name: role for role, others in _ROLES.items() for name in (role, *others)}
 _CALLS = ("tool_calls", "tool_call", "function_calls", "function_call", "tools", "functions")
+_CONTENTS = ("content", "value")
+_OF_PARTS = ("type", "text")
+_TEXTS = (None, "text", "input_text", "output_text")  # types of parts that are text: of chat templates, of OpenAI
 # Fields of a turn that hold a part of what is said, so that a turn must not be learnt without them.
 SAID_BESIDE = (
     "reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_content", "thinking_blocks",
@@ -31,6 +35,7 @@ SAID_BESIDE = (
 _LEARNT_IF_TRUE = (
     "weight", "train", "training", "trainable", "loss", "loss_mask", "loss_scale", "loss_weight"
 )  # fmt: skip
+_WEIGHTS = ("weight", "loss_weight")
 _LEARNT_IF_FALSE = ("masked",)
 _UNREADABLE = ("mask", "train_detail", "training_detail")  # of unknown sense, or of parts of a turn
 _MARKS = (*_LEARNT_IF_TRUE, *_LEARNT_IF_FALSE, *_UNREADABLE)
@@ -75,11 +80,20 @@ def list_fields(message: Message) -> list[str]:
 
 
 def list_unread(turn: Mapping[str, Any]) -> list[str]:
-    """The fields of a turn that hold something else than a string, and no mark, so that nothing reads them."""
-    return [
+    """The fields of a turn that hold something else than a string, and no mark, so that nothing reads them.
+
+    Of contents in parts, these are the fields of the parts.
+    """
+    lists = [turn[name] for name in _CONTENTS if isinstance(turn.get(name), list)]
+    parts = [part for each in lists for part in each if isinstance(part, dict)]
+    read = (*_MARKS, *_CONTENTS)
+    names = [
         name
         for name, value in turn.items()
-        if name not in _MARKS and not isinstance(value, str | None) and not is_empty(value)
+        if name not in read and not isinstance(value, str | None) and not is_empty(value)
+    ]
+    return names + [
+        name for part in parts for name, value in part.items() if name not in _OF_PARTS and not is_empty(value)
     ]
 
 
@@ -98,6 +112,34 @@ def read_role(role: str, number: int) -> str:
             "rename it"
         )
     return known
+
+
+def read_content(turn: Mapping[str, Any], name: str, where: str) -> str:
+    """The content of a message: a string, or parts that are all text, joined as chat templates of transformers do.
+
+    where: how errors call the message. Raises: InputError that names what is no text.
+    """
+    value = turn.get(name)
+    if isinstance(value, str):
+        return value
+    if name not in turn:
+        raise InputError(f"has no field {name!r} in {where}; expected a string")
+    if not isinstance(value, list):
+        raise InputError(f"has {kind_of(value)} as {name!r} in {where}; expected a string, or a list of text parts")
+    return "".join(_read_part(part, where) for part in value)
+
+
+def _read_part(part: Any, where: str) -> str:
+    if not isinstance(part, dict):
+        form = '{"type": "text", "text": "..."}'
+        raise InputError(f"has {kind_of(part)} as a part in {where}; expected {form}")
+    kind = part.get("type")
+    if kind not in _TEXTS or (kind is None and "text" not in part):
+        named = repr(kind if isinstance(kind, str) else next(iter(part), ""))[:40]
+        raise InputError(f"has a part {named} in {where}, which is not read; only text is: leave the row out")
+    if not isinstance(part.get("text"), str):
+        raise InputError(f"has {kind_of(part.get('text'))} as 'text' of a part in {where}; expected a string")
+    return str(part["text"])
 
 
 def check_calls(turn: Mapping[str, Any], number: int) -> None:
@@ -142,6 +184,8 @@ def read_mark(turn: Mapping[str, Any], number: int, *, is_assistant: bool) -> Me
         if not isinstance(value, int | float) or value not in (0, 1):
             raise InputError(f"has {name} {str(value)[:40]!r} in message {number}; expected 0 or 1, or false or true")
         wanted[name] = bool(value) == (name in _LEARNT_IF_TRUE)
+    if not is_assistant:  # a weight of 1 is what a turn has by default
+        wanted = {name: value for name, value in wanted.items() if name not in _WEIGHTS or not value}
     if len(set(wanted.values())) > 1:
         raise InputError(f"has marks in message {number} that disagree ({', '.join(wanted)}); keep one of them")
     if not is_assistant and any(wanted.values()):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from etude.text import kind_of
+
 Check = Callable[[Any], Any]
 _MOST = 2**63
 _DEEPEST = 20
@@ -184,5 +186,5 @@ def _named(name: str, item: Check, value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value) if isinstance(value, str | int | float | bool | None) else f"a {type(value).__name__}"
+    text = repr(value) if isinstance(value, str | int | float | bool | None) else kind_of(value)
     return text if len(text) <= 40 else f"{text[:39]}…"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from etude.data.rows import NO_VALUES
 from etude.data.sources import describe, read_documents, source_format
@@ -69,9 +70,9 @@ def test_rows_with_text_alone_and_a_named_field_stay_text(tmp_path: Path) -> Non
     [
         ([{"prompt": "q", "completion": "a"}] * 25 + [{"prompt": "q"}], {}, "a.jsonl:26 has no field 'completion'"),
         ([{"prompt": "q", "completion": "a"}, {"text": "t"}] * 2, {}, "a.jsonl:2 has no field 'prompt'"),
-        ([{"prompt": "q", "completion": 3}], {"format": "prompt"}, "a.jsonl:1 has a int as field 'completion'"),
+        ([{"prompt": "q", "completion": 3}], {"format": "prompt"}, "a.jsonl:1 has a number as field 'completion'"),
         ([{"messages": ASKED}, {"messages": []}], {}, "a.jsonl:2 has no list 'messages'"),
-        ([{"messages": ASKED}, {"messages": [{"role": "user"}]}], {}, "a.jsonl:2 has a message 1 without the strings"),
+        ([{"messages": ASKED}, {"messages": [{"role": "user"}]}], {}, "no field 'content' in message 1"),
         ([{"messages": [*ASKED, {"role": "assistant", "content": "", "tool_calls": [1]}]}], {"format": "messages"},
          "a.jsonl:1 has tool calls in message 3"),
         ([{"text": "t"}], {"format": "alpaca"}, "a.jsonl:1 has no field 'instruction'"),
@@ -126,9 +127,13 @@ def test_a_prompt_and_a_completion_may_be_lists_of_messages(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, ASKED[1]]},
-         "a.jsonl:1 has in message 1 of 'messages' a list of parts as 'content'"),
-        ({"conversations": [{"from": "human", "value": ["q"]}]}, "in message 1 of 'conversations' a list of parts"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, ASKED[1]]},
+         "a.jsonl:1 has a part 'image_url' in message 1 of 'messages', which is not read; only text is"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 1}]}, ASKED[1]]},
+         "a.jsonl:1 has a number as 'text' of a part in message 1 of 'messages'"),
+        ({"conversations": [{"from": "human", "value": ["q"]}]}, "has a string as a part in message 1"),
+        ({"messages": [*ASKED, {"role": "user", "content": None}]}, "has null as 'content' in message 3"),
+        ({"messages": [*ASKED, "q"]}, "has a string as message 3"),
         ({"messages": "q"}, "has no list 'messages' with at least one message"),
         ({"instruction": ASKED[:1], "input": ["x"], "output": ASKED[1:]}, "has 'input' beside 'instruction' as a list"),
         ({"prompt": ASKED[:1], "completion": ASKED[1:], "history": [["q", "a"]]}, "has 'history' beside 'prompt'"),
@@ -136,8 +141,9 @@ def test_a_prompt_and_a_completion_may_be_lists_of_messages(tmp_path: Path) -> N
         ({"messages": ASKED, "functions": "[{}]"}, "has 'functions', which are not supported"),
         ({"instruction": "q", "output": ["a"]}, "has a list as field 'output'"),
         ({"instruction": "q", "input": float("nan"), "output": "a"}, "has NaN as field 'input'"),
-        ({"question": "q", "context": {"a": 1}, "answer": "a"}, "has a dict as field 'context'"),
+        ({"question": "q", "context": {"a": 1}, "answer": "a"}, "has an object as field 'context'"),
         ({"instruction": "q", "output": "a", "history": [["q"]]}, "has in 'history' a turn 1 that is no pair"),
+        ({"instruction": "q", "output": "a", "history": [["q", "a"], ASKED[0]]}, "has in 'history' a turn 2 that is"),
         ({"instruction": "q", "output": "a", "history": "before"}, "has in 'history' a turn 1 that is no pair"),
         ({"prompt": "q", "completion": "a", "system": ["S"]}, "has a list as field 'system'"),
         ({"prompt": "q", "completion": "a", "system": "S", "system_prompt": "T"}, "has different system messages in"),
@@ -282,3 +288,50 @@ def test_cells_of_a_table_that_look_empty_are_known(tmp_path: Path) -> None:
 def test_values_that_look_empty_are_those_of_pandas() -> None:
     parsers = pytest.importorskip("pandas._libs.parsers")
     assert (parsers.STR_NA_VALUES - {""}) | {"NaT"} == NO_VALUES
+
+
+@pytest.mark.parametrize(
+    "history", [ASKED, SHARE_GPT, [["q", "a"]], [{**ASKED[0], "content": [{"type": "text", "text": "q"}]}, ASKED[1]]]
+)
+def test_a_history_is_pairs_or_messages(history: Any, tmp_path: Path) -> None:
+    row = {"instruction": "r", "output": "b", "history": history}
+    turns = [*ASKED, {"role": "user", "content": "r"}, {"role": "assistant", "content": "b"}]
+    assert read(write(tmp_path / "a.jsonl", row)) == [turns]
+
+
+def test_parts_that_are_text_are_joined_as_chat_templates_of_transformers_do(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "def f():"}, {"type": "text", "text": "\n    pass", "cache_control": {"ttl": 1}}]
+    row = {"messages": [{"role": "user", "content": parts}, ASKED[1]]}
+    (document,) = read_documents(Source(path=str(write(tmp_path / "a.jsonl", row))))
+    template = "{% for m in messages %}{% for c in m.content %}{{ c.text }}{% endfor %}{% endfor %}"
+    expected = render_jinja_template([[row["messages"][0]]], chat_template=template)[0][0]
+    assert document.messages == [{"role": "user", "content": expected}, ASKED[1]]
+    assert document.unread == ("cache_control of messages",)
+    share = {"conversations": [SHARE_GPT[0], {"from": "gpt", "value": [{"text": "a"}]}]}
+    assert read(write(tmp_path / "b.jsonl", share)) == [ASKED]
+    pair = {"prompt": [{"role": "user", "content": [{"type": "text", "text": "q"}]}], "completion": ASKED[1:]}
+    assert read(write(tmp_path / "c.jsonl", pair)) == [ASKED]
+
+
+def test_the_format_is_named_only_where_it_is_in_doubt(tmp_path: Path) -> None:
+    def refusal(*rows: Any, **settings: Any) -> str:
+        with pytest.raises(InputError) as caught:
+            read(write(tmp_path / "a.jsonl", *rows), **settings)
+        assert len(str(caught.value).removeprefix(str(tmp_path))) <= 300
+        return str(caught.value)
+
+    marked = {"messages": [ASKED[0], {**ASKED[1], "weight": 0.5}]}
+    assert refusal({"messages": ASKED}, marked).endswith("expected 0 or 1, or false or true")
+    assert "set format" not in refusal({"messages": ASKED}, {"messages": []})
+    assert "set format" not in refusal({"prompt": "q", "completion": "a"}, {"prompt": "q", "completion": 3})
+    pair = {"prompt": "q", "completion": "a"}
+    for other in ({"text": "t"}, {"prompt": "q"}, {"messages": ASKED}):
+        says = "; all rows of a source have one format, here prompt (prompt, completion): mend this row, or set format"
+        assert refusal(pair, pair, other).endswith(says)
+    assert "here messages (conversations)" in refusal({"conversations": ASKED}, {"conversations": SHARE_GPT})
+
+
+def test_rows_whose_answers_are_all_marked_are_refused_with_that_reason(tmp_path: Path) -> None:
+    row = {"messages": [ASKED[0], {**ASKED[1], "weight": 0}]}
+    with pytest.raises(InputError, match=r"no answer to learn: every one .2. is marked as not to be learnt .weight 0"):
+        read(write(tmp_path / "a.jsonl", row, row))

@@ -142,9 +142,12 @@ def test_rows_that_alone_make_the_labels_several_are_named() -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (None, "label is 'None'"),
-        (1.5, "label is '1.5'; expected a name or whole number"),
-        (1.0, "label is '1.0'"),
+        (None, "label is null"),
+        (1.5, "label is 1.5; expected a name or whole number"),
+        (1.0, r"label is 1.0; .*write 1 \(in pandas: astype\(int\)\)"),
+        (-2.0, "label is -2.0; .*write -2 "),
+        ([0.0, 2.0], r"label is \[0.0, 2.0\]; .*write \[0, 2\]"),
+        (float("nan"), "label is NaN"),
         ({"a": 1}, "label is "),
         (" ", "label is ' '"),
         ([["a"]], "label is "),

@@ -118,7 +118,7 @@ def test_cells_are_those_of_the_csv_module_and_rows_keep_their_lines(tmp_path: P
         ("a.json", '[\n{"a": 1}\n{"a": 2}]', "in row 1, line 3 column 1: a comma or ] should follow"),
         ("a.json", '[{"a": 1},]', "in row 2, line 1 column 11: Expecting value"),
         ("a.json", '[{"a": 1}] [{"a": 2}]', "more follows after the array"),
-        ("a.json", '[{"a": 1}, 3]', "a.json row 2 is a JSON int"),
+        ("a.json", '[{"a": 1}, 3]', "a.json row 2 is a number"),
         ("a.json", '[{"text": "a"}, {"text": "b", "text": "c"}]', "a.json row 2 has the field 'text' twice"),
         ("a.json", '[{"text": "\\ud800"}]', "a.json row 1 holds half of a surrogate pair"),
         ("a.json", '[{"text": ' + "[" * 100_000, "a.json row 1 nests"),

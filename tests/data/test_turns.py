@@ -103,7 +103,14 @@ def test_a_mark_that_is_not_read_is_refused_by_name(mark: dict[str, Any], says: 
         list(read_documents(Source(path=str(rows), format="messages")))
 
 
-@pytest.mark.parametrize("mark", [{"weight": 1}, {"train": True}, {"masked": False}], ids=str)
+@pytest.mark.parametrize("mark", [{"weight": 1}, {"weight": 1.0}, {"weight": 0}, {"loss_weight": 1}], ids=str)
+def test_the_default_weight_of_a_question_is_no_mark(mark: dict[str, Any], tmp_path: Path) -> None:
+    row = conversation({})
+    row["messages"][0] |= mark
+    assert learnt(write(tmp_path / "a.jsonl", row)) == ["total", "value"]
+
+
+@pytest.mark.parametrize("mark", [{"train": True}, {"masked": False}, {"weight": 1, "train": True}], ids=str)
 def test_a_question_that_is_marked_to_be_learnt_is_refused(mark: dict[str, Any], tmp_path: Path) -> None:
     row = conversation({})
     row["messages"][0] |= mark

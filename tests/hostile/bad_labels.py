@@ -74,9 +74,10 @@ def model(**config: Any) -> Make:
 
 NAMES = {"0": "a", "1": "b"}
 CASES = [
-    Case(name="a label that is null", make=rows(None, *GOOD), says="rows.jsonl:1: label is 'None'"),
+    Case(name="a label that is null", make=rows(None, *GOOD), says="rows.jsonl:1: label is null"),
     Case(name="a row without a label", make=rows(..., *GOOD), says="rows.jsonl:1 has no label field 'label'"),
-    Case(name="a label that is a fraction", make=rows(0.5, *GOOD), says="label is '0.5'; expected a name or whole"),
+    Case(name="a label that is a fraction", make=rows(0.5, *GOOD), says="label is 0.5; expected a name or whole"),
+    Case(name="a label with a fraction of nothing", make=rows(1.0, *GOOD), says="label is 1.0; .*; write 1 .in pandas"),
     Case(name="a label that is an object", make=rows({"a": 1}, *GOOD), says="rows.jsonl:1: label is"),
     Case(name="a label of blanks", make=rows("  ", *GOOD), says="rows.jsonl:1: label is"),
     Case(name="a label in a list of lists", make=rows([["a"]], *GOOD), says="rows.jsonl:1: label is"),
