@@ -4,16 +4,17 @@ load_recipe(path, overrides)   a checked recipe
 train(recipe, ...)             run it to its end
 Training(recipe, Options(...)) the same as an iterator of steps, with one's own module, loss and metrics
 Metric(function, lower_is_better=True)  a metric of one's own, and which way is better
+logits(model, batch)           what a language model says of each next token, for one's own loss and metrics
 open_run(name)                 a run to read
 """
 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Metric", "Options", "Training", "load_recipe", "open_run", "train"]
+__all__ = ["Metric", "Options", "Training", "load_recipe", "logits", "open_run", "train"]
 
 if TYPE_CHECKING:
-    from etude.own import Metric
+    from etude.own import Metric, logits
     from etude.recipe.load import load_recipe
     from etude.records.store import open_run
     from etude.run import Training
@@ -25,6 +26,7 @@ _HOMES = {
     "Options": ("etude.start", "Options"),
     "Training": ("etude.run", "Training"),
     "load_recipe": ("etude.recipe.load", "load_recipe"),
+    "logits": ("etude.own", "logits"),
     "open_run": ("etude.records.store", "open_run"),
     "train": ("etude.run", "run_recipe"),
 }

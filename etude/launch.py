@@ -168,6 +168,10 @@ def _judge(crew: list[_Rank], culprit: _Rank | None, received: list[int], words:
         return Ended(_RESUMABLE)
     if not any(codes):
         return Ended(0)
+    if culprit is not None and codes[0] == 0:  # which writes all there is to write
+        return Ended(
+            0, f"rank {culprit.number} ended with code {culprit.code} when the run had already been written down"
+        )
     is_cursor_hidden = crew[0].code is not None and crew[0].code < 0
     if received and not any(code > 0 and code not in (_RESUMABLE, 130, LostRankError.exit_code) for code in codes):
         name = signal.Signals(received[0]).name

@@ -17,10 +17,13 @@ from torch import nn
 from etude.engine.objectives import DeviceBatch
 from etude.engine.precision import Precision
 from etude.errors import InputError
+from etude.models.decoder import Decoder
+from etude.models.foreign import scored_logits
 from etude.recipe.rules import is_lower_better
 from etude.recipe.schema import Loss, Recipe
 from etude.text import kind_of
 
+_PLAIN_MODEL = "; without Options(loss=...) it must answer model(input_ids=...).logits, as models of transformers do"
 LossFunction = Callable[[nn.Module, DeviceBatch], tuple[torch.Tensor, Any]]
 MetricFunction = Callable[[nn.Module, Iterable[DeviceBatch]], float]
 _WEIGHED_BY_BATCH = ("token_weights",)  # a loss of one's own gets these as batch.weights
@@ -101,7 +104,8 @@ class Own:
         try:
             if self.loss is not None or self.model is not None:
                 what = "loss" if self.loss is not None else "model"
-                with _named(what, self.loss or self.model), precision.autocast():
+                hint = _PLAIN_MODEL if self.loss is None else ""
+                with _named(what, self.loss or self.model, hint), precision.autocast():
                     for batch in train:
                         _check_loss(model, *loss_sum(model, batch))
             for name, metric in self.metrics.items():
@@ -124,6 +128,17 @@ class Own:
             model.train(was_training)
 
 
+def logits(model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
+    """The scores (B, T, V) of the next token at each position of a batch, as a loss or metric gets model and batch.
+
+    A decoder of etude called by itself gives hidden states, since most logits are never needed.
+    """
+    if isinstance(model, Decoder):
+        return model.logits(batch.tokens, positions=batch.positions, lengths=batch.lengths)
+    flat = scored_logits(model, batch.tokens, batch.positions, batch.lengths, None)
+    return flat.view(*batch.tokens.shape, -1)
+
+
 def _check_loss(model: nn.Module, loss: torch.Tensor, targets: torch.Tensor) -> None:
     if loss.dim() or targets.dim():
         raise TypeError(f"it returned {list(loss.shape)} and {list(targets.shape)}; expected a sum and a number")
@@ -132,7 +147,7 @@ def _check_loss(model: nn.Module, loss: torch.Tensor, targets: torch.Tensor) -> 
 
 
 @contextlib.contextmanager
-def _named(what: str, thing: object) -> Iterator[None]:
+def _named(what: str, thing: object, hint: str = "") -> Iterator[None]:
     """Name the function of the user, and the line, in what goes wrong within the block."""
     try:
         yield
@@ -141,7 +156,7 @@ def _named(what: str, thing: object) -> Iterator[None]:
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."
-        raise InputError(f"your {what} {_name(thing)} failed at {_place(error, thing)}: {reason}") from error
+        raise InputError(f"your {what} {_name(thing)} failed at {_place(error, thing)}: {reason}{hint}") from error
 
 
 def _name(thing: object) -> str:

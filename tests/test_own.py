@@ -13,10 +13,10 @@ from etude.engine.objectives import DeviceBatch
 from etude.errors import InputError
 from etude.recipe.schema import Recipe
 from etude.records.events import Evaluation
-from etude.records.store import Run
-from etude.run import run_recipe
+from etude.records.store import Run, list_runs
+from etude.run import Training, run_recipe
 from etude.start import Options
-from tests.bases import write_encoder, write_labelled
+from tests.bases import write_encoder, write_gptj, write_labelled, write_qwen2
 from tests.test_run import Bigram, accuracy, bigram_loss
 
 Make = Callable[..., Recipe]
@@ -168,3 +168,43 @@ def test_a_loss_of_ones_own_beside_tasks_is_refused_and_a_metric_sees_all_tasks(
 
     run_recipe(recipe, Options(runs=tmp_path / "runs", metrics={"count": count}))
     assert seen == {"kinds", "text"}
+
+
+def own_loss(model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """As docs/quickstart.md shows it."""
+    scored = batch.labels != -100
+    logits = api.logits(model, batch)[scored].float()
+    return nn.functional.cross_entropy(logits, batch.labels[scored], reduction="sum"), scored.sum()
+
+
+def error_rate(model: nn.Module, batches: Iterable[DeviceBatch]) -> float:
+    wrong = targets = 0
+    for batch in batches:
+        scored = batch.labels != -100
+        wrong += int((api.logits(model, batch).argmax(-1) != batch.labels)[scored].sum())
+        targets += int(scored.sum())
+    return wrong / targets
+
+
+@pytest.mark.parametrize("sample", ["row", "document"])
+@pytest.mark.parametrize("base", [None, write_qwen2, write_gptj])
+def test_the_loss_of_the_docs_is_the_loss_of_the_run(
+    base: Callable[[Path], Path] | None, sample: str, tmp_path: Path, make_recipe: Make
+) -> None:
+    changes: dict[str, Any] = {"train.steps": 4, "data.sample": sample, "evaluate.every_steps": 4}
+    if base is not None:
+        changes |= {"model": {"from": str(base(tmp_path / "base"))}, "tokenizer": {}}
+    recipe = make_recipe(changes)
+    mine = Options(runs=tmp_path / "own", loss=own_loss, metrics={"error_rate": error_rate})
+    ours, theirs = (
+        [float(step.measured[0] / step.measured[1]) for step in Training(recipe, options)]
+        for options in (mine, Options(runs=tmp_path / "plain"))
+    )
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    (run,) = list_runs(tmp_path / "own")
+    assert 0.0 < evaluations(run)[-1].metrics["error_rate"] <= 1.0
+
+
+def test_a_model_that_answers_otherwise_is_told_to_bring_a_loss(tmp_path: Path, make_recipe: Make) -> None:
+    with pytest.raises(InputError, match=r"your model Linear failed .*without Options\(loss=...\) it must answer"):
+        run_recipe(make_recipe(), Options(runs=tmp_path, model=nn.Linear(3, 3)))

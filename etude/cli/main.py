@@ -31,6 +31,7 @@ from etude.text import printable, shorten
 
 if TYPE_CHECKING:
     from etude.recipe.schema import Recipe
+    from etude.records.store import Run
 
 app = typer.Typer(
     help="Train code language models: one recipe, one run, a record anybody can check.",
@@ -466,7 +467,9 @@ def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None
     from etude.records.store import open_run
     from etude.report.summary import describe, summarize
 
-    summary = summarize(open_run(run, runs))
+    found = open_run(run, runs)
+    _warn_of_edits(found)
+    summary = summarize(found)
     print_rows(describe(summary), summary.to_dict(), as_json)
 
 
@@ -482,7 +485,9 @@ def compare(
 
     if len(run) < 2:
         raise InputError("compare needs two runs or more; see etude runs")
-    comparison = compare_runs([open_run(name, runs) for name in run])
+    found = [open_run(name, runs) for name in run]
+    _warn_of_edits(*found)
+    comparison = compare_runs(found)
     if as_json:
         print_json(comparison.to_dict())
         return
@@ -616,6 +621,15 @@ def _say_usage(error: Any) -> None:
     else:
         what = error.format_message().rstrip(".")
         _say_errors([f"{what}; see {error.ctx.command_path} --help" if error.ctx else what])
+
+
+def _warn_of_edits(*runs: "Run") -> None:
+    """Say of which runs the recipe was edited after the fact: their figures belong to another one."""
+    for run in runs:
+        try:
+            run.require_own_recipe()
+        except EtudeError as error:
+            say(f"warning: {shorten(str(error))}")
 
 
 def _describe_published(recipe: "Recipe") -> str | None:

@@ -232,7 +232,8 @@ def create_run(runs: Path, recipe: Recipe, *, recipe_text: str | None = None, pa
     identity = f"{recipe.name}-{secrets.token_hex(3)}"
     info = {
         "format": FORMAT, "id": identity, "name": recipe.name, "parent": parent,
-        "recipe_hash": recipe_hash(recipe), "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        # To the microsecond: runs are sorted by it, and the newest of two of one second is not a matter of their names.
+        "recipe_hash": recipe_hash(recipe), "created": datetime.now(UTC).isoformat(timespec="microseconds"),
         "day": date.today().isoformat(),
     }  # fmt: skip
     with durable.new_folder(runs / identity) as hidden:

@@ -14,7 +14,7 @@ from etude.records.store import Run
 from etude.report.history import History, mean_loss, read_history
 from etude.report.markdown import code, prose, quoted, table
 from etude.report.results import final_scores
-from etude.report.wording import duration, number, plural
+from etude.report.wording import duration, in_seconds, number, plural
 
 _WHAT = {
     "peft": "A LoRA adapter for {base}, in the format of PEFT.",
@@ -196,7 +196,7 @@ def _record_rows(run: Run, checkpoint: str) -> Iterator[tuple[str, str]]:
             "Best of the run",
             f"{code(run.best['checkpoint'])}, {prose(run.best.get('metric'))} {number(run.best['value'])}",
         )
-    yield "Started", code(run.info["created"])
+    yield "Started", code(in_seconds(run.info["created"]))
     yield "Recipe, SHA-256", code(run.info["recipe_hash"])
     yield "Journal, SHA-256 at export", code(durable.sha256_file(run.path / "journal.jsonl"))
     yield "Written by", f"etude {metadata.version('etude-workbench')}"

@@ -12,7 +12,7 @@ from etude.records.store import Run
 from etude.report.charts import sparkline
 from etude.report.history import History, LogWindow, figures_of, read_history
 from etude.report.ratings import Ratings, count_ratings
-from etude.report.wording import NOTHING, duration, number, numbers, parameters_text, percent, plural, size
+from etude.report.wording import NOTHING, duration, in_seconds, number, numbers, parameters_text, percent, plural, size
 from etude.text import one_line
 
 _CURVE_POINTS = 60
@@ -130,7 +130,7 @@ def summarize_history(history: History) -> Summary:
         recipe=run.info["name"],
         status=status,
         reason=reason,
-        created=run.info["created"],
+        created=in_seconds(run.info["created"]),
         device=attempt.device if attempt else None,
         devices=attempt.devices if attempt else None,
         precision=attempt.precision if attempt else None,

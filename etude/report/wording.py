@@ -1,5 +1,6 @@
 """Figures as people read them."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -65,3 +66,8 @@ def numbers(values: Iterable[int], most: int = 5) -> str:
     listed = list(values)
     more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
     return ", ".join(f"{value:,}" for value in listed[:most]) + more
+
+
+def in_seconds(moment: str) -> str:
+    """An ISO moment without the fraction of its second, as people want to read it."""
+    return re.sub(r"\.\d+", "", moment)

@@ -130,3 +130,14 @@ def test_a_newer_run_format_is_refused(tmp_path: Path, make_recipe: Make) -> Non
     durable.write_json(writer.run.path / "run.json", writer.run.info | {"format": 2})
     with pytest.raises(InputError, match="format 2; this etude reads up to 1"):
         open_run(writer.run.path)
+
+
+def test_runs_of_one_second_are_listed_in_the_order_in_which_they_were_made(
+    tmp_path: Path, make_recipe: Callable[..., Recipe]
+) -> None:
+    made = []
+    for seed in range(6):
+        writer = create_run(tmp_path, make_recipe({"seed": seed}))
+        writer.close("stopped")
+        made.append(writer.run.name)
+    assert [run.name for run in list_runs(tmp_path)] == made

@@ -9,6 +9,7 @@ import pytest
 
 from etude.records.events import CheckpointSaved, Finding, Generation, Note
 from etude.records.store import Run, append_note
+from etude.report.wording import in_seconds
 from etude.report.write import write_report
 from tests.report.runs import attempt, finished_run, loss_at, new_run, window
 
@@ -48,7 +49,7 @@ def test_a_finished_run_has_every_section_and_its_figures(tmp_path: Path) -> Non
     assert re.findall("^## (.*)$", text, re.MULTILINE) == HEADINGS
     assert front_matter(text) == {
         "title": 'A "small": one',
-        "date": run.info["created"],
+        "date": in_seconds(run.info["created"]),
         "type": "training",
         "tags": ["a: b", "#c"],
         "weight": 10,
