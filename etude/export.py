@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ from torch import nn
 
 from etude import durable
 from etude.data.render import ChatTemplate, find_template
-from etude.data.tokenize import Tokenizer, load_tokenizer
+from etude.data.tokenize import FILES, Tokenizer, load_tokenizer
 from etude.engine import checkpoint as checkpoints
 from etude.errors import InputError
 from etude.models import weights
@@ -119,7 +120,13 @@ def load_model(folder: Path, *, dtype: torch.dtype) -> nn.Module:
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that lies in the folder of a model. Raises: InputError if there is none."""
+    """The tokenizer that lies in the folder of a model, or that of the base of an adapter which brings none.
+
+    Raises: InputError if there is none.
+    """
+    if durable.is_plain(folder / ADAPTER_FILE) and not any(os.path.lexists(folder / name) for name in FILES):
+        saved = read_adapter_config(folder)
+        folder = find_model(_named_base(folder, saved), saved.revision)
     return load_tokenizer(schema.Tokenizer.model_validate({"from": str(folder)}))
 
 
@@ -201,9 +208,7 @@ def _load(pretrained: Pretrained, dtype: torch.dtype) -> tuple[nn.Module, list[s
 
 def _base_of(folder: Path, saved: SavedAdapter) -> Pretrained:
     """The model that an adapter belongs to, found on this machine; of a classifier with as many labels."""
-    if not saved.base:
-        raise InputError(f"{folder / CONFIG_FILE} names no base model; add base_model_name_or_path")
-    path = find_model(saved.base, saved.revision)
+    path = find_model(_named_base(folder, saved), saved.revision)
     if saved.task != CLASSIFIER:
         is_encoder = weights.read_config(path).get("model_type") in ("bert", "roberta") and saved.task is None
         return inspect_model(path, "masked" if is_encoder else None)
@@ -221,6 +226,12 @@ def _base_of(folder: Path, saved: SavedAdapter) -> Pretrained:
         hf_config = {**base.hf_config, **padding}
         return replace(base, labels=len(names), label_names=names, kept_labels=kept, hf_config=hf_config)
     return base if base.labels else replace(base, labels=2)  # as transformers would have it
+
+
+def _named_base(folder: Path, saved: SavedAdapter) -> str:
+    if not saved.base:
+        raise InputError(f"{folder / CONFIG_FILE} names no base model; add base_model_name_or_path")
+    return saved.base
 
 
 def _check_base(folder: Path, base: Pretrained) -> None:

@@ -270,3 +270,38 @@ def test_training_goes_on_from_an_adapter_of_peft_only_as_it_was(
     (elsewhere / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "who/knows"}))
     with pytest.raises(InputError, match="names the base 'who/knows', which is not on this machine"):
         begin(elsewhere, {"adapter": same})
+
+
+def test_an_adapter_of_peft_without_a_tokenizer_answers_by_that_of_its_base(
+    bases: dict[str, Path], tmp_path: Path, etude: Any
+) -> None:
+    from etude.export import open_chat, open_tokenizer
+    from etude.text import clean
+
+    theirs = write_peft(tmp_path / "adapter", bases["qwen2"])
+    assert not list((tmp_path / "adapter").glob("*token*"))
+    ours, base = open_tokenizer(tmp_path / "adapter"), open_tokenizer(bases["qwen2"])
+    assert ours.fingerprint == base.fingerprint and ours.chat_template == base.chat_template is not None
+    assert not open_chat(tmp_path / "adapter").is_plain
+    words = ("--prompt", "total", "--temperature", "0", "--max-tokens", "8")
+    outcome = etude("generate", str(tmp_path / "adapter"), *words)
+    given = torch.tensor([base.encode("total").tolist()])
+    answer = theirs.generate(input_ids=given, max_new_tokens=8, do_sample=False)[0, given.shape[1] :]
+    assert outcome.code == 0 and clean(base.decode(answer.tolist())).strip() in outcome.out
+    assert etude("generate", str(tmp_path / "adapter"), "--instruction", *words).code == 0
+
+
+def test_an_adapter_with_part_of_a_tokenizer_or_without_a_base_is_refused(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
+    from etude.export import open_tokenizer
+
+    write_peft(tmp_path, bases["qwen2"])
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"has no tokenizer\.json"):
+        open_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": None}))
+    with pytest.raises(InputError, match="names no base model"):
+        open_tokenizer(tmp_path)
