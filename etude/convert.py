@@ -8,6 +8,7 @@ or writes one elsewhere.
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ from typing import Any
 
 from etude import durable
 from etude.errors import EtudeError, InputError
+from etude.memory import limited_memory
 from etude.records.folder import require_outside_runs
 
 _CARRIED = re.compile(
@@ -25,6 +27,8 @@ _CARRIED = re.compile(
 _LARGEST_CARRIED_BYTES = 256 << 20
 # How long the process apart may take: to start, and for each byte, at a tenth of what a slow disk reads.
 _SECONDS, _BYTES_A_SECOND = 120, 5 << 20
+# What reading takes beside three times the size of the files.
+_READING_BYTES = 1 << 30
 # torch names a head that is the embedding a second time; other tools would take it for a matrix of its own.
 _HEAD = "lm_head.weight"
 # What reading tensors never does; a hook that Python calls before any of it ends the process instead.
@@ -65,6 +69,10 @@ def convert(source: Path, out: Path) -> list[Path]:
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise InputError(f"{source} took more than {limit:.0f} s, far longer than tensors do; stopped") from None
+        if ended.returncode < 0:
+            raise InputError(
+                f"{source}: reading it was ended by {signal.Signals(-ended.returncode).name}; copy it again"
+            )
         if ended.returncode == 2:
             raise InputError(ended.stderr.strip().splitlines()[-1])
         if ended.returncode:
@@ -83,22 +91,32 @@ def _check_inside(source: Path, path: Path) -> None:
 
 def _convert_apart(source: Path, out: Path) -> None:
     """In the process apart: read each part, refuse all but tensors, write it."""
+    import etude.engine.checkpoint  # noqa: F401 - and torch, before memory is limited
+
+    parts = _parts(source)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    size = sum(part.stat().st_size for part in parts)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * size + (64 << 20),) * 2)
+    sys.addaudithook(_refuse)
+    # A part is mapped or read whole, and so are copies of tensors that are no plain run of memory.
+    with limited_memory(3 * size + _READING_BYTES):
+        _convert_parts(parts, out)
+
+
+def _convert_parts(parts: list[Path], out: Path) -> None:
     import torch
 
     from etude.engine.checkpoint import safetensors
 
-    parts = _parts(source)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    size = 2 * sum(part.stat().st_size for part in parts) + (64 << 20)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-    sys.addaudithook(_refuse)
     weight_map: dict[str, str] = {}
     total = 0
     for number, part in enumerate(parts, 1):
         try:
             loaded: Any = torch.load(part, map_location="cpu", weights_only=True, mmap=_is_zip(part))
         except Exception as error:  # torch raises whatever its reader raises
-            reason = " ".join(str(error).split())[:160]
+            reason = " ".join(str(error).split())[:110]
+            if isinstance(error, MemoryError) or "enough memory" in reason:
+                reason = "it asks for far more memory than its size"
             raise InputError(
                 f"{part} holds more than tensors, or is damaged; nothing of it was run ({reason})"
             ) from None
@@ -151,6 +169,8 @@ def _tensors(part: Path, loaded: Any, known: set[str]) -> dict[str, Any]:
     """The tensors by name, each with memory of its own, as safetensors has them."""
     import torch
 
+    from etude.engine.checkpoint import DTYPES
+
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise InputError(f"{part} holds more than named tensors; nothing of it was run")
     size = part.stat().st_size
@@ -159,8 +179,19 @@ def _tensors(part: Path, loaded: Any, known: set[str]) -> dict[str, Any]:
             raise InputError(f"{part} names {name!r} twice, or not by a text; copy the model again")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
             raise InputError(f"{part}: {name} is sparse, quantised or complex; give the model it was made of")
+        if tensor.is_meta or tensor.dtype not in DTYPES:
+            kind = "has no data" if tensor.is_meta else f"holds {str(tensor.dtype).removeprefix('torch.')} numbers"
+            raise InputError(
+                f"{part}: {name[:60]!r} {kind}; expected float64, float32, float16, bfloat16, int64, int32, uint8 or "
+                "bool; give the model that it was made of"
+            )
         if tensor.nbytes > size:
             raise InputError(f"{part}: {name} claims {tensor.nbytes:,} bytes, more than the file has; it is damaged")
+    if (total := sum(tensor.nbytes for tensor in loaded.values())) > 2 * size:
+        raise InputError(
+            f"{part} holds {total:,} bytes of tensors in a file of {size:,}: many are views of the same numbers; "
+            "save a copy of each with torch"
+        )
     places = [_place(tensor) for name, tensor in loaded.items() if name != _HEAD]
     is_tied = _HEAD in loaded and _place(loaded[_HEAD]) in places
     return {name: tensor.detach() for name, tensor in loaded.items() if name != _HEAD or not is_tied}
@@ -171,8 +202,10 @@ def _place(tensor: Any) -> tuple[Any, ...]:
 
 
 def _refuse(event: str, details: tuple[Any, ...]) -> None:
-    is_write_elsewhere = event == "open" and _writes(*details) and not str(details[0]).startswith(str(Path.cwd()))
-    if event.startswith(_FORBIDDEN) or is_write_elsewhere:
+    is_ours = bool(details) and str(details[0]).startswith(f"{Path.cwd()}{os.sep}")
+    if event == "os.remove" and is_ours:  # what a full disk left half-written
+        return
+    if event.startswith(_FORBIDDEN) or (event == "open" and _writes(*details) and not is_ours):
         raise InputError(f"the file tried {event}, which reading tensors never does; it was stopped")
 
 
@@ -184,6 +217,11 @@ def _writes(path: object, mode: object, flags: int) -> bool:
 if __name__ == "__main__":
     try:
         _convert_apart(Path(sys.argv[1]), Path(sys.argv[2]))
-    except InputError as error:
+    except EtudeError as error:
         print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (MemoryError, RuntimeError) as error:  # torch has no class of its own for want of memory
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        print("its tensors take far more memory than the size of the files; nothing was written", file=sys.stderr)
         sys.exit(2)

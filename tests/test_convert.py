@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import resource
 import shutil
 import zipfile
 from pathlib import Path
@@ -148,3 +149,43 @@ def test_links_pipes_and_packed_files_are_refused_in_one_line(published: tuple[P
         with pytest.raises(InputError, match="damaged"):
             convert(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        ({"a": torch.zeros(3, dtype=torch.int16)}, "'a' holds int16 numbers; expected float64"),
+        ({"a": torch.zeros(3).to(torch.float8_e4m3fn)}, "'a' holds float8_e4m3fn numbers"),
+        ({"a": torch.zeros(3, device="meta")}, "'a' has no data"),
+        (dict.fromkeys(map(str, range(300)), torch.zeros(1 << 20)), "many are views of the same numbers"),
+    ],
+    ids=["int16", "float8", "meta", "views"],
+)
+def test_tensors_that_safetensors_or_a_disk_cannot_hold_are_refused(
+    tensors: dict[str, torch.Tensor], says: str, published: tuple[Path, Any], tmp_path: Path
+) -> None:
+    folder, _ = published
+    torch.save(tensors, folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=says):
+        convert(folder, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["published"]
+
+
+@pytest.mark.parametrize(("plain", "count"), [(True, 1 << 50), (False, 4 << 30)])
+def test_a_file_that_asks_for_memory_gets_little(
+    plain: bool, count: int, published: tuple[Path, Any], tmp_path: Path
+) -> None:
+    folder, _ = published
+    body = b"\x80\x02cbuiltins\nbytearray\n" + pickle.LONG1 + b"\x08" + count.to_bytes(8, "little") + b"\x85R."
+    file = folder / "pytorch_model.bin"
+    if plain:
+        number = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
+        file.write_bytes(number + pickle.dumps(1001, protocol=2) + pickle.dumps({}, protocol=2) + body)
+    else:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for name, content in (("data.pkl", body), ("version", b"3\n"), ("byteorder", b"little")):
+                archive.writestr(f"archive/{name}", content)
+    with pytest.raises(InputError, match=r"far more memory than its size|is damaged"):
+        convert(folder, tmp_path / "out")
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 << 20
+    assert not (tmp_path / "out").exists()
