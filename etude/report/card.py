@@ -136,7 +136,7 @@ def _training_rows(history: History, step: int) -> Iterator[tuple[str, str]]:
         machine = attempt.environment.get("machine", {})
         gpus = ", ".join(gpu["name"] for gpu in machine.get("gpus", []))
         what = code(gpus or machine.get("cpu", "unknown"))
-        yield "Device", f"{attempt.devices} x {attempt.device} ({what}), {attempt.precision}"
+        yield "Device", f"{attempt.devices} x {prose(attempt.device)} ({what}), {prose(attempt.precision)}"
 
 
 def _parameters(attempt: Attempt) -> str:

@@ -72,7 +72,7 @@ def describe_scores(scores: Scores) -> list[str]:
     rows = [
         [prose(name), *(_with_interval(values[each]) for each in figures)] for name, values in scores.systems.items()
     ]
-    title = f"On {scores.rows:,} {scores.split} rows, with bootstrap intervals of 95 %:"
+    title = f"On {scores.rows:,} {prose(scores.split)} rows, with bootstrap intervals of 95 %:"
     gains = [
         f"- {prose(scores.metric)} against {prose(other)}: {_with_interval(gain, signed=True)}"
         + (", inside the noise" if Difference(*gain).is_noise else "")

@@ -105,7 +105,7 @@ def _sections(history: History, charts: list[str]) -> dict[str, Any]:
 
 def _summary_rows(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "Run", code(summary.name)
-    yield "Status", f"{summary.status}: {prose(summary.reason)}"
+    yield "Status", f"{prose(summary.status)}: {prose(summary.reason)}"
     of = f" of {summary.steps:,}" if summary.steps else ""
     yield "Steps", f"{summary.step:,}{of}" + (f", {summary.epochs:.2f} epochs" if summary.epochs else "")
     yield "Tokens", f"{summary.tokens:,} targets"
@@ -132,7 +132,7 @@ def _machine_rows(attempt: Attempt) -> Iterator[tuple[str, str]]:
     yield "Disk", f"{size(machine.get('disk_bytes'))}, {size(machine.get('disk_free_bytes'))} free at the start"
     gpus = [f"{code(gpu['name'])} {size(gpu['memory_bytes'])}" for gpu in machine.get("gpus", [])]
     yield "GPU", ", ".join(gpus) or "none"
-    yield "Used", f"{attempt.devices} x {attempt.device}, {attempt.precision}"
+    yield "Used", f"{attempt.devices} x {prose(attempt.device)}, {prose(attempt.precision)}"
     yield "Matrix rate", f"{attempt.matrix_flops_per_second / 1e9:,.1f} GFLOP/s measured"
     if "command" in environment:
         yield "Command", code(" ".join(map(str, environment["command"])))
