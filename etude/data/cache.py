@@ -9,9 +9,12 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,16 @@ import numpy.typing as npt
 
 from etude import durable
 from etude.errors import InputError
+from etude.records import shape
 
-_VERIFY_BYTES = 256 << 20
+VERIFY_BYTES = 256 << 20
+_LARGEST_MANIFEST_BYTES = 64 << 20  # the names of some 600,000 files
+_FILE = shape.Object({"size": int, "sha256": str})
+# What `to_npy` writes before the numbers, without the two bytes of its length.
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\0\{'descr': '(?P<dtype>[^']*)', 'fortran_order': False, "
+    rb"'shape': \((?P<shape>\d{1,18}(, \d{1,18})*),?\), \} *\n"
+)
 _OF_A_BUILDER = re.compile(r"[0-9a-f]{32}\.(tmp|lock)")
 Files = dict[str, durable.Written]
 
@@ -50,7 +61,12 @@ def build_once(
             files, said = build(temporary)
             entries = {name: {"size": file.size, "sha256": file.sha256} for name, file in files.items()}
             manifest = {**said, "files": entries}
-            durable.write_json(temporary / "manifest.json", {**manifest, "sha256": _digest(manifest)})
+            written = durable.write_json(temporary / "manifest.json", {**manifest, "sha256": _digest(manifest)})
+            if written.size > _LARGEST_MANIFEST_BYTES:
+                raise InputError(
+                    f"the names of the files of data take {written.size >> 20:,} MiB, more than the "
+                    f"{_LARGEST_MANIFEST_BYTES >> 20} MiB that are read; put them together into fewer JSONL files"
+                )
             durable.remove_folder(folder, first="manifest.json")
             durable.rename_folder(temporary, folder)
         finally:
@@ -58,33 +74,120 @@ def build_once(
     return folder, True
 
 
-def open_manifest(folder: Path) -> dict[str, Any]:
-    """What was said of a folder, once its files are what the manifest says; of very large ones only sizes are checked.
+@dataclass(frozen=True)
+class Built:
+    """A folder whose files are what its manifest says; its arrays are checked when they are read."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    def read(self, name: str) -> bytes:
+        """The content of a file, of 256 MiB at most. Raises: InputError if it is not as it was written."""
+        with self._open(name) as file:
+            if self.manifest["files"][name]["size"] > VERIFY_BYTES:
+                raise self.damaged(f"{name} is larger than {VERIFY_BYTES >> 20} MiB")
+            return file.read()
+
+    def array(
+        self,
+        name: str,
+        dtype: npt.DTypeLike,
+        shape: tuple[int | None, ...],
+        *,
+        least: float = 0,
+        most: float = np.inf,
+        is_mapped: bool = False,
+    ) -> npt.NDArray[Any]:
+        """The numbers in `name`.npy, from `least` to `most`, None in the shape for any; those of a very large mapped
+        file are not looked at. Raises: InputError for anything else."""
+        with self._open(f"{name}.npy") as file:
+            start = file.read(10)
+            header = file.read(int.from_bytes(start[8:], "little"))
+            found = _HEADER.fullmatch(start[:8] + header)
+            sides = tuple(int(side) for side in found["shape"].replace(b",", b" ").split()) if found else ()
+            wanted = tuple(side if each is None else each for side, each in zip(sides, shape))
+            if found is None or found["dtype"].decode() != np.dtype(dtype).str or len(sides) != len(shape):
+                raise self.damaged(f"{name}.npy holds other numbers than {np.dtype(dtype)} in {len(shape)} dimensions")
+            if sides != wanted:
+                raise self.damaged(f"{name}.npy is of shape {sides}, not {wanted}")
+            return self._take(file, f"{name}.npy", np.dtype(dtype), sides, least, most, is_mapped=is_mapped)
+
+    def numbers(self, name: str, dtype: npt.DTypeLike, *, most: float = np.inf) -> npt.NDArray[Any]:
+        """The numbers, (n,), in a file without a header, mapped. Raises: as `array`."""
+        with self._open(name) as file:
+            count, rest = divmod(self.manifest["files"][name]["size"], np.dtype(dtype).itemsize)
+            if rest:
+                raise self.damaged(f"{name} has {rest} bytes too many")
+            return self._take(file, name, np.dtype(dtype), (count,), 0, most, is_mapped=True)
+
+    def damaged(self, why: str) -> InputError:
+        """The error that says what is wrong with the folder."""
+        return InputError(f"prepared data {self.folder.name} is damaged: {why[:160]}; run etude prepare RECIPE --again")
+
+    def _open(self, name: str) -> BufferedReader:
+        if name not in self.manifest["files"]:
+            raise self.damaged(f"its manifest has no {name}")
+        path = durable.inside(self.folder, name)
+        try:
+            return durable.open_plain(path, follow=False)
+        except InputError as error:
+            raise self.damaged(_shorten(error, path)) from None
+
+    def _take(
+        self,
+        file: BufferedReader,
+        name: str,
+        dtype: np.dtype[Any],
+        sides: tuple[int, ...],
+        least: float,
+        most: float,
+        *,
+        is_mapped: bool,
+    ) -> npt.NDArray[Any]:
+        count, offset = math.prod(sides), file.tell()
+        if count * dtype.itemsize != os.fstat(file.fileno()).st_size - offset:
+            raise self.damaged(f"{name} is not as long as its shape {sides}")
+        try:
+            if is_mapped and count:
+                values = np.asarray(np.memmap(file, dtype, "r", offset, sides))
+            else:
+                values = np.fromfile(file, dtype, count).reshape(sides)
+        except MemoryError:
+            raise self.damaged(f"{name} does not fit into memory") from None
+        is_any = dtype.kind == "u" and most == np.inf
+        is_seen = count and not is_any and (not is_mapped or values.nbytes <= VERIFY_BYTES)
+        if is_seen and not (values.min() >= least and values.max() <= most):
+            raise self.damaged(f"{name} holds {values.min()} to {values.max()}, not {least} to {most}")
+        return values
+
+
+def open_built(folder: Path, kind: shape.Object) -> Built:
+    """A folder whose manifest is of a kind, and whose files are what it says; of very large ones only the sizes.
 
     Raises: InputError naming the file that is damaged.
     """
-    file = folder / "manifest.json"
+    built, path = Built(folder, {}), folder / "manifest.json"
     try:
-        manifest: dict[str, Any] = json.loads(file.read_bytes())
-        if manifest.pop("sha256") != _digest(manifest):
-            raise ValueError("checksum")
+        manifest = durable.read_json_object(path, most_bytes=_LARGEST_MANIFEST_BYTES, follow=False)
+        if manifest.pop("sha256", None) != _digest(manifest):
+            raise built.damaged("manifest.json is not what was written")
+        manifest = shape.fit(manifest, shape.Object({**kind.required, "files": {str: _FILE}}, kind.optional))
         for name, entry in manifest["files"].items():
-            file = folder / name
-            if file.stat().st_size != entry["size"]:
-                raise ValueError("size")
-            if entry["size"] <= _VERIFY_BYTES and durable.sha256_file(file) != entry["sha256"]:
-                raise ValueError("checksum")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        raise InputError(
-            f"prepared data {file} is damaged: it is not what was written; "
-            "`etude prepare RECIPE --again` builds it anew"
-        ) from None
-    return manifest
-
-
-def damaged(folder: Path, why: str) -> InputError:
-    """The error that says what is wrong with a folder."""
-    return InputError(f"prepared data {folder.name} is damaged: {why[:120]}; run etude prepare RECIPE --again")
+            path = durable.inside(folder, name)
+            with durable.open_plain(path, follow=False) as file:
+                is_whole = os.fstat(file.fileno()).st_size == entry["size"] and (
+                    entry["size"] > VERIFY_BYTES or hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
+                )
+            if not is_whole:
+                raise built.damaged(f"{name} is not what was written")
+    except (OSError, RecursionError) as error:
+        raise built.damaged(f"{path.name} cannot be read ({type(error).__name__})") from None
+    except ValueError as error:
+        raise built.damaged(f"manifest.json: {error}") from None
+    except InputError as error:
+        is_said = str(error).startswith("prepared data")
+        raise error if is_said else built.damaged(_shorten(error, path)) from None
+    return Built(folder, manifest)
 
 
 def to_npy(values: npt.NDArray[Any]) -> bytes:
@@ -123,6 +226,10 @@ def _remove_leftovers(parent: Path) -> None:
             durable.check_own_folder(parent / f"{name}.tmp")
             with _locked(parent / f"{name}.lock", wait=False):
                 durable.remove_folder(parent / f"{name}.tmp")
+
+
+def _shorten(error: InputError, path: Path) -> str:
+    return f"{path.name} {str(error).removeprefix(f'{path} ').split(';')[0]}"
 
 
 def _digest(manifest: dict[str, Any]) -> str:

@@ -5,16 +5,17 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.cache import damaged, open_manifest
+from etude.data.cache import VERIFY_BYTES, Built, open_built
 from etude.data.encode import NAMED_ROWS
 from etude.data.examples import Conversations, Example, Pairs
 from etude.data.gate import USES, list_sources
 from etude.data.labels import Labels, Layout, listed
+from etude.data.lexer import IDENTIFIER, KINDS, LEVELS
 from etude.data.masking import choose_masking
 from etude.data.page import describe_lengths
 from etude.data.render import ChatTemplate
@@ -33,16 +34,32 @@ from etude.data.split import (
 from etude.data.tokenize import FILES, Tokenizer
 from etude.errors import InputError
 from etude.recipe.schema import Kind, Recipe
+from etude.records import shape
 
 PreparedKind = Literal["texts", "examples", "labelled", "pairs"]
-_EXAMPLE_FILES = ("answers", "capabilities", "places")
-# What there is, beside tokens.bin, of each kind of prepared data, as prepared.py describes the files.
-_FILES: dict[PreparedKind, tuple[str, ...]] = {
-    "texts": (),
-    "examples": _EXAMPLE_FILES,
-    "labelled": (*_EXAMPLE_FILES, "labels", "seconds", "cuts"),
-    "pairs": (*_EXAMPLE_FILES, "seconds", "reference_places"),
-}
+# What prepared.py says in a manifest.
+MANIFEST = shape.Object(
+    {
+        "kind": Annotated[str, shape.one_of(*get_args(PreparedKind))],
+        "token_width_bytes": Annotated[int, shape.one_of(2, 4)],
+        "vocab_size": Annotated[int, shape.at_least(1, 1 << 32)],
+        "eos_token": str, "eos_id": int, "end_ids": list[int], "tokenizer": str, "unknown_tokens": int,
+        "lost_bytes": int,
+        "sources": [
+            shape.Object(
+                {"name": str, "use": str, "found": str, "documents": int, "blank": int, "bytes": int, "tokens": int},
+                {
+                    "removed": int, "blank_rows": list[str], "unread_columns": list[str],
+                    "special_tokens_read_as_text": int, "such_as": list[str],
+                },
+            )
+        ],
+        "contents": dict[str, str], "shared_groups": shape.Object({"count": int, "first": list[str]}),
+        "given": list[Annotated[str, shape.one_of(*FILES)]],
+        "labels": (shape.Object({"names": list[str], "multi": bool, "notes": list[str]}), None),
+        "paths": list[str], "capabilities": list[str], "conversations": (dict[str, int | str], None),
+    }
+)  # fmt: skip
 # The files that, with the texts, the tokenizer and the split, make the samples.
 _SAMPLE_FILES: dict[PreparedKind, tuple[str, ...]] = {
     "texts": (),
@@ -85,7 +102,7 @@ class Corpus:
 class _Prepared:
     """What a prepared folder holds; `arrays` by the names of its .npy files."""
 
-    folder: Path
+    built: Built
     manifest: dict[str, Any]
     kind: PreparedKind
     arrays: dict[str, npt.NDArray[Any]]
@@ -109,7 +126,7 @@ def open_prepared(recipe: Recipe, folder: Path, today: str | None = None) -> Cor
 
     Raises: InputError if a split comes to nothing, or if sets share a group that is to stay in one.
     """
-    prepared = _read(folder)
+    prepared = _read(recipe, folder)
     manifest, arrays, kind = prepared.manifest, prepared.arrays, prepared.kind
     shared = manifest["shared_groups"]
     if shared["count"] and recipe.data.leakage.action != "report":
@@ -232,21 +249,86 @@ def choose_uses(
     return uses, cut
 
 
-def _read(folder: Path) -> _Prepared:
-    manifest = open_manifest(folder)
+def _read(recipe: Recipe, folder: Path) -> _Prepared:
+    """Raises: InputError if a file, or a number in it, is not what `prepared.py` writes for such a recipe."""
+    built = open_built(folder, MANIFEST)
+    manifest, sources = built.manifest, list_sources(recipe)
     kind: PreparedKind = manifest["kind"]
-    names = ("offsets", "hashes", "prompts", "units", "sizes", "sources", "token_bytes", *_FILES[kind])
-    arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
-    tokens = np.asarray(np.memmap(folder / "tokens.bin", dtype=f"<u{manifest['token_width_bytes']}", mode="r"))
-    if not isinstance(manifest["given"], list) or not all(name in FILES for name in manifest["given"]):
-        raise damaged(folder, "it names a file that no tokenizer has")
-    given = {name: (folder / f"given-{name}").read_bytes() for name in manifest["given"]}
-    tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"), manifest["eos_token"], given)
+    known = {"classification": ("labelled",), "seq2seq": ("pairs",)}.get(recipe.train.objective, ("texts", "examples"))
+    if kind not in known or (kind == "labelled") != (manifest["labels"] is not None):
+        raise built.damaged(f"{kind} are no data for train.objective {recipe.train.objective}")
+    last_id = manifest["vocab_size"] - 1
+    if max(manifest["eos_id"], *manifest["end_ids"]) > last_id or len(manifest["sources"]) != len(sources):
+        raise built.damaged("manifest.json names ids or sources that there are not")
+    tokens = built.numbers("tokens.bin", f"<u{manifest['token_width_bytes']}", most=last_id)
+    arrays = _read_arrays(built, kind, len(tokens), len(sources))
+    if recipe.model.wants_code:
+        code = arrays["code"] = built.array("code", np.uint16, (len(tokens), 4), is_mapped=True)
+        if code.nbytes <= VERIFY_BYTES and (code[:, :IDENTIFIER].max(axis=0) >= [len(KINDS), LEVELS, LEVELS]).any():
+            raise built.damaged("code.npy holds what is no code")
+    is_train = np.array([use == "train" for use, _ in sources])
+    if not is_train[arrays["sources"]].any():
+        raise built.damaged("no document is of data.train")
     # A loss says nothing of bytes that are left out, or that one token for all that is unknown stands for.
     is_lossy = manifest["lost_bytes"] or manifest["unknown_tokens"]
     each = arrays["token_bytes"] if len(arrays["token_bytes"]) and not is_lossy else None
     texts = Texts(tokens, arrays["offsets"], arrays["sizes"], each, manifest["eos_id"])
-    return _Prepared(folder, manifest, kind, arrays, texts, tokenizer)
+    given = {name: built.read(f"given-{name}") for name in manifest["given"]}
+    try:
+        tokenizer = Tokenizer(built.read("tokenizer.json").decode(), manifest["eos_token"], given)
+    except UnicodeDecodeError:
+        raise built.damaged("tokenizer.json is not UTF-8 text") from None
+    return _Prepared(built, manifest, kind, arrays, texts, tokenizer)
+
+
+def _read_arrays(built: Built, kind: PreparedKind, tokens: int, sources: int) -> dict[str, npt.NDArray[Any]]:
+    """The arrays by their names, as prepared.py describes them; all that is an index is one of something there."""
+    manifest = built.manifest
+    arrays = {"offsets": _read_offsets(built, "offsets", None, tokens)}
+    count, ids = len(arrays["offsets"]) - 1, manifest["vocab_size"]
+    lengths = np.diff(arrays["offsets"])
+    if not count:
+        raise built.damaged("it holds no document")
+
+    def take(name: str, dtype: npt.DTypeLike, *sides: int | None, least: float = 0, most: float = np.inf) -> None:
+        arrays[name] = built.array(name, dtype, sides, least=least, most=most)
+
+    take("hashes", np.uint8, count, 16)
+    take("prompts", np.int64, count, most=count - 1)
+    take("units", np.int64, count, most=count - 1)
+    take("sizes", np.int64, count, most=1 << 40)
+    take("sources", np.int64, count, most=sources - 1)
+    take("token_bytes", np.int64, None, most=1 << 40)
+    if len(arrays["token_bytes"]) not in (0, ids):
+        raise built.damaged(f"token_bytes.npy is of {len(arrays['token_bytes']):,} ids, not {ids:,}")
+    if kind != "texts":
+        take("answers", np.int64, None, 2, most=tokens)
+        begins, ends = arrays["answers"].T
+        if (begins > ends).any() or (np.diff(begins) < 0).any():
+            raise built.damaged("answers.npy is not ascending")
+        take("capabilities", np.int64, count, least=-1, most=len(manifest["capabilities"]) - 1)
+        take("places", np.int64, count, 2)
+        if arrays["places"][:, 0].max() >= len(manifest["paths"]):
+            raise built.damaged("places.npy names files that there are not")
+    if kind in ("labelled", "pairs"):
+        take("seconds", np.int64, count)
+        if (arrays["seconds"] > lengths).any():
+            raise built.damaged("seconds.npy leads out of its texts")
+    if kind == "labelled":
+        take("labels", np.uint8, count, len(manifest["labels"]["names"]), most=1)
+        take("cuts", np.uint8, count, most=1)
+    if kind == "pairs":
+        size = manifest["files"].get("references.bin", {"size": 0})["size"]
+        arrays["reference_places"] = _read_offsets(built, "reference_places", count + 1, size)
+    return arrays
+
+
+def _read_offsets(built: Built, name: str, count: int | None, size: int) -> Ints:
+    """Where the parts of `size` things end to end begin, and the last one ends."""
+    offsets: Ints = built.array(name, np.int64, (count,), most=size)
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) < 0).any():
+        raise built.damaged(f"{name}.npy does not lead from 0 to {size:,}")
+    return offsets
 
 
 def _for_objective(recipe: Recipe, prepared: _Prepared, split: Split, use: str) -> Split:
@@ -256,7 +338,9 @@ def _for_objective(recipe: Recipe, prepared: _Prepared, split: Split, use: str) 
             split, masking=choose_masking(prepared.tokenizer, seed=recipe.seed, ratio=recipe.train.mask_ratio)
         )
     if recipe.loss.token_weights and use == "train":  # the training split alone, so that scores stay comparable
-        kinds = np.asarray(np.memmap(prepared.folder / "kinds.bin", dtype=np.uint8, mode="r"))
+        kinds = prepared.built.numbers("kinds.bin", np.uint8, most=len(get_args(Kind)) - 1)
+        if len(kinds) != len(split.tokens):
+            raise prepared.built.damaged("kinds.bin is not of its tokens")
         weights = np.array([recipe.loss.token_weights.get(kind, 1.0) for kind in get_args(Kind)], dtype=np.float32)
         split = replace(split, kinds=kinds, kind_weights=weights)
     return split
@@ -303,8 +387,7 @@ def _take_labelled(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) ->
         )
     left = {"dropped": int(is_long.sum()), "dropped_rows": named(is_long)} if is_dropped else {}
     rows = rows[~is_long] if is_dropped else rows
-    code = np.asarray(np.load(prepared.folder / "code.npy", mmap_mode="r")) if recipe.model.wants_code else None
-    split = take_wholes(prepared.texts, rows, arrays["labels"], arrays["seconds"], seq_len, code)
+    split = take_wholes(prepared.texts, rows, arrays["labels"], arrays["seconds"], seq_len, arrays.get("code"))
     counts = zip(manifest["labels"]["names"], arrays["labels"][rows].sum(axis=0).tolist())
     kinds = [*manifest["capabilities"], None]  # -1 is none
     return _Part(
@@ -382,7 +465,7 @@ def _take_pairs(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) -> _P
             f"all {len(rows):,} rows have more tokens than {said}, and data.too_long drops them; raise them"
         )
     kept = rows[~too_long] if is_dropped else rows
-    references = np.memmap(prepared.folder / "references.bin", dtype=np.uint8, mode="r")
+    references = prepared.built.numbers("references.bin", np.uint8)
     names = arrays["capabilities"], prepared.manifest["capabilities"]
     pairs = Pairs(split, kept, references, arrays["reference_places"], *names, prepared.tokenizer)
     left = {"dropped": int(too_long.sum()), "dropped_rows": named(too_long)} if is_dropped else {}
@@ -405,7 +488,7 @@ def _summarize(recipe: Recipe, prepared: _Prepared, uses: Ints, parts: dict[str,
         "overlap": int(np.isin(same[uses > 0], same[uses == 0]).sum()),
         "vocab_size": manifest["vocab_size"],
         "unknown_ratio": manifest["unknown_tokens"] / tokens,
-        **({"lost_bytes": lost, "lost_ratio": lost / int(arrays["sizes"].sum())} if lost else {}),
+        **({"lost_bytes": lost, "lost_ratio": lost / max(int(arrays["sizes"].sum()), 1)} if lost else {}),
         "bytes_per_token": int(arrays["sizes"].sum()) / max(tokens - len(uses), 1),
     }
     if prepared.kind == "labelled" and (conflicts := _find_conflicts(arrays, same)).any():

@@ -91,7 +91,12 @@ class Tally:
                         if len(self.blank_rows[-1]) < NAMED_ROWS:
                             self.blank_rows[-1].append(document.name)
                     continue
-                if removed is not None and removed[next(place)]:
+                if removed is not None and (at := next(place)) >= len(removed):
+                    raise InputError(
+                        f"the data gate has looked at {len(removed):,} documents and there are more; "
+                        "run etude prepare RECIPE --again"
+                    )
+                if removed is not None and removed[at]:
                     continue
                 check_stretches(document.content, document.name)
                 data = document.content.encode()

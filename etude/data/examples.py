@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from etude.data.split import Ints, Split
 from etude.data.tokenize import Tokenizer
+from etude.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,15 @@ class Pairs(Sequence[Example]):
             return [self[each] for each in range(*index.indices(len(self)))]
         row, source = int(self.rows[index]), self.split.sample(int(index)).tokens.tolist()
         capability = int(self.capabilities[row])
+        try:
+            reference = self.references[self.places[row] : self.places[row + 1]].tobytes().decode()
+        except UnicodeDecodeError:
+            raise InputError(
+                "prepared data is damaged: references.bin is not UTF-8 text; run etude prepare RECIPE --again"
+            ) from None
         return Example(
             prompt_ids=source,
             prompt=self.tokenizer.decode(source),
-            reference=self.references[self.places[row] : self.places[row + 1]].tobytes().decode(),
+            reference=reference,
             capability=self.names[capability] if capability >= 0 else None,
         )

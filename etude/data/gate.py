@@ -24,13 +24,13 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from etude import durable
-from etude.data.cache import Files, build_once, open_manifest, to_npy
+from etude.data.cache import Built, Files, build_once, open_built, to_npy
 from etude.data.clean import FILTERS, Limits, check, excerpt
 from etude.data.dedup import Match, choose_bands, find_buckets, hash_bands, match_near
 from etude.data.labels import labelling
@@ -42,6 +42,7 @@ from etude.data.sources import Document, read_documents, source_key
 from etude.data.split import Flags, Ints, hash_words, number_texts
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
+from etude.records import shape
 
 USES = ("train", "validation", "test")
 _FORMAT = 3
@@ -50,6 +51,19 @@ _EXAMPLES = 3
 _KEPT_SETS = 256  # sets of shingles that stay in memory while pairs are compared
 _BELOW_EQUAL = np.nextafter(np.float32(1), np.float32(0))  # of texts that differ in comments or case alone
 _COLUMNS = ("failed", "same_as", "similarity", "leaks", "planted", "places")
+
+
+def _check_example(value: list[Any]) -> list[Any]:
+    return [shape.fit(part, kind) for part, kind in zip(value, (int, str), strict=True)]
+
+
+_MANIFEST = shape.Object(
+    {
+        "documents": int, "blank": dict[str, int], "undecodable": list[str], "paths": list[str],
+        "examples": dict[str, list[Annotated[list[Any], _check_example]]],
+        "benchmarks": [shape.Object({"name": str, "problems": list[str], "looked_for": int})],
+    }
+)  # fmt: skip
 
 
 def list_sources(recipe: Recipe) -> list[tuple[str, Source]]:
@@ -140,9 +154,38 @@ def examine(recipe: Recipe, *, again: bool = False) -> Gate:
     """
     key = gate_key(recipe)
     folder, _ = build_once("gate", key, lambda temporary: _build(recipe, key, temporary), again=again)
-    manifest = open_manifest(folder)
-    columns = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _COLUMNS}
-    return Gate(recipe, key, **columns, manifest=manifest)
+    built = open_built(folder, _MANIFEST)
+    return Gate(recipe, key, **_read_columns(built, len(list_sources(recipe))), manifest=built.manifest)
+
+
+def _read_columns(built: Built, sources: int) -> dict[str, Any]:
+    """The columns of a gate. Raises: InputError if one is not of the documents, or names what there is not."""
+    manifest = built.manifest
+    count, paths, benchmarks = manifest["documents"], manifest["paths"], manifest["benchmarks"]
+    columns = {
+        "failed": built.array("failed", np.int64, (count,), most=(1 << len(FILTERS)) - 1),
+        "same_as": built.array("same_as", np.int64, (count,), least=-1, most=count - 1),
+        "similarity": built.array("similarity", np.float32, (count,), most=1),
+        "leaks": built.array("leaks", np.int64, (None, 2), most=count - 1),
+        "planted": built.array("planted", np.int64, (None, 3)),
+        "places": built.array("places", np.int64, (count, 3)),
+    }
+    document, benchmark, problem = columns["planted"].T
+    sizes = np.array([len(each["problems"]) for each in benchmarks], dtype=np.int64)
+    source, path, _ = columns["places"].T
+    shown = [index for examples in manifest["examples"].values() for index, _ in examples]
+    if (
+        (document >= count).any()
+        or (benchmark >= len(benchmarks)).any()
+        or (problem >= sizes[benchmark]).any()
+        or (source >= sources).any()
+        or (path >= len(paths)).any()
+        or max(shown, default=-1) >= count
+        or ((columns["same_as"] < 0) & (columns["similarity"] >= 1)).any()
+        or len({each.startswith("/") for each in paths}) > 1
+    ):
+        raise built.damaged("its findings are of documents, files or problems that there are not")
+    return columns
 
 
 def enforce(gate: Gate) -> None:

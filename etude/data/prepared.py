@@ -45,8 +45,8 @@ import numpy as np
 import numpy.typing as npt
 
 from etude import durable
-from etude.data.cache import Files, build_once, open_manifest, to_npy
-from etude.data.corpus import Corpus, PreparedKind, choose_uses, open_prepared
+from etude.data.cache import Files, build_once, open_built, to_npy
+from etude.data.corpus import MANIFEST, Corpus, PreparedKind, choose_uses, open_prepared
 from etude.data.encode import Tally, encode, encode_labelled, encode_pairs, take_sides
 from etude.data.gate import USES, Gate, enforce, examine, is_needed, list_sources
 from etude.data.kinds import find_kinds
@@ -111,7 +111,7 @@ def prepare(
 
 def check_whole(recipe: Recipe, corpus: Corpus) -> None:
     """Read very large sources whole. Raises: InputError if one has changed though size, time and samples say no."""
-    prepared = open_manifest(Path(corpus.summary["folder"]))["contents"]
+    prepared = open_built(Path(corpus.summary["folder"]), MANIFEST).manifest["contents"]
     for path, wanted in prepared.items():
         if durable.sha256_file(Path(path)) != wanted:
             raise InputError(

@@ -36,6 +36,7 @@ FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
     "merges.txt", "added_tokens.json", "tokenizer.model",
 )  # fmt: skip
+_ANEW = "run etude prepare RECIPE --again"
 _LARGEST_BYTES = 64 << 20  # of a tokenizer.json; the largest known has 35 MB
 _MOST_GROWTH = 64  # tokens for each byte of a text
 # Around text within a message that looks like a special token. Unicode keeps these for use within a program.
@@ -149,8 +150,9 @@ class Tokenizer:
     def eos_id(self) -> int:
         """The id that stands after every document."""
         eos_id = self._inner.token_to_id(self.eos_token)
-        assert eos_id is not None, "load_tokenizer and train_tokenizer choose a token that is there"
-        return eos_id
+        if eos_id is None:  # load_tokenizer and train_tokenizer choose one that is there
+            raise InputError(f"prepared data is damaged: no token is {self.eos_token[:40]!r}; {_ANEW}")
+        return int(eos_id)
 
     @cached_property
     def pad_id(self) -> int | None:
@@ -338,7 +340,11 @@ class Tokenizer:
     def _inner(self) -> "Inner":
         from tokenizers import Tokenizer as Inner
 
-        return Inner.from_str(self._json)
+        try:
+            return Inner.from_str(self._json)
+        except Exception as error:  # tokenizers raises nothing more precise
+            why = " ".join(str(error).split())[:100]
+            raise InputError(f"prepared data is damaged: tokenizer.json is none ({why}); {_ANEW}") from None
 
 
 def load_tokenizer(section: schema.Tokenizer) -> Tokenizer:

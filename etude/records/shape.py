@@ -46,12 +46,12 @@ def at_least(least: float, most: float = math.inf) -> Check:
     return check
 
 
-def one_of(*names: str) -> Check:
-    """A check for texts that are one of some names."""
+def one_of(*known: str | int) -> Check:
+    """A check for what is one of some texts or numbers."""
 
-    def check(value: str) -> str:
-        if value not in names:
-            raise ValueError(f"{_shown(value)} is none of {', '.join(names)}")
+    def check(value: str | int) -> str | int:
+        if value not in known:
+            raise ValueError(f"{_shown(value)} is none of {', '.join(map(str, known))}")
         return value
 
     return check

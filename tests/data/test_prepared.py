@@ -298,7 +298,7 @@ def test_damaged_files_are_named_and_built_again_on_request(
     if (name, damage) == ("manifest.json", "remove"):  # then it was never finished
         assert prepare(recipe).fingerprint == first.fingerprint
         return
-    with pytest.raises(InputError, match=f"{name} is damaged.*--again") as caught:
+    with pytest.raises(InputError, match=f"is damaged: {name} .*--again") as caught:
         prepare(recipe)
     assert "\n" not in str(caught.value)
     assert prepare(recipe, again=True).fingerprint == first.fingerprint == prepare(recipe).fingerprint

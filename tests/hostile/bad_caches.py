@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
+
+from etude.data.cache import to_npy
 from etude.data.prepared import prepare
 from etude.recipe.load import recipe_from, to_toml
 from etude.recipe.schema import Recipe
@@ -46,7 +49,7 @@ def seal(built: Path, **changes: Any) -> None:
     manifest: dict[str, Any] = json.loads((built / "manifest.json").read_text()) | changes
     manifest.pop("sha256")
     for name, entry in manifest["files"].items() if isinstance(manifest["files"], dict) else ():
-        if (built / name).is_file() and not (built / name).is_symlink():
+        if isinstance(entry, dict) and (built / name).is_file() and not (built / name).is_symlink():
             content = (built / name).read_bytes()
             entry |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
@@ -133,3 +136,104 @@ NAMES = [
 ]
 
 CASES = [*LINKS, *NAMES]
+
+
+def saying(**changes: Any) -> Change:
+    """A change of what the manifest says."""
+    return lambda built: seal(built, **changes)
+
+
+def holding(file: str, content: bytes) -> Change:
+    def change(built: Path) -> None:
+        (built / file).write_bytes(content)
+        seal(built)
+
+    return change
+
+
+def numbers(name: str, values: Any, dtype: Any = np.int64) -> Change:
+    return holding(f"{name}.npy", to_npy(np.array(values, dtype=dtype)))
+
+
+def unlisted(kind: str, file: str) -> Change:
+    """A change that puts something in the place of a file that the manifest then does not name."""
+
+    def change(built: Path) -> None:
+        put(kind, file)(built)
+        manifest = json.loads((built / "manifest.json").read_text())
+        manifest["files"].pop(file, None)
+        seal(built, files=manifest["files"], given=["merges.txt"] if file.startswith("given") else [])
+
+    return change
+
+
+def is_zero(built: Path) -> None:
+    """A file of many zeros, sealed: it takes no room on the disk."""
+    with (built / "offsets.npy").open("r+b") as file:
+        file.truncate(200 << 20)
+    seal(built)
+
+
+def deep(built: Path) -> None:
+    (built / "manifest.json").write_text('{"files":' + "[" * 100_000)
+
+
+FILES = ("manifest.json", "tokens.bin", "offsets.npy", "tokenizer.json")
+DOORS = [
+    *(case(f"{file} is a {kind}", changed(put(kind, file)), RESEAL)
+      for file in FILES for kind in ("pipe", "link", "folder")),
+    *(case(f"{file} is a {kind} that no manifest names", changed(unlisted(kind, file)), RESEAL)
+      for file in ("tokens.bin", "given-merges.txt", "sizes.npy") for kind in ("pipe", "link")),
+    case("a file is longer than its numbers", changed(is_zero), RESEAL),
+    case("the manifest is nested deeply", changed(deep), RESEAL),
+]  # fmt: skip
+LAST = 2**62
+SAID: dict[str, list[Any]] = {
+    "given": [3, None, [3], {"a": 1}], "kind": ["zzz", None, "pairs", "labelled"],
+    "token_width_bytes": [3, 4, "2", 0], "eos_id": [10**9, "a", -1], "eos_token": [None, 3],
+    "shared_groups": [{}, 3, {"count": "a", "first": []}, {"count": 1, "first": 3}], "paths": [3, [3]],
+    "sources": [None, [], [3], [{}]], "end_ids": [["a"], [10**9], 3], "labels": [{"a": 1}, 3],
+    "capabilities": [[3], 3], "tokenizer": [None, 3], "vocab_size": ["a", 0, 5, 10**12, 301], "conversations": [[], 3],
+    "contents": [3, {"a": 1}], "files": [{}, 3, {"tokens.bin": 3}, {"../r.toml": {"size": 3, "sha256": "a"}}],
+    "unknown_tokens": ["a", -1], "lost_bytes": [None],
+}  # fmt: skip
+ARRAYS: list[tuple[str, Any, Any]] = [
+    ("offsets", [0, 10**15], np.int64), ("offsets", [0], np.int64), ("offsets", [], np.int64),
+    ("offsets", ["a"], np.str_), ("offsets", 3, np.int64), ("hashes", np.zeros(3), np.float64),
+    ("hashes", np.zeros((8, 3)), np.uint8), ("sources", [10**9] * 8, np.int64), ("sources", [-1] * 8, np.int64),
+    ("units", [-5], np.int64), ("units", [LAST] * 8, np.int64), ("sizes", [-1] * 8, np.int64),
+    ("sizes", np.full(8, np.nan), np.float64), ("prompts", [8] * 8, np.int64), ("token_bytes", [1, 2], np.int64),
+    ("sources", np.zeros(8), ">i8"),
+]  # fmt: skip
+SEALED = [
+    *(case(f"the manifest says {name} = {json.dumps(value)[:50]}", changed(saying(**{name: value})), RESEAL)
+      for name, values in SAID.items() for value in values),
+    *(case(f"{name}.npy is {str(values)[:20]!r} {np.dtype(dtype)}", changed(numbers(name, values, dtype)), RESEAL)
+      for name, values, dtype in ARRAYS),
+    case("tokens.bin is of ids that there are not", changed(holding("tokens.bin", b"\xff" * 64)), RESEAL),
+    case("tokens.bin is empty", changed(holding("tokens.bin", b"")), RESEAL),
+    case("tokens.bin is of half an id", changed(holding("tokens.bin", b"\0" * 63)), RESEAL),
+    case("units.npy is empty", changed(holding("units.npy", b"")), RESEAL),
+    case("units.npy is a pickle", changed(holding("units.npy", b"\x80\x04K\x01.")), RESEAL),
+]  # fmt: skip
+DUPLICATES = {"data.deduplicate": "near"}
+GATE_SAID: dict[str, list[Any]] = {
+    "documents": [3, "a", 10**15], "paths": [3, [], ["/a", "b"]], "benchmarks": [3, [{}]], "blank": [3],
+    "examples": [3, {"a": [3]}, {"a": [[1]]}, {"a": [[10**9, "b"]]}], "undecodable": [{}, [3]], "files": [{}, 3],
+}  # fmt: skip
+GATE_ARRAYS: list[tuple[str, Any]] = [
+    ("failed", [1 << 40] * 8), ("same_as", [8] * 8), ("leaks", [[0, 10**9]]), ("leaks", [3]), ("planted", [[0, 0, 0]]),
+    ("places", [[3, 0, 0]] * 8), ("places", [[0, 9, 0]] * 8), ("similarity", [1] * 8),
+]  # fmt: skip
+GATE = [
+    *(case(f"the gate's manifest says {name} = {json.dumps(value)[:50]}",
+           changed(saying(**{name: value}), kind="gate", **DUPLICATES), RESEAL)
+      for name, values in GATE_SAID.items() for value in values),
+    *(case(f"the gate's {name}.npy is {str(values)[:20]}",
+           changed(numbers(name, values), kind="gate", **DUPLICATES), RESEAL) for name, values in GATE_ARRAYS),
+    *(case(f"the gate's {file} is a {kind}", changed(put(kind, file), kind="gate", **DUPLICATES), RESEAL)
+      for file in ("manifest.json", "failed.npy") for kind in ("pipe", "link")),
+    case("the gate's findings are a link", changed(away(""), kind="gate", **DUPLICATES), "is a link, where etude"),
+]  # fmt: skip
+
+CASES += [*DOORS, *SEALED, *GATE]
