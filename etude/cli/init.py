@@ -29,7 +29,7 @@ targets = {targets}
 [[data.train]]
 path = {path}
 
-[train]
+{clean}[train]
 epochs = 3                         # of {per_epoch:,} steps
 seq_len = {seq_len:<6}                   # {fit} of 100 rows fit; longer ones are cut, and counted
 global_batch_size = {batch}
@@ -47,6 +47,12 @@ patience = 3                       # so many without improvement end the run; th
 answers = {answers:<4}                     # instructions answered each time, and judged
 """
 
+_CLEAN = """\
+[data.clean]
+undecodable = "drop"               # {count:,} files that are binary or not UTF-8; "off" refuses them
+
+"""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -55,6 +61,7 @@ class Facts:
     unread   columns of the rows that nothing reads
     tokens   of each of the first rows, ascending; `is_guess` if from bytes, as there is no tokenizer on this machine
     weights  parameters of the model and `context` its tokens, None if it is not there; `problem` says why
+    left_out files of a folder that are no texts
     targets  layers that an adapter goes on
     memory   bytes of the device's memory
     """
@@ -68,6 +75,7 @@ class Facts:
     context: int | None
     targets: str | list[str]
     problem: str | None
+    left_out: list[str]
     device: str
     memory: int
     cores: int
@@ -100,6 +108,7 @@ def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
     return [
         ("data", f"{facts.rows:,} rows, {facts.format}"),
         *([("not read", f"columns {', '.join(facts.unread)}")] if facts.unread else []),
+        *([("left out", _tell_left_out(facts.left_out))] if facts.left_out else []),
         ("tokens a row", f"{middle:,} the usual one, {facts.tokens[-1]:,} the longest{guess}"),
         ("model", f"{facts.weights:,} parameters" if facts.weights else f"not usable yet: {facts.problem}"),
         ("machine", f"{facts.device}, {facts.memory / 1e9:.0f} GB, {facts.cores} cores"),
@@ -138,13 +147,15 @@ def look(data: Path, model: str) -> Facts:
             find_targets(meta_model(pretrained), _TARGETS)
         except InputError:  # other families call them otherwise
             targets = "all-linear"
-    kind, rows, texts, unread = _read(data)
+    kind, rows, texts, unread, left_out = _read(data)
     tokens, is_guess = _count_tokens(texts, folder)
     device = choose_device("auto")
     on_gpu = device.type == "cuda"
     memory = torch.cuda.get_device_properties(0).total_memory if on_gpu else psutil.virtual_memory().total
     cores = describe_machine()["cores"]
-    return Facts(kind, rows, unread, tokens, is_guess, weights, context, targets, problem, device.type, memory, cores)
+    return Facts(
+        kind, rows, unread, tokens, is_guess, weights, context, targets, problem, left_out, device.type, memory, cores
+    )  # fmt: skip
 
 
 def recipe_text(data: Path, model: str, out: Path, facts: Facts) -> str:
@@ -168,29 +179,39 @@ def recipe_text(data: Path, model: str, out: Path, facts: Facts) -> str:
         rank=rank, alpha=2 * rank, path=_quoted(str(path.relative_to(here) if path.is_relative_to(here) else path)),
         per_epoch=per_epoch, seq_len=seq_len, fit=fit, batch=batch,
         tight=str(is_tight).lower(), warmup=min(3 * per_epoch // 30, 100), every=max(per_epoch // 2, 1),
+        clean=_CLEAN.format(count=len(facts.left_out)) if facts.left_out else "",
         answers=0 if facts.format == "text" else 8, targets=json.dumps(facts.targets),
     )  # fmt: skip
 
 
-def _read(data: Path) -> tuple[str, int, list[str], list[str]]:
-    """The format of the rows, how many there are, the text of the first of them, and the columns that are not read."""
+def _tell_left_out(names: Sequence[str]) -> str:
+    return f"{len(names):,} files that are binary or not UTF-8 text, such as {names[0]}"
+
+
+def _read(data: Path) -> tuple[str, int, list[str], list[str], list[str]]:
+    """The format of the rows, how many there are, the text of the first of them, the columns that are not read, and the
+    files of a folder that are no texts.
+    """
     from etude.data.sources import read_documents, source_format
     from etude.recipe.schema import Source
 
     texts: list[str] = []
+    left_out: list[str] = []
     unread: dict[str, None] = {}
     rows, characters, source = 0, 0, Source(path=str(data.absolute()))
     for document in read_documents(source, undecodable=True):
         rows += not document.blank
         unread |= dict.fromkeys(document.unread[:_NAMED_COLUMNS])
-        if document.is_undecodable:
+        if document.is_undecodable and not document.line and data.is_dir():
+            left_out.append(document.name)
+        elif document.is_undecodable:
             raise InputError(
                 f"{document.name} is binary or not UTF-8 text; convert it, or give a file or folder without such"
             )
         if len(texts) < _LOOK_AT and characters < _MOST_CHARACTERS and not document.blank:
             texts.append(document.text[:_MOST_CHARACTERS])
             characters += len(document.text)
-    return source_format(source).kind, rows, texts, list(unread)[:_NAMED_COLUMNS]
+    return source_format(source).kind, rows, texts, list(unread)[:_NAMED_COLUMNS], left_out
 
 
 def _count_tokens(texts: Sequence[str], folder: Path | None) -> tuple[list[int], bool]:

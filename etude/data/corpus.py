@@ -51,6 +51,7 @@ MANIFEST = shape.Object(
                 {
                     "removed": int, "blank_rows": list[str], "unread_columns": list[str],
                     "special_tokens_read_as_text": int, "such_as": list[str],
+                    "files_of_rows_read_as_texts": int, "such_files": list[str],
                 },
             )
         ],

@@ -45,7 +45,7 @@ from etude.recipe.schema import Recipe, Source
 from etude.records import shape
 
 USES = ("train", "validation", "test")
-_FORMAT = 3
+_FORMAT = 4
 _BATCH_CHARACTERS = 2 << 20
 _EXAMPLES = 3
 _KEPT_SETS = 256  # sets of shingles that stay in memory while pairs are compared

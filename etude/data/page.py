@@ -40,6 +40,11 @@ def list_notes(summary: dict[str, Any]) -> list[str]:
                 f"{name}: cells that look empty as pandas writes them (nan, NA, None ...) are read as that text: "
                 f"{', '.join(no_values)}; leave such rows out, or write the cells empty"
             )
+        if wholes := source.get("files_of_rows_read_as_texts"):
+            notes.append(
+                f"{name}: {wholes:,} files of rows that hold no text, such as {', '.join(source['such_files'])}, are "
+                "read whole, as the other files are; to read rows, choose their files with glob"
+            )
         if special := source.get("special_tokens_read_as_text"):
             such = f", such as {', '.join(source['such_as'])}," if source["such_as"] else ""
             way = "" if is_chat else "; for conversations, give rows with messages instead of text rendered already"

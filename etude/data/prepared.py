@@ -54,7 +54,7 @@ from etude.data.labels import Labels, number_labels
 from etude.data.page import describe_gate
 from etude.data.render import ChatTemplate, find_template
 from etude.data.rows import place_of
-from etude.data.sources import Document, describe, large_files, source_format, source_key
+from etude.data.sources import Document, describe, large_files, list_rows_as_texts, source_format, source_key
 from etude.data.split import (
     Flags,
     Ints,
@@ -71,7 +71,8 @@ from etude.data.tokenize import (
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 
-_FORMAT = 12
+_FORMAT = 13
+_NAMED_FILES = 3
 _CODE_FORMAT = 1  # of what the lexer says
 _TRAINING_BYTES = 64 << 20
 _EXAMPLES = 3
@@ -365,6 +366,9 @@ def _source_summary(
         ]
     if no_values := tally.no_values[index]:
         named["cells_without_value"] = [f"{column} ({count:,} rows)" for column, count in no_values.items()]
+    if wholes := list_rows_as_texts(source):
+        named["files_of_rows_read_as_texts"] = len(wholes)
+        named["such_files"] = [str(path) for path in wholes[:_NAMED_FILES]]
     if special := int(mine[np.array(tally.holding_special, dtype=np.int64)].sum()):
         named["special_tokens_read_as_text"] = special
         named["such_as"] = list(tally.special_tokens)

@@ -37,6 +37,8 @@ from etude.recipe.schema import Source
 _MAX_DOCUMENT_BYTES = 256 << 20
 _FIRST_ROWS = 20
 _MAY_HOLD_ROWS = (*LINES, *TABLES, ".json")
+# Files that lie beside data as well as beside code, by the beginning of their names.
+_ABOUT = ("readme", "licen", "copying", "notice", "citation", "changelog", "contributing")
 
 
 @dataclass(frozen=True)
@@ -98,19 +100,25 @@ def read_documents(source: Source, *, undecodable: bool = False) -> Iterator[Doc
 
     Raises: InputError naming the file, and the row, that cannot be used; or if no document has any text.
     """
-    found, unlearnt, layout = False, 0, _look_through(source)
+    found, unlearnt, undecoded, layout = False, 0, 0, _look_through(source)
     folders = [file.path.parent for file in layout.files if not file.is_read_by_rows]
     common = Path(os.path.commonpath(folders)) if folders else Path()
     allowance = Allowance(source.max_bytes)
     for file in layout.files:
         for document in (
-            _read_file(file, source, layout.form, allowance, undecodable)
+            _read_file(file, source, layout, allowance, undecodable)
             if file.is_read_by_rows
             else [_read_text(file.path, common, allowance, undecodable)]
         ):
             found = found or not document.blank
+            undecoded += document.is_undecodable
             unlearnt += 0 if found else count_unlearnt(document.messages or ())
             yield document
+    if not found and undecoded:
+        raise InputError(
+            f"{_name(source)} has no text: {undecoded:,} of its files or lines are binary or not UTF-8, and "
+            "others hold none; convert them"
+        )
     if not found and unlearnt and layout.form.kind in ("messages", "sharegpt"):
         raise InputError(
             f"{_name(source)} has no answer to learn: every one ({unlearnt:,}) is marked as not to be learnt "
@@ -181,6 +189,11 @@ def describe(source: Source, documents: int) -> str:
     return f"{documents:,} documents, {where}" + (f"; of {len(held):,} of them {rows}" if held else "")
 
 
+def list_rows_as_texts(source: Source) -> list[Path]:
+    """The files of rows that are read as texts, as their rows hold none. Raises: InputError."""
+    return [file.path for file in _look_through(source).files if file.kind in _NAMES and not file.has_rows]
+
+
 _NAMES: dict[Kind, str] = {"lines": "JSONL", "array": "a JSON array", "table": "CSV"}
 
 
@@ -203,8 +216,11 @@ class _File:
 
 @dataclass(frozen=True)
 class _Layout:
+    """The files of a source, and the format of its rows; `is_mixed`: some files hold no rows by their names."""
+
     files: list[_File]
     form: Format
+    is_mixed: bool
 
 
 def _name(source: Source) -> str:
@@ -215,30 +231,36 @@ def _look_through(source: Source) -> _Layout:
     """What the files of a source are, by their content, and what their rows hold.
 
     Where all files may hold rows by their names, and for a single file, rows are documents whatever they hold. Beside
-    other files, and with format "text", JSON and CSV are rows only if a format fits, else texts as code is.
+    other files, and with format "text", JSON and CSV are rows only if a format fits, else texts as code is. Beside
+    other files, with format "text" or where these are more than those of rows, JSON Lines are, too, and the format is
+    the field that holds the text.
 
     Raises: InputError if rows are needed and there are none.
     """
     paths = list_files(source)
     is_single = source.path is not None and len(paths) == 1 and paths[0] == root_of(source)
     files = [_look_at(path, by_name=not is_single) for path in paths]
-    are_rows = is_single or all(content_name(path).endswith(_MAY_HOLD_ROWS) for path in paths)
-    if source.format == "text" or not are_rows:
+    others = [] if is_single else [path for path in paths if not content_name(path).endswith(_MAY_HOLD_ROWS)]
+    if source.format == "text" or others:
+        is_code = sum(not path.name.lower().startswith(_ABOUT) for path in others) > sum(f.has_rows for f in files)
+        wanted = "text" if is_code and not _settings_of_rows(source) else source.format
+        always = () if others and wanted == "text" else LINES
         files = [
-            file if content_name(file.path).endswith(LINES) or not file.has_rows or _fits(file, source)
+            file if not file.has_rows or content_name(file.path).endswith(always) or _fits(file, source, wanted)
             else _File(file.path, file.kind, has_rows=False)
             for file in files
         ]  # fmt: skip
     elif odd := next((file for file in files if file.kind == "object" and not file.is_unreadable), None):
         raise InputError(
-            f"{odd.path} holds {_why_no_rows(odd)}, and no rows; write a JSON array or JSON Lines, or set "
-            'format = "text" if the whole file is one text'
+            f"{odd.path} holds {_why_no_rows(odd)}, and no rows; write a JSON array or JSON Lines, choose "
+            'other files with glob, or set format = "text" if the whole file is one text'
         )
     _require_rows(source, files)
     if source.label is not None or source.target is not None:
-        return _Layout(files, Format("text", (source.field,)))
+        return _Layout(files, Format("text", (source.field,)), is_mixed=bool(others))
     rows = (row for file in files if file.is_read_by_rows for row in _first_rows(file, source))
-    return _Layout(files, find_format(list(itertools.islice(rows, _FIRST_ROWS)), source.field, source.format))
+    form = find_format(list(itertools.islice(rows, _FIRST_ROWS)), source.field, source.format)
+    return _Layout(files, form, is_mixed=bool(others))
 
 
 def _look_at(path: Path, *, by_name: bool = False) -> _File:
@@ -275,26 +297,31 @@ def _first_rows(file: _File, source: Source) -> Iterator[Row]:
     return (row for _, row in rows if row is not None)
 
 
-def _fits(file: _File, source: Source) -> bool:
-    """Whether the first rows of a file hold what a format reads."""
+def _fits(file: _File, source: Source, wanted: str | None) -> bool:
+    """Whether one of the first rows of a file, before any that is broken, holds what a format reads."""
     try:
-        rows = list(itertools.islice(_first_rows(file, source), _FIRST_ROWS))
+        rows = itertools.islice(_first_rows(file, source), _FIRST_ROWS)
+        return any(is_readable(row, source.field, wanted) for row in rows)
     except InputError:
         return False
-    return any(is_readable(row, source.field, source.format) for row in rows)
 
 
 def _require_rows(source: Source, files: list[_File]) -> None:
     """Raises: InputError if a setting of the source is about rows and a file has none."""
-    settings = {
-        "label": source.label, "target": source.target, "pair": source.pair, "group_by": source.group_by,
-        "format": None if source.format == "text" else source.format,
-    }  # fmt: skip
-    setting = next((name for name, value in settings.items() if value is not None), None)
+    settings = _settings_of_rows(source)
+    setting = next(iter(settings), None)
     other = next((file.path for file in files if not file.has_rows), None)
     if setting is not None and other is not None:
         advice = "give JSON Lines, a JSON array or CSV, choose such files with glob, or leave it out"
         raise InputError(f"{other} has no rows, which {setting} = {settings[setting]!r} needs; {advice}")
+
+
+def _settings_of_rows(source: Source) -> dict[str, str]:
+    settings = {
+        "label": source.label, "target": source.target, "pair": source.pair, "group_by": source.group_by,
+        "format": None if source.format == "text" else source.format,
+    }  # fmt: skip
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _read_text(path: Path, common: Path, allowance: Allowance, undecodable: bool) -> Document:
@@ -331,9 +358,9 @@ def _read_text(path: Path, common: Path, allowance: Allowance, undecodable: bool
 
 
 def _read_file(
-    file: _File, source: Source, form: Format, allowance: Allowance, undecodable: bool
+    file: _File, source: Source, layout: _Layout, allowance: Allowance, undecodable: bool
 ) -> Iterator[Document]:
-    path = str(file.path)
+    path, form = str(file.path), layout.form
     named = {source.label, source.target, source.pair, source.group_by, source.capability}
     used = named | form.columns | ({source.field} if source.label or source.target else set())
     cells = used - {source.label} if file.kind == "table" else set()
@@ -347,7 +374,7 @@ def _read_file(
         try:
             text, messages = form.read(row)
         except InputError as error:
-            raise InputError(f"{name} {error}{_advise_format(row, form, source)}") from None
+            raise InputError(f"{name} {error}{_advise_format(row, file, source, layout)}") from None
         group = None if source.group_by is None else _row_group(row, source.group_by, name)
         label = None if source.label is None else read_label(row, source.label, name)
         yield Document(
@@ -358,9 +385,15 @@ def _read_file(
         )  # fmt: skip
 
 
-def _advise_format(row: Row, form: Format, source: Source) -> str:
+def _advise_format(row: Row, file: _File, source: Source, layout: _Layout) -> str:
     """What to do about a row that has not the format of its source; empty if the row has it, so another fault."""
-    if form.kind == "text" or (form.has_fields(row) and not is_readable(row, source.field, None)):
+    form = layout.form
+    if form.has_fields(row) and (form.kind == "text" or not is_readable(row, source.field, None)):
+        return ""
+    if layout.is_mixed and not _settings_of_rows(source):
+        is_text = not _fits(file, source, "text")
+        return "; choose other files with glob" + (', or set format = "text" to read this one whole' * is_text)
+    if form.kind == "text":
         return ""
     return f"; all rows of a source have one format, here {form}: mend this row, or set format"
 

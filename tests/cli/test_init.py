@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from etude.cli.init import look, write_recipe
+from etude.data.prepared import prepare
 from etude.errors import InputError
 from etude.recipe.load import load_recipe
 from tests.bases import write_encoder, write_gpt2, write_gptj, write_instructions, write_qwen2, write_t5
@@ -86,10 +87,26 @@ def test_data_that_cannot_be_read_leaves_no_recipe(base: Path, tmp_path: Path) -
         write_recipe(tmp_path / "gone.jsonl", str(base), tmp_path / "recipe.toml")
     assert not list(tmp_path.iterdir())
     (tmp_path / "image.py").write_bytes(b"\x7fELF\0")
-    for data in (tmp_path / "image.py", tmp_path):  # there is no recipe yet that could leave it out
-        with pytest.raises(InputError, match=r"image.py is binary or not UTF-8 text; convert it, or give"):
+    for data, says in ((tmp_path / "image.py", "image.py is binary or not"), (tmp_path, "has no text: 1 of its files")):
+        with pytest.raises(InputError, match=says):
             write_recipe(data, str(base), tmp_path / "recipe.toml")
     assert not (tmp_path / "recipe.toml").exists()
+
+
+def test_files_of_a_folder_that_are_no_texts_are_left_out_by_the_recipe_and_said(base: Path, tmp_path: Path) -> None:
+    data = tmp_path / "code"
+    data.mkdir()
+    for number in range(30):
+        (data / f"m{number}.py").write_text(f"x = {number}\n")
+    (data / "logo.png").write_bytes(b"\x89PNG\0")
+    said = dict(write_recipe(data, str(base), tmp_path / "recipe.toml"))
+    assert said["left out"] == f"1 files that are binary or not UTF-8 text, such as {data / 'logo.png'}"
+    recipe = load_recipe(tmp_path / "recipe.toml")
+    assert recipe.data.clean.undecodable == "drop"
+    assert len(prepare(recipe, tokenizer_folder=base).train) > 0
+    (data / "rows.jsonl").write_bytes(b'{"text": "a"}\n{"text": "\xff"}\n')  # a line is not left out unasked
+    with pytest.raises(InputError, match=r"rows.jsonl:2 is binary or not UTF-8 text"):
+        write_recipe(data, str(base), tmp_path / "other.toml")
 
 
 @pytest.mark.parametrize("name", ["a\x7fb.jsonl", 'a"b\n.jsonl'])

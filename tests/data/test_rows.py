@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 from etude.data.rows import find_kind, place_of, read_rows
-from etude.data.sources import describe, read_documents
+from etude.data.sources import describe, list_rows_as_texts, read_documents
 from etude.errors import InputError
 from etude.recipe.schema import Source
 
@@ -189,6 +189,43 @@ def test_format_text_takes_a_file_of_json_as_a_text_unless_its_rows_hold_the_fie
         refusal(path)
     path = write(tmp_path / "a.json", '[{"text": "a"}, {"text": "b"}]')
     assert [document.text for document in read_documents(Source(path=str(path), format="text"))] == ["a", "b"]
+
+
+def test_a_file_of_rows_among_code_is_a_text_unless_it_holds_the_field(tmp_path: Path) -> None:
+    for name in ("a.py", "b.py", "c.rs", "d.md", "e.js", "f.go", "g.c"):
+        write(tmp_path / name, "code")
+    fixtures = {
+        "fix.json": '[{"prompt": "q", "completion": "a"}]', "log.jsonl": '{"id": 1}', "broken.jsonl": '{"id": ',
+        "table.csv": "prompt,completion\nq,a\n", "bad.ndjson": "[1]",
+    }  # fmt: skip
+    for name, content in fixtures.items():
+        write(tmp_path / name, content)
+    for settings in ({}, {"format": "text"}):
+        source = Source(path=str(tmp_path), **settings)
+        documents = list(read_documents(source))
+        assert sorted(each.text for each in documents) == sorted([*fixtures.values(), *["code"] * 7])
+        assert all(each.messages is None and each.line == 0 for each in documents)
+        rows = ["broken.jsonl", "fix.json", "log.jsonl", "table.csv"]
+        assert {path.name for path in list_rows_as_texts(source)} >= set(rows)
+    write(tmp_path / "rows.jsonl", '{"text": "one"}\n{"text": "two"}')
+    assert {"one", "two"} <= {each.text for each in read_documents(Source(path=str(tmp_path)))}
+    write(tmp_path / "rows.jsonl", '{"text": "one"}\n{"id": 2}')
+    assert refusal(tmp_path).endswith("; choose other files with glob")
+
+
+def test_a_folder_of_data_stays_rows(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", "\n".join(map(json.dumps, ALPACA)))
+    for name in ("README.md", "LICENSE", "CITATION.cff", "load.py"):  # as datasets are published
+        write(tmp_path / name, "about")
+    documents = list(read_documents(Source(path=str(tmp_path))))
+    assert sum(document.messages is not None for document in documents) == 12
+    write(tmp_path / "train.jsonl", '{"id": 1}')
+    says = 'choose other files with glob, or set format = "text" to read this one whole'
+    assert refusal(tmp_path).endswith(says)
+    assert len(list(read_documents(Source(path=str(tmp_path), format="text")))) == 5
+    for settings in ({}, {"format": "text"}):
+        message = refusal(tmp_path, glob="*.jsonl", **settings)
+        assert "train.jsonl:1 has no field 'text', which must be a string; set field to one of" in message
 
 
 def test_settings_about_rows_need_rows_in_every_file(tmp_path: Path) -> None:

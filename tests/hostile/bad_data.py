@@ -108,6 +108,16 @@ def answered(turn: dict[str, object], name: str = "messages", first: str = "role
     return file("rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
+def write_files(**contents: bytes) -> Callable[[Path], None]:
+    """Files by name, with `_` for the dot."""
+
+    def fill(folder: Path) -> None:
+        for name, content in contents.items():
+            (folder / name.replace("_", ".")).write_bytes(content)
+
+    return fill
+
+
 CASES = [
     Case(name="rows in a pipe", make=pipe, says="is not a plain file"),
     Case(name="rows in a socket", make=unix_socket, says="is not a plain file"),
@@ -201,4 +211,16 @@ CASES = [
     Case(name="a history of messages with a picture",
          make=file("rows.jsonl", asked(history=[{"role": "user", "content": [{"type": "image"}]}])),
          says="has a part 'image' in message 1 of 'history'"),
+    Case(name="rows without a text beside one file of code",
+         make=folder_of(write_files(a_py=b"code", log_jsonl=b'{"id": 1}')),
+         says='other files with glob, or set format = "text" to read this one whole'),
+    Case(name="rows without a text beside code, with a group",
+         make=folder_of(write_files(a_py=b"code", b_py=b"code", log_jsonl=b'{"id": 1}'), 'group_by = "repo"'),
+         says="a.py has no rows, which group_by = 'repo' needs"),
+    Case(name="rows some of which hold no text among code",
+         make=folder_of(write_files(a_py=b"1", b_py=b"2", c_py=b"3", d_jsonl=ROW + b'{"id": 1}')),
+         says="d.jsonl:2 has no field 'text'.*glob"),
+    Case(name="a folder of pictures", make=folder_of(write_files(a_png=b"\x89PNG\0")), says="is binary: .* glob"),
+    Case(name="an object among rows",
+         make=folder_of(write_files(a_json=b'{"a": 1}', b_jsonl=ROW)), says="choose other files with glob"),
 ]  # fmt: skip
