@@ -36,8 +36,9 @@ class Victims:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
         )  # fmt: skip
 
-    def start(self, recipe: Path, runs: Path) -> int:
-        (self.folder / "state").write_bytes(bytes(len(PHASES)))
+    def start(self, recipe: Path, runs: Path, aim: str | None = None) -> int:
+        number = 0 if aim is None else PHASES.index(aim) + 1
+        (self.folder / "state").write_bytes(bytes(len(PHASES)) + bytes([number]))
         request = {
             "recipe": str(recipe), "runs": str(runs), "state": str(self.folder / "state"),
             "samples": str(runs) + ".samples", "cache": str(self.cache),
@@ -182,7 +183,7 @@ def test_killed_anywhere_a_run_ends_with_the_same_bits(
         started_from = []
         for _ in range(KILLS_A_RUN):
             wanted = next((phase for phase in AIMED if hits[phase] < quota), None) if draw.random() < 0.8 else None
-            pid = victims.start(recipes[kind], runs)
+            pid = victims.start(recipes[kind], runs, wanted)
             inside = victims.kill(pid, wanted, draw.random() * (0.01 if wanted else 1.2))
             if inside == {"too late"}:
                 break

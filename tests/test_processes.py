@@ -117,10 +117,12 @@ def test_git_of_a_foreign_folder_reads_nothing_without_end_and_leaves_nothing(
     file.unlink(missing_ok=True)
     os.mkfifo(file) if kind == "pipe" else file.symlink_to("/dev/zero")
     program = """
-import json, resource
+import json, pathlib, resource
 from etude.records.environment import describe_environment
 git = describe_environment()["git"]
-print(json.dumps([git, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, resource.getrusage(0).ru_maxrss]))
+# Of this process not ru_maxrss, which begins with what its parent had.
+(own,) = [line.split()[1] for line in pathlib.Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line]
+print(json.dumps([git, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, int(own)]))
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TMPDIR": str(temporary)}
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, check=True)

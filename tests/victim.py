@@ -2,7 +2,8 @@
 
 Each line on stdin is JSON: recipe (path), runs, state (a file the test watches), samples (ledger of sample ids).
 Answers the pid, and when the process has ended its status. What the process is inside of, it marks in the state file:
-a byte for each of PHASES, 1 while inside.
+a byte for each of PHASES, 1 while inside; a last byte holds the number, from 1, of the phase that is aimed at. There it
+stays a moment, at the beginning or at the end, so that a kill can reach what takes a millisecond.
 """
 
 import contextlib
@@ -10,22 +11,32 @@ import functools
 import json
 import mmap
 import os
+import random
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 PHASES = ("save", "evaluation", "retention", "report", "step", "end")
+_STAY_SECONDS = 0.05
 
 
 def mark(state: mmap.mmap, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def marked(*values: Any, **named: Any) -> Any:
-        state[PHASES.index(phase)] = 1
+        number = PHASES.index(phase)
+        stay = random.choice(("begin", "end")) if state[len(PHASES)] == number + 1 else ""
+        state[number] = 1
         try:
-            return function(*values, **named)
+            if stay == "begin":
+                time.sleep(_STAY_SECONDS)
+            done = function(*values, **named)
+            if stay == "end":
+                time.sleep(_STAY_SECONDS)
+            return done
         finally:
-            state[PHASES.index(phase)] = 0
+            state[number] = 0
 
     return marked
 
@@ -39,7 +50,7 @@ def live(request: dict[str, str]) -> None:
     from etude.start import Options
 
     with Path(request["state"]).open("r+b") as file:
-        state = mmap.mmap(file.fileno(), len(PHASES))
+        state = mmap.mmap(file.fileno(), len(PHASES) + 1)
     checkpoint.write_checkpoint = mark(state, "save", checkpoint.write_checkpoint)
     checkpoint.retain = mark(state, "retention", checkpoint.retain)
     etude.run.evaluate = mark(state, "evaluation", etude.run.evaluate)

@@ -64,8 +64,8 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
         assert all(torch.equal(left[name], right[name]) for name in left)
 
 
-def test_oursafetensors_are_read_by_the_library_in_every_dtype(tmp_path: Path) -> None:
-    given = {f"t{number}": torch.ones(3, number, dtype=dtype) for number, dtype in enumerate(checkpoints._DTYPES)}
+def test_our_safetensors_are_read_by_the_library_in_every_dtype(tmp_path: Path) -> None:
+    given = {f"t{number}": torch.ones(3, number, dtype=dtype) for number, dtype in enumerate(checkpoints.DTYPES)}
     durable.write_file(tmp_path / "a.safetensors", checkpoints.safetensors(given))
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
