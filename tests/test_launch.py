@@ -101,7 +101,9 @@ def test_ranks_that_are_killed_stopped_or_orphaned_end_and_continue_bit_for_bit(
     orphaned = Life(recipe, tmp_path / "runs", cache, module)
     orphaned.wait_for_progress()
     orphaned.ranks[1].suspend()
-    orphaned.process.kill()
+    while orphaned.ranks[1].status() != psutil.STATUS_STOPPED:
+        time.sleep(0.01)
+    orphaned.process.kill()  # a stopped rank that loses its parent is woken by the system, and then sees it gone
     assert orphaned.end() == -signal.SIGKILL
     assert len(list(temporary.glob("etude-*"))) == 1
 
