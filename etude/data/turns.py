@@ -15,7 +15,7 @@ _ROLES = {
     "developer": (),
     "user": ("human", "prompter"),
     "assistant": (
-        "gpt", "chatgpt", "ai", "bot", "chatbot", "model", "llm", "ai_assistant", "bing", "bard", "claude",
+        "gpt", "chatgpt", "ai", "bot", "chatbot", "model", "llm", "ai_assistant", "bing", "bard",
         "function_call", "tool_call",
     ),
     "tool": ("observation", "function", "function_response", "tool_response", "tool_result", "ipython"),
