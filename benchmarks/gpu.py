@@ -1,4 +1,4 @@
-"""What etude does on a GPU: first whether it is right, then how fast it is, then where it waits.
+"""Test etude on a GPU: first whether it is right, then how fast it is, then where it waits.
 
 Each part is a process of its own with a time limit; `gpu.json` is written after each, so that a machine that goes away
 leaves what was done. No network is needed. `--tiny` runs every part on any device, with toy sizes.
@@ -370,7 +370,7 @@ def _shares(result: dict[str, float], cost: Any, *, scored: float) -> dict[str, 
 
 
 def _waits(work: Callable[[], object], device: Any) -> dict[str, Any]:
-    """What three calls spend their time on: idle share of the device, the host's waits, the longest kernels."""
+    """Profile three calls: the busy share of the device, the host's waits, the longest kernels."""
     import torch
     from torch.profiler import ProfilerActivity
 
