@@ -244,7 +244,7 @@ def generate(tiny: bool) -> dict[str, Any]:
 
 
 def profile(tiny: bool) -> dict[str, Any]:
-    """The three largest waits of each: what the host waited for, and what kept the device busiest."""
+    """The five largest waits of each: what the host waited for, and what kept the device busiest."""
     import torch
 
     from etude.evaluate import generate as generation
@@ -252,8 +252,12 @@ def profile(tiny: bool) -> dict[str, Any]:
     device = choose_device()
     result: dict[str, Any] = {}
     config = config_300m(tiny)
-    steps = _steps(decoder_of(config, device), lambda: draw_rows(config, 2 if tiny else 8), device)
-    result["pretrain"] = _waits(lambda: next(steps), device)
+    for compiled in (False, True):
+        trained = decoder_of(config, device)
+        if compiled:
+            _compile(trained, tiny)
+        steps = _steps(trained, lambda: draw_rows(config, 2 if tiny else 8), device)
+        result["compiled pretrain" if compiled else "pretrain"] = _waits(lambda: next(steps), device)
     model = empty_decoder(config_qwen(True) if tiny else replace(config_qwen(False), n_layer=6)).to(
         choose_dtype(device)
     )
@@ -335,13 +339,17 @@ def _train_decoder(config: Any, rows: tuple[int, int], tiny: bool, *, compiled: 
     device = choose_device()
     model = decoder_of(config, device)
     if compiled:
-        model.compile(**({"backend": "aot_eager"} if tiny else {}))  # inductor takes half a minute on a CPU
+        _compile(model, tiny)
     micro_batches = rows[1] // rows[0]
     result = _train(model, lambda: draw_rows(config, rows[0]) * micro_batches, tiny)
     del model
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return _shares(result, _cost(config, config.context, None), scored=1.0)
+
+
+def _compile(model: Any, tiny: bool) -> None:
+    model.compile(**({"backend": "aot_eager"} if tiny else {}))  # inductor takes half a minute on a CPU
 
 
 def _cost(config: Any, seq_len: int, adapter: int | None) -> Any:
@@ -390,7 +398,7 @@ def _waits(work: Callable[[], object], device: Any) -> dict[str, Any]:
     rows = profiler.key_averages()
 
     def largest(key: str, rows: Any) -> list[dict[str, Any]]:
-        ordered = sorted(rows, key=lambda row: -getattr(row, key))[:3]
+        ordered = sorted(rows, key=lambda row: -getattr(row, key))[:5]
         return [
             {"name": row.key[:90], "calls": row.count, "share": round(getattr(row, key) / seconds / 1e6, 3)}
             for row in ordered

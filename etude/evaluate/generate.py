@@ -140,7 +140,10 @@ def generate_steps(
                 if len(alive) < len(prompts)
                 else torch.empty(len(alive), dtype=torch.long)
             )
-            chosen[alive] = _choose(logits[:, :vocab_size].float().cpu(), temperature, top_k, top_p, generator)
+            logits = logits[:, :vocab_size].float()
+            # The likeliest is found where the logits are; draws are made on the CPU, the same for every device.
+            logits = logits if temperature == 0 else logits.cpu()
+            chosen[alive] = _choose(logits, temperature, top_k, top_p, generator).cpu()
             finished |= torch.isin(chosen, ends)
             yield chosen.tolist()
             if drawn == max_tokens or bool(finished.all()):

@@ -69,6 +69,22 @@ def test_under_autocast_gradients_keep_the_dtype_of_the_weights(dtype: torch.dty
     assert weight.grad is not None and weight.grad.dtype == torch.float32
 
 
+@pytest.mark.parametrize("vocabulary", [1, 63, 64, 65, 300])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_head_that_is_filled_up_in_half_precision_gives_the_loss_and_gradients_of_its_own_rows(
+    vocabulary: int, smoothing: float
+) -> None:
+    torch.manual_seed(vocabulary)
+    hidden, weight = torch.randn(50, 16).requires_grad_(), torch.randn(vocabulary, 16).requires_grad_()
+    labels = torch.randint(vocabulary, (50,))
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = linear_cross_entropy(hidden, weight, labels, label_smoothing=smoothing)
+    theirs = F.cross_entropy(hidden @ weight.T, labels, reduction="sum", label_smoothing=smoothing)
+    assert ours.item() == pytest.approx(theirs.item(), rel=2e-2, abs=1e-5)
+    for mine, other in zip(torch.autograd.grad(ours, (hidden, weight)), torch.autograd.grad(theirs, (hidden, weight))):
+        assert mine.shape == other.shape and (mine - other).norm() <= 0.02 * other.norm() + 1e-5
+
+
 def test_without_gradients_none_are_computed() -> None:
     with torch.no_grad():
         loss = linear_cross_entropy(torch.randn(3, 4), torch.randn(5, 4), torch.tensor([0, 1, 2]))
