@@ -8,7 +8,7 @@ import struct
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -23,19 +23,22 @@ from etude.records.folder import checkpoint_folders, checkpoint_name, list_check
 from etude.records.store import BEST
 
 FORMAT = 1
-MODEL_FILE = "model.safetensors"
+MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
 _FILE = shape.Object({"size": int, "sha256": str})
 _MANIFEST = shape.Object({"format": int, "run": str, "step": int, "files": {str: _FILE}})
 _STATE = shape.Object(
     {
         "run": str, "step": int, "data_fingerprint": str,
-        "precision": shape.Object({"scale": float, "good_steps": float}),
+        "precision": shape.Object({
+            "scale": Annotated[float, shape.at_least(1e-38)], "good_steps": Annotated[float, shape.at_least(0)],
+        }),
     },
     {
         "best": (BEST, None), "evaluations_without_improvement": int, "evaluated": bool, "base": str | None,
         "format": int,
     },
 )  # fmt: skip
+_GO_BACK = "remove that checkpoint, and the run goes on from the one before it"
 DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
@@ -110,7 +113,7 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
     durable.make_folder(path)
     written = {
         snapshot.weights_file: durable.write_file(path / snapshot.weights_file, safetensors(snapshot.weights)),
-        "optimizer.safetensors": durable.write_file(path / "optimizer.safetensors", safetensors(snapshot.optimizer)),
+        OPTIMIZER_FILE: durable.write_file(path / OPTIMIZER_FILE, safetensors(snapshot.optimizer)),
         "state.json": durable.write_json(path / "state.json", asdict(snapshot.progress)),
         **{file.name: durable.write_file(file, content) for file, content in files.items()},
     }
@@ -140,8 +143,11 @@ def verify_checkpoint(path: Path, run: str | None = None) -> dict[str, Any]:
             raise DamageError(f"checkpoint {path.name} is damaged: {name} cannot be read: {error.strerror}") from None
         if not is_whole:
             raise DamageError(f"checkpoint {path.name} is damaged: {name[:80]} is not what was written")
-    if weights_file(path).name not in manifest["files"]:
-        raise DamageError(f"checkpoint {path.name} is damaged: its manifest names no weights")
+    for name in (weights_file(path).name, OPTIMIZER_FILE, "state.json"):
+        if name not in manifest["files"]:
+            raise DamageError(f"checkpoint {path.name} is damaged: its manifest does not name {name}")
+    if manifest["step"] != step_of(path.name):
+        raise DamageError(f"checkpoint {path.name} is damaged: its manifest is that of step {manifest['step']}")
     return manifest
 
 
@@ -163,11 +169,16 @@ def load_checkpoint(path: Path, state: TrainState) -> Progress:
     Raises: InputError if its tensors are not those of this model; DamageError if those of its optimizer are not.
     """
     progress = read_progress(path)
+    if (progress.step, progress.run) != (step_of(path.name), _read_manifest(path)["run"]):
+        raise DamageError(f"{path}/state.json is that of step {progress.step} of run {progress.run[:80]}; {_GO_BACK}")
     load_weights(weights_file(path), state.model)
+    tensors = read_tensors(path / OPTIMIZER_FILE)
+    if progress.step and not tensors:
+        raise DamageError(f"{path / OPTIMIZER_FILE} is empty; {_GO_BACK}")
     try:
-        state.optimizer.load_state(read_tensors(path / "optimizer.safetensors"))
-    except KeyError as error:
-        raise DamageError(f"{path}: the optimizer state names {error}, which this model does not have") from None
+        state.optimizer.load_state(tensors)
+    except ValueError as error:
+        raise DamageError(f"{path / OPTIMIZER_FILE} is not of this optimizer: {error}; {_GO_BACK}") from None
     state.precision.load_state(progress.precision)
     state.step = progress.step
     return progress

@@ -12,6 +12,7 @@ from etude.recipe.schema import Optim
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _LARGEST = torch.finfo(torch.float32).max
+_SIGNED = ("exp_avg", "momentum")  # states that may be below zero
 State = dict[torch.Tensor, dict[str, torch.Tensor]]  # of each parameter, by name
 
 
@@ -51,13 +52,22 @@ class Optimizer:
         }
 
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Take over state tensors. Raises: KeyError if one belongs to no parameter."""
-        parameters = {name: parameter for parameter, name in self.names.items()}
+        """Take over state tensors. Raises: ValueError that says in a few words why they are not of this optimizer.
+
+        A parameter that no loss has reached yet has none.
+        """
         owners: dict[torch.Tensor, Adam | Muon] = {each: part for part in self._parts for each in part.parameters}
-        for key, value in tensors.items():
-            name, _, state = key.rpartition("/")
-            parameter = parameters[name]
-            owners[parameter].state.setdefault(parameter, {})[state] = value.to(parameter.device)
+        left = dict(tensors)
+        for parameter, name in self.names.items():
+            state = owners[parameter].begin(parameter)
+            given = {key: left.pop(f"{name}/{key}") for key in state if f"{name}/{key}" in left}
+            for key, begun in state.items() if given else ():
+                _require_alike(f"{name}/{key}", given.get(key), begun, signed=key in _SIGNED)
+                begun.copy_(given[key])
+            if given:
+                owners[parameter].state[parameter] = state
+        if left:
+            raise ValueError(f"it has {min(left)[:80]}, which this model does not have")
 
 
 def default_weight_decay(recipe: Optim) -> float:
@@ -119,9 +129,7 @@ class Adam:
         for parameters in _alike(self.parameters):
             for parameter in parameters:
                 if parameter not in self.state:
-                    moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-                    count = torch.zeros((), dtype=torch.float32, device=parameter.device)
-                    self.state[parameter] = {"step": count, **moments}
+                    self.state[parameter] = self.begin(parameter)
             first, second, steps = (
                 [self.state[parameter][name] for parameter in parameters] for name in ("exp_avg", "exp_avg_sq", "step")
             )
@@ -132,6 +140,12 @@ class Adam:
                 weights, grads, first, second, [], steps, amsgrad=False, maximize=False, lr=learning_rate,
                 grad_scale=grad_divisor, found_inf=is_void, **self._settings,
             )  # fmt: skip
+
+    @staticmethod
+    def begin(parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The state of a parameter before its first step."""
+        moments = {name: torch.zeros_like(parameter.detach()) for name in ("exp_avg", "exp_avg_sq")}
+        return {"step": torch.zeros((), dtype=torch.float32, device=parameter.device), **moments}
 
 
 class Muon:
@@ -160,7 +174,7 @@ class Muon:
         beta = self._momentum
         for parameter in parameters:
             if parameter not in self.state:
-                self.state[parameter] = {"momentum": torch.zeros_like(parameter)}
+                self.state[parameter] = self.begin(parameter)
         kept = torch.stack([self.state[parameter]["momentum"] for parameter in parameters])  # (n, r, c)
         grads = torch.stack([parameter.grad for parameter in parameters])  # type: ignore[misc]
         grads /= grad_divisor
@@ -175,6 +189,11 @@ class Muon:
         torch._foreach_mul_(weights, shrink)
         alpha = -min(rate * factor, _LARGEST)  # beyond it torch would raise; the weights are lost with it, too
         torch._foreach_add_(weights, list(update.to(momentum.dtype).unbind()), alpha=alpha)
+
+    @staticmethod
+    def begin(parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The state of a parameter before its first step."""
+        return {"momentum": torch.zeros_like(parameter.detach())}
 
 
 def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
@@ -200,3 +219,14 @@ def _alike(parameters: list[nn.Parameter], *, by_shape: bool = False) -> Iterabl
         if parameter.grad is not None:
             groups[parameter.device, parameter.dtype, parameter.shape if by_shape else None].append(parameter)
     return groups.values()
+
+
+def _require_alike(name: str, given: torch.Tensor | None, begun: torch.Tensor, *, signed: bool) -> None:
+    """Raises: ValueError unless a state tensor has shape and dtype of one just begun, and numbers it can have."""
+    if given is None:
+        raise ValueError(f"it has no {name}")
+    if given.shape != begun.shape or given.dtype != begun.dtype:
+        theirs, ours = (f"{str(each.dtype).removeprefix('torch.')} {list(each.shape)}" for each in (given, begun))
+        raise ValueError(f"{name} is {theirs}, not {ours}")
+    if not given.sum(dtype=torch.float64).isfinite() or not (signed or (given >= 0).all()):
+        raise ValueError(f"{name} holds numbers that no step makes")

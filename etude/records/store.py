@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import fcntl
+import math
 import os
 import re
 import secrets
@@ -40,7 +41,10 @@ def _checkpoint(name: str) -> str:
     return name
 
 
-BEST = shape.Object({"checkpoint": Annotated[str, _checkpoint], "value": float}, {"metric": str, "step": int})
+BEST = shape.Object(
+    {"checkpoint": Annotated[str, _checkpoint], "value": Annotated[float, shape.at_least(-math.inf)]},
+    {"metric": str, "step": int},
+)
 _INFO = shape.Object(
     {"format": int, "id": str, "name": str, "recipe_hash": str, "created": str}, {"parent": str | None, "day": str}
 )

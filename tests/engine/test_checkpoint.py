@@ -17,7 +17,7 @@ from etude.engine.checkpoint import Progress
 from etude.engine.loop import TrainState
 from etude.engine.optim import Optimizer
 from etude.engine.precision import choose_precision
-from etude.errors import InputError, StorageError
+from etude.errors import DamageError, InputError, StorageError
 from etude.recipe.schema import Optim
 
 CPU = torch.device("cpu")
@@ -140,6 +140,65 @@ def test_a_checkpoint_of_another_run_is_not_used(tmp_path: Path) -> None:
     save(tmp_path, 1)
     newest, (problem,) = checkpoints.newest_valid(tmp_path, "run-2")
     assert newest is None and "belongs to run run-1" in problem
+
+
+def reseal(path: Path) -> None:
+    """Let the manifest of a checkpoint say what its files are now."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    for name in list(manifest["files"]):
+        if (path / name).exists():
+            manifest["files"][name] = {"size": (path / name).stat().st_size, "sha256": durable.sha256_file(path / name)}
+        else:
+            del manifest["files"][name]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_checkpoint_whose_manifest_leaves_out_a_part_is_damaged(tmp_path: Path, file: str) -> None:
+    save(tmp_path, 1)
+    path = save(tmp_path, 2)
+    (path / file).unlink()
+    reseal(path)
+    newest, (problem,) = checkpoints.newest_valid(tmp_path, "run-1")
+    assert newest == tmp_path / "step-000001" and f"does not name {file}" in problem
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_damaged(tmp_path: Path) -> None:
+    save(tmp_path, 1).rename(tmp_path / "step-000009")
+    with pytest.raises(DamageError, match="its manifest is that of step 1"):
+        checkpoints.verify_checkpoint(tmp_path / "step-000009")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"step": 10**9}, "is that of step 1000000000"), ({"run": "other"}, "is that of step 1 of run other"),
+        ({"precision": {"scale": "nan", "good_steps": 0}}, "scale"),
+        ({"precision": {"scale": 0, "good_steps": 0}}, "scale"),
+        ({"precision": {"scale": 1, "good_steps": -1}}, "good_steps"),
+        ({"best": {"checkpoint": "step-000001", "value": "nan"}}, "value"),
+    ],
+)  # fmt: skip
+def test_a_state_that_no_run_writes_is_refused_also_under_a_hash_that_holds(
+    tmp_path: Path, changes: dict[str, object], says: str
+) -> None:
+    path = save(tmp_path, 1)
+    state = json.loads((path / "state.json").read_text()) | changes
+    (path / "state.json").write_text(json.dumps(state))
+    reseal(path)
+    with pytest.raises(DamageError, match=says):
+        checkpoints.load_checkpoint(path, make_state())
+
+
+def test_a_state_of_another_optimizer_is_refused_also_under_a_hash_that_holds(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    tensors = checkpoints.read_tensors(path / "optimizer.safetensors")
+    for wrong in ({}, {"0.weight/exp_avg": tensors["0.weight/exp_avg"]}, {**tensors, "0.bias/step": torch.ones(3)}):
+        save_file(wrong, path / "optimizer.safetensors")
+        reseal(path)
+        checkpoints.verify_checkpoint(path)
+        with pytest.raises(DamageError, match=r"optimizer\.safetensors is .*; remove that checkpoint"):
+            checkpoints.load_checkpoint(path, make_state())
 
 
 def test_retention_keeps_the_newest_the_best_and_the_milestones(tmp_path: Path) -> None:

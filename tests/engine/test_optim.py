@@ -123,8 +123,51 @@ def test_a_state_saved_and_loaded_continues_bit_for_bit(kind: str) -> None:
         one_step(under)
     for mine, theirs in zip(model.parameters(), twin.parameters()):
         assert torch.equal(mine, theirs)
-    with pytest.raises(KeyError):
-        other.load_state({"nobody/exp_avg": torch.zeros(1)})
+
+
+def test_a_parameter_without_a_state_begins_anew() -> None:
+    model = network()
+    optimizer = Optimizer(model, Optim())
+    backward(model)
+    one_step(optimizer)
+    first = next(iter(optimizer.names.values()))
+    rest = {name: value for name, value in optimizer.state().items() if not name.startswith(f"{first}/")}
+    other = Optimizer(model, Optim())
+    other.load_state(rest)
+    assert other.state().keys() == rest.keys()
+    backward(model)
+    one_step(other)
+    assert other.state().keys() == optimizer.state().keys()
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "muon"])
+def test_a_state_of_another_shape_dtype_or_sign_or_a_part_of_one_is_refused(kind: str) -> None:
+    model = network()
+    optimizer = Optimizer(model, Optim(kind=kind))
+    backward(model)
+    one_step(optimizer)
+    state = optimizer.state()
+    refused = {"nobody/exp_avg": torch.zeros(1), "nobody": torch.zeros(1)}
+    for name, value in refused.items():
+        with pytest.raises(ValueError, match="it has nobody"):
+            Optimizer(model, Optim(kind=kind)).load_state({**state, name: value})
+    for name, value in state.items():
+        wrong = [
+            value.double(),
+            value.bfloat16(),
+            value.long(),
+            value.bool(),
+            value[None],
+            torch.full_like(value, torch.nan),
+        ]
+        if not name.endswith(("/exp_avg", "/momentum")):
+            wrong.append(value - 2 * value.max() - 1)
+        for other in wrong:
+            with pytest.raises(ValueError, match=f"{name.replace('.', '[.]')} (is|holds)"):
+                Optimizer(model, Optim(kind=kind)).load_state({**state, name: other})
+        if not name.endswith("/momentum"):
+            with pytest.raises(ValueError, match="it has no "):
+                Optimizer(model, Optim(kind=kind)).load_state({key: each for key, each in state.items() if key != name})
 
 
 def test_decay_goes_to_what_has_two_dimensions_and_muon_leaves_the_embedding_alone() -> None:
