@@ -197,7 +197,7 @@ def lora(tiny: bool) -> dict[str, Any]:
         for layer in range(model.config.n_layer)
         for name in ("q_proj", "k_proj", "v_proj", "o_proj")
     ]
-    add_adapter(model, targets, Adapter(rank=16, alpha=32.0), 17)
+    add_adapter(model, dict.fromkeys(targets, Adapter(rank=16, alpha=32.0)), 17)
     model.to(device)
     draw = random.Random(17)
     lengths = [draw.randint(40, 80) if tiny else draw.randint(60, 900) for _ in range(4 if tiny else 32)]

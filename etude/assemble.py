@@ -49,7 +49,7 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
         quantize(model, precision.dtype, device)
     if recipe.adapter is not None:
         targeted, whole = find_targets(model, recipe.adapter.targets), head_modules(model)
-        add_adapter(model, targeted, recipe.adapter, recipe.seed, whole=whole)
+        add_adapter(model, dict.fromkeys(targeted, recipe.adapter), recipe.seed, whole=whole)
     own = [module for module in model.modules() if isinstance(module, Decoder | Encoder | T5)]
     for module in own:
         module.checkpoint_activations = recipe.train.activation_checkpointing
@@ -95,7 +95,7 @@ def _check_adapter(plan: Plan, file: Path) -> None:
     if plan.recipe.adapter is None:
         return
     saved = read_adapter_config(folder)
-    check_same(folder, saved.recipe, plan.recipe.adapter)
+    check_same(folder, saved, plan.recipe.adapter)
     assert plan.pretrained is not None
     base = read_progress(folder).base if (folder / "state.json").is_file() else None
     if base is None and saved.base is not None and saved.base != plan.recipe.model.from_:

@@ -17,7 +17,7 @@ from etude.data.tokenize import FILES, Tokenizer, load_tokenizer
 from etude.engine import checkpoint as checkpoints
 from etude.errors import InputError
 from etude.models import weights
-from etude.models.adapter_files import SavedAdapter, adapted_names, read_adapter_config, whole_names
+from etude.models.adapter_files import SavedAdapter, adapted_modules, read_adapter_config, whole_names
 from etude.models.encoder_config import EncoderConfig
 from etude.models.generation_config import GENERATION_FILE, generation_config, read_stop_ids
 from etude.models.heads import build_encoder, load_classifier
@@ -106,14 +106,14 @@ def load_model(folder: Path, *, dtype: torch.dtype) -> nn.Module:
     _check_base(folder, base)
     model, new = _load(base, dtype)
     tensors = checkpoints.read_tensors(folder / ADAPTER_FILE)
-    names = adapted_names(folder, saved, tensors, model)
+    recipes = adapted_modules(folder, saved, tensors, model)
     whole = whole_names(folder, saved, tensors, model)
     if lost := [name for name in new if not name.startswith(tuple(f"{part}." for part in whole))]:
         raise InputError(
             f"{folder} has no {lost[0]}, and {base.path} has none for its {base.labels:,} labels; the head of a "
             "classifier belongs to its adapter: save it again with modules_to_save"
         )
-    add_adapter(model, names, saved.recipe, seed=0, whole=whole)
+    add_adapter(model, recipes, seed=0, whole=whole)
     checkpoints.load_weights(folder / ADAPTER_FILE, model)
     merge(model)
     return model.eval()

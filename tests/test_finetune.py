@@ -73,7 +73,8 @@ def _train_in_transformers(recipe: Recipe, kind: str) -> list[float]:
         settings = LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS[kind], fan_in_fan_out=kind == "gpt2")
         model = get_peft_model(model, settings)
         ours = load_pretrained(plan.pretrained, dtype=torch.float32, dropout=0.0)
-        add_adapter(ours, find_targets(ours, recipe.adapter.targets), recipe.adapter, recipe.seed)
+        names = find_targets(ours, recipe.adapter.targets)
+        add_adapter(ours, dict.fromkeys(names, recipe.adapter), recipe.seed)
         set_peft_model_state_dict(model, {name: t.detach() for name, t in adapter_tensors(ours).items()})
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = adamw(trained, recipe.optim.learning_rate)

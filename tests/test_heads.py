@@ -220,7 +220,7 @@ def test_a_frozen_body_in_bf16_trains_a_head_in_fp32(family: str, tmp_path: Path
     for dtype in (torch.float32, torch.bfloat16):
         model, _ = load_classifier(pretrained, dtype=dtype, dropout=0.0, seed=1)
         names, whole = find_targets(model, targets), head_modules(model)
-        add_adapter(model, names, Adapter(rank=2, targets=targets), 1, whole=whole)
+        add_adapter(model, dict.fromkeys(names, Adapter(rank=2, targets=targets)), 1, whole=whole)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
             logits = label_logits(model, tokens, (5, 7), None, None).float()
         loss, _ = Classification(False).loss_of(logits, torch.eye(3)[:2])
@@ -325,7 +325,7 @@ def _first(recipe: Recipe, plan: Any, checkpoint: Path) -> Any:
         import peft
 
         names = find_targets(first, recipe.adapter.targets)
-        add_adapter(first, names, recipe.adapter, recipe.seed, whole=head_modules(first))
+        add_adapter(first, dict.fromkeys(names, recipe.adapter), recipe.seed, whole=head_modules(first))
         model = peft.PeftModel.from_pretrained(_base(base, checkpoint), checkpoint, is_trainable=True)
         assert set(peft.get_peft_model_state_dict(model)) == set(load_file(checkpoint / "adapter_model.safetensors"))
         _copy(first, model)

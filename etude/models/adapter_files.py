@@ -18,17 +18,18 @@ from etude.recipe.schema import Adapter
 
 # What an adapter of PEFT may also have and the layer here has not; these values mean that it is not used.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "bias": (None, "none"), "rank_pattern": (None, {}), "alpha_pattern": (None, {}), "lora_bias": (None, False),
-    "trainable_token_indices": (None,), "layer_replication": (None,), "target_parameters": (None, []),
-    "use_qalora": (None, False), "use_bdlora": (None, False), "alora_invocation_tokens": (None,),
-    "arrow_config": (None,), "megatron_config": (None,), "ensure_weight_tying": (None, False),
+    "bias": (None, "none"), "lora_bias": (None, False), "trainable_token_indices": (None,),
+    "layer_replication": (None,), "target_parameters": (None, []), "use_qalora": (None, False),
+    "use_bdlora": (None, False), "alora_invocation_tokens": (None,), "arrow_config": (None,),
+    "megatron_config": (None,), "ensure_weight_tying": (None, False),
 }  # fmt: skip
 # Keys that are read, and keys that say how A and B were first drawn, which tool wrote the file, or where it ran.
 _KNOWN = frozenset({
     "peft_type", "task_type", "base_model_name_or_path", "revision", "r", "lora_alpha", "lora_dropout", "use_rslora",
-    "use_dora", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save",
-    "init_lora_weights", "peft_version", "inference_mode", "fan_in_fan_out", "megatron_core", "loftq_config",
-    "eva_config", "corda_config", "lora_ga_config", "qalora_group_size", "runtime_config", "auto_mapping",
+    "rank_pattern", "alpha_pattern", "use_dora", "target_modules", "exclude_modules", "layers_to_transform",
+    "layers_pattern", "modules_to_save", "init_lora_weights", "peft_version", "inference_mode", "fan_in_fan_out",
+    "megatron_core", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size",
+    "runtime_config", "auto_mapping",
 })  # fmt: skip
 # What a key of a later PEFT is written with while nobody uses it.
 _OFF: tuple[Any, ...] = (None, False, {}, [])
@@ -45,6 +46,8 @@ class SavedAdapter:
     """What adapter_config.json says.
 
     recipe    rank, alpha and the kind of the update, as a recipe has them; its `targets` are not those of the file
+    ranks     another rank for modules whose names end in a match of a regular expression; the first that fits holds
+    alphas    the same of alpha
     targets   module names, their last parts, "all-linear", or a regular expression for whole names
     excluded  the same of modules that are left as they are
     layers    numbers of the blocks that are adapted, None for all; `lists` names what the blocks stand in, () for any
@@ -52,6 +55,8 @@ class SavedAdapter:
     """
 
     recipe: Adapter
+    ranks: dict[str, int]
+    alphas: dict[str, float]
     base: str | None
     revision: str | None
     task: str | None
@@ -97,14 +102,24 @@ def read_adapter_config(folder: Path) -> SavedAdapter:
         raise InputError(f"{file} has layers_pattern or layers_to_transform that PEFT would not apply; {_MERGE}")
     whole = _names(file, values, "modules_to_save")
     return SavedAdapter(
-        _recipe(file, values), _text(file, values, "base_model_name_or_path"), _text(file, values, "revision"), task,
-        targets, _names(file, values, "exclude_modules"), tuple(layers) if layers else None,
-        tuple(each for each in lists if each), (whole,) if isinstance(whole, str) else tuple(whole),
-    )  # fmt: skip
+        recipe=_recipe(file, values),
+        ranks=_pattern(file, values, "rank_pattern"),
+        alphas=_pattern(file, values, "alpha_pattern"),
+        base=_text(file, values, "base_model_name_or_path"),
+        revision=_text(file, values, "revision"),
+        task=task,
+        targets=targets,
+        excluded=_names(file, values, "exclude_modules"),
+        layers=tuple(layers) if layers else None,
+        lists=tuple(each for each in lists if each),
+        whole=(whole,) if isinstance(whole, str) else tuple(whole),
+    )
 
 
-def adapted_names(folder: Path, saved: SavedAdapter, tensors: dict[str, Tensor], model: nn.Module) -> list[str]:
-    """The modules of a base that an adapter goes on, in the order of the model.
+def adapted_modules(
+    folder: Path, saved: SavedAdapter, tensors: dict[str, Tensor], model: nn.Module
+) -> dict[str, Adapter]:
+    """The modules of a base that an adapter goes on, each with its rank and alpha, in the order of the model.
 
     Raises: InputError unless the file has the tensors of exactly those that its config targets, in their shapes.
     """
@@ -140,10 +155,10 @@ def adapted_names(folder: Path, saved: SavedAdapter, tensors: dict[str, Tensor],
     for key, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise InputError(f"{file}: {key} holds {str(tensor.dtype).removeprefix('torch.')} numbers; {_MERGE}")
-    names = [name for name in modules if name in found]
-    for name in names:
-        _check_layer(f"{file}: {name}", saved.recipe, modules[name], found[name])
-    return names
+    recipes = _recipes(folder / CONFIG_FILE, saved, [name for name in modules if name in found])
+    for name, recipe in recipes.items():
+        _check_layer(f"{file}: {name}", recipe, modules[name], found[name])
+    return recipes
 
 
 def whole_names(folder: Path, saved: SavedAdapter, tensors: dict[str, Tensor], model: nn.Module) -> list[str]:
@@ -163,10 +178,16 @@ def whole_names(folder: Path, saved: SavedAdapter, tensors: dict[str, Tensor], m
     return names
 
 
-def check_same(folder: Path, saved: Adapter, recipe: Adapter) -> None:
+def check_same(folder: Path, saved: SavedAdapter, recipe: Adapter) -> None:
     """Raises: InputError if the adapter saved in a folder computes another update than that of a recipe."""
+    for name, patterns in (("rank", saved.ranks), ("alpha", saved.alphas)):
+        if patterns:
+            raise InputError(
+                f"the adapter in {folder} has {name}_pattern = {_show(patterns)}, and a recipe one adapter.{name} for "
+                f"all modules; {_MERGE}, and name that model as model.from"
+            )
     for name in ("rank", "alpha", "rank_stabilized", "dora"):
-        theirs, ours = getattr(saved, name), getattr(recipe, name)
+        theirs, ours = getattr(saved.recipe, name), getattr(recipe, name)
         if theirs != ours:
             shown = str(theirs).lower() if isinstance(theirs, bool) else f"{theirs:g}"
             raise InputError(f"adapter.{name} is {ours!r}, but the adapter in {folder} has {shown}; use {shown}")
@@ -189,6 +210,38 @@ def _recipe(file: Path, values: dict[str, Any]) -> Adapter:
             f"{file} does not describe a LoRA adapter ({_show(shown)}); expected r from 1 to 4096, lora_alpha above 0, "
             "lora_dropout from 0 to below 1; write it again with PEFT"
         ) from None
+
+
+def _pattern(file: Path, values: dict[str, Any], name: str) -> dict[str, Any]:
+    """A rank or an alpha by regular expression for the ends of names of modules."""
+    pattern = {} if values.get(name) is None else values[name]
+    part, least = ("r", "from 1 to 4096") if name == "rank_pattern" else ("lora_alpha", "above 0")
+    if not isinstance(pattern, dict):
+        raise InputError(f"{file} has {name} = {_show(pattern)}; expected an object of modules; mend the file")
+    read = {}
+    for key, value in pattern.items():
+        try:
+            recipe = _recipe(file, {"r": 1, "lora_alpha": 1.0, part: value})
+        except InputError:
+            raise InputError(
+                f"{file} has {name} = {_show({key: value})}; expected numbers {least}; mend the file"
+            ) from None
+        read[key] = recipe.rank if part == "r" else recipe.alpha
+    return read
+
+
+def _recipes(file: Path, saved: SavedAdapter, names: list[str]) -> dict[str, Adapter]:
+    """Rank and alpha of each module, as PEFT finds them: by the first pattern that the end of its name matches."""
+    ranks, alphas = (
+        _match(file, [rf"(.*\.)?({key})" for key in patterns], names) for patterns in (saved.ranks, saved.alphas)
+    )
+    rank_of, alpha_of = [saved.recipe.rank, *saved.ranks.values()], [saved.recipe.alpha, *saved.alphas.values()]
+    return {
+        name: saved.recipe.model_copy(
+            update={"rank": rank_of[ranks.get(name, -1) + 1], "alpha": alpha_of[alphas.get(name, -1) + 1]}
+        )
+        for name in names
+    }
 
 
 def _text(file: Path, values: dict[str, Any], name: str) -> str | None:
@@ -216,7 +269,7 @@ def _targeted(file: Path, saved: SavedAdapter, names: list[str], linear: list[st
 
     def chosen(said: str | list[str]) -> set[str]:
         if isinstance(said, str):
-            return _match(file, said, names)
+            return set(_match(file, [said], names))
         return {name for name in names if any(_ends_in(name, each) for each in said)}
 
     targets = set(linear) if saved.targets == "all-linear" else chosen(saved.targets)
@@ -233,27 +286,33 @@ def _ends_in(name: str, last: str) -> bool:
     return name == last or name.endswith(f".{last}")
 
 
-def _match(file: Path, pattern: str, names: list[str]) -> set[str]:
-    """The names that a regular expression matches whole. Some take for ever, so a process apart tries."""
-    if re.fullmatch(r"\w+", pattern):
-        return {name for name in names if name == pattern}
+def _match(file: Path, patterns: list[str], names: list[str]) -> dict[str, int]:
+    """The names that a regular expression matches whole, and the place of the first one that does.
+
+    Some take for ever, so a process apart tries.
+    """
+    if all(re.fullmatch(r"\w+", pattern) for pattern in patterns):
+        return {name: patterns.index(name) for name in names if name in patterns}
     program = (
         "import json, re, sys\n"
-        "pattern, names = json.load(sys.stdin)\n"
-        "print(json.dumps([name for name in names if re.fullmatch(pattern, name)]))"
+        "patterns, names = json.load(sys.stdin)\n"
+        "tests = [re.compile(pattern).fullmatch for pattern in patterns]\n"
+        "first = {name: next((at for at, test in enumerate(tests) if test(name)), None) for name in names}\n"
+        "print(json.dumps({name: at for name, at in first.items() if at is not None}))"
     )
+    shown = _show(patterns[0] if len(patterns) == 1 else patterns)
     try:
         ended = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", program], input=json.dumps([pattern, names]), check=True,
+            [sys.executable, "-I", "-S", "-c", program], input=json.dumps([patterns, names]), check=True,
             capture_output=True, timeout=_PATTERN_SECONDS, encoding="utf-8", errors="replace",
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise InputError(
-            f"{file}: matching {_show(pattern)} takes more than {_PATTERN_SECONDS} s; list the names of the modules"
+            f"{file}: matching {shown} takes more than {_PATTERN_SECONDS} s; list the names of the modules"
         ) from None
     except (subprocess.CalledProcessError, UnicodeError):
-        raise InputError(f"{file}: {_show(pattern)} is no regular expression; list the names of the modules") from None
-    return set(json.loads(ended.stdout))
+        raise InputError(f"{file}: {shown} is no regular expression; list the names of the modules") from None
+    return dict(json.loads(ended.stdout))
 
 
 def _check_layer(where: str, recipe: Adapter, module: nn.Module, parts: dict[str, Tensor]) -> None:

@@ -7,7 +7,7 @@ Shapes: (out, in) of the frozen weight; (rank, in) of A; (out, rank) of B
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -90,7 +90,7 @@ class LoRALinear(nn.Module):
         return self.weight.T if self.is_transposed else self.weight
 
 
-def add_adapter(model: nn.Module, names: list[str], recipe: Adapter, seed: int, *, whole: Sequence[str] = ()) -> None:
+def add_adapter(model: nn.Module, recipes: Mapping[str, Adapter], seed: int, *, whole: Sequence[str] = ()) -> None:
     """Freeze a model and put an adapter on each of the named linear modules; its weights follow the seed.
 
     whole: modules that are trained as they are, in fp32: the new head of a classifier.
@@ -99,7 +99,7 @@ def add_adapter(model: nn.Module, names: list[str], recipe: Adapter, seed: int, 
     for name in whole:
         model.get_submodule(name).float().requires_grad_(True)
     generator = torch.Generator().manual_seed(seed)
-    for name in names:
+    for name, recipe in recipes.items():
         parent, _, last = name.rpartition(".")
         layer = LoRALinear(model.get_submodule(name), recipe)
         layer.init_weights(generator)

@@ -63,9 +63,16 @@ def logits_of(model: Any, tokens: torch.Tensor) -> torch.Tensor:
         ("qwen2", {"use_dora": True}),
         ("qwen2", {"task_type": None}),
         ("gpt2", {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True}),
+        ("qwen2", {"rank_pattern": {"q_proj": 7}}),
+        ("qwen2", {"alpha_pattern": {"v_proj": 64}}),
+        ("qwen2", {"rank_pattern": {"0.self_attn.q_proj": 2, "[kq]_proj": 3, "proj": 9},
+                   "alpha_pattern": {"model.layers.1.self_attn.(q|v)_proj": 40, "nowhere": 1, "v_proj": 3.5}}),
+        ("qwen2", {"rank_pattern": {r".*\.layers\.1\..*": 6}, "use_rslora": True}),
+        ("qwen2", {"rank_pattern": {"1.mlp.down_proj|q_proj": 6}, "use_dora": True, "target_modules": "all-linear"}),
+        ("gpt2", {"target_modules": ["c_attn"], "fan_in_fan_out": True, "rank_pattern": {"h.1.attn.c_attn": 2}}),
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_an_adapter_that_is_taken_gives_the_logits_of_peft(
     family: str, settings: dict[str, Any], bases: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -142,8 +149,17 @@ REFUSED: list[tuple[Change, str]] = [
     (says(future_scaling=3.0), "future_scaling = 3.0, which is unknown and may change the result"),
     (says(bias="all"), "bias = 'all', which is not supported"),
     (says(bias="lora_only"), "bias"),
-    (says(rank_pattern={"q_proj": 8}), "rank_pattern"),
-    (says(alpha_pattern={"q_proj": 16}), "alpha_pattern"),
+    (says(rank_pattern={"q_proj": 8}), r"q_proj\.lora_A\.weight is \[4, 32\], but r = 8 and"),
+    (says(rank_pattern={"q_proj": 0}), r"rank_pattern = \{'q_proj': 0\}; expected numbers from 1 to 4096"),
+    (says(rank_pattern={"q_proj": "4"}), "rank_pattern"),
+    (says(rank_pattern=["q_proj"]), "expected an object of modules"),
+    (says(rank_pattern={"(q_proj": 4}), "is no regular expression"),
+    (says(rank_pattern={r"(.*)*(\w+)*(.*)*(\w+\.)*!": 4}), "takes more than 3 s"),
+    (says(alpha_pattern={"q_proj": -1}), r"alpha_pattern = \{'q_proj': -1\}; expected numbers above 0"),
+    (says(alpha_pattern={"q_proj": True}), "alpha_pattern"),
+    (says(alpha_pattern={"q_proj": float("nan")}), "alpha_pattern"),
+    (says(alpha_pattern={"q_proj": 10**400}), "alpha_pattern"),
+    (says(alpha_pattern="q_proj"), "expected an object of modules"),
     (says(modules_to_save=["lm_head"]), r"modules_to_save = \['lm_head'\], which is not supported"),
     (says(lora_bias=True), "lora_bias"),
     (says(use_qalora=True), "use_qalora"),
@@ -251,11 +267,18 @@ def test_training_goes_on_from_an_adapter_of_peft_only_as_it_was(
         return training
 
     begin(adapter, {"adapter": same})
+    patterned = tmp_path / "patterned"
+    write_peft(patterned, bases["qwen2"], alpha_pattern={"v_proj": 8})
     for folder, changes, said in (
         (adapter, {"adapter": same | {"alpha": 16.0}}, "adapter.alpha is 16.0, but the adapter in .* has 8; use 8"),
         (adapter, {"adapter": same | {"rank_stabilized": True}}, "has false; use false"),
         (adapter, {"adapter": same | {"targets": ["q_proj"]}}, "v_proj.* is only in the file"),
         (adapter, {}, "holds an adapter, but the recipe has no"),
+        (
+            patterned,
+            {"adapter": same},
+            r"has alpha_pattern = \{'v_proj': 8\.0\}, and a recipe one adapter.alpha for all",
+        ),
         (bases["qwen2"], {"adapter": same}, "holds a whole model, but it trains"),
     ):
         with pytest.raises(InputError, match=said):

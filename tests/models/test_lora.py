@@ -12,7 +12,7 @@ from torch import nn
 
 from etude.errors import InputError
 from etude.models import lora
-from etude.models.adapter_files import adapted_names, read_adapter_config
+from etude.models.adapter_files import adapted_modules, read_adapter_config
 from etude.models.decoder import Decoder
 from etude.models.decoder_config import DecoderConfig
 from etude.models.parts import quantize
@@ -61,8 +61,8 @@ def test_an_adapter_of_peft_loads_here_with_equal_logits(recipe: Adapter, tmp_pa
     assert saved.base == str(base)
     tensors = load_file(tmp_path / "adapter" / lora.ADAPTER_FILE)
     model = _decoder(base)
-    names = adapted_names(tmp_path / "adapter", saved, tensors, model)
-    lora.add_adapter(model, names, saved.recipe, seed=1)
+    recipes = adapted_modules(tmp_path / "adapter", saved, tensors, model)
+    lora.add_adapter(model, recipes, seed=1)
     own = lora.adapter_tensors(model)
     assert set(own) == set(tensors)
     with torch.no_grad():
@@ -110,7 +110,8 @@ def test_a_transposed_layer_of_gpt2_is_adapted_as_peft_does(tmp_path: Path) -> N
     model = GPT2LMHeadModel(GPT2Config(vocab_size=61, n_positions=32, n_embd=32, n_layer=2, n_head=2)).eval()
     model.save_pretrained(tmp_path / "base")
     recipe = Adapter(rank=4, alpha=4.0, targets=["c_attn"])
-    lora.add_adapter(model, [f"transformer.h.{layer}.attn.c_attn" for layer in range(2)], recipe, seed=1)
+    names = [f"transformer.h.{layer}.attn.c_attn" for layer in range(2)]
+    lora.add_adapter(model, dict.fromkeys(names, recipe), seed=1)
     _randomise_b(model)
     _write_adapter(model, recipe, tmp_path / "adapter", tmp_path / "base")
     plain = GPT2LMHeadModel.from_pretrained(tmp_path / "base")
@@ -136,7 +137,7 @@ def test_an_adapter_on_a_base_of_4_bits_is_that_on_what_the_bits_say(tmp_path: P
                 )
     names = [name for name, _ in exact.named_modules() if name.rpartition(".")[2] in recipe.targets]
     for each in (model, exact):
-        lora.add_adapter(each, names, recipe, seed=1)
+        lora.add_adapter(each, dict.fromkeys(names, recipe), seed=1)
         _randomise_b(each)
         each.train().logits(_tokens()).logsumexp(-1).sum().backward()
     _assert_equal(model.logits(_tokens()), exact.logits(_tokens()))
@@ -149,7 +150,7 @@ def test_one_block_alone_is_named_in_full(tmp_path: Path) -> None:
 
     base, tokens = _write_base(tmp_path), _tokens()
     model = _decoder(base)
-    lora.add_adapter(model, ["model.layers.1.mlp.up_proj"], KINDS["plain"], seed=1)
+    lora.add_adapter(model, {"model.layers.1.mlp.up_proj": KINDS["plain"]}, seed=1)
     _randomise_b(model)
     _write_adapter(model, KINDS["plain"], tmp_path / "adapter", base)
     theirs = PeftModel.from_pretrained(_load_in_transformers(base), tmp_path / "adapter").eval()
@@ -163,7 +164,7 @@ def test_a_new_adapter_changes_nothing_and_follows_its_seed(tmp_path: Path) -> N
     plain = _decoder(base).logits(tokens)
     adapted = [_decoder(base) for _ in range(3)]
     for model, seed in zip(adapted, (1, 1, 2)):
-        lora.add_adapter(model, ["model.layers.0.self_attn.q_proj"], KINDS["plain"], seed)
+        lora.add_adapter(model, {"model.layers.0.self_attn.q_proj": KINDS["plain"]}, seed)
         assert torch.equal(model.logits(tokens), plain)
     first, again, other = (model.model.layers[0].self_attn.q_proj.lora_A.weight for model in adapted)
     assert torch.equal(first, again) and not torch.equal(first, other)
@@ -205,7 +206,6 @@ def test_a_frozen_base_in_bf16_stays_near_full_precision(tmp_path: Path) -> None
         ({"peft_type": "IA3"}, "only LORA"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"bias": "all"}, "bias"),
-        ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
         ({"r": "eight"}, "does not describe"),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights = 'pissa_niter_4', which changed the base"),
         ({"init_lora_weights": "OLoRA"}, "init_lora_weights"),
@@ -255,7 +255,7 @@ def _decoder(base: Path) -> Decoder:
 def _adapted(base: Path, recipe: Adapter) -> Decoder:
     model = _decoder(base)
     names = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in recipe.targets]
-    lora.add_adapter(model, names, recipe, seed=1)
+    lora.add_adapter(model, dict.fromkeys(names, recipe), seed=1)
     _randomise_b(model)
     return model
 

@@ -34,5 +34,5 @@ def test_adapters_half_precision_and_many_rows_take_the_plain_way() -> None:
     model = _model(config)
     assert is_worth_it(model, 32) and not is_worth_it(model, 33)
     assert not is_worth_it(_model(config).bfloat16(), 1)
-    add_adapter(model, ["model.layers.0.self_attn.q_proj"], Adapter(rank=2), seed=1)
+    add_adapter(model, {"model.layers.0.self_attn.q_proj": Adapter(rank=2)}, seed=1)
     assert not is_worth_it(model, 1)
