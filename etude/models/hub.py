@@ -46,6 +46,11 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 _MASKED_HEAD = re.compile(r"(lm_head|cls\.predictions)\.decoder\.weight")
 _T5_EMBEDDING = re.compile(r"(encoder|decoder)\.embed_tokens\.weight")
+# transformers 4 would take the embedding for the head, and 5 the file's.
+_OTHER_HEAD = (
+    "{}: config.json says that lm_head.weight is the embedding (tie_word_embeddings), but it is another matrix; mend "
+    "the file, or copy the model again"
+)
 _EMBEDDINGS = ("model.embed_tokens.weight", "shared.weight")
 
 Config = DecoderConfig | EncoderConfig | T5Config
@@ -159,6 +164,8 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
             wrong = str(error).removeprefix("config.json: ")
             raise InputError(f"{path}: {wrong}; seq2seq takes T5, CodeT5, CodeT5+ and their kin") from None
         _check_tensors(path, t5, shapes)
+        if not t5.tied and t5.scaled and values.get("tie_word_embeddings") is not False:
+            raise InputError(_OTHER_HEAD.format(path))
         _check_twins(path, t5, shapes)
         return _with_generation(Pretrained(path, t5, None, values, digest(path), count_t5(t5)))
     reason = None
@@ -289,10 +296,7 @@ def _check_tensors(path: Path, config: DecoderConfig | T5Config, shapes: dict[st
             raise InputError(f"{path}: {name} is {list(shapes[name])}, but config.json says {list(wanted[name])}")
 
     if isinstance(config, DecoderConfig) and config.tied and "lm_head.weight" in shapes and not _is_head_tied(path):
-        raise InputError(
-            f"{path}: config.json says that lm_head.weight is the embedding (tie_word_embeddings), but it is another "
-            "matrix; mend the file, or copy the model again"
-        )
+        raise InputError(_OTHER_HEAD.format(path))
 
 
 def _with_generation(pretrained: Pretrained) -> Pretrained:
@@ -320,8 +324,16 @@ def _check_twins(path: Path, config: Config, shapes: dict[str, tuple[int, ...]],
 
 
 def _has_head(path: Path, values: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> bool:
-    """Whether a T5 has a head of its own: files made by torch name a tied one, too."""
+    """Whether a T5 has a head of its own: files made by torch name a tied one, too.
+
+    Raises: InputError if config.json says that it has one, and the files do not.
+    """
     if "lm_head.weight" not in shapes:
+        if values.get("tie_word_embeddings") is False:
+            raise InputError(
+                "config.json: tie_word_embeddings is false, but the files have no lm_head.weight; copy it again, "
+                "or set it to true and scale_decoder_outputs to false if the head is the embedding"
+            )
         return False
     return values.get("tie_word_embeddings") is False or not _is_head_tied(path)
 
