@@ -18,8 +18,10 @@ from etude.data.split import Split
 from etude.engine.precision import choose_precision
 from etude.engine.world import choose_device
 from etude.errors import EtudeError, InputError, RecipeError
-from etude.models.build import Size, choose_config, measure
+from etude.evaluate.answers import encode_prompts
+from etude.models.build import Size, choose_config, longest_sample, measure
 from etude.models.cost import Cost, trainable_line
+from etude.models.decoder_config import DecoderConfig
 from etude.models.hf_config import default_names
 from etude.models.hub import Config, Pretrained, count_lora, find_model, inspect_model
 from etude.own import Own
@@ -263,6 +265,7 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
             )
         )
     if corpus is not None:
+        problems += _long_prompts(recipe, tasks[0].corpus, model, pretrained)
         measured = {task.named(metric) for task in tasks for metric in task.metrics()} | {"loss"}
         problems += own.problems(recipe, measured)
         known = measured | {*own.metrics}
@@ -304,6 +307,24 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
         recipe, tuple(tasks), samples, model, pretrained, size.parameters, size.trainable, size.cost, device, precision,
         steps, per_epoch, global_batch_size, micro if isinstance(micro, int) else None,
     )  # fmt: skip
+
+
+def _long_prompts(recipe: Recipe, corpus: Corpus, model: Config | None, pretrained: Pretrained | None) -> Iterator[str]:
+    """What is wrong with `evaluate.prompts` that fill the context of a model of text."""
+    context = 2**30
+    if pretrained is not None:
+        context = longest_sample(pretrained)
+    elif isinstance(model, DecoderConfig):
+        context = model.longest
+    if context == 2**30:
+        return
+    chat = corpus.chat if len(corpus.examples) else None
+    for number, ids in enumerate(encode_prompts(recipe.evaluate.prompts, corpus.tokenizer, chat)):
+        if len(ids) >= context:
+            yield (
+                f"evaluate.prompts[{number}] has {len(ids):,} tokens, and the model's context of {context:,} holds "
+                f"prompt and answer; expected at most {context - 1:,}; shorten the prompt"
+            )
 
 
 def _with_ends_of(pretrained: Pretrained | None, recipe: Recipe, corpus: Corpus) -> Corpus:

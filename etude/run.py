@@ -5,7 +5,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -82,6 +82,7 @@ class Training:
         self._judge = Judge(recipe.evaluate, lower_is_better=options.own.is_lower_better(recipe.evaluate.metric))
         self._saved_step = 0
         self._is_margin_said = False
+        self._is_room_said = False
         self._saved_time = time.monotonic()
 
     def __iter__(self) -> Iterator[Step]:
@@ -364,6 +365,20 @@ class Training:
             if scores is not None:
                 self._recorder.write(scores)
 
+    def _warn_of_little_room(self, answered: Sequence[events.Generation]) -> None:
+        """An answer that the context ends is scored as one that did not stop, which is not the model's fault."""
+        most = self._recipe.evaluate.answer_tokens
+        rooms = [said.settings["max_tokens"] for said in answered]
+        short = sum(each < most for each in rooms)
+        if short and not self._is_room_said:
+            self._is_room_said = True
+            evidence = (
+                f"behind {short:,} of {len(rooms):,} questions the model's context leaves room for fewer than "
+                f"evaluate.answer_tokens ({most:,}), for {min(rooms):,} at the least; these answers end there"
+            )
+            advice = "lower evaluate.answer_tokens, or ask shorter questions"
+            self._recorder.write(events.Finding(self._state.step, "little room for answers", evidence, advice))
+
     def _warn_of_noise(self, task: Task, standard_error: Callable[[str], float]) -> None:
         """An improvement that is asked for should be larger than what the choice of rows alone brings about."""
         least = self._recipe.evaluate.min_improvement
@@ -401,6 +416,7 @@ class Training:
                 with state.precision.autocast():
                     answered, said = answer(state.model, task.corpus, task.recipe, state.step)
                 texts, figures = texts + answered, score(said)
+                self._warn_of_little_room(answered)
                 if self._recipe.evaluate.metric.rpartition(":")[2] in FIGURES:
                     self._warn_of_noise(task, lambda metric: answer_bootstrap(said, [metric])[metric].standard_error)
         if self._world.size > 1:

@@ -106,11 +106,12 @@ def generate_texts(
     speaker = open_speaker(given, runs, is_chat=is_instruction)
     if is_instruction:
         _require_chat(speaker, given)
-    ids = encode_prompts(speaker.model, prompts, speaker.tokenizer, speaker.chat if is_instruction else None)
-    _say_what_is_cut(speaker, max(map(len, ids), default=0), sampling.max_tokens)
+    is_source, asked = isinstance(speaker.model, T5), speaker.chat if is_instruction else None
+    ids = encode_prompts(prompts, speaker.tokenizer, asked, is_source=is_source)
+    _say_what_is_cut(speaker, ids, sampling.max_tokens)
     with speaker.precision.autocast():
         continued = generate(speaker.model, ids, **speaker.settings(sampling))
-    is_answer = is_instruction or isinstance(speaker.model, T5)
+    is_answer = is_instruction or is_source
     return [
         {
             "prompt": prompt,
@@ -149,9 +150,13 @@ def chat(
         while (text := ask().strip()) != "/quit":
             if not text:
                 continue
-            turns.append({"role": "user", "content": text})
-            turns, ids = _fit(speaker, opening, turns, sampling.max_tokens)
-            answer = ""
+            kept, ids = _fit(speaker, opening, [*turns, {"role": "user", "content": text}], sampling.max_tokens)
+            try:
+                _say_what_is_cut(speaker, [ids], sampling.max_tokens)
+            except InputError as error:
+                say(f"({error})")
+                continue
+            turns, answer = kept, ""
             for piece in stream(speaker, ids, sampling):
                 answer += piece
                 print_text(piece, end="")
@@ -187,16 +192,19 @@ def _check_text(name: str, text: str) -> None:
         raise InputError(f"{name} is not UTF-8 text (character {error.start + 1}); give it in UTF-8") from None
 
 
-def _say_what_is_cut(speaker: Speaker, longest: int, max_tokens: int) -> None:
-    """Say where prompt and continuation do not fit into the model's context, so that less is read or written."""
-    room = speaker.context - 1
-    if max_tokens > room:
-        say(f"the model's context is {speaker.context:,} tokens, so at most {room:,} are written")
-    kept = speaker.context - min(max_tokens, room)
-    if longest > kept:
+def _say_what_is_cut(speaker: Speaker, prompts: list[list[int]], max_tokens: int) -> None:
+    """Say where the context of the model ends what is written before `max_tokens` do.
+
+    Raises: InputError if a prompt fills the context.
+    """
+    from etude.evaluate.generate import room
+
+    rooms = [room(speaker.model, prompt, max_tokens) for prompt in prompts]
+    if rooms and min(rooms) < max_tokens:
+        longest = max(map(len, prompts))
         say(
-            f"a prompt of {longest:,} tokens and the text to come do not fit into {speaker.context:,} tokens: of the "
-            f"prompt the last {kept:,} are read; lower --max-tokens to read more"
+            f"the model's context is {speaker.context:,} tokens: behind a prompt of {longest:,} at most "
+            f"{min(rooms):,} are written"
         )
 
 

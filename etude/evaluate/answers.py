@@ -10,7 +10,7 @@ from etude.data.examples import Example
 from etude.data.render import ChatTemplate
 from etude.data.secrets import redact, redact_parts
 from etude.data.tokenize import Tokenizer
-from etude.evaluate.generate import Continuation, generate, write_answers
+from etude.evaluate.generate import Continuation, generate, room, write_answers
 from etude.models.t5 import T5
 from etude.recipe.schema import Recipe
 from etude.records import events
@@ -30,25 +30,25 @@ def continue_prompts(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int
     }
     tokenizer = corpus.tokenizer
     chat = corpus.chat if len(corpus.examples) else None
-    ids = encode_prompts(model, recipe.evaluate.prompts, tokenizer, chat)
+    ids = encode_prompts(recipe.evaluate.prompts, tokenizer, chat, is_source=isinstance(model, T5))
     continued = _generate(model, corpus, ids, settings)
     texts = (
         redact_parts([prompt, tokenizer.decode(part.ids)]) for prompt, part in zip(recipe.evaluate.prompts, continued)
     )
     return [
-        events.Generation(step, prompt, text, settings, stopped=part.stopped)
-        for (prompt, text), part in zip(texts, continued)
+        events.Generation(step, prompt, text, _as_done(model, settings, each), stopped=part.stopped)
+        for (prompt, text), part, each in zip(texts, continued, ids)
     ]
 
 
 def encode_prompts(
-    model: nn.Module, prompts: Sequence[str], tokenizer: Tokenizer, chat: ChatTemplate | None
+    prompts: Sequence[str], tokenizer: Tokenizer, chat: ChatTemplate | None, *, is_source: bool = False
 ) -> list[list[int]]:
     """The ids of prompts as a model was trained to read them; with a chat template they are instructions.
 
-    An encoder-decoder has no such template: it reads a text as the tokenizer surrounds it.
+    is_source: an encoder-decoder has no such template; it reads a text as the tokenizer surrounds it.
     """
-    if isinstance(model, T5):
+    if is_source:
         return [ids.tolist() for ids, *_ in tokenizer.encode_joined([(prompt, None) for prompt in prompts])]
     if chat is not None:
         return [chat.encode_prompt(prompt) for prompt in prompts]
@@ -71,7 +71,7 @@ def answer(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int) -> tuple
             step,
             redact(example.prompt),
             redact(said.text),
-            settings,
+            _as_done(model, settings, example.prompt_ids),
             redact(said.reference),
             stopped=said.stopped,
             capability=said.capability,
@@ -100,6 +100,11 @@ def greedy(model: nn.Module, corpus: Corpus, prompts: Sequence[Sequence[int]], m
 def as_answer(example: Example, part: Continuation, corpus: Corpus) -> Answer:
     """What was said to an example, as text beside its reference."""
     return Answer(corpus.tokenizer.decode(part.ids), example.reference, part.stopped, example.capability)
+
+
+def _as_done(model: nn.Module, settings: dict[str, Any], prompt: Sequence[int]) -> dict[str, Any]:
+    """The settings with the number of tokens that the model's context had room for."""
+    return settings | {"max_tokens": room(model, prompt, settings["max_tokens"])}
 
 
 def _generate(

@@ -29,14 +29,34 @@ class Continuation:
 def generate(
     model: nn.Module, prompts: Sequence[Sequence[int]], *, end_ids: Sequence[int], **settings: Any
 ) -> list[Continuation]:
-    """The continuation of each prompt; settings as for `generate_steps`."""
-    ends = set(end_ids)
-    steps = list(generate_steps(model, prompts, end_ids=end_ids, **settings))
-    continued = []
-    for row in zip(*steps) if steps else [()] * len(prompts):
-        length = next((place for place, token in enumerate(row) if token in ends), None)
-        continued.append(Continuation(list(row[:length]), length is not None))
-    return continued
+    """The continuation of each prompt, of `room` tokens at most; settings as for `generate_steps`.
+
+    Prompts that leave less room than others are continued apart, so that none shortens what is said to another.
+    """
+    ends, rooms = set(end_ids), [room(model, prompt, settings["max_tokens"]) for prompt in prompts]
+    continued: dict[int, Continuation] = {}
+    for most in dict.fromkeys(rooms):
+        some = [index for index, each in enumerate(rooms) if each == most]
+        asked = [prompts[index] for index in some]
+        steps = list(generate_steps(model, asked, end_ids=end_ids, **{**settings, "max_tokens": most}))
+        for index, row in zip(some, zip(*steps) if steps else [()] * len(some)):
+            length = next((place for place, token in enumerate(row) if token in ends), None)
+            continued[index] = Continuation(list(row[:length]), length is not None)
+    return [continued[index] for index in range(len(prompts))]
+
+
+def room(model: nn.Module, prompt: Sequence[int], max_tokens: int) -> int:
+    """How many tokens may follow a prompt: max_tokens, or fewer where the model's context ends before.
+
+    Raises: InputError if the prompt fills the context.
+    """
+    context, length = context_of(model), max(len(prompt), 1)
+    if length >= context:
+        raise InputError(
+            f"a prompt has {length:,} tokens, and the model's context of {context:,} holds prompt and answer; "
+            f"expected at most {context - 1:,}; shorten the prompt"
+        )
+    return min(max_tokens, context - length)
 
 
 @torch.inference_mode()
@@ -113,19 +133,19 @@ def generate_steps(
     model: a Decoder, a T5, or a causal model of transformers. temperature: 0 takes the likeliest. top_k: draw among
     this many. top_p: draw among the likeliest tokens whose probabilities reach this sum. vocab_size: ids from here on
     are rows of the embedding without a token, never drawn.
-    Prompt and continuation fit the model's context: of a longer prompt the last tokens are kept, and max_tokens is at
-    most the context less one. An empty prompt starts after an end token. No random state outside is touched.
+    Prompts are read whole, and max_tokens is the `room` behind the longest at most. An empty prompt starts after an
+    end token. No random state outside is touched.
 
-    Raises: InputError if a prompt is empty and there is no end token, or a model of transformers has no cache of keys.
+    Raises: InputError if a prompt fills the context, if one is empty and there is no end token, or if a model of
+    transformers has no cache of keys.
     """
-    context = context_of(model)
-    max_tokens = min(max_tokens, context - 1)
+    max_tokens = min((room(model, prompt, max_tokens) for prompt in prompts), default=0)
     if not end_ids and not all(prompts):
         at = next(index for index, prompt in enumerate(prompts) if not prompt)
         raise InputError(f"prompt {at + 1} is empty; expected at least one token; write a word or two")
     if not prompts or max_tokens < 1:
         return
-    kept = [list(prompt or end_ids[:1])[max_tokens - context :] for prompt in prompts]
+    kept = [list(prompt or end_ids[:1]) for prompt in prompts]
     generator = torch.Generator().manual_seed(seed)
     ends = torch.tensor(list(end_ids), dtype=torch.long)
     finished, alive = torch.zeros(len(prompts), dtype=torch.bool), torch.arange(len(prompts))
@@ -165,7 +185,7 @@ Select = Callable[[Tensor], None]
 def context_of(model: nn.Module) -> int:
     """Most tokens of a sequence."""
     if isinstance(model, Decoder):
-        return model.config.context
+        return model.config.longest
     if isinstance(model, T5):
         return 2**30
     config: Any = model.config

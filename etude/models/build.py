@@ -105,9 +105,8 @@ def longest_sample(pretrained: Pretrained) -> int:
     config, values = pretrained.config, pretrained.hf_config
     if isinstance(config, T5Config):
         return 2**30
-    if isinstance(config, DecoderConfig) and config.rope_scaling is not None:
-        scaling = config.rope_scaling  # some files give the original context, others the longer one
-        return max(config.context, int(scaling.factor * scaling.original_context))
+    if isinstance(config, DecoderConfig):
+        return config.longest
     if config is not None:
         return config.context
     context = int(values.get("max_position_embeddings") or values.get("n_positions") or 2**30)

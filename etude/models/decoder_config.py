@@ -62,6 +62,12 @@ class DecoderConfig:
     full_layers: tuple[int, ...] = ()
     rope_scaling: RopeScaling | None = None
 
+    @property
+    def longest(self) -> int:
+        """Tokens that the model reads at most: some files give the original context, others the scaled one."""
+        scaling = self.rope_scaling
+        return max(self.context, int(scaling.factor * scaling.original_context)) if scaling else self.context
+
     def window(self, layer: int) -> int | None:
         """Tokens that a position of a block sees, itself included; None for all."""
         return None if layer in self.full_layers else self.sliding_window

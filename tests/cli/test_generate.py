@@ -87,7 +87,7 @@ def test_weights_in_bf16_are_used_where_that_is_native(
     assert torch.bfloat16 in {parameter.dtype for parameter in speaker.model.parameters()}
     (text,) = generate_texts(str(base), ["total = total"], GREEDY, runs=tmp_path)
     assert text["tokens"] > 0
-    ids = encode_prompts(speaker.model, ["total = total"], speaker.tokenizer, None)[0]
+    ids = encode_prompts(["total = total"], speaker.tokenizer, None)[0]
     assert "".join(stream(speaker, ids, GREEDY)) == text["text"]
 
 
@@ -124,7 +124,7 @@ def test_a_prompt_begins_as_texts_did_in_training(tmp_path: Path) -> None:
     inner.post_processor = TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", end)])
     inner.save(str(base / "tokenizer.json"))
     speaker = open_speaker(str(base), tmp_path)
-    ids = encode_prompts(speaker.model, ["total"], speaker.tokenizer, None)
+    ids = encode_prompts(["total"], speaker.tokenizer, None)
     assert ids == [[end, *speaker.tokenizer.encode("total").tolist()]] == [inner.encode("total").ids]
 
 
@@ -195,10 +195,11 @@ def test_a_bad_setting_is_one_line(values: dict[str, float], says: str) -> None:
 def test_what_does_not_fit_into_the_context_is_said(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    generate_texts(str(base), ["total " * 300], Sampling(max_tokens=6, temperature=0.0), runs=tmp_path)
-    assert "of the prompt the last 250 are read; lower --max-tokens" in capsys.readouterr().err
-    generate_texts(str(base), ["total"], Sampling(max_tokens=10**9, temperature=0.0), runs=tmp_path)
-    assert "context is 256 tokens, so at most 255 are written" in capsys.readouterr().err
+    with pytest.raises(InputError, match="context of 256 holds prompt and answer; expected at most 255; shorten"):
+        generate_texts(str(base), ["total " * 300], Sampling(max_tokens=6, temperature=0.0), runs=tmp_path)
+    (said,) = generate_texts(str(base), ["="], Sampling(max_tokens=10**9, temperature=0.0), runs=tmp_path)
+    assert "context is 256 tokens: behind a prompt of 1 at most 255 are written" in capsys.readouterr().err
+    assert said["stopped"] or said["tokens"] == 255
     generate_texts(str(base), ["total"], GREEDY, runs=tmp_path)
     assert capsys.readouterr().err == ""
 

@@ -99,11 +99,14 @@ def test_a_model_of_transformers_continues_as_its_own_generate() -> None:
 
 
 def test_prompt_and_continuation_fit_the_context(model: Decoder) -> None:
-    long = [token % 61 for token in range(100)]
-    assert generate(model, [long], max_tokens=10, end_ids=[]) == generate(
-        model, [long[-22:]], max_tokens=10, end_ids=[]
-    )
-    assert len(generate(model, [long], max_tokens=500, end_ids=[])[0]) == CONFIG.context - 1
+    """A prompt is read whole, whatever room is asked for, and none shortens what follows another."""
+    long, short = [token % 61 for token in range(30)], [3, 4]
+    together = generate(model, [long, short, [5]], max_tokens=500, end_ids=[])
+    assert [len(ids) for ids in together] == [2, 30, 31]
+    assert together == [generate(model, [each], max_tokens=500, end_ids=[])[0] for each in (long, short, [5])]
+    assert together[0] == generate(model, [long], max_tokens=2, end_ids=[])[0]
+    with pytest.raises(InputError, match=r"a prompt has 32 tokens, .* context of 32 .* expected at most 31"):
+        generate(model, [short, [token % 61 for token in range(32)]], max_tokens=1, end_ids=[])
 
 
 def test_rows_without_a_token_are_never_drawn(model: Decoder) -> None:
