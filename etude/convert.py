@@ -68,7 +68,10 @@ def convert(source: Path, out: Path) -> list[Path]:
                 encoding="utf-8", errors="replace", timeout=limit,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise InputError(f"{source} took more than {limit:.0f} s, far longer than tensors do; stopped") from None
+            raise InputError(
+                f"{source} took more than {limit:.0f} s to read, which tensors on a slow disk do not, and was stopped; "
+                "copy it to a local disk and try again, or get the model as safetensors: the file may be hostile"
+            ) from None
         if ended.returncode < 0:
             raise InputError(
                 f"{source}: reading it was ended by {signal.Signals(-ended.returncode).name}; copy it again"
