@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from etude.control.ranks import FOLDER, SOCKET
+from etude.control.ranks import FOLDER, IDLE_SECONDS, SOCKET, WORKS
 from etude.control.signals import SIGNALS, is_ignored
 from etude.durable import temporary_folder
 from etude.errors import LostRankError
 from etude.processes import python_command, python_environment
 
-_SILENCE_SECONDS = 120.0  # a rank tells every second that it lives, whatever it works on
+_SILENCE_SECONDS = 120.0  # a rank tells every second that it lives, and whether it did anything
 _GRACE_SECONDS = 10.0  # for the others to write down how they ended
 _RESUMABLE = 75
 
@@ -41,18 +41,20 @@ class Ended:
     is_cursor_hidden: bool = False
 
 
-def run_ranks(ranks: int, words: list[str], *, silence_seconds: float = _SILENCE_SECONDS) -> Ended:
+def run_ranks(
+    ranks: int, words: list[str], *, silence_seconds: float = _SILENCE_SECONDS, idle_seconds: float = IDLE_SECONDS
+) -> Ended:
     """Run `etude WORDS` in several ranks; returns when the last has ended. Signals are passed on to all.
 
-    A rank that fails, is killed or is silent for `silence_seconds` ends the others too; when this process ends, however
-    it does, the ranks end at once.
+    A rank that fails, is killed, is silent for `silence_seconds` or does nothing for `idle_seconds` ends the others
+    too; when this process ends, however it does, the ranks end at once.
     """
     crew: list[_Rank] = []
     with temporary_folder("etude-ranks-") as folder, _forward_signals(crew) as received:
         try:
             for rank in range(ranks):
                 crew.append(_start(rank, ranks, words, folder))
-            culprit = _wait(crew, received, silence_seconds)
+            culprit = _wait(crew, received, silence_seconds, idle_seconds)
         finally:
             for member in crew:
                 member.end()
@@ -61,12 +63,13 @@ def run_ranks(ranks: int, words: list[str], *, silence_seconds: float = _SILENCE
 
 @dataclass
 class _Rank:
-    """A rank that was started; `silence` counts the seconds since it last said that it lives."""
+    """A rank that was started; the seconds since it last said that it lives, and that it works."""
 
     number: int
     process: "subprocess.Popen[bytes]"
     socket: socket.socket
     silence: float = 0.0
+    idleness: float = 0.0
     is_hung: bool = False
 
     @property
@@ -126,7 +129,7 @@ def _forward_signals(crew: list[_Rank]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _wait(crew: list[_Rank], received: list[int], silence_seconds: float) -> _Rank | None:
+def _wait(crew: list[_Rank], received: list[int], silence_seconds: float, idle_seconds: float) -> _Rank | None:
     """Wait until all have ended; returns the rank for whose sake the others had to."""
     culprit, deadline, last = None, math.inf, time.monotonic()
     while living := [member for member in crew if member.code is None]:
@@ -136,11 +139,16 @@ def _wait(crew: list[_Rank], received: list[int], silence_seconds: float) -> _Ra
         passed, last = min(now - last, 2.0), now
         for member in living:
             member.silence += passed
+            member.idleness += passed
             if member.socket in heard:
                 member.silence = 0.0
-                if not _receive(member.socket):
+                said = _receive(member.socket)
+                if WORKS in said:
+                    member.idleness = 0.0
+                if not said:
                     member.process.wait()
-            elif member.silence > silence_seconds and not member.is_hung:
+            is_overdue = member.silence > silence_seconds or member.idleness > idle_seconds
+            if is_overdue and member.code is None and not member.is_hung:
                 member.is_hung = True
                 member.process.kill()
             if member.code not in (None, 0, _RESUMABLE):
@@ -186,7 +194,8 @@ def _reason(culprit: _Rank | None, folder: Path, hint: str) -> str | None:
     if culprit is None:
         return f"error: the ranks lost each other: one of them did not answer; {hint}"
     if culprit.is_hung:
-        return f"error: rank {culprit.number} was stopped or hung, and was ended; {hint}"
+        idle = f"it did nothing for {max(culprit.silence, culprit.idleness):.0f} s"
+        return f"error: rank {culprit.number} was stopped or hung, and was ended: {idle}; {hint}"
     code = culprit.code or 0
     if code < 0:
         memory = ", perhaps for want of memory" if -code == signal.SIGKILL else ""

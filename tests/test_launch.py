@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -160,6 +161,46 @@ def test_an_early_interrupt_is_no_traceback_and_leaves_no_run(
     assert [path.name for path in (tmp_path / "runs").glob(".*")] in ([], [".lock"])
 
 
+# The main thread of the rank that gets SIGUSR1 sleeps, as one that hangs does; its other threads go on. SIGUSR2 lets it
+# wait for a program, and for a thread of its own, that work longer than the limit of the test.
+ASIDE = """
+import signal, subprocess, sys, threading, time
+def work(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        sum(range(1000))
+        time.sleep(0.05)
+def long(*_):
+    subprocess.run([sys.executable, "-S", "-c", "import time\\nfor _ in range(20): sum(range(10**6)); time.sleep(0.2)"])
+    thread = threading.Thread(target=work, args=(4,))
+    thread.start()
+    thread.join()
+    print("went on", file=sys.stderr, flush=True)
+signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))
+signal.signal(signal.SIGUSR2, long)
+"""
+
+
+def test_a_rank_whose_main_thread_hangs_is_named_and_one_that_works_long_is_left_alone(
+    tmp_path: Path, write_recipe: Write, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "aside").mkdir()
+    (tmp_path / "aside" / "sitecustomize.py").write_text(ASIDE)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'aside'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    recipe = write_recipe({
+        "train.steps": 100_000, "train.devices": 2, "checkpoint.every_steps": 10, "evaluate.every_steps": 10,
+    })  # fmt: skip
+    life = Life(recipe, tmp_path / "runs", cache, ["-c", PROGRAM.replace("silence", "idle")])
+    life.wait_for_progress()
+    life.ranks[0].send_signal(signal.SIGUSR2)
+    while "went on" not in life.said():
+        assert life.process.poll() is None, life.said()
+        time.sleep(0.05)
+    life.ranks[1].send_signal(signal.SIGUSR1)
+    assert life.end() == 1
+    assert "error: rank 1 was stopped or hung, and was ended: it did nothing for " in life.said()
+
+
 BAD_PLACES = [
     ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2 in the environment, but RANK is not set"),
     ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE is 'two' in the environment; it must be a number from 1"),
@@ -226,3 +267,30 @@ def test_a_rank_that_does_not_come_to_a_step_is_lost_within_the_limit(tmp_path: 
     ranks[1].kill()
     ranks[1].wait()
     assert out.startswith("LostRankError another rank of this run ended or does not answer"), out
+
+
+def test_a_rank_of_torchrun_whose_main_thread_hangs_ends_itself(tmp_path: Path) -> None:
+    program = (
+        "import time, torch; from datetime import timedelta; from etude.engine.world import join_world\n"
+        "world = join_world(torch.device('cpu'), patience=timedelta(seconds=3))\n"
+        "world.wait()\n"
+        "if world.rank:\n    time.sleep(60)\n"
+        "world.wait()\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            env={**environment, "RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    _, err = ranks[1].communicate(timeout=50)
+    assert ranks[0].poll() is None, "it waits for the other, which is work"
+    ranks[0].kill()
+    ranks[0].communicate()
+    assert ranks[1].returncode == 1
+    assert "error: rank 1 hung, and was ended: it did nothing for 3 s" in err

@@ -1,10 +1,13 @@
 """The place of this process among the ranks of a run, as the environment says, and its bond with the launcher."""
 
+import contextlib
 import os
 import select
 import signal
 import socket
+import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,9 @@ from etude.errors import InputError
 
 # Set by etude's own launcher: its private folder, and the descriptor of this rank's socket to it.
 FOLDER, SOCKET = "ETUDE_RANKS_FOLDER", "ETUDE_RANKS_SOCKET"
+# A beat says that this process lives, and whether it has done anything since the last.
+WORKS, LIVES = b"w", b"."
+IDLE_SECONDS = 600.0  # as long as a rank may keep the others waiting in a step
 _BEAT_SECONDS = 1.0
 _ADVICE = "unset it, or start the ranks with --devices or torchrun"
 
@@ -50,7 +56,10 @@ def read_place() -> Place:
 
 
 def follow_launcher() -> None:
-    """As a rank that etude started: tell the launcher every second that this process lives, and end when it does."""
+    """As a rank that etude started: tell the launcher every second that this process lives, and end when it does.
+
+    A beat also says whether the process works: a main thread that hangs would not keep the beats from coming.
+    """
     descriptor = os.environ.pop(SOCKET, None)  # a program that this one starts is no rank
     if descriptor is None:
         return
@@ -62,13 +71,81 @@ def follow_launcher() -> None:
     threading.Thread(target=_follow, args=(launcher,), name="launcher", daemon=True).start()
 
 
+def watch_main_thread(rank: int, idle_seconds: float = IDLE_SECONDS) -> None:
+    """As a rank of torchrun, which does not ask: end this process once it has done nothing for so long."""
+
+    def watch() -> None:
+        effort, idle = _Effort(), 0
+        while idle * _BEAT_SECONDS < idle_seconds:
+            time.sleep(_BEAT_SECONDS)
+            idle = 0 if effort.is_new() else idle + 1
+        line = f"error: rank {rank} hung, and was ended: it did nothing for {idle_seconds:.0f} s; start it again\n"
+        with contextlib.suppress(OSError):
+            os.write(2, line.encode())
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch", daemon=True).start()
+
+
 def _follow(launcher: socket.socket) -> None:
+    effort = _Effort()
     try:
         while not select.select([launcher], [], [], _BEAT_SECONDS)[0]:  # readable when the launcher is gone
-            launcher.send(b".")
+            launcher.send(WORKS if effort.is_new() else LIVES)
     except OSError:
         pass
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Effort:
+    """Whether the work of this process has gone on since it was last asked about.
+
+    Work is time of the processor: of the main thread, of threads that the program waits for at its end (those that
+    only look on are daemons), and of the programs that it started. What waits for other ranks in a sum of torch, which
+    has a limit of its own, is at work too.
+    """
+
+    def __init__(self) -> None:
+        self._own = self._of_children = -1.0
+
+    def is_new(self) -> bool:
+        own, before = self._spent(), self._own
+        self._own = own
+        if own != before or self._is_in_sum():
+            return True
+        of_children, before = self._spent_by_children(), self._of_children
+        self._of_children = of_children
+        return of_children != before
+
+    @staticmethod
+    def _spent() -> float:
+        """Nanoseconds of the processor."""
+        spent = 0
+        for thread in threading.enumerate():
+            if not thread.daemon:
+                try:
+                    spent += int(Path(f"/proc/self/task/{thread.native_id}/schedstat").read_bytes().split()[0])
+                except OSError:
+                    if not Path("/proc/self/schedstat").exists():  # another system: of all threads but this one
+                        return time.process_time_ns() - time.thread_time_ns()
+        return spent
+
+    @staticmethod
+    def _spent_by_children() -> float:
+        """Seconds of the processor; one that has ended changes the sum, too."""
+        import psutil
+
+        spent = 0.0
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                times = child.cpu_times()
+                spent += times.user + times.system
+        return spent
+
+    @staticmethod
+    def _is_in_sum() -> bool:
+        frame = sys._current_frames().get(threading.main_thread().ident or 0)
+        return frame is not None and str(frame.f_globals.get("__name__")).startswith("torch.distributed")
 
 
 def _number(name: str, least: int = 0) -> int | None:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
@@ -33,6 +34,7 @@ _HEADER = re.compile(
     rb"\x93NUMPY\x01\0\{'descr': '(?P<dtype>[^']*)', 'fortran_order': False, "
     rb"'shape': \((?P<shape>\d{1,18}(, \d{1,18})*),?\), \} *\n"
 )
+_LOOK_SECONDS = 0.05
 _OF_A_BUILDER = re.compile(r"[0-9a-f]{32}\.(tmp|lock)")
 Files = dict[str, durable.Written]
 
@@ -206,7 +208,11 @@ def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     while True:
         descriptor = durable.open_lock(path)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            # Asked again and again: a rank that slept in the system would look as if it hung.
+            while not _try_lock(descriptor):
+                if not wait:
+                    raise BlockingIOError
+                time.sleep(_LOOK_SECONDS)
             if os.fstat(descriptor).st_nlink == 0:
                 continue  # the holder before us removed the file while we waited, so it keeps nobody else out
             try:
@@ -216,6 +222,14 @@ def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
             return
         finally:
             os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _remove_leftovers(parent: Path) -> None:

@@ -11,13 +11,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from etude.control.ranks import Place, read_place
+from etude.control.ranks import IDLE_SECONDS, Place, read_place, watch_main_thread
 from etude.errors import InputError, LostRankError
 
 # A rank that ended is noticed at once, one that hangs in a step after this long; 10 minutes is NCCL's own limit too.
-_STEP_PATIENCE = timedelta(minutes=10)
-# Rank 0 alone makes samples, baselines and reports, and one rank prepares the data, while the others wait.
-_PATIENCE = timedelta(hours=4)
+_STEP_PATIENCE = timedelta(seconds=IDLE_SECONDS)
+_MEETING_PATIENCE = timedelta(hours=4)  # under torchrun
 _LOOK_SECONDS = 0.02
 
 
@@ -113,12 +112,12 @@ class World:
             dist.destroy_process_group()
 
     def _await(self, key: str) -> None:
-        """Look again and again: a wait inside torch would keep signals from being answered."""
+        """Look again and again: a wait inside torch would keep signals from being answered.
+
+        Rank 0 alone makes samples, baselines and reports, for as long as it works; one that hangs is ended.
+        """
         assert self.store is not None
-        deadline = time.monotonic() + _PATIENCE.total_seconds()
         while not self.store.check([key]):
-            if time.monotonic() > deadline:
-                raise LostRankError(f"another rank did not come within {_PATIENCE}; the same command continues")
             time.sleep(_LOOK_SECONDS)
 
 
@@ -138,6 +137,8 @@ def join_world(device: torch.device, *, patience: timedelta = _STEP_PATIENCE) ->
             raise InputError(f"rank {place.rank} finds {count} GPUs on its machine; use fewer --devices")
         device = torch.device("cuda", place.local_rank)
         torch.cuda.set_device(device)
+    if place.folder is None:
+        watch_main_thread(place.rank, patience.total_seconds())
     world = World(device, place.rank, place.size, _open_store(place))
     world.wait()  # one prepares the data while another waits for it
     with _with_others():
@@ -155,7 +156,7 @@ def _open_store(place: Place) -> Any:
     from torch.distributed.rendezvous import rendezvous
 
     try:
-        store, _, _ = next(rendezvous("env://", place.rank, place.size, timeout=_PATIENCE))
+        store, _, _ = next(rendezvous("env://", place.rank, place.size, timeout=_MEETING_PATIENCE))
     except (RuntimeError, OSError) as error:
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         reason = str(error).splitlines()[0][:100]
