@@ -142,7 +142,7 @@ def _update(
     skipped |= ~applied.square().isfinite()  # the second moments hold squares
     state.optimizer.step(learning_rate, grad_divisor=divisor, skipped=skipped)
     state.optimizer.zero_grad()
-    state.precision.update(skipped)
+    state.precision.update(skipped, totals[0])
     # Sums of magnitudes: as quick as norms of gradients, and they overflow only where the weights are about to.
     is_wide = any(parameter.dtype == torch.float64 for parameter in parameters)
     weights = [parameter.detach() for parameter in parameters]

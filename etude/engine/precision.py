@@ -8,13 +8,15 @@ import torch
 from etude.errors import InputError
 
 _GROWTH_STEPS = 2000
+_SMALLEST_SCALE = 2.0**-30  # 0 would never grow again
 
 
 @dataclass
 class Precision:
     """Computes in `dtype` over fp32 weights. For fp16 the loss is scaled so that small gradients survive.
 
-    The scale halves after a step that was not finite and doubles after 2,000 good ones; it stays on the device.
+    The scale halves after a step whose loss was finite and its gradient not, and doubles after 2,000 good ones; it
+    stays on the device. It has no part in a loss that is not finite, so that does not change it.
 
     Source: Micikevicius et al. 2018, Mixed Precision Training.
     """
@@ -30,13 +32,13 @@ class Precision:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
-    def update(self, skipped: torch.Tensor) -> None:
-        """Adapt the scale to whether the step was skipped, a bool () on the device."""
+    def update(self, skipped: torch.Tensor, loss: torch.Tensor) -> None:
+        """Adapt the scale to whether the step was skipped, a bool (), and its loss, (); both on the device."""
         if self.dtype != torch.float16:
             return
         self.good_steps.copy_(torch.where(skipped, 0, self.good_steps + 1))
-        grown = self.good_steps >= _GROWTH_STEPS
-        self.scale.mul_(torch.where(skipped, 0.5, torch.where(grown, 2.0, 1.0)))
+        grown, is_too_large = self.good_steps >= _GROWTH_STEPS, skipped & loss.isfinite()
+        self.scale.mul_(torch.where(is_too_large, 0.5, torch.where(grown, 2.0, 1.0))).clamp_(min=_SMALLEST_SCALE)
         self.good_steps.copy_(torch.where(grown, 0, self.good_steps))
 
     def state(self) -> dict[str, float]:

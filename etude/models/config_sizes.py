@@ -39,6 +39,8 @@ def check_sizes(path: Path, values: Mapping[str, Any], tensors: int) -> None:
             most = LARGEST_SIZE
         if is_own and _SIZE.search(name):
             least = 1 if _CORE.fullmatch(name) else -1
+        elif is_own and name == "sliding_window" and values.get("use_sliding_window") is not False:
+            least = 1  # some tools take 0 for none, and transformers hides all
         if not least <= value <= most:
             raise InputError(
                 f"{file}: {name[:40]} is {quoted(value)}; expected {least:,} to {most:,}; mend or replace the file"

@@ -240,6 +240,11 @@ _ROPE_KEYS = {
         "mscale_all_dim", "truncate",
     },
 }  # fmt: skip
+_ROPE_NEEDS = {
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "yarn": ("factor",),
+}
 
 
 def _rope_theta(values: Mapping[str, Any]) -> float:
@@ -259,6 +264,11 @@ def _rope_scaling(values: Mapping[str, Any]) -> RopeScaling | None:
         return None
     context = size(values, "max_position_embeddings")
     original = size(said, "original_max_position_embeddings", context)
+    if kind == "yarn" and "factor" in said:  # null is a value here: transformers fills it in so
+        said = said | {"factor": context / original if said["factor"] is None else said["factor"]}
+    for name in _ROPE_NEEDS[kind]:
+        if said.get(name) is None:
+            raise InputError(f"config.json: {name} of {kind} rotary positions is missing; copy the model again")
     factor = number(said, "factor", 1.0)
     if factor < 1:
         raise InputError(

@@ -36,6 +36,9 @@ def test_config_survives_what_transformers_writes(config: DecoderConfig) -> None
     assert type(written).__name__.removesuffix("Config") == values["architectures"][0].removesuffix("ForCausalLM")
 
 
+LLAMA3 = {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -60,7 +63,13 @@ def test_config_survives_what_transformers_writes(config: DecoderConfig) -> None
         ({"rope_parameters": {"rope_type": "linear", "factor": 0.5}}, "factor of rotary positions"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "mscale": "x"}}, "mscale"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "truncate": 0}}, "truncate"),
-        ({"rope_parameters": {"rope_type": "llama3", "factor": 2.0, "high_freq_factor": 1.0}}, "high_freq_factor"),
+        ({"rope_parameters": LLAMA3 | {"high_freq_factor": 1.0}}, "high_freq_factor is 1"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "factor of yarn rotary positions is missing"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": None}}, "factor of linear rotary positions is missing"),
+        *(
+            ({"rope_parameters": {k: v for k, v in LLAMA3.items() if k != key}}, f"{key} of llama3 .* is missing")
+            for key in ("factor", "low_freq_factor", "high_freq_factor")
+        ),
         ({"rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "rotary positions"),
     ],
 )

@@ -18,6 +18,7 @@ SCALINGS: dict[str, dict[str, Any]] = {
         "factor": 40.0, "original_max_position_embeddings": 4096, "beta_fast": 16, "beta_slow": 2, "mscale": 0.707,
         "mscale_all_dim": 1.0, "truncate": False,
     },
+    "yarn by its contexts": {"factor": None, "original_max_position_embeddings": 4096},
     "yarn with its factor": {"factor": 2.0, "original_max_position_embeddings": 4096, "attention_factor": 1.3},
 }  # fmt: skip
 
