@@ -26,6 +26,11 @@ def one_line(text: object, width: int = 200) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def shorten(text: object, most: int = _MOST_CHARACTERS) -> str:
     """Clean text on one line of at most so many characters: first long values are cut, then the middle."""
     line = printable(_cut(str(text), 1 << 15))

@@ -142,6 +142,28 @@ def test_a_run_ends_with_scores_beside_its_start_and_baselines(tmp_path: Path) -
     assert all(row["log_probability"] < 0 for row in said) and model is not None
 
 
+def test_an_answer_is_as_likely_as_its_tokens_and_the_end_that_it_was_given(tmp_path: Path) -> None:
+    from transformers import AutoModelForSeq2SeqLM
+
+    base, rows = write_t5(tmp_path / "base"), write_pairs(tmp_path / "rows.jsonl")
+    corpus, start = prepare(seq2seq(rows, base), tokenizer_folder=base), AutoModelForSeq2SeqLM.from_pretrained(base)
+    prompt = torch.tensor([corpus.pairs["validation"][0].prompt_ids])
+    first = start.generate(prompt, do_sample=False, num_beams=1, max_new_tokens=1)[0, 1].item()
+    (base / "generation_config.json").write_text(
+        json.dumps({"decoder_start_token_id": 0, "eos_token_id": [corpus.tokenizer.eos_id, first], "pad_token_id": 0})
+    )
+    changes = {"train.steps": 1, "optim.learning_rate": 1e-9, "evaluate.every_steps": 1}
+    training, _ = train(seq2seq(rows, base, changes), tmp_path / "runs")
+    said = [json.loads(line) for line in (training.run.path / "predictions" / "validation.jsonl").open("rb")]
+    assert first != corpus.tokenizer.eos_id and any(row["stopped"] and row["tokens"] == 1 for row in said)
+    theirs = AutoModelForSeq2SeqLM.from_pretrained(training.run.checkpoints / training.run.best["checkpoint"]).eval()
+    for row, example in zip(said, corpus.pairs["validation"]):
+        if row["stopped"] and row["tokens"] == 1:
+            start_id = torch.tensor([[theirs.config.decoder_start_token_id]])
+            logits = theirs(input_ids=torch.tensor([example.prompt_ids]), decoder_input_ids=start_id).logits[0, 0]
+            assert row["log_probability"] == pytest.approx(logits.log_softmax(0)[first].item(), rel=1e-3)
+
+
 def test_lines_within_an_answer_do_not_end_the_record_of_it(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     pairs = [{"source": f"a {index}", "target": f"b\u2028{index}\x85c"} for index in range(20)]

@@ -11,8 +11,7 @@ from etude.records.events import Generation, Rating
 from etude.records.store import Run, append_note
 from etude.report.history import History, read_history
 from etude.report.ratings import count_ratings
-from etude.report.wording import plural
-from etude.text import clean
+from etude.text import clean, plural
 
 _DUEL = {"a": (1.0, 0.0), "b": (0.0, 1.0), "=": (0.5, 0.5)}
 

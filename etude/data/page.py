@@ -7,6 +7,7 @@ import numpy as np
 from etude.data.clean import FILTERS
 from etude.data.gate import USES, Gate, count_removed
 from etude.data.split import Ints
+from etude.text import plural
 
 _EXAMPLES = 3
 _LARGEST = 5
@@ -42,8 +43,8 @@ def list_notes(summary: dict[str, Any]) -> list[str]:
             )
         if wholes := source.get("files_of_rows_read_as_texts"):
             notes.append(
-                f"{name}: {wholes:,} files of rows that hold no text, such as {', '.join(source['such_files'])}, are "
-                "read whole, as the other files are; to read rows, choose their files with glob"
+                f"{name}: {plural(wholes, 'file')} of rows that hold no text, such as "
+                f"{', '.join(source['such_files'])}, read whole, as the other files are; to read rows, choose their files with glob"
             )
         if special := source.get("special_tokens_read_as_text"):
             such = f", such as {', '.join(source['such_as'])}," if source["such_as"] else ""

@@ -33,6 +33,7 @@ from etude.data.turns import Message, count_unlearnt, is_answer
 from etude.data.unpack import Allowance, content_name, read_chunks, read_head
 from etude.errors import InputError
 from etude.recipe.schema import Source
+from etude.text import plural
 
 _MAX_DOCUMENT_BYTES = 256 << 20
 _FIRST_ROWS = 20
@@ -176,17 +177,18 @@ def large_files(sources: Iterable[Source]) -> Iterator[Path]:
 def describe(source: Source, documents: int) -> str:
     """What was found, for a person: `4,535 rows of JSONL, field text`."""
     if source.source == "python-stdlib":
-        return f"{documents:,} modules of the standard library of Python {platform.python_version()}"
+        return f"{plural(documents, 'module')} of the standard library of Python {platform.python_version()}"
     layout = _look_through(source)
     held = [file for file in layout.files if file.has_rows]
     kinds = [_NAMES[kind] for kind in _NAMES if any(file.kind == kind for file in held)]
-    rows = f"rows of {' and '.join(kinds)}, {layout.form}"
+    of = f"of {' and '.join(kinds)}, {layout.form}"
+    rows = f"{plural(documents, 'row')} {of}"
     if not root_of(source).is_dir():
-        return f"{documents:,} {rows}" if held else "one text"
-    where = f"from {len(layout.files):,} files ({source.glob or '**/*'})"
+        return rows if held else "one text"
+    where = f"from {plural(len(layout.files), 'file')} ({source.glob or '**/*'})"
     if len(held) == len(layout.files):
-        return f"{documents:,} {rows}, {where}"
-    return f"{documents:,} documents, {where}" + (f"; of {len(held):,} of them {rows}" if held else "")
+        return f"{rows}, {where}"
+    return f"{plural(documents, 'document')}, {where}" + (f"; of {len(held):,} of them rows {of}" if held else "")
 
 
 def list_rows_as_texts(source: Source) -> list[Path]:

@@ -20,10 +20,14 @@ _SMALL_TEMPERATURE = 1e-3
 
 @dataclass(frozen=True)
 class Continuation:
-    """Tokens without the prompt and the end token, and whether an end token came before `max_tokens`."""
+    """Tokens without the prompt and the end token, and the end token that came before `max_tokens`, if one did."""
 
     ids: list[int]
-    stopped: bool
+    end: int | None
+
+    @property
+    def stopped(self) -> bool:
+        return self.end is not None
 
 
 def generate(
@@ -41,7 +45,7 @@ def generate(
         steps = list(generate_steps(model, asked, end_ids=end_ids, **{**settings, "max_tokens": most}))
         for index, row in zip(some, zip(*steps) if steps else [()] * len(some)):
             length = next((place for place, token in enumerate(row) if token in ends), None)
-            continued[index] = Continuation(list(row[:length]), length is not None)
+            continued[index] = Continuation(list(row[:length]), None if length is None else row[length])
     return [continued[index] for index in range(len(prompts))]
 
 
@@ -111,8 +115,7 @@ def write_answers(
                 cache.select(left)
     finally:
         model.train(was_training)
-    stopped = [bool(ids) and ids[-1] in ends for ids in said]
-    return [Continuation(ids[: len(ids) - is_stopped], is_stopped) for ids, is_stopped in zip(said, stopped)]
+    return [Continuation(ids[:-1], ids[-1]) if ids and ids[-1] in ends else Continuation(ids, None) for ids in said]
 
 
 @torch.inference_mode()

@@ -131,11 +131,12 @@ def _write(exam: Exam, examples: Sequence[Example]) -> list[Continuation]:
         continued = greedy(exam.model, exam.corpus, [examples[row].prompt_ids for row in mine], most)
     if world.size == 1:
         return continued
-    everything = torch.zeros(len(examples), most + 2, dtype=torch.int32)  # length, whether it ended, ids
+    everything = torch.zeros(len(examples), most + 2, dtype=torch.int32)  # length, end token + 1 or 0, ids
     for row, part in zip(mine, continued):
-        everything[row, : len(part.ids) + 2] = torch.tensor([len(part.ids), part.stopped, *part.ids])
+        end = 0 if part.end is None else part.end + 1
+        everything[row, : len(part.ids) + 2] = torch.tensor([len(part.ids), end, *part.ids])
     world.total([everything])
-    return [Continuation(ids[:length], bool(stopped)) for length, stopped, *ids in everything.tolist()]
+    return [Continuation(ids[:length], end - 1 if end else None) for length, end, *ids in everything.tolist()]
 
 
 def _without_secrets(answer: Answer) -> Answer:
@@ -153,13 +154,11 @@ def _log_probabilities(
     exam: Exam, objective: Seq2Seq, examples: Sequence[Example], continued: Sequence[Continuation]
 ) -> list[float]:
     """How likely the model holds what it wrote, each a sum over its tokens in nats; the ranks deal out the rows."""
-    model, end, world = cast(T5, exam.model.eval()), exam.corpus.tokenizer.eos_id, exam.world
+    model, world = cast(T5, exam.model.eval()), exam.world
     sums = torch.zeros(len(examples), dtype=torch.float64)
     for low in range(world.rank * _ROWS_AT_ONCE, len(examples), world.size * _ROWS_AT_ONCE):
         sources = [example.prompt_ids for example in examples[low : low + _ROWS_AT_ONCE]]
-        targets = [
-            [*part.ids, end] if part.stopped or not part.ids else part.ids for part in continued[low:][:_ROWS_AT_ONCE]
-        ]
+        targets = [part.ids if part.end is None else [*part.ids, part.end] for part in continued[low:][:_ROWS_AT_ONCE]]
         read, written = (np.concatenate(side).astype(np.int64)[None] for side in (sources, targets))
         lengths = tuple(map(len, targets))
         pairs = Batch(read, written, lengths=tuple(map(len, sources)), target_lengths=lengths)

@@ -14,7 +14,8 @@ from etude.records.store import Run
 from etude.report.history import History, mean_loss, read_history
 from etude.report.markdown import code, prose, quoted, table
 from etude.report.results import final_scores
-from etude.report.wording import duration, in_seconds, number, plural
+from etude.report.wording import duration, in_seconds, number
+from etude.text import plural
 
 _WHAT = {
     "peft": "A LoRA adapter for {base}, in the format of PEFT.",

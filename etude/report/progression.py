@@ -10,8 +10,8 @@ from etude.records.events import Step, plain
 from etude.report.charts import braille_curve
 from etude.report.history import History, figures_of
 from etude.report.summary import Summary, lowest
-from etude.report.wording import NOTHING, duration, number, parameters_text, percent, plural
-from etude.text import one_line
+from etude.report.wording import NOTHING, duration, number, parameters_text, percent
+from etude.text import one_line, plural
 
 _CHART_WIDTH, _CHART_LINES = 60, 6
 _VALIDATION = "validation loss"

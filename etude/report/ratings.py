@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from etude.records.events import Rating
-from etude.report.wording import number, plural
-from etude.text import one_line
+from etude.report.wording import number
+from etude.text import one_line, plural
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from etude.records.events import Evaluation, Generation, Scores
 from etude.report.history import History, figures_of
 from etude.report.markdown import code, fence, prose, table
 from etude.report.summary import spread
-from etude.report.wording import NOTHING, number, plural
+from etude.report.wording import NOTHING, number
 from etude.scores.answers import BLEU_SETTINGS
 from etude.scores.intervals import Difference
 from etude.scores.order import sort_key
+from etude.text import plural
 
 _ROWS = 16
 _PROMPTS, _MOMENTS = 8, 4

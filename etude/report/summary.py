@@ -12,8 +12,8 @@ from etude.records.store import Run
 from etude.report.charts import sparkline
 from etude.report.history import History, LogWindow, figures_of, read_history
 from etude.report.ratings import Ratings, count_ratings
-from etude.report.wording import NOTHING, duration, in_seconds, number, numbers, parameters_text, percent, plural, size
-from etude.text import one_line
+from etude.report.wording import NOTHING, duration, in_seconds, number, numbers, parameters_text, percent, size
+from etude.text import one_line, plural
 
 _CURVE_POINTS = 60
 

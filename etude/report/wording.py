@@ -56,11 +56,6 @@ def size(count: float | None) -> str:
     return f"{count:.1f} TB"
 
 
-def plural(count: int, noun: str) -> str:
-    """`1 step`, `2 steps`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def numbers(values: Iterable[int], most: int = 5) -> str:
     """The first few of some numbers, and how many more there are."""
     listed = list(values)

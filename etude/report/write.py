@@ -27,7 +27,8 @@ from etude.report.history import History, LogWindow, mean_loss, read_history
 from etude.report.markdown import code, fence, prose, quoted, table
 from etude.report.results import before_after, figures_over_time, final_scores, prompts_left_out, text_timeline
 from etude.report.summary import Summary, best_text, spread, summarize_history
-from etude.report.wording import duration, number, numbers, parameters_text, percent, plural, size
+from etude.report.wording import duration, number, numbers, parameters_text, percent, size
+from etude.text import plural
 
 _TIMELINE_ROWS = 16
 _FINDINGS = 50

@@ -172,6 +172,7 @@ def test_json_and_csv_beside_code_are_texts_unless_their_rows_fit_a_format(tmp_p
         write(tmp_path / name, content)
     documents = {document.name: document for document in read_documents(Source(path=str(tmp_path)))}
     assert {Path(name).name: document.text for name, document in documents.items()} == configs | {"a.py": "print(1)"}
+    assert describe(Source(path=str(tmp_path), glob="a*"), 1) == "1 document, from 1 file (a*)"
     assert describe(Source(path=str(tmp_path)), 4) == "4 documents, from 4 files (**/*)"
     write(tmp_path / "train.json", json.dumps(ALPACA))
     assert len(list(read_documents(Source(path=str(tmp_path))))) == 4 + 12
