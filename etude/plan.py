@@ -300,7 +300,8 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
         raise RecipeError(
             [
                 f"schedule.warmup_steps is {recipe.schedule.warmup_steps} but this data gives {steps} steps "
-                f"({train.epochs} x {per_epoch}); use at most {max(steps // 10, 1) - (steps <= 1)}, or more epochs"
+                f"({train.epochs} x {per_epoch}); expected fewer; try {max(steps // 10, 1) - (steps <= 1)}, or more "
+                "epochs"
             ]
         )
     return Plan(

@@ -44,7 +44,8 @@ def list_notes(summary: dict[str, Any]) -> list[str]:
         if wholes := source.get("files_of_rows_read_as_texts"):
             notes.append(
                 f"{name}: {plural(wholes, 'file')} of rows that hold no text, such as "
-                f"{', '.join(source['such_files'])}, read whole, as the other files are; to read rows, choose their files with glob"
+                f"{', '.join(source['such_files'])}, read whole, as the other files are; to read rows, choose their "
+                "files with glob"
             )
         if special := source.get("special_tokens_read_as_text"):
             such = f", such as {', '.join(source['such_as'])}," if source["such_as"] else ""

@@ -219,7 +219,8 @@ def _length(recipe: Recipe) -> Iterator[tuple[str, str]]:
             "schedule.warmup_steps",
             (
                 f"is {recipe.schedule.warmup_steps} but the run has {recipe.train.steps} steps; "
-                f"use at most {max(recipe.train.steps // 10, 1)} (10 %), or raise train.steps"
+                f"expected fewer; try "
+                f"{max(recipe.train.steps // 10, 1) - (recipe.train.steps == 1)}, or raise train.steps"
             ),
         )
 

@@ -168,7 +168,7 @@ def test_overrides_change_values_and_are_blamed_by_name(tmp_path: Path) -> None:
         (["train.devices=3"], "3 devices do not share evenly; try 9"),
         (
             ["schedule.warmup_steps=10"],
-            "schedule.warmup_steps (override) is 10 but the run has 10 steps; use at most 1",
+            "schedule.warmup_steps (override) is 10 but the run has 10 steps; expected fewer; try 1",
         ),
         (["train.epochs=2"], "either steps or epochs"),
         (["train.accumulation=2"], "the same thing"),
