@@ -116,8 +116,7 @@ def _work(side: str, mode: str) -> None:
 
 def _run_etude(mode: str) -> None:
     from etude.data.loader import iterate_once
-    from etude.engine.objectives import Classification
-    from etude.evaluate.classify import predict
+    from etude.objectives.classification import Classification, predict
     from etude.recipe.load import recipe_from
     from etude.run import Training
     from etude.start import Options

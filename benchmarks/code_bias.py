@@ -85,12 +85,11 @@ def train_one(data: Path, task: str, form: str, seed: int) -> dict[str, Any]:
     from etude.data.loader import Loader, iterate_once
     from etude.data.prepared import prepare
     from etude.engine.loop import Settings, TrainState, train
-    from etude.engine.objectives import choose_classification
     from etude.engine.optim import Optimizer
     from etude.engine.precision import choose_precision
     from etude.engine.world import join_world
-    from etude.evaluate.classify import figures, predict
     from etude.models.heads import build_classifier, encoder_config
+    from etude.objectives.classification import Classification, figures, predict
     from etude.recipe.load import recipe_from
 
     torch.set_num_threads(1)
@@ -113,7 +112,7 @@ def train_one(data: Path, task: str, form: str, seed: int) -> dict[str, Any]:
     world = join_world(torch.device("cpu"))
     precision = choose_precision("fp32", world.device, targets_per_step=BATCH)
     state = TrainState(model, Optimizer(model, recipe.optim), precision)
-    objective = choose_classification(recipe.loss, corpus.train, multi=corpus.labels.multi)
+    objective = Classification.of(recipe.loss, corpus.train, multi=corpus.labels.multi)
     loader = Loader(splits[0], global_batch_size=BATCH, micro_batch_size=BATCH, seed=seed, attend_across_documents=True)
     steps = loader.steps_per_epoch * TASKS[task]["epochs"]
     started = time.process_time()

@@ -89,7 +89,7 @@ def losses(tiny: bool) -> dict[str, Any]:
     """Loss and gradient of the three own families on this device, in fp32 and bf16, against fp32 on the CPU."""
     import torch
 
-    from etude.engine.loop import to_device
+    from etude.engine.batch import to_device
     from etude.engine.precision import choose_precision
 
     device, passed = choose_device(), True
@@ -116,7 +116,7 @@ def packed(tiny: bool) -> dict[str, Any]:
     """Loss and gradient of samples that lie end to end, against one call for each of them."""
     import torch
 
-    from etude.engine.loop import to_device
+    from etude.engine.batch import to_device
     from etude.engine.precision import choose_precision
 
     device, passed = choose_device(), True
@@ -257,7 +257,7 @@ def profile(tiny: bool) -> dict[str, Any]:
         if compiled:
             _compile(trained, tiny)
         steps = _steps(trained, lambda: draw_rows(config, 2 if tiny else 8), device)
-        result["compiled pretrain" if compiled else "pretrain"] = _waits(lambda: next(steps), device)
+        result["compiled pretrain" if compiled else "pretrain"] = _waits(steps.__next__, device)
     model = empty_decoder(config_qwen(True) if tiny else replace(config_qwen(False), n_layer=6)).to(
         choose_dtype(device)
     )

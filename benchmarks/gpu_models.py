@@ -91,7 +91,7 @@ def draw_weights(model: Any) -> None:
 
 
 def causal() -> Any:
-    from etude.engine.objectives import Causal
+    from etude.objectives.causal import Causal
 
     return Causal()
 
@@ -100,12 +100,13 @@ def families(tiny: bool) -> dict[str, tuple[Any, Any, Any]]:
     """A model, an objective and a batch of each own family."""
     import numpy as np
 
-    from etude.data.batch import Batch
-    from etude.engine.objectives import Masked, Seq2Seq
+    from etude.data.batch import Batch, find_targets
     from etude.models.encoder import Encoder
     from etude.models.encoder_config import EncoderConfig
     from etude.models.t5 import T5
     from etude.models.t5_config import T5Config
+    from etude.objectives.masked import Masked
+    from etude.objectives.seq2seq import Seq2Seq
 
     width, layers = (32, 2) if tiny else (256, 4)
     decoder = small_decoder(tiny)
@@ -120,13 +121,13 @@ def families(tiny: bool) -> dict[str, tuple[Any, Any, Any]]:
     hidden = end_to_end(sources)
     labels = np.where(np.arange(hidden.labels.size) % 7 == 0, hidden.labels, -100).reshape(hidden.labels.shape)
     pairs = Batch(
-        np.concatenate(sources)[None], np.concatenate(targets)[None],
+        tokens=np.concatenate(sources)[None], labels=np.concatenate(targets)[None],
         lengths=tuple(lengths), target_lengths=tuple(lengths[::-1]),
     )  # fmt: skip
     rows = draw_rows(replace(decoder.config, context=64), 4)[0]
     return {
         "decoder": (decoder, causal(), rows),
-        "encoder": (encoder, Masked(), replace(hidden, labels=labels)),
+        "encoder": (encoder, Masked(), find_targets(replace(hidden, labels=labels))),
         "t5": (translator, Seq2Seq(), pairs),
     }
 
@@ -142,12 +143,19 @@ def end_to_end(samples: list[Any]) -> Any:
     """Samples in one row; each token but the last of a sample has the next one as its label."""
     import numpy as np
 
-    from etude.data.batch import NO_TARGET, Batch
+    from etude.data.batch import NO_TARGET, Batch, find_targets
 
     labels = [np.append(sample[1:], NO_TARGET) for sample in samples]
     positions = np.concatenate([np.arange(len(sample)) for sample in samples])
     lengths = tuple(len(sample) for sample in samples)
-    return Batch(np.concatenate(samples)[None], np.concatenate(labels)[None], positions[None], lengths)
+    return find_targets(
+        Batch(
+            tokens=np.concatenate(samples)[None],
+            labels=np.concatenate(labels)[None],
+            positions=positions[None],
+            lengths=lengths,
+        )
+    )
 
 
 def draw_rows(config: Any, rows: int) -> list[Any]:
@@ -156,7 +164,7 @@ def draw_rows(config: Any, rows: int) -> list[Any]:
     from etude.data.batch import Batch
 
     drawn = np.random.default_rng(rows).integers(2, config.vocab_size, (rows, config.context + 1), dtype=np.int64)
-    return [Batch(drawn[:, :-1].copy(), drawn[:, 1:].copy())]
+    return [Batch(tokens=drawn[:, :-1].copy(), labels=drawn[:, 1:].copy())]
 
 
 def write_recipe(folder: Path, tiny: bool) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 
 from etude import durable
 from etude.errors import InputError, MissingError
-from etude.recipe.rules import is_lower_better
+from etude.recipe.metric import ChosenMetric
 from etude.records.events import Scores, plain
 from etude.records.folder import read_rows, require_outside_runs
 from etude.records.shape import Object, at_least
@@ -296,7 +296,7 @@ def _title(by: str) -> str:
 
 def _score(first: Scores, measure: Measure[S], systems: dict[str, S], kinds: Sequence[str | None]) -> Scores:
     """What the ensemble, which comes first, and its members said, beside each other; it is held against the best."""
-    rows, sign = np.arange(len(kinds)), -1 if is_lower_better(measure.metric) else 1
+    rows, sign = np.arange(len(kinds)), -1 if ChosenMetric.parse(measure.metric).lower_is_better else 1
     best = max(list(systems)[1:], key=lambda name: sign * measure.value(systems[name], rows))
     standing = set_beside(measure, systems, kinds, against=[best])
     return Scores(

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from etude.engine.objectives import DeviceBatch
+from etude.engine.batch import DeviceBatch
 from etude.engine.precision import Precision
 from etude.errors import InputError
 from etude.models.decoder import Decoder
 from etude.models.foreign import scored_logits
-from etude.recipe.rules import is_lower_better
+from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Loss, Recipe
 from etude.text import kind_of
 
@@ -50,11 +50,11 @@ class Own:
     loss: LossFunction | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict)
 
-    def is_lower_better(self, metric: str) -> bool:
-        """Whether a smaller value of a metric, of the run or one's own, is the better one."""
+    def choose_metric(self, metric: str) -> ChosenMetric:
+        """The metric of a recipe, with the direction that the user gave it if it is one's own."""
         if metric in self.metrics:
-            return bool(self.metrics[metric].lower_is_better)
-        return is_lower_better(metric)
+            return ChosenMetric("", metric, bool(self.metrics[metric].lower_is_better))
+        return ChosenMetric.parse(metric)
 
     def problems(self, recipe: Recipe, measured: set[str]) -> Iterator[str]:
         """What of this, or of the recipe beside it, would have no effect. measured: the figures of the run itself."""

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,10 +24,11 @@ from etude.models.cost import Cost, trainable_line
 from etude.models.decoder_config import DecoderConfig
 from etude.models.hf_config import default_names
 from etude.models.hub import Config, Pretrained, count_lora, find_model, inspect_model
+from etude.objectives.choose import choose_kind
+from etude.objectives.task import Task
 from etude.own import Own
+from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Recipe
-from etude.scores.answers import FIGURES
-from etude.scores.labels import BINARY_FIGURES, MULTI_FIGURES, SINGLE_FIGURES
 
 # Enough rows to keep two to sixteen cores busy, few enough for their activations to stay near the caches.
 _CPU_MICRO_BATCH_TOKENS = 4096
@@ -38,48 +39,7 @@ _OF_TURNS = {
 }
 
 
-@dataclass(frozen=True)
-class Task:
-    """What is learnt from what: the recipe as this task alone would have it. The only task of a run has no name."""
-
-    name: str
-    recipe: Recipe
-    corpus: Corpus
-    own: Own = field(default_factory=Own)
-
-    @property
-    def is_classified(self) -> bool:
-        """Whether the figures of labels are measured: a loss of one's own says no probabilities."""
-        return self.corpus.labels is not None and self.own.loss is None
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether held-out instructions or sources are answered, and the answers scored."""
-        return bool(self.recipe.evaluate.answers and self.corpus.examples) and self.own.model is None
-
-    @property
-    def has_bytes(self) -> bool:
-        """Whether the loss is that of the text, so that it can be told in bits per byte."""
-        is_text = self.recipe.train.objective == "causal" and self.corpus.labels is None
-        return is_text and self.own.loss is None and self.corpus.token_bytes is not None
-
-    def named(self, figure: str) -> str:
-        """A figure of this task by the name it has in the run."""
-        return f"{self.name}:{figure}" if self.name else figure
-
-    def metrics(self) -> set[str]:
-        """The figures that evaluation makes, but for those of single labels or capabilities."""
-        labels = self.corpus.labels
-        known = {"loss", *(FIGURES if self.is_answered else ())}
-        if labels is not None and self.is_classified:
-            known |= {*(MULTI_FIGURES if labels.multi else SINGLE_FIGURES)}
-            known |= {*(BINARY_FIGURES if len(labels.names) == 2 and not labels.multi else ())}
-        elif labels is None and not self.name:
-            known |= {"perplexity", *(["bits_per_byte"] if self.has_bytes else [])}
-        return known
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A recipe with all that was found out: data, device, sizes and lengths. Counts are over all ranks.
 
@@ -90,6 +50,7 @@ class Plan:
     recipe: Recipe
     tasks: tuple[Task, ...]
     train: Split | Mixture
+    metric: ChosenMetric
     model: Config | None
     pretrained: Pretrained | None
     parameters: dict[str, int]
@@ -177,7 +138,7 @@ class Plan:
     def _judged_rows(self) -> Iterator[tuple[str, str]]:
         metric = self.recipe.evaluate.metric
         if self.is_validated and metric != "loss":
-            way = "lower" if self.tasks[0].own.is_lower_better(metric) else "higher"
+            way = "lower" if self.metric.lower_is_better else "higher"
             yield "best checkpoint", f"by {metric}, {way} is better"
 
     def _notes(self) -> Iterator[tuple[str, str]]:
@@ -225,7 +186,8 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
         folder = pretrained.path if pretrained else None
         for name, part in recipe.by_task().items():
             if found := attempt(functools.partial(prepare, part, tokenizer_folder=folder, today=today)):
-                tasks.append(Task(name, part, _with_ends_of(pretrained, part, found), own))
+                data = _with_ends_of(pretrained, part, found)
+                tasks.append(Task(name, part, data, choose_kind(part, data, own)))
     corpus = tasks[0].corpus if tasks and not problems else None
     if corpus is not None and pretrained is not None:
         rows, ids = int(pretrained.hf_config.get("vocab_size", 2**40)), int(corpus.summary["vocab_size"])
@@ -238,7 +200,7 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
         pretrained = replace(pretrained, labels=0)
     if corpus is not None and corpus.labels is not None and pretrained is not None and not recipe.tasks:
         corpus, pretrained = _lay_labels(corpus, corpus.labels, pretrained)
-        tasks = [replace(tasks[0], corpus=corpus)]
+        tasks = [replace(tasks[0], corpus=corpus, kind=choose_kind(tasks[0].recipe, corpus, own))]
     if corpus is not None and pretrained is not None and pretrained.labels:
         said = pretrained.hf_config
         pad_id = corpus.tokenizer.choose_padding(said.get("pad_token_id"), int(said.get("vocab_size", 0)))
@@ -266,7 +228,7 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
         )
     if corpus is not None:
         problems += _long_prompts(recipe, tasks[0].corpus, model, pretrained)
-        measured = {task.named(metric) for task in tasks for metric in task.metrics()} | {"loss"}
+        measured = {metric for task in tasks for metric in task.metrics()} | {"loss"}
         problems += own.problems(recipe, measured)
         known = measured | {*own.metrics}
         if recipe.evaluate.metric not in known:
@@ -305,9 +267,22 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
             ]
         )
     return Plan(
-        recipe, tuple(tasks), samples, model, pretrained, size.parameters, size.trainable, size.cost, device, precision,
-        steps, per_epoch, global_batch_size, micro if isinstance(micro, int) else None,
-    )  # fmt: skip
+        recipe=recipe,
+        tasks=tuple(tasks),
+        train=samples,
+        metric=own.choose_metric(recipe.evaluate.metric),
+        model=model,
+        pretrained=pretrained,
+        parameters=size.parameters,
+        trainable=size.trainable,
+        cost=size.cost,
+        device=device,
+        precision=precision,
+        steps=steps,
+        steps_per_epoch=per_epoch,
+        global_batch_size=global_batch_size,
+        micro_batch_size=micro if isinstance(micro, int) else None,
+    )
 
 
 def _long_prompts(recipe: Recipe, corpus: Corpus, model: Config | None, pretrained: Pretrained | None) -> Iterator[str]:

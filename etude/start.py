@@ -89,7 +89,7 @@ def open_folder(plan: Plan, options: Options, world: World) -> tuple[Run, RunWri
             if world.size == 1:
                 raise
             answer = f"!{error}"
-    answer = world.share(answer)
+    answer = world.agree(answer)
     if answer.startswith("!"):
         raise InputError(answer[1:])
     return writer.run if writer else Run(Path(answer)), writer

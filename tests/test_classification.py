@@ -14,9 +14,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from etude.data.loader import sample_ids
 from etude.data.prepared import prepare
 from etude.data.split import Texts, take_wholes
-from etude.engine.objectives import Classification, choose_classification
 from etude.errors import EtudeError
 from etude.export import export
+from etude.objectives.classification import Classification
 from etude.plan import make_plan
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Loss, Recipe
@@ -247,7 +247,7 @@ def test_balanced_weights_are_those_of_scikit_learn_and_1_for_a_label_without_ro
     truth = np.array([0, 0, 0, 2, 2, 3])
     texts = Texts(np.zeros(12, dtype=np.int64), np.arange(0, 14, 2), np.ones(6, dtype=np.int64), None, 0)
     split = take_wholes(texts, np.arange(6), np.eye(5, dtype=np.uint8)[truth], np.zeros(6, dtype=np.int64), 8)
-    weights = choose_classification(Loss(class_weights="balanced"), split, multi=False).weights
+    weights = Classification.of(Loss(class_weights="balanced"), split, multi=False).weights
     expected = compute_class_weight("balanced", classes=np.unique(truth), y=truth)
     assert weights is not None and weights[[0, 2, 3]].tolist() == pytest.approx(expected.tolist())
     assert weights[[1, 4]].tolist() == [1.0, 1.0]

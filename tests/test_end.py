@@ -90,7 +90,7 @@ def test_a_comparison_that_fails_is_named_and_the_run_is_finished(
     def fail(*_: Any, **__: Any) -> None:
         raise ValueError("no baseline")
 
-    monkeypatch.setattr("etude.evaluate.classify.tfidf_logistic", fail)
+    monkeypatch.setattr("etude.objectives.classification.tfidf_logistic", fail)
     rows = write_labelled(tmp_path / "rows.jsonl", 60)
     recipe = make_recipe({
         "model": {"kind": "encoder", "n_layer": 1, "n_embd": 32, "n_head": 2}, "train.objective": "classification",

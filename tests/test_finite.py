@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from etude.engine import checkpoint as checkpoints
-from etude.engine.objectives import DeviceBatch
+from etude.engine.batch import DeviceBatch
 from etude.errors import FaultError, InputError
 from etude.evaluate.judge import Judge
+from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Evaluate, Recipe
 from etude.records.events import Finding
 from etude.records.store import Run, list_runs
@@ -108,7 +109,7 @@ def test_masks_of_infinities_are_saved_and_loaded(tmp_path: Path, make_recipe: M
 
 def test_what_is_not_finite_is_never_the_best() -> None:
     for metric, value in (("loss", -math.inf), ("accuracy", math.inf), ("loss", math.inf), ("f1", math.nan)):
-        judge = Judge(Evaluate(metric=metric))
+        judge = Judge(Evaluate(metric=metric), ChosenMetric.parse(metric))
         assert not judge.judge(value, 1) and judge.best is None
         assert judge.judge(0.5, 2) and not judge.judge(value, 3)
 

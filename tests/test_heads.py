@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from etude.cli.generate import open_speaker
 from etude.data.loader import sample_ids
-from etude.engine.objectives import Classification
 from etude.errors import EtudeError, InputError
 from etude.export import export, load_model, open_tokenizer
 from etude.models.build import longest_sample
@@ -21,6 +20,7 @@ from etude.models.heads import label_logits, load_classifier
 from etude.models.hub import count_lora, inspect_model
 from etude.models.lora import add_adapter
 from etude.models.parts import find_targets, head_modules
+from etude.objectives.classification import Classification
 from etude.plan import make_plan
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Adapter, Recipe

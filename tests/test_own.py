@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import etude as api
-from etude.engine.objectives import DeviceBatch
+from etude.engine.batch import DeviceBatch
 from etude.errors import InputError
 from etude.recipe.schema import Recipe
 from etude.records.events import Evaluation

@@ -17,7 +17,7 @@ from torch import nn
 
 import etude as api
 from etude import durable
-from etude.engine.objectives import DeviceBatch
+from etude.engine.batch import DeviceBatch
 from etude.errors import InputError, StorageError
 from etude.plan import make_plan
 from etude.recipe.load import load_recipe
@@ -107,7 +107,7 @@ def test_a_stopped_run_is_continued_by_the_same_call_bit_for_bit(tmp_path: Path,
         for step in training:
             if step.number == stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)
-        assert (training.stopped_by, training.is_resumable) == ("SIGTERM was received", True)
+        assert (training.ending.reason, training.ending.is_resumable) == ("SIGTERM was received", True)
         assert training.run.state == "stopped"
         continued = run_recipe(recipe, Options(runs=runs)).run
         assert continued.path == training.run.path
@@ -121,7 +121,7 @@ def test_breaking_out_of_the_loop_saves(tmp_path: Path, make_recipe: Make) -> No
     for step in training:
         if step.number == 3:
             break
-    assert training.is_resumable and (training.run.checkpoints / "step-000003" / "manifest.json").is_file()
+    assert training.ending.is_resumable and (training.run.checkpoints / "step-000003" / "manifest.json").is_file()
 
 
 def test_early_stopping_keeps_the_best_and_ends_as_finished(tmp_path: Path, make_recipe: Make) -> None:
@@ -133,7 +133,7 @@ def test_early_stopping_keeps_the_best_and_ends_as_finished(tmp_path: Path, make
     run = training.run
     losses = [evaluation.loss for evaluation in events(run, Evaluation)]
     best = losses.index(min(losses))
-    assert training.stopped_by == "no improvement in 2 evaluations" and not training.is_resumable
+    assert training.ending.reason == "no improvement in 2 evaluations" and not training.ending.is_resumable
     assert run.state == "finished" and len(losses) == best + 3
     assert run.best is not None and run.best["step"] == 3 * (best + 1)
     assert (run.checkpoints / run.best["checkpoint"] / "manifest.json").is_file()

@@ -13,7 +13,7 @@ import torch
 
 from etude.data.loader import sample_ids
 from etude.data.prepared import prepare
-from etude.engine.objectives import linear_cross_entropy
+from etude.engine.cross_entropy import linear_cross_entropy
 from etude.errors import EtudeError, InputError
 from etude.evaluate.answers import greedy
 from etude.evaluate.generate import generate

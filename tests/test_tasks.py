@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from etude.cli.repeat import outcome_table
 from etude.data.loader import Loader
 from etude.data.mixture import Mixture, mix
-from etude.engine.loop import to_device
-from etude.engine.objectives import Classification, Masked
+from etude.engine.batch import to_device
 from etude.ensemble import make_ensemble
 from etude.errors import EtudeError
 from etude.models.build import build
+from etude.objectives.classification import Classification
+from etude.objectives.masked import Masked
 from etude.plan import make_plan
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe

@@ -44,7 +44,7 @@ def mark(state: mmap.mmap, phase: str, function: Callable[..., Any]) -> Callable
 def live(request: dict[str, str]) -> None:
     import etude.run
     from etude.engine import checkpoint, loop
-    from etude.evaluate import classify
+    from etude.objectives.examiner import Examiner
     from etude.recipe.load import load_recipe
     from etude.records import store
     from etude.start import Options
@@ -53,8 +53,8 @@ def live(request: dict[str, str]) -> None:
         state = mmap.mmap(file.fileno(), len(PHASES) + 1)
     checkpoint.write_checkpoint = mark(state, "save", checkpoint.write_checkpoint)
     checkpoint.retain = mark(state, "retention", checkpoint.retain)
-    etude.run.evaluate = mark(state, "evaluation", etude.run.evaluate)
-    classify.predict = mark(state, "evaluation", classify.predict)
+    Examiner.evaluate = mark(state, "evaluation", Examiner.evaluate)  # type: ignore[method-assign]
+    Examiner.compare = mark(state, "evaluation", Examiner.compare)  # type: ignore[method-assign]
     etude.run.write_report = mark(state, "report", etude.run.write_report)
     store.RunWriter.close = mark(state, "end", store.RunWriter.close)  # type: ignore[method-assign]
     loop._update = mark(state, "step", loop._update)

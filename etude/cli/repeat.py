@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Recipe
 from etude.records.events import Scores
 from etude.records.store import Run, find_runs
@@ -67,7 +68,7 @@ def compare_command(runs: Sequence[Run], folder: Path) -> str:
 def _figure(run: Run) -> tuple[str, float | None]:
     """The metric of a run: on the rows it was scored on at its end, else at its best moment."""
     scored = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Scores)]
-    task = run.recipe.evaluate.metric.rpartition(":")[0]
+    task = ChosenMetric.parse(run.recipe.evaluate.metric).task
     if mine := [scores for scores in scored if scores.split in (f"{task} test".strip(), f"{task} validation".strip())]:
         last = mine[-1]
         return f"{last.metric} on {last.rows:,} {last.split} rows", last.systems["after"][last.metric][0]

@@ -42,13 +42,13 @@ def train_one(recipe: "Recipe", options: "Options", *, to_continue: str | None =
     for _ in training:
         pass
     if place.rank == 0:
-        if training.stopped_by:
-            say(f"stopped: {training.stopped_by}")
-        if training.is_resumable:
+        if training.ending.reason:
+            say(f"stopped: {training.ending.reason}")
+        if training.ending.is_resumable:
             say(f"continue with: {to_continue or f'etude resume {training.run.path}'}")
         else:
             say(f"report: {training.run.path / 'report' / 'report.md'}")
-    if training.is_resumable:
+    if training.ending.is_resumable:
         raise typer.Exit(75)
     return training
 
@@ -70,7 +70,7 @@ def train_repeatedly(recipe: "Recipe", options: "Options", count: int, words: li
                 sys.exit(code)
             return find_runs(options.runs, one)[-1]
         training = train_one(one, options, to_continue="the same command")
-        if training.is_stop_asked:
+        if training.ending.was_asked:
             say("stopped; continue with: the same command")
             raise typer.Exit(75)
         return Run(training.run.path)

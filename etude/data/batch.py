@@ -1,56 +1,88 @@
 """The samples of a micro-batch as arrays, without padding."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import chain
+from typing import Any, Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from etude.data.split import NO_TARGET, Ints, Sample, Weights
+from etude.data.split import NO_TARGET, Sample
 
-__all__ = ["NO_TARGET", "Batch", "collate"]
+__all__ = ["NO_TARGET", "Batch", "NumpyBatch", "collate", "find_targets"]
+
+Array = TypeVar("Array")
+Moved = TypeVar("Moved")
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One micro-batch, all int64 of shape (B, T); what is no target is NO_TARGET among the labels.
+@dataclass(frozen=True, kw_only=True)
+class Batch(Generic[Array]):
+    """One micro-batch, as arrays of numpy or as tensors on a device.
 
-    Of pairs the sources lie end to end in `tokens`, (1, S), and the targets in `labels`, (1, T), `target_lengths` each.
+    Samples of one length are B rows of T tokens. Samples of other lengths, and documents that must not see those
+    before them, lie end to end in one row; pairs have their sources end to end in `tokens` and their targets in
+    `labels`.
 
-    Samples of one length are rows. Others, and documents that must not see those before theirs, lie end to end in one
-    row: `lengths` tells where attention stops, and `positions` restart there. Of labelled texts there are `classes`,
-    (samples, k) fp32, and, if any has a second text, `types`: 1 in the second, else 0. `code`, of shape (B, T, 4), says
-    what each token is as code, if that is wanted; `weights`, fp32 as the labels, how much each target counts. `task` is
-    which of several tasks it is of.
+    tokens     (B, T) int64
+    labels     (B, T) int64, NO_TARGET where nothing is scored
+    positions  (B, T) int64, or None: 0, 1, 2 ... along each row
+    lengths    of the sequences that lie end to end, where attention stops; None: every row is one sequence
+    target_lengths  of the targets of pairs, or None
+    scored     (n,) int64, which of the B x T labels are targets; None if all are
+    weights    (n,) fp32, how much each target counts; None if each counts 1
+    classes    (samples, k) fp32, 1 for each label of a sample, or None
+    types      (B, T) int64, 1 in the second text of a pair, or None
+    code       (B, T, 4) int64, the kind of each token as code, or None
+    task       the name of the task, if a run has several
     """
 
-    tokens: Ints
-    labels: Ints
-    positions: Ints | None = None
+    tokens: Array
+    labels: Array
+    positions: Array | None = None
     lengths: tuple[int, ...] | None = None
-    classes: npt.NDArray[np.float32] | None = None
-    types: Ints | None = None
     target_lengths: tuple[int, ...] | None = None
-    code: Ints | None = None
+    scored: Array | None = None
+    weights: Array | None = None
+    classes: Array | None = None
+    types: Array | None = None
+    code: Array | None = None
     task: str = ""
-    weights: Weights | None = None
+
+    def map(self, change: Callable[[Array], Moved]) -> "Batch[Moved]":
+        """The same batch with every array changed."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in values.items():
+            if not isinstance(value, (tuple, str, type(None))):
+                values[name] = change(value)
+        return Batch(**values)
 
 
-def collate(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
+NumpyBatch = Batch[np.ndarray[Any, Any]]
+
+
+def collate(samples: Sequence[Sample], attend_across_documents: bool) -> NumpyBatch:
     """Lay out samples of one task side by side where that needs no padding, else end to end."""
-    batch = _lay_out(samples, attend_across_documents)
+    batch = find_targets(_lay_out(samples, attend_across_documents))
     return replace(batch, task=samples[0].task) if samples[0].task else batch
 
 
-def _lay_out(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
+def find_targets(batch: NumpyBatch) -> NumpyBatch:
+    """The batch with `scored` found from its labels, and `weights` (B, T) reduced to those of targets."""
+    scored = np.flatnonzero(batch.labels != NO_TARGET)
+    weights = None if batch.weights is None else batch.weights.ravel()[scored]
+    return replace(batch, scored=None if len(scored) == batch.labels.size else scored, weights=weights)
+
+
+def _lay_out(samples: Sequence[Sample], attend_across_documents: bool) -> NumpyBatch:
     tokens, labels = [sample.tokens for sample in samples], [sample.labels for sample in samples]
     weighed = [sample.weights for sample in samples if sample.weights is not None]
     weights = np.concatenate(weighed)[None] if weighed else None
     if samples[0].is_pair:
         lengths, target_lengths = tuple(map(len, tokens)), tuple(map(len, labels))
         sources, targets = np.concatenate(tokens)[None], np.concatenate(labels)[None]
-        return Batch(sources, targets, lengths=lengths, target_lengths=target_lengths, weights=weights)
+        return Batch(
+            tokens=sources, labels=targets, lengths=lengths, target_lengths=target_lengths, weights=weights
+        )  # fmt: skip
     apart = not attend_across_documents and any(sample.documents[-1] for sample in samples)
     classes, types = None, None
     if samples[0].classes is not None:
@@ -62,7 +94,8 @@ def _lay_out(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
     if not apart and len({len(row) for row in tokens}) == 1:
         rows = np.stack(tokens)
         return Batch(
-            rows, np.stack(labels), classes=classes, types=None if types is None else types.reshape(rows.shape),
+            tokens=rows, labels=np.stack(labels), classes=classes,
+            types=None if types is None else types.reshape(rows.shape),
             code=None if code is None else code.reshape(*rows.shape, -1),
             weights=None if weights is None else weights.reshape(rows.shape),
         )  # fmt: skip
@@ -74,4 +107,7 @@ def _lay_out(samples: Sequence[Sample], attend_across_documents: bool) -> Batch:
     types = None if types is None else types[None]
     flat, each = np.concatenate(tokens)[None], np.concatenate(labels)[None]
     code = None if code is None else code[None]
-    return Batch(flat, each, positions[None], lengths, classes, types, code=code, weights=weights)
+    return Batch(
+        tokens=flat, labels=each, positions=positions[None], lengths=lengths, classes=classes, types=types, code=code,
+        weights=weights,
+    )  # fmt: skip

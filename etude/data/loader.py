@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.batch import Batch, collate
+from etude.data.batch import NumpyBatch, collate
 from etude.data.mixture import Mixture
 from etude.data.split import Ints, Split
 
@@ -32,7 +32,7 @@ class StepBatches:
     epoch: int
     samples: int
     ids: Ints
-    micro_batches: list[Batch]
+    micro_batches: list[NumpyBatch]
 
 
 def steps_per_epoch(n: int, global_batch_size: int) -> int:
@@ -134,7 +134,7 @@ def iterate_once(
     rank: int = 0,
     ranks: int = 1,
     max_samples: int | None = None,
-) -> Iterator[Batch]:
+) -> Iterator[NumpyBatch]:
     """Every sample once and in order, or `max_samples` evenly spaced ones, dealt out over the ranks by micro-batch."""
     count = min(len(split), max_samples or len(split))
     ids = np.arange(count) * len(split) // count
@@ -143,12 +143,12 @@ def iterate_once(
             yield _batch(split, group[low : low + micro_batch_size], attend_across_documents)
 
 
-def longest_batch(split: Split, micro_batch_size: int, attend_across_documents: bool) -> Batch:
+def longest_batch(split: Split, micro_batch_size: int, attend_across_documents: bool) -> NumpyBatch:
     """The batch that takes most memory."""
     return _batch(split, split.longest(micro_batch_size), attend_across_documents)
 
 
-def _batch(split: Split | Mixture, ids: Ints, attend_across_documents: bool, epoch: int = 0) -> Batch:
+def _batch(split: Split | Mixture, ids: Ints, attend_across_documents: bool, epoch: int = 0) -> NumpyBatch:
     return collate([split.sample(int(index), epoch) for index in ids], attend_across_documents=attend_across_documents)
 
 

@@ -19,14 +19,23 @@ class Keeper:
 
     A failure in the thread is raised at the next `collect`. All files but the snapshot's own are written by the
     thread that calls.
+
+    saved_step, saved_time  of the last checkpoint, on every rank; seconds of the monotonic clock
     """
 
-    def __init__(self, run: Run, recipe: Checkpoint, tell: Callable[[events.Event], None]) -> None:
+    def __init__(
+        self, run: Run, recipe: Checkpoint, tell: Callable[[events.Event], None], *, saved_step: int = 0
+    ) -> None:
         self._run, self._recipe, self._tell = run, recipe, tell
+        self.note(saved_step)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[events.CheckpointSaved] | None = None
         self._best_on_disk = run.best
         self._best: dict[str, Any] | None = None
+
+    def note(self, step: int) -> None:
+        """Note that a step is saved, here or by rank 0."""
+        self.saved_step, self.saved_time = step, time.monotonic()
 
     def save(self, take: Callable[[], Snapshot]) -> None:
         """Take a snapshot, for which training waits, and have it written, for which it does not."""

@@ -4,13 +4,12 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
-from etude.data.batch import NO_TARGET, Batch
 from etude.data.loader import StepBatches
-from etude.engine.objectives import DeviceBatch, Objective
+from etude.engine.batch import to_device
+from etude.engine.objective import Objective
 from etude.engine.optim import Optimizer
 from etude.engine.precision import Precision
 from etude.engine.schedule import learning_rate_ratio
@@ -89,36 +88,6 @@ def train(
         measured = torch.cat((totals, torch.stack((norm, skipped.float(), broken.float()))))
         yield Step(state.step, step.epoch, learning_rate, step.samples, now - started, waited, measured)
         started = time.perf_counter()
-
-
-def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
-    """A batch of numpy arrays as tensors on the device; the copy to a GPU does not wait."""
-
-    def move(array: np.ndarray | None) -> torch.Tensor | None:
-        if array is None:
-            return None
-        tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-    tokens, labels = move(batch.tokens), move(batch.labels)
-    assert tokens is not None and labels is not None
-    scored = np.flatnonzero(batch.labels != NO_TARGET)
-    scored_ids = None if len(scored) == batch.labels.size else move(scored)
-    positions, classes, types, code = map(move, (batch.positions, batch.classes, batch.types, batch.code))
-    weights = None if batch.weights is None else move(batch.weights.ravel()[scored])
-    return DeviceBatch(
-        tokens,
-        labels,
-        positions,
-        batch.lengths,
-        scored_ids,
-        classes,
-        types,
-        batch.target_lengths,
-        code,
-        batch.task,
-        weights,
-    )
 
 
 def _update(

@@ -1,6 +1,7 @@
 """Devices and ranks. One process is a world of size 1."""
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -90,16 +91,16 @@ class World:
                 self.store.set(f"all are here {turn}", "")
             self._await(f"all are here {turn}")
 
-    def share(self, text: str) -> str:
-        """The text of rank 0, on every rank, when rank 0 has it."""
+    def agree(self, value: Any) -> Any:
+        """The value of rank 0 on every rank, when rank 0 has it: anything that JSON holds, of any length."""
         if self.store is None:
-            return text
+            return value
         with _with_others():
-            key = f"text {self.store.add(f'texts of rank {self.rank}', 1)}"
+            key = f"value {self.store.add(f'values of rank {self.rank}', 1)}"
             if self.is_main:
-                self.store.set(key, text)
+                self.store.set(key, json.dumps(value))
             self._await(key)
-            return str(self.store.get(key).decode())
+            return json.loads(self.store.get(key))
 
     def leave(self, *, together: bool = True) -> None:
         """Leave the ranks; with `together`, torchrun's are left by all at once, as rank 0 holds their store.

@@ -1,4 +1,4 @@
-"""The held-out rows that a model is put to before and after training, and where its answers are kept."""
+"""A model with the held-out samples that it is evaluated on, and the place for its predictions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -6,20 +6,24 @@ from pathlib import Path
 
 from torch import nn
 
-from etude.data.batch import Batch
+from etude.data.batch import NumpyBatch
 from etude.data.corpus import Corpus
 from etude.data.loader import iterate_once
 from etude.data.split import Split
 from etude.engine.precision import Precision
 from etude.engine.world import World
+from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Exam:
-    """A model, what it is asked, and `folder`, where the answers go; of several tasks, which `task` it is.
+    """A model of a step, and the held-out samples of one task.
 
-    `is_fresh`: the first weights of the model were drawn by chance.
+    folder       where its predictions go
+    task         its name, if a run has several
+    is_fresh     whether the first weights of the model were drawn by chance
+    writes_text  whether the model can continue a text
     """
 
     model: nn.Module
@@ -29,18 +33,20 @@ class Exam:
     world: World
     micro_batch_size: int
     folder: Path
+    metric: ChosenMetric
+    step: int
     task: str = ""
     is_fresh: bool = False
+    writes_text: bool = True
 
     def held_out(self) -> dict[str, Split]:
         """The validation and the test set, as far as there are any."""
         named = {"validation": self.corpus.validation, "test": self.corpus.test}
         return {use: split for use, split in named.items() if split}
 
-    def metric(self) -> str:
-        """The metric of the recipe, if it is of this task."""
-        of, _, metric = self.recipe.evaluate.metric.rpartition(":")
-        return metric if of == self.task else "loss"
+    def main_figure(self) -> str:
+        """The metric of the run, if it is of this task."""
+        return self.metric.name if self.metric.task == self.task else "loss"
 
     def notes(self) -> list[str]:
         """What is to be known of the final scores."""
@@ -52,7 +58,7 @@ class Exam:
         """The set that the final scores are of: the test set, if there is one."""
         return "test" if self.corpus.test else "validation"
 
-    def batches(self, split: Split, max_samples: int | None = None) -> Iterator[Batch]:
+    def batches(self, split: Split, max_samples: int | None = None) -> Iterator[NumpyBatch]:
         """This rank's part of a split, or of some evenly spaced samples of it."""
         batches = iterate_once(
             split,

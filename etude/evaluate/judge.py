@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from etude.recipe.rules import is_lower_better
+from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Evaluate
 from etude.records.folder import checkpoint_name, step_of
 
@@ -13,14 +13,13 @@ from etude.records.folder import checkpoint_name, step_of
 class Judge:
     """Compares the values of one metric; what is not finite is never the best.
 
-    lower_is_better  of the metric; None as its name says
     best  {"checkpoint", "metric", "value", "step"} as best.json has it, or None before the first
     """
 
     recipe: Evaluate
+    chosen: ChosenMetric
     best: dict[str, Any] | None = None
     evaluations_without_improvement: int = 0
-    lower_is_better: bool | None = None
 
     def judge(self, value: float, step: int, *, metric: str | None = None) -> bool:
         """Take in a value; returns whether it is the best so far. `metric` names another figure than the recipe's."""
@@ -28,7 +27,7 @@ class Judge:
         improved = self._is_better(value, self.recipe.min_improvement)
         self.evaluations_without_improvement = 0 if improved else self.evaluations_without_improvement + 1
         if is_best:
-            name = metric or self.recipe.metric
+            name = metric or str(self.chosen)
             self.best = {"checkpoint": checkpoint_name(step), "metric": name, "value": value, "step": step}
         return is_best
 
@@ -49,5 +48,4 @@ class Judge:
         if self.best is None:
             return True
         gain = float(self.best["value"]) - value
-        is_lower = is_lower_better(self.recipe.metric) if self.lower_is_better is None else self.lower_is_better
-        return (gain if is_lower else -gain) > margin
+        return (gain if self.chosen.lower_is_better else -gain) > margin

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from etude.data.batch import Batch
-from etude.engine.loop import to_device
-from etude.engine.objectives import Objective
+from etude.data.batch import NumpyBatch
+from etude.engine.batch import to_device
+from etude.engine.objective import Objective
 from etude.engine.precision import Precision
 from etude.engine.world import World
 
@@ -31,7 +31,7 @@ class Score:
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    batches: Iterable[Batch],
+    batches: Iterable[NumpyBatch],
     objective: Objective,
     precision: Precision,
     world: World,

@@ -7,13 +7,6 @@ from etude.durable import check_name
 from etude.errors import InputError
 from etude.recipe.schema import Kind, Recipe, Source
 
-_LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "repetition", "trailing_text")
-
-
-def is_lower_better(metric: str) -> bool:
-    """Whether a smaller value of a metric, of a task or of the run, is the better one."""
-    return metric.rpartition(":")[2] in _LOWER_IS_BETTER
-
 
 def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
     """Every conflict as (dotted key to blame, what is wrong and what to do)."""

@@ -102,4 +102,4 @@ def test_ctrl_c_after_the_last_step_of_a_repeat_is_not_lost(tmp_path: Path) -> N
     training = Training(load_recipe(write_recipe(tmp_path)), Options(runs=tmp_path / "runs", views=(Interrupt(),)))
     for _ in training:
         pass
-    assert training.is_stop_asked and not training.is_resumable and training.run.state == "finished"
+    assert training.ending.was_asked and not training.ending.is_resumable and training.run.state == "finished"

@@ -10,12 +10,12 @@ import torch
 from etude.data.loader import Loader
 from etude.data.prepared import prepare
 from etude.engine.loop import Settings, TrainState, train
-from etude.engine.objectives import Causal
 from etude.engine.optim import Optimizer
 from etude.engine.precision import choose_precision
 from etude.engine.world import join_world
 from etude.models.catalogue import decoder_config
 from etude.models.decoder import Decoder
+from etude.objectives.causal import Causal
 from etude.recipe.load import recipe_from
 
 folder = Path(sys.argv[1])

@@ -14,12 +14,12 @@ from torch import nn
 from etude.data.loader import Loader
 from etude.data.prepared import prepare
 from etude.engine.loop import Settings, Step, TrainState, train
-from etude.engine.objectives import Causal
 from etude.engine.optim import Optimizer
 from etude.engine.precision import choose_precision
 from etude.engine.world import World
 from etude.models.catalogue import decoder_config
 from etude.models.decoder import Decoder
+from etude.objectives.causal import Causal
 from etude.recipe.schema import Recipe
 
 CPU = torch.device("cpu")

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from etude.engine.objectives import CHUNK_ROWS, linear_cross_entropy
+from etude.engine.cross_entropy import CHUNK_ROWS, linear_cross_entropy
 
 
 @settings(deadline=None, max_examples=20)

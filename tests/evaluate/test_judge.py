@@ -4,13 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.evaluate.judge import Judge
+from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Evaluate
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1))
 def test_the_best_is_the_lowest_loss_and_the_highest_of_other_metrics(values: list[float]) -> None:
     for metric, choose in (("loss", min), ("accuracy", max)):
-        judge = Judge(Evaluate(metric=metric))
+        judge = Judge(Evaluate(metric=metric), ChosenMetric.parse(metric))
         for step, value in enumerate(values):
             judge.judge(value, step)
         assert judge.best is not None
@@ -18,7 +19,7 @@ def test_the_best_is_the_lowest_loss_and_the_highest_of_other_metrics(values: li
 
 
 def test_patience_counts_evaluations_whose_gain_is_too_small() -> None:
-    judge = Judge(Evaluate(patience=2, min_improvement=0.1))
+    judge = Judge(Evaluate(patience=2, min_improvement=0.1), ChosenMetric.parse("loss"))
     stops = []
     for step, loss in enumerate([3.0, 2.95, 2.5, 2.45, 2.44]):
         judge.judge(loss, step)
@@ -28,7 +29,7 @@ def test_patience_counts_evaluations_whose_gain_is_too_small() -> None:
 
 
 def test_nan_is_never_the_best() -> None:
-    judge = Judge(Evaluate())
+    judge = Judge(Evaluate(), ChosenMetric.parse("loss"))
     assert not judge.judge(math.nan, 1)
     assert judge.judge(5.0, 2) and not judge.judge(math.nan, 3)
     assert judge.best is not None and judge.best["step"] == 2

@@ -1,4 +1,4 @@
-"""What a classifier says of rows that it is not trained on, and what that is worth beside what costs nothing."""
+"""Training on the labels of texts: the loss, predictions for held-out rows, and their scores beside baselines."""
 
 import io
 import json
@@ -10,20 +10,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from etude import durable
-from etude.data.batch import Batch
+from etude.data.batch import NumpyBatch
 from etude.data.cache import to_npy
+from etude.data.corpus import Corpus
 from etude.data.labels import Labels
 from etude.data.split import Split
 from etude.data.tokenize import Tokenizer
-from etude.engine.loop import to_device
-from etude.engine.objectives import Classification
+from etude.engine.batch import DeviceBatch, to_device
 from etude.engine.precision import Precision
 from etude.engine.world import World
 from etude.errors import InputError
 from etude.evaluate.exam import Exam
 from etude.evaluate.tasks import Score
+from etude.models.heads import label_logits
+from etude.objectives.kind import Kind, Measured
+from etude.recipe.schema import Loss, Recipe
 from etude.records import events
 from etude.scores import labels as scores
 from etude.scores.baselines import majority, tfidf_logistic
@@ -32,6 +36,139 @@ from etude.scores.intervals import label_bootstrap
 
 _BASELINE_ROWS = 50_000
 _NPY_HEADER_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Classification(Kind):
+    """Predict the label of a text, or several labels (multi).
+
+    weights: class weights (k,). With one label a row, the loss is divided by the summed weights of the true labels;
+    with several, weights apply where a label holds, and the divisor is rows x labels. label_smoothing spreads a share
+    of the truth over all labels; focal_gamma weighs a row by (1 - p)^gamma, p being the probability of the truth.
+    Source: arXiv:1708.02002.
+    """
+
+    is_compared = True
+
+    multi: bool
+    weights: torch.Tensor | None = None
+    label_smoothing: float = 0.0
+    focal_gamma: float = 0.0
+
+    @classmethod
+    def of(cls, recipe: Loss, split: Split, *, multi: bool) -> "Classification":
+        """The classification that a recipe asks for; balanced weights come from the rows of the training split.
+
+        With one label a row the weight of a label is rows / (labels that occur x rows with it); with several, rows
+        without it / rows with it. A label without rows weighs 1.
+        """
+        weights = None
+        if recipe.class_weights == "balanced":
+            assert split.classes is not None
+            held = torch.from_numpy(split.classes.sum(axis=0).astype("float32"))
+            balanced = (len(split) - held if multi else len(split) / held.count_nonzero()) / held.clamp(min=1)
+            weights = torch.where(held > 0, balanced, 1.0)
+        return cls(multi, weights, recipe.label_smoothing, recipe.focal_gamma)
+
+    def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        assert batch.classes is not None
+        return self.loss_of(self.logits(model, batch), batch.classes)
+
+    def logits(self, model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
+        """(samples, k) fp32."""
+        logits = label_logits(
+            model, batch.tokens, batch.lengths, batch.positions, batch.types, code=batch.code, task=batch.task
+        )
+        return logits.float()
+
+    def loss_of(self, logits: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum of losses and targets of logits (n, k) and classes (n, k)."""
+        weights = torch.ones_like(logits[0]) if self.weights is None else self.weights.to(logits)
+        smooth, k = self.label_smoothing, logits.shape[1]
+        if self.multi:
+            truth = classes * (1 - smooth) + smooth / 2
+            said, unsaid = F.logsigmoid(logits), F.logsigmoid(-logits)
+            losses = -(truth * weights * said + (1 - truth) * unsaid)
+            if self.focal_gamma:
+                losses = losses * (classes * unsaid.exp() + (1 - classes) * said.exp()) ** self.focal_gamma
+            return losses.sum(), torch.tensor(float(classes.numel()), device=logits.device)
+        truth = classes * (1 - smooth) + smooth / k
+        log_p = logits.log_softmax(dim=1)
+        losses = -(truth * weights * log_p).sum(dim=1)
+        if self.focal_gamma:
+            losses = losses * (1 - (classes * log_p).sum(dim=1).exp()) ** self.focal_gamma
+        return losses.sum(), (classes * weights).sum()
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """(n, k), of one label sums of 1."""
+        return logits.sigmoid() if self.multi else logits.softmax(dim=1)
+
+    def plain(self) -> "Classification":
+        return Classification(self.multi)
+
+    def targets_per_sample(self, split: Split) -> float:
+        assert split.classes is not None
+        if self.multi:
+            return float(split.classes.shape[1])
+        weights = torch.ones(split.classes.shape[1]) if self.weights is None else self.weights
+        return float((torch.from_numpy(split.classes).float() @ weights).mean())
+
+    def figures(self, recipe: Recipe, corpus: Corpus) -> set[str]:
+        assert corpus.labels is not None
+        return set(_figures(corpus.labels))
+
+    def measure(self, exam: Exam) -> Measured:
+        """The loss, and every figure of the predictions.
+
+        With several labels a row, each label is predicted from the threshold on that suits these rows best: such
+        figures are a little too good, and only fit to compare moments of a run. `compare` takes the thresholds of one
+        set to the rows of another.
+        """
+        split, labels = exam.corpus.validation, exam.corpus.labels
+        assert split is not None and labels is not None
+        predictions = predict_split(exam, self.plain(), split, exam.recipe.evaluate.max_samples)
+        return Measured(
+            predictions.score,
+            figures(predictions, labels),
+            standard_error=lambda metric: standard_error(predictions, labels, metric),
+        )
+
+    def keep_before(self, exam: Exam) -> None:
+        """Keep the probabilities of the held-out rows before training."""
+        for use, split in exam.held_out().items():
+            probabilities = predict_split(exam, self, split).probabilities
+            if exam.world.is_main:
+                durable.make_folder(exam.folder)
+                durable.write_file(exam.folder / f"before-{use}.npy", to_npy(probabilities))
+
+    def compare(self, exam: Exam, step: int) -> events.Scores | None:
+        """Score the model beside itself before training and two baselines, on the rows of `exam.scored()`.
+
+        Every figure has its interval, and every prediction is kept. Rank 0 has the answer, the others None.
+        """
+        corpus, labels = exam.corpus, exam.corpus.labels
+        assert labels is not None
+        held_out = exam.held_out()
+        after = {use: predict_split(exam, self, split) for use, split in held_out.items()}
+        if not exam.world.is_main:
+            return None
+        before = {}
+        for use, predictions in after.items():
+            kept = _read_before(exam.folder / f"before-{use}.npy", predictions.probabilities.shape)
+            before[use] = replace(predictions, probabilities=kept)
+            said, true = predictions.probabilities.tolist(), predictions.truth.tolist()
+            rows = zip(corpus.ids[use], said, true, corpus.capabilities[use], strict=True)
+            lines = (json.dumps(dict(zip(("id", "probabilities", "labels", "capability"), row))) + "\n" for row in rows)
+            durable.write_file(exam.folder / f"{use}.jsonl", (line.encode() for line in lines))
+        use = exam.scored()
+        thresholds_from = None
+        if "validation" in held_out and use != "validation":
+            thresholds_from = held_out["validation"], before["validation"], after["validation"]
+        return _compare(
+            before[use], after[use], thresholds_from, train=corpus.train, split=held_out[use], labels=labels,
+            tokenizer=corpus.tokenizer, metric=exam.main_figure(), step=step, name=f"{exam.task} {use}".strip(),
+            capabilities=corpus.capabilities[use], notes=exam.notes(),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,7 +183,7 @@ class Predictions:
 @torch.no_grad()
 def predict(
     model: nn.Module,
-    batches: Iterable[Batch],
+    batches: Iterable[NumpyBatch],
     objective: Classification,
     precision: Precision,
     world: World,
@@ -76,52 +213,9 @@ def predict(
 
 
 def figures(predictions: Predictions, labels: Labels) -> dict[str, float]:
-    """Every figure of `score_labels`; of several labels each is said from the threshold on that suits these rows best.
-
-    So of several labels these are a little too good, and only fit to compare moments of a run; `compare` takes the
-    thresholds of one set to the rows of another.
-    """
+    """Every figure of `score_labels`; several labels a row are predicted from their best thresholds on."""
     truth, said = _said(predictions, labels, _thresholds(predictions, labels))
     return scores.score_labels(truth, said, labels.names, multi=labels.multi)
-
-
-def keep_before(exam: Exam, objective: Classification) -> None:
-    """Keep what the model says of the held-out rows before training."""
-    for use, split in exam.held_out().items():
-        probabilities = predict_split(exam, objective, split).probabilities
-        if exam.world.is_main:
-            durable.make_folder(exam.folder)
-            durable.write_file(exam.folder / f"before-{use}.npy", to_npy(probabilities))
-
-
-def compare(exam: Exam, objective: Classification, step: int) -> events.Scores | None:
-    """Put the model beside itself before training and two baselines, on the rows of `exam.scored()`; keep predictions.
-
-    Each figure has its interval. Rank 0 has the answer, the others None.
-    """
-    corpus, labels = exam.corpus, exam.corpus.labels
-    assert labels is not None
-    held_out = exam.held_out()
-    after = {use: predict_split(exam, objective, split) for use, split in held_out.items()}
-    if not exam.world.is_main:
-        return None
-    before = {}
-    for use, predictions in after.items():
-        kept = _read_before(exam.folder / f"before-{use}.npy", predictions.probabilities.shape)
-        before[use] = replace(predictions, probabilities=kept)
-        said, true = predictions.probabilities.tolist(), predictions.truth.tolist()
-        rows = zip(corpus.ids[use], said, true, corpus.capabilities[use], strict=True)
-        lines = (json.dumps(dict(zip(("id", "probabilities", "labels", "capability"), row))) + "\n" for row in rows)
-        durable.write_file(exam.folder / f"{use}.jsonl", (line.encode() for line in lines))
-    use = exam.scored()
-    thresholds_from = None
-    if "validation" in held_out and use != "validation":
-        thresholds_from = held_out["validation"], before["validation"], after["validation"]
-    return _compare(
-        before[use], after[use], thresholds_from, train=corpus.train, split=held_out[use], labels=labels,
-        tokenizer=corpus.tokenizer, metric=exam.metric(), step=step, name=f"{exam.task} {use}".strip(),
-        capabilities=corpus.capabilities[use], notes=exam.notes(),
-    )  # fmt: skip
 
 
 def predict_split(exam: Exam, objective: Classification, split: Split, max_samples: int | None = None) -> Predictions:
@@ -135,7 +229,7 @@ def predict_split(exam: Exam, objective: Classification, split: Split, max_sampl
 
 
 def standard_error(predictions: Predictions, labels: Labels, metric: str) -> float:
-    """How far the metric may be off because the rows are a sample; NaN if it is no figure of what is said."""
+    """Standard error of a metric from the choice of rows; NaN if it is no figure of labels."""
     truth, said = _said(predictions, labels, _thresholds(predictions, labels))
     if metric not in _figures(labels):
         return math.nan

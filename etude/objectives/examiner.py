@@ -1,0 +1,132 @@
+"""Evaluations of a run: all tasks, before training, during it and at its end. Nothing is recorded here."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from etude.data.mixture import Mixture
+from etude.data.split import Split
+from etude.engine.batch import DeviceBatch, to_device
+from etude.engine.loop import TrainState
+from etude.engine.world import World
+from etude.evaluate.exam import Exam
+from etude.evaluate.judge import Judge
+from etude.evaluate.tasks import Score
+from etude.objectives.kind import Measured
+from etude.objectives.several import join_scores
+from etude.objectives.task import Task
+from etude.own import Own
+from etude.recipe.metric import ChosenMetric
+from etude.records import events
+
+_NOISE = "improvement within the noise"  # which is looked for once, as it takes a bootstrap
+
+
+@dataclass(kw_only=True)
+class Examiner:
+    """Evaluates the model of a run on the held-out samples of all its tasks.
+
+    train      the training samples, whose shares weigh the losses of several tasks
+    folder     where predictions are kept
+    is_fresh   whether the first weights were drawn by chance
+    """
+
+    tasks: Sequence[Task]
+    train: Split | Mixture
+    metric: ChosenMetric
+    judge: Judge
+    own: Own
+    state: TrainState
+    world: World
+    micro_batch_size: int
+    folder: Path
+    is_fresh: bool
+    _known: set[str] = field(default_factory=set)
+
+    def evaluate(self, *, before: bool = False) -> list[events.Event]:
+        """One evaluation as its records: findings, figures, texts. `before` training it is never the best."""
+        started, step = time.perf_counter(), self.state.step
+        measured = {task.name: task.kind.measure(self._exam(task)) for task in self.tasks}
+        figures: dict[str, float] = {}
+        for task in self.tasks:
+            mine = measured[task.name]
+            figures |= {task.named(name): value for name, value in mine.figures.items()}
+            if task.name:
+                figures[task.named("loss")] = mine.score.loss
+        for name in self.own.metrics:  # of all samples, on every rank
+            figures[name] = self.own.measure(name, self.state.model, self.state.precision, self._validation())
+        score = self._join({name: mine.score for name, mine in measured.items()})
+        known = {"loss": score.loss, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte, **figures}
+        # A model without a finite loss is broken, whatever its answers look like: F1 of NaN is a plain 0.
+        value = known.get(str(self.metric)) if math.isfinite(score.loss) else None
+        evaluation = events.Evaluation(
+            step=step,
+            loss=score.loss,
+            perplexity=score.perplexity,
+            bits_per_byte=score.bits_per_byte,
+            targets=score.targets,
+            seconds=max(round(time.perf_counter() - started, 3), 0.0),
+            best=not before and self.judge.judge(math.nan if value is None else value, step),
+            metrics=figures,
+        )
+        texts = [text for mine in measured.values() for text in mine.texts]
+        return [*self._find(measured), evaluation, *texts]
+
+    def keep_before(self) -> None:
+        """Keep the predictions of the model before training, for the comparison at the end."""
+        for task in self.tasks:
+            task.kind.keep_before(self._exam(task))
+
+    def compared(self) -> list[Task]:
+        """The tasks whose kind compares, and that hold out samples."""
+        return [task for task in self.tasks if task.kind.is_compared and self._exam(task).held_out()]
+
+    def compare(self, step: int) -> list[events.Scores]:
+        """Score the model, with the weights of a step, beside itself before training and baselines."""
+        scores = [task.kind.compare(self._exam(task), step) for task in self.compared()]
+        return [each for each in scores if each is not None]
+
+    def _exam(self, task: Task) -> Exam:
+        return Exam(
+            model=self.state.model,
+            corpus=task.corpus,
+            recipe=task.recipe,
+            precision=self.state.precision,
+            world=self.world,
+            micro_batch_size=self.micro_batch_size,
+            folder=self.folder / task.name,
+            task=task.name,
+            metric=self.metric,
+            step=self.state.step,
+            is_fresh=self.is_fresh,
+            writes_text=self.own.model is None,
+        )
+
+    def _join(self, scores: Mapping[str, Score]) -> Score:
+        return join_scores(scores, self.train) if isinstance(self.train, Mixture) else scores[""]
+
+    def _find(self, measured: Mapping[str, Measured]) -> Iterator[events.Finding]:
+        """The findings of an evaluation that this attempt has not had yet."""
+        for finding in (finding for mine in measured.values() for finding in mine.findings):
+            if finding.what not in self._known:
+                self._known.add(finding.what)
+                yield finding
+        least, name = self.judge.recipe.min_improvement, self.metric.name
+        if not least or self.metric.task not in measured or _NOISE in self._known:
+            return
+        self._known.add(_NOISE)
+        error = measured[self.metric.task].standard_error(name)
+        if least < 2 * error:
+            evidence = f"evaluate.min_improvement is {least:g}, but the standard error of {name} is {error:.4f}"
+            advice = f"gains below {2 * error:.4f} may be chance: raise min_improvement, patience, or the validation set"
+            yield events.Finding(self.state.step, _NOISE, evidence, advice)
+
+    def _validation(self) -> Iterator[DeviceBatch]:
+        """The validation samples of all tasks as a loss gets them, the same on every rank."""
+        for task in self.tasks:
+            exam, split = replace(self._exam(task), world=World(self.world.device)), task.corpus.validation
+            assert split is not None
+            for batch in exam.batches(split, task.recipe.evaluate.max_samples):
+                yield to_device(batch, self.world.device)

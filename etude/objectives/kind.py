@@ -1,0 +1,98 @@
+"""The kinds of training share this: a loss for the loop, and evaluations before, during and after training.
+
+A new kind is a subclass of `Kind` in a file of its own and a row of `choose.KINDS`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from etude.data.corpus import Corpus
+from etude.data.split import Split
+from etude.engine.batch import DeviceBatch
+from etude.evaluate.exam import Exam
+from etude.evaluate.tasks import Score, evaluate
+from etude.recipe.schema import Recipe
+from etude.records import events
+
+_WEIGHED = 1000  # samples over which the mean weight of targets is taken
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The result of one evaluation of one task.
+
+    figures         by name, without the task's
+    texts           what the model wrote, to record
+    findings        what is to be known of the figures, recorded once in an attempt
+    standard_error  of a figure by name, from the choice of rows; NaN where none is known
+    """
+
+    score: Score
+    figures: dict[str, float] = field(default_factory=dict)
+    texts: list[events.Generation] = field(default_factory=list)
+    findings: list[events.Finding] = field(default_factory=list)
+    standard_error: Callable[[str], float] = lambda _: math.nan
+
+
+class Kind:
+    """A kind of training that measures its loss alone and compares nothing; other kinds add what they can.
+
+    is_worth_scoring_untrained  whether a model with drawn weights is evaluated before the first step
+    is_compared                 whether `compare` gives scores
+    """
+
+    is_worth_scoring_untrained = True
+    is_compared = False
+
+    def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum of the losses of all targets in nats, (), and their number, () fp32; or their weighted sums."""
+        raise NotImplementedError
+
+    def plain(self) -> "Kind":
+        """The same kind without smoothing, weights and focus, which change the loss for training only."""
+        return self
+
+    def targets_per_sample(self, split: Split) -> float:
+        """Mean number, or weight, of the targets of a sample; weights of tokens are averaged over 1,000 samples."""
+        if split.kind_weights is None:
+            return split.scored / len(split)
+        some = min(len(split), _WEIGHED)
+        samples = [split.sample(index * len(split) // some) for index in range(some)]
+        sums = [float(sample.weights[sample.labels >= 0].sum()) for sample in samples if sample.weights is not None]
+        return sum(sums) / len(sums)
+
+    def figures(self, recipe: Recipe, corpus: Corpus) -> set[str]:
+        """The names of all figures that `measure` gives beside the loss, but for those of a label or capability."""
+        return set()
+
+    def measure(self, exam: Exam) -> Measured:
+        """Evaluate a model on its validation samples; called on every rank."""
+        return Measured(self.score(exam))
+
+    def keep_before(self, exam: Exam) -> None:
+        """Keep the predictions of the model before training, for `compare`."""
+
+    def compare(self, exam: Exam, step: int) -> events.Scores | None:
+        """Score the model of a step beside the one before training and baselines. Rank 0 has the answer, if any."""
+        return None
+
+    def score(self, exam: Exam) -> Score:
+        """The loss of the validation samples, without weights or smoothing."""
+        split, most = exam.corpus.validation, exam.recipe.evaluate.max_samples
+        assert split is not None
+        batches = exam.batches(split, most)
+        return evaluate(exam.model, batches, self.plain(), exam.precision, exam.world, self.token_bytes(exam.corpus))
+
+    def token_bytes(self, corpus: Corpus) -> np.ndarray | None:
+        """The bytes (V,) of each token where the loss is that of the text, which then has bits per byte."""
+        return None
+
+
+def count_targets(labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """The number of labels, or the sum of their weights, () fp32."""
+    return torch.tensor(float(len(labels)), device=labels.device) if weights is None else weights.sum()

@@ -1,0 +1,225 @@
+"""A run between its start and its end: everything it works with, put together before the first step."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from etude.assemble import assemble
+from etude.control.signals import StopSignals
+from etude.data.corpus import label_notes
+from etude.data.loader import Loader, StepBatches, iterate_once, longest_batch
+from etude.data.split import Split
+from etude.engine import checkpoint as checkpoints
+from etude.engine.batch import DeviceBatch, to_device
+from etude.engine.keeper import Keeper
+from etude.engine.loop import TrainState
+from etude.engine.objective import Objective
+from etude.engine.recorder import Recorder
+from etude.engine.world import World, join_world, measure_matrix_rate
+from etude.errors import InputError
+from etude.evaluate.judge import Judge
+from etude.objectives.choose import join_kinds
+from etude.objectives.examiner import Examiner
+from etude.objectives.kind import Kind
+from etude.objectives.task import Task
+from etude.plan import Plan, make_plan, probe_micro_batch_size
+from etude.recipe.schema import Recipe
+from etude.records import events
+from etude.records.ending import Ending
+from etude.records.folder import checkpoint_name
+from etude.records.store import Run
+from etude.records.trackers import require_trackers
+from etude.start import Options, find_started, open_folder, untrained_finding, write_start
+
+
+@dataclass(kw_only=True)
+class Session:
+    """Everything that a run works with.
+
+    is_evaluation_owed  whether the last attempt ended between a step and its evaluation
+    """
+
+    plan: Plan
+    options: Options
+    world: World
+    state: TrainState
+    objective: Kind
+    signals: StopSignals
+    run: Run
+    recorder: Recorder
+    keeper: Keeper
+    judge: Judge
+    examiner: Examiner
+    micro_batch_size: int
+    is_evaluation_owed: bool
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the run."""
+        return self.plan.recipe
+
+    def batches(self, stack: contextlib.ExitStack) -> Iterator[StepBatches]:
+        """The batches of this rank, from the next step to the last, made ahead in a thread until `stack` closes."""
+        loader = Loader(
+            self.plan.train,
+            global_batch_size=self.plan.global_batch_size,
+            micro_batch_size=self.micro_batch_size,
+            seed=self.recipe.seed,
+            attend_across_documents=self.recipe.data.attend_across_documents,
+            rank=self.world.rank,
+            ranks=self.world.size,
+        )
+        return stack.enter_context(contextlib.closing(loader.iterate(self.state.step, self.plan.steps)))
+
+
+def begin(recipe: Recipe, options: Options, stack: contextlib.ExitStack, ending: Callable[[], Ending]) -> Session:
+    """Plan, assemble the model, open the run folder, and restore the newest valid checkpoint.
+
+    stack: closes what is opened here. ending: asked for how the run ended, when it closes.
+
+    Raises: InputError before anything is written; StorageError.
+    """
+    require_trackers(recipe)
+    _set_determinism(recipe)
+    begun = find_started(recipe, options)
+    plan = make_plan(recipe, own=options.own, today=begun.day if begun else None)
+    world = join_world(plan.device)
+    stack.push(lambda kind, *_: world.leave(together=kind is None))
+    if world.size != recipe.train.devices:
+        raise InputError(
+            f"train.devices is {recipe.train.devices}, but {world.size} ranks were started; "
+            "start them by etude train --devices, or set train.devices to their number"
+        )
+    state, new_weights = assemble(plan, options, world)
+    objective = join_kinds(plan.tasks)
+    _try_own_code(plan, options, state, objective, world)
+    signals = stack.enter_context(StopSignals())  # so that a run folder is made whole
+    run, writer = open_folder(plan, options, world)
+    if writer is not None:
+        stack.callback(lambda: writer.close(ending().state))
+    judge = Judge(recipe.evaluate, plan.metric)
+    path, damage = checkpoints.newest_valid(run.checkpoints, run.info["id"])
+    progress = None
+    if path is not None:
+        progress = checkpoints.load_checkpoint(path, state)
+        judge.best = progress.best
+        judge.evaluations_without_improvement = progress.evaluations_without_improvement
+    micro_batch_size = plan.micro_batch_size or world.least(_probe(run, plan, state, objective, world))
+    matrix_rate = world.size * measure_matrix_rate(world.device, state.precision.dtype)
+    recorder = Recorder(writer, device=world.device, cost=plan.cost, matrix_rate=matrix_rate)
+    stack.callback(recorder.close)
+    keeper = Keeper(run, recipe.checkpoint, recorder.write, saved_step=state.step)
+    stack.callback(keeper.close)
+    examiner = Examiner(
+        tasks=plan.tasks,
+        train=plan.train,
+        metric=plan.metric,
+        judge=judge,
+        own=options.own,
+        state=state,
+        world=world,
+        micro_batch_size=micro_batch_size,
+        folder=run.path / "predictions",
+        is_fresh=plan.pretrained is None and options.weights is None,
+    )
+    session = Session(
+        plan=plan,
+        options=options,
+        world=world,
+        state=state,
+        objective=objective,
+        signals=signals,
+        run=run,
+        recorder=recorder,
+        keeper=keeper,
+        judge=judge,
+        examiner=examiner,
+        micro_batch_size=micro_batch_size,
+        is_evaluation_owed=progress is not None and not progress.evaluated,
+    )
+    if writer is not None:
+        foreign = checkpoints.remove_unfinished(run.checkpoints, beyond=state.step)
+        keeper.point_at(judge.best)
+        write_start(
+            writer,
+            plan,
+            options,
+            from_step=state.step,
+            micro_batch_size=micro_batch_size,
+            matrix_rate=matrix_rate,
+        )
+        recorder.write(*_find_at_start(session, new_weights, is_first=path is None))
+        recorder.write(*_find_at_resume(session, foreign, damage, path.name if path else "the start"))
+        recorder.sync()
+        if options.on_plan:
+            options.on_plan(plan, run)
+    return session
+
+
+def _set_determinism(recipe: Recipe) -> None:
+    wanted = recipe.train.deterministic
+    if wanted:  # cuBLAS reads it once, before its first product
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if wanted != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(wanted)  # which loads torch's compiler
+
+
+def _try_own_code(plan: Plan, options: Options, state: TrainState, objective: Objective, world: World) -> None:
+    """Run what the user brings once on two samples of each task, before anything is written."""
+
+    def some(split: Split | None, task: Task) -> Iterator[DeviceBatch]:
+        attend = plan.recipe.data.attend_across_documents
+        for batch in iterate_once(split, 2, attend, max_samples=2) if split else ():
+            yield to_device(replace(batch, task=task.name), world.device)
+
+    train = [batch for task in plan.tasks for batch in some(task.corpus.train, task)]
+    held_out = [batch for task in plan.tasks for batch in some(task.corpus.validation, task)]
+    options.own.try_out(state.model, objective.loss_sum, state.precision, train, held_out)
+
+
+def _probe(run: Run, plan: Plan, state: TrainState, objective: Objective, world: World) -> int:
+    """The micro-batch size that fits, found by trying; the same on every attempt, since the run keeps it."""
+    if (run.path / "environment.json").exists():
+        return int(run.environment["micro_batch_size"])
+    attend = plan.recipe.data.attend_across_documents
+
+    def try_step(size: int) -> None:
+        moments = torch.empty(2, plan.trainable, device=world.device)  # those of the optimizer come with a step
+        for task in plan.tasks:
+            batch = replace(longest_batch(task.corpus.train, size, attend), task=task.name)
+            with state.precision.autocast():
+                loss, _ = objective.loss_sum(state.model, to_device(batch, world.device))
+            loss.backward()  # type: ignore[no-untyped-call]
+        state.optimizer.zero_grad()
+        del moments
+
+    return probe_micro_batch_size(plan.global_batch_size // world.size, try_step)
+
+
+def _find_at_start(session: Session, new_weights: list[str], *, is_first: bool) -> Iterator[events.Finding]:
+    """What is to be known of the model and the labels of a new run."""
+    if not is_first:
+        return
+    if new_weights:
+        names = f"{len(new_weights)} tensors are new: {', '.join(new_weights[:4])}"
+        yield events.Finding(0, "new weights", names, "they are learnt from the start")
+    if finding := untrained_finding(session.plan, session.state.model):
+        yield finding
+    for task in session.plan.tasks:
+        for note in label_notes(task.corpus):
+            advice = "if that is not meant, mend the label fields, or id2label in config.json of the model"
+            yield events.Finding(0, task.named("labels"), note, advice)
+
+
+def _find_at_resume(session: Session, foreign: list[str], damage: list[str], start: str) -> Iterator[events.Finding]:
+    """What is to be known of the checkpoints that an attempt found."""
+    step = session.state.step
+    if foreign:
+        evidence = f"{', '.join(foreign[:3])}{' ...' if len(foreign) > 3 else ''} in {session.run.checkpoints.name}"
+        advice = f"left as it is: a checkpoint is named as {checkpoint_name(200)} is"
+        yield events.Finding(step, "not a checkpoint", evidence, advice)
+    for problem in damage:
+        yield events.Finding(step, "damaged checkpoint", problem, f"the run continues from {start}")
