@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ from etude.recipe.schema import Recipe
 
 # The models are tiny, and several test processes with all cores each would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A suite that runs behind a shell was started to ignore Ctrl-C, and so would the runs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Nothing in a test is timed: a busy machine must not fail one.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

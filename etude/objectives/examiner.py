@@ -120,7 +120,9 @@ class Examiner:
         error = measured[self.metric.task].standard_error(name)
         if least < 2 * error:
             evidence = f"evaluate.min_improvement is {least:g}, but the standard error of {name} is {error:.4f}"
-            advice = f"gains below {2 * error:.4f} may be chance: raise min_improvement, patience, or the validation set"
+            advice = (
+                f"gains below {2 * error:.4f} may be chance: raise min_improvement, patience, or the validation set"
+            )
             yield events.Finding(self.state.step, _NOISE, evidence, advice)
 
     def _validation(self) -> Iterator[DeviceBatch]:
