@@ -308,8 +308,9 @@ def _read_arrays(built: Built, kind: PreparedKind, tokens: int, sources: int) ->
         if (begins > ends).any() or (np.diff(begins) < 0).any():
             raise built.damaged("answers.npy is not ascending")
         take("capabilities", np.int64, count, least=-1, most=len(manifest["capabilities"]) - 1)
-        take("places", np.int64, count, 2)
-        if arrays["places"][:, 0].max() >= len(manifest["paths"]):
+        take("places", np.int64, count, 2, least=-(2**62))  # rows of a JSON array have negative numbers
+        files = arrays["places"][:, 0]
+        if files.min() < 0 or files.max() >= len(manifest["paths"]):
             raise built.damaged("places.npy names files that there are not")
     if kind in ("labelled", "pairs"):
         take("seconds", np.int64, count)

@@ -168,14 +168,15 @@ def _read_columns(built: Built, sources: int) -> dict[str, Any]:
         "similarity": built.array("similarity", np.float32, (count,), most=1),
         "leaks": built.array("leaks", np.int64, (None, 2), most=count - 1),
         "planted": built.array("planted", np.int64, (None, 3)),
-        "places": built.array("places", np.int64, (count, 3)),
+        "places": built.array("places", np.int64, (count, 3), least=-(2**62)),  # rows of a JSON array are negative
     }
     document, benchmark, problem = columns["planted"].T
     sizes = np.array([len(each["problems"]) for each in benchmarks], dtype=np.int64)
     source, path, _ = columns["places"].T
     shown = [index for examples in manifest["examples"].values() for index, _ in examples]
     if (
-        (document >= count).any()
+        min(source.min(initial=0), path.min(initial=0)) < 0
+        or (document >= count).any()
         or (benchmark >= len(benchmarks)).any()
         or (problem >= sizes[benchmark]).any()
         or (source >= sources).any()

@@ -60,7 +60,7 @@ DAMAGE: dict[str, list[tuple[str, Any, Any]]] = {
         ("answers", np.array([["a", "b"]] * 8), None), ("answers", [[5, 2]] * 8, np.int64),
         ("answers", [[9, 9], [1, 2]], np.int64), ("answers", [[0, 10**9]], np.int64), ("answers", [1, 2], np.int64),
         ("capabilities", [0] * 8, np.int64), ("capabilities", [-2] * 8, np.int64), ("places", [[1, 0]] * 8, np.int64),
-        ("places", [[0, -1]] * 8, np.int64), ("kinds.bin", b"", None), ("kinds.bin", b"\xff", None),
+        ("places", [[-1, 0]] * 8, np.int64), ("kinds.bin", b"", None), ("kinds.bin", b"\xff", None),
     ],
     "labelled": [
         ("labels", np.full((8, 2), 2), np.uint8), ("labels", np.ones((8, 3)), np.uint8), ("cuts", [7] * 8, np.uint8),
