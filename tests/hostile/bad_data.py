@@ -44,6 +44,13 @@ def file(name: str, content: bytes | Callable[[], bytes], more: str = "") -> Cal
     return make
 
 
+def long_prompt(folder: Path) -> list[str]:
+    """A prompt of an evaluation that is as long as the context of the model."""
+    (folder / "rows.jsonl").write_bytes(ROW * 9)
+    recipe(folder, "rows.jsonl", more="[evaluate]\nprompts = ['fine', '" + "word " * 40 + "']")
+    return ["check", "recipe.toml", "--deep"]
+
+
 def folder_of(fill: Callable[[Path], object], more: str = "") -> Callable[[Path], list[str]]:
     """A source that is a folder, and what lies in it."""
 
@@ -119,6 +126,8 @@ def write_files(**contents: bytes) -> Callable[[Path], None]:
 
 
 CASES = [
+    Case(name="prompt of an evaluation that fills the context", make=long_prompt,
+         says=r"evaluate.prompts\[1\] has \d+ tokens, and the model's context of 16 .* shorten the prompt"),
     Case(name="rows in a pipe", make=pipe, says="is not a plain file"),
     Case(name="rows in a socket", make=unix_socket, says="is not a plain file"),
     Case(name="rows in a device", make=lambda folder: recipe(folder, "/dev/zero"), says="is not a plain file"),
