@@ -16,7 +16,7 @@ import numpy.typing as npt
 from etude import durable
 from etude.data.lost import BYTE_SIGNS, can_lose, count_lost
 from etude.data.token_settings import ROLES, apply_added_tokens, check_truncation, refuse_conflicts
-from etude.data.vet import vet
+from etude.data.vet import convert, vet
 from etude.errors import InputError
 from etude.recipe import schema
 
@@ -357,7 +357,6 @@ def load_tokenizer(section: schema.Tokenizer) -> Tokenizer:
     file = path / "tokenizer.json" if path.is_dir() else path
     if path.is_dir() and not os.path.lexists(file):
         inner = _load_folder(path)
-        vet(inner.to_str(), str(path))
     else:
         inner = _load_json(file)
     given = _read_given(path)
@@ -489,10 +488,14 @@ def _around(token: str, number: int) -> Any:
 
 
 def _load_json(file: Path) -> "Inner":
-    from tokenizers import Tokenizer as Inner
-
     text = _read_text(file)
     vet(text, str(file))
+    return _parse(text, file)
+
+
+def _parse(text: str, file: Path) -> "Inner":
+    from tokenizers import Tokenizer as Inner
+
     try:
         return Inner.from_str(text)
     except Exception as error:  # tokenizers raises nothing more precise
@@ -503,20 +506,10 @@ def _load_json(file: Path) -> "Inner":
 def _load_folder(folder: Path) -> "Inner":
     if not all(os.path.lexists(folder / name) for name in ("vocab.json", "merges.txt")):
         raise InputError(f"tokenizer {folder} has no tokenizer.json; give a folder with one, or the file itself")
-    for name in FILES:
-        if os.path.lexists(folder / name):
-            _read(folder / name)
-    from transformers import AutoTokenizer
-
-    try:
-        loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-        inner: Inner = loaded.backend_tokenizer
-        return inner
-    except Exception as error:  # transformers raises whatever its many loaders raise
-        reason = str(error).strip().splitlines()[:1]
-        raise InputError(
-            f"tokenizer {folder} cannot be loaded by transformers ({' '.join(reason)}); give a tokenizer.json"
-        ) from None
+    size = sum(len(_read(folder / name)) for name in FILES if os.path.lexists(folder / name))
+    text = convert(folder, size)
+    vet(text, str(folder))
+    return _parse(text, folder)
 
 
 def _find_eos(inner: "Inner", asked: str | None, folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 The library that reads it is native code, which a broken file can make panic, abort or fill the memory, and whose rules
 can turn a letter into millions. `main` is the process; it reads a tokenizer.json from stdin and answers with a line of
-JSON that says what is wrong, if anything is.
+JSON that says what is wrong, if anything is. Files that are no tokenizer.json are made one there, too.
 """
 
 import contextlib
@@ -50,36 +50,76 @@ def vet(json_text: str, name: str) -> None:
         durable.write_json(seal, {"tried": name})
 
 
-def _try_apart(data: bytes) -> str | None:
-    environment = {
-        **os.environ, "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
-        "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2",
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "etude.data.vet"], input=data, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        env=environment, start_new_session=True, check=False,
-    )  # fmt: skip
+def convert(folder: Path, size: int) -> str:
+    """The tokenizer.json that transformers makes of the files in a folder, whose `size` is in bytes.
+
+    Raises: InputError with what is wrong.
+    """
+    done = _run_apart(b"", str(folder), str(size))
     if done.returncode == -signal.SIGPROF:
-        return f"takes over {_seconds(data):.0f} s of the processor to load and to read a few short texts"
+        wrong = f"takes over {_seconds(size):.0f} s of the processor to convert"
+    elif done.returncode or not done.stdout:
+        wrong = f"breaks its process or takes over {_MEMORY_BYTES >> 30} GiB to convert"
+    else:
+        answer = json.loads(done.stdout.splitlines()[-1])
+        if answer["wrong"] is None:
+            return str(answer["json"])
+        wrong = f"cannot be loaded by transformers ({answer['wrong']})"
+    raise InputError(f"tokenizer {folder} {wrong}; give a tokenizer.json")
+
+
+def _try_apart(data: bytes) -> str | None:
+    done = _run_apart(data)
+    if done.returncode == -signal.SIGPROF:
+        return f"takes over {_seconds(len(data)):.0f} s of the processor to load and to read a few short texts"
     if done.returncode or not done.stdout:
         return f"breaks its process or takes over {_MEMORY_BYTES >> 30} GiB"
     reason: str | None = json.loads(done.stdout)["wrong"]
     return reason
 
 
+def _run_apart(data: bytes, *words: str) -> "subprocess.CompletedProcess[bytes]":
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
+        "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2",
+    }  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "etude.data.vet", *words], input=data, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, env=environment, start_new_session=True, check=False,
+    )  # fmt: skip
+
+
 def main() -> None:
-    """Answer what is wrong with the tokenizer on stdin."""
+    """Answer what is wrong with the tokenizer on stdin, or what becomes of one in a folder."""
+    if sys.argv[1:]:
+        _answer(_convert(sys.argv[1], int(sys.argv[2])))
     data = sys.stdin.buffer.read()
-    _limit(_seconds(data))
+    _limit(_seconds(len(data)), _MEMORY_BYTES)
     try:
         wrong = next(_find_faults(data.decode()), None)
     except RecursionError:
         wrong = "is nested too deeply"
     except BaseException as error:  # a panic of the native code is no Exception
         wrong = f"is no tokenizer.json ({_shorten(error)})"
-    sys.stdout.write(json.dumps({"wrong": wrong}) + "\n")
+    _answer({"wrong": wrong})
+
+
+def _answer(answer: dict[str, str | None]) -> None:
+    sys.stdout.write("\n" + json.dumps(answer) + "\n")
     sys.stdout.flush()
     os._exit(0)  # without what native code does at its end
+
+
+def _convert(folder: str, size: int) -> dict[str, str | None]:
+    import psutil
+    from transformers import AutoTokenizer
+
+    _limit(_seconds(size), psutil.Process().memory_info().vms + _MEMORY_BYTES)
+    try:
+        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return {"json": loaded.backend_tokenizer.to_str(), "wrong": None}
+    except BaseException as error:  # transformers raises whatever its many loaders raise, and native code panics
+        return {"wrong": _shorten(error)}
 
 
 def _find_faults(text: str) -> Iterator[str]:
@@ -136,14 +176,14 @@ def _shorten(error: BaseException) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
-def _seconds(data: bytes) -> float:
-    return _SECONDS + _SECONDS_A_MEGABYTE * len(data) / 1e6
+def _seconds(size: int) -> float:
+    return _SECONDS + _SECONDS_A_MEGABYTE * size / 1e6
 
 
-def _limit(seconds: float) -> None:
+def _limit(seconds: float, most_bytes: int) -> None:
     import resource
 
-    for kind, most in ((resource.RLIMIT_AS, _MEMORY_BYTES), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
+    for kind, most in ((resource.RLIMIT_AS, most_bytes), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
         with contextlib.suppress(OSError, ValueError):  # not every system has each limit
             resource.setrlimit(kind, (most, most))
     signal.setitimer(signal.ITIMER_PROF, seconds)  # nobody catches the signal, so it ends the process

@@ -3,6 +3,7 @@
 import errno
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,20 @@ def test_too_many_tokens_for_a_text_are_refused() -> None:
 @pytest.mark.parametrize("name", ["gpt2", "qwen2", "codet5"])
 def test_published_tokenizers_pass(name: str) -> None:
     load_tokenizer(schema.Tokenizer.model_validate({"from": str(SHARED / "data" / "tokenizers" / name)}))
+
+
+def test_files_that_are_no_tokenizer_json_are_converted_in_a_process_apart(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text(json.dumps({"</s>": 0, "a": 1, "b": 2, "ab": 3}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer", "eos_token": "</s>"}')
+    code = (
+        "import sys; from pathlib import Path; from etude.data.tokenize import load_tokenizer\n"
+        "from etude.recipe.schema import Tokenizer\n"
+        f"loaded = load_tokenizer(Tokenizer.model_validate({{'from': {str(tmp_path)!r}}}))\n"
+        "print(loaded.encode('aba').tolist(), 'transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[3, 1] False\n"
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na z\n")
+    with pytest.raises(InputError, match=r"cannot be loaded by transformers \(.*\); give a tokenizer.json"):
+        load_tokenizer(schema.Tokenizer.model_validate({"from": str(tmp_path)}))
