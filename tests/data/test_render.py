@@ -377,6 +377,17 @@ def test_a_turn_that_the_template_leaves_out_is_refused(role: str, content: str,
     assert content in ours.decode(encoded.ids)
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_row_with_a_turn_that_is_left_out_is_refused_wherever_it_stands(
+    place: int, folder: Path, tmp_path: Path
+) -> None:
+    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=THREE_ROLES)
+    rows = [turns("Hi", "Ho"), turns("He", "Ha")]
+    rows.insert(place, said(("user", "Hi"), ("tool", "12"), ("assistant", "Ho")))
+    with pytest.raises(InputError, match=rf"a.jsonl:{place + 1}: the chat template leaves out message 2, of role"):
+        encode(ours, *rows)
+
+
 @pytest.mark.parametrize(
     ("template", "place"), [(THREE_ROLES, 3), (LAST_SYSTEM, 1)], ids=["the first alone", "the last alone"]
 )
