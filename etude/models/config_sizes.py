@@ -17,13 +17,18 @@ _CORE = re.compile(
     r"|max_position_embeddings|n_positions"
 )
 _SIZE = re.compile(r"(size|layers?|heads?|dim|positions?|embeddings|experts|embd|inner|d_model|d_ff|d_kv|rank)$")
+_SHARE = re.compile(r"(drop|eps$|epsilon$)")  # of numbers that are left out, or added to a variance
 _REPEATED = re.compile(r"(layers?|experts|blocks?|depths?|stages?|codebooks|quantizers|types|pattern|repeats?)$")
 
 
 def check_sizes(path: Path, values: Mapping[str, Any], tensors: int) -> None:
-    """Raises: InputError for sizes that no model has; tensors: how many its files hold, and so layers at most."""
+    """Raises: InputError for numbers that no model has; tensors: how many its files hold, and so layers at most."""
     file = f"{path}/config.json"
     for name, value, is_own in _leaves(file, values):
+        is_share = is_own and _SHARE.search(name) and type(value) in (int, float)
+        if value != value or (is_share and not 0 <= value < 1):
+            expected = "a number from 0 to below 1" if is_share else "a number"
+            raise InputError(f"{file}: {name[:40]} is {quoted(value)}; expected {expected}; mend or replace the file")
         if type(value) is not int:
             continue
         if is_own and _BLOCKS.fullmatch(name) and value > tensors:

@@ -154,3 +154,17 @@ def test_the_likeliest_is_the_first_of_the_highest() -> None:
     for width in (5, 128, 300, 1000):
         logits = torch.randint(4, (50, width), generator=torch.Generator().manual_seed(width)).float()
         assert torch.equal(evaluate_generate._likeliest(logits[:, : width - 1]), logits[:, : width - 1].argmax(dim=1))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-4, 0.8])
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+@pytest.mark.parametrize("width", [5, 300])
+def test_logits_that_are_not_finite_choose_no_token(temperature: float, wrong: float, width: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for place in (0, width // 2, width - 1):
+        logits = torch.randn(3, width, generator=generator)
+        logits[0, 1] = -torch.inf  # a token that is never drawn
+        evaluate_generate._choose(logits, temperature, 2, 0.9, generator)
+        logits[1, place] = wrong
+        with pytest.raises(InputError, match="are NaN or infinite"):
+            evaluate_generate._choose(logits, temperature, 2, 0.9, generator)

@@ -342,3 +342,37 @@ NEW = [
     for key in ("n_layer", "n_ffn")
 ]
 CASES = [*ADAPTERS, *CONFIGS, *WEIGHTS, *NEW]
+
+
+def overflowing(folder: Path) -> None:
+    """Weights that are all finite, and logits that are not."""
+    held = load_file(folder / "model.safetensors")
+    name = NORM if NORM in held else "decoder.final_layer_norm.weight"
+    held[name] = torch.full_like(held[name], 3e38)
+    save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def t5(folder: Path) -> list[str]:
+    from tests.bases import write_t5
+
+    overflowing(write_t5(folder / "model"))
+    return GENERATE
+
+
+LOGITS = "logits of the next token are NaN or infinite"
+CASES += [
+    Case(name="weights whose logits overflow, drawn", make=model(overflowing), says=LOGITS),
+    Case(
+        name="weights whose logits overflow, greedy",
+        make=lambda folder: [*model(overflowing)(folder), "--temperature", "0"],
+        says=LOGITS,
+    ),
+    Case(name="weights of a T5 whose logits overflow", make=t5, says=LOGITS),
+    Case(name="an epsilon that is NaN", make=config(rms_norm_eps=float("nan")), says="rms_norm_eps is nan; expected a"),
+    Case(name="a NaN anywhere", make=config(unused={"deep": [float("nan")]}), says="is nan; expected a number"),
+    Case(
+        name="a dropout of all",
+        make=config(attention_dropout=1.0),
+        says="attention_dropout is 1.0; expected a number from 0",
+    ),
+]
