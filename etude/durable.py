@@ -56,10 +56,17 @@ class Written:
 
 
 def cache_folder(kind: str) -> Path:
-    """Where files of a kind lie that runs share and can be made again: in `$ETUDE_CACHE`, else `~/.cache/etude`.
+    """Where files of a kind lie that runs share and can be made again.
 
-    Raises: InputError if that is no folder and cannot become one, or a link stands where that of the kind should.
+    Raises: as `cache_root`; InputError if a link stands where the folder of the kind should.
     """
+    folder = cache_root() / kind
+    check_own_folder(folder)
+    return folder
+
+
+def cache_root() -> Path:
+    """`$ETUDE_CACHE`, else `~/.cache/etude`. Raises: InputError if that is no folder and cannot become one."""
     try:
         folder = Path(os.environ.get("ETUDE_CACHE") or Path.home() / ".cache" / "etude")
         check_name(folder)
@@ -70,8 +77,7 @@ def cache_folder(kind: str) -> Path:
         raise InputError(f"ETUDE_CACHE: {error}") from None
     if not is_folder:
         raise InputError(f"ETUDE_CACHE is {folder}, which is not a folder; set it to one that etude may fill")
-    check_own_folder(folder / kind)
-    return folder / kind
+    return folder
 
 
 def check_own_folder(path: Path) -> None:

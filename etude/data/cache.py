@@ -25,6 +25,7 @@ import numpy.typing as npt
 from etude import durable
 from etude.errors import InputError
 from etude.records import shape
+from etude.records.folder import require_outside_runs
 
 VERIFY_BYTES = 256 << 20
 _LARGEST_MANIFEST_BYTES = 64 << 20  # the names of some 600,000 files
@@ -45,9 +46,10 @@ def build_once(
     """The folder `kind/key`, and whether it was built now.
 
     build(folder): writes its files, and returns them and what the manifest is to say. again: build anew what is there.
-    Raises: what `build` raised; StorageError if the disk fails.
+    Raises: what `build` raised; InputError if the cache is in the folder of a run; StorageError if the disk fails.
     """
     folder = durable.inside(durable.cache_folder(kind), key)
+    require_outside_runs(folder)
     temporary = folder.with_suffix(".tmp")
     durable.check_own_folder(folder)
     if not again and os.path.lexists(folder / "manifest.json"):

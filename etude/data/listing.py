@@ -7,8 +7,10 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+from etude import durable
 from etude.errors import InputError
 from etude.recipe.schema import Source
+from etude.records.folder import is_run_folder
 
 _MOST_FILES, _MOST_ENTRIES, _MOST_PARTS = 1_000_000, 4_000_000, 32
 # Not for learning from: packages that happen to be installed, tests, and a hundred copies of one code page module.
@@ -43,6 +45,16 @@ def root_of(source: Source) -> Path:
     return Path(source.path)
 
 
+def list_own_folders(source: Source) -> list[Path]:
+    """Folders in that of a source that etude filled itself, sorted: they are no data, and change while it runs."""
+    if source.path is None or not root_of(source).is_dir():
+        return []
+    own: list[Path] = []
+    for _ in _walk(root_of(source), own):
+        pass
+    return sorted(own)
+
+
 def _list_stdlib() -> list[Path]:
     root = Path(sysconfig.get_paths()["stdlib"])
     files: list[Path] = []
@@ -58,6 +70,11 @@ def _list_folder(root: Path, pattern: str) -> list[Path]:
     parts, inside = _split_pattern(pattern), root.resolve()
     if inside == Path("/") or any(inside.is_relative_to(folder) for folder in _OF_THE_SYSTEM):
         raise InputError(f"{root} is a folder of the system, not of data; give the folder that holds the data")
+    cache = Path(os.path.realpath(durable.cache_root()))
+    if inside.is_relative_to(cache):
+        raise InputError(
+            f"{root} is in $ETUDE_CACHE, which etude fills; give another folder, or set ETUDE_CACHE to one"
+        )
     found, before = [], len(str(root)) + 1
     for entry in _walk(root):
         names = entry.path[before:].split("/")
@@ -97,12 +114,15 @@ def _split_pattern(pattern: str) -> list[str]:
     return parts
 
 
-def _walk(root: Path) -> Iterator["os.DirEntry[str]"]:
+def _walk(root: Path, own: list[Path] | None = None) -> Iterator["os.DirEntry[str]"]:
     """What lies in a folder and is no folder; hidden files are settings and version control, links may go in circles.
+
+    own: takes the folders that are passed over as etude filled them: runs and its cache.
 
     Raises: InputError if a folder cannot be read, or if there is too much to look through.
     """
-    entries, folders = 0, [str(root)]
+    entries, folders, passed_over = 0, [str(root)], [] if own is None else own
+    cache = os.path.realpath(durable.cache_root())
     while folders:
         folder = folders.pop()
         try:
@@ -114,7 +134,10 @@ def _walk(root: Path) -> Iterator["os.DirEntry[str]"]:
                     if entry.name.startswith("."):
                         continue
                     if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
+                        if is_run_folder(Path(entry.path)) or os.path.realpath(entry.path) == cache:
+                            passed_over.append(Path(entry.path))
+                        else:
+                            folders.append(entry.path)
                     else:
                         yield entry
         except OSError as error:

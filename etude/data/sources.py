@@ -16,7 +16,7 @@ from typing import Any
 from etude import durable
 from etude.data.formats import Format, find_format, has_answer, is_readable
 from etude.data.labels import read_label
-from etude.data.listing import list_files, root_of
+from etude.data.listing import list_files, list_own_folders, root_of
 from etude.data.rows import (
     HEAD_BYTES,
     LINES,
@@ -186,6 +186,8 @@ def describe(source: Source, documents: int) -> str:
     if not root_of(source).is_dir():
         return rows if held else "one text"
     where = f"from {plural(len(layout.files), 'file')} ({source.glob or '**/*'})"
+    if own := list_own_folders(source):
+        where += f", without {len(own):,} of runs or of the cache of etude ({own[0].name[:60]})"
     if len(held) == len(layout.files):
         return f"{rows}, {where}"
     return f"{plural(documents, 'document')}, {where}" + (f"; of {len(held):,} of them rows {of}" if held else "")

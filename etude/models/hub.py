@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from etude import durable
 from etude.errors import InputError
 from etude.models import foreign
 from etude.models.catalogue import STORIES
@@ -253,7 +254,9 @@ def _snapshot(folder: Path, revision: str) -> Path | None:
     commit = revision
     with_name = folder / "refs" / revision
     if with_name.is_file():
-        commit = with_name.read_text("utf-8").strip()
+        commit = durable.read_text(with_name, most_bytes=1 << 10).strip()
+        if not re.fullmatch(r"\w+", commit):
+            raise InputError(f"{with_name} names no commit; fetch the model again with the hub's own tool")
     snapshot = folder / "snapshots" / commit
     return snapshot if (snapshot / "config.json").is_file() else None
 

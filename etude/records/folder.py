@@ -89,11 +89,16 @@ def remove_leftovers(folder: Path) -> None:
         durable.remove_leftovers(part)
 
 
+def is_run_folder(path: Path) -> bool:
+    """Whether a folder has what a run has at once: run.json and a folder for checkpoints."""
+    return durable.is_plain(path / "run.json") and (path / "checkpoints").is_dir()
+
+
 def require_outside_runs(path: Path) -> None:
     """Check that what a command writes lies in no run folder, also through links and `..`. Raises: InputError."""
     place = Path(os.path.realpath(path))
     for run in (place, *place.parents):
-        if durable.is_plain(run / "run.json") and (run / "checkpoints").is_dir():
+        if is_run_folder(run):
             raise InputError(
                 f"{str(path)[:120]} is inside the folder of run {run.name}, where a resume removes what is not its "
                 "own; give a path outside of run folders"

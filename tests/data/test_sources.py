@@ -212,3 +212,32 @@ def test_a_text_too_long_to_be_held_is_refused_before_all_of_it_is_read(
     assert sum(read) <= 4 << 20
     path.write_bytes(gzip.compress(data[: 3 << 20]) if suffix else data[: 3 << 20])
     assert len(texts(path)[0]) == 3 << 20
+
+
+def test_what_etude_writes_into_the_folder_of_a_source_is_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.py").write_text("a = 1")
+    source = Source(path=str(tmp_path))
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
+    before = source_key(source), describe(source, 1)
+    for folder in ("runs/small-0a1b2c/checkpoints", "cache/prepared"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "tokenizer.json").write_text("{}")
+    (tmp_path / "runs/small-0a1b2c/run.json").write_text("{}")
+    assert list_files(source) == [tmp_path / "a.py"] and source_key(source) == before[0]
+    assert describe(source, 1) == before[1] + ", without 2 of runs or of the cache of etude (cache)"
+    # A folder that somebody names is meant, and one that looks like a run in part is data.
+    (tmp_path / "runs/small-0a1b2c/checkpoints/b.py").write_text("b = 1")
+    assert len(list_files(Source(path=str(tmp_path / "runs/small-0a1b2c")))) == 3
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "run.json").write_text("{}")
+    assert len(list_files(source)) == 2
+
+
+def test_a_source_in_the_cache_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache/prepared").mkdir(parents=True)
+    (tmp_path / "cache/prepared/a.py").write_text("a = 1")
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
+    for path in ("cache", "cache/prepared"):
+        assert "is in $ETUDE_CACHE, which etude fills" in refusal(tmp_path / path)

@@ -237,3 +237,26 @@ GATE = [
 ]  # fmt: skip
 
 CASES += [*DOORS, *SEALED, *GATE]
+
+
+def in_run(folder: Path) -> list[str]:
+    write_recipe(folder)
+    (folder / "cache" / "checkpoints").mkdir(parents=True)
+    (folder / "cache" / "run.json").write_text("{}")
+    return ["prepare", "r.toml"]
+
+
+def of_the_data(folder: Path) -> list[str]:
+    write_recipe(folder)
+    text = (folder / "r.toml").read_text().replace(str(folder / "rows.jsonl"), str(folder))
+    (folder / "r.toml").write_text(text)
+    return ["prepare", "r.toml"]
+
+
+CASES += [
+    case("the cache is the folder of a run", in_run, "is inside the folder of run cache"),
+    Case(
+        name="cache: the cache is the folder of the data", make=of_the_data, says=r"is in .ETUDE_CACHE, which etude",
+        environment={"ETUDE_CACHE": "."},
+    ),
+]  # fmt: skip

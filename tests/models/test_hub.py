@@ -238,6 +238,11 @@ def test_a_hub_id_is_found_in_the_cache_and_nowhere_else(tmp_path: Path, monkeyp
         find_model("Qwen/Qwen2.5-Coder-1.5")
     with pytest.raises(InputError, match=r"revision v2 of acme/tiny is not in .*acme--tiny; there is abc123"):
         find_model("acme/tiny", "v2")
+    for odd in (b"../../other", b"a\0b", b"\xff", b"a" * 5000):
+        (entry / "refs" / "main").write_bytes(odd)
+        with pytest.raises(InputError, match="refs/main"):
+            find_model("acme/tiny")
+    (entry / "refs" / "main").write_text("abc123")
     (entry / "snapshots" / "abc123" / "config.json").unlink()
     with pytest.raises(InputError, match=r"no snapshot there has a config\.json"):
         find_model("acme/tiny")
