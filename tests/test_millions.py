@@ -1,6 +1,11 @@
 """Runs whose steps need more than six digits."""
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,8 +16,10 @@ from etude import durable
 from etude.engine import checkpoint as checkpoints
 from etude.errors import InputError
 from etude.export import export
+from etude.recipe.load import load_recipe
 from etude.recipe.schema import Recipe
 from etude.records.events import Attempt, Finding
+from etude.records.folder import step_of
 from etude.records.store import Run, create_run
 from etude.report.card import model_card
 from etude.report.summary import summarize
@@ -81,6 +88,36 @@ def test_a_run_goes_on_beyond_a_million_steps_and_keeps_the_newest(tmp_path: Pat
     assert "1,000,006 of 1,000,006" in model_card(run, "step-1000006", "hf")
     report = (run.path / "report" / "report.md").read_text()
     assert report.index("| `step-1000004` |") < report.index("| `step-1000006` |")
+
+
+def test_killed_on_both_sides_of_a_million_steps_a_run_ends_with_the_same_bits(
+    tmp_path: Path, write_recipe: Callable[..., Path], cache: Path
+) -> None:
+    recipe = write_recipe({
+        "model.dropout": 0.1, "train.steps": 1_000_040, "checkpoint.every_steps": 2, "checkpoint.keep": 2,
+        "data.validation": "none", "schedule.kind": "constant",
+    })  # fmt: skip
+    whole = tmp_path / "whole"
+    run = train(load_recipe(recipe), Options(runs=whole), 2)
+    rename(run, 999_960)
+    shutil.copytree(whole, tmp_path / "runs")
+    train(load_recipe(recipe), Options(runs=whole), 1_000_041)
+    command = [sys.executable, "-m", "etude", "train", str(recipe), "--runs", str(tmp_path / "runs")]
+    folder = tmp_path / "runs" / run.name / "checkpoints"
+    for beyond in (999_970, 1_000_003):
+        with (tmp_path / "log").open("w") as log:
+            life = subprocess.Popen(command, stdout=log, stderr=log)
+        while step_of(checkpoints.list_checkpoints(folder)[-1].name) < beyond:
+            assert life.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.002)
+        life.kill()
+        assert life.wait() == -signal.SIGKILL
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        bits = [each / "step-1000040" / name for each in (folder, run.checkpoints)]
+        assert bits[0].read_bytes() == bits[1].read_bytes()
+    names = [path.name for path in checkpoints.list_checkpoints(folder)]
+    assert names[-2:] == ["step-1000038", "step-1000040"]
 
 
 @pytest.mark.parametrize("choice", ["", "@", "@@best", "@step-", "@step-²", "@step--1", "@step-1_0", "@step-000015.bak",
