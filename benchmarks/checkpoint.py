@@ -1,4 +1,5 @@
-"""What checkpoints every 50 steps and the loader cost a run of a 25M model: the share of its time that training stands.
+"""What checkpoints every 50 steps and the loader cost a run of a 25M model: the share of its time that
+training stands.
 
 Measured twice: by the run's own journal, and from outside as all time between steps that is no step.
 """
@@ -29,7 +30,10 @@ def main() -> None:
     table = [
         ["share of the run's time", "median"],
         ["training waits for checkpoints (journal)", f"{result['checkpoint_ratio']:.2%}"],
-        ["all between steps: checkpoints, journal, log (from outside)", f"{result['between_steps_ratio']:.2%}"],
+        [
+            "all between steps: checkpoints, journal, log (from outside)",
+            f"{result['between_steps_ratio']:.2%}",
+        ],
         ["training waits for data (journal)", f"{result['wait_ratio']:.2%}"],
     ]
     write_result("checkpoint", CLAIM, {"limit_ratio": LIMIT_RATIO, **result, "turns": turns}, table)
@@ -63,7 +67,9 @@ def _measure(steps: int) -> dict[str, Any]:
     taken = [record for record in records if record["type"] == "step"]
     total = last - first + taken[0]["seconds"]
     return {
-        "parameters": next(record for record in records if record["type"] == "attempt")["parameters"]["total"],
+        "parameters": next(record for record in records if record["type"] == "attempt")["parameters"][
+            "total"
+        ],
         "seconds": round(total, 2),
         "checkpoints": len(saved),
         "bytes": saved[0]["size"],

@@ -1,8 +1,8 @@
 """Training and evaluation of a classifier of code against transformers' Trainer: rows/s and memory.
 
-A RoBERTa shape from random weights on real functions (any JSONL with `code` and `label`), cut to 512 tokens; the same
-number of rows a step, AdamW fused, fp32. The Trainer pads, and gets rows of like length together: for training by its
-own sampling strategy, for evaluation by rows that are sorted beforehand.
+A RoBERTa shape from random weights on real functions (any JSONL with `code` and `label`), cut to 512 tokens;
+the same number of rows a step, AdamW fused, fp32. The Trainer pads, and gets rows of like length together:
+for training by its own sampling strategy, for evaluation by rows that are sorted beforehand.
 """
 
 import argparse
@@ -12,7 +12,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measure import TORCH, WORK, Turns, Worker, answer, compare_rows, peer_python, take_turns, versions, wait_for_turn
+from measure import (
+    TORCH,
+    WORK,
+    Turns,
+    Worker,
+    answer,
+    compare_rows,
+    peer_python,
+    take_turns,
+    versions,
+    wait_for_turn,
+)
 from measure import write_result as write
 
 LAYERS, WIDTH, HEADS, FFN, SEQ_LEN, BATCH, STEPS, SCORED = 4, 256, 4, 1024, 512, 16, 10, 512
@@ -38,13 +49,17 @@ def main() -> None:
     table: list[list[Any]] = [["", "side", "rows/s", "ratio to the best peer", "peak MB"]]
     for mode in GOALS:
         workers = {
-            side: Worker(side, Path(sys.executable) if side == "etude" else python, Path(__file__).name, [mode])
+            side: Worker(
+                side, Path(sys.executable) if side == "etude" else python, Path(__file__).name, [mode]
+            )
             for side in SIDES
         }
         taken = take_turns({side: worker.turn for side, worker in workers.items()}, asked.turns)
         for worker in workers.values():
             worker.close()
-        result[mode], shown = compare_rows(mode, taken, {"training": BATCH * STEPS, "evaluation": SCORED}[mode])
+        result[mode], shown = compare_rows(
+            mode, taken, {"training": BATCH * STEPS, "evaluation": SCORED}[mode]
+        )
         table += shown
     write("classification", CLAIM, result, table)
 
@@ -55,7 +70,8 @@ def _recipe(rows: Path, tokenizer: Path, *, steps: int) -> dict[str, Any]:
         "model": {"kind": "encoder", "n_layer": LAYERS, "n_embd": WIDTH, "n_head": HEADS, "n_ffn": FFN},
         "tokenizer": {"from": str(tokenizer.resolve())},
         "data": {
-            "train": [{"path": str(rows.resolve()), "field": "code", "label": "label"}], "validation_ratio": 0.05,
+            "train": [{"path": str(rows.resolve()), "field": "code", "label": "label"}],
+            "validation_ratio": 0.05,
         },
         "train": {
             "objective": "classification", "steps": steps, "seq_len": SEQ_LEN, "global_batch_size": BATCH,
@@ -179,19 +195,20 @@ def _run_trainer(side: str, mode: str) -> None:
     torch.manual_seed(17)
     config = RobertaConfig(
         vocab_size=given["vocabulary"], hidden_size=WIDTH, intermediate_size=FFN, num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS, max_position_embeddings=SEQ_LEN + 2, pad_token_id=1, hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0, num_labels=2,
+        num_attention_heads=HEADS, max_position_embeddings=SEQ_LEN + 2, pad_token_id=1,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=2,
     )  # fmt: skip
     grouped = {"train_sampling_strategy": "group_by_length"} if side == "trainer-grouped" else {}
     arguments = TrainingArguments(
         output_dir=str(WORK / "trainer-output"), max_steps=10**6, per_device_train_batch_size=BATCH,
-        per_device_eval_batch_size=BATCH, use_cpu=True, optim="adamw_torch_fused", learning_rate=LEARNING_RATE,
-        weight_decay=0.01, lr_scheduler_type="constant", max_grad_norm=1.0, eval_strategy="no", save_strategy="no",
-        logging_strategy="no", report_to=[], disable_tqdm=True, remove_unused_columns=False, **grouped,
+        per_device_eval_batch_size=BATCH, use_cpu=True, optim="adamw_torch_fused",
+        learning_rate=LEARNING_RATE, weight_decay=0.01, lr_scheduler_type="constant", max_grad_norm=1.0,
+        eval_strategy="no", save_strategy="no", logging_strategy="no", report_to=[], disable_tqdm=True,
+        remove_unused_columns=False, **grouped,
     )  # fmt: skip
     trainer = Trainer(
-        model=RobertaForSequenceClassification(config), args=arguments, train_dataset=rows, data_collator=collate,
-        callbacks=[Clock()] if turns else [],
+        model=RobertaForSequenceClassification(config), args=arguments, train_dataset=rows,
+        data_collator=collate, callbacks=[Clock()] if turns else [],
     )  # fmt: skip
     if turns:
         trainer.train()

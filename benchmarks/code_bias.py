@@ -1,8 +1,10 @@
-"""What the code bias is worth: F1 on held-out rows of small encoders from scratch, with it and without, seed by seed.
+"""What the code bias is worth: F1 on held-out rows of small encoders from scratch, with it and without, seed
+by seed.
 
-Two tasks on real code: which weakness a function has (vuln_sven, nine classes), and whether a Java method is the buggy
-or the fixed version (refine_small, two classes); both by macro F1. The same rows, order, steps, rate and first weights
-for all forms of a seed; the last weights are scored, so nothing is chosen on any rows. One thread.
+Two tasks on real code: which weakness a function has (vuln_sven, nine classes), and whether a Java method is
+the buggy or the fixed version (refine_small, two classes); both by macro F1. The same rows, order, steps,
+rate and first weights for all forms of a seed; the last weights are scored, so nothing is chosen on any rows.
+One thread.
 """
 
 import argparse
@@ -56,20 +58,38 @@ def main() -> None:
                 with log.open("a") as file:
                     file.write(json.dumps(run) + "\n")
                 print(json.dumps(run), file=sys.stderr, flush=True)
-    runs = [run for run in done.values() if run["settings"] == settings_of(run["task"]) and run["task"] in asked.tasks]
+    runs = [
+        run
+        for run in done.values()
+        if run["settings"] == settings_of(run["task"]) and run["task"] in asked.tasks
+    ]
     results = {task: compare_forms([run for run in runs if run["task"] == task]) for task in asked.tasks}
     table = [["task", "form", "seeds", "F1", "less off", "t-interval 95 %", "paired", "seconds a run"]]
     for task, forms in results.items():
         for form, found in forms.items():
             table.append(
-                [task, form, len(found["f1"]), f"{found['mean']:.3f}", *interval_words(found), found["seconds"]]
+                [
+                    task,
+                    form,
+                    len(found["f1"]),
+                    f"{found['mean']:.3f}",
+                    *interval_words(found),
+                    found["seconds"],
+                ]
             )
     settings = {task: settings_of(task) for task in asked.tasks}
     write("code_bias", CLAIM, {"settings": settings, "results": results, "runs": runs}, table)
 
 
 def settings_of(task: str) -> dict[str, Any]:
-    sizes = {"width": WIDTH, "layers": LAYERS, "heads": HEADS, "batch": BATCH, "rate": RATE, "vocabulary": VOCABULARY}
+    sizes = {
+        "width": WIDTH,
+        "layers": LAYERS,
+        "heads": HEADS,
+        "batch": BATCH,
+        "rate": RATE,
+        "vocabulary": VOCABULARY,
+    }
     return {**sizes, **TASKS[task]}
 
 
@@ -113,7 +133,9 @@ def train_one(data: Path, task: str, form: str, seed: int) -> dict[str, Any]:
     precision = choose_precision("fp32", world.device, targets_per_step=BATCH)
     state = TrainState(model, Optimizer(model, recipe.optim), precision)
     objective = Classification.of(recipe.loss, corpus.train, multi=corpus.labels.multi)
-    loader = Loader(splits[0], global_batch_size=BATCH, micro_batch_size=BATCH, seed=seed, attend_across_documents=True)
+    loader = Loader(
+        splits[0], global_batch_size=BATCH, micro_batch_size=BATCH, seed=seed, attend_across_documents=True
+    )
     steps = loader.steps_per_epoch * TASKS[task]["epochs"]
     started = time.process_time()
     losses = []
@@ -175,7 +197,9 @@ def recipe_of(data: Path, task: str, seed: int) -> dict[str, Any]:
 
     if task == "weakness":
         folder = data / "vuln_sven"
-        train, test = (source(folder / f"{use}.jsonl", field="code", label="cwe") for use in ("train", "test"))
+        train, test = (
+            source(folder / f"{use}.jsonl", field="code", label="cwe") for use in ("train", "test")
+        )
     else:
         paths = [WORK / f"code-bias-bug-{use}.jsonl" for use in ("train", "test")]
         if not all(path.exists() for path in paths):

@@ -1,7 +1,9 @@
-"""Near-duplicates of many documents: the data gate of etude against datasketch and against rensa used plainly.
+"""Near-duplicates of many documents: the data gate of etude against datasketch and against rensa used
+plainly.
 
-All sides read the same JSONL, use 128 permutations, the same 5-token shingles and Jaccard 0.8. etude also finds exact
-duplicates, checks every pair by true Jaccard similarity, and writes down what repeats what; the peers only estimate.
+All sides read the same JSONL, use 128 permutations, the same 5-token shingles and Jaccard 0.8. etude also
+finds exact duplicates, checks every pair by true Jaccard similarity, and writes down what repeats what; the
+peers only estimate.
 """
 
 import argparse
@@ -30,7 +32,9 @@ def main() -> None:
     parser.add_argument("--documents", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--compared", type=int, default=100_000, help="most documents that the peers get")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--gigabytes", type=float, default=0, help="instead: etude alone on one file of this size")
+    parser.add_argument(
+        "--gigabytes", type=float, default=0, help="instead: etude alone on one file of this size"
+    )
     asked = parser.parse_args()
     DATA.mkdir(parents=True, exist_ok=True)
     if asked.gigabytes:
@@ -45,7 +49,9 @@ def main() -> None:
         sides = {"etude": lambda file=file: _etude(file)}
         if count <= asked.compared:
             for peer in ("datasketch", "rensa"):
-                sides[peer] = lambda file=file, peer=peer: _measure([str(python), __file__, "worker", peer, str(file)])
+                sides[peer] = lambda file=file, peer=peer: _measure(
+                    [str(python), __file__, "worker", peer, str(file)]
+                )
         taken = take_turns(sides, asked.turns if count <= asked.compared else 1)
         told = {
             side: {
@@ -58,7 +64,9 @@ def main() -> None:
         result[str(count)] = {"bytes": file.stat().st_size, "planted": copies, **told}
         for side, r in told.items():
             ratio = round(r["seconds"] / told["etude"]["seconds"], 2)
-            rows.append([f"{count:,}", side, r["seconds"], ratio, f"{r['peak_bytes'] / 1e6:.0f}", f"{r['found']:,}"])
+            rows.append(
+                [f"{count:,}", side, r["seconds"], ratio, f"{r['peak_bytes'] / 1e6:.0f}", f"{r['found']:,}"]
+            )
     head = ["documents", "side", "seconds", "times etude's", "peak MB", "duplicates found"]
     facts = {"goal": GOAL, "peer": versions(python, ["datasketch", "rensa"])}
     write_result("dedup", CLAIM, {**facts, "sizes": result}, [head, *rows])
@@ -77,7 +85,8 @@ def _large(gigabytes: float) -> None:
 def _write_rows(
     path: Path, count: int | None, *, size: int = 2**62, lines: tuple[int, int] = (4, 16), seed: int = 1
 ) -> int:
-    """Documents made of lines of the standard library drawn by chance, one in ten a copy with a word changed."""
+    """Documents made of lines of the standard library drawn by chance, one in ten a copy with a
+    word changed."""
     draw = random.Random(seed)
     files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
     pool = sorted({line for file in files for line in file.read_text("utf-8").splitlines() if len(line) > 20})
@@ -101,14 +110,16 @@ def _etude(file: Path) -> dict[str, Any]:
     code = (
         "import sys, json; from etude.recipe.load import recipe_from; from etude.data.gate import examine;"
         "gate = examine(recipe_from({'name': 'x', 'tokenizer': {'train_vocab_size': 300}, 'data': {'train': "
-        "[{'path': sys.argv[1]}], 'deduplicate': 'near'}, 'train': {'steps': 1, 'global_batch_size': 1}}), again=True);"
-        "print(json.dumps({'found': int((gate.same_as >= 0).sum())}))"
+        "[{'path': sys.argv[1]}], 'deduplicate': 'near'}, 'train': {'steps': 1, 'global_batch_size': 1}}), "
+        "again=True);print(json.dumps({'found': int((gate.same_as >= 0).sum())}))"
     )
     return _measure([sys.executable, "-c", code, str(file)])
 
 
 def _measure(command: Sequence[str]) -> dict[str, Any]:
-    """Seconds, what it printed, and the most memory that it and its children had at once, looked at every 50 ms."""
+    """Seconds, what it printed, and the most memory that it and its children had at once, looked at every 50
+    ms.
+    """
     import psutil
 
     started = time.perf_counter()
@@ -126,7 +137,11 @@ def _measure(command: Sequence[str]) -> dict[str, Any]:
     assert process.stdout is not None
     if process.returncode:
         raise RuntimeError(f"{command[0]} ended with {process.returncode}")
-    return {"seconds": seconds, "peak_bytes": peak, **json.loads(process.stdout.read().strip().splitlines()[-1])}
+    return {
+        "seconds": seconds,
+        "peak_bytes": peak,
+        **json.loads(process.stdout.read().strip().splitlines()[-1]),
+    }
 
 
 def _shingles(text: str) -> list[str]:

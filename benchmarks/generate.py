@@ -1,7 +1,8 @@
-"""Tokens/s of greedy generation with the 50M Qwen2 shape, against transformers' generate(), at batch 1 and 16.
+"""Tokens/s of greedy generation with the 50M Qwen2 shape, against transformers' generate(), at batch 1 and
+16.
 
-Both sides load the same folder and continue the same prompts by the same number of tokens, in turn; the share of
-tokens that agree is told.
+Both sides load the same folder and continue the same prompts by the same number of tokens, in turn; the share
+of tokens that agree is told.
 """
 
 import argparse
@@ -25,7 +26,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128, help="new tokens of each prompt")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--pretrain-steps", type=int, default=20, help="of the base, if there is none yet")
-    parser.add_argument("--tiny", action="store_true", help="a toy shape, to try the script; writes no result")
+    parser.add_argument(
+        "--tiny", action="store_true", help="a toy shape, to try the script; writes no result"
+    )
     asked = parser.parse_args()
     HOME.mkdir(parents=True, exist_ok=True)
     base = pretrained_base(asked.vocabulary, asked.tokenizers, asked.pretrain_steps, tiny=asked.tiny)
@@ -57,7 +60,9 @@ def _compare(base: Path, prompts: list[list[int]], tokens: int, turns: int) -> d
     from etude.models.hub import inspect_model, load_pretrained
 
     ours = load_pretrained(inspect_model(base), dtype=torch.float32, dropout=0.0).eval()
-    theirs: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="sdpa").eval()
+    theirs: Any = AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.float32, attn_implementation="sdpa"
+    ).eval()
     longest = max(map(len, prompts))
     padded = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
@@ -69,8 +74,8 @@ def _compare(base: Path, prompts: list[list[int]], tokens: int, turns: int) -> d
     @torch.inference_mode()
     def run_transformers() -> None:
         output = theirs.generate(
-            input_ids=padded, attention_mask=mask, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
-            pad_token_id=0,
+            input_ids=padded, attention_mask=mask, max_new_tokens=tokens, min_new_tokens=tokens,
+            do_sample=False, pad_token_id=0,
         )  # fmt: skip
         said["transformers"] = output[:, longest:].tolist()
 

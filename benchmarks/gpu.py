@@ -1,7 +1,7 @@
 """Test etude on a GPU: first whether it is right, then how fast it is, then where it waits.
 
-Each part is a process of its own with a time limit; `gpu.json` is written after each, so that a machine that goes away
-leaves what was done. No network is needed. `--tiny` runs every part on any device, with toy sizes.
+Each part is a process of its own with a time limit; `gpu.json` is written after each, so that a machine that
+goes away leaves what was done. No network is needed. `--tiny` runs every part on any device, with toy sizes.
 """
 
 import argparse
@@ -49,13 +49,21 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="toy sizes, to try the script on any device")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--out", type=Path, default=FOLDER / "results" / "gpu.json")
-    parser.add_argument("--seconds", type=float, default=460.0, help="of all parts together; what is left out is named")
+    parser.add_argument(
+        "--seconds", type=float, default=460.0, help="of all parts together; what is left out is named"
+    )
     asked = parser.parse_args()
     end = time.monotonic() + asked.seconds
-    result: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "tiny": asked.tiny, "machine": describe_machine()}
+    result: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "tiny": asked.tiny,
+        "machine": describe_machine(),
+    }
     for name in asked.only:
         left = end - time.monotonic()
-        result[name] = _in_process(name, asked.tiny, min(LIMIT_SECONDS, left)) if left > 5 else {"skipped": "no time"}
+        result[name] = (
+            _in_process(name, asked.tiny, min(LIMIT_SECONDS, left)) if left > 5 else {"skipped": "no time"}
+        )
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         asked.out.write_text(json.dumps(result, indent=1) + "\n")
         print(f"{name}: {json.dumps(result[name])[:2000]}", flush=True)
@@ -86,7 +94,8 @@ def _in_process(name: str, tiny: bool, limit_seconds: float) -> dict[str, Any]:
 
 
 def losses(tiny: bool) -> dict[str, Any]:
-    """Loss and gradient of the three own families on this device, in fp32 and bf16, against fp32 on the CPU."""
+    """Loss and gradient of the three own families on this device, in fp32 and bf16, against fp32
+    on the CPU."""
     import torch
 
     from etude.engine.batch import to_device
@@ -130,9 +139,12 @@ def packed(tiny: bool) -> dict[str, Any]:
         except Exception as error:
             result[precision] = {"skipped": str(error)[:80]}
             continue
-        together, slope = _loss_and_gradient(model, objective, to_device(end_to_end(samples), device), context)
+        together, slope = _loss_and_gradient(
+            model, objective, to_device(end_to_end(samples), device), context
+        )
         alone = [
-            _loss_and_gradient(model, objective, to_device(end_to_end([sample]), device), context) for sample in samples
+            _loss_and_gradient(model, objective, to_device(end_to_end([sample]), device), context)
+            for sample in samples
         ]
         truth_loss, truth = sum(loss for loss, _ in alone), torch.stack([part for _, part in alone]).sum(0)
         errors = abs(together - truth_loss) / truth_loss, float((slope - truth).norm() / truth.norm())
@@ -153,7 +165,9 @@ def resume(tiny: bool) -> dict[str, Any]:
             runs = Path(folder) / name
             command = [sys.executable, "-m", "etude", "train", str(recipe), "--runs", str(runs)]
             for kill in range(kills + 1):
-                process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                process = subprocess.Popen(
+                    command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+                )
                 if kill < kills:
                     _wait_for_step(runs, 9 + 10 * kill, process)
                     process.kill()
@@ -175,14 +189,19 @@ def pretrain(tiny: bool) -> dict[str, Any]:
     """Training of the 300M decoder on rows of 2,048 tokens, with and without torch.compile."""
     config = config_300m(tiny)
     rows = (2, 4) if tiny else (8, 64)
-    result: dict[str, Any] = {"parameters": count(config), "rows_a_micro_batch": rows[0], "rows_a_step": rows[1]}
+    result: dict[str, Any] = {
+        "parameters": count(config),
+        "rows_a_micro_batch": rows[0],
+        "rows_a_step": rows[1],
+    }
     for compiled in (False, True):
         result["compiled" if compiled else "eager"] = _train_decoder(config, rows, tiny, compiled=compiled)
     return result
 
 
 def lora(tiny: bool) -> dict[str, Any]:
-    """LoRA, rank 16 on attention, of Qwen2.5-Coder-1.5B's shape with random weights; samples lie end to end."""
+    """LoRA, rank 16 on attention, of Qwen2.5-Coder-1.5B's shape with random weights; samples lie
+    end to end."""
     import torch
 
     from etude.models.lora import add_adapter
@@ -203,7 +222,9 @@ def lora(tiny: bool) -> dict[str, Any]:
     lengths = [draw.randint(40, 80) if tiny else draw.randint(60, 900) for _ in range(4 if tiny else 32)]
     result = _train(model, lambda: [end_to_end(draw_samples(model.config.vocab_size, lengths))], tiny)
     cost = _cost(
-        model.config, round(sum(lengths) / len(lengths)), sum(p.numel() for p in model.parameters() if p.requires_grad)
+        model.config,
+        round(sum(lengths) / len(lengths)),
+        sum(p.numel() for p in model.parameters() if p.requires_grad),
     )
     return {"tokens_a_step": sum(lengths), **_shares(result, cost, scored=1.0)}
 
@@ -223,7 +244,10 @@ def generate(tiny: bool) -> dict[str, Any]:
     model.requires_grad_(False)
     tokens = 8 if tiny else 128
     for batch in (1, 4) if tiny else (1, 16, 64):
-        prompts = [sample.tolist() for sample in draw_samples(model.config.vocab_size, [50 + i for i in range(batch)])]
+        prompts = [
+            sample.tolist()
+            for sample in draw_samples(model.config.vocab_size, [50 + i for i in range(batch)])
+        ]
         seconds = []
         for _ in range(3):
             synchronize(device)
@@ -269,7 +293,9 @@ def profile(tiny: bool) -> dict[str, Any]:
     prompts = [sample.tolist() for sample in samples]
     model.eval()
     with torch.inference_mode():
-        result["generation"] = _waits(lambda: generation.generate(model, prompts, max_tokens=8, end_ids=()), device)
+        result["generation"] = _waits(
+            lambda: generation.generate(model, prompts, max_tokens=8, end_ids=()), device
+        )
     return result
 
 
@@ -359,7 +385,9 @@ def _cost(config: Any, seq_len: int, adapter: int | None) -> Any:
 
 
 def _shares(result: dict[str, float], cost: Any, *, scored: float) -> dict[str, Any]:
-    """A training's figures with its share of the datasheet's peak and of the measured rate of matrix products."""
+    """A training's figures with its share of the datasheet's peak and of the measured rate of matrix
+    products.
+    """
     import torch
 
     from etude.engine.world import measure_matrix_rate
@@ -405,9 +433,13 @@ def _waits(work: Callable[[], object], device: Any) -> dict[str, Any]:
         ]
 
     waits = [
-        row for row in rows if any(word in row.key for word in ("Synchronize", "cudaMemcpy", "item", "_local_scalar"))
+        row
+        for row in rows
+        if any(word in row.key for word in ("Synchronize", "cudaMemcpy", "item", "_local_scalar"))
     ]
-    kernels = [row for row in rows if getattr(row, "self_device_time_total", 0) and not row.key.startswith("aten::")]
+    kernels = [
+        row for row in rows if getattr(row, "self_device_time_total", 0) and not row.key.startswith("aten::")
+    ]
     busy = sum(row.self_device_time_total for row in kernels) / 1e6 if is_cuda else None
     return {
         "seconds_a_call": round(seconds / 3, 4),

@@ -27,8 +27,8 @@ def _config(**changes: Any) -> Any:
     from etude.models.decoder_config import DecoderConfig
 
     sizes = {
-        "vocab_size": 512, "n_layer": 2, "n_head": 4, "n_kv_head": 2, "n_embd": 64, "n_ffn": 128, "head_dim": 16,
-        "context": SEQ_LEN,
+        "vocab_size": 512, "n_layer": 2, "n_head": 4, "n_kv_head": 2, "n_embd": 64, "n_ffn": 128,
+        "head_dim": 16, "context": SEQ_LEN,
     }  # fmt: skip
     return DecoderConfig(**{**sizes, **changes})
 
@@ -46,8 +46,8 @@ def config_qwen(tiny: bool) -> Any:
     if tiny:
         return _config(qkv_bias=True)
     return _config(
-        vocab_size=151_936, n_layer=28, n_head=12, n_kv_head=2, n_embd=1536, n_ffn=8960, head_dim=128, context=32_768,
-        qkv_bias=True, rope_theta=1e6,
+        vocab_size=151_936, n_layer=28, n_head=12, n_kv_head=2, n_embd=1536, n_ffn=8960, head_dim=128,
+        context=32_768, qkv_bias=True, rope_theta=1e6,
     )  # fmt: skip
 
 
@@ -61,7 +61,9 @@ def small_decoder(tiny: bool) -> Any:
     from etude.models.decoder import Decoder
 
     shape = (
-        {} if tiny else {"n_layer": 4, "n_head": 8, "n_embd": 512, "n_ffn": 1408, "head_dim": 64, "vocab_size": 8192}
+        {}
+        if tiny
+        else {"n_layer": 4, "n_head": 8, "n_embd": 512, "n_ffn": 1408, "head_dim": 64, "vocab_size": 8192}
     )
     model = Decoder(_config(qk_norm=True, **shape))
     model.init_weights(17)
@@ -119,7 +121,9 @@ def families(tiny: bool) -> dict[str, tuple[Any, Any, Any]]:
     lengths = [17, 60, 33, 128]
     sources, targets = draw_samples(512, lengths), draw_samples(512, lengths[::-1])
     hidden = end_to_end(sources)
-    labels = np.where(np.arange(hidden.labels.size) % 7 == 0, hidden.labels, -100).reshape(hidden.labels.shape)
+    labels = np.where(np.arange(hidden.labels.size) % 7 == 0, hidden.labels, -100).reshape(
+        hidden.labels.shape
+    )
     pairs = Batch(
         tokens=np.concatenate(sources)[None], labels=np.concatenate(targets)[None],
         lengths=tuple(lengths), target_lengths=tuple(lengths[::-1]),
@@ -163,7 +167,9 @@ def draw_rows(config: Any, rows: int) -> list[Any]:
 
     from etude.data.batch import Batch
 
-    drawn = np.random.default_rng(rows).integers(2, config.vocab_size, (rows, config.context + 1), dtype=np.int64)
+    drawn = np.random.default_rng(rows).integers(
+        2, config.vocab_size, (rows, config.context + 1), dtype=np.int64
+    )
     return [Batch(tokens=drawn[:, :-1].copy(), labels=drawn[:, 1:].copy())]
 
 
@@ -171,7 +177,10 @@ def write_recipe(folder: Path, tiny: bool) -> Path:
     draw = random.Random(17)
     lines = [
         json.dumps(
-            {"text": f"def f{n}(a, b):\n    return a * {draw.randint(0, 999)} + b - {draw.randint(0, 99)}\n" * 3}
+            {
+                "text": f"def f{n}(a, b):\n    return a * {draw.randint(0, 999)} + b - {draw.randint(0, 99)}\n"
+                * 3
+            }
         )
         for n in range(400)
     ]

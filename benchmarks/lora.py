@@ -1,8 +1,9 @@
 """LoRA and full fine-tuning of a Qwen2 shape, against transformers' Trainer with PEFT and TRL's SFTTrainer.
 
-All sides start from the same base, which etude pretrains first and keeps in `.work`, and see the same samples in every
-step, eight of them; only the sides called `-grouped` draw batches of like length, in an order of their own. One
-evaluator, transformers' model on one sample at a time, scores the same validation rows for all sides.
+All sides start from the same base, which etude pretrains first and keeps in `.work`, and see the same samples
+in every step, eight of them; only the sides called `-grouped` draw batches of like length, in an order of
+their own. One evaluator, transformers' model on one sample at a time, scores the same validation rows for all
+sides.
 """
 
 import argparse
@@ -14,7 +15,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from measure import TORCH, WORK, Turns, Worker, answer, median, peer_python, take_turns, versions, write_result
+from measure import (
+    TORCH,
+    WORK,
+    Turns,
+    Worker,
+    answer,
+    median,
+    peer_python,
+    take_turns,
+    versions,
+    write_result,
+)
 
 HOME = WORK / "lora"
 PEERS = [TORCH, "transformers==5.23.0", "accelerate", "peft", "trl"]
@@ -39,9 +51,15 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     parser.add_argument("--steps", type=int, default=4, help="steps of a turn")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--more-steps", type=int, default=40, help="after the turns, not timed, for the loss to fall")
-    parser.add_argument("--pretrain-steps", type=int, default=20, help="of 4 x 128 tokens, once for each vocabulary")
-    parser.add_argument("--tiny", action="store_true", help="a toy shape, to try the script; writes no result")
+    parser.add_argument(
+        "--more-steps", type=int, default=40, help="after the turns, not timed, for the loss to fall"
+    )
+    parser.add_argument(
+        "--pretrain-steps", type=int, default=20, help="of 4 x 128 tokens, once for each vocabulary"
+    )
+    parser.add_argument(
+        "--tiny", action="store_true", help="a toy shape, to try the script; writes no result"
+    )
     asked = parser.parse_args()
     HOME.mkdir(parents=True, exist_ok=True)
     lines = asked.rows.read_text("utf-8").splitlines(keepends=True)
@@ -75,19 +93,21 @@ def pretrained_base(vocabulary: int, tokenizers: Path, steps: int, *, tiny: bool
     if (folder / "config.json").exists():
         return folder
     recipe = recipe_from({
-        "name": folder.name,
-        "model": {**(TINY if tiny else SHAPE), "vocab_size": vocabulary},
+        "name": folder.name, "model": {**(TINY if tiny else SHAPE), "vocab_size": vocabulary},
         "tokenizer": {"from": str((tokenizers / TOKENIZERS[vocabulary]).resolve())},
         "data": {"train": [{"source": "python-stdlib"}], "validation": "none"},
         "train": {"steps": steps, "seq_len": 128, "global_batch_size": 4, "device": "cpu", "precision": "fp32"},
-        "optim": {"learning_rate": 1e-3},
-        "schedule": {"warmup_steps": min(5, steps - 1)},
+        "optim": {"learning_rate": 1e-3}, "schedule": {"warmup_steps": min(5, steps - 1)},
         "checkpoint": {"every_steps": 10**6},
     })  # fmt: skip
     training = run_recipe(recipe, Options(runs=HOME / "runs"))
-    shutil.copytree(list_checkpoints(training.run.checkpoints)[-1], folder, ignore=shutil.ignore_patterns("optim*"))
+    shutil.copytree(
+        list_checkpoints(training.run.checkpoints)[-1], folder, ignore=shutil.ignore_patterns("optim*")
+    )
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2 * SEQ_LEN}, indent=2))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"max_position_embeddings": 2 * SEQ_LEN}, indent=2)
+    )
     return folder
 
 
@@ -126,15 +146,17 @@ def _compare(vocabulary: int, mode: str, precision: str, asked: argparse.Namespa
     for worker in workers.values():
         worker.close()
     sides = {side: _figures(taken[side], ends[side], asked.steps, first) for side in workers}
-    best = max((row["tokens_per_second"] for side, row in sides.items() if side != "etude"), default=float("nan"))
+    best = max(
+        (row["tokens_per_second"] for side, row in sides.items() if side != "etude"), default=float("nan")
+    )
     least = min((row["peak_bytes"] for side, row in sides.items() if side != "etude"), default=0)
     for row in sides.values():
         row["ratio_to_best_peer"] = round(row["tokens_per_second"] / best, 3)
     return {
         "parameters": plan.parameters, "threads": torch.get_num_threads(), "steps": steps,
-        "learning_rate": LEARNING_RATE[mode],
-        "steps_of_a_turn": asked.steps, "turns": asked.turns, "validation_loss_before": first,
-        "least_peer_peak_bytes": least, "sides": {**sides, **{side: {"skipped": why} for side, why in skipped.items()}},
+        "learning_rate": LEARNING_RATE[mode], "steps_of_a_turn": asked.steps, "turns": asked.turns,
+        "validation_loss_before": first, "least_peer_peak_bytes": least,
+        "sides": {**sides, **{side: {"skipped": why} for side, why in skipped.items()}},
     }  # fmt: skip
 
 
@@ -143,7 +165,9 @@ def _figures(turns: list[dict[str, Any]], end: dict[str, Any], steps: int, first
     timed = end["tokens"][WARM_UP : WARM_UP + steps * len(turns)]
     tokens = [sum(timed[low : low + steps]) for low in range(0, len(timed), steps)]
     return {
-        "tokens_per_second": round(median([count / turn["seconds"] for count, turn in zip(tokens, turns)]), 1),
+        "tokens_per_second": round(
+            median([count / turn["seconds"] for count, turn in zip(tokens, turns)]), 1
+        ),
         "peak_bytes": end["peaks"][WARM_UP + steps * len(turns) - 1],
         "validation_loss": round(end["validation_loss"], 4),
         "fall": round(first - end["validation_loss"], 4),
@@ -168,11 +192,12 @@ def _recipe(base: Path, mode: str, precision: str, steps: int) -> dict[str, Any]
         "model": {"from": str(base)},
         **adapter,
         "data": {
-            "train": [{"path": str(HOME / "train.jsonl")}], "validation": [{"path": str(HOME / "validation.jsonl")}],
-            "template": "plain",
+            "train": [{"path": str(HOME / "train.jsonl")}],
+            "validation": [{"path": str(HOME / "validation.jsonl")}], "template": "plain",
         },
         "train": {
-            "steps": steps, "seq_len": SEQ_LEN, "global_batch_size": BATCH, "precision": precision, "device": "cpu",
+            "steps": steps, "seq_len": SEQ_LEN, "global_batch_size": BATCH, "precision": precision,
+            "device": "cpu",
         },
         "optim": {"learning_rate": LEARNING_RATE[mode], "weight_decay": 0.0, "beta2": 0.999},
         "schedule": {"kind": "constant"},
@@ -182,8 +207,8 @@ def _recipe(base: Path, mode: str, precision: str, steps: int) -> dict[str, Any]
 
 
 def _samples(plan: Any, steps: int) -> dict[str, Any]:
-    """The samples of all steps in etude's order, of the training rows, and of the validation rows, as peers take them:
-    ids and labels of equal length, not shifted.
+    """The samples of all steps in etude's order, of the training rows, and of the validation rows, as peers
+    take them: ids and labels of equal length, not shifted.
     """
     from etude.data.loader import sample_ids
 
@@ -199,9 +224,13 @@ def _samples(plan: Any, steps: int) -> dict[str, Any]:
 
     train, validation = plan.corpus.train, plan.corpus.validation
     order = [
-        sample_ids(step, n=len(train), global_batch_size=BATCH, seed=plan.recipe.seed).tolist() for step in range(steps)
+        sample_ids(step, n=len(train), global_batch_size=BATCH, seed=plan.recipe.seed).tolist()
+        for step in range(steps)
     ]
-    everything = {"train": rows(train, range(len(train))), "validation": rows(validation, range(len(validation)))}
+    everything = {
+        "train": rows(train, range(len(train))),
+        "validation": rows(validation, range(len(validation))),
+    }
     return {"order": order, **everything}
 
 
@@ -222,7 +251,9 @@ def _score(model: Any, rows: list[dict[str, list[int]]]) -> float:
         for row in rows:
             logits = model(input_ids=torch.tensor([row["input_ids"]]), use_cache=False).logits[0, :-1].float()
             labels = torch.tensor(row["labels"][1:])
-            total += float(torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum"))
+            total += float(
+                torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum")
+            )
             targets += float((labels != -100).sum())
     return total / targets
 
@@ -253,7 +284,9 @@ def _run_etude(task: dict[str, Any]) -> None:
 
 
 def _run_peer(side: str, task: dict[str, Any]) -> None:
-    """Trainer or SFTTrainer, without padding (`-flat`, etude's order) or with batches of like length (`-grouped`)."""
+    """Trainer or SFTTrainer, without padding (`-flat`, etude's order) or with batches of like length
+    (`-grouped`).
+    """
     import torch
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model
@@ -297,18 +330,23 @@ def _run_peer(side: str, task: dict[str, Any]) -> None:
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     lora = LoraConfig(r=RANK, lora_alpha=int(ALPHA), target_modules=TARGETS, task_type="CAUSAL_LM")
     same_order = [task["train"][index] for step in task["order"] for index in step]
-    rows = same_order if layout == "flat" else [row | {"length": len(row["input_ids"])} for row in task["train"]]
+    rows = (
+        same_order if layout == "flat" else [row | {"length": len(row["input_ids"])} for row in task["train"]]
+    )
     settings: dict[str, Any] = {
-        "output_dir": str(HOME / "peer-output"), "max_steps": task["steps"], "per_device_train_batch_size": BATCH,
-        "use_cpu": True, "optim": "adamw_torch_fused", "learning_rate": task["learning_rate"], "weight_decay": 0.0,
-        "lr_scheduler_type": "constant", "max_grad_norm": 1.0, "bf16": is_bf16, "gradient_checkpointing": False,
-        "eval_strategy": "no", "save_strategy": "no", "logging_steps": 1, "report_to": [], "disable_tqdm": True,
+        "output_dir": str(HOME / "peer-output"), "max_steps": task["steps"],
+        "per_device_train_batch_size": BATCH, "use_cpu": True, "optim": "adamw_torch_fused",
+        "learning_rate": task["learning_rate"], "weight_decay": 0.0, "lr_scheduler_type": "constant",
+        "max_grad_norm": 1.0, "bf16": is_bf16, "gradient_checkpointing": False, "eval_strategy": "no",
+        "save_strategy": "no", "logging_steps": 1, "report_to": [], "disable_tqdm": True,
         "train_sampling_strategy": "sequential" if layout == "flat" else "group_by_length",
     }  # fmt: skip
     common = {"model": model, "train_dataset": Dataset.from_list(rows), "callbacks": [Clock()]}
     if kind == "trl":
         arguments = SFTConfig(**settings, max_length=None, padding_free=layout == "flat")
-        trainer = Counting(args=arguments, processing_class=tokenizer, peft_config=lora if is_lora else None, **common)
+        trainer = Counting(
+            args=arguments, processing_class=tokenizer, peft_config=lora if is_lora else None, **common
+        )
     else:
         if is_lora:
             common["model"] = get_peft_model(model, lora)
@@ -326,7 +364,10 @@ def _peak_bytes() -> int:
     """
     status = Path("/proc/self/status")
     if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
+        return (
+            next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+            * 1024
+        )
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

@@ -1,6 +1,8 @@
-"""What the benchmarks share: a description of the machine, environments for peers, turns, and where results go.
+"""What the benchmarks share: a description of the machine, environments for peers, turns, and where results
+go.
 
-Only the standard library is imported at the top, so that the workers of peers can use it in their environments.
+Only the standard library is imported at the top, so that the workers of peers can use it in their
+environments.
 """
 
 import json
@@ -21,8 +23,8 @@ TORCH = "torch==2.13.0"
 class Worker:
     """One side of a comparison, in a process of its own that works only while it is asked to.
 
-    The process runs `SCRIPT worker SIDE ARGUMENTS`, prints a line of JSON once it is ready and one after each turn;
-    its other output goes to `.work/SIDE.log`. While one side has its turn, all others wait for theirs.
+    The process runs `SCRIPT worker SIDE ARGUMENTS`, prints a line of JSON once it is ready and one after each
+    turn; its other output goes to `.work/SIDE.log`. While one side has its turn, all others wait for theirs.
     """
 
     def __init__(
@@ -82,10 +84,11 @@ def wait_for_turn() -> None:
 
 
 class Turns:
-    """From within a worker: called after every step, answers after each turn of `steps` and waits for the next.
+    """From within a worker: called after every step, answers after each turn of `steps` and waits for the
+    next.
 
-    The first `warm_up` steps are not timed. Processor time is told too, as it hardly changes when others use the
-    machine.
+    The first `warm_up` steps are not timed. Processor time is told too, as it hardly changes when others use
+    the machine.
     """
 
     def __init__(self, steps: int, warm_up: int = 3) -> None:
@@ -127,13 +130,20 @@ def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:
     return dict(zip(packages, done.stdout.split()))
 
 
-def take_turns(sides: Mapping[str, Callable[[], dict[str, Any]]], turns: int) -> dict[str, list[dict[str, Any]]]:
-    """Call each side `turns` times, one after the other, so that what disturbs the machine meets all alike."""
+def take_turns(
+    sides: Mapping[str, Callable[[], dict[str, Any]]], turns: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Call each side `turns` times, one after the other, so that what disturbs the machine meets
+    all alike."""
     taken: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for turn in range(turns):
         for side, work in sides.items():
             taken[side].append(work())
-            print(f"turn {turn + 1} of {turns}, {side}: {json.dumps(taken[side][-1])}", file=sys.stderr, flush=True)
+            print(
+                f"turn {turn + 1} of {turns}, {side}: {json.dumps(taken[side][-1])}",
+                file=sys.stderr,
+                flush=True,
+            )
     return taken
 
 
@@ -144,7 +154,9 @@ def median(values: Sequence[float]) -> float:
 def compare_rows(
     mode: str, taken: Mapping[str, list[dict[str, Any]]], rows: int
 ) -> tuple[dict[str, Any], list[list[str]]]:
-    """Rows/s of each side from turns over so many rows, against the best but etude: for the JSON, and for the table."""
+    """Rows/s of each side from turns over so many rows, against the best but etude: for the JSON, and for the
+    table.
+    """
     speeds = {side: rows / median([turn["seconds"] for turn in turns]) for side, turns in taken.items()}
     best = max(speed for side, speed in speeds.items() if side != "etude")
     told = {

@@ -1,7 +1,8 @@
-"""`etude prepare` from JSONL to tokens on disk, against `datasets.map` with the same tokenizer, and again when cached.
+"""`etude prepare` from JSONL to tokens on disk, against `datasets.map` with the same tokenizer, and again
+when cached.
 
-etude also hashes, groups, fsyncs and checks what it writes; both sides start as a new process and end with tokens on
-disk.
+etude also hashes, groups, fsyncs and checks what it writes; both sides start as a new process and end with
+tokens on disk.
 """
 
 import argparse
@@ -62,7 +63,10 @@ def main() -> None:
         "peer": versions(python, ["datasets", "transformers", "tokenizers"]),
     }
     write_result(
-        "prepare", CLAIM, {**facts, "sides": result}, [["side", "seconds", "share of best peer's", "peak MB"], *rows]
+        "prepare",
+        CLAIM,
+        {**facts, "sides": result},
+        [["side", "seconds", "share of best peer's", "peak MB"], *rows],
     )
 
 
@@ -80,7 +84,9 @@ def _write_rows(path: Path, size: int) -> None:
     """Files of the standard library as rows, over and over, each with a first line of its own."""
     files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*/*.py"))
     texts = [
-        file.read_text("utf-8") for file in files if "site-packages" not in file.parts and "test" not in file.parts
+        file.read_text("utf-8")
+        for file in files
+        if "site-packages" not in file.parts and "test" not in file.parts
     ]
     written = row = 0
     with path.open("w", encoding="utf-8") as output:
@@ -93,12 +99,23 @@ def _write_rows(path: Path, size: int) -> None:
 def _etude(rows: Path, *, again: bool) -> dict[str, Any]:
     recipe = DATA / f"{rows.stem}.toml"
     recipe.write_text(
-        f'name = "bench-prepare"\n[tokenizer]\nfrom = "tokenizer.json"\n[[data.train]]\npath = "{rows.name}"\n'
+        'name = "bench-prepare"\n[tokenizer]\nfrom = "tokenizer.json"\n[[data.train]]\npath = '
+        f'"{rows.name}"\n'
         "[train]\nsteps = 1\nglobal_batch_size = 8\n[schedule]\nwarmup_steps = 0\n"
     )
-    command = [sys.executable, "-m", "etude", "prepare", str(recipe), "--json", *(["--again"] if again else [])]
+    command = [
+        sys.executable,
+        "-m",
+        "etude",
+        "prepare",
+        str(recipe),
+        "--json",
+        *(["--again"] if again else []),
+    ]
     measured = _measure(command, {"ETUDE_CACHE": str(DATA / "cache")})
-    return measured | {"tokens": sum(source["tokens"] for source in json.loads(measured.pop("output"))["sources"])}
+    return measured | {
+        "tokens": sum(source["tokens"] for source in json.loads(measured.pop("output"))["sources"])
+    }
 
 
 def _datasets(python: Path, rows: Path, processes: int) -> dict[str, Any]:
@@ -110,7 +127,9 @@ def _datasets(python: Path, rows: Path, processes: int) -> dict[str, Any]:
 
 
 def _measure(command: Sequence[str], environment: dict[str, str]) -> dict[str, Any]:
-    """Seconds, output, and the peak of the largest process, which for the peer leaves out what its workers add."""
+    """Seconds, output, and the peak of the largest process, which for the peer leaves out what its workers
+    add.
+    """
     code = (
         "import json, resource, subprocess, sys, time; started = time.perf_counter();"
         "output = subprocess.run(sys.argv[1:], check=True, stdout=subprocess.PIPE, text=True).stdout;"
@@ -119,10 +138,18 @@ def _measure(command: Sequence[str], environment: dict[str, str]) -> dict[str, A
     )
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
-        [sys.executable, "-c", code, *command], check=True, capture_output=True, text=True, env=kept | environment
+        [sys.executable, "-c", code, *command],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=kept | environment,
     )
     seconds, peak, output = json.loads(done.stdout)
-    return {"seconds": seconds, "peak_bytes": peak * (1 if sys.platform == "darwin" else 1024), "output": output}
+    return {
+        "seconds": seconds,
+        "peak_bytes": peak * (1 if sys.platform == "darwin" else 1024),
+        "output": output,
+    }
 
 
 def _run_datasets(rows: str, processes: int, cache: str) -> None:

@@ -1,6 +1,7 @@
 """Training speed from scratch, against transformers' Trainer and litgpt, and as a share of the matrix rate.
 
-All sides train the same Qwen3 shape on the same rows of 512 tokens, 8 a step, fused AdamW with clipping, in turns.
+All sides train the same Qwen3 shape on the same rows of 512 tokens, 8 a step, fused AdamW with clipping, in
+turns.
 """
 
 import argparse
@@ -31,7 +32,11 @@ def main() -> None:
     for precision, result in results.items():
         for side, figures in result.get("sides", {}).items():
             if "tokens_per_second" in figures:
-                cells = (figures["tokens_per_second"], figures["ratio_to_best_peer"], figures["share_of_matrix_rate"])
+                cells = (
+                    figures["tokens_per_second"],
+                    figures["ratio_to_best_peer"],
+                    figures["share_of_matrix_rate"],
+                )
                 table.append([f"{side}, {precision}", *cells])
             else:
                 table.append([f"{side}, {precision}", figures["skipped"], "", ""])
@@ -68,7 +73,9 @@ def _compare(precision: str, asked: argparse.Namespace) -> dict[str, Any]:
     rate = measure_matrix_rate(device, torch.float32 if precision == "fp32" else torch.bfloat16)
     tokens = asked.steps * BATCH * SEQ_LEN
     speeds = {side: tokens / median([turn["seconds"] for turn in turns]) for side, turns in taken.items()}
-    best = max((speed for side, speed in speeds.items() if not side.startswith("etude")), default=float("nan"))
+    best = max(
+        (speed for side, speed in speeds.items() if not side.startswith("etude")), default=float("nan")
+    )
     cost = flops_per_token(plan.model, SEQ_LEN)
     sides: dict[str, Any] = {side: {"skipped": reason} for side, reason in skipped.items()}
     for side, speed in speeds.items():
@@ -95,13 +102,14 @@ def _recipe(side: str, precision: str, steps: int) -> Any:
     return recipe_from({
         "name": f"bench-{side}",
         "model": {
-            "n_layer": LAYERS, "n_head": HEADS, "head_dim": HEAD_DIM, "n_embd": WIDTH, "n_ffn": FFN, "qk_norm": True,
+            "n_layer": LAYERS, "n_head": HEADS, "head_dim": HEAD_DIM, "n_embd": WIDTH, "n_ffn": FFN,
+            "qk_norm": True,
         },
         "tokenizer": {"train_vocab_size": VOCABULARY},
         "data": {"train": [{"source": "python-stdlib"}], "validation": "none"},
         "train": {
-            "steps": steps, "seq_len": SEQ_LEN, "global_batch_size": BATCH, "precision": precision, "device": "cpu",
-            "compile": side.endswith("-compile"),
+            "steps": steps, "seq_len": SEQ_LEN, "global_batch_size": BATCH, "precision": precision,
+            "device": "cpu", "compile": side.endswith("-compile"),
         },
         "optim": {"learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "beta2": 0.999},
         "schedule": {"kind": "linear", "warmup_steps": WARM_UP, "min_lr_ratio": 0.0},
@@ -110,13 +118,18 @@ def _recipe(side: str, precision: str, steps: int) -> Any:
 
 
 def _write_rows(plan: Any, steps: int) -> None:
-    """The rows of every step, (steps, BATCH, SEQ_LEN + 1) int64, in the order in which etude trains on them."""
+    """The rows of every step, (steps, BATCH, SEQ_LEN + 1) int64, in the order in which etude
+    trains on them."""
     import numpy as np
 
     from etude.data.loader import Loader
 
     loader = Loader(
-        plan.corpus.train, global_batch_size=BATCH, micro_batch_size=BATCH, seed=17, attend_across_documents=True
+        plan.corpus.train,
+        global_batch_size=BATCH,
+        micro_batch_size=BATCH,
+        seed=17,
+        attend_across_documents=True,
     )
     batches = [loader.load(step).micro_batches[0] for step in range(steps)]
     rows = np.stack([np.concatenate([batch.tokens, batch.labels[:, -1:]], axis=1) for batch in batches])
@@ -156,15 +169,15 @@ def _run_trainer(side: str, precision: str, steps: int, turns: Turns) -> None:
     torch.manual_seed(17)
     config = Qwen3Config(
         vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=FFN, num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS, num_key_value_heads=HEADS, head_dim=HEAD_DIM, max_position_embeddings=SEQ_LEN,
-        tie_word_embeddings=True, use_cache=False,
+        num_attention_heads=HEADS, num_key_value_heads=HEADS, head_dim=HEAD_DIM,
+        max_position_embeddings=SEQ_LEN, tie_word_embeddings=True, use_cache=False,
     )  # fmt: skip
     arguments = TrainingArguments(
-        output_dir=str(WORK / "trainer-output"), max_steps=steps, per_device_train_batch_size=BATCH, use_cpu=True,
-        optim="adamw_torch_fused", learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY, warmup_steps=WARM_UP,
-        lr_scheduler_type="linear", max_grad_norm=1.0, bf16=precision == "bf16",
-        torch_compile=side.endswith("-compile"), eval_strategy="no", save_strategy="no", logging_strategy="no",
-        report_to=[], disable_tqdm=True, dataloader_num_workers=0,
+        output_dir=str(WORK / "trainer-output"), max_steps=steps, per_device_train_batch_size=BATCH,
+        use_cpu=True, optim="adamw_torch_fused", learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY,
+        warmup_steps=WARM_UP, lr_scheduler_type="linear", max_grad_norm=1.0, bf16=precision == "bf16",
+        torch_compile=side.endswith("-compile"), eval_strategy="no", save_strategy="no",
+        logging_strategy="no", report_to=[], disable_tqdm=True, dataloader_num_workers=0,
     )  # fmt: skip
     Trainer(model=Qwen3ForCausalLM(config), args=arguments, train_dataset=Rows(), callbacks=[Clock()]).train()
 
@@ -209,8 +222,8 @@ def _run_litgpt(side: str, precision: str, steps: int, turns: Turns) -> None:
         mlp_class_name="LLaMAMLP", intermediate_size=FFN,
     )  # fmt: skip
     setup(
-        "bench", model_config=config, out_dir=WORK / "litgpt-output", data=Data(), devices=1, logger_name="csv",
-        precision="32-true" if precision == "fp32" else "bf16-mixed",
+        "bench", model_config=config, out_dir=WORK / "litgpt-output", data=Data(), devices=1,
+        logger_name="csv", precision="32-true" if precision == "fp32" else "bf16-mixed",
         optimizer={"class_path": "torch.optim.AdamW", "init_args": {
             "lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "betas": [0.9, 0.999], "fused": True}},
         train=TrainArgs(

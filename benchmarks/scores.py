@@ -1,6 +1,8 @@
-"""What small models come to on real tasks, with intervals and beside what costs nothing: `scores/*.toml` on given data.
+"""What small models come to on real tasks, with intervals and beside what costs nothing: `scores/*.toml` on
+given data.
 
-A run that is finished is taken as it is; one that is not goes on. Only figures of the runs asked for are replaced.
+A run that is finished is taken as it is; one that is not goes on. Only figures of the runs asked for are
+replaced.
 """
 
 import argparse
@@ -23,8 +25,12 @@ CLAIM = "Scores of small models on held-out rows, with bootstrap intervals of 95
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with java_to_cs, refine_small, vuln_sven ...")
-    parser.add_argument("--encoder", type=Path, help="folder with a small pretrained encoder, for the classifiers")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with java_to_cs, refine_small, vuln_sven ..."
+    )
+    parser.add_argument(
+        "--encoder", type=Path, help="folder with a small pretrained encoder, for the classifiers"
+    )
     parser.add_argument("--only", nargs="+", help="names of files in scores/")
     asked = parser.parse_args()
     names = asked.only or sorted(path.stem for path in (FOLDER / "scores").glob("*.toml"))
@@ -35,14 +41,18 @@ def main() -> None:
         text = text.replace("DATA", str(asked.data.resolve())).replace("ENCODER", str(asked.encoder))
         recipe = recipe_from(tomllib.loads(text))
         runs = WORK / "scores"
-        found = [run for run in list_runs(runs) if run.info["name"] == recipe.name and run.state == "finished"]
+        found = [
+            run for run in list_runs(runs) if run.info["name"] == recipe.name and run.state == "finished"
+        ]
         run = found[-1] if found else run_recipe(recipe, Options(runs=runs, recipe_text=text)).run
         result[name] = _describe(run)
     rows = [["task", "system", "metric", "value", "all figures"]]
     for name, told in result.items():
         for system, figures in told["systems"].items():
             others = ", ".join(f"{figure} {_cell(values)}" for figure, values in figures.items())
-            rows.append([f"{name} ({told['rows']})", system, told["metric"], _cell(figures[told["metric"]]), others])
+            rows.append(
+                [f"{name} ({told['rows']})", system, told["metric"], _cell(figures[told["metric"]]), others]
+            )
     used = versions(Path(sys.executable), ["torch", "scikit-learn", "sacrebleu"])
     write_result("scores", CLAIM, {"tasks": result, "versions": used}, rows)
 
@@ -52,7 +62,13 @@ def _describe(run: Run) -> dict[str, Any]:
     (scores,) = [entry.event for entry in entries if isinstance(entry.event, Scores)]
     told = {"rows": scores.rows, "split": scores.split, "metric": scores.metric, "notes": scores.notes}
     best = run.best["step"] if run.best else None
-    return {**told, "best_step": best, "systems": scores.systems, "gains": scores.gains, "by": scores.capabilities}
+    return {
+        **told,
+        "best_step": best,
+        "systems": scores.systems,
+        "gains": scores.gains,
+        "by": scores.capabilities,
+    }
 
 
 def _cell(values: list[float]) -> str:

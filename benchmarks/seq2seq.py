@@ -1,11 +1,13 @@
-"""Training and evaluation of an encoder-decoder of code against transformers' Seq2SeqTrainer: rows/s and memory.
+"""Training and evaluation of an encoder-decoder of code against transformers' Seq2SeqTrainer: rows/s and
+memory.
 
-A CodeT5 shape, tokenizer included, on real pairs (any JSONL with `source` and `target`), fp32, two threads. Training
-starts from the same random weights and every turn shows every side the same rows: the plain Trainer in the batches of
-etude, so that losses are equal; the other with rows of like length together, all turn long. Evaluation is what a model
-writes greedily for sources that it was not trained on, after `--taught` steps of training (kept in `.work/`), so that
-answers end where answers end; the Trainer gets no labels, so that it does not compute a loss as well, and at its best
-rows that are sorted by length; its batches are of 64, as many as etude writes at once. Answers have to be the same.
+A CodeT5 shape, tokenizer included, on real pairs (any JSONL with `source` and `target`), fp32, two threads.
+Training starts from the same random weights and every turn shows every side the same rows: the plain Trainer
+in the batches of etude, so that losses are equal; the other with rows of like length together, all turn long.
+Evaluation is what a model writes greedily for sources that it was not trained on, after `--taught` steps of
+training (kept in `.work/`), so that answers end where answers end; the Trainer gets no labels, so that it
+does not compute a loss as well, and at its best rows that are sorted by length; its batches are of 64, as
+many as etude writes at once. Answers have to be the same.
 """
 
 import argparse
@@ -74,13 +76,19 @@ def main() -> None:
     python = peer_python("trainer", PEER)
     result: dict[str, Any] = {"goals": GOALS, "peer": versions(python, ["transformers", "torch"])}
     table: list[list[Any]] = [["", "side", "rows/s", "ratio to the best peer", "peak MB"]]
-    pythons = {side: Path(sys.executable) if side == "etude" else python for sides in SIDES.values() for side in sides}
+    pythons = {
+        side: Path(sys.executable) if side == "etude" else python
+        for sides in SIDES.values()
+        for side in sides
+    }
     for mode in [asked.only] if asked.only else GOALS:
         workers = {side: Worker(side, pythons[side], Path(__file__).name, [mode]) for side in SIDES[mode]}
         taken = take_turns({side: worker.turn for side, worker in workers.items()}, asked.turns)
         for worker in workers.values():
             worker.close()
-        result[mode], shown = compare_rows(mode, taken, {"training": BATCH * STEPS, "evaluation": SCORED}[mode])
+        result[mode], shown = compare_rows(
+            mode, taken, {"training": BATCH * STEPS, "evaluation": SCORED}[mode]
+        )
         table += shown
     if asked.only != "training":
         result["answers"] = _compare(SIDES["evaluation"])
@@ -105,12 +113,14 @@ def _write_base(tokenizer: Path) -> None:
             shutil.copyfile(file, BASE / file.name)
     vocabulary = json.loads((tokenizer / "vocab.json").read_text())
     config = T5Config(
-        vocab_size=len(vocabulary), n_layer=LAYERS, n_decoder_layer=LAYERS, n_head=HEADS, n_embd=WIDTH, n_ffn=FFN,
-        head_dim=WIDTH // HEADS, start_id=vocabulary["<pad>"],
+        vocab_size=len(vocabulary), n_layer=LAYERS, n_decoder_layer=LAYERS, n_head=HEADS, n_embd=WIDTH,
+        n_ffn=FFN, head_dim=WIDTH // HEADS, start_id=vocabulary["<pad>"],
     )  # fmt: skip
     model = T5(config)
     model.init_weights(17)
-    save_file({name: value.detach() for name, value in model.state_dict().items()}, BASE / "model.safetensors")
+    save_file(
+        {name: value.detach() for name, value in model.state_dict().items()}, BASE / "model.safetensors"
+    )
     told = config.to_hf(eos_token_id=vocabulary["</s>"], pad_token_id=vocabulary["<pad>"])
     (BASE / "config.json").write_text(json.dumps(told))
 
@@ -120,7 +130,8 @@ def _recipe(rows: Path, *, steps: int) -> dict[str, Any]:
         "name": "bench-seq2seq",
         "model": {"from": str(BASE)},
         "data": {
-            "train": [{"path": str(rows.resolve()), "field": "source", "target": "target"}], "validation": "none",
+            "train": [{"path": str(rows.resolve()), "field": "source", "target": "target"}],
+            "validation": "none",
         },
         "train": {
             "objective": "seq2seq", "steps": steps, "seq_len": SOURCE_LEN, "target_len": TARGET_LEN,
@@ -134,13 +145,18 @@ def _recipe(rows: Path, *, steps: int) -> dict[str, Any]:
 
 
 def _teach(recipe: dict[str, Any], steps: int) -> None:
-    """A folder with a model that has learnt enough to end its answers, unless the same steps have left one."""
+    """A folder with a model that has learnt enough to end its answers, unless the same steps have
+    left one."""
     from etude.recipe.load import recipe_from
     from etude.run import run_recipe
     from etude.start import Options
 
     less = {"steps": steps, "seq_len": 128, "target_len": 128, "global_batch_size": 8, "micro_batch_size": 8}
-    recipe = {**recipe, "train": {**recipe["train"], **less}, "schedule": {"kind": "linear", "warmup_steps": 20}}
+    recipe = {
+        **recipe,
+        "train": {**recipe["train"], **less},
+        "schedule": {"kind": "linear", "warmup_steps": 20},
+    }
     told = TAUGHT / "recipe.json"
     if told.exists() and json.loads(told.read_text()) == recipe:
         return
@@ -151,7 +167,9 @@ def _teach(recipe: dict[str, Any], steps: int) -> None:
 
 
 def _write_rows(recipe: dict[str, Any], scored: dict[str, Any], steps: int) -> None:
-    """Tokens in the order of etude's steps, and those to write answers for, so that the peer reads what etude reads."""
+    """Tokens in the order of etude's steps, and those to write answers for, so that the peer reads what etude
+    reads.
+    """
     from etude.data.loader import sample_ids
     from etude.data.prepared import prepare
     from etude.recipe.load import recipe_from
@@ -200,7 +218,9 @@ def _peak() -> int:
 
 
 def _evaluate(side: str, write_answers: Callable[[int], list[list[int]]], rows: int | None) -> None:
-    """From within a worker: answer some rows to warm up, or all that only memory is asked for, then all once a turn."""
+    """From within a worker: answer some rows to warm up, or all that only memory is asked for, then all once
+    a turn.
+    """
     write_answers(rows or 64)
     answer({"ready": True, "peak_bytes": _peak()})
     while True:
@@ -235,7 +255,9 @@ def _run_etude(mode: str, rows: int | None) -> None:
 
     if mode == "training":
         turns = Turns(STEPS)
-        for step in Training(recipe_from(json.loads(RECIPE.read_text())), Options(runs=WORK / "runs", new=True)):
+        for step in Training(
+            recipe_from(json.loads(RECIPE.read_text())), Options(runs=WORK / "runs", new=True)
+        ):
             turns.step(partial(float, step.measured[0] / step.measured[1]))
         return
     corpus = prepare(recipe_from(json.loads(SCORED_RECIPE.read_text())), tokenizer_folder=BASE)
@@ -292,11 +314,11 @@ def _run_trainer(side: str, mode: str, rows: int | None) -> None:
 
     arguments = Seq2SeqTrainingArguments(
         output_dir=str(WORK / "trainer-output"), max_steps=len(given["rows"]) // BATCH,
-        per_device_train_batch_size=BATCH, per_device_eval_batch_size=EVAL_BATCH.get(side, BATCH), use_cpu=True,
-        optim="adamw_torch_fused", learning_rate=LEARNING_RATE, weight_decay=0.01, lr_scheduler_type="constant",
-        max_grad_norm=1.0, eval_strategy="no", save_strategy="no", logging_strategy="no", report_to=[],
-        disable_tqdm=True, remove_unused_columns=False, train_sampling_strategy="sequential",
-        predict_with_generate=True, eval_accumulation_steps=1,
+        per_device_train_batch_size=BATCH, per_device_eval_batch_size=EVAL_BATCH.get(side, BATCH),
+        use_cpu=True, optim="adamw_torch_fused", learning_rate=LEARNING_RATE, weight_decay=0.01,
+        lr_scheduler_type="constant", max_grad_norm=1.0, eval_strategy="no", save_strategy="no",
+        logging_strategy="no", report_to=[], disable_tqdm=True, remove_unused_columns=False,
+        train_sampling_strategy="sequential", predict_with_generate=True, eval_accumulation_steps=1,
         generation_config=GenerationConfig(
             max_new_tokens=ANSWER_LEN, do_sample=False, num_beams=1, pad_token_id=pad, eos_token_id=end,
             decoder_start_token_id=start,
@@ -309,7 +331,8 @@ def _run_trainer(side: str, mode: str, rows: int | None) -> None:
             some = slice(low, low + STEPS * BATCH)
             taught[some] = sorted(taught[some], key=lambda row: len(row["input_ids"]) + len(row["labels"]))
     trainer = Timed(
-        model=model, args=arguments, train_dataset=taught, data_collator=collate, callbacks=[Clock()] if turns else [],
+        model=model, args=arguments, train_dataset=taught, data_collator=collate,
+        callbacks=[Clock()] if turns else [],
     )  # fmt: skip
     if turns:
         trainer.train()

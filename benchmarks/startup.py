@@ -1,6 +1,7 @@
 """How long the commands that only read take, against the 0.3 s after which a person notices.
 
-With `--recipe`, also how long after `etude train` the first step of it begins; its data are prepared by a run before.
+With `--recipe`, also how long after `etude train` the first step of it begins; its data are prepared by a run
+before.
 """
 
 import argparse
@@ -41,7 +42,10 @@ def main() -> None:
             result[name] = {"median_seconds": round(median(times), 3), "min_seconds": round(min(times), 3)}
     rows = [[name, r["median_seconds"], r["min_seconds"]] for name, r in result.items()]
     write_result(
-        "startup", CLAIM, {"limit_seconds": LIMIT_SECONDS, **result}, [["command", "median s of 10", "min s"], *rows]
+        "startup",
+        CLAIM,
+        {"limit_seconds": LIMIT_SECONDS, **result},
+        [["command", "median s of 10", "min s"], *rows],
     )
 
 

@@ -1,7 +1,7 @@
 """Time to learn tiny Shakespeare by characters to a loss of 1.88, against nanoGPT's README settings for CPU.
 
-Neither side has more than 0.80M parameters, nor sees more than 64 characters. Clocks count the training loop only; one
-evaluator judges both sides, between the steps of nanoGPT and from the checkpoints of etude.
+Neither side has more than 0.80M parameters, nor sees more than 64 characters. Clocks count the training loop
+only; one evaluator judges both sides, between the steps of nanoGPT and from the checkpoints of etude.
 """
 
 import argparse
@@ -17,7 +17,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measure import FOLDER, TORCH, WORK, Worker, answer, median, peer_python, take_turns, versions, write_result
+from measure import (
+    FOLDER,
+    TORCH,
+    WORK,
+    Worker,
+    answer,
+    median,
+    peer_python,
+    take_turns,
+    versions,
+    write_result,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,9 +37,9 @@ TARGET, CONTEXT, TRAIN_RATIO = 1.88, 64, 0.9
 DATA, CHECKOUT = WORK / "tinyshakespeare", WORK / "nanogpt-checkout"
 # Its README's settings for a CPU, but for its own estimate of the loss, which is off.
 NANOGPT = (
-    "config/train_shakespeare_char.py --device=cpu --compile=False --log_interval=1 --block_size=64 --batch_size=12 "
-    "--n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0 "
-    "--eval_iters=1 --eval_interval=1000000"
+    "config/train_shakespeare_char.py --device=cpu --compile=False --log_interval=1 --block_size=64 "
+    "--batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 "
+    "--dropout=0.0 --eval_iters=1 --eval_interval=1000000"
 )
 EVALUATE_EVERY_STEPS = 100
 CLAIM = "Training time to a loss of 1.88 on all of tiny Shakespeare's validation characters, against nanoGPT"
@@ -54,7 +65,12 @@ def main() -> None:
     results = {side: _summarise(turns) for side, turns in taken.items()}
     if asked.nanogpt and not asked.changes:
         ratio = results["etude"]["seconds"] / results["nanogpt"]["seconds"]
-        result = {"ratio": round(ratio, 3), "goal": 0.25, **results, "peer": versions(python, ["torch", "numpy"])}
+        result = {
+            "ratio": round(ratio, 3),
+            "goal": 0.25,
+            **results,
+            "peer": versions(python, ["torch", "numpy"]),
+        }
         heading = ["side", "parameters", "seconds to 1.88", "share", "steps", "last loss"]
         rows = [
             [side, f"{r['parameters']:,}", r["seconds"], round(r["seconds"] / results["nanogpt"]["seconds"], 3),
@@ -78,7 +94,9 @@ def evaluate(logits: "Callable[[Tensor], Tensor]", characters: "Tensor") -> floa
     targets = [*characters[1 : whole + 1].view(-1, CONTEXT).split(128), characters[whole + 1 :][None]]
     with torch.no_grad():
         total = sum(
-            torch.nn.functional.cross_entropy(logits(row).flatten(0, 1).double(), target.flatten(), reduction="sum")
+            torch.nn.functional.cross_entropy(
+                logits(row).flatten(0, 1).double(), target.flatten(), reduction="sum"
+            )
             for row, target in zip(rows, targets)
             if row.numel()
         )
@@ -86,7 +104,8 @@ def evaluate(logits: "Callable[[Tensor], Tensor]", characters: "Tensor") -> floa
 
 
 def _summarise(turns: list[dict[str, Any]]) -> dict[str, Any]:
-    """The median over turns of the time to the target, or of the whole time where a turn does not get there."""
+    """The median over turns of the time to the target, or of the whole time where a turn does not
+    get there."""
     times = [_seconds_to_target(turn["curve"]) for turn in turns]
     last = [turn["curve"][-1] for turn in turns]
     return {
@@ -98,13 +117,16 @@ def _summarise(turns: list[dict[str, Any]]) -> dict[str, Any]:
         "steps": last[0][0],
         "parameters": turns[0]["parameters"],
         "curves": [
-            [[step, round(seconds, 2), round(loss, 4)] for step, seconds, loss in turn["curve"]] for turn in turns
+            [[step, round(seconds, 2), round(loss, 4)] for step, seconds, loss in turn["curve"]]
+            for turn in turns
         ],
     }
 
 
 def _seconds_to_target(curve: list[list[float]]) -> float | None:
-    """Where the line through the measured (step, seconds, loss) first meets the target; None if it never does."""
+    """Where the line through the measured (step, seconds, loss) first meets the target; None if it never
+    does.
+    """
     for (_, before, high), (_, after, low) in pairwise(curve):
         if high > TARGET >= low:
             return before + (after - before) * (high - TARGET) / (high - low)
@@ -112,7 +134,8 @@ def _seconds_to_target(curve: list[list[float]]) -> float | None:
 
 
 def _write_data(text: Path) -> None:
-    """The training characters, all characters, and a tokenizer of one id a character, in their sorted order."""
+    """The training characters, all characters, and a tokenizer of one id a character, in their
+    sorted order."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
     content = text.read_text("utf-8")
@@ -131,7 +154,9 @@ def _copy_checkout(checkout: Path, text: Path, python: Path) -> None:
     """A copy of nanoGPT whose own script has prepared the text, so that the checkout stays as it is."""
     shutil.copytree(checkout, CHECKOUT, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".git"))
     shutil.copyfile(text, CHECKOUT / "data/shakespeare_char/input.txt")
-    subprocess.run([str(python), "data/shakespeare_char/prepare.py"], cwd=CHECKOUT, check=True, capture_output=True)
+    subprocess.run(
+        [str(python), "data/shakespeare_char/prepare.py"], cwd=CHECKOUT, check=True, capture_output=True
+    )
 
 
 def _validation(vocabulary: dict[str, int]) -> "Tensor":
@@ -172,7 +197,9 @@ def _run_etude(changes: list[str]) -> dict[str, Any]:
 
 
 def _run_nanogpt() -> dict[str, Any]:
-    """Run nanoGPT's train.py as it is; the lines it prints after each step tell where the clock stops and goes on."""
+    """Run nanoGPT's train.py as it is; the lines it prints after each step tell where the clock stops and
+    goes on.
+    """
     import os
     import pickle
 
@@ -196,7 +223,9 @@ def _run_nanogpt() -> dict[str, Any]:
                 clock["seconds"] += now - clock["started"]
                 model = program["raw_model"]
                 model.eval()
-                curve.append([step, clock["seconds"], evaluate(lambda rows: model(rows, rows)[0], validation)])
+                curve.append(
+                    [step, clock["seconds"], evaluate(lambda rows: model(rows, rows)[0], validation)]
+                )
                 model.train()
                 clock["started"] = time.perf_counter()
 

@@ -1,7 +1,8 @@
 """Count what a review of the structure counts, so that anybody can set two states of the code side by side.
 
-`python dev/count_code.py [FOLDER]` prints a table for the package in FOLDER (default: etude); `--json` for scripts,
-`--list NAME` the places behind a count. Everything is read from the syntax tree; nothing is imported or run.
+`python dev/count_code.py [FOLDER]` prints a table for the package in FOLDER (default: etude); `--json` for
+scripts, `--list NAME` the places behind a count. Everything is read from the syntax tree; nothing is imported
+or run.
 """
 
 import argparse
@@ -38,7 +39,8 @@ def main() -> None:
     parser.add_argument("--list", metavar="NAME", help="the places behind one count")
     asked = parser.parse_args()
     texts = {
-        str(path.relative_to(asked.folder)): path.read_text("utf-8") for path in sorted(asked.folder.rglob("*.py"))
+        str(path.relative_to(asked.folder)): path.read_text("utf-8")
+        for path in sorted(asked.folder.rglob("*.py"))
     }
     found = count(texts, asked.folder.name)
     if asked.list:
@@ -67,11 +69,13 @@ def count(texts: dict[str, str], package: str) -> dict[str, list[Place]]:
                 found["lines over 110 columns"].append(Place(file, number, f"{len(line)} columns"))
         for name, line, what in _counted(trees[file]):
             found[name].append(Place(file, line, what))
-    found["import cycles, lazy ones too"] = [Place(ring[0], 1, " -> ".join(ring)) for ring in _cycles(trees, package)]
+    found["import cycles, lazy ones too"] = [
+        Place(ring[0], 1, " -> ".join(ring)) for ring in _cycles(trees, package)
+    ]
     names = (
         "files over 400 lines", "functions over 60 lines", "lines over 110 columns", "branches by kind",
-        "isinstance of families", "positional calls over 6", "docstrings with a clause", "public without docstring",
-        "import cycles, lazy ones too",
+        "isinstance of families", "positional calls over 6", "docstrings with a clause",
+        "public without docstring", "import cycles, lazy ones too",
     )  # fmt: skip
     return {name: found[name] for name in names}
 
@@ -84,29 +88,47 @@ def _counted(tree: ast.Module) -> Iterator[tuple[str, int, str]]:
             if size > MOST_LINES:
                 yield "functions over 60 lines", node.lineno, f"{node.name}: {size} lines"
         if isinstance(node, ast.Call):
-            if len(node.args) > MOST_POSITIONAL and not any(isinstance(each, ast.Starred) for each in node.args):
+            if len(node.args) > MOST_POSITIONAL and not any(
+                isinstance(each, ast.Starred) for each in node.args
+            ):
                 yield "positional calls over 6", node.lineno, ast.unparse(node.func)
-            if isinstance(node.func, ast.Name) and node.func.id == "isinstance" and _names(node.args[1]) & FAMILIES:
+            if (
+                isinstance(node.func, ast.Name)
+                and node.func.id == "isinstance"
+                and _names(node.args[1]) & FAMILIES
+            ):
                 yield "isinstance of families", node.lineno, ast.unparse(node)[:80]
         if what := _branch(node):
             yield "branches by kind", getattr(node, "lineno", 0), what
-    for node in [tree, *(each for each in ast.walk(tree) if isinstance(each, ast.FunctionDef | ast.ClassDef))]:
+    for node in [
+        tree,
+        *(each for each in ast.walk(tree) if isinstance(each, ast.FunctionDef | ast.ClassDef)),
+    ]:
         text = ast.get_docstring(node)
         line, name = getattr(node, "lineno", 1), getattr(node, "name", "module")
         if text and CLAUSE.match(text):
             yield "docstrings with a clause", line, f"{name}: {text.splitlines()[0][:70]}"
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_" and not ast.get_docstring(node):
+        if (
+            isinstance(node, ast.FunctionDef | ast.ClassDef)
+            and node.name[0] != "_"
+            and not ast.get_docstring(node)
+        ):
             yield "public without docstring", node.lineno, node.name
 
 
 def _branch(node: ast.AST) -> str | None:
-    """A question about the kind of training: a comparison, an attribute, a pattern or a type that names one."""
+    """A question about the kind of training: a comparison, an attribute, a pattern or a type that
+    names one."""
     if isinstance(node, ast.Compare):
         words = {
-            each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)
+            each.value
+            for each in ast.walk(node)
+            if isinstance(each, ast.Constant) and isinstance(each.value, str)
         }
-        is_labels = any(isinstance(each, ast.Attribute) and each.attr == "labels" for each in ast.walk(node.left))
+        is_labels = any(
+            isinstance(each, ast.Attribute) and each.attr == "labels" for each in ast.walk(node.left)
+        )
         is_none = any(isinstance(each, ast.Constant) and each.value is None for each in node.comparators)
         if words & (OBJECTIVES | KINDS) or (is_labels and is_none):
             return ast.unparse(node)[:80]
@@ -132,7 +154,8 @@ def _names(node: ast.AST) -> set[str]:
 def _cycles(trees: dict[str, ast.Module], package: str) -> list[list[str]]:
     """Rings of modules that import each other, imports within functions and for types counted too."""
     modules = {
-        file.removesuffix(".py").replace("/", ".").removesuffix(".__init__"): tree for file, tree in trees.items()
+        file.removesuffix(".py").replace("/", ".").removesuffix(".__init__"): tree
+        for file, tree in trees.items()
     }
     arrows: dict[str, set[str]] = {name: set() for name in modules}
     for name, tree in modules.items():

@@ -1,10 +1,12 @@
-"""Train twelve tiny runs of all kinds and record their bits, to show that a change of structure changes nothing.
+"""Train twelve tiny runs of all kinds and record their bits, to show that a change of structure changes
+nothing.
 
     python dev/recorded_runs.py before.json     # at one commit
     python dev/recorded_runs.py after.json      # at another, on the same machine
     python dev/recorded_runs.py before.json after.json     # what differs; exit code 1 if anything does
 
-Bits are those of the last checkpoint's weights and optimizer, and of every evaluation, text and score in the journal.
+Bits are those of the last checkpoint's weights and optimizer, and of every evaluation, text and score in the
+journal.
 """
 
 import hashlib
@@ -25,7 +27,10 @@ def main() -> None:
     if len(given) == 2:
         before, after = (json.loads(path.read_text()) for path in given)
         differing = [
-            f"{name}: {key}" for name in before for key in before[name] if before[name][key] != after[name][key]
+            f"{name}: {key}"
+            for name in before
+            for key in before[name]
+            if before[name][key] != after[name][key]
         ]
         print("\n".join(differing) or f"{len(before)} runs are equal, bit for bit")
         sys.exit(bool(differing))
@@ -46,20 +51,29 @@ def cases(folder: Path) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
         bases.write_gpt2(folder / "gpt2"),
     )
     encoder, translator = bases.write_encoder(folder / "encoder", masked=True), bases.write_t5(folder / "t5")
-    rows, pairs = bases.write_instructions(folder / "rows.jsonl", 60), bases.write_pairs(folder / "pairs.jsonl", 60)
+    rows, pairs = (
+        bases.write_instructions(folder / "rows.jsonl", 60),
+        bases.write_pairs(folder / "pairs.jsonl", 60),
+    )
     labelled, several = (
         bases.write_labelled(folder / "one.jsonl"),
         bases.write_labelled(folder / "several.jsonl", multi=True),
     )
     two_texts = bases.write_labelled(folder / "two.jsonl", pairs=True)
     answers = {"evaluate.answers": 3, "evaluate.answer_tokens": 6, "train.seq_len": 64, "tokenizer": {}}
-    labels = {"train.objective": "classification", "train.seq_len": 32, "evaluate.metric": "f1", "tokenizer": {}}
+    labels = {
+        "train.objective": "classification",
+        "train.seq_len": 32,
+        "evaluate.metric": "f1",
+        "tokenizer": {},
+    }
     one = {"data.train": [{"path": str(labelled), "label": "label"}]}
     chatting = {"data.train": [{"path": str(rows)}], **answers}
     new = {"model": {"kind": "encoder", "n_layer": 2, "n_embd": 32, "n_head": 2, "dropout": 0.1}}
     translating = {
         "train.objective": "seq2seq", "train.seq_len": 32, "evaluate.answers": 2, "evaluate.answer_tokens": 4,
-        "data.train": [{"path": str(pairs), "field": "source", "target": "target"}], "loss.label_smoothing": 0.1,
+        "data.train": [{"path": str(pairs), "field": "source", "target": "target"}],
+        "loss.label_smoothing": 0.1,
     }  # fmt: skip
     return {
         "text": ({"model.dropout": 0.1, "evaluate.prompts": ["def "], "evaluate.sample_tokens": 6}, {}),
@@ -100,14 +114,18 @@ def own_loss(model: Any, batch: Any) -> tuple[Any, int]:
 
     logits = etude.logits(model, batch).flatten(0, 1)
     labels = batch.labels.flatten()
-    return functional.cross_entropy(logits, labels, reduction="sum", ignore_index=-100), int((labels >= 0).sum())
+    return functional.cross_entropy(logits, labels, reduction="sum", ignore_index=-100), int(
+        (labels >= 0).sum()
+    )
 
 
 def entropy(model: Any, batches: Any) -> float:
     import etude
 
     parts = [etude.logits(model, batch).softmax(-1) for batch in batches]
-    return -sum(float((part * part.log()).sum()) for part in parts) / sum(part[..., 0].numel() for part in parts)
+    return -sum(float((part * part.log()).sum()) for part in parts) / sum(
+        part[..., 0].numel() for part in parts
+    )
 
 
 def record(folder: Path, name: str, changes: dict[str, Any], options: dict[str, Any]) -> dict[str, str]:

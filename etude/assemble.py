@@ -32,7 +32,8 @@ from etude.start import Options, find_weights
 def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, list[str]]:
     """What is trained, before its first step, and the names of weights that no file had.
 
-    Raises: InputError if a file of the model is damaged, a weight is not finite, or `options.weights` does not fit it.
+    Raises: InputError if a file of the model is damaged, a weight is not finite, or `options.weights` does
+    not fit it.
     """
     recipe, device = plan.recipe, world.device
     precision = choose_precision(
@@ -67,7 +68,9 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
 
 
 def _check_labels(plan: Plan, folder: Path) -> None:
-    """Raises: InputError if the weights in a folder are of a classifier with other labels, or in another order."""
+    """Raises: InputError if the weights in a folder are of a classifier with other labels, or in another
+    order.
+    """
     names = [name for name in ("config.json", CLASSIFIER_FILE) if (folder / name).is_file()]
     said = durable.read_json_object(folder / names[0]) if names else {}
     is_code_encoder = said.get("model_type") == CODE_ENCODER and "id2label" in said
@@ -81,17 +84,25 @@ def _check_labels(plan: Plan, folder: Path) -> None:
             theirs = label_names(said)
         if ours and theirs not in ((), ours, default_names(len(ours))):
             raise InputError(
-                f"{folder.name} scores the labels {listed(theirs)}, and this run {listed(ours)}; name that folder as "
-                "model.from, and its labels keep their outputs"
+                f"{folder.name} scores the labels {listed(theirs)}, and this run {listed(ours)}; name that "
+                "folder as model.from, and its labels keep their outputs"
             )
 
 
 def _check_adapter(plan: Plan, file: Path) -> None:
-    """Raises: InputError if a file of weights holds an adapter and the recipe has none or another, or the reverse."""
+    """Raises: InputError if a file of weights holds an adapter and the recipe has none or another, or the
+    reverse.
+    """
     is_adapter, folder = file.name == ADAPTER_FILE, file.parent
     if is_adapter != (plan.recipe.adapter is not None):
-        what = "an adapter, but the recipe has no [adapter]" if is_adapter else "a whole model, but it trains [adapter]"
-        raise InputError(f"--from: {folder} holds {what}; give weights of the same kind, or change the recipe")
+        what = (
+            "an adapter, but the recipe has no [adapter]"
+            if is_adapter
+            else "a whole model, but it trains [adapter]"
+        )
+        raise InputError(
+            f"--from: {folder} holds {what}; give weights of the same kind, or change the recipe"
+        )
     if plan.recipe.adapter is None:
         return
     saved = read_adapter_config(folder)
@@ -103,18 +114,20 @@ def _check_adapter(plan: Plan, file: Path) -> None:
             base = digest(find_model(saved.base, saved.revision))
         except InputError:
             raise InputError(
-                f"--from: the adapter in {folder} names the base {saved.base[:80]!r}, which is not on this machine, "
-                f"and model.from is {plan.recipe.model.from_}; if they are the same, mend base_model_name_or_path"
+                f"--from: the adapter in {folder} names the base {saved.base[:80]!r}, which is not on this "
+                f"machine, and model.from is {plan.recipe.model.from_}; if they are the same, mend "
+                "base_model_name_or_path"
             ) from None
     if base not in (None, plan.pretrained.digest):
         raise InputError(
-            f"--from: the adapter in {folder} was trained on other weights than those in {plan.pretrained.path}; "
-            "set model.from to the base that it was trained on"
+            f"--from: the adapter in {folder} was trained on other weights than those in "
+            f"{plan.pretrained.path}; set model.from to the base that it was trained on"
         )
 
 
 def model_files(plan: Plan, model: nn.Module) -> dict[str, bytes]:
-    """The files that, beside the weights, make a checkpoint folder a model which transformers or PEFT loads."""
+    """The files that, beside the weights, make a checkpoint folder a model which transformers or
+    PEFT loads."""
     recipe, tokenizer, labels = plan.recipe, plan.corpus.tokenizer, plan.corpus.labels
     objectives = {part.train.objective for part in recipe.by_task().values()}
     is_joined = not objectives.isdisjoint(("classification", "seq2seq"))  # others read texts end to end
@@ -149,5 +162,7 @@ def model_files(plan: Plan, model: nn.Module) -> dict[str, bytes]:
         name = "config.json" if recipe.adapter is None else CLASSIFIER_FILE
         files[name] = json.dumps(config, indent=2).encode()
         if writes_text:
-            files[GENERATION_FILE] = generation_config(base.generation if base else {}, config, plan.corpus.end_ids)
+            files[GENERATION_FILE] = generation_config(
+                base.generation if base else {}, config, plan.corpus.end_ids
+            )
     return files

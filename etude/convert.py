@@ -1,8 +1,8 @@
 """`etude import`: from pytorch_model.bin to safetensors, in a process apart that may do nothing else.
 
-A .bin file is a pickle, which can name any code. torch's unpickler for tensors refuses to call it; should that ever
-fail, the process that reads has no environment, and is ended before it opens a socket, starts a process, removes a file
-or writes one elsewhere.
+A .bin file is a pickle, which can name any code. torch's unpickler for tensors refuses to call it; should
+that ever fail, the process that reads has no environment, and is ended before it opens a socket, starts a
+process, removes a file or writes one elsewhere.
 """
 
 import os
@@ -33,13 +33,14 @@ _READING_BYTES = 1 << 30
 _HEAD = "lm_head.weight"
 # What reading tensors never does; a hook that Python calls before any of it ends the process instead.
 _FORBIDDEN = (
-    "socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.remove", "os.chmod",
-    "os.kill", "pty.", "ctypes.", "shutil.", "webbrowser.", "urllib.", "ftplib.", "smtplib.",
+    "socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.remove",
+    "os.chmod", "os.kill", "pty.", "ctypes.", "shutil.", "webbrowser.", "urllib.", "ftplib.", "smtplib.",
 )  # fmt: skip
 
 
 def convert(source: Path, out: Path) -> list[Path]:
-    """Write the model in `source` to the new folder `out` as safetensors, whole or not at all; returns its files.
+    """Write the model in `source` to the new folder `out` as safetensors, whole or not at all; returns its
+    files.
 
     Raises: InputError if there is nothing to convert, it holds more than tensors, or `out` is there already.
     """
@@ -59,18 +60,21 @@ def convert(source: Path, out: Path) -> list[Path]:
         for path in sorted(source.iterdir()):
             if _CARRIED.fullmatch(path.name) and path.is_file():
                 _check_inside(source, path)
-                durable.write_file(hidden / path.name, durable.read_bytes(path, most_bytes=_LARGEST_CARRIED_BYTES))
+                durable.write_file(
+                    hidden / path.name, durable.read_bytes(path, most_bytes=_LARGEST_CARRIED_BYTES)
+                )
         environment = {"PATH": os.defpath, "HOME": str(hidden), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-I", "-m", "etude.convert", str(source), str(hidden)]
         try:
             ended = subprocess.run(
-                command, env=environment, cwd=hidden, stdin=subprocess.DEVNULL, capture_output=True, check=False,
-                encoding="utf-8", errors="replace", timeout=limit,
+                command, env=environment, cwd=hidden, stdin=subprocess.DEVNULL, capture_output=True,
+                check=False, encoding="utf-8", errors="replace", timeout=limit,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise InputError(
-                f"{source} took more than {limit:.0f} s to read, which tensors on a slow disk do not, and was stopped; "
-                "copy it to a local disk and try again, or get the model as safetensors: the file may be hostile"
+                f"{source} took more than {limit:.0f} s to read, which tensors on a slow disk do not, and "
+                "was stopped; copy it to a local disk and try again, or get the model as safetensors: the "
+                "file may be hostile"
             ) from None
         if ended.returncode < 0:
             raise InputError(
@@ -124,12 +128,15 @@ def _convert_parts(parts: list[Path], out: Path) -> None:
                 f"{part} holds more than tensors, or is damaged; nothing of it was run ({reason})"
             ) from None
         tensors = _tensors(part, loaded, set(weight_map))
-        name = "model.safetensors" if len(parts) == 1 else f"model-{number:05d}-of-{len(parts):05d}.safetensors"
+        name = (
+            "model.safetensors" if len(parts) == 1 else f"model-{number:05d}-of-{len(parts):05d}.safetensors"
+        )
         total += durable.write_file(out / name, safetensors(tensors)).size
         weight_map |= dict.fromkeys(tensors, name)
     if len(parts) > 1:
         durable.write_json(
-            out / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map}
+            out / "model.safetensors.index.json",
+            {"metadata": {"total_size": total}, "weight_map": weight_map},
         )
 
 
@@ -148,7 +155,9 @@ def _parts(source: Path) -> list[Path]:
 
 
 def _check_part(source: Path, part: Path) -> None:
-    """Raises: InputError unless a part is a plain file of the folder that holds all its bytes, none of them packed."""
+    """Raises: InputError unless a part is a plain file of the folder that holds all its bytes, none of them
+    packed.
+    """
     durable.check_plain(part)
     _check_inside(source, part)
     if not _is_zip(part):
@@ -160,7 +169,9 @@ def _check_part(source: Path, part: Path) -> None:
         raise InputError(f"{part} is damaged ({' '.join(str(error).split())[:80]}); copy it again") from None
     is_packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
     if is_packed or sum(entry.file_size for entry in entries) > part.stat().st_size:
-        raise InputError(f"{part} is packed, which torch never writes, and may grow without end; save it with torch")
+        raise InputError(
+            f"{part} is packed, which torch never writes, and may grow without end; save it with torch"
+        )
 
 
 def _is_zip(part: Path) -> bool:
@@ -183,17 +194,23 @@ def _tensors(part: Path, loaded: Any, known: set[str]) -> dict[str, Any]:
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
             raise InputError(f"{part}: {name} is sparse, quantised or complex; give the model it was made of")
         if tensor.is_meta or tensor.dtype not in DTYPES:
-            kind = "has no data" if tensor.is_meta else f"holds {str(tensor.dtype).removeprefix('torch.')} numbers"
+            kind = (
+                "has no data"
+                if tensor.is_meta
+                else f"holds {str(tensor.dtype).removeprefix('torch.')} numbers"
+            )
             raise InputError(
-                f"{part}: {name[:60]!r} {kind}; expected float64, float32, float16, bfloat16, int64, int32, uint8 or "
-                "bool; give the model that it was made of"
+                f"{part}: {name[:60]!r} {kind}; expected float64, float32, float16, bfloat16, int64, int32, "
+                "uint8 or bool; give the model that it was made of"
             )
         if tensor.nbytes > size:
-            raise InputError(f"{part}: {name} claims {tensor.nbytes:,} bytes, more than the file has; it is damaged")
+            raise InputError(
+                f"{part}: {name} claims {tensor.nbytes:,} bytes, more than the file has; it is damaged"
+            )
     if (total := sum(tensor.nbytes for tensor in loaded.values())) > 2 * size:
         raise InputError(
-            f"{part} holds {total:,} bytes of tensors in a file of {size:,}: many are views of the same numbers; "
-            "save a copy of each with torch"
+            f"{part} holds {total:,} bytes of tensors in a file of {size:,}: many are views of the same "
+            "numbers; save a copy of each with torch"
         )
     places = [_place(tensor) for name, tensor in loaded.items() if name != _HEAD]
     is_tied = _HEAD in loaded and _place(loaded[_HEAD]) in places
@@ -226,5 +243,8 @@ if __name__ == "__main__":
     except (MemoryError, RuntimeError) as error:  # torch has no class of its own for want of memory
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
-        print("its tensors take far more memory than the size of the files; nothing was written", file=sys.stderr)
+        print(
+            "its tensors take far more memory than the size of the files; nothing was written",
+            file=sys.stderr,
+        )
         sys.exit(2)

@@ -1,8 +1,8 @@
 """The only door for writing files, and the one for reading files that may come from a stranger.
 
-Written: whole or not at all, and still there after a power cut. A file is written under a temporary name, fsynced,
-renamed, and its folder fsynced. Appended lines are one write() each. Every system call of a write passes through
-`_call`, where a test can make the n-th one fail or kill the process.
+Written: whole or not at all, and still there after a power cut. A file is written under a temporary name,
+fsynced, renamed, and its folder fsynced. Appended lines are one write() each. Every system call of a write
+passes through `_call`, where a test can make the n-th one fail or kill the process.
 
 Read: plain files only, of a limited size. A pipe would wait for ever, a device never ends.
 """
@@ -31,14 +31,16 @@ from etude.errors import InputError, MissingError, StorageError
 
 T = TypeVar("T")
 _CHUNK_BYTES = 8 << 20
-# Files up to here are told apart by all of their content, 0.5 s at the 2 GB/s of a core; larger ones by samples of it.
+# Files up to here are told apart by all of their content, 0.5 s at the 2 GB/s of a core; larger ones by
+# samples of it.
 WHOLE_BYTES = 1 << 30
 _SAMPLE_BYTES, _SAMPLES = 1 << 20, 64
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LEFTOVER = re.compile(r"\..+\.[0-9]+\.tmp", re.DOTALL)
 _GROWING_FILE = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-# A JSON text takes up to 30 times its size in memory; the largest we know, the index of a model's shards, has some MB.
+# A JSON text takes up to 30 times its size in memory; the largest we know, the index of a model's shards, has
+# some MB.
 LARGEST_JSON_BYTES = 16 << 20
 _LONGEST_PATH, _LONGEST_NAME = 4096, 255  # bytes, on Linux and macOS alike or less
 _OTHER_MARKS = {
@@ -66,7 +68,10 @@ def cache_folder(kind: str) -> Path:
 
 
 def cache_root() -> Path:
-    """`$ETUDE_CACHE`, else `~/.cache/etude`. Raises: InputError if that is no folder and cannot become one."""
+    """`$ETUDE_CACHE`, else `~/.cache/etude`.
+
+    Raises: InputError if that is no folder and cannot become one.
+    """
     try:
         folder = Path(os.environ.get("ETUDE_CACHE") or Path.home() / ".cache" / "etude")
         check_name(folder)
@@ -81,16 +86,23 @@ def cache_root() -> Path:
 
 
 def check_own_folder(path: Path) -> None:
-    """Check that a folder of ours is one, or not there yet. Raises: InputError if it is a link, or anything else."""
+    """Check that a folder of ours is one, or not there yet.
+
+    Raises: InputError if it is a link, or anything else.
+    """
     if path.is_symlink() or (os.path.lexists(path) and not path.is_dir()):
         what = "a link" if path.is_symlink() else "no folder"
-        raise InputError(f"{path} is {what}, where etude keeps a folder of its own; remove it, and run this again")
+        raise InputError(
+            f"{path} is {what}, where etude keeps a folder of its own; remove it, and run this again"
+        )
 
 
 def inside(folder: Path, name: str) -> Path:
     """The path of a file in a folder. Raises: InputError if `name` would lead anywhere else."""
     if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise InputError(f"{name[:80]!r} is no name for a file in {folder.name}; give a name without a folder")
+        raise InputError(
+            f"{name[:80]!r} is no name for a file in {folder.name}; give a name without a folder"
+        )
     return folder / name
 
 
@@ -122,7 +134,8 @@ def write_file(path: Path, chunks: bytes | Iterable[bytes | memoryview]) -> Writ
 
 
 def write_json(path: Path, value: Any) -> Written:
-    """Write a value as indented JSON; NaN and infinities are refused, bytes that are no UTF-8 become escapes."""
+    """Write a value as indented JSON; NaN and infinities are refused, bytes that are no UTF-8
+    become escapes."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     return write_file(path, text.encode("utf-8", "backslashreplace"))
 
@@ -168,7 +181,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def temporary_folder(prefix: str) -> Iterator[Path]:
-    """A folder with this prefix in the system's temporary folder, locked as long as the block runs, then gone.
+    """A folder with this prefix in the system's temporary folder, locked as long as the block runs, then
+    gone.
 
     First those are removed that killed processes of this user left there.
 
@@ -176,7 +190,9 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
     """
     place = Path(tempfile.gettempdir())
     for left in place.glob(f"{glob.escape(prefix)}*"):
-        with contextlib.suppress(OSError, StorageError):  # another process is quicker, or the folder is another user's
+        with contextlib.suppress(
+            OSError, StorageError
+        ):  # another process is quicker, or the folder is another user's
             if left.lstat().st_uid == os.geteuid():
                 remove_unheld(left)
     while True:
@@ -195,7 +211,8 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
 
 
 def remove_unheld(folder: Path) -> bool:
-    """Remove a folder that a killed process left; returns False if a process holds it, or a lock file in it."""
+    """Remove a folder that a killed process left; returns False if a process holds it, or a lock
+    file in it."""
     with contextlib.ExitStack() as stack:
         for path, flags in ((folder, os.O_DIRECTORY), (folder / ".lock", os.O_NONBLOCK)):
             try:
@@ -211,7 +228,9 @@ def remove_unheld(folder: Path) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files in a folder that writers left which were killed; one that is being written stays."""
+    """Remove the temporary files in a folder that writers left which were killed; one that is being written
+    stays.
+    """
     try:
         names = [path for path in folder.iterdir() if _LEFTOVER.fullmatch(path.name)]
     except OSError:
@@ -228,7 +247,8 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def remove_folder(path: Path, *, first: str | None = None) -> None:
-    """Remove a folder; the file `first` goes before all others, so that a half-removed folder is known as such.
+    """Remove a folder; the file `first` goes before all others, so that a half-removed folder is known as
+    such.
 
     Raises: InputError if it is a link or no folder, of which nothing is touched; StorageError.
     """
@@ -254,7 +274,10 @@ def sync_folder(path: Path) -> None:
 
 
 def open_lock(path: Path) -> int:
-    """Open a lock file, made if it is not there. Raises: InputError if it is a link or no plain file; StorageError."""
+    """Open a lock file, made if it is not there.
+
+    Raises: InputError if it is a link or no plain file; StorageError.
+    """
     try:
         descriptor = os.open(path, _LOCK_FILE, 0o644)
     except OSError as error:
@@ -336,9 +359,15 @@ def sha256_file(path: Path) -> str:
 
 
 def is_written(path: Path, size: int, sha256: str) -> bool:
-    """Whether a file, which is no link, has these bytes. Raises: as `open_plain`; OSError if it cannot be read."""
+    """Whether a file, which is no link, has these bytes.
+
+    Raises: as `open_plain`; OSError if it cannot be read.
+    """
     with open_plain(path, follow=False) as file:
-        return os.fstat(file.fileno()).st_size == size and hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        return (
+            os.fstat(file.fileno()).st_size == size
+            and hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        )
 
 
 def check_name(path: str | Path) -> None:
@@ -361,8 +390,8 @@ def check_name(path: str | Path) -> None:
 def content_key(path: Path) -> list[Any]:
     """What tells whether a plain file is still the same: its size, its time, and the SHA-256 of its content.
 
-    Beyond 1 GiB it is that of the first and the last MiB and of 62 more at places that the size draws, so a change
-    between them that keeps size and time is not noticed. Raises: InputError.
+    Beyond 1 GiB it is that of the first and the last MiB and of 62 more at places that the size draws, so a
+    change between them that keeps size and time is not noticed. Raises: InputError.
     """
     with open_plain(path) as file:
         status = os.fstat(file.fileno())
@@ -379,7 +408,8 @@ def content_key(path: Path) -> list[Any]:
 def open_plain(path: Path, *, follow: bool = True) -> BufferedReader:
     """Open a plain file for reading; without `follow`, not through a link.
 
-    Raises: MissingError if it is not there; InputError for a folder, pipe, device or socket, or without permission.
+    Raises: MissingError if it is not there; InputError for a folder, pipe, device or socket, or without
+    permission.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
@@ -424,7 +454,10 @@ def read_bytes(path: Path, *, most_bytes: int, follow: bool = True) -> bytes:
 
 
 def read_text(path: Path, *, most_bytes: int, follow: bool = True) -> str:
-    """The content of a plain UTF-8 file, without a byte order mark. Raises: as `read_bytes`; InputError if no UTF-8."""
+    """The content of a plain UTF-8 file, without a byte order mark.
+
+    Raises: as `read_bytes`; InputError if no UTF-8.
+    """
     content = read_bytes(path, most_bytes=most_bytes, follow=follow)
     if why := why_not_utf8(content):
         raise InputError(f"{path} is not UTF-8 text: {why}; save it as UTF-8")
@@ -432,16 +465,20 @@ def read_text(path: Path, *, most_bytes: int, follow: bool = True) -> str:
 
 
 def name_encoding(head: bytes) -> str:
-    """Words for another encoding that the first bytes of a file show, as `it begins with FF FE, as UTF-16 does`.
+    """Words for another encoding that the first bytes of a file show, as `it begins with FF FE, as UTF-16
+    does`.
 
-    Empty if they show none. UTF-16 and UTF-32 without a byte order mark are known by the NULs in their characters.
+    Empty if they show none. UTF-16 and UTF-32 without a byte order mark are known by the NULs in their
+    characters.
     """
     for mark, name in _OTHER_MARKS.items():
         if head.startswith(mark):
             return f"it begins with {mark.hex(' ').upper()}, as {name} does"
     looked_at = head[:_LOOKED_AT_BYTES]
     if 3 * (nuls := looked_at.count(0)) > len(looked_at) > 1:
-        return f"{nuls:,} of the first {len(looked_at):,} bytes are NUL, as in UTF-16, UTF-32 or a binary file"
+        return (
+            f"{nuls:,} of the first {len(looked_at):,} bytes are NUL, as in UTF-16, UTF-32 or a binary file"
+        )
     return ""
 
 
@@ -453,15 +490,17 @@ def why_not_utf8(content: bytes) -> str:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
         is_binary = any(byte < 9 for byte in content[:_LOOKED_AT_BYTES])
-        return f"byte {error.start} is 0x{content[error.start]:02x}" + ("" if is_binary else ", as in Latin-1")
+        return f"byte {error.start} is 0x{content[error.start]:02x}" + (
+            "" if is_binary else ", as in Latin-1"
+        )
     return ""
 
 
 def read_json(path: Path, *, most_bytes: int = LARGEST_JSON_BYTES, follow: bool = True) -> Any:
     """The value in a JSON file.
 
-    Raises: as `read_text`; InputError if it is no JSON, nested too deeply, or an object has a key twice: readers differ
-    in which of the two they take.
+    Raises: as `read_text`; InputError if it is no JSON, nested too deeply, or an object has a key twice:
+    readers differ in which of the two they take.
     """
     text = read_text(path, most_bytes=most_bytes, follow=follow)
 
@@ -480,7 +519,9 @@ def read_json(path: Path, *, most_bytes: int = LARGEST_JSON_BYTES, follow: bool 
         raise InputError(f"{path} is not valid JSON: {str(error)[:120]}") from None
 
 
-def read_json_object(path: Path, *, most_bytes: int = LARGEST_JSON_BYTES, follow: bool = True) -> dict[str, Any]:
+def read_json_object(
+    path: Path, *, most_bytes: int = LARGEST_JSON_BYTES, follow: bool = True
+) -> dict[str, Any]:
     """The object in a JSON file. Raises: as `read_json`; InputError for any other value."""
     value = read_json(path, most_bytes=most_bytes, follow=follow)
     if not isinstance(value, dict):
@@ -492,8 +533,8 @@ def read_json_object(path: Path, *, most_bytes: int = LARGEST_JSON_BYTES, follow
 class FaultPlan:
     """Make system call number `at` (from 0) fail with `error`, or kill the process if `error` is None.
 
-    `calls` collects (name, file name) of every call, so that a run without a fault tells how many points there are.
-    `once` lets the calls after the fault through; a full disk stays full.
+    `calls` collects (name, file name) of every call, so that a run without a fault tells how many points
+    there are. `once` lets the calls after the fault through; a full disk stays full.
     """
 
     at: int = -1
@@ -560,7 +601,9 @@ def _make_held(hidden: Path, path: Path) -> int:
 
 
 def _hold(folder: Path) -> int | None:
-    """Lock a folder that was just made; returns None if another process took it for a leftover and removed it."""
+    """Lock a folder that was just made; returns None if another process took it for a leftover and removed
+    it.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -584,7 +627,9 @@ def _storage_error(path: Path, error: OSError) -> StorageError:
     advice = {
         errno.ENOSPC: "the disk is full; free some space and run the same command again",
         errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-        errno.EFBIG: "the file is larger than this system allows; raise the limit and run the same command again",
+        errno.EFBIG: (
+            "the file is larger than this system allows; raise the limit and run the same command again"
+        ),
         errno.EROFS: "the disk is mounted read-only; mount it for writing and run the same command again",
         errno.EACCES: "no permission; choose a folder that you may write to",
         errno.EISDIR: "a folder is in its place; remove it, and run the same command again",

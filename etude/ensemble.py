@@ -38,7 +38,12 @@ _ROWS = {
     ),
     "reference": Object(
         {"id": str, "answer": str, "reference": str},
-        {"stopped": bool | None, "capability": str | None, "log_probability": float | None, "tokens": int | None},
+        {
+            "stopped": bool | None,
+            "capability": str | None,
+            "log_probability": float | None,
+            "tokens": int | None,
+        },
     ),
 }
 _ANSWER_FIGURES = ("exact_match", "bleu", "chrf", "edit_similarity")
@@ -61,20 +66,38 @@ class Ensemble:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without the rows."""
-        kept = ("rows", "split", "metric", "systems", "gains", "capabilities", "labels", "thresholds", "notes")
-        return {"by": self.by, "runs": self.runs, **{name: plain(getattr(self.scores, name)) for name in kept}}
+        kept = (
+            "rows",
+            "split",
+            "metric",
+            "systems",
+            "gains",
+            "capabilities",
+            "labels",
+            "thresholds",
+            "notes",
+        )
+        return {
+            "by": self.by,
+            "runs": self.runs,
+            **{name: plain(getattr(self.scores, name)) for name in kept},
+        }
 
     def table(self) -> list[list[str]]:
         """A row each system after a header, every figure with its interval."""
         figures = list(next(iter(self.scores.systems.values())))
         header = [f"on {self.scores.rows:,} {self.scores.split} rows", *figures]
         return [header] + [
-            [name, *(f"{number(value)} [{number(low)}, {number(high)}]" for value, low, high in values.values())]
+            [
+                name,
+                *(f"{number(value)} [{number(low)}, {number(high)}]" for value, low, high in values.values()),
+            ]
             for name, values in self.scores.systems.items()
         ]
 
     def capability_table(self) -> list[list[str]]:
-        """The main figure of each system on the rows of each capability; empty where there are not several."""
+        """The main figure of each system on the rows of each capability; empty where there are
+        not several."""
         systems = list(self.scores.systems)
         rows = [
             [kind, number(int(values["rows"])), *(number(values[name]) for name in systems)]
@@ -103,13 +126,16 @@ class Ensemble:
 
 
 def make_ensemble(runs: Sequence[Run], by: str | None = None) -> Ensemble:
-    """Join runs by mean of probabilities (the default) or vote, answers by consensus, and score that beside each run.
+    """Join runs by mean of probabilities (the default) or vote, answers by consensus, and score that beside
+    each run.
 
     Raises: InputError if they are fewer than two, of different tasks or rows, or have no predictions.
     """
     if len(runs) < 2:
         raise InputError("an ensemble needs two runs or more; see etude runs")
-    if twice := [run.name for index, run in enumerate(runs) if run.path in [other.path for other in runs[:index]]]:
+    if twice := [
+        run.name for index, run in enumerate(runs) if run.path in [other.path for other in runs[:index]]
+    ]:
         raise InputError(f"run {twice[0]} is named twice; an ensemble needs different runs")
     found = [_scores_of(run) for run in runs]
     _require_same("objective", runs, [run.recipe.train.objective for run in runs])
@@ -118,14 +144,17 @@ def make_ensemble(runs: Sequence[Run], by: str | None = None) -> Ensemble:
     ways = ("mean", "vote") if found[0].labels else ("consensus",)
     if (by or ways[0]) not in ways:
         task = runs[0].recipe.train.objective
-        raise InputError(f"--by is {by}; runs of {task} are joined by {' or '.join(ways)}: leave it out, or say so")
+        raise InputError(
+            f"--by is {by}; runs of {task} are joined by {' or '.join(ways)}: leave it out, or say so"
+        )
     names = [run.name for run in runs]
     join = _join_labels if found[0].labels else _join_answers
     return Ensemble(by or ways[0], names, *join(runs, found, by or ways[0]))
 
 
 def choose_by_consensus(candidates: Sequence[Answer], log_probabilities: Sequence[float]) -> int:
-    """Which candidate is most like the others, by mean edit similarity: the least expected loss if each may be right.
+    """Which candidate is most like the others, by mean edit similarity: the least expected loss if each may
+    be right.
 
     Of equal ones that with the highest mean log-probability of its tokens, then the first.
     Source: Kumar and Byrne 2004 (aclanthology.org/N04-1022).
@@ -148,7 +177,9 @@ def _scores_of(run: Run) -> Scores:
         return found[-1]
     if run.lease["state"] == "finished":
         raise InputError(f"run {run.name} has no predictions: it needs labelled validation or test rows")
-    raise InputError(f"run {run.name} is not finished, so it has no predictions; go on with etude resume {run.name}")
+    raise InputError(
+        f"run {run.name} is not finished, so it has no predictions; go on with etude resume {run.name}"
+    )
 
 
 def _require_same(what: str, runs: Sequence[Run], values: Sequence[str]) -> None:
@@ -174,8 +205,9 @@ def _read_rows(runs: Sequence[Run], split: str, right: str, classes: int = 0) ->
         if differing or len(rows) != len(read[0]):
             first = differing[0] if differing else min(len(rows), len(read[0])) + 1
             raise InputError(
-                f"{split} row {first} of run {run.name} ({len(rows):,} rows) is not that of run {runs[0].name} "
-                f"({len(read[0]):,} rows): an ensemble needs runs that are scored on the same rows"
+                f"{split} row {first} of run {run.name} ({len(rows):,} rows) is not that of run "
+                f"{runs[0].name} ({len(read[0]):,} rows): an ensemble needs runs that are scored on the same "
+                "rows"
             )
     return read
 
@@ -189,15 +221,21 @@ def _read_predictions(run: Run, split: str, right: str, classes: int) -> list[di
     if classes:
         for place, row in enumerate(rows, start=1):
             if not len(row["probabilities"]) == len(row["labels"]) == classes:
-                raise InputError(f"{path} is damaged: line {place} is not of {classes} labels; restore it from a copy")
+                raise InputError(
+                    f"{path} is damaged: line {place} is not of {classes} labels; restore it from a copy"
+                )
     return rows
 
 
 # Labels
 
 
-def _join_labels(runs: Sequence[Run], found: Sequence[Scores], by: str) -> tuple[Scores, list[dict[str, Any]]]:
-    """A label is said if the mean of the probabilities, or most members, say so; of equal votes the mean decides."""
+def _join_labels(
+    runs: Sequence[Run], found: Sequence[Scores], by: str
+) -> tuple[Scores, list[dict[str, Any]]]:
+    """A label is said if the mean of the probabilities, or most members, say so; of equal votes the mean
+    decides.
+    """
     first = found[0]
     names, multi = first.labels, not first.confusion
     read = _read_rows(runs, first.split, "labels", len(names))
@@ -213,7 +251,11 @@ def _join_labels(runs: Sequence[Run], found: Sequence[Scores], by: str) -> tuple
     if by == "vote":
         shares = np.mean([one if multi else np.eye(len(names))[one] for one in members], axis=0)
         most = 0.5 if multi else shares.max(axis=1, keepdims=True)
-        said = np.where(shares == most, said, shares > most) if multi else np.where(shares == most, mean, -1).argmax(1)
+        said = (
+            np.where(shares == most, said, shares > most)
+            if multi
+            else np.where(shares == most, mean, -1).argmax(1)
+        )
     right = _truth(read[0])
     truth: labels.Labels = right if multi else right.argmax(axis=1)
 
@@ -237,7 +279,9 @@ def _join_labels(runs: Sequence[Run], found: Sequence[Scores], by: str) -> tuple
 
 
 def _thresholds(runs: Sequence[Run], found: Sequence[Scores], classes: int) -> list[labels.Floats]:
-    """Of the mean and of each run, (k,): chosen on validation rows as a run does, never on those that are scored."""
+    """Of the mean and of each run, (k,): chosen on validation rows as a run does, never on those that are
+    scored.
+    """
     if not any(scores.thresholds for scores in found):
         return [np.full(classes, 0.5)] * (len(runs) + 1)
     held_out = _read_rows(runs, "validation", "labels", classes)
@@ -256,7 +300,9 @@ def _truth(rows: Sequence[dict[str, Any]]) -> labels.Flags:
 # Answers
 
 
-def _join_answers(runs: Sequence[Run], found: Sequence[Scores], by: str) -> tuple[Scores, list[dict[str, Any]]]:
+def _join_answers(
+    runs: Sequence[Run], found: Sequence[Scores], by: str
+) -> tuple[Scores, list[dict[str, Any]]]:
     """Of each row the answer that the others are most like."""
     first = found[0]
     read = _read_rows(runs, first.split, "reference")
@@ -295,10 +341,17 @@ def _title(by: str) -> str:
 
 
 def _score(first: Scores, measure: Measure[S], systems: dict[str, S], kinds: Sequence[str | None]) -> Scores:
-    """What the ensemble, which comes first, and its members said, beside each other; it is held against the best."""
+    """What the ensemble, which comes first, and its members said, beside each other; it is held against the
+    best.
+    """
     rows, sign = np.arange(len(kinds)), -1 if ChosenMetric.parse(measure.metric).lower_is_better else 1
     best = max(list(systems)[1:], key=lambda name: sign * measure.value(systems[name], rows))
     standing = set_beside(measure, systems, kinds, against=[best])
     return Scores(
-        step=0, rows=len(kinds), split=first.split, metric=measure.metric, **vars(standing), labels=list(first.labels)
+        step=0,
+        rows=len(kinds),
+        split=first.split,
+        metric=measure.metric,
+        **vars(standing),
+        labels=list(first.labels),
     )

@@ -1,4 +1,6 @@
-"""From a run to a folder that other tools load: its adapter as it is, merged into the base, or the full model."""
+"""From a run to a folder that other tools load: its adapter as it is, merged into the base, or the full
+model.
+"""
 
 import functools
 import json
@@ -39,10 +41,12 @@ _PIECE_BYTES = 8 << 20
 def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Path:
     """Write a checkpoint (RUN, RUN@best, RUN@last, RUN@step-200) as a folder of its own, whole or not at all.
 
-    kind: `peft`, the adapter as it was saved; `merged`, base weights with the adapter in them, each in its dtype there;
-    `hf`, the model of a run that trained all weights. A model card with the figures of the journal comes along.
+    kind: `peft`, the adapter as it was saved; `merged`, base weights with the adapter in them, each in its
+    dtype there; `hf`, the model of a run that trained all weights. A model card with the figures of the
+    journal comes along.
 
-    Raises: InputError if there is no such checkpoint, it is of another kind, or `out` has files; nothing is written.
+    Raises: InputError if there is no such checkpoint, it is of another kind, or `out` has files; nothing is
+    written.
     """
     run = open_run(split_choice(given)[0], runs)
     run.require_own_recipe()
@@ -69,7 +73,9 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
         if base.labels:
             config = durable.read_json_object(checkpoint / CLASSIFIER_FILE)
         config.pop("torch_dtype", None)  # the older name of the same
-        made["config.json"] = json.dumps({**config, "dtype": str(dtype).removeprefix("torch.")}, indent=2).encode()
+        made["config.json"] = json.dumps(
+            {**config, "dtype": str(dtype).removeprefix("torch.")}, indent=2
+        ).encode()
     if kind == "hf":
         made["config.json"] = (checkpoint / "config.json").read_bytes()
     is_old = GENERATION_FILE not in carried  # a checkpoint without the file was written by an older etude
@@ -87,7 +93,10 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
 
 
 def find_folder(given: str, runs: Path) -> Path:
-    """The folder with the model that RUN, RUN@best, RUN@last, RUN@step-200 or a path names. Raises: InputError."""
+    """The folder with the model that RUN, RUN@best, RUN@last, RUN@step-200 or a path names.
+
+    Raises: InputError.
+    """
     return Path(given) if durable.is_plain(Path(given) / "config.json") else find_weights(given, runs).parent
 
 
@@ -99,7 +108,9 @@ def load_model(folder: Path, *, dtype: torch.dtype) -> nn.Module:
     if not (folder / ADAPTER_FILE).is_file():
         model, new = _load(inspect_model(folder), dtype)
         if new:
-            raise InputError(f"{folder} lacks {new[0]}, a weight of the head; give a model that has been trained")
+            raise InputError(
+                f"{folder} lacks {new[0]}, a weight of the head; give a model that has been trained"
+            )
         return model
     saved = read_adapter_config(folder)
     base = _base_of(folder, saved)
@@ -110,8 +121,8 @@ def load_model(folder: Path, *, dtype: torch.dtype) -> nn.Module:
     whole = whole_names(folder, saved, tensors, model)
     if lost := [name for name in new if not name.startswith(tuple(f"{part}." for part in whole))]:
         raise InputError(
-            f"{folder} has no {lost[0]}, and {base.path} has none for its {base.labels:,} labels; the head of a "
-            "classifier belongs to its adapter: save it again with modules_to_save"
+            f"{folder} has no {lost[0]}, and {base.path} has none for its {base.labels:,} labels; the head "
+            "of a classifier belongs to its adapter: save it again with modules_to_save"
         )
     add_adapter(model, recipes, seed=0, whole=whole)
     checkpoints.load_weights(folder / ADAPTER_FILE, model)
@@ -136,10 +147,12 @@ def open_chat(folder: Path, *, system: str | None = None) -> ChatTemplate:
 
 
 def find_end_ids(folder: Path, chat: ChatTemplate, *, is_chat: bool) -> tuple[int, ...]:
-    """The ids that end a text of the model in a folder: that of its tokenizer, and those at which the model stops.
+    """The ids that end a text of the model in a folder: that of its tokenizer, and those at which the model
+    stops.
 
-    They are in generation_config.json, which a checkpoint has too. The base of an adapter without that file, as other
-    tools write them, has it. With `is_chat`, what the chat template writes behind an answer is an end as well.
+    They are in generation_config.json, which a checkpoint has too. The base of an adapter without that file,
+    as other tools write them, has it. With `is_chat`, what the chat template writes behind an answer is an
+    end as well.
 
     Raises: InputError if a file cannot be read.
     """
@@ -152,12 +165,16 @@ def find_end_ids(folder: Path, chat: ChatTemplate, *, is_chat: bool) -> tuple[in
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
-    """The dtype of most numbers in a model's safetensors; fp32 of an adapter. Raises: InputError if damaged."""
+    """The dtype of most numbers in a model's safetensors; fp32 of an adapter.
+
+    Raises: InputError if damaged.
+    """
     return torch.float32 if (folder / ADAPTER_FILE).is_file() else weights.stored_dtypes(folder)[1]
 
 
 def _merged_weights(checkpoint: Path, base: Pretrained) -> tuple[dict[str, torch.Tensor], torch.dtype]:
-    """The weights of a base with an adapter in them, each in the dtype that the base stores it in, and the main dtype.
+    """The weights of a base with an adapter in them, each in the dtype that the base stores it in, and the
+    main dtype.
 
     What the base has not, the head of a classifier, gets the main one.
     """
@@ -165,7 +182,10 @@ def _merged_weights(checkpoint: Path, base: Pretrained) -> tuple[dict[str, torch
     wide = functools.reduce(torch.promote_types, stored.values(), main)  # holds the digits of each of them
     # Files of a bare body leave out its name, and old ones call the parts of a norm gamma and beta.
     old = {"gamma": "weight", "beta": "bias"}
-    dtypes = {re.sub(r"(?<=\.)(gamma|beta)$", lambda part: old[part[0]], name): each for name, each in stored.items()}
+    dtypes = {
+        re.sub(r"(?<=\.)(gamma|beta)$", lambda part: old[part[0]], name): each
+        for name, each in stored.items()
+    }
 
     def dtype_of(name: str) -> torch.dtype:
         parts = name.split(".")
@@ -180,7 +200,9 @@ def _check_kind(kind: str, run: Run, *, is_adapter: bool) -> None:
     if kind not in ("peft", "merged", "hf"):
         raise InputError(f"--to {kind} is not known; use peft, merged or hf")
     if is_adapter and kind == "hf":
-        raise InputError(f"run {run.name} trained an adapter; use --to merged for a whole model, or --to peft")
+        raise InputError(
+            f"run {run.name} trained an adapter; use --to merged for a whole model, or --to peft"
+        )
     if not is_adapter and kind != "hf":
         raise InputError(f"run {run.name} trained all weights, so there is no adapter; use --to hf")
 
@@ -195,10 +217,13 @@ def _load(pretrained: Pretrained, dtype: torch.dtype) -> tuple[nn.Module, list[s
     if pretrained.labels:
         model, new = load_classifier(pretrained, dtype=dtype, dropout=0.0, seed=0)
     elif isinstance(pretrained.config, EncoderConfig):
-        model, missing = build_encoder(replace(pretrained.config, dropout=0.0, attention_dropout=0.0), 0, pretrained)
+        model, missing = build_encoder(
+            replace(pretrained.config, dropout=0.0, attention_dropout=0.0), 0, pretrained
+        )
         if missing:
             raise InputError(
-                f"{pretrained.path} lacks {missing[0]}, the head of a masked model, which is not in an adapter"
+                f"{pretrained.path} lacks {missing[0]}, the head of a masked model, which is not in an "
+                "adapter"
             )
     else:
         model = load_pretrained(pretrained, dtype=dtype, dropout=0.0)

@@ -1,7 +1,8 @@
-"""Ranks on one machine: the same command in several processes, which meet in a folder that only this user can open.
+"""Ranks on one machine: the same command in several processes, which meet in a folder that only this user can
+open.
 
-torchrun's store listens on every address of the machine and unpickles what it is sent. Here the ranks find each other
-in files, and what they exchange stays on the loopback interface.
+torchrun's store listens on every address of the machine and unpickles what it is sent. Here the ranks find
+each other in files, and what they exchange stays on the loopback interface.
 """
 
 import contextlib
@@ -42,12 +43,16 @@ class Ended:
 
 
 def run_ranks(
-    ranks: int, words: list[str], *, silence_seconds: float = _SILENCE_SECONDS, idle_seconds: float = IDLE_SECONDS
+    ranks: int,
+    words: list[str],
+    *,
+    silence_seconds: float = _SILENCE_SECONDS,
+    idle_seconds: float = IDLE_SECONDS,
 ) -> Ended:
     """Run `etude WORDS` in several ranks; returns when the last has ended. Signals are passed on to all.
 
-    A rank that fails, is killed, is silent for `silence_seconds` or does nothing for `idle_seconds` ends the others
-    too; when this process ends, however it does, the ranks end at once.
+    A rank that fails, is killed, is silent for `silence_seconds` or does nothing for `idle_seconds` ends the
+    others too; when this process ends, however it does, the ranks end at once.
     """
     crew: list[_Rank] = []
     with temporary_folder("etude-ranks-") as folder, _forward_signals(crew) as received:
@@ -93,8 +98,8 @@ def _start(rank: int, ranks: int, words: list[str], folder: Path) -> _Rank:
         FOLDER: str(folder), SOCKET: str(theirs.fileno()),
         "GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": f"={loopback}",
     }  # fmt: skip
-    # A rank starts with its signals blocked, until it can answer them; in a process group of its own, so that Ctrl-C
-    # reaches it once, through this process.
+    # A rank starts with its signals blocked, until it can answer them; in a process group of its own, so that
+    # Ctrl-C reaches it once, through this process.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         process = subprocess.Popen(
@@ -129,7 +134,9 @@ def _forward_signals(crew: list[_Rank]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _wait(crew: list[_Rank], received: list[int], silence_seconds: float, idle_seconds: float) -> _Rank | None:
+def _wait(
+    crew: list[_Rank], received: list[int], silence_seconds: float, idle_seconds: float
+) -> _Rank | None:
     """Wait until all have ended; returns the rank for whose sake the others had to."""
     culprit, deadline, last = None, math.inf, time.monotonic()
     while living := [member for member in crew if member.code is None]:
@@ -170,7 +177,9 @@ def _receive(connection: socket.socket) -> bytes:
         return b""
 
 
-def _judge(crew: list[_Rank], culprit: _Rank | None, received: list[int], words: list[str], folder: Path) -> Ended:
+def _judge(
+    crew: list[_Rank], culprit: _Rank | None, received: list[int], words: list[str], folder: Path
+) -> Ended:
     codes = [member.code or 0 for member in crew]
     if _RESUMABLE in codes and not any(code not in (0, _RESUMABLE) for code in codes):
         return Ended(_RESUMABLE)
@@ -178,12 +187,18 @@ def _judge(crew: list[_Rank], culprit: _Rank | None, received: list[int], words:
         return Ended(0)
     if culprit is not None and codes[0] == 0:  # which writes all there is to write
         return Ended(
-            0, f"rank {culprit.number} ended with code {culprit.code} when the run had already been written down"
+            0,
+            f"rank {culprit.number} ended with code {culprit.code} when the run had already been written "
+            "down",
         )
     is_cursor_hidden = crew[0].code is not None and crew[0].code < 0
-    if received and not any(code > 0 and code not in (_RESUMABLE, 130, LostRankError.exit_code) for code in codes):
+    if received and not any(
+        code > 0 and code not in (_RESUMABLE, 130, LostRankError.exit_code) for code in codes
+    ):
         name = signal.Signals(received[0]).name
-        return Ended(128 + received[0], f"stopped at once by {name}" if codes[0] < 0 else None, is_cursor_hidden)
+        return Ended(
+            128 + received[0], f"stopped at once by {name}" if codes[0] < 0 else None, is_cursor_hidden
+        )
     code = next((code for code in (2, _RESUMABLE) if culprit and culprit.code == code), 1)
     hint = f"continue with: {shlex.join(['etude', *(word for word in words if word != '--new')])}"
     return Ended(code, _reason(culprit, folder, hint), is_cursor_hidden)

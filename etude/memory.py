@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def limited_memory(most_bytes: int) -> Iterator[None]:
-    """While entered, this process can map so much more memory than now; beyond it, allocations raise MemoryError.
+    """While entered, this process can map so much more memory than now; beyond it, allocations raise
+    MemoryError.
 
     Without /proc, as on macOS, there is no such limit.
     """

@@ -1,4 +1,6 @@
-"""The model, loss and metrics that a user brings: checked, tried before anything is trained, named in the records."""
+"""The model, loss and metrics that a user brings: checked, tried before anything is trained, named in the
+records.
+"""
 
 import contextlib
 import hashlib
@@ -23,7 +25,9 @@ from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Loss, Recipe
 from etude.text import kind_of
 
-_PLAIN_MODEL = "; without Options(loss=...) it must answer model(input_ids=...).logits, as models of transformers do"
+_PLAIN_MODEL = (
+    "; without Options(loss=...) it must answer model(input_ids=...).logits, as models of transformers do"
+)
 LossFunction = Callable[[nn.Module, DeviceBatch], tuple[torch.Tensor, Any]]
 MetricFunction = Callable[[nn.Module, Iterable[DeviceBatch]], float]
 _WEIGHED_BY_BATCH = ("token_weights",)  # a loss of one's own gets these as batch.weights
@@ -34,8 +38,8 @@ _LONGEST = 110
 class Metric:
     """A figure of the model on the validation batches, and which way is the better one.
 
-    function(model, batches): a number; the batches are those that a loss gets, on the device. Higher is better unless
-    `lower_is_better` says otherwise.
+    function(model, batches): a number; the batches are those that a loss gets, on the device. Higher is
+    better unless `lower_is_better` says otherwise.
     """
 
     function: MetricFunction
@@ -57,22 +61,37 @@ class Own:
         return ChosenMetric.parse(metric)
 
     def problems(self, recipe: Recipe, measured: set[str]) -> Iterator[str]:
-        """What of this, or of the recipe beside it, would have no effect. measured: the figures of the run itself."""
+        """What of this, or of the recipe beside it, would have no effect.
+
+        measured: the figures of the run itself.
+        """
         if self.loss is not None and recipe.tasks:
-            yield "a loss of your own is one, but the recipe has [tasks], each with its own; leave one of them out"
+            yield (
+                "a loss of your own is one, but the recipe has [tasks], each with its own; leave one of "
+                "them out"
+            )
         if self.loss is not None:
             for name in Loss.model_fields:
                 if name not in _WEIGHED_BY_BATCH and getattr(recipe.loss, name) != getattr(Loss(), name):
                     yield f"loss.{name} has no effect beside a loss of your own; leave one of them out"
         if self.model is not None and (recipe.evaluate.prompts or recipe.evaluate.answers):
-            yield "evaluate.prompts and answers ask for text, which a model of your own does not write; leave them out"
+            yield (
+                "evaluate.prompts and answers ask for text, which a model of your own does not write; leave "
+                "them out"
+            )
         if self.metrics and recipe.data.validation == "none":
-            yield 'metrics of your own need a validation set, but data.validation is "none"; leave one of them out'
+            yield (
+                'metrics of your own need a validation set, but data.validation is "none"; leave one of '
+                "them out"
+            )
         for name, metric in self.metrics.items():
             if not callable(metric.function):
                 yield f"metric {name} of your own is {kind_of(metric.function)}; give a function, or a Metric"
             if name in measured:
-                yield f"metric {name} of your own has the name of a figure that the run measures; give it another"
+                yield (
+                    f"metric {name} of your own has the name of a figure that the run measures; give it "
+                    "another"
+                )
         chosen = recipe.evaluate.metric
         if (
             chosen in self.metrics
@@ -98,7 +117,10 @@ class Own:
         train: list[DeviceBatch],
         validation: list[DeviceBatch],
     ) -> None:
-        """Run each once on small batches. Raises: InputError that names the function and the line that fails."""
+        """Run each once on small batches.
+
+        Raises: InputError that names the function and the line that fails.
+        """
         was_training = model.training
         model.eval()  # so that statistics of batches stay as they are
         try:
@@ -114,8 +136,13 @@ class Own:
         finally:
             model.train(was_training)
 
-    def measure(self, name: str, model: nn.Module, precision: Precision, batches: Iterable[DeviceBatch]) -> float:
-        """A metric of the model as it is used: without dropout and gradients. Raises: what the function raised."""
+    def measure(
+        self, name: str, model: nn.Module, precision: Precision, batches: Iterable[DeviceBatch]
+    ) -> float:
+        """A metric of the model as it is used: without dropout and gradients.
+
+        Raises: what the function raised.
+        """
         was_training = model.training
         model.eval()
         try:
@@ -129,7 +156,8 @@ class Own:
 
 
 def logits(model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
-    """The scores (B, T, V) of the next token at each position of a batch, as a loss or metric gets model and batch.
+    """The scores (B, T, V) of the next token at each position of a batch, as a loss or metric gets model and
+    batch.
 
     A decoder of etude called by itself gives hidden states, since most logits are never needed.
     """
@@ -141,7 +169,9 @@ def logits(model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
 
 def _check_loss(model: nn.Module, loss: torch.Tensor, targets: torch.Tensor) -> None:
     if loss.dim() or targets.dim():
-        raise TypeError(f"it returned {list(loss.shape)} and {list(targets.shape)}; expected a sum and a number")
+        raise TypeError(
+            f"it returned {list(loss.shape)} and {list(targets.shape)}; expected a sum and a number"
+        )
     if not loss.requires_grad and any(parameter.requires_grad for parameter in model.parameters()):
         raise TypeError("it returned a sum without gradient; do not detach it or compute it under no_grad")
 
@@ -156,11 +186,17 @@ def _named(what: str, thing: object, hint: str = "") -> Iterator[None]:
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."
-        raise InputError(f"your {what} {_name(thing)} failed at {_place(error, thing)}: {reason}{hint}") from error
+        raise InputError(
+            f"your {what} {_name(thing)} failed at {_place(error, thing)}: {reason}{hint}"
+        ) from error
 
 
 def _name(thing: object) -> str:
-    return str(getattr(thing, "__qualname__", type(thing).__qualname__)).replace("<locals>.", "").rpartition(".")[2]
+    return (
+        str(getattr(thing, "__qualname__", type(thing).__qualname__))
+        .replace("<locals>.", "")
+        .rpartition(".")[2]
+    )
 
 
 def _place(error: Exception, thing: object) -> str:

@@ -35,7 +35,9 @@ _CPU_MICRO_BATCH_TOKENS = 4096
 _OF_TURNS = {
     "answers_marked_not_to_learn": "answers are marked as not to be learnt, and are not scored",
     "developer_read_as_system": "rows have a developer turn, which the template writes as a system turn",
-    "content_changed_by_template": "rows have a turn whose content the template changes, as by leaving out thoughts",
+    "content_changed_by_template": (
+        "rows have a turn whose content the template changes, as by leaving out thoughts"
+    ),
 }
 
 
@@ -43,8 +45,8 @@ _OF_TURNS = {
 class Plan:
     """A recipe with all that was found out: data, device, sizes and lengths. Counts are over all ranks.
 
-    `model` is None where a family runs through transformers or the user brings a module of their own; `pretrained` is
-    what model.from names. `trainable` of the parameters are updated.
+    `model` is None where a family runs through transformers or the user brings a module of their own;
+    `pretrained` is what model.from names. `trainable` of the parameters are updated.
     """
 
     recipe: Recipe
@@ -78,21 +80,33 @@ class Plan:
         """What tells this data from any other."""
         if len(self.tasks) == 1:
             return self.corpus.fingerprint
-        return hashlib.sha256("".join(task.name + task.corpus.fingerprint for task in self.tasks).encode()).hexdigest()
+        return hashlib.sha256(
+            "".join(task.name + task.corpus.fingerprint for task in self.tasks).encode()
+        ).hexdigest()
 
     @property
     def data_summary(self) -> dict[str, Any]:
         """What was prepared, in counts; of several tasks each under its name."""
         return {
-            f"{task.name} {key}".strip(): value for task in self.tasks for key, value in task.corpus.summary.items()
+            f"{task.name} {key}".strip(): value
+            for task in self.tasks
+            for key, value in task.corpus.summary.items()
         }
 
     def rows(self) -> list[tuple[str, str]]:
         """The plan for people: (what, how much)."""
-        train, validations = self.train, [task.corpus.validation for task in self.tasks if task.corpus.validation]
-        samples, targets_held = sum(map(len, validations)), sum(validation.targets for validation in validations)
+        train, validations = (
+            self.train,
+            [task.corpus.validation for task in self.tasks if task.corpus.validation],
+        )
+        samples, targets_held = (
+            sum(map(len, validations)),
+            sum(validation.targets for validation in validations),
+        )
         held_out = f"{samples:,} samples, {targets_held:,} targets" if validations else "none"
-        parts = ", ".join(f"{name} {count:,}" for name, count in self.parameters.items() if name != "total" and count)
+        parts = ", ".join(
+            f"{name} {count:,}" for name, count in self.parameters.items() if name != "total" and count
+        )
         micro = self.micro_batch_size or "probed at the start"
         samples_per_step = min(self.global_batch_size, len(train))
         targets = self.steps * samples_per_step * train.scored / len(train)
@@ -106,7 +120,10 @@ class Plan:
             *self._conversation_rows(),
             *self._notes(),
             ("parameters", f"{self.parameters['total']:,} ({parts})"),
-            ("steps", f"{self.steps:,} of {self.global_batch_size:,} samples; {self.steps_per_epoch:,} an epoch"),
+            (
+                "steps",
+                f"{self.steps:,} of {self.global_batch_size:,} samples; {self.steps_per_epoch:,} an epoch",
+            ),
             ("passes over the data", f"{self.steps / self.steps_per_epoch:.2f}"),
             ("tokens", f"{round(tokens):,} in all, {round(targets):,} of them scored"),
             ("computation", f"{self.cost.operations(tokens, targets):.2e} floating-point operations"),
@@ -117,7 +134,11 @@ class Plan:
         ]
         if self.pretrained is not None:
             rows.insert(
-                0, ("model", f"{self.recipe.model.from_}: {self.pretrained.reason or 'runs as a model of etude'}")
+                0,
+                (
+                    "model",
+                    f"{self.recipe.model.from_}: {self.pretrained.reason or 'runs as a model of etude'}",
+                ),
             )
             rows.insert(1, ("trained", trainable_line(self.trainable, self.parameters["total"])))
         return rows
@@ -125,7 +146,10 @@ class Plan:
     def _vocabulary_rows(self) -> Iterator[tuple[str, str]]:
         asked, there = self.recipe.tokenizer.train_vocab_size, self.corpus.summary["vocab_size"]
         if asked is not None and there < asked:
-            yield "tokenizer", f"{there:,} tokens, all that the text gives, instead of the {asked:,} asked for"
+            yield (
+                "tokenizer",
+                f"{there:,} tokens, all that the text gives, instead of the {asked:,} asked for",
+            )
 
     def _conversation_rows(self) -> Iterator[tuple[str, str]]:
         """What became of turns in another way than their rows have them."""
@@ -175,7 +199,9 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
             return None
 
     device = attempt(lambda: choose_device(recipe.train.device))
-    precision = device and attempt(lambda: choose_precision(recipe.train.precision, device, targets_per_step=1).name)
+    precision = device and attempt(
+        lambda: choose_precision(recipe.train.precision, device, targets_per_step=1).name
+    )
     pretrained: Pretrained | None = None
     if recipe.model.from_ is not None and own_model is None:
         given, revision = recipe.model.from_, recipe.model.revision
@@ -206,15 +232,23 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
         pad_id = corpus.tokenizer.choose_padding(said.get("pad_token_id"), int(said.get("vocab_size", 0)))
         pretrained = replace(pretrained, hf_config={**said, "pad_token_id": pad_id})
     adapter = 0
-    if recipe.adapter is not None and pretrained is not None and (corpus is not None or pretrained.config is not None):
+    if (
+        recipe.adapter is not None
+        and pretrained is not None
+        and (corpus is not None or pretrained.config is not None)
+    ):
         section = recipe.adapter
-        adapter = attempt(lambda: count_lora(pretrained, section.rank, section.targets, dora=section.dora)) or 0
+        adapter = (
+            attempt(lambda: count_lora(pretrained, section.rank, section.targets, dora=section.dora)) or 0
+        )
     model: Config | None = None
     if corpus is not None and own_model is None:
         tokenizer = corpus.tokenizer
         numbers = {task.name: len(task.corpus.labels.names) if task.corpus.labels else 0 for task in tasks}
         is_encoder = any(task.recipe.train.objective != "seq2seq" for task in tasks)
-        labels = None if corpus.labels is None else (numbers[""], corpus.labels.multi) if "" in numbers else None
+        labels = (
+            None if corpus.labels is None else (numbers[""], corpus.labels.multi) if "" in numbers else None
+        )
         heads = tuple(numbers.items()) if recipe.tasks and is_encoder else ()
         model = attempt(
             lambda: choose_config(
@@ -232,7 +266,9 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
         problems += own.problems(recipe, measured)
         known = measured | {*own.metrics}
         if recipe.evaluate.metric not in known:
-            problems.append(f'evaluate.metric is "{recipe.evaluate.metric}"; this run knows {", ".join(sorted(known))}')
+            problems.append(
+                f'evaluate.metric is "{recipe.evaluate.metric}"; this run knows {", ".join(sorted(known))}'
+            )
     if problems or corpus is None:
         raise RecipeError(problems)
     train = recipe.train
@@ -262,8 +298,8 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
         raise RecipeError(
             [
                 f"schedule.warmup_steps is {recipe.schedule.warmup_steps} but this data gives {steps} steps "
-                f"({train.epochs} x {per_epoch}); expected fewer; try {max(steps // 10, 1) - (steps <= 1)}, or more "
-                "epochs"
+                f"({train.epochs} x {per_epoch}); expected fewer; try {max(steps // 10, 1) - (steps <= 1)}, "
+                "or more epochs"
             ]
         )
     return Plan(
@@ -285,7 +321,9 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
     )
 
 
-def _long_prompts(recipe: Recipe, corpus: Corpus, model: Config | None, pretrained: Pretrained | None) -> Iterator[str]:
+def _long_prompts(
+    recipe: Recipe, corpus: Corpus, model: Config | None, pretrained: Pretrained | None
+) -> Iterator[str]:
     """What is wrong with `evaluate.prompts` that fill the context of a model of text."""
     context = 2**30
     if pretrained is not None:
@@ -298,15 +336,16 @@ def _long_prompts(recipe: Recipe, corpus: Corpus, model: Config | None, pretrain
     for number, ids in enumerate(encode_prompts(recipe.evaluate.prompts, corpus.tokenizer, chat)):
         if len(ids) >= context:
             yield (
-                f"evaluate.prompts[{number}] has {len(ids):,} tokens, and the model's context of {context:,} holds "
-                f"prompt and answer; expected at most {context - 1:,}; shorten the prompt"
+                f"evaluate.prompts[{number}] has {len(ids):,} tokens, and the model's context of {context:,} "
+                f"holds prompt and answer; expected at most {context - 1:,}; shorten the prompt"
             )
 
 
 def _with_ends_of(pretrained: Pretrained | None, recipe: Recipe, corpus: Corpus) -> Corpus:
     """The corpus whose answers may also end as the base ends its own.
 
-    With another tokenizer than the base's an id may stand for another token, so only special ones are taken over.
+    With another tokenizer than the base's an id may stand for another token, so only special ones are taken
+    over.
     """
     ids = pretrained.stop_ids if pretrained else ()
     if recipe.tokenizer.from_ is not None:
@@ -315,13 +354,17 @@ def _with_ends_of(pretrained: Pretrained | None, recipe: Recipe, corpus: Corpus)
 
 
 def _lay_labels(corpus: Corpus, labels: Labels, pretrained: Pretrained) -> tuple[Corpus, Pretrained]:
-    """The corpus with its labels in the order of the model's, and the model with the outputs that it then has."""
+    """The corpus with its labels in the order of the model's, and the model with the outputs that it then
+    has.
+    """
     theirs = pretrained.label_names
     layout = lay_over(labels.names, theirs, are_named=theirs != default_names(len(theirs)))
     kinds = {True: "multi_label_classification", False: "single_label_classification"}
     if layout.kept and pretrained.hf_config.get("problem_type") == kinds[not labels.multi]:
         was, now = ("one label", "several") if labels.multi else ("several labels", "one")
-        layout = replace(layout, note=f"{layout.note}; ".lstrip("; ") + f"the model gave a text {was}, here {now}")
+        layout = replace(
+            layout, note=f"{layout.note}; ".lstrip("; ") + f"the model gave a text {was}, here {now}"
+        )
     return lay_out(corpus, layout), replace(pretrained, labels=len(layout.names), kept_labels=layout.kept)
 
 

@@ -1,7 +1,8 @@
-"""How etude starts another Python: with the import path of this one, never with the folder it happens to stand in.
+"""How etude starts another Python: with the import path of this one, never with the folder it happens to
+stand in.
 
-`python -m` and `python -c` put the current folder before the standard library; a `json.py` in a folder that came from
-a stranger would run.
+`python -m` and `python -c` put the current folder before the standard library; a `json.py` in a folder that
+came from a stranger would run.
 """
 
 import os

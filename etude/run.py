@@ -1,4 +1,6 @@
-"""One recipe, start to finish: `Training` iterates over the loop, and every decision of a run is a statement there."""
+"""One recipe, start to finish: `Training` iterates over the loop, and every decision of a run is a statement
+there.
+"""
 
 import contextlib
 import time
@@ -79,7 +81,9 @@ class Training:
 
 
 def _evaluate_at_start(session: Session) -> None:
-    """Evaluate the model before its first step, or make up for an evaluation that the last attempt did not reach."""
+    """Evaluate the model before its first step, or make up for an evaluation that the last attempt did not
+    reach.
+    """
     plan = session.plan
     if session.state.step == 0:
         session.examiner.keep_before()
@@ -124,7 +128,9 @@ def _save(session: Session, *, evaluated: bool = True) -> None:
     session.recorder.sync()
     session.keeper.note(state.step)
     if session.world.is_main:
-        session.keeper.save(lambda: checkpoints.take_snapshot(state, progress, model_files(plan, state.model)))
+        session.keeper.save(
+            lambda: checkpoints.take_snapshot(state, progress, model_files(plan, state.model))
+        )
 
 
 def _is_log_step(session: Session) -> bool:
@@ -195,7 +201,8 @@ def _compare(session: Session) -> None:
 
 
 def _at_end(session: Session, what: str, do: Callable[[], object], advice: str) -> None:
-    """Do what only describes a run whose weights are saved: its failure is recorded, and the run is finished."""
+    """Do what only describes a run whose weights are saved: its failure is recorded, and the run
+    is finished."""
     try:
         do()
     except LostRankError:  # what the ranks do together is done again when the run is continued

@@ -62,7 +62,9 @@ class Session:
         return self.plan.recipe
 
     def batches(self, stack: contextlib.ExitStack) -> Iterator[StepBatches]:
-        """The batches of this rank, from the next step to the last, made ahead in a thread until `stack` closes."""
+        """The batches of this rank, from the next step to the last, made ahead in a thread until `stack`
+        closes.
+        """
         loader = Loader(
             self.plan.train,
             global_batch_size=self.plan.global_batch_size,
@@ -75,7 +77,9 @@ class Session:
         return stack.enter_context(contextlib.closing(loader.iterate(self.state.step, self.plan.steps)))
 
 
-def begin(recipe: Recipe, options: Options, stack: contextlib.ExitStack, ending: Callable[[], Ending]) -> Session:
+def begin(
+    recipe: Recipe, options: Options, stack: contextlib.ExitStack, ending: Callable[[], Ending]
+) -> Session:
     """Plan, assemble the model, open the run folder, and restore the newest valid checkpoint.
 
     stack: closes what is opened here. ending: asked for how the run ended, when it closes.
@@ -167,7 +171,9 @@ def _set_determinism(recipe: Recipe) -> None:
         torch.use_deterministic_algorithms(wanted)  # which loads torch's compiler
 
 
-def _try_own_code(plan: Plan, options: Options, state: TrainState, objective: Objective, world: World) -> None:
+def _try_own_code(
+    plan: Plan, options: Options, state: TrainState, objective: Objective, world: World
+) -> None:
     """Run what the user brings once on two samples of each task, before anything is written."""
 
     def some(split: Split | None, task: Task) -> Iterator[DeviceBatch]:
@@ -187,7 +193,9 @@ def _probe(run: Run, plan: Plan, state: TrainState, objective: Objective, world:
     attend = plan.recipe.data.attend_across_documents
 
     def try_step(size: int) -> None:
-        moments = torch.empty(2, plan.trainable, device=world.device)  # those of the optimizer come with a step
+        moments = torch.empty(
+            2, plan.trainable, device=world.device
+        )  # those of the optimizer come with a step
         for task in plan.tasks:
             batch = replace(longest_batch(task.corpus.train, size, attend), task=task.name)
             with state.precision.autocast():
@@ -214,11 +222,15 @@ def _find_at_start(session: Session, new_weights: list[str], *, is_first: bool) 
             yield events.Finding(0, task.named("labels"), note, advice)
 
 
-def _find_at_resume(session: Session, foreign: list[str], damage: list[str], start: str) -> Iterator[events.Finding]:
+def _find_at_resume(
+    session: Session, foreign: list[str], damage: list[str], start: str
+) -> Iterator[events.Finding]:
     """What is to be known of the checkpoints that an attempt found."""
     step = session.state.step
     if foreign:
-        evidence = f"{', '.join(foreign[:3])}{' ...' if len(foreign) > 3 else ''} in {session.run.checkpoints.name}"
+        evidence = (
+            f"{', '.join(foreign[:3])}{' ...' if len(foreign) > 3 else ''} in {session.run.checkpoints.name}"
+        )
         advice = f"left as it is: a checkpoint is named as {checkpoint_name(200)} is"
         yield events.Finding(step, "not a checkpoint", evidence, advice)
     for problem in damage:

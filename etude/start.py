@@ -1,4 +1,5 @@
-"""What happens before the first step: the run folder is found or made, and its conditions are written down."""
+"""What happens before the first step: the run folder is found or made, and its conditions are
+written down."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -50,8 +51,8 @@ class Options:
     new          start a run even if one of the same recipe is unfinished
     resume       the run to continue
     weights      RUN@best, RUN@last, RUN@step-000100 or a folder: where the first weights come from
-    model, loss, metrics  one's own module, `loss(model, batch) -> (sum, targets)`, `metric(model, batches) -> float` by
-                 name, as a function or as a `Metric` that says which way is better
+    model, loss, metrics  one's own module, `loss(model, batch) -> (sum, targets)`, `metric(model, batches) ->
+                 float` by name, as a function or as a `Metric` that says which way is better
     recipe_text  the recipe file as given, kept in the run
     views        told every record as it is written
     on_plan      told the plan before anything is trained
@@ -71,7 +72,9 @@ class Options:
     @property
     def own(self) -> Own:
         """What the user brings beside the recipe."""
-        metrics = {name: each if isinstance(each, Metric) else Metric(each) for name, each in self.metrics.items()}
+        metrics = {
+            name: each if isinstance(each, Metric) else Metric(each) for name, each in self.metrics.items()
+        }
         return Own(self.model, self.loss, metrics)
 
 
@@ -96,7 +99,13 @@ def open_folder(plan: Plan, options: Options, world: World) -> tuple[Run, RunWri
 
 
 def write_start(
-    writer: RunWriter, plan: Plan, options: Options, *, from_step: int, micro_batch_size: int, matrix_rate: float
+    writer: RunWriter,
+    plan: Plan,
+    options: Options,
+    *,
+    from_step: int,
+    micro_batch_size: int,
+    matrix_rate: float,
 ) -> None:
     """Write down under what conditions this attempt runs, and open the trackers."""
     run, is_first = writer.run, not (writer.run.path / "environment.json").exists()
@@ -115,7 +124,8 @@ def write_start(
     changes = [] if is_first else find_changes(run.environment, environment)
     if is_first:
         durable.write_json(run.path / "environment.json", environment)
-    # Last, so that a kill between them leaves the recipe as run.json has it, and the next attempt comes here again.
+    # Last, so that a kill between them leaves the recipe as run.json has it, and the next attempt comes here
+    # again.
     if is_first or recipe_hash(run.recipe) != run.environment.get("recipe_hash") == recipe_hash(resolved):
         durable.write_file(run.path / "resolved.toml", to_toml(resolved).encode())
     writer.trackers = [TextLog(writer), TrainerState(run), *options.views]
@@ -153,34 +163,45 @@ def base_of(plan: Plan) -> dict[str, str] | None:
     """The pretrained model that a run starts from, named so that another one cannot pass for it."""
     if plan.pretrained is None:
         return None
-    return {"from": str(plan.recipe.model.from_), "path": str(plan.pretrained.path), "sha256": plan.pretrained.digest}
+    return {
+        "from": str(plan.recipe.model.from_),
+        "path": str(plan.pretrained.path),
+        "sha256": plan.pretrained.digest,
+    }
 
 
 def untrained_finding(plan: Plan, model: nn.Module) -> events.Finding | None:
-    """What to know where an adapter leaves frozen what was never trained: the rows of tokens that the samples have."""
+    """What to know where an adapter leaves frozen what was never trained: the rows of tokens that the samples
+    have.
+    """
     if plan.recipe.adapter is None:
         return None
     names: dict[str, None] = {}
     for task in plan.tasks:
         tokenizer, train = task.corpus.tokenizer, task.corpus.train
         samples = [train.sample(index) for index in range(min(len(train), _SAMPLES_LOOKED_AT))]
-        used = {int(token) for each in samples for part in (each.tokens, each.labels) for token in np.unique(part)}
+        used = {
+            int(token) for each in samples for part in (each.tokens, each.labels) for token in np.unique(part)
+        }
         for token in find_untrained(model, used.intersection(tokenizer.added_ids)):
             names[tokenizer.decode([token], skip_special=False)] = None
     if not names:
         return None
     evidence = (
-        f"the embedding or head of {', '.join(list(names)[:4])}{' ...' if len(names) > 4 else ''} looks untrained, "
-        "and the adapter leaves it so"
+        f"the embedding or head of {', '.join(list(names)[:4])}{' ...' if len(names) > 4 else ''} looks "
+        "untrained, and the adapter leaves it so"
     )
     advice = "train all weights (leave [adapter] out)"
-    if not names.keys() & {task.corpus.tokenizer.eos_token for task in plan.tasks}:  # which a plain template has too
+    if not names.keys() & {
+        task.corpus.tokenizer.eos_token for task in plan.tasks
+    }:  # which a plain template has too
         advice += ', or set data.template = "plain" to do without these tokens'
     return events.Finding(0, "untrained tokens", evidence, advice)
 
 
 def find_weights(given: str, runs: Path) -> Path:
-    """The file with weights, or with an adapter, that RUN@best, RUN@last, RUN@step-000100, RUN or a folder names.
+    """The file with weights, or with an adapter, that RUN@best, RUN@last, RUN@step-000100, RUN or a folder
+    names.
 
     RUN alone is its best. Raises: InputError if there is none.
     """
@@ -200,7 +221,8 @@ def find_weights(given: str, runs: Path) -> Path:
 
 
 def split_choice(given: str) -> tuple[str, str]:
-    """The run and the checkpoint that RUN@best, RUN@last, RUN@step-200 or RUN name: `best`, `last` or `step-000200`.
+    """The run and the checkpoint that RUN@best, RUN@last, RUN@step-200 or RUN name: `best`, `last` or
+    `step-000200`.
 
     RUN alone is its best. Raises: InputError if no checkpoint is named so, or no run.
     """
@@ -236,16 +258,23 @@ def _hold(plan: Plan, options: Options) -> RunWriter:
 
 
 def _continue(plan: Plan, run: Run) -> RunWriter:
-    """Hold a run whose recipe, data and base are those it started with. Raises: InputError if they are not."""
+    """Hold a run whose recipe, data and base are those it started with.
+
+    Raises: InputError if they are not.
+    """
     run.require_own_recipe()
     path = run.path / "environment.json"
     if path.exists() and run.environment["data_fingerprint"] != plan.fingerprint:
         raise InputError(
-            f"the data of run {run.name} has changed since it started; bring it back, or start another run with --new"
+            f"the data of run {run.name} has changed since it started; bring it back, or start another run "
+            "with --new"
         )
-    if path.exists() and (run.environment.get("base") or {}).get("sha256") != (base_of(plan) or {}).get("sha256"):
+    if path.exists() and (run.environment.get("base") or {}).get("sha256") != (base_of(plan) or {}).get(
+        "sha256"
+    ):
         raise InputError(
-            f"model.from of run {run.name} holds other weights than when it started; bring them back, or use --new"
+            f"model.from of run {run.name} holds other weights than when it started; bring them back, or use "
+            "--new"
         )
     return hold_run(run)
 
@@ -265,7 +294,9 @@ def _other_unfinished(resolved: Recipe, options: Options, run: Run) -> list[even
         changed.append(f"first weights {other.info.get('parent')} -> {run.info.get('parent')}")
     more = f" and {len(changed) - _CHANGES_NAMED} more" if len(changed) > _CHANGES_NAMED else ""
     evidence = f"{other.name} is {other.state}, and left as it is"
-    advice = f"etude resume {other.name} continues it; this one has {', '.join(changed[:_CHANGES_NAMED])}{more}"
+    advice = (
+        f"etude resume {other.name} continues it; this one has {', '.join(changed[:_CHANGES_NAMED])}{more}"
+    )
     return [events.Finding(0, "another run is unfinished", evidence, advice)]
 
 

@@ -9,8 +9,8 @@ _MOST_CHARACTERS, _MOST_OF_A_VALUE = 300, 80
 def clean(text: str) -> str:
     """Text that cannot drive a terminal or hide in it: such characters become visible escapes, as `\\x1b`.
 
-    These are all control, format (bidirectional, zero-width), private and unassigned characters and surrogates; new
-    lines, tabs and spaces of any width stay.
+    These are all control, format (bidirectional, zero-width), private and unassigned characters and
+    surrogates; new lines, tabs and spaces of any width stay.
     """
     return re.sub(r"[^ -~\n\t]+", lambda found: _escape(found[0]), text.replace("\r\n", "\n"))
 

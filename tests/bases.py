@@ -1,4 +1,6 @@
-"""Tiny pretrained models with random weights, written by transformers, and rows of instructions to tune them on."""
+"""Tiny pretrained models with random weights, written by transformers, and rows of instructions to tune them
+on.
+"""
 
 import json
 import random
@@ -9,12 +11,13 @@ import torch
 
 VOCABULARY = 320
 CHAT_ML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
+    "'<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 _SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
+    "initializer_range": 0.2,
 }  # fmt: skip
 
 
@@ -58,8 +61,8 @@ def write_gpt2(folder: Path) -> Path:
 
     torch.manual_seed(6)
     config = GPT2Config(
-        vocab_size=VOCABULARY, n_positions=256, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0,
-        attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0, initializer_range=0.2,
+        vocab_size=VOCABULARY, n_positions=256, n_embd=32, n_layer=2, n_head=2, bos_token_id=0,
+        eos_token_id=0, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0, initializer_range=0.2,
     )  # fmt: skip
     GPT2LMHeadModel(config).save_pretrained(folder)
     _write_tokenizer(folder, chat=False)
@@ -67,7 +70,9 @@ def write_gpt2(folder: Path) -> Path:
 
 
 def write_encoder(folder: Path, *, family: str = "roberta", masked: bool = False) -> Path:
-    """A RoBERTa or BERT, bare or with the head of a masked model, whose tokenizer puts its tokens around texts."""
+    """A RoBERTa or BERT, bare or with the head of a masked model, whose tokenizer puts its tokens around
+    texts.
+    """
     from transformers import BertConfig, BertModel, RobertaConfig, RobertaForMaskedLM, RobertaModel
 
     torch.manual_seed(7)
@@ -106,9 +111,10 @@ def write_modernbert(folder: Path) -> Path:
 
     torch.manual_seed(9)
     config = ModernBertConfig(
-        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=128, pad_token_id=1, bos_token_id=0, eos_token_id=2, cls_token_id=0, sep_token_id=2,
-        local_attention=8, global_attn_every_n_layers=2, initializer_range=0.1,
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=128, pad_token_id=1, bos_token_id=0, eos_token_id=2,
+        cls_token_id=0, sep_token_id=2, local_attention=8, global_attn_every_n_layers=2,
+        initializer_range=0.1,
     )  # fmt: skip
     ModernBertModel(config).save_pretrained(folder)
     _write_joining_tokenizer(folder, twice=False)
@@ -132,7 +138,9 @@ def write_labelled(path: Path, rows: int = 60, *, multi: bool = False, pairs: bo
     with path.open("w", encoding="utf-8") as file:
         for number in range(rows):
             words = draw.choices(["total", "value", "left", "print"], k=draw.randint(3, 12))
-            kinds = [name for name, word in (("sum", "total"), ("out", "print"), ("none", "left")) if word in words]
+            kinds = [
+                name for name, word in (("sum", "total"), ("out", "print"), ("none", "left")) if word in words
+            ]
             row: dict[str, Any] = {"text": f"{' '.join(words)} {number}", "kind": draw.choice(["a", "b"])}
             row["label"] = (kinds or ["none"]) if multi else (kinds or ["none"])[0]
             if pairs:
@@ -156,11 +164,21 @@ def _write_joining_tokenizer(folder: Path, *, twice: bool) -> None:
         inner.post_processor = RobertaProcessing(("</s>", end), ("<s>", begin), add_prefix_space=False)
     else:
         inner.post_processor = TemplateProcessing(
-            single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", begin), ("</s>", end)]
+            single="<s> $A </s>",
+            pair="<s> $A </s> $B:1 </s>:1",
+            special_tokens=[("<s>", begin), ("</s>", end)],
         )
     inner.save(str(folder / "tokenizer.json"))
-    roles = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "cls_token": "<s>", "sep_token": "</s>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **roles}))
+    roles = {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+        "cls_token": "<s>",
+        "sep_token": "</s>",
+    }
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **roles})
+    )
 
 
 def write_instructions(path: Path, rows: int = 40) -> Path:

@@ -52,7 +52,8 @@ def write_corpus(path: Path, documents: int = 60) -> Path:
         for number in range(documents):
             a, b, c = draw.sample(names, 3)
             body = "".join(
-                f"    {a} = {a} {draw.choice('+-*')} {draw.randint(0, 99)}\n" for _ in range(draw.randint(1, 6))
+                f"    {a} = {a} {draw.choice('+-*')} {draw.randint(0, 99)}\n"
+                for _ in range(draw.randint(1, 6))
             )
             text = f"def {b}_{number}({a}, {c}):\n{body}    return {a} {draw.choice('+-*')} {c}\n"
             file.write(json.dumps({"text": text}) + "\n")
@@ -114,7 +115,9 @@ class Outcome(NamedTuple):
 
 
 @pytest.fixture
-def etude(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Outcome]]:
+def etude(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Outcome]]:
     """The command line, run in this process."""
     from etude.cli.main import main
 

@@ -30,7 +30,9 @@ def adamw(parameters: Iterable[torch.nn.Parameter], learning_rate: float) -> tor
 def update(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
     """One step with gradients clipped at a norm of 1; returns the loss."""
     loss.backward()
-    torch.nn.utils.clip_grad_norm_([each for group in optimizer.param_groups for each in group["params"]], 1.0)
+    torch.nn.utils.clip_grad_norm_(
+        [each for group in optimizer.param_groups for each in group["params"]], 1.0
+    )
     optimizer.step()
     optimizer.zero_grad()
     return loss.item()

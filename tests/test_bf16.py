@@ -46,8 +46,9 @@ def seq2seq(folder: Path) -> dict[str, Any]:
 def classification(folder: Path) -> dict[str, Any]:
     labelled = write_labelled(folder / "labelled.jsonl", 60)
     return {
-        "model": {"from": str(write_encoder(folder / "base"))}, "tokenizer": {}, "train.objective": "classification",
-        "data.train": [{"path": str(labelled), "label": "label"}], "evaluate.prompts": [],
+        "model": {"from": str(write_encoder(folder / "base"))}, "tokenizer": {},
+        "train.objective": "classification", "data.train": [{"path": str(labelled), "label": "label"}],
+        "evaluate.prompts": [],
     }  # fmt: skip
 
 
@@ -73,7 +74,8 @@ KINDS: dict[str, Make] = {
 def test_a_run_in_bf16_stays_near_one_in_fp32_and_writes_its_answers(
     kind: str, tmp_path: Path, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Where bf16 is only emulated a recipe may not ask for it; these models are small enough to have it all the same.
+    # Where bf16 is only emulated a recipe may not ask for it; these models are small enough to have it all
+    # the same.
     monkeypatch.setattr("etude.engine.precision.has_native_bf16", lambda device: True)
     changes = {
         "train.steps": 6, "train.seq_len": 32, "evaluate.every_steps": 3, "optim.learning_rate": 1e-3,
@@ -85,7 +87,9 @@ def test_a_run_in_bf16_stays_near_one_in_fp32_and_writes_its_answers(
         recipe = make_recipe({**changes, "train.precision": precision})
         training, losses[precision] = train(recipe, tmp_path / precision)
         assert training.run.state == "finished"
-        assert json.loads((training.run.path / "environment.json").read_text("utf-8"))["precision"] == precision
+        assert (
+            json.loads((training.run.path / "environment.json").read_text("utf-8"))["precision"] == precision
+        )
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02) and losses["bf16"] != losses["fp32"]
     records = [entry.event for entry in training.run.ledger().entries]
     assert all(record.loss < 100 for record in records if isinstance(record, Evaluation))

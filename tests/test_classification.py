@@ -33,8 +33,7 @@ STEPS = 20
 def classification(rows: Path, base: Path | None, changes: dict[str, Any] | None = None) -> Recipe:
     own = {"kind": "encoder", "n_layer": 2, "n_embd": 32, "n_head": 4}
     values: dict[str, Any] = {
-        "name": "labels",
-        "model": {"from": str(base)} if base else own,
+        "name": "labels", "model": {"from": str(base)} if base else own,
         "tokenizer": {} if base else {"train_vocab_size": 300},
         "data": {"train": [{"path": str(rows), "label": "label", "capability": "kind"}], "validation_ratio": 0.2},
         "train": {
@@ -67,7 +66,8 @@ def test_losses_are_those_of_transformers(family: str, kind: str, tmp_path: Path
 
 
 def _train_in_transformers(recipe: Recipe, plan: Any, checkpoints: Path, *, multi: bool) -> list[float]:
-    """The same steps by padded batches with the loss of their model, from the weights that ours begins with."""
+    """The same steps by padded batches with the loss of their model, from the weights that ours
+    begins with."""
     from transformers import AutoModelForSequenceClassification
 
     from etude.models.heads import build_encoder
@@ -85,7 +85,9 @@ def _train_in_transformers(recipe: Recipe, plan: Any, checkpoints: Path, *, mult
     optimizer = adamw(model.parameters(), recipe.optim.learning_rate)
     split, losses = plan.corpus.train, []
     for step in range(STEPS):
-        samples = [split.sample(i) for i in sample_ids(step, n=len(split), global_batch_size=8, seed=recipe.seed)]
+        samples = [
+            split.sample(i) for i in sample_ids(step, n=len(split), global_batch_size=8, seed=recipe.seed)
+        ]
         classes = torch.tensor(np.stack([sample.classes for sample in samples]))
         labels = classes.float() if multi else classes.argmax(1)
         loss = model(**padded(samples, model), labels=labels).loss
@@ -113,7 +115,9 @@ def test_tokens_are_those_of_transformers(pairs: bool, family: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("pairs", [False, True])
-def test_texts_are_cut_on_the_side_that_the_tokenizer_says_and_so_does_the_export(pairs: bool, tmp_path: Path) -> None:
+def test_texts_are_cut_on_the_side_that_the_tokenizer_says_and_so_does_the_export(
+    pairs: bool, tmp_path: Path
+) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     base = write_encoder(tmp_path / "base")
@@ -135,12 +139,18 @@ def test_texts_are_cut_on_the_side_that_the_tokenizer_says_and_so_does_the_expor
     assert theirs.truncation_side == "left"
     corpus = prepare(training.run.recipe, tokenizer_folder=base)
     model = AutoModelForSequenceClassification.from_pretrained(out, dtype=torch.float32).eval()
-    said = [json.loads(line) for line in (training.run.path / "predictions" / "test.jsonl").read_text().splitlines()]
+    said = [
+        json.loads(line)
+        for line in (training.run.path / "predictions" / "test.jsonl").read_text().splitlines()
+    ]
     for index, (line, ours) in enumerate(zip(test.read_text().splitlines(), said, strict=True)):
         row = json.loads(line)
         given = (row["text"], row["other"]) if pairs else (row["text"],)
         batch = theirs(*given, truncation=True, max_length=8, return_tensors="pt")
-        assert corpus.test is not None and corpus.test.sample(index).tokens.tolist() == batch["input_ids"][0].tolist()
+        assert (
+            corpus.test is not None
+            and corpus.test.sample(index).tokens.tolist() == batch["input_ids"][0].tolist()
+        )
         with torch.no_grad():
             expected = model(**batch).logits.softmax(-1)[0].tolist()
         assert ours["probabilities"] == pytest.approx(expected, abs=1e-4)
@@ -161,7 +171,9 @@ def test_a_run_ends_with_scores_beside_its_start_and_baselines(tmp_path: Path) -
     assert (scores.split, scores.rows, scores.metric) == ("test", 50, "f1")
     said = [json.loads(line) for line in (run.path / "predictions" / "test.jsonl").read_text().splitlines()]
     given = [json.loads(line) for line in test.read_text().splitlines()]
-    assert [row["id"] for row in said] == [hashlib.sha256(row["text"].encode()).hexdigest()[:16] for row in given]
+    assert [row["id"] for row in said] == [
+        hashlib.sha256(row["text"].encode()).hexdigest()[:16] for row in given
+    ]
     assert [row["capability"] for row in said] == [row["kind"] for row in given]
     truth, predicted = (np.array([row[key] for row in said]).argmax(1) for key in ("labels", "probabilities"))
     assert scores.systems["after"]["f1"][0] == pytest.approx(f1_score(truth, predicted, average="macro"))
@@ -211,7 +223,11 @@ def test_validation_loss_is_told_without_smoothing_and_weights(tmp_path: Path) -
         training = Training(recipe, Options(runs=tmp_path / "runs"))
         for _ in training:
             pass
-        told.append(next(entry.event for entry in training.run.ledger().entries if isinstance(entry.event, Evaluation)))
+        told.append(
+            next(
+                entry.event for entry in training.run.ledger().entries if isinstance(entry.event, Evaluation)
+            )
+        )
         assert (summarize(training.run).gap is None) == bool(loss)
     assert told[0].loss == told[1].loss
 
@@ -305,7 +321,9 @@ def test_bad_input_is_one_clear_line(
 def test_a_label_field_of_numbers_that_count_rows_is_refused(field: str, count: str, tmp_path: Path) -> None:
     rows = [{"text": f"text {index}", "label": index, "kind": index % 1001} for index in range(10_009)]
     changes = {"data.validation": "none", "evaluate.metric": "loss", "data.train.0.label": field}
-    with pytest.raises(EtudeError, match=rf"label = '{field}' has {count} names in 10,009 training rows.*right label"):
+    with pytest.raises(
+        EtudeError, match=rf"label = '{field}' has {count} names in 10,009 training rows.*right label"
+    ):
         prepare(classification(rows_of(tmp_path, rows), None, changes))
 
 

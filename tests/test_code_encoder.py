@@ -1,4 +1,6 @@
-"""A classifier of code with a code bias: from the recipe to the checkpoint, and nothing of it where it is off."""
+"""A classifier of code with a code bias: from the recipe to the checkpoint, and nothing of it where it is
+off.
+"""
 
 import json
 from pathlib import Path
@@ -25,7 +27,10 @@ def code_rows(path: Path, rows: int = 40) -> Path:
         for number in range(rows):
             same, body = number % 3 == 0, "    total += 1\n" * (number % 4)
             code = f"def f{number % 7}(left, right):\n{body}    return {'left' if same else 'other'}[right]\n"
-            file.write(json.dumps({"code": code, "query": f"left {number}", "label": "same" if same else "new"}) + "\n")
+            file.write(
+                json.dumps({"code": code, "query": f"left {number}", "label": "same" if same else "new"})
+                + "\n"
+            )
     return path
 
 
@@ -36,8 +41,8 @@ def recipe_of(rows: Path, changes: dict[str, Any] | None = None) -> Recipe:
         "tokenizer": {"train_vocab_size": 300},
         "data": {"train": [{"path": str(rows), "field": "code", "label": "label"}], "validation": "none"},
         "train": {
-            "objective": "classification", "steps": 4, "seq_len": 48, "global_batch_size": 8, "micro_batch_size": 8,
-            "device": "cpu", "precision": "fp32",
+            "objective": "classification", "steps": 4, "seq_len": 48, "global_batch_size": 8,
+            "micro_batch_size": 8, "device": "cpu", "precision": "fp32",
         },
         "optim": {"kind": "adam", "learning_rate": 1e-2},
         "checkpoint": {"every_steps": 2},
@@ -84,7 +89,8 @@ def test_micro_batches_change_no_loss(form: str, pair: str | None, tmp_path: Pat
     rows = code_rows(tmp_path / "rows.jsonl")
     changes = {"model.code_bias": form, "data.train.0.pair": pair}
     losses = [
-        train(recipe_of(rows, {**changes, "train.micro_batch_size": size}), tmp_path / str(size))[0] for size in (8, 1)
+        train(recipe_of(rows, {**changes, "train.micro_batch_size": size}), tmp_path / str(size))[0]
+        for size in (8, 1)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
@@ -105,12 +111,17 @@ def test_a_checkpoint_says_what_it_is(tmp_path: Path) -> None:
 
     rows = code_rows(tmp_path / "rows.jsonl")
     _, plain = train(recipe_of(rows), tmp_path / "off")
-    assert type(AutoModelForSequenceClassification.from_pretrained(plain)).__name__ == "BertForSequenceClassification"
+    assert (
+        type(AutoModelForSequenceClassification.from_pretrained(plain)).__name__
+        == "BertForSequenceClassification"
+    )
     _, folder = train(recipe_of(rows, {"model.code_bias": "after"}), tmp_path / "after")
     values = json.loads((folder / "config.json").read_text())
     assert (values["model_type"], values["code_bias"]) == ("etude_code_encoder", "after")
     assert any(
-        bool(value.any()) for name, value in load_file(folder / "model.safetensors").items() if "code_bias" in name
+        bool(value.any())
+        for name, value in load_file(folder / "model.safetensors").items()
+        if "code_bias" in name
     )
     with pytest.raises(ValueError, match="etude_code_encoder"):
         AutoModelForSequenceClassification.from_pretrained(folder)
@@ -130,7 +141,9 @@ def test_its_weights_are_a_start_for_another_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["from", "decoder"])
 def test_it_belongs_to_an_encoder_from_scratch(kind: str, tmp_path: Path) -> None:
     rows = code_rows(tmp_path / "rows.jsonl")
-    changes: dict[str, Any] = {"model": {"from": str(write_encoder(tmp_path / "base")), "code_bias": "inside"}}
+    changes: dict[str, Any] = {
+        "model": {"from": str(write_encoder(tmp_path / "base")), "code_bias": "inside"}
+    }
     changes["tokenizer"] = {}
     if kind == "decoder":
         changes = {"model": {"code_bias": "inside"}}

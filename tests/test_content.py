@@ -42,9 +42,13 @@ def test_data_that_changed_with_its_size_and_time_kept_is_refused(
         run_recipe(recipe, Options(runs=tmp_path / "runs"))
 
 
-def test_a_base_that_changed_with_its_size_and_time_kept_is_refused(tmp_path: Path, make_recipe: Make) -> None:
+def test_a_base_that_changed_with_its_size_and_time_kept_is_refused(
+    tmp_path: Path, make_recipe: Make
+) -> None:
     base = write_qwen2(tmp_path / "base")
-    recipe = make_recipe({"model": {"from": str(base)}, "tokenizer": {}, "adapter": {"rank": 2}, "train.steps": 4})
+    recipe = make_recipe(
+        {"model": {"from": str(base)}, "tokenizer": {}, "adapter": {"rank": 2}, "train.steps": 4}
+    )
     stop_early(recipe, tmp_path / "runs")
     change_quietly(base / "model.safetensors", -2)
     with pytest.raises(InputError, match="holds other weights than when it started"):
@@ -52,7 +56,10 @@ def test_a_base_that_changed_with_its_size_and_time_kept_is_refused(tmp_path: Pa
 
 
 def test_very_large_files_are_sampled_and_check_deep_reads_them_whole(
-    tmp_path: Path, write_recipe: Callable[..., Path], etude: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    write_recipe: Callable[..., Path],
+    etude: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(durable, "WHOLE_BYTES", 1 << 10)
     monkeypatch.setattr(durable, "_SAMPLE_BYTES", 8)
@@ -62,10 +69,14 @@ def test_very_large_files_are_sampled_and_check_deep_reads_them_whole(
     first, corpus, weights = digest(base), tmp_path / "corpus.jsonl", base / "model.safetensors"
     for file, says in ((corpus, "etude prepare"), (weights, "copy it again")):
         known, before = durable.content_key(file), file.read_bytes()
-        place = next(place for place in range(len(before) // 2, len(before)) if not was_noticed(file, place, known))
+        place = next(
+            place for place in range(len(before) // 2, len(before)) if not was_noticed(file, place, known)
+        )
         assert place
         outcome = etude("check", path, "--deep")
-        assert outcome.code == 2 and says in outcome.err and "though its size and time have not" in outcome.err
+        assert (
+            outcome.code == 2 and says in outcome.err and "though its size and time have not" in outcome.err
+        )
         change_quietly(file, place)
         change_quietly(file, 0)
         assert durable.content_key(file) != known  # the first bytes are always looked at

@@ -120,7 +120,9 @@ def test_what_cannot_be_converted_is_refused_in_one_line(published: tuple[Path, 
         convert(folder, tmp_path / "out")
 
 
-def test_links_pipes_and_packed_files_are_refused_in_one_line(published: tuple[Path, Any], tmp_path: Path) -> None:
+def test_links_pipes_and_packed_files_are_refused_in_one_line(
+    published: tuple[Path, Any], tmp_path: Path
+) -> None:
     folder, _ = published
     file, whole = folder / "pytorch_model.bin", (folder / "pytorch_model.bin").read_bytes()
     (tmp_path / "secret").write_text("mine")
@@ -133,7 +135,10 @@ def test_links_pipes_and_packed_files_are_refused_in_one_line(published: tuple[P
     with pytest.raises(InputError, match=r"is a link to .*elsewhere\.bin, outside of the folder"):
         convert(folder, tmp_path / "out")
     file.unlink()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed, zipfile.ZipFile(io.BytesIO(whole)) as plain:
+    with (
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed,
+        zipfile.ZipFile(io.BytesIO(whole)) as plain,
+    ):
         for name in plain.namelist():
             packed.writestr(name, plain.read(name))
         packed.writestr("archive/data/bomb", b"\0" * (1 << 24))
@@ -176,7 +181,9 @@ def test_a_file_that_asks_for_memory_gets_little(
     plain: bool, count: int, published: tuple[Path, Any], tmp_path: Path
 ) -> None:
     folder, _ = published
-    body = b"\x80\x02cbuiltins\nbytearray\n" + pickle.LONG1 + b"\x08" + count.to_bytes(8, "little") + b"\x85R."
+    body = (
+        b"\x80\x02cbuiltins\nbytearray\n" + pickle.LONG1 + b"\x08" + count.to_bytes(8, "little") + b"\x85R."
+    )
     file = folder / "pytorch_model.bin"
     if plain:
         number = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)

@@ -1,4 +1,6 @@
-"""A chat template that writes the day writes the one on which its run was created, whenever and wherever it goes on."""
+"""A chat template that writes the day writes the one on which its run was created, whenever and wherever it
+goes on.
+"""
 
 import datetime
 import json
@@ -32,8 +34,9 @@ def dated_recipe(make_recipe: Callable[..., Recipe], folder: Path) -> Recipe:
     config: dict[str, Any] = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "chat_template": DATED + config["chat_template"]}))
     return make_recipe({
-        "model": {"from": str(base)}, "tokenizer": {}, "adapter": {"rank": 2}, "data.train": [{"path": str(rows)}],
-        "train.seq_len": 128, "train.steps": 4, "evaluate.every_steps": 4,
+        "model": {"from": str(base)}, "tokenizer": {}, "adapter": {"rank": 2},
+        "data.train": [{"path": str(rows)}], "train.seq_len": 128, "train.steps": 4,
+        "evaluate.every_steps": 4,
     })  # fmt: skip
 
 
@@ -60,7 +63,8 @@ def test_the_day_is_in_the_data_and_two_days_make_two_sets_of_it(
     recipe = dated_recipe(make_recipe, tmp_path)
     folder = tmp_path / "base"
     first, again, other = (
-        prepare(recipe, tokenizer_folder=folder, today=day) for day in ("2031-05-04", "2031-05-04", "2031-05-05")
+        prepare(recipe, tokenizer_folder=folder, today=day)
+        for day in ("2031-05-04", "2031-05-04", "2031-05-05")
     )
     ids = first.train.sample(0).tokens
     assert first.tokenizer.decode(ids[:80].tolist()).startswith("04 May 2031 00:00:00.000000")

@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What the parts of recipes that pages show stand beside; `objective` decides which of their keys are allowed.
 LEAST: dict[str, Any] = {
-    "name": "docs", "model": {"n_layer": 1, "n_head": 2, "n_embd": 32}, "tokenizer": {"train_vocab_size": 300},
-    "data": {"train": [{"path": "rows.jsonl"}]}, "train": {"steps": 10, "seq_len": 32, "global_batch_size": 4},
-    "optim": {"learning_rate": 1e-3},
+    "name": "docs", "model": {"n_layer": 1, "n_head": 2, "n_embd": 32},
+    "tokenizer": {"train_vocab_size": 300}, "data": {"train": [{"path": "rows.jsonl"}]},
+    "train": {"steps": 10, "seq_len": 32, "global_batch_size": 4}, "optim": {"learning_rate": 1e-3},
 }  # fmt: skip
 
 
@@ -24,7 +24,9 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 SHOWN = [
-    pytest.param(page, block, id=f"{page.stem}-{at}") for page in PAGES for at, block in enumerate(blocks(page, "toml"))
+    pytest.param(page, block, id=f"{page.stem}-{at}")
+    for page in PAGES
+    for at, block in enumerate(blocks(page, "toml"))
 ]
 
 
@@ -39,7 +41,9 @@ def test_every_recipe_that_a_page_shows_is_one(page: Path, block: str) -> None:
     if "adapter" in given or "tasks" in given:
         values |= {"model": {"from": "base"}, "tokenizer": {}}
     if "from" in values["model"] or values["model"].get("kind") == "encoder":
-        values["model"] = {key: value for key, value in values["model"].items() if key in given.get("model", {"from"})}
+        values["model"] = {
+            key: value for key, value in values["model"].items() if key in given.get("model", {"from"})
+        }
     if "from" in values["model"] and "tokenizer" not in given:
         values["tokenizer"] = {}
     recipe_from(values)

@@ -29,7 +29,10 @@ def test_a_fault_at_any_call_leaves_the_old_or_the_new_file(tmp_path: Path, erro
     path = tmp_path / "a"
     for at in range(points(path)):
         path.write_bytes(b"old")
-        with durable.faults(durable.FaultPlan(at, error, once)), pytest.raises(StorageError, match=r"cannot write .*a"):
+        with (
+            durable.faults(durable.FaultPlan(at, error, once)),
+            pytest.raises(StorageError, match=r"cannot write .*a"),
+        ):
             durable.write_file(path, [b"new", b"er"])
         assert path.read_bytes() in (b"old", b"newer")
         assert [file.name for file in tmp_path.iterdir()] == ["a"]
@@ -51,13 +54,18 @@ def test_a_kill_at_any_call_leaves_the_old_or_the_new_file(tmp_path: Path) -> No
 def test_a_failed_append_is_cut_off_again(tmp_path: Path) -> None:
     appender = durable.Appender(tmp_path / "a")
     appender.append(b"one\n")
-    with durable.faults(durable.FaultPlan(0, errno.ENOSPC)), pytest.raises(StorageError, match="free some space"):
+    with (
+        durable.faults(durable.FaultPlan(0, errno.ENOSPC)),
+        pytest.raises(StorageError, match="free some space"),
+    ):
         appender.append(b"two\n")
     appender.append(b"three\n")
     assert (tmp_path / "a").read_bytes() == b"one\nthree\n"
 
 
-def test_a_file_that_the_system_lets_grow_no_further_is_a_storage_error_and_keeps_what_it_held(tmp_path: Path) -> None:
+def test_a_file_that_the_system_lets_grow_no_further_is_a_storage_error_and_keeps_what_it_held(
+    tmp_path: Path,
+) -> None:
     file = durable.Appender(tmp_path / "a")
     file.append(b"whole\n")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -142,7 +150,8 @@ def test_reading_follows_a_link_only_where_that_is_allowed(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("content", "says"), [
     (b"[" * 200_000, "nested too deeply"), (b"{", "not valid JSON"), (b"\xff\xfe{\x00", "not UTF-8 text"),
-    (b"[1]", "no JSON object"), (b"", "not valid JSON"), (b"1" * 5000, "not valid JSON"), (b" " * 3000, "larger than"),
+    (b"[1]", "no JSON object"), (b"", "not valid JSON"), (b"1" * 5000, "not valid JSON"),
+    (b" " * 3000, "larger than"),
 ])  # fmt: skip
 def test_json_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, content: bytes, says: str) -> None:
     path = tmp_path / "a.json"

@@ -1,4 +1,5 @@
-"""A run whose last step is done ends as finished: what tells of it may fail, and a kill trains nothing again."""
+"""A run whose last step is done ends as finished: what tells of it may fail, and a kill trains
+nothing again."""
 
 import multiprocessing
 import os
@@ -37,7 +38,9 @@ def events(run: Run, kind: type) -> list[Any]:
 
 
 def in_a_fork(do: Callable[[], object]) -> int:
-    """Do something in a process of its own, which ends without clean-up; returns its exit code, -9 if it was killed."""
+    """Do something in a process of its own, which ends without clean-up; returns its exit code, -9 if it was
+    killed.
+    """
 
     def live() -> None:
         do()
@@ -93,8 +96,9 @@ def test_a_comparison_that_fails_is_named_and_the_run_is_finished(
     monkeypatch.setattr("etude.objectives.classification.tfidf_logistic", fail)
     rows = write_labelled(tmp_path / "rows.jsonl", 60)
     recipe = make_recipe({
-        "model": {"kind": "encoder", "n_layer": 1, "n_embd": 32, "n_head": 2}, "train.objective": "classification",
-        "data.train": [{"path": str(rows), "label": "label"}], "train.steps": 2, "tokenizer.train_vocab_size": 300,
+        "model": {"kind": "encoder", "n_layer": 1, "n_embd": 32, "n_head": 2},
+        "train.objective": "classification", "data.train": [{"path": str(rows), "label": "label"}],
+        "train.steps": 2, "tokenizer.train_vocab_size": 300,
     })  # fmt: skip
     run = run_recipe(recipe, Options(runs=tmp_path / "runs")).run
     said = [finding.evidence for finding in events(run, Finding) if finding.what == "comparison failed"]
@@ -121,7 +125,9 @@ def test_killed_at_any_write_of_its_end_the_same_command_finishes_the_same_run(
         runs = tmp_path / f"killed{at}"
         assert in_a_fork(lambda runs=runs, at=at: train(runs, at)) == -signal.SIGKILL  # type: ignore[misc]
         (run,) = list_runs(runs)
-        assert find_unfinished(runs, recipe) is not None, f"the run killed at write {at} of {total} passes for ended"
+        assert find_unfinished(runs, recipe) is not None, (
+            f"the run killed at write {at} of {total} passes for ended"
+        )
         assert in_a_fork(lambda runs=runs: train(runs)) == 0  # type: ignore[misc]
         assert [found.path for found in list_runs(runs)] == [run.path]
         assert run.state == "finished" and (run.path / "report" / "report.md").is_file()
@@ -138,7 +144,9 @@ def test_resume_finishes_a_run_that_was_killed_while_it_ended(
     from etude.recipe.load import load_recipe
 
     recipe = load_recipe(write_recipe({"train.steps": 2}))
-    assert in_a_fork(lambda: run_recipe(recipe, Options(runs=tmp_path / "runs"))) == 0  # without the end of a process
+    assert (
+        in_a_fork(lambda: run_recipe(recipe, Options(runs=tmp_path / "runs"))) == 0
+    )  # without the end of a process
     (run,) = list_runs(tmp_path / "runs")
     assert run.state == "finished"
     outcome = etude("resume", run.path)
@@ -151,8 +159,18 @@ def test_resume_finishes_a_run_that_was_killed_while_it_ended(
 def test_a_run_is_left_once_its_command_has_ended(
     tmp_path: Path, write_recipe: Callable[..., Path], cache: Path
 ) -> None:
-    command = [sys.executable, "-m", "etude", "train", write_recipe({"train.steps": 2}), "--runs", tmp_path / "runs"]
-    done = subprocess.run(command, env={**os.environ, "ETUDE_CACHE": str(cache)}, check=False, capture_output=True)
+    command = [
+        sys.executable,
+        "-m",
+        "etude",
+        "train",
+        write_recipe({"train.steps": 2}),
+        "--runs",
+        tmp_path / "runs",
+    ]
+    done = subprocess.run(
+        command, env={**os.environ, "ETUDE_CACHE": str(cache)}, check=False, capture_output=True
+    )
     (run,) = list_runs(tmp_path / "runs")
     assert done.returncode == 0 and b"report: " in done.stderr
     assert run.lease["left"] is True and not run.is_unfinished

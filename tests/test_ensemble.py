@@ -26,7 +26,11 @@ Etude = Callable[..., Outcome]
 
 
 def write_run(
-    runs: Path, splits: dict[str, list[dict[str, Any]]], *, figures: Sequence[str] = ("accuracy", "f1"), **known: Any
+    runs: Path,
+    splits: dict[str, list[dict[str, Any]]],
+    *,
+    figures: Sequence[str] = ("accuracy", "f1"),
+    **known: Any,
 ) -> Run:
     """A finished run that has kept these predictions, and was scored on the last of the splits."""
     writer = new_run(runs)
@@ -76,7 +80,9 @@ def test_one_label_is_scored_as_scikit_learn_does(by: str, tmp_path: Path) -> No
         "f1": f1_score(truth, said, average="macro"),
     }
     scores = found.scores
-    assert {name: value[0] for name, value in scores.systems[f"ensemble ({by})"].items()} == pytest.approx(expected)
+    assert {name: value[0] for name, value in scores.systems[f"ensemble ({by})"].items()} == pytest.approx(
+        expected
+    )
     alone = [f1_score(truth, one.argmax(1), average="macro") for one in each]
     assert [scores.systems[run.name]["f1"][0] for run in runs] == pytest.approx(alone)
     best = int(np.argmax(alone))
@@ -95,9 +101,13 @@ def test_one_label_is_scored_as_scikit_learn_does(by: str, tmp_path: Path) -> No
 def test_thresholds_of_several_labels_come_from_validation_rows_only(tmp_path: Path) -> None:
     members = [(labelled(80, seed, multi=True), labelled(50, 10 + seed, multi=True)) for seed in (1, 2)]
     known: dict[str, Any] = {"labels": NAMES, "thresholds": [0.5] * 3}
-    runs = [write_run(tmp_path, {"validation": held_out, "test": test}, **known) for held_out, test in members]
+    runs = [
+        write_run(tmp_path, {"validation": held_out, "test": test}, **known) for held_out, test in members
+    ]
     truth, right = columns(members[0][1], "labels"), columns(members[0][0], "labels")
-    each = [(columns(held_out, "probabilities"), columns(test, "probabilities")) for held_out, test in members]
+    each = [
+        (columns(held_out, "probabilities"), columns(test, "probabilities")) for held_out, test in members
+    ]
     least = [choose_thresholds(held_out, right) for held_out, _ in each]
     joined = choose_thresholds((each[0][0] + each[1][0]) / 2, right)
     mean = (each[0][1] + each[1][1]) / 2 >= joined
@@ -152,15 +162,19 @@ def test_equally_good_answers_go_by_log_probability_then_by_order() -> None:
 def answered(texts: Sequence[str], log_probability: float) -> list[dict[str, Any]]:
     return [
         {
-            "id": f"{index:016x}", "answer": text, "reference": f"return {index}", "stopped": True, "capability": None,
-            "log_probability": log_probability, "tokens": 4,
+            "id": f"{index:016x}", "answer": text, "reference": f"return {index}", "stopped": True,
+            "capability": None, "log_probability": log_probability, "tokens": 4,
         }
         for index, text in enumerate(texts)
     ]  # fmt: skip
 
 
 def test_answers_are_joined_by_consensus_and_scored_as_runs_are(tmp_path: Path) -> None:
-    said = [["return 0", "x", "pass"], ["return 0", "return 1", "return 9"], ["return", "return 1", "return 2"]]
+    said = [
+        ["return 0", "x", "pass"],
+        ["return 0", "return 1", "return 9"],
+        ["return", "return 1", "return 2"],
+    ]
     runs = [
         write_run(tmp_path, {"test": answered(texts, -index)}, figures=("exact_match", "bleu"))
         for index, texts in enumerate(said)
@@ -171,7 +185,9 @@ def test_answers_are_joined_by_consensus_and_scored_as_runs_are(tmp_path: Path) 
     for name, texts in zip(found.scores.systems, [["return 0", "return 1", "return 9"], *said]):
         answers = [Answer(text, f"return {index}", True) for index, text in enumerate(texts)]
         expected = {figure: FIGURES[figure](answers) for figure in ("exact_match", "bleu")}
-        assert {figure: value[0] for figure, value in found.scores.systems[name].items()} == pytest.approx(expected)
+        assert {figure: value[0] for figure, value in found.scores.systems[name].items()} == pytest.approx(
+            expected
+        )
     with pytest.raises(InputError, match=r"--by is mean; runs of .* are joined by consensus"):
         make_ensemble(runs, "mean")
 
@@ -181,7 +197,9 @@ def test_the_command_prints_writes_and_refuses(tmp_path: Path, etude: Etude) -> 
     rows = labelled(30, 1, multi=False)
     a, b = (write_run(runs, {"test": labelled(30, seed, multi=False)}, **known) for seed in (1, 2))
     outcome = etude("ensemble", a.name, b.name, "--runs", runs, "--out", tmp_path / "out")
-    assert outcome.code == 0 and "ensemble (mean)" in outcome.out and f"against {a.name}" in outcome.out, outcome
+    assert outcome.code == 0 and "ensemble (mean)" in outcome.out and f"against {a.name}" in outcome.out, (
+        outcome
+    )
     assert len((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()) == 30
     assert "| ensemble (mean) |" in (tmp_path / "out" / "report.md").read_text()
     values = json.loads(etude("ensemble", a.name, b.name, "--runs", runs, "--json").out)
@@ -203,5 +221,7 @@ def test_the_command_prints_writes_and_refuses(tmp_path: Path, etude: Etude) -> 
     }
     for said, runs_beside in refused.items():
         answer = etude("ensemble", a.path, *(run.path for run in runs_beside), "--out", tmp_path / "no")
-        assert answer.code == 2 and answer.err.startswith("error: ") and len(answer.err.splitlines()) == 1, answer.err
+        assert answer.code == 2 and answer.err.startswith("error: ") and len(answer.err.splitlines()) == 1, (
+            answer.err
+        )
         assert said in answer.err and not answer.out and not (tmp_path / "no").exists()

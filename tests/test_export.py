@@ -41,7 +41,13 @@ def train(folder: Path) -> Train:
             "model": {"from": str(base)},
             "adapter": {"rank": 4, "alpha": 8.0},
             "data": {"train": [{"path": str(rows)}], "validation_ratio": 0.2},
-            "train": {"steps": 6, "seq_len": 96, "global_batch_size": 4, "device": "cpu", "precision": "fp32"},
+            "train": {
+                "steps": 6,
+                "seq_len": 96,
+                "global_batch_size": 4,
+                "device": "cpu",
+                "precision": "fp32",
+            },
             "optim": {"learning_rate": 1e-2},
             "evaluate": {"every_steps": 3},
             "checkpoint": {"every_steps": 3},
@@ -81,7 +87,10 @@ def test_a_merged_export_answers_token_for_token_as_the_run_does(run: Run, tmp_p
     out = export(str(run.path), "merged", tmp_path / "out")
     prompts = [[7, 8, 9, 10], [30, 31, 32, 33]]
     ours = generate(
-        load_model(find_folder(str(run.path), tmp_path), dtype=torch.float32), prompts, max_tokens=24, end_ids=()
+        load_model(find_folder(str(run.path), tmp_path), dtype=torch.float32),
+        prompts,
+        max_tokens=24,
+        end_ids=(),
     )
     output = load(out).generate(torch.tensor(prompts), max_new_tokens=24, min_new_tokens=24, do_sample=False)
     assert [entry.ids for entry in ours] == output[:, 4:].tolist()
@@ -94,7 +103,9 @@ def test_peft_and_transformers_see_the_same_logits(
     from peft import PeftModel
 
     run = train(base, {**changes, "train.steps": 3})
-    adapted = PeftModel.from_pretrained(load(base), export(f"{run.path}@last", "peft", tmp_path / "peft")).eval()
+    adapted = PeftModel.from_pretrained(
+        load(base), export(f"{run.path}@last", "peft", tmp_path / "peft")
+    ).eval()
     merged = load(export(f"{run.path}@last", "merged", tmp_path / "merged"))
     expected = logits_of(adapted, TOKENS)
     assert (expected - logits_of(load(base), TOKENS)).abs().max() > 1e-3
@@ -122,7 +133,9 @@ def test_merging_adds_scaled_products_and_leaves_the_rest_bit_for_bit(
 def test_a_full_run_is_exported_as_it_is(train: Train, base: Path, tmp_path: Path) -> None:
     run = train(base, {"adapter": None, "train.steps": 3})
     out = export(f"{run.path}@step-3", "hf", tmp_path / "out")
-    assert (out / "model.safetensors").read_bytes() == (run.checkpoints / "step-000003/model.safetensors").read_bytes()
+    assert (out / "model.safetensors").read_bytes() == (
+        run.checkpoints / "step-000003/model.safetensors"
+    ).read_bytes()
     ours = load_model(out, dtype=torch.float32)
     torch.testing.assert_close(logits_of(load(out), TOKENS), ours.logits(TOKENS), atol=1e-5, rtol=1e-4)  # type: ignore[operator]
 
@@ -130,7 +143,13 @@ def test_a_full_run_is_exported_as_it_is(train: Train, base: Path, tmp_path: Pat
 def test_an_export_holds_no_state_of_the_run_and_names_what_ends_an_answer(run: Run, tmp_path: Path) -> None:
     out = export(str(run.path), "merged", tmp_path / "out")
     names = {path.name for path in out.iterdir()}
-    assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names
+    assert {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "README.md",
+    } <= names
     assert not names & {"state.json", "manifest.json", "optimizer.safetensors", "adapter_config.json"}
     ends = json.loads((out / "generation_config.json").read_text())["eos_token_id"]
     assert ends == [open_tokenizer(out).eos_id]

@@ -19,8 +19,12 @@ from tests import bases
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 
 
-def store_mixed(base: Path, *, matrices: torch.dtype, last: torch.dtype | None = None) -> dict[str, torch.dtype]:
-    """Write the weights of a base again: matrices in one dtype, the last by name in another, all else in fp32."""
+def store_mixed(
+    base: Path, *, matrices: torch.dtype, last: torch.dtype | None = None
+) -> dict[str, torch.dtype]:
+    """Write the weights of a base again: matrices in one dtype, the last by name in another, all else in
+    fp32.
+    """
     tensors = load_file(base / "model.safetensors")
     kinds = {name: matrices if tensor.ndim > 1 else FP32 for name, tensor in tensors.items()}
     if last is not None:
@@ -45,7 +49,8 @@ def train(base: Path, rows: Path, adapter: dict[str, Any] | None, **train_keys: 
         "model": {"from": str(base)},
         "data": {"train": [source], "validation": "none"},
         "train": {
-            "steps": 2, "seq_len": 64, "global_batch_size": 4, "device": "cpu", "precision": "fp32", **train_keys,
+            "steps": 2, "seq_len": 64, "global_batch_size": 4, "device": "cpu", "precision": "fp32",
+            **train_keys,
         },
         "optim": {"learning_rate": 5e-2},
         "schedule": {"kind": "constant"},
@@ -74,14 +79,20 @@ def test_a_merged_model_has_the_dtypes_of_its_base_and_the_numbers_of_peft(
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=FP32)
     for name, parameter in model.named_parameters():
         parameter.data = parameter.data.to(kinds[name])
-    theirs = PeftModel.from_pretrained(model, str(made.checkpoints / "step-000002")).merge_and_unload().state_dict()
+    theirs = (
+        PeftModel.from_pretrained(model, str(made.checkpoints / "step-000002"))
+        .merge_and_unload()
+        .state_dict()
+    )
     for name, tensor in merged.items():
         assert torch.equal(tensor, theirs[name]), name
     before = load_file(base / "model.safetensors")
     assert any(not torch.equal(merged[name], before[name]) for name in merged)
 
 
-@pytest.mark.parametrize(("family", "targets"), [("bert", ["query"]), ("t5", ["q"]), ("modernbert", ["Wqkv"])])
+@pytest.mark.parametrize(
+    ("family", "targets"), [("bert", ["query"]), ("t5", ["q"]), ("modernbert", ["Wqkv"])]
+)
 def test_a_merged_classifier_has_the_dtypes_of_a_bare_base_and_its_new_head_the_main_one(
     family: str, targets: list[str], tmp_path: Path
 ) -> None:

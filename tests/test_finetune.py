@@ -23,9 +23,15 @@ from tests.reference import adamw, update
 
 STEPS = 20
 BASES: dict[str, Callable[[Path], Path]] = {
-    "qwen2": bases.write_qwen2, "llama": bases.write_llama, "gptj": bases.write_gptj, "gpt2": bases.write_gpt2,
+    "qwen2": bases.write_qwen2, "llama": bases.write_llama, "gptj": bases.write_gptj,
+    "gpt2": bases.write_gpt2,
 }  # fmt: skip
-TARGETS = {"qwen2": ["q_proj", "down_proj"], "llama": ["v_proj"], "gptj": ["q_proj", "fc_in"], "gpt2": ["c_attn"]}
+TARGETS = {
+    "qwen2": ["q_proj", "down_proj"],
+    "llama": ["v_proj"],
+    "gptj": ["q_proj", "fc_in"],
+    "gpt2": ["c_attn"],
+}
 
 
 def finetuning(base: Path, rows: Path, changes: dict[str, Any] | None = None) -> Recipe:
@@ -52,7 +58,10 @@ def test_losses_are_those_of_transformers_and_peft(kind: str, mode: str, tmp_pat
     adapter = {"adapter": {"rank": 4, "alpha": 8.0, "targets": TARGETS[kind]}} if mode == "lora" else {}
     rate = 5e-3 if mode == "lora" else 1e-3
     recipe = finetuning(base, rows, {**adapter, "optim.learning_rate": rate, "train.micro_batch_size": 2})
-    ours = [float(step.measured[0] / step.measured[1]) for step in Training(recipe, Options(runs=tmp_path / "runs"))]
+    ours = [
+        float(step.measured[0] / step.measured[1])
+        for step in Training(recipe, Options(runs=tmp_path / "runs"))
+    ]
     theirs = _train_in_transformers(recipe, kind)
     assert ours == pytest.approx(theirs, rel=1e-4)
     assert ours[-1] < ours[0] - 0.1
@@ -83,13 +92,18 @@ def _train_in_transformers(recipe: Recipe, kind: str) -> list[float]:
 
     for step in range(STEPS):
         split = plan.corpus.train
-        samples = [split.sample(i) for i in sample_ids(step, n=len(split), global_batch_size=4, seed=recipe.seed)]
+        samples = [
+            split.sample(i) for i in sample_ids(step, n=len(split), global_batch_size=4, seed=recipe.seed)
+        ]
         longest = max(len(sample.tokens) for sample in samples)
         tokens = torch.zeros(len(samples), longest, dtype=torch.long)
         labels, mask = torch.full_like(tokens, -100), torch.zeros_like(tokens)
         for row, sample in enumerate(samples):
             length = len(sample.tokens)
-            tokens[row, :length], labels[row, :length] = torch.tensor(sample.tokens), torch.tensor(sample.labels)
+            tokens[row, :length], labels[row, :length] = (
+                torch.tensor(sample.tokens),
+                torch.tensor(sample.labels),
+            )
             mask[row, :length] = 1
         logits = model(input_ids=tokens, attention_mask=mask).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
@@ -100,7 +114,8 @@ def _train_in_transformers(recipe: Recipe, kind: str) -> list[float]:
 def test_a_run_is_judged_before_and_after_and_its_best_is_kept(tmp_path: Path) -> None:
     base, rows = bases.write_qwen2(tmp_path / "base"), write_instructions(tmp_path / "rows.jsonl")
     recipe = finetuning(base, rows, {
-        "adapter.rank": 4, "evaluate.answers": 3, "evaluate.answer_tokens": 12, "evaluate.prompts": ["Add 1 to left."],
+        "adapter.rank": 4, "evaluate.answers": 3, "evaluate.answer_tokens": 12,
+        "evaluate.prompts": ["Add 1 to left."],
     })  # fmt: skip
     training = Training(recipe, Options(runs=tmp_path / "runs"))
     for _ in training:
@@ -114,7 +129,10 @@ def test_a_run_is_judged_before_and_after_and_its_best_is_kept(tmp_path: Path) -
     assert [event.step for event in answers] == [0] * 3 + [10] * 3 + [20] * 3
     assert training.run.best is not None
     best = training.run.checkpoints / training.run.best["checkpoint"]
-    assert {path.name for path in best.glob("*adapter*")} == {"adapter_model.safetensors", "adapter_config.json"}
+    assert {path.name for path in best.glob("*adapter*")} == {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+    }
     assert training.run.environment["base"]["sha256"] == inspect_model(base).digest
 
 
@@ -135,7 +153,9 @@ def test_micro_batches_and_their_sizes_do_not_change_the_losses(tmp_path: Path) 
     base, rows = bases.write_qwen2(tmp_path / "base"), write_instructions(tmp_path / "rows.jsonl")
     curves = []
     for size in (1, 2, 4):
-        recipe = finetuning(base, rows, {"adapter.rank": 4, "train.micro_batch_size": size, "train.steps": 10})
+        recipe = finetuning(
+            base, rows, {"adapter.rank": 4, "train.micro_batch_size": size, "train.steps": 10}
+        )
         steps = Training(recipe, Options(runs=tmp_path / f"runs-{size}"))
         curves.append([float(step.measured[0] / step.measured[1]) for step in steps])
     assert curves[0] == pytest.approx(curves[1], rel=1e-5) and curves[0] == pytest.approx(curves[2], rel=1e-5)
@@ -144,8 +164,7 @@ def test_micro_batches_and_their_sizes_do_not_change_the_losses(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"adapter.rank": 0}, "adapter.rank"),
-        ({"adapter.targets": ["q_prj"]}, "did you mean q_proj"),
+        ({"adapter.rank": 0}, "adapter.rank"), ({"adapter.targets": ["q_prj"]}, "did you mean q_proj"),
         ({"adapter.targets": []}, "at least 1 entry"),
         ({"model.from": "Qwen/Qwen2.5-Coder-1.5"}, "did you mean Qwen/Qwen2.5-Coder-1.5B"),
         ({"model.from": "/nowhere"}, "does not exist"),
@@ -159,7 +178,9 @@ def test_micro_batches_and_their_sizes_do_not_change_the_losses(tmp_path: Path) 
         ({"data.template": "chat", "model.from": "LLAMA"}, "no chat template"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_line_and_nothing_is_written(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_bad_input_is_one_line_and_nothing_is_written(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
     base, rows = bases.write_qwen2(tmp_path / "base"), write_instructions(tmp_path / "rows.jsonl")
     if changes.get("model.from") == "LLAMA":
         changes = changes | {"model.from": str(bases.write_llama(tmp_path / "llama"))}

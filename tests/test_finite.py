@@ -47,7 +47,9 @@ class Bigram(nn.Module):
 
 
 def bigram_loss(model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, int]:
-    loss = nn.functional.cross_entropy(model(batch.tokens).flatten(0, 1), batch.labels.flatten(), reduction="sum")
+    loss = nn.functional.cross_entropy(
+        model(batch.tokens).flatten(0, 1), batch.labels.flatten(), reduction="sum"
+    )
     return loss, batch.labels.numel()
 
 
@@ -58,10 +60,13 @@ def test_the_step_that_breaks_the_weights_is_named_and_nothing_of_it_is_saved(
 ) -> None:
     # Decay of 3e38 x 0.1 takes any weight beyond fp32; the loss of the step that does it is still finite.
     recipe = make_recipe({
-        "optim.kind": kind, "optim.learning_rate": 3e38, "schedule.kind": "constant", "checkpoint.every_steps": 1,
-        "evaluate.every_steps": 1, **({"data.validation": validation} if validation else {}),
+        "optim.kind": kind, "optim.learning_rate": 3e38, "schedule.kind": "constant",
+        "checkpoint.every_steps": 1, "evaluate.every_steps": 1,
+        **({"data.validation": validation} if validation else {}),
     })  # fmt: skip
-    with pytest.raises(FaultError, match=r"the update of step [12] made weights .* not saved, .*learning_rate"):
+    with pytest.raises(
+        FaultError, match=r"the update of step [12] made weights .* not saved, .*learning_rate"
+    ):
         run_recipe(recipe, Options(runs=tmp_path))
     (run,) = list_runs(tmp_path)
     assert run.state == "failed" and all_finite(run)
@@ -130,7 +135,9 @@ def test_a_base_that_is_not_finite_is_refused_before_anything_is_written(
     recipe = make_recipe(
         {"model": {"from": str(base)}, "tokenizer": {}, **({"adapter": {"rank": 2}} if adapter else {})}
     )
-    with pytest.raises(InputError, match=r"model.from: .*model.layers.0.mlp.up_proj.weight holds NaN or infinity"):
+    with pytest.raises(
+        InputError, match=r"model.from: .*model.layers.0.mlp.up_proj.weight holds NaN or infinity"
+    ):
         run_recipe(recipe, Options(runs=tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
     outcome = etude("generate", base, "--prompt", "def")

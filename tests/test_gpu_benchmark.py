@@ -12,7 +12,10 @@ PARTS = ["losses", "packed", "resume", "pretrain", "lora", "generate", "profile"
 def test_every_part_passes_and_leaves_its_figures(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--tiny", "--out", str(out)], capture_output=True, text=True, check=False
+        [sys.executable, str(SCRIPT), "--tiny", "--out", str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(out.read_text())

@@ -46,8 +46,7 @@ FAMILIES: dict[str, tuple[Write, list[str]]] = {
 
 def recipe_of(rows: Path, base: Path, changes: dict[str, Any] | None = None) -> Recipe:
     values: dict[str, Any] = {
-        "name": "labels",
-        "model": {"from": str(base)},
+        "name": "labels", "model": {"from": str(base)},
         "data": {"train": [{"path": str(rows), "label": "label", "capability": "kind"}], "validation": "none"},
         "train": {
             "objective": "classification", "steps": STEPS, "seq_len": 24, "global_batch_size": 8,
@@ -71,9 +70,10 @@ def last(training: Training) -> Path:
 
 
 @pytest.mark.parametrize(("family", "kind", "adapted"), [
-    ("qwen2", "single", False), ("llama", "multi", False), ("t5", "pairs", False), ("modernbert", "multi", False),
-    ("gpt2", "single", False), ("roberta", "single", True), ("bert", "pairs", True), ("qwen2", "multi", True),
-    ("t5 gated", "single", True), ("modernbert", "single", True),
+    ("qwen2", "single", False), ("llama", "multi", False), ("t5", "pairs", False),
+    ("modernbert", "multi", False), ("gpt2", "single", False), ("roberta", "single", True),
+    ("bert", "pairs", True), ("qwen2", "multi", True), ("t5 gated", "single", True),
+    ("modernbert", "single", True),
 ])  # fmt: skip
 def test_losses_and_the_logits_of_a_checkpoint_are_those_of_transformers_and_peft(
     family: str, kind: str, adapted: bool, tmp_path: Path
@@ -93,7 +93,9 @@ def test_losses_and_the_logits_of_a_checkpoint_are_those_of_transformers_and_pef
     assert sum(parameter.numel() for parameter in parameters) == plan.trainable
     optimizer = adamw(parameters, recipe.optim.learning_rate)
     for step in range(STEPS):
-        samples = [split.sample(i) for i in sample_ids(step, n=len(split), global_batch_size=8, seed=recipe.seed)]
+        samples = [
+            split.sample(i) for i in sample_ids(step, n=len(split), global_batch_size=8, seed=recipe.seed)
+        ]
         classes = torch.tensor(np.stack([sample.classes for sample in samples if sample.classes is not None]))
         labels = classes.float() if kind == "multi" else classes.long().argmax(1)
         loss = model(**padded(samples, model), labels=labels).loss
@@ -104,7 +106,9 @@ def test_losses_and_the_logits_of_a_checkpoint_are_those_of_transformers_and_pef
     mine = load_model(last(training), dtype=torch.float32)
     tokens = torch.tensor(np.concatenate([sample.tokens for sample in samples]))[None]
     lengths = tuple(len(sample.tokens) for sample in samples)
-    types = torch.tensor(np.concatenate([sample.positions >= sample.second for sample in samples]).astype(int))[None]
+    types = torch.tensor(
+        np.concatenate([sample.positions >= sample.second for sample in samples]).astype(int)
+    )[None]
     with torch.no_grad():
         model = _last(base, last(training), adapted)
         expected = model(**padded(samples, model)).logits
@@ -112,7 +116,9 @@ def test_losses_and_the_logits_of_a_checkpoint_are_those_of_transformers_and_pef
     assert torch.allclose(said, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize(("family", "adapted"), [("qwen2", False), ("qwen2", True), ("llama", False), ("gpt2", False)])
+@pytest.mark.parametrize(
+    ("family", "adapted"), [("qwen2", False), ("qwen2", True), ("llama", False), ("gpt2", False)]
+)
 def test_texts_are_scored_as_here_where_transformers_encodes_and_pads_them(
     family: str, adapted: bool, tmp_path: Path
 ) -> None:
@@ -122,7 +128,9 @@ def test_texts_are_scored_as_here_where_transformers_encodes_and_pads_them(
     base, rows = write(tmp_path / "base"), bases.write_labelled(tmp_path / "rows.jsonl")
     tokenizer = open_tokenizer(base)
     file = base / "config.json"  # as Qwen2.5's: the end token is known, and no padding
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": tokenizer.eos_id, "pad_token_id": None}))
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | {"eos_token_id": tokenizer.eos_id, "pad_token_id": None})
+    )
     changes: dict[str, Any] = {"train.steps": 2}
     training, _ = train(
         recipe_of(rows, base, changes | ({"adapter": {"rank": 2, "targets": targets}} if adapted else {})),
@@ -175,7 +183,9 @@ def test_an_adapter_of_peft_with_its_classifier_is_loaded(family: str, tmp_path:
     base = write(tmp_path / "base")
     # PEFT keeps the last layer of a head alone; ModernBERT's has another one, which must be in the base then.
     theirs_of(base, num_labels=3).save_pretrained(base)
-    model = get_peft_model(theirs_of(base, num_labels=3), LoraConfig("SEQ_CLS", r=4, target_modules=targets)).eval()
+    model = get_peft_model(
+        theirs_of(base, num_labels=3), LoraConfig("SEQ_CLS", r=4, target_modules=targets)
+    ).eval()
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -207,7 +217,9 @@ def test_a_head_for_as_many_labels_is_kept_and_another_is_drawn_and_said(tmp_pat
     two.write_text("".join(f'{{"text": "value {i}", "label": {i % 2}}}\n' for i in range(20)))
     second, _ = train(recipe_of(two, last(first), {"train.steps": 2}), tmp_path / "second")
     said = [entry.event for entry in second.run.ledger().entries if isinstance(entry.event, Finding)]
-    assert [each.evidence for each in said if each.what == "new weights"] == ["1 tensors are new: score.weight"]
+    assert [each.evidence for each in said if each.what == "new weights"] == [
+        "1 tensors are new: score.weight"
+    ]
     model = load_model(last(second), dtype=torch.float32)
     assert model.get_parameter("score.weight").shape == (2, 32)
 
@@ -253,8 +265,16 @@ def test_trainable_parameters_are_those_of_the_adapter_and_the_head(tmp_path: Pa
 @pytest.mark.parametrize(
     ("family", "changes", "said"),
     [
-        ("roberta", {"adapter": {}}, r"no linear layer is called 'q_proj'; there are dense, key, query, value$"),
-        ("t5", {"adapter": {"targets": ["out_proj"]}}, r"no linear layer is called 'out_proj'; .*there are k, o, q"),
+        (
+            "roberta",
+            {"adapter": {}},
+            r"no linear layer is called 'q_proj'; there are dense, key, query, value$",
+        ),
+        (
+            "t5",
+            {"adapter": {"targets": ["out_proj"]}},
+            r"no linear layer is called 'out_proj'; .*there are k, o, q",
+        ),
         ("qwen2", {"train.seq_len": 300}, r"train.seq_len is 300, but .* reads 256 tokens at most; use 256"),
         ("gpt2", {"train.seq_len": 300}, r"train.seq_len is 300, but .* reads 256 tokens at most; use 256"),
     ],
@@ -280,7 +300,9 @@ def test_a_model_that_cannot_classify_is_refused(tmp_path: Path) -> None:
 def test_damaged_bodies_are_refused(family: str, harm: str, tmp_path: Path) -> None:
     base = FAMILIES[family][0](tmp_path)
     tensors = load_file(base / "model.safetensors")
-    name = next(name for name in sorted(tensors) if "layer" in name and name.endswith("weight") and "norm" not in name)
+    name = next(
+        name for name in sorted(tensors) if "layer" in name and name.endswith("weight") and "norm" not in name
+    )
     tensors[name] = torch.zeros(3, 5)
     if harm == "lacks":
         del tensors[name]
@@ -327,7 +349,9 @@ def _first(recipe: Recipe, plan: Any, checkpoint: Path) -> Any:
         names = find_targets(first, recipe.adapter.targets)
         add_adapter(first, dict.fromkeys(names, recipe.adapter), recipe.seed, whole=head_modules(first))
         model = peft.PeftModel.from_pretrained(_base(base, checkpoint), checkpoint, is_trainable=True)
-        assert set(peft.get_peft_model_state_dict(model)) == set(load_file(checkpoint / "adapter_model.safetensors"))
+        assert set(peft.get_peft_model_state_dict(model)) == set(
+            load_file(checkpoint / "adapter_model.safetensors")
+        )
         _copy(first, model)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -340,7 +364,9 @@ def _copy(first: torch.nn.Module, model: Any) -> None:
 
     from etude.models.lora import adapter_tensors
 
-    set_peft_model_state_dict(model, {name: tensor.detach() for name, tensor in adapter_tensors(first).items()})
+    set_peft_model_state_dict(
+        model, {name: tensor.detach() for name, tensor in adapter_tensors(first).items()}
+    )
 
 
 def _last(base: Path, checkpoint: Path, adapted: bool) -> Any:

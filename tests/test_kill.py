@@ -1,4 +1,6 @@
-"""kill -9 at any moment, run the same command again: the weights, the optimizer and the ledgers are the same bits."""
+"""kill -9 at any moment, run the same command again: the weights, the optimizer and the ledgers are the same
+bits.
+"""
 
 import collections
 import contextlib
@@ -55,7 +57,9 @@ class Victims:
         return {phase for phase, inside in zip(PHASES, (self.folder / "state").read_bytes()) if inside}
 
     def kill(self, pid: int, phase: str | None, delay: float, patience: float = 30.0) -> set[str]:
-        """Kill a run `delay` seconds after it has entered a phase, or after now; returns what it was inside of."""
+        """Kill a run `delay` seconds after it has entered a phase, or after now; returns what it was inside
+        of.
+        """
         deadline = time.monotonic() + patience
         while phase is not None and phase not in self.phases():
             if not Path(f"/proc/{pid}").exists() or time.monotonic() > deadline:
@@ -121,7 +125,9 @@ def executed(runs: Path) -> tuple[int, int]:
     """Steps that count and steps that were run again, by the journal."""
     (run,) = list_runs(runs)
     ledger = run.ledger()
-    return tuple(sum(isinstance(entry.event, Step) for entry in part) for part in (ledger.entries, ledger.rework))  # type: ignore[return-value]
+    return tuple(
+        sum(isinstance(entry.event, Step) for entry in part) for part in (ledger.entries, ledger.rework)
+    )  # type: ignore[return-value]
 
 
 def test_killed_anywhere_a_run_ends_with_the_same_bits(
@@ -131,18 +137,21 @@ def test_killed_anywhere_a_run_ends_with_the_same_bits(
     draw = random.Random(kills)
     common = {
         "model.dropout": 0.1, "train.steps": None, "train.epochs": 2, "checkpoint.every_steps": INTERVAL,
-        "checkpoint.keep": 2, "records.log_every_steps": 1, "evaluate.every_steps": 3, "evaluate.prompts": ["def "],
-        "evaluate.sample_tokens": 8,
+        "checkpoint.keep": 2, "records.log_every_steps": 1, "evaluate.every_steps": 3,
+        "evaluate.prompts": ["def "], "evaluate.sample_tokens": 8,
     }  # fmt: skip
     base, rows = write_qwen2(tmp_path / "base"), write_instructions(tmp_path / "rows.jsonl", 60)
     encoder = write_encoder(tmp_path / "encoder", masked=True)
-    labelled, pairs = write_labelled(tmp_path / "labelled.jsonl", 60), write_pairs(tmp_path / "pairs.jsonl", 60)
+    labelled, pairs = (
+        write_labelled(tmp_path / "labelled.jsonl", 60),
+        write_pairs(tmp_path / "pairs.jsonl", 60),
+    )
     kinds: dict[str, dict[str, Any]] = {
         "adamw": {},
         "muon": {"optim.kind": "muon"},
         "lora": {
-            "model": {"from": str(base), "dropout": 0.1}, "adapter": {"rank": 4, "dropout": 0.1}, "tokenizer": {},
-            "data.train": [{"path": str(rows)}], "train.seq_len": 64, "evaluate.answers": 2,
+            "model": {"from": str(base), "dropout": 0.1}, "adapter": {"rank": 4, "dropout": 0.1},
+            "tokenizer": {}, "data.train": [{"path": str(rows)}], "train.seq_len": 64, "evaluate.answers": 2,
             "evaluate.answer_tokens": 8,
         },
         "classification": {
@@ -152,15 +161,18 @@ def test_killed_anywhere_a_run_ends_with_the_same_bits(
         },
         "seq2seq": {
             "model": {"kind": "encoder-decoder", "n_layer": 1, "n_embd": 32, "n_head": 2, "dropout": 0.1},
-            "train.objective": "seq2seq", "train.seq_len": 32, "evaluate.answers": 2, "evaluate.answer_tokens": 4,
-            "data.train": [{"path": str(pairs), "field": "source", "target": "target"}], "evaluate.prompts": [],
+            "train.objective": "seq2seq", "train.seq_len": 32, "evaluate.answers": 2,
+            "evaluate.answer_tokens": 4,
+            "data.train": [{"path": str(pairs), "field": "source", "target": "target"}],
+            "evaluate.prompts": [],
         },
         "tasks": {
             "model": {"from": str(encoder), "dropout": 0.1}, "tokenizer": {}, "train.seq_len": 32,
             "evaluate.prompts": [], "data.sample": "document",
             "tasks": {"kinds": {"objective": "classification"}, "text": {"objective": "masked", "ratio": 2.0}},
             "data.train": [
-                {"path": str(labelled), "label": "label", "task": "kinds"}, {"path": str(labelled), "task": "text"},
+                {"path": str(labelled), "label": "label", "task": "kinds"},
+                {"path": str(labelled), "task": "text"},
             ],
         },
     }  # fmt: skip
@@ -182,7 +194,9 @@ def test_killed_anywhere_a_run_ends_with_the_same_bits(
         runs = tmp_path / f"life-{lives}"
         started_from = []
         for _ in range(KILLS_A_RUN):
-            wanted = next((phase for phase in AIMED if hits[phase] < quota), None) if draw.random() < 0.8 else None
+            wanted = (
+                next((phase for phase in AIMED if hits[phase] < quota), None) if draw.random() < 0.8 else None
+            )
             pid = victims.start(recipes[kind], runs, wanted)
             inside = victims.kill(pid, wanted, draw.random() * (0.01 if wanted else 1.2))
             if inside == {"too late"}:
@@ -196,7 +210,9 @@ def test_killed_anywhere_a_run_ends_with_the_same_bits(
         assert outcome(runs) == references[kind]
         (run,) = list_runs(runs)
         attempts = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Attempt)]
-        for attempt, before in zip(attempts[1:], started_from[-len(attempts) + 1 :] if len(attempts) > 1 else []):
+        for attempt, before in zip(
+            attempts[1:], started_from[-len(attempts) + 1 :] if len(attempts) > 1 else []
+        ):
             assert attempt.checkpoint == before, "a resume did not start from the newest valid checkpoint"
         counted, again = executed(runs)
         assert counted == len(references[kind]["steps"]) and again <= len(started_from) * INTERVAL

@@ -1,4 +1,6 @@
-"""Ranks that etude starts itself: what they open, and how they end when one of them, or what started them, does."""
+"""Ranks that etude starts itself: what they open, and how they end when one of them, or what started them,
+does.
+"""
 
 import contextlib
 import os
@@ -49,7 +51,9 @@ class Life:
         assert len(self.ranks) == 2
 
     def _saved(self) -> str:
-        return max((path.parent.name for path in self.runs.glob("*/checkpoints/step-*/manifest.json")), default="")
+        return max(
+            (path.parent.name for path in self.runs.glob("*/checkpoints/step-*/manifest.json")), default=""
+        )
 
     def said(self) -> str:
         return self.log.read_text()
@@ -72,7 +76,9 @@ def final_bits(runs: Path) -> bytes:
 
 def listening(process: psutil.Process) -> list[str]:
     """The addresses at which a process and its descendants listen, but for those of this machine alone."""
-    connections = [each for one in (process, *process.children(recursive=True)) for each in one.net_connections("inet")]
+    connections = [
+        each for one in (process, *process.children(recursive=True)) for each in one.net_connections("inet")
+    ]
     open_ones = [each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN]
     return [address for address in open_ones if not address.startswith("127.") and address != "::1"]
 
@@ -97,7 +103,10 @@ def test_ranks_that_are_killed_stopped_or_orphaned_end_and_continue_bit_for_bit(
     killed.wait_for_progress()
     killed.ranks[1].kill()
     assert killed.end() == 1
-    assert "error: rank 1 was killed by SIGKILL" in killed.said() and "continue with: etude train" in killed.said()
+    assert (
+        "error: rank 1 was killed by SIGKILL" in killed.said()
+        and "continue with: etude train" in killed.said()
+    )
 
     orphaned = Life(recipe, tmp_path / "runs", cache, module)
     orphaned.wait_for_progress()
@@ -146,8 +155,8 @@ def test_an_early_interrupt_is_no_traceback_and_leaves_no_run(
     process = subprocess.Popen(
         [sys.executable, "-c", "import time; print(flush=True); from etude.__main__ import program; program()",
          "train", str(recipe), "--runs", str(tmp_path / "runs")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "ETUDE_CACHE": str(cache)},
-        start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "ETUDE_CACHE": str(cache)}, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
     process.stdout.readline()  # Python itself has started
@@ -161,8 +170,9 @@ def test_an_early_interrupt_is_no_traceback_and_leaves_no_run(
     assert [path.name for path in (tmp_path / "runs").glob(".*")] in ([], [".lock"])
 
 
-# The main thread of the rank that gets SIGUSR1 sleeps, as one that hangs does; its other threads go on. SIGUSR2 lets it
-# wait for a program, and for a thread of its own, that work longer than the limit of the test.
+# The main thread of the rank that gets SIGUSR1 sleeps, as one that hangs does; its other threads go on.
+# SIGUSR2 lets it wait for a program, and for a thread of its own, that work longer than the limit of the
+# test.
 ASIDE = """
 import signal, subprocess, sys, threading, time
 def work(seconds):
@@ -237,7 +247,9 @@ def test_one_rank_of_a_scheduler_is_a_run_of_one_process(
     assert etude("train", write_recipe({"train.steps": 2}), "--runs", tmp_path / "runs").code == 0
 
 
-def test_several_devices_in_one_process_are_refused(make_recipe: Callable[..., object], tmp_path: Path) -> None:
+def test_several_devices_in_one_process_are_refused(
+    make_recipe: Callable[..., object], tmp_path: Path
+) -> None:
     from etude.errors import InputError
     from etude.run import run_recipe
     from etude.start import Options

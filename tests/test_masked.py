@@ -62,7 +62,11 @@ def test_losses_are_those_of_transformers(family: str, tmp_path: Path) -> None:
             module.p = 0.0
     optimizer = adamw(model.parameters(), 2e-3)
     loader = Loader(
-        plan.corpus.train, global_batch_size=8, micro_batch_size=1, seed=recipe.seed, attend_across_documents=True
+        plan.corpus.train,
+        global_batch_size=8,
+        micro_batch_size=1,
+        seed=recipe.seed,
+        attend_across_documents=True,
     )
     theirs = []
     for step in range(STEPS):
@@ -90,7 +94,9 @@ def test_a_classifier_goes_on_from_a_masked_model_and_transformers_loads_both(tm
     assert model.config.vocab_size >= len(AutoTokenizer.from_pretrained(folder))
     assert AutoTokenizer.from_pretrained(folder).mask_token == "<mask>"
     labelled = {"data.train": [{"path": str(rows), "label": "label"}], "train.objective": "classification"}
-    recipe = masked(rows, folder, {**labelled, "evaluate.metric": "f1", "data.sample": "row", "train.steps": 4})
+    recipe = masked(
+        rows, folder, {**labelled, "evaluate.metric": "f1", "data.sample": "row", "train.steps": 4}
+    )
     plan = make_plan(recipe)
     built, new = build_encoder(plan.model, 1, plan.pretrained)  # type: ignore[arg-type]
     assert all(name.startswith(("classifier", "bert.pooler")) for name in new)
@@ -166,7 +172,10 @@ def test_of_instructions_tokens_of_question_and_answer_are_hidden(tmp_path: Path
     [
         ({"model.kind": "decoder"}, r'is "decoder", but train.objective = "masked" needs kind = "encoder"'),
         ({"evaluate.answers": 2}, r"asks for generated text, which masked does not write"),
-        ({"train.objective": "causal", "model.kind": "decoder", "train.mask_ratio": 0.3}, r"belongs to .*masked"),
+        (
+            {"train.objective": "causal", "model.kind": "decoder", "train.mask_ratio": 0.3},
+            r"belongs to .*masked",
+        ),
         ({"evaluate.metric": "f1"}, r'evaluate.metric is "f1"; this run knows loss, perplexity'),
     ],
 )
@@ -190,11 +199,15 @@ def test_an_adapter_is_merged_into_its_base(tmp_path: Path) -> None:
     changes = {"train.steps": 3, "adapter": {"rank": 2, "targets": ["query", "value"]}}
     training, _ = train(masked(rows, base, changes), tmp_path / "runs")
     tokens = torch.randint(5, 250, (2, 9), generator=torch.Generator().manual_seed(1))
-    merged = AutoModelForMaskedLM.from_pretrained(export(f"{training.run.path}@last", "merged", tmp_path / "merged"))
+    merged = AutoModelForMaskedLM.from_pretrained(
+        export(f"{training.run.path}@last", "merged", tmp_path / "merged")
+    )
     plain = AutoModelForMaskedLM.from_pretrained(base)
     with torch.no_grad():
         before = plain(tokens).logits
-        adapted: Any = PeftModel.from_pretrained(plain, export(f"{training.run.path}@last", "peft", tmp_path / "peft"))
+        adapted: Any = PeftModel.from_pretrained(
+            plain, export(f"{training.run.path}@last", "peft", tmp_path / "peft")
+        )
         expected = adapted.eval()(tokens).logits
         assert (expected - before).abs().max() > 1e-4
         torch.testing.assert_close(merged.eval()(tokens).logits, expected, atol=2e-5, rtol=1e-4)

@@ -39,7 +39,8 @@ def rename(run: Run, step: int) -> None:
     manifest = json.loads((new / "manifest.json").read_bytes())
     written = durable.write_json(new / "state.json", asdict(progress))
     durable.write_json(
-        new / "manifest.json", manifest | {"step": step, "files": manifest["files"] | {"state.json": asdict(written)}}
+        new / "manifest.json",
+        manifest | {"step": step, "files": manifest["files"] | {"state.json": asdict(written)}},
     )
 
 
@@ -59,7 +60,9 @@ def test_a_run_goes_on_beyond_a_million_steps_and_keeps_the_newest(tmp_path: Pat
     options = Options(runs=tmp_path / "runs")
     run = train(recipe, options, 2)
     rename(run, 999_996)
-    foreign = [run.checkpoints / name for name in ("step-000015.bak", "step-999998 copy", "step-15", "step-²")]
+    foreign = [
+        run.checkpoints / name for name in ("step-000015.bak", "step-999998 copy", "step-15", "step-²")
+    ]
     for path in foreign:
         path.mkdir()
         (path / "manifest.json").write_text("{}")
@@ -122,7 +125,9 @@ def test_killed_on_both_sides_of_a_million_steps_a_run_ends_with_the_same_bits(
 
 @pytest.mark.parametrize("choice", ["", "@", "@@best", "@step-", "@step-²", "@step--1", "@step-1_0", "@step-000015.bak",
                                     "@first", "@BEST", "@last ", "@step-" + "9" * 5000])  # fmt: skip
-def test_what_names_no_checkpoint_is_refused_in_one_line(tmp_path: Path, make_recipe: Make, choice: str) -> None:
+def test_what_names_no_checkpoint_is_refused_in_one_line(
+    tmp_path: Path, make_recipe: Make, choice: str
+) -> None:
     run = create_run(tmp_path, make_recipe()).run
     with pytest.raises(
         InputError, match=r"there is no checkpoint|has no checkpoint|there is no run|no run is named"

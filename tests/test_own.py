@@ -1,4 +1,5 @@
-"""A model, loss and metrics of one's own get what they are promised; what would not be measured is refused."""
+"""A model, loss and metrics of one's own get what they are promised; what would not be measured
+is refused."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -34,8 +35,9 @@ def wrong(model: nn.Module, batches: Iterable[DeviceBatch]) -> float:
 
 def labelled(make_recipe: Make, rows: Path, changes: dict[str, Any] | None = None) -> Recipe:
     return make_recipe({
-        "model": {"kind": "encoder", "n_layer": 1, "n_embd": 32, "n_head": 2}, "train.objective": "classification",
-        "data.train": [{"path": str(rows), "label": "label"}], "train.steps": 2, **(changes or {}),
+        "model": {"kind": "encoder", "n_layer": 1, "n_embd": 32, "n_head": 2},
+        "train.objective": "classification", "data.train": [{"path": str(rows), "label": "label"}],
+        "train.steps": 2, **(changes or {}),
     })  # fmt: skip
 
 
@@ -43,7 +45,9 @@ def label_loss(model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, int]
     raise AssertionError("never called: the plan is refused before")
 
 
-def test_a_metric_gets_what_a_loss_gets_and_says_which_way_is_better(tmp_path: Path, make_recipe: Make) -> None:
+def test_a_metric_gets_what_a_loss_gets_and_says_which_way_is_better(
+    tmp_path: Path, make_recipe: Make
+) -> None:
     recipe = make_recipe({"evaluate.metric": "wrong", "optim.learning_rate": 0.1, "evaluate.every_steps": 3})
     torch.manual_seed(0)
     options = Options(
@@ -86,15 +90,24 @@ class Broken(Bigram):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"loss": broken_loss}, r"your loss broken_loss failed at test_own.py:\d+: AttributeError: .*nonsense"),
+        (
+            {"loss": broken_loss},
+            r"your loss broken_loss failed at test_own.py:\d+: AttributeError: .*nonsense",
+        ),
         ({"loss": mean_loss}, r"your loss mean_loss failed at test_own.py:\d+: "),
         (
             {"loss": rows_loss},
             r"your loss rows_loss failed at test_own.py:\d+: TypeError: .* expected a sum and a number",
         ),
         ({"loss": detached_loss}, "without gradient"),
-        ({"model": Broken()}, r"your loss bigram_loss failed at test_own.py:\d+: ValueError: not yet written"),
-        ({"metrics": {"none": no_number}}, r"your metric none no_number failed at test_own.py:\d+: .* not a number"),
+        (
+            {"model": Broken()},
+            r"your loss bigram_loss failed at test_own.py:\d+: ValueError: not yet written",
+        ),
+        (
+            {"metrics": {"none": no_number}},
+            r"your metric none no_number failed at test_own.py:\d+: .* not a number",
+        ),
     ],
 )
 def test_own_code_is_tried_before_anything_is_written(
@@ -102,9 +115,12 @@ def test_own_code_is_tried_before_anything_is_written(
 ) -> None:
     with pytest.raises(InputError, match=says) as caught:
         run_recipe(
-            make_recipe(), Options(**{"runs": tmp_path / "runs", "model": Bigram(), "loss": bigram_loss, **given})
+            make_recipe(),
+            Options(**{"runs": tmp_path / "runs", "model": Bigram(), "loss": bigram_loss, **given}),
         )
-    assert not (tmp_path / "runs").exists() and len(str(caught.value)) <= 300 and "\n" not in str(caught.value)
+    assert (
+        not (tmp_path / "runs").exists() and len(str(caught.value)) <= 300 and "\n" not in str(caught.value)
+    )
 
 
 def test_the_trial_changes_no_bit_of_a_run(tmp_path: Path, make_recipe: Make) -> None:
@@ -143,7 +159,9 @@ def test_what_would_not_be_measured_is_refused_before_the_first_step(
 
 def test_text_of_a_model_of_ones_own_is_refused(tmp_path: Path, make_recipe: Make) -> None:
     recipe = make_recipe({"evaluate.prompts": ["def "]})
-    with pytest.raises(InputError, match=r"evaluate\.prompts and answers ask for text, which a model of your own"):
+    with pytest.raises(
+        InputError, match=r"evaluate\.prompts and answers ask for text, which a model of your own"
+    ):
         run_recipe(recipe, Options(runs=tmp_path / "runs", model=Bigram(), loss=bigram_loss))
 
 
@@ -206,5 +224,7 @@ def test_the_loss_of_the_docs_is_the_loss_of_the_run(
 
 
 def test_a_model_that_answers_otherwise_is_told_to_bring_a_loss(tmp_path: Path, make_recipe: Make) -> None:
-    with pytest.raises(InputError, match=r"your model Linear failed .*without Options\(loss=...\) it must answer"):
+    with pytest.raises(
+        InputError, match=r"your model Linear failed .*without Options\(loss=...\) it must answer"
+    ):
         run_recipe(make_recipe(), Options(runs=tmp_path, model=nn.Linear(3, 3)))

@@ -25,12 +25,14 @@ if __name__ == "__main__":
     print(*map_batches(time.sleep, [float(sys.argv[1])] * 4), flush=True)
 """
 NAMES = (
-    "json", "struct", "socket", "selectors", "multiprocessing", "pickle", "torch", "numpy", "etude", "tempfile",
+    "json", "struct", "socket", "selectors", "multiprocessing", "pickle", "torch", "numpy", "etude",
+    "tempfile",
 )  # fmt: skip
 
 
 def plant(folder: Path) -> Path:
-    """A folder of a stranger: modules named like those that programs import, each of which leaves a canary."""
+    """A folder of a stranger: modules named like those that programs import, each of which leaves
+    a canary."""
     folder.mkdir()
     for name in NAMES:
         text = f"open({str(folder / 'canary')!r}, 'a').write({name!r})\nraise SystemExit(99)\n"
@@ -43,8 +45,10 @@ def run(folder: Path, script: str, *words: object, cache: Path) -> subprocess.Co
     path.parent.mkdir(exist_ok=True)
     path.write_text(script)
     return subprocess.run(
-        [sys.executable, str(path), *map(str, words)], cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "ETUDE_CACHE": str(cache), "PYTHONPATH": str(Path(__file__).parents[1])}, timeout=120,
+        [sys.executable, str(path), *map(str, words)], cwd=folder, capture_output=True, text=True,
+        check=False,
+        env={**os.environ, "ETUDE_CACHE": str(cache), "PYTHONPATH": str(Path(__file__).parents[1])},
+        timeout=120,
     )  # fmt: skip
 
 
@@ -67,10 +71,14 @@ def test_ranks_in_the_folder_of_a_stranger_import_nothing_of_it(tmp_path: Path, 
     assert not (folder / "canary").exists()
 
 
-def test_git_runs_no_program_that_a_foreign_folder_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_runs_no_program_that_a_foreign_folder_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def git(*words: str) -> str:
         who = ("-c", "user.name=a", "-c", "user.email=a@b")
-        return subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(
+            ["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True
+        ).stdout
 
     folder, canary = tmp_path / "stranger", tmp_path / "canary"
     folder.mkdir()
@@ -84,7 +92,13 @@ def test_git_runs_no_program_that_a_foreign_folder_names(tmp_path: Path, monkeyp
     (folder / "evil.sh").write_text(f"#!/bin/sh\necho ran >> {canary}\ncat\n")
     (folder / "evil.sh").chmod(0o755)
     program = str(folder / "evil.sh")
-    filters = ("filter.evil.clean", "filter.evil.smudge", "filter.evil.process", "diff.evil.textconv", "diff.external")
+    filters = (
+        "filter.evil.clean",
+        "filter.evil.smudge",
+        "filter.evil.process",
+        "diff.evil.textconv",
+        "diff.external",
+    )
     commit = git("rev-parse", "HEAD").strip()
     for key in ("core.fsmonitor", *filters, "core.pager", "core.sshCommand", "gpg.program", "core.editor"):
         git("config", key, program)
@@ -98,7 +112,15 @@ def test_git_runs_no_program_that_a_foreign_folder_names(tmp_path: Path, monkeyp
     assert {path: path.stat().st_mtime_ns for path in (folder / ".git").rglob("*")} == before
 
 
-ENDLESS = ("HEAD", "refs/heads/main", "packed-refs", "config", "index", "objects/info/alternates", "commondir")
+ENDLESS = (
+    "HEAD",
+    "refs/heads/main",
+    "packed-refs",
+    "config",
+    "index",
+    "objects/info/alternates",
+    "commondir",
+)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +147,9 @@ git = describe_environment()["git"]
 print(json.dumps([git, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, int(own)]))
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TMPDIR": str(temporary)}
-    done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, check=True
+    )
     git, *kilobytes = json.loads(done.stdout)
     assert git is None or git["dirty"] in (None, True, False)
     assert place != "index" or git["dirty"] is None

@@ -16,10 +16,11 @@ from tests.bases import write_gptj, write_instructions, write_labelled, write_pa
 
 RECIPES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))}
 TOY = {
-    "train.steps": 4, "train.epochs": None, "train.seq_len": 32, "train.global_batch_size": 4, "train.devices": 1,
-    "train.device": "cpu", "train.compile": False, "schedule.warmup_steps": 1, "evaluate.every_steps": 2,
-    "evaluate.every_epochs": None, "evaluate.sample_tokens": 4, "evaluate.max_samples": 4, "checkpoint.every_steps": 2,
-    "checkpoint.keep_at": [3], "records.log_every_steps": 2, "data.validation_ratio": 0.2,
+    "train.steps": 4, "train.epochs": None, "train.seq_len": 32, "train.global_batch_size": 4,
+    "train.devices": 1, "train.device": "cpu", "train.compile": False, "schedule.warmup_steps": 1,
+    "evaluate.every_steps": 2, "evaluate.every_epochs": None, "evaluate.sample_tokens": 4,
+    "evaluate.max_samples": 4, "checkpoint.every_steps": 2, "checkpoint.keep_at": [3],
+    "records.log_every_steps": 2, "data.validation_ratio": 0.2,
 }  # fmt: skip
 TOY_DECODER = {
     "model.n_layer": 2, "model.n_head": 2, "model.n_kv_head": 2, "model.n_embd": 32, "model.n_ffn": 64,
@@ -95,11 +96,13 @@ def test_the_laptop_recipe_has_the_figures_of_its_story() -> None:
 
 
 def test_the_second_gpt_j_recipe_changes_what_its_story_changed() -> None:
-    first, second = (flatten(load_recipe(RECIPES[name]).to_dict()) for name in ("gpt-j-lora-v1", "gpt-j-lora"))
+    first, second = (
+        flatten(load_recipe(RECIPES[name]).to_dict()) for name in ("gpt-j-lora-v1", "gpt-j-lora")
+    )
     expected = {
         "optim.learning_rate": (2e-5, 5e-6), "optim.weight_decay": (0.0, 0.1), "adapter.rank": (8, 16),
-        "adapter.dropout": (0.0, 0.1), "evaluate.every_epochs": (1, None), "evaluate.every_steps": (None, 500),
-        "evaluate.patience": (None, 3),
+        "adapter.dropout": (0.0, 0.1), "evaluate.every_epochs": (1, None),
+        "evaluate.every_steps": (None, 500), "evaluate.patience": (None, 3),
     }  # fmt: skip
     assert {key: (first.get(key), second.get(key)) for key in expected} == expected
     assert all(first[key] == second[key] for key in ("model.from", "data.train.0.path", "train.epochs"))

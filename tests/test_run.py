@@ -51,8 +51,8 @@ def test_a_run_learns_and_leaves_what_its_contract_names(tmp_path: Path, make_re
     assert len(events(run, Generation)) == 2
     names = {path.name for path in run.path.iterdir() if not path.name.startswith(".")}
     assert names == {
-        "run.json", "lease.json", "recipe.toml", "resolved.toml", "environment.json", "journal.jsonl", "log.txt",
-        "checkpoints", "best.json", "trainer_state.json", "report",
+        "run.json", "lease.json", "recipe.toml", "resolved.toml", "environment.json", "journal.jsonl",
+        "log.txt", "checkpoints", "best.json", "trainer_state.json", "report",
     }  # fmt: skip
     assert run.state == "finished"
     assert run.best is not None and run.best["value"] == min(evaluation.loss for evaluation in evaluations)
@@ -75,7 +75,9 @@ def test_a_text_that_gives_fewer_tokens_than_asked_for_is_trained_on_and_that_is
     assert make_plan(resolved).corpus.tokenizer.fingerprint == make_plan(recipe).corpus.tokenizer.fingerprint
 
 
-def test_the_bits_per_byte_are_those_of_transformers_on_the_same_rows(tmp_path: Path, make_recipe: Make) -> None:
+def test_the_bits_per_byte_are_those_of_transformers_on_the_same_rows(
+    tmp_path: Path, make_recipe: Make
+) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from etude.data.prepared import prepare
@@ -121,7 +123,10 @@ def test_breaking_out_of_the_loop_saves(tmp_path: Path, make_recipe: Make) -> No
     for step in training:
         if step.number == 3:
             break
-    assert training.ending.is_resumable and (training.run.checkpoints / "step-000003" / "manifest.json").is_file()
+    assert (
+        training.ending.is_resumable
+        and (training.run.checkpoints / "step-000003" / "manifest.json").is_file()
+    )
 
 
 def test_early_stopping_keeps_the_best_and_ends_as_finished(tmp_path: Path, make_recipe: Make) -> None:
@@ -151,7 +156,8 @@ def test_few_samples_train_and_the_last_partial_step_too(
 ) -> None:
     path = write_corpus(tmp_path / "few.jsonl", samples)
     recipe = make_recipe({
-        "data.train.0.path": str(path), "data.validation": "none", "data.sample": "document", "train.seq_len": 128,
+        "data.train.0.path": str(path), "data.validation": "none", "data.sample": "document",
+        "train.seq_len": 128,
     })  # fmt: skip
     values = recipe.to_dict()
     del values["train"]["steps"]
@@ -161,7 +167,9 @@ def test_few_samples_train_and_the_last_partial_step_too(
     assert len(counts) == 2 * steps and sum(counts) == 2 * samples
 
 
-def test_changed_data_is_refused_and_touched_data_is_not(tmp_path: Path, make_recipe: Make, corpus: Path) -> None:
+def test_changed_data_is_refused_and_touched_data_is_not(
+    tmp_path: Path, make_recipe: Make, corpus: Path
+) -> None:
     recipe = make_recipe()
     for step in Training(recipe, Options(runs=tmp_path / "runs")):
         if step.number == 4:
@@ -174,7 +182,9 @@ def test_changed_data_is_refused_and_touched_data_is_not(tmp_path: Path, make_re
     assert run_recipe(recipe, Options(runs=tmp_path / "runs")).run.state == "finished"
 
 
-def test_a_full_disk_is_named_and_the_same_call_works_once_there_is_room(tmp_path: Path, make_recipe: Make) -> None:
+def test_a_full_disk_is_named_and_the_same_call_works_once_there_is_room(
+    tmp_path: Path, make_recipe: Make
+) -> None:
     recipe = make_recipe()
     whole = run_recipe(recipe, Options(runs=tmp_path / "whole")).run
     with durable.faults(durable.FaultPlan()) as plan:
@@ -191,7 +201,9 @@ def test_a_full_disk_is_named_and_the_same_call_works_once_there_is_room(tmp_pat
         assert tensors(continued, 12) == tensors(whole, 12)
 
 
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(tmp_path: Path, make_recipe: Make) -> None:
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(
+    tmp_path: Path, make_recipe: Make
+) -> None:
     recipe = make_recipe()
     whole = run_recipe(recipe, Options(runs=tmp_path / "whole")).run
     for step in Training(recipe, Options(runs=tmp_path / "runs")):
@@ -259,7 +271,9 @@ def breaks_after(calls: int) -> Callable[..., float]:
 
 
 def test_own_module_loss_and_metric_train_through_the_api(tmp_path: Path, make_recipe: Make) -> None:
-    recipe = make_recipe({"evaluate.metric": "accuracy", "optim.learning_rate": 0.1, "schedule.kind": "constant"})
+    recipe = make_recipe(
+        {"evaluate.metric": "accuracy", "optim.learning_rate": 0.1, "schedule.kind": "constant"}
+    )
     torch.manual_seed(0)
     options = api.Options(runs=tmp_path, model=Bigram(), loss=bigram_loss, metrics={"accuracy": accuracy})
     training = api.Training(recipe, options)
@@ -285,7 +299,9 @@ def test_a_failing_metric_loses_no_step(tmp_path: Path, make_recipe: Make) -> No
     assert tensors(run, 12) == tensors(whole, 12)
 
 
-def test_a_failing_last_evaluation_is_made_up_for_and_names_the_best(tmp_path: Path, make_recipe: Make) -> None:
+def test_a_failing_last_evaluation_is_made_up_for_and_names_the_best(
+    tmp_path: Path, make_recipe: Make
+) -> None:
     recipe = make_recipe({"evaluate.every_steps": 12})
     with pytest.raises(RuntimeError, match="metric broke"):
         run_recipe(recipe, Options(runs=tmp_path, metrics={"broken": breaks_after(1)}))
@@ -308,8 +324,8 @@ def test_fp16_survives_a_restart_bit_for_bit(tmp_path: Path, make_recipe: Make) 
 
 def command(*words: object, cache: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "etude", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "ETUDE_CACHE": str(cache), **environment}, start_new_session=True,
+        [sys.executable, "-m", "etude", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env={**os.environ, "ETUDE_CACHE": str(cache), **environment}, start_new_session=True,
     )  # fmt: skip
 
 
@@ -322,7 +338,9 @@ def descendants(pid: int) -> list[int]:
 def wait_for_step(runs: Path, step: int) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if any(int(path.name[5:]) >= step for run in list_runs(runs) for path in run.checkpoints.glob("step-*")):
+        if any(
+            int(path.name[5:]) >= step for run in list_runs(runs) for path in run.checkpoints.glob("step-*")
+        ):
             return
         time.sleep(0.02)
     raise AssertionError("the run did not get going")
@@ -341,10 +359,16 @@ def test_a_signal_saves_stops_with_75_and_prints_how_to_go_on(
     assert process.returncode == 75 and f"etude resume {run.path}" in err
     assert run.state == "stopped"
     (control,) = events(run, Control)
-    assert control.step == events(run, Step)[-1].step == int(max(path.name for path in run.checkpoints.iterdir())[5:])
+    assert (
+        control.step
+        == events(run, Step)[-1].step
+        == int(max(path.name for path in run.checkpoints.iterdir())[5:])
+    )
 
 
-def test_a_second_signal_stops_at_once(tmp_path: Path, write_recipe: Callable[..., Path], cache: Path) -> None:
+def test_a_second_signal_stops_at_once(
+    tmp_path: Path, write_recipe: Callable[..., Path], cache: Path
+) -> None:
     recipe = write_recipe({"train.steps": 3000, "checkpoint.every_steps": 10})
     process = command("train", recipe, "--runs", tmp_path / "runs", cache=cache)
     wait_for_step(tmp_path / "runs", 10)

@@ -64,10 +64,14 @@ def test_losses_are_those_of_transformers(gated: bool, smoothing: float, tmp_pat
 
 
 def _train_in_transformers(recipe: Recipe, base: Path, smoothing: float) -> list[float]:
-    """The same steps by batches that their collator pads, tokens from their tokenizer, smoothing from torch."""
+    """The same steps by batches that their collator pads, tokens from their tokenizer, smoothing
+    from torch."""
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq
 
-    tokenizer, model = AutoTokenizer.from_pretrained(base), AutoModelForSeq2SeqLM.from_pretrained(base).train()
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(base),
+        AutoModelForSeq2SeqLM.from_pretrained(base).train(),
+    )
     tokenizer.pad_token = "<pad>"
     collate = DataCollatorForSeq2Seq(tokenizer, model)
     plan = make_plan(recipe)
@@ -94,16 +98,22 @@ def test_pairs_that_a_tokenizer_would_cut_on_the_left_are_refused(tmp_path: Path
     settings = json.loads((base / "tokenizer_config.json").read_text())
     (base / "tokenizer_config.json").write_text(json.dumps({**settings, "truncation_side": "left"}))
     changes = {"train.seq_len": 8, "data.too_long": "cut"}
-    with pytest.raises(InputError, match=r"cuts on the left .truncation_side., .* [0-9]+ rows have more tokens"):
+    with pytest.raises(
+        InputError, match=r"cuts on the left .truncation_side., .* [0-9]+ rows have more tokens"
+    ):
         prepare(seq2seq(rows, base, changes), tokenizer_folder=base)
-    assert len(prepare(seq2seq(rows, base, {**changes, "data.too_long": "drop"}), tokenizer_folder=base).train)
+    assert len(
+        prepare(seq2seq(rows, base, {**changes, "data.too_long": "drop"}), tokenizer_folder=base).train
+    )
 
 
 def test_greedy_answers_are_those_of_transformers_whichever_rows_end_first(tmp_path: Path) -> None:
     from transformers import AutoModelForSeq2SeqLM
 
     base, rows = write_t5(tmp_path / "base"), write_pairs(tmp_path / "rows.jsonl")
-    training, _ = train(seq2seq(rows, base, {"train.steps": 60, "evaluate.every_steps": 60}), tmp_path / "runs")
+    training, _ = train(
+        seq2seq(rows, base, {"train.steps": 60, "evaluate.every_steps": 60}), tmp_path / "runs"
+    )
     folder = training.run.checkpoints / training.run.best["checkpoint"]
     theirs = AutoModelForSeq2SeqLM.from_pretrained(folder)
     corpus = prepare(training.run.recipe, tokenizer_folder=base)
@@ -117,7 +127,9 @@ def test_greedy_answers_are_those_of_transformers_whichever_rows_end_first(tmp_p
         told = theirs.generate(
             torch.tensor([prompt]), do_sample=False, num_beams=1, max_new_tokens=12, eos_token_id=end
         )
-        assert told[0, 1:].tolist()[: len(part.ids) + 1] == (part.ids + [end] * part.stopped)[: len(told[0]) - 1]
+        assert (
+            told[0, 1:].tolist()[: len(part.ids) + 1] == (part.ids + [end] * part.stopped)[: len(told[0]) - 1]
+        )
 
 
 def test_a_run_ends_with_scores_beside_its_start_and_baselines(tmp_path: Path) -> None:
@@ -138,7 +150,9 @@ def test_a_run_ends_with_scores_beside_its_start_and_baselines(tmp_path: Path) -
     assert set(scores.systems) == {"after", "nearest neighbour", "source"}
     assert sum(values["rows"] for values in scores.capabilities.values()) == 30
     assert "On 30 test rows" in (run.path / "report" / "report.md").read_text()
-    model = load_pretrained(inspect_model(run.checkpoints / run.best["checkpoint"]), dtype=torch.float32, dropout=0.0)
+    model = load_pretrained(
+        inspect_model(run.checkpoints / run.best["checkpoint"]), dtype=torch.float32, dropout=0.0
+    )
     assert all(row["log_probability"] < 0 for row in said) and model is not None
 
 
@@ -146,21 +160,30 @@ def test_an_answer_is_as_likely_as_its_tokens_and_the_end_that_it_was_given(tmp_
     from transformers import AutoModelForSeq2SeqLM
 
     base, rows = write_t5(tmp_path / "base"), write_pairs(tmp_path / "rows.jsonl")
-    corpus, start = prepare(seq2seq(rows, base), tokenizer_folder=base), AutoModelForSeq2SeqLM.from_pretrained(base)
+    corpus, start = (
+        prepare(seq2seq(rows, base), tokenizer_folder=base),
+        AutoModelForSeq2SeqLM.from_pretrained(base),
+    )
     prompt = torch.tensor([corpus.pairs["validation"][0].prompt_ids])
     first = start.generate(prompt, do_sample=False, num_beams=1, max_new_tokens=1)[0, 1].item()
     (base / "generation_config.json").write_text(
-        json.dumps({"decoder_start_token_id": 0, "eos_token_id": [corpus.tokenizer.eos_id, first], "pad_token_id": 0})
+        json.dumps(
+            {"decoder_start_token_id": 0, "eos_token_id": [corpus.tokenizer.eos_id, first], "pad_token_id": 0}
+        )
     )
     changes = {"train.steps": 1, "optim.learning_rate": 1e-9, "evaluate.every_steps": 1}
     training, _ = train(seq2seq(rows, base, changes), tmp_path / "runs")
     said = [json.loads(line) for line in (training.run.path / "predictions" / "validation.jsonl").open("rb")]
     assert first != corpus.tokenizer.eos_id and any(row["stopped"] and row["tokens"] == 1 for row in said)
-    theirs = AutoModelForSeq2SeqLM.from_pretrained(training.run.checkpoints / training.run.best["checkpoint"]).eval()
+    theirs = AutoModelForSeq2SeqLM.from_pretrained(
+        training.run.checkpoints / training.run.best["checkpoint"]
+    ).eval()
     for row, example in zip(said, corpus.pairs["validation"]):
         if row["stopped"] and row["tokens"] == 1:
             start_id = torch.tensor([[theirs.config.decoder_start_token_id]])
-            logits = theirs(input_ids=torch.tensor([example.prompt_ids]), decoder_input_ids=start_id).logits[0, 0]
+            logits = theirs(input_ids=torch.tensor([example.prompt_ids]), decoder_input_ids=start_id).logits[
+                0, 0
+            ]
             assert row["log_probability"] == pytest.approx(logits.log_softmax(0)[first].item(), rel=1e-3)
 
 
@@ -191,14 +214,18 @@ def test_two_ranks_share_the_answers_and_say_the_same(tmp_path: Path) -> None:
     (before, one), (again, two) = told
     assert before == again
     assert [row["answer"] for row in one] == [row["answer"] for row in two]
-    assert [row["log_probability"] for row in two] == pytest.approx([row["log_probability"] for row in one], rel=1e-4)
+    assert [row["log_probability"] for row in two] == pytest.approx(
+        [row["log_probability"] for row in one], rel=1e-4
+    )
 
 
 def test_no_secret_of_a_row_is_in_what_a_run_says(tmp_path: Path) -> None:
     key = "AK" + "IA" + "QW7ZTY5UPLKM3N2B"
     rows = write_pairs(tmp_path / "rows.jsonl", 20)
     rows.write_text(
-        "".join(line.replace('"target": "', f'"target": "{key} ') + "\n" for line in rows.read_text().splitlines())
+        "".join(
+            line.replace('"target": "', f'"target": "{key} ') + "\n" for line in rows.read_text().splitlines()
+        )
     )
     changes = {"train.steps": 2, "evaluate.every_steps": 2, "train.target_len": 64}
     training, _ = train(seq2seq(rows, write_t5(tmp_path / "base"), changes), tmp_path / "runs")
@@ -254,7 +281,9 @@ def test_adapters_train_on_an_encoder_decoder_and_load_in_peft(tmp_path: Path) -
     from transformers import AutoModelForSeq2SeqLM
 
     base, rows = write_t5(tmp_path / "base"), write_pairs(tmp_path / "rows.jsonl")
-    training, losses = train(seq2seq(rows, base, {"adapter": {"targets": ["q", "v", "wo"], "rank": 4}}), tmp_path)
+    training, losses = train(
+        seq2seq(rows, base, {"adapter": {"targets": ["q", "v", "wo"], "rank": 4}}), tmp_path
+    )
     assert losses[-1] < losses[0]
     folder = training.run.checkpoints / training.run.best["checkpoint"]
     theirs = peft.PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained(base), folder).eval()
@@ -328,23 +357,34 @@ def test_an_export_answers_in_transformers_as_here(said: dict[str, Any], tmp_pat
     (base / "generation_config.json").unlink()
     training, _ = train(seq2seq(rows, base, {"train.steps": 2, "evaluate.answers": 0}), tmp_path / "runs")
     out = export(f"{training.run.path}@last", "hf", tmp_path / "out")
-    theirs, encoded = AutoModelForSeq2SeqLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)("total value")
+    theirs, encoded = (
+        AutoModelForSeq2SeqLM.from_pretrained(out),
+        AutoTokenizer.from_pretrained(out)("total value"),
+    )
     unknown = list(range(len(AutoTokenizer.from_pretrained(out)), theirs.config.vocab_size))
     written = theirs.generate(
         torch.tensor([encoded["input_ids"]]), max_new_tokens=12, do_sample=False, suppress_tokens=unknown
     )
     model, tokenizer = load_model(out, dtype=torch.float32), open_tokenizer(out)
     (ours,) = generate(
-        model, [encoded["input_ids"]], max_tokens=12, end_ids=[tokenizer.eos_id], vocab_size=tokenizer.vocab_size
+        model,
+        [encoded["input_ids"]],
+        max_tokens=12,
+        end_ids=[tokenizer.eos_id],
+        vocab_size=tokenizer.vocab_size,
     )
     assert ours.ids == [token for token in written[0, 1:].tolist() if token not in [tokenizer.eos_id]]
     assert ours.ids
 
 
-def test_other_tools_read_sources_as_they_were_trained_where_the_tokenizer_surrounds_nothing(tmp_path: Path) -> None:
+def test_other_tools_read_sources_as_they_were_trained_where_the_tokenizer_surrounds_nothing(
+    tmp_path: Path,
+) -> None:
     from transformers import AutoTokenizer
 
-    recipe = seq2seq(write_pairs(tmp_path / "rows.jsonl"), None, {"train.steps": 1, "data.validation": "none"})
+    recipe = seq2seq(
+        write_pairs(tmp_path / "rows.jsonl"), None, {"train.steps": 1, "data.validation": "none"}
+    )
     training, _ = train(recipe, tmp_path / "runs")
     tokenizer = AutoTokenizer.from_pretrained(next(training.run.checkpoints.glob("step-*")))
     split, rows = make_plan(recipe).corpus.train, (tmp_path / "rows.jsonl").read_text().splitlines()
@@ -353,5 +393,7 @@ def test_other_tools_read_sources_as_they_were_trained_where_the_tokenizer_surro
     assert (
         tokenizer.pad_token == "<pad>"
         and tokenizer.pad_token_id
-        == json.loads((next(training.run.checkpoints.glob("step-*")) / "config.json").read_text())["pad_token_id"]
+        == json.loads((next(training.run.checkpoints.glob("step-*")) / "config.json").read_text())[
+            "pad_token_id"
+        ]
     )

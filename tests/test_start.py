@@ -1,4 +1,5 @@
-"""What is found before the first step: one run for one recipe, whose recipe is the one it was started with."""
+"""What is found before the first step: one run for one recipe, whose recipe is the one it was
+started with."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -94,7 +95,11 @@ def test_a_recipe_that_was_changed_in_the_run_folder_is_refused(
     before, (old, new) = path.read_text(), change.split("|")
     assert old in before
     path.write_text(before.replace(old, new))
-    for words in (["resume", run.path], ["export", run.path, tmp_path / "out", "--to", "hf"], ["report", run.path]):
+    for words in (
+        ["resume", run.path],
+        ["export", run.path, tmp_path / "out", "--to", "hf"],
+        ["report", run.path],
+    ):
         outcome = etude(*words)
         assert outcome.code == 2 and "resolved.toml was changed after run" in outcome.err, outcome.err
         assert len(outcome.err.splitlines()[-1]) <= 300
@@ -105,7 +110,9 @@ def test_a_recipe_that_was_changed_in_the_run_folder_is_refused(
     assert etude("resume", run.path).code == 0
 
 
-def test_a_run_that_was_killed_before_its_values_were_found_out_is_continued(tmp_path: Path, make_recipe: Make) -> None:
+def test_a_run_that_was_killed_before_its_values_were_found_out_is_continued(
+    tmp_path: Path, make_recipe: Make
+) -> None:
     recipe = make_recipe({"train.steps": 2})
     writer = create_run(tmp_path, recipe)
     writer.close("failed")

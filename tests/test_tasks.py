@@ -31,7 +31,10 @@ from tests.reference import train
 
 def tasks(folder: Path, changes: dict[str, Any] | None = None) -> Recipe:
     base = write_encoder(folder / "base", masked=True)
-    kinds, words = write_labelled(folder / "kinds.jsonl", 60), write_labelled(folder / "words.jsonl", 40, multi=True)
+    kinds, words = (
+        write_labelled(folder / "kinds.jsonl", 60),
+        write_labelled(folder / "words.jsonl", 40, multi=True),
+    )
     values: dict[str, Any] = {
         "name": "several",
         "model": {"from": str(base), "dropout": 0.1},
@@ -66,7 +69,9 @@ def test_each_task_is_evaluated_and_scored_under_its_name(tmp_path: Path) -> Non
     last = [event for event in events if isinstance(event, Evaluation)][-1]
     assert {"kinds:f1", "words:f1", "kinds:loss", "words:loss", "text:loss"} <= last.metrics.keys()
     shares = {"kinds": 0.5, "words": 0.25, "text": 0.25}
-    assert last.loss == pytest.approx(sum(s * last.metrics[f"{name}:loss"] for name, s in shares.items()), rel=0.05)
+    assert last.loss == pytest.approx(
+        sum(s * last.metrics[f"{name}:loss"] for name, s in shares.items()), rel=0.05
+    )
     scores = {event.split: event for event in events if isinstance(event, Scores)}
     assert set(scores) == {"kinds validation", "words validation"}
     assert scores["kinds validation"].metric == "f1" and scores["words validation"].rows == 8
@@ -97,7 +102,11 @@ def test_transformers_loads_the_backbone_and_another_run_goes_on_from_it(tmp_pat
     folder = training.run.checkpoints / "step-000008"
     model = AutoModelForMaskedLM.from_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
-    assert config["etude_tasks"] == {"kinds": ["none", "out", "sum"], "text": [], "words": ["none", "out", "sum"]}
+    assert config["etude_tasks"] == {
+        "kinds": ["none", "out", "sum"],
+        "text": [],
+        "words": ["none", "out", "sum"],
+    }
     one = {"tasks": {}, "train.objective": "masked", "data.train": [{"path": str(tmp_path / "kinds.jsonl")}]}
     recipe = tasks(tmp_path / "again", {**one, "model.from": str(folder), "evaluate.metric": "loss"})
     plan = make_plan(recipe)
@@ -108,13 +117,16 @@ def test_transformers_loads_the_backbone_and_another_run_goes_on_from_it(tmp_pat
 
 def test_a_step_is_the_mean_over_samples_of_each_tasks_own_loss(tmp_path: Path) -> None:
     recipe = tasks(
-        tmp_path, {"train.steps": 1, "data.validation": "none", "evaluate.metric": "loss", "model.dropout": 0.0}
+        tmp_path,
+        {"train.steps": 1, "data.validation": "none", "evaluate.metric": "loss", "model.dropout": 0.0},
     )
     _, (loss,) = train(recipe, tmp_path / "runs")
     plan = make_plan(recipe)
     assert isinstance(plan.train, Mixture)
     model, _ = build(recipe, plan.model, plan.pretrained, torch.float32)
-    loader = Loader(plan.train, global_batch_size=8, micro_batch_size=1, seed=17, attend_across_documents=True)
+    loader = Loader(
+        plan.train, global_batch_size=8, micro_batch_size=1, seed=17, attend_across_documents=True
+    )
     top = bottom = 0.0
     for batch in loader.load(0).micro_batches:
         part = plan.train.parts[batch.task]
@@ -126,7 +138,8 @@ def test_a_step_is_the_mean_over_samples_of_each_tasks_own_loss(tmp_path: Path) 
             objective = Classification(corpus.labels.multi, balanced)
         with torch.no_grad():
             losses, targets = objective.loss_sum(model, to_device(batch, torch.device("cpu")))
-        # A row of several labels has as many targets, one of a single label one, a masked text those that are hidden.
+        # A row of several labels has as many targets, one of a single label one, a masked text those that are
+        # hidden.
         weight = {"words": 1 / 3, "kinds": 1.0, "text": len(part) / part.scored}[batch.task]
         top, bottom = top + float(losses) * weight, bottom + float(targets) * weight
     assert loss == pytest.approx(top / bottom, rel=1e-5)

@@ -30,7 +30,9 @@ def test_printable_text_is_printable_and_hides_nothing(text: str) -> None:
     assert all(c in rest for c in kept)
 
 
-@pytest.mark.parametrize("text", ["x" * 10**6, "\x1b" * 10**6, "word " * 10**5, "a = " + "y" * 5000 + " is not b"])
+@pytest.mark.parametrize(
+    "text", ["x" * 10**6, "\x1b" * 10**6, "word " * 10**5, "a = " + "y" * 5000 + " is not b"]
+)
 def test_a_message_keeps_its_start_and_its_advice(text: str) -> None:
     line = shorten(f"recipe {text} does not exist; give the path of a .toml file")
     assert len(line) <= 300 and line.isprintable()

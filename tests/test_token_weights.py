@@ -34,16 +34,19 @@ def weighted(folder: Path, kind: str, changes: dict[str, Any] | None = None) -> 
     base, rows = folder / "base", folder / "rows.jsonl"
     if not rows.exists():
         WRITE[kind](base)
-        write = {"causal": bases.write_instructions, "masked": bases.write_labelled, "seq2seq": bases.write_pairs}
+        write = {
+            "causal": bases.write_instructions,
+            "masked": bases.write_labelled,
+            "seq2seq": bases.write_pairs,
+        }
         write[objective](rows)
     source = {"path": str(rows)} | ({"field": "source", "target": "target"} if kind == "seq2seq" else {})
     values: dict[str, Any] = {
-        "name": "weighted",
-        "model": {"from": str(base)},
+        "name": "weighted", "model": {"from": str(base)},
         "data": {"train": [source], "validation_ratio": 0.2, "sample": "row" if objective == "causal" else "document"},
         "train": {
-            "objective": objective, "steps": STEPS, "seq_len": 96, "global_batch_size": 4, "micro_batch_size": 2,
-            "device": "cpu", "precision": "fp32",
+            "objective": objective, "steps": STEPS, "seq_len": 96, "global_batch_size": 4,
+            "micro_batch_size": 2, "device": "cpu", "precision": "fp32",
         },
         "loss": {"token_weights": WEIGHTS} | ({"label_smoothing": 0.1} if kind == "seq2seq" else {}),
         "optim": {"learning_rate": 2e-3, "weight_decay": 0.01},
@@ -94,7 +97,8 @@ def _train_in_transformers(recipe: Recipe, kind: str) -> list[float]:
 def test_how_a_step_is_laid_out_changes_nothing(kind: str, tmp_path: Path) -> None:
     recipe = weighted(tmp_path, kind, {"data.validation": "none"})
     ones, all_at_once = (
-        train(recipe.with_changes({"train.micro_batch_size": size}), tmp_path / f"runs{size}")[1] for size in (1, 4)
+        train(recipe.with_changes({"train.micro_batch_size": size}), tmp_path / f"runs{size}")[1]
+        for size in (1, 4)
     )
     assert ones == pytest.approx(all_at_once, rel=1e-5)
 
@@ -103,7 +107,9 @@ def test_the_loss_of_validation_is_without_weights(tmp_path: Path) -> None:
     recipe = weighted(tmp_path, "causal")
     first = []
     for weights in (WEIGHTS, {}):
-        training, _ = train(recipe.with_changes({"loss.token_weights": weights}), tmp_path / f"runs{len(weights)}")
+        training, _ = train(
+            recipe.with_changes({"loss.token_weights": weights}), tmp_path / f"runs{len(weights)}"
+        )
         events = [entry.event for entry in training.run.ledger().entries]
         first.append(next(event for event in events if isinstance(event, Evaluation)))
     assert first[0].step == 0
@@ -138,7 +144,10 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_were_not(tmp_path: Path) -> 
     ],
 )  # fmt: skip
 def test_weights_that_mean_nothing_are_refused(loss: str, said: str, tmp_path: Path) -> None:
-    text = 'name = "x"\n[loss]\n{}\n[train]\n{}\n[tokenizer]\ntrain_vocab_size = 300\n[[data.train]]\npath = "x"\n'
+    text = (
+        'name = "x"\n[loss]\n{}\n[train]\n{}\n[tokenizer]\ntrain_vocab_size = 300\n[[data.train]]\npath = '
+        '"x"\n'
+    )
     (tmp_path / "r.toml").write_text(text.format(loss, "steps = 3\nglobal_batch_size = 2"))
     with pytest.raises(RecipeError, match=said) as error:
         load_recipe(tmp_path / "r.toml")
@@ -147,7 +156,10 @@ def test_weights_that_mean_nothing_are_refused(loss: str, said: str, tmp_path: P
 
 def test_classification_and_weights_of_nothing_are_refused(tmp_path: Path) -> None:
     for changes, said in [
-        ({"train.objective": "classification"}, 'loss.token_weights .* has no meaning for .* "classification"'),
+        (
+            {"train.objective": "classification"},
+            'loss.token_weights .* has no meaning for .* "classification"',
+        ),
         ({"loss.token_weights": dict.fromkeys(KINDS, 0.0)}, "loss.token_weights .* is 0 for every kind"),
     ]:
         with pytest.raises(RecipeError, match=said):

@@ -39,7 +39,11 @@ def write_base(folder: Path, behind: str = END, *, stop_ids: Any = None) -> Path
         "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + behind }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     ).replace("behind", json.dumps(behind))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>", "chat_template": template}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|endoftext|>",
+        "chat_template": template,
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     if stop_ids is not None:
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stop_ids, "top_k": 7}))
@@ -100,7 +104,9 @@ def written_by_peft(base: Path, adapter: Path, prompt: list[int]) -> list[int]:
     return ids
 
 
-@pytest.mark.parametrize("adapter", [None, {"rank": 8, "alpha": 64.0, "targets": "all-linear"}], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "adapter", [None, {"rank": 8, "alpha": 64.0, "targets": "all-linear"}], ids=["full", "lora"]
+)
 def test_a_tuned_model_stops_here_and_in_transformers(
     adapter: dict[str, Any] | None, rows: Path, tmp_path: Path
 ) -> None:
@@ -123,7 +129,9 @@ def test_a_tuned_model_stops_here_and_in_transformers(
 
 
 @pytest.mark.parametrize("behind", ENDING.values(), ids=ENDING)
-def test_the_end_is_the_last_token_that_is_learnt_of_an_answer(behind: str, rows: Path, tmp_path: Path) -> None:
+def test_the_end_is_the_last_token_that_is_learnt_of_an_answer(
+    behind: str, rows: Path, tmp_path: Path
+) -> None:
     base = write_base(tmp_path / "base", behind)
     corpus = prepare(recipe_of(base, rows), tokenizer_folder=base)
     sample = corpus.train.sample(0)
@@ -137,8 +145,8 @@ def test_a_token_that_also_stands_within_answers_ends_none(tmp_path: Path) -> No
     settings = json.loads((base / "tokenizer_config.json").read_text())
     # As Harmony: thoughts end as earlier turns do, and the last answer in its own way.
     settings["chat_template"] = (
-        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' and loop.last %}"
-        "{% generation %}{{ 'hm<|turn_end|>' + m['content'] + '<|im_end|>' }}{% endgeneration %}"
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' and "
+        "loop.last %}{% generation %}{{ 'hm<|turn_end|>' + m['content'] + '<|im_end|>' }}{% endgeneration %}"
         "{% else %}{{ m['content'] + '<|turn_end|>' }}{% endif %}"
         "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
@@ -163,10 +171,16 @@ def test_a_model_goes_on_stopping_where_its_base_stops(is_text: bool, rows: Path
 
 def test_an_encoder_decoder_keeps_where_its_base_stops(tmp_path: Path) -> None:
     base = write_t5(tmp_path / "base")
-    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 7], "decoder_start_token_id": 0}))
+    (base / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": [1, 7], "decoder_start_token_id": 0})
+    )
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text("".join(json.dumps({"text": f"total {n}", "target": "left"}) + "\n" for n in range(8)))
-    changes = {"train.objective": "seq2seq", "data.train": [{"path": str(pairs), "target": "target"}], "train.steps": 1}
+    changes = {
+        "train.objective": "seq2seq",
+        "data.train": [{"path": str(pairs), "target": "target"}],
+        "train.steps": 1,
+    }
     run = run_recipe(recipe_of(base, pairs, changes), Options(runs=tmp_path / "runs")).run
     eos = token_id(base, "</s>")
     assert eos_ids(export(str(run.path), "hf", tmp_path / "out")) == [eos, 1, 7]
@@ -208,7 +222,10 @@ def test_a_template_without_an_end_is_refused_in_training_and_said_in_writing(
         prepare(recipe_of(base, rows), tokenizer_folder=base)
     assert "(it ends 'a</s>')" in str(caught.value)
     assert open_speaker(str(base), tmp_path, is_chat=True).end_ids == (0,)
-    assert "writes no special token behind an answer, so it ends only at <|endoftext|>" in capsys.readouterr().err
+    assert (
+        "writes no special token behind an answer, so it ends only at <|endoftext|>"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("said", ["zero", [0, "x"], -1, {"a": 1}, True])

@@ -1,9 +1,11 @@
-"""Runs that can be killed: imports everything once, then forks a process for each run it is asked for on stdin.
+"""Runs that can be killed: imports everything once, then forks a process for each run it is asked for on
+stdin.
 
-Each line on stdin is JSON: recipe (path), runs, state (a file the test watches), samples (ledger of sample ids).
-Answers the pid, and when the process has ended its status. What the process is inside of, it marks in the state file:
-a byte for each of PHASES, 1 while inside; a last byte holds the number, from 1, of the phase that is aimed at. There it
-stays a moment, at the beginning or at the end, so that a kill can reach what takes a millisecond.
+Each line on stdin is JSON: recipe (path), runs, state (a file the test watches), samples (ledger of sample
+ids). Answers the pid, and when the process has ended its status. What the process is inside of, it marks in
+the state file: a byte for each of PHASES, 1 while inside; a last byte holds the number, from 1, of the phase
+that is aimed at. There it stays a moment, at the beginning or at the end, so that a kill can reach what takes
+a millisecond.
 """
 
 import contextlib

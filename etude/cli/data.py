@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def make_page(recipe: "Recipe") -> tuple[dict[str, Any], "InputError | None"]:
-    """All that is known of the data of a recipe of one task, near-duplicates included, and why it is refused, if so.
+    """All that is known of the data of a recipe of one task, near-duplicates included, and why it is refused,
+    if so.
 
     Raises: InputError if the sources cannot be read.
     """
@@ -57,7 +58,11 @@ def print_page(recipe: "Recipe", task: str, page: dict[str, Any], refused: "Inpu
     """Print the data page for a terminal: sources, splits and counts below each other, then the tables."""
     from etude.data.page import list_notes
 
-    lists = {name: rows for name, rows in page.items() if isinstance(rows, list) and name not in ("sources", "samples")}
+    lists = {
+        name: rows
+        for name, rows in page.items()
+        if isinstance(rows, list) and name not in ("sources", "samples")
+    }
     groups = {name: values for name, values in page.items() if isinstance(values, dict)}
     single = {name: value for name, value in page.items() if not isinstance(value, dict | list)}
     print_text(f"Data of {_title(recipe, task)}")
@@ -79,10 +84,18 @@ def print_page(recipe: "Recipe", task: str, page: dict[str, Any], refused: "Inpu
 
 def _print_values(title: str, values: dict[str, Any]) -> None:
     """Named values below each other, those that say nothing left out."""
-    shown = {name: value for name, value in values.items() if value not in (None, [], {}, "") and value is not False}
+    shown = {
+        name: value
+        for name, value in values.items()
+        if value not in (None, [], {}, "") and value is not False
+    }
     if shown:
         print_text(f"\n{title}")
-        print_rows([(f"  {name.replace('_', ' ')}", _value(name, value)) for name, value in shown.items()], None, False)
+        print_rows(
+            [(f"  {name.replace('_', ' ')}", _value(name, value)) for name, value in shown.items()],
+            None,
+            False,
+        )
 
 
 def _print_list(title: str, rows: list[dict[str, Any]]) -> None:
@@ -119,7 +132,8 @@ def _first_sample(page: dict[str, Any]) -> str:
 
 
 def show_samples(recipe: "Recipe", rows: int = 3) -> list[dict[str, Any]]:
-    """The first training samples of each task: index, tokens, scored, and parts of text that are scored or not.
+    """The first training samples of each task: index, tokens, scored, and parts of text that are scored or
+    not.
 
     Raises: InputError if the data cannot be used.
     """

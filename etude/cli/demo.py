@@ -23,7 +23,9 @@ def print_outcome(run: Run) -> None:
     """Samples, bits per byte beside gzip and xz on the same held-out bytes, and what to try next."""
     events = [entry.event for entry in run.ledger().entries]
     scores = [event for event in events if isinstance(event, Evaluation)]
-    for sample in [event for event in events if isinstance(event, Generation)][-len(run.recipe.evaluate.prompts) :]:
+    for sample in [event for event in events if isinstance(event, Generation)][
+        -len(run.recipe.evaluate.prompts) :
+    ]:
         print_text(f"--- {sample.prompt!r} continues\n{sample.prompt}{sample.text}\n")
     if scores and scores[-1].bits_per_byte is not None:
         text = held_out_text(run)

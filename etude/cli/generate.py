@@ -32,7 +32,11 @@ class Sampling:
     def __post_init__(self) -> None:
         for name, is_right, expected in (
             ("max-tokens", self.max_tokens >= 1, "at least 1; try 128"),
-            ("temperature", 0 <= self.temperature < float("inf"), "at least 0; try 0.8, or 0 for the likeliest token"),
+            (
+                "temperature",
+                0 <= self.temperature < float("inf"),
+                "at least 0; try 0.8, or 0 for the likeliest token",
+            ),
             ("top-k", self.top_k is None or self.top_k >= 1, "at least 1; try 50"),
             ("top-p", self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1; try 0.95"),
             ("seed", 0 <= self.seed < 2**63, "at least 0; try 17"),
@@ -58,7 +62,8 @@ class Speaker:
 
 
 def open_speaker(given: str, runs: Path, *, is_chat: bool = False) -> Speaker:
-    """The model of a run (its best checkpoint, or @last, @step-200) or of a folder, on the best device there is.
+    """The model of a run (its best checkpoint, or @last, @step-200) or of a folder, on the best device there
+    is.
 
     is_chat: it also stops where its chat template ends an answer.
 
@@ -133,7 +138,12 @@ def print_texts(texts: list[dict[str, Any]]) -> None:
 
 
 def chat(
-    given: str, sampling: Sampling, *, runs: Path, system: str | None = None, ask: Callable[[], str] | None = None
+    given: str,
+    sampling: Sampling,
+    *,
+    runs: Path,
+    system: str | None = None,
+    ask: Callable[[], str] | None = None,
 ) -> None:
     """Talk with a model in turns; answers are printed as they come. Ctrl-C, Ctrl-D or /quit ends it.
 
@@ -150,7 +160,9 @@ def chat(
         while (text := ask().strip()) != "/quit":
             if not text:
                 continue
-            kept, ids = _fit(speaker, opening, [*turns, {"role": "user", "content": text}], sampling.max_tokens)
+            kept, ids = _fit(
+                speaker, opening, [*turns, {"role": "user", "content": text}], sampling.max_tokens
+            )
             try:
                 _say_what_is_cut(speaker, [ids], sampling.max_tokens)
             except InputError as error:
@@ -167,7 +179,9 @@ def chat(
 
 
 def stream(speaker: Speaker, ids: list[int], sampling: Sampling) -> Iterator[str]:
-    """The answer piece by piece; a character whose bytes are not all there yet, or half a line end, is held back."""
+    """The answer piece by piece; a character whose bytes are not all there yet, or half a line end, is held
+    back.
+    """
     from etude.evaluate.generate import generate_steps
 
     drawn: list[int] = []
@@ -189,7 +203,9 @@ def _check_text(name: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{name} is not UTF-8 text (character {error.start + 1}); give it in UTF-8") from None
+        raise InputError(
+            f"{name} is not UTF-8 text (character {error.start + 1}); give it in UTF-8"
+        ) from None
 
 
 def _say_what_is_cut(speaker: Speaker, prompts: list[list[int]], max_tokens: int) -> None:
@@ -213,7 +229,8 @@ def _require_chat(speaker: Speaker, given: str) -> None:
 
     if isinstance(speaker.model, T5):
         raise InputError(
-            f"{given} is an encoder-decoder, which knows no instructions; use etude generate without --instruction"
+            f"{given} is an encoder-decoder, which knows no instructions; use etude generate without "
+            "--instruction"
         )
 
 

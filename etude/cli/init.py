@@ -59,7 +59,8 @@ class Facts:
     """What was found out.
 
     unread   columns of the rows that nothing reads
-    tokens   of each of the first rows, ascending; `is_guess` if from bytes, as there is no tokenizer on this machine
+    tokens   of each of the first rows, ascending; `is_guess` if from bytes, as there is no tokenizer on this
+             machine
     weights  parameters of the model and `context` its tokens, None if it is not there; `problem` says why
     left_out files of a folder that are no texts
     targets  layers that an adapter goes on
@@ -82,7 +83,8 @@ class Facts:
 
 
 def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
-    """Write a recipe for fine-tuning `model` on `data` to `out`; returns what was found out: (what, how much).
+    """Write a recipe for fine-tuning `model` on `data` to `out`; returns what was found out: (what, how
+    much).
 
     Raises: InputError if the data cannot be read, or `out` is there already; nothing is written then.
     """
@@ -100,7 +102,9 @@ def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
     try:
         content = text.encode()
     except UnicodeEncodeError:
-        raise InputError(f"{str(data)!r} or {model!r} is not UTF-8, so no recipe can name it; rename it") from None
+        raise InputError(
+            f"{str(data)!r} or {model!r} is not UTF-8, so no recipe can name it; rename it"
+        ) from None
     recipe_from(tomllib.loads(text))  # what is written has no problem of its own
     durable.make_folder(out.absolute().parent)
     durable.write_file(out, content)
@@ -154,7 +158,8 @@ def look(data: Path, model: str) -> Facts:
     memory = torch.cuda.get_device_properties(0).total_memory if on_gpu else psutil.virtual_memory().total
     cores = describe_machine()["cores"]
     return Facts(
-        kind, rows, unread, tokens, is_guess, weights, context, targets, problem, left_out, device.type, memory, cores
+        kind, rows, unread, tokens, is_guess, weights, context, targets, problem, left_out, device.type,
+        memory, cores
     )  # fmt: skip
 
 
@@ -167,18 +172,25 @@ def recipe_text(data: Path, model: str, out: Path, facts: Facts) -> str:
     fit = 100 * sum(size <= seq_len for size in facts.tokens) // len(facts.tokens)
     rank = 16 if facts.rows >= 500 else 8
     here, path = out.absolute().parent, data.absolute()
-    name = re.sub(r"[^a-z0-9._-]+", "-", f"{Path(model).name}-{data.name.partition('.')[0]}".lower()).strip("-._")
+    name = re.sub(r"[^a-z0-9._-]+", "-", f"{Path(model).name}-{data.name.partition('.')[0]}".lower()).strip(
+        "-._"
+    )
     # Frozen weights take 2 bytes each; where they fill a third of the memory, activations need care.
     is_tight = facts.weights is not None and 6 * facts.weights > facts.memory
     return _RECIPE.format(
-        rows=facts.rows, format=facts.format, usual=facts.tokens[len(facts.tokens) // 2], longest=facts.tokens[-1],
-        counted="guessed from bytes" if facts.is_guess else "counted", device=facts.device, cores=facts.cores,
-        memory=round(facts.memory / 1e9), file=_quoted(out.name)[1:-1], name=_quoted(name[:64] or "my-run"),
-        model=_quoted(model),
-        size=f"{facts.weights:,} parameters" if facts.weights else "not on this machine yet: a folder, or a hub id",
-        rank=rank, alpha=2 * rank, path=_quoted(str(path.relative_to(here) if path.is_relative_to(here) else path)),
-        per_epoch=per_epoch, seq_len=seq_len, fit=fit, batch=batch,
-        tight=str(is_tight).lower(), warmup=min(3 * per_epoch // 30, 100), every=max(per_epoch // 2, 1),
+        rows=facts.rows, format=facts.format, usual=facts.tokens[len(facts.tokens) // 2],
+        longest=facts.tokens[-1], counted="guessed from bytes" if facts.is_guess else "counted",
+        device=facts.device, cores=facts.cores, memory=round(facts.memory / 1e9),
+        file=_quoted(out.name)[1:-1], name=_quoted(name[:64] or "my-run"), model=_quoted(model),
+        size=(
+            f"{facts.weights:,} parameters"
+            if facts.weights
+            else "not on this machine yet: a folder, or a hub id"
+        ),
+        rank=rank, alpha=2 * rank,
+        path=_quoted(str(path.relative_to(here) if path.is_relative_to(here) else path)), per_epoch=per_epoch,
+        seq_len=seq_len, fit=fit, batch=batch, tight=str(is_tight).lower(),
+        warmup=min(3 * per_epoch // 30, 100), every=max(per_epoch // 2, 1),
         clean=_CLEAN.format(count=len(facts.left_out)) if facts.left_out else "",
         answers=0 if facts.format == "text" else 8, targets=json.dumps(facts.targets),
     )  # fmt: skip
@@ -189,8 +201,8 @@ def _tell_left_out(names: Sequence[str]) -> str:
 
 
 def _read(data: Path) -> tuple[str, int, list[str], list[str], list[str]]:
-    """The format of the rows, how many there are, the text of the first of them, the columns that are not read, and the
-    files of a folder that are no texts.
+    """The format of the rows, how many there are, the text of the first of them, the columns that are not
+    read, and the files of a folder that are no texts.
     """
     from etude.data.sources import read_documents, source_format
     from etude.recipe.schema import Source
@@ -206,7 +218,8 @@ def _read(data: Path) -> tuple[str, int, list[str], list[str], list[str]]:
             left_out.append(document.name)
         elif document.is_undecodable:
             raise InputError(
-                f"{document.name} is binary or not UTF-8 text; convert it, or give a file or folder without such"
+                f"{document.name} is binary or not UTF-8 text; convert it, or give a file or folder without "
+                "such"
             )
         if len(texts) < _LOOK_AT and characters < _MOST_CHARACTERS and not document.blank:
             texts.append(document.text[:_MOST_CHARACTERS])

@@ -61,7 +61,9 @@ def open_view(terminal: bool | None = None) -> View:
 
 
 class LineView:
-    """Plain lines: log lines every few seconds, fewer as the run grows long; evaluations and decisions always."""
+    """Plain lines: log lines every few seconds, fewer as the run grows long; evaluations and decisions
+    always.
+    """
 
     def __init__(self) -> None:
         self._window = Window()
@@ -182,7 +184,11 @@ class Progress:
                 self._pauses += event.seconds
                 self._evaluated = True
                 # The evaluation before the first step is of the model that was given.
-                if event.step and math.isfinite(event.loss) and (self.best is None or event.loss < self.best.loss):
+                if (
+                    event.step
+                    and math.isfinite(event.loss)
+                    and (self.best is None or event.loss < self.best.loss)
+                ):
                     self.best = event
             case CheckpointSaved():
                 self._pauses += event.blocking_seconds
@@ -203,7 +209,9 @@ class Progress:
         return time.monotonic() - self._started
 
     def remaining(self) -> float | None:
-        """Seconds to the last step: median of recent steps, and a share for evaluations and checkpoints as so far."""
+        """Seconds to the last step: median of recent steps, and a share for evaluations and checkpoints as so
+        far.
+        """
         if not self._recent or not self.steps:
             return None
         each = statistics.median(self._recent) + self._pauses / self._steps_done
@@ -252,7 +260,9 @@ def draw(progress: Progress, console: "Console") -> "RenderableType":
         line = f"step {finding.step:,}  {finding.what}: {finding.evidence}; {finding.advice}"
         parts.append(Text(one_line(line, 2 * width - 2), style="yellow"))
     if progress.control:
-        parts.append(Text(one_line(f"{progress.control.action}: {progress.control.reason}", width - 1), style="bold"))
+        parts.append(
+            Text(one_line(f"{progress.control.action}: {progress.control.reason}", width - 1), style="bold")
+        )
     return Group(*parts)
 
 
@@ -264,8 +274,13 @@ def _header(progress: Progress) -> "Text":
         return Text(printable(progress.name), style="bold")
     again = f"  attempt {attempt.number} from step {attempt.from_step:,}" if attempt.number > 1 else ""
     devices = f"{attempt.devices} x " if attempt.devices > 1 else ""
-    rest = f"  {_short(attempt.parameters['total'])} parameters  {devices}{attempt.device}, {attempt.precision}{again}"
-    return Text.assemble((printable(progress.name), "bold"), printable(rest), no_wrap=True, overflow="ellipsis")
+    rest = (
+        f"  {_short(attempt.parameters['total'])} parameters  {devices}{attempt.device}, "
+        f"{attempt.precision}{again}"
+    )
+    return Text.assemble(
+        (printable(progress.name), "bold"), printable(rest), no_wrap=True, overflow="ellipsis"
+    )
 
 
 def _bar(progress: Progress, width: int) -> "Table":
@@ -278,7 +293,9 @@ def _bar(progress: Progress, width: int) -> "Table":
     words = "  ".join(filter(None, [share, f"{progress.step:,} / {steps:,}", progress.eta()]))
     row = Table.grid(padding=(0, 2))
     row.add_row(
-        ProgressBar(total=max(steps, 1), completed=progress.step, width=max(width - 4 - max(len(words), 42), 10)),
+        ProgressBar(
+            total=max(steps, 1), completed=progress.step, width=max(width - 4 - max(len(words), 42), 10)
+        ),
         Text(words, no_wrap=True),
     )
     return row
@@ -288,7 +305,12 @@ def _figures(progress: Progress) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    figures, resource, evaluation, best = progress.figures, progress.resource, progress.evaluation, progress.best
+    figures, resource, evaluation, best = (
+        progress.figures,
+        progress.resource,
+        progress.evaluation,
+        progress.best,
+    )
     memory = None
     if resource:
         memory = resource.rss_bytes if resource.gpu_memory_bytes is None else resource.gpu_memory_bytes

@@ -100,17 +100,25 @@ def _name(text: str) -> str:
     return text
 
 
-RecipePath = Annotated[Path, typer.Argument(parser=_path, help="a recipe file", metavar="RECIPE", show_default=False)]
+RecipePath = Annotated[
+    Path, typer.Argument(parser=_path, help="a recipe file", metavar="RECIPE", show_default=False)
+]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="changes such as optim.learning_rate=2e-4", metavar="[KEY=VALUE]...")
+    list[str] | None,
+    typer.Argument(help="changes such as optim.learning_rate=2e-4", metavar="[KEY=VALUE]..."),
 ]
 RunName = Annotated[
     str, typer.Argument(parser=_name, help="a run: folder, id, start of an id, or recipe name", metavar="RUN")
 ]
-Runs = Annotated[Path, typer.Option("--runs", parser=_folder, metavar="PATH", help="folder that holds the runs")]
+Runs = Annotated[
+    Path, typer.Option("--runs", parser=_folder, metavar="PATH", help="folder that holds the runs")
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Speaking = Annotated[
-    str, typer.Argument(parser=_name, help="RUN (its best), RUN@last, RUN@step-200, or a folder", metavar="RUN|FOLDER")
+    str,
+    typer.Argument(
+        parser=_name, help="RUN (its best), RUN@last, RUN@step-200, or a folder", metavar="RUN|FOLDER"
+    ),
 ]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", help="tokens of each answer at most")]
 Temperature = Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token")]
@@ -128,15 +136,18 @@ class NoteSection(StrEnum):
     problem = "problem"
 
 
-# The error of click for a command line that it cannot read; newer versions of typer hold a click of their own.
+# The error of click for a command line that it cannot read; newer versions of typer hold a click of their
+# own.
 _UsageError: Any = typer.BadParameter.__base__
 _MOST_PROBLEMS = 20
 
 
 def main() -> None:
-    """Run a command; errors for the user are one line each, without a traceback, which only a fault of etude has."""
-    # Threads that wait by spinning stop each other when something else wants a core: with one busy neighbour on two
-    # cores a step took 5.1 s instead of 0.38. Alone, waiting this short costs up to 9 % (dev/LOG.md).
+    """Run a command; errors for the user are one line each, without a traceback, which only a fault of etude
+    has.
+    """
+    # Threads that wait by spinning stop each other when something else wants a core: with one busy neighbour
+    # on two cores a step took 5.1 s instead of 0.38. Alone, waiting this short costs up to 9 % (dev/LOG.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # transformers quotes what a config.json says, whole; etude says itself what matters.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
@@ -186,7 +197,8 @@ def train(
     runs: Runs = Path("runs"),
     new: Annotated[bool, typer.Option("--new", help="start a run even if one is unfinished")] = False,
     weights: Annotated[
-        str | None, typer.Option("--from", parser=_name, metavar="TEXT", help="first weights: RUN@best or a folder")
+        str | None,
+        typer.Option("--from", parser=_name, metavar="TEXT", help="first weights: RUN@best or a folder"),
     ] = None,
     devices: Devices = None,
     repeat: Annotated[
@@ -215,7 +227,9 @@ def resume(run: RunName, runs: Runs = Path("runs")) -> None:
 
     found = open_run(run, runs)
     if not found.is_unfinished:
-        raise InputError(f"run {found.name} is finished; start another with etude train, see etude show {found.name}")
+        raise InputError(
+            f"run {found.name} is finished; start another with etude train, see etude show {found.name}"
+        )
     found.require_own_recipe()
     recipe = found.recipe
     if recipe.train.devices > 1 and read_place().size == 1:
@@ -237,7 +251,9 @@ def check(
 
     loaded = _load(recipe, overrides, None)
     if not deep:
-        print_rows([(key, str(value)) for key, value in flatten(loaded.to_dict()).items()], loaded.to_dict(), as_json)
+        print_rows(
+            [(key, str(value)) for key, value in flatten(loaded.to_dict()).items()], loaded.to_dict(), as_json
+        )
         if published := _describe_published(loaded):
             say(published)
         say(f"{recipe} is a valid recipe; --deep also looks at data and device")
@@ -253,7 +269,9 @@ def check(
         check_sources(task.recipe, task.corpus)
     if plan.pretrained is not None:
         check_weights(plan.pretrained.path)
-    print_rows(plan.rows(), {**dict(plan.rows()), "parameters": plan.parameters, "steps": plan.steps}, as_json)
+    print_rows(
+        plan.rows(), {**dict(plan.rows()), "parameters": plan.parameters, "steps": plan.steps}, as_json
+    )
 
 
 @app.command()
@@ -279,7 +297,9 @@ def data_page(
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", parser=_new_file, metavar="PATH", help="where to write it (default: NAME-data.md)"),
+        typer.Option(
+            "--out", parser=_new_file, metavar="PATH", help="where to write it (default: NAME-data.md)"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -301,7 +321,9 @@ def data_page(
         for task, each in made.items():
             print_page(loaded, task, *each)
     say(f"written to {path}")
-    if problems := [f"task {task}: {why}" if task else str(why) for task, (_, why) in made.items() if why is not None]:
+    if problems := [
+        f"task {task}: {why}" if task else str(why) for task, (_, why) in made.items() if why is not None
+    ]:
         raise RecipeError(problems)
 
 
@@ -342,19 +364,23 @@ def demo(
     path = shipped_recipe("demo")
     from etude.start import Options
 
-    training = train_one(_load(path, overrides, None), Options(runs=runs, new=new, recipe_text=read_recipe_text(path)))
+    training = train_one(
+        _load(path, overrides, None), Options(runs=runs, new=new, recipe_text=read_recipe_text(path))
+    )
     print_outcome(training.run)
 
 
 @app.command()
 def init(
-    data: Annotated[Path, typer.Option("--data", parser=_path, metavar="PATH", help="a file of rows, or a folder")],
+    data: Annotated[
+        Path, typer.Option("--data", parser=_path, metavar="PATH", help="a file of rows, or a folder")
+    ],
     model: Annotated[
         str, typer.Option("--model", parser=_name, metavar="TEXT", help="a folder with a model, or a hub id")
     ],
-    out: Annotated[Path, typer.Option("--out", parser=_output, metavar="PATH", help="the recipe to write")] = Path(
-        "recipe.toml"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", parser=_output, metavar="PATH", help="the recipe to write")
+    ] = Path("recipe.toml"),
     as_json: Json = False,
 ) -> None:
     """Write a recipe for fine-tuning, after a look at the data and this machine."""
@@ -367,11 +393,14 @@ def init(
 @app.command("import")
 def import_model(
     model: Annotated[
-        str, typer.Argument(parser=_name, help="a folder with pytorch_model.bin, or a hub id", metavar="MODEL")
+        str,
+        typer.Argument(parser=_name, help="a folder with pytorch_model.bin, or a hub id", metavar="MODEL"),
     ],
     out: Annotated[
         Path | None,
-        typer.Argument(parser=_output, help="the folder to write (default: NAME-safetensors)", metavar="[OUT]"),
+        typer.Argument(
+            parser=_output, help="the folder to write (default: NAME-safetensors)", metavar="[OUT]"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -386,7 +415,9 @@ def import_model(
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(parser=_name, help="RUN, RUN@best, RUN@last or RUN@step-200", metavar="RUN")],
+    run: Annotated[
+        str, typer.Argument(parser=_name, help="RUN, RUN@best, RUN@last or RUN@step-200", metavar="RUN")
+    ],
     out: Annotated[Path, typer.Argument(parser=_output, help="the folder to write", metavar="OUT")],
     kind: Annotated[str, typer.Option("--to", help="peft, merged or hf")],
     runs: Runs = Path("runs"),
@@ -402,8 +433,12 @@ def export(
 @app.command()
 def generate(
     model: Speaking,
-    prompt: Annotated[list[str], typer.Option("--prompt", help="what to continue; may be given more than once")],
-    instruction: Annotated[bool, typer.Option("--instruction", help="the prompt is an instruction to answer")] = False,
+    prompt: Annotated[
+        list[str], typer.Option("--prompt", help="what to continue; may be given more than once")
+    ],
+    instruction: Annotated[
+        bool, typer.Option("--instruction", help="the prompt is an instruction to answer")
+    ] = False,
     max_tokens: MaxTokens = 128,
     temperature: Temperature = 0.8,
     top_k: TopK = None,
@@ -502,13 +537,17 @@ def compare(
 
 @app.command()
 def ensemble(
-    run: Annotated[list[str], typer.Argument(parser=_name, help="two or more runs of one task", metavar="RUN RUN...")],
+    run: Annotated[
+        list[str], typer.Argument(parser=_name, help="two or more runs of one task", metavar="RUN RUN...")
+    ],
     by: Annotated[
         str | None, typer.Option("--by", help="mean (default) or vote of labels, consensus of answers")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", parser=_output_folder, metavar="PATH", help="folder for predictions.jsonl and report.md"),
+        typer.Option(
+            "--out", parser=_output_folder, metavar="PATH", help="folder for predictions.jsonl and report.md"
+        ),
     ] = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,
@@ -533,9 +572,13 @@ def ensemble(
 
 @app.command()
 def rate(
-    run: Annotated[list[str], typer.Argument(parser=_name, help="a run, or two to compare blind", metavar="RUN [RUN]")],
+    run: Annotated[
+        list[str], typer.Argument(parser=_name, help="a run, or two to compare blind", metavar="RUN [RUN]")
+    ],
     rater: Annotated[str, typer.Option("--rater", help="who rates")],
-    scores: Annotated[str | None, typer.Option("--scores", help="answers of a script, as 4,5,s or a,b,=")] = None,
+    scores: Annotated[
+        str | None, typer.Option("--scores", help="answers of a script, as 4,5,s or a,b,=")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="of the hidden order")] = 17,
     runs: Runs = Path("runs"),
     as_json: Json = False,
@@ -549,7 +592,9 @@ def rate(
         asked = rating.questions(found, rater=rater, seed=seed)
         print_json([question.to_dict() for question in asked])
         return
-    rows = rating.rate(found, rater=rater, scores=scores.split(",") if scores is not None else None, seed=seed)
+    rows = rating.rate(
+        found, rater=rater, scores=scores.split(",") if scores is not None else None, seed=seed
+    )
     print_rows(rows, dict(rows), as_json)
 
 
@@ -650,6 +695,8 @@ def _load(path: Path, overrides: list[str] | None, devices: int | None) -> "Reci
 
     place = read_place()
     if place.size > 1 and devices not in (None, place.size):
-        raise InputError(f"--devices is {devices}, but {place.size} ranks were started (WORLD_SIZE); leave one out")
+        raise InputError(
+            f"--devices is {devices}, but {place.size} ranks were started (WORLD_SIZE); leave one out"
+        )
     ranks = place.size if place.size > 1 else devices
     return load_recipe(path, [*(overrides or []), *([f"train.devices={ranks}"] if ranks else [])])

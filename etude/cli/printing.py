@@ -1,4 +1,6 @@
-"""The one way to a terminal: results to stdout, progress and errors to stderr, and no control character to either."""
+"""The one way to a terminal: results to stdout, progress and errors to stderr, and no control character to
+either.
+"""
 
 import contextlib
 import errno
@@ -34,7 +36,9 @@ def say(text: object) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON that every reader takes: NaN and infinities as "nan" and "inf", odd characters escaped."""
+    """Print a value as JSON that every reader takes: NaN and infinities as "nan" and "inf", odd characters
+    escaped.
+    """
     from etude.records.events import plain
 
     is_wide = (sys.stdout.encoding or "ascii").lower().startswith("utf")
@@ -68,7 +72,8 @@ def print_table(rows: list[list[str]]) -> None:
 
 
 def open_console(*, stderr: bool = False, width: int | None = None, soft_wrap: bool = False) -> "Console":
-    """A console of rich; whoever prints on it cleans the text of others first, since colours are escapes too."""
+    """A console of rich; whoever prints on it cleans the text of others first, since colours are
+    escapes too."""
     from rich.console import Console
 
     file: Any = sys.stderr.uncleaned() if stderr and isinstance(sys.stderr, Output) else None
@@ -80,8 +85,8 @@ def open_console(*, stderr: bool = False, width: int | None = None, soft_wrap: b
 class Output:
     """A stream that never fails: what cannot be written, since reader, terminal or room is gone, is dropped.
 
-    is_cleaned  whether no control character passes, whoever writes it: warnings and log lines of libraries quote what a
-                stranger's file says
+    is_cleaned  whether no control character passes, whoever writes it: warnings and log lines of libraries
+                quote what a stranger's file says
     error       why the first line was dropped, or None
     """
 

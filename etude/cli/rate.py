@@ -34,7 +34,11 @@ class Question:
 
     def to_dict(self) -> dict[str, Any]:
         """For a script, which does not learn either which run said what."""
-        return {"prompt": self.prompt, "texts": [said.text for said in self.texts], "answers": list(self.answers)}
+        return {
+            "prompt": self.prompt,
+            "texts": [said.text for said in self.texts],
+            "answers": list(self.answers),
+        }
 
     def ratings(self, answer: str, rater: str) -> list[tuple[Run, Rating]]:
         """The records that an answer makes, one for each run."""
@@ -56,9 +60,9 @@ def rate(
 ) -> list[tuple[str, str]]:
     """Ask for a rating of each text of one run, or of two side by side, and keep each at once.
 
-    Texts are those of the best checkpoint, or the last that there are; what `rater` has rated is not asked again.
-    scores: the answers of a script, in the order of `questions`, instead of asking. Returns the ratings of each run
-    so far.
+    Texts are those of the best checkpoint, or the last that there are; what `rater` has rated is not asked
+    again. scores: the answers of a script, in the order of `questions`, instead of asking. Returns the
+    ratings of each run so far.
 
     Raises: InputError if there is nothing to rate, or the scores do not fit; nothing is kept then.
     """
@@ -87,7 +91,9 @@ def questions(runs: Sequence[Run], *, rater: str, seed: int = 17) -> list[Questi
     if not shared:
         what = "texts" if len(runs) == 1 else "texts to equal prompts"
         names = " and ".join(run.name for run in runs)
-        raise InputError(f"there are no {what} of {names}; set evaluate.prompts or evaluate.answers in the recipe")
+        raise InputError(
+            f"there are no {what} of {names}; set evaluate.prompts or evaluate.answers in the recipe"
+        )
     draw = random.Random(clean(f"{seed} {rater}"))  # a name that is no UTF-8 cannot be hashed
     asked = []
     for prompt in shared:
@@ -95,7 +101,9 @@ def questions(runs: Sequence[Run], *, rater: str, seed: int = 17) -> list[Questi
         # Drawn before any is left out, so that the order of the others does not depend on what was rated.
         order = draw.sample(range(len(runs)), len(runs))
         if not _is_rated(histories, texts, rater):
-            asked.append(Question(prompt, [texts[place] for place in order], [runs[place] for place in order]))
+            asked.append(
+                Question(prompt, [texts[place] for place in order], [runs[place] for place in order])
+            )
     return asked
 
 
@@ -123,13 +131,15 @@ def _is_rated(histories: Sequence[History], texts: Sequence[Generation], rater: 
 def _require_fit(asked: Sequence[Question], scores: Sequence[str]) -> None:
     if len(scores) != len(asked):
         raise InputError(
-            f"--scores has {plural(len(scores), 'score')} but there are {plural(len(asked), 'text')} to rate; "
-            "give one for each, or s to leave one out; --json lists them"
+            f"--scores has {plural(len(scores), 'score')} but there are {plural(len(asked), 'text')} to "
+            "rate; give one for each, or s to leave one out; --json lists them"
         )
     for index, (question, score) in enumerate(zip(asked, scores)):
         if score not in (*question.answers, "s"):
             expected = ", ".join(question.answers)
-            raise InputError(f"score {index + 1} of --scores is {score!r}; expected one of {expected}, or s to skip")
+            raise InputError(
+                f"score {index + 1} of --scores is {score!r}; expected one of {expected}, or s to skip"
+            )
 
 
 def _ask(question: Question, which: str, ask: Callable[[str], str]) -> str:

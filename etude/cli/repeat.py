@@ -27,17 +27,22 @@ def train_seeds(
 ) -> list[Run]:
     """The runs of a recipe with its seed and the `count - 1` after it, each trained unless that is done.
 
-    Of the runs of a recipe and seed the newest counts: unfinished it is continued, finished it is taken as it is if it
-    was made of the same data and first weights. With `options.new` all are trained anew.
+    Of the runs of a recipe and seed the newest counts: unfinished it is continued, finished it is taken as it
+    is if it was made of the same data and first weights. With `options.new` all are trained anew.
     """
     repeats = [recipe.with_changes({"seed": recipe.seed + index}) for index in range(count)]
-    wanted = functools.cache(lambda day: _origin_wanted(recipe, options, day))  # the same for every seed, and slow
+    wanted = functools.cache(
+        lambda day: _origin_wanted(recipe, options, day)
+    )  # the same for every seed, and slow
     runs = []
     for index, repeat in enumerate(repeats):
         known = None if options.new else next(reversed(find_runs(options.runs, repeat)), None)
         is_finished = known is not None and known.lease["state"] == "finished"
         if known is not None and is_finished and _origin(known) == wanted(known.day):
-            say(f"seed {repeat.seed}, {index + 1} of {count}: {known.name} is finished already (--new trains it again)")
+            say(
+                f"seed {repeat.seed}, {index + 1} of {count}: {known.name} is finished already (--new trains "
+                "it again)"
+            )
             runs.append(known)
             continue
         say(f"seed {repeat.seed}, {index + 1} of {count}")
@@ -69,7 +74,9 @@ def _figure(run: Run) -> tuple[str, float | None]:
     """The metric of a run: on the rows it was scored on at its end, else at its best moment."""
     scored = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Scores)]
     task = ChosenMetric.parse(run.recipe.evaluate.metric).task
-    if mine := [scores for scores in scored if scores.split in (f"{task} test".strip(), f"{task} validation".strip())]:
+    if mine := [
+        scores for scores in scored if scores.split in (f"{task} test".strip(), f"{task} validation".strip())
+    ]:
         last = mine[-1]
         return f"{last.metric} on {last.rows:,} {last.split} rows", last.systems["after"][last.metric][0]
     best = run.best

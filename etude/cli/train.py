@@ -29,13 +29,17 @@ def train_one(recipe: "Recipe", options: "Options", *, to_continue: str | None =
     if place.rank == 0:
         if place.size > 1 and place.folder is None:
             say(
-                f"these ranks were not started by etude: their store, at port {os.environ['MASTER_PORT']}, listens on "
-                "every address of the machine without a password, and so may their exchange; --devices keeps to it"
+                f"these ranks were not started by etude: their store, at port {os.environ['MASTER_PORT']}, "
+                "listens on every address of the machine without a password, and so may their exchange; "
+                "--devices keeps to it"
             )
         if options.resume is None:
             for name, problem in read_runs(options.runs)[1].items():
                 say(f"{name} is left out, also if it is a run of this recipe: {problem}")
-        say(f"{recipe.name}: reading and preparing the data (once; it is kept), then training; Ctrl-C saves and stops")
+        say(
+            f"{recipe.name}: reading and preparing the data (once; it is kept), then training; Ctrl-C saves "
+            "and stops"
+        )
         view = open_view()
         options = replace(options, views=(view,), on_plan=view.show_plan)
     training = Training(recipe, options)
@@ -60,11 +64,19 @@ def train_repeatedly(recipe: "Recipe", options: "Options", count: int, words: li
     from etude.records.store import Run, find_runs
 
     if read_place().size > 1:
-        raise InputError("--repeat starts the ranks of each run itself; leave torchrun out and give --devices")
+        raise InputError(
+            "--repeat starts the ranks of each run itself; leave torchrun out and give --devices"
+        )
 
     def train(one: "Recipe", options: "Options") -> Run:
         if one.train.devices > 1:
-            given = ["--runs", str(options.runs), "--devices", str(one.train.devices), *(["--new"] * options.new)]
+            given = [
+                "--runs",
+                str(options.runs),
+                "--devices",
+                str(one.train.devices),
+                *(["--new"] * options.new),
+            ]
             given += ["--from", options.weights] if options.weights else []
             if code := _run_ranks(one.train.devices, [*words, f"seed={one.seed}", *given]):
                 sys.exit(code)

@@ -1,4 +1,6 @@
-"""The place of this process among the ranks of a run, as the environment says, and its bond with the launcher."""
+"""The place of this process among the ranks of a run, as the environment says, and its bond with the
+launcher.
+"""
 
 import contextlib
 import os
@@ -37,7 +39,10 @@ class Place:
 
 
 def read_place() -> Place:
-    """The place that the environment gives this process. Raises: InputError if its variables contradict each other."""
+    """The place that the environment gives this process.
+
+    Raises: InputError if its variables contradict each other.
+    """
     size, rank = _number("WORLD_SIZE", least=1), _number("RANK")
     if size is None and rank:
         raise InputError(f"RANK is {rank} in the environment, but WORLD_SIZE is not set; {_ADVICE}")
@@ -48,25 +53,33 @@ def read_place() -> Place:
     local_rank = _number("LOCAL_RANK") or 0
     for name, value in (("RANK", rank), ("LOCAL_RANK", local_rank)):
         if value >= size:
-            raise InputError(f"{name} is {value} in the environment; it must be below WORLD_SIZE, {size}; {_ADVICE}")
+            raise InputError(
+                f"{name} is {value} in the environment; it must be below WORLD_SIZE, {size}; {_ADVICE}"
+            )
     folder = os.environ.get(FOLDER)
     if folder is None and not (os.environ.get("MASTER_ADDR") and _number("MASTER_PORT")):
-        raise InputError(f"WORLD_SIZE is {size}, but MASTER_ADDR and MASTER_PORT do not say where rank 0 is; {_ADVICE}")
+        raise InputError(
+            f"WORLD_SIZE is {size}, but MASTER_ADDR and MASTER_PORT do not say where rank 0 is; {_ADVICE}"
+        )
     return Place(rank, local_rank, size, Path(folder) if folder else None)
 
 
 def follow_launcher() -> None:
-    """As a rank that etude started: tell the launcher every second that this process lives, and end when it does.
+    """As a rank that etude started: tell the launcher every second that this process lives, and end when it
+    does.
 
     A beat also says whether the process works: a main thread that hangs would not keep the beats from coming.
     """
     descriptor = os.environ.pop(SOCKET, None)  # a program that this one starts is no rank
     if descriptor is None:
         return
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the launcher blocked them until they can be answered
+    signal.pthread_sigmask(
+        signal.SIG_UNBLOCK, SIGNALS
+    )  # the launcher blocked them until they can be answered
     launcher = socket.socket(fileno=int(descriptor))
     launcher.set_inheritable(False)
-    # A rank is no foreground process of its terminal; with `stty tostop` a line of it would stop the rank for ever.
+    # A rank is no foreground process of its terminal; with `stty tostop` a line of it would stop the rank for
+    # ever.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(launcher,), name="launcher", daemon=True).start()
 
@@ -79,7 +92,10 @@ def watch_main_thread(rank: int, idle_seconds: float = IDLE_SECONDS) -> None:
         while idle * _BEAT_SECONDS < idle_seconds:
             time.sleep(_BEAT_SECONDS)
             idle = 0 if effort.is_new() else idle + 1
-        line = f"error: rank {rank} hung, and was ended: it did nothing for {idle_seconds:.0f} s; start it again\n"
+        line = (
+            f"error: rank {rank} hung, and was ended: it did nothing for {idle_seconds:.0f} s; start it "
+            "again\n"
+        )
         with contextlib.suppress(OSError):
             os.write(2, line.encode())
         os._exit(1)
@@ -100,9 +116,9 @@ def _follow(launcher: socket.socket) -> None:
 class _Effort:
     """Whether the work of this process has gone on since it was last asked about.
 
-    Work is time of the processor: of the main thread, of threads that the program waits for at its end (those that
-    only look on are daemons), and of the programs that it started. What waits for other ranks in a sum of torch, which
-    has a limit of its own, is at work too.
+    Work is time of the processor: of the main thread, of threads that the program waits for at its end (those
+    that only look on are daemons), and of the programs that it started. What waits for other ranks in a sum
+    of torch, which has a limit of its own, is at work too.
     """
 
     def __init__(self) -> None:
@@ -124,9 +140,13 @@ class _Effort:
         for thread in threading.enumerate():
             if not thread.daemon:
                 try:
-                    spent += int(Path(f"/proc/self/task/{thread.native_id}/schedstat").read_bytes().split()[0])
+                    spent += int(
+                        Path(f"/proc/self/task/{thread.native_id}/schedstat").read_bytes().split()[0]
+                    )
                 except OSError:
-                    if not Path("/proc/self/schedstat").exists():  # another system: of all threads but this one
+                    if not Path(
+                        "/proc/self/schedstat"
+                    ).exists():  # another system: of all threads but this one
                         return time.process_time_ns() - time.thread_time_ns()
         return spent
 
@@ -153,5 +173,7 @@ def _number(name: str, least: int = 0) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) < 8 and int(text) >= least):
-        raise InputError(f"{name} is {text[:40]!r} in the environment; it must be a number from {least}; {_ADVICE}")
+        raise InputError(
+            f"{name} is {text[:40]!r} in the environment; it must be a number from {least}; {_ADVICE}"
+        )
     return int(text)

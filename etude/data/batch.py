@@ -19,9 +19,9 @@ Moved = TypeVar("Moved")
 class Batch(Generic[Array]):
     """One micro-batch, as arrays of numpy or as tensors on a device.
 
-    Samples of one length are B rows of T tokens. Samples of other lengths, and documents that must not see those
-    before them, lie end to end in one row; pairs have their sources end to end in `tokens` and their targets in
-    `labels`.
+    Samples of one length are B rows of T tokens. Samples of other lengths, and documents that must not see
+    those before them, lie end to end in one row; pairs have their sources end to end in `tokens` and their
+    targets in `labels`.
 
     tokens     (B, T) int64
     labels     (B, T) int64, NO_TARGET where nothing is scored
@@ -86,9 +86,13 @@ def _lay_out(samples: Sequence[Sample], attend_across_documents: bool) -> NumpyB
     apart = not attend_across_documents and any(sample.documents[-1] for sample in samples)
     classes, types = None, None
     if samples[0].classes is not None:
-        classes = np.stack([sample.classes for sample in samples if sample.classes is not None]).astype(np.float32)
+        classes = np.stack([sample.classes for sample in samples if sample.classes is not None]).astype(
+            np.float32
+        )
         if any(sample.second < len(sample.tokens) for sample in samples):
-            types = np.concatenate([(sample.positions >= sample.second).astype(np.int64) for sample in samples])
+            types = np.concatenate(
+                [(sample.positions >= sample.second).astype(np.int64) for sample in samples]
+            )
     coded = [sample.code for sample in samples if sample.code is not None]
     code = np.concatenate(coded) if coded else None
     if not apart and len({len(row) for row in tokens}) == 1:
@@ -108,6 +112,6 @@ def _lay_out(samples: Sequence[Sample], attend_across_documents: bool) -> NumpyB
     flat, each = np.concatenate(tokens)[None], np.concatenate(labels)[None]
     code = None if code is None else code[None]
     return Batch(
-        tokens=flat, labels=each, positions=positions[None], lengths=lengths, classes=classes, types=types, code=code,
-        weights=weights,
+        tokens=flat, labels=each, positions=positions[None], lengths=lengths, classes=classes, types=types,
+        code=code, weights=weights,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Folders under `$ETUDE_CACHE` that are built once, whole or not at all, and shared by runs.
 
-One process builds, others that want the same wait for it. `manifest.json` is written last: sizes and SHA-256 of all
-files, and of itself.
+One process builds, others that want the same wait for it. `manifest.json` is written last: sizes and SHA-256
+of all files, and of itself.
 """
 
 import contextlib
@@ -45,8 +45,9 @@ def build_once(
 ) -> tuple[Path, bool]:
     """The folder `kind/key`, and whether it was built now.
 
-    build(folder): writes its files, and returns them and what the manifest is to say. again: build anew what is there.
-    Raises: what `build` raised; InputError if the cache is in the folder of a run; StorageError if the disk fails.
+    build(folder): writes its files, and returns them and what the manifest is to say. again: build anew what
+    is there. Raises: what `build` raised; InputError if the cache is in the folder of a run; StorageError if
+    the disk fails.
     """
     folder = durable.inside(durable.cache_folder(kind), key)
     require_outside_runs(folder)
@@ -65,11 +66,14 @@ def build_once(
             files, said = build(temporary)
             entries = {name: {"size": file.size, "sha256": file.sha256} for name, file in files.items()}
             manifest = {**said, "files": entries}
-            written = durable.write_json(temporary / "manifest.json", {**manifest, "sha256": _digest(manifest)})
+            written = durable.write_json(
+                temporary / "manifest.json", {**manifest, "sha256": _digest(manifest)}
+            )
             if written.size > _LARGEST_MANIFEST_BYTES:
                 raise InputError(
                     f"the names of the files of data take {written.size >> 20:,} MiB, more than the "
-                    f"{_LARGEST_MANIFEST_BYTES >> 20} MiB that are read; put them together into fewer JSONL files"
+                    f"{_LARGEST_MANIFEST_BYTES >> 20} MiB that are read; put them together into fewer JSONL "
+                    "files"
                 )
             durable.remove_folder(folder, first="manifest.json")
             durable.rename_folder(temporary, folder)
@@ -102,8 +106,8 @@ class Built:
         most: float = np.inf,
         is_mapped: bool = False,
     ) -> npt.NDArray[Any]:
-        """The numbers in `name`.npy, from `least` to `most`, None in the shape for any; those of a very large mapped
-        file are not looked at. Raises: InputError for anything else."""
+        """The numbers in `name`.npy, from `least` to `most`, None in the shape for any; those of a very large
+        mapped file are not looked at. Raises: InputError for anything else."""
         with self._open(f"{name}.npy") as file:
             start = file.read(10)
             header = file.read(int.from_bytes(start[8:], "little"))
@@ -111,7 +115,9 @@ class Built:
             sides = tuple(int(side) for side in found["shape"].replace(b",", b" ").split()) if found else ()
             wanted = tuple(side if each is None else each for side, each in zip(sides, shape))
             if found is None or found["dtype"].decode() != np.dtype(dtype).str or len(sides) != len(shape):
-                raise self.damaged(f"{name}.npy holds other numbers than {np.dtype(dtype)} in {len(shape)} dimensions")
+                raise self.damaged(
+                    f"{name}.npy holds other numbers than {np.dtype(dtype)} in {len(shape)} dimensions"
+                )
             if sides != wanted:
                 raise self.damaged(f"{name}.npy is of shape {sides}, not {wanted}")
             return self._take(file, f"{name}.npy", np.dtype(dtype), sides, least, most, is_mapped=is_mapped)
@@ -126,7 +132,9 @@ class Built:
 
     def damaged(self, why: str) -> InputError:
         """The error that says what is wrong with the folder."""
-        return InputError(f"prepared data {self.folder.name} is damaged: {why[:160]}; run etude prepare RECIPE --again")
+        return InputError(
+            f"prepared data {self.folder.name} is damaged: {why[:160]}; run etude prepare RECIPE --again"
+        )
 
     def _open(self, name: str) -> BufferedReader:
         if name not in self.manifest["files"]:
@@ -166,7 +174,8 @@ class Built:
 
 
 def open_built(folder: Path, kind: shape.Object) -> Built:
-    """A folder whose manifest is of a kind, and whose files are what it says; of very large ones only the sizes.
+    """A folder whose manifest is of a kind, and whose files are what it says; of very large ones only the
+    sizes.
 
     Raises: InputError naming the file that is damaged.
     """
@@ -180,7 +189,8 @@ def open_built(folder: Path, kind: shape.Object) -> Built:
             path = durable.inside(folder, name)
             with durable.open_plain(path, follow=False) as file:
                 is_whole = os.fstat(file.fileno()).st_size == entry["size"] and (
-                    entry["size"] > VERIFY_BYTES or hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
+                    entry["size"] > VERIFY_BYTES
+                    or hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
                 )
             if not is_whole:
                 raise built.damaged(f"{name} is not what was written")
@@ -205,7 +215,8 @@ def to_npy(values: npt.NDArray[Any]) -> bytes:
 def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a lock file; it is gone afterwards.
 
-    Raises: BlockingIOError if it is held and `wait` is false; InputError if it is no plain file; StorageError.
+    Raises: BlockingIOError if it is held and `wait` is false; InputError if it is no plain file;
+    StorageError.
     """
     while True:
         descriptor = durable.open_lock(path)
@@ -235,7 +246,9 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove what builders left that were killed: temporary folders and locks that nobody holds, temporary files."""
+    """Remove what builders left that were killed: temporary folders and locks that nobody holds, temporary
+    files.
+    """
     durable.remove_leftovers(parent)
     for name in {path.stem for path in parent.iterdir() if _OF_A_BUILDER.fullmatch(path.name)}:
         with contextlib.suppress(BlockingIOError, InputError):  # it is held, or none of ours

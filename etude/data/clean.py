@@ -30,7 +30,10 @@ class Limits:
 
 
 def check(text: str, name: str, limits: Limits, wanted: Collection[str]) -> list[str]:
-    """The wanted filters that a text fails, in the order of FILTERS. name: `pkg/mod.py`, or `rows.jsonl:12`."""
+    """The wanted filters that a text fails, in the order of FILTERS.
+
+    name: `pkg/mod.py`, or `rows.jsonl:12`.
+    """
     return [each for each in FILTERS if each in wanted and _FAILS[each](text, name, limits)]
 
 
@@ -57,7 +60,8 @@ _HEAD_LINES, _HEAD_CHARACTERS = 40, 4_000
 _MEAN_LINE, _SQUEEZED_LINE, _LONG_LINE, _BLOB = 200, 1_000, 5_000, 4_000
 _PARSED_CHARACTERS, _KEY_PARTS = 2_000_000, 1_000
 
-# What generators write of themselves. Prose says "generated" too, but seldom with a capital at the start of a line.
+# What generators write of themselves. Prose says "generated" too, but seldom with a capital at the start of a
+# line.
 _GENERATED = re.compile(
     r"(?i:\bgenerated\b[\s\S]{0,160}?\b(?:do not|don't) (?:edit|modify)\b)"
     r"|(?i:\b(?:do not|don't) (?:edit|modify)\b[\s\S]{0,160}?\bgenerated\b)"
@@ -76,11 +80,25 @@ _LICENCE = re.compile(r"licen[cs]e|copyright|spdx-|all rights reserved", re.IGNO
 _COMMENT = re.compile(
     r"\s+|#(?!\[|!\[|(?:include|define|undef|import|if|ifdef|ifndef|elif|else|endif|error)\b)[^\n]*|//[^\n]*|--[^\n]*"
     r"|;[^\n]*|%[^\n]*|/\*[\s\S]*?\*/|<!--[\s\S]*?-->|\"\"\"[\s\S]*?\"\"\"|'''[\s\S]*?'''"
-    r"|<\?php\b|<\?xml[^>\n]*>|package [\w.]+;?(?=\s|$)|[\"']use strict[\"'];?|from __future__ import [^\n]*|\ufeff"
+    r"|<\?php\b|<\?xml[^>\n]*>|package [\w.]+;?(?=\s|$)|[\"']use strict[\"'];?"
+    r"|from __future__ import [^\n]*|\ufeff"
 )
 # Base64 and hexadecimal digits, "\x1f" and "0x1f, ".
 _DIGITS = re.compile(r"[A-Za-z0-9+/\\]{40,}|(?:0x[0-9A-Fa-f]{1,8}, ?){8,}")
-_NOT_CODE = (".txt", ".md", ".rst", ".tex", ".html", ".htm", ".csv", ".tsv", ".json", ".ipynb", ".xml", ".svg")
+_NOT_CODE = (
+    ".txt",
+    ".md",
+    ".rst",
+    ".tex",
+    ".html",
+    ".htm",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".ipynb",
+    ".xml",
+    ".svg",
+)
 
 
 def _generated(text: str) -> int | None:
@@ -113,7 +131,9 @@ def _minified(text: str) -> int | None:
 
 
 def _blob(lines: list[str]) -> int | None:
-    """Where base64 or hexadecimal digits of over 4,000 characters begin, in one line or in lines one after another."""
+    """Where base64 or hexadecimal digits of over 4,000 characters begin, in one line or in lines one after
+    another.
+    """
     place = begin = size = 0
     for line in lines:
         run = max(_DIGITS.findall(line), key=len, default="") if len(line) >= 40 else ""
@@ -141,7 +161,8 @@ def _licence_only(text: str) -> int | None:
 
 
 def _wrong_syntax(text: str, name: str) -> str | None:
-    """What the parser of the language says of a text; None if it parses, is too large, or there is no parser."""
+    """What the parser of the language says of a text; None if it parses, is too large, or there
+    is no parser."""
     parse = _PARSERS.get(_suffix(name))
     if parse is None or len(text) > _PARSED_CHARACTERS:
         return None
@@ -189,7 +210,9 @@ _EVIDENCE: dict[str, Callable[[str], int | None]] = {
 }
 _FAILS: dict[str, Callable[[str, str, Limits], bool]] = {
     "too_short": lambda text, name, limits: len(text) < limits.min_characters,
-    "too_long": lambda text, name, limits: limits.max_characters is not None and len(text) > limits.max_characters,
+    "too_long": lambda text, name, limits: (
+        limits.max_characters is not None and len(text) > limits.max_characters
+    ),
     "generated": lambda text, name, limits: _generated(text) is not None,
     "minified": lambda text, name, limits: _suffix(name) not in _NOT_CODE and _minified(text) is not None,
     "licence_only": lambda text, name, limits: _licence_only(text) is not None,

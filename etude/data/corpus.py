@@ -47,7 +47,10 @@ MANIFEST = shape.Object(
         "lost_bytes": int,
         "sources": [
             shape.Object(
-                {"name": str, "use": str, "found": str, "documents": int, "blank": int, "bytes": int, "tokens": int},
+                {
+                    "name": str, "use": str, "found": str, "documents": int, "blank": int, "bytes": int,
+                    "tokens": int,
+                },
                 {
                     "removed": int, "blank_rows": list[str], "unread_columns": list[str],
                     "special_tokens_read_as_text": int, "such_as": list[str],
@@ -74,12 +77,12 @@ _SAMPLE_FILES: dict[PreparedKind, tuple[str, ...]] = {
 class Corpus:
     """The samples of a recipe, and what they were made from.
 
-    `fingerprint` depends on what the texts, the split and the tokenizer are, not on where or when files were written.
-    `examples` are the conversations, or the pairs, of the validation split, in its order, `pairs` those of each split;
-    `chat` makes a prompt of an instruction. `capabilities` has those of the labelled rows of each split, `ids` what
-    tells held-out rows, labelled or pairs, apart. `uses`, (n,): which of gate.USES each prepared document is for.
-    `end_ids` are the ids that end an answer, first that which ends a text.
-    `token_bytes`, (vocabulary): bytes that each id stands for; None if the tokenizer is not byte-level.
+    `fingerprint` depends on what the texts, the split and the tokenizer are, not on where or when files were
+    written. `examples` are the conversations, or the pairs, of the validation split, in its order, `pairs`
+    those of each split; `chat` makes a prompt of an instruction. `capabilities` has those of the labelled
+    rows of each split, `ids` what tells held-out rows, labelled or pairs, apart. `uses`, (n,): which of
+    gate.USES each prepared document is for. `end_ids` are the ids that end an answer, first that which ends a
+    text. `token_bytes`, (vocabulary): bytes that each id stands for; None if the tokenizer is not byte-level.
     """
 
     train: Split
@@ -133,8 +136,9 @@ def open_prepared(recipe: Recipe, folder: Path, today: str | None = None) -> Cor
     if shared["count"] and recipe.data.leakage.action != "report":
         are = "1 group is" if shared["count"] == 1 else f"{shared['count']:,} groups are"
         raise InputError(
-            f"{are} in more than one of data.train, data.validation and data.test, though group_by keeps them apart "
-            f"({', '.join(shared['first'])}); take their rows out of all but one, or set data.leakage.action = "
+            f"{are} in more than one of data.train, data.validation and data.test, though group_by keeps "
+            f"them apart ({', '.join(shared['first'])}); take their rows out of all but one, or set "
+            "data.leakage.action = "
             '"report" to use them as they are'
         )
     uses, cut = choose_uses(recipe, arrays, are_examples=kind != "texts")
@@ -154,7 +158,8 @@ def open_prepared(recipe: Recipe, folder: Path, today: str | None = None) -> Cor
     splits = {use: part.split for use, part in parts.items()}
     if recipe.data.validation != "none" and not len(splits["validation"]):
         raise InputError(
-            f"data.validation: {len(prepared.texts.tokens) - len(uses)} tokens are too few to hold out a share of "
+            f"data.validation: {len(prepared.texts.tokens) - len(uses)} tokens are too few to hold out a "
+            "share of "
             f'{recipe.data.validation_ratio}; give more text, or set data.validation = "none"'
         )
     made = [manifest["tokenizer"], *(manifest["files"][name]["sha256"] for name in _SAMPLE_FILES[kind])]
@@ -172,7 +177,9 @@ def open_prepared(recipe: Recipe, folder: Path, today: str | None = None) -> Cor
         tokenizer=prepared.tokenizer,
         fingerprint=_fingerprint(made, arrays["hashes"], *splits.values()),
         summary=_summarize(recipe, prepared, uses, parts),
-        chat=ChatTemplate(prepared.tokenizer, prepared.tokenizer.chat_template, system=recipe.data.system, today=today),
+        chat=ChatTemplate(
+            prepared.tokenizer, prepared.tokenizer.chat_template, system=recipe.data.system, today=today
+        ),
         end_ids=tuple(manifest["end_ids"]),
         examples=parts["validation"].examples,
         pairs={use: part.examples for use, part in parts.items()} if kind == "pairs" else {},
@@ -188,7 +195,9 @@ def open_prepared(recipe: Recipe, folder: Path, today: str | None = None) -> Cor
 
 
 def lay_out(corpus: Corpus, layout: Layout) -> Corpus:
-    """A labelled corpus with its labels laid over the classes of a model; its fingerprint tells the order, too."""
+    """A labelled corpus with its labels laid over the classes of a model; its fingerprint tells the order,
+    too.
+    """
     assert corpus.labels is not None
     notes = (*corpus.labels.notes, *([layout.note] if layout.note else ()))
     labels = replace(corpus.labels, names=layout.names, notes=notes)
@@ -213,18 +222,24 @@ def lay_out(corpus: Corpus, layout: Layout) -> Corpus:
 
 
 def label_notes(corpus: Corpus) -> list[str]:
-    """What a person should know of the labels of a corpus: how they were read, and which have no rows in a split."""
+    """What a person should know of the labels of a corpus: how they were read, and which have no rows in a
+    split.
+    """
     if corpus.labels is None:
         return []
     splits = {"training": corpus.train, "validation": corpus.validation, "test": corpus.test}
     held: dict[str, Flags] = {
-        use: split.classes.sum(axis=0) > 0 for use, split in splits.items() if split and split.classes is not None
+        use: split.classes.sum(axis=0) > 0
+        for use, split in splits.items()
+        if split and split.classes is not None
     }
     notes = list(corpus.labels.notes)
     for use, flags in held.items():
         missing = [name for name, flag in zip(corpus.labels.names, flags) if not flag]
         if use != "training" and missing:
-            notes.append(f"without {use} rows: {listed(missing)}; each counts as 0 in the macro figures of {use}")
+            notes.append(
+                f"without {use} rows: {listed(missing)}; each counts as 0 in the macro figures of {use}"
+            )
         elif missing and any(other[~flags].any() for other in held.values()):
             notes.append(f"without training rows, as all of theirs are held out: {listed(missing)}")
     return notes
@@ -255,7 +270,9 @@ def _read(recipe: Recipe, folder: Path) -> _Prepared:
     built = open_built(folder, MANIFEST)
     manifest, sources = built.manifest, list_sources(recipe)
     kind: PreparedKind = manifest["kind"]
-    known = {"classification": ("labelled",), "seq2seq": ("pairs",)}.get(recipe.train.objective, ("texts", "examples"))
+    known = {"classification": ("labelled",), "seq2seq": ("pairs",)}.get(
+        recipe.train.objective, ("texts", "examples")
+    )
     if kind not in known or (kind == "labelled") != (manifest["labels"] is not None):
         raise built.damaged(f"{kind} are no data for train.objective {recipe.train.objective}")
     last_id = manifest["vocab_size"] - 1
@@ -265,7 +282,10 @@ def _read(recipe: Recipe, folder: Path) -> _Prepared:
     arrays = _read_arrays(built, kind, len(tokens), len(sources))
     if recipe.model.wants_code:
         code = arrays["code"] = built.array("code", np.uint16, (len(tokens), 4), is_mapped=True)
-        if code.nbytes <= VERIFY_BYTES and (code[:, :IDENTIFIER].max(axis=0) >= [len(KINDS), LEVELS, LEVELS]).any():
+        if (
+            code.nbytes <= VERIFY_BYTES
+            and (code[:, :IDENTIFIER].max(axis=0) >= [len(KINDS), LEVELS, LEVELS]).any()
+        ):
             raise built.damaged("code.npy holds what is no code")
     is_train = np.array([use == "train" for use, _ in sources])
     if not is_train[arrays["sources"]].any():
@@ -283,7 +303,9 @@ def _read(recipe: Recipe, folder: Path) -> _Prepared:
 
 
 def _read_arrays(built: Built, kind: PreparedKind, tokens: int, sources: int) -> dict[str, npt.NDArray[Any]]:
-    """The arrays by their names, as prepared.py describes them; all that is an index is one of something there."""
+    """The arrays by their names, as prepared.py describes them; all that is an index is one of something
+    there.
+    """
     manifest = built.manifest
     arrays = {"offsets": _read_offsets(built, "offsets", None, tokens)}
     count, ids = len(arrays["offsets"]) - 1, manifest["vocab_size"]
@@ -291,7 +313,9 @@ def _read_arrays(built: Built, kind: PreparedKind, tokens: int, sources: int) ->
     if not count:
         raise built.damaged("it holds no document")
 
-    def take(name: str, dtype: npt.DTypeLike, *sides: int | None, least: float = 0, most: float = np.inf) -> None:
+    def take(
+        name: str, dtype: npt.DTypeLike, *sides: int | None, least: float = 0, most: float = np.inf
+    ) -> None:
         arrays[name] = built.array(name, dtype, sides, least=least, most=most)
 
     take("hashes", np.uint8, count, 16)
@@ -339,11 +363,15 @@ def _for_objective(recipe: Recipe, prepared: _Prepared, split: Split, use: str) 
         split = replace(
             split, masking=choose_masking(prepared.tokenizer, seed=recipe.seed, ratio=recipe.train.mask_ratio)
         )
-    if recipe.loss.token_weights and use == "train":  # the training split alone, so that scores stay comparable
+    if (
+        recipe.loss.token_weights and use == "train"
+    ):  # the training split alone, so that scores stay comparable
         kinds = prepared.built.numbers("kinds.bin", np.uint8, most=len(get_args(Kind)) - 1)
         if len(kinds) != len(split.tokens):
             raise prepared.built.damaged("kinds.bin is not of its tokens")
-        weights = np.array([recipe.loss.token_weights.get(kind, 1.0) for kind in get_args(Kind)], dtype=np.float32)
+        weights = np.array(
+            [recipe.loss.token_weights.get(kind, 1.0) for kind in get_args(Kind)], dtype=np.float32
+        )
         split = replace(split, kinds=kinds, kind_weights=weights)
     return split
 
@@ -368,7 +396,8 @@ def _cut_texts(recipe: Recipe, texts: Texts, mine: Flags, cut: Flags, use: str) 
     if is_long.any() and (too_long == "refuse" or is_long.all()):
         count = f"all {len(is_long):,}" if is_long.all() else f"{int(is_long.sum()):,} of {len(is_long):,}"
         raise InputError(
-            f"{count} documents of data.{use} have more than train.seq_len {seq_len:,} tokens, and data.too_long is "
+            f"{count} documents of data.{use} have more than train.seq_len {seq_len:,} tokens, and "
+            "data.too_long is "
             f'"{too_long}"; raise train.seq_len, or set data.too_long = "cut"'
         )
     split = cut_samples(texts, starts[~is_long], ends[~is_long], mode, seq_len)
@@ -384,12 +413,14 @@ def _take_labelled(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) ->
         _refuse_long(is_long, seq_len, count)
     if is_dropped and len(rows) and is_long.all():
         raise InputError(
-            f"none of the {len(rows):,} rows of data.{use} fits into train.seq_len {seq_len:,}, and data.too_long "
-            "drops them; raise it"
+            f"none of the {len(rows):,} rows of data.{use} fits into train.seq_len {seq_len:,}, and "
+            "data.too_long drops them; raise it"
         )
     left = {"dropped": int(is_long.sum()), "dropped_rows": named(is_long)} if is_dropped else {}
     rows = rows[~is_long] if is_dropped else rows
-    split = take_wholes(prepared.texts, rows, arrays["labels"], arrays["seconds"], seq_len, arrays.get("code"))
+    split = take_wholes(
+        prepared.texts, rows, arrays["labels"], arrays["seconds"], seq_len, arrays.get("code")
+    )
     counts = zip(manifest["labels"]["names"], arrays["labels"][rows].sum(axis=0).tolist())
     kinds = [*manifest["capabilities"], None]  # -1 is none
     return _Part(
@@ -406,7 +437,9 @@ def _take_examples(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) ->
     manifest = prepared.manifest
     answers = arrays["answers"]
     named, count = _name_rows(prepared, rows)
-    answers_only = data.answers_only and recipe.train.objective != "masked"  # which hides tokens of all of a row
+    answers_only = (
+        data.answers_only and recipe.train.objective != "masked"
+    )  # which hides tokens of all of a row
     marked = (manifest["conversations"] or {}).get("answers_marked_not_to_learn", 0)
     if marked and not answers_only:
         key = "train.objective" if data.answers_only else "data.answers_only"
@@ -414,16 +447,18 @@ def _take_examples(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) ->
             f"{marked:,} answers are marked as not to be learnt, but {key} of this recipe learns all of a "
             "conversation; take the marks out, or learn answers alone"
         )
-    split, left = cut_examples(texts, rows, answers, seq_len, answers_only=answers_only, drop=data.too_long == "drop")
+    split, left = cut_examples(
+        texts, rows, answers, seq_len, answers_only=answers_only, drop=data.too_long == "drop"
+    )
 
     is_long = left.dropped | left.cut | left.cut_away
     if data.too_long == "refuse":
         _refuse_long(is_long, seq_len, count)
     if len(rows) and not len(split):
         raise InputError(
-            f"data.{use} has nothing to score: none of {len(rows):,} rows has an answer within train.seq_len {seq_len} "
-            f"(cut away: {count(left.cut_away)}; dropped: {count(left.dropped)}; the longest row has "
-            f"{int(np.diff(texts.offsets)[rows].max()):,} tokens); raise it"
+            f"data.{use} has nothing to score: none of {len(rows):,} rows has an answer within train.seq_len "
+            f"{seq_len} (cut away: {count(left.cut_away)}; dropped: {count(left.dropped)}; the longest row "
+            f"has {int(np.diff(texts.offsets)[rows].max()):,} tokens); raise it"
         )
     said = {
         name: value
@@ -455,12 +490,14 @@ def _take_pairs(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) -> _P
     said = f"train.seq_len {longest[0]:,} in the source or train.target_len {longest[1]:,} in the target"
     if recipe.data.too_long == "refuse" and too_long.any():
         raise InputError(
-            f"rows with more tokens than {said}: {count(too_long)}; raise them, or set data.too_long to cut or drop"
+            f"rows with more tokens than {said}: {count(too_long)}; raise them, or set data.too_long to cut "
+            "or drop"
         )
     if recipe.data.too_long == "cut" and too_long.any() and prepared.tokenizer.truncation_side == "left":
         raise InputError(
-            f"the tokenizer cuts on the left (truncation_side), sources and targets are cut on the right here, and "
-            f"{int(too_long.sum()):,} rows have more tokens than {said}; raise them, or set data.too_long to drop"
+            "the tokenizer cuts on the left (truncation_side), sources and targets are cut on the right "
+            f"here, and {int(too_long.sum()):,} rows have more tokens than {said}; raise them, or set "
+            "data.too_long to drop"
         )
     if len(rows) and not len(split):
         raise InputError(
@@ -484,7 +521,10 @@ def _summarize(recipe: Recipe, prepared: _Prepared, uses: Ints, parts: dict[str,
     summary = {
         "sources": manifest["sources"],
         **({"conversations": manifest["conversations"]} if manifest["conversations"] else {}),
-        **{use: _split_summary(part.split) | part.said if len(part.split) else None for use, part in parts.items()},
+        **{
+            use: _split_summary(part.split) | part.said if len(part.split) else None
+            for use, part in parts.items()
+        },
         "lengths": describe_lengths(lengths[uses == 0], recipe.train.seq_len),
         **({"shared_groups": shared} if (shared := manifest["shared_groups"]["count"]) else {}),
         "overlap": int(np.isin(same[uses > 0], same[uses == 0]).sum()),
@@ -500,7 +540,9 @@ def _summarize(recipe: Recipe, prepared: _Prepared, uses: Ints, parts: dict[str,
     return summary
 
 
-def _name_rows(prepared: _Prepared, rows: Ints) -> tuple[Callable[[Flags], list[str]], Callable[[Flags], str]]:
+def _name_rows(
+    prepared: _Prepared, rows: Ints
+) -> tuple[Callable[[Flags], list[str]], Callable[[Flags], str]]:
     """What names the first of flagged rows by file and line, and what counts them and names three."""
 
     def named(flags: Flags) -> list[str]:

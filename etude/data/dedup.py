@@ -32,7 +32,9 @@ def hash_bands(shingles: Hashes, offsets: Ints, threshold: float) -> Hashes:
     from rensa import RMinHash
 
     bands, rows = choose_bands(threshold)
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(shingles, offsets.astype(np.uint64), PERMUTATIONS, _SEED)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(
+        shingles, offsets.astype(np.uint64), PERMUTATIONS, _SEED
+    )
     signatures = np.array(matrix.to_rows(), dtype=np.uint64).reshape(-1, PERMUTATIONS)[:, : bands * rows]
     parts = signatures.reshape(-1, bands, rows)
     numbers = np.zeros(parts.shape[:2], dtype=np.uint64)
@@ -100,13 +102,15 @@ def match_near(
     *,
     keep_leaks: bool,
 ) -> tuple[list[Match], list[tuple[int, int]]]:
-    """Near-duplicates among the training documents, and pairs of a training document and a held-out one it is like.
+    """Near-duplicates among the training documents, and pairs of a training document and a held-out one it is
+    like.
 
-    A document is a duplicate if it is like one of the same label before it that is none itself, so each is like what is
-    kept of it. A held-out document is never a duplicate. shingles(i): those of `buckets.documents[i]`, sorted, without
-    repeats. keep_leaks: what is like a held-out document stays, so that later ones may be its duplicates, and one pair
-    is told for each held-out document, with one that is no duplicate if there is one; else what is like a held-out
-    document is to be left out, and one pair is told for each such.
+    A document is a duplicate if it is like one of the same label before it that is none itself, so each is
+    like what is kept of it. A held-out document is never a duplicate. shingles(i): those of
+    `buckets.documents[i]`, sorted, without repeats. keep_leaks: what is like a held-out document stays, so
+    that later ones may be its duplicates, and one pair is told for each held-out document, with one that is
+    no duplicate if there is one; else what is like a held-out document is to be left out, and one pair is
+    told for each such.
     """
     documents = buckets.documents
     held, kept, again = _Table(buckets), _Table(buckets), _Table(buckets)

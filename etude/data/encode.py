@@ -72,7 +72,8 @@ class Tally:
     def read(self, sources: list[Source], *, undecodable: bool, removed: Flags | None) -> Iterator[Document]:
         """The documents with text, each noted down before it is handed on.
 
-        undecodable: as for `read_documents`. removed: (n,) which of the documents with text the data gate leaves out.
+        undecodable: as for `read_documents`. removed: (n,) which of the documents with text the data gate
+        leaves out.
         """
         place = itertools.count()
         for index, source in enumerate(sources):
@@ -107,10 +108,14 @@ class Tally:
                 # A document without a group gets a number below all groups, of its own.
                 group = document.group
                 alone = -len(self.sizes)
-                self.groups.append(alone if group is None else self._names.setdefault(group, len(self._names)))
+                self.groups.append(
+                    alone if group is None else self._names.setdefault(group, len(self._names))
+                )
                 self.places.extend((self.paths.setdefault(document.path, len(self.paths)), document.line))
                 names, capability = self.capability_names, document.capability
-                self.capabilities.append(-1 if capability is None else names.setdefault(capability, len(names)))
+                self.capabilities.append(
+                    -1 if capability is None else names.setdefault(capability, len(names))
+                )
                 if document.label is not None:
                     spelled = json.dumps(document.label)
                     self.labels.append(self.label_values.setdefault(spelled, len(self.label_values)))
@@ -118,7 +123,9 @@ class Tally:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The small files of the prepared data, without token_bytes and those of examples."""
-        hashes, asked = (np.frombuffer(each, dtype=np.uint8).reshape(-1, 16) for each in (self.hashes, self.prompts))
+        hashes, asked = (
+            np.frombuffer(each, dtype=np.uint8).reshape(-1, 16) for each in (self.hashes, self.prompts)
+        )
         prompts = number_texts(asked)
         groups = np.unique(np.array(self.groups, dtype=np.int64), return_inverse=True)[1]
         columns = {"offsets": self.offsets, "sizes": self.sizes, "sources": self.sources}
@@ -130,7 +137,9 @@ class Tally:
         return {"hashes": hashes, "prompts": prompts, "units": units, **plain}
 
     def shared_groups(self, uses: Ints) -> list[str]:
-        """The groups with documents of several uses, (n,) of each document; of those below 0 it does not matter."""
+        """The groups with documents of several uses, (n,) of each document; of those below 0 it does not
+        matter.
+        """
         groups = np.array(self.groups, dtype=np.int64)
         pairs = np.unique(np.stack([groups, uses])[:, (groups >= 0) & (uses >= 0)], axis=1)
         numbers, counts = np.unique(pairs[0], return_counts=True)
@@ -147,8 +156,8 @@ class Tally:
     ) -> None:
         """Note how many ids a document has, and where among them what is to be learnt begins and ends.
 
-        has_special: the text of a special token is in the document, and was read as text. unread: fields of its
-        messages that nothing writes.
+        has_special: the text of a special token is in the document, and was read as text. unread: fields of
+        its messages that nothing writes.
         """
         if has_special:
             self.holding_special.append(len(self.offsets) - 1)
@@ -176,7 +185,9 @@ class Tally:
             yield document
 
     def find_special(self, texts: Iterable[str], tokenizer: Tokenizer) -> bool:
-        """Whether texts hold that of a special token, which is read as text; some of them are kept for a note."""
+        """Whether texts hold that of a special token, which is read as text; some of them are kept for a
+        note.
+        """
         found = (any_of(tokenizer.special_tokens).search(text) for text in texts)
         if match := next((each for each in found if each is not None), None):
             if len(self.special_tokens) < _NAMED_TOKENS:
@@ -200,9 +211,15 @@ def _count(counts: dict[str, int], names: Iterable[str]) -> None:
 
 
 def encode_labelled(
-    documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer, longest: int, *, with_code: bool = False
+    documents: Iterator[Document],
+    tally: Tally,
+    tokenizer: Tokenizer,
+    longest: int,
+    *,
+    with_code: bool = False,
 ) -> Iterator[Ints]:
-    """The ids of texts, or of pairs of them, as the tokenizer joins them for a model, cut to `longest` tokens.
+    """The ids of texts, or of pairs of them, as the tokenizer joins them for a model, cut to `longest`
+    tokens.
 
     with_code: note what each token is as code, too; 8 bytes each.
     """
@@ -228,7 +245,8 @@ def encode_pairs(documents: Iterator[Document], tally: Tally, tokenizer: Tokeniz
     for batch in _batches(documents):
         pairs = [take_sides(document) for document in batch]
         sources, targets = (
-            [each[0] for each in tokenizer.encode_joined([(pair[side], None) for pair in pairs])] for side in (0, 1)
+            [each[0] for each in tokenizer.encode_joined([(pair[side], None) for pair in pairs])]
+            for side in (0, 1)
         )
         targets = [ids[1:] if ids[0] == tokenizer.eos_id else ids for ids in targets]
         for document, source, target, pair in zip(batch, sources, targets, pairs):
@@ -251,12 +269,14 @@ def take_sides(document: Document) -> tuple[str, str]:
     if document.messages is not None and is_unlearnt(document.messages[-1]):
         raise InputError(f"{document.name} marks its last answer as not to be learnt; leave the row out")
     if document.messages is None or document.messages[-1]["role"] != "assistant":
-        raise InputError(f'{document.name} has no target; name the JSONL field that holds it, as target = "target"')
+        raise InputError(
+            f'{document.name} has no target; name the JSONL field that holds it, as target = "target"'
+        )
     for number, message in enumerate(document.messages, 1):
         if beside := [name for name in list_fields(message) if name in SAID_BESIDE]:
             raise InputError(
-                f"{document.name} has {beside[0]!r} in message {number}, which an encoder-decoder does not read; "
-                "put it into the content, or remove it"
+                f"{document.name} has {beside[0]!r} in message {number}, which an encoder-decoder does not "
+                "read; put it into the content, or remove it"
             )
     before = [message["content"] for message in document.messages[:-1]]
     return "\n\n".join(before), document.messages[-1]["content"]
@@ -271,7 +291,9 @@ def encode(
     system: str | None,
     today: str | None = None,
 ) -> Iterator[Ints]:
-    """The ids of documents that `tally` reads, in pieces of a few MB of text, whatever the length of a document."""
+    """The ids of documents that `tally` reads, in pieces of a few MB of text, whatever the length of a
+    document.
+    """
     chat = ChatTemplate(tokenizer, tokenizer.chat_template, system=system, today=today)
     try:
         for is_text, group in itertools.groupby(documents, key=lambda document: document.messages is None):
@@ -338,7 +360,9 @@ def _encode_conversations(
             tally.mapped += each.is_mapped
             tally.changed += each.is_changed
             tally.ends |= {each.ids[end - 1] for _, end in each.answers}
-            tally.within.update(*(specials.intersection(each.ids[begin : end - 1]) for begin, end in each.answers))
+            tally.within.update(
+                *(specials.intersection(each.ids[begin : end - 1]) for begin, end in each.answers)
+            )
             tally.special += each.has_special
             tally.parted += each.is_parted
             tally.no_bos += each.ids[0] != tokenizer.bos_id
@@ -364,15 +388,20 @@ def cut_text(
 ) -> Iterator[tuple[str, bool]]:
     """A text in pieces whose ids, end to end, are those of the whole; each with whether it is the last.
 
-    A cut lies after a line end or before a word, where tokenizers that split words have a border; whether this one has
-    is tried on the text around it.
+    A cut lies after a line end or before a word, where tokenizers that split words have a border; whether
+    this one has is tried on the text around it.
 
-    Raises: InputError if there is none in a stretch of 4 MiB, as a stretch takes 100 times its size in memory.
+    Raises: InputError if there is none in a stretch of 4 MiB, as a stretch takes 100 times its size in
+    memory.
     """
     start, sought = 0, 0
     while len(text) - start > piece_characters:
         window = (text, max(start + piece_characters // 2, sought), max(start, sought) + piece_characters)
-        matches = (match for border in _BORDERS for match in itertools.islice(border.finditer(*window), _BORDER_TRIES))
+        matches = (
+            match
+            for border in _BORDERS
+            for match in itertools.islice(border.finditer(*window), _BORDER_TRIES)
+        )
         cut = next((match.end() for match in matches if _is_border(text, match.end(), tokenizer)), None)
         if cut is not None:
             yield text[start:cut], False
@@ -395,7 +424,8 @@ def check_stretches(text: str, name: str) -> None:
 
 def _no_border(name: str) -> InputError:
     return InputError(
-        f"{name} has over {_LONGEST_STRETCH:,} characters in a stretch without a place to cut it, such as a space "
+        f"{name} has over {_LONGEST_STRETCH:,} characters in a stretch without a place to cut it, such as a "
+        "space "
         'before a word; break it up, or leave it out with data.clean.minified = "drop"'
     )
 

@@ -1,4 +1,5 @@
-"""Held-out samples as questions with a reference answer, made from what is prepared when they are asked for."""
+"""Held-out samples as questions with a reference answer, made from what is prepared when they are
+asked for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,7 +61,8 @@ class Conversations(Sequence[Example]):
 class Pairs(Sequence[Example]):
     """The sources of a split, cut as its samples are, each with the whole text of its target.
 
-    rows: (n,) the documents; references: UTF-8 of all targets end to end, that of document i from places[i] on.
+    rows: (n,) the documents; references: UTF-8 of all targets end to end, that of document i from places[i]
+    on.
     """
 
     split: Split

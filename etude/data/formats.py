@@ -45,7 +45,8 @@ _SHOWN_FIELDS, _SHOWN_CHARACTERS = 6, 24
 class Format:
     """A kind of rows, and the fields that hold their content: what is asked first, the answer last.
 
-    `beside` are the fields that the first rows have and that are read, too: `context`, `history`, `system` ...
+    `beside` are the fields that the first rows have and that are read, too: `context`, `history`, `system`
+    ...
     """
 
     kind: Kind
@@ -75,13 +76,17 @@ class Format:
         check_row_marks(row)
         for name in _TOOLS:
             if not is_empty(row.get(name)):
-                raise InputError(f"has {name!r}, which are not supported; leave such rows out, or remove the field")
+                raise InputError(
+                    f"has {name!r}, which are not supported; leave such rows out, or remove the field"
+                )
         messages = _READERS[self.kind](row, self.fields)
         system = _system(row)
         if system and messages[0]["role"] not in ("system", "developer"):
             messages.insert(0, {"role": "system", "content": system})
         elif system and messages[0]["content"].strip() != system.strip():
-            raise InputError("has one system message in a field of its own and another in its list; remove one")
+            raise InputError(
+                "has one system message in a field of its own and another in its list; remove one"
+            )
         return "\n\n".join(text for message in messages for text in list_texts(message)), messages
 
     def has_fields(self, row: Row) -> bool:
@@ -97,19 +102,24 @@ class Format:
 
 
 def find_format(rows: Sequence[Row], field: str, wanted: str | None) -> Format:
-    """The format that all of the first rows of a source have, instructions before text; `wanted` narrows the choice.
+    """The format that all of the first rows of a source have, instructions before text; `wanted` narrows the
+    choice.
 
-    If none fits all of them, the one that fits most, so that a row without it can be named; if none fits any, the one
-    whose fields the first row has, so that what is wrong with them can be said.
+    If none fits all of them, the one that fits most, so that a row without it can be named; if none fits any,
+    the one whose fields the first row has, so that what is wrong with them can be said.
     """
     candidates = [form for form in _candidates(field) if wanted in (None, form.kind)]
     best = max(candidates, key=lambda form: sum(_fits(form, row) for row in rows))
     if not any(_fits(best, row) for row in rows):
         first = rows[0] if rows else {}
         text = Format("text", (field,))
-        best = max([text, *candidates] if wanted is None else candidates, key=lambda form: _nearness(form, first))
+        best = max(
+            [text, *candidates] if wanted is None else candidates, key=lambda form: _nearness(form, first)
+        )
     beside = sorted(best.columns.difference(best.fields, _TOOLS))
-    return replace(best, beside=tuple(name for name in beside if any(not is_empty(row.get(name)) for row in rows)))
+    return replace(
+        best, beside=tuple(name for name in beside if any(not is_empty(row.get(name)) for row in rows))
+    )
 
 
 def is_readable(row: Row, field: str, wanted: str | None) -> bool:
@@ -142,7 +152,9 @@ def _fits(form: Format, row: Row) -> bool:
 
 
 def _nearness(form: Format, row: Row) -> int:
-    """Whether a row has all fields of a format, whatever they hold; 2 if turns have the keys of those of the format."""
+    """Whether a row has all fields of a format, whatever they hold; 2 if turns have the keys of those of the
+    format.
+    """
     if not form.has_fields(row):
         return 0
     turns = row[form.fields[0]]
@@ -170,7 +182,9 @@ def _read_turns(row: Row, question: str, answer: str) -> list[Message]:
     """The messages of two lists; answers among those asked are not to be learnt, as TRL has it."""
     for name in (*_GIVEN, _HISTORY):
         if name not in (question, answer) and not is_empty(row.get(name)):
-            raise InputError(f"has {name!r} beside {question!r} as a list of messages; write it as one of these")
+            raise InputError(
+                f"has {name!r} beside {question!r} as a list of messages; write it as one of these"
+            )
     asked = _read_messages(row, (question,))
     given = [message | NOT_LEARNT if message["role"] == "assistant" else message for message in asked]
     return [*given, *_read_messages(row, (answer,))]
@@ -185,7 +199,9 @@ def _history(row: Row) -> list[Message]:
         return (_read_sharegpt if "from" in turns[0] else _read_messages)(row, (_HISTORY,))
     for number, turn in enumerate(turns if isinstance(turns, list) else [None], 1):
         if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(each, str) for each in turn)):
-            raise InputError(f"has in {_HISTORY!r} a turn {number} that is no pair of strings: [question, answer]")
+            raise InputError(
+                f"has in {_HISTORY!r} a turn {number} that is no pair of strings: [question, answer]"
+            )
     return [message for pair in turns for message in _as_messages(*pair)]
 
 
@@ -198,7 +214,9 @@ def _system(row: Row) -> str:
     return next(iter(said.values()), "")
 
 
-def _read_messages(row: Row, fields: tuple[str, ...], role: str = "role", content: str = "content") -> list[Message]:
+def _read_messages(
+    row: Row, fields: tuple[str, ...], role: str = "role", content: str = "content"
+) -> list[Message]:
     turns = row.get(fields[0])
     if not isinstance(turns, list) or not turns:
         raise InputError(f"has no list {fields[0]!r} with at least one message")
@@ -206,7 +224,9 @@ def _read_messages(row: Row, fields: tuple[str, ...], role: str = "role", conten
     for number, turn in enumerate(turns, 1):
         where = f"message {number} of {fields[0]!r}"
         if not isinstance(turn, dict):
-            raise InputError(f"has {kind_of(turn)} as {where}; expected an object with {role!r} and {content!r}")
+            raise InputError(
+                f"has {kind_of(turn)} as {where}; expected an object with {role!r} and {content!r}"
+            )
         check_calls(turn, number)
         if not isinstance(turn.get(role), str):
             found = f"{kind_of(turn[role])} as" if role in turn else "no field"
@@ -228,7 +248,8 @@ def _read_messages(row: Row, fields: tuple[str, ...], role: str = "role", conten
 
 
 def _check_twice(turn: Row, number: int) -> None:
-    """Raises: InputError if a turn of ShareGPT also has another role or content in the fields of a message."""
+    """Raises: InputError if a turn of ShareGPT also has another role or content in the fields of
+    a message."""
     role, content = turn.get("role"), turn.get("content")
     is_other = isinstance(role, str) and read_role(role, number) != read_role(turn["from"], number)
     if is_other or (isinstance(content, str) and content.strip() not in ("", turn["value"].strip())):
@@ -255,4 +276,6 @@ def _string(row: Row, name: str, hint: str = "fields that hold one") -> str:
     what = "has no" if name not in row else f"has {kind_of(value)} as"
     strings = [repr(field[:_SHOWN_CHARACTERS]) for field, value in row.items() if isinstance(value, str)]
     named = ", ".join(strings[:_SHOWN_FIELDS]) + (" ..." if len(strings) > _SHOWN_FIELDS else "")
-    raise InputError(f"{what} field {name!r}, which must be a string; {hint}: {named or '(no field holds a string)'}")
+    raise InputError(
+        f"{what} field {name!r}, which must be a string; {hint}: {named or '(no field holds a string)'}"
+    )

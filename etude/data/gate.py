@@ -1,15 +1,16 @@
 """The data gate: what is wrong with the documents of a recipe, found once and before anything is trained.
 
-Two passes over the sources, in batches on all cores, with a few dozen bytes kept of each document: the first cleans,
-hashes and compares with benchmarks; the second reads again only those that may be near-duplicates.
+Two passes over the sources, in batches on all cores, with a few dozen bytes kept of each document: the first
+cleans, hashes and compares with benchmarks; the second reads again only those that may be near-duplicates.
 
 `$ETUDE_CACHE/gate/<key>/` holds, for the n documents with text in reading order (train, validation, test)
   failed.npy      (n) int64, bit i: fails clean.FILTERS[i]
-  same_as.npy     (n) int64, the training document it repeats, or -1; of equal texts the first, else one that is kept.
-                  With other labels it is no repeat
+  same_as.npy     (n) int64, the training document it repeats, or -1; of equal texts the first, else one that
+                  is kept. With other labels it is no repeat
   similarity.npy  (n) float32, to that document; 1 only where they are equal but for white space
-  leaks.npy       (m, 2) int64, a training document and the held-out one it is like; of those that are not equal one
-                  pair for each held-out document, or for each training document if those that leak are dropped
+  leaks.npy       (m, 2) int64, a training document and the held-out one it is like; of those that are not
+                  equal one pair for each held-out document, or for each training document if those that leak
+                  are dropped
   planted.npy     (k, 3) int64, a training document, the number of a benchmark and of its problem
   places.npy      (n, 3) int64, source, file and place in it, as of `place_of`
   manifest.json   file names, problems and examples
@@ -70,7 +71,9 @@ def list_sources(recipe: Recipe) -> list[tuple[str, Source]]:
     """Every source and what it is used for, in reading order."""
     validation = recipe.data.validation
     named = {"train": recipe.data.train, "validation": validation if isinstance(validation, list) else []}
-    return [(use, source) for use, sources in (named | {"test": recipe.data.test}).items() for source in sources]
+    return [
+        (use, source) for use, sources in (named | {"test": recipe.data.test}).items() for source in sources
+    ]
 
 
 def is_needed(recipe: Recipe) -> bool:
@@ -108,7 +111,10 @@ class Gate:
 
     @functools.cached_property
     def removed(self) -> Flags:
-        """(n,) the documents that the recipe leaves out. Held-out ones stay, but for those that fail a filter."""
+        """(n,) the documents that the recipe leaves out.
+
+        Held-out ones stay, but for those that fail a filter.
+        """
         data = self.recipe.data
         removed: Flags = (self.failed & _mask(self.recipe, "drop")) != 0
         if data.deduplicate != "off":
@@ -128,7 +134,9 @@ class Gate:
         return first
 
     def leaking(self, into: str, of: str) -> Ints:
-        """Pairs (m, 2) of kept documents: one of the set `into`, and the first of the set `of` that is like it."""
+        """Pairs (m, 2) of kept documents: one of the set `into`, and the first of the set `of` that is like
+        it.
+        """
         first, second = self.leaks[:, 0], self.leaks[:, 1]
         wanted = (self.uses[first] == USES.index(of)) & (self.uses[second] == USES.index(into))
         pairs: Ints = self.leaks[wanted & ~self.removed[first] & ~self.removed[second]][:, ::-1]
@@ -159,7 +167,10 @@ def examine(recipe: Recipe, *, again: bool = False) -> Gate:
 
 
 def _read_columns(built: Built, sources: int) -> dict[str, Any]:
-    """The columns of a gate. Raises: InputError if one is not of the documents, or names what there is not."""
+    """The columns of a gate.
+
+    Raises: InputError if one is not of the documents, or names what there is not.
+    """
     manifest = built.manifest
     count, paths, benchmarks = manifest["documents"], manifest["paths"], manifest["benchmarks"]
     columns = {
@@ -168,7 +179,9 @@ def _read_columns(built: Built, sources: int) -> dict[str, Any]:
         "similarity": built.array("similarity", np.float32, (count,), most=1),
         "leaks": built.array("leaks", np.int64, (None, 2), most=count - 1),
         "planted": built.array("planted", np.int64, (None, 3)),
-        "places": built.array("places", np.int64, (count, 3), least=-(2**62)),  # rows of a JSON array are negative
+        "places": built.array(
+            "places", np.int64, (count, 3), least=-(2**62)
+        ),  # rows of a JSON array are negative
     }
     document, benchmark, problem = columns["planted"].T
     sizes = np.array([len(each["problems"]) for each in benchmarks], dtype=np.int64)
@@ -190,7 +203,9 @@ def _read_columns(built: Built, sources: int) -> dict[str, Any]:
 
 
 def enforce(gate: Gate) -> None:
-    """Raises: InputError if everything was removed, or if more of a held-out set leaks than the recipe allows."""
+    """Raises: InputError if everything was removed, or if more of a held-out set leaks than the recipe
+    allows.
+    """
     leakage = gate.recipe.data.leakage
     for index, use in enumerate(USES):
         mine = gate.uses == index
@@ -206,9 +221,11 @@ def enforce(gate: Gate) -> None:
         if leakage.action == "refuse" and kept and len(pairs) > leakage.max_ratio * kept:
             examples = "; ".join(f"{gate.name(a)} = {gate.name(b)}" for a, b in pairs[:_EXAMPLES].tolist())
             raise InputError(
-                f"data.{use} leaks: {len(pairs):,} of {kept:,} documents ({len(pairs) / kept:.1%}) are among the "
-                f"training documents, or near-duplicates of some ({examples}); data.leakage.max_ratio allows "
-                f'{leakage.max_ratio:.1%}; set data.leakage.action = "drop" to leave those training documents out'
+                f"data.{use} leaks: {len(pairs):,} of {kept:,} documents ({len(pairs) / kept:.1%}) are among "
+                f"the training documents, or near-duplicates of some ({examples}); data.leakage.max_ratio "
+                "allows "
+                f'{leakage.max_ratio:.1%}; set data.leakage.action = "drop" to leave those training '
+                "documents out"
             )
 
 
@@ -316,7 +333,9 @@ def _build(recipe: Recipe, key: str, folder: Path) -> tuple[Files, dict[str, Any
         "failed": failed, "same_as": same_as, "similarity": similarity, "leaks": leaks, "places": places,
         "planted": planted[uses[planted[:, 0]] == 0],
     }  # fmt: skip
-    files = {f"{name}.npy": durable.write_file(folder / f"{name}.npy", to_npy(columns[name])) for name in _COLUMNS}
+    files = {
+        f"{name}.npy": durable.write_file(folder / f"{name}.npy", to_npy(columns[name])) for name in _COLUMNS
+    }
     said = {
         "format": _FORMAT,
         "documents": count,
@@ -336,7 +355,9 @@ def _first_pass(recipe: Recipe, sources: list[tuple[str, Source]], task: _Task, 
     found = _Found()
     batches = (
         [(document.name, document.content) for document in batch]
-        for batch in _batches(_note(document, index, found) for index, document in _read(recipe, sources, found))
+        for batch in _batches(
+            _note(document, index, found) for index, document in _read(recipe, sources, found)
+        )
     )
     with _Columns(scratch, choose_bands(task.threshold)[0]) as columns:
         for made in map_batches(functools.partial(_measure, task), batches, executor=recipe.data.executor):
@@ -353,8 +374,12 @@ def _first_pass(recipe: Recipe, sources: list[tuple[str, Source]], task: _Task, 
     return found
 
 
-def _read(recipe: Recipe, sources: list[tuple[str, Source]], found: _Found | None) -> Iterator[tuple[int, Document]]:
-    """The documents with text of all sources, each with the number of its source; what else there is, is noted."""
+def _read(
+    recipe: Recipe, sources: list[tuple[str, Source]], found: _Found | None
+) -> Iterator[tuple[int, Document]]:
+    """The documents with text of all sources, each with the number of its source; what else there is, is
+    noted.
+    """
     for index, (use, source) in enumerate(sources):
         for document in read_documents(source, undecodable=recipe.data.clean.undecodable != "off"):
             if not document.blank:
@@ -428,7 +453,9 @@ class _Columns:
 
 
 def _match_exact(texts: bytearray, labels: Ints, uses: Ints, dropped: Flags) -> tuple[Ints, Ints]:
-    """The first training document with text and labels of each (n,), and the pairs of equal texts of different uses."""
+    """The first training document with text and labels of each (n,), and the pairs of equal texts of
+    different uses.
+    """
     count = len(uses)
     number = number_texts(np.frombuffer(texts, dtype=np.uint8).reshape(-1, 16))
     first = {use: np.full(count, count, dtype=np.int64) for use in range(len(USES))}
@@ -455,7 +482,12 @@ def _match_exact(texts: bytearray, labels: Ints, uses: Ints, dropped: Flags) -> 
 
 
 def _match_near(
-    recipe: Recipe, sources: list[tuple[str, Source]], scratch: Path, usable: Flags, held_out: Flags, labels: Ints
+    recipe: Recipe,
+    sources: list[tuple[str, Source]],
+    scratch: Path,
+    usable: Flags,
+    held_out: Flags,
+    labels: Ints,
 ) -> tuple[list[Match], list[tuple[int, int]]]:
     paths = sorted(scratch.glob("band-*"))
     columns = (np.fromfile(path, dtype=np.uint64) for path in paths)
@@ -476,7 +508,9 @@ def _match_near(
     with (scratch / "shingles").open("rb") as sets:
 
         @functools.lru_cache(maxsize=_KEPT_SETS)
-        def of(index: int) -> Hashes:  # read, not mapped: pages of a map would count as memory of this process
+        def of(
+            index: int,
+        ) -> Hashes:  # read, not mapped: pages of a map would count as memory of this process
             low, high = offsets[index : index + 2].tolist()
             return np.frombuffer(os.pread(sets.fileno(), 8 * (high - low), 8 * low), dtype=np.uint64)
 

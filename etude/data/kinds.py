@@ -1,9 +1,9 @@
 """What each token of prepared texts is as code, so that a loss may weigh it: one byte a token, noted once.
 
-It is found from the tokens written, after them, as they tell their bytes, and where they became documents, answers and
-targets is known by then. So every text is read as a whole, also by samples that begin in the middle of it, whatever it
-came from: of a conversation each answer by itself, of a pair the target. Nothing else of these is code. Memory is that
-of one piece; a longer text is read as several.
+It is found from the tokens written, after them, as they tell their bytes, and where they became documents,
+answers and targets is known by then. So every text is read as a whole, also by samples that begin in the
+middle of it, whatever it came from: of a conversation each answer by itself, of a pair the target. Nothing
+else of these is code. Memory is that of one piece; a longer text is read as several.
 """
 
 import re
@@ -25,8 +25,8 @@ def find_kinds(
 ) -> Iterator[bytes]:
     """The kinds, as uint8, of all tokens, in pieces; what is in no span is special.
 
-    spans: (m, 2) where texts begin and end in the tokens, ascending. are_answers: (m,) which of them may have code
-    fences; where there are any, only what they hold is code. spellings: the bytes of each id.
+    spans: (m, 2) where texts begin and end in the tokens, ascending. are_answers: (m,) which of them may have
+    code fences; where there are any, only what they hold is code. spellings: the bytes of each id.
     """
     sizes = np.array([len(each) for each in spellings])
     done = 0

@@ -1,4 +1,6 @@
-"""Labels of classified texts: what rows give, their names and order, and where they lie among a model's classes."""
+"""Labels of classified texts: what rows give, their names and order, and where they lie among a model's
+classes.
+"""
 
 import json
 import math
@@ -30,7 +32,9 @@ _SHOWN = 100
 
 @dataclass(frozen=True)
 class Labels:
-    """The names of the labels of a classification; `multi`: a text may have several, or none; `notes` for a person."""
+    """The names of the labels of a classification; `multi`: a text may have several, or none; `notes` for a
+    person.
+    """
 
     names: tuple[str, ...]
     multi: bool
@@ -54,22 +58,28 @@ class Layout:
 
 
 def read_label(row: dict[str, Any], field: str, name: str) -> Any:
-    """What a row gives as its label: a name, a whole number, true or false, or a list of them. Raises: InputError."""
+    """What a row gives as its label: a name, a whole number, true or false, or a list of them.
+
+    Raises: InputError.
+    """
     if field not in row:
-        raise InputError(f"{name} has no label field {field!r}; its fields are: {str(list(row)[:20])[1:-1][:160]}")
+        raise InputError(
+            f"{name} has no label field {field!r}; its fields are: {str(list(row)[:20])[1:-1][:160]}"
+        )
     value = row[field]
     values = value if isinstance(value, list) else [value]
     for each in values:
         is_flag = isinstance(value, list) and isinstance(each, float) and each in (0.0, 1.0)
         if not (isinstance(each, str | int | bool) or is_flag) or not str(each).strip():
             raise InputError(
-                f"{name}: label is {_shown(value)}; expected a name or whole number, a list of them, or of 0 and 1"
-                f"{_advise_whole(value)}"
+                f"{name}: label is {_shown(value)}; expected a name or whole number, a list of them, or of 0 "
+                f"and 1{_advise_whole(value)}"
             )
         wrong = None
         if len(str(each)) > _MOST_CHARACTERS:
             wrong = (
-                f"has {len(str(each)):,} characters; a label has at most {_MOST_CHARACTERS}: is that the right field?"
+                f"has {len(str(each)):,} characters; a label has at most {_MOST_CHARACTERS}: is that the "
+                "right field?"
             )
         elif any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in str(each)):
             wrong = "holds a control character or a line break; take it out"
@@ -89,16 +99,21 @@ def _shown(value: Any) -> str:
 
 
 def _advise_whole(value: Any) -> str:
-    """How a label of whole numbers that are written with a fraction, as pandas does beside empty cells, is written."""
+    """How a label of whole numbers that are written with a fraction, as pandas does beside empty cells, is
+    written.
+    """
     values = value if isinstance(value, list) else [value]
-    if not all(isinstance(each, int | float) and math.isfinite(each) and each == int(each) for each in values):
+    if not all(
+        isinstance(each, int | float) and math.isfinite(each) and each == int(each) for each in values
+    ):
         return ""
     whole = [int(each) for each in values]
     return f"; write {_shown(whole if isinstance(value, list) else whole[0])} (in pandas: astype(int))"
 
 
 def labelling(value: Any) -> tuple[str, ...]:
-    """What tells the labels of two rows apart: of a set the order does not matter, of a 0/1 vector it does."""
+    """What tells the labels of two rows apart: of a set the order does not matter, of a 0/1
+    vector it does."""
     values = value if isinstance(value, list) else [value]
     spelled = [json.dumps(each) for each in values]
     return tuple(spelled if _is_vector(value) else sorted(spelled))
@@ -109,11 +124,11 @@ def number_labels(
 ) -> tuple[Labels, npt.NDArray[np.uint8]]:
     """The labels of the training rows in their order, and which of them each row has, (n, k).
 
-    values: the different ones of `read_label`. chosen, is_train: (n,) which of them a row has, and what the row is for.
-    fields, name_row: how errors call the label fields, and a row.
+    values: the different ones of `read_label`. chosen, is_train: (n,) which of them a row has, and what the
+    row is for. fields, name_row: how errors call the label fields, and a row.
 
-    Raises: InputError if a held-out row has another label, if all training rows have the same, if they are as many as
-    identifiers, or if lists are neither sets nor vectors.
+    Raises: InputError if a held-out row has another label, if all training rows have the same, if they are as
+    many as identifiers, or if lists are neither sets nor vectors.
     """
     in_train = np.bincount(chosen[is_train], minlength=len(values))
 
@@ -128,8 +143,8 @@ def number_labels(
     known = set(rows) if length is None else {str(place) for place in range(length)}
     if len(known) > max(_LABELS, is_train.sum() / 10):
         raise InputError(
-            f"label = {fields} has {len(known):,} names in {int(is_train.sum()):,} training rows, too many to be "
-            "learnt; is that the right label field?"
+            f"label = {fields} has {len(known):,} names in {int(is_train.sum()):,} training rows, too many "
+            "to be learnt; is that the right label field?"
         )
     for index, names in enumerate(sets):
         if unknown := [name for name in names if name not in known]:
@@ -137,10 +152,13 @@ def number_labels(
                 f"{first(index)} has label {unknown[0]!r}, which no training row has; those are "
                 f"{listed(sorted(known, key=sort_key))}; mend the label, or leave the row out"
             )
-    if len(known) < 2 or len({frozenset(names) for names, count in zip(sets, in_train.tolist()) if count}) < 2:
+    if (
+        len(known) < 2
+        or len({frozenset(names) for names, count in zip(sets, in_train.tolist()) if count}) < 2
+    ):
         raise InputError(
-            f"all training rows have one label ({listed(sorted(rows, key=sort_key)) or 'none'}); classification needs "
-            "two or more: is that the right label field?"
+            f"all training rows have one label ({listed(sorted(rows, key=sort_key)) or 'none'}); "
+            "classification needs two or more: is that the right label field?"
         )
     number = {name: index for index, name in enumerate(sorted(known, key=sort_key))}
     table = np.zeros((len(sets), len(number)), dtype=np.uint8)
@@ -148,7 +166,10 @@ def number_labels(
         table[index, [number[name] for name in names]] = 1
     multi = any(len(names) != 1 for names in sets)
     counts = np.bincount(chosen, minlength=len(values)).tolist()
-    notes = [*_notes_on_form(values, sets, counts, length, first), *_notes_on_spelling(values, counts, length, rows)]
+    notes = [
+        *_notes_on_form(values, sets, counts, length, first),
+        *_notes_on_spelling(values, counts, length, rows),
+    ]
     return Labels(tuple(number), multi, tuple(notes)), table[chosen]
 
 
@@ -184,16 +205,21 @@ def lay_over(names: tuple[str, ...], theirs: tuple[str, ...], *, are_named: bool
         out = (*theirs, *new)
         place = {name: index for index, name in enumerate(out)}
         is_plain = names == theirs
-        return Layout(out, tuple(place[name] for name in names), len(theirs), "" if is_plain else "; ".join(parts))
+        return Layout(
+            out, tuple(place[name] for name in names), len(theirs), "" if is_plain else "; ".join(parts)
+        )
     if set(names) == set(numbers):
         out = theirs if are_named else names
         pairs = listed([f"{number} = {name}" for number, name in enumerate(theirs)])
-        return Layout(out, tuple(numbers[name] for name in names), len(theirs), f"numbers are the model's: {pairs}")
+        return Layout(
+            out, tuple(numbers[name] for name in names), len(theirs), f"numbers are the model's: {pairs}"
+        )
     same = tuple(range(len(names)))
     if not are_named and len(names) == len(theirs):
         pairs = listed([f"{ours} = {name}" for ours, name in zip(names, theirs)])
         note = (
-            f"the model's classes have no names and are taken in order: {pairs}; if they mean something else, say so "
+            f"the model's classes have no names and are taken in order: {pairs}; if they mean something "
+            "else, say so "
         )
         return Layout(names, same, len(theirs), note + "in id2label of its config.json")
     note = f"none of {listed(names)} is a label of the model ({listed(theirs)}): its head is drawn anew"
@@ -202,7 +228,11 @@ def lay_over(names: tuple[str, ...], theirs: tuple[str, ...], *, are_named: bool
 
 def _is_vector(value: Any) -> bool:
     """Whether a label may be a vector of 0 and 1: as a set, two or more of these would say nothing."""
-    return isinstance(value, list) and len(value) > 1 and all(not isinstance(x, str) and x in (0, 1) for x in value)
+    return (
+        isinstance(value, list)
+        and len(value) > 1
+        and all(not isinstance(x, str) and x in (0, 1) for x in value)
+    )
 
 
 def _vector_length(values: Sequence[Any]) -> int | None:
@@ -214,7 +244,10 @@ def _vector_length(values: Sequence[Any]) -> int | None:
 
 
 def _as_sets(values: Sequence[Any], length: int | None, first: Callable[[int], str]) -> list[tuple[str, ...]]:
-    """The names of the labels of each value. Raises: InputError for a list that is neither a set nor a vector."""
+    """The names of the labels of each value.
+
+    Raises: InputError for a list that is neither a set nor a vector.
+    """
     if length is not None:
         return [tuple(str(place) for place, flag in enumerate(value) if flag) for value in values]
     sets = []
@@ -223,8 +256,9 @@ def _as_sets(values: Sequence[Any], length: int | None, first: Callable[[int], s
         numbers = [number for number in each if not isinstance(number, str)]
         if len(numbers) > len(set(numbers)) or any(isinstance(number, float) for number in numbers):
             raise InputError(
-                f"{first(index)}: label is {str(value)[:60]}, which is no set of classes; as a vector of 0 and 1 it "
-                "needs the same length as that of every other row; write such vectors, or lists of names"
+                f"{first(index)}: label is {str(value)[:60]}, which is no set of classes; as a vector of 0 "
+                "and 1 it needs the same length as that of every other row; write such vectors, or lists of "
+                "names"
             )
         sets.append(tuple(dict.fromkeys(map(str, each))))
     return sets
@@ -274,7 +308,9 @@ def _notes_on_spelling(
     kinds: dict[str, Counter[str]] = {}
     for value, count in zip(values, counts):
         for each in value if isinstance(value, list) else [value]:
-            kind = "text" if isinstance(each, str) else "a truth value" if isinstance(each, bool) else "a number"
+            kind = (
+                "text" if isinstance(each, str) else "a truth value" if isinstance(each, bool) else "a number"
+            )
             kinds.setdefault(str(each), Counter())[kind] += count
     for name, found in kinds.items():
         if len(found) > 1:
@@ -283,8 +319,8 @@ def _notes_on_spelling(
     for name, found in kinds.items():
         if name.strip() in NO_VALUES and (count := found["text"]):
             yield (
-                f"label {json.dumps(name)} ({count:,} rows) looks like an empty cell as pandas writes it, and is read "
-                "as a name; leave such rows out if they have no label"
+                f"label {json.dumps(name)} ({count:,} rows) looks like an empty cell as pandas writes it, "
+                "and is read as a name; leave such rows out if they have no label"
             )
     alike: dict[str, list[str]] = {}
     for name in sorted(rows, key=sort_key):
@@ -292,7 +328,9 @@ def _notes_on_spelling(
     for names in alike.values():
         if len(names) > 1:
             is_hidden = len({unicodedata.normalize("NFC", name) for name in names}) < len(names)
-            said = ", ".join(f"{json.dumps(name, ensure_ascii=is_hidden)} ({rows[name]:,} rows)" for name in names)
+            said = ", ".join(
+                f"{json.dumps(name, ensure_ascii=is_hidden)} ({rows[name]:,} rows)" for name in names
+            )
             yield f"labels that differ in case, blanks, Unicode form or type only are separate: {said}"
 
 
@@ -300,7 +338,9 @@ def _alike(names: Sequence[str], theirs: Sequence[str]) -> list[str]:
     """A note on labels of the data that differ in spelling alone from one of the model's."""
     folded = {_folded(name): name for name in theirs}
     pairs = [
-        f"{json.dumps(name)} from {json.dumps(folded[_folded(name)])}" for name in names if _folded(name) in folded
+        f"{json.dumps(name)} from {json.dumps(folded[_folded(name)])}"
+        for name in names
+        if _folded(name) in folded
     ]
     return [f"in spelling alone differs {listed(pairs)}"] if pairs else []
 

@@ -1,4 +1,6 @@
-"""Evaluation problems among training documents: how much of a problem's question or answer one document contains."""
+"""Evaluation problems among training documents: how much of a problem's question or answer one document
+contains.
+"""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -27,7 +29,17 @@ _ANSWERS = (
     "target",
     "reference",
 )
-_QUESTIONS = ("prompt", "text", "question", "instruction", "problem", "description", "source", "query", "input")
+_QUESTIONS = (
+    "prompt",
+    "text",
+    "question",
+    "instruction",
+    "problem",
+    "description",
+    "source",
+    "query",
+    "input",
+)
 _NAMES = ("task_id", "id", "name", "question_id", "problem_id")
 CONTAINED = 0.8  # share of the shingles of a question or an answer from which it counts as found
 _FEW = 8  # shingles; of so few all must be there
@@ -39,7 +51,8 @@ _QUESTION_WORDS = 20  # "Write a function to add two numbers" is asked everywher
 class Problems:
     """Questions and answers of benchmarks, p parts in all, as sets of shingles.
 
-    parts    (p, 3) int64: number of the benchmark, of the problem, and how many shingles a document must contain
+    parts    (p, 3) int64: number of the benchmark, of the problem, and how many shingles a document must
+             contain
     hashes   (h,) uint64, ascending: a shingle, as many times as there are parts that have it
     owners   (h,) int64: the part
     """
@@ -110,12 +123,15 @@ def find_planted(hashes: Hashes, offsets: Ints, problems: Problems) -> list[tupl
 
 
 def _parts(row: dict[str, Any], place: str) -> Iterator[str]:
-    """The question and the answer; an answer that is only the body of a function comes with the line that begins it."""
+    """The question and the answer; an answer that is only the body of a function comes with the line that
+    begins it.
+    """
     question, answer = _text(row, _QUESTIONS), _text(row, _ANSWERS)
     if question is None and answer is None:
         raise InputError(
-            f"{place} is no evaluation problem: it has none of the fields {', '.join(_QUESTIONS + _ANSWERS)}; "
-            "name a benchmark such as HumanEval.jsonl under data.leakage.benchmarks"
+            f"{place} is no evaluation problem: it has none of the fields "
+            f"{', '.join(_QUESTIONS + _ANSWERS)}; name a benchmark such as HumanEval.jsonl under "
+            "data.leakage.benchmarks"
         )
     head = f"def {row.get('entry_point')}("
     begin = next((line for line in (question or "").splitlines() if line.startswith(head)), "")

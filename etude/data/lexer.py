@@ -1,7 +1,9 @@
-"""What each token of a text is to the eye of a programmer, found without parsing, so for code that does not parse too.
+"""What each token of a text is to the eye of a programmer, found without parsing, so for code that does not
+parse too.
 
-One small lexer reads Python and languages with curly braces; what is neither is read by the same rules, which fit any
-text a little. A token gets what the lexeme in it gets that says most, by character offsets, whatever the tokenizer.
+One small lexer reads Python and languages with curly braces; what is neither is read by the same rules, which
+fit any text a little. A token gets what the lexeme in it gets that says most, by character offsets, whatever
+the tokenizer.
 """
 
 import re
@@ -14,21 +16,25 @@ Code = npt.NDArray[np.uint16]
 
 # Columns of the code of a token.
 KIND, BRACKETS, INDENTATION, IDENTIFIER = range(4)
-# Kinds in the order in which they speak for a token that holds several: `.name` is an identifier, `):` a bracket.
+# Kinds in the order in which they speak for a token that holds several: `.name` is an identifier, `):` a
+# bracket.
 KINDS = ("special", "space", "operator", "bracket", "comment", "string", "number", "keyword", "identifier")
 LEVELS = 16  # of depth, the last of which stands for all that is deeper
-_SPACE, _BRACKET, _KEYWORD, _IDENTIFIER = (KINDS.index(name) for name in ("space", "bracket", "keyword", "identifier"))
+_SPACE, _BRACKET, _KEYWORD, _IDENTIFIER = (
+    KINDS.index(name) for name in ("space", "bracket", "keyword", "identifier")
+)
 _TAB = 4
 
-# Of Python, C, C++, C#, Go, Java, JavaScript, PHP, Rust and TypeScript, but for words that others use as names.
+# Of Python, C, C++, C#, Go, Java, JavaScript, PHP, Rust and TypeScript, but for words that others use as
+# names.
 _KEYWORDS = frozenset(
-    """and as assert async await break case catch class const continue def default defer del delete do elif else enum
-    except export extends extern final finally fn for foreach from func function global go goto if impl implements
-    import in instanceof interface internal is lambda let match mod mut namespace new nonlocal not operator or override
-    package pass private protected pub public raise return sizeof static struct super switch synchronized template this
-    throw throws trait try typedef typename union unsafe use using var virtual volatile where while with yield
-    bool boolean byte char double float int long short signed unsigned void
-    False None True false nil null nullptr true undefined""".split()  # noqa: SIM905
+    """and as assert async await break case catch class const continue def default defer del delete do elif
+    else enum except export extends extern final finally fn for foreach from func function global go goto if
+    impl implements import in instanceof interface internal is lambda let match mod mut namespace new
+    nonlocal not operator or override package pass private protected pub public raise return sizeof static
+    struct super switch synchronized template this throw throws trait try typedef typename union unsafe use
+    using var virtual volatile where while with yield bool boolean byte char double float int long short
+    signed unsigned void False None True false nil null nullptr true undefined""".split()  # noqa: SIM905
 )
 _LEXEMES = r"""
     (?P<space>\s+)
@@ -40,18 +46,22 @@ _LEXEMES = r"""
   | (?P<bracket>[()\[\]{{}}])
   | (?P<operator>.)
 """
-# `//` divides in Python and `#include` is no comment in C, so how the lines end decides which of them begins one.
+# `//` divides in Python and `#include` is no comment in C, so how the lines end decides which of them begins
+# one.
 _HASH, _SLASHES = (
-    re.compile(_LEXEMES.format(comment=comment), re.VERBOSE | re.DOTALL) for comment in (r"\#[^\n]*", r"//[^\n]*")
+    re.compile(_LEXEMES.format(comment=comment), re.VERBOSE | re.DOTALL)
+    for comment in (r"\#[^\n]*", r"//[^\n]*")
 )
 _CURLY_ENDS, _COLON_ENDS = (re.compile(rf"[{end}][ \t\r]*$", re.MULTILINE) for end in (";{}", ":"))
 
 
 def code_of(texts: Sequence[str], spans: Sequence[tuple[int, int, int]]) -> Code:
-    """The code (n, 4) of the tokens of a sample of one text or several: kind, depth of brackets and of indentation,
-    and the number of the identifier, from 1 in order of appearance, the same for the same spelling; 0 for none.
+    """The code (n, 4) of the tokens of a sample of one text or several: kind, depth of brackets and of
+    indentation, and the number of the identifier, from 1 in order of appearance, the same for the same
+    spelling; 0 for none.
 
-    spans: of each token the text it lies in, -1 for a special token, and the characters where it begins and ends.
+    spans: of each token the text it lies in, -1 for a special token, and the characters where it begins and
+    ends.
     """
     places = np.array(spans, dtype=np.int64).reshape(-1, 3)
     code = np.zeros((len(places), 4), dtype=np.uint16)

@@ -1,4 +1,6 @@
-"""Which files a source has: a file, those of a folder that match a glob, or the modules of the standard library."""
+"""Which files a source has: a file, those of a folder that match a glob, or the modules of the standard
+library.
+"""
 
 import fnmatch
 import os
@@ -13,13 +15,17 @@ from etude.recipe.schema import Source
 from etude.records.folder import is_run_folder
 
 _MOST_FILES, _MOST_ENTRIES, _MOST_PARTS = 1_000_000, 4_000_000, 32
-# Not for learning from: packages that happen to be installed, tests, and a hundred copies of one code page module.
+# Not for learning from: packages that happen to be installed, tests, and a hundred copies of one code page
+# module.
 _STDLIB_WITHOUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "encodings"}
 _OF_THE_SYSTEM = tuple(map(Path, ("/proc", "/sys", "/dev")))
 
 
 def list_files(source: Source) -> list[Path]:
-    """The files of a source, sorted by relative path. Raises: InputError if there are none, or no plain files."""
+    """The files of a source, sorted by relative path.
+
+    Raises: InputError if there are none, or no plain files.
+    """
     if source.source == "python-stdlib":
         return _list_stdlib()
     root = root_of(source)
@@ -34,9 +40,13 @@ def list_files(source: Source) -> list[Path]:
     if stat.S_ISDIR(mode):
         return _list_folder(root, source.glob or "**/*")
     if not stat.S_ISREG(mode):
-        raise InputError(f"{root} is not a plain file but a pipe, socket or device; save its content into a file")
+        raise InputError(
+            f"{root} is not a plain file but a pipe, socket or device; save its content into a file"
+        )
     if source.glob is not None:
-        raise InputError(f"{root} is a file, and glob {source.glob!r} chooses files of a folder; leave glob out")
+        raise InputError(
+            f"{root} is a file, and glob {source.glob!r} chooses files of a folder; leave glob out"
+        )
     return [root]
 
 
@@ -46,7 +56,9 @@ def root_of(source: Source) -> Path:
 
 
 def list_own_folders(source: Source) -> list[Path]:
-    """Folders in that of a source that etude filled itself, sorted: they are no data, and change while it runs."""
+    """Folders in that of a source that etude filled itself, sorted: they are no data, and change while it
+    runs.
+    """
     if source.path is None or not root_of(source).is_dir():
         return []
     own: list[Path] = []
@@ -62,14 +74,18 @@ def _list_stdlib() -> list[Path]:
         folders[:] = [name for name in folders if name not in _STDLIB_WITHOUT]
         files += [Path(folder, name) for name in names if name.endswith(".py")]
     if not files:
-        raise InputError(f"python-stdlib has no .py files in {root}; use a Python that was installed with its sources")
+        raise InputError(
+            f"python-stdlib has no .py files in {root}; use a Python that was installed with its sources"
+        )
     return sorted(files, key=lambda path: path.relative_to(root).as_posix())
 
 
 def _list_folder(root: Path, pattern: str) -> list[Path]:
     parts, inside = _split_pattern(pattern), root.resolve()
     if inside == Path("/") or any(inside.is_relative_to(folder) for folder in _OF_THE_SYSTEM):
-        raise InputError(f"{root} is a folder of the system, not of data; give the folder that holds the data")
+        raise InputError(
+            f"{root} is a folder of the system, not of data; give the folder that holds the data"
+        )
     cache = Path(os.path.realpath(durable.cache_root()))
     if inside.is_relative_to(cache):
         raise InputError(
@@ -81,10 +97,13 @@ def _list_folder(root: Path, pattern: str) -> list[Path]:
         if _matches(names, parts) and _is_file_inside(entry, inside):
             found.append(Path(root, *names))
             if len(found) > _MOST_FILES:
-                raise InputError(f"{root} has over {_MOST_FILES:,} files that match glob {pattern!r}; choose fewer")
+                raise InputError(
+                    f"{root} has over {_MOST_FILES:,} files that match glob {pattern!r}; choose fewer"
+                )
     if not found:
         raise InputError(
-            f"{root} has no file that matches glob {pattern[:60]!r}; give a folder with files, or another glob"
+            f"{root} has no file that matches glob {pattern[:60]!r}; give a folder with files, or another "
+            "glob"
         )
     return sorted(found, key=lambda path: path.relative_to(root).as_posix())
 
@@ -115,7 +134,8 @@ def _split_pattern(pattern: str) -> list[str]:
 
 
 def _walk(root: Path, own: list[Path] | None = None) -> Iterator["os.DirEntry[str]"]:
-    """What lies in a folder and is no folder; hidden files are settings and version control, links may go in circles.
+    """What lies in a folder and is no folder; hidden files are settings and version control, links may go in
+    circles.
 
     own: takes the folders that are passed over as etude filled them: runs and its cache.
 
@@ -130,7 +150,9 @@ def _walk(root: Path, own: list[Path] | None = None) -> Iterator["os.DirEntry[st
                 for entry in listed:
                     entries += 1
                     if entries > _MOST_ENTRIES:
-                        raise InputError(f"{root} holds over {_MOST_ENTRIES:,} files and folders; give a smaller one")
+                        raise InputError(
+                            f"{root} holds over {_MOST_ENTRIES:,} files and folders; give a smaller one"
+                        )
                     if entry.name.startswith("."):
                         continue
                     if entry.is_dir(follow_symlinks=False):

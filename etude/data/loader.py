@@ -1,7 +1,8 @@
 """The batches of any step, from its number alone: there is no position to save.
 
-An epoch is a keyed permutation of the samples, computed where it is needed; a step is `global_batch_size` places of it;
-a rank has a slice of the step, a micro-batch a piece of the slice. So no sample changes its step with their number.
+An epoch is a keyed permutation of the samples, computed where it is needed; a step is `global_batch_size`
+places of it; a rank has a slice of the step, a micro-batch a piece of the slice. So no sample changes its
+step with their number.
 """
 
 import hashlib
@@ -56,8 +57,8 @@ def rank_part(ids: Ints, rank: int, ranks: int) -> Ints:
 def permute(places: Ints, *, n: int, seed: int, epoch: int) -> Ints:
     """What stands at places of the epoch's permutation of 0 .. n-1, without the rest of it.
 
-    A Feistel network on numbers of an even count of bits, applied again to what falls outside until it falls inside.
-    Source: Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002 (cycle walking).
+    A Feistel network on numbers of an even count of bits, applied again to what falls outside until it falls
+    inside. Source: Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002 (cycle walking).
     """
     half = np.uint64(max((n - 1).bit_length() + 1, 2) // 2)
     digest = hashlib.blake2b(f"etude {seed} {epoch}".encode(), digest_size=8 * _ROUNDS).digest()
@@ -135,7 +136,9 @@ def iterate_once(
     ranks: int = 1,
     max_samples: int | None = None,
 ) -> Iterator[NumpyBatch]:
-    """Every sample once and in order, or `max_samples` evenly spaced ones, dealt out over the ranks by micro-batch."""
+    """Every sample once and in order, or `max_samples` evenly spaced ones, dealt out over the ranks by
+    micro-batch.
+    """
     count = min(len(split), max_samples or len(split))
     ids = np.arange(count) * len(split) // count
     for group in split.groups(ids):
@@ -149,10 +152,14 @@ def longest_batch(split: Split, micro_batch_size: int, attend_across_documents: 
 
 
 def _batch(split: Split | Mixture, ids: Ints, attend_across_documents: bool, epoch: int = 0) -> NumpyBatch:
-    return collate([split.sample(int(index), epoch) for index in ids], attend_across_documents=attend_across_documents)
+    return collate(
+        [split.sample(int(index), epoch) for index in ids], attend_across_documents=attend_across_documents
+    )
 
 
-def _feistel(values: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64], half: np.uint64) -> npt.NDArray[np.uint64]:
+def _feistel(
+    values: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64], half: np.uint64
+) -> npt.NDArray[np.uint64]:
     mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = values >> half, values & mask
     for key in keys:

@@ -35,7 +35,9 @@ def can_lose(content: Mapping[str, Any]) -> bool:
 
 
 def count_lost(inner: "Inner", content: Mapping[str, Any], text: str) -> int:
-    """How many bytes of a text no token stands for; what normalizer and pre-tokenizer take out does not count."""
+    """How many bytes of a text no token stands for; what normalizer and pre-tokenizer take out does not
+    count.
+    """
     model, is_byte_level = content["model"], _is_byte_level(content)
     prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
 
@@ -53,7 +55,9 @@ def count_lost(inner: "Inner", content: Mapping[str, Any], text: str) -> int:
     for part in filter(None, plain.split(text)):
         normal = part if inner.normalizer is None else inner.normalizer.normalize_str(part)
         splitter = inner.pre_tokenizer
-        pieces.update([normal] if splitter is None else (piece for piece, _ in splitter.pre_tokenize_str(normal)))
+        pieces.update(
+            [normal] if splitter is None else (piece for piece, _ in splitter.pre_tokenize_str(normal))
+        )
     return sum(
         count * max(size(piece) - sum(kept(token.value) for token in inner.model.tokenize(piece)), 0)
         for piece, count in pieces.items()

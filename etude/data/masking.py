@@ -16,7 +16,8 @@ _MASKED, _REPLACED = 0.8, 0.1
 class Masking:
     """Hide a share of the tokens of a text, at least one, never `special` ids.
 
-    Of the hidden tokens 80 % become `mask_id`, 10 % a random id, 10 % stay; all are targets. Source: arXiv:1810.04805.
+    Of the hidden tokens 80 % become `mask_id`, 10 % a random id, 10 % stay; all are targets. Source:
+    arXiv:1810.04805.
     """
 
     seed: int
@@ -26,7 +27,8 @@ class Masking:
     special: tuple[int, ...]
 
     def hide(self, text: Ints, *, epoch: int, index: int) -> tuple[Ints, Ints]:
-        """What the model sees of sample `index` in an epoch, and its targets, NO_TARGET elsewhere; both (n,)."""
+        """What the model sees of sample `index` in an epoch, and its targets, NO_TARGET
+        elsewhere; both (n,)."""
         draw = np.random.default_rng([self.seed, epoch, index])
         free = np.flatnonzero(~np.isin(text, self.special))
         tokens, labels = text.copy(), np.full(len(text), NO_TARGET, dtype=np.int64)

@@ -13,8 +13,8 @@ from etude.data.split import Ints, Sample, Split
 class Mixture:
     """Places 0, 1 ... of an epoch, the first `counts[0]` of which are of the first task, and so on.
 
-    Epoch by epoch the places of a task go on through its samples, so that a task with few places comes to all of them,
-    and one with more places than samples repeats them evenly.
+    Epoch by epoch the places of a task go on through its samples, so that a task with few places comes to all
+    of them, and one with more places than samples repeats them evenly.
     """
 
     parts: Mapping[str, Split]

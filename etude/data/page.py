@@ -1,4 +1,6 @@
-"""The data page: what a recipe's documents are, what was wrong with them, and what became of them, as plain values."""
+"""The data page: what a recipe's documents are, what was wrong with them, and what became of them, as plain
+values.
+"""
 
 from typing import Any
 
@@ -38,26 +40,30 @@ def list_notes(summary: dict[str, Any]) -> list[str]:
             notes.append(f"{name}: columns that are not read: {', '.join(unread)}")
         if no_values := source.get("cells_without_value"):
             notes.append(
-                f"{name}: cells that look empty as pandas writes them (nan, NA, None ...) are read as that text: "
-                f"{', '.join(no_values)}; leave such rows out, or write the cells empty"
+                f"{name}: cells that look empty as pandas writes them (nan, NA, None ...) are read as that "
+                f"text: {', '.join(no_values)}; leave such rows out, or write the cells empty"
             )
         if wholes := source.get("files_of_rows_read_as_texts"):
             notes.append(
                 f"{name}: {plural(wholes, 'file')} of rows that hold no text, such as "
-                f"{', '.join(source['such_files'])}, read whole, as the other files are; to read rows, choose their "
-                "files with glob"
+                f"{', '.join(source['such_files'])}, read whole, as the other files are; to read rows, "
+                "choose their files with glob"
             )
         if special := source.get("special_tokens_read_as_text"):
             such = f", such as {', '.join(source['such_as'])}," if source["such_as"] else ""
-            way = "" if is_chat else "; for conversations, give rows with messages instead of text rendered already"
+            way = (
+                ""
+                if is_chat
+                else "; for conversations, give rows with messages instead of text rendered already"
+            )
             notes.append(
-                f"{name}: {special:,} of {source['documents']:,} texts hold special tokens{such} which are read as "
-                f"plain letters{way}"
+                f"{name}: {special:,} of {source['documents']:,} texts hold special tokens{such} which are "
+                f"read as plain letters{way}"
             )
     if lost := summary.get("lost_bytes"):
         notes.append(
-            f"{lost:,} bytes of the texts ({summary['lost_ratio']:.2%}) stand for no token of the tokenizer and are "
-            "left out, so bits per byte are not told; use a byte-level tokenizer to keep them"
+            f"{lost:,} bytes of the texts ({summary['lost_ratio']:.2%}) stand for no token of the tokenizer "
+            "and are left out, so bits per byte are not told; use a byte-level tokenizer to keep them"
         )
     if share := summary.get("unknown_ratio"):
         notes.append(f"{share:.2%} of the tokens stand for what the tokenizer does not know")
@@ -73,7 +79,9 @@ def describe_lengths(lengths: Ints, limit: int) -> list[dict[str, Any]]:
     for power in range(int(powers.min()), int(powers.max()) + 1):
         count = int((powers == power).sum())
         low = 0 if power == 4 else (1 << (power - 1)) + 1
-        rows.append({"tokens": f"{low:,} to {1 << power:,}", "documents": count, "share": count / len(lengths)})
+        rows.append(
+            {"tokens": f"{low:,} to {1 << power:,}", "documents": count, "share": count / len(lengths)}
+        )
     longer = int((lengths > limit).sum())
     return [
         *rows,
@@ -149,13 +157,21 @@ def _leaks(gate: Gate) -> list[dict[str, Any]]:
             pairs = gate.leaking(into, of)
             shown = [f"{gate.name(a)} = {gate.name(b)}" for a, b in pairs[:_EXAMPLES].tolist()]
             rows.append(
-                {"of": into, "also in": of, "documents": len(pairs), "share": len(pairs) / documents, "examples": shown}
+                {
+                    "of": into,
+                    "also in": of,
+                    "documents": len(pairs),
+                    "share": len(pairs) / documents,
+                    "examples": shown,
+                }
             )
     return rows
 
 
 def _split_leaks(gate: Gate, uses: Ints | None) -> list[dict[str, Any]]:
-    """Held-out documents that are near a training document of the same source; equal ones are held out together."""
+    """Held-out documents that are near a training document of the same source; equal ones are held out
+    together.
+    """
     if uses is None or gate.recipe.data.validation is not None or not (uses == 1).any():
         return []
     known = np.full(len(gate.removed), -1)
@@ -170,9 +186,13 @@ def _split_leaks(gate: Gate, uses: Ints | None) -> list[dict[str, Any]]:
     # Of equal texts, which are on one side, the first stands for all.
     partner = partner[gate.first_of_equals]
     leaking = np.flatnonzero((known == 1) & (partner >= 0))
-    shown = [f"{gate.name(index)} = {gate.name(int(partner[index]))}" for index in leaking[:_EXAMPLES].tolist()]
+    shown = [
+        f"{gate.name(index)} = {gate.name(int(partner[index]))}" for index in leaking[:_EXAMPLES].tolist()
+    ]
     share = len(leaking) / int((uses == 1).sum())
-    return [{"of": "validation", "also in": "train", "documents": len(leaking), "share": share, "examples": shown}]
+    return [
+        {"of": "validation", "also in": "train", "documents": len(leaking), "share": share, "examples": shown}
+    ]
 
 
 def _benchmarks(gate: Gate) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """A function over many batches on all cores, or on a Ray cluster: same results, in the same order.
 
-The processes of a pool are this program's own: the pickles between them go through pipes that nobody else has. Those of
-Ray go over the network of its cluster.
+The processes of a pool are this program's own: the pickles between them go through pipes that nobody else
+has. Those of Ray go over the network of its cluster.
 """
 
 import contextlib
@@ -32,9 +32,11 @@ def map_batches(
 ) -> Iterator[Made]:
     """`function` of each batch, in order; a few batches are under way at once, so memory stays bounded.
 
-    function: of a module of etude, with arguments bound by functools.partial. A single batch is worked on right here.
+    function: of a module of etude, with arguments bound by functools.partial. A single batch is worked on
+    right here.
 
-    Raises: what the function raised; InputError if Ray is asked for and not there; FaultError if a worker was killed.
+    Raises: what the function raised; InputError if Ray is asked for and not there; FaultError if a worker was
+    killed.
     """
     batches = iter(batches)
     first = list(islice(batches, 2))
@@ -72,8 +74,8 @@ def _map_local(function: Callable[[Given], Made], batches: Iterable[Given]) -> I
 
 @contextlib.contextmanager
 def _plain_start() -> Iterator[None]:
-    """Around what starts processes: a spawned child would run the caller's script again, and look for modules in the
-    current folder first, which may be a stranger's. What it has to do is all in this package.
+    """Around what starts processes: a spawned child would run the caller's script again, and look for modules
+    in the current folder first, which may be a stranger's. What it has to do is all in this package.
     """
     with _start_lock:
         main, safe = sys.modules["__main__"], os.environ.get("PYTHONSAFEPATH")
@@ -90,7 +92,9 @@ def _plain_start() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """In a worker: end when the process that started it is gone, which a full or empty queue alone does not tell."""
+    """In a worker: end when the process that started it is gone, which a full or empty queue alone does not
+    tell.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -1,15 +1,17 @@
-"""Prepared data: documents tokenised once into memory-mapped files, shared by runs, and split by index arithmetic.
+"""Prepared data: documents tokenised once into memory-mapped files, shared by runs, and split by index
+arithmetic.
 
 `$ETUDE_CACHE/prepared/<key>/` (default `~/.cache/etude`) holds
   tokens.bin        ids of every document, each followed by the end token; little-endian uint16 or uint32.
                     Of a conversation, what the chat template makes of it
   offsets.npy       (n + 1) int64, where each document starts in tokens.bin
   hashes.npy        (n, 16) uint8, SHA-256 of each text, cut to 128 bits
-  prompts.npy       (n) int64, texts that are equal but for white space have the same number; of a pair the source, of a
-                    conversation what comes before the last answer
+  prompts.npy       (n) int64, texts that are equal but for white space have the same number; of a pair the
+                    source, of a conversation what comes before the last answer
   units.npy         (n) int64, documents that share a group, a text or a prompt have the same number
   sizes.npy         (n) int64, bytes of each text in UTF-8
-  sources.npy       (n) int64, which source of the recipe; those of [[data.validation]] follow those of [[data.train]]
+  sources.npy       (n) int64, which source of the recipe; those of [[data.validation]] follow those of
+                    [[data.train]]
   token_bytes.npy   (vocabulary) int64, bytes each id stands for; empty if the tokenizer is not byte-level
   tokenizer.json    manifest.json (last: sizes, SHA-256, counts)
   given-*           the files that the tokenizer came as
@@ -83,15 +85,18 @@ def prepare(
 ) -> Corpus:
     """Tokenise what a recipe names, unless that was done before, and split it.
 
-    `again` builds anew what is there. One process builds; others that want the same wait for it. `tokenizer_folder`
-    holds the tokenizer of a recipe that names none: that of its model. `today` (YYYY-MM-DD; by default it is) is the
-    day that a chat template may write; another day makes other data.
+    `again` builds anew what is there. One process builds; others that want the same wait for it.
+    `tokenizer_folder` holds the tokenizer of a recipe that names none: that of its model. `today`
+    (YYYY-MM-DD; by default it is) is the day that a chat template may write; another day makes other data.
 
-    Raises: InputError if a source, the tokenizer or the prepared data cannot be used; StorageError if the disk fails.
+    Raises: InputError if a source, the tokenizer or the prepared data cannot be used; StorageError if the
+    disk fails.
     """
     started = time.monotonic()
     if recipe.tokenizer.from_ is None and recipe.tokenizer.train_vocab_size is None:
-        assert tokenizer_folder is not None, "rules.py lets no recipe through that has neither tokenizer nor model"
+        assert tokenizer_folder is not None, (
+            "rules.py lets no recipe through that has neither tokenizer nor model"
+        )
         section = recipe.tokenizer.model_copy(update={"from_": str(tokenizer_folder)})
         recipe = recipe.model_copy(update={"tokenizer": section})
     gate = examine(recipe, again=again) if is_needed(recipe) else None
@@ -111,13 +116,16 @@ def prepare(
 
 
 def check_whole(recipe: Recipe, corpus: Corpus) -> None:
-    """Read very large sources whole. Raises: InputError if one has changed though size, time and samples say no."""
+    """Read very large sources whole.
+
+    Raises: InputError if one has changed though size, time and samples say no.
+    """
     prepared = open_built(Path(corpus.summary["folder"]), MANIFEST).manifest["contents"]
     for path, wanted in prepared.items():
         if durable.sha256_file(Path(path)) != wanted:
             raise InputError(
-                f"{path} has changed since it was prepared though its size and time have not; bring it back, or run "
-                f"etude prepare RECIPE --again for {recipe.name}"
+                f"{path} has changed since it was prepared though its size and time have not; bring it back, "
+                f"or run etude prepare RECIPE --again for {recipe.name}"
             )
 
 
@@ -156,7 +164,9 @@ def _texts_are_examples(recipe: Recipe) -> bool:
     return recipe.model.from_ is not None and recipe.data.sample == "document"
 
 
-def _build(recipe: Recipe, gate: Gate | None, key: str, day: str, folder: Path) -> tuple[Files, dict[str, Any]]:
+def _build(
+    recipe: Recipe, gate: Gate | None, key: str, day: str, folder: Path
+) -> tuple[Files, dict[str, Any]]:
     sources = list_sources(recipe)
     scan: Tally | None = None
     if recipe.tokenizer.from_ is not None:
@@ -175,7 +185,9 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, day: str, folder: Path) 
     tally = Tally()
     encoded = _encode(recipe, kind, _read(recipe, gate, tally), tally, tokenizer, day)
     files = {
-        "tokens.bin": durable.write_file(folder / "tokens.bin", (ids.astype(f"<u{width}").data for ids in encoded)),
+        "tokens.bin": durable.write_file(
+            folder / "tokens.bin", (ids.astype(f"<u{width}").data for ids in encoded)
+        ),
         "tokenizer.json": durable.write_file(folder / "tokenizer.json", tokenizer.to_json().encode()),
     }
     if _cache_key(recipe, gate, day) != key or (scan is not None and scan.hashes != tally.hashes):
@@ -192,7 +204,9 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, day: str, folder: Path) 
         arrays["cuts"] = np.frombuffer(tally.cuts, dtype=np.uint8)
     if kind == "pairs":
         places = array("q", [0])
-        files["references.bin"] = durable.write_file(folder / "references.bin", _references(recipe, gate, places))
+        files["references.bin"] = durable.write_file(
+            folder / "references.bin", _references(recipe, gate, places)
+        )
         arrays["reference_places"] = np.array(places, dtype=np.int64)
     if recipe.model.wants_code:
         arrays["code"] = np.frombuffer(tally.code, dtype="<u2").reshape(-1, 4)
@@ -218,8 +232,12 @@ def _build(recipe: Recipe, gate: Gate | None, key: str, day: str, folder: Path) 
         "tokenizer": tokenizer.fingerprint,
         "unknown_tokens": tally.unknown,
         "lost_bytes": tally.lost,
-        "sources": [_source_summary(index, use, source, arrays, tally) for index, (use, source) in enumerate(sources)],
-        "contents": {str(path): durable.sha256_file(path) for path in large_files(source for _, source in sources)},
+        "sources": [
+            _source_summary(index, use, source, arrays, tally) for index, (use, source) in enumerate(sources)
+        ],
+        "contents": {
+            str(path): durable.sha256_file(path) for path in large_files(source for _, source in sources)
+        },
         "shared_groups": {"count": len(shared), "first": shared[:_EXAMPLES]},
         "given": list(tokenizer.given),
         "labels": None if labels is None else asdict(labels),
@@ -239,7 +257,12 @@ def _kind_of(recipe: Recipe, sources: list[tuple[str, Source]]) -> PreparedKind:
 
 
 def _encode(
-    recipe: Recipe, kind: PreparedKind, documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer, day: str
+    recipe: Recipe,
+    kind: PreparedKind,
+    documents: Iterator[Document],
+    tally: Tally,
+    tokenizer: Tokenizer,
+    day: str,
 ) -> Iterator[Ints]:
     if tokenizer.can_lose_text:
         documents = tally.count_lost(documents, tokenizer)
@@ -251,7 +274,12 @@ def _encode(
             return encode_pairs(documents, tally, tokenizer)
         case _:
             return encode(
-                documents, tally, tokenizer, are_examples=kind == "examples", system=recipe.data.system, today=day
+                documents,
+                tally,
+                tokenizer,
+                are_examples=kind == "examples",
+                system=recipe.data.system,
+                today=day,
             )
 
 
@@ -260,15 +288,16 @@ def _spellings(tokenizer: Tokenizer) -> list[bytes]:
     spellings = token_spellings(tokenizer)
     if spellings is None:
         raise InputError(
-            "loss.token_weights needs a tokenizer whose ids tell the bytes of the text, and this one leaves out some; "
-            "use a byte-level one (that of CodeT5, GPT-2, Qwen, or a trained one), or leave token_weights out"
+            "loss.token_weights needs a tokenizer whose ids tell the bytes of the text, and this one leaves "
+            "out some; use a byte-level one (that of CodeT5, GPT-2, Qwen, or a trained one), or leave "
+            "token_weights out"
         )
     return spellings
 
 
 def _texts_in(arrays: dict[str, npt.NDArray[Any]]) -> tuple[Ints, Flags]:
-    """Where what may be code begins and ends, (m, 2), and which are answers in conversations, (m,): texts, the answers
-    of examples, the targets of pairs."""
+    """Where what may be code begins and ends, (m, 2), and which are answers in conversations, (m,): texts,
+    the answers of examples, the targets of pairs."""
     starts, ends = arrays["offsets"][:-1], arrays["offsets"][1:]
     if "seconds" in arrays:
         starts = starts + arrays["seconds"]
@@ -279,7 +308,10 @@ def _texts_in(arrays: dict[str, npt.NDArray[Any]]) -> tuple[Ints, Flags]:
 
 
 def _number_labels(tally: Tally, sources: list[tuple[str, Source]]) -> tuple[Labels, npt.NDArray[np.uint8]]:
-    """The labels of the training sources, and which of them each document has, (n, k). Raises: as `number_labels`."""
+    """The labels of the training sources, and which of them each document has, (n, k).
+
+    Raises: as `number_labels`.
+    """
     from_train = np.array([use == "train" for use, _ in sources])[np.array(tally.sources, dtype=np.int64)]
     paths, places = list(tally.paths), np.array(tally.places, dtype=np.int64).reshape(-1, 2)
     return number_labels(
@@ -323,7 +355,8 @@ def _check_vocab(recipe: Recipe, vocab_size: int) -> None:
     rows = recipe.model.vocab_size
     if rows is not None and vocab_size > rows:
         raise InputError(
-            f"model.vocab_size is {rows:,} but the tokenizer has {vocab_size:,} ids; leave it out, or use {vocab_size}"
+            f"model.vocab_size is {rows:,} but the tokenizer has {vocab_size:,} ids; leave it out, or use "
+            f"{vocab_size}"
         )
 
 
@@ -336,7 +369,8 @@ def _train_tokenizer(recipe: Recipe, gate: Gate | None) -> tuple[Tokenizer, Tall
     arrays = scan.arrays()
     uses, cut = choose_uses(recipe, arrays)
     held = uses > 0
-    # Beyond what a vocabulary can learn from, take the documents with the lowest tails of hashes; the heads split.
+    # Beyond what a vocabulary can learn from, take the documents with the lowest tails of hashes; the heads
+    # split.
     share = min(_TRAINING_BYTES / max(int(arrays["sizes"][~held].sum()), 1), 1.0)
     tails = np.ascontiguousarray(arrays["hashes"][:, 8:]).view(">u8")[:, 0] / 2.0**64
     used = ~held & (tails <= share)
@@ -359,7 +393,9 @@ def _source_summary(
 ) -> dict[str, Any]:
     mine = arrays["sources"] == index
     documents, blank, found = int(mine.sum()), tally.blanks[index], tally.found[index]
-    named: dict[str, Any] = {"blank_rows": tally.blank_rows[index]} if source_format(source).kind != "text" else {}
+    named: dict[str, Any] = (
+        {"blank_rows": tally.blank_rows[index]} if source_format(source).kind != "text" else {}
+    )
     if unread := tally.unread[index]:
         named["unread_columns"] = [
             column if count == found else f"{column} ({count:,} rows)" for column, count in unread.items()

@@ -21,8 +21,8 @@ from etude.data.turns import SAID_BESIDE, Message, is_answer, is_unlearnt, list_
 from etude.errors import InputError
 from etude.processes import python_command, python_environment
 
-# What an instruction looks like without a chat template of the model's own. As a chat template, so that it can lie in
-# the folder of a trained model, where other tools find it.
+# What an instruction looks like without a chat template of the model's own. As a chat template, so that it
+# can lie in the folder of a trained model, where other tools find it.
 PLAIN = (
     "{% for message in messages %}"
     "{{ '' if loop.first else '\n\n' }}"
@@ -39,10 +39,12 @@ _MOST_VERDICTS = 4096
 
 @dataclass(frozen=True)
 class Encoded:
-    """The ids of a conversation; `answers` are the places (begin, end) of what is learnt, each with its end token.
+    """The ids of a conversation; `answers` are the places (begin, end) of what is learnt, each with its end
+    token.
 
     has_special  the text of a special token was in a message, and read as text
-    is_parted    the ids of a prompt and its answer are not those of both in one piece, so they were made apart
+    is_parted    the ids of a prompt and its answer are not those of both in one piece, so they were made
+                 apart
     is_mapped    a developer turn was written as a system turn
     is_changed   the template writes the content of a turn in another way, as without its thoughts
     unread       fields of messages that the template does not write
@@ -89,9 +91,10 @@ def find_template(
 class ChatTemplate:
     """How messages become the text that a model was trained on.
 
-    `given` is Jinja; None makes a plain template. `system` is put before conversations without a system message.
-    Text that looks like a special token within a message is marked, so that `Tokenizer.encode_rendered` reads it as
-    text. A conversation that a template takes longer for than `limit_seconds` is refused.
+    `given` is Jinja; None makes a plain template. `system` is put before conversations without a system
+    message. Text that looks like a special token within a message is marked, so that
+    `Tokenizer.encode_rendered` reads it as text. A conversation that a template takes longer for than
+    `limit_seconds` is refused.
     """
 
     def __init__(
@@ -118,7 +121,8 @@ class ChatTemplate:
 
     @cached_property
     def source(self) -> str:
-        """The template, as Jinja; the plain one begins with the token by which the tokenizer begins a text."""
+        """The template, as Jinja; the plain one begins with the token by which the tokenizer
+        begins a text."""
         if self._given is not None:
             return self._given
         bos_id = self.tokenizer.bos_id
@@ -140,11 +144,11 @@ class ChatTemplate:
     def encode(self, conversations: Sequence[Sequence[Message]], names: Sequence[str]) -> list[Encoded]:
         """The ids of whole conversations, whose prompts are those of `encode_prompt`.
 
-        An answer is what the template marks by {% generation %}; without such marks, what follows the prompt of each
-        assistant message that is not blank, up to and with the token that ends it.
+        An answer is what the template marks by {% generation %}; without such marks, what follows the prompt
+        of each assistant message that is not blank, up to and with the token that ends it.
 
-        Raises: InputError with the name of the conversation that the template refuses or leaves a turn out of, or where
-        no answer is found.
+        Raises: InputError with the name of the conversation that the template refuses or leaves a turn out
+        of, or where no answer is found.
         """
         written = [self._written(*each) for each in zip(conversations, names)]
         found = [self._find_answers(messages, name) for (messages, _), name in zip(written, names)]
@@ -190,7 +194,8 @@ class ChatTemplate:
         specials = self.tokenizer.special_tokens
         try:
             return [
-                {key: mark_special(value, specials) for key, value in each.items()} for each in [*opening, *messages]
+                {key: mark_special(value, specials) for key, value in each.items()}
+                for each in [*opening, *messages]
             ]
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
@@ -204,7 +209,10 @@ class ChatTemplate:
         is_added = len(given) > len(messages)
         key = (
             is_added,
-            *((each["role"], bool(each["content"].strip()), *sorted(each), 0, *list_fields(each)) for each in given),
+            *(
+                (each["role"], bool(each["content"].strip()), *sorted(each), 0, *list_fields(each))
+                for each in given
+            ),
         )
         if key not in self._verdicts:
             if len(self._verdicts) >= _MOST_VERDICTS:
@@ -221,7 +229,8 @@ class ChatTemplate:
         It is tried with other contents, which stand nowhere else in the template.
         """
         tried = [
-            {**each, "content": f"qxz{at}zxq"} if each["content"].strip() else each for at, each in enumerate(given)
+            {**each, "content": f"qxz{at}zxq"} if each["content"].strip() else each
+            for at, each in enumerate(given)
         ]
         lost = self._lost(tried, name)
         if lost == []:
@@ -231,7 +240,11 @@ class ChatTemplate:
         if lost is None:  # what is refused here is refused, or not, with the contents that it has
             return self._judge_fields(given, name, is_added)
         role = unmark(given[lost[0]]["role"])[:40]
-        which = "data.system" if is_added and not lost[0] else f"message {lost[0] + 1 - is_added}, of role {role!r}"
+        which = (
+            "data.system"
+            if is_added and not lost[0]
+            else f"message {lost[0] + 1 - is_added}, of role {role!r}"
+        )
         return _Verdict(
             f"the chat template leaves out {which}: it does not write that role, or not there; "
             'change the role, join the message with another, or use data.template = "plain"'
@@ -245,19 +258,25 @@ class ChatTemplate:
         unread, is_changed = [], False
         for field in dict.fromkeys(field for each in given for field in list_fields(each)):
             tried = [
-                {**each, field: f"qxz{at}zqx"} if field in list_fields(each) else each for at, each in enumerate(given)
+                {**each, field: f"qxz{at}zqx"} if field in list_fields(each) else each
+                for at, each in enumerate(given)
             ]
             written = self._text_of(tried, name)
-            missing = [at for at, each in enumerate(tried) if each != given[at] and f"qxz{at}zqx" not in written]
+            missing = [
+                at for at, each in enumerate(tried) if each != given[at] and f"qxz{at}zqx" not in written
+            ]
             # One turn of each role stands for the others.
             ends = {tried[at]["role"]: at for at in missing}.values() if written else ()
             unwritten = [
-                at for at in ends if f"qxz{at}zqx" not in (self._text_of(tried[: at + 1], name) or f"qxz{at}zqx")
+                at
+                for at in ends
+                if f"qxz{at}zqx" not in (self._text_of(tried[: at + 1], name) or f"qxz{at}zqx")
             ]
             if unwritten and field in SAID_BESIDE:
                 return _Verdict(
-                    f"the chat template does not write {field!r} of message {unwritten[0] + 1 - is_added}, so it would "
-                    "not be learnt; put it into the content, remove it, or use a template that writes it"
+                    f"the chat template does not write {field!r} of message {unwritten[0] + 1 - is_added}, "
+                    "so it would not be learnt; put it into the content, remove it, or use a template that "
+                    "writes it"
                 )
             unread += [field] if unwritten else []
             is_changed = is_changed or (bool(missing) and not unwritten and bool(written))
@@ -273,14 +292,17 @@ class ChatTemplate:
         return None if "error" in answer else _missing(messages, answer["text"])
 
     def _find_answers(self, messages: list[Message], name: str) -> tuple[str, list[tuple[int, int]]]:
-        """The text of a conversation, and where its answers begin and end; an end lies behind an end token."""
+        """The text of a conversation, and where its answers begin and end; an end lies behind an
+        end token."""
         answered = [at for at, turn in enumerate(messages) if is_answer(turn)]
         # Before each answer, and through it.
         wanted = [(at + late, not late) for at in answered for late in (0, 1)]
         rendered, parts = self._render(messages, [(None, False), *wanted], name)
         whole, generated = _without_generation(rendered)
         if GENERATION[0] in rendered:
-            marked = [(begin, self._ending(whole, begin, end)) for begin, end in _learnt(messages, generated, name)]
+            marked = [
+                (begin, self._ending(whole, begin, end)) for begin, end in _learnt(messages, generated, name)
+            ]
             spans = [(begin, end) for begin, end in marked if not self._is_blank(whole[begin:end])]
         else:
             contents = [messages[at]["content"].strip() for at in answered]
@@ -301,8 +323,8 @@ class ChatTemplate:
     def _between(
         self, whole: str, content: str, prompt: tuple[int, str], through: tuple[int, str], name: str
     ) -> tuple[int, int]:
-        """Where an answer lies in the whole; `prompt` is the conversation before and `through` with it, each as the
-        number of characters it begins with as the whole does, and what it has then instead.
+        """Where an answer lies in the whole; `prompt` is the conversation before and `through` with it, each
+        as the number of characters it begins with as the whole does, and what it has then instead.
         """
         (begin, instead), (shared, rest) = prompt, through
         if instead:
@@ -325,7 +347,9 @@ class ChatTemplate:
         return begin, end
 
     def _ending(self, whole: str, begin: int, end: int) -> int:
-        """The end of what a template marked: without white space, with the end token even if that follows the mark."""
+        """The end of what a template marked: without white space, with the end token even if that follows the
+        mark.
+        """
         end = begin + len(whole[begin:end].rstrip())
         if self._special_at_end(whole[begin:end]) is None:
             behind = whole[end:].lstrip()
@@ -359,8 +383,8 @@ class ChatTemplate:
     def _render(
         self, messages: list[Message], parts: list[tuple[int | None, bool]], name: str
     ) -> tuple[str, list[tuple[int, str]]]:
-        """A part is so many messages, with the start of an answer or without: the text of the first, and of each other
-        the number of characters that it begins with as the first does, and what follows then.
+        """A part is so many messages, with the start of an answer or without: the text of the first, and of
+        each other the number of characters that it begins with as the first does, and what follows then.
         """
         answer = self._ask(messages, parts, name)
         if "error" in answer:
@@ -368,7 +392,9 @@ class ChatTemplate:
             raise InputError(f'{name}: the chat template refuses it ({reason}); use data.template = "plain"')
         return answer["text"], [(shared, rest) for shared, rest in answer["parts"]]
 
-    def _ask(self, messages: list[Message], parts: list[tuple[int | None, bool]], name: str) -> dict[str, Any]:
+    def _ask(
+        self, messages: list[Message], parts: list[tuple[int | None, bool]], name: str
+    ) -> dict[str, Any]:
         """What the process says to a request. Raises: InputError if it ends or takes too long."""
         request = json.dumps({"messages": messages, "parts": parts}).encode() + b"\n"
         with self._lock:
@@ -390,7 +416,9 @@ class ChatTemplate:
             self.close()
             if not isinstance(error, OSError):
                 raise
-            what = f"takes over {self._limit_seconds:g} s" if code == -signal.SIGALRM else "breaks its process"
+            what = (
+                f"takes over {self._limit_seconds:g} s" if code == -signal.SIGALRM else "breaks its process"
+            )
             raise InputError(
                 f"the chat template {what} on {name}; "
                 'it may be broken or hostile: use data.template = "plain", or another tokenizer'
@@ -415,10 +443,11 @@ class ChatTemplate:
 
 
 def _prompts(text: str, spans: list[tuple[int, int]], starts: list[int]) -> list[tuple[str, int, int]]:
-    """The text before each answer, its first token, and the token behind the answer; `starts` as of the tokens.
+    """The text before each answer, its first token, and the token behind the answer; `starts` as of the
+    tokens.
 
-    The text begins at the end token of the answer before: what follows a special token does not depend on what is
-    before it.
+    The text begins at the end token of the answer before: what follows a special token does not depend on
+    what is before it.
     """
     prompts, at = [], 0
     for begin, end in spans:
@@ -439,21 +468,26 @@ def _missing(messages: list[Message], text: str) -> list[int]:
 
 
 def _learnt(messages: list[Message], generated: list[tuple[int, int]], name: str) -> list[tuple[int, int]]:
-    """Those of the marked places that are of turns to be learnt. Raises: InputError if it cannot be told which are."""
+    """Those of the marked places that are of turns to be learnt.
+
+    Raises: InputError if it cannot be told which are.
+    """
     turns = [each for each in messages if each["role"] == "assistant"]
     if not any(map(is_unlearnt, turns)):
         return generated
     if len(turns) != len(generated):
         raise InputError(
-            f"{name}: the chat template marks {len(generated)} places by {{% generation %}} in {len(turns)} assistant "
-            "turns, so it is unknown which is not to be learnt; take out the marks of the row or of the template"
+            f"{name}: the chat template marks {len(generated)} places by {{% generation %}} in {len(turns)} "
+            "assistant turns, so it is unknown which is not to be learnt; take out the marks of the row or "
+            "of the template"
         )
     return [place for place, turn in zip(generated, turns) if not is_unlearnt(turn)]
 
 
 def _unclear(name: str) -> InputError:
     return InputError(
-        f"{name}: the chat template changes what stands before an answer, so which part is the answer is unknown; "
+        f"{name}: the chat template changes what stands before an answer, so which part is the answer is "
+        "unknown; "
         'add {% generation %} marks to it, or use data.template = "plain"'
     )
 

@@ -23,8 +23,8 @@ TABLES = (".csv", ".tsv", ".tab")
 HEAD_BYTES = 1 << 20  # of a file whose content is looked at
 # Cells of a table that pandas reads as empty ones; it and Python write some of them where a value is missing.
 NO_VALUES = frozenset({
-    "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
-    "NaN", "NaT", "None", "n/a", "nan", "null",
+    "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A",
+    "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null",
 })  # fmt: skip
 
 _BOM = b"\xef\xbb\xbf"
@@ -53,12 +53,16 @@ _CONTAINERS = {
 
 
 def place_of(path: str, number: int) -> str:
-    """A name for a row: `rows.jsonl:12` for line 12; `rows.json row 12` for the row -12 of an array; 0 for a file."""
+    """A name for a row: `rows.jsonl:12` for line 12; `rows.json row 12` for the row -12 of an array; 0 for a
+    file.
+    """
     return f"{path}:{number}" if number > 0 else f"{path} row {-number}" if number else path
 
 
 def name_container(head: bytes) -> str | None:
-    """What a file is and what to do with it, if its first bytes are those of a file that holds data in another way."""
+    """What a file is and what to do with it, if its first bytes are those of a file that holds data in
+    another way.
+    """
     if head.startswith(b"PK\x03\x04"):
         if b"[Content_Types].xml" in head[:4096] or b"xl/" in head[:4096]:
             return "an Excel or Office file; save the sheet as CSV in UTF-8"
@@ -126,7 +130,8 @@ def _read_lines(
                 yield number, None
                 continue
             raise InputError(
-                f"{path}:{number} is not UTF-8 text: byte {error.start} of the line is {line[error.start]:02X}; "
+                f"{path}:{number} is not UTF-8 text: byte {error.start} of the line is "
+                f"{line[error.start]:02X}; "
                 'save the file as UTF-8, or leave such lines out with data.clean.undecodable = "drop"'
             ) from None
         yield number, _parse(text, f"{path}:{number}")
@@ -175,10 +180,14 @@ def _parse(text: str, place: str) -> Row:
 def _check_row(value: Any, place: str, has_escapes: bool) -> Row:
     """Raises: InputError if a value is no object, or holds what is no text."""
     if not isinstance(value, dict):
-        raise InputError(f'{place} is {kind_of(value)}, not an object with fields; write rows like {{"text": "..."}}')
+        raise InputError(
+            f'{place} is {kind_of(value)}, not an object with fields; write rows like {{"text": "..."}}'
+        )
     # UTF-8 has no surrogates, so only an escape can bring one in.
     if has_escapes and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
-        raise InputError(f"{place} holds half of a surrogate pair (\\ud800 to \\udfff), which is no text; repair it")
+        raise InputError(
+            f"{place} holds half of a surrogate pair (\\ud800 to \\udfff), which is no text; repair it"
+        )
     return value
 
 
@@ -201,7 +210,8 @@ _JSON = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 class _Array:
-    """The text of a JSON array as far as it was read and is not used up; knows the line of any place in it."""
+    """The text of a JSON array as far as it was read and is not used up; knows the line of any
+    place in it."""
 
     def __init__(self, chunks: Iterable[bytes], path: str, most_bytes: int) -> None:
         self.path, self.text, self.at = path, "", 0
@@ -226,8 +236,8 @@ class _Array:
                 pieces.append(self._decoder.decode(chunk, final=not chunk))
             except UnicodeDecodeError as error:
                 raise InputError(
-                    f"{self.path} is not UTF-8 text: the byte {error.object[error.start]:02X} in or after row {row} is "
-                    "none of its characters; save it as UTF-8"
+                    f"{self.path} is not UTF-8 text: the byte {error.object[error.start]:02X} in or after "
+                    f"row {row} is none of its characters; save it as UTF-8"
                 ) from None
             wanted -= len(pieces[-1]) or 1
         self.text = "".join(pieces)
@@ -272,7 +282,9 @@ def _read_array(chunks: Iterable[bytes], path: str, most_bytes: int) -> Iterator
             array.next(row)
             yield -row, _read_item(array, row, most_bytes)
         if mark != "]":
-            raise array.wrong("it ends within the array" if not mark else "a comma or ] should follow", array.at, row)
+            raise array.wrong(
+                "it ends within the array" if not mark else "a comma or ] should follow", array.at, row
+            )
         array.at += 1
     if array.next(row):
         raise array.wrong("more follows after the array", array.at, row)
@@ -318,8 +330,8 @@ def _read_table(chunks: Iterable[bytes], path: str, most_bytes: int) -> Iterator
                 yield line.removeprefix(_BOM if number == 1 else b"").decode("utf-8") + "\n"
             except UnicodeDecodeError as error:
                 raise InputError(
-                    f"{path}:{number} is not UTF-8 text: byte {error.start} of the line is {line[error.start]:02X}; "
-                    "save the file as UTF-8 (in Excel: CSV UTF-8)"
+                    f"{path}:{number} is not UTF-8 text: byte {error.start} of the line is "
+                    f"{line[error.start]:02X}; save the file as UTF-8 (in Excel: CSV UTF-8)"
                 ) from None
 
     # A setting of the whole process; the limit that holds is that of `lines`.
@@ -335,8 +347,8 @@ def _read_table(chunks: Iterable[bytes], path: str, most_bytes: int) -> Iterator
             elif header is not None and cells:
                 if len(cells) != len(header):
                     raise InputError(
-                        f"{path}:{begin} has {len(cells)} fields, and the header has {len(header)}; quote fields that "
-                        "hold a separator or a line end"
+                        f"{path}:{begin} has {len(cells)} fields, and the header has {len(header)}; quote "
+                        "fields that hold a separator or a line end"
                     )
                 yield begin, dict(zip(header, cells))
             begin, size = reader.line_num + 1, 0

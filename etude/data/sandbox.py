@@ -1,9 +1,8 @@
-"""The program that renders chat templates. They come with models, so they are foreign code: here they run in a process
-of their own, which can be killed, in Jinja's sandbox, with little memory and no way to write files.
+"""The program that renders chat templates. They come with models, so they are foreign code: here they run in
+a process of their own, which can be killed, in Jinja's sandbox, with little memory and no way to write files.
 
-stdin: a line of JSON with the template, its variables and how long a conversation may take; then a line for each
-conversation.
-stdout: a line of JSON for each of them. `render.py` is the other end.
+stdin: a line of JSON with the template, its variables and how long a conversation may take; then a line for
+each conversation. stdout: a line of JSON for each of them. `render.py` is the other end.
 """
 
 import functools
@@ -32,7 +31,8 @@ def main() -> None:
     first = json.loads(sys.stdin.readline())
     render = _prepare(first["template"], first["variables"], first["today"])
     for line in sys.stdin:
-        # Nobody catches this signal, so it ends the process wherever it is, also if nobody waits for it any more.
+        # Nobody catches this signal, so it ends the process wherever it is, also if nobody waits for it any
+        # more.
         signal.setitimer(signal.ITIMER_REAL, first["limit_seconds"])
         answer = render(json.loads(line))
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -45,9 +45,9 @@ def _prepare(
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """A function that renders a conversation, or says why the template cannot.
 
-    Of the first part that is asked for it gives the text; of each other one, how many characters it begins with as the
-    first does, and what follows then. The surroundings of a template are those that transformers gives it, but that
-    `today` (YYYY-MM-DD) stands in for the clock.
+    Of the first part that is asked for it gives the text; of each other one, how many characters it begins
+    with as the first does, and what follows then. The surroundings of a template are those that transformers
+    gives it, but that `today` (YYYY-MM-DD) stands in for the clock.
     """
 
     def now(form: str) -> str:
@@ -105,9 +105,15 @@ class _Generation(Extension):
 
 
 def _to_json(
-    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: Any = None,
+    separators: Any = None,
+    sort_keys: bool = False,
 ) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 def _raise(message: str) -> NoReturn:
@@ -117,7 +123,11 @@ def _raise(message: str) -> NoReturn:
 def _limit() -> None:
     import resource
 
-    for kind, most in ((resource.RLIMIT_AS, _MEMORY_BYTES), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
+    for kind, most in (
+        (resource.RLIMIT_AS, _MEMORY_BYTES),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
         try:
             resource.setrlimit(kind, (most, most))
         except (OSError, ValueError):  # not every system has each limit

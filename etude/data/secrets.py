@@ -1,7 +1,7 @@
 """Keys, tokens and passwords in texts: where they are, and the text without them.
 
-A secret is known by the prefix that its issuer publishes, by the form around it, or by a telling name that is given a
-random value. What only stands for one is passed over: xxxx, your-key, example, <key>, ${KEY}.
+A secret is known by the prefix that its issuer publishes, by the form around it, or by a telling name that is
+given a random value. What only stands for one is passed over: xxxx, your-key, example, <key>, ${KEY}.
 """
 
 import bisect
@@ -55,7 +55,12 @@ def redact_parts(parts: Sequence[str]) -> list[str]:
         starts, ends = [secret.start for secret in found], [0, *(secret.end for secret in found)]
         names = [f"<redacted: {secret.kind}>" for secret in found]
         between = [text[end:start] for end, start in zip(ends, [*starts, len(text)])]
-        grown = [0, *itertools.accumulate(len(name) + start - end for name, start, end in zip(names, starts, ends[1:]))]
+        grown = [
+            0,
+            *itertools.accumulate(
+                len(name) + start - end for name, start, end in zip(names, starts, ends[1:])
+            ),
+        ]
         before = [bisect.bisect_left(starts, border) for border in borders]
         borders = [max(border, ends[count]) + grown[count] for border, count in zip(borders, before)]
         text = between[0] + "".join(name + after for name, after in zip(names, between[1:]))
@@ -130,8 +135,8 @@ def _forms() -> tuple[_Form, ...]:
     def form(kind: str, needle: str, pattern: str, least_bits: float, *, is_assigned: bool = False) -> _Form:
         return _Form(kind, needle, re.compile(pattern, re.ASCII | re.MULTILINE), least_bits, is_assigned)
 
-    # A pattern that begins with plain characters is found many times as fast, so what must not stand before them is
-    # looked for after them.
+    # A pattern that begins with plain characters is found many times as fast, so what must not stand before
+    # them is looked for after them.
     prefixed = [
         form(kind, prefix, rf"(?P<secret>{name}(?<![A-Za-z0-9]{name})(?P<value>{rest}))", 3.0)
         for kind, prefixes, rest in _PREFIXED
@@ -142,8 +147,17 @@ def _forms() -> tuple[_Form, ...]:
         *prefixed,
         form("JSON web token", "eyJ", _WEB_TOKEN, 3.0),
         form("password in URL", "://", _PASSWORD_IN_URL, 2.0),
-        form("AWS secret access key", "secret", rf"secret(?:(?<=aws_secret)|_?access){_GIVEN}", 4.0, is_assigned=True),
-        *(form("assigned secret", name.split("(")[0], name + _GIVEN, 3.5, is_assigned=True) for name in _NAMES),
+        form(
+            "AWS secret access key",
+            "secret",
+            rf"secret(?:(?<=aws_secret)|_?access){_GIVEN}",
+            4.0,
+            is_assigned=True,
+        ),
+        *(
+            form("assigned secret", name.split("(")[0], name + _GIVEN, 3.5, is_assigned=True)
+            for name in _NAMES
+        ),
     )
 
 

@@ -1,8 +1,8 @@
 """What near-duplicate means: the shingles of a text, and how much of them two texts share.
 
-A shingle is five tokens in a row of the normalised text: lower case, without comments and white space. A token is a
-word (letters, digits, _ and everything beyond ASCII) or a single mark. The Jaccard similarity of two texts is that of
-their sets of shingles.
+A shingle is five tokens in a row of the normalised text: lower case, without comments and white space. A
+token is a word (letters, digits, _ and everything beyond ASCII) or a single mark. The Jaccard similarity of
+two texts is that of their sets of shingles.
 """
 
 import functools
@@ -19,12 +19,19 @@ SHINGLE_TOKENS = 5
 
 # Only marks that stand apart from what is beside them: "C# code" and "http://" are no comments.
 # A pattern that begins with a plain character is found many times as fast.
-_LINE_COMMENTS = {"#": re.compile(r"#(?<!\S#)(?=[\s!])[^\n]*"), "//": re.compile(r"//(?<!\S//)(?=[\s!])[^\n]*")}
+_LINE_COMMENTS = {
+    "#": re.compile(r"#(?<!\S#)(?=[\s!])[^\n]*"),
+    "//": re.compile(r"//(?<!\S//)(?=[\s!])[^\n]*"),
+}
 _BLOCK_COMMENT = re.compile(r"/\*(?<!\S/\*)")
 _SPACE, _WORD, _MARK = 0, 1, 2
 _CLASSES = np.array(
     [
-        _SPACE if byte <= 32 or byte == 127 else _WORD if byte >= 128 or chr(byte).isalnum() or byte == 95 else _MARK
+        _SPACE
+        if byte <= 32 or byte == 127
+        else _WORD
+        if byte >= 128 or chr(byte).isalnum() or byte == 95
+        else _MARK
         for byte in range(256)
     ],
     dtype=np.uint8,
@@ -35,17 +42,20 @@ _INVERSE = pow(_MULTIPLIER, -1, 1 << 64)
 
 
 def normalize(text: str) -> str:
-    """A text in lower case without comments; if they are more than half of it they stay, as they are what it says."""
+    """A text in lower case without comments; if they are more than half of it they stay, as they are what it
+    says.
+    """
     text = text.lower()
     code = _without_comments(text)
     return code if 2 * len(code) >= len(text) else text
 
 
 def shingle(texts: Sequence[str]) -> tuple[Hashes, Ints]:
-    """Hashes of the shingles of all texts, in their order and with repeats, and where those of each begin (n + 1).
+    """Hashes of the shingles of all texts, in their order and with repeats, and where those of each begin (n
+    + 1).
 
-    A text of fewer tokens than a shingle has is one shingle; one without a token has none. The hashes are the same on
-    every machine.
+    A text of fewer tokens than a shingle has is one shingle; one without a token has none. The hashes are the
+    same on every machine.
     """
     encoded = [normalize(text).encode("utf-8", "surrogatepass") for text in texts]
     tokens, places = _hash_tokens(b"\n".join(encoded))
@@ -85,8 +95,8 @@ def jaccard(first: Hashes, second: Hashes) -> float:
 def _hash_tokens(data: bytes) -> tuple[Hashes, Ints]:
     """A hash of each token of UTF-8 text and where the token begins.
 
-    With b the bytes and m an odd number, the hash of b[s:e] is sum(b[i] m^(i - s)) modulo 2^64: a difference of running
-    sums, times the inverse of m^s.
+    With b the bytes and m an odd number, the hash of b[s:e] is sum(b[i] m^(i - s)) modulo 2^64: a difference
+    of running sums, times the inverse of m^s.
     """
     hashes, places = [], []
     for low, high in _pieces(data):
@@ -110,7 +120,9 @@ def _pieces(data: bytes) -> Iterator[tuple[int, int]]:
     while len(data) - low > _PIECE_BYTES:
         cut = max(data.rfind(b"\n", low, low + _PIECE_BYTES), data.rfind(b" ", low, low + _PIECE_BYTES))
         if cut < 0:
-            cut = min((at for at in (data.find(b"\n", low), data.find(b" ", low)) if at >= 0), default=len(data) - 1)
+            cut = min(
+                (at for at in (data.find(b"\n", low), data.find(b" ", low)) if at >= 0), default=len(data) - 1
+            )
         yield low, cut + 1
         low = cut + 1
     yield low, len(data)

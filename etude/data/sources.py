@@ -1,7 +1,7 @@
 """Documents from files, folders and the standard library, one after another, as they are: no byte is changed.
 
-A row of JSON Lines, of a JSON array or of CSV is a document or a conversation; any other file is one UTF-8 document.
-Files are unpacked on the way.
+A row of JSON Lines, of a JSON array or of CSV is a document or a conversation; any other file is one UTF-8
+document. Files are unpacked on the way.
 """
 
 import itertools
@@ -46,12 +46,12 @@ _ABOUT = ("readme", "licen", "copying", "notice", "citation", "changelog", "cont
 class Document:
     """A text, where it came from, and the group that must stay in one split (None: it stands alone).
 
-    Of a conversation there are `messages`, and `text` is their content; `capability` is what scores are told apart by.
-    A labelled text has a `label`, as `read_label` returns it, and may have a second text, its `pair`; a text to be
-    turned into another has that.
-    `line` is where a row stands in its file, as for `place_of`; 0 for a file that is one document. `unread` are the
-    columns of a row, and fields of its messages, that nothing reads; `no_values` the columns that are read of a table
-    whose cell looks as other tools write an empty one. Undecodable ones have no text.
+    Of a conversation there are `messages`, and `text` is their content; `capability` is what scores are told
+    apart by. A labelled text has a `label`, as `read_label` returns it, and may have a second text, its
+    `pair`; a text to be turned into another has that. `line` is where a row stands in its file, as for
+    `place_of`; 0 for a file that is one document. `unread` are the columns of a row, and fields of its
+    messages, that nothing reads; `no_values` the columns that are read of a table whose cell looks as other
+    tools write an empty one. Undecodable ones have no text.
     """
 
     text: str
@@ -77,7 +77,9 @@ class Document:
 
     @property
     def prompt(self) -> str:
-        """What is asked: the source of a pair, or what comes before the last answer; all text where nothing is."""
+        """What is asked: the source of a pair, or what comes before the last answer; all text where nothing
+        is.
+        """
         if self.messages is None:
             return self.text if self.label is None else self.content
         last = max((at for at, message in enumerate(self.messages) if is_answer(message)), default=0)
@@ -96,8 +98,8 @@ class Document:
 def read_documents(source: Source, *, undecodable: bool = False) -> Iterator[Document]:
     """Every document of a source in a fixed order, blank ones included, read as they are asked for.
 
-    undecodable: files that are binary or not UTF-8, and such lines of JSONL, are documents without text, instead of
-    refused.
+    undecodable: files that are binary or not UTF-8, and such lines of JSONL, are documents without text,
+    instead of refused.
 
     Raises: InputError naming the file, and the row, that cannot be used; or if no document has any text.
     """
@@ -127,7 +129,8 @@ def read_documents(source: Source, *, undecodable: bool = False) -> Iterator[Doc
         )
     if not found and layout.form.kind != "text":
         raise InputError(
-            f"{_name(source)} has no row with an answer; it was read as {layout.form}: set format if that is not"
+            f"{_name(source)} has no row with an answer; it was read as {layout.form}: set format if that is "
+            "not"
         )
     if not found:
         raise InputError(f"{_name(source)} is empty: no document has any text; give a source with text")
@@ -145,24 +148,30 @@ def read_all_rows(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def source_format(source: Source) -> Format:
-    """What the rows of a source hold, found out from the first of them; text if there are none. Raises: InputError."""
+    """What the rows of a source hold, found out from the first of them; text if there are none.
+
+    Raises: InputError.
+    """
     return _look_through(source).form
 
 
 def source_key(source: Source) -> list[Any]:
     """What tells whether a source is still the same: settings, and size, time and content of its files.
 
-    Raises: InputError if a file cannot be read, or there is more than the source may have; that is not read first.
+    Raises: InputError if a file cannot be read, or there is more than the source may have; that is not read
+    first.
     """
     paths = list_files(source)
     try:
         size = sum(path.stat().st_size for path in paths)
     except OSError as error:
-        raise InputError(f"{error.filename} cannot be read: {error.strerror}; check its owner, mode and disk") from None
+        raise InputError(
+            f"{error.filename} cannot be read: {error.strerror}; check its owner, mode and disk"
+        ) from None
     if size > source.max_bytes:
         raise InputError(
-            f"{_name(source)} has {size:,} bytes, over the {source.max_bytes:,} that a source may have; raise its "
-            "max_bytes if so much is meant"
+            f"{_name(source)} has {size:,} bytes, over the {source.max_bytes:,} that a source may have; "
+            "raise its max_bytes if so much is meant"
         )
     return [source.model_dump(), [[str(path), *durable.content_key(path)] for path in paths]]
 
@@ -190,7 +199,9 @@ def describe(source: Source, documents: int) -> str:
         where += f", without {len(own):,} of runs or of the cache of etude ({own[0].name[:60]})"
     if len(held) == len(layout.files):
         return f"{rows}, {where}"
-    return f"{plural(documents, 'document')}, {where}" + (f"; of {len(held):,} of them rows {of}" if held else "")
+    return f"{plural(documents, 'document')}, {where}" + (
+        f"; of {len(held):,} of them rows {of}" if held else ""
+    )
 
 
 def list_rows_as_texts(source: Source) -> list[Path]:
@@ -220,7 +231,8 @@ class _File:
 
 @dataclass(frozen=True)
 class _Layout:
-    """The files of a source, and the format of its rows; `is_mixed`: some files hold no rows by their names."""
+    """The files of a source, and the format of its rows; `is_mixed`: some files hold no rows by
+    their names."""
 
     files: list[_File]
     form: Format
@@ -234,10 +246,10 @@ def _name(source: Source) -> str:
 def _look_through(source: Source) -> _Layout:
     """What the files of a source are, by their content, and what their rows hold.
 
-    Where all files may hold rows by their names, and for a single file, rows are documents whatever they hold. Beside
-    other files, and with format "text", JSON and CSV are rows only if a format fits, else texts as code is. Beside
-    other files, with format "text" or where these are more than those of rows, JSON Lines are, too, and the format is
-    the field that holds the text.
+    Where all files may hold rows by their names, and for a single file, rows are documents whatever they
+    hold. Beside other files, and with format "text", JSON and CSV are rows only if a format fits, else texts
+    as code is. Beside other files, with format "text" or where these are more than those of rows, JSON Lines
+    are, too, and the format is the field that holds the text.
 
     Raises: InputError if rows are needed and there are none.
     """
@@ -246,11 +258,14 @@ def _look_through(source: Source) -> _Layout:
     files = [_look_at(path, by_name=not is_single) for path in paths]
     others = [] if is_single else [path for path in paths if not content_name(path).endswith(_MAY_HOLD_ROWS)]
     if source.format == "text" or others:
-        is_code = sum(not path.name.lower().startswith(_ABOUT) for path in others) > sum(f.has_rows for f in files)
+        is_code = sum(not path.name.lower().startswith(_ABOUT) for path in others) > sum(
+            f.has_rows for f in files
+        )
         wanted = "text" if is_code and not _settings_of_rows(source) else source.format
         always = () if others and wanted == "text" else LINES
         files = [
-            file if not file.has_rows or content_name(file.path).endswith(always) or _fits(file, source, wanted)
+            file
+            if not file.has_rows or content_name(file.path).endswith(always) or _fits(file, source, wanted)
             else _File(file.path, file.kind, has_rows=False)
             for file in files
         ]  # fmt: skip
@@ -345,8 +360,8 @@ def _read_text(path: Path, common: Path, allowance: Allowance, undecodable: bool
         wrong = f"is binary: byte {data.index(0)} is NUL; convert it to UTF-8"
     elif size > _MAX_DOCUMENT_BYTES:
         raise InputError(
-            f"{path} is longer than {_MAX_DOCUMENT_BYTES >> 20} MiB, and would be one document; split it into files, "
-            "or into rows of JSONL"
+            f"{path} is longer than {_MAX_DOCUMENT_BYTES >> 20} MiB, and would be one document; split it "
+            "into files, or into rows of JSONL"
         )
     elif why := durable.why_not_utf8(data):
         wrong = f"is not UTF-8 text: {why}; convert it to UTF-8"
@@ -390,13 +405,17 @@ def _read_file(
 
 
 def _advise_format(row: Row, file: _File, source: Source, layout: _Layout) -> str:
-    """What to do about a row that has not the format of its source; empty if the row has it, so another fault."""
+    """What to do about a row that has not the format of its source; empty if the row has it, so another
+    fault.
+    """
     form = layout.form
     if form.has_fields(row) and (form.kind == "text" or not is_readable(row, source.field, None)):
         return ""
     if layout.is_mixed and not _settings_of_rows(source):
         is_text = not _fits(file, source, "text")
-        return "; choose other files with glob" + (', or set format = "text" to read this one whole' * is_text)
+        return "; choose other files with glob" + (
+            ', or set format = "text" to read this one whole' * is_text
+        )
     if form.kind == "text":
         return ""
     return f"; all rows of a source have one format, here {form}: mend this row, or set format"
@@ -408,13 +427,17 @@ def _row_pair(row: Row, source: Source, name: str) -> str | None:
         return None
     for field in (source.field, second):
         if not isinstance(row.get(field), str) or not row[field].strip():
-            raise InputError(f"{name}: {field!r}, a side of the pair, is missing or empty; fill it, or remove the row")
+            raise InputError(
+                f"{name}: {field!r}, a side of the pair, is missing or empty; fill it, or remove the row"
+            )
     return str(row[second])
 
 
 def _row_group(row: Row, group_by: str, name: str) -> str | None:
     if group_by not in row:
-        raise InputError(f"{name} has no field {group_by!r} to group by; its fields are: {str(list(row)[:20])[1:-1]}")
+        raise InputError(
+            f"{name} has no field {group_by!r} to group by; its fields are: {str(list(row)[:20])[1:-1]}"
+        )
     value = row[group_by]
     return None if value is None else f"{group_by}={_to_json(value, group_by, name)}"
 
@@ -428,4 +451,6 @@ def _to_json(value: Any, field: str, name: str) -> str:
     try:
         return json.dumps(value, sort_keys=True, allow_nan=False)
     except (ValueError, RecursionError):
-        raise InputError(f"{name}: field {field!r} holds NaN, Infinity or too deep a value; repair the row") from None
+        raise InputError(
+            f"{name}: field {field!r} holds NaN, Infinity or too deep a value; repair the row"
+        ) from None

@@ -24,7 +24,9 @@ _PIECE_CHARACTERS = 1 << 20
 
 @dataclass(frozen=True)
 class Texts:
-    """Prepared tokens, where each of n documents starts (n + 1) and its bytes (n); bytes of each id if byte-level."""
+    """Prepared tokens, where each of n documents starts (n + 1) and its bytes (n); bytes of each id if
+    byte-level.
+    """
 
     tokens: npt.NDArray[Any]
     offsets: Ints
@@ -35,13 +37,14 @@ class Texts:
 
 @dataclass(frozen=True)
 class Sample:
-    """Ids of one sample, all int64 of shape (n,): what the model sees, what it must say, and where documents begin.
+    """Ids of one sample, all int64 of shape (n,): what the model sees, what it must say, and where documents
+    begin.
 
-    What is no target is NO_TARGET among the labels. `documents` counts from 0 and grows at each end token among
-    `tokens`; `positions` restart there. A labelled text has `classes`, (k) with 1 where a label holds, and `second`,
-    where its second text begins; `code`, (n, 4), is what etude.data.lexer says of each token, if that is wanted. Of a
-    pair `tokens` are the source, and `labels`, (m,), all of the target. `weights`, fp32 as long as the labels, say how
-    much each counts, if not all count 1.
+    What is no target is NO_TARGET among the labels. `documents` counts from 0 and grows at each end token
+    among `tokens`; `positions` restart there. A labelled text has `classes`, (k) with 1 where a label holds,
+    and `second`, where its second text begins; `code`, (n, 4), is what etude.data.lexer says of each token,
+    if that is wanted. Of a pair `tokens` are the source, and `labels`, (m,), all of the target. `weights`,
+    fp32 as long as the labels, say how much each counts, if not all count 1.
     """
 
     tokens: Ints
@@ -60,18 +63,16 @@ class Sample:
 class Split:
     """Samples cut from spans of the prepared tokens, without moving them.
 
-    row: the spans end to end; row i has the seq_len labels from i * seq_len on, so every token is a target once.
-    document: a span is a sample; what is beyond seq_len is cut off, and counted in `truncated`.
-    example: a span is a sample, of which only what lies in `answers` (begin, end) is a target; all if that is None.
-    whole: a span is a sample, whose target is what it is as a whole: a row of `classes`; `seconds` and `code` as in
-    Sample.
-    pair: a span is a source and, from `seconds` on, a target; of more than seq_len and target_len tokens those before
-    the last, which ends a text, are cut off.
-    The token before the first label is the end token, as it is before any document, but for examples, which begin with
-    their own first token. With a `masking` a sample is instead what of the same tokens is not hidden, and what is.
-    `kinds` are those of all tokens, each of which weighs what `kind_weights` says of its kind.
-    `targets` and `bytes` are all tokens to predict and the text they stand for; `first` is where each span begins in
-    the spans end to end.
+    row: the spans end to end; row i has the seq_len labels from i * seq_len on, so every token is a target
+    once. document: a span is a sample; what is beyond seq_len is cut off, and counted in `truncated`.
+    example: a span is a sample, of which only what lies in `answers` (begin, end) is a target; all if that is
+    None. whole: a span is a sample, whose target is what it is as a whole: a row of `classes`; `seconds` and
+    `code` as in Sample. pair: a span is a source and, from `seconds` on, a target; of more than seq_len and
+    target_len tokens those before the last, which ends a text, are cut off. The token before the first label
+    is the end token, as it is before any document, but for examples, which begin with their own first token.
+    With a `masking` a sample is instead what of the same tokens is not hidden, and what is. `kinds` are those
+    of all tokens, each of which weighs what `kind_weights` says of its kind. `targets` and `bytes` are all
+    tokens to predict and the text they stand for; `first` is where each span begins in the spans end to end.
     """
 
     tokens: npt.NDArray[Any]
@@ -140,7 +141,9 @@ class Split:
     def _label_kinds(self, index: int, kinds: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """What the labels of a sample are; of a masked example those of all its tokens."""
         if self.mode == "row":
-            return self._window(index * self.seq_len - 1, min((index + 1) * self.seq_len, self.targets), kinds)[1:]
+            return self._window(
+                index * self.seq_len - 1, min((index + 1) * self.seq_len, self.targets), kinds
+            )[1:]
         start, end = int(self.starts[index]), int(self.ends[index])
         if self.mode == "pair":
             assert self.seconds is not None
@@ -163,7 +166,9 @@ class Split:
             window[0] = self.eos_id
             window[1:] = self.tokens[start : start + len(window) - 1]
         else:
-            window = self._window(index * self.seq_len - 1, min((index + 1) * self.seq_len, self.targets), self.tokens)
+            window = self._window(
+                index * self.seq_len - 1, min((index + 1) * self.seq_len, self.targets), self.tokens
+            )
         tokens = window[:-1]
         positions = np.arange(len(tokens), dtype=np.int64)
         documents = np.zeros(len(tokens), dtype=np.int64)
@@ -178,23 +183,32 @@ class Split:
         start, end = int(self.starts[index]), int(self.ends[index])
         tokens = self.tokens[start:end].astype(np.int64)
         code = None if self.code is None else self.code[start:end].astype(np.int64)
-        zeros, nothing = np.zeros(len(tokens), dtype=np.int64), np.full(len(tokens), NO_TARGET, dtype=np.int64)
+        zeros, nothing = (
+            np.zeros(len(tokens), dtype=np.int64),
+            np.full(len(tokens), NO_TARGET, dtype=np.int64),
+        )
         positions = np.arange(len(tokens), dtype=np.int64)
-        return Sample(tokens, nothing, zeros, positions, self.classes[index], int(self.seconds[index]), code=code)
+        return Sample(
+            tokens, nothing, zeros, positions, self.classes[index], int(self.seconds[index]), code=code
+        )
 
     def _pair(self, index: int) -> Sample:
         assert self.seconds is not None
         start, end, second = int(self.starts[index]), int(self.ends[index]), int(self.seconds[index])
         source = _cut_end(self.tokens[start : start + second].astype(np.int64), self.seq_len)
         target = _cut_end(self.tokens[start + second : end].astype(np.int64), self.target_len)
-        return Sample(source, target, np.zeros_like(source), np.arange(len(source), dtype=np.int64), is_pair=True)
+        return Sample(
+            source, target, np.zeros_like(source), np.arange(len(source), dtype=np.int64), is_pair=True
+        )
 
     def _example(self, start: int, end: int) -> Sample:
         window = self.tokens[start:end].astype(np.int64)
         labels = window[1:]
         if self.answers is not None:
             labels = np.full(len(window) - 1, NO_TARGET, dtype=np.int64)
-            for first, last in self.answers[slice(*self.answers[:, 0].searchsorted((start, end)))] - (start + 1):
+            for first, last in self.answers[slice(*self.answers[:, 0].searchsorted((start, end)))] - (
+                start + 1
+            ):
                 labels[max(first, 0) : last] = window[1:][max(first, 0) : last]
         documents = np.zeros(len(labels), dtype=np.int64)
         return Sample(window[:-1], labels, documents, np.arange(len(labels), dtype=np.int64))
@@ -227,7 +241,17 @@ def cut_samples(texts: Texts, starts: Ints, ends: Ints, mode: Mode, seq_len: int
         starts, ends = starts[begins], ends[np.roll(begins, -1)]
     first = np.r_[0, np.cumsum(ends - starts)]
     return Split(
-        texts.tokens, starts, ends, mode, seq_len, texts.eos_id, documents, targets, text_bytes, truncated, first
+        texts.tokens,
+        starts,
+        ends,
+        mode,
+        seq_len,
+        texts.eos_id,
+        documents,
+        targets,
+        text_bytes,
+        truncated,
+        first,
     )
 
 
@@ -239,18 +263,23 @@ def take_wholes(
     seq_len: int,
     code: npt.NDArray[Any] | None = None,
 ) -> Split:
-    """Documents `rows` as they are, each with its row of `classes`; targets are documents. `code` is of all tokens."""
+    """Documents `rows` as they are, each with its row of `classes`; targets are documents.
+
+    `code` is of all tokens.
+    """
     starts, ends = texts.offsets[rows], texts.offsets[rows + 1]
     return Split(
-        texts.tokens, starts, ends, "whole", seq_len, texts.eos_id, len(rows), len(rows), int(texts.sizes[rows].sum()),
-        0, np.r_[0, np.cumsum(ends - starts)], classes=classes[rows], seconds=seconds[rows], code=code,
+        texts.tokens, starts, ends, "whole", seq_len, texts.eos_id, len(rows), len(rows),
+        int(texts.sizes[rows].sum()), 0, np.r_[0, np.cumsum(ends - starts)], classes=classes[rows],
+        seconds=seconds[rows], code=code,
     )  # fmt: skip
 
 
 def take_pairs(
     texts: Texts, rows: Ints, seconds: Ints, seq_len: int, target_len: int, *, drop: bool
 ) -> tuple[Split, Flags]:
-    """Documents `rows` as sources and targets, and which of the rows are too long, (n,), so cut, or dropped."""
+    """Documents `rows` as sources and targets, and which of the rows are too long, (n,), so cut,
+    or dropped."""
     starts, ends, seconds = texts.offsets[rows], texts.offsets[rows + 1], seconds[rows]
     written = ends - starts - seconds
     too_long = (seconds > seq_len) | (written > target_len)
@@ -266,7 +295,8 @@ def take_pairs(
 
 @dataclass(frozen=True)
 class Left:
-    """Which of the rows (n,) that were to be examples became one, were left out and why, or lost their end."""
+    """Which of the rows (n,) that were to be examples became one, were left out and why, or lost
+    their end."""
 
     kept: Flags
     dropped: Flags
@@ -283,10 +313,11 @@ def cut_examples(
     answers_only: bool = True,
     drop: bool = False,
 ) -> tuple[Split, Left]:
-    """Documents `rows` as samples of seq_len tokens at most, longer ones cut or dropped; without a target, left out.
+    """Documents `rows` as samples of seq_len tokens at most, longer ones cut or dropped; without a target,
+    left out.
 
-    answers: (m, 2) where what is learnt begins and ends in the tokens, ascending. What stands behind the last target
-    is left out, as nothing depends on it.
+    answers: (m, 2) where what is learnt begins and ends in the tokens, ascending. What stands behind the last
+    target is left out, as nothing depends on it.
     """
     starts, wholes = texts.offsets[rows], texts.offsets[rows + 1]
     mine = answers[:, 0].searchsorted(starts), answers[:, 0].searchsorted(wholes)
@@ -323,11 +354,12 @@ def cut_examples(
 
 
 def hold_out(hashes: npt.NDArray[np.uint8], units: Ints, ratio: float) -> Flags:
-    """Choose the documents of the validation split, shape (n,): whole units, about ratio x n documents, at least one.
+    """Choose the documents of the validation split, shape (n,): whole units, about ratio x n documents, at
+    least one.
 
-    Units are taken in the order of a hash of their content, a number u from 0 to 1: the lowest hash of m texts, made
-    fair by 1 - (1 - u)^m, as the lowest of many tends to be low. A unit of over twice what is still wanted is passed
-    over, and one unit is always left for training.
+    Units are taken in the order of a hash of their content, a number u from 0 to 1: the lowest hash of m
+    texts, made fair by 1 - (1 - u)^m, as the lowest of many tends to be low. A unit of over twice what is
+    still wanted is passed over, and one unit is always left for training.
 
     Raises: InputError if there is only one unit.
     """
@@ -356,7 +388,9 @@ def hold_out(hashes: npt.NDArray[np.uint8], units: Ints, ratio: float) -> Flags:
 
 
 def connect(*labels: Ints) -> Ints:
-    """Number documents (n,) so that those with an equal label, or linked through others that have one, are the same."""
+    """Number documents (n,) so that those with an equal label, or linked through others that have one, are
+    the same.
+    """
     units = np.arange(len(labels[0]), dtype=np.int64)
     while True:
         before = units
@@ -373,7 +407,9 @@ def hash_words(text: str) -> bytes:
     """The same for texts that differ in white space only; 128 bits."""
     digest, low = hashlib.sha256(), 0
     while low < len(text):
-        high = text.find("\n", low + _PIECE_CHARACTERS) + 1 or len(text)  # ends no word, and words take memory
+        high = text.find("\n", low + _PIECE_CHARACTERS) + 1 or len(
+            text
+        )  # ends no word, and words take memory
         digest.update(" ".join([*text[low:high].split(), ""]).encode("utf-8", "surrogatepass"))
         low = high
     return digest.digest()[:16]
@@ -393,7 +429,9 @@ def _cut_end(ids: npt.NDArray[Any], longest: int) -> npt.NDArray[Any]:
 
 
 def _count_bytes(texts: Texts, starts: Ints, ends: Ints) -> int:
-    """Bytes of the text that the tokens of many spans stand for; by their share of all if they are not byte-level."""
+    """Bytes of the text that the tokens of many spans stand for; by their share of all if they are not
+    byte-level.
+    """
     if texts.token_bytes is None:
         return int(texts.sizes.sum() * (ends - starts).sum() / max(len(texts.tokens), 1))
     total = 0
@@ -405,7 +443,9 @@ def _count_bytes(texts: Texts, starts: Ints, ends: Ints) -> int:
 
 
 def _measure(texts: Texts, starts: Ints, ends: Ints) -> tuple[int, int]:
-    """Tokens of the spans, and bytes of their text: exact, but for parts of documents whose ids are not byte-level."""
+    """Tokens of the spans, and bytes of their text: exact, but for parts of documents whose ids are not
+    byte-level.
+    """
     document = np.searchsorted(texts.offsets, starts, side="right") - 1
     part = (starts > texts.offsets[document]) | (ends < texts.offsets[document + 1])
     text_bytes = int(texts.sizes[document[~part]].sum())

@@ -13,34 +13,39 @@ if TYPE_CHECKING:
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
-# These classes take a tokenizer.json as it is; the others of transformers build normalizer and pre-tokenizer anew.
+# These classes take a tokenizer.json as it is; the others of transformers build normalizer and pre-tokenizer
+# anew.
 _TAKE_THE_FILE = ("PreTrainedTokenizer", "TokenizersBackend", "BloomTokenizer")
 _LLAMA = ("LlamaTokenizer", "CodeLlamaTokenizer")
 _NO_PREFIX_SETTING = ("T5Tokenizer", "MT5Tokenizer", "GemmaTokenizer")
-_LOWER_CASE = re.compile("(Bert|DistilBert|Electra|MobileBert|MPNet|Funnel|Lxmert|RoFormer|ConvBert)Tokenizer")
+_LOWER_CASE = re.compile(
+    "(Bert|DistilBert|Electra|MobileBert|MPNet|Funnel|Lxmert|RoFormer|ConvBert)Tokenizer"
+)
 
 
 def refuse_conflicts(content: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Raises: InputError if a tokenizer.json and a tokenizer_config.json say one thing, and not the same.
 
-    Versions of transformers differ in which of the two they take, so one of them would read other ids. A setting that
-    is absent, null, or not applied by the class of the tokenizer says nothing.
+    Versions of transformers differ in which of the two they take, so one of them would read other ids. A
+    setting that is absent, null, or not applied by the class of the tokenizer says nothing.
     """
     if settings.get("split_special_tokens") is True:
         raise InputError(
-            "tokenizer_config.json says split_special_tokens = true, with which transformers reads the marks of a chat "
-            "template as text, and they are read as special tokens here (false); set it to false"
+            "tokenizer_config.json says split_special_tokens = true, with which transformers reads the marks "
+            "of a chat template as text, and they are read as special tokens here (false); set it to false"
         )
     for key, said, meant, where in _both(content, settings):
         if isinstance(said, bool) and said != meant:
             raise InputError(
                 f"tokenizer_config.json says {key} = {json.dumps(said)}, but {where} of tokenizer.json has "
-                f"{json.dumps(meant)}, and readers differ in which they take; make them say the same, or take {key} out"
+                f"{json.dumps(meant)}, and readers differ in which they take; make them say the same, or "
+                f"take {key} out"
             )
 
 
 def check_truncation(rule: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> None:
-    """Raises: InputError if truncation_side is no side, or absent where the truncation of a tokenizer.json cuts left.
+    """Raises: InputError if truncation_side is no side, or absent where the truncation of a tokenizer.json
+    cuts left.
 
     That rule is not kept, so the export could not say the side.
     """
@@ -51,7 +56,8 @@ def check_truncation(rule: Mapping[str, Any] | None, settings: Mapping[str, Any]
         )
     if side is None and rule is not None and rule.get("direction") == "left":
         raise InputError(
-            "the truncation of tokenizer.json cuts texts on the left, and tokenizer_config.json names no side; say "
+            "the truncation of tokenizer.json cuts texts on the left, and tokenizer_config.json names no "
+            "side; say "
             'truncation_side = "left" there'
         )
 
@@ -76,16 +82,25 @@ def apply_added_tokens(inner: "Inner", settings: Mapping[str, Any], eos_token: s
         old = known.get(text)
         if inner.token_to_id(text) is None or (old is not None and old.special):
             continue  # a token that the file has not would be an id that no model has
-        flags = {flag: getattr(old, flag) for flag in _FLAGS[:-1]} if old is not None else {"normalized": False}
+        flags = (
+            {flag: getattr(old, flag) for flag in _FLAGS[:-1]} if old is not None else {"normalized": False}
+        )
         inner.add_special_tokens([AddedToken(text, special=True, **flags)])
 
 
 def _both(content: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any, str]]:
-    """Settings that both files have: name, value in tokenizer_config.json, in tokenizer.json, and where there."""
+    """Settings that both files have: name, value in tokenizer_config.json, in tokenizer.json, and where
+    there.
+    """
     around = _around(content.get("post_processor"))
     for role, end in ("bos", 0), ("eos", -1):
         if (token := _content(settings.get(f"{role}_token"))) is not None:
-            yield f"add_{role}_token", settings.get(f"add_{role}_token"), around[end] == token, "post_processor"
+            yield (
+                f"add_{role}_token",
+                settings.get(f"add_{role}_token"),
+                around[end] == token,
+                "post_processor",
+            )
     name = settings.get("tokenizer_class")
     name = name.removesuffix("Fast") if isinstance(name, str) else ""
     if name in _TAKE_THE_FILE:
@@ -99,7 +114,12 @@ def _both(content: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[t
         yield "do_lower_case", settings.get("do_lower_case"), lower, "normalizer.lowercase"
         yield "strip_accents", settings.get("strip_accents"), strip, "normalizer.strip_accents"
         split = bert.get("handle_chinese_chars", True)
-        yield "tokenize_chinese_chars", settings.get("tokenize_chinese_chars"), split, "normalizer.handle_chinese_chars"
+        yield (
+            "tokenize_chinese_chars",
+            settings.get("tokenize_chinese_chars"),
+            split,
+            "normalizer.handle_chinese_chars",
+        )
     elif _LOWER_CASE.fullmatch(name):
         yield "do_lower_case", settings.get("do_lower_case"), "Lowercase" in normalizers, "normalizer"
     prefix = settings.get("add_prefix_space")
@@ -147,7 +167,8 @@ def _listed(settings: Mapping[str, Any]) -> "list[AddedToken]":
         is_whole = isinstance(text, str) and text and re.fullmatch("[0-9]{1,9}", number)
         if not is_whole or not all(isinstance(flag, bool) for flag in flags.values()):
             raise InputError(
-                f"tokenizer_config.json: added_tokens_decoder has {json.dumps({number: values})[:80]}; expected "
+                f"tokenizer_config.json: added_tokens_decoder has {json.dumps({number: values})[:80]}; "
+                "expected "
                 'an id with {"content": "...", "lstrip": false, ...}; mend it, or take it out'
             )
         tokens[int(number)] = AddedToken(text, **flags)

@@ -43,10 +43,11 @@ _MOST_GROWTH = 64  # tokens for each byte of a text
 MARKS = "\ufdd0", "\ufdd1"
 _BEFORE = "\n", "a", "0", "("
 _RESERVED = re.compile("[\ufdd0-\ufdd3]")
-# Words with the sign before them (so `self._name` splits at the dot and the underscore), digits by threes, signs with
-# the line end and the indentation that follow, blank lines with the indentation that follows.
-# Measured on held-out standard library, vocabulary 4,096, bytes a token: this 4.02; line ends apart from signs 3.83;
-# the pattern of Qwen2 with digits by threes 3.77; of GPT-2 3.69. Whole identifiers give 4.03, which is no gain.
+# Words with the sign before them (so `self._name` splits at the dot and the underscore), digits by threes,
+# signs with the line end and the indentation that follow, blank lines with the indentation that follows.
+# Measured on held-out standard library, vocabulary 4,096, bytes a token: this 4.02; line ends apart from
+# signs 3.83; the pattern of Qwen2 with digits by threes 3.77; of GPT-2 3.69. Whole identifiers give 4.03,
+# which is no gain.
 _PATTERN = (
     r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+(?:(?:[ \t]*\r?\n)+[ \t]*)?"
     r"|(?:[ \t]*\r?\n)+[ \t]*|[ \t]+(?!\S)|\s+"
@@ -54,10 +55,11 @@ _PATTERN = (
 
 
 class Tokenizer:
-    """Token ids for text; the text of a special token inside a document is text, so it never ends the document.
+    """Token ids for text; the text of a special token inside a document is text, so it never ends the
+    document.
 
-    `json_text` is the content of a tokenizer.json; it is parsed when first used, so that a cached start costs nothing.
-    `given` are the files it was made from, if they came as a folder.
+    `json_text` is the content of a tokenizer.json; it is parsed when first used, so that a cached start costs
+    nothing. `given` are the files it was made from, if they came as a folder.
     """
 
     def __init__(self, json_text: str, eos_token: str, given: Mapping[str, bytes] | None = None) -> None:
@@ -78,9 +80,11 @@ class Tokenizer:
         return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
 
     def encode_rendered(self, text: str, *, is_start: bool = True) -> list[int]:
-        """The ids of what a chat template wrote: its special tokens are special, those marked in messages are text.
+        """The ids of what a chat template wrote: its special tokens are special, those marked in messages are
+        text.
 
-        is_start: whether nothing stands before the text; some tokenizers put a space before what they take for a start.
+        is_start: whether nothing stands before the text; some tokenizers put a space before what they take
+        for a start.
         """
         ids: list[int] = []
         for index, piece in enumerate(self._marked.split(text)):
@@ -102,9 +106,9 @@ class Tokenizer:
     ) -> list[tuple[Ids, int, bool, list[Span] | None]]:
         """Texts, or pairs of them, with the special tokens that a model wants around them, on all cores.
 
-        Of each the ids, where the second text begins (their number if there is none), whether it was cut to `longest`
-        tokens, and the spans if they are wanted; of a pair the longer text is cut, on the side that the tokenizer says.
-        A tokenizer without such tokens puts its end token there.
+        Of each the ids, where the second text begins (their number if there is none), whether it was cut to
+        `longest` tokens, and the spans if they are wanted; of a pair the longer text is cut, on the side that
+        the tokenizer says. A tokenizer without such tokens puts its end token there.
 
         Raises: InputError if `longest` leaves no token for one of the texts.
         """
@@ -119,10 +123,13 @@ class Tokenizer:
                 around = self._inner.num_special_tokens_to_add(are_pairs)
                 if longest < (least := around + 1 + are_pairs):
                     raise InputError(
-                        f"train.seq_len {longest} has no room for {'pairs of texts' if are_pairs else 'texts'} beside "
-                        f"the {around} special tokens around them; use at least {least}"
+                        f"train.seq_len {longest} has no room for "
+                        f"{'pairs of texts' if are_pairs else 'texts'} beside the {around} special tokens "
+                        f"around them; use at least {least}"
                     )
-                self._inner.enable_truncation(longest, strategy="longest_first", direction=self.truncation_side)
+                self._inner.enable_truncation(
+                    longest, strategy="longest_first", direction=self.truncation_side
+                )
             try:
                 encodings = _encoded(self._inner.encode_batch, given, add_special_tokens=True)
             finally:
@@ -172,7 +179,9 @@ class Tokenizer:
     @cached_property
     def special_ids(self) -> tuple[int, ...]:
         """The ids of all special tokens."""
-        return tuple(sorted(i for i, token in self._inner.get_added_tokens_decoder().items() if token.special))
+        return tuple(
+            sorted(i for i, token in self._inner.get_added_tokens_decoder().items() if token.special)
+        )
 
     @cached_property
     def bos_id(self) -> int | None:
@@ -191,7 +200,9 @@ class Tokenizer:
     def special_tokens(self) -> tuple[str, ...]:
         """The texts that stand for special tokens, the longest first."""
         added = self._inner.get_added_tokens_decoder().values()
-        return tuple(sorted((token.content for token in added if token.special), key=lambda text: (-len(text), text)))
+        return tuple(
+            sorted((token.content for token in added if token.special), key=lambda text: (-len(text), text))
+        )
 
     @cached_property
     def chat_template(self) -> str | None:
@@ -199,7 +210,9 @@ class Tokenizer:
         if "chat_template.jinja" in self.given:
             content = self.given["chat_template.jinja"]
             if why := durable.why_not_utf8(content):
-                raise InputError(f"chat_template.jinja of the tokenizer is not UTF-8 text: {why}; save it as UTF-8")
+                raise InputError(
+                    f"chat_template.jinja of the tokenizer is not UTF-8 text: {why}; save it as UTF-8"
+                )
             return content.decode("utf-8")
         template = self._settings.get("chat_template")
         if isinstance(template, list):
@@ -211,7 +224,9 @@ class Tokenizer:
     def variables(self) -> dict[str, str]:
         """The special tokens that a chat template may name, such as eos_token."""
         named = {role: _content(self._settings.get(role)) for role in ROLES}
-        return {role: token for role, token in named.items() if token is not None} | {"eos_token": self.eos_token}
+        return {role: token for role, token in named.items() if token is not None} | {
+            "eos_token": self.eos_token
+        }
 
     @cached_property
     def truncation_side(self) -> str:
@@ -224,7 +239,9 @@ class Tokenizer:
 
     @cached_property
     def unk_id(self) -> int | None:
-        """The id of what the vocabulary does not know, if the tokenizer has one that is not its end token too."""
+        """The id of what the vocabulary does not know, if the tokenizer has one that is not its end token
+        too.
+        """
         model = self._content["model"]
         number: int | None = model.get("unk_id")  # of a Unigram
         if model.get("unk_token") is not None:
@@ -251,20 +268,28 @@ class Tokenizer:
         return self._json
 
     def choose_padding(self, known: int | None, rows: int) -> int:
-        """An id to pad with for a model that finds the end of a text by what is not padding: `known` where that does.
+        """An id to pad with for a model that finds the end of a text by what is not padding: `known` where
+        that does.
 
-        Else another special token, or a row without a token of the `rows` that the model embeds; never what every text
-        ends with.
+        Else another special token, or a row without a token of the `rows` that the model embeds; never what
+        every text ends with.
         """
         last = int(self.encode_joined([("a", None)])[0][0][-1])
-        wanted: tuple[int | None, ...] = (known, self.pad_id, *self.special_ids, *range(self.vocab_size, rows), 0, 1)
+        wanted: tuple[int | None, ...] = (
+            known,
+            self.pad_id,
+            *self.special_ids,
+            *range(self.vocab_size, rows),
+            0,
+            1,
+        )
         return next(number for number in wanted if number is not None and number != last)
 
     def files(self, *, joined: bool = False, pad_id: int | None = None) -> dict[str, bytes]:
         """What a folder needs so that transformers' AutoTokenizer loads the same tokenizer from it.
 
-        What was given stays as it was; but if `joined`, the tokens that `encode_joined` puts around texts are put there
-        by other tools too, and texts are padded with `pad_id`.
+        What was given stays as it was; but if `joined`, the tokens that `encode_joined` puts around texts are
+        put there by other tools too, and texts are padded with `pad_id`.
         """
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -272,7 +297,10 @@ class Tokenizer:
             "clean_up_tokenization_spaces": False,
             **{role: token for role, token in TRAINED_MASKS.items() if token in self.special_tokens},
         }
-        ours = {"tokenizer.json": self._json.encode(), "tokenizer_config.json": json.dumps(config, indent=2).encode()}
+        ours = {
+            "tokenizer.json": self._json.encode(),
+            "tokenizer_config.json": json.dumps(config, indent=2).encode(),
+        }
         files = ours | self.given
         return files | self._joining(files, pad_id) if joined else files
 
@@ -282,7 +310,9 @@ class Tokenizer:
         if self._is_bare:
             content["post_processor"] = json.loads(_around(self.eos_token, self.eos_id).__getstate__())
         names = {each["id"]: each["content"] for each in content["added_tokens"] if each["special"]}
-        if pad_id == self.vocab_size and self._inner.token_to_id(_PADDING) is None:  # a row that has no token yet
+        if (
+            pad_id == self.vocab_size and self._inner.token_to_id(_PADDING) is None
+        ):  # a row that has no token yet
             names[pad_id] = _PADDING
             plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
             content["added_tokens"].append({"id": pad_id, "content": _PADDING, "special": True, **plain})
@@ -298,7 +328,11 @@ class Tokenizer:
         """The ids of a text that goes on from another."""
 
         def ids(text: str) -> list[int]:
-            return self.encode_rendered_batch([text])[0] if with_special else [int(each) for each in self.encode(text)]
+            return (
+                self.encode_rendered_batch([text])[0]
+                if with_special
+                else [int(each) for each in self.encode(text)]
+            )
 
         if is_start or not self._marks_starts:
             return ids(text)
@@ -348,7 +382,8 @@ class Tokenizer:
 
 
 def load_tokenizer(section: schema.Tokenizer) -> Tokenizer:
-    """The tokenizer that a recipe names: a tokenizer.json, or a folder with one, or with vocab.json and merges.txt.
+    """The tokenizer that a recipe names: a tokenizer.json, or a folder with one, or with vocab.json and
+    merges.txt.
 
     Raises: InputError if it cannot be loaded, or if no token is known to end a document.
     """
@@ -374,12 +409,19 @@ def load_tokenizer(section: schema.Tokenizer) -> Tokenizer:
 
 
 def tokenizer_key(section: schema.Tokenizer) -> list[Any]:
-    """What tells, without loading it, whether a tokenizer is still the same. Raises: InputError if it is not there."""
+    """What tells, without loading it, whether a tokenizer is still the same.
+
+    Raises: InputError if it is not there.
+    """
     assert section.from_ is not None
     path = Path(section.from_)
-    files = [path / name for name in FILES] if path.is_dir() else [path, *(path.parent / name for name in FILES)]
+    files = (
+        [path / name for name in FILES] if path.is_dir() else [path, *(path.parent / name for name in FILES)]
+    )
     hashes = [
-        [file.name, hashlib.sha256(_read(file)).hexdigest()] for file in files if file == path or os.path.lexists(file)
+        [file.name, hashlib.sha256(_read(file)).hexdigest()]
+        for file in files
+        if file == path or os.path.lexists(file)
     ]
     return [section.eos_token, hashes]
 
@@ -414,9 +456,11 @@ def any_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def train_tokenizer(documents: Iterable[str], vocab_size: int, *, is_masked: bool = False) -> Tokenizer:
-    """Train a byte-level BPE suited to code, with a token for what is masked if so; the same documents give the same.
+    """Train a byte-level BPE suited to code, with a token for what is masked if so; the same documents give
+    the same.
 
-    Any text comes back unchanged from its ids. A small text gives fewer tokens than `vocab_size`; id 0 ends a document.
+    Any text comes back unchanged from its ids. A small text gives fewer tokens than `vocab_size`; id 0 ends a
+    document.
     """
     from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
     from tokenizers import Tokenizer as Inner
@@ -436,7 +480,9 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int, *, is_masked: boo
 
 
 def token_bytes(tokenizer: Tokenizer) -> Ids | None:
-    """Bytes of text that each id stands for, 0 for special tokens, shape (vocab_size,); None if not byte-level."""
+    """Bytes of text that each id stands for, 0 for special tokens, shape (vocab_size,); None if not
+    byte-level.
+    """
     content = json.loads(tokenizer.to_json())
     if '"ByteLevel"' not in json.dumps([content["pre_tokenizer"], content["decoder"]]):
         return None
@@ -462,10 +508,16 @@ def token_spellings(tokenizer: Tokenizer) -> list[bytes] | None:
             spellings[index] = bytes(BYTE_SIGNS[sign] for sign in token if sign in BYTE_SIGNS)
     elif content["model"].get("byte_fallback"):
         listed = content["model"]["vocab"]
-        pairs = listed.items() if isinstance(listed, dict) else ((each[0], index) for index, each in enumerate(listed))
+        pairs = (
+            listed.items()
+            if isinstance(listed, dict)
+            else ((each[0], index) for index, each in enumerate(listed))
+        )
         for token, index in pairs:
             is_byte = re.fullmatch("<0x[0-9A-F]{2}>", token)
-            spellings[index] = bytes([int(token[3:5], 16)]) if is_byte else token.replace("\u2581", " ").encode()
+            spellings[index] = (
+                bytes([int(token[3:5], 16)]) if is_byte else token.replace("\u2581", " ").encode()
+            )
     else:
         return None
     for added in content["added_tokens"]:
@@ -483,7 +535,9 @@ def _around(token: str, number: int) -> Any:
     from tokenizers.processors import TemplateProcessing
 
     return TemplateProcessing(
-        single=f"{token} $A {token}", pair=f"{token} $A {token} $B:1 {token}:1", special_tokens=[(token, number)]
+        single=f"{token} $A {token}",
+        pair=f"{token} $A {token} $B:1 {token}:1",
+        special_tokens=[(token, number)],
     )
 
 
@@ -500,12 +554,16 @@ def _parse(text: str, file: Path) -> "Inner":
         return Inner.from_str(text)
     except Exception as error:  # tokenizers raises nothing more precise
         reason = str(error).splitlines()[0]
-        raise InputError(f"tokenizer {file} is no tokenizer.json ({reason}); give one, or a folder with one") from None
+        raise InputError(
+            f"tokenizer {file} is no tokenizer.json ({reason}); give one, or a folder with one"
+        ) from None
 
 
 def _load_folder(folder: Path) -> "Inner":
     if not all(os.path.lexists(folder / name) for name in ("vocab.json", "merges.txt")):
-        raise InputError(f"tokenizer {folder} has no tokenizer.json; give a folder with one, or the file itself")
+        raise InputError(
+            f"tokenizer {folder} has no tokenizer.json; give a folder with one, or the file itself"
+        )
     size = sum(len(_read(folder / name)) for name in FILES if os.path.lexists(folder / name))
     text = convert(folder, size)
     vet(text, str(folder))
@@ -515,7 +573,9 @@ def _load_folder(folder: Path) -> "Inner":
 def _find_eos(inner: "Inner", asked: str | None, folder: Path) -> str:
     if asked is not None:
         if inner.token_to_id(asked) is None:
-            raise InputError(f"tokenizer.eos_token {asked!r} is no token of the tokenizer; name one that it has")
+            raise InputError(
+                f"tokenizer.eos_token {asked!r} is no token of the tokenizer; name one that it has"
+            )
         return asked
     given = {file.name: _read(file) for file in map(folder.joinpath, FILES[1:3]) if os.path.lexists(file)}
     known = [_content(_read_settings(given, folder).get("eos_token")), *_KNOWN_EOS]
@@ -523,7 +583,8 @@ def _find_eos(inner: "Inner", asked: str | None, folder: Path) -> str:
         if token is not None and inner.token_to_id(token) is not None:
             return token
     raise InputError(
-        f"the tokenizer in {folder} does not say which token ends a document; set tokenizer.eos_token to one it has"
+        f"the tokenizer in {folder} does not say which token ends a document; set tokenizer.eos_token to one "
+        "it has"
     )
 
 
@@ -573,14 +634,18 @@ def _encoded(encode: Callable[..., list[Any]], texts: list[Any], **settings: Any
             ) from None
         if not _is_native(error):
             raise
-        text, reason = next(filter(None, (_refusal(encode, each, settings) for each in texts)), ("", str(error)))
+        text, reason = next(
+            filter(None, (_refusal(encode, each, settings) for each in texts)), ("", str(error))
+        )
         raise InputError(
-            f"the tokenizer cannot read the text that begins {text[:60]!r} ({' '.join(reason.split())[:100]}); "
-            "use a tokenizer that has a token for it"
+            f"the tokenizer cannot read the text that begins {text[:60]!r} "
+            f"({' '.join(reason.split())[:100]}); use a tokenizer that has a token for it"
         ) from None
     for text, encoding in zip(texts, encodings):
         whole = text if isinstance(text, str) else "".join(text)
-        if len(encoding) > _MOST_GROWTH * (len(whole) + 1) and len(encoding) > _MOST_GROWTH * (len(whole.encode()) + 1):
+        if len(encoding) > _MOST_GROWTH * (len(whole) + 1) and len(encoding) > _MOST_GROWTH * (
+            len(whole.encode()) + 1
+        ):
             raise InputError(
                 f"the tokenizer makes {len(encoding):,} tokens of the text that begins {whole[:60]!r}; "
                 "it may be broken or hostile: use another one"
@@ -604,7 +669,9 @@ def _refusal(encode: Callable[..., list[Any]], text: Any, settings: dict[str, An
 
 
 def _is_native(error: BaseException) -> bool:
-    """Whether the library of tokenizers raised it: nothing more precise than Exception, or a panic of its code."""
+    """Whether the library of tokenizers raised it: nothing more precise than Exception, or a panic of its
+    code.
+    """
     return type(error) is Exception or type(error).__name__ == "PanicException"
 
 

@@ -8,8 +8,8 @@ from etude.text import kind_of
 
 Message = dict[str, str]
 
-# Each role, and what else data call it: ShareGPT, LLaMA-Factory, ms-swift, OpenAssistant, Gemini, Llama. A call of a
-# tool is what the model says, its result is not.
+# Each role, and what else data call it: ShareGPT, LLaMA-Factory, ms-swift, OpenAssistant, Gemini, Llama. A
+# call of a tool is what the model says, its result is not.
 _ROLES = {
     "system": (),
     "developer": (),
@@ -24,14 +24,20 @@ _ROLE_OF = {name: role for role, others in _ROLES.items() for name in (role, *ot
 _CALLS = ("tool_calls", "tool_call", "function_calls", "function_call", "tools", "functions")
 _CONTENTS = ("content", "value")
 _OF_PARTS = ("type", "text")
-_TEXTS = (None, "text", "input_text", "output_text")  # types of parts that are text: of chat templates, of OpenAI
+_TEXTS = (
+    None,
+    "text",
+    "input_text",
+    "output_text",
+)  # types of parts that are text: of chat templates, of OpenAI
 # Fields of a turn that hold a part of what is said, so that a turn must not be learnt without them.
 SAID_BESIDE = (
     "reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_content", "thinking_blocks",
-    "think", "thought", "thoughts", "refusal", "image", "images", "image_url", "audio", "audios", "video", "videos",
-    "file", "files", "attachments", "documents", "parts", "tool_responses",
+    "think", "thought", "thoughts", "refusal", "image", "images", "image_url", "audio", "audios", "video",
+    "videos", "file", "files", "attachments", "documents", "parts", "tool_responses",
 )  # fmt: skip
-# What the tools of others write beside a turn: `weight` of OpenAI and Mistral, `train` of Axolotl, `loss` of ms-swift.
+# What the tools of others write beside a turn: `weight` of OpenAI and Mistral, `train` of Axolotl, `loss` of
+# ms-swift.
 _LEARNT_IF_TRUE = (
     "weight", "train", "training", "trainable", "loss", "loss_mask", "loss_scale", "loss_weight"
 )  # fmt: skip
@@ -42,7 +48,12 @@ _MARKS = (*_LEARNT_IF_TRUE, *_LEARNT_IF_FALSE, *_UNREADABLE)
 # A turn that is not learnt has this; read_mark lets no such string in from a row.
 NOT_LEARNT = {"weight": "0"}
 # Of a row: what other tools learn of it. The recipe says so here, for all rows.
-_OF_ROWS = {"train_on_inputs": True, "train_on_prompt": True, "completion_only_loss": False, "completion_only": False}
+_OF_ROWS = {
+    "train_on_inputs": True,
+    "train_on_prompt": True,
+    "completion_only_loss": False,
+    "completion_only": False,
+}
 
 
 def is_answer(message: Message) -> bool:
@@ -61,7 +72,9 @@ def count_unlearnt(messages: Sequence[Message]) -> int:
 
 
 def is_empty(value: Any) -> bool:
-    """Whether a field says nothing: null, an empty text, list or object, one of these as text, or nulls alone."""
+    """Whether a field says nothing: null, an empty text, list or object, one of these as text, or nulls
+    alone.
+    """
     if isinstance(value, dict):
         return all(each is None or each in ("", [], {}) for each in value.values())
     return value is None or value in ("", "[]", "{}", "null") or value == []
@@ -93,7 +106,10 @@ def list_unread(turn: Mapping[str, Any]) -> list[str]:
         if name not in read and not isinstance(value, str | None) and not is_empty(value)
     ]
     return names + [
-        name for part in parts for name, value in part.items() if name not in _OF_PARTS and not is_empty(value)
+        name
+        for part in parts
+        for name, value in part.items()
+        if name not in _OF_PARTS and not is_empty(value)
     ]
 
 
@@ -108,14 +124,15 @@ def read_role(role: str, number: int) -> str:
     if known is None:
         others = "human, gpt, ai, bot, model, function_call, observation ..."
         raise InputError(
-            f"has the unknown role {role[:30]!r} in message {number}; known are {', '.join(_ROLES)} ({others}): "
-            "rename it"
+            f"has the unknown role {role[:30]!r} in message {number}; known are {', '.join(_ROLES)} "
+            f"({others}): rename it"
         )
     return known
 
 
 def read_content(turn: Mapping[str, Any], name: str, where: str) -> str:
-    """The content of a message: a string, or parts that are all text, joined as chat templates of transformers do.
+    """The content of a message: a string, or parts that are all text, joined as chat templates of
+    transformers do.
 
     where: how errors call the message. Raises: InputError that names what is no text.
     """
@@ -125,7 +142,9 @@ def read_content(turn: Mapping[str, Any], name: str, where: str) -> str:
     if name not in turn:
         raise InputError(f"has no field {name!r} in {where}; expected a string")
     if not isinstance(value, list):
-        raise InputError(f"has {kind_of(value)} as {name!r} in {where}; expected a string, or a list of text parts")
+        raise InputError(
+            f"has {kind_of(value)} as {name!r} in {where}; expected a string, or a list of text parts"
+        )
     return "".join(_read_part(part, where) for part in value)
 
 
@@ -159,10 +178,12 @@ def read_fields(turn: Mapping[str, Any], number: int, read: Collection[str]) -> 
     for name in SAID_BESIDE:
         if isinstance(turn.get(name), list | dict) and not is_empty(turn[name]):
             raise InputError(
-                f"has {name!r} in message {number}, which is not read as {_form(turn[name])}; leave the row out, or "
-                "write it as text"
+                f"has {name!r} in message {number}, which is not read as {_form(turn[name])}; leave the row "
+                "out, or write it as text"
             )
-    return {name: value for name, value in turn.items() if isinstance(value, str) and name not in (*read, *_MARKS)}
+    return {
+        name: value for name, value in turn.items() if isinstance(value, str) and name not in (*read, *_MARKS)
+    }
 
 
 def _form(value: Any) -> str:
@@ -172,7 +193,8 @@ def _form(value: Any) -> str:
 def read_mark(turn: Mapping[str, Any], number: int, *, is_assistant: bool) -> Message:
     """What a message takes over from the marks of its turn: NOT_LEARNT, or nothing. null is no mark.
 
-    Raises: InputError for a mark that is not 0 or 1, marks that disagree, or one that wants another turn to be learnt.
+    Raises: InputError for a mark that is not 0 or 1, marks that disagree, or one that wants another turn to
+    be learnt.
     """
     marks = {name: turn[name] for name in _MARKS if name in turn}
     wanted: dict[str, bool] = {}
@@ -180,14 +202,20 @@ def read_mark(turn: Mapping[str, Any], number: int, *, is_assistant: bool) -> Me
         if value is None:
             continue
         if name in _UNREADABLE:
-            raise InputError(f"has {name!r} in message {number}, which is not read; mark whole turns, by weight 0 or 1")
+            raise InputError(
+                f"has {name!r} in message {number}, which is not read; mark whole turns, by weight 0 or 1"
+            )
         if not isinstance(value, int | float) or value not in (0, 1):
-            raise InputError(f"has {name} {str(value)[:40]!r} in message {number}; expected 0 or 1, or false or true")
+            raise InputError(
+                f"has {name} {str(value)[:40]!r} in message {number}; expected 0 or 1, or false or true"
+            )
         wanted[name] = bool(value) == (name in _LEARNT_IF_TRUE)
     if not is_assistant:  # a weight of 1 is what a turn has by default
         wanted = {name: value for name, value in wanted.items() if name not in _WEIGHTS or not value}
     if len(set(wanted.values())) > 1:
-        raise InputError(f"has marks in message {number} that disagree ({', '.join(wanted)}); keep one of them")
+        raise InputError(
+            f"has marks in message {number} that disagree ({', '.join(wanted)}); keep one of them"
+        )
     if not is_assistant and any(wanted.values()):
         raise InputError(
             f"marks message {number} as one to learn ({', '.join(wanted)}), but only assistant turns are; "
@@ -201,6 +229,6 @@ def check_row_marks(row: Mapping[str, Any]) -> None:
     for name, contrary in _OF_ROWS.items():
         if row.get(name) is contrary:
             raise InputError(
-                f"has {name} {str(contrary).lower()}, which is not read for a row; set data.answers_only = false for "
-                "all rows, or remove the field"
+                f"has {name} {str(contrary).lower()}, which is not read for a row; set data.answers_only = "
+                "false for all rows, or remove the field"
             )

@@ -1,4 +1,6 @@
-"""The bytes of a data file: a plain file, unpacked if it is packed, and no more of them than its source may hold."""
+"""The bytes of a data file: a plain file, unpacked if it is packed, and no more of them than its source may
+hold.
+"""
 
 import bz2
 import gzip
@@ -35,8 +37,8 @@ class Allowance:
         self.read += size
         if self.read > self.most:
             raise InputError(
-                f"{path}: its source holds over {self.most:,} bytes, unpacked; raise max_bytes of the source if so "
-                "much is meant"
+                f"{path}: its source holds over {self.most:,} bytes, unpacked; raise max_bytes of the source "
+                "if so much is meant"
             )
 
 
@@ -49,7 +51,8 @@ def content_name(path: Path) -> str:
 def read_chunks(path: Path, allowance: Allowance | None = None) -> Iterator[bytes]:
     """The bytes of a file, unpacked, in pieces of at most 1 MiB.
 
-    Raises: InputError if it is no plain file, cannot be read, is damaged or unpacks to far more than its size.
+    Raises: InputError if it is no plain file, cannot be read, is damaged or unpacks to far more than its
+    size.
     """
     size, suffix = 0, ""
     try:
@@ -59,7 +62,8 @@ def read_chunks(path: Path, allowance: Allowance | None = None) -> Iterator[byte
                 size += len(piece)
                 if suffix and size > _BOMB_BYTES and size > _BOMB_RATIO * raw.tell():
                     raise InputError(
-                        f"{path} unpacks to over {_BOMB_RATIO} times its size; unpack it by hand if you trust it"
+                        f"{path} unpacks to over {_BOMB_RATIO} times its size; unpack it by hand if you "
+                        "trust it"
                     )
                 if allowance is not None:
                     allowance.take(len(piece), path)
@@ -128,7 +132,8 @@ def _unpack_xz(raw: IO[bytes]) -> Iterator[bytes]:
 
 
 def _unpack_zstd(raw: IO[bytes]) -> Iterator[bytes]:
-    # The library's own reader takes a file that was cut off for a whole one; this object knows where a frame ends.
+    # The library's own reader takes a file that was cut off for a whole one; this object knows where a frame
+    # ends.
     import zstandard
 
     frame = None

@@ -1,8 +1,9 @@
 """A tokenizer of a stranger is tried in a process apart, with limits, before this process loads it.
 
-The library that reads it is native code, which a broken file can make panic, abort or fill the memory, and whose rules
-can turn a letter into millions. `main` is the process; it reads a tokenizer.json from stdin and answers with a line of
-JSON that says what is wrong, if anything is. Files that are no tokenizer.json are made one there, too.
+The library that reads it is native code, which a broken file can make panic, abort or fill the memory, and
+whose rules can turn a letter into millions. `main` is the process; it reads a tokenizer.json from stdin and
+answers with a line of JSON that says what is wrong, if anything is. Files that are no tokenizer.json are made
+one there, too.
 """
 
 import contextlib
@@ -27,17 +28,27 @@ _MEMORY_BYTES = 2 << 30
 _SECONDS, _SECONDS_A_MEGABYTE = 6, 0.5  # of the processor: 1 s for Qwen2's 4 MB
 # Letters, digits and signs of several scripts, each alone and many times, and what looks like code and prose.
 _PROBES = (
-    *("".join(map(chr, range(low, low + 256))) for low in (0x20, 0x370, 0x600, 0x900, 0x2000, 0x3040, 0x4E00, 0xAC00)),
+    *(
+        "".join(map(chr, range(low, low + 256)))
+        for low in (0x20, 0x370, 0x600, 0x900, 0x2000, 0x3040, 0x4E00, 0xAC00)
+    ),
     *(chr(code) * 60 + end for code in range(0x20, 0x7F) for end in ("", "?")),
-    *(f"{piece}!" for piece in ("ab" * 40, "xyz" * 30, "a b " * 30, "1" * 60, "\n" * 60, "\t \n" * 30, "_" * 60)),
+    *(
+        f"{piece}!"
+        for piece in ("ab" * 40, "xyz" * 30, "a b " * 30, "1" * 60, "\n" * 60, "\t \n" * 30, "_" * 60)
+    ),
     "def f(x):\n    return {'key': x[0] + 1.5e3}  # a comment\n\n\n" * 4,
-    "The quick brown fox isn't here; it's 10,000 miles away. \u00c9t\u00e9, na\u00efve, \ufdfa, \U0001f469\u200d.",
+    "The quick brown fox isn't here; it's 10,000 miles away. \u00c9t\u00e9, na\u00efve, \ufdfa, "
+    "\U0001f469\u200d.",
     "<s> </s> <unk> <pad> <|im_start|>user\n<|im_end|> [INST] [/INST] <0x0A> \u2581 \u0120",
 )  # fmt: skip
 
 
 def vet(json_text: str, name: str) -> None:
-    """Try a tokenizer.json, unless that was done before. Raises: InputError with its `name` and what is wrong."""
+    """Try a tokenizer.json, unless that was done before.
+
+    Raises: InputError with its `name` and what is wrong.
+    """
     data = json_text.encode()
     rules = Path(__file__).read_bytes()  # a verdict holds for the rules that it was found by
     seal = durable.cache_folder("tokenizers") / f"{hashlib.sha256(rules + data).hexdigest()}.json"
@@ -71,7 +82,9 @@ def convert(folder: Path, size: int) -> str:
 def _try_apart(data: bytes) -> str | None:
     done = _run_apart(data)
     if done.returncode == -signal.SIGPROF:
-        return f"takes over {_seconds(len(data)):.0f} s of the processor to load and to read a few short texts"
+        return (
+            f"takes over {_seconds(len(data)):.0f} s of the processor to load and to read a few short texts"
+        )
     if done.returncode or not done.stdout:
         return f"breaks its process or takes over {_MEMORY_BYTES >> 30} GiB"
     reason: str | None = json.loads(done.stdout)["wrong"]
@@ -118,7 +131,9 @@ def _convert(folder: str, size: int) -> dict[str, str | None]:
     try:
         loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return {"json": loaded.backend_tokenizer.to_str(), "wrong": None}
-    except BaseException as error:  # transformers raises whatever its many loaders raise, and native code panics
+    except (
+        BaseException
+    ) as error:  # transformers raises whatever its many loaders raise, and native code panics
         return {"wrong": _shorten(error)}
 
 
@@ -126,7 +141,9 @@ def _find_faults(text: str) -> Iterator[str]:
     content = json.loads(text)
     if not isinstance(content, dict):
         yield "is no tokenizer.json (not a JSON object)"
-    if (growth := _growth_of(content.get("normalizer")) * _growth_of(content.get("pre_tokenizer"))) > _MOST_GROWTH:
+    if (
+        growth := _growth_of(content.get("normalizer")) * _growth_of(content.get("pre_tokenizer"))
+    ) > _MOST_GROWTH:
         yield f"has rules that make a text {growth:,.0f} times as long"
     if (growth := _growth_of(content.get("decoder"))) > _MOST_GROWTH:
         yield f"has rules that make a decoded text {growth:,.0f} times as long"
@@ -183,7 +200,11 @@ def _seconds(size: int) -> float:
 def _limit(seconds: float, most_bytes: int) -> None:
     import resource
 
-    for kind, most in ((resource.RLIMIT_AS, most_bytes), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
+    for kind, most in (
+        (resource.RLIMIT_AS, most_bytes),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
         with contextlib.suppress(OSError, ValueError):  # not every system has each limit
             resource.setrlimit(kind, (most, most))
     signal.setitimer(signal.ITIMER_PROF, seconds)  # nobody catches the signal, so it ends the process

@@ -13,6 +13,8 @@ def to_device(batch: NumpyBatch, device: torch.device) -> DeviceBatch:
 
     def move(array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+        return (
+            tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+        )
 
     return batch.map(move)

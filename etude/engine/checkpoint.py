@@ -1,6 +1,7 @@
 """Checkpoints: folders of safetensors and JSON whose manifest, written last, makes them exist.
 
-A checkpoint is made in two parts: a snapshot, for which training waits, and the writing, for which it need not.
+A checkpoint is made in two parts: a snapshot, for which training waits, and the writing, for which it need
+not.
 """
 
 import json
@@ -30,7 +31,8 @@ _STATE = shape.Object(
     {
         "run": str, "step": int, "data_fingerprint": str,
         "precision": shape.Object({
-            "scale": Annotated[float, shape.at_least(1e-38)], "good_steps": Annotated[float, shape.at_least(0)],
+            "scale": Annotated[float, shape.at_least(1e-38)],
+            "good_steps": Annotated[float, shape.at_least(0)],
         }),
     },
     {
@@ -47,7 +49,9 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run knows beside its tensors; `base` is the SHA-256 of the frozen weights that an adapter belongs to."""
+    """What a run knows beside its tensors; `base` is the SHA-256 of the frozen weights that an adapter
+    belongs to.
+    """
 
     run: str
     step: int
@@ -62,7 +66,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A moment of a run, copied to CPU memory. `masks` names the buffers among the weights, which may be infinite."""
+    """A moment of a run, copied to CPU memory.
+
+    `masks` names the buffers among the weights, which may be infinite.
+    """
 
     weights_file: str
     weights: dict[str, torch.Tensor]
@@ -85,7 +92,9 @@ def take_snapshot(state: TrainState, progress: Progress, files: dict[str, bytes]
 
 
 def trained_tensors(model: torch.nn.Module) -> tuple[str, dict[str, torch.Tensor]]:
-    """What a checkpoint holds of a model, and in which file: its adapter if it has one, else all; shared ones once."""
+    """What a checkpoint holds of a model, and in which file: its adapter if it has one, else all; shared ones
+    once.
+    """
     if adapter := adapter_tensors(model):
         return ADAPTER_FILE, adapter
     first: dict[int, str] = {}
@@ -98,21 +107,23 @@ def trained_tensors(model: torch.nn.Module) -> tuple[str, dict[str, torch.Tensor
 def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
     """Write a snapshot as `folder/step-N`, manifest last, and read it back; returns its bytes.
 
-    Raises: StorageError; FaultError if a tensor is not finite, InputError if a file would lie elsewhere, before
-    anything is written.
+    Raises: StorageError; FaultError if a tensor is not finite, InputError if a file would lie elsewhere,
+    before anything is written.
     """
     tensors = {**snapshot.weights, **snapshot.optimizer}
     if (broken := find_non_finite(tensors.items(), snapshot.masks)) is not None:
         raise FaultError(
-            f"{broken} is not finite after step {snapshot.progress.step}, so it is not saved, and what was saved "
-            "before stays; lower optim.learning_rate, and start again with --new or --from RUN@last"
+            f"{broken} is not finite after step {snapshot.progress.step}, so it is not saved, and what was "
+            "saved before stays; lower optim.learning_rate, and start again with --new or --from RUN@last"
         )
     path = folder / snapshot.name
     files = {durable.inside(path, name): content for name, content in snapshot.files.items()}
     durable.remove_folder(path, first="manifest.json")
     durable.make_folder(path)
     written = {
-        snapshot.weights_file: durable.write_file(path / snapshot.weights_file, safetensors(snapshot.weights)),
+        snapshot.weights_file: durable.write_file(
+            path / snapshot.weights_file, safetensors(snapshot.weights)
+        ),
         OPTIMIZER_FILE: durable.write_file(path / OPTIMIZER_FILE, safetensors(snapshot.optimizer)),
         "state.json": durable.write_json(path / "state.json", asdict(snapshot.progress)),
         **{file.name: durable.write_file(file, content) for file, content in files.items()},
@@ -136,18 +147,26 @@ def verify_checkpoint(path: Path, run: str | None = None) -> dict[str, Any]:
         raise DamageError(f"checkpoint {path.name} belongs to run {manifest['run'][:80]}")
     for name, file in manifest["files"].items():
         try:
-            is_whole = Path(name).name == name and durable.is_written(path / name, file["size"], file["sha256"])
+            is_whole = Path(name).name == name and durable.is_written(
+                path / name, file["size"], file["sha256"]
+            )
         except InputError:
-            raise DamageError(f"checkpoint {path.name} is damaged: {name[:80]} is missing, or no plain file") from None
+            raise DamageError(
+                f"checkpoint {path.name} is damaged: {name[:80]} is missing, or no plain file"
+            ) from None
         except OSError as error:
-            raise DamageError(f"checkpoint {path.name} is damaged: {name} cannot be read: {error.strerror}") from None
+            raise DamageError(
+                f"checkpoint {path.name} is damaged: {name} cannot be read: {error.strerror}"
+            ) from None
         if not is_whole:
             raise DamageError(f"checkpoint {path.name} is damaged: {name[:80]} is not what was written")
     for name in (weights_file(path).name, OPTIMIZER_FILE, "state.json"):
         if name not in manifest["files"]:
             raise DamageError(f"checkpoint {path.name} is damaged: its manifest does not name {name}")
     if manifest["step"] != step_of(path.name):
-        raise DamageError(f"checkpoint {path.name} is damaged: its manifest is that of step {manifest['step']}")
+        raise DamageError(
+            f"checkpoint {path.name} is damaged: its manifest is that of step {manifest['step']}"
+        )
     return manifest
 
 
@@ -166,11 +185,14 @@ def newest_valid(folder: Path, run: str) -> tuple[Path | None, list[str]]:
 def load_checkpoint(path: Path, state: TrainState) -> Progress:
     """Bring weights, optimizer, precision and step to what a verified checkpoint holds.
 
-    Raises: InputError if its tensors are not those of this model; DamageError if those of its optimizer are not.
+    Raises: InputError if its tensors are not those of this model; DamageError if those of its optimizer are
+    not.
     """
     progress = read_progress(path)
     if (progress.step, progress.run) != (step_of(path.name), _read_manifest(path)["run"]):
-        raise DamageError(f"{path}/state.json is that of step {progress.step} of run {progress.run[:80]}; {_GO_BACK}")
+        raise DamageError(
+            f"{path}/state.json is that of step {progress.step} of run {progress.run[:80]}; {_GO_BACK}"
+        )
     load_weights(weights_file(path), state.model)
     tensors = read_tensors(path / OPTIMIZER_FILE)
     if progress.step and not tensors:
@@ -185,7 +207,10 @@ def load_checkpoint(path: Path, state: TrainState) -> Progress:
 
 
 def read_progress(path: Path) -> Progress:
-    """What a verified checkpoint knows beside its tensors. Raises: DamageError if that is not what a run writes."""
+    """What a verified checkpoint knows beside its tensors.
+
+    Raises: DamageError if that is not what a run writes.
+    """
     try:
         values = shape.fit(durable.read_json_object(path / "state.json", follow=False), _STATE)
     except (ValueError, InputError) as error:
@@ -203,22 +228,30 @@ def load_weights(path: Path, model: torch.nn.Module) -> None:
     for name in [*own, *tensors]:
         if name not in own or name not in tensors:
             raise InputError(
-                f"{path}: {name[:80]} is only in the {'model' if name in own else 'file'}; give the weights of the "
-                "same model"
+                f"{path}: {name[:80]} is only in the {'model' if name in own else 'file'}; give the weights "
+                "of the same model"
             )
         theirs, ours = list(tensors[name].shape), list(own[name].shape)
         if theirs != ours:
-            raise InputError(f"{path}: {name} is {theirs}, the model has {ours}; give the weights of the same model")
+            raise InputError(
+                f"{path}: {name} is {theirs}, the model has {ours}; give the weights of the same model"
+            )
         if tensors[name].is_floating_point() != own[name].is_floating_point():
-            raise InputError(f"{path}: {name} holds {tensors[name].dtype} numbers, the model has {own[name].dtype}")
+            raise InputError(
+                f"{path}: {name} holds {tensors[name].dtype} numbers, the model has {own[name].dtype}"
+            )
     for name, tensor in tensors.items():
         own[name].detach().copy_(tensor)
 
 
 def require_finite(path: Path, tensors: dict[str, torch.Tensor], masks: Collection[str] = ()) -> None:
-    """Raises: InputError naming the first of the tensors of a file that is not finite; `masks` may be infinite."""
+    """Raises: InputError naming the first of the tensors of a file that is not finite; `masks` may be
+    infinite.
+    """
     if (broken := find_non_finite(tensors.items(), masks)) is not None:
-        raise InputError(f"{path}: {broken} holds NaN or infinity, so nothing can be made of it; use other weights")
+        raise InputError(
+            f"{path}: {broken} holds NaN or infinity, so nothing can be made of it; use other weights"
+        )
 
 
 def weights_file(path: Path) -> Path:
@@ -250,7 +283,8 @@ def retain(folder: Path, *, keep: int | str, keep_at: list[int], best: str | Non
 def remove_unfinished(folder: Path, *, beyond: int) -> list[str]:
     """Remove what a kill left without a manifest, and what is newer than the step a run continues from.
 
-    Returns the names of what might be taken for a checkpoint and is none, as `step-000015.bak`; it is left alone.
+    Returns the names of what might be taken for a checkpoint and is none, as `step-000015.bak`; it is left
+    alone.
     """
     whole = list_checkpoints(folder)
     for step, path in checkpoint_folders(folder):
@@ -270,7 +304,11 @@ def safetensors(tensors: dict[str, torch.Tensor]) -> Iterator[bytes | memoryview
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     for name, tensor in ordered:
         end = offset + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        header[name] = {
+            "dtype": DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -288,7 +326,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except InputError:
         raise DamageError(f"checkpoint {path.name} is damaged: manifest.json cannot be read") from None
     if isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT:
-        raise InputError(f"checkpoint {path} has format {manifest['format']}; this etude reads {FORMAT}; update etude")
+        raise InputError(
+            f"checkpoint {path} has format {manifest['format']}; this etude reads {FORMAT}; update etude"
+        )
     try:
         return dict(shape.fit(manifest, _MANIFEST))
     except ValueError as error:

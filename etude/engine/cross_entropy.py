@@ -1,4 +1,6 @@
-"""Cross-entropy of a linear head without the N x V logits: loss and gradients in one pass over chunks of rows."""
+"""Cross-entropy of a linear head without the N x V logits: loss and gradients in one pass over chunks of
+rows.
+"""
 
 from typing import Any
 
@@ -7,10 +9,11 @@ from torch.nn import functional as F
 
 # Rows of logits that exist at once; 1,024 are as quick on two cores, 256 a tenth slower.
 CHUNK_ROWS = 512
-# On a GPU each chunk costs a pass over the gradient of the head: there a chunk has so many logits (1 GiB in fp32).
+# On a GPU each chunk costs a pass over the gradient of the head: there a chunk has so many logits (1 GiB in
+# fp32).
 _GPU_CHUNK_LOGITS = 2**28
-# Rows of a head in half precision are filled up to a multiple of this: with 50,257 an H200 takes kernels of an older
-# generation and computes at 117 TFLOP/s what it does at 730 elsewhere in the model.
+# Rows of a head in half precision are filled up to a multiple of this: with 50,257 an H200 takes kernels of
+# an older generation and computes at 117 TFLOP/s what it does at 730 elsewhere in the model.
 _HEAD_MULTIPLE = 64
 
 
@@ -25,9 +28,10 @@ def linear_cross_entropy(
 ) -> torch.Tensor:
     """Sum of weights x -log softmax(hidden weight^T + bias)[labels] in nats, (), fp32.
 
-    hidden (N, C), weight (V, C), labels (N,) int64, bias (V,), weights (N,) fp32, or all are 1. label_smoothing:
-    the share of the truth that is spread over all V. Works on a chunk of rows at a time, CHUNK_ROWS on a CPU, and
-    finds the gradients in the same pass, so that of N x V logits only those of a chunk exist at once.
+    hidden (N, C), weight (V, C), labels (N,) int64, bias (V,), weights (N,) fp32, or all are 1.
+    label_smoothing: the share of the truth that is spread over all V. Works on a chunk of rows at a time,
+    CHUNK_ROWS on a CPU, and finds the gradients in the same pass, so that of N x V logits only those of a
+    chunk exist at once.
     """
     loss: torch.Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden, weight, labels, bias, label_smoothing, weights
@@ -55,17 +59,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 head = F.pad(head, (0, 0, 0, -V % _HEAD_MULTIPLE))
             grad_hidden = torch.empty_like(rows) if with_hidden else None
             grad_weight = torch.zeros_like(weight, dtype=torch.float32) if with_weight else None
-            grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and with_bias else None
+            grad_bias = (
+                torch.zeros_like(bias, dtype=torch.float32) if bias is not None and with_bias else None
+            )
             loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
             most = max(CHUNK_ROWS, _GPU_CHUNK_LOGITS // V) if device == "cuda" else CHUNK_ROWS
             chunks = max(-(-len(rows) // most), 1)
             logits = torch.empty((-(-len(rows) // chunks), len(head)), dtype=dtype, device=hidden.device)
             shares = [None] * chunks if weights is None else weights[:, None].tensor_split(chunks)
             start = 0
-            for part, target, share in zip(rows.tensor_split(chunks), labels[:, None].tensor_split(chunks), shares):
-                # In place, since at this size passes over memory cost as much as arithmetic: softmax, loss and slope of
-                # 512 x 50,304 logits take 26 ms instead of 58 with log_softmax (2 cores, torch 2.13).
-                slope = torch.mm(part, head.T, out=logits[: len(part)])  # (rows, V and what fills it up, which stays 0)
+            for part, target, share in zip(
+                rows.tensor_split(chunks), labels[:, None].tensor_split(chunks), shares
+            ):
+                # In place, since at this size passes over memory cost as much as arithmetic: softmax, loss
+                # and slope of 512 x 50,304 logits take 26 ms instead of 58 with log_softmax (2 cores, torch
+                # 2.13).
+                slope = torch.mm(
+                    part, head.T, out=logits[: len(part)]
+                )  # (rows, V and what fills it up, which stays 0)
                 scores = slope[:, :V].float()
                 if bias is not None:
                     scores += bias
@@ -104,6 +115,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, grad: torch.Tensor
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, torch.Tensor | None, None, None]:
         hidden, weight, bias = (
-            None if saved is None else (saved * grad).to(dtype) for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes)
+            None if saved is None else (saved * grad).to(dtype)
+            for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes)
         )
         return hidden, weight, None, bias, None, None

@@ -17,8 +17,8 @@ from etude.records.store import Run
 class Keeper:
     """Writes snapshots in one background thread, then points best.json at the best and removes old ones.
 
-    A failure in the thread is raised at the next `collect`. All files but the snapshot's own are written by the
-    thread that calls.
+    A failure in the thread is raised at the next `collect`. All files but the snapshot's own are written by
+    the thread that calls.
 
     saved_step, saved_time  of the last checkpoint, on every rank; seconds of the monotonic clock
     """

@@ -39,15 +39,17 @@ class Settings:
 
     @classmethod
     def of(cls, recipe: Recipe, steps: int) -> "Settings":
-        return cls(recipe.optim.learning_rate, recipe.schedule, steps, recipe.train.max_grad_norm, recipe.seed)
+        return cls(
+            recipe.optim.learning_rate, recipe.schedule, steps, recipe.train.max_grad_norm, recipe.seed
+        )
 
 
 @dataclass(frozen=True)
 class Step:
     """One update that was made or skipped. `measured` stays on the device until somebody asks.
 
-    measured  (6,) fp32, over all ranks: sum of losses in nats, targets, tokens, gradient norm before clipping, 1 if
-              skipped, 1 if the update left a weight that is not finite
+    measured  (6,) fp32, over all ranks: sum of losses in nats, targets, tokens, gradient norm before
+              clipping, 1 if skipped, 1 if the update left a weight that is not finite
     """
 
     number: int
@@ -64,9 +66,10 @@ def train(
 ) -> Iterator[Step]:
     """Train on the batches of each step and yield after its update.
 
-    The gradient is that of sum(losses) / number of targets over all micro-batches and ranks, so how a step is laid out
-    over them never changes it. A step whose loss, gradient or squared gradient is not finite changes no weight; that is
-    decided on the device. Before each micro-batch the generators are seeded from (seed, step, micro-batch, rank).
+    The gradient is that of sum(losses) / number of targets over all micro-batches and ranks, so how a step is
+    laid out over them never changes it. A step whose loss, gradient or squared gradient is not finite changes
+    no weight; that is decided on the device. Before each micro-batch the generators are seeded from (seed,
+    step, micro-batch, rank).
     """
     started = time.perf_counter()
     for step in batches:
@@ -93,11 +96,13 @@ def train(
 def _update(
     state: TrainState, totals: torch.Tensor, learning_rate: float, max_grad_norm: float | None, world: World
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sum over ranks, clip and update; returns the gradient norm (), whether the step was skipped, bool (), and whether
-    the update left a weight that is not finite, bool ()."""
+    """Sum over ranks, clip and update; returns the gradient norm (), whether the step was skipped, bool (),
+    and whether the update left a weight that is not finite, bool ()."""
     parameters = state.optimizer.parameters
     for parameter in parameters:
-        if parameter.grad is None:  # a rank without samples in this step, or a parameter the loss does not touch
+        if (
+            parameter.grad is None
+        ):  # a rank without samples in this step, or a parameter the loss does not touch
             parameter.grad = torch.zeros_like(parameter)
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     world.sum([*grads, totals])
@@ -112,7 +117,8 @@ def _update(
     state.optimizer.step(learning_rate, grad_divisor=divisor, skipped=skipped)
     state.optimizer.zero_grad()
     state.precision.update(skipped, totals[0])
-    # Sums of magnitudes: as quick as norms of gradients, and they overflow only where the weights are about to.
+    # Sums of magnitudes: as quick as norms of gradients, and they overflow only where the weights are about
+    # to.
     is_wide = any(parameter.dtype == torch.float64 for parameter in parameters)
     weights = [parameter.detach() for parameter in parameters]
     sizes = torch._foreach_norm(weights, 1, dtype=torch.float64 if is_wide else torch.float32)

@@ -1,4 +1,5 @@
-"""Optimizers: AdamW, Adam and Muon under one learning rate, with a step that a flag on the device can void."""
+"""Optimizers: AdamW, Adam and Muon under one learning rate, with a step that a flag on the device
+can void."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -34,7 +35,9 @@ class Optimizer:
             self._parts.append(Muon(groups.matrices, momentum=recipe.momentum, weight_decay=decay))
 
     def step(self, learning_rate: float, *, grad_divisor: torch.Tensor, skipped: torch.Tensor) -> None:
-        """Update all parameters by gradients / `grad_divisor`, or none of them if `skipped`; both () on the device."""
+        """Update all parameters by gradients / `grad_divisor`, or none of them if `skipped`; both () on the
+        device.
+        """
         for part in self._parts:
             part.step(learning_rate, grad_divisor, skipped)
 
@@ -52,11 +55,14 @@ class Optimizer:
         }
 
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Take over state tensors. Raises: ValueError that says in a few words why they are not of this optimizer.
+        """Take over state tensors. Raises: ValueError that says in a few words why they are not of this
+        optimizer.
 
         A parameter that no loss has reached yet has none.
         """
-        owners: dict[torch.Tensor, Adam | Muon] = {each: part for part in self._parts for each in part.parameters}
+        owners: dict[torch.Tensor, Adam | Muon] = {
+            each: part for part in self._parts for each in part.parameters
+        }
         left = dict(tensors)
         for parameter, name in self.names.items():
             state = owners[parameter].begin(parameter)
@@ -71,7 +77,9 @@ class Optimizer:
 
 
 def default_weight_decay(recipe: Optim) -> float:
-    """The weight decay of a recipe; left out it is 0.1, but 0 for Adam, where it is an L2 penalty on the gradient."""
+    """The weight decay of a recipe; left out it is 0.1, but 0 for Adam, where it is an L2 penalty on the
+    gradient.
+    """
     if recipe.weight_decay is not None:
         return recipe.weight_decay
     return 0.0 if recipe.kind == "adam" else 0.1
@@ -106,8 +114,8 @@ def group_parameters(model: nn.Module, recipe: Optim) -> Groups:
 class Adam:
     """Adam, or AdamW, which keeps decay out of the moments, by torch's fused kernels.
 
-    Bit for bit `torch.optim` with fused=True; that itself loads torch's compiler, a second of the start of a run.
-    Source: arXiv:1412.6980, arXiv:1711.05101.
+    Bit for bit `torch.optim` with fused=True; that itself loads torch's compiler, a second of the start of a
+    run. Source: arXiv:1412.6980, arXiv:1711.05101.
     """
 
     def __init__(
@@ -131,7 +139,8 @@ class Adam:
                 if parameter not in self.state:
                     self.state[parameter] = self.begin(parameter)
             first, second, steps = (
-                [self.state[parameter][name] for parameter in parameters] for name in ("exp_avg", "exp_avg_sq", "step")
+                [self.state[parameter][name] for parameter in parameters]
+                for name in ("exp_avg", "exp_avg_sq", "step")
             )
             weights, grads = list(parameters), [parameter.grad for parameter in parameters]
             is_void = skipped.float()
@@ -184,10 +193,14 @@ class Muon:
         shrink = torch.tensor(max(1 - rate * self._weight_decay, -_LARGEST), device=kept.device)
         momentum, update = torch.where(skipped, kept, momentum), update.masked_fill(skipped, 0)
         shrink = torch.where(skipped, torch.ones_like(shrink), shrink)
-        torch._foreach_copy_([self.state[parameter]["momentum"] for parameter in parameters], list(momentum.unbind()))
+        torch._foreach_copy_(
+            [self.state[parameter]["momentum"] for parameter in parameters], list(momentum.unbind())
+        )
         weights: list[torch.Tensor] = [*parameters]
         torch._foreach_mul_(weights, shrink)
-        alpha = -min(rate * factor, _LARGEST)  # beyond it torch would raise; the weights are lost with it, too
+        alpha = -min(
+            rate * factor, _LARGEST
+        )  # beyond it torch would raise; the weights are lost with it, too
         torch._foreach_add_(weights, list(update.to(momentum.dtype).unbind()), alpha=alpha)
 
     @staticmethod
@@ -222,11 +235,15 @@ def _alike(parameters: list[nn.Parameter], *, by_shape: bool = False) -> Iterabl
 
 
 def _require_alike(name: str, given: torch.Tensor | None, begun: torch.Tensor, *, signed: bool) -> None:
-    """Raises: ValueError unless a state tensor has shape and dtype of one just begun, and numbers it can have."""
+    """Raises: ValueError unless a state tensor has shape and dtype of one just begun, and numbers it can
+    have.
+    """
     if given is None:
         raise ValueError(f"it has no {name}")
     if given.shape != begun.shape or given.dtype != begun.dtype:
-        theirs, ours = (f"{str(each.dtype).removeprefix('torch.')} {list(each.shape)}" for each in (given, begun))
+        theirs, ours = (
+            f"{str(each.dtype).removeprefix('torch.')} {list(each.shape)}" for each in (given, begun)
+        )
         raise ValueError(f"{name} is {theirs}, not {ours}")
     if not given.sum(dtype=torch.float64).isfinite() or not (signed or (given >= 0).all()):
         raise ValueError(f"{name} holds numbers that no step makes")

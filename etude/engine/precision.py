@@ -15,8 +15,8 @@ _SMALLEST_SCALE = 2.0**-30  # 0 would never grow again
 class Precision:
     """Computes in `dtype` over fp32 weights. For fp16 the loss is scaled so that small gradients survive.
 
-    The scale halves after a step whose loss was finite and its gradient not, and doubles after 2,000 good ones; it
-    stays on the device. It has no part in a loss that is not finite, so that does not change it.
+    The scale halves after a step whose loss was finite and its gradient not, and doubles after 2,000 good
+    ones; it stays on the device. It has no part in a loss that is not finite, so that does not change it.
 
     Source: Micikevicius et al. 2018, Mixed Precision Training.
     """
@@ -33,12 +33,15 @@ class Precision:
         return torch.autocast(self.device.type, self.dtype)
 
     def update(self, skipped: torch.Tensor, loss: torch.Tensor) -> None:
-        """Adapt the scale to whether the step was skipped, a bool (), and its loss, (); both on the device."""
+        """Adapt the scale to whether the step was skipped, a bool (), and its loss, (); both on
+        the device."""
         if self.dtype != torch.float16:
             return
         self.good_steps.copy_(torch.where(skipped, 0, self.good_steps + 1))
         grown, is_too_large = self.good_steps >= _GROWTH_STEPS, skipped & loss.isfinite()
-        self.scale.mul_(torch.where(is_too_large, 0.5, torch.where(grown, 2.0, 1.0))).clamp_(min=_SMALLEST_SCALE)
+        self.scale.mul_(torch.where(is_too_large, 0.5, torch.where(grown, 2.0, 1.0))).clamp_(
+            min=_SMALLEST_SCALE
+        )
         self.good_steps.copy_(torch.where(grown, 0, self.good_steps))
 
     def state(self) -> dict[str, float]:
@@ -52,7 +55,8 @@ class Precision:
 def choose_precision(wanted: str, device: torch.device, *, targets_per_step: int) -> Precision:
     """The precision a recipe asks for; auto is bf16 where the device computes it natively, else fp32.
 
-    The first fp16 scale is 2^16 for a mean loss; as losses are summed here, it is divided by the targets of a step.
+    The first fp16 scale is 2^16 for a mean loss; as losses are summed here, it is divided by the targets of a
+    step.
 
     Raises: InputError for bf16 on a device that only emulates it.
     """
@@ -61,11 +65,14 @@ def choose_precision(wanted: str, device: torch.device, *, targets_per_step: int
         wanted = "bf16" if native else "fp32"
     if wanted == "bf16" and not native:
         raise InputError(
-            f'train.precision is "bf16", which this {device.type} only emulates, many times slower; try "fp32"'
+            f'train.precision is "bf16", which this {device.type} only emulates, many times slower; try '
+            '"fp32"'
         )
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
     scale = 2.0 ** (16 - (targets_per_step - 1).bit_length()) if wanted == "fp16" else 1.0
-    return Precision(wanted, dtype, device, torch.tensor(scale, device=device), torch.tensor(0.0, device=device))
+    return Precision(
+        wanted, dtype, device, torch.tensor(scale, device=device), torch.tensor(0.0, device=device)
+    )
 
 
 def has_native_bf16(device: torch.device) -> bool:

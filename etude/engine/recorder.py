@@ -21,7 +21,9 @@ class Recorder:
     cost         of a token and of a target; matrix_rate: operations a second of all devices, measured
     """
 
-    def __init__(self, writer: RunWriter | None, *, device: torch.device, cost: Cost, matrix_rate: float) -> None:
+    def __init__(
+        self, writer: RunWriter | None, *, device: torch.device, cost: Cost, matrix_rate: float
+    ) -> None:
         self._writer = writer
         self._cost, self._matrix_rate = cost, matrix_rate
         self._sampler = ResourceSampler(device.index if device.type == "cuda" else None)
@@ -36,8 +38,8 @@ class Recorder:
     def drain(self) -> None:
         """Fetch the figures of the steps since the last time, in one transfer, and write them down.
 
-        Raises: FaultError if no step of the last 50 was finite, or if one left a weight that is not: so whoever saves
-        or evaluates drains first.
+        Raises: FaultError if no step of the last 50 was finite, or if one left a weight that is not: so
+        whoever saves or evaluates drains first.
         """
         if not self._on_device:
             return
@@ -55,14 +57,17 @@ class Recorder:
                 self.write(events.Finding(record.step, "non-finite step", evidence, advice))
         if broken := [step.number for step, (*_, is_broken) in zip(steps, measured) if is_broken]:
             cause = f"the update of step {broken[0]} made weights that are no finite numbers"
-            advice = "lower optim.learning_rate or optim.weight_decay, and start again with --new or --from RUN@last"
+            advice = (
+                "lower optim.learning_rate or optim.weight_decay, and start again with --new or --from "
+                "RUN@last"
+            )
             self.write(events.Finding(broken[0], "non-finite weights", cause, advice))
             self.sync()
             raise FaultError(f"{cause}; they are not saved, and what was saved before stays; {advice}")
         if self._skipped_in_a_row >= _MAX_SKIPPED:
             raise FaultError(
-                f"the last {self._skipped_in_a_row} steps had no finite loss or gradient and changed nothing; lower "
-                "optim.learning_rate, or use fp32 or bf16, and start again with --new"
+                f"the last {self._skipped_in_a_row} steps had no finite loss or gradient and changed "
+                "nothing; lower optim.learning_rate, or use fp32 or bf16, and start again with --new"
             )
 
     def log(self) -> None:
@@ -111,7 +116,9 @@ def _rate(amount: float, seconds: float, digits: int) -> float:
     return round(amount / seconds, digits) if seconds > 0 else math.nan
 
 
-def _record(step: Step, loss_sum: float, targets: float, tokens: float, norm: float, skipped: float) -> events.Step:
+def _record(
+    step: Step, loss_sum: float, targets: float, tokens: float, norm: float, skipped: float
+) -> events.Step:
     return events.Step(
         step=step.number,
         epoch=step.epoch,

@@ -8,9 +8,9 @@ from etude.recipe.schema import Schedule
 def learning_rate_ratio(step: int, schedule: Schedule, *, steps: int) -> float:
     """Share of the peak learning rate at an update, from 0 (first) to steps - 1.
 
-    Rises linearly over `warmup_steps` (the first step is 1 / warmup_steps, not 0), then follows the kind down to
-    `min_lr_ratio`, which the last step reaches: linear; cosine, half a period; wsd, flat and then linear over the last
-    `decay_ratio` of all steps.
+    Rises linearly over `warmup_steps` (the first step is 1 / warmup_steps, not 0), then follows the kind down
+    to `min_lr_ratio`, which the last step reaches: linear; cosine, half a period; wsd, flat and then linear
+    over the last `decay_ratio` of all steps.
 
     Source: Loshchilov & Hutter 2017 (cosine); Hu et al. 2024, MiniCPM (warm-up, stable, decay).
     """

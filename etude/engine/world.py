@@ -15,7 +15,8 @@ import torch.distributed as dist
 from etude.control.ranks import IDLE_SECONDS, Place, read_place, watch_main_thread
 from etude.errors import InputError, LostRankError
 
-# A rank that ended is noticed at once, one that hangs in a step after this long; 10 minutes is NCCL's own limit too.
+# A rank that ended is noticed at once, one that hangs in a step after this long; 10 minutes is NCCL's own
+# limit too.
 _STEP_PATIENCE = timedelta(seconds=IDLE_SECONDS)
 _MEETING_PATIENCE = timedelta(hours=4)  # under torchrun
 _LOOK_SECONDS = 0.02
@@ -38,7 +39,8 @@ class World:
         return self.rank == 0
 
     def sum(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Add up tensors of the device over all ranks, in place, in one exchange, in the widest of their dtypes.
+        """Add up tensors of the device over all ranks, in place, in one exchange, in the widest of their
+        dtypes.
 
         The ranks must come within minutes of each other. Raises: LostRankError.
         """
@@ -123,7 +125,8 @@ class World:
 
 
 def join_world(device: torch.device, *, patience: timedelta = _STEP_PATIENCE) -> World:
-    """Join the ranks of this run, or be alone; one that does not come to a step's sum within `patience` is lost.
+    """Join the ranks of this run, or be alone; one that does not come to a step's sum within `patience` is
+    lost.
 
     Raises: InputError if the environment or the devices do not suit; LostRankError.
     """
@@ -161,7 +164,9 @@ def _open_store(place: Place) -> Any:
     except (RuntimeError, OSError) as error:
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         reason = str(error).splitlines()[0][:100]
-        raise InputError(f"rank {place.rank} cannot meet the others at {address} (MASTER_ADDR): {reason}") from None
+        raise InputError(
+            f"rank {place.rank} cannot meet the others at {address} (MASTER_ADDR): {reason}"
+        ) from None
     return store
 
 
@@ -180,13 +185,18 @@ def _with_others() -> Iterator[None]:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device a recipe asks for; auto takes cuda, else mps, else cpu. Raises: InputError if it is not there."""
+    """The device a recipe asks for; auto takes cuda, else mps, else cpu.
+
+    Raises: InputError if it is not there.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
         return torch.device(next(kind for kind, there in available.items() if there))
     if not available[wanted]:
         have = ", ".join(kind for kind, there in available.items() if there)
-        raise InputError(f'train.device is "{wanted}", but this machine and this torch have {have}; try "auto"')
+        raise InputError(
+            f'train.device is "{wanted}", but this machine and this torch have {have}; try "auto"'
+        )
     return torch.device(wanted)
 
 

@@ -33,7 +33,8 @@ def continue_prompts(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int
     ids = encode_prompts(recipe.evaluate.prompts, tokenizer, chat, is_source=isinstance(model, T5))
     continued = _generate(model, corpus, ids, settings)
     texts = (
-        redact_parts([prompt, tokenizer.decode(part.ids)]) for prompt, part in zip(recipe.evaluate.prompts, continued)
+        redact_parts([prompt, tokenizer.decode(part.ids)])
+        for prompt, part in zip(recipe.evaluate.prompts, continued)
     )
     return [
         events.Generation(step, prompt, text, _as_done(model, settings, each), stopped=part.stopped)
@@ -56,15 +57,20 @@ def encode_prompts(
     return [begin + tokenizer.encode(prompt).tolist() for prompt in prompts]
 
 
-def answer(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int) -> tuple[list[events.Generation], list[Answer]]:
-    """Greedy answers to `evaluate.answers` instructions, evenly spaced over the validation set, to record and score.
+def answer(
+    model: nn.Module, corpus: Corpus, recipe: Recipe, step: int
+) -> tuple[list[events.Generation], list[Answer]]:
+    """Greedy answers to `evaluate.answers` instructions, evenly spaced over the validation set, to record and
+    score.
 
     What is recorded shows no secret; what is scored is what was said.
     """
     count = min(recipe.evaluate.answers, len(corpus.examples))
     examples = [corpus.examples[index * len(corpus.examples) // count] for index in range(count)]
     settings: dict[str, Any] = {"max_tokens": recipe.evaluate.answer_tokens, "temperature": 0.0}
-    continued = greedy(model, corpus, [example.prompt_ids for example in examples], recipe.evaluate.answer_tokens)
+    continued = greedy(
+        model, corpus, [example.prompt_ids for example in examples], recipe.evaluate.answer_tokens
+    )
     answers = [as_answer(example, part, corpus) for example, part in zip(examples, continued)]
     texts = [
         events.Generation(
@@ -81,7 +87,9 @@ def answer(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int) -> tuple
     return texts, answers
 
 
-def greedy(model: nn.Module, corpus: Corpus, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[Continuation]:
+def greedy(
+    model: nn.Module, corpus: Corpus, prompts: Sequence[Sequence[int]], max_tokens: int
+) -> list[Continuation]:
     """The likeliest continuation of each prompt; those of similar length are read together."""
     settings: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0.0}
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))

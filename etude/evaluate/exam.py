@@ -52,7 +52,10 @@ class Exam:
         """What is to be known of the final scores."""
         if self.corpus.test is not None or not self.corpus.validation:
             return []
-        return ["without a test set these rows also chose the best checkpoint, so the scores may be a little too good"]
+        return [
+            "without a test set these rows also chose the best checkpoint, so the scores may be a little too "
+            "good"
+        ]
 
     def scored(self) -> str:
         """The set that the final scores are of: the test set, if there is one."""

@@ -1,4 +1,6 @@
-"""Continue prompts with a causal model, or answer them with an encoder-decoder: greedy or sampled, many at a time."""
+"""Continue prompts with a causal model, or answer them with an encoder-decoder: greedy or sampled, many at a
+time.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +22,9 @@ _SMALL_TEMPERATURE = 1e-3
 
 @dataclass(frozen=True)
 class Continuation:
-    """Tokens without the prompt and the end token, and the end token that came before `max_tokens`, if one did."""
+    """Tokens without the prompt and the end token, and the end token that came before `max_tokens`, if one
+    did.
+    """
 
     ids: list[int]
     end: int | None
@@ -35,7 +39,8 @@ def generate(
 ) -> list[Continuation]:
     """The continuation of each prompt, of `room` tokens at most; settings as for `generate_steps`.
 
-    Prompts that leave less room than others are continued apart, so that none shortens what is said to another.
+    Prompts that leave less room than others are continued apart, so that none shortens what is said to
+    another.
     """
     ends, rooms = set(end_ids), [room(model, prompt, settings["max_tokens"]) for prompt in prompts]
     continued: dict[int, Continuation] = {}
@@ -57,8 +62,8 @@ def room(model: nn.Module, prompt: Sequence[int], max_tokens: int) -> int:
     context, length = context_of(model), max(len(prompt), 1)
     if length >= context:
         raise InputError(
-            f"a prompt has {length:,} tokens, and the model's context of {context:,} holds prompt and answer; "
-            f"expected at most {context - 1:,}; shorten the prompt"
+            f"a prompt has {length:,} tokens, and the model's context of {context:,} holds prompt and "
+            f"answer; expected at most {context - 1:,}; shorten the prompt"
         )
     return min(max_tokens, context - length)
 
@@ -72,9 +77,11 @@ def write_answers(
     end_ids: Sequence[int],
     vocab_size: int | None = None,
 ) -> list[Continuation]:
-    """The likeliest answer of an encoder-decoder to each source, as `generate` gives it without a temperature.
+    """The likeliest answer of an encoder-decoder to each source, as `generate` gives it without a
+    temperature.
 
-    Whatever their number, _ROWS_AT_ONCE are answered at a time: those that wait take the places of those that ended.
+    Whatever their number, _ROWS_AT_ONCE are answered at a time: those that wait take the places of those that
+    ended.
     """
     device, was_training, ends = model.head_weight().device, model.training, set(end_ids)
     # The longest first: answers that take long have begun when places become empty, and there is less to pad.
@@ -97,7 +104,9 @@ def write_answers(
             for row, token in zip(rows, tokens.tolist()):
                 if len(said[row]) < max_tokens and not (said[row] and said[row][-1] in ends):
                     said[row].append(token)
-            ended = [place for place, row in enumerate(rows) if said[row][-1] in ends or ages[place] == max_tokens]
+            ended = [
+                place for place, row in enumerate(rows) if said[row][-1] in ends or ages[place] == max_tokens
+            ]
             if max(ages) < max_tokens and len(ended) < max(len(rows) // 8, 1):
                 continue
             fresh = ended[: len(waiting)]
@@ -111,11 +120,18 @@ def write_answers(
                 left = sorted(set(range(len(rows))) - set(ended[len(fresh) :]))
                 if not left:
                     break
-                rows, ages, tokens = [rows[place] for place in left], [ages[place] for place in left], tokens[left]
+                rows, ages, tokens = (
+                    [rows[place] for place in left],
+                    [ages[place] for place in left],
+                    tokens[left],
+                )
                 cache.select(left)
     finally:
         model.train(was_training)
-    return [Continuation(ids[:-1], ids[-1]) if ids and ids[-1] in ends else Continuation(ids, None) for ids in said]
+    return [
+        Continuation(ids[:-1], ids[-1]) if ids and ids[-1] in ends else Continuation(ids, None)
+        for ids in said
+    ]
 
 
 @torch.inference_mode()
@@ -133,14 +149,14 @@ def generate_steps(
 ) -> Iterator[list[int]]:
     """The next token of every prompt, again and again, until each has drawn an end token, or `max_tokens`.
 
-    model: a Decoder, a T5, or a causal model of transformers. temperature: 0 takes the likeliest. top_k: draw among
-    this many. top_p: draw among the likeliest tokens whose probabilities reach this sum. vocab_size: ids from here on
-    are rows of the embedding without a token, never drawn.
-    Prompts are read whole, and max_tokens is the `room` behind the longest at most. An empty prompt starts after an
-    end token. No random state outside is touched.
+    model: a Decoder, a T5, or a causal model of transformers. temperature: 0 takes the likeliest. top_k: draw
+    among this many. top_p: draw among the likeliest tokens whose probabilities reach this sum. vocab_size:
+    ids from here on are rows of the embedding without a token, never drawn. Prompts are read whole, and
+    max_tokens is the `room` behind the longest at most. An empty prompt starts after an end token. No random
+    state outside is touched.
 
-    Raises: InputError if a prompt fills the context, if one is empty and there is no end token, or if a model of
-    transformers has no cache of keys.
+    Raises: InputError if a prompt fills the context, if one is empty and there is no end token, or if a model
+    of transformers has no cache of keys.
     """
     max_tokens = min((room(model, prompt, max_tokens) for prompt in prompts), default=0)
     if not end_ids and not all(prompts):
@@ -155,7 +171,13 @@ def generate_steps(
     was_training = model.training
     model.eval()
     try:
-        read = _read_decoder if isinstance(model, Decoder) else _read_t5 if isinstance(model, T5) else _read_foreign
+        read = (
+            _read_decoder
+            if isinstance(model, Decoder)
+            else _read_t5
+            if isinstance(model, T5)
+            else _read_foreign
+        )
         logits, advance, select = read(model, kept, max_tokens)
         for drawn in range(1, max_tokens + 1):
             chosen = (
@@ -164,7 +186,8 @@ def generate_steps(
                 else torch.empty(len(alive), dtype=torch.long)
             )
             logits = logits[:, :vocab_size].float()
-            # The likeliest is found where the logits are; draws are made on the CPU, the same for every device.
+            # The likeliest is found where the logits are; draws are made on the CPU, the same for every
+            # device.
             logits = logits if temperature == 0 else logits.cpu()
             chosen[alive] = _choose(logits, temperature, top_k, top_p, generator).cpu()
             finished |= torch.isin(chosen, ends)
@@ -192,15 +215,21 @@ def context_of(model: nn.Module) -> int:
     if isinstance(model, T5):
         return 2**30
     config: Any = model.config
-    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**30)
+    return int(
+        getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**30
+    )
 
 
 def _read_decoder(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Tensor, Advance, None]:
-    """Logits (B, V) after the prompts, read end to end without padding, and what gives those after one more token."""
+    """Logits (B, V) after the prompts, read end to end without padding, and what gives those after one more
+    token.
+    """
     device, lengths = model.head_weight().device, tuple(map(len, prompts))
     positions = torch.cat([torch.arange(length) for length in lengths])[None].to(device)
     tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)[None]
-    is_mixed = torch.is_autocast_enabled(device.type)  # then keys and values come in that dtype, weights do not
+    is_mixed = torch.is_autocast_enabled(
+        device.type
+    )  # then keys and values come in that dtype, weights do not
     dtype = torch.get_autocast_dtype(device.type) if is_mixed else model.model.norm.weight.dtype
     cache = Cache(model.config, len(prompts), max(lengths) + max_tokens, dtype=dtype, device=device)
     # forward, not __call__: a compiled model would be compiled again for each length.
@@ -217,7 +246,9 @@ def _read_decoder(model: Any, prompts: list[list[int]], max_tokens: int) -> tupl
 
 
 def _read_t5(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Tensor, Advance, Select]:
-    """Logits (B, V) of the first tokens of answers, what gives those after one more, and what leaves out rows."""
+    """Logits (B, V) of the first tokens of answers, what gives those after one more, and what leaves out
+    rows.
+    """
     device, lengths = model.head_weight().device, tuple(map(len, prompts))
     tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)[None]
     cache = model.start(tokens, lengths, max_tokens)
@@ -229,7 +260,9 @@ def _read_t5(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Ten
 
 
 def _read_foreign(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Tensor, Advance, None]:
-    """The same for a model of transformers; prompts of different lengths stand beside each other where they may."""
+    """The same for a model of transformers; prompts of different lengths stand beside each other where they
+    may.
+    """
     if max(map(len, prompts)) + max_tokens > fixed_until(model):
         return _read_again(model, prompts)
     is_paddable = model.config.model_type in PADDABLE_DECODERS
@@ -244,7 +277,9 @@ def _read_foreign(model: Any, prompts: list[list[int]], max_tokens: int) -> tupl
 
 
 def _read_again(model: Any, prompts: list[list[int]]) -> tuple[Tensor, Advance, None]:
-    """The same without a cache, for rotary frequencies that change with the length: each step reads all of a row."""
+    """The same without a cache, for rotary frequencies that change with the length: each step reads all of a
+    row.
+    """
     device = next(model.parameters()).device
     rows = [list(prompt) for prompt in prompts]
 
@@ -266,9 +301,13 @@ def _read_side_by_side(model: Any, prompts: list[list[int]]) -> tuple[Tensor, Ad
     device = next(model.parameters()).device
     longest = max(map(len, prompts))
     tokens = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    mask = torch.tensor(
+        [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device
+    )
     given = {"attention_mask": mask}
-    if not mask.all():  # else the model counts positions as it was trained to: some begin behind that of the padding
+    if (
+        not mask.all()
+    ):  # else the model counts positions as it was trained to: some begin behind that of the padding
         given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
     past: Any = None
 
@@ -284,8 +323,8 @@ def _read_side_by_side(model: Any, prompts: list[list[int]]) -> tuple[Tensor, Ad
         past = getattr(output, "past_key_values", None)
         if past is None:
             raise InputError(
-                f"a {model.config.model_type} model keeps no keys and values to go on from, which writing text here "
-                "needs; use another model, or leave out evaluate.prompts and evaluate.answers"
+                f"a {model.config.model_type} model keeps no keys and values to go on from, which writing "
+                "text here needs; use another model, or leave out evaluate.prompts and evaluate.answers"
             )
         logits: Tensor = output.logits[:, -1]
         return logits
@@ -326,15 +365,16 @@ def _require_finite(highest: Tensor) -> None:
     """Raises: InputError if one of the highest logits is NaN or infinite; NaN is above all others."""
     if not bool(highest.isfinite().all()):
         raise InputError(
-            "the model's logits of the next token are NaN or infinite, so it can write no text; use other weights, "
-            "or in a run a higher train.precision"
+            "the model's logits of the next token are NaN or infinite, so it can write no text; use other "
+            "weights, or in a run a higher train.precision"
         )
 
 
 def _find_highest(logits: Tensor) -> Tensor:
     """The place of the first of the highest logits (B, V) in each row, or of a NaN, (B,) int64.
 
-    argmax looks at one number at a time, amax at eight: of 64 x 32,100 in blocks 0.4 ms instead of 2.1 (one thread).
+    argmax looks at one number at a time, amax at eight: of 64 x 32,100 in blocks 0.4 ms instead of 2.1 (one
+    thread).
     """
     width = logits.shape[1]
     blocks = width // _BLOCK

@@ -17,7 +17,8 @@ from etude.engine.world import World
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss in nats per target over all ranks; bits per byte of the text, if the tokens tell its bytes."""
+    """Mean loss in nats per target over all ranks; bits per byte of the text, if the tokens tell
+    its bytes."""
 
     loss: float
     targets: int
@@ -39,8 +40,8 @@ def evaluate(
 ) -> Score:
     """Sum of losses over sum of targets of this rank's batches and all others'; never a mean of means.
 
-    Uses no random numbers, and leaves the model in the mode it was in. `token_bytes` (V,) holds the bytes a token
-    stands for.
+    Uses no random numbers, and leaves the model in the mode it was in. `token_bytes` (V,) holds the bytes a
+    token stands for.
     """
     was_training = model.training
     model.eval()

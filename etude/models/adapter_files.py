@@ -1,4 +1,5 @@
-"""An adapter in a folder of PEFT: its adapter_config.json read key by key, its tensors held against the base."""
+"""An adapter in a folder of PEFT: its adapter_config.json read key by key, its tensors held
+against the base."""
 
 import json
 import re
@@ -23,13 +24,14 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_bdlora": (None, False), "alora_invocation_tokens": (None,), "arrow_config": (None,),
     "megatron_config": (None,), "ensure_weight_tying": (None, False),
 }  # fmt: skip
-# Keys that are read, and keys that say how A and B were first drawn, which tool wrote the file, or where it ran.
+# Keys that are read, and keys that say how A and B were first drawn, which tool wrote the file, or where it
+# ran.
 _KNOWN = frozenset({
-    "peft_type", "task_type", "base_model_name_or_path", "revision", "r", "lora_alpha", "lora_dropout", "use_rslora",
-    "rank_pattern", "alpha_pattern", "use_dora", "target_modules", "exclude_modules", "layers_to_transform",
-    "layers_pattern", "modules_to_save", "init_lora_weights", "peft_version", "inference_mode", "fan_in_fan_out",
-    "megatron_core", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size",
-    "runtime_config", "auto_mapping",
+    "peft_type", "task_type", "base_model_name_or_path", "revision", "r", "lora_alpha", "lora_dropout",
+    "use_rslora", "rank_pattern", "alpha_pattern", "use_dora", "target_modules", "exclude_modules",
+    "layers_to_transform", "layers_pattern", "modules_to_save", "init_lora_weights", "peft_version",
+    "inference_mode", "fan_in_fan_out", "megatron_core", "loftq_config", "eva_config", "corda_config",
+    "lora_ga_config", "qalora_group_size", "runtime_config", "auto_mapping",
 })  # fmt: skip
 # What a key of a later PEFT is written with while nobody uses it.
 _OFF: tuple[Any, ...] = (None, False, {}, [])
@@ -37,7 +39,9 @@ _OFF: tuple[Any, ...] = (None, False, {}, [])
 _PLAIN_STARTS = ("gaussian", "eva", "orthogonal")
 _MERGE = "merge it with PEFT first"
 # Modules at the two ends of a model, of which PEFT can adapt or save what is not a linear layer of a block.
-_ENDS = re.compile(r"(^|\.)(lm_head|embed_out|embed_tokens|embed_in|word_embeddings|wte|wpe|shared|score|classifier)$")
+_ENDS = re.compile(
+    r"(^|\.)(lm_head|embed_out|embed_tokens|embed_in|word_embeddings|wte|wpe|shared|score|classifier)$"
+)
 _PATTERN_SECONDS = 3
 
 
@@ -45,12 +49,15 @@ _PATTERN_SECONDS = 3
 class SavedAdapter:
     """What adapter_config.json says.
 
-    recipe    rank, alpha and the kind of the update, as a recipe has them; its `targets` are not those of the file
-    ranks     another rank for modules whose names end in a match of a regular expression; the first that fits holds
+    recipe    rank, alpha and the kind of the update, as a recipe has them; its `targets` are not those of the
+              file
+    ranks     another rank for modules whose names end in a match of a regular expression; the first that fits
+              holds
     alphas    the same of alpha
     targets   module names, their last parts, "all-linear", or a regular expression for whole names
     excluded  the same of modules that are left as they are
-    layers    numbers of the blocks that are adapted, None for all; `lists` names what the blocks stand in, () for any
+    layers    numbers of the blocks that are adapted, None for all; `lists` names what the blocks stand in, ()
+              for any
     whole     modules that are saved as they are, by the last parts of their names
     """
 
@@ -68,7 +75,10 @@ class SavedAdapter:
 
 
 def read_adapter_config(folder: Path) -> SavedAdapter:
-    """The adapter in a folder of PEFT. Raises: InputError if it is no LoRA adapter, or may have more than this one."""
+    """The adapter in a folder of PEFT.
+
+    Raises: InputError if it is no LoRA adapter, or may have more than this one.
+    """
     file = folder / CONFIG_FILE
     values = durable.read_json_object(file)
     if values.get("peft_type") != "LORA":
@@ -87,19 +97,27 @@ def read_adapter_config(folder: Path) -> SavedAdapter:
         elif name in _KNOWN:
             continue
         if not any(type(value) is type(unused) and value == unused for unused in neutral):
-            what = "is not supported" if name in {*_NEUTRAL, *_KNOWN} else "is unknown and may change the result"
-            raise InputError(f"{file} has {_show(name, quote=False)} = {_show(value)}, which {what}; {_MERGE}")
+            what = (
+                "is not supported" if name in {*_NEUTRAL, *_KNOWN} else "is unknown and may change the result"
+            )
+            raise InputError(
+                f"{file} has {_show(name, quote=False)} = {_show(value)}, which {what}; {_MERGE}"
+            )
     targets = _names(file, values, "target_modules")
     if not targets:
         raise InputError(f"{file} names no target_modules; write it again with PEFT")
     layers = values.get("layers_to_transform")
     layers = [layers] if isinstance(layers, int) and not isinstance(layers, bool) else layers
     if layers is not None and (not isinstance(layers, list) or not all(type(each) is int for each in layers)):
-        raise InputError(f"{file} has layers_to_transform = {_show(layers)}; expected numbers of blocks; mend the file")
+        raise InputError(
+            f"{file} has layers_to_transform = {_show(layers)}; expected numbers of blocks; mend the file"
+        )
     lists = _names(file, values, "layers_pattern")
     lists = [lists] if isinstance(lists, str) else lists
     if not all(re.fullmatch(r"\w+", each) for each in lists) or (layers and isinstance(targets, str)):
-        raise InputError(f"{file} has layers_pattern or layers_to_transform that PEFT would not apply; {_MERGE}")
+        raise InputError(
+            f"{file} has layers_pattern or layers_to_transform that PEFT would not apply; {_MERGE}"
+        )
     whole = _names(file, values, "modules_to_save")
     return SavedAdapter(
         recipe=_recipe(file, values),
@@ -121,11 +139,14 @@ def adapted_modules(
 ) -> dict[str, Adapter]:
     """The modules of a base that an adapter goes on, each with its rank and alpha, in the order of the model.
 
-    Raises: InputError unless the file has the tensors of exactly those that its config targets, in their shapes.
+    Raises: InputError unless the file has the tensors of exactly those that its config targets, in their
+    shapes.
     """
     file, modules = folder / ADAPTER_FILE, dict(model.named_modules())
     if bare := next((key for key in tensors if not key.startswith(PREFIX)), None):
-        raise InputError(f"{file} calls a tensor {bare[:80]}; PEFT's names begin with {PREFIX}; save it with PEFT")
+        raise InputError(
+            f"{file} calls a tensor {bare[:80]}; PEFT's names begin with {PREFIX}; save it with PEFT"
+        )
     linear = find_targets(model, "all-linear")
     targeted = _targeted(folder / CONFIG_FILE, saved, list(modules), linear)
     found: dict[str, dict[str, Tensor]] = {}
@@ -144,17 +165,25 @@ def adapted_modules(
         raise InputError(f"{file} has {whole[0][:80]} whole, which is not supported; {_MERGE}")
     for name in found:
         if name not in modules:
-            raise InputError(f"{folder} adapts {name[:80]}, which its base does not have; it belongs to another model")
+            raise InputError(
+                f"{folder} adapts {name[:80]}, which its base does not have; it belongs to another model"
+            )
         if name not in linear:
             raise InputError(f"{folder} adapts {name}, which is no linear layer; {_MERGE}")
         if name not in targeted:
-            raise InputError(f"{file} has tensors of {name}, which {CONFIG_FILE} does not target; save it again")
+            raise InputError(
+                f"{file} has tensors of {name}, which {CONFIG_FILE} does not target; save it again"
+            )
     for name in linear:
         if name in targeted and name not in found:
-            raise InputError(f"{file} lacks the tensors of {name}, which {CONFIG_FILE} targets; save it again")
+            raise InputError(
+                f"{file} lacks the tensors of {name}, which {CONFIG_FILE} targets; save it again"
+            )
     for key, tensor in tensors.items():
         if not tensor.is_floating_point():
-            raise InputError(f"{file}: {key} holds {str(tensor.dtype).removeprefix('torch.')} numbers; {_MERGE}")
+            raise InputError(
+                f"{file}: {key} holds {str(tensor.dtype).removeprefix('torch.')} numbers; {_MERGE}"
+            )
     recipes = _recipes(folder / CONFIG_FILE, saved, [name for name in modules if name in found])
     for name, recipe in recipes.items():
         _check_layer(f"{file}: {name}", recipe, modules[name], found[name])
@@ -162,18 +191,26 @@ def adapted_modules(
 
 
 def whole_names(folder: Path, saved: SavedAdapter, tensors: dict[str, Tensor], model: nn.Module) -> list[str]:
-    """The modules of a classifier's head that an adapter file has. Raises: InputError if it lacks a part of one."""
+    """The modules of a classifier's head that an adapter file has.
+
+    Raises: InputError if it lacks a part of one.
+    """
     names = []
     for head in head_modules(model):
-        wanted = {f"{PREFIX}{head}.{name}": part for name, part in model.get_submodule(head).named_parameters()}
+        wanted = {
+            f"{PREFIX}{head}.{name}": part for name, part in model.get_submodule(head).named_parameters()
+        }
         if any(key in tensors for key in wanted) or any(_ends_in(head, each) for each in saved.whole):
             names.append(head)
             for key, part in wanted.items():
                 if key not in tensors:
-                    raise InputError(f"{folder / ADAPTER_FILE} lacks {key}, a part of the head; save it again")
+                    raise InputError(
+                        f"{folder / ADAPTER_FILE} lacks {key}, a part of the head; save it again"
+                    )
                 if tensors[key].shape != part.shape:
                     raise InputError(
-                        f"{folder / ADAPTER_FILE}: {key} is {list(tensors[key].shape)}, the base has {list(part.shape)}"
+                        f"{folder / ADAPTER_FILE}: {key} is {list(tensors[key].shape)}, the base has "
+                        f"{list(part.shape)}"
                     )
     return names
 
@@ -183,32 +220,43 @@ def check_same(folder: Path, saved: SavedAdapter, recipe: Adapter) -> None:
     for name, patterns in (("rank", saved.ranks), ("alpha", saved.alphas)):
         if patterns:
             raise InputError(
-                f"the adapter in {folder} has {name}_pattern = {_show(patterns)}, and a recipe one adapter.{name} for "
-                f"all modules; {_MERGE}, and name that model as model.from"
+                f"the adapter in {folder} has {name}_pattern = {_show(patterns)}, and a recipe one "
+                f"adapter.{name} for all modules; {_MERGE}, and name that model as model.from"
             )
     for name in ("rank", "alpha", "rank_stabilized", "dora"):
         theirs, ours = getattr(saved.recipe, name), getattr(recipe, name)
         if theirs != ours:
             shown = str(theirs).lower() if isinstance(theirs, bool) else f"{theirs:g}"
-            raise InputError(f"adapter.{name} is {ours!r}, but the adapter in {folder} has {shown}; use {shown}")
+            raise InputError(
+                f"adapter.{name} is {ours!r}, but the adapter in {folder} has {shown}; use {shown}"
+            )
 
 
 def _recipe(file: Path, values: dict[str, Any]) -> Adapter:
     for name in ("use_rslora", "use_dora"):
         if not isinstance(values.get(name), bool | None):
-            raise InputError(f"{file} has {name} = {_show(values[name])}; expected true or false; mend the file")
+            raise InputError(
+                f"{file} has {name} = {_show(values[name])}; expected true or false; mend the file"
+            )
     dropout = values.get("lora_dropout")
-    given = {"rank": values.get("r"), "alpha": values.get("lora_alpha"), "dropout": 0.0 if dropout is None else dropout}
+    given = {
+        "rank": values.get("r"),
+        "alpha": values.get("lora_alpha"),
+        "dropout": 0.0 if dropout is None else dropout,
+    }
     try:
         return Adapter.model_validate({
-            **{name: float(value) if type(value) is int and name != "rank" else value for name, value in given.items()},
+            **{
+                name: float(value) if type(value) is int and name != "rank" else value
+                for name, value in given.items()
+            },
             "rank_stabilized": bool(values.get("use_rslora")), "dora": bool(values.get("use_dora")),
         })  # fmt: skip
     except (ValueError, OverflowError):
         shown = {name: values.get(name) for name in ("r", "lora_alpha", "lora_dropout")}
         raise InputError(
-            f"{file} does not describe a LoRA adapter ({_show(shown)}); expected r from 1 to 4096, lora_alpha above 0, "
-            "lora_dropout from 0 to below 1; write it again with PEFT"
+            f"{file} does not describe a LoRA adapter ({_show(shown)}); expected r from 1 to 4096, "
+            "lora_alpha above 0, lora_dropout from 0 to below 1; write it again with PEFT"
         ) from None
 
 
@@ -217,7 +265,9 @@ def _pattern(file: Path, values: dict[str, Any], name: str) -> dict[str, Any]:
     pattern = {} if values.get(name) is None else values[name]
     part, least = ("r", "from 1 to 4096") if name == "rank_pattern" else ("lora_alpha", "above 0")
     if not isinstance(pattern, dict):
-        raise InputError(f"{file} has {name} = {_show(pattern)}; expected an object of modules; mend the file")
+        raise InputError(
+            f"{file} has {name} = {_show(pattern)}; expected an object of modules; mend the file"
+        )
     read = {}
     for key, value in pattern.items():
         try:
@@ -231,11 +281,17 @@ def _pattern(file: Path, values: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _recipes(file: Path, saved: SavedAdapter, names: list[str]) -> dict[str, Adapter]:
-    """Rank and alpha of each module, as PEFT finds them: by the first pattern that the end of its name matches."""
+    """Rank and alpha of each module, as PEFT finds them: by the first pattern that the end of its name
+    matches.
+    """
     ranks, alphas = (
-        _match(file, [rf"(.*\.)?({key})" for key in patterns], names) for patterns in (saved.ranks, saved.alphas)
+        _match(file, [rf"(.*\.)?({key})" for key in patterns], names)
+        for patterns in (saved.ranks, saved.alphas)
     )
-    rank_of, alpha_of = [saved.recipe.rank, *saved.ranks.values()], [saved.recipe.alpha, *saved.alphas.values()]
+    rank_of, alpha_of = (
+        [saved.recipe.rank, *saved.ranks.values()],
+        [saved.recipe.alpha, *saved.alphas.values()],
+    )
     return {
         name: saved.recipe.model_copy(
             update={"rank": rank_of[ranks.get(name, -1) + 1], "alpha": alpha_of[alphas.get(name, -1) + 1]}
@@ -253,7 +309,9 @@ def _text(file: Path, values: dict[str, Any], name: str) -> str | None:
 
 def _names(file: Path, values: dict[str, Any], name: str) -> str | list[str]:
     value = [] if values.get(name) is None else values[name]
-    if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
+    if not isinstance(value, str) and not (
+        isinstance(value, list) and all(isinstance(each, str) for each in value)
+    ):
         raise InputError(f"{file} has {name} = {_show(value)}; expected names of modules; mend the file")
     return value
 

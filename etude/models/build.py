@@ -22,8 +22,8 @@ from etude.recipe.schema import Model, Recipe
 
 # Families that count positions on from the row behind that of the padding.
 _AFTER_PADDING = (
-    "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "xmod", "ibert", "mpnet",
-    "longformer", "esm",
+    "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "xmod", "ibert",
+    "mpnet", "longformer", "esm",
 )  # fmt: skip
 # A plan for a machine with more memory than this one is made up to so many times its own.
 _MOST_MEMORIES, _MOST_BLOCKS = 64.0, 10_000
@@ -49,8 +49,8 @@ def choose_config(
 ) -> Config | None:
     """The configuration that a recipe asks for; None where the model runs through transformers.
 
-    labels: how many a classifier has, and whether several may hold. tasks: as in EncoderConfig. Raises: InputError if
-    sizes do not fit.
+    labels: how many a classifier has, and whether several may hold. tasks: as in EncoderConfig. Raises:
+    InputError if sizes do not fit.
     """
     section, seq_len = recipe.model, recipe.train.seq_len
     config = pretrained.config if pretrained is not None else None
@@ -69,7 +69,9 @@ def choose_config(
         if isinstance(config, EncoderConfig):
             return replace(config, labels=names, multi=multi, tasks=tasks)
         if tasks:
-            raise InputError(f"{section.from_} is no BERT, RoBERTa or their kin, which several tasks need; name one")
+            raise InputError(
+                f"{section.from_} is no BERT, RoBERTa or their kin, which several tasks need; name one"
+            )
         return config
     if pretrained is not None:
         return config
@@ -83,7 +85,8 @@ def choose_config(
 
 
 def check_memory(config: Config, memories: float = 1.0) -> None:
-    """Raises: InputError if the weights of a new model take more than so many times the memory of this machine.
+    """Raises: InputError if the weights of a new model take more than so many times the memory of this
+    machine.
 
     Reckoned by arithmetic, before anything is built. A plan may be for a larger machine, but not for any.
     """
@@ -95,8 +98,8 @@ def check_memory(config: Config, memories: float = 1.0) -> None:
     if need > memories * have or blocks > _MOST_BLOCKS:
         raise InputError(
             f"[model]: {blocks:,} blocks of width {config.n_embd:,} and {config.vocab_size:,} tokens are "
-            f"{least:,} weights or more, {need / 1e9:,.1f} GB; this machine has {have / 1e9:,.1f} GB; use a smaller "
-            "n_layer, n_embd, n_ffn or vocab_size"
+            f"{least:,} weights or more, {need / 1e9:,.1f} GB; this machine has {have / 1e9:,.1f} GB; use a "
+            "smaller n_layer, n_embd, n_ffn or vocab_size"
         )
 
 
@@ -110,11 +113,14 @@ def longest_sample(pretrained: Pretrained) -> int:
     if config is not None:
         return config.context
     context = int(values.get("max_position_embeddings") or values.get("n_positions") or 2**30)
-    return context - (int(values.get("pad_token_id") or 1) + 1 if values.get("model_type") in _AFTER_PADDING else 0)
+    return context - (
+        int(values.get("pad_token_id") or 1) + 1 if values.get("model_type") in _AFTER_PADDING else 0
+    )
 
 
 def measure(config: Config | None, pretrained: Pretrained | None, *, seq_len: int, adapter: int) -> Size:
-    """What a model comes to in samples of seq_len tokens, with an adapter of so many parameters, or 0 for none.
+    """What a model comes to in samples of seq_len tokens, with an adapter of so many parameters, or 0 for
+    none.
 
     Beside an adapter the head of a classifier is trained.
     """
@@ -165,7 +171,9 @@ def build(
         return build_encoder(replace(config, dropout=dropout, attention_dropout=dropout), seed, pretrained)
     if pretrained is not None:
         # What is trained stays in fp32; what is frozen needs no more digits than it is computed in.
-        return load_pretrained(pretrained, dtype=dtype if recipe.adapter else torch.float32, dropout=dropout), []
+        return load_pretrained(
+            pretrained, dtype=dtype if recipe.adapter else torch.float32, dropout=dropout
+        ), []
     assert config is not None
     check_memory(config)
     model = T5(config) if isinstance(config, T5Config) else Decoder(config)
@@ -182,11 +190,14 @@ def describe_config(
     bos_id: int | None,
     eos_id: int,
 ) -> dict[str, Any] | None:
-    """What goes into config.json, so that other tools load the weights; None for a module of the user's own."""
+    """What goes into config.json, so that other tools load the weights; None for a module of the
+    user's own."""
     if isinstance(config, EncoderConfig):
         names = label_names if config.labels else None
         return config.to_hf(head_of(config), label_names=names, bos_token_id=bos_id, eos_token_id=eos_id)
-    if pretrained is not None:  # as the model came; only the number format, and what a classifier says, are ours now
+    if (
+        pretrained is not None
+    ):  # as the model came; only the number format, and what a classifier says, are ours now
         values = {**pretrained.hf_config, "dtype": "float32"}
         values.pop("torch_dtype", None)  # the older name of the same
         if isinstance(config, T5Config) and label_names:  # transformers takes the state at the last of these
@@ -206,10 +217,11 @@ def _label_words(names: tuple[str, ...], multi: bool) -> dict[str, Any]:
 
 
 def _t5_config(model: Model, *, vocab_size: int, pad_id: int | None) -> T5Config:
-    """The encoder-decoder that a recipe asks for, n_layer blocks on each side; by default of the size of CodeT5-small.
+    """The encoder-decoder that a recipe asks for, n_layer blocks on each side; by default of the size of
+    CodeT5-small.
 
-    vocab_size, pad_id: of the tokenizer. The decoder starts from padding, for which a row is added if there is none.
-    Raises: InputError if keys do not fit each other.
+    vocab_size, pad_id: of the tokenizer. The decoder starts from padding, for which a row is added if there
+    is none. Raises: InputError if keys do not fit each other.
     """
     if pad_id is None:
         pad_id, vocab_size = vocab_size, vocab_size + 1

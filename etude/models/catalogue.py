@@ -1,4 +1,6 @@
-"""Ready sizes, the decoder that a recipe's [model] asks for, and models people fine-tune, known without their files."""
+"""Ready sizes, the decoder that a recipe's [model] asks for, and models people fine-tune, known without their
+files.
+"""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -26,8 +28,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 def decoder_config(model: Model, *, vocab_size: int, seq_len: int) -> DecoderConfig:
     """The decoder that a recipe asks for: its own keys over its preset over the defaults.
 
-    vocab_size: tokens of the tokenizer; the embedding may have more rows. seq_len: tokens of a sample; the context is
-    at least that.
+    vocab_size: tokens of the tokenizer; the embedding may have more rows. seq_len: tokens of a sample; the
+    context is at least that.
 
     Raises: InputError if keys do not fit each other or the tokenizer is larger than the embedding.
     """
@@ -54,7 +56,8 @@ def decoder_config(model: Model, *, vocab_size: int, seq_len: int) -> DecoderCon
 
 @dataclass(frozen=True)
 class Story:
-    """A published model by arithmetic: its parameters, and (inputs, outputs, how many) of its linear layers by name.
+    """A published model by arithmetic: its parameters, and (inputs, outputs, how many) of its linear layers
+    by name.
 
     Layers that share a name may have several shapes. The head is not among them.
     """
@@ -63,28 +66,35 @@ class Story:
     linears: dict[str, list[tuple[int, int, int]]]
 
     def count_lora(self, rank: int, targets: str | list[str]) -> int:
-        """Parameters of an adapter on the targets, or on all linear layers. Raises: InputError for an unknown one."""
+        """Parameters of an adapter on the targets, or on all linear layers.
+
+        Raises: InputError for an unknown one.
+        """
         chosen = list(self.linears) if targets == "all-linear" else list(targets)
         for name in chosen:
             if name not in self.linears:
                 raise InputError(
-                    f"adapter.targets: no linear layer is called {name!r}; there are {', '.join(self.linears)}"
+                    f"adapter.targets: no linear layer is called {name!r}; there are "
+                    f"{', '.join(self.linears)}"
                 )
         return sum(
-            rank * (inputs + outputs) * count for name in set(chosen) for inputs, outputs, count in self.linears[name]
+            rank * (inputs + outputs) * count
+            for name in set(chosen)
+            for inputs, outputs, count in self.linears[name]
         )
 
 
 def _decoder(
-    width: int, layers: int, heads: int, kv_heads: int, ffn: int, vocab: int, *, head_dim: int, bias: bool = False,
-    tied: bool = True,
+    width: int, layers: int, heads: int, kv_heads: int, ffn: int, vocab: int, *, head_dim: int,
+    bias: bool = False, tied: bool = True,
 ) -> Story:  # fmt: skip
     """Qwen2 (with bias) and Llama."""
     query, key_value = heads * head_dim, kv_heads * head_dim
     linears = {
         "q_proj": [(width, query, layers)], "k_proj": [(width, key_value, layers)],
         "v_proj": [(width, key_value, layers)], "o_proj": [(query, width, layers)],
-        "gate_proj": [(width, ffn, layers)], "up_proj": [(width, ffn, layers)], "down_proj": [(ffn, width, layers)],
+        "gate_proj": [(width, ffn, layers)], "up_proj": [(width, ffn, layers)],
+        "down_proj": [(ffn, width, layers)],
     }  # fmt: skip
     norms = (2 * layers + 1) * width
     biases = layers * (query + 2 * key_value) * bias
@@ -120,7 +130,11 @@ def _t5(width: int, layers: int, heads: int, ffn: int, vocab: int) -> Story:
     """Encoder and decoder of so many layers each, heads of 64."""
     inner = 64 * heads
     linears = {name: [(width, inner, 3 * layers)] for name in ("q", "k", "v")}
-    linears |= {"o": [(inner, width, 3 * layers)], "wi": [(width, ffn, 2 * layers)], "wo": [(ffn, width, 2 * layers)]}
+    linears |= {
+        "o": [(inner, width, 3 * layers)],
+        "wi": [(width, ffn, 2 * layers)],
+        "wo": [(ffn, width, 2 * layers)],
+    }
     norms = (5 * layers + 2) * width
     return Story(vocab * width + _weights(linears) + norms + 2 * 32 * heads, linears)
 

@@ -1,7 +1,7 @@
 """What two tokens of code are to each other, as a learnt bias on the attention scores of each head.
 
-It says whether both belong to the same identifier, how much deeper in brackets and in indentation one is than the
-other, and of which kinds they are. All tables start at zero, where the encoder is the plain one.
+It says whether both belong to the same identifier, how much deeper in brackets and in indentation one is than
+the other, and of which kinds they are. All tables start at zero, where the encoder is the plain one.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from torch.nn import functional
 
 # As etude.data.lexer counts them.
 KINDS, LEVELS = 9, 16
-# Adam moves an entry by about the learning rate a step; so much faster it comes to where it matters within an epoch.
+# Adam moves an entry by about the learning rate a step; so much faster it comes to where it matters within an
+# epoch.
 _REACH = 16.0
 
 
@@ -36,16 +37,21 @@ class CodeBias(nn.Module):
 
         code (N, 4) int64 of all tokens: kind, depth of brackets and of indentation, identifier.
 
-        Each table is a matrix between what the query is and what the key is, so one product of (t, 41) and (41, t)
-        stands for the look-ups of all t x t pairs; only which identifiers are equal is found pair by pair.
+        Each table is a matrix between what the query is and what the key is, so one product of (t, 41) and
+        (41, t) stands for the look-ups of all t x t pairs; only which identifiers are equal is found pair by
+        pair.
         """
         kind, brackets, indentation, identifier = code.unbind(-1)
         depths = torch.arange(LEVELS, device=code.device)
         differences = depths[:, None] - depths + LEVELS - 1
         tables = self.kinds, self.brackets[:, differences], self.indentation[:, differences]
         columns = kind, brackets, indentation
-        of_query = torch.cat([table[:, column] for table, column in zip(tables, columns)], -1) * _REACH  # (H, N, 41)
-        of_key = torch.cat([functional.one_hot(column, table.shape[-1]) for table, column in zip(tables, columns)], -1)
+        of_query = (
+            torch.cat([table[:, column] for table, column in zip(tables, columns)], -1) * _REACH
+        )  # (H, N, 41)
+        of_key = torch.cat(
+            [functional.one_hot(column, table.shape[-1]) for table, column in zip(tables, columns)], -1
+        )
         same = (self.same * _REACH)[:, None, None]
         tokens = [n * t for n, t in sizes]
         queries, keys = torch.split(of_query, tokens, 1), torch.split(of_key.to(of_query.dtype), tokens)
@@ -53,7 +59,9 @@ class CodeBias(nn.Module):
         return [_bias(size, query, key, number, same) for size, query, key, number in parts]
 
 
-def _bias(size: tuple[int, int], of_query: Tensor, of_key: Tensor, identifier: Tensor, same: Tensor) -> Tensor:
+def _bias(
+    size: tuple[int, int], of_query: Tensor, of_key: Tensor, identifier: Tensor, same: Tensor
+) -> Tensor:
     """(n, H, t, t) from (H, n x t, 41), (n x t, 41), (n x t) and what equal identifiers add, (H, 1, 1)."""
     bias = of_query.view(len(of_query), *size, -1).transpose(0, 1) @ of_key.view(*size, -1).mT[:, None]
     number = identifier.view(size)

@@ -26,8 +26,8 @@ def refuse_conflicts(values: Mapping[str, Any]) -> None:
         stem = _CLASS.match(str(name))
         if family and stem and stem[1] != family and stem[1] in _FAMILIES.values():
             raise InputError(
-                f"config.json says model_type = {values['model_type']!r} and architectures = {str(name)[:60]!r}, which "
-                "is another family; mend one of them"
+                f"config.json says model_type = {values['model_type']!r} and architectures = "
+                f"{str(name)[:60]!r}, which is another family; mend one of them"
             )
 
 
@@ -47,8 +47,8 @@ def _refuse_rotary_conflicts(values: Mapping[str, Any]) -> None:
         for fact in sorted({*new, *old} - {"type", "rope_theta", "partial_rotary_factor"}):
             if new.get(fact) != old.get(fact):
                 raise InputError(
-                    f"config.json says rope_parameters.{fact[:40]} = {_short(new.get(fact))} and rope_scaling."
-                    f"{fact[:40]} = {_short(old.get(fact))}; keep one of the two objects"
+                    f"config.json says rope_parameters.{fact[:40]} = {_short(new.get(fact))} and "
+                    f"rope_scaling.{fact[:40]} = {_short(old.get(fact))}; keep one of the two objects"
                 )
 
 
@@ -76,8 +76,8 @@ def _agree(said: Sequence[tuple[str, Any]]) -> None:
     for name, value in given[1:]:
         if value != given[0][1]:
             raise InputError(
-                f"config.json says {given[0][0]} = {_short(given[0][1])} and {name} = {_short(value)}, which are one "
-                "thing; keep one of them"
+                f"config.json says {given[0][0]} = {_short(given[0][1])} and {name} = {_short(value)}, which "
+                "are one thing; keep one of them"
             )
 
 
@@ -103,16 +103,23 @@ _ONE_FACT = (
     ("attention_bias", "qkv_bias", "use_qkv_bias"),
     ("torch_dtype", "dtype"),
 )
-_OF_THE_TEXT = ("tie_word_embeddings", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+_OF_THE_TEXT = (
+    "tie_word_embeddings",
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+)
 _ROTARY = {
     "rope_theta": ("rope_theta", "rotary_emb_base"),
     "partial_rotary_factor": ("partial_rotary_factor", "rotary_pct"),
     "original_max_position_embeddings": ("original_max_position_embeddings",),
 }
 _FAMILIES = {
-    "qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama", "mistral": "Mistral", "bert": "Bert", "roberta": "Roberta",
-    "t5": "T5", "gpt2": "GPT2", "gpt_neox": "GPTNeoX", "gptj": "GPTJ", "gemma": "Gemma", "gemma2": "Gemma2",
-    "phi": "Phi", "phi3": "Phi3", "mixtral": "Mixtral", "starcoder2": "Starcoder2", "modernbert": "ModernBert",
-    "distilbert": "DistilBert", "opt": "OPT", "bloom": "Bloom", "falcon": "Falcon", "mt5": "MT5", "bart": "Bart",
+    "qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama", "mistral": "Mistral", "bert": "Bert",
+    "roberta": "Roberta", "t5": "T5", "gpt2": "GPT2", "gpt_neox": "GPTNeoX", "gptj": "GPTJ", "gemma": "Gemma",
+    "gemma2": "Gemma2", "phi": "Phi", "phi3": "Phi3", "mixtral": "Mixtral", "starcoder2": "Starcoder2",
+    "modernbert": "ModernBert", "distilbert": "DistilBert", "opt": "OPT", "bloom": "Bloom",
+    "falcon": "Falcon", "mt5": "MT5", "bart": "Bart",
 }  # fmt: skip
 _CLASS = re.compile(r"([A-Z]\w*?)(?:For[A-Z]|Model|LMHead|DoubleHeads|WithLMHead|Encoder|PreTrained)")

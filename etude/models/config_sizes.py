@@ -16,24 +16,33 @@ _CORE = re.compile(
     + r"|num_(attention_|key_value_)?heads|n_heads?|(hidden|vocab|intermediate)_size|d_model|n_embd|head_dim"
     r"|max_position_embeddings|n_positions"
 )
-_SIZE = re.compile(r"(size|layers?|heads?|dim|positions?|embeddings|experts|embd|inner|d_model|d_ff|d_kv|rank)$")
+_SIZE = re.compile(
+    r"(size|layers?|heads?|dim|positions?|embeddings|experts|embd|inner|d_model|d_ff|d_kv|rank)$"
+)
 _SHARE = re.compile(r"(drop|eps$|epsilon$)")  # of numbers that are left out, or added to a variance
-_REPEATED = re.compile(r"(layers?|experts|blocks?|depths?|stages?|codebooks|quantizers|types|pattern|repeats?)$")
+_REPEATED = re.compile(
+    r"(layers?|experts|blocks?|depths?|stages?|codebooks|quantizers|types|pattern|repeats?)$"
+)
 
 
 def check_sizes(path: Path, values: Mapping[str, Any], tensors: int) -> None:
-    """Raises: InputError for numbers that no model has; tensors: how many its files hold, and so layers at most."""
+    """Raises: InputError for numbers that no model has; tensors: how many its files hold, and so layers at
+    most.
+    """
     file = f"{path}/config.json"
     for name, value, is_own in _leaves(file, values):
         is_share = is_own and _SHARE.search(name) and type(value) in (int, float)
         if value != value or (is_share and not 0 <= value < 1):
             expected = "a number from 0 to below 1" if is_share else "a number"
-            raise InputError(f"{file}: {name[:40]} is {quoted(value)}; expected {expected}; mend or replace the file")
+            raise InputError(
+                f"{file}: {name[:40]} is {quoted(value)}; expected {expected}; mend or replace the file"
+            )
         if type(value) is not int:
             continue
         if is_own and _BLOCKS.fullmatch(name) and value > tensors:
             raise InputError(
-                f"{file}: {name} is {quoted(value)}, but the files hold {tensors:,} tensors; copy the model again"
+                f"{file}: {name} is {quoted(value)}, but the files hold {tensors:,} tensors; copy the model "
+                "again"
             )
         least, most = -_LARGEST_NUMBER, _LARGEST_NUMBER
         if _REPEATED.search(name):
@@ -48,12 +57,14 @@ def check_sizes(path: Path, values: Mapping[str, Any], tensors: int) -> None:
             least = 1  # some tools take 0 for none, and transformers hides all
         if not least <= value <= most:
             raise InputError(
-                f"{file}: {name[:40]} is {quoted(value)}; expected {least:,} to {most:,}; mend or replace the file"
+                f"{file}: {name[:40]} is {quoted(value)}; expected {least:,} to {most:,}; mend or replace "
+                "the file"
             )
 
 
 def _leaves(file: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any, bool]]:
-    """Each plain value at any depth, with the key it stands under, and whether that is one of the text model itself.
+    """Each plain value at any depth, with the key it stands under, and whether that is one of the text model
+    itself.
 
     Raises: InputError for a list or object that is too long.
     """
@@ -62,7 +73,8 @@ def _leaves(file: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any, bo
         name, value, depth = left.pop()
         if isinstance(value, dict | list) and len(value) > MOST_LABELS:
             raise InputError(
-                f"{file}: {name[:40]} has {len(value):,} entries; expected at most {MOST_LABELS:,}; mend the file"
+                f"{file}: {name[:40]} has {len(value):,} entries; expected at most {MOST_LABELS:,}; mend the "
+                "file"
             )
         if isinstance(value, dict):
             inner = depth if name == "text_config" and depth == 1 else depth + 1

@@ -21,7 +21,8 @@ from etude.models.rope import inverse_frequencies
 
 
 class Cache:
-    """Rotated keys and values of B sequences, with room for `capacity` tokens each; `lengths` of them are filled.
+    """Rotated keys and values of B sequences, with room for `capacity` tokens each; `lengths` of them are
+    filled.
 
     keys, values: (n_layer, B, H, capacity, D)
     """
@@ -36,12 +37,16 @@ class Cache:
 
     def fill(self, layer: int, lengths: tuple[int, ...], keys: Tensor, values: Tensor) -> None:
         """Take the (1, T, H, D) keys and values of prompts that lie end to end."""
-        for row, (k, v) in enumerate(zip(torch.split(keys[0], list(lengths)), torch.split(values[0], list(lengths)))):
+        for row, (k, v) in enumerate(
+            zip(torch.split(keys[0], list(lengths)), torch.split(values[0], list(lengths)))
+        ):
             self.keys[layer, row, :, : len(k)] = k.transpose(0, 1)
             self.values[layer, row, :, : len(v)] = v.transpose(0, 1)
 
     def extend(self, layer: int, places: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the (B, 1, H, D) keys and values of one token a row at its place; returns all so far, (B, H, S, D)."""
+        """Put the (B, 1, H, D) keys and values of one token a row at its place; returns all so far, (B, H, S,
+        D).
+        """
         S = max(self.lengths) + 1
         if len(set(self.lengths)) == 1:
             self.keys[layer, :, :, S - 1], self.values[layer, :, :, S - 1] = keys[:, 0], values[:, 0]
@@ -72,8 +77,8 @@ class Decoder(nn.Module):
 
     labels: instead of the next token, score so many labels of each sample from the state of its last token.
 
-    `checkpoint_activations`: keep only the input of each block while training and compute the rest again for the
-    gradients, with the same dropout.
+    `checkpoint_activations`: keep only the input of each block while training and compute the rest again for
+    the gradients, with the same dropout.
     """
 
     def __init__(self, config: DecoderConfig, labels: int = 0) -> None:
@@ -96,12 +101,14 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Hidden states (B, T, C) after the final norm, of tokens (B, T) int64.
 
-        positions: (B, T) int, by default 0, 1, 2 ... or, with a cache, what follows.
-        lengths: of the sequences that lie end to end in the one row of tokens, which do not see each other.
-        cache: with `lengths`, an empty one to fill; else T is 1 and each row goes on where its sequence ended.
+        positions: (B, T) int, by default 0, 1, 2 ... or, with a cache, what follows. lengths: of the
+        sequences that lie end to end in the one row of tokens, which do not see each other. cache: with
+        `lengths`, an empty one to fill; else T is 1 and each row goes on where its sequence ended.
         """
         if positions is None:
-            first = torch.tensor(cache.lengths if cache and not lengths else [0], device=tokens.device)[:, None]
+            first = torch.tensor(cache.lengths if cache and not lengths else [0], device=tokens.device)[
+                :, None
+            ]
             positions = first + torch.arange(tokens.shape[1], device=tokens.device)
         context = Context(rotary_tables(positions, self.config), lengths, cache, positions[:, 0])
         x = self.model.embed_tokens(tokens).to(self.model.norm.weight.dtype)
@@ -117,7 +124,9 @@ class Decoder(nn.Module):
         return hidden
 
     def compile(self, *args: Any, **settings: Any) -> None:
-        """As `nn.Module.compile`, but for attention within sequences: their lengths differ from batch to batch."""
+        """As `nn.Module.compile`, but for attention within sequences: their lengths differ from batch to
+        batch.
+        """
         for block in self.model.layers:
             block.self_attn.attend_each = torch.compiler.disable(_attend_each)  # type: ignore[no-untyped-call, union-attr]
         super().compile(*args, **settings)
@@ -151,7 +160,8 @@ class Decoder(nn.Module):
     def init_weights(self, seed: int) -> None:
         """Draw new weights, the same on every device: normal with std 0.02, norms 1, biases 0.
 
-        Matrices that write into the residual stream are zero with `zero_init`, else std 0.02 / sqrt(2 n_layer).
+        Matrices that write into the residual stream are zero with `zero_init`, else std 0.02 / sqrt(2
+        n_layer).
 
         Source: GPT-2 (Radford et al. 2019) for the scaling by depth.
         """
@@ -169,7 +179,9 @@ class Decoder(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Embedding, blocks and final norm, under the name that transformers gives them; `Decoder.forward` runs them."""
+    """Embedding, blocks and final norm, under the name that transformers gives them; `Decoder.forward` runs
+    them.
+    """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -219,7 +231,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        q, k, v = (project(x).unflatten(-1, (-1, self.head_dim)) for project in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            project(x).unflatten(-1, (-1, self.head_dim))
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
         q, k = (rotate(heads, context.rotary).type_as(v) for heads in (self.q_norm(q), self.k_norm(k)))
         dropout = self.dropout if self.training else 0.0
         if context.lengths is not None:
@@ -234,7 +249,9 @@ class Attention(nn.Module):
         return out
 
     def attend_cached(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        """One token (B, 1, H, D) a row over all before it and itself: k and v (B, H, S, D); returns (B, 1, H, D)."""
+        """One token (B, 1, H, D) a row over all before it and itself: k and v (B, H, S, D); returns (B, 1, H,
+        D).
+        """
         mask, S = None, k.shape[2]
         if len(set(context.cache.lengths if context.cache else ())) > 1 or (
             self.window is not None and self.window < S
@@ -265,7 +282,10 @@ class FeedForward(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight over the last dimension, statistics in fp32. Source: arXiv:1910.07467."""
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension, statistics in fp32.
+
+    Source: arXiv:1910.07467.
+    """
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -277,15 +297,19 @@ class RMSNorm(nn.Module):
         x = x.type_as(self.weight)  # under autocast queries and keys arrive in half precision
         if x.device.type != "cpu":
             return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
-        # There is no fused kernel on CPU, and this takes fewer passes over memory: a training step of 4 blocks of width
-        # 320 with QK-norm takes 1.40 s instead of 1.58 (medians, 2 cores, torch 2.13).
-        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square() / x.shape[-1]
+        # There is no fused kernel on CPU, and this takes fewer passes over memory: a training step of 4
+        # blocks of width 320 with QK-norm takes 1.40 s instead of 1.58 (medians, 2 cores, torch 2.13).
+        mean_square = (
+            torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square() / x.shape[-1]
+        )
         normed: Tensor = (x * (mean_square + self.eps).rsqrt()).type_as(x)
         return normed * self.weight
 
 
 def last_states(hidden: Tensor, lengths: tuple[int, ...] | None) -> Tensor:
-    """(n, C) of the last token of each sample: of every row of (B, T, C), or of those end to end in (1, T, C)."""
+    """(n, C) of the last token of each sample: of every row of (B, T, C), or of those end to end in (1, T,
+    C).
+    """
     if lengths is None:
         return hidden[:, -1]
     return hidden[0, (torch.tensor(lengths).cumsum(0) - 1).to(hidden.device)]
@@ -297,7 +321,9 @@ def rotary_tables(positions: Tensor, config: DecoderConfig) -> tuple[Tensor, Ten
     Dimension i is paired with i + D/2 and turned by position / theta^(2i/D). Source: arXiv:2104.09864, in the
     layout of transformers.
     """
-    frequencies = inverse_frequencies(config.head_dim, config.rope_theta, config.rope_scaling, positions.device)
+    frequencies = inverse_frequencies(
+        config.head_dim, config.rope_theta, config.rope_scaling, positions.device
+    )
     angles = (positions[..., None].float() * frequencies)[..., None, :]  # (B, T, 1, D/2)
     growth = config.rope_scaling.attention_factor if config.rope_scaling else 1.0
     cos, sin = angles.cos() * growth, angles.sin() * growth
@@ -321,14 +347,22 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, *, window: int | None, dropout: flo
         k, v = (heads.repeat_interleave(q.shape[2] // k.shape[2], dim=2) for heads in (k, v))
     q, k, v = (heads.transpose(1, 2) for heads in (q, k, v))
     return functional.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, enable_gqa=k.shape[1] != q.shape[1]
+        q,
+        k,
+        v,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=mask is None,
+        enable_gqa=k.shape[1] != q.shape[1],
     ).transpose(1, 2)
 
 
 def _attend_each(
     q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], window: int | None, dropout: float
 ) -> Tensor:
-    """Causal attention within each of the sequences that lie end to end in (1, T, H, D); returns (1, T, H, D)."""
+    """Causal attention within each of the sequences that lie end to end in (1, T, H, D); returns (1, T, H,
+    D).
+    """
     assert sum(lengths) == q.shape[1], (lengths, q.shape)
     if q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16) and not dropout:
         from torch.nn.attention.varlen import varlen_attn

@@ -13,9 +13,9 @@ from etude.models.hf_config import Keys, flag, number, quoted, size
 class RopeScaling:
     """How the rotary frequencies of a longer context follow from those of the original one.
 
-    linear: all are divided by factor. llama3: slow ones are, quick ones are kept, with a smooth passage between
-    `low_freq_factor` and `high_freq_factor` turns of the original context.
-    yarn: the same by a ramp between `beta_slow` and `beta_fast` turns; queries and keys grow by `attention_factor`.
+    linear: all are divided by factor. llama3: slow ones are, quick ones are kept, with a smooth passage
+    between `low_freq_factor` and `high_freq_factor` turns of the original context. yarn: the same by a ramp
+    between `beta_slow` and `beta_fast` turns; queries and keys grow by `attention_factor`.
 
     Source: yarn, arXiv:2309.00071; llama3, the model card of Llama 3.1.
     """
@@ -64,7 +64,8 @@ class DecoderConfig:
 
     @property
     def longest(self) -> int:
-        """Tokens that the model reads at most: some files give the original context, others the scaled one."""
+        """Tokens that the model reads at most: some files give the original context, others the
+        scaled one."""
         scaling = self.rope_scaling
         return max(self.context, int(scaling.factor * scaling.original_context)) if scaling else self.context
 
@@ -80,7 +81,8 @@ class DecoderConfig:
             )
         if self.head_dim % 2:
             raise InputError(
-                f"model.head_dim is {self.head_dim}; rotary positions need an even number; try {self.head_dim + 1}"
+                f"model.head_dim is {self.head_dim}; rotary positions need an even number; try "
+                f"{self.head_dim + 1}"
             )
         if self.qk_norm and self.qkv_bias and not self.out_bias:
             raise InputError(
@@ -93,10 +95,12 @@ class DecoderConfig:
     ) -> dict[str, Any]:
         """The config.json with which AutoModelForCausalLM.from_pretrained loads the weights as they are.
 
-        `zero_init` is about new weights only and is not in it. `rope_theta` stands twice, for transformers 4 and 5.
-        A pretrained model keeps the config.json it came with, which may say more than this.
+        `zero_init` is about new weights only and is not in it. `rope_theta` stands twice, for transformers 4
+        and 5. A pretrained model keeps the config.json it came with, which may say more than this.
         """
-        assert not (self.out_bias or self.mlp_bias or self.full_layers or self.rope_scaling), "kept as it came"
+        assert not (self.out_bias or self.mlp_bias or self.full_layers or self.rope_scaling), (
+            "kept as it came"
+        )
         model_type = self._model_type()
         values: dict[str, Any] = {
             "architectures": [_ARCHITECTURES[model_type]],
@@ -145,7 +149,8 @@ class DecoderConfig:
         model_type = values.get("model_type")
         if not isinstance(model_type, str) or model_type not in _ARCHITECTURES:
             raise InputError(
-                f"config.json: model_type is {quoted(model_type)}; expected one of {', '.join(_ARCHITECTURES)}"
+                f"config.json: model_type is {quoted(model_type)}; expected one of "
+                f"{', '.join(_ARCHITECTURES)}"
             )
         _KEYS.check(values)
         n_embd, n_head = size(values, "hidden_size"), size(values, "num_attention_heads")
@@ -191,10 +196,11 @@ _ARCHITECTURES = {
 _KEYS = Keys(
     "decoder",
     read=frozenset({
-        "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-        "num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_parameters",
-        "rope_scaling", "tie_word_embeddings", "attention_dropout", "sliding_window", "use_sliding_window",
-        "max_window_layers", "layer_types", "attention_bias", "mlp_bias", "max_length",
+        "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+        "num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps",
+        "rope_theta", "rope_parameters", "rope_scaling", "tie_word_embeddings", "attention_dropout",
+        "sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "attention_bias",
+        "mlp_bias", "max_length",
     }),
     only={
         "hidden_act": "silu",
@@ -220,7 +226,9 @@ def _rope(values: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("rope_scaling", "rope_parameters"):
         part = {} if values.get(name) is None else values[name]
         if not isinstance(part, dict):
-            raise InputError(f"config.json: {name} is {quoted(part)}; expected an object; mend or replace the file")
+            raise InputError(
+                f"config.json: {name} is {quoted(part)}; expected an object; mend or replace the file"
+            )
         said |= part
     kind = said.get("rope_type", said.get("type")) or "default"
     known = _ROPE_KEYS.get(kind) if isinstance(kind, str) else None
@@ -250,10 +258,14 @@ _ROPE_NEEDS = {
 def _rope_theta(values: Mapping[str, Any]) -> float:
     said = _rope(values)
     if said.get("partial_rotary_factor", 1.0) != 1.0:
-        raise InputError("config.json: rotary positions turn only a part of each head; this decoder turns all of it")
+        raise InputError(
+            "config.json: rotary positions turn only a part of each head; this decoder turns all of it"
+        )
     theta = number({"rope_theta": said.get("rope_theta", values.get("rope_theta"))}, "rope_theta", 10_000.0)
     if theta <= 1:
-        raise InputError(f"config.json: rope_theta is {theta:g}; expected a number above 1; mend or replace the file")
+        raise InputError(
+            f"config.json: rope_theta is {theta:g}; expected a number above 1; mend or replace the file"
+        )
     return theta
 
 
@@ -268,7 +280,9 @@ def _rope_scaling(values: Mapping[str, Any]) -> RopeScaling | None:
         said = said | {"factor": context / original if said["factor"] is None else said["factor"]}
     for name in _ROPE_NEEDS[kind]:
         if said.get(name) is None:
-            raise InputError(f"config.json: {name} of {kind} rotary positions is missing; copy the model again")
+            raise InputError(
+                f"config.json: {name} of {kind} rotary positions is missing; copy the model again"
+            )
     factor = number(said, "factor", 1.0)
     if factor < 1:
         raise InputError(
@@ -277,7 +291,9 @@ def _rope_scaling(values: Mapping[str, Any]) -> RopeScaling | None:
     if kind == "llama3":
         low, high = number(said, "low_freq_factor", 1.0), number(said, "high_freq_factor", 4.0)
         if high <= low:
-            raise InputError(f"config.json: high_freq_factor is {high:g}; expected more than low_freq_factor, {low:g}")
+            raise InputError(
+                f"config.json: high_freq_factor is {high:g}; expected more than low_freq_factor, {low:g}"
+            )
         return RopeScaling("llama3", factor, original, low_freq_factor=low, high_freq_factor=high)
     if kind == "linear":
         return RopeScaling("linear", factor, original)
@@ -288,7 +304,8 @@ def _rope_scaling(values: Mapping[str, Any]) -> RopeScaling | None:
     one, other = number(said, "mscale", 0.0), number(said, "mscale_all_dim", 0.0)
     attention = number(said, "attention_factor", grown(one) / grown(other) if one and other else grown(1.0))
     return RopeScaling(
-        "yarn", factor, original, attention_factor=attention, truncate=flag({"truncate": True} | said, "truncate"),
+        "yarn", factor, original, attention_factor=attention,
+        truncate=flag({"truncate": True} | said, "truncate"),
         beta_fast=number(said, "beta_fast", 32.0) or 32.0, beta_slow=number(said, "beta_slow", 1.0) or 1.0,
     )  # fmt: skip
 
@@ -299,7 +316,9 @@ def _windows(values: Mapping[str, Any]) -> tuple[int | None, tuple[int, ...]]:
         return None, ()
     if values["model_type"] == "mistral":
         if "sliding_window" not in values:
-            raise InputError("config.json: sliding_window is missing; expected a number of tokens, or null; add it")
+            raise InputError(
+                "config.json: sliding_window is missing; expected a number of tokens, or null; add it"
+            )
         return None if values["sliding_window"] is None else size(values, "sliding_window"), ()
     n_layer = size(values, "num_hidden_layers")
     is_used = flag(values, "use_sliding_window") and values.get("sliding_window") is not None
@@ -308,10 +327,14 @@ def _windows(values: Mapping[str, Any]) -> tuple[int | None, tuple[int, ...]]:
     if kinds is None:
         kinds = ["sliding_attention" if layer >= first else "full_attention" for layer in range(n_layer)]
     known = ("sliding_attention", "full_attention")
-    if not isinstance(kinds, list | tuple) or len(kinds) != n_layer or any(kind not in known for kind in kinds):
+    if (
+        not isinstance(kinds, list | tuple)
+        or len(kinds) != n_layer
+        or any(kind not in known for kind in kinds)
+    ):
         raise InputError(
-            f"config.json: layer_types is {quoted(kinds)}; expected full_attention or sliding_attention for each of "
-            f"{n_layer} blocks; use another model"
+            f"config.json: layer_types is {quoted(kinds)}; expected full_attention or sliding_attention for "
+            f"each of {n_layer} blocks; use another model"
         )
     full = tuple(layer for layer, kind in enumerate(kinds) if kind == "full_attention")
     if len(full) == n_layer or not is_used:

@@ -1,4 +1,5 @@
-"""A bidirectional transformer that is RoBERTa (CodeBERT, UniXcoder) or BERT by configuration, with the head of a task.
+"""A bidirectional transformer that is RoBERTa (CodeBERT, UniXcoder) or BERT by configuration, with the head
+of a task.
 
 Each block norms what it adds:  x = norm(x + attention(x)),  x = norm(x + feed_forward(x)).
 The modules carry the names of transformers, so `state_dict()` is what its classes save and load.
@@ -33,10 +34,11 @@ class Run:
 
 
 class Encoder(nn.Module):
-    """An encoder with the head of a task; its weights mean something after `init_weights` or `load_state_dict`.
+    """An encoder with the head of a task; its weights mean something after `init_weights` or
+    `load_state_dict`.
 
-    `checkpoint_activations`: keep only the input of each block while training and compute the rest again for the
-    gradients, with the same dropout.
+    `checkpoint_activations`: keep only the input of each block while training and compute the rest again for
+    the gradients, with the same dropout.
     """
 
     def __init__(self, config: EncoderConfig, head: Head) -> None:
@@ -57,7 +59,9 @@ class Encoder(nn.Module):
                 self.lm_head = predictions
         elif head == "classification":
             scores = nn.Linear(C, config.labels)
-            self.classifier = scores if is_bert else nn.ModuleDict({"dense": nn.Linear(C, C), "out_proj": scores})
+            self.classifier = (
+                scores if is_bert else nn.ModuleDict({"dense": nn.Linear(C, C), "out_proj": scores})
+            )
         if config.tasks:
             heads = ((name, nn.Linear(C, C), nn.Linear(C, labels)) for name, labels in config.tasks if labels)
             self.tasks = nn.ModuleDict(
@@ -79,12 +83,13 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """Hidden states (B, T, C) of tokens (B, T) int64.
 
-        lengths: of the samples that lie end to end in the one row of tokens, which do not see each other; by default
-        every row is a sample. token_types: (B, T) int64, 0 by default.
-        bias: (H, t, t) for each sample of t tokens, added to the attention scores [head, query, key] of every block.
-        code: (B, T, 4) int64, what each token is as code, for the encoder with a code bias, and for no other.
+        lengths: of the samples that lie end to end in the one row of tokens, which do not see each other; by
+        default every row is a sample. token_types: (B, T) int64, 0 by default. bias: (H, t, t) for each
+        sample of t tokens, added to the attention scores [head, query, key] of every block. code: (B, T, 4)
+        int64, what each token is as code, for the encoder with a code bias, and for no other.
         """
-        # Samples of equal length are brought side by side, where one product does for all of them, and back at the end.
+        # Samples of equal length are brought side by side, where one product does for all of them, and back
+        # at the end.
         each = lengths or (tokens.shape[1],) * tokens.shape[0]
         assert (code is None) == (self.config.code_bias == "off"), "code is for an encoder with a code bias"
         assert sum(each) == tokens.numel() and max(each) <= self.config.context, (each, tokens.shape)
@@ -107,7 +112,8 @@ class Encoder(nn.Module):
         return _reorder(x, ordered, back).view(*tokens.shape, -1)
 
     def classify(self, hidden: Tensor, lengths: tuple[int, ...] | None = None, task: str = "") -> Tensor:
-        """Logits (n, labels) of samples from the hidden state of the first token of each, as `forward` returns them.
+        """Logits (n, labels) of samples from the hidden state of the first token of each, as `forward`
+        returns them.
 
         task: whose head is asked, where there are several.
         """
@@ -116,7 +122,9 @@ class Encoder(nn.Module):
         else:
             ends = torch.tensor(lengths).cumsum(0)
             first = hidden[0, (ends - torch.tensor(lengths)).to(hidden.device)]
-        dropout = self.config.dropout if self.config.classifier_dropout is None else self.config.classifier_dropout
+        dropout = (
+            self.config.dropout if self.config.classifier_dropout is None else self.config.classifier_dropout
+        )
         classifier: Any = self.tasks[task] if task else self.classifier
         if self.config.family == "bert" and not task:
             dense, scores = self._trunk().pooler["dense"], classifier
@@ -170,7 +178,8 @@ class Encoder(nn.Module):
         """The runs with the bias of their code (N, 4), which is sorted as they are."""
         biases = self.code_bias(code, [(run.samples, run.length) for run in runs])
         return tuple(
-            replace(run, bias=bias if run.bias is None else run.bias + bias) for run, bias in zip(runs, biases)
+            replace(run, bias=bias if run.bias is None else run.bias + bias)
+            for run, bias in zip(runs, biases)
         )
 
     def _trunk(self) -> "Trunk":
@@ -184,7 +193,9 @@ class Encoder(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Embeddings, blocks and BERT's pooler, under the names that transformers gives them; `Encoder` runs them."""
+    """Embeddings, blocks and BERT's pooler, under the names that transformers gives them; `Encoder` runs
+    them.
+    """
 
     def __init__(self, config: EncoderConfig, *, with_pooler: bool) -> None:
         super().__init__()
@@ -206,7 +217,9 @@ class Embeddings(nn.Module):
         self.dropout, self.first_position = config.dropout, config.first_position
         self.pad_id = config.pad_id if config.family == "roberta" else None
         self.word_embeddings = _embedding(config.vocab_size, config.n_embd, config.pad_id)
-        self.position_embeddings = _embedding(config.context + config.first_position, config.n_embd, self.pad_id)
+        self.position_embeddings = _embedding(
+            config.context + config.first_position, config.n_embd, self.pad_id
+        )
         self.token_type_embeddings = _embedding(config.type_vocab_size, config.n_embd, None)
         self.LayerNorm = nn.LayerNorm(config.n_embd, config.norm_eps)
 
@@ -218,7 +231,9 @@ class Embeddings(nn.Module):
         return functional.dropout(self.LayerNorm(x), self.dropout, self.training)
 
     def positions(self, tokens: Tensor, lengths: tuple[int, ...]) -> Tensor:
-        """(N,) int64; RoBERTa counts from pad_id + 1 and leaves out padding tokens, even those that a text spells."""
+        """(N,) int64; RoBERTa counts from pad_id + 1 and leaves out padding tokens, even those that a text
+        spells.
+        """
         counted = torch.ones_like(tokens) if self.pad_id is None else (tokens != self.pad_id).long()
         places = torch.cat([part.cumsum(0) for part in torch.split(counted, list(lengths))])
         return places * counted + (self.first_position - 1)
@@ -266,7 +281,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, runs: tuple[Run, ...]) -> Tensor:
         """(N, C) to (N, C), one product for each run."""
-        heads = (project(x).unflatten(-1, (self.n_head, -1)) for project in (self.query, self.key, self.value))
+        heads = (
+            project(x).unflatten(-1, (self.n_head, -1)) for project in (self.query, self.key, self.value)
+        )
         sizes = [run.samples * run.length for run in runs]
         parts = zip(*(torch.split(each, sizes) for each in heads))
         dropout = self.dropout if self.training else 0.0

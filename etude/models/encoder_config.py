@@ -19,8 +19,8 @@ class EncoderConfig:
 
     context: longest sample in tokens. labels: scores of a sample, `multi` if several labels may hold at once.
     tasks: of an encoder for several tasks each name, and how many labels it has, 0 for a masked one.
-    classifier_dropout: before the layers of the classification head; `dropout` if None.
-    code_bias: on the scores of every block, or of one more attention layer after them; such an encoder is none that
+    classifier_dropout: before the layers of the classification head; `dropout` if None. code_bias: on the
+    scores of every block, or of one more attention layer after them; such an encoder is none that
     transformers has.
 
     Raises: InputError if the values do not fit each other.
@@ -56,10 +56,14 @@ class EncoderConfig:
                 f"use a multiple of {self.n_head}"
             )
         if not 0 <= self.pad_id < self.vocab_size:
-            raise InputError(f"model: the padding token is {self.pad_id}, which is not among {self.vocab_size} tokens")
+            raise InputError(
+                f"model: the padding token is {self.pad_id}, which is not among {self.vocab_size} tokens"
+            )
         for name in ("dropout", "attention_dropout", "classifier_dropout"):
             if not 0 <= (getattr(self, name) or 0.0) < 1:
-                raise InputError(f"model.{name} is {getattr(self, name)}; expected at least 0 and below 1; try 0.1")
+                raise InputError(
+                    f"model.{name} is {getattr(self, name)}; expected at least 0 and below 1; try 0.1"
+                )
 
     def to_hf(
         self,
@@ -69,7 +73,8 @@ class EncoderConfig:
         bos_token_id: int | None = None,
         eos_token_id: int | None = None,
     ) -> dict[str, Any]:
-        """The config.json with which transformers loads the weights of an encoder with this head as they are."""
+        """The config.json with which transformers loads the weights of an encoder with this head
+        as they are."""
         family = {"roberta": "Roberta", "bert": "Bert"}[self.family]
         values: dict[str, Any] = {
             "architectures": [family + _ARCHITECTURES[head]],
@@ -101,7 +106,11 @@ class EncoderConfig:
                 kind = "multi" if self.multi else "single"
                 values["problem_type"] = f"{kind}_label_classification"
         if self.code_bias != "off":  # nothing else computes it, so no tool may take it for a BERT
-            values |= {"architectures": ["EtudeCodeEncoder"], "model_type": CODE_ENCODER, "code_bias": self.code_bias}
+            values |= {
+                "architectures": ["EtudeCodeEncoder"],
+                "model_type": CODE_ENCODER,
+                "code_bias": self.code_bias,
+            }
         return values
 
     @staticmethod
@@ -115,8 +124,9 @@ class EncoderConfig:
         family = values.get("model_type")
         if family == CODE_ENCODER:
             raise InputError(
-                f"config.json: model_type is {quoted(family)}, trained from scratch with model.code_bias, which "
-                "model.from does not read; begin with its weights by --from RUN in a recipe of the same sizes"
+                f"config.json: model_type is {quoted(family)}, trained from scratch with model.code_bias, "
+                "which model.from does not read; begin with its weights by --from RUN in a recipe of the "
+                "same sizes"
             )
         if family not in ("roberta", "bert"):
             raise InputError(f"config.json: model_type is {quoted(family)}; expected roberta or bert")
@@ -153,9 +163,10 @@ _ARCHITECTURES: dict[Head, str] = {
 _KEYS = Keys(
     "encoder",
     read=frozenset({
-        "model_type", "architectures", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
-        "intermediate_size", "max_position_embeddings", "type_vocab_size", "layer_norm_eps", "hidden_dropout_prob",
-        "attention_probs_dropout_prob", "classifier_dropout", "pad_token_id", "id2label", "num_labels", "problem_type",
+        "model_type", "architectures", "vocab_size", "hidden_size", "num_hidden_layers",
+        "num_attention_heads", "intermediate_size", "max_position_embeddings", "type_vocab_size",
+        "layer_norm_eps", "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout",
+        "pad_token_id", "id2label", "num_labels", "problem_type",
     }),
     only={
         "hidden_act": "gelu",
@@ -168,8 +179,9 @@ _KEYS = Keys(
     },
     harmless=frozenset({
         "cls_token_id", "mask_token_id", "unk_token_id", "decoder_start_token_id", "chunk_size_feed_forward",
-        "tie_encoder_decoder", "directionality", "pooler_type", "pooler_fc_size", "pooler_num_attention_heads",
-        "pooler_num_fc_layers", "pooler_size_per_head", "eos_token_ids", "sentence_transformers", "etude_tasks",
+        "tie_encoder_decoder", "directionality", "pooler_type", "pooler_fc_size",
+        "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "eos_token_ids",
+        "sentence_transformers", "etude_tasks",
     }),
 )  # fmt: skip
 
@@ -177,8 +189,8 @@ _KEYS = Keys(
 def encoder_name(name: str, family: str) -> str:
     """A tensor of a file by the name that it has in an encoder.
 
-    Files of the bare body leave out the family; old ones call the parts of a norm gamma and beta; the head of a masked
-    model has its bias under two names.
+    Files of the bare body leave out the family; old ones call the parts of a norm gamma and beta; the head of
+    a masked model has its bias under two names.
     """
     name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
     name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
@@ -191,5 +203,7 @@ def _labels(values: Mapping[str, Any]) -> tuple[int, bool]:
     if "ForSequenceClassification" not in str(values.get("architectures")):
         return 0, False
     if values.get("problem_type") == "regression":
-        raise InputError("config.json: problem_type is 'regression'; this encoder scores labels; use another model")
+        raise InputError(
+            "config.json: problem_type is 'regression'; this encoder scores labels; use another model"
+        )
     return len(label_names(values)), values.get("problem_type") == "multi_label_classification"

@@ -1,4 +1,6 @@
-"""Models that run through transformers: looked at, loaded, and asked for logits of positions or samples of a batch."""
+"""Models that run through transformers: looked at, loaded, and asked for logits of positions or samples of a
+batch.
+"""
 
 import math
 import re
@@ -14,19 +16,20 @@ from etude.memory import limited_memory
 from etude.models.parts import head_modules, keep_labels, label_tensors
 from etude.models.weights import REMADE, check_twins, read_weight, tensor_shapes
 
-# Families that take a mask of the whole row as it is, so that one call does for all its sequences. In others a window,
-# a recurrence or a mask of their own would be lost without a word.
+# Families that take a mask of the whole row as it is, so that one call does for all its sequences. In others
+# a window, a recurrence or a mask of their own would be lost without a word.
 MASKABLE = ("gpt2", "gptj", "gpt_neox", "starcoder2", "gemma", "phi", "llama", "qwen2")
-# Families in which padding changes nothing that a sample gets; in others a convolution, a Fourier transform, a pooled
-# sequence or a recurrence sees it. Decoders are padded on the left to write, all of them on the right to be scored.
+# Families in which padding changes nothing that a sample gets; in others a convolution, a Fourier transform,
+# a pooled sequence or a recurrence sees it. Decoders are padded on the left to write, all of them on the
+# right to be scored.
 PADDABLE_DECODERS = (
     "bloom", "codegen", "cohere", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_bigcode", "gpt_neox", "gptj",
     "granite", "llama", "mistral", "mixtral", "mpt", "olmo", "olmo2", "opt", "phi", "phi3", "qwen2", "qwen3",
     "smollm3", "stablelm", "starcoder2",
 )  # fmt: skip
 PADDABLE_ENCODERS = (
-    "albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie", "esm", "eurobert",
-    "modernbert", "mpnet", "rembert", "roberta", "xlm-roberta",
+    "albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie", "esm",
+    "eurobert", "modernbert", "mpnet", "rembert", "roberta", "xlm-roberta",
 )  # fmt: skip
 # Rotary frequencies that are the same for every length.
 _FIXED_ROTARY = ("default", "linear", "llama3", "yarn", "proportional")
@@ -34,12 +37,16 @@ _FIXED_ROTARY = ("default", "linear", "llama3", "yarn", "proportional")
 _BESIDE = re.compile(r"(^|\.)(pooler|position_ids|token_type_ids)(\.|$)")
 
 
-# Memory for a configuration and for modules without weights, several times what the largest known model takes.
+# Memory for a configuration and for modules without weights, several times what the largest known model
+# takes.
 _CONFIG_BYTES = 1 << 30
 
 
 def read_config(path: Path, labels: int = 0) -> Any:
-    """What config.json says; with labels that of a classifier. Raises: InputError if the family has no such form."""
+    """What config.json says; with labels that of a classifier.
+
+    Raises: InputError if the family has no such form.
+    """
     from transformers import AutoConfig
     from transformers.models.auto import modeling_auto as families
     from transformers.utils import logging
@@ -50,14 +57,16 @@ def read_config(path: Path, labels: int = 0) -> Any:
             config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever its many configurations raise
         reason = _reason(error)
-        raise InputError(f"{path}: transformers cannot read config.json ({reason}); use another model") from None
+        raise InputError(
+            f"{path}: transformers cannot read config.json ({reason}); use another model"
+        ) from None
     # A file may name an implementation that transformers would fetch and run; the choice is not the file's.
     config._attn_implementation = config._experts_implementation = None
     if labels:
         if config.model_type not in families.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
             raise InputError(
-                f"{path} is a {config.model_type} model, which has no form that scores labels; classification takes "
-                "BERT, RoBERTa, ModernBERT, T5, Qwen2, Llama and their kin"
+                f"{path} is a {config.model_type} model, which has no form that scores labels; "
+                "classification takes BERT, RoBERTa, ModernBERT, T5, Qwen2, Llama and their kin"
             )
         config.num_labels = labels
         return config
@@ -84,13 +93,18 @@ def empty_model(path: Path, labels: int = 0) -> nn.Module:
         model.tie_weights()
     except Exception as error:  # transformers raises whatever its many models raise
         reason = _reason(error)
-        raise InputError(f"{path}: transformers cannot build what config.json says ({reason}); mend the file") from None
+        raise InputError(
+            f"{path}: transformers cannot build what config.json says ({reason}); mend the file"
+        ) from None
     built: nn.Module = model
     return built
 
 
 def count_parameters(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
-    """Exact parameters by part. shapes: of the tensors in files. Raises: InputError if config.json says others."""
+    """Exact parameters by part.
+
+    shapes: of the tensors in files. Raises: InputError if config.json says others.
+    """
     model: Any = empty_model(path)
     _check_twins(model, path, shapes)
     for name, parameter in model.named_parameters():
@@ -115,12 +129,21 @@ def load_causal(path: Path, dtype: torch.dtype, dropout: float) -> nn.Module:
 
 
 def load_classifier(
-    path: Path, labels: int, pad_id: int, *, theirs: int, kept: int, dtype: torch.dtype, dropout: float, seed: int
+    path: Path,
+    labels: int,
+    pad_id: int,
+    *,
+    theirs: int,
+    kept: int,
+    dtype: torch.dtype,
+    dropout: float,
+    seed: int,
 ) -> tuple[nn.Module, list[str]]:
-    """A classifier of transformers, and the names of its weights that no file had, drawn as transformers draws them.
+    """A classifier of transformers, and the names of its weights that no file had, drawn as transformers
+    draws them.
 
-    theirs, kept: the labels of the files, and how many of them, the first ones, keep their outputs. Raises: InputError
-    if a file is damaged, or lacks weights of the body.
+    theirs, kept: the labels of the files, and how many of them, the first ones, keep their outputs. Raises:
+    InputError if a file is damaged, or lacks weights of the body.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -144,13 +167,16 @@ def load_classifier(
     if theirs and kept != labels:  # what transformers loaded of them, or drew, does not fit the labels
         new.update(_draw_labels(model, path, theirs=theirs, kept=kept, seed=seed))
     elif wrong := sorted(set(label_tensors(model)) & {name for name, *_ in report["mismatched_keys"]}):
-        raise InputError(f"{path}: {wrong[0]} is of other labels than the {labels:,} in config.json; copy it again")
+        raise InputError(
+            f"{path}: {wrong[0]} is of other labels than the {labels:,} in config.json; copy it again"
+        )
     return model, sorted(new)
 
 
 @torch.no_grad()
 def _draw_labels(model: nn.Module, path: Path, *, theirs: int, kept: int, seed: int) -> list[str]:
-    """Draw the outputs of a head anew, but for the first ones of a file; returns the names of its parameters."""
+    """Draw the outputs of a head anew, but for the first ones of a file; returns the names of its
+    parameters."""
     generator = torch.Generator().manual_seed(seed)
     names = label_tensors(model)
     for name in names:
@@ -182,7 +208,9 @@ def scored_logits(
     elif _takes_mask(model, lengths):
         mask = _block_mask(lengths, next(model.parameters()).dtype, tokens.device)
         named = {} if scored is None else {"logits_to_keep": scored}
-        output = model(input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False, **named)
+        output = model(
+            input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False, **named
+        )
         return output.logits[0]  # type: ignore[no-any-return]
     else:
         each = []
@@ -193,7 +221,9 @@ def scored_logits(
     return logits if scored is None else logits[scored]
 
 
-def label_logits(model: Any, tokens: Tensor, lengths: tuple[int, ...] | None, token_types: Tensor | None) -> Tensor:
+def label_logits(
+    model: Any, tokens: Tensor, lengths: tuple[int, ...] | None, token_types: Tensor | None
+) -> Tensor:
     """Logits (n, labels) of the samples in tokens (B, T); arguments as for `Encoder.forward`.
 
     Samples are padded to the longest where that changes nothing, else there is a call for each.
@@ -206,7 +236,9 @@ def label_logits(model: Any, tokens: Tensor, lengths: tuple[int, ...] | None, to
     is_paddable = model.config.model_type in (*PADDABLE_DECODERS, *PADDABLE_ENCODERS)
     if len(set(each)) == 1 or (is_paddable and max(each) <= fixed_until(model)):
         return _padded_logits(model, rows, types)
-    return torch.cat([_padded_logits(model, rows[at : at + 1], types[at : at + 1]) for at in range(len(rows))])
+    return torch.cat(
+        [_padded_logits(model, rows[at : at + 1], types[at : at + 1]) for at in range(len(rows))]
+    )
 
 
 def fixed_until(model: Any) -> float:
@@ -219,7 +251,9 @@ def fixed_until(model: Any) -> float:
     parts = [part for part in said.values() if isinstance(part, dict)] or [said]
     moving = [part for part in parts if part.get("rope_type", "default") not in _FIXED_ROTARY]
     context = int(getattr(config, "max_position_embeddings", None) or 0)
-    return min((int(part.get("original_max_position_embeddings") or context) for part in moving), default=math.inf)
+    return min(
+        (int(part.get("original_max_position_embeddings") or context) for part in moving), default=math.inf
+    )
 
 
 def _reason(error: Exception) -> str:
@@ -247,7 +281,8 @@ def _check_twins(model: Any, path: Path, names: Iterable[str]) -> None:
 
 
 def _refuse_unused(model: Any, names: Iterable[str], path: Path) -> None:
-    """Raises: InputError if a file has weights for the body that the model has no place for; other heads may be there.
+    """Raises: InputError if a file has weights for the body that the model has no place for; other heads may
+    be there.
 
     Files of the bare body leave out its name.
     """
@@ -267,7 +302,9 @@ def _takes_mask(model: Any, lengths: tuple[int, ...]) -> bool:
 
 
 def _forget_longest(model: Any) -> None:
-    """Bring dynamic rotary frequencies back to the start: transformers keeps those of the longest call so far."""
+    """Bring dynamic rotary frequencies back to the start: transformers keeps those of the longest call so
+    far.
+    """
     if fixed_until(model) == math.inf:
         return
     for module in model.modules():
@@ -295,7 +332,9 @@ def _block_mask(lengths: tuple[int, ...], dtype: torch.dtype, device: torch.devi
     sequence = torch.repeat_interleave(torch.tensor(lengths, device=device))
     place = torch.arange(len(sequence), device=device)
     seen = (sequence == sequence[:, None]) & (place <= place[:, None])
-    return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)[None, None]
+    return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)[
+        None, None
+    ]
 
 
 def _load_in_transformers(
@@ -310,8 +349,8 @@ def _load_in_transformers(
     logging.disable_progress_bar()
     try:
         model, report = kind.from_pretrained(
-            path, config=config, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-            output_loading_info=True, **settings,
+            path, config=config, dtype=dtype, local_files_only=True, trust_remote_code=False,
+            use_safetensors=True, output_loading_info=True, **settings,
         )  # fmt: skip
     except Exception as error:  # transformers raises whatever its many models raise
         reason = " ".join(str(error).split())[:110]

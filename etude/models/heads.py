@@ -1,4 +1,6 @@
-"""Models with the head of a task: encoders from a recipe's sizes or from files, and classifiers of every family."""
+"""Models with the head of a task: encoders from a recipe's sizes or from files, and classifiers of every
+family.
+"""
 
 import re
 from dataclasses import replace
@@ -28,7 +30,10 @@ _OTHER_HEADS = re.compile(r"^(lm_head|score|classification_head)\.")
 def encoder_config(
     recipe: Model, *, vocab_size: int, seq_len: int, pad_id: int | None, labels: int, multi: bool
 ) -> EncoderConfig:
-    """An encoder from scratch with the sizes of a recipe. Raises: InputError if they do not fit each other."""
+    """An encoder from scratch with the sizes of a recipe.
+
+    Raises: InputError if they do not fit each other.
+    """
     width = recipe.n_embd or _WIDTH
     if pad_id is None:  # nothing is padded here, but other tools want an id for it
         pad_id, vocab_size = vocab_size, vocab_size + 1
@@ -50,12 +55,14 @@ def encoder_config(
     )
 
 
-def build_encoder(config: EncoderConfig, seed: int, pretrained: Pretrained | None) -> tuple[Encoder, list[str]]:
+def build_encoder(
+    config: EncoderConfig, seed: int, pretrained: Pretrained | None
+) -> tuple[Encoder, list[str]]:
     """The model, and the names of its weights that no file had and that are drawn by chance.
 
-    Without labels its head is that of a masked model.
-    Weights of another head are not used, and of one for other labels the outputs that `pretrained` says. Raises:
-    InputError if a file lacks weights of the body, or has them in another shape.
+    Without labels its head is that of a masked model. Weights of another head are not used, and of one for
+    other labels the outputs that `pretrained` says. Raises: InputError if a file lacks weights of the body,
+    or has them in another shape.
     """
     if pretrained is not None:
         _check_body(pretrained.path, config)
@@ -81,27 +88,32 @@ def build_encoder(config: EncoderConfig, seed: int, pretrained: Pretrained | Non
 def load_classifier(
     pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int
 ) -> tuple[nn.Module, list[str]]:
-    """A pretrained model with a head for its `labels`, and the names of weights that no file had, drawn by the seed.
+    """A pretrained model with a head for its `labels`, and the names of weights that no file had, drawn by
+    the seed.
 
-    Weights of another head are not used, and of one for other labels the outputs that `pretrained` says. Raises:
-    InputError if a file is damaged, or has another body than its config.json says.
+    Weights of another head are not used, and of one for other labels the outputs that `pretrained` says.
+    Raises: InputError if a file is damaged, or has another body than its config.json says.
     """
     if pretrained.config is None:
         pad_id = pretrained.hf_config.get("pad_token_id") or 0
         names, kept = pretrained.label_names, pretrained.kept_labels
         return foreign.load_classifier(
-            pretrained.path, pretrained.labels, pad_id, theirs=len(names), kept=kept, dtype=dtype, dropout=dropout,
-            seed=seed,
+            pretrained.path, pretrained.labels, pad_id, theirs=len(names), kept=kept, dtype=dtype,
+            dropout=dropout, seed=seed,
         )  # fmt: skip
     if isinstance(pretrained.config, EncoderConfig):
-        config = replace(pretrained.config, dropout=dropout, attention_dropout=dropout, labels=pretrained.labels)
+        config = replace(
+            pretrained.config, dropout=dropout, attention_dropout=dropout, labels=pretrained.labels
+        )
         return build_encoder(config, seed, pretrained)
     model = empty_model(replace(pretrained.config, dropout=dropout), pretrained.labels)
     wanted, heads = dict(model.named_parameters()), tuple(f"{name}." for name in head_modules(model))
     body = next(name for name, _ in model.named_children())
     missing, of_labels = set(wanted), dict.fromkeys(label_tensors(model), torch.empty(0))
     for given, tensor in read_weights(pretrained.path):
-        name = given if given in wanted else f"{body}.{given}"  # files of the bare body, and of T5, leave it out
+        name = (
+            given if given in wanted else f"{body}.{given}"
+        )  # files of the bare body, and of T5, leave it out
         if name in of_labels:
             of_labels[name] = tensor
         elif name in wanted and wanted[name].shape == tensor.shape:
@@ -109,8 +121,12 @@ def load_classifier(
             missing.discard(name)
         elif name in wanted and not name.startswith(heads):
             expected = list(wanted[name].shape)
-            raise InputError(f"{pretrained.path}: {given} is {list(tensor.shape)}, but config.json says {expected}")
-        elif name not in wanted and not (_OTHER_HEADS.match(given) or REMADE.search(given.removeprefix(f"{body}."))):
+            raise InputError(
+                f"{pretrained.path}: {given} is {list(tensor.shape)}, but config.json says {expected}"
+            )
+        elif name not in wanted and not (
+            _OTHER_HEADS.match(given) or REMADE.search(given.removeprefix(f"{body}."))
+        ):
             raise InputError(f"{pretrained.path} has {given}, unlike its config.json; copy the model again")
     if lost := sorted(name for name in missing if not name.startswith(heads)):
         raise InputError(f"{pretrained.path} lacks {lost[0]}, unlike its config.json; copy the model again")
@@ -137,7 +153,8 @@ def label_logits(
     code: Tensor | None = None,
     task: str = "",
 ) -> Tensor:
-    """Logits (n, labels) of the samples in tokens (B, T); arguments as for `Encoder` and `Decoder.forward`."""
+    """Logits (n, labels) of the samples in tokens (B, T); arguments as for `Encoder` and
+    `Decoder.forward`."""
     if not hasattr(model, "classify"):
         return foreign.label_logits(model, tokens, lengths, token_types)
     if isinstance(model, Decoder):
@@ -145,7 +162,9 @@ def label_logits(
     elif isinstance(model, T5Classifier):
         hidden = model(tokens, lengths=lengths)
     else:
-        hidden = model(tokens, lengths=lengths, token_types=token_types, **({} if code is None else {"code": code}))
+        hidden = model(
+            tokens, lengths=lengths, token_types=token_types, **({} if code is None else {"code": code})
+        )
     of_task = {"task": task} if task else {}
     logits: Tensor = model.classify(hidden, lengths, **of_task)  # type: ignore[operator]
     return logits
@@ -158,9 +177,13 @@ def count_encoder(config: EncoderConfig) -> dict[str, int]:
 
 
 def _check_body(path: Path, config: EncoderConfig) -> None:
-    """Raises: InputError if files lack weights of an encoder's body, or have others, before any memory is taken."""
+    """Raises: InputError if files lack weights of an encoder's body, or have others, before any memory is
+    taken.
+    """
     with torch.device("meta"):
-        wanted = {name: list(part.shape) for name, part in Encoder(config, head_of(config)).named_parameters()}
+        wanted = {
+            name: list(part.shape) for name, part in Encoder(config, head_of(config)).named_parameters()
+        }
     body = {name: shape for name, shape in wanted.items() if not _OTHER.search(name)}
     found = set()
     for given, shape in tensor_shapes(path).items():

@@ -10,16 +10,18 @@ LARGEST_SIZE = 2**24
 MOST_LABELS = 100_000
 # Keys that say how the weights of any family were made, stored or used, not what the model computes.
 _HARMLESS = frozenset({
-    "architectures", "bos_token_id", "eos_token_id", "sep_token_id", "initializer_range", "use_cache", "dtype",
-    "torch_dtype", "transformers_version", "transformers.js_config", "_name_or_path", "_attn_implementation",
-    "_attn_implementation_autoset", "_commit_hash", "return_dict", "output_hidden_states", "output_attentions",
-    "output_past", "torchscript", "use_bfloat16", "gradient_checkpointing", "id2label", "label2id", "num_labels",
-    "_num_labels", "problem_type", "tokenizer_class", "prefix", "finetuning_task", "task_specific_params",
-    "tie_last_hidden_states", "max_length", "min_length", "do_sample", "early_stopping", "num_beams",
-    "num_beam_groups", "num_return_sequences", "diversity_penalty", "length_penalty", "no_repeat_ngram_size",
+    "architectures", "bos_token_id", "eos_token_id", "sep_token_id", "initializer_range", "use_cache",
+    "dtype", "torch_dtype", "transformers_version", "transformers.js_config", "_name_or_path",
+    "_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "return_dict",
+    "output_hidden_states", "output_attentions", "output_past", "torchscript", "use_bfloat16",
+    "gradient_checkpointing", "id2label", "label2id", "num_labels", "_num_labels", "problem_type",
+    "tokenizer_class", "prefix", "finetuning_task", "task_specific_params", "tie_last_hidden_states",
+    "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups",
+    "num_return_sequences", "diversity_penalty", "length_penalty", "no_repeat_ngram_size",
     "encoder_no_repeat_ngram_size", "bad_words_ids", "temperature", "top_k", "top_p", "typical_p",
-    "repetition_penalty", "output_scores", "return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id",
-    "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens",
+    "repetition_penalty", "output_scores", "return_dict_in_generate", "forced_bos_token_id",
+    "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens",
+    "begin_suppress_tokens",
 })  # fmt: skip
 
 
@@ -27,8 +29,8 @@ _HARMLESS = frozenset({
 class Keys:
     """What a family of models knows of a config.json.
 
-    model: how messages call it. read: keys that say what it computes. only: keys of which it has one value; null
-    means the same. harmless: keys, beside those of every family, that change nothing it computes.
+    model: how messages call it. read: keys that say what it computes. only: keys of which it has one value;
+    null means the same. harmless: keys, beside those of every family, that change nothing it computes.
     """
 
     model: str
@@ -37,23 +39,35 @@ class Keys:
     harmless: frozenset[str] = frozenset()
 
     def check(self, values: Mapping[str, Any]) -> None:
-        """Raises: InputError that names a key which is neither read nor known to change nothing; null is no value."""
+        """Raises: InputError that names a key which is neither read nor known to change nothing; null is no
+        value.
+        """
         for name, value in values.items():
             if value is None:
                 continue
             if name in self.only and value != self.only[name]:
                 raise InputError(
-                    f"config.json: {name} is {quoted(value)}; this {self.model} has only {self.only[name]!r}; "
-                    "use another model"
+                    f"config.json: {name} is {quoted(value)}; this {self.model} has only "
+                    f"{self.only[name]!r}; use another model"
                 )
             if not any(name in known for known in (self.only, self.read, self.harmless, _HARMLESS)):
-                raise InputError(f"config.json: unknown key {quoted(name)}; remove it if it does not change the model")
+                raise InputError(
+                    f"config.json: unknown key {quoted(name)}; remove it if it does not change the model"
+                )
 
 
 def size(
-    values: Mapping[str, Any], name: str, default: int | None = None, *, least: int = 1, most: int = LARGEST_SIZE
+    values: Mapping[str, Any],
+    name: str,
+    default: int | None = None,
+    *,
+    least: int = 1,
+    most: int = LARGEST_SIZE,
 ) -> int:
-    """The whole number of a key; its default where it is absent or null. Raises: InputError that names the key."""
+    """The whole number of a key; its default where it is absent or null.
+
+    Raises: InputError that names the key.
+    """
     value = default if values.get(name) is None else values[name]
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise InputError(
@@ -67,7 +81,9 @@ def flag(values: Mapping[str, Any], name: str, default: bool = False) -> bool:
     """As `size`, true or false."""
     value = default if values.get(name) is None else values[name]
     if not isinstance(value, bool):
-        raise InputError(f"config.json: {name} is {quoted(value)}; expected true or false; mend or replace the file")
+        raise InputError(
+            f"config.json: {name} is {quoted(value)}; expected true or false; mend or replace the file"
+        )
     return value
 
 
@@ -76,15 +92,18 @@ def number(values: Mapping[str, Any], name: str, default: float, *, below: float
     value = default if values.get(name) is None else values[name]
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < below:
         wanted = "a number" if below > 1 else f"a number from 0 to below {below:g}"
-        raise InputError(f"config.json: {name} is {quoted(value)}; expected {wanted}; mend or replace the file")
+        raise InputError(
+            f"config.json: {name} is {quoted(value)}; expected {wanted}; mend or replace the file"
+        )
     return float(value)
 
 
 def label_names(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of a classifier's labels in the order of its outputs; `LABEL_0` and so on where the file has none.
+    """The names of a classifier's labels in the order of its outputs; `LABEL_0` and so on where the file has
+    none.
 
-    transformers leaves them out where there are two. Raises: InputError if they are no names of labels 0, 1, 2 ..., or
-    if id2label, label2id and num_labels disagree.
+    transformers leaves them out where there are two. Raises: InputError if they are no names of labels 0, 1,
+    2 ..., or if id2label, label2id and num_labels disagree.
     """
     given = None if values.get("num_labels") is None else size(values, "num_labels", most=MOST_LABELS)
     by_number = _ordered("id2label", _pairs(values, "id2label"))
@@ -92,13 +111,17 @@ def label_names(values: Mapping[str, Any]) -> tuple[str, ...]:
     count = len(by_number or by_name) or given or 2
     unnamed = default_names(count)
     if given not in (None, count):
-        raise InputError(f"config.json: num_labels is {given:,}, but there are {count:,} names; mend the wrong one")
+        raise InputError(
+            f"config.json: num_labels is {given:,}, but there are {count:,} names; mend the wrong one"
+        )
     if by_number and by_name and by_name not in (by_number, unnamed):
         differing = next(
             (pair for pair in zip(by_number, by_name) if pair[0] != pair[1]), (len(by_number), len(by_name))
         )
         first, second = map(quoted, differing)
-        raise InputError(f"config.json: id2label and label2id disagree ({first} and {second}); mend the wrong one")
+        raise InputError(
+            f"config.json: id2label and label2id disagree ({first} and {second}); mend the wrong one"
+        )
     return by_number or by_name or unnamed
 
 
@@ -116,24 +139,33 @@ def quoted(value: object) -> str:
 def _pairs(values: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
     given = {} if values.get(key) is None else values[key]
     if not isinstance(given, Mapping):
-        raise InputError(f"config.json: {key} is {quoted(given)}; expected an object of numbers and names; mend it")
+        raise InputError(
+            f"config.json: {key} is {quoted(given)}; expected an object of numbers and names; mend it"
+        )
     if len(given) > MOST_LABELS:
         raise InputError(f"config.json: {key} has {len(given):,} labels; expected at most {MOST_LABELS:,}")
     return list(given.items())
 
 
 def _ordered(key: str, pairs: list[tuple[str, Any]]) -> tuple[str, ...]:
-    """Names by number. Raises: InputError unless the numbers of the pairs are 0 to n - 1, and no name is twice."""
+    """Names by number.
+
+    Raises: InputError unless the numbers of the pairs are 0 to n - 1, and no name is twice.
+    """
     names = dict(pairs)
     for number, name in pairs:
         if not isinstance(name, str) or not name.strip():
-            raise InputError(f"config.json: {key} names label {quoted(number)} {quoted(name)}; expected text; mend it")
+            raise InputError(
+                f"config.json: {key} names label {quoted(number)} {quoted(name)}; expected text; mend it"
+            )
     wanted = [str(number) for number in range(len(pairs))]
     if extra := [number for number in names if number not in set(wanted)]:
         raise InputError(
-            f"config.json: {key} has label number {quoted(extra[0])}; {len(pairs):,} labels have the numbers 0 to "
-            f"{len(pairs) - 1:,}; mend it"
+            f"config.json: {key} has label number {quoted(extra[0])}; {len(pairs):,} labels have the numbers "
+            f"0 to {len(pairs) - 1:,}; mend it"
         )
     if len(names) < len(pairs) or len(set(names.values())) < len(names):
-        raise InputError(f"config.json: {key} has the same {'name' if key == 'id2label' else 'number'} twice; mend it")
+        raise InputError(
+            f"config.json: {key} has the same {'name' if key == 'id2label' else 'number'} twice; mend it"
+        )
     return tuple(names[number] for number in wanted)

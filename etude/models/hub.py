@@ -1,7 +1,8 @@
-"""Pretrained models on this machine: found, looked at without reading their weights, and loaded; never downloaded.
+"""Pretrained models on this machine: found, looked at without reading their weights, and loaded; never
+downloaded.
 
-Qwen2, Qwen3, Llama, Mistral and their kin become a `Decoder`, and as classifiers BERT and RoBERTa an `Encoder` and T5 a
-`T5Classifier`; any other causal model or classifier runs through transformers.
+Qwen2, Qwen3, Llama, Mistral and their kin become a `Decoder`, and as classifiers BERT and RoBERTa an
+`Encoder` and T5 a `T5Classifier`; any other causal model or classifier runs through transformers.
 """
 
 import difflib
@@ -49,8 +50,8 @@ _MASKED_HEAD = re.compile(r"(lm_head|cls\.predictions)\.decoder\.weight")
 _T5_EMBEDDING = re.compile(r"(encoder|decoder)\.embed_tokens\.weight")
 # transformers 4 would take the embedding for the head, and 5 the file's.
 _OTHER_HEAD = (
-    "{}: config.json says that lm_head.weight is the embedding (tie_word_embeddings), but it is another matrix; mend "
-    "the file, or copy the model again"
+    "{}: config.json says that lm_head.weight is the embedding (tie_word_embeddings), but it is another "
+    "matrix; mend the file, or copy the model again"
 )
 _EMBEDDINGS = ("model.embed_tokens.weight", "shared.weight")
 
@@ -59,15 +60,18 @@ Config = DecoderConfig | EncoderConfig | T5Config
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model in a folder. `config` is None where the family runs through transformers, and `reason` says why.
+    """A model in a folder. `config` is None where the family runs through transformers, and `reason` says
+    why.
 
     parameters  exact, by part, shared ones once
     digest      SHA-256 over config.json and the weights: names the model in records
     labels      that it scores as a classifier; 0 if it is none
     generation  what generation_config.json says of a model that writes text
     stop_ids    at which such a model stops
-    label_names  those of its files as they are, in the order of its outputs; none where they hold no classifier
-    kept_labels  outputs of its files' head, the first ones, that are loaded; the rest of `labels` is drawn anew
+    label_names  those of its files as they are, in the order of its outputs; none where they hold no
+                 classifier
+    kept_labels  outputs of its files' head, the first ones, that are loaded; the rest of `labels` is drawn
+                 anew
     """
 
     path: Path
@@ -90,9 +94,14 @@ def find_model(given: str, revision: str | None = None) -> Path:
     """
     try:
         return _find(given, revision)
-    except (OSError, ValueError) as error:  # a name that is too long, holds a NUL, or a folder that may not be read
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # a name that is too long, holds a NUL, or a folder that may not be read
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"model.from: {given[:120]!r} cannot be looked up ({reason}); give another folder") from None
+        raise InputError(
+            f"model.from: {given[:120]!r} cannot be looked up ({reason}); give another folder"
+        ) from None
 
 
 def _find(given: str, revision: str | None) -> Path:
@@ -126,8 +135,8 @@ def _find(given: str, revision: str | None) -> Path:
 def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
     """Look at a model without reading its weights; nothing that it brings along is run.
 
-    objective: what the model must be fit for; by default what its config.json says. Of an encoder or a classifier
-    the parameters are counted once its labels are known.
+    objective: what the model must be fit for; by default what its config.json says. Of an encoder or a
+    classifier the parameters are counted once its labels are known.
 
     Raises: InputError for a model with code of its own, a pickle, a missing or damaged file.
     """
@@ -138,8 +147,8 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
         )
     if (path / CONFIG_FILE).exists():
         raise InputError(
-            f"{path} holds a model and, by its {CONFIG_FILE}, an adapter, of which tools load one or both; put each "
-            "into a folder of its own"
+            f"{path} holds a model and, by its {CONFIG_FILE}, an adapter, of which tools load one or both; "
+            "put each into a folder of its own"
         )
     if values.get("quantization_config"):
         raise InputError(f"{path} holds quantised weights; give the model they were made of")
@@ -155,7 +164,9 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
             encoder = EncoderConfig.from_hf(values)
         except InputError as error:
             wrong = str(error).removeprefix("config.json: ")
-            raise InputError(f"{path}: {wrong}; {objective} takes BERT, RoBERTa, CodeBERT and their kin") from None
+            raise InputError(
+                f"{path}: {wrong}; {objective} takes BERT, RoBERTa, CodeBERT and their kin"
+            ) from None
         _check_twins(path, encoder, shapes, is_masked=True)
         return Pretrained(path, encoder, None, values, digest(path), {})
     if objective == "seq2seq":
@@ -184,7 +195,8 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
 
 
 def load_pretrained(pretrained: Pretrained, *, dtype: torch.dtype, dropout: float) -> nn.Module:
-    """The model with its weights in `dtype`, but what must be fp32 (norms, and of T5 in fp16 the products with wo).
+    """The model with its weights in `dtype`, but what must be fp32 (norms, and of T5 in fp16 the products
+    with wo).
 
     Raises: InputError if a file is damaged.
     """
@@ -203,12 +215,17 @@ def count_t5(config: T5Config) -> dict[str, int]:
     """Exact parameters by part, from the meta device."""
     counted = [(name, parameter.numel()) for name, parameter in empty_model(config).named_parameters()]
     parts = {"embedding": "shared", "encoder": "encoder", "decoder": "decoder", "head": "lm_head"}
-    sizes = {part: sum(size for name, size in counted if name.startswith(start)) for part, start in parts.items()}
+    sizes = {
+        part: sum(size for name, size in counted if name.startswith(start)) for part, start in parts.items()
+    }
     return sizes | {"total": sum(sizes.values())}
 
 
 def count_lora(pretrained: Pretrained, rank: int, targets: str | list[str], *, dora: bool = False) -> int:
-    """Parameters of an adapter: rank x (in + out) for each target, and out more with DoRA. Raises: as find_targets."""
+    """Parameters of an adapter: rank x (in + out) for each target, and out more with DoRA.
+
+    Raises: as find_targets.
+    """
     model = meta_model(pretrained)
     total = 0
     for name in find_targets(model, targets):
@@ -296,9 +313,16 @@ def _check_tensors(path: Path, config: DecoderConfig | T5Config, shapes: dict[st
             what = "has" if name in extra else "lacks"
             raise InputError(f"{path} {what} {name}, unlike its config.json; copy the model again")
         if shapes[name] != wanted[name]:
-            raise InputError(f"{path}: {name} is {list(shapes[name])}, but config.json says {list(wanted[name])}")
+            raise InputError(
+                f"{path}: {name} is {list(shapes[name])}, but config.json says {list(wanted[name])}"
+            )
 
-    if isinstance(config, DecoderConfig) and config.tied and "lm_head.weight" in shapes and not _is_head_tied(path):
+    if (
+        isinstance(config, DecoderConfig)
+        and config.tied
+        and "lm_head.weight" in shapes
+        and not _is_head_tied(path)
+    ):
         raise InputError(_OTHER_HEAD.format(path))
 
 
@@ -307,8 +331,11 @@ def _with_generation(pretrained: Pretrained) -> Pretrained:
     return replace(pretrained, generation=read_generation_config(path), stop_ids=read_stop_ids(path))
 
 
-def _check_twins(path: Path, config: Config, shapes: dict[str, tuple[int, ...]], *, is_masked: bool = False) -> None:
-    """Raises: InputError if tensors that are one in the model, as transformers ties them, differ in its files.
+def _check_twins(
+    path: Path, config: Config, shapes: dict[str, tuple[int, ...]], *, is_masked: bool = False
+) -> None:
+    """Raises: InputError if tensors that are one in the model, as transformers ties them, differ in its
+    files.
 
     is_masked: whether the head of a masked model is read, too.
     """
@@ -334,8 +361,8 @@ def _has_head(path: Path, values: dict[str, Any], shapes: dict[str, tuple[int, .
     if "lm_head.weight" not in shapes:
         if values.get("tie_word_embeddings") is False:
             raise InputError(
-                "config.json: tie_word_embeddings is false, but the files have no lm_head.weight; copy it again, "
-                "or set it to true and scale_decoder_outputs to false if the head is the embedding"
+                "config.json: tie_word_embeddings is false, but the files have no lm_head.weight; copy it "
+                "again, or set it to true and scale_decoder_outputs to false if the head is the embedding"
             )
         return False
     return values.get("tie_word_embeddings") is False or not _is_head_tied(path)
@@ -351,7 +378,10 @@ def _is_classifier(values: dict[str, Any]) -> bool:
 
 
 def _label_names(path: Path, values: dict[str, Any]) -> tuple[str, ...]:
-    """Those of the classifier that a folder holds; of a regression, or another model, none. Raises: InputError."""
+    """Those of the classifier that a folder holds; of a regression, or another model, none.
+
+    Raises: InputError.
+    """
     is_named = not values.get("architectures") and bool(values.get("id2label"))
     if values.get("problem_type") == "regression" or not (_is_classifier(values) or is_named):
         return ()
@@ -362,7 +392,9 @@ def _label_names(path: Path, values: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _inspect_classifier(path: Path, values: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> Pretrained:
-    """`hf_config` becomes that of a classifier: with the class that transformers loads, and its id to pad with."""
+    """`hf_config` becomes that of a classifier: with the class that transformers loads, and its id to pad
+    with.
+    """
     family = values.get("model_type")
     if family == CODE_ENCODER:
         EncoderConfig.from_hf(values)  # says what to do instead
@@ -382,14 +414,18 @@ def _inspect_classifier(path: Path, values: dict[str, Any], shapes: dict[str, tu
     said = {**values, "architectures": [f"{_CLASSIFIERS.get(str(family))}ForSequenceClassification"]}
     padding = values.get("pad_token_id")
     if config is None:
-        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSES
+        from transformers.models.auto.modeling_auto import (
+            MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSES,
+        )
 
         theirs = foreign.read_config(path, labels or 2)
         said["architectures"] = [CLASSES[theirs.model_type]]
         padding = getattr(theirs.get_text_config(), "pad_token_id", None)
     if padding is not None:
         said["pad_token_id"] = padding
-    found = Pretrained(path, config, reason, said, digest(path), {}, labels, label_names=names, kept_labels=labels)
+    found = Pretrained(
+        path, config, reason, said, digest(path), {}, labels, label_names=names, kept_labels=labels
+    )
     if not labels:
         return found
     model = meta_model(found)
@@ -397,7 +433,8 @@ def _inspect_classifier(path: Path, values: dict[str, Any], shapes: dict[str, tu
         wanted = tuple(model.get_parameter(name).shape)
         if shapes.get(name, wanted) != wanted:
             raise InputError(
-                f"{path}: {name} is {list(shapes[name])}, but config.json says {list(wanted)}; copy the model again"
+                f"{path}: {name} is {list(shapes[name])}, but config.json says {list(wanted)}; copy the "
+                "model again"
             )
     return replace(found, parameters=count_parts(model))
 

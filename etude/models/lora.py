@@ -1,7 +1,7 @@
 """Low-rank adapters: y = W x + b + scale B A x, where W and b are frozen and only A and B are trained.
 
-The layer keeps the names of what it replaces, so an adapted model has the parameters of its base and, beside each
-adapted weight, those that PEFT gives them: `lora_A.weight`, `lora_B.weight`, `lora_magnitude_vector`.
+The layer keeps the names of what it replaces, so an adapted model has the parameters of its base and, beside
+each adapted weight, those that PEFT gives them: `lora_A.weight`, `lora_B.weight`, `lora_magnitude_vector`.
 
 Shapes: (out, in) of the frozen weight; (rank, in) of A; (out, rank) of B
 """
@@ -18,7 +18,8 @@ from etude.recipe.schema import Adapter
 
 ADAPTER_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 CLASSIFIER = "SEQ_CLS"  # PEFT's name for the task
-# Of a classifier: the config.json that belongs to it. Under that name, transformers would take the folder for a model.
+# Of a classifier: the config.json that belongs to it. Under that name, transformers would take the folder for
+# a model.
 CLASSIFIER_FILE = "adapter_classifier.json"
 PREFIX = "base_model.model."
 
@@ -26,8 +27,8 @@ PREFIX = "base_model.model."
 class LoRALinear(nn.Module):
     """A frozen linear layer with a trained low-rank update.
 
-    base: nn.Linear, one of 4 bits by bitsandbytes, or the Conv1D of GPT-2, whose weight is transposed. The weight is
-    shared, not copied.
+    base: nn.Linear, one of 4 bits by bitsandbytes, or the Conv1D of GPT-2, whose weight is transposed. The
+    weight is shared, not copied.
 
     Source: LoRA, arXiv:2106.09685; DoRA, arXiv:2402.09353; scale alpha / sqrt(rank), arXiv:2312.03732.
     """
@@ -68,9 +69,18 @@ class LoRALinear(nn.Module):
         if self.lora_magnitude_vector is None:
             # In place: nothing needs the frozen product any more.
             flat = base.view(-1, base.shape[-1])
-            flat.addmm_(low.view(-1, low.shape[-1]).type_as(base), self.lora_B.weight.T.type_as(base), alpha=self.scale)
+            flat.addmm_(
+                low.view(-1, low.shape[-1]).type_as(base),
+                self.lora_B.weight.T.type_as(base),
+                alpha=self.scale,
+            )
             return base
-        norm = (self._oriented() + self.scale * self.lora_B.weight @ self.lora_A.weight).detach().float().norm(dim=1)
+        norm = (
+            (self._oriented() + self.scale * self.lora_B.weight @ self.lora_A.weight)
+            .detach()
+            .float()
+            .norm(dim=1)
+        )
         stretch = self.lora_magnitude_vector / norm
         plain = functional.linear(dropped, self._oriented())
         update = (stretch - 1) * plain + stretch * self.scale * functional.linear(low, self.lora_B.weight)
@@ -79,8 +89,12 @@ class LoRALinear(nn.Module):
 
     @torch.no_grad()
     def merged_weight(self) -> Tensor:
-        """The weight with the update in it, as the base lays it out and in its dtype; the sum is made in fp32."""
-        merged = self._oriented().float() + self.scale * (self.lora_B.weight.float() @ self.lora_A.weight.float())
+        """The weight with the update in it, as the base lays it out and in its dtype; the sum is made in
+        fp32.
+        """
+        merged = self._oriented().float() + self.scale * (
+            self.lora_B.weight.float() @ self.lora_A.weight.float()
+        )
         if self.lora_magnitude_vector is not None:
             merged *= (self.lora_magnitude_vector / merged.norm(dim=1))[:, None]
         return (merged.T if self.is_transposed else merged).to(self.weight.dtype).contiguous()
@@ -90,7 +104,9 @@ class LoRALinear(nn.Module):
         return self.weight.T if self.is_transposed else self.weight
 
 
-def add_adapter(model: nn.Module, recipes: Mapping[str, Adapter], seed: int, *, whole: Sequence[str] = ()) -> None:
+def add_adapter(
+    model: nn.Module, recipes: Mapping[str, Adapter], seed: int, *, whole: Sequence[str] = ()
+) -> None:
     """Freeze a model and put an adapter on each of the named linear modules; its weights follow the seed.
 
     whole: modules that are trained as they are, in fp32: the new head of a classifier.
@@ -121,7 +137,9 @@ def find_layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The trained tensors of an adapted model under the names that PEFT gives them in a file; of another model none."""
+    """The trained tensors of an adapted model under the names that PEFT gives them in a file; of another
+    model none.
+    """
     layers = find_layers(model)
     adapters = {
         f"{PREFIX}{name}.{part}": tensor
@@ -129,7 +147,11 @@ def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
         for part, tensor in layer.state_dict(keep_vars=True).items()
         if part.startswith("lora_")
     }
-    trained = [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad] if layers else []
+    trained = (
+        [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad]
+        if layers
+        else []
+    )
     return adapters | {f"{PREFIX}{name}": tensor for name, tensor in trained if ".lora_" not in name}
 
 
@@ -142,7 +164,8 @@ def adapter_config(
     task: str | None = "CAUSAL_LM",
     whole: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The adapter_config.json with which PEFT loads the tensors of an adapted model; task: its name there, or None.
+    """The adapter_config.json with which PEFT loads the tensors of an adapted model; task: its name there, or
+    None.
 
     whole: as for `add_adapter`.
     """

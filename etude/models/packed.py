@@ -1,8 +1,8 @@
 """Weights laid out for the few rows of generation on a CPU, where all time goes into reading them.
 
-A product of few rows with a matrix as it lies in memory reads it at a third of the memory's speed. oneDNN has a layout
-that it reads faster: 50,304 x 512 times one row takes 3.0 ms instead of 7.2, times 16 rows 8.1 instead of 18.4
-(2 cores, torch 2.13). It is a copy, so it is made only where there is room.
+A product of few rows with a matrix as it lies in memory reads it at a third of the memory's speed. oneDNN has
+a layout that it reads faster: 50,304 x 512 times one row takes 3.0 ms instead of 7.2, times 16 rows 8.1
+instead of 18.4 (2 cores, torch 2.13). It is a copy, so it is made only where there is room.
 """
 
 from typing import cast
@@ -34,7 +34,8 @@ class Packed:
 
 
 class TokenReader:
-    """A decoder that reads one token of each row: what `Decoder.logits` computes with a cache, in fewer steps.
+    """A decoder that reads one token of each row: what `Decoder.logits` computes with a cache, in fewer
+    steps.
 
     Queries, keys and values come from one product, gate and up from another.
     """
@@ -74,14 +75,22 @@ class TokenReader:
 
 
 def is_worth_it(model: Decoder, rows: int) -> bool:
-    """Whether rows are few, weights plain fp32 on a CPU with the layout, and a copy takes under half of free memory."""
+    """Whether rows are few, weights plain fp32 on a CPU with the layout, and a copy takes under half of free
+    memory.
+    """
     has_layout = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if rows > MOST_ROWS or not has_layout or torch.is_autocast_enabled("cpu"):
         return False
     parameters = list(model.parameters())
-    is_plain = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in parameters) and not find_layers(model)
+    is_plain = all(
+        p.device.type == "cpu" and p.dtype == torch.float32 for p in parameters
+    ) and not find_layers(model)
     size = sum(parameter.nbytes for parameter in parameters)
-    return is_plain and hasattr(torch.ops.mkldnn, "_linear_pointwise") and 2 * size < psutil.virtual_memory().available
+    return (
+        is_plain
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and 2 * size < psutil.virtual_memory().available
+    )
 
 
 def _norm(norm: RMSNorm, x: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
-"""Parts of a model by name: linear layers that an adapter goes on, the head of a classifier, how large they are, and
-whether their numbers are finite."""
+"""Parts of a model by name: linear layers that an adapter goes on, the head of a classifier, how large they
+are, and whether their numbers are finite."""
 
 import difflib
 from collections.abc import Collection, Iterable
@@ -16,7 +16,9 @@ def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
     Raises: InputError that lists what there is if a target fits none.
     """
     head = getattr(model, "get_output_embeddings", lambda: getattr(model, "lm_head", None))()
-    heads = [module for name in head_modules(model) for module in model.get_submodule(name).modules()] + [head]
+    heads = [module for name in head_modules(model) for module in model.get_submodule(name).modules()] + [
+        head
+    ]
     linear = [
         name
         for name, module in model.named_modules()
@@ -53,18 +55,27 @@ def head_modules(model: nn.Module) -> list[str]:
 
 
 def label_tensors(model: nn.Module) -> list[str]:
-    """The parameters of a classifier that have a row for each label: those of the last linear layer of its head."""
+    """The parameters of a classifier that have a row for each label: those of the last linear layer of its
+    head.
+    """
     layers = [
         f"{head}.{name}".rstrip(".")
         for head in head_modules(model)
         for name, module in model.get_submodule(head).named_modules()
         if isinstance(module, nn.Linear)
     ]
-    return [f"{layers[-1]}.{name}" for name, _ in model.get_submodule(layers[-1]).named_parameters()] if layers else []
+    return (
+        [f"{layers[-1]}.{name}" for name, _ in model.get_submodule(layers[-1]).named_parameters()]
+        if layers
+        else []
+    )
 
 
-def keep_labels(name: str, given: torch.Tensor, drawn: torch.Tensor, *, theirs: int, kept: int) -> torch.Tensor:
-    """A parameter with a row for each label: the first `kept` rows of a file's, which has `theirs`, the rest as drawn.
+def keep_labels(
+    name: str, given: torch.Tensor, drawn: torch.Tensor, *, theirs: int, kept: int
+) -> torch.Tensor:
+    """A parameter with a row for each label: the first `kept` rows of a file's, which has `theirs`, the rest
+    as drawn.
 
     Raises: InputError if the file's has other sizes.
     """
@@ -72,12 +83,15 @@ def keep_labels(name: str, given: torch.Tensor, drawn: torch.Tensor, *, theirs: 
         return drawn
     expected = (theirs, *drawn.shape[1:])
     if tuple(given.shape) != expected:
-        raise InputError(f"{name} is {list(given.shape)}, but config.json says {list(expected)}; copy the model again")
+        raise InputError(
+            f"{name} is {list(given.shape)}, but config.json says {list(expected)}; copy the model again"
+        )
     return torch.cat([given[:kept].to(drawn), drawn[kept:]])
 
 
 def count_parts(model: nn.Module) -> dict[str, int]:
-    """Exact parameters of the embedding of tokens, of a classifier's head, and of the rest, shared ones once."""
+    """Exact parameters of the embedding of tokens, of a classifier's head, and of the rest,
+    shared ones once."""
     total = sum(parameter.numel() for parameter in model.parameters())
     embedding = max(part.weight.numel() for part in model.modules() if isinstance(part, nn.Embedding))
     heads = [model.get_submodule(name) for name in head_modules(model)]
@@ -86,7 +100,10 @@ def count_parts(model: nn.Module) -> dict[str, int]:
 
 
 def find_non_finite(tensors: Iterable[tuple[str, torch.Tensor]], masks: Collection[str] = ()) -> str | None:
-    """The name of the first tensor that holds NaN or infinity, or None. Those in `masks` may hold infinities."""
+    """The name of the first tensor that holds NaN or infinity, or None.
+
+    Those in `masks` may hold infinities.
+    """
     for name, tensor in tensors:
         if not tensor.is_floating_point():
             continue
@@ -112,7 +129,8 @@ def require_finite(model: nn.Module, name: str) -> None:
 def quantize(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
     """Turn the linear layers of a frozen model, but the head, into 4-bit ones that compute in `dtype`.
 
-    Source: QLoRA, arXiv:2305.14314 (the format nf4), by bitsandbytes. Raises: InputError if that is not installed.
+    Source: QLoRA, arXiv:2305.14314 (the format nf4), by bitsandbytes. Raises: InputError if that is not
+    installed.
     """
     try:
         import bitsandbytes
@@ -127,7 +145,11 @@ def quantize(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None
                 f"model.quantize: {name} is a {type(layer).__name__}, which cannot be quantised; leave it out"
             )
         small = bitsandbytes.nn.Linear4bit(
-            layer.in_features, layer.out_features, bias=layer.bias is not None, compute_dtype=dtype, quant_type="nf4"
+            layer.in_features,
+            layer.out_features,
+            bias=layer.bias is not None,
+            compute_dtype=dtype,
+            quant_type="nf4",
         )
         small.weight = bitsandbytes.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
         small.bias = layer.bias

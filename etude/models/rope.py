@@ -1,4 +1,6 @@
-"""How quickly each pair of dimensions turns with the position, also beyond the length a model was first trained on."""
+"""How quickly each pair of dimensions turns with the position, also beyond the length a model was first
+trained on.
+"""
 
 import math
 

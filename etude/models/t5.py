@@ -1,11 +1,12 @@
 """An encoder-decoder that is T5, T5 1.1, CodeT5 or CodeT5+ (220M, 770M) by configuration.
 
-Each block adds to the residual stream x:  x += part(norm(x))  for self-attention, in the decoder attention to what the
-encoder read, and the feed-forward. Scores of attention are not scaled; those of self-attention get a learnt bias for
-how far apart two tokens are. The modules carry the names of transformers, so `state_dict()` is what its classes load.
+Each block adds to the residual stream x:  x += part(norm(x))  for self-attention, in the decoder attention to
+what the encoder read, and the feed-forward. Scores of attention are not scaled; those of self-attention get a
+learnt bias for how far apart two tokens are. The modules carry the names of transformers, so `state_dict()`
+is what its classes load.
 
-n samples lie end to end without padding, S source and T target tokens in all; B rows of a cache; C n_embd, F n_ffn,
-H n_head, D head_dim, V vocab_size. Source: arXiv:1910.10683; 1.1, arXiv:2002.05202.
+n samples lie end to end without padding, S source and T target tokens in all; B rows of a cache; C n_embd, F
+n_ffn, H n_head, D head_dim, V vocab_size. Source: arXiv:1910.10683; 1.1, arXiv:2002.05202.
 """
 
 import math
@@ -26,7 +27,8 @@ from etude.models.t5_config import T5Config
 class T5Cache:
     """What the decoder remembers of B rows; those that began later have their tokens in the last columns.
 
-    keys, values              a (B, H, columns, D) for each layer, of the tokens read; more columns come as needed
+    keys, values              a (B, H, columns, D) for each layer, of the tokens read; more columns come as
+                              needed
     cross_keys, cross_values  a (B, H, S, D) for each layer, of the sources, S the longest
     lengths                   (B,) int64, of the sources
     starts                    (B,) int64, the column of the first token of a row
@@ -35,16 +37,24 @@ class T5Cache:
     A tensor for each layer, so that what is moved takes the memory of one layer more, not of all.
     """
 
-    def __init__(self, cross_keys: list[Tensor], cross_values: list[Tensor], lengths: Tensor, bias: Tensor) -> None:
+    def __init__(
+        self, cross_keys: list[Tensor], cross_values: list[Tensor], lengths: Tensor, bias: Tensor
+    ) -> None:
         self.cross_keys, self.cross_values, self.lengths, self.bias = cross_keys, cross_values, lengths, bias
         self.keys, self.values = ([kept[:, :, :0] for kept in cross_keys] for _ in range(2))
         self.length, self.starts = 0, torch.zeros_like(lengths)
-        self._first, self._is_even = 0, True  # the first column that a row uses, and whether it is that of all
-        self._origins = torch.arange(len(lengths), device=lengths.device)  # which source each row goes on from
+        self._first, self._is_even = (
+            0,
+            True,
+        )  # the first column that a row uses, and whether it is that of all
+        self._origins = torch.arange(
+            len(lengths), device=lengths.device
+        )  # which source each row goes on from
         self._look()
 
     def begin(self) -> Tensor:
-        """Bias (1 or B, H, 1, columns) of self-attention for the token to be read; there then is room for it."""
+        """Bias (1 or B, H, 1, columns) of self-attention for the token to be read; there then is
+        room for it."""
         if self.length == self.keys[0].shape[2]:
             for kept in (self.keys, self.values):
                 _change(kept, lambda part: functional.pad(part[:, :, self._first :], (0, 0, 0, _COLUMNS)))
@@ -58,7 +68,8 @@ class T5Cache:
         return bias.masked_fill(before[:, None, None], -torch.inf)
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the (B, H, 1, D) keys and values of the token being read in their place; returns all up to it."""
+        """Put the (B, H, 1, D) keys and values of the token being read in their place; returns
+        all up to it."""
         seen = slice(self._first, self.length + 1)
         for kept, new in ((self.keys[layer], keys), (self.values[layer], values)):
             kept[:, :, self.length] = new[:, :, 0]
@@ -110,7 +121,8 @@ class Context:
     """What all blocks of a stack share in one call. Samples of equal lengths are neighbours.
 
     groups       (samples, length, length) of the neighbours
-    bias         (1, H, L, L) of relative positions, with -inf where the decoder must not look; L the longest length
+    bias         (1, H, L, L) of relative positions, with -inf where the decoder must not look; L the longest
+                 length
     memory       (1, S, C) what the encoder made of the sources; None within the encoder
     with_memory  (samples, target length, source length) of the neighbours
     """
@@ -124,11 +136,12 @@ class Context:
 class T5(nn.Module):
     """An encoder-decoder; its weights mean something after `init_weights` or `load_state_dict`.
 
-    `checkpoint_activations`: keep only the input of each block while training and compute the rest again for the
-    gradients, with the same dropout.
+    `checkpoint_activations`: keep only the input of each block while training and compute the rest again for
+    the gradients, with the same dropout.
 
-    In fp16 the feed-forward of deep blocks leaves the range of numbers. Under autocast the residual stream and norms
-    stay fp32, and with fp16 so do the activation and the product with `wo`; see `keeps_fp32` for weights.
+    In fp16 the feed-forward of deep blocks leaves the range of numbers. Under autocast the residual stream
+    and norms stay fp32, and with fp16 so do the activation and the product with `wo`; see `keeps_fp32` for
+    weights.
     """
 
     def __init__(self, config: T5Config) -> None:
@@ -142,9 +155,15 @@ class T5(nn.Module):
             self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
 
     def forward(
-        self, sources: Tensor, targets: Tensor, *, source_lengths: tuple[int, ...], target_lengths: tuple[int, ...]
+        self,
+        sources: Tensor,
+        targets: Tensor,
+        *,
+        source_lengths: tuple[int, ...],
+        target_lengths: tuple[int, ...],
     ) -> Tensor:
-        """Hidden states (1, T, C), scaled for the head, of decoder inputs (1, T) int64 given sources (1, S) int64.
+        """Hidden states (1, T, C), scaled for the head, of decoder inputs (1, T) int64 given sources (1, S)
+        int64.
 
         The samples lie end to end in both, and see only themselves: logits are `hidden @ head_weight().T`.
         """
@@ -166,13 +185,16 @@ class T5(nn.Module):
     def encode(self, tokens: Tensor, lengths: tuple[int, ...] | None = None) -> Tensor:
         """Hidden states (1, S, C) after the encoder's final norm, of tokens (1, S) int64.
 
-        lengths: of the samples that lie end to end in the one row and do not see each other; None for a single one.
+        lengths: of the samples that lie end to end in the one row and do not see each other; None for a
+        single one.
         """
         lengths = lengths or (tokens.shape[1],)
         assert min(lengths) > 0 and sum(lengths) == tokens.shape[1], (lengths, tokens.shape)
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         places = _places(lengths, order).to(tokens.device)
-        groups = [(count, length, length) for (length,), count in _runs([(lengths[sample],) for sample in order])]
+        groups = [
+            (count, length, length) for (length,), count in _runs([(lengths[sample],) for sample in order])
+        ]
         context = Context(groups, self.encoder.bias(max(lengths)))
         return self._run(self.encoder, tokens[:, places], context)[:, places.argsort()]
 
@@ -198,7 +220,8 @@ class T5(nn.Module):
         return T5Cache(keys, values, lengths, self.decoder.bias(capacity)[:, :, -1:])
 
     def advance(self, tokens: Tensor, cache: T5Cache) -> Tensor:
-        """Logits (B, V) after the next token (B,) of each row, which the cache then holds too; without dropout.
+        """Logits (B, V) after the next token (B,) of each row, which the cache then holds too; without
+        dropout.
 
         The first token of a row is `config.start_id`.
         """
@@ -216,13 +239,17 @@ class T5(nn.Module):
         return self.head(self._scale(self.decoder.final_layer_norm(x)))[:, 0]
 
     def compile(self, *args: Any, **settings: Any) -> None:
-        """As `nn.Module.compile`, of the feed-forward parts: groups of equal length differ from batch to batch."""
+        """As `nn.Module.compile`, of the feed-forward parts: groups of equal length differ from batch to
+        batch.
+        """
         for block in (*self.encoder.blocks(), *self.decoder.blocks()):
             block.last.part.compile(*args, **settings)
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Draw new weights, the same on every device: normal with the std of T5, which makes up for unscaled scores."""
+        """Draw new weights, the same on every device: normal with the std of T5, which makes up for unscaled
+        scores.
+        """
         C, F, H, D = self.config.n_embd, self.config.n_ffn, self.config.n_head, self.config.head_dim
         stds = {"shared": 1.0, "lm_head": 1.0, "q": (C * D) ** -0.5, "o": (H * D) ** -0.5, "wo": F**-0.5}
         generator = torch.Generator().manual_seed(seed)
@@ -231,7 +258,9 @@ class T5(nn.Module):
                 parameter.fill_(1.0)
             else:
                 drawn = torch.empty(parameter.shape, dtype=torch.float32, device="cpu")
-                parameter.copy_(drawn.normal_(std=stds.get(name.split(".")[-2], C**-0.5), generator=generator))
+                parameter.copy_(
+                    drawn.normal_(std=stds.get(name.split(".")[-2], C**-0.5), generator=generator)
+                )
 
     def _run(self, stack: "Stack", tokens: Tensor, context: Context) -> Tensor:
         x = functional.dropout(self._embed(tokens), self.config.dropout, self.training)
@@ -251,9 +280,11 @@ class T5(nn.Module):
 
 
 class T5Classifier(nn.Module):
-    """A T5 whose decoder reads, one place later, what its encoder reads, with a head on the state of the last token.
+    """A T5 whose decoder reads, one place later, what its encoder reads, with a head on the state of the last
+    token.
 
-    The names and the sum are those of T5ForSequenceClassification. Source: arXiv:1910.13461, for its decoder too.
+    The names and the sum are those of T5ForSequenceClassification. Source: arXiv:1910.13461, for its decoder
+    too.
     """
 
     def __init__(self, config: T5Config, labels: int) -> None:
@@ -266,7 +297,8 @@ class T5Classifier(nn.Module):
     def forward(self, tokens: Tensor, *, lengths: tuple[int, ...] | None = None) -> Tensor:
         """Hidden states (B, T, C) of the decoder for tokens (B, T) int64.
 
-        lengths: of the samples that lie end to end in the one row of tokens; by default every row is a sample.
+        lengths: of the samples that lie end to end in the one row of tokens; by default every row is a
+        sample.
         """
         each = lengths or (tokens.shape[1],) * tokens.shape[0]
         read = tokens.reshape(1, -1)
@@ -297,8 +329,9 @@ def keeps_fp32(name: str, dtype: torch.dtype) -> bool:
 def relative_buckets(distance: Tensor, *, buckets: int, max_distance: int, is_decoder: bool) -> Tensor:
     """The bucket of each distance (place of the key less that of the query), int64 of any shape.
 
-    The first half of the buckets are for one distance each, the others for ranges that grow by a constant factor up to
-    max_distance, and all beyond. Those of the encoder are shared out between both directions; the decoder has one.
+    The first half of the buckets are for one distance each, the others for ranges that grow by a constant
+    factor up to max_distance, and all beyond. Those of the encoder are shared out between both directions;
+    the decoder has one.
     """
     if is_decoder:
         first, near = torch.zeros_like(distance), (-distance).clamp(min=0)
@@ -332,7 +365,10 @@ class Stack(nn.Module):
         table = self.blocks()[0].own.part.relative_attention_bias.weight  # (buckets, H)
         distance = torch.arange(1 - length, length, device=table.device)
         buckets = relative_buckets(
-            distance, buckets=self.config.buckets, max_distance=self.config.max_distance, is_decoder=self.is_decoder
+            distance,
+            buckets=self.config.buckets,
+            max_distance=self.config.max_distance,
+            is_decoder=self.is_decoder,
         )
         by_distance = table[buckets].T  # (H, 2 L - 1)
         if self.is_decoder:
@@ -392,11 +428,14 @@ class Sublayer(nn.Module):
 
     def forward(self, x: Tensor, *shared: Any, **others: Any) -> Tensor:
         """(1, T, C) to (1, T, C); what else there is goes to the part."""
-        return x + functional.dropout(self.part(self.layer_norm(x), *shared, **others), self.dropout, self.training)
+        return x + functional.dropout(
+            self.part(self.layer_norm(x), *shared, **others), self.dropout, self.training
+        )
 
 
 class Attention(nn.Module):
-    """Attention within samples, scores not scaled; the first of a stack has the table of bias that all share."""
+    """Attention within samples, scores not scaled; the first of a stack has the table of bias
+    that all share."""
 
     def __init__(self, config: T5Config, *, has_bias: bool) -> None:
         super().__init__()
@@ -430,7 +469,9 @@ class Attention(nn.Module):
             q, k, v = (self.split(heads.unflatten(0, (samples, -1))) for heads in part)
             mask = None if bias is None else bias[:, :, :length, :length]
             dropout = self.dropout if self.training else 0.0
-            mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=1.0)
+            mixed = functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, dropout_p=dropout, scale=1.0
+            )
             attended.append(mixed.transpose(1, 2).flatten(2).flatten(0, 1))
         out: Tensor = self.o(torch.cat(attended)[None])
         return out

@@ -1,4 +1,5 @@
-"""What an encoder-decoder is: its sizes and options, and the same in the words of transformers' config.json."""
+"""What an encoder-decoder is: its sizes and options, and the same in the words of transformers'
+config.json."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +16,10 @@ ACTIVATIONS = ("relu", "silu", "gelu")
 class T5Config:
     """Sizes and options of an encoder-decoder.
 
-    n_layer, n_decoder_layer: blocks of each side. activation: of the feed-forward, a name of `ACTIVATIONS`, with
-    "gated-" before it if a second product multiplies it. tied: the head is the embedding. scaled: hidden states are
-    divided by sqrt(n_embd) before the head. buckets, max_distance: of relative positions. start_id: first token that
-    the decoder reads.
+    n_layer, n_decoder_layer: blocks of each side. activation: of the feed-forward, a name of `ACTIVATIONS`,
+    with "gated-" before it if a second product multiplies it. tied: the head is the embedding. scaled: hidden
+    states are divided by sqrt(n_embd) before the head. buckets, max_distance: of relative positions.
+    start_id: first token that the decoder reads.
 
     Raises: InputError if the values do not fit each other.
     """
@@ -47,22 +48,23 @@ class T5Config:
     def __post_init__(self) -> None:
         if self.activation.removeprefix("gated-") not in ACTIVATIONS:
             raise InputError(
-                f"config.json: feed_forward_proj is {quoted(self.activation)}; expected {', '.join(ACTIVATIONS)}, or "
-                "one of them after gated-; use another model"
+                f"config.json: feed_forward_proj is {quoted(self.activation)}; expected "
+                f"{', '.join(ACTIVATIONS)}, or one of them after gated-; use another model"
             )
         if self.buckets < 4:
             raise InputError(
-                f"config.json: relative_attention_num_buckets is {self.buckets}; expected at least 4; mend the file"
+                f"config.json: relative_attention_num_buckets is {self.buckets}; expected at least 4; mend "
+                "the file"
             )
         if self.max_distance <= self.buckets // 2:
             raise InputError(
-                f"config.json: relative_attention_max_distance is {self.max_distance}; expected more than half of the "
-                f"{self.buckets} buckets; mend the file"
+                f"config.json: relative_attention_max_distance is {self.max_distance}; expected more than "
+                f"half of the {self.buckets} buckets; mend the file"
             )
         if not 0 <= self.start_id < self.vocab_size:
             raise InputError(
-                f"config.json: decoder_start_token_id is {self.start_id}, which is not among {self.vocab_size} tokens; "
-                "mend the file"
+                f"config.json: decoder_start_token_id is {self.start_id}, which is not among "
+                f"{self.vocab_size} tokens; mend the file"
             )
 
     def to_hf(self, *, eos_token_id: int | None, pad_token_id: int | None) -> dict[str, Any]:
@@ -84,7 +86,8 @@ class T5Config:
             "layer_norm_epsilon": self.norm_eps,
             "dropout_rate": self.dropout,
             "initializer_factor": 1.0,
-            # transformers 4 scales where it ties; 5 reads the second key, and ties where the file has no head.
+            # transformers 4 scales where it ties; 5 reads the second key, and ties where the file has no
+            # head.
             "tie_word_embeddings": self.tied,
             "scale_decoder_outputs": self.scaled,
             "use_cache": True,
@@ -97,8 +100,8 @@ class T5Config:
     def from_hf(values: Mapping[str, Any], *, has_head: bool | None = None) -> "T5Config":
         """Read a config.json of T5; each key is mapped, or known to change nothing, or refused.
 
-        has_head: whether the weights have an `lm_head.weight` that is not `shared.weight`, which says more than the
-        key tie_word_embeddings: transformers 5 writes true in any case.
+        has_head: whether the weights have an `lm_head.weight` that is not `shared.weight`, which says more
+        than the key tie_word_embeddings: transformers 5 writes true in any case.
 
         Raises: InputError that names the key which this model does not have.
         """
@@ -107,14 +110,16 @@ class T5Config:
         _KEYS.check(values)
         activation = "relu" if values.get("feed_forward_proj") is None else values["feed_forward_proj"]
         if not isinstance(activation, str):
-            raise InputError(f"config.json: feed_forward_proj is {quoted(activation)}; expected a name; mend the file")
+            raise InputError(
+                f"config.json: feed_forward_proj is {quoted(activation)}; expected a name; mend the file"
+            )
         kind, gated = activation.removeprefix("gated-"), activation.startswith("gated-")
         kind = "gelu_new" if activation == "gated-gelu" else kind
         for name, meant in (("dense_act_fn", kind), ("is_gated_act", gated)):
             if values.get(name) not in (None, meant):
                 raise InputError(
-                    f"config.json: {name} is {quoted(values[name])}, but feed_forward_proj is {quoted(activation)}; "
-                    "use another model"
+                    f"config.json: {name} is {quoted(values[name])}, but feed_forward_proj is "
+                    f"{quoted(activation)}; use another model"
                 )
         n_layer = size(values, "num_layers", 6)
         says_tied = flag(values, "tie_word_embeddings", True)
@@ -133,15 +138,17 @@ class T5Config:
             max_distance=size(values, "relative_attention_max_distance", 128),
             norm_eps=number(values, "layer_norm_epsilon", 1e-6, below=1),
             dropout=number(values, "dropout_rate", 0.1, below=1),
-            start_id=size(values, "decoder_start_token_id", size(values, "pad_token_id", 0, least=0), least=0),
+            start_id=size(
+                values, "decoder_start_token_id", size(values, "pad_token_id", 0, least=0), least=0
+            ),
         )
 
 
 _KEYS = Keys(
     "model",
     read=frozenset({
-        "model_type", "vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads",
-        "feed_forward_proj", "dense_act_fn", "is_gated_act", "relative_attention_num_buckets",
+        "model_type", "vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers",
+        "num_heads", "feed_forward_proj", "dense_act_fn", "is_gated_act", "relative_attention_num_buckets",
         "relative_attention_max_distance", "layer_norm_epsilon", "dropout_rate", "tie_word_embeddings",
         "scale_decoder_outputs", "decoder_start_token_id", "pad_token_id",
     }),

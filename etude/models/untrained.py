@@ -1,4 +1,6 @@
-"""Rows of the embedding and the head that nothing has trained, as those of tokens that only a chat template uses."""
+"""Rows of the embedding and the head that nothing has trained, as those of tokens that only a chat template
+uses.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,8 +16,8 @@ _FEW = 16
 def find_untrained(model: nn.Module, ids: Iterable[int]) -> list[int]:
     """Those of the ids whose frozen row in the embedding or in the head looks as if it was never trained.
 
-    That is a row which is nearly zero, nearly the mean of all rows (as transformers makes new ones), or equal to
-    another row. A matrix that is trained now is left out.
+    That is a row which is nearly zero, nearly the mean of all rows (as transformers makes new ones), or equal
+    to another row. A matrix that is trained now is left out.
     """
     wanted = sorted(set(ids))
     matrices = [matrix for matrix in _matrices(model) if not matrix.requires_grad]
@@ -41,7 +43,9 @@ def _untrained_rows(matrix: Tensor, ids: list[int]) -> list[int]:
     """ids of the rows of a matrix (V, C) that look untrained."""
     if not ids:
         return []
-    some = matrix[torch.linspace(0, len(matrix) - 1, min(len(matrix), _SAMPLE_ROWS)).long().to(matrix.device)].float()
+    some = matrix[
+        torch.linspace(0, len(matrix) - 1, min(len(matrix), _SAMPLE_ROWS)).long().to(matrix.device)
+    ].float()
     mean = some.mean(dim=0)
     size, spread = some.norm(dim=1).median(), (some - mean).norm(dim=1).median()
     rows = matrix[torch.tensor(ids, device=matrix.device)].float()

@@ -31,7 +31,10 @@ REMADE = re.compile(
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What config.json says. Raises: InputError if it cannot be read, or says one thing twice and not the same."""
+    """What config.json says.
+
+    Raises: InputError if it cannot be read, or says one thing twice and not the same.
+    """
     values = durable.read_json_object(path / "config.json")
     try:
         refuse_conflicts(values)
@@ -41,7 +44,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def open_tensors(file: Path) -> Any:
-    """A safetensors file, open for reading. Raises: InputError for anything else; a pickle is never opened."""
+    """A safetensors file, open for reading.
+
+    Raises: InputError for anything else; a pickle is never opened.
+    """
     from safetensors import SafetensorError, safe_open
 
     with durable.open_plain(file) as opened:
@@ -64,7 +70,8 @@ def open_tensors(file: Path) -> Any:
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a model's files, without reading it.
 
-    Raises: InputError if a file is missing or damaged, two of them have the same tensor, or weights are whole numbers.
+    Raises: InputError if a file is missing or damaged, two of them have the same tensor, or weights are whole
+    numbers.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for file in _weight_files(path):
@@ -73,7 +80,11 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
                 part = tensors.get_slice(name)
                 if name in shapes:
                     raise InputError(f"{path} has {name[:80]} in two of its files; copy the model again")
-                if name.endswith((".weight", ".bias")) and not REMADE.search(name) and part.get_dtype() not in _FLOATS:
+                if (
+                    name.endswith((".weight", ".bias"))
+                    and not REMADE.search(name)
+                    and part.get_dtype() not in _FLOATS
+                ):
                     raise InputError(
                         f"{file}: {name[:80]} holds {part.get_dtype()} numbers; expected F32, BF16 or F16; "
                         "give the model that it was made of"
@@ -83,7 +94,9 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def stored_dtypes(path: Path) -> tuple[dict[str, torch.dtype], torch.dtype]:
-    """The dtype of every floating-point tensor, from headers alone, and the one that most numbers are stored in."""
+    """The dtype of every floating-point tensor, from headers alone, and the one that most numbers are stored
+    in.
+    """
     dtypes: dict[str, torch.dtype] = {}
     sizes: Counter[torch.dtype] = Counter()
     for file in _weight_files(path):
@@ -105,7 +118,10 @@ def read_weights(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def read_weight(path: Path, names: Collection[str]) -> torch.Tensor | None:
-    """The first tensor that has one of these names, without reading others; None if there is none. Raises: the same."""
+    """The first tensor that has one of these names, without reading others; None if there is none.
+
+    Raises: the same.
+    """
     for file in _weight_files(path):
         with open_tensors(file) as tensors:
             for name in tensors.keys():  # noqa: SIM118
@@ -116,14 +132,16 @@ def read_weight(path: Path, names: Collection[str]) -> torch.Tensor | None:
 
 
 def check_twins(path: Path, names: Iterable[str], place: Callable[[str], str]) -> None:
-    """Raises: InputError if a model's files have two tensors for one place in it, as `place` names it, that differ."""
+    """Raises: InputError if a model's files have two tensors for one place in it, as `place` names it, that
+    differ.
+    """
     first: dict[str, str] = {}
     for name in names:
         other = first.setdefault(place(name), name)
         if other != name and not is_same(read_weight(path, (other,)), read_weight(path, (name,))):
             raise InputError(
-                f"{path}: {other} and {name} are one tensor of this model, but its files have two that differ; "
-                "copy the model again, or leave out the wrong one"
+                f"{path}: {other} and {name} are one tensor of this model, but its files have two that "
+                "differ; copy the model again, or leave out the wrong one"
             )
 
 
@@ -143,11 +161,16 @@ def set_weight(model: nn.Module, name: str, tensor: torch.Tensor, dtype: torch.d
 
 
 def check_whole(path: Path) -> None:
-    """Read very large files whole, too. Raises: InputError if one has changed though size, time and samples say no."""
+    """Read very large files whole, too.
+
+    Raises: InputError if one has changed though size, time and samples say no.
+    """
     for file in _weight_files(path):
         remembered = _sha256(file)
         if durable.sha256_file(file) != remembered:
-            raise InputError(f"{file} has changed though its size and time have not; copy it again, or touch it")
+            raise InputError(
+                f"{file} has changed though its size and time have not; copy it again, or touch it"
+            )
 
 
 def digest(path: Path) -> str:
@@ -159,7 +182,9 @@ def digest(path: Path) -> str:
 
 
 def _sha256(file: Path) -> str:
-    """SHA-256 of a file; that of a very large one is remembered while size, time and samples of it stay the same."""
+    """SHA-256 of a file; that of a very large one is remembered while size, time and samples of it stay the
+    same.
+    """
     size, *_, found = key = durable.content_key(file)
     if size <= durable.WHOLE_BYTES:
         return str(found)
@@ -181,20 +206,27 @@ def _weight_files(path: Path) -> list[Path]:
     if not (path / _INDEX).is_file():
         if pickled := sorted(path.glob("pytorch_model*.bin")):
             raise InputError(
-                f"{path} has only {pickled[0].name}, a pickle, which could run code; `etude import {path} OUT` "
-                "makes safetensors of it in a process apart"
+                f"{path} has only {pickled[0].name}, a pickle, which could run code; `etude import {path} "
+                "OUT` makes safetensors of it in a process apart"
             )
         raise InputError(f"{path} has no {_WEIGHTS}; copy the model again, with its weights")
     weight_map = durable.read_json_object(path / _INDEX).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
+    if (
+        not isinstance(weight_map, dict)
+        or not weight_map
+        or not all(isinstance(v, str) for v in weight_map.values())
+    ):
         raise InputError(f"{path / _INDEX} has no weight_map from tensors to files; copy the model again")
     names = sorted(set(weight_map.values()))
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise InputError(
-                f"{path / _INDEX} names {name[:80]!r}, which is no safetensors file of the folder; copy the model again"
+                f"{path / _INDEX} names {name[:80]!r}, which is no safetensors file of the folder; copy the "
+                "model again"
             )
         if not (path / name).is_file():
             have = sum((path / other).is_file() for other in names)
-            raise InputError(f"{path} lacks {name} ({have} of {len(names)} parts are there); copy the model again")
+            raise InputError(
+                f"{path} lacks {name} ({have} of {len(names)} parts are there); copy the model again"
+            )
     return [path / name for name in names]

@@ -1,4 +1,6 @@
-"""Training on the labels of texts: the loss, predictions for held-out rows, and their scores beside baselines."""
+"""Training on the labels of texts: the loss, predictions for held-out rows, and their scores beside
+baselines.
+"""
 
 import io
 import json
@@ -42,10 +44,10 @@ _NPY_HEADER_BYTES = 4096
 class Classification(Kind):
     """Predict the label of a text, or several labels (multi).
 
-    weights: class weights (k,). With one label a row, the loss is divided by the summed weights of the true labels;
-    with several, weights apply where a label holds, and the divisor is rows x labels. label_smoothing spreads a share
-    of the truth over all labels; focal_gamma weighs a row by (1 - p)^gamma, p being the probability of the truth.
-    Source: arXiv:1708.02002.
+    weights: class weights (k,). With one label a row, the loss is divided by the summed weights of the true
+    labels; with several, weights apply where a label holds, and the divisor is rows x labels. label_smoothing
+    spreads a share of the truth over all labels; focal_gamma weighs a row by (1 - p)^gamma, p being the
+    probability of the truth. Source: arXiv:1708.02002.
     """
 
     is_compared = True
@@ -57,10 +59,11 @@ class Classification(Kind):
 
     @classmethod
     def of(cls, recipe: Loss, split: Split, *, multi: bool) -> "Classification":
-        """The classification that a recipe asks for; balanced weights come from the rows of the training split.
+        """The classification that a recipe asks for; balanced weights come from the rows of the training
+        split.
 
-        With one label a row the weight of a label is rows / (labels that occur x rows with it); with several, rows
-        without it / rows with it. A label without rows weighs 1.
+        With one label a row the weight of a label is rows / (labels that occur x rows with it); with several,
+        rows without it / rows with it. A label without rows weighs 1.
         """
         weights = None
         if recipe.class_weights == "balanced":
@@ -120,9 +123,9 @@ class Classification(Kind):
     def measure(self, exam: Exam) -> Measured:
         """The loss, and every figure of the predictions.
 
-        With several labels a row, each label is predicted from the threshold on that suits these rows best: such
-        figures are a little too good, and only fit to compare moments of a run. `compare` takes the thresholds of one
-        set to the rows of another.
+        With several labels a row, each label is predicted from the threshold on that suits these rows best:
+        such figures are a little too good, and only fit to compare moments of a run. `compare` takes the
+        thresholds of one set to the rows of another.
         """
         split, labels = exam.corpus.validation, exam.corpus.labels
         assert split is not None and labels is not None
@@ -158,7 +161,10 @@ class Classification(Kind):
             before[use] = replace(predictions, probabilities=kept)
             said, true = predictions.probabilities.tolist(), predictions.truth.tolist()
             rows = zip(corpus.ids[use], said, true, corpus.capabilities[use], strict=True)
-            lines = (json.dumps(dict(zip(("id", "probabilities", "labels", "capability"), row))) + "\n" for row in rows)
+            lines = (
+                json.dumps(dict(zip(("id", "probabilities", "labels", "capability"), row))) + "\n"
+                for row in rows
+            )
             durable.write_file(exam.folder / f"{use}.jsonl", (line.encode() for line in lines))
         use = exam.scored()
         thresholds_from = None
@@ -166,8 +172,8 @@ class Classification(Kind):
             thresholds_from = held_out["validation"], before["validation"], after["validation"]
         return _compare(
             before[use], after[use], thresholds_from, train=corpus.train, split=held_out[use], labels=labels,
-            tokenizer=corpus.tokenizer, metric=exam.main_figure(), step=step, name=f"{exam.task} {use}".strip(),
-            capabilities=corpus.capabilities[use], notes=exam.notes(),
+            tokenizer=corpus.tokenizer, metric=exam.main_figure(), step=step,
+            name=f"{exam.task} {use}".strip(), capabilities=corpus.capabilities[use], notes=exam.notes(),
         )  # fmt: skip
 
 
@@ -192,7 +198,8 @@ def predict(
     classes: int,
     micro_batch_size: int,
 ) -> Predictions:
-    """What all ranks say of `rows` rows, whose batches are those of `iterate_once`; uses no random numbers."""
+    """What all ranks say of `rows` rows, whose batches are those of `iterate_once`; uses no
+    random numbers."""
     was_training = model.training
     model.eval()
     said, true = torch.zeros(rows, classes), torch.zeros(rows, classes)
@@ -218,7 +225,9 @@ def figures(predictions: Predictions, labels: Labels) -> dict[str, float]:
     return scores.score_labels(truth, said, labels.names, multi=labels.multi)
 
 
-def predict_split(exam: Exam, objective: Classification, split: Split, max_samples: int | None = None) -> Predictions:
+def predict_split(
+    exam: Exam, objective: Classification, split: Split, max_samples: int | None = None
+) -> Predictions:
     """What the model of an exam says of a split, or of some evenly spaced rows of it."""
     assert exam.corpus.labels is not None
     return predict(
@@ -254,8 +263,8 @@ def _compare(
 ) -> events.Scores:
     """Before and after training and two baselines on the same rows, each figure with its interval.
 
-    validation: the rows on which the thresholds of several labels are chosen, and the predictions for them before and
-    after; the baseline's are chosen there too.
+    validation: the rows on which the thresholds of several labels are chosen, and the predictions for them
+    before and after; the baseline's are chosen there too.
     """
     notes = list(notes)
     ids = np.arange(min(len(train), _BASELINE_ROWS)) * len(train) // min(len(train), _BASELINE_ROWS)
@@ -267,7 +276,9 @@ def _compare(
     texts = _texts(train, ids, tokenizer)
     rows = _texts(split, np.arange(len(split)), tokenizer)
     chosen_on = _texts(validation[0], np.arange(len(validation[0])), tokenizer) if validation else []
-    _, probabilities = tfidf_logistic(texts, known, rows + chosen_on, multi=labels.multi, classes=len(labels.names))
+    _, probabilities = tfidf_logistic(
+        texts, known, rows + chosen_on, multi=labels.multi, classes=len(labels.names)
+    )
     words = Predictions(probabilities[: len(rows)], after.truth, after.score)
     thresholds: list[np.ndarray | None] = [None, None, None]
     if labels.multi and validation is not None:
@@ -275,7 +286,9 @@ def _compare(
         thresholds = [_thresholds(each, labels) for each in (*validation[1:], held_out)]
         notes.append("the thresholds of every system are chosen on validation rows")
     elif labels.multi:
-        notes.append("each label is said from a probability of 0.5 on, as no other rows are there to choose it on")
+        notes.append(
+            "each label is said from a probability of 0.5 on, as no other rows are there to choose it on"
+        )
     truth, said_after = _said(after, labels, thresholds[1])
     notes += scores.describe_averages(truth, said_after, labels.names, multi=labels.multi)
     systems = {
@@ -321,7 +334,9 @@ def _thresholds(predictions: Predictions, labels: Labels) -> np.ndarray | None:
     return scores.choose_thresholds(predictions.probabilities, predictions.truth) if labels.multi else None
 
 
-def _said(predictions: Predictions, labels: Labels, thresholds: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _said(
+    predictions: Predictions, labels: Labels, thresholds: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     if not labels.multi:
         return predictions.truth.argmax(axis=1), predictions.probabilities.argmax(axis=1)
     least = np.full(len(labels.names), 0.5) if thresholds is None else thresholds

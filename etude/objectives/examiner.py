@@ -58,7 +58,12 @@ class Examiner:
         for name in self.own.metrics:  # of all samples, on every rank
             figures[name] = self.own.measure(name, self.state.model, self.state.precision, self._validation())
         score = self._join({name: mine.score for name, mine in measured.items()})
-        known = {"loss": score.loss, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte, **figures}
+        known = {
+            "loss": score.loss,
+            "perplexity": score.perplexity,
+            "bits_per_byte": score.bits_per_byte,
+            **figures,
+        }
         # A model without a finite loss is broken, whatever its answers look like: F1 of NaN is a plain 0.
         value = known.get(str(self.metric)) if math.isfinite(score.loss) else None
         evaluation = events.Evaluation(
@@ -119,9 +124,12 @@ class Examiner:
         self._known.add(_NOISE)
         error = measured[self.metric.task].standard_error(name)
         if least < 2 * error:
-            evidence = f"evaluate.min_improvement is {least:g}, but the standard error of {name} is {error:.4f}"
+            evidence = (
+                f"evaluate.min_improvement is {least:g}, but the standard error of {name} is {error:.4f}"
+            )
             advice = (
-                f"gains below {2 * error:.4f} may be chance: raise min_improvement, patience, or the validation set"
+                f"gains below {2 * error:.4f} may be chance: raise min_improvement, patience, or the "
+                "validation set"
             )
             yield events.Finding(self.state.step, _NOISE, evidence, advice)
 

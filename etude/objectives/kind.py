@@ -58,16 +58,24 @@ class Kind:
         return self
 
     def targets_per_sample(self, split: Split) -> float:
-        """Mean number, or weight, of the targets of a sample; weights of tokens are averaged over 1,000 samples."""
+        """Mean number, or weight, of the targets of a sample; weights of tokens are averaged over 1,000
+        samples.
+        """
         if split.kind_weights is None:
             return split.scored / len(split)
         some = min(len(split), _WEIGHED)
         samples = [split.sample(index * len(split) // some) for index in range(some)]
-        sums = [float(sample.weights[sample.labels >= 0].sum()) for sample in samples if sample.weights is not None]
+        sums = [
+            float(sample.weights[sample.labels >= 0].sum())
+            for sample in samples
+            if sample.weights is not None
+        ]
         return sum(sums) / len(sums)
 
     def figures(self, recipe: Recipe, corpus: Corpus) -> set[str]:
-        """The names of all figures that `measure` gives beside the loss, but for those of a label or capability."""
+        """The names of all figures that `measure` gives beside the loss, but for those of a label or
+        capability.
+        """
         return set()
 
     def measure(self, exam: Exam) -> Measured:
@@ -78,7 +86,10 @@ class Kind:
         """Keep the predictions of the model before training, for `compare`."""
 
     def compare(self, exam: Exam, step: int) -> events.Scores | None:
-        """Score the model of a step beside the one before training and baselines. Rank 0 has the answer, if any."""
+        """Score the model of a step beside the one before training and baselines.
+
+        Rank 0 has the answer, if any.
+        """
         return None
 
     def score(self, exam: Exam) -> Score:
@@ -86,7 +97,9 @@ class Kind:
         split, most = exam.corpus.validation, exam.recipe.evaluate.max_samples
         assert split is not None
         batches = exam.batches(split, most)
-        return evaluate(exam.model, batches, self.plain(), exam.precision, exam.world, self.token_bytes(exam.corpus))
+        return evaluate(
+            exam.model, batches, self.plain(), exam.precision, exam.world, self.token_bytes(exam.corpus)
+        )
 
     def token_bytes(self, corpus: Corpus) -> np.ndarray | None:
         """The bytes (V,) of each token where the loss is that of the text, which then has bits per byte."""

@@ -41,7 +41,10 @@ _KEPT = Object({"text": str, "reference": str, "stopped": bool, "capability": st
 
 @dataclass(frozen=True)
 class Seq2Seq(Kind):
-    """Write a target, token by token, given its source. Source: arXiv:1409.3215; label smoothing: arXiv:1512.00567."""
+    """Write a target, token by token, given its source.
+
+    Source: arXiv:1409.3215; label smoothing: arXiv:1512.00567.
+    """
 
     is_compared = True
 
@@ -55,7 +58,8 @@ class Seq2Seq(Kind):
         return loss, count_targets(labels, weights)
 
     def read(self, model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
-        """Hidden states (T, C) that say each label: the decoder has read those before it in the same target."""
+        """Hidden states (T, C) that say each label: the decoder has read those before it in the
+        same target."""
         assert batch.lengths is not None and batch.target_lengths is not None
         given = batch.labels.roll(1)
         firsts = torch.tensor((0, *batch.target_lengths[:-1])).cumsum(0).to(given.device)
@@ -77,7 +81,8 @@ class Seq2Seq(Kind):
     def keep_before(self, exam: Exam) -> None:
         """Keep what a pretrained model writes for the held-out sources before training.
 
-        One from scratch only repeats itself to the length that it is allowed, which takes minutes and says nothing.
+        One from scratch only repeats itself to the length that it is allowed, which takes minutes and says
+        nothing.
         """
         for use in () if exam.is_fresh else exam.held_out():
             examples = exam.corpus.pairs[use]
@@ -104,23 +109,35 @@ class Seq2Seq(Kind):
             rows = read_rows(path, _KEPT)
             if len(rows) != len(examples):
                 raise InputError(
-                    f"{path} is damaged: it has {len(rows):,} rows of {len(examples):,}; restore it from a copy"
+                    f"{path} is damaged: it has {len(rows):,} rows of {len(examples):,}; restore it from a "
+                    "copy"
                 )
             before["before"] = [
                 Answer(row["text"], row["reference"], row["stopped"], row["capability"]) for row in rows
             ]
             if hidden := sum(redact(each.reference) != each.reference for each in examples):
-                notes.append(f"{hidden:,} references hold secrets; before training, these are scored as one word each")
+                notes.append(
+                    f"{hidden:,} references hold secrets; before training, these are scored as one word each"
+                )
         elif exam.is_fresh:
             notes.append("a model from scratch has nothing to say before training")
-        known = [train[index] for index in np.linspace(0, len(train) - 1, min(len(train), _BASELINE_ROWS)).astype(int)]
+        known = [
+            train[index]
+            for index in np.linspace(0, len(train) - 1, min(len(train), _BASELINE_ROWS)).astype(int)
+        ]
         if len(known) < len(train):
-            notes.append(f"the nearest neighbour is among {len(known):,} evenly spaced rows of {len(train):,}")
+            notes.append(
+                f"the nearest neighbour is among {len(known):,} evenly spaced rows of {len(train):,}"
+            )
         sources = [example.prompt for example in examples]
-        nearest = nearest_neighbour([each.prompt for each in known], [each.reference for each in known], sources)
+        nearest = nearest_neighbour(
+            [each.prompt for each in known], [each.reference for each in known], sources
+        )
 
         def as_if(texts: Sequence[str]) -> list[Answer]:
-            return [Answer(text, each.reference, True, each.capability) for text, each in zip(texts, examples)]
+            return [
+                Answer(text, each.reference, True, each.capability) for text, each in zip(texts, examples)
+            ]
 
         systems: dict[str, Sequence[Answer]] = {
             "after": said[use],
@@ -130,7 +147,9 @@ class Seq2Seq(Kind):
         }
         wanted = exam.main_figure()
         metric = wanted if wanted in FIGURES else "bleu"
-        shown = [name for name in dict.fromkeys((*_SHOWN, metric)) if not math.isnan(FIGURES[name](said[use]))]
+        shown = [
+            name for name in dict.fromkeys((*_SHOWN, metric)) if not math.isnan(FIGURES[name](said[use]))
+        ]
 
         kinds = [example.capability for example in examples]
         standing = set_beside(of_answers(shown, metric), systems, kinds)
@@ -141,7 +160,9 @@ class Seq2Seq(Kind):
 
 
 def _answer(exam: Exam, objective: Seq2Seq, use: str) -> list[Answer]:
-    """What the model writes for the sources of a held-out set, and how sure it is; rank 0 keeps it row by row."""
+    """What the model writes for the sources of a held-out set, and how sure it is; rank 0 keeps it row by
+    row.
+    """
     examples = exam.corpus.pairs[use]
     continued = _write(exam, examples)
     sure = _log_probabilities(exam, objective, examples, continued)
@@ -194,12 +215,17 @@ def _keep(exam: Exam, name: str, rows: Iterator[Mapping[str, object]]) -> None:
 def _log_probabilities(
     exam: Exam, objective: Seq2Seq, examples: Sequence[Example], continued: Sequence[Continuation]
 ) -> list[float]:
-    """How likely the model holds what it wrote, each a sum over its tokens in nats; the ranks deal out the rows."""
+    """How likely the model holds what it wrote, each a sum over its tokens in nats; the ranks deal out the
+    rows.
+    """
     model, world = cast(T5, exam.model.eval()), exam.world
     sums = torch.zeros(len(examples), dtype=torch.float64)
     for low in range(world.rank * _ROWS_AT_ONCE, len(examples), world.size * _ROWS_AT_ONCE):
         sources = [example.prompt_ids for example in examples[low : low + _ROWS_AT_ONCE]]
-        targets = [part.ids if part.end is None else [*part.ids, part.end] for part in continued[low:][:_ROWS_AT_ONCE]]
+        targets = [
+            part.ids if part.end is None else [*part.ids, part.end]
+            for part in continued[low:][:_ROWS_AT_ONCE]
+        ]
         read, written = (np.concatenate(side).astype(np.int64)[None] for side in (sources, targets))
         lengths = tuple(map(len, targets))
         pairs = Batch(tokens=read, labels=written, lengths=tuple(map(len, sources)), target_lengths=lengths)

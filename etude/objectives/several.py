@@ -16,8 +16,8 @@ from etude.objectives.kind import Kind
 class Several(Kind):
     """Several kinds, each for the micro-batches of its task.
 
-    weights: of a target of each task; one over the mean targets of its samples, so that a sample counts as much as
-    another, whatever its task, and the ratios of the tasks are those of their samples.
+    weights: of a target of each task; one over the mean targets of its samples, so that a sample counts as
+    much as another, whatever its task, and the ratios of the tasks are those of their samples.
     """
 
     parts: Mapping[str, Kind]

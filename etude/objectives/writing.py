@@ -45,7 +45,9 @@ def measure_texts(exam: Exam, loss: Score) -> Measured:
 
     figures = score(answers) if answers else {}
     if exam.world.size > 1:
-        figures |= exam.world.agree({name: value for name, value in figures.items() if name == exam.metric.name})
+        figures |= exam.world.agree(
+            {name: value for name, value in figures.items() if name == exam.metric.name}
+        )
     return Measured(loss, figures, texts, findings, standard_error)
 
 

@@ -22,7 +22,8 @@ from etude.text import shorten
 _MAX_BYTES = 1 << 20
 _MOST_LEVELS = 32  # of sections and lists within each other; a recipe has five
 _MOST_PROBLEMS = 100
-# Strings and comments of TOML. A string that nobody closed goes on to its end, so that each character is read once.
+# Strings and comments of TOML. A string that nobody closed goes on to its end, so that each character is read
+# once.
 _STRING = re.compile(
     r'''"""(?:[^"\\]|\\.?|"(?!""))*+"{0,5}|"(?:[^"\\\n]|\\[^\n]?)*+"?'''
     r"""|'''(?:[^']|'(?!''))*+'{0,5}|'[^'\n]*+'?|\#[^\n]*+""",
@@ -32,7 +33,8 @@ _WORD = r"[A-Za-z0-9_-]+"
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file, apply overrides (`optim.learning_rate=2e-4`), check it; relative paths become absolute.
+    """Read a recipe file, apply overrides (`optim.learning_rate=2e-4`), check it; relative paths become
+    absolute.
 
     Raises: InputError if there is no such file; RecipeError with every problem of its content.
     """
@@ -48,7 +50,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def read_recipe_text(path: Path) -> str:
     """The text of a recipe file. Raises: InputError if it cannot be read as one."""
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist" if not path.exists() else "is not a plain file"
+        what = (
+            "is a folder"
+            if path.is_dir()
+            else "does not exist"
+            if not path.exists()
+            else "is not a plain file"
+        )
         raise InputError(f"recipe {path} {what}; give the path of a .toml file, or try `etude demo`")
     if path.stat().st_size > _MAX_BYTES:
         raise InputError(f"recipe {path} has over 1 MiB; a recipe is a short TOML file")
@@ -72,9 +80,13 @@ def recipe_from(data: dict[str, Any], locator: "Locator | None" = None) -> Recip
                 found[keys] = problem
         described = [_describe(keys, found[keys], locator) for keys in list(found)[:_MOST_PROBLEMS]]
         more = len(found) - len(described)
-        raise RecipeError([*described, *([f"{locator.file} has {more:,} more problems"] if more else [])]) from None
+        raise RecipeError(
+            [*described, *([f"{locator.file} has {more:,} more problems"] if more else [])]
+        ) from None
     except RecursionError:
-        raise RecipeError([f"{locator.file}: values are nested too deeply; a recipe has three levels"]) from None
+        raise RecipeError(
+            [f"{locator.file}: values are nested too deeply; a recipe has three levels"]
+        ) from None
     if conflicts := find_conflicts(recipe):
         raise RecipeError([f"{locator.name(tuple(keys.split('.')))} {text}" for keys, text in conflicts])
     return recipe
@@ -104,7 +116,9 @@ def change(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def _index(values: list[Any], part: str, dotted: str) -> int:
     """The number that a part of a dotted key is. Raises: RecipeError if the list has no such entry."""
     if not (part.isdecimal() and len(part) < 9 and int(part) < len(values)):
-        raise RecipeError([f"{shorten(dotted, 80)}: there is no number {shorten(part, 20)} in a list of {len(values)}"])
+        raise RecipeError(
+            [f"{shorten(dotted, 80)}: there is no number {shorten(part, 20)} in a list of {len(values)}"]
+        )
     return int(part)
 
 
@@ -141,7 +155,11 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
         items = [(str(index), item) for index, item in enumerate(value)]
     else:
         return {prefix: value}
-    return {name: leaf for part, child in items for name, leaf in flatten(child, f"{prefix}.{part}".strip(".")).items()}
+    return {
+        name: leaf
+        for part, child in items
+        for name, leaf in flatten(child, f"{prefix}.{part}".strip(".")).items()
+    }
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -238,7 +256,9 @@ def _masked(text: str) -> str:
 
 
 def _levels(masked: str) -> int:
-    """How many brackets are open at once, or parts of one dotted key, at most; a quick look that parses nothing."""
+    """How many brackets are open at once, or parts of one dotted key, at most; a quick look that parses
+    nothing.
+    """
     most = depth = 0
     for bracket in re.findall(r"[\[\]{}]", masked):
         depth += 1 if bracket in "[{" else -1
@@ -302,7 +322,9 @@ def _describe(keys: tuple[str, ...], problem: Any, locator: Locator) -> str:
 
 
 def _bound(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+    )
 
 
 def _keys(problem: Any, data: Any) -> tuple[str, ...]:

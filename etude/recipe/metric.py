@@ -19,7 +19,10 @@ class ChosenMetric:
 
     @classmethod
     def parse(cls, text: str, *, lower_is_better: bool | None = None) -> "ChosenMetric":
-        """Read "f1" or "task:f1". lower_is_better: given for a metric of one's own, whose name does not tell."""
+        """Read "f1" or "task:f1".
+
+        lower_is_better: given for a metric of one's own, whose name does not tell.
+        """
         task, _, name = text.rpartition(":")
         is_lower = name in _LOWER_IS_BETTER if lower_is_better is None else lower_is_better
         return cls(task, name, is_lower)

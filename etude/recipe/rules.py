@@ -32,7 +32,9 @@ def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if isinstance(recipe.data.validation, list):
         if not recipe.data.validation:
             yield "data.validation", "is an empty list; give a source, or 'none' for a run without validation"
-        sources += [(f"data.validation.{index}", source) for index, source in enumerate(recipe.data.validation)]
+        sources += [
+            (f"data.validation.{index}", source) for index, source in enumerate(recipe.data.validation)
+        ]
     sources += [(f"data.test.{index}", source) for index, source in enumerate(recipe.data.test)]
     for place, source in sources:
         yield from ((place, problem) for problem in _source(source))
@@ -83,17 +85,31 @@ def _tasks(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if names and recipe.train.objective != "causal":
         yield "train.objective", "is given, but each of the tasks has its own; leave it out"
     if names and recipe.tokenizer.train_vocab_size is not None:
-        yield "tokenizer.train_vocab_size", "would be trained on one of the tasks; name a tokenizer with tokenizer.from"
+        yield (
+            "tokenizer.train_vocab_size",
+            "would be trained on one of the tasks; name a tokenizer with tokenizer.from",
+        )
     if names and recipe.adapter is not None:
         yield "adapter", "is not for several tasks; leave it out, and all weights are trained"
     if {"seq2seq"} < {task.objective for task in recipe.tasks.values()}:
-        yield "tasks", "have seq2seq beside others, which no model here does at once; make two recipes of them"
+        yield (
+            "tasks",
+            "have seq2seq beside others, which no model here does at once; make two recipes of them",
+        )
     for name, part in recipe.by_task().items():
         if name and not part.data.train:
             yield f"tasks.{name}", f'has no source; add a [[data.train]] with task = "{name}"'
         for use in ("validation", "test"):
-            if getattr(data, use) and isinstance(getattr(data, use), list) and name and not getattr(part.data, use):
-                yield f"tasks.{name}", f'has no {use} source, unlike others; add a [[data.{use}]] with task = "{name}"'
+            if (
+                getattr(data, use)
+                and isinstance(getattr(data, use), list)
+                and name
+                and not getattr(part.data, use)
+            ):
+                yield (
+                    f"tasks.{name}",
+                    f'has no {use} source, unlike others; add a [[data.{use}]] with task = "{name}"',
+                )
         for key, problem in _objective(part):
             yield f"tasks.{name}.{key}" if name and key.startswith("loss") else key, problem
 
@@ -105,18 +121,28 @@ def _objective(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for use, sources in named:
         for index, source in enumerate(sources if isinstance(sources, list) else []):
             if is_classification and source.label is None:
-                yield f"data.{use}.{index}", 'has no label; name the JSONL field that holds it, as label = "label"'
+                yield (
+                    f"data.{use}.{index}",
+                    'has no label; name the JSONL field that holds it, as label = "label"',
+                )
             if not is_classification and (source.label or source.pair):
-                yield f"data.{use}.{index}", 'has label or pair, which belong to train.objective = "classification"'
+                yield (
+                    f"data.{use}.{index}",
+                    'has label or pair, which belong to train.objective = "classification"',
+                )
             if not is_seq2seq and source.target:
                 yield f"data.{use}.{index}", 'has target, which belongs to train.objective = "seq2seq"'
     wanted = {"causal": "decoder", "seq2seq": "encoder-decoder"}.get(objective, "encoder")
     if wanted == "encoder" and (recipe.evaluate.answers or recipe.evaluate.prompts):
-        yield "evaluate", f"asks for generated text, which {objective} does not write; leave out answers and prompts"
+        yield (
+            "evaluate",
+            f"asks for generated text, which {objective} does not write; leave out answers and prompts",
+        )
     if recipe.model.from_ is None and recipe.model.kind != wanted:
         yield (
             "model.kind",
-            f'is "{recipe.model.kind}", but train.objective = "{objective}" needs kind = "{wanted}", or model.from',
+            f'is "{recipe.model.kind}", but train.objective = "{objective}" needs kind = "{wanted}", or '
+            "model.from",
         )
     if recipe.model.wants_code and objective == "masked":
         yield "model.code_bias", 'is for train.objective = "classification"; leave it out'
@@ -141,16 +167,25 @@ def _objective(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def _tokenizer(recipe: Recipe) -> Iterator[tuple[str, str]]:
     given = (recipe.tokenizer.from_ is not None) + (recipe.tokenizer.train_vocab_size is not None)
     if given != 1 and not (given == 0 and recipe.model.from_):
-        yield "tokenizer", ("needs either from or train_vocab_size, and not both; for example train_vocab_size = 4096")
+        yield (
+            "tokenizer",
+            ("needs either from or train_vocab_size, and not both; for example train_vocab_size = 4096"),
+        )
     elif recipe.tokenizer.train_vocab_size is not None and recipe.model.from_:
         yield "tokenizer.train_vocab_size", "makes ids that a pretrained model does not know; leave it out"
     elif recipe.tokenizer.train_vocab_size is not None and recipe.tokenizer.eos_token is not None:
-        yield "tokenizer.eos_token", "is for a given tokenizer; one that is trained has its own, so leave it out"
+        yield (
+            "tokenizer.eos_token",
+            "is for a given tokenizer; one that is trained has its own, so leave it out",
+        )
     trained, rows = recipe.tokenizer.train_vocab_size, recipe.model.vocab_size
     if trained and rows and trained > rows:
         yield (
             "model.vocab_size",
-            (f"is {rows} but the tokenizer has up to {trained} tokens; leave it out, or use at least {trained}"),
+            (
+                f"is {rows} but the tokenizer has up to {trained} tokens; leave it out, or use at least "
+                f"{trained}"
+            ),
         )
 
 
@@ -165,31 +200,49 @@ def _model(recipe: Recipe) -> Iterator[tuple[str, str]]:
         if model.quantize and recipe.adapter is None:
             yield "model.quantize", "freezes the weights, so something else must be trained; add an [adapter]"
         if model.quantize and recipe.adapter is not None and recipe.adapter.dora:
-            yield "adapter.dora", "needs the length of each row of the weights, which 4 bits do not keep; leave it out"
+            yield (
+                "adapter.dora",
+                "needs the length of each row of the weights, which 4 bits do not keep; leave it out",
+            )
         return
     for name in sorted(model.model_fields_set & {"revision", "quantize"}):
         yield f"model.{name}", "belongs to a pretrained model; name one with model.from"
     if recipe.adapter is not None:
-        yield "adapter", 'needs a pretrained model; for example [model] from = "Qwen/Qwen2.5-Coder-1.5B-Instruct"'
+        yield (
+            "adapter",
+            'needs a pretrained model; for example [model] from = "Qwen/Qwen2.5-Coder-1.5B-Instruct"',
+        )
     if model.kind == "encoder":
         sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "vocab_size", "dropout", "code_bias"}
         for name in sorted(model.model_fields_set - sizes):
-            yield f"model.{name}", "belongs to a decoder; an encoder has n_layer, n_head, n_embd, n_ffn and dropout"
+            yield (
+                f"model.{name}",
+                "belongs to a decoder; an encoder has n_layer, n_head, n_embd, n_ffn and dropout",
+            )
         heads, width = model.n_head or 8, model.n_embd or 512
         if width % heads:
-            yield "model.n_embd", f"is {width}, which {heads} heads do not share evenly; use a multiple of {heads}"
+            yield (
+                "model.n_embd",
+                f"is {width}, which {heads} heads do not share evenly; use a multiple of {heads}",
+            )
         return
     if model.code_bias is not None:
         yield "model.code_bias", 'is for an encoder from scratch; set kind = "encoder", or leave it out'
     if model.kind == "encoder-decoder":
         sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "head_dim", "vocab_size", "tied", "dropout"}
         for name in sorted(model.model_fields_set - sizes - {"code_bias"}):
-            yield f"model.{name}", "belongs to a decoder; an encoder-decoder has " + ", ".join(sorted(sizes - {"kind"}))
+            yield (
+                f"model.{name}",
+                "belongs to a decoder; an encoder-decoder has " + ", ".join(sorted(sizes - {"kind"})),
+            )
         return
     if model.preset is None:
         heads, kv_heads, width = model.n_head or 6, model.n_kv_head or model.n_head or 6, model.n_embd or 384
         if heads % kv_heads:
-            yield "model.n_kv_head", f"is {kv_heads}, which does not divide n_head {heads}; use {heads} or a divisor"
+            yield (
+                "model.n_kv_head",
+                f"is {kv_heads}, which does not divide n_head {heads}; use {heads} or a divisor",
+            )
         if model.head_dim is None and (width % heads or (width // heads) % 2):
             yield (
                 "model.n_embd",
@@ -199,7 +252,10 @@ def _model(recipe: Recipe) -> Iterator[tuple[str, str]]:
                 ),
             )
     if model.head_dim is not None and model.head_dim % 2:
-        yield "model.head_dim", f"is {model.head_dim}; rotary positions need an even number; try {model.head_dim + 1}"
+        yield (
+            "model.head_dim",
+            f"is {model.head_dim}; rotary positions need an even number; try {model.head_dim + 1}",
+        )
     if model.qk_norm and model.qkv_bias:
         yield "model.qkv_bias", "together with qk_norm is no published architecture; set one of them to false"
 
@@ -236,13 +292,15 @@ def _batch(recipe: Recipe) -> Iterator[tuple[str, str]]:
                 f"try {_next_multiple(train.global_batch_size, train.devices)}"
             ),
         )
-    elif isinstance(train.micro_batch_size, int) and train.global_batch_size % (train.micro_batch_size * train.devices):
+    elif isinstance(train.micro_batch_size, int) and train.global_batch_size % (
+        train.micro_batch_size * train.devices
+    ):
         product = train.micro_batch_size * train.devices
         yield (
             "train.micro_batch_size",
             (
-                f"is {train.micro_batch_size}, and {train.micro_batch_size} x {train.devices} devices does not divide "
-                f"global_batch_size {train.global_batch_size}; try global_batch_size = "
+                f"is {train.micro_batch_size}, and {train.micro_batch_size} x {train.devices} devices does "
+                f"not divide global_batch_size {train.global_batch_size}; try global_batch_size = "
                 f'{_next_multiple(train.global_batch_size, product)}, or micro_batch_size = "auto"'
             ),
         )
@@ -268,9 +326,15 @@ def _evaluate(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "evaluate.every_epochs", "and every_steps are both given; keep one of them"
     if recipe.data.validation == "none":
         if evaluate.patience is not None:
-            yield "evaluate.patience", 'needs a validation set, but data.validation is "none"; leave one of them out'
+            yield (
+                "evaluate.patience",
+                'needs a validation set, but data.validation is "none"; leave one of them out',
+            )
         if evaluate.metric != "loss":
-            yield "evaluate.metric", 'needs a validation set, but data.validation is "none"; only loss is known then'
+            yield (
+                "evaluate.metric",
+                'needs a validation set, but data.validation is "none"; only loss is known then',
+            )
 
 
 def _checkpoint(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -279,7 +343,10 @@ def _checkpoint(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "checkpoint.every_minutes", "and every_steps are both given; keep one of them"
     for step in checkpoint.keep_at:
         if recipe.train.steps and step > recipe.train.steps:
-            yield "checkpoint.keep_at", f"names step {step} but the run has {recipe.train.steps} steps; leave it out"
+            yield (
+                "checkpoint.keep_at",
+                f"names step {step} but the run has {recipe.train.steps} steps; leave it out",
+            )
 
 
 def _next_multiple(value: int, of: int) -> int:

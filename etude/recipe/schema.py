@@ -9,7 +9,9 @@ Count = Annotated[int, Field(ge=0, le=2**40)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 # What etude.data.lexer tells apart.
-Kind = Literal["special", "space", "operator", "bracket", "comment", "string", "number", "keyword", "identifier"]
+Kind = Literal[
+    "special", "space", "operator", "bracket", "comment", "string", "number", "keyword", "identifier"
+]
 Name = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9._-]{0,63}\z")]
 TaskName = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9_-]{0,31}\z")]
 
@@ -24,7 +26,12 @@ class Section(BaseModel):
     """Strict: no unknown key, no conversion from another type, no NaN; frozen once read."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        populate_by_name=True,
+        protected_namespaces=(),
     )
 
 
@@ -43,28 +50,43 @@ class Model(Section):
     )
     kind: Literal["decoder", "encoder", "encoder-decoder"] = key(
         "decoder",
-        "decoder: RMSNorm, RoPE, grouped queries, SwiGLU; encoder: reads both ways, as RoBERTa; encoder-decoder: as T5",
+        "decoder: RMSNorm, RoPE, grouped queries, SwiGLU; encoder: reads both ways, as RoBERTa; "
+        "encoder-decoder: as T5",
     )
-    preset: Literal["300m", "500m", "1b"] | None = key(None, "a ready size; single keys override it", example="300m")
+    preset: Literal["300m", "500m", "1b"] | None = key(
+        None, "a ready size; single keys override it", example="300m"
+    )
     n_layer: Positive | None = key(None, "blocks (default 6)", example=6)
     n_head: Positive | None = key(None, "query heads (default 6)", example=6)
-    n_kv_head: Positive | None = key(None, "key and value heads; must divide n_head (default n_head)", example=6)
+    n_kv_head: Positive | None = key(
+        None, "key and value heads; must divide n_head (default n_head)", example=6
+    )
     n_embd: Positive | None = key(None, "width of the residual stream (default 384)", example=384)
-    n_ffn: Positive | None = key(None, "width of the feed-forward (default 8/3 x n_embd in steps of 64)", example=1024)
+    n_ffn: Positive | None = key(
+        None, "width of the feed-forward (default 8/3 x n_embd in steps of 64)", example=1024
+    )
     head_dim: Positive | None = key(None, "width of a head; even (default n_embd / n_head)", example=64)
-    vocab_size: Positive | None = key(None, "rows of the embedding (default: the tokenizer's size)", example=50_257)
+    vocab_size: Positive | None = key(
+        None, "rows of the embedding (default: the tokenizer's size)", example=50_257
+    )
     tied: bool | None = key(None, "embedding and head share their weights (default true)", example=True)
     qk_norm: bool | None = key(None, "RMSNorm on queries and keys, as Qwen3 (default false)", example=True)
-    qkv_bias: bool | None = key(None, "bias on queries, keys and values, as Qwen2 (default false)", example=False)
-    sliding_window: Positive | None = key(None, "tokens a position may look back (default: all)", example=1024)
+    qkv_bias: bool | None = key(
+        None, "bias on queries, keys and values, as Qwen2 (default false)", example=False
+    )
+    sliding_window: Positive | None = key(
+        None, "tokens a position may look back (default: all)", example=1024
+    )
     rope_theta: Rate | None = key(None, "base of the rotary frequencies (default 10000)", example=10_000.0)
     norm_eps: Rate | None = key(None, "added to the mean square in RMSNorm (default 1e-6)", example=1e-6)
-    zero_init: bool | None = key(None, "output projections start at zero, so a block starts as identity", example=True)
+    zero_init: bool | None = key(
+        None, "output projections start at zero, so a block starts as identity", example=True
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = key(0.0, "share of activations dropped while training")
     code_bias: Literal["off", "inside", "after"] | None = key(
         None,
-        "encoder: learn how tokens attend by identifier, depth and kind, in every block or in a layer after them "
-        "(default off)",
+        "encoder: learn how tokens attend by identifier, depth and kind, in every block or in a layer after "
+        "them (default off)",
     )
 
     @property
@@ -93,7 +115,8 @@ class Adapter(Section):
     alpha: Rate = key(16.0, "strength of the update; it is divided by rank", example=16.0)
     dropout: Annotated[float, Field(ge=0, lt=1)] = key(0.0, "share of the inputs of A dropped while training")
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = key(
-        ["q_proj", "k_proj", "v_proj", "o_proj"], "last parts of module names, or all-linear (all but the head)"
+        ["q_proj", "k_proj", "v_proj", "o_proj"],
+        "last parts of module names, or all-linear (all but the head)",
     )
     rank_stabilized: bool = key(False, "divide alpha by the root of rank (arXiv:2312.03732)")
     dora: bool = key(False, "train the length of each row of W apart from its direction (arXiv:2402.09353)")
@@ -115,13 +138,17 @@ class Source(Section):
     pair: str | None = key(None, "the field of a second text, read with the first", example="code")
     task: str | None = key(None, "which of the [tasks.<name>] the rows are for", example="defects")
     target: str | None = key(None, "the field of the text to be written, for seq2seq", example="target")
-    label: str | None = key(None, "the field of the label, or of a list of labels, for classification", example="label")
+    label: str | None = key(
+        None, "the field of the label, or of a list of labels, for classification", example="label"
+    )
     capability: str = key("capability", "the field, where there is one, by which scores are told apart")
     group_by: str | None = key(
         None, "field whose equal values stay in one split, and are refused in several sources", example="repo"
     )
     max_bytes: Positive = key(16 << 30, "bytes that the files may hold, unpacked; more is refused")
-    max_row_bytes: Positive = key(4 << 20, "bytes of a row; a longer one is refused, as it takes memory 300 times")
+    max_row_bytes: Positive = key(
+        4 << 20, "bytes of a row; a longer one is refused, as it takes memory 300 times"
+    )
 
 
 Policy = Literal["off", "warn", "drop"]
@@ -150,13 +177,19 @@ class Clean(Section):
 
 
 class Leakage(Section):
-    """Documents of the held-out sets, or of benchmarks, that are among the training documents or near-duplicates."""
+    """Documents of the held-out sets, or of benchmarks, that are among the training documents or
+    near-duplicates.
+    """
 
     action: Literal["report", "refuse", "drop"] = key(
         "refuse", "refuse above max_ratio, or drop the training documents that leak"
     )
-    max_ratio: Ratio = key(0.05, "share of a held-out set that may be in the training documents, near-duplicates too")
-    benchmarks: list[str] = key([], "JSONL files of evaluation problems (HumanEval, MBPP ...)", example=["mbpp.jsonl"])
+    max_ratio: Ratio = key(
+        0.05, "share of a held-out set that may be in the training documents, near-duplicates too"
+    )
+    benchmarks: list[str] = key(
+        [], "JSONL files of evaluation problems (HumanEval, MBPP ...)", example=["mbpp.jsonl"]
+    )
 
 
 class Data(Section):
@@ -166,11 +199,15 @@ class Data(Section):
     validation: Literal["none"] | list[Source] | None = key(
         None, "sources of their own, or 'none'; by default a part of the training documents", example="none"
     )
-    validation_ratio: Annotated[float, Field(gt=0, lt=1)] = key(0.05, "share of the documents held out", example=0.05)
+    validation_ratio: Annotated[float, Field(gt=0, lt=1)] = key(
+        0.05, "share of the documents held out", example=0.05
+    )
     test: list[Source] = key([], "sources that only the finished model is scored on")
     clean: Clean = Clean()
     deduplicate: Literal["off", "exact", "near"] = key(
-        "off", "leave out training documents that are there already: but for white space, or alike in near_threshold"
+        "off",
+        "leave out training documents that are there already: but for white space, or alike in "
+        "near_threshold",
     )
     near_threshold: Annotated[float, Field(ge=0.5, le=1)] = key(
         0.8, "Jaccard similarity of the 5-token shingles from which documents are near-duplicates"
@@ -183,16 +220,19 @@ class Data(Section):
     attend_across_documents: bool = key(True, "tokens of a row see the documents before theirs")
     template: Literal["auto", "chat", "plain"] = key(
         "auto",
-        "how an instruction becomes text: the tokenizer's chat template, or a plain one; auto: chat if there is one",
+        "how an instruction becomes text: the tokenizer's chat template, or a plain one; auto: chat if there "
+        "is one",
     )
-    system: str | None = key(None, "system message of instructions that have none", example="You write Python.")
+    system: str | None = key(
+        None, "system message of instructions that have none", example="You write Python."
+    )
     answers_only: bool = key(
         True, "only answers and what ends them are targets, not the instructions; masked hides tokens of both"
     )
     too_long: Literal["cut", "drop", "refuse"] = key(
         "cut",
-        "what becomes of answers, labelled texts and documents of a sample each that do not fit into seq_len, and of "
-        "pairs whose sides do not",
+        "what becomes of answers, labelled texts and documents of a sample each that do not fit into "
+        "seq_len, and of pairs whose sides do not",
     )
 
 
@@ -204,17 +244,29 @@ class Train(Section):
     )
     epochs: Positive | None = key(None, "passes over the training samples; or steps", example=3)
     steps: Positive | None = key(None, "optimizer updates; or epochs", example=1000)
-    seq_len: Annotated[int, Field(ge=2, le=2**24)] = key(512, "tokens a sample has at most; of seq2seq, its source")
+    seq_len: Annotated[int, Field(ge=2, le=2**24)] = key(
+        512, "tokens a sample has at most; of seq2seq, its source"
+    )
     target_len: Annotated[int, Field(ge=2, le=2**24)] | None = key(
         None, "tokens a target of seq2seq has at most (default: seq_len)", example=256
     )
-    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = key(0.15, "share of the tokens that masked hides and asks for")
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = key(
+        0.15, "share of the tokens that masked hides and asks for"
+    )
     global_batch_size: Positive | None = key(None, "samples of one step over all devices", example=32)
-    accumulation: Positive | None = key(None, "micro-batches of a step on each device; or global_batch_size", example=1)
-    micro_batch_size: Positive | Literal["auto"] = key("auto", "samples in memory at once on a device", example=8)
+    accumulation: Positive | None = key(
+        None, "micro-batches of a step on each device; or global_batch_size", example=1
+    )
+    micro_batch_size: Positive | Literal["auto"] = key(
+        "auto", "samples in memory at once on a device", example=8
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = key("auto", "cuda where there is one, else mps, else cpu")
-    devices: Annotated[int, Field(ge=1, le=1024)] = key(1, "ranks of the run, each with its share of every step")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = key("auto", "bf16 where the device has it natively, else fp32")
+    devices: Annotated[int, Field(ge=1, le=1024)] = key(
+        1, "ranks of the run, each with its share of every step"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = key(
+        "auto", "bf16 where the device has it natively, else fp32"
+    )
     max_grad_norm: Rate | None = key(1.0, "gradients longer than this are scaled down to it")
     compile: bool = key(False, "fuse the model with torch.compile; costs a minute at the start")
     activation_checkpointing: bool = key(False, "compute activations twice to keep fewer of them")
@@ -224,7 +276,9 @@ class Train(Section):
 class Loss(Section):
     """What counts how much in the loss."""
 
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = key(0.0, "share of the truth spread over all labels, or ids")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = key(
+        0.0, "share of the truth spread over all labels, or ids"
+    )
     class_weights: Literal["none", "balanced"] = key("none", "balanced: rows / (labels x rows of the label)")
     focal_gamma: Annotated[float, Field(ge=0)] = key(
         0.0, "weighs a row by (1 - p)^gamma (arXiv:1708.02002)", example=2.0
@@ -237,7 +291,9 @@ class Loss(Section):
 class Task(Section):
     """One of several tasks that a model learns at once, each from its own sources."""
 
-    objective: Literal["masked", "classification", "seq2seq"] = key(..., "as train.objective", example="classification")
+    objective: Literal["masked", "classification", "seq2seq"] = key(
+        ..., "as train.objective", example="classification"
+    )
     ratio: Rate = key(1.0, "its share of the samples, beside the ratios of the others", example=1.0)
     loss: Loss = Loss()
 
@@ -248,7 +304,9 @@ class Optim(Section):
     kind: Literal["adamw", "adam", "muon"] = key("adamw", "muon: matrices by Muon, the rest by AdamW")
     learning_rate: Rate = key(6e-4, "peak; the schedule scales it", example=2e-4)
     weight_decay: Annotated[float, Field(ge=0)] | None = key(
-        None, "on matrices, not on norms and biases (default 0.1; for adam, where it is an L2 penalty, 0)", example=0.1
+        None,
+        "on matrices, not on norms and biases (default 0.1; for adam, where it is an L2 penalty, 0)",
+        example=0.1,
     )
     beta1: Annotated[float, Field(ge=0, lt=1)] = key(0.9, "decay of the first moment")
     beta2: Annotated[float, Field(ge=0, lt=1)] = key(0.95, "decay of the second moment")
@@ -276,13 +334,17 @@ class Evaluate(Section):
     max_samples: Positive | None = key(None, "validation samples used (default: all)", example=1000)
     prompts: list[str] = key([], "continued at each evaluation and kept in the journal")
     answers: Count = key(
-        0, "validation instructions, or sources, answered at each evaluation, greedily, and scored", example=16
+        0,
+        "validation instructions, or sources, answered at each evaluation, greedily, and scored",
+        example=16,
     )
     answer_tokens: Positive = key(256, "tokens of each answer at most")
     sample_tokens: Positive = key(64, "tokens of each continuation")
     temperature: Annotated[float, Field(ge=0)] = key(0.8, "0 takes the likeliest token")
     top_k: Positive | None = key(None, "draw among this many tokens", example=50)
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = key(None, "draw among the likeliest of this mass", example=0.95)
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = key(
+        None, "draw among the likeliest of this mass", example=0.95
+    )
 
 
 class Checkpoint(Section):
@@ -290,7 +352,9 @@ class Checkpoint(Section):
 
     every_steps: Positive | None = key(None, "steps between checkpoints; or every_minutes", example=100)
     every_minutes: Rate | None = key(None, "minutes between checkpoints (default 10)", example=10.0)
-    keep: Annotated[int, Field(ge=2)] | Literal["all"] = key(3, "newest ones kept, beside the best", example=3)
+    keep: Annotated[int, Field(ge=2)] | Literal["all"] = key(
+        3, "newest ones kept, beside the best", example=3
+    )
     keep_at: list[Positive] = key([], "steps saved and kept for good", example=[10_000])
 
 
@@ -309,7 +373,9 @@ class Records(Section):
 class Recipe(Section):
     """A run from raw data to a model, as data."""
 
-    name: Name = key(..., "of the run; lower case letters, digits, dot, dash and underscore", example="my-run")
+    name: Name = key(
+        ..., "of the run; lower case letters, digits, dot, dash and underscore", example="my-run"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = key(17, "of initial weights, order, dropout and samples")
     model: Model = Model()  # type: ignore[call-arg]
     tokenizer: Tokenizer = Tokenizer()  # type: ignore[call-arg]  # from_ is given by its alias
@@ -343,7 +409,9 @@ class Recipe(Section):
         for name, task in self.tasks.items():
 
             def mine(sources: Any, name: str = name) -> Any:
-                return [each for each in sources if each.task == name] if isinstance(sources, list) else sources
+                return (
+                    [each for each in sources if each.task == name] if isinstance(sources, list) else sources
+                )
 
             uses = {use: mine(getattr(self.data, use)) for use in ("train", "validation", "test")}
             parts = {

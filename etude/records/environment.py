@@ -19,11 +19,10 @@ from etude.records.shape import Object, at_least
 _PACKAGES = ("etude-workbench", "torch", "transformers", "tokenizers", "safetensors", "numpy", "sacrebleu")
 _GPU = Object({"name": str, "memory_bytes": int})
 _KNOWN = {
-    "recipe_hash": str,
-    "host": str, "pid": int, "command": list[str], "versions": dict[str, str], "data_fingerprint": str,
-    "git": (Object({"commit": str, "dirty": (bool, None)}), None), "threads": int, "device": str, "devices": int,
-    "precision": str, "micro_batch_size": Annotated[int, at_least(1)], "own_code": (dict[str, str], None),
-    "base": (Object({"from": str, "path": str, "sha256": str}), None),
+    "recipe_hash": str, "host": str, "pid": int, "command": list[str], "versions": dict[str, str],
+    "data_fingerprint": str, "git": (Object({"commit": str, "dirty": (bool, None)}), None), "threads": int,
+    "device": str, "devices": int, "precision": str, "micro_batch_size": Annotated[int, at_least(1)],
+    "own_code": (dict[str, str], None), "base": (Object({"from": str, "path": str, "sha256": str}), None),
     "machine": Object(optional={
         "platform": str, "cpu": str, "cores": (int, None), "memory_bytes": int, "disk_bytes": int,
         "disk_free_bytes": int, "gpus": [_GPU],
@@ -37,7 +36,9 @@ CONDITIONS = Object({name: _KNOWN[name] for name in ("data_fingerprint", "micro_
 
 
 def describe_environment() -> dict[str, Any]:
-    """Machine, versions, git state of the working folder and command line; no environment variables, no secrets."""
+    """Machine, versions, git state of the working folder and command line; no environment variables, no
+    secrets.
+    """
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -65,7 +66,9 @@ def describe_machine() -> dict[str, Any]:
 
 
 def find_changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What differs between two environments in ways that may change bits: versions, machine, devices, precision."""
+    """What differs between two environments in ways that may change bits: versions, machine, devices,
+    precision.
+    """
     changes = []
     for section, keys in (("versions", after["versions"]), ("machine", ("cpu", "cores", "gpus"))):
         for key in keys:
@@ -89,14 +92,16 @@ def _versions() -> Iterator[tuple[str, str]]:
 def _git() -> dict[str, Any] | None:
     """Commit of the working folder, and whether files differ from it: None if git cannot tell in 5 s.
 
-    The folder may be a stranger's. Its .git/config can name programs for git to run (fsmonitor, filters, hooks), so git
-    reads its index and objects where they are, but the configuration of an empty repository. Its files may be devices
-    without an end, so git gets little memory, and may write nothing.
+    The folder may be a stranger's. Its .git/config can name programs for git to run (fsmonitor, filters,
+    hooks), so git reads its index and objects where they are, but the configuration of an empty repository.
+    Its files may be devices without an end, so git gets little memory, and may write nothing.
     """
     try:
         # Asked for a hash and for paths, git runs nothing.
         paths = ("--show-toplevel", "--git-path", "index", "--git-path", "objects")
-        commit, top, index, objects = _ask_git("rev-parse", "HEAD", *paths, most_bytes=_GIT_BYTES).splitlines()
+        commit, top, index, objects = _ask_git(
+            "rev-parse", "HEAD", *paths, most_bytes=_GIT_BYTES
+        ).splitlines()
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     if not re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", commit):
@@ -119,9 +124,9 @@ def _is_dirty(commit: str, top: str, index: Path, objects: Path) -> bool:
             config += "[extensions]\nobjectformat = sha256\n"
         durable.write_file(folder / "config", config.encode())
         changed = _ask_git(
-            "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all", most_bytes=_GIT_STATUS_BYTES,
-            GIT_DIR=str(folder), GIT_WORK_TREE=top, GIT_INDEX_FILE=str(index), GIT_OBJECT_DIRECTORY=str(objects),
-            GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1",
+            "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all",
+            most_bytes=_GIT_STATUS_BYTES, GIT_DIR=str(folder), GIT_WORK_TREE=top, GIT_INDEX_FILE=str(index),
+            GIT_OBJECT_DIRECTORY=str(objects), GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1",
         )  # fmt: skip
     return bool(changed)
 
@@ -130,8 +135,8 @@ def _ask_git(*words: str, most_bytes: int, **environment: str) -> str:
     """What git says, with so much memory at most. Raises: OSError, SubprocessError."""
     limited = f'ulimit -v {most_bytes >> 10} 2>/dev/null; ulimit -c 0; ulimit -f 0 && exec git "$@"'
     return subprocess.run(
-        ["/bin/sh", "-c", limited, "git", *words], capture_output=True, timeout=5, check=True, encoding="utf-8",
-        errors="surrogateescape", stdin=subprocess.DEVNULL,
+        ["/bin/sh", "-c", limited, "git", *words], capture_output=True, timeout=5, check=True,
+        encoding="utf-8", errors="surrogateescape", stdin=subprocess.DEVNULL,
         env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", **environment},
     ).stdout  # fmt: skip
 

@@ -78,7 +78,8 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a run came to on rows that it was not trained on, beside what it began with and what costs nothing.
+    """What a run came to on rows that it was not trained on, beside what it began with and what costs
+    nothing.
 
     systems: figures of each as [value, low, high] with a bootstrap interval of 95 %, by name
     gains: the same of the run after training less each other system, over the same resamples
@@ -187,8 +188,8 @@ class Note:
 class Rating:
     """What a person thought of a generation, which `step`, `prompt` and `text` name.
 
-    `score` from 1 to 5; or, beside the run `against` and not knowing which is which, 1 if better, 0.5 if as good, 0 if
-    worse.
+    `score` from 1 to 5; or, beside the run `against` and not knowing which is which, 1 if better, 0.5 if as
+    good, 0 if worse.
     """
 
     type: ClassVar = "rating"
@@ -244,7 +245,8 @@ def from_json(record: dict[str, Any]) -> Event | None:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: lists for tuples, and "nan", "inf" and "-inf" for numbers that are not finite."""
+    """A value as JSON has it: lists for tuples, and "nan", "inf" and "-inf" for numbers that are
+    not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
@@ -257,7 +259,10 @@ def plain(value: Any) -> Any:
 def _is_consistent(scores: Scores) -> bool:
     """Whether each system has the same figures, the metric among them, each with its interval."""
     figures = [list(values) for values in scores.systems.values()]
-    intervals = [*scores.gains.values(), *(each for values in scores.systems.values() for each in values.values())]
+    intervals = [
+        *scores.gains.values(),
+        *(each for values in scores.systems.values() for each in values.values()),
+    ]
     return (
         "after" in scores.systems
         and scores.metric in figures[0]
@@ -283,9 +288,13 @@ def _is_summary(data: DataUsed) -> bool:
 
 _USES = ("train", "validation", "test")
 _RULES: dict[str, Callable[[Any], bool]] = {
-    "attempt": lambda event: "total" in event.parameters and bool(fit(event.environment, ENVIRONMENT) is not None),
+    "attempt": lambda event: (
+        "total" in event.parameters and bool(fit(event.environment, ENVIRONMENT) is not None)
+    ),
     "scores": _is_consistent,
-    "generation": lambda event: bool(fit(event.settings, Object(optional={"max_tokens": (int, None)})) is not None),
+    "generation": lambda event: bool(
+        fit(event.settings, Object(optional={"max_tokens": (int, None)})) is not None
+    ),
     "data": _is_summary,
 }
 _FIELDS = {

@@ -26,20 +26,30 @@ def checkpoint_name(step: int) -> str:
 
 
 def step_of(name: str) -> int | None:
-    """The step whose checkpoint has this name; None if no checkpoint is named so, as `step-15` or `step-000015.bak`."""
+    """The step whose checkpoint has this name; None if no checkpoint is named so, as `step-15` or
+    `step-000015.bak`.
+    """
     found = _CHECKPOINT.fullmatch(name)
     return int(found[1]) if found and checkpoint_name(int(found[1])) == name else None
 
 
 def checkpoint_folders(folder: Path) -> list[tuple[int, Path]]:
-    """Step and path of what is named as a checkpoint, by step; a link is none, and it may have no manifest yet."""
+    """Step and path of what is named as a checkpoint, by step; a link is none, and it may have no manifest
+    yet.
+    """
     named = [(step_of(path.name), path) for path in (folder.iterdir() if folder.is_dir() else ())]
-    return sorted((step, path) for step, path in named if step is not None and path.is_dir() and not path.is_symlink())
+    return sorted(
+        (step, path) for step, path in named if step is not None and path.is_dir() and not path.is_symlink()
+    )
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints with a manifest, oldest first; not verified."""
-    return [path for _, path in checkpoint_folders(folder) if durable.is_plain(path / "manifest.json", follow=False)]
+    return [
+        path
+        for _, path in checkpoint_folders(folder)
+        if durable.is_plain(path / "manifest.json", follow=False)
+    ]
 
 
 def require_own(folder: Path) -> None:
@@ -47,7 +57,8 @@ def require_own(folder: Path) -> None:
 
     What a run does not write is left out: it may be anything.
 
-    Raises: InputError for a link, a pipe or a device, a file of another user, or a file in the place of a folder.
+    Raises: InputError for a link, a pipe or a device, a file of another user, or a file in the place of a
+    folder.
     """
     for entry in _written(folder):
         try:
@@ -58,7 +69,9 @@ def require_own(folder: Path) -> None:
         is_folder, is_top = stat.S_ISDIR(found.st_mode), len(parts) == 1
         if stat.S_ISLNK(found.st_mode):
             problem = "is a link, through which a run would write or remove elsewhere"
-        elif not (is_folder or stat.S_ISREG(found.st_mode)) or (is_top and is_folder != (parts[0] in _FOLDERS)):
+        elif not (is_folder or stat.S_ISREG(found.st_mode)) or (
+            is_top and is_folder != (parts[0] in _FOLDERS)
+        ):
             problem = f"is not a plain {'folder' if parts[0] in _FOLDERS and is_top else 'file'}"
         elif found.st_uid != os.geteuid():
             problem = "belongs to another user"
@@ -78,8 +91,14 @@ def read_rows(path: Path, kind: Any) -> list[dict[str, Any]]:
             try:
                 rows.append(fit(json.loads(line), kind))
             except (ValueError, RecursionError) as error:
-                problem = "it is no JSON" if isinstance(error, json.JSONDecodeError | RecursionError) else str(error)
-                raise InputError(f"{path}:{len(rows) + 1} is damaged: {problem}; restore it from a copy") from None
+                problem = (
+                    "it is no JSON"
+                    if isinstance(error, json.JSONDecodeError | RecursionError)
+                    else str(error)
+                )
+                raise InputError(
+                    f"{path}:{len(rows) + 1} is damaged: {problem}; restore it from a copy"
+                ) from None
     return rows
 
 
@@ -95,13 +114,16 @@ def is_run_folder(path: Path) -> bool:
 
 
 def require_outside_runs(path: Path) -> None:
-    """Check that what a command writes lies in no run folder, also through links and `..`. Raises: InputError."""
+    """Check that what a command writes lies in no run folder, also through links and `..`.
+
+    Raises: InputError.
+    """
     place = Path(os.path.realpath(path))
     for run in (place, *place.parents):
         if is_run_folder(run):
             raise InputError(
-                f"{str(path)[:120]} is inside the folder of run {run.name}, where a resume removes what is not its "
-                "own; give a path outside of run folders"
+                f"{str(path)[:120]} is inside the folder of run {run.name}, where a resume removes what is "
+                "not its own; give a path outside of run folders"
             )
 
 
@@ -112,7 +134,9 @@ def require_runs_folder(runs: Path) -> None:
     except (OSError, ValueError):
         is_there, is_folder = True, False
     if is_there and not is_folder:
-        raise InputError(f"--runs {str(runs)[:120]} is no folder; give the folder that holds runs, or is to hold them")
+        raise InputError(
+            f"--runs {str(runs)[:120]} is no folder; give the folder that holds runs, or is to hold them"
+        )
 
 
 def _written(folder: Path) -> Iterator[Path]:
@@ -121,7 +145,7 @@ def _written(folder: Path) -> Iterator[Path]:
     for name in _FOLDERS:
         yield folder / name
         if name == "wandb":
-            continue  # wandb makes links itself, also to its logs elsewhere, and a folder of another name at each start
+            continue  # wandb makes links itself, also to its logs elsewhere, and another folder at each start
         if name == "checkpoints":
             named = [path for path in _entries(folder / name) if step_of(path.name) is not None]
             yield from named

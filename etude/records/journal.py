@@ -88,8 +88,8 @@ def read_journal(path: Path) -> Ledger:
 
     A line counts as damaged if its checksum does not hold, or its record is none that a run writes.
 
-    Raises: MissingError if there is none; InputError if it cannot be a journal, or its format is newer than this
-    version knows.
+    Raises: MissingError if there is none; InputError if it cannot be a journal, or its format is newer than
+    this version knows.
     """
     entries: list[Entry] = []
     rework: list[Entry] = []
@@ -109,7 +109,8 @@ def read_journal(path: Path) -> Ledger:
             damaged.append(number)
             if len(damaged) > _MOST_DAMAGED:
                 raise InputError(
-                    f"{path} is no journal: over {_MOST_DAMAGED:,} of its lines are damaged; restore it from a copy"
+                    f"{path} is no journal: over {_MOST_DAMAGED:,} of its lines are damaged; restore it from "
+                    "a copy"
                 ) from None
             continue
         if event is None:
@@ -152,7 +153,9 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 cut = file.readline(_LONGEST_LINE)
                 skipped += len(cut)
                 if skipped > _LONGEST_LINE * 8:
-                    raise InputError(f"{path} is no journal: line {number} has no end; restore it from a copy")
+                    raise InputError(
+                        f"{path} is no journal: line {number} has no end; restore it from a copy"
+                    )
             if cut:
                 yield number, line.removesuffix(b"\n")
 

@@ -17,7 +17,9 @@ _DEEPEST = 20
 
 @dataclass(frozen=True)
 class Object:
-    """The kind of an object: kinds of keys that it must have, and of those that it may have; others may be there."""
+    """The kind of an object: kinds of keys that it must have, and of those that it may have; others may be
+    there.
+    """
 
     required: Mapping[str, Any] = field(default_factory=dict)
     optional: Mapping[str, Any] = field(default_factory=dict)
@@ -26,9 +28,9 @@ class Object:
 def fit(value: Any, kind: Any) -> Any:
     """A value as its kind has it: "nan", "inf" and "-inf" are numbers where numbers stand.
 
-    kind: int (0 and above), float, str, bool, None, Any, list[...], dict[str, ...], a union of these; Annotated[kind,
-    check], whose check raises ValueError for what does not fit; an Object, [Object] or {str: Object}, or a tuple of
-    kinds for a union.
+    kind: int (0 and above), float, str, bool, None, Any, list[...], dict[str, ...], a union of these;
+    Annotated[kind, check], whose check raises ValueError for what does not fit; an Object, [Object] or {str:
+    Object}, or a tuple of kinds for a union.
 
     Raises: ValueError that says in a few words what stands there.
     """
@@ -40,7 +42,9 @@ def at_least(least: float, most: float = math.inf) -> Check:
 
     def check(value: float) -> float:
         if not (math.isfinite(value) and least <= value <= most):
-            raise ValueError(f"{value} is no number from {least:g} on" + (f" to {most:g}" if most < math.inf else ""))
+            raise ValueError(
+                f"{value} is no number from {least:g} on" + (f" to {most:g}" if most < math.inf else "")
+            )
         return value
 
     return check

@@ -25,7 +25,13 @@ from etude.recipe.schema import Recipe
 from etude.records import shape
 from etude.records.environment import CONDITIONS
 from etude.records.events import Event
-from etude.records.folder import remove_leftovers, require_outside_runs, require_own, require_runs_folder, step_of
+from etude.records.folder import (
+    remove_leftovers,
+    require_outside_runs,
+    require_own,
+    require_runs_folder,
+    step_of,
+)
 from etude.records.journal import Journal, Ledger, append_beside, read_journal
 from etude.text import printable
 
@@ -46,11 +52,13 @@ BEST = shape.Object(
     {"metric": str, "step": int},
 )
 _INFO = shape.Object(
-    {"format": int, "id": str, "name": str, "recipe_hash": str, "created": str}, {"parent": str | None, "day": str}
+    {"format": int, "id": str, "name": str, "recipe_hash": str, "created": str},
+    {"parent": str | None, "day": str},
 )
 _STATES = ("running", "paused", "finished", "stopped", "failed")
 _LEASE = shape.Object(
-    {"state": Annotated[str, shape.one_of(*_STATES)]}, {"heartbeat": float, "host": str, "pid": int, "left": bool}
+    {"state": Annotated[str, shape.one_of(*_STATES)]},
+    {"heartbeat": float, "host": str, "pid": int, "left": bool},
 )
 
 
@@ -76,7 +84,9 @@ class Run:
 
     @property
     def day(self) -> str:
-        """The day (YYYY-MM-DD) on which it was created, which its chat template writes on whatever day it goes on."""
+        """The day (YYYY-MM-DD) on which it was created, which its chat template writes on whatever day it
+        goes on.
+        """
         return str(self.info.get("day") or self.info["created"][:10])
 
     @cached_property
@@ -96,28 +106,38 @@ class Run:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether training it again goes on with it: it has not finished, or its process was killed while it ended."""
+        """Whether training it again goes on with it: it has not finished, or its process was killed while it
+        ended.
+        """
         lease = self.lease
         if lease["state"] != "finished":
             return True
-        return lease.get("left") is False and lease.get("host") == socket.gethostname() and not _is_alive(lease)
+        return (
+            lease.get("left") is False and lease.get("host") == socket.gethostname() and not _is_alive(lease)
+        )
 
     def require_own_recipe(self) -> None:
         """Raises: InputError if resolved.toml no longer holds the recipe that the run was started with."""
         path = self.path / "resolved.toml"
-        # Before the first step is prepared for, it holds the recipe of run.json; then also what was found out.
+        # Before the first step is prepared for, it holds the recipe of run.json; then also what was found
+        # out.
         known = {self.info.get("recipe_hash")}
         if (self.path / "environment.json").exists():
             known.add(self.environment.get("recipe_hash"))
         try:
-            found = values_hash(tomllib.loads(durable.read_text(path, most_bytes=_RECIPE_BYTES, follow=False)))
+            found = values_hash(
+                tomllib.loads(durable.read_text(path, most_bytes=_RECIPE_BYTES, follow=False))
+            )
         except (tomllib.TOMLDecodeError, RecursionError, ValueError):
             found = "no TOML"
-        if found in known or known == {self.info.get("recipe_hash"), None}:  # None: written before there was a hash
+        if found in known or known == {
+            self.info.get("recipe_hash"),
+            None,
+        }:  # None: written before there was a hash
             return
         raise InputError(
-            f"{path} was changed after run {self.name} had started; bring it back, or start a new run with the change: "
-            "etude train RECIPE KEY=VALUE"
+            f"{path} was changed after run {self.name} had started; bring it back, or start a new run with "
+            "the change: etude train RECIPE KEY=VALUE"
         )
 
     @property
@@ -176,7 +196,9 @@ class RunWriter:
                     tracker.write(event)
             except Exception as error:
                 self.trackers.remove(tracker)
-                self.warn(f"tracker {type(tracker).__name__} failed and is off: {type(error).__name__}: {error}")
+                self.warn(
+                    f"tracker {type(tracker).__name__} failed and is off: {type(error).__name__}: {error}"
+                )
 
     def log(self, text: str) -> None:
         """Write a line for people to log.txt."""
@@ -207,7 +229,8 @@ class RunWriter:
     def close(self, state: str) -> None:
         """End the attempt as finished, stopped or failed, and let go of the folder.
 
-        A tracker that fails to close is named. A finished run is taken as left once the process ends by itself.
+        A tracker that fails to close is named. A finished run is taken as left once the process ends by
+        itself.
         """
         try:
             for tracker in self.trackers:
@@ -226,7 +249,9 @@ class RunWriter:
             os.close(self._lock)
 
 
-def create_run(runs: Path, recipe: Recipe, *, recipe_text: str | None = None, parent: str | None = None) -> RunWriter:
+def create_run(
+    runs: Path, recipe: Recipe, *, recipe_text: str | None = None, parent: str | None = None
+) -> RunWriter:
     """Make a run folder for a recipe and hold it. Raises: StorageError; nothing is left behind then."""
     require_runs_folder(runs)
     require_outside_runs(runs)
@@ -236,7 +261,8 @@ def create_run(runs: Path, recipe: Recipe, *, recipe_text: str | None = None, pa
     identity = f"{recipe.name}-{secrets.token_hex(3)}"
     info = {
         "format": FORMAT, "id": identity, "name": recipe.name, "parent": parent,
-        # To the microsecond: runs are sorted by it, and the newest of two of one second is not a matter of their names.
+        # To the microsecond: runs are sorted by it, and the newest of two of one second is not a matter of
+        # their names.
         "recipe_hash": recipe_hash(recipe), "created": datetime.now(UTC).isoformat(timespec="microseconds"),
         "day": date.today().isoformat(),
     }  # fmt: skip
@@ -289,17 +315,22 @@ def open_run(run: str | Path, runs: Path | None = None) -> Run:
         return _checked(Run(path))
     whole, damaged = read_runs(runs or Path("runs"))
     found = [candidate for candidate in whole if path.name and candidate.name.startswith(path.name)]
-    exact = [candidate for candidate in found if candidate.name == path.name or candidate.info["name"] == path.name]
+    exact = [
+        candidate for candidate in found if candidate.name == path.name or candidate.info["name"] == path.name
+    ]
     if len(str(run)) == len(path.name) and (exact or len(found) == 1):
         return (exact or found)[-1]
     if path.name in damaged:
         raise InputError(damaged[path.name])
     known = ", ".join(candidate.name for candidate in (found or whole)[-3:])
-    raise InputError(f"there is no run {shown}; {f'there are {known}' if known else 'see `etude runs`, or start one'}")
+    raise InputError(
+        f"there is no run {shown}; {f'there are {known}' if known else 'see `etude runs`, or start one'}"
+    )
 
 
 def read_runs(runs: Path) -> tuple[list[Run], dict[str, str]]:
-    """Every run under a folder, oldest first, and by folder name what is wrong with those that cannot be read.
+    """Every run under a folder, oldest first, and by folder name what is wrong with those that cannot be
+    read.
 
     Folders that are no runs are passed over. Raises: InputError if `runs` is there and no folder.
     """
@@ -384,7 +415,12 @@ def _lock(path: Path) -> int:
 
 
 def _write_lease(path: Path, state: str) -> None:
-    lease = {"state": state, "heartbeat": round(time.time(), 1), "host": socket.gethostname(), "pid": os.getpid()}
+    lease = {
+        "state": state,
+        "heartbeat": round(time.time(), 1),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }
     if state == "finished":
         lease["left"] = False
     durable.write_json(path / "lease.json", lease)
@@ -428,6 +464,8 @@ def _read(path: Path, kind: shape.Object) -> dict[str, Any]:
     try:
         return dict(shape.fit(durable.read_json_object(path, follow=False), kind))
     except MissingError:
-        raise MissingError(f"{path} does not exist; the folder is no run, or a part of one is missing") from None
+        raise MissingError(
+            f"{path} does not exist; the folder is no run, or a part of one is missing"
+        ) from None
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}; restore it from a copy") from None

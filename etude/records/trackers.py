@@ -1,6 +1,8 @@
-"""Who else gets the records as they come: a log for people, trainer_state.json, TensorBoard, Weights & Biases.
+"""Who else gets the records as they come: a log for people, trainer_state.json, TensorBoard, Weights &
+Biases.
 
-A tracker has `write(event)` and `close()`. One that fails is named once and dropped; a run never depends on it.
+A tracker has `write(event)` and `close()`. One that fails is named once and dropped; a run never depends on
+it.
 """
 
 import math
@@ -43,7 +45,8 @@ def require_trackers(recipe: Recipe) -> None:
     for name in recipe.records.trackers:
         if find_spec(name) is None:
             raise InputError(
-                f'records.trackers names "{name}", which is not installed; run pip install "etude-workbench[track]"'
+                f'records.trackers names "{name}", which is not installed; run pip install '
+                '"etude-workbench[track]"'
             )
 
 
@@ -100,20 +103,25 @@ def describe(event: Event, window: Window) -> str | None:
         case Attempt():
             start = f"continues from step {event.from_step:,}" if event.from_step else "starts"
             return (
-                f"attempt {event.number} {start}: {event.steps:,} steps, {event.parameters['total']:,} parameters, "
-                f"{event.device}, {event.precision}, micro-batch {event.micro_batch_size}"
+                f"attempt {event.number} {start}: {event.steps:,} steps, {event.parameters['total']:,} "
+                f"parameters, {event.device}, {event.precision}, micro-batch {event.micro_batch_size}"
             )
         case Evaluation():
             bits = "" if event.bits_per_byte is None else f"  {event.bits_per_byte:.4f} bits per byte"
-            headline = [name for name in event.metrics if "/" not in name and not name.endswith(("_macro", "_micro"))]
+            headline = [
+                name for name in event.metrics if "/" not in name and not name.endswith(("_macro", "_micro"))
+            ]
             known = [name for name in headline if not math.isnan(event.metrics[name])]
             others = "".join(f"  {name} {event.metrics[name]:.4f}" for name in known)
             return (
-                f"step {event.step:,}  validation loss {event.loss:.4f}{bits}{others}{'  best' if event.best else ''}"
+                f"step {event.step:,}  validation loss "
+                f"{event.loss:.4f}{bits}{others}{'  best' if event.best else ''}"
             )
         case Scores():
             said = [f"{name} {values[event.metric][0]:.4f}" for name, values in event.systems.items()]
-            return f"step {event.step:,}  {event.metric} on {event.rows:,} {event.split} rows: {', '.join(said)}"
+            return (
+                f"step {event.step:,}  {event.metric} on {event.rows:,} {event.split} rows: {', '.join(said)}"
+            )
         case Generation() if event.reference is None:  # answers are many; their figures are in the evaluation
             return f"step {event.step:,}  {event.prompt!r} continues {event.text!r}"
         case CheckpointSaved():
@@ -126,7 +134,8 @@ def describe(event: Event, window: Window) -> str | None:
 
 
 class TrainerState:
-    """trainer_state.json: the log history in the form that plotting scripts know, written at each checkpoint."""
+    """trainer_state.json: the log history in the form that plotting scripts know, written at each
+    checkpoint."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -164,7 +173,8 @@ class TrainerState:
 class TensorBoard:
     """Event files under `tensorboard/` that `tensorboard --logdir` reads.
 
-    A kill loses what waits in memory, so each attempt writes all that counts again, and hides what earlier ones wrote.
+    A kill loses what waits in memory, so each attempt writes all that counts again, and hides what earlier
+    ones wrote.
     """
 
     def __init__(self, run: Run) -> None:
@@ -190,20 +200,22 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run at Weights & Biases, continued under the same id; WANDB_MODE, WANDB_PROJECT and so on are honoured.
+    """A run at Weights & Biases, continued under the same id; WANDB_MODE, WANDB_PROJECT and so on are
+    honoured.
 
-    A kill loses what was not sent or written yet, so each attempt sends again what W&B does not have. Its steps are
-    those of the run; one that a restart repeats has the same figures, and W&B keeps the first.
+    A kill loses what was not sent or written yet, so each attempt sends again what W&B does not have. Its
+    steps are those of the run; one that a restart repeats has the same figures, and W&B keeps the first.
     """
 
     def __init__(self, run: Run) -> None:
         import wandb
 
         self._window = Window()
-        # Without git, which would run what the .git/config of the current folder names; the record has the commit.
+        # Without git, which would run what the .git/config of the current folder names; the record has the
+        # commit.
         self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "etude"), name=run.name, id=run.info["id"], resume="allow",
-            dir=str(run.path), config=run.recipe.to_dict(), tags=run.recipe.records.tags,
+            project=os.environ.get("WANDB_PROJECT", "etude"), name=run.name, id=run.info["id"],
+            resume="allow", dir=str(run.path), config=run.recipe.to_dict(), tags=run.recipe.records.tags,
             settings=wandb.Settings(disable_git=True, disable_code=True),
         )  # fmt: skip
         # The next step that W&B takes: offline the first, so that each folder to sync holds the whole run.
@@ -227,8 +239,9 @@ def scalars(event: Event, window: Window) -> dict[str, float]:
         assert isinstance(event, Resource)
         named = {
             "train/loss": figures["loss"], "train/grad_norm": figures["grad_norm"],
-            "train/learning_rate": figures["learning_rate"], "speed/tokens_per_second": event.tokens_per_second,
-            "speed/mfu": event.mfu, "speed/wait_ratio": event.wait_ratio, "machine/cpu_percent": event.cpu_percent,
+            "train/learning_rate": figures["learning_rate"],
+            "speed/tokens_per_second": event.tokens_per_second, "speed/mfu": event.mfu,
+            "speed/wait_ratio": event.wait_ratio, "machine/cpu_percent": event.cpu_percent,
             "machine/rss_bytes": event.rss_bytes, "machine/gpu_percent": event.gpu_percent,
             "machine/gpu_memory_bytes": event.gpu_memory_bytes,
         }  # fmt: skip

@@ -1,4 +1,5 @@
-"""The model card of an exported model: README.md with front matter, every figure from the journal of its run."""
+"""The model card of an exported model: README.md with front matter, every figure from the journal
+of its run."""
 
 from collections.abc import Iterator
 from importlib import metadata, resources
@@ -62,15 +63,19 @@ _NOT_SETTINGS = ("data.train.", "data.validation.", "data.test.", "data.leakage.
 
 
 def model_card(run: Run, checkpoint: str, kind: str) -> str:
-    """The card of `checkpoint` (`step-000200`) exported as peft, merged or hf; the same records give the same card.
+    """The card of `checkpoint` (`step-000200`) exported as peft, merged or hf; the same records give the same
+    card.
 
     Raises: InputError if the run folder is damaged.
     """
     import jinja2
 
     template = resources.files("etude.report").joinpath("card.md.jinja").read_text(encoding="utf-8")
-    # Markdown has no autoescape: every foreign text passes through etude.report.markdown on its way into `_sections`.
-    environment = jinja2.Environment(autoescape=False, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    # Markdown has no autoescape: every foreign text passes through etude.report.markdown on its way into
+    # `_sections`.
+    environment = jinja2.Environment(
+        autoescape=False, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+    )
     return environment.from_string(template).render(_sections(read_history(run), checkpoint, kind))
 
 
@@ -81,7 +86,11 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
     auto, task, model = _kind_of(recipe)
     load = _LOAD_MODEL
     if kind == "peft":
-        loads = {"classification": _LOAD_CLASSIFIER, "causal": _LOAD_WRITING_ADAPTER, "seq2seq": _LOAD_WRITING_ADAPTER}
+        loads = {
+            "classification": _LOAD_CLASSIFIER,
+            "causal": _LOAD_WRITING_ADAPTER,
+            "seq2seq": _LOAD_WRITING_ADAPTER,
+        }
         load = loads.get(recipe.train.objective, _LOAD_ADAPTER)
     is_hub_id = base is not None and not Path(base).exists() and base.count("/") <= 1
     front_matter: dict[str, Any] = {
@@ -90,7 +99,8 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
         **({"base_model": base} if is_hub_id else {}),
         "tags": list(dict.fromkeys([*records.tags, *(["lora"] if kind != "hf" else [])])),
     }
-    # The path of a folder says where it was on one machine, which is nobody else's business: its name is enough.
+    # The path of a folder says where it was on one machine, which is nobody else's business: its name is
+    # enough.
     shown = (base if is_hub_id else Path(base).name) if base else "a decoder trained from scratch"
     origin = f", fine-tuned from {code(shown)}" if base else ", trained from scratch"
     evaluations = [evaluation for evaluation in history.evaluations if evaluation.step <= step]
@@ -126,11 +136,15 @@ def _training_rows(history: History, step: int) -> Iterator[tuple[str, str]]:
         yield "Parameters", _parameters(attempt)
     yield (
         "Steps",
-        f"{step:,}" + (f" of {attempt.steps:,}, {step / attempt.steps_per_epoch:.2f} epochs" if attempt else ""),
+        f"{step:,}"
+        + (f" of {attempt.steps:,}, {step / attempt.steps_per_epoch:.2f} epochs" if attempt else ""),
     )
     if steps:
         recent = steps[-history.run.recipe.records.log_every_steps :]
-        yield "Training loss", f"{number(mean_loss(recent))} nats a target, mean of {plural(len(recent), 'step')}"
+        yield (
+            "Training loss",
+            f"{number(mean_loss(recent))} nats a target, mean of {plural(len(recent), 'step')}",
+        )
         yield "Targets", number(sum(record.targets for record in steps))
         yield "Time in steps", duration(sum(record.seconds for record in steps))
     if attempt:
@@ -145,7 +159,8 @@ def _parameters(attempt: Attempt) -> str:
     if attempt.trainable is None or attempt.trainable == total:
         return number(total)
     return (
-        f"{number(total)}, of which {number(attempt.trainable)} were trained ({100 * attempt.trainable / total:.4f} %)"
+        f"{number(total)}, of which {number(attempt.trainable)} were trained "
+        f"({100 * attempt.trainable / total:.4f} %)"
     )
 
 
@@ -167,8 +182,8 @@ def _evaluation_table(evaluations: list[Evaluation], step: int) -> str | None:
     extra = list(dict.fromkeys(name for evaluation in shown for name in evaluation.metrics))
     rows = [
         [
-            number(e.step) + (" (this model)" if e.step == step else ""), number(e.loss), number(e.perplexity, 2),
-            number(e.targets), *(number(e.metrics.get(metric)) for metric in extra),
+            number(e.step) + (" (this model)" if e.step == step else ""), number(e.loss),
+            number(e.perplexity, 2), number(e.targets), *(number(e.metrics.get(metric)) for metric in extra),
         ]
         for e in shown
     ]  # fmt: skip
@@ -183,7 +198,10 @@ def _scores_note(evaluations: list[Evaluation]) -> str:
 
 def _setting_rows(history: History) -> Iterator[tuple[str, str]]:
     recipe = history.run.recipe
-    hidden = (*_NOT_SETTINGS, *(["train.objective"] if recipe.tasks else []))  # which each task has of its own
+    hidden = (
+        *_NOT_SETTINGS,
+        *(["train.objective"] if recipe.tasks else []),
+    )  # which each task has of its own
     for key, value in flatten(recipe.to_dict()).items():
         if key.startswith(_SETTINGS) and not key.startswith(hidden) and value not in (None, []):
             yield code(key), code(Path(value).name if key == "model.from" and Path(value).exists() else value)

@@ -32,13 +32,19 @@ def chart_svgs(history: "History") -> dict[str, bytes]:
 
 
 def braille_curve(
-    values: Sequence[float], width: int, height: int, mark: int | None = None, *, ends: Sequence[int] | None = None
+    values: Sequence[float],
+    width: int,
+    height: int,
+    mark: int | None = None,
+    *,
+    ends: Sequence[int] | None = None,
 ) -> list[str]:
-    """A curve in `height` lines of `width` characters, 2 x 4 dots each; the value at index `mark` is shown as ◆.
+    """A curve in `height` lines of `width` characters, 2 x 4 dots each; the value at index `mark` is shown as
+    ◆.
 
-    Each value is a level over its own stretch, and nothing is drawn between levels that was not measured: neighbours
-    are joined only where each column has a value of its own. Non-finite values leave a gap. The top line is at the
-    largest value, the bottom line at the smallest.
+    Each value is a level over its own stretch, and nothing is drawn between levels that was not measured:
+    neighbours are joined only where each column has a value of its own. Non-finite values leave a gap. The
+    top line is at the largest value, the bottom line at the smallest.
 
     ends: where each stretch ends, as in steps; by default they are equally long.
     """
@@ -49,7 +55,10 @@ def braille_curve(
         return [" " * width] * height
     low, span = min(finite), (max(finite) - min(finite)) or 1.0
     dots = 4 * height
-    rows = [round((1 - (value - low) / span) * (dots - 1)) if math.isfinite(value) else None for value, _ in columns]
+    rows = [
+        round((1 - (value - low) / span) * (dots - 1)) if math.isfinite(value) else None
+        for value, _ in columns
+    ]
     cells = [[0] * width for _ in range(height)]
     previous: int | None = None
     for x, y in enumerate(rows):
@@ -77,8 +86,12 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join("▁▂▃▄▅▆▇█"[round(7 * (v - low) / span)] if math.isfinite(v) else " " for v in columns)
 
 
-def envelope(xs: Sequence[float], ys: Sequence[float], points: int = _POINTS) -> tuple[list[float], list[float]]:
-    """At most about `points` of a line that look like all of it: the lowest and highest of each stretch, in order."""
+def envelope(
+    xs: Sequence[float], ys: Sequence[float], points: int = _POINTS
+) -> tuple[list[float], list[float]]:
+    """At most about `points` of a line that look like all of it: the lowest and highest of each stretch, in
+    order.
+    """
     if len(xs) <= points:
         return list(xs), list(ys)
     kept: list[int] = []
@@ -119,7 +132,9 @@ def _draw_loss(axes: Any, history: "History") -> None:
         best = min((e for e in scored if e.step), key=lambda e: e.loss, default=scored[0])
         what = "best" if best.step else "before training"
         label = f"{what} {best.loss:.4f} at step {best.step:,}"
-        axes.plot([best.step], [best.loss], color=_MARK, marker="*", markersize=11, linestyle="none", label=label)
+        axes.plot(
+            [best.step], [best.loss], color=_MARK, marker="*", markersize=11, linestyle="none", label=label
+        )
     if levels:
         # Single spikes may leave the chart; the level of the curve must stay readable.
         margin = 0.06 * ((max(levels) - min(levels)) or 1.0)
@@ -171,7 +186,9 @@ def _mark_skipped(axes: Any, history: "History") -> None:
     if skipped:
         xs, _ = envelope(skipped, skipped)
         place = axes.get_xaxis_transform()
-        axes.plot(xs, [0.02] * len(xs), color=_MARK, marker="|", linestyle="none", label="skipped", transform=place)
+        axes.plot(
+            xs, [0.02] * len(xs), color=_MARK, marker="|", linestyle="none", label="skipped", transform=place
+        )
 
 
 def _svg(draw: "Callable[[Any, History], None]", history: "History") -> bytes:
@@ -189,11 +206,11 @@ def _draw_svg(draw: "Callable[[Any, History], None]", history: "History") -> byt
 
     style = {
         "svg.hashsalt": "etude", "svg.fonttype": "none", "font.size": 10, "path.simplify": False,
-        "font.family": ["sans-serif"], "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-        "grid.color": "#e5e5e5", "axes.axisbelow": True,
+        "font.family": ["sans-serif"], "axes.spines.top": False, "axes.spines.right": False,
+        "axes.grid": True, "grid.color": "#e5e5e5", "axes.axisbelow": True,
     }  # fmt: skip
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # matplotlib reads a matplotlibrc of the current folder, which may be a stranger's
+        matplotlib.rcdefaults()  # it reads a matplotlibrc of the current folder, which may be a stranger's
         matplotlib.rcParams.update(style)
         figure = Figure(figsize=(8, 3.6), layout="constrained")
         FigureCanvasSVG(figure)
@@ -218,7 +235,9 @@ def _finite(points: Iterator[tuple[float, float]]) -> tuple[list[float], list[fl
 
 
 def _columns(values: Sequence[float], ends: Sequence[int], columns: int) -> list[tuple[float, bool]]:
-    """For each column the mean of the finite values whose stretch ends in it, and True; else the value that goes on."""
+    """For each column the mean of the finite values whose stretch ends in it, and True; else the value that
+    goes on.
+    """
     found = []
     for x in range(columns if values else 0):
         first, last = (bisect_right(ends, place * ends[-1] / columns) for place in (x, x + 1))

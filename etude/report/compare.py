@@ -40,7 +40,9 @@ class Result:
         return [None if change is None or not first else change / abs(first) for change in self.change]
 
     def change_text(self, change: float | None, ratio: float | None) -> str:
-        """A change with its sign, in the unit of the values, and as a share of the first; shares change by points."""
+        """A change with its sign, in the unit of the values, and as a share of the first; shares change by
+        points.
+        """
         if change is None or not math.isfinite(change):
             return NOTHING
         if abs(change) < 1e-9 * abs(self.values[0] or 1):
@@ -57,13 +59,16 @@ class Comparison:
 
     names         of the runs, in the order given
     status        and reason of each
-    recipe        dotted keys that are not the same everywhere, with the value of each run; None where it is not set
+    recipe        dotted keys that are not the same everywhere, with the value of each run; None where it is
+                  not set
     environment   the same for versions, machine and device
     same_data     whether all trained on the same prepared data; None where a run has not told
     progression   how each led to the next
-    targets       how many targets each run had seen where losses are compared at equal numbers; 0 before the first step
+    targets       how many targets each run had seen where losses are compared at equal numbers; 0 before the
+                  first step
     groups        finished runs that differ in their seed only, and the rest, each alone; empty if all are
-    noise         of each result that varies, what the seeds come to in each group, measured against the first one
+    noise         of each result that varies, what the seeds come to in each group, measured against the first
+                  one
     """
 
     names: list[str]
@@ -104,11 +109,16 @@ class Comparison:
         return [["", *self.names, *self._change_header()], *self._differences(), *self._result_rows()]
 
     def noise_rows(self) -> list[list[str]]:
-        """A table for the terminal of what other seeds bring about; empty where no run differs in its seed only."""
+        """A table for the terminal of what other seeds bring about; empty where no run differs in its seed
+        only.
+        """
         if not self.groups:
             return []
         texts = {result.what: result.text for result in self.results}
-        header = ["noise of the seeds: mean ± standard deviation [range]", *(group.title for group in self.groups)]
+        header = [
+            "noise of the seeds: mean ± standard deviation [range]",
+            *(group.title for group in self.groups),
+        ]
         header += [f"{group.title} less {self.groups[0].title} [95 %]" for group in self.groups[1:]]
         return [header] + [
             [
@@ -121,7 +131,9 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """The same as tables, and the progression."""
-        differences = [[code(row[0]), *map(prose, row[1 : 1 + len(self.names)])] for row in self._differences()]
+        differences = [
+            [code(row[0]), *map(prose, row[1 : 1 + len(self.names)])] for row in self._differences()
+        ]
         results = [[prose(cell) for cell in row] for row in self._result_rows()]
         names = [code(name) for name in self.names]
         changes = table(["result", *names, *self._change_header()], results)
@@ -143,7 +155,9 @@ class Comparison:
             [what, *[NOTHING if v is None else one_line(v, 60) for v in values], *blank]
             for what, values in named.items()
         ]
-        same = {True: "the same", False: "differs: compare bits per byte, not loss", None: "not known"}[self.same_data]
+        same = {True: "the same", False: "differs: compare bits per byte, not loss", None: "not known"}[
+            self.same_data
+        ]
         return [*rows, ["data", *[same] * len(self.names), *blank]]
 
     def _result_rows(self) -> list[list[str]]:

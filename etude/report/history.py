@@ -7,7 +7,17 @@ from functools import cached_property
 from typing import TypeVar
 
 from etude.errors import MissingError
-from etude.records.events import Attempt, DataUsed, Evaluation, Event, Generation, Note, Rating, Resource, Step
+from etude.records.events import (
+    Attempt,
+    DataUsed,
+    Evaluation,
+    Event,
+    Generation,
+    Note,
+    Rating,
+    Resource,
+    Step,
+)
 from etude.records.journal import Entry, Ledger
 from etude.records.store import Run
 
@@ -145,11 +155,17 @@ def read_history(run: Run) -> History:
 
 def figures_of(evaluation: Evaluation | None) -> dict[str, float]:
     """What was measured beside the loss, by name; a share of nothing is left out."""
-    return {name: value for name, value in (evaluation.metrics if evaluation else {}).items() if not math.isnan(value)}
+    return {
+        name: value
+        for name, value in (evaluation.metrics if evaluation else {}).items()
+        if not math.isnan(value)
+    }
 
 
 def mean_loss(steps: Sequence[Step]) -> float:
-    """Mean loss in nats per target over all targets of the steps; skipped steps count only if there are no others."""
+    """Mean loss in nats per target over all targets of the steps; skipped steps count only if there are no
+    others.
+    """
     kept = [step for step in steps if not step.skipped] or steps
     targets = sum(step.targets for step in kept)
     return sum(step.loss * step.targets for step in kept) / targets if targets else float("nan")

@@ -26,10 +26,12 @@ class Stage:
     """One run of a progression; None where its journal does not tell.
 
     samples             of the training data; `samples_seen` counts every pass
-    best_loss, last_loss  in nats per target, by the statistic of the progression; `best_step` is where the best was
-    grad_norm           median of the finite norms before clipping; `grad_spread` is the range of their middle half over
-                        the median, `grad_max` the largest
-    epoch_seconds       steps of an epoch at the mean time of a step, without evaluations; `step_seconds` is the median
+    best_loss, last_loss  in nats per target, by the statistic of the progression; `best_step` is where the
+                          best was
+    grad_norm           median of the finite norms before clipping; `grad_spread` is the range of their middle
+                        half over the median, `grad_max` the largest
+    epoch_seconds       steps of an epoch at the mean time of a step, without evaluations; `step_seconds` is
+                        the median
     seconds             in steps that count
     figures             of the answers at the best evaluation
     status, reason      what the run came to, and what that is read from
@@ -75,7 +77,9 @@ class Progression:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        stages = [{k: v for k, v in asdict(stage).items() if k not in ("curve", "mark")} for stage in self.stages]
+        stages = [
+            {k: v for k, v in asdict(stage).items() if k not in ("curve", "mark")} for stage in self.stages
+        ]
         values = {"statistic": self.statistic, "same_data": self.same_data, "stages": stages}
         return {name: plain(value) for name, value in values.items()} | {"scaling": self.scaling()}
 
@@ -111,12 +115,15 @@ class Progression:
         return [["progression", *[stage.name for stage in self.stages]], *rows]
 
     def lines(self) -> list[str]:
-        """The rest for the terminal: how cost scaled, why each status, and the loss of each run as a chart."""
+        """The rest for the terminal: how cost scaled, why each status, and the loss of each run
+        as a chart."""
         reasons = [f"{stage.name}: {stage.status}: {stage.reason}" for stage in self.stages]
         charts = [line for stage in self.stages for line in ("", *_chart(stage))]
         cautions = {
-            "not every run has a validation loss, so training losses are compared": self.statistic != _VALIDATION,
-            "the data differs from run to run, so the losses may be of different samples": self.same_data is False,
+            "not every run has a validation loss, so training losses are compared": self.statistic
+            != _VALIDATION,
+            "the data differs from run to run, so the losses may be of different samples": self.same_data
+            is False,
         }
         said = [caution for caution, holds in cautions.items() if holds]
         return [*said, *self.scaling(), *reasons, *charts]
@@ -142,7 +149,9 @@ class Progression:
         return [what, *cells]
 
 
-def make_progression(histories: Sequence[History], summaries: Sequence[Summary], same_data: bool | None) -> Progression:
+def make_progression(
+    histories: Sequence[History], summaries: Sequence[Summary], same_data: bool | None
+) -> Progression:
     """Hold runs against each other by validation loss, or by training loss where one has none."""
     if all(lowest(history.evaluations) for history in histories):
         statistic = _VALIDATION
@@ -193,7 +202,9 @@ def _stage(history: History, summary: Summary, statistic: str) -> Stage:
 
 
 def _epoch_means(steps: Sequence[Step], per_epoch: int) -> tuple[float | None, int | None, float | None]:
-    """Lowest training loss over the targets of any steps of an epoch in a row, its last step, and that of the last."""
+    """Lowest training loss over the targets of any steps of an epoch in a row, its last step, and that of the
+    last.
+    """
     kept = [step for step in steps if math.isfinite(step.loss)]
     if not kept:
         return None, None, None
@@ -216,7 +227,10 @@ def _status(history: History, summary: Summary) -> tuple[str, str]:
         return summary.status, summary.reason
     status, reason = _outcome(history, summary)
     is_whole = summary.steps is None or summary.step >= summary.steps
-    return status, reason if is_whole else f"{reason}; at step {summary.step:,} of {summary.steps:,}: {summary.reason}"
+    return (
+        status,
+        reason if is_whole else f"{reason}; at step {summary.step:,} of {summary.steps:,}: {summary.reason}",
+    )
 
 
 def _outcome(history: History, summary: Summary) -> tuple[str, str]:
@@ -230,13 +244,21 @@ def _outcome(history: History, summary: Summary) -> tuple[str, str]:
     first = history.evaluations[0]
     answers = f"over {plural(best.targets, 'target')}{_answers(figures_of(history.best))}"
     if len(history.evaluations) == 1:
-        return "evaluated once", f"validation loss {number(last)}, {answers}; there is none before to compare with"
+        return (
+            "evaluated once",
+            f"validation loss {number(last)}, {answers}; there is none before to compare with",
+        )
     if first.step == 0 and best.loss >= first.loss:
-        return "no gain", f"validation loss never fell below {number(first.loss)}, that before training, {answers}"
+        return (
+            "no gain",
+            f"validation loss never fell below {number(first.loss)}, that before training, {answers}",
+        )
     if last > best.loss:
         rise = f"validation loss rose to {number(last)} after {number(best.loss)} at step {best.step:,}"
         return "best before the end", f"{rise}, {answers}"
-    fall = f"validation loss fell from {number(first.loss)} at step {first.step:,} to {number(last)} at the end"
+    fall = (
+        f"validation loss fell from {number(first.loss)} at step {first.step:,} to {number(last)} at the end"
+    )
     return "improved to the end", f"{fall}, {answers}"
 
 
@@ -248,7 +270,9 @@ def _answers(figures: dict[str, float]) -> str:
         "format_kept": "keep the format",
         "exact_match": "are exact",
     }
-    return "; " + ", ".join(f"{percent(figures[name])} {words}" for name, words in said.items() if name in figures)
+    return "; " + ", ".join(
+        f"{percent(figures[name])} {words}" for name, words in said.items() if name in figures
+    )
 
 
 def _said(value: Any) -> str:
@@ -277,15 +301,22 @@ def _change(before: Any, after: Any, relative: bool) -> str:
 
 def _scaling(before: Stage, after: Stage) -> str:
     names = f"{one_line(before.name)} to {one_line(after.name)}"
-    known = (before.samples, after.samples, before.seconds, after.seconds, before.samples_seen, after.samples_seen)
+    known = (
+        before.samples,
+        after.samples,
+        before.seconds,
+        after.seconds,
+        before.samples_seen,
+        after.samples_seen,
+    )
     if not all(known):
         return f"{names}: how cost scaled is not known"
     assert before.samples and after.samples
     data, time = after.samples / before.samples, after.seconds / before.seconds
     seen = after.samples_seen / before.samples_seen
     return (
-        f"{names}: {data:.2f} times the training samples took {time:.2f} times the time in steps, for {seen:.2f} times "
-        f"the samples seen; a sample seen cost {time / seen:.2f} times as much"
+        f"{names}: {data:.2f} times the training samples took {time:.2f} times the time in steps, for "
+        f"{seen:.2f} times the samples seen; a sample seen cost {time / seen:.2f} times as much"
     )
 
 

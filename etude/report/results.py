@@ -34,7 +34,9 @@ def before_after(history: History) -> list[str]:
         "targets": [evaluation.targets for evaluation in shown],
     }
     # What a change is from the first to: the best, unless that is the first or there is none.
-    end = next((index for index, (names, _) in enumerate(moments) if index and "best" in names), len(moments) - 1)
+    end = next(
+        (index for index, (names, _) in enumerate(moments) if index and "best" in names), len(moments) - 1
+    )
     change = [f"change to {' and '.join(moments[end][0])}"] if end else []
     whole = [
         [prose(_words(name)), *map(number, values), *_changes(values, end)]
@@ -56,22 +58,28 @@ def before_after(history: History) -> list[str]:
 
 
 def _place(name: str) -> tuple[Any, str]:
-    """Where a figure stands among those of labels and capabilities: by what it is of, numbers by their value."""
+    """Where a figure stands among those of labels and capabilities: by what it is of, numbers by
+    their value."""
     figure, _, of = name.partition("/")
     return sort_key(of), figure
 
 
 def final_scores(history: History) -> list[str]:
-    """What a classifier came to on rows it was not trained on: every system with its interval, and what that shows."""
+    """What a classifier came to on rows it was not trained on: every system with its interval, and what that
+    shows.
+    """
     newest = {scores.split: scores for scores in history.events(Scores)}
     return [part for scores in newest.values() for part in describe_scores(scores)]
 
 
 def describe_scores(scores: Scores) -> list[str]:
-    """Scores as Markdown: every system, the gains, the confusions, the capabilities and what else there is to say."""
+    """Scores as Markdown: every system, the gains, the confusions, the capabilities and what else there is to
+    say.
+    """
     figures = list(next(iter(scores.systems.values())))
     rows = [
-        [prose(name), *(_with_interval(values[each]) for each in figures)] for name, values in scores.systems.items()
+        [prose(name), *(_with_interval(values[each]) for each in figures)]
+        for name, values in scores.systems.items()
     ]
     title = f"On {scores.rows:,} {prose(scores.split)} rows, with bootstrap intervals of 95 %:"
     gains = [
@@ -91,10 +99,14 @@ def describe_scores(scores: Scores) -> list[str]:
             for kind, values in scores.capabilities.items()
         ]
         parts.append(
-            table(("capability", "rows", *(f"{prose(scores.metric)} {prose(name)}" for name in systems)), kinds)
+            table(
+                ("capability", "rows", *(f"{prose(scores.metric)} {prose(name)}" for name in systems)), kinds
+            )
         )
     if scores.thresholds:
-        chosen = ", ".join(f"{prose(name)} {value:.3f}" for name, value in zip(scores.labels, scores.thresholds))
+        chosen = ", ".join(
+            f"{prose(name)} {value:.3f}" for name, value in zip(scores.labels, scores.thresholds)
+        )
         parts.append(f"Said from these probabilities on: {chosen}.")
     return [*parts, *(f"Note: {prose(note)}." for note in scores.notes)]
 
@@ -108,7 +120,11 @@ def _with_interval(values: Sequence[float], *, signed: bool = False) -> str:
 def figures_over_time(history: History) -> str | None:
     """A row an evaluation with the figures of its answers, and how they are counted."""
     scored = [evaluation for evaluation in history.evaluations if figures_of(evaluation)]
-    names = [name for name in dict.fromkeys(name for each in scored for name in figures_of(each)) if "/" not in name]
+    names = [
+        name
+        for name in dict.fromkeys(name for each in scored for name in figures_of(each))
+        if "/" not in name
+    ]
     if not names:
         return None
     rows = [
@@ -120,7 +136,9 @@ def figures_over_time(history: History) -> str | None:
 
 
 def text_timeline(history: History) -> Iterator[dict[str, Any]]:
-    """The first prompts, each with what was said at some moments: the first, the best and the last among them."""
+    """The first prompts, each with what was said at some moments: the first, the best and the last among
+    them.
+    """
     best = history.best.step if history.best else None
     for (prompt, reference), said in list(_by_prompt(history).items())[:_PROMPTS]:
         kept = [*spread(said, _MOMENTS), *(generation for generation in said if generation.step == best)]
@@ -129,7 +147,8 @@ def text_timeline(history: History) -> Iterator[dict[str, Any]]:
             "prompt": fence(prompt),
             "reference": None if reference is None else fence(reference),
             "said": [
-                {"when": _when(generation, best), "text": fence(generation.text)} for generation in moments.values()
+                {"when": _when(generation, best), "text": fence(generation.text)}
+                for generation in moments.values()
             ],
         }
 
@@ -188,10 +207,10 @@ def _how(history: History) -> str:
     return (
         f"Greedy answers to {plural(evaluate.answers, 'validation instruction')} at most, of up to "
         f"{plural(evaluate.answer_tokens, 'token')}. Shares are from 0 to 1, BLEU from 0 to 100 by sacrebleu"
-        f"{f' {prose(version)}' if version else ''} ({code(BLEU_SETTINGS)}). Repetition is the share of 4-grams of "
-        "words that were there before, distinct 2 that of different 2-grams; trailing text is a new turn, or words "
-        "after the code, where the reference has none; format kept and parse rate are over the references that have a "
-        "fence or are Python."
+        f"{f' {prose(version)}' if version else ''} ({code(BLEU_SETTINGS)}). Repetition is the share of "
+        "4-grams of words that were there before, distinct 2 that of different 2-grams; trailing text is a "
+        "new turn, or words after the code, where the reference has none; format kept and parse rate are "
+        "over the references that have a fence or are Python."
     )
 
 

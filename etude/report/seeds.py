@@ -1,4 +1,6 @@
-"""What other seeds bring about: runs that differ in nothing else, and whether a difference is larger than theirs."""
+"""What other seeds bring about: runs that differ in nothing else, and whether a difference is larger than
+theirs.
+"""
 
 import json
 import math
@@ -34,9 +36,11 @@ class Group:
 
 @dataclass(frozen=True)
 class NoiseBand:
-    """A figure over the runs of a group: mean, standard deviation and range; None where too few of them have it.
+    """A figure over the runs of a group: mean, standard deviation and range; None where too few of them have
+    it.
 
-    `difference` is that of the mean and the mean of the first group, with the interval that other seeds leave.
+    `difference` is that of the mean and the mean of the first group, with the interval that other seeds
+    leave.
     """
 
     count: int
@@ -81,15 +85,23 @@ def group_by_recipe(histories: Sequence[History]) -> list[Group]:
     for place, history in enumerate(histories):
         found.setdefault(_all_but_seed(history, place), {})[history.run.recipe.seed] = place
     groups = [
-        Group(histories[min(seeds.values())].run.name, list(seeds.values()), list(seeds)) for seeds in found.values()
+        Group(histories[min(seeds.values())].run.name, list(seeds.values()), list(seeds))
+        for seeds in found.values()
     ]
     return groups if any(len(group.seeds) > 1 for group in groups) else []
 
 
 def noise_band(groups: Sequence[Group], values: Sequence[float | None]) -> list[NoiseBand]:
-    """Of each group what a figure comes to; `values` of every run. What is not known or not finite is left out."""
+    """Of each group what a figure comes to; `values` of every run.
+
+    What is not known or not finite is left out.
+    """
     known = [
-        [float(value) for place in group.places if (value := values[place]) is not None and math.isfinite(value)]
+        [
+            float(value)
+            for place in group.places
+            if (value := values[place]) is not None and math.isfinite(value)
+        ]
         for group in groups
     ]
     return [

@@ -12,7 +12,16 @@ from etude.records.store import Run
 from etude.report.charts import sparkline
 from etude.report.history import History, LogWindow, figures_of, read_history
 from etude.report.ratings import Ratings, count_ratings
-from etude.report.wording import NOTHING, duration, in_seconds, number, numbers, parameters_text, percent, size
+from etude.report.wording import (
+    NOTHING,
+    duration,
+    in_seconds,
+    number,
+    numbers,
+    parameters_text,
+    percent,
+    size,
+)
 from etude.text import one_line, plural
 
 _CURVE_POINTS = 60
@@ -23,17 +32,23 @@ class Summary:
     """What a run came to so far; None where the journal does not tell.
 
     status               finished, stopped, running, killed, failed, paused; `reason` says why
-    *_loss               training loss in nats per target, mean over the targets of the first, last or lowest log window
+    *_loss               training loss in nats per target, mean over the targets of the first, last or lowest
+                         log window
     loss_window          steps of the last log window
     loss_curve           up to 60 evenly spaced window means
-    *_validation_loss    nats per target over the validation samples; best is the lowest finite one since the first step
-    figures_*            of the answers and the metrics of one's own, by name, at the first, best and last evaluation
-    gap                  last validation loss less the training loss of the log window before it, if both are of a kind
+    *_validation_loss    nats per target over the validation samples; best is the lowest finite one since the
+                         first step
+    figures_*            of the answers and the metrics of one's own, by name, at the first, best and last
+                         evaluation
+    gap                  last validation loss less the training loss of the log window before it, if both are
+                         of a kind
     tokens, tokens_per_second  targets of the steps that count, and those over the sum of their seconds
-    mfu, cpu_percent, gpu_percent  means over time; MFU against the measured matrix rate, CPU in percent of one core
+    mfu, cpu_percent, gpu_percent  means over time; MFU against the measured matrix rate, CPU in percent of
+                                   one core
     wait_ratio           share of the step seconds spent waiting for data
     wall_seconds         from the start to the last record of each attempt, summed
-    training_seconds     step seconds, rework included; `rework_seconds` of them were done again after a restart
+    training_seconds     step seconds, rework included; `rework_seconds` of them were done again after a
+                         restart
     """
 
     name: str
@@ -97,7 +112,10 @@ class Summary:
 
 
 def summarize(run: Run) -> Summary:
-    """Summarise a run from its folder, whatever state it is in. Raises: InputError if the folder is damaged."""
+    """Summarise a run from its folder, whatever state it is in.
+
+    Raises: InputError if the folder is damaged.
+    """
     return summarize_history(read_history(run))
 
 
@@ -166,7 +184,9 @@ def summarize_history(history: History) -> Summary:
         cpu_percent=_mean(windows, "cpu_percent"),
         gpu_percent=_mean(windows, "gpu_percent"),
         peak_rss_bytes=max((resource.rss_bytes for resource in resources), default=None),
-        peak_gpu_memory_bytes=max((r.gpu_memory_bytes for r in resources if r.gpu_memory_bytes), default=None),
+        peak_gpu_memory_bytes=max(
+            (r.gpu_memory_bytes for r in resources if r.gpu_memory_bytes), default=None
+        ),
         wall_seconds=round(history.wall_seconds, 3),
         training_seconds=round(seconds + rework_seconds, 6),
         evaluation_seconds=round(sum(evaluation.seconds for evaluation in evaluations), 6),
@@ -192,7 +212,10 @@ def describe(summary: Summary) -> list[tuple[str, str]]:
         ("run", summary.name),
         ("status", f"{summary.status}: {summary.reason}"),
         ("created", summary.created),
-        ("device", f"{summary.devices} x {summary.device}, {summary.precision}" if summary.device else NOTHING),
+        (
+            "device",
+            f"{summary.devices} x {summary.device}, {summary.precision}" if summary.device else NOTHING,
+        ),
         ("parameters", parameters_text(summary.parameters, summary.trainable)),
         ("base model", base_text(summary.base)),
         ("steps", f"{summary.step:,}{of}{passes}"),
@@ -200,13 +223,19 @@ def describe(summary: Summary) -> list[tuple[str, str]]:
         ("training loss", f"{_from_to(summary.first_loss, summary.last_loss)} ({window})"),
         ("", sparkline(summary.loss_curve, _CURVE_POINTS)),
         ("validation loss", _from_to(summary.first_validation_loss, summary.last_validation_loss)),
-        ("best validation", f"{number(summary.best_validation_loss)} at step {number(summary.best_validation_step)}"),
+        (
+            "best validation",
+            f"{number(summary.best_validation_loss)} at step {number(summary.best_validation_step)}",
+        ),
         ("perplexity", number(summary.best_perplexity)),
         ("bits per byte", number(summary.best_bits_per_byte)),
         *((name.replace("_", " "), _change(summary, name)) for name in summary.figures_last),
         ("ratings", str(summary.ratings)),
         ("gap", f"{number(summary.gap)} (last validation loss less training loss)"),
-        ("speed", f"{number(summary.tokens_per_second, 0)} tokens/s, MFU {percent(summary.mfu)} of the matrix rate"),
+        (
+            "speed",
+            f"{number(summary.tokens_per_second, 0)} tokens/s, MFU {percent(summary.mfu)} of the matrix rate",
+        ),
         ("waiting for data", percent(summary.wait_ratio)),
         ("memory", f"{size(summary.peak_rss_bytes)}, GPU {size(summary.peak_gpu_memory_bytes)} at the peak"),
         ("time", f"{duration(summary.wall_seconds)}, of it {duration(summary.training_seconds)} in steps"),
@@ -229,9 +258,9 @@ def run_table(summaries: Sequence[Summary]) -> list[list[str]]:
     return [header] + [
         [
             summary.name, summary.status, f"{summary.step:,}/{number(summary.steps)}",
-            number(summary.last_loss), number(summary.last_validation_loss), number(summary.best_validation_loss),
-            number(summary.tokens_per_second, 0), duration(summary.wall_seconds),
-            summary.created[:16].replace("T", " "),
+            number(summary.last_loss), number(summary.last_validation_loss),
+            number(summary.best_validation_loss), number(summary.tokens_per_second, 0),
+            duration(summary.wall_seconds), summary.created[:16].replace("T", " "),
         ]
         for summary in summaries
     ]  # fmt: skip
@@ -250,7 +279,8 @@ def base_text(base: dict[str, str] | None) -> str:
 
 
 def lowest(evaluations: Iterable[Evaluation]) -> Evaluation | None:
-    """The evaluation with the lowest finite loss; the one before the first step is not of this run's making."""
+    """The evaluation with the lowest finite loss; the one before the first step is not of this
+    run's making."""
     made = (evaluation for evaluation in evaluations if evaluation.step and math.isfinite(evaluation.loss))
     return min(made, key=lambda evaluation: evaluation.loss, default=None)
 
@@ -271,7 +301,11 @@ def _status(history: History) -> tuple[str, str]:
     """Status and reason: what the last attempt said of its end, else what lease and lock tell."""
     attempt = history.attempts[-1].number if history.attempts else 0
     for entry in reversed(history.ledger.entries):
-        if isinstance(entry.event, Control) and entry.attempt == attempt and entry.event.action in ("finish", "stop"):
+        if (
+            isinstance(entry.event, Control)
+            and entry.attempt == attempt
+            and entry.event.action in ("finish", "stop")
+        ):
             return {"finish": "finished", "stop": "stopped"}[entry.event.action], one_line(entry.event.reason)
     state = history.run.state
     reasons = {

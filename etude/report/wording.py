@@ -8,7 +8,8 @@ NOTHING = "–"
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """A figure: whole numbers with separators, others with so many decimals, or significant digits if tiny."""
+    """A figure: whole numbers with separators, others with so many decimals, or significant
+    digits if tiny."""
     if value is None:
         return NOTHING
     if isinstance(value, bool):

@@ -25,7 +25,13 @@ from etude.records.store import Run
 from etude.report.charts import chart_svgs
 from etude.report.history import History, LogWindow, mean_loss, read_history
 from etude.report.markdown import code, fence, prose, quoted, table
-from etude.report.results import before_after, figures_over_time, final_scores, prompts_left_out, text_timeline
+from etude.report.results import (
+    before_after,
+    figures_over_time,
+    final_scores,
+    prompts_left_out,
+    text_timeline,
+)
 from etude.report.summary import Summary, best_text, spread, summarize_history
 from etude.report.wording import duration, number, numbers, parameters_text, percent, size
 from etude.text import plural
@@ -54,8 +60,11 @@ def write_report(run: Run) -> Path:
     history = read_history(run)
     charts = chart_svgs(history)
     template = resources.files("etude.report").joinpath("report.md.jinja").read_text(encoding="utf-8")
-    # Markdown has no autoescape: every foreign text passes through etude.report.markdown on its way into `_sections`.
-    environment = jinja2.Environment(autoescape=False, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    # Markdown has no autoescape: every foreign text passes through etude.report.markdown on its way into
+    # `_sections`.
+    environment = jinja2.Environment(
+        autoescape=False, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+    )
     text = environment.from_string(template).render(_sections(history, list(charts)))
     folder = run.path / "report"
     durable.make_folder(folder)
@@ -72,8 +81,9 @@ def _sections(history: History, charts: list[str]) -> dict[str, Any]:
     records = recipe.records
     attempt = history.attempts[-1] if history.attempts else None
     front_matter = {
-        "title": records.title or recipe.name, "date": summary.created, "type": records.type, "tags": records.tags,
-        "weight": records.weight, **({"author": records.author} if records.author else {}),
+        "title": records.title or recipe.name, "date": summary.created, "type": records.type,
+        "tags": records.tags, "weight": records.weight,
+        **({"author": records.author} if records.author else {}),
     }  # fmt: skip
     return {
         "front_matter": {key: quoted(value) for key, value in front_matter.items()},
@@ -130,7 +140,10 @@ def _machine_rows(attempt: Attempt) -> Iterator[tuple[str, str]]:
     yield "Platform", code(machine.get("platform", "unknown"))
     yield "CPU", f"{code(machine.get('cpu', 'unknown'))}, {plural(machine.get('cores') or 0, 'core')}"
     yield "RAM", size(machine.get("memory_bytes"))
-    yield "Disk", f"{size(machine.get('disk_bytes'))}, {size(machine.get('disk_free_bytes'))} free at the start"
+    yield (
+        "Disk",
+        f"{size(machine.get('disk_bytes'))}, {size(machine.get('disk_free_bytes'))} free at the start",
+    )
     gpus = [f"{code(gpu['name'])} {size(gpu['memory_bytes'])}" for gpu in machine.get("gpus", [])]
     yield "GPU", ", ".join(gpus) or "none"
     yield "Used", f"{attempt.devices} x {prose(attempt.device)}, {prose(attempt.precision)}"
@@ -145,7 +158,10 @@ def _version_rows(environment: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, version in environment.get("versions", {}).items():
         yield prose(name), code(version)
     if git := environment.get("git"):
-        changes = {True: " with changes that are not committed", None: "; whether files differ from it is not known"}
+        changes = {
+            True: " with changes that are not committed",
+            None: "; whether files differ from it is not known",
+        }
         yield "git commit", code(git["commit"]) + changes.get(git["dirty"], "")
 
 
@@ -178,7 +194,11 @@ def _hyper_parameters(recipe: Recipe) -> dict[str, Any]:
 def _settings(values: dict[str, Any]) -> list[tuple[str, str]]:
     def said(value: Any) -> str:
         return (
-            str(value).lower() if isinstance(value, bool) else repr(value) if isinstance(value, float) else str(value)
+            str(value).lower()
+            if isinstance(value, bool)
+            else repr(value)
+            if isinstance(value, float)
+            else str(value)
         )
 
     return [(code(key), code(said(value))) for key, value in values.items() if value != []]
@@ -194,9 +214,13 @@ def summary_tables(summary: dict[str, Any]) -> Iterator[str]:
     lists = {key: value for key, value in summary.items() if isinstance(value, list)}
     single = {key: value for key, value in summary.items() if key not in tables and key not in lists}
     if single:
-        yield table(("", ""), [(prose(key.replace("_", " ")), _count(value)) for key, value in single.items()])
+        yield table(
+            ("", ""), [(prose(key.replace("_", " ")), _count(value)) for key, value in single.items()]
+        )
     for name, entries in [("", [{"split": key} | value for key, value in tables.items()]), *lists.items()]:
-        columns = list(dict.fromkeys(column for entry in entries for column in entry if isinstance(entry, dict)))
+        columns = list(
+            dict.fromkeys(column for entry in entries for column in entry if isinstance(entry, dict))
+        )
         columns = [column for column in columns if column != "examples"]
         if columns:
             title = f"{prose(name)}:\n\n" if name else ""
@@ -353,7 +377,12 @@ def _checkpoints(history: History, summary: Summary) -> str | None:
             else ""
         )
         rows.append(
-            (code(name), size(event.size if event else None), duration(event.write_seconds if event else None), mark)
+            (
+                code(name),
+                size(event.size if event else None),
+                duration(event.write_seconds if event else None),
+                mark,
+            )
         )
     return table(("kept", "size", "time to write", ""), rows) + f"\n\nBest: {prose(best_text(summary))}."
 
@@ -361,7 +390,10 @@ def _checkpoints(history: History, summary: Summary) -> str | None:
 def _problems(history: History) -> Iterator[str]:
     skipped = [step.step for step in history.steps if step.skipped]
     if skipped:
-        yield f"{plural(len(skipped), 'step')} skipped because loss or gradient was not finite: {numbers(skipped, 10)}."
+        yield (
+            f"{plural(len(skipped), 'step')} skipped because loss or gradient was not finite: "
+            f"{numbers(skipped, 10)}."
+        )
     findings = history.events(Finding)
     if findings:
         rows = [
@@ -373,7 +405,10 @@ def _problems(history: History) -> Iterator[str]:
             f"\n\nand {more:,} more in the journal" if more else ""
         )
     if history.ledger.damaged:
-        yield f"Lines of the journal that fail their checksum and are left out: {numbers(history.ledger.damaged, 10)}."
+        yield (
+            "Lines of the journal that fail their checksum and are left out: "
+            f"{numbers(history.ledger.damaged, 10)}."
+        )
     yield from _notes(history, "problem")
 
 

@@ -15,7 +15,8 @@ from etude.scores.order import sort_key
 _FENCED = re.compile(r"```[^\n`]*\n(.*?)\n?```", re.DOTALL)
 # What begins when a model goes on after its answer, playing the other side.
 _NEW_TURN = re.compile(
-    r"^\s*(#{2,} ?(instruction|input|response|question|answer)\b|(human|user|assistant|instruction|question) ?:)"
+    r"^\s*(#{2,} ?(instruction|input|response|question|answer)\b"
+    r"|(human|user|assistant|instruction|question) ?:)"
     r"|<\|(im_start|user|assistant|start_header_id)\|?|\[/?INST\]",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -59,10 +60,14 @@ def goes_on(text: str) -> bool:
 
 
 def trails(answer: Answer) -> bool:
-    """Whether an answer goes on where its reference does not: with another turn, or with words after its code."""
+    """Whether an answer goes on where its reference does not: with another turn, or with words after its
+    code.
+    """
     if goes_on(answer.text) and not goes_on(answer.reference):
         return True
-    after = [_FENCED.split(text)[-1].strip() for text in (answer.text, answer.reference) if _FENCED.search(text)]
+    after = [
+        _FENCED.split(text)[-1].strip() for text in (answer.text, answer.reference) if _FENCED.search(text)
+    ]
     return len(after) == 2 and bool(after[0]) and not after[1]
 
 
@@ -72,7 +77,10 @@ def is_exact(text: str, reference: str) -> bool:
 
 
 def bleu(texts: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
-    """Corpus BLEU from 0 to 100 and its signature, by sacrebleu; NaN for no texts. Source: arXiv:1804.08771."""
+    """Corpus BLEU from 0 to 100 and its signature, by sacrebleu; NaN for no texts.
+
+    Source: arXiv:1804.08771.
+    """
     from sacrebleu.metrics.bleu import BLEU
 
     metric = BLEU()
@@ -83,7 +91,10 @@ def bleu(texts: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
 
 
 def chrf(texts: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
-    """Corpus chrF from 0 to 100 and its signature, by sacrebleu; NaN for no texts. Source: doi:10.18653/v1/W15-3049."""
+    """Corpus chrF from 0 to 100 and its signature, by sacrebleu; NaN for no texts.
+
+    Source: doi:10.18653/v1/W15-3049.
+    """
     from sacrebleu.metrics.chrf import CHRF
 
     metric = CHRF()
@@ -94,14 +105,17 @@ def chrf(texts: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
 
 
 def edit_similarity(text: str, reference: str) -> float:
-    """Share of the longer text that need not be edited: 1 - distance / length, of characters; 1 for two empty ones."""
+    """Share of the longer text that need not be edited: 1 - distance / length, of characters; 1 for two empty
+    ones.
+    """
     return 1 - edit_distance(text, reference) / max(len(text), len(reference), 1)
 
 
 def edit_distance(text: str, reference: str) -> int:
     """Least insertions, deletions and substitutions of characters that turn one text into the other.
 
-    The columns of the usual table as bits of whole numbers. Source: doi:10.1145/316542.316550, for whole texts.
+    The columns of the usual table as bits of whole numbers. Source: doi:10.1145/316542.316550, for whole
+    texts.
     """
     if not text:
         return len(reference)
@@ -137,7 +151,9 @@ def parse_rate(answers: Sequence[Answer]) -> float:
 
 
 def parses(text: str) -> bool:
-    """Whether a text, or the code in its fences, is Python with a statement that is more than names and literals."""
+    """Whether a text, or the code in its fences, is Python with a statement that is more than names and
+    literals.
+    """
     fenced = _FENCED.findall(text)
     try:
         with warnings.catch_warnings(action="ignore"):  # odd escapes in strings are not our code
@@ -164,7 +180,9 @@ FIGURES: dict[str, Callable[[Sequence[Answer]], float]] = {
     "exact_match": lambda answers: _share([is_exact(answer.text, answer.reference) for answer in answers]),
     "bleu": lambda answers: bleu([a.text for a in answers], [a.reference for a in answers])[0],
     "chrf": lambda answers: chrf([a.text for a in answers], [a.reference for a in answers])[0],
-    "edit_similarity": lambda answers: _mean([edit_similarity(answer.text, answer.reference) for answer in answers]),
+    "edit_similarity": lambda answers: _mean(
+        [edit_similarity(answer.text, answer.reference) for answer in answers]
+    ),
     "parse_rate": parse_rate,
 }
 

@@ -1,4 +1,6 @@
-"""What costs nothing and has to be beaten: the most frequent class, words with logistic regression, the nearest row."""
+"""What costs nothing and has to be beaten: the most frequent class, words with logistic regression, the
+nearest row.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +17,13 @@ _BLOCK_CELLS = 1 << 22
 
 
 def majority(train_truth: Labels, rows: int, *, multi: bool) -> Labels:
-    """The most frequent class for every row, (rows,); or every label that at least half of the rows have, (rows, k)."""
+    """The most frequent class for every row, (rows,); or every label that at least half of the rows have,
+    (rows, k).
+    """
     _require_rows(len(train_truth))
-    answer: Labels = train_truth.mean(axis=0) >= 0.5 if multi else np.asarray(np.bincount(train_truth).argmax())
+    answer: Labels = (
+        train_truth.mean(axis=0) >= 0.5 if multi else np.asarray(np.bincount(train_truth).argmax())
+    )
     return np.repeat(answer[None], rows, axis=0)
 
 
@@ -32,31 +38,41 @@ def tfidf_logistic(
 ) -> tuple[Labels, Floats]:
     """Logistic regression on TF-IDF of words and pairs of words: predictions, and probabilities (n, k).
 
-    With several labels one regression for each, said from 0.5 on. `classes` is k where classes beyond those of
-    `train_truth` exist; a class that was never seen has probability 0.
+    With several labels one regression for each, said from 0.5 on. `classes` is k where classes beyond those
+    of `train_truth` exist; a class that was never seen has probability 0.
     """
     _require_rows(len(train_texts))
     train, rows = _tfidf(train_texts, texts, pairs=True)
     if multi:
-        columns = [_probabilities(train, column.astype(np.int64), rows, 2, seed)[:, 1] for column in train_truth.T]
+        columns = [
+            _probabilities(train, column.astype(np.int64), rows, 2, seed)[:, 1] for column in train_truth.T
+        ]
         several = np.column_stack(columns)
         return several >= 0.5, several
     probabilities = _probabilities(train, train_truth, rows, classes or int(train_truth.max()) + 1, seed)
     return probabilities.argmax(axis=1), probabilities
 
 
-def nearest_neighbour(train_sources: Sequence[str], train_targets: Sequence[str], sources: Sequence[str]) -> list[str]:
-    """The target of the training source with the most similar words (TF-IDF, cosine); the first of equal ones."""
+def nearest_neighbour(
+    train_sources: Sequence[str], train_targets: Sequence[str], sources: Sequence[str]
+) -> list[str]:
+    """The target of the training source with the most similar words (TF-IDF, cosine); the first of equal
+    ones.
+    """
     _require_rows(len(train_sources))
     train, rows = _tfidf(train_sources, sources, pairs=False)
     block = max(_BLOCK_CELLS // len(train_sources), 1)
-    nearest = [(rows[at : at + block] @ train.T).toarray().argmax(axis=1) for at in range(0, len(sources), block)]
+    nearest = [
+        (rows[at : at + block] @ train.T).toarray().argmax(axis=1) for at in range(0, len(sources), block)
+    ]
     return [train_targets[index] for part in nearest for index in part]
 
 
 def _require_rows(rows: int) -> None:
     if rows == 0:
-        raise InputError("the training set has no rows, so there is no baseline; give data.train rows with labels")
+        raise InputError(
+            "the training set has no rows, so there is no baseline; give data.train rows with labels"
+        )
 
 
 def _tfidf(train_texts: Sequence[str], texts: Sequence[str], *, pairs: bool) -> tuple[Any, Any]:

@@ -1,4 +1,6 @@
-"""Systems beside each other: what they said of the same rows, each figure with its interval, and who is ahead."""
+"""Systems beside each other: what they said of the same rows, each figure with its interval, and who is
+ahead.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +9,13 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from etude.scores.answers import FIGURES, Answer
-from etude.scores.intervals import Difference, answer_bootstrap, answer_difference, label_bootstrap, paired_difference
+from etude.scores.intervals import (
+    Difference,
+    answer_bootstrap,
+    answer_difference,
+    label_bootstrap,
+    paired_difference,
+)
 from etude.scores.labels import Ints, Labels, score_labels
 from etude.scores.order import sort_key
 
@@ -33,7 +41,8 @@ class Measure(Generic[S]):
 
 @dataclass(frozen=True)
 class Standing:
-    """Figures of each system as [value, low, high]; gains of the first over others; the metric by capability."""
+    """Figures of each system as [value, low, high]; gains of the first over others; the metric by
+    capability."""
 
     systems: dict[str, dict[str, list[float]]]
     gains: dict[str, list[float]]
@@ -54,7 +63,9 @@ def of_labels(
         return score_labels(truth[rows], said[rows], names, multi=multi)[metric]
 
     def difference(a: Labels, b: Labels) -> Difference:
-        return paired_difference(lambda rows: value(a, rows), lambda rows: value(b, rows), len(truth), samples=_PAIRED)
+        return paired_difference(
+            lambda rows: value(a, rows), lambda rows: value(b, rows), len(truth), samples=_PAIRED
+        )
 
     return Measure(metric, intervals, value, difference)
 
@@ -76,9 +87,13 @@ def of_answers(figures: Sequence[str], metric: str) -> Measure[Sequence[Answer]]
 
 
 def set_beside(
-    measure: Measure[S], systems: dict[str, S], kinds: Sequence[str | None], against: Sequence[str] | None = None
+    measure: Measure[S],
+    systems: dict[str, S],
+    kinds: Sequence[str | None],
+    against: Sequence[str] | None = None,
 ) -> Standing:
-    """Measure systems on the same rows; kinds: the capability of each row, told apart where there are several.
+    """Measure systems on the same rows; kinds: the capability of each row, told apart where there are
+    several.
 
     against: the systems that the first one is held against; all others by default.
     """

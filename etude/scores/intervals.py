@@ -27,7 +27,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more a figure of one system is than that of another on the same rows, and the interval of that."""
+    """How much more a figure of one system is than that of another on the same rows, and the interval of
+    that.
+    """
 
     value: float
     low: float
@@ -40,9 +42,15 @@ class Difference:
 
 
 def bootstrap(
-    figure: Callable[[Ints], float], rows: int, *, seed: int = 0, samples: int = 1000, confidence: float = 0.95
+    figure: Callable[[Ints], float],
+    rows: int,
+    *,
+    seed: int = 0,
+    samples: int = 1000,
+    confidence: float = 0.95,
 ) -> Interval:
-    """The interval of a figure, given as a function of row numbers; resamples where it is NaN do not count."""
+    """The interval of a figure, given as a function of row numbers; resamples where it is NaN do
+    not count."""
     if rows < 2:
         return Interval(math.nan, math.nan, math.nan)
     draw = np.random.default_rng(seed)
@@ -58,17 +66,26 @@ def paired_difference(
     samples: int = 1000,
     confidence: float = 0.95,
 ) -> Difference:
-    """By how much figure a is above figure b, both of the same resamples, so that what is hard for both cancels."""
+    """By how much figure a is above figure b, both of the same resamples, so that what is hard for both
+    cancels.
+    """
     interval = bootstrap(
-        lambda chosen: figure_a(chosen) - figure_b(chosen), rows, seed=seed, samples=samples, confidence=confidence
+        lambda chosen: figure_a(chosen) - figure_b(chosen),
+        rows,
+        seed=seed,
+        samples=samples,
+        confidence=confidence,
     )
     everything = np.arange(rows)
     value = figure_a(everything) - figure_b(everything) if rows else math.nan
     return Difference(value, interval.low, interval.high)
 
 
-def difference_of_means(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95) -> Difference | None:
-    """By how much the mean of a is above that of b, with the t-interval for unequal spreads; one value each per seed.
+def difference_of_means(
+    a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95
+) -> Difference | None:
+    """By how much the mean of a is above that of b, with the t-interval for unequal spreads; one value each
+    per seed.
 
     A single value is held to be as spread as the other side; of two single values nothing is known: None.
     Source: doi:10.1093/biomet/34.1-2.28.
@@ -101,7 +118,9 @@ def label_bootstrap(
     samples: int = 1000,
     confidence: float = 0.95,
 ) -> dict[str, Interval]:
-    """The intervals of some figures of `score_labels`; a resample is drawn as a table, which is the same and fast."""
+    """The intervals of some figures of `score_labels`; a resample is drawn as a table, which is the same and
+    fast.
+    """
     outcomes, counts = tabulate(truth, predicted, len(names), multi=multi)
     rows = len(truth)
     sums = _resampled_sums(outcomes, counts, seed, samples) if rows > 1 else np.zeros((0, outcomes.shape[1]))
@@ -117,7 +136,9 @@ def answer_bootstrap(
     samples: int = 1000,
     confidence: float = 0.95,
 ) -> dict[str, Interval]:
-    """The intervals of some figures of `answers.score`, all of the same resamples; each answer is scored but once."""
+    """The intervals of some figures of `answers.score`, all of the same resamples; each answer is scored but
+    once.
+    """
     return {name: _interval(_resampled_figure(name, answers, seed, samples), confidence) for name in figures}
 
 
@@ -130,7 +151,9 @@ def answer_difference(
     samples: int = 1000,
     confidence: float = 0.95,
 ) -> Difference:
-    """By how much a figure of `answers.score` is higher for answers a than for answers b to the same questions."""
+    """By how much a figure of `answers.score` is higher for answers a than for answers b to the same
+    questions.
+    """
     assert len(answers_a) == len(answers_b)
     value = FIGURES[figure](answers_a) - FIGURES[figure](answers_b)
     a, b = (_resampled_figure(figure, answers, seed, samples) for answers in (answers_a, answers_b))
@@ -139,7 +162,9 @@ def answer_difference(
 
 
 def _resampled_figure(name: str, answers: Sequence[Answer], seed: int, samples: int) -> Floats:
-    """A figure, (samples,), of as many answers drawn again; with one seed the same ones of every list as long."""
+    """A figure, (samples,), of as many answers drawn again; with one seed the same ones of every list as
+    long.
+    """
     rows = len(answers)
     if rows < 2:
         return np.full(samples, math.nan)
@@ -161,17 +186,23 @@ def _interval(values: Floats, confidence: float) -> Interval:
 
 
 def _resampled_sums(parts: Floats, counts: Ints, seed: int, samples: int) -> Floats:
-    """Sums, (samples, c), over as many rows as there are, drawn again; row i of parts, (r, c), stands for counts[i]."""
+    """Sums, (samples, c), over as many rows as there are, drawn again; row i of parts, (r, c), stands for
+    counts[i].
+    """
     draw, rows = np.random.default_rng(seed), int(counts.sum())
     sums, block = np.empty((samples, parts.shape[1])), max(_BLOCK_CELLS // len(counts), 1)
     for start in range(0, samples, block):
         size = min(block, samples - start)
-        sums[start : start + size] = draw.multinomial(rows, counts / rows, size=size).astype(np.float64) @ parts
+        sums[start : start + size] = (
+            draw.multinomial(rows, counts / rows, size=size).astype(np.float64) @ parts
+        )
     return sums
 
 
 def _parts(name: str, answers: Sequence[Answer]) -> tuple[Floats, Callable[[Floats], float]] | None:
-    """What each answer adds to the sums a figure is made of, (n, c), and the figure of such sums; None if not so."""
+    """What each answer adds to the sums a figure is made of, (n, c), and the figure of such sums; None if not
+    so.
+    """
     if name in ("bleu", "chrf"):
         return _corpus_parts(name, answers)
     if name == "distinct_2":  # no sum: what is different in one answer may be in another

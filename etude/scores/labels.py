@@ -1,7 +1,7 @@
 """Figures from labels and what they should have been; from one table of all rows, never a mean of batches.
 
-One label: the number of a class for each row, (n,) int64. Several: which labels each row has, (n, k) bool. Where a
-figure is 0/0 it is 0, as with scikit-learn's `zero_division=0`; a figure of no rows is NaN.
+One label: the number of a class for each row, (n,) int64. Several: which labels each row has, (n, k) bool.
+Where a figure is 0/0 it is 0, as with scikit-learn's `zero_division=0`; a figure of no rows is NaN.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,9 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Labels = npt.NDArray[Any]  # Ints of one label, Flags of several
 
-_AVERAGES = tuple(f"{figure}_{kind}" for kind in ("macro", "micro") for figure in ("precision", "recall", "f1"))
+_AVERAGES = tuple(
+    f"{figure}_{kind}" for kind in ("macro", "micro") for figure in ("precision", "recall", "f1")
+)
 
 # What `score_labels` always has, but for the figures of each label; `f1` is macro but with two classes.
 MULTI_FIGURES = ("f1", "accuracy", *_AVERAGES)
@@ -27,8 +29,8 @@ BINARY_FIGURES = ("precision", "recall")
 def score_labels(truth: Labels, predicted: Labels, names: Sequence[str], *, multi: bool) -> dict[str, float]:
     """Every figure by name, and `precision/<label>`, `recall/<label>`, `f1/<label>` of each label.
 
-    Macro is over all of `names`, also those that no row has; `describe_averages` says so. Accuracy of several labels is
-    the share of rows where all are right. Mcc is the multi-class correlation. Source:
+    Macro is over all of `names`, also those that no row has; `describe_averages` says so. Accuracy of several
+    labels is the share of rows where all are right. Mcc is the multi-class correlation. Source:
     doi:10.1016/j.compbiolchem.2004.09.006.
     """
     outcomes, rows = tabulate(truth, predicted, len(names), multi=multi)
@@ -38,7 +40,9 @@ def score_labels(truth: Labels, predicted: Labels, names: Sequence[str], *, mult
 
 
 def describe_averages(truth: Labels, predicted: Labels, names: Sequence[str], *, multi: bool) -> list[str]:
-    """What the figures of these rows are of: the label of binary ones, and how macro ones count labels without rows."""
+    """What the figures of these rows are of: the label of binary ones, and how macro ones count labels
+    without rows.
+    """
     notes = []
     if not multi and len(names) == 2:
         notes.append(f"precision, recall and f1 are those of {names[1]}, the second label")
@@ -49,9 +53,10 @@ def describe_averages(truth: Labels, predicted: Labels, names: Sequence[str], *,
         shown = [figures[f"f1/{name}"] for name, flag in zip(names, is_true | is_said) if flag]
         without = [name for name, flag in zip(names, is_true) if not flag]
         notes.append(
-            f"no row here has {', '.join(without[:10])}{' ...' if len(without) > 10 else ''}, and each counts as 0 in "
-            "macro figures, as in scikit-learn with all as labels and zero_division=0; over those that rows have "
-            f"or are given, its default where a row has one label, f1_macro is {np.mean(shown):.4f}"
+            f"no row here has {', '.join(without[:10])}{' ...' if len(without) > 10 else ''}, and each "
+            "counts as 0 in macro figures, as in scikit-learn with all as labels and zero_division=0; over "
+            "those that rows have or are given, its default where a row has one label, f1_macro is "
+            f"{np.mean(shown):.4f}"
         )
     return notes
 
@@ -64,7 +69,8 @@ def confusion(truth: Ints, predicted: Ints, classes: int) -> Ints:
 def choose_thresholds(probabilities: Floats, truth: Flags) -> Floats:
     """The probability from which on each label is said, (k,), such that its F1 on these rows is highest.
 
-    Of equally good ones the nearest to 0.5; 0.5 for a label that no row has. To be chosen on validation rows only.
+    Of equally good ones the nearest to 0.5; 0.5 for a label that no row has. To be chosen on validation rows
+    only.
     """
     return np.array([_threshold(*column) for column in zip(probabilities.T.astype(np.float64), truth.T)])
 
@@ -72,8 +78,8 @@ def choose_thresholds(probabilities: Floats, truth: Flags) -> Floats:
 def tabulate(truth: Labels, predicted: Labels, classes: int, *, multi: bool) -> tuple[Floats, Ints]:
     """The different outcomes of a row, and how many rows have each.
 
-    An outcome is k hits, k labels said, k labels true, and whether all is right: (3k + 1,) of 0 and 1. Sums of them are
-    all that `figures_of` needs.
+    An outcome is k hits, k labels said, k labels true, and whether all is right: (3k + 1,) of 0 and 1. Sums
+    of them are all that `figures_of` needs.
     """
     assert truth.shape == predicted.shape and truth.ndim == 1 + multi, (truth.shape, predicted.shape)
     if multi:
@@ -86,11 +92,14 @@ def tabulate(truth: Labels, predicted: Labels, classes: int, *, multi: bool) -> 
     return np.hstack([true & said, said, true, right]).astype(np.float64), rows
 
 
-def figures_of(sums: Floats, whole: Floats, rows: int, names: Sequence[str], *, multi: bool) -> dict[str, Floats]:
+def figures_of(
+    sums: Floats, whole: Floats, rows: int, names: Sequence[str], *, multi: bool
+) -> dict[str, Floats]:
     """Every figure, (...), from summed outcomes, (..., 3k + 1), of that many rows.
 
-    `whole`, (3k + 1,), has the sums of all rows where `sums` are those of resamples: what is 0/0 only in a resample is
-    NaN, and left out of its macro figures. As 0 it would pull the interval of a rare class below the figure itself.
+    `whole`, (3k + 1,), has the sums of all rows where `sums` are those of resamples: what is 0/0 only in a
+    resample is NaN, and left out of its macro figures. As 0 it would pull the interval of a rare class below
+    the figure itself.
     """
     (hits, said, true, right), (_, all_said, all_true, _) = _split(sums), _split(whole)
     of = {  # of each label, and last of all together
@@ -108,7 +117,9 @@ def figures_of(sums: Floats, whole: Floats, rows: int, names: Sequence[str], *, 
     if not multi:
         above_chance = hits[..., -1] * rows - (said * true)[..., :-1].sum(axis=-1)
         figures["mcc"] = _ratio(above_chance, _spread(said, true, rows), _spread(all_said, all_true, rows))
-    return figures | {f"{name}/{label}": of[name][..., index] for name in of for index, label in enumerate(names)}
+    return figures | {
+        f"{name}/{label}": of[name][..., index] for name in of for index, label in enumerate(names)
+    }
 
 
 def _threshold(probabilities: Floats, truth: Flags) -> float:
@@ -144,7 +155,9 @@ def _ratio(top: Floats, bottom: Floats, bottom_of_whole: Floats) -> Floats:
 
 def _mean(values: Floats) -> Floats:
     known = ~np.isnan(values)
-    mean: Floats = np.where(known, values, 0.0).sum(axis=-1) / np.where(known.any(axis=-1), known.sum(axis=-1), np.nan)
+    mean: Floats = np.where(known, values, 0.0).sum(axis=-1) / np.where(
+        known.any(axis=-1), known.sum(axis=-1), np.nan
+    )
     return mean
 
 

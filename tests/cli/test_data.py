@@ -24,7 +24,10 @@ def recipe(base: Path, tmp_path: Path) -> Recipe:
         {
             "name": "x",
             "model": {"from": str(base)},
-            "data": {"train": [{"path": str(write_instructions(tmp_path / "a.jsonl"))}], "validation": "none"},
+            "data": {
+                "train": [{"path": str(write_instructions(tmp_path / "a.jsonl"))}],
+                "validation": "none",
+            },
             "train": {"steps": 2, "global_batch_size": 2},
         }
     )
@@ -37,9 +40,7 @@ def test_scored_tokens_are_between_brackets_where_there_is_no_colour(
     print_samples(show_samples(recipe, 2))
     out = capsys.readouterr().out
     assert out.count("--- sample") == 2 and "\x1b" not in out
-    expected = (
-        f"<|im_start|>user\n{row['instruction']}<|im_end|>\n<|im_start|>assistant\n[[{row['output']}<|im_end|>]]\n"
-    )
+    expected = f"<|im_start|>user\n{row['instruction']}<|im_end|>\n<|im_start|>assistant\n[[{row['output']}<|im_end|>]]\n"
     assert expected in out
 
 
@@ -66,7 +67,9 @@ def test_the_parts_are_the_whole_sample(recipe: Recipe, capsys: pytest.CaptureFi
     rows = json.loads(capsys.readouterr().out)
     assert [row["sample"] for row in rows] == [0, 1, 2]
     for row in rows:
-        assert [part["scored"] for part in row["parts"]] == [False, True] and 0 < row["scored"] < row["tokens"]
+        assert [part["scored"] for part in row["parts"]] == [False, True] and 0 < row["scored"] < row[
+            "tokens"
+        ]
         assert row["parts"][1]["text"].endswith("<|im_end|>")
 
 
@@ -76,7 +79,9 @@ def test_a_character_that_is_cut_in_two_is_shown_once(tmp_path: Path) -> None:
     train = {"steps": 2, "global_batch_size": 2, "seq_len": 9}
     model = {"n_layer": 1, "n_head": 1, "n_embd": 8}
     for row in show_samples(
-        recipe_from({"name": "x", "model": model, "tokenizer": {"train_vocab_size": 257}, **sections, "train": train}),
+        recipe_from(
+            {"name": "x", "model": model, "tokenizer": {"train_vocab_size": 257}, **sections, "train": train}
+        ),
         9,
     ):
         text = "".join(part["text"] for part in row["parts"])
@@ -84,7 +89,9 @@ def test_a_character_that_is_cut_in_two_is_shown_once(tmp_path: Path) -> None:
 
 
 def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    print_samples([{"sample": 0, "tokens": 1, "scored": 1, "parts": [{"text": "a\x1b[31m[bold]b", "scored": True}]}])
+    print_samples(
+        [{"sample": 0, "tokens": 1, "scored": 1, "parts": [{"text": "a\x1b[31m[bold]b", "scored": True}]}]
+    )
     assert "[[a\\x1b[31m[bold]b]]" in capsys.readouterr().out
 
 
@@ -98,8 +105,8 @@ def page_recipe(folder: Path, held_out: int) -> Path:
     ):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in some))
     (folder / "r.toml").write_text(
-        'name = "x"\n[tokenizer]\ntrain_vocab_size = 300\n[data]\ndeduplicate = "exact"\nclean = {secret = "drop"}\n'
-        'validation = [{path = "held.jsonl"}]\n[[data.train]]\npath = "rows.jsonl"\n'
+        'name = "x"\n[tokenizer]\ntrain_vocab_size = 300\n[data]\ndeduplicate = "exact"\nclean = {secret = '
+        '"drop"}\nvalidation = [{path = "held.jsonl"}]\n[[data.train]]\npath = "rows.jsonl"\n'
         "[train]\nsteps = 2\nglobal_batch_size = 2\nseq_len = 32\n"
     )
     return folder / "r.toml"
@@ -133,7 +140,13 @@ def test_the_page_is_printed_for_a_terminal_without_markdown_and_without_empty_c
     assert "|" not in out.split("First sample")[0] and "`" not in out and "–" not in out and "[]" not in out
     lines = [line.rstrip() for line in out.splitlines()]
     assert "removed" in lines and "  found      22 rows of JSONL, field text" in lines
-    assert [line.split() for line in lines if line.startswith("train")][1] == ["train", "secret", "1", "4.5", "%"]
+    assert [line.split() for line in lines if line.startswith("train")][1] == [
+        "train",
+        "secret",
+        "1",
+        "4.5",
+        "%",
+    ]
 
 
 def test_the_page_of_data_that_is_refused_says_so_and_ends_with_2(
@@ -154,8 +167,8 @@ def test_samples_show_no_secret_of_a_row_that_stays(
     (tmp_path / "rows.jsonl").write_text(f"{row}\n" * 2)
     kind = "encoder" if objective == "masked" else "decoder"
     (tmp_path / "r.toml").write_text(
-        f'name = "x"\n[model]\nkind = "{kind}"\n[tokenizer]\ntrain_vocab_size = 300\n[data]\nvalidation = "none"\n'
-        'clean = {secret = "warn"}\n[[data.train]]\npath = "rows.jsonl"\n'
+        f'name = "x"\n[model]\nkind = "{kind}"\n[tokenizer]\ntrain_vocab_size = 300\n[data]\nvalidation = '
+        '"none"\nclean = {secret = "warn"}\n[[data.train]]\npath = "rows.jsonl"\n'
         f'[train]\nobjective = "{objective}"\nsteps = 2\nglobal_batch_size = 2\nseq_len = 64\n'
     )
     for words in ([], ["show"], ["show", "--json"]):
@@ -180,7 +193,12 @@ def test_of_several_tasks_each_has_its_page_and_samples(
         "[train]\nsteps = 2\nglobal_batch_size = 2\nseq_len = 24\n"
     )
     shown = json.loads(etude("data", "show", "r.toml", "--rows", "2", "--json").out)
-    assert [(row["task"], row["sample"]) for row in shown] == [("kinds", 0), ("kinds", 1), ("words", 0), ("words", 1)]
+    assert [(row["task"], row["sample"]) for row in shown] == [
+        ("kinds", 0),
+        ("kinds", 1),
+        ("words", 0),
+        ("words", 1),
+    ]
     assert [bool(row["scored"]) for row in shown] == [False, False, True, True]
     assert "--- words, sample 0" in etude("data", "show", "r.toml").out
     summaries = json.loads(etude("prepare", "r.toml", "--json").out)
@@ -188,9 +206,16 @@ def test_of_several_tasks_each_has_its_page_and_samples(
     page = etude("data", "r.toml").out
     assert "Data of x, task kinds" in page and "Data of x, task words" in page
     assert list(json.loads(etude("data", "r.toml", "--json").out)) == ["kinds", "words"]
-    copies = 'validation = [{path = "kinds.jsonl", label = "label", task = "kinds"}, {path = "r.txt", task = "words"}]'
+    copies = (
+        'validation = [{path = "kinds.jsonl", label = "label", task = "kinds"}, {path = "r.txt", task = '
+        '"words"}]'
+    )
     (tmp_path / "r.txt").write_text("nothing of the others")
     (tmp_path / "r.toml").write_text((tmp_path / "r.toml").read_text().replace('validation = "none"', copies))
     code, page, err = etude("data", "r.toml")
-    assert code == 2 and "error: task kinds: data.validation leaks: 20 of 20" in err and err.count("error: ") == 1
+    assert (
+        code == 2
+        and "error: task kinds: data.validation leaks: 20 of 20" in err
+        and err.count("error: ") == 1
+    )
     assert "Refused: data.validation leaks" in page and "Data of x, task words" in page

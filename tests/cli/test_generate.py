@@ -29,15 +29,22 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_text_goes_on_as_transformers_does_it(base: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    # One digit: transformers reads the tokenizer of any qwen2 folder by the pattern of Qwen2, which parts digits.
+    # One digit: transformers reads the tokenizer of any qwen2 folder by the pattern of Qwen2, which parts
+    # digits.
     prompts = ["total = total", "Add 3 to value.\n"]
     texts = generate_texts(str(base), prompts, GREEDY, runs=tmp_path)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
     for prompt, text in zip(prompts, texts):
         ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
-        no_tokens = list(range(len(tokenizer), model.config.vocab_size))  # rows of the embedding without a token
+        no_tokens = list(
+            range(len(tokenizer), model.config.vocab_size)
+        )  # rows of the embedding without a token
         output = model.generate(
-            ids, max_new_tokens=12, do_sample=False, eos_token_id=tokenizer.eos_token_id, suppress_tokens=no_tokens
+            ids,
+            max_new_tokens=12,
+            do_sample=False,
+            eos_token_id=tokenizer.eos_token_id,
+            suppress_tokens=no_tokens,
         )
         assert text["prompt"] == prompt
         assert text["text"] == tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
@@ -66,7 +73,9 @@ def test_a_run_hears_the_system_message_it_was_trained_with(base: Path, tmp_path
     assert list(speaker.chat.encode_prompt("Add")) == list(speaker.tokenizer.encode_rendered(rendered))
 
 
-def test_what_is_streamed_is_the_whole_text_also_where_characters_come_in_bytes(base: Path, tmp_path: Path) -> None:
+def test_what_is_streamed_is_the_whole_text_also_where_characters_come_in_bytes(
+    base: Path, tmp_path: Path
+) -> None:
     speaker = open_speaker(str(base), tmp_path)
     ids = [int(token) for token in speaker.tokenizer.encode("value = ")]
     for seed in range(6):
@@ -121,7 +130,9 @@ def test_a_prompt_begins_as_texts_did_in_training(tmp_path: Path) -> None:
     base = write_llama(tmp_path / "llama")
     inner = Tokenizer.from_file(str(base / "tokenizer.json"))
     end = inner.token_to_id("<|endoftext|>")
-    inner.post_processor = TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", end)])
+    inner.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", end)]
+    )
     inner.save(str(base / "tokenizer.json"))
     speaker = open_speaker(str(base), tmp_path)
     ids = encode_prompts(["total"], speaker.tokenizer, None)
@@ -195,7 +206,9 @@ def test_a_bad_setting_is_one_line(values: dict[str, float], says: str) -> None:
 def test_what_does_not_fit_into_the_context_is_said(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(InputError, match="context of 256 holds prompt and answer; expected at most 255; shorten"):
+    with pytest.raises(
+        InputError, match="context of 256 holds prompt and answer; expected at most 255; shorten"
+    ):
         generate_texts(str(base), ["total " * 300], Sampling(max_tokens=6, temperature=0.0), runs=tmp_path)
     (said,) = generate_texts(str(base), ["="], Sampling(max_tokens=10**9, temperature=0.0), runs=tmp_path)
     assert "context is 256 tokens: behind a prompt of 1 at most 255 are written" in capsys.readouterr().err
@@ -205,7 +218,9 @@ def test_what_does_not_fit_into_the_context_is_said(
 
 
 @pytest.mark.parametrize("temperature", [1e-4, 1e-30, 1e-320])
-def test_the_smaller_the_temperature_the_likelier_the_token(temperature: float, base: Path, tmp_path: Path) -> None:
+def test_the_smaller_the_temperature_the_likelier_the_token(
+    temperature: float, base: Path, tmp_path: Path
+) -> None:
     greedy, drawn = (
         generate_texts(str(base), ["total = "], Sampling(max_tokens=12, temperature=each), runs=tmp_path)
         for each in (0.0, temperature)

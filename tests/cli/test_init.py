@@ -39,21 +39,33 @@ def test_it_trains_as_it_is(base: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [write_gptj, write_gpt2])
-def test_the_next_command_takes_the_recipe_of_another_family(write: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_the_next_command_takes_the_recipe_of_another_family(
+    write: Callable[[Path], Path], tmp_path: Path
+) -> None:
     from etude.plan import make_plan
 
     rows = tmp_path / "rows.jsonl"
-    rows.write_text("".join(json.dumps({"instruction": "Add 3", "output": f"{n} " * 400}) + "\n" for n in range(40)))
+    rows.write_text(
+        "".join(json.dumps({"instruction": "Add 3", "output": f"{n} " * 400}) + "\n" for n in range(40))
+    )
     write_recipe(rows, str(write(tmp_path / "base")), tmp_path / "recipe.toml")
     recipe = load_recipe(tmp_path / "recipe.toml", ["data.too_long=cut"])
-    assert recipe.adapter is not None and recipe.adapter.targets == "all-linear" and recipe.train.seq_len == 256
+    assert (
+        recipe.adapter is not None and recipe.adapter.targets == "all-linear" and recipe.train.seq_len == 256
+    )
     make_plan(recipe)
 
 
-@pytest.mark.parametrize(("write", "says"), [(write_t5, "does not continue text"), (write_encoder, "does not predict")])
-def test_a_model_for_other_tasks_gets_no_recipe(write: Callable[[Path], Path], says: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("write", "says"), [(write_t5, "does not continue text"), (write_encoder, "does not predict")]
+)
+def test_a_model_for_other_tasks_gets_no_recipe(
+    write: Callable[[Path], Path], says: str, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=says) as caught:
-        write_recipe(write_instructions(tmp_path / "rows.jsonl"), str(write(tmp_path / "base")), tmp_path / "new.toml")
+        write_recipe(
+            write_instructions(tmp_path / "rows.jsonl"), str(write(tmp_path / "base")), tmp_path / "new.toml"
+        )
     assert "\n" not in str(caught.value) and not (tmp_path / "new.toml").exists()
 
 
@@ -68,7 +80,9 @@ def test_a_model_that_is_not_on_this_machine_is_said_and_lengths_are_guessed(
 
 
 def test_plain_text_asks_for_no_answers(base: Path, tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": f"x = {n}\n"}) + "\n" for n in range(50)))
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"text": f"x = {n}\n"}) + "\n" for n in range(50))
+    )
     facts = look(tmp_path / "rows.jsonl", str(base))
     assert facts.format == "text" and facts.rows == 50 and not facts.is_guess
     write_recipe(tmp_path / "rows.jsonl", str(base), tmp_path / "recipe.toml")
@@ -87,13 +101,18 @@ def test_data_that_cannot_be_read_leaves_no_recipe(base: Path, tmp_path: Path) -
         write_recipe(tmp_path / "gone.jsonl", str(base), tmp_path / "recipe.toml")
     assert not list(tmp_path.iterdir())
     (tmp_path / "image.py").write_bytes(b"\x7fELF\0")
-    for data, says in ((tmp_path / "image.py", "image.py is binary or not"), (tmp_path, "has no text: 1 of its files")):
+    for data, says in (
+        (tmp_path / "image.py", "image.py is binary or not"),
+        (tmp_path, "has no text: 1 of its files"),
+    ):
         with pytest.raises(InputError, match=says):
             write_recipe(data, str(base), tmp_path / "recipe.toml")
     assert not (tmp_path / "recipe.toml").exists()
 
 
-def test_files_of_a_folder_that_are_no_texts_are_left_out_by_the_recipe_and_said(base: Path, tmp_path: Path) -> None:
+def test_files_of_a_folder_that_are_no_texts_are_left_out_by_the_recipe_and_said(
+    base: Path, tmp_path: Path
+) -> None:
     data = tmp_path / "code"
     data.mkdir()
     for number in range(30):

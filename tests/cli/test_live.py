@@ -21,7 +21,8 @@ def records() -> list[Event]:
     return [
         attempt(), *window(1, 5), *window(6, 10), evaluation(10, 2.75),
         Generation(10, "def ", "f(\x1b[2J):\n\tpass", {}),
-        Finding(10, "non-finite step", "loss nan", "lower it"), *window(11, 15), evaluation(15, 3.0, best=False),
+        Finding(10, "non-finite step", "loss nan", "lower it"), *window(11, 15),
+        evaluation(15, 3.0, best=False),
     ]  # fmt: skip
 
 
@@ -94,7 +95,8 @@ def test_off_a_terminal_decisions_always_show_and_log_lines_seldom(
         view.write(event)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split("  ")[0] for line in lines] == [
-        "attempt 1 starts: 40 steps, 1,000 parameters, cpu, fp32, micro-batch 4", *["step 10"] * 3, *["step 15"] * 2,
+        "attempt 1 starts: 40 steps, 1,000 parameters, cpu, fp32, micro-batch 4", *["step 10"] * 3,
+        *["step 15"] * 2,
     ]  # fmt: skip
     shown = []
     for second in range(10_000):
@@ -107,7 +109,9 @@ def test_off_a_terminal_decisions_always_show_and_log_lines_seldom(
     assert shown[-1] - shown[-2] >= 95
 
 
-def test_a_view_of_a_resumed_run_starts_with_its_history(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_view_of_a_resumed_run_starts_with_its_history(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = finished_run(tmp_path)
     file = io.StringIO()
     view = LiveView(Console(file=file, width=80, height=30, force_terminal=True))

@@ -28,7 +28,14 @@ def imported_by(*words: str) -> set[str]:
 
 
 def test_help_imports_neither_torch_nor_numpy() -> None:
-    assert not imported_by("--help") & {"torch", "numpy", "transformers", "pydantic", "tokenizers", "matplotlib"}
+    assert not imported_by("--help") & {
+        "torch",
+        "numpy",
+        "transformers",
+        "pydantic",
+        "tokenizers",
+        "matplotlib",
+    }
 
 
 def test_reading_commands_do_not_import_torch(write_recipe: Write, tmp_path: Path, etude: Etude) -> None:
@@ -44,7 +51,10 @@ def test_reading_commands_do_not_import_torch(write_recipe: Write, tmp_path: Pat
 
 def test_importing_etude_imports_nothing_heavy_and_exports_what_it_says() -> None:
     code = "import sys, etude; print(sorted({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )
     import etude as package
 
     assert all(getattr(package, name) is not None for name in package.__all__)
@@ -60,9 +70,9 @@ def test_every_reading_command_speaks_json(write_recipe: Write, tmp_path: Path, 
         assert etude("train", recipe, "--runs", runs, "--new").code == 0
     first, second = sorted(path for path in runs.iterdir() if not path.name.startswith("."))
     for words in (
-        ["check", recipe, "--json"], ["check", recipe, "--deep", "--json"], ["prepare", recipe, "--json"], ["schema"],
-        ["runs", "--runs", runs, "--json"], ["show", first, "--json"], ["compare", first, second, "--json"],
-        ["report", first, "--json"],
+        ["check", recipe, "--json"], ["check", recipe, "--deep", "--json"], ["prepare", recipe, "--json"],
+        ["schema"], ["runs", "--runs", runs, "--json"], ["show", first, "--json"],
+        ["compare", first, second, "--json"], ["report", first, "--json"],
     ):  # fmt: skip
         done = etude(*words)
         assert done.code == 0, done
@@ -70,8 +80,12 @@ def test_every_reading_command_speaks_json(write_recipe: Write, tmp_path: Path, 
 
 
 def test_the_schema_knows_every_section() -> None:
-    done = subprocess.run([sys.executable, "-m", "etude", "schema"], capture_output=True, text=True, check=True)
-    assert {"name", "model", "tokenizer", "data", "train", "optim"} <= set(json.loads(done.stdout)["properties"])
+    done = subprocess.run(
+        [sys.executable, "-m", "etude", "schema"], capture_output=True, text=True, check=True
+    )
+    assert {"name", "model", "tokenizer", "data", "train", "optim"} <= set(
+        json.loads(done.stdout)["properties"]
+    )
 
 
 def refused(outcome: Outcome, *says: str, runs: Path | None = None) -> None:
@@ -135,10 +149,14 @@ def test_a_bad_value_is_one_line_and_nothing_is_written(
 
     if torch.cuda.is_available() and "cuda" in overrides[0]:
         pytest.skip("this machine has a GPU")
-    refused(etude("train", write_recipe(), *overrides, "--runs", tmp_path / "runs"), says, runs=tmp_path / "runs")
+    refused(
+        etude("train", write_recipe(), *overrides, "--runs", tmp_path / "runs"), says, runs=tmp_path / "runs"
+    )
 
 
-def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path: Path, write_recipe: Write, etude: Etude) -> None:
+def test_a_tokenizer_larger_than_the_embedding_is_refused(
+    tmp_path: Path, write_recipe: Write, etude: Etude
+) -> None:
     from etude.data.tokenize import train_tokenizer
 
     tokenizer = train_tokenizer(iter(["def total(a):\n    return a\n" * 20]), 290)
@@ -172,7 +190,9 @@ def test_damaged_prepared_data_is_refused_and_can_be_built_anew(
     data = bytearray(tokens.read_bytes())
     data[10] ^= 1
     tokens.write_bytes(data)
-    refused(etude("train", recipe, "--runs", tmp_path / "runs"), "tokens.bin", "--again", runs=tmp_path / "runs")
+    refused(
+        etude("train", recipe, "--runs", tmp_path / "runs"), "tokens.bin", "--again", runs=tmp_path / "runs"
+    )
     assert etude("prepare", recipe, "--again").code == 0
     assert etude("train", recipe, "--runs", tmp_path / "runs").code == 0
 
@@ -188,7 +208,9 @@ def test_two_runs_into_one_folder_are_refused(tmp_path: Path, write_recipe: Writ
     holder.close("finished")
 
 
-def test_pickled_weights_are_refused_and_no_code_runs(tmp_path: Path, write_recipe: Write, etude: Etude) -> None:
+def test_pickled_weights_are_refused_and_no_code_runs(
+    tmp_path: Path, write_recipe: Write, etude: Etude
+) -> None:
     import torch
 
     from tests.engine.test_checkpoint import Payload
@@ -222,7 +244,9 @@ def test_resuming_a_finished_run_is_refused(tmp_path: Path, write_recipe: Write,
     refused(etude("resume", "tiny", "--runs", tmp_path / "runs"), "is finished")
 
 
-def test_training_again_continues_or_starts_as_asked(tmp_path: Path, write_recipe: Write, etude: Etude) -> None:
+def test_training_again_continues_or_starts_as_asked(
+    tmp_path: Path, write_recipe: Write, etude: Etude
+) -> None:
     recipe, runs = write_recipe({"train.steps": 2}), tmp_path / "runs"
     for count, words in enumerate([[], [], ["--new"]], 1):
         assert etude("train", recipe, "--runs", runs, *words).code == 0
@@ -250,15 +274,19 @@ def test_a_run_does_not_depend_on_the_locale_or_the_folder_name(
     recipe = write_recipe({"train.steps": 1, "evaluate.prompts": ["é"]})
     done = subprocess.run(
         [sys.executable, "-X", "warn_default_encoding", "-m", "etude", "train", str(recipe), "--runs", str(folder)],
-        env={**os.environ, "ETUDE_CACHE": str(cache), **environment}, capture_output=True, text=True, check=False,
+        env={**os.environ, "ETUDE_CACHE": str(cache), **environment}, capture_output=True, text=True,
+        check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert not [line for line in done.stderr.splitlines() if "EncodingWarning" in line and "/etude/etude" in line]
+    assert not [
+        line for line in done.stderr.splitlines() if "EncodingWarning" in line and "/etude/etude" in line
+    ]
 
 
 def no_pickle_in(text: str) -> bool:
     return not any(
-        word in text for word in ("import pickle", "torch.load(", "allow_pickle=True", "eval(", "exec(", "shell=True")
+        word in text
+        for word in ("import pickle", "torch.load(", "allow_pickle=True", "eval(", "exec(", "shell=True")
     )
 
 

@@ -1,4 +1,6 @@
-"""Output is not worth a run; of commands that only print, what cannot be printed is an end, and not a traceback."""
+"""Output is not worth a run; of commands that only print, what cannot be printed is an end, and not a
+traceback.
+"""
 
 import json
 import os
@@ -49,7 +51,9 @@ def test_under_nohup_a_closed_terminal_neither_stops_nor_kills_a_run(
     terminal, end = pty.openpty()
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited, as nohup does
     try:
-        process = start(cache, "train", recipe, "--runs", tmp_path / "runs", stdout=end, stderr=end, stdin=end)
+        process = start(
+            cache, "train", recipe, "--runs", tmp_path / "runs", stdout=end, stderr=end, stdin=end
+        )
     finally:
         signal.signal(signal.SIGHUP, before)
     os.close(end)
@@ -64,7 +68,9 @@ def test_under_nohup_a_closed_terminal_neither_stops_nor_kills_a_run(
 @pytest.mark.parametrize(("place", "code", "says"), [
     ("pipe", 141, b""), ("full", 1, b"error: the output cannot be written: No space left on device\n"),
 ])  # fmt: skip
-def test_a_command_that_prints_ends_in_order_where_it_cannot(cache: Path, place: str, code: int, says: bytes) -> None:
+def test_a_command_that_prints_ends_in_order_where_it_cannot(
+    cache: Path, place: str, code: int, says: bytes
+) -> None:
     out = closed_pipe() if place == "pipe" else os.open("/dev/full", os.O_WRONLY)
     process = start(cache, "schema", stdout=out, stderr=subprocess.PIPE)
     os.close(out)
@@ -94,7 +100,9 @@ HOSTILE = "\x1b]0;PWN\x07\x1b[31mred"
     ],
     ids=lambda said: next(iter(said)),
 )  # fmt: skip
-def test_a_config_that_a_library_quotes_drives_no_terminal(said: dict[str, Any], tmp_path: Path, cache: Path) -> None:
+def test_a_config_that_a_library_quotes_drives_no_terminal(
+    said: dict[str, Any], tmp_path: Path, cache: Path
+) -> None:
     from tests.bases import write_gpt2
 
     folder = write_gpt2(tmp_path / "model")

@@ -24,9 +24,15 @@ check r.toml model.from={} | check r.toml data.leakage.benchmarks=["{}"]
 """
 
 
-@pytest.mark.parametrize("place", [place.strip() for line in PLACES.strip().splitlines() for place in line.split("|")])
+@pytest.mark.parametrize(
+    "place", [place.strip() for line in PLACES.strip().splitlines() for place in line.split("|")]
+)
 def test_a_path_that_cannot_be_is_one_line(
-    place: str, etude: Etude, write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    place: str,
+    etude: Etude,
+    write_recipe: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_recipe().rename("r.toml")
@@ -35,7 +41,10 @@ def test_a_path_that_cannot_be_is_one_line(
         done = etude(*[word.format(odd) for word in place.split()])
         assert done.code == 2 and not done.out, (name, done)
         (line,) = done.err.splitlines()[-1:]
-        assert line.startswith("error: ") and len(line) <= 300 and "Traceback" not in done.err, (name, done.err)
+        assert line.startswith("error: ") and len(line) <= 300 and "Traceback" not in done.err, (
+            name,
+            done.err,
+        )
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -49,9 +58,15 @@ def test_every_path_of_a_command_is_checked() -> None:
                 assert info.parser is not None, (command.callback.__name__, name)
 
 
-@pytest.mark.parametrize("words", ["show x --runs file", "train r.toml --runs file", "data page r.toml --out ."])
+@pytest.mark.parametrize(
+    "words", ["show x --runs file", "train r.toml --runs file", "data page r.toml --out ."]
+)
 def test_a_file_is_no_folder_and_a_folder_no_file(
-    words: str, etude: Etude, write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    words: str,
+    etude: Etude,
+    write_recipe: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_recipe().rename("r.toml")

@@ -17,7 +17,9 @@ def talkative_run(runs: Path, name: str, prompts: int = 6) -> Run:
     writer = new_run(runs)
     writer.append(attempt(), Evaluation(8, 1.0, math.e, None, 5, 1.0, True))
     for step in (4, 8):
-        writer.append(*(Generation(step, f"prompt {n}", f"{name} {n} at {step}\x1b[31m", {}) for n in range(prompts)))
+        writer.append(
+            *(Generation(step, f"prompt {n}", f"{name} {n} at {step}\x1b[31m", {}) for n in range(prompts))
+        )
     writer.close("finished")
     return writer.run
 
@@ -30,7 +32,9 @@ def refuse(_: str) -> str:
     raise AssertionError("nothing was to be asked")
 
 
-def test_each_answer_is_kept_at_once_and_not_asked_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_answer_is_kept_at_once_and_not_asked_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = talkative_run(tmp_path, "a")
     answers = iter(["9", "4", "s", " 2 ", "Q"])
     rate([run], rater="anna", ask=lambda _: next(answers))
@@ -39,7 +43,9 @@ def test_each_answer_is_kept_at_once_and_not_asked_again(tmp_path: Path, capsys:
     ]  # fmt: skip
     assert ratings(run)[0].text == "a 0 at 8\x1b[31m"
     assert "\x1b" not in capsys.readouterr().err
-    assert [question.prompt for question in questions([run], rater="anna")] == [f"prompt {n}" for n in (1, 3, 4, 5)]
+    assert [question.prompt for question in questions([run], rater="anna")] == [
+        f"prompt {n}" for n in (1, 3, 4, 5)
+    ]
     assert len(questions([run], rater="bo")) == 6
     rows = rate([run], rater="bo", scores=["5"] * 6, ask=refuse)
     assert rows == [(run.name, f"{(4 + 2 + 30) / 8:.2f} of 5, mean of 8 ratings (by anna, bo)")]

@@ -35,8 +35,9 @@ class Interrupt:
 def write_recipe(folder: Path) -> Path:
     test = write_labelled(folder / "test.jsonl", 40)
     changes = {
-        "data.test": [{"path": str(test), "label": "label", "capability": "kind"}], "data.leakage.action": "report",
-        "train.steps": 8, "evaluate.every_steps": 4, "checkpoint.every_steps": 4,
+        "data.test": [{"path": str(test), "label": "label", "capability": "kind"}],
+        "data.leakage.action": "report", "train.steps": 8, "evaluate.every_steps": 4,
+        "checkpoint.every_steps": 4,
     }  # fmt: skip
     recipe = classification(write_labelled(folder / "rows.jsonl", 60), None, changes)
     (folder / "recipe.toml").write_text(tomlkit.dumps(recipe.to_dict()))
@@ -78,7 +79,9 @@ def test_repeats_are_continued_and_finished_ones_are_not_trained_again(tmp_path:
     assert found.keys() == {17, 18} and found[18].path == begun.path
     assert [attempts(found[seed]) for seed in (17, 18)] == [1, 2]
     values = [final(found[seed]).systems["after"]["f1"][0] for seed in (17, 18)]
-    assert f"{statistics.mean(values):.4f}" in outcome.out and f"{statistics.stdev(values):.4f}" in outcome.out
+    assert (
+        f"{statistics.mean(values):.4f}" in outcome.out and f"{statistics.stdev(values):.4f}" in outcome.out
+    )
     assert f"etude compare {found[17].name} {found[18].name} --runs {runs}" in outcome.err
 
     again = etude(*command)
@@ -99,7 +102,9 @@ def test_repeats_are_continued_and_finished_ones_are_not_trained_again(tmp_path:
 
 
 def test_ctrl_c_after_the_last_step_of_a_repeat_is_not_lost(tmp_path: Path) -> None:
-    training = Training(load_recipe(write_recipe(tmp_path)), Options(runs=tmp_path / "runs", views=(Interrupt(),)))
+    training = Training(
+        load_recipe(write_recipe(tmp_path)), Options(runs=tmp_path / "runs", views=(Interrupt(),))
+    )
     for _ in training:
         pass
     assert training.ending.was_asked and not training.ending.is_resumable and training.run.state == "finished"

@@ -52,7 +52,9 @@ def odd_run(runs: Path, state: str) -> None:
     if state != "empty":
         writer.append(attempt(), *window(1, 5, bad=(1, 2, 3, 4, 5)), *window(6, 10))
         metrics = {f"exact_match/{ODD}": float("nan"), ODD: float("inf")}
-        writer.append(Evaluation(10, float("nan"), float("inf"), None, 1, 1.0, False, metrics), evaluation(10, 2.5))
+        writer.append(
+            Evaluation(10, float("nan"), float("inf"), None, 1, 1.0, False, metrics), evaluation(10, 2.5)
+        )
         writer.append(Generation(10, ODD, ODD, {}, reference=ODD, capability=ODD), Note("problem", ODD, ODD))
     writer.close("failed" if state == "failed" else "finished")
 
@@ -72,7 +74,10 @@ def test_json_is_json_and_text_is_clean_in_every_state(state: str, tmp_path: Pat
             done = etude(*words, *more, "--runs", runs)
             assert done.code in (0, 2) and "Traceback" not in done.err, done
             for text in (done.out, done.err):
-                assert all(character in "\n\u2800" or character.isprintable() for character in text), (words, text)
+                assert all(character in "\n\u2800" or character.isprintable() for character in text), (
+                    words,
+                    text,
+                )
             if more and not done.code:
                 json.loads(done.out, parse_constant=pytest.fail)
 

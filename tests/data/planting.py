@@ -1,4 +1,6 @@
-"""Duplicates as people make them: a seeded script that plants copies of rows, renamed, re-commented and re-spaced."""
+"""Duplicates as people make them: a seeded script that plants copies of rows, renamed, re-commented and
+re-spaced.
+"""
 
 import keyword
 import random
@@ -8,11 +10,13 @@ from typing import Any
 Row = dict[str, Any]
 
 
-def plant(rows: list[Row], *, exact: float, near: float, seed: int) -> tuple[list[Row], dict[int, tuple[int, str]]]:
+def plant(
+    rows: list[Row], *, exact: float, near: float, seed: int
+) -> tuple[list[Row], dict[int, tuple[int, str]]]:
     """The rows with copies of some of them at places drawn by chance, behind what they copy.
 
-    exact, near: copies as a share of the rows. Returns the rows, and for each copy its place, the place of what it
-    copies and its kind: exact, rename, comment or space. Exact copies may differ in white space.
+    exact, near: copies as a share of the rows. Returns the rows, and for each copy its place, the place of
+    what it copies and its kind: exact, rename, comment or space. Exact copies may differ in white space.
     """
     draw = random.Random(seed)
     count = len(rows)
@@ -41,7 +45,9 @@ def _exact(code: str, draw: random.Random) -> str:
 
 
 def _rename(code: str, draw: random.Random) -> str:
-    names = sorted({name for name in re.findall(r"\b[a-z_][a-z_0-9]+\b", code) if not keyword.iskeyword(name)})
+    names = sorted(
+        {name for name in re.findall(r"\b[a-z_][a-z_0-9]+\b", code) if not keyword.iskeyword(name)}
+    )
     if not names:
         return code + " pass"
     name = draw.choice(names)
@@ -50,7 +56,9 @@ def _rename(code: str, draw: random.Random) -> str:
 
 def _comment(code: str, draw: random.Random) -> str:
     lines = code.split("\n")
-    words = [draw.choice(["fast", "slow", "old", "new", "loop", "see", "below"]) for _ in range(draw.randint(2, 8))]
+    words = [
+        draw.choice(["fast", "slow", "old", "new", "loop", "see", "below"]) for _ in range(draw.randint(2, 8))
+    ]
     lines.insert(draw.randrange(len(lines) + 1), f"  # {' '.join(words)}")
     return "\n".join(lines)
 

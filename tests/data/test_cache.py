@@ -58,14 +58,16 @@ WORDS = {"text": "def f(x): return x", "label": "a", "other": "b", "prompt": "p"
 DAMAGE: dict[str, list[tuple[str, Any, Any]]] = {
     "examples": [
         ("answers", np.array([["a", "b"]] * 8), None), ("answers", [[5, 2]] * 8, np.int64),
-        ("answers", [[9, 9], [1, 2]], np.int64), ("answers", [[0, 10**9]], np.int64), ("answers", [1, 2], np.int64),
-        ("capabilities", [0] * 8, np.int64), ("capabilities", [-2] * 8, np.int64), ("places", [[1, 0]] * 8, np.int64),
+        ("answers", [[9, 9], [1, 2]], np.int64), ("answers", [[0, 10**9]], np.int64),
+        ("answers", [1, 2], np.int64), ("capabilities", [0] * 8, np.int64),
+        ("capabilities", [-2] * 8, np.int64), ("places", [[1, 0]] * 8, np.int64),
         ("places", [[-1, 0]] * 8, np.int64), ("kinds.bin", b"", None), ("kinds.bin", b"\xff", None),
     ],
     "labelled": [
-        ("labels", np.full((8, 2), 2), np.uint8), ("labels", np.ones((8, 3)), np.uint8), ("cuts", [7] * 8, np.uint8),
-        ("seconds", [10**6] * 8, np.int64), ("seconds", [-1] * 8, np.int64), ("code", [[9, 0, 0, 0]], np.uint16),
-        ("code", [[0, 16, 0, 0]], np.uint16), ("code", [[0, 0, 0]], np.uint16),
+        ("labels", np.full((8, 2), 2), np.uint8), ("labels", np.ones((8, 3)), np.uint8),
+        ("cuts", [7] * 8, np.uint8), ("seconds", [10**6] * 8, np.int64), ("seconds", [-1] * 8, np.int64),
+        ("code", [[9, 0, 0, 0]], np.uint16), ("code", [[0, 16, 0, 0]], np.uint16),
+        ("code", [[0, 0, 0]], np.uint16),
     ],
     "pairs": [
         ("seconds", [10**6] * 8, np.int64), ("reference_places", [0, 5], np.int64),
@@ -76,7 +78,10 @@ DAMAGE: dict[str, list[tuple[str, Any, Any]]] = {
 
 def recipe_for(kind: str, folder: Path) -> Recipe:
     """A recipe for data of a kind, with all the files that they can have."""
-    rows = [{**WORDS, "text": f"def f{n}(x): return {n}", "label": "ab"[n % 2], "prompt": f"p {n}"} for n in range(8)]
+    rows = [
+        {**WORDS, "text": f"def f{n}(x): return {n}", "label": "ab"[n % 2], "prompt": f"p {n}"}
+        for n in range(8)
+    ]
     if kind == "examples":
         rows = [{"prompt": row["prompt"], "completion": f"return {row['label']}"} for row in rows]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -87,7 +92,8 @@ def recipe_for(kind: str, folder: Path) -> Recipe:
             {"objective": "classification"}, {},
         ),
         "pairs": (
-            {"kind": "encoder-decoder"}, {"field": "prompt", "target": "completion"}, {"objective": "seq2seq"}, {},
+            {"kind": "encoder-decoder"}, {"field": "prompt", "target": "completion"},
+            {"objective": "seq2seq"}, {},
         ),
     }[kind]  # fmt: skip
     return recipe_from(
@@ -111,7 +117,9 @@ def test_a_number_that_no_build_writes_is_found_when_data_are_opened(kind: str, 
         for new in (content, to_npy(np.zeros(3)), before[:-1], before[:7], b""):
             file.write_bytes(new)
             seal(folder)
-            with pytest.raises(InputError, match=rf"^prepared data {folder.name} is damaged: .*--again$") as caught:
+            with pytest.raises(
+                InputError, match=rf"^prepared data {folder.name} is damaged: .*--again$"
+            ) as caught:
                 prepare(recipe)
             assert len(str(caught.value)) < 300, (name, str(caught.value))
         file.write_bytes(before)

@@ -19,7 +19,9 @@ from etude.recipe.load import recipe_from
 from tests.bases import write_qwen2
 
 
-def test_texts_with_special_tokens_and_columns_that_nothing_reads_are_counted_and_named(tmp_path: Path) -> None:
+def test_texts_with_special_tokens_and_columns_that_nothing_reads_are_counted_and_named(
+    tmp_path: Path,
+) -> None:
     base = write_qwen2(tmp_path / "base")
     rows = [{"text": f"<|im_start|>user\n{n}<|im_end|>\n", "id": n} for n in range(6)] + [
         {"text": "plain", "id": 7, "x": 1}
@@ -27,7 +29,8 @@ def test_texts_with_special_tokens_and_columns_that_nothing_reads_are_counted_an
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     values = {
-        "name": "x", "tokenizer": {"from": str(base)}, "train": {"steps": 1, "seq_len": 16, "global_batch_size": 1},
+        "name": "x", "tokenizer": {"from": str(base)},
+        "train": {"steps": 1, "seq_len": 16, "global_batch_size": 1},
         "data": {"train": [{"path": str(path)}], "validation": "none"},
     }  # fmt: skip
     summary = prepare(recipe_from(values)).summary
@@ -58,10 +61,15 @@ def test_a_stretch_of_text_without_a_border_is_refused_instead_of_filling_memory
 
 def lossy(folder: Path, *, byte_level: bool = False, **model: Any) -> Path:
     """A BPE that knows a few letters, or bytes, and has no token for the others."""
-    inner = Inner(models.BPE({"</s>": 0, "a": 1, "b": 2, "ab": 3, "\u0120": 4, "\u2581": 5}, [("a", "b")], **model))
+    inner = Inner(
+        models.BPE({"</s>": 0, "a": 1, "b": 2, "ab": 3, "\u0120": 4, "\u2581": 5}, [("a", "b")], **model)
+    )
     inner.add_special_tokens(["</s>"])
     if byte_level:
-        inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+        inner.pre_tokenizer, inner.decoder = (
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            decoders.ByteLevel(),
+        )
     folder.mkdir(exist_ok=True)
     inner.save(str(folder / "tokenizer.json"))
     return folder
@@ -69,7 +77,8 @@ def lossy(folder: Path, *, byte_level: bool = False, **model: Any) -> Path:
 
 def recipe_of(base: Path, path: Path, source: Any = None, model: str = "decoder", **train: Any) -> Any:
     values: dict[str, Any] = {
-        "name": "x", "tokenizer": {"from": str(base)}, "model": {"kind": model, "n_layer": 1, "n_embd": 8, "n_head": 1},
+        "name": "x", "tokenizer": {"from": str(base)},
+        "model": {"kind": model, "n_layer": 1, "n_embd": 8, "n_head": 1},
         "train": {"steps": 1, "seq_len": 32, "global_batch_size": 1, **train},
         "data": {"train": [{"path": str(path), **(source or {})}], "validation": "none"},
     }  # fmt: skip
@@ -99,7 +108,11 @@ def test_lost_bytes_are_counted_in_each_kind_of_row(kind: str, tmp_path: Path) -
     row: dict[str, Any] = {"text": "ab\u00e9", "other": "a\u65e5", "label": "x"}
     source, model, train = {"label": "label", "pair": "other"}, "encoder", {"objective": "classification"}
     if kind == "pairs":
-        source, model, train = {"field": "text", "target": "other"}, "encoder-decoder", {"objective": "seq2seq"}
+        source, model, train = (
+            {"field": "text", "target": "other"},
+            "encoder-decoder",
+            {"objective": "seq2seq"},
+        )
     if kind == "messages":
         turns = [{"role": "user", "content": "ab\u00e9"}, {"role": "assistant", "content": "a\u65e5"}]
         row, source, model, train = {"messages": turns}, {}, "decoder", {}
@@ -112,7 +125,9 @@ def test_lost_bytes_are_counted_in_each_kind_of_row(kind: str, tmp_path: Path) -
 def test_a_tokenizer_that_keeps_all_text_loses_nothing_and_is_not_searched(tmp_path: Path) -> None:
     trained = load_tokenizer(schema.Tokenizer(from_=str(write_qwen2(tmp_path / "base"))))
     assert not trained.can_lose_text and trained.count_lost("\u00e9\u65e5\0") == 0
-    vocabulary = {token: at for at, token in enumerate(["</s>", "a", *(f"<0x{byte:02X}>" for byte in range(256))])}
+    vocabulary = {
+        token: at for at, token in enumerate(["</s>", "a", *(f"<0x{byte:02X}>" for byte in range(256))])
+    }
     for byte_fallback in (True, False):
         inner = Inner(models.BPE(vocabulary, [], byte_fallback=byte_fallback))
         inner.add_special_tokens(["</s>"])

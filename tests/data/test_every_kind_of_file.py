@@ -48,12 +48,14 @@ def test_rows_are_the_same_from_every_kind_of_file(name: str, learnt: str, tmp_p
     (tmp_path / name).write_text(FILES[name])
     recipe = recipe_from(
         {
-            "name": "kinds", "model": {"kind": KINDS.get(learnt, "decoder"), "n_layer": 1, "n_head": 2, "n_embd": 16},
+            "name": "kinds",
+            "model": {"kind": KINDS.get(learnt, "decoder"), "n_layer": 1, "n_head": 2, "n_embd": 16},
             "tokenizer": {"train_vocab_size": 300},
             "data": {"train": [{"path": str(tmp_path / name), **LEARNT[learnt]}], "validation_ratio": 0.2},
             "train": {
                 "steps": 1, "seq_len": 256, "global_batch_size": 2, "device": "cpu",
-                "objective": OBJECTIVES.get(learnt, "causal"), **({"target_len": 64} if learnt == "pairs" else {}),
+                "objective": OBJECTIVES.get(learnt, "causal"),
+                **({"target_len": 64} if learnt == "pairs" else {}),
             },
             "optim": {"learning_rate": 1e-3},
         }

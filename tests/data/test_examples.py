@@ -20,8 +20,8 @@ from etude.recipe import schema
 from etude.recipe.load import recipe_from
 
 CHAT_ML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
+    "'<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 
@@ -52,7 +52,12 @@ def write_tokenizer(folder: Path, trained: str, *, chat: str | None = CHAT_ML, b
 
 def rows_of(count: int) -> list[dict[str, Any]]:
     return [
-        {"instruction": f"Add {n} to value.", "input": "", "output": f"value + {n}", "capability": ("a", "b")[n % 2]}
+        {
+            "instruction": f"Add {n} to value.",
+            "input": "",
+            "output": f"value + {n}",
+            "capability": ("a", "b")[n % 2],
+        }
         for n in range(count)
     ]
 
@@ -93,7 +98,9 @@ def test_only_answers_and_what_ends_them_are_scored(folder: Path, tmp_path: Path
     corpus = corpus_of(folder, write(tmp_path / "a.jsonl", rows_of(20)))
     found = [*scored(corpus.train, corpus), *scored(corpus.validation, corpus)]
     assert sorted(found) == sorted(f"value + {n}<|im_end|>" for n in range(20))
-    prompts = {corpus.tokenizer.decode(corpus.train.sample(i).tokens[:1], skip_special=False) for i in range(19)}
+    prompts = {
+        corpus.tokenizer.decode(corpus.train.sample(i).tokens[:1], skip_special=False) for i in range(19)
+    }
     assert prompts == {"<|im_start|>"}  # nothing stands before an example
     assert corpus.summary["sources"][0]["found"] == "20 rows of JSONL, alpaca (instruction, input, output)"
     assert corpus.summary["conversations"]["template"] == "chat template of the tokenizer"
@@ -134,7 +141,12 @@ def test_the_end_token_is_learnt_and_nothing_is_padded(folder: Path, tmp_path: P
     rows = [{"prompt": "q" * n, "completion": "a" * (20 - n)} for n in range(1, 20)]
     corpus = corpus_of(folder, write(tmp_path / "a.jsonl", rows), validation="none")
     loader = Loader(
-        corpus.train, global_batch_size=8, micro_batch_size=4, seed=1, attend_across_documents=True, prefetch=1
+        corpus.train,
+        global_batch_size=8,
+        micro_batch_size=4,
+        seed=1,
+        attend_across_documents=True,
+        prefetch=1,
     )
     ends = 0
     for batches in loader.iterate(0, loader.steps_per_epoch):
@@ -165,7 +177,9 @@ def test_answers_that_seq_len_cuts_away_are_left_out_counted_and_named(folder: P
     dropped = corpus_of(folder, file, validation="none", too_long="drop").summary["train"]
     assert (dropped["samples"], dropped["dropped"], dropped["cut_away"]) == (18, 2, 0)
     assert dropped["dropped_rows"] == [f"{file}:6", f"{file}:10"]
-    with pytest.raises(InputError, match=r"more than train.seq_len 128 tokens: 2 \(.*a.jsonl:6, .*a.jsonl:10\); raise"):
+    with pytest.raises(
+        InputError, match=r"more than train.seq_len 128 tokens: 2 \(.*a.jsonl:6, .*a.jsonl:10\); raise"
+    ):
         corpus_of(folder, file, validation="none", too_long="refuse")
 
 
@@ -213,7 +227,9 @@ def test_an_answer_that_seq_len_cuts_away_is_not_asked_for(folder: Path, tmp_pat
     corpus = corpus_of(folder, file, validation=sources)
     assert [example.reference for example in corpus.examples] == ["a1", "a1"]
     assert scored(corpus.validation, corpus) == ["a1<|im_end|>"] * 2
-    assert [each.reference for each in corpus_of(folder, file, validation=sources, seq_len=1024).examples] == ["a2"] * 2
+    assert [
+        each.reference for each in corpus_of(folder, file, validation=sources, seq_len=1024).examples
+    ] == ["a2"] * 2
 
 
 def test_without_a_chat_template_rows_are_plain_and_files_say_so(tmp_path: Path, trained: str) -> None:
@@ -231,7 +247,9 @@ def test_without_a_chat_template_rows_are_plain_and_files_say_so(tmp_path: Path,
     with pytest.raises(InputError, match="no chat template"):
         corpus_of(base, file, template="chat")
     chat = write_tokenizer(tmp_path / "chat", trained)
-    assert "### Response" in corpus_of(chat, file, template="plain").chat.render([], add_generation_prompt=True)
+    assert "### Response" in corpus_of(chat, file, template="plain").chat.render(
+        [], add_generation_prompt=True
+    )
 
 
 def test_a_tokenizer_without_special_tokens_is_refused_with_what_to_set(tmp_path: Path) -> None:
@@ -239,7 +257,9 @@ def test_a_tokenizer_without_special_tokens_is_refused_with_what_to_set(tmp_path
 
     (tmp_path / "base").mkdir()
     Inner(models.BPE({"a": 0, "b": 1}, [])).save(str(tmp_path / "base" / "tokenizer.json"))
-    with pytest.raises(InputError, match=r"does not say which token ends a document; set tokenizer.eos_token"):
+    with pytest.raises(
+        InputError, match=r"does not say which token ends a document; set tokenizer.eos_token"
+    ):
         corpus_of(tmp_path / "base", write(tmp_path / "a.jsonl", rows_of(8)))
 
 
@@ -310,4 +330,6 @@ def test_a_tokenizer_trained_here_reads_instructions_in_the_plain_template(tmp_p
     file = write(tmp_path / "a.jsonl", rows_of(30))
     corpus = corpus_of(None, file, tokenizer={"train_vocab_size": 300})
     assert {text[-len(TRAINED_EOS) :] for text in scored(corpus.train, corpus)} == {TRAINED_EOS}
-    assert np.array_equal(np.unique([corpus.train.sample(i).documents.max() for i in range(len(corpus.train))]), [0])
+    assert np.array_equal(
+        np.unique([corpus.train.sample(i).documents.max() for i in range(len(corpus.train))]), [0]
+    )

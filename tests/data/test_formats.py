@@ -33,7 +33,10 @@ def read(path: Path, **settings: Any) -> list[Any]:
         ({"prompt": "q", "response": "a"}, "prompt (prompt, response)"),
         ({"question": "q", "answer": "a"}, "prompt (question, answer)"),
         ({"instruction": "q", "output": "a"}, "alpaca (instruction, input, output)"),
-        ({"instruction": "q", "input": "", "output": "a", "text": "q and a"}, "alpaca (instruction, input, output)"),
+        (
+            {"instruction": "q", "input": "", "output": "a", "text": "q and a"},
+            "alpaca (instruction, input, output)",
+        ),
         ({"instruction": "q", "response": "a"}, "prompt (instruction, response)"),
         ({"messages": ASKED}, "messages (messages)"),
         ({"conversations": SHARE_GPT}, "sharegpt (conversations)"),
@@ -59,7 +62,10 @@ def test_an_input_follows_its_instruction_and_a_system_field_comes_first(tmp_pat
 def test_rows_with_text_alone_and_a_named_field_stay_text(tmp_path: Path) -> None:
     row = {"text": "t", "prompt": "q", "completion": "a"}
     file = write(tmp_path / "a.jsonl", row)
-    assert str(source_format(Source(path=str(write(tmp_path / "b.jsonl", {"text": "t", "n": 1}))))) == "field text"
+    assert (
+        str(source_format(Source(path=str(write(tmp_path / "b.jsonl", {"text": "t", "n": 1})))))
+        == "field text"
+    )
     assert read(file) == [ASKED]
     assert read(file, format="text") == [None] and read(file, field="completion") == [None]
     assert [document.text for document in read_documents(Source(path=str(file), field="completion"))] == ["a"]
@@ -95,7 +101,9 @@ def test_a_format_of_rows_needs_rows(tmp_path: Path) -> None:
 
 
 def test_a_capability_comes_from_its_field(tmp_path: Path) -> None:
-    rows = [{"prompt": "q", "completion": "a", **more} for more in ({"capability": "sort"}, {}, {"capability": 3})]
+    rows = [
+        {"prompt": "q", "completion": "a", **more} for more in ({"capability": "sort"}, {}, {"capability": 3})
+    ]
     file = write(tmp_path / "a.jsonl", *rows)
     assert [document.capability for document in read_documents(Source(path=str(file)))] == ["sort", None, "3"]
     assert [document.name for document in read_documents(Source(path=str(file)))][2] == f"{file}:3"
@@ -107,7 +115,14 @@ def test_what_stands_beside_question_and_answer_is_read(tmp_path: Path) -> None:
         {"instruction": "q", "output": "a", "history": [], "system_prompt": "S"},
     ]
     first, second = read(write(tmp_path / "a.jsonl", *rows))
-    assert [message["content"] for message in first] == ["3 + 4?", "7", "sure?", "yes", "And its square?", "49"]
+    assert [message["content"] for message in first] == [
+        "3 + 4?",
+        "7",
+        "sure?",
+        "yes",
+        "And its square?",
+        "49",
+    ]
     assert [message["role"] for message in first] == ["user", "assistant"] * 3
     assert second[0] == {"role": "system", "content": "S"} and len(second) == 3
     row = {"question": "How many?", "context": "CREATE TABLE head", "answer": "SELECT"}
@@ -151,23 +166,35 @@ def test_a_prompt_and_a_completion_may_be_lists_of_messages(tmp_path: Path) -> N
         ({"input": "code", "label": 1}, "has no field 'text', which must be a string; set field to one of: 'input'"),
     ],
 )  # fmt: skip
-def test_where_no_row_fits_the_reason_is_that_of_the_nearest_format(row: Any, says: str, tmp_path: Path) -> None:
+def test_where_no_row_fits_the_reason_is_that_of_the_nearest_format(
+    row: Any, says: str, tmp_path: Path
+) -> None:
     with pytest.raises(InputError) as caught:
         read(write(tmp_path / "a.jsonl", row, row))
     assert says in str(caught.value)
 
 
 def test_columns_that_nothing_reads_are_known(tmp_path: Path) -> None:
-    row = {"prompt": "q", "completion": "a", "id": 1, "score": float("nan"), "input_text": "x", "capability": "c"}
+    row = {
+        "prompt": "q",
+        "completion": "a",
+        "id": 1,
+        "score": float("nan"),
+        "input_text": "x",
+        "capability": "c",
+    }
     (document,) = read_documents(Source(path=str(write(tmp_path / "a.jsonl", row))))
     assert document.unread == ("id", "score", "input_text") and document.messages == ASKED
     row = {"text": "t", "label": "x", "repo": "r", "messages": ASKED}
-    (document,) = read_documents(Source(path=str(write(tmp_path / "b.jsonl", row)), label="label", group_by="repo"))
+    (document,) = read_documents(
+        Source(path=str(write(tmp_path / "b.jsonl", row)), label="label", group_by="repo")
+    )
     assert document.unread == ("messages",)
 
 
 @pytest.mark.parametrize(
-    ("row", "settings"), [({"group": float("nan")}, {"group_by": "group"}), ({"capability": [float("inf")]}, {})]
+    ("row", "settings"),
+    [({"group": float("nan")}, {"group_by": "group"}), ({"capability": [float("inf")]}, {})],
 )
 def test_a_number_that_is_none_is_refused_where_it_is_read(
     row: dict[str, Any], settings: dict[str, str], tmp_path: Path
@@ -181,8 +208,9 @@ def test_a_number_that_is_none_is_refused_where_it_is_read(
     [
         ("human", "user"), ("prompter", "user"), ("User ", "user"), ("gpt", "assistant"), ("ai", "assistant"),
         ("AI", "assistant"), ("bot", "assistant"), ("model", "assistant"), ("chatgpt", "assistant"),
-        ("bing", "assistant"), ("function_call", "assistant"), ("tool_call", "assistant"), ("tool-call", "assistant"),
-        ("observation", "tool"), ("function", "tool"), ("ipython", "tool"), ("developer", "developer"),
+        ("bing", "assistant"), ("function_call", "assistant"), ("tool_call", "assistant"),
+        ("tool-call", "assistant"), ("observation", "tool"), ("function", "tool"), ("ipython", "tool"),
+        ("developer", "developer"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("form", ["messages", "sharegpt", "lists"])
@@ -206,7 +234,9 @@ def test_a_call_of_a_tool_is_learnt_as_what_the_model_says(tmp_path: Path) -> No
 @pytest.mark.parametrize("form", ["messages", "sharegpt", "lists"])
 def test_an_unknown_role_is_refused_by_name(role: str, form: str, tmp_path: Path) -> None:
     keys = ("from", "value") if form == "sharegpt" else ("role", "content")
-    odd, good = ([dict(zip(keys, (name, "x"))), dict(zip(keys, ("assistant", "a")))] for name in (role, "user"))
+    odd, good = (
+        [dict(zip(keys, (name, "x"))), dict(zip(keys, ("assistant", "a")))] for name in (role, "user")
+    )
     rows = [
         {"prompt": turns[:1], "completion": turns[1:]} if form == "lists" else {"conversations": turns}
         for turns in (good, odd)
@@ -230,7 +260,9 @@ def test_an_unknown_role_is_refused_by_name(role: str, form: str, tmp_path: Path
         ("reasoning_details", [{"text": "so"}], "'reasoning_details' in message 2"),
     ],
 )
-def test_a_part_of_a_turn_that_is_no_text_is_refused_by_name(field: str, value: Any, says: str, tmp_path: Path) -> None:
+def test_a_part_of_a_turn_that_is_no_text_is_refused_by_name(
+    field: str, value: Any, says: str, tmp_path: Path
+) -> None:
     for content in ("a", None) if "call" in field else ("a",):  # OpenAI writes null beside a call
         turns = [ASKED[0], {"role": "assistant", "content": content, field: value}]
         with pytest.raises(InputError, match=f"a.jsonl:2 has {says}"):
@@ -238,7 +270,9 @@ def test_a_part_of_a_turn_that_is_no_text_is_refused_by_name(field: str, value: 
 
 
 @pytest.mark.parametrize(
-    "value", [None, "", [], {}, "[]", "null", {"name": None, "arguments": None}], ids=lambda value: f"{value!r}"
+    "value",
+    [None, "", [], {}, "[]", "null", {"name": None, "arguments": None}],
+    ids=lambda value: f"{value!r}",
 )
 @pytest.mark.parametrize("field", ["function_call", "tool_calls", "images", "x"])
 def test_an_empty_field_of_a_turn_says_nothing(field: str, value: Any, tmp_path: Path) -> None:
@@ -249,7 +283,10 @@ def test_an_empty_field_of_a_turn_says_nothing(field: str, value: Any, tmp_path:
 
 def test_fields_of_turns_that_hold_no_text_are_named_as_unread(tmp_path: Path) -> None:
     extra = {"id": 3, "ok": False, "header": {"a": "b"}, "weight": 1, "name": "n", "none": None}
-    for row in ({"messages": [ASKED[0], ASKED[1] | extra]}, {"prompt": ASKED[:1], "completion": [ASKED[1] | extra]}):
+    for row in (
+        {"messages": [ASKED[0], ASKED[1] | extra]},
+        {"prompt": ASKED[:1], "completion": [ASKED[1] | extra]},
+    ):
         (document,) = read_documents(Source(path=str(write(tmp_path / "a.jsonl", row))))
         assert document.unread == ("id of messages", "ok of messages", "header of messages")
 
@@ -267,9 +304,12 @@ def test_thoughts_are_a_part_of_the_text_that_is_searched_and_compared(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("more", "says"), [({"content": "other"}, "'value' and 'content'"), ({"role": "user"}, "'from' and 'role'")]
+    ("more", "says"),
+    [({"content": "other"}, "'value' and 'content'"), ({"role": "user"}, "'from' and 'role'")],
 )
-def test_a_turn_with_two_contents_or_roles_is_refused(more: dict[str, str], says: str, tmp_path: Path) -> None:
+def test_a_turn_with_two_contents_or_roles_is_refused(
+    more: dict[str, str], says: str, tmp_path: Path
+) -> None:
     turns = [SHARE_GPT[0], SHARE_GPT[1] | more]
     with pytest.raises(InputError, match=f"a.jsonl:1 has in message 2 both {says}, which differ"):
         read(write(tmp_path / "a.jsonl", {"conversations": turns}))
@@ -278,10 +318,14 @@ def test_a_turn_with_two_contents_or_roles_is_refused(more: dict[str, str], says
 
 
 def test_cells_of_a_table_that_look_empty_are_known(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("instruction,input,output,id\nnan,,NaN,nan\nq,None,a,1\nnan is,<NA>,not nan,\n")
+    (tmp_path / "a.csv").write_text(
+        "instruction,input,output,id\nnan,,NaN,nan\nq,None,a,1\nnan is,<NA>,not nan,\n"
+    )
     rows = read_documents(Source(path=str(tmp_path / "a.csv")))
     assert [set(document.no_values) for document in rows] == [{"instruction", "output"}, {"input"}, {"input"}]
-    file = write(tmp_path / "a.jsonl", {"prompt": "q", "completion": "None"})  # what a program printed, perhaps
+    file = write(
+        tmp_path / "a.jsonl", {"prompt": "q", "completion": "None"}
+    )  # what a program printed, perhaps
     assert [document.no_values for document in read_documents(Source(path=str(file)))] == [()]
 
 
@@ -291,7 +335,8 @@ def test_values_that_look_empty_are_those_of_pandas() -> None:
 
 
 @pytest.mark.parametrize(
-    "history", [ASKED, SHARE_GPT, [["q", "a"]], [{**ASKED[0], "content": [{"type": "text", "text": "q"}]}, ASKED[1]]]
+    "history",
+    [ASKED, SHARE_GPT, [["q", "a"]], [{**ASKED[0], "content": [{"type": "text", "text": "q"}]}, ASKED[1]]],
 )
 def test_a_history_is_pairs_or_messages(history: Any, tmp_path: Path) -> None:
     row = {"instruction": "r", "output": "b", "history": history}
@@ -300,7 +345,10 @@ def test_a_history_is_pairs_or_messages(history: Any, tmp_path: Path) -> None:
 
 
 def test_parts_that_are_text_are_joined_as_chat_templates_of_transformers_do(tmp_path: Path) -> None:
-    parts = [{"type": "text", "text": "def f():"}, {"type": "text", "text": "\n    pass", "cache_control": {"ttl": 1}}]
+    parts = [
+        {"type": "text", "text": "def f():"},
+        {"type": "text", "text": "\n    pass", "cache_control": {"ttl": 1}},
+    ]
     row = {"messages": [{"role": "user", "content": parts}, ASKED[1]]}
     (document,) = read_documents(Source(path=str(write(tmp_path / "a.jsonl", row))))
     template = "{% for m in messages %}{% for c in m.content %}{{ c.text }}{% endfor %}{% endfor %}"
@@ -326,12 +374,17 @@ def test_the_format_is_named_only_where_it_is_in_doubt(tmp_path: Path) -> None:
     assert "set format" not in refusal({"prompt": "q", "completion": "a"}, {"prompt": "q", "completion": 3})
     pair = {"prompt": "q", "completion": "a"}
     for other in ({"text": "t"}, {"prompt": "q"}, {"messages": ASKED}):
-        says = "; all rows of a source have one format, here prompt (prompt, completion): mend this row, or set format"
+        says = (
+            "; all rows of a source have one format, here prompt (prompt, completion): mend this row, or "
+            "set format"
+        )
         assert refusal(pair, pair, other).endswith(says)
     assert "here messages (conversations)" in refusal({"conversations": ASKED}, {"conversations": SHARE_GPT})
 
 
 def test_rows_whose_answers_are_all_marked_are_refused_with_that_reason(tmp_path: Path) -> None:
     row = {"messages": [ASKED[0], {**ASKED[1], "weight": 0}]}
-    with pytest.raises(InputError, match=r"no answer to learn: every one .2. is marked as not to be learnt .weight 0"):
+    with pytest.raises(
+        InputError, match=r"no answer to learn: every one .2. is marked as not to be learnt .weight 0"
+    ):
         read(write(tmp_path / "a.jsonl", row, row))

@@ -35,12 +35,16 @@ def write(path: Path, rows: list[Row]) -> Path:
 
 def read(path: Path) -> list[Row]:
     data = path.read_bytes()
-    return [json.loads(line) for line in (gzip.decompress(data) if path.suffix == ".gz" else data).splitlines()]
+    return [
+        json.loads(line) for line in (gzip.decompress(data) if path.suffix == ".gz" else data).splitlines()
+    ]
 
 
 def recipe_of(train: Path, **data: Any) -> Recipe:
     held_out = {
-        name: [{"path": str(path)} for path in data.pop(name)] for name in ("validation", "test") if name in data
+        name: [{"path": str(path)} for path in data.pop(name)]
+        for name in ("validation", "test")
+        if name in data
     }
     return recipe_from(
         {
@@ -134,19 +138,26 @@ def test_a_held_out_set_that_leaks_is_refused_with_three_examples_or_cured() -> 
 @needs_shared
 def test_planted_benchmark_solutions_are_found_and_clean_data_is_not_flagged(tmp_path: Path) -> None:
     human, mbpp = SHARED / "humaneval" / "HumanEval.jsonl.gz", SHARED / "mbpp" / "mbpp.jsonl"
-    clean = read(SHARED / "codealpaca" / "codealpaca_new.jsonl") + read(SHARED / "codealpaca" / "codealpaca_2k.jsonl")
+    clean = read(SHARED / "codealpaca" / "codealpaca_new.jsonl") + read(
+        SHARED / "codealpaca" / "codealpaca_2k.jsonl"
+    )
     clean = [row for row in clean if row["output"].strip()]
     draw = random.Random(3)
     rows = [*clean]
     problems = {("human", row["task_id"]): row["prompt"] + row["canonical_solution"] for row in read(human)}
     problems |= {("mbpp", str(row["task_id"])): row["code"] for row in read(mbpp)}
     for code in problems.values():
-        rows.append({"instruction": "Write it.", "input": "", "output": f"# A function.\n{code}\nprint('done')\n"})
+        rows.append(
+            {"instruction": "Write it.", "input": "", "output": f"# A function.\n{code}\nprint('done')\n"}
+        )
     draw.shuffle(rows)
-    gate = examine(recipe_of(write(tmp_path / "rows.jsonl", rows), leakage={"benchmarks": [str(human), str(mbpp)]}))
+    gate = examine(
+        recipe_of(write(tmp_path / "rows.jsonl", rows), leakage={"benchmarks": [str(human), str(mbpp)]})
+    )
     names = gate.manifest["benchmarks"]
     found = {
-        (("human", "mbpp")[bench], names[bench]["problems"][problem]) for _, bench, problem in gate.planted.tolist()
+        (("human", "mbpp")[bench], names[bench]["problems"][problem])
+        for _, bench, problem in gate.planted.tolist()
     }
     assert found == set(problems)
     flagged = set(gate.planted[:, 0].tolist())
@@ -184,7 +195,9 @@ def test_what_the_gate_removes_is_not_trained_on(tmp_path: Path) -> None:
         for corpus in (with_all, without)
     ]
     assert documents == [80, 40]
-    assert without.summary["removed"] == [{"use": "train", "reason": "exact duplicate", "documents": 40, "share": 0.5}]
+    assert without.summary["removed"] == [
+        {"use": "train", "reason": "exact duplicate", "documents": 40, "share": 0.5}
+    ]
 
 
 def test_findings_are_made_once_and_again_when_the_data_changes(
@@ -323,7 +336,10 @@ def test_a_line_that_is_no_text_is_left_out_when_asked(tmp_path: Path) -> None:
     corpus = prepare(recipe_of(path, clean={"undecodable": "drop"}))
     assert corpus.summary["sources"][0]["documents"] == 30
     (row,) = corpus.summary["filters"]
-    assert row["documents"] == 2 and [Path(name).name for name in row["examples"]] == ["rows.jsonl:1", "rows.jsonl:32"]
+    assert row["documents"] == 2 and [Path(name).name for name in row["examples"]] == [
+        "rows.jsonl:1",
+        "rows.jsonl:32",
+    ]
 
 
 def test_a_source_says_how_many_rows_its_file_has_and_how_many_were_removed(tmp_path: Path) -> None:
@@ -338,11 +354,18 @@ def test_a_source_says_how_many_rows_its_file_has_and_how_many_were_removed(tmp_
 
 def test_a_benchmark_says_how_many_of_its_problems_are_looked_for(tmp_path: Path) -> None:
     asked = (
-        "Write a function that returns the largest of the numbers that it is given, or nothing where it is given none."
+        "Write a function that returns the largest of the numbers that it is given, or nothing where it is "
+        "given none."
     )
-    problems = [{"question": "Add.", "answer": "a + b"}, {"question": asked, "answer": "max"}, {"question": "Add two."}]
+    problems = [
+        {"question": "Add.", "answer": "a + b"},
+        {"question": asked, "answer": "max"},
+        {"question": "Add two."},
+    ]
     bench = write(tmp_path / "bench.jsonl", problems)
-    gate = examine(recipe_of(write(tmp_path / "rows.jsonl", functions(20)), leakage={"benchmarks": [str(bench)]}))
+    gate = examine(
+        recipe_of(write(tmp_path / "rows.jsonl", functions(20)), leakage={"benchmarks": [str(bench)]})
+    )
     (row,) = describe_gate(gate)["benchmarks"]
     assert (row["problems"], row["looked_for"], row["found"]) == (3, 1, 0)
 
@@ -365,7 +388,10 @@ def test_near_duplicates_across_a_split_by_ratio_are_told_beside_a_test_set_too(
     rows = functions(40)
     path = write(tmp_path / "rows.jsonl", rows + [{"text": f"{row['text']} more"} for row in rows])
     told = {}
-    for name, held_out in (("without", {}), ("with", {"test": [write(tmp_path / "test.jsonl", functions(9, seed=9))]})):
+    for name, held_out in (
+        ("without", {}),
+        ("with", {"test": [write(tmp_path / "test.jsonl", functions(9, seed=9))]}),
+    ):
         recipe = recipe_of(path, validation_ratio=0.3, **held_out)
         told[name] = describe_gate(examine(recipe), prepare(recipe).uses)["leaks"]
     assert told["without"][0]["documents"] > 3
@@ -399,9 +425,12 @@ def test_a_near_leak_into_a_duplicate_counts_as_long_as_that_is_trained_on(tmp_p
         assert dropped.removed.tolist() == [False, True, True, False]
 
 
-def test_templates_on_both_sides_are_compared_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_templates_on_both_sides_are_compared_once_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = [
-        {"text": " ".join(["word"] * 5 + [f"the same {place}" for place in range(30)] + [f"end{i}"])} for i in range(80)
+        {"text": " ".join(["word"] * 5 + [f"the same {place}" for place in range(30)] + [f"end{i}"])}
+        for i in range(80)
     ]
     train, held = write(tmp_path / "rows.jsonl", texts[:40]), [write(tmp_path / "held.jsonl", texts[40:])]
     calls: list[int] = []
@@ -426,13 +455,21 @@ def test_texts_that_differ_in_comments_or_case_are_not_equal(tmp_path: Path) -> 
 
 def test_a_text_with_other_labels_is_no_duplicate_but_leaks(tmp_path: Path) -> None:
     texts = [row["text"] for row in functions(30)]
-    rows = [{"text": text, "label": label} for label in "xy" for text in texts] + [{"text": texts[0], "label": "x"}]
+    rows = [{"text": text, "label": label} for label in "xy" for text in texts] + [
+        {"text": texts[0], "label": "x"}
+    ]
     rows += [{"text": f"{texts[1]} tail", "label": label} for label in "yz"]
     path, held = tmp_path / "rows.jsonl", tmp_path / "held.jsonl"
     write(path, rows)
     write(held, [{"text": texts[2], "label": "z"}])
-    sources = {name: [{"path": str(file), "label": "label"}] for name, file in (("train", path), ("validation", held))}
-    changes = {"data": {**sources, "deduplicate": "near", "leakage": {"action": "report"}}, "model.kind": "encoder"}
+    sources = {
+        name: [{"path": str(file), "label": "label"}]
+        for name, file in (("train", path), ("validation", held))
+    }
+    changes = {
+        "data": {**sources, "deduplicate": "near", "leakage": {"action": "report"}},
+        "model.kind": "encoder",
+    }
     gate = examine(recipe_of(path).with_changes({**changes, "train.objective": "classification"}))
     found = np.flatnonzero(gate.same_as >= 0)
     assert found.tolist() == [60, 61] and gate.same_as[found].tolist() == [0, 31]

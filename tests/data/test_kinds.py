@@ -26,8 +26,8 @@ WEIGHTS = {"identifier": 2.0, "comment": 0.25, "special": 3.0}
 CODE = "def f(a):  # is é\n    return a + 1\n"
 BY_HAND = [  # of CODE, by character
     *["keyword"] * 3, "space", "identifier", "bracket", "identifier", "bracket", "operator", *["space"] * 2,
-    *["comment"] * 6, *["space"] * 5, *["keyword"] * 6, "space", "identifier", "space", "operator", "space", "number",
-    "space",
+    *["comment"] * 6, *["space"] * 5, *["keyword"] * 6, "space", "identifier", "space", "operator", "space",
+    "number", "space",
 ]  # fmt: skip
 TRAINED = train_tokenizer([(Path(__file__).read_text() + CODE) * 3], 600)
 LETTERS = train_tokenizer([""], 257)  # one token a byte
@@ -62,7 +62,11 @@ def weighed(split: Split, corpus: Corpus) -> list[tuple[str, float]]:
         assert sample.weights is not None and sample.weights.dtype == np.float32
         assert sample.weights.shape == sample.labels.shape
         pairs += [(label, weight) for label, weight in zip(sample.labels.tolist(), sample.weights.tolist())]
-    return [(corpus.tokenizer.decode([label], skip_special=False), weight) for label, weight in pairs if label >= 0]
+    return [
+        (corpus.tokenizer.decode([label], skip_special=False), weight)
+        for label, weight in pairs
+        if label >= 0
+    ]
 
 
 def test_the_kinds_of_a_recipe_are_those_of_the_lexer() -> None:
@@ -88,10 +92,13 @@ def test_kinds_are_those_of_the_spans_that_the_tokenizer_gives(text: str) -> Non
 def test_ids_that_are_no_text_have_kinds_too(ids: list[int]) -> None:
     spellings = token_spellings(TRAINED)
     assert spellings is not None
-    found = b"".join(find_kinds(np.array(ids, dtype=np.int64), np.array([[0, len(ids)]]), np.array([True]), spellings))
+    found = b"".join(
+        find_kinds(np.array(ids, dtype=np.int64), np.array([[0, len(ids)]]), np.array([True]), spellings)
+    )
     assert len(found) == len(ids)
     assert all(
-        (kind == 0) == (spellings[token] == b"") or "`" in TRAINED.decode(ids) for kind, token in zip(found, ids)
+        (kind == 0) == (spellings[token] == b"") or "`" in TRAINED.decode(ids)
+        for kind, token in zip(found, ids)
     )
 
 
@@ -106,7 +113,13 @@ def test_spellings_of_tokenizers_that_fall_back_to_bytes_are_the_text() -> None:
     from tokenizers import Tokenizer as Inner
     from tokenizers import decoders, models, normalizers
 
-    vocabulary = {"<unk>": 0, "</s>": 1, **{f"<0x{byte:02X}>": 2 + byte for byte in range(256)}, "▁": 258, "a": 259}
+    vocabulary = {
+        "<unk>": 0,
+        "</s>": 1,
+        **{f"<0x{byte:02X}>": 2 + byte for byte in range(256)},
+        "▁": 258,
+        "a": 259,
+    }
     inner = Inner(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
     inner.normalizer = normalizers.Replace(" ", "▁")
     inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
@@ -138,7 +151,9 @@ def test_a_text_longer_than_a_piece_is_read_as_several(monkeypatch: pytest.Monke
 def test_weights_stand_at_their_targets_also_in_rows_that_begin_amid_a_text(
     sample: str, objective: str, tmp_path: Path
 ) -> None:
-    rows = [{"text": f'"""One\nlong {n}"""\ndef name(other):  # {n} it is\n    return other\n'} for n in range(20)]
+    rows = [
+        {"text": f'"""One\nlong {n}"""\ndef name(other):  # {n} it is\n    return other\n'} for n in range(20)
+    ]
     changes: dict[str, Any] = {"train.objective": objective, "train.seq_len": 7 if sample == "row" else 64}
     if objective == "masked":
         changes |= {"model.kind": "encoder", "train.mask_ratio": 0.99}
@@ -151,7 +166,9 @@ def test_weights_stand_at_their_targets_also_in_rows_that_begin_amid_a_text(
         found = [KINDS[kind] for kind in code_of([row["text"]], spans or [])[1:-1, KIND]]
         expected[tuple(ids[1:-1].tolist())] = [WEIGHTS.get(kind, 1.0) for kind in found]
     samples = [corpus.train.sample(index) for index in range(len(corpus.train))]
-    labels, weights = (np.concatenate([getattr(each, name) for each in samples]) for name in ("labels", "weights"))
+    labels, weights = (
+        np.concatenate([getattr(each, name) for each in samples]) for name in ("labels", "weights")
+    )
     if objective == "masked":  # what is hidden is random, so what was there is read without it
         plain = replace(corpus.train, masking=None)
         whole = np.concatenate([plain.sample(index).labels for index in range(len(plain))])
@@ -167,7 +184,12 @@ def test_weights_stand_at_their_targets_also_in_rows_that_begin_amid_a_text(
 
 def test_of_a_conversation_each_answer_is_read_alone(tmp_path: Path) -> None:
     # An apostrophe in what is asked would begin a string, were it read with the answer.
-    turns = [("user", "don't '''"), ("assistant", "left = 1"), ("user", 'no """'), ("assistant", "# total\ntotal")]
+    turns = [
+        ("user", "don't '''"),
+        ("assistant", "left = 1"),
+        ("user", 'no """'),
+        ("assistant", "# total\ntotal"),
+    ]
     row = {"messages": [{"role": role, "content": content} for role, content in turns]}
     path = write_rows(tmp_path / "chat.jsonl", [row | {"id": n} for n in range(2)])
     base = write_qwen2(tmp_path / "base")
@@ -177,8 +199,12 @@ def test_of_a_conversation_each_answer_is_read_alone(tmp_path: Path) -> None:
     mine = weighed(corpus.train, corpus)
     mine = mine[: len(mine) // 2]
     assert "".join(text for text, _ in mine) == "left = 1<|im_end|># total\ntotal<|im_end|>"
-    by_weight = {weight: "".join(text for text, each in mine if each == weight) for weight in {w for _, w in mine}}
-    assert by_weight[3.0] == "<|im_end|>" * 2 and by_weight[0.25] == "# total" and by_weight[2.0] == "lefttotal"
+    by_weight = {
+        weight: "".join(text for text, each in mine if each == weight) for weight in {w for _, w in mine}
+    }
+    assert (
+        by_weight[3.0] == "<|im_end|>" * 2 and by_weight[0.25] == "# total" and by_weight[2.0] == "lefttotal"
+    )
 
 
 def test_of_a_pair_the_target_is_read_alone_and_cut_with_its_weights(tmp_path: Path) -> None:
@@ -194,7 +220,9 @@ def test_of_a_pair_the_target_is_read_alone_and_cut_with_its_weights(tmp_path: P
     assert by_weight == {0.25: {"#", " to", "tal"}, 2.0: {"lef", "t"}, 3.0: {"<s>", "</s>"}}
     for index in range(len(short.train)):
         cut, whole = short.train.sample(index), long.train.sample(index)
-        assert cut.weights is not None and whole.weights is not None and len(cut.labels) == 6 < len(whole.labels)
+        assert (
+            cut.weights is not None and whole.weights is not None and len(cut.labels) == 6 < len(whole.labels)
+        )
         assert cut.weights.tolist() == [*whole.weights[:5], whole.weights[-1]]
 
 
@@ -202,7 +230,9 @@ def test_without_weights_nothing_is_noted(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", [{"text": f"def f{n}(): pass"} for n in range(20)])
     plain, noted = prepare(recipe_of(path, loss={})), prepare(recipe_of(path))
     folders = [Path(corpus.summary["folder"]) for corpus in (plain, noted)]
-    assert {file.name for file in folders[1].iterdir()} - {file.name for file in folders[0].iterdir()} == {"kinds.bin"}
+    assert {file.name for file in folders[1].iterdir()} - {file.name for file in folders[0].iterdir()} == {
+        "kinds.bin"
+    }
     assert plain.train.kinds is None and plain.train.sample(0).weights is None
     assert plain.fingerprint == noted.fingerprint
     other = prepare(recipe_of(path, loss={"token_weights": {"string": 0.0}}))

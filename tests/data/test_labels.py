@@ -37,7 +37,14 @@ def test_numbers_are_in_the_order_of_their_values() -> None:
     assert number(["b", 10, "a", 9])[0] == ["9", "10", "a", "b"]
     assert number([True, False])[0] == ["False", "True"]
     assert number([9007199254740993, 9007199254740992])[0] == ["9007199254740992", "9007199254740993"]
-    assert sorted(["nan", "1_0", "inf", "3", "1e1", "٣"], key=sort_key) == ["3", "1e1", "1_0", "inf", "nan", "٣"]
+    assert sorted(["nan", "1_0", "inf", "3", "1e1", "٣"], key=sort_key) == [
+        "3",
+        "1e1",
+        "1_0",
+        "inf",
+        "nan",
+        "٣",
+    ]
 
 
 @given(st.lists(st.lists(st.integers(0, 1), min_size=3, max_size=3), min_size=4, max_size=20))
@@ -76,7 +83,10 @@ def test_sets_of_the_numbers_0_and_1_are_told_from_vectors_by_the_whole_source()
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ([[1, 0, 1], [1, 0]], r"a.jsonl:1: label is \[1, 0, 1\], which is no set of classes; as a vector of 0 and 1"),
+        (
+            [[1, 0, 1], [1, 0]],
+            r"a.jsonl:1: label is \[1, 0, 1\], which is no set of classes; as a vector of 0 and 1",
+        ),
         ([[1, 0, 1], [1, 2, 3]], r"a.jsonl:1: label is \[1, 0, 1\], which is no set"),
         ([[0, 1], [0.0, 1.0, 1.0]], r"a.jsonl:2: label is \[0.0, 1.0, 1.0\], which is no set"),
         ([[1, 1, 0], 2], r"a.jsonl:1: label is \[1, 1, 0\], which is no set"),
@@ -92,7 +102,9 @@ def test_lists_that_are_neither_sets_nor_vectors_are_refused(labels: list[Any], 
 
 
 def test_a_held_out_label_that_no_training_row_has_is_refused_by_row() -> None:
-    with pytest.raises(InputError, match=r"a.jsonl:4 has label 'c', which no training row has; those are a, b"):
+    with pytest.raises(
+        InputError, match=r"a.jsonl:4 has label 'c', which no training row has; those are a, b"
+    ):
         number(["a", "b", "a", "c"], held_out=1)
     many = [f"a long name of a label, the number {index}" for index in range(50)]
     with pytest.raises(InputError, match=r"and 48 more; mend the label") as caught:
@@ -169,7 +181,9 @@ def test_a_row_whose_label_is_none_is_refused_by_line(value: Any, said: str) -> 
     assert len(str(caught.value)) <= 300 and str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("value", ["[bug]", "[CLS]", "a, b", "10", "**bold** | <b>", "日本", -3, 10**30, True, []])
+@pytest.mark.parametrize(
+    "value", ["[bug]", "[CLS]", "a, b", "10", "**bold** | <b>", "日本", -3, 10**30, True, []]
+)
 def test_other_labels_are_taken_as_they_are(value: Any) -> None:
     assert read_label({"label": value}, "label", "a.jsonl:3") == value
 
@@ -205,21 +219,32 @@ def prepared(tmp_path: Path, train: list[Any], validation: list[Any] | None = No
         "model": {"kind": "encoder", "n_layer": 1, "n_embd": 16, "n_head": 2},
         "tokenizer": {"train_vocab_size": 300},
         "data": data,
-        "train": {"objective": "classification", "steps": 1, "seq_len": 16, "global_batch_size": 4, "device": "cpu"},
+        "train": {
+            "objective": "classification",
+            "steps": 1,
+            "seq_len": 16,
+            "global_batch_size": 4,
+            "device": "cpu",
+        },
     }
     return prepare(recipe_from(values))
 
 
 def test_a_label_without_rows_in_a_split_is_named(tmp_path: Path) -> None:
     corpus = prepared(tmp_path, ["a", "b", "c"] * 4, ["b", "c"])
-    assert label_notes(corpus) == ["without validation rows: a; each counts as 0 in the macro figures of validation"]
+    assert label_notes(corpus) == [
+        "without validation rows: a; each counts as 0 in the macro figures of validation"
+    ]
     assert corpus.summary["notes on labels"] == [{"note": note} for note in label_notes(corpus)]
 
 
 def test_a_label_whose_only_row_is_held_out_is_named(tmp_path: Path) -> None:
     for number in range(8):  # one of these names falls into the share that is held out
         corpus = prepared(tmp_path, [*["a", "b"] * 8, f"rare {number}"], validation_ratio=0.4)
-        if any("without training rows, as all of theirs are held out: rare" in note for note in label_notes(corpus)):
+        if any(
+            "without training rows, as all of theirs are held out: rare" in note
+            for note in label_notes(corpus)
+        ):
             return
         (tmp_path / "train.jsonl").unlink()
     text = " ".join(label_notes(corpus))
@@ -228,7 +253,9 @@ def test_a_label_whose_only_row_is_held_out_is_named(tmp_path: Path) -> None:
 
 def test_the_second_text_of_a_pair_must_be_there_in_every_row(tmp_path: Path) -> None:
     for second in (None, " ", 7):
-        with pytest.raises(EtudeError, match=r"train.jsonl:1: 'other', a side of the pair, is missing or empty"):
+        with pytest.raises(
+            EtudeError, match=r"train.jsonl:1: 'other', a side of the pair, is missing or empty"
+        ):
             rows = [{"text": "a", "label": "x", "other": second}, {"text": "b", "label": "y", "other": "c"}]
             (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             values: dict[str, Any] = {

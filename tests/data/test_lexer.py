@@ -1,4 +1,5 @@
-"""What tokens are as code: against depths by hand, against Python's own lexer, and on input that is no code."""
+"""What tokens are as code: against depths by hand, against Python's own lexer, and on input that
+is no code."""
 
 import io
 import itertools
@@ -50,12 +51,13 @@ def at(text: str, part: str, column: int, nth: int = 0) -> int:
     ("text", "part", "kind"),
     [
         (PYTHON, "def", "keyword"), (PYTHON, "top", "identifier"), (PYTHON, "the (", "comment"),
-        (PYTHON, "//", "operator"), (PYTHON, "x(", "string"), (PYTHON, "Ends", "string"), (PYTHON, "0", "number"),
-        (PYTHON, "[", "bracket"), (PYTHON, "\n", "space"),
+        (PYTHON, "//", "operator"), (PYTHON, "x(", "string"), (PYTHON, "Ends", "string"),
+        (PYTHON, "0", "number"), (PYTHON, "[", "bracket"), (PYTHON, "\n", "space"),
         (CURLY, "include", "identifier"), (CURLY, "don't", "comment"), (CURLY, "static", "keyword"),
-        (CURLY, "{'", "string"), (CURLY, "}\"", "string"), (CURLY, "{ */", "comment"), (CURLY, "1Fu", "number"),
-        (CURLY, "return", "keyword"), ("x = r'a\\'b' + y", "b'", "string"), ("isn't it 'a'", "t it", "identifier"),
-        ("`a\nb` c", "b", "string"), ("f'{x}'", "x", "string"), ("1.5e-3 + .5", "-3", "number"),
+        (CURLY, "{'", "string"), (CURLY, "}\"", "string"), (CURLY, "{ */", "comment"),
+        (CURLY, "1Fu", "number"), (CURLY, "return", "keyword"), ("x = r'a\\'b' + y", "b'", "string"),
+        ("isn't it 'a'", "t it", "identifier"), ("`a\nb` c", "b", "string"), ("f'{x}'", "x", "string"),
+        ("1.5e-3 + .5", "-3", "number"),
     ],
 )  # fmt: skip
 def test_kinds_are_those_a_reader_sees(text: str, part: str, kind: str) -> None:
@@ -66,9 +68,9 @@ def test_kinds_are_those_a_reader_sees(text: str, part: str, kind: str) -> None:
     ("text", "part", "nth", "depth"),
     [
         (PYTHON, "(", 0, 0), (PYTHON, "a", 0, 1), (PYTHON, ")", 0, 0), (PYTHON, "return", 0, 0),
-        (PYTHON, "[", 0, 0), (PYTHON, "b", 2, 1), (PYTHON, "0", 0, 2), (PYTHON, "]", 0, 1), (PYTHON, "]", 1, 0),
-        (PYTHON, "return", 1, 0), (CURLY, "for", 0, 1), (CURLY, "if", 0, 2), (CURLY, "1)", 0, 5),
-        (CURLY, "return", 0, 1), ("))) a ( b", "a", 0, 0), ("))) a ( b", "b", 0, 1),
+        (PYTHON, "[", 0, 0), (PYTHON, "b", 2, 1), (PYTHON, "0", 0, 2), (PYTHON, "]", 0, 1),
+        (PYTHON, "]", 1, 0), (PYTHON, "return", 1, 0), (CURLY, "for", 0, 1), (CURLY, "if", 0, 2),
+        (CURLY, "1)", 0, 5), (CURLY, "return", 0, 1), ("))) a ( b", "a", 0, 0), ("))) a ( b", "b", 0, 1),
         ("(" * 99 + "a", "a", 0, LEVELS - 1),
     ],
 )  # fmt: skip
@@ -80,7 +82,9 @@ def test_depth_of_indentation_is_that_of_the_line() -> None:
     text = "  a\n     b\n       c\n\n     d\n\te\n  f\n"
     assert [at(text, name, INDENTATION) for name in "abcdef"] == [0, 1, 2, 1, 1, 0]
     deep = "".join(" " * level + f"v{level}\n" for level in range(40))
-    assert [at(deep, f"v{level}\n", INDENTATION) for level in range(40)] == [min(n, LEVELS - 1) for n in range(40)]
+    assert [at(deep, f"v{level}\n", INDENTATION) for level in range(40)] == [
+        min(n, LEVELS - 1) for n in range(40)
+    ]
 
 
 def test_a_token_over_several_lexemes_is_what_says_most() -> None:
@@ -91,7 +95,9 @@ def test_a_token_over_several_lexemes_is_what_says_most() -> None:
 
 
 def test_the_numbers_of_a_pair_are_common() -> None:
-    code = code_of(["find left", "def left(find): pass"], [(0, 0, 4), (0, 5, 9), (1, 4, 8), (1, 9, 13), (1, 14, 15)])
+    code = code_of(
+        ["find left", "def left(find): pass"], [(0, 0, 4), (0, 5, 9), (1, 4, 8), (1, 9, 13), (1, 14, 15)]
+    )
     assert code[:, IDENTIFIER].tolist() == [1, 2, 2, 1, 0]
 
 
@@ -107,7 +113,11 @@ def test_an_identifier_has_one_number_however_it_is_cut(names: list[str], data: 
         assert row[IDENTIFIER] == (numbers[touched[0]] if touched else 0)
 
 
-@given(st.lists(st.sampled_from([*"ab1 \n\t\"'`#/*(){}[];:\\.é\0😀\ud7ff$@", '"""', "def "]), max_size=60).map("".join))
+@given(
+    st.lists(st.sampled_from([*"ab1 \n\t\"'`#/*(){}[];:\\.é\0😀\ud7ff$@", '"""', "def "]), max_size=60).map(
+        "".join
+    )
+)
 def test_any_text_gives_every_token_one_kind(text: str) -> None:
     code = by_character(text)
     assert code.shape == (len(text), 4) and code.dtype == np.uint16

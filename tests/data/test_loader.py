@@ -7,14 +7,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etude.data.loader import Loader, iterate_once, longest_batch, permute, rank_part, sample_ids, steps_per_epoch
+from etude.data.loader import (
+    Loader,
+    iterate_once,
+    longest_batch,
+    permute,
+    rank_part,
+    sample_ids,
+    steps_per_epoch,
+)
 from etude.data.split import Sample, Split
 from tests.data.test_split import split_of
 
 
 def loader_of(split: Split, size: int = 8, micro: int = 4, **settings: int) -> Loader:
     return Loader(
-        split, global_batch_size=size, micro_batch_size=micro, seed=3, attend_across_documents=False, **settings
+        split,
+        global_batch_size=size,
+        micro_batch_size=micro,
+        seed=3,
+        attend_across_documents=False,
+        **settings,
     )
 
 
@@ -74,7 +87,9 @@ def test_the_samples_of_a_step_do_not_depend_on_micro_batches_and_ranks(micro: i
             assert batches.epoch == batches.step // (steps // 2)
             assert len(batches.micro_batches) == -(-len(batches.ids) // micro)
             labels = [label for batch in batches.micro_batches for label in batch.labels.ravel().tolist()]
-            assert labels == [label for index in batches.ids for label in split.sample(int(index)).labels.tolist()]
+            assert labels == [
+                label for index in batches.ids for label in split.sample(int(index)).labels.tolist()
+            ]
     assert ledgers == expected
 
 

@@ -42,7 +42,10 @@ def built(cache: Path) -> Path:
 @pytest.fixture
 def corpus_file(tmp_path: Path) -> Path:
     file = tmp_path / "corpus.jsonl"
-    rows = [{"text": f"def f{index}(x):\n    return x + {index}\n", "repo": f"r{index % 7}"} for index in range(40)]
+    rows = [
+        {"text": f"def f{index}(x):\n    return x + {index}\n", "repo": f"r{index % 7}"}
+        for index in range(40)
+    ]
     file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"text": " ", "repo": "r0"}]))
     return file
 
@@ -54,7 +57,13 @@ def recipe_of(*paths: Path, **data: Any) -> Recipe:
     sources = [{"path": str(path), **source} for path in paths]
     train = {"steps": 10, "global_batch_size": 4, "seq_len": data.pop("seq_len", 16)}
     return recipe_from(
-        {"name": "x", "model": model, "tokenizer": tokenizer, "data": {"train": sources, **data}, "train": train}
+        {
+            "name": "x",
+            "model": model,
+            "tokenizer": tokenizer,
+            "data": {"train": sources, **data},
+            "train": train,
+        }
     )
 
 
@@ -114,7 +123,9 @@ def test_texts_that_differ_in_white_space_are_held_out_together(tmp_path: Path) 
 @pytest.mark.parametrize("objective", ["causal", "seq2seq"])
 def test_rows_with_the_same_prompt_are_held_out_together(tmp_path: Path, objective: str) -> None:
     rows = [
-        {"prompt": f"Question {index}?", "completion": f"{answer} {index}"} for index in range(50) for answer in "ab"
+        {"prompt": f"Question {index}?", "completion": f"{answer} {index}"}
+        for index in range(50)
+        for answer in "ab"
     ]
     rows += [{**row, "completion": "c"} for row in rows[:4:2]]
     for name, some in (("a", rows[:100]), ("held", rows[100:])):
@@ -127,7 +138,10 @@ def test_rows_with_the_same_prompt_are_held_out_together(tmp_path: Path, objecti
     corpus = prepare(recipe)
     uses = corpus.uses.reshape(50, 2)
     assert (uses[:, 0] == uses[:, 1]).all() and uses.sum() == 20 and corpus.summary["overlap"] == 0
-    held_out = {"data.validation": [{"path": str(tmp_path / "held.jsonl"), **source}], "data.leakage.action": "report"}
+    held_out = {
+        "data.validation": [{"path": str(tmp_path / "held.jsonl"), **source}],
+        "data.leakage.action": "report",
+    }
     assert prepare(recipe.with_changes(held_out)).summary["overlap"] == 2
 
 
@@ -177,7 +191,9 @@ def test_the_fingerprint_follows_content_and_not_file_times(corpus_file: Path, b
 
 def test_the_tokenizer_learns_from_the_training_documents_only(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
-    file.write_text("".join(json.dumps({"text": f"{word * 9} " * 9}) + "\n" for word in ("aq", "br", "cs", "dt")))
+    file.write_text(
+        "".join(json.dumps({"text": f"{word * 9} " * 9}) + "\n" for word in ("aq", "br", "cs", "dt"))
+    )
     corpus = prepare(recipe_of(file, tokenizer={"train_vocab_size": 400}))
     held = texts(corpus.validation, corpus)[0]
     assert len(corpus.tokenizer.encode(held)) == len(held.encode())  # nothing was learnt from it
@@ -211,7 +227,9 @@ def test_an_instruction_that_most_rows_share_holds_nothing_together(tmp_path: Pa
     rows = [{"instruction": "Add 3" if n % 4 else f"Add {n}", "output": f"{n} " * 9} for n in range(40)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     corpus = prepare(recipe_of(path, validation_ratio=0.2, seq_len=64))
-    assert len(corpus.train.starts) and corpus.validation is not None and 6 <= corpus.validation.documents <= 10
+    assert (
+        len(corpus.train.starts) and corpus.validation is not None and 6 <= corpus.validation.documents <= 10
+    )
 
 
 def test_validation_sources_of_their_own_are_used_whole_and_overlap_is_counted(
@@ -228,7 +246,9 @@ def test_validation_sources_of_their_own_are_used_whole_and_overlap_is_counted(
 
 
 def test_a_group_in_several_sets_is_refused_or_reported(tmp_path: Path, corpus_file: Path) -> None:
-    (tmp_path / "held.jsonl").write_text('{"text": "new", "repo": "r1"}\n{"text": "other", "repo": "of its own"}\n')
+    (tmp_path / "held.jsonl").write_text(
+        '{"text": "new", "repo": "r1"}\n{"text": "other", "repo": "of its own"}\n'
+    )
     held = {"path": str(tmp_path / "held.jsonl")}
     for use in ("validation", "test"):
         asked = {"group_by": "repo", use: [{**held, "group_by": "repo"}], "leakage": {"action": "report"}}
@@ -239,7 +259,9 @@ def test_a_group_in_several_sets_is_refused_or_reported(tmp_path: Path, corpus_f
     assert "shared_groups" not in alone.summary
     half = {"path": str(tmp_path), "glob": "h*"}, {"path": str(tmp_path), "glob": "c*"}
     both = recipe_of(corpus_file).with_changes({"data.train": [half[0]], "data.validation": [half[1]]})
-    assert "shared_groups" not in prepare(both).summary  # files of one folder are no groups that anybody named
+    assert (
+        "shared_groups" not in prepare(both).summary
+    )  # files of one folder are no groups that anybody named
 
 
 @pytest.mark.parametrize("count", [2, 5, 8])
@@ -271,7 +293,9 @@ def test_data_that_cannot_be_used_is_refused_and_nothing_is_left(
         assert not list(built.glob("*.tmp")) and not list(built.glob("*.lock"))
 
 
-def test_a_tokenizer_larger_than_the_embedding_is_refused_before_and_after(corpus_file: Path, built: Path) -> None:
+def test_a_tokenizer_larger_than_the_embedding_is_refused_before_and_after(
+    corpus_file: Path, built: Path
+) -> None:
     for name, content in train_tokenizer(["some text"], 300).files().items():
         (corpus_file.parent / name).write_bytes(content)
     tokenizer = {"from": str(corpus_file.parent / "tokenizer.json")}
@@ -320,7 +344,9 @@ def test_two_processes_build_once_and_both_go_on(corpus_file: Path, built: Path)
         "print(corpus.fingerprint, len(corpus.train))"
     )
     runs = [
-        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
+        subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+        )
         for _ in range(2)
     ]
     outputs = {run.communicate()[0] for run in runs}
@@ -348,7 +374,9 @@ def test_what_a_killed_builder_left_is_removed(corpus_file: Path, tmp_path: Path
     assert not list(built.glob("*.tmp")) and not list(built.glob("*.lock"))
 
 
-def test_a_source_that_changes_while_it_is_read_is_refused(corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_changes_while_it_is_read_is_refused(
+    corpus_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train = prepared.train_tokenizer
 
     def train_and_change(*given: Any, **named: Any) -> Any:

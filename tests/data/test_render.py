@@ -1,4 +1,6 @@
-"""Conversations become the ids that transformers makes of them, and what is scored is what the template marks."""
+"""Conversations become the ids that transformers makes of them, and what is scored is what the template
+marks.
+"""
 
 import json
 import os
@@ -18,9 +20,12 @@ from etude.errors import InputError
 from etude.recipe import schema
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "tokenizers"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the tokenizers of the project are not beside it")
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the tokenizers of the project are not beside it"
+)
 
-# What transformers takes for an answer is what {% generation %} marks; ours are tried with the marks and without.
+# What transformers takes for an answer is what {% generation %} marks; ours are tried with the marks and
+# without.
 QWEN2 = """{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system
 You are a helpful assistant.<|im_end|>
 ' }}{% endif %}{% if message['role'] == 'assistant' %}{{ '<|im_start|>assistant
@@ -81,8 +86,8 @@ TEMPLATES = {
     "zephyr": (ZEPHYR, "<s>", "</s>"),
 }
 SPECIAL = [
-    "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>",
-    "<|eot_id|>", "[INST]", "[/INST]",
+    "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|start_header_id|>",
+    "<|end_header_id|>", "<|eot_id|>", "[INST]", "[/INST]",
 ]  # fmt: skip
 TEXT = [
     "def f(x):\n    return x + 1\n",
@@ -113,7 +118,10 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     path = tmp_path_factory.mktemp(request.param)
     if request.param == "bytes":
         inner = Inner(models.BPE())
-        inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+        inner.pre_tokenizer, inner.decoder = (
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            decoders.ByteLevel(),
+        )
         alphabet = pre_tokenizers.ByteLevel.alphabet()
     else:
         inner = Inner(models.BPE(byte_fallback=True, unk_token="<unk>"))
@@ -134,7 +142,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def open_tokenizer(folder: Path, path: Path, *, adds: str | None = None, **config: Any) -> Tokenizer:
-    """A tokenizer in a folder of its own, as a model has it; `adds` is the token that it puts before a text."""
+    """A tokenizer in a folder of its own, as a model has it; `adds` is the token that it puts
+    before a text."""
     from tokenizers import Tokenizer as Inner
     from tokenizers import processors
 
@@ -146,7 +155,9 @@ def open_tokenizer(folder: Path, path: Path, *, adds: str | None = None, **confi
         )
     inner.save(str(path / "tokenizer.json"))
     config = {name: value for name, value in config.items() if value is not None}
-    (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **config}))
+    (path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **config})
+    )
     return load_tokenizer(schema.Tokenizer.model_validate({"from": str(path)}))
 
 
@@ -168,7 +179,9 @@ def without_marks(template: str) -> str:
 
 @pytest.mark.parametrize("is_marked", [True, False], ids=["marked", "unmarked"])
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_ids_and_masks_are_those_of_transformers(name: str, is_marked: bool, folder: Path, tmp_path: Path) -> None:
+def test_ids_and_masks_are_those_of_transformers(
+    name: str, is_marked: bool, folder: Path, tmp_path: Path
+) -> None:
     from transformers import AutoTokenizer
 
     template, bos, eos = TEMPLATES[name]
@@ -190,9 +203,12 @@ def test_prompts_are_those_at_inference(name: str, folder: Path, tmp_path: Path)
     from transformers import AutoTokenizer
 
     template, bos, eos = TEMPLATES[name]
-    ours = open_tokenizer(folder, tmp_path / "t", bos_token=bos, eos_token=eos, chat_template=without_marks(template))
+    ours = open_tokenizer(
+        folder, tmp_path / "t", bos_token=bos, eos_token=eos, chat_template=without_marks(template)
+    )
     theirs = AutoTokenizer.from_pretrained(tmp_path / "t")
-    # Answers whose start would melt into the prompt if both were read as one text, and special tokens in the question.
+    # Answers whose start would melt into the prompt if both were read as one text, and special tokens in the
+    # question.
     answers = ["x", "\n\ndef f(): pass", "  x", "\tx", ":", "</s> is the end", "t"]
     for question in ("Write f", "What does </s> mean, or <|im_end|>?"):
         ids = find_template("here", ours).encode_prompt(question)
@@ -218,7 +234,9 @@ def test_exactly_one_bos_whoever_writes_it(folder: Path, tmp_path: Path) -> None
 
     tokens = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}
     bos_token = tokens["bos_token"]
-    for number, (adds, template) in enumerate([(bos_token, LLAMA3), (None, LLAMA3), (bos_token, None), (None, None)]):
+    for number, (adds, template) in enumerate(
+        [(bos_token, LLAMA3), (None, LLAMA3), (bos_token, None), (None, None)]
+    ):
         path = tmp_path / str(number)
         ours = open_tokenizer(folder, path, **tokens, adds=adds, chat_template=template)
         theirs = AutoTokenizer.from_pretrained(path)
@@ -240,7 +258,9 @@ def test_special_tokens_in_messages_are_text_as_transformers_reads_them(folder: 
     encodings = encode(ours, *tricky)
     assert [encoded.has_special for encoded in encodings] == [True, True, False]
     for messages, encoded in zip(tricky, encodings):
-        assert ours.decode(encoded.ids, skip_special=False) == theirs.apply_chat_template(messages, tokenize=False)
+        assert ours.decode(encoded.ids, skip_special=False) == theirs.apply_chat_template(
+            messages, tokenize=False
+        )
         if folder.name.startswith("bytes"):  # of the others, transformers puts spaces into some
             expected = theirs.apply_chat_template(messages, return_dict=False, sanitize_control_tokens=True)
             assert encoded.ids == expected
@@ -256,8 +276,8 @@ PHI3 = (
     "{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% else %}{{ eos_token }}{% endif %}"
 )
 HARMONY = (
-    "{% for m in messages %}{{ '<s>' + m['role'] }}{% if m['role'] == 'assistant' %}{{ '<|start_header_id|>final' }}"
-    "{% endif %}{{ '<|end_header_id|>' + m['content'] }}"
+    "{% for m in messages %}{{ '<s>' + m['role'] }}{% if m['role'] == 'assistant' %}{{ "
+    "'<|start_header_id|>final' }}{% endif %}{{ '<|end_header_id|>' + m['content'] }}"
     "{{ '</s>' if loop.last and m['role'] == 'assistant' else '<|im_end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<s>assistant' }}{% endif %}"
 )
@@ -291,7 +311,9 @@ def test_answers_that_cannot_be_told_apart_are_refused(folder: Path, tmp_path: P
         "{% if add_generation_prompt %}<s>{% else %}</s>{% endif %}"
     )
     ours = open_tokenizer(folder, tmp_path / "t", eos_token="</s>", chat_template=shouting)
-    with pytest.raises(InputError, match=r"a.jsonl:1: the chat template changes what stands before an answer"):
+    with pytest.raises(
+        InputError, match=r"a.jsonl:1: the chat template changes what stands before an answer"
+    ):
         encode(ours, turns("a", "b", "c", "d"))
 
 
@@ -333,10 +355,13 @@ def test_blank_answers_among_others_are_not_scored(folder: Path, tmp_path: Path)
         assert len(texts) == 1
 
 
-def test_the_system_message_of_the_recipe_is_for_conversations_without_one(folder: Path, tmp_path: Path) -> None:
+def test_the_system_message_of_the_recipe_is_for_conversations_without_one(
+    folder: Path, tmp_path: Path
+) -> None:
     ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=QWEN2)
     texts = [
-        ours.decode(each.ids) for each in encode(ours, turns("Hi", "Ho"), turns("Hi", "Ho", system="A"), system="B")
+        ours.decode(each.ids)
+        for each in encode(ours, turns("Hi", "Ho"), turns("Hi", "Ho", system="A"), system="B")
     ]
     assert ["B" in texts[0], "A" in texts[1], "B" in texts[1]] == [True, True, False]
     assert "B" in ours.decode(find_template("here", ours, system="B").encode_prompt("Hi"))
@@ -344,21 +369,21 @@ def test_the_system_message_of_the_recipe_is_for_conversations_without_one(folde
 
 # As most published ones: three roles, of which the first message alone may be the system's.
 THREE_ROLES = (
-    "{% for m in messages %}{% if m['role'] in ('user', 'assistant') or (m['role'] == 'system' and loop.first) %}"
-    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for m in messages %}{% if m['role'] in ('user', 'assistant') or (m['role'] == 'system' and "
+    "loop.first) %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endif %}{% "
+    "endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 LAST_SYSTEM = (
     "{% set ns = namespace(said='') %}{% for m in messages %}{% if m['role'] == 'system' %}"
     "{% set ns.said = m['content'] %}{% endif %}{% endfor %}{{ ns.said }}{% for m in messages %}"
-    "{% if m['role'] != 'system' %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% if m['role'] != 'system' %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% "
+    "endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 MERGING = (
     "{% for m in messages %}{% if loop.first or messages[loop.index0 - 1]['role'] != m['role'] %}"
     "{{ '<|im_start|>' + m['role'] + '\n' }}{% endif %}{{ m['content'] }}"
-    "{% if loop.last or messages[loop.index0 + 1]['role'] != m['role'] %}{{ '<|im_end|>\n' }}{% else %}{{ '\n' }}"
-    "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% if loop.last or messages[loop.index0 + 1]['role'] != m['role'] %}{{ '<|im_end|>\n' }}{% else %}{{ "
+    "'\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 
@@ -368,10 +393,14 @@ def said(*pairs: tuple[str, str]) -> list[Message]:
 
 @pytest.mark.parametrize("role", ["tool", "function_call", "observation", "ipython", "critic", "user "])
 @pytest.mark.parametrize("content", ["result 12", "s", "assistant"])
-def test_a_turn_that_the_template_leaves_out_is_refused(role: str, content: str, folder: Path, tmp_path: Path) -> None:
+def test_a_turn_that_the_template_leaves_out_is_refused(
+    role: str, content: str, folder: Path, tmp_path: Path
+) -> None:
     ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=THREE_ROLES)
     row = said(("user", "Hi"), (role, content), ("user", "So?"), ("assistant", "s"))
-    with pytest.raises(InputError, match=rf"a.jsonl:2: the chat template leaves out message 2, of role '{role}'"):
+    with pytest.raises(
+        InputError, match=rf"a.jsonl:2: the chat template leaves out message 2, of role '{role}'"
+    ):
         encode(ours, turns("Hi", "Ho"), row)
     (encoded,) = encode(ours, row, wanted="plain")  # which writes every role
     assert content in ours.decode(encoded.ids)
@@ -384,14 +413,18 @@ def test_a_row_with_a_turn_that_is_left_out_is_refused_wherever_it_stands(
     ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=THREE_ROLES)
     rows = [turns("Hi", "Ho"), turns("He", "Ha")]
     rows.insert(place, said(("user", "Hi"), ("tool", "12"), ("assistant", "Ho")))
-    with pytest.raises(InputError, match=rf"a.jsonl:{place + 1}: the chat template leaves out message 2, of role"):
+    with pytest.raises(
+        InputError, match=rf"a.jsonl:{place + 1}: the chat template leaves out message 2, of role"
+    ):
         encode(ours, *rows)
 
 
 @pytest.mark.parametrize(
     ("template", "place"), [(THREE_ROLES, 3), (LAST_SYSTEM, 1)], ids=["the first alone", "the last alone"]
 )
-def test_a_second_system_message_does_not_vanish(template: str, place: int, folder: Path, tmp_path: Path) -> None:
+def test_a_second_system_message_does_not_vanish(
+    template: str, place: int, folder: Path, tmp_path: Path
+) -> None:
     ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=template)
     row = said(("system", "Be brief."), ("user", "Hi"), ("system", "Now sing."), ("assistant", "La"))
     with pytest.raises(InputError, match=rf"leaves out message {place}, of role 'system'"):
@@ -408,7 +441,9 @@ def test_a_developer_turn_becomes_a_system_turn_where_the_template_knows_no_deve
     row = [("developer", "ANSWER IN FRENCH"), ("user", "hi"), ("assistant", "bonjour")]
     mapped, plain = encode(ours, said(*row), said(("system", row[0][1]), *row[1:]))
     assert mapped.ids == plain.ids and (mapped.is_mapped, plain.is_mapped) == (True, False)
-    assert "ANSWER IN FRENCH" in find_template("here", ours).render(said(*row[:2]), add_generation_prompt=True)
+    assert "ANSWER IN FRENCH" in find_template("here", ours).render(
+        said(*row[:2]), add_generation_prompt=True
+    )
     # A template that knows the role gets it, as in transformers.
     every = open_tokenizer(folder, tmp_path / "u", eos_token="<|im_end|>", chat_template=without_marks(QWEN2))
     (encoded,) = encode(every, said(*row))
@@ -470,7 +505,9 @@ def test_a_plain_template_goes_with_the_tokenizer_to_transformers(folder: Path, 
     from transformers import AutoTokenizer
 
     for adds in ("<s>", None):
-        ours = open_tokenizer(folder, tmp_path / str(bool(adds)), adds=adds, bos_token="<s>", eos_token="</s>")
+        ours = open_tokenizer(
+            folder, tmp_path / str(bool(adds)), adds=adds, bos_token="<s>", eos_token="</s>"
+        )
         saved = ours.with_chat_template(find_template("here", ours).source)
         (tmp_path / f"saved-{bool(adds)}").mkdir()
         for name, content in saved.files().items():
@@ -492,7 +529,10 @@ def test_a_plain_template_goes_with_the_tokenizer_to_transformers(folder: Path, 
             "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}</s>",
             "changes what stands before an answer",
         ),
-        ("{{ messages[0]['content'] }}</s>", "a.jsonl:1: the chat template leaves out message 2, of role 'assistant'"),
+        (
+            "{{ messages[0]['content'] }}</s>",
+            "a.jsonl:1: the chat template leaves out message 2, of role 'assistant'",
+        ),
         ("{{ ''.__class__.__mro__ }}", "SecurityError"),
         ("{{ cycler.__init__.__globals__.os.system('touch canary') }}", "SecurityError"),
         ("{{ messages.append('x') }}", "SecurityError"),
@@ -514,7 +554,9 @@ LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% end
 
 
 @pytest.mark.parametrize("template", [LOOP, "{{ 9 ** (9 ** 9) }}"], ids=["loop", "power"])
-def test_a_template_that_never_ends_is_stopped_in_any_thread(template: str, folder: Path, tmp_path: Path) -> None:
+def test_a_template_that_never_ends_is_stopped_in_any_thread(
+    template: str, folder: Path, tmp_path: Path
+) -> None:
     ours = open_tokenizer(folder, tmp_path / "t", eos_token="</s>", chat_template="<|im_start|>")
     problems: list[str] = []
 
@@ -527,7 +569,11 @@ def test_a_template_that_never_ends_is_stopped_in_any_thread(template: str, fold
     thread = threading.Thread(target=try_it)
     thread.start()
     thread.join()
-    assert len(problems) == 1 and "takes over 0.3 s on the conversation" in problems[0] and "\n" not in problems[0]
+    assert (
+        len(problems) == 1
+        and "takes over 0.3 s on the conversation" in problems[0]
+        and "\n" not in problems[0]
+    )
 
 
 def test_a_template_is_rendered_again_after_a_refusal(folder: Path, tmp_path: Path) -> None:
@@ -557,7 +603,9 @@ def test_no_process_outlives_its_template(folder: Path, tmp_path: Path) -> None:
 
 def test_a_template_that_is_wanted_and_not_there_is_refused(folder: Path, tmp_path: Path) -> None:
     ours = open_tokenizer(folder, tmp_path / "t", eos_token="</s>")
-    with pytest.raises(InputError, match=r'the tokenizer in base has no chat template.*data.template = "plain"'):
+    with pytest.raises(
+        InputError, match=r'the tokenizer in base has no chat template.*data.template = "plain"'
+    ):
         find_template("base", ours, wanted="chat")
 
 
@@ -598,11 +646,14 @@ THINKING = (
 )
 PICKY = THINKING.replace(
     "{{ m['content']",
-    "{% if m.code is defined and m.code | length != 9 %}{{ raise_exception('nine') }}{% endif %}{{ m['content']",
+    "{% if m.code is defined and m.code | length != 9 %}{{ raise_exception('nine') }}{% endif %}{{ "
+    "m['content']",
 )
 
 
-def test_thoughts_that_the_template_writes_are_learnt_as_in_transformers(folder: Path, tmp_path: Path) -> None:
+def test_thoughts_that_the_template_writes_are_learnt_as_in_transformers(
+    folder: Path, tmp_path: Path
+) -> None:
     from transformers import AutoTokenizer
 
     ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=THINKING)
@@ -616,10 +667,14 @@ def test_thoughts_that_the_template_writes_are_learnt_as_in_transformers(folder:
         assert (encoded.is_changed, encoded.unread) == (is_changed, ())
     (encoded,) = encode(ours, one)
     ((begin, end),) = encoded.answers
-    assert ours.decode(encoded.ids[begin:end], skip_special=False).startswith("<think>\nhm <|im_end|>\n</think>\nHo")
+    assert ours.decode(encoded.ids[begin:end], skip_special=False).startswith(
+        "<think>\nhm <|im_end|>\n</think>\nHo"
+    )
 
 
-@pytest.mark.parametrize("field", ["reasoning_content", "thinking", "reasoning", "refusal", "images", "audio"])
+@pytest.mark.parametrize(
+    "field", ["reasoning_content", "thinking", "reasoning", "refusal", "images", "audio"]
+)
 @pytest.mark.parametrize("wanted", ["auto", "plain"])
 @pytest.mark.parametrize("place", [0, 1, 3])
 def test_a_part_of_a_turn_that_the_template_does_not_write_is_refused(
@@ -629,7 +684,9 @@ def test_a_part_of_a_turn_that_the_template_does_not_write_is_refused(
     row = turns("Hi", "Ho", "He", "Ha")
     row[place] |= {field: "Ho"}  # which stands elsewhere
     for system in (None, "S"):
-        with pytest.raises(InputError, match=rf"a.jsonl:2: .* does not write '{field}' of message {place + 1}, so it"):
+        with pytest.raises(
+            InputError, match=rf"a.jsonl:2: .* does not write '{field}' of message {place + 1}, so it"
+        ):
             encode(ours, turns("Hi", "Ho"), row, wanted=wanted, system=system)
     row[place][field] = " "
     assert encode(ours, row, wanted=wanted)[0].unread == ()
@@ -638,7 +695,9 @@ def test_a_part_of_a_turn_that_the_template_does_not_write_is_refused(
 def test_other_fields_that_the_template_does_not_write_are_known(folder: Path, tmp_path: Path) -> None:
     ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=PICKY)
     row = turns("Hi", "Ho")
-    row.insert(1, {"role": "tool", "content": "1", "name": "f", "code": "123456789", "id": "i", "weight": "0"})
+    row.insert(
+        1, {"role": "tool", "content": "1", "name": "f", "code": "123456789", "id": "i", "weight": "0"}
+    )
     (encoded,) = encode(ours, row)
     assert encoded.unread == ("id",) and "tool f\n" in ours.decode(encoded.ids)
     row[0] |= {"name": "Bo"}

@@ -21,7 +21,13 @@ from etude.errors import InputError
 from etude.recipe.schema import Source
 
 ALPACA = [{"instruction": f"Add {n} and 1", "input": "", "output": f"{n + 1}"} for n in range(12)]
-PACKS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
+PACKS = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.compress,
+}
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -86,7 +92,11 @@ def test_rows_in_an_array_are_those_of_json_load_in_pieces_of_any_size() -> None
             {"a": draw.choice(strings), "n": draw.choice([1, -2.5e-7, None, True, [], {"b": [{}]}]), "z": "é"}
             for _ in range(40)
         ]
-        for text in (json.dumps(rows), json.dumps(rows, indent=3, ensure_ascii=False), f" {json.dumps(rows)}\n\t"):
+        for text in (
+            json.dumps(rows),
+            json.dumps(rows, indent=3, ensure_ascii=False),
+            f" {json.dumps(rows)}\n\t",
+        ):
             data = text.encode()
             pieces = [data[at : at + size] for at in range(0, len(data), size)]
             read = list(read_rows(pieces, "array", "a.json", most_bytes=1 << 20))
@@ -123,15 +133,13 @@ def test_cells_are_those_of_the_csv_module_and_rows_keep_their_lines(tmp_path: P
         ("a.json", '[{"text": "\\ud800"}]', "a.json row 1 holds half of a surrogate pair"),
         ("a.json", '[{"text": ' + "[" * 100_000, "a.json row 1 nests"),
         ("a.json", '[{"text": ' + "1" * 5000 + "}]", "a.json row 1 holds a whole number of too many digits"),
-        ("a.json", "[]", "empty"),
-        ("a.json", "", "holds nothing, and no rows"),
+        ("a.json", "[]", "empty"), ("a.json", "", "holds nothing, and no rows"),
         ("a.json", '{"data": [{"text": "a"}]}', "one JSON object with the fields 'data', and no rows"),
         ("a.json", '{"train": [],\n"test": []}', "one JSON object with the fields 'train', 'test'"),
         ("a.json", "true", "holds one text, and no rows"),
         ("a.jsonl", '{"text": "a"}\n{"text": "a", "text": "b"}', "a.jsonl:2 has the field 'text' twice"),
         ("a.jsonl", '{"text": "a"}\r{"text": "b"}\r', "a.jsonl:1 .* lines end with CR alone"),
-        ("a.jsonl", '{"text": "a\0"}', "a.jsonl:1 is not valid JSON"),
-        ("a.csv", "", "empty"),
+        ("a.jsonl", '{"text": "a\0"}', "a.jsonl:1 is not valid JSON"), ("a.csv", "", "empty"),
         ("a.csv", "text,label\n", "empty"),
         ("a.csv", "text,label\na,b\nc\n", "a.csv:3 has 1 fields, and the header has 2"),
         ("a.csv", "text,label\n\na,b,c\n", "a.csv:3 has 3 fields"),
@@ -158,7 +166,9 @@ def test_what_cannot_be_read_is_named_with_its_row_or_line(
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.txt"])
 def test_other_encodings_are_named_or_left_out(name: str, encoding: str, tmp_path: Path) -> None:
     path = write(tmp_path / name, "\n".join(map(json.dumps, ALPACA)).encode(encoding))
-    shows = {"utf-16": "begins with FF FE", "utf-32": "begins with FF FE 00 00"}.get(encoding, "are NUL, as in UTF-16")
+    shows = {"utf-16": "begins with FF FE", "utf-32": "begins with FF FE 00 00"}.get(
+        encoding, "are NUL, as in UTF-16"
+    )
     assert f"{name} is not UTF-8 text: " in refusal(path) and shows in refusal(path)
     write(tmp_path / "b.jsonl", json.dumps(ALPACA[0]))
     left = list(read_documents(Source(path=str(tmp_path)), undecodable=True))
@@ -171,7 +181,9 @@ def test_json_and_csv_beside_code_are_texts_unless_their_rows_fit_a_format(tmp_p
     for name, content in configs.items():
         write(tmp_path / name, content)
     documents = {document.name: document for document in read_documents(Source(path=str(tmp_path)))}
-    assert {Path(name).name: document.text for name, document in documents.items()} == configs | {"a.py": "print(1)"}
+    assert {Path(name).name: document.text for name, document in documents.items()} == configs | {
+        "a.py": "print(1)"
+    }
     assert describe(Source(path=str(tmp_path), glob="a*"), 1) == "1 document, from 1 file (a*)"
     assert describe(Source(path=str(tmp_path)), 4) == "4 documents, from 4 files (**/*)"
     write(tmp_path / "train.json", json.dumps(ALPACA))
@@ -186,7 +198,9 @@ def test_json_and_csv_beside_code_are_texts_unless_their_rows_fit_a_format(tmp_p
 def test_format_text_takes_a_file_of_json_as_a_text_unless_its_rows_hold_the_field(tmp_path: Path) -> None:
     for content in ('{"name": "a"}', '[{"id": 1}]'):
         path = write(tmp_path / "a.json", content)
-        assert [document.text for document in read_documents(Source(path=str(path), format="text"))] == [content]
+        assert [document.text for document in read_documents(Source(path=str(path), format="text"))] == [
+            content
+        ]
         refusal(path)
     path = write(tmp_path / "a.json", '[{"text": "a"}, {"text": "b"}]')
     assert [document.text for document in read_documents(Source(path=str(path), format="text"))] == ["a", "b"]
@@ -196,8 +210,8 @@ def test_a_file_of_rows_among_code_is_a_text_unless_it_holds_the_field(tmp_path:
     for name in ("a.py", "b.py", "c.rs", "d.md", "e.js", "f.go", "g.c"):
         write(tmp_path / name, "code")
     fixtures = {
-        "fix.json": '[{"prompt": "q", "completion": "a"}]', "log.jsonl": '{"id": 1}', "broken.jsonl": '{"id": ',
-        "table.csv": "prompt,completion\nq,a\n", "bad.ndjson": "[1]",
+        "fix.json": '[{"prompt": "q", "completion": "a"}]', "log.jsonl": '{"id": 1}',
+        "broken.jsonl": '{"id": ', "table.csv": "prompt,completion\nq,a\n", "bad.ndjson": "[1]",
     }  # fmt: skip
     for name, content in fixtures.items():
         write(tmp_path / name, content)
@@ -249,8 +263,9 @@ def test_a_source_larger_than_it_may_be_is_refused_with_the_key_that_allows_it(t
 
 def test_a_json_file_is_an_object_unless_it_is_lines_of_objects_or_an_array_of_them() -> None:
     for text, kind in (
-        ('{"a": 1}', "object"), ('{"a": 1}\n', "object"), ('{"a": 1}\n{"a": 2}', "lines"), ('{}\n\n{"a"', "lines"),
-        ("{\n}\n{\n}", "object"), ("[1, 2]", "object"), ("[", "array"), (" [\n {", "array"), ("// x", "object"),
+        ('{"a": 1}', "object"), ('{"a": 1}\n', "object"), ('{"a": 1}\n{"a": 2}', "lines"),
+        ('{}\n\n{"a"', "lines"), ("{\n}\n{\n}", "object"), ("[1, 2]", "object"), ("[", "array"),
+        (" [\n {", "array"), ("// x", "object"),
     ):  # fmt: skip
         assert find_kind("a.json", text.encode(), is_whole=True) == kind, text
     assert find_kind("a.py", b"[]", is_whole=True) == find_kind("a.md", b"{}\n[]", is_whole=True) == "text"

@@ -44,7 +44,8 @@ SECRETS = {
     "JSON web token": [".".join(["ey" + "J" + drawn(33), "ey" + "J" + drawn(90), drawn(43)])],
     "private key": [
         private_key(), private_key(""), private_key("EC "), private_key("OPENSSH "), private_key("", "\\n"),
-        private_key().replace("-----\n", "-----\nProc-Type: 4,ENCRYPTED\n", 1), private_key().split("-----END")[0],
+        private_key().replace("-----\n", "-----\nProc-Type: 4,ENCRYPTED\n", 1),
+        private_key().split("-----END")[0],
     ],
 }  # fmt: skip
 AWS_SECRET = drawn(40, LETTERS + "+/")
@@ -105,8 +106,12 @@ HARMLESS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "secret"), [(kind, each) for kind, all_ in SECRETS.items() for each in all_])
-@pytest.mark.parametrize("around", [("", ""), ('x = "', '"\n'), ("é İ see ", " or not"), ("key=", "\n"), ("(", ")")])
+@pytest.mark.parametrize(
+    ("kind", "secret"), [(kind, each) for kind, all_ in SECRETS.items() for each in all_]
+)
+@pytest.mark.parametrize(
+    "around", [("", ""), ('x = "', '"\n'), ("é İ see ", " or not"), ("key=", "\n"), ("(", ")")]
+)
 def test_secrets_of_a_published_form_are_found_whole(kind: str, secret: str, around: tuple[str, str]) -> None:
     text = secret.join(around)
     found = find(text)

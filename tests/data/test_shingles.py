@@ -58,7 +58,10 @@ def test_hashes_are_the_same_on_every_machine() -> None:
 
 def test_white_space_case_and_comments_make_no_difference() -> None:
     plain = "def add(first, second):\n    return first + second\n"
-    other = "# Adds.\nDEF add(first,\tsecond):\n  // really\n    return first /* sum\n of both */ + second  # done\n"
+    other = (
+        "# Adds.\nDEF add(first,\tsecond):\n  // really\n    return first /* sum\n of both */ + second  # "
+        "done\n"
+    )
     assert normalize(plain).split() == normalize(plain.upper()).split()
     hashes, offsets = shingle([plain, other])
     assert hashes[: offsets[1]].tolist() == hashes[offsets[1] :].tolist()

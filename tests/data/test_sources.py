@@ -35,7 +35,9 @@ def test_a_text_file_is_one_document_byte_for_byte(tmp_path: Path) -> None:
     assert texts(file)[0].encode() == file.read_bytes()
 
 
-@pytest.mark.parametrize("pack", [lambda data: data, gzip.compress, zstandard.compress], ids=["plain", "gz", "zst"])
+@pytest.mark.parametrize(
+    "pack", [lambda data: data, gzip.compress, zstandard.compress], ids=["plain", "gz", "zst"]
+)
 def test_jsonl_is_a_document_a_line_whatever_it_is_packed_in(tmp_path: Path, pack) -> None:
     lines = [{"text": "one\r\n"}, {"text": "zwei é"}, {"text": " "}]
     suffix = {gzip.compress: ".gz", zstandard.compress: ".zst"}.get(pack, "")
@@ -109,9 +111,19 @@ def test_the_standard_library_comes_without_tests_installed_packages_and_encodin
     assert files == sorted(files, key=lambda path: path.as_posix()) and len(files) > 300
     assert Path("asyncio/tasks.py") in files and Path("unittest/mock.py") in files
     parts = {part for path in files for part in path.parts}
-    assert not parts & {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "encodings"}
+    assert not parts & {
+        "site-packages",
+        "dist-packages",
+        "test",
+        "tests",
+        "idle_test",
+        "__pycache__",
+        "encodings",
+    }
     documents = read_documents(Source(source="python-stdlib"))
-    asyncio = {next(documents).group for path in files if path.parts[0] == "asyncio" or path < Path("asyncio")}
+    asyncio = {
+        next(documents).group for path in files if path.parts[0] == "asyncio" or path < Path("asyncio")
+    }
     assert str(root / "asyncio") in asyncio
 
 
@@ -137,7 +149,11 @@ def test_the_key_changes_with_size_time_and_settings_only(tmp_path: Path) -> Non
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', "a.jsonl:2 is not UTF-8"),
         ("a.jsonl", b'{"text": "a"}\n\n{"text": "b"\n', "a.jsonl:3 is not valid JSON"),
         ("a.jsonl", b'{"text": NaN}', "a.jsonl:1 has NaN as field 'text'"),
-        ("a.jsonl", b'{"text": "a", "x": ' + b"1" * 5000 + b"}", "a.jsonl:1 holds a whole number of too many digits"),
+        (
+            "a.jsonl",
+            b'{"text": "a", "x": ' + b"1" * 5000 + b"}",
+            "a.jsonl:1 holds a whole number of too many digits",
+        ),
         ("a.jsonl", b"[" * 100_000, "a.jsonl:1 nests"),
         ("a.jsonl", b'["a"]', "a.jsonl:1 is a list"),
         ("a.jsonl", b'{"code": "a", "n": 1, "doc": "b"}', "has no field 'text'"),
@@ -193,7 +209,9 @@ def test_a_bomb_and_an_endless_line_are_refused_before_they_fill_memory(
     (tmp_path / "line.jsonl").write_bytes(b'{"text": "' + b"x" * (3 << 20))
     assert "times its size" in refusal(tmp_path / "bomb.gz")
     assert "times its size" in refusal(tmp_path / "bomb.zst")
-    assert "line.jsonl:1 is a row of over 1,048,576 bytes" in refusal(tmp_path / "line.jsonl", max_row_bytes=1 << 20)
+    assert "line.jsonl:1 is a row of over 1,048,576 bytes" in refusal(
+        tmp_path / "line.jsonl", max_row_bytes=1 << 20
+    )
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])

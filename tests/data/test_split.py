@@ -63,7 +63,9 @@ def naive_units(groups: list[int], texts: list[int]) -> list[int]:
 
 @settings(max_examples=100, deadline=None)
 @given(pairs=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=9))
-def test_documents_that_share_a_group_or_a_text_are_connected_and_no_others(pairs: list[tuple[int, int]]) -> None:
+def test_documents_that_share_a_group_or_a_text_are_connected_and_no_others(
+    pairs: list[tuple[int, int]],
+) -> None:
     groups, texts = ([pair[side] for pair in pairs] for side in (0, 1))
     units = connect(np.array(groups, dtype=np.int64), np.array(texts, dtype=np.int64))
     assert units.tolist() == naive_units(groups, texts)
@@ -71,7 +73,9 @@ def test_documents_that_share_a_group_or_a_text_are_connected_and_no_others(pair
 
 @settings(max_examples=200, deadline=None)
 @given(
-    pairs=st.lists(st.tuples(st.integers(0, 12), st.text("abcdefgh", min_size=1, max_size=2)), min_size=2, max_size=40),
+    pairs=st.lists(
+        st.tuples(st.integers(0, 12), st.text("abcdefgh", min_size=1, max_size=2)), min_size=2, max_size=40
+    ),
     ratio=st.floats(0.01, 0.99),
 )
 def test_no_group_and_no_text_is_in_both_splits(pairs: list[tuple[int, str]], ratio: float) -> None:
@@ -110,7 +114,9 @@ def test_units_of_any_size_are_as_likely_to_be_held_out() -> None:
     chosen = [0, 0]
     for seed in range(400):
         hashes = hashes_of([f"{seed} {index}" for index in range(60)])
-        units = np.array([index // 5 if index < 30 else index for index in range(60)])  # 6 units of 5, 30 of 1
+        units = np.array(
+            [index // 5 if index < 30 else index for index in range(60)]
+        )  # 6 units of 5, 30 of 1
         held = hold_out(hashes, units, 0.1)
         chosen[0] += len(set(units[held & (units < 6)]))
         chosen[1] += len(set(units[held & (units >= 6)]))
@@ -124,7 +130,9 @@ def test_units_of_any_size_are_as_likely_to_be_held_out() -> None:
     held=st.sets(st.integers(0, 11)),
     seq_len=st.integers(2, 7),
 )
-def test_every_token_of_the_split_is_a_target_exactly_once(lengths: list[int], held: set[int], seq_len: int) -> None:
+def test_every_token_of_the_split_is_a_target_exactly_once(
+    lengths: list[int], held: set[int], seq_len: int
+) -> None:
     split = split_of(lengths, "row", seq_len, held)
     stream: list[int] = []
     at = 0
@@ -155,12 +163,16 @@ def test_a_document_is_a_sample_and_what_is_cut_off_is_counted() -> None:
     assert not any(sample.documents.any() for sample in samples)
 
 
-def examples_of(rows: list[tuple[int, list[tuple[int, int]]]], seq_len: int, **settings: bool) -> tuple[Split, Left]:
+def examples_of(
+    rows: list[tuple[int, list[tuple[int, int]]]], seq_len: int, **settings: bool
+) -> tuple[Split, Left]:
     """Rows of so many tokens 1, 2, 3 ... with answers at places of the row."""
     offsets = np.r_[0, np.cumsum([length for length, _ in rows])]
     answers = [(start + a, start + b) for start, (_, spans) in zip(offsets, rows) for a, b in spans]
     size = int(offsets[-1])
-    texts = Texts(np.arange(1, size + 1), offsets, np.ones(len(rows), np.int64), np.ones(size + 1, np.int64), EOS)
+    texts = Texts(
+        np.arange(1, size + 1), offsets, np.ones(len(rows), np.int64), np.ones(size + 1, np.int64), EOS
+    )
     pairs = np.array(answers, dtype=np.int64).reshape(-1, 2)
     return cut_examples(texts, np.arange(len(rows)), pairs, seq_len, **settings)
 
@@ -168,7 +180,9 @@ def examples_of(rows: list[tuple[int, list[tuple[int, int]]]], seq_len: int, **s
 @settings(max_examples=200, deadline=None)
 @given(
     rows=st.lists(
-        st.tuples(st.integers(2, 12), st.lists(st.integers(0, 12), max_size=6).map(sorted)), min_size=1, max_size=6
+        st.tuples(st.integers(2, 12), st.lists(st.integers(0, 12), max_size=6).map(sorted)),
+        min_size=1,
+        max_size=6,
     ),
     seq_len=st.integers(1, 12),
     answers_only=st.booleans(),

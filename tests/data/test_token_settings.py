@@ -1,4 +1,6 @@
-"""What a tokenizer_config.json says beside a tokenizer.json: ids are those of AutoTokenizer, or it is refused."""
+"""What a tokenizer_config.json says beside a tokenizer.json: ids are those of AutoTokenizer, or it is
+refused.
+"""
 
 import json
 from pathlib import Path
@@ -15,8 +17,9 @@ from tests.bases import write_encoder, write_llama, write_qwen2, write_t5
 from tests.conftest import SHARED
 
 TEXTS = (
-    "total a", "a</s>b", " a </s> b", "a</s>\n b\n", "x <s> \n</s>", "Total \u00e9t\u00e9 A ab B", "\u4f60\u597d a",
-    "a[SEP] b", "<|im_start|>user\n a<|im_end|> \n b", "a <|im_end|>  <|endoftext|> b", "", "  ", "<b>\n\n\n\tx",
+    "total a", "a</s>b", " a </s> b", "a</s>\n b\n", "x <s> \n</s>", "Total \u00e9t\u00e9 A ab B",
+    "\u4f60\u597d a", "a[SEP] b", "<|im_start|>user\n a<|im_end|> \n b", "a <|im_end|>  <|endoftext|> b", "",
+    "  ", "<b>\n\n\n\tx",
 )  # fmt: skip
 PLAIN = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False, "special": True}
 
@@ -56,14 +59,28 @@ def byte_level(folder: Path, *, added: dict[str, Any] | None = None, **settings:
 
 def word_piece(folder: Path, *, lower: bool = True, **settings: Any) -> Path:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words = ["total", "Total", "\u00e9t\u00e9", "ete", "a", "b", "B", "\u4f60", "\u597d", "\u4f60\u597d", "##b"]
+    words = [
+        "total",
+        "Total",
+        "\u00e9t\u00e9",
+        "ete",
+        "a",
+        "b",
+        "B",
+        "\u4f60",
+        "\u597d",
+        "\u4f60\u597d",
+        "##b",
+    ]
     vocabulary = {token: index for index, token in enumerate([*special, *words])}
     inner = Inner(models.WordPiece(vocabulary, unk_token="[UNK]"))
     inner.normalizer = normalizers.BertNormalizer(lowercase=lower)
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     inner.add_special_tokens(special)
     inner.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     roles = {f"{role}_token": f"[{role.upper()}]" for role in ("unk", "sep", "pad", "cls", "mask")}
     return set_up(folder, inner, **{"tokenizer_class": "BertTokenizer", **roles, **settings})
@@ -83,7 +100,13 @@ def llama(folder: Path, *, scheme: str = "first", **settings: Any) -> Path:
 
 @pytest.mark.parametrize(
     "added",
-    [{"rstrip": True}, {"lstrip": True}, {"lstrip": True, "rstrip": True}, {"normalized": True}, {"single_word": True}],
+    [
+        {"rstrip": True},
+        {"lstrip": True},
+        {"lstrip": True, "rstrip": True},
+        {"normalized": True},
+        {"single_word": True},
+    ],
 )
 def test_an_end_token_keeps_the_flags_that_the_file_gives_it(added: dict[str, bool], tmp_path: Path) -> None:
     ours = require_the_ids_of_transformers(byte_level(tmp_path / "t", added=added))
@@ -98,7 +121,9 @@ def test_an_end_token_that_becomes_special_keeps_its_other_flags(tmp_path: Path)
 
 
 @pytest.mark.parametrize("flags", [{"rstrip": True}, {"lstrip": True, "rstrip": True}, {"single_word": True}])
-def test_flags_of_added_tokens_decoder_are_put_over_those_of_the_file(flags: dict[str, bool], tmp_path: Path) -> None:
+def test_flags_of_added_tokens_decoder_are_put_over_those_of_the_file(
+    flags: dict[str, bool], tmp_path: Path
+) -> None:
     listed = {"292": {"content": "</s>", **PLAIN, **flags}, "289": {"content": "<s>", **PLAIN, **flags}}
     require_the_ids_of_transformers(byte_level(tmp_path / "t", added_tokens_decoder=listed))
 
@@ -138,10 +163,18 @@ CONFLICTS: list[tuple[Any, dict[str, Any], str]] = [
     (word_piece, {"strip_accents": False}, "strip_accents = false.*has true"),
     (word_piece, {"tokenize_chinese_chars": False}, "tokenize_chinese_chars = false.*has true"),
     *(
-        (byte_level, {"add_prefix_space": True, "tokenizer_class": name}, "add_prefix_space = true.*has false")
+        (
+            byte_level,
+            {"add_prefix_space": True, "tokenizer_class": name},
+            "add_prefix_space = true.*has false",
+        )
         for name in ("GPT2Tokenizer", "RobertaTokenizerFast", "GPTNeoXTokenizer")
     ),
-    (byte_level, {"do_lower_case": True, "tokenizer_class": "BertTokenizer"}, "do_lower_case = true.*has false"),
+    (
+        byte_level,
+        {"do_lower_case": True, "tokenizer_class": "BertTokenizer"},
+        "do_lower_case = true.*has false",
+    ),
     (byte_level, {"split_special_tokens": True}, "split_special_tokens = true.*false"),
     (byte_level, {"add_bos_token": False}, "add_bos_token = false.*has true"),
     (llama, {"add_eos_token": True}, "add_eos_token = true.*has false"),

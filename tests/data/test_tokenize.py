@@ -16,7 +16,9 @@ from etude.errors import InputError
 from etude.recipe import schema
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "tokenizers"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the tokenizers of the project are not beside it")
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the tokenizers of the project are not beside it"
+)
 CODE = ["def f(x):\n    return self._x[123456]\n\n\n" * 5, "class A:\r\n\tpass  # é 日本\n"] * 3
 
 
@@ -79,7 +81,11 @@ def test_a_folder_loads_as_it_was_and_in_transformers(trained: Tokenizer, tmp_pa
 
     folder = save(trained, tmp_path / "t")
     again = load_tokenizer(section(folder))
-    assert again.fingerprint == trained.fingerprint == load_tokenizer(section(folder / "tokenizer.json")).fingerprint
+    assert (
+        again.fingerprint
+        == trained.fingerprint
+        == load_tokenizer(section(folder / "tokenizer.json")).fingerprint
+    )
     theirs = AutoTokenizer.from_pretrained(str(folder))
     for text in CODE:
         assert theirs.encode(text) == trained.encode(text).tolist() == again.encode(text).tolist()
@@ -132,7 +138,9 @@ def test_a_missing_file_or_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 
 @needs_shared
-@pytest.mark.parametrize(("name", "eos"), [("gpt2", "<|endoftext|>"), ("qwen2", "<|im_end|>"), ("codet5", "</s>")])
+@pytest.mark.parametrize(
+    ("name", "eos"), [("gpt2", "<|endoftext|>"), ("qwen2", "<|im_end|>"), ("codet5", "</s>")]
+)
 def test_a_folder_with_vocabulary_and_merges_encodes_as_transformers_does(name: str, eos: str) -> None:
     from transformers import AutoTokenizer
 
@@ -174,7 +182,9 @@ def test_the_chat_template_is_found_wherever_it_is_written(trained: Tokenizer, t
     assert plain.variables == {"eos_token": "<|endoftext|>", "pad_token": "ab"}
     for number, (template, expected) in enumerate([("c", "c"), (named, "d")]):
         text = json.dumps(config | {"chat_template": template})
-        assert described(trained, tmp_path / f"b{number}", tokenizer_config__json=text).chat_template == expected
+        assert (
+            described(trained, tmp_path / f"b{number}", tokenizer_config__json=text).chat_template == expected
+        )
     file = described(trained, tmp_path / "c", tokenizer_config__json=text, chat_template__jinja="j")
     assert file.chat_template == "j" and file.files()["chat_template.jinja"] == b"j"
 
@@ -211,7 +221,9 @@ def test_a_folder_without_tokenizer_json_gets_one_beside_its_own_files(tmp_path:
 
 
 @pytest.mark.parametrize("given", [False, True])
-def test_other_tools_put_around_texts_what_is_put_there_here(given: bool, trained: Tokenizer, tmp_path: Path) -> None:
+def test_other_tools_put_around_texts_what_is_put_there_here(
+    given: bool, trained: Tokenizer, tmp_path: Path
+) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = trained
@@ -245,7 +257,9 @@ def test_what_every_text_ends_with_is_never_padding(trained: Tokenizer) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
 @pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja"])
-def test_files_of_a_tokenizer_in_another_encoding_are_refused(name: str, encoding: str, tmp_path: Path) -> None:
+def test_files_of_a_tokenizer_in_another_encoding_are_refused(
+    name: str, encoding: str, tmp_path: Path
+) -> None:
     trained = train_tokenizer(["some text"], 300)
     for file, content in (trained.files() | {"chat_template.jinja": b"{{ messages }}"}).items():
         (tmp_path / file).write_bytes(content.decode().encode(encoding) if file == name else content)

@@ -19,8 +19,8 @@ from tests.bases import CHAT_ML, write_qwen2, write_t5
 MARKS_OF_CHAT_ML = CHAT_ML.replace(
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}",
     "{{ '<|im_start|>' + message['role'] + '\n' }}{% if message['role'] == 'assistant' %}{% generation %}"
-    "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{% else %}{{ message['content'] + '<|im_end|>' }}"
-    "{% endif %}{{ '\n' }}",
+    "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{% else %}{{ message['content'] + "
+    "'<|im_end|>' }}{% endif %}{{ '\n' }}",
 )
 
 
@@ -57,9 +57,9 @@ def learnt(path: Path, **settings: Any) -> list[str]:
 @pytest.mark.parametrize(
     "mark",
     [
-        {"weight": 0}, {"weight": 0.0}, {"weight": False}, {"train": False}, {"training": False}, {"trainable": False},
-        {"loss": False}, {"loss": 0}, {"loss_mask": 0}, {"loss_scale": 0.0}, {"loss_weight": 0}, {"masked": True},
-        {"masked": 1}, {"weight": 0, "train": False, "loss": None},
+        {"weight": 0}, {"weight": 0.0}, {"weight": False}, {"train": False}, {"training": False},
+        {"trainable": False}, {"loss": False}, {"loss": 0}, {"loss_mask": 0}, {"loss_scale": 0.0},
+        {"loss_weight": 0}, {"masked": True}, {"masked": 1}, {"weight": 0, "train": False, "loss": None},
     ],
     ids=str,
 )  # fmt: skip
@@ -67,7 +67,9 @@ def test_an_answer_that_is_marked_is_not_learnt(mark: dict[str, Any], tmp_path: 
     assert learnt(write(tmp_path / "a.jsonl", conversation(mark))) == ["value"]
 
 
-@pytest.mark.parametrize("mark", [{"weight": 1}, {"train": True}, {"masked": False}, {"loss": None}, {}], ids=str)
+@pytest.mark.parametrize(
+    "mark", [{"weight": 1}, {"train": True}, {"masked": False}, {"loss": None}, {}], ids=str
+)
 def test_an_answer_that_is_marked_to_be_learnt_or_not_marked_is(mark: dict[str, Any], tmp_path: Path) -> None:
     assert learnt(write(tmp_path / "a.jsonl", conversation(mark))) == ["total", "value"]
 
@@ -129,7 +131,9 @@ def test_a_row_that_wants_its_question_learnt_is_refused(column: dict[str, Any],
     assert learnt(write(tmp_path / "a.jsonl", conversation({}, **opposite))) == ["total", "value"]
 
 
-@pytest.mark.parametrize("template", [CHAT_ML, MARKS_OF_CHAT_ML], ids=["without marks", "with generation marks"])
+@pytest.mark.parametrize(
+    "template", [CHAT_ML, MARKS_OF_CHAT_ML], ids=["without marks", "with generation marks"]
+)
 def test_tokens_of_a_marked_answer_are_read_and_not_scored(template: str, tmp_path: Path) -> None:
     base = write_qwen2(tmp_path / "base")
     settings = json.loads((base / "tokenizer_config.json").read_text())
@@ -155,7 +159,9 @@ def test_a_row_without_an_answer_to_learn_is_blank_and_counted(tmp_path: Path) -
 def test_marks_are_refused_where_all_of_a_conversation_is_learnt(tmp_path: Path) -> None:
     base = write_qwen2(tmp_path / "base")
     rows = write(tmp_path / "a.jsonl", conversation({"weight": 0}))
-    with pytest.raises(InputError, match=r"1 answers are marked .* data.answers_only of this recipe learns all"):
+    with pytest.raises(
+        InputError, match=r"1 answers are marked .* data.answers_only of this recipe learns all"
+    ):
         prepare(recipe_of(base, rows, {"data.answers_only": False}), tokenizer_folder=base)
 
 
@@ -185,19 +191,28 @@ def test_fields_of_messages_that_nothing_reads_are_counted_by_source(tmp_path: P
     summary = prepare(recipe_of(base, first, {"data.train": sources}), tokenizer_folder=base).summary
     unread = [source["unread_columns"] for source in summary["sources"]]
     assert unread == [["n of messages (1 rows)", "id of messages"], ["note"]]
-    assert list_notes(summary)[0] == f"{first}: columns that are not read: n of messages (1 rows), id of messages"
+    assert (
+        list_notes(summary)[0]
+        == f"{first}: columns that are not read: n of messages (1 rows), id of messages"
+    )
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "thinking", "refusal"])
 def test_thoughts_that_would_not_be_learnt_are_refused(field: str, tmp_path: Path) -> None:
     rows = write(tmp_path / "a.jsonl", conversation({}), conversation({}, {field: "hm"}))
     base = write_qwen2(tmp_path / "base")
-    with pytest.raises(InputError, match=rf"a.jsonl:2: the chat template does not write '{field}' of message 4"):
+    with pytest.raises(
+        InputError, match=rf"a.jsonl:2: the chat template does not write '{field}' of message 4"
+    ):
         prepare(recipe_of(base, rows), tokenizer_folder=base)
-    with pytest.raises(InputError, match=rf"a.jsonl:2: the chat template does not write '{field}' of message 4"):
+    with pytest.raises(
+        InputError, match=rf"a.jsonl:2: the chat template does not write '{field}' of message 4"
+    ):
         prepare(recipe_of(base, rows, {"data.answers_only": False}), tokenizer_folder=base)
     base = write_t5(tmp_path / "t5")
-    with pytest.raises(InputError, match=rf"a.jsonl:2 has '{field}' in message 4, which an encoder-decoder does not"):
+    with pytest.raises(
+        InputError, match=rf"a.jsonl:2 has '{field}' in message 4, which an encoder-decoder does not"
+    ):
         prepare(recipe_of(base, rows, {"train.objective": "seq2seq"}), tokenizer_folder=base)
 
 
@@ -211,5 +226,7 @@ def test_cells_that_look_empty_are_counted_and_said(tmp_path: Path) -> None:
     base, rows = write_qwen2(tmp_path / "base"), tmp_path / "a.csv"
     rows.write_text("instruction,input,output\nq,nan,a\nr,nan,NaN\ns,x,b\n")
     (note,) = list_notes(prepare(recipe_of(base, rows), tokenizer_folder=base).summary)
-    assert note.startswith(f"{rows}: cells that look empty as pandas writes them (nan, NA, None ...) are read as that")
+    assert note.startswith(
+        f"{rows}: cells that look empty as pandas writes them (nan, NA, None ...) are read as that"
+    )
     assert "input (2 rows), output (1 rows); leave such rows out" in note

@@ -40,10 +40,14 @@ def test_a_broken_tokenizer_is_tried_again(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
     for _ in range(2):
         with pytest.raises(InputError, match="has an id 4,194,304, over"):
-            load(write(tmp_path / "a", model={"type": "BPE", "vocab": {"</s>": 0, "a": 1 << 22}, "merges": []}))
+            load(
+                write(tmp_path / "a", model={"type": "BPE", "vocab": {"</s>": 0, "a": 1 << 22}, "merges": []})
+            )
 
 
-def test_a_disk_that_is_full_costs_a_trial_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_costs_a_trial_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
     file = write(tmp_path / "tokenizer.json")
     with durable.faults(durable.FaultPlan(at=0, error=errno.ENOSPC, once=False)):
@@ -53,7 +57,9 @@ def test_a_disk_that_is_full_costs_a_trial_and_no_more(tmp_path: Path, monkeypat
 def test_what_the_tokenizer_cannot_read_is_named_by_its_beginning(tmp_path: Path) -> None:
     words = {"type": "WordLevel", "vocab": {"</s>": 0, "a": 1}, "unk_token": "[UNK]"}
     tokenizer = load(write(tmp_path / "a", model=words))
-    with pytest.raises(InputError, match=r"cannot read the text that begins 'left' \(WordLevel error: Missing"):
+    with pytest.raises(
+        InputError, match=r"cannot read the text that begins 'left' \(WordLevel error: Missing"
+    ):
         tokenizer.encode_batch(["a", "left", "a"])
     with pytest.raises(InputError, match="cannot read the text that begins 'left"):
         tokenizer.encode_joined([("a", "a"), ("left", "a")])
@@ -89,7 +95,9 @@ def test_published_tokenizers_pass(name: str) -> None:
 def test_files_that_are_no_tokenizer_json_are_converted_in_a_process_apart(tmp_path: Path) -> None:
     (tmp_path / "vocab.json").write_text(json.dumps({"</s>": 0, "a": 1, "b": 2, "ab": 3}))
     (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer", "eos_token": "</s>"}')
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "GPT2Tokenizer", "eos_token": "</s>"}'
+    )
     code = (
         "import sys; from pathlib import Path; from etude.data.tokenize import load_tokenizer\n"
         "from etude.recipe.schema import Tokenizer\n"

@@ -23,15 +23,21 @@ recipe = recipe_from(json.loads((folder / "recipe.json").read_text()))
 corpus = prepare(recipe)
 device = torch.device("cpu")
 world = join_world(device)
-model = Decoder(decoder_config(recipe.model, vocab_size=corpus.tokenizer.vocab_size, seq_len=recipe.train.seq_len))
+model = Decoder(
+    decoder_config(recipe.model, vocab_size=corpus.tokenizer.vocab_size, seq_len=recipe.train.seq_len)
+)
 model.init_weights(recipe.seed)
-state = TrainState(model, Optimizer(model, recipe.optim), choose_precision("fp32", device, targets_per_step=1))
+state = TrainState(
+    model, Optimizer(model, recipe.optim), choose_precision("fp32", device, targets_per_step=1)
+)
 loader = Loader(
     corpus.train, global_batch_size=8, micro_batch_size=4, seed=recipe.seed, attend_across_documents=True,
     rank=world.rank, ranks=world.size,
 )  # fmt: skip
 steps = train(state, loader.iterate(0, 20), Causal(), Settings.of(recipe, 20), world)
 losses = [float(step.measured[0] / step.measured[1]) for step in steps]
-weights = hashlib.sha256(b"".join(parameter.detach().numpy().tobytes() for parameter in model.parameters())).hexdigest()
+weights = hashlib.sha256(
+    b"".join(parameter.detach().numpy().tobytes() for parameter in model.parameters())
+).hexdigest()
 (folder / f"rank{world.rank}.json").write_text(json.dumps({"losses": losses, "weights": weights}))
 world.leave()

@@ -65,7 +65,9 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_our_safetensors_are_read_by_the_library_in_every_dtype(tmp_path: Path) -> None:
-    given = {f"t{number}": torch.ones(3, number, dtype=dtype) for number, dtype in enumerate(checkpoints.DTYPES)}
+    given = {
+        f"t{number}": torch.ones(3, number, dtype=dtype) for number, dtype in enumerate(checkpoints.DTYPES)
+    }
     durable.write_file(tmp_path / "a.safetensors", checkpoints.safetensors(given))
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
@@ -147,7 +149,10 @@ def reseal(path: Path) -> None:
     manifest = json.loads((path / "manifest.json").read_text())
     for name in list(manifest["files"]):
         if (path / name).exists():
-            manifest["files"][name] = {"size": (path / name).stat().st_size, "sha256": durable.sha256_file(path / name)}
+            manifest["files"][name] = {
+                "size": (path / name).stat().st_size,
+                "sha256": durable.sha256_file(path / name),
+            }
         else:
             del manifest["files"][name]
     (path / "manifest.json").write_text(json.dumps(manifest))
@@ -193,7 +198,11 @@ def test_a_state_that_no_run_writes_is_refused_also_under_a_hash_that_holds(
 def test_a_state_of_another_optimizer_is_refused_also_under_a_hash_that_holds(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     tensors = checkpoints.read_tensors(path / "optimizer.safetensors")
-    for wrong in ({}, {"0.weight/exp_avg": tensors["0.weight/exp_avg"]}, {**tensors, "0.bias/step": torch.ones(3)}):
+    for wrong in (
+        {},
+        {"0.weight/exp_avg": tensors["0.weight/exp_avg"]},
+        {**tensors, "0.bias/step": torch.ones(3)},
+    ):
         save_file(wrong, path / "optimizer.safetensors")
         reseal(path)
         checkpoints.verify_checkpoint(path)

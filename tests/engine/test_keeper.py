@@ -42,4 +42,8 @@ def test_best_json_never_names_a_checkpoint_that_is_not_there(
         assert best is None or (run.checkpoints / best["checkpoint"] / "manifest.json").is_file()
     keeper.collect(wait=True)
     keeper.close()
-    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-000001", "step-000005", "step-000006"]
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == [
+        "step-000001",
+        "step-000005",
+        "step-000006",
+    ]

@@ -79,7 +79,9 @@ def test_two_ranks_give_the_losses_of_one_process(make_recipe: Make, tmp_path: P
 
 def test_activation_checkpointing_gives_the_same_bits_with_dropout(make_recipe: Make) -> None:
     plain, checkpointed = (
-        losses(run(make_recipe({"model.dropout": 0.1, "train.activation_checkpointing": on}), micro=8, steps=5))
+        losses(
+            run(make_recipe({"model.dropout": 0.1, "train.activation_checkpointing": on}), micro=8, steps=5)
+        )
         for on in (False, True)
     )
     assert plain == checkpointed
@@ -95,7 +97,9 @@ def test_the_first_gradient_norm_and_clipping_are_those_of_torch(make_recipe: Ma
         corpus.train, global_batch_size=8, micro_batch_size=8, seed=recipe.seed, attend_across_documents=True
     ).load(0).micro_batches[0]  # fmt: skip
     tokens, labels = torch.from_numpy(batch.tokens), torch.from_numpy(batch.labels)
-    loss = nn.functional.cross_entropy(model.logits(tokens).flatten(0, 1), labels.flatten(), ignore_index=-100)
+    loss = nn.functional.cross_entropy(
+        model.logits(tokens).flatten(0, 1), labels.flatten(), ignore_index=-100
+    )
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.01)
     assert float(step.measured[0] / step.measured[1]) == pytest.approx(loss.item(), rel=1e-5)
@@ -104,7 +108,9 @@ def test_the_first_gradient_norm_and_clipping_are_those_of_torch(make_recipe: Ma
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_a_non_finite_step_touches_no_weight_and_the_run_goes_on(make_recipe: Make, kind: str, poison: float) -> None:
+def test_a_non_finite_step_touches_no_weight_and_the_run_goes_on(
+    make_recipe: Make, kind: str, poison: float
+) -> None:
     recipe = make_recipe({"optim.kind": kind, "train.steps": 4})
     corpus = prepare(recipe)
     model = Decoder(decoder_config(recipe.model, vocab_size=corpus.tokenizer.vocab_size, seq_len=32))
@@ -115,8 +121,12 @@ def test_a_non_finite_step_touches_no_weight_and_the_run_goes_on(make_recipe: Ma
             loss, targets = super().loss_sum(model, batch)
             return (loss * poison if state.step == 1 else loss), targets
 
-    state = TrainState(model, Optimizer(model, recipe.optim), choose_precision("fp32", CPU, targets_per_step=1))
-    loader = Loader(corpus.train, global_batch_size=8, micro_batch_size=8, seed=1, attend_across_documents=True)
+    state = TrainState(
+        model, Optimizer(model, recipe.optim), choose_precision("fp32", CPU, targets_per_step=1)
+    )
+    loader = Loader(
+        corpus.train, global_batch_size=8, micro_batch_size=8, seed=1, attend_across_documents=True
+    )
     weights = []
     skipped = []
     for step in train(state, loader.iterate(0, 4), Poisoned(), Settings.of(recipe, 4), World(CPU)):

@@ -81,7 +81,9 @@ def test_a_head_that_is_filled_up_in_half_precision_gives_the_loss_and_gradients
         ours = linear_cross_entropy(hidden, weight, labels, label_smoothing=smoothing)
     theirs = F.cross_entropy(hidden @ weight.T, labels, reduction="sum", label_smoothing=smoothing)
     assert ours.item() == pytest.approx(theirs.item(), rel=2e-2, abs=1e-5)
-    for mine, other in zip(torch.autograd.grad(ours, (hidden, weight)), torch.autograd.grad(theirs, (hidden, weight))):
+    for mine, other in zip(
+        torch.autograd.grad(ours, (hidden, weight)), torch.autograd.grad(theirs, (hidden, weight))
+    ):
         assert mine.shape == other.shape and (mine - other).norm() <= 0.02 * other.norm() + 1e-5
 
 
@@ -93,6 +95,8 @@ def test_without_gradients_none_are_computed() -> None:
 
 def test_no_targets_cost_nothing() -> None:
     hidden = torch.randn(0, 4, requires_grad=True)
-    loss = linear_cross_entropy(hidden, torch.randn(5, 4, requires_grad=True), torch.zeros(0, dtype=torch.long))
+    loss = linear_cross_entropy(
+        hidden, torch.randn(5, 4, requires_grad=True), torch.zeros(0, dtype=torch.long)
+    )
     loss.backward()
     assert loss.item() == 0

@@ -12,7 +12,9 @@ NO = torch.tensor(False)
 
 def network() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Embedding(11, 8), nn.Linear(8, 8), nn.Linear(8, 16), nn.Linear(16, 8), nn.LayerNorm(8))
+    return nn.Sequential(
+        nn.Embedding(11, 8), nn.Linear(8, 8), nn.Linear(8, 16), nn.Linear(16, 8), nn.LayerNorm(8)
+    )
 
 
 def backward(model: nn.Module, scale: float = 1.0) -> None:
@@ -54,7 +56,9 @@ def test_three_steps_are_those_of_torch(kind: str) -> None:
 
 
 def test_muon_is_torch_muon_for_matrices() -> None:
-    """torch orthogonalizes in bf16, so steps on well-conditioned gradients are compared in units of their size."""
+    """torch orthogonalizes in bf16, so steps on well-conditioned gradients are compared in units of their
+    size.
+    """
     ours, theirs = network(), network()
     optimizer = Optimizer(ours, Optim(kind="muon", weight_decay=0.1))
     matrices = group_parameters(theirs, Optim(kind="muon")).matrices
@@ -167,7 +171,9 @@ def test_a_state_of_another_shape_dtype_or_sign_or_a_part_of_one_is_refused(kind
                 Optimizer(model, Optim(kind=kind)).load_state({**state, name: other})
         if not name.endswith("/momentum"):
             with pytest.raises(ValueError, match="it has no "):
-                Optimizer(model, Optim(kind=kind)).load_state({key: each for key, each in state.items() if key != name})
+                Optimizer(model, Optim(kind=kind)).load_state(
+                    {key: each for key, each in state.items() if key != name}
+                )
 
 
 def test_decay_goes_to_what_has_two_dimensions_and_muon_leaves_the_embedding_alone() -> None:

@@ -15,7 +15,9 @@ from tests.bases import write_labelled, write_pairs
 
 
 class NoDouble(TorchFunctionMode):
-    """Fails where a float64 tensor is made on a device, or moved to one, that is named by an object as etude does."""
+    """Fails where a float64 tensor is made on a device, or moved to one, that is named by an object as etude
+    does.
+    """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = [*args, *(kwargs or {}).values()]
@@ -28,13 +30,14 @@ class NoDouble(TorchFunctionMode):
 KINDS: dict[str, dict[str, Any]] = {
     "causal": {"evaluate.prompts": ["def "], "evaluate.sample_tokens": 4},
     "seq2seq": {
-        "model": {"kind": "encoder-decoder", "n_layer": 1, "n_embd": 32, "n_head": 2}, "train.objective": "seq2seq",
+        "model": {"kind": "encoder-decoder", "n_layer": 1, "n_embd": 32, "n_head": 2},
+        "train.objective": "seq2seq",
         "data.train": [{"path": "pairs.jsonl", "field": "source", "target": "target"}], "evaluate.answers": 2,
         "evaluate.answer_tokens": 4,
     },
     "classification": {
-        "model": {"kind": "encoder", "n_layer": 1, "n_embd": 32, "n_head": 2}, "train.objective": "classification",
-        "data.train": [{"path": "labelled.jsonl", "label": "label"}],
+        "model": {"kind": "encoder", "n_layer": 1, "n_embd": 32, "n_head": 2},
+        "train.objective": "classification", "data.train": [{"path": "labelled.jsonl", "label": "label"}],
     },
 }  # fmt: skip
 

@@ -32,7 +32,13 @@ def load(folder: Path, **evaluate: object) -> tuple[Recipe, Corpus, torch.nn.Mod
             "name": "tiny",
             "model": {"from": str(folder / "qwen2")},
             "data": {"train": [{"path": str(folder / "rows.jsonl")}], "validation_ratio": 0.3},
-            "train": {"epochs": 1, "seq_len": 128, "global_batch_size": 4, "device": "cpu", "precision": "fp32"},
+            "train": {
+                "epochs": 1,
+                "seq_len": 128,
+                "global_batch_size": 4,
+                "device": "cpu",
+                "precision": "fp32",
+            },
             "evaluate": {"answer_tokens": TOKENS, **evaluate},
         }
     )
@@ -59,7 +65,12 @@ def test_answers_are_those_of_transformers_and_scored_against_their_references(f
         new = whole[0, ids.shape[1] :].tolist()
         stopped = new[-1] in corpus.end_ids
         assert text.text == tokenizer.decode(new[:-1] if stopped else new, skip_special_tokens=True)
-        assert (text.stopped, text.reference, text.prompt, text.step) == (stopped, example.reference, example.prompt, 7)
+        assert (text.stopped, text.reference, text.prompt, text.step) == (
+            stopped,
+            example.reference,
+            example.prompt,
+            7,
+        )
         assert text.settings == {"max_tokens": TOKENS, "temperature": 0.0}
     said = [Answer(text.text, text.reference or "", bool(text.stopped)) for text in texts]
     assert scores.score(answers) == pytest.approx(scores.score(said), nan_ok=True)
@@ -76,7 +87,9 @@ def test_prompts_are_asked_as_instructions_and_the_same_each_time(folder: Path) 
     before = torch.random.get_rng_state()
     first, again = (continue_prompts(model, corpus, recipe, 3) for _ in range(2))
     assert first == again and torch.equal(before, torch.random.get_rng_state())
-    assert first[0].prompt == "Add 1 to total." and first[0].reference is None and first[0].stopped is not None
+    assert (
+        first[0].prompt == "Add 1 to total." and first[0].reference is None and first[0].stopped is not None
+    )
     assert model.training is load(folder)[2].training
 
 
@@ -85,7 +98,11 @@ def test_secrets_are_scored_but_not_recorded(folder: Path, tmp_path: Path) -> No
     row = json.dumps({"instruction": f"Print {key}", "output": f"print('{key}')"})
     (tmp_path / "rows.jsonl").write_text(f"{row}\n{row.replace('Print', 'Show')}\n")
     prompt = f"Say {key}"
-    changes = {"data.train.0.path": str(tmp_path / "rows.jsonl"), "evaluate.answers": 1, "evaluate.prompts": [prompt]}
+    changes = {
+        "data.train.0.path": str(tmp_path / "rows.jsonl"),
+        "evaluate.answers": 1,
+        "evaluate.prompts": [prompt],
+    }
     recipe, _, model = load(folder)
     recipe = recipe.with_changes(changes)
     corpus = prepare(recipe, tokenizer_folder=folder / "qwen2")

@@ -13,7 +13,15 @@ from etude.models.t5 import T5
 from etude.models.t5_config import T5Config
 
 CONFIG = DecoderConfig(
-    vocab_size=61, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, n_ffn=64, head_dim=8, context=32, sliding_window=9
+    vocab_size=61,
+    n_layer=2,
+    n_head=4,
+    n_kv_head=2,
+    n_embd=32,
+    n_ffn=64,
+    head_dim=8,
+    context=32,
+    sliding_window=9,
 )
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [3], [40, 2, 40, 2, 40]]
 
@@ -115,7 +123,9 @@ def test_rows_without_a_token_are_never_drawn(model: Decoder) -> None:
 
 
 def test_an_empty_prompt_starts_after_an_end_token(model: Decoder) -> None:
-    assert generate(model, [[]], max_tokens=3, end_ids=[60]) == generate(model, [[60]], max_tokens=3, end_ids=[60])
+    assert generate(model, [[]], max_tokens=3, end_ids=[60]) == generate(
+        model, [[60]], max_tokens=3, end_ids=[60]
+    )
     with pytest.raises(InputError, match="prompt 2 is empty"):
         generate(model, [[1], []], max_tokens=3, end_ids=[])
 
@@ -140,7 +150,9 @@ def test_answers_are_the_same_however_many_wait(at_once: int, monkeypatch: pytes
     draw = torch.Generator().manual_seed(1)
     sources = [torch.randint(300, (2 + 5 * index % 13,), generator=draw).tolist() for index in range(20)]
     free = evaluate_generate.generate(model, sources, end_ids=[], max_tokens=70, vocab_size=290)
-    firsts = [[token for place, token in enumerate(part.ids) if token not in part.ids[:place]] for part in free]
+    firsts = [
+        [token for place, token in enumerate(part.ids) if token not in part.ids[:place]] for part in free
+    ]
     ends = sorted({found[-1] for found in firsts[:6] if len(found) > 3})
     settings: dict[str, Any] = {"max_tokens": 70, "end_ids": ends, "vocab_size": 290}
     expected = [evaluate_generate.generate(model, [source], **settings)[0] for source in sources]
@@ -153,7 +165,9 @@ def test_answers_are_the_same_however_many_wait(at_once: int, monkeypatch: pytes
 def test_the_likeliest_is_the_first_of_the_highest() -> None:
     for width in (5, 128, 300, 1000):
         logits = torch.randint(4, (50, width), generator=torch.Generator().manual_seed(width)).float()
-        assert torch.equal(evaluate_generate._likeliest(logits[:, : width - 1]), logits[:, : width - 1].argmax(dim=1))
+        assert torch.equal(
+            evaluate_generate._likeliest(logits[:, : width - 1]), logits[:, : width - 1].argmax(dim=1)
+        )
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-4, 0.8])

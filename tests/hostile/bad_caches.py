@@ -56,7 +56,9 @@ def seal(built: Path, **changes: Any) -> None:
     (built / "manifest.json").write_text(json.dumps({**manifest, "sha256": digest}))
 
 
-def changed(change: Change, *words: str, kind: str = "prepared", **recipe: Any) -> Callable[[Path], list[str]]:
+def changed(
+    change: Change, *words: str, kind: str = "prepared", **recipe: Any
+) -> Callable[[Path], list[str]]:
     def make(folder: Path) -> list[str]:
         change(build(folder, kind, **recipe))
         return ["prepare", "r.toml", *words]
@@ -65,7 +67,9 @@ def changed(change: Change, *words: str, kind: str = "prepared", **recipe: Any) 
 
 
 def put(kind: str, name: str = "", target: str = "/dev/zero") -> Change:
-    """A change that puts a link, a pipe, a file or a folder in a place of the cache; `name` may end that of KEY."""
+    """A change that puts a link, a pipe, a file or a folder in a place of the cache; `name` may end that of
+    KEY.
+    """
 
     def change(built: Path) -> None:
         path = built.with_name(built.name + name) if not name or name.startswith(".") else built / name
@@ -85,7 +89,9 @@ def put(kind: str, name: str = "", target: str = "/dev/zero") -> Change:
 
 
 def away(name: str) -> Change:
-    """A change that removes the data, and has a link to a folder of the user, or to a file not there, in a place."""
+    """A change that removes the data, and has a link to a folder of the user, or to a file not there, in a
+    place.
+    """
 
     def change(built: Path) -> None:
         outside = built.parents[2] / "outside"
@@ -193,17 +199,18 @@ SAID: dict[str, list[Any]] = {
     "token_width_bytes": [3, 4, "2", 0], "eos_id": [10**9, "a", -1], "eos_token": [None, 3],
     "shared_groups": [{}, 3, {"count": "a", "first": []}, {"count": 1, "first": 3}], "paths": [3, [3]],
     "sources": [None, [], [3], [{}]], "end_ids": [["a"], [10**9], 3], "labels": [{"a": 1}, 3],
-    "capabilities": [[3], 3], "tokenizer": [None, 3], "vocab_size": ["a", 0, 5, 10**12, 301], "conversations": [[], 3],
-    "contents": [3, {"a": 1}], "files": [{}, 3, {"tokens.bin": 3}, {"../r.toml": {"size": 3, "sha256": "a"}}],
+    "capabilities": [[3], 3], "tokenizer": [None, 3], "vocab_size": ["a", 0, 5, 10**12, 301],
+    "conversations": [[], 3], "contents": [3, {"a": 1}],
+    "files": [{}, 3, {"tokens.bin": 3}, {"../r.toml": {"size": 3, "sha256": "a"}}],
     "unknown_tokens": ["a", -1], "lost_bytes": [None],
 }  # fmt: skip
 ARRAYS: list[tuple[str, Any, Any]] = [
     ("offsets", [0, 10**15], np.int64), ("offsets", [0], np.int64), ("offsets", [], np.int64),
     ("offsets", ["a"], np.str_), ("offsets", 3, np.int64), ("hashes", np.zeros(3), np.float64),
-    ("hashes", np.zeros((8, 3)), np.uint8), ("sources", [10**9] * 8, np.int64), ("sources", [-1] * 8, np.int64),
-    ("units", [-5], np.int64), ("units", [LAST] * 8, np.int64), ("sizes", [-1] * 8, np.int64),
-    ("sizes", np.full(8, np.nan), np.float64), ("prompts", [8] * 8, np.int64), ("token_bytes", [1, 2], np.int64),
-    ("sources", np.zeros(8), ">i8"),
+    ("hashes", np.zeros((8, 3)), np.uint8), ("sources", [10**9] * 8, np.int64),
+    ("sources", [-1] * 8, np.int64), ("units", [-5], np.int64), ("units", [LAST] * 8, np.int64),
+    ("sizes", [-1] * 8, np.int64), ("sizes", np.full(8, np.nan), np.float64), ("prompts", [8] * 8, np.int64),
+    ("token_bytes", [1, 2], np.int64), ("sources", np.zeros(8), ">i8"),
 ]  # fmt: skip
 SEALED = [
     *(case(f"the manifest says {name} = {json.dumps(value)[:50]}", changed(saying(**{name: value})), RESEAL)
@@ -219,11 +226,13 @@ SEALED = [
 DUPLICATES = {"data.deduplicate": "near"}
 GATE_SAID: dict[str, list[Any]] = {
     "documents": [3, "a", 10**15], "paths": [3, [], ["/a", "b"]], "benchmarks": [3, [{}]], "blank": [3],
-    "examples": [3, {"a": [3]}, {"a": [[1]]}, {"a": [[10**9, "b"]]}], "undecodable": [{}, [3]], "files": [{}, 3],
+    "examples": [3, {"a": [3]}, {"a": [[1]]}, {"a": [[10**9, "b"]]}], "undecodable": [{}, [3]],
+    "files": [{}, 3],
 }  # fmt: skip
 GATE_ARRAYS: list[tuple[str, Any]] = [
-    ("failed", [1 << 40] * 8), ("same_as", [8] * 8), ("leaks", [[0, 10**9]]), ("leaks", [3]), ("planted", [[0, 0, 0]]),
-    ("places", [[3, 0, 0]] * 8), ("places", [[0, 9, 0]] * 8), ("similarity", [1] * 8),
+    ("failed", [1 << 40] * 8), ("same_as", [8] * 8), ("leaks", [[0, 10**9]]), ("leaks", [3]),
+    ("planted", [[0, 0, 0]]), ("places", [[3, 0, 0]] * 8), ("places", [[0, 9, 0]] * 8),
+    ("similarity", [1] * 8),
 ]  # fmt: skip
 GATE = [
     *(case(f"the gate's manifest says {name} = {json.dumps(value)[:50]}",
@@ -256,7 +265,7 @@ def of_the_data(folder: Path) -> list[str]:
 CASES += [
     case("the cache is the folder of a run", in_run, "is inside the folder of run cache"),
     Case(
-        name="cache: the cache is the folder of the data", make=of_the_data, says=r"is in .ETUDE_CACHE, which etude",
-        environment={"ETUDE_CACHE": "."},
+        name="cache: the cache is the folder of the data", make=of_the_data,
+        says=r"is in .ETUDE_CACHE, which etude", environment={"ETUDE_CACHE": "."},
     ),
 ]  # fmt: skip

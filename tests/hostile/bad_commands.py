@@ -27,7 +27,10 @@ LINES = {
     "an argument too many": ("schema x", "unexpected extra argument"),
     "no ranks": ("train recipe.toml --devices 0", "--devices"),
     "less than no ranks": ("train recipe.toml --devices -1", "--devices"),
-    "a thousand million ranks": ("train recipe.toml --devices 1000000000", "train.devices .override. is 1000000000"),
+    "a thousand million ranks": (
+        "train recipe.toml --devices 1000000000",
+        "train.devices .override. is 1000000000",
+    ),
     "ranks that are a word": ("train recipe.toml --devices two", "--devices"),
     "a repetition of one": ("train recipe.toml --repeat 1", "--repeat"),
     "a run of no name": ("show ''", "is empty"),
@@ -43,7 +46,10 @@ LINES = {
     "a temperature that is no number": ("generate x --prompt a --temperature nan", "--temperature"),
     "an endless answer": ("generate x --prompt a --max-tokens 0", "--max-tokens is 0"),
     "a seed below zero": ("generate x --prompt a --seed -1", "--seed is -1"),
-    "a seed beyond 64 bits": ("generate x --prompt a --seed 99999999999999999999", "--seed is 99999999999999999999"),
+    "a seed beyond 64 bits": (
+        "generate x --prompt a --seed 99999999999999999999",
+        "--seed is 99999999999999999999",
+    ),
     "a note on no run": ("note gone text --section next", "there is no run gone"),
     "a note under no heading": ("note gone text --section other", "--section"),
     "a rater without a name": ("rate gone --rater ''", "there is no run|no name"),

@@ -107,7 +107,9 @@ def asked(**fields: object) -> bytes:
     return json.dumps({"instruction": "Add 1", "output": "2", **fields}).encode()
 
 
-def answered(turn: dict[str, object], name: str = "messages", first: str = "role") -> Callable[[Path], list[str]]:
+def answered(
+    turn: dict[str, object], name: str = "messages", first: str = "role"
+) -> Callable[[Path], list[str]]:
     """A conversation, and after it one whose second turn is this one."""
     second = {"role": "content", "from": "value"}[first]
     asks, answers = ({first: role, second: "total"} for role in ("user", "assistant"))

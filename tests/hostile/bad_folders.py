@@ -49,7 +49,9 @@ def changed(file: str, known: dict[str, Any], **changes: Any) -> Callable[[Path]
     return holding(file, known | changes)
 
 
-def special(file: str, *words: str, kind: str = "pipe", target: str = "/dev/zero") -> Callable[[Path], list[str]]:
+def special(
+    file: str, *words: str, kind: str = "pipe", target: str = "/dev/zero"
+) -> Callable[[Path], list[str]]:
     """A run one of whose files is a pipe, a link or very large."""
 
     def make(folder: Path) -> list[str]:
@@ -85,7 +87,8 @@ def predictions(*rows: dict[str, Any]) -> Callable[[Path], list[str]]:
     good = {"id": "a", "probabilities": [0.5, 0.5], "labels": [0, 1], "capability": None}
     scores = {
         "type": "scores", "time": 1.0, "step": 1, "rows": 1, "split": "test", "metric": "f1",
-        "systems": {"after": {"f1": [1.0, 1.0, 1.0]}}, "gains": {}, "labels": ["x", "y"], "confusion": [[1, 0], [0, 0]],
+        "systems": {"after": {"f1": [1.0, 1.0, 1.0]}}, "gains": {}, "labels": ["x", "y"],
+        "confusion": [[1, 0], [0, 0]],
     }  # fmt: skip
 
     def make(folder: Path) -> list[str]:
@@ -110,16 +113,28 @@ ROW = {"id": "a", "probabilities": [0.5, 0.5], "labels": [0, 1]}
 CASES = [
     Case(name="run.json is a list", make=holding("run.json", []), says="run.json holds no JSON object"),
     Case(
-        name="run.json without a name", make=holding("run.json", {"format": 1}), says="run.json is damaged: it has no"
+        name="run.json without a name",
+        make=holding("run.json", {"format": 1}),
+        says="run.json is damaged: it has no",
     ),
     Case(
-        name="run.json with a number for a name", make=changed("run.json", INFO, name=3), says="name: 3 is not a text"
+        name="run.json with a number for a name",
+        make=changed("run.json", INFO, name=3),
+        says="name: 3 is not a text",
     ),
-    Case(name="run.json of a newer format", make=changed("run.json", INFO, format=2), says="format 2.*update etude"),
     Case(
-        name="run.json with a text for a format", make=changed("run.json", INFO, format="1"), says="format: '1' is no"
+        name="run.json of a newer format",
+        make=changed("run.json", INFO, format=2),
+        says="format 2.*update etude",
     ),
-    Case(name="run.json nested deeply", make=holding("run.json", DEEP), says="nested too deeply|not valid JSON"),
+    Case(
+        name="run.json with a text for a format",
+        make=changed("run.json", INFO, format="1"),
+        says="format: '1' is no",
+    ),
+    Case(
+        name="run.json nested deeply", make=holding("run.json", DEEP), says="nested too deeply|not valid JSON"
+    ),
     Case(name="run.json is a pipe", make=special("run.json"), says="run.json is a pipe"),
     Case(name="run.json is a link", make=special("run.json", kind="link"), says="run.json is a link"),
     Case(name="run.json of 100 GB", make=special("run.json", kind="large"), says="larger than"),
@@ -128,14 +143,22 @@ CASES = [
         make=changed("lease.json", LEASE, state="asleep"),
         says="lease.json is damaged: state: 'asleep' is none of",
     ),
-    Case(name="a lease nested deeply", make=holding("lease.json", DEEP), says="nested too deeply|not valid JSON"),
     Case(
-        name="a lease that is a pipe", make=special("lease.json", "resume", NAME), says="lease.json is (a pipe|not a)"
+        name="a lease nested deeply",
+        make=holding("lease.json", DEEP),
+        says="nested too deeply|not valid JSON",
+    ),
+    Case(
+        name="a lease that is a pipe",
+        make=special("lease.json", "resume", NAME),
+        says="lease.json is (a pipe|not a)",
     ),
     Case(
         name="a best checkpoint elsewhere",
         says="best.json is damaged: checkpoint: '../../elsewhere' is no checkpoint",
-        make=holding("best.json", {"checkpoint": "../../elsewhere", "metric": "loss", "value": 1.0, "step": 1}),
+        make=holding(
+            "best.json", {"checkpoint": "../../elsewhere", "metric": "loss", "value": 1.0, "step": 1}
+        ),
     ),
     Case(
         name="a best value that is a text",
@@ -145,9 +168,15 @@ CASES = [
     Case(name="best.json is /dev/zero", make=special("best.json", kind="link"), says="best.json is a link"),
     Case(name="a journal that is a pipe", make=special("journal.jsonl"), says="journal.jsonl is a pipe"),
     Case(
-        name="a journal that is /dev/zero", make=special("journal.jsonl", kind="link"), says="journal.jsonl is a link"
+        name="a journal that is /dev/zero",
+        make=special("journal.jsonl", kind="link"),
+        says="journal.jsonl is a link",
     ),
-    Case(name="a journal of 100 GB", make=special("journal.jsonl", kind="large"), says="no journal: line 1 has no end"),
+    Case(
+        name="a journal of 100 GB",
+        make=special("journal.jsonl", kind="large"),
+        says="no journal: line 1 has no end",
+    ),
     Case(
         name="a journal of a newer format",
         says="format 2; this etude reads up to 1",
@@ -193,7 +222,11 @@ CASES = [
         make=plain_run("export", NAME, "link/out", "--to", "hf"),
         says=f"is inside the folder of run {NAME}",
     ),
-    Case(name="an import into a run", make=plain_run("import", ".", f"runs/../runs/{NAME}/out"), says="is inside the"),
+    Case(
+        name="an import into a run",
+        make=plain_run("import", ".", f"runs/../runs/{NAME}/out"),
+        says="is inside the",
+    ),
     Case(
         name="an ensemble into a run",
         make=plain_run("ensemble", NAME, NAME, "--out", f"runs/{NAME}"),
@@ -204,9 +237,13 @@ CASES = [
         make=plain_run("init", "--data", "x", "--model", "y", "--out", "link/r.toml"),
         says="is inside the",
     ),
-    Case(name="runs within a run", make=plain_run("demo", "--runs", f"runs/{NAME}/runs"), says="is inside the"),
     Case(
-        name="runs that are a device", make=words("runs", "--runs", "/dev/null"), says="/dev/null is (no|not a) folder"
+        name="runs within a run", make=plain_run("demo", "--runs", f"runs/{NAME}/runs"), says="is inside the"
+    ),
+    Case(
+        name="runs that are a device",
+        make=words("runs", "--runs", "/dev/null"),
+        says="/dev/null is (no|not a) folder",
     ),
     Case(
         name="runs of a show that are a device",
@@ -214,7 +251,9 @@ CASES = [
         says="is (no|not a) folder",
     ),
     Case(
-        name="runs of a demo that are a device", make=words("demo", "--runs", "/dev/null"), says="is (no|not a) folder"
+        name="runs of a demo that are a device",
+        make=words("demo", "--runs", "/dev/null"),
+        says="is (no|not a) folder",
     ),
     *(
         Case(
@@ -251,7 +290,9 @@ CASES = [
         says="test.jsonl:1 is damaged: it has no",
     ),
     Case(
-        name="a prediction of three labels", make=predictions({**ROW, "labels": [0, 1, 1]}), says="is not of 2 labels"
+        name="a prediction of three labels",
+        make=predictions({**ROW, "labels": [0, 1, 1]}),
+        says="is not of 2 labels",
     ),
     Case(
         name="a prediction that is no share",

@@ -25,7 +25,9 @@ seq_len = 16
 global_batch_size = 4
 device = "cpu"
 """
-SCRATCH = '[model]\nkind = "encoder"\nn_layer = 1\nn_embd = 16\nn_head = 2\n[tokenizer]\ntrain_vocab_size = 300'
+SCRATCH = (
+    '[model]\nkind = "encoder"\nn_layer = 1\nn_embd = 16\nn_head = 2\n[tokenizer]\ntrain_vocab_size = 300'
+)
 GOOD: list[Any] = ["a", "b"] * 6
 Make = Callable[[Path], list[str]]
 
@@ -40,7 +42,9 @@ def rows(*labels: Any, pair: list[Any] | None = None) -> Make:
             for number, (label, second) in enumerate(zip(labels, seconds, strict=True))
         ]
         (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
-        (folder / "recipe.toml").write_text(RECIPE.format(model=SCRATCH, pair='pair = "other"' if pair else ""))
+        (folder / "recipe.toml").write_text(
+            RECIPE.format(model=SCRATCH, pair='pair = "other"' if pair else "")
+        )
         return ["check", "recipe.toml", "--deep"]
 
     return make
@@ -107,7 +111,7 @@ CASES = [
     Case(
         name="200,000 labels",
         make=model(id2label={str(number): str(number) for number in range(200_000)}, label2id=None),
-        says="id2label has 200,000 labels",
+        says="id2label has 200,000 entries",
         quick=False,
     ),
     Case(name="id2label of more labels than the head", make=model(id2label=NAMES | {"2": "c"}, label2id=None),

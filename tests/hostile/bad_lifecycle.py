@@ -53,12 +53,30 @@ RATE = replaced("learning_rate = 0.003", "learning_rate = 0.3")
 CASES = [
     Case(name="a changed rate, resumed", make=run_with(RATE, "resume", "RUN"), says=CHANGED),
     Case(name="a changed rate, reported", make=run_with(RATE, "report", "RUN"), says=CHANGED),
-    Case(name="a changed rate, exported", make=run_with(RATE, "export", "RUN", "out", "--to", "hf"), says=CHANGED),
-    Case(name="a changed seed", make=run_with(replaced("seed = 17", "seed = 18"), "resume", "RUN"), says=CHANGED),
-    Case(name="a key more", make=run_with(replaced("[train]", "[train]\nx = 1"), "resume", "RUN"), says=CHANGED),
+    Case(
+        name="a changed rate, exported",
+        make=run_with(RATE, "export", "RUN", "out", "--to", "hf"),
+        says=CHANGED,
+    ),
+    Case(
+        name="a changed seed",
+        make=run_with(replaced("seed = 17", "seed = 18"), "resume", "RUN"),
+        says=CHANGED,
+    ),
+    Case(
+        name="a key more", make=run_with(replaced("[train]", "[train]\nx = 1"), "resume", "RUN"), says=CHANGED
+    ),
     Case(name="no TOML", make=run_with(lambda path: path.write_text("= ["), "resume", "RUN"), says=CHANGED),
-    Case(name="an empty resolved.toml", make=run_with(lambda path: path.write_text(""), "resume", "RUN"), says=CHANGED),
-    Case(name="no resolved.toml", make=run_with(lambda path: path.unlink(), "resume", "RUN"), says="does not exist"),
+    Case(
+        name="an empty resolved.toml",
+        make=run_with(lambda path: path.write_text(""), "resume", "RUN"),
+        says=CHANGED,
+    ),
+    Case(
+        name="no resolved.toml",
+        make=run_with(lambda path: path.unlink(), "resume", "RUN"),
+        says="does not exist",
+    ),
     Case(
         name="a base with NaN, trained",
         make=broken_base(float("nan"), "train", "recipe.toml"),

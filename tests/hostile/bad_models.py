@@ -36,7 +36,9 @@ def model(change: Callable[[Path], object], words: list[str] | None = None) -> C
     return make
 
 
-def adapter(change: Callable[[dict[str, Any], dict[str, torch.Tensor]], object]) -> Callable[[Path], list[str]]:
+def adapter(
+    change: Callable[[dict[str, Any], dict[str, torch.Tensor]], object],
+) -> Callable[[Path], list[str]]:
     """An adapter on q_proj beside its base, changed, given to `etude generate`."""
 
     def make(folder: Path) -> list[str]:
@@ -63,7 +65,9 @@ def adapter(change: Callable[[dict[str, Any], dict[str, torch.Tensor]], object])
 ADAPTERS = [
     Case(
         name="an adapter without a layer that it targets",
-        make=adapter(lambda config, tensors: [tensors.pop(name) for name in list(tensors) if "layers.1." in name]),
+        make=adapter(
+            lambda config, tensors: [tensors.pop(name) for name in list(tensors) if "layers.1." in name]
+        ),
         says=r"lacks the tensors of model\.layers\.1\.self_attn\.q_proj",
     ),
     Case(
@@ -89,7 +93,9 @@ ADAPTERS = [
     ),
     Case(
         name="an adapter of whole numbers",
-        make=adapter(lambda config, tensors: tensors.update({name: t.to(torch.int8) for name, t in tensors.items()})),
+        make=adapter(
+            lambda config, tensors: tensors.update({name: t.to(torch.int8) for name, t in tensors.items()})
+        ),
         says="holds int8 numbers",
     ),
     Case(
@@ -118,14 +124,22 @@ def config(**changes: Any) -> Callable[[Path], list[str]]:
 CONFIGS = [
     Case(
         name="rope_scaling and rope_parameters that differ",
-        make=config(rope_scaling={"rope_type": "yarn", "factor": 2.0}, rope_parameters={"rope_type": "default"}),
+        make=config(
+            rope_scaling={"rope_type": "yarn", "factor": 2.0}, rope_parameters={"rope_type": "default"}
+        ),
         says=r"rope_parameters\.factor = None and rope_scaling\.factor = 2\.0; keep one",
     ),
-    Case(name="hidden_size and n_embd that differ", make=config(n_embd=64), says="hidden_size = 32 and n_embd = 64"),
+    Case(
+        name="hidden_size and n_embd that differ",
+        make=config(n_embd=64),
+        says="hidden_size = 32 and n_embd = 64",
+    ),
     Case(
         name="a config.json with a key twice",
         make=model(
-            lambda folder: (folder / "config.json").write_text('{"model_type": "qwen2", "model_type": "llama"}')
+            lambda folder: (folder / "config.json").write_text(
+                '{"model_type": "qwen2", "model_type": "llama"}'
+            )
         ),
         says="the key 'model_type' twice",
     ),
@@ -210,7 +224,11 @@ WEIGHTS = [
         make=with_header(lambda header: header[NORM].update(data_offsets=[0, 128])),
         says=DAMAGED,
     ),
-    Case(name="a dtype that is none", make=with_header(lambda header: header[NORM].update(dtype="F99")), says=DAMAGED),
+    Case(
+        name="a dtype that is none",
+        make=with_header(lambda header: header[NORM].update(dtype="F99")),
+        says=DAMAGED,
+    ),
     Case(
         name="whole numbers",
         make=with_header(lambda header: header[NORM].update(dtype="I32")),
@@ -228,14 +246,20 @@ WEIGHTS = [
         says=r"is \[31\], but config\.json says \[32\]",
     ),
     Case(
-        name="a tensor of no rows", make=tensors(lambda held: held.update({NORM: torch.ones(0)})), says=r"is \[0\], but"
+        name="a tensor of no rows",
+        make=tensors(lambda held: held.update({NORM: torch.ones(0)})),
+        says=r"is \[0\], but",
     ),
     Case(
         name="weights that are a pickle",
         make=weights(lambda content: b"\x80\x04" + content),
         says="it is a pickle, which could run code",
     ),
-    Case(name="weights that are a pipe", make=instead("model.safetensors", os.mkfifo), says="has no model.safetensors"),
+    Case(
+        name="weights that are a pipe",
+        make=instead("model.safetensors", os.mkfifo),
+        says="has no model.safetensors",
+    ),
     Case(
         name="weights that are a folder",
         make=instead("model.safetensors", os.mkdir),
@@ -281,7 +305,11 @@ WEIGHTS = [
     ),
     Case(name="an index without a map", make=shards([NORM]), says="has no weight_map"),  # type: ignore[arg-type]
     Case(name="more blocks than tensors", make=config(num_hidden_layers=2**40), says="but the files hold"),
-    Case(name="a width that no model has", make=config(intermediate_size=2**40), says="expected 1 to 16,777,216"),
+    Case(
+        name="a width that no model has",
+        make=config(intermediate_size=2**40),
+        says="expected 1 to 16,777,216",
+    ),
     *(
         Case(name=f"{name} that fills the memory", make=config(**{name: value}), says=says)
         for name, value, says in (
@@ -289,8 +317,16 @@ WEIGHTS = [
             ("_num_labels", 10**8, "_num_labels is 100000000"),
             ("text_config", {"num_labels": 10**9}, "num_labels is 1000000000"),
             ("vision_config", {"deep": [{"num_labels": 10**9}]}, "num_labels is 1000000000"),
-            ("attention_types", [[["global", "local"], 10**9]], "attention_types is 1000000000; expected .* to 4,096"),
-            ("layers_block_type", {"mamba": 10**7, "n_layers": 10**7}, "n_layers is 10000000; expected .* to 4,096"),
+            (
+                "attention_types",
+                [[["global", "local"], 10**9]],
+                "attention_types is 1000000000; expected .* to 4,096",
+            ),
+            (
+                "layers_block_type",
+                {"mamba": 10**7, "n_layers": 10**7},
+                "n_layers is 10000000; expected .* to 4,096",
+            ),
             ("num_experts", 2**24, "num_experts is 16777216"),
             ("num_nextn_predict_layers", 10**7, "num_nextn_predict_layers is 10000000"),
             ("rope_scaling", {"rope_type": "dynamic", "factor": 2**60}, "factor"),
@@ -300,7 +336,11 @@ WEIGHTS = [
             ("id2label", {str(n): str(n) for n in range(200_000)}, "id2label has 200,000 entries"),
         )
     ),
-    Case(name="a value that is far too long", make=config(hidden_act="x" * 5000), says="hidden_act|cannot build"),
+    Case(
+        name="a value that is far too long",
+        make=config(hidden_act="x" * 5000),
+        says="hidden_act|cannot build",
+    ),
     Case(name="code of its own", make=config(auto_map={"AutoModel": "evil.Model"}), says="auto_map"),
     Case(
         name="init with damaged weights",
@@ -320,12 +360,15 @@ def recipe(**sizes: Any) -> Callable[[Path], list[str]]:
     """A recipe for a new model of these sizes, given to `etude check`."""
 
     def make(folder: Path) -> list[str]:
-        (folder / "rows.jsonl").write_text("".join(f'{{"text": "def f{n}(): return {n}"}}\n' for n in range(50)))
+        (folder / "rows.jsonl").write_text(
+            "".join(f'{{"text": "def f{n}(): return {n}"}}\n' for n in range(50))
+        )
         lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in sizes.items())
         objective = "masked" if sizes["kind"] == "encoder" else "causal"
         (folder / "recipe.toml").write_text(
-            f'name = "a"\n[model]\n{lines}\n[tokenizer]\ntrain_vocab_size = 300\n[[data.train]]\npath = "rows.jsonl"\n'
-            f'[train]\nobjective = "{objective}"\nsteps = 20\nseq_len = 16\nglobal_batch_size = 4\ndevice = "cpu"\n'
+            f'name = "a"\n[model]\n{lines}\n[tokenizer]\ntrain_vocab_size = 300\n[[data.train]]\npath = '
+            f'"rows.jsonl"\n[train]\nobjective = "{objective}"\nsteps = 20\nseq_len = 16\nglobal_batch_size '
+            '= 4\ndevice = "cpu"\n'
         )
         return ["train", "recipe.toml"]
 
@@ -368,8 +411,14 @@ CASES += [
         says=LOGITS,
     ),
     Case(name="weights of a T5 whose logits overflow", make=t5, says=LOGITS),
-    Case(name="an epsilon that is NaN", make=config(rms_norm_eps=float("nan")), says="rms_norm_eps is nan; expected a"),
-    Case(name="a NaN anywhere", make=config(unused={"deep": [float("nan")]}), says="is nan; expected a number"),
+    Case(
+        name="an epsilon that is NaN",
+        make=config(rms_norm_eps=float("nan")),
+        says="rms_norm_eps is nan; expected a",
+    ),
+    Case(
+        name="a NaN anywhere", make=config(unused={"deep": [float("nan")]}), says="is nan; expected a number"
+    ),
     Case(
         name="a dropout of all",
         make=config(attention_dropout=1.0),

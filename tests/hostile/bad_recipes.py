@@ -112,7 +112,11 @@ REPLACED = {
     "an empty path": (b"corpus.txt", b"", "data.train.0.path .* is empty"),
     "a path that is too long": (b"corpus", b"c" * 300, "data.train.0.path .* longer than a path may be"),
     "a home of nobody": (b"corpus", b"~nosuchuser/c", "no home of such a user"),
-    "a device that is not known": (b"steps = 10", b'steps = 10\ndevice = "tpu"', "train.device .recipe.toml:8."),
+    "a device that is not known": (
+        b"steps = 10",
+        b'steps = 10\ndevice = "tpu"',
+        "train.device .recipe.toml:8.",
+    ),
     "more ranks than there are": (b"steps = 10", b"steps = 10\ndevices = 1000000000", "at most 1,024"),
 }
 OVERRIDES = {
@@ -135,7 +139,9 @@ CASES = [
     *(Case(name=name, make=change(new, of), says=says) for name, (of, new, says) in REPLACED.items()),
     *(Case(name=name, make=override(word), says=says) for name, (word, says) in OVERRIDES.items()),
     Case(name="a recipe that is a pipe", make=pipe, says="recipe.toml is (a pipe|not a plain file)"),
-    Case(name="a recipe that is missing", make=lambda folder: ["check", "recipe.toml"], says="does not exist"),
+    Case(
+        name="a recipe that is missing", make=lambda folder: ["check", "recipe.toml"], says="does not exist"
+    ),
     Case(name="a recipe that is a folder", make=directory, says="is a folder"),
     Case(name="a recipe of a gigabyte", make=huge, says="over 1 MiB"),
     Case(name="a recipe that never ends", make=linked("/dev/zero"), says="not a plain file"),

@@ -28,7 +28,10 @@ def t5(change: Callable[[dict[str, Any], dict[str, torch.Tensor]], object]) -> C
 
     def make(folder: Path) -> list[str]:
         base = write_t5(folder / "model")
-        values, tensors = json.loads((base / "config.json").read_text()), load_file(base / "model.safetensors")
+        values, tensors = (
+            json.loads((base / "config.json").read_text()),
+            load_file(base / "model.safetensors"),
+        )
         change(values, tensors)
         (base / "config.json").write_text(json.dumps(values))
         save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
@@ -87,14 +90,22 @@ CASES = [
         make=t5(lambda values, tensors: values.update(tie_word_embeddings=False)),
         says=r"the files have no lm_head\.weight",
     ),
-    Case(name="a T5 with the embedding of one side alone", make=t5(without_embedding), says=r"lacks shared\.weight"),
+    Case(
+        name="a T5 with the embedding of one side alone",
+        make=t5(without_embedding),
+        says=r"lacks shared\.weight",
+    ),
     Case(name="yarn without its factor", make=rotary("yarn"), says="cannot (build|read)|is missing"),
     Case(
         name="linear rotary positions by null",
         make=rotary("linear", factor=None),
         says="cannot (build|read)|is missing",
     ),
-    Case(name="llama3 without its bounds", make=rotary("llama3", factor=8.0), says="cannot (build|read)|is missing"),
+    Case(
+        name="llama3 without its bounds",
+        make=rotary("llama3", factor=8.0),
+        says="cannot (build|read)|is missing",
+    ),
     Case(
         name="a sliding window of 0",
         make=config(sliding_window=0, use_sliding_window=True, max_window_layers=0, layer_types=None),

@@ -37,7 +37,8 @@ def content() -> Content:
     end = {"id": 0, "content": "</s>", "single_word": False, "lstrip": False, "rstrip": False}
     return {
         "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "pre_tokenizer": None,
-        "post_processor": None, "decoder": None, "added_tokens": [{**end, "normalized": False, "special": True}],
+        "post_processor": None, "decoder": None,
+        "added_tokens": [{**end, "normalized": False, "special": True}],
         "model": {"type": "BPE", "vocab": {"</s>": 0, "a": 1, "b": 2}, "merges": []},
     }  # fmt: skip
 
@@ -106,7 +107,9 @@ def _normalizer(rule: dict[str, Any]) -> Callable[[Content], object]:
 
 def _added(count: int) -> Callable[[Content], object]:
     like = content()["added_tokens"][0]
-    return lambda all_: all_["added_tokens"].extend({**like, "id": 3 + n, "content": f"<{n}>"} for n in range(count))
+    return lambda all_: all_["added_tokens"].extend(
+        {**like, "id": 3 + n, "content": f"<{n}>"} for n in range(count)
+    )
 
 
 def given(*words: str) -> Callable[[Path], list[str]]:
@@ -167,7 +170,9 @@ CASES = [
     ),
     Case(
         name="a normalizer that doubles a rare word twenty times",
-        make=tokenizer(_normalizer({"type": "Sequence", "normalizers": [_replace("xyzzy", "xyzzy" * 2)] * 20})),
+        make=tokenizer(
+            _normalizer({"type": "Sequence", "normalizers": [_replace("xyzzy", "xyzzy" * 2)] * 20})
+        ),
         says="has rules that make a text 1,048,576 times as long",
     ),
     Case(
@@ -212,7 +217,9 @@ CASES = [
     ),
     Case(
         name="a Unigram without a token for unknown text",
-        make=tokenizer(_model("Unigram", vocab=[["</s>", 0.0], ["a", -1.0]], unk_id=None), text="\u00e9t\u00e9 " * 50),
+        make=tokenizer(
+            _model("Unigram", vocab=[["</s>", 0.0], ["a", -1.0]], unk_id=None), text="\u00e9t\u00e9 " * 50
+        ),
         says="cannot read the text that begins .*unk_id",
     ),
     Case(
@@ -236,20 +243,36 @@ CASES = [
         make=file("tokenizer.json", lambda path: path.write_bytes(DEEP)),
         says="tokenizer.json is nested too deeply",
     ),
-    Case(name="a tokenizer that is a pipe", make=file("tokenizer.json", os.mkfifo), says="tokenizer.json is a pipe"),
+    Case(
+        name="a tokenizer that is a pipe",
+        make=file("tokenizer.json", os.mkfifo),
+        says="tokenizer.json is a pipe",
+    ),
     Case(
         name="a tokenizer that never ends",
         make=file("tokenizer.json", lambda path: path.symlink_to("/dev/zero")),
         says="tokenizer.json is a device",
     ),
-    Case(name="a tokenizer of 65 MiB", make=file("tokenizer.json", _large), says="tokenizer.json is larger than"),
+    Case(
+        name="a tokenizer of 65 MiB",
+        make=file("tokenizer.json", _large),
+        says="tokenizer.json is larger than",
+    ),
     Case(
         name="a tokenizer in UTF-16",
         make=file("tokenizer.json", lambda path: path.write_text(json.dumps(content()), "utf-16")),
         says="tokenizer.json is not UTF-8",
     ),
-    Case(name="tokenizer settings that are a pipe", make=file(SETTINGS, os.mkfifo), says=f"{SETTINGS} is a pipe"),
-    Case(name="tokenizer settings that are a folder", make=file(SETTINGS, Path.mkdir), says=f"{SETTINGS} is a folder"),
+    Case(
+        name="tokenizer settings that are a pipe",
+        make=file(SETTINGS, os.mkfifo),
+        says=f"{SETTINGS} is a pipe",
+    ),
+    Case(
+        name="tokenizer settings that are a folder",
+        make=file(SETTINGS, Path.mkdir),
+        says=f"{SETTINGS} is a folder",
+    ),
     Case(
         name="tokenizer settings in UTF-16",
         make=file(SETTINGS, lambda path: path.write_text("{}", "utf-16")),
@@ -261,7 +284,11 @@ CASES = [
         says=f"{SETTINGS} is not valid JSON",
     ),
     Case(name="a chat template that is a pipe", make=file(TEMPLATE, os.mkfifo), says=f"{TEMPLATE} is a pipe"),
-    Case(name="a chat template that is a folder", make=file(TEMPLATE, Path.mkdir), says=f"{TEMPLATE} is a folder"),
+    Case(
+        name="a chat template that is a folder",
+        make=file(TEMPLATE, Path.mkdir),
+        says=f"{TEMPLATE} is a folder",
+    ),
     Case(
         name="a chat template that never ends",
         make=file(TEMPLATE, lambda path: path.symlink_to("/dev/zero")),
@@ -282,7 +309,11 @@ CASES = [
         make=file(TEMPLATE, lambda path: path.write_text("{{ 'x' * 10 ** 11 }}{{ messages[0].content }}")),
         says="the chat template refuses it .MemoryError|breaks its process",
     ),
-    Case(name="generation settings that are a pipe", make=file(GENERATION, os.mkfifo), says=f"{GENERATION} is a pipe"),
+    Case(
+        name="generation settings that are a pipe",
+        make=file(GENERATION, os.mkfifo),
+        says=f"{GENERATION} is a pipe",
+    ),
     Case(
         name="generation settings in UTF-16",
         make=file(GENERATION, lambda path: path.write_text("{}", "utf-16")),
@@ -293,15 +324,27 @@ CASES = [
         make=file(GENERATION, lambda path: path.write_bytes(DEEP)),
         says=f"{GENERATION} is nested too deeply",
     ),
-    Case(name="generation settings of 65 MiB", make=file(GENERATION, _large), says=f"{GENERATION} is larger than"),
+    Case(
+        name="generation settings of 65 MiB",
+        make=file(GENERATION, _large),
+        says=f"{GENERATION} is larger than",
+    ),
     Case(
         name="an end token that is a word",
         make=file(GENERATION, lambda path: path.write_text('{"eos_token_id": "</s>"}')),
         says="eos_token_id is '</s>'; expected an id",
     ),
-    Case(name="a prompt with a byte that is no UTF-8", make=given("--prompt", "a\udcff"), says="--prompt is not UTF-8"),
+    Case(
+        name="a prompt with a byte that is no UTF-8",
+        make=given("--prompt", "a\udcff"),
+        says="--prompt is not UTF-8",
+    ),
     Case(name="a prompt with half a pair", make=given("--prompt", "\ud800"), says="--prompt is not UTF-8"),
-    Case(name="a temperature of NaN", make=given("--prompt", "a", "--temperature", "nan"), says="--temperature is nan"),
+    Case(
+        name="a temperature of NaN",
+        make=given("--prompt", "a", "--temperature", "nan"),
+        says="--temperature is nan",
+    ),
     Case(name="a top-p of NaN", make=given("--prompt", "a", "--top-p", "nan"), says="--top-p is nan"),
     Case(
         name="an override with a byte that is no UTF-8",

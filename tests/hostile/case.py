@@ -9,7 +9,8 @@ from pathlib import Path
 class Case:
     """A bad input of the corpus.
 
-    make   writes the input into an empty folder, in which the command then runs, and returns the words of the command
+    make   writes the input into an empty folder, in which the command then runs, and returns the words of the
+           command
     says   a regular expression that the one line on stderr matches
     quick  answered well under 2 seconds, so that `make test` runs it too
     environment  variables beside those of the tests

@@ -19,8 +19,8 @@ import psutil
 class Answer:
     """How a command ended.
 
-    `bytes` is what it took of memory beyond what the server had at the fork, and what the largest of its own children
-    took; of one that was killed, which cannot tell the two apart, the larger of both.
+    `bytes` is what it took of memory beyond what the server had at the fork, and what the largest of its own
+    children took; of one that was killed, which cannot tell the two apart, the larger of both.
     """
 
     code: int
@@ -35,7 +35,10 @@ class Server:
 
     def __enter__(self) -> "Server":
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.hostile.server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "tests.hostile.server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         return self
 
@@ -111,7 +114,9 @@ def _live(request: dict[str, Any], out: int, err: int, told: int) -> None:
             traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
-        peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        peaks = [
+            resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        ]
         os.write(told, f" {peaks[0] * 1024 - before} {peaks[1] * 1024}".encode())
     finally:
         os._exit(code)

@@ -1,7 +1,8 @@
-"""Every bad input is answered in one line of at most 300 characters, with exit code 2, nothing written, within 10 s and
-1 GB. `make test-hostile` runs all; `make test` those that are quick.
+"""Every bad input is answered in one line of at most 300 characters, with exit code 2, nothing written,
+within 10 s and 1 GB. `make test-hostile` runs all; `make test` those that are quick.
 
-A module of this folder with a list CASES is a part of the corpus. A server imports etude once and forks for each case.
+A module of this folder with a list CASES is a part of the corpus. A server imports etude once and forks for
+each case.
 """
 
 import hashlib
@@ -18,7 +19,9 @@ from tests.hostile.case import Case
 from tests.hostile.server import Answer, Server
 
 MODULES = [name for _, name, _ in pkgutil.iter_modules(tests.hostile.__path__) if name.startswith("bad_")]
-CASES: list[Case] = [case for name in MODULES for case in importlib.import_module(f"tests.hostile.{name}").CASES]
+CASES: list[Case] = [
+    case for name in MODULES for case in importlib.import_module(f"tests.hostile.{name}").CASES
+]
 MOST_SECONDS, MOST_BYTES, MOST_CHARACTERS = 10, 1 << 30, 300
 
 
@@ -46,7 +49,9 @@ def test_a_bad_input_is_answered_in_one_line(
 
 
 @pytest.mark.parametrize("way", ["self", "child"])
-def test_memory_is_measured_of_a_command_and_of_its_children(way: str, server: Server, tmp_path: Path) -> None:
+def test_memory_is_measured_of_a_command_and_of_its_children(
+    way: str, server: Server, tmp_path: Path
+) -> None:
     wanted = 300 << 20
     code = {
         "self": f"x = bytearray({wanted})",

@@ -1,4 +1,6 @@
-"""Adapters in folders of PEFT: each is loaded as PEFT loads it, or refused in one line that says what is wrong."""
+"""Adapters in folders of PEFT: each is loaded as PEFT loads it, or refused in one line that says what is
+wrong.
+"""
 
 import json
 import shutil
@@ -32,7 +34,12 @@ def write_peft(folder: Path, base: Path, **settings: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(1)
-    settings = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"} | settings
+    settings = {
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["q_proj", "v_proj"],
+        "task_type": "CAUSAL_LM",
+    } | settings
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**settings)).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -124,10 +131,16 @@ REFUSED: list[tuple[Change, str]] = [
     (renamed("self_attn.q_proj", "input_layernorm"), "is no linear layer"),
     (renamed("model.layers.1.self_attn.q_proj", "lm_head"), "adapts lm_head, the head or an embedding"),
     (renamed("model.layers.1.self_attn.q_proj", "model.embed_tokens"), "the head or an embedding"),
-    (holds(f"{PREFIX}lm_head.weight", torch.zeros(320, 32)), r"lm_head\.weight whole, which is not supported"),
+    (
+        holds(f"{PREFIX}lm_head.weight", torch.zeros(320, 32)),
+        r"lm_head\.weight whole, which is not supported",
+    ),
     (holds(f"{Q1}.lora_magnitude_vector", torch.ones(32)), "use_dora is false"),
     (holds(f"{Q1}.lora_B.bias", torch.ones(32)), "which is not supported"),
-    (holds(f"{Q1}.lora_A.weight", torch.ones(8, 32)), r"is \[8, 32\], but r = 4 and the base ask for \[4, 32\]"),
+    (
+        holds(f"{Q1}.lora_A.weight", torch.ones(8, 32)),
+        r"is \[8, 32\], but r = 4 and the base ask for \[4, 32\]",
+    ),
     (holds(f"{Q1}.lora_A.weight", torch.ones(4, 48)), r"is \[4, 48\], but"),
     (holds(f"{Q1}.lora_A.weight", torch.ones(4, 32, dtype=torch.int32)), "holds int32 numbers"),
     (says(use_dora=True), "lacks lora_magnitude_vector"),
@@ -223,7 +236,9 @@ def test_a_key_twice_and_a_key_of_a_later_peft_that_is_off(adapter: Path, tmp_pa
     load_model(tmp_path, dtype=torch.float32)
 
 
-def test_a_folder_with_a_model_and_an_adapter_is_refused(bases: dict[str, Path], adapter: Path, tmp_path: Path) -> None:
+def test_a_folder_with_a_model_and_an_adapter_is_refused(
+    bases: dict[str, Path], adapter: Path, tmp_path: Path
+) -> None:
     for folder in (bases["qwen2"], adapter):
         shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / FILE).unlink()
@@ -270,7 +285,11 @@ def test_training_goes_on_from_an_adapter_of_peft_only_as_it_was(
     patterned = tmp_path / "patterned"
     write_peft(patterned, bases["qwen2"], alpha_pattern={"v_proj": 8})
     for folder, changes, said in (
-        (adapter, {"adapter": same | {"alpha": 16.0}}, "adapter.alpha is 16.0, but the adapter in .* has 8; use 8"),
+        (
+            adapter,
+            {"adapter": same | {"alpha": 16.0}},
+            "adapter.alpha is 16.0, but the adapter in .* has 8; use 8",
+        ),
         (adapter, {"adapter": same | {"rank_stabilized": True}}, "has false; use false"),
         (adapter, {"adapter": same | {"targets": ["q_proj"]}}, "v_proj.* is only in the file"),
         (adapter, {}, "holds an adapter, but the recipe has no"),
@@ -290,7 +309,9 @@ def test_training_goes_on_from_an_adapter_of_peft_only_as_it_was(
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(adapter, elsewhere)
     config = json.loads((adapter / "adapter_config.json").read_text())
-    (elsewhere / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "who/knows"}))
+    (elsewhere / "adapter_config.json").write_text(
+        json.dumps(config | {"base_model_name_or_path": "who/knows"})
+    )
     with pytest.raises(InputError, match="names the base 'who/knows', which is not on this machine"):
         begin(elsewhere, {"adapter": same})
 

@@ -20,7 +20,9 @@ def test_defaults_are_those_of_the_schema() -> None:
     assert (config.tied, config.qk_norm, config.qkv_bias, config.sliding_window) == (True, False, False, None)
 
 
-@pytest.mark.parametrize(("preset", "total"), [("300m", 303_171_584), ("500m", 500_528_640), ("1b", 999_538_688)])
+@pytest.mark.parametrize(
+    ("preset", "total"), [("300m", 303_171_584), ("500m", 500_528_640), ("1b", 999_538_688)]
+)
 def test_presets_have_their_size(preset: str, total: int) -> None:
     config = decoder_config(Model.model_validate({"preset": preset}), vocab_size=50_257, seq_len=512)
     assert (count_parameters(config)["total"], config.context) == (total, 2048)
@@ -55,7 +57,10 @@ def test_keys_that_do_not_fit_are_refused(given: dict[str, object], named: str) 
 
 
 def test_catalogue_and_cost_do_not_import_torch() -> None:
-    code = "import sys, etude.models.catalogue, etude.models.cost; assert not {'torch', 'numpy'} & set(sys.modules)"
+    code = (
+        "import sys, etude.models.catalogue, etude.models.cost; assert not {'torch', 'numpy'} & "
+        "set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -93,8 +98,9 @@ def test_published_models_and_their_adapters_are_those_of_transformers() -> None
 
     def decoder(kind: str, width: int, layers: int, heads: int, kv_heads: int, ffn: int, vocab: int) -> Any:
         return AutoConfig.for_model(
-            kind, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads,
-            intermediate_size=ffn, vocab_size=vocab, tie_word_embeddings=vocab != 152_064,
+            kind, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
+            num_key_value_heads=kv_heads, intermediate_size=ffn, vocab_size=vocab,
+            tie_word_embeddings=vocab != 152_064,
         )  # fmt: skip
 
     configs = {
@@ -124,7 +130,9 @@ def test_published_models_and_their_adapters_are_those_of_transformers() -> None
             counted = sum(rank * sum(model.get_submodule(path).weight.shape) for path in targets)
             assert story.count_lora(rank, "all-linear") == counted, (name, rank)
         for target in story.linears:
-            counted = sum(8 * sum(model.get_submodule(path).weight.shape) for path in find_targets(model, [target]))
+            counted = sum(
+                8 * sum(model.get_submodule(path).weight.shape) for path in find_targets(model, [target])
+            )
             assert story.count_lora(8, [target]) == counted, (name, target)
 
 

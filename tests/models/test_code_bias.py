@@ -16,15 +16,17 @@ from etude.models.encoder_config import CODE_ENCODER, EncoderConfig
 from etude.models.heads import count_encoder
 
 PLAIN = EncoderConfig(
-    vocab_size=97, n_layer=2, n_head=4, n_embd=32, n_ffn=64, context=24, type_vocab_size=2, pad_id=0, family="bert",
-    labels=3, dropout=0.0, attention_dropout=0.0,
+    vocab_size=97, n_layer=2, n_head=4, n_embd=32, n_ffn=64, context=24, type_vocab_size=2, pad_id=0,
+    family="bert", labels=3, dropout=0.0, attention_dropout=0.0,
 )  # fmt: skip
 LENGTHS = (7, 24, 1, 7, 12)
 FORMS: tuple[Any, ...] = ("inside", "after")
 
 
 def encoder(form: Any, *, drawn: bool = False, dropout: float = 0.0) -> Encoder:
-    model = Encoder(replace(PLAIN, code_bias=form, dropout=dropout, attention_dropout=dropout), "classification")
+    model = Encoder(
+        replace(PLAIN, code_bias=form, dropout=dropout, attention_dropout=dropout), "classification"
+    )
     model.init_weights(3)
     if drawn:
         torch.manual_seed(9)
@@ -84,7 +86,9 @@ def test_the_bias_is_what_a_given_bias_would_be(form: Any) -> None:
     with torch.no_grad():
         ours = model(tokens, lengths=LENGTHS, code=code)
         given = [each[0] for each in model.code_bias(code[0], [(1, length) for length in LENGTHS])]
-        assert not torch.allclose(ours, model(tokens, lengths=LENGTHS, code=torch.zeros_like(code)), atol=1e-3)
+        assert not torch.allclose(
+            ours, model(tokens, lengths=LENGTHS, code=torch.zeros_like(code)), atol=1e-3
+        )
         if form == "inside":
             plain = encoder("off")
             torch.testing.assert_close(ours, plain(tokens, lengths=LENGTHS, bias=given), atol=1e-5, rtol=1e-5)
@@ -110,22 +114,30 @@ def test_gradients_reach_every_table_also_with_checkpointed_activations(form: An
         model.zero_grad()
         torch.manual_seed(5)
         model.classify(model(tokens, lengths=LENGTHS, code=code), LENGTHS).logsumexp(1).sum().backward()
-        gradients.append([table.grad.clone() for table in model.code_bias.parameters() if table.grad is not None])
+        gradients.append(
+            [table.grad.clone() for table in model.code_bias.parameters() if table.grad is not None]
+        )
     assert len(gradients[0]) == 4
-    assert all(bool(plain.any()) and torch.equal(plain, again) for plain, again in zip(*gradients, strict=True))
+    assert all(
+        bool(plain.any()) and torch.equal(plain, again) for plain, again in zip(*gradients, strict=True)
+    )
 
 
 def test_parameters_are_counted_exactly() -> None:
     tables = PLAIN.n_head * (1 + 2 * (2 * LEVELS - 1) + KINDS**2)
     layer = 4 * (32 * 32 + 32) + 2 * 32
-    plain, inside, after = (count_encoder(replace(PLAIN, code_bias=form))["total"] for form in ("off", *FORMS))
+    plain, inside, after = (
+        count_encoder(replace(PLAIN, code_bias=form))["total"] for form in ("off", *FORMS)
+    )
     assert (inside - plain, after - plain) == (tables, tables + layer)
     assert sum(table.numel() for table in CodeBias(8).parameters()) == 8 * 144
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_config_json_says_that_it_is_no_bert(form: Any) -> None:
-    assert PLAIN.to_hf("classification")["model_type"] == "bert" and "code_bias" not in PLAIN.to_hf("classification")
+    assert PLAIN.to_hf("classification")["model_type"] == "bert" and "code_bias" not in PLAIN.to_hf(
+        "classification"
+    )
     values = replace(PLAIN, code_bias=form).to_hf("classification")
     assert (values["model_type"], values["code_bias"]) == (CODE_ENCODER, form) and "Bert" not in str(values)
     with pytest.raises(InputError, match="etude_code_encoder"):

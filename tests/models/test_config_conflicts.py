@@ -1,4 +1,6 @@
-"""One fact in two places of a config.json: refused where they differ, of every family, and taken where they agree."""
+"""One fact in two places of a config.json: refused where they differ, of every family, and taken where they
+agree.
+"""
 
 import json
 from collections.abc import Callable
@@ -15,8 +17,9 @@ from tests import bases
 from tests.conftest import SHARED
 
 WRITERS: dict[str, Callable[[Path], Any]] = {
-    "qwen2": bases.write_qwen2, "llama": bases.write_llama, "gptj": bases.write_gptj, "gpt2": bases.write_gpt2,
-    "roberta": bases.write_encoder, "t5": bases.write_t5, "modernbert": bases.write_modernbert,
+    "qwen2": bases.write_qwen2, "llama": bases.write_llama, "gptj": bases.write_gptj,
+    "gpt2": bases.write_gpt2, "roberta": bases.write_encoder, "t5": bases.write_t5,
+    "modernbert": bases.write_modernbert,
 }  # fmt: skip
 
 
@@ -82,9 +85,15 @@ def test_what_transformers_writes_does_not_disagree_with_itself(tmp_path: Path) 
     from transformers import AutoConfig
     from transformers.models.auto import modeling_auto as families
 
-    names = {**families.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, **families.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES}
+    names = {
+        **families.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        **families.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    }
     written = 0
-    for family in ("moss_transcribe_diarize", "modernvbert"):  # hold two models that tie differently by default
+    for family in (
+        "moss_transcribe_diarize",
+        "modernvbert",
+    ):  # hold two models that tie differently by default
         names.pop(family, None)
     for family, name in names.items():
         try:
@@ -100,14 +109,22 @@ def test_what_transformers_writes_does_not_disagree_with_itself(tmp_path: Path) 
 def test_two_places_that_agree_are_one(folders: dict[str, Path], tmp_path: Path) -> None:
     for path in folders["qwen2"].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    same = {"rope_scaling": {**YARN, "type": "yarn"}, "rope_parameters": YARN, "rope_theta": 1e4, "n_embd": 32}
+    same = {
+        "rope_scaling": {**YARN, "type": "yarn"},
+        "rope_parameters": YARN,
+        "rope_theta": 1e4,
+        "n_embd": 32,
+    }
     values = changed(folders["qwen2"], {**same, "torch_dtype": "torch.float32"})
     del values["n_embd"]
     (tmp_path / "config.json").write_text(json.dumps(values))
     pretrained = inspect_model(tmp_path)
     assert pretrained.config is not None
     theirs: Any = __import__("transformers").AutoModelForCausalLM.from_pretrained(tmp_path).eval()
-    ours, tokens = load_pretrained(pretrained, dtype=torch.float32, dropout=0.0).eval(), torch.arange(3, 90)[None]
+    ours, tokens = (
+        load_pretrained(pretrained, dtype=torch.float32, dropout=0.0).eval(),
+        torch.arange(3, 90)[None],
+    )
     with torch.no_grad():
         expected = theirs(tokens).logits
         assert (ours.logits(tokens) - expected).abs().max() < 1e-5 * expected.abs().max()  # type: ignore[operator]

@@ -28,8 +28,8 @@ TINY = DecoderConfig(
     ],
 )
 def test_published_models_have_their_published_size(
-    n_embd: int, n_layer: int, n_head: int, n_kv_head: int, n_ffn: int, vocab_size: int, tied: bool, qkv_bias: bool,
-    total: int,
+    n_embd: int, n_layer: int, n_head: int, n_kv_head: int, n_ffn: int, vocab_size: int, tied: bool,
+    qkv_bias: bool, total: int,
 ) -> None:  # fmt: skip
     config = DecoderConfig(
         vocab_size, n_layer, n_head, n_kv_head, n_embd, n_ffn, n_embd // n_head, 2048, tied, qkv_bias=qkv_bias
@@ -45,7 +45,9 @@ def test_parts_are_those_of_the_modules(changes: dict[str, bool]) -> None:
     named = [(name, parameter.numel()) for name, parameter in Decoder(config).named_parameters()]
     assert parts["norms"] == sum(count for name, count in named if name.endswith("norm.weight"))
     assert parts["feed_forward"] == sum(count for name, count in named if "mlp" in name)
-    assert parts["attention"] == sum(count for name, count in named if "_proj" in name and "self_attn" in name)
+    assert parts["attention"] == sum(
+        count for name, count in named if "_proj" in name and "self_attn" in name
+    )
 
 
 def test_flops_agree_with_torchs_counter() -> None:
@@ -54,7 +56,10 @@ def test_flops_agree_with_torchs_counter() -> None:
     model.init_weights(0)
     tokens = torch.zeros(1, T, dtype=torch.int64)
     # With a mask and MATH attention the counter sees whole products; ours counts the causal half of those.
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with (
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
         model.logits(tokens).sum().backward()
     upper_half = 12 * TINY.n_layer * TINY.n_head * TINY.head_dim * T / 2
     assert counter.get_total_flops() / T == flops_per_token(TINY, T) + upper_half

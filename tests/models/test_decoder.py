@@ -42,7 +42,9 @@ def test_folder_loads_in_transformers_with_equal_logits_and_greedy_tokens(
         ours, expected = model.logits(tokens), theirs(tokens).logits
     _assert_equal_logits(ours, expected)
     prompts = tokens[:, :9]
-    continued = theirs.generate(prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=12, do_sample=False)
+    continued = theirs.generate(
+        prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=12, do_sample=False
+    )
     ours_continued = generate(model, prompts.tolist(), max_tokens=12, end_ids=[])
     assert [row.ids for row in ours_continued] == continued[:, 9:].tolist()
 
@@ -84,7 +86,9 @@ def test_checkpointed_activations_give_identical_gradients(dropout: float) -> No
         model.zero_grad()
         torch.manual_seed(5)
         model.logits(tokens).logsumexp(-1).sum().backward()
-        gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+        gradients.append(
+            [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+        )
     assert len(gradients[0]) == len(list(model.parameters()))
     assert all(torch.equal(plain, again) for plain, again in zip(*gradients, strict=True))
 
@@ -128,14 +132,18 @@ def test_new_weights_follow_the_seed_and_leave_other_randomness_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
     assert first["model.embed_tokens.weight"].std().item() == pytest.approx(0.02, rel=0.05)
     assert first["model.layers.0.mlp.down_proj.weight"].std().item() == pytest.approx(0.02 / 6**0.5, rel=0.05)
-    assert first["model.norm.weight"].eq(1).all() and first["model.layers.1.self_attn.q_proj.bias"].eq(0).all()
+    assert (
+        first["model.norm.weight"].eq(1).all() and first["model.layers.1.self_attn.q_proj.bias"].eq(0).all()
+    )
 
 
 def test_zero_init_makes_every_block_the_identity() -> None:
     model = Decoder(replace(LLAMA, zero_init=True)).eval()
     model.init_weights(0)
     tokens = _tokens(LLAMA, 1, 8)
-    torch.testing.assert_close(model(tokens), model.model.norm(model.model.embed_tokens(tokens)), rtol=0, atol=0)
+    torch.testing.assert_close(
+        model(tokens), model.model.norm(model.model.embed_tokens(tokens)), rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -192,6 +200,11 @@ def test_a_compiled_model_keeps_sequences_apart_without_compiling_each_set_of_le
     model, compiled = _model(config), _model(config)
     compiled.compile(backend="aot_eager", dynamic=True)
     for lengths in ((9, 4, 7), (3, 17), (20,), (5, 5, 5, 5)):
-        tokens, positions = _tokens(config, 1, 20), torch.cat([torch.arange(length) for length in lengths])[None]
+        tokens, positions = (
+            _tokens(config, 1, 20),
+            torch.cat([torch.arange(length) for length in lengths])[None],
+        )
         together = compiled(tokens, positions=positions, lengths=lengths)
-        torch.testing.assert_close(together, model(tokens, positions=positions, lengths=lengths), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            together, model(tokens, positions=positions, lengths=lengths), rtol=0, atol=1e-5
+        )

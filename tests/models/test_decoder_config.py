@@ -33,7 +33,9 @@ def test_config_survives_what_transformers_writes(config: DecoderConfig) -> None
     values = config.to_hf(eos_token_id=3)
     written = AutoConfig.for_model(**values)
     assert DecoderConfig.from_hf(json.loads(written.to_json_string(use_diff=False))) == config
-    assert type(written).__name__.removesuffix("Config") == values["architectures"][0].removesuffix("ForCausalLM")
+    assert type(written).__name__.removesuffix("Config") == values["architectures"][0].removesuffix(
+        "ForCausalLM"
+    )
 
 
 LLAMA3 = {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -65,9 +67,15 @@ LLAMA3 = {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 1.0, "high_fr
         ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "truncate": 0}}, "truncate"),
         ({"rope_parameters": LLAMA3 | {"high_freq_factor": 1.0}}, "high_freq_factor is 1"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "factor of yarn rotary positions is missing"),
-        ({"rope_parameters": {"rope_type": "linear", "factor": None}}, "factor of linear rotary positions is missing"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": None}},
+            "factor of linear rotary positions is missing",
+        ),
         *(
-            ({"rope_parameters": {k: v for k, v in LLAMA3.items() if k != key}}, f"{key} of llama3 .* is missing")
+            (
+                {"rope_parameters": {k: v for k, v in LLAMA3.items() if k != key}},
+                f"{key} of llama3 .* is missing",
+            )
             for key in ("factor", "low_freq_factor", "high_freq_factor")
         ),
         ({"rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "rotary positions"),
@@ -95,10 +103,11 @@ def test_published_qwen2_config_is_read() -> None:
     published = {
         "architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643,
         "eos_token_id": 151643, "hidden_act": "silu", "hidden_size": 1536, "initializer_range": 0.02,
-        "intermediate_size": 8960, "max_position_embeddings": 32768, "max_window_layers": 28, "model_type": "qwen2",
-        "num_attention_heads": 12, "num_hidden_layers": 28, "num_key_value_heads": 2, "rms_norm_eps": 1e-06,
-        "rope_theta": 1000000.0, "sliding_window": 131072, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
-        "transformers_version": "4.45.0.dev0", "use_cache": True, "use_sliding_window": False, "vocab_size": 151936,
+        "intermediate_size": 8960, "max_position_embeddings": 32768, "max_window_layers": 28,
+        "model_type": "qwen2", "num_attention_heads": 12, "num_hidden_layers": 28, "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "sliding_window": 131072, "tie_word_embeddings": True,
+        "torch_dtype": "bfloat16", "transformers_version": "4.45.0.dev0", "use_cache": True,
+        "use_sliding_window": False, "vocab_size": 151936,
     }  # fmt: skip
     config = DecoderConfig.from_hf(published)
     assert (config.head_dim, config.qkv_bias, config.tied, config.sliding_window) == (128, True, True, None)

@@ -21,7 +21,9 @@ ROBERTA = EncoderConfig(
 )
 CONFIGS = {
     "roberta": ROBERTA,
-    "roberta pad 4": replace(ROBERTA, pad_id=4, type_vocab_size=2, norm_eps=1e-6, classifier_dropout=0.2, multi=True),
+    "roberta pad 4": replace(
+        ROBERTA, pad_id=4, type_vocab_size=2, norm_eps=1e-6, classifier_dropout=0.2, multi=True
+    ),
     "bert": replace(ROBERTA, family="bert", pad_id=0, type_vocab_size=2, norm_eps=1e-12),
 }
 HEADS: tuple[Head, ...] = ("masked", "classification", None)
@@ -32,7 +34,9 @@ LENGTHS = (7, 32, 1, 7, 12, 1, 7, 32)
 
 @EVERY
 @EVERY_HEAD
-def test_outputs_equal_those_of_padded_rows_in_transformers(config: EncoderConfig, head: Head, tmp_path: Path) -> None:
+def test_outputs_equal_those_of_padded_rows_in_transformers(
+    config: EncoderConfig, head: Head, tmp_path: Path
+) -> None:
     model, tokens, types = _model(config, head), _tokens(config), _types(config)
     theirs = _load_in_transformers(model, head, tmp_path)
     family = {"roberta": "Roberta", "bert": "Bert"}[config.family]
@@ -53,13 +57,17 @@ def test_outputs_equal_those_of_padded_rows_in_transformers(config: EncoderConfi
 
 
 @EVERY
-def test_padding_tokens_within_a_text_are_counted_as_transformers_does(config: EncoderConfig, tmp_path: Path) -> None:
+def test_padding_tokens_within_a_text_are_counted_as_transformers_does(
+    config: EncoderConfig, tmp_path: Path
+) -> None:
     model = _model(config, "classification")
     theirs = _load_in_transformers(model, "classification", tmp_path)
     tokens = _tokens(config)[:, :24].view(2, 12).clone()
     tokens[0, 3:5] = tokens[1, 11] = config.pad_id
     with torch.no_grad():
-        _assert_close(model.classify(model(tokens)), theirs(tokens, attention_mask=torch.ones_like(tokens)).logits)
+        _assert_close(
+            model.classify(model(tokens)), theirs(tokens, attention_mask=torch.ones_like(tokens)).logits
+        )
 
 
 @EVERY
@@ -67,10 +75,16 @@ def test_padding_tokens_within_a_text_are_counted_as_transformers_does(config: E
 def test_what_transformers_saves_loads_here(config: EncoderConfig, head: Head, tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
-    auto = {"masked": AutoModelForMaskedLM, "classification": AutoModelForSequenceClassification, None: AutoModel}[head]
+    auto = {
+        "masked": AutoModelForMaskedLM,
+        "classification": AutoModelForSequenceClassification,
+        None: AutoModel,
+    }[head]
     torch.manual_seed(3)
     extra = {} if head else {"add_pooling_layer": False}
-    theirs = auto.from_config(AutoConfig.for_model(**config.to_hf(head)), attn_implementation="eager", **extra)
+    theirs = auto.from_config(
+        AutoConfig.for_model(**config.to_hf(head)), attn_implementation="eager", **extra
+    )
     theirs = theirs.apply(_noise).eval()
     theirs.save_pretrained(tmp_path)
     read = EncoderConfig.from_hf(json.loads((tmp_path / "config.json").read_text()))
@@ -86,7 +100,9 @@ def test_what_transformers_saves_loads_here(config: EncoderConfig, head: Head, t
     if head is None:
         _assert_close(hidden, output.last_hidden_state)
     else:
-        _assert_close(model.masked_logits(hidden) if head == "masked" else model.classify(hidden), output.logits)
+        _assert_close(
+            model.masked_logits(hidden) if head == "masked" else model.classify(hidden), output.logits
+        )
 
 
 @EVERY
@@ -97,7 +113,9 @@ def test_gradients_reach_every_parameter_and_equal_those_of_transformers(
     model, tokens, types = _model(config, head), _tokens(config), _types(config)
     theirs = _load_in_transformers(model, head, tmp_path)
     mask = _padded(torch.ones_like(tokens), 0).bool()
-    outputs = theirs(_padded(tokens, config.pad_id), attention_mask=mask.long(), token_type_ids=_padded(types, 0))
+    outputs = theirs(
+        _padded(tokens, config.pad_id), attention_mask=mask.long(), token_type_ids=_padded(types, 0)
+    )
     hidden = model(tokens, lengths=LENGTHS, token_types=types)
     if head is None:
         ours, expected = hidden[0], outputs.last_hidden_state[mask]
@@ -170,7 +188,9 @@ def test_checkpointed_activations_give_identical_gradients(dropout: float) -> No
         model.zero_grad()
         torch.manual_seed(5)
         model.masked_logits(model(_tokens(ROBERTA), lengths=LENGTHS)).logsumexp(-1).sum().backward()
-        gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+        gradients.append(
+            [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+        )
     assert len(gradients[0]) == len(list(model.parameters()))
     assert all(torch.equal(plain, again) for plain, again in zip(*gradients, strict=True))
 
@@ -203,7 +223,9 @@ def test_autocast_keeps_the_stream_in_fp32_and_the_logits_near(config: EncoderCo
 
 @EVERY
 @EVERY_HEAD
-def test_new_weights_follow_the_seed_and_are_spread_as_in_transformers(config: EncoderConfig, head: Head) -> None:
+def test_new_weights_follow_the_seed_and_are_spread_as_in_transformers(
+    config: EncoderConfig, head: Head
+) -> None:
     from transformers import AutoConfig, AutoModelForMaskedLM
 
     model, again = Encoder(config, head), Encoder(config, head)
@@ -255,16 +277,18 @@ def test_published_configs_are_read() -> None:
     shared = {"attention_probs_dropout_prob": 0.1, "hidden_act": "gelu", "hidden_dropout_prob": 0.1}
     codebert = shared | {
         "architectures": ["RobertaModel"], "bos_token_id": 0, "eos_token_id": 2, "hidden_size": 768,
-        "initializer_range": 0.02, "intermediate_size": 3072, "layer_norm_eps": 1e-05, "max_position_embeddings": 514,
-        "model_type": "roberta", "num_attention_heads": 12, "num_hidden_layers": 12, "output_past": True,
-        "pad_token_id": 1, "type_vocab_size": 1, "vocab_size": 50265,
+        "initializer_range": 0.02, "intermediate_size": 3072, "layer_norm_eps": 1e-05,
+        "max_position_embeddings": 514, "model_type": "roberta", "num_attention_heads": 12,
+        "num_hidden_layers": 12, "output_past": True, "pad_token_id": 1, "type_vocab_size": 1,
+        "vocab_size": 50265,
     }  # fmt: skip
     mini_lm = shared | {
         "_name_or_path": "nreimers/MiniLM-L6-H384-uncased", "architectures": ["BertModel"],
-        "gradient_checkpointing": False, "hidden_size": 384, "initializer_range": 0.02, "intermediate_size": 1536,
-        "layer_norm_eps": 1e-12, "max_position_embeddings": 512, "model_type": "bert", "num_attention_heads": 12,
-        "num_hidden_layers": 6, "pad_token_id": 0, "position_embedding_type": "absolute",
-        "transformers_version": "4.8.2", "type_vocab_size": 2, "use_cache": True, "vocab_size": 30522,
+        "gradient_checkpointing": False, "hidden_size": 384, "initializer_range": 0.02,
+        "intermediate_size": 1536, "layer_norm_eps": 1e-12, "max_position_embeddings": 512,
+        "model_type": "bert", "num_attention_heads": 12, "num_hidden_layers": 6, "pad_token_id": 0,
+        "position_embedding_type": "absolute", "transformers_version": "4.8.2", "type_vocab_size": 2,
+        "use_cache": True, "vocab_size": 30522,
     }  # fmt: skip
     assert EncoderConfig.from_hf(codebert) == EncoderConfig(50_265, 12, 12, 768, 3072, 512)
     assert EncoderConfig.from_hf(mini_lm) == EncoderConfig(
@@ -335,11 +359,17 @@ def _padded(row: Tensor, value: int) -> Tensor:
 def _load_in_transformers(model: Encoder, head: Head, folder: Path) -> Any:
     from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
-    auto = {"masked": AutoModelForMaskedLM, "classification": AutoModelForSequenceClassification, None: AutoModel}[head]
+    auto = {
+        "masked": AutoModelForMaskedLM,
+        "classification": AutoModelForSequenceClassification,
+        None: AutoModel,
+    }[head]
     (folder / "config.json").write_text(json.dumps(model.config.to_hf(head)))
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     extra = {} if head else {"add_pooling_layer": False}
-    loaded, report = auto.from_pretrained(folder, attn_implementation="eager", output_loading_info=True, **extra)
+    loaded, report = auto.from_pretrained(
+        folder, attn_implementation="eager", output_loading_info=True, **extra
+    )
     assert not any(report.values()), report
     return loaded.eval()
 

@@ -23,11 +23,12 @@ from tests.bases import write_gpt2
 
 # Each family takes the names that it knows.
 SIZES: dict[str, Any] = {
-    "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "d_model": 32,
-    "n_heads": 4, "n_layers": 2, "n_positions": 64, "dim": 32, "hidden_dim": 48, "ffn_dim": 48, "head_dim": 8,
-    "word_embed_proj_dim": 32, "embedding_size": 32, "num_local_experts": 2, "rotary_dim": 4, "local_attention": 8,
-    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "num_labels": 3,
+    "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "n_embd": 32,
+    "n_layer": 2, "n_head": 4, "d_model": 32, "n_heads": 4, "n_layers": 2, "n_positions": 64, "dim": 32,
+    "hidden_dim": 48, "ffn_dim": 48, "head_dim": 8, "word_embed_proj_dim": 32, "embedding_size": 32,
+    "num_local_experts": 2, "rotary_dim": 4, "local_attention": 8, "pad_token_id": 0, "bos_token_id": 1,
+    "eos_token_id": 2, "num_labels": 3,
 }  # fmt: skip
 WINDOWED = ("gemma2", "gemma3_text", "mistral", "mixtral", "phi3")
 # These see a padding behind a text, or turn by the longest of a call: they get a call for each sample.
@@ -120,13 +121,17 @@ def test_a_decoder_that_counts_positions_from_its_padding_goes_on_as_transformer
 @pytest.mark.parametrize("name", BY_LENGTH)
 def test_frequencies_that_follow_the_length_are_those_of_each_sample(name: str) -> None:
     samples = rows()
-    alone = torch.cat([build_by_length(name)(input_ids=row[None], use_cache=False).logits[0] for row in samples])
+    alone = torch.cat(
+        [build_by_length(name)(input_ids=row[None], use_cache=False).logits[0] for row in samples]
+    )
     positions = torch.cat([torch.arange(length) for length in LENGTHS])[None]
     model = build_by_length(name)
     for _ in range(2):  # the second time after calls that were longer
         assert_close(scored_logits(model, torch.cat(samples)[None], positions, LENGTHS, None), alone)
     short = scored_logits(model, torch.stack([samples[0][:17], samples[4][:17]]), None, None, None)
-    fresh = build_by_length(name)(input_ids=torch.stack([samples[0][:17], samples[4][:17]]), use_cache=False).logits
+    fresh = build_by_length(name)(
+        input_ids=torch.stack([samples[0][:17], samples[4][:17]]), use_cache=False
+    ).logits
     assert_close(short, fresh.flatten(0, 1))
 
 

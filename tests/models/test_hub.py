@@ -23,8 +23,8 @@ from etude.models.t5_config import T5Config
 from tests.bases import write_t5
 
 SMALL: dict[str, Any] = {
-    "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 64,
+    "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
 }  # fmt: skip
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -36,7 +36,11 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2 tied": ("qwen2", {"tie_word_embeddings": True}),
     "qwen2 mixed windows": (
         "qwen2",
-        {"use_sliding_window": True, "sliding_window": 6, "layer_types": ["full_attention", "sliding_attention"]},
+        {
+            "use_sliding_window": True,
+            "sliding_window": 6,
+            "layer_types": ["full_attention", "sliding_attention"],
+        },
     ),
     "qwen3": ("qwen3", {"head_dim": 16}),
     "qwen3 biased": ("qwen3", {"head_dim": 16, "attention_bias": True}),
@@ -45,7 +49,10 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama3 scaling": ("llama", {"rope_parameters": LLAMA3}),
     "yarn scaling": ("qwen2", {"rope_parameters": YARN}),
     "yarn with mscale": ("llama", {"rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 0.5}}),
-    "linear scaling": ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}),
+    "linear scaling": (
+        "llama",
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}},
+    ),
     "mistral": ("mistral", {"sliding_window": 7}),
 }
 THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -97,14 +104,19 @@ def test_logits_of_a_loaded_decoder_are_those_of_transformers(
         ours, expected = model.logits(tokens), theirs(tokens).logits
     assert (ours - expected).abs().max() < 1e-5 * expected.abs().max()
     total = sum(parameter.numel() for parameter in model.parameters())
-    assert pretrained.parameters["total"] == total == sum(parameter.numel() for parameter in theirs.parameters())
+    assert (
+        pretrained.parameters["total"] == total == sum(parameter.numel() for parameter in theirs.parameters())
+    )
 
 
 @pytest.mark.parametrize(
     ("model_type", "ignored"),
     [
         ("llama", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}),
-        ("llama", {"use_sliding_window": True, "sliding_window": 4, "layer_types": ["sliding_attention"] * 2}),
+        (
+            "llama",
+            {"use_sliding_window": True, "sliding_window": 4, "layer_types": ["sliding_attention"] * 2},
+        ),
         ("mistral", {"sliding_window": None, "attention_bias": True}),
         ("qwen2", {"attention_bias": False, "quantization_config": None, "unheard_of": None}),
     ],
@@ -155,7 +167,14 @@ def test_a_model_that_sees_what_it_predicts_is_refused(model_type: str, tmp_path
 
     sizes = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     if model_type in ("bart", "xlnet"):
-        sizes = {"vocab_size": 61, "d_model": 32, "n_layer": 1, "n_head": 2, "encoder_layers": 1, "decoder_layers": 1}
+        sizes = {
+            "vocab_size": 61,
+            "d_model": 32,
+            "n_layer": 1,
+            "n_head": 2,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+        }
     config, published = (AutoConfig.for_model(model_type, **sizes, pad_token_id=0) for _ in range(2))
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     published.save_pretrained(tmp_path)  # Bart's causal class has made its own one a decoder's
@@ -164,7 +183,13 @@ def test_a_model_that_sees_what_it_predicts_is_refused(model_type: str, tmp_path
 
 
 def test_an_encoder_made_a_decoder_is_a_causal_model(tmp_path: Path) -> None:
-    sizes = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "is_decoder": True}
+    sizes = {
+        "vocab_size": 61,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "is_decoder": True,
+    }
     write_model(tmp_path, "roberta", sizes)
     model = load_pretrained(inspect_model(tmp_path), dtype=torch.float32, dropout=0.0).eval()
     tokens = _tokens()
@@ -224,7 +249,9 @@ def test_a_digest_names_the_weights_and_is_remembered(tmp_path: Path) -> None:
     assert inspect_model(tmp_path / "two").digest != one
 
 
-def test_a_hub_id_is_found_in_the_cache_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_id_is_found_in_the_cache_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     entry = tmp_path / "models--acme--tiny"
     write_model(entry / "snapshots" / "abc123", "qwen2", SMALL)
@@ -372,14 +399,18 @@ def test_a_head_that_is_the_embedding_may_stand_in_the_file_and_one_of_its_own_m
     load_pretrained(pretrained, dtype=torch.float32, dropout=0.0)
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
     say(base, tie_word_embeddings=False, scale_decoder_outputs=None)
-    with pytest.raises(InputError, match=r"tie_word_embeddings is false, but the files have no lm_head\.weight"):
+    with pytest.raises(
+        InputError, match=r"tie_word_embeddings is false, but the files have no lm_head\.weight"
+    ):
         inspect_model(base)
 
 
 def say(base: Path, **changes: bool | None) -> None:
     """Change keys of a config.json; None leaves one out."""
     values = json.loads((base / "config.json").read_text()) | changes
-    (base / "config.json").write_text(json.dumps({key: each for key, each in values.items() if each is not None}))
+    (base / "config.json").write_text(
+        json.dumps({key: each for key, each in values.items() if each is not None})
+    )
 
 
 def test_weights_that_the_model_would_not_use_are_refused(tmp_path: Path) -> None:
@@ -403,8 +434,12 @@ def test_weights_that_the_model_would_not_use_are_refused(tmp_path: Path) -> Non
         inspect_model(tmp_path / "qwen2")
 
 
-@pytest.mark.parametrize("key", ["_attn_implementation", "attn_implementation", "_attn_implementation_internal"])
-def test_a_file_does_not_choose_the_code_that_runs(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "key", ["_attn_implementation", "attn_implementation", "_attn_implementation_internal"]
+)
+def test_a_file_does_not_choose_the_code_that_runs(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_model(tmp_path, *THEIRS["gpt2"])
     _config(**{key: "kernels-community/canary"}, _experts_implementation="kernels-community/canary")(tmp_path)
     asked: list[Any] = []
@@ -428,7 +463,9 @@ def test_shapes_of_other_families_are_checked_before_anything_is_loaded(tmp_path
 def test_a_missing_part_is_named(tmp_path: Path) -> None:
     write_model(tmp_path, "qwen2", SMALL, max_shard_size="20KB")
     _lose_a_part(tmp_path)
-    with pytest.raises(InputError, match=r"lacks model-00001-of-\d+.safetensors \(\d+ of \d+ parts are there\)"):
+    with pytest.raises(
+        InputError, match=r"lacks model-00001-of-\d+.safetensors \(\d+ of \d+ parts are there\)"
+    ):
         inspect_model(tmp_path, "causal")
 
 

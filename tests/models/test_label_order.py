@@ -34,7 +34,9 @@ FAMILIES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "modernbert": (bases.write_modernbert, ["Wqkv"]),
 }
 WORDS = ["total", "value", "left", "print", "Add", "to", "system"]
-TEXTS = [" ".join(random.Random(number).choices(WORDS, k=number % 7 + 1)) + f" {number}" for number in range(24)]
+TEXTS = [
+    " ".join(random.Random(number).choices(WORDS, k=number % 7 + 1)) + f" {number}" for number in range(24)
+]
 
 
 def write_classifier(folder: Path, family: str, names: tuple[str, ...] = NAMES, **config: Any) -> Path:
@@ -94,7 +96,9 @@ def spread_answers(folder: Path, texts: list[list[int]]) -> None:
 def recipe_of(base: Path, labels: list[Any], changes: dict[str, Any] | None = None) -> Recipe:
     """Training that changes nothing, validated on the rows that it trains on."""
     rows = base.parent / "rows.jsonl"
-    lines = (json.dumps({"text": text, "label": label}) + "\n" for text, label in zip(TEXTS, labels, strict=False))
+    lines = (
+        json.dumps({"text": text, "label": label}) + "\n" for text, label in zip(TEXTS, labels, strict=False)
+    )
     rows.write_text("".join(lines))
     source = [{"path": str(rows), "label": "label"}]
     values: dict[str, Any] = {
@@ -123,7 +127,9 @@ def accuracy(events: list[Any]) -> float:
 
 
 def notes(events: list[Any]) -> str:
-    return "\n".join(event.evidence for event in events if isinstance(event, Finding) and event.what == "labels")
+    return "\n".join(
+        event.evidence for event in events if isinstance(event, Finding) and event.what == "labels"
+    )
 
 
 @pytest.mark.parametrize("adapted", [False, True])
@@ -142,7 +148,11 @@ def test_a_classifier_is_right_about_its_own_answers_and_exported_as_it_was(
     (scores,) = [event for event in events if isinstance(event, Scores)]
     assert tuple(scores.labels) == NAMES
     out = export(f"{training.run.path}@last", "merged" if adapted else "hf", tmp_path / "out")
-    assert json.loads((out / "config.json").read_text())["id2label"] == {"0": NAMES[0], "1": NAMES[1], "2": NAMES[2]}
+    assert json.loads((out / "config.json").read_text())["id2label"] == {
+        "0": NAMES[0],
+        "1": NAMES[1],
+        "2": NAMES[2],
+    }
     assert answers(out, texts) == said
     assert "the order is the model's: vulnerable, safe" in notes(events)
 
@@ -156,7 +166,9 @@ def test_labels_that_are_some_of_the_models_keep_its_outputs(tmp_path: Path) -> 
     assert plan.corpus.train.classes is not None
     assert plan.corpus.train.classes[:3].tolist() == [[0, 0, 0, 0, 1], [0, 0, 1, 0, 0], [0, 1, 0, 0, 0]]
     training, events = run(recipe, tmp_path)
-    after = load_file(training.run.checkpoints / "step-000001" / "model.safetensors")["classifier.out_proj.weight"]
+    after = load_file(training.run.checkpoints / "step-000001" / "model.safetensors")[
+        "classifier.out_proj.weight"
+    ]
     torch.testing.assert_close(after, before)
     assert "no row has e, b, which the model keeps" in notes(events)
 
@@ -171,7 +183,9 @@ def head_of(plan: Plan) -> tuple[torch.Tensor, list[str]]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_new_labels_are_put_behind_those_of_the_model(family: str, tmp_path: Path) -> None:
     base = write_classifier(tmp_path / "base", family)
-    (name,) = [name for name, tensor in load_file(base / "model.safetensors").items() if tensor.shape == (3, 32)]
+    (name,) = [
+        name for name, tensor in load_file(base / "model.safetensors").items() if tensor.shape == (3, 32)
+    ]
     plan = make_plan(recipe_of(base, ["safe", "odd", "new"] * 8))
     head, new = head_of(plan)
     assert head.shape == (5, 32) and torch.equal(head[:3], load_file(base / "model.safetensors")[name])
@@ -183,7 +197,9 @@ def test_new_labels_are_put_behind_those_of_the_model(family: str, tmp_path: Pat
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_head_of_other_labels_is_drawn_anew_even_if_they_are_as_many(family: str, tmp_path: Path) -> None:
     base = write_classifier(tmp_path / "base", family)
-    (name,) = [name for name, tensor in load_file(base / "model.safetensors").items() if tensor.shape == (3, 32)]
+    (name,) = [
+        name for name, tensor in load_file(base / "model.safetensors").items() if tensor.shape == (3, 32)
+    ]
     plan = make_plan(recipe_of(base, ["x", "y", "z"] * 8))
     head, new = head_of(plan)
     assert head.shape == (3, 32) and 0 < float(head.abs().max()) < 0.2 and name in new
@@ -251,7 +267,9 @@ def test_weights_of_a_run_with_other_labels_are_refused(tmp_path: Path) -> None:
     plain = bases.write_encoder(tmp_path / "plain")
     for labels in (["safe", "benign", "vulnerable"], ["x", "y", "z"]):
         options = Options(runs=tmp_path / "runs", weights=f"{training.run.path}@last", new=True)
-        with pytest.raises(EtudeError, match=r"scores the labels vulnerable, safe, benign, and this run .*model.from"):
+        with pytest.raises(
+            EtudeError, match=r"scores the labels vulnerable, safe, benign, and this run .*model.from"
+        ):
             next(iter(Training(recipe_of(plain, labels * 8), options)))
 
 
@@ -270,7 +288,9 @@ GOOD = {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}}
         ({**GOOD, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}, ("a", "b")),
     ],
 )
-def test_names_of_labels_are_read_in_the_order_of_outputs(values: dict[str, Any], names: tuple[str, ...]) -> None:
+def test_names_of_labels_are_read_in_the_order_of_outputs(
+    values: dict[str, Any], names: tuple[str, ...]
+) -> None:
     assert label_names(values) == names
 
 
@@ -298,7 +318,9 @@ def test_names_of_labels_are_read_in_the_order_of_outputs(values: dict[str, Any]
         ({"id2label": {str(index): f"l{index}" for index in range(10**5 + 1)}}, "id2label has 100,001 entries"),
     ],
 )  # fmt: skip
-def test_names_that_cannot_be_are_refused_in_one_line(values: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_names_that_cannot_be_are_refused_in_one_line(
+    values: dict[str, Any], said: str, tmp_path: Path
+) -> None:
     base = bases.write_encoder(tmp_path / "base")
     config = json.loads((base / "config.json").read_text())
     config = {**config, "architectures": ["RobertaForSequenceClassification"], **values}
@@ -339,7 +361,10 @@ def write_adapter(folder: Path, said: Any, *, with_head: bool = True) -> Path:
         (made / "adapter_classifier.json").write_text(json.dumps(said))
     if not with_head:
         tensors = load_file(made / "adapter_model.safetensors")
-        save_file({name: each for name, each in tensors.items() if "lora_" in name}, made / "adapter_model.safetensors")
+        save_file(
+            {name: each for name, each in tensors.items() if "lora_" in name},
+            made / "adapter_model.safetensors",
+        )
     return made
 
 
@@ -362,5 +387,7 @@ def test_labels_of_an_adapter_that_cannot_be_are_refused_in_one_line(tmp_path: P
 
 def test_an_adapter_without_the_head_of_its_labels_is_refused(tmp_path: Path) -> None:
     made = write_adapter(tmp_path, None, with_head=False)
-    with pytest.raises(InputError, match=r"lacks base_model.model.classifier.dense.weight, a part of the head"):
+    with pytest.raises(
+        InputError, match=r"lacks base_model.model.classifier.dense.weight, a part of the head"
+    ):
         load_model(made, dtype=torch.float32)

@@ -19,7 +19,15 @@ from etude.models.parts import quantize
 from etude.recipe.schema import Adapter
 
 QWEN2 = DecoderConfig(
-    vocab_size=97, n_layer=2, n_head=4, n_kv_head=2, n_embd=48, n_ffn=80, head_dim=12, context=64, qkv_bias=True
+    vocab_size=97,
+    n_layer=2,
+    n_head=4,
+    n_kv_head=2,
+    n_embd=48,
+    n_ffn=80,
+    head_dim=12,
+    context=64,
+    qkv_bias=True,
 )
 KINDS = {
     "plain": Adapter(rank=4, alpha=8.0, targets=["q_proj", "down_proj"]),
@@ -81,8 +89,12 @@ def test_gradients_are_those_of_peft(recipe: Adapter, tmp_path: Path) -> None:
     theirs = PeftModel.from_pretrained(_load_in_transformers(base), tmp_path / "adapter", is_trainable=True)
     model.train().logits(tokens).logsumexp(-1).sum().backward()
     theirs(tokens).logits.logsumexp(-1).sum().backward()
-    expected = {name.replace(".default", ""): p.grad for name, p in theirs.named_parameters() if p.requires_grad}
-    expected = {name.removesuffix(".weight") if "magnitude" in name else name: g for name, g in expected.items()}
+    expected = {
+        name.replace(".default", ""): p.grad for name, p in theirs.named_parameters() if p.requires_grad
+    }
+    expected = {
+        name.removesuffix(".weight") if "magnitude" in name else name: g for name, g in expected.items()
+    }
     ours = {name: tensor.grad for name, tensor in lora.adapter_tensors(model).items()}
     assert set(ours) == set(expected)
     for name, grad in ours.items():
@@ -141,7 +153,9 @@ def test_an_adapter_on_a_base_of_4_bits_is_that_on_what_the_bits_say(tmp_path: P
         _randomise_b(each)
         each.train().logits(_tokens()).logsumexp(-1).sum().backward()
     _assert_equal(model.logits(_tokens()), exact.logits(_tokens()))
-    for ours, wanted in zip(lora.adapter_tensors(model).values(), lora.adapter_tensors(exact).values(), strict=True):
+    for ours, wanted in zip(
+        lora.adapter_tensors(model).values(), lora.adapter_tensors(exact).values(), strict=True
+    ):
         torch.testing.assert_close(ours.grad, wanted.grad, rtol=1e-4, atol=1e-5)
 
 
@@ -207,13 +221,18 @@ def test_a_frozen_base_in_bf16_stays_near_full_precision(tmp_path: Path) -> None
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"bias": "all"}, "bias"),
         ({"r": "eight"}, "does not describe"),
-        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights = 'pissa_niter_4', which changed the base"),
+        (
+            {"init_lora_weights": "pissa_niter_4"},
+            "init_lora_weights = 'pissa_niter_4', which changed the base",
+        ),
         ({"init_lora_weights": "OLoRA"}, "init_lora_weights"),
         ({"init_lora_weights": "loftq"}, "init_lora_weights"),
         ({"base_model_name_or_path": 5}, "base_model_name_or_path = 5"),
     ],
 )
-def test_an_adapter_with_more_than_this_layer_has_is_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_an_adapter_with_more_than_this_layer_has_is_refused(
+    change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
     values = lora.adapter_config(Decoder(QWEN2), KINDS["plain"], base="x", revision=None)
     values |= {"target_modules": ["q_proj"]} | change
     (tmp_path / lora.CONFIG_FILE).write_text(json.dumps(values))

@@ -26,7 +26,9 @@ def test_logits_are_those_of_one_pass(config: DecoderConfig) -> None:
         read = TokenReader(model, cache)
         for step in range(10):
             places = torch.tensor(lengths) + step
-            _assert_equal_logits(read(tokens.gather(1, places[:, None])[:, 0]), expected[torch.arange(3), places])
+            _assert_equal_logits(
+                read(tokens.gather(1, places[:, None])[:, 0]), expected[torch.arange(3), places]
+            )
 
 
 def test_adapters_half_precision_and_many_rows_take_the_plain_way() -> None:

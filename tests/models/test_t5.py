@@ -18,7 +18,15 @@ from etude.models.t5 import T5, T5Cache, keeps_fp32, relative_buckets
 from etude.models.t5_config import T5Config
 
 V10 = T5Config(
-    vocab_size=97, n_layer=3, n_decoder_layer=2, n_head=4, n_embd=32, n_ffn=80, head_dim=8, buckets=8, max_distance=20
+    vocab_size=97,
+    n_layer=3,
+    n_decoder_layer=2,
+    n_head=4,
+    n_embd=32,
+    n_ffn=80,
+    head_dim=8,
+    buckets=8,
+    max_distance=20,
 )
 CONFIGS = {
     "t5": V10,
@@ -32,7 +40,9 @@ SOURCES, TARGETS = (9, 30, 9, 1, 17, 9), (5, 12, 5, 7, 5, 1)
 
 
 @EVERY
-def test_folder_loads_in_transformers_with_equal_logits_loss_and_gradients(config: T5Config, tmp_path: Path) -> None:
+def test_folder_loads_in_transformers_with_equal_logits_loss_and_gradients(
+    config: T5Config, tmp_path: Path
+) -> None:
     model = _model(config).train()
     theirs = _load_in_transformers(model, tmp_path).train()
     sources, targets = _samples(config, SOURCES), _samples(config, TARGETS)
@@ -74,7 +84,9 @@ def test_encoder_equals_that_of_transformers(config: T5Config, tmp_path: Path) -
     theirs = _load_in_transformers(model, tmp_path).encoder
     with torch.no_grad():
         expected = theirs(input_ids=_pad(sources), attention_mask=_pad(sources, mask=True)).last_hidden_state
-        _assert_close(model.encode(_row(sources), SOURCES)[0], torch.cat([e[:n] for e, n in zip(expected, SOURCES)]))
+        _assert_close(
+            model.encode(_row(sources), SOURCES)[0], torch.cat([e[:n] for e, n in zip(expected, SOURCES)])
+        )
         _assert_close(model.encode(sources[1][None])[0], expected[1, : SOURCES[1]])
 
 
@@ -88,8 +100,8 @@ def test_greedy_tokens_by_the_cache_equal_those_of_generate(config: T5Config, tm
     sources = _samples(config, SOURCES)
     theirs = _load_in_transformers(model, tmp_path)
     expected = theirs.generate(
-        _pad(sources), attention_mask=_pad(sources, mask=True), max_new_tokens=25, do_sample=False, num_beams=1,
-        eos_token_id=None,
+        _pad(sources), attention_mask=_pad(sources, mask=True), max_new_tokens=25, do_sample=False,
+        num_beams=1, eos_token_id=None,
     )  # fmt: skip
     assert len(expected.unique()) > 10
     assert _greedy(model, sources, 25) == expected[:, 1:].tolist()
@@ -97,9 +109,15 @@ def test_greedy_tokens_by_the_cache_equal_those_of_generate(config: T5Config, tm
 
 @EVERY
 def test_cached_logits_equal_those_of_one_pass(config: T5Config) -> None:
-    model, sources, targets = _model(config), _samples(config, SOURCES), _samples(config, (11,) * len(SOURCES))
+    model, sources, targets = (
+        _model(config),
+        _samples(config, SOURCES),
+        _samples(config, (11,) * len(SOURCES)),
+    )
     with torch.no_grad():
-        hidden = model(_row(sources), _row(targets), source_lengths=SOURCES, target_lengths=(11,) * len(SOURCES))
+        hidden = model(
+            _row(sources), _row(targets), source_lengths=SOURCES, target_lengths=(11,) * len(SOURCES)
+        )
         expected = model.head(hidden).view(len(SOURCES), 11, -1)
         cache = model.start(_row(sources), SOURCES, 11)
         for place, tokens in enumerate(torch.stack(targets).T):
@@ -124,7 +142,8 @@ def test_selected_rows_go_on_as_they_would_alone() -> None:
 
 
 def test_refilled_rows_begin_anew_and_the_others_go_on() -> None:
-    """A shorter and a longer source come later, more than once, and the cache grows beyond its first columns."""
+    """A shorter and a longer source come later, more than once, and the cache grows beyond its
+    first columns."""
     model, sources = _model(V10), _samples(V10, (4, 9, 6, 3, 12))
     row_sources, read = [0, 1, 2], [[], [], []]  # type: tuple[list[int], list[list[int]]]
     with torch.no_grad():
@@ -160,7 +179,9 @@ def test_samples_are_kept_apart() -> None:
     beyond=st.integers(1, 500),
     is_decoder=st.booleans(),
 )
-def test_buckets_equal_those_of_transformers(distances: list[int], buckets: int, beyond: int, is_decoder: bool) -> None:
+def test_buckets_equal_those_of_transformers(
+    distances: list[int], buckets: int, beyond: int, is_decoder: bool
+) -> None:
     from transformers.models.t5.modeling_t5 import T5Attention
 
     distance, max_distance = torch.tensor(distances), buckets // 2 + beyond
@@ -189,7 +210,9 @@ def test_dropout_stands_where_that_of_transformers_stands(tmp_path: Path) -> Non
     source, target = _samples(config, (6,))[0].repeat(2000, 1), _samples(config, (4,))[0].repeat(2000, 1)
     torch.manual_seed(2)
     with torch.no_grad():
-        hidden = model(source.view(1, -1), target.view(1, -1), source_lengths=(6,) * 2000, target_lengths=(4,) * 2000)
+        hidden = model(
+            source.view(1, -1), target.view(1, -1), source_lengths=(6,) * 2000, target_lengths=(4,) * 2000
+        )
         ours = model.head(hidden).view(2000, 4, -1)
         expected = theirs(input_ids=source, decoder_input_ids=target).logits
     error = expected.std(0) / 2000**0.5
@@ -239,7 +262,9 @@ def test_new_weights_have_the_spread_that_transformers_gives_them() -> None:
     from transformers import T5Config as TheirConfig
     from transformers import T5ForConditionalGeneration
 
-    config = replace(V10, n_embd=64, n_ffn=256, head_dim=32, vocab_size=500, buckets=32, activation="gated-gelu")
+    config = replace(
+        V10, n_embd=64, n_ffn=256, head_dim=32, vocab_size=500, buckets=32, activation="gated-gelu"
+    )
     ours, again, other = T5(config), T5(config), T5(config)
     for model, seed in ((ours, 1), (again, 1), (other, 2)):
         model.init_weights(seed)
@@ -258,13 +283,14 @@ def test_new_weights_have_the_spread_that_transformers_gives_them() -> None:
 def test_config_of_codet5_is_read() -> None:
     values = {
         "_name_or_path": "/content/drive/MyDrive/CodeT5", "architectures": ["T5ForConditionalGeneration"],
-        "bos_token_id": 1, "d_ff": 3072, "d_kv": 64, "d_model": 768, "decoder_start_token_id": 0, "dropout_rate": 0.1,
-        "eos_token_id": 2, "feed_forward_proj": "relu", "gradient_checkpointing": False, "id2label": {"0": "LABEL_0"},
-        "initializer_factor": 1.0, "is_encoder_decoder": True, "label2id": {"LABEL_0": 0},
-        "layer_norm_epsilon": 1e-06, "model_type": "t5", "n_positions": 512, "num_decoder_layers": 12,
-        "num_heads": 12, "num_layers": 12, "output_past": True, "pad_token_id": 0,
+        "bos_token_id": 1, "d_ff": 3072, "d_kv": 64, "d_model": 768, "decoder_start_token_id": 0,
+        "dropout_rate": 0.1, "eos_token_id": 2, "feed_forward_proj": "relu", "gradient_checkpointing": False,
+        "id2label": {"0": "LABEL_0"}, "initializer_factor": 1.0, "is_encoder_decoder": True,
+        "label2id": {"LABEL_0": 0}, "layer_norm_epsilon": 1e-06, "model_type": "t5", "n_positions": 512,
+        "num_decoder_layers": 12, "num_heads": 12, "num_layers": 12, "output_past": True, "pad_token_id": 0,
         "relative_attention_num_buckets": 32, "task_specific_params": {"summarization": {"num_beams": 4}},
-        "torch_dtype": "float32", "transformers_version": "4.10.0.dev0", "use_cache": True, "vocab_size": 32100,
+        "torch_dtype": "float32", "transformers_version": "4.10.0.dev0", "use_cache": True,
+        "vocab_size": 32100,
     }  # fmt: skip
     config = T5Config.from_hf(values)
     assert config == T5Config(32_100, 12, 12, 12, 768, 3072, 64, dropout=0.1)
@@ -286,7 +312,10 @@ def test_config_of_codet5_is_read() -> None:
         ({"feed_forward_proj": 3}, "feed_forward_proj is 3; expected a name"),
         ({"dense_act_fn": "gelu"}, "dense_act_fn is 'gelu', but feed_forward_proj is 'relu'"),
         ({"relative_attention_num_buckets": 2}, "relative_attention_num_buckets is 2; expected at least 4"),
-        ({"relative_attention_max_distance": 4}, "relative_attention_max_distance is 4; expected more than half"),
+        (
+            {"relative_attention_max_distance": 4},
+            "relative_attention_max_distance is 4; expected more than half",
+        ),
         ({"decoder_start_token_id": 97}, "decoder_start_token_id is 97, which is not among 97 tokens"),
     ],
 )

@@ -1,4 +1,6 @@
-"""Tensors that are one in a model and two in its files: taken where they are equal, refused where they differ."""
+"""Tensors that are one in a model and two in its files: taken where they are equal, refused where they
+differ.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +48,12 @@ TWINS: list[tuple[Write, str, str, str]] = [
     (bases.write_gpt2, "causal", "transformer.wte.weight", "wte.weight"),
     (masked, "masked", "lm_head.bias", "lm_head.decoder.bias"),
     (masked, "masked", "roberta.embeddings.word_embeddings.weight", "lm_head.decoder.weight"),
-    (masked, "classification", "roberta.embeddings.word_embeddings.weight", "embeddings.word_embeddings.weight"),
+    (
+        masked,
+        "classification",
+        "roberta.embeddings.word_embeddings.weight",
+        "embeddings.word_embeddings.weight",
+    ),
     (masked_bert, "masked", "cls.predictions.bias", "cls.predictions.decoder.bias"),
     (masked_bert, "masked", "bert.embeddings.LayerNorm.weight", "bert.embeddings.LayerNorm.gamma"),
     (bert, "classification", "embeddings.LayerNorm.bias", "embeddings.LayerNorm.beta"),
@@ -76,7 +83,9 @@ def test_two_tensors_of_one_place_are_refused_if_they_differ(
     add_twin(base, name, twin, differs=False)
     look(base, objective)
     add_twin(base, name, twin, differs=True)
-    with pytest.raises(InputError, match=r"are one tensor of this model, but|but it is another matrix") as caught:
+    with pytest.raises(
+        InputError, match=r"are one tensor of this model, but|but it is another matrix"
+    ) as caught:
         look(base, objective)
     assert "\n" not in str(caught.value)
 

@@ -67,7 +67,13 @@ def test_the_start_of_a_run_names_them(part: str, tmp_path: Path) -> None:
             "model": {"from": str(base)},
             "adapter": {"rank": 2},
             "data": {"train": [{"path": str(rows)}], "validation": "none", "template": template},
-            "train": {"steps": 1, "seq_len": 96, "global_batch_size": 4, "device": "cpu", "precision": "fp32"},
+            "train": {
+                "steps": 1,
+                "seq_len": 96,
+                "global_batch_size": 4,
+                "device": "cpu",
+                "precision": "fp32",
+            },
         }
         run = run_recipe(recipe_from(values), Options(runs=tmp_path / "runs", new=True)).run
         found = [each.event for each in run.ledger().entries if isinstance(each.event, events.Finding)]
@@ -75,9 +81,14 @@ def test_the_start_of_a_run_names_them(part: str, tmp_path: Path) -> None:
 
     assert findings("auto") == []
     tensors = load_file(base / "model.safetensors")
-    ids = {each["content"]: each["id"] for each in json.loads((base / "tokenizer.json").read_text())["added_tokens"]}
+    ids = {
+        each["content"]: each["id"]
+        for each in json.loads((base / "tokenizer.json").read_text())["added_tokens"]
+    }
     tensors[part][[ids["<|im_start|>"], ids["<|im_end|>"]]] = 0.0
     save_file(tensors, base / "model.safetensors", {"format": "pt"})
     (finding,) = findings("auto")
     assert "<|im_start|>, <|im_end|> looks untrained" in finding.evidence
-    assert "leave [adapter] out" in finding.advice and "plain" not in finding.advice  # which ends in <|im_end|>, too
+    assert (
+        "leave [adapter] out" in finding.advice and "plain" not in finding.advice
+    )  # which ends in <|im_end|>, too

@@ -22,7 +22,8 @@ from etude.start import Options
 
 @dataclass(frozen=True)
 class Preference(Kind):
-    """A sketch of training on pairs of answers: the first half of the rows is preferred over the second half."""
+    """A sketch of training on pairs of answers: the first half of the rows is preferred over the
+    second half."""
 
     beta: float
 

@@ -67,7 +67,9 @@ def test_every_problem_is_named_at_once_with_its_line_and_a_remedy(tmp_path: Pat
 )
 def test_wrong_top_level_values_are_refused(tmp_path: Path, line: str, says: str) -> None:
     text = (
-        line + "\n" + (GOOD.replace("[train]\nsteps = 10\nglobal_batch_size = 8\n", "") if "train =" in line else GOOD)
+        line
+        + "\n"
+        + (GOOD.replace("[train]\nsteps = 10\nglobal_batch_size = 8\n", "") if "train =" in line else GOOD)
     )
     assert any(says in problem for problem in problems(tmp_path, text))
 
@@ -81,7 +83,11 @@ def test_wrong_top_level_values_are_refused(tmp_path: Path, line: str, says: str
             "tokenizer.eos_token (recipe.toml:4) is for a given tokenizer",
         ),
         ('path = "corpus.jsonl"', 'format = "alpaca"\nlabel = "label"', "has format beside label or target"),
-        ('path = "corpus.jsonl"', 'format = "alpaca"\ntarget = "target"', "has format beside label or target"),
+        (
+            'path = "corpus.jsonl"',
+            'format = "alpaca"\ntarget = "target"',
+            "has format beside label or target",
+        ),
         (
             "[optim]",
             '[data.clean]\nundecodable = "warn"',
@@ -89,7 +95,9 @@ def test_wrong_top_level_values_are_refused(tmp_path: Path, line: str, says: str
         ),
     ],
 )
-def test_settings_that_would_change_nothing_are_refused(tmp_path: Path, line: str, also: str, says: str) -> None:
+def test_settings_that_would_change_nothing_are_refused(
+    tmp_path: Path, line: str, also: str, says: str
+) -> None:
     both = f"{also}\n{line}" if line == "[optim]" else f"{line}\n{also}"
     assert any(says in problem for problem in problems(tmp_path, GOOD.replace(line, both)))
 
@@ -97,7 +105,9 @@ def test_settings_that_would_change_nothing_are_refused(tmp_path: Path, line: st
 @pytest.mark.parametrize("line", ['path = "corpus.jsonl"', "train_vocab_size = 300"])
 def test_the_home_of_a_user_that_is_not_there_is_one_line(tmp_path: Path, line: str) -> None:
     key = line.replace("train_vocab_size", "from").partition(" ")[0]
-    with pytest.raises(InputError, match="~nosuchuser/x: this machine has no home of such a user; give the whole path"):
+    with pytest.raises(
+        InputError, match="~nosuchuser/x: this machine has no home of such a user; give the whole path"
+    ):
         load(tmp_path, GOOD.replace(line, f'{key} = "~nosuchuser/x"'))
 
 
@@ -151,7 +161,9 @@ def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
 
 
 def test_overrides_change_values_and_are_blamed_by_name(tmp_path: Path) -> None:
-    recipe = load(tmp_path, GOOD, "optim.learning_rate=2e-4", "data.train.0.path=other.txt", "records.tags=['a']")
+    recipe = load(
+        tmp_path, GOOD, "optim.learning_rate=2e-4", "data.train.0.path=other.txt", "records.tags=['a']"
+    )
     assert (recipe.optim.learning_rate, recipe.records.tags) == (2e-4, ["a"])
     assert problems(tmp_path, GOOD, "optim.lr=1") == [
         "optim.lr (override) is not a key of a recipe; known here: "
@@ -190,7 +202,9 @@ def test_keys_that_contradict_each_other_are_refused(tmp_path: Path, changes: li
     assert any(says in problem for problem in problems(tmp_path, GOOD, *changes))
 
 
-def test_a_recipe_survives_toml_and_keeps_its_hash(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_a_recipe_survives_toml_and_keeps_its_hash(
+    make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
     recipe = make_recipe({"evaluate.prompts": ['say "\\n"']})
     path = tmp_path / "again.toml"
     path.write_text(to_toml(recipe), encoding="utf-8")

@@ -21,8 +21,8 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 TASK = {"objective": "masked"}
 ODD: list[Any] = [
-    10**30, -(10**30), 10**400, 2**63, 1e308, -1e308, 5e-324, float("inf"), float("-inf"), float("nan"), -1, 0, 0.5,
-    True, "x", "", [], {}, [[]], [{}], {"a": 1}, datetime.date(2020, 1, 1), datetime.time(1, 2),
+    10**30, -(10**30), 10**400, 2**63, 1e308, -1e308, 5e-324, float("inf"), float("-inf"), float("nan"), -1,
+    0, 0.5, True, "x", "", [], {}, [[]], [{}], {"a": 1}, datetime.date(2020, 1, 1), datetime.time(1, 2),
 ]  # fmt: skip
 
 
@@ -77,7 +77,9 @@ def test_an_odd_value_is_taken_or_told_with_its_key_and_line(key: str, tmp_path:
             if line and not key.startswith("tasks.one"):  # whose source is missing
                 within = rf"{re.escape(key)}[.0-9a-z_]* \(recipe.toml:{line}\)"
                 others = [problem for problem in error.problems if "(recipe.toml" in problem]
-                assert any(re.match(within, p) for p in error.problems) or (not blamed and others), error.problems
+                assert any(re.match(within, p) for p in error.problems) or (not blamed and others), (
+                    error.problems
+                )
         except InputError as error:  # a path that is none
             assert "\n" not in str(error)
 
@@ -131,13 +133,15 @@ def test_strange_text_is_refused_in_short_lines(name: str, tmp_path: Path) -> No
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
     assert 1 <= len(caught.value.problems) <= 101
-    assert all(len(problem) <= 300 and problem.isprintable() for problem in caught.value.problems), caught.value
+    assert all(len(problem) <= 300 and problem.isprintable() for problem in caught.value.problems), (
+        caught.value
+    )
     assert all("recipe.toml" in problem for problem in caught.value.problems)
 
 
 WORDS = [
-    "name", "=", "'a'", '"', "'", "\n", "[", "]", "{", "}", ".", ",", "train", "steps", "1", "#", "\\", " ", '"' * 3,
-    "'" * 3, "data", "[[data.train]]\n", "int", "\r\n", "optim.kind", "nan", "é", "\0",
+    "name", "=", "'a'", '"', "'", "\n", "[", "]", "{", "}", ".", ",", "train", "steps", "1", "#", "\\", " ",
+    '"' * 3, "'" * 3, "data", "[[data.train]]\n", "int", "\r\n", "optim.kind", "nan", "é", "\0",
 ]  # fmt: skip
 
 

@@ -9,5 +9,16 @@ def step(number: int, loss: float = 2.0) -> Step:
 
 def attempt(number: int, from_step: int, steps: int = 10) -> Attempt:
     return Attempt(
-        number, from_step, steps, 5, "cpu", 1, "fp32", 8, {"total": 1000}, 6000.0, 1e9, {"machine": {}, "versions": {}}
+        number,
+        from_step,
+        steps,
+        5,
+        "cpu",
+        1,
+        "fp32",
+        8,
+        {"total": 1000},
+        6000.0,
+        1e9,
+        {"machine": {}, "versions": {}},
     )

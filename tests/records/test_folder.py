@@ -52,9 +52,10 @@ def test_checkpoints_are_listed_by_their_number(tmp_path: Path) -> None:
 
 
 LINKS = [
-    "checkpoints", "checkpoints/step-000004", "report", "predictions", "predictions/task", "tensorboard", "wandb",
-    "journal.jsonl", "log.txt", "lease.json", ".lock", "best.json", "checkpoints/step-000004/manifest.json",
-    "predictions/test.jsonl", "report/report.md", "tensorboard/events",
+    "checkpoints", "checkpoints/step-000004", "report", "predictions", "predictions/task", "tensorboard",
+    "wandb", "journal.jsonl", "log.txt", "lease.json", ".lock", "best.json",
+    "checkpoints/step-000004/manifest.json", "predictions/test.jsonl", "report/report.md",
+    "tensorboard/events",
 ]  # fmt: skip
 
 
@@ -71,7 +72,9 @@ def test_a_run_with_a_link_is_neither_held_nor_noted_nor_reported_and_nothing_ha
     path = run.path / place
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    path.symlink_to(canary if not path.suffix and not place.startswith((".", "tensorboard/")) else canary / "file")
+    path.symlink_to(
+        canary if not path.suffix and not place.startswith((".", "tensorboard/")) else canary / "file"
+    )
     before = {found: found.lstat().st_mtime_ns for found in sorted(canary.rglob("*"))}
     for act in (hold_run, lambda run: append_note(run, Note("next", "x")), write_report):
         with pytest.raises(InputError, match=r"(is a link, through which|is not a plain)"):
@@ -123,7 +126,9 @@ def test_nothing_is_written_into_a_run(tmp_path: Path, place: str) -> None:
         create_run(run.path / "runs", run.recipe)
 
 
-def test_leftovers_of_killed_processes_go_and_those_of_live_ones_stay(tmp_path: Path, make_recipe: Make) -> None:
+def test_leftovers_of_killed_processes_go_and_those_of_live_ones_stay(
+    tmp_path: Path, make_recipe: Make
+) -> None:
     runs = tmp_path / "runs"
     run = finished_run(runs)
     if (child := os.fork()) == 0:  # killed within a write, and within the making of a run
@@ -155,7 +160,13 @@ def test_leftovers_of_killed_processes_go_and_those_of_live_ones_stay(tmp_path: 
     hold_run(run).close("finished")
     create_run(runs, make_recipe()).close("stopped")
     left = [path.name for path in [*run.path.iterdir(), *runs.iterdir()] if path.name.startswith(".")]
-    assert sorted(left) == [".lock", ".mine.new", ".mine.tmp", ".tiny-ffffff.new", f".trainer_state.json.{child}.tmp"]
+    assert sorted(left) == [
+        ".lock",
+        ".mine.new",
+        ".mine.tmp",
+        ".tiny-ffffff.new",
+        f".trainer_state.json.{child}.tmp",
+    ]
     os.write(done[1], b".")
     assert os.waitpid(child, 0)[1] == 0
     assert (run.path / "trainer_state.json").read_text() == "{}" and (runs / "tiny-ffffff").is_dir()
@@ -180,7 +191,9 @@ def test_a_folder_whose_making_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_note_on_a_read_only_disk_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_note_on_a_read_only_disk_is_a_storage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = finished_run(tmp_path)
     (run.path / ".lock").unlink()
     opened = os.open

@@ -60,10 +60,14 @@ def test_a_flipped_bit_is_found_and_named_by_line(tmp_path: Path) -> None:
 
 def test_a_restart_makes_later_records_rework(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
-    journal.append_all([attempt(1, 0), step(1), step(2), step(3), Note("next", "stays"), attempt(2, 1), step(2)])
+    journal.append_all(
+        [attempt(1, 0), step(1), step(2), step(3), Note("next", "stays"), attempt(2, 1), step(2)]
+    )
     journal.close()
     ledger = read_journal(tmp_path / "j")
-    assert [(entry.event.step, entry.attempt) for entry in ledger.entries if isinstance(entry.event, Step)] == [
+    assert [
+        (entry.event.step, entry.attempt) for entry in ledger.entries if isinstance(entry.event, Step)
+    ] == [
         (1, 1),
         (2, 2),
     ]
@@ -78,7 +82,9 @@ def test_unknown_types_and_keys_are_ignored_and_newer_formats_refused(tmp_path: 
 
     path = tmp_path / "j"
     known = to_json(step(1), 0.0) | {"new_key": 1}
-    path.write_bytes(line({"type": "journal", "format": 1}) + line({"type": "novelty", "time": 0}) + line(known))
+    path.write_bytes(
+        line({"type": "journal", "format": 1}) + line({"type": "novelty", "time": 0}) + line(known)
+    )
     assert [entry.event for entry in read_journal(path).entries] == [step(1)]
     path.write_bytes(line({"type": "journal", "format": 2}))
     with pytest.raises(InputError, match="format 2; this etude reads up to 1"):
@@ -94,7 +100,11 @@ def test_every_float_survives(loss: float, bits: float) -> None:
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1"])
 def test_a_text_that_reads_like_a_number_stays_a_text(text: str) -> None:
-    for event in (Note("next", text), Generation(1, text, text, {"seed": 1}, text), Rating(1, text, text, text, 4)):
+    for event in (
+        Note("next", text),
+        Generation(1, text, text, {"seed": 1}, text),
+        Rating(1, text, text, text, 4),
+    ):
         assert from_json(json.loads(json.dumps(to_json(event, 0.0)))) == event
 
 
@@ -106,6 +116,8 @@ def test_figures_of_nothing_are_numbers_again() -> None:
 
 def test_intervals_of_nothing_are_numbers_again() -> None:
     nothing = [1.0, math.nan, math.nan]
-    event = Scores(3, 1, "test", "f1", {"after": {"f1": nothing}}, {"before": nothing}, {}, ["nan"], [], [math.nan])
+    event = Scores(
+        3, 1, "test", "f1", {"after": {"f1": nothing}}, {"before": nothing}, {}, ["nan"], [], [math.nan]
+    )
     back = from_json(json.loads(json.dumps(to_json(event, 0.0), allow_nan=False)))
     assert repr(back) == repr(event)

@@ -8,7 +8,15 @@ from etude import durable
 from etude.errors import InputError, StorageError
 from etude.recipe.schema import Recipe
 from etude.records.events import Note
-from etude.records.store import append_note, create_run, find_unfinished, hold_run, is_locked, list_runs, open_run
+from etude.records.store import (
+    append_note,
+    create_run,
+    find_unfinished,
+    hold_run,
+    is_locked,
+    list_runs,
+    open_run,
+)
 from tests.records.samples import step
 
 Make = Callable[..., Recipe]
@@ -81,7 +89,9 @@ def test_a_failed_start_leaves_nothing(tmp_path: Path, make_recipe: Make) -> Non
         assert [path.name for path in runs.iterdir() if path.name.startswith(".")] == []
 
 
-def test_runs_are_found_by_id_prefix_and_name_and_near_misses_are_named(tmp_path: Path, make_recipe: Make) -> None:
+def test_runs_are_found_by_id_prefix_and_name_and_near_misses_are_named(
+    tmp_path: Path, make_recipe: Make
+) -> None:
     first, second = (create_run(tmp_path, make_recipe()) for _ in range(2))
     for writer in (first, second):
         writer.close("finished")

@@ -38,9 +38,13 @@ def test_what_a_kill_lost_is_sent_again_and_nobody_listens(
 
     for name, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("WANDB_SERVICE", raising=False)  # that of an earlier test, where the killed run would live on
+    monkeypatch.delenv(
+        "WANDB_SERVICE", raising=False
+    )  # that of an earlier test, where the killed run would live on
     path, runs = write_recipe({"records.trackers": ["tensorboard", "wandb"]}), tmp_path / "runs"
-    killed = subprocess.run([sys.executable, "-c", PROGRAM, path, runs], check=False, capture_output=True, text=True)
+    killed = subprocess.run(
+        [sys.executable, "-c", PROGRAM, path, runs], check=False, capture_output=True, text=True
+    )
     assert killed.returncode == -9, killed.stderr
     (run,) = list_runs(runs)
     training = Training(run.recipe, Options(runs=runs, resume=run))
@@ -50,7 +54,9 @@ def test_what_a_kill_lost_is_sent_again_and_nobody_listens(
     assert run.state == "finished" and len(steps) == 12
     means = {end: mean_loss(steps[end - 3 : end]) for end in (3, 6, 9, 12)}
     scored = {
-        entry.event.step: entry.event.loss for entry in run.ledger().entries if isinstance(entry.event, Evaluation)
+        entry.event.step: entry.event.loss
+        for entry in run.ledger().entries
+        if isinstance(entry.event, Evaluation)
     }
 
     board = EventAccumulator(str(run.path / "tensorboard"))
@@ -62,7 +68,9 @@ def test_what_a_kill_lost_is_sent_again_and_nobody_listens(
     last = max((run.path / "wandb").glob("offline-run-*"), key=lambda folder: folder.name)
     rows = list(history(next(last.glob("*.wandb"))))
     assert {row["_step"]: row["train/loss"] for row in rows if "train/loss" in row} == pytest.approx(means)
-    assert {row["_step"]: row["validation/loss"] for row in rows if "validation/loss" in row} == pytest.approx(scored)
+    assert {
+        row["_step"]: row["validation/loss"] for row in rows if "validation/loss" in row
+    } == pytest.approx(scored)
 
 
 def test_a_tracker_that_cannot_be_opened_is_named_and_the_run_goes_on(
@@ -86,7 +94,9 @@ def mean_loss(steps: list[Step]) -> float:
 
 
 def history(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a .wandb file: after 7 bytes of header LevelDB's log format, a protobuf record in each entry."""
+    """The rows of a .wandb file: after 7 bytes of header LevelDB's log format, a protobuf record in each
+    entry.
+    """
     from wandb.proto import wandb_internal_pb2
 
     data, at, part = path.read_bytes(), 7, b""

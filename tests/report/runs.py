@@ -34,8 +34,8 @@ def new_run(runs: Path, changes: dict[str, Any] | None = None) -> RunWriter:
 def attempt(number: int = 1, from_step: int = 0, **changes: Any) -> Attempt:
     values: dict[str, Any] = {
         "steps": 40, "steps_per_epoch": 20, "device": "cpu", "devices": 1, "precision": "fp32",
-        "micro_batch_size": 4, "parameters": {"embedding": 600, "head": 0, "total": 1000}, "flops_per_token": 6e3,
-        "matrix_flops_per_second": 1e9, "environment": ENVIRONMENT,
+        "micro_batch_size": 4, "parameters": {"embedding": 600, "head": 0, "total": 1000},
+        "flops_per_token": 6e3, "matrix_flops_per_second": 1e9, "environment": ENVIRONMENT,
     }  # fmt: skip
     return Attempt(number=number, from_step=from_step, **(values | changes))
 
@@ -65,7 +65,9 @@ def evaluation(step: int, loss: float, *, best: bool = True) -> Evaluation:
 def finished_run(runs: Path, changes: dict[str, Any] | None = None, *, targets: int = 100) -> Run:
     """All 40 steps, evaluated every 20, the best in the middle."""
     writer = new_run(runs, changes)
-    writer.append(attempt(), DataUsed("f" * 64, {"sources": [{"name": "a", "bytes": 12345}], "train": {"tokens": 7}}))
+    writer.append(
+        attempt(), DataUsed("f" * 64, {"sources": [{"name": "a", "bytes": 12345}], "train": {"tokens": 7}})
+    )
     for last in range(5, 41, 5):
         writer.append(*window(last - 4, last, targets=targets))
         if last % 20 == 0:

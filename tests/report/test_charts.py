@@ -47,7 +47,9 @@ def test_a_moving_mean_is_the_mean_of_its_neighbours() -> None:
     assert smooth([]) == []
 
 
-@pytest.mark.parametrize("values", [[], [math.nan] * 9, [1.0], [1.0, math.nan, 3.0], [5.0] * 200, list(range(1000))])
+@pytest.mark.parametrize(
+    "values", [[], [math.nan] * 9, [1.0], [1.0, math.nan, 3.0], [5.0] * 200, list(range(1000))]
+)
 def test_text_charts_keep_their_size(values: list[float]) -> None:
     lines = braille_curve(values, 12, 3, mark=len(values) // 2)
     assert [len(line) for line in lines] == [12] * 3
@@ -63,7 +65,8 @@ def test_a_falling_line_falls_and_its_mark_is_in_place() -> None:
 
 
 def test_only_what_was_measured_is_drawn() -> None:
-    # Three log windows over 16 columns of dots: levels of the first 8 columns, of the next 4 and of the last 4.
+    # Three log windows over 16 columns of dots: levels of the first 8 columns, of the next 4 and of the last
+    # 4.
     assert braille_curve([2.0, 1.0, 0.0], 8, 1, ends=[8, 12, 16]) == ["⠉⠉⠉⠉⠤⠤⣀⣀"]
     assert braille_curve([2.0, math.nan, 0.0], 8, 1, ends=[8, 12, 16]) == ["⠉⠉⠉⠉  ⣀⣀"]
     assert braille_curve([2.0, 1.0, 0.0], 8, 1, mark=1, ends=[8, 12, 16]) == ["⠉⠉⠉⠉⠤◆⣀⣀"]

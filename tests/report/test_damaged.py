@@ -24,11 +24,13 @@ from tests.report.runs import attempt, evaluation, finished_run, new_run, window
 
 SCORES = Scores(
     3, 2, "test", "f1", {"after": {"f1": [1.0, 0.9, 1.0]}, "before": {"f1": [0.5, 0.4, 0.6]}},
-    {"before": [0.5, 0.4, 0.6]}, {"a": {"rows": 2.0, "after": 1.0, "before": 0.5}}, ["x", "y"], [[1, 0], [0, 1]],
+    {"before": [0.5, 0.4, 0.6]}, {"a": {"rows": 2.0, "after": 1.0, "before": 0.5}}, ["x", "y"],
+    [[1, 0], [0, 1]],
 )  # fmt: skip
 BAD: list[Any] = [
-    None, "x", "nan", -1, -1.5, True, 10**400, 2**63, 1e308, float("nan"), float("inf"), [], {}, [None], {"x": None},
-    [{}], {"x": [1]}, {"total": "x"}, {"gpus": 3}, {"train": [1], "a": [1, {}]}, "\ud800", "a" * 5000,
+    None, "x", "nan", -1, -1.5, True, 10**400, 2**63, 1e308, float("nan"), float("inf"), [], {}, [None],
+    {"x": None}, [{}], {"x": [1]}, {"total": "x"}, {"gpus": 3}, {"train": [1], "a": [1, {}]}, "\ud800",
+    "a" * 5000,
 ]  # fmt: skip
 
 
@@ -56,7 +58,12 @@ def spoilt() -> Iterator[bytes]:
             for name in ("machine", "versions", "git", "base", "own_code", "command", "threads"):
                 yield line({**values, "environment": {name: bad}})
         for bad in BAD if values["type"] == "data" else ():
-            for summary in ({"train": bad}, {"train": {"samples": bad}}, {"sources": [{"share": bad}]}, {"x": bad}):
+            for summary in (
+                {"train": bad},
+                {"train": {"samples": bad}},
+                {"sources": [{"share": bad}]},
+                {"x": bad},
+            ):
                 yield line({**values, "summary": summary})
         for bad in BAD if values["type"] == "scores" else ():
             yield line({**values, "systems": {"after": {"f1": bad}}, "gains": {}, "capabilities": {}})
@@ -142,7 +149,9 @@ def test_one_bad_run_is_named_and_the_others_are_listed(
     finished_run(tmp_path / "other").path.rename(strange)
     whole, damaged = read_runs(tmp_path)
     summaries, unread = summarize_all(whole)
-    assert {summary.name for summary in summaries} == {good.name, strange.name} and {*damaged, *unread} == {"bad"}
+    assert {summary.name for summary in summaries} == {good.name, strange.name} and {*damaged, *unread} == {
+        "bad"
+    }
     listed = etude("runs", "--runs", tmp_path)
     assert listed.code == 0 and good.name in listed.out and "bad is left out: " in listed.err
     assert len(json.loads(etude("runs", "--runs", tmp_path, "--json").out)) == 2

@@ -37,8 +37,8 @@ ENVIRONMENT = {
     "own_code": {"loss": "b"}, "base": {"from": "a", "path": "b", "sha256": "c"}, "host": "h",
 }  # fmt: skip
 RECORDS = [
-    attempt(), attempt(2, 20, checkpoint="step-000020", changed=["x was 1"], environment=ENVIRONMENT), *window(41, 41),
-    Evaluation(40, 2.0, 7.0, 1.0, 10, 1.0, True, {"f1": 0.5, "f1/kind": 0.5}), SCORES,
+    attempt(), attempt(2, 20, checkpoint="step-000020", changed=["x was 1"], environment=ENVIRONMENT),
+    *window(41, 41), Evaluation(40, 2.0, 7.0, 1.0, 10, 1.0, True, {"f1": 0.5, "f1/kind": 0.5}), SCORES,
     Generation(40, "p", "t", {"max_tokens": 3}, "r", False, "kind"), Finding(40, "w", "e", "a"),
     Control(40, "stop", "r"), CheckpointSaved(40, "step-000040", 1, 0.1, 0.1),
     DataUsed("f", {"train": {"samples": 3, "examples": ["x"]}, "sources": [{"name": "a"}], "license": "x"}),

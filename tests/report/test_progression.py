@@ -29,9 +29,13 @@ def progression(*runs: Run) -> Progression:
 
 
 def test_three_runs_are_held_each_against_the_one_before(tmp_path: Path) -> None:
-    a = run_of(tmp_path, 5, [score(0, 3.0), *window(1, 5), score(5, 2.0, True), *window(6, 10), score(10, 2.5)])
+    a = run_of(
+        tmp_path, 5, [score(0, 3.0), *window(1, 5), score(5, 2.0, True), *window(6, 10), score(10, 2.5)]
+    )
     b = run_of(tmp_path, 8, [score(0, 3.0), *window(1, 10, seconds=0.6), score(10, 1.0, True, stop_rate=0.5)])
-    c = run_of(tmp_path, 100, [score(0, 3.0), *window(1, 10, seconds=1.2), score(10, 1.5, True, stop_rate=0.75)])
+    c = run_of(
+        tmp_path, 100, [score(0, 3.0), *window(1, 10, seconds=1.2), score(10, 1.5, True, stop_rate=0.75)]
+    )
     found = progression(a, b, c)
     rows = {row[0]: row[1:] for row in found.rows()}
     assert rows["training samples"] == ["5", "8 (+60.0 %)", "100 (+1150.0 %)"]
@@ -43,8 +47,8 @@ def test_three_runs_are_held_each_against_the_one_before(tmp_path: Path) -> None
     assert rows["time per epoch"] == ["2.500 s", "3.000 s (+20.0 %)", "6.000 s (+100.0 %)"]
     assert rows["status"] == ["best before the end", "improved to the end", "improved to the end"]
     assert found.scaling()[1].endswith(
-        "12.50 times the training samples took 2.00 times the time in steps, for 1.00 times the samples seen; "
-        "a sample seen cost 2.00 times as much"
+        "12.50 times the training samples took 2.00 times the time in steps, for 1.00 times the samples "
+        "seen; a sample seen cost 2.00 times as much"
     )
     text = "\n".join(found.lines())
     assert "the losses may be of different samples" in text
@@ -85,14 +89,20 @@ def test_the_best_epoch_of_a_loss_that_rises_again_is_found(tmp_path: Path) -> N
     ("events", "status", "expected"),
     [
         ([score(0, 1.0), *window(1, 10), score(10, 1.5, True)], "finished", "no gain"),
-        ([*window(1, 5), score(5, 1.0, True), *window(6, 10), score(10, 1.5)], "finished", "best before the end"),
+        (
+            [*window(1, 5), score(5, 1.0, True), *window(6, 10), score(10, 1.5)],
+            "finished",
+            "best before the end",
+        ),
         ([*window(1, 10, bad=tuple(range(1, 11)))], "finished", "diverged"),
         ([score(0, 3.0), *window(1, 10), score(10, math.nan)], "finished", "diverged"),
         ([*window(1, 4)], "failed", "failed"),
         ([], "stopped", "not evaluated"),
     ],
 )
-def test_a_status_is_what_was_measured(tmp_path: Path, events: list[Event], status: str, expected: str) -> None:
+def test_a_status_is_what_was_measured(
+    tmp_path: Path, events: list[Event], status: str, expected: str
+) -> None:
     stage = progression(*[run_of(tmp_path, 5, events, status)] * 2).stages[0]
     assert stage.status == expected and stage.reason
     assert "production" not in stage.status + stage.reason

@@ -88,7 +88,9 @@ def test_texts_are_told_over_time_with_how_they_ended(tmp_path: Path) -> None:
 
 def test_many_prompts_are_left_to_the_journal(tmp_path: Path) -> None:
     writer = new_run(tmp_path)
-    writer.append(attempt(), *(Generation(step, f"p{n}", "t", {}) for step in range(1, 30) for n in range(11)))
+    writer.append(
+        attempt(), *(Generation(step, f"p{n}", "t", {}) for step in range(1, 30) for n in range(11))
+    )
     writer.close("finished")
     text = write_report(writer.run).read_text()
     assert "The journal has 3 more prompts." in text and text.count("After step") == 8 * 4
@@ -99,7 +101,11 @@ def test_what_came_before_training_is_never_the_best(tmp_path: Path) -> None:
     writer.append(attempt(), evaluation(0, 1.0, best=False), *window(1, 5), evaluation(5, 1.5))
     writer.close("finished")
     summary = summarize(writer.run)
-    assert (summary.first_validation_loss, summary.best_validation_loss, summary.best_validation_step) == (1.0, 1.5, 5)
+    assert (summary.first_validation_loss, summary.best_validation_loss, summary.best_validation_step) == (
+        1.0,
+        1.5,
+        5,
+    )
 
 
 def test_labels_that_are_numbers_stand_in_the_order_of_their_values_in_every_table(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from tests.report.runs import attempt, evaluation, new_run, window
 A, B = [0.81, 0.84, 0.79, 0.86, 0.80], [0.85, 0.88, 0.91]
 
 
-def scored(runs: Path, f1: float, changes: dict[str, Any], state: str = "finished", data: str = "f" * 64) -> Run:
+def scored(
+    runs: Path, f1: float, changes: dict[str, Any], state: str = "finished", data: str = "f" * 64
+) -> Run:
     writer = new_run(runs, changes)
     writer.append(attempt(), DataUsed(data, {}), *window(1, 5), evaluation(5, 2.5))
     writer.append(Scores(5, 50, "test", "f1", {"after": {"f1": [f1, f1 - 0.1, f1 + 0.1]}}, {}))
@@ -26,7 +28,10 @@ def scored(runs: Path, f1: float, changes: dict[str, Any], state: str = "finishe
 
 def test_the_band_of_two_groups_is_the_interval_of_welch(tmp_path: Path) -> None:
     runs = [scored(tmp_path, value, {"seed": 17 + index}) for index, value in enumerate(A)]
-    runs += [scored(tmp_path, value, {"seed": 3 + index, "optim.learning_rate": 1e-3}) for index, value in enumerate(B)]
+    runs += [
+        scored(tmp_path, value, {"seed": 3 + index, "optim.learning_rate": 1e-3})
+        for index, value in enumerate(B)
+    ]
     found = compare_runs(runs)
     assert [group.seeds for group in found.groups] == [[17, 18, 19, 20, 21], [3, 4, 5]]
     first, second = found.noise["f1 on test rows"]
@@ -45,7 +50,9 @@ def test_the_band_of_two_groups_is_the_interval_of_welch(tmp_path: Path) -> None
 
 def test_a_run_beside_a_group_is_held_against_the_spread_of_the_group(tmp_path: Path) -> None:
     runs = [scored(tmp_path, value, {"seed": index}) for index, value in enumerate(A)]
-    near, far = (scored(tmp_path, value, {"optim.learning_rate": rate}) for value, rate in ((0.86, 1e-3), (0.99, 1e-2)))
+    near, far = (
+        scored(tmp_path, value, {"optim.learning_rate": rate}) for value, rate in ((0.86, 1e-3), (0.99, 1e-2))
+    )
     _, near_band, far_band = compare_runs([*runs, near, far]).noise["f1 on test rows"]
     reach = t.ppf(0.975, 4) * statistics.stdev(A) * (1 + 1 / 5) ** 0.5
     assert near_band.difference is not None and far_band.difference is not None

@@ -63,7 +63,9 @@ def test_a_run_killed_before_its_journal_is_summarised(tmp_path: Path) -> None:
 
 def test_non_finite_figures_are_valid_json(tmp_path: Path) -> None:
     writer = new_run(tmp_path)
-    writer.append(attempt(), *window(1, 5, bad=(1, 2, 3, 4, 5)), evaluation(5, math.nan), *window(6, 10, bad=(7,)))
+    writer.append(
+        attempt(), *window(1, 5, bad=(1, 2, 3, 4, 5)), evaluation(5, math.nan), *window(6, 10, bad=(7,))
+    )
     writer.close("failed")
     summary = summarize(writer.run)
     assert summary.skipped_steps == 6 and summary.best_validation_loss is None

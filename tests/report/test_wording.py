@@ -5,7 +5,14 @@ from etude.report.wording import duration, number, size
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, "–"), (0.04, "0.0 s"), (59.96, "1 min 00 s"), (59, "59 s"), (3599.7, "1 h 00 min"), (90061.0, "1 d 01 h")],
+    [
+        (None, "–"),
+        (0.04, "0.0 s"),
+        (59.96, "1 min 00 s"),
+        (59, "59 s"),
+        (3599.7, "1 h 00 min"),
+        (90061.0, "1 d 01 h"),
+    ],
 )
 def test_durations_carry_over(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text

@@ -14,10 +14,13 @@ from etude.report.write import write_report
 from tests.report.runs import attempt, finished_run, loss_at, new_run, window
 
 HEADINGS = [
-    "Summary", "Infrastructure", "Architecture", "Hyper-parameters", "Data", "Phases", "Timeline", "Techniques in use",
-    "Results", "Samples", "Checkpoints", "Problems", "Interventions", "Lessons", "Next steps",
+    "Summary", "Infrastructure", "Architecture", "Hyper-parameters", "Data", "Phases", "Timeline",
+    "Techniques in use", "Results", "Samples", "Checkpoints", "Problems", "Interventions", "Lessons",
+    "Next steps",
 ]  # fmt: skip
-HOSTILE = "```\n</pre><script>alert(1)</script>\n````\n\x1b[31mred\x1b]0;t\x07 \u202e | # heading\n---\n~~~~~\ud83d"
+HOSTILE = (
+    "```\n</pre><script>alert(1)</script>\n````\n\x1b[31mred\x1b]0;t\x07 \u202e | # heading\n---\n~~~~~\ud83d"
+)
 
 
 def report(run: Run) -> str:
@@ -59,12 +62,17 @@ def test_a_finished_run_has_every_section_and_its_figures(tmp_path: Path) -> Non
     assert f"| Training loss, mean of the last log window | {last:.4f} |" in text
     assert "| validation | first and best, step 20 | last, step 40 | change to last |" in text
     assert "| loss | 2.5000 | 2.6000 | +0.1000 |" in text
-    assert f"| perplexity | {math.exp(2.5):.4f} | {math.exp(2.6):.4f} | +{math.exp(2.6) - math.exp(2.5):.4f} |" in text
+    assert (
+        f"| perplexity | {math.exp(2.5):.4f} | {math.exp(2.6):.4f} | +{math.exp(2.6) - math.exp(2.5):.4f} |"
+        in text
+    )
     assert "| Status | finished: the last step is done |" in text
     assert "| 1 to 4 |" in text and "| 5 to 32 |" in text and "| 33 to 40 |" in text
     assert "gradient accumulation over 2 micro-batches" in text
     assert "`A \\| B`, 2 cores" in text
-    assert "![Learning rate](learning_rate.svg)" in text and (run.path / "report" / "learning_rate.svg").exists()
+    assert (
+        "![Learning rate](learning_rate.svg)" in text and (run.path / "report" / "learning_rate.svg").exists()
+    )
 
 
 def test_phase_losses_are_means_of_their_ends(tmp_path: Path) -> None:
@@ -133,7 +141,9 @@ def test_foreign_text_stays_text(tmp_path: Path) -> None:
 
 def test_front_matter_is_one_json_value_a_line(tmp_path: Path) -> None:
     block = report(finished_run(tmp_path)).split("---\n")[1]
-    values = {key: json.loads(value) for key, value in (line.split(": ", 1) for line in block.strip().splitlines())}
+    values = {
+        key: json.loads(value) for key, value in (line.split(": ", 1) for line in block.strip().splitlines())
+    }
     assert (values["weight"], values["tags"]) == (10, [])
 
 

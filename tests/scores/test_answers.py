@@ -96,22 +96,31 @@ def test_text_trails_only_where_that_of_the_reference_does_not() -> None:
 
 def test_format_is_that_of_the_reference() -> None:
     fence = f"```python\n{CODE}```"
-    kept = [Answer(CODE, CODE, True), Answer(f"Sure:\n{fence}", fence, True), Answer("anything", "In words.", True)]
+    kept = [
+        Answer(CODE, CODE, True),
+        Answer(f"Sure:\n{fence}", fence, True),
+        Answer("anything", "In words.", True),
+    ]
     lost = [Answer(fence, CODE, True), Answer(CODE, fence, True), Answer("In words.", CODE, True)]
     assert scores.format_kept(kept) == 1 and scores.format_kept(lost) == 0
     assert math.isnan(scores.format_kept([kept[2]]))
 
 
 @pytest.mark.parametrize(("text", "is_code"), [
-    (CODE, True), (f"Here:\n```py\n{CODE}```\nDone.", True), ("x = 1", True), ("print(x)", True), ("def f(:", False),
-    ("Hello", False), ("42", False), ("a, b", False), ("", False), ("x = '\\d'", True), ("(" * 500, False),
+    (CODE, True), (f"Here:\n```py\n{CODE}```\nDone.", True), ("x = 1", True), ("print(x)", True),
+    ("def f(:", False), ("Hello", False), ("42", False), ("a, b", False), ("", False), ("x = '\\d'", True),
+    ("(" * 500, False),
 ])  # fmt: skip
 def test_code_is_told_from_words(text: str, is_code: bool) -> None:
     assert scores.parses(text) is is_code
 
 
 def test_capabilities_are_scored_apart_where_there_are_several() -> None:
-    answers = [Answer("a", "a", True, "write"), Answer("a", "b", False, "debug"), Answer("c", "c", True, "debug")]
+    answers = [
+        Answer("a", "a", True, "write"),
+        Answer("a", "b", False, "debug"),
+        Answer("c", "c", True, "debug"),
+    ]
     figures = scores.score(answers)
     assert figures["exact_match"] == pytest.approx(2 / 3)
     assert figures["exact_match/write"] == 1 and figures["exact_match/debug"] == 0.5

@@ -19,14 +19,21 @@ def test_the_majority_says_the_most_frequent_class() -> None:
 
 
 def test_words_and_marks_tell_classes_apart() -> None:
-    said, probabilities = tfidf_logistic(LOOPS + RAISES, TRUTH, ["for a in b: c", "raise TypeError"], multi=False)
+    said, probabilities = tfidf_logistic(
+        LOOPS + RAISES, TRUTH, ["for a in b: c", "raise TypeError"], multi=False
+    )
     assert said.tolist() == [0, 1] and probabilities.sum(axis=1) == pytest.approx([1, 1])
     marks, _ = tfidf_logistic(["a [ b"] * 5 + ["a ( b"] * 5, TRUTH[7:17], ["x ( y", "x [ y"], multi=False)
     assert marks.tolist() == [1, 0]
 
 
 def test_several_labels_are_learnt_each_by_itself() -> None:
-    texts = [*LOOPS, *RAISES, *(f"{a} {b}" for a, b in zip(LOOPS, RAISES)), *(f"pass # {i}" for i in range(12))]
+    texts = [
+        *LOOPS,
+        *RAISES,
+        *(f"{a} {b}" for a, b in zip(LOOPS, RAISES)),
+        *(f"pass # {i}" for i in range(12)),
+    ]
     truth = np.array([[1, 0]] * 12 + [[0, 1]] * 12 + [[1, 1]] * 12 + [[0, 0]] * 12, dtype=bool)
     said, probabilities = tfidf_logistic(texts, truth, texts, multi=True)
     assert said.tolist() == truth.tolist() and ((probabilities >= 0.5) == said).all()
@@ -48,7 +55,9 @@ def test_labels_that_are_all_the_same_are_said_of_every_row() -> None:
 
 
 def test_texts_without_words_are_given_the_shares_of_the_classes() -> None:
-    said, probabilities = tfidf_logistic(["", " ", "\n", ""], np.array([0, 1, 1, 1]), ["", "new"], multi=False)
+    said, probabilities = tfidf_logistic(
+        ["", " ", "\n", ""], np.array([0, 1, 1, 1]), ["", "new"], multi=False
+    )
     assert said.tolist() == [1, 1] and probabilities[:, 1] == pytest.approx([0.75, 0.75], abs=0.01)
 
 
@@ -59,8 +68,15 @@ def test_the_same_rows_give_the_same_probabilities_to_the_bit() -> None:
 
 def test_the_nearest_row_gives_its_target() -> None:
     targets = [str(i) for i in range(24)]
-    assert nearest_neighbour(LOOPS + RAISES, targets, [RAISES[3], LOOPS[7], "nothing known"]) == ["15", "7", "0"]
-    assert nearest_neighbour(LOOPS, targets, []) == [] and nearest_neighbour([""], ["only"], ["x", ""]) == ["only"] * 2
+    assert nearest_neighbour(LOOPS + RAISES, targets, [RAISES[3], LOOPS[7], "nothing known"]) == [
+        "15",
+        "7",
+        "0",
+    ]
+    assert (
+        nearest_neighbour(LOOPS, targets, []) == []
+        and nearest_neighbour([""], ["only"], ["x", ""]) == ["only"] * 2
+    )
 
 
 def test_the_nearest_row_is_the_same_whatever_the_size_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,9 @@ def test_the_standard_error_of_a_share_is_that_of_the_binomial() -> None:
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     values = np.random.default_rng(0).random(50)
-    first, second, other = (bootstrap(lambda chosen: values[chosen].mean(), 50, seed=seed) for seed in (3, 3, 4))
+    first, second, other = (
+        bootstrap(lambda chosen: values[chosen].mean(), 50, seed=seed) for seed in (3, 3, 4)
+    )
     assert first == second != other
 
 
@@ -104,7 +106,9 @@ def test_intervals_of_labels_are_those_of_resampling_the_rows(multi: bool, class
     found = label_bootstrap(truth, predicted, names, multi=multi, figures=figures)
     for name in figures:
         by_rows = bootstrap(
-            lambda i, name=name: labels.score_labels(truth[i], predicted[i], names, multi=multi)[name], rows, seed=9
+            lambda i, name=name: labels.score_labels(truth[i], predicted[i], names, multi=multi)[name],
+            rows,
+            seed=9,
         )
         assert are_close(found[name], by_rows), name
     assert list(found) == figures
@@ -112,7 +116,9 @@ def test_intervals_of_labels_are_those_of_resampling_the_rows(multi: bool, class
 
 def test_a_rare_class_that_a_resample_lacks_does_not_pull_the_interval_below_the_figure() -> None:
     truth = np.arange(20)
-    found = label_bootstrap(truth, truth, list("abcdefghijklmnopqrst"), multi=False, figures=["f1", "f1/a", "mcc"])
+    found = label_bootstrap(
+        truth, truth, list("abcdefghijklmnopqrst"), multi=False, figures=["f1", "f1/a", "mcc"]
+    )
     assert all(interval == Interval(1, 1, 0) for interval in found.values())
 
 
@@ -125,7 +131,9 @@ def test_a_class_that_no_row_has_counts_as_nothing_in_every_resample() -> None:
 
 def test_many_rows_are_resampled_in_blocks() -> None:
     truth = np.random.default_rng(0).random((6000, 20)) < 0.5
-    found = label_bootstrap(truth, ~truth, [str(name) for name in range(20)], multi=True, figures=["accuracy", "f1"])
+    found = label_bootstrap(
+        truth, ~truth, [str(name) for name in range(20)], multi=True, figures=["accuracy", "f1"]
+    )
     assert found["accuracy"] == found["f1"] == Interval(0, 0, 0)
 
 
@@ -136,7 +144,10 @@ def test_intervals_of_answers_are_those_of_resampling_the_answers() -> None:
     for name in figures:
         figure = FIGURES[name]
         by_rows = bootstrap(
-            lambda chosen, figure=figure: figure([answers[row] for row in chosen]), len(answers), seed=7, samples=400
+            lambda chosen, figure=figure: figure([answers[row] for row in chosen]),
+            len(answers),
+            seed=7,
+            samples=400,
         )
         assert are_close(found[name], by_rows), name
         assert found[name].low <= figure(answers) <= found[name].high

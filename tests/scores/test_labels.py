@@ -26,7 +26,9 @@ def one_label(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
 @st.composite
 def several_labels(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
     classes, rows = draw(st.integers(1, 4)), draw(st.integers(1, 30))
-    flags = st.lists(st.lists(st.booleans(), min_size=classes, max_size=classes), min_size=rows, max_size=rows)
+    flags = st.lists(
+        st.lists(st.booleans(), min_size=classes, max_size=classes), min_size=rows, max_size=rows
+    )
     return np.array(draw(flags)), np.array(draw(flags)), classes
 
 
@@ -66,7 +68,9 @@ def test_figures_of_one_label_are_those_of_scikit_learn(case: tuple[np.ndarray, 
 
 
 @given(several_labels())
-def test_figures_of_several_labels_are_those_of_scikit_learn(case: tuple[np.ndarray, np.ndarray, int]) -> None:
+def test_figures_of_several_labels_are_those_of_scikit_learn(
+    case: tuple[np.ndarray, np.ndarray, int],
+) -> None:
     truth, predicted, classes = case
     figures = score_labels(truth, predicted, NAMES[:classes], multi=True)
     if classes > 1:  # of one column scikit-learn makes a binary task
@@ -80,7 +84,9 @@ def test_the_figures_that_are_listed_are_those_there_are(classes: int) -> None:
     one, several = np.zeros(4, dtype=np.int64), np.zeros((4, classes), dtype=bool)
     figures = {name for name in score_labels(one, one, NAMES[:classes], multi=False) if "/" not in name}
     assert figures == {*labels.SINGLE_FIGURES, *(labels.BINARY_FIGURES if classes == 2 else ())}
-    figures = {name for name in score_labels(several, several, NAMES[:classes], multi=True) if "/" not in name}
+    figures = {
+        name for name in score_labels(several, several, NAMES[:classes], multi=True) if "/" not in name
+    }
     assert figures == set(labels.MULTI_FIGURES)
 
 
@@ -91,7 +97,9 @@ def test_figures_of_no_rows_are_unknown() -> None:
 
 
 @given(one_label())
-def test_both_ways_to_average_over_labels_without_rows_are_told(case: tuple[np.ndarray, np.ndarray, int]) -> None:
+def test_both_ways_to_average_over_labels_without_rows_are_told(
+    case: tuple[np.ndarray, np.ndarray, int],
+) -> None:
     truth, predicted, classes = case
     notes = labels.describe_averages(truth, predicted, NAMES[:classes], multi=False)
     missing = [name for index, name in enumerate(NAMES[:classes]) if index not in truth]
@@ -109,7 +117,9 @@ def test_no_threshold_has_a_better_f1_than_the_one_that_is_chosen(rows: list[tup
     chosen = choose_thresholds(probabilities[:, None], truth[:, None])[0]
     every = {0.5, *(probability / 8 for probability in range(9))}
     f1 = {at: metrics.f1_score(truth, probabilities >= at, zero_division=0) for at in every}
-    assert metrics.f1_score(truth, probabilities >= chosen, zero_division=0) == pytest.approx(max(f1.values()))
+    assert metrics.f1_score(truth, probabilities >= chosen, zero_division=0) == pytest.approx(
+        max(f1.values())
+    )
     if f1[0.5] == max(f1.values()):
         assert chosen == 0.5
 
