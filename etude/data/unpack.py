@@ -3,11 +3,10 @@ hold.
 """
 
 import bz2
-import gzip
 import lzma
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,11 +17,14 @@ from etude.errors import InputError
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 # The files of each kind begin with these bytes, whatever they are called.
 _MAGIC = {b"\x1f\x8b\x08": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\0": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
+_SKIPPABLE = b"\x2a\x4d\x18"  # behind 50 to 5F; a frame of Zstandard that holds no content
 _CHUNK_BYTES = 1 << 20
-_PACKED_CHUNK_BYTES = 4 << 10  # of Zstandard, at most 128 MiB unpacked
+_PACKED_CHUNK_BYTES = 4 << 10  # at most 128 MiB unpacked, of Zstandard
 _XZ_MEMORY_BYTES = 256 << 20
 # Rows of real data pack to a tenth, generated ones to a fiftieth.
 _BOMB_BYTES, _BOMB_RATIO = 16 << 20, 200
+# A member without content takes 9 to 32 bytes, and a microsecond or more to read.
+_EMPTY_BYTES, _EMPTY_RATIO = 1 << 20, 20
 
 
 @dataclass
@@ -65,14 +67,17 @@ def read_chunks(path: Path, allowance: Allowance | None = None) -> Iterator[byte
                         f"{path} unpacks to over {_BOMB_RATIO} times its size; unpack it by hand if you "
                         "trust it"
                     )
+                if suffix and raw.tell() > max(_EMPTY_BYTES, _EMPTY_RATIO * size):
+                    raise InputError(
+                        f"{path} holds {size:,} bytes in its first {raw.tell():,}: most of it is empty or to "
+                        "be skipped; unpack it by hand if you trust it, and pack that again"
+                    )
                 if allowance is not None:
                     allowance.take(len(piece), path)
                 yield from (piece[at : at + _CHUNK_BYTES] for at in range(0, len(piece), _CHUNK_BYTES))
-    except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
+    except EOFError as error:
         raise _not_whole(path, suffix, error) from None
     except OSError as error:
-        if suffix == ".bz2" and error.errno is None:
-            raise _not_whole(path, suffix, error) from None
         what = os.strerror(error.errno) if error.errno else str(error)
         raise InputError(f"{path} cannot be read: {what}; check its owner, mode and disk") from None
 
@@ -93,6 +98,8 @@ def packing(start: bytes, path: Path) -> str:
     Raises: InputError if its name says that it is packed and its bytes do not.
     """
     found = next((suffix for magic, suffix in _MAGIC.items() if start.startswith(magic)), "")
+    if start[1:4] == _SKIPPABLE and start[0] >> 4 == 5:
+        found = ".zst"
     if not found and start and path.suffix.lower() in PACKED:
         raise _not_whole(path, path.suffix, f"it begins with {start[:4].hex(' ').upper()}")
     return found
@@ -103,47 +110,43 @@ def _not_whole(path: Path, suffix: str, error: object) -> InputError:
 
 
 def _unpack(raw: IO[bytes], suffix: str) -> Iterator[bytes]:
+    if not suffix:
+        yield from iter(lambda: raw.read(_CHUNK_BYTES), b"")
+        return
+    start, damage = _reader(suffix)
+    # Pieces of an .xz or .bz2 are limited, as a few KB of them unpack to GB.
+    limit = [_CHUNK_BYTES] if suffix in (".xz", ".bz2") else []
+    member = None
+    for packed in iter(lambda: raw.read(_PACKED_CHUNK_BYTES), b""):
+        data = packed
+        while data := data if member else data.lstrip(b"\0"):  # members may be padded
+            member, given = member or start(), data
+            while True:
+                try:
+                    piece = member.decompress(given, *limit)
+                except damage as error:
+                    raise EOFError(str(error)) from None
+                yield piece
+                given = b""
+                if member.eof or getattr(member, "needs_input", True):
+                    break
+            data, member = (member.unused_data, None) if member.eof else (b"", member)
+    if member is not None:
+        raise EOFError("it ends too early")
+
+
+def _reader(suffix: str) -> tuple[Callable[[], Any], type[Exception]]:
+    """What makes a reader of one member of a packed file, and what that raises.
+
+    The libraries' readers of whole files read on without a word where every member is empty, take a .zst that
+    was cut off for a whole one, and have no limit of the memory that an .xz demands.
+    """
     if suffix == ".zst":
-        return _unpack_zstd(raw)
-    if suffix == ".xz":
-        return _unpack_xz(raw)
-    file: Any = raw
-    if suffix == ".gz":
-        file = gzip.GzipFile(fileobj=raw)
-    elif suffix == ".bz2":
-        file = bz2.BZ2File(raw)
-    return iter(lambda: file.read(_CHUNK_BYTES), b"")
+        import zstandard
 
-
-def _unpack_xz(raw: IO[bytes]) -> Iterator[bytes]:
-    # The library's own reader has no limit of memory, which the file itself demands.
-    stream, data = None, b""
-    while data or (data := raw.read(_CHUNK_BYTES)):
-        stream = stream or lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
-        while True:
-            yield stream.decompress(data, _CHUNK_BYTES)
-            data = b""
-            if stream.eof or stream.needs_input:
-                break
-        if stream.eof:
-            data, stream = stream.unused_data.lstrip(b"\0"), None
-    if stream is not None:
-        raise EOFError("it ends too early")
-
-
-def _unpack_zstd(raw: IO[bytes]) -> Iterator[bytes]:
-    # The library's own reader takes a file that was cut off for a whole one; this object knows where a frame
-    # ends.
-    import zstandard
-
-    frame = None
-    try:
-        while data := raw.read(_PACKED_CHUNK_BYTES):
-            while data:
-                frame = frame or zstandard.ZstdDecompressor().decompressobj()
-                yield frame.decompress(data)
-                data, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
-    except zstandard.ZstdError as error:
-        raise EOFError(str(error)) from None
-    if frame is not None:
-        raise EOFError("it ends too early")
+        return zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError
+    return {
+        ".gz": (lambda: zlib.decompressobj(wbits=31), zlib.error),
+        ".bz2": (bz2.BZ2Decompressor, OSError),
+        ".xz": (lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES), lzma.LZMAError),
+    }[suffix]

@@ -79,6 +79,30 @@ def test_rows_are_known_by_content_whatever_they_are_called_or_packed_in(
     assert describe(Source(path=str(path)), 12) == f"12 rows of {kind}, alpaca (instruction, input, output)"
 
 
+@pytest.mark.parametrize("suffix", list(PACKS)[1:])
+def test_members_that_follow_one_another_are_read_and_masses_of_empty_ones_refused(
+    suffix: str, tmp_path: Path
+) -> None:
+    pack, row = PACKS[suffix], json.dumps(ALPACA[0]).encode() + b"\n"
+    padding = b"\0" * 8192 if suffix in (".gz", ".xz") else b""
+    path = write(tmp_path / f"a.jsonl{suffix}", pack(b"") * 999 + pack(row) + padding + pack(row) * 99)
+    assert answers(path) == ["1"] * 100
+    write(path, pack(b"") * 200_000 + pack(row))
+    assert "most of it is empty or to be skipped" in refusal(path)
+    write(path, pack(row) + b"rest of another file")
+    assert f"not a whole {suffix} file" in refusal(path)
+
+
+def test_zstandard_may_begin_with_a_frame_to_be_skipped(tmp_path: Path) -> None:
+    frame, row = b"\x5d\x2a\x4d\x18\x05\0\0\0hello", json.dumps(ALPACA[0]).encode() + b"\n"
+    path = write(tmp_path / "a.jsonl.zst", frame + zstandard.compress(row) + frame)
+    assert answers(path) == ["1"]
+    write(path, frame * 200_000 + zstandard.compress(row))
+    assert "most of it is empty or to be skipped" in refusal(path)
+    write(path, frame[:4] + b"\xff" * 4 + zstandard.compress(row))
+    assert "not a whole .zst file (it ends too early)" in refusal(path)
+
+
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstandard.compress])
 def test_a_packed_file_is_known_by_its_bytes(pack: Any, tmp_path: Path) -> None:
     assert len(answers(write(tmp_path / "a.jsonl", pack("\n".join(map(json.dumps, ALPACA)).encode())))) == 12

@@ -1,7 +1,9 @@
 """Data that cannot be read: odd files, odd rows, odd globs, and more than memory holds."""
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import socket
 from collections.abc import Callable
@@ -27,6 +29,7 @@ global_batch_size = 1
 device = "cpu"
 """
 ROW = b'{"text": "some text of a row"}\n'
+EMPTY = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
 
 
 def recipe(folder: Path, path: str, more: str = "") -> list[str]:
@@ -165,6 +168,11 @@ CASES = [
     Case(name="a Parquet file", make=file("rows.parquet", b"PAR1" + bytes(99)), says="a Parquet file"),
     Case(name="a ZIP archive", make=zipped, says="a ZIP archive"),
     Case(name="no Zstandard in .zst", make=file("rows.jsonl.zst", ROW), says="not a whole .zst file"),
+    *(Case(name=f"half a million members without content in {suffix}",
+           make=file(f"rows.jsonl{suffix}", pack(b"") * 500_000), says="is empty or to be skipped")
+      for suffix, pack in EMPTY.items()),
+    Case(name="Zstandard that skips 4 GB",
+         make=file("rows.jsonl.zst", b"\x50\x2a\x4d\x18" + b"\xff" * 4 + ROW), says="it ends too early"),
     Case(name="half of a .gz", make=file("rows.jsonl.gz", gzip.compress(ROW * 99)[:-9]), says="not a whole .gz file"),
     Case(name="tools beside messages", make=file("rows.jsonl", asked(tools=[{"name": "f"}])), says="'tools'"),
     Case(name="a turn of nobody", make=answered({"role": "critic"}), says="jsonl:2 has the unknown role 'critic'"),
