@@ -21,7 +21,7 @@ from etude.models.encoder_config import CODE_ENCODER
 from etude.models.generation_config import GENERATION_FILE, generation_config
 from etude.models.hf_config import default_names, label_names
 from etude.models.hub import find_model
-from etude.models.lora import ADAPTER_FILE, CLASSIFIER, CLASSIFIER_FILE, adapter_config, add_adapter
+from etude.models.lora import ADAPTER_FILE, CLASSIFIER_FILE, adapter_config, add_adapter
 from etude.models.parts import find_targets, head_modules, quantize, require_finite
 from etude.models.t5 import T5
 from etude.models.weights import digest
@@ -129,18 +129,16 @@ def model_files(plan: Plan, model: nn.Module) -> dict[str, bytes]:
     """The files that, beside the weights, make a checkpoint folder a model which transformers or
     PEFT loads."""
     recipe, tokenizer, labels = plan.recipe, plan.corpus.tokenizer, plan.corpus.labels
-    objectives = {part.train.objective for part in recipe.by_task().values()}
-    is_joined = not objectives.isdisjoint(("classification", "seq2seq"))  # others read texts end to end
+    kinds = [part.kind for part in recipe.by_task().values()]
+    is_joined = any(kind.joins_texts for kind in kinds)
     files: dict[str, bytes] = tokenizer.files(joined=is_joined)
-    base, writes_text = plan.pretrained, not objectives.isdisjoint(("causal", "seq2seq"))
+    base, writes_text = plan.pretrained, any(kind.writes_text for kind in kinds)
     if recipe.adapter is not None:
         if base is not None and writes_text:
             files[GENERATION_FILE] = generation_config(base.generation, base.hf_config, plan.corpus.end_ids)
-        # PEFT's own class for encoder-decoders asks transformers 5 for a method that it no longer has.
-        task = {"causal": "CAUSAL_LM", "classification": CLASSIFIER}.get(recipe.train.objective)
         values = adapter_config(
-            model, recipe.adapter, base=str(recipe.model.from_), revision=recipe.model.revision, task=task,
-            whole=head_modules(model),
+            model, recipe.adapter, base=str(recipe.model.from_), revision=recipe.model.revision,
+            task=recipe.kind.peft_task, whole=head_modules(model),
         )  # fmt: skip
         files["adapter_config.json"] = json.dumps(values, indent=2).encode()
         if not labels:

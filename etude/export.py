@@ -79,7 +79,7 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
     if kind == "hf":
         made["config.json"] = (checkpoint / "config.json").read_bytes()
     is_old = GENERATION_FILE not in carried  # a checkpoint without the file was written by an older etude
-    if is_old and kind != "peft" and run.recipe.train.objective not in ("classification", "masked"):
+    if is_old and kind != "peft" and run.recipe.kind.writes_text:
         ends = find_end_ids(checkpoint, open_chat(checkpoint), is_chat=True)
         made[GENERATION_FILE] = generation_config({}, json.loads(made["config.json"]), ends)
     with durable.new_folder(out) as hidden:

@@ -245,7 +245,7 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
     if corpus is not None and own_model is None:
         tokenizer = corpus.tokenizer
         numbers = {task.name: len(task.corpus.labels.names) if task.corpus.labels else 0 for task in tasks}
-        is_encoder = any(task.recipe.train.objective != "seq2seq" for task in tasks)
+        is_encoder = any(task.recipe.kind.model == "encoder" for task in tasks)
         labels = (
             None if corpus.labels is None else (numbers[""], corpus.labels.multi) if "" in numbers else None
         )

@@ -359,7 +359,7 @@ def _read_offsets(built: Built, name: str, count: int | None, size: int) -> Ints
 
 def _for_objective(recipe: Recipe, prepared: _Prepared, split: Split, use: str) -> Split:
     """The split with what an objective wants of its samples beside their tokens."""
-    if recipe.train.objective == "masked":
+    if recipe.kind.hides_tokens:
         split = replace(
             split, masking=choose_masking(prepared.tokenizer, seed=recipe.seed, ratio=recipe.train.mask_ratio)
         )
@@ -437,9 +437,7 @@ def _take_examples(recipe: Recipe, prepared: _Prepared, rows: Ints, use: str) ->
     manifest = prepared.manifest
     answers = arrays["answers"]
     named, count = _name_rows(prepared, rows)
-    answers_only = (
-        data.answers_only and recipe.train.objective != "masked"
-    )  # which hides tokens of all of a row
+    answers_only = data.answers_only and not recipe.kind.hides_tokens  # which hides tokens of all of a row
     marked = (manifest["conversations"] or {}).get("answers_marked_not_to_learn", 0)
     if marked and not answers_only:
         key = "train.objective" if data.answers_only else "data.answers_only"

@@ -155,8 +155,9 @@ def _tells_date(recipe: Recipe) -> bool:
     """Whether the day may stand in what conversations become."""
     if recipe.tokenizer.from_ is None or recipe.data.template == "plain" or not tells_date(recipe.tokenizer):
         return False
-    is_causal = recipe.train.objective not in ("classification", "seq2seq")
-    return is_causal and any(source_format(source).kind != "text" for _, source in list_sources(recipe))
+    return recipe.kind.shape is None and any(
+        source_format(source).kind != "text" for _, source in list_sources(recipe)
+    )
 
 
 def _texts_are_examples(recipe: Recipe) -> bool:
@@ -384,8 +385,8 @@ def _train_tokenizer(recipe: Recipe, gate: Gate | None) -> tuple[Tokenizer, Tall
                 kept = len(text) - math.ceil(recipe.data.validation_ratio * len(text))
                 yield text[:kept] if cut[index] else text
 
-    is_masked = recipe.train.objective == "masked"
-    return train_tokenizer(texts(), recipe.tokenizer.train_vocab_size, is_masked=is_masked), scan
+    size, is_masked = recipe.tokenizer.train_vocab_size, recipe.kind.hides_tokens
+    return train_tokenizer(texts(), size, is_masked=is_masked), scan
 
 
 def _source_summary(

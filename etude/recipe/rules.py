@@ -5,6 +5,7 @@ from typing import get_args
 
 from etude.durable import check_name
 from etude.errors import InputError
+from etude.recipe.kinds import TRAINING_KINDS
 from etude.recipe.schema import Kind, Recipe, Source
 
 
@@ -82,7 +83,7 @@ def _tasks(recipe: Recipe) -> Iterator[tuple[str, str]]:
             elif source.task is not None and source.task not in names:
                 known = f"there are {', '.join(names)}" if names else "the recipe has no [tasks.<name>]"
                 yield f"data.{use}.{index}.task", f'is "{source.task}", but {known}'
-    if names and recipe.train.objective != "causal":
+    if names and recipe.train.objective != type(recipe.train).model_fields["objective"].default:
         yield "train.objective", "is given, but each of the tasks has its own; leave it out"
     if names and recipe.tokenizer.train_vocab_size is not None:
         yield (
@@ -91,7 +92,7 @@ def _tasks(recipe: Recipe) -> Iterator[tuple[str, str]]:
         )
     if names and recipe.adapter is not None:
         yield "adapter", "is not for several tasks; leave it out, and all weights are trained"
-    if {"seq2seq"} < {task.objective for task in recipe.tasks.values()}:
+    if len({TRAINING_KINDS[task.objective].model for task in recipe.tasks.values()}) > 1:
         yield (
             "tasks",
             "have seq2seq beside others, which no model here does at once; make two recipes of them",
@@ -115,53 +116,46 @@ def _tasks(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def _objective(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    data, objective = recipe.data, recipe.train.objective
-    is_classification, is_seq2seq = objective == "classification", objective == "seq2seq"
-    named = [("train", data.train), ("validation", data.validation or []), ("test", data.test)]
-    for use, sources in named:
-        for index, source in enumerate(sources if isinstance(sources, list) else []):
-            if is_classification and source.label is None:
-                yield (
-                    f"data.{use}.{index}",
-                    'has no label; name the JSONL field that holds it, as label = "label"',
-                )
-            if not is_classification and (source.label or source.pair):
-                yield (
-                    f"data.{use}.{index}",
-                    'has label or pair, which belong to train.objective = "classification"',
-                )
-            if not is_seq2seq and source.target:
-                yield f"data.{use}.{index}", 'has target, which belongs to train.objective = "seq2seq"'
-    wanted = {"causal": "decoder", "seq2seq": "encoder-decoder"}.get(objective, "encoder")
-    if wanted == "encoder" and (recipe.evaluate.answers or recipe.evaluate.prompts):
+    kind = recipe.kind
+    yield from _source_keys(recipe)
+    if not kind.writes_text and (recipe.evaluate.answers or recipe.evaluate.prompts):
         yield (
             "evaluate",
-            f"asks for generated text, which {objective} does not write; leave out answers and prompts",
+            f"asks for generated text, which {kind.name} does not write; leave out answers and prompts",
         )
-    if recipe.model.from_ is None and recipe.model.kind != wanted:
+    if recipe.model.from_ is None and recipe.model.kind != kind.model:
         yield (
             "model.kind",
-            f'is "{recipe.model.kind}", but train.objective = "{objective}" needs kind = "{wanted}", or '
+            f'is "{recipe.model.kind}", but train.objective = "{kind.name}" needs kind = "{kind.model}", or '
             "model.from",
         )
-    if recipe.model.wants_code and objective == "masked":
+    if recipe.model.wants_code and kind.model == "encoder" and not kind.reads_code:
         yield "model.code_bias", 'is for train.objective = "classification"; leave it out'
-    if recipe.train.mask_ratio != type(recipe.train)().mask_ratio and objective != "masked":
-        yield "train.mask_ratio", 'belongs to train.objective = "masked"; leave it out'
-    if recipe.train.target_len is not None and not is_seq2seq:
-        yield "train.target_len", 'belongs to train.objective = "seq2seq"; leave it out'
-    used = {
-        "causal": ("token_weights",),
-        "masked": ("token_weights",),
-        "seq2seq": ("token_weights", "label_smoothing"),
-        "classification": ("label_smoothing", "class_weights", "focal_gamma"),
-    }[objective]
+    for other in TRAINING_KINDS.values():
+        for name in other.train_keys if other != kind else ():
+            if getattr(recipe.train, name) != type(recipe.train).model_fields[name].default:
+                yield f"train.{name}", f'belongs to train.objective = "{other.name}"; leave it out'
     for name, field in type(recipe.loss).model_fields.items():
-        if name not in used and getattr(recipe.loss, name) != field.default:
-            yield f"loss.{name}", f'has no meaning for train.objective = "{objective}"; leave it out'
+        if name not in kind.loss_keys and getattr(recipe.loss, name) != field.default:
+            yield f"loss.{name}", f'has no meaning for train.objective = "{kind.name}"; leave it out'
     weights = recipe.loss.token_weights
     if len(weights) == len(get_args(Kind)) and not any(weights.values()):
         yield "loss.token_weights", "is 0 for every kind, so nothing would be learnt; give one of them more"
+
+
+def _source_keys(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    data, kind = recipe.data, recipe.kind
+    for use in ("train", "validation", "test"):
+        sources = getattr(data, use)
+        for index, source in enumerate(sources if isinstance(sources, list) else []):
+            place, needed = f"data.{use}.{index}", kind.needed_key
+            if needed is not None and getattr(source, needed) is None:
+                yield place, f'has no {needed}; name the JSONL field that holds it, as {needed} = "{needed}"'
+            for other in TRAINING_KINDS.values():
+                if other != kind and any(getattr(source, name) for name in other.source_keys):
+                    belong = "belong" if len(other.source_keys) > 1 else "belongs"
+                    names = " or ".join(other.source_keys)
+                    yield place, f'has {names}, which {belong} to train.objective = "{other.name}"'
 
 
 def _tokenizer(recipe: Recipe) -> Iterator[tuple[str, str]]:

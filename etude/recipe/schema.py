@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from etude.recipe.kinds import TRAINING_KINDS, TrainingKind
+
 Positive = Annotated[int, Field(gt=0, le=2**40)]
 Count = Annotated[int, Field(ge=0, le=2**40)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
@@ -395,6 +397,11 @@ class Recipe(Section):
         from etude.recipe.load import change, recipe_from
 
         return recipe_from(change(self.to_dict(), changes))
+
+    @property
+    def kind(self) -> TrainingKind:
+        """The kind of training that train.objective names."""
+        return TRAINING_KINDS[self.train.objective]
 
     @property
     def is_loss_plain(self) -> bool:

@@ -51,13 +51,6 @@ from transformers import {auto}, AutoTokenizer
 
 model = {auto}.from_pretrained("this folder")
 tokenizer = AutoTokenizer.from_pretrained("this folder")"""
-# By objective: the class that loads the model, what the hub calls its task, and what it is.
-_TASKS = {
-    "causal": ("AutoModelForCausalLM", "text-generation", "causal language model"),
-    "masked": ("AutoModelForMaskedLM", "fill-mask", "masked language model"),
-    "seq2seq": ("AutoModelForSeq2SeqLM", "text2text-generation", "encoder-decoder"),
-    "classification": ("AutoModelForSequenceClassification", "text-classification", "classifier"),
-}
 _SETTINGS = ("model.from", "adapter.", "tasks.", "train.", "optim.", "schedule.", "data.", "seed")
 _NOT_SETTINGS = ("data.train.", "data.validation.", "data.test.", "data.leakage.benchmarks")
 
@@ -86,12 +79,8 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
     auto, task, model = _kind_of(recipe)
     load = _LOAD_MODEL
     if kind == "peft":
-        loads = {
-            "classification": _LOAD_CLASSIFIER,
-            "causal": _LOAD_WRITING_ADAPTER,
-            "seq2seq": _LOAD_WRITING_ADAPTER,
-        }
-        load = loads.get(recipe.train.objective, _LOAD_ADAPTER)
+        load = _LOAD_WRITING_ADAPTER if recipe.kind.writes_text else _LOAD_ADAPTER
+        load = _LOAD_CLASSIFIER if recipe.kind.has_labels else load
     is_hub_id = base is not None and not Path(base).exists() and base.count("/") <= 1
     front_matter: dict[str, Any] = {
         "library_name": "peft" if kind == "peft" else "transformers",
@@ -121,11 +110,13 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
 
 
 def _kind_of(recipe: Recipe) -> tuple[str, str, str]:
-    """As in _TASKS."""
-    objectives = {part.train.objective for part in recipe.by_task().values()}
-    if len(objectives) == 1 and not (recipe.tasks and "classification" in objectives):
-        return _TASKS[objectives.pop()]
-    auto, task, _ = _TASKS["masked"] if "masked" in objectives else ("AutoModel", "feature-extraction", "")
+    """The class that loads the model, the hub's name of its task, and the noun for it."""
+    kinds = {part.kind for part in recipe.by_task().values()}
+    first, *others = kinds
+    if not others and not (recipe.tasks and first.has_labels):
+        return first.auto_class, first.pipeline_tag, first.title
+    masked = next((kind for kind in kinds if kind.hides_tokens), None)
+    auto, task = (masked.auto_class, masked.pipeline_tag) if masked else ("AutoModel", "feature-extraction")
     return auto, task, "encoder that learnt several tasks"
 
 
