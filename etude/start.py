@@ -21,7 +21,7 @@ from etude.models.t5_config import T5Config
 from etude.models.untrained import find_untrained
 from etude.own import LossFunction, Metric, MetricFunction, Own
 from etude.plan import Plan
-from etude.recipe.load import diff, recipe_hash, to_toml
+from etude.recipe.load import diff, recipe_hash, to_toml, with_changes
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.records.environment import describe_environment, find_changes
@@ -317,4 +317,4 @@ def _resolve(plan: Plan, micro_batch_size: int) -> Recipe:
     asked, there = plan.recipe.tokenizer.train_vocab_size, int(plan.corpus.summary["vocab_size"])
     if asked is not None and there < asked:  # a small text gives fewer, and this many give the same tokenizer
         known["tokenizer.train_vocab_size"] = there
-    return plan.recipe.with_changes(known)
+    return with_changes(plan.recipe, known)

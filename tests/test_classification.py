@@ -18,7 +18,7 @@ from etude.errors import EtudeError
 from etude.export import export
 from etude.objectives.classification import Classification
 from etude.plan import make_plan
-from etude.recipe.load import recipe_from
+from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Loss, Recipe
 from etude.records.events import Evaluation, Finding, Scores
 from etude.report.summary import summarize
@@ -45,7 +45,7 @@ def classification(rows: Path, base: Path | None, changes: dict[str, Any] | None
         "evaluate": {"every_steps": 10, "metric": "f1"},
         "checkpoint": {"every_steps": 10},
     }  # fmt: skip
-    return recipe_from(values).with_changes(changes or {})
+    return with_changes(recipe_from(values), changes or {})
 
 
 @pytest.mark.parametrize("family", ["roberta", "bert"])
@@ -207,7 +207,7 @@ def test_a_metric_of_ones_own_chooses_the_best_and_scores_are_told(tmp_path: Pat
         return float(len(seen))
 
     options = Options(runs=tmp_path / "runs", metrics={"mine": mine})
-    training = Training(recipe.with_changes(changes), options)
+    training = Training(with_changes(recipe, changes), options)
     for _ in training:
         pass
     (scores,) = [entry.event for entry in training.run.ledger().entries if isinstance(entry.event, Scores)]

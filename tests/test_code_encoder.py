@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from etude.data.prepared import prepare
 from etude.errors import EtudeError
 from etude.plan import make_plan
-from etude.recipe.load import recipe_from
+from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Recipe
 from etude.run import Training
 from etude.start import Options
@@ -47,7 +47,7 @@ def recipe_of(rows: Path, changes: dict[str, Any] | None = None) -> Recipe:
         "optim": {"kind": "adam", "learning_rate": 1e-2},
         "checkpoint": {"every_steps": 2},
     }  # fmt: skip
-    return recipe_from(values).with_changes(changes or {})
+    return with_changes(recipe_from(values), changes or {})
 
 
 def train(recipe: Recipe, runs: Path, *, until: int | None = None) -> tuple[list[float], Path]:

@@ -12,7 +12,7 @@ from etude.models.hub import inspect_model, load_pretrained
 from etude.models.lora import adapter_tensors, add_adapter
 from etude.models.parts import find_targets
 from etude.plan import make_plan
-from etude.recipe.load import recipe_from
+from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Recipe
 from etude.records.events import Evaluation, Generation
 from etude.run import Training
@@ -48,7 +48,7 @@ def finetuning(base: Path, rows: Path, changes: dict[str, Any] | None = None) ->
         "evaluate": {"every_steps": 10},
         "checkpoint": {"every_steps": 5},
     }  # fmt: skip
-    return recipe_from(values).with_changes(changes or {})
+    return with_changes(recipe_from(values), changes or {})
 
 
 @pytest.mark.parametrize("kind", BASES)

@@ -22,7 +22,7 @@ from etude.models.lora import add_adapter
 from etude.models.parts import find_targets, head_modules
 from etude.objectives.classification import Classification
 from etude.plan import make_plan
-from etude.recipe.load import recipe_from
+from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Adapter, Recipe
 from etude.records.events import Finding
 from etude.run import Training
@@ -56,7 +56,7 @@ def recipe_of(rows: Path, base: Path, changes: dict[str, Any] | None = None) -> 
         "schedule": {"kind": "constant"},
         "checkpoint": {"every_steps": 10},
     }  # fmt: skip
-    return recipe_from(values).with_changes(changes or {})
+    return with_changes(recipe_from(values), changes or {})
 
 
 def theirs_of(folder: Path, **settings: Any) -> Any:

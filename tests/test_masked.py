@@ -16,7 +16,7 @@ from etude.errors import EtudeError
 from etude.export import export
 from etude.models.heads import build_encoder
 from etude.plan import make_plan
-from etude.recipe.load import recipe_from
+from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Recipe
 from tests.bases import write_encoder, write_labelled, write_qwen2
 from tests.reference import adamw, train, update
@@ -40,7 +40,7 @@ def masked(rows: Path, base: Path | None, changes: dict[str, Any] | None = None)
         "evaluate": {"every_steps": 10},
         "checkpoint": {"every_steps": 10},
     }  # fmt: skip
-    return recipe_from(values).with_changes(changes or {})
+    return with_changes(recipe_from(values), changes or {})
 
 
 @pytest.mark.parametrize("family", ["roberta", "bert"])

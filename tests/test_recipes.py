@@ -8,7 +8,7 @@ import pytest
 from etude.models.catalogue import decoder_config
 from etude.models.cost import count_parameters
 from etude.models.heads import count_encoder, encoder_config
-from etude.recipe.load import flatten, load_recipe
+from etude.recipe.load import flatten, load_recipe, with_changes
 from etude.recipe.schema import Recipe
 from etude.run import run_recipe
 from etude.start import Options
@@ -51,14 +51,14 @@ def toy(recipe: Recipe, folder: Path, corpus: Path) -> Recipe:
             **TOY, **TOY_TUNING, "model.from": str(write_t5(folder / "t5")), "data.train": [source],
             "data.validation": None, "data.test": [], "train.target_len": 32,
         }  # fmt: skip
-    return recipe.with_changes(changes)
+    return with_changes(recipe, changes)
 
 
 def demo_model(folder: Path, corpus: Path) -> Path:
     """What `etude demo` and `etude export` leave, at toy size."""
     from etude.export import export
 
-    demo = toy(load_recipe(RECIPES["demo"]), folder, corpus).with_changes({"train.seq_len": 96})
+    demo = with_changes(toy(load_recipe(RECIPES["demo"]), folder, corpus), {"train.seq_len": 96})
     run = run_recipe(demo, Options(runs=folder / "runs")).run
     return export(str(run.path), "hf", folder / "base")
 

@@ -20,7 +20,7 @@ from etude.evaluate.generate import generate
 from etude.export import export, load_model, open_tokenizer
 from etude.models.hub import inspect_model, load_pretrained
 from etude.plan import make_plan
-from etude.recipe.load import recipe_from
+from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Recipe
 from etude.records.events import Scores
 from etude.records.store import list_runs
@@ -49,7 +49,7 @@ def seq2seq(rows: Path, base: Path | None, changes: dict[str, Any] | None = None
         "evaluate": {"every_steps": 10, "answers": 4, "answer_tokens": 12},
         "checkpoint": {"every_steps": 10},
     }  # fmt: skip
-    return recipe_from(values).with_changes(changes or {})
+    return with_changes(recipe_from(values), changes or {})
 
 
 @pytest.mark.parametrize("gated", [False, True])

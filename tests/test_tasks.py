@@ -20,7 +20,7 @@ from etude.models.build import build
 from etude.objectives.classification import Classification
 from etude.objectives.masked import Masked
 from etude.plan import make_plan
-from etude.recipe.load import recipe_from
+from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Recipe
 from etude.records.events import Evaluation, Scores
 from etude.report.card import model_card
@@ -59,7 +59,7 @@ def tasks(folder: Path, changes: dict[str, Any] | None = None) -> Recipe:
         "evaluate": {"every_steps": 4, "metric": "kinds:f1"},
         "checkpoint": {"every_steps": 4},
     }  # fmt: skip
-    return recipe_from(values).with_changes(changes or {})
+    return with_changes(recipe_from(values), changes or {})
 
 
 def test_each_task_is_evaluated_and_scored_under_its_name(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from etude.data.lexer import KINDS
 from etude.data.loader import sample_ids
 from etude.errors import RecipeError
 from etude.plan import make_plan
-from etude.recipe.load import load_recipe, recipe_from
+from etude.recipe.load import load_recipe, recipe_from, with_changes
 from etude.recipe.schema import Recipe
 from etude.records.events import Evaluation
 from etude.run import Training
@@ -54,7 +54,7 @@ def weighted(folder: Path, kind: str, changes: dict[str, Any] | None = None) -> 
         "evaluate": {"every_steps": STEPS},
         "checkpoint": {"every_steps": STEPS},
     }  # fmt: skip
-    return recipe_from(values).with_changes(changes or {})
+    return with_changes(recipe_from(values), changes or {})
 
 
 @pytest.mark.parametrize("kind", WRITE)
@@ -97,7 +97,7 @@ def _train_in_transformers(recipe: Recipe, kind: str) -> list[float]:
 def test_how_a_step_is_laid_out_changes_nothing(kind: str, tmp_path: Path) -> None:
     recipe = weighted(tmp_path, kind, {"data.validation": "none"})
     ones, all_at_once = (
-        train(recipe.with_changes({"train.micro_batch_size": size}), tmp_path / f"runs{size}")[1]
+        train(with_changes(recipe, {"train.micro_batch_size": size}), tmp_path / f"runs{size}")[1]
         for size in (1, 4)
     )
     assert ones == pytest.approx(all_at_once, rel=1e-5)
@@ -108,7 +108,7 @@ def test_the_loss_of_validation_is_without_weights(tmp_path: Path) -> None:
     first = []
     for weights in (WEIGHTS, {}):
         training, _ = train(
-            recipe.with_changes({"loss.token_weights": weights}), tmp_path / f"runs{len(weights)}"
+            with_changes(recipe, {"loss.token_weights": weights}), tmp_path / f"runs{len(weights)}"
         )
         events = [entry.event for entry in training.run.ledger().entries]
         first.append(next(event for event in events if isinstance(event, Evaluation)))

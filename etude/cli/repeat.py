@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from etude.recipe.load import with_changes
 from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Recipe
 from etude.records.events import Scores
@@ -30,7 +31,7 @@ def train_seeds(
     Of the runs of a recipe and seed the newest counts: unfinished it is continued, finished it is taken as it
     is if it was made of the same data and first weights. With `options.new` all are trained anew.
     """
-    repeats = [recipe.with_changes({"seed": recipe.seed + index}) for index in range(count)]
+    repeats = [with_changes(recipe, {"seed": recipe.seed + index}) for index in range(count)]
     wanted = functools.cache(
         lambda day: _origin_wanted(recipe, options, day)
     )  # the same for every seed, and slow

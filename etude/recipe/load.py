@@ -1,35 +1,24 @@
 """From a TOML file and overrides to a checked recipe; every problem at once, each with its line."""
 
 import copy
-import difflib
 import hashlib
 import json
-import re
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 
 from etude.durable import check_name, read_bytes, why_not_utf8
 from etude.errors import InputError, RecipeError
+from etude.recipe.problems import describe, find_keys
 from etude.recipe.rules import find_conflicts
 from etude.recipe.schema import Recipe
+from etude.recipe.toml import Locator, parse, parse_override
 from etude.text import shorten
 
 _MAX_BYTES = 1 << 20
-_MOST_LEVELS = 32  # of sections and lists within each other; a recipe has five
 _MOST_PROBLEMS = 100
-# Strings and comments of TOML. A string that nobody closed goes on to its end, so that each character is read
-# once.
-_STRING = re.compile(
-    r'''"""(?:[^"\\]|\\.?|"(?!""))*+"{0,5}|"(?:[^"\\\n]|\\[^\n]?)*+"?'''
-    r"""|'''(?:[^']|'(?!''))*+'{0,5}|'[^'\n]*+'?|\#[^\n]*+""",
-    re.DOTALL,
-)
-_WORD = r"[A-Za-z0-9_-]+"
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -41,8 +30,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     check_name(path)
     path = Path(path)
     text = read_recipe_text(path)
-    data = _parse(text, path.name)
-    given = dict(_parse_override(override) for override in overrides)
+    data = parse(text, path.name)
+    given = dict(parse_override(override) for override in overrides)
     recipe = recipe_from(change(data, given), Locator(text, path.name, given))
     return _absolute(recipe, path.resolve().parent)
 
@@ -66,7 +55,7 @@ def read_recipe_text(path: Path) -> str:
     return content.decode("utf-8-sig")
 
 
-def recipe_from(data: dict[str, Any], locator: "Locator | None" = None) -> Recipe:
+def recipe_from(data: dict[str, Any], locator: Locator | None = None) -> Recipe:
     """Check plain values against the schema and the rules. Raises: RecipeError with every problem."""
     locator = locator or Locator("", "recipe", {})
     try:
@@ -75,10 +64,10 @@ def recipe_from(data: dict[str, Any], locator: "Locator | None" = None) -> Recip
         found: dict[tuple[str, ...], Any] = {}
         for problem in error.errors(include_url=False):
             # Of a key that may be a word or something else, what is wrong with the something else says more.
-            keys = _keys(problem, data)
+            keys = find_keys(problem, data)
             if keys not in found or found[keys]["type"] == "literal_error":
                 found[keys] = problem
-        described = [_describe(keys, found[keys], locator) for keys in list(found)[:_MOST_PROBLEMS]]
+        described = [describe(keys, found[keys], locator) for keys in list(found)[:_MOST_PROBLEMS]]
         more = len(found) - len(described)
         raise RecipeError(
             [*described, *([f"{locator.file} has {more:,} more problems"] if more else [])]
@@ -90,6 +79,11 @@ def recipe_from(data: dict[str, Any], locator: "Locator | None" = None) -> Recip
     if conflicts := find_conflicts(recipe):
         raise RecipeError([f"{locator.name(tuple(keys.split('.')))} {text}" for keys, text in conflicts])
     return recipe
+
+
+def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The same recipe with dotted keys set to other values, checked again. Raises: RecipeError."""
+    return recipe_from(change(recipe.to_dict(), changes))
 
 
 def change(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -167,222 +161,6 @@ def to_toml(recipe: Recipe) -> str:
     import tomlkit
 
     return tomlkit.dumps(recipe.to_dict())
-
-
-class Locator:
-    """Finds the line of a key in the text of a recipe, for messages."""
-
-    def __init__(self, text: str, file: str, overrides: dict[str, Any]) -> None:
-        self.file = file
-        self._overrides = overrides
-        self._lines: dict[tuple[str, ...], int] = {}
-        table: tuple[str, ...] = ()
-        counts: dict[tuple[str, ...], int] = {}
-        depth = 0  # of brackets that an earlier line opened: what follows is no key
-        for number, (line, masked) in enumerate(zip(text.split("\n"), _masked(text).split("\n")), 1):
-            if depth == 0 and (header := re.match(r"\s*+\[(\[?)([^\]]*+)\]", masked)):
-                table = ()
-                *parents, last = _split_key(line[header.start(2) : header.end(2)])
-                for part in parents:
-                    table = (*table, part)
-                    table += (str(counts[table]),) if table in counts else ()
-                table = (*table, last)
-                if header[1]:
-                    counts[table] = counts.get(table, -1) + 1
-                    table = (*table, str(counts[table]))
-                for end in range(1, len(table) + 1):
-                    self._lines.setdefault(table[:end], number)
-            elif depth == 0 and "=" in masked:
-                self._lines.setdefault(table + _split_key(line[: masked.index("=")]), number)
-            depth += sum(masked.count(sign) for sign in "[{") - sum(masked.count(sign) for sign in "]}")
-
-    def name(self, keys: tuple[str, ...]) -> str:
-        """`optim.learning_rate (recipe.toml:31)`, or the nearest enclosing place that has a line."""
-        dotted = ".".join(keys)
-        shown = shorten(dotted, 80)
-        if any(dotted == given or dotted.startswith(given + ".") for given in self._overrides):
-            return f"{shown} (override)"
-        for end in range(len(keys), 0, -1):
-            if line := self._lines.get(keys[:end]):
-                return f"{shown} ({self.file}:{line})"
-        return f"{shown} ({self.file})"
-
-
-def _parse(text: str, file: str) -> dict[str, Any]:
-    if _levels(_masked(text)) > _MOST_LEVELS:
-        raise RecipeError([f"{file}: not valid here: values are nested too deeply; a recipe has few levels"])
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        message = str(error)
-        place = re.search(r"\(at line (\d+), column \d+\)|\(at end of document\)", message)
-        where = f"{file}:{place[1] if place and place[1] else text.count(chr(10)) + 1}"
-        what = message[: place.start()].strip() if place else message
-        if "overwrite" in what or "twice" in what:
-            what += " (a key or section is given twice; keep one)"
-        raise RecipeError([f"{where}: not valid TOML: {what}"]) from None
-    except (RecursionError, ValueError) as error:
-        what = "values are nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
-        raise RecipeError([f"{file}: not valid TOML: {what}"]) from None
-    if not data:
-        raise RecipeError([f"{file}: the recipe is empty; it needs at least `name` and one [[data.train]]"])
-    return data
-
-
-def _parse_override(text: str) -> tuple[str, Any]:
-    name, sign, value = text.partition("=")
-    name = name.strip().removeprefix("--")
-    if not sign or not re.fullmatch(rf"{_WORD}(\.{_WORD}){{0,{_MOST_LEVELS}}}", name):
-        raise RecipeError([
-            f"override {shorten(repr(text), 80)} is not of the form key=value; write for example "
-            "optim.learning_rate=2e-4"
-        ])  # fmt: skip
-    if any("\ud800" <= sign <= "\udfff" for sign in value):  # as which Python takes a byte that is no UTF-8
-        raise RecipeError(
-            [f"{name} (override) is {shorten(repr(value), 60)}, which is not UTF-8 text; give it in UTF-8"]
-        )
-    line = f"value = {value}"
-    if "\n" in value or _levels(_masked(line)) > _MOST_LEVELS:
-        return name, value
-    try:
-        return name, tomllib.loads(line)["value"]
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError):
-        return name, value
-
-
-def _masked(text: str) -> str:
-    """TOML with each character of a string but its line ends as `s`, and without comments."""
-    return _STRING.sub(lambda found: "" if found[0][0] == "#" else re.sub(r"[^\n]", "s", found[0]), text)
-
-
-def _levels(masked: str) -> int:
-    """How many brackets are open at once, or parts of one dotted key, at most; a quick look that parses
-    nothing.
-    """
-    most = depth = 0
-    for bracket in re.findall(r"[\[\]{}]", masked):
-        depth += 1 if bracket in "[{" else -1
-        most = max(most, depth)
-    dots = max(part.count(".") for part in re.split(r"[=,{}\[\]\n]", masked))
-    return max(most, dots)
-
-
-def _split_key(text: str) -> tuple[str, ...]:
-    """The parts of a dotted key of TOML."""
-    if re.fullmatch(r"[A-Za-z0-9_.\s-]+", text):
-        return tuple(part.strip() for part in text.split("."))
-    try:
-        value, parts = tomllib.loads(f"{text.strip()} = 0"), []
-    except ValueError:
-        return (text,)
-    while isinstance(value, dict):
-        ((part, value),) = value.items()
-        parts.append(part)
-    return tuple(parts)
-
-
-def _describe(keys: tuple[str, ...], problem: Any, locator: Locator) -> str:
-    """One pydantic problem as: where, what is wrong, what was expected, what to do."""
-    where, kind, given = locator.name(keys), problem["type"], problem.get("input")
-    if kind == "extra_forbidden":
-        known = _known_keys(keys[:-1])
-        near = difflib.get_close_matches(keys[-1][:100], known, n=1, cutoff=0.5)
-        advice = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        return f"{where} is not a key of a recipe; {advice}"
-    if kind == "missing":
-        return f"{where} is missing; every recipe needs it, for example `{_example_line(keys)}`"
-    expected = {
-        "greater_than": "it must be above {gt}",
-        "greater_than_equal": "it must be at least {ge}",
-        "less_than": "it must be below {lt}",
-        "less_than_equal": "it must be at most {le}",
-        "finite_number": "it must be a finite number",
-        "string_pattern_mismatch": (
-            "it must be 1 to 64 lower case letters, digits, '.', '_' or '-', and start with a letter or digit"
-        ),
-        "literal_error": "it must be {expected}",
-        "int_type": "it must be a whole number",
-        "int_from_float": "it must be a whole number",
-        "float_type": "it must be a number",
-        "bool_type": "it must be true or false",
-        "string_type": "it must be a text in quotes",
-        "list_type": "it must be a list",
-        "model_type": "it must be a [section]",
-        "dict_type": "it must be a [section]",
-        "too_short": "it needs at least {min_length} entry",
-    }.get(kind)
-    if expected is None:
-        expected = problem["msg"][:1].lower() + problem["msg"][1:]
-    else:
-        bounds = {name: _bound(value) for name, value in problem.get("ctx", {}).items()}
-        expected = expected.format(**bounds)
-    field = _field(keys)
-    advice = f"; try {_toml_value(field.examples[0])}" if field and field.examples else ""
-    return f"{where} is {_toml_value(given)}; {expected}{advice}"
-
-
-def _bound(value: Any) -> str:
-    return (
-        f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
-    )
-
-
-def _keys(problem: Any, data: Any) -> tuple[str, ...]:
-    """The keys that lead to a problem, without what pydantic adds for the members of a union."""
-    keys: list[str] = []
-    for part in problem["loc"]:
-        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int)):
-            data = data[part]
-            keys.append(str(part))
-    is_missing = problem["type"] == "missing" or not keys
-    return (*keys, str(problem["loc"][-1])) if is_missing and problem["loc"] else tuple(keys)
-
-
-def _known_keys(section: tuple[str, ...]) -> list[str]:
-    model = _section(section)
-    return [info.alias or name for name, info in model.model_fields.items()] if model else []
-
-
-def _section(keys: tuple[str, ...]) -> type[BaseModel] | None:
-    model: type[BaseModel] | None = Recipe
-    is_named = False  # what follows a section of sections is a name
-    for part in keys:
-        if part.isdecimal() or is_named:
-            is_named = False
-            continue
-        info = model.model_fields.get(part) if model else None
-        model = _model_within(info.annotation) if info else None
-        is_named = info is not None and get_origin(info.annotation) is dict
-    return model
-
-
-def _model_within(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _model_within(part))), None)
-
-
-def _field(keys: tuple[str, ...]) -> FieldInfo | None:
-    model = _section(keys[:-1])
-    fields = {info.alias or name: info for name, info in model.model_fields.items()} if model else {}
-    return fields.get(keys[-1]) if keys else None
-
-
-def _example_line(keys: tuple[str, ...]) -> str:
-    if keys == ("data",) or keys == ("data", "train"):
-        return '[[data.train]] path = "corpus.jsonl"'
-    field = _field(keys)
-    return f"{keys[-1]} = {_toml_value(field.examples[0] if field and field.examples else '...')}"
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str | list | dict):
-        text = json.dumps(value, ensure_ascii=False, default=str)
-        return text if len(text) <= 80 else text[:77] + "..."
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _absolute(recipe: Recipe, folder: Path) -> Recipe:

@@ -1,4 +1,4 @@
-"""What no single key can tell: rules across the keys of a recipe."""
+"""Rules across the keys of a recipe, which no single key can check."""
 
 from collections.abc import Iterator
 from typing import get_args
@@ -6,7 +6,7 @@ from typing import get_args
 from etude.durable import check_name
 from etude.errors import InputError
 from etude.recipe.kinds import TRAINING_KINDS
-from etude.recipe.schema import Kind, Recipe, Source
+from etude.recipe.schema import Kind, Model, Recipe, Source
 
 
 def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
@@ -186,18 +186,7 @@ def _tokenizer(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def _model(recipe: Recipe) -> Iterator[tuple[str, str]]:
     model = recipe.model
     if model.from_ is not None:
-        for name in sorted(model.model_fields_set - {"from_", "kind", "revision", "dropout", "quantize"}):
-            yield (
-                f"model.{name}",
-                "belongs to a model from scratch, but model.from names a pretrained one; leave it out",
-            )
-        if model.quantize and recipe.adapter is None:
-            yield "model.quantize", "freezes the weights, so something else must be trained; add an [adapter]"
-        if model.quantize and recipe.adapter is not None and recipe.adapter.dora:
-            yield (
-                "adapter.dora",
-                "needs the length of each row of the weights, which 4 bits do not keep; leave it out",
-            )
+        yield from _pretrained(recipe)
         return
     for name in sorted(model.model_fields_set & {"revision", "quantize"}):
         yield f"model.{name}", "belongs to a pretrained model; name one with model.from"
@@ -206,30 +195,54 @@ def _model(recipe: Recipe) -> Iterator[tuple[str, str]]:
             "adapter",
             'needs a pretrained model; for example [model] from = "Qwen/Qwen2.5-Coder-1.5B-Instruct"',
         )
-    if model.kind == "encoder":
-        sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "vocab_size", "dropout", "code_bias"}
-        for name in sorted(model.model_fields_set - sizes):
-            yield (
-                f"model.{name}",
-                "belongs to a decoder; an encoder has n_layer, n_head, n_embd, n_ffn and dropout",
-            )
-        heads, width = model.n_head or 8, model.n_embd or 512
-        if width % heads:
-            yield (
-                "model.n_embd",
-                f"is {width}, which {heads} heads do not share evenly; use a multiple of {heads}",
-            )
-        return
-    if model.code_bias is not None:
+    if model.code_bias is not None and model.kind != "encoder":
         yield "model.code_bias", 'is for an encoder from scratch; set kind = "encoder", or leave it out'
-    if model.kind == "encoder-decoder":
-        sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "head_dim", "vocab_size", "tied", "dropout"}
-        for name in sorted(model.model_fields_set - sizes - {"code_bias"}):
-            yield (
-                f"model.{name}",
-                "belongs to a decoder; an encoder-decoder has " + ", ".join(sorted(sizes - {"kind"})),
-            )
-        return
+    yield from {"encoder": _encoder, "encoder-decoder": _encoder_decoder, "decoder": _decoder}[model.kind](
+        model
+    )
+
+
+def _pretrained(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    model = recipe.model
+    for name in sorted(model.model_fields_set - {"from_", "kind", "revision", "dropout", "quantize"}):
+        yield (
+            f"model.{name}",
+            "belongs to a model from scratch, but model.from names a pretrained one; leave it out",
+        )
+    if model.quantize and recipe.adapter is None:
+        yield "model.quantize", "freezes the weights, so something else must be trained; add an [adapter]"
+    if model.quantize and recipe.adapter is not None and recipe.adapter.dora:
+        yield (
+            "adapter.dora",
+            "needs the length of each row of the weights, which 4 bits do not keep; leave it out",
+        )
+
+
+def _encoder(model: Model) -> Iterator[tuple[str, str]]:
+    sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "vocab_size", "dropout", "code_bias"}
+    for name in sorted(model.model_fields_set - sizes):
+        yield (
+            f"model.{name}",
+            "belongs to a decoder; an encoder has n_layer, n_head, n_embd, n_ffn and dropout",
+        )
+    heads, width = model.n_head or 8, model.n_embd or 512
+    if width % heads:
+        yield (
+            "model.n_embd",
+            f"is {width}, which {heads} heads do not share evenly; use a multiple of {heads}",
+        )
+
+
+def _encoder_decoder(model: Model) -> Iterator[tuple[str, str]]:
+    sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "head_dim", "vocab_size", "tied", "dropout"}
+    for name in sorted(model.model_fields_set - sizes - {"code_bias"}):
+        yield (
+            f"model.{name}",
+            "belongs to a decoder; an encoder-decoder has " + ", ".join(sorted(sizes - {"kind"})),
+        )
+
+
+def _decoder(model: Model) -> Iterator[tuple[str, str]]:
     if model.preset is None:
         heads, kv_heads, width = model.n_head or 6, model.n_kv_head or model.n_head or 6, model.n_embd or 384
         if heads % kv_heads:

@@ -2,39 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field
 
 from etude.recipe.kinds import TRAINING_KINDS, TrainingKind
+from etude.recipe.section import Count, Name, Positive, Rate, Ratio, Section, TaskName, key
 
-Positive = Annotated[int, Field(gt=0, le=2**40)]
-Count = Annotated[int, Field(ge=0, le=2**40)]
-Ratio = Annotated[float, Field(ge=0, le=1)]
-Rate = Annotated[float, Field(gt=0)]
-# What etude.data.lexer tells apart.
+# Kinds of code that etude.data.lexer tells apart.
 Kind = Literal[
     "special", "space", "operator", "bracket", "comment", "string", "number", "keyword", "identifier"
 ]
-Name = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9._-]{0,63}\z")]
-TaskName = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9_-]{0,31}\z")]
-
-
-def key(default: Any, why: str, *, example: Any = None) -> Any:
-    """A recipe key: its default, what it means, and a value to suggest when the given one is refused."""
-    suggestion = example if example is not None else default
-    return Field(default, description=why, examples=None if suggestion in (None, ...) else [suggestion])
-
-
-class Section(BaseModel):
-    """Strict: no unknown key, no conversion from another type, no NaN; frozen once read."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        populate_by_name=True,
-        protected_namespaces=(),
-    )
 
 
 class Model(Section):
@@ -392,12 +368,6 @@ class Recipe(Section):
     checkpoint: Checkpoint = Checkpoint()
     records: Records = Records()
 
-    def with_changes(self, changes: dict[str, Any]) -> "Recipe":
-        """The same recipe with dotted keys set to other values, checked again. Raises: RecipeError."""
-        from etude.recipe.load import change, recipe_from
-
-        return recipe_from(change(self.to_dict(), changes))
-
     @property
     def kind(self) -> TrainingKind:
         """The kind of training that train.objective names."""
@@ -410,24 +380,21 @@ class Recipe(Section):
 
     def by_task(self) -> dict[str, "Recipe"]:
         """The recipe as each task alone would have it; without [tasks] the recipe itself, under no name."""
-        if not self.tasks:
-            return {"": self}
-        found = {}
-        for name, task in self.tasks.items():
-
-            def mine(sources: Any, name: str = name) -> Any:
-                return (
-                    [each for each in sources if each.task == name] if isinstance(sources, list) else sources
-                )
-
-            uses = {use: mine(getattr(self.data, use)) for use in ("train", "validation", "test")}
-            parts = {
-                "data": self.data.model_copy(update=uses),
-                "train": self.train.model_copy(update={"objective": task.objective}),
-            }
-            found[name] = self.model_copy(update={**parts, "loss": task.loss, "tasks": {}})
-        return found
+        return {name: self._of_task(name) for name in self.tasks} or {"": self}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by the names of the file; keys left at None are left out."""
         return self.model_dump(by_alias=True, exclude_none=True)
+
+    def _of_task(self, name: str) -> "Recipe":
+        uses = {
+            use: [source for source in sources if source.task == name]
+            for use in ("train", "validation", "test")
+            if isinstance(sources := getattr(self.data, use), list)
+        }
+        task = self.tasks[name]
+        parts = {
+            "data": self.data.model_copy(update=uses),
+            "train": self.train.model_copy(update={"objective": task.objective}),
+        }
+        return self.model_copy(update={**parts, "loss": task.loss, "tasks": {}})

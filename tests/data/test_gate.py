@@ -19,7 +19,7 @@ from etude.data.prepared import prepare
 from etude.data.shingles import normalize
 from etude.data.sources import Document
 from etude.errors import InputError
-from etude.recipe.load import recipe_from
+from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Recipe
 from tests.data.planting import plant
 
@@ -470,7 +470,7 @@ def test_a_text_with_other_labels_is_no_duplicate_but_leaks(tmp_path: Path) -> N
         "data": {**sources, "deduplicate": "near", "leakage": {"action": "report"}},
         "model.kind": "encoder",
     }
-    gate = examine(recipe_of(path).with_changes({**changes, "train.objective": "classification"}))
+    gate = examine(with_changes(recipe_of(path), {**changes, "train.objective": "classification"}))
     found = np.flatnonzero(gate.same_as >= 0)
     assert found.tolist() == [60, 61] and gate.same_as[found].tolist() == [0, 31]
     assert len(gate.leaking("validation", "train")) == 1

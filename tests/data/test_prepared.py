@@ -22,7 +22,7 @@ from etude.data.split import Split
 from etude.data.tokenize import load_tokenizer, train_tokenizer
 from etude.errors import InputError, StorageError
 from etude.recipe import schema
-from etude.recipe.load import recipe_from
+from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Recipe
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -132,8 +132,9 @@ def test_rows_with_the_same_prompt_are_held_out_together(tmp_path: Path, objecti
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
     source = {"field": "prompt", "target": "completion"} if objective == "seq2seq" else {}
     kind = {"model.kind": "encoder-decoder"} if objective == "seq2seq" else {}
-    recipe = recipe_of(tmp_path / "a.jsonl", validation_ratio=0.2, seq_len=64).with_changes(
-        {"train.objective": objective, "data.train": [{"path": str(tmp_path / "a.jsonl"), **source}], **kind}
+    recipe = with_changes(
+        recipe_of(tmp_path / "a.jsonl", validation_ratio=0.2, seq_len=64),
+        {"train.objective": objective, "data.train": [{"path": str(tmp_path / "a.jsonl"), **source}], **kind},
     )
     corpus = prepare(recipe)
     uses = corpus.uses.reshape(50, 2)
@@ -142,7 +143,7 @@ def test_rows_with_the_same_prompt_are_held_out_together(tmp_path: Path, objecti
         "data.validation": [{"path": str(tmp_path / "held.jsonl"), **source}],
         "data.leakage.action": "report",
     }
-    assert prepare(recipe.with_changes(held_out)).summary["overlap"] == 2
+    assert prepare(with_changes(recipe, held_out)).summary["overlap"] == 2
 
 
 def test_the_second_time_no_text_is_read(corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +259,7 @@ def test_a_group_in_several_sets_is_refused_or_reported(tmp_path: Path, corpus_f
     alone = prepare(recipe_of(corpus_file, group_by="repo", validation=[held]))
     assert "shared_groups" not in alone.summary
     half = {"path": str(tmp_path), "glob": "h*"}, {"path": str(tmp_path), "glob": "c*"}
-    both = recipe_of(corpus_file).with_changes({"data.train": [half[0]], "data.validation": [half[1]]})
+    both = with_changes(recipe_of(corpus_file), {"data.train": [half[0]], "data.validation": [half[1]]})
     assert (
         "shared_groups" not in prepare(both).summary
     )  # files of one folder are no groups that anybody named

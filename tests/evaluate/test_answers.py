@@ -10,7 +10,7 @@ from etude.data.corpus import Corpus
 from etude.data.prepared import prepare
 from etude.evaluate.answers import answer, continue_prompts
 from etude.models.hub import inspect_model, load_pretrained
-from etude.recipe.load import recipe_from
+from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Recipe
 from etude.scores import answers as scores
 from etude.scores.answers import Answer
@@ -104,7 +104,7 @@ def test_secrets_are_scored_but_not_recorded(folder: Path, tmp_path: Path) -> No
         "evaluate.prompts": [prompt],
     }
     recipe, _, model = load(folder)
-    recipe = recipe.with_changes(changes)
+    recipe = with_changes(recipe, changes)
     corpus = prepare(recipe, tokenizer_folder=folder / "qwen2")
     texts, answers = answer(model, corpus, recipe, 7)
     assert answers[0].reference == f"print('{key}')"

@@ -13,7 +13,7 @@ import numpy as np
 
 from etude.data.cache import to_npy
 from etude.data.prepared import prepare
-from etude.recipe.load import recipe_from, to_toml
+from etude.recipe.load import recipe_from, to_toml, with_changes
 from etude.recipe.schema import Recipe
 from tests.hostile.case import Case
 
@@ -31,7 +31,7 @@ def write_recipe(folder: Path, **changes: Any) -> Recipe:
         "data": {"train": [{"path": str(folder / "rows.jsonl")}]},
         "train": {"steps": 2, "seq_len": 16, "global_batch_size": 2},
     }  # fmt: skip
-    recipe = recipe_from(values).with_changes(changes)
+    recipe = with_changes(recipe_from(values), changes)
     (folder / "r.toml").write_text(to_toml(recipe))
     return recipe
 

@@ -18,7 +18,7 @@ from etude.models.hf_config import label_names
 from etude.models.hub import inspect_model
 from etude.models.parts import label_tensors
 from etude.plan import Plan, make_plan
-from etude.recipe.load import recipe_from
+from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Recipe
 from etude.records.events import Evaluation, Finding, Scores
 from etude.run import Training
@@ -112,7 +112,7 @@ def recipe_of(base: Path, labels: list[Any], changes: dict[str, Any] | None = No
         "optim": {"learning_rate": 1e-12, "weight_decay": 0.0},
         "schedule": {"kind": "constant"},
     }  # fmt: skip
-    return recipe_from(values).with_changes(changes or {})
+    return with_changes(recipe_from(values), changes or {})
 
 
 def run(recipe: Recipe, folder: Path) -> tuple[Training, list[Any]]:

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.errors import InputError, RecipeError
-from etude.recipe.load import change, diff, flatten, load_recipe, recipe_from, recipe_hash, to_toml
+from etude.recipe.load import (
+    change,
+    diff,
+    flatten,
+    load_recipe,
+    recipe_from,
+    recipe_hash,
+    to_toml,
+    with_changes,
+)
 from etude.recipe.schema import Recipe
 
 GOOD = """name = "good"
@@ -221,10 +230,10 @@ def test_the_hash_ignores_order_and_comments_but_no_value(tmp_path: Path) -> Non
 
 def test_with_changes_checks_again_and_diff_names_the_keys(make_recipe: Callable[..., Recipe]) -> None:
     before = make_recipe()
-    after = before.with_changes({"optim.learning_rate": 1e-4, "train.compile": True})
+    after = with_changes(before, {"optim.learning_rate": 1e-4, "train.compile": True})
     assert diff(before, after) == {"optim.learning_rate": (3e-3, 1e-4), "train.compile": (False, True)}
     with pytest.raises(RecipeError):
-        before.with_changes({"optim.learning_rate": math.nan})
+        with_changes(before, {"optim.learning_rate": math.nan})
 
 
 @given(

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from etude.recipe.load import recipe_from
+from etude.recipe.load import recipe_from, with_changes
 from etude.records.events import Attempt, Control, DataUsed, Evaluation, Event, Resource, Step
 from etude.records.store import Run, RunWriter, create_run
 
@@ -28,7 +28,7 @@ def new_run(runs: Path, changes: dict[str, Any] | None = None) -> RunWriter:
             "records": {"log_every_steps": 5},
         }
     )
-    return create_run(runs, recipe.with_changes(changes or {}))
+    return create_run(runs, with_changes(recipe, changes or {}))
 
 
 def attempt(number: int = 1, from_step: int = 0, **changes: Any) -> Attempt:

@@ -1,0 +1,115 @@
+"""Sentences for what the schema refuses: where, what is wrong, what is expected, what to do."""
+
+import difflib
+import json
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from etude.recipe.schema import Recipe
+from etude.recipe.toml import Locator
+
+
+def describe(keys: tuple[str, ...], problem: Any, locator: Locator) -> str:
+    """One pydantic problem as: where, what is wrong, what was expected, what to do."""
+    where, kind, given = locator.name(keys), problem["type"], problem.get("input")
+    if kind == "extra_forbidden":
+        known = _known_keys(keys[:-1])
+        near = difflib.get_close_matches(keys[-1][:100], known, n=1, cutoff=0.5)
+        advice = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"{where} is not a key of a recipe; {advice}"
+    if kind == "missing":
+        return f"{where} is missing; every recipe needs it, for example `{_example_line(keys)}`"
+    expected = {
+        "greater_than": "it must be above {gt}",
+        "greater_than_equal": "it must be at least {ge}",
+        "less_than": "it must be below {lt}",
+        "less_than_equal": "it must be at most {le}",
+        "finite_number": "it must be a finite number",
+        "string_pattern_mismatch": (
+            "it must be 1 to 64 lower case letters, digits, '.', '_' or '-', and start with a letter or digit"
+        ),
+        "literal_error": "it must be {expected}",
+        "int_type": "it must be a whole number",
+        "int_from_float": "it must be a whole number",
+        "float_type": "it must be a number",
+        "bool_type": "it must be true or false",
+        "string_type": "it must be a text in quotes",
+        "list_type": "it must be a list",
+        "model_type": "it must be a [section]",
+        "dict_type": "it must be a [section]",
+        "too_short": "it needs at least {min_length} entry",
+    }.get(kind)
+    if expected is None:
+        expected = problem["msg"][:1].lower() + problem["msg"][1:]
+    else:
+        bounds = {name: _bound(value) for name, value in problem.get("ctx", {}).items()}
+        expected = expected.format(**bounds)
+    field = _field(keys)
+    advice = f"; try {_toml_value(field.examples[0])}" if field and field.examples else ""
+    return f"{where} is {_toml_value(given)}; {expected}{advice}"
+
+
+def _bound(value: Any) -> str:
+    return (
+        f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+    )
+
+
+def find_keys(problem: Any, data: Any) -> tuple[str, ...]:
+    """The keys that lead to a problem, without what pydantic adds for the members of a union."""
+    keys: list[str] = []
+    for part in problem["loc"]:
+        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int)):
+            data = data[part]
+            keys.append(str(part))
+    is_missing = problem["type"] == "missing" or not keys
+    return (*keys, str(problem["loc"][-1])) if is_missing and problem["loc"] else tuple(keys)
+
+
+def _known_keys(section: tuple[str, ...]) -> list[str]:
+    model = _section(section)
+    return [info.alias or name for name, info in model.model_fields.items()] if model else []
+
+
+def _section(keys: tuple[str, ...]) -> type[BaseModel] | None:
+    model: type[BaseModel] | None = Recipe
+    is_named = False  # what follows a section of sections is a name
+    for part in keys:
+        if part.isdecimal() or is_named:
+            is_named = False
+            continue
+        info = model.model_fields.get(part) if model else None
+        model = _model_within(info.annotation) if info else None
+        is_named = info is not None and get_origin(info.annotation) is dict
+    return model
+
+
+def _model_within(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_within(part))), None)
+
+
+def _field(keys: tuple[str, ...]) -> FieldInfo | None:
+    model = _section(keys[:-1])
+    fields = {info.alias or name: info for name, info in model.model_fields.items()} if model else {}
+    return fields.get(keys[-1]) if keys else None
+
+
+def _example_line(keys: tuple[str, ...]) -> str:
+    if keys == ("data",) or keys == ("data", "train"):
+        return '[[data.train]] path = "corpus.jsonl"'
+    field = _field(keys)
+    return f"{keys[-1]} = {_toml_value(field.examples[0] if field and field.examples else '...')}"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | list | dict):
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        return text if len(text) <= 80 else text[:77] + "..."
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."

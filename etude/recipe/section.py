@@ -1,0 +1,31 @@
+"""The parts of a recipe's schema: strict sections, keys with their reasons, bounded numbers."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Positive = Annotated[int, Field(gt=0, le=2**40)]
+Count = Annotated[int, Field(ge=0, le=2**40)]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0)]
+Name = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9._-]{0,63}\z")]
+TaskName = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9_-]{0,31}\z")]
+
+
+def key(default: Any, why: str, *, example: Any = None) -> Any:
+    """A recipe key: its default, what it means, and a value to suggest when the given one is refused."""
+    suggestion = example if example is not None else default
+    return Field(default, description=why, examples=None if suggestion in (None, ...) else [suggestion])
+
+
+class Section(BaseModel):
+    """Strict: no unknown key, no conversion from another type, no NaN; frozen once read."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        populate_by_name=True,
+        protected_namespaces=(),
+    )

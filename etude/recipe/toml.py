@@ -1,0 +1,132 @@
+"""The text of a recipe: parsed as TOML within limits, with the line of each key."""
+
+import re
+import tomllib
+from typing import Any
+
+from etude.errors import RecipeError
+from etude.text import shorten
+
+_MOST_LEVELS = 32  # of sections and lists within each other; a recipe has five
+# Strings and comments of TOML. A string that nobody closed goes on to its end, so that each character is read
+# once.
+_STRING = re.compile(
+    r'''"""(?:[^"\\]|\\.?|"(?!""))*+"{0,5}|"(?:[^"\\\n]|\\[^\n]?)*+"?'''
+    r"""|'''(?:[^']|'(?!''))*+'{0,5}|'[^'\n]*+'?|\#[^\n]*+""",
+    re.DOTALL,
+)
+_WORD = r"[A-Za-z0-9_-]+"
+
+
+def parse(text: str, file: str) -> dict[str, Any]:
+    """The values of a recipe. Raises: RecipeError if it is not valid TOML, too deep, or empty."""
+    if _levels(_masked(text)) > _MOST_LEVELS:
+        raise RecipeError([f"{file}: not valid here: values are nested too deeply; a recipe has few levels"])
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        place = re.search(r"\(at line (\d+), column \d+\)|\(at end of document\)", message)
+        where = f"{file}:{place[1] if place and place[1] else text.count(chr(10)) + 1}"
+        what = message[: place.start()].strip() if place else message
+        if "overwrite" in what or "twice" in what:
+            what += " (a key or section is given twice; keep one)"
+        raise RecipeError([f"{where}: not valid TOML: {what}"]) from None
+    except (RecursionError, ValueError) as error:
+        what = "values are nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
+        raise RecipeError([f"{file}: not valid TOML: {what}"]) from None
+    if not data:
+        raise RecipeError([f"{file}: the recipe is empty; it needs at least `name` and one [[data.train]]"])
+    return data
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Key and value of `key=value`; a value that is no TOML is a string. Raises: RecipeError."""
+    name, sign, value = text.partition("=")
+    name = name.strip().removeprefix("--")
+    if not sign or not re.fullmatch(rf"{_WORD}(\.{_WORD}){{0,{_MOST_LEVELS}}}", name):
+        raise RecipeError([
+            f"override {shorten(repr(text), 80)} is not of the form key=value; write for example "
+            "optim.learning_rate=2e-4"
+        ])  # fmt: skip
+    if any("\ud800" <= sign <= "\udfff" for sign in value):  # as which Python takes a byte that is no UTF-8
+        raise RecipeError(
+            [f"{name} (override) is {shorten(repr(value), 60)}, which is not UTF-8 text; give it in UTF-8"]
+        )
+    line = f"value = {value}"
+    if "\n" in value or _levels(_masked(line)) > _MOST_LEVELS:
+        return name, value
+    try:
+        return name, tomllib.loads(line)["value"]
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError):
+        return name, value
+
+
+class Locator:
+    """Finds the line of a key in the text of a recipe, for messages."""
+
+    def __init__(self, text: str, file: str, overrides: dict[str, Any]) -> None:
+        self.file = file
+        self._overrides = overrides
+        self._lines: dict[tuple[str, ...], int] = {}
+        table: tuple[str, ...] = ()
+        counts: dict[tuple[str, ...], int] = {}
+        depth = 0  # of brackets that an earlier line opened: what follows is no key
+        for number, (line, masked) in enumerate(zip(text.split("\n"), _masked(text).split("\n")), 1):
+            if depth == 0 and (header := re.match(r"\s*+\[(\[?)([^\]]*+)\]", masked)):
+                table = ()
+                *parents, last = _split_key(line[header.start(2) : header.end(2)])
+                for part in parents:
+                    table = (*table, part)
+                    table += (str(counts[table]),) if table in counts else ()
+                table = (*table, last)
+                if header[1]:
+                    counts[table] = counts.get(table, -1) + 1
+                    table = (*table, str(counts[table]))
+                for end in range(1, len(table) + 1):
+                    self._lines.setdefault(table[:end], number)
+            elif depth == 0 and "=" in masked:
+                self._lines.setdefault(table + _split_key(line[: masked.index("=")]), number)
+            depth += sum(masked.count(sign) for sign in "[{") - sum(masked.count(sign) for sign in "]}")
+
+    def name(self, keys: tuple[str, ...]) -> str:
+        """`optim.learning_rate (recipe.toml:31)`, or the nearest enclosing place that has a line."""
+        dotted = ".".join(keys)
+        shown = shorten(dotted, 80)
+        if any(dotted == given or dotted.startswith(given + ".") for given in self._overrides):
+            return f"{shown} (override)"
+        for end in range(len(keys), 0, -1):
+            if line := self._lines.get(keys[:end]):
+                return f"{shown} ({self.file}:{line})"
+        return f"{shown} ({self.file})"
+
+
+def _masked(text: str) -> str:
+    """TOML with each character of a string but its line ends as `s`, and without comments."""
+    return _STRING.sub(lambda found: "" if found[0][0] == "#" else re.sub(r"[^\n]", "s", found[0]), text)
+
+
+def _levels(masked: str) -> int:
+    """How many brackets are open at once, or parts of one dotted key, at most; a quick look that parses
+    nothing.
+    """
+    most = depth = 0
+    for bracket in re.findall(r"[\[\]{}]", masked):
+        depth += 1 if bracket in "[{" else -1
+        most = max(most, depth)
+    dots = max(part.count(".") for part in re.split(r"[=,{}\[\]\n]", masked))
+    return max(most, dots)
+
+
+def _split_key(text: str) -> tuple[str, ...]:
+    """The parts of a dotted key of TOML."""
+    if re.fullmatch(r"[A-Za-z0-9_.\s-]+", text):
+        return tuple(part.strip() for part in text.split("."))
+    try:
+        value, parts = tomllib.loads(f"{text.strip()} = 0"), []
+    except ValueError:
+        return (text,)
+    while isinstance(value, dict):
+        ((part, value),) = value.items()
+        parts.append(part)
+    return tuple(parts)
