@@ -28,8 +28,8 @@ MOST = {
     "public without docstring": 2,
 }
 MOST_LINES = {
-    "cli": 2400, "control": 260, "data": 8480, "engine": 1450, "evaluate": 710, "models": 5150,
-    "objectives": 1140, "recipe": 1320, "records": 1780, "report": 2570, "scores": 830, "watch": 80,
+    "cli": 2400, "control": 260, "data": 8430, "engine": 1450, "evaluate": 710, "models": 5150,
+    "objectives": 1140, "recipe": 1370, "records": 1780, "report": 2570, "scores": 830, "watch": 80,
     "etude": 3600,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
@@ -42,8 +42,8 @@ UNTESTED = {
     "models/heads.py", "models/hf_config.py", "models/parts.py", "models/t5_config.py", "models/weights.py",
     "objectives/causal.py", "objectives/choose.py", "objectives/classification.py", "objectives/examiner.py",
     "objectives/kind.py", "objectives/masked.py", "objectives/own.py", "objectives/seq2seq.py",
-    "objectives/several.py", "objectives/task.py", "objectives/writing.py", "plan.py", "recipe/metric.py",
-    "recipe/rules.py", "recipe/schema.py", "records/ending.py", "records/environment.py",
+    "objectives/several.py", "objectives/task.py", "objectives/writing.py", "plan.py", 
+    "records/ending.py", "records/environment.py",
     "records/events.py", "records/shape.py", "report/card.py", "report/history.py", "report/markdown.py",
     "report/ratings.py", "scores/beside.py", "scores/order.py", "session.py", "watch/resources.py",
 }  # fmt: skip

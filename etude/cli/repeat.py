@@ -32,9 +32,8 @@ def train_seeds(
     is if it was made of the same data and first weights. With `options.new` all are trained anew.
     """
     repeats = [with_changes(recipe, {"seed": recipe.seed + index}) for index in range(count)]
-    wanted = functools.cache(
-        lambda day: _origin_wanted(recipe, options, day)
-    )  # the same for every seed, and slow
+    # The same for every seed, and slow.
+    wanted = functools.cache(lambda day: _origin_wanted(recipe, options, day))
     runs = []
     for index, repeat in enumerate(repeats):
         known = None if options.new else next(reversed(find_runs(options.runs, repeat)), None)

@@ -1,0 +1,51 @@
+import json
+
+import pytest
+
+from etude.errors import RecipeError
+from etude.recipe.toml import Locator, parse, parse_override
+
+TEXT = '''name = "a"
+[train]
+steps = 3 # seq_len = 9
+[[data.train]]
+path = """
+seq_len = 4
+"""
+[[data.train]]
+clean.minified = "drop"
+tags = [
+  "steps = 5",
+]
+weight = 2
+'''
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        ("name", 1), ("train.steps", 3), ("train.seq_len", 2), ("data.train.0.path", 5), ("data.train.1", 8),
+        ("data.train.1.clean.minified", 9), ("data.train.1.weight", 13), ("data.train.1.seq_len", 8),
+    ],
+)  # fmt: skip
+def test_a_key_has_the_line_of_its_own_or_of_the_nearest_place_around_it(keys: str, line: int) -> None:
+    assert Locator(TEXT, "r.toml", {}).name(tuple(keys.split("."))) == f"{keys} (r.toml:{line})"
+
+
+def test_a_key_of_the_command_line_is_no_line_of_the_file() -> None:
+    assert Locator(TEXT, "r.toml", {"train": {}}).name(("train", "steps")) == "train.steps (override)"
+
+
+@pytest.mark.parametrize("value", [3, 0.5, True, "text", [1, 2], "a = b", '"quoted"'])
+def test_an_override_is_the_value_that_toml_says(value: object) -> None:
+    assert parse_override(f"a.b={json.dumps(value)}") == ("a.b", value)
+
+
+def test_an_override_that_is_no_toml_is_a_text() -> None:
+    assert parse_override("name=my-run") == ("name", "my-run")
+
+
+@pytest.mark.parametrize(("text", "says"), [("a = [" * 40, "nested too deeply"), ("", "is empty")])
+def test_text_beyond_the_limits_is_refused(text: str, says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        parse(text, "r.toml")
