@@ -23,9 +23,10 @@ from etude.recipe.schema import Source
 
 NAMED_ROWS = 10
 _NAMED_COLUMNS, _NAMED_TOKENS = 50, 3
-_BATCH_CHARACTERS = 4 << 20
+# A token takes up to 300 bytes of memory while its text is read, and a byte of text may be one.
+_BATCH_BYTES = _LONGEST_STRETCH = 3 << 19
+_PIECE_CHARACTERS = 1 << 17
 _CONVERSATION_CHARACTERS = 1 << 18  # less, as where each token starts takes memory
-_PIECE_CHARACTERS, _LONGEST_STRETCH = 1 << 20, 4 << 20
 _BORDERS = (re.compile(r"\S\r?\n(?=\S)"), re.compile(r"\S(?= \w)"))
 _BORDER_TRIES, _BORDER_WINDOW = 8, 200
 
@@ -337,12 +338,13 @@ def _encode_texts(
     for document in documents:
         special.append(tally.find_special([document.text], tokenizer))
         for piece, end in cut_text(document.text, tokenizer, name=document.name):
-            pieces.append(piece)
-            ends.append(end)
-            waiting += len(piece)
-            if waiting >= _BATCH_CHARACTERS:
+            size = len(piece.encode())
+            if pieces and waiting + size > _BATCH_BYTES:
                 yield flush()
                 pieces, ends, waiting = [], [], 0
+            pieces.append(piece)
+            ends.append(end)
+            waiting += size
     if pieces:
         yield flush()
 
@@ -391,8 +393,7 @@ def cut_text(
     A cut lies after a line end or before a word, where tokenizers that split words have a border; whether
     this one has is tried on the text around it.
 
-    Raises: InputError if there is none in a stretch of 4 MiB, as a stretch takes 100 times its size in
-    memory.
+    Raises: InputError if there is none in a stretch of 1.5 MiB.
     """
     start, sought = 0, 0
     while len(text) - start > piece_characters:
@@ -410,22 +411,21 @@ def cut_text(
         sought = window[2]
         if sought >= len(text):
             break
-        if sought - start >= _LONGEST_STRETCH:
+        if len(text[start:sought].encode()) > _LONGEST_STRETCH:
             raise _no_border(name)
     yield text[start:], True
 
 
 def check_stretches(text: str, name: str) -> None:
     """Raises: InputError for a text of which a part without white space takes too much memory as one word."""
-    words = re.finditer(r"\S+", text) if len(text) > _LONGEST_STRETCH else ()
-    if any(word.end() - word.start() > _LONGEST_STRETCH for word in words):
+    is_long = 4 * len(text) > _LONGEST_STRETCH and len(text.encode()) > _LONGEST_STRETCH
+    if is_long and any(len(word.encode()) > _LONGEST_STRETCH for word in text.split()):
         raise _no_border(name)
 
 
 def _no_border(name: str) -> InputError:
     return InputError(
-        f"{name} has over {_LONGEST_STRETCH:,} characters in a stretch without a place to cut it, such as a "
-        "space "
+        f"{name} has over {_LONGEST_STRETCH:,} bytes in a stretch without a place to cut it, such as a space "
         'before a word; break it up, or leave it out with data.clean.minified = "drop"'
     )
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from etude import durable
 from etude.data.lost import BYTE_SIGNS, can_lose, count_lost
+from etude.data.patience import read_in_time
 from etude.data.token_settings import ROLES, apply_added_tokens, check_truncation, refuse_conflicts
 from etude.data.vet import convert, vet
 from etude.errors import InputError
@@ -76,6 +77,7 @@ class Tokenizer:
         """The ids of each text, on all cores."""
         with self._lock:
             self._inner.encode_special_tokens = True
+            self._inner.no_truncation()
             encodings = _encoded(self._inner.encode_batch_fast, texts, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
 
@@ -118,6 +120,7 @@ class Tokenizer:
             if self._is_bare:
                 self._inner.post_processor = _around(self.eos_token, self.eos_id)
             given = [text if pair is None else (text, pair) for text, pair in texts]
+            self._inner.no_truncation()
             if longest is not None:
                 are_pairs = any(pair is not None for _, pair in texts)
                 around = self._inner.num_special_tokens_to_add(are_pairs)
@@ -130,10 +133,8 @@ class Tokenizer:
                 self._inner.enable_truncation(
                     longest, strategy="longest_first", direction=self.truncation_side
                 )
-            try:
-                encodings = _encoded(self._inner.encode_batch, given, add_special_tokens=True)
-            finally:
-                self._inner.no_truncation()
+            # Whoever encodes next takes truncation back: where a text took too long, nothing can be set.
+            encodings = _encoded(self._inner.encode_batch, given, add_special_tokens=True)
         return [
             (
                 np.array(each.ids, dtype=np.int64),
@@ -358,6 +359,7 @@ class Tokenizer:
     def _parse(self, texts: list[str], *, fast: bool) -> list[Any]:
         with self._lock:
             self._inner.encode_special_tokens = False
+            self._inner.no_truncation()
             encode = self._inner.encode_batch_fast if fast else self._inner.encode_batch
             return _encoded(encode, texts, add_special_tokens=False)
 
@@ -623,10 +625,11 @@ def _content(token: Any) -> str | None:
 def _encoded(encode: Callable[..., list[Any]], texts: list[Any], **settings: Any) -> list[Any]:
     """The encodings of texts by a function of the native library.
 
-    Raises: InputError that names the text which the tokenizer cannot read, or makes far too many tokens of.
+    Raises: InputError that names the text which the tokenizer cannot read, takes too long for, or makes far
+    too many tokens of.
     """
     try:
-        encodings = encode(texts, **settings)
+        encodings = read_in_time(lambda: encode(texts, **settings), texts)
     except BaseException as error:
         if isinstance(error, TypeError) and (torn := next(filter(_is_torn, texts), None)):
             raise InputError(

@@ -37,6 +37,8 @@ _PROBES = (
         f"{piece}!"
         for piece in ("ab" * 40, "xyz" * 30, "a b " * 30, "1" * 60, "\n" * 60, "\t \n" * 30, "_" * 60)
     ),
+    # Some patterns take time that grows with the square of a word, which shows in a long one.
+    *(sign * 4000 + end for sign in "aA1 \n_(\u4e00" for end in ("", "?")),
     "def f(x):\n    return {'key': x[0] + 1.5e3}  # a comment\n\n\n" * 4,
     "The quick brown fox isn't here; it's 10,000 miles away. \u00c9t\u00e9, na\u00efve, \ufdfa, "
     "\U0001f469\u200d.",

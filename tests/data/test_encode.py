@@ -12,7 +12,7 @@ from etude.data import encode
 from etude.data.encode import cut_text
 from etude.data.page import list_notes
 from etude.data.prepared import prepare
-from etude.data.tokenize import load_tokenizer
+from etude.data.tokenize import Tokenizer, load_tokenizer
 from etude.errors import InputError
 from etude.recipe import schema
 from etude.recipe.load import recipe_from
@@ -55,8 +55,33 @@ def test_a_stretch_of_text_without_a_border_is_refused_instead_of_filling_memory
     mixed = "a b " * 100 + "x" * 250 + " c d" * 100
     assert "".join(piece for piece, _ in cut_text(mixed, tokenizer, 100)) == mixed
     monkeypatch.setattr(encode, "_LONGEST_STRETCH", 400)
-    with pytest.raises(InputError, match=r"a\.jsonl:3 has over 400 characters in a stretch"):
+    with pytest.raises(InputError, match=r"a\.jsonl:3 has over 400 bytes in a stretch"):
         list(cut_text("a b " * 100 + "x" * 1000, tokenizer, 100, name="a.jsonl:3"))
+    with pytest.raises(InputError, match=r"a\.jsonl:3 has over 400 bytes in a stretch"):
+        list(cut_text("a b " * 100 + "\U0001f600" * 300, tokenizer, 100, name="a.jsonl:3"))
+    with pytest.raises(InputError, match=r"a\.jsonl:3 has over 400 bytes in a stretch"):
+        encode.check_stretches("\u3000".join(["a", "\U0001f600" * 101]), "a.jsonl:3")
+    encode.check_stretches("\u3000".join(["\U0001f600" * 100] * 9), "a.jsonl:3")
+
+
+@pytest.mark.parametrize(
+    "rows", [["\U0001f600 b" * 20_000] * 20, ["a" * 1_500_000, "b", "a b " * 200_000]], ids=["many", "long"]
+)
+def test_no_more_text_than_a_few_hundred_mb_of_tokens_is_read_at_once(
+    rows: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    read = Tokenizer.encode_batch
+
+    def count(tokenizer: Tokenizer, texts: list[str]) -> Any:
+        sizes.append(sum(len(text.encode()) for text in texts))
+        return read(tokenizer, texts)
+
+    monkeypatch.setattr(Tokenizer, "encode_batch", count)
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+    prepare(recipe_of(lossy(tmp_path / "t", byte_level=True), path))
+    assert sum(sizes) > 2_000_000 and max(sizes) <= 3 << 19  # 300 bytes for each that is a token: 0.5 GB
 
 
 def lossy(folder: Path, *, byte_level: bool = False, **model: Any) -> Path:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Regex, pre_tokenizers
 from tokenizers import Tokenizer as Inner
 
 from etude import durable
+from etude.data import patience
 from etude.data.tokenize import Tokenizer, load_tokenizer
 from etude.errors import InputError
 from etude.recipe import schema
@@ -69,8 +71,6 @@ def test_what_the_tokenizer_cannot_read_is_named_by_its_beginning(tmp_path: Path
 
 def test_a_panic_of_the_native_code_on_the_data_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     inner = Inner.from_str(json.dumps(content()))
-    from tokenizers import Regex, pre_tokenizers
-
     inner.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
     tokenizer = Tokenizer(inner.to_str(), "</s>")  # as if it had passed the trial
     assert tokenizer.encode("ab").tolist() == [1, 2]
@@ -109,3 +109,33 @@ def test_files_that_are_no_tokenizer_json_are_converted_in_a_process_apart(tmp_p
     (tmp_path / "merges.txt").write_text("#version: 0.2\na z\n")
     with pytest.raises(InputError, match=r"cannot be loaded by transformers \(.*\); give a tokenizer.json"):
         load_tokenizer(schema.Tokenizer.model_validate({"from": str(tmp_path)}))
+
+
+def split_by(pattern: str) -> str:
+    """A tokenizer.json whose texts are split by a regular expression."""
+    inner = Inner.from_str(json.dumps(content()))
+    inner.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
+    return inner.to_str()
+
+
+@pytest.mark.parametrize("way", ["encode", "rendered", "joined"])
+def test_a_tokenizer_that_would_take_hours_for_a_text_is_left_alone(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "_SECONDS", 0.2)
+    tokenizer = Tokenizer(split_by(r"q(?=\w*\w*!)|."), "</s>")  # as if it had passed the trial
+    read = {
+        "encode": tokenizer.encode,
+        "rendered": tokenizer.encode_rendered,
+        "joined": lambda text: tokenizer.encode_joined([(text, None)], 8),
+    }[way]
+    with pytest.raises(InputError, match=r"takes over 0 s of the processor for 2,400 characters .*'qqqq"):
+        read("q" * 2400)  # 8 s
+    assert len(Tokenizer(split_by("."), "</s>").encode("ab")) == 2
+
+
+def test_texts_are_whole_behind_texts_that_were_cut() -> None:
+    tokenizer = Tokenizer(json.dumps(content()), "</s>")
+    assert [len(tokenizer.encode_joined([("ab" * 9, None)], 8)[0][0])] == [8]
+    assert len(tokenizer.encode("ab" * 9)) == len(tokenizer.encode_rendered("ab" * 9)) == 18
+    assert len(tokenizer.encode_joined([("ab" * 9, None)])[0][0]) == 20

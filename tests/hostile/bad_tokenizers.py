@@ -196,6 +196,12 @@ CASES = [
         says="cannot read the text that begins .*retry-limit|is no tokenizer.json .*retry-limit",
     ),
     Case(
+        name="a Split pattern whose time grows with the square of a word",
+        make=tokenizer(lambda all_: all_.update(pre_tokenizer=_split(r"\w*\w*!|."))),
+        says="takes over 6 s of the processor to load and to read a few short texts",
+        quick=False,
+    ),
+    Case(
         name="a Split pattern that is no pattern",
         make=tokenizer(lambda all_: all_.update(pre_tokenizer=_split("((("))),
         says="is no tokenizer.json",
