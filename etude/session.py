@@ -25,7 +25,9 @@ from etude.objectives.choose import join_kinds
 from etude.objectives.examiner import Examiner
 from etude.objectives.kind import Kind
 from etude.objectives.task import Task
-from etude.plan import Plan, make_plan, probe_micro_batch_size
+from etude.plan import Plan, make_plan
+from etude.plan.length import probe_micro_batch_size
+from etude.plan.rows import plan_rows
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.records.ending import Ending
@@ -158,8 +160,8 @@ def begin(
         recorder.write(*_find_at_start(session, new_weights, is_first=path is None))
         recorder.write(*_find_at_resume(session, foreign, damage, path.name if path else "the start"))
         recorder.sync()
-        if options.on_plan:
-            options.on_plan(plan, run)
+        if options.view:
+            options.view.show_plan(run, plan_rows(plan))
     return session
 
 

@@ -2,10 +2,10 @@
 written down."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -43,37 +43,43 @@ _SAMPLES_LOOKED_AT = 64
 _CHANGES_NAMED = 4
 
 
+class View(Tracker, Protocol):
+    """A reader of one run, shown the plan and then every record; it decides nothing in the loop."""
+
+    def show_plan(self, run: Run, rows: list[tuple[str, str]]) -> None: ...
+
+
 @dataclass(frozen=True)
 class Options:
-    """How to run a recipe, beside what the recipe says.
+    """Where and how to run a recipe, and the user's own code; nothing here changes a value of the recipe.
 
-    runs         where run folders go
+    runs         the folder of the runs
     new          start a run even if one of the same recipe is unfinished
     resume       the run to continue
-    weights      RUN@best, RUN@last, RUN@step-000100 or a folder: where the first weights come from
-    model, loss, metrics  one's own module, `loss(model, batch) -> (sum, targets)`, `metric(model, batches) ->
-                 float` by name, as a function or as a `Metric` that says which way is better
+    weights      the first weights: RUN@best, RUN@last, RUN@step-000100 or a folder
     recipe_text  the recipe file as given, kept in the run
-    views        told every record as it is written
-    on_plan      told the plan before anything is trained
+    model        the user's module
+    loss         the user's loss(model, batch) -> (sum, targets)
+    metrics      the user's metric(model, batches) -> float by name; a `Metric` also has its direction
+    view         shows the run to a person
     """
 
     runs: Path = Path("runs")
     new: bool = False
     resume: Run | None = None
     weights: str | None = None
+    recipe_text: str | None = None
     model: nn.Module | None = None
     loss: LossFunction | None = None
     metrics: Mapping[str, Metric | MetricFunction] = field(default_factory=dict)
-    recipe_text: str | None = None
-    views: tuple[Tracker, ...] = ()
-    on_plan: Callable[[Plan, Run], None] | None = None
+    view: View | None = None
 
     @property
     def own(self) -> Own:
-        """What the user brings beside the recipe."""
+        """The user's own code."""
         metrics = {
-            name: each if isinstance(each, Metric) else Metric(each) for name, each in self.metrics.items()
+            name: metric if isinstance(metric, Metric) else Metric(metric)
+            for name, metric in self.metrics.items()
         }
         return Own(self.model, self.loss, metrics)
 
@@ -128,7 +134,7 @@ def write_start(
     # again.
     if is_first or recipe_hash(run.recipe) != run.environment.get("recipe_hash") == recipe_hash(resolved):
         durable.write_file(run.path / "resolved.toml", to_toml(resolved).encode())
-    writer.trackers = [TextLog(writer), TrainerState(run), *options.views]
+    writer.trackers = [TextLog(writer), TrainerState(run), *([options.view] if options.view else [])]
     writer.append(
         events.Attempt(
             number=1 + max((entry.attempt for entry in run.ledger().all), default=0),

@@ -27,6 +27,8 @@ Make = Callable[..., Recipe]
 class BreaksAtTheEnd:
     """A view that cannot be closed."""
 
+    def show_plan(self, run: Run, rows: object) -> None: ...
+
     def write(self, event: object) -> None: ...
 
     def close(self) -> None:
@@ -56,7 +58,7 @@ def in_a_fork(do: Callable[[], object]) -> int:
 def test_a_view_that_fails_to_close_leaves_the_run_finished_and_is_named_once(
     tmp_path: Path, make_recipe: Make, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run = run_recipe(make_recipe({"train.steps": 2}), Options(runs=tmp_path, views=(BreaksAtTheEnd(),))).run
+    run = run_recipe(make_recipe({"train.steps": 2}), Options(runs=tmp_path, view=BreaksAtTheEnd())).run
     said = "tracker BreaksAtTheEnd failed when it was closed: RuntimeError: the network is gone"
     assert run.state == "finished" and capfd.readouterr().err.count(said) == 1
     assert (run.path / "log.txt").read_text().count(said) == 1

@@ -20,6 +20,7 @@ from etude import durable
 from etude.engine.batch import DeviceBatch
 from etude.errors import InputError, StorageError
 from etude.plan import make_plan
+from etude.plan.rows import plan_rows
 from etude.recipe.load import load_recipe
 from etude.recipe.schema import Recipe
 from etude.records.events import Attempt, Control, Evaluation, Finding, Generation, Note, Step
@@ -70,7 +71,7 @@ def test_a_text_that_gives_fewer_tokens_than_asked_for_is_trained_on_and_that_is
     there = resolved.tokenizer.train_vocab_size
     assert there == resolved.model.vocab_size and there is not None and there < 2000
     said = f"{there:,} tokens, all that the text gives, instead of the 100,000 asked for"
-    assert ("tokenizer", said) in make_plan(recipe).rows()
+    assert ("tokenizer", said) in plan_rows(make_plan(recipe))
     # The resolved recipe trains the same tokenizer.
     assert make_plan(resolved).corpus.tokenizer.fingerprint == make_plan(recipe).corpus.tokenizer.fingerprint
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from etude.cli.printing import Output, open_console, say
 from etude.records.events import (
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from etude.plan import Plan
-
 _RECENT_STEPS = 100  # for the ETA: enough to even out, few enough to follow a change of speed
 _LINE_SECONDS, _LINE_SHARE = 3.0, 0.01  # between plain lines: seconds, and share of the time so far
 _LINE_WIDTH = 240
@@ -43,17 +41,7 @@ _CURVE_LINES, _FIGURES_WIDTH = 9, 34
 _REST_LINES = 20  # of the picture, beside the sample
 
 
-class View(Protocol):
-    """A tracker that is also told the plan before anything is written."""
-
-    def show_plan(self, plan: "Plan", run: Run) -> None: ...
-
-    def write(self, event: Event) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def open_view(terminal: bool | None = None) -> View:
+def open_view(terminal: bool | None = None) -> "LineView | LiveView":
     """A view on stderr: live if that is a terminal that can, else lines."""
     if terminal is None:
         terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
@@ -69,8 +57,8 @@ class LineView:
         self._window = Window()
         self._started = self._printed = time.monotonic()
 
-    def show_plan(self, plan: "Plan", run: Run) -> None:
-        _print_plan(plan, run)
+    def show_plan(self, run: Run, rows: list[tuple[str, str]]) -> None:
+        _print_plan(run, rows)
 
     def write(self, event: Event) -> None:
         line = describe(event, self._window)
@@ -96,8 +84,8 @@ class LiveView:
         self._live: Any = None
         self._drawn = 0.0
 
-    def show_plan(self, plan: "Plan", run: Run) -> None:
-        _print_plan(plan, run)
+    def show_plan(self, run: Run, rows: list[tuple[str, str]]) -> None:
+        _print_plan(run, rows)
         self._progress = Progress(run.name, run.recipe.is_loss_plain)
         for entry in read_history(run).ledger.entries:
             self._progress.write(entry.event)
@@ -377,11 +365,11 @@ def _sample(sample: Generation, width: int, height: int) -> "list[Text]":
     return [Text(f"sample after step {sample.step:,}", style="dim"), *shown]
 
 
-def _print_plan(plan: "Plan", run: Run) -> None:
-    rows = [("run", str(run.path)), *plan.rows()]
-    width = max(len(what) for what, _ in rows)
-    for what, text in rows:
-        say(f"{what:<{width}}  {one_line(text)}")
+def _print_plan(run: Run, rows: list[tuple[str, str]]) -> None:
+    rows = [("run", str(run.path)), *rows]
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        say(f"{name:<{width}}  {one_line(text)}")
 
 
 def _short(count: int) -> str:

@@ -261,6 +261,7 @@ def check(
     from etude.data.prepared import check_whole as check_sources
     from etude.models.weights import check_whole as check_weights
     from etude.plan import make_plan
+    from etude.plan.rows import plan_rows
     from etude.records.trackers import require_trackers
 
     require_trackers(loaded)
@@ -269,9 +270,8 @@ def check(
         check_sources(task.recipe, task.corpus)
     if plan.pretrained is not None:
         check_weights(plan.pretrained.path)
-    print_rows(
-        plan.rows(), {**dict(plan.rows()), "parameters": plan.parameters, "steps": plan.steps}, as_json
-    )
+    rows = plan_rows(plan)
+    print_rows(rows, {**dict(rows), "parameters": plan.parameters, "steps": plan.steps}, as_json)
 
 
 @app.command()

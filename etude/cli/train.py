@@ -40,8 +40,7 @@ def train_one(recipe: "Recipe", options: "Options", *, to_continue: str | None =
             f"{recipe.name}: reading and preparing the data (once; it is kept), then training; Ctrl-C saves "
             "and stops"
         )
-        view = open_view()
-        options = replace(options, views=(view,), on_plan=view.show_plan)
+        options = replace(options, view=open_view())
     training = Training(recipe, options)
     for _ in training:
         pass

@@ -10,13 +10,6 @@ from etude.records.events import Control, Evaluation, Event, Finding, Generation
 from tests.report.runs import attempt, evaluation, finished_run, window
 
 
-class Plan:
-    """The one thing that a view asks of a plan."""
-
-    def rows(self) -> list[tuple[str, str]]:
-        return [("steps", "40 of 8 samples")]
-
-
 def records() -> list[Event]:
     return [
         attempt(), *window(1, 5), *window(6, 10), evaluation(10, 2.75),
@@ -115,7 +108,7 @@ def test_a_view_of_a_resumed_run_starts_with_its_history(
     run = finished_run(tmp_path)
     file = io.StringIO()
     view = LiveView(Console(file=file, width=80, height=30, force_terminal=True))
-    view.show_plan(Plan(), run)  # type: ignore[arg-type]
+    view.show_plan(run, [("steps", "40 of 8 samples")])
     view.write(attempt(2, 20))
     view.close()
     assert "40 of 8 samples" in capsys.readouterr().err

@@ -25,6 +25,8 @@ Etude = Callable[..., Outcome]
 class Interrupt:
     """Ctrl-C in the moment the final scores are written, after the last step."""
 
+    def show_plan(self, run: Run, rows: object) -> None: ...
+
     def write(self, event: Event) -> None:
         if isinstance(event, Scores):
             signal.raise_signal(signal.SIGINT)
@@ -103,7 +105,7 @@ def test_repeats_are_continued_and_finished_ones_are_not_trained_again(tmp_path:
 
 def test_ctrl_c_after_the_last_step_of_a_repeat_is_not_lost(tmp_path: Path) -> None:
     training = Training(
-        load_recipe(write_recipe(tmp_path)), Options(runs=tmp_path / "runs", views=(Interrupt(),))
+        load_recipe(write_recipe(tmp_path)), Options(runs=tmp_path / "runs", view=Interrupt())
     )
     for _ in training:
         pass

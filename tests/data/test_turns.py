@@ -12,6 +12,7 @@ from etude.data.sources import read_documents
 from etude.data.turns import is_answer
 from etude.errors import InputError
 from etude.plan import make_plan
+from etude.plan.rows import plan_rows
 from etude.recipe.load import change, recipe_from
 from etude.recipe.schema import Source
 from tests.bases import CHAT_ML, write_qwen2, write_t5
@@ -146,7 +147,9 @@ def test_tokens_of_a_marked_answer_are_read_and_not_scored(template: str, tmp_pa
     assert texts == ["value", "totalvalue"]
     assert corpus.summary["conversations"]["answers_marked_not_to_learn"] == 1
     plan = make_plan(recipe_of(base, rows))
-    assert ("conversations", "1 answers are marked as not to be learnt, and are not scored") in plan.rows()
+    assert ("conversations", "1 answers are marked as not to be learnt, and are not scored") in plan_rows(
+        plan
+    )
 
 
 def test_a_row_without_an_answer_to_learn_is_blank_and_counted(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from etude.models.hf_config import label_names
 from etude.models.hub import inspect_model
 from etude.models.parts import label_tensors
 from etude.plan import Plan, make_plan
+from etude.plan.rows import plan_rows
 from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Recipe
 from etude.records.events import Evaluation, Finding, Scores
@@ -191,7 +192,7 @@ def test_new_labels_are_put_behind_those_of_the_model(family: str, tmp_path: Pat
     assert head.shape == (5, 32) and torch.equal(head[:3], load_file(base / "model.safetensors")[name])
     assert head[3:].abs().max() > 0 and name in new
     assert plan.corpus.labels is not None and plan.corpus.labels.names == (*NAMES, "new", "odd")
-    assert "new to the model: new, odd, with outputs drawn anew" in str(plan.rows())
+    assert "new to the model: new, odd, with outputs drawn anew" in str(plan_rows(plan))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -204,7 +205,7 @@ def test_a_head_of_other_labels_is_drawn_anew_even_if_they_are_as_many(family: s
     head, new = head_of(plan)
     assert head.shape == (3, 32) and 0 < float(head.abs().max()) < 0.2 and name in new
     said = "none of x, y, z is a label of the model (vulnerable, safe, benign): its head is drawn anew"
-    assert said in str(plan.rows())
+    assert said in str(plan_rows(plan))
 
 
 @pytest.mark.parametrize("kind", [int, str])
@@ -221,7 +222,7 @@ def test_numbers_of_another_task_than_the_models_draw_its_head_anew(tmp_path: Pa
     base = write_classifier(tmp_path / "base", "roberta")
     plan = make_plan(recipe_of(base, [0, 1] * 12))
     assert plan.corpus.labels is not None and plan.corpus.labels.names == ("0", "1")
-    assert "drawn anew" in str(plan.rows())
+    assert "drawn anew" in str(plan_rows(plan))
 
 
 def test_unnamed_classes_are_taken_in_the_order_of_the_data_and_that_is_said(tmp_path: Path) -> None:
@@ -234,7 +235,7 @@ def test_unnamed_classes_are_taken_in_the_order_of_the_data_and_that_is_said(tmp
     assert plan.corpus.labels is not None and plan.corpus.labels.names == ("False", "True")
     assert plan.pretrained is not None and plan.pretrained.kept_labels == 2
     assert "the model's classes have no names and are taken in order: False = LABEL_0, True = LABEL_1" in str(
-        plan.rows()
+        plan_rows(plan)
     )
 
 
@@ -242,7 +243,7 @@ def test_several_labels_after_one_keep_the_order_and_the_change_is_said(tmp_path
     base = write_classifier(tmp_path / "base", "bert", problem_type="single_label_classification")
     plan = make_plan(recipe_of(base, [["safe", "benign"], ["vulnerable"], []] * 8))
     assert plan.corpus.labels is not None and plan.corpus.labels.names == NAMES
-    assert "the model gave a text one label, here several" in str(plan.rows())
+    assert "the model gave a text one label, here several" in str(plan_rows(plan))
 
 
 def test_another_order_of_labels_is_other_data(tmp_path: Path) -> None:

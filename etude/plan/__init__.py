@@ -1,0 +1,163 @@
+"""A plan: everything about a run that is known before anything is trained or written."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from etude.data.corpus import Corpus
+from etude.data.mixture import Mixture
+from etude.data.split import Split
+from etude.engine.precision import choose_precision
+from etude.engine.world import choose_device
+from etude.errors import InputError, RecipeError
+from etude.models.cost import Cost
+from etude.models.hub import Config, Pretrained
+from etude.objectives.task import Task
+from etude.own import Own
+from etude.plan.data import (
+    data_sizes,
+    join_samples,
+    prepare_tasks,
+    require_figures,
+    require_short_prompts,
+)
+from etude.plan.length import choose_length
+from etude.plan.model import (
+    choose_model,
+    context_of,
+    count_adapter,
+    find_base,
+    measure_model,
+    require_vocabulary,
+)
+from etude.recipe.metric import ChosenMetric
+from etude.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A recipe with its data, device, sizes and lengths. Counts are over all ranks.
+
+    model             None where a family runs through transformers, or the user brings a module
+    pretrained        the base that model.from names
+    trainable         how many of the parameters are updated
+    micro_batch_size  samples of one rank; None if it is to be probed
+    """
+
+    recipe: Recipe
+    tasks: tuple[Task, ...]
+    train: Split | Mixture
+    metric: ChosenMetric
+    model: Config | None
+    pretrained: Pretrained | None
+    parameters: dict[str, int]
+    trainable: int
+    cost: Cost
+    device: torch.device
+    precision: str
+    steps: int
+    steps_per_epoch: int
+    global_batch_size: int
+    micro_batch_size: int | None
+
+    @property
+    def corpus(self) -> Corpus:
+        """The data of the only task, or of the first; all have one tokenizer."""
+        return self.tasks[0].corpus
+
+    @property
+    def is_validated(self) -> bool:
+        """True if there is a validation set, which then every task has."""
+        return self.corpus.validation is not None
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the data of all tasks."""
+        if len(self.tasks) == 1:
+            return self.corpus.fingerprint
+        return hashlib.sha256(
+            "".join(task.name + task.corpus.fingerprint for task in self.tasks).encode()
+        ).hexdigest()
+
+    @property
+    def data_summary(self) -> dict[str, Any]:
+        """The counts of the prepared data; of several tasks each under its name."""
+        return {
+            f"{task.name} {key}".strip(): value
+            for task in self.tasks
+            for key, value in task.corpus.summary.items()
+        }
+
+
+def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> Plan:  # noqa: B008 - frozen
+    """Prepare the data of a recipe, and plan its run.
+
+    own: the code that the user brings. today: the day (YYYY-MM-DD) that a chat template may write.
+
+    Raises: RecipeError with all problems; a part whose input has one is left out, the others go on.
+    """
+    problems: list[str] = []
+    tasks: tuple[Task, ...] = ()
+    with _collect(problems):
+        device, precision = _choose_machine(recipe)
+    with _collect(problems):
+        base = find_base(recipe, own)
+        with _collect(problems):
+            tasks, base = prepare_tasks(recipe, base, own, today=today)
+        # The layers of a model of transformers are known once its classes are counted.
+        if tasks or (base is not None and base.config is not None):
+            with _collect(problems):
+                adapter = count_adapter(recipe, base)
+    if not tasks:
+        raise RecipeError(problems)
+    samples, model = join_samples(recipe, tasks), None
+    sizes = data_sizes(tasks, samples, base)
+    with _collect(problems):
+        require_vocabulary(recipe, base, sizes)
+    with _collect(problems):
+        model = choose_model(recipe, base, sizes, own)
+    with _collect(problems):
+        require_short_prompts(recipe, tasks[0].corpus, context_of(model, base))
+    with _collect(problems):
+        require_figures(recipe, tasks, own)
+    if problems:
+        raise RecipeError(problems)
+    size = measure_model(recipe, model, base, sizes, own=own, adapter=adapter)
+    length = choose_length(recipe, samples, device)
+    return Plan(
+        recipe=recipe,
+        tasks=tasks,
+        train=samples,
+        metric=own.choose_metric(recipe.evaluate.metric),
+        model=model,
+        pretrained=base,
+        parameters=size.parameters,
+        trainable=size.trainable,
+        cost=size.cost,
+        device=device,
+        precision=precision,
+        steps=length.steps,
+        steps_per_epoch=length.steps_per_epoch,
+        global_batch_size=length.global_batch_size,
+        micro_batch_size=length.micro_batch_size,
+    )
+
+
+@contextlib.contextmanager
+def _collect(problems: list[str]) -> Iterator[None]:
+    """Add the problem that ends the block to a list, and go on behind the block."""
+    try:
+        yield
+    except RecipeError as error:
+        problems += error.problems
+    except InputError as error:
+        problems.append(str(error))
+
+
+def _choose_machine(recipe: Recipe) -> tuple[torch.device, str]:
+    device = choose_device(recipe.train.device)
+    return device, choose_precision(recipe.train.precision, device, targets_per_step=1).name
