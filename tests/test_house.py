@@ -29,8 +29,8 @@ MOST = {
 }
 MOST_LINES = {
     "cli": 2400, "control": 260, "data": 8430, "engine": 1450, "evaluate": 710, "models": 5150,
-    "objectives": 1140, "recipe": 1370, "records": 1780, "report": 2570, "scores": 830, "watch": 80,
-    "etude": 3600,  # the modules that stand in no folder
+    "objectives": 1140, "plan": 550, "recipe": 1370, "records": 1780, "report": 2570, "scores": 830, "watch": 80,
+    "etude": 3220,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
     "__main__.py", "assemble.py", "cli/demo.py", "cli/export.py", "cli/printing.py", "cli/train.py",
@@ -42,7 +42,7 @@ UNTESTED = {
     "models/heads.py", "models/hf_config.py", "models/parts.py", "models/t5_config.py", "models/weights.py",
     "objectives/causal.py", "objectives/choose.py", "objectives/classification.py", "objectives/examiner.py",
     "objectives/kind.py", "objectives/masked.py", "objectives/own.py", "objectives/seq2seq.py",
-    "objectives/several.py", "objectives/task.py", "objectives/writing.py", "plan.py", 
+    "objectives/several.py", "objectives/task.py", "objectives/writing.py",
     "records/ending.py", "records/environment.py",
     "records/events.py", "records/shape.py", "report/card.py", "report/history.py", "report/markdown.py",
     "report/ratings.py", "scores/beside.py", "scores/order.py", "session.py", "watch/resources.py",
