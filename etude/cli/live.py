@@ -22,7 +22,8 @@ from etude.records.events import (
     Step,
 )
 from etude.records.store import Run
-from etude.records.trackers import Window, describe
+from etude.records.trackers import describe
+from etude.records.window import OpenWindow, Window
 from etude.report.charts import braille_curve
 from etude.report.history import read_history
 from etude.report.wording import NOTHING, duration, number, percent, size
@@ -54,7 +55,7 @@ class LineView:
     """
 
     def __init__(self) -> None:
-        self._window = Window()
+        self._window = OpenWindow()
         self._started = self._printed = time.monotonic()
 
     def show_plan(self, run: Run, rows: list[tuple[str, str]]) -> None:
@@ -134,7 +135,7 @@ class Progress:
     name: str = ""
     is_loss_plain: bool = True
     attempt: Attempt | None = None
-    figures: dict[str, float] = field(default_factory=dict)
+    window: Window | None = None
     resource: Resource | None = None
     evaluation: Evaluation | None = None
     best: Evaluation | None = None
@@ -143,7 +144,7 @@ class Progress:
     control: Control | None = None
     step: int = 0
     losses: list[tuple[int, float]] = field(default_factory=list)
-    _window: Window = field(default_factory=Window)
+    _window: OpenWindow = field(default_factory=OpenWindow)
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT_STEPS))
     _steps_done: int = 0
     _pauses: float = 0.0
@@ -152,10 +153,10 @@ class Progress:
     _started: float = field(default_factory=time.monotonic)
 
     def write(self, event: Event) -> None:
-        if figures := self._window.write(event):
-            self.figures = figures
+        if window := self._window.add(event):
+            self.window = window
             self._measured = time.monotonic()
-            self.losses.append((int(figures["step"]), figures["loss"]))
+            self.losses.append((window.step, window.loss))
             if len(self.losses) > 2000:
                 self.losses = self.losses[::2]
         match event:
@@ -293,29 +294,29 @@ def _figures(progress: Progress) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    figures, resource, evaluation, best = (
-        progress.figures,
+    window, resource, evaluation, best = (
+        progress.window,
         progress.resource,
         progress.evaluation,
         progress.best,
     )
+    measured = window.resource if window else None
     memory = None
     if resource:
         memory = resource.rss_bytes if resource.gpu_memory_bytes is None else resource.gpu_memory_bytes
-    rate = figures.get("learning_rate")
     bits = evaluation.bits_per_byte if evaluation else None
     rows = [
-        ("loss", number(figures.get("loss"))),
+        ("loss", number(window and window.loss)),
         ("validation", number(evaluation.loss if evaluation else None)),
         ("best", f"{number(best.loss)} @ {best.step:,}" if best else NOTHING),
         ("gap", number(progress.gap())),
         ("bits per byte", number(bits)),
-        ("learning rate", NOTHING if rate is None else f"{rate:.3g}"),
-        ("gradient norm", number(figures.get("grad_norm"), 3)),
-        ("tokens/s", number(figures.get("tokens_per_second"), 0)),
-        ("MFU", percent(figures.get("mfu"))),
+        ("learning rate", f"{window.learning_rate:.3g}" if window else NOTHING),
+        ("gradient norm", number(window and window.grad_norm, 3)),
+        ("tokens/s", number(measured and measured.tokens_per_second, 0)),
+        ("MFU", percent(measured.mfu if measured else None)),
         ("GPU memory" if resource and resource.gpu_memory_bytes is not None else "memory", size(memory)),
-        ("data wait", percent(figures.get("wait_ratio"))),
+        ("data wait", percent(measured.wait_ratio if measured else None)),
         ("elapsed", duration(round(progress.elapsed))),
     ]
     grid = Table.grid(padding=(0, 2))

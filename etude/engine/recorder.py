@@ -9,6 +9,7 @@ from etude.errors import FaultError
 from etude.models.cost import Cost
 from etude.records import events
 from etude.records.store import RunWriter
+from etude.records.window import mean_loss
 from etude.watch.resources import ResourceSampler
 
 # Steps in a row that may be skipped: fp16 needs a few to find its scale, a broken run skips for ever.
@@ -95,8 +96,7 @@ class Recorder:
     def loss_since_save(self) -> float:
         """Mean training loss per target over the steps since the last call; NaN if there were none."""
         steps, self._since_save = [step for step in self._since_save if not step.skipped], []
-        targets = sum(step.targets for step in steps)
-        return sum(step.loss * step.targets for step in steps) / targets if targets else math.nan
+        return mean_loss(steps)
 
     def write(self, *records: events.Event) -> None:
         if self._writer and records:

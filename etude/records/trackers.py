@@ -23,9 +23,9 @@ from etude.records.events import (
     Generation,
     Resource,
     Scores,
-    Step,
 )
 from etude.records.store import Run, RunWriter, Tracker
+from etude.records.window import OpenWindow
 
 
 def open_trackers(recipe: Recipe, writer: RunWriter) -> None:
@@ -50,39 +50,12 @@ def require_trackers(recipe: Recipe) -> None:
             )
 
 
-class Window:
-    """The steps since the last log line."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-
-    def write(self, event: Event) -> "dict[str, float] | None":
-        """Figures of the window when a log line is due (a Resource record ends it), else None."""
-        if isinstance(event, Step):
-            self.steps.append(event)
-        if not isinstance(event, Resource) or not self.steps:
-            return None
-        steps, self.steps = self.steps, []
-        kept = [step for step in steps if not step.skipped] or steps
-        targets = sum(step.targets for step in kept)
-        return {
-            "step": steps[-1].step,
-            "epoch": steps[-1].epoch,
-            "loss": sum(step.loss * step.targets for step in kept) / max(targets, 1),
-            "grad_norm": kept[-1].grad_norm,
-            "learning_rate": steps[-1].learning_rate,
-            "tokens_per_second": event.tokens_per_second,
-            "mfu": event.mfu,
-            "wait_ratio": event.wait_ratio,
-        }
-
-
 class TextLog:
     """log.txt: the run for a person, a line a window."""
 
     def __init__(self, writer: RunWriter) -> None:
         self._writer = writer
-        self._window = Window()
+        self._window = OpenWindow()
 
     def write(self, event: Event) -> None:
         if line := describe(event, self._window):
@@ -92,12 +65,12 @@ class TextLog:
         pass
 
 
-def describe(event: Event, window: Window) -> str | None:
+def describe(event: Event, window: OpenWindow) -> str | None:
     """One line for people about a record, or None where there is nothing to say."""
-    if figures := window.write(event):
+    if (ended := window.add(event)) and ended.resource:
         return (
-            f"step {figures['step']:,}  loss {figures['loss']:.4f}  norm {figures['grad_norm']:.3f}  "
-            f"lr {figures['learning_rate']:.2e}  {figures['tokens_per_second']:,.0f} tokens/s"
+            f"step {ended.step:,}  loss {ended.loss:.4f}  norm {ended.grad_norm:.3f}  "
+            f"lr {ended.learning_rate:.2e}  {ended.resource.tokens_per_second:,.0f} tokens/s"
         )
     match event:
         case Attempt():
@@ -139,7 +112,7 @@ class TrainerState:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._window = Window()
+        self._window = OpenWindow()
         self._history: list[dict[str, Any]] = []
         for entry in run.ledger().entries:
             self._remember(entry.event)
@@ -162,9 +135,9 @@ class TrainerState:
         pass
 
     def _remember(self, event: Event) -> None:
-        if figures := self._window.write(event):
+        if window := self._window.add(event):
             keys = ("step", "epoch", "loss", "grad_norm", "learning_rate")
-            self._history.append({key: _finite(figures[key]) for key in keys})
+            self._history.append({key: _finite(getattr(window, key)) for key in keys})
         elif isinstance(event, Evaluation):
             others = {f"eval_{name}": _finite(value) for name, value in event.metrics.items()}
             self._history.append({"step": event.step, "eval_loss": _finite(event.loss), **others})
@@ -180,7 +153,7 @@ class TensorBoard:
     def __init__(self, run: Run) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._window = Window()
+        self._window = OpenWindow()
         folder = run.path / "tensorboard"
         self._writer = SummaryWriter(str(folder), purge_step=0 if folder.exists() else None)
         for entry in run.ledger().entries:
@@ -210,7 +183,7 @@ class WeightsAndBiases:
     def __init__(self, run: Run) -> None:
         import wandb
 
-        self._window = Window()
+        self._window = OpenWindow()
         # Without git, which would run what the .git/config of the current folder names; the record has the
         # commit.
         self._run = wandb.init(
@@ -233,13 +206,13 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def scalars(event: Event, window: Window) -> dict[str, float]:
+def scalars(event: Event, window: OpenWindow) -> dict[str, float]:
     """The figures of a record under the names that charts are grouped by."""
-    if figures := window.write(event):
+    if ended := window.add(event):
         assert isinstance(event, Resource)
         named = {
-            "train/loss": figures["loss"], "train/grad_norm": figures["grad_norm"],
-            "train/learning_rate": figures["learning_rate"],
+            "train/loss": ended.loss, "train/grad_norm": ended.grad_norm,
+            "train/learning_rate": ended.learning_rate,
             "speed/tokens_per_second": event.tokens_per_second, "speed/mfu": event.mfu,
             "speed/wait_ratio": event.wait_ratio, "machine/cpu_percent": event.cpu_percent,
             "machine/rss_bytes": event.rss_bytes, "machine/gpu_percent": event.gpu_percent,

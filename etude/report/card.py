@@ -12,7 +12,8 @@ from etude.recipe.schema import Recipe
 from etude.records.events import Attempt, Evaluation, Scores
 from etude.records.folder import step_of
 from etude.records.store import Run
-from etude.report.history import History, mean_loss, read_history
+from etude.records.window import mean_loss
+from etude.report.history import History, read_history
 from etude.report.markdown import code, prose, quoted, table
 from etude.report.results import final_scores
 from etude.report.wording import duration, in_seconds, number

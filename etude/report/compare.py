@@ -8,7 +8,8 @@ from typing import Any
 from etude.recipe.load import flatten
 from etude.records.events import Scores, Step, plain
 from etude.records.store import Run
-from etude.report.history import History, mean_loss, read_history
+from etude.records.window import mean_loss
+from etude.report.history import History, read_history
 from etude.report.markdown import code, fence, prose, table
 from etude.report.progression import Progression, make_progression
 from etude.report.seeds import Group, NoiseBand, group_by_recipe, noise_band

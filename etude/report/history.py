@@ -1,8 +1,7 @@
 """What a run folder says, read once: the records that count, in the groups that reports are made of."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -15,34 +14,13 @@ from etude.records.events import (
     Generation,
     Note,
     Rating,
-    Resource,
     Step,
 )
 from etude.records.journal import Entry, Ledger
 from etude.records.store import Run
+from etude.records.window import OpenWindow, Window
 
 E = TypeVar("E", bound=Event)
-
-
-@dataclass(frozen=True)
-class LogWindow:
-    """The steps of one log line, what was measured over them, and the seconds the run had taken by then."""
-
-    steps: list[Step]
-    resource: Resource | None
-    elapsed: float
-
-    @property
-    def step(self) -> int:
-        return self.steps[-1].step
-
-    @property
-    def loss(self) -> float:
-        return mean_loss(self.steps)
-
-    @property
-    def seconds(self) -> float:
-        return sum(step.seconds for step in self.steps)
 
 
 @dataclass(frozen=True)
@@ -98,21 +76,18 @@ class History:
         return next(iter(self.events(DataUsed)), None)
 
     @cached_property
-    def windows(self) -> list[LogWindow]:
+    def windows(self) -> list[Window]:
         """The steps cut where a log line was due; what follows the last of them is a window too."""
-        windows: list[LogWindow] = []
-        steps: list[Step] = []
-        last: Entry | None = None
+        window, windows, last = OpenWindow(), [], None
         for entry in self.ledger.entries:
+            if ended := window.add(entry.event):
+                windows.append(replace(ended, elapsed=self.elapsed(entry)))
             if isinstance(entry.event, Step):
-                steps.append(entry.event)
                 last = entry
-            elif isinstance(entry.event, Resource) and steps:
-                windows.append(LogWindow(steps, entry.event, self.elapsed(entry)))
-                steps = []
-        return [*windows, LogWindow(steps, None, self.elapsed(last))] if steps and last else windows
+        rest = window.rest()
+        return [*windows, replace(rest, elapsed=self.elapsed(last))] if rest and last else windows
 
-    def window_at(self, step: int) -> LogWindow | None:
+    def window_at(self, step: int) -> Window | None:
         """The last window that had ended by a step."""
         return next((window for window in reversed(self.windows) if window.step <= step), None)
 
@@ -160,12 +135,3 @@ def figures_of(evaluation: Evaluation | None) -> dict[str, float]:
         for name, value in (evaluation.metrics if evaluation else {}).items()
         if not math.isnan(value)
     }
-
-
-def mean_loss(steps: Sequence[Step]) -> float:
-    """Mean loss in nats per target over all targets of the steps; skipped steps count only if there are no
-    others.
-    """
-    kept = [step for step in steps if not step.skipped] or steps
-    targets = sum(step.targets for step in kept)
-    return sum(step.loss * step.targets for step in kept) / targets if targets else float("nan")

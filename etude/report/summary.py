@@ -9,8 +9,9 @@ from etude.errors import InputError
 from etude.records.events import Control, Evaluation, Finding, plain
 from etude.records.folder import list_checkpoints
 from etude.records.store import Run
+from etude.records.window import Window
 from etude.report.charts import sparkline
-from etude.report.history import History, LogWindow, figures_of, read_history
+from etude.report.history import History, figures_of, read_history
 from etude.report.ratings import Ratings, count_ratings
 from etude.report.wording import (
     NOTHING,
@@ -317,7 +318,7 @@ def _status(history: History) -> tuple[str, str]:
     return state, reasons.get(state, "the lease says so")
 
 
-def _mean(windows: Iterable[LogWindow], field: str) -> float | None:
+def _mean(windows: Iterable[Window], field: str) -> float | None:
     """Mean of a Resource field over time."""
     measured = [(getattr(w.resource, field), w.seconds) for w in windows if w.resource]
     known = [(value, seconds) for value, seconds in measured if value is not None and math.isfinite(value)]

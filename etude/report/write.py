@@ -22,8 +22,9 @@ from etude.records.events import (
 from etude.records.folder import require_own
 from etude.records.shape import Object, fit
 from etude.records.store import Run
+from etude.records.window import Window, mean_loss
 from etude.report.charts import chart_svgs
-from etude.report.history import History, LogWindow, mean_loss, read_history
+from etude.report.history import History, read_history
 from etude.report.markdown import code, fence, prose, quoted, table
 from etude.report.results import (
     before_after,
@@ -269,7 +270,7 @@ def _phases(history: History) -> str | None:
 
 def _timeline(history: History) -> str | None:
     """Evenly spaced log windows and evaluations, the best among them."""
-    shown: dict[int, tuple[LogWindow | None, Evaluation | None]] = {}
+    shown: dict[int, tuple[Window | None, Evaluation | None]] = {}
     for window in spread(history.windows, _TIMELINE_ROWS):
         shown[window.step] = (window, None)
     windows = {window.step: window for window in history.windows}
@@ -283,7 +284,7 @@ def _timeline(history: History) -> str | None:
     return table(header, rows)
 
 
-def _timeline_row(step: int, window: LogWindow | None, evaluation: Evaluation | None) -> list[str]:
+def _timeline_row(step: int, window: Window | None, evaluation: Evaluation | None) -> list[str]:
     mark = " (best so far)" if evaluation and evaluation.best else ""
     return [
         number(step),

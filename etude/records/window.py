@@ -1,0 +1,83 @@
+"""Log windows: the steps of one log line and their means, the same for every reader of records."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from etude.records.events import Event, Resource, Step
+
+
+@dataclass(frozen=True)
+class Window:
+    """The steps between two log lines, and the resources measured over them.
+
+    resource  None while the window is open
+    elapsed   seconds of the run, over all attempts, when the window ended; 0 if its reader keeps no times
+    """
+
+    steps: list[Step]
+    resource: Resource | None = None
+    elapsed: float = 0.0
+
+    @property
+    def step(self) -> int:
+        """The last step."""
+        return self.steps[-1].step
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last step."""
+        return self.steps[-1].epoch
+
+    @property
+    def loss(self) -> float:
+        """Mean training loss in nats per target."""
+        return mean_loss(self.steps)
+
+    @property
+    def grad_norm(self) -> float:
+        """Gradient norm of the last step that changed weights."""
+        return _kept(self.steps)[-1].grad_norm
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the last step."""
+        return self.steps[-1].learning_rate
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the steps."""
+        return sum(step.seconds for step in self.steps)
+
+
+class OpenWindow:
+    """Collects steps until a Resource record ends their window."""
+
+    def __init__(self) -> None:
+        self._steps: list[Step] = []
+
+    def add(self, event: Event) -> Window | None:
+        """The window that a record ends, else None."""
+        if isinstance(event, Step):
+            self._steps.append(event)
+        if not isinstance(event, Resource) or not self._steps:
+            return None
+        steps, self._steps = self._steps, []
+        return Window(steps, event)
+
+    def rest(self) -> Window | None:
+        """The steps since the last window, which no record has ended yet."""
+        return Window(self._steps) if self._steps else None
+
+
+def mean_loss(steps: Sequence[Step]) -> float:
+    """Mean loss in nats per target over the targets of the steps; NaN without targets.
+
+    Skipped steps count only where all are skipped.
+    """
+    kept = _kept(steps)
+    targets = sum(step.targets for step in kept)
+    return sum(step.loss * step.targets for step in kept) / targets if targets else float("nan")
+
+
+def _kept(steps: Sequence[Step]) -> Sequence[Step]:
+    return [step for step in steps if not step.skipped] or steps

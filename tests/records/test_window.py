@@ -1,0 +1,42 @@
+"""Log windows: what a log line is made of."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from etude.records.events import Resource
+from etude.records.window import OpenWindow, mean_loss
+from tests.records.samples import step
+
+END = Resource(3, 200.0, 0.25, 0.01, 90.0, 1 << 20)
+
+
+def test_a_window_ends_with_its_resources_and_the_next_begins_empty() -> None:
+    window = OpenWindow()
+    assert [window.add(event) for event in (step(1), step(2), step(3))] == [None] * 3
+    ended = window.add(END)
+    assert ended and ended.resource is END and (ended.step, ended.seconds) == (3, 1.5)
+    assert window.add(END) is None and window.rest() is None
+    window.add(step(4))
+    rest = window.rest()
+    assert rest and rest.resource is None and rest.step == 4
+
+
+def test_the_loss_is_weighted_by_targets_and_leaves_skipped_steps_out() -> None:
+    small, large = replace(step(1, 2.0), targets=100), replace(step(2, 5.0), targets=300)
+    skipped = replace(step(3, math.inf), skipped=True)
+    assert mean_loss([small, large, skipped]) == pytest.approx((2 * 100 + 5 * 300) / 400)
+
+
+def test_where_all_steps_are_skipped_their_loss_is_shown_and_without_targets_there_is_none() -> None:
+    assert mean_loss([replace(step(1, 7.0), skipped=True)]) == 7.0
+    assert math.isnan(mean_loss([])) and math.isnan(mean_loss([replace(step(1), targets=0)]))
+
+
+def test_norm_and_rate_are_those_of_the_end() -> None:
+    window = OpenWindow()
+    window.add(replace(step(1), grad_norm=2.0))
+    window.add(replace(step(2), grad_norm=math.inf, skipped=True, learning_rate=0.5, epoch=3))
+    ended = window.add(END)
+    assert ended and (ended.grad_norm, ended.learning_rate, ended.epoch) == (2.0, 0.5, 3)
