@@ -14,7 +14,8 @@ from etude.errors import InputError
 from etude.models.decoder import Cache, Decoder
 from etude.models.foreign import PADDABLE_DECODERS, fixed_until, scored_logits
 from etude.models.packed import TokenReader, is_worth_it
-from etude.models.t5 import T5, T5Cache
+from etude.models.t5 import T5
+from etude.models.t5_cache import T5Cache
 
 _ROWS_AT_ONCE, _BLOCK = 64, 128
 _SMALL_TEMPERATURE = 1e-3

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from etude.models.decoder_config import DecoderConfig
+from etude.models.layers import RMSNorm, draw, embedding, run_block
+from etude.models.packing import Ends, last_states, send
 from etude.models.rope import inverse_frequencies
 
 
@@ -62,12 +63,14 @@ class Context:
 
     rotary   cosine and signed sine, (B, T, 1, D) fp32 each
     lengths  of the sequences that lie end to end in the one row, or None: every row is one
+    ends     of these sequences
     cache    filled by a call with lengths, extended by one token a row in a call without
     places   (B,) where those tokens stand
     """
 
     rotary: tuple[Tensor, Tensor]
     lengths: tuple[int, ...] | None
+    ends: Ends | None
     cache: Cache | None
     places: Tensor
 
@@ -106,18 +109,19 @@ class Decoder(nn.Module):
         `lengths`, an empty one to fill; else T is 1 and each row goes on where its sequence ended.
         """
         if positions is None:
-            first = torch.tensor(cache.lengths if cache and not lengths else [0], device=tokens.device)[
-                :, None
-            ]
-            positions = first + torch.arange(tokens.shape[1], device=tokens.device)
-        context = Context(rotary_tables(positions, self.config), lengths, cache, positions[:, 0])
+            first = send(torch.tensor(cache.lengths if cache and not lengths else [0]), tokens.device)
+            positions = first[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
+        context = Context(
+            rotary=rotary_tables(positions, self.config),
+            lengths=lengths,
+            ends=Ends(lengths) if lengths else None,
+            cache=cache,
+            places=positions[:, 0],
+        )
         x = self.model.embed_tokens(tokens).to(self.model.norm.weight.dtype)
         x = functional.dropout(x, self.config.dropout, self.training)
         for block in self.model.layers:
-            if self.checkpoint_activations and self.training:
-                x = checkpoint(block, x, context, use_reentrant=False, preserve_rng_state=True)
-            else:
-                x = block(x, context)
+            x = run_block(block, x, context, recompute=self.checkpoint_activations and self.training)
         if cache is not None:
             cache.lengths = list(lengths) if lengths else [length + 1 for length in cache.lengths]
         hidden: Tensor = self.model.norm(x)
@@ -166,16 +170,16 @@ class Decoder(nn.Module):
         Source: GPT-2 (Radford et al. 2019) for the scaling by depth.
         """
         generator = torch.Generator().manual_seed(seed)
-        depth_scale = 0.0 if self.config.zero_init else 1 / math.sqrt(2 * self.config.n_layer)
+        depth_scale = 1 / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
             if name.endswith("norm.weight"):
                 parameter.fill_(1.0)
-            elif name.endswith("bias"):
+                continue
+            writes = name.endswith(("o_proj.weight", "down_proj.weight"))
+            if name.endswith("bias") or (writes and self.config.zero_init):
                 parameter.zero_()
             else:
-                std = 0.02 * (depth_scale if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0)
-                drawn = torch.empty(parameter.shape, dtype=torch.float32, device="cpu")
-                parameter.copy_(drawn.normal_(std=std, generator=generator) if std else drawn.zero_())
+                draw(parameter, 0.02 * (depth_scale if writes else 1.0), generator)
 
 
 class Trunk(nn.Module):
@@ -185,9 +189,7 @@ class Trunk(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        # Not drawn here: on the meta device that would load a second of torch's compiler.
-        weights = torch.empty(config.vocab_size, config.n_embd)
-        self.embed_tokens = nn.Embedding.from_pretrained(weights, freeze=False)  # type: ignore[no-untyped-call]
+        self.embed_tokens = embedding(config.vocab_size, config.n_embd)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = RMSNorm(config.n_embd, config.norm_eps)
 
@@ -240,7 +242,7 @@ class Attention(nn.Module):
         if context.lengths is not None:
             if context.cache is not None:
                 context.cache.fill(self.layer, context.lengths, k, v)
-            attended = self.attend_each(q, k, v, context.lengths, self.window, dropout)
+            attended = self.attend_each(q, k, v, context, window=self.window, dropout=dropout)
         elif context.cache is not None:
             attended = self.attend_cached(q, *context.cache.extend(self.layer, context.places, k, v), context)
         else:
@@ -279,40 +281,6 @@ class FeedForward(nn.Module):
         """(B, T, C) to (B, T, C) through (B, T, F)."""
         out: Tensor = self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
         return out
-
-
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight over the last dimension, statistics in fp32.
-
-    Source: arXiv:1910.07467.
-    """
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape (..., width) to the same, in the dtype of the weight."""
-        x = x.type_as(self.weight)  # under autocast queries and keys arrive in half precision
-        if x.device.type != "cpu":
-            return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
-        # There is no fused kernel on CPU, and this takes fewer passes over memory: a training step of 4
-        # blocks of width 320 with QK-norm takes 1.40 s instead of 1.58 (medians, 2 cores, torch 2.13).
-        mean_square = (
-            torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square() / x.shape[-1]
-        )
-        normed: Tensor = (x * (mean_square + self.eps).rsqrt()).type_as(x)
-        return normed * self.weight
-
-
-def last_states(hidden: Tensor, lengths: tuple[int, ...] | None) -> Tensor:
-    """(n, C) of the last token of each sample: of every row of (B, T, C), or of those end to end in (1, T,
-    C).
-    """
-    if lengths is None:
-        return hidden[:, -1]
-    return hidden[0, (torch.tensor(lengths).cumsum(0) - 1).to(hidden.device)]
 
 
 def rotary_tables(positions: Tensor, config: DecoderConfig) -> tuple[Tensor, Tensor]:
@@ -358,21 +326,19 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, *, window: int | None, dropout: flo
 
 
 def _attend_each(
-    q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], window: int | None, dropout: float
+    q: Tensor, k: Tensor, v: Tensor, context: Context, *, window: int | None, dropout: float
 ) -> Tensor:
-    """Causal attention within each of the sequences that lie end to end in (1, T, H, D); returns (1, T, H,
-    D).
-    """
-    assert sum(lengths) == q.shape[1], (lengths, q.shape)
+    """Causal attention within each sequence; they lie end to end in (1, T, H, D), and so does the result."""
+    lengths, ends = context.lengths, context.ends
+    assert lengths is not None and ends is not None and sum(lengths) == q.shape[1], (lengths, q.shape)
     if q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16) and not dropout:
         from torch.nn.attention.varlen import varlen_attn
 
-        ends = torch.tensor((0, *lengths), device=q.device).cumsum(0, dtype=torch.int32)
-        longest, groups = max(lengths), q.shape[2] // k.shape[2]
+        cumulative, longest, groups = ends.on(q.device), max(lengths), q.shape[2] // k.shape[2]
         if groups > 1:
             k, v = (heads.repeat_interleave(groups, dim=2) for heads in (k, v))
         reach = (-1 if window is None else window - 1, 0)
-        packed = varlen_attn(q[0], k[0], v[0], ends, ends, longest, longest, window_size=reach)
+        packed = varlen_attn(q[0], k[0], v[0], cumulative, cumulative, longest, longest, window_size=reach)
         assert isinstance(packed, Tensor)
         return packed[None]
     parts = zip(*(torch.split(heads, list(lengths), dim=1) for heads in (q, k, v)))

@@ -9,20 +9,20 @@ n samples lie end to end without padding, N tokens in all; C n_embd, F n_ffn, H 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from etude.models.code_bias import CodeBias
 from etude.models.encoder_config import EncoderConfig, Head
+from etude.models.layers import draw, embedding, run_block
+from etude.models.packing import by_length, count_equal, first_states
 
 
 @dataclass(frozen=True)
-class Run:
+class Group:
     """Samples of equal length that lie side by side.
 
     bias: (samples, H, length, length), added to their attention scores, or None
@@ -93,19 +93,18 @@ class Encoder(nn.Module):
         each = lengths or (tokens.shape[1],) * tokens.shape[0]
         assert (code is None) == (self.config.code_bias == "off"), "code is for an encoder with a code bias"
         assert sum(each) == tokens.numel() and max(each) <= self.config.context, (each, tokens.shape)
-        order = sorted(range(len(each)), key=each.__getitem__)
+        order = by_length(each)
         ordered = tuple(each[sample] for sample in order)
-        runs = tuple(_runs(ordered, [bias[sample] for sample in order] if bias is not None else None))
-        coded = runs if code is None else self._add_code_bias(runs, _reorder(code.flatten(0, 1), each, order))
+        groups = tuple(_groups(ordered, [bias[sample] for sample in order] if bias is not None else None))
+        coded = (
+            groups if code is None else self._add_code_bias(groups, _reorder(code.flatten(0, 1), each, order))
+        )
         if self.config.code_bias == "inside":
-            runs = coded
+            groups = coded
         types = None if token_types is None else _reorder(token_types.flatten(), each, order)
         x = self._trunk().embeddings(_reorder(tokens.flatten(), each, order), ordered, types)
         for block in self._trunk().blocks():
-            if self.checkpoint_activations and self.training:
-                x = checkpoint(block, x, runs, use_reentrant=False, preserve_rng_state=True)
-            else:
-                x = block(x, runs)
+            x = run_block(block, x, groups, recompute=self.checkpoint_activations and self.training)
         if self.config.code_bias == "after":
             x = self.code_layer["output"](self.code_layer["self"](x, coded), x)
         back = sorted(range(len(order)), key=order.__getitem__)
@@ -117,11 +116,7 @@ class Encoder(nn.Module):
 
         task: whose head is asked, where there are several.
         """
-        if lengths is None:
-            first = hidden[:, 0]
-        else:
-            ends = torch.tensor(lengths).cumsum(0)
-            first = hidden[0, (ends - torch.tensor(lengths)).to(hidden.device)]
+        first = first_states(hidden, lengths)
         dropout = (
             self.config.dropout if self.config.classifier_dropout is None else self.config.classifier_dropout
         )
@@ -168,18 +163,17 @@ class Encoder(nn.Module):
             elif name.endswith("bias") or name.startswith("code_bias."):
                 parameter.zero_()
             else:
-                drawn = torch.empty(parameter.shape, dtype=torch.float32, device="cpu")
-                parameter.copy_(drawn.normal_(std=0.02, generator=generator))
+                draw(parameter, 0.02, generator)
         for module in self.modules():
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 module.weight[module.padding_idx] = 0.0
 
-    def _add_code_bias(self, runs: Sequence[Run], code: Tensor) -> tuple[Run, ...]:
-        """The runs with the bias of their code (N, 4), which is sorted as they are."""
-        biases = self.code_bias(code, [(run.samples, run.length) for run in runs])
+    def _add_code_bias(self, groups: Sequence[Group], code: Tensor) -> tuple[Group, ...]:
+        """The groups with the bias of their code (N, 4), which is sorted as they are."""
+        biases = self.code_bias(code, [(group.samples, group.length) for group in groups])
         return tuple(
-            replace(run, bias=bias if run.bias is None else run.bias + bias)
-            for run, bias in zip(runs, biases)
+            replace(group, bias=bias if group.bias is None else group.bias + bias)
+            for group, bias in zip(groups, biases)
         )
 
     def _trunk(self) -> "Trunk":
@@ -193,9 +187,7 @@ class Encoder(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Embeddings, blocks and BERT's pooler, under the names that transformers gives them; `Encoder` runs
-    them.
-    """
+    """Embeddings, blocks and BERT's pooler, under the names of transformers; `Encoder.forward` runs them."""
 
     def __init__(self, config: EncoderConfig, *, with_pooler: bool) -> None:
         super().__init__()
@@ -216,11 +208,11 @@ class Embeddings(nn.Module):
         super().__init__()
         self.dropout, self.first_position = config.dropout, config.first_position
         self.pad_id = config.pad_id if config.family == "roberta" else None
-        self.word_embeddings = _embedding(config.vocab_size, config.n_embd, config.pad_id)
-        self.position_embeddings = _embedding(
+        self.word_embeddings = embedding(config.vocab_size, config.n_embd, config.pad_id)
+        self.position_embeddings = embedding(
             config.context + config.first_position, config.n_embd, self.pad_id
         )
-        self.token_type_embeddings = _embedding(config.type_vocab_size, config.n_embd, None)
+        self.token_type_embeddings = embedding(config.type_vocab_size, config.n_embd, None)
         self.LayerNorm = nn.LayerNorm(config.n_embd, config.norm_eps)
 
     def forward(self, tokens: Tensor, lengths: tuple[int, ...], token_types: Tensor | None) -> Tensor:
@@ -249,9 +241,9 @@ class Block(nn.Module):
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.n_embd, config.n_ffn)})
         self.output = AddNorm(config.n_ffn, config)
 
-    def forward(self, x: Tensor, runs: tuple[Run, ...]) -> Tensor:
+    def forward(self, x: Tensor, groups: tuple[Group, ...]) -> Tensor:
         """(N, C) to (N, C) through (N, F)."""
-        x = self.attention["output"](self.attention["self"](x, runs), x)
+        x = self.attention["output"](self.attention["self"](x, groups), x)
         out: Tensor = self.output(functional.gelu(self.intermediate["dense"](x)), x)
         return out
 
@@ -279,30 +271,34 @@ class Attention(nn.Module):
         self.n_head, self.dropout = config.n_head, config.attention_dropout
         self.query, self.key, self.value = (nn.Linear(config.n_embd, config.n_embd) for _ in range(3))
 
-    def forward(self, x: Tensor, runs: tuple[Run, ...]) -> Tensor:
-        """(N, C) to (N, C), one product for each run."""
+    def forward(self, x: Tensor, groups: tuple[Group, ...]) -> Tensor:
+        """(N, C) to (N, C), one product for each group."""
         heads = (
             project(x).unflatten(-1, (self.n_head, -1)) for project in (self.query, self.key, self.value)
         )
-        sizes = [run.samples * run.length for run in runs]
+        sizes = [group.samples * group.length for group in groups]
         parts = zip(*(torch.split(each, sizes) for each in heads))
         dropout = self.dropout if self.training else 0.0
-        return torch.cat([_attend(run, *part, dropout=dropout) for run, part in zip(runs, parts)]).flatten(1)
+        return torch.cat(
+            [_attend(group, *part, dropout=dropout) for group, part in zip(groups, parts)]
+        ).flatten(1)
 
 
-def _attend(run: Run, q: Tensor, k: Tensor, v: Tensor, *, dropout: float) -> Tensor:
-    """Attention within each sample of a run: (samples x length, H, D) to the same."""
-    q, k, v = (heads.view(run.samples, run.length, *heads.shape[1:]).transpose(1, 2) for heads in (q, k, v))
-    mask = None if run.bias is None else run.bias.to(q.dtype)
+def _attend(group: Group, q: Tensor, k: Tensor, v: Tensor, *, dropout: float) -> Tensor:
+    """Attention within each sample of a group: (samples x length, H, D) to the same."""
+    q, k, v = (
+        heads.view(group.samples, group.length, *heads.shape[1:]).transpose(1, 2) for heads in (q, k, v)
+    )
+    mask = None if group.bias is None else group.bias.to(q.dtype)
     attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
     return attended.transpose(1, 2).flatten(0, 1)
 
 
-def _runs(lengths: tuple[int, ...], bias: Sequence[Tensor] | None) -> Iterator[Run]:
+def _groups(lengths: tuple[int, ...], bias: Sequence[Tensor] | None) -> Iterator[Group]:
     start = 0
-    for length, equal in groupby(lengths):
-        samples = len(list(equal))
-        yield Run(samples, length, None if bias is None else torch.stack(list(bias[start : start + samples])))
+    for length, samples in count_equal(lengths):
+        part = None if bias is None else torch.stack(list(bias[start : start + samples]))
+        yield Group(samples, length, part)
         start += samples
 
 
@@ -312,9 +308,3 @@ def _reorder(x: Tensor, lengths: tuple[int, ...], order: list[int]) -> Tensor:
         return x
     parts = torch.split(x, list(lengths))
     return torch.cat([parts[sample] for sample in order])
-
-
-def _embedding(rows: int, width: int, padding: int | None) -> nn.Embedding:
-    # Not drawn here: on the meta device that would load a second of torch's compiler.
-    weights = torch.empty(rows, width)
-    return nn.Embedding.from_pretrained(weights, freeze=False, padding_idx=padding)  # type: ignore[no-untyped-call, no-any-return]

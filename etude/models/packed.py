@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etude.models.decoder import Block, Cache, Context, Decoder, RMSNorm, rotary_tables, rotate
+from etude.models.decoder import Block, Cache, Context, Decoder, rotary_tables, rotate
+from etude.models.layers import RMSNorm
 from etude.models.lora import find_layers
 
 MOST_ROWS = 32
@@ -59,7 +60,7 @@ class TokenReader:
         model, cache = self._model, self._cache
         places = torch.tensor(cache.lengths)
         rotary = rotary_tables(places[:, None], model.config)
-        context = Context(rotary, None, cache, places)
+        context = Context(rotary, None, None, cache, places)
         x = model.model.embed_tokens(tokens)
         for block, heads, out, pair, down in self._blocks:
             attention = block.self_attn

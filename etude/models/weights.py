@@ -15,7 +15,6 @@ from torch import nn
 from etude import durable
 from etude.errors import InputError
 from etude.models.config_conflicts import refuse_conflicts
-from etude.models.t5 import keeps_fp32
 from etude.records import shape
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -158,6 +157,11 @@ def set_weight(model: nn.Module, name: str, tensor: torch.Tensor, dtype: torch.d
     kept = torch.float32 if keeps_fp32(name, dtype) else dtype
     owner, _, last = name.rpartition(".")
     setattr(model.get_submodule(owner), last, nn.Parameter(tensor.to(kept, copy=True)))
+
+
+def keeps_fp32(name: str, dtype: torch.dtype) -> bool:
+    """Whether a parameter stays fp32 in a model whose other weights are loaded in `dtype`."""
+    return name.endswith("norm.weight") or (dtype == torch.float16 and name.endswith(".wo.weight"))
 
 
 def check_whole(path: Path) -> None:

@@ -22,6 +22,7 @@ from etude.errors import InputError
 from etude.evaluate.answers import as_answer, greedy
 from etude.evaluate.exam import Exam
 from etude.evaluate.generate import Continuation
+from etude.models.packing import shift_right
 from etude.models.t5 import T5
 from etude.objectives.kind import Kind, Measured, count_targets
 from etude.objectives.writing import measure_texts, names_of_texts
@@ -61,9 +62,7 @@ class Seq2Seq(Kind):
         """Hidden states (T, C) that say each label: the decoder has read those before it in the
         same target."""
         assert batch.lengths is not None and batch.target_lengths is not None
-        given = batch.labels.roll(1)
-        firsts = torch.tensor((0, *batch.target_lengths[:-1])).cumsum(0).to(given.device)
-        given[0, firsts] = cast(T5, model).config.start_id
+        given = shift_right(batch.labels, batch.target_lengths, cast(T5, model).config.start_id)
         hidden: torch.Tensor = model(
             batch.tokens, given, source_lengths=batch.lengths, target_lengths=batch.target_lengths
         )

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from etude.evaluate.generate import generate
-from etude.models.decoder import Cache, Decoder, RMSNorm
+from etude.models.decoder import Cache, Decoder
 from etude.models.decoder_config import DecoderConfig
+from etude.models.layers import RMSNorm
 
 LLAMA = DecoderConfig(
     vocab_size=97, n_layer=3, n_head=4, n_kv_head=2, n_embd=48, n_ffn=80, head_dim=12, context=64, tied=False

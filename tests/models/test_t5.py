@@ -14,8 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from etude.errors import InputError
-from etude.models.t5 import T5, T5Cache, keeps_fp32, relative_buckets
+from etude.models.t5 import T5
+from etude.models.t5_blocks import relative_buckets
+from etude.models.t5_cache import T5Cache
 from etude.models.t5_config import T5Config
+from etude.models.weights import keeps_fp32
 
 V10 = T5Config(
     vocab_size=97,
