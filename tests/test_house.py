@@ -28,9 +28,9 @@ MOST = {
     "public without docstring": 2,
 }
 MOST_LINES = {
-    "cli": 2400, "control": 260, "data": 8430, "engine": 1450, "evaluate": 710, "models": 5150,
-    "objectives": 1140, "plan": 550, "recipe": 1370, "records": 1780, "report": 2570, "scores": 830, "watch": 80,
-    "etude": 3220,  # the modules that stand in no folder
+    "cli": 2350, "control": 260, "data": 8430, "engine": 1450, "evaluate": 710, "models": 5150,
+    "launch": 305, "objectives": 1140, "plan": 550, "recipe": 1370, "records": 1780, "report": 2570, "scores": 830, "watch": 80,
+    "etude": 2980,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
     "__main__.py", "assemble.py", "cli/demo.py", "cli/export.py", "cli/printing.py", "cli/train.py",

@@ -21,7 +21,7 @@ from etude.engine.checkpoint import weights_file
 from etude.records.events import Attempt, Step
 from etude.records.store import list_runs
 from tests.bases import write_encoder, write_instructions, write_labelled, write_pairs, write_qwen2
-from tests.test_launch import Life, final_bits
+from tests.launch.test_ranks import Life, final_bits
 from tests.victim import PHASES
 
 INTERVAL, KILLS_A_RUN = 4, 2
@@ -224,7 +224,7 @@ def test_two_ranks_killed_anywhere_end_with_the_same_bits(
 ) -> None:
     kills: int = request.config.getoption("--kills") // 5
     if kills < 10:
-        pytest.skip("make test-kill kills ranks too; tests/test_launch.py kills each once")
+        pytest.skip("make test-kill kills ranks too; tests/launch/test_ranks.py kills each once")
     recipe = write_recipe({
         "model.dropout": 0.1, "train.steps": 400, "train.devices": 2, "checkpoint.every_steps": 20,
         "evaluate.every_steps": 80,

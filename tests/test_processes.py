@@ -12,7 +12,7 @@ import pytest
 
 from etude.records.environment import describe_environment
 from tests.conftest import tiny, write_corpus
-from tests.test_launch import listening
+from tests.launch.test_ranks import listening
 
 # As the script that pip installs: Python puts the folder of the script on the path, not the current one.
 SCRIPT = "from etude.__main__ import program\nif __name__ == '__main__':\n    program()\n"

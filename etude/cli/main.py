@@ -22,7 +22,7 @@ from etude.cli.printing import (
     ready_streams,
     say,
 )
-from etude.cli.train import start_ranks, train_one, train_repeatedly
+from etude.cli.train import start_ranks, train_here
 from etude.control.ranks import FOLDER, follow_launcher, read_place
 from etude.control.signals import one_interrupt
 from etude.durable import check_name, write_file
@@ -215,8 +215,10 @@ def train(
 
     options = Options(runs=runs, new=new, weights=weights, recipe_text=read_recipe_text(recipe))
     if repeat is None:
-        train_one(loaded, options)
+        train_here(loaded, options)
     else:
+        from etude.cli.repeat import train_repeatedly
+
         train_repeatedly(loaded, options, repeat, ["train", str(recipe), *(overrides or [])])
 
 
@@ -236,7 +238,7 @@ def resume(run: RunName, runs: Runs = Path("runs")) -> None:
         start_ranks(recipe.train.devices)
     from etude.start import Options
 
-    train_one(recipe, Options(runs=found.path.parent, resume=found))
+    train_here(recipe, Options(runs=found.path.parent, resume=found))
 
 
 @app.command()
@@ -364,10 +366,11 @@ def demo(
     path = shipped_recipe("demo")
     from etude.start import Options
 
-    training = train_one(
+    ended = train_here(
         _load(path, overrides, None), Options(runs=runs, new=new, recipe_text=read_recipe_text(path))
     )
-    print_outcome(training.run)
+    assert ended.run is not None
+    print_outcome(ended.run)
 
 
 @app.command()

@@ -1,64 +1,54 @@
-"""`etude train --repeat`: a recipe with one seed after another, each a run of its own."""
+"""`etude train --repeat`: one seed after another, each a run of its own, and a table of their figures."""
 
-import functools
 import shlex
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from etude.recipe.load import with_changes
+import typer
+
+from etude.cli.printing import print_table, say
+from etude.cli.train import tell_ranks, train_here
+from etude.control.ranks import read_place
+from etude.errors import InputError
+from etude.launch.ranks import RESUMABLE
+from etude.launch.seeds import Seed, execute, find_seeds, has_own_ranks
 from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Recipe
 from etude.records.events import Scores
-from etude.records.store import Run, find_runs
+from etude.records.store import Run
 from etude.report.wording import NOTHING, number
-
-if TYPE_CHECKING:
-    from etude.start import Options
+from etude.start import Options
 
 
-def train_seeds(
-    recipe: Recipe,
-    options: "Options",
-    count: int,
-    train: Callable[[Recipe, "Options"], Run],
-    say: Callable[[str], None],
-) -> list[Run]:
-    """The runs of a recipe with its seed and the `count - 1` after it, each trained unless that is done.
-
-    Of the runs of a recipe and seed the newest counts: unfinished it is continued, finished it is taken as it
-    is if it was made of the same data and first weights. With `options.new` all are trained anew.
-    """
-    repeats = [with_changes(recipe, {"seed": recipe.seed + index}) for index in range(count)]
-    # The same for every seed, and slow.
-    wanted = functools.cache(lambda day: _origin_wanted(recipe, options, day))
+def train_repeatedly(recipe: Recipe, options: Options, count: int, words: list[str]) -> None:
+    """Train several seeds, and print the figure of each; `words` are the command for the first of them."""
+    if read_place().size > 1:
+        raise InputError(
+            "--repeat starts the ranks of each run itself; leave torchrun out and give --devices"
+        )
     runs = []
-    for index, repeat in enumerate(repeats):
-        known = None if options.new else next(reversed(find_runs(options.runs, repeat)), None)
-        is_finished = known is not None and known.lease["state"] == "finished"
-        if known is not None and is_finished and _origin(known) == wanted(known.day):
-            say(
-                f"seed {repeat.seed}, {index + 1} of {count}: {known.name} is finished already (--new trains "
-                "it again)"
-            )
-            runs.append(known)
-            continue
-        say(f"seed {repeat.seed}, {index + 1} of {count}")
-        runs.append(train(repeat, replace(options, new=is_finished or options.new, resume=None)))
-    return runs
+    for place, seed in enumerate(find_seeds(recipe, options, count), start=1):
+        title = f"seed {seed.recipe.seed}, {place} of {count}"
+        if seed.finished is not None:
+            say(f"{title}: {seed.finished.name} is finished already (--new trains it again)")
+            runs.append(seed.finished)
+        else:
+            say(title)
+            runs.append(_train(seed, words))
+    print_table(outcome_table(runs))
+    say(f"side by side: {compare_command(runs, options.runs)}")
 
 
 def outcome_table(runs: Sequence[Run]) -> list[list[str]]:
-    """What each seed came to in the metric of the recipe, with mean and standard deviation."""
-    found = [_figure(run) for run in runs]
-    values = [value for _, value in found if value is not None]
-    names = dict.fromkeys(name for name, value in found if value is not None)
+    """A row for each seed with its figure in the metric of the recipe, then mean and standard deviation."""
+    figures = [_figure(run) for run in runs]
+    values = [value for _, value in figures if value is not None]
+    names = dict.fromkeys(name for name, value in figures if value is not None)
     spread = statistics.stdev(values) if len(values) > 1 else None
     return [
         ["seed", "run", ", ".join(names) or "metric"],
-        *[[str(run.recipe.seed), run.name, number(value)] for run, (_, value) in zip(runs, found)],
+        *[[str(run.recipe.seed), run.name, number(value)] for run, (_, value) in zip(runs, figures)],
         ["", "mean", number(statistics.fmean(values)) if values else NOTHING],
         ["", "standard deviation", number(spread)],
     ]
@@ -68,6 +58,20 @@ def compare_command(runs: Sequence[Run], folder: Path) -> str:
     """The command that sets runs side by side."""
     where = [] if folder == Path("runs") else ["--runs", str(folder)]
     return shlex.join(["etude", "compare", *(run.name for run in runs), *where])
+
+
+def _train(seed: Seed, words: list[str]) -> Run:
+    """Train one seed. Raises: typer.Exit if it did not finish, or a signal asked to stop."""
+    if has_own_ranks(seed.recipe):
+        ended = execute(seed.recipe, seed.options, words)
+        tell_ranks(ended)
+    else:
+        ended = train_here(seed.recipe, seed.options, to_continue="the same command")
+        if ended.was_asked:
+            say("stopped; continue with: the same command")
+            raise typer.Exit(RESUMABLE)
+    assert ended.run is not None
+    return ended.run
 
 
 def _figure(run: Run) -> tuple[str, float | None]:
@@ -81,19 +85,3 @@ def _figure(run: Run) -> tuple[str, float | None]:
         return f"{last.metric} on {last.rows:,} {last.split} rows", last.systems["after"][last.metric][0]
     best = run.best
     return (f"best {best.get('metric')}", best["value"]) if best else ("", None)
-
-
-def _origin(run: Run) -> tuple[object, ...]:
-    """What a run was made of beside its recipe: data, first weights, one's own code."""
-    kept = run.environment
-    digest = (kept.get("base") or {}).get("sha256")
-    return kept["data_fingerprint"], digest, run.info.get("parent"), bool(kept.get("own_code"))
-
-
-def _origin_wanted(recipe: Recipe, options: "Options", day: str | None) -> tuple[object, ...]:
-    from etude.plan import make_plan
-    from etude.start import base_of, split_choice
-
-    plan = make_plan(recipe, today=day)
-    parent = split_choice(options.weights)[0] if options.weights else None
-    return plan.fingerprint, (base_of(plan) or {}).get("sha256"), parent, False

@@ -1,17 +1,15 @@
 """`etude train --repeat` with real runs of a few steps."""
 
 import json
-import signal
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 
 import tomlkit
 
-from etude.cli.repeat import train_seeds
+from etude.launch.seeds import find_seeds
 from etude.recipe.load import load_recipe
-from etude.recipe.schema import Recipe
-from etude.records.events import Attempt, Event, Scores
+from etude.records.events import Attempt, Scores
 from etude.records.store import Run, list_runs
 from etude.run import Training
 from etude.start import Options
@@ -20,18 +18,6 @@ from tests.conftest import Outcome
 from tests.test_classification import classification
 
 Etude = Callable[..., Outcome]
-
-
-class Interrupt:
-    """Ctrl-C in the moment the final scores are written, after the last step."""
-
-    def show_plan(self, run: Run, rows: object) -> None: ...
-
-    def write(self, event: Event) -> None:
-        if isinstance(event, Scores):
-            signal.raise_signal(signal.SIGINT)
-
-    def close(self) -> None: ...
 
 
 def write_recipe(folder: Path) -> Path:
@@ -56,15 +42,9 @@ def attempts(run: Run) -> int:
 
 def trained_anew(recipe: Path, options: Options) -> list[int]:
     """The seeds that the command would start a run for."""
-    started: list[Recipe] = []
-
-    def train(one: Recipe, options: Options) -> Run:
-        assert options.new
-        started.append(one)
-        return list_runs(options.runs)[0]
-
-    train_seeds(load_recipe(recipe), options, 2, train, lambda text: None)
-    return [one.seed for one in started]
+    seeds = [seed for seed in find_seeds(load_recipe(recipe), options, 2) if seed.finished is None]
+    assert all(seed.options.new for seed in seeds)
+    return [seed.recipe.seed for seed in seeds]
 
 
 def test_repeats_are_continued_and_finished_ones_are_not_trained_again(tmp_path: Path, etude: Etude) -> None:
@@ -101,12 +81,3 @@ def test_repeats_are_continued_and_finished_ones_are_not_trained_again(tmp_path:
         assert scores["systems"][run.name] == final(run).systems["after"]
     compared = etude("compare", *(run.path for run in found.values())).out
     assert "noise of the seeds" in compared and f"{found[18].name} + 1 seed" in compared
-
-
-def test_ctrl_c_after_the_last_step_of_a_repeat_is_not_lost(tmp_path: Path) -> None:
-    training = Training(
-        load_recipe(write_recipe(tmp_path)), Options(runs=tmp_path / "runs", view=Interrupt())
-    )
-    for _ in training:
-        pass
-    assert training.ending.was_asked and not training.ending.is_resumable and training.run.state == "finished"

@@ -22,7 +22,7 @@ Write = Callable[..., Path]
 # As the command line does, with another limit for a rank that says nothing.
 PROGRAM = """
 import sys
-from etude.launch import run_ranks
+from etude.launch.ranks import run_ranks
 ended = run_ranks(2, sys.argv[1:], silence_seconds=3.0)
 print(ended.reason or "", file=sys.stderr)
 sys.exit(ended.code)

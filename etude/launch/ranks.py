@@ -24,21 +24,27 @@ from etude.control.signals import SIGNALS, is_ignored
 from etude.durable import temporary_folder
 from etude.errors import LostRankError
 from etude.processes import python_command, python_environment
+from etude.records.store import Run
 
-_SILENCE_SECONDS = 120.0  # a rank tells every second that it lives, and whether it did anything
-_GRACE_SECONDS = 10.0  # for the others to write down how they ended
-_RESUMABLE = 75
+_SILENCE_SECONDS = 120.0  # a rank sends every second that it lives, and whether it did anything
+_GRACE_SECONDS = 10.0  # for the others to record how they ended
+RESUMABLE = 75  # the exit code of a run that the same command continues
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The exit code of all ranks together, and why, where no rank has said it.
+    """The end of a run that was executed, and the exit code that it gives a command.
 
-    is_cursor_hidden  whether rank 0 could not leave its terminal as it was
+    reason            None where there is none, or where a rank has printed it
+    run               None where its ranks did not finish it
+    was_asked         True if a signal asked for the end, even after the last step
+    is_cursor_hidden  True if rank 0 could not leave its terminal as it was
     """
 
     code: int
     reason: str | None = None
+    run: Run | None = None
+    was_asked: bool = False
     is_cursor_hidden: bool = False
 
 
@@ -49,7 +55,7 @@ def run_ranks(
     silence_seconds: float = _SILENCE_SECONDS,
     idle_seconds: float = IDLE_SECONDS,
 ) -> Ended:
-    """Run `etude WORDS` in several ranks; returns when the last has ended. Signals are passed on to all.
+    """Run `etude WORDS` in several ranks until the last has ended, and pass signals on to all of them.
 
     A rank that fails, is killed, is silent for `silence_seconds` or does nothing for `idle_seconds` ends the
     others too; when this process ends, however it does, the ranks end at once.
@@ -68,7 +74,7 @@ def run_ranks(
 
 @dataclass
 class _Rank:
-    """A rank that was started; the seconds since it last said that it lives, and that it works."""
+    """A rank that was started, and the seconds since its last sign of life and of work."""
 
     number: int
     process: "subprocess.Popen[bytes]"
@@ -137,28 +143,28 @@ def _forward_signals(crew: list[_Rank]) -> Iterator[list[int]]:
 def _wait(
     crew: list[_Rank], received: list[int], silence_seconds: float, idle_seconds: float
 ) -> _Rank | None:
-    """Wait until all have ended; returns the rank for whose sake the others had to."""
+    """Wait until all have ended; returns the rank that ended the others."""
     culprit, deadline, last = None, math.inf, time.monotonic()
     while living := [member for member in crew if member.code is None]:
-        heard = select.select([member.socket for member in living], [], [], 1.0)[0]
+        speaking = select.select([member.socket for member in living], [], [], 1.0)[0]
         # Time in which this process was stopped too is nobody's silence.
         now = time.monotonic()
         passed, last = min(now - last, 2.0), now
         for member in living:
             member.silence += passed
             member.idleness += passed
-            if member.socket in heard:
+            if member.socket in speaking:
                 member.silence = 0.0
-                said = _receive(member.socket)
-                if WORKS in said:
+                beats = _receive(member.socket)
+                if WORKS in beats:
                     member.idleness = 0.0
-                if not said:
+                if not beats:
                     member.process.wait()
             is_overdue = member.silence > silence_seconds or member.idleness > idle_seconds
             if is_overdue and member.code is None and not member.is_hung:
                 member.is_hung = True
                 member.process.kill()
-            if member.code not in (None, 0, _RESUMABLE):
+            if member.code not in (None, 0, RESUMABLE):
                 deadline = min(deadline, now + _GRACE_SECONDS)
                 if culprit is None and member.code != LostRankError.exit_code:
                     culprit = member
@@ -181,8 +187,8 @@ def _judge(
     crew: list[_Rank], culprit: _Rank | None, received: list[int], words: list[str], folder: Path
 ) -> Ended:
     codes = [member.code or 0 for member in crew]
-    if _RESUMABLE in codes and not any(code not in (0, _RESUMABLE) for code in codes):
-        return Ended(_RESUMABLE)
+    if RESUMABLE in codes and not any(code not in (0, RESUMABLE) for code in codes):
+        return Ended(RESUMABLE)
     if not any(codes):
         return Ended(0)
     if culprit is not None and codes[0] == 0:  # which writes all there is to write
@@ -193,19 +199,18 @@ def _judge(
         )
     is_cursor_hidden = crew[0].code is not None and crew[0].code < 0
     if received and not any(
-        code > 0 and code not in (_RESUMABLE, 130, LostRankError.exit_code) for code in codes
+        code > 0 and code not in (RESUMABLE, 130, LostRankError.exit_code) for code in codes
     ):
         name = signal.Signals(received[0]).name
-        return Ended(
-            128 + received[0], f"stopped at once by {name}" if codes[0] < 0 else None, is_cursor_hidden
-        )
-    code = next((code for code in (2, _RESUMABLE) if culprit and culprit.code == code), 1)
+        reason = f"stopped at once by {name}" if codes[0] < 0 else None
+        return Ended(128 + received[0], reason, is_cursor_hidden=is_cursor_hidden)
+    code = next((code for code in (2, RESUMABLE) if culprit and culprit.code == code), 1)
     hint = f"continue with: {shlex.join(['etude', *(word for word in words if word != '--new')])}"
-    return Ended(code, _reason(culprit, folder, hint), is_cursor_hidden)
+    return Ended(code, _reason(culprit, folder, hint), is_cursor_hidden=is_cursor_hidden)
 
 
 def _reason(culprit: _Rank | None, folder: Path, hint: str) -> str | None:
-    """Why the ranks ended; None if rank 0 has said it."""
+    """The reason why the ranks ended; None if rank 0 has printed it."""
     if culprit is None:
         return f"error: the ranks lost each other: one of them did not answer; {hint}"
     if culprit.is_hung:
@@ -217,7 +222,7 @@ def _reason(culprit: _Rank | None, folder: Path, hint: str) -> str | None:
         return f"error: rank {culprit.number} was killed by {signal.Signals(-code).name}{memory}; {hint}"
     if culprit.number == 0:
         return None
-    said = folder / f"error-{culprit.number}"
-    if said.is_file():
-        return f"rank {culprit.number}: {said.read_text(encoding='utf-8').strip()}"
+    error = folder / f"error-{culprit.number}"
+    if error.is_file():
+        return f"rank {culprit.number}: {error.read_text(encoding='utf-8').strip()}"
     return f"error: rank {culprit.number} ended with exit code {code}; {hint}"

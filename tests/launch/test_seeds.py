@@ -1,0 +1,55 @@
+"""The executor of a run, here and in ranks, and the seeds that it is given."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from etude.launch.seeds import execute, find_seeds
+from etude.recipe.load import load_recipe, with_changes
+from etude.recipe.schema import Recipe
+from etude.records.events import Attempt, Control, Event
+from etude.records.store import Run, list_runs
+from etude.start import Options
+
+Make = Callable[..., Recipe]
+
+
+class Interrupt:
+    """Ctrl-C in the moment the end of the run is recorded, after the last step."""
+
+    def show_plan(self, run: Run, rows: object) -> None: ...
+
+    def write(self, event: Event) -> None:
+        if isinstance(event, Control):
+            signal.raise_signal(signal.SIGINT)
+
+    def close(self) -> None: ...
+
+
+def test_ctrl_c_after_the_last_step_finishes_the_run_and_is_told(tmp_path: Path, make_recipe: Make) -> None:
+    ended = execute(make_recipe({"train.steps": 2}), Options(runs=tmp_path / "runs", view=Interrupt()), [])
+    assert ended.code == 0 and ended.was_asked and ended.run is not None and ended.run.state == "finished"
+
+
+def test_a_seed_that_is_finished_is_not_executed_again(tmp_path: Path, make_recipe: Make) -> None:
+    recipe, options = make_recipe({"train.steps": 2}), Options(runs=tmp_path / "runs")
+    for seed in find_seeds(recipe, options, 2):
+        assert seed.finished is None and execute(seed.recipe, seed.options, []).code == 0
+    again = list(find_seeds(recipe, options, 3))
+    assert [seed.recipe.seed for seed in again] == [17, 18, 19]
+    assert [seed.finished and seed.finished.path for seed in again] == [
+        *(run.path for run in list_runs(options.runs)), None
+    ]  # fmt: skip
+    anew = find_seeds(with_changes(recipe, {"optim.learning_rate": 1e-3}), options, 1)
+    assert next(anew).finished is None
+
+
+def test_the_executor_starts_the_ranks_of_a_recipe_with_its_seed_and_folder(
+    tmp_path: Path, write_recipe: Callable[..., Path]
+) -> None:
+    path = write_recipe({"train.steps": 2, "train.devices": 2})
+    recipe = with_changes(load_recipe(path), {"seed": 5})
+    ended = execute(recipe, Options(runs=tmp_path / "runs"), ["train", str(path)])
+    (run,) = list_runs(tmp_path / "runs")
+    assert (ended.code, ended.run and ended.run.path, run.recipe.seed) == (0, run.path, 5)
+    assert [each.event.devices for each in run.ledger().entries if isinstance(each.event, Attempt)] == [2]
