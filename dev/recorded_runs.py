@@ -135,7 +135,8 @@ def record(folder: Path, name: str, changes: dict[str, Any], options: dict[str, 
     from etude.records import events
     from etude.run import run_recipe
     from etude.start import Options
-    from tests.conftest import tiny, write_corpus
+    from tests.bases import write_corpus
+    from tests.recipes import tiny
 
     corpus = write_corpus(folder / "corpus.jsonl")
     run = run_recipe(recipe_from(tiny(corpus, changes)), Options(runs=folder / name, **options)).run

@@ -121,6 +121,22 @@ def write_modernbert(folder: Path) -> Path:
     return folder
 
 
+def write_corpus(path: Path, documents: int = 60) -> Path:
+    """A JSONL file of little functions, the same for the same number of documents."""
+    draw = random.Random(documents)
+    names = ["total", "value", "item", "left", "right", "node", "count", "index"]
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(documents):
+            a, b, c = draw.sample(names, 3)
+            body = "".join(
+                f"    {a} = {a} {draw.choice('+-*')} {draw.randint(0, 99)}\n"
+                for _ in range(draw.randint(1, 6))
+            )
+            text = f"def {b}_{number}({a}, {c}):\n{body}    return {a} {draw.choice('+-*')} {c}\n"
+            file.write(json.dumps({"text": text}) + "\n")
+    return path
+
+
 def write_pairs(path: Path, rows: int = 60) -> Path:
     """Sources, and as targets some of their words the other way round."""
     draw = random.Random(rows)
@@ -205,3 +221,23 @@ def _write_tokenizer(folder: Path, *, chat: bool) -> None:
         config |= {"eos_token": "<|im_end|>", "chat_template": CHAT_ML}
     inner.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+}  # fmt: skip
+
+
+def write_model(folder: Path, model_type: str, changes: dict[str, Any], **save: Any) -> Any:
+    """A model of transformers with weights at which every part moves the logits."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **changes)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not name.endswith(("norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")):
+                parameter.copy_(torch.randn_like(parameter) * 0.15)
+    model.save_pretrained(folder, **save)
+    return model

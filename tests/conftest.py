@@ -1,8 +1,6 @@
 """What tests share: a small corpus, a small recipe, and the command line in this process."""
 
-import json
 import os
-import random
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,8 +10,10 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, settings
 
-from etude.recipe.load import change, recipe_from
+from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
+from tests.bases import write_corpus
+from tests.recipes import tiny
 
 # The models are tiny, and several test processes with all cores each would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -42,38 +42,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ETUDE_CACHE", str(cache))
-
-
-def write_corpus(path: Path, documents: int = 60) -> Path:
-    """A JSONL file of little functions, the same for the same number of documents."""
-    draw = random.Random(documents)
-    names = ["total", "value", "item", "left", "right", "node", "count", "index"]
-    with path.open("w", encoding="utf-8") as file:
-        for number in range(documents):
-            a, b, c = draw.sample(names, 3)
-            body = "".join(
-                f"    {a} = {a} {draw.choice('+-*')} {draw.randint(0, 99)}\n"
-                for _ in range(draw.randint(1, 6))
-            )
-            text = f"def {b}_{number}({a}, {c}):\n{body}    return {a} {draw.choice('+-*')} {c}\n"
-            file.write(json.dumps({"text": text}) + "\n")
-    return path
-
-
-def tiny(path: Path, changes: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The values of a recipe that trains in about a second."""
-    values = {
-        "name": "tiny",
-        "model": {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_ffn": 64, "qk_norm": True},
-        "tokenizer": {"train_vocab_size": 300},
-        "data": {"train": [{"path": str(path)}], "validation_ratio": 0.1},
-        "train": {"steps": 12, "seq_len": 32, "global_batch_size": 8, "device": "cpu", "precision": "fp32"},
-        "optim": {"learning_rate": 3e-3},
-        "evaluate": {"every_steps": 6},
-        "checkpoint": {"every_steps": 4},
-        "records": {"log_every_steps": 3},
-    }
-    return change(values, changes or {})
 
 
 @pytest.fixture

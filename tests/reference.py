@@ -1,11 +1,13 @@
 """Training as transformers and torch do it, to hold ours against."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from etude.data.loader import sample_ids
 from etude.recipe.schema import Recipe
 from etude.run import Training
 from etude.start import Options
@@ -36,6 +38,34 @@ def update(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
     optimizer.step()
     optimizer.zero_grad()
     return loss.item()
+
+
+def train_plainly(
+    recipe: Recipe,
+    split: Any,
+    parameters: Iterable[torch.nn.Parameter],
+    loss_of: Callable[[Any], torch.Tensor],
+) -> list[float]:
+    """Their side: the loss of each step over the same samples, where `loss_of` takes the ids of a step."""
+    optimizer = adamw(parameters, recipe.optim.learning_rate)
+    settings: Any = {
+        "n": len(split),
+        "global_batch_size": recipe.train.global_batch_size,
+        "seed": recipe.seed,
+    }
+    return [
+        update(optimizer, loss_of(sample_ids(step, **settings))) for step in range(recipe.train.steps or 0)
+    ]
+
+
+def label_loss(model: Any, samples: list[Any]) -> torch.Tensor:
+    """The loss of transformers for labelled samples, of one label a row or of several."""
+    classes = torch.tensor(np.stack([sample.classes for sample in samples]))
+    multi = model.config.problem_type == "multi_label_classification"
+    loss: torch.Tensor = model(
+        **padded(samples, model), labels=classes.float() if multi else classes.long().argmax(1)
+    ).loss
+    return loss
 
 
 def padded(samples: list[Any], model: Any) -> dict[str, torch.Tensor]:

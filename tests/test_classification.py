@@ -11,41 +11,21 @@ import torch
 from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
 
-from etude.data.loader import sample_ids
 from etude.data.prepared import prepare
 from etude.data.split import Texts, take_wholes
 from etude.errors import EtudeError
 from etude.export import export
 from etude.objectives.classification import Classification
 from etude.plan import make_plan
-from etude.recipe.load import recipe_from, with_changes
+from etude.recipe.load import with_changes
 from etude.recipe.schema import Loss, Recipe
 from etude.records.events import Evaluation, Finding, Scores
 from etude.report.summary import summarize
 from etude.run import Training
 from etude.start import Options
 from tests.bases import write_encoder, write_labelled
-from tests.reference import adamw, padded, update
-
-STEPS = 20
-
-
-def classification(rows: Path, base: Path | None, changes: dict[str, Any] | None = None) -> Recipe:
-    own = {"kind": "encoder", "n_layer": 2, "n_embd": 32, "n_head": 4}
-    values: dict[str, Any] = {
-        "name": "labels", "model": {"from": str(base)} if base else own,
-        "tokenizer": {} if base else {"train_vocab_size": 300},
-        "data": {"train": [{"path": str(rows), "label": "label", "capability": "kind"}], "validation_ratio": 0.2},
-        "train": {
-            "objective": "classification", "steps": STEPS, "seq_len": 24, "global_batch_size": 8,
-            "micro_batch_size": 8, "device": "cpu", "precision": "fp32",
-        },
-        "optim": {"learning_rate": 2e-3, "weight_decay": 0.01},
-        "schedule": {"kind": "constant"},
-        "evaluate": {"every_steps": 10, "metric": "f1"},
-        "checkpoint": {"every_steps": 10},
-    }  # fmt: skip
-    return with_changes(recipe_from(values), changes or {})
+from tests.recipes import classification
+from tests.reference import label_loss, train, train_plainly
 
 
 @pytest.mark.parametrize("family", ["roberta", "bert"])
@@ -58,14 +38,13 @@ def test_losses_are_those_of_transformers(family: str, kind: str, tmp_path: Path
         changes["data.train.0.pair"] = "other"
     recipe = classification(rows, base, changes)
     plan = make_plan(recipe)
-    training = Training(recipe, Options(runs=tmp_path / "runs"))
-    ours = [float(step.measured[0] / step.measured[1]) for step in training]
-    theirs = _train_in_transformers(recipe, plan, training.run.checkpoints, multi=kind == "multi")
+    training, ours = train(recipe, tmp_path / "runs")
+    theirs = _train_in_transformers(recipe, plan, training.run.checkpoints)
     assert ours == pytest.approx(theirs, rel=1e-4)
     assert ours[-1] < ours[0] - 0.05
 
 
-def _train_in_transformers(recipe: Recipe, plan: Any, checkpoints: Path, *, multi: bool) -> list[float]:
+def _train_in_transformers(recipe: Recipe, plan: Any, checkpoints: Path) -> list[float]:
     """The same steps by padded batches with the loss of their model, from the weights that ours
     begins with."""
     from transformers import AutoModelForSequenceClassification
@@ -82,17 +61,10 @@ def _train_in_transformers(recipe: Recipe, plan: Any, checkpoints: Path, *, mult
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     model.train()
-    optimizer = adamw(model.parameters(), recipe.optim.learning_rate)
-    split, losses = plan.corpus.train, []
-    for step in range(STEPS):
-        samples = [
-            split.sample(i) for i in sample_ids(step, n=len(split), global_batch_size=8, seed=recipe.seed)
-        ]
-        classes = torch.tensor(np.stack([sample.classes for sample in samples]))
-        labels = classes.float() if multi else classes.argmax(1)
-        loss = model(**padded(samples, model), labels=labels).loss
-        losses.append(update(optimizer, loss))
-    return losses
+    split = plan.corpus.train
+    return train_plainly(
+        recipe, split, model.parameters(), lambda ids: label_loss(model, [split.sample(i) for i in ids])
+    )
 
 
 @pytest.mark.parametrize("pairs", [False, True])

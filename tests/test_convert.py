@@ -17,8 +17,7 @@ from safetensors.torch import load_file
 from etude.convert import convert
 from etude.errors import InputError
 from etude.models.hub import inspect_model, load_pretrained
-from tests.bases import write_t5
-from tests.models.test_hub import SMALL, write_model
+from tests.bases import SMALL, write_model, write_t5
 
 
 @pytest.fixture

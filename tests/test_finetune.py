@@ -12,16 +12,15 @@ from etude.models.hub import inspect_model, load_pretrained
 from etude.models.lora import adapter_tensors, add_adapter
 from etude.models.parts import find_targets
 from etude.plan import make_plan
-from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Recipe
 from etude.records.events import Evaluation, Generation
 from etude.run import Training
 from etude.start import Options
 from tests import bases
 from tests.bases import write_instructions
-from tests.reference import adamw, update
+from tests.recipes import finetuning
+from tests.reference import train, train_plainly
 
-STEPS = 20
 BASES: dict[str, Callable[[Path], Path]] = {
     "qwen2": bases.write_qwen2, "llama": bases.write_llama, "gptj": bases.write_gptj,
     "gpt2": bases.write_gpt2,
@@ -34,34 +33,14 @@ TARGETS = {
 }
 
 
-def finetuning(base: Path, rows: Path, changes: dict[str, Any] | None = None) -> Recipe:
-    values: dict[str, Any] = {
-        "name": "tuned",
-        "model": {"from": str(base)},
-        "data": {"train": [{"path": str(rows)}], "validation_ratio": 0.2},
-        "train": {
-            "steps": STEPS, "seq_len": 96, "global_batch_size": 4, "micro_batch_size": 4, "device": "cpu",
-            "precision": "fp32",
-        },
-        "optim": {"learning_rate": 5e-3, "weight_decay": 0.01},
-        "schedule": {"kind": "constant"},
-        "evaluate": {"every_steps": 10},
-        "checkpoint": {"every_steps": 5},
-    }  # fmt: skip
-    return with_changes(recipe_from(values), changes or {})
-
-
 @pytest.mark.parametrize("kind", BASES)
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_losses_are_those_of_transformers_and_peft(kind: str, mode: str, tmp_path: Path) -> None:
     base, rows = BASES[kind](tmp_path / "base"), write_instructions(tmp_path / "rows.jsonl")
     adapter = {"adapter": {"rank": 4, "alpha": 8.0, "targets": TARGETS[kind]}} if mode == "lora" else {}
     rate = 5e-3 if mode == "lora" else 1e-3
-    recipe = finetuning(base, rows, {**adapter, "optim.learning_rate": rate, "train.micro_batch_size": 2})
-    ours = [
-        float(step.measured[0] / step.measured[1])
-        for step in Training(recipe, Options(runs=tmp_path / "runs"))
-    ]
+    recipe = finetuning(rows, base, {**adapter, "optim.learning_rate": rate, "train.micro_batch_size": 2})
+    _, ours = train(recipe, tmp_path / "runs")
     theirs = _train_in_transformers(recipe, kind)
     assert ours == pytest.approx(theirs, rel=1e-4)
     assert ours[-1] < ours[0] - 0.1
@@ -86,15 +65,10 @@ def _train_in_transformers(recipe: Recipe, kind: str) -> list[float]:
         add_adapter(ours, dict.fromkeys(names, recipe.adapter), recipe.seed)
         set_peft_model_state_dict(model, {name: t.detach() for name, t in adapter_tensors(ours).items()})
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = adamw(trained, recipe.optim.learning_rate)
-    losses = []
-    from etude.data.loader import sample_ids
+    split = plan.corpus.train
 
-    for step in range(STEPS):
-        split = plan.corpus.train
-        samples = [
-            split.sample(i) for i in sample_ids(step, n=len(split), global_batch_size=4, seed=recipe.seed)
-        ]
+    def loss_of(ids: Any) -> torch.Tensor:
+        samples = [split.sample(i) for i in ids]
         longest = max(len(sample.tokens) for sample in samples)
         tokens = torch.zeros(len(samples), longest, dtype=torch.long)
         labels, mask = torch.full_like(tokens, -100), torch.zeros_like(tokens)
@@ -106,14 +80,14 @@ def _train_in_transformers(recipe: Recipe, kind: str) -> list[float]:
             )
             mask[row, :length] = 1
         logits = model(input_ids=tokens, attention_mask=mask).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
-        losses.append(update(optimizer, loss))
-    return losses
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
+
+    return train_plainly(recipe, split, trained, loss_of)
 
 
 def test_a_run_is_judged_before_and_after_and_its_best_is_kept(tmp_path: Path) -> None:
     base, rows = bases.write_qwen2(tmp_path / "base"), write_instructions(tmp_path / "rows.jsonl")
-    recipe = finetuning(base, rows, {
+    recipe = finetuning(rows, base, {
         "adapter.rank": 4, "evaluate.answers": 3, "evaluate.answer_tokens": 12,
         "evaluate.prompts": ["Add 1 to left."],
     })  # fmt: skip
@@ -138,7 +112,7 @@ def test_a_run_is_judged_before_and_after_and_its_best_is_kept(tmp_path: Path) -
 
 def test_an_adapter_goes_on_only_with_its_own_base(tmp_path: Path) -> None:
     base, rows = bases.write_qwen2(tmp_path / "base"), write_instructions(tmp_path / "rows.jsonl")
-    recipe = finetuning(base, rows, {"adapter.rank": 4})
+    recipe = finetuning(rows, base, {"adapter.rank": 4})
     training = Training(recipe, Options(runs=tmp_path / "runs"))
     for step in training:
         if step.number == 7:
@@ -154,7 +128,7 @@ def test_micro_batches_and_their_sizes_do_not_change_the_losses(tmp_path: Path) 
     curves = []
     for size in (1, 2, 4):
         recipe = finetuning(
-            base, rows, {"adapter.rank": 4, "train.micro_batch_size": size, "train.steps": 10}
+            rows, base, {"adapter.rank": 4, "train.micro_batch_size": size, "train.steps": 10}
         )
         steps = Training(recipe, Options(runs=tmp_path / f"runs-{size}"))
         curves.append([float(step.measured[0] / step.measured[1]) for step in steps])
@@ -187,7 +161,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     if changes.get("model.from") == "GPT2":
         changes = changes | {"model.from": str(bases.write_gpt2(tmp_path / "gpt2"))}
     with pytest.raises(EtudeError, match=said) as caught:
-        training = Training(finetuning(base, rows, changes), Options(runs=tmp_path / "runs"))
+        training = Training(finetuning(rows, base, changes), Options(runs=tmp_path / "runs"))
         next(iter(training))
     assert len(str(caught.value).splitlines()) == 1
     assert caught.value.exit_code == 2 and not (tmp_path / "runs").exists()

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from etude.engine import checkpoint as checkpoints
-from etude.engine.batch import DeviceBatch
 from etude.errors import FaultError, InputError
 from etude.evaluate.judge import Judge
 from etude.recipe.metric import ChosenMetric
@@ -22,8 +20,9 @@ from etude.records.store import Run, list_runs
 from etude.run import run_recipe
 from etude.start import Options
 from tests.bases import write_qwen2
+from tests.bigram import Bigram, bigram_loss
 from tests.conftest import Outcome
-from tests.engine.test_checkpoint import make_state, snapshot
+from tests.engine.states import make_state, snapshot
 
 Make = Callable[..., Recipe]
 
@@ -33,24 +32,12 @@ def all_finite(run: Run) -> bool:
     return all(tensor.isfinite().all() for file in files for tensor in load_file(file).values())
 
 
-class Bigram(nn.Module):
+class MaskedBigram(Bigram):
     """A model that is none of ours, with a mask of infinities as its kin have."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.table = nn.Embedding(512, 512)
         self.register_buffer("mask", torch.full((4, 4), -math.inf).triu(1))
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.table(tokens)
-        return logits
-
-
-def bigram_loss(model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, int]:
-    loss = nn.functional.cross_entropy(
-        model(batch.tokens).flatten(0, 1), batch.labels.flatten(), reduction="sum"
-    )
-    return loss, batch.labels.numel()
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
@@ -105,11 +92,11 @@ def test_a_snapshot_that_is_not_finite_is_not_written(tmp_path: Path, part: str)
 
 
 def test_masks_of_infinities_are_saved_and_loaded(tmp_path: Path, make_recipe: Make) -> None:
-    options = Options(runs=tmp_path, model=Bigram(), loss=bigram_loss)
+    options = Options(runs=tmp_path, model=MaskedBigram(), loss=bigram_loss)
     run = run_recipe(make_recipe({"train.steps": 2}), options).run
     saved = load_file(run.checkpoints / "step-000002" / "model.safetensors")
     assert saved["mask"].isinf().any()
-    checkpoints.load_weights(run.checkpoints / "step-000002" / "model.safetensors", Bigram())
+    checkpoints.load_weights(run.checkpoints / "step-000002" / "model.safetensors", MaskedBigram())
 
 
 def test_what_is_not_finite_is_never_the_best() -> None:

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from etude.cli.generate import open_speaker
-from etude.data.loader import sample_ids
 from etude.errors import EtudeError, InputError
 from etude.export import export, load_model, open_tokenizer
 from etude.models.build import longest_sample
@@ -22,15 +21,14 @@ from etude.models.lora import add_adapter
 from etude.models.parts import find_targets, head_modules
 from etude.objectives.classification import Classification
 from etude.plan import make_plan
-from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Adapter, Recipe
 from etude.records.events import Finding
 from etude.run import Training
 from etude.start import Options
 from tests import bases
-from tests.reference import adamw, padded, train, update
+from tests.recipes import classification
+from tests.reference import label_loss, padded, train, train_plainly
 
-STEPS = 20
 Write = Callable[[Path], Path]
 FAMILIES: dict[str, tuple[Write, list[str]]] = {
     "roberta": (bases.write_encoder, ["query", "value"]),
@@ -45,18 +43,8 @@ FAMILIES: dict[str, tuple[Write, list[str]]] = {
 
 
 def recipe_of(rows: Path, base: Path, changes: dict[str, Any] | None = None) -> Recipe:
-    values: dict[str, Any] = {
-        "name": "labels", "model": {"from": str(base)},
-        "data": {"train": [{"path": str(rows), "label": "label", "capability": "kind"}], "validation": "none"},
-        "train": {
-            "objective": "classification", "steps": STEPS, "seq_len": 24, "global_batch_size": 8,
-            "micro_batch_size": 4, "device": "cpu", "precision": "fp32",
-        },
-        "optim": {"learning_rate": 2e-3, "weight_decay": 0.01},
-        "schedule": {"kind": "constant"},
-        "checkpoint": {"every_steps": 10},
-    }  # fmt: skip
-    return with_changes(recipe_from(values), changes or {})
+    settings = {"train.micro_batch_size": 4, "data.validation": "none", "evaluate.metric": "loss"}
+    return classification(rows, base, {**settings, **(changes or {})})
 
 
 def theirs_of(folder: Path, **settings: Any) -> Any:
@@ -88,19 +76,13 @@ def test_losses_and_the_logits_of_a_checkpoint_are_those_of_transformers_and_pef
     plan = make_plan(recipe)
     training, ours = train(recipe, tmp_path / "runs")
     model = _first(recipe, plan, last(training))
-    split, losses = plan.corpus.train, []
+    split = plan.corpus.train
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert sum(parameter.numel() for parameter in parameters) == plan.trainable
-    optimizer = adamw(parameters, recipe.optim.learning_rate)
-    for step in range(STEPS):
-        samples = [
-            split.sample(i) for i in sample_ids(step, n=len(split), global_batch_size=8, seed=recipe.seed)
-        ]
-        classes = torch.tensor(np.stack([sample.classes for sample in samples if sample.classes is not None]))
-        labels = classes.float() if kind == "multi" else classes.long().argmax(1)
-        loss = model(**padded(samples, model), labels=labels).loss
-        losses.append(update(optimizer, loss))
-    assert ours == pytest.approx(losses, rel=1e-4)
+    theirs = train_plainly(
+        recipe, split, parameters, lambda ids: label_loss(model, [split.sample(i) for i in ids])
+    )
+    assert ours == pytest.approx(theirs, rel=1e-4)
     assert ours[-1] < ours[0] - 0.02
     samples = [split.sample(i) for i in range(7)]
     mine = load_model(last(training), dtype=torch.float32)

@@ -69,6 +69,16 @@ def test_a_module_has_a_test_module_of_its_name() -> None:
     assert missing == UNTESTED, "write its tests, and take what has them from UNTESTED"
 
 
+def test_no_test_module_takes_anything_from_another() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for line in path.read_text("utf-8").splitlines()
+        if re.match(r"\s*from tests(\.\w+)*\.test_\w+ import ", line)
+    ]
+    assert not found, "what tests share stands in a module that is no test: recipes, bases, reference"
+
+
 def test_the_documented_layers_are_those_that_are_checked() -> None:
     contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
     rows = re.findall(r"^\| \d+ \| (.*) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)

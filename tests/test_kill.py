@@ -21,7 +21,7 @@ from etude.engine.checkpoint import weights_file
 from etude.records.events import Attempt, Step
 from etude.records.store import list_runs
 from tests.bases import write_encoder, write_instructions, write_labelled, write_pairs, write_qwen2
-from tests.launch.test_ranks import Life, final_bits
+from tests.processes import Life, final_bits
 from tests.victim import PHASES
 
 INTERVAL, KILLS_A_RUN = 4, 2

@@ -16,31 +16,9 @@ from etude.errors import EtudeError
 from etude.export import export
 from etude.models.heads import build_encoder
 from etude.plan import make_plan
-from etude.recipe.load import recipe_from, with_changes
-from etude.recipe.schema import Recipe
 from tests.bases import write_encoder, write_labelled, write_qwen2
+from tests.recipes import STEPS, masked
 from tests.reference import adamw, train, update
-
-STEPS = 20
-
-
-def masked(rows: Path, base: Path | None, changes: dict[str, Any] | None = None) -> Recipe:
-    own = {"kind": "encoder", "n_layer": 2, "n_embd": 32, "n_head": 4}
-    values: dict[str, Any] = {
-        "name": "masks",
-        "model": {"from": str(base)} if base else own,
-        "tokenizer": {} if base else {"train_vocab_size": 300},
-        "data": {"train": [{"path": str(rows)}], "validation_ratio": 0.2, "sample": "document"},
-        "train": {
-            "objective": "masked", "steps": STEPS, "seq_len": 24, "global_batch_size": 8,
-            "micro_batch_size": 8, "device": "cpu", "precision": "fp32",
-        },
-        "optim": {"learning_rate": 2e-3, "weight_decay": 0.01},
-        "schedule": {"kind": "constant"},
-        "evaluate": {"every_steps": 10},
-        "checkpoint": {"every_steps": 10},
-    }  # fmt: skip
-    return with_changes(recipe_from(values), changes or {})
 
 
 @pytest.mark.parametrize("family", ["roberta", "bert"])

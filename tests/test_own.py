@@ -18,7 +18,7 @@ from etude.records.store import Run, list_runs
 from etude.run import Training, run_recipe
 from etude.start import Options
 from tests.bases import write_encoder, write_gptj, write_labelled, write_qwen2
-from tests.test_run import Bigram, accuracy, bigram_loss
+from tests.bigram import Bigram, accuracy, bigram_loss
 
 Make = Callable[..., Recipe]
 

@@ -11,8 +11,9 @@ import psutil
 import pytest
 
 from etude.records.environment import describe_environment
-from tests.conftest import tiny, write_corpus
-from tests.launch.test_ranks import listening
+from tests.bases import write_corpus
+from tests.processes import listening
+from tests.recipes import tiny
 
 # As the script that pip installs: Python puts the folder of the script on the path, not the current one.
 SCRIPT = "from etude.__main__ import program\nif __name__ == '__main__':\n    program()\n"

@@ -27,7 +27,9 @@ from etude.records.events import Attempt, Control, Evaluation, Finding, Generati
 from etude.records.store import Run, list_runs
 from etude.run import Training, run_recipe
 from etude.start import Options
-from tests.conftest import Outcome, write_corpus
+from tests.bases import write_corpus
+from tests.bigram import Bigram, accuracy, bigram_loss
+from tests.conftest import Outcome
 
 Make = Callable[..., Recipe]
 
@@ -229,33 +231,6 @@ def test_weights_of_another_run_start_a_new_one(tmp_path: Path, make_recipe: Mak
     assert events(second, Step)[0].loss < events(first, Step)[0].loss - 0.3
     with pytest.raises(InputError, match="has no checkpoint step-000009; it has step-"):
         run_recipe(make_recipe({"seed": 19}), Options(runs=tmp_path, weights=f"{first.name}@step-9"))
-
-
-class Bigram(nn.Module):
-    """A model that is none of ours."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = nn.Embedding(512, 512)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.table(tokens)
-        return logits
-
-
-def bigram_loss(model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, int]:
-    logits = model(batch.tokens)
-    return nn.functional.cross_entropy(
-        logits.flatten(0, 1), batch.labels.flatten(), reduction="sum"
-    ), batch.labels.numel()
-
-
-def accuracy(model: nn.Module, batches: Iterable[DeviceBatch]) -> float:
-    right = total = 0
-    for batch in batches:
-        right += int((model(batch.tokens).argmax(-1) == batch.labels).sum())
-        total += batch.labels.numel()
-    return right / total
 
 
 def breaks_after(calls: int) -> Callable[..., float]:

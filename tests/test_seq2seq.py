@@ -11,7 +11,6 @@ import sacrebleu
 import tomlkit
 import torch
 
-from etude.data.loader import sample_ids
 from etude.data.prepared import prepare
 from etude.engine.cross_entropy import linear_cross_entropy
 from etude.errors import EtudeError, InputError
@@ -20,36 +19,12 @@ from etude.evaluate.generate import generate
 from etude.export import export, load_model, open_tokenizer
 from etude.models.hub import inspect_model, load_pretrained
 from etude.plan import make_plan
-from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Recipe
 from etude.records.events import Scores
 from etude.records.store import list_runs
 from tests.bases import write_instructions, write_pairs, write_t5
-from tests.reference import adamw, train, update
-
-STEPS = 20
-
-
-def seq2seq(rows: Path, base: Path | None, changes: dict[str, Any] | None = None) -> Recipe:
-    own = {"kind": "encoder-decoder", "n_layer": 1, "n_embd": 32, "n_head": 4}
-    values: dict[str, Any] = {
-        "name": "pairs",
-        "model": {"from": str(base)} if base else own,
-        "tokenizer": {} if base else {"train_vocab_size": 300},
-        "data": {
-            "train": [{"path": str(rows), "field": "source", "target": "target", "capability": "kind"}],
-            "validation_ratio": 0.2,
-        },
-        "train": {
-            "objective": "seq2seq", "steps": STEPS, "seq_len": 24, "target_len": 16, "global_batch_size": 8,
-            "micro_batch_size": 8, "device": "cpu", "precision": "fp32",
-        },
-        "optim": {"learning_rate": 2e-3, "weight_decay": 0.01},
-        "schedule": {"kind": "constant"},
-        "evaluate": {"every_steps": 10, "answers": 4, "answer_tokens": 12},
-        "checkpoint": {"every_steps": 10},
-    }  # fmt: skip
-    return with_changes(recipe_from(values), changes or {})
+from tests.recipes import seq2seq
+from tests.reference import train, train_plainly
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -76,21 +51,19 @@ def _train_in_transformers(recipe: Recipe, base: Path, smoothing: float) -> list
     collate = DataCollatorForSeq2Seq(tokenizer, model)
     plan = make_plan(recipe)
     split, texts = plan.corpus.train, plan.corpus.pairs["train"]
-    optimizer = adamw(model.parameters(), recipe.optim.learning_rate)
-    losses = []
-    for step in range(STEPS):
+
+    def loss_of(ids: Any) -> torch.Tensor:
         rows = []
-        for index in sample_ids(step, n=len(split), global_batch_size=8, seed=recipe.seed):
+        for index in ids:
             source = tokenizer(texts[int(index)].prompt, truncation=True, max_length=24)
             target = tokenizer(text_target=texts[int(index)].reference, truncation=True, max_length=16)
             rows.append({**source, "labels": target["input_ids"]})
         batch = collate(rows)
-        logits = model(**batch).logits
-        loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), batch["labels"].flatten(), label_smoothing=smoothing
+        return torch.nn.functional.cross_entropy(
+            model(**batch).logits.flatten(0, 1), batch["labels"].flatten(), label_smoothing=smoothing
         )
-        losses.append(update(optimizer, loss))
-    return losses
+
+    return train_plainly(recipe, split, model.parameters(), loss_of)
 
 
 def test_pairs_that_a_tokenizer_would_cut_on_the_left_are_refused(tmp_path: Path) -> None:

@@ -20,46 +20,12 @@ from etude.models.build import build
 from etude.objectives.classification import Classification
 from etude.objectives.masked import Masked
 from etude.plan import make_plan
-from etude.recipe.load import recipe_from, with_changes
-from etude.recipe.schema import Recipe
 from etude.records.events import Evaluation, Scores
 from etude.report.card import model_card
 from etude.report.compare import compare_runs
-from tests.bases import write_encoder, write_labelled, write_pairs, write_t5
+from tests.bases import write_pairs, write_t5
+from tests.recipes import tasks
 from tests.reference import train
-
-
-def tasks(folder: Path, changes: dict[str, Any] | None = None) -> Recipe:
-    base = write_encoder(folder / "base", masked=True)
-    kinds, words = (
-        write_labelled(folder / "kinds.jsonl", 60),
-        write_labelled(folder / "words.jsonl", 40, multi=True),
-    )
-    values: dict[str, Any] = {
-        "name": "several",
-        "model": {"from": str(base), "dropout": 0.1},
-        "tasks": {
-            "kinds": {"objective": "classification", "ratio": 2.0},
-            "words": {"objective": "classification", "loss": {"class_weights": "balanced"}},
-            "text": {"objective": "masked"},
-        },
-        "data": {
-            "train": [
-                {"path": str(kinds), "label": "label", "task": "kinds"},
-                {"path": str(words), "label": "label", "task": "words"},
-                {"path": str(kinds), "task": "text"},
-            ],
-            "validation_ratio": 0.2, "sample": "document",
-        },
-        "train": {
-            "steps": 8, "seq_len": 24, "global_batch_size": 8, "micro_batch_size": 8, "device": "cpu",
-            "precision": "fp32",
-        },
-        "optim": {"learning_rate": 2e-3},
-        "evaluate": {"every_steps": 4, "metric": "kinds:f1"},
-        "checkpoint": {"every_steps": 4},
-    }  # fmt: skip
-    return with_changes(recipe_from(values), changes or {})
 
 
 def test_each_task_is_evaluated_and_scored_under_its_name(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import torch
 from torch.nn import functional as F
 
 from etude.data.lexer import KINDS
-from etude.data.loader import sample_ids
 from etude.errors import RecipeError
 from etude.plan import make_plan
 from etude.recipe.load import load_recipe, recipe_from, with_changes
@@ -18,7 +17,7 @@ from etude.records.events import Evaluation
 from etude.run import Training
 from etude.start import Options
 from tests import bases
-from tests.reference import adamw, train, update
+from tests.reference import train, train_plainly
 
 STEPS = 5
 WEIGHTS = {"identifier": 2.0, "comment": 0.2, "number": 0.0, "special": 0.5}
@@ -74,11 +73,11 @@ def _train_in_transformers(recipe: Recipe, kind: str) -> list[float]:
         kind, transformers.AutoModelForCausalLM
     )
     model: Any = load.from_pretrained(recipe.model.from_, dtype=torch.float32).train()
-    optimizer = adamw(model.parameters(), recipe.optim.learning_rate)
-    split, losses = plan.corpus.train, []
-    for step in range(STEPS):
+    split = plan.corpus.train
+
+    def loss_of(ids: Any) -> torch.Tensor:
         loss, weight = torch.zeros(()), 0.0
-        for index in sample_ids(step, n=len(split), global_batch_size=4, seed=recipe.seed):
+        for index in ids:
             sample = split.sample(int(index))
             assert sample.weights is not None and len(set(sample.weights.tolist())) > 1
             tokens, labels = torch.tensor(sample.tokens)[None], torch.tensor(sample.labels)
@@ -89,8 +88,9 @@ def _train_in_transformers(recipe: Recipe, kind: str) -> list[float]:
             )  # fmt: skip
             weights = torch.tensor(sample.weights) * (labels != -100)
             loss, weight = loss + (weights * each).sum(), weight + weights.sum()
-        losses.append(update(optimizer, loss / weight))
-    return losses
+        return loss / weight
+
+    return train_plainly(recipe, split, model.parameters(), loss_of)
 
 
 @pytest.mark.parametrize("kind", ["causal", "masked", "seq2seq"])

@@ -213,7 +213,7 @@ def test_pickled_weights_are_refused_and_no_code_runs(
 ) -> None:
     import torch
 
-    from tests.engine.test_checkpoint import Payload
+    from tests.engine.states import Payload
 
     torch.save({"x": Payload(tmp_path / "canary")}, tmp_path / "model.safetensors")
     outcome = etude("train", write_recipe(), "--from", tmp_path, "--runs", tmp_path / "runs")

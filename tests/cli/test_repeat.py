@@ -15,7 +15,7 @@ from etude.run import Training
 from etude.start import Options
 from tests.bases import write_labelled
 from tests.conftest import Outcome
-from tests.test_classification import classification
+from tests.recipes import classification
 
 Etude = Callable[..., Outcome]
 

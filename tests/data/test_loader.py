@@ -17,7 +17,7 @@ from etude.data.loader import (
     steps_per_epoch,
 )
 from etude.data.split import Sample, Split
-from tests.data.test_split import split_of
+from tests.data.splits import split_of
 
 
 def loader_of(split: Split, size: int = 8, micro: int = 4, **settings: int) -> Loader:

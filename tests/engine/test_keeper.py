@@ -10,7 +10,7 @@ from etude.errors import StorageError
 from etude.recipe.schema import Checkpoint, Recipe
 from etude.records.events import Event
 from etude.records.store import create_run
-from tests.engine.test_checkpoint import make_state, snapshot
+from tests.engine.states import make_state, snapshot
 
 
 def test_a_failure_in_the_thread_is_raised_and_the_next_save_works(

@@ -12,7 +12,8 @@ def run_with(change: Callable[[Path], object], *words: str) -> Callable[[Path], 
     def make(folder: Path) -> list[str]:
         from etude.recipe.load import recipe_from
         from etude.records.store import create_run
-        from tests.conftest import tiny, write_corpus
+        from tests.bases import write_corpus
+        from tests.recipes import tiny
 
         writer = create_run(folder / "runs", recipe_from(tiny(write_corpus(folder / "corpus.jsonl", 20))))
         writer.close("stopped")

@@ -16,6 +16,7 @@ from etude.errors import InputError
 from etude.export import load_model
 from tests.bases import write_gpt2, write_instructions, write_qwen2
 from tests.conftest import SHARED, Outcome
+from tests.recipes import finetuning
 
 Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], None]
 PREFIX = "base_model.model."
@@ -270,13 +271,12 @@ def test_training_goes_on_from_an_adapter_of_peft_only_as_it_was(
 ) -> None:
     from etude.run import Training
     from etude.start import Options
-    from tests.test_finetune import finetuning
 
     rows = write_instructions(tmp_path / "rows.jsonl")
     same = {"rank": 4, "alpha": 8.0, "targets": ["q_proj", "v_proj"]}
 
     def begin(folder: Path, changes: dict[str, Any], base: str = "qwen2") -> Training:
-        recipe = finetuning(bases[base], rows, {"train.steps": 1, "evaluate.every_steps": 1, **changes})
+        recipe = finetuning(rows, bases[base], {"train.steps": 1, "evaluate.every_steps": 1, **changes})
         training = Training(recipe, Options(runs=tmp_path / "runs", weights=str(folder), new=True))
         next(iter(training))
         return training

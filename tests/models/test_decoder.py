@@ -8,27 +8,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from etude.evaluate.generate import generate
 from etude.models.decoder import Cache, Decoder
 from etude.models.decoder_config import DecoderConfig
 from etude.models.layers import RMSNorm
+from tests.models.decoders import CONFIGS, LLAMA, assert_equal_logits, random_decoder, random_tokens
 
-LLAMA = DecoderConfig(
-    vocab_size=97, n_layer=3, n_head=4, n_kv_head=2, n_embd=48, n_ffn=80, head_dim=12, context=64, tied=False
-)
-CONFIGS = {
-    "llama": LLAMA,
-    "llama tied": replace(LLAMA, tied=True, n_kv_head=4, norm_eps=1e-5),
-    "llama uneven": replace(LLAMA, n_head=5, n_kv_head=1, head_dim=8),
-    "mistral": replace(LLAMA, sliding_window=5),
-    "qwen2": replace(LLAMA, qkv_bias=True, rope_theta=1e6, tied=True),
-    "qwen2 wide heads": replace(LLAMA, qkv_bias=True, head_dim=20),
-    "qwen2 sliding": replace(LLAMA, qkv_bias=True, sliding_window=6),
-    "qwen3": replace(LLAMA, qk_norm=True, head_dim=16, tied=True),
-    "qwen3 sliding": replace(LLAMA, qk_norm=True, sliding_window=7, n_kv_head=1),
-}
 EVERY = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 
@@ -36,12 +22,12 @@ EVERY = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_folder_loads_in_transformers_with_equal_logits_and_greedy_tokens(
     config: DecoderConfig, tmp_path: Path
 ) -> None:
-    model, tokens = _model(config), _tokens(config, 3, 40)
+    model, tokens = random_decoder(config), random_tokens(config, 3, 40)
     theirs = _load_in_transformers(model, tmp_path)
     assert type(theirs).__name__ == config.to_hf(eos_token_id=None)["architectures"][0]
     with torch.no_grad():
         ours, expected = model.logits(tokens), theirs(tokens).logits
-    _assert_equal_logits(ours, expected)
+    assert_equal_logits(ours, expected)
     prompts = tokens[:, :9]
     continued = theirs.generate(
         prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=12, do_sample=False
@@ -53,7 +39,7 @@ def test_folder_loads_in_transformers_with_equal_logits_and_greedy_tokens(
 @EVERY
 def test_cached_logits_equal_those_of_one_pass(config: DecoderConfig) -> None:
     """Prompts of unequal length are read end to end, then each row goes on by a token at a time."""
-    model, tokens, lengths = _model(config), _tokens(config, 3, 24), (9, 1, 14)
+    model, tokens, lengths = random_decoder(config), random_tokens(config, 3, 24), (9, 1, 14)
     cache = Cache(config, 3, 24, dtype=torch.float32, device=torch.device("cpu"))
     with torch.no_grad():
         expected = model.logits(tokens)
@@ -61,26 +47,26 @@ def test_cached_logits_equal_those_of_one_pass(config: DecoderConfig) -> None:
         positions = torch.cat([torch.arange(length) for length in lengths])[None]
         read = model.logits(prompts, positions=positions, lengths=lengths, cache=cache)[0]
         for row, part in enumerate(read.split(lengths)):
-            _assert_equal_logits(part, expected[row, : lengths[row]])
+            assert_equal_logits(part, expected[row, : lengths[row]])
         for step in range(10):
             places = torch.tensor(lengths) + step
             logits = model.logits(tokens.gather(1, places[:, None]), cache=cache)[:, 0]
-            _assert_equal_logits(logits, expected[torch.arange(3), places])
+            assert_equal_logits(logits, expected[torch.arange(3), places])
     assert cache.lengths == [19, 11, 24]
 
 
 @EVERY
 def test_sequences_end_to_end_do_not_see_each_other(config: DecoderConfig) -> None:
-    model, tokens, lengths = _model(config), _tokens(config, 1, 24), (11, 1, 12)
+    model, tokens, lengths = random_decoder(config), random_tokens(config, 1, 24), (11, 1, 12)
     alone = [model.logits(piece) for piece in tokens.split(lengths, dim=1)]
     counted = torch.cat([torch.arange(length) for length in lengths])[None]
-    _assert_equal_logits(model.logits(tokens, positions=counted, lengths=lengths), torch.cat(alone, dim=1))
+    assert_equal_logits(model.logits(tokens, positions=counted, lengths=lengths), torch.cat(alone, dim=1))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_checkpointed_activations_give_identical_gradients(dropout: float) -> None:
-    model = _model(replace(LLAMA, dropout=dropout)).train()
-    tokens = _tokens(LLAMA, 2, 16)
+    model = random_decoder(replace(LLAMA, dropout=dropout)).train()
+    tokens = random_tokens(LLAMA, 2, 16)
     gradients = []
     for checkpointed in (False, True):
         model.checkpoint_activations = checkpointed
@@ -95,7 +81,7 @@ def test_checkpointed_activations_give_identical_gradients(dropout: float) -> No
 
 
 def test_dropout_acts_only_while_training() -> None:
-    model, tokens = _model(replace(LLAMA, dropout=0.3)), _tokens(LLAMA, 1, 8)
+    model, tokens = random_decoder(replace(LLAMA, dropout=0.3)), random_tokens(LLAMA, 1, 8)
     assert torch.equal(model.logits(tokens), model.logits(tokens))
     model.train()
     assert not torch.equal(model.logits(tokens), model.logits(tokens))
@@ -141,7 +127,7 @@ def test_new_weights_follow_the_seed_and_leave_other_randomness_alone() -> None:
 def test_zero_init_makes_every_block_the_identity() -> None:
     model = Decoder(replace(LLAMA, zero_init=True)).eval()
     model.init_weights(0)
-    tokens = _tokens(LLAMA, 1, 8)
+    tokens = random_tokens(LLAMA, 1, 8)
     torch.testing.assert_close(
         model(tokens), model.model.norm(model.model.embed_tokens(tokens)), rtol=0, atol=0
     )
@@ -150,7 +136,7 @@ def test_zero_init_makes_every_block_the_identity() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("config", [LLAMA, CONFIGS["qwen3 sliding"]], ids=["llama", "qwen3 sliding"])
 def test_half_precision_stays_near_full(config: DecoderConfig, dtype: torch.dtype) -> None:
-    model, tokens = _model(config), _tokens(config, 2, 16)
+    model, tokens = random_decoder(config), random_tokens(config, 2, 16)
     exact = model.logits(tokens)
     with torch.autocast("cpu", dtype=dtype):
         mixed = model.logits(tokens)
@@ -160,30 +146,10 @@ def test_half_precision_stays_near_full(config: DecoderConfig, dtype: torch.dtyp
 
 
 def test_compiled_model_computes_the_same() -> None:
-    model, tokens = _model(replace(LLAMA, n_layer=1, qk_norm=True)), _tokens(LLAMA, 2, 16)
+    model, tokens = random_decoder(replace(LLAMA, n_layer=1, qk_norm=True)), random_tokens(LLAMA, 2, 16)
     # aot_eager traces forward and backward without a C++ compiler.
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(tokens), model(tokens), rtol=0, atol=1e-5)
-
-
-def _model(config: DecoderConfig) -> Decoder:
-    """Weights of a size at which every part moves the logits, norms and biases included."""
-    model = Decoder(config).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            centre = 1.0 if name.endswith("norm.weight") else 0.0
-            parameter.copy_(centre + 0.15 * torch.randn(parameter.shape, generator=generator))
-    return model
-
-
-def _assert_equal_logits(logits: Tensor, expected: Tensor) -> None:
-    """The largest difference is under 1e-5 of the largest logit."""
-    assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
-
-
-def _tokens(config: DecoderConfig, B: int, T: int) -> Tensor:
-    return torch.randint(config.vocab_size, (B, T), generator=torch.Generator().manual_seed(1))
 
 
 def _load_in_transformers(model: Decoder, folder: Path) -> Any:
@@ -198,11 +164,11 @@ def _load_in_transformers(model: Decoder, folder: Path) -> Any:
 
 def test_a_compiled_model_keeps_sequences_apart_without_compiling_each_set_of_lengths() -> None:
     config = replace(LLAMA, n_layer=1)
-    model, compiled = _model(config), _model(config)
+    model, compiled = random_decoder(config), random_decoder(config)
     compiled.compile(backend="aot_eager", dynamic=True)
     for lengths in ((9, 4, 7), (3, 17), (20,), (5, 5, 5, 5)):
         tokens, positions = (
-            _tokens(config, 1, 20),
+            random_tokens(config, 1, 20),
             torch.cat([torch.arange(length) for length in lengths])[None],
         )
         together = compiled(tokens, positions=positions, lengths=lengths)

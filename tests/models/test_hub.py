@@ -20,12 +20,8 @@ from etude.models.heads import load_classifier
 from etude.models.hub import count_lora, find_model, inspect_model, load_pretrained
 from etude.models.parts import find_targets
 from etude.models.t5_config import T5Config
-from tests.bases import write_t5
+from tests.bases import SMALL, write_model, write_t5
 
-SMALL: dict[str, Any] = {
-    "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
-}  # fmt: skip
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
@@ -74,20 +70,6 @@ THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
         SMALL | {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
     ),
 }
-
-
-def write_model(folder: Path, model_type: str, changes: dict[str, Any], **save: Any) -> Any:
-    """A model of transformers with weights at which every part moves the logits."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **changes)).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if not name.endswith(("norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")):
-                parameter.copy_(torch.randn_like(parameter) * 0.15)
-    model.save_pretrained(folder, **save)
-    return model
 
 
 @pytest.mark.parametrize(("model_type", "changes"), OURS.values(), ids=OURS)

@@ -17,7 +17,7 @@ from etude.records.events import Evaluation, Step
 from etude.records.store import Run, list_runs
 from etude.run import Training
 from etude.start import Options
-from tests.launch.test_ranks import listening
+from tests.processes import listening
 
 PROGRAM = """
 import os, signal, sys

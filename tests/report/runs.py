@@ -1,11 +1,22 @@
 """Run folders for tests, written as a run writes them."""
 
+import json
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
 from etude.recipe.load import recipe_from, with_changes
-from etude.records.events import Attempt, Control, DataUsed, Evaluation, Event, Resource, Step
+from etude.records.events import (
+    Attempt,
+    Control,
+    DataUsed,
+    Evaluation,
+    Event,
+    Resource,
+    Scores,
+    Step,
+)
 from etude.records.store import Run, RunWriter, create_run
 
 ENVIRONMENT = {
@@ -14,6 +25,11 @@ ENVIRONMENT = {
     "git": {"commit": "abc123", "dirty": True},
     "command": ["etude", "train", "r.toml"],
 }
+SCORES = Scores(
+    3, 2, "test", "f1", {"after": {"f1": [1.0, 0.9, 1.0]}, "before": {"f1": [0.5, 0.4, 0.6]}},
+    {"before": [0.5, 0.4, 0.6]}, {"a": {"rows": 2.0, "after": 1.0, "before": 0.5}}, ["x", "y"],
+    [[1, 0], [0, 1]],
+)  # fmt: skip
 
 
 def new_run(runs: Path, changes: dict[str, Any] | None = None) -> RunWriter:
@@ -75,3 +91,9 @@ def finished_run(runs: Path, changes: dict[str, Any] | None = None, *, targets: 
     writer.append(Control(40, "finish", "the last step is done"))
     writer.close("finished")
     return writer.run
+
+
+def line(record: dict[str, Any]) -> bytes:
+    """A line of a journal with its checksum."""
+    body = json.dumps(record)[:-1].encode()
+    return body + b', "crc": "%08x"}\n' % zlib.crc32(body)

@@ -14,29 +14,19 @@ from etude.engine.loop import Step as LoopStep
 from etude.engine.recorder import Recorder
 from etude.errors import InputError
 from etude.models.cost import Cost
-from etude.records.events import Generation, Note, Rating, Scores, to_json
+from etude.records.events import Generation, Note, Rating, to_json
 from etude.records.journal import read_journal
 from etude.records.store import Run, find_unfinished, open_run, read_runs
 from etude.report.compare import compare_runs
 from etude.report.summary import describe, run_table, summarize, summarize_all
 from etude.report.write import write_report
-from tests.report.runs import attempt, evaluation, finished_run, new_run, window
+from tests.report.runs import SCORES, attempt, evaluation, finished_run, line, new_run, window
 
-SCORES = Scores(
-    3, 2, "test", "f1", {"after": {"f1": [1.0, 0.9, 1.0]}, "before": {"f1": [0.5, 0.4, 0.6]}},
-    {"before": [0.5, 0.4, 0.6]}, {"a": {"rows": 2.0, "after": 1.0, "before": 0.5}}, ["x", "y"],
-    [[1, 0], [0, 1]],
-)  # fmt: skip
 BAD: list[Any] = [
     None, "x", "nan", -1, -1.5, True, 10**400, 2**63, 1e308, float("nan"), float("inf"), [], {}, [None],
     {"x": None}, [{}], {"x": [1]}, {"total": "x"}, {"gpus": 3}, {"train": [1], "a": [1, {}]}, "\ud800",
     "a" * 5000,
 ]  # fmt: skip
-
-
-def line(record: dict[str, Any]) -> bytes:
-    body = json.dumps(record)[:-1].encode()
-    return body + b', "crc": "%08x"}\n' % zlib.crc32(body)
 
 
 def spoilt() -> Iterator[bytes]:

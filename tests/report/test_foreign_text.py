@@ -27,8 +27,7 @@ from etude.records.events import (
 from etude.report.card import model_card
 from etude.report.write import write_report
 from tests.conftest import Outcome
-from tests.report.runs import attempt, finished_run, window
-from tests.report.test_damaged import SCORES, line
+from tests.report.runs import SCORES, attempt, finished_run, line, window
 
 MARK = "\x1b]0;P\x07\x1b[31m| a ](javascript:x) <b>`~~~```\n# h\u202e"
 ENVIRONMENT = {

@@ -1,3 +1,5 @@
+"""The chunked cross-entropy against that of torch."""
+
 import pytest
 import torch
 from hypothesis import given, settings

@@ -1,0 +1,65 @@
+"""Runs of several processes: started, watched and compared."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from etude.records.store import list_runs
+
+
+class Life:
+    """A two-rank run in a session of its own; what it said goes to a file."""
+
+    def __init__(self, recipe: Path, runs: Path, cache: Path, program: list[str]) -> None:
+        self.runs, self.log = runs, runs.with_suffix(".log")
+        self._before = self._saved()
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *program, "train", str(recipe), "--runs", str(runs)], stdout=log, stderr=log,
+                env={**os.environ, "ETUDE_CACHE": str(cache)}, start_new_session=True,
+            )  # fmt: skip
+
+    def wait_for_progress(self) -> None:
+        """Wait until this life has saved, and note its processes."""
+        deadline = time.monotonic() + 120
+        while self._saved() <= self._before:
+            assert self.process.poll() is None and time.monotonic() < deadline, self.said()
+            time.sleep(0.02)
+        self.ranks = sorted(psutil.Process(self.process.pid).children(), key=lambda process: process.pid)
+        assert len(self.ranks) == 2
+
+    def _saved(self) -> str:
+        return max(
+            (path.parent.name for path in self.runs.glob("*/checkpoints/step-*/manifest.json")), default=""
+        )
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def end(self) -> int:
+        """Wait for the launcher, and check that none of the run is left and nothing but lines was said."""
+        code = self.process.wait(timeout=60)
+        _, left = psutil.wait_procs(self.ranks, timeout=10)
+        assert not left, left
+        assert "Traceback" not in self.said(), self.said()
+        return code
+
+
+def final_bits(runs: Path) -> bytes:
+    (run,) = list_runs(runs)
+    assert run.state == "finished"
+    last = max(run.checkpoints.iterdir(), key=lambda path: path.name)
+    return b"".join((last / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors"))
+
+
+def listening(process: psutil.Process) -> list[str]:
+    """The addresses at which a process and its descendants listen, but for those of this machine alone."""
+    connections = [
+        each for one in (process, *process.children(recursive=True)) for each in one.net_connections("inet")
+    ]
+    open_ones = [each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN]
+    return [address for address in open_ones if not address.startswith("127.") and address != "::1"]
