@@ -17,19 +17,20 @@ ROOT = Path(__file__).parents[1]
 TEXTS = read(ROOT / "etude")
 PLACES = count(TEXTS, "etude")
 MOST = {
-    "files over 400 lines": 16,
-    "functions over 60 lines": 11,
+    "files over 400 lines": 13,
+    "functions over 60 lines": 9,
     "lines over 110 columns": 4,  # patterns
     "positional calls over 6": 8,
-    "import cycles, lazy ones too": 2,
-    "branches by kind": 70,
+    "import cycles, lazy ones too": 1,
+    "branches by kind": 69,
     "isinstance of families": 37,
-    "docstrings with a clause": 279,
+    "docstrings with a clause": 270,
     "public without docstring": 2,
 }
 MOST_LINES = {
-    "cli": 2350, "control": 260, "data": 8430, "engine": 1450, "evaluate": 710, "models": 5150,
-    "launch": 305, "objectives": 1140, "plan": 550, "recipe": 1370, "records": 1780, "report": 2570, "scores": 830, "watch": 80,
+    "cli": 2350, "control": 260, "data": 8480, "engine": 1440, "evaluate": 710, "launch": 310,
+    "models": 5240, "objectives": 1140, "plan": 550, "recipe": 1360, "records": 1830, "report": 2530,
+    "scores": 830, "watch": 80,
     "etude": 2980,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {

@@ -14,7 +14,7 @@ from etude.plan.model import find_base
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
 from tests import bases
-from tests.conftest import tiny
+from tests.recipes import tiny
 
 Make = Callable[..., Recipe]
 

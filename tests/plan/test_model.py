@@ -10,7 +10,7 @@ from etude.own import Own
 from etude.plan.model import DataSizes, choose_model, context_of, count_adapter, find_base, measure_model
 from etude.recipe.load import recipe_from
 from tests import bases
-from tests.conftest import tiny
+from tests.recipes import tiny
 
 
 def test_the_model_is_planned_without_data(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from etude.plan import make_plan
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
 from tests import bases
-from tests.conftest import tiny
+from tests.recipes import tiny
 
 Make = Callable[..., Recipe]
 
