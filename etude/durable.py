@@ -502,7 +502,11 @@ def read_json(path: Path, *, most_bytes: int = LARGEST_JSON_BYTES, follow: bool 
     Raises: as `read_text`; InputError if it is no JSON, nested too deeply, or an object has a key twice:
     readers differ in which of the two they take.
     """
-    text = read_text(path, most_bytes=most_bytes, follow=follow)
+    return parse_json(read_text(path, most_bytes=most_bytes, follow=follow), path)
+
+
+def parse_json(text: str, path: Path) -> Any:
+    """The value in the text of a JSON file. Raises: as `read_json`, with the name of the file."""
 
     def take(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         taken = dict(pairs)
@@ -633,7 +637,7 @@ def _storage_error(path: Path, error: OSError) -> StorageError:
         errno.EROFS: "the disk is mounted read-only; mount it for writing and run the same command again",
         errno.EACCES: "no permission; choose a folder that you may write to",
         errno.EISDIR: "a folder is in its place; remove it, and run the same command again",
-        errno.ENOTDIR: "a file is where a folder should be; remove it, and run the same command again",
+        errno.ENOTDIR: "a file is where a folder should be; move it, or choose another folder",
         errno.EIO: "the disk failed; check it, then run the same command again",
     }.get(error.errno or 0, "run the same command again once this is solved")
     return StorageError(f"cannot write {path}: {os.strerror(error.errno or errno.EIO)}; {advice}")

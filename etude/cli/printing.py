@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 def ready_streams() -> None:
-    """Let stdout and stderr write whatever their encoding lacks as an escape, instead of failing."""
+    """Let stdout and stderr write whatever their encoding lacks as an escape, instead of failing.
+
+    A size that no terminal has is forgotten, as libraries fill lines of it, or fail.
+    """
+    for name in ("COLUMNS", "LINES"):
+        if not re.fullmatch("[1-9][0-9]{0,3}", os.environ.get(name, "1")):
+            del os.environ[name]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper | Output):
             stream.reconfigure(errors="backslashreplace")

@@ -35,6 +35,7 @@ PLAIN = (
 )
 _LIMIT_SECONDS = 20.0
 _MOST_VERDICTS = 4096
+_MOST_FIELDS = 32  # each is tried by itself
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,13 @@ class ChatTemplate:
         A field is also written if only the end of a conversation has it, as the thoughts of the last answer.
         """
         unread, is_changed = [], False
-        for field in dict.fromkeys(field for each in given for field in list_fields(each)):
+        fields = dict.fromkeys(field for each in given for field in list_fields(each))
+        if len(fields) > _MOST_FIELDS:
+            return _Verdict(
+                f"its messages have {len(fields):,} fields beside role and content, over {_MOST_FIELDS}; "
+                "take out those that are not to be learnt"
+            )
+        for field in fields:
             tried = [
                 {**each, field: f"qxz{at}zqx"} if field in list_fields(each) else each
                 for at, each in enumerate(given)

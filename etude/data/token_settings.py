@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from etude.durable import why_not_utf8
 from etude.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 # These classes take a tokenizer.json as it is; the others of transformers build normalizer and pre-tokenizer
 # anew.
 _TAKE_THE_FILE = ("PreTrainedTokenizer", "TokenizersBackend", "BloomTokenizer")
+_BOOLEANS = (
+    "split_special_tokens", "add_bos_token", "add_eos_token", "add_prefix_space", "do_lower_case",
+    "strip_accents", "tokenize_chinese_chars", "legacy",
+)  # fmt: skip
+_LONGEST_TEMPLATE = 1 << 20  # the longest known has some 50,000 characters
 _LLAMA = ("LlamaTokenizer", "CodeLlamaTokenizer")
 _NO_PREFIX_SETTING = ("T5Tokenizer", "MT5Tokenizer", "GemmaTokenizer")
 _LOWER_CASE = re.compile(
@@ -43,6 +49,22 @@ def refuse_conflicts(content: Mapping[str, Any], settings: Mapping[str, Any]) ->
             )
 
 
+def check_settings(settings: Mapping[str, Any], name: str) -> None:
+    """Raises: InputError if a text among settings is none, or a token or a flag is of another kind."""
+    try:
+        json.dumps(settings, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{name} holds half of a surrogate pair, which is no text; mend it") from None
+    for role in ROLES:
+        if settings.get(role) is not None and _content(settings[role]) is None:
+            shown = json.dumps(settings[role])[:60]
+            raise InputError(f"{name} says {role} = {shown}; expected the text of a token, or null")
+    for flag in _BOOLEANS:
+        if not isinstance(settings.get(flag), bool | None):
+            shown = json.dumps(settings[flag])[:60]
+            raise InputError(f"{name} says {flag} = {shown}; expected true, false or null")
+
+
 def check_truncation(rule: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> None:
     """Raises: InputError if truncation_side is no side, or absent where the truncation of a tokenizer.json
     cuts left.
@@ -62,6 +84,39 @@ def check_truncation(rule: Mapping[str, Any] | None, settings: Mapping[str, Any]
         )
 
 
+def choose_template(file: bytes | None, settings: Mapping[str, Any]) -> str | None:
+    """The chat template of a chat_template.jinja, else of a tokenizer_config.json: a text, or the one named
+    default.
+
+    Raises: InputError if what is there is no template, or longer than any is.
+    """
+    if file is not None:
+        if why := why_not_utf8(file):
+            raise InputError(
+                f"chat_template.jinja of the tokenizer is not UTF-8 text: {why}; save it as UTF-8"
+            )
+        template: Any = file.decode("utf-8")
+    else:
+        template = settings.get("chat_template")
+    if isinstance(template, list):
+        template = {
+            str(each.get("name")): each.get("template") for each in template if isinstance(each, dict)
+        }
+    if isinstance(template, dict):
+        template = template.get("default", template)
+    if template is not None and not isinstance(template, str):
+        raise InputError(
+            f"tokenizer_config.json says chat_template = {json.dumps(template)[:60]}; expected a text, or "
+            "texts by name of which one is called default; mend it, or take it out"
+        )
+    if template is not None and len(template) > _LONGEST_TEMPLATE:
+        raise InputError(
+            f"the chat template of the tokenizer has {len(template):,} characters, over "
+            f"{_LONGEST_TEMPLATE:,}; it may be broken or hostile: give another one"
+        )
+    return template
+
+
 def apply_added_tokens(inner: "Inner", settings: Mapping[str, Any], eos_token: str) -> None:
     """Give added tokens the flags that transformers gives them, and make special what the settings name so.
 
@@ -73,10 +128,12 @@ def apply_added_tokens(inner: "Inner", settings: Mapping[str, Any], eos_token: s
 
     named = [eos_token, *filter(None, (_content(settings.get(role)) for role in ROLES)), *_extra(settings)]
     known = {token.content: token for token in inner.get_added_tokens_decoder().values()}
-    for token in _listed(settings):
-        if repr(token) != repr(known.get(token.content)):
-            token.special = token.special or token.content in named
-            inner.add_tokens([token])
+    names = frozenset(named)
+    changed = [token for token in _listed(settings) if repr(token) != repr(known.get(token.content))]
+    for token in changed:
+        token.special = token.special or token.content in names
+    inner.add_tokens(changed)  # at once, as each call takes time for all tokens that there are
+    special = []
     known = {token.content: token for token in inner.get_added_tokens_decoder().values()}
     for text in dict.fromkeys(named):
         old = known.get(text)
@@ -85,7 +142,8 @@ def apply_added_tokens(inner: "Inner", settings: Mapping[str, Any], eos_token: s
         flags = (
             {flag: getattr(old, flag) for flag in _FLAGS[:-1]} if old is not None else {"normalized": False}
         )
-        inner.add_special_tokens([AddedToken(text, special=True, **flags)])
+        special.append(AddedToken(text, special=True, **flags))
+    inner.add_special_tokens(special)
 
 
 def _both(content: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any, str]]:

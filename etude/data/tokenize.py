@@ -16,7 +16,14 @@ import numpy.typing as npt
 from etude import durable
 from etude.data.lost import BYTE_SIGNS, can_lose, count_lost
 from etude.data.patience import read_in_time
-from etude.data.token_settings import ROLES, apply_added_tokens, check_truncation, refuse_conflicts
+from etude.data.token_settings import (
+    ROLES,
+    apply_added_tokens,
+    check_settings,
+    check_truncation,
+    choose_template,
+    refuse_conflicts,
+)
 from etude.data.vet import convert, vet
 from etude.errors import InputError
 from etude.recipe import schema
@@ -208,18 +215,7 @@ class Tokenizer:
     @cached_property
     def chat_template(self) -> str | None:
         """The chat template that came with the tokenizer, as Jinja source."""
-        if "chat_template.jinja" in self.given:
-            content = self.given["chat_template.jinja"]
-            if why := durable.why_not_utf8(content):
-                raise InputError(
-                    f"chat_template.jinja of the tokenizer is not UTF-8 text: {why}; save it as UTF-8"
-                )
-            return content.decode("utf-8")
-        template = self._settings.get("chat_template")
-        if isinstance(template, list):
-            named = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
-            template = named.get("default")
-        return template if isinstance(template, str) else None
+        return choose_template(self.given.get("chat_template.jinja"), self._settings)
 
     @cached_property
     def variables(self) -> dict[str, str]:
@@ -580,8 +576,13 @@ def _find_eos(inner: "Inner", asked: str | None, folder: Path) -> str:
             )
         return asked
     given = {file.name: _read(file) for file in map(folder.joinpath, FILES[1:3]) if os.path.lexists(file)}
-    known = [_content(_read_settings(given, folder).get("eos_token")), *_KNOWN_EOS]
-    for token in known:
+    said = _content(_read_settings(given, folder).get("eos_token"))
+    if said and inner.token_to_id(said) is None:
+        raise InputError(
+            f"the tokenizer in {folder} says eos_token = {said[:40]!r}, which is none of its tokens; set "
+            "tokenizer.eos_token to one that it has"
+        )
+    for token in [said, *_KNOWN_EOS]:
         if token is not None and inner.token_to_id(token) is not None:
             return token
     raise InputError(
@@ -606,14 +607,14 @@ def _read_settings(given: Mapping[str, bytes], folder: Path = Path()) -> dict[st
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         try:
-            read = json.loads(given.get(name, b"{}").decode("utf-8-sig"))
-            settings |= {key: value for key, value in read.items() if value is not None}
+            text = given.get(name, b"{}").decode("utf-8-sig")
         except UnicodeDecodeError:
             raise InputError(f"{folder / name} is not UTF-8 text; save it as UTF-8") from None
-        except (ValueError, AttributeError, RecursionError):
-            raise InputError(
-                f"{folder / name} is not valid JSON; repair or remove it, and set tokenizer.eos_token"
-            ) from None
+        read = durable.parse_json(text, folder / name)
+        if not isinstance(read, dict):
+            raise InputError(f"{folder / name} holds no JSON object; repair or remove it")
+        check_settings(read, str(folder / name))
+        settings |= {key: value for key, value in read.items() if value is not None}
     return settings
 
 

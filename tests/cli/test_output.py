@@ -169,3 +169,14 @@ with lasting_output():
     assert b"\\x1b[31mred" in said and b"after" in said
     assert b"\x1b]0;" not in said and b"\x1b[31m" not in said
     assert b"\x1b[?25l" in said  # the view itself draws
+
+
+@pytest.mark.parametrize("size", ["9" * 22, "99999999", "-5", "0", "", "wide"])
+def test_a_width_that_no_terminal_has_is_taken_for_none(
+    size: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", size)
+    monkeypatch.setenv("LINES", size)
+    out, err = start(cache, "--help", stdout=subprocess.PIPE, stderr=subprocess.PIPE).communicate(timeout=60)
+    assert "Train code language models" in out.decode() and not err
+    assert max(map(len, out.decode().splitlines())) == 80

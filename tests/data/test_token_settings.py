@@ -128,6 +128,18 @@ def test_flags_of_added_tokens_decoder_are_put_over_those_of_the_file(
     require_the_ids_of_transformers(byte_level(tmp_path / "t", added_tokens_decoder=listed))
 
 
+def test_a_hundred_thousand_added_tokens_are_added_at_once(tmp_path: Path) -> None:
+    inner = Inner(models.BPE({"</s>": 0, "a": 1}, []))
+    inner.add_special_tokens(["</s>"])
+    inner.save(str(tmp_path / "tokenizer.json"))
+    listed = {str(2 + n): {"content": f"<{n}>", "special": n % 2 == 0} for n in range(100_000)}
+    settings = {"eos_token": "</s>", "added_tokens_decoder": listed, "extra_special_tokens": ["<1>"]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = load_tokenizer(schema.Tokenizer(from_=str(tmp_path)))  # took minutes, one by one
+    assert tokenizer.added_ids == (0, *range(2, 100_002))
+    assert tokenizer.special_ids == (0, 2, 3, *range(4, 100_002, 2))
+
+
 def test_a_plain_token_that_the_settings_give_a_role_is_special(tmp_path: Path) -> None:
     ours = require_the_ids_of_transformers(byte_level(tmp_path / "t", additional_special_tokens=["total"]))
     assert "total" in ours.special_tokens

@@ -199,6 +199,8 @@ CASES = [
     Case(name="a turn with two roles",
          make=answered({"role": "user"}, "conversations", "from"), says="both 'from' and 'role'"),
     Case(name="a history that is none", make=file("rows.jsonl", asked(history="before")), says="'history' a turn 1"),
+    Case(name="a turn of thousands of fields",
+         make=answered({f"field {n}": "a" for n in range(3000)}), says="3,000 fields beside role and content, over 32"),
     Case(name="a row of 40 MB",
          make=file("rows.jsonl", lambda: b'{"text": "' + b"some words " * 4_000_000 + b'"}'), says="max_row_bytes"),
     Case(name="a row of 40 MB in an array",

@@ -151,6 +151,23 @@ def turns(*said: tuple[str, dict[str, Any]], template: str | None = None) -> Cal
     return make
 
 
+HALF, TORN = "\ud800", "holds half of a surrogate pair"
+SETTINGS_OF: list[tuple[str, Any, str]] = [
+    ("chat_template", 7, "chat_template = 7; expected a text"),
+    ("chat_template", [1, 2], "chat_template = {}; expected a text"),
+    ("chat_template", [{"name": [1], "template": "a"}], "expected a text, or texts by name"),
+    ("chat_template", [{"name": "tool_use", "template": "a"}], "of which one is called default"),
+    ("chat_template", {"default": 3}, "chat_template = 3; expected a text"),
+    ("chat_template", "{{ 1 }}" * 300_000, "has 2,100,000 characters, over 1,048,576"),
+    ("chat_template", HALF, TORN), ("eos_token", HALF, TORN), ("bos_token", f"<{HALF}", TORN),
+    ("added_tokens_decoder", {"900": {"content": HALF, "special": True}}, TORN),
+    ("extra_special_tokens", [HALF], TORN), ("eos_token", ["a"], "expected the text of a token, or null"),
+    ("pad_token", {"content": [1]}, r"pad_token = {.content.: .1.}; expected the text of a token, or null"),
+    ("eos_token", "\x1b]0;a\x07", r"eos_token = '.*', which is none of its tokens; set tokenizer.eos_token"),
+    ("add_bos_token", "no", 'add_bos_token = "no"; expected true, false or null'),
+    ("split_special_tokens", "true", "expected true, false or null"), ("legacy", {}, "expected true, false"),
+    ("eos_token", "x" * 1_000_000, "which is none of its tokens; set tokenizer.eos_token"),
+]  # fmt: skip
 DEEP = b"[" * 100_000 + b"]" * 100_000
 CASES = [
     Case(
@@ -200,6 +217,34 @@ CASES = [
         make=tokenizer(lambda all_: all_.update(pre_tokenizer=_split(r"\w*\w*!|."))),
         says="takes over 6 s of the processor to load and to read a few short texts",
         quick=False,
+    ),
+    *(
+        Case(
+            name=f"settings of a tokenizer with {key} = {json.dumps(value)[:40]}",
+            make=_setting(**{key: value}),
+            says=says,
+        )
+        for key, value, says in SETTINGS_OF
+    ),
+    Case(
+        name="settings of a tokenizer that say eos_token twice",
+        make=file(SETTINGS, lambda path: path.write_text('{"eos_token": "<|im_end|>", "eos_token": "a"}')),
+        says="has the key 'eos_token' twice",
+    ),
+    Case(
+        name="settings of a tokenizer that are a list",
+        make=file(SETTINGS, lambda path: path.write_text("[1]")),
+        says="holds no JSON object",
+    ),
+    Case(
+        name="special tokens with half a surrogate pair",
+        make=file("special_tokens_map.json", lambda path: path.write_text('{"pad_token": "\\ud800"}')),
+        says="special_tokens_map.json holds half of a surrogate pair",
+    ),
+    Case(
+        name="a chat template of a million letters",
+        make=file(TEMPLATE, lambda path: path.write_text("{{ 1 }}" * 300_000)),
+        says="the chat template of the tokenizer has 2,100,000 characters, over 1,048,576",
     ),
     Case(
         name="a Split pattern that is no pattern",
@@ -287,7 +332,7 @@ CASES = [
     Case(
         name="tokenizer settings that are nested deeply",
         make=file(SETTINGS, lambda path: path.write_bytes(DEEP)),
-        says=f"{SETTINGS} is not valid JSON",
+        says=f"{SETTINGS} is nested too deeply",
     ),
     Case(name="a chat template that is a pipe", make=file(TEMPLATE, os.mkfifo), says=f"{TEMPLATE} is a pipe"),
     Case(
