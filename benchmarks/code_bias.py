@@ -104,12 +104,13 @@ def train_one(data: Path, task: str, form: str, seed: int) -> dict[str, Any]:
 
     from etude.data.loader import Loader, iterate_once
     from etude.data.prepared import prepare
-    from etude.engine.loop import Settings, TrainState, train
+    from etude.engine.loop import TrainState, train
     from etude.engine.optim import Optimizer
     from etude.engine.precision import choose_precision
     from etude.engine.world import join_world
     from etude.models.heads import build_classifier, encoder_config
     from etude.objectives.classification import Classification, figures, predict
+    from etude.recipe.course import Course
     from etude.recipe.load import recipe_from
 
     torch.set_num_threads(1)
@@ -131,15 +132,15 @@ def train_one(data: Path, task: str, form: str, seed: int) -> dict[str, Any]:
     model, _ = build_classifier(config, seed, None)
     world = join_world(torch.device("cpu"))
     precision = choose_precision("fp32", world.device, targets_per_step=BATCH)
-    state = TrainState(model, Optimizer(model, recipe.optim), precision)
     objective = Classification.of(recipe.loss, corpus.train, multi=corpus.labels.multi)
     loader = Loader(
         splits[0], global_batch_size=BATCH, micro_batch_size=BATCH, seed=seed, attend_across_documents=True
     )
     steps = loader.steps_per_epoch * TASKS[task]["epochs"]
+    state = TrainState(model, Optimizer(model, recipe.optim), precision, Course(recipe, steps))
     started = time.process_time()
     losses = []
-    for step in train(state, loader.iterate(0, steps), objective, Settings.of(recipe, steps), world):
+    for step in train(state, loader.iterate(0, steps), objective, world):
         losses.append(float(step.measured[0] / step.measured[1]))
     seconds = time.process_time() - started
     said = predict(

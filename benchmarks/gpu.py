@@ -321,17 +321,23 @@ def _steps(model: Any, batches: Callable[[], list[Any]], device: Any) -> Iterato
     import numpy as np
 
     from etude.data.loader import StepBatches
-    from etude.engine.loop import Settings, TrainState, train
+    from etude.engine.loop import TrainState, train
     from etude.engine.optim import Optimizer
     from etude.engine.precision import choose_precision
     from etude.engine.world import World
-    from etude.recipe.schema import Optim, Schedule
+    from etude.recipe.course import Course
+    from etude.recipe.load import recipe_from
 
     step = StepBatches(0, 0, 1, np.zeros(1, dtype=np.int64), batches())
     precision = choose_precision("auto", device, targets_per_step=1)
-    state = TrainState(model, Optimizer(model, Optim(learning_rate=1e-4)), precision)
-    settings = Settings(1e-4, Schedule(kind="constant"), 10**6, 1.0, 17)
-    return train(state, (step for _ in iter(int, 1)), causal(), settings, World(device))
+    optim, schedule = {"learning_rate": 1e-4}, {"kind": "constant"}
+    section = {"steps": 10**6, "global_batch_size": 1}
+    recipe = recipe_from({
+        "name": "gpu", "data": {"train": [{"path": "none"}]}, "tokenizer": {"train_vocab_size": 300},
+        "train": section, "optim": optim, "schedule": schedule,
+    })  # fmt: skip
+    state = TrainState(model, Optimizer(model, recipe.optim), precision, Course(recipe, 10**6))
+    return train(state, (step for _ in iter(int, 1)), causal(), World(device))
 
 
 def _train(model: Any, batches: Callable[[], list[Any]], tiny: bool) -> dict[str, float]:

@@ -26,14 +26,15 @@ from etude.models.parts import find_targets, head_modules, quantize, require_fin
 from etude.models.t5 import T5
 from etude.models.weights import digest
 from etude.plan import Plan
+from etude.recipe.course import Course
 from etude.start import Options, find_weights
 
 
 def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, list[str]]:
-    """What is trained, before its first step, and the names of weights that no file had.
+    """The model and its optimizer before the first step, and the names of weights that no file had.
 
-    Raises: InputError if a file of the model is damaged, a weight is not finite, or `options.weights` does
-    not fit it.
+    Raises: InputError if a file of the model is damaged, a weight is not finite, `options.weights` does not
+    fit it, or one of `options.changes` cannot be made.
     """
     recipe, device = plan.recipe, world.device
     precision = choose_precision(
@@ -64,7 +65,8 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
         load_weights(file, model)
     if recipe.train.compile:
         model.compile()
-    return TrainState(model, Optimizer(model, recipe.optim), precision), new_weights
+    course = Course(recipe, plan.steps, options.changes)
+    return TrainState(model, Optimizer(model, recipe.optim), precision, course), new_weights
 
 
 def _check_labels(plan: Plan, folder: Path) -> None:

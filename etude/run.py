@@ -5,11 +5,14 @@ there.
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 
 from etude.assemble import model_files
 from etude.engine import checkpoint as checkpoints
-from etude.engine.loop import Settings, Step, train
-from etude.errors import LostRankError
+from etude.engine.loop import Step
+from etude.errors import EtudeError, LostRankError
+from etude.plan.length import ONE_TOO_MANY
+from etude.recipe.course import Change
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.records.ending import Ending
@@ -54,10 +57,13 @@ class Training:
             try:
                 _evaluate_at_start(session)
                 session.world.wait()  # rank 0 wrote down how the attempt begins
+                _begin_course(session)
                 reason = _why_stop(session)  # the last attempt may have decided to stop already
-                batches = iter(()) if reason else session.batches(stack)
-                settings = Settings.of(self._recipe, session.plan.steps)
-                for step in train(session.state, batches, session.objective, settings, session.world):
+                steps = stack.enter_context(contextlib.closing(session.steps()))
+                for step in () if reason else steps:
+                    if step.is_void:
+                        _make_room(session)
+                        continue
                     session.recorder.add(step)
                     if _is_log_step(session):
                         session.recorder.log()
@@ -107,13 +113,14 @@ def _evaluate(session: Session, *, before: bool = False) -> None:
     session.recorder.write(*records)
 
 
-def _save(session: Session, *, evaluated: bool = True) -> None:
+def _save(session: Session, *, evaluated: bool = True, again: bool = False) -> None:
     """Save this step, unless that is done; without validation the best is judged here, by training loss."""
     state, plan, judge = session.state, session.plan, session.judge
-    if session.keeper.saved_step == state.step:
+    is_saved = session.keeper.saved_step == state.step
+    if is_saved and not again:
         return
     session.recorder.drain()
-    if not plan.is_validated:
+    if not plan.is_validated and not is_saved:
         judge.judge(session.recorder.loss_since_save(), state.step, metric="training loss")
     progress = checkpoints.Progress(
         run=session.run.info["id"],
@@ -124,6 +131,7 @@ def _save(session: Session, *, evaluated: bool = True) -> None:
         evaluations_without_improvement=judge.evaluations_without_improvement,
         evaluated=evaluated,
         base=plan.pretrained.digest if plan.pretrained and session.recipe.adapter else None,
+        changes=[asdict(change) for change in state.course.changes],
     )
     session.recorder.sync()
     session.keeper.note(state.step)
@@ -131,6 +139,47 @@ def _save(session: Session, *, evaluated: bool = True) -> None:
         session.keeper.save(
             lambda: checkpoints.take_snapshot(state, progress, model_files(plan, state.model))
         )
+
+
+def _begin_course(session: Session) -> None:
+    """Save the changes that a run starts with, and record those that a kill kept from the journal."""
+    changes = session.state.course.changes
+    if changes and session.state.step == 0:
+        _save(session, again=True)
+        session.keeper.collect(wait=True)
+    if changes and session.world.is_main:
+        entries = [entry.event for entry in session.run.ledger().entries]
+        known = [(each.from_step, each.changes) for each in entries if isinstance(each, events.Control)]
+        for change in changes:
+            if (change.step, {change.key: change.value}) not in known:
+                _record(session, change)
+
+
+def _change(session: Session, change: Change, request: str | None = None) -> None:
+    """Change the course after this step, and save it at once: no kill leaves a change half made."""
+    session.state.course = session.state.course.with_changes([change])
+    _save(session, again=True)
+    session.keeper.collect(wait=True)
+    _record(session, change, request)
+    session.world.wait()
+
+
+def _record(session: Session, change: Change, request: str | None = None) -> None:
+    values, reason = {change.key: change.value}, f"{change.key} is {change.value} after step {change.step:,}"
+    reason += f": {change.reason}" if change.reason else ""
+    session.recorder.write(events.Control(session.state.step, "change", reason, request, values, change.step))
+    session.recorder.sync()
+
+
+def _make_room(session: Session) -> None:
+    """Halve the micro-batches after a step that did not fit into memory. Raises: EtudeError if they have one
+    sample.
+    """
+    reason = f"step {session.state.step + 1:,} did not fit into memory"
+    change = session.state.course.halve(session.state.step, reason)
+    if change is None:
+        raise EtudeError(ONE_TOO_MANY)
+    _change(session, change)
 
 
 def _is_log_step(session: Session) -> bool:

@@ -2,20 +2,21 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from etude.assemble import assemble
 from etude.control.signals import StopSignals
 from etude.data.corpus import label_notes
-from etude.data.loader import Loader, StepBatches, iterate_once, longest_batch
+from etude.data.loader import Loader, iterate_once, longest_batch
 from etude.data.split import Split
 from etude.engine import checkpoint as checkpoints
 from etude.engine.batch import DeviceBatch, to_device
 from etude.engine.keeper import Keeper
-from etude.engine.loop import TrainState
+from etude.engine.loop import Step, TrainState, train
 from etude.engine.objective import Objective
 from etude.engine.recorder import Recorder
 from etude.engine.world import World, join_world, measure_matrix_rate
@@ -55,7 +56,6 @@ class Session:
     keeper: Keeper
     judge: Judge
     examiner: Examiner
-    micro_batch_size: int
     is_evaluation_owed: bool
 
     @property
@@ -63,20 +63,28 @@ class Session:
         """The recipe of the run."""
         return self.plan.recipe
 
-    def batches(self, stack: contextlib.ExitStack) -> Iterator[StepBatches]:
-        """The batches of this rank, from the next step to the last, made ahead in a thread until `stack`
-        closes.
+    def steps(self) -> Generator[Step]:
+        """Train from the next step to the last, each under the course as it is then.
+
+        Batches are made ahead in a thread, up to the next change of the course, which closing this stops.
         """
-        loader = Loader(
-            self.plan.train,
-            global_batch_size=self.plan.global_batch_size,
-            micro_batch_size=self.micro_batch_size,
-            seed=self.recipe.seed,
-            attend_across_documents=self.recipe.data.attend_across_documents,
-            rank=self.world.rank,
-            ranks=self.world.size,
-        )
-        return stack.enter_context(contextlib.closing(loader.iterate(self.state.step, self.plan.steps)))
+        while self.state.step < self.plan.steps:
+            course, first = self.state.course, self.state.step
+            ahead = course.data_step(first) - first
+            loader = Loader(
+                self.plan.train,
+                global_batch_size=self.plan.global_batch_size,
+                micro_batch_size=course.at(first).micro_batch_size,
+                seed=self.recipe.seed,
+                attend_across_documents=self.recipe.data.attend_across_documents,
+                rank=self.world.rank,
+                ranks=self.world.size,
+            )
+            with contextlib.closing(loader.iterate(first + ahead, course.until(first) + ahead)) as batches:
+                for step in train(self.state, batches, self.objective, self.world):
+                    yield step
+                    if self.state.course is not course:
+                        break
 
 
 def begin(
@@ -108,29 +116,16 @@ def begin(
         stack.callback(lambda: writer.close(ending().state))
     judge = Judge(recipe.evaluate, plan.metric)
     path, damage = checkpoints.newest_valid(run.checkpoints, run.info["id"])
-    progress = None
-    if path is not None:
-        progress = checkpoints.load_checkpoint(path, state)
-        judge.best = progress.best
-        judge.evaluations_without_improvement = progress.evaluations_without_improvement
-    micro_batch_size = plan.micro_batch_size or world.least(_probe(run, plan, state, objective, world))
+    progress = _restore(state, judge, path) if path else None
+    size = plan.micro_batch_size or _probe(run, plan, state, objective, world)
+    train_section = recipe.train.model_copy(update={"micro_batch_size": size})
+    resolved = recipe.model_copy(update={"train": train_section})
+    state.course = replace(state.course, recipe=resolved)
     matrix_rate = world.size * measure_matrix_rate(world.device, state.precision.dtype)
     recorder = Recorder(writer, device=world.device, cost=plan.cost, matrix_rate=matrix_rate)
     stack.callback(recorder.close)
     keeper = Keeper(run, recipe.checkpoint, recorder.write, saved_step=state.step)
     stack.callback(keeper.close)
-    examiner = Examiner(
-        tasks=plan.tasks,
-        train=plan.train,
-        metric=plan.metric,
-        judge=judge,
-        own=options.own,
-        state=state,
-        world=world,
-        micro_batch_size=micro_batch_size,
-        folder=run.path / "predictions",
-        is_fresh=plan.pretrained is None and options.weights is None,
-    )
     session = Session(
         plan=plan,
         options=options,
@@ -142,8 +137,7 @@ def begin(
         recorder=recorder,
         keeper=keeper,
         judge=judge,
-        examiner=examiner,
-        micro_batch_size=micro_batch_size,
+        examiner=_examiner(plan, options, state, judge, world, run),
         is_evaluation_owed=progress is not None and not progress.evaluated,
     )
     if writer is not None:
@@ -154,15 +148,46 @@ def begin(
             plan,
             options,
             from_step=state.step,
-            micro_batch_size=micro_batch_size,
+            checkpoint=path.name if path else None,
+            course=state.course,
             matrix_rate=matrix_rate,
         )
-        recorder.write(*_find_at_start(session, new_weights, is_first=path is None))
+        recorder.write(*_find_at_start(session, new_weights))
         recorder.write(*_find_at_resume(session, foreign, damage, path.name if path else "the start"))
         recorder.sync()
         if options.view:
             options.view.show_plan(run, plan_rows(plan))
     return session
+
+
+def _restore(state: TrainState, judge: Judge, path: Path) -> checkpoints.Progress:
+    """Go back to a checkpoint. Raises: InputError if its run goes on without a change that was asked for."""
+    asked = state.course.changes
+    progress = checkpoints.load_checkpoint(path, state)
+    if lacking := [change for change in asked if change not in state.course.changes]:
+        raise InputError(
+            f"the run was started without the change of {lacking[0].key} after step {lacking[0].step:,}; "
+            "leave it out, or start another run with new=True"
+        )
+    judge.best = progress.best
+    judge.evaluations_without_improvement = progress.evaluations_without_improvement
+    return progress
+
+
+def _examiner(
+    plan: Plan, options: Options, state: TrainState, judge: Judge, world: World, run: Run
+) -> Examiner:
+    return Examiner(
+        tasks=plan.tasks,
+        train=plan.train,
+        metric=plan.metric,
+        judge=judge,
+        own=options.own,
+        state=state,
+        world=world,
+        folder=run.path / "predictions",
+        is_fresh=plan.pretrained is None and options.weights is None,
+    )
 
 
 def _set_determinism(recipe: Recipe) -> None:
@@ -189,29 +214,34 @@ def _try_own_code(
 
 
 def _probe(run: Run, plan: Plan, state: TrainState, objective: Objective, world: World) -> int:
-    """The micro-batch size that fits, found by trying; the same on every attempt, since the run keeps it."""
+    """The micro-batch size that fits on every rank, found by trying; the run keeps it for later attempts."""
     if (run.path / "environment.json").exists():
         return int(run.environment["micro_batch_size"])
     attend = plan.recipe.data.attend_across_documents
 
     def try_step(size: int) -> None:
-        moments = torch.empty(
-            2, plan.trainable, device=world.device
-        )  # those of the optimizer come with a step
-        for task in plan.tasks:
-            batch = replace(longest_batch(task.corpus.train, size, attend), task=task.name)
-            with state.precision.autocast():
-                loss, _ = objective.loss_sum(state.model, to_device(batch, world.device))
-            loss.backward()  # type: ignore[no-untyped-call]
+        failed = torch.zeros(())
+        try:
+            moments = torch.empty(2, plan.trainable, device=world.device)  # the optimizer's come with a step
+            for task in plan.tasks:
+                batch = replace(longest_batch(task.corpus.train, size, attend), task=task.name)
+                with state.precision.autocast():
+                    loss, _ = objective.loss_sum(state.model, to_device(batch, world.device))
+                loss.backward()  # type: ignore[no-untyped-call]
+            del moments
+        except torch.OutOfMemoryError:
+            failed += 1
         state.optimizer.zero_grad()
-        del moments
+        world.total([failed])
+        if failed:
+            raise torch.OutOfMemoryError(f"{size} samples do not fit on some rank")
 
     return probe_micro_batch_size(plan.global_batch_size // world.size, try_step)
 
 
-def _find_at_start(session: Session, new_weights: list[str], *, is_first: bool) -> Iterator[events.Finding]:
-    """What is to be known of the model and the labels of a new run."""
-    if not is_first:
+def _find_at_start(session: Session, new_weights: list[str]) -> Iterator[events.Finding]:
+    """Findings about the model and the labels of a run that is at its start."""
+    if session.state.step:
         return
     if new_weights:
         names = f"{len(new_weights)} tensors are new: {', '.join(new_weights[:4])}"
@@ -227,7 +257,7 @@ def _find_at_start(session: Session, new_weights: list[str], *, is_first: bool) 
 def _find_at_resume(
     session: Session, foreign: list[str], damage: list[str], start: str
 ) -> Iterator[events.Finding]:
-    """What is to be known of the checkpoints that an attempt found."""
+    """Findings about the checkpoints of an attempt that goes on."""
     step = session.state.step
     if foreign:
         evidence = (

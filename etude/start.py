@@ -21,6 +21,7 @@ from etude.models.t5_config import T5Config
 from etude.models.untrained import find_untrained
 from etude.own import LossFunction, Metric, MetricFunction, Own
 from etude.plan import Plan
+from etude.recipe.course import Change, Course
 from etude.recipe.load import diff, recipe_hash, to_toml, with_changes
 from etude.recipe.schema import Recipe
 from etude.records import events
@@ -51,12 +52,13 @@ class View(Tracker, Protocol):
 
 @dataclass(frozen=True)
 class Options:
-    """Where and how to run a recipe, and the user's own code; nothing here changes a value of the recipe.
+    """Where and how to run a recipe, and the user's own code; `changes` alone change the recipe.
 
     runs         the folder of the runs
     new          start a run even if one of the same recipe is unfinished
     resume       the run to continue
     weights      the first weights: RUN@best, RUN@last, RUN@step-000100 or a folder
+    changes      dated changes of the recipe, from the start; a run that goes on has them already
     recipe_text  the recipe file as given, kept in the run
     model        the user's module
     loss         the user's loss(model, batch) -> (sum, targets)
@@ -68,6 +70,7 @@ class Options:
     new: bool = False
     resume: Run | None = None
     weights: str | None = None
+    changes: tuple[Change, ...] = ()
     recipe_text: str | None = None
     model: nn.Module | None = None
     loss: LossFunction | None = None
@@ -110,17 +113,18 @@ def write_start(
     options: Options,
     *,
     from_step: int,
-    micro_batch_size: int,
+    checkpoint: str | None,
+    course: Course,
     matrix_rate: float,
 ) -> None:
     """Write down under what conditions this attempt runs, and open the trackers."""
     run, is_first = writer.run, not (writer.run.path / "environment.json").exists()
-    resolved = _resolve(plan, micro_batch_size)
+    resolved = _resolve(plan, course.recipe)
     environment = describe_environment() | {
         "recipe_hash": recipe_hash(resolved),
         "data_fingerprint": plan.fingerprint,
         "threads": torch.get_num_threads(),
-        "micro_batch_size": micro_batch_size,
+        "micro_batch_size": resolved.train.micro_batch_size,
         "device": plan.device.type,
         "devices": plan.recipe.train.devices,
         "precision": plan.precision,
@@ -144,14 +148,14 @@ def write_start(
             device=plan.device.type,
             devices=plan.recipe.train.devices,
             precision=plan.precision,
-            micro_batch_size=micro_batch_size,
+            micro_batch_size=course.at(from_step).micro_batch_size,
             parameters=plan.parameters,
             flops_per_token=plan.cost.per_token,
             flops_per_target=plan.cost.per_target,
             trainable=plan.trainable,
             matrix_flops_per_second=matrix_rate,
             environment=environment,
-            checkpoint=checkpoint_name(from_step) if from_step else None,
+            checkpoint=checkpoint,
             changed=changes,
         )
     )
@@ -306,12 +310,9 @@ def _other_unfinished(resolved: Recipe, options: Options, run: Run) -> list[even
     return [events.Finding(0, "another run is unfinished", evidence, advice)]
 
 
-def _resolve(plan: Plan, micro_batch_size: int) -> Recipe:
-    """The recipe with what was found out: sizes of the model, micro-batch, weight decay."""
-    known: dict[str, Any] = {
-        "train.micro_batch_size": micro_batch_size,
-        "optim.weight_decay": default_weight_decay(plan.recipe.optim),
-    }
+def _resolve(plan: Plan, recipe: Recipe) -> Recipe:
+    """The recipe of a course with what was found out beside: sizes of the model, weight decay."""
+    known: dict[str, Any] = {"optim.weight_decay": default_weight_decay(recipe.optim)}
     if plan.model is not None and plan.pretrained is None:
         keys: set[str] = set(type(plan.recipe.model).model_fields)
         if isinstance(plan.model, T5Config):
@@ -323,4 +324,4 @@ def _resolve(plan: Plan, micro_batch_size: int) -> Recipe:
     asked, there = plan.recipe.tokenizer.train_vocab_size, int(plan.corpus.summary["vocab_size"])
     if asked is not None and there < asked:  # a small text gives fewer, and this many give the same tokenizer
         known["tokenizer.train_vocab_size"] = there
-    return with_changes(plan.recipe, known)
+    return with_changes(recipe, known)

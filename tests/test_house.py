@@ -28,10 +28,10 @@ MOST = {
     "public without docstring": 2,
 }
 MOST_LINES = {
-    "cli": 2350, "control": 260, "data": 8480, "engine": 1440, "evaluate": 710, "launch": 310,
-    "models": 5240, "objectives": 1140, "plan": 550, "recipe": 1360, "records": 1830, "report": 2530,
+    "cli": 2350, "control": 260, "data": 8480, "engine": 1450, "evaluate": 710, "launch": 310,
+    "models": 5240, "objectives": 1140, "plan": 550, "recipe": 1540, "records": 1855, "report": 2530,
     "scores": 830, "watch": 80,
-    "etude": 2980,  # the modules that stand in no folder
+    "etude": 3060,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
     "__main__.py", "assemble.py", "cli/demo.py", "cli/export.py", "cli/printing.py", "cli/train.py",

@@ -2,7 +2,7 @@
 stdin.
 
 Each line on stdin is JSON: recipe (path), runs, state (a file the test watches), samples (ledger of sample
-ids). Answers the pid, and when the process has ended its status. What the process is inside of, it marks in
+ids), changes (of the course). Answers the pid, and when the process has ended its status. What the process is inside of, it marks in
 the state file: a byte for each of PHASES, 1 while inside; a last byte holds the number, from 1, of the phase
 that is aimed at. There it stays a moment, at the beginning or at the end, so that a kill can reach what takes
 a millisecond.
@@ -43,10 +43,12 @@ def mark(state: mmap.mmap, phase: str, function: Callable[..., Any]) -> Callable
     return marked
 
 
-def live(request: dict[str, str]) -> None:
+def live(request: dict[str, Any]) -> None:
     import etude.run
+    import etude.session
     from etude.engine import checkpoint, loop
     from etude.objectives.examiner import Examiner
+    from etude.recipe.course import Change
     from etude.recipe.load import load_recipe
     from etude.records import store
     from etude.start import Options
@@ -60,7 +62,7 @@ def live(request: dict[str, str]) -> None:
     etude.run.write_report = mark(state, "report", etude.run.write_report)
     store.RunWriter.close = mark(state, "end", store.RunWriter.close)  # type: ignore[method-assign]
     loop._update = mark(state, "step", loop._update)
-    original = etude.run.train
+    original = etude.session.train
 
     def train(training: Any, batches: Iterator[Any], *rest: Any) -> Iterator[Any]:
         def noted() -> Iterator[Any]:
@@ -72,8 +74,9 @@ def live(request: dict[str, str]) -> None:
 
         return original(training, noted(), *rest)
 
-    etude.run.train = train
-    etude.run.run_recipe(load_recipe(request["recipe"]), Options(runs=Path(request["runs"])))
+    etude.session.train = train
+    changes = tuple(Change(**change) for change in request["changes"])
+    etude.run.run_recipe(load_recipe(request["recipe"]), Options(runs=Path(request["runs"]), changes=changes))
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ not.
 import json
 import struct
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +15,11 @@ import torch
 
 from etude import durable
 from etude.engine.loop import TrainState
-from etude.errors import DamageError, FaultError, InputError, MissingError
+from etude.errors import DamageError, FaultError, InputError, MissingError, RecipeError
 from etude.models.lora import ADAPTER_FILE, adapter_tensors
 from etude.models.parts import find_non_finite
 from etude.models.weights import open_tensors
+from etude.recipe.course import Change
 from etude.records import shape
 from etude.records.folder import checkpoint_folders, checkpoint_name, list_checkpoints, step_of
 from etude.records.store import BEST
@@ -27,6 +28,7 @@ FORMAT = 1
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
 _FILE = shape.Object({"size": int, "sha256": str})
 _MANIFEST = shape.Object({"format": int, "run": str, "step": int, "files": {str: _FILE}})
+_CHANGE = shape.Object({"step": int, "key": str, "value": (float, str, None), "reason": str})
 _STATE = shape.Object(
     {
         "run": str, "step": int, "data_fingerprint": str,
@@ -37,7 +39,7 @@ _STATE = shape.Object(
     },
     {
         "best": (BEST, None), "evaluations_without_improvement": int, "evaluated": bool, "base": str | None,
-        "format": int,
+        "format": int, "changes": [_CHANGE],
     },
 )  # fmt: skip
 _GO_BACK = "remove that checkpoint, and the run goes on from the one before it"
@@ -49,8 +51,10 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run knows beside its tensors; `base` is the SHA-256 of the frozen weights that an adapter
-    belongs to.
+    """What a run knows beside its tensors.
+
+    base     SHA-256 of the frozen weights that an adapter belongs to
+    changes  of the course of the run, as records
     """
 
     run: str
@@ -61,6 +65,7 @@ class Progress:
     evaluations_without_improvement: int = 0
     evaluated: bool = True
     base: str | None = None
+    changes: list[dict[str, Any]] = field(default_factory=list)
     format: int = FORMAT
 
 
@@ -183,7 +188,7 @@ def newest_valid(folder: Path, run: str) -> tuple[Path | None, list[str]]:
 
 
 def load_checkpoint(path: Path, state: TrainState) -> Progress:
-    """Bring weights, optimizer, precision and step to what a verified checkpoint holds.
+    """Bring weights, optimizer, precision, course and step to what a verified checkpoint holds.
 
     Raises: InputError if its tensors are not those of this model; DamageError if those of its optimizer are
     not.
@@ -202,6 +207,11 @@ def load_checkpoint(path: Path, state: TrainState) -> Progress:
     except ValueError as error:
         raise DamageError(f"{path / OPTIMIZER_FILE} is not of this optimizer: {error}; {_GO_BACK}") from None
     state.precision.load_state(progress.precision)
+    try:
+        changes = tuple(Change(**{key: each[key] for key in _CHANGE.required}) for each in progress.changes)
+        state.course = replace(state.course, changes=changes)
+    except RecipeError as error:
+        raise DamageError(f"{path}/state.json: {error.problems[0]}; {_GO_BACK}") from None
     state.step = progress.step
     return progress
 

@@ -12,36 +12,24 @@ from etude.engine.batch import to_device
 from etude.engine.objective import Objective
 from etude.engine.optim import Optimizer
 from etude.engine.precision import Precision
-from etude.engine.schedule import learning_rate_ratio
 from etude.engine.world import World
-from etude.recipe.schema import Recipe, Schedule
+from etude.errors import FaultError
+from etude.recipe.course import Course, StepSettings
 
 
 @dataclass
 class TrainState:
-    """All that training changes; `step` counts the updates done."""
+    """All that training changes.
+
+    course  what a step is made with, and all changes of it until now
+    step    how many updates were done
+    """
 
     model: nn.Module
     optimizer: Optimizer
     precision: Precision
+    course: Course
     step: int = 0
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the loop needs of a recipe."""
-
-    learning_rate: float
-    schedule: Schedule
-    steps: int
-    max_grad_norm: float | None
-    seed: int
-
-    @classmethod
-    def of(cls, recipe: Recipe, steps: int) -> "Settings":
-        return cls(
-            recipe.optim.learning_rate, recipe.schedule, steps, recipe.train.max_grad_norm, recipe.seed
-        )
 
 
 @dataclass(frozen=True)
@@ -50,6 +38,7 @@ class Step:
 
     measured  (6,) fp32, over all ranks: sum of losses in nats, targets, tokens, gradient norm before
               clipping, 1 if skipped, 1 if the update left a weight that is not finite
+    is_void   whether a rank ran out of memory, so that nothing was changed and the step is still to be done
     """
 
     number: int
@@ -59,10 +48,11 @@ class Step:
     seconds: float
     wait_seconds: float
     measured: torch.Tensor
+    is_void: bool = False
 
 
 def train(
-    state: TrainState, batches: Iterable[StepBatches], objective: Objective, settings: Settings, world: World
+    state: TrainState, batches: Iterable[StepBatches], objective: Objective, world: World
 ) -> Iterator[Step]:
     """Train on the batches of each step and yield after its update.
 
@@ -70,51 +60,84 @@ def train(
     laid out over them never changes it. A step whose loss, gradient or squared gradient is not finite changes
     no weight; that is decided on the device. Before each micro-batch the generators are seeded from (seed,
     step, micro-batch, rank).
+
+    A step for which a rank has too little memory is yielded as void on every rank; the caller changes the
+    course and trains on other batches, since these would not fit again. Raises: FaultError if it does not.
     """
     started = time.perf_counter()
     for step in batches:
         waited = time.perf_counter() - started
         state.model.train()
-        learning_rate = settings.learning_rate * learning_rate_ratio(
-            state.step, settings.schedule, steps=settings.steps
-        )
-        totals = torch.zeros(3, device=world.device)  # sum of losses, number of targets, of tokens
-        for index, batch in enumerate(step.micro_batches):
-            torch.manual_seed(_mix(settings.seed, state.step, index, world.rank))
-            with state.precision.autocast():
-                loss, targets = objective.loss_sum(state.model, to_device(batch, world.device))
-            (loss * state.precision.scale).backward()  # type: ignore[no-untyped-call]
-            totals += torch.stack((loss.detach(), targets, torch.full_like(targets, batch.tokens.size)))
-        norm, skipped, broken = _update(state, totals, learning_rate, settings.max_grad_norm, world)
-        state.step += 1
+        settings = state.course.at(state.step)
+        totals = torch.zeros(4, device=world.device)  # losses, targets, tokens, ranks without enough memory
+        is_void = not _add_gradients(state, step, objective, totals, world.rank)
+        grads = _sum_over_ranks(state, totals, world)
+        if world.size > 1:
+            is_void = bool(totals[3])  # only several ranks wait for their devices here
+        number, measured = state.step + 1, torch.zeros(6, device=world.device)
+        if is_void:
+            state.optimizer.zero_grad()
+        else:
+            found = _update(state, grads, totals, settings)
+            measured = torch.cat((totals[:3], torch.stack([each.float() for each in found])))
+            state.step += 1
         now = time.perf_counter()
-        measured = torch.cat((totals, torch.stack((norm, skipped.float(), broken.float()))))
-        yield Step(state.step, step.epoch, learning_rate, step.samples, now - started, waited, measured)
+        yield Step(
+            number, step.epoch, settings.learning_rate, step.samples, now - started, waited, measured, is_void
+        )
+        if is_void:
+            raise FaultError(f"step {number} did not fit into memory, and nothing was changed to make it fit")
         started = time.perf_counter()
 
 
-def _update(
-    state: TrainState, totals: torch.Tensor, learning_rate: float, max_grad_norm: float | None, world: World
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sum over ranks, clip and update; returns the gradient norm (), whether the step was skipped, bool (),
-    and whether the update left a weight that is not finite, bool ()."""
+def _add_gradients(
+    state: TrainState, step: StepBatches, objective: Objective, totals: torch.Tensor, rank: int
+) -> bool:
+    """Add up the gradients and totals of a rank's micro-batches; whether its memory was enough for them."""
+    try:
+        for index, batch in enumerate(step.micro_batches):
+            torch.manual_seed(_mix(state.course.recipe.seed, state.step, index, rank))
+            with state.precision.autocast():
+                loss, targets = objective.loss_sum(state.model, to_device(batch, totals.device))
+            (loss * state.precision.scale).backward()  # type: ignore[no-untyped-call]
+            totals[:3] += torch.stack((loss.detach(), targets, torch.full_like(targets, batch.tokens.size)))
+        return True
+    except torch.OutOfMemoryError:
+        pass  # what the failed pass holds is free once its exception is gone
+    state.optimizer.zero_grad()
+    totals.copy_(torch.tensor([0.0, 0.0, 0.0, 1.0]))
+    if totals.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return False
+
+
+def _sum_over_ranks(state: TrainState, totals: torch.Tensor, world: World) -> list[torch.Tensor]:
+    """Add up gradients and totals over all ranks in one exchange; returns the gradients."""
     parameters = state.optimizer.parameters
     for parameter in parameters:
-        if (
-            parameter.grad is None
-        ):  # a rank without samples in this step, or a parameter the loss does not touch
+        if parameter.grad is None:  # of a rank without samples, or not touched by the loss
             parameter.grad = torch.zeros_like(parameter)
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     world.sum([*grads, totals])
+    return grads
+
+
+def _update(
+    state: TrainState, grads: list[torch.Tensor], totals: torch.Tensor, settings: StepSettings
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Clip and update; returns the gradient norm (), whether the step was skipped, bool (), and whether the
+    update left a weight that is not finite, bool ().
+    """
+    parameters = state.optimizer.parameters
     divisor = totals[1] * state.precision.scale
     norm = torch.nn.utils.get_total_norm(grads) / divisor
     skipped = ~(norm.isfinite() & totals[0].isfinite())
     applied = norm
-    if max_grad_norm is not None:
-        shrink = (norm / max_grad_norm).clamp(min=1.0)
+    if settings.max_grad_norm is not None:
+        shrink = (norm / settings.max_grad_norm).clamp(min=1.0)
         divisor, applied = divisor * shrink, norm / shrink
     skipped |= ~applied.square().isfinite()  # the second moments hold squares
-    state.optimizer.step(learning_rate, grad_divisor=divisor, skipped=skipped)
+    state.optimizer.step(settings.learning_rate, grad_divisor=divisor, skipped=skipped)
     state.optimizer.zero_grad()
     state.precision.update(skipped, totals[0])
     # Sums of magnitudes: as quick as norms of gradients, and they overflow only where the weights are about

@@ -40,7 +40,6 @@ class Examiner:
     own: Own
     state: TrainState
     world: World
-    micro_batch_size: int
     folder: Path
     is_fresh: bool
     _known: set[str] = field(default_factory=set)
@@ -100,7 +99,7 @@ class Examiner:
             recipe=task.recipe,
             precision=self.state.precision,
             world=self.world,
-            micro_batch_size=self.micro_batch_size,
+            micro_batch_size=self.state.course.at(self.state.step).micro_batch_size,
             folder=self.folder / task.name,
             task=task.name,
             metric=self.metric,

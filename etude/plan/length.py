@@ -13,6 +13,10 @@ from etude.recipe.schema import Recipe
 
 # Enough rows to keep two to sixteen cores busy, few enough for their activations to stay near the caches.
 _CPU_MICRO_BATCH_TOKENS = 4096
+ONE_TOO_MANY = (
+    "one sample does not fit into the device's memory; use activation_checkpointing, a shorter seq_len or a "
+    "smaller model"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +71,4 @@ def probe_micro_batch_size(per_rank: int, try_step: Callable[[int], None]) -> in
             return size
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-    raise EtudeError(
-        "one sample does not fit into the device's memory; use activation_checkpointing, a shorter"
-        " seq_len or a smaller model"
-    )
+    raise EtudeError(ONE_TOO_MANY)

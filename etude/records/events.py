@@ -134,23 +134,42 @@ class Resource:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something a person should know, with its evidence."""
+    """A fact that a person should know, with its evidence.
+
+    severity    info, warning or error
+    window      the first and the last step that it rests on
+    causes      explanations, the likeliest first
+    changes     of the recipe that would help: values by key
+    not_tested  what it does not rule out
+    """
 
     type: ClassVar = "finding"
     step: int
     what: str
     evidence: str
     advice: str
+    severity: str = "warning"
+    window: list[int] | None = None
+    causes: list[str] = field(default_factory=list)
+    changes: dict[str, Any] = field(default_factory=dict)
+    not_tested: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Control:
-    """A request or a decision that changed the course of the run, and its reason."""
+    """A decision about the run after a step, and its reason.
+
+    request    the id of the request that it answers
+    changes    of the recipe: values by key, which hold after `from_step` steps
+    """
 
     type: ClassVar = "control"
     step: int
     action: str
     reason: str
+    request: str | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+    from_step: int | None = None
 
 
 @dataclass(frozen=True)

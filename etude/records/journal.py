@@ -13,8 +13,10 @@ from etude.errors import InputError
 from etude.records.events import (
     Attempt,
     CheckpointSaved,
+    Control,
     Evaluation,
     Event,
+    Finding,
     Generation,
     Resource,
     Scores,
@@ -134,6 +136,8 @@ def append_beside(path: Path, event: Event) -> None:
 
 def _is_void(event: Event, from_step: int) -> bool:
     """A restart from nothing also repeats the evaluation before the first step."""
+    if isinstance(event, Finding | Control):  # those of the start may be of an attempt, not of a step
+        return event.step > from_step
     if not isinstance(event, Step | Evaluation | Scores | Generation | Resource | CheckpointSaved):
         return False
     return event.step > from_step or from_step == 0

@@ -11,7 +11,10 @@ from etude.engine.checkpoint import Progress
 from etude.engine.loop import TrainState
 from etude.engine.optim import Optimizer
 from etude.engine.precision import choose_precision
+from etude.recipe.course import Course
+from etude.recipe.load import recipe_from
 from etude.recipe.schema import Optim
+from tests.recipes import tiny
 
 CPU = torch.device("cpu")
 
@@ -19,7 +22,10 @@ CPU = torch.device("cpu")
 def make_state(seed: int = 0) -> TrainState:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
-    state = TrainState(model, Optimizer(model, Optim()), choose_precision("fp32", CPU, targets_per_step=1))
+    precision = choose_precision("fp32", CPU, targets_per_step=1)
+    state = TrainState(
+        model, Optimizer(model, Optim()), precision, Course(recipe_from(tiny(Path("none"))), 12)
+    )
     model(torch.randn(3, 4)).sum().backward()
     state.optimizer.step(1e-2, grad_divisor=torch.tensor(1.0), skipped=torch.tensor(False))
     return state

@@ -13,13 +13,14 @@ from torch import nn
 
 from etude.data.loader import Loader
 from etude.data.prepared import prepare
-from etude.engine.loop import Settings, Step, TrainState, train
+from etude.engine.loop import Step, TrainState, train
 from etude.engine.optim import Optimizer
 from etude.engine.precision import choose_precision
 from etude.engine.world import World
 from etude.models.catalogue import decoder_config
 from etude.models.decoder import Decoder
 from etude.objectives.causal import Causal
+from etude.recipe.course import Course
 from etude.recipe.schema import Recipe
 
 CPU = torch.device("cpu")
@@ -37,12 +38,12 @@ def run(recipe: Recipe, *, micro: int, steps: int = 20, model: nn.Module | None 
         model = decoder
     size = recipe.train.global_batch_size or 8
     precision = choose_precision(recipe.train.precision, CPU, targets_per_step=size * recipe.train.seq_len)
-    state = TrainState(model, Optimizer(model, recipe.optim), precision)
+    state = TrainState(model, Optimizer(model, recipe.optim), precision, Course(recipe, steps))
     loader = Loader(
         corpus.train, global_batch_size=size, micro_batch_size=micro, seed=recipe.seed,
         attend_across_documents=recipe.data.attend_across_documents,
     )  # fmt: skip
-    return list(train(state, loader.iterate(0, steps), Causal(), Settings.of(recipe, steps), World(CPU)))
+    return list(train(state, loader.iterate(0, steps), Causal(), World(CPU)))
 
 
 def losses(steps: list[Step]) -> list[float]:
@@ -122,14 +123,15 @@ def test_a_non_finite_step_touches_no_weight_and_the_run_goes_on(
             return (loss * poison if state.step == 1 else loss), targets
 
     state = TrainState(
-        model, Optimizer(model, recipe.optim), choose_precision("fp32", CPU, targets_per_step=1)
-    )
+        model, Optimizer(model, recipe.optim), choose_precision("fp32", CPU, targets_per_step=1),
+        Course(recipe, 4),
+    )  # fmt: skip
     loader = Loader(
         corpus.train, global_batch_size=8, micro_batch_size=8, seed=1, attend_across_documents=True
     )
     weights = []
     skipped = []
-    for step in train(state, loader.iterate(0, 4), Poisoned(), Settings.of(recipe, 4), World(CPU)):
+    for step in train(state, loader.iterate(0, 4), Poisoned(), World(CPU)):
         weights.append(torch.cat([parameter.detach().flatten().clone() for parameter in model.parameters()]))
         skipped.append(bool(step.measured[4]))
     assert skipped == [False, True, False, False]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.engine.schedule import learning_rate_ratio
+from etude.recipe.schedule import learning_rate_ratio
 from etude.recipe.schema import Schedule
 
 KINDS = ["constant", "linear", "cosine", "wsd"]

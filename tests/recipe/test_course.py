@@ -1,0 +1,88 @@
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from etude.errors import RecipeError
+from etude.recipe.course import Change, Course
+from etude.recipe.schedule import learning_rate_ratio
+from etude.recipe.schema import Recipe, Schedule
+
+Make = Callable[..., Recipe]
+
+
+def test_a_change_holds_from_the_step_after_its_own(make_recipe: Make) -> None:
+    recipe = make_recipe({"schedule.kind": "constant"})
+    course = Course(
+        recipe, 12, (Change(5, "optim.learning_rate", 1e-3), Change(3, "train.max_grad_norm", None))
+    )
+    assert [course.at(step).learning_rate for step in (0, 4, 5, 11)] == [3e-3, 3e-3, 1e-3, 1e-3]
+    assert [course.at(step).max_grad_norm for step in (0, 2, 3, 5, 11)] == [1.0, 1.0, None, None, None]
+    assert [course.until(step) for step in (0, 2, 3, 4, 5, 11)] == [3, 3, 5, 5, 12, 12]
+    assert [change.step for change in course.changes] == [3, 5]
+
+
+def test_a_schedule_that_is_changed_goes_on_from_the_same_step(make_recipe: Make) -> None:
+    changes = (Change(4, "schedule.kind", "wsd"), Change(4, "schedule.decay_ratio", 0.25))
+    course = Course(make_recipe(), 12, changes)
+    before, after = Schedule(kind="cosine"), Schedule(kind="wsd", decay_ratio=0.25)
+    rates = [3e-3 * learning_rate_ratio(step, after if step >= 4 else before, steps=12) for step in range(12)]
+    assert [course.at(step).learning_rate for step in range(12)] == rates
+
+
+def test_skipped_batches_are_left_out_once_and_the_steps_go_on(make_recipe: Make) -> None:
+    course = Course(make_recipe(), 12, (Change(2, "data.skip_steps", 3), Change(5, "data.skip_steps", 1)))
+    assert [course.data_step(step) for step in range(8)] == [0, 1, 5, 6, 7, 9, 10, 11]
+
+
+def test_auto_is_all_samples_of_a_rank_until_it_is_changed(make_recipe: Make) -> None:
+    course = Course(make_recipe({"train.devices": 2}), 12, (Change(6, "train.micro_batch_size", 2),))
+    assert [course.at(step).micro_batch_size for step in (0, 5, 6)] == [4, 4, 2]
+
+
+def test_halves_divide_the_samples_of_a_rank_until_there_is_one(make_recipe: Make) -> None:
+    course = Course(make_recipe({"train.global_batch_size": 18, "train.micro_batch_size": 9}), 12)
+    sizes = []
+    while change := course.halve(4, "memory"):
+        course = course.with_changes([change])
+        sizes.append((course.at(3).micro_batch_size, course.at(4).micro_batch_size))
+    assert sizes == [(9, 3), (9, 1)]
+
+
+def test_accumulation_keeps_the_samples_of_a_step_when_micro_batches_shrink(make_recipe: Make) -> None:
+    given = {"train.global_batch_size": None, "train.accumulation": 3, "train.micro_batch_size": 4}
+    course = Course(make_recipe(given), 12)
+    assert course.halve(0, "") == Change(0, "train.micro_batch_size", 2, "")
+    assert course.with_changes([Change(1, "train.micro_batch_size", 6)]).at(1).micro_batch_size == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (Change(4, "optim.learning_rate", -1.0), "optim.learning_rate (change at step 4) is -1.0; it must be above 0; try 0.0002"),
+        (Change(4, "optim.learning_rate", "fast"), 'optim.learning_rate (change at step 4) is "fast"; it must be a number'),
+        (Change(4, "seed", 3), "seed (change at step 4) cannot be changed while a run goes on; optim.learning_rate, "),
+        (Change(4, "model.n_layer" * 100, 3), "cannot be changed while a run goes on"),
+        (Change(4, "train.micro_batch_size", 3), "train.micro_batch_size (change at step 4) is 3; it must divide the 8 samples"),
+        (Change(4, "train.micro_batch_size", "auto"), "is 'auto'; it must divide the 8 samples"),
+        (Change(4, "data.skip_steps", 0), "data.skip_steps (change at step 4) is 0; it must be a whole number above 0"),
+        (Change(4, "data.skip_steps", True), "is True; it must be a whole number above 0"),
+        (Change(4, "schedule.warmup_steps", 12), "schedule.warmup_steps (change at step 4) is 12"),
+        (Change(4, "schedule.decay_ratio", 0.5), 'has no meaning for kind = "cosine"'),
+        (Change(12, "optim.learning_rate", 1e-3), "(change at step 12) must come after 0 to 11 steps"),
+        (Change(-1, "optim.learning_rate", 1e-3), "must come after 0 to 11 steps"),
+    ],
+)  # fmt: skip
+def test_a_change_is_refused_as_a_value_of_a_recipe_is(make_recipe: Make, change: Change, line: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Course(make_recipe(), 12).with_changes([change])
+    (problem,) = caught.value.problems
+    assert line in problem and len(problem) <= 300
+
+
+def test_a_course_takes_a_thousand_changes_and_stays_as_it_is(make_recipe: Make) -> None:
+    course = Course(make_recipe(), 12)
+    with pytest.raises(RecipeError, match="1,001 changes; it takes 1,000"):
+        course.with_changes([Change(1, "data.skip_steps", 1)] * 1001)
+    with pytest.raises(FrozenInstanceError):
+        course.steps = 3  # type: ignore[misc]

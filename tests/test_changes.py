@@ -1,0 +1,173 @@
+"""Runs whose recipe changes while they go on, and that do a step again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude import durable
+from etude.engine.batch import DeviceBatch
+from etude.errors import EtudeError, InputError, RecipeError
+from etude.recipe.course import Change
+from etude.recipe.schema import Recipe
+from etude.records.events import Attempt, Control, Step
+from etude.records.store import Run, list_runs
+from etude.run import Training, run_recipe
+from etude.start import Options
+from tests.limited import limited
+
+Make = Callable[..., Recipe]
+CHANGES = (
+    Change(3, "optim.learning_rate", 1e-3, "it was too high"), Change(3, "schedule.kind", "constant"),
+    Change(5, "data.skip_steps", 1), Change(6, "train.micro_batch_size", 2), Change(8, "train.max_grad_norm", 0.1),
+)  # fmt: skip
+
+
+def events(run: Run, kind: type) -> list[Any]:
+    return [entry.event for entry in run.ledger().entries if isinstance(entry.event, kind)]
+
+
+def bits(run: Run, step: int = 12) -> tuple[bytes, ...]:
+    folder = run.checkpoints / f"step-{step:06d}"
+    return tuple((folder / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors"))
+
+
+def losses(run: Run) -> list[float]:
+    return [step.loss for step in events(run, Step)]
+
+
+def controls(run: Run) -> list[tuple[int, dict[str, Any], int | None]]:
+    return [(each.step, each.changes, each.from_step) for each in events(run, Control) if each.changes]
+
+
+def test_a_run_with_changes_that_is_stopped_anywhere_ends_with_the_same_bits(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    recipe = make_recipe({"model.dropout": 0.1})
+    whole = run_recipe(recipe, Options(runs=tmp_path / "whole", changes=CHANGES)).run
+    assert [step.learning_rate for step in events(whole, Step)][3:] == [1e-3] * 9
+    assert controls(whole) == [(0, {change.key: change.value}, change.step) for change in CHANGES]
+    assert bits(whole) != bits(run_recipe(recipe, Options(runs=tmp_path / "plain")).run)
+    for stop_at in (1, 3, 7):
+        training = Training(recipe, Options(runs=tmp_path / f"stop{stop_at}", changes=CHANGES))
+        for step in training:
+            if step.number == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+        run = run_recipe(recipe, Options(runs=tmp_path / f"stop{stop_at}")).run
+        assert (bits(run), losses(run)) == (bits(whole), losses(whole))
+        assert controls(run) == controls(whole)
+        assert [attempt.from_step for attempt in events(run, Attempt)] == [0, stop_at]
+
+
+def test_a_skipped_step_leaves_its_batch_out(tmp_path: Path, make_recipe: Make) -> None:
+    recipe = make_recipe({"optim.learning_rate": 1e-12, "train.steps": 6, "evaluate.every_steps": 6})
+    plain = losses(run_recipe(recipe, Options(runs=tmp_path / "plain")).run)
+    skipping = Options(runs=tmp_path / "skip", changes=(Change(2, "data.skip_steps", 2),))
+    assert losses(run_recipe(recipe, skipping).run)[:4] == pytest.approx([*plain[:2], *plain[4:]], rel=1e-5)
+
+
+def test_smaller_micro_batches_change_no_loss(tmp_path: Path, make_recipe: Make) -> None:
+    plain = run_recipe(make_recipe(), Options(runs=tmp_path / "plain")).run
+    change = Change(4, "train.micro_batch_size", 2)
+    run = run_recipe(make_recipe(), Options(runs=tmp_path / "changed", changes=(change,))).run
+    assert losses(run) == pytest.approx(losses(plain), rel=1e-4)
+
+
+def test_changes_of_the_start_are_saved_before_its_first_step(tmp_path: Path, make_recipe: Make) -> None:
+    training = Training(make_recipe(), Options(runs=tmp_path, changes=CHANGES))
+    next(iter(training))
+    state = json.loads((training.run.checkpoints / "step-000000" / "state.json").read_text())
+    assert [change["key"] for change in state["changes"]] == [change.key for change in CHANGES]
+
+
+def test_a_run_that_goes_on_takes_no_other_changes(tmp_path: Path, make_recipe: Make) -> None:
+    for step in Training(make_recipe(), Options(runs=tmp_path, changes=CHANGES)):
+        if step.number == 4:
+            break
+    (run,) = list_runs(tmp_path)
+    before = {path: path.read_bytes() for path in run.checkpoints.rglob("*") if path.is_file()}
+    other = Change(7, "optim.learning_rate", 1e-4)
+    with pytest.raises(
+        InputError, match=r"without the change of optim.learning_rate after step 7; leave it out"
+    ):
+        run_recipe(make_recipe(), Options(runs=tmp_path, changes=(other,)))
+    assert {path: path.read_bytes() for path in run.checkpoints.rglob("*") if path.is_file()} == before
+    assert run_recipe(make_recipe(), Options(runs=tmp_path, changes=CHANGES[:1])).run.path == run.path
+
+
+def test_a_change_that_cannot_be_made_is_refused_before_anything_is_written(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    with pytest.raises(
+        RecipeError, match=r"train.micro_batch_size \(change at step 2\) is 3; it must divide"
+    ):
+        run_recipe(
+            make_recipe(), Options(runs=tmp_path / "runs", changes=(Change(2, "train.micro_batch_size", 3),))
+        )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_checkpoint_from_before_there_were_changes_has_none(tmp_path: Path, make_recipe: Make) -> None:
+    for step in Training(make_recipe(), Options(runs=tmp_path)):
+        if step.number == 4:
+            break
+    (run,) = list_runs(tmp_path)
+    folder = run.checkpoints / "step-000004"
+    state, manifest = (json.loads((folder / name).read_text()) for name in ("state.json", "manifest.json"))
+    assert state.pop("changes") == []
+    written = durable.write_json(folder / "state.json", state)
+    manifest["files"]["state.json"] = {"size": written.size, "sha256": written.sha256}
+    durable.write_json(folder / "manifest.json", manifest)
+    whole = run_recipe(make_recipe(), Options(runs=tmp_path / "whole")).run
+    assert bits(run_recipe(make_recipe(), Options(runs=tmp_path)).run) == bits(whole)
+
+
+def test_a_step_that_does_not_fit_is_done_again_in_smaller_micro_batches(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    recipe = make_recipe({"train.micro_batch_size": 8, "train.steps": 6, "evaluate.every_steps": 3})
+    run = run_recipe(recipe, Options(runs=tmp_path / "limited", loss=limited(3))).run
+    small = make_recipe({"train.micro_batch_size": 2, "train.steps": 6, "evaluate.every_steps": 3})
+    plain = run_recipe(small, Options(runs=tmp_path / "small", loss=limited(3))).run
+    assert losses(run) == pytest.approx(losses(plain), rel=1e-6) and len(losses(run)) == 6
+    assert controls(run) == [(0, {"train.micro_batch_size": size}, 0) for size in (4, 2)]
+    assert run.recipe.train.micro_batch_size == 8
+
+
+def test_a_sample_that_does_not_fit_ends_the_run_with_what_to_do(tmp_path: Path, make_recipe: Make) -> None:
+    calls = []
+
+    def loss(model: Any, batch: DeviceBatch) -> Any:
+        calls.append(batch)
+        return limited(8 if len(calls) < 10 else 0)(model, batch)
+
+    with pytest.raises(EtudeError, match="one sample does not fit into the device's memory"):
+        run_recipe(make_recipe({"train.micro_batch_size": 8}), Options(runs=tmp_path, loss=loss))
+    (run,) = list_runs(tmp_path)
+    assert run.state == "failed" and len(losses(run)) > 0
+
+
+def test_a_rank_without_memory_voids_the_step_on_all_ranks(
+    tmp_path: Path, cache: Path, make_recipe: Make
+) -> None:
+    for name, micro, rank in (("limited", 4, "1"), ("small", 2, "none")):
+        recipe = make_recipe({
+            "train.micro_batch_size": micro, "train.devices": 2, "train.steps": 6, "evaluate.every_steps": 3
+        })  # fmt: skip
+        (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+        done = subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+             str(Path(__file__).with_name("limited.py")), str(tmp_path / "recipe.json"), str(tmp_path / name), rank],
+            check=False, capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[1],
+            env={**os.environ, "ETUDE_CACHE": str(cache), "PYTHONPATH": str(Path(__file__).parents[1])},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+    (run,), (plain,) = list_runs(tmp_path / "limited"), list_runs(tmp_path / "small")
+    assert losses(run) == pytest.approx(losses(plain), rel=1e-6) and len(losses(run)) == 6
+    assert controls(run) == [(0, {"train.micro_batch_size": 2}, 0)]
