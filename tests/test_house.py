@@ -24,12 +24,12 @@ MOST = {
     "import cycles, lazy ones too": 1,
     "branches by kind": 69,
     "isinstance of families": 37,
-    "docstrings with a clause": 270,
+    "docstrings with a clause": 267,
     "public without docstring": 2,
 }
 MOST_LINES = {
-    "cli": 2350, "control": 260, "data": 8480, "engine": 1450, "evaluate": 710, "launch": 310,
-    "models": 5240, "objectives": 1140, "plan": 550, "recipe": 1540, "records": 1855, "report": 2530,
+    "cli": 2360, "control": 260, "data": 8550, "engine": 1450, "evaluate": 710, "launch": 310,
+    "models": 5240, "objectives": 1140, "plan": 550, "recipe": 1540, "records": 1850, "report": 2530,
     "scores": 830, "watch": 80,
     "etude": 3060,  # the modules that stand in no folder
 }  # fmt: skip
@@ -38,16 +38,12 @@ UNTESTED = {
     "control/ranks.py", "control/signals.py", "data/corpus.py", "data/dedup.py", "data/leaks.py",
     "data/listing.py", "data/lost.py", "data/masking.py", "data/mixture.py", "data/page.py",
     "data/patience.py", "data/pool.py", "data/sandbox.py", "data/unpack.py", "engine/batch.py",
-    "engine/objective.py", "engine/recorder.py", "errors.py", "evaluate/exam.py", "evaluate/tasks.py",
-    "memory.py", "models/build.py", "models/config_sizes.py", "models/encoder_config.py",
-    "models/generation_config.py", "models/heads.py", "models/hf_config.py", "models/layers.py",
-    "models/parts.py", "models/t5_blocks.py", "models/t5_cache.py", "models/t5_config.py",
-    "models/weights.py", "objectives/causal.py", "objectives/choose.py", "objectives/classification.py",
-    "objectives/examiner.py", "objectives/kind.py", "objectives/masked.py", "objectives/own.py",
-    "objectives/seq2seq.py", "objectives/several.py", "objectives/task.py", "objectives/writing.py",
-    "records/ending.py", "records/environment.py", "records/events.py", "records/shape.py",
-    "report/card.py", "report/history.py", "report/markdown.py", "report/ratings.py", "scores/beside.py",
-    "scores/order.py", "session.py", "watch/resources.py",
+    "engine/objective.py", "engine/recorder.py", "errors.py", "memory.py", "models/build.py",
+    "models/config_sizes.py", "models/encoder_config.py", "models/generation_config.py", "models/heads.py",
+    "models/hf_config.py", "models/layers.py", "models/parts.py", "models/t5_blocks.py",
+    "models/t5_cache.py", "models/t5_config.py", "models/weights.py", "records/environment.py",
+    "records/events.py", "records/shape.py", "report/card.py", "report/history.py", "report/markdown.py",
+    "report/ratings.py", "scores/beside.py", "scores/order.py", "session.py",
 }  # fmt: skip
 
 
