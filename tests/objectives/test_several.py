@@ -1,11 +1,11 @@
 """Several kinds as one: their weights, and the loss of all tasks."""
 
-import contextlib
 from pathlib import Path
 
 import pytest
 import torch
 
+from etude.data.loader import Loader
 from etude.data.mixture import Mixture
 from etude.engine.batch import to_device
 from etude.evaluate.tasks import Score
@@ -23,9 +23,10 @@ def test_a_sample_counts_as_much_as_another_whatever_its_task(tmp_path: Path) ->
             per_sample = task.kind.targets_per_sample(task.corpus.train)
             assert kind.weights[task.name] * per_sample == pytest.approx(1.0)
         model = session.state.model.eval()
-        with contextlib.ExitStack() as stack:
-            step = next(iter(session.batches(stack)))
-        for batch in (to_device(batch, torch.device("cpu")) for batch in step.micro_batches):
+        loader = Loader(
+            session.plan.train, global_batch_size=8, micro_batch_size=8, seed=1, attend_across_documents=True
+        )
+        for batch in (to_device(batch, torch.device("cpu")) for batch in loader.load(0).micro_batches):
             loss, targets = kind.loss_sum(model, batch)
             alone, number = kind.parts[batch.task].loss_sum(model, batch)
             assert (loss / targets).item() == pytest.approx((alone / number).item(), rel=1e-5)
