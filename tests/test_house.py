@@ -28,13 +28,13 @@ MOST = {
     "public without docstring": 2,
 }
 MOST_LINES = {
-    "cli": 2360, "control": 260, "data": 8550, "engine": 1450, "evaluate": 710, "launch": 310,
+    "cli": 2400, "control": 260, "data": 8550, "engine": 1450, "evaluate": 710, "launch": 310,
     "models": 5240, "objectives": 1140, "plan": 550, "recipe": 1540, "records": 1850, "report": 2530,
     "scores": 830, "watch": 80,
     "etude": 3060,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
-    "__main__.py", "assemble.py", "cli/demo.py", "cli/export.py", "cli/printing.py", "cli/train.py",
+    "__main__.py", "assemble.py", "cli/demo.py", "cli/printing.py",
     "control/ranks.py", "control/signals.py", "data/corpus.py", "data/dedup.py", "data/leaks.py",
     "data/listing.py", "data/lost.py", "data/masking.py", "data/mixture.py", "data/page.py",
     "data/patience.py", "data/pool.py", "data/sandbox.py", "data/unpack.py", "engine/batch.py",

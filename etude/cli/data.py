@@ -1,9 +1,14 @@
-"""What `etude data` prints: the data page, and samples as they are trained on."""
+"""The commands that prepare data and show them: the data page, and samples as they are trained on."""
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from etude.cli.printing import open_console, print_json, print_rows, print_table, print_text
+import typer
+
+from etude.cli.options import Json, Overrides, RecipePath, load, parse_new_file
+from etude.cli.printing import open_console, print_json, print_rows, print_table, print_text, say
+from etude.durable import write_file
 from etude.text import clean, printable
 
 if TYPE_CHECKING:
@@ -12,6 +17,68 @@ if TYPE_CHECKING:
     from etude.data.tokenize import Tokenizer
     from etude.errors import InputError
     from etude.recipe.schema import Recipe
+
+
+def prepare(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    again: Annotated[bool, typer.Option("--again", help="also if it is prepared already")] = False,
+    as_json: Json = False,
+) -> None:
+    """Tokenise the data of a recipe into the cache that runs share."""
+    from etude.recipe.load import flatten
+
+    parts = load(recipe, overrides, None).by_task()
+    summaries = {task: open_corpus(part, again=again).summary for task, part in parts.items()}
+    summary = summaries.get("", summaries)
+    print_rows([(key, str(value)) for key, value in flatten(summary).items()], summary, as_json)
+
+
+def data_page(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", parser=parse_new_file, metavar="PATH", help="where to write it (default: NAME-data.md)"
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Look for duplicates, leaks and what cleaning finds; print it and write it down."""
+    from etude.errors import RecipeError
+    from etude.records.folder import require_outside_runs
+
+    loaded = load(recipe, overrides, None)
+    made = {task: make_page(part) for task, part in loaded.by_task().items()}
+    text = "\n".join(page_text(loaded, task, *each) for task, each in made.items())
+    pages = {task: page for task, (page, _) in made.items()}
+    path = out or Path(f"{loaded.name}-data.md")
+    require_outside_runs(path)
+    write_file(path, text.encode())
+    if as_json:
+        print_json(pages.get("", pages))
+    else:
+        for task, each in made.items():
+            print_page(loaded, task, *each)
+    say(f"written to {path}")
+    if problems := [
+        f"task {task}: {why}" if task else str(why) for task, (_, why) in made.items() if why is not None
+    ]:
+        raise RecipeError(problems)
+
+
+def show_data(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="how many")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Show samples as they are trained on, and which of their tokens are scored."""
+    loaded = load(recipe, overrides, None)
+    print_samples(show_samples(loaded, rows), as_json=as_json)
+    for note in show_notes(loaded):
+        say(f"note: {note}")
 
 
 def make_page(recipe: "Recipe") -> tuple[dict[str, Any], "InputError | None"]:

@@ -112,7 +112,7 @@ def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
     return [
         ("data", f"{facts.rows:,} rows, {facts.format}"),
         *([("not read", f"columns {', '.join(facts.unread)}")] if facts.unread else []),
-        *([("left out", _tell_left_out(facts.left_out))] if facts.left_out else []),
+        *([("left out", _describe_left_out(facts.left_out))] if facts.left_out else []),
         ("tokens a row", f"{middle:,} the usual one, {facts.tokens[-1]:,} the longest{guess}"),
         ("model", f"{facts.weights:,} parameters" if facts.weights else f"not usable yet: {facts.problem}"),
         ("machine", f"{facts.device}, {facts.memory / 1e9:.0f} GB, {facts.cores} cores"),
@@ -196,7 +196,7 @@ def recipe_text(data: Path, model: str, out: Path, facts: Facts) -> str:
     )  # fmt: skip
 
 
-def _tell_left_out(names: Sequence[str]) -> str:
+def _describe_left_out(names: Sequence[str]) -> str:
     return f"{len(names):,} files that are binary or not UTF-8 text, such as {names[0]}"
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import typer
 
+from etude.cli.execute import tell_ranks, train_here
 from etude.cli.printing import print_table, say
-from etude.cli.train import tell_ranks, train_here
 from etude.control.ranks import read_place
 from etude.errors import InputError
-from etude.launch.ranks import RESUMABLE
-from etude.launch.seeds import Seed, execute, find_seeds, has_own_ranks
+from etude.launch.ranks import RESUMABLE, has_own_ranks
+from etude.launch.seeds import Seed, execute, find_seeds
 from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Recipe
 from etude.records.events import Scores

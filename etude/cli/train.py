@@ -1,75 +1,164 @@
-"""`etude train` and what goes the same way: one run with a view, several ranks of it, several seeds."""
+"""The commands that make a recipe, check it and train it."""
 
-import os
-import sys
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etude.cli.printing import open_console, say
-from etude.control.ranks import read_place
-from etude.text import shorten
+from etude.cli.execute import start_ranks, train_here
+from etude.cli.options import (
+    Json,
+    Overrides,
+    RecipePath,
+    RunName,
+    Runs,
+    load,
+    parse_name,
+    parse_output,
+    parse_path,
+)
+from etude.cli.printing import print_json, print_rows, say
+from etude.errors import InputError
 
 if TYPE_CHECKING:
-    from etude.launch.ranks import Ended
     from etude.recipe.schema import Recipe
+
+
+def train(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    new: Annotated[bool, typer.Option("--new", help="start a run even if one is unfinished")] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option("--from", parser=parse_name, metavar="TEXT", help="first weights: RUN@best or a folder"),
+    ] = None,
+    devices: Annotated[int | None, typer.Option("--devices", min=1, help="ranks to start")] = None,
+    repeat: Annotated[
+        int | None, typer.Option("--repeat", min=2, help="train so many seeds, one after another")
+    ] = None,
+) -> None:
+    """Train as a recipe says; continues an unfinished run of the same recipe."""
+    from etude.recipe.load import read_recipe_text
+
+    loaded = load(recipe, overrides, devices)
+    if repeat is None:
+        start_ranks(loaded)
     from etude.start import Options
 
+    options = Options(runs=runs, new=new, weights=weights, recipe_text=read_recipe_text(recipe))
+    if repeat is None:
+        train_here(loaded, options)
+    else:
+        from etude.cli.repeat import train_repeatedly
 
-def train_here(recipe: "Recipe", options: "Options", *, to_continue: str | None = None) -> "Ended":
-    """Train in this process with a view on stderr. Raises: typer.Exit if the run can be continued."""
-    from etude.cli.live import open_view
-    from etude.launch.seeds import execute
-    from etude.records.folder import require_outside_runs
-    from etude.records.store import read_runs
+        train_repeatedly(loaded, options, repeat, ["train", str(recipe), *(overrides or [])])
 
-    if options.resume is None:
-        require_outside_runs(options.runs)
-    place = read_place()
-    if place.rank == 0:
-        if place.size > 1 and place.folder is None:
-            say(
-                f"these ranks were not started by etude: their store, at port {os.environ['MASTER_PORT']}, "
-                "listens on every address of the machine without a password, and so may their exchange; "
-                "--devices keeps to it"
-            )
-        if options.resume is None:
-            for name, problem in read_runs(options.runs)[1].items():
-                say(f"{name} is left out, also if it is a run of this recipe: {problem}")
-        say(
-            f"{recipe.name}: reading and preparing the data (once; it is kept), then training; Ctrl-C saves "
-            "and stops"
+
+def resume(run: RunName, runs: Runs = Path("runs")) -> None:
+    """Continue a run that was stopped or killed."""
+    from etude.records.store import open_run
+
+    found = open_run(run, runs)
+    if not found.is_unfinished:
+        raise InputError(
+            f"run {found.name} is finished; start another with etude train, see etude show {found.name}"
         )
-        options = replace(options, view=open_view())
-    ended = execute(recipe, options, [])
+    found.require_own_recipe()
+    recipe = found.recipe
+    start_ranks(recipe)
+    from etude.start import Options
+
+    train_here(recipe, Options(runs=found.path.parent, resume=found))
+
+
+def demo(
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    new: Annotated[bool, typer.Option("--new", help="start a run even if one is unfinished")] = False,
+) -> None:
+    """Train a small model of Python code on this Python's standard library, in minutes."""
+    from etude.cli.demo import print_outcome, shipped_recipe
+    from etude.recipe.load import read_recipe_text
+
+    path = shipped_recipe("demo")
+    from etude.start import Options
+
+    ended = train_here(
+        load(path, overrides, None), Options(runs=runs, new=new, recipe_text=read_recipe_text(path))
+    )
     assert ended.run is not None
-    if place.rank == 0:
-        if ended.reason:
-            say(f"stopped: {ended.reason}")
-        if ended.code:
-            say(f"continue with: {to_continue or f'etude resume {ended.run.path}'}")
-        else:
-            say(f"report: {ended.run.path / 'report' / 'report.md'}")
-    if ended.code:
-        raise typer.Exit(ended.code)
-    return ended
+    print_outcome(ended.run)
 
 
-def start_ranks(ranks: int) -> None:
-    """Run this very command in several ranks, and leave with their exit code."""
-    from etude.launch.ranks import run_ranks
+def check(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    deep: Annotated[bool, typer.Option("--deep", help="also with data, device and parameters")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find every problem of a recipe before anything runs."""
+    from etude.recipe.load import flatten
 
-    ended = run_ranks(ranks, sys.argv[1:])
-    tell_ranks(ended)
-    raise typer.Exit
+    loaded = load(recipe, overrides, None)
+    if not deep:
+        print_rows(
+            [(key, str(value)) for key, value in flatten(loaded.to_dict()).items()], loaded.to_dict(), as_json
+        )
+        if published := _describe_published(loaded):
+            say(published)
+        say(f"{recipe} is a valid recipe; --deep also looks at data and device")
+        return
+    from etude.data.prepared import check_whole as check_sources
+    from etude.models.weights import check_whole as check_weights
+    from etude.plan import make_plan
+    from etude.plan.rows import plan_rows
+    from etude.records.trackers import require_trackers
+
+    require_trackers(loaded)
+    plan = make_plan(loaded)
+    for task in plan.tasks:
+        check_sources(task.recipe, task.corpus)
+    if plan.pretrained is not None:
+        check_weights(plan.pretrained.path)
+    rows = plan_rows(plan)
+    print_rows(rows, {**dict(rows), "parameters": plan.parameters, "steps": plan.steps}, as_json)
 
 
-def tell_ranks(ended: "Ended") -> None:
-    """Print why ranks ended. Raises: typer.Exit if they failed."""
-    if ended.is_cursor_hidden:  # a rank that was killed while it drew the view left it so
-        open_console(stderr=True).show_cursor()
-    if ended.reason:
-        say(shorten(ended.reason))
-    if ended.code:
-        raise typer.Exit(ended.code)
+def init(
+    data: Annotated[
+        Path, typer.Option("--data", parser=parse_path, metavar="PATH", help="a file of rows, or a folder")
+    ],
+    model: Annotated[
+        str,
+        typer.Option("--model", parser=parse_name, metavar="TEXT", help="a folder with a model, or a hub id"),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", parser=parse_output, metavar="PATH", help="the recipe to write")
+    ] = Path("recipe.toml"),
+    as_json: Json = False,
+) -> None:
+    """Write a recipe for fine-tuning, after a look at the data and this machine."""
+    from etude.cli.init import write_recipe
+
+    rows = write_recipe(data, model, out)
+    print_rows(rows, dict(rows), as_json)
+
+
+def schema() -> None:
+    """Print the JSON Schema of a recipe, for editors."""
+    from etude.recipe.schema import Recipe
+
+    print_json(Recipe.model_json_schema(by_alias=True))
+
+
+def _describe_published(recipe: "Recipe") -> str | None:
+    """What a recipe trains of a published model, known without its files."""
+    from etude.models.catalogue import STORIES
+    from etude.models.cost import trainable_line
+
+    story = STORIES.get(recipe.model.from_ or "")
+    if story is None:
+        return None
+    adapter = story.count_lora(recipe.adapter.rank, recipe.adapter.targets) if recipe.adapter else 0
+    return f"{recipe.model.from_}: {trainable_line(adapter or story.total, story.total + adapter)}"

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from etude.control.ranks import FOLDER, IDLE_SECONDS, SOCKET, WORKS
+from etude.control.ranks import FOLDER, IDLE_SECONDS, SOCKET, WORKS, read_place
 from etude.control.signals import SIGNALS, is_ignored
 from etude.durable import temporary_folder
 from etude.errors import LostRankError
 from etude.processes import python_command, python_environment
+from etude.recipe.schema import Recipe
 from etude.records.store import Run
 
 _SILENCE_SECONDS = 120.0  # a rank sends every second that it lives, and whether it did anything
@@ -46,6 +47,11 @@ class Ended:
     run: Run | None = None
     was_asked: bool = False
     is_cursor_hidden: bool = False
+
+
+def has_own_ranks(recipe: Recipe) -> bool:
+    """True if a recipe wants ranks that have yet to be started."""
+    return recipe.train.devices > 1 and read_place().size == 1
 
 
 def run_ranks(

@@ -4,8 +4,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from etude.control.ranks import read_place
-from etude.launch.ranks import RESUMABLE, Ended, run_ranks
+from etude.launch.ranks import RESUMABLE, Ended, has_own_ranks, run_ranks
 from etude.plan import make_plan
 from etude.recipe.load import with_changes
 from etude.recipe.schema import Recipe
@@ -35,11 +34,6 @@ def execute(recipe: Recipe, options: Options, words: list[str]) -> Ended:
     given += ["--new"] * options.new + (["--from", options.weights] if options.weights else [])
     ended = run_ranks(devices, [*words, *given])
     return ended if ended.code else replace(ended, run=find_runs(options.runs, recipe)[-1])
-
-
-def has_own_ranks(recipe: Recipe) -> bool:
-    """Whether a recipe wants ranks that have yet to be started."""
-    return recipe.train.devices > 1 and read_place().size == 1
 
 
 def find_seeds(recipe: Recipe, options: Options, count: int) -> Iterator[Seed]:

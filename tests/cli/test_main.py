@@ -1,7 +1,6 @@
 """The command line: what it imports, what it prints, how it refuses."""
 
 import gzip
-import json
 import os
 import subprocess
 import sys
@@ -61,31 +60,6 @@ def test_importing_etude_imports_nothing_heavy_and_exports_what_it_says() -> Non
     assert sorted(package.__all__) == package.__all__
     with pytest.raises(AttributeError):
         _ = package.nothing
-
-
-def test_every_reading_command_speaks_json(write_recipe: Write, tmp_path: Path, etude: Etude) -> None:
-    recipe = write_recipe({"train.steps": 3})
-    runs = tmp_path / "runs"
-    for _ in range(2):
-        assert etude("train", recipe, "--runs", runs, "--new").code == 0
-    first, second = sorted(path for path in runs.iterdir() if not path.name.startswith("."))
-    for words in (
-        ["check", recipe, "--json"], ["check", recipe, "--deep", "--json"], ["prepare", recipe, "--json"],
-        ["schema"], ["runs", "--runs", runs, "--json"], ["show", first, "--json"],
-        ["compare", first, second, "--json"], ["report", first, "--json"],
-    ):  # fmt: skip
-        done = etude(*words)
-        assert done.code == 0, done
-        json.loads(done.out)
-
-
-def test_the_schema_knows_every_section() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "etude", "schema"], capture_output=True, text=True, check=True
-    )
-    assert {"name", "model", "tokenizer", "data", "train", "optim"} <= set(
-        json.loads(done.stdout)["properties"]
-    )
 
 
 def refused(outcome: Outcome, *says: str, runs: Path | None = None) -> None:
@@ -242,15 +216,6 @@ def test_what_is_not_there_is_named(
 def test_resuming_a_finished_run_is_refused(tmp_path: Path, write_recipe: Write, etude: Etude) -> None:
     assert etude("train", write_recipe({"train.steps": 2}), "--runs", tmp_path / "runs").code == 0
     refused(etude("resume", "tiny", "--runs", tmp_path / "runs"), "is finished")
-
-
-def test_training_again_continues_or_starts_as_asked(
-    tmp_path: Path, write_recipe: Write, etude: Etude
-) -> None:
-    recipe, runs = write_recipe({"train.steps": 2}), tmp_path / "runs"
-    for count, words in enumerate([[], [], ["--new"]], 1):
-        assert etude("train", recipe, "--runs", runs, *words).code == 0
-        assert len(list(runs.glob("tiny-*"))) == count
 
 
 def test_no_secret_of_the_environment_is_written(

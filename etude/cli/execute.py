@@ -1,0 +1,75 @@
+"""The execution of one run for a person: in this process with a view, or in ranks."""
+
+import os
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import typer
+
+from etude.cli.printing import open_console, say
+from etude.control.ranks import read_place
+from etude.text import shorten
+
+if TYPE_CHECKING:
+    from etude.launch.ranks import Ended
+    from etude.recipe.schema import Recipe
+    from etude.start import Options
+
+
+def train_here(recipe: "Recipe", options: "Options", *, to_continue: str | None = None) -> "Ended":
+    """Train in this process with a view on stderr. Raises: typer.Exit if the run can be continued."""
+    from etude.cli.live import open_view
+    from etude.launch.seeds import execute
+    from etude.records.folder import require_outside_runs
+    from etude.records.store import read_runs
+
+    if options.resume is None:
+        require_outside_runs(options.runs)
+    place = read_place()
+    if place.rank == 0:
+        if place.size > 1 and place.folder is None:
+            say(
+                f"these ranks were not started by etude: their store, at port {os.environ['MASTER_PORT']}, "
+                "listens on every address of the machine without a password, and so may their exchange; "
+                "--devices keeps to it"
+            )
+        if options.resume is None:
+            for name, problem in read_runs(options.runs)[1].items():
+                say(f"{name} is left out, also if it is a run of this recipe: {problem}")
+        say(
+            f"{recipe.name}: reading and preparing the data (once; it is kept), then training; Ctrl-C saves "
+            "and stops"
+        )
+        options = replace(options, view=open_view())
+    ended = execute(recipe, options, [])
+    assert ended.run is not None
+    if place.rank == 0:
+        if ended.reason:
+            say(f"stopped: {ended.reason}")
+        if ended.code:
+            say(f"continue with: {to_continue or f'etude resume {ended.run.path}'}")
+        else:
+            say(f"report: {ended.run.path / 'report' / 'report.md'}")
+    if ended.code:
+        raise typer.Exit(ended.code)
+    return ended
+
+
+def start_ranks(recipe: "Recipe") -> None:
+    """Run this very command in the ranks that a recipe wants, and leave; return where they need no start."""
+    from etude.launch.ranks import has_own_ranks, run_ranks
+
+    if has_own_ranks(recipe):
+        tell_ranks(run_ranks(recipe.train.devices, sys.argv[1:]))
+        raise typer.Exit
+
+
+def tell_ranks(ended: "Ended") -> None:
+    """Print why ranks ended. Raises: typer.Exit if they failed."""
+    if ended.is_cursor_hidden:  # a rank that was killed while it drew the view left it so
+        open_console(stderr=True).show_cursor()
+    if ended.reason:
+        say(shorten(ended.reason))
+    if ended.code:
+        raise typer.Exit(ended.code)

@@ -1,0 +1,108 @@
+"""The commands that use a model: write it for other tools, read one of theirs, and let it write."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etude.cli.options import Json, Runs, parse_name, parse_output
+from etude.cli.printing import print_json, print_rows
+
+Speaking = Annotated[
+    str,
+    typer.Argument(
+        parser=parse_name, help="RUN (its best), RUN@last, RUN@step-200, or a folder", metavar="RUN|FOLDER"
+    ),
+]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", help="tokens of each answer at most")]
+Temperature = Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token")]
+TopK = Annotated[int | None, typer.Option("--top-k", help="draw among this many tokens")]
+TopP = Annotated[float | None, typer.Option("--top-p", help="draw among the likeliest of this mass")]
+Seed = Annotated[int, typer.Option("--seed", help="of the draws")]
+
+
+def import_model(
+    model: Annotated[
+        str,
+        typer.Argument(
+            parser=parse_name, help="a folder with pytorch_model.bin, or a hub id", metavar="MODEL"
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Argument(
+            parser=parse_output, help="the folder to write (default: NAME-safetensors)", metavar="[OUT]"
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn a model published as a pickle into safetensors, without running anything of it."""
+    from etude.convert import convert
+    from etude.models.hub import find_model
+
+    folder = find_model(model)
+    files = [str(path) for path in convert(folder, out or Path(f"{Path(model).name}-safetensors"))]
+    print_rows([("wrote", file) for file in files], files, as_json)
+
+
+def export_model(
+    run: Annotated[
+        str, typer.Argument(parser=parse_name, help="RUN, RUN@best, RUN@last or RUN@step-200", metavar="RUN")
+    ],
+    out: Annotated[Path, typer.Argument(parser=parse_output, help="the folder to write", metavar="OUT")],
+    kind: Annotated[str, typer.Option("--to", help="peft, merged or hf")],
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Write a model that transformers and PEFT load as it is, with a card of the record's figures."""
+    from etude.export import export
+    from etude.report.wording import size
+
+    folder = export(run, kind, out, runs=runs)
+    files = [(path.name, size(path.stat().st_size)) for path in sorted(folder.iterdir())]
+    rows = [("folder", str(folder)), *files, ("load with", "the lines under Use in README.md")]
+    print_rows(rows, dict(rows), as_json)
+
+
+def generate(
+    model: Speaking,
+    prompt: Annotated[
+        list[str], typer.Option("--prompt", help="what to continue; may be given more than once")
+    ],
+    instruction: Annotated[
+        bool, typer.Option("--instruction", help="the prompt is an instruction to answer")
+    ] = False,
+    max_tokens: MaxTokens = 128,
+    temperature: Temperature = 0.8,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = 17,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Continue prompts with the model of a run, or one in a folder."""
+    from etude.cli.generate import Sampling, generate_texts, print_texts
+
+    sampling = Sampling(max_tokens, temperature, top_k, top_p, seed)
+    texts = generate_texts(model, prompt, sampling, runs=runs, is_instruction=instruction)
+    if as_json:
+        print_json(texts)
+    else:
+        print_texts(texts)
+
+
+def chat(
+    model: Speaking,
+    system: Annotated[str | None, typer.Option("--system", help="a system message")] = None,
+    max_tokens: MaxTokens = 512,
+    temperature: Temperature = 0.8,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = 17,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Talk with the model of a run, or one in a folder."""
+    from etude.cli.generate import Sampling
+    from etude.cli.generate import chat as talk
+
+    talk(model, Sampling(max_tokens, temperature, top_k, top_p, seed), runs=runs, system=system)

@@ -1,0 +1,183 @@
+"""The commands that read runs, and add what people say of them."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etude.cli.options import Json, RunName, Runs, parse_name, parse_output_folder
+from etude.cli.printing import print_json, print_rows, print_table, print_text, say
+from etude.errors import EtudeError, InputError
+from etude.text import printable, shorten
+
+if TYPE_CHECKING:
+    from etude.records.store import Run
+
+
+def list_runs(runs: Runs = Path("runs"), as_json: Json = False) -> None:
+    """List the runs, oldest first."""
+    from etude.records.store import read_runs
+    from etude.report.summary import summarize_all
+
+    whole, damaged = read_runs(runs)
+    summaries, unread = summarize_all(whole)
+    for name, problem in sorted({**damaged, **unread}.items()):
+        say(f"{name} is left out: {problem}")
+    if as_json:
+        print_json([summary.to_dict() for summary in summaries])
+        return
+    from etude.report.summary import run_table
+
+    if not (summaries or damaged or unread):
+        say(f"no runs in {runs}; start one with etude train RECIPE, or try etude demo")
+    print_table(run_table(summaries))
+
+
+def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None:
+    """Show how a run went."""
+    from etude.records.store import open_run
+    from etude.report.summary import describe, summarize
+
+    found = open_run(run, runs)
+    _warn_of_edits(found)
+    summary = summarize(found)
+    print_rows(describe(summary), summary.to_dict(), as_json)
+
+
+def compare(
+    run: Annotated[
+        list[str], typer.Argument(parser=parse_name, help="two or more runs", metavar="RUN RUN...")
+    ],
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Set runs side by side: what differs in the recipes, and in the results."""
+    from etude.records.store import open_run
+    from etude.report.compare import compare_runs
+
+    if len(run) < 2:
+        raise InputError("compare needs two runs or more; see etude runs")
+    found = [open_run(name, runs) for name in run]
+    _warn_of_edits(*found)
+    comparison = compare_runs(found)
+    if as_json:
+        print_json(comparison.to_dict())
+        return
+    print_table(comparison.rows())
+    print_text()
+    if noise := comparison.noise_rows():
+        print_table(noise)
+        print_text()
+    print_table(comparison.progression.rows())
+    print_text("\n".join(["", *map(printable, comparison.progression.lines())]))
+
+
+def ensemble(
+    run: Annotated[
+        list[str],
+        typer.Argument(parser=parse_name, help="two or more runs of one task", metavar="RUN RUN..."),
+    ],
+    by: Annotated[
+        str | None, typer.Option("--by", help="mean (default) or vote of labels, consensus of answers")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            parser=parse_output_folder,
+            metavar="PATH",
+            help="folder for predictions.jsonl and report.md",
+        ),
+    ] = None,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Join what finished runs said of the same rows, and score that beside each of them."""
+    from etude.ensemble import make_ensemble
+    from etude.records.store import open_run
+
+    found = make_ensemble([open_run(name, runs) for name in run], by)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print_table(found.table())
+        print_text("\n".join(["", *map(printable, found.lines())]))
+        if by_capability := found.capability_table():
+            print_text()
+            print_table(by_capability)
+    if out is not None:
+        found.write(out)
+        say(f"written to {out}: predictions.jsonl, report.md")
+
+
+def rate(
+    run: Annotated[
+        list[str],
+        typer.Argument(parser=parse_name, help="a run, or two to compare blind", metavar="RUN [RUN]"),
+    ],
+    rater: Annotated[str, typer.Option("--rater", help="who rates")],
+    scores: Annotated[
+        str | None, typer.Option("--scores", help="answers of a script, as 4,5,s or a,b,=")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="of the hidden order")] = 17,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Rate what a run said, or which of two said it better without knowing which is which."""
+    from etude.cli import rate as rating
+    from etude.records.store import open_run
+
+    found = [open_run(name, runs) for name in run]
+    if as_json and scores is None:  # what a script is to answer
+        asked = rating.questions(found, rater=rater, seed=seed)
+        print_json([question.to_dict() for question in asked])
+        return
+    rows = rating.rate(
+        found, rater=rater, scores=scores.split(",") if scores is not None else None, seed=seed
+    )
+    print_rows(rows, dict(rows), as_json)
+
+
+class NoteSection(StrEnum):
+    """Headings of the report that a person fills."""
+
+    lessons = "lessons"
+    next = "next"
+    problem = "problem"
+
+
+def note(
+    run: RunName,
+    text: Annotated[str, typer.Argument(help="what to note")],
+    section: Annotated[NoteSection, typer.Option("--section", help="heading of the report")],
+    author: Annotated[str | None, typer.Option("--author", help="who says so")] = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Add your words to the record of a run."""
+    from etude.records.events import Note
+    from etude.records.store import append_note, open_run
+
+    if not text.strip():
+        raise InputError("the note is empty; give what to note, in quotes")
+    found = open_run(run, runs)
+    append_note(found, Note(section.value, text, author))
+    say(f"noted under {section.value} of {found.name}; etude report {found.name} writes it into the report")
+
+
+def report(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None:
+    """Write the report of a run, also of one that goes on or was killed."""
+    from etude.records.store import open_run
+    from etude.report.write import write_report
+
+    path = write_report(open_run(run, runs))
+    print_json({"report": str(path)}) if as_json else print_text(path)
+
+
+def _warn_of_edits(*runs: "Run") -> None:
+    """Say of which runs the recipe was edited after the fact: their figures belong to another one."""
+    for run in runs:
+        try:
+            run.require_own_recipe()
+        except EtudeError as error:
+            say(f"warning: {shorten(str(error))}")

@@ -1,0 +1,42 @@
+"""The commands that check a recipe and train it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.conftest import Outcome
+
+Etude = Callable[..., Outcome]
+Write = Callable[..., Path]
+
+
+def test_training_again_continues_or_starts_as_asked(
+    tmp_path: Path, write_recipe: Write, etude: Etude
+) -> None:
+    recipe, runs = write_recipe({"train.steps": 2}), tmp_path / "runs"
+    for count, words in enumerate([[], [], ["--new"]], 1):
+        assert etude("train", recipe, "--runs", runs, *words).code == 0
+        assert len(list(runs.glob("tiny-*"))) == count
+
+
+def test_check_prints_every_value_and_deep_also_the_plan(write_recipe: Write, etude: Etude) -> None:
+    recipe = write_recipe(
+        {"model": {"from": "Qwen/Qwen2.5-Coder-0.5B"}, "tokenizer": {}, "adapter": {"rank": 8}}
+    )
+    plain = etude("check", recipe)
+    assert (plain.code, "optim.learning_rate" in plain.out) == (0, True)
+    assert "is a valid recipe; --deep also looks at data and device" in plain.err
+    assert "Qwen/Qwen2.5-Coder-0.5B: " in plain.err and "of 495,114,112" in plain.err  # without its files
+    deep = json.loads(etude("check", write_recipe(), "--deep", "--json").out)
+    assert deep["steps"] == 12 and deep["parameters"]["total"] > 0 and "training data" in deep
+
+
+def test_the_schema_knows_every_section() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "etude", "schema"], capture_output=True, text=True, check=True
+    )
+    assert {"name", "model", "tokenizer", "data", "train", "optim"} <= set(
+        json.loads(done.stdout)["properties"]
+    )
