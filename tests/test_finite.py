@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from etude.engine import checkpoint as checkpoints
 from etude.errors import FaultError, InputError
 from etude.evaluate.judge import Judge
+from etude.models.parts import find_non_finite
 from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Evaluate, Recipe
 from etude.records.events import Finding
@@ -154,3 +155,12 @@ def test_checkpoints_that_are_not_finite_are_neither_begun_from_nor_exported(
         outcome = etude(*words)
         assert outcome.code == 2 and "holds NaN or infinity" in outcome.err, outcome.err
     assert not (tmp_path / "out").exists() and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2", "bfloat16", "float64"])
+def test_what_is_not_finite_is_found_in_numbers_of_any_size(kind: str) -> None:
+    good = torch.ones(3, 3).to(getattr(torch, kind))
+    bad = torch.full((3, 3), torch.nan).to(getattr(torch, kind))
+    assert find_non_finite([("a", good)]) is None
+    assert find_non_finite([("a", good), ("b", bad)]) == "b"
+    assert find_non_finite([("a", torch.full((3, 3), 3e38).bfloat16())]) is None  # a sum beyond float32

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def ready_streams() -> None:
-    """Let stdout and stderr write whatever their encoding lacks as an escape, instead of failing.
+    """Let stdout and stderr write whatever their encoding lacks as an escape, and stdin read any bytes.
 
     A size that no terminal has is forgotten, as libraries fill lines of it, or fail.
     """
@@ -29,6 +29,10 @@ def ready_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper | Output):
             stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        with contextlib.suppress(io.UnsupportedOperation):  # it was read from before
+            # As in the C locale; texts that are none are refused.
+            sys.stdin.reconfigure(errors="surrogateescape")
 
 
 def print_text(text: object = "", *, end: str = "\n") -> None:
@@ -138,6 +142,8 @@ def lasting_output() -> Iterator[Output]:
             os.fstat(number)
         except OSError:  # closed: the next file that is opened, such as a journal, would take its place
             os.open(os.devnull, os.O_RDWR)
+    if sys.stdin is None:  # else a question would find no stream to read
+        sys.stdin = os.fdopen(0, closefd=False)
     before = sys.stdout, sys.stderr
     # Python leaves a stream out that was closed before it started.
     streams = [stream or os.fdopen(number, "w", closefd=False) for number, stream in zip((1, 2), before)]

@@ -107,6 +107,8 @@ def find_non_finite(tensors: Iterable[tuple[str, torch.Tensor]], masks: Collecti
     for name, tensor in tensors:
         if not tensor.is_floating_point():
             continue
+        if tensor.element_size() == 1:  # torch computes nothing in eight bits
+            tensor = tensor.float()
         # A sum is finite only if all is, and takes a tenth of the time of looking at each number.
         if tensor.detach().sum(dtype=torch.promote_types(tensor.dtype, torch.float32)).isfinite():
             continue

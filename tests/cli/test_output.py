@@ -171,6 +171,26 @@ with lasting_output():
     assert b"\x1b[?25l" in said  # the view itself draws
 
 
+@pytest.mark.parametrize("way", ["closed", "empty", "no UTF-8"])
+def test_questions_end_where_nobody_answers(
+    way: str, tmp_path: Path, write_recipe: Write, cache: Path
+) -> None:
+    recipe = write_recipe({"train.steps": 1, "evaluate.prompts": ["a"]})
+    assert start(cache, "train", recipe, "--runs", tmp_path / "runs", stderr=subprocess.PIPE).communicate()
+    (run,) = list_runs(tmp_path / "runs")
+    for words in (["rate", run.path, "--rater", "a"], ["chat", run.path, "--max-tokens", "1"]):
+        reader, writer = os.pipe()
+        os.write(writer, b"\xff\xfe\0\n" if way == "no UTF-8" else b"")
+        os.close(writer)
+        streams = {"stdin": reader, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        if way == "closed":
+            streams["preexec_fn"] = lambda: os.close(0)
+        process = start(cache, *words, **streams)
+        _, err = process.communicate(timeout=60)
+        os.close(reader)
+        assert b"Traceback" not in err and process.returncode in (0, 2), err.decode()
+
+
 @pytest.mark.parametrize("size", ["9" * 22, "99999999", "-5", "0", "", "wide"])
 def test_a_width_that_no_terminal_has_is_taken_for_none(
     size: str, cache: Path, monkeypatch: pytest.MonkeyPatch

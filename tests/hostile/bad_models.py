@@ -62,7 +62,46 @@ def adapter(
     return make
 
 
+FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+
+
+def says_of(name: str, value: Any) -> Callable[[Path], list[str]]:
+    """An adapter whose config says this."""
+    return adapter(lambda config, tensors: config.update({name: value}))
+
+
+def holds(name: str, tensor: torch.Tensor) -> Callable[[Path], list[str]]:
+    """An adapter whose file holds this."""
+    return adapter(lambda config, tensors: tensors.update({name: tensor}))
+
+
+CONFIGS: list[tuple[str, Any, str]] = [
+    ("r", 10**9, "r from 1 to 4096"), ("r", 4096, r"is \[2, 32\], but r = 4096"), ("r", True, "r from 1 to 4096"),
+    ("lora_alpha", 10**400, "lora_alpha above 0"),
+    ("target_modules", ["..", "../q_proj"], "does not target"), ("target_modules", "(" * 5000, "no regular expression"),
+    ("target_modules", "\ud800.*", "does not target"), ("modules_to_save", ["../x"], "is not supported"),
+    ("rank_pattern", {"(": 3}, "no regular expression"), ("rank_pattern", {"q_proj)|(x": 3}, "but r = 3"),
+    ("rank_pattern", {"(([a-z_.0-9])+)+Z": 3}, "takes more than 3 s"),
+    ("base_model_name_or_path", "../../../etc", "does not exist"), ("base_model_name_or_path", "a\0b", "neither a"),
+    ("base_model_name_or_path", "http://127.0.0.1/x", "neither a folder"), ("zz", "\x1b" * 999, "is unknown"),
+]  # fmt: skip
+FORGED: list[tuple[str, torch.Tensor, str]] = [
+    (FIRST, torch.full((2, 32), torch.nan), "holds NaN or infinity"), (FIRST, torch.ones(()), r"is \[\], but r = 2"),
+    (FIRST, torch.ones(0, 32), r"is \[0, 32\], but r = 2"), (FIRST, torch.ones(32, 2), r"is \[32, 2\], but r = 2"),
+    (FIRST, torch.ones(2, 32, dtype=torch.complex64), "holds complex64 numbers"),
+    ("base_model.model.../../x.lora_A.weight", torch.ones(2, 32), "adapts ../../x, which its base does not have"),
+    ("base_model.model." + "x." * 99_999 + "lora_A.weight", torch.ones(2, 32), "which its base does not have"),
+    ("base_model.model.\x1b[31m\u202e.lora_A.weight", torch.ones(2, 32), r"adapts .x1b.31m.u202e, which"),
+]  # fmt: skip
 ADAPTERS = [
+    *(
+        Case(name=f"an adapter with {name} = {repr(value)[:40]!r}", make=says_of(name, value), says=says)
+        for name, value, says in CONFIGS
+    ),
+    *(
+        Case(name=f"an adapter that holds {number}", make=holds(name, tensor), says=says)
+        for number, (name, tensor, says) in enumerate(FORGED)
+    ),
     Case(
         name="an adapter without a layer that it targets",
         make=adapter(
