@@ -200,7 +200,7 @@ def test_validation_loss_is_told_without_smoothing_and_weights(tmp_path: Path) -
                 entry.event for entry in training.run.ledger().entries if isinstance(entry.event, Evaluation)
             )
         )
-        assert (summarize(training.run).gap is None) == bool(loss)
+        assert (summarize(training.run)["gap"] is None) == bool(loss)
     assert told[0].loss == told[1].loss
 
 

@@ -82,7 +82,7 @@ def test_a_run_goes_on_beyond_a_million_steps_and_keeps_the_newest(tmp_path: Pat
     findings = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Finding)]
     assert any(each.what == "not a checkpoint" and "step-000015.bak" in each.evidence for each in findings)
 
-    assert summarize(run).checkpoints == names
+    assert summarize(run)["checkpoints"] == names
     assert find_weights(f"{run.name}@last", options.runs).parent.name == "step-1000006"
     assert find_weights(f"{run.name}@step-1000004", options.runs).parent.name == "step-1000004"
     assert find_weights(str(run.path), options.runs).parent.name == run.best["checkpoint"]  # type: ignore[index]

@@ -55,7 +55,7 @@ def test_a_run_learns_and_leaves_what_its_contract_names(tmp_path: Path, make_re
     names = {path.name for path in run.path.iterdir() if not path.name.startswith(".")}
     assert names == {
         "run.json", "lease.json", "recipe.toml", "resolved.toml", "environment.json", "journal.jsonl",
-        "log.txt", "checkpoints", "best.json", "trainer_state.json", "report",
+        "journal.index", "log.txt", "checkpoints", "best.json", "trainer_state.json", "report",
     }  # fmt: skip
     assert run.state == "finished"
     assert run.best is not None and run.best["value"] == min(evaluation.loss for evaluation in evaluations)

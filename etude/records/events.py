@@ -4,16 +4,22 @@ Losses are in nats per target, over all ranks. Times are seconds; `time` is Unix
 a monotonic clock.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Annotated, Any, ClassVar, get_args
+from operator import itemgetter
+from typing import Annotated, Any, ClassVar, NamedTuple, get_args
+
+import pydantic_core
 
 from etude.records.environment import ENVIRONMENT
 from etude.records.shape import Object, at_least, checker, fit
 
 Seconds = Annotated[float, at_least(0, 1e12)]
 Positive = Annotated[int, at_least(1)]
+_LAST_TIME = 253402300799  # of the year 9999, the last that a date can have
+TIME = Annotated[float, at_least(0, _LAST_TIME)]
 
 
 @dataclass(frozen=True)
@@ -220,6 +226,21 @@ class Rating:
     against: str | None = None
 
 
+class _Numbers(NamedTuple):
+    """Takes the whole numbers of a line, and its seconds."""
+
+    integers: Callable[[dict[str, Any]], tuple[int, ...]]
+    seconds: Callable[[dict[str, Any]], tuple[float, ...]]
+
+
+class _Flat(NamedTuple):
+    """How a line is written of a type whose fields are numbers; `types` of the values as they may come."""
+
+    event: "type[Event]"
+    names: tuple[str, ...]
+    types: dict[tuple[type, ...], _Numbers]
+
+
 Event = (
     Attempt
     | Step
@@ -261,6 +282,32 @@ def from_json(record: dict[str, Any]) -> Event | None:
     if kind in _RULES and not _RULES[kind](event):
         raise ValueError(f"{kind} that contradicts itself")
     return event
+
+
+def from_line(line: bytes) -> tuple[Event, float] | None:
+    """Event and time of a journal line as this version writes steps and resources, which are most of them.
+
+    None for every other line, which `from_json` reads, or refuses.
+    """
+    kind = _FLAT.get(line[: line.find(b",")])
+    if kind is None:
+        return None
+    try:
+        record = pydantic_core.from_json(line, cache_strings="keys")
+    except ValueError:
+        return None
+    named = kind.types.get(tuple(map(type, record.values())))
+    if named is None or tuple(record) != kind.names:
+        return None
+    whole, seconds = named.integers(record), named.seconds(record)
+    # The sum is NaN if a part is, which min and max may pass over.
+    if min(whole) < 0 or max(whole) >= 2**63 or not (min(seconds) >= 0 and sum(seconds) <= _LAST_TIME):
+        return None
+    moment = record.pop("time")
+    del record["type"], record["crc"]
+    event = object.__new__(kind.event)
+    event.__dict__.update(record)  # as its __init__ would, which takes longer than all the rest
+    return event, moment
 
 
 def plain(value: Any) -> Any:
@@ -323,3 +370,17 @@ _FIELDS = {
     )
     for name, kind in TYPES.items()
 }
+
+
+def _flat(kind: type[Event]) -> _Flat:
+    hints = {"type": str, "time": Seconds, **{each.name: each.type for each in fields(kind)}, "crc": str}
+    choices = [(float,) if hint is Seconds else get_args(hint) or (hint,) for hint in hints.values()]
+    seconds = itemgetter("time", *(name for name, hint in hints.items() if hint is Seconds))
+    types = {}
+    for each in itertools.product(*choices):
+        whole = itemgetter("step", *(name for name, found in zip(hints, each) if found is int))
+        types[each] = _Numbers(whole, seconds)
+    return _Flat(kind, tuple(hints), types)
+
+
+_FLAT = {b'{"type": "%s"' % kind.type.encode(): _flat(kind) for kind in (Step, Resource)}

@@ -1,16 +1,19 @@
 """The journal: every record of a run, one checksummed line of JSON each, only ever appended to."""
 
+import contextlib
+import gc
 import json
 import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from etude import durable
 from etude.errors import InputError
 from etude.records.events import (
+    TIME,
     Attempt,
     CheckpointSaved,
     Control,
@@ -22,14 +25,14 @@ from etude.records.events import (
     Scores,
     Step,
     from_json,
+    from_line,
     to_json,
 )  # fmt: skip
-from etude.records.shape import Object, at_least, fit
+from etude.records.shape import Object, fit
 
 FORMAT = 1
 _LONGEST_LINE = durable.LARGEST_JSON_BYTES
 _MOST_DAMAGED = 100_000
-_TIME = Annotated[float, at_least(0, 253402300799)]  # up to the year 9999, the last that a date can have
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,13 @@ class Ledger:
     entries  those that count, in order
     rework   steps that were run again because a restart began before them
     damaged  numbers of lines whose checksum does not hold, or whose record is none that a run writes
+    size     bytes of the lines that were read
     """
 
     entries: list[Entry]
     rework: list[Entry]
     damaged: list[int]
+    size: int = 0
 
     @property
     def all(self) -> list[Entry]:
@@ -85,45 +90,76 @@ class Ledger:
         return [*self.entries, *self.rework]
 
 
-def read_journal(path: Path) -> Ledger:
-    """Read a journal, also one of a run that is going on or was killed.
+class Reader:
+    """Follows a journal: each `read` takes in the lines that were appended since the last one."""
 
-    A line counts as damaged if its checksum does not hold, or its record is none that a run writes.
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._ledger = Ledger([], [], [])
+        self._line, self._attempt = 0, 0
 
-    Raises: MissingError if there is none; InputError if it cannot be a journal, or its format is newer than
-    this version knows.
-    """
-    entries: list[Entry] = []
-    rework: list[Entry] = []
-    damaged: list[int] = []
-    attempt = 0
-    for number, line in _lines(path):
-        try:
-            record = _parse(line)
-            if record["type"] == "journal":
-                if fit(record["format"], int) > FORMAT:
+    def read(self) -> Ledger:
+        """All that counts so far, also of a run that is going on or was killed.
+
+        A line counts as damaged if its checksum does not hold, or its record is none that a run writes.
+
+        Raises: MissingError if there is no journal; InputError if it cannot be one, or its format is newer
+        than this version knows.
+        """
+        with _without_collection():
+            self._ledger = self._read()
+        return self._ledger
+
+    def _read(self) -> Ledger:
+        entries, rework = list(self._ledger.entries), list(self._ledger.rework)
+        damaged, size = list(self._ledger.damaged), self._ledger.size
+        for line, length in _lines(self._path, size, self._line):
+            self._line, size = self._line + 1, size + length
+            try:
+                entry = self._entry(line)
+            except (ValueError, KeyError, RecursionError):
+                damaged.append(self._line)
+                if len(damaged) > _MOST_DAMAGED:
                     raise InputError(
-                        f"{path} has format {record['format']}; this etude reads up to {FORMAT}; update etude"
-                    )
+                        f"{self._path} is no journal: over {_MOST_DAMAGED:,} of its lines are damaged; "
+                        "restore it from a copy"
+                    ) from None
                 continue
-            moment, event = fit(record["time"], _TIME), from_json(record)
-        except (ValueError, KeyError, RecursionError):
-            damaged.append(number)
-            if len(damaged) > _MOST_DAMAGED:
+            if entry is None:
+                continue
+            if isinstance(entry.event, Attempt):
+                from_step = entry.event.from_step
+                rework += [each for each in entries if _is_void(each.event, from_step)]
+                entries = [each for each in entries if not _is_void(each.event, from_step)]
+            entries.append(entry)
+        return Ledger(entries, rework, damaged, size)
+
+    def _entry(self, line: bytes) -> Entry | None:
+        """The record of a line; None for the head of the journal and for types that this version
+        does not know.
+
+        Raises: ValueError or KeyError if it is damaged.
+        """
+        _check(line)
+        if flat := from_line(line):
+            return Entry(*flat, self._attempt)
+        record = dict(fit(json.loads(line), Object({"type": str})))
+        if record["type"] == "journal":
+            if fit(record["format"], int) > FORMAT:
                 raise InputError(
-                    f"{path} is no journal: over {_MOST_DAMAGED:,} of its lines are damaged; restore it from "
-                    "a copy"
-                ) from None
-            continue
-        if event is None:
-            continue
+                    f"{self._path} has format {record['format']}; this etude reads up to {FORMAT}; update "
+                    "etude"
+                )
+            return None
+        moment, event = fit(record["time"], TIME), from_json(record)
         if isinstance(event, Attempt):
-            attempt = event.number
-            void = [entry for entry in entries if _is_void(entry.event, event.from_step)]
-            rework += void
-            entries = [entry for entry in entries if not _is_void(entry.event, event.from_step)]
-        entries.append(Entry(event, moment, attempt))
-    return Ledger(entries, rework, damaged)
+            self._attempt = event.number
+        return None if event is None else Entry(event, moment, self._attempt)
+
+
+def read_journal(path: Path) -> Ledger:
+    """Read a journal once. Raises: as `Reader.read`."""
+    return Reader(path).read()
 
 
 def append_beside(path: Path, event: Event) -> None:
@@ -143,25 +179,39 @@ def _is_void(event: Event, from_step: int) -> bool:
     return event.step > from_step or from_step == 0
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(line number, line without its end); a torn last line is left out, one that is too long is cut.
+def _lines(path: Path, start: int, number: int) -> Iterator[tuple[bytes, int]]:
+    """Lines from an offset on, without their ends, and their lengths in bytes.
+
+    A torn last line is left out, one that is too long is cut. `number`: of the lines before.
 
     Raises: MissingError; InputError.
     """
     with durable.open_plain(path, follow=False) as file:
-        number = 0
+        file.seek(start)
         while line := file.readline(_LONGEST_LINE):
             number, cut = number + 1, line
-            skipped = len(line)
+            length = len(line)
             while cut and not cut.endswith(b"\n"):
                 cut = file.readline(_LONGEST_LINE)
-                skipped += len(cut)
-                if skipped > _LONGEST_LINE * 8:
+                length += len(cut)
+                if length > _LONGEST_LINE * 8:
                     raise InputError(
                         f"{path} is no journal: line {number} has no end; restore it from a copy"
                     )
             if cut:
-                yield number, line.removesuffix(b"\n")
+                yield line.removesuffix(b"\n"), length
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Do without the garbage collector, which looks through all records again and again as they grow more."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _line(record: dict[str, Any]) -> bytes:
@@ -169,9 +219,8 @@ def _line(record: dict[str, Any]) -> bytes:
     return body + b', "crc": "%08x"}\n' % zlib.crc32(body)
 
 
-def _parse(line: bytes) -> dict[str, Any]:
-    """The record of a line. Raises: ValueError if its checksum does not hold, or it is no JSON object."""
+def _check(line: bytes) -> None:
+    """Raises: ValueError if the checksum of a line does not hold."""
     body, sign, rest = line.rpartition(b', "crc": "')
     if not sign or rest[8:] != b'"}' or rest[:8] != b"%08x" % zlib.crc32(body):
         raise ValueError("checksum")
-    return dict(fit(json.loads(line), Object({"type": str})))

@@ -184,12 +184,12 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     summaries = [summarize_history(history) for history in histories]
     fingerprints = [history.data and history.data.fingerprint for history in histories]
     same_data = None if None in fingerprints else len(set(fingerprints)) == 1
-    targets = min(summary.tokens for summary in summaries)
+    targets = min(summary["tokens"] for summary in summaries)
     results = [*_losses(histories, targets), *_scores(histories), *_figures(summaries)]
     groups = group_by_recipe(histories)
     return Comparison(
         names=[run.name for run in runs],
-        status=[f"{summary.status}: {summary.reason}" for summary in summaries],
+        status=[f"{summary['status']}: {summary['reason']}" for summary in summaries],
         recipe=_differing([_without_name(run) for run in runs]),
         environment=_differing([_conditions(history) for history in histories]),
         same_data=same_data,
@@ -253,9 +253,11 @@ def _scores(histories: list[History]) -> list[Result]:
 
 def _best_figures(summaries: list[Summary]) -> list[Result]:
     """Figures of the best evaluation; beside each other they stand in the progression."""
-    names = dict.fromkeys(name for summary in summaries for name in summary.figures_best if "/" not in name)
+    names = dict.fromkeys(
+        name for summary in summaries for name in summary["figures_best"] if "/" not in name
+    )
     return [
-        Result(f"{name} at the best evaluation", [summary.figures_best.get(name) for summary in summaries])
+        Result(f"{name} at the best evaluation", [summary["figures_best"].get(name) for summary in summaries])
         for name in names
     ]
 
@@ -284,7 +286,7 @@ def _figures(summaries: list[Summary]) -> list[Result]:
         ("skipped steps", "skipped_steps", number),
         ("findings", "findings", number),
     ]
-    found = [(what, [getattr(summary, field) for summary in summaries], text) for what, field, text in fields]
+    found = [(what, [summary[field] for summary in summaries], text) for what, field, text in fields]
     return [Result(what, values, text) for what, values, text in found if any(v is not None for v in values)]
 
 

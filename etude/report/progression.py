@@ -8,8 +8,9 @@ from typing import Any
 
 from etude.records.events import Step, plain
 from etude.report.charts import braille_curve
+from etude.report.figures import lowest
 from etude.report.history import History, figures_of
-from etude.report.summary import Summary, lowest
+from etude.report.summary import Summary
 from etude.report.wording import NOTHING, duration, number, parameters_text, percent
 from etude.text import one_line, plural
 
@@ -168,8 +169,8 @@ def _stage(history: History, summary: Summary, statistic: str) -> Stage:
     middle = statistics.quantiles(norms, n=4) if len(norms) > 1 else norms * 3
     per_epoch = attempt.steps_per_epoch if attempt else None
     if statistic == _VALIDATION:
-        best_loss, best_step = summary.best_validation_loss, summary.best_validation_step
-        last_loss = summary.last_validation_loss
+        best_loss, best_step = summary["best_validation_loss"], summary["best_validation_step"]
+        last_loss = summary["last_validation_loss"]
     else:
         best_loss, best_step, last_loss = _epoch_means(steps, per_epoch or 1)
     status, reason = _status(history, summary)
@@ -179,21 +180,21 @@ def _stage(history: History, summary: Summary, statistic: str) -> Stage:
         settings={key: _setting(recipe, key) for key in _SETTINGS.values()},
         samples=(history.data.summary.get("train") or {}).get("samples") if history.data else None,
         samples_seen=seen,
-        epochs=summary.epochs,
+        epochs=summary["epochs"],
         best_loss=best_loss,
         best_step=best_step,
         last_loss=last_loss,
         grad_norm=middle[1] if norms else None,
         grad_spread=(middle[2] - middle[0]) / middle[1] if norms and middle[1] else None,
         grad_max=max(norms, default=None),
-        skipped_steps=summary.skipped_steps,
+        skipped_steps=summary["skipped_steps"],
         epoch_seconds=per_epoch * seconds / len(steps) if per_epoch and steps else None,
         step_seconds=statistics.median(step.seconds for step in steps) if steps else None,
         samples_per_second=seen / seconds if seconds else None,
         seconds=seconds,
-        parameters=parameters_text(summary.parameters, summary.trainable),
+        parameters=parameters_text(summary["parameters"], summary["trainable"]),
         figures=figures_of(history.best),
-        ratings=str(summary.ratings),
+        ratings=str(summary["ratings"]),
         status=status,
         reason=reason,
         curve=[step.loss for step in steps],
@@ -223,22 +224,24 @@ def _epoch_means(steps: Sequence[Step], per_epoch: int) -> tuple[float | None, i
 
 def _status(history: History, summary: Summary) -> tuple[str, str]:
     """What a run came to. Nothing is said of quality that no evaluation has measured."""
-    if summary.status not in ("finished", "stopped"):
-        return summary.status, summary.reason
+    if summary["status"] not in ("finished", "stopped"):
+        return summary["status"], summary["reason"]
     status, reason = _outcome(history, summary)
-    is_whole = summary.steps is None or summary.step >= summary.steps
+    is_whole = summary["steps"] is None or summary["step"] >= summary["steps"]
     return (
         status,
-        reason if is_whole else f"{reason}; at step {summary.step:,} of {summary.steps:,}: {summary.reason}",
+        reason
+        if is_whole
+        else f"{reason}; at step {summary['step']:,} of {summary['steps']:,}: {summary['reason']}",
     )
 
 
 def _outcome(history: History, summary: Summary) -> tuple[str, str]:
-    best, last = lowest(history.evaluations), summary.last_validation_loss
-    if summary.last_loss is not None and not math.isfinite(summary.last_loss):
-        return "diverged", f"training loss is {summary.last_loss} at step {summary.step:,}"
+    best, last = lowest(history.evaluations), summary["last_validation_loss"]
+    if summary["last_loss"] is not None and not math.isfinite(summary["last_loss"]):
+        return "diverged", f"training loss is {summary['last_loss']} at step {summary['step']:,}"
     if last is not None and not math.isfinite(last):
-        return "diverged", f"validation loss is {last} at step {summary.last_validation_step:,}"
+        return "diverged", f"validation loss is {last} at step {summary['last_validation_step']:,}"
     if best is None or last is None:
         return "not evaluated", "it has no validation loss: how it does on other data is not known"
     first = history.evaluations[0]

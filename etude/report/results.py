@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from etude.records.events import Evaluation, Generation, Scores
+from etude.report.figures import spread
 from etude.report.history import History, figures_of
 from etude.report.markdown import code, fence, prose, table
-from etude.report.summary import spread
 from etude.report.wording import NOTHING, number
 from etude.scores.answers import BLEU_SETTINGS
 from etude.scores.intervals import Difference

@@ -24,6 +24,7 @@ from etude.records.shape import Object, fit
 from etude.records.store import Run
 from etude.records.window import Window, mean_loss
 from etude.report.charts import chart_svgs
+from etude.report.figures import spread
 from etude.report.history import History, read_history
 from etude.report.markdown import code, fence, prose, quoted, table
 from etude.report.results import (
@@ -33,7 +34,7 @@ from etude.report.results import (
     prompts_left_out,
     text_timeline,
 )
-from etude.report.summary import Summary, best_text, spread, summarize_history
+from etude.report.summary import Summary, best_text, index_history, summarize_history
 from etude.report.wording import duration, number, numbers, parameters_text, percent, size
 from etude.text import plural
 
@@ -73,6 +74,7 @@ def write_report(run: Run) -> Path:
     for name, svg in charts.items():
         durable.write_file(folder / name, svg)
     durable.write_file(folder / "report.md", text.encode("utf-8", "backslashreplace"))
+    index_history(history)
     return folder / "report.md"
 
 
@@ -82,7 +84,7 @@ def _sections(history: History, charts: list[str]) -> dict[str, Any]:
     records = recipe.records
     attempt = history.attempts[-1] if history.attempts else None
     front_matter = {
-        "title": records.title or recipe.name, "date": summary.created, "type": records.type,
+        "title": records.title or recipe.name, "date": summary['created'], "type": records.type,
         "tags": records.tags, "weight": records.weight,
         **({"author": records.author} if records.author else {}),
     }  # fmt: skip
@@ -116,23 +118,26 @@ def _sections(history: History, charts: list[str]) -> dict[str, Any]:
 
 
 def _summary_rows(summary: Summary) -> Iterator[tuple[str, str]]:
-    yield "Run", code(summary.name)
-    yield "Status", f"{prose(summary.status)}: {prose(summary.reason)}"
-    of = f" of {summary.steps:,}" if summary.steps else ""
-    yield "Steps", f"{summary.step:,}{of}" + (f", {summary.epochs:.2f} epochs" if summary.epochs else "")
-    yield "Tokens", f"{summary.tokens:,} targets"
-    yield "Parameters", parameters_text(summary.parameters, summary.trainable)
-    if summary.base:
-        yield "Base model", f"{code(summary.base['from'])}, SHA-256 {code(summary.base['sha256'])}"
-    if summary.last_loss is not None:
-        window = f"mean of the last log window, {plural(summary.loss_window, 'step')}"
-        yield "Training loss", f"{number(summary.last_loss)} ({window})"
-    if summary.last_validation_loss is not None:
-        best = f"{number(summary.best_validation_loss)} at step {number(summary.best_validation_step)}"
-        yield "Validation loss", f"{number(summary.last_validation_loss)} (last), {best} (best)"
-    yield "Time", f"{duration(summary.wall_seconds)} in {plural(summary.attempts, 'attempt')}"
-    if summary.damaged_lines:
-        yield "Damaged lines", f"{numbers(summary.damaged_lines)} of the journal"
+    yield "Run", code(summary["name"])
+    yield "Status", f"{prose(summary['status'])}: {prose(summary['reason'])}"
+    of = f" of {summary['steps']:,}" if summary["steps"] else ""
+    yield (
+        "Steps",
+        f"{summary['step']:,}{of}" + (f", {summary['epochs']:.2f} epochs" if summary["epochs"] else ""),
+    )
+    yield "Tokens", f"{summary['tokens']:,} targets"
+    yield "Parameters", parameters_text(summary["parameters"], summary["trainable"])
+    if summary["base"]:
+        yield "Base model", f"{code(summary['base']['from'])}, SHA-256 {code(summary['base']['sha256'])}"
+    if summary["last_loss"] is not None:
+        window = f"mean of the last log window, {plural(summary['loss_window'], 'step')}"
+        yield "Training loss", f"{number(summary['last_loss'])} ({window})"
+    if summary["last_validation_loss"] is not None:
+        best = f"{number(summary['best_validation_loss'])} at step {number(summary['best_validation_step'])}"
+        yield "Validation loss", f"{number(summary['last_validation_loss'])} (last), {best} (best)"
+    yield "Time", f"{duration(summary['wall_seconds'])} in {plural(summary['attempts'], 'attempt')}"
+    if summary["damaged_lines"]:
+        yield "Damaged lines", f"{numbers(summary['damaged_lines'])} of the journal"
 
 
 def _machine_rows(attempt: Attempt) -> Iterator[tuple[str, str]]:
@@ -169,9 +174,9 @@ def _version_rows(environment: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _model_keys(history: History, summary: Summary) -> dict[str, Any]:
     """The model of the recipe, then all sizes as the newest checkpoint has them for other tools."""
     keys = flatten({"model": history.run.recipe.to_dict()["model"]})
-    path = history.run.checkpoints / (summary.checkpoints or [""])[-1] / "config.json"
+    path = history.run.checkpoints / (summary["checkpoints"] or [""])[-1] / "config.json"
     try:
-        config = fit(durable.read_json_object(path, follow=False), Object()) if summary.checkpoints else {}
+        config = fit(durable.read_json_object(path, follow=False), Object()) if summary["checkpoints"] else {}
     except MissingError:  # an adapter has none
         return keys
     except (InputError, ValueError) as error:
@@ -347,34 +352,37 @@ def _techniques(recipe: Recipe, attempt: Attempt | None) -> Iterator[str]:
 
 
 def _use_rows(summary: Summary) -> Iterator[tuple[str, str]]:
-    yield "Training loss, mean of the first log window", number(summary.first_loss)
-    yield "Training loss, mean of the last log window", number(summary.last_loss)
-    yield "Training loss, lowest mean of a log window", number(summary.least_loss)
-    yield "Gap, last validation loss less training loss", number(summary.gap)
-    yield "Speed, targets over step seconds", f"{number(summary.tokens_per_second, 0)} tokens/s"
-    yield "MFU, share of the measured matrix rate", percent(summary.mfu)
-    yield "CPU, of one core", percent(None if summary.cpu_percent is None else summary.cpu_percent / 100)
-    yield "GPU", percent(None if summary.gpu_percent is None else summary.gpu_percent / 100)
-    yield "Memory at the peak", size(summary.peak_rss_bytes)
-    yield "GPU memory at the peak", size(summary.peak_gpu_memory_bytes)
-    yield "Waiting for data, share of step seconds", percent(summary.wait_ratio)
-    yield "Time in steps, rework included", duration(summary.training_seconds)
-    yield "Time in evaluations", duration(summary.evaluation_seconds)
-    yield "Time in all", duration(summary.wall_seconds)
-    if summary.ratings.count:
-        yield "Ratings by people", prose(str(summary.ratings))
+    yield "Training loss, mean of the first log window", number(summary["first_loss"])
+    yield "Training loss, mean of the last log window", number(summary["last_loss"])
+    yield "Training loss, lowest mean of a log window", number(summary["least_loss"])
+    yield "Gap, last validation loss less training loss", number(summary["gap"])
+    yield "Speed, targets over step seconds", f"{number(summary['tokens_per_second'], 0)} tokens/s"
+    yield "MFU, share of the measured matrix rate", percent(summary["mfu"])
+    yield (
+        "CPU, of one core",
+        percent(None if summary["cpu_percent"] is None else summary["cpu_percent"] / 100),
+    )
+    yield "GPU", percent(None if summary["gpu_percent"] is None else summary["gpu_percent"] / 100)
+    yield "Memory at the peak", size(summary["peak_rss_bytes"])
+    yield "GPU memory at the peak", size(summary["peak_gpu_memory_bytes"])
+    yield "Waiting for data, share of step seconds", percent(summary["wait_ratio"])
+    yield "Time in steps, rework included", duration(summary["training_seconds"])
+    yield "Time in evaluations", duration(summary["evaluation_seconds"])
+    yield "Time in all", duration(summary["wall_seconds"])
+    if summary["ratings"].count:
+        yield "Ratings by people", prose(str(summary["ratings"]))
 
 
 def _checkpoints(history: History, summary: Summary) -> str | None:
     saved = {event.name: event for event in history.events(CheckpointSaved)}
-    if not summary.checkpoints:
+    if not summary["checkpoints"]:
         return None
     rows = []
-    for name in summary.checkpoints:
+    for name in summary["checkpoints"]:
         event = saved.get(name)
         mark = (
-            f"best, {prose(summary.best_metric)} {number(summary.best_value)}"
-            if name == summary.best_checkpoint
+            f"best, {prose(summary['best_metric'])} {number(summary['best_value'])}"
+            if name == summary["best_checkpoint"]
             else ""
         )
         rows.append(

@@ -100,7 +100,7 @@ def test_what_cannot_be_rated_is_one_line(tmp_path: Path) -> None:
 
 def test_a_rating_of_days_later_adds_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = talkative_run(tmp_path, "a")
-    before = summarize(run).wall_seconds
+    before = summarize(run)["wall_seconds"]
     monkeypatch.setattr("time.time", lambda: 4e9)
     rate([run], rater="anna", scores=["3"] * 6, ask=refuse)
-    assert summarize(run).wall_seconds == before
+    assert summarize(run)["wall_seconds"] == before

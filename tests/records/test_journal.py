@@ -8,8 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.errors import InputError
-from etude.records.events import Evaluation, Generation, Note, Rating, Scores, Step, from_json, to_json
-from etude.records.journal import Journal, read_journal
+from etude.records.events import (
+    Evaluation,
+    Generation,
+    Note,
+    Rating,
+    Resource,
+    Scores,
+    Step,
+    from_json,
+    from_line,
+    to_json,
+)
+from etude.records.journal import Journal, Reader, read_journal
 from tests.records.samples import attempt, step
 
 
@@ -121,3 +132,47 @@ def test_intervals_of_nothing_are_numbers_again() -> None:
     )
     back = from_json(json.loads(json.dumps(to_json(event, 0.0), allow_nan=False)))
     assert repr(back) == repr(event)
+
+
+def test_a_reader_follows_a_journal_as_reading_it_whole_would(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    journal = Journal(path)
+    reader = Reader(path)
+    for events in ([attempt(1, 0), step(1), step(2)], [step(3)], [], [attempt(2, 1), step(2, 5.0)]):
+        journal.append_all(events)
+        assert reader.read() == read_journal(path)
+    with path.open("ab") as file:
+        file.write(b"no record\n" + b'{"type": "step", "time": 1.0')  # damaged, then torn
+    assert reader.read() == read_journal(path) and reader.read().damaged == [7 + 1]
+    assert reader.read().size < path.stat().st_size
+    assert [entry.event for entry in reader.read().rework] == [step(2), step(3)]
+
+
+NUMBERS = st.one_of(
+    st.integers(-2, 2**64), st.floats(), st.booleans(), st.none(), st.sampled_from(["nan", "inf", "x"])
+)
+
+
+@given(st.sampled_from(["step", "resource"]), st.data())
+def test_a_line_is_read_quickly_as_it_is_read_with_all_checks_or_not_at_all(
+    kind: str, data: st.DataObject
+) -> None:
+    events = {"step": step(1), "resource": Resource(1, 1.0, 0.5, 0.1, 90.0, 10, None, None)}
+    record = to_json(events[kind], 1e9) | {"crc": "00000000"}
+    for name in data.draw(st.sets(st.sampled_from(list(record)), max_size=2)) - {"type", "crc"}:
+        record[name] = data.draw(NUMBERS)
+    quick = from_line(json.dumps(record).encode())
+    if quick is not None:
+        event, time = quick
+        assert repr(event) == repr(from_json(record)) and time == record["time"]
+        assert 0 <= time < 253402300800 and vars(event) == {**vars(events[kind]), **vars(event)}
+
+
+def test_most_lines_of_a_run_are_read_quickly() -> None:
+    for event in (
+        step(1),
+        Resource(1, 1.0, 0.5, 0.1, 90.0, 10),
+        Resource(1, 1.0, 0.5, 0.1, 90.0, 10, 5.0, 7),
+    ):
+        line = json.dumps(to_json(event, 1e9) | {"crc": "00000000"}).encode()
+        assert from_line(line) == (event, 1e9)

@@ -139,9 +139,10 @@ def test_one_bad_run_is_named_and_the_others_are_listed(
     finished_run(tmp_path / "other").path.rename(strange)
     whole, damaged = read_runs(tmp_path)
     summaries, unread = summarize_all(whole)
-    assert {summary.name for summary in summaries} == {good.name, strange.name} and {*damaged, *unread} == {
-        "bad"
-    }
+    assert {summary["name"] for summary in summaries} == {good.name, strange.name} and {
+        *damaged,
+        *unread,
+    } == {"bad"}
     listed = etude("runs", "--runs", tmp_path)
     assert listed.code == 0 and good.name in listed.out and "bad is left out: " in listed.err
     assert len(json.loads(etude("runs", "--runs", tmp_path, "--json").out)) == 2

@@ -101,7 +101,11 @@ def test_what_came_before_training_is_never_the_best(tmp_path: Path) -> None:
     writer.append(attempt(), evaluation(0, 1.0, best=False), *window(1, 5), evaluation(5, 1.5))
     writer.close("finished")
     summary = summarize(writer.run)
-    assert (summary.first_validation_loss, summary.best_validation_loss, summary.best_validation_step) == (
+    assert (
+        summary["first_validation_loss"],
+        summary["best_validation_loss"],
+        summary["best_validation_step"],
+    ) == (
         1.0,
         1.5,
         5,

@@ -1,0 +1,268 @@
+"""Figures of a run: each with its unit, its statistic, and the records that it is computed from."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, NamedTuple
+
+from etude.records.events import Attempt, Control, Evaluation, Event, Finding, plain
+from etude.records.shape import Object, fit
+from etude.records.window import Window
+from etude.report.history import History, figures_of
+from etude.report.ratings import Ratings, count_ratings
+from etude.text import one_line
+
+CURVE_POINTS = 60
+_ENDINGS = {"finish": "finished", "stop": "stopped"}
+
+
+class Source(NamedTuple):
+    """Records of one kind, from one step to another (attempts: by number), or a file of the run folder."""
+
+    kind: str
+    first: int | None = None
+    last: int | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value that people see.
+
+    value      None where the records do not have it
+    unit       a key of UNITS
+    statistic  how the value is computed from its source
+    source     the records; empty where there are none yet
+    """
+
+    name: str
+    value: Any
+    unit: str
+    statistic: str
+    source: tuple[Source, ...]
+
+    def to_json(self) -> Any:
+        """The value as JSON has it."""
+        return plain(asdict(self.value)) if isinstance(self.value, Ratings) else plain(self.value)
+
+
+def _ratings(value: Any) -> Ratings:
+    values = fit(value, _RATINGS)
+    duels = {name: (each[0], each[1], each[2]) for name, each in values["duels"].items()}
+    return Ratings(values["count"], values["mean"], values["raters"], duels)
+
+
+def _three(values: list[int]) -> list[int]:
+    if len(values) != 3:
+        raise ValueError("no three counts")
+    return values
+
+
+_RATINGS = Object({
+    "count": int, "mean": float | None, "raters": list[str],
+    "duels": dict[str, Annotated[list[int], _three]],
+})  # fmt: skip
+UNITS: dict[str, Any] = {
+    "text": str | None, "texts": list[str], "text by name": dict[str, str] | None, "step": int | None,
+    "count": int | None, "lines": list[int], "epochs": float | None, "nats per target": float | None,
+    "nats per target, in order": list[float], "bits per byte": float | None, "perplexity": float | None,
+    "by name": dict[str, float], "ratings": Annotated[Any, _ratings], "targets per second": float | None,
+    "share": float | None, "percent": float | None, "bytes": int | None, "seconds": float | None,
+    "of the metric": float | None,
+}  # fmt: skip
+# Unit and statistic of each figure, in the order in which they are listed.
+FIGURES: dict[str, tuple[str, str]] = {
+    "name": ("text", "the folder's name"),
+    "recipe": ("text", "the recipe's name"),
+    "status": ("text", "the last attempt's end; without one the state of the process"),
+    "reason": ("text", "why the status is what it is"),
+    "created": ("text", "UTC, to the second"),
+    "device": ("text", "last attempt"),
+    "devices": ("count", "last attempt"),
+    "precision": ("text", "last attempt"),
+    "parameters": ("count", "all of the model"),
+    "trainable": ("count", "parameters that are trained"),
+    "base": ("text by name", "the pretrained model: from, path, sha256"),
+    "step": ("step", "last that counts"),
+    "steps": ("count", "planned"),
+    "epochs": ("epochs", "last step over the steps of an epoch"),
+    "tokens": ("count", "targets of the steps that count"),
+    "first_loss": ("nats per target", "mean over the targets of the first log window"),
+    "last_loss": ("nats per target", "mean over the targets of the last log window"),
+    "least_loss": ("nats per target", "lowest finite mean of a log window"),
+    "loss_window": ("count", "steps of the last log window"),
+    "loss_curve": ("nats per target, in order", f"means of up to {CURVE_POINTS} evenly spaced log windows"),
+    "first_validation_loss": ("nats per target", "first evaluation"),
+    "best_validation_loss": ("nats per target", "lowest finite one since the first step"),
+    "best_validation_step": ("step", "of the lowest finite validation loss"),
+    "best_perplexity": ("perplexity", "at the lowest validation loss"),
+    "best_bits_per_byte": ("bits per byte", "at the lowest validation loss"),
+    "last_validation_loss": ("nats per target", "last evaluation"),
+    "last_validation_step": ("step", "of the last evaluation"),
+    "last_perplexity": ("perplexity", "last evaluation"),
+    "last_bits_per_byte": ("bits per byte", "last evaluation"),
+    "figures_first": ("by name", "metrics of the first evaluation"),
+    "figures_best": ("by name", "metrics of the last evaluation that was the best so far"),
+    "figures_last": ("by name", "metrics of the last evaluation"),
+    "ratings": ("ratings", "counts and mean of the last rating of each text by each rater"),
+    "gap": ("nats per target", "last validation loss less the mean of the log window before it"),
+    "tokens_per_second": ("targets per second", "targets over the seconds of the steps that count"),
+    "mfu": ("share", "mean over time, of the measured matrix rate"),
+    "wait_ratio": ("share", "of the step seconds, waiting for data"),
+    "cpu_percent": ("percent", "mean over time, of one core"),
+    "gpu_percent": ("percent", "mean over time"),
+    "peak_rss_bytes": ("bytes", "largest measured"),
+    "peak_gpu_memory_bytes": ("bytes", "largest measured"),
+    "wall_seconds": ("seconds", "from the start to the last record of each attempt, summed"),
+    "training_seconds": ("seconds", "sum over steps, rework included"),
+    "evaluation_seconds": ("seconds", "sum over evaluations"),
+    "attempts": ("count", "starts and restarts"),
+    "rework_steps": ("count", "steps that were done again after a restart"),
+    "rework_seconds": ("seconds", "sum over the steps that were done again"),
+    "skipped_steps": ("count", "steps that changed no weight"),
+    "checkpoints": ("texts", "those on disk, oldest first"),
+    "best_checkpoint": ("text", "the best by the metric of the run"),
+    "best_metric": ("text", "the metric of the run"),
+    "best_value": ("of the metric", "at the best checkpoint"),
+    "findings": ("count", "findings that count"),
+    "damaged_lines": ("lines", "numbers of the lines of the journal that are left out"),
+}
+Computed = Iterator[tuple[str, Any, tuple[Source, ...]]]
+
+
+def make_figure(name: str, value: Any, source: Iterable[Source]) -> Figure:
+    """A figure by its name in FIGURES."""
+    return Figure(name, value, *FIGURES[name], tuple(source))
+
+
+def journal_figures(history: History) -> list[Figure]:
+    """All figures that the journal alone gives; status and reason are None without an end of the attempt."""
+    groups = (_conditions, _end, _progress, _training, _validation, _people, _resources, _course)
+    return [make_figure(*computed) for group in groups for computed in group(history)]
+
+
+def lowest(evaluations: Iterable[Evaluation]) -> Evaluation | None:
+    """The evaluation with the lowest finite loss, among those after the first step."""
+    made = (evaluation for evaluation in evaluations if evaluation.step and math.isfinite(evaluation.loss))
+    return min(made, key=lambda evaluation: evaluation.loss, default=None)
+
+
+def spread(values: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` evenly spaced values, with the first and the last."""
+    if len(values) <= count:
+        return list(values)
+    return [values[round(index * (len(values) - 1) / (count - 1))] for index in range(count)]
+
+
+def _conditions(history: History) -> Computed:
+    attempt = history.attempts[-1] if history.attempts else None
+    source = _records(history.attempts[-1:])
+    for name in ("device", "devices", "precision", "trainable", "steps"):
+        yield name, attempt and getattr(attempt, name), source
+    yield "parameters", attempt and attempt.parameters["total"], source
+    yield "base", history.base, source
+
+
+def _end(history: History) -> Computed:
+    """Status and reason, where the last attempt recorded how it ended."""
+    attempt = history.attempts[-1].number if history.attempts else 0
+    for entry in reversed(history.ledger.entries):
+        event = entry.event
+        if isinstance(event, Control) and entry.attempt == attempt and event.action in _ENDINGS:
+            yield "status", _ENDINGS[event.action], _records([event])
+            yield "reason", one_line(event.reason), _records([event])
+            return
+
+
+def _progress(history: History) -> Computed:
+    steps, attempt = history.steps, history.attempts[-1] if history.attempts else None
+    source = _records(steps)
+    last = steps[-1].step if steps else 0
+    yield "step", last, _records(steps[-1:])
+    yield "epochs", last / attempt.steps_per_epoch if attempt and steps else None, _records(steps[-1:])
+    yield "tokens", sum(step.targets for step in steps), source
+    yield "skipped_steps", sum(step.skipped for step in steps), source
+
+
+def _training(history: History) -> Computed:
+    windows = history.windows
+    losses = [window.loss for window in windows]
+    first, last, every = _steps_of(windows[:1]), _steps_of(windows[-1:]), _steps_of(windows)
+    yield "first_loss", losses[0] if losses else None, first
+    yield "last_loss", losses[-1] if losses else None, last
+    yield "least_loss", min(filter(math.isfinite, losses), default=None), every
+    yield "loss_window", len(windows[-1].steps) if windows else 0, last
+    yield "loss_curve", [round(loss, 5) for loss in spread(losses, CURVE_POINTS)], every
+
+
+def _validation(history: History) -> Computed:
+    evaluations = history.evaluations
+    first, last = (evaluations[0], evaluations[-1]) if evaluations else (None, None)
+    best, chosen = lowest(evaluations), history.best
+    yield "first_validation_loss", first and first.loss, _records([first])
+    for which, evaluation in (("best", best), ("last", last)):
+        source = _records([evaluation])
+        yield f"{which}_validation_loss", evaluation and evaluation.loss, source
+        yield f"{which}_validation_step", evaluation and evaluation.step, source
+        yield f"{which}_perplexity", evaluation and evaluation.perplexity, source
+        yield f"{which}_bits_per_byte", evaluation and evaluation.bits_per_byte, source
+    for which, evaluation in (("first", first), ("best", chosen), ("last", last)):
+        yield f"figures_{which}", figures_of(evaluation), _records([evaluation])
+    near = history.window_at(last.step) if last else None
+    is_known = last and near and history.run.recipe.is_loss_plain
+    gap = last.loss - near.loss if last and near and is_known else None
+    yield "gap", gap, (*_records([last]), *_steps_of([near] if near else []))
+
+
+def _people(history: History) -> Computed:
+    yield "ratings", count_ratings(history.ratings), (Source("rating"),) if history.ratings else ()
+
+
+def _resources(history: History) -> Computed:
+    steps, windows = history.steps, history.windows
+    seconds, resources = sum(step.seconds for step in steps), [w.resource for w in windows if w.resource]
+    measured, source = _records(resources), _records(steps)
+    tokens = sum(step.targets for step in steps)
+    yield "tokens_per_second", tokens / seconds if seconds else None, source
+    yield "wait_ratio", sum(step.wait_seconds for step in steps) / seconds if seconds else None, source
+    for name in ("mfu", "cpu_percent", "gpu_percent"):
+        yield name, _mean(windows, name), measured
+    memory = [each.gpu_memory_bytes for each in resources if each.gpu_memory_bytes]
+    yield "peak_rss_bytes", max((each.rss_bytes for each in resources), default=None), measured
+    yield "peak_gpu_memory_bytes", max(memory, default=None), measured
+
+
+def _course(history: History) -> Computed:
+    steps, rework, evaluations = history.steps, history.rework, history.evaluations
+    again = sum(step.seconds for step in rework)
+    findings = history.events(Finding)
+    yield "wall_seconds", round(history.wall_seconds, 3), _records(history.attempts)
+    yield "training_seconds", round(sum(step.seconds for step in steps) + again, 6), _records(steps)
+    yield "evaluation_seconds", round(sum(each.seconds for each in evaluations), 6), _records(evaluations)
+    yield "attempts", len(history.attempts), _records(history.attempts)
+    yield "rework_steps", len(rework), _records(rework)
+    yield "rework_seconds", round(again, 6), _records(rework)
+    yield "findings", len(findings), _records(findings)
+    yield "damaged_lines", history.ledger.damaged, ()
+
+
+def _records(events: Sequence[Event | None]) -> tuple[Source, ...]:
+    """The source of a figure that is made of some records of one kind."""
+    if not events or events[0] is None or events[-1] is None:
+        return ()
+    return (Source(events[0].type, _place(events[0]), _place(events[-1])),)
+
+
+def _place(event: Event) -> int | None:
+    return event.number if isinstance(event, Attempt) else getattr(event, "step", None)
+
+
+def _steps_of(windows: Sequence[Window]) -> tuple[Source, ...]:
+    return _records([windows[0].steps[0], windows[-1].steps[-1]]) if windows else ()
+
+
+def _mean(windows: Iterable[Window], field: str) -> float | None:
+    """Mean of a field of Resource over time."""
+    measured = [(getattr(w.resource, field), w.seconds) for w in windows if w.resource]
+    known = [(value, seconds) for value, seconds in measured if value is not None and math.isfinite(value)]
+    total = sum(seconds for _, seconds in known)
+    return sum(value * seconds for value, seconds in known) / total if total else None
