@@ -276,7 +276,8 @@ def _read(recipe: Recipe, folder: Path) -> _Prepared:
     if kind not in known or (kind == "labelled") != (manifest["labels"] is not None):
         raise built.damaged(f"{kind} are no data for train.objective {recipe.train.objective}")
     last_id = manifest["vocab_size"] - 1
-    if max(manifest["eos_id"], *manifest["end_ids"]) > last_id or len(manifest["sources"]) != len(sources):
+    ends = [manifest["eos_id"], *manifest["end_ids"]]
+    if len(ends) < 2 or max(ends) > last_id or len(manifest["sources"]) != len(sources):
         raise built.damaged("manifest.json names ids or sources that there are not")
     tokens = built.numbers("tokens.bin", f"<u{manifest['token_width_bytes']}", most=last_id)
     arrays = _read_arrays(built, kind, len(tokens), len(sources))
@@ -337,7 +338,7 @@ def _read_arrays(built: Built, kind: PreparedKind, tokens: int, sources: int) ->
         if files.min() < 0 or files.max() >= len(manifest["paths"]):
             raise built.damaged("places.npy names files that there are not")
     if kind in ("labelled", "pairs"):
-        take("seconds", np.int64, count)
+        take("seconds", np.int64, count, least=kind == "pairs")  # a source has its end token at least
         if (arrays["seconds"] > lengths).any():
             raise built.damaged("seconds.npy leads out of its texts")
     if kind == "labelled":

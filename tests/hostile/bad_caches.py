@@ -15,6 +15,7 @@ from etude.data.cache import to_npy
 from etude.data.prepared import prepare
 from etude.recipe.load import recipe_from, to_toml, with_changes
 from etude.recipe.schema import Recipe
+from tests.bases import write_t5
 from tests.hostile.case import Case
 
 Change = Callable[[Path], None]
@@ -173,6 +174,27 @@ def unlisted(kind: str, file: str) -> Change:
     return change
 
 
+def without_sources(folder: Path) -> list[str]:
+    """Pairs whose sources have no token, sealed."""
+    write_t5(folder / "base")
+    rows = [{"text": f"q {n}", "target": f"a {n}"} for n in range(12)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"path": str(folder / "rows.jsonl"), "target": "target"}
+    train = {"objective": "seq2seq", "steps": 1, "seq_len": 16, "target_len": 16, "global_batch_size": 1}
+    values = {
+        "name": "x",
+        "model": {"from": str(folder / "base")},
+        "data": {"train": [source]},
+        "train": train,
+    }
+    recipe = recipe_from(values)
+    (folder / "r.toml").write_text(to_toml(recipe))
+    with patch.dict(os.environ, ETUDE_CACHE=str(folder / "cache")):
+        prepare(recipe, tokenizer_folder=folder / "base")
+    numbers("seconds", [0] * 12)(next((folder / "cache/prepared").iterdir()))
+    return ["prepare", "r.toml"]
+
+
 def is_zero(built: Path) -> None:
     """A file of many zeros, sealed: it takes no room on the disk."""
     with (built / "offsets.npy").open("r+b") as file:
@@ -198,7 +220,7 @@ SAID: dict[str, list[Any]] = {
     "given": [3, None, [3], {"a": 1}], "kind": ["zzz", None, "pairs", "labelled"],
     "token_width_bytes": [3, 4, "2", 0], "eos_id": [10**9, "a", -1], "eos_token": [None, 3],
     "shared_groups": [{}, 3, {"count": "a", "first": []}, {"count": 1, "first": 3}], "paths": [3, [3]],
-    "sources": [None, [], [3], [{}]], "end_ids": [["a"], [10**9], 3], "labels": [{"a": 1}, 3],
+    "sources": [None, [], [3], [{}]], "end_ids": [["a"], [10**9], 3, []], "labels": [{"a": 1}, 3],
     "capabilities": [[3], 3], "tokenizer": [None, 3], "vocab_size": ["a", 0, 5, 10**12, 301],
     "conversations": [[], 3], "contents": [3, {"a": 1}],
     "files": [{}, 3, {"tokens.bin": 3}, {"../r.toml": {"size": 3, "sha256": "a"}}],
@@ -220,6 +242,7 @@ SEALED = [
     case("tokens.bin is of ids that there are not", changed(holding("tokens.bin", b"\xff" * 64)), RESEAL),
     case("tokens.bin is empty", changed(holding("tokens.bin", b"")), RESEAL),
     case("tokens.bin is of half an id", changed(holding("tokens.bin", b"\0" * 63)), RESEAL),
+    case("sources of pairs have no token", without_sources, RESEAL),
     case("units.npy is empty", changed(holding("units.npy", b"")), RESEAL),
     case("units.npy is a pickle", changed(holding("units.npy", b"\x80\x04K\x01.")), RESEAL),
 ]  # fmt: skip
