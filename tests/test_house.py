@@ -1,7 +1,8 @@
 """The structure stays within its budget: sizes, words, questions about kinds, and a test module for each module.
 
-`python dev/count_code.py --list NAME` prints the places behind a count. Budgets are lowered when the code gets
-better, and are never raised: part the file, name the record's fields, ask the kind.
+`python dev/count_code.py --list NAME` prints the places behind a count. Counts are lowered when the code gets
+better, and are never raised: part the file, name the record's fields, ask the kind. Lines of a folder go up with
+a feature that needs them only.
 """
 
 import re

@@ -27,6 +27,8 @@ from etude.records.events import (
 from etude.records.store import Run, RunWriter, Tracker
 from etude.records.window import OpenWindow
 
+_PACKAGED = ("tensorboard", "wandb")  # trackers that need a package of their name
+
 
 def open_trackers(recipe: Recipe, writer: RunWriter) -> None:
     """Let the trackers that a recipe names follow a run; one that cannot be opened is named and left out."""
@@ -43,7 +45,7 @@ def require_trackers(recipe: Recipe) -> None:
     from importlib.util import find_spec
 
     for name in recipe.records.trackers:
-        if find_spec(name) is None:
+        if name in _PACKAGED and find_spec(name) is None:
             raise InputError(
                 f'records.trackers names "{name}", which is not installed; run pip install '
                 '"etude-workbench[track]"'
