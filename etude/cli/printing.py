@@ -19,20 +19,15 @@ if TYPE_CHECKING:
 
 
 def ready_streams() -> None:
-    """Let stdout and stderr write whatever their encoding lacks as an escape, and stdin read any bytes.
-
-    A size that no terminal has is forgotten, as libraries fill lines of it, or fail.
-    """
-    for name in ("COLUMNS", "LINES"):
+    """Let stdout and stderr write whatever their encoding lacks as an escape, and stdin read any bytes."""
+    for name in ("COLUMNS", "LINES"):  # a size that no terminal has fills memory, or is a traceback
         if not re.fullmatch("[1-9][0-9]{0,3}", os.environ.get(name, "1")):
             del os.environ[name]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper | Output):
             stream.reconfigure(errors="backslashreplace")
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        with contextlib.suppress(io.UnsupportedOperation):  # it was read from before
-            # As in the C locale; texts that are none are refused.
-            sys.stdin.reconfigure(errors="surrogateescape")
+    with contextlib.suppress(io.UnsupportedOperation, AttributeError):  # it was read from before, or is none
+        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
 
 
 def print_text(text: object = "", *, end: str = "\n") -> None:
@@ -142,8 +137,7 @@ def lasting_output() -> Iterator[Output]:
             os.fstat(number)
         except OSError:  # closed: the next file that is opened, such as a journal, would take its place
             os.open(os.devnull, os.O_RDWR)
-    if sys.stdin is None:  # else a question would find no stream to read
-        sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)  # a question finds an end, not no stream
     before = sys.stdout, sys.stderr
     # Python leaves a stream out that was closed before it started.
     streams = [stream or os.fdopen(number, "w", closefd=False) for number, stream in zip((1, 2), before)]

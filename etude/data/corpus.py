@@ -338,7 +338,7 @@ def _read_arrays(built: Built, kind: PreparedKind, tokens: int, sources: int) ->
         if files.min() < 0 or files.max() >= len(manifest["paths"]):
             raise built.damaged("places.npy names files that there are not")
     if kind in ("labelled", "pairs"):
-        take("seconds", np.int64, count, least=kind == "pairs")  # a source has its end token at least
+        take("seconds", np.int64, count, least=1)  # a text has its end token at least
         if (arrays["seconds"] > lengths).any():
             raise built.damaged("seconds.npy leads out of its texts")
     if kind == "labelled":
