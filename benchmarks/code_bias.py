@@ -108,7 +108,8 @@ def train_one(data: Path, task: str, form: str, seed: int) -> dict[str, Any]:
     from etude.engine.optim import Optimizer
     from etude.engine.precision import choose_precision
     from etude.engine.world import join_world
-    from etude.models.heads import build_classifier, encoder_config
+    from etude.models.families.encoder import ENCODER
+    from etude.models.families.family import NewModel
     from etude.objectives.classification import Classification, figures, predict
     from etude.recipe.course import Course
     from etude.recipe.load import recipe_from
@@ -125,11 +126,14 @@ def train_one(data: Path, task: str, form: str, seed: int) -> dict[str, Any]:
     if form == "off":
         splits = [dataclasses.replace(split, code=None) for split in splits]
     kind = form if form in FORMS else "inside"
-    config = encoder_config(
-        recipe.model.model_copy(update={"code_bias": kind}), vocab_size=corpus.tokenizer.vocab_size,
-        seq_len=recipe.train.seq_len, pad_id=None, labels=len(corpus.labels.names), multi=corpus.labels.multi,
+    new = NewModel(
+        vocab_size=corpus.tokenizer.vocab_size, seq_len=recipe.train.seq_len,
+        labels=len(corpus.labels.names), multi=corpus.labels.multi,
     )  # fmt: skip
-    model, _ = build_classifier(config, seed, None)
+    assert ENCODER.from_recipe is not None
+    config = ENCODER.from_recipe(recipe.model.model_copy(update={"code_bias": kind}), new)
+    model: Any = ENCODER.make(config, config.labels)
+    model.init_weights(seed)
     world = join_world(torch.device("cpu"))
     precision = choose_precision("fp32", world.device, targets_per_step=BATCH)
     objective = Classification.of(recipe.loss, corpus.train, multi=corpus.labels.multi)

@@ -57,9 +57,9 @@ def _compare(base: Path, prompts: list[list[int]], tokens: int, turns: int) -> d
     from transformers import AutoModelForCausalLM
 
     from etude.evaluate.generate import generate
-    from etude.models.hub import inspect_model, load_pretrained
+    from etude.models.pretrained import inspect_model, load_pretrained
 
-    ours = load_pretrained(inspect_model(base), dtype=torch.float32, dropout=0.0).eval()
+    ours = load_pretrained(inspect_model(base), dtype=torch.float32, dropout=0.0)[0].eval()
     theirs: Any = AutoModelForCausalLM.from_pretrained(
         base, dtype=torch.float32, attn_implementation="sdpa"
     ).eval()

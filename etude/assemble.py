@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -15,15 +16,13 @@ from etude.engine.world import World
 from etude.errors import InputError
 from etude.models.adapter_files import check_same, read_adapter_config
 from etude.models.build import build, describe_config
-from etude.models.decoder import Decoder
-from etude.models.encoder import Encoder
 from etude.models.encoder_config import CODE_ENCODER
+from etude.models.families.family import Facts
 from etude.models.generation_config import GENERATION_FILE, generation_config
 from etude.models.hf_config import default_names, label_names
 from etude.models.hub import find_model
 from etude.models.lora import ADAPTER_FILE, CLASSIFIER_FILE, adapter_config, add_adapter
 from etude.models.parts import find_targets, head_modules, quantize, require_finite
-from etude.models.t5 import T5
 from etude.models.weights import digest
 from etude.plan import Plan
 from etude.recipe.course import Course
@@ -45,6 +44,7 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
     if options.model is not None:
         model = options.model
     else:
+        assert plan.model is not None
         model, new_weights = build(recipe, plan.model, plan.pretrained, precision.dtype)
     require_finite(model, "the model" if recipe.model.from_ is None else f"model.from: {recipe.model.from_}")
     if recipe.model.quantize is not None and options.model is None:
@@ -52,7 +52,7 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
     if recipe.adapter is not None:
         targeted, whole = find_targets(model, recipe.adapter.targets), head_modules(model)
         add_adapter(model, dict.fromkeys(targeted, recipe.adapter), recipe.seed, whole=whole)
-    own = [module for module in model.modules() if isinstance(module, Decoder | Encoder | T5)]
+    own: list[Any] = [module for module in model.modules() if hasattr(module, "checkpoint_activations")]
     for module in own:
         module.checkpoint_activations = recipe.train.activation_checkpointing
     if not own and recipe.train.activation_checkpointing and plan.pretrained is not None:
@@ -145,24 +145,24 @@ def model_files(plan: Plan, model: nn.Module) -> dict[str, bytes]:
         files["adapter_config.json"] = json.dumps(values, indent=2).encode()
         if not labels:
             return files
-    config = describe_config(
-        plan.model,
-        plan.pretrained,
+    if plan.model is None:  # a module of the user's own
+        return files
+    facts = Facts(
         label_names=labels.names if labels else (),
         multi=labels is not None and labels.multi,
         bos_id=tokenizer.bos_id,
         eos_id=tokenizer.eos_id,
     )
-    if config is not None and recipe.tasks:
+    config = describe_config(plan.model, base, facts)
+    if recipe.tasks:
         names = {task.name: task.corpus.labels.names if task.corpus.labels else () for task in plan.tasks}
         config |= {"etude_tasks": names}
-    if config is not None:
-        if is_joined:
-            files |= tokenizer.files(joined=True, pad_id=config.get("pad_token_id"))
-        name = "config.json" if recipe.adapter is None else CLASSIFIER_FILE
-        files[name] = json.dumps(config, indent=2).encode()
-        if writes_text:
-            files[GENERATION_FILE] = generation_config(
-                base.generation if base else {}, config, plan.corpus.end_ids
-            )
+    if is_joined:
+        files |= tokenizer.files(joined=True, pad_id=config.get("pad_token_id"))
+    files["config.json" if recipe.adapter is None else CLASSIFIER_FILE] = json.dumps(
+        config, indent=2
+    ).encode()
+    if writes_text:
+        given = base.generation if base else {}
+        files[GENERATION_FILE] = generation_config(given, config, plan.corpus.end_ids)
     return files

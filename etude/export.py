@@ -20,13 +20,14 @@ from etude.engine import checkpoint as checkpoints
 from etude.errors import InputError
 from etude.models import weights
 from etude.models.adapter_files import SavedAdapter, adapted_modules, read_adapter_config, whole_names
-from etude.models.encoder_config import EncoderConfig
+from etude.models.families.family import Pretrained
+from etude.models.families.table import family_named
 from etude.models.generation_config import GENERATION_FILE, generation_config, read_stop_ids
-from etude.models.heads import build_encoder, load_classifier
 from etude.models.hf_config import label_names, size
-from etude.models.hub import Pretrained, find_model, inspect_model, load_pretrained
+from etude.models.hub import find_model
 from etude.models.lora import ADAPTER_FILE, CLASSIFIER, CLASSIFIER_FILE, CONFIG_FILE, add_adapter, merge
 from etude.models.parts import find_non_finite, require_finite
+from etude.models.pretrained import inspect_model, load_pretrained
 from etude.recipe import schema
 from etude.records.folder import require_outside_runs
 from etude.records.store import Run, open_run
@@ -212,21 +213,11 @@ def _load(pretrained: Pretrained, dtype: torch.dtype) -> tuple[nn.Module, list[s
 
     Raises: InputError if a file is damaged, or a weight is not finite.
     """
-    model: nn.Module
-    new: list[str] = []
-    if pretrained.labels:
-        model, new = load_classifier(pretrained, dtype=dtype, dropout=0.0, seed=0)
-    elif isinstance(pretrained.config, EncoderConfig):
-        model, missing = build_encoder(
-            replace(pretrained.config, dropout=0.0, attention_dropout=0.0), 0, pretrained
+    model, new = load_pretrained(pretrained, dtype=dtype, dropout=0.0)
+    if new and not pretrained.labels:
+        raise InputError(
+            f"{pretrained.path} lacks {new[0]}, the head of a masked model, which is not in an adapter"
         )
-        if missing:
-            raise InputError(
-                f"{pretrained.path} lacks {missing[0]}, the head of a masked model, which is not in an "
-                "adapter"
-            )
-    else:
-        model = load_pretrained(pretrained, dtype=dtype, dropout=0.0)
     require_finite(model, str(pretrained.path))
     return model.eval(), new
 
@@ -235,8 +226,8 @@ def _base_of(folder: Path, saved: SavedAdapter) -> Pretrained:
     """The model that an adapter belongs to, found on this machine; of a classifier with as many labels."""
     path = find_model(_named_base(folder, saved), saved.revision)
     if saved.task != CLASSIFIER:
-        is_encoder = weights.read_config(path).get("model_type") in ("bert", "roberta") and saved.task is None
-        return inspect_model(path, "masked" if is_encoder else None)
+        is_encoder = weights.read_config(path).get("model_type") in family_named("encoder").model_types
+        return inspect_model(path, "masked" if is_encoder and saved.task is None else None)
     base = inspect_model(path, "classification")
     if (folder / CLASSIFIER_FILE).is_file():
         said = durable.read_json_object(folder / CLASSIFIER_FILE)

@@ -19,7 +19,6 @@ from torch import nn
 from etude.engine.batch import DeviceBatch
 from etude.engine.precision import Precision
 from etude.errors import InputError
-from etude.models.decoder import Decoder
 from etude.models.foreign import scored_logits
 from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Loss, Recipe
@@ -161,8 +160,9 @@ def logits(model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
 
     A decoder of etude called by itself gives hidden states, since most logits are never needed.
     """
-    if isinstance(model, Decoder):
-        return model.logits(batch.tokens, positions=batch.positions, lengths=batch.lengths)
+    if hasattr(model, "head_weight"):
+        found: torch.Tensor = model.logits(batch.tokens, positions=batch.positions, lengths=batch.lengths)  # type: ignore[operator]
+        return found
     flat = scored_logits(model, batch.tokens, batch.positions, batch.lengths, None)
     return flat.view(*batch.tokens.shape, -1)
 

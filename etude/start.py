@@ -16,8 +16,7 @@ from etude.engine import checkpoint as checkpoints
 from etude.engine.optim import default_weight_decay
 from etude.engine.world import World
 from etude.errors import EtudeError, InputError
-from etude.models.encoder_config import EncoderConfig
-from etude.models.t5_config import T5Config
+from etude.models.families.table import family_of
 from etude.models.untrained import find_untrained
 from etude.own import LossFunction, Metric, MetricFunction, Own
 from etude.plan import Plan
@@ -314,11 +313,7 @@ def _resolve(plan: Plan, recipe: Recipe) -> Recipe:
     """The recipe of a course with what was found out beside: sizes of the model, weight decay."""
     known: dict[str, Any] = {"optim.weight_decay": default_weight_decay(recipe.optim)}
     if plan.model is not None and plan.pretrained is None:
-        keys: set[str] = set(type(plan.recipe.model).model_fields)
-        if isinstance(plan.model, T5Config):
-            keys = {"n_layer", "n_head", "n_embd", "n_ffn"}
-        if isinstance(plan.model, EncoderConfig):
-            keys = {"n_layer", "n_head", "n_embd", "n_ffn", "code_bias"}
+        keys = family_of(plan.model).sizes
         sizes = {name: value for name, value in asdict(plan.model).items() if name in keys}
         known |= {f"model.{name}": value for name, value in sizes.items() if value is not None}
     asked, there = plan.recipe.tokenizer.train_vocab_size, int(plan.corpus.summary["vocab_size"])

@@ -49,9 +49,9 @@ def _train_in_transformers(recipe: Recipe, plan: Any, checkpoints: Path) -> list
     begins with."""
     from transformers import AutoModelForSequenceClassification
 
-    from etude.models.heads import build_encoder
+    from etude.models.pretrained import load_pretrained
 
-    first, new = build_encoder(plan.model, recipe.seed, plan.pretrained)
+    first, new = load_pretrained(plan.pretrained, dtype=torch.float32, dropout=0.0, seed=recipe.seed)
     assert all("classifier" in name or "pooler" in name for name in new) and new
     final = checkpoints / max(path.name for path in checkpoints.iterdir())
     model: Any = AutoModelForSequenceClassification.from_pretrained(final, dtype=torch.float32)

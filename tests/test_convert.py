@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from etude.convert import convert
 from etude.errors import InputError
-from etude.models.hub import inspect_model, load_pretrained
+from etude.models.pretrained import inspect_model, load_pretrained
 from tests.bases import SMALL, write_model, write_t5
 
 
@@ -34,7 +34,7 @@ def test_the_folder_loads_with_the_same_tensors(published: tuple[Path, Any], tmp
     folder, theirs = published
     files = convert(folder, tmp_path / "out")
     assert {path.name for path in files} == {"config.json", "generation_config.json", "model.safetensors"}
-    model = load_pretrained(inspect_model(tmp_path / "out"), dtype=torch.float32, dropout=0.0)
+    model = load_pretrained(inspect_model(tmp_path / "out"), dtype=torch.float32, dropout=0.0)[0]
     wanted = theirs.state_dict()
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in model.state_dict().items())
 
@@ -50,7 +50,7 @@ def test_parts_stay_parts(published: tuple[Path, Any], tmp_path: Path) -> None:
     weight_map = {name: file for file, part in halves.items() for name in part}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
     convert(folder, tmp_path / "out")
-    model = load_pretrained(inspect_model(tmp_path / "out"), dtype=torch.float32, dropout=0.0)
+    model = load_pretrained(inspect_model(tmp_path / "out"), dtype=torch.float32, dropout=0.0)[0]
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.state_dict().items())
     (folder / "pytorch_model-00002-of-00002.bin").unlink()
     with pytest.raises(InputError, match="lacks pytorch_model-00002"):

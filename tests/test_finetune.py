@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from etude.errors import EtudeError
-from etude.models.hub import inspect_model, load_pretrained
 from etude.models.lora import adapter_tensors, add_adapter
 from etude.models.parts import find_targets
+from etude.models.pretrained import inspect_model, load_pretrained
 from etude.plan import make_plan
 from etude.recipe.schema import Recipe
 from etude.records.events import Evaluation, Generation
@@ -60,7 +60,7 @@ def _train_in_transformers(recipe: Recipe, kind: str) -> list[float]:
 
         settings = LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS[kind], fan_in_fan_out=kind == "gpt2")
         model = get_peft_model(model, settings)
-        ours = load_pretrained(plan.pretrained, dtype=torch.float32, dropout=0.0)
+        ours = load_pretrained(plan.pretrained, dtype=torch.float32, dropout=0.0)[0]
         names = find_targets(ours, recipe.adapter.targets)
         add_adapter(ours, dict.fromkeys(names, recipe.adapter), recipe.seed)
         set_peft_model_state_dict(model, {name: t.detach() for name, t in adapter_tensors(ours).items()})

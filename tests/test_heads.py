@@ -14,11 +14,10 @@ from safetensors.torch import load_file, save_file
 from etude.cli.generate import open_speaker
 from etude.errors import EtudeError, InputError
 from etude.export import export, load_model, open_tokenizer
-from etude.models.build import longest_sample
-from etude.models.heads import label_logits, load_classifier
-from etude.models.hub import count_lora, inspect_model
+from etude.models.families.table import family_of
 from etude.models.lora import add_adapter
 from etude.models.parts import find_targets, head_modules
+from etude.models.pretrained import count_lora, inspect_model, load_pretrained
 from etude.objectives.classification import Classification
 from etude.plan import make_plan
 from etude.recipe.schema import Adapter, Recipe
@@ -40,6 +39,15 @@ FAMILIES: dict[str, tuple[Write, list[str]]] = {
     "modernbert": (bases.write_modernbert, ["Wqkv"]),
     "gpt2": (bases.write_gpt2, ["c_attn"]),
 }
+
+
+def label_logits(
+    model: torch.nn.Module,
+    tokens: torch.Tensor,
+    lengths: tuple[int, ...] | None,
+    types: torch.Tensor | None = None,
+) -> torch.Tensor:
+    return family_of(model).label_logits(model, tokens, lengths=lengths, types=types)
 
 
 def recipe_of(rows: Path, base: Path, changes: dict[str, Any] | None = None) -> Recipe:
@@ -94,7 +102,7 @@ def test_losses_and_the_logits_of_a_checkpoint_are_those_of_transformers_and_pef
     with torch.no_grad():
         model = _last(base, last(training), adapted)
         expected = model(**padded(samples, model)).logits
-        said = label_logits(mine, tokens, lengths, None, types if kind == "pairs" else None)
+        said = label_logits(mine, tokens, lengths, types if kind == "pairs" else None)
     assert torch.allclose(said, expected, atol=2e-5)
 
 
@@ -127,7 +135,7 @@ def test_texts_are_scored_as_here_where_transformers_encodes_and_pads_them(
         expected = _last(base, last(training), adapted)(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
         ).logits
-        said = label_logits(load_model(last(training), dtype=torch.float32), tokens, lengths, None, None)
+        said = label_logits(load_model(last(training), dtype=torch.float32), tokens, lengths)
     torch.testing.assert_close(said, expected, atol=2e-5, rtol=1e-4)
 
 
@@ -145,7 +153,7 @@ def test_an_adapted_classifier_resumes_and_its_exports_load_with_its_labels(tmp_
     ).read_bytes()
     ours = load_model(last(whole), dtype=torch.float32)
     tokens = torch.randint(5, 250, (4, 9), generator=torch.Generator().manual_seed(1))
-    expected = label_logits(ours, tokens, None, None, None)
+    expected = label_logits(ours, tokens, None)
     merged = theirs_of(export(f"{whole.run.path}@last", "merged", tmp_path / "merged"))
     adapted = _last(base, export(f"{whole.run.path}@last", "peft", tmp_path / "peft"), adapted=True)
     for model in (merged, adapted):
@@ -193,7 +201,7 @@ def test_a_head_for_as_many_labels_is_kept_and_another_is_drawn_and_said(tmp_pat
     trained = load_file(last(first) / "model.safetensors")
     again = make_plan(recipe_of(rows, last(first))).pretrained
     assert again is not None and again.labels == 3
-    kept, new = load_classifier(again, dtype=torch.float32, dropout=0.0, seed=5)
+    kept, new = load_pretrained(again, dtype=torch.float32, dropout=0.0, seed=5)
     assert not new and torch.equal(kept.get_parameter("score.weight"), trained["score.weight"])
     two = tmp_path / "two.jsonl"
     two.write_text("".join(f'{{"text": "value {i}", "label": {i % 2}}}\n' for i in range(20)))
@@ -212,11 +220,11 @@ def test_a_frozen_body_in_bf16_trains_a_head_in_fp32(family: str, tmp_path: Path
     pretrained = replace(inspect_model(write(tmp_path), "classification"), labels=3)
     tokens, losses = torch.randint(5, 250, (1, 12), generator=torch.Generator().manual_seed(1)), []
     for dtype in (torch.float32, torch.bfloat16):
-        model, _ = load_classifier(pretrained, dtype=dtype, dropout=0.0, seed=1)
+        model, _ = load_pretrained(pretrained, dtype=dtype, dropout=0.0, seed=1)
         names, whole = find_targets(model, targets), head_modules(model)
         add_adapter(model, dict.fromkeys(names, Adapter(rank=2, targets=targets)), 1, whole=whole)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-            logits = label_logits(model, tokens, (5, 7), None, None).float()
+            logits = label_logits(model, tokens, (5, 7)).float()
         loss, _ = Classification(False).loss_of(logits, torch.eye(3)[:2])
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(float(loss.detach()))
@@ -292,7 +300,7 @@ def test_damaged_bodies_are_refused(family: str, harm: str, tmp_path: Path) -> N
     pretrained = replace(inspect_model(base, "classification"), labels=2)
     said = "lacks .*unlike its config.json" if harm == "lacks" else r"is \[3, 5\], but config.json says"
     with pytest.raises(InputError, match=said):
-        load_classifier(pretrained, dtype=torch.float32, dropout=0.0, seed=0)
+        load_pretrained(pretrained, dtype=torch.float32, dropout=0.0, seed=0)
 
 
 @pytest.mark.parametrize("family", ["roberta", "modernbert"])
@@ -302,7 +310,7 @@ def test_a_body_with_more_blocks_than_its_config_says_is_refused(family: str, tm
     (base / "config.json").write_text(json.dumps({**values, "num_hidden_layers": 1, "layer_types": None}))
     pretrained = replace(inspect_model(base, "classification"), labels=2)
     with pytest.raises(InputError, match=r"has .*layers?\.1\..*, unlike its config.json"):
-        load_classifier(pretrained, dtype=torch.float32, dropout=0.0, seed=0)
+        load_pretrained(pretrained, dtype=torch.float32, dropout=0.0, seed=0)
 
 
 def test_positions_that_begin_behind_the_padding_leave_room_for_fewer_tokens(tmp_path: Path) -> None:
@@ -314,12 +322,12 @@ def test_positions_that_begin_behind_the_padding_leave_room_for_fewer_tokens(tmp
     )  # fmt: skip
     bases.write_encoder(tmp_path)
     config.save_pretrained(tmp_path)
-    assert longest_sample(inspect_model(tmp_path, "classification")) == 32
+    assert inspect_model(tmp_path, "classification").config.longest == 32
 
 
 def _first(recipe: Recipe, plan: Any, checkpoint: Path) -> Any:
     """Their model with the weights that ours begins with, which keeps what ours trains."""
-    first, _ = load_classifier(plan.pretrained, dtype=torch.float32, dropout=0.0, seed=recipe.seed)
+    first, _ = load_pretrained(plan.pretrained, dtype=torch.float32, dropout=0.0, seed=recipe.seed)
     base = Path(str(recipe.model.from_))
     if recipe.adapter is None:
         model = theirs_of(checkpoint)

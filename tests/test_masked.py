@@ -14,7 +14,7 @@ from etude.data.loader import Loader
 from etude.data.masking import Masking
 from etude.errors import EtudeError
 from etude.export import export
-from etude.models.heads import build_encoder
+from etude.models.pretrained import load_pretrained
 from etude.plan import make_plan
 from tests.bases import write_encoder, write_labelled, write_qwen2
 from tests.recipes import STEPS, masked
@@ -30,7 +30,7 @@ def test_losses_are_those_of_transformers(family: str, tmp_path: Path) -> None:
     recipe = masked(rows, base, {"train.micro_batch_size": 4})
     plan = make_plan(recipe)
     training, ours = train(recipe, tmp_path / "runs")
-    first, _ = build_encoder(plan.model, recipe.seed, plan.pretrained)  # type: ignore[arg-type]
+    first, _ = load_pretrained(plan.pretrained, dtype=torch.float32, dropout=0.0, seed=recipe.seed)  # type: ignore[arg-type]
     final = training.run.checkpoints / max(path.name for path in training.run.checkpoints.iterdir())
     model: Any = AutoModelForMaskedLM.from_pretrained(final, dtype=torch.float32)
     model.load_state_dict(first.state_dict(), strict=False)
@@ -76,7 +76,7 @@ def test_a_classifier_goes_on_from_a_masked_model_and_transformers_loads_both(tm
         rows, folder, {**labelled, "evaluate.metric": "f1", "data.sample": "row", "train.steps": 4}
     )
     plan = make_plan(recipe)
-    built, new = build_encoder(plan.model, 1, plan.pretrained)  # type: ignore[arg-type]
+    built, new = load_pretrained(plan.pretrained, dtype=torch.float32, dropout=0.0, seed=1)  # type: ignore[arg-type]
     assert all(name.startswith(("classifier", "bert.pooler")) for name in new)
     own = dict(model.named_parameters())
     name = "bert.encoder.layer.0.attention.self.query.weight"

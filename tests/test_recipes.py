@@ -7,7 +7,8 @@ import pytest
 
 from etude.models.catalogue import decoder_config
 from etude.models.cost import count_parameters
-from etude.models.heads import count_encoder, encoder_config
+from etude.models.families.encoder import ENCODER
+from etude.models.families.family import NewModel
 from etude.recipe.load import flatten, load_recipe, with_changes
 from etude.recipe.schema import Recipe
 from etude.run import run_recipe
@@ -116,12 +117,13 @@ def test_the_code_encoder_has_the_figures_of_its_story() -> None:
         "optim.learning_rate": 1e-3, "model.n_embd": 512, "model.n_head": 8, "model.n_layer": 6,
     }  # fmt: skip
     assert {key: values[key] for key in expected} == expected
-    config = encoder_config(recipe.model, vocab_size=8192, seq_len=512, pad_id=0, labels=2, multi=False)
+    assert ENCODER.from_recipe is not None
+    config = ENCODER.from_recipe(recipe.model, NewModel(vocab_size=8192, seq_len=512, pad_id=0, labels=2))
     block = 4 * (512 * 512 + 512) + (512 * 2048 + 2048) + (2048 * 512 + 512) + 4 * 512
     outside = (512 + 2) * 512 + 2 * 512  # positions, types, norm
     head = (512 * 512 + 512) + (2 * 512 + 2)  # pooler, labels
     total = 8192 * 512 + 6 * block + outside + head
-    assert count_encoder(config) == {
+    assert ENCODER.measure(config, 2, 512, 0)[0] == {
         "embedding": 8192 * 512, "rest": 6 * block + outside, "head": head, "total": total
     }  # fmt: skip
 

@@ -17,7 +17,7 @@ from etude.errors import EtudeError, InputError
 from etude.evaluate.answers import greedy
 from etude.evaluate.generate import generate
 from etude.export import export, load_model, open_tokenizer
-from etude.models.hub import inspect_model, load_pretrained
+from etude.models.pretrained import inspect_model, load_pretrained
 from etude.plan import make_plan
 from etude.recipe.schema import Recipe
 from etude.records.events import Scores
@@ -125,7 +125,7 @@ def test_a_run_ends_with_scores_beside_its_start_and_baselines(tmp_path: Path) -
     assert "On 30 test rows" in (run.path / "report" / "report.md").read_text()
     model = load_pretrained(
         inspect_model(run.checkpoints / run.best["checkpoint"]), dtype=torch.float32, dropout=0.0
-    )
+    )[0]
     assert all(row["log_probability"] < 0 for row in said) and model is not None
 
 

@@ -104,14 +104,14 @@ def generate_texts(
     """
     from etude.evaluate.answers import encode_prompts
     from etude.evaluate.generate import generate
-    from etude.models.t5 import T5
+    from etude.models.families.table import family_of
 
     for prompt in prompts:
         _check_text("--prompt", prompt)
     speaker = open_speaker(given, runs, is_chat=is_instruction)
     if is_instruction:
         _require_chat(speaker, given)
-    is_source, asked = isinstance(speaker.model, T5), speaker.chat if is_instruction else None
+    is_source, asked = family_of(speaker.model).has_source, speaker.chat if is_instruction else None
     ids = encode_prompts(prompts, speaker.tokenizer, asked, is_source=is_source)
     _say_what_is_cut(speaker, ids, sampling.max_tokens)
     with speaker.precision.autocast():
@@ -225,9 +225,9 @@ def _say_what_is_cut(speaker: Speaker, prompts: list[list[int]], max_tokens: int
 
 
 def _require_chat(speaker: Speaker, given: str) -> None:
-    from etude.models.t5 import T5
+    from etude.models.families.table import family_of
 
-    if isinstance(speaker.model, T5):
+    if family_of(speaker.model).has_source:
         raise InputError(
             f"{given} is an encoder-decoder, which knows no instructions; use etude generate without "
             "--instruction"

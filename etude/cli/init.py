@@ -127,10 +127,10 @@ def look(data: Path, model: str) -> Facts:
     import torch
 
     from etude.engine.world import choose_device
-    from etude.models.build import longest_sample
-    from etude.models.hub import find_model, inspect_model, meta_model
+    from etude.models.families.table import family_of
+    from etude.models.hub import find_model
     from etude.models.parts import find_targets
-    from etude.models.t5_config import T5Config
+    from etude.models.pretrained import inspect_model, meta_model
     from etude.records.environment import describe_machine
 
     problem, weights, context, folder = None, None, None, None
@@ -141,12 +141,12 @@ def look(data: Path, model: str) -> Facts:
         problem = str(error)
     if folder is not None:
         pretrained = inspect_model(folder)
-        if isinstance(pretrained.config, T5Config) or pretrained.labels:
+        if family_of(pretrained.config).has_source or pretrained.labels:
             raise InputError(
                 f"{model} does not continue text, which the recipe would train; docs/seq2seq.md and "
                 "docs/classification.md show recipes for other models"
             )
-        weights, context = pretrained.parameters["total"], min(longest_sample(pretrained), 2**24)
+        weights, context = pretrained.parameters["total"], min(pretrained.config.longest, 2**24)
         try:
             find_targets(meta_model(pretrained), _TARGETS)
         except InputError:  # other families call them otherwise

@@ -1,7 +1,7 @@
 """What a model says: continuations of fixed prompts, and answers to instructions it was not trained on."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -11,6 +11,7 @@ from etude.data.render import ChatTemplate
 from etude.data.secrets import redact, redact_parts
 from etude.data.tokenize import Tokenizer
 from etude.evaluate.generate import Continuation, generate, room, write_answers
+from etude.models.families.table import family_of
 from etude.models.t5 import T5
 from etude.recipe.schema import Recipe
 from etude.records import events
@@ -30,7 +31,7 @@ def continue_prompts(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int
     }
     tokenizer = corpus.tokenizer
     chat = corpus.chat if len(corpus.examples) else None
-    ids = encode_prompts(recipe.evaluate.prompts, tokenizer, chat, is_source=isinstance(model, T5))
+    ids = encode_prompts(recipe.evaluate.prompts, tokenizer, chat, is_source=family_of(model).has_source)
     continued = _generate(model, corpus, ids, settings)
     texts = (
         redact_parts([prompt, tokenizer.decode(part.ids)])
@@ -93,10 +94,14 @@ def greedy(
     """The likeliest continuation of each prompt; those of similar length are read together."""
     settings: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0.0}
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    if isinstance(model, T5):
+    if family_of(model).has_source:
         tokenizer = corpus.tokenizer
         return write_answers(
-            model, prompts, max_tokens=max_tokens, end_ids=corpus.end_ids, vocab_size=tokenizer.vocab_size
+            cast(T5, model),
+            prompts,
+            max_tokens=max_tokens,
+            end_ids=corpus.end_ids,
+            vocab_size=tokenizer.vocab_size,
         )
     found: dict[int, Continuation] = {}
     for low in range(0, len(order), _ROWS_AT_ONCE):

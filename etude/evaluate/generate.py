@@ -2,18 +2,15 @@
 time.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from etude.errors import InputError
-from etude.models.decoder import Cache, Decoder
-from etude.models.foreign import PADDABLE_DECODERS, fixed_until, scored_logits
-from etude.models.packed import TokenReader, is_worth_it
+from etude.models.families.table import family_of
 from etude.models.t5 import T5
 from etude.models.t5_cache import T5Cache
 
@@ -172,13 +169,8 @@ def generate_steps(
     was_training = model.training
     model.eval()
     try:
-        read = (
-            _read_decoder
-            if isinstance(model, Decoder)
-            else _read_t5
-            if isinstance(model, T5)
-            else _read_foreign
-        )
+        read = family_of(model).reader
+        assert read is not None, "a model of this family writes no text"
         logits, advance, select = read(model, kept, max_tokens)
         for drawn in range(1, max_tokens + 1):
             chosen = (
@@ -205,132 +197,9 @@ def generate_steps(
         model.train(was_training)
 
 
-Advance = Callable[[Tensor], Tensor]
-Select = Callable[[Tensor], None]
-
-
 def context_of(model: nn.Module) -> int:
-    """Most tokens of a sequence."""
-    if isinstance(model, Decoder):
-        return model.config.longest
-    if isinstance(model, T5):
-        return 2**30
-    config: Any = model.config
-    return int(
-        getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**30
-    )
-
-
-def _read_decoder(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Tensor, Advance, None]:
-    """Logits (B, V) after the prompts, read end to end without padding, and what gives those after one more
-    token.
-    """
-    device, lengths = model.head_weight().device, tuple(map(len, prompts))
-    positions = torch.cat([torch.arange(length) for length in lengths])[None].to(device)
-    tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)[None]
-    is_mixed = torch.is_autocast_enabled(
-        device.type
-    )  # then keys and values come in that dtype, weights do not
-    dtype = torch.get_autocast_dtype(device.type) if is_mixed else model.model.norm.weight.dtype
-    cache = Cache(model.config, len(prompts), max(lengths) + max_tokens, dtype=dtype, device=device)
-    # forward, not __call__: a compiled model would be compiled again for each length.
-    hidden = model.forward(tokens, positions=positions, lengths=lengths, cache=cache)
-    last = torch.tensor(lengths, device=device).cumsum(0) - 1
-
-    if is_worth_it(model, len(prompts)):
-        return model.head(hidden[0, last]), TokenReader(model, cache), None
-
-    def advance(chosen: Tensor) -> Tensor:
-        return cast(Tensor, model.head(model.forward(chosen[:, None].to(device), cache=cache)[:, 0]))
-
-    return model.head(hidden[0, last]), advance, None
-
-
-def _read_t5(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Tensor, Advance, Select]:
-    """Logits (B, V) of the first tokens of answers, what gives those after one more, and what leaves out
-    rows.
-    """
-    device, lengths = model.head_weight().device, tuple(map(len, prompts))
-    tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)[None]
-    cache = model.start(tokens, lengths, max_tokens)
-
-    def advance(chosen: Tensor) -> Tensor:
-        return cast(Tensor, model.advance(chosen.to(device), cache))
-
-    return advance(torch.full((len(prompts),), model.config.start_id)), advance, cache.select
-
-
-def _read_foreign(model: Any, prompts: list[list[int]], max_tokens: int) -> tuple[Tensor, Advance, None]:
-    """The same for a model of transformers; prompts of different lengths stand beside each other where they
-    may.
-    """
-    if max(map(len, prompts)) + max_tokens > fixed_until(model):
-        return _read_again(model, prompts)
-    is_paddable = model.config.model_type in PADDABLE_DECODERS
-    if is_paddable or len(set(map(len, prompts))) == 1:
-        return _read_side_by_side(model, prompts)
-    each = [_read_side_by_side(model, [prompt]) for prompt in prompts]
-
-    def advance(chosen: Tensor) -> Tensor:
-        return torch.cat([go_on(token) for (_, go_on, _), token in zip(each, torch.split(chosen, 1))])
-
-    return torch.cat([logits for logits, _, _ in each]), advance, None
-
-
-def _read_again(model: Any, prompts: list[list[int]]) -> tuple[Tensor, Advance, None]:
-    """The same without a cache, for rotary frequencies that change with the length: each step reads all of a
-    row.
-    """
-    device = next(model.parameters()).device
-    rows = [list(prompt) for prompt in prompts]
-
-    def read() -> Tensor:
-        lengths = tuple(map(len, rows))
-        tokens = torch.tensor([token for row in rows for token in row], device=device)[None]
-        return scored_logits(model, tokens, None, lengths, torch.tensor(lengths, device=device).cumsum(0) - 1)
-
-    def advance(chosen: Tensor) -> Tensor:
-        for row, token in zip(rows, chosen.tolist()):
-            row.append(token)
-        return read()
-
-    return read(), advance, None
-
-
-def _read_side_by_side(model: Any, prompts: list[list[int]]) -> tuple[Tensor, Advance, None]:
-    """The same with a cache: prompts of different lengths are padded on the left, and the mask grows."""
-    device = next(model.parameters()).device
-    longest = max(map(len, prompts))
-    tokens = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
-    mask = torch.tensor(
-        [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device
-    )
-    given = {"attention_mask": mask}
-    if (
-        not mask.all()
-    ):  # else the model counts positions as it was trained to: some begin behind that of the padding
-        given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-    past: Any = None
-
-    def advance(chosen: Tensor) -> Tensor:
-        given["attention_mask"] = functional.pad(given["attention_mask"], (0, 1), value=1)
-        if "position_ids" in given:
-            given["position_ids"] = given["position_ids"][:, -1:] + 1
-        return read(chosen[:, None].to(device))
-
-    def read(tokens: Tensor) -> Tensor:
-        nonlocal past
-        output = model(input_ids=tokens, past_key_values=past, use_cache=True, logits_to_keep=1, **given)
-        past = getattr(output, "past_key_values", None)
-        if past is None:
-            raise InputError(
-                f"a {model.config.model_type} model keeps no keys and values to go on from, which writing "
-                "text here needs; use another model, or leave out evaluate.prompts and evaluate.answers"
-            )
-        logits: Tensor = output.logits[:, -1]
-        return logits
-
-    return read(tokens), advance, None
+    """Tokens of a sequence at most; 2**30 without a limit."""
+    return family_of(model).context(model)
 
 
 def _choose(

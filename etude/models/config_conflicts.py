@@ -21,10 +21,10 @@ def refuse_conflicts(values: Mapping[str, Any]) -> None:
             _agree([(name, said.get(name)), (f"text_config.{name}", _plain(text.get(name)))])
     _refuse_rotary_conflicts(values)
     _refuse_window_conflicts(values)
-    family, classes = _FAMILIES.get(str(values.get("model_type"))), values.get("architectures")
+    family, classes = CLASS_STEMS.get(str(values.get("model_type"))), values.get("architectures")
     for name in classes if isinstance(classes, list) else []:
         stem = _CLASS.match(str(name))
-        if family and stem and stem[1] != family and stem[1] in _FAMILIES.values():
+        if family and stem and stem[1] != family and stem[1] in CLASS_STEMS.values():
             raise InputError(
                 f"config.json says model_type = {values['model_type']!r} and architectures = "
                 f"{str(name)[:60]!r}, which is another family; mend one of them"
@@ -115,7 +115,8 @@ _ROTARY = {
     "partial_rotary_factor": ("partial_rotary_factor", "rotary_pct"),
     "original_max_position_embeddings": ("original_max_position_embeddings",),
 }
-_FAMILIES = {
+# model_type of config.json, and the beginning of the names of its classes in transformers.
+CLASS_STEMS = {
     "qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama", "mistral": "Mistral", "bert": "Bert",
     "roberta": "Roberta", "t5": "T5", "gpt2": "GPT2", "gpt_neox": "GPTNeoX", "gptj": "GPTJ", "gemma": "Gemma",
     "gemma2": "Gemma2", "phi": "Phi", "phi3": "Phi3", "mixtral": "Mixtral", "starcoder2": "Starcoder2",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from etude.errors import InputError
-from etude.models.hf_config import Keys, flag, number, quoted, size
+from etude.models.hf_config import Keys, Unsupported, flag, number, quoted, size
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class DecoderConfig:
         """
         model_type = values.get("model_type")
         if not isinstance(model_type, str) or model_type not in _ARCHITECTURES:
-            raise InputError(
+            raise Unsupported(
                 f"config.json: model_type is {quoted(model_type)}; expected one of "
                 f"{', '.join(_ARCHITECTURES)}"
             )
@@ -233,7 +233,7 @@ def _rope(values: Mapping[str, Any]) -> dict[str, Any]:
     kind = said.get("rope_type", said.get("type")) or "default"
     known = _ROPE_KEYS.get(kind) if isinstance(kind, str) else None
     if known is None or set(said) - known - {"rope_theta", "rope_type", "type"}:
-        raise InputError(
+        raise (Unsupported if isinstance(kind, str) else InputError)(
             f"config.json: rotary positions are {quoted(said)}; this decoder knows {', '.join(_ROPE_KEYS)}"
         )
     return said | {"kind": kind}
@@ -258,7 +258,7 @@ _ROPE_NEEDS = {
 def _rope_theta(values: Mapping[str, Any]) -> float:
     said = _rope(values)
     if said.get("partial_rotary_factor", 1.0) != 1.0:
-        raise InputError(
+        raise Unsupported(
             "config.json: rotary positions turn only a part of each head; this decoder turns all of it"
         )
     theta = number({"rope_theta": said.get("rope_theta", values.get("rope_theta"))}, "rope_theta", 10_000.0)
@@ -316,7 +316,7 @@ def _windows(values: Mapping[str, Any]) -> tuple[int | None, tuple[int, ...]]:
         return None, ()
     if values["model_type"] == "mistral":
         if "sliding_window" not in values:
-            raise InputError(
+            raise Unsupported(
                 "config.json: sliding_window is missing; expected a number of tokens, or null; add it"
             )
         return None if values["sliding_window"] is None else size(values, "sliding_window"), ()
@@ -327,12 +327,9 @@ def _windows(values: Mapping[str, Any]) -> tuple[int | None, tuple[int, ...]]:
     if kinds is None:
         kinds = ["sliding_attention" if layer >= first else "full_attention" for layer in range(n_layer)]
     known = ("sliding_attention", "full_attention")
-    if (
-        not isinstance(kinds, list | tuple)
-        or len(kinds) != n_layer
-        or any(kind not in known for kind in kinds)
-    ):
-        raise InputError(
+    is_list = isinstance(kinds, list) and len(kinds) == n_layer and all(isinstance(k, str) for k in kinds)
+    if not is_list or any(kind not in known for kind in kinds):
+        raise (Unsupported if is_list else InputError)(
             f"config.json: layer_types is {quoted(kinds)}; expected full_attention or sliding_attention for "
             f"each of {n_layer} blocks; use another model"
         )

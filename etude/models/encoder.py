@@ -103,7 +103,7 @@ class Encoder(nn.Module):
             groups = coded
         types = None if token_types is None else _reorder(token_types.flatten(), each, order)
         x = self._trunk().embeddings(_reorder(tokens.flatten(), each, order), ordered, types)
-        for block in self._trunk().blocks():
+        for block in self.blocks():
             x = run_block(block, x, groups, recompute=self.checkpoint_activations and self.training)
         if self.config.code_bias == "after":
             x = self.code_layer["output"](self.code_layer["self"](x, coded), x)
@@ -175,6 +175,10 @@ class Encoder(nn.Module):
             replace(group, bias=bias if group.bias is None else group.bias + bias)
             for group, bias in zip(groups, biases)
         )
+
+    def blocks(self) -> list["Block"]:
+        """The blocks, in order."""
+        return list(self._trunk().blocks())
 
     def _trunk(self) -> "Trunk":
         trunk = self.get_submodule(self.config.family)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from etude.errors import InputError
-from etude.models.hf_config import Keys, default_names, label_names, number, quoted, size
+from etude.models.hf_config import Keys, Unsupported, default_names, label_names, number, quoted, size
 
 Head = Literal["masked", "classification"] | None
 # The model_type in config.json of an encoder with a code bias.
@@ -43,6 +43,11 @@ class EncoderConfig:
     multi: bool = False
     tasks: tuple[tuple[str, int], ...] = ()
     code_bias: Literal["off", "inside", "after"] = "off"
+
+    @property
+    def longest(self) -> int:
+        """Tokens that the model reads at most."""
+        return self.context
 
     @property
     def first_position(self) -> int:
@@ -129,7 +134,7 @@ class EncoderConfig:
                 "same sizes"
             )
         if family not in ("roberta", "bert"):
-            raise InputError(f"config.json: model_type is {quoted(family)}; expected roberta or bert")
+            raise Unsupported(f"config.json: model_type is {quoted(family)}; expected roberta or bert")
         _KEYS.check(values)
         pad_id = size(values, "pad_token_id", 1 if family == "roberta" else 0, least=0)
         skipped = pad_id + 1 if family == "roberta" else 0
@@ -203,7 +208,7 @@ def _labels(values: Mapping[str, Any]) -> tuple[int, bool]:
     if "ForSequenceClassification" not in str(values.get("architectures")):
         return 0, False
     if values.get("problem_type") == "regression":
-        raise InputError(
+        raise Unsupported(
             "config.json: problem_type is 'regression'; this encoder scores labels; use another model"
         )
     return len(label_names(values)), values.get("problem_type") == "multi_label_classification"

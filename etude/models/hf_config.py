@@ -25,6 +25,10 @@ _HARMLESS = frozenset({
 })  # fmt: skip
 
 
+class Unsupported(InputError):
+    """A config.json of a model that an own family does not have; transformers may have it."""
+
+
 @dataclass(frozen=True)
 class Keys:
     """What a family of models knows of a config.json.
@@ -39,19 +43,20 @@ class Keys:
     harmless: frozenset[str] = frozenset()
 
     def check(self, values: Mapping[str, Any]) -> None:
-        """Raises: InputError that names a key which is neither read nor known to change nothing; null is no
+        """Raises: Unsupported that names a key which is neither read nor known to change nothing; null is no
         value.
         """
         for name, value in values.items():
             if value is None:
                 continue
             if name in self.only and value != self.only[name]:
-                raise InputError(
+                is_of_kind = isinstance(value, type(self.only[name]))
+                raise (Unsupported if is_of_kind else InputError)(
                     f"config.json: {name} is {quoted(value)}; this {self.model} has only "
                     f"{self.only[name]!r}; use another model"
                 )
             if not any(name in known for known in (self.only, self.read, self.harmless, _HARMLESS)):
-                raise InputError(
+                raise Unsupported(
                     f"config.json: unknown key {quoted(name)}; remove it if it does not change the model"
                 )
 
@@ -66,9 +71,14 @@ def size(
 ) -> int:
     """The whole number of a key; its default where it is absent or null.
 
-    Raises: InputError that names the key.
+    Raises: InputError that names the key; Unsupported if it is missing and has no default.
     """
     value = default if values.get(name) is None else values[name]
+    if value is None:
+        raise Unsupported(
+            f"config.json: {name} is None; expected a whole number from {least} to {most:,}; mend or replace "
+            "the file"
+        )
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise InputError(
             f"config.json: {name} is {quoted(value)}; expected a whole number from {least} to {most:,}; "

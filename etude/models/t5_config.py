@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from etude.errors import InputError
-from etude.models.hf_config import Keys, flag, number, quoted, size
+from etude.models.hf_config import Keys, Unsupported, flag, number, quoted, size
 
 # Of the feed-forward, each the name of a function of torch.
 ACTIVATIONS = ("relu", "silu", "gelu")
@@ -41,13 +41,18 @@ class T5Config:
     start_id: int = 0
 
     @property
+    def longest(self) -> int:
+        """No limit: positions are relative, whatever config.json gives as n_positions."""
+        return 2**30
+
+    @property
     def gated(self) -> bool:
         """Whether the feed-forward has a second product that multiplies the activated one."""
         return self.activation.startswith("gated-")
 
     def __post_init__(self) -> None:
         if self.activation.removeprefix("gated-") not in ACTIVATIONS:
-            raise InputError(
+            raise Unsupported(
                 f"config.json: feed_forward_proj is {quoted(self.activation)}; expected "
                 f"{', '.join(ACTIVATIONS)}, or one of them after gated-; use another model"
             )
@@ -106,7 +111,7 @@ class T5Config:
         Raises: InputError that names the key which this model does not have.
         """
         if values.get("model_type") != "t5":
-            raise InputError(f"config.json: model_type is {quoted(values.get('model_type'))}; expected t5")
+            raise Unsupported(f"config.json: model_type is {quoted(values.get('model_type'))}; expected t5")
         _KEYS.check(values)
         activation = "relu" if values.get("feed_forward_proj") is None else values["feed_forward_proj"]
         if not isinstance(activation, str):

@@ -27,7 +27,7 @@ from etude.engine.world import World
 from etude.errors import InputError
 from etude.evaluate.exam import Exam
 from etude.evaluate.tasks import Score
-from etude.models.heads import label_logits
+from etude.models.families.table import family_of
 from etude.objectives.kind import Kind, Measured
 from etude.recipe.schema import Loss, Recipe
 from etude.records import events
@@ -79,8 +79,14 @@ class Classification(Kind):
 
     def logits(self, model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
         """(samples, k) fp32."""
-        logits = label_logits(
-            model, batch.tokens, batch.lengths, batch.positions, batch.types, code=batch.code, task=batch.task
+        logits = family_of(model).label_logits(
+            model,
+            batch.tokens,
+            lengths=batch.lengths,
+            positions=batch.positions,
+            types=batch.types,
+            code=batch.code,
+            task=batch.task,
         )
         return logits.float()
 

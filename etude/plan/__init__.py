@@ -15,7 +15,7 @@ from etude.engine.precision import choose_precision
 from etude.engine.world import choose_device
 from etude.errors import InputError, RecipeError
 from etude.models.cost import Cost
-from etude.models.hub import Config, Pretrained
+from etude.models.families.family import Config, Pretrained
 from etude.objectives.task import Task
 from etude.own import Own
 from etude.plan.data import (
@@ -109,7 +109,7 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
         with _collect(problems):
             tasks, base = prepare_tasks(recipe, base, own, today=today)
         # The layers of a model of transformers are known once its classes are counted.
-        if tasks or (base is not None and base.config is not None):
+        if tasks or (base is not None and base.reason is None):
             with _collect(problems):
                 adapter = count_adapter(recipe, base)
     if not tasks:

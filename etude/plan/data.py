@@ -10,8 +10,8 @@ from etude.data.prepared import prepare
 from etude.data.split import Split
 from etude.errors import InputError, RecipeError
 from etude.evaluate.answers import encode_prompts
+from etude.models.families.family import Pretrained
 from etude.models.hf_config import default_names
-from etude.models.hub import Pretrained
 from etude.objectives.choose import choose_kind
 from etude.objectives.task import Task
 from etude.own import Own

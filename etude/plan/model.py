@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from etude.errors import InputError
-from etude.models.build import Size, choose_config, longest_sample, measure
+from etude.models.build import Size, choose_config, measure
 from etude.models.cost import Cost
-from etude.models.decoder_config import DecoderConfig
-from etude.models.hub import Config, Pretrained, count_lora, find_model, inspect_model
+from etude.models.families.family import Config, NewModel, Pretrained
+from etude.models.hub import find_model
+from etude.models.pretrained import count_lora, inspect_model
 from etude.own import Own
 from etude.recipe.schema import Recipe
 
@@ -50,7 +51,7 @@ def count_adapter(recipe: Recipe, base: Pretrained | None) -> int:
 
 
 def choose_model(recipe: Recipe, base: Pretrained | None, sizes: DataSizes, own: Own) -> Config | None:
-    """The configuration of the model; None if it runs through transformers, or is a module of the user's.
+    """The configuration of the model; None for a module of the user's.
 
     Raises: InputError if the sizes do not fit each other, or this machine.
     """
@@ -58,21 +59,23 @@ def choose_model(recipe: Recipe, base: Pretrained | None, sizes: DataSizes, own:
         return None
     only = sizes.classes.get("", 0)
     has_heads = any(part.kind.model == "encoder" for part in recipe.by_task().values())
-    return choose_config(
-        recipe,
-        base,
+    new = NewModel(
         vocab_size=sizes.vocab_size,
+        seq_len=recipe.train.seq_len,
         pad_id=sizes.pad_id,
-        labels=(only, sizes.multi) if only else None,
+        labels=only,
+        multi=sizes.multi and bool(only),
         tasks=tuple(sizes.classes.items()) if recipe.tasks and has_heads else (),
     )
+    return choose_config(recipe, base, new)
 
 
 def measure_model(
     recipe: Recipe, model: Config | None, base: Pretrained | None, sizes: DataSizes, own: Own, adapter: int
 ) -> Size:
     """Exact parameters of the model by part, and the cost of training it."""
-    if own.model is not None:
+    if own.model is not None or model is None:
+        assert own.model is not None
         total = sum(parameter.numel() for parameter in own.model.parameters())
         return Size({"own": total, "total": total}, total, Cost(6.0 * total, 0.0))
     length = min(recipe.train.seq_len, round(sizes.tokens_per_sample) or 1)
@@ -81,12 +84,8 @@ def measure_model(
 
 def context_of(model: Config | None, base: Pretrained | None) -> int | None:
     """Tokens that a model of text holds at most; None if it has no such limit."""
-    context = 2**30
-    if base is not None:
-        context = longest_sample(base)
-    elif isinstance(model, DecoderConfig):
-        context = model.longest
-    return None if context == 2**30 else context
+    config = model if base is None else base.config
+    return None if config is None or config.longest == 2**30 else config.longest
 
 
 def require_vocabulary(recipe: Recipe, base: Pretrained | None, sizes: DataSizes) -> None:

@@ -9,7 +9,7 @@ import torch
 from etude.data.corpus import Corpus
 from etude.data.prepared import prepare
 from etude.evaluate.answers import answer, continue_prompts
-from etude.models.hub import inspect_model, load_pretrained
+from etude.models.pretrained import inspect_model, load_pretrained
 from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Recipe
 from etude.scores import answers as scores
@@ -42,7 +42,7 @@ def load(folder: Path, **evaluate: object) -> tuple[Recipe, Corpus, torch.nn.Mod
             "evaluate": {"answer_tokens": TOKENS, **evaluate},
         }
     )
-    model = load_pretrained(inspect_model(folder / "qwen2"), dtype=torch.float32, dropout=0.0)
+    model = load_pretrained(inspect_model(folder / "qwen2"), dtype=torch.float32, dropout=0.0)[0]
     return recipe, prepare(recipe, tokenizer_folder=folder / "qwen2"), model
 
 

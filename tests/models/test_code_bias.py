@@ -13,7 +13,7 @@ from etude.errors import InputError
 from etude.models.code_bias import _REACH, KINDS, LEVELS, CodeBias
 from etude.models.encoder import Encoder
 from etude.models.encoder_config import CODE_ENCODER, EncoderConfig
-from etude.models.heads import count_encoder
+from etude.models.families.table import family_of
 
 PLAIN = EncoderConfig(
     vocab_size=97, n_layer=2, n_head=4, n_embd=32, n_ffn=64, context=24, type_vocab_size=2, pad_id=0,
@@ -127,7 +127,8 @@ def test_parameters_are_counted_exactly() -> None:
     tables = PLAIN.n_head * (1 + 2 * (2 * LEVELS - 1) + KINDS**2)
     layer = 4 * (32 * 32 + 32) + 2 * 32
     plain, inside, after = (
-        count_encoder(replace(PLAIN, code_bias=form))["total"] for form in ("off", *FORMS)
+        family_of(PLAIN).measure(replace(PLAIN, code_bias=form), PLAIN.labels, 1, 0)[0]["total"]
+        for form in ("off", *FORMS)
     )
     assert (inside - plain, after - plain) == (tables, tables + layer)
     assert sum(table.numel() for table in CodeBias(8).parameters()) == 8 * 144

@@ -12,7 +12,7 @@ import torch
 
 from etude.errors import InputError
 from etude.models.config_conflicts import refuse_conflicts
-from etude.models.hub import inspect_model, load_pretrained
+from etude.models.pretrained import inspect_model, load_pretrained
 from tests import bases
 from tests.conftest import SHARED
 
@@ -119,10 +119,10 @@ def test_two_places_that_agree_are_one(folders: dict[str, Path], tmp_path: Path)
     del values["n_embd"]
     (tmp_path / "config.json").write_text(json.dumps(values))
     pretrained = inspect_model(tmp_path)
-    assert pretrained.config is not None
+    assert pretrained.reason is None
     theirs: Any = __import__("transformers").AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     ours, tokens = (
-        load_pretrained(pretrained, dtype=torch.float32, dropout=0.0).eval(),
+        load_pretrained(pretrained, dtype=torch.float32, dropout=0.0)[0].eval(),
         torch.arange(3, 90)[None],
     )
     with torch.no_grad():

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from etude.errors import InputError
 from etude.models.decoder import Decoder
 from etude.models.foreign import scored_logits
-from etude.models.heads import load_classifier
-from etude.models.hub import count_lora, find_model, inspect_model, load_pretrained
+from etude.models.hub import find_model
 from etude.models.parts import find_targets
+from etude.models.pretrained import count_lora, inspect_model, load_pretrained
 from etude.models.t5_config import T5Config
 from tests.bases import SMALL, write_model, write_t5
 
@@ -78,8 +78,8 @@ def test_logits_of_a_loaded_decoder_are_those_of_transformers(
 ) -> None:
     theirs = write_model(tmp_path, model_type, SMALL | changes)
     pretrained = inspect_model(tmp_path)
-    assert pretrained.config is not None, pretrained.reason
-    model = load_pretrained(pretrained, dtype=torch.float32, dropout=0.0).eval()
+    assert pretrained.reason is None
+    model = load_pretrained(pretrained, dtype=torch.float32, dropout=0.0)[0].eval()
     assert isinstance(model, Decoder)
     tokens = _tokens()
     with torch.no_grad():
@@ -111,8 +111,8 @@ def test_keys_that_a_family_does_not_read_change_nothing(
     write_model(tmp_path, model_type, SMALL | {key: None for key in ignored if key == "sliding_window"})
     _config(**ignored)(tmp_path)
     pretrained = inspect_model(tmp_path)
-    assert pretrained.config is not None
-    model = load_pretrained(pretrained, dtype=torch.float32, dropout=0.0).eval()
+    assert pretrained.reason is None
+    model = load_pretrained(pretrained, dtype=torch.float32, dropout=0.0)[0].eval()
     assert isinstance(model, Decoder)
     with torch.no_grad():
         ours = model.logits(_tokens())
@@ -123,8 +123,8 @@ def test_keys_that_a_family_does_not_read_change_nothing(
 def test_a_decoder_is_loaded_without_transformers(tmp_path: Path) -> None:
     write_model(tmp_path, "qwen2", SMALL)
     code = (
-        "import sys, torch; from pathlib import Path; from etude.models.hub import *; "
-        f"load_pretrained(inspect_model(Path({str(tmp_path)!r})), dtype=torch.float32, dropout=0.0); "
+        "import sys, torch; from pathlib import Path; from etude.models.pretrained import *; "
+        f"load_pretrained(inspect_model(Path({str(tmp_path)!r})), dtype=torch.float32, dropout=0.0)[0]; "
         "assert 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -137,7 +137,7 @@ def test_weights_stored_in_half_precision_become_what_is_asked(
 ) -> None:
     model = write_model(tmp_path / "exact", *(("qwen2", SMALL) if family == "qwen2" else THEIRS["gpt2"]))
     model.to(stored).save_pretrained(tmp_path)
-    loaded = load_pretrained(inspect_model(tmp_path), dtype=torch.float32, dropout=0.0)
+    loaded = load_pretrained(inspect_model(tmp_path), dtype=torch.float32, dropout=0.0)[0]
     wanted = model.state_dict()
     for name, tensor in loaded.state_dict().items():
         assert tensor.dtype == torch.float32 and torch.equal(tensor, wanted[name].float()), name
@@ -173,7 +173,7 @@ def test_an_encoder_made_a_decoder_is_a_causal_model(tmp_path: Path) -> None:
         "is_decoder": True,
     }
     write_model(tmp_path, "roberta", sizes)
-    model = load_pretrained(inspect_model(tmp_path), dtype=torch.float32, dropout=0.0).eval()
+    model = load_pretrained(inspect_model(tmp_path), dtype=torch.float32, dropout=0.0)[0].eval()
     tokens = _tokens()
     other = tokens.clone()
     other[:, -1] = (other[:, -1] + 1) % 61
@@ -187,8 +187,8 @@ def test_other_families_run_through_transformers_and_keep_samples_apart(
 ) -> None:
     theirs = write_model(tmp_path, model_type, changes)
     pretrained = inspect_model(tmp_path)
-    assert pretrained.config is None and pretrained.reason
-    model = load_pretrained(pretrained, dtype=torch.float32, dropout=0.0).eval()
+    assert pretrained.reason
+    model = load_pretrained(pretrained, dtype=torch.float32, dropout=0.0)[0].eval()
     lengths, tokens = (9, 4, 7), _tokens()[:1]
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
     scored = torch.tensor([0, 5, 8, 9, 12, 13, 19])
@@ -204,7 +204,7 @@ def test_other_families_run_through_transformers_and_keep_samples_apart(
 def test_dropout_is_the_recipes_and_not_the_files(tmp_path: Path) -> None:
     write_model(tmp_path, *THEIRS["gpt2"])
     for dropout in (0.0, 0.3):
-        model = load_pretrained(inspect_model(tmp_path), dtype=torch.float32, dropout=dropout).train()
+        model = load_pretrained(inspect_model(tmp_path), dtype=torch.float32, dropout=dropout)[0].train()
         once, again = (scored_logits(model, _tokens(), None, None, None) for _ in range(2))
         assert torch.equal(once, again) is (dropout == 0.0)
 
@@ -212,7 +212,7 @@ def test_dropout_is_the_recipes_and_not_the_files(tmp_path: Path) -> None:
 def test_parts_of_a_model_and_half_precision_load(tmp_path: Path) -> None:
     theirs = write_model(tmp_path, "qwen2", SMALL, max_shard_size="20KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
-    model = load_pretrained(inspect_model(tmp_path), dtype=torch.bfloat16, dropout=0.0)
+    model = load_pretrained(inspect_model(tmp_path), dtype=torch.bfloat16, dropout=0.0)[0]
     wanted = theirs.state_dict()
     for name, tensor in model.state_dict().items():
         kept = torch.float32 if name.endswith("norm.weight") else torch.bfloat16
@@ -264,7 +264,7 @@ def test_targets_are_found_by_name_and_counted_without_weights(tmp_path: Path) -
     write_model(tmp_path / "qwen2", "qwen2", SMALL)
     write_model(tmp_path / "gpt2", *THEIRS["gpt2"])
     qwen2, gpt2 = inspect_model(tmp_path / "qwen2"), inspect_model(tmp_path / "gpt2")
-    model = load_pretrained(qwen2, dtype=torch.float32, dropout=0.0)
+    model = load_pretrained(qwen2, dtype=torch.float32, dropout=0.0)[0]
     names = find_targets(model, ["q_proj", "layers.1.mlp.up_proj"])
     assert names == [
         "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.up_proj",
@@ -363,7 +363,7 @@ def test_a_head_of_its_own_is_taken_where_every_transformers_takes_it(
             inspect_model(base)
         return
     tokens, targets = torch.arange(5, 30)[None], torch.arange(40, 50)[None]
-    ours: Any = load_pretrained(inspect_model(base), dtype=torch.float32, dropout=0.0).eval()
+    ours: Any = load_pretrained(inspect_model(base), dtype=torch.float32, dropout=0.0)[0].eval()
     theirs: Any = T5ForConditionalGeneration.from_pretrained(base).eval()
     with torch.no_grad():
         expected = theirs(input_ids=tokens, decoder_input_ids=targets).logits
@@ -378,7 +378,7 @@ def test_a_head_that_is_the_embedding_may_stand_in_the_file_and_one_of_its_own_m
     save_file(tensors | head, base / "model.safetensors", metadata={"format": "pt"})
     pretrained = inspect_model(base)
     assert isinstance(pretrained.config, T5Config) and pretrained.config.tied
-    load_pretrained(pretrained, dtype=torch.float32, dropout=0.0)
+    load_pretrained(pretrained, dtype=torch.float32, dropout=0.0)[0]
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
     say(base, tie_word_embeddings=False, scale_decoder_outputs=None)
     with pytest.raises(
@@ -403,7 +403,7 @@ def test_weights_that_the_model_would_not_use_are_refused(tmp_path: Path) -> Non
         tensors = {prefix + name.removeprefix("transformer."): tensor for name, tensor in bare.items()}
         save_file(tensors, tmp_path / "gpt2" / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(InputError, match=rf"has {prefix}h\.1\..*unlike its config.json"):
-            load_pretrained(inspect_model(tmp_path / "gpt2"), dtype=torch.float32, dropout=0.0)
+            load_pretrained(inspect_model(tmp_path / "gpt2"), dtype=torch.float32, dropout=0.0)[0]
     write_model(tmp_path / "qwen2", "qwen2", SMALL | {"tie_word_embeddings": True})
     file = tmp_path / "qwen2" / "model.safetensors"
     tensors = load_file(file)
@@ -428,10 +428,10 @@ def test_a_file_does_not_choose_the_code_that_runs(
     monkeypatch.setattr(
         "transformers.modeling_utils.lazy_import_flash_attention", lambda *given, **_: asked.append(given)
     )
-    model: Any = load_pretrained(inspect_model(tmp_path), dtype=torch.float32, dropout=0.0)
+    model: Any = load_pretrained(inspect_model(tmp_path), dtype=torch.float32, dropout=0.0)[0]
     assert not asked and model.config._attn_implementation in ("sdpa", "eager")
     classifier = replace(inspect_model(tmp_path, "classification"), labels=2)
-    load_classifier(classifier, dtype=torch.float32, dropout=0.0, seed=1)
+    load_pretrained(classifier, dtype=torch.float32, dropout=0.0, seed=1)
     assert not asked
 
 

@@ -15,8 +15,8 @@ from etude.errors import EtudeError, InputError
 from etude.export import export, load_model, open_tokenizer
 from etude.models.build import build
 from etude.models.hf_config import label_names
-from etude.models.hub import inspect_model
 from etude.models.parts import label_tensors
+from etude.models.pretrained import inspect_model
 from etude.plan import Plan, make_plan
 from etude.plan.rows import plan_rows
 from etude.recipe.load import recipe_from, with_changes

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from etude.errors import InputError
-from etude.models.hub import inspect_model, load_pretrained
+from etude.models.pretrained import inspect_model, load_pretrained
 from tests import bases
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
@@ -79,4 +79,4 @@ def test_a_dropout_of_all_and_a_number_that_is_nan_are_refused_for_every_family(
 
 
 def load(folder: Path) -> torch.nn.Module:
-    return load_pretrained(inspect_model(folder), dtype=torch.float32, dropout=0.0)
+    return load_pretrained(inspect_model(folder), dtype=torch.float32, dropout=0.0)[0]

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from etude.errors import InputError
 from etude.models import foreign
 from etude.models.encoder_config import EncoderConfig
-from etude.models.heads import build_encoder
-from etude.models.hub import Pretrained, inspect_model
+from etude.models.families.family import Pretrained
+from etude.models.pretrained import inspect_model, load_pretrained
 from tests import bases
 
 Write = Callable[[Path], Path]
@@ -69,7 +69,7 @@ def add_twin(base: Path, name: str, twin: str, *, differs: bool) -> None:
 
 def look(base: Path, objective: str) -> Pretrained:
     found = inspect_model(base, objective)
-    if found.config is None and objective == "classification":
+    if found.reason and objective == "classification":
         settings: dict[str, Any] = {"dtype": torch.float32, "dropout": 0.0, "seed": 1}
         foreign.load_classifier(base, 3, 1, theirs=0, kept=0, **settings)
     return found
@@ -96,7 +96,7 @@ def test_an_equal_head_in_another_dtype_is_the_embedding(tmp_path: Path) -> None
     short = tensors["model.embed_tokens.weight"].bfloat16()
     tensors |= {"model.embed_tokens.weight": short.float(), "lm_head.weight": short}
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
-    assert inspect_model(base, "causal").config is not None
+    assert inspect_model(base, "causal").reason is None
 
 
 def test_a_head_with_its_bias_under_the_other_name_alone_is_that_of_transformers(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_head_with_its_bias_under_the_other_name_alone_is_that_of_transformers
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
     found = inspect_model(base, "masked")
     assert isinstance(found.config, EncoderConfig)
-    ours, new = build_encoder(found.config, 1, found)
+    ours, new = load_pretrained(found, dtype=torch.float32, dropout=0.0, seed=1)
     tokens = torch.tensor([[5, 6, 7, 8]])
     theirs: Any = AutoModelForMaskedLM.from_pretrained(base).eval()
     with torch.no_grad():

@@ -1,0 +1,127 @@
+"""Qwen3, Qwen2, Mistral and Llama, as a `Decoder`."""
+
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from etude.models.catalogue import decoder_config
+from etude.models.cost import Cost, count_parameters, training_cost
+from etude.models.decoder import Cache, Decoder
+from etude.models.decoder_config import DecoderConfig
+from etude.models.families import tensors
+from etude.models.families.family import (
+    Facts,
+    Family,
+    Files,
+    NewModel,
+    Pretrained,
+    Reader,
+    classifier_cost,
+    describe_pretrained,
+    make_empty,
+    own_classifier,
+    own_context,
+)
+from etude.models.packed import TokenReader, is_worth_it
+from etude.models.packing import find_lasts, send
+from etude.models.parts import count_parts
+from etude.models.weights import check_twins
+from etude.recipe.schema import Model
+
+
+def _read(files: Files) -> DecoderConfig:
+    return DecoderConfig.from_hf(files.values)
+
+
+def _check(files: Files, config: DecoderConfig) -> None:
+    if files.has_labels:
+        check_twins(files.path, files.shapes, lambda name: name.removeprefix("model."))
+        return
+    tensors.require_tensors(files, [f"model.layers.{config.n_layer - 1}.input_layernorm.weight"])
+    tensors.check_shapes(files, make_empty(DECODER, config), tied=config.tied)
+    if config.tied and "lm_head.weight" in files.shapes and not tensors.is_head_tied(files.path):
+        raise tensors.other_head(files.path)
+
+
+def _load(
+    pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int
+) -> tuple[nn.Module, list[str]]:
+    config = replace(cast(DecoderConfig, pretrained.config), dropout=dropout)
+    return tensors.load(pretrained, make_empty(DECODER, config, pretrained.labels), dtype=dtype, seed=seed)
+
+
+def _from_recipe(section: Model, new: NewModel) -> DecoderConfig:
+    return decoder_config(section, vocab_size=new.vocab_size, seq_len=new.seq_len)
+
+
+def _measure(config: DecoderConfig, labels: int, seq_len: int, adapter: int) -> tuple[dict[str, int], Cost]:
+    cost = training_cost(config, seq_len, adapter=adapter or None)
+    if not labels:
+        return count_parameters(config), cost
+    parameters = count_parts(make_empty(DECODER, config, labels))
+    return parameters, replace(classifier_cost(parameters, adapter), per_token=cost.per_token)
+
+
+def _describe(config: DecoderConfig, pretrained: Pretrained | None, facts: Facts) -> dict[str, Any]:
+    if pretrained is not None:
+        return describe_pretrained(pretrained, facts)
+    return config.to_hf(eos_token_id=facts.eos_id)
+
+
+def _label_logits(
+    model: Decoder,
+    tokens: Tensor,
+    *,
+    lengths: tuple[int, ...] | None,
+    positions: Tensor | None = None,
+    types: Tensor | None = None,
+    code: Tensor | None = None,
+    task: str = "",
+) -> Tensor:
+    return model.classify(model(tokens, positions=positions, lengths=lengths), lengths)
+
+
+def _reader(model: Decoder, prompts: list[list[int]], max_tokens: int) -> Reader:
+    """Read prompts end to end without padding; the cache has room for so many tokens behind the longest."""
+    device, lengths = model.head_weight().device, tuple(map(len, prompts))
+    positions = send(torch.cat([torch.arange(length) for length in lengths])[None], device)
+    tokens = send(torch.tensor([token for prompt in prompts for token in prompt])[None], device)
+    # Under autocast keys and values come in its dtype; weights do not.
+    is_mixed = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if is_mixed else model.model.norm.weight.dtype
+    cache = Cache(model.config, len(prompts), max(lengths) + max_tokens, dtype=dtype, device=device)
+    # forward, not __call__: a compiled model would be compiled again for each length.
+    hidden = model.forward(tokens, positions=positions, lengths=lengths, cache=cache)
+    logits = model.head(hidden[0, find_lasts(lengths, device)])
+    if is_worth_it(model, len(prompts)):
+        return Reader(logits, TokenReader(model, cache))
+
+    def advance(chosen: Tensor) -> Tensor:
+        return model.head(model.forward(chosen[:, None].to(device), cache=cache)[:, 0])
+
+    return Reader(logits, advance)
+
+
+DECODER = Family(
+    name="decoder",
+    config=DecoderConfig,
+    modules=(Decoder,),
+    objectives=("causal", "classification"),
+    model_types=("qwen3", "qwen2", "mistral", "llama"),
+    takes="Qwen3, Qwen2, Mistral, Llama and their kin",
+    sizes=frozenset(Model.model_fields),
+    read=_read,
+    check=_check,
+    load=_load,
+    from_recipe=_from_recipe,
+    make=Decoder,
+    measure=_measure,
+    describe=_describe,
+    classifier=own_classifier,
+    context=own_context,
+    blocks=lambda model: list(model.model.layers),
+    label_logits=_label_logits,
+    reader=_reader,
+)

@@ -1,0 +1,181 @@
+"""BERT, RoBERTa, CodeBERT and their kin, as an `Encoder`; always in fp32."""
+
+import re
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from etude.errors import InputError
+from etude.models.cost import Cost
+from etude.models.encoder import Encoder
+from etude.models.encoder_config import CODE_ENCODER, EncoderConfig, Head, encoder_name
+from etude.models.families.family import (
+    Facts,
+    Family,
+    Files,
+    NewModel,
+    Pretrained,
+    classifier_cost,
+    make_empty,
+    own_classifier,
+    own_context,
+)
+from etude.models.families.tensors import kept_outputs
+from etude.models.parts import count_parts, label_tensors
+from etude.models.weights import check_twins, read_weights, tensor_shapes
+from etude.recipe.schema import Model
+
+# Of a classifier from scratch; story 1's encoder.
+_WIDTH, _LAYERS, _HEADS = 512, 6, 8
+_MASKED_HEAD = re.compile(r"(lm_head|cls\.predictions)\.decoder\.weight")
+# Parts of other heads, and buffers that every model makes anew.
+_OTHER = re.compile(r"^(lm_head|cls|pooler|classifier|tasks)\.|\.pooler\.|position_ids$|token_type_ids$")
+
+
+def _read(files: Files) -> EncoderConfig:
+    return EncoderConfig.from_hf(files.values)
+
+
+def _check(files: Files, config: EncoderConfig) -> None:
+    def place(name: str) -> str:
+        if not files.has_labels and _MASKED_HEAD.fullmatch(name):
+            return f"{config.family}.embeddings.word_embeddings.weight"
+        return encoder_name(name, config.family)
+
+    check_twins(files.path, files.shapes, place)
+
+
+def _load(
+    pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int
+) -> tuple[nn.Module, list[str]]:
+    """Without labels the head is that of a masked model. Weights of another head are not used."""
+    config = replace(
+        cast(EncoderConfig, pretrained.config),
+        dropout=dropout,
+        attention_dropout=dropout,
+        labels=pretrained.labels,
+    )
+    _check_body(pretrained, config)
+    model = _make(config, config.labels)
+    model.init_weights(seed)
+    wanted, of_labels = dict(model.named_parameters()), set(label_tensors(model))
+    missing = set(wanted)
+    for given, tensor in read_weights(pretrained.path):
+        name = encoder_name(given, config.family)
+        if name in of_labels:
+            tensor = kept_outputs(pretrained, given, tensor, wanted[name])
+        if name not in wanted or wanted[name].shape != tensor.shape:
+            continue  # of another head
+        with torch.no_grad():
+            wanted[name].copy_(tensor)
+        if name not in of_labels or pretrained.kept_labels == config.labels:
+            missing.discard(name)
+    return model, sorted(missing)
+
+
+def _from_recipe(section: Model, new: NewModel) -> EncoderConfig:
+    width, pad_id, vocab_size = section.n_embd or _WIDTH, new.pad_id, new.vocab_size
+    if pad_id is None:  # nothing is padded here, but other tools want an id for it
+        pad_id, vocab_size = vocab_size, vocab_size + 1
+    return EncoderConfig(
+        vocab_size=section.vocab_size or vocab_size,
+        n_layer=section.n_layer or _LAYERS,
+        n_head=section.n_head or _HEADS,
+        n_embd=width,
+        n_ffn=section.n_ffn or 4 * width,
+        context=new.seq_len,
+        type_vocab_size=2,
+        dropout=section.dropout,
+        attention_dropout=section.dropout,
+        pad_id=pad_id,
+        family="bert",
+        labels=new.labels,
+        multi=new.multi,
+        tasks=new.tasks,
+        code_bias=section.code_bias or "off",
+    )
+
+
+def _with_outputs(config: EncoderConfig, new: NewModel) -> EncoderConfig:
+    return replace(config, labels=new.labels, multi=new.multi, tasks=new.tasks)
+
+
+def _make(config: EncoderConfig, labels: int) -> Encoder:
+    config = replace(config, labels=labels)
+    return Encoder(config, _head_of(config))
+
+
+def _measure(config: EncoderConfig, labels: int, seq_len: int, adapter: int) -> tuple[dict[str, int], Cost]:
+    parameters = count_parts(make_empty(ENCODER, config, labels))
+    cost = classifier_cost(parameters, adapter)
+    if not labels:  # a masked model scores its targets with the embedding
+        cost = replace(cost, per_target=(4.0 if adapter else 6.0) * parameters["embedding"])
+    return parameters, cost
+
+
+def _describe(config: EncoderConfig, pretrained: Pretrained | None, facts: Facts) -> dict[str, Any]:
+    names = facts.label_names if config.labels else None
+    head = _head_of(config)
+    return config.to_hf(head, label_names=names, bos_token_id=facts.bos_id, eos_token_id=facts.eos_id)
+
+
+def _label_logits(
+    model: Encoder,
+    tokens: Tensor,
+    *,
+    lengths: tuple[int, ...] | None,
+    positions: Tensor | None = None,
+    types: Tensor | None = None,
+    code: Tensor | None = None,
+    task: str = "",
+) -> Tensor:
+    return model.classify(model(tokens, lengths=lengths, token_types=types, code=code), lengths, task)
+
+
+def _check_body(pretrained: Pretrained, config: EncoderConfig) -> None:
+    """Raises: InputError if files lack weights of the body, or have others, before any memory is taken."""
+    path, empty = pretrained.path, make_empty(ENCODER, config, config.labels)
+    wanted = {name: list(part.shape) for name, part in empty.named_parameters()}
+    body = {name: shape for name, shape in wanted.items() if not _OTHER.search(name)}
+    found = set()
+    for given, shape in tensor_shapes(path).items():
+        name = encoder_name(given, config.family)
+        found.add(name)
+        if name in body and body[name] != list(shape):
+            raise InputError(f"{path}: {given} is {list(shape)}, but config.json says {body[name]}")
+        if name not in wanted and name.startswith(f"{config.family}.") and not _OTHER.search(name):
+            raise InputError(f"{path} has {given}, unlike its config.json; copy the model again")
+    if lost := sorted(set(body) - found):
+        raise InputError(f"{path} lacks {lost[0]}, unlike its config.json; copy the model again")
+
+
+def _head_of(config: EncoderConfig) -> Head:
+    """The head of a trained encoder; one for several tasks has their heads beside it."""
+    if config.tasks:
+        return None if all(labels for _, labels in config.tasks) else "masked"
+    return "classification" if config.labels else "masked"
+
+
+ENCODER = Family(
+    name="encoder",
+    config=EncoderConfig,
+    modules=(Encoder,),
+    objectives=("masked", "classification"),
+    model_types=("roberta", "bert", CODE_ENCODER),
+    takes="BERT, RoBERTa, CodeBERT and their kin",
+    sizes=frozenset({"n_layer", "n_head", "n_embd", "n_ffn", "code_bias"}),
+    read=_read,
+    check=_check,
+    load=_load,
+    from_recipe=_from_recipe,
+    with_outputs=_with_outputs,
+    make=_make,
+    measure=_measure,
+    describe=_describe,
+    classifier=own_classifier,
+    context=own_context,
+    blocks=lambda model: list(model.blocks()),
+    label_logits=_label_logits,
+)

@@ -1,0 +1,237 @@
+"""A row of the table of families: everything that the rest of etude asks of a family of models."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from etude.models.config_conflicts import CLASS_STEMS
+from etude.models.cost import Cost
+from etude.recipe.kinds import TRAINING_KINDS
+from etude.recipe.schema import Model
+
+C = TypeVar("C")
+
+
+class Config(Protocol):
+    """The frozen configuration of a model of any family."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def longest(self) -> int:
+        """Tokens that the model reads at most; 2**30 without a limit."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model in a folder.
+
+    reason       why it runs through transformers, if config.json belongs to another family of etude
+    hf_config    values of config.json; those of a classifier once it has labels
+    digest       SHA-256 over config.json and the weights: names the model in records
+    parameters   exact, by part, shared ones once; empty until the labels are counted
+    labels       outputs as a classifier; 0 if it is none
+    generation   values of generation_config.json, for a model that writes text
+    stop_ids     tokens at which such a model stops
+    label_names  names of the labels in its files, in the order of the outputs
+    kept_labels  outputs loaded from the head in its files, the first ones; the others are drawn anew
+    """
+
+    path: Path
+    config: Config
+    reason: str | None
+    hf_config: dict[str, Any]
+    digest: str
+    parameters: dict[str, int]
+    labels: int = 0
+    generation: dict[str, Any] = field(default_factory=dict)
+    stop_ids: tuple[int, ...] = ()
+    label_names: tuple[str, ...] = ()
+    kept_labels: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """The files of a model, looked at for a kind of training.
+
+    values     of config.json
+    shapes     of the tensors, by name
+    objective  train.objective
+    """
+
+    path: Path
+    values: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+    objective: str
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the model is to score labels."""
+        return TRAINING_KINDS[self.objective].has_labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewModel:
+    """Sizes of a model from scratch that its data decide.
+
+    vocab_size, pad_id  of the tokenizer
+    labels, multi       outputs of a classifier, and whether several may hold at once
+    tasks               name and labels of each task, 0 for a masked one; empty without [tasks]
+    """
+
+    vocab_size: int
+    seq_len: int
+    pad_id: int | None = None
+    labels: int = 0
+    multi: bool = False
+    tasks: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Facts of a trained model, for its config.json, that its configuration does not hold."""
+
+    label_names: tuple[str, ...] = ()
+    multi: bool = False
+    bos_id: int | None
+    eos_id: int
+
+
+class Reader(NamedTuple):
+    """A model that has read prompts and goes on token by token.
+
+    logits   (B, V) after the prompts
+    advance  logits (B, V) after one more token (B,) of each row
+    select   goes on with these rows (b,) only; None if all rows go on
+    """
+
+    logits: Tensor
+    advance: Callable[[Tensor], Tensor]
+    select: Callable[[Tensor], None] | None = None
+
+
+class Loader(Protocol):
+    """Loads the weights of `pretrained` into a model of its configuration with its number of labels."""
+
+    def __call__(
+        self, pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int
+    ) -> tuple[nn.Module, list[str]]:
+        """The model, and the names of weights that no file had, drawn by the seed. Raises: InputError."""
+
+
+class LabelScorer(Protocol):
+    """Scores the labels of samples."""
+
+    def __call__(
+        self,
+        model: Any,
+        tokens: Tensor,
+        *,
+        lengths: tuple[int, ...] | None,
+        positions: Tensor | None = None,
+        types: Tensor | None = None,
+        code: Tensor | None = None,
+        task: str = "",
+    ) -> Tensor:
+        """Logits (n, labels) of the samples in tokens (B, T); other arguments as for `Encoder.forward`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family(Generic[C]):
+    """A family of models.
+
+    name          model.kind of a recipe that trains it from scratch
+    config        class of its configurations
+    modules       classes of its models
+    objectives    kinds of training that its files serve; the first one is the default
+    model_types   model_type of its files in config.json
+    takes         names of published models, for messages
+    has_source    true for an encoder-decoder: it reads a source and writes a target
+    sizes         keys of [model] that a run resolves
+
+    read          configuration of files. Raises: Unsupported for a model that transformers may have;
+                  InputError for a wrong value
+    check         refuses tensors that do not fit the configuration. Raises: InputError
+    load          model with the weights of files
+    from_recipe   configuration from scratch; None if it cannot be trained from scratch
+    with_outputs  configuration with the labels or tasks of a run; None if it takes no [tasks]
+    make          model without first weights, for a number of labels
+    measure       exact parameters by part, and cost of training: (config, labels, seq_len, parameters of
+                  the adapter)
+    describe      values of config.json for other tools
+    classifier    values of config.json as those of a classifier
+    context       tokens that a model reads at most
+    blocks        blocks of a model, in order: units to shard, recompute or quantise
+    label_logits  logits of a classifier
+    reader        reads prompts (token ids each) with room for so many tokens; None if it writes no text
+    """
+
+    name: str
+    config: type[C]
+    modules: tuple[type[nn.Module], ...]
+    objectives: tuple[str, ...]
+    model_types: tuple[str, ...]
+    takes: str
+    has_source: bool = False
+    sizes: frozenset[str] = frozenset()
+
+    read: Callable[[Files], C]
+    check: Callable[[Files, C], None]
+    load: Loader
+    from_recipe: Callable[[Model, NewModel], C] | None = None
+    with_outputs: Callable[[C, NewModel], C] | None = None
+    make: Callable[[C, int], nn.Module]
+    measure: Callable[[C, int, int, int], tuple[dict[str, int], Cost]]
+    describe: Callable[[C, Pretrained | None, Facts], dict[str, Any]]
+    classifier: Callable[[Files, C], dict[str, Any]]
+    context: Callable[[Any], int]
+    blocks: Callable[[Any], Sequence[nn.Module]]
+    label_logits: LabelScorer
+    reader: Callable[[Any, list[list[int]], int], Reader] | None = None
+
+
+def make_empty(family: Family[C], config: C, labels: int = 0) -> nn.Module:
+    """Modules and names without memory, of a classifier if there are labels."""
+    with torch.device("meta"):
+        return family.make(config, labels)
+
+
+def classifier_cost(parameters: Mapping[str, int], adapter: int) -> Cost:
+    """Cost of a body of which each token is read, with a head that is trained whole.
+
+    Trained weights cost 6 operations a token, frozen ones 4.
+    """
+    return Cost((4.0 if adapter else 6.0) * parameters["rest"] + 6.0 * adapter, 6.0 * parameters["head"])
+
+
+def label_words(facts: Facts) -> dict[str, Any]:
+    """The labels of a classifier in the words of config.json; nothing without labels."""
+    if not facts.label_names:
+        return {}
+    return {
+        "id2label": {str(label): name for label, name in enumerate(facts.label_names)},
+        "label2id": {name: label for label, name in enumerate(facts.label_names)},
+        "problem_type": f"{'multi' if facts.multi else 'single'}_label_classification",
+    }
+
+
+def describe_pretrained(pretrained: Pretrained, facts: Facts) -> dict[str, Any]:
+    """config.json as the model came, with the number format and labels of this training."""
+    values = {**pretrained.hf_config, "dtype": "float32"}
+    values.pop("torch_dtype", None)  # the older name of the same
+    return values | label_words(facts)
+
+
+def own_classifier(files: Files, config: Config) -> dict[str, Any]:
+    """config.json of a family of etude as that of a classifier, with the class that transformers loads."""
+    stem = CLASS_STEMS[files.values["model_type"]]
+    return {**files.values, "architectures": [f"{stem}ForSequenceClassification"]}
+
+
+def own_context(model: Any) -> int:
+    """Tokens that a model of etude reads at most."""
+    return int(model.config.longest)

@@ -1,0 +1,182 @@
+"""T5, T5 1.1, CodeT5 and CodeT5+, as a `T5`; to score labels, as a `T5Classifier`."""
+
+import re
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from etude.errors import InputError
+from etude.models.cost import Cost
+from etude.models.families import tensors
+from etude.models.families.family import (
+    Facts,
+    Family,
+    Files,
+    NewModel,
+    Pretrained,
+    Reader,
+    classifier_cost,
+    describe_pretrained,
+    make_empty,
+    own_classifier,
+    own_context,
+)
+from etude.models.packing import send
+from etude.models.parts import count_parts
+from etude.models.t5 import T5, T5Classifier
+from etude.models.t5_config import T5Config
+from etude.models.weights import check_twins
+from etude.recipe.schema import Model
+
+_EMBEDDING = re.compile(r"(encoder|decoder)\.embed_tokens\.weight")
+_PARTS = {"embedding": "shared", "encoder": "encoder", "decoder": "decoder", "head": "lm_head"}
+
+
+def _read(files: Files) -> T5Config:
+    return T5Config.from_hf(files.values, has_head=None if files.has_labels else _has_head(files))
+
+
+def _check(files: Files, config: T5Config) -> None:
+    if not files.has_labels:
+        sides = (("encoder", config.n_layer), ("decoder", config.n_decoder_layer))
+        lasts = [f"{side}.block.{count - 1}.layer.0.layer_norm.weight" for side, count in sides]
+        tensors.require_tensors(files, lasts)
+        tensors.check_shapes(files, make_empty(ENCODER_DECODER, config), tied=config.tied)
+        says_own = files.values.get("tie_word_embeddings") is False
+        if not config.tied and config.scaled and not says_own:
+            raise tensors.other_head(files.path)
+
+    def place(name: str) -> str:
+        name = name.removeprefix("transformer.")
+        return "shared.weight" if _EMBEDDING.fullmatch(name) else name
+
+    check_twins(files.path, files.shapes, place)
+
+
+def _load(
+    pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int
+) -> tuple[nn.Module, list[str]]:
+    config = replace(cast(T5Config, pretrained.config), dropout=dropout)
+    model = make_empty(ENCODER_DECODER, config, pretrained.labels)
+    return tensors.load(pretrained, model, dtype=dtype, seed=seed)
+
+
+def _from_recipe(section: Model, new: NewModel) -> T5Config:
+    """n_layer blocks on each side, by default as CodeT5-small; the decoder starts from padding."""
+    pad_id, vocab_size = new.pad_id, new.vocab_size
+    if pad_id is None:  # a row is added for it
+        pad_id, vocab_size = vocab_size, vocab_size + 1
+    width, heads = section.n_embd or 512, section.n_head or 8
+    return T5Config(
+        vocab_size=max(section.vocab_size or 0, vocab_size),
+        n_layer=section.n_layer or 6,
+        n_decoder_layer=section.n_layer or 6,
+        n_head=heads,
+        n_embd=width,
+        n_ffn=section.n_ffn or 4 * width,
+        head_dim=section.head_dim or width // heads,
+        tied=section.tied is not False,
+        scaled=section.tied is not False,
+        dropout=section.dropout,
+        start_id=pad_id,
+    )
+
+
+def _make(config: T5Config, labels: int) -> nn.Module:
+    return T5Classifier(config, labels) if labels else T5(config)
+
+
+def _measure(config: T5Config, labels: int, seq_len: int, adapter: int) -> tuple[dict[str, int], Cost]:
+    model = make_empty(ENCODER_DECODER, config, labels)
+    if labels:
+        parameters = count_parts(model)
+        return parameters, classifier_cost(parameters, adapter)
+    counted = [(name, parameter.numel()) for name, parameter in model.named_parameters()]
+    sizes = {
+        part: sum(size for name, size in counted if name.startswith(start)) for part, start in _PARTS.items()
+    }
+    # Trained weights cost 6 operations a token, frozen ones 4.
+    each, head = 4.0 if adapter else 6.0, config.vocab_size * config.n_embd
+    cost = Cost(each * sizes["encoder"] + 6.0 * adapter, each * (sizes["decoder"] + head))
+    return sizes | {"total": sum(sizes.values())}, cost
+
+
+def _describe(config: T5Config, pretrained: Pretrained | None, facts: Facts) -> dict[str, Any]:
+    if pretrained is None:
+        return config.to_hf(eos_token_id=facts.eos_id, pad_token_id=config.start_id)
+    values = describe_pretrained(pretrained, facts)
+    if facts.label_names:  # transformers takes the state at the last of these
+        values["eos_token_id"] = facts.eos_id
+    return values
+
+
+def _label_logits(
+    model: T5Classifier,
+    tokens: Tensor,
+    *,
+    lengths: tuple[int, ...] | None,
+    positions: Tensor | None = None,
+    types: Tensor | None = None,
+    code: Tensor | None = None,
+    task: str = "",
+) -> Tensor:
+    return model.classify(model(tokens, lengths=lengths), lengths)
+
+
+def _reader(model: T5, prompts: list[list[int]], max_tokens: int) -> Reader:
+    """Read sources; the answers start from `start_id`."""
+    device, lengths = model.head_weight().device, tuple(map(len, prompts))
+    tokens = send(torch.tensor([token for prompt in prompts for token in prompt])[None], device)
+    cache = model.start(tokens, lengths, max_tokens)
+
+    def advance(chosen: Tensor) -> Tensor:
+        return model.advance(chosen.to(device), cache)
+
+    return Reader(advance(torch.full((len(prompts),), model.config.start_id)), advance, cache.select)
+
+
+def _blocks(model: T5 | T5Classifier) -> list[nn.Module]:
+    whole = model.transformer if isinstance(model, T5Classifier) else model
+    return [*whole.encoder.blocks(), *whole.decoder.blocks()]
+
+
+def _has_head(files: Files) -> bool:
+    """Whether the files have a head of its own: files made by torch name a tied one, too.
+
+    Raises: InputError if config.json says that they have one, and they do not.
+    """
+    is_said = files.values.get("tie_word_embeddings") is False
+    if "lm_head.weight" not in files.shapes:
+        if is_said:
+            raise InputError(
+                "config.json: tie_word_embeddings is false, but the files have no lm_head.weight; copy it "
+                "again, or set it to true and scale_decoder_outputs to false if the head is the embedding"
+            )
+        return False
+    return is_said or not tensors.is_head_tied(files.path)
+
+
+ENCODER_DECODER = Family(
+    name="encoder-decoder",
+    config=T5Config,
+    modules=(T5, T5Classifier),
+    objectives=("seq2seq", "classification"),
+    model_types=("t5",),
+    takes="T5, CodeT5, CodeT5+ and their kin",
+    has_source=True,
+    sizes=frozenset({"n_layer", "n_head", "n_embd", "n_ffn"}),
+    read=_read,
+    check=_check,
+    load=_load,
+    from_recipe=_from_recipe,
+    make=_make,
+    measure=_measure,
+    describe=_describe,
+    classifier=own_classifier,
+    context=own_context,
+    blocks=_blocks,
+    label_logits=_label_logits,
+    reader=_reader,
+)

@@ -1,0 +1,120 @@
+"""Tensors of files in a model of etude: checked by their headers, and loaded."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from etude.errors import InputError
+from etude.models.families.family import Files, Pretrained
+from etude.models.parts import head_modules, keep_labels, label_tensors
+from etude.models.weights import REMADE, is_same, read_weight, read_weights, set_weight
+
+_EMBEDDINGS = ("model.embed_tokens.weight", "shared.weight")
+_OTHER_HEADS = re.compile(r"^(lm_head|score|classification_head)\.")
+
+
+def require_tensors(files: Files, names: Iterable[str]) -> None:
+    """Raises: InputError if files lack one of these; before the blocks of a false config.json are made."""
+    for name in names:
+        if name not in files.shapes:
+            raise InputError(f"{files.path} lacks {name}, unlike its config.json; copy the model again")
+
+
+def check_shapes(files: Files, model: nn.Module, *, tied: bool) -> None:
+    """Raises: InputError if files lack a tensor of a model, or have others, or other shapes."""
+    path, shapes = files.path, files.shapes
+    wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    extra = [
+        name
+        for name in shapes
+        if name not in wanted and not REMADE.search(name) and not (tied and name == "lm_head.weight")
+    ]
+    for name in [*wanted, *extra]:
+        if name in extra or name not in shapes:
+            what = "has" if name in extra else "lacks"
+            raise InputError(f"{path} {what} {name}, unlike its config.json; copy the model again")
+        if shapes[name] != wanted[name]:
+            raise InputError(
+                f"{path}: {name} is {list(shapes[name])}, but config.json says {list(wanted[name])}"
+            )
+
+
+def is_head_tied(path: Path) -> bool:
+    """Whether the head in files has the numbers of the embedding."""
+    head, embedding = (read_weight(path, names) for names in (("lm_head.weight",), _EMBEDDINGS))
+    return is_same(head, embedding)
+
+
+def other_head(path: Path) -> InputError:
+    """The error for a head that is not the embedding: transformers 4 takes the embedding, 5 the head."""
+    return InputError(
+        f"{path}: config.json says that lm_head.weight is the embedding (tie_word_embeddings), but it is "
+        "another matrix; mend the file, or copy the model again"
+    )
+
+
+def load(
+    pretrained: Pretrained, model: nn.Module, *, dtype: torch.dtype, seed: int
+) -> tuple[nn.Module, list[str]]:
+    """A model from the meta device with weights in `dtype`, norms in fp32; and the names of weights drawn.
+
+    The head of a classifier is drawn by the seed where files have none, or one of other labels.
+    Raises: InputError if a file is damaged, or has another body than its config.json says.
+    """
+    if pretrained.labels:
+        return _load_classifier(pretrained, model, dtype, seed)
+    wanted = dict(model.named_parameters())
+    for name, tensor in read_weights(pretrained.path):
+        if name in wanted:  # else a tied head, or a buffer; the check has refused anything else
+            set_weight(model, name, tensor, dtype)
+    return model, []
+
+
+def kept_outputs(pretrained: Pretrained, name: str, given: Tensor, drawn: Tensor) -> Tensor:
+    """A parameter with a row for each label: the rows kept of a file's, the others as drawn.
+
+    Raises: InputError if the file's has other sizes.
+    """
+    theirs, kept = len(pretrained.label_names), pretrained.kept_labels
+    return keep_labels(f"{pretrained.path}: {name}", given, drawn, theirs=theirs, kept=kept)
+
+
+def _load_classifier(
+    pretrained: Pretrained, model: nn.Module, dtype: torch.dtype, seed: int
+) -> tuple[nn.Module, list[str]]:
+    wanted, heads = dict(model.named_parameters()), tuple(f"{name}." for name in head_modules(model))
+    body = next(name for name, _ in model.named_children())
+    missing, of_labels = set(wanted), dict.fromkeys(label_tensors(model), torch.empty(0))
+    for given, tensor in read_weights(pretrained.path):
+        # Files of the bare body, and of T5, leave out its name.
+        name = given if given in wanted else f"{body}.{given}"
+        if name in of_labels:
+            of_labels[name] = tensor
+        elif name in wanted and wanted[name].shape == tensor.shape:
+            set_weight(model, name, tensor, dtype)
+            missing.discard(name)
+        elif name in wanted and not name.startswith(heads):
+            expected = list(wanted[name].shape)
+            raise InputError(
+                f"{pretrained.path}: {given} is {list(tensor.shape)}, but config.json says {expected}"
+            )
+        elif name not in wanted and not (
+            _OTHER_HEADS.match(given) or REMADE.search(given.removeprefix(f"{body}."))
+        ):
+            raise InputError(f"{pretrained.path} has {given}, unlike its config.json; copy the model again")
+    if lost := sorted(name for name in missing if not name.startswith(heads)):
+        raise InputError(f"{pretrained.path} lacks {lost[0]}, unlike its config.json; copy the model again")
+    generator = torch.Generator().manual_seed(seed)
+    for name in sorted(missing):
+        drawn = torch.zeros(wanted[name].shape)
+        if not name.endswith("bias"):
+            drawn.normal_(std=0.02, generator=generator)
+        if len(tensor := of_labels.get(name, drawn[:0])):
+            drawn = kept_outputs(pretrained, name, tensor, drawn)
+        set_weight(model, name, drawn, dtype)
+    if pretrained.kept_labels == pretrained.labels:
+        missing -= {name for name, tensor in of_labels.items() if len(tensor)}
+    return model, sorted(missing)

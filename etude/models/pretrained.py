@@ -1,0 +1,152 @@
+"""Pretrained models: inspected without reading their weights, and loaded."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from etude.errors import InputError
+from etude.models.config_sizes import check_sizes
+from etude.models.families.family import Config, Family, Files, Pretrained, make_empty
+from etude.models.families.foreign import FOREIGN
+from etude.models.families.table import FAMILIES, claim, family_of
+from etude.models.generation_config import read_generation_config, read_stop_ids
+from etude.models.hf_config import Unsupported, label_names
+from etude.models.lora import CONFIG_FILE
+from etude.models.parts import count_parts, find_targets, label_tensors
+from etude.models.weights import digest, read_config, tensor_shapes
+from etude.recipe.kinds import TRAINING_KINDS
+
+
+def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
+    """Inspect a model without reading its weights; no code that it brings along is run.
+
+    objective: the kind of training that it is for; by default that of its config.json. The parameters of an
+    encoder or a classifier are counted once its labels are known.
+
+    Raises: InputError for a model with code of its own, a pickle, a missing or damaged file.
+    """
+    values = read_config(path)
+    if values.get("auto_map"):
+        raise InputError(
+            f"{path / 'config.json'} has auto_map: the model wants its own code run, which etude never does"
+        )
+    if (path / CONFIG_FILE).exists():
+        raise InputError(
+            f"{path} holds a model and, by its {CONFIG_FILE}, an adapter, of which tools load one or both; "
+            "put each into a folder of its own"
+        )
+    if values.get("quantization_config"):
+        raise InputError(f"{path} holds quantised weights; give the model they were made of")
+    shapes = tensor_shapes(path)
+    check_sizes(path, values, len(shapes))
+    files = Files(path=path, values=values, shapes=shapes, objective=objective or _default_objective(values))
+    names = _label_names(files) if files.has_labels else ()
+    family, config, reason = _choose_family(files)
+    family.check(files, config)
+    found = Pretrained(path, config, reason, values, digest(path), {}, label_names=names)
+    if files.has_labels:
+        return _as_classifier(replace(found, hf_config=family.classifier(files, config)), files)
+    if not TRAINING_KINDS[files.objective].writes_text:
+        return found
+    parameters, _ = family.measure(config, 0, 1, 0)
+    generation, stop_ids = read_generation_config(path), read_stop_ids(path)
+    return replace(found, parameters=parameters, generation=generation, stop_ids=stop_ids)
+
+
+def load_pretrained(
+    pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int = 0
+) -> tuple[nn.Module, list[str]]:
+    """The model with its weights in `dtype`, but norms in fp32; and the names of weights that no file had.
+
+    These are drawn by the seed. Raises: InputError if a file is damaged.
+    """
+    return family_of(pretrained.config).load(pretrained, dtype=dtype, dropout=dropout, seed=seed)
+
+
+def meta_model(pretrained: Pretrained) -> nn.Module:
+    """The modules and names of a model, without memory."""
+    return make_empty(family_of(pretrained.config), pretrained.config, pretrained.labels)
+
+
+def count_lora(pretrained: Pretrained, rank: int, targets: str | list[str], *, dora: bool = False) -> int:
+    """Parameters of an adapter: rank x (in + out) for each target, and out more with DoRA.
+
+    Raises: as find_targets.
+    """
+    model = meta_model(pretrained)
+    total = 0
+    for name in find_targets(model, targets):
+        module = model.get_submodule(name)
+        outputs, inputs = module.weight.shape  # type: ignore[misc]
+        if type(module).__name__ == "Conv1D":
+            outputs, inputs = inputs, outputs
+        total += rank * (int(inputs) + int(outputs)) + dora * int(outputs)
+    return total
+
+
+def _choose_family(files: Files) -> tuple[Family[Any], Config, str | None]:
+    """The family of files, their configuration, and why it is transformers, if an own one was tried.
+
+    Raises: InputError for a wrong value, and where transformers serves no such training.
+    """
+    family = claim(files)
+    try:
+        return family, family.read(files), None
+    except InputError as error:
+        wrong = str(error).removeprefix("config.json: ")
+        if files.objective not in FOREIGN.objectives:
+            raise InputError(f"{files.path}: {wrong}; {files.objective} takes {family.takes}") from None
+        if not isinstance(error, Unsupported):
+            raise InputError(f"{files.path}/config.json: {wrong}") from None
+        reason = f"runs through transformers, as {wrong}"
+    return FOREIGN, FOREIGN.read(files), reason
+
+
+def _default_objective(values: dict[str, Any]) -> str:
+    """The kind of training that a config.json is for; causal, unless the model is known to be another."""
+    if _is_classifier(values):
+        return "classification"
+    named = [family.objectives[0] for family in FAMILIES if values.get("model_type") in family.model_types]
+    return next((name for name in named if TRAINING_KINDS[name].writes_text), "causal")
+
+
+def _is_classifier(values: dict[str, Any]) -> bool:
+    return "ForSequenceClassification" in str(values.get("architectures"))
+
+
+def _label_names(files: Files) -> tuple[str, ...]:
+    """The label names of the classifier in a folder; none for a regression, or another model.
+
+    Raises: InputError.
+    """
+    values = files.values
+    is_named = not values.get("architectures") and bool(values.get("id2label"))
+    if values.get("problem_type") == "regression" or not (_is_classifier(values) or is_named):
+        return ()
+    try:
+        return label_names(values)
+    except InputError as error:
+        raise InputError(f"{files.path}: {error}") from None
+
+
+def _as_classifier(pretrained: Pretrained, files: Files) -> Pretrained:
+    """The model with the labels of its files, and its parameters if it has labels.
+
+    Raises: InputError if its head has another number of outputs.
+    """
+    labels = len(pretrained.label_names)
+    found = replace(pretrained, labels=labels, kept_labels=labels)
+    if not labels:
+        return found
+    model = meta_model(found)
+    for name in label_tensors(model):
+        wanted = tuple(model.get_parameter(name).shape)
+        if files.shapes.get(name, wanted) != wanted:
+            raise InputError(
+                f"{files.path}: {name} is {list(files.shapes[name])}, but config.json says {list(wanted)}; "
+                "copy the model again"
+            )
+    return replace(found, parameters=count_parts(model))
