@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from etude.cli.generate import open_speaker
+from etude.data.batch import Batch
 from etude.errors import EtudeError, InputError
 from etude.export import export, load_model, open_tokenizer
 from etude.models.families.table import family_of
@@ -47,7 +48,8 @@ def label_logits(
     lengths: tuple[int, ...] | None,
     types: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    return family_of(model).label_logits(model, tokens, lengths=lengths, types=types)
+    batch = Batch(tokens=tokens, labels=tokens, lengths=lengths, types=types)
+    return family_of(model).label_logits(model, batch)
 
 
 def recipe_of(rows: Path, base: Path, changes: dict[str, Any] | None = None) -> Recipe:

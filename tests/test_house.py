@@ -24,23 +24,25 @@ MOST = {
     "positional calls over 6": 8,
     "import cycles, lazy ones too": 1,
     "branches by kind": 70,
-    "isinstance of families": 37,
+    "isinstance of families": 0,
     "docstrings with a clause": 264,
     "public without docstring": 2,
 }
 MOST_LINES = {
-    "cli": 2450, "control": 300, "data": 8550, "engine": 1450, "evaluate": 750, "launch": 350,
-    "models": 5250, "objectives": 1150, "plan": 550, "recipe": 1550, "records": 2050, "report": 2700,
+    "cli": 2450, "control": 300, "data": 8550, "engine": 1450, "evaluate": 600, "launch": 350,
+    "models": 5700, "objectives": 1150, "plan": 550, "recipe": 1550, "records": 2050, "report": 2700,
     "scores": 850, "watch": 100,
     "etude": 3100,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
+    "models/families/decoder.py", "models/families/encoder.py", "models/families/family.py",
+    "models/families/foreign.py", "models/families/shared.py", "models/families/t5.py", "models/pretrained.py",
     "__main__.py", "assemble.py", "cli/demo.py", "cli/printing.py", "control/ranks.py",
     "control/signals.py", "data/corpus.py", "data/dedup.py", "data/leaks.py", "data/listing.py",
     "data/lost.py", "data/masking.py", "data/mixture.py", "data/page.py", "data/patience.py",
     "data/pool.py", "data/sandbox.py", "data/unpack.py", "engine/batch.py", "engine/objective.py",
     "engine/recorder.py", "errors.py", "memory.py", "models/build.py", "models/config_sizes.py",
-    "models/encoder_config.py", "models/generation_config.py", "models/heads.py", "models/hf_config.py",
+    "models/encoder_config.py", "models/generation_config.py", "models/hf_config.py",
     "models/layers.py", "models/parts.py", "models/t5_blocks.py", "models/t5_cache.py",
     "models/t5_config.py", "models/weights.py", "records/environment.py", "records/events.py",
     "records/shape.py", "report/card.py", "report/history.py", "report/markdown.py", "report/ratings.py",

@@ -9,9 +9,9 @@ from torch import nn
 
 from etude.errors import InputError
 from etude.models.config_sizes import check_sizes
-from etude.models.families.family import Config, Family, Files, Pretrained, make_empty
+from etude.models.families.family import Config, Family, Files, Loaded, Pretrained
 from etude.models.families.foreign import FOREIGN
-from etude.models.families.table import FAMILIES, claim, family_of
+from etude.models.families.table import claim, default_objective, family_of
 from etude.models.generation_config import read_generation_config, read_stop_ids
 from etude.models.hf_config import Unsupported, label_names
 from etude.models.lora import CONFIG_FILE
@@ -42,7 +42,9 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
         raise InputError(f"{path} holds quantised weights; give the model they were made of")
     shapes = tensor_shapes(path)
     check_sizes(path, values, len(shapes))
-    files = Files(path=path, values=values, shapes=shapes, objective=objective or _default_objective(values))
+    is_classifier = _is_classifier(values)
+    chosen = objective or ("classification" if is_classifier else default_objective(values))
+    files = Files(path=path, values=values, shapes=shapes, objective=chosen)
     names = _label_names(files) if files.has_labels else ()
     family, config, reason = _choose_family(files)
     family.check(files, config)
@@ -56,19 +58,17 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
     return replace(found, parameters=parameters, generation=generation, stop_ids=stop_ids)
 
 
-def load_pretrained(
-    pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int = 0
-) -> tuple[nn.Module, list[str]]:
+def load_pretrained(pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int = 0) -> Loaded:
     """The model with its weights in `dtype`, but norms in fp32; and the names of weights that no file had.
 
     These are drawn by the seed. Raises: InputError if a file is damaged.
     """
-    return family_of(pretrained.config).load(pretrained, dtype=dtype, dropout=dropout, seed=seed)
+    return family_of(pretrained.config).load(pretrained, dtype, dropout, seed)
 
 
 def meta_model(pretrained: Pretrained) -> nn.Module:
     """The modules and names of a model, without memory."""
-    return make_empty(family_of(pretrained.config), pretrained.config, pretrained.labels)
+    return family_of(pretrained.config).empty(pretrained.config, pretrained.labels)
 
 
 def count_lora(pretrained: Pretrained, rank: int, targets: str | list[str], *, dora: bool = False) -> int:
@@ -103,14 +103,6 @@ def _choose_family(files: Files) -> tuple[Family[Any], Config, str | None]:
             raise InputError(f"{files.path}/config.json: {wrong}") from None
         reason = f"runs through transformers, as {wrong}"
     return FOREIGN, FOREIGN.read(files), reason
-
-
-def _default_objective(values: dict[str, Any]) -> str:
-    """The kind of training that a config.json is for; causal, unless the model is known to be another."""
-    if _is_classifier(values):
-        return "classification"
-    named = [family.objectives[0] for family in FAMILIES if values.get("model_type") in family.model_types]
-    return next((name for name in named if TRAINING_KINDS[name].writes_text), "causal")
 
 
 def _is_classifier(values: dict[str, Any]) -> bool:

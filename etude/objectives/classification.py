@@ -79,16 +79,7 @@ class Classification(Kind):
 
     def logits(self, model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
         """(samples, k) fp32."""
-        logits = family_of(model).label_logits(
-            model,
-            batch.tokens,
-            lengths=batch.lengths,
-            positions=batch.positions,
-            types=batch.types,
-            code=batch.code,
-            task=batch.task,
-        )
-        return logits.float()
+        return family_of(model).label_logits(model, batch).float()
 
     def loss_of(self, logits: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of losses and targets of logits (n, k) and classes (n, k)."""

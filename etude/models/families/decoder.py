@@ -4,26 +4,14 @@ from dataclasses import replace
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from etude.models.catalogue import decoder_config
 from etude.models.cost import Cost, count_parameters, training_cost
 from etude.models.decoder import Cache, Decoder
 from etude.models.decoder_config import DecoderConfig
-from etude.models.families import tensors
-from etude.models.families.family import (
-    Facts,
-    Family,
-    Files,
-    NewModel,
-    Pretrained,
-    Reader,
-    classifier_cost,
-    describe_pretrained,
-    make_empty,
-    own_classifier,
-    own_context,
-)
+from etude.models.families import shared
+from etude.models.families.family import Facts, Family, Files, Loaded, NewModel, Pretrained, Reader
 from etude.models.packed import TokenReader, is_worth_it
 from etude.models.packing import find_lasts, send
 from etude.models.parts import count_parts
@@ -39,17 +27,15 @@ def _check(files: Files, config: DecoderConfig) -> None:
     if files.has_labels:
         check_twins(files.path, files.shapes, lambda name: name.removeprefix("model."))
         return
-    tensors.require_tensors(files, [f"model.layers.{config.n_layer - 1}.input_layernorm.weight"])
-    tensors.check_shapes(files, make_empty(DECODER, config), tied=config.tied)
-    if config.tied and "lm_head.weight" in files.shapes and not tensors.is_head_tied(files.path):
-        raise tensors.other_head(files.path)
+    shared.require_tensors(files, [f"model.layers.{config.n_layer - 1}.input_layernorm.weight"])
+    shared.check_shapes(files, DECODER.empty(config), tied=config.tied)
+    if config.tied and "lm_head.weight" in files.shapes and not shared.is_head_tied(files.path):
+        raise shared.other_head(files.path)
 
 
-def _load(
-    pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int
-) -> tuple[nn.Module, list[str]]:
+def _load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int) -> Loaded:
     config = replace(cast(DecoderConfig, pretrained.config), dropout=dropout)
-    return tensors.load(pretrained, make_empty(DECODER, config, pretrained.labels), dtype=dtype, seed=seed)
+    return shared.load(pretrained, DECODER.empty(config, pretrained.labels), dtype, seed)
 
 
 def _from_recipe(section: Model, new: NewModel) -> DecoderConfig:
@@ -60,27 +46,19 @@ def _measure(config: DecoderConfig, labels: int, seq_len: int, adapter: int) -> 
     cost = training_cost(config, seq_len, adapter=adapter or None)
     if not labels:
         return count_parameters(config), cost
-    parameters = count_parts(make_empty(DECODER, config, labels))
-    return parameters, replace(classifier_cost(parameters, adapter), per_token=cost.per_token)
+    parameters = count_parts(DECODER.empty(config, labels))
+    return parameters, replace(shared.classifier_cost(parameters, adapter), per_token=cost.per_token)
 
 
 def _describe(config: DecoderConfig, pretrained: Pretrained | None, facts: Facts) -> dict[str, Any]:
     if pretrained is not None:
-        return describe_pretrained(pretrained, facts)
+        return shared.describe_pretrained(pretrained, facts)
     return config.to_hf(eos_token_id=facts.eos_id)
 
 
-def _label_logits(
-    model: Decoder,
-    tokens: Tensor,
-    *,
-    lengths: tuple[int, ...] | None,
-    positions: Tensor | None = None,
-    types: Tensor | None = None,
-    code: Tensor | None = None,
-    task: str = "",
-) -> Tensor:
-    return model.classify(model(tokens, positions=positions, lengths=lengths), lengths)
+def _label_logits(model: Decoder, batch: Any) -> Tensor:
+    hidden = model(batch.tokens, positions=batch.positions, lengths=batch.lengths)
+    return model.classify(hidden, batch.lengths)
 
 
 def _reader(model: Decoder, prompts: list[list[int]], max_tokens: int) -> Reader:
@@ -119,8 +97,6 @@ DECODER = Family(
     make=Decoder,
     measure=_measure,
     describe=_describe,
-    classifier=own_classifier,
-    context=own_context,
     blocks=lambda model: list(model.model.layers),
     label_logits=_label_logits,
     reader=_reader,

@@ -5,24 +5,14 @@ from dataclasses import replace
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from etude.errors import InputError
 from etude.models.cost import Cost
 from etude.models.encoder import Encoder
 from etude.models.encoder_config import CODE_ENCODER, EncoderConfig, Head, encoder_name
-from etude.models.families.family import (
-    Facts,
-    Family,
-    Files,
-    NewModel,
-    Pretrained,
-    classifier_cost,
-    make_empty,
-    own_classifier,
-    own_context,
-)
-from etude.models.families.tensors import kept_outputs
+from etude.models.families import shared
+from etude.models.families.family import Facts, Family, Files, Loaded, NewModel, Pretrained
 from etude.models.parts import count_parts, label_tensors
 from etude.models.weights import check_twins, read_weights, tensor_shapes
 from etude.recipe.schema import Model
@@ -47,9 +37,7 @@ def _check(files: Files, config: EncoderConfig) -> None:
     check_twins(files.path, files.shapes, place)
 
 
-def _load(
-    pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int
-) -> tuple[nn.Module, list[str]]:
+def _load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int) -> Loaded:
     """Without labels the head is that of a masked model. Weights of another head are not used."""
     config = replace(
         cast(EncoderConfig, pretrained.config),
@@ -65,7 +53,7 @@ def _load(
     for given, tensor in read_weights(pretrained.path):
         name = encoder_name(given, config.family)
         if name in of_labels:
-            tensor = kept_outputs(pretrained, given, tensor, wanted[name])
+            tensor = shared.kept_outputs(pretrained, given, tensor, wanted[name])
         if name not in wanted or wanted[name].shape != tensor.shape:
             continue  # of another head
         with torch.no_grad():
@@ -108,8 +96,8 @@ def _make(config: EncoderConfig, labels: int) -> Encoder:
 
 
 def _measure(config: EncoderConfig, labels: int, seq_len: int, adapter: int) -> tuple[dict[str, int], Cost]:
-    parameters = count_parts(make_empty(ENCODER, config, labels))
-    cost = classifier_cost(parameters, adapter)
+    parameters = count_parts(ENCODER.empty(config, labels))
+    cost = shared.classifier_cost(parameters, adapter)
     if not labels:  # a masked model scores its targets with the embedding
         cost = replace(cost, per_target=(4.0 if adapter else 6.0) * parameters["embedding"])
     return parameters, cost
@@ -121,22 +109,14 @@ def _describe(config: EncoderConfig, pretrained: Pretrained | None, facts: Facts
     return config.to_hf(head, label_names=names, bos_token_id=facts.bos_id, eos_token_id=facts.eos_id)
 
 
-def _label_logits(
-    model: Encoder,
-    tokens: Tensor,
-    *,
-    lengths: tuple[int, ...] | None,
-    positions: Tensor | None = None,
-    types: Tensor | None = None,
-    code: Tensor | None = None,
-    task: str = "",
-) -> Tensor:
-    return model.classify(model(tokens, lengths=lengths, token_types=types, code=code), lengths, task)
+def _label_logits(model: Encoder, batch: Any) -> Tensor:
+    hidden = model(batch.tokens, lengths=batch.lengths, token_types=batch.types, code=batch.code)
+    return model.classify(hidden, batch.lengths, batch.task)
 
 
 def _check_body(pretrained: Pretrained, config: EncoderConfig) -> None:
     """Raises: InputError if files lack weights of the body, or have others, before any memory is taken."""
-    path, empty = pretrained.path, make_empty(ENCODER, config, config.labels)
+    path, empty = pretrained.path, ENCODER.empty(config, config.labels)
     wanted = {name: list(part.shape) for name, part in empty.named_parameters()}
     body = {name: shape for name, shape in wanted.items() if not _OTHER.search(name)}
     found = set()
@@ -174,8 +154,6 @@ ENCODER = Family(
     make=_make,
     measure=_measure,
     describe=_describe,
-    classifier=own_classifier,
-    context=own_context,
     blocks=lambda model: list(model.blocks()),
     label_logits=_label_logits,
 )

@@ -1,6 +1,6 @@
 """A row of the table of families: everything that the rest of etude asks of a family of models."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
@@ -114,30 +114,14 @@ class Reader(NamedTuple):
     select: Callable[[Tensor], None] | None = None
 
 
-class Loader(Protocol):
-    """Loads the weights of `pretrained` into a model of its configuration with its number of labels."""
-
-    def __call__(
-        self, pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int
-    ) -> tuple[nn.Module, list[str]]:
-        """The model, and the names of weights that no file had, drawn by the seed. Raises: InputError."""
+# A model, and the names of its weights that no file had, drawn by the seed.
+Loaded = tuple[nn.Module, list[str]]
 
 
-class LabelScorer(Protocol):
-    """Scores the labels of samples."""
-
-    def __call__(
-        self,
-        model: Any,
-        tokens: Tensor,
-        *,
-        lengths: tuple[int, ...] | None,
-        positions: Tensor | None = None,
-        types: Tensor | None = None,
-        code: Tensor | None = None,
-        task: str = "",
-    ) -> Tensor:
-        """Logits (n, labels) of the samples in tokens (B, T); other arguments as for `Encoder.forward`."""
+def _own_classifier(files: Files, config: Any) -> dict[str, Any]:
+    """config.json of a family of etude as that of a classifier, with the class that transformers loads."""
+    stem = CLASS_STEMS[files.values["model_type"]]
+    return {**files.values, "architectures": [f"{stem}ForSequenceClassification"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +140,8 @@ class Family(Generic[C]):
     read          configuration of files. Raises: Unsupported for a model that transformers may have;
                   InputError for a wrong value
     check         refuses tensors that do not fit the configuration. Raises: InputError
-    load          model with the weights of files
+    load          model with the weights of files, but those to be frozen in a dtype, with a dropout, and
+                  a seed for weights that no file has. Raises: InputError
     from_recipe   configuration from scratch; None if it cannot be trained from scratch
     with_outputs  configuration with the labels or tasks of a run; None if it takes no [tasks]
     make          model without first weights, for a number of labels
@@ -166,7 +151,7 @@ class Family(Generic[C]):
     classifier    values of config.json as those of a classifier
     context       tokens that a model reads at most
     blocks        blocks of a model, in order: units to shard, recompute or quantise
-    label_logits  logits of a classifier
+    label_logits  logits (n, labels) of the samples in a batch: tokens, lengths, positions, types, code, task
     reader        reads prompts (token ids each) with room for so many tokens; None if it writes no text
     """
 
@@ -180,58 +165,20 @@ class Family(Generic[C]):
     sizes: frozenset[str] = frozenset()
 
     read: Callable[[Files], C]
-    check: Callable[[Files, C], None]
-    load: Loader
+    check: Callable[[Files, C], None] = lambda files, config: None
+    load: Callable[[Pretrained, torch.dtype, float, int], Loaded]
     from_recipe: Callable[[Model, NewModel], C] | None = None
     with_outputs: Callable[[C, NewModel], C] | None = None
     make: Callable[[C, int], nn.Module]
     measure: Callable[[C, int, int, int], tuple[dict[str, int], Cost]]
     describe: Callable[[C, Pretrained | None, Facts], dict[str, Any]]
-    classifier: Callable[[Files, C], dict[str, Any]]
-    context: Callable[[Any], int]
+    classifier: Callable[[Files, C], dict[str, Any]] = _own_classifier
+    context: Callable[[Any], int] = lambda model: int(model.config.longest)
     blocks: Callable[[Any], Sequence[nn.Module]]
-    label_logits: LabelScorer
+    label_logits: Callable[[Any, Any], Tensor]
     reader: Callable[[Any, list[list[int]], int], Reader] | None = None
 
-
-def make_empty(family: Family[C], config: C, labels: int = 0) -> nn.Module:
-    """Modules and names without memory, of a classifier if there are labels."""
-    with torch.device("meta"):
-        return family.make(config, labels)
-
-
-def classifier_cost(parameters: Mapping[str, int], adapter: int) -> Cost:
-    """Cost of a body of which each token is read, with a head that is trained whole.
-
-    Trained weights cost 6 operations a token, frozen ones 4.
-    """
-    return Cost((4.0 if adapter else 6.0) * parameters["rest"] + 6.0 * adapter, 6.0 * parameters["head"])
-
-
-def label_words(facts: Facts) -> dict[str, Any]:
-    """The labels of a classifier in the words of config.json; nothing without labels."""
-    if not facts.label_names:
-        return {}
-    return {
-        "id2label": {str(label): name for label, name in enumerate(facts.label_names)},
-        "label2id": {name: label for label, name in enumerate(facts.label_names)},
-        "problem_type": f"{'multi' if facts.multi else 'single'}_label_classification",
-    }
-
-
-def describe_pretrained(pretrained: Pretrained, facts: Facts) -> dict[str, Any]:
-    """config.json as the model came, with the number format and labels of this training."""
-    values = {**pretrained.hf_config, "dtype": "float32"}
-    values.pop("torch_dtype", None)  # the older name of the same
-    return values | label_words(facts)
-
-
-def own_classifier(files: Files, config: Config) -> dict[str, Any]:
-    """config.json of a family of etude as that of a classifier, with the class that transformers loads."""
-    stem = CLASS_STEMS[files.values["model_type"]]
-    return {**files.values, "architectures": [f"{stem}ForSequenceClassification"]}
-
-
-def own_context(model: Any) -> int:
-    """Tokens that a model of etude reads at most."""
-    return int(model.config.longest)
+    def empty(self, config: C, labels: int = 0) -> nn.Module:
+        """Modules and names without memory, of a classifier if there are labels."""
+        with torch.device("meta"):
+            return self.make(config, labels)

@@ -11,15 +11,8 @@ from torch.nn import functional
 from etude.errors import InputError
 from etude.models import foreign
 from etude.models.cost import Cost
-from etude.models.families.family import (
-    Facts,
-    Family,
-    Files,
-    Pretrained,
-    Reader,
-    classifier_cost,
-    describe_pretrained,
-)
+from etude.models.families import shared
+from etude.models.families.family import Facts, Family, Files, Loaded, Pretrained, Reader
 from etude.models.packing import find_lasts
 from etude.models.parts import count_parts
 
@@ -57,9 +50,7 @@ def _read(files: Files) -> ForeignConfig:
     return ForeignConfig(files.path, longest, parameters, classifier)
 
 
-def _load(
-    pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int
-) -> tuple[nn.Module, list[str]]:
+def _load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int) -> Loaded:
     if not pretrained.labels:
         return foreign.load_causal(pretrained.path, dtype, dropout), []
     pad_id, names = pretrained.hf_config.get("pad_token_id") or 0, pretrained.label_names
@@ -76,7 +67,7 @@ def _make(config: ForeignConfig, labels: int) -> nn.Module:
 def _measure(config: ForeignConfig, labels: int, seq_len: int, adapter: int) -> tuple[dict[str, int], Cost]:
     if labels:
         parameters = count_parts(_make(config, labels))
-        return parameters, classifier_cost(parameters, adapter)
+        return parameters, shared.classifier_cost(parameters, adapter)
     parameters = dict(config.parameters)
     # Trained weights cost 6 operations a token, frozen ones 4.
     body = parameters["total"] - parameters.get("embedding", 0)
@@ -84,7 +75,7 @@ def _measure(config: ForeignConfig, labels: int, seq_len: int, adapter: int) -> 
 
 
 def _describe(config: ForeignConfig, pretrained: Pretrained | None, facts: Facts) -> dict[str, Any]:
-    return describe_pretrained(cast(Pretrained, pretrained), facts)
+    return shared.describe_pretrained(cast(Pretrained, pretrained), facts)
 
 
 def _as_classifier(path: Path) -> dict[str, Any]:
@@ -111,17 +102,8 @@ def _blocks(model: Any) -> list[nn.Module]:
     return [module for module in model.modules() if type(module).__name__ in kinds]
 
 
-def _label_logits(
-    model: Any,
-    tokens: Tensor,
-    *,
-    lengths: tuple[int, ...] | None,
-    positions: Tensor | None = None,
-    types: Tensor | None = None,
-    code: Tensor | None = None,
-    task: str = "",
-) -> Tensor:
-    return foreign.label_logits(model, tokens, lengths, types)
+def _label_logits(model: Any, batch: Any) -> Tensor:
+    return foreign.label_logits(model, batch.tokens, batch.lengths, batch.types)
 
 
 def _reader(model: Any, prompts: list[list[int]], max_tokens: int) -> Reader:
@@ -203,7 +185,6 @@ FOREIGN = Family(
     model_types=(),
     takes="causal models and classifiers of transformers",
     read=_read,
-    check=lambda files, config: None,
     load=_load,
     make=_make,
     measure=_measure,

@@ -9,20 +9,8 @@ from torch import Tensor, nn
 
 from etude.errors import InputError
 from etude.models.cost import Cost
-from etude.models.families import tensors
-from etude.models.families.family import (
-    Facts,
-    Family,
-    Files,
-    NewModel,
-    Pretrained,
-    Reader,
-    classifier_cost,
-    describe_pretrained,
-    make_empty,
-    own_classifier,
-    own_context,
-)
+from etude.models.families import shared
+from etude.models.families.family import Facts, Family, Files, Loaded, NewModel, Pretrained, Reader
 from etude.models.packing import send
 from etude.models.parts import count_parts
 from etude.models.t5 import T5, T5Classifier
@@ -42,11 +30,11 @@ def _check(files: Files, config: T5Config) -> None:
     if not files.has_labels:
         sides = (("encoder", config.n_layer), ("decoder", config.n_decoder_layer))
         lasts = [f"{side}.block.{count - 1}.layer.0.layer_norm.weight" for side, count in sides]
-        tensors.require_tensors(files, lasts)
-        tensors.check_shapes(files, make_empty(ENCODER_DECODER, config), tied=config.tied)
+        shared.require_tensors(files, lasts)
+        shared.check_shapes(files, ENCODER_DECODER.empty(config), tied=config.tied)
         says_own = files.values.get("tie_word_embeddings") is False
         if not config.tied and config.scaled and not says_own:
-            raise tensors.other_head(files.path)
+            raise shared.other_head(files.path)
 
     def place(name: str) -> str:
         name = name.removeprefix("transformer.")
@@ -55,12 +43,10 @@ def _check(files: Files, config: T5Config) -> None:
     check_twins(files.path, files.shapes, place)
 
 
-def _load(
-    pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int
-) -> tuple[nn.Module, list[str]]:
+def _load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int) -> Loaded:
     config = replace(cast(T5Config, pretrained.config), dropout=dropout)
-    model = make_empty(ENCODER_DECODER, config, pretrained.labels)
-    return tensors.load(pretrained, model, dtype=dtype, seed=seed)
+    model = ENCODER_DECODER.empty(config, pretrained.labels)
+    return shared.load(pretrained, model, dtype, seed)
 
 
 def _from_recipe(section: Model, new: NewModel) -> T5Config:
@@ -89,10 +75,10 @@ def _make(config: T5Config, labels: int) -> nn.Module:
 
 
 def _measure(config: T5Config, labels: int, seq_len: int, adapter: int) -> tuple[dict[str, int], Cost]:
-    model = make_empty(ENCODER_DECODER, config, labels)
+    model = ENCODER_DECODER.empty(config, labels)
     if labels:
         parameters = count_parts(model)
-        return parameters, classifier_cost(parameters, adapter)
+        return parameters, shared.classifier_cost(parameters, adapter)
     counted = [(name, parameter.numel()) for name, parameter in model.named_parameters()]
     sizes = {
         part: sum(size for name, size in counted if name.startswith(start)) for part, start in _PARTS.items()
@@ -106,23 +92,14 @@ def _measure(config: T5Config, labels: int, seq_len: int, adapter: int) -> tuple
 def _describe(config: T5Config, pretrained: Pretrained | None, facts: Facts) -> dict[str, Any]:
     if pretrained is None:
         return config.to_hf(eos_token_id=facts.eos_id, pad_token_id=config.start_id)
-    values = describe_pretrained(pretrained, facts)
+    values = shared.describe_pretrained(pretrained, facts)
     if facts.label_names:  # transformers takes the state at the last of these
         values["eos_token_id"] = facts.eos_id
     return values
 
 
-def _label_logits(
-    model: T5Classifier,
-    tokens: Tensor,
-    *,
-    lengths: tuple[int, ...] | None,
-    positions: Tensor | None = None,
-    types: Tensor | None = None,
-    code: Tensor | None = None,
-    task: str = "",
-) -> Tensor:
-    return model.classify(model(tokens, lengths=lengths), lengths)
+def _label_logits(model: T5Classifier, batch: Any) -> Tensor:
+    return model.classify(model(batch.tokens, lengths=batch.lengths), batch.lengths)
 
 
 def _reader(model: T5, prompts: list[list[int]], max_tokens: int) -> Reader:
@@ -138,7 +115,7 @@ def _reader(model: T5, prompts: list[list[int]], max_tokens: int) -> Reader:
 
 
 def _blocks(model: T5 | T5Classifier) -> list[nn.Module]:
-    whole = model.transformer if isinstance(model, T5Classifier) else model
+    whole: Any = getattr(model, "transformer", model)
     return [*whole.encoder.blocks(), *whole.decoder.blocks()]
 
 
@@ -155,7 +132,7 @@ def _has_head(files: Files) -> bool:
                 "again, or set it to true and scale_decoder_outputs to false if the head is the embedding"
             )
         return False
-    return is_said or not tensors.is_head_tied(files.path)
+    return is_said or not shared.is_head_tied(files.path)
 
 
 ENCODER_DECODER = Family(
@@ -174,8 +151,6 @@ ENCODER_DECODER = Family(
     make=_make,
     measure=_measure,
     describe=_describe,
-    classifier=own_classifier,
-    context=own_context,
     blocks=_blocks,
     label_logits=_label_logits,
     reader=_reader,

@@ -12,6 +12,7 @@ from etude.models.families.encoder import ENCODER
 from etude.models.families.family import Config, Family, Files
 from etude.models.families.foreign import FOREIGN
 from etude.models.families.t5 import ENCODER_DECODER
+from etude.recipe.kinds import TRAINING_KINDS
 
 FAMILIES: tuple[Family[Any], ...] = (DECODER, ENCODER, ENCODER_DECODER)
 
@@ -37,3 +38,9 @@ def claim(files: Files) -> Family[Any]:
     serving = [family for family in FAMILIES if files.objective in family.objectives]
     named = [family for family in serving if files.values.get("model_type") in family.model_types]
     return (named or serving)[0]
+
+
+def default_objective(values: dict[str, Any]) -> str:
+    """The kind of training that a config.json is for; causal, unless it is known to write text otherwise."""
+    named = [family.objectives[0] for family in FAMILIES if values.get("model_type") in family.model_types]
+    return next((name for name in named if TRAINING_KINDS[name].writes_text), "causal")

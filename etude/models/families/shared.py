@@ -1,14 +1,16 @@
-"""Tensors of files in a model of etude: checked by their headers, and loaded."""
+"""Parts that families share: tensors of files checked and loaded, cost of a classifier, its config.json."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from etude.errors import InputError
-from etude.models.families.family import Files, Pretrained
+from etude.models.cost import Cost
+from etude.models.families.family import Facts, Files, Loaded, Pretrained
 from etude.models.parts import head_modules, keep_labels, label_tensors
 from etude.models.weights import REMADE, is_same, read_weight, read_weights, set_weight
 
@@ -56,9 +58,7 @@ def other_head(path: Path) -> InputError:
     )
 
 
-def load(
-    pretrained: Pretrained, model: nn.Module, *, dtype: torch.dtype, seed: int
-) -> tuple[nn.Module, list[str]]:
+def load(pretrained: Pretrained, model: nn.Module, dtype: torch.dtype, seed: int) -> Loaded:
     """A model from the meta device with weights in `dtype`, norms in fp32; and the names of weights drawn.
 
     The head of a classifier is drawn by the seed where files have none, or one of other labels.
@@ -82,9 +82,28 @@ def kept_outputs(pretrained: Pretrained, name: str, given: Tensor, drawn: Tensor
     return keep_labels(f"{pretrained.path}: {name}", given, drawn, theirs=theirs, kept=kept)
 
 
-def _load_classifier(
-    pretrained: Pretrained, model: nn.Module, dtype: torch.dtype, seed: int
-) -> tuple[nn.Module, list[str]]:
+def classifier_cost(parameters: Mapping[str, int], adapter: int) -> Cost:
+    """Cost of a body of which each token is read, with a head that is trained whole.
+
+    Trained weights cost 6 operations a token, frozen ones 4.
+    """
+    return Cost((4.0 if adapter else 6.0) * parameters["rest"] + 6.0 * adapter, 6.0 * parameters["head"])
+
+
+def describe_pretrained(pretrained: Pretrained, facts: Facts) -> dict[str, Any]:
+    """config.json as the model came, with the number format and labels of this training."""
+    values = {**pretrained.hf_config, "dtype": "float32"}
+    values.pop("torch_dtype", None)  # the older name of the same
+    if names := facts.label_names:
+        values |= {
+            "id2label": {str(label): name for label, name in enumerate(names)},
+            "label2id": {name: label for label, name in enumerate(names)},
+            "problem_type": f"{'multi' if facts.multi else 'single'}_label_classification",
+        }
+    return values
+
+
+def _load_classifier(pretrained: Pretrained, model: nn.Module, dtype: torch.dtype, seed: int) -> Loaded:
     wanted, heads = dict(model.named_parameters()), tuple(f"{name}." for name in head_modules(model))
     body = next(name for name, _ in model.named_children())
     missing, of_labels = set(wanted), dict.fromkeys(label_tensors(model), torch.empty(0))
