@@ -29,8 +29,8 @@ MOST = {
     "public without docstring": 2,
 }
 MOST_LINES = {
-    "cli": 2450, "control": 300, "data": 8550, "engine": 1450, "evaluate": 600, "launch": 350,
-    "models": 5700, "objectives": 1150, "plan": 550, "recipe": 1550, "records": 2050, "report": 2700,
+    "cli": 2450, "control": 300, "data": 8550, "engine": 1540, "evaluate": 600, "launch": 350,
+    "models": 5700, "objectives": 1150, "plan": 550, "recipe": 1550, "records": 2080, "report": 2700,
     "scores": 850, "watch": 100,
     "etude": 3100,  # the modules that stand in no folder
 }  # fmt: skip

@@ -2,10 +2,11 @@
 
 import contextlib
 import gc
+import itertools
 import json
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,13 @@ class Reader:
 def read_journal(path: Path) -> Ledger:
     """Read a journal once. Raises: as `Reader.read`."""
     return Reader(path).read()
+
+
+def write_journal(path: Path, entries: Iterable[Entry]) -> None:
+    """Write a journal of records with their times. Raises: StorageError."""
+    head = _line({"type": "journal", "format": FORMAT})
+    lines = (_line(to_json(entry.event, entry.time)) for entry in entries)
+    durable.write_file(path, itertools.chain([head], lines))
 
 
 def append_beside(path: Path, event: Event) -> None:

@@ -11,11 +11,12 @@ import socket
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Protocol
 
 from etude import durable
@@ -53,7 +54,7 @@ BEST = shape.Object(
 )
 _INFO = shape.Object(
     {"format": int, "id": str, "name": str, "recipe_hash": str, "created": str},
-    {"parent": str | None, "day": str},
+    {"parent": str | None, "day": str, "origin": shape.Object({"run": str, "step": int})},
 )
 _STATES = ("running", "paused", "finished", "stopped", "failed")
 _LEASE = shape.Object(
@@ -250,9 +251,21 @@ class RunWriter:
 
 
 def create_run(
-    runs: Path, recipe: Recipe, *, recipe_text: str | None = None, parent: str | None = None
+    runs: Path,
+    recipe: Recipe,
+    *,
+    recipe_text: str | None = None,
+    parent: str | None = None,
+    inherited: Mapping[str, Any] = MappingProxyType({}),
+    fill: Callable[[Path, str], None] = lambda folder, identity: None,
 ) -> RunWriter:
-    """Make a run folder for a recipe and hold it. Raises: StorageError; nothing is left behind then."""
+    """Make a run folder for a recipe and hold it.
+
+    inherited  values of run.json that a fork takes over
+    fill       writes more into the folder, before anybody sees it; called with the folder and the id
+
+    Raises: StorageError, and what `fill` raises; nothing is left behind then.
+    """
     require_runs_folder(runs)
     require_outside_runs(runs)
     for leftover in runs.glob(".*.new"):
@@ -264,13 +277,14 @@ def create_run(
         # To the microsecond: runs are sorted by it, and the newest of two of one second is not a matter of
         # their names.
         "recipe_hash": recipe_hash(recipe), "created": datetime.now(UTC).isoformat(timespec="microseconds"),
-        "day": date.today().isoformat(),
+        "day": date.today().isoformat(), **inherited,
     }  # fmt: skip
     with durable.new_folder(runs / identity) as hidden:
         durable.make_folder(hidden / "checkpoints")
         durable.write_file(hidden / "recipe.toml", (recipe_text or to_toml(recipe)).encode())
         durable.write_file(hidden / "resolved.toml", to_toml(recipe).encode())
         durable.write_json(hidden / "run.json", info)
+        fill(hidden, identity)
         _write_lease(hidden, "running")
         lock = _lock(hidden)
     return RunWriter(Run(runs / identity), lock)
@@ -358,8 +372,9 @@ def find_runs(runs: Path, recipe: Recipe) -> list[Run]:
 
 
 def find_unfinished(runs: Path, recipe: Recipe, parent: str | None = None) -> Run | None:
-    """The newest run of the same recipe, begun from the weights of the same parent, that has not finished."""
-    found = [run for run in find_runs(runs, recipe) if run.info.get("parent") == parent]
+    """The newest unfinished run of the same recipe and first weights; forks are continued by name only."""
+    alike = find_runs(runs, recipe)
+    found = [run for run in alike if run.info.get("parent") == parent and "origin" not in run.info]
     return next((run for run in reversed(found) if run.is_unfinished), None)
 
 

@@ -1,0 +1,84 @@
+"""A new run from a moment of another."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from etude import durable
+from etude.engine.checkpoint import read_progress, verify_checkpoint
+from etude.errors import DamageError, InputError
+from etude.records.folder import checkpoint_name, list_checkpoints, require_own
+from etude.records.journal import write_journal
+from etude.records.lineage import Origin, records_until
+from etude.records.store import Run, create_run
+
+_COPY_BYTES = 1 << 20
+
+
+def fork(run: Run, step: int, runs: Path) -> Run:
+    """Start a run that goes on from a checkpoint of another as that would, bit for bit.
+
+    It has its own id and begins with the weights, optimizer, place in the data, best checkpoint, predictions
+    before training and records of that moment. `etude resume` goes on with it, by its name only.
+
+    Raises: InputError if there is no such checkpoint, or a part of the run leads elsewhere; DamageError if
+    the checkpoint is not what was written; StorageError. Nothing is left behind then.
+    """
+    require_own(run.path)
+    run.require_own_recipe()
+    names = _needed(run, step)
+    info, origin = run.info, asdict(Origin(run.info["id"], step))
+    inherited = {key: info.get(key) for key in ("parent", "recipe_hash")} | {"day": run.day, "origin": origin}
+
+    def fill(folder: Path, identity: str) -> None:
+        for name in names:
+            _copy_checkpoint(run.checkpoints / name, folder / "checkpoints" / name, identity)
+        for name in ("recipe.toml", "resolved.toml", "environment.json"):
+            _copy(run.path / name, folder / name)
+        for before in sorted((run.path / "predictions").rglob("before-*")):
+            target = folder / before.relative_to(run.path)
+            durable.make_folder(target.parent)
+            _copy(before, target)
+        if best := read_progress(run.checkpoints / checkpoint_name(step)).best:
+            durable.write_json(folder / "best.json", best)
+        write_journal(folder / "journal.jsonl", records_until(run.ledger(), step))
+
+    writer = create_run(runs, run.recipe, inherited=inherited, fill=fill)
+    writer.close("stopped")
+    return writer.run
+
+
+def _needed(run: Run, step: int) -> list[str]:
+    """The checkpoints that a moment consists of: its own, and the best until then."""
+    saved = [path.name for path in list_checkpoints(run.checkpoints)]
+    name = checkpoint_name(step)
+    if name not in saved:
+        known = f"it has {', '.join(saved[-3:])}" if saved else "it has none"
+        raise InputError(f"run {run.name} has no checkpoint of step {step}; {known}")
+    verify_checkpoint(run.checkpoints / name, run.info["id"])
+    progress = read_progress(run.checkpoints / name)
+    if (progress.run, progress.step) != (run.info["id"], step):
+        raise DamageError(f"checkpoint {name} is damaged: its state.json is of step {progress.step}")
+    best = progress.best["checkpoint"] if progress.best else name
+    if best not in saved:
+        raise InputError(
+            f"run {run.name} no longer has {best}, the best checkpoint at step {step}; fork from a later step"
+        )
+    verify_checkpoint(run.checkpoints / best, run.info["id"])
+    return list(dict.fromkeys([best, name]))
+
+
+def _copy_checkpoint(source: Path, target: Path, run: str) -> None:
+    """Copy a checkpoint as one of another run, manifest last."""
+    manifest = verify_checkpoint(source)
+    durable.make_folder(target)
+    state = durable.write_json(target / "state.json", asdict(replace(read_progress(source), run=run)))
+    for name in manifest["files"].keys() - {"state.json"}:
+        _copy(source / name, target / name)
+    files = {**manifest["files"], "state.json": asdict(state)}
+    durable.write_json(target / "manifest.json", {**manifest, "run": run, "files": files})
+    verify_checkpoint(target, run)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with durable.open_plain(source, follow=False) as file:
+        durable.write_file(target, iter(lambda: file.read(_COPY_BYTES), b""))

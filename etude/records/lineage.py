@@ -1,0 +1,39 @@
+"""Where a run comes from: the run and the step that it was forked from, and the records up to there."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from etude.records.events import Attempt, CheckpointSaved
+from etude.records.journal import Entry, Ledger
+from etude.records.store import Run
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The run, by id, and the step that a run was forked from."""
+
+    run: str
+    step: int
+
+
+def origin_of(run: Run) -> Origin | None:
+    """The origin of a fork; None for a run that began at its first step."""
+    origin: dict[str, Any] | None = run.info.get("origin")
+    return Origin(**origin) if origin else None
+
+
+def records_until(ledger: Ledger, step: int) -> list[Entry]:
+    """The records that count after a step was saved, without those of later steps and attempts."""
+    saved = [
+        index
+        for index, entry in enumerate(ledger.entries)
+        if isinstance(entry.event, CheckpointSaved) and entry.event.step == step
+    ]
+    entries = ledger.entries[: saved[0] + 1] if saved else ledger.entries
+    return [entry for entry in entries if _step_of(entry) <= step]
+
+
+def _step_of(entry: Entry) -> int:
+    event = entry.event
+    step: int = event.from_step if isinstance(event, Attempt) else getattr(event, "step", 0)
+    return step
