@@ -161,6 +161,20 @@ def config(**changes: Any) -> Callable[[Path], list[str]]:
 
 
 CONFIGS = [
+    *(
+        Case(
+            name=f"a config.json with {name} = {value!r}",
+            make=config(**{name: value}),
+            says=rf"model/config\.json: .*{says}",
+        )
+        for name, value, says in (
+            ("tie_word_embeddings", "yes", "expected true or false"),
+            ("rms_norm_eps", "small", "rms_norm_eps is 'small'; expected a number"),
+            ("use_sliding_window", 1, "expected true or false"),
+            ("layer_types", ["full_attention"], "layer_types is"),
+            ("num_key_value_heads", 3, "n_kv_head is 3, which does not divide n_head"),
+        )
+    ),
     Case(
         name="rope_scaling and rope_parameters that differ",
         make=config(
