@@ -18,35 +18,35 @@ ROOT = Path(__file__).parents[1]
 TEXTS = read(ROOT / "etude")
 PLACES = count(TEXTS, "etude")
 MOST = {
-    "files over 400 lines": 12,
+    "files over 400 lines": 11,
     "functions over 60 lines": 8,
     "lines over 110 columns": 4,  # patterns
-    "positional calls over 6": 8,
+    "positional calls over 6": 7,
     "import cycles, lazy ones too": 1,
-    "branches by kind": 70,
+    "branches by kind": 65,
     "isinstance of families": 0,
-    "docstrings with a clause": 264,
+    "docstrings with a clause": 263,
     "public without docstring": 2,
 }
 MOST_LINES = {
-    "cli": 2450, "control": 300, "data": 8550, "engine": 1540, "evaluate": 600, "launch": 350,
-    "models": 5700, "objectives": 1150, "plan": 550, "recipe": 1550, "records": 2080, "report": 2700,
+    "cli": 2400, "control": 300, "data": 8550, "engine": 1550, "evaluate": 600, "launch": 350,
+    "models": 5700, "objectives": 1150, "plan": 550, "recipe": 1550, "records": 2100, "report": 2700,
     "scores": 850, "watch": 100,
-    "etude": 3100,  # the modules that stand in no folder
+    "etude": 3050,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
-    "models/families/decoder.py", "models/families/encoder.py", "models/families/family.py",
-    "models/families/foreign.py", "models/families/shared.py", "models/families/t5.py",
     "__main__.py", "assemble.py", "cli/demo.py", "cli/printing.py", "control/ranks.py",
     "control/signals.py", "data/corpus.py", "data/dedup.py", "data/leaks.py", "data/listing.py",
     "data/lost.py", "data/masking.py", "data/mixture.py", "data/page.py", "data/patience.py",
     "data/pool.py", "data/sandbox.py", "data/unpack.py", "engine/batch.py", "engine/objective.py",
     "engine/recorder.py", "errors.py", "memory.py", "models/build.py", "models/config_sizes.py",
-    "models/encoder_config.py", "models/generation_config.py", "models/hf_config.py",
-    "models/layers.py", "models/parts.py", "models/t5_blocks.py", "models/t5_cache.py",
-    "models/t5_config.py", "models/weights.py", "records/environment.py", "records/events.py",
-    "records/shape.py", "report/card.py", "report/history.py", "report/markdown.py", "report/ratings.py",
-    "scores/beside.py", "scores/order.py", "session.py",
+    "models/encoder_config.py", "models/families/decoder.py", "models/families/encoder.py",
+    "models/families/family.py", "models/families/foreign.py", "models/families/shared.py",
+    "models/families/t5.py", "models/generation_config.py", "models/hf_config.py", "models/layers.py",
+    "models/parts.py", "models/t5_blocks.py", "models/t5_cache.py", "models/t5_config.py",
+    "models/weights.py", "records/environment.py", "records/events.py", "records/shape.py",
+    "report/card.py", "report/history.py", "report/markdown.py", "report/ratings.py", "scores/beside.py",
+    "scores/order.py", "session.py",
 }  # fmt: skip
 
 
@@ -61,13 +61,18 @@ def test_a_folder_is_within_its_budget_of_lines() -> None:
     lines: Counter[str] = Counter()
     for file, text in TEXTS.items():
         lines[file.split("/")[0] if "/" in file else "etude"] += text.count("\n")
-    over = {folder: found for folder, found in lines.items() if found > MOST_LINES.get(folder, 0)}
-    assert not over, f"over {MOST_LINES}"
+    over = [
+        f"{folder}/ has {found} lines, budget {MOST_LINES.get(folder, 0)}: shorten it, or raise MOST_LINES for a feature"
+        for folder, found in lines.items()
+        if found > MOST_LINES.get(folder, 0)
+    ]
+    assert not over, "\n".join(over)
 
 
 def test_a_module_has_a_test_module_of_its_name() -> None:
     missing = {file for file in TEXTS if not file.endswith("__init__.py") and not _test_of(file).exists()}
-    assert missing == UNTESTED, "write its tests, and take what has them from UNTESTED"
+    assert not missing - UNTESTED, f"write tests/<folder>/test_<module>.py for {sorted(missing - UNTESTED)}"
+    assert not UNTESTED - missing, f"take from UNTESTED, they have tests: {sorted(UNTESTED - missing)}"
 
 
 def test_no_test_module_takes_anything_from_another() -> None:
