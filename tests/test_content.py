@@ -61,8 +61,8 @@ def test_very_large_files_are_sampled_and_check_deep_reads_them_whole(
     etude: Callable[..., Outcome],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(durable, "WHOLE_BYTES", 1 << 10)
-    monkeypatch.setattr(durable, "_SAMPLE_BYTES", 8)
+    monkeypatch.setattr(durable.reading, "_WHOLE_BYTES", 1 << 10)
+    monkeypatch.setattr(durable.reading, "_SAMPLE_BYTES", 8)
     base = write_qwen2(tmp_path / "base")
     path = write_recipe({"model": {"from": str(base)}, "tokenizer": {}, "adapter": {"rank": 2}})
     assert etude("check", path, "--deep").code == 0

@@ -179,7 +179,7 @@ def source_key(source: Source) -> list[Any]:
 def large_files(sources: Iterable[Source]) -> Iterator[Path]:
     """The files of which `source_key` reads samples only."""
     for path in itertools.chain.from_iterable(map(list_files, sources)):
-        if path.stat().st_size > durable.WHOLE_BYTES:
+        if durable.is_sampled(path.stat().st_size):
             yield path
 
 

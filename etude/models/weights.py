@@ -190,7 +190,7 @@ def _sha256(file: Path) -> str:
     same.
     """
     size, *_, found = key = durable.content_key(file)
-    if size <= durable.WHOLE_BYTES:
+    if not durable.is_sampled(size):
         return str(found)
     name = hashlib.sha256(json.dumps([str(file.resolve()), *key]).encode()).hexdigest()[:32]
     place = durable.cache_folder("digests") / f"{name}.json"

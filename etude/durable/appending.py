@@ -1,0 +1,74 @@
+"""Files that grow by whole lines: each append is one write()."""
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+
+from etude.durable.calls import CHUNK_BYTES, call, storage_error, write_all
+from etude.errors import InputError
+
+_GROWING_FILE = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Appender:
+    """An append-only file: each `append` is one write(), `sync` makes all of them durable.
+
+    Raises: InputError if the path is a link or no plain file of this user with this one name; StorageError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._descriptor = os.open(path, _GROWING_FILE, 0o644)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+                raise InputError(f"{path} is no plain file, so nothing is written to it; remove it") from None
+            raise storage_error(path, error) from error
+        found = os.fstat(self._descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
+            os.close(self._descriptor)
+            raise InputError(
+                f"{path} is not a plain file of this user with this one name, so nothing is written to it; "
+                "copy the folder (cp -r) and use the copy"
+            )
+
+    def cut_torn_line(self) -> None:
+        """Cut off a last line that a kill left half-written. Raises: StorageError."""
+        try:
+            end = size = os.fstat(self._descriptor).st_size
+            while end and os.pread(self._descriptor, 1, end - 1) != b"\n":
+                start = max(end - CHUNK_BYTES, 0)
+                end = start + os.pread(self._descriptor, end - start, start).rfind(b"\n") + 1
+            if end < size:
+                os.ftruncate(self._descriptor, end)
+        except OSError as error:
+            raise storage_error(self.path, error) from error
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file now."""
+        return os.fstat(self._descriptor).st_size
+
+    def append(self, data: bytes) -> None:
+        """Append bytes. Raises: StorageError; what was appended in part is cut off again."""
+        try:
+            length = os.fstat(self._descriptor).st_size
+            try:
+                write_all(self._descriptor, memoryview(data), self.path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._descriptor, length)
+                raise
+        except OSError as error:
+            raise storage_error(self.path, error) from error
+
+    def sync(self) -> None:
+        try:
+            call("fsync", self.path, lambda: os.fsync(self._descriptor))
+        except OSError as error:
+            raise storage_error(self.path, error) from error
+
+    def close(self) -> None:
+        os.close(self._descriptor)

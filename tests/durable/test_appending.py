@@ -1,0 +1,42 @@
+"""Files grow by whole lines, and only plain files of this user do."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from etude import durable
+from etude.errors import InputError, StorageError
+from tests.durable.odd_files import not_plain
+
+
+def test_a_failed_append_is_cut_off_again(tmp_path: Path) -> None:
+    appender = durable.Appender(tmp_path / "a")
+    appender.append(b"one\n")
+    with (
+        durable.faults(durable.FaultPlan(0, errno.ENOSPC)),
+        pytest.raises(StorageError, match="free some space"),
+    ):
+        appender.append(b"two\n")
+    appender.append(b"three\n")
+    assert (tmp_path / "a").read_bytes() == b"one\nthree\n"
+
+
+@pytest.mark.parametrize("kind", ["link", "second name", "pipe", "folder", "device"])
+def test_nothing_is_appended_to_what_is_no_plain_file_of_its_own(tmp_path: Path, kind: str) -> None:
+    path = not_plain(kind, tmp_path)
+    with pytest.raises(InputError, match="nothing is written to it"):
+        durable.Appender(path)
+    if (tmp_path / "target").exists():
+        assert (tmp_path / "target").read_bytes() == b"export A=1\nlast line"
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 3 << 20])
+def test_only_a_last_line_without_its_end_is_cut_off(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one\ntwo\n" + b"x" * size)
+    file = durable.Appender(path)
+    file.cut_torn_line()
+    file.append(b"three\n")
+    file.close()
+    assert path.read_bytes() == b"one\ntwo\nthree\n"
