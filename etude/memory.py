@@ -1,4 +1,4 @@
-"""Keep what a stranger's file makes a library allocate within bounds."""
+"""A limit on the memory that a library allocates for a stranger's file."""
 
 import contextlib
 import resource
@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def limited_memory(most_bytes: int) -> Iterator[None]:
-    """While entered, this process can map so much more memory than now; beyond it, allocations raise
-    MemoryError.
+    """Let this process map so much more memory in the block; beyond it, allocations raise MemoryError.
 
     Without /proc, as on macOS, there is no such limit.
     """

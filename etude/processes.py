@@ -1,5 +1,4 @@
-"""How etude starts another Python: with the import path of this one, never with the folder it happens to
-stand in.
+"""The start of another Python: with the import path of this one, never with the current folder.
 
 `python -m` and `python -c` put the current folder before the standard library; a `json.py` in a folder that
 came from a stranger would run.

@@ -40,7 +40,7 @@ def shorten(text: object, most: int = _MOST_CHARACTERS) -> str:
 
 
 def kind_of(value: object) -> str:
-    """What a value is, in the words of JSON and with its article: `a number`, `an object`, `null`."""
+    """The kind of a value, in the words of JSON and with its article: `a number`, `an object`, `null`."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float) and value != value:

@@ -82,8 +82,7 @@ def show_data(
 
 
 def make_page(recipe: "Recipe") -> tuple[dict[str, Any], "InputError | None"]:
-    """All that is known of the data of a recipe of one task, near-duplicates included, and why it is refused,
-    if so.
+    """The data page of a recipe of one task, near-duplicates included, and the reason if it is refused.
 
     Raises: InputError if the sources cannot be read.
     """
@@ -199,8 +198,7 @@ def _first_sample(page: dict[str, Any]) -> str:
 
 
 def show_samples(recipe: "Recipe", rows: int = 3) -> list[dict[str, Any]]:
-    """The first training samples of each task: index, tokens, scored, and parts of text that are scored or
-    not.
+    """The first training samples of each task: index, tokens, scored, and parts of text, scored or not.
 
     Raises: InputError if the data cannot be used.
     """
@@ -213,7 +211,7 @@ def show_samples(recipe: "Recipe", rows: int = 3) -> list[dict[str, Any]]:
 
 
 def show_notes(recipe: "Recipe") -> list[str]:
-    """What a person should know of how the sources of each task were read. Raises: InputError."""
+    """Notes on the reading of the sources of each task. Raises: InputError."""
     from etude.data.page import list_notes
 
     notes = [note for part in recipe.by_task().values() for note in list_notes(open_corpus(part).summary)]
@@ -235,7 +233,7 @@ def open_corpus(recipe: "Recipe", *, again: bool = False) -> "Corpus":
 
 
 def print_samples(rows: list[dict[str, Any]], *, as_json: bool = False) -> None:
-    """Print samples: on a terminal what is scored in another colour, else within [[ and ]]."""
+    """Print samples, the scored parts in another colour on a terminal, else within [[ and ]]."""
     if as_json:
         print_json(rows)
         return

@@ -1,4 +1,4 @@
-"""What `etude demo` prints at its end."""
+"""The recipe of `etude demo`, and the lines that it prints at its end."""
 
 import gzip
 import lzma

@@ -1,4 +1,4 @@
-"""What `etude generate` and `etude chat` do: a model of a run or a folder, and text from it."""
+"""Text for `etude generate` and `etude chat`, by the model of a run or of a folder."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn; temperature 0 takes the likeliest.
+    """Settings for drawing tokens; temperature 0 takes the likeliest.
 
     Raises: InputError if a value is out of its range.
     """
@@ -62,10 +62,9 @@ class Speaker:
 
 
 def open_speaker(given: str, runs: Path, *, is_chat: bool = False) -> Speaker:
-    """The model of a run (its best checkpoint, or @last, @step-200) or of a folder, on the best device there
-    is.
+    """The model of a run (its best checkpoint, or @last, @step-200) or of a folder, on the best device.
 
-    is_chat: it also stops where its chat template ends an answer.
+    is_chat: stop also where the chat template ends an answer.
 
     Raises: InputError if there is none, or its files cannot be used.
     """
@@ -179,13 +178,11 @@ def chat(
 
 
 def stream(speaker: Speaker, ids: list[int], sampling: Sampling) -> Iterator[str]:
-    """The answer piece by piece; a character whose bytes are not all there yet, or half a line end, is held
-    back.
-    """
+    """The answer piece by piece; an unfinished character, or half a line end, is held back."""
     from etude.evaluate.generate import generate_steps
 
     drawn: list[int] = []
-    said = ""
+    shown = ""
     with speaker.precision.autocast():
         for (token,) in generate_steps(speaker.model, [ids], **speaker.settings(sampling)):
             if token in speaker.end_ids:
@@ -193,9 +190,9 @@ def stream(speaker: Speaker, ids: list[int], sampling: Sampling) -> Iterator[str
             drawn.append(token)
             text = speaker.tokenizer.decode(drawn)
             if not text.endswith(("\ufffd", "\r")):
-                yield text[len(said) :]
-                said = text
-    yield speaker.tokenizer.decode(drawn)[len(said) :]
+                yield text[len(shown) :]
+                shown = text
+    yield speaker.tokenizer.decode(drawn)[len(shown) :]
 
 
 def _check_text(name: str, text: str) -> None:

@@ -54,9 +54,9 @@ undecodable = "drop"               # {count:,} files that are binary or not UTF-
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What was found out.
+    """The data, the model and the machine that a recipe should fit.
 
     unread   columns of the rows that nothing reads
     tokens   of each of the first rows, ascending; `is_guess` if from bytes, as there is no tokenizer on this
@@ -83,8 +83,7 @@ class Facts:
 
 
 def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
-    """Write a recipe for fine-tuning `model` on `data` to `out`; returns what was found out: (what, how
-    much).
+    """Write a recipe for fine-tuning `model` on `data` to `out`; returns rows for a person: (name, value).
 
     Raises: InputError if the data cannot be read, or `out` is there already; nothing is written then.
     """
@@ -122,7 +121,7 @@ def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
 
 
 def look(data: Path, model: str) -> Facts:
-    """Find out what a recipe should fit. Raises: InputError if the data or the model cannot be used."""
+    """Look at data, model and machine. Raises: InputError if the data or the model cannot be used."""
     import psutil
     import torch
 
@@ -158,8 +157,9 @@ def look(data: Path, model: str) -> Facts:
     memory = torch.cuda.get_device_properties(0).total_memory if on_gpu else psutil.virtual_memory().total
     cores = describe_machine()["cores"]
     return Facts(
-        kind, rows, unread, tokens, is_guess, weights, context, targets, problem, left_out, device.type,
-        memory, cores
+        format=kind, rows=rows, unread=unread, tokens=tokens, is_guess=is_guess, weights=weights,
+        context=context, targets=targets, problem=problem, left_out=left_out, device=device.type,
+        memory=memory, cores=cores,
     )  # fmt: skip
 
 
@@ -201,9 +201,7 @@ def _describe_left_out(names: Sequence[str]) -> str:
 
 
 def _read(data: Path) -> tuple[str, int, list[str], list[str], list[str]]:
-    """The format of the rows, how many there are, the text of the first of them, the columns that are not
-    read, and the files of a folder that are no texts.
-    """
+    """Format, number and first texts of the rows, columns that are not read, and files that are no texts."""
     from etude.data.sources import read_documents, source_format
     from etude.recipe.schema import Source
 

@@ -1,4 +1,4 @@
-"""What one sees while a run goes on: a live picture on a terminal, plain lines anywhere else."""
+"""The view of a run that goes on: a live picture on a terminal, plain lines anywhere else."""
 
 import math
 import os
@@ -50,9 +50,7 @@ def open_view(terminal: bool | None = None) -> "LineView | LiveView":
 
 
 class LineView:
-    """Plain lines: log lines every few seconds, fewer as the run grows long; evaluations and decisions
-    always.
-    """
+    """Plain lines: evaluations and decisions always, log lines every few seconds and then more seldom."""
 
     def __init__(self) -> None:
         self._window = OpenWindow()
@@ -127,7 +125,7 @@ class LiveView:
 
 @dataclass
 class Progress:
-    """What the records said so far, as far as the picture needs it.
+    """The figures of the records so far that the picture needs.
 
     losses   (step, mean loss) of every log window; every second one is dropped when they grow too many
     """
@@ -198,9 +196,7 @@ class Progress:
         return time.monotonic() - self._started
 
     def remaining(self) -> float | None:
-        """Seconds to the last step: median of recent steps, and a share for evaluations and checkpoints as so
-        far.
-        """
+        """Seconds to the last step: recent steps' median, and the mean pause for evaluations and saving."""
         if not self._recent or not self.steps:
             return None
         each = statistics.median(self._recent) + self._pauses / self._steps_done
@@ -221,7 +217,7 @@ class Progress:
         return None if loss is None else self.evaluation.loss - loss
 
     def _restart(self, attempt: Attempt) -> None:
-        """What an earlier attempt measured beyond the checkpoint no longer counts, nor does its speed."""
+        """Forget figures of an earlier attempt beyond the checkpoint, and its speed."""
         self.attempt, self.step = attempt, attempt.from_step
         self.losses = [point for point in self.losses if point[0] <= attempt.from_step]
         self._recent.clear()

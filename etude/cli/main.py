@@ -70,9 +70,7 @@ for _name, _command in DATA_COMMANDS.items():
 
 
 def main() -> None:
-    """Run a command; errors for the user are one line each, without a traceback, which only a fault of etude
-    has.
-    """
+    """Run a command; an error for the user is one line, and only a fault of etude has a traceback."""
     # Threads that wait by spinning stop each other when something else wants a core: with one busy neighbour
     # on two cores a step took 5.1 s instead of 0.38. Alone, waiting this short costs up to 9 % (dev/LOG.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -127,7 +125,7 @@ def _print_version(
 
 
 def _tell(error: EtudeError) -> None:
-    """Say an error once for all ranks: one that etude started leaves its own to the launcher."""
+    """Print an error once for all ranks: a rank that etude started leaves its own to the launcher."""
     lines = _error_lines(getattr(error, "problems", [error]))
     rank, folder = os.environ.get("RANK", "0") if "WORLD_SIZE" in os.environ else "0", os.environ.get(FOLDER)
     if rank == "0" and not (folder and isinstance(error, LostRankError)):
@@ -147,7 +145,7 @@ def _error_lines(problems: list[Any]) -> list[str]:
 
 
 def _say_usage(error: Any) -> None:
-    """What is wrong with a command line, and where its help is; where nothing is given, the help itself."""
+    """Print the fault of a command line and where its help is; for an empty one, the help itself."""
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
     else:

@@ -1,6 +1,4 @@
-"""The one way to a terminal: results to stdout, progress and errors to stderr, and no control character to
-either.
-"""
+"""The one way to a terminal: results to stdout, progress and errors to stderr, no control character."""
 
 import contextlib
 import errno
@@ -41,9 +39,7 @@ def say(text: object) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON that every reader takes: NaN and infinities as "nan" and "inf", odd characters
-    escaped.
-    """
+    """Print a value as strict JSON: NaN and infinities as "nan" and "inf", odd characters escaped."""
     from etude.records.events import plain
 
     is_wide = (sys.stdout.encoding or "ascii").lower().startswith("utf")
@@ -77,8 +73,7 @@ def print_table(rows: list[list[str]]) -> None:
 
 
 def open_console(*, stderr: bool = False, width: int | None = None, soft_wrap: bool = False) -> "Console":
-    """A console of rich; whoever prints on it cleans the text of others first, since colours are
-    escapes too."""
+    """A console of rich; its user cleans the text of others first, since colours are escapes too."""
     from rich.console import Console
 
     file: Any = sys.stderr.uncleaned() if stderr and isinstance(sys.stderr, Output) else None
@@ -152,7 +147,7 @@ def lasting_output() -> Iterator[Output]:
 
 
 def is_reader_gone(error: OSError) -> bool:
-    """Whether a stream failed since nobody reads it any more, as behind `| head`."""
+    """True if a stream failed because its reader has gone, as behind `| head`."""
     return error.errno in (errno.EPIPE, errno.EIO)
 
 

@@ -1,4 +1,4 @@
-"""What `etude rate` does: a person rates what a run said, or says which of two runs said it better."""
+"""`etude rate`: a person rates the texts of a run, or chooses between those of two runs."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ _DUEL = {"a": (1.0, 0.0), "b": (0.0, 1.0), "=": (0.5, 0.5)}
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt and what was said: by one run, or by two in an order that the rater does not know.
+    """A prompt and the text of one run, or of two in an order that the rater does not know.
 
     runs   to which each of the texts belongs
     """
@@ -29,14 +29,14 @@ class Question:
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """What may be answered."""
+        """The answers that are taken."""
         return tuple(_DUEL) if len(self.texts) > 1 else ("1", "2", "3", "4", "5")
 
     def to_dict(self) -> dict[str, Any]:
-        """For a script, which does not learn either which run said what."""
+        """Plain values for a script, without the names of the runs."""
         return {
             "prompt": self.prompt,
-            "texts": [said.text for said in self.texts],
+            "texts": [text.text for text in self.texts],
             "answers": list(self.answers),
         }
 
@@ -45,8 +45,8 @@ class Question:
         scores = _DUEL[answer] if len(self.texts) > 1 else (float(answer),)
         others = [run.name for run in reversed(self.runs)] if len(self.runs) > 1 else [None]
         return [
-            (run, Rating(said.step, self.prompt, said.text, rater, score, other))
-            for run, said, score, other in zip(self.runs, self.texts, scores, others)
+            (run, Rating(text.step, self.prompt, text.text, rater, score, other))
+            for run, text, score, other in zip(self.runs, self.texts, scores, others)
         ]
 
 
@@ -80,14 +80,14 @@ def rate(
 
 
 def questions(runs: Sequence[Run], *, rater: str, seed: int = 17) -> list[Question]:
-    """What there is to rate, in an order that seed and rater make. Raises: InputError if there is nothing."""
+    """The texts to rate, in the order of seed and rater. Raises: InputError if there are none."""
     if not rater.strip():
         raise InputError("the rater has no name; expected who rates; give --rater NAME")
     if not 1 <= len(runs) <= 2 or len({run.path.resolve() for run in runs}) < len(runs):
         raise InputError("expected one run, or two different ones to set side by side; see etude runs")
     histories = [read_history(run) for run in runs]
-    said = [_latest(history) for history in histories]
-    shared = [prompt for prompt in said[0] if all(prompt in texts for texts in said)]
+    latest = [_latest(history) for history in histories]
+    shared = [prompt for prompt in latest[0] if all(prompt in texts for texts in latest)]
     if not shared:
         what = "texts" if len(runs) == 1 else "texts to equal prompts"
         names = " and ".join(run.name for run in runs)
@@ -97,7 +97,7 @@ def questions(runs: Sequence[Run], *, rater: str, seed: int = 17) -> list[Questi
     draw = random.Random(clean(f"{seed} {rater}"))  # a name that is no UTF-8 cannot be hashed
     asked = []
     for prompt in shared:
-        texts = [texts[prompt] for texts in said]
+        texts = [texts[prompt] for texts in latest]
         # Drawn before any is left out, so that the order of the others does not depend on what was rated.
         order = draw.sample(range(len(runs)), len(runs))
         if not _is_rated(histories, texts, rater):
@@ -108,7 +108,7 @@ def questions(runs: Sequence[Run], *, rater: str, seed: int = 17) -> list[Questi
 
 
 def _latest(history: History) -> dict[str, Generation]:
-    """By prompt, what the best checkpoint said, or the last moment that said anything."""
+    """The texts of the best checkpoint, or of the last moment with texts, by prompt."""
     steps = {generation.step for generation in history.generations}
     best = (history.run.best or {}).get("step")
     step = best if best in steps else max(steps, default=None)
@@ -116,15 +116,15 @@ def _latest(history: History) -> dict[str, Generation]:
 
 
 def _is_rated(histories: Sequence[History], texts: Sequence[Generation], rater: str) -> bool:
-    """Whether all of the runs have it: a kill may come between two records."""
+    """True if all of the runs have the rating: a kill may come between two records."""
     others = [history.run.name for history in reversed(histories)] if len(histories) > 1 else [None]
     return all(
         any(
             (rating.rater, rating.step, rating.prompt, rating.text, rating.against)
-            == (rater, said.step, said.prompt, said.text, other)
+            == (rater, text.step, text.prompt, text.text, other)
             for rating in history.ratings
         )
-        for history, said, other in zip(histories, texts, others)
+        for history, text, other in zip(histories, texts, others)
     )
 
 
@@ -145,8 +145,8 @@ def _require_fit(asked: Sequence[Question], scores: Sequence[str]) -> None:
 def _ask(question: Question, which: str, ask: Callable[[str], str]) -> str:
     """Show a question on stderr and ask until there is an answer; the end of the input is q."""
     say(f"\n--- {which}, prompt:\n{question.prompt}")
-    for name, said in zip("ab" if len(question.texts) > 1 else [""], question.texts):
-        say(f"\n--- {f'text {name}' if name else 'text'}:\n{said.text}")
+    for name, text in zip("ab" if len(question.texts) > 1 else [""], question.texts):
+        say(f"\n--- {f'text {name}' if name else 'text'}:\n{text.text}")
     words = "a or b is better, = as good" if len(question.texts) > 1 else "1 (bad) to 5 (good)"
     while True:
         try:

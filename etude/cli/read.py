@@ -175,7 +175,7 @@ def report(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> No
 
 
 def _warn_of_edits(*runs: "Run") -> None:
-    """Say of which runs the recipe was edited after the fact: their figures belong to another one."""
+    """Warn of runs whose recipe was edited after the fact: their figures belong to another one."""
     for run in runs:
         try:
             run.require_own_recipe()

@@ -153,7 +153,7 @@ def schema() -> None:
 
 
 def _describe_published(recipe: "Recipe") -> str | None:
-    """What a recipe trains of a published model, known without its files."""
+    """The trainable share of a published model, known without its files."""
     from etude.models.catalogue import STORIES
     from etude.models.cost import trainable_line
 
