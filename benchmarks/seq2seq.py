@@ -182,7 +182,7 @@ def _write_rows(recipe: dict[str, Any], scored: dict[str, Any], steps: int) -> N
             rows.append({"input_ids": sample.tokens.tolist(), "labels": sample.labels.tolist()})
     asked = [
         list(map(int, example.prompt_ids))
-        for example in prepare(recipe_from(scored), tokenizer_folder=BASE).pairs["train"]
+        for example in prepare(recipe_from(scored), tokenizer_folder=BASE).examples_of["train"]
     ]
     GIVEN.write_text(json.dumps({"rows": rows, "asked": asked[:MOST_ROWS]}))
     SCORED_RECIPE.write_text(json.dumps(scored))

@@ -12,7 +12,7 @@ from etude.assemble import assemble
 from etude.control.signals import StopSignals
 from etude.data.corpus import label_notes
 from etude.data.loader import Loader, iterate_once, longest_batch
-from etude.data.split import Split
+from etude.data.samples.sample import Samples
 from etude.engine import checkpoint as checkpoints
 from etude.engine.batch import DeviceBatch, to_device
 from etude.engine.keeper import Keeper
@@ -203,7 +203,7 @@ def _try_own_code(
 ) -> None:
     """Run what the user brings once on two samples of each task, before anything is written."""
 
-    def some(split: Split | None, task: Task) -> Iterator[DeviceBatch]:
+    def some(split: Samples | None, task: Task) -> Iterator[DeviceBatch]:
         attend = plan.recipe.data.attend_across_documents
         for batch in iterate_once(split, 2, attend, max_samples=2) if split else ():
             yield to_device(replace(batch, task=task.name), world.device)

@@ -12,7 +12,8 @@ from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
 
 from etude.data.prepared import prepare
-from etude.data.split import Texts, take_wholes
+from etude.data.samples.labelled import take_labelled
+from etude.data.samples.sample import Texts
 from etude.errors import EtudeError
 from etude.export import export
 from etude.objectives.classification import Classification
@@ -234,7 +235,8 @@ def test_losses_are_those_of_torch(smoothing: float, weighted: bool) -> None:
 def test_balanced_weights_are_those_of_scikit_learn_and_1_for_a_label_without_rows() -> None:
     truth = np.array([0, 0, 0, 2, 2, 3])
     texts = Texts(np.zeros(12, dtype=np.int64), np.arange(0, 14, 2), np.ones(6, dtype=np.int64), None, 0)
-    split = take_wholes(texts, np.arange(6), np.eye(5, dtype=np.uint8)[truth], np.zeros(6, dtype=np.int64), 8)
+    columns = {"labels": np.eye(5, dtype=np.uint8)[truth], "seconds": np.zeros(6, dtype=np.int64)}
+    split = take_labelled(texts, np.arange(6), columns, 8)
     weights = Classification.of(Loss(class_weights="balanced"), split, multi=False).weights
     expected = compute_class_weight("balanced", classes=np.unique(truth), y=truth)
     assert weights is not None and weights[[0, 2, 3]].tolist() == pytest.approx(expected.tolist())

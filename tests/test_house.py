@@ -29,15 +29,18 @@ MOST = {
     "public without docstring": 2,
 }
 MOST_LINES = {
-    "cli": 2400, "control": 300, "data": 8550, "durable": 760, "engine": 1550, "evaluate": 600, "launch": 350,
+    "cli": 2400, "control": 300, "data": 9110, "durable": 760, "engine": 1550, "evaluate": 600, "launch": 350,
     "models": 5700, "objectives": 1150, "plan": 550, "recipe": 1550, "records": 2100, "report": 2700,
     "scores": 850, "watch": 100,
     "etude": 2390,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
+    "data/stored.py",
+    "data/samples/shape.py",
+    "data/samples/sample.py",
     "__main__.py", "assemble.py", "cli/demo.py", "cli/printing.py", "control/ranks.py",
     "control/signals.py", "data/corpus.py", "data/dedup.py", "data/leaks.py", "data/listing.py",
-    "data/lost.py", "data/masking.py", "data/mixture.py", "data/page.py", "data/patience.py",
+    "data/lost.py", "data/mixture.py", "data/page.py", "data/patience.py",
     "data/pool.py", "data/sandbox.py", "data/unpack.py", "engine/batch.py", "engine/objective.py",
     "engine/recorder.py", "errors.py", "models/build.py", "models/config_sizes.py",
     "models/encoder_config.py", "models/families/decoder.py", "models/families/encoder.py",

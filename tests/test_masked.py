@@ -7,11 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from etude.data.loader import Loader
-from etude.data.masking import Masking
 from etude.errors import EtudeError
 from etude.export import export
 from etude.models.pretrained import load_pretrained
@@ -82,34 +79,6 @@ def test_a_classifier_goes_on_from_a_masked_model_and_transformers_loads_both(tm
     name = "bert.encoder.layer.0.attention.self.query.weight"
     assert torch.equal(dict(built.named_parameters())[name], own[name])
     train(recipe, tmp_path / "runs")
-
-
-@given(
-    length=st.integers(1, 200), ratio=st.floats(0.05, 0.5), epoch=st.integers(0, 5), index=st.integers(0, 50),
-    seed=st.integers(0, 2**62),
-)  # fmt: skip
-def test_a_share_is_hidden_never_special_tokens_and_the_same_each_time(
-    length: int, ratio: float, epoch: int, index: int, seed: int
-) -> None:
-    masking = Masking(seed, ratio, 3, 500, (0, 1, 2, 3))
-    text = np.random.default_rng(index).integers(0, 500, length)
-    tokens, labels = masking.hide(text, epoch=epoch, index=index)
-    hidden, free = labels >= 0, ~np.isin(text, (0, 1, 2, 3))
-    assert hidden.sum() == min(max(round(ratio * free.sum()), 1), free.sum())
-    assert not (hidden & ~free).any()
-    assert (labels[hidden] == text[hidden]).all() and (tokens[~hidden] == text[~hidden]).all()
-    again = masking.hide(text, epoch=epoch, index=index)
-    assert (again[0] == tokens).all() and (again[1] == labels).all()
-
-
-def test_of_hidden_tokens_eight_in_ten_are_masked_and_one_is_another() -> None:
-    masking = Masking(1, 0.5, 3, 50_000, (0,))
-    text = np.arange(10, 40_010)
-    tokens, labels = masking.hide(text, epoch=0, index=0)
-    hidden = labels >= 0
-    assert (tokens[hidden] == 3).mean() == pytest.approx(0.8, abs=0.02)
-    assert (tokens[hidden] == text[hidden]).mean() == pytest.approx(0.1, abs=0.02)
-    assert (masking.hide(text, epoch=1, index=0)[1] != labels).any()
 
 
 def test_micro_batches_do_not_change_losses(tmp_path: Path) -> None:

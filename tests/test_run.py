@@ -98,8 +98,8 @@ def test_the_bits_per_byte_are_those_of_transformers_on_the_same_rows(
         logits = model(torch.from_numpy(sample.tokens)[None]).logits[0]
         nats += nn.functional.cross_entropy(logits, torch.from_numpy(sample.labels), reduction="sum").item()
     (last,) = events(run, Evaluation)[-1:]
-    assert last.loss == pytest.approx(nats / validation.targets, rel=1e-5)
-    assert last.bits_per_byte == pytest.approx(nats / 0.6931471805599453 / validation.bytes, rel=1e-5)
+    assert last.loss == pytest.approx(nats / validation.spans.targets, rel=1e-5)
+    assert last.bits_per_byte == pytest.approx(nats / 0.6931471805599453 / validation.spans.bytes, rel=1e-5)
     assert tokenizer.decode(tokenizer("def total(x):")["input_ids"]) == "def total(x):"
 
 

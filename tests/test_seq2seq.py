@@ -50,7 +50,7 @@ def _train_in_transformers(recipe: Recipe, base: Path, smoothing: float) -> list
     tokenizer.pad_token = "<pad>"
     collate = DataCollatorForSeq2Seq(tokenizer, model)
     plan = make_plan(recipe)
-    split, texts = plan.corpus.train, plan.corpus.pairs["train"]
+    split, texts = plan.corpus.train, plan.corpus.examples_of["train"]
 
     def loss_of(ids: Any) -> torch.Tensor:
         rows = []
@@ -90,7 +90,7 @@ def test_greedy_answers_are_those_of_transformers_whichever_rows_end_first(tmp_p
     folder = training.run.checkpoints / training.run.best["checkpoint"]
     theirs = AutoModelForSeq2SeqLM.from_pretrained(folder)
     corpus = prepare(training.run.recipe, tokenizer_folder=base)
-    prompts = [example.prompt_ids for example in corpus.pairs["validation"]]
+    prompts = [example.prompt_ids for example in corpus.examples_of["validation"]]
     ours = greedy(load_model(folder, dtype=torch.float32), corpus, prompts, 12)
     assert {part.stopped for part in ours} == {True, False} or len({len(part.ids) for part in ours}) > 1
     (scores,) = [entry.event for entry in training.run.ledger().entries if isinstance(entry.event, Scores)]
@@ -137,7 +137,7 @@ def test_an_answer_is_as_likely_as_its_tokens_and_the_end_that_it_was_given(tmp_
         prepare(seq2seq(rows, base), tokenizer_folder=base),
         AutoModelForSeq2SeqLM.from_pretrained(base),
     )
-    prompt = torch.tensor([corpus.pairs["validation"][0].prompt_ids])
+    prompt = torch.tensor([corpus.examples_of["validation"][0].prompt_ids])
     first = start.generate(prompt, do_sample=False, num_beams=1, max_new_tokens=1)[0, 1].item()
     (base / "generation_config.json").write_text(
         json.dumps(
@@ -151,7 +151,7 @@ def test_an_answer_is_as_likely_as_its_tokens_and_the_end_that_it_was_given(tmp_
     theirs = AutoModelForSeq2SeqLM.from_pretrained(
         training.run.checkpoints / training.run.best["checkpoint"]
     ).eval()
-    for row, example in zip(said, corpus.pairs["validation"]):
+    for row, example in zip(said, corpus.examples_of["validation"]):
         if row["stopped"] and row["tokens"] == 1:
             start_id = torch.tensor([[theirs.config.decoder_start_token_id]])
             logits = theirs(input_ids=torch.tensor([example.prompt_ids]), decoder_input_ids=start_id).logits[
@@ -226,8 +226,8 @@ def test_instructions_become_pairs_of_what_is_asked_and_the_last_answer(tmp_path
     source = {"data.train": [{"path": str(rows)}], "data.validation": "none"}
     corpus = prepare(seq2seq(rows, None, source))
     first = json.loads(rows.read_text().splitlines()[0])
-    assert corpus.pairs["train"][0].reference == first["output"]
-    assert corpus.pairs["train"][0].prompt.startswith(first["instruction"][:10])
+    assert corpus.examples_of["train"][0].reference == first["output"]
+    assert corpus.examples_of["train"][0].prompt.startswith(first["instruction"][:10])
 
 
 def test_a_trained_tokenizer_has_learnt_from_targets(tmp_path: Path) -> None:

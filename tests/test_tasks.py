@@ -106,7 +106,7 @@ def test_a_step_is_the_mean_over_samples_of_each_tasks_own_loss(tmp_path: Path) 
             losses, targets = objective.loss_sum(model, to_device(batch, torch.device("cpu")))
         # A row of several labels has as many targets, one of a single label one, a masked text those that are
         # hidden.
-        weight = {"words": 1 / 3, "kinds": 1.0, "text": len(part) / part.scored}[batch.task]
+        weight = {"words": 1 / 3, "kinds": 1.0, "text": len(part) / part.spans.scored}[batch.task]
         top, bottom = top + float(losses) * weight, bottom + float(targets) * weight
     assert loss == pytest.approx(top / bottom, rel=1e-5)
 

@@ -13,8 +13,6 @@ from etude.text import clean, printable
 
 if TYPE_CHECKING:
     from etude.data.corpus import Corpus
-    from etude.data.split import Split
-    from etude.data.tokenize import Tokenizer
     from etude.errors import InputError
     from etude.recipe.schema import Recipe
 
@@ -100,7 +98,7 @@ def make_page(recipe: "Recipe") -> tuple[dict[str, Any], "InputError | None"]:
         **corpus.summary,
         **page,
         **describe_gate(gate, corpus.uses),
-        "samples": [_describe(corpus.train, 0, corpus.tokenizer)["parts"]],
+        "samples": [_describe(recipe, corpus, 0)["parts"]],
     }
     return page, None
 
@@ -206,7 +204,7 @@ def show_samples(recipe: "Recipe", rows: int = 3) -> list[dict[str, Any]]:
     for task, part in recipe.by_task().items():
         corpus, named = open_corpus(part), {"task": task} if task else {}
         for index in range(min(rows, len(corpus.train))):
-            samples.append(named | _describe(corpus.train, index, corpus.tokenizer))
+            samples.append(named | _describe(part, corpus, index))
     return samples
 
 
@@ -255,16 +253,16 @@ def print_samples(rows: list[dict[str, Any]], *, as_json: bool = False) -> None:
         console.print(text)
 
 
-def _describe(split: "Split", index: int, tokenizer: "Tokenizer") -> dict[str, Any]:
+def _describe(recipe: "Recipe", corpus: "Corpus", index: int) -> dict[str, Any]:
     import numpy as np
 
     from etude.data.secrets import find, redact_parts
 
-    sample = split.sample(index)
+    tokenizer, sample = corpus.tokenizer, corpus.train.sample(index)
     if sample.is_pair:
         ids = np.r_[sample.tokens, sample.labels]
         scored = np.arange(len(ids)) >= len(sample.tokens)
-    elif split.masking is not None:
+    elif recipe.kind.hides_tokens:
         scored = sample.labels >= 0
         whole = np.where(scored, sample.labels, sample.tokens)
         # A secret of which a token is hidden would not be known, so that text is shown with nothing hidden.

@@ -49,8 +49,9 @@ def held_out_text(run: Run) -> bytes:
     corpus = prepare(run.recipe)
     held_out = corpus.validation
     assert held_out is not None
-    spans = (held_out.tokens[start:end] for start, end in zip(held_out.starts, held_out.ends))
-    return "".join(corpus.tokenizer.decode(span[span != held_out.eos_id].tolist()) for span in spans).encode()
+    spans, eos_id = held_out.spans, corpus.tokenizer.eos_id
+    texts = (spans.tokens[start:end] for start, end in zip(spans.starts, spans.ends))
+    return "".join(corpus.tokenizer.decode(text[text != eos_id].tolist()) for text in texts).encode()
 
 
 def compressors(text: bytes) -> list[tuple[str, float]]:

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from etude.data.split import NO_TARGET, Sample
+from etude.data.samples.sample import NO_TARGET, Sample
 
 __all__ = ["NO_TARGET", "Batch", "NumpyBatch", "collate", "find_targets"]
 

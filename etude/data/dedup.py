@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from etude.data.samples.sample import Flags, Ints
 from etude.data.shingles import Hashes, jaccard
-from etude.data.split import Flags, Ints
 
 PERMUTATIONS = 128
 _SEED = 1

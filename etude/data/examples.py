@@ -1,5 +1,4 @@
-"""Held-out samples as questions with a reference answer, made from what is prepared when they are
-asked for."""
+"""Samples as prompts with a reference answer, made from prepared data on demand."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,14 +6,14 @@ from typing import Any
 
 import numpy.typing as npt
 
-from etude.data.split import Ints, Split
+from etude.data.samples.sample import Ints, Samples
 from etude.data.tokenize import Tokenizer
 from etude.errors import InputError
 
 
 @dataclass(frozen=True)
 class Example:
-    """What a model is given, as ids and as text, and what it should answer, whole, without its end token."""
+    """A prompt, as ids and as text, and the whole answer to it, without its end token."""
 
     prompt_ids: list[int]
     prompt: str
@@ -22,11 +21,12 @@ class Example:
     capability: str | None
 
 
-@dataclass(frozen=True)
-class Conversations(Sequence[Example]):
+@dataclass(frozen=True, kw_only=True)
+class ConversationExamples(Sequence[Example]):
     """The conversations of a split: each prompt ends where the last answer of its sample begins.
 
-    rows, ends: (n,) the documents, and where in the tokens their samples end; answers: as in answers.npy.
+    rows, ends  (n,) documents, and where in the tokens their samples end
+    answers     as in answers.npy
     """
 
     rows: Ints
@@ -57,15 +57,16 @@ class Conversations(Sequence[Example]):
         )
 
 
-@dataclass(frozen=True)
-class Pairs(Sequence[Example]):
+@dataclass(frozen=True, kw_only=True)
+class PairExamples(Sequence[Example]):
     """The sources of a split, cut as its samples are, each with the whole text of its target.
 
-    rows: (n,) the documents; references: UTF-8 of all targets end to end, that of document i from places[i]
-    on.
+    rows        (n,) documents
+    references  UTF-8 of all targets end to end
+    places      (documents + 1) where the target of each begins among them
     """
 
-    split: Split
+    samples: Samples
     rows: Ints
     references: npt.NDArray[Any]
     places: Ints
@@ -79,7 +80,7 @@ class Pairs(Sequence[Example]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[each] for each in range(*index.indices(len(self)))]
-        row, source = int(self.rows[index]), self.split.sample(int(index)).tokens.tolist()
+        row, source = int(self.rows[index]), self.samples.sample(int(index)).tokens.tolist()
         capability = int(self.capabilities[row])
         try:
             reference = self.references[self.places[row] : self.places[row + 1]].tobytes().decode()

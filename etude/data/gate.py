@@ -38,9 +38,10 @@ from etude.data.labels import labelling
 from etude.data.leaks import Problems, find_planted, read_problems
 from etude.data.pool import map_batches
 from etude.data.rows import place_of
+from etude.data.samples.sample import Flags, Ints
 from etude.data.shingles import Hashes, shingle
 from etude.data.sources import Document, read_documents, source_key
-from etude.data.split import Flags, Ints, hash_words, number_texts
+from etude.data.split import hash_words, number_texts
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 from etude.records import shape

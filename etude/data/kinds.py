@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from etude.data.lexer import KINDS, kinds_of
-from etude.data.split import Flags, Ints
+from etude.data.samples.sample import Flags, Ints
 
 _PIECE_TOKENS = 1 << 20
 _NO_CODE = KINDS.index("special")

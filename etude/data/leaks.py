@@ -12,9 +12,9 @@ import numpy as np
 
 from etude import durable
 from etude.data.cache import to_npy
+from etude.data.samples.sample import Ints
 from etude.data.shingles import Hashes, shingle
 from etude.data.sources import read_all_rows
-from etude.data.split import Ints
 from etude.errors import InputError
 
 # What a benchmark may call its fields.

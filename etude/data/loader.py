@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from etude.data.batch import NumpyBatch, collate
 from etude.data.mixture import Mixture
-from etude.data.split import Ints, Split
+from etude.data.samples.sample import Ints, Samples
 
 _ROUNDS = 8
 
@@ -76,7 +76,7 @@ class Loader:
 
     def __init__(
         self,
-        split: Split | Mixture,
+        split: Samples | Mixture,
         *,
         global_batch_size: int,
         micro_batch_size: int,
@@ -106,7 +106,7 @@ class Loader:
         mine = rank_part(ids, self.rank, self.ranks)
         batches = [
             _batch(self.split, group[low : low + self.micro_batch_size], self.attend_across_documents, epoch)
-            for group in self.split.groups(mine)
+            for group in _groups(self.split, mine)
             for low in range(0, len(group), self.micro_batch_size)
         ]
         return StepBatches(step, epoch, len(ids), mine, batches)
@@ -129,7 +129,7 @@ class Loader:
 
 
 def iterate_once(
-    split: Split | Mixture,
+    split: Samples | Mixture,
     micro_batch_size: int,
     attend_across_documents: bool,
     rank: int = 0,
@@ -141,17 +141,22 @@ def iterate_once(
     """
     count = min(len(split), max_samples or len(split))
     ids = np.arange(count) * len(split) // count
-    for group in split.groups(ids):
+    for group in _groups(split, ids):
         for low in range(rank * micro_batch_size, len(group), ranks * micro_batch_size):
             yield _batch(split, group[low : low + micro_batch_size], attend_across_documents)
 
 
-def longest_batch(split: Split, micro_batch_size: int, attend_across_documents: bool) -> NumpyBatch:
+def longest_batch(split: Samples, micro_batch_size: int, attend_across_documents: bool) -> NumpyBatch:
     """The batch that takes most memory."""
     return _batch(split, split.longest(micro_batch_size), attend_across_documents)
 
 
-def _batch(split: Split | Mixture, ids: Ints, attend_across_documents: bool, epoch: int = 0) -> NumpyBatch:
+def _groups(split: Samples | Mixture, ids: Ints) -> list[Ints]:
+    """The samples that may share a micro-batch: all, or those of one task."""
+    return split.groups(ids) if isinstance(split, Mixture) else [ids]
+
+
+def _batch(split: Samples | Mixture, ids: Ints, attend_across_documents: bool, epoch: int = 0) -> NumpyBatch:
     return collate(
         [split.sample(int(index), epoch) for index in ids], attend_across_documents=attend_across_documents
     )

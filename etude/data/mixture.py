@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from etude.data.split import Ints, Sample, Split
+from etude.data.samples.sample import Ints, Sample, Samples
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Mixture:
     of them, and one with more places than samples repeats them evenly.
     """
 
-    parts: Mapping[str, Split]
+    parts: Mapping[str, Samples]
     counts: tuple[int, ...]
 
     def __len__(self) -> int:
@@ -31,12 +31,12 @@ class Mixture:
     @property
     def targets(self) -> int:
         """Targets of an epoch, about."""
-        return round(self._mean(lambda part: part.targets / len(part)) * len(self))
+        return round(self._mean(lambda part: part.spans.targets / len(part)) * len(self))
 
     @property
     def scored(self) -> float:
         """Targets of an epoch, about; of a masked task those that are hidden."""
-        return self._mean(lambda part: part.scored / len(part)) * len(self)
+        return self._mean(lambda part: part.spans.scored / len(part)) * len(self)
 
     def sample(self, index: int, epoch: int = 0) -> Sample:
         """Sample `index` of `len(self)` in an epoch, which knows its task."""
@@ -57,7 +57,7 @@ class Mixture:
         return total / max(len(self), 1)
 
 
-def mix(parts: Mapping[str, Split], ratios: Mapping[str, float]) -> Mixture:
+def mix(parts: Mapping[str, Samples], ratios: Mapping[str, float]) -> Mixture:
     """A mixture whose epoch ends when the first of its parts has shown all samples."""
     passes = min(len(part) / ratios[name] for name, part in parts.items())
     return Mixture(parts, tuple(max(round(passes * ratios[name]), 1) for name in parts))

@@ -8,7 +8,7 @@ import numpy as np
 
 from etude.data.clean import FILTERS
 from etude.data.gate import USES, Gate, count_removed
-from etude.data.split import Ints
+from etude.data.samples.sample import Ints
 from etude.text import plural
 
 _EXAMPLES = 3

@@ -36,7 +36,6 @@ import hashlib
 import json
 import math
 import time
-from array import array
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date
@@ -44,23 +43,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from etude import durable
 from etude.data.cache import Files, build_once, open_built, to_npy
-from etude.data.corpus import MANIFEST, Corpus, PreparedKind, choose_uses, open_prepared
-from etude.data.encode import Tally, encode, encode_labelled, encode_pairs, take_sides
+from etude.data.corpus import Corpus, choose_uses, open_prepared
 from etude.data.gate import USES, Gate, enforce, examine, is_needed, list_sources
 from etude.data.kinds import find_kinds
-from etude.data.labels import Labels, number_labels
 from etude.data.page import describe_gate
 from etude.data.render import ChatTemplate, find_template
-from etude.data.rows import place_of
+from etude.data.samples.sample import Ints
+from etude.data.samples.shape import Arrays, Building
+from etude.data.samples.shapes import choose_shape, has_conversations, texts_are_examples
 from etude.data.sources import Document, describe, large_files, list_rows_as_texts, source_format, source_key
-from etude.data.split import (
-    Flags,
-    Ints,
-)
+from etude.data.stored import MANIFEST
+from etude.data.tally import Tally
 from etude.data.tokenize import (
     Tokenizer,
     load_tokenizer,
@@ -136,10 +132,9 @@ def _cache_key(recipe: Recipe, gate: Gate | None, day: str) -> str:
     else:  # trained on the documents that are not held out
         held_out = None if recipe.data.validation is not None else recipe.data.validation_ratio
         key.append([recipe.tokenizer.train_vocab_size, held_out])
-    key.append([recipe.data.template, recipe.data.system, _texts_are_examples(recipe)])
+    key.append([recipe.data.template, recipe.data.system, texts_are_examples(recipe)])
     key.append(recipe.train.objective)
-    if recipe.train.objective == "classification":
-        key.append(recipe.train.seq_len)
+    key += [getattr(recipe.train, name) for name in recipe.kind.tokens_depend_on]
     if recipe.model.wants_code:
         key.append(["code", _CODE_FORMAT])
     if recipe.loss.token_weights:
@@ -155,28 +150,21 @@ def _tells_date(recipe: Recipe) -> bool:
     """Whether the day may stand in what conversations become."""
     if recipe.tokenizer.from_ is None or recipe.data.template == "plain" or not tells_date(recipe.tokenizer):
         return False
-    return recipe.kind.shape is None and any(
-        source_format(source).kind != "text" for _, source in list_sources(recipe)
-    )
-
-
-def _texts_are_examples(recipe: Recipe) -> bool:
-    """Whether a text begins as the pretrained model expects it, instead of after an end token."""
-    return recipe.model.from_ is not None and recipe.data.sample == "document"
+    return recipe.kind.shape is None and has_conversations(recipe)
 
 
 def _build(
     recipe: Recipe, gate: Gate | None, key: str, day: str, folder: Path
 ) -> tuple[Files, dict[str, Any]]:
-    sources = list_sources(recipe)
+    shape, sources = choose_shape(recipe), list_sources(recipe)
     scan: Tally | None = None
     if recipe.tokenizer.from_ is not None:
         tokenizer = load_tokenizer(recipe.tokenizer)
         _check_vocab(recipe, tokenizer.vocab_size)
     else:
         tokenizer, scan = _train_tokenizer(recipe, gate)
-    kind, chat = _kind_of(recipe, sources), None
-    if kind == "examples" and any(source_format(source).kind != "text" for _, source in sources):
+    chat: ChatTemplate | None = None
+    if shape.renders and has_conversations(recipe):
         named = recipe.tokenizer.from_ or "of this run"
         chat = find_template(named, tokenizer, wanted=recipe.data.template, system=recipe.data.system)
         if chat.is_plain:  # what the model was trained with goes with it
@@ -184,48 +172,65 @@ def _build(
     spellings = _spellings(tokenizer) if recipe.loss.token_weights else None
     width = 2 if tokenizer.vocab_size <= 1 << 16 else 4
     tally = Tally()
-    encoded = _encode(recipe, kind, _read(recipe, gate, tally), tally, tokenizer, day)
+    documents = _read(recipe, gate, tally)
+    if tokenizer.can_lose_text:
+        documents = tally.count_lost(documents, tokenizer)
+    encoded = shape.encode(recipe, documents, tally, tokenizer, day)
+    pieces = (ids.astype(f"<u{width}").data for ids in _checked(encoded, tokenizer.vocab_size))
     files = {
-        "tokens.bin": durable.write_file(
-            folder / "tokens.bin", (ids.astype(f"<u{width}").data for ids in encoded)
-        ),
+        "tokens.bin": durable.write_file(folder / "tokens.bin", pieces),
         "tokenizer.json": durable.write_file(folder / "tokenizer.json", tokenizer.to_json().encode()),
     }
     if _cache_key(recipe, gate, day) != key or (scan is not None and scan.hashes != tally.hashes):
         raise InputError("the data changed while it was read; run the same command again once it is at rest")
-    sizes = token_bytes(tokenizer)
-    arrays = {**tally.arrays(), "token_bytes": np.zeros(0, dtype=np.int64) if sizes is None else sizes}
-    labels: Labels | None = None
-    if kind != "texts":
-        arrays |= tally.example_arrays()
-    if kind in ("labelled", "pairs"):
-        arrays["seconds"] = np.array(tally.seconds, dtype=np.int64)
-    if kind == "labelled":
-        labels, arrays["labels"] = _number_labels(tally, sources)
-        arrays["cuts"] = np.frombuffer(tally.cuts, dtype=np.uint8)
-    if kind == "pairs":
-        places = array("q", [0])
-        files["references.bin"] = durable.write_file(
-            folder / "references.bin", _references(recipe, gate, places)
-        )
-        arrays["reference_places"] = np.array(places, dtype=np.int64)
-    if recipe.model.wants_code:
-        arrays["code"] = np.frombuffer(tally.code, dtype="<u2").reshape(-1, 4)
+    building = Building(
+        folder=folder,
+        sources=sources,
+        tally=tally,
+        arrays=tally.arrays(),
+        documents=lambda: _read(recipe, gate, Tally()),
+    )
+    columns = shape.finish(building)
+    files |= columns.files
     if spellings is not None:
         written = np.memmap(folder / "tokens.bin", dtype=f"<u{width}", mode="r")
-        kinds = find_kinds(written, *_texts_in(arrays), spellings)
+        kinds = find_kinds(written, columns.code, columns.is_answer, spellings)
         files["kinds.bin"] = durable.write_file(folder / "kinds.bin", kinds)
-    for name, values in arrays.items():
+    sizes = token_bytes(tokenizer)
+    arrays = {**building.arrays, "token_bytes": np.zeros(0, dtype=np.int64) if sizes is None else sizes}
+    for name, values in (arrays | columns.arrays).items():
         files[f"{name}.npy"] = durable.write_file(folder / f"{name}.npy", to_npy(values))
     for name, content in tokenizer.given.items():
         files[f"given-{name}"] = durable.write_file(folder / f"given-{name}", content)
-    # Only of groups that somebody named: two globs of one folder are meant to share it.
-    by_field = np.array([-1 if source.group_by is None else USES.index(use) for use, source in sources])
-    shared = tally.shared_groups(by_field[arrays["sources"]])
+    conversations = None if chat is None else _conversation_summary(chat, tokenizer, tally)
     return files, {
         "format": _FORMAT,
-        "kind": kind,
+        "kind": shape.name,
         "token_width_bytes": width,
+        **_tokenizer_facts(tokenizer, tally),
+        "sources": [
+            _source_summary(index, use, source, arrays, tally) for index, (use, source) in enumerate(sources)
+        ],
+        "contents": {
+            str(path): durable.sha256_file(path) for path in large_files(source for _, source in sources)
+        },
+        "shared_groups": _shared_groups(sources, arrays, tally),
+        "given": list(tokenizer.given),
+        "labels": None if columns.labels is None else asdict(columns.labels),
+        "paths": list(tally.paths) if "places" in columns.arrays else [],
+        "capabilities": list(tally.capability_names),
+        "conversations": conversations,
+    }
+
+
+def _checked(encoded: Iterator[Ints], vocab_size: int) -> Iterator[Ints]:
+    for ids in encoded:
+        assert ids.min() >= 0 and ids.max() < vocab_size, "an id beyond the vocabulary"
+        yield ids
+
+
+def _tokenizer_facts(tokenizer: Tokenizer, tally: Tally) -> dict[str, Any]:
+    return {
         "vocab_size": tokenizer.vocab_size,
         "eos_token": tokenizer.eos_token,
         "eos_id": tokenizer.eos_id,
@@ -233,55 +238,16 @@ def _build(
         "tokenizer": tokenizer.fingerprint,
         "unknown_tokens": tally.unknown,
         "lost_bytes": tally.lost,
-        "sources": [
-            _source_summary(index, use, source, arrays, tally) for index, (use, source) in enumerate(sources)
-        ],
-        "contents": {
-            str(path): durable.sha256_file(path) for path in large_files(source for _, source in sources)
-        },
-        "shared_groups": {"count": len(shared), "first": shared[:_EXAMPLES]},
-        "given": list(tokenizer.given),
-        "labels": None if labels is None else asdict(labels),
-        "paths": list(tally.paths) if kind != "texts" else [],
-        "capabilities": list(tally.capability_names),
-        "conversations": None if chat is None else _conversation_summary(chat, tokenizer, tally),
     }
 
 
-def _kind_of(recipe: Recipe, sources: list[tuple[str, Source]]) -> PreparedKind:
-    if recipe.train.objective == "classification":
-        return "labelled"
-    if recipe.train.objective == "seq2seq":
-        return "pairs"
-    has_conversations = any(source_format(source).kind != "text" for _, source in sources)
-    return "examples" if has_conversations or _texts_are_examples(recipe) else "texts"
-
-
-def _encode(
-    recipe: Recipe,
-    kind: PreparedKind,
-    documents: Iterator[Document],
-    tally: Tally,
-    tokenizer: Tokenizer,
-    day: str,
-) -> Iterator[Ints]:
-    if tokenizer.can_lose_text:
-        documents = tally.count_lost(documents, tokenizer)
-    match kind:
-        case "labelled":
-            longest, with_code = recipe.train.seq_len, recipe.model.wants_code
-            return encode_labelled(documents, tally, tokenizer, longest, with_code=with_code)
-        case "pairs":
-            return encode_pairs(documents, tally, tokenizer)
-        case _:
-            return encode(
-                documents,
-                tally,
-                tokenizer,
-                are_examples=kind == "examples",
-                system=recipe.data.system,
-                today=day,
-            )
+def _shared_groups(sources: list[tuple[str, Source]], arrays: Arrays, tally: Tally) -> dict[str, Any]:
+    """The groups in more than one set, only of groups that somebody named: two globs of one folder are meant
+    to share it.
+    """
+    by_field = np.array([-1 if source.group_by is None else USES.index(use) for use, source in sources])
+    shared = tally.shared_groups(by_field[arrays["sources"]])
+    return {"count": len(shared), "first": shared[:_EXAMPLES]}
 
 
 def _spellings(tokenizer: Tokenizer) -> list[bytes]:
@@ -296,47 +262,11 @@ def _spellings(tokenizer: Tokenizer) -> list[bytes]:
     return spellings
 
 
-def _texts_in(arrays: dict[str, npt.NDArray[Any]]) -> tuple[Ints, Flags]:
-    """Where what may be code begins and ends, (m, 2), and which are answers in conversations, (m,): texts,
-    the answers of examples, the targets of pairs."""
-    starts, ends = arrays["offsets"][:-1], arrays["offsets"][1:]
-    if "seconds" in arrays:
-        starts = starts + arrays["seconds"]
-    elif "answers" in arrays:
-        begins: Ints = arrays["answers"][:, 0]
-        return arrays["answers"], ~np.isin(begins, starts)
-    return np.stack([starts, ends], axis=1), np.zeros(len(starts), dtype=np.bool_)
-
-
-def _number_labels(tally: Tally, sources: list[tuple[str, Source]]) -> tuple[Labels, npt.NDArray[np.uint8]]:
-    """The labels of the training sources, and which of them each document has, (n, k).
-
-    Raises: as `number_labels`.
-    """
-    from_train = np.array([use == "train" for use, _ in sources])[np.array(tally.sources, dtype=np.int64)]
-    paths, places = list(tally.paths), np.array(tally.places, dtype=np.int64).reshape(-1, 2)
-    return number_labels(
-        [json.loads(value) for value in tally.label_values],
-        np.array(tally.labels, dtype=np.int64),
-        from_train,
-        fields=" or ".join(dict.fromkeys(repr(source.label) for use, source in sources if use == "train")),
-        name_row=lambda row: place_of(paths[places[row, 0]], int(places[row, 1])),
-    )
-
-
 def _read(recipe: Recipe, gate: Gate | None, tally: Tally) -> Iterator[Document]:
     """The documents of all sources that the gate lets through, noted in `tally`."""
     sources = [source for _, source in list_sources(recipe)]
     undecodable = recipe.data.clean.undecodable != "off"
     return tally.read(sources, undecodable=undecodable, removed=None if gate is None else gate.removed)
-
-
-def _references(recipe: Recipe, gate: Gate | None, places: "array[int]") -> Iterator[bytes]:
-    """The targets, read again, as ids do not give back every text, and a score is against what was there."""
-    for document in _read(recipe, gate, Tally()):
-        target = take_sides(document)[1].encode()
-        places.append(places[-1] + len(target))
-        yield target
 
 
 def _conversation_summary(chat: ChatTemplate, tokenizer: Tokenizer, tally: Tally) -> dict[str, Any]:
@@ -389,9 +319,7 @@ def _train_tokenizer(recipe: Recipe, gate: Gate | None) -> tuple[Tokenizer, Tall
     return train_tokenizer(texts(), size, is_masked=is_masked), scan
 
 
-def _source_summary(
-    index: int, use: str, source: Source, arrays: dict[str, npt.NDArray[Any]], tally: Tally
-) -> dict[str, Any]:
+def _source_summary(index: int, use: str, source: Source, arrays: Arrays, tally: Tally) -> dict[str, Any]:
     mine = arrays["sources"] == index
     documents, blank, found = int(mine.sum()), tally.blanks[index], tally.found[index]
     named: dict[str, Any] = (

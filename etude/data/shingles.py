@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.split import Ints
+from etude.data.samples.sample import Ints
 
 Hashes = npt.NDArray[np.uint64]
 SHINGLE_TOKENS = 5

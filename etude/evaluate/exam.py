@@ -9,7 +9,7 @@ from torch import nn
 from etude.data.batch import NumpyBatch
 from etude.data.corpus import Corpus
 from etude.data.loader import iterate_once
-from etude.data.split import Split
+from etude.data.samples.sample import Samples
 from etude.engine.precision import Precision
 from etude.engine.world import World
 from etude.recipe.metric import ChosenMetric
@@ -39,7 +39,7 @@ class Exam:
     is_fresh: bool = False
     writes_text: bool = True
 
-    def held_out(self) -> dict[str, Split]:
+    def held_out(self) -> dict[str, Samples]:
         """The validation and the test set, as far as there are any."""
         named = {"validation": self.corpus.validation, "test": self.corpus.test}
         return {use: split for use, split in named.items() if split}
@@ -61,7 +61,7 @@ class Exam:
         """The set that the final scores are of: the test set, if there is one."""
         return "test" if self.corpus.test else "validation"
 
-    def batches(self, split: Split, max_samples: int | None = None) -> Iterator[NumpyBatch]:
+    def batches(self, split: Samples, max_samples: int | None = None) -> Iterator[NumpyBatch]:
         """This rank's part of a split, or of some evenly spaced samples of it."""
         batches = iterate_once(
             split,

@@ -19,7 +19,8 @@ from etude.data.batch import NumpyBatch
 from etude.data.cache import to_npy
 from etude.data.corpus import Corpus
 from etude.data.labels import Labels
-from etude.data.split import Split
+from etude.data.samples.labelled import Labelled
+from etude.data.samples.sample import Samples
 from etude.data.tokenize import Tokenizer
 from etude.engine.batch import DeviceBatch, to_device
 from etude.engine.precision import Precision
@@ -58,7 +59,7 @@ class Classification(Kind):
     focal_gamma: float = 0.0
 
     @classmethod
-    def of(cls, recipe: Loss, split: Split, *, multi: bool) -> "Classification":
+    def of(cls, recipe: Loss, split: Samples, *, multi: bool) -> "Classification":
         """The classification that a recipe asks for; balanced weights come from the rows of the training
         split.
 
@@ -67,7 +68,7 @@ class Classification(Kind):
         """
         weights = None
         if recipe.class_weights == "balanced":
-            assert split.classes is not None
+            assert isinstance(split, Labelled)
             held = torch.from_numpy(split.classes.sum(axis=0).astype("float32"))
             balanced = (len(split) - held if multi else len(split) / held.count_nonzero()) / held.clamp(min=1)
             weights = torch.where(held > 0, balanced, 1.0)
@@ -106,8 +107,8 @@ class Classification(Kind):
     def plain(self) -> "Classification":
         return Classification(self.multi)
 
-    def targets_per_sample(self, split: Split) -> float:
-        assert split.classes is not None
+    def targets_per_sample(self, split: Samples) -> float:
+        assert isinstance(split, Labelled)
         if self.multi:
             return float(split.classes.shape[1])
         weights = torch.ones(split.classes.shape[1]) if self.weights is None else self.weights
@@ -223,7 +224,7 @@ def figures(predictions: Predictions, labels: Labels) -> dict[str, float]:
 
 
 def predict_split(
-    exam: Exam, objective: Classification, split: Split, max_samples: int | None = None
+    exam: Exam, objective: Classification, split: Samples, max_samples: int | None = None
 ) -> Predictions:
     """What the model of an exam says of a split, or of some evenly spaced rows of it."""
     assert exam.corpus.labels is not None
@@ -246,10 +247,10 @@ def standard_error(predictions: Predictions, labels: Labels, metric: str) -> flo
 def _compare(
     before: Predictions,
     after: Predictions,
-    validation: tuple[Split, Predictions, Predictions] | None,
+    validation: tuple[Samples, Predictions, Predictions] | None,
     *,
-    train: Split,
-    split: Split,
+    train: Samples,
+    split: Samples,
     labels: Labels,
     tokenizer: Tokenizer,
     metric: str,
@@ -267,7 +268,7 @@ def _compare(
     ids = np.arange(min(len(train), _BASELINE_ROWS)) * len(train) // min(len(train), _BASELINE_ROWS)
     if len(ids) < len(train):
         notes.append(f"the baselines learnt from {len(ids):,} evenly spaced rows of {len(train):,}")
-    assert train.classes is not None
+    assert isinstance(train, Labelled)
     learnt = train.classes[ids].astype(np.bool_)
     known: np.ndarray = learnt if labels.multi else learnt.argmax(axis=1)
     texts = _texts(train, ids, tokenizer)
@@ -340,6 +341,6 @@ def _said(
     return predictions.truth, predictions.probabilities >= least
 
 
-def _texts(split: Split, ids: np.ndarray, tokenizer: Tokenizer) -> list[str]:
+def _texts(split: Samples, ids: np.ndarray, tokenizer: Tokenizer) -> list[str]:
     """What the model reads of some rows, as text."""
     return [tokenizer.decode(split.sample(int(index)).tokens.tolist()) for index in ids]

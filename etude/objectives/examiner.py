@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from etude.data.mixture import Mixture
-from etude.data.split import Split
+from etude.data.samples.sample import Samples
 from etude.engine.batch import DeviceBatch, to_device
 from etude.engine.loop import TrainState
 from etude.engine.world import World
@@ -34,7 +34,7 @@ class Examiner:
     """
 
     tasks: Sequence[Task]
-    train: Split | Mixture
+    train: Samples | Mixture
     metric: ChosenMetric
     judge: Judge
     own: Own

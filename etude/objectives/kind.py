@@ -12,14 +12,13 @@ import torch
 from torch import nn
 
 from etude.data.corpus import Corpus
-from etude.data.split import Split
+from etude.data.samples.sample import Samples
+from etude.data.samples.weighted import Weighted
 from etude.engine.batch import DeviceBatch
 from etude.evaluate.exam import Exam
 from etude.evaluate.tasks import Score, evaluate
 from etude.recipe.schema import Recipe
 from etude.records import events
-
-_WEIGHED = 1000  # samples over which the mean weight of targets is taken
 
 
 @dataclass(frozen=True)
@@ -57,20 +56,9 @@ class Kind:
         """The same kind without smoothing, weights and focus, which change the loss for training only."""
         return self
 
-    def targets_per_sample(self, split: Split) -> float:
-        """Mean number, or weight, of the targets of a sample; weights of tokens are averaged over 1,000
-        samples.
-        """
-        if split.kind_weights is None:
-            return split.scored / len(split)
-        some = min(len(split), _WEIGHED)
-        samples = [split.sample(index * len(split) // some) for index in range(some)]
-        sums = [
-            float(sample.weights[sample.labels >= 0].sum())
-            for sample in samples
-            if sample.weights is not None
-        ]
-        return sum(sums) / len(sums)
+    def targets_per_sample(self, split: Samples) -> float:
+        """Mean number, or weight, of the targets of a sample."""
+        return split.targets_per_sample if isinstance(split, Weighted) else split.spans.scored / len(split)
 
     def figures(self, recipe: Recipe, corpus: Corpus) -> set[str]:
         """The names of all figures that `measure` gives beside the loss, but for those of a label or

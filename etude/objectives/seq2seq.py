@@ -84,7 +84,7 @@ class Seq2Seq(Kind):
         nothing.
         """
         for use in () if exam.is_fresh else exam.held_out():
-            examples = exam.corpus.pairs[use]
+            examples = exam.corpus.examples_of[use]
             continued = _write(exam, examples)
             if exam.world.is_main:
                 durable.make_folder(exam.folder)
@@ -99,8 +99,8 @@ class Seq2Seq(Kind):
         said = {use: _answer(exam, self, use) for use in exam.held_out()}
         if not exam.world.is_main:
             return None
-        use, train = exam.scored(), exam.corpus.pairs["train"]
-        examples = exam.corpus.pairs[use]
+        use, train = exam.scored(), exam.corpus.examples_of["train"]
+        examples = exam.corpus.examples_of[use]
         notes = [*exam.notes(), f"BLEU is {BLEU_SETTINGS}, chrF {CHRF_SETTINGS}, by sacrebleu"]
         before: dict[str, list[Answer]] = {}
         path = exam.folder / f"before-{use}.jsonl"
@@ -162,7 +162,7 @@ def _answer(exam: Exam, objective: Seq2Seq, use: str) -> list[Answer]:
     """What the model writes for the sources of a held-out set, and how sure it is; rank 0 keeps it row by
     row.
     """
-    examples = exam.corpus.pairs[use]
+    examples = exam.corpus.examples_of[use]
     continued = _write(exam, examples)
     sure = _log_probabilities(exam, objective, examples, continued)
     said = [as_answer(*each, exam.corpus) for each in zip(examples, continued)]

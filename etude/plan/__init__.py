@@ -10,7 +10,7 @@ import torch
 
 from etude.data.corpus import Corpus
 from etude.data.mixture import Mixture
-from etude.data.split import Split
+from etude.data.samples.sample import Samples
 from etude.engine.precision import choose_precision
 from etude.engine.world import choose_device
 from etude.errors import InputError, RecipeError
@@ -50,7 +50,7 @@ class Plan:
 
     recipe: Recipe
     tasks: tuple[Task, ...]
-    train: Split | Mixture
+    train: Samples | Mixture
     metric: ChosenMetric
     model: Config | None
     pretrained: Pretrained | None

@@ -7,7 +7,7 @@ from etude.data.corpus import Corpus, lay_out
 from etude.data.labels import Labels, lay_over
 from etude.data.mixture import Mixture, mix
 from etude.data.prepared import prepare
-from etude.data.split import Split
+from etude.data.samples.sample import Samples
 from etude.errors import InputError, RecipeError
 from etude.evaluate.answers import encode_prompts
 from etude.models.families.family import Pretrained
@@ -46,7 +46,7 @@ def prepare_tasks(
     return tuple(tasks), base
 
 
-def join_samples(recipe: Recipe, tasks: Sequence[Task]) -> Split | Mixture:
+def join_samples(recipe: Recipe, tasks: Sequence[Task]) -> Samples | Mixture:
     """The training samples of the only task, or of all tasks in the ratios of the recipe."""
     if not recipe.tasks:
         return tasks[0].corpus.train
@@ -54,7 +54,7 @@ def join_samples(recipe: Recipe, tasks: Sequence[Task]) -> Split | Mixture:
     return mix({task.name: task.corpus.train for task in tasks}, ratios)
 
 
-def data_sizes(tasks: Sequence[Task], samples: Split | Mixture, base: Pretrained | None) -> DataSizes:
+def data_sizes(tasks: Sequence[Task], samples: Samples | Mixture, base: Pretrained | None) -> DataSizes:
     """The sizes of prepared data that the model depends on."""
     corpus = tasks[0].corpus
     return DataSizes(

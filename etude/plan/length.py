@@ -7,7 +7,7 @@ import torch
 
 from etude.data.loader import steps_per_epoch
 from etude.data.mixture import Mixture
-from etude.data.split import Split
+from etude.data.samples.sample import Samples
 from etude.errors import EtudeError, RecipeError
 from etude.recipe.schema import Recipe
 
@@ -29,7 +29,7 @@ class Length:
     steps: int
 
 
-def choose_length(recipe: Recipe, samples: Split | Mixture, device: torch.device) -> Length:
+def choose_length(recipe: Recipe, samples: Samples | Mixture, device: torch.device) -> Length:
     """The length that a recipe asks for with these samples. Raises: RecipeError if the warmup is longer."""
     train = recipe.train
     micro = train.micro_batch_size

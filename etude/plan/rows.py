@@ -30,9 +30,10 @@ def _base_rows(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _data_rows(plan: Plan) -> Iterator[tuple[str, str]]:
-    yield "training data", f"{len(plan.train):,} samples, {plan.train.targets:,} targets"
+    totals = plan.train if isinstance(plan.train, Mixture) else plan.train.spans
+    yield "training data", f"{len(plan.train):,} samples, {totals.targets:,} targets"
     splits = [task.corpus.validation for task in plan.tasks if task.corpus.validation]
-    samples, targets = sum(map(len, splits)), sum(split.targets for split in splits)
+    samples, targets = sum(map(len, splits)), sum(split.spans.targets for split in splits)
     yield "validation data", f"{samples:,} samples, {targets:,} targets" if splits else "none"
     wanted, vocab_size = plan.recipe.tokenizer.train_vocab_size, plan.corpus.summary["vocab_size"]
     if wanted is not None and vocab_size < wanted:
@@ -68,7 +69,8 @@ def _work_rows(plan: Plan) -> Iterator[tuple[str, str]]:
         f"{name} {count:,}" for name, count in plan.parameters.items() if name != "total" and count
     )
     samples = plan.steps * min(plan.global_batch_size, len(train))
-    targets, tokens = samples * train.scored / len(train), samples * train.tokens_per_sample
+    totals = train if isinstance(train, Mixture) else train.spans
+    targets, tokens = samples * totals.scored / len(train), samples * train.tokens_per_sample
     yield "parameters", f"{plan.parameters['total']:,} ({parts})"
     yield (
         "steps",

@@ -14,6 +14,7 @@ class TrainingKind:
     hides_tokens     whether targets are tokens that the model does not see
     has_labels       whether its model has one output for each label
     reads_code       whether its model may have a code bias
+    tokens_depend_on  keys of [train] that decide prepared tokens
     loss_keys        keys of [loss] that change its loss
     train_keys       keys of [train] that no other kind has
     source_keys      keys of a source that no other kind has
@@ -35,6 +36,7 @@ class TrainingKind:
     hides_tokens: bool = False
     has_labels: bool = False
     reads_code: bool = False
+    tokens_depend_on: tuple[str, ...] = ()
     loss_keys: tuple[str, ...] = ()
     train_keys: tuple[str, ...] = ()
     source_keys: tuple[str, ...] = ()
@@ -73,6 +75,7 @@ _KINDS = (
         joins_texts=True,
         has_labels=True,
         reads_code=True,
+        tokens_depend_on=("seq_len",),
         loss_keys=("label_smoothing", "class_weights", "focal_gamma"),
         source_keys=("label", "pair"),
         needed_key="label",

@@ -3,7 +3,7 @@
 import numpy as np
 
 from etude.data.batch import collate
-from etude.data.split import Sample
+from etude.data.samples.sample import Sample
 
 
 def sample(*tokens: int, documents: list[int] | None = None) -> Sample:

@@ -13,7 +13,7 @@ from etude.data.corpus import Corpus
 from etude.data.loader import Loader
 from etude.data.prepared import prepare
 from etude.data.render import ChatTemplate
-from etude.data.split import NO_TARGET, Split
+from etude.data.samples.sample import NO_TARGET, Samples
 from etude.data.tokenize import TRAINED_EOS, load_tokenizer, train_tokenizer
 from etude.errors import InputError
 from etude.recipe import schema
@@ -83,7 +83,7 @@ def corpus_of(folder: Path | None, *paths: Path, seq_len: int = 128, **data: Any
     return prepare(recipe, tokenizer_folder=folder)
 
 
-def scored(split: Split | None, corpus: Corpus) -> list[str]:
+def scored(split: Samples | None, corpus: Corpus) -> list[str]:
     assert split is not None
     samples = (split.sample(index) for index in range(len(split)))
     return [corpus.tokenizer.decode(s.labels[s.labels != NO_TARGET], skip_special=False) for s in samples]
@@ -104,7 +104,7 @@ def test_only_answers_and_what_ends_them_are_scored(folder: Path, tmp_path: Path
     assert prompts == {"<|im_start|>"}  # nothing stands before an example
     assert corpus.summary["sources"][0]["found"] == "20 rows of JSONL, alpaca (instruction, input, output)"
     assert corpus.summary["conversations"]["template"] == "chat template of the tokenizer"
-    assert corpus.train.targets == sum(
+    assert corpus.train.spans.targets == sum(
         int((corpus.train.sample(i).labels != NO_TARGET).sum()) for i in range(len(corpus.train))
     )
 
@@ -275,7 +275,7 @@ def test_texts_of_a_pretrained_model_begin_as_its_tokenizer_begins_them(tmp_path
     corpus = corpus_of(base, file, validation="none", sample="document")
     assert scored(corpus.train, corpus)[4] == "value 4<|im_end|>"
     assert corpus.tokenizer.decode(corpus.train.sample(4).tokens, skip_special=False) == "<s>value 4"
-    assert corpus.summary["train"]["tokens"] == corpus.train.targets and not corpus.examples
+    assert corpus.summary["train"]["tokens"] == corpus.train.spans.targets and not corpus.examples
 
 
 def test_texts_and_instructions_go_together(folder: Path, tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_five_rows_are_enough_and_one_is_held_out(folder: Path, tmp_path: Path) 
 
 def test_bytes_are_those_of_what_is_scored(folder: Path, tmp_path: Path) -> None:
     corpus = corpus_of(folder, write(tmp_path / "a.jsonl", rows_of(20)), validation="none")
-    assert corpus.train.bytes == sum(len(f"value + {n}") for n in range(20))
+    assert corpus.train.spans.bytes == sum(len(f"value + {n}") for n in range(20))
 
 
 def test_a_tokenizer_trained_here_reads_instructions_in_the_plain_template(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """What prepared tokens are as code: by hand, and against the spans that the tokenizer itself gives."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,7 +14,9 @@ from etude.data.corpus import Corpus
 from etude.data.kinds import find_kinds
 from etude.data.lexer import KIND, KINDS, code_of
 from etude.data.prepared import prepare
-from etude.data.split import Ints, Split
+from etude.data.samples.hidden import Hidden
+from etude.data.samples.sample import Ints, Samples
+from etude.data.samples.weighted import Weighted
 from etude.data.tokenize import Tokenizer, token_spellings, train_tokenizer
 from etude.errors import InputError
 from etude.recipe.load import change, recipe_from
@@ -55,7 +56,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def weighed(split: Split, corpus: Corpus) -> list[tuple[str, float]]:
+def weighed(split: Samples, corpus: Corpus) -> list[tuple[str, float]]:
     """The text and the weight of every target of every sample."""
     pairs = []
     for sample in (split.sample(index) for index in range(len(split))):
@@ -170,12 +171,13 @@ def test_weights_stand_at_their_targets_also_in_rows_that_begin_amid_a_text(
         np.concatenate([getattr(each, name) for each in samples]) for name in ("labels", "weights")
     )
     if objective == "masked":  # what is hidden is random, so what was there is read without it
-        plain = replace(corpus.train, masking=None)
+        assert isinstance(corpus.train, Weighted) and isinstance(corpus.train.samples, Hidden)
+        plain = corpus.train.samples.samples
         whole = np.concatenate([plain.sample(index).labels for index in range(len(plain))])
         assert ((labels == whole) | (labels == -100)).all() and (labels >= 0).mean() > 0.8
         labels = whole
     ends = np.flatnonzero(labels == tokenizer.eos_id)
-    assert (weights[ends] == 3.0).all() and len(ends) == corpus.train.documents
+    assert (weights[ends] == 3.0).all() and len(ends) == corpus.train.spans.documents
     for begin, end in zip(np.r_[0, ends[:-1] + 1], ends):
         assert weights[begin:end].tolist() == expected[tuple(labels[begin:end].tolist())]
     for other in (corpus.validation, corpus.test):
@@ -233,7 +235,7 @@ def test_without_weights_nothing_is_noted(tmp_path: Path) -> None:
     assert {file.name for file in folders[1].iterdir()} - {file.name for file in folders[0].iterdir()} == {
         "kinds.bin"
     }
-    assert plain.train.kinds is None and plain.train.sample(0).weights is None
+    assert plain.train.sample(0).weights is None
     assert plain.fingerprint == noted.fingerprint
     other = prepare(recipe_of(path, loss={"token_weights": {"string": 0.0}}))
     assert other.summary["cached"] and other.summary["folder"] == noted.summary["folder"]

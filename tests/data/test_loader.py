@@ -16,11 +16,12 @@ from etude.data.loader import (
     sample_ids,
     steps_per_epoch,
 )
-from etude.data.split import Sample, Split
-from tests.data.splits import split_of
+from etude.data.samples.sample import Sample, Samples
+from etude.data.samples.texts import Rows, cut_documents
+from tests.data.samples.making import samples_of
 
 
-def loader_of(split: Split, size: int = 8, micro: int = 4, **settings: int) -> Loader:
+def loader_of(split: Samples, size: int = 8, micro: int = 4, **settings: int) -> Loader:
     return Loader(
         split,
         global_batch_size=size,
@@ -77,7 +78,7 @@ def test_ranks_see_disjoint_samples_whose_union_is_the_step(n: int, size: int, r
 
 @pytest.mark.parametrize(("micro", "ranks"), [(1, 1), (3, 1), (8, 1), (4, 2), (1, 3)])
 def test_the_samples_of_a_step_do_not_depend_on_micro_batches_and_ranks(micro: int, ranks: int) -> None:
-    split = split_of([5, 9, 3, 7, 1, 8], "row", 3)
+    split = samples_of([5, 9, 3, 7, 1, 8], 3)
     steps = 2 * steps_per_epoch(len(split), 8)
     expected = [sample_ids(step, n=len(split), global_batch_size=8, seed=3).tolist() for step in range(steps)]
     ledgers: list[list[int]] = [[] for _ in range(steps)]
@@ -94,14 +95,14 @@ def test_the_samples_of_a_step_do_not_depend_on_micro_batches_and_ranks(micro: i
 
 
 def test_starting_at_any_step_gives_what_would_have_come() -> None:
-    split = split_of([5, 9, 3, 7, 1, 8], "row", 3)
+    split = samples_of([5, 9, 3, 7, 1, 8], 3)
     whole = [batches.ids.tolist() for batches in loader_of(split).iterate(0, 9)]
     for first in range(10):
         assert [batches.ids.tolist() for batches in loader_of(split).iterate(first, 9)] == whole[first:]
 
 
 def test_a_rank_may_have_nothing_in_the_last_step() -> None:
-    split = split_of([3], "document", 8)
+    split = samples_of([3], 8, cut_documents)
     assert loader_of(split, 8, 4, rank=1, ranks=2).load(0).micro_batches == []
 
 
@@ -110,7 +111,7 @@ def loader_threads() -> list[str]:
 
 
 def test_closing_stops_the_thread() -> None:
-    steps = loader_of(split_of([50] * 20)).iterate(0, 10**9)
+    steps = loader_of(samples_of([50] * 20)).iterate(0, 10**9)
     next(steps)
     assert loader_threads()
     steps.close()
@@ -118,16 +119,16 @@ def test_closing_stops_the_thread() -> None:
 
 
 def test_what_fails_in_the_thread_is_raised_at_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    split = split_of([50] * 20)
+    split = samples_of([50] * 20)
     bad = int(sample_ids(3, n=len(split), global_batch_size=8, seed=3)[0])
-    read = Split.sample
+    read = Rows.sample
 
-    def sample(self: Split, index: int, epoch: int = 0) -> Sample:
+    def sample(self: Rows, index: int, epoch: int = 0) -> Sample:
         if index == bad:
             raise OSError("the disk went away")
         return read(self, index, epoch)
 
-    monkeypatch.setattr(Split, "sample", sample)
+    monkeypatch.setattr(Rows, "sample", sample)
     steps = loader_of(split).iterate(0, 20)
     assert [next(steps).step for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="went away"):
@@ -137,7 +138,7 @@ def test_what_fails_in_the_thread_is_raised_at_its_step(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_an_evaluation_sees_every_sample_once(ranks: int) -> None:
-    split = split_of([5, 9, 3, 7, 1, 8], "row", 3)
+    split = samples_of([5, 9, 3, 7, 1, 8], 3)
     labels: list[int] = []
     for rank in range(ranks):
         for batch in iterate_once(split, 2, True, rank, ranks):
@@ -147,16 +148,16 @@ def test_an_evaluation_sees_every_sample_once(ranks: int) -> None:
 
 
 def test_an_evaluation_of_some_samples_takes_evenly_spaced_ones() -> None:
-    split = split_of([5, 9, 3, 7, 1, 8], "row", 3)  # 13 samples
+    split = samples_of([5, 9, 3, 7, 1, 8], 3)  # 13 samples
     rows = [row.tolist() for batch in iterate_once(split, 2, True, max_samples=4) for row in batch.labels]
     assert rows == [split.sample(index).labels.tolist() for index in (0, 3, 6, 9)]
     assert len(list(iterate_once(split, 2, True, max_samples=99))) == 7
 
 
 def test_the_batch_that_takes_most_memory_has_the_longest_samples() -> None:
-    split = split_of([5, 9, 3, 7, 1, 8], "document", 20)
+    split = samples_of([5, 9, 3, 7, 1, 8], 20, cut_documents)
     batch = longest_batch(split, 2, True)
     assert sorted(batch.labels[batch.labels >= 0].tolist()) == sorted(
         [*split.sample(1).labels, *split.sample(5).labels]
     )
-    assert longest_batch(split_of([5, 9, 3], "row", 3), 2, True).tokens.shape == (2, 3)
+    assert longest_batch(samples_of([5, 9, 3], 3), 2, True).tokens.shape == (2, 3)

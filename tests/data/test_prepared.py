@@ -13,20 +13,15 @@ import numpy as np
 import pytest
 
 from etude import durable
-from etude.data import encode, prepared
+from etude.data import prepared, tally
 from etude.data.corpus import Corpus
-from etude.data.encode import cut_text
 from etude.data.loader import iterate_once
 from etude.data.prepared import prepare
-from etude.data.split import Split
-from etude.data.tokenize import load_tokenizer, train_tokenizer
+from etude.data.samples.sample import Samples
+from etude.data.tokenize import train_tokenizer
 from etude.errors import InputError, StorageError
-from etude.recipe import schema
 from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Recipe
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the data of the project is not beside it")
 
 
 @pytest.fixture
@@ -67,7 +62,7 @@ def recipe_of(*paths: Path, **data: Any) -> Recipe:
     )
 
 
-def texts(split: Split | None, corpus: Corpus) -> list[str]:
+def texts(split: Samples | None, corpus: Corpus) -> list[str]:
     """The documents of a split, read back through its rows."""
     assert split is not None
     ids = np.concatenate([split.sample(index).labels for index in range(len(split))])
@@ -80,8 +75,12 @@ def test_documents_that_are_too_long_are_cut_dropped_or_refused(corpus_file: Pat
         file.write(json.dumps({"text": " ".join(map(str, range(2000))), "repo": "r"}) + "\n")
     asked: dict[str, Any] = {"sample": "document", "seq_len": 200, "validation": "none"}
     cut, dropped = (prepare(recipe_of(corpus_file, **asked, too_long=each)) for each in ("cut", "drop"))
-    assert (len(cut.train), cut.train.truncated) == (41, 1)
-    assert (len(dropped.train), dropped.train.truncated, dropped.summary["train"]["dropped"]) == (40, 0, 1)
+    assert (len(cut.train), cut.train.spans.truncated) == (41, 1)
+    assert (len(dropped.train), dropped.train.spans.truncated, dropped.summary["train"]["dropped"]) == (
+        40,
+        0,
+        1,
+    )
     assert "dropped" not in cut.summary["train"] and cut.fingerprint != dropped.fingerprint
     with pytest.raises(InputError, match=r"1 of 41 documents of data.train .* train.seq_len 200 "):
         prepare(recipe_of(corpus_file, **asked, too_long="refuse"))
@@ -97,9 +96,9 @@ def test_every_document_comes_back_from_one_of_the_splits(corpus_file: Path) -> 
     source = corpus.summary["sources"][0]
     assert (source["documents"], source["blank"], source["bytes"]) == (40, 1, sum(map(len, expected)))
     assert source["found"] == "41 rows of JSONL, field text"
-    assert corpus.train.bytes == sum(map(len, train))
+    assert corpus.train.spans.bytes == sum(map(len, train))
     assert corpus.summary["overlap"] == 0 and corpus.summary["unknown_ratio"] == 0
-    assert corpus.train.tokens.dtype == np.uint16
+    assert corpus.train.spans.tokens.dtype == np.uint16
 
 
 def test_a_group_is_held_out_as_a_whole(corpus_file: Path) -> None:
@@ -153,7 +152,7 @@ def test_the_second_time_no_text_is_read(corpus_file: Path, monkeypatch: pytest.
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("read again")
 
-    for module, name in ((encode, "read_documents"), (prepared, "train_tokenizer")):
+    for module, name in ((tally, "read_documents"), (prepared, "train_tokenizer")):
         monkeypatch.setattr(module, name, refuse)
     second = prepare(recipe)
     other = prepare(recipe_of(corpus_file, seq_len=8, sample="document"))
@@ -209,10 +208,10 @@ def test_one_long_document_is_split_by_position(tmp_path: Path) -> None:
     train, held = texts(corpus.train, corpus), texts(corpus.validation, corpus)
     assert train[0] + held[0] == whole
     total = corpus.summary["sources"][0]["tokens"] - 1
-    assert corpus.validation.targets - 1 == -(-total // 10)
-    assert corpus.train.bytes + corpus.validation.bytes == len(whole)
+    assert corpus.validation.spans.targets - 1 == -(-total // 10)
+    assert corpus.train.spans.bytes + corpus.validation.spans.bytes == len(whole)
     labels = [batch.labels[batch.labels >= 0] for batch in iterate_once(corpus.validation, 4, True)]
-    assert sum(map(len, labels)) == corpus.validation.targets
+    assert sum(map(len, labels)) == corpus.validation.spans.targets
 
 
 def test_a_long_document_beside_others_is_cut_and_they_are_not(corpus_file: Path, tmp_path: Path) -> None:
@@ -229,7 +228,9 @@ def test_an_instruction_that_most_rows_share_holds_nothing_together(tmp_path: Pa
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     corpus = prepare(recipe_of(path, validation_ratio=0.2, seq_len=64))
     assert (
-        len(corpus.train.starts) and corpus.validation is not None and 6 <= corpus.validation.documents <= 10
+        len(corpus.train.spans.starts)
+        and corpus.validation is not None
+        and 6 <= corpus.validation.spans.documents <= 10
     )
 
 
@@ -395,32 +396,4 @@ def test_a_large_vocabulary_takes_four_bytes_a_token(corpus_file: Path, tmp_path
     content["model"]["vocab"]["far"] = 70_000
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     corpus = prepare(recipe_of(corpus_file, tokenizer={"from": str(tmp_path / "tokenizer.json")}))
-    assert corpus.train.tokens.dtype == np.uint32 and corpus.tokenizer.vocab_size == 70_001
-
-
-@needs_shared
-@pytest.mark.parametrize("name", ["gpt2", "qwen2"])
-def test_long_texts_in_pieces_give_the_ids_of_the_whole(name: str) -> None:
-    section = schema.Tokenizer.model_validate({"from": str(SHARED / "tokenizers" / name)})
-    tokenizer = load_tokenizer(section)
-    prose = (SHARED / "tinyshakespeare" / "input.txt").read_text()[:100_000]
-    code = Path(json.__file__).with_name("decoder.py").read_text() * 4
-    for text in (prose, code, prose[:50_000].replace("\n", "\r\n"), "x" * 50_000, "a\n\n  b" * 5_000):
-        pieces = list(cut_text(text, tokenizer, 10_000))
-        assert "".join(piece for piece, _ in pieces) == text and [end for _, end in pieces][-1]
-        ids = np.concatenate(tokenizer.encode_batch([piece for piece, _ in pieces]))
-        assert np.array_equal(ids, tokenizer.encode(text))
-        assert len(pieces) > 4 or text[0] in "xa"
-
-
-def test_a_tokenizer_without_borders_gets_the_text_whole(tmp_path: Path) -> None:
-    from tokenizers import Tokenizer as Inner
-    from tokenizers import models, normalizers
-
-    vocab = {"▁": 0, "a": 1, "\n": 2, "</s>": 3}
-    inner = Inner(models.BPE(vocab, [], fuse_unk=False))
-    inner.normalizer = normalizers.Prepend("▁")
-    inner.save(str(tmp_path / "tokenizer.json"))
-    tokenizer = load_tokenizer(schema.Tokenizer.model_validate({"from": str(tmp_path / "tokenizer.json")}))
-    text = "a\n" * 2000
-    assert list(cut_text(text, tokenizer, 1000)) == [(text, True)]
+    assert corpus.train.spans.tokens.dtype == np.uint32 and corpus.tokenizer.vocab_size == 70_001

@@ -1,4 +1,4 @@
-"""Units stay whole, and every token of a split is a target exactly once."""
+"""Units stay whole, and held-out ones are chosen fairly."""
 
 import hashlib
 import math
@@ -9,19 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.data import split
-from etude.data.split import (
-    NO_TARGET,
-    Left,
-    Split,
-    Texts,
-    connect,
-    cut_examples,
-    hash_words,
-    hold_out,
-    number_texts,
-)
+from etude.data.split import connect, hash_words, hold_out, number_texts
 from etude.errors import InputError
-from tests.data.splits import EOS, split_of
 
 
 def hashes_of(texts: list[str]) -> np.ndarray:
@@ -108,97 +97,3 @@ def test_units_of_any_size_are_as_likely_to_be_held_out() -> None:
         chosen[1] += len(set(units[held & (units >= 6)]))
     large, small = chosen[0] / 6, chosen[1] / 30
     assert 0.7 < large / small < 1.3
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    lengths=st.lists(st.integers(0, 9), min_size=1, max_size=12),
-    held=st.sets(st.integers(0, 11)),
-    seq_len=st.integers(2, 7),
-)
-def test_every_token_of_the_split_is_a_target_exactly_once(
-    lengths: list[int], held: set[int], seq_len: int
-) -> None:
-    split = split_of(lengths, "row", seq_len, held)
-    stream: list[int] = []
-    at = 0
-    for index, length in enumerate(lengths):
-        ids = [*range(at + 1, at + 1 + length), EOS]
-        stream += [] if index in held else ids
-        at += length + 1
-    samples = [split.sample(index) for index in range(len(split))]
-    labels = [int(label) for sample in samples for label in sample.labels]
-    tokens = [int(token) for sample in samples for token in sample.tokens]
-    assert labels == stream and tokens == [EOS, *stream][: len(stream)]
-    assert split.targets == len(stream) and split.bytes == len(stream) - labels.count(EOS)
-    assert all(len(sample.tokens) == seq_len for sample in samples[:-1])
-    for sample in samples:
-        document = position = -1
-        for index, token in enumerate(sample.tokens):
-            starts = index == 0 or token == EOS
-            document, position = document + starts, 0 if starts else position + 1
-            assert (sample.documents[index], sample.positions[index]) == (document, position)
-
-
-def test_a_document_is_a_sample_and_what_is_cut_off_is_counted() -> None:
-    split = split_of([2, 6, 3], "document", 4)
-    samples = [split.sample(index) for index in range(len(split))]
-    assert [sample.tokens.tolist() for sample in samples] == [[0, 1, 2], [0, 4, 5, 6], [0, 11, 12, 13]]
-    assert [sample.labels.tolist() for sample in samples] == [[1, 2, 0], [4, 5, 6, 7], [11, 12, 13, 0]]
-    assert split.truncated == 1 and split.targets == 11 and split.bytes == 9
-    assert not any(sample.documents.any() for sample in samples)
-
-
-def examples_of(
-    rows: list[tuple[int, list[tuple[int, int]]]], seq_len: int, **settings: bool
-) -> tuple[Split, Left]:
-    """Rows of so many tokens 1, 2, 3 ... with answers at places of the row."""
-    offsets = np.r_[0, np.cumsum([length for length, _ in rows])]
-    answers = [(start + a, start + b) for start, (_, spans) in zip(offsets, rows) for a, b in spans]
-    size = int(offsets[-1])
-    texts = Texts(
-        np.arange(1, size + 1), offsets, np.ones(len(rows), np.int64), np.ones(size + 1, np.int64), EOS
-    )
-    pairs = np.array(answers, dtype=np.int64).reshape(-1, 2)
-    return cut_examples(texts, np.arange(len(rows)), pairs, seq_len, **settings)
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    rows=st.lists(
-        st.tuples(st.integers(2, 12), st.lists(st.integers(0, 12), max_size=6).map(sorted)),
-        min_size=1,
-        max_size=6,
-    ),
-    seq_len=st.integers(1, 12),
-    answers_only=st.booleans(),
-    drop=st.booleans(),
-)
-def test_of_examples_exactly_the_answers_within_seq_len_are_targets(
-    rows: list[tuple[int, list[int]]], seq_len: int, answers_only: bool, drop: bool
-) -> None:
-    spans = [
-        (length, [(a, min(b, length)) for a, b in zip(cuts[::2], cuts[1::2]) if a < min(b, length)])
-        for length, cuts in rows
-    ]
-    split, left = examples_of(spans, seq_len, answers_only=answers_only, drop=drop)
-    expected = []
-    for start, (length, answers) in zip(np.cumsum([0, *(length for length, _ in spans)]), spans):
-        needed = length if not answers_only else max((b for _, b in answers), default=0)
-        if drop and needed > seq_len + 1:
-            continue
-        window = range(1, min(length, seq_len + 1))  # the first token is given
-        targets = [at for at in window if not answers_only or any(a <= at < b for a, b in answers)]
-        if targets:
-            expected.append([int(start) + at + 1 for at in targets])
-    samples = [split.sample(index) for index in range(len(split))]
-    assert [sample.labels[sample.labels != NO_TARGET].tolist() for sample in samples] == expected
-    assert split.targets == split.bytes == sum(map(len, expected))
-    for sample in samples:
-        assert len(sample.tokens) <= seq_len and sample.labels[-1] != NO_TARGET
-        scored = sample.labels != NO_TARGET
-        assert np.array_equal(sample.labels[scored], sample.tokens[scored] + 1)  # what comes next, once
-        assert sample.documents.max() == 0 and sample.positions.tolist() == list(range(len(sample.tokens)))
-    assert len(split) + left.dropped.sum() + left.cut_away.sum() == len(rows)
-    if samples:
-        assert split.tokens_per_sample == np.mean([len(sample.tokens) for sample in samples])

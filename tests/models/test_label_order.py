@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from etude.data.samples.labelled import Labelled
 from etude.errors import EtudeError, InputError
 from etude.export import export, load_model, open_tokenizer
 from etude.models.build import build
@@ -164,7 +165,7 @@ def test_labels_that_are_some_of_the_models_keep_its_outputs(tmp_path: Path) -> 
     recipe = recipe_of(base, ["a", "c", "d"] * 8)
     plan = make_plan(recipe)
     assert plan.corpus.labels is not None and plan.corpus.labels.names == ("e", "d", "c", "b", "a")
-    assert plan.corpus.train.classes is not None
+    assert isinstance(plan.corpus.train, Labelled)
     assert plan.corpus.train.classes[:3].tolist() == [[0, 0, 0, 0, 1], [0, 0, 1, 0, 0], [0, 1, 0, 0, 0]]
     training, events = run(recipe, tmp_path)
     after = load_file(training.run.checkpoints / "step-000001" / "model.safetensors")[

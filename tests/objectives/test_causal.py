@@ -39,7 +39,7 @@ def test_a_model_of_transformers_has_the_loss_of_its_own_logits(tmp_path: Path) 
             logits = theirs(torch.tensor(sample.tokens)[None]).logits[0]
             expected += F.cross_entropy(logits, torch.tensor(sample.labels), reduction="sum").item()
         assert loss.item() == pytest.approx(expected, rel=1e-4)
-        assert targets.item() == split.scored
+        assert targets.item() == split.spans.scored
 
 
 def test_figures_of_answers_are_there_where_rows_are_answered(

@@ -30,4 +30,4 @@ def test_the_loss_is_that_of_transformers_and_the_plain_one_has_no_smoothing(tmp
                     logits[0], labels[0], reduction="sum", label_smoothing=smoothing
                 ).item()
             assert loss.item() == pytest.approx(expected, rel=1e-4)
-            assert targets.item() == split.scored == ours.targets_per_sample(split) * len(split)
+            assert targets.item() == split.spans.scored == ours.targets_per_sample(split) * len(split)

@@ -10,7 +10,7 @@ from etude.recipe.schema import Recipe
 def test_rows_name_samples_parameters_and_computation(make_recipe: Callable[..., Recipe]) -> None:
     plan = make_plan(make_recipe())
     rows = dict(plan_rows(plan))
-    assert rows["training data"] == f"{len(plan.train)} samples, {plan.train.targets:,} targets"
+    assert rows["training data"] == f"{len(plan.train)} samples, {plan.train.spans.targets:,} targets"
     assert rows["parameters"].startswith(f"{plan.parameters['total']:,} (")
     assert rows["steps"].startswith("12 of 8 samples")
     tokens = 12 * 8 * plan.train.tokens_per_sample

@@ -1,17 +1,19 @@
-"""Splits of documents whose tokens are numbered."""
+"""Samples of documents whose tokens are known."""
+
+from collections.abc import Callable, Container
 
 import numpy as np
 
-from etude.data.split import (
-    Split,
-    Texts,
-    cut_samples,
-)
+from etude.data.samples.sample import Samples, Texts
+from etude.data.samples.texts import cut_rows
 
+Cut = Callable[..., Samples]
 EOS = 0
 
 
-def split_of(lengths: list[int], mode: str = "row", seq_len: int = 4, held: set[int] = frozenset()) -> Split:
+def samples_of(
+    lengths: list[int], seq_len: int = 4, cut: Cut = cut_rows, held: Container[int] = ()
+) -> Samples:
     """Documents of 1, 2, 3 ... with the end token 0 after each."""
     offsets = np.r_[0, np.cumsum(np.array(lengths) + 1)]
     tokens = np.arange(1, offsets[-1] + 1).astype("<u2")
@@ -20,4 +22,4 @@ def split_of(lengths: list[int], mode: str = "row", seq_len: int = 4, held: set[
     each = np.ones(offsets[-1] + 1, dtype=np.int64)
     each[EOS] = 0
     texts = Texts(tokens, offsets, np.array(lengths, dtype=np.int64), each, EOS)
-    return cut_samples(texts, offsets[:-1][kept], offsets[1:][kept], mode, seq_len)
+    return cut(texts, offsets[:-1][kept], offsets[1:][kept], seq_len)

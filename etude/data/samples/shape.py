@@ -1,0 +1,191 @@
+"""The seam between shapes of samples and prepared data: how documents become columns, and these samples."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from etude.data.cache import Built, Files
+from etude.data.examples import Example
+from etude.data.labels import Labels
+from etude.data.rows import place_of
+from etude.data.samples.sample import Flags, Ints, Samples, Texts
+from etude.data.sources import Document
+from etude.data.tally import NAMED_ROWS, Tally
+from etude.data.tokenize import Tokenizer
+from etude.errors import InputError
+from etude.recipe.schema import Recipe, Source
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Building:
+    """Prepared data that is being built, once all documents are tokenised.
+
+    sources    (use, source) in the order of the recipe
+    arrays     the columns that all shapes have
+    documents  reads the documents again
+    """
+
+    folder: Path
+    sources: list[tuple[str, Source]]
+    tally: Tally
+    arrays: Arrays
+    documents: Callable[[], Iterator[Document]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The columns of one shape.
+
+    arrays      by the names of their .npy files
+    files       other files that were written
+    code        (m, 2) stretches of tokens that may be code
+    is_answer   (m,) which of these are answers in conversations
+    """
+
+    arrays: Arrays
+    code: Ints
+    is_answer: Flags
+    files: Files = field(default_factory=dict)
+    labels: Labels | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The content of a prepared folder; `arrays` by the names of its .npy files."""
+
+    built: Built
+    arrays: Arrays
+    texts: Texts
+    tokenizer: Tokenizer
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of the folder."""
+        return self.built.manifest
+
+    def capabilities(self, rows: Ints) -> list[str | None]:
+        """The capability of each row, or None."""
+        names = [*self.manifest["capabilities"], None]  # -1 is none
+        return [names[index] for index in self.arrays["capabilities"][rows].tolist()]
+
+    def ids(self, rows: Ints) -> list[str]:
+        """A name for each row that depends on its text alone."""
+        return [each.tobytes().hex() for each in self.arrays["hashes"][rows, :8]]
+
+    def name_rows(self, rows: Ints) -> list[str]:
+        """File and line of the first ten rows."""
+        places = self.arrays["places"][rows[:NAMED_ROWS]].tolist()
+        paths = self.manifest["paths"]
+        return [place_of(paths[path], line) for path, line in places]
+
+    def count_rows(self, rows: Ints) -> str:
+        """The number of rows, with file and line of three."""
+        names = f" ({', '.join(self.name_rows(rows)[:3])}{' ...' if len(rows) > 3 else ''})"
+        return f"{len(rows):,}{names if len(rows) else ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The samples for one use.
+
+    lengths       (n,) tokens of each document, before any was cut or dropped
+    summary       figures that this shape adds to those of every split
+    examples      the samples that can be asked, as questions with their answers
+    capabilities  of each sample of labelled texts
+    ids           of each held-out sample whose prediction is kept
+    """
+
+    split: Samples
+    lengths: Ints
+    summary: dict[str, Any] = field(default_factory=dict)
+    examples: Sequence[Example] = ()
+    capabilities: list[str | None] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+
+
+class Shape(Protocol):
+    """A shape of samples.
+
+    name              as manifests have it
+    files             of a prepared folder, which with texts, tokenizer and split make the samples
+    cuts_documents    whether the only document of a source is cut in two, to hold out its end
+    has_labels        whether prepared data has labels
+    renders           whether conversations become tokens by a chat template
+    """
+
+    name: str
+    files: tuple[str, ...]
+    cuts_documents: bool
+    has_labels: bool
+    renders: bool
+
+    def encode(
+        self, recipe: Recipe, documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer, today: str
+    ) -> Iterator[Ints]:
+        """The ids of documents, in pieces; each document is noted in `tally`.
+
+        today: day (YYYY-MM-DD) that a chat template may write.
+        """
+
+    def finish(self, building: Building) -> Columns:
+        """The columns of this shape."""
+
+    def read(self, recipe: Recipe, built: Built, arrays: Arrays) -> None:
+        """Add the columns of this shape to `arrays`. Raises: InputError if one is damaged."""
+
+    def take(self, recipe: Recipe, prepared: Prepared, use: str, rows: Ints, cut: Flags) -> Part:
+        """The samples of documents `rows` for a use; of those that are `cut`, (documents,), a part.
+
+        Raises: InputError if samples are too long and that is to be refused, or if none is left.
+        """
+
+    def settings(self, recipe: Recipe) -> list[str]:
+        """The settings that samples depend on beside the files."""
+
+
+def read_places(built: Built, arrays: Arrays) -> None:
+    """Add answers, capabilities and places, which all shapes but texts have."""
+    count, manifest = len(arrays["sources"]), built.manifest
+    answers = arrays["answers"] = built.array("answers", np.int64, (None, 2), most=int(arrays["offsets"][-1]))
+    begins, ends = answers.T
+    if (begins > ends).any() or (np.diff(begins) < 0).any():
+        raise built.damaged("answers.npy is not ascending")
+    arrays["capabilities"] = built.array(
+        "capabilities", np.int64, (count,), least=-1, most=len(manifest["capabilities"]) - 1
+    )
+    # Rows of a JSON array have negative numbers.
+    arrays["places"] = built.array("places", np.int64, (count, 2), least=-(2**62))
+    files = arrays["places"][:, 0]
+    if files.min() < 0 or files.max() >= len(manifest["paths"]):
+        raise built.damaged("places.npy names files that there are not")
+
+
+def read_seconds(built: Built, arrays: Arrays) -> None:
+    """Add where the second text of each document begins; a text has its end token at least."""
+    lengths = np.diff(arrays["offsets"])
+    arrays["seconds"] = built.array("seconds", np.int64, (len(lengths),), least=1)
+    if (arrays["seconds"] > lengths).any():
+        raise built.damaged("seconds.npy leads out of its texts")
+
+
+def read_offsets(built: Built, name: str, count: int | None, size: int) -> Ints:
+    """Where the parts of `size` things end to end begin, and the last one ends."""
+    offsets: Ints = built.array(name, np.int64, (count,), most=size)
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) < 0).any():
+        raise built.damaged(f"{name}.npy does not lead from 0 to {size:,}")
+    return offsets
+
+
+def refuse_long(prepared: Prepared, rows: Ints, seq_len: int) -> None:
+    """Raises: InputError that names the rows, if there are any."""
+    if len(rows):
+        raise InputError(
+            f"rows with more than train.seq_len {seq_len:,} tokens: {prepared.count_rows(rows)}; "
+            'raise it, or set data.too_long to "cut" or "drop"'
+        )
