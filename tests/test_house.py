@@ -1,8 +1,8 @@
-"""The structure stays within its budget: sizes, words, questions about kinds, and a test module for each module.
+"""The structure stays within its budget: sizes, words, questions about kinds, a test module for each module.
 
 `python dev/count_code.py --list NAME` prints the places behind a count. Counts are lowered when the code gets
-better, and are never raised: part the file, name the record's fields, ask the kind. Lines of a folder go up with
-a feature that needs them only.
+better, and are never raised: part the file, name the record's fields, ask the kind. Lines of a folder go up
+with a feature that needs them only.
 """
 
 import re
@@ -18,38 +18,35 @@ ROOT = Path(__file__).parents[1]
 TEXTS = read(ROOT / "etude")
 PLACES = count(TEXTS, "etude")
 MOST = {
-    "files over 400 lines": 11,
-    "functions over 60 lines": 8,
+    "files over 400 lines": 6,
+    "functions over 60 lines": 7,
     "lines over 110 columns": 4,  # patterns
-    "positional calls over 6": 7,
-    "import cycles, lazy ones too": 1,
-    "branches by kind": 65,
+    "positional calls over 6": 2,
+    "import cycles, lazy ones too": 0,
+    "branches by kind": 23,
     "isinstance of families": 0,
-    "docstrings with a clause": 263,
+    "docstrings with a clause": 231,
     "public without docstring": 2,
 }
 MOST_LINES = {
-    "cli": 2400, "control": 300, "data": 9110, "durable": 760, "engine": 1550, "evaluate": 600, "launch": 350,
-    "models": 5700, "objectives": 1150, "plan": 550, "recipe": 1550, "records": 2100, "report": 2700,
-    "scores": 850, "watch": 100,
-    "etude": 2390,  # the modules that stand in no folder
+    "cli": 2400, "control": 300, "data": 9100, "durable": 800, "engine": 1550, "evaluate": 600,
+    "launch": 350, "models": 5700, "objectives": 1150, "plan": 550, "recipe": 1550, "records": 2100,
+    "report": 2700, "scores": 850, "watch": 100,
+    "etude": 2400,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
-    "data/stored.py",
-    "data/samples/shape.py",
-    "data/samples/sample.py",
     "__main__.py", "assemble.py", "cli/demo.py", "cli/printing.py", "control/ranks.py",
     "control/signals.py", "data/corpus.py", "data/dedup.py", "data/leaks.py", "data/listing.py",
-    "data/lost.py", "data/mixture.py", "data/page.py", "data/patience.py",
-    "data/pool.py", "data/sandbox.py", "data/unpack.py", "engine/batch.py", "engine/objective.py",
-    "engine/recorder.py", "errors.py", "models/build.py", "models/config_sizes.py",
-    "models/encoder_config.py", "models/families/decoder.py", "models/families/encoder.py",
-    "models/families/family.py", "models/families/foreign.py", "models/families/shared.py",
-    "models/families/t5.py", "models/generation_config.py", "models/hf_config.py", "models/layers.py",
-    "models/parts.py", "models/t5_blocks.py", "models/t5_cache.py", "models/t5_config.py",
-    "models/weights.py", "records/environment.py", "records/events.py", "records/shape.py",
-    "report/card.py", "report/history.py", "report/markdown.py", "report/ratings.py", "scores/beside.py",
-    "scores/order.py", "session.py",
+    "data/lost.py", "data/mixture.py", "data/page.py", "data/patience.py", "data/pool.py",
+    "data/samples/sample.py", "data/samples/shape.py", "data/sandbox.py", "data/stored.py",
+    "data/unpack.py", "engine/batch.py", "engine/objective.py", "engine/recorder.py", "models/build.py",
+    "models/config_sizes.py", "models/encoder_config.py", "models/families/decoder.py",
+    "models/families/encoder.py", "models/families/family.py", "models/families/foreign.py",
+    "models/families/shared.py", "models/families/t5.py", "models/generation_config.py",
+    "models/hf_config.py", "models/layers.py", "models/parts.py", "models/t5_blocks.py",
+    "models/t5_cache.py", "models/t5_config.py", "models/weights.py", "records/environment.py",
+    "records/events.py", "records/shape.py", "report/card.py", "report/history.py", "report/markdown.py",
+    "report/ratings.py", "scores/beside.py", "session.py",
 }  # fmt: skip
 
 
@@ -65,7 +62,7 @@ def test_a_folder_is_within_its_budget_of_lines() -> None:
     for file, text in TEXTS.items():
         lines[file.split("/")[0] if "/" in file else "etude"] += text.count("\n")
     over = [
-        f"{folder}/ has {found} lines, budget {MOST_LINES.get(folder, 0)}: shorten it, or raise MOST_LINES for a feature"
+        f"{folder}: {found} lines, budget {MOST_LINES.get(folder, 0)}; shorten it, or raise it for a feature"
         for folder, found in lines.items()
         if found > MOST_LINES.get(folder, 0)
     ]
