@@ -230,7 +230,7 @@ def _refuse(event: str, details: tuple[Any, ...]) -> None:
 
 
 def _writes(path: object, mode: object, flags: int) -> bool:
-    """Whether an `open` is for writing; without a mode it comes from os.open."""
+    """True if an `open` is for writing; without a mode it comes from os.open."""
     return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) and str(path) != os.devnull
 
 

@@ -1,4 +1,4 @@
-"""What a model says: continuations of fixed prompts, and answers to instructions it was not trained on."""
+"""Texts of a model: continuations of fixed prompts, and answers to instructions it was not trained on."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -21,7 +21,7 @@ _ROWS_AT_ONCE = 16
 
 
 def continue_prompts(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int) -> list[events.Generation]:
-    """What follows each of `evaluate.prompts`; where the data holds instructions, they are asked as such."""
+    """Continuations of `evaluate.prompts`, which are instructions where the data holds instructions."""
     settings: dict[str, Any] = {
         "max_tokens": recipe.evaluate.sample_tokens,
         "temperature": recipe.evaluate.temperature,
@@ -111,7 +111,7 @@ def greedy(
 
 
 def as_answer(example: Example, part: Continuation, corpus: Corpus) -> Answer:
-    """What was said to an example, as text beside its reference."""
+    """The answer to an example, as text beside its reference."""
     return Answer(corpus.tokenizer.decode(part.ids), example.reference, part.stopped, example.capability)
 
 

@@ -49,7 +49,7 @@ class Exam:
         return self.metric.name if self.metric.task == self.task else "loss"
 
     def notes(self) -> list[str]:
-        """What is to be known of the final scores."""
+        """Notes for readers of the final scores."""
         if self.corpus.test is not None or not self.corpus.validation:
             return []
         return [

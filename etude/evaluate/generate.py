@@ -53,7 +53,7 @@ def generate(
 
 
 def room(model: nn.Module, prompt: Sequence[int], max_tokens: int) -> int:
-    """How many tokens may follow a prompt: max_tokens, or fewer where the model's context ends before.
+    """The number of tokens that may follow a prompt: max_tokens, or fewer where the context ends before.
 
     Raises: InputError if the prompt fills the context.
     """
@@ -126,10 +126,11 @@ def write_answers(
                 cache.select(left)
     finally:
         model.train(was_training)
-    return [
-        Continuation(ids[:-1], ids[-1]) if ids and ids[-1] in ends else Continuation(ids, None)
-        for ids in said
-    ]
+    return [_continuation(ids, ends) for ids in said]
+
+
+def _continuation(ids: list[int], ends: set[int]) -> Continuation:
+    return Continuation(ids[:-1], ids[-1]) if ids and ids[-1] in ends else Continuation(ids, None)
 
 
 @torch.inference_mode()
@@ -158,8 +159,8 @@ def generate_steps(
     """
     max_tokens = min((room(model, prompt, max_tokens) for prompt in prompts), default=0)
     if not end_ids and not all(prompts):
-        at = next(index for index, prompt in enumerate(prompts) if not prompt)
-        raise InputError(f"prompt {at + 1} is empty; expected at least one token; write a word or two")
+        at = next(number for number, prompt in enumerate(prompts, 1) if not prompt)
+        raise InputError(f"prompt {at} is empty; expected at least one token; write a word or two")
     if not prompts or max_tokens < 1:
         return
     kept = [list(prompt or end_ids[:1]) for prompt in prompts]
@@ -173,11 +174,7 @@ def generate_steps(
         assert read is not None, "a model of this family writes no text"
         logits, advance, select = read(model, kept, max_tokens)
         for drawn in range(1, max_tokens + 1):
-            chosen = (
-                ends[:1].repeat(len(prompts))
-                if len(alive) < len(prompts)
-                else torch.empty(len(alive), dtype=torch.long)
-            )
+            chosen = ends[:1].repeat(len(prompts)) if len(alive) < len(prompts) else torch.empty_like(alive)
             logits = logits[:, :vocab_size].float()
             # The likeliest is found where the logits are; draws are made on the CPU, the same for every
             # device.

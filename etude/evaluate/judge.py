@@ -1,4 +1,4 @@
-"""Which moment of a run was the best, and how long nothing has improved."""
+"""The best moment of a run, and the evaluations since anything improved."""
 
 import math
 from dataclasses import dataclass

@@ -47,7 +47,7 @@ _PATTERN_SECONDS = 3
 
 @dataclass(frozen=True)
 class SavedAdapter:
-    """What adapter_config.json says.
+    """The values of adapter_config.json.
 
     recipe    rank, alpha and the kind of the update, as a recipe has them; its `targets` are not those of the
               file
@@ -323,7 +323,7 @@ def _show(value: Any, *, quote: bool = True) -> str:
 
 
 def _targeted(file: Path, saved: SavedAdapter, names: list[str], linear: list[str]) -> set[str]:
-    """Those of the names of modules that a config means, as PEFT reads it."""
+    """The names of modules that a config means, as PEFT reads it."""
 
     def chosen(said: str | list[str]) -> set[str]:
         if isinstance(said, str):

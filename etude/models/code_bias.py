@@ -1,4 +1,4 @@
-"""What two tokens of code are to each other, as a learnt bias on the attention scores of each head.
+"""The relation of two tokens of code, as a learnt bias on the attention scores of each head.
 
 It says whether both belong to the same identifier, how much deeper in brackets and in indentation one is than
 the other, and of which kinds they are. All tables start at zero, where the encoder is the plain one.

@@ -1,4 +1,4 @@
-"""What a decoder costs, by arithmetic: parameters per part and operations per token."""
+"""The cost of a decoder, by arithmetic: parameters per part and operations per token."""
 
 from dataclasses import dataclass
 
@@ -34,12 +34,12 @@ class Cost:
     per_target: float
 
     def operations(self, tokens: float, targets: float) -> float:
-        """Of a number of tokens, so many of them targets."""
+        """Operations for a number of tokens, of which so many are targets."""
         return self.per_token * tokens + self.per_target * targets
 
 
 def training_cost(config: DecoderConfig, seq_len: int, *, adapter: int | None = None) -> Cost:
-    """What training costs in sequences of seq_len tokens; with an adapter of so many parameters, over frozen
+    """The cost of training in sequences of seq_len tokens; with an adapter of so many parameters, over frozen
     weights.
 
     Trained weights cost 6 operations each (forward, gradient of inputs, gradient of weights), frozen ones 4.

@@ -59,7 +59,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class Context:
-    """What all blocks share in one call.
+    """The values that all blocks share in one call.
 
     rotary   cosine and signed sine, (B, T, 1, D) fp32 each
     lengths  of the sequences that lie end to end in the one row, or None: every row is one

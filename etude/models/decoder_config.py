@@ -1,4 +1,4 @@
-"""What a decoder is: its sizes and options, and the same in the words of transformers' config.json."""
+"""The configuration of a decoder, also in the words of transformers' config.json."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from etude.models.hf_config import Keys, Unsupported, flag, number, quoted, size
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How the rotary frequencies of a longer context follow from those of the original one.
+    """The change of rotary frequencies for a context longer than the original one.
 
     linear: all are divided by factor. llama3: slow ones are, quick ones are kept, with a smooth passage
     between `low_freq_factor` and `high_freq_factor` turns of the original context. yarn: the same by a ramp
@@ -221,7 +221,7 @@ _KEYS = Keys(
 
 
 def _rope(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of rotary positions, in the old place or the new one."""
+    """The values of rotary positions, from the old place or the new one."""
     said: dict[str, Any] = {}
     for name in ("rope_scaling", "rope_parameters"):
         part = {} if values.get(name) is None else values[name]

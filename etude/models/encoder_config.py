@@ -1,4 +1,4 @@
-"""What an encoder is: its sizes and options, and the same in the words of transformers' config.json."""
+"""The configuration of an encoder, also in the words of transformers' config.json."""
 
 import re
 from collections.abc import Mapping, Sequence

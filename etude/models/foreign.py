@@ -43,7 +43,7 @@ _CONFIG_BYTES = 1 << 30
 
 
 def read_config(path: Path, labels: int = 0) -> Any:
-    """What config.json says; with labels that of a classifier.
+    """The configuration in config.json; with labels that of a classifier.
 
     Raises: InputError if the family has no such form.
     """

@@ -31,7 +31,7 @@ class Unsupported(InputError):
 
 @dataclass(frozen=True)
 class Keys:
-    """What a family of models knows of a config.json.
+    """The keys of a config.json that a family of models knows.
 
     model: how messages call it. read: keys that say what it computes. only: keys of which it has one value;
     null means the same. harmless: keys, beside those of every family, that change nothing it computes.

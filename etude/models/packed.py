@@ -76,7 +76,7 @@ class TokenReader:
 
 
 def is_worth_it(model: Decoder, rows: int) -> bool:
-    """Whether rows are few, weights plain fp32 on a CPU with the layout, and a copy takes under half of free
+    """True if rows are few, weights plain fp32 on a CPU with the layout, and a copy takes under half of free
     memory.
     """
     has_layout = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]

@@ -42,9 +42,9 @@ def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
 
 
 def head_modules(model: nn.Module) -> list[str]:
-    """What a classifier has behind its body, BERT's pooler included: trained whole where a body is adapted.
+    """The modules of a classifier behind its body, BERT's pooler included, which are trained whole.
 
-    Of a model that is no classifier, none.
+    A model that is no classifier has none.
     """
     if not getattr(model, "labels", 0) and "ForSequenceClassification" not in type(model).__name__:
         return []

@@ -1,4 +1,4 @@
-"""How quickly each pair of dimensions turns with the position, also beyond the length a model was first
+"""The turn of each pair of dimensions from position to position, also beyond the length a model was first
 trained on.
 """
 

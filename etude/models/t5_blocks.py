@@ -15,7 +15,7 @@ from etude.models.t5_config import T5Config
 
 @dataclass(frozen=True)
 class Context:
-    """What all blocks of a stack share in one call. Samples of equal lengths are neighbours.
+    """The values that all blocks of a stack share in one call. Samples of equal lengths are neighbours.
 
     groups       (samples, length, length) of the neighbours
     bias         (1, H, L, L) of relative positions, with -inf where the decoder must not look; L the longest

@@ -11,7 +11,7 @@ _COLUMNS = 64
 
 
 class T5Cache:
-    """What the decoder remembers of B rows; those that began later have their tokens in the last columns.
+    """The memory of the decoder for B rows; those that began later have their tokens in the last columns.
 
     keys, values              a (B, H, columns, D) for each layer, of the tokens read; more columns come as
                               needed

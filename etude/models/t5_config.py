@@ -1,4 +1,4 @@
-"""What an encoder-decoder is: its sizes and options, and the same in the words of transformers'
+"""The configuration of an encoder-decoder: its sizes and options, and the same in the words of transformers'
 config.json."""
 
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ class T5Config:
 
     @property
     def gated(self) -> bool:
-        """Whether the feed-forward has a second product that multiplies the activated one."""
+        """True if the feed-forward has a second product that multiplies the activated one."""
         return self.activation.startswith("gated-")
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ _FEW = 16
 
 
 def find_untrained(model: nn.Module, ids: Iterable[int]) -> list[int]:
-    """Those of the ids whose frozen row in the embedding or in the head looks as if it was never trained.
+    """The ids whose frozen row in the embedding or in the head looks as if it was never trained.
 
     That is a row which is nearly zero, nearly the mean of all rows (as transformers makes new ones), or equal
     to another row. A matrix that is trained now is left out.

@@ -30,7 +30,7 @@ REMADE = re.compile(
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What config.json says.
+    """The values of config.json.
 
     Raises: InputError if it cannot be read, or says one thing twice and not the same.
     """
@@ -145,7 +145,7 @@ def check_twins(path: Path, names: Iterable[str], place: Callable[[str], str]) -
 
 
 def is_same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
-    """Whether two tensors have the same shape and numbers, whatever their dtypes."""
+    """True if two tensors have the same shape and numbers, whatever their dtypes."""
     if one is None or other is None or one.shape != other.shape:
         return False
     common = torch.promote_types(one.dtype, other.dtype)
@@ -160,7 +160,7 @@ def set_weight(model: nn.Module, name: str, tensor: torch.Tensor, dtype: torch.d
 
 
 def keeps_fp32(name: str, dtype: torch.dtype) -> bool:
-    """Whether a parameter stays fp32 in a model whose other weights are loaded in `dtype`."""
+    """True if a parameter stays fp32 in a model whose other weights are loaded in `dtype`."""
     return name.endswith("norm.weight") or (dtype == torch.float16 and name.endswith(".wo.weight"))
 
 

@@ -70,7 +70,7 @@ class Files:
 
     @property
     def has_labels(self) -> bool:
-        """Whether the model is to score labels."""
+        """True if the model is to score labels."""
         return TRAINING_KINDS[self.objective].has_labels
 
 

@@ -45,7 +45,7 @@ def check_shapes(files: Files, model: nn.Module, *, tied: bool) -> None:
 
 
 def is_head_tied(path: Path) -> bool:
-    """Whether the head in files has the numbers of the embedding."""
+    """True if the head in files has the numbers of the embedding."""
     head, embedding = (read_weight(path, names) for names in (("lm_head.weight",), _EMBEDDINGS))
     return is_same(head, embedding)
 

@@ -120,7 +120,7 @@ def _blocks(model: T5 | T5Classifier) -> list[nn.Module]:
 
 
 def _has_head(files: Files) -> bool:
-    """Whether the files have a head of its own: files made by torch name a tied one, too.
+    """True if the files have a head of its own: files made by torch name a tied one, too.
 
     Raises: InputError if config.json says that they have one, and they do not.
     """
