@@ -19,13 +19,13 @@ TEXTS = read(ROOT / "etude")
 PLACES = count(TEXTS, "etude")
 MOST = {
     "files over 400 lines": 6,
-    "functions over 60 lines": 7,
+    "functions over 60 lines": 5,
     "lines over 110 columns": 4,  # patterns
     "positional calls over 6": 2,
     "import cycles, lazy ones too": 0,
     "branches by kind": 23,
     "isinstance of families": 0,
-    "docstrings with a clause": 231,
+    "docstrings with a clause": 197,
     "public without docstring": 2,
 }
 MOST_LINES = {
