@@ -5,24 +5,23 @@ there.
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 
-from etude.assemble import model_files
+from etude.control.desk import Decision
 from etude.engine import checkpoint as checkpoints
 from etude.engine.loop import Step
-from etude.errors import EtudeError, LostRankError
-from etude.plan.length import ONE_TOO_MANY
-from etude.recipe.course import Change
+from etude.errors import LostRankError
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.records.ending import Ending
 from etude.records.folder import checkpoint_name
 from etude.records.store import Run
 from etude.report.write import write_report
+from etude.saving import begin_course, change_course, make_room, save
 from etude.session import Session, begin
 from etude.start import Options
 
 _DEFAULT_MINUTES = 10.0
+_DONE = "the last step is done"
 
 
 def run_recipe(recipe: Recipe, options: Options = Options()) -> "Training":  # noqa: B008 - frozen
@@ -57,12 +56,12 @@ class Training:
             try:
                 _evaluate_at_start(session)
                 session.world.wait()  # rank 0 wrote down how the attempt begins
-                _begin_course(session)
-                reason = _why_stop(session)  # the last attempt may have decided to stop already
+                begin_course(session)
+                decision = _decide(session)  # the last attempt may have decided to stop already
                 steps = stack.enter_context(contextlib.closing(session.steps()))
-                for step in () if reason else steps:
+                for step in () if decision.kind == "stop" else steps:
                     if step.is_void:
-                        _make_room(session)
+                        make_room(session)
                         continue
                     session.recorder.add(step)
                     if _is_log_step(session):
@@ -70,16 +69,16 @@ class Training:
                     if _is_evaluation_due(session):
                         _evaluate(session)
                     if _is_checkpoint_due(session):
-                        _save(session)
+                        save(session)
                         session.world.wait()  # rank 0 alone saves, and the next step is not to wait long
                     session.keeper.collect(wait=False)
                     yield step
-                    if reason := _why_stop(session):
+                    decision = _decide(session)
+                    if decision.kind == "stop":
                         break
-                was_asked = session.world.any(session.signals.requested is not None)
-                self.ending = _end(session, Ending("stopped" if reason and was_asked else "finished", reason))
+                self.ending = _end(session, decision)
             except GeneratorExit:
-                self.ending = _end(session, Ending("stopped", "the caller stopped iterating"))
+                self.ending = _end(session, Decision("stop", "the caller stopped iterating", is_asked=True))
                 raise
             except KeyboardInterrupt:
                 self.ending = Ending("stopped", "it was interrupted")
@@ -107,79 +106,10 @@ def _evaluate(session: Session, *, before: bool = False) -> None:
     try:
         records = session.examiner.evaluate(before=before)
     except Exception:
-        _save(session, evaluated=False)
+        save(session, evaluated=False)
         session.keeper.collect(wait=True)
         raise
     session.recorder.write(*records)
-
-
-def _save(session: Session, *, evaluated: bool = True, again: bool = False) -> None:
-    """Save this step, unless that is done; without validation the best is judged here, by training loss."""
-    state, plan, judge = session.state, session.plan, session.judge
-    is_saved = session.keeper.saved_step == state.step
-    if is_saved and not again:
-        return
-    session.recorder.drain()
-    if not plan.is_validated and not is_saved:
-        judge.judge(session.recorder.loss_since_save(), state.step, metric="training loss")
-    progress = checkpoints.Progress(
-        run=session.run.info["id"],
-        step=state.step,
-        data_fingerprint=plan.fingerprint,
-        precision=state.precision.state(),
-        best=judge.best,
-        evaluations_without_improvement=judge.evaluations_without_improvement,
-        evaluated=evaluated,
-        base=plan.pretrained.digest if plan.pretrained and session.recipe.adapter else None,
-        changes=[asdict(change) for change in state.course.changes],
-    )
-    session.recorder.sync()
-    session.keeper.note(state.step)
-    if session.world.is_main:
-        session.keeper.save(
-            lambda: checkpoints.take_snapshot(state, progress, model_files(plan, state.model))
-        )
-
-
-def _begin_course(session: Session) -> None:
-    """Save the changes that a run starts with, and record those that a kill kept from the journal."""
-    changes = session.state.course.changes
-    if changes and session.state.step == 0:
-        _save(session, again=True)
-        session.keeper.collect(wait=True)
-    if changes and session.world.is_main:
-        entries = [entry.event for entry in session.run.ledger().entries]
-        known = [(each.from_step, each.changes) for each in entries if isinstance(each, events.Control)]
-        for change in changes:
-            if (change.step, {change.key: change.value}) not in known:
-                _record(session, change)
-
-
-def _change(session: Session, change: Change, request: str | None = None) -> None:
-    """Change the course after this step, and save it at once: no kill leaves a change half made."""
-    session.state.course = session.state.course.with_changes([change])
-    _save(session, again=True)
-    session.keeper.collect(wait=True)
-    _record(session, change, request)
-    session.world.wait()
-
-
-def _record(session: Session, change: Change, request: str | None = None) -> None:
-    values, reason = {change.key: change.value}, f"{change.key} is {change.value} after step {change.step:,}"
-    reason += f": {change.reason}" if change.reason else ""
-    session.recorder.write(events.Control(session.state.step, "change", reason, request, values, change.step))
-    session.recorder.sync()
-
-
-def _make_room(session: Session) -> None:
-    """Halve the micro-batches after a step that did not fit into memory. Raises: EtudeError if they have one
-    sample.
-    """
-    reason = f"step {session.state.step + 1:,} did not fit into memory"
-    change = session.state.course.halve(session.state.step, reason)
-    if change is None:
-        raise EtudeError(ONE_TOO_MANY)
-    _change(session, change)
 
 
 def _is_log_step(session: Session) -> bool:
@@ -200,7 +130,7 @@ def _is_checkpoint_due(session: Session) -> bool:
     if recipe.every_steps is not None:
         return step % recipe.every_steps == 0
     is_late = time.monotonic() - session.keeper.saved_time > 60 * (recipe.every_minutes or _DEFAULT_MINUTES)
-    return _is_common_step(session) and session.world.any(is_late)
+    return _is_common_step(session) and bool(session.world.agree(is_late))
 
 
 def _is_common_step(session: Session) -> bool:
@@ -209,35 +139,41 @@ def _is_common_step(session: Session) -> bool:
     return session.world.size == 1 or _is_log_step(session) or _is_evaluation_due(session) or is_saved
 
 
-def _why_stop(session: Session) -> str | None:
-    """Why to stop here, the same on every rank, or None."""
-    if reason := session.judge.why_stop():
-        return reason
-    if session.state.step == session.plan.steps or not _is_common_step(session):
-        return None
-    signals = session.signals
-    if session.world.any(signals.requested is not None):
-        signals.requested = signals.requested or "a signal to another rank"
-        return f"{signals.requested} was received"
-    return None
+def _decide(session: Session) -> Decision:
+    """Do what the desk decides after this step, until it is to go on or to stop."""
+    exhausted, step = session.judge.why_stop(), session.state.step
+    while step < session.plan.steps and _is_common_step(session):
+        decision = session.desk.decide(session.state.course, step, exhausted)
+        if decision.change is not None:
+            change_course(session, decision.change, decision.request)
+        elif decision.kind == "stop" or decision.request is None:
+            return decision
+        else:
+            save(session)  # a pause may be long
+            action = "go on" if decision.kind == "go" else "pause"
+            session.recorder.write(events.Control(step, action, decision.reason, decision.request))
+            session.recorder.sync()
+    return Decision("stop", exhausted) if exhausted else Decision("go")
 
 
-def _end(session: Session, ending: Ending) -> Ending:
+def _end(session: Session, decision: Decision) -> Ending:
     """Save what is not yet saved, record how the run ended, and write its report."""
-    recorder = session.recorder
+    recorder, step = session.recorder, session.state.step
     recorder.drain()
-    _save(session)
+    save(session)
     session.keeper.collect(wait=True)
-    if not ending.is_resumable:
+    if not decision.is_asked:
         session.world.wait()  # the checkpoint that rank 0 wrote is there for all
         advice = "the run is finished, without scores beside those before training and the baselines"
         _at_end(session, "comparison", lambda: _compare(session), advice)
-    action, reason = ("stop", ending.reason) if ending.reason else ("finish", "the last step is done")
-    recorder.write(events.Control(session.state.step, action, reason))
+    session.desk.close(step)
+    action, reason = ("stop", decision.reason) if decision.kind == "stop" else ("finish", _DONE)
+    recorder.write(events.Control(step, action, reason, decision.request))
     recorder.sync()
     if session.world.is_main:
         _at_end(session, "report", lambda: write_report(session.run), f"try etude report {session.run.name}")
-    return Ending(ending.state, ending.reason, was_asked=session.signals.requested is not None)
+    was_asked = decision.is_asked or session.signals.requested is not None
+    return Ending("stopped" if decision.is_asked else "finished", decision.reason or None, was_asked)
 
 
 def _compare(session: Session) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from etude.assemble import assemble
+from etude.control.desk import Desk
+from etude.control.mailbox import FILE, Mailbox
 from etude.control.signals import StopSignals
 from etude.data.corpus import label_notes
 from etude.data.loader import Loader, iterate_once, longest_batch
@@ -51,6 +53,7 @@ class Session:
     state: TrainState
     objective: Kind
     signals: StopSignals
+    desk: Desk
     run: Run
     recorder: Recorder
     keeper: Keeper
@@ -133,6 +136,13 @@ def begin(
         state=state,
         objective=objective,
         signals=signals,
+        desk=Desk(
+            mailbox=Mailbox(run.path / FILE) if writer else None,
+            asked=lambda: world.pass_on(signals.requested),
+            agree=world.agree,
+            tell=recorder.write,
+            beat=recorder.beat,
+        ),
         run=run,
         recorder=recorder,
         keeper=keeper,

@@ -29,14 +29,14 @@ MOST = {
     "public without docstring": 2,
 }
 MOST_LINES = {
-    "cli": 2400, "control": 300, "data": 9100, "durable": 800, "engine": 1550, "evaluate": 600,
+    "cli": 2400, "control": 500, "data": 9100, "durable": 800, "engine": 1550, "evaluate": 600,
     "launch": 350, "models": 5700, "objectives": 1150, "plan": 550, "recipe": 1550, "records": 2100,
     "report": 2700, "scores": 850, "watch": 100,
-    "etude": 2400,  # the modules that stand in no folder
+    "etude": 2430,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
     "__main__.py", "assemble.py", "cli/demo.py", "cli/printing.py", "control/ranks.py",
-    "control/signals.py", "data/corpus.py", "data/dedup.py", "data/leaks.py", "data/listing.py",
+    "data/corpus.py", "data/dedup.py", "data/leaks.py", "data/listing.py",
     "data/lost.py", "data/mixture.py", "data/page.py", "data/patience.py", "data/pool.py",
     "data/samples/sample.py", "data/samples/shape.py", "data/sandbox.py", "data/stored.py",
     "data/unpack.py", "engine/batch.py", "engine/objective.py", "engine/recorder.py", "models/build.py",

@@ -90,8 +90,12 @@ class Recorder:
                 gpu_memory_bytes=usage.gpu_memory_bytes,
             )
         )
+        self.beat()
+
+    def beat(self, state: str = "running") -> None:
+        """Show that the run is alive."""
         if self._writer:
-            self._writer.beat()
+            self._writer.beat(state)
 
     def loss_since_save(self) -> float:
         """Mean training loss per target over the steps since the last call; NaN if there were none."""

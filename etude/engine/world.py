@@ -65,23 +65,16 @@ class World:
         for tensor, result in zip(tensors, moved):
             tensor.copy_(result)
 
-    def any(self, flag: bool) -> bool:
-        """Whether some rank says so; all ranks must ask at the same place."""
-        if self.size == 1:
-            return flag
-        votes = torch.tensor(float(flag), device=self.device)
+    def pass_on(self, word: str | None) -> str | None:
+        """Leave a word for rank 0, which gets its own or that of another rank; nobody waits."""
+        if self.store is None or (self.is_main and word):
+            return word
         with _with_others():
-            dist.all_reduce(votes)
-        return bool(votes)
-
-    def least(self, value: int) -> int:
-        """The smallest number that a rank says."""
-        if self.size == 1:
-            return value
-        box = torch.tensor(value, device=self.device)
-        with _with_others():
-            dist.all_reduce(box, dist.ReduceOp.MIN)
-        return int(box)
+            if word:
+                self.store.set("word", word)
+            elif self.is_main and self.store.check(["word"]):
+                return str(self.store.get("word").decode())
+        return word
 
     def wait(self) -> None:
         """Go on when all ranks are here, however long one of them works alone."""
@@ -120,8 +113,10 @@ class World:
         Rank 0 alone makes samples, baselines and reports, for as long as it works; one that hangs is ended.
         """
         assert self.store is not None
+        seconds = _LOOK_SECONDS / 64  # most come at once; some work for hours
         while not self.store.check([key]):
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(seconds)
+            seconds = min(2 * seconds, _LOOK_SECONDS)
 
 
 def join_world(device: torch.device, *, patience: timedelta = _STEP_PATIENCE) -> World:

@@ -15,7 +15,7 @@ from etude.records.shape import fit
 _CHECKPOINT = re.compile(r"step-([0-9]{6,18})")
 _FILES = (
     "run.json", "lease.json", "recipe.toml", "resolved.toml", "environment.json", "journal.jsonl",
-    "journal.index", "log.txt", "best.json", "trainer_state.json", ".lock",
+    "journal.index", "control.jsonl", "log.txt", "best.json", "trainer_state.json", ".lock",
 )  # fmt: skip
 _FOLDERS = ("checkpoints", "predictions", "report", "tensorboard", "wandb")
 

@@ -143,9 +143,9 @@ class Run:
 
     @property
     def state(self) -> str:
-        """running, paused, finished, stopped, failed; killed if it says running but nobody holds the lock."""
+        """running, paused, finished, stopped, failed; killed if it goes on by its lease, without a lock."""
         state = str(self.lease["state"])
-        return "killed" if state == "running" and not is_locked(self.path) else state
+        return "killed" if state in ("running", "paused") and not is_locked(self.path) else state
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -185,7 +185,7 @@ class RunWriter:
         self._lock = lock
         self._journal = Journal(run.path / "journal.jsonl")
         self._log = durable.Appender(run.path / "log.txt")
-        self._beat = 0.0
+        self._beat, self._state = 0.0, ""
         self.beat("running")
 
     def append(self, *events: Event) -> None:
@@ -223,8 +223,8 @@ class RunWriter:
     def beat(self, state: str = "running") -> None:
         """Say that the run is alive: at most every few seconds, but at once when its state changes."""
         now = time.monotonic()
-        if state != "running" or now - self._beat > _HEARTBEAT_SECONDS:
-            self._beat = now
+        if state != self._state or now - self._beat > _HEARTBEAT_SECONDS:
+            self._beat, self._state = now, state
             _write_lease(self.run.path, state)
 
     def close(self, state: str) -> None:

@@ -32,6 +32,7 @@ _NOT_OF_JOURNAL = {
 }  # fmt: skip
 _REASONS = {
     "running": "it is going on",
+    "paused": "it waits to be told to go on",
     "killed": "its process ended without a word; the same command continues it",
     "failed": "an error ended it; log.txt has the last lines",
     "stopped": "it was stopped at once; the same command continues it",

@@ -211,7 +211,7 @@ def test_a_rank_that_does_not_come_to_a_step_is_lost_within_the_limit(tmp_path: 
         "world = join_world(torch.device('cpu'), patience=timedelta(seconds=2))\n"
         "world.wait()\n"
         "time.sleep(30 * world.rank)\n"
-        "try:\n    world.any(True)\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
+        "try:\n    world.sum([torch.ones(1)])\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
     )
     environment = {**os.environ, "WORLD_SIZE": "2", "ETUDE_RANKS_FOLDER": str(tmp_path)}
     ranks = [

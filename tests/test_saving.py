@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,18 @@ from typing import Any
 import pytest
 
 from etude import durable
+from etude.control.mailbox import post
 from etude.engine.batch import DeviceBatch
 from etude.errors import EtudeError, InputError, RecipeError
 from etude.recipe.course import Change
 from etude.recipe.schema import Recipe
+from etude.records.ending import Ending
 from etude.records.events import Attempt, Control, Step
 from etude.records.store import Run, list_runs
 from etude.run import Training, run_recipe
 from etude.start import Options
 from tests.limited import limited
+from tests.processes import Life
 
 Make = Callable[..., Recipe]
 CHANGES = (
@@ -171,3 +176,68 @@ def test_a_rank_without_memory_voids_the_step_on_all_ranks(
     (run,), (plain,) = list_runs(tmp_path / "limited"), list_runs(tmp_path / "small")
     assert losses(run) == pytest.approx(losses(plain), rel=1e-6) and len(losses(run)) == 6
     assert controls(run) == [(0, {"train.micro_batch_size": 2}, 0)]
+
+
+def answers(run: Run) -> dict[str | None, str]:
+    return {each.request: each.action for each in events(run, Control)}
+
+
+def test_requests_change_a_run_that_goes_on_and_stop_it_and_the_journal_answers(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    training, ids = Training(make_recipe(), Options(runs=tmp_path / "asked")), {}
+    for step in training:
+        if step.number == 5:  # no checkpoint is due here
+            ids["set"] = post(training.run, "set", key="optim.learning_rate", value=1e-3, reason="it jumps")
+            ids["refuse"] = post(training.run, "set", key="seed", value=3)
+        if step.number == 7:
+            ids["stop"] = post(training.run, "stop")
+    (run,) = list_runs(tmp_path / "asked")
+    assert training.ending == Ending("stopped", "it was asked to stop", was_asked=True)
+    assert (run.state, answers(run)) == (
+        "stopped", {ids["set"]: "change", ids["refuse"]: "refuse", ids["stop"]: "stop"},
+    )  # fmt: skip
+    assert (run.checkpoints / "step-000005" / "manifest.json").is_file()
+    run = run_recipe(make_recipe(), Options(runs=tmp_path / "asked")).run  # the requests are void by now
+    change = Change(5, "optim.learning_rate", 1e-3, "it jumps")
+    whole = run_recipe(make_recipe(), Options(runs=tmp_path / "whole", changes=(change,))).run
+    assert (run.state, bits(run), losses(run)) == ("finished", bits(whole), losses(whole))
+
+
+def test_a_paused_run_waits_and_goes_on_with_the_same_bits(tmp_path: Path, make_recipe: Make) -> None:
+    training, states, ids = Training(make_recipe(), Options(runs=tmp_path / "paused")), [], []
+
+    def go_on() -> None:
+        while not (list_runs(tmp_path / "paused") and training.run.state == "paused"):
+            time.sleep(0.01)
+        states.append(training.run.state)
+        ids.append(post(training.run, "go on"))
+
+    thread = threading.Thread(target=go_on)
+    for step in training:
+        if step.number == 3:
+            ids.append(post(training.run, "pause"))
+            thread.start()
+        if step.number == 4:
+            states.append(training.run.state)
+    thread.join()
+    whole = run_recipe(make_recipe(), Options(runs=tmp_path / "whole")).run
+    assert states == ["paused", "running"] and bits(training.run) == bits(whole)
+    assert answers(training.run) == {ids[0]: "pause", ids[1]: "go on", None: "finish"}
+
+
+def test_a_signal_to_one_rank_alone_stops_all_of_them(
+    tmp_path: Path, cache: Path, write_recipe: Callable[..., Path]
+) -> None:
+    changes = {
+        "train.steps": 400,
+        "train.devices": 2,
+        "checkpoint.every_steps": 20,
+        "evaluate.every_steps": 80,
+    }
+    life = Life(write_recipe(changes), tmp_path / "runs", cache, ["-m", "etude"])
+    life.wait_for_progress()
+    life.ranks[1].send_signal(signal.SIGTERM)
+    assert life.end() == 75
+    (run,) = list_runs(tmp_path / "runs")
+    assert run.state == "stopped" and events(run, Control)[-1].reason == "SIGTERM was received"

@@ -1,0 +1,110 @@
+"""The one place where it is decided how a run goes on after a step."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from etude.control.mailbox import Mailbox, Request
+from etude.errors import RecipeError
+from etude.recipe.course import Change, Course
+from etude.records.events import Control, Event, Finding
+
+_LOOK_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a run goes on, the same on every rank.
+
+    request   the id of the request that it answers
+    change    of the course, for a decision to change
+    is_asked  whether a person or a signal asked to stop: the same command continues the run
+    """
+
+    kind: Literal["go", "stop", "pause", "change"]
+    reason: str = ""
+    request: str | None = None
+    change: Change | None = None
+    is_asked: bool = False
+
+
+@dataclass(kw_only=True)
+class Desk:
+    """Makes one decision at a time from signals, the judge's patience and requests.
+
+    mailbox  of the run, on the rank that holds its folder and decides for all
+    asked    the name of the signal that asked this rank or another to stop
+    agree    gives every rank the value of the rank that decides
+    tell     records requests that are refused
+    beat     shows that the run is alive, and whether it is paused
+    """
+
+    mailbox: Mailbox | None
+    asked: Callable[[], str | None]
+    agree: Callable[[Any], Any]
+    tell: Callable[[Event], None]
+    beat: Callable[[str], None]
+    is_paused: bool = False
+
+    def decide(self, course: Course, step: int, exhausted: str | None) -> Decision:
+        """The next decision after a step; a paused run waits here. exhausted: the reason to stop early."""
+        values = None
+        if self.mailbox is not None:
+            values = asdict(self._decide(self.mailbox, course, step, exhausted))
+        else:
+            self.asked()  # which tells the rank that decides
+        values = self.agree(values)
+        change = values["change"]
+        return Decision(**{**values, "change": Change(**change) if change else None})
+
+    def close(self, step: int) -> None:
+        """Refuse the requests that came too late for the run."""
+        if self.mailbox is not None:
+            self._look(self.mailbox, step)
+            while request := self.mailbox.next():
+                self._refuse(request, step, "the run ends here")
+
+    def _decide(self, mailbox: Mailbox, course: Course, step: int, exhausted: str | None) -> Decision:
+        while True:
+            if signal := self.asked():
+                return Decision("stop", f"{signal} was received", is_asked=True)
+            if exhausted:
+                return Decision("stop", exhausted)
+            self._look(mailbox, step)
+            while request := mailbox.next():
+                if decision := self._answer(request, course, step):
+                    return decision
+            if not self.is_paused:
+                return Decision("go")
+            self.beat("paused")
+            time.sleep(_LOOK_SECONDS)
+
+    def _look(self, mailbox: Mailbox, step: int) -> None:
+        for problem in mailbox.look():
+            self.tell(
+                Finding(step, "a request cannot be read", problem, "nothing was done for it; ask again")
+            )
+
+    def _answer(self, request: Request, course: Course, step: int) -> Decision | None:
+        """The decision that a request asks for; None if it is refused."""
+        if request.action == "set":
+            change = Change(step, request.key or "", request.value, request.reason)
+            try:
+                course.with_changes([change])
+            except RecipeError as error:
+                self._refuse(request, step, error.problems[0])
+                return None
+            return Decision("change", request.reason, request.id, change)
+        if request.action == "stop":
+            return Decision("stop", request.reason or "it was asked to stop", request.id, is_asked=True)
+        is_pause = request.action == "pause"
+        if self.is_paused == is_pause:
+            self._refuse(request, step, f"the run is {'paused already' if is_pause else 'not paused'}")
+            return None
+        self.is_paused = is_pause
+        self.beat("paused" if is_pause else "running")
+        return Decision("pause" if is_pause else "go", request.reason or "it was asked to", request.id)
+
+    def _refuse(self, request: Request, step: int, reason: str) -> None:
+        self.tell(Control(step, "refuse", f"{request.action}: {reason}", request.id))

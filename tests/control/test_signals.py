@@ -1,0 +1,59 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from etude.control.signals import SIGNALS, StopSignals, is_ignored, one_interrupt
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_is_noted_and_the_handlers_come_back(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with StopSignals() as signals:
+        assert signals.requested is None
+        os.kill(os.getpid(), number)
+        assert signals.requested == number.name
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_interrupts_at_once() -> None:
+    with StopSignals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        assert signals.requested == "SIGTERM"
+
+
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            assert is_ignored(signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals.requested is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_in_another_thread_signals_stay_as_they_are() -> None:
+    before, inside = [signal.getsignal(number) for number in SIGNALS], []
+
+    def enter() -> None:
+        with StopSignals():
+            inside.extend(signal.getsignal(number) for number in SIGNALS)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert inside == before
+
+
+def test_a_burst_of_interrupts_is_one() -> None:
+    with one_interrupt() as came:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
+        os.kill(os.getpid(), signal.SIGINT)
+    assert len(came) == 2
