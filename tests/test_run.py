@@ -260,7 +260,7 @@ def test_own_module_loss_and_metric_train_through_the_api(tmp_path: Path, make_r
     assert training.run.best is not None and training.run.best["metric"] == "accuracy"
     assert training.run.best["value"] == max(evaluation.metrics["accuracy"] for evaluation in evaluations)
     assert set(training.run.environment["own_code"]) == {"model", "loss", "metric accuracy"}
-    assert "test_run.bigram_loss" in training.run.environment["own_code"]["loss"]
+    assert "bigram.bigram_loss" in training.run.environment["own_code"]["loss"]
 
 
 def test_a_failing_metric_loses_no_step(tmp_path: Path, make_recipe: Make) -> None:
