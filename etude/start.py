@@ -26,6 +26,7 @@ from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.records.environment import describe_environment, find_changes
 from etude.records.folder import checkpoint_name, list_checkpoints
+from etude.records.journal import Reader
 from etude.records.store import (
     Run,
     RunWriter,
@@ -137,10 +138,10 @@ def write_start(
     # again.
     if is_first or recipe_hash(run.recipe) != run.environment.get("recipe_hash") == recipe_hash(resolved):
         durable.write_file(run.path / "resolved.toml", to_toml(resolved).encode())
-    writer.trackers = [TextLog(writer), TrainerState(run), *([options.view] if options.view else [])]
+    reader = _follow(writer, options)
     writer.append(
         events.Attempt(
-            number=1 + max((entry.attempt for entry in run.ledger().all), default=0),
+            number=1 + max((entry.attempt for entry in reader.read().all), default=0),
             from_step=from_step,
             steps=plan.steps,
             steps_per_epoch=plan.steps_per_epoch,
@@ -159,13 +160,21 @@ def write_start(
         )
     )
     # After the attempt, so that they see which earlier records no longer count.
-    open_trackers(plan.recipe, writer)
+    open_trackers(plan.recipe, writer, reader)
     if is_first:
         writer.append(events.DataUsed(plan.fingerprint, plan.data_summary))
         writer.append(*_other_unfinished(resolved, options, run))
     for change in changes:
         advice = "bits may differ from an unbroken run"
         writer.append(events.Finding(from_step, "changed since the first attempt", change, advice))
+
+
+def _follow(writer: RunWriter, options: Options) -> Reader:
+    """Let the log, trainer_state.json and the view follow the run; the journal is parsed here, and once."""
+    reader = Reader(writer.run.path / "journal.jsonl")
+    view = [options.view] if options.view else []
+    writer.trackers = [TextLog(writer), TrainerState(writer.run, reader.read()), *view]
+    return reader
 
 
 def base_of(plan: Plan) -> dict[str, str] | None:

@@ -24,18 +24,22 @@ from etude.records.events import (
     Resource,
     Scores,
 )
+from etude.records.journal import Ledger, Reader
 from etude.records.store import Run, RunWriter, Tracker
 from etude.records.window import OpenWindow
 
 _PACKAGED = ("tensorboard", "wandb")  # trackers that need a package of their name
 
 
-def open_trackers(recipe: Recipe, writer: RunWriter) -> None:
+def open_trackers(recipe: Recipe, writer: RunWriter, reader: Reader) -> None:
     """Let the trackers that a recipe names follow a run; one that cannot be opened is named and left out."""
-    kinds: dict[str, Callable[[Run], Tracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+    kinds: dict[str, Callable[[Run, Ledger], Tracker]] = {
+        "tensorboard": TensorBoard,
+        "wandb": WeightsAndBiases,
+    }
     for name in recipe.records.trackers:
         try:
-            writer.trackers.append(kinds[name](writer.run))
+            writer.trackers.append(kinds[name](writer.run, reader.read()))
         except Exception as error:  # whatever its package raises: no network, no account, no room
             writer.warn(f"tracker {name} could not be opened and is off: {type(error).__name__}: {error}")
 
@@ -112,11 +116,11 @@ class TrainerState:
     """trainer_state.json: the log history in the form that plotting scripts know, written at each
     checkpoint."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, ledger: Ledger) -> None:
         self._run = run
         self._window = OpenWindow()
         self._history: list[dict[str, Any]] = []
-        for entry in run.ledger().entries:
+        for entry in ledger.entries:
             self._remember(entry.event)
 
     def write(self, event: Event) -> None:
@@ -152,13 +156,13 @@ class TensorBoard:
     ones wrote.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, ledger: Ledger) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._window = OpenWindow()
         folder = run.path / "tensorboard"
         self._writer = SummaryWriter(str(folder), purge_step=0 if folder.exists() else None)
-        for entry in run.ledger().entries:
+        for entry in ledger.entries:
             self._write(entry.event, entry.time)
 
     def write(self, event: Event) -> None:
@@ -182,7 +186,7 @@ class WeightsAndBiases:
     steps are those of the run; one that a restart repeats has the same figures, and W&B keeps the first.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, ledger: Ledger) -> None:
         import wandb
 
         self._window = OpenWindow()
@@ -195,7 +199,7 @@ class WeightsAndBiases:
         )  # fmt: skip
         # The next step that W&B takes: offline the first, so that each folder to sync holds the whole run.
         self._next_step = self._run.step
-        for entry in run.ledger().entries:
+        for entry in ledger.entries:
             self.write(entry.event)
 
     def write(self, event: Event) -> None:

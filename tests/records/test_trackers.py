@@ -14,6 +14,7 @@ import pytest
 
 from etude.recipe.schema import Recipe
 from etude.records.events import Evaluation, Step
+from etude.records.journal import Ledger
 from etude.records.store import Run, list_runs
 from etude.run import Training
 from etude.start import Options
@@ -79,7 +80,7 @@ def test_a_tracker_that_cannot_be_opened_is_named_and_the_run_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    def refuse(run: Run) -> None:
+    def refuse(run: Run, ledger: Ledger) -> None:
         raise ConnectionError("no network")
 
     monkeypatch.setattr("etude.records.trackers.TensorBoard", refuse)
