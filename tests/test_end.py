@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from etude import durable
+from etude.errors import StorageError
 from etude.recipe.schema import Recipe
 from etude.records.events import Attempt, Finding, Step
 from etude.records.store import Run, find_unfinished, list_runs
@@ -72,7 +73,7 @@ def test_what_only_tells_of_a_run_may_fail_at_its_end(
         raise RuntimeError("broken")
 
     def no_disk(*_: Any, **__: Any) -> None:
-        raise durable.StorageError("cannot write: the disk failed")
+        raise StorageError("cannot write: the disk failed")
 
     if broken == "write_report":
         monkeypatch.setattr("etude.run.write_report", fail)
