@@ -18,9 +18,11 @@ from tests.recipes import tiny
 # The models are tiny, and several test processes with all cores each would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A suite that runs behind a shell was started to ignore Ctrl-C, and so would the runs that tests interrupt.
+# A suite that runs behind a shell was started to ignore signals, and so would the runs that tests stop.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Nothing in a test is timed: a busy machine must not fail one.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

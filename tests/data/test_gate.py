@@ -481,7 +481,7 @@ def test_batches_end_by_all_text_of_a_document(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(gates, "_BATCH_CHARACTERS", 1000)
     assert [len(batch) for batch in gates._batches(iter(documents))] == [10] * 4
     monkeypatch.setattr(encode, "_CONVERSATION_CHARACTERS", 1000)
-    assert [len(batch) for batch in encode._batches(iter(documents))] == [10] * 4
+    assert [len(batch) for batch in encode.batch_documents(iter(documents))] == [10] * 4
 
 
 def test_a_benchmark_without_problems_is_refused(tmp_path: Path) -> None:
