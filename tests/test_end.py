@@ -52,7 +52,9 @@ def in_a_fork(do: Callable[[], object]) -> int:
     child = multiprocessing.get_context("fork").Process(target=live)
     child.start()
     child.join(120)
-    if child.exitcode is None:  # a lock of torch's was held when the process was copied: once in some thousands
+    if (
+        child.exitcode is None
+    ):  # a lock of torch's was held when the process was copied: once in some thousands
         child.kill()
         return in_a_fork(do)
     return child.exitcode
