@@ -1,6 +1,4 @@
-"""One recipe, start to finish: `Training` iterates over the loop, and every decision of a run is a statement
-there.
-"""
+"""One recipe, start to finish: `Training` iterates over the loop and makes every decision of a run."""
 
 import contextlib
 import time
@@ -86,9 +84,7 @@ class Training:
 
 
 def _evaluate_at_start(session: Session) -> None:
-    """Evaluate the model before its first step, or make up for an evaluation that the last attempt did not
-    reach.
-    """
+    """Evaluate the model before its first step, or make up for an evaluation that a kill prevented."""
     plan = session.plan
     if session.state.step == 0:
         session.examiner.keep_before()
@@ -186,8 +182,7 @@ def _compare(session: Session) -> None:
 
 
 def _at_end(session: Session, what: str, do: Callable[[], object], advice: str) -> None:
-    """Do what only describes a run whose weights are saved: its failure is recorded, and the run
-    is finished."""
+    """Describe a run whose weights are saved; a failure is recorded, and the run is finished."""
     try:
         do()
     except LostRankError:  # what the ranks do together is done again when the run is continued

@@ -70,8 +70,9 @@ def _record(session: Session, change: Change, request: str | None = None) -> Non
 
 
 def make_room(session: Session) -> None:
-    """Halve the micro-batches after a step that did not fit into memory. Raises: EtudeError if they have one
-    sample.
+    """Halve the micro-batches after a step that did not fit into memory.
+
+    Raises: EtudeError if they have one sample.
     """
     reason = f"step {session.state.step + 1:,} did not fit into memory"
     change = session.state.course.halve(session.state.step, reason)

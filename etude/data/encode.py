@@ -13,7 +13,7 @@ from etude.data.tally import Tally
 from etude.data.tokenize import Tokenizer
 from etude.data.turns import count_unlearnt
 
-_CONVERSATION_CHARACTERS = 1 << 18  # less, as where each token starts takes memory
+CONVERSATION_CHARACTERS = 1 << 18  # less, as where each token starts takes memory
 
 
 def encode(
@@ -77,14 +77,16 @@ def encode_texts(
         yield flush()
 
 
-def batch_documents(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    """Documents in batches of some 256 KiB of text."""
+def batch_documents(
+    documents: Iterator[Document], characters_each: int = CONVERSATION_CHARACTERS
+) -> Iterator[list[Document]]:
+    """Documents in batches that end when they have so many characters."""
     batch: list[Document] = []
     characters = 0
     for document in documents:
         batch.append(document)
         characters += len(document.content)
-        if characters >= _CONVERSATION_CHARACTERS:
+        if characters >= characters_each:
             yield batch
             batch, characters = [], 0
     if batch:

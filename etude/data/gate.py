@@ -34,6 +34,7 @@ from etude import durable
 from etude.data.cache import Built, Files, build_once, open_built, to_npy
 from etude.data.clean import FILTERS, Limits, check, excerpt
 from etude.data.dedup import Match, choose_bands, find_buckets, hash_bands, match_near
+from etude.data.encode import batch_documents
 from etude.data.labels import labelling
 from etude.data.leaks import Problems, find_planted, read_problems
 from etude.data.pool import map_batches
@@ -354,11 +355,10 @@ def _build(recipe: Recipe, key: str, folder: Path) -> tuple[Files, dict[str, Any
 
 def _first_pass(recipe: Recipe, sources: list[tuple[str, Source]], task: _Task, scratch: Path) -> _Found:
     found = _Found()
+    documents = (_note(document, index, found) for index, document in _read(recipe, sources, found))
     batches = (
         [(document.name, document.content) for document in batch]
-        for batch in _batches(
-            _note(document, index, found) for index, document in _read(recipe, sources, found)
-        )
+        for batch in batch_documents(documents, _BATCH_CHARACTERS)
     )
     with _Columns(scratch, choose_bands(task.threshold)[0]) as columns:
         for made in map_batches(functools.partial(_measure, task), batches, executor=recipe.data.executor):
@@ -396,19 +396,6 @@ def _note(document: Document, source: int, found: _Found) -> Document:
     found.labels.append(found.labellings.setdefault(key, len(found.labellings)))
     found.places.extend((source, found.paths.setdefault(document.path, len(found.paths)), document.line))
     return document
-
-
-def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.content)
-        if characters >= _BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
 
 
 def _measure(task: _Task, batch: list[tuple[str, str]]) -> dict[str, Any]:
@@ -498,7 +485,8 @@ def _match_near(
     wanted = np.zeros(len(usable), dtype=np.bool_)
     wanted[buckets.documents] = True
     documents = (document for (_, document), want in zip(_read(recipe, sources, None), wanted) if want)
-    batches = ([document.content for document in batch] for batch in _batches(documents))
+    parts = batch_documents(documents, _BATCH_CHARACTERS)
+    batches = ([document.content for document in part] for part in parts)
     lengths: list[Ints] = []
     with (scratch / "shingles").open("wb") as file:
         for hashes, counts in map_batches(_unique_shingles, batches, executor=recipe.data.executor):

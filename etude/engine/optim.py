@@ -1,5 +1,4 @@
-"""Optimizers: AdamW, Adam and Muon under one learning rate, with a step that a flag on the device
-can void."""
+"""AdamW, Adam and Muon under one learning rate; a flag on the device can void a step."""
 
 from collections import defaultdict
 from collections.abc import Iterable

@@ -34,9 +34,7 @@ def choose_kind(recipe: Recipe, corpus: Corpus, own: Own) -> Kind:
 
 
 def join_kinds(tasks: Sequence[Task]) -> Kind:
-    """The kind of the only task, or all kinds as one, in which a sample of each task counts as much as
-    another.
-    """
+    """The kind of the only task, or all kinds as one; a sample of each task counts the same."""
     if not tasks[0].name:
         return tasks[0].kind
     weights = {task.name: 1 / task.kind.targets_per_sample(task.corpus.train) for task in tasks}

@@ -43,10 +43,9 @@ def test_texts_end_with_the_end_token_and_examples_begin_as_the_tokenizer_begins
         assert tally.offsets.tolist() == np.cumsum([0, *map(len, expected)]).tolist()
 
 
-def test_batches_hold_all_documents_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CONVERSATION_CHARACTERS", 10)
+def test_batches_hold_all_documents_in_their_order(tmp_path: Path) -> None:
     read = list(documents(tmp_path, Tally()))
-    batches = list(batch_documents(iter(read)))
+    batches = list(batch_documents(iter(read), 10))
     assert [document for batch in batches for document in batch] == read
     assert [len(batch) for batch in batches] == [1, 2]
     assert [

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from etude.data import dedup, encode
+from etude.data import dedup
 from etude.data import gate as gates
+from etude.data.encode import batch_documents
 from etude.data.gate import Gate, count_removed, enforce, examine
 from etude.data.page import describe_gate
 from etude.data.prepared import prepare
@@ -476,12 +477,9 @@ def test_a_text_with_other_labels_is_no_duplicate_but_leaks(tmp_path: Path) -> N
     assert len(gate.leaking("validation", "train")) == 1
 
 
-def test_batches_end_by_all_text_of_a_document(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_end_by_all_text_of_a_document() -> None:
     documents = [Document("a", None, "rows.jsonl", line, pair="b" * 100) for line in range(40)]
-    monkeypatch.setattr(gates, "_BATCH_CHARACTERS", 1000)
-    assert [len(batch) for batch in gates._batches(iter(documents))] == [10] * 4
-    monkeypatch.setattr(encode, "_CONVERSATION_CHARACTERS", 1000)
-    assert [len(batch) for batch in encode.batch_documents(iter(documents))] == [10] * 4
+    assert [len(batch) for batch in batch_documents(iter(documents), 1000)] == [10] * 4
 
 
 def test_a_benchmark_without_problems_is_refused(tmp_path: Path) -> None:

@@ -48,8 +48,7 @@ class Labelled:
 
     @property
     def tokens_per_sample(self) -> float:
-        lengths = np.minimum(self.spans.ends - self.spans.starts, self.seq_len)
-        return float(lengths.mean()) if len(self) else 0.0
+        return self.spans.mean_length(self.seq_len)
 
     def __len__(self) -> int:
         return len(self.spans.starts)

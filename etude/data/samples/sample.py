@@ -112,6 +112,11 @@ class Spans:
         """Targets of one pass over all samples."""
         return self.targets * self.share
 
+    def mean_length(self, seq_len: int) -> float:
+        """Mean tokens of a span that is cut to seq_len; 0 without spans."""
+        lengths = np.minimum(self.ends - self.starts, seq_len)
+        return float(lengths.mean()) if len(lengths) else 0.0
+
     def longest(self, count: int) -> Ints:
         """The longest spans, (count,) or fewer."""
         return np.argsort(self.starts - self.ends, kind="stable")[:count]
