@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from etude.data.examples import Example
-from etude.data.gate import USES, list_sources
 from etude.data.labels import Labels, Layout, listed
+from etude.data.listing import USES, list_sources
 from etude.data.page import describe_lengths
 from etude.data.render import ChatTemplate
 from etude.data.samples.labelled import Labelled

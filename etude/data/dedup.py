@@ -1,4 +1,4 @@
-"""Near-duplicates: MinHash bands find the pairs that may be alike, and true Jaccard similarity decides.
+"""Duplicates and leaks: equal texts by their digests, near ones by MinHash bands and true Jaccard similarity.
 
 Source: Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, chapter 3.
 """
@@ -12,10 +12,37 @@ import numpy as np
 
 from etude.data.samples.sample import Flags, Ints
 from etude.data.shingles import Hashes, jaccard
+from etude.data.split import number_texts
 
 PERMUTATIONS = 128
 _SEED = 1
 _FOUND = 0.995  # at least this share of the pairs at the threshold becomes candidates
+
+
+def match_exact(texts: bytes | bytearray, labels: Ints, uses: Ints, is_dropped: Flags) -> tuple[Ints, Ints]:
+    """The first training document with text and labels of each document (n,), -1 for itself, and the pairs of
+    equal texts of different uses (m, 2).
+
+    texts: digests of 16 bytes. uses (n,): 0 for training. A dropped document is equal to none.
+    """
+    count = len(uses)
+    number = number_texts(np.frombuffer(texts, dtype=np.uint8).reshape(-1, 16))
+    members = [np.flatnonzero((uses == use) & ~is_dropped) for use in range(int(uses.max(initial=0)) + 1)]
+    first = np.full((len(members), count), count, dtype=np.int64)
+    for row, mine in zip(first, members):
+        np.minimum.at(row, number[mine], mine)
+    same_as, train = np.full(count, -1, dtype=np.int64), members[0]
+    labelled = number[train] * (labels.max(initial=0) + 1) + labels[train]
+    _, begins, repeated = np.unique(labelled, return_index=True, return_inverse=True)
+    original = train[begins[repeated]]
+    same_as[train] = np.where(original < train, original, -1)
+    leaks = [np.zeros((0, 2), dtype=np.int64)]
+    for of, into in itertools.combinations(range(len(members)), 2):
+        # Each document of one set with the first of the other that has its text, both ways round.
+        for mine, other, order in ((members[of], first[into], 1), (members[into], first[of], -1)):
+            hit = mine[other[number[mine]] < count]
+            leaks.append(np.stack([hit, other[number[hit]]], axis=1)[:, ::order])
+    return same_as, np.unique(np.concatenate(leaks), axis=0)
 
 
 def choose_bands(threshold: float) -> tuple[int, int]:
@@ -46,7 +73,7 @@ def hash_bands(shingles: Hashes, offsets: Ints, threshold: float) -> Hashes:
 
 @dataclass(frozen=True)
 class Buckets:
-    """The documents that share a band with another (m, ascending), and in which buckets each lies.
+    """The documents that share a band with another (m, ascending), and the buckets of each.
 
     Those of `documents[i]` are `buckets[starts[i] : starts[i + 1]]`.
     """

@@ -1,6 +1,4 @@
-"""Evaluation problems among training documents: how much of a problem's question or answer one document
-contains.
-"""
+"""Evaluation problems among training documents: a document contains enough of a question or an answer."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -13,33 +11,18 @@ import numpy as np
 from etude import durable
 from etude.data.cache import to_npy
 from etude.data.samples.sample import Ints
-from etude.data.shingles import Hashes, shingle
+from etude.data.shingles import Hashes, shingle_sets
 from etude.data.sources import read_all_rows
 from etude.errors import InputError
 
 # What a benchmark may call its fields.
 _ANSWERS = (
-    "canonical_solution",
-    "solution",
-    "code",
-    "completion",
-    "answer",
-    "output",
-    "response",
-    "target",
+    "canonical_solution", "solution", "code", "completion", "answer", "output", "response", "target",
     "reference",
-)
+)  # fmt: skip
 _QUESTIONS = (
-    "prompt",
-    "text",
-    "question",
-    "instruction",
-    "problem",
-    "description",
-    "source",
-    "query",
-    "input",
-)
+    "prompt", "text", "question", "instruction", "problem", "description", "source", "query", "input",
+)  # fmt: skip
 _NAMES = ("task_id", "id", "name", "question_id", "problem_id")
 CONTAINED = 0.8  # share of the shingles of a question or an answer from which it counts as found
 _FEW = 8  # shingles; of so few all must be there
@@ -62,7 +45,7 @@ class Problems:
     owners: Ints
 
     def looked_for(self, benchmark: int) -> int:
-        """How many problems of a benchmark have a part that is long enough to tell."""
+        """The number of problems of a benchmark that have a part long enough to tell."""
         return len(np.unique(self.parts[self.parts[:, 0] == benchmark, 1]))
 
     def save(self, folder: Path) -> None:
@@ -77,7 +60,7 @@ class Problems:
 
 
 def read_problems(paths: Sequence[str]) -> tuple[Problems, list[list[str]]]:
-    """What to look for of the problems of JSONL files, and the names of the problems of each.
+    """The problems of JSONL files as shingles, and the names of those of each file.
 
     Raises: InputError if a row has neither a question nor an answer.
     """
@@ -93,15 +76,13 @@ def read_problems(paths: Sequence[str]) -> tuple[Problems, list[list[str]]]:
             names[-1].append(str(next((row[name] for name in _NAMES if name in row), number)))
         if not names[-1]:
             raise InputError(f"{path} holds no evaluation problem; give a JSONL file such as HumanEval.jsonl")
-    hashes, offsets = shingle(texts)
-    each = [np.unique(part) for part in np.split(hashes, offsets[1:-1])]
-    kept = [index for index, mine in enumerate(each) if len(mine) >= _FEWEST]
-    needed = [len(mine) if len(mine) < _FEW else int(np.ceil(CONTAINED * len(mine))) for mine in each]
-    least = [(*owners[index], needed[index]) for index in kept]
-    flat = np.concatenate([np.zeros(0, dtype=np.uint64), *(each[index] for index in kept)])
-    owner = np.repeat(np.arange(len(kept)), [len(each[index]) for index in kept])
-    order = flat.argsort(kind="stable")
-    return Problems(np.array(least, dtype=np.int64).reshape(-1, 3), flat[order], owner[order]), names
+    hashes, sizes = shingle_sets(texts)
+    needed = np.where(sizes < _FEW, sizes, np.ceil(CONTAINED * sizes)).astype(np.int64)
+    is_long = sizes >= _FEWEST
+    parts = np.c_[np.array(owners, dtype=np.int64).reshape(-1, 2), needed][is_long]
+    hashes, owner = hashes[is_long.repeat(sizes)], np.arange(len(parts)).repeat(sizes[is_long])
+    order = hashes.argsort(kind="stable")
+    return Problems(parts, hashes[order], owner[order]), names
 
 
 def find_planted(hashes: Hashes, offsets: Ints, problems: Problems) -> list[tuple[int, int, int]]:
@@ -123,9 +104,7 @@ def find_planted(hashes: Hashes, offsets: Ints, problems: Problems) -> list[tupl
 
 
 def _parts(row: dict[str, Any], place: str) -> Iterator[str]:
-    """The question and the answer; an answer that is only the body of a function comes with the line that
-    begins it.
-    """
+    """The question and the answer; an answer that is the body of a function only also with its first line."""
     question, answer = _text(row, _QUESTIONS), _text(row, _ANSWERS)
     if question is None and answer is None:
         raise InputError(

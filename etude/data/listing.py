@@ -1,6 +1,4 @@
-"""Which files a source has: a file, those of a folder that match a glob, or the modules of the standard
-library.
-"""
+"""The sources of a recipe, and the files of a source: a file, a folder with a glob, the standard library."""
 
 import fnmatch
 import os
@@ -11,14 +9,24 @@ from pathlib import Path
 
 from etude import durable
 from etude.errors import InputError
-from etude.recipe.schema import Source
+from etude.recipe.schema import Recipe, Source
 from etude.records.folder import is_run_folder
 
+USES = ("train", "validation", "test")
 _MOST_FILES, _MOST_ENTRIES, _MOST_PARTS = 1_000_000, 4_000_000, 32
 # Not for learning from: packages that happen to be installed, tests, and a hundred copies of one code page
 # module.
 _STDLIB_WITHOUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "encodings"}
 _OF_THE_SYSTEM = tuple(map(Path, ("/proc", "/sys", "/dev")))
+
+
+def list_sources(recipe: Recipe) -> list[tuple[str, Source]]:
+    """The sources of a recipe with their uses, in reading order."""
+    data = recipe.data
+    held_out = data.validation if isinstance(data.validation, list) else []
+    return [
+        (use, source) for use, sources in zip(USES, (data.train, held_out, data.test)) for source in sources
+    ]
 
 
 def list_files(source: Source) -> list[Path]:

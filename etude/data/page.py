@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from etude.data.clean import FILTERS
-from etude.data.gate import USES, Gate, count_removed
+from etude.data.gate import Gate, count_removed
+from etude.data.listing import USES
 from etude.data.samples.sample import Ints
 from etude.text import plural
 

@@ -47,8 +47,9 @@ import numpy as np
 from etude import durable
 from etude.data.cache import Files, build_once, open_built, to_npy
 from etude.data.corpus import Corpus, choose_uses, open_prepared
-from etude.data.gate import USES, Gate, enforce, examine, is_needed, list_sources
+from etude.data.gate import Gate, enforce, examine, is_needed
 from etude.data.kinds import find_kinds
+from etude.data.listing import USES, list_sources
 from etude.data.page import describe_gate
 from etude.data.render import ChatTemplate, find_template
 from etude.data.samples.sample import Ints

@@ -6,6 +6,7 @@ two texts is that of their sets of shingles.
 """
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 
@@ -80,6 +81,14 @@ def shingle(texts: Sequence[str]) -> tuple[Hashes, Ints]:
     for behind in range(1, SHINGLE_TOKENS):
         inside[ends - behind] = False  # would reach into the next text
     return _spread(mixed[inside[:size]]), offsets
+
+
+def shingle_sets(texts: Sequence[str]) -> tuple[Hashes, Ints]:
+    """Sets of shingles, those of each text ascending without repeats, and the size of each set (n,)."""
+    hashes, offsets = shingle(texts)
+    sets = [np.unique(hashes[low:high]) for low, high in itertools.pairwise(offsets.tolist())]
+    sizes = np.array([len(mine) for mine in sets], dtype=np.int64)
+    return np.concatenate([np.zeros(0, dtype=np.uint64), *sets]), sizes
 
 
 def jaccard(first: Hashes, second: Hashes) -> float:

@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 
 from etude.data.cache import Built, open_built
-from etude.data.gate import list_sources
+from etude.data.listing import list_sources
 from etude.data.samples.sample import Texts
 from etude.data.samples.shape import Arrays, Prepared, Shape, read_offsets
 from etude.data.samples.shapes import SHAPES, allowed_shapes

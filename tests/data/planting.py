@@ -1,13 +1,67 @@
-"""Duplicates as people make them: a seeded script that plants copies of rows, renamed, re-commented and
-re-spaced.
-"""
+"""Rows for the gate, and duplicates as people make them: copies that are renamed, re-commented or re-spaced."""
 
+import gzip
+import json
 import keyword
 import random
 import re
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from etude.data.shingles import normalize
+from etude.recipe.load import recipe_from
+from etude.recipe.schema import Recipe
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the data of the project is not beside it")
 Row = dict[str, Any]
+
+
+def write(path: Path, rows: list[Row]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read(path: Path) -> list[Row]:
+    data = path.read_bytes()
+    return [
+        json.loads(line) for line in (gzip.decompress(data) if path.suffix == ".gz" else data).splitlines()
+    ]
+
+
+def recipe_of(train: Path, **data: Any) -> Recipe:
+    held_out = {
+        name: [{"path": str(path)} for path in data.pop(name)]
+        for name in ("validation", "test")
+        if name in data
+    }
+    return recipe_from(
+        {
+            "name": "x",
+            "tokenizer": {"train_vocab_size": 300},
+            "data": {"train": [{"path": str(train)}], **held_out, **data},
+            "train": {"steps": 2, "global_batch_size": 2, "seq_len": 64},
+        }
+    )
+
+
+def shingles(text: str) -> set[tuple[str, ...]]:
+    tokens = re.findall(r"[A-Za-z0-9_\x80-\U0010ffff]+|[!-~]", normalize(text))
+    padded = tokens + [""] * (5 - len(tokens))
+    return set(zip(*(padded[place:] for place in range(5))))
+
+
+def similarity(first: str, second: str) -> float:
+    a, b = shingles(first), shingles(second)
+    return len(a & b) / len(a | b)
+
+
+def functions(count: int, seed: int = 0) -> list[Row]:
+    draw = random.Random(seed)
+    words = [f"name{number}" for number in range(50)]
+    return [{"text": " ".join(draw.choices(words, k=draw.randint(8, 40)))} for _ in range(count)]
 
 
 def plant(

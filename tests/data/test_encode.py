@@ -51,3 +51,8 @@ def test_batches_hold_all_documents_in_their_order(tmp_path: Path) -> None:
     assert [
         document.text for document in read_documents(schema.Source(path=str(tmp_path), glob="*.txt"))
     ] == TEXTS
+
+
+def test_batches_end_by_all_text_of_a_document() -> None:
+    documents = [Document("a", None, "rows.jsonl", line, pair="b" * 100) for line in range(40)]
+    assert [len(batch) for batch in batch_documents(iter(documents), 1000)] == [10] * 4

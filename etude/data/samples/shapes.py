@@ -1,6 +1,6 @@
 """The one place that chooses a shape of samples."""
 
-from etude.data.gate import list_sources
+from etude.data.listing import list_sources
 from etude.data.samples.conversations import ConversationShape
 from etude.data.samples.labelled import LabelledShape
 from etude.data.samples.pairs import PairShape
