@@ -25,8 +25,8 @@ from etude.report.results import describe_scores
 from etude.report.wording import number
 from etude.scores import labels
 from etude.scores.answers import FIGURES, Answer, edit_similarity
-from etude.scores.beside import Measure, of_answers, of_labels, set_beside
 from etude.scores.intervals import Difference
+from etude.scores.systems import Measure, of_answers, of_labels, score_systems
 
 S = TypeVar("S")
 _SHARE = Annotated[float, at_least(0, 1)]
@@ -346,7 +346,7 @@ def _score(first: Scores, measure: Measure[S], systems: dict[str, S], kinds: Seq
     """
     rows, sign = np.arange(len(kinds)), -1 if ChosenMetric.parse(measure.metric).lower_is_better else 1
     best = max(list(systems)[1:], key=lambda name: sign * measure.value(systems[name], rows))
-    standing = set_beside(measure, systems, kinds, against=[best])
+    standing = score_systems(measure, systems, kinds, against=[best])
     return Scores(
         step=0,
         rows=len(kinds),

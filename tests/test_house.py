@@ -18,20 +18,20 @@ ROOT = Path(__file__).parents[1]
 TEXTS = read(ROOT / "etude")
 PLACES = count(TEXTS, "etude")
 MOST = {
-    "files over 400 lines": 6,
+    "files over 400 lines": 5,
     "functions over 60 lines": 5,
     "lines over 110 columns": 4,  # patterns
     "positional calls over 6": 2,
     "import cycles, lazy ones too": 0,
     "branches by kind": 23,
     "isinstance of families": 0,
-    "docstrings with a clause": 197,
+    "docstrings with a clause": 172,
     "public without docstring": 2,
 }
 MOST_LINES = {
-    "cli": 2400, "control": 500, "data": 9100, "durable": 800, "engine": 1550, "evaluate": 600,
+    "cli": 2390, "control": 500, "data": 9100, "durable": 800, "engine": 1550, "evaluate": 600,
     "launch": 350, "models": 5700, "objectives": 1150, "plan": 550, "recipe": 1550, "records": 2100,
-    "report": 2700, "scores": 850, "watch": 100,
+    "report": 2700, "scores": 750, "watch": 100,
     "etude": 2430,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
@@ -46,7 +46,7 @@ UNTESTED = {
     "models/hf_config.py", "models/layers.py", "models/parts.py", "models/t5_blocks.py",
     "models/t5_cache.py", "models/t5_config.py", "models/weights.py", "records/environment.py",
     "records/events.py", "records/shape.py", "report/card.py", "report/history.py", "report/markdown.py",
-    "report/ratings.py", "scores/beside.py", "session.py",
+    "report/ratings.py", "session.py",
 }  # fmt: skip
 
 

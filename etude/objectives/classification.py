@@ -34,8 +34,8 @@ from etude.recipe.schema import Loss, Recipe
 from etude.records import events
 from etude.scores import labels as scores
 from etude.scores.baselines import majority, tfidf_logistic
-from etude.scores.beside import of_labels, set_beside
 from etude.scores.intervals import label_bootstrap
+from etude.scores.systems import of_labels, score_systems
 
 _BASELINE_ROWS = 50_000
 _NPY_HEADER_BYTES = 4096
@@ -301,7 +301,7 @@ def _compare(
     shown = list(dict.fromkeys([*shown, main]))
 
     measure = of_labels(truth, labels.names, multi=labels.multi, figures=shown, metric=main)
-    standing = set_beside(measure, systems, capabilities)
+    standing = score_systems(measure, systems, capabilities)
     table = [] if labels.multi else scores.confusion(truth, said_after, len(labels.names)).tolist()
     return events.Scores(
         step=step, rows=len(rows), split=name, metric=main, **vars(standing), labels=list(labels.names),

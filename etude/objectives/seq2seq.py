@@ -32,7 +32,7 @@ from etude.records.folder import read_rows
 from etude.records.shape import Object
 from etude.scores.answers import BLEU_SETTINGS, CHRF_SETTINGS, FIGURES, Answer
 from etude.scores.baselines import nearest_neighbour
-from etude.scores.beside import of_answers, set_beside
+from etude.scores.systems import of_answers, score_systems
 
 _SHOWN = ("exact_match", "bleu", "chrf", "edit_similarity", "parse_rate")
 _BASELINE_ROWS = 50_000
@@ -151,7 +151,7 @@ class Seq2Seq(Kind):
         ]
 
         kinds = [example.capability for example in examples]
-        standing = set_beside(of_answers(shown, metric), systems, kinds)
+        standing = score_systems(of_answers(shown, metric), systems, kinds)
         return events.Scores(
             step=step, rows=len(examples), split=f"{exam.task} {use}".strip(), metric=metric,
             **vars(standing), labels=[], confusion=[], thresholds=[], notes=notes,

@@ -1,4 +1,4 @@
-"""Figures from answers and what they should have been; over all of them at once, never a mean of means.
+"""Figures from answers and their references; over all of them at once, never a mean of means.
 
 An answer is a text without its end token. Rates are shares from 0 to 1; a rate over nothing is NaN.
 """
@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from etude.scores.order import sort_key
 
@@ -24,7 +25,7 @@ _NEW_TURN = re.compile(
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: what was said, what was right, whether it ended by itself, and what it is a case of."""
+    """A text, its reference, whether it ended by itself, and the capability that its row is a case of."""
 
     text: str
     reference: str
@@ -55,14 +56,12 @@ def distinct(texts: Sequence[str], n: int) -> float:
 
 
 def goes_on(text: str) -> bool:
-    """Whether another turn begins within an answer: it had ended, and the model did not stop."""
+    """True if another turn begins within an answer: it had ended, and the model did not stop."""
     return _NEW_TURN.search(text) is not None
 
 
 def trails(answer: Answer) -> bool:
-    """Whether an answer goes on where its reference does not: with another turn, or with words after its
-    code.
-    """
+    """True if an answer has another turn, or words after its code, where its reference has none."""
     if goes_on(answer.text) and not goes_on(answer.reference):
         return True
     after = [
@@ -72,50 +71,33 @@ def trails(answer: Answer) -> bool:
 
 
 def is_exact(text: str, reference: str) -> bool:
-    """Whether two texts are the same but for white space at line ends and around them."""
+    """True if two texts are the same but for white space at line ends and around them."""
     return _trimmed(text) == _trimmed(reference)
 
 
-def bleu(texts: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
-    """Corpus BLEU from 0 to 100 and its signature, by sacrebleu; NaN for no texts.
-
-    Source: arXiv:1804.08771.
-    """
+def bleu(answers: Sequence[Answer]) -> float:
+    """Corpus BLEU from 0 to 100, by sacrebleu. Source: arXiv:1804.08771."""
     from sacrebleu.metrics.bleu import BLEU
 
-    metric = BLEU()
-    if not texts:
-        return math.nan, "none"
-    value = float(metric.corpus_score(list(texts), [list(references)]).score)
-    return value, str(metric.get_signature())
+    return _corpus_score(BLEU(), answers)
 
 
-def chrf(texts: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
-    """Corpus chrF from 0 to 100 and its signature, by sacrebleu; NaN for no texts.
-
-    Source: doi:10.18653/v1/W15-3049.
-    """
+def chrf(answers: Sequence[Answer]) -> float:
+    """Corpus chrF from 0 to 100, by sacrebleu. Source: doi:10.18653/v1/W15-3049."""
     from sacrebleu.metrics.chrf import CHRF
 
-    metric = CHRF()
-    if not texts:
-        return math.nan, "none"
-    value = float(metric.corpus_score(list(texts), [list(references)]).score)
-    return value, str(metric.get_signature())
+    return _corpus_score(CHRF(), answers)
 
 
 def edit_similarity(text: str, reference: str) -> float:
-    """Share of the longer text that need not be edited: 1 - distance / length, of characters; 1 for two empty
-    ones.
-    """
+    """Share of the longer text that need not be edited: 1 - distance / length; 1 for two empty texts."""
     return 1 - edit_distance(text, reference) / max(len(text), len(reference), 1)
 
 
 def edit_distance(text: str, reference: str) -> int:
     """Least insertions, deletions and substitutions of characters that turn one text into the other.
 
-    The columns of the usual table as bits of whole numbers. Source: doi:10.1145/316542.316550, for whole
-    texts.
+    The columns of the usual table as bits of whole numbers. Source: doi:10.1145/316542.316550.
     """
     if not text:
         return len(reference)
@@ -151,9 +133,7 @@ def parse_rate(answers: Sequence[Answer]) -> float:
 
 
 def parses(text: str) -> bool:
-    """Whether a text, or the code in its fences, is Python with a statement that is more than names and
-    literals.
-    """
+    """True if a text, or the code in its fences, is Python beyond expressions of names and literals."""
     fenced = _FENCED.findall(text)
     try:
         with warnings.catch_warnings(action="ignore"):  # odd escapes in strings are not our code
@@ -164,10 +144,8 @@ def parses(text: str) -> bool:
     return any(not (isinstance(node, ast.Expr) and isinstance(node.value, plain)) for node in body)
 
 
-# How `bleu` counts, as sacrebleu signs it before its version.
+# sacrebleu's signatures of `bleu` and `chrf`, before its version.
 BLEU_SETTINGS = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp"
-
-# The same of `chrf`.
 CHRF_SETTINGS = "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no"
 
 # Each over all answers.
@@ -178,13 +156,18 @@ FIGURES: dict[str, Callable[[Sequence[Answer]], float]] = {
     "trailing_text": lambda answers: _share([trails(answer) for answer in answers]),
     "format_kept": format_kept,
     "exact_match": lambda answers: _share([is_exact(answer.text, answer.reference) for answer in answers]),
-    "bleu": lambda answers: bleu([a.text for a in answers], [a.reference for a in answers])[0],
-    "chrf": lambda answers: chrf([a.text for a in answers], [a.reference for a in answers])[0],
-    "edit_similarity": lambda answers: _mean(
-        [edit_similarity(answer.text, answer.reference) for answer in answers]
-    ),
+    "bleu": bleu,
+    "chrf": chrf,
+    "edit_similarity": lambda answers: _mean([edit_similarity(a.text, a.reference) for a in answers]),
     "parse_rate": parse_rate,
 }
+
+
+def _corpus_score(metric: Any, answers: Sequence[Answer]) -> float:
+    if not answers:
+        return math.nan
+    texts, references = [answer.text for answer in answers], [answer.reference for answer in answers]
+    return float(metric.corpus_score(texts, [references]).score)
 
 
 def _grams(text: str, n: int) -> list[tuple[str, ...]]:

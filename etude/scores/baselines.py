@@ -1,6 +1,4 @@
-"""What costs nothing and has to be beaten: the most frequent class, words with logistic regression, the
-nearest row.
-"""
+"""Baselines that a trained model has to beat: most frequent class, words with regression, nearest row."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +15,7 @@ _BLOCK_CELLS = 1 << 22
 
 
 def majority(train_truth: Labels, rows: int, *, multi: bool) -> Labels:
-    """The most frequent class for every row, (rows,); or every label that at least half of the rows have,
-    (rows, k).
-    """
+    """The most frequent class for every row, (rows,); or the labels of at least half the rows, (rows, k)."""
     _require_rows(len(train_truth))
     answer: Labels = (
         train_truth.mean(axis=0) >= 0.5 if multi else np.asarray(np.bincount(train_truth).argmax())
@@ -38,8 +34,8 @@ def tfidf_logistic(
 ) -> tuple[Labels, Floats]:
     """Logistic regression on TF-IDF of words and pairs of words: predictions, and probabilities (n, k).
 
-    With several labels one regression for each, said from 0.5 on. `classes` is k where classes beyond those
-    of `train_truth` exist; a class that was never seen has probability 0.
+    With several labels each has a regression of its own, and is predicted from 0.5 on. `classes` is k where
+    classes beyond those of `train_truth` exist; a class that was never seen has probability 0.
     """
     _require_rows(len(train_texts))
     train, rows = _tfidf(train_texts, texts, pairs=True)
@@ -56,9 +52,7 @@ def tfidf_logistic(
 def nearest_neighbour(
     train_sources: Sequence[str], train_targets: Sequence[str], sources: Sequence[str]
 ) -> list[str]:
-    """The target of the training source with the most similar words (TF-IDF, cosine); the first of equal
-    ones.
-    """
+    """The target of the training source with the most similar words (TF-IDF, cosine), the first of equals."""
     _require_rows(len(train_sources))
     train, rows = _tfidf(train_sources, sources, pairs=False)
     block = max(_BLOCK_CELLS // len(train_sources), 1)

@@ -1,4 +1,4 @@
-"""How far a figure may be off because the rows are a sample: bootstrap intervals by the percentile method.
+"""Intervals of 95 % for figures of rows that are a sample: bootstrap by the percentile method.
 
 Source: doi:10.1007/978-1-4899-4541-9 (chapters 13, 16). They know nothing of other seeds of training;
 `difference_of_means` knows of nothing else.
@@ -13,12 +13,13 @@ import numpy as np
 from etude.scores.answers import FIGURES, Answer
 from etude.scores.labels import Floats, Ints, Labels, figures_of, tabulate
 
+_CONFIDENCE = 0.95
 _BLOCK_CELLS = 1 << 22
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a figure lies with the confidence that was asked for; NaN where there are too few rows to say."""
+    """The range of a figure; NaN where there are too few rows to say."""
 
     low: float
     high: float
@@ -27,9 +28,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more a figure of one system is than that of another on the same rows, and the interval of
-    that.
-    """
+    """A figure of one system less that of another on the same rows, and the interval of that."""
 
     value: float
     low: float
@@ -37,55 +36,30 @@ class Difference:
 
     @property
     def is_noise(self) -> bool:
-        """Whether the rows do not show which system is better."""
+        """True if the rows do not show which system is better."""
         return not (self.low > 0 or self.high < 0)
 
 
-def bootstrap(
-    figure: Callable[[Ints], float],
-    rows: int,
-    *,
-    seed: int = 0,
-    samples: int = 1000,
-    confidence: float = 0.95,
-) -> Interval:
-    """The interval of a figure, given as a function of row numbers; resamples where it is NaN do
-    not count."""
+def bootstrap(figure: Callable[[Ints], float], rows: int, *, seed: int = 0, samples: int = 1000) -> Interval:
+    """The interval of a figure, a function of row numbers; resamples where it is NaN do not count."""
     if rows < 2:
         return Interval(math.nan, math.nan, math.nan)
     draw = np.random.default_rng(seed)
-    return _interval(np.array([figure(draw.integers(0, rows, rows)) for _ in range(samples)]), confidence)
+    return _interval(np.array([figure(draw.integers(0, rows, rows)) for _ in range(samples)]))
 
 
 def paired_difference(
-    figure_a: Callable[[Ints], float],
-    figure_b: Callable[[Ints], float],
-    rows: int,
-    *,
-    seed: int = 0,
-    samples: int = 1000,
-    confidence: float = 0.95,
+    figure_a: Callable[[Ints], float], figure_b: Callable[[Ints], float], rows: int, *, samples: int = 1000
 ) -> Difference:
-    """By how much figure a is above figure b, both of the same resamples, so that what is hard for both
-    cancels.
-    """
-    interval = bootstrap(
-        lambda chosen: figure_a(chosen) - figure_b(chosen),
-        rows,
-        seed=seed,
-        samples=samples,
-        confidence=confidence,
-    )
+    """Figure a less figure b, both of the same resamples, so that what is hard for both cancels."""
+    interval = bootstrap(lambda chosen: figure_a(chosen) - figure_b(chosen), rows, samples=samples)
     everything = np.arange(rows)
     value = figure_a(everything) - figure_b(everything) if rows else math.nan
     return Difference(value, interval.low, interval.high)
 
 
-def difference_of_means(
-    a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95
-) -> Difference | None:
-    """By how much the mean of a is above that of b, with the t-interval for unequal spreads; one value each
-    per seed.
+def difference_of_means(a: Sequence[float], b: Sequence[float]) -> Difference | None:
+    """The mean of a less that of b, with the t-interval for unequal spreads; a value is that of a seed.
 
     A single value is held to be as spread as the other side; of two single values nothing is known: None.
     Source: doi:10.1093/biomet/34.1-2.28.
@@ -103,7 +77,7 @@ def difference_of_means(
         freedom = sum(errors) ** 2 / sum(error**2 / (len(side) - 1) for error, side in zip(errors, several))
     else:
         freedom = len(several[0]) - 1
-    reach = float(t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(sum(errors))
+    reach = float(t.ppf((1 + _CONFIDENCE) / 2, freedom)) * math.sqrt(sum(errors))
     return Difference(value, value - reach, value + reach)
 
 
@@ -114,95 +88,68 @@ def label_bootstrap(
     *,
     multi: bool,
     figures: Sequence[str],
-    seed: int = 0,
-    samples: int = 1000,
-    confidence: float = 0.95,
 ) -> dict[str, Interval]:
-    """The intervals of some figures of `score_labels`; a resample is drawn as a table, which is the same and
-    fast.
-    """
+    """The intervals of some figures of `score_labels`; a resample is drawn as a table, which is fast."""
     outcomes, counts = tabulate(truth, predicted, len(names), multi=multi)
     rows = len(truth)
-    sums = _resampled_sums(outcomes, counts, seed, samples) if rows > 1 else np.zeros((0, outcomes.shape[1]))
+    sums = _resampled_sums(outcomes, counts) if rows > 1 else np.zeros((0, outcomes.shape[1]))
     values = figures_of(sums, counts @ outcomes, rows, names, multi=multi)
-    return {name: _interval(values[name], confidence) for name in figures}
+    return {name: _interval(values[name]) for name in figures}
 
 
 def answer_bootstrap(
-    answers: Sequence[Answer],
-    figures: Sequence[str],
-    *,
-    seed: int = 0,
-    samples: int = 1000,
-    confidence: float = 0.95,
+    answers: Sequence[Answer], figures: Sequence[str], *, samples: int = 1000
 ) -> dict[str, Interval]:
-    """The intervals of some figures of `answers.score`, all of the same resamples; each answer is scored but
-    once.
-    """
-    return {name: _interval(_resampled_figure(name, answers, seed, samples), confidence) for name in figures}
+    """The intervals of some figures of `answers.score`, of the same resamples; an answer is scored once."""
+    return {name: _interval(_resampled_figure(name, answers, samples)) for name in figures}
 
 
 def answer_difference(
-    answers_a: Sequence[Answer],
-    answers_b: Sequence[Answer],
-    figure: str,
-    *,
-    seed: int = 0,
-    samples: int = 1000,
-    confidence: float = 0.95,
+    answers_a: Sequence[Answer], answers_b: Sequence[Answer], figure: str, *, samples: int = 1000
 ) -> Difference:
-    """By how much a figure of `answers.score` is higher for answers a than for answers b to the same
-    questions.
-    """
+    """A figure of `answers.score` for answers a less that for answers b to the same questions."""
     assert len(answers_a) == len(answers_b)
     value = FIGURES[figure](answers_a) - FIGURES[figure](answers_b)
-    a, b = (_resampled_figure(figure, answers, seed, samples) for answers in (answers_a, answers_b))
-    interval = _interval(a - b, confidence)
+    a, b = (_resampled_figure(figure, answers, samples) for answers in (answers_a, answers_b))
+    interval = _interval(a - b)
     return Difference(value, interval.low, interval.high)
 
 
-def _resampled_figure(name: str, answers: Sequence[Answer], seed: int, samples: int) -> Floats:
-    """A figure, (samples,), of as many answers drawn again; with one seed the same ones of every list as
-    long.
-    """
+def _resampled_figure(name: str, answers: Sequence[Answer], samples: int) -> Floats:
+    """A figure, (samples,), of as many answers drawn again: the same places of every list as long."""
     rows = len(answers)
     if rows < 2:
         return np.full(samples, math.nan)
     parts = _parts(name, answers)
     if parts is not None:
-        sums = _resampled_sums(parts[0], np.ones(rows, dtype=np.int64), seed, samples)
+        sums = _resampled_sums(parts[0], np.ones(rows, dtype=np.int64), samples)
         return np.array([parts[1](row) for row in sums])
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(0)
     drawn = (draw.integers(0, rows, rows) for _ in range(samples))
     return np.array([FIGURES[name]([answers[row] for row in chosen]) for chosen in drawn])
 
 
-def _interval(values: Floats, confidence: float) -> Interval:
+def _interval(values: Floats) -> Interval:
     known = values[~np.isnan(values)]
     if len(known) < 2:
         return Interval(math.nan, math.nan, math.nan)
-    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(known, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
     return Interval(float(low), float(high), float(known.std(ddof=1)))
 
 
-def _resampled_sums(parts: Floats, counts: Ints, seed: int, samples: int) -> Floats:
-    """Sums, (samples, c), over as many rows as there are, drawn again; row i of parts, (r, c), stands for
-    counts[i].
-    """
-    draw, rows = np.random.default_rng(seed), int(counts.sum())
+def _resampled_sums(parts: Floats, counts: Ints, samples: int = 1000) -> Floats:
+    """Sums, (samples, c), over as many rows drawn again; row i of parts, (r, c), stands for counts[i]."""
+    draw, rows = np.random.default_rng(0), int(counts.sum())
     sums, block = np.empty((samples, parts.shape[1])), max(_BLOCK_CELLS // len(counts), 1)
     for start in range(0, samples, block):
         size = min(block, samples - start)
-        sums[start : start + size] = (
-            draw.multinomial(rows, counts / rows, size=size).astype(np.float64) @ parts
-        )
+        drawn = draw.multinomial(rows, counts / rows, size=size)
+        sums[start : start + size] = drawn.astype(np.float64) @ parts
     return sums
 
 
 def _parts(name: str, answers: Sequence[Answer]) -> tuple[Floats, Callable[[Floats], float]] | None:
-    """What each answer adds to the sums a figure is made of, (n, c), and the figure of such sums; None if not
-    so.
-    """
+    """Addends of each answer to the sums of a figure, (n, c), and its function of such sums, or None."""
     if name in ("bleu", "chrf"):
         return _corpus_parts(name, answers)
     if name == "distinct_2":  # no sum: what is different in one answer may be in another

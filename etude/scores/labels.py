@@ -1,4 +1,4 @@
-"""Figures from labels and what they should have been; from one table of all rows, never a mean of batches.
+"""Figures from predicted and true labels; from one table of all rows, never a mean of batches.
 
 One label: the number of a class for each row, (n,) int64. Several: which labels each row has, (n, k) bool.
 Where a figure is 0/0 it is 0, as with scikit-learn's `zero_division=0`; a figure of no rows is NaN.
@@ -15,14 +15,14 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Labels = npt.NDArray[Any]  # Ints of one label, Flags of several
 
-_AVERAGES = tuple(
-    f"{figure}_{kind}" for kind in ("macro", "micro") for figure in ("precision", "recall", "f1")
-)
+_AVERAGES = (
+    "precision_macro", "recall_macro", "f1_macro", "precision_micro", "recall_micro", "f1_micro",
+)  # fmt: skip
 
-# What `score_labels` always has, but for the figures of each label; `f1` is macro but with two classes.
+# Figures that `score_labels` always has, but for those of each label; `f1` is macro but with two classes.
 MULTI_FIGURES = ("f1", "accuracy", *_AVERAGES)
 SINGLE_FIGURES = (*MULTI_FIGURES, "mcc")
-# What it also has with exactly two classes: of class 1, as is `f1` then.
+# Figures that exactly two classes have besides: of class 1, as is `f1` then.
 BINARY_FIGURES = ("precision", "recall")
 
 
@@ -40,17 +40,16 @@ def score_labels(truth: Labels, predicted: Labels, names: Sequence[str], *, mult
 
 
 def describe_averages(truth: Labels, predicted: Labels, names: Sequence[str], *, multi: bool) -> list[str]:
-    """What the figures of these rows are of: the label of binary ones, and how macro ones count labels
-    without rows.
-    """
+    """Notes on the figures of these rows: the label of binary ones, and labels without rows in macro ones."""
     notes = []
     if not multi and len(names) == 2:
         notes.append(f"precision, recall and f1 are those of {names[1]}, the second label")
-    true, said = (rows if multi else np.eye(len(names))[rows] for rows in (truth, predicted))
-    is_true, is_said = true.sum(axis=0) > 0, said.sum(axis=0) > 0
+    is_true, is_predicted = (
+        (rows if multi else np.eye(len(names))[rows]).sum(axis=0) > 0 for rows in (truth, predicted)
+    )
     if len(truth) and not is_true.all():
         figures = score_labels(truth, predicted, names, multi=multi)
-        shown = [figures[f"f1/{name}"] for name, flag in zip(names, is_true | is_said) if flag]
+        shown = [figures[f"f1/{name}"] for name, flag in zip(names, is_true | is_predicted) if flag]
         without = [name for name, flag in zip(names, is_true) if not flag]
         notes.append(
             f"no row here has {', '.join(without[:10])}{' ...' if len(without) > 10 else ''}, and each "
@@ -62,15 +61,14 @@ def describe_averages(truth: Labels, predicted: Labels, names: Sequence[str], *,
 
 
 def confusion(truth: Ints, predicted: Ints, classes: int) -> Ints:
-    """How many rows of each class (rows of the table) were said to be of which (columns); (k, k)."""
+    """Counts of rows by true class (rows of the table) and predicted class (columns); (k, k)."""
     return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
 def choose_thresholds(probabilities: Floats, truth: Flags) -> Floats:
-    """The probability from which on each label is said, (k,), such that its F1 on these rows is highest.
+    """The probability from which on each label is predicted, (k,), such that its F1 on these rows is highest.
 
-    Of equally good ones the nearest to 0.5; 0.5 for a label that no row has. To be chosen on validation rows
-    only.
+    Of equally good ones the nearest to 0.5; 0.5 for a label that no row has. Choose on validation rows only.
     """
     return np.array([_threshold(*column) for column in zip(probabilities.T.astype(np.float64), truth.T)])
 
@@ -78,18 +76,18 @@ def choose_thresholds(probabilities: Floats, truth: Flags) -> Floats:
 def tabulate(truth: Labels, predicted: Labels, classes: int, *, multi: bool) -> tuple[Floats, Ints]:
     """The different outcomes of a row, and how many rows have each.
 
-    An outcome is k hits, k labels said, k labels true, and whether all is right: (3k + 1,) of 0 and 1. Sums
-    of them are all that `figures_of` needs.
+    An outcome is k hits, k labels predicted, k labels true, and whether all is right: (3k + 1,) of 0 and 1.
+    Sums of them are all that `figures_of` needs.
     """
     assert truth.shape == predicted.shape and truth.ndim == 1 + multi, (truth.shape, predicted.shape)
     if multi:
         pairs, rows = np.unique(np.hstack([truth, predicted]), axis=0, return_counts=True)
-        true, said = pairs[:, :classes], pairs[:, classes:]
+        truth, predicted = pairs[:, :classes], pairs[:, classes:]
     else:
         cells, rows = np.unique(truth * classes + predicted, return_counts=True)
-        true, said = np.eye(classes)[cells // classes] > 0, np.eye(classes)[cells % classes] > 0
-    right = (true == said).all(axis=1, keepdims=True)
-    return np.hstack([true & said, said, true, right]).astype(np.float64), rows
+        truth, predicted = np.eye(classes)[cells // classes] > 0, np.eye(classes)[cells % classes] > 0
+    right = (truth == predicted).all(axis=1, keepdims=True)
+    return np.hstack([truth & predicted, predicted, truth, right]).astype(np.float64), rows
 
 
 def figures_of(
@@ -101,11 +99,11 @@ def figures_of(
     resample is NaN, and left out of its macro figures. As 0 it would pull the interval of a rare class below
     the figure itself.
     """
-    (hits, said, true, right), (_, all_said, all_true, _) = _split(sums), _split(whole)
+    (hits, predicted, true, right), (_, all_predicted, all_true, _) = _split(sums), _split(whole)
     of = {  # of each label, and last of all together
-        "precision": _ratio(hits, said, all_said),
+        "precision": _ratio(hits, predicted, all_predicted),
         "recall": _ratio(hits, true, all_true),
-        "f1": _ratio(2 * hits, said + true, all_said + all_true),
+        "f1": _ratio(2 * hits, predicted + true, all_predicted + all_true),
     }
     figures = {"accuracy": right / max(rows, 1)}
     figures |= {f"{name}_macro": _mean(values[..., :-1]) for name, values in of.items()}
@@ -115,8 +113,10 @@ def figures_of(
     else:
         figures |= {name: values[..., 1] for name, values in of.items()}
     if not multi:
-        above_chance = hits[..., -1] * rows - (said * true)[..., :-1].sum(axis=-1)
-        figures["mcc"] = _ratio(above_chance, _spread(said, true, rows), _spread(all_said, all_true, rows))
+        above_chance = hits[..., -1] * rows - (predicted * true)[..., :-1].sum(axis=-1)
+        figures["mcc"] = _ratio(
+            above_chance, _spread(predicted, true, rows), _spread(all_predicted, all_true, rows)
+        )
     return figures | {
         f"{name}/{label}": of[name][..., index] for name in of for index, label in enumerate(names)
     }
@@ -140,12 +140,12 @@ def _threshold(probabilities: Floats, truth: Flags) -> float:
 
 
 def _split(sums: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Hits, said and true, each (..., k + 1) with the total last, and right, (...)."""
-    hits, said, true = (
+    """Hits, predicted and true, each (..., k + 1) with the total last, and right, (...)."""
+    hits, predicted, true = (
         np.concatenate([part, part.sum(axis=-1, keepdims=True)], axis=-1)
         for part in np.split(sums[..., :-1], 3, axis=-1)
     )
-    return hits, said, true, sums[..., -1]
+    return hits, predicted, true, sums[..., -1]
 
 
 def _ratio(top: Floats, bottom: Floats, bottom_of_whole: Floats) -> Floats:
@@ -155,13 +155,12 @@ def _ratio(top: Floats, bottom: Floats, bottom_of_whole: Floats) -> Floats:
 
 def _mean(values: Floats) -> Floats:
     known = ~np.isnan(values)
-    mean: Floats = np.where(known, values, 0.0).sum(axis=-1) / np.where(
-        known.any(axis=-1), known.sum(axis=-1), np.nan
-    )
+    counts = np.where(known.any(axis=-1), known.sum(axis=-1), np.nan)
+    mean: Floats = np.where(known, values, 0.0).sum(axis=-1) / counts
     return mean
 
 
-def _spread(said: Floats, true: Floats, rows: int) -> Floats:
-    squares = [float(rows) ** 2 - (part[..., :-1] ** 2).sum(axis=-1) for part in (said, true)]
+def _spread(predicted: Floats, true: Floats, rows: int) -> Floats:
+    squares = [float(rows) ** 2 - (part[..., :-1] ** 2).sum(axis=-1) for part in (predicted, true)]
     spread: Floats = np.sqrt(squares[0] * squares[1])
     return spread

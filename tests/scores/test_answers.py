@@ -17,19 +17,20 @@ TEXTS = st.lists(st.text(st.sampled_from("ab \n(c)=1"), max_size=30), min_size=1
 def test_bleu_is_that_of_sacrebleu(texts: list[str], draw: object) -> None:
     import sacrebleu
 
-    references = texts[::-1]
-    value, signature = scores.bleu(texts, references)
-    assert value == pytest.approx(sacrebleu.corpus_bleu(texts, [references]).score)
-    assert signature.startswith(f"{scores.BLEU_SETTINGS}|version:")
+    metric, pairs = sacrebleu.BLEU(), list(zip(texts, texts[::-1]))
+    value = scores.bleu([scores.Answer(text, reference, True) for text, reference in pairs])
+    assert value == pytest.approx(metric.corpus_score(texts, [texts[::-1]]).score)
+    assert str(metric.get_signature()).startswith(f"{scores.BLEU_SETTINGS}|version:")
 
 
 @given(TEXTS)
 def test_chrf_is_that_of_sacrebleu(texts: list[str]) -> None:
     import sacrebleu
 
-    value, signature = scores.chrf(texts, texts[::-1])
-    assert value == pytest.approx(sacrebleu.corpus_chrf(texts, [texts[::-1]]).score)
-    assert signature.startswith(f"{scores.CHRF_SETTINGS}|version:")
+    metric, pairs = sacrebleu.CHRF(), list(zip(texts, texts[::-1]))
+    value = scores.chrf([scores.Answer(text, reference, True) for text, reference in pairs])
+    assert value == pytest.approx(metric.corpus_score(texts, [texts[::-1]]).score)
+    assert str(metric.get_signature()).startswith(f"{scores.CHRF_SETTINGS}|version:")
 
 
 @given(st.text("abc", max_size=80), st.text("abcd", max_size=80))

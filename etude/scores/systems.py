@@ -1,6 +1,4 @@
-"""Systems beside each other: what they said of the same rows, each figure with its interval, and who is
-ahead.
-"""
+"""Scores of several systems on the same rows: figures with intervals, gains, and the metric by capability."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ _PAIRED = 500  # resamples of a difference of labels, each of which scores all r
 
 @dataclass(frozen=True)
 class Measure(Generic[S]):
-    """How what a system says of all rows is measured.
+    """Functions of the predictions of one system on all rows.
 
     metric      the figure that decides
     intervals   value, low and high of every figure that is shown
@@ -40,9 +38,8 @@ class Measure(Generic[S]):
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Figures of each system as [value, low, high]; gains of the first over others; the metric by
-    capability."""
+class SystemScores:
+    """Figures of each system as [value, low, high], gains of the first, and the metric by capability."""
 
     systems: dict[str, dict[str, list[float]]]
     gains: dict[str, list[float]]
@@ -52,15 +49,15 @@ class Standing:
 def of_labels(
     truth: Labels, names: Sequence[str], *, multi: bool, figures: Sequence[str], metric: str
 ) -> Measure[Labels]:
-    """Measure labels that are said against those that hold, by figures of `score_labels`."""
+    """Measure predicted labels against the true ones, by figures of `score_labels`."""
 
-    def intervals(said: Labels) -> dict[str, list[float]]:
-        values = score_labels(truth, said, names, multi=multi)
-        found = label_bootstrap(truth, said, names, multi=multi, figures=figures)
-        return {name: [values[name], found[name].low, found[name].high] for name in figures}
+    def intervals(predicted: Labels) -> dict[str, list[float]]:
+        values = score_labels(truth, predicted, names, multi=multi)
+        ranges = label_bootstrap(truth, predicted, names, multi=multi, figures=figures)
+        return {name: [values[name], ranges[name].low, ranges[name].high] for name in figures}
 
-    def value(said: Labels, rows: Ints) -> float:
-        return score_labels(truth[rows], said[rows], names, multi=multi)[metric]
+    def value(predicted: Labels, rows: Ints) -> float:
+        return score_labels(truth[rows], predicted[rows], names, multi=multi)[metric]
 
     def difference(a: Labels, b: Labels) -> Difference:
         return paired_difference(
@@ -73,40 +70,37 @@ def of_labels(
 def of_answers(figures: Sequence[str], metric: str) -> Measure[Sequence[Answer]]:
     """Measure answers by some of `answers.FIGURES`."""
 
-    def intervals(said: Sequence[Answer]) -> dict[str, list[float]]:
-        found = answer_bootstrap(said, figures)
-        return {name: [FIGURES[name](said), found[name].low, found[name].high] for name in figures}
+    def intervals(answers: Sequence[Answer]) -> dict[str, list[float]]:
+        ranges = answer_bootstrap(answers, figures)
+        return {name: [FIGURES[name](answers), ranges[name].low, ranges[name].high] for name in figures}
 
-    def value(said: Sequence[Answer], rows: Ints) -> float:
-        return FIGURES[metric]([said[row] for row in rows.tolist()])
+    def value(answers: Sequence[Answer], rows: Ints) -> float:
+        return FIGURES[metric]([answers[row] for row in rows.tolist()])
 
-    def difference(a: Sequence[Answer], b: Sequence[Answer]) -> Difference:
-        return answer_difference(a, b, metric)
-
-    return Measure(metric, intervals, value, difference)
+    return Measure(metric, intervals, value, lambda a, b: answer_difference(a, b, metric))
 
 
-def set_beside(
+def score_systems(
     measure: Measure[S],
     systems: dict[str, S],
     kinds: Sequence[str | None],
     against: Sequence[str] | None = None,
-) -> Standing:
-    """Measure systems on the same rows; kinds: the capability of each row, told apart where there are
-    several.
+) -> SystemScores:
+    """Measure systems on the same rows, and by capability where there are several.
 
-    against: the systems that the first one is held against; all others by default.
+    kinds: the capability of each row. against: the systems that the first one is held against; all others by
+    default.
     """
     first, *others = systems
     gains = {name: measure.difference(systems[first], systems[name]) for name in against or others}
     known = sorted({kind for kind in kinds if kind is not None}, key=sort_key)
     capabilities = {}
     for kind in known if len(known) > 1 else ():
-        rows = np.flatnonzero([each == kind for each in kinds])
-        values = {name: measure.value(said, rows) for name, said in systems.items()}
+        rows = np.flatnonzero([row == kind for row in kinds])
+        values = {name: measure.value(predicted, rows) for name, predicted in systems.items()}
         capabilities[kind] = {"rows": float(len(rows)), **values}
-    return Standing(
-        systems={name: measure.intervals(said) for name, said in systems.items()},
+    return SystemScores(
+        systems={name: measure.intervals(predicted) for name, predicted in systems.items()},
         gains={name: [gain.value, gain.low, gain.high] for name, gain in gains.items()},
         capabilities=capabilities,
     )
