@@ -84,6 +84,7 @@ class World:
             turn, others = divmod(self.store.add("arrivals", 1) - 1, self.size)
             if others == self.size - 1:
                 self.store.set(f"all are here {turn}", "")
+                self.store.delete_key(f"all are here {turn - 1}")  # which all have seen who came again
             self._await(f"all are here {turn}")
 
     def agree(self, value: Any) -> Any:
@@ -95,7 +96,11 @@ class World:
             if self.is_main:
                 self.store.set(key, json.dumps(value))
             self._await(key)
-            return json.loads(self.store.get(key))
+            value = json.loads(self.store.get(key))
+            if self.store.add(f"readers of {key}", 1) == self.size:
+                for read in (key, f"readers of {key}"):
+                    self.store.delete_key(read)
+            return value
 
     def leave(self, *, together: bool = True) -> None:
         """Leave the ranks; with `together`, torchrun's are left by all at once, as rank 0 holds their store.

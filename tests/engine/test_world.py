@@ -1,13 +1,17 @@
-"""What runs ask of a device: mps has no float64, so no tensor of it may reach one."""
+"""Ranks agree and wait in a store that does not grow; no float64 reaches a device, since mps has none."""
 
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.overrides import TorchFunctionMode
 
+from etude.engine.world import World
 from etude.records.events import Finding
 from etude.run import run_recipe
 from etude.start import Options
@@ -57,3 +61,37 @@ def test_no_float64_reaches_the_device(tmp_path: Path, make_recipe: Callable[...
     assert run.state == "finished"
     found = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Finding)]
     assert not [finding for finding in found if "failed" in finding.what]
+
+
+@pytest.mark.parametrize("kind", ["file", "tcp"])
+def test_the_store_of_ranks_that_agree_and_wait_again_and_again_does_not_grow(
+    tmp_path: Path, kind: str
+) -> None:
+    def open_store(rank: int) -> Any:
+        if kind == "file":
+            return dist.FileStore(str(tmp_path / "store"), 3)
+        return dist.TCPStore("localhost", port, is_master=rank == 0, wait_for_workers=False)
+
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    worlds = [World(torch.device("cpu"), rank, 3, open_store(rank)) for rank in range(3)]
+    read: list[list[Any]] = [[], [], []]
+
+    def take_part(world: World, turns: range) -> None:
+        for turn in turns:
+            read[world.rank].append(world.agree({"turn": turn} if world.is_main else None))
+            if turn % 4 == 0:
+                world.wait()
+
+    sizes = []
+    for turns in (range(20), range(20, 100)):
+        threads = [threading.Thread(target=take_part, args=(world, turns)) for world in worlds]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        worlds[0].store.check(["anything"])  # a store of files counts what it has read
+        sizes.append(worlds[0].store.num_keys())
+    assert read == [[{"turn": turn} for turn in range(100)]] * 3
+    assert sizes[0] == sizes[1] < 10
