@@ -14,7 +14,7 @@ from etude.records.ending import Ending
 from etude.records.folder import checkpoint_name
 from etude.records.store import Run
 from etude.report.write import write_report
-from etude.saving import begin_course, change_course, make_room, save
+from etude.saving import begin_course, change_course, go_back, make_room, save
 from etude.session import Session, begin
 from etude.start import Options
 
@@ -137,10 +137,12 @@ def _is_common_step(session: Session) -> bool:
 
 def _decide(session: Session) -> Decision:
     """Do what the desk decides after this step, until it is to go on or to stop."""
-    exhausted, step = session.judge.why_stop(), session.state.step
-    while step < session.plan.steps and _is_common_step(session):
-        decision = session.desk.decide(session.state.course, step, exhausted)
-        if decision.change is not None:
+    while (step := session.state.step) < session.plan.steps and _is_common_step(session):
+        decision = session.desk.decide(session.state.course, step, session.judge.why_stop())
+        if decision.kind == "back" and decision.change is not None:
+            go_back(session, decision.change, decision.request)
+            _evaluate_at_start(session)
+        elif decision.change is not None:
             change_course(session, decision.change, decision.request)
         elif decision.kind == "stop" or decision.request is None:
             return decision
@@ -149,6 +151,7 @@ def _decide(session: Session) -> Decision:
             action = "go on" if decision.kind == "go" else "pause"
             session.recorder.write(events.Control(step, action, decision.reason, decision.request))
             session.recorder.sync()
+    exhausted = session.judge.why_stop()
     return Decision("stop", exhausted) if exhausted else Decision("go")
 
 

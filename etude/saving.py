@@ -1,13 +1,12 @@
 """Saving a run, and the changes of its course."""
 
-from dataclasses import asdict
-
 from etude.assemble import model_files
-from etude.engine import checkpoint as checkpoints
+from etude.engine.checkpoint import Progress, remove_unfinished, take_snapshot
 from etude.errors import EtudeError
 from etude.plan.length import ONE_TOO_MANY
 from etude.recipe.course import Change
 from etude.records import events
+from etude.records.folder import checkpoint_name
 from etude.session import Session
 
 
@@ -20,7 +19,7 @@ def save(session: Session, *, evaluated: bool = True, again: bool = False) -> No
     session.recorder.drain()
     if not plan.is_validated and not is_saved:
         judge.judge(session.recorder.loss_since_save(), state.step, metric="training loss")
-    progress = checkpoints.Progress(
+    progress = Progress(
         run=session.run.info["id"],
         step=state.step,
         data_fingerprint=plan.fingerprint,
@@ -29,14 +28,12 @@ def save(session: Session, *, evaluated: bool = True, again: bool = False) -> No
         evaluations_without_improvement=judge.evaluations_without_improvement,
         evaluated=evaluated,
         base=plan.pretrained.digest if plan.pretrained and session.recipe.adapter else None,
-        changes=[asdict(change) for change in state.course.changes],
+        changes=state.course.changes,
     )
     session.recorder.sync()
     session.keeper.note(state.step)
     if session.world.is_main:
-        session.keeper.save(
-            lambda: checkpoints.take_snapshot(state, progress, model_files(plan, state.model))
-        )
+        session.keeper.save(lambda: take_snapshot(state, progress, model_files(plan, state.model)))
 
 
 def begin_course(session: Session) -> None:
@@ -62,10 +59,33 @@ def change_course(session: Session, change: Change, request: str | None = None) 
     session.world.wait()
 
 
-def _record(session: Session, change: Change, request: str | None = None) -> None:
+def go_back(session: Session, change: Change, request: str | None = None) -> None:
+    """Go on from the checkpoint of an earlier step with a change; what came after it is void, as at a resume.
+
+    A run that is killed before that checkpoint holds the change goes on as if nobody had asked; the steps
+    whose checkpoints are gone by then are done again, with the same bits.
+    """
+    session.recorder.drain()
+    session.keeper.collect(wait=True)
+    path = session.run.checkpoints / checkpoint_name(change.step)
+    session.restore(path)
+    session.recorder.forget()
+    session.examiner.forget()
+    session.world.wait()  # all ranks have read it
+    if session.world.is_main:
+        remove_unfinished(session.run.checkpoints, beyond=change.step)
+    session.state.course = session.state.course.with_changes([change])
+    save(session, evaluated=not session.is_evaluation_owed, again=True)
+    session.keeper.collect(wait=True)
+    session.start_attempt(path)
+    _record(session, change, request, action="back")
+    session.world.wait()
+
+
+def _record(session: Session, change: Change, request: str | None = None, action: str = "change") -> None:
     values, reason = {change.key: change.value}, f"{change.key} is {change.value} after step {change.step:,}"
     reason += f": {change.reason}" if change.reason else ""
-    session.recorder.write(events.Control(session.state.step, "change", reason, request, values, change.step))
+    session.recorder.write(events.Control(session.state.step, action, reason, request, values, change.step))
     session.recorder.sync()
 
 

@@ -1,4 +1,4 @@
-"""A run between its start and its end: everything it works with, put together before the first step."""
+"""A run between its start and its end: its parts, put together before the first step."""
 
 import contextlib
 import os
@@ -17,6 +17,7 @@ from etude.data.loader import Loader, iterate_once, longest_batch
 from etude.data.samples.sample import Samples
 from etude.engine import checkpoint as checkpoints
 from etude.engine.batch import DeviceBatch, to_device
+from etude.engine.fork import find_moment
 from etude.engine.keeper import Keeper
 from etude.engine.loop import Step, TrainState, train
 from etude.engine.objective import Objective
@@ -31,20 +32,23 @@ from etude.objectives.task import Task
 from etude.plan import Plan, make_plan
 from etude.plan.length import probe_micro_batch_size
 from etude.plan.rows import plan_rows
+from etude.recipe.course import Course
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.records.ending import Ending
 from etude.records.folder import checkpoint_name
-from etude.records.store import Run
+from etude.records.store import Run, RunWriter
 from etude.records.trackers import require_trackers
 from etude.start import Options, find_started, open_folder, untrained_finding, write_start
+from etude.text import plural
 
 
 @dataclass(kw_only=True)
 class Session:
-    """Everything that a run works with.
+    """The parts of a run that work together from its start to its end.
 
-    is_evaluation_owed  whether the last attempt ended between a step and its evaluation
+    writer              of the run folder, on the rank that holds it
+    is_evaluation_owed  whether the checkpoint that the run goes on from has yet to be evaluated
     """
 
     plan: Plan
@@ -55,11 +59,12 @@ class Session:
     signals: StopSignals
     desk: Desk
     run: Run
+    writer: RunWriter | None
     recorder: Recorder
     keeper: Keeper
     judge: Judge
     examiner: Examiner
-    is_evaluation_owed: bool
+    is_evaluation_owed: bool = False
 
     @property
     def recipe(self) -> Recipe:
@@ -89,6 +94,40 @@ class Session:
                     if self.state.course is not course:
                         break
 
+    def restore(self, path: Path) -> None:
+        """Take over a checkpoint. Raises: InputError if it lacks a change that was asked for."""
+        asked = self.options.changes
+        progress = checkpoints.load_checkpoint(path, self.state)
+        if lacking := [change for change in asked if change not in self.state.course.changes]:
+            raise InputError(
+                f"the run was started without the change of {lacking[0].key} after step {lacking[0].step:,}; "
+                "leave it out, or start another run with new=True"
+            )
+        self.judge.best = progress.best
+        self.judge.evaluations_without_improvement = progress.evaluations_without_improvement
+        self.is_evaluation_owed = not progress.evaluated
+        self.keeper.note(self.state.step)
+
+    def start_attempt(self, checkpoint: Path | None) -> list[str]:
+        """Write down the start of an attempt at this step, and remove the checkpoints beyond it.
+
+        Returns the names of what might be taken for a checkpoint and is none.
+        """
+        if self.writer is None:
+            return []
+        foreign = checkpoints.remove_unfinished(self.run.checkpoints, beyond=self.state.step)
+        self.keeper.point_at(self.judge.best)
+        write_start(
+            self.writer,
+            self.plan,
+            self.options,
+            from_step=self.state.step,
+            checkpoint=checkpoint.name if checkpoint else None,
+            course=self.state.course,
+            matrix_rate=self.recorder.matrix_rate,
+        )
+        return foreign
+
 
 def begin(
     recipe: Recipe, options: Options, stack: contextlib.ExitStack, ending: Callable[[], Ending]
@@ -103,13 +142,7 @@ def begin(
     _set_determinism(recipe)
     begun = find_started(recipe, options)
     plan = make_plan(recipe, own=options.own, today=begun.day if begun else None)
-    world = join_world(plan.device)
-    stack.push(lambda kind, *_: world.leave(together=kind is None))
-    if world.size != recipe.train.devices:
-        raise InputError(
-            f"train.devices is {recipe.train.devices}, but {world.size} ranks were started; "
-            "start them by etude train --devices, or set train.devices to their number"
-        )
+    world = _join(plan, stack)
     state, new_weights = assemble(plan, options, world)
     objective = join_kinds(plan.tasks)
     _try_own_code(plan, options, state, objective, world)
@@ -117,51 +150,25 @@ def begin(
     run, writer = open_folder(plan, options, world)
     if writer is not None:
         stack.callback(lambda: writer.close(ending().state))
-    judge = Judge(recipe.evaluate, plan.metric)
     path, damage = checkpoints.newest_valid(run.checkpoints, run.info["id"])
-    progress = _restore(state, judge, path) if path else None
     size = plan.micro_batch_size or _probe(run, plan, state, objective, world)
     train_section = recipe.train.model_copy(update={"micro_batch_size": size})
-    resolved = recipe.model_copy(update={"train": train_section})
-    state.course = replace(state.course, recipe=resolved)
+    state.course = replace(state.course, recipe=recipe.model_copy(update={"train": train_section}))
     matrix_rate = world.size * measure_matrix_rate(world.device, state.precision.dtype)
     recorder = Recorder(writer, device=world.device, cost=plan.cost, matrix_rate=matrix_rate)
     stack.callback(recorder.close)
-    keeper = Keeper(run, recipe.checkpoint, recorder.write, saved_step=state.step)
+    keeper = Keeper(run, recipe.checkpoint, recorder.write)
     stack.callback(keeper.close)
+    judge = Judge(recipe.evaluate, plan.metric)
     session = Session(
-        plan=plan,
-        options=options,
-        world=world,
-        state=state,
-        objective=objective,
-        signals=signals,
-        desk=Desk(
-            mailbox=Mailbox(run.path / FILE) if writer else None,
-            asked=lambda: world.pass_on(signals.requested),
-            agree=world.agree,
-            tell=recorder.write,
-            beat=recorder.beat,
-        ),
-        run=run,
-        recorder=recorder,
-        keeper=keeper,
-        judge=judge,
-        examiner=_examiner(plan, options, state, judge, world, run),
-        is_evaluation_owed=progress is not None and not progress.evaluated,
-    )
+        plan=plan, options=options, world=world, state=state, objective=objective, signals=signals,
+        desk=_desk(run, state, world, signals, recorder), run=run, writer=writer, recorder=recorder,
+        keeper=keeper, judge=judge, examiner=_examiner(plan, options, state, judge, world, run),
+    )  # fmt: skip
+    if path:
+        session.restore(path)
     if writer is not None:
-        foreign = checkpoints.remove_unfinished(run.checkpoints, beyond=state.step)
-        keeper.point_at(judge.best)
-        write_start(
-            writer,
-            plan,
-            options,
-            from_step=state.step,
-            checkpoint=path.name if path else None,
-            course=state.course,
-            matrix_rate=matrix_rate,
-        )
+        foreign = session.start_attempt(path)
         recorder.write(*_find_at_start(session, new_weights))
         recorder.write(*_find_at_resume(session, foreign, damage, path.name if path else "the start"))
         recorder.sync()
@@ -170,18 +177,32 @@ def begin(
     return session
 
 
-def _restore(state: TrainState, judge: Judge, path: Path) -> checkpoints.Progress:
-    """Go back to a checkpoint. Raises: InputError if its run goes on without a change that was asked for."""
-    asked = state.course.changes
-    progress = checkpoints.load_checkpoint(path, state)
-    if lacking := [change for change in asked if change not in state.course.changes]:
+def _join(plan: Plan, stack: contextlib.ExitStack) -> World:
+    """Join the ranks of a run until the stack closes. Raises: InputError if their number is another."""
+    world = join_world(plan.device)
+    stack.push(lambda kind, *_: world.leave(together=kind is None))
+    if world.size != plan.recipe.train.devices:
         raise InputError(
-            f"the run was started without the change of {lacking[0].key} after step {lacking[0].step:,}; "
-            "leave it out, or start another run with new=True"
+            f"train.devices is {plan.recipe.train.devices}, but the run has {plural(world.size, 'rank')}; "
+            "start them by etude train --devices, or set train.devices to their number"
         )
-    judge.best = progress.best
-    judge.evaluations_without_improvement = progress.evaluations_without_improvement
-    return progress
+    return world
+
+
+def _desk(run: Run, state: TrainState, world: World, signals: StopSignals, recorder: Recorder) -> Desk:
+    def course_at(step: int) -> Course:
+        find_moment(run, step)
+        progress = checkpoints.read_progress(run.checkpoints / checkpoint_name(step))
+        return replace(state.course, changes=progress.changes)
+
+    return Desk(
+        mailbox=Mailbox(run.path / FILE) if world.is_main else None,
+        asked=lambda: world.pass_on(signals.requested),
+        agree=world.agree,
+        course_at=course_at,
+        tell=recorder.write,
+        beat=recorder.beat,
+    )
 
 
 def _examiner(
@@ -254,8 +275,8 @@ def _find_at_start(session: Session, new_weights: list[str]) -> Iterator[events.
     if session.state.step:
         return
     if new_weights:
-        names = f"{len(new_weights)} tensors are new: {', '.join(new_weights[:4])}"
-        yield events.Finding(0, "new weights", names, "they are learnt from the start")
+        names = f"{plural(len(new_weights), 'new tensor')}: {', '.join(new_weights[:4])}"
+        yield events.Finding(0, "new weights", names, "learnt from the start")
     if finding := untrained_finding(session.plan, session.state.model):
         yield finding
     for task in session.plan.tasks:

@@ -138,7 +138,9 @@ def write_start(
     # again.
     if is_first or recipe_hash(run.recipe) != run.environment.get("recipe_hash") == recipe_hash(resolved):
         durable.write_file(run.path / "resolved.toml", to_toml(resolved).encode())
-    reader = _follow(writer, options)
+    reader = Reader(run.path / "journal.jsonl")
+    writer.close_trackers(but=options.view)  # of the attempt before, if this process made that too
+    writer.trackers = [TextLog(writer), *([options.view] if options.view else [])]
     writer.append(
         events.Attempt(
             number=1 + max((entry.attempt for entry in reader.read().all), default=0),
@@ -160,6 +162,7 @@ def write_start(
         )
     )
     # After the attempt, so that they see which earlier records no longer count.
+    writer.trackers.append(TrainerState(run, reader.read()))
     open_trackers(plan.recipe, writer, reader)
     if is_first:
         writer.append(events.DataUsed(plan.fingerprint, plan.data_summary))
@@ -167,14 +170,6 @@ def write_start(
     for change in changes:
         advice = "bits may differ from an unbroken run"
         writer.append(events.Finding(from_step, "changed since the first attempt", change, advice))
-
-
-def _follow(writer: RunWriter, options: Options) -> Reader:
-    """Let the log, trainer_state.json and the view follow the run; the journal is parsed here, and once."""
-    reader = Reader(writer.run.path / "journal.jsonl")
-    view = [options.view] if options.view else []
-    writer.trackers = [TextLog(writer), TrainerState(writer.run, reader.read()), *view]
-    return reader
 
 
 def base_of(plan: Plan) -> dict[str, str] | None:

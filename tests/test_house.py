@@ -25,14 +25,14 @@ MOST = {
     "import cycles, lazy ones too": 0,
     "branches by kind": 23,
     "isinstance of families": 0,
-    "docstrings with a clause": 172,
+    "docstrings with a clause": 169,
     "public without docstring": 2,
 }
 MOST_LINES = {
-    "cli": 2390, "control": 500, "data": 9100, "durable": 800, "engine": 1550, "evaluate": 600,
-    "launch": 350, "models": 5700, "objectives": 1150, "plan": 550, "recipe": 1550, "records": 2100,
-    "report": 2700, "scores": 750, "watch": 100,
-    "etude": 2430,  # the modules that stand in no folder
+    "cli": 2390, "control": 519, "data": 9100, "durable": 800, "engine": 1532, "evaluate": 573,
+    "launch": 301, "models": 5700, "objectives": 1119, "plan": 550, "recipe": 1550, "records": 2100,
+    "report": 2700, "scores": 750, "watch": 75,
+    "etude": 2446,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
     "__main__.py", "assemble.py", "cli/demo.py", "cli/printing.py", "control/ranks.py",

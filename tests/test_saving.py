@@ -20,18 +20,29 @@ from etude.errors import EtudeError, InputError, RecipeError
 from etude.recipe.course import Change
 from etude.recipe.schema import Recipe
 from etude.records.ending import Ending
-from etude.records.events import Attempt, Control, Step
+from etude.records.events import Attempt, Control, Evaluation, Step
 from etude.records.store import Run, list_runs
 from etude.run import Training, run_recipe
 from etude.start import Options
 from tests.limited import limited
 from tests.processes import Life
+from tests.returning import BACK, ask_back
 
 Make = Callable[..., Recipe]
 CHANGES = (
     Change(3, "optim.learning_rate", 1e-3, "it was too high"), Change(3, "schedule.kind", "constant"),
     Change(5, "data.skip_steps", 1), Change(6, "train.micro_batch_size", 2), Change(8, "train.max_grad_norm", 0.1),
 )  # fmt: skip
+
+
+def run_program(name: str, words: list[str], cache: Path, *, ranks: int) -> subprocess.CompletedProcess[str]:
+    """Run a program of tests/, in ranks of torchrun where there are several."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    return subprocess.run(
+        [sys.executable, *(torchrun if ranks > 1 else []), str(Path(__file__).with_name(f"{name}.py")), *words],
+        check=False, capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[1],
+        env={**os.environ, "ETUDE_CACHE": str(cache), "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
 
 
 def events(run: Run, kind: type) -> list[Any]:
@@ -166,12 +177,8 @@ def test_a_rank_without_memory_voids_the_step_on_all_ranks(
             "train.micro_batch_size": micro, "train.devices": 2, "train.steps": 6, "evaluate.every_steps": 3
         })  # fmt: skip
         (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
-        done = subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-             str(Path(__file__).with_name("limited.py")), str(tmp_path / "recipe.json"), str(tmp_path / name), rank],
-            check=False, capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[1],
-            env={**os.environ, "ETUDE_CACHE": str(cache), "PYTHONPATH": str(Path(__file__).parents[1])},
-        )  # fmt: skip
+        words = [str(tmp_path / "recipe.json"), str(tmp_path / name), rank]
+        done = run_program("limited", words, cache, ranks=2)
         assert done.returncode == 0, done.stderr[-2000:]
     (run,), (plain,) = list_runs(tmp_path / "limited"), list_runs(tmp_path / "small")
     assert losses(run) == pytest.approx(losses(plain), rel=1e-6) and len(losses(run)) == 6
@@ -224,6 +231,68 @@ def test_a_paused_run_waits_and_goes_on_with_the_same_bits(tmp_path: Path, make_
     whole = run_recipe(make_recipe(), Options(runs=tmp_path / "whole")).run
     assert states == ["paused", "running"] and bits(training.run) == bits(whole)
     assert answers(training.run) == {ids[0]: "pause", ids[1]: "go on", None: "finish"}
+
+
+KEPT = {"checkpoint.keep": "all", "checkpoint.every_steps": 2, "model.dropout": 0.1}
+
+
+def test_a_run_that_goes_back_is_the_run_that_was_changed_there(tmp_path: Path, make_recipe: Make) -> None:
+    recipe = make_recipe(KEPT)
+    training, asked = ask_back(recipe, tmp_path / "asked")
+    run, whole = training.run, run_recipe(recipe, Options(runs=tmp_path / "whole", changes=(BACK,))).run
+    assert (run.state, bits(run), losses(run)) == ("finished", bits(whole), losses(whole))
+    assert run.best == whole.best and len(list(run.checkpoints.iterdir())) == 6
+    first, second = events(run, Attempt)
+    assert (first.from_step, second.from_step, second.checkpoint) == (0, 4, "step-000004")
+    assert [entry.event.step for entry in run.ledger().rework if isinstance(entry.event, Step)] == [
+        5,
+        6,
+        7,
+        8,
+        9,
+    ]
+    assert answers(run) == {asked: "back", None: "finish"}
+    assert controls(run) == [(4, {BACK.key: BACK.value}, 4)]
+    history = json.loads((run.path / "trainer_state.json").read_text())["log_history"]
+    assert [each["step"] for each in history if "loss" in each] == [3, 6, 9, 12]
+
+
+def test_a_run_goes_back_to_before_its_first_evaluation(tmp_path: Path, make_recipe: Make) -> None:
+    changes = {**KEPT, "evaluate.every_steps": 6, "train.steps": 10}
+    training, _ = ask_back(make_recipe(changes), tmp_path)
+    assert [each.step for each in events(training.run, Evaluation)] == [6, 10]
+    assert training.run.best and training.run.best["step"] in (6, 10)
+
+
+def test_a_run_that_is_killed_on_its_way_back_goes_on_unasked_or_has_gone_back(
+    tmp_path: Path, cache: Path, make_recipe: Make
+) -> None:
+    recipe = make_recipe(KEPT)
+    plain = run_recipe(recipe, Options(runs=tmp_path / "plain")).run
+    changed = run_recipe(recipe, Options(runs=tmp_path / "changed", changes=(BACK,))).run
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+    for where, expected in (("removing", plain), ("saving", plain), ("starting", changed)):
+        words = [str(tmp_path / "recipe.json"), str(tmp_path / where), where]
+        assert run_program("returning", words, cache, ranks=1).returncode == 9
+        run = run_recipe(recipe, Options(runs=tmp_path / where)).run
+        assert (bits(run), losses(run)) == (bits(expected), losses(expected)), where
+        assert controls(run) == ([] if expected is plain else [(4, {BACK.key: BACK.value}, 4)])
+
+
+def test_all_ranks_go_back(tmp_path: Path, cache: Path, make_recipe: Make) -> None:
+    recipe = make_recipe({**KEPT, "model.dropout": 0.0, "train.devices": 2, "records.log_every_steps": 1})
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+    done = run_program(
+        "returning", [str(tmp_path / "recipe.json"), str(tmp_path / "asked"), "nowhere"], cache, ranks=2
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (run,) = list_runs(tmp_path / "asked")
+    alone = recipe.model_copy(update={"train": recipe.train.model_copy(update={"devices": 1})})
+    whole = run_recipe(alone, Options(runs=tmp_path / "whole", changes=(BACK,))).run
+    assert "back" in answers(run).values() and losses(run) == pytest.approx(losses(whole), rel=1e-3)
+    assert [step.learning_rate for step in events(run, Step)] == pytest.approx(
+        [step.learning_rate for step in events(whole, Step)]
+    )
 
 
 def test_a_signal_to_one_rank_alone_stops_all_of_them(

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from etude.control.mailbox import Mailbox, Request
-from etude.errors import RecipeError
+from etude.errors import EtudeError, InputError
 from etude.recipe.course import Change, Course
 from etude.records.events import Control, Event, Finding
 
@@ -15,14 +15,14 @@ _LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Decision:
-    """How a run goes on, the same on every rank.
+    """The way on after a step, the same on every rank.
 
     request   the id of the request that it answers
-    change    of the course, for a decision to change
+    change    of the course; to go back is to go on from the checkpoint of its step with it
     is_asked  whether a person or a signal asked to stop: the same command continues the run
     """
 
-    kind: Literal["go", "stop", "pause", "change"]
+    kind: Literal["go", "stop", "pause", "change", "back"]
     reason: str = ""
     request: str | None = None
     change: Change | None = None
@@ -33,16 +33,18 @@ class Decision:
 class Desk:
     """Makes one decision at a time from signals, the judge's patience and requests.
 
-    mailbox  of the run, on the rank that holds its folder and decides for all
-    asked    the name of the signal that asked this rank or another to stop
-    agree    gives every rank the value of the rank that decides
-    tell     records requests that are refused
-    beat     shows that the run is alive, and whether it is paused
+    mailbox    of the run, on the rank that holds its folder and decides for all
+    asked      the name of the signal that asked this rank or another to stop
+    agree      gives every rank the value of the rank that decides
+    course_at  the course in the checkpoint of a step; raises EtudeError if a run cannot go back to it
+    tell       records requests that are refused
+    beat       shows that the run is alive, and whether it is paused
     """
 
     mailbox: Mailbox | None
     asked: Callable[[], str | None]
     agree: Callable[[Any], Any]
+    course_at: Callable[[int], Course]
     tell: Callable[[Event], None]
     beat: Callable[[str], None]
     is_paused: bool = False
@@ -88,14 +90,8 @@ class Desk:
 
     def _answer(self, request: Request, course: Course, step: int) -> Decision | None:
         """The decision that a request asks for; None if it is refused."""
-        if request.action == "set":
-            change = Change(step, request.key or "", request.value, request.reason)
-            try:
-                course.with_changes([change])
-            except RecipeError as error:
-                self._refuse(request, step, error.problems[0])
-                return None
-            return Decision("change", request.reason, request.id, change)
+        if request.key is not None:
+            return self._change(request, request.key, course, step)
         if request.action == "stop":
             return Decision("stop", request.reason or "it was asked to stop", request.id, is_asked=True)
         is_pause = request.action == "pause"
@@ -105,6 +101,19 @@ class Desk:
         self.is_paused = is_pause
         self.beat("paused" if is_pause else "running")
         return Decision("pause" if is_pause else "go", request.reason or "it was asked to", request.id)
+
+    def _change(self, request: Request, key: str, course: Course, step: int) -> Decision | None:
+        """The decision to change the course from here on, or from an earlier checkpoint on."""
+        start = step if request.step is None else request.step
+        change = Change(start, key, request.value, request.reason)
+        try:
+            if start > step or (request.action == "back" and start == step):
+                raise InputError(f"step {start:,} is not before step {step:,}")
+            (course if start == step else self.course_at(start)).with_changes([change])
+        except EtudeError as error:
+            self._refuse(request, step, str(error).splitlines()[0])
+            return None
+        return Decision("change" if start == step else "back", request.reason, request.id, change)
 
     def _refuse(self, request: Request, step: int, reason: str) -> None:
         self.tell(Control(step, "refuse", f"{request.action}: {reason}", request.id))

@@ -4,7 +4,7 @@ import json
 import secrets
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,35 +15,47 @@ from etude.records.shape import Object, fit, matching, one_of
 from etude.records.store import Run
 
 FILE = "control.jsonl"
-ACTIONS = ("stop", "pause", "go on", "set")
+ACTIONS = ("stop", "pause", "go on", "set", "back")
 _LOOK_BYTES = 1 << 16
 _LONGEST_REASON = 200
 _MOST_PROBLEMS = 20
 _REQUEST = Object(
     {"id": Annotated[str, matching("[a-z0-9-]{1,40}")], "action": Annotated[str, one_of(*ACTIONS)]},
-    {"key": (str, None), "value": (float, str, None), "reason": str},
+    {"key": (str, None), "value": (float, str, None), "reason": str, "step": (int, None)},
 )
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request by its id. `set` gives a key of the recipe another value."""
+    """One request by its id.
+
+    `set` gives a key of the recipe another value, `back` does so from the checkpoint of an earlier step on.
+    """
 
     id: str
     action: str
     key: str | None = None
     value: Any = None
     reason: str = ""
+    step: int | None = None
 
 
-def post(run: Run, action: str, *, key: str | None = None, value: Any = None, reason: str = "") -> str:
+def post(
+    run: Run,
+    action: str,
+    *,
+    key: str | None = None,
+    value: Any = None,
+    reason: str = "",
+    step: int | None = None,
+) -> str:
     """Ask a run that is going on for an action; returns the id by which the journal answers.
 
     Raises: InputError if the run is not going on, or nobody could read the request; StorageError.
     """
     if run.state not in ("running", "paused"):
         raise InputError(f"run {run.name} is {run.state}; only a run that is going on takes requests")
-    request = Request(secrets.token_hex(6), action, key, value, reason)
+    request = Request(secrets.token_hex(6), action, key, value, reason, step)
     line = json.dumps({"time": round(time.time(), 3), **asdict(request)}).encode() + b"\n"
     try:
         _parse(line)
@@ -119,10 +131,11 @@ class Mailbox:
 def _parse(line: bytes) -> Request:
     """The request of a line. Raises: ValueError, RecursionError if it is none."""
     values = fit(json.loads(line.decode()), _REQUEST)
-    names = ("id", "action", "key", "value", "reason")
-    request = Request(**{name: values[name] for name in names if name in values})
-    if (request.action == "set") != (request.key is not None):
-        raise ValueError("set needs a key, and no other action has one")
+    request = Request(**{each.name: values[each.name] for each in fields(Request) if each.name in values})
+    if (request.action in ("set", "back")) != (request.key is not None):
+        raise ValueError("set and back need a key, and no other action has one")
+    if (request.action == "back") != (request.step is not None):
+        raise ValueError("back needs a step, and no other action has one")
     if len(request.reason) > _LONGEST_REASON or len(request.key or "") > _LONGEST_REASON:
         raise ValueError(f"its reason or key has over {_LONGEST_REASON} characters")
     return request

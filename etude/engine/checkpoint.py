@@ -51,10 +51,10 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run knows beside its tensors.
+    """The state of a run beside its tensors.
 
     base     SHA-256 of the frozen weights that an adapter belongs to
-    changes  of the course of the run, as records
+    changes  of the course of the run
     """
 
     run: str
@@ -65,7 +65,7 @@ class Progress:
     evaluations_without_improvement: int = 0
     evaluated: bool = True
     base: str | None = None
-    changes: list[dict[str, Any]] = field(default_factory=list)
+    changes: tuple[Change, ...] = ()
     format: int = FORMAT
 
 
@@ -208,8 +208,7 @@ def load_checkpoint(path: Path, state: TrainState) -> Progress:
         raise DamageError(f"{path / OPTIMIZER_FILE} is not of this optimizer: {error}; {_GO_BACK}") from None
     state.precision.load_state(progress.precision)
     try:
-        changes = tuple(Change(**{key: each[key] for key in _CHANGE.required}) for each in progress.changes)
-        state.course = replace(state.course, changes=changes)
+        state.course = replace(state.course, changes=progress.changes)
     except RecipeError as error:
         raise DamageError(f"{path}/state.json: {error.problems[0]}; {_GO_BACK}") from None
     state.step = progress.step
@@ -217,14 +216,13 @@ def load_checkpoint(path: Path, state: TrainState) -> Progress:
 
 
 def read_progress(path: Path) -> Progress:
-    """What a verified checkpoint knows beside its tensors.
-
-    Raises: DamageError if that is not what a run writes.
-    """
+    """The state beside the tensors of a verified checkpoint. Raises: DamageError if no run writes it so."""
     try:
         values = shape.fit(durable.read_json_object(path / "state.json", follow=False), _STATE)
     except (ValueError, InputError) as error:
         raise DamageError(f"checkpoint {path.name} is damaged: state.json: {error}") from None
+    names = [each.name for each in fields(Change)]
+    values["changes"] = tuple(Change(*map(each.get, names)) for each in values.get("changes", ()))
     return Progress(**{each.name: values[each.name] for each in fields(Progress) if each.name in values})
 
 

@@ -25,7 +25,7 @@ def fork(run: Run, step: int, runs: Path) -> Run:
     """
     require_own(run.path)
     run.require_own_recipe()
-    names = _needed(run, step)
+    names = find_moment(run, step)
     info, origin = run.info, asdict(Origin(run.info["id"], step))
     inherited = {key: info.get(key) for key in ("parent", "recipe_hash")} | {"day": run.day, "origin": origin}
 
@@ -47,8 +47,11 @@ def fork(run: Run, step: int, runs: Path) -> Run:
     return writer.run
 
 
-def _needed(run: Run, step: int) -> list[str]:
-    """The checkpoints that a moment consists of: its own, and the best until then."""
+def find_moment(run: Run, step: int) -> list[str]:
+    """The checkpoints that a moment of a run consists of: its own, and the best until then.
+
+    Raises: InputError if one of them is not there; DamageError.
+    """
     saved = [path.name for path in list_checkpoints(run.checkpoints)]
     name = checkpoint_name(step)
     if name not in saved:
@@ -61,7 +64,7 @@ def _needed(run: Run, step: int) -> list[str]:
     best = progress.best["checkpoint"] if progress.best else name
     if best not in saved:
         raise InputError(
-            f"run {run.name} no longer has {best}, the best checkpoint at step {step}; fork from a later step"
+            f"run {run.name} no longer has {best}, the best checkpoint at step {step}; take a later step"
         )
     verify_checkpoint(run.checkpoints / best, run.info["id"])
     return list(dict.fromkeys([best, name]))

@@ -23,11 +23,9 @@ class Keeper:
     saved_step, saved_time  of the last checkpoint, on every rank; seconds of the monotonic clock
     """
 
-    def __init__(
-        self, run: Run, recipe: Checkpoint, tell: Callable[[events.Event], None], *, saved_step: int = 0
-    ) -> None:
+    def __init__(self, run: Run, recipe: Checkpoint, tell: Callable[[events.Event], None]) -> None:
         self._run, self._recipe, self._tell = run, recipe, tell
-        self.note(saved_step)
+        self.note(0)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[events.CheckpointSaved] | None = None
         self._best_on_disk = run.best
@@ -66,10 +64,13 @@ class Keeper:
             self._tell(events.Finding(saved.step, "an old checkpoint was not removed", str(error), advice))
 
     def point_at(self, best: dict[str, Any] | None) -> None:
-        """Bring best.json in line with a best checkpoint that is on disk."""
-        if best != self._best_on_disk and best is not None:
-            durable.write_json(self._run.path / "best.json", best)
-            self._best_on_disk = best
+        """Bring best.json in line with the best checkpoint, which is on disk, or not yet there."""
+        path = self._run.path / "best.json"
+        if best is None:
+            path.unlink(missing_ok=True)  # as after a return to a step before the first evaluation
+        elif best != self._best_on_disk:
+            durable.write_json(path, best)
+        self._best_on_disk = best
 
     def close(self) -> None:
         """Wait for the thread; a failure nobody collected is dropped: that checkpoint does not exist."""

@@ -69,6 +69,7 @@ class Optimizer:
             for key, begun in state.items() if given else ():
                 _require_alike(f"{name}/{key}", given.get(key), begun, signed=key in _SIGNED)
                 begun.copy_(given[key])
+            owners[parameter].state.pop(parameter, None)
             if given:
                 owners[parameter].state[parameter] = state
         if left:

@@ -26,9 +26,13 @@ class Recorder:
         self, writer: RunWriter | None, *, device: torch.device, cost: Cost, matrix_rate: float
     ) -> None:
         self._writer = writer
-        self._cost, self._matrix_rate = cost, matrix_rate
+        self._cost, self.matrix_rate = cost, matrix_rate
         self._sampler = ResourceSampler(device.index if device.type == "cuda" else None)
         self._on_device: list[Step] = []
+        self.forget()
+
+    def forget(self) -> None:
+        """Count from here on, as an attempt does at its start."""
         self._since_log: list[events.Step] = []
         self._since_save: list[events.Step] = []
         self._skipped_in_a_row = 0
@@ -77,17 +81,13 @@ class Recorder:
         steps, self._since_log = self._since_log, []
         seconds = sum(step.seconds for step in steps)
         tokens, targets = sum(step.tokens or 0 for step in steps), sum(step.targets for step in steps)
-        usage = self._sampler.read()
         self.write(
             events.Resource(
                 step=steps[-1].step,
                 tokens_per_second=_rate(tokens, seconds, 1),
-                mfu=_rate(self._cost.operations(tokens, targets), seconds * self._matrix_rate, 4),
+                mfu=_rate(self._cost.operations(tokens, targets), seconds * self.matrix_rate, 4),
                 wait_ratio=_rate(sum(step.wait_seconds for step in steps), seconds, 4),
-                cpu_percent=usage.cpu_percent,
-                rss_bytes=usage.rss_bytes,
-                gpu_percent=usage.gpu_percent,
-                gpu_memory_bytes=usage.gpu_memory_bytes,
+                **vars(self._sampler.read()),
             )
         )
         self.beat()

@@ -78,6 +78,10 @@ class Examiner:
         texts = [text for mine in measured.values() for text in mine.texts]
         return [*self._find(measured), evaluation, *texts]
 
+    def forget(self) -> None:
+        """Report findings again that were reported before, as an attempt does."""
+        self._known.clear()
+
     def keep_before(self) -> None:
         """Keep the predictions of the model before training, for the comparison at the end."""
         for task in self.tasks:

@@ -227,19 +227,23 @@ class RunWriter:
             self._beat, self._state = now, state
             _write_lease(self.run.path, state)
 
+    def close_trackers(self, *, but: Tracker | None = None) -> None:
+        """Close the trackers; one that fails is named."""
+        for tracker in self.trackers:
+            try:
+                if tracker is not but:
+                    tracker.close()
+            except Exception as error:
+                name = type(tracker).__name__
+                self.warn(f"tracker {name} failed when it was closed: {type(error).__name__}: {error}")
+
     def close(self, state: str) -> None:
         """End the attempt as finished, stopped or failed, and let go of the folder.
 
-        A tracker that fails to close is named. A finished run is taken as left once the process ends by
-        itself.
+        A finished run is taken as left once the process ends by itself.
         """
         try:
-            for tracker in self.trackers:
-                try:
-                    tracker.close()
-                except Exception as error:
-                    name = type(tracker).__name__
-                    self.warn(f"tracker {name} failed when it was closed: {type(error).__name__}: {error}")
+            self.close_trackers()
             self.sync()
             self.beat(state)
             if state == "finished":

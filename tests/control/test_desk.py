@@ -7,6 +7,7 @@ import pytest
 
 from etude.control.desk import Decision, Desk
 from etude.control.mailbox import FILE, Mailbox
+from etude.errors import InputError
 from etude.recipe.course import Change, Course
 from etude.recipe.schema import Recipe
 from etude.records.events import Control, Event
@@ -26,7 +27,7 @@ class Office:
         self.course = Course(recipe, 12)
         self.desk = Desk(
             mailbox=Mailbox(self.path), asked=lambda: self.signals[-1], agree=self._agree,
-            tell=self.told.append, beat=self._beat,
+            course_at=self._course_at, tell=self.told.append, beat=self._beat,
         )  # fmt: skip
         self.while_paused: list[dict[str, Any]] = []
 
@@ -36,6 +37,11 @@ class Office:
 
     def decide(self, exhausted: str | None = None) -> Decision:
         return self.desk.decide(self.course, 4, exhausted)
+
+    def _course_at(self, step: int) -> Course:
+        if step != 2:
+            raise InputError(f"run tiny has no checkpoint of step {step}")
+        return self.course
 
     def _agree(self, value: Any) -> Any:
         self.agreed.append(json.loads(json.dumps(value)))
@@ -92,6 +98,25 @@ def test_a_change_that_cannot_be_made_is_refused_with_its_line(office: Office) -
     assert "cannot be changed while a run goes on" in str(office.told[1])
 
 
+def test_a_run_goes_back_to_a_checkpoint_of_an_earlier_step_with_a_change(office: Office) -> None:
+    office.ask(id="a", action="back", step=2, key="optim.learning_rate", value=1e-4, reason="it jumps")
+    change = Change(2, "optim.learning_rate", 1e-4, "it jumps")
+    assert office.decide() == Decision("back", "it jumps", "a", change)
+
+
+def test_a_run_that_cannot_go_back_is_told_why(office: Office) -> None:
+    values = {"action": "back", "key": "optim.learning_rate", "value": 1e-4}
+    for step in (1, 4, 9):
+        office.ask(id=f"at-{step}", step=step, **values)
+    office.ask(id="wrong", step=2, **{**values, "value": 0})
+    assert office.decide() == Decision("go")
+    reasons = [each.reason.removeprefix("back: ") for each in office.told if isinstance(each, Control)]
+    assert reasons[:3] == [
+        "run tiny has no checkpoint of step 1", "step 4 is not before step 4", "step 9 is not before step 4",
+    ]  # fmt: skip
+    assert reasons[3].startswith("optim.learning_rate (change at step 2) is 0; it must be above 0")
+
+
 def test_a_pause_waits_for_a_request_and_takes_changes_meanwhile(office: Office) -> None:
     office.ask(id="a", action="pause")
     assert office.decide() == Decision("pause", "it was asked to", "a")
@@ -134,7 +159,7 @@ def test_other_ranks_take_the_decision_of_the_first_however_long(make_recipe: Ma
     }  # fmt: skip
     desk = Desk(
         mailbox=None, asked=lambda: words.append("asked") or None, agree=lambda mine: value if mine is None else 0,
-        tell=print, beat=print,
+        course_at=Course, tell=print, beat=print,
     )  # fmt: skip
     assert desk.decide(Course(make_recipe(), 12), 4, None) == Decision("change", reason, "a", change)
     assert words == ["asked"]  # its own signals reach the first rank

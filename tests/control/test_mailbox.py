@@ -68,8 +68,11 @@ def test_a_line_that_is_still_written_waits_for_its_end(tmp_path: Path) -> None:
         (line(id="../x"), "does not match"),
         (line(id=7), "is not a text"),
         (line(action="rm -rf"), "none of stop, pause, go on, set"),
-        (line(action="set"), "set needs a key, and no other action has one"),
-        (line(key="seed"), "set needs a key, and no other action has one"),
+        (line(action="set"), "set and back need a key, and no other action has one"),
+        (line(action="back", key="seed"), "back needs a step, and no other action has one"),
+        (line(action="back", key="seed", step="2"), "step"),
+        (line(step=2), "back needs a step, and no other action has one"),
+        (line(key="seed"), "set and back need a key, and no other action has one"),
         (line(action="set", key="seed", value=[1]), "a list is no number"),
         (line(reason="r" * 1000), "over 200 characters"),
         (line() + line(), "there was a request a before"),
@@ -120,7 +123,7 @@ def test_nobody_asks_a_run_that_does_not_go_on_or_for_what_no_run_does(writer: R
         InputError, match="cannot be made: action: 'dance' is none of stop, pause, go on, set"
     ):
         post(writer.run, "dance")
-    with pytest.raises(InputError, match="set needs a key"):
+    with pytest.raises(InputError, match="set and back need a key"):
         post(writer.run, "set", value=3)
     assert not (writer.run.path / FILE).exists()
     writer.beat("stopped")

@@ -200,7 +200,7 @@ def test_several_devices_in_one_process_are_refused(
     from etude.run import run_recipe
     from etude.start import Options
 
-    with pytest.raises(InputError, match=r"train.devices is 2, but 1 ranks were started"):
+    with pytest.raises(InputError, match=r"train.devices is 2, but the run has 1 rank;"):
         run_recipe(make_recipe({"train.devices": 2}), Options(runs=tmp_path / "runs"))  # type: ignore[arg-type]
     assert not (tmp_path / "runs").exists()
 
