@@ -202,7 +202,8 @@ def _describe_left_out(names: Sequence[str]) -> str:
 
 def _read(data: Path) -> tuple[str, int, list[str], list[str], list[str]]:
     """Format, number and first texts of the rows, columns that are not read, and files that are no texts."""
-    from etude.data.sources import read_documents, source_format
+    from etude.data.layout import look_through
+    from etude.data.sources import read_documents
     from etude.recipe.schema import Source
 
     texts: list[str] = []
@@ -222,7 +223,7 @@ def _read(data: Path) -> tuple[str, int, list[str], list[str], list[str]]:
         if len(texts) < _LOOK_AT and characters < _MOST_CHARACTERS and not document.blank:
             texts.append(document.text[:_MOST_CHARACTERS])
             characters += len(document.text)
-    return source_format(source).kind, rows, texts, list(unread)[:_NAMED_COLUMNS], left_out
+    return look_through(source).form.kind, rows, texts, list(unread)[:_NAMED_COLUMNS], left_out
 
 
 def _count_tokens(texts: Sequence[str], folder: Path | None) -> tuple[list[int], bool]:

@@ -1,6 +1,6 @@
-"""What rows hold: a text each, or a conversation each, whose answers are to be learnt."""
+"""Formats of rows: a text, or a conversation whose answers are to be learnt."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -9,7 +9,6 @@ from etude.data.turns import (
     Message,
     check_calls,
     check_row_marks,
-    is_answer,
     is_empty,
     list_fields,
     list_texts,
@@ -33,6 +32,7 @@ _PAIRS = (
     ("problem", "solution"), ("input", "output"),
 )  # fmt: skip
 _CONVERSATIONS = ("messages", "conversations", "conversation")
+_ROLE_AND_CONTENT = {"messages": ("role", "content"), "sharegpt": ("from", "value")}
 # Beside question and answer: what belongs to the question, what was said before, and what comes first.
 _GIVEN = ("input", "context")
 _HISTORY = "history"
@@ -43,10 +43,9 @@ _SHOWN_FIELDS, _SHOWN_CHARACTERS = 6, 24
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of rows, and the fields that hold their content: what is asked first, the answer last.
+    """A kind of rows, and the fields that hold their content: the question first, the answer last.
 
-    `beside` are the fields that the first rows have and that are read, too: `context`, `history`, `system`
-    ...
+    beside: further fields that the first rows have and that are read: `context`, `history`, `system` ...
     """
 
     kind: Kind
@@ -67,9 +66,9 @@ class Format:
         return frozenset((*self.fields, *parts, *_SYSTEMS, *_TOOLS))
 
     def read(self, row: Row) -> tuple[str, list[Message] | None]:
-        """The text of a row and, unless the row is nothing else, its messages.
+        """Read the text of a row and, unless the row is nothing else, its messages.
 
-        Raises: InputError that says what is missing, but not in which row.
+        Raises: InputError that names the field, but not the row.
         """
         if self.kind == "text":
             return _string(row, self.fields[0], hint="set field to one of"), None
@@ -79,7 +78,11 @@ class Format:
                 raise InputError(
                     f"has {name!r}, which are not supported; leave such rows out, or remove the field"
                 )
-        messages = _READERS[self.kind](row, self.fields)
+        messages = (
+            _read_messages(row, self.fields[0], self.kind)
+            if self.kind in _ROLE_AND_CONTENT
+            else _read_pair(row, self.fields[0], self.fields[-1])
+        )
         system = _system(row)
         if system and messages[0]["role"] not in ("system", "developer"):
             messages.insert(0, {"role": "system", "content": system})
@@ -90,11 +93,11 @@ class Format:
         return "\n\n".join(text for message in messages for text in list_texts(message)), messages
 
     def has_fields(self, row: Row) -> bool:
-        """Whether a row has the fields of the format, whatever they hold."""
+        """True if a row has the fields of the format, whatever they hold."""
         return all(name in row for name in self.fields if self.kind != "alpaca" or name != "input")
 
     def list_unread(self, row: Row) -> list[str]:
-        """What the messages of a row hold that neither this format nor a chat template reads."""
+        """List the fields in the messages of a row that neither this format nor a chat template reads."""
         names = self.columns if self.kind != "text" else ()
         lists = [row[name] for name in row if name in names and isinstance(row[name], list)]
         turns = [turn for each in lists for turn in each if isinstance(turn, dict)]
@@ -102,11 +105,10 @@ class Format:
 
 
 def find_format(rows: Sequence[Row], field: str, wanted: str | None) -> Format:
-    """The format that all of the first rows of a source have, instructions before text; `wanted` narrows the
-    choice.
+    """Find the format that most of the first rows of a source have, instructions before text.
 
-    If none fits all of them, the one that fits most, so that a row without it can be named; if none fits any,
-    the one whose fields the first row has, so that what is wrong with them can be said.
+    A row without it can then be named. If none fits any row, it is the format whose fields the first row has,
+    so that an error can say what is wrong with them. wanted: the kind it has to be.
     """
     candidates = [form for form in _candidates(field) if wanted in (None, form.kind)]
     best = max(candidates, key=lambda form: sum(_fits(form, row) for row in rows))
@@ -123,12 +125,8 @@ def find_format(rows: Sequence[Row], field: str, wanted: str | None) -> Format:
 
 
 def is_readable(row: Row, field: str, wanted: str | None) -> bool:
-    """Whether any format reads a row."""
+    """True if any format reads a row."""
     return any(_fits(form, row) for form in _candidates(field) if wanted in (None, form.kind))
-
-
-def has_answer(messages: Sequence[Message]) -> bool:
-    return any(map(is_answer, messages))
 
 
 def _candidates(field: str) -> Iterator[Format]:
@@ -152,9 +150,7 @@ def _fits(form: Format, row: Row) -> bool:
 
 
 def _nearness(form: Format, row: Row) -> int:
-    """Whether a row has all fields of a format, whatever they hold; 2 if turns have the keys of those of the
-    format.
-    """
+    """2 if a row has the fields of a format, and its turns their keys; 1 if the fields only; else 0."""
     if not form.has_fields(row):
         return 0
     turns = row[form.fields[0]]
@@ -162,32 +158,25 @@ def _nearness(form: Format, row: Row) -> int:
     return 1 + bool(keys) * ((form.kind == "sharegpt") == ("from" in keys or "value" in keys))
 
 
-def _read_pair(row: Row, fields: tuple[str, ...]) -> list[Message]:
-    question, answer = fields[0], fields[-1]
+def _read_pair(row: Row, question: str, answer: str) -> list[Message]:
+    more = [name for name in (*_GIVEN, _HISTORY) if not is_empty(row.get(name))]
+    more = [name for name in more if name not in (question, answer)]
     if isinstance(row.get(question), list) and isinstance(row.get(answer), list):
-        return _read_turns(row, question, answer)
-    asked = _string(row, question)
-    for name in _GIVEN:
-        if name not in (question, answer) and not is_empty(row.get(name)):
-            given = _string(row, name)
-            asked = f"{asked}\n\n{given}" if given.strip() else asked
-    return [*_history(row), *_as_messages(asked, _string(row, answer))]
+        if more:
+            raise InputError(
+                f"has {more[0]!r} beside {question!r} as a list of messages; write it as one of these"
+            )
+        # Answers among the messages of the question are not to be learnt, as TRL has it.
+        asked = _read_messages(row, question)
+        before = [message | NOT_LEARNT if message["role"] == "assistant" else message for message in asked]
+        return [*before, *_read_messages(row, answer)]
+    given = (_string(row, name) for name in more if name != _HISTORY)
+    texts = [_string(row, question), *filter(str.strip, given)]
+    return [*_history(row), *_as_messages("\n\n".join(texts), _string(row, answer))]
 
 
 def _as_messages(asked: str, answered: str) -> list[Message]:
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-
-
-def _read_turns(row: Row, question: str, answer: str) -> list[Message]:
-    """The messages of two lists; answers among those asked are not to be learnt, as TRL has it."""
-    for name in (*_GIVEN, _HISTORY):
-        if name not in (question, answer) and not is_empty(row.get(name)):
-            raise InputError(
-                f"has {name!r} beside {question!r} as a list of messages; write it as one of these"
-            )
-    asked = _read_messages(row, (question,))
-    given = [message | NOT_LEARNT if message["role"] == "assistant" else message for message in asked]
-    return [*given, *_read_messages(row, (answer,))]
 
 
 def _history(row: Row) -> list[Message]:
@@ -196,7 +185,7 @@ def _history(row: Row) -> list[Message]:
     if is_empty(turns):
         return []
     if isinstance(turns, list) and isinstance(turns[0], dict):
-        return (_read_sharegpt if "from" in turns[0] else _read_messages)(row, (_HISTORY,))
+        return _read_messages(row, _HISTORY, "sharegpt" if "from" in turns[0] else "messages")
     for number, turn in enumerate(turns if isinstance(turns, list) else [None], 1):
         if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(each, str) for each in turn)):
             raise InputError(
@@ -207,37 +196,36 @@ def _history(row: Row) -> list[Message]:
 
 def _system(row: Row) -> str:
     """The system message that a field of its own holds; empty if there is none."""
-    found = {name: _string(row, name) for name in _SYSTEMS if not is_empty(row.get(name))}
-    said = {name: text for name, text in found.items() if text.strip()}
-    if len(set(said.values())) > 1:
-        raise InputError(f"has different system messages in {' and '.join(map(repr, said))}; keep one")
-    return next(iter(said.values()), "")
+    texts = {name: _string(row, name) for name in _SYSTEMS if not is_empty(row.get(name))}
+    texts = {name: text for name, text in texts.items() if text.strip()}
+    if len(set(texts.values())) > 1:
+        raise InputError(f"has different system messages in {' and '.join(map(repr, texts))}; keep one")
+    return next(iter(texts.values()), "")
 
 
-def _read_messages(
-    row: Row, fields: tuple[str, ...], role: str = "role", content: str = "content"
-) -> list[Message]:
-    turns = row.get(fields[0])
+def _read_messages(row: Row, field: str, kind: str = "messages") -> list[Message]:
+    role, content = _ROLE_AND_CONTENT[kind]
+    turns = row.get(field)
     if not isinstance(turns, list) or not turns:
-        raise InputError(f"has no list {fields[0]!r} with at least one message")
+        raise InputError(f"has no list {field!r} with at least one message")
     messages = []
     for number, turn in enumerate(turns, 1):
-        where = f"message {number} of {fields[0]!r}"
+        where = f"message {number} of {field!r}"
         if not isinstance(turn, dict):
             raise InputError(
                 f"has {kind_of(turn)} as {where}; expected an object with {role!r} and {content!r}"
             )
         check_calls(turn, number)
         if not isinstance(turn.get(role), str):
-            found = f"{kind_of(turn[role])} as" if role in turn else "no field"
-            raise InputError(f"has {found} {role!r} in {where}; expected a string")
+            what = f"{kind_of(turn[role])} as" if role in turn else "no field"
+            raise InputError(f"has {what} {role!r} in {where}; expected a string")
         turn = {**turn, content: read_content(turn, content, where)}
-        if role == "from":
+        if kind == "sharegpt":
             _check_twice(turn, number)
-        said = read_role(turn[role], number)
+        name = read_role(turn[role], number)
         others = read_fields(turn, number, {role, content, "role", "content"})
-        mark = read_mark(turn, number, is_assistant=said == "assistant")
-        message = {"role": said, "content": turn[content], **others, **mark}
+        mark = read_mark(turn, number, is_assistant=name == "assistant")
+        message = {"role": name, "content": turn[content], **others, **mark}
         if beside := [] if turn[content].strip() else list(list_texts(message))[1:]:
             named = next(name for name in list_fields(message) if message[name] == beside[0])
             raise InputError(
@@ -248,25 +236,12 @@ def _read_messages(
 
 
 def _check_twice(turn: Row, number: int) -> None:
-    """Raises: InputError if a turn of ShareGPT also has another role or content in the fields of
-    a message."""
+    """Raise InputError if a turn of ShareGPT has another role or content in the fields of a message, too."""
     role, content = turn.get("role"), turn.get("content")
     is_other = isinstance(role, str) and read_role(role, number) != read_role(turn["from"], number)
     if is_other or (isinstance(content, str) and content.strip() not in ("", turn["value"].strip())):
         what = "'from' and 'role'" if is_other else "'value' and 'content'"
         raise InputError(f"has in message {number} both {what}, which differ; keep one of them")
-
-
-def _read_sharegpt(row: Row, fields: tuple[str, ...]) -> list[Message]:
-    return _read_messages(row, fields, role="from", content="value")
-
-
-_READERS: dict[Kind, Callable[[Row, tuple[str, ...]], list[Message]]] = {
-    "prompt": _read_pair,
-    "alpaca": _read_pair,
-    "messages": _read_messages,
-    "sharegpt": _read_sharegpt,
-}
 
 
 def _string(row: Row, name: str, hint: str = "fields that hold one") -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from etude import durable
+from etude.data.unpack import unreadable
 from etude.errors import InputError
 from etude.recipe.schema import Recipe, Source
 from etude.records.folder import is_run_folder
@@ -42,9 +43,7 @@ def list_files(source: Source) -> list[Path]:
     except FileNotFoundError:
         raise InputError(f"{root} does not exist; give the path of a file or folder") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
-        what = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        shown = str(root).replace("\0", "\\0")
-        raise InputError(f"{shown[:120]} cannot be read: {what}; check its name, owner and disk") from None
+        raise unreadable(root, error) from None
     if stat.S_ISDIR(mode):
         return _list_folder(root, source.glob or "**/*")
     if not stat.S_ISREG(mode):
@@ -64,9 +63,7 @@ def root_of(source: Source) -> Path:
 
 
 def list_own_folders(source: Source) -> list[Path]:
-    """Folders in that of a source that etude filled itself, sorted: they are no data, and change while it
-    runs.
-    """
+    """Folders within a source that etude filled itself, sorted: no data, and changing while it runs."""
     if source.path is None or not root_of(source).is_dir():
         return []
     own: list[Path] = []
@@ -117,7 +114,7 @@ def _list_folder(root: Path, pattern: str) -> list[Path]:
 
 
 def _is_file_inside(entry: "os.DirEntry[str]", inside: Path) -> bool:
-    """Whether an entry is a plain file; a link that leads outside would bring in what nobody named."""
+    """True for a plain file; a link that leads outside would bring in what nobody named."""
     if not entry.is_symlink():
         return entry.is_file()
     return Path(os.path.realpath(entry.path)).is_relative_to(inside) and Path(entry.path).is_file()
@@ -142,12 +139,10 @@ def _split_pattern(pattern: str) -> list[str]:
 
 
 def _walk(root: Path, own: list[Path] | None = None) -> Iterator["os.DirEntry[str]"]:
-    """What lies in a folder and is no folder; hidden files are settings and version control, links may go in
-    circles.
+    """Walk through the files of a folder, and links, which may go in circles; nothing that is hidden.
 
-    own: takes the folders that are passed over as etude filled them: runs and its cache.
-
-    Raises: InputError if a folder cannot be read, or if there is too much to look through.
+    own: takes the folders that are passed over as etude filled them: runs and its cache. Raises: InputError
+    if a folder cannot be read, or if there is too much to look through.
     """
     entries, folders, passed_over = 0, [str(root)], [] if own is None else own
     cache = os.path.realpath(durable.cache_root())
@@ -171,12 +166,11 @@ def _walk(root: Path, own: list[Path] | None = None) -> Iterator["os.DirEntry[st
                     else:
                         yield entry
         except OSError as error:
-            what = os.strerror(error.errno) if error.errno else str(error)
-            raise InputError(f"{folder} cannot be read: {what}; check its owner, mode and disk") from None
+            raise unreadable(folder, error) from None
 
 
 def _matches(names: list[str], parts: list[str]) -> bool:
-    """Whether a path matches a glob, both part by part; ** stands for any number of folders, also none."""
+    """True if a path matches a glob, both part by part; ** stands for any number of folders, also none."""
     places = {0}  # how many parts of the glob the names so far may have used up
     for name in names:
         places |= {at + 1 for at in places if parts[at : at + 1] == ["**"]}

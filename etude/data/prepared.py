@@ -49,13 +49,14 @@ from etude.data.cache import Files, build_once, open_built, to_npy
 from etude.data.corpus import Corpus, choose_uses, open_prepared
 from etude.data.gate import Gate, enforce, examine, is_needed
 from etude.data.kinds import find_kinds
+from etude.data.layout import look_through
 from etude.data.listing import USES, list_sources
 from etude.data.page import describe_gate
 from etude.data.render import ChatTemplate, find_template
 from etude.data.samples.sample import Ints
 from etude.data.samples.shape import Arrays, Building
 from etude.data.samples.shapes import choose_shape, has_conversations, texts_are_examples
-from etude.data.sources import Document, describe, large_files, list_rows_as_texts, source_format, source_key
+from etude.data.sources import Document, large_files, source_key
 from etude.data.stored import MANIFEST
 from etude.data.tally import Tally
 from etude.data.tokenize import (
@@ -323,16 +324,15 @@ def _train_tokenizer(recipe: Recipe, gate: Gate | None) -> tuple[Tokenizer, Tall
 def _source_summary(index: int, use: str, source: Source, arrays: Arrays, tally: Tally) -> dict[str, Any]:
     mine = arrays["sources"] == index
     documents, blank, found = int(mine.sum()), tally.blanks[index], tally.found[index]
-    named: dict[str, Any] = (
-        {"blank_rows": tally.blank_rows[index]} if source_format(source).kind != "text" else {}
-    )
+    layout = look_through(source)
+    named: dict[str, Any] = {} if layout.form.kind == "text" else {"blank_rows": tally.blank_rows[index]}
     if unread := tally.unread[index]:
         named["unread_columns"] = [
             column if count == found else f"{column} ({count:,} rows)" for column, count in unread.items()
         ]
     if no_values := tally.no_values[index]:
         named["cells_without_value"] = [f"{column} ({count:,} rows)" for column, count in no_values.items()]
-    if wholes := list_rows_as_texts(source):
+    if wholes := layout.rows_as_texts:
         named["files_of_rows_read_as_texts"] = len(wholes)
         named["such_files"] = [str(path) for path in wholes[:_NAMED_FILES]]
     if special := int(mine[np.array(tally.holding_special, dtype=np.int64)].sum()):
@@ -341,7 +341,7 @@ def _source_summary(index: int, use: str, source: Source, arrays: Arrays, tally:
     return {
         "name": source.source or source.path,
         "use": use,
-        "found": describe(source, found),
+        "found": layout.describe(found),
         "documents": documents,
         "blank": blank,
         **({"removed": removed} if (removed := found - documents - blank) else {}),

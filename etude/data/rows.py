@@ -1,10 +1,11 @@
-"""The rows of a data file, one after another, with where each stands: JSON Lines, a JSON array, CSV or TSV.
+"""The rows of a data file, one after another and numbered: JSON Lines, a JSON array, CSV or TSV.
 
-What a file holds is known by its content; its name decides only where that leaves a choice.
+The content of a file says what it holds; its name decides only where that leaves a choice.
 """
 
 import codecs
 import csv
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -44,25 +45,21 @@ _CONTAINERS = {
     b"%PDF": "a PDF file; save its text as UTF-8",
     b"\x89HDF": "an HDF5 file; save its rows as JSON Lines",
     b"\x93NUMPY": "a NumPy file; save its rows as JSON Lines",
-    b"\x80\x02": "a pickle, which is never read; save its rows as JSON Lines",
-    b"\x80\x03": "a pickle, which is never read; save its rows as JSON Lines",
-    b"\x80\x04": "a pickle, which is never read; save its rows as JSON Lines",
-    b"\x80\x05": "a pickle, which is never read; save its rows as JSON Lines",
     b"version https://git-lfs": "a pointer of Git LFS, not the data; fetch it with git lfs pull",
+    **dict.fromkeys(
+        (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
+        "a pickle, which is never read; save its rows as JSON Lines",
+    ),
 }
 
 
 def place_of(path: str, number: int) -> str:
-    """A name for a row: `rows.jsonl:12` for line 12; `rows.json row 12` for the row -12 of an array; 0 for a
-    file.
-    """
+    """Name a row: `rows.jsonl:12` for line 12, `rows.json row 12` for row -12 of an array; 0 is the file."""
     return f"{path}:{number}" if number > 0 else f"{path} row {-number}" if number else path
 
 
 def name_container(head: bytes) -> str | None:
-    """What a file is and what to do with it, if its first bytes are those of a file that holds data in
-    another way.
-    """
+    """Name a file that holds data in a way that is not read, by its first bytes; and say what to do."""
     if head.startswith(b"PK\x03\x04"):
         if b"[Content_Types].xml" in head[:4096] or b"xl/" in head[:4096]:
             return "an Excel or Office file; save the sheet as CSV in UTF-8"
@@ -73,7 +70,7 @@ def name_container(head: bytes) -> str | None:
 
 
 def find_kind(name: str, head: bytes, *, is_whole: bool) -> Kind:
-    """What a file holds, by its name without what it is packed in, and its first bytes.
+    """Find the kind of a file by its first bytes and its name, that of the content if it is packed.
 
     JSON Lines under another name are known by two lines that are objects; one object alone may be anything.
     """
@@ -102,7 +99,7 @@ def read_rows(
     """
     match kind:
         case "array":
-            yield from _read_array(chunks, path, most_bytes)
+            yield from _Array(chunks, path, most_bytes).rows()
         case "table":
             yield from _read_table(chunks, path, most_bytes)
         case _:
@@ -123,18 +120,25 @@ def _read_lines(
         line = line.removeprefix(_BOM)  # also where files were put together
         if not line.strip():
             continue
+        place = f"{path}:{number}"
         try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            if undecodable:
-                yield number, None
-                continue
-            raise InputError(
-                f"{path}:{number} is not UTF-8 text: byte {error.start} of the line is "
-                f"{line[error.start]:02X}; "
-                'save the file as UTF-8, or leave such lines out with data.clean.undecodable = "drop"'
-            ) from None
-        yield number, _parse(text, f"{path}:{number}")
+            text = _decode(line, place, ', or leave such lines out with data.clean.undecodable = "drop"')
+        except InputError:
+            if not undecodable:
+                raise
+            yield number, None
+        else:
+            yield number, _parse(text, place)
+
+
+def _decode(line: bytes, place: str, advice: str) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{place} is not UTF-8 text: byte {error.start} of the line is {line[error.start]:02X}; "
+            f"save the file as UTF-8{advice}"
+        ) from None
 
 
 def _split_lines(chunks: Iterable[bytes], path: str, most_bytes: int) -> Iterator[bytes]:
@@ -162,19 +166,23 @@ def _too_long(place: str, most_bytes: int) -> InputError:
 
 
 def _parse(text: str, place: str) -> Row:
-    """A line of JSONL. Raises: InputError if it is not one JSON object."""
+    """Read a line of JSONL. Raises: InputError if it is not one JSON object."""
     try:
-        value = _JSON.decode(text.strip())
-        return _check_row(value, place, "\\ud" in text.lower())
+        return _check_row(_JSON.decode(text.strip()), place, "\\ud" in text.lower())
     except json.JSONDecodeError as error:
         why = f"{error.msg} at column {error.colno}"
         if "\r" in text.strip():
             why = "its lines end with CR alone; save it with LF"
         raise InputError(f"{place} is not valid JSON: {why}; repair the line") from None
-    except RecursionError:
-        raise InputError(f"{place} nests values too deeply to be read; flatten the line") from None
-    except ValueError as error:
-        raise InputError(f"{place} {_why(error)}; repair the line") from None
+    except (RecursionError, ValueError) as error:
+        raise _unusable(place, error) from None
+
+
+def _unusable(place: str, error: RecursionError | ValueError) -> InputError:
+    if isinstance(error, RecursionError):
+        return InputError(f"{place} nests values too deeply to be read; flatten it")
+    why = str(error) if str(error).startswith("has ") else "holds a whole number of too many digits"
+    return InputError(f"{place} {why}; repair it")
 
 
 def _check_row(value: Any, place: str, has_escapes: bool) -> Row:
@@ -200,35 +208,79 @@ def _unique(pairs: list[tuple[str, Any]]) -> Row:
     return row
 
 
-def _why(error: ValueError) -> str:
-    said = str(error)
-    return said if said.startswith("has ") else "holds a whole number of too many digits"
-
-
 # Made once: json.loads with an option makes a new one for each line.
 _JSON = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 class _Array:
-    """The text of a JSON array as far as it was read and is not used up; knows the line of any
-    place in it."""
+    """The text of a JSON array that was read and is not used up yet, and the line of any place in it."""
 
     def __init__(self, chunks: Iterable[bytes], path: str, most_bytes: int) -> None:
-        self.path, self.text, self.at = path, "", 0
-        self._chunks, self._most_bytes = iter(chunks), most_bytes
-        self._lines, self._columns = 1, 0  # where the text begins
+        self._chunks, self._path, self._most_bytes = iter(chunks), path, most_bytes
+        self._text, self._at, self._row = "", 0, 1
+        self._line, self._column = 1, 0  # where the text begins
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._is_at_end = False
 
-    def more(self, row: int) -> bool:
-        """Read on, at least as much again as is there; False at the end of the file."""
+    def rows(self) -> Iterator[tuple[int, Row]]:
+        if self._next() == "\ufeff":
+            self._at += 1
+        if self._next() != "[":
+            raise self._wrong("an array begins with [", self._at)
+        self._at += 1
+        mark = "" if self._next() == "]" else ","
+        while mark == ",":
+            self._next()
+            yield -self._row, self._item()
+            if (mark := self._next()) == ",":
+                self._at += 1
+                self._row += 1
+            elif mark != "]":
+                raise self._wrong(
+                    "a comma or ] should follow" if mark else "it ends within the array", self._at
+                )
+        self._at += 1
+        if self._next():
+            raise self._wrong("more follows after the array", self._at)
+
+    def _item(self) -> Row:
+        place = place_of(self._path, -self._row)
+        while True:
+            try:
+                value, end = _JSON.raw_decode(self._text, self._at)
+                if end - self._at > self._most_bytes:
+                    raise _too_long(place, self._most_bytes)
+                has_escapes = self._text.find("\\u", self._at, end) >= 0
+                self._at = end
+                return _check_row(value, place, has_escapes)
+            except json.JSONDecodeError as error:
+                is_open = error.pos > len(self._text) - _JSON_CHARACTERS or error.msg.startswith(
+                    "Unterminated"
+                )
+                if not (is_open and self._read_on()):
+                    raise self._wrong(error.msg, error.pos) from None
+            except (RecursionError, ValueError) as error:
+                raise _unusable(place, error) from None
+
+    def _next(self) -> str:
+        """The next character that is no white space; empty at the end."""
+        while True:
+            space = _SPACE.match(self._text, self._at)
+            self._at = space.end() if space else self._at
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._read_on():
+                return ""
+
+    def _read_on(self) -> bool:
+        """Read at least as much again as is there; False at the end of the file."""
         if self._is_at_end:
             return False
-        if len(self.text) - self.at > self._most_bytes:
-            raise _too_long(place_of(self.path, -row), self._most_bytes)
-        self._lines, self._columns = self._position(self.at)
-        pieces, wanted = [self.text[self.at :]], len(self.text) - self.at
-        self.at = 0
+        pieces, wanted = [self._text[self._at :]], len(self._text) - self._at
+        if wanted > self._most_bytes:
+            raise _too_long(place_of(self._path, -self._row), self._most_bytes)
+        self._line, self._column = self._position(self._at)
+        self._at = 0
         while wanted >= 0 and not self._is_at_end:
             chunk = next(self._chunks, b"")
             self._is_at_end = not chunk
@@ -236,82 +288,22 @@ class _Array:
                 pieces.append(self._decoder.decode(chunk, final=not chunk))
             except UnicodeDecodeError as error:
                 raise InputError(
-                    f"{self.path} is not UTF-8 text: the byte {error.object[error.start]:02X} in or after "
-                    f"row {row} is none of its characters; save it as UTF-8"
+                    f"{self._path} is not UTF-8 text: the byte {error.object[error.start]:02X} in or after "
+                    f"row {self._row} is none of its characters; save it as UTF-8"
                 ) from None
             wanted -= len(pieces[-1]) or 1
-        self.text = "".join(pieces)
+        self._text = "".join(pieces)
         return True
 
-    def next(self, row: int) -> str:
-        """The next character that is no white space; empty at the end."""
-        while True:
-            space = _SPACE.match(self.text, self.at)
-            self.at = space.end() if space else self.at
-            if self.at < len(self.text):
-                return self.text[self.at]
-            if not self.more(row):
-                return ""
-
-    def wrong(self, why: str, at: int, row: int) -> InputError:
+    def _wrong(self, why: str, at: int) -> InputError:
         line, column = self._position(at)
-        return InputError(
-            f"{self.path} is not valid JSON in row {row}, line {line} column {column + 1}: {why}; repair it"
-        )
+        where = f"row {self._row}, line {line} column {column + 1}"
+        return InputError(f"{self._path} is not valid JSON in {where}: {why}; repair it")
 
     def _position(self, at: int) -> tuple[int, int]:
         """The line, from 1, and the column, from 0, of a place in the text."""
-        lines = self.text.count("\n", 0, at)
-        return self._lines + lines, at - self.text.rfind("\n", 0, at) - 1 if lines else self._columns + at
-
-
-def _read_array(chunks: Iterable[bytes], path: str, most_bytes: int) -> Iterator[tuple[int, Row]]:
-    array, row = _Array(chunks, path, most_bytes), 1
-    if array.next(row) == "\ufeff":
-        array.at += 1
-    if array.next(row) != "[":
-        raise array.wrong("an array begins with [", array.at, row)
-    array.at += 1
-    if array.next(row) == "]":
-        array.at += 1
-    else:
-        yield -row, _read_item(array, row, most_bytes)
-        while (mark := array.next(row)) == ",":
-            array.at += 1
-            row += 1
-            array.next(row)
-            yield -row, _read_item(array, row, most_bytes)
-        if mark != "]":
-            raise array.wrong(
-                "it ends within the array" if not mark else "a comma or ] should follow", array.at, row
-            )
-        array.at += 1
-    if array.next(row):
-        raise array.wrong("more follows after the array", array.at, row)
-
-
-def _read_item(array: _Array, row: int, most_bytes: int) -> Row:
-    place = place_of(array.path, -row)
-    while True:
-        try:
-            value, end = _JSON.raw_decode(array.text, array.at)
-        except json.JSONDecodeError as error:
-            is_open = error.msg.startswith("Unterminated") or error.pos > len(array.text) - _JSON_CHARACTERS
-            if is_open and array.more(row):
-                continue
-            raise array.wrong(error.msg, error.pos, row) from None
-        except RecursionError:
-            raise InputError(f"{place} nests values too deeply to be read; flatten it") from None
-        except ValueError as error:
-            raise InputError(f"{place} {_why(error)}; repair it") from None
-        if end - array.at > most_bytes:
-            raise _too_long(place, most_bytes)
-        escapes = array.text.find("\\u", array.at, end) >= 0
-        array.at = end
-        try:
-            return _check_row(value, place, escapes)
-        except RecursionError:
-            raise InputError(f"{place} nests values too deeply to be read; flatten it") from None
+        lines = self._text.count("\n", 0, at)
+        return self._line + lines, at - self._text.rfind("\n", 0, at) - 1 if lines else self._column + at
 
 
 def _read_table(chunks: Iterable[bytes], path: str, most_bytes: int) -> Iterator[tuple[int, Row]]:
@@ -326,19 +318,14 @@ def _read_table(chunks: Iterable[bytes], path: str, most_bytes: int) -> Iterator
                     f"{path}:{begin} begins a row of over {most_bytes:,} bytes; close its quotes, or raise "
                     "max_row_bytes of the source"
                 )
-            try:
-                yield line.removeprefix(_BOM if number == 1 else b"").decode("utf-8") + "\n"
-            except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{path}:{number} is not UTF-8 text: byte {error.start} of the line is "
-                    f"{line[error.start]:02X}; save the file as UTF-8 (in Excel: CSV UTF-8)"
-                ) from None
+            line = line.removeprefix(_BOM if number == 1 else b"")
+            yield _decode(line, f"{path}:{number}", " (in Excel: CSV UTF-8)") + "\n"
 
     # A setting of the whole process; the limit that holds is that of `lines`.
     csv.field_size_limit(max(csv.field_size_limit(), most_bytes))
     source = lines()
     first = next(source)
-    reader = csv.reader(_before(first, source), delimiter=_find_delimiter(first, path), strict=True)
+    reader = csv.reader(itertools.chain([first], source), delimiter=_find_delimiter(first, path), strict=True)
     header: list[str] | None = None
     try:
         for cells in reader:
@@ -356,13 +343,8 @@ def _read_table(chunks: Iterable[bytes], path: str, most_bytes: int) -> Iterator
         raise InputError(f"{path}:{begin} is not valid CSV: {error}; repair the row") from None
 
 
-def _before(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
-
-
 def _find_delimiter(header: str, path: str) -> str:
-    """The separator that parts the header into most fields, a comma where none does; of TSV a tab."""
+    """The separator that parts the header into most fields, a comma where none does; for TSV a tab."""
     if content_name(Path(path)).endswith((".tsv", ".tab")):
         return "\t"
     unquoted = re.sub(r'"[^"]*"', "", header)

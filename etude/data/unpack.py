@@ -1,6 +1,4 @@
-"""The bytes of a data file: a plain file, unpacked if it is packed, and no more of them than its source may
-hold.
-"""
+"""The bytes of a data file, which is a plain one: unpacked, and no more of them than its source may hold."""
 
 import bz2
 import lzma
@@ -51,10 +49,9 @@ def content_name(path: Path) -> str:
 
 
 def read_chunks(path: Path, allowance: Allowance | None = None) -> Iterator[bytes]:
-    """The bytes of a file, unpacked, in pieces of at most 1 MiB.
+    """Read the bytes of a file, unpacked, in pieces of at most 1 MiB.
 
-    Raises: InputError if it is no plain file, cannot be read, is damaged or unpacks to far more than its
-    size.
+    Raises: InputError if it is no plain file, is damaged, or unpacks to far more than its size.
     """
     size, suffix = 0, ""
     try:
@@ -78,12 +75,18 @@ def read_chunks(path: Path, allowance: Allowance | None = None) -> Iterator[byte
     except EOFError as error:
         raise _not_whole(path, suffix, error) from None
     except OSError as error:
-        what = os.strerror(error.errno) if error.errno else str(error)
-        raise InputError(f"{path} cannot be read: {what}; check its owner, mode and disk") from None
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path | str, error: OSError | ValueError) -> InputError:
+    """The error for a file or folder that the system does not let be read."""
+    what = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    shown = str(path).replace("\0", "\\0")[:400]
+    return InputError(f"{shown} cannot be read: {what}; check its name, owner, mode and disk")
 
 
 def read_head(path: Path, most_bytes: int) -> tuple[bytes, bool]:
-    """The first bytes of a file, unpacked, and whether they are all. Raises: as `read_chunks`."""
+    """Read the first bytes of a file, unpacked; True if they are all. Raises: as `read_chunks`."""
     head = b""
     for chunk in read_chunks(path):
         head += chunk
@@ -93,7 +96,7 @@ def read_head(path: Path, most_bytes: int) -> tuple[bytes, bool]:
 
 
 def packing(start: bytes, path: Path) -> str:
-    """The suffix of the kind a file is packed in, by its first bytes; empty if it is not.
+    """Find the suffix of the kind that a file is packed in, by its first bytes; empty if it is not.
 
     Raises: InputError if its name says that it is packed and its bytes do not.
     """
@@ -136,7 +139,7 @@ def _unpack(raw: IO[bytes], suffix: str) -> Iterator[bytes]:
 
 
 def _reader(suffix: str) -> tuple[Callable[[], Any], type[Exception]]:
-    """What makes a reader of one member of a packed file, and what that raises.
+    """The maker of a reader of one member of a packed file, and the error that this raises.
 
     The libraries' readers of whole files read on without a word where every member is empty, take a .zst that
     was cut off for a whole one, and have no limit of the memory that an .xz demands.

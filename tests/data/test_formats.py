@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from etude.data.layout import look_through
 from etude.data.rows import NO_VALUES
-from etude.data.sources import describe, read_documents, source_format
+from etude.data.sources import read_documents
 from etude.data.turns import is_answer
 from etude.errors import InputError
 from etude.recipe.schema import Source
@@ -46,7 +47,7 @@ def read(path: Path, **settings: Any) -> list[Any]:
 def test_formats_are_found_out_and_said(row: dict[str, Any], found: str, tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", row, row)
     assert read(file) == [ASKED, ASKED]
-    assert describe(Source(path=str(file)), 2) == f"2 rows of JSONL, {found}"
+    assert look_through(Source(path=str(file))).describe(2) == f"2 rows of JSONL, {found}"
 
 
 def test_an_input_follows_its_instruction_and_a_system_field_comes_first(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_rows_with_text_alone_and_a_named_field_stay_text(tmp_path: Path) -> Non
     row = {"text": "t", "prompt": "q", "completion": "a"}
     file = write(tmp_path / "a.jsonl", row)
     assert (
-        str(source_format(Source(path=str(write(tmp_path / "b.jsonl", {"text": "t", "n": 1})))))
+        str(look_through(Source(path=str(write(tmp_path / "b.jsonl", {"text": "t", "n": 1})))).form)
         == "field text"
     )
     assert read(file) == [ASKED]
@@ -128,7 +129,10 @@ def test_what_stands_beside_question_and_answer_is_read(tmp_path: Path) -> None:
     row = {"question": "How many?", "context": "CREATE TABLE head", "answer": "SELECT"}
     file = write(tmp_path / "b.jsonl", row, row)
     assert read(file)[0][0]["content"] == "How many?\n\nCREATE TABLE head"
-    assert describe(Source(path=str(file)), 2) == "2 rows of JSONL, prompt (question, answer, context)"
+    assert (
+        look_through(Source(path=str(file))).describe(2)
+        == "2 rows of JSONL, prompt (question, answer, context)"
+    )
     dolly = {"instruction": "q", "context": "", "response": "a", "category": "qa"}
     assert read(write(tmp_path / "c.jsonl", dolly)) == [ASKED]
 

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import zstandard
 
+from etude.data.layout import look_through
 from etude.data.rows import find_kind, place_of, read_rows
-from etude.data.sources import describe, list_rows_as_texts, read_documents
+from etude.data.sources import read_documents
 from etude.errors import InputError
 from etude.recipe.schema import Source
 
@@ -76,36 +77,10 @@ def test_rows_are_known_by_content_whatever_they_are_called_or_packed_in(
 ) -> None:
     path = write(tmp_path / f"{name}{suffix}", PACKS[suffix](content.encode()))
     assert answers(path) == [row["output"] for row in ALPACA]
-    assert describe(Source(path=str(path)), 12) == f"12 rows of {kind}, alpaca (instruction, input, output)"
-
-
-@pytest.mark.parametrize("suffix", list(PACKS)[1:])
-def test_members_that_follow_one_another_are_read_and_masses_of_empty_ones_refused(
-    suffix: str, tmp_path: Path
-) -> None:
-    pack, row = PACKS[suffix], json.dumps(ALPACA[0]).encode() + b"\n"
-    padding = b"\0" * 8192 if suffix in (".gz", ".xz") else b""
-    path = write(tmp_path / f"a.jsonl{suffix}", pack(b"") * 999 + pack(row) + padding + pack(row) * 99)
-    assert answers(path) == ["1"] * 100
-    write(path, pack(b"") * 200_000 + pack(row))
-    assert "most of it is empty or to be skipped" in refusal(path)
-    write(path, pack(row) + b"rest of another file")
-    assert f"not a whole {suffix} file" in refusal(path)
-
-
-def test_zstandard_may_begin_with_a_frame_to_be_skipped(tmp_path: Path) -> None:
-    frame, row = b"\x5d\x2a\x4d\x18\x05\0\0\0hello", json.dumps(ALPACA[0]).encode() + b"\n"
-    path = write(tmp_path / "a.jsonl.zst", frame + zstandard.compress(row) + frame)
-    assert answers(path) == ["1"]
-    write(path, frame * 200_000 + zstandard.compress(row))
-    assert "most of it is empty or to be skipped" in refusal(path)
-    write(path, frame[:4] + b"\xff" * 4 + zstandard.compress(row))
-    assert "not a whole .zst file (it ends too early)" in refusal(path)
-
-
-@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstandard.compress])
-def test_a_packed_file_is_known_by_its_bytes(pack: Any, tmp_path: Path) -> None:
-    assert len(answers(write(tmp_path / "a.jsonl", pack("\n".join(map(json.dumps, ALPACA)).encode())))) == 12
+    assert (
+        look_through(Source(path=str(path))).describe(12)
+        == f"12 rows of {kind}, alpaca (instruction, input, output)"
+    )
 
 
 def test_rows_in_an_array_are_those_of_json_load_in_pieces_of_any_size() -> None:
@@ -197,81 +172,6 @@ def test_other_encodings_are_named_or_left_out(name: str, encoding: str, tmp_pat
     write(tmp_path / "b.jsonl", json.dumps(ALPACA[0]))
     left = list(read_documents(Source(path=str(tmp_path)), undecodable=True))
     assert [document.is_undecodable for document in left] == [True, False]
-
-
-def test_json_and_csv_beside_code_are_texts_unless_their_rows_fit_a_format(tmp_path: Path) -> None:
-    write(tmp_path / "a.py", "print(1)")
-    configs = {"package.json": '{"name": "a"}', "list.json": '[{"id": 1}]', "table.csv": "id,n\n1,2\n"}
-    for name, content in configs.items():
-        write(tmp_path / name, content)
-    documents = {document.name: document for document in read_documents(Source(path=str(tmp_path)))}
-    assert {Path(name).name: document.text for name, document in documents.items()} == configs | {
-        "a.py": "print(1)"
-    }
-    assert describe(Source(path=str(tmp_path), glob="a*"), 1) == "1 document, from 1 file (a*)"
-    assert describe(Source(path=str(tmp_path)), 4) == "4 documents, from 4 files (**/*)"
-    write(tmp_path / "train.json", json.dumps(ALPACA))
-    assert len(list(read_documents(Source(path=str(tmp_path))))) == 4 + 12
-    said = describe(Source(path=str(tmp_path)), 16)
-    assert (
-        said
-        == "16 documents, from 5 files (**/*); of 1 of them rows of a JSON array, alpaca (instruction, input, output)"
-    )
-
-
-def test_format_text_takes_a_file_of_json_as_a_text_unless_its_rows_hold_the_field(tmp_path: Path) -> None:
-    for content in ('{"name": "a"}', '[{"id": 1}]'):
-        path = write(tmp_path / "a.json", content)
-        assert [document.text for document in read_documents(Source(path=str(path), format="text"))] == [
-            content
-        ]
-        refusal(path)
-    path = write(tmp_path / "a.json", '[{"text": "a"}, {"text": "b"}]')
-    assert [document.text for document in read_documents(Source(path=str(path), format="text"))] == ["a", "b"]
-
-
-def test_a_file_of_rows_among_code_is_a_text_unless_it_holds_the_field(tmp_path: Path) -> None:
-    for name in ("a.py", "b.py", "c.rs", "d.md", "e.js", "f.go", "g.c"):
-        write(tmp_path / name, "code")
-    fixtures = {
-        "fix.json": '[{"prompt": "q", "completion": "a"}]', "log.jsonl": '{"id": 1}',
-        "broken.jsonl": '{"id": ', "table.csv": "prompt,completion\nq,a\n", "bad.ndjson": "[1]",
-    }  # fmt: skip
-    for name, content in fixtures.items():
-        write(tmp_path / name, content)
-    for settings in ({}, {"format": "text"}):
-        source = Source(path=str(tmp_path), **settings)
-        documents = list(read_documents(source))
-        assert sorted(each.text for each in documents) == sorted([*fixtures.values(), *["code"] * 7])
-        assert all(each.messages is None and each.line == 0 for each in documents)
-        rows = ["broken.jsonl", "fix.json", "log.jsonl", "table.csv"]
-        assert {path.name for path in list_rows_as_texts(source)} >= set(rows)
-    write(tmp_path / "rows.jsonl", '{"text": "one"}\n{"text": "two"}')
-    assert {"one", "two"} <= {each.text for each in read_documents(Source(path=str(tmp_path)))}
-    write(tmp_path / "rows.jsonl", '{"text": "one"}\n{"id": 2}')
-    assert refusal(tmp_path).endswith("; choose other files with glob")
-
-
-def test_a_folder_of_data_stays_rows(tmp_path: Path) -> None:
-    write(tmp_path / "train.jsonl", "\n".join(map(json.dumps, ALPACA)))
-    for name in ("README.md", "LICENSE", "CITATION.cff", "load.py"):  # as datasets are published
-        write(tmp_path / name, "about")
-    documents = list(read_documents(Source(path=str(tmp_path))))
-    assert sum(document.messages is not None for document in documents) == 12
-    write(tmp_path / "train.jsonl", '{"id": 1}')
-    says = 'choose other files with glob, or set format = "text" to read this one whole'
-    assert refusal(tmp_path).endswith(says)
-    assert len(list(read_documents(Source(path=str(tmp_path), format="text")))) == 5
-    for settings in ({}, {"format": "text"}):
-        message = refusal(tmp_path, glob="*.jsonl", **settings)
-        assert "train.jsonl:1 has no field 'text', which must be a string; set field to one of" in message
-
-
-def test_settings_about_rows_need_rows_in_every_file(tmp_path: Path) -> None:
-    write(tmp_path / "a.jsonl", '{"text": "a", "label": "x"}')
-    write(tmp_path / "README.md", "about")
-    for settings in ({"label": "label"}, {"format": "alpaca"}, {"group_by": "label"}, {"pair": "label"}):
-        assert "README.md has no rows, which" in refusal(tmp_path, **settings)
 
 
 def test_a_source_larger_than_it_may_be_is_refused_with_the_key_that_allows_it(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import pytest
 import zstandard
 
 from etude.data import sources, unpack
-from etude.data.listing import list_files
-from etude.data.sources import describe, read_documents, source_key
+from etude.data.layout import look_through
+from etude.data.sources import read_documents, source_key
 from etude.errors import InputError
 from etude.recipe.schema import Source
 
@@ -44,14 +43,7 @@ def test_jsonl_is_a_document_a_line_whatever_it_is_packed_in(tmp_path: Path, pac
     file = tmp_path / f"a.jsonl{suffix}"
     file.write_bytes(pack("\n".join(json.dumps(line) for line in lines).encode() + b"\n\n"))
     assert texts(file) == [line["text"] for line in lines]
-    assert describe(Source(path=str(file)), 4535) == "4,535 rows of JSONL, field text"
-
-
-def test_packed_frames_one_after_another_are_read_to_the_end(tmp_path: Path) -> None:
-    for suffix, pack in ((".gz", gzip.compress), (".zst", zstandard.compress)):
-        file = tmp_path / f"a.txt{suffix}"
-        file.write_bytes(pack(b"one ") + pack(b"two"))
-        assert texts(file) == ["one two"]
+    assert look_through(Source(path=str(file))).describe(4535) == "4,535 rows of JSONL, field text"
 
 
 def test_long_lines_are_put_together_from_pieces(tmp_path: Path) -> None:
@@ -82,49 +74,6 @@ def test_files_that_all_lie_in_one_folder_are_grouped_within_that(tmp_path: Path
         (tmp_path / name).write_text('{"text": "row"}' if name.endswith("l") else "pass")
     found = [document.group for document in read_documents(Source(path=str(tmp_path)))]
     assert found == [*(str(tmp_path / "repo/src" / part) for part in ("a.py", "b.py", "pkg", "pkg")), None]
-
-
-def test_hidden_files_and_links_that_lead_outside_are_passed_over(tmp_path: Path) -> None:
-    outside, folder = tmp_path / "outside.py", tmp_path / "folder"
-    (folder / ".git").mkdir(parents=True)
-    (folder / "sub").mkdir()
-    outside.write_text("outside")
-    (folder / ".git" / "config.py").write_text("hidden")
-    (folder / ".hidden.py").write_text("hidden")
-    (folder / "link.py").symlink_to(outside)
-    (folder / "up").symlink_to(tmp_path)
-    (folder / "sub" / "in.py").write_text("in")
-    (folder / "inner.py").symlink_to(folder / "sub" / "in.py")
-    os.mkfifo(folder / "pipe.py")
-    for glob in ("**/*", "**/*.py", "*/*.py", "../*.py"):
-        source = Source(path=str(folder), glob=glob)
-        try:
-            names = [path.name for path in list_files(source)]
-        except InputError:
-            names = []
-        assert set(names) <= {"in.py", "inner.py"}, glob
-
-
-def test_the_standard_library_comes_without_tests_installed_packages_and_encodings() -> None:
-    root = Path(sysconfig.get_paths()["stdlib"])
-    files = [path.relative_to(root) for path in list_files(Source(source="python-stdlib"))]
-    assert files == sorted(files, key=lambda path: path.as_posix()) and len(files) > 300
-    assert Path("asyncio/tasks.py") in files and Path("unittest/mock.py") in files
-    parts = {part for path in files for part in path.parts}
-    assert not parts & {
-        "site-packages",
-        "dist-packages",
-        "test",
-        "tests",
-        "idle_test",
-        "__pycache__",
-        "encodings",
-    }
-    documents = read_documents(Source(source="python-stdlib"))
-    asyncio = {
-        next(documents).group for path in files if path.parts[0] == "asyncio" or path < Path("asyncio")
-    }
-    assert str(root / "asyncio") in asyncio
 
 
 def test_the_key_changes_with_size_time_and_settings_only(tmp_path: Path) -> None:
@@ -174,17 +123,6 @@ def test_bad_content_is_refused_in_one_line_that_names_the_place(
     assert expected in message and name in message
 
 
-def test_files_that_are_no_files_are_refused(tmp_path: Path) -> None:
-    assert "does not exist" in refusal(tmp_path / "missing.txt")
-    os.mkfifo(tmp_path / "pipe")
-    assert "plain file" in refusal(tmp_path / "pipe")
-    assert "plain file" in refusal(Path("/dev/zero"))
-    assert "no file that matches" in refusal(tmp_path, glob="*.py")
-    assert "no pattern" in refusal(tmp_path, glob="/etc/*")
-    assert "no pattern" in refusal(tmp_path, glob="**.py")
-    assert "cannot be read" in refusal(tmp_path / ("x" * 300))
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
@@ -230,32 +168,3 @@ def test_a_text_too_long_to_be_held_is_refused_before_all_of_it_is_read(
     assert sum(read) <= 4 << 20
     path.write_bytes(gzip.compress(data[: 3 << 20]) if suffix else data[: 3 << 20])
     assert len(texts(path)[0]) == 3 << 20
-
-
-def test_what_etude_writes_into_the_folder_of_a_source_is_no_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a.py").write_text("a = 1")
-    source = Source(path=str(tmp_path))
-    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
-    before = source_key(source), describe(source, 1)
-    for folder in ("runs/small-0a1b2c/checkpoints", "cache/prepared"):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "tokenizer.json").write_text("{}")
-    (tmp_path / "runs/small-0a1b2c/run.json").write_text("{}")
-    assert list_files(source) == [tmp_path / "a.py"] and source_key(source) == before[0]
-    assert describe(source, 1) == before[1] + ", without 2 of runs or of the cache of etude (cache)"
-    # A folder that somebody names is meant, and one that looks like a run in part is data.
-    (tmp_path / "runs/small-0a1b2c/checkpoints/b.py").write_text("b = 1")
-    assert len(list_files(Source(path=str(tmp_path / "runs/small-0a1b2c")))) == 3
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "run.json").write_text("{}")
-    assert len(list_files(source)) == 2
-
-
-def test_a_source_in_the_cache_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "cache/prepared").mkdir(parents=True)
-    (tmp_path / "cache/prepared/a.py").write_text("a = 1")
-    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
-    for path in ("cache", "cache/prepared"):
-        assert "is in $ETUDE_CACHE, which etude fills" in refusal(tmp_path / path)

@@ -1,12 +1,12 @@
 """The one place that chooses a shape of samples."""
 
+from etude.data.layout import look_through
 from etude.data.listing import list_sources
 from etude.data.samples.conversations import ConversationShape
 from etude.data.samples.labelled import LabelledShape
 from etude.data.samples.pairs import PairShape
 from etude.data.samples.shape import Shape
 from etude.data.samples.texts import TextShape
-from etude.data.sources import source_format
 from etude.recipe.schema import Recipe
 
 _TEXTS, _CONVERSATIONS = TextShape(), ConversationShape()
@@ -27,7 +27,7 @@ def allowed_shapes(recipe: Recipe) -> tuple[Shape, ...]:
 
 def has_conversations(recipe: Recipe) -> bool:
     """Whether rows of a source are conversations. Raises: InputError."""
-    return any(source_format(source).kind != "text" for _, source in list_sources(recipe))
+    return any(look_through(source).form.kind != "text" for _, source in list_sources(recipe))
 
 
 def texts_are_examples(recipe: Recipe) -> bool:
