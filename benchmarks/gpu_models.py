@@ -113,7 +113,7 @@ def families(tiny: bool) -> dict[str, tuple[Any, Any, Any]]:
     width, layers = (32, 2) if tiny else (256, 4)
     decoder = small_decoder(tiny)
     encoder = Encoder(
-        EncoderConfig(512, layers, 4, width, 2 * width, 256, dropout=0.0, attention_dropout=0.0), "masked"
+        EncoderConfig(512, layers, 4, width, 2 * width, 256, dropout=0.0, attention_dropout=0.0)
     )
     translator = T5(T5Config(512, layers, layers, 4, width, 2 * width, width // 4))
     for model in (encoder, translator):

@@ -30,7 +30,7 @@ MOST = {
 }
 MOST_LINES = {
     "cli": 2390, "control": 519, "data": 9100, "durable": 800, "engine": 1532, "evaluate": 573,
-    "launch": 301, "models": 5700, "objectives": 1119, "plan": 550, "recipe": 1550, "records": 2100,
+    "launch": 301, "models": 5580, "objectives": 1119, "plan": 550, "recipe": 1550, "records": 2100,
     "report": 2700, "scores": 750, "watch": 75,
     "etude": 2446,  # the modules that stand in no folder
 }  # fmt: skip
@@ -39,12 +39,12 @@ UNTESTED = {
     "data/corpus.py",
     "data/mixture.py", "data/page.py", "data/patience.py", "data/pool.py",
     "data/samples/sample.py", "data/samples/shape.py", "data/stored.py",
-    "engine/batch.py", "engine/objective.py", "engine/recorder.py", "models/build.py",
-    "models/config_sizes.py", "models/encoder_config.py", "models/families/decoder.py",
-    "models/families/encoder.py", "models/families/family.py", "models/families/foreign.py",
-    "models/families/shared.py", "models/families/t5.py", "models/generation_config.py",
-    "models/hf_config.py", "models/layers.py", "models/parts.py", "models/t5_blocks.py",
-    "models/t5_cache.py", "models/t5_config.py", "models/weights.py", "records/environment.py",
+    "engine/batch.py", "engine/objective.py", "engine/recorder.py",
+
+
+
+
+ "records/environment.py",
     "records/events.py", "records/shape.py", "report/card.py", "report/history.py", "report/markdown.py",
     "report/ratings.py", "session.py",
 }  # fmt: skip

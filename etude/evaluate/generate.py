@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from etude.errors import InputError
 from etude.models.families.table import family_of
-from etude.models.t5 import T5
-from etude.models.t5_cache import T5Cache
+from etude.models.t5 import T5, T5Cache
 
 _ROWS_AT_ONCE, _BLOCK = 64, 128
 _SMALL_TEMPERATURE = 1e-3

@@ -1,5 +1,4 @@
-"""A bidirectional transformer that is RoBERTa (CodeBERT, UniXcoder) or BERT by configuration, with the head
-of a task.
+"""A bidirectional transformer that is RoBERTa (CodeBERT, UniXcoder) or BERT by configuration.
 
 Each block norms what it adds:  x = norm(x + attention(x)),  x = norm(x + feed_forward(x)).
 The modules carry the names of transformers, so `state_dict()` is what its classes save and load.
@@ -7,8 +6,8 @@ The modules carry the names of transformers, so `state_dict()` is what its class
 n samples lie end to end without padding, N tokens in all; C n_embd, F n_ffn, H n_head, D C / H, V vocab_size
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from etude.models.code_bias import CodeBias
-from etude.models.encoder_config import EncoderConfig, Head
+from etude.models.encoder_config import EncoderConfig
 from etude.models.layers import draw, embedding, run_block
 from etude.models.packing import by_length, count_equal, first_states
 
@@ -30,25 +29,23 @@ class Group:
 
     samples: int
     length: int
-    bias: Tensor | None
+    bias: Tensor | None = None
 
 
 class Encoder(nn.Module):
-    """An encoder with the head of a task; its weights mean something after `init_weights` or
-    `load_state_dict`.
+    """An encoder with its heads; its weights mean something after `init_weights` or `load_state_dict`.
 
     `checkpoint_activations`: keep only the input of each block while training and compute the rest again for
     the gradients, with the same dropout.
     """
 
-    def __init__(self, config: EncoderConfig, head: Head) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        assert head != "classification" or config.labels, "labels are counted before the head is made"
-        self.config, self.labels = config, config.labels if head == "classification" else 0
+        self.config, self.labels = config, config.outputs
         self.checkpoint_activations = False
         is_bert, C = config.family == "bert", config.n_embd
-        self.add_module(config.family, Trunk(config, with_pooler=is_bert and head == "classification"))
-        if head == "masked":
+        self.add_module(config.family, Trunk(config, with_pooler=is_bert and self.labels > 0))
+        if config.is_masked:
             norm = nn.LayerNorm(C, config.norm_eps)
             rows = nn.ModuleDict({"dense": nn.Linear(C, C), "LayerNorm" if is_bert else "layer_norm": norm})
             predictions = nn.ModuleDict({"transform": rows}) if is_bert else rows
@@ -57,8 +54,8 @@ class Encoder(nn.Module):
                 self.cls = nn.ModuleDict({"predictions": predictions})
             else:
                 self.lm_head = predictions
-        elif head == "classification":
-            scores = nn.Linear(C, config.labels)
+        elif self.labels:
+            scores = nn.Linear(C, self.labels)
             self.classifier = (
                 scores if is_bert else nn.ModuleDict({"dense": nn.Linear(C, C), "out_proj": scores})
             )
@@ -78,15 +75,13 @@ class Encoder(nn.Module):
         *,
         lengths: tuple[int, ...] | None = None,
         token_types: Tensor | None = None,
-        bias: Sequence[Tensor] | None = None,
         code: Tensor | None = None,
     ) -> Tensor:
         """Hidden states (B, T, C) of tokens (B, T) int64.
 
         lengths: of the samples that lie end to end in the one row of tokens, which do not see each other; by
-        default every row is a sample. token_types: (B, T) int64, 0 by default. bias: (H, t, t) for each
-        sample of t tokens, added to the attention scores [head, query, key] of every block. code: (B, T, 4)
-        int64, what each token is as code, for the encoder with a code bias, and for no other.
+        default every row is a sample. token_types: (B, T) int64, 0 by default. code: (B, T, 4) int64, the
+        columns of `CodeBias`, for an encoder with a code bias and for no other.
         """
         # Samples of equal length are brought side by side, where one product does for all of them, and back
         # at the end.
@@ -95,10 +90,11 @@ class Encoder(nn.Module):
         assert sum(each) == tokens.numel() and max(each) <= self.config.context, (each, tokens.shape)
         order = by_length(each)
         ordered = tuple(each[sample] for sample in order)
-        groups = tuple(_groups(ordered, [bias[sample] for sample in order] if bias is not None else None))
-        coded = (
-            groups if code is None else self._add_code_bias(groups, _reorder(code.flatten(0, 1), each, order))
-        )
+        sizes = [(samples, length) for length, samples in count_equal(ordered)]
+        groups = coded = tuple(Group(*size) for size in sizes)
+        if code is not None:
+            biases = self.code_bias(_reorder(code.flatten(0, 1), each, order), sizes)
+            coded = tuple(Group(*size, bias) for size, bias in zip(sizes, biases))
         if self.config.code_bias == "inside":
             groups = coded
         types = None if token_types is None else _reorder(token_types.flatten(), each, order)
@@ -111,17 +107,14 @@ class Encoder(nn.Module):
         return _reorder(x, ordered, back).view(*tokens.shape, -1)
 
     def classify(self, hidden: Tensor, lengths: tuple[int, ...] | None = None, task: str = "") -> Tensor:
-        """Logits (n, labels) of samples from the hidden state of the first token of each, as `forward`
-        returns them.
+        """Logits (n, labels) of samples from the hidden state of the first token of each.
 
-        task: whose head is asked, where there are several.
+        task: the one whose head is asked, where there are several.
         """
-        first = first_states(hidden, lengths)
-        dropout = (
-            self.config.dropout if self.config.classifier_dropout is None else self.config.classifier_dropout
-        )
+        first, config = first_states(hidden, lengths), self.config
+        dropout = config.dropout if config.classifier_dropout is None else config.classifier_dropout
         classifier: Any = self.tasks[task] if task else self.classifier
-        if self.config.family == "bert" and not task:
+        if config.family == "bert" and not task:
             dense, scores = self._trunk().pooler["dense"], classifier
         else:
             dense, scores = classifier["dense"], classifier["out_proj"]
@@ -138,11 +131,6 @@ class Encoder(nn.Module):
             dense, norm = predictions["dense"], predictions["layer_norm"]
         rows: Tensor = norm(functional.gelu(dense(hidden)).type_as(norm.weight))
         return rows
-
-    def masked_logits(self, hidden: Tensor) -> Tensor:
-        """Logits (..., V) of the tokens that stand at hidden states (..., C)."""
-        rows = self.masked_rows(hidden)
-        return functional.linear(rows, self.head_weight().to(rows.dtype), self.head_bias().to(rows.dtype))
 
     def head_weight(self) -> Tensor:
         """The (V, C) matrix that turns rows into logits, which is the embedding itself."""
@@ -167,14 +155,6 @@ class Encoder(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 module.weight[module.padding_idx] = 0.0
-
-    def _add_code_bias(self, groups: Sequence[Group], code: Tensor) -> tuple[Group, ...]:
-        """The groups with the bias of their code (N, 4), which is sorted as they are."""
-        biases = self.code_bias(code, [(group.samples, group.length) for group in groups])
-        return tuple(
-            replace(group, bias=bias if group.bias is None else group.bias + bias)
-            for group, bias in zip(groups, biases)
-        )
 
     def blocks(self) -> list["Block"]:
         """The blocks, in order."""
@@ -227,9 +207,7 @@ class Embeddings(nn.Module):
         return functional.dropout(self.LayerNorm(x), self.dropout, self.training)
 
     def positions(self, tokens: Tensor, lengths: tuple[int, ...]) -> Tensor:
-        """(N,) int64; RoBERTa counts from pad_id + 1 and leaves out padding tokens, even those that a text
-        spells.
-        """
+        """(N,) int64; RoBERTa counts from pad_id + 1, without padding tokens, also those of a text."""
         counted = torch.ones_like(tokens) if self.pad_id is None else (tokens != self.pad_id).long()
         places = torch.cat([part.cumsum(0) for part in torch.split(counted, list(lengths))])
         return places * counted + (self.first_position - 1)
@@ -283,9 +261,8 @@ class Attention(nn.Module):
         sizes = [group.samples * group.length for group in groups]
         parts = zip(*(torch.split(each, sizes) for each in heads))
         dropout = self.dropout if self.training else 0.0
-        return torch.cat(
-            [_attend(group, *part, dropout=dropout) for group, part in zip(groups, parts)]
-        ).flatten(1)
+        attended = [_attend(group, *part, dropout=dropout) for group, part in zip(groups, parts)]
+        return torch.cat(attended).flatten(1)
 
 
 def _attend(group: Group, q: Tensor, k: Tensor, v: Tensor, *, dropout: float) -> Tensor:
@@ -296,14 +273,6 @@ def _attend(group: Group, q: Tensor, k: Tensor, v: Tensor, *, dropout: float) ->
     mask = None if group.bias is None else group.bias.to(q.dtype)
     attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
     return attended.transpose(1, 2).flatten(0, 1)
-
-
-def _groups(lengths: tuple[int, ...], bias: Sequence[Tensor] | None) -> Iterator[Group]:
-    start = 0
-    for length, samples in count_equal(lengths):
-        part = None if bias is None else torch.stack(list(bias[start : start + samples]))
-        yield Group(samples, length, part)
-        start += samples
 
 
 def _reorder(x: Tensor, lengths: tuple[int, ...], order: list[int]) -> Tensor:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from etude.errors import InputError
+from etude.models.config_checks import CLASS_STEMS
 from etude.models.hf_config import Keys, Unsupported, default_names, label_names, number, quoted, size
 
-Head = Literal["masked", "classification"] | None
 # The model_type in config.json of an encoder with a code bias.
 CODE_ENCODER = "etude_code_encoder"
 
@@ -18,7 +18,7 @@ class EncoderConfig:
     """Sizes and options of an encoder.
 
     context: longest sample in tokens. labels: scores of a sample, `multi` if several labels may hold at once.
-    tasks: of an encoder for several tasks each name, and how many labels it has, 0 for a masked one.
+    tasks: name and number of labels of each of several tasks, 0 for a masked one.
     classifier_dropout: before the layers of the classification head; `dropout` if None. code_bias: on the
     scores of every block, or of one more attention layer after them; such an encoder is none that
     transformers has.
@@ -54,6 +54,16 @@ class EncoderConfig:
         """Row of the position embedding that the first token of a sample takes."""
         return self.pad_id + 1 if self.family == "roberta" else 0
 
+    @property
+    def is_masked(self) -> bool:
+        """True if the model predicts hidden tokens, alone or as one of its tasks."""
+        return any(not labels for _, labels in self.tasks) if self.tasks else not self.labels
+
+    @property
+    def outputs(self) -> int:
+        """Labels that a head scores for the only task, 0 if there is no such head."""
+        return 0 if self.tasks else self.labels
+
     def __post_init__(self) -> None:
         if self.n_embd % self.n_head:
             raise InputError(
@@ -72,17 +82,15 @@ class EncoderConfig:
 
     def to_hf(
         self,
-        head: Head,
         *,
-        label_names: Sequence[str] | None = None,
+        label_names: Sequence[str] = (),
         bos_token_id: int | None = None,
         eos_token_id: int | None = None,
     ) -> dict[str, Any]:
-        """The config.json with which transformers loads the weights of an encoder with this head
-        as they are."""
-        family = {"roberta": "Roberta", "bert": "Bert"}[self.family]
+        """The config.json with which transformers loads the weights as they are."""
+        form = "ForMaskedLM" if self.is_masked else "ForSequenceClassification" if self.outputs else "Model"
         values: dict[str, Any] = {
-            "architectures": [family + _ARCHITECTURES[head]],
+            "architectures": [CLASS_STEMS[self.family] + form],
             "model_type": self.family,
             "vocab_size": self.vocab_size,
             "hidden_size": self.n_embd,
@@ -102,7 +110,7 @@ class EncoderConfig:
             "eos_token_id": eos_token_id,
             "tie_word_embeddings": True,
         }
-        if head == "classification":
+        if self.outputs:
             names = list(label_names or default_names(self.labels))
             assert len(names) == self.labels, (names, self.labels)
             values["id2label"] = {str(label): name for label, name in enumerate(names)}
@@ -139,6 +147,7 @@ class EncoderConfig:
         pad_id = size(values, "pad_token_id", 1 if family == "roberta" else 0, least=0)
         skipped = pad_id + 1 if family == "roberta" else 0
         labels, multi = _labels(values)
+        own_dropout = values.get("classifier_dropout") is not None
         return EncoderConfig(
             vocab_size=size(values, "vocab_size"),
             n_layer=size(values, "num_hidden_layers"),
@@ -150,9 +159,7 @@ class EncoderConfig:
             norm_eps=number(values, "layer_norm_eps", 1e-12, below=1),
             dropout=number(values, "hidden_dropout_prob", 0.1, below=1),
             attention_dropout=number(values, "attention_probs_dropout_prob", 0.1, below=1),
-            classifier_dropout=None
-            if values.get("classifier_dropout") is None
-            else number(values, "classifier_dropout", 0.0, below=1),
+            classifier_dropout=number(values, "classifier_dropout", 0.0, below=1) if own_dropout else None,
             pad_id=pad_id,
             family=family,
             labels=labels,
@@ -160,11 +167,6 @@ class EncoderConfig:
         )
 
 
-_ARCHITECTURES: dict[Head, str] = {
-    "masked": "ForMaskedLM",
-    "classification": "ForSequenceClassification",
-    None: "Model",
-}
 _KEYS = Keys(
     "encoder",
     read=frozenset({

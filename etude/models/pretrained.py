@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from etude.errors import InputError
-from etude.models.config_sizes import check_sizes
+from etude.models.config_checks import check_sizes
 from etude.models.families.family import Config, Family, Files, Loaded, Pretrained
 from etude.models.families.foreign import FOREIGN
 from etude.models.families.table import claim, default_objective, family_of

@@ -14,7 +14,7 @@ from torch import nn
 
 from etude import durable
 from etude.errors import InputError
-from etude.models.config_conflicts import refuse_conflicts
+from etude.models.config_checks import refuse_conflicts
 from etude.records import shape
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -24,9 +24,7 @@ FORMS: tuple[Any, ...] = ("inside", "after")
 
 
 def encoder(form: Any, *, drawn: bool = False, dropout: float = 0.0) -> Encoder:
-    model = Encoder(
-        replace(PLAIN, code_bias=form, dropout=dropout, attention_dropout=dropout), "classification"
-    )
+    model = Encoder(replace(PLAIN, code_bias=form, dropout=dropout, attention_dropout=dropout))
     model.init_weights(3)
     if drawn:
         torch.manual_seed(9)
@@ -79,19 +77,28 @@ def test_training_starts_at_the_plain_encoder() -> None:
         assert not any(table.any() for table in model.code_bias.parameters())
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_the_bias_is_what_a_given_bias_would_be(form: Any) -> None:
+def test_the_bias_inside_is_that_of_an_additive_mask_in_transformers() -> None:
+    from transformers import BertConfig, BertModel
+
     tokens, code = batch()
-    model = encoder(form, drawn=True)
+    model = encoder("inside", drawn=True)
+    theirs = BertModel(BertConfig(**encoder("off").config.to_hf(), attn_implementation="eager")).eval()
+    state = model.state_dict()
+    theirs.load_state_dict({name: state[f"bert.{name}"] for name in theirs.state_dict()})
     with torch.no_grad():
-        ours = model(tokens, lengths=LENGTHS, code=code)
-        given = [each[0] for each in model.code_bias(code[0], [(1, length) for length in LENGTHS])]
-        assert not torch.allclose(
-            ours, model(tokens, lengths=LENGTHS, code=torch.zeros_like(code)), atol=1e-3
-        )
-        if form == "inside":
-            plain = encoder("off")
-            torch.testing.assert_close(ours, plain(tokens, lengths=LENGTHS, bias=given), atol=1e-5, rtol=1e-5)
+        ours = model(tokens, lengths=LENGTHS, code=code).split(LENGTHS, dim=1)
+        biases = model.code_bias(code[0], [(1, length) for length in LENGTHS])
+        for hidden, part, bias in zip(ours, tokens.split(LENGTHS, dim=1), biases, strict=True):
+            expected = theirs(part, attention_mask=bias).last_hidden_state
+            torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_other_code_gives_other_states(form: Any) -> None:
+    (tokens, code), model = batch(), encoder(form, drawn=True)
+    with torch.no_grad():
+        ours, other = (model(tokens, lengths=LENGTHS, code=each) for each in (code, torch.zeros_like(code)))
+    assert not torch.allclose(ours, other, atol=1e-3)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -136,10 +143,8 @@ def test_parameters_are_counted_exactly() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_config_json_says_that_it_is_no_bert(form: Any) -> None:
-    assert PLAIN.to_hf("classification")["model_type"] == "bert" and "code_bias" not in PLAIN.to_hf(
-        "classification"
-    )
-    values = replace(PLAIN, code_bias=form).to_hf("classification")
+    plain, values = (replace(PLAIN, code_bias=kind).to_hf() for kind in ("off", form))
+    assert plain["model_type"] == "bert" and "code_bias" not in plain
     assert (values["model_type"], values["code_bias"]) == (CODE_ENCODER, form) and "Bert" not in str(values)
     with pytest.raises(InputError, match="etude_code_encoder"):
         EncoderConfig.from_hf(values)

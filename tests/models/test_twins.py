@@ -3,6 +3,7 @@ differ.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from etude.errors import InputError
-from etude.models import foreign
-from etude.models.encoder_config import EncoderConfig
 from etude.models.families.family import Pretrained
 from etude.models.pretrained import inspect_model, load_pretrained
 from tests import bases
@@ -71,7 +70,7 @@ def look(base: Path, objective: str) -> Pretrained:
     found = inspect_model(base, objective)
     if found.reason and objective == "classification":
         settings: dict[str, Any] = {"dtype": torch.float32, "dropout": 0.0, "seed": 1}
-        foreign.load_classifier(base, 3, 1, theirs=0, kept=0, **settings)
+        load_pretrained(replace(found, labels=3, label_names=(), kept_labels=0), **settings)
     return found
 
 
@@ -97,21 +96,3 @@ def test_an_equal_head_in_another_dtype_is_the_embedding(tmp_path: Path) -> None
     tensors |= {"model.embed_tokens.weight": short.float(), "lm_head.weight": short}
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
     assert inspect_model(base, "causal").reason is None
-
-
-def test_a_head_with_its_bias_under_the_other_name_alone_is_that_of_transformers(tmp_path: Path) -> None:
-    from transformers import AutoModelForMaskedLM
-
-    base = masked(tmp_path / "base")
-    tensors = load_file(base / "model.safetensors")
-    tensors["lm_head.decoder.bias"] = torch.randn_like(tensors.pop("lm_head.bias"))
-    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
-    found = inspect_model(base, "masked")
-    assert isinstance(found.config, EncoderConfig)
-    ours, new = load_pretrained(found, dtype=torch.float32, dropout=0.0, seed=1)
-    tokens = torch.tensor([[5, 6, 7, 8]])
-    theirs: Any = AutoModelForMaskedLM.from_pretrained(base).eval()
-    with torch.no_grad():
-        expected, said = theirs(tokens).logits, ours.eval().masked_logits(ours(tokens))
-    torch.testing.assert_close(said, expected, atol=2e-5, rtol=1e-4)
-    assert new == []

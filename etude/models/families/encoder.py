@@ -10,7 +10,7 @@ from torch import Tensor
 from etude.errors import InputError
 from etude.models.cost import Cost
 from etude.models.encoder import Encoder
-from etude.models.encoder_config import CODE_ENCODER, EncoderConfig, Head, encoder_name
+from etude.models.encoder_config import CODE_ENCODER, EncoderConfig, encoder_name
 from etude.models.families import shared
 from etude.models.families.family import Facts, Family, Files, Loaded, NewModel, Pretrained
 from etude.models.parts import count_parts, label_tensors
@@ -91,8 +91,7 @@ def _with_outputs(config: EncoderConfig, new: NewModel) -> EncoderConfig:
 
 
 def _make(config: EncoderConfig, labels: int) -> Encoder:
-    config = replace(config, labels=labels)
-    return Encoder(config, _head_of(config))
+    return Encoder(replace(config, labels=labels))
 
 
 def _measure(config: EncoderConfig, labels: int, seq_len: int, adapter: int) -> tuple[dict[str, int], Cost]:
@@ -104,9 +103,7 @@ def _measure(config: EncoderConfig, labels: int, seq_len: int, adapter: int) -> 
 
 
 def _describe(config: EncoderConfig, pretrained: Pretrained | None, facts: Facts) -> dict[str, Any]:
-    names = facts.label_names if config.labels else None
-    head = _head_of(config)
-    return config.to_hf(head, label_names=names, bos_token_id=facts.bos_id, eos_token_id=facts.eos_id)
+    return config.to_hf(label_names=facts.label_names, bos_token_id=facts.bos_id, eos_token_id=facts.eos_id)
 
 
 def _label_logits(model: Encoder, batch: Any) -> Tensor:
@@ -129,13 +126,6 @@ def _check_body(pretrained: Pretrained, config: EncoderConfig) -> None:
             raise InputError(f"{path} has {given}, unlike its config.json; copy the model again")
     if lost := sorted(set(body) - found):
         raise InputError(f"{path} lacks {lost[0]}, unlike its config.json; copy the model again")
-
-
-def _head_of(config: EncoderConfig) -> Head:
-    """The head of a trained encoder; one for several tasks has their heads beside it."""
-    if config.tasks:
-        return None if all(labels for _, labels in config.tasks) else "masked"
-    return "classification" if config.labels else "masked"
 
 
 ENCODER = Family(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from etude.models.config_conflicts import CLASS_STEMS
+from etude.models.config_checks import CLASS_STEMS
 from etude.models.cost import Cost
 from etude.recipe.kinds import TRAINING_KINDS
 from etude.recipe.schema import Model

@@ -1,20 +1,23 @@
-"""All other models, which run through transformers."""
+"""All other models, which run through transformers: inspected, loaded, and the row of their family."""
 
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from etude.errors import InputError
-from etude.models import foreign
+from etude.memory import limited_memory
 from etude.models.cost import Cost
 from etude.models.families import shared
-from etude.models.families.family import Facts, Family, Files, Loaded, Pretrained, Reader
-from etude.models.packing import find_lasts
-from etude.models.parts import count_parts
+from etude.models.families.family import Family, Files, Loaded, Pretrained
+from etude.models.foreign import label_logits, read_prompts
+from etude.models.parts import count_parts, head_modules, label_tensors
+from etude.models.weights import REMADE, check_twins, read_weight, tensor_shapes
 
 # Families that count positions on from the row behind that of the padding.
 _AFTER_PADDING = (
@@ -22,6 +25,10 @@ _AFTER_PADDING = (
     "mpnet", "longformer", "esm",
 )  # fmt: skip
 _NO_LIMIT = 2**30
+# Parts that files have beside the body of a model, to no use of some.
+_BESIDE = re.compile(r"(^|\.)(pooler|position_ids|token_type_ids)(\.|$)")
+# Memory for a configuration and for modules without weights, several times that of the largest known model.
+_CONFIG_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -38,44 +45,130 @@ class ForeignConfig:
     classifier: dict[str, Any] = field(default_factory=dict)
 
 
+def read_config(path: Path, labels: int = 0) -> Any:
+    """The configuration in config.json; with labels that of a classifier.
+
+    Raises: InputError if the family has no such form.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto import modeling_auto as families
+    from transformers.utils import logging
+
+    logging.set_verbosity(logging.CRITICAL)  # it quotes the file, whole, also before it raises
+    with _transformers(path, "read config.json", "use another model", most_bytes=_CONFIG_BYTES):
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    # A file may name an implementation that transformers would fetch and run; the choice is not the file's.
+    config._attn_implementation = config._experts_implementation = None
+    if labels:
+        if config.model_type not in families.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+            raise InputError(
+                f"{path} is a {config.model_type} model, which has no form that scores labels; "
+                "classification takes BERT, RoBERTa, ModernBERT, T5, Qwen2, Llama and their kin"
+            )
+        config.num_labels = labels
+        return config
+    # transformers offers a causal head to encoders too, where every position would see its own target.
+    encoders = {*families.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation", "cpmant", "xlnet"}
+    is_encoder = config.is_encoder_decoder or config.model_type in encoders
+    is_causal = config.model_type in families.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if not is_causal or (is_encoder and not getattr(config, "is_decoder", False)):
+        raise InputError(
+            f"{path} is a {config.model_type} model, which does not predict the next token; use a causal one"
+        )
+    return config
+
+
+def load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int) -> Loaded:
+    """A causal model or a classifier, and the names of its weights that no file had, drawn by the seed.
+
+    Raises: InputError if a file is damaged, or lacks weights of the body.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    path, labels = pretrained.path, pretrained.labels
+    config = read_config(path, labels)
+    kind: Any = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
+    if labels:
+        config.get_text_config().pad_token_id = pretrained.hf_config.get("pad_token_id") or 0
+        _check_twins(_make(path, labels), path, tensor_shapes(path))
+    for name in [name for name in vars(config) if re.fullmatch(r"\w*(dropout|pdrop)(_prob)?", name)]:
+        if isinstance(getattr(config, name), float | int):
+            setattr(config, name, dropout)
+    with torch.random.fork_rng(devices=[]), _transformers(path, "load the model", "copy it again"):
+        torch.manual_seed(seed)
+        model, report = kind.from_pretrained(
+            path, config=config, dtype=dtype, local_files_only=True, trust_remote_code=False,
+            use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=labels > 0,
+        )  # fmt: skip
+    _refuse_unused(model, report["unexpected_keys"], path)
+    heads = tuple(f"{name}." for name in head_modules(model))
+    for name, given, expected in report["mismatched_keys"]:
+        if not name.startswith(heads):
+            raise InputError(f"{path}: {name} is {list(given)}, but config.json says {list(expected)}")
+    missing = sorted(name for name in report["missing_keys"] if not REMADE.search(name))
+    if lost := [name for name in missing if not name.startswith(heads)]:
+        raise InputError(f"{path} lacks {lost[0]}, unlike its config.json; copy the model again")
+    mismatched = {name for name, *_ in report["mismatched_keys"]}
+    new = {*missing, *mismatched}
+    if pretrained.label_names and pretrained.kept_labels != labels:
+        new.update(_draw_labels(model, pretrained, seed))  # the loaded outputs are of other labels
+    elif wrong := sorted(mismatched.intersection(label_tensors(model))):
+        raise InputError(
+            f"{path}: {wrong[0]} is of other labels than the {labels:,} in config.json; copy it again"
+        )
+    return model, sorted(new)
+
+
 def _read(files: Files) -> ForeignConfig:
     parameters, classifier, values = {}, {}, files.values
     if files.has_labels:
         classifier = _as_classifier(files.path)
     else:
-        parameters = foreign.count_parameters(files.path, files.shapes)
+        parameters = _count_parameters(files)
     longest = int(values.get("max_position_embeddings") or values.get("n_positions") or _NO_LIMIT)
     if values.get("model_type") in _AFTER_PADDING:
         longest -= int(values.get("pad_token_id") or 1) + 1
     return ForeignConfig(files.path, longest, parameters, classifier)
 
 
-def _load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int) -> Loaded:
-    if not pretrained.labels:
-        return foreign.load_causal(pretrained.path, dtype, dropout), []
-    pad_id, names = pretrained.hf_config.get("pad_token_id") or 0, pretrained.label_names
-    return foreign.load_classifier(
-        pretrained.path, pretrained.labels, pad_id, theirs=len(names), kept=pretrained.kept_labels,
-        dtype=dtype, dropout=dropout, seed=seed,
-    )  # fmt: skip
+def _make(path: Path, labels: int) -> nn.Module:
+    """Modules and names without memory, of a classifier if there are labels. Raises: as `read_config`."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    config = read_config(path, labels)
+    kind: Any = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
+    built = _transformers(path, "build what config.json says", "mend the file", most_bytes=_CONFIG_BYTES)
+    with built, torch.device("meta"):
+        model: nn.Module = kind.from_config(config, trust_remote_code=False)
+        model.tie_weights()  # type: ignore[operator]
+    return model
 
 
-def _make(config: ForeignConfig, labels: int) -> nn.Module:
-    return foreign.empty_model(config.path, labels)
+def _count_parameters(files: Files) -> dict[str, int]:
+    """Exact parameters by part. Raises: InputError if files have other shapes than config.json says."""
+    path, shapes = files.path, files.shapes
+    model: Any = _make(path, 0)
+    _check_twins(model, path, shapes)
+    for name, parameter in model.named_parameters():
+        # Some files leave out the name of the part that all but the head stand in.
+        stored = shapes.get(name, shapes.get(name.removeprefix(f"{model.base_model_prefix}.")))
+        if stored not in (None, tuple(parameter.shape)):
+            raise InputError(
+                f"{path}: {name} is {list(stored)}, but config.json says {list(parameter.shape)}"
+            )
+    total = sum(parameter.numel() for parameter in model.parameters())
+    embedding = model.get_input_embeddings().weight.numel()
+    return {"embedding": embedding, "rest": total - embedding, "total": total}
 
 
 def _measure(config: ForeignConfig, labels: int, seq_len: int, adapter: int) -> tuple[dict[str, int], Cost]:
     if labels:
-        parameters = count_parts(_make(config, labels))
+        parameters = count_parts(_make(config.path, labels))
         return parameters, shared.classifier_cost(parameters, adapter)
     parameters = dict(config.parameters)
     # Trained weights cost 6 operations a token, frozen ones 4.
     body = parameters["total"] - parameters.get("embedding", 0)
     return parameters, Cost((4.0 if adapter else 6.0) * body + 6.0 * adapter, 0.0)
-
-
-def _describe(config: ForeignConfig, pretrained: Pretrained | None, facts: Facts) -> dict[str, Any]:
-    return shared.describe_pretrained(cast(Pretrained, pretrained), facts)
 
 
 def _as_classifier(path: Path) -> dict[str, Any]:
@@ -84,7 +177,7 @@ def _as_classifier(path: Path) -> dict[str, Any]:
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSES,
     )
 
-    theirs = foreign.read_config(path, 2)
+    theirs = read_config(path, 2)
     padding = getattr(theirs.get_text_config(), "pad_token_id", None)
     values = {"architectures": [CLASSES[theirs.model_type]]}
     return values if padding is None else values | {"pad_token_id": padding}
@@ -102,79 +195,71 @@ def _blocks(model: Any) -> list[nn.Module]:
     return [module for module in model.modules() if type(module).__name__ in kinds]
 
 
-def _label_logits(model: Any, batch: Any) -> Tensor:
-    return foreign.label_logits(model, batch.tokens, batch.lengths, batch.types)
+@torch.no_grad()
+def _draw_labels(model: nn.Module, pretrained: Pretrained, seed: int) -> list[str]:
+    """Draw the outputs of a head anew, but for those kept of the files; returns the names of its tensors."""
+    generator = torch.Generator().manual_seed(seed)
+    names = label_tensors(model)
+    for name in names:
+        parameter = model.get_parameter(name)
+        drawn = torch.zeros(parameter.shape)
+        if not name.endswith("bias"):
+            drawn.normal_(std=0.02, generator=generator)
+        given = read_weight(pretrained.path, [name])
+        if given is not None:
+            drawn = shared.kept_outputs(pretrained, name, given, drawn)
+        parameter.copy_(drawn)
+    return names
 
 
-def _reader(model: Any, prompts: list[list[int]], max_tokens: int) -> Reader:
-    """Read prompts of different lengths beside each other where the family allows it."""
-    if max(map(len, prompts)) + max_tokens > foreign.fixed_until(model):
-        return _read_again(model, prompts)
-    is_paddable = model.config.model_type in foreign.PADDABLE_DECODERS
-    if is_paddable or len(set(map(len, prompts))) == 1:
-        return _read_side_by_side(model, prompts)
-    readers = [_read_side_by_side(model, [prompt]) for prompt in prompts]
+def _check_twins(model: Any, path: Path, names: Iterable[str]) -> None:
+    """Raises: InputError if tensors that the model ties differ in its files.
 
-    def advance(chosen: Tensor) -> Tensor:
-        return torch.cat([reader.advance(token) for reader, token in zip(readers, torch.split(chosen, 1))])
-
-    return Reader(torch.cat([reader.logits for reader in readers]), advance)
-
-
-def _read_again(model: Any, prompts: list[list[int]]) -> Reader:
-    """The same without a cache, for rotary frequencies that change with the length: each step reads all of a
-    row.
+    transformers leaves them apart then, under a config.json that still ties them.
     """
-    device = next(model.parameters()).device
-    rows = [list(prompt) for prompt in prompts]
+    body = f"{model.base_model_prefix}."
+    tied = {
+        target.removeprefix(body): source.removeprefix(body)
+        for target, source in getattr(model, "all_tied_weights_keys", {}).items()
+    }
 
-    def read() -> Tensor:
-        lengths = tuple(map(len, rows))
-        tokens = torch.tensor([token for row in rows for token in row], device=device)[None]
-        return foreign.scored_logits(model, tokens, None, lengths, find_lasts(lengths, device))
+    def place(name: str) -> str:
+        name = name.removeprefix(body)
+        return str(tied.get(name, name))
 
-    def advance(chosen: Tensor) -> Tensor:
-        for row, token in zip(rows, chosen.tolist()):
-            row.append(token)
-        return read()
-
-    return Reader(read(), advance)
+    check_twins(path, names, place)
 
 
-def _read_side_by_side(model: Any, prompts: list[list[int]]) -> Reader:
-    """The same with a cache: prompts of different lengths are padded on the left, and the mask grows."""
-    device = next(model.parameters()).device
-    longest = max(map(len, prompts))
-    tokens = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
-    mask = torch.tensor(
-        [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device
-    )
-    given = {"attention_mask": mask}
-    if (
-        not mask.all()
-    ):  # else the model counts positions as it was trained to: some begin behind that of the padding
-        given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-    past: Any = None
+def _refuse_unused(model: Any, names: Iterable[str], path: Path) -> None:
+    """Raises: InputError if a file has weights for the body that the model has no place for.
 
-    def advance(chosen: Tensor) -> Tensor:
-        given["attention_mask"] = functional.pad(given["attention_mask"], (0, 1), value=1)
-        if "position_ids" in given:
-            given["position_ids"] = given["position_ids"][:, -1:] + 1
-        return read(chosen[:, None].to(device))
+    Files may have other heads; those of the bare body leave out its name.
+    """
+    body = model.base_model_prefix
+    parts = {name for name, _ in model.get_submodule(body).named_children()}
+    for name in sorted(names):
+        is_body = name.startswith(f"{body}.") or name.partition(".")[0] in parts
+        if is_body and not (REMADE.search(name) or _BESIDE.search(name)):
+            raise InputError(f"{path} has {name}, unlike its config.json; copy the model again")
 
-    def read(tokens: Tensor) -> Tensor:
-        nonlocal past
-        output = model(input_ids=tokens, past_key_values=past, use_cache=True, logits_to_keep=1, **given)
-        past = getattr(output, "past_key_values", None)
-        if past is None:
-            raise InputError(
-                f"a {model.config.model_type} model keeps no keys and values to go on from, which writing "
-                "text here needs; use another model, or leave out evaluate.prompts and evaluate.answers"
-            )
-        logits: Tensor = output.logits[:, -1]
-        return logits
 
-    return Reader(read(tokens), advance)
+@contextlib.contextmanager
+def _transformers(path: Path, task: str, advice: str, *, most_bytes: int = 0) -> Iterator[None]:
+    """Turn an error of transformers into one for the user; most_bytes: of memory, 0 for any.
+
+    Raises: InputError.
+    """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        with limited_memory(most_bytes) if most_bytes else contextlib.nullcontext():
+            yield
+    except Exception as error:  # transformers raises whatever its many models raise
+        reason = " ".join(str(error).split())[:110]
+        if most_bytes and isinstance(error, MemoryError):
+            reason = f"it takes more than {most_bytes >> 30} GiB, far more than modules without weights do"
+        raise InputError(f"{path}: transformers cannot {task} ({reason}); {advice}") from None
 
 
 FOREIGN = Family(
@@ -185,13 +270,15 @@ FOREIGN = Family(
     model_types=(),
     takes="causal models and classifiers of transformers",
     read=_read,
-    load=_load,
-    make=_make,
+    load=load,
+    make=lambda config, labels: _make(config.path, labels),
     measure=_measure,
-    describe=_describe,
+    describe=lambda config, pretrained, facts: shared.describe_pretrained(
+        cast(Pretrained, pretrained), facts
+    ),
     classifier=lambda files, config: {**files.values, **config.classifier},
     context=_context,
     blocks=_blocks,
-    label_logits=_label_logits,
-    reader=_reader,
+    label_logits=lambda model, batch: label_logits(model, batch.tokens, batch.lengths, batch.types),
+    reader=read_prompts,
 )

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from etude.errors import InputError
-from etude.models.config_conflicts import refuse_conflicts
+from etude.models.config_checks import refuse_conflicts
 from etude.models.pretrained import inspect_model, load_pretrained
 from tests import bases
 from tests.conftest import SHARED
