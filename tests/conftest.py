@@ -1,17 +1,19 @@
 """What tests share: a small corpus, a small recipe, and the command line in this process."""
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
+from etude.records.store import Run, open_run
 from tests.bases import write_corpus
 from tests.recipes import tiny
 
@@ -28,6 +30,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
+T = TypeVar("T")
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -74,6 +77,34 @@ def write_recipe(tmp_path: Path, corpus: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def _trained() -> dict[object, Any]:
+    """The runs of `misleading` so far, by their builder."""
+    return {}
+
+
+@pytest.fixture
+def misleading(
+    _trained: dict[object, Any], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> Callable[[Callable[[Path], T]], T]:
+    """What a builder of `tests.misleading` trains, once a session; each test has a copy of its own."""
+
+    def get(build: Callable[[Path], T]) -> T:
+        if build not in _trained:
+            _trained[build] = build(tmp_path_factory.mktemp("misleading"))
+        runs: Any = _trained[build]
+        copy = tmp_path / f"{getattr(build, '__name__', 'runs')}-runs"
+
+        def copied(run: Run) -> Run:
+            shutil.copytree(run.path, copy / run.name, dirs_exist_ok=True)
+            return open_run(run.name, copy)
+
+        found: Any = [copied(run) for run in runs] if isinstance(runs, list) else copied(runs)
+        return found
+
+    return get
 
 
 class Outcome(NamedTuple):
