@@ -18,20 +18,20 @@ ROOT = Path(__file__).parents[1]
 TEXTS = read(ROOT / "etude")
 PLACES = count(TEXTS, "etude")
 MOST = {
-    "files over 400 lines": 5,
+    "files over 400 lines": 3,
     "functions over 60 lines": 5,
     "lines over 110 columns": 4,  # patterns
     "positional calls over 6": 2,
     "import cycles, lazy ones too": 0,
-    "branches by kind": 23,
+    "branches by kind": 17,
     "isinstance of families": 0,
-    "docstrings with a clause": 169,
-    "public without docstring": 2,
+    "docstrings with a clause": 130,
+    "public without docstring": 1,
 }
 MOST_LINES = {
     "cli": 2390, "control": 519, "data": 9100, "durable": 800, "engine": 1532, "evaluate": 573,
     "launch": 301, "models": 5580, "objectives": 1119, "plan": 550, "recipe": 1550, "records": 2100,
-    "report": 2700, "scores": 750, "watch": 75,
+    "report": 2520, "scores": 750, "watch": 75,
     "etude": 2446,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
@@ -45,8 +45,8 @@ UNTESTED = {
 
 
  "records/environment.py",
-    "records/events.py", "records/shape.py", "report/card.py", "report/history.py", "report/markdown.py",
-    "report/ratings.py", "session.py",
+    "records/events.py", "records/shape.py",
+    "session.py",
 }  # fmt: skip
 
 

@@ -106,8 +106,8 @@ def make_page(recipe: "Recipe") -> tuple[dict[str, Any], "InputError | None"]:
 def page_text(recipe: "Recipe", task: str, page: dict[str, Any], refused: "InputError | None") -> str:
     """The data page as Markdown; of one of several tasks, with its name."""
     from etude.data.page import list_notes
+    from etude.report.conditions import summary_tables
     from etude.report.markdown import fence, prose
-    from etude.report.write import summary_tables
 
     tables = summary_tables({key: value for key, value in page.items() if key != "samples"})
     notes = "\n".join(f"- {prose(note)}" for note in list_notes(page))

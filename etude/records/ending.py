@@ -3,6 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from etude.records.events import Control
+
+State = Literal["finished", "stopped", "failed"]
+_STATES: dict[str, State] = {"finish": "finished", "stop": "stopped"}  # by the action of the last decision
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -13,9 +18,15 @@ class Ending:
     was_asked  whether a signal asked to stop, also if that came when the last step was done
     """
 
-    state: Literal["finished", "stopped", "failed"]
+    state: State
     reason: str | None = None
     was_asked: bool = False
+
+    @classmethod
+    def of(cls, control: Control) -> "Ending | None":
+        """The ending that a decision recorded, or None if the run went on after it."""
+        state = _STATES.get(control.action)
+        return cls(state, control.reason) if state else None
 
     @property
     def is_resumable(self) -> bool:

@@ -1,1 +1,1 @@
-"""What people read of a run; made from the run folder only."""
+"""Reports, cards, tables and charts of runs; made from the run folder only."""

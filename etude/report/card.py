@@ -1,8 +1,7 @@
-"""The model card of an exported model: README.md with front matter, every figure from the journal
-of its run."""
+"""The card of an exported model: README.md with front matter, every figure from the journal of its run."""
 
 from collections.abc import Iterator
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from etude.records.folder import step_of
 from etude.records.store import Run
 from etude.records.window import mean_loss
 from etude.report.history import History, read_history
-from etude.report.markdown import code, prose, quoted, table
+from etude.report.markdown import code, prose, quoted, render, table
 from etude.report.results import final_scores
-from etude.report.wording import duration, in_seconds, number
+from etude.report.wording import duration, in_seconds, number, steps_text
 from etude.text import plural
 
 _WHAT = {
@@ -24,53 +23,17 @@ _WHAT = {
     "merged": "{base} with a LoRA adapter merged into its weights.",
     "hf": "All weights of a {model}{origin}.",
 }
-_LOAD_ADAPTER = """\
-from peft import PeftModel
-from transformers import {auto}, AutoTokenizer
-
-model = {auto}.from_pretrained({base})
-model = PeftModel.from_pretrained(model, "this folder")
-tokenizer = AutoTokenizer.from_pretrained("this folder")"""
-_LOAD_WRITING_ADAPTER = """\
-from peft import PeftModel
-from transformers import {auto}, AutoTokenizer, GenerationConfig
-
-model = {auto}.from_pretrained({base})
-model = PeftModel.from_pretrained(model, "this folder")
-model.generation_config = GenerationConfig.from_pretrained("this folder")  # what ends an answer
-tokenizer = AutoTokenizer.from_pretrained("this folder")"""
-_LOAD_CLASSIFIER = """\
-from peft import PeftModel
-from transformers import AutoConfig, {auto}, AutoTokenizer
-
-config = AutoConfig.from_pretrained("this folder/adapter_classifier.json")
-model = {auto}.from_pretrained({base}, config=config)
-model = PeftModel.from_pretrained(model, "this folder")
-tokenizer = AutoTokenizer.from_pretrained("this folder")"""
-_LOAD_MODEL = """\
-from transformers import {auto}, AutoTokenizer
-
-model = {auto}.from_pretrained("this folder")
-tokenizer = AutoTokenizer.from_pretrained("this folder")"""
+_LOAD_TOKENIZER = 'tokenizer = AutoTokenizer.from_pretrained("this folder")'
 _SETTINGS = ("model.from", "adapter.", "tasks.", "train.", "optim.", "schedule.", "data.", "seed")
 _NOT_SETTINGS = ("data.train.", "data.validation.", "data.test.", "data.leakage.benchmarks")
 
 
 def model_card(run: Run, checkpoint: str, kind: str) -> str:
-    """The card of `checkpoint` (`step-000200`) exported as peft, merged or hf; the same records give the same
-    card.
+    """The card of `checkpoint` (`step-000200`), exported as peft, merged or hf; equal records, equal cards.
 
     Raises: InputError if the run folder is damaged.
     """
-    import jinja2
-
-    template = resources.files("etude.report").joinpath("card.md.jinja").read_text(encoding="utf-8")
-    # Markdown has no autoescape: every foreign text passes through etude.report.markdown on its way into
-    # `_sections`.
-    environment = jinja2.Environment(
-        autoescape=False, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.from_string(template).render(_sections(read_history(run), checkpoint, kind))
+    return render("card.md.jinja", _sections(read_history(run), checkpoint, kind))
 
 
 def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
@@ -78,10 +41,6 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
     assert step is not None
     base, records = recipe.model.from_, recipe.records
     auto, task, model = _kind_of(recipe)
-    load = _LOAD_MODEL
-    if kind == "peft":
-        load = _LOAD_WRITING_ADAPTER if recipe.kind.writes_text else _LOAD_ADAPTER
-        load = _LOAD_CLASSIFIER if recipe.kind.has_labels else load
     is_hub_id = base is not None and not Path(base).exists() and base.count("/") <= 1
     front_matter: dict[str, Any] = {
         "library_name": "peft" if kind == "peft" else "transformers",
@@ -89,17 +48,17 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
         **({"base_model": base} if is_hub_id else {}),
         "tags": list(dict.fromkeys([*records.tags, *(["lora"] if kind != "hf" else [])])),
     }
-    # The path of a folder says where it was on one machine, which is nobody else's business: its name is
-    # enough.
+    # The path of a folder on one machine is nobody else's business: its name is enough.
     shown = (base if is_hub_id else Path(base).name) if base else "a decoder trained from scratch"
     origin = f", fine-tuned from {code(shown)}" if base else ", trained from scratch"
     evaluations = [evaluation for evaluation in history.evaluations if evaluation.step <= step]
     is_scored = step in [scores.step for scores in history.events(Scores)]
+    load = _load_adapter(recipe, auto, quoted(shown)) if kind == "peft" else _load_model(auto)
     return {
         "front_matter": {key: quoted(value) for key, value in front_matter.items()},
         "title": prose(records.title or recipe.name),
         "what": _WHAT[kind].format(base=code(shown), origin=origin, model=model),
-        "code": load.format(base=quoted(shown), auto=auto),
+        "code": "\n".join(load),
         "training": table(("", ""), _training_rows(history, step)),
         "data": table(("", ""), _data_rows(history)) if history.data else None,
         "evaluation": _evaluation_table(evaluations, step),
@@ -121,22 +80,49 @@ def _kind_of(recipe: Recipe) -> tuple[str, str, str]:
     return auto, task, "encoder that learnt several tasks"
 
 
+def _load_model(auto: str) -> list[str]:
+    return [
+        f"from transformers import {auto}, AutoTokenizer",
+        "",
+        f'model = {auto}.from_pretrained("this folder")',
+        _LOAD_TOKENIZER,
+    ]
+
+
+def _load_adapter(recipe: Recipe, auto: str, base: str) -> list[str]:
+    """Lines that load an adapter; a classifier needs its labels, and a writer to know what ends an answer."""
+    names, labels, end = f"{auto}, AutoTokenizer", [], []
+    if recipe.kind.has_labels:
+        names = f"AutoConfig, {names}"
+        labels = ['config = AutoConfig.from_pretrained("this folder/adapter_classifier.json")']
+    elif recipe.kind.writes_text:
+        names += ", GenerationConfig"
+        end = [
+            'model.generation_config = GenerationConfig.from_pretrained("this folder")  # what ends an answer'
+        ]
+    return [
+        "from peft import PeftModel",
+        f"from transformers import {names}",
+        "",
+        *labels,
+        f"model = {auto}.from_pretrained({base}{', config=config' if labels else ''})",
+        'model = PeftModel.from_pretrained(model, "this folder")',
+        *end,
+        _LOAD_TOKENIZER,
+    ]
+
+
 def _training_rows(history: History, step: int) -> Iterator[tuple[str, str]]:
     steps = [record for record in history.steps if record.step <= step]
     attempt = history.attempts[-1] if history.attempts else None
     if attempt:
         yield "Parameters", _parameters(attempt)
-    yield (
-        "Steps",
-        f"{step:,}"
-        + (f" of {attempt.steps:,}, {step / attempt.steps_per_epoch:.2f} epochs" if attempt else ""),
-    )
+    known = (attempt.steps, step / attempt.steps_per_epoch) if attempt else (None, None)
+    yield "Steps", steps_text(step, *known)
     if steps:
         recent = steps[-history.run.recipe.records.log_every_steps :]
-        yield (
-            "Training loss",
-            f"{number(mean_loss(recent))} nats a target, mean of {plural(len(recent), 'step')}",
-        )
+        window = f"mean of {plural(len(recent), 'step')}"
+        yield "Training loss", f"{number(mean_loss(recent))} nats a target, {window}"
         yield "Targets", number(sum(record.targets for record in steps))
         yield "Time in steps", duration(sum(record.seconds for record in steps))
     if attempt:
@@ -150,10 +136,8 @@ def _parameters(attempt: Attempt) -> str:
     total = attempt.parameters["total"]
     if attempt.trainable is None or attempt.trainable == total:
         return number(total)
-    return (
-        f"{number(total)}, of which {number(attempt.trainable)} were trained "
-        f"({100 * attempt.trainable / total:.4f} %)"
-    )
+    share = f"{100 * attempt.trainable / total:.4f} %"
+    return f"{number(total)}, of which {number(attempt.trainable)} were trained ({share})"
 
 
 def _data_rows(history: History) -> Iterator[tuple[str, str]]:
@@ -183,17 +167,14 @@ def _evaluation_table(evaluations: list[Evaluation], step: int) -> str | None:
 
 
 def _scores_note(evaluations: list[Evaluation]) -> str:
-    scored = any(evaluation.metrics for evaluation in evaluations)
-    known = "Loss and scores are" if scored else "Of these only the loss is known. It is"
+    has_scores = any(evaluation.metrics for evaluation in evaluations)
+    known = "Loss and scores are" if has_scores else "Of these only the loss is known. It is"
     return f"{known} of the validation samples of this run; no person is quoted."
 
 
 def _setting_rows(history: History) -> Iterator[tuple[str, str]]:
     recipe = history.run.recipe
-    hidden = (
-        *_NOT_SETTINGS,
-        *(["train.objective"] if recipe.tasks else []),
-    )  # which each task has of its own
+    hidden = (*_NOT_SETTINGS, *(["train.objective"] if recipe.tasks else []))  # each task has its own
     for key, value in flatten(recipe.to_dict()).items():
         if key.startswith(_SETTINGS) and not key.startswith(hidden) and value not in (None, []):
             yield code(key), code(Path(value).name if key == "model.from" and Path(value).exists() else value)
@@ -202,11 +183,9 @@ def _setting_rows(history: History) -> Iterator[tuple[str, str]]:
 def _record_rows(run: Run, checkpoint: str) -> Iterator[tuple[str, str]]:
     yield "Run", code(run.name)
     yield "Checkpoint", code(checkpoint)
-    if run.best:
-        yield (
-            "Best of the run",
-            f"{code(run.best['checkpoint'])}, {prose(run.best.get('metric'))} {number(run.best['value'])}",
-        )
+    if best := run.best:
+        value = f"{prose(best.get('metric'))} {number(best['value'])}"
+        yield "Best of the run", f"{code(best['checkpoint'])}, {value}"
     yield "Started", code(in_seconds(run.info["created"]))
     yield "Recipe, SHA-256", code(run.info["recipe_hash"])
     yield "Journal, SHA-256 at export", code(durable.sha256_file(run.path / "journal.jsonl"))

@@ -5,17 +5,16 @@ import math
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from etude.report.history import History
+from etude.report.history import History
 
 _POINTS = 800  # about one a pixel of the width that the charts are read at
 _RAW, _SMOOTH, _OTHER, _MARK = "#9ecae1", "#1f5f99", "#d95f02", "#b30000"
 _BRAILLE = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # dots of a cell, by column and row
 
 
-def chart_svgs(history: "History") -> dict[str, bytes]:
+def chart_svgs(history: History) -> dict[str, bytes]:
     """SVG files by name: loss, learning rate, gradient norm, speed; none before the first step.
 
     The same records give the same bytes with the same matplotlib.
@@ -28,19 +27,15 @@ def chart_svgs(history: "History") -> dict[str, bytes]:
         "grad_norm.svg": _draw_grad_norm,
         "speed.svg": _draw_speed,
     }
-    return {name: _svg(draw, history) for name, draw in charts.items()}
+    # matplotlib reads and writes its list of fonts in the encoding of the locale.
+    with warnings.catch_warnings(action="ignore", category=EncodingWarning):
+        return {name: _svg(draw, history) for name, draw in charts.items()}
 
 
 def braille_curve(
-    values: Sequence[float],
-    width: int,
-    height: int,
-    mark: int | None = None,
-    *,
-    ends: Sequence[int] | None = None,
+    values: Sequence[float], width: int, height: int, mark: int | None = None, *, ends: Sequence[int] = ()
 ) -> list[str]:
-    """A curve in `height` lines of `width` characters, 2 x 4 dots each; the value at index `mark` is shown as
-    ◆.
+    """A curve in `height` lines of `width` characters, 2 x 4 dots each, with ◆ for the value at index `mark`.
 
     Each value is a level over its own stretch, and nothing is drawn between levels that was not measured:
     neighbours are joined only where each column has a value of its own. Non-finite values leave a gap. The
@@ -89,9 +84,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 def envelope(
     xs: Sequence[float], ys: Sequence[float], points: int = _POINTS
 ) -> tuple[list[float], list[float]]:
-    """At most about `points` of a line that look like all of it: the lowest and highest of each stretch, in
-    order.
-    """
+    """About `points` of a line that look like all of it: the lowest and highest of each stretch, in order."""
     if len(xs) <= points:
         return list(xs), list(ys)
     kept: list[int] = []
@@ -112,29 +105,21 @@ def smooth(values: Sequence[float]) -> list[float]:
     return [(sums[end] - sums[start]) / (end - start) for start, end in ends]
 
 
-def _draw_loss(axes: Any, history: "History") -> None:
+def _draw_loss(axes: Any, history: History) -> None:
     xs, ys = _finite((step.step, step.loss) for step in history.steps)
     smoothed = _draw_line(axes, xs, ys, "training")
     scored = [e for e in history.evaluations if math.isfinite(e.loss)]
     levels = [*smoothed, *(e.loss for e in scored)]
     if scored:
         ex, ey = envelope([e.step for e in scored], [e.loss for e in scored])
-        axes.plot(
-            ex,
-            ey,
-            color=_OTHER,
-            linewidth=1.4,
-            marker="o" if len(ex) <= 60 else None,
-            markersize=3.5,
-            label="validation",
-        )
+        marker = "o" if len(ex) <= 60 else None
+        axes.plot(ex, ey, color=_OTHER, linewidth=1.4, marker=marker, markersize=3.5, label="validation")
         # The evaluation before the first step is of the model that was given.
         best = min((e for e in scored if e.step), key=lambda e: e.loss, default=scored[0])
         what = "best" if best.step else "before training"
         label = f"{what} {best.loss:.4f} at step {best.step:,}"
-        axes.plot(
-            [best.step], [best.loss], color=_MARK, marker="*", markersize=11, linestyle="none", label=label
-        )
+        place = {"color": _MARK, "marker": "*", "markersize": 11, "linestyle": "none"}
+        axes.plot([best.step], [best.loss], **place, label=label)
     if levels:
         # Single spikes may leave the chart; the level of the curve must stay readable.
         margin = 0.06 * ((max(levels) - min(levels)) or 1.0)
@@ -143,14 +128,14 @@ def _draw_loss(axes: Any, history: "History") -> None:
     axes.set_ylabel("loss (nats per target)")
 
 
-def _draw_learning_rate(axes: Any, history: "History") -> None:
+def _draw_learning_rate(axes: Any, history: History) -> None:
     xs, ys = _finite((step.step, step.learning_rate) for step in history.steps)
     axes.plot(*envelope(xs, ys), color=_SMOOTH, linewidth=1.6)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("learning rate")
 
 
-def _draw_grad_norm(axes: Any, history: "History") -> None:
+def _draw_grad_norm(axes: Any, history: History) -> None:
     xs, ys = _finite((step.step, step.grad_norm) for step in history.steps)
     _draw_line(axes, xs, ys, "gradient norm")
     limit = history.run.recipe.train.max_grad_norm
@@ -162,7 +147,7 @@ def _draw_grad_norm(axes: Any, history: "History") -> None:
     axes.set_ylabel("gradient norm")
 
 
-def _draw_speed(axes: Any, history: "History") -> None:
+def _draw_speed(axes: Any, history: History) -> None:
     measured = [window.resource for window in history.windows if window.resource]
     xs, ys = _finite((resource.step, resource.tokens_per_second) for resource in measured)
     _draw_line(axes, xs, ys, "tokens/s")
@@ -181,24 +166,15 @@ def _draw_line(axes: Any, xs: list[float], ys: list[float], label: str) -> list[
     return smoothed
 
 
-def _mark_skipped(axes: Any, history: "History") -> None:
+def _mark_skipped(axes: Any, history: History) -> None:
     skipped = [float(step.step) for step in history.steps if step.skipped]
     if skipped:
         xs, _ = envelope(skipped, skipped)
-        place = axes.get_xaxis_transform()
-        axes.plot(
-            xs, [0.02] * len(xs), color=_MARK, marker="|", linestyle="none", label="skipped", transform=place
-        )
+        mark = {"color": _MARK, "marker": "|", "linestyle": "none", "transform": axes.get_xaxis_transform()}
+        axes.plot(xs, [0.02] * len(xs), **mark, label="skipped")
 
 
-def _svg(draw: "Callable[[Any, History], None]", history: "History") -> bytes:
-    with warnings.catch_warnings():
-        # matplotlib reads and writes its list of fonts in the encoding of the locale.
-        warnings.simplefilter("ignore", EncodingWarning)
-        return _draw_svg(draw, history)
-
-
-def _draw_svg(draw: "Callable[[Any, History], None]", history: "History") -> bytes:
+def _svg(draw: Callable[[Any, History], None], history: History) -> bytes:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -235,13 +211,11 @@ def _finite(points: Iterator[tuple[float, float]]) -> tuple[list[float], list[fl
 
 
 def _columns(values: Sequence[float], ends: Sequence[int], columns: int) -> list[tuple[float, bool]]:
-    """For each column the mean of the finite values whose stretch ends in it, and True; else the value that
-    goes on.
-    """
-    found = []
+    """Mean of the finite values whose stretch ends in each column, and True; else the value that goes on."""
+    levels = []
     for x in range(columns if values else 0):
         first, last = (bisect_right(ends, place * ends[-1] / columns) for place in (x, x + 1))
         ended = values[first:last]
         finite = [value for value in ended or [values[first]] if math.isfinite(value)]
-        found.append((sum(finite) / len(finite) if finite else math.nan, bool(ended)))
-    return found
+        levels.append((sum(finite) / len(finite) if finite else math.nan, bool(ended)))
+    return levels

@@ -1,4 +1,4 @@
-"""Runs side by side: what differs in their recipes and conditions, beside what differs in their results."""
+"""Runs side by side: differences of their recipes, conditions and results."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,25 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from etude.recipe.load import flatten
-from etude.records.events import Scores, Step, plain
+from etude.records.events import Step, plain
 from etude.records.store import Run
 from etude.records.window import mean_loss
 from etude.report.history import History, read_history
-from etude.report.markdown import code, fence, prose, table
 from etude.report.progression import Progression, make_progression
 from etude.report.seeds import Group, NoiseBand, group_by_recipe, noise_band
 from etude.report.summary import Summary, summarize_history
 from etude.report.wording import NOTHING, duration, number, percent, size
-from etude.text import one_line
+from etude.text import one_line, plural
 
 
 @dataclass(frozen=True)
 class Result:
-    """One figure of every run: the same statistic, computed the same way.
-
-    text     how a value is written
-    change   later runs less the first, None where either is unknown; `change_ratio` is that over the first
-    """
+    """One figure of every run: the same statistic, computed the same way; `text` writes a value."""
 
     what: str
     values: list[float | None]
@@ -32,18 +27,18 @@ class Result:
 
     @property
     def change(self) -> list[float | None]:
+        """Later runs less the first; None where either is unknown."""
         first = self.values[0]
         return [None if value is None or first is None else value - first for value in self.values[1:]]
 
     @property
     def change_ratio(self) -> list[float | None]:
+        """Changes as a share of the first."""
         first = self.values[0]
         return [None if change is None or not first else change / abs(first) for change in self.change]
 
     def change_text(self, change: float | None, ratio: float | None) -> str:
-        """A change with its sign, in the unit of the values, and as a share of the first; shares change by
-        points.
-        """
+        """A change with its sign in the unit of the values, and its ratio; shares change by points."""
         if change is None or not math.isfinite(change):
             return NOTHING
         if abs(change) < 1e-9 * abs(self.values[0] or 1):
@@ -58,18 +53,12 @@ class Result:
 class Comparison:
     """Two runs or more; the first is what the others are measured against.
 
-    names         of the runs, in the order given
-    status        and reason of each
-    recipe        dotted keys that are not the same everywhere, with the value of each run; None where it is
-                  not set
+    recipe        dotted keys that differ, with the value of each run; None where it is not set
     environment   the same for versions, machine and device
-    same_data     whether all trained on the same prepared data; None where a run has not told
-    progression   how each led to the next
-    targets       how many targets each run had seen where losses are compared at equal numbers; 0 before the
-                  first step
+    same_data     True if all trained on the same prepared data; None where a run has not told
+    targets       number of targets at which losses are compared; 0 before the first step
     groups        finished runs that differ in their seed only, and the rest, each alone; empty if all are
-    noise         of each result that varies, what the seeds come to in each group, measured against the first
-                  one
+    noise         bands of the groups for each result that varies
     """
 
     names: list[str]
@@ -93,11 +82,7 @@ class Comparison:
             "same_data": self.same_data,
             "targets": self.targets,
             "results": {
-                result.what: {
-                    "values": plain(result.values),
-                    "change": plain(result.change),
-                    "change_ratio": plain(result.change_ratio),
-                }
+                result.what: {n: plain(getattr(result, n)) for n in ("values", "change", "change_ratio")}
                 for result in self.results
             },
             "progression": self.progression.to_dict(),
@@ -110,40 +95,18 @@ class Comparison:
         return [["", *self.names, *self._change_header()], *self._differences(), *self._result_rows()]
 
     def noise_rows(self) -> list[list[str]]:
-        """A table for the terminal of what other seeds bring about; empty where no run differs in its seed
-        only.
-        """
+        """A table for the terminal of the noise of seeds; empty where no run differs in its seed only."""
         if not self.groups:
             return []
         texts = {result.what: result.text for result in self.results}
-        header = [
-            "noise of the seeds: mean ± standard deviation [range]",
-            *(group.title for group in self.groups),
-        ]
-        header += [f"{group.title} less {self.groups[0].title} [95 %]" for group in self.groups[1:]]
-        return [header] + [
-            [
-                what,
-                *(band.spread_text(texts.get(what, number)) for band in bands),
-                *(band.difference_text(texts.get(what, number)) for band in bands[1:]),
-            ]
-            for what, bands in self.noise.items()
-        ]
-
-    def to_markdown(self) -> str:
-        """The same as tables, and the progression."""
-        differences = [
-            [code(row[0]), *map(prose, row[1 : 1 + len(self.names)])] for row in self._differences()
-        ]
-        results = [[prose(cell) for cell in row] for row in self._result_rows()]
-        names = [code(name) for name in self.names]
-        changes = table(["result", *names, *self._change_header()], results)
-        noise = [[prose(cell) for cell in row] for row in self.noise_rows()]
-        if noise:
-            changes += f"\n\n{table(noise[0], noise[1:])}"
-        header, *rows = [[prose(cell) for cell in row] for row in self.progression.rows()]
-        progression = f"{table(header, rows)}\n\n{fence(chr(10).join(self.progression.lines()))}"
-        return f"{table(['differs', *names], differences)}\n\n{changes}\n\n{progression}\n"
+        first, *others = (group.title for group in self.groups)
+        header = ["noise of the seeds: mean ± standard deviation [range]", first, *others]
+        rows = [[*header, *(f"{title} less {first} [95 %]" for title in others)]]
+        for what, bands in self.noise.items():
+            text = texts.get(what, number)
+            spreads = [band.spread_text(text) for band in bands]
+            rows.append([what, *spreads, *(band.difference_text(text) for band in bands[1:])])
+        return rows
 
     def _change_header(self) -> list[str]:
         others = len(self.names) - 1
@@ -156,25 +119,14 @@ class Comparison:
             [what, *[NOTHING if v is None else one_line(v, 60) for v in values], *blank]
             for what, values in named.items()
         ]
-        same = {True: "the same", False: "differs: compare bits per byte, not loss", None: "not known"}[
-            self.same_data
-        ]
-        return [*rows, ["data", *[same] * len(self.names), *blank]]
+        data = {True: "the same", False: "differs: compare bits per byte, not loss", None: "not known"}
+        return [*rows, ["data", *[data[self.same_data]] * len(self.names), *blank]]
 
     def _result_rows(self) -> list[list[str]]:
         return [
-            [
-                result.what,
-                *map(result.text, result.values),
-                *map(result.change_text, result.change, result.change_ratio),
-            ]
-            for result in self.results
+            [r.what, *map(r.text, r.values), *map(r.change_text, r.change, r.change_ratio)]
+            for r in self.results
         ]
-
-
-def compare(a: Run, b: Run) -> Comparison:
-    """Set two runs side by side."""
-    return compare_runs([a, b])
 
 
 def compare_runs(runs: Sequence[Run]) -> Comparison:
@@ -206,24 +158,20 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
 
 
 def _losses(histories: list[History], targets: int) -> list[Result]:
-    """Training losses over equal numbers of targets, whatever the batch and log window of each run."""
+    """Training losses over equal numbers of targets; two statistics over the same targets are one row."""
     if not targets:
         return []
     window = max(sum(step.targets for step in w.steps) for history in histories for w in history.windows)
     window = min(window, targets)
     ends = [sum(step.targets for step in history.steps) for history in histories]
-
-    def result(what: str, spans: list[tuple[int, int]]) -> Result:
-        values = [_mean_between(history.steps, *span) for history, span in zip(histories, spans)]
-        return Result(what, list(values))
-
+    of = plural(window, "target")
+    spans = {((0, window),) * len(ends): f"the first {of}"}
+    if window < targets:
+        spans[((targets - window, targets),) * len(ends)] = f"the {of} up to number {targets:,}"
+    spans[tuple((end - window, end) for end in ends)] = f"the last {of}"
     return [
-        result(f"training loss over the first {window:,} targets", [(0, window)] * len(histories)),
-        result(
-            f"training loss over the {window:,} targets up to number {targets:,}",
-            [(targets - window, targets)] * len(histories),
-        ),
-        result(f"training loss over the last {window:,} targets", [(end - window, end) for end in ends]),
+        Result(f"training loss over {what}", [_mean_between(h.steps, *s) for h, s in zip(histories, each)])
+        for each, what in spans.items()
     ]
 
 
@@ -238,28 +186,33 @@ def _mean_between(steps: list[Step], start: int, end: int) -> float:
 
 
 def _scores(histories: list[History]) -> list[Result]:
-    """What the runs came to on rows that they were not trained on."""
-    each = [
+    """Scores of the trained systems on rows that they were not trained on."""
+    figures = [
         {
             f"{name} on {scores.split} rows": value
-            for scores in {scores.split: scores for scores in history.events(Scores)}.values()
+            for scores in history.scores
             for name, (value, *_) in scores.systems["after"].items()
         }
         for history in histories
     ]
-    names = dict.fromkeys(name for figures in each for name in figures)
-    return [Result(name, [figures.get(name) for figures in each]) for name in names]
+    return _results(figures)
 
 
 def _best_figures(summaries: list[Summary]) -> list[Result]:
-    """Figures of the best evaluation; beside each other they stand in the progression."""
-    names = dict.fromkeys(
-        name for summary in summaries for name in summary["figures_best"] if "/" not in name
+    """Figures of the best evaluation, whose values the progression shows."""
+    bests = [summary["figures_best"] for summary in summaries]
+    return _results(
+        [
+            {f"{name} at the best evaluation": value for name, value in best.items() if "/" not in name}
+            for best in bests
+        ]
     )
-    return [
-        Result(f"{name} at the best evaluation", [summary["figures_best"].get(name) for summary in summaries])
-        for name in names
-    ]
+
+
+def _results(figures: list[dict[str, float]]) -> list[Result]:
+    """A result for each name that the figures of any run have."""
+    names = dict.fromkeys(name for mine in figures for name in mine)
+    return [Result(name, [mine.get(name) for mine in figures]) for name in names]
 
 
 def _figures(summaries: list[Summary]) -> list[Result]:
@@ -286,13 +239,13 @@ def _figures(summaries: list[Summary]) -> list[Result]:
         ("skipped steps", "skipped_steps", number),
         ("findings", "findings", number),
     ]
-    found = [(what, [summary[field] for summary in summaries], text) for what, field, text in fields]
-    return [Result(what, values, text) for what, values, text in found if any(v is not None for v in values)]
+    results = [Result(what, [summary[name] for summary in summaries], text) for what, name, text in fields]
+    return [result for result in results if any(value is not None for value in result.values)]
 
 
-def _differing(each: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    keys = dict.fromkeys(key for values in each for key in values)
-    rows = {key: [values.get(key) for values in each] for key in keys}
+def _differing(of_runs: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    keys = dict.fromkeys(key for values in of_runs for key in values)
+    rows = {key: [values.get(key) for values in of_runs] for key in keys}
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
 
 
@@ -301,17 +254,15 @@ def _without_name(run: Run) -> dict[str, Any]:
 
 
 def _conditions(history: History) -> dict[str, Any]:
-    """What the last attempt ran on, as far as it may change results or speed."""
+    """Conditions of the last attempt that may change results or speed."""
     if not history.attempts:
         return {}
     attempt = history.attempts[-1]
     environment = attempt.environment
-    machine = {key: environment.get("machine", {}).get(key) for key in ("platform", "cpu", "cores", "gpus")}
-    git = environment.get("git") or {}
     kept = {
         "versions": environment.get("versions", {}),
-        "machine": machine,
-        "git": git,
+        "machine": {k: environment.get("machine", {}).get(k) for k in ("platform", "cpu", "cores", "gpus")},
+        "git": environment.get("git") or {},
         "threads": environment.get("threads"),
     }
     return flatten(kept) | {"device": f"{attempt.devices} x {attempt.device}", "precision": attempt.precision}

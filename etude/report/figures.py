@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, NamedTuple
 
+from etude.records.ending import Ending
 from etude.records.events import Attempt, Control, Evaluation, Event, Finding, plain
 from etude.records.shape import Object, fit
 from etude.records.window import Window
@@ -13,7 +14,6 @@ from etude.report.ratings import Ratings, count_ratings
 from etude.text import one_line
 
 CURVE_POINTS = 60
-_ENDINGS = {"finish": "finished", "stop": "stopped"}
 
 
 class Source(NamedTuple):
@@ -163,13 +163,13 @@ def _conditions(history: History) -> Computed:
 
 
 def _end(history: History) -> Computed:
-    """Status and reason, where the last attempt recorded how it ended."""
+    """Status and reason, where the last attempt recorded its end."""
     attempt = history.attempts[-1].number if history.attempts else 0
     for entry in reversed(history.ledger.entries):
         event = entry.event
-        if isinstance(event, Control) and entry.attempt == attempt and event.action in _ENDINGS:
-            yield "status", _ENDINGS[event.action], _records([event])
-            yield "reason", one_line(event.reason), _records([event])
+        if isinstance(event, Control) and entry.attempt == attempt and (ending := Ending.of(event)):
+            yield "status", ending.state, _records([event])
+            yield "reason", one_line(ending.reason), _records([event])
             return
 
 

@@ -1,4 +1,4 @@
-"""What a run folder says, read once: the records that count, in the groups that reports are made of."""
+"""Records of a run that count, read once, in the groups that reports are made of."""
 
 import math
 from dataclasses import dataclass, replace
@@ -6,16 +6,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from etude.errors import MissingError
-from etude.records.events import (
-    Attempt,
-    DataUsed,
-    Evaluation,
-    Event,
-    Generation,
-    Note,
-    Rating,
-    Step,
-)
+from etude.records.events import Attempt, DataUsed, Evaluation, Event, Generation, Note, Rating, Scores, Step
 from etude.records.journal import Entry, Ledger
 from etude.records.store import Run
 from etude.records.window import OpenWindow, Window
@@ -57,14 +48,19 @@ class History:
         return next((evaluation for evaluation in reversed(self.evaluations) if evaluation.best), None)
 
     @cached_property
+    def scores(self) -> list[Scores]:
+        """The newest scores of each split."""
+        return list({scores.split: scores for scores in self.events(Scores)}.values())
+
+    @cached_property
     def generations(self) -> list[Generation]:
         return self.events(Generation)
 
     @cached_property
     def ratings(self) -> list[Rating]:
-        """The last word of each rater about each text."""
-        said = {(r.rater, r.step, r.prompt, r.text, r.against): r for r in self.events(Rating)}
-        return list(said.values())
+        """The last rating of each text by each rater."""
+        newest = {(r.rater, r.step, r.prompt, r.text, r.against): r for r in self.events(Rating)}
+        return list(newest.values())
 
     @cached_property
     def base(self) -> dict[str, str] | None:
@@ -129,9 +125,6 @@ def read_history(run: Run) -> History:
 
 
 def figures_of(evaluation: Evaluation | None) -> dict[str, float]:
-    """What was measured beside the loss, by name; a share of nothing is left out."""
-    return {
-        name: value
-        for name, value in (evaluation.metrics if evaluation else {}).items()
-        if not math.isnan(value)
-    }
+    """Metrics of an evaluation but its loss, by name; a share of nothing is left out."""
+    metrics = evaluation.metrics if evaluation else {}
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}

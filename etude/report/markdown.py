@@ -3,8 +3,21 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
+from importlib import resources
+from typing import Any
 
 from etude.text import clean
+
+
+def render(template: str, sections: dict[str, Any]) -> str:
+    """Fill a template of this folder with finished Markdown, which is not escaped again."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=False, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+    )
+    text = resources.files("etude.report").joinpath(template).read_text(encoding="utf-8")
+    return environment.from_string(text).render(sections)
 
 
 def code(value: object) -> str:

@@ -1,5 +1,6 @@
-"""How one run led to the next: data, loss, stability, time and quality of each, and what it came to."""
+"""The progression of runs: data, loss, stability, time and quality of each, and its outcome."""
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from etude.report.charts import braille_curve
 from etude.report.figures import lowest
 from etude.report.history import History, figures_of
 from etude.report.summary import Summary
-from etude.report.wording import NOTHING, duration, number, parameters_text, percent
+from etude.report.wording import NOTHING, at_step, duration, number, parameters_text, percent
 from etude.text import one_line, plural
 
 _CHART_WIDTH, _CHART_LINES = 60, 6
@@ -26,17 +27,15 @@ _SETTINGS = {
 class Stage:
     """One run of a progression; None where its journal does not tell.
 
-    samples             of the training data; `samples_seen` counts every pass
-    best_loss, last_loss  in nats per target, by the statistic of the progression; `best_step` is where the
-                          best was
-    grad_norm           median of the finite norms before clipping; `grad_spread` is the range of their middle
-                        half over the median, `grad_max` the largest
-    epoch_seconds       steps of an epoch at the mean time of a step, without evaluations; `step_seconds` is
-                        the median
-    seconds             in steps that count
-    figures             of the answers at the best evaluation
-    status, reason      what the run came to, and what that is read from
-    curve, mark         training loss of every step, and the place of the best among them
+    samples              of the training data; `samples_seen` counts every pass
+    best_loss, last_loss in nats per target, by the statistic of the progression
+    grad_norm            median of the finite norms before clipping; `grad_spread` is the range of their
+                         middle half over the median
+    epoch_seconds        steps of an epoch at the mean time of a step, without evaluations
+    seconds              in steps that count
+    figures              metrics of the best evaluation
+    status, reason       the outcome, and its evidence
+    curve, mark          training loss of every step, and the place of the best among them
     """
 
     name: str
@@ -68,8 +67,8 @@ class Stage:
 class Progression:
     """Runs in the order given; each is held against the one before.
 
-    statistic   which loss is compared
-    same_data   whether all were trained and validated on the same samples; None where a run has not told
+    statistic   the loss that is compared
+    same_data   True if all were trained and validated on the same samples; None where a run has not told
     """
 
     statistic: str
@@ -77,7 +76,7 @@ class Progression:
     stages: list[Stage]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Plain values for JSON."""
         stages = [
             {k: v for k, v in asdict(stage).items() if k not in ("curve", "mark")} for stage in self.stages
         ]
@@ -86,78 +85,60 @@ class Progression:
 
     def rows(self) -> list[list[str]]:
         """A table for the terminal: a column a run, with the change from the run before in percent."""
-        names = dict.fromkeys(name for stage in self.stages for name in stage.figures)
-        settings = [
-            [what, *[_said(stage.settings[key]) for stage in self.stages]]
-            for what, key in _SETTINGS.items()
-            if any(stage.settings[key] is not None for stage in self.stages)
+
+        def of(field: str) -> list[Any]:
+            return [getattr(stage, field) for stage in self.stages]
+
+        settings = {what: [stage.settings[key] for stage in self.stages] for what, key in _SETTINGS.items()}
+        metrics = {name: [stage.figures.get(name) for stage in self.stages] for name in self._metrics()}
+        return [
+            ["progression", *of("name")],
+            _row("training samples", of("samples")),
+            _row("samples seen", of("samples_seen")),
+            _row("epochs", of("epochs"), lambda value: number(value, 2)),
+            *[[what, *map(_setting_text, v)] for what, v in settings.items() if set(v) != {None}],
+            ["parameters", *of("parameters")],
+            _row(f"{self.statistic}, best", of("best_loss")),
+            ["  at step", *map(number, of("best_step"))],
+            _row(f"{self.statistic}, last", of("last_loss")),
+            _row("gradient norm, median", of("grad_norm")),
+            ["  middle half within, of it", *map(percent, of("grad_spread"))],
+            _row("  largest", of("grad_max")),
+            ["skipped steps", *map(number, of("skipped_steps"))],
+            _row("time per epoch", of("epoch_seconds"), _time),
+            _row("time per step, median", of("step_seconds"), _time),
+            _row("samples/s", of("samples_per_second"), lambda value: number(value, 3)),
+            _row("time in steps", of("seconds"), _time),
+            *[_row(name.replace("_", " "), values, is_share=True) for name, values in metrics.items()],
+            ["ratings", *[text or NOTHING for text in of("ratings")]],
+            ["status", *of("status")],
         ]
-        rows = [
-            self._row("training samples", lambda stage: stage.samples),
-            self._row("samples seen", lambda stage: stage.samples_seen),
-            self._row("epochs", lambda stage: stage.epochs, lambda value: number(value, 2)),
-            *settings,
-            ["parameters", *[stage.parameters for stage in self.stages]],
-            self._row(f"{self.statistic}, best", lambda stage: stage.best_loss),
-            ["  at step", *[number(stage.best_step) for stage in self.stages]],
-            self._row(f"{self.statistic}, last", lambda stage: stage.last_loss),
-            self._row("gradient norm, median", lambda stage: stage.grad_norm),
-            ["  middle half within, of it", *[percent(stage.grad_spread) for stage in self.stages]],
-            self._row("  largest", lambda stage: stage.grad_max),
-            ["skipped steps", *[number(stage.skipped_steps) for stage in self.stages]],
-            self._row("time per epoch", lambda stage: stage.epoch_seconds, _time),
-            self._row("time per step, median", lambda stage: stage.step_seconds, _time),
-            self._row("samples/s", lambda stage: stage.samples_per_second, lambda value: number(value, 3)),
-            self._row("time in steps", lambda stage: stage.seconds, _time),
-            *[self._figure_row(name) for name in names],
-            ["ratings", *[stage.ratings or NOTHING for stage in self.stages]],
-            ["status", *[stage.status for stage in self.stages]],
-        ]
-        return [["progression", *[stage.name for stage in self.stages]], *rows]
 
     def lines(self) -> list[str]:
-        """The rest for the terminal: how cost scaled, why each status, and the loss of each run
-        as a chart."""
+        """The rest for the terminal: cautions, cost, reason of each status, and charts of the loss."""
+        cautions = []
+        if self.statistic != _VALIDATION:
+            cautions.append("not every run has a validation loss, so training losses are compared")
+        if self.same_data is False:
+            cautions.append("the data differs from run to run, so the losses may be of different samples")
         reasons = [f"{stage.name}: {stage.status}: {stage.reason}" for stage in self.stages]
         charts = [line for stage in self.stages for line in ("", *_chart(stage))]
-        cautions = {
-            "not every run has a validation loss, so training losses are compared": self.statistic
-            != _VALIDATION,
-            "the data differs from run to run, so the losses may be of different samples": self.same_data
-            is False,
-        }
-        said = [caution for caution, holds in cautions.items() if holds]
-        return [*said, *self.scaling(), *reasons, *charts]
+        return [*cautions, *self.scaling(), *reasons, *charts]
 
     def scaling(self) -> list[str]:
-        """A sentence for each run but the first: how time grew with the data."""
-        return [_scaling(before, after) for before, after in zip(self.stages, self.stages[1:])]
+        """A sentence for each run but the first on the growth of time with the data."""
+        return [_scaling(before, after) for before, after in itertools.pairwise(self.stages)]
 
-    def _figure_row(self, name: str) -> list[str]:
-        return self._row(name.replace("_", " "), lambda stage: stage.figures.get(name), relative=False)
-
-    def _row(
-        self,
-        what: str,
-        value: Callable[[Stage], Any],
-        text: Callable[[Any], str] = number,
-        relative: bool = True,
-    ) -> list[str]:
-        values = [value(stage) for stage in self.stages]
-        cells = [NOTHING if each is None else text(each) for each in values]
-        for index in range(1, len(values)):
-            cells[index] += _change(values[index - 1], values[index], relative)
-        return [what, *cells]
+    def _metrics(self) -> list[str]:
+        return list(dict.fromkeys(name for stage in self.stages for name in stage.figures))
 
 
 def make_progression(
     histories: Sequence[History], summaries: Sequence[Summary], same_data: bool | None
 ) -> Progression:
     """Hold runs against each other by validation loss, or by training loss where one has none."""
-    if all(lowest(history.evaluations) for history in histories):
-        statistic = _VALIDATION
-    else:
-        statistic = "training loss (mean over an epoch)"
+    is_validated = all(lowest(history.evaluations) for history in histories)
+    statistic = _VALIDATION if is_validated else "training loss (mean over an epoch)"
     return Progression(statistic, same_data, [_stage(h, s, statistic) for h, s in zip(histories, summaries)])
 
 
@@ -203,9 +184,7 @@ def _stage(history: History, summary: Summary, statistic: str) -> Stage:
 
 
 def _epoch_means(steps: Sequence[Step], per_epoch: int) -> tuple[float | None, int | None, float | None]:
-    """Lowest training loss over the targets of any steps of an epoch in a row, its last step, and that of the
-    last.
-    """
+    """Lowest mean training loss of an epoch's steps in a row, its last step, and the mean of the last."""
     kept = [step for step in steps if math.isfinite(step.loss)]
     if not kept:
         return None, None, None
@@ -223,17 +202,13 @@ def _epoch_means(steps: Sequence[Step], per_epoch: int) -> tuple[float | None, i
 
 
 def _status(history: History, summary: Summary) -> tuple[str, str]:
-    """What a run came to. Nothing is said of quality that no evaluation has measured."""
+    """The outcome of a run and its evidence; a quality that no evaluation has measured is none."""
     if summary["status"] not in ("finished", "stopped"):
         return summary["status"], summary["reason"]
     status, reason = _outcome(history, summary)
-    is_whole = summary["steps"] is None or summary["step"] >= summary["steps"]
-    return (
-        status,
-        reason
-        if is_whole
-        else f"{reason}; at step {summary['step']:,} of {summary['steps']:,}: {summary['reason']}",
-    )
+    if summary["steps"] is not None and summary["step"] < summary["steps"]:
+        reason += f"; at step {summary['step']:,} of {summary['steps']:,}: {summary['reason']}"
+    return status, reason
 
 
 def _outcome(history: History, summary: Summary) -> tuple[str, str]:
@@ -247,38 +222,30 @@ def _outcome(history: History, summary: Summary) -> tuple[str, str]:
     first = history.evaluations[0]
     answers = f"over {plural(best.targets, 'target')}{_answers(figures_of(history.best))}"
     if len(history.evaluations) == 1:
-        return (
-            "evaluated once",
-            f"validation loss {number(last)}, {answers}; there is none before to compare with",
-        )
+        once = f"validation loss {number(last)}, {answers}; there is none before to compare with"
+        return "evaluated once", once
     if first.step == 0 and best.loss >= first.loss:
-        return (
-            "no gain",
-            f"validation loss never fell below {number(first.loss)}, that before training, {answers}",
-        )
+        never = f"validation loss never fell below {number(first.loss)}, that before training"
+        return "no gain", f"{never}, {answers}"
     if last > best.loss:
-        rise = f"validation loss rose to {number(last)} after {number(best.loss)} at step {best.step:,}"
+        rise = f"validation loss rose to {number(last)} after {at_step(best.loss, best.step)}"
         return "best before the end", f"{rise}, {answers}"
-    fall = (
-        f"validation loss fell from {number(first.loss)} at step {first.step:,} to {number(last)} at the end"
-    )
+    fall = f"validation loss fell from {at_step(first.loss, first.step)} to {number(last)} at the end"
     return "improved to the end", f"{fall}, {answers}"
 
 
 def _answers(figures: dict[str, float]) -> str:
     if "stop_rate" not in figures:
         return "; no answer was judged"
-    said = {
+    words = {
         "stop_rate": "of its answers end by themselves",
         "format_kept": "keep the format",
         "exact_match": "are exact",
     }
-    return "; " + ", ".join(
-        f"{percent(figures[name])} {words}" for name, words in said.items() if name in figures
-    )
+    return "; " + ", ".join(f"{percent(figures[name])} {words[name]}" for name in words if name in figures)
 
 
-def _said(value: Any) -> str:
+def _setting_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else number(value)
 
 
@@ -291,28 +258,29 @@ def _setting(recipe: Any, key: str) -> Any:
     return getattr(getattr(recipe, section), name, None)
 
 
-def _change(before: Any, after: Any, relative: bool) -> str:
-    """In percent of the value before, or as a difference where the value is a share already."""
+def _row(
+    what: str, values: list[Any], text: Callable[[Any], str] = number, *, is_share: bool = False
+) -> list[str]:
+    """A row of the table: each value with its change from the one before."""
+    changes = [_change(before, after, is_share) for before, after in itertools.pairwise(values)]
+    cells = [NOTHING if value is None else text(value) for value in values]
+    return [what, *(cell + change for cell, change in zip(cells, ["", *changes]))]
+
+
+def _change(before: Any, after: Any, is_share: bool) -> str:
+    """The change in percent of the value before, or as a difference where the value is a share already."""
     if before == after:
         return "" if after is None else " (same)"
     if before is None or after is None or not all(map(math.isfinite, (before, after))):
         return ""
-    if not relative:
+    if is_share:
         return f" ({after - before:+.4f})"
     return f" ({100 * (after - before) / abs(before):+.1f} %)" if before else ""
 
 
 def _scaling(before: Stage, after: Stage) -> str:
     names = f"{one_line(before.name)} to {one_line(after.name)}"
-    known = (
-        before.samples,
-        after.samples,
-        before.seconds,
-        after.seconds,
-        before.samples_seen,
-        after.samples_seen,
-    )
-    if not all(known):
+    if not all(stage.samples and stage.seconds and stage.samples_seen for stage in (before, after)):
         return f"{names}: how cost scaled is not known"
     assert before.samples and after.samples
     data, time = after.samples / before.samples, after.seconds / before.seconds

@@ -1,4 +1,4 @@
-"""What people thought of the texts of a run."""
+"""Ratings of the texts of a run by people."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,9 @@ class Ratings:
         scored = self.count - sum(map(sum, self.duels.values()))
         parts = [f"{number(self.mean, 2)} of 5, mean of {plural(scored, 'rating')}"] if scored else []
         for other, (better, as_good, worse) in self.duels.items():
-            parts.append(f"better than {one_line(other)} {better}, as good {as_good}, worse {worse} times")
+            parts.append(
+                f"better than {one_line(other)} {better}, as good {as_good}, worse {plural(worse, 'time')}"
+            )
         return f"{'; '.join(parts)} (by {one_line(', '.join(self.raters))})" if parts else ""
 
 

@@ -1,4 +1,4 @@
-"""What the report says of the evaluations: before and after, figures over time, and the texts themselves."""
+"""Results of a run as Markdown: before and after, figures over time, final scores, and texts."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,55 +33,44 @@ def before_after(history: History) -> list[str]:
         **{name: [figures_of(evaluation).get(name) for evaluation in shown] for name in names},
         "targets": [evaluation.targets for evaluation in shown],
     }
-    # What a change is from the first to: the best, unless that is the first or there is none.
-    end = next(
-        (index for index, (names, _) in enumerate(moments) if index and "best" in names), len(moments) - 1
-    )
+    # A change is one to the best, unless that is the first or there is none.
+    bests = [index for index, (names, _) in enumerate(moments) if index and "best" in names]
+    end = bests[0] if bests else len(moments) - 1
     change = [f"change to {' and '.join(moments[end][0])}"] if end else []
+    cells = {name: [*map(number, values), *_changes(values, end)] for name, values in figures.items()}
     whole = [
-        [prose(_words(name)), *map(number, values), *_changes(values, end)]
+        [prose(_words(name)), *cells[name]]
         for name, values in figures.items()
         if "/" not in name and any(value is not None for value in values)
     ]
     parts = [
-        [
-            prose(name.partition("/")[2]),
-            prose(_words(name.partition("/")[0])),
-            *map(number, values),
-            *_changes(values, end),
-        ]
-        for name, values in sorted(figures.items(), key=lambda item: _place(item[0]))
-        if "/" in name
+        [prose(part), prose(_words(figure)), *cells[f"{figure}/{part}"]]
+        for figure, _, part in sorted((name.partition("/") for name in figures if "/" in name), key=_place)
     ]
     tables = [table(("validation", *columns, *change), whole)]
     return [*tables, table(("capability", "figure", *columns, *change), parts)] if parts else tables
 
 
-def _place(name: str) -> tuple[Any, str]:
-    """Where a figure stands among those of labels and capabilities: by what it is of, numbers by
-    their value."""
-    figure, _, of = name.partition("/")
-    return sort_key(of), figure
+def _place(name: tuple[str, str, str]) -> tuple[Any, str]:
+    """The order of figures of labels and capabilities: by these, numbers by their value."""
+    figure, _, part = name
+    return sort_key(part), figure
 
 
 def final_scores(history: History) -> list[str]:
-    """What a classifier came to on rows it was not trained on: every system with its interval, and what that
-    shows.
-    """
-    newest = {scores.split: scores for scores in history.events(Scores)}
-    return [part for scores in newest.values() for part in describe_scores(scores)]
+    """Scores of a run on rows it was not trained on: every system with its interval, and what that shows."""
+    return [part for scores in history.scores for part in describe_scores(scores)]
 
 
 def describe_scores(scores: Scores) -> list[str]:
-    """Scores as Markdown: every system, the gains, the confusions, the capabilities and what else there is to
-    say.
-    """
+    """Scores as Markdown: systems, gains, confusions, capabilities, thresholds and notes."""
     figures = list(next(iter(scores.systems.values())))
     rows = [
-        [prose(name), *(_with_interval(values[each]) for each in figures)]
+        [prose(name), *(_with_interval(values[figure]) for figure in figures)]
         for name, values in scores.systems.items()
     ]
-    title = f"On {scores.rows:,} {prose(scores.split)} rows, with bootstrap intervals of 95 %:"
+    count = plural(scores.rows, f"{prose(scores.split)} row")
+    title = f"On {count}, with bootstrap intervals of 95 %:"
     gains = [
         f"- {prose(scores.metric)} against {prose(other)}: {_with_interval(gain, signed=True)}"
         + (", inside the noise" if Difference(*gain).is_noise else "")
@@ -98,16 +87,11 @@ def describe_scores(scores: Scores) -> list[str]:
             [prose(kind), number(int(values["rows"])), *(number(values[name]) for name in systems)]
             for kind, values in scores.capabilities.items()
         ]
-        parts.append(
-            table(
-                ("capability", "rows", *(f"{prose(scores.metric)} {prose(name)}" for name in systems)), kinds
-            )
-        )
+        columns = [f"{prose(scores.metric)} {prose(name)}" for name in systems]
+        parts.append(table(("capability", "rows", *columns), kinds))
     if scores.thresholds:
-        chosen = ", ".join(
-            f"{prose(name)} {value:.3f}" for name, value in zip(scores.labels, scores.thresholds)
-        )
-        parts.append(f"Said from these probabilities on: {chosen}.")
+        chosen = [f"{prose(name)} {value:.3f}" for name, value in zip(scores.labels, scores.thresholds)]
+        parts.append(f"Said from these probabilities on: {', '.join(chosen)}.")
     return [*parts, *(f"Note: {prose(note)}." for note in scores.notes)]
 
 
@@ -120,11 +104,8 @@ def _with_interval(values: Sequence[float], *, signed: bool = False) -> str:
 def figures_over_time(history: History) -> str | None:
     """A row an evaluation with the figures of its answers, and how they are counted."""
     scored = [evaluation for evaluation in history.evaluations if figures_of(evaluation)]
-    names = [
-        name
-        for name in dict.fromkeys(name for each in scored for name in figures_of(each))
-        if "/" not in name
-    ]
+    every = dict.fromkeys(name for evaluation in scored for name in figures_of(evaluation))
+    names = [name for name in every if "/" not in name]
     if not names:
         return None
     rows = [
@@ -136,30 +117,25 @@ def figures_over_time(history: History) -> str | None:
 
 
 def text_timeline(history: History) -> Iterator[dict[str, Any]]:
-    """The first prompts, each with what was said at some moments: the first, the best and the last among
-    them.
-    """
+    """The first prompts, each with its texts of some moments: the first, the best and the last among them."""
     best = history.best.step if history.best else None
-    for (prompt, reference), said in list(_by_prompt(history).items())[:_PROMPTS]:
-        kept = [*spread(said, _MOMENTS), *(generation for generation in said if generation.step == best)]
-        moments = {generation.step: generation for generation in sorted(kept, key=lambda each: each.step)}
+    for (prompt, reference), texts in list(_by_prompt(history).items())[:_PROMPTS]:
+        kept = [*spread(texts, _MOMENTS), *(text for text in texts if text.step == best)]
+        moments = {text.step: text for text in sorted(kept, key=lambda text: text.step)}
         yield {
             "prompt": fence(prompt),
             "reference": None if reference is None else fence(reference),
-            "said": [
-                {"when": _when(generation, best), "text": fence(generation.text)}
-                for generation in moments.values()
-            ],
+            "moments": [{"when": _when(t, best), "text": fence(t.text)} for t in moments.values()],
         }
 
 
 def prompts_left_out(history: History) -> int:
-    """How many prompts `text_timeline` leaves to the journal."""
+    """The number of prompts that `text_timeline` leaves to the journal."""
     return max(len(_by_prompt(history)) - _PROMPTS, 0)
 
 
 def _moments(history: History) -> list[tuple[list[str], Evaluation]]:
-    """The evaluations that stand for a run, each with what it is; one may be several."""
+    """The first, best and last evaluation with these names; one may have several."""
     if not history.evaluations:
         return []
     first, last = history.evaluations[0], history.evaluations[-1]
@@ -172,11 +148,11 @@ def _moments(history: History) -> list[tuple[list[str], Evaluation]]:
 
 
 def _by_prompt(history: History) -> dict[tuple[str, str | None], list[Generation]]:
-    """With its reference, since equal instructions may have different ones."""
-    said: dict[tuple[str, str | None], list[Generation]] = {}
+    """Texts by prompt and reference, since equal instructions may have different ones."""
+    texts: dict[tuple[str, str | None], list[Generation]] = {}
     for generation in history.generations:
-        said.setdefault((generation.prompt, generation.reference), []).append(generation)
-    return said
+        texts.setdefault((generation.prompt, generation.reference), []).append(generation)
+    return texts
 
 
 def _when(generation: Generation, best: int | None) -> str:

@@ -1,6 +1,4 @@
-"""What other seeds bring about: runs that differ in nothing else, and whether a difference is larger than
-theirs.
-"""
+"""Noise of seeds: runs that differ in nothing else, and whether a difference is larger than theirs."""
 
 import json
 import math
@@ -14,6 +12,7 @@ from etude.records.events import plain
 from etude.report.history import History
 from etude.report.wording import NOTHING
 from etude.scores.intervals import Difference, difference_of_means
+from etude.text import plural
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Group:
     @property
     def title(self) -> str:
         more = len(self.seeds) - 1
-        return f"{self.name} + {more} seed{'s' * (more > 1)}" if more else self.name
+        return f"{self.name} + {plural(more, 'seed')}" if more else self.name
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -36,11 +35,9 @@ class Group:
 
 @dataclass(frozen=True)
 class NoiseBand:
-    """A figure over the runs of a group: mean, standard deviation and range; None where too few of them have
-    it.
+    """A figure over the runs of a group: mean, standard deviation and range; None where too few have it.
 
-    `difference` is that of the mean and the mean of the first group, with the interval that other seeds
-    leave.
+    difference   the mean less that of the first group, with the interval that other seeds leave
     """
 
     count: int
@@ -52,14 +49,14 @@ class NoiseBand:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        found = self.difference
+        gain = self.difference
         return {
             "count": self.count,
             "mean": self.mean,
             "standard_deviation": self.deviation,
             "range": [self.low, self.high],
-            "difference": found and plain([found.value, found.low, found.high]),
-            "inside_the_noise": found and found.is_noise,
+            "difference": gain and plain([gain.value, gain.low, gain.high]),
+            "inside_the_noise": gain and gain.is_noise,
         }
 
     def spread_text(self, text: Callable[[Any], str]) -> str:
@@ -68,12 +65,12 @@ class NoiseBand:
         return f"{text(self.mean)} ± {text(self.deviation)} [{text(self.low)}, {text(self.high)}]"
 
     def difference_text(self, text: Callable[[Any], str]) -> str:
-        found = self.difference
-        if found is None:
+        gain = self.difference
+        if gain is None:
             return NOTHING
-        said = [f"{'-' * (value < 0)}{text(abs(value))}" for value in (found.value, found.low, found.high)]
-        noise = ": inside the noise" if found.is_noise else ""
-        return f"{'+' * (found.value > 0)}{said[0]} [{said[1]}, {said[2]}]{noise}"
+        value, low, high = (f"{'-' * (x < 0)}{text(abs(x))}" for x in (gain.value, gain.low, gain.high))
+        noise = ": inside the noise" if gain.is_noise else ""
+        return f"{'+' * (gain.value > 0)}{value} [{low}, {high}]{noise}"
 
 
 def group_by_recipe(histories: Sequence[History]) -> list[Group]:
@@ -81,28 +78,21 @@ def group_by_recipe(histories: Sequence[History]) -> list[Group]:
 
     Of runs with one seed the last given stands for it: the same run twice tells nothing of noise.
     """
-    found: dict[str, dict[int, int]] = {}
+    places: dict[str, dict[int, int]] = {}
     for place, history in enumerate(histories):
-        found.setdefault(_all_but_seed(history, place), {})[history.run.recipe.seed] = place
+        places.setdefault(_all_but_seed(history, place), {})[history.run.recipe.seed] = place
     groups = [
-        Group(histories[min(seeds.values())].run.name, list(seeds.values()), list(seeds))
-        for seeds in found.values()
+        Group(histories[min(by_seed.values())].run.name, list(by_seed.values()), list(by_seed))
+        for by_seed in places.values()
     ]
     return groups if any(len(group.seeds) > 1 for group in groups) else []
 
 
 def noise_band(groups: Sequence[Group], values: Sequence[float | None]) -> list[NoiseBand]:
-    """Of each group what a figure comes to; `values` of every run.
-
-    What is not known or not finite is left out.
-    """
+    """The band of a figure for each group; `values` of every run, those that are finite count."""
+    finite = [value if value is not None and math.isfinite(value) else None for value in values]
     known = [
-        [
-            float(value)
-            for place in group.places
-            if (value := values[place]) is not None and math.isfinite(value)
-        ]
-        for group in groups
+        [float(value) for place in group.places if (value := finite[place]) is not None] for group in groups
     ]
     return [
         NoiseBand(
@@ -118,7 +108,7 @@ def noise_band(groups: Sequence[Group], values: Sequence[float | None]) -> list[
 
 
 def _all_but_seed(history: History, place: int) -> str:
-    """What tells a run from others but for its seed; a run that goes on, or was cut off, is like no other."""
+    """All of a run that must be equal in a group; a run that goes on, or was cut off, is like no other."""
     if history.run.state != "finished":
         return f"run {place}"
     recipe = recipe_hash(history.run.recipe.model_copy(update={"seed": 0, "name": ""}))

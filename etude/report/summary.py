@@ -1,6 +1,6 @@
-"""A run in figures: what show, runs, compare and the report say, each figure from a field of the journal."""
+"""A run in figures, as show, runs, compare and the report have it, each from its records."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from etude.report.figures import CURVE_POINTS, FIGURES, UNITS, Figure, Source, j
 from etude.report.history import History, read_history
 from etude.report.wording import (
     NOTHING,
+    at_step,
     duration,
     in_seconds,
     number,
@@ -22,6 +23,7 @@ from etude.report.wording import (
     parameters_text,
     percent,
     size,
+    steps_text,
 )
 from etude.text import plural
 
@@ -71,7 +73,7 @@ def summarize(run: Run) -> Summary:
 
 
 def summarize_all(runs: Sequence[Run]) -> tuple[list[Summary], dict[str, str]]:
-    """Summaries of the runs whose folders are whole, and by name what is wrong with the others."""
+    """Summaries of the runs whose folders are whole, and the problems of the others by name."""
     summaries, damaged = [], {}
     for run in runs:
         try:
@@ -127,61 +129,8 @@ def _join(run: Run, of_journal: list[Figure]) -> Summary:
 
 
 def describe(summary: Summary) -> list[tuple[str, str]]:
-    """The summary for people: (what, how much)."""
-    of = f" of {summary['steps']:,}" if summary["steps"] else ""
-    passes = f", {summary['epochs']:.2f} epochs" if summary["epochs"] is not None else ""
-    window = f"mean of {plural(summary['loss_window'], 'step')}"
-    rows = [
-        ("run", summary["name"]),
-        ("status", f"{summary['status']}: {summary['reason']}"),
-        ("created", summary["created"]),
-        (
-            "device",
-            f"{summary['devices']} x {summary['device']}, {summary['precision']}"
-            if summary["device"]
-            else NOTHING,
-        ),
-        ("parameters", parameters_text(summary["parameters"], summary["trainable"])),
-        ("base model", base_text(summary["base"])),
-        ("steps", f"{summary['step']:,}{of}{passes}"),
-        ("tokens", number(summary["tokens"])),
-        ("training loss", f"{_from_to(summary['first_loss'], summary['last_loss'])} ({window})"),
-        ("", sparkline(summary["loss_curve"], CURVE_POINTS)),
-        ("validation loss", _from_to(summary["first_validation_loss"], summary["last_validation_loss"])),
-        (
-            "best validation",
-            f"{number(summary['best_validation_loss'])} at step {number(summary['best_validation_step'])}",
-        ),
-        ("perplexity", number(summary["best_perplexity"])),
-        ("bits per byte", number(summary["best_bits_per_byte"])),
-        *((name.replace("_", " "), _change(summary, name)) for name in summary["figures_last"]),
-        ("ratings", str(summary["ratings"])),
-        ("gap", f"{number(summary['gap'])} (last validation loss less training loss)"),
-        (
-            "speed",
-            f"{number(summary['tokens_per_second'], 0)} tokens/s, "
-            f"MFU {percent(summary['mfu'])} of the matrix rate",
-        ),
-        ("waiting for data", percent(summary["wait_ratio"])),
-        (
-            "memory",
-            f"{size(summary['peak_rss_bytes'])}, GPU {size(summary['peak_gpu_memory_bytes'])} at the peak",
-        ),
-        (
-            "time",
-            f"{duration(summary['wall_seconds'])}, of it {duration(summary['training_seconds'])} in steps",
-        ),
-        ("attempts", f"{summary['attempts']}, {plural(summary['rework_steps'], 'step')} done again"),
-        ("skipped steps", number(summary["skipped_steps"])),
-        ("findings", number(summary["findings"])),
-        ("checkpoints", ", ".join(summary["checkpoints"]) or "none"),
-        ("best checkpoint", best_text(summary)),
-    ]
-    if summary["damaged_lines"]:
-        rows.append(("damaged lines", f"{numbers(summary['damaged_lines'])} of the journal"))
-    without = {"validation loss", "best validation", "perplexity", "bits per byte", "gap"}
-    unknown = without if summary["last_validation_loss"] is None else {"bits per byte"} - {_has_bits(summary)}
-    return [(what, text) for what, text in rows if text and what not in unknown]
+    """The summary for people: rows of a name and a text, without those that have nothing to say."""
+    return [(name, text) for name, text in _rows(summary) if text]
 
 
 def run_table(summaries: Sequence[Summary]) -> list[list[str]]:
@@ -199,15 +148,10 @@ def run_table(summaries: Sequence[Summary]) -> list[list[str]]:
 
 
 def best_text(summary: Summary) -> str:
-    """Which checkpoint is the best, by what."""
+    """The best checkpoint, with its value of the metric."""
     if summary["best_checkpoint"] is None:
         return "none"
     return f"{summary['best_checkpoint']}, {summary['best_metric']} {number(summary['best_value'])}"
-
-
-def base_text(base: dict[str, str] | None) -> str:
-    """The pretrained model by name and digest; empty for none."""
-    return f"{base['from']}, SHA-256 {base['sha256'][:16]}" if base else ""
 
 
 def kept_checkpoints(run: Run) -> list[str]:
@@ -215,16 +159,54 @@ def kept_checkpoints(run: Run) -> list[str]:
     return [path.name for path in list_checkpoints(run.checkpoints)]
 
 
+def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
+    is_validated = summary["last_validation_loss"] is not None
+    yield "run", summary["name"]
+    yield "status", f"{summary['status']}: {summary['reason']}"
+    yield "created", summary["created"]
+    device = f"{summary['devices']} x {summary['device']}, {summary['precision']}"
+    yield "device", device if summary["device"] else NOTHING
+    yield "parameters", parameters_text(summary["parameters"], summary["trainable"])
+    if base := summary["base"]:
+        yield "base model", f"{base['from']}, SHA-256 {base['sha256'][:16]}"
+    yield "steps", steps_text(summary["step"], summary["steps"], summary["epochs"])
+    yield "tokens", number(summary["tokens"])
+    loss = _from_to(summary["first_loss"], summary["last_loss"])
+    yield "training loss", f"{loss} (mean of {plural(summary['loss_window'], 'step')})"
+    yield "", sparkline(summary["loss_curve"], CURVE_POINTS)
+    if is_validated:
+        yield "validation loss", _from_to(summary["first_validation_loss"], summary["last_validation_loss"])
+        yield "best validation", at_step(summary["best_validation_loss"], summary["best_validation_step"])
+        yield "perplexity", number(summary["best_perplexity"])
+        if summary["best_bits_per_byte"] is not None:
+            yield "bits per byte", number(summary["best_bits_per_byte"])
+    for name in summary["figures_last"]:
+        yield name.replace("_", " "), _change(summary, name)
+    yield "ratings", str(summary["ratings"])
+    if is_validated:
+        yield "gap", f"{number(summary['gap'])} (last validation loss less training loss)"
+    speed = f"{number(summary['tokens_per_second'], 0)} tokens/s"
+    yield "speed", f"{speed}, MFU {percent(summary['mfu'])} of the matrix rate"
+    yield "waiting for data", percent(summary["wait_ratio"])
+    memory = f"{size(summary['peak_rss_bytes'])}, GPU {size(summary['peak_gpu_memory_bytes'])}"
+    yield "memory", f"{memory} at the peak"
+    in_steps = f"{duration(summary['training_seconds'])} in steps"
+    yield "time", f"{duration(summary['wall_seconds'])}, of it {in_steps}"
+    yield "attempts", f"{summary['attempts']}, {plural(summary['rework_steps'], 'step')} done again"
+    yield "skipped steps", number(summary["skipped_steps"])
+    yield "findings", number(summary["findings"])
+    yield "checkpoints", ", ".join(summary["checkpoints"]) or "none"
+    yield "best checkpoint", best_text(summary)
+    if summary["damaged_lines"]:
+        yield "damaged lines", f"{numbers(summary['damaged_lines'])} of the journal"
+
+
 def _from_to(first: float | None, last: float | None) -> str:
     return NOTHING if first is None else f"{number(first)} → {number(last)}"
 
 
 def _change(summary: Summary, name: str) -> str:
-    """A figure beside the loss, from the first evaluation to the last, and at the best."""
+    """A metric from the first evaluation to the last, and at the best."""
     first, last = summary["figures_first"].get(name), summary["figures_last"].get(name)
     best = summary["figures_best"].get(name, last)
     return _from_to(first, last) + (f" (best checkpoint {number(best)})" if best != last else "")
-
-
-def _has_bits(summary: Summary) -> str:
-    return "" if summary["best_bits_per_byte"] is None else "bits per byte"

@@ -8,8 +8,7 @@ NOTHING = "–"
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """A figure: whole numbers with separators, others with so many decimals, or significant
-    digits if tiny."""
+    """A figure: whole numbers with separators, others with decimals, or significant digits if tiny."""
     if value is None:
         return NOTHING
     if isinstance(value, bool):
@@ -27,10 +26,21 @@ def percent(ratio: float | None) -> str:
 
 
 def parameters_text(total: int | None, trainable: int | None) -> str:
-    """How many there are, or `trainable 2,179,072 of 1,545,893,376 (0.1410 %)` where the rest is frozen."""
+    """Parameters, as `1,000` or, where some are frozen, `trainable 2,179,072 of 1,545,893,376 (0.1410 %)`."""
     if not total or trainable is None or trainable == total:
         return number(total)
     return f"trainable {trainable:,} of {total:,} ({100 * trainable / total:.4f} %)"
+
+
+def steps_text(done: int, planned: int | None, epochs: float | None) -> str:
+    """Steps that are done, as `20 of 40, 1.00 epochs`; without what is not known."""
+    of = f" of {planned:,}" if planned else ""
+    return f"{done:,}{of}" + ("" if epochs is None else f", {epochs:.2f} epochs")
+
+
+def at_step(value: Any, step: int | None) -> str:
+    """A figure and the step that it was measured at."""
+    return f"{number(value)} at step {number(step)}"
 
 
 def duration(seconds: float | None) -> str:

@@ -79,7 +79,7 @@ def read_all(run: Run, *, report: bool = True) -> None:
     describe(summary), run_table([summary])
     json.dumps(summary.to_dict(), allow_nan=False)
     comparison = compare_runs([run, run])
-    comparison.rows(), comparison.to_markdown(), json.dumps(comparison.to_dict(), allow_nan=False)
+    comparison.rows(), json.dumps(comparison.to_dict(), allow_nan=False)
     if report:
         write_report(run)
 
