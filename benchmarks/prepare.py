@@ -71,8 +71,8 @@ def main() -> None:
 
 
 def _write_tokenizer(path: Path) -> None:
+    from etude.data.bpe import train_tokenizer
     from etude.data.sources import read_documents
-    from etude.data.tokenize import train_tokenizer
     from etude.recipe.schema import Source
 
     if not path.exists():

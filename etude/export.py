@@ -1,6 +1,4 @@
-"""From a run to a folder that other tools load: its adapter as it is, merged into the base, or the full
-model.
-"""
+"""Write a run as a folder that other tools load: an adapter, an adapter merged into its base, or a model."""
 
 import functools
 import json
@@ -15,7 +13,8 @@ from torch import nn
 
 from etude import durable
 from etude.data.render import ChatTemplate, find_template
-from etude.data.tokenize import FILES, Tokenizer, load_tokenizer
+from etude.data.tokenize import Tokenizer
+from etude.data.tokenizer_files import FILES, load_tokenizer
 from etude.engine import checkpoint as checkpoints
 from etude.errors import InputError
 from etude.models import weights

@@ -170,7 +170,7 @@ def _write_joining_tokenizer(folder: Path, *, twice: bool) -> None:
     from tokenizers import Tokenizer
     from tokenizers.processors import RobertaProcessing, TemplateProcessing
 
-    from etude.data.tokenize import train_tokenizer
+    from etude.data.bpe import train_tokenizer
 
     texts = ["total value left print Add to system\n" * 20]
     inner = Tokenizer.from_str(train_tokenizer(iter(texts), 290).to_json())
@@ -211,7 +211,8 @@ def write_instructions(path: Path, rows: int = 40) -> Path:
 def _write_tokenizer(folder: Path, *, chat: bool) -> None:
     from tokenizers import Tokenizer
 
-    from etude.data.tokenize import TRAINED_EOS, train_tokenizer
+    from etude.data.bpe import train_tokenizer
+    from etude.data.tokenize import TRAINED_EOS
 
     texts = ["total = total + 12\nprint(total)\nAdd 34 to value.\nuser assistant system left\n" * 20]
     inner = Tokenizer.from_str(train_tokenizer(iter(texts), 300).to_json())

@@ -18,35 +18,27 @@ ROOT = Path(__file__).parents[1]
 TEXTS = read(ROOT / "etude")
 PLACES = count(TEXTS, "etude")
 MOST = {
-    "files over 400 lines": 3,
-    "functions over 60 lines": 5,
+    "files over 400 lines": 1,
+    "functions over 60 lines": 4,
     "lines over 110 columns": 4,  # patterns
     "positional calls over 6": 2,
     "import cycles, lazy ones too": 0,
     "branches by kind": 17,
     "isinstance of families": 0,
-    "docstrings with a clause": 130,
+    "docstrings with a clause": 90,
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 2390, "control": 519, "data": 9100, "durable": 800, "engine": 1532, "evaluate": 573,
+    "cli": 2390, "control": 519, "data": 8852, "durable": 800, "engine": 1532, "evaluate": 573,
     "launch": 301, "models": 5580, "objectives": 1119, "plan": 550, "recipe": 1550, "records": 2100,
     "report": 2520, "scores": 750, "watch": 75,
     "etude": 2446,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
-    "__main__.py", "assemble.py", "cli/demo.py", "cli/printing.py", "control/ranks.py",
-    "data/corpus.py",
-    "data/mixture.py", "data/page.py", "data/patience.py", "data/pool.py",
-    "data/samples/sample.py", "data/samples/shape.py", "data/stored.py",
-    "engine/batch.py", "engine/objective.py", "engine/recorder.py",
-
-
-
-
- "records/environment.py",
-    "records/events.py", "records/shape.py",
-    "session.py",
+    "__main__.py", "assemble.py", "cli/demo.py", "cli/printing.py", "control/ranks.py", "data/corpus.py",
+    "data/mixture.py", "data/page.py", "data/pool.py", "data/samples/sample.py", "data/samples/shape.py",
+    "data/stored.py", "engine/batch.py", "engine/objective.py", "engine/recorder.py",
+    "records/environment.py", "records/events.py", "records/shape.py", "session.py",
 }  # fmt: skip
 
 

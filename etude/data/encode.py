@@ -55,7 +55,6 @@ def encode_texts(
         for ids, end in zip(tokenizer.encode_batch(pieces), ends):
             new = [*(opening if is_first else []), ids, *([eos] if end else [])]
             parts += new
-            tally.unknown += 0 if tokenizer.unk_id is None else int((ids == tokenizer.unk_id).sum())
             length += sum(map(len, new))
             if end:
                 tally.add(length, [(0, length)] if are_examples else [], has_special=special.pop(0))
@@ -96,21 +95,21 @@ def batch_documents(
 def _encode_conversations(
     documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer, chat: ChatTemplate
 ) -> Iterator[Ints]:
-    specials = frozenset(tokenizer.special_ids)
+    specials, counts = frozenset(tokenizer.special_ids), tally.conversations
     for batch in batch_documents(documents):
         conversations = [document.messages or [] for document in batch]
         encoded = chat.encode(conversations, [document.name for document in batch])
-        tally.unlearnt += sum(map(count_unlearnt, conversations))
+        counts["answers_marked_not_to_learn"] += sum(map(count_unlearnt, conversations))
         for each in encoded:
-            tally.add(len(each.ids), each.answers, has_special=each.has_special, unread=each.unread)
-            tally.mapped += each.is_mapped
-            tally.changed += each.is_changed
+            verdict = each.verdict
+            tally.add(len(each.ids), each.answers, has_special=each.has_special, unread=verdict.unread)
             tally.ends |= {each.ids[end - 1] for _, end in each.answers}
             tally.within.update(
                 *(specials.intersection(each.ids[begin : end - 1]) for begin, end in each.answers)
             )
-            tally.special += each.has_special
-            tally.parted += each.is_parted
-            tally.no_bos += each.ids[0] != tokenizer.bos_id
-            tally.unknown += 0 if tokenizer.unk_id is None else each.ids.count(tokenizer.unk_id)
+            counts["special_tokens_read_as_text"] += each.has_special
+            counts["answers_apart_from_prompts"] += each.is_parted
+            counts["without_bos"] += tokenizer.bos_id is not None and each.ids[0] != tokenizer.bos_id
+            counts["developer_read_as_system"] += verdict.is_mapped
+            counts["content_changed_by_template"] += verdict.is_changed
         yield np.array(list(itertools.chain.from_iterable(each.ids for each in encoded)), dtype=np.int64)

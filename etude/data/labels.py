@@ -1,6 +1,4 @@
-"""Labels of classified texts: what rows give, their names and order, and where they lie among a model's
-classes.
-"""
+"""Labels of classified texts: their names and order, and their places among the classes of a model."""
 
 import json
 import math
@@ -16,12 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from etude.data.rows import NO_VALUES
+from etude.data.samples.sample import Flags, Ints
 from etude.errors import InputError
 from etude.scores.order import NUMBER, sort_key
 from etude.text import kind_of
-
-Flags = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
 
 _MOST_CHARACTERS = 256
 _LABELS = 1000  # from here on there must be ten rows of each
@@ -32,8 +28,11 @@ _SHOWN = 100
 
 @dataclass(frozen=True)
 class Labels:
-    """The names of the labels of a classification; `multi`: a text may have several, or none; `notes` for a
-    person.
+    """The labels of a classification.
+
+    names  of all
+    multi  a text may have several, or none
+    notes  for a person
     """
 
     names: tuple[str, ...]
@@ -58,10 +57,7 @@ class Layout:
 
 
 def read_label(row: dict[str, Any], field: str, name: str) -> Any:
-    """What a row gives as its label: a name, a whole number, true or false, or a list of them.
-
-    Raises: InputError.
-    """
+    """The label of a row: a name, a whole number, true or false, or a list of them. Raises: InputError."""
     if field not in row:
         raise InputError(
             f"{name} has no label field {field!r}; its fields are: {str(list(row)[:20])[1:-1][:160]}"
@@ -99,21 +95,16 @@ def _shown(value: Any) -> str:
 
 
 def _advise_whole(value: Any) -> str:
-    """How a label of whole numbers that are written with a fraction, as pandas does beside empty cells, is
-    written.
-    """
+    """Advice for whole numbers written with a fraction, as pandas does beside empty cells."""
     values = value if isinstance(value, list) else [value]
-    if not all(
-        isinstance(each, int | float) and math.isfinite(each) and each == int(each) for each in values
-    ):
+    if not all(isinstance(x, int | float) and math.isfinite(x) and x == int(x) for x in values):
         return ""
-    whole = [int(each) for each in values]
+    whole = [int(x) for x in values]
     return f"; write {_shown(whole if isinstance(value, list) else whole[0])} (in pandas: astype(int))"
 
 
 def labelling(value: Any) -> tuple[str, ...]:
-    """What tells the labels of two rows apart: of a set the order does not matter, of a 0/1
-    vector it does."""
+    """A label that equals others of the same meaning: the order matters in a 0/1 vector, not in a set."""
     values = value if isinstance(value, list) else [value]
     spelled = [json.dumps(each) for each in values]
     return tuple(spelled if _is_vector(value) else sorted(spelled))
@@ -152,10 +143,8 @@ def number_labels(
                 f"{first(index)} has label {unknown[0]!r}, which no training row has; those are "
                 f"{listed(sorted(known, key=sort_key))}; mend the label, or leave the row out"
             )
-    if (
-        len(known) < 2
-        or len({frozenset(names) for names, count in zip(sets, in_train.tolist()) if count}) < 2
-    ):
+    different = {frozenset(names) for names, count in zip(sets, in_train.tolist()) if count}
+    if len(known) < 2 or len(different) < 2:
         raise InputError(
             f"all training rows have one label ({listed(sorted(rows, key=sort_key)) or 'none'}); "
             "classification needs two or more: is that the right label field?"
@@ -166,11 +155,11 @@ def number_labels(
         table[index, [number[name] for name in names]] = 1
     multi = any(len(names) != 1 for names in sets)
     counts = np.bincount(chosen, minlength=len(values)).tolist()
-    notes = [
+    notes = (
         *_notes_on_form(values, sets, counts, length, first),
-        *_notes_on_spelling(values, counts, length, rows),
-    ]
-    return Labels(tuple(number), multi, tuple(notes)), table[chosen]
+        *(_notes_on_spelling(values, counts, rows) if length is None else ()),
+    )
+    return Labels(tuple(number), multi, notes), table[chosen]
 
 
 def listed(names: Sequence[str]) -> str:
@@ -185,9 +174,9 @@ def listed(names: Sequence[str]) -> str:
 
 
 def lay_over(names: tuple[str, ...], theirs: tuple[str, ...], *, are_named: bool) -> Layout:
-    """Where the labels of the data lie among the classes of a model, which keep their order.
+    """Lay the labels of the data over the classes of a model, which keep their order.
 
-    are_named: whether the model's names are its own, not LABEL_0, LABEL_1 ....
+    are_named: the names are the model's own, not LABEL_0, LABEL_1 ....
     """
     numbers = {str(index): index for index in range(len(theirs))}
     where = {name: index for index, name in enumerate(theirs)}
@@ -204,35 +193,29 @@ def lay_over(names: tuple[str, ...], theirs: tuple[str, ...], *, are_named: bool
             parts += _alike(new, theirs)
         out = (*theirs, *new)
         place = {name: index for index, name in enumerate(out)}
-        is_plain = names == theirs
-        return Layout(
-            out, tuple(place[name] for name in names), len(theirs), "" if is_plain else "; ".join(parts)
-        )
+        note = "" if names == theirs else "; ".join(parts)
+        return Layout(out, tuple(place[name] for name in names), len(theirs), note)
     if set(names) == set(numbers):
         out = theirs if are_named else names
         pairs = listed([f"{number} = {name}" for number, name in enumerate(theirs)])
-        return Layout(
-            out, tuple(numbers[name] for name in names), len(theirs), f"numbers are the model's: {pairs}"
-        )
+        columns = tuple(numbers[name] for name in names)
+        return Layout(out, columns, len(theirs), f"numbers are the model's: {pairs}")
     same = tuple(range(len(names)))
     if not are_named and len(names) == len(theirs):
         pairs = listed([f"{ours} = {name}" for ours, name in zip(names, theirs)])
         note = (
             f"the model's classes have no names and are taken in order: {pairs}; if they mean something "
-            "else, say so "
+            "else, say so in id2label of its config.json"
         )
-        return Layout(names, same, len(theirs), note + "in id2label of its config.json")
+        return Layout(names, same, len(theirs), note)
     note = f"none of {listed(names)} is a label of the model ({listed(theirs)}): its head is drawn anew"
     return Layout(names, same, 0, "; ".join([note, *_alike(names, theirs)]))
 
 
 def _is_vector(value: Any) -> bool:
-    """Whether a label may be a vector of 0 and 1: as a set, two or more of these would say nothing."""
-    return (
-        isinstance(value, list)
-        and len(value) > 1
-        and all(not isinstance(x, str) and x in (0, 1) for x in value)
-    )
+    """True for a vector of 0 and 1: as a set, two or more of these would say nothing."""
+    is_list = isinstance(value, list) and len(value) > 1
+    return is_list and all(not isinstance(x, str) and x in (0, 1) for x in value)
 
 
 def _vector_length(values: Sequence[Any]) -> int | None:
@@ -271,7 +254,7 @@ def _notes_on_form(
     length: int | None,
     first: Callable[[int], str],
 ) -> Iterator[str]:
-    """How lists were read, and which rows make the labels several."""
+    """Notes on how lists were read, and on the rows that make the labels several."""
     rows = sum(counts)
     lists = sum(count for value, count in zip(values, counts) if isinstance(value, list))
     odd = [index for index, names in enumerate(sets) if len(names) != 1]
@@ -299,25 +282,19 @@ def _notes_on_form(
         yield f"{twice:,} rows name a label twice, which counts once"
 
 
-def _notes_on_spelling(
-    values: Sequence[Any], counts: Sequence[int], length: int | None, rows: Counter[str]
-) -> Iterator[str]:
-    """Labels that differ as no person would have them differ, with their training rows."""
-    if length is not None:
-        return
+def _notes_on_spelling(values: Sequence[Any], counts: Sequence[int], rows: Counter[str]) -> Iterator[str]:
+    """Notes on labels that differ as no person would have them differ, with their training rows."""
     kinds: dict[str, Counter[str]] = {}
     for value, count in zip(values, counts):
         for each in value if isinstance(value, list) else [value]:
-            kind = (
-                "text" if isinstance(each, str) else "a truth value" if isinstance(each, bool) else "a number"
-            )
+            kind = {str: "text", bool: "a truth value"}.get(type(each), "a number")
             kinds.setdefault(str(each), Counter())[kind] += count
-    for name, found in kinds.items():
-        if len(found) > 1:
-            said = " and ".join(f"as {kind} in {count:,} rows" for kind, count in found.items())
-            yield f"label {json.dumps(name)} is written {said}, and read as one"
-    for name, found in kinds.items():
-        if name.strip() in NO_VALUES and (count := found["text"]):
+    for name, spellings in kinds.items():
+        if len(spellings) > 1:
+            ways = " and ".join(f"as {kind} in {count:,} rows" for kind, count in spellings.items())
+            yield f"label {json.dumps(name)} is written {ways}, and read as one"
+    for name, spellings in kinds.items():
+        if name.strip() in NO_VALUES and (count := spellings["text"]):
             yield (
                 f"label {json.dumps(name)} ({count:,} rows) looks like an empty cell as pandas writes it, "
                 "and is read as a name; leave such rows out if they have no label"
@@ -328,27 +305,22 @@ def _notes_on_spelling(
     for names in alike.values():
         if len(names) > 1:
             is_hidden = len({unicodedata.normalize("NFC", name) for name in names}) < len(names)
-            said = ", ".join(
-                f"{json.dumps(name, ensure_ascii=is_hidden)} ({rows[name]:,} rows)" for name in names
-            )
-            yield f"labels that differ in case, blanks, Unicode form or type only are separate: {said}"
+            each = (f"{json.dumps(name, ensure_ascii=is_hidden)} ({rows[name]:,} rows)" for name in names)
+            shown = ", ".join(each)
+            yield f"labels that differ in case, blanks, Unicode form or type only are separate: {shown}"
 
 
 def _alike(names: Sequence[str], theirs: Sequence[str]) -> list[str]:
     """A note on labels of the data that differ in spelling alone from one of the model's."""
     folded = {_folded(name): name for name in theirs}
-    pairs = [
-        f"{json.dumps(name)} from {json.dumps(folded[_folded(name)])}"
-        for name in names
-        if _folded(name) in folded
-    ]
+    alike = [name for name in names if _folded(name) in folded]
+    pairs = [f"{json.dumps(name)} from {json.dumps(folded[_folded(name)])}" for name in alike]
     return [f"in spelling alone differs {listed(pairs)}"] if pairs else []
 
 
 def _folded(name: str) -> str:
     text = unicodedata.normalize("NFKC", name).casefold()
-    text = "".join(
-        character for character in text if unicodedata.category(character) != "Cf" and not character.isspace()
-    )
+    kept = (sign for sign in text if unicodedata.category(sign) != "Cf" and not sign.isspace())
+    text = "".join(kept)
     text = {"true": "1", "false": "0"}.get(text, text)
     return str(Decimal(text).normalize() + 0) if NUMBER.fullmatch(text) else text

@@ -1,6 +1,4 @@
-"""The data page: what a recipe's documents are, what was wrong with them, and what became of them, as plain
-values.
-"""
+"""The data page: the documents of a recipe, their faults, and what became of them, as plain values."""
 
 from typing import Any
 
@@ -14,10 +12,11 @@ from etude.text import plural
 
 _EXAMPLES = 3
 _LARGEST = 5
+Rows = list[dict[str, Any]]
 
 
-def describe_gate(gate: Gate, uses: Ints | None = None) -> dict[str, list[dict[str, Any]]]:
-    """What the gate found, as tables of rows; those that would be empty are left out.
+def describe_gate(gate: Gate, uses: Ints | None = None) -> dict[str, Rows]:
+    """The findings of the gate, as tables of rows; those that would be empty are left out.
 
     uses: which of USES each document is for that was not removed, where a share of a source was held out.
     """
@@ -33,7 +32,7 @@ def describe_gate(gate: Gate, uses: Ints | None = None) -> dict[str, list[dict[s
 
 
 def list_notes(summary: dict[str, Any]) -> list[str]:
-    """What a person should know of how the rows of each source were read, a line each."""
+    """Notes on how the rows of each source were read, a line each."""
     notes = []
     for source in summary.get("sources", ()):
         name, is_chat = source["name"], "blank_rows" in source
@@ -52,14 +51,10 @@ def list_notes(summary: dict[str, Any]) -> list[str]:
             )
         if special := source.get("special_tokens_read_as_text"):
             such = f", such as {', '.join(source['such_as'])}," if source["such_as"] else ""
-            way = (
-                ""
-                if is_chat
-                else "; for conversations, give rows with messages instead of text rendered already"
-            )
+            way = "; for conversations, give rows with messages instead of text rendered already"
             notes.append(
                 f"{name}: {special:,} of {source['documents']:,} texts hold special tokens{such} which are "
-                f"read as plain letters{way}"
+                f"read as plain letters{'' if is_chat else way}"
             )
     if lost := summary.get("lost_bytes"):
         notes.append(
@@ -71,57 +66,46 @@ def list_notes(summary: dict[str, Any]) -> list[str]:
     return notes
 
 
-def describe_lengths(lengths: Ints, limit: int) -> list[dict[str, Any]]:
-    """How many documents have how many tokens, in doublings; `limit` is the longest sample."""
+def describe_lengths(lengths: Ints, limit: int) -> Rows:
+    """The numbers of documents by tokens, in doublings; `limit` is the longest sample."""
     if not len(lengths):
         return []
     powers = np.maximum(np.ceil(np.log2(np.maximum(lengths, 1))).astype(np.int64), 4)
-    rows = []
+    counts = {}
     for power in range(int(powers.min()), int(powers.max()) + 1):
-        count = int((powers == power).sum())
         low = 0 if power == 4 else (1 << (power - 1)) + 1
-        rows.append(
-            {"tokens": f"{low:,} to {1 << power:,}", "documents": count, "share": count / len(lengths)}
-        )
-    longer = int((lengths > limit).sum())
+        counts[f"{low:,} to {1 << power:,}"] = int((powers == power).sum())
+    counts[f"more than train.seq_len {limit:,}"] = int((lengths > limit).sum())
+    return [_row(count, len(lengths), tokens=tokens) for tokens, count in counts.items()]
+
+
+def _row(documents: int, total: int, examples: list[str] | None = None, /, **named: str) -> dict[str, Any]:
+    """A row: its names, the documents, their share of the total, and examples if there may be any."""
+    shown = {} if examples is None else {"examples": examples}
+    return {**named, "documents": documents, "share": documents / total, **shown}
+
+
+def _removed(gate: Gate) -> Rows:
     return [
-        *rows,
-        {"tokens": f"more than train.seq_len {limit:,}", "documents": longer, "share": longer / len(lengths)},
+        _row(count, int((gate.uses == number).sum()), use=use, reason=reason)
+        for number, use in enumerate(USES)
+        for reason, count in count_removed(gate, number).items()
     ]
 
 
-def _removed(gate: Gate) -> list[dict[str, Any]]:
-    rows = []
-    for number, use in enumerate(USES):
-        documents = int((gate.uses == number).sum())
-        for reason, count in count_removed(gate, number).items():
-            rows.append({"use": use, "reason": reason, "documents": count, "share": count / documents})
-    return rows
-
-
-def _filters(gate: Gate) -> list[dict[str, Any]]:
-    clean = gate.recipe.data.clean
-    rows = []
+def _filters(gate: Gate) -> Rows:
+    clean, rows = gate.recipe.data.clean, []
     for bit, name in enumerate(FILTERS):
-        policy = getattr(clean, name)
-        if policy != "off":
-            hits = int((gate.failed >> bit & 1).sum())
-            shown = [f"{gate.name(index)}: {text}" for index, text in gate.manifest["examples"].get(name, [])]
-            rows.append({"filter": name, "policy": policy, "documents": hits, "examples": shown})
-    if clean.undecodable != "off":
-        files = gate.manifest["undecodable"]
-        rows.append(
-            {
-                "filter": "undecodable",
-                "policy": clean.undecodable,
-                "documents": len(files),
-                "examples": files[:_EXAMPLES],
-            }
-        )
-    return rows
+        hits = int((gate.failed >> bit & 1).sum())
+        shown = [f"{gate.name(index)}: {text}" for index, text in gate.manifest["examples"].get(name, [])]
+        rows.append({"filter": name, "policy": getattr(clean, name), "documents": hits, "examples": shown})
+    files = gate.manifest["undecodable"]
+    undecodable = {"filter": "undecodable", "policy": clean.undecodable, "documents": len(files)}
+    rows.append({**undecodable, "examples": files[:_EXAMPLES]})
+    return [row for row in rows if row["policy"] != "off"]
 
 
-def _duplicates(gate: Gate) -> list[dict[str, Any]]:
+def _duplicates(gate: Gate) -> Rows:
     documents = max(int((gate.uses == 0).sum()), 1)
     again = gate.same_as >= 0
     kinds = {
@@ -130,16 +114,15 @@ def _duplicates(gate: Gate) -> list[dict[str, Any]]:
     }
     rows = []
     for kind, flags in kinds.items():
-        at = np.flatnonzero(flags)
         shown = [
             f"{gate.name(index)} repeats {gate.name(int(gate.same_as[index]))} ({gate.similarity[index]:.2f})"
-            for index in at[:_EXAMPLES].tolist()
+            for index in np.flatnonzero(flags)[:_EXAMPLES].tolist()
         ]
-        rows.append({"kind": kind, "documents": len(at), "share": len(at) / documents, "examples": shown})
+        rows.append(_row(int(flags.sum()), documents, shown, kind=kind))
     return rows
 
 
-def _clusters(gate: Gate) -> list[dict[str, Any]]:
+def _clusters(gate: Gate) -> Rows:
     """The documents that most others repeat."""
     kept, counts = np.unique(gate.same_as[gate.same_as >= 0], return_counts=True)
     rows = []
@@ -150,29 +133,19 @@ def _clusters(gate: Gate) -> list[dict[str, Any]]:
     return rows
 
 
-def _leaks(gate: Gate) -> list[dict[str, Any]]:
+def _leaks(gate: Gate) -> Rows:
     rows = []
     for into, of in (("validation", "train"), ("test", "train"), ("test", "validation")):
         documents = int(((gate.uses == USES.index(into)) & ~gate.removed).sum())
         if documents and (gate.uses == USES.index(of)).any():
             pairs = gate.leaking(into, of)
             shown = [f"{gate.name(a)} = {gate.name(b)}" for a, b in pairs[:_EXAMPLES].tolist()]
-            rows.append(
-                {
-                    "of": into,
-                    "also in": of,
-                    "documents": len(pairs),
-                    "share": len(pairs) / documents,
-                    "examples": shown,
-                }
-            )
+            rows.append(_row(len(pairs), documents, shown, **{"of": into, "also in": of}))
     return rows
 
 
-def _split_leaks(gate: Gate, uses: Ints | None) -> list[dict[str, Any]]:
-    """Held-out documents that are near a training document of the same source; equal ones are held out
-    together.
-    """
+def _split_leaks(gate: Gate, uses: Ints | None) -> Rows:
+    """Held-out documents near a training document of the same source; equal ones are held out together."""
     if uses is None or gate.recipe.data.validation is not None or not (uses == 1).any():
         return []
     known = np.full(len(gate.removed), -1)
@@ -190,29 +163,20 @@ def _split_leaks(gate: Gate, uses: Ints | None) -> list[dict[str, Any]]:
     shown = [
         f"{gate.name(index)} = {gate.name(int(partner[index]))}" for index in leaking[:_EXAMPLES].tolist()
     ]
-    share = len(leaking) / int((uses == 1).sum())
-    return [
-        {"of": "validation", "also in": "train", "documents": len(leaking), "share": share, "examples": shown}
-    ]
+    return [_row(len(leaking), int((uses == 1).sum()), shown, **{"of": "validation", "also in": "train"})]
 
 
-def _benchmarks(gate: Gate) -> list[dict[str, Any]]:
+def _benchmarks(gate: Gate) -> Rows:
     rows = []
     for number, benchmark in enumerate(gate.manifest["benchmarks"]):
         mine = gate.planted[gate.planted[:, 1] == number]
-        problems = np.unique(mine[:, 2], return_index=True)
+        problems, first = np.unique(mine[:, 2], return_index=True)
         shown = [
             f"{benchmark['problems'][problem]} in {gate.name(int(mine[at, 0]))}"
-            for problem, at in zip(problems[0].tolist(), problems[1].tolist())
+            for problem, at in zip(problems.tolist(), first.tolist())
         ]
-        rows.append(
-            {
-                "benchmark": benchmark["name"],
-                "problems": len(benchmark["problems"]),
-                "looked_for": benchmark["looked_for"],
-                "found": len(shown),
-                "documents": len(np.unique(mine[:, 0])),
-                "examples": shown,
-            }
-        )
+        counts = {"problems": len(benchmark["problems"]), "looked_for": benchmark["looked_for"]}
+        documents = len(np.unique(mine[:, 0]))
+        found = {"found": len(shown), "documents": documents, "examples": shown}
+        rows.append({"benchmark": benchmark["name"], **counts, **found})
     return rows

@@ -10,7 +10,8 @@ from etude.data.listing import list_sources
 from etude.data.samples.sample import Texts
 from etude.data.samples.shape import Arrays, Prepared, Shape, read_offsets
 from etude.data.samples.shapes import SHAPES, allowed_shapes
-from etude.data.tokenize import FILES, Tokenizer
+from etude.data.tokenize import Tokenizer
+from etude.data.tokenizer_files import FILES
 from etude.recipe.schema import Recipe
 from etude.records import shape
 

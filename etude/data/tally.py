@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,98 +22,106 @@ from etude.recipe.schema import Source
 
 NAMED_ROWS = 10
 _NAMED_COLUMNS, _NAMED_TOKENS = 50, 3
+_OF_CONVERSATIONS = (
+    "special_tokens_read_as_text", "answers_apart_from_prompts", "without_bos", "answers_marked_not_to_learn",
+    "developer_read_as_system", "content_changed_by_template",
+)  # fmt: skip
+
+
+@dataclass
+class SourceNotes:
+    """Notes on the documents of one source; columns by their rows."""
+
+    found: int = 0
+    blank: int = 0
+    blank_rows: list[str] = field(default_factory=list)
+    unread: dict[str, int] = field(default_factory=dict)
+    no_values: dict[str, int] = field(default_factory=dict)
+
+    def add(self, document: Document) -> None:
+        """Note a document; of those without text only the first have a name."""
+        self.found += 1
+        _count(self.unread, document.unread)
+        _count(self.no_values, document.no_values)
+        if document.blank and not document.is_undecodable:
+            self.blank += 1
+            if len(self.blank_rows) < NAMED_ROWS:
+                self.blank_rows.append(document.name)
+
+
+def _numbers() -> "array[int]":
+    return array("q")
 
 
 @dataclass
 class Tally:
-    """What is known of the documents read so far; a few dozen bytes each."""
+    """Notes on all documents read so far; a few dozen bytes each.
+
+    conversations: rows by what became of them, as the manifest names it; of answers not to learn, turns.
+    """
 
     hashes: bytearray = field(default_factory=bytearray)
     prompts: bytearray = field(default_factory=bytearray)
-    sizes: "array[int]" = field(default_factory=lambda: array("q"))
-    sources: "array[int]" = field(default_factory=lambda: array("q"))
-    groups: "array[int]" = field(default_factory=lambda: array("q"))
+    sizes: "array[int]" = field(default_factory=_numbers)
+    sources: "array[int]" = field(default_factory=_numbers)
+    groups: "array[int]" = field(default_factory=_numbers)
     offsets: "array[int]" = field(default_factory=lambda: array("q", [0]))
-    places: "array[int]" = field(default_factory=lambda: array("q"))
-    capabilities: "array[int]" = field(default_factory=lambda: array("q"))
-    answers: "array[int]" = field(default_factory=lambda: array("q"))
-    labels: "array[int]" = field(default_factory=lambda: array("q"))
+    places: "array[int]" = field(default_factory=_numbers)
+    capabilities: "array[int]" = field(default_factory=_numbers)
+    answers: "array[int]" = field(default_factory=_numbers)
+    labels: "array[int]" = field(default_factory=_numbers)
     label_values: dict[str, int] = field(default_factory=dict)
-    seconds: "array[int]" = field(default_factory=lambda: array("q"))
+    seconds: "array[int]" = field(default_factory=_numbers)
     code: bytearray = field(default_factory=bytearray)
     cuts: bytearray = field(default_factory=bytearray)
     paths: dict[str, int] = field(default_factory=dict)
     capability_names: dict[str, int] = field(default_factory=dict)
-    found: list[int] = field(default_factory=list)
-    blanks: list[int] = field(default_factory=list)
-    blank_rows: list[list[str]] = field(default_factory=list)
+    group_names: dict[str, int] = field(default_factory=dict)
+    notes: list[SourceNotes] = field(default_factory=list)
     unknown: int = 0
     lost: int = 0
-    special: int = 0
-    holding_special: "array[int]" = field(default_factory=lambda: array("q"))
+    holding_special: "array[int]" = field(default_factory=_numbers)
     special_tokens: dict[str, None] = field(default_factory=dict)
-    unread: list[dict[str, int]] = field(default_factory=list)
-    no_values: list[dict[str, int]] = field(default_factory=list)
-    parted: int = 0
-    no_bos: int = 0
-    mapped: int = 0
-    changed: int = 0
-    unlearnt: int = 0
+    conversations: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_OF_CONVERSATIONS, 0))
     ends: set[int] = field(default_factory=set)
     within: set[int] = field(default_factory=set)
-    _names: dict[str, int] = field(default_factory=dict)
 
     def read(self, sources: list[Source], *, undecodable: bool, removed: Flags | None) -> Iterator[Document]:
         """The documents with text, each noted down before it is handed on.
 
-        undecodable: as for `read_documents`. removed: (n,) which of the documents with text the data gate
-        leaves out.
+        undecodable: as for `read_documents`. removed: (n,) true for those that the data gate leaves out.
         """
         place = itertools.count()
         for index, source in enumerate(sources):
-            self.found.append(0)
-            self.blanks.append(0)
-            self.blank_rows.append([])
-            self.unread.append({})
-            self.no_values.append({})
+            self.notes.append(SourceNotes())
             for document in read_documents(source, undecodable=undecodable):
-                self.found[-1] += 1
-                _count(self.unread[-1], document.unread)
-                _count(self.no_values[-1], document.no_values)
+                self.notes[-1].add(document)
                 if document.blank:
-                    if not document.is_undecodable:
-                        self.blanks[-1] += 1
-                        if len(self.blank_rows[-1]) < NAMED_ROWS:
-                            self.blank_rows[-1].append(document.name)
                     continue
                 if removed is not None and (at := next(place)) >= len(removed):
                     raise InputError(
                         f"the data gate has looked at {len(removed):,} documents and there are more; "
                         "run etude prepare RECIPE --again"
                     )
-                if removed is not None and removed[at]:
-                    continue
-                check_stretches(document.content, document.name)
-                data = document.content.encode()
-                self.hashes += hashlib.sha256(data).digest()[:16]
-                self.prompts += hash_words(document.prompt)
-                self.sizes.append(len(data))
-                self.sources.append(index)
-                # A document without a group gets a number below all groups, of its own.
-                group = document.group
-                alone = -len(self.sizes)
-                self.groups.append(
-                    alone if group is None else self._names.setdefault(group, len(self._names))
-                )
-                self.places.extend((self.paths.setdefault(document.path, len(self.paths)), document.line))
-                names, capability = self.capability_names, document.capability
-                self.capabilities.append(
-                    -1 if capability is None else names.setdefault(capability, len(names))
-                )
-                if document.label is not None:
-                    spelled = json.dumps(document.label)
-                    self.labels.append(self.label_values.setdefault(spelled, len(self.label_values)))
-                yield document
+                if removed is None or not removed[at]:
+                    self._note(document, index)
+                    yield document
+
+    def _note(self, document: Document, source: int) -> None:
+        check_stretches(document.content, document.name)
+        data = document.content.encode()
+        self.hashes += hashlib.sha256(data).digest()[:16]
+        self.prompts += hash_words(document.prompt)
+        self.sizes.append(len(data))
+        self.sources.append(source)
+        # A document without a group gets a number below all groups, of its own.
+        alone = -len(self.sizes)
+        self.groups.append(alone if document.group is None else _number(self.group_names, document.group))
+        self.places.extend((_number(self.paths, document.path), document.line))
+        capability = document.capability
+        self.capabilities.append(-1 if capability is None else _number(self.capability_names, capability))
+        if document.label is not None:
+            self.labels.append(_number(self.label_values, json.dumps(document.label)))
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The small files of the prepared data, without token_bytes and those of examples."""
@@ -131,13 +139,11 @@ class Tally:
         return {"hashes": hashes, "prompts": prompts, "units": units, **plain}
 
     def shared_groups(self, uses: Ints) -> list[str]:
-        """The groups with documents of several uses, (n,) of each document; of those below 0 it does not
-        matter.
-        """
+        """The groups with documents of several uses, (n,) of each document; uses below 0 do not count."""
         groups = np.array(self.groups, dtype=np.int64)
         pairs = np.unique(np.stack([groups, uses])[:, (groups >= 0) & (uses >= 0)], axis=1)
         numbers, counts = np.unique(pairs[0], return_counts=True)
-        names = list(self._names)
+        names = list(self.group_names)
         return [names[number] for number in numbers[counts > 1].tolist()]
 
     def add(
@@ -145,18 +151,17 @@ class Tally:
         length: int,
         answers: Sequence[tuple[int, int]],
         *,
-        has_special: bool = False,
-        unread: Collection[str] = (),
+        has_special: bool,
+        unread: Iterable[str] = (),
     ) -> None:
-        """Note how many ids a document has, and where among them what is to be learnt begins and ends.
+        """Note the number of ids of a document, and the places of what is to be learnt among them.
 
-        has_special: the text of a special token is in the document, and was read as text. unread: fields of
-        its messages that nothing writes.
+        has_special: the text of a special token was read as text. unread: fields of messages that nothing
+        writes.
         """
         if has_special:
             self.holding_special.append(len(self.offsets) - 1)
-        if unread:
-            _count(self.unread[self.sources[len(self.offsets) - 1]], map(name_unread, unread))
+        _count(self.notes[self.sources[len(self.offsets) - 1]].unread, map(name_unread, unread))
         start = self.offsets[-1]
         self.offsets.append(start + length)
         for begin, end in answers:
@@ -179,22 +184,24 @@ class Tally:
             yield document
 
     def find_special(self, texts: Iterable[str], tokenizer: Tokenizer) -> bool:
-        """Whether texts hold that of a special token, which is read as text; some of them are kept for a
-        note.
-        """
-        found = (any_of(tokenizer.special_tokens).search(text) for text in texts)
-        if match := next((each for each in found if each is not None), None):
-            if len(self.special_tokens) < _NAMED_TOKENS:
-                self.special_tokens[match[0]] = None
-            return True
-        return False
+        """Find special tokens in texts, which are read as text; the first few are kept for a note."""
+        match = next(filter(None, map(any_of(tokenizer.special_tokens).search, texts)), None)
+        if match and len(self.special_tokens) < _NAMED_TOKENS:
+            self.special_tokens[match[0]] = None
+        return match is not None
 
     def example_arrays(self) -> dict[str, Ints]:
+        """Answers, places and capabilities, which all shapes but texts have."""
         pairs = {"answers": self.answers, "places": self.places}
         return {
             **{name: np.array(column, dtype=np.int64).reshape(-1, 2) for name, column in pairs.items()},
             "capabilities": np.array(self.capabilities, dtype=np.int64),
         }
+
+
+def _number(numbers: dict[str, int], name: str) -> int:
+    """The number of a name, the next one if it is new."""
+    return numbers.setdefault(name, len(numbers))
 
 
 def _count(counts: dict[str, int], names: Iterable[str]) -> None:

@@ -8,8 +8,8 @@ from etude.text import kind_of
 
 Message = dict[str, str]
 
-# Each role, and what else data call it: ShareGPT, LLaMA-Factory, ms-swift, OpenAssistant, Gemini, Llama. A
-# call of a tool is what the model says, its result is not.
+# Each role, and its names elsewhere: ShareGPT, LLaMA-Factory, ms-swift, OpenAssistant, Gemini, Llama. The
+# model makes the call of a tool, but not its result.
 _ROLES = {
     "system": (),
     "developer": (),
@@ -24,57 +24,53 @@ _ROLE_OF = {name: role for role, others in _ROLES.items() for name in (role, *ot
 _CALLS = ("tool_calls", "tool_call", "function_calls", "function_call", "tools", "functions")
 _CONTENTS = ("content", "value")
 _OF_PARTS = ("type", "text")
-_TEXTS = (
-    None,
-    "text",
-    "input_text",
-    "output_text",
-)  # types of parts that are text: of chat templates, of OpenAI
+_TEXTS = (None, "text", "input_text", "output_text")  # types of parts: of chat templates, of OpenAI
 # Fields of a turn that hold a part of what is said, so that a turn must not be learnt without them.
 SAID_BESIDE = (
     "reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_content", "thinking_blocks",
     "think", "thought", "thoughts", "refusal", "image", "images", "image_url", "audio", "audios", "video",
     "videos", "file", "files", "attachments", "documents", "parts", "tool_responses",
 )  # fmt: skip
-# What the tools of others write beside a turn: `weight` of OpenAI and Mistral, `train` of Axolotl, `loss` of
-# ms-swift.
+# Marks of other tools: `weight` of OpenAI and Mistral, `train` of Axolotl, `loss` of ms-swift.
 _LEARNT_IF_TRUE = (
-    "weight", "train", "training", "trainable", "loss", "loss_mask", "loss_scale", "loss_weight"
-)  # fmt: skip
+    "weight",
+    "train",
+    "training",
+    "trainable",
+    "loss",
+    "loss_mask",
+    "loss_scale",
+    "loss_weight",
+)
 _WEIGHTS = ("weight", "loss_weight")
 _LEARNT_IF_FALSE = ("masked",)
 _UNREADABLE = ("mask", "train_detail", "training_detail")  # of unknown sense, or of parts of a turn
 _MARKS = (*_LEARNT_IF_TRUE, *_LEARNT_IF_FALSE, *_UNREADABLE)
 # A turn that is not learnt has this; read_mark lets no such string in from a row.
 NOT_LEARNT = {"weight": "0"}
-# Of a row: what other tools learn of it. The recipe says so here, for all rows.
+# What other tools learn of a row, which the recipe says here for all rows.
 _OF_ROWS = {
-    "train_on_inputs": True,
-    "train_on_prompt": True,
-    "completion_only_loss": False,
-    "completion_only": False,
-}
+    "train_on_inputs": True, "train_on_prompt": True, "completion_only_loss": False, "completion_only": False
+}  # fmt: skip
 
 
 def is_answer(message: Message) -> bool:
-    """Whether a turn is an answer that is to be learnt."""
+    """True for a turn that is an answer to be learnt."""
     return message["role"] == "assistant" and message["content"].strip() != "" and not is_unlearnt(message)
 
 
 def is_unlearnt(message: Message) -> bool:
-    """Whether a turn is marked as one that is not to be learnt."""
+    """True for a turn that is marked as not to be learnt."""
     return message.get("weight") == NOT_LEARNT["weight"]
 
 
 def count_unlearnt(messages: Sequence[Message]) -> int:
-    """How many assistant turns are marked as not to be learnt."""
+    """The number of assistant turns that are marked as not to be learnt."""
     return sum(message["role"] == "assistant" and is_unlearnt(message) for message in messages)
 
 
 def is_empty(value: Any) -> bool:
-    """Whether a field says nothing: null, an empty text, list or object, one of these as text, or nulls
-    alone.
-    """
+    """True for null, an empty text, list or object, one of these as text, or an object of nulls alone."""
     if isinstance(value, dict):
         return all(each is None or each in ("", [], {}) for each in value.values())
     return value is None or value in ("", "[]", "{}", "null") or value == []
@@ -93,24 +89,14 @@ def list_fields(message: Message) -> list[str]:
 
 
 def list_unread(turn: Mapping[str, Any]) -> list[str]:
-    """The fields of a turn that hold something else than a string, and no mark, so that nothing reads them.
-
-    Of contents in parts, these are the fields of the parts.
-    """
+    """The fields of a turn that nothing reads: neither strings nor marks; of contents in parts, theirs."""
     lists = [turn[name] for name in _CONTENTS if isinstance(turn.get(name), list)]
     parts = [part for each in lists for part in each if isinstance(part, dict)]
     read = (*_MARKS, *_CONTENTS)
-    names = [
-        name
-        for name, value in turn.items()
-        if name not in read and not isinstance(value, str | None) and not is_empty(value)
-    ]
-    return names + [
-        name
-        for part in parts
-        for name, value in part.items()
-        if name not in _OF_PARTS and not is_empty(value)
-    ]
+    others = ((name, value) for name, value in turn.items() if name not in read)
+    names = [name for name, value in others if not isinstance(value, str | None) and not is_empty(value)]
+    fields = ((name, value) for part in parts for name, value in part.items() if name not in _OF_PARTS)
+    return names + [name for name, value in fields if not is_empty(value)]
 
 
 def name_unread(field: str) -> str:
@@ -131,8 +117,7 @@ def read_role(role: str, number: int) -> str:
 
 
 def read_content(turn: Mapping[str, Any], name: str, where: str) -> str:
-    """The content of a message: a string, or parts that are all text, joined as chat templates of
-    transformers do.
+    """The content of a message: a string, or parts that are all text, joined as transformers joins them.
 
     where: how errors call the message. Raises: InputError that names what is no text.
     """
@@ -171,27 +156,24 @@ def check_calls(turn: Mapping[str, Any], number: int) -> None:
 
 
 def read_fields(turn: Mapping[str, Any], number: int, read: Collection[str]) -> Message:
-    """The strings of a message for the chat template, but those of the fields `read` before and the marks.
+    """The strings of a message for the chat template, without the marks and the fields `read` before.
 
     Raises: InputError for a field that holds a part of what is said in a form that is not read.
     """
     for name in SAID_BESIDE:
         if isinstance(turn.get(name), list | dict) and not is_empty(turn[name]):
+            form = "a list" if isinstance(turn[name], list) else "an object"
             raise InputError(
-                f"has {name!r} in message {number}, which is not read as {_form(turn[name])}; leave the row "
-                "out, or write it as text"
+                f"has {name!r} in message {number}, which is not read as {form}; leave the row out, or write "
+                "it as text"
             )
     return {
         name: value for name, value in turn.items() if isinstance(value, str) and name not in (*read, *_MARKS)
     }
 
 
-def _form(value: Any) -> str:
-    return "a list" if isinstance(value, list) else "an object"
-
-
 def read_mark(turn: Mapping[str, Any], number: int, *, is_assistant: bool) -> Message:
-    """What a message takes over from the marks of its turn: NOT_LEARNT, or nothing. null is no mark.
+    """The mark of a message from those of its turn: NOT_LEARNT, or nothing. null is no mark.
 
     Raises: InputError for a mark that is not 0 or 1, marks that disagree, or one that wants another turn to
     be learnt.

@@ -131,7 +131,7 @@ def test_a_bad_value_is_one_line_and_nothing_is_written(
 def test_a_tokenizer_larger_than_the_embedding_is_refused(
     tmp_path: Path, write_recipe: Write, etude: Etude
 ) -> None:
-    from etude.data.tokenize import train_tokenizer
+    from etude.data.bpe import train_tokenizer
 
     tokenizer = train_tokenizer(iter(["def total(a):\n    return a\n" * 20]), 290)
     (tmp_path / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")

@@ -10,7 +10,7 @@ from etude.data import encode as module
 from etude.data.encode import batch_documents, encode_texts
 from etude.data.sources import Document, read_documents
 from etude.data.tally import Tally
-from etude.data.tokenize import load_tokenizer
+from etude.data.tokenizer_files import load_tokenizer
 from etude.recipe import schema
 from tests.bases import write_llama, write_qwen2
 

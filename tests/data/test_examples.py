@@ -9,12 +9,14 @@ import pytest
 from tokenizers import Tokenizer as Inner
 from tokenizers import processors
 
+from etude.data.bpe import train_tokenizer
 from etude.data.corpus import Corpus
 from etude.data.loader import Loader
 from etude.data.prepared import prepare
 from etude.data.render import ChatTemplate
 from etude.data.samples.sample import NO_TARGET, Samples
-from etude.data.tokenize import TRAINED_EOS, load_tokenizer, train_tokenizer
+from etude.data.tokenize import TRAINED_EOS
+from etude.data.tokenizer_files import load_tokenizer
 from etude.errors import InputError
 from etude.recipe import schema
 from etude.recipe.load import recipe_from

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.data import kinds
+from etude.data.bpe import train_tokenizer
 from etude.data.corpus import Corpus
 from etude.data.kinds import find_kinds
 from etude.data.lexer import KIND, KINDS, code_of
@@ -17,7 +18,8 @@ from etude.data.prepared import prepare
 from etude.data.samples.hidden import Hidden
 from etude.data.samples.sample import Ints, Samples
 from etude.data.samples.weighted import Weighted
-from etude.data.tokenize import Tokenizer, token_spellings, train_tokenizer
+from etude.data.spellings import token_spellings
+from etude.data.tokenize import Tokenizer
 from etude.errors import InputError
 from etude.recipe.load import change, recipe_from
 from etude.recipe.schema import Kind, Recipe
@@ -101,33 +103,6 @@ def test_ids_that_are_no_text_have_kinds_too(ids: list[int]) -> None:
         (kind == 0) == (spellings[token] == b"") or "`" in TRAINED.decode(ids)
         for kind, token in zip(found, ids)
     )
-
-
-@given(st.text(max_size=40))
-def test_spellings_end_to_end_are_the_text(text: str) -> None:
-    spellings = token_spellings(TRAINED)
-    assert spellings is not None
-    assert b"".join(spellings[token] for token in TRAINED.encode(text)) == text.encode()
-
-
-def test_spellings_of_tokenizers_that_fall_back_to_bytes_are_the_text() -> None:
-    from tokenizers import Tokenizer as Inner
-    from tokenizers import decoders, models, normalizers
-
-    vocabulary = {
-        "<unk>": 0,
-        "</s>": 1,
-        **{f"<0x{byte:02X}>": 2 + byte for byte in range(256)},
-        "▁": 258,
-        "a": 259,
-    }
-    inner = Inner(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
-    inner.normalizer = normalizers.Replace(" ", "▁")
-    inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    inner.add_special_tokens(["</s>"])
-    spellings = token_spellings(tokenizer := Tokenizer(inner.to_str(), "</s>"))
-    assert spellings is not None
-    assert b"".join(spellings[token] for token in tokenizer.encode("a é\n a")) == "a é\n a".encode()
 
 
 def test_of_an_answer_with_fences_only_what_they_hold_is_code() -> None:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from etude.data.bpe import train_tokenizer
 from etude.data.lexer import BRACKETS, IDENTIFIER, INDENTATION, KIND, KINDS, LEVELS, Code, code_of
-from etude.data.tokenize import train_tokenizer
 from tests.conftest import SHARED
 
 PYTHON = '''def top(a, b):
@@ -156,7 +156,7 @@ def test_python_is_read_as_python_reads_it() -> None:
 
 @pytest.mark.parametrize("name", ["own", "roberta"])
 def test_tokens_of_a_tokenizer_get_what_stands_at_their_place(name: str) -> None:
-    from etude.data.tokenize import load_tokenizer
+    from etude.data.tokenizer_files import load_tokenizer
     from etude.recipe.schema import Tokenizer
 
     folder = SHARED / "data" / "tokenizers" / name

@@ -6,7 +6,7 @@ import pytest
 
 from etude.data import pieces as module
 from etude.data.pieces import cut_text
-from etude.data.tokenize import load_tokenizer
+from etude.data.tokenizer_files import load_tokenizer
 from etude.errors import InputError
 from etude.recipe import schema
 from tests import conftest

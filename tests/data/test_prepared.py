@@ -14,11 +14,11 @@ import pytest
 
 from etude import durable
 from etude.data import prepared, tally
+from etude.data.bpe import train_tokenizer
 from etude.data.corpus import Corpus
 from etude.data.loader import iterate_once
 from etude.data.prepared import prepare
 from etude.data.samples.sample import Samples
-from etude.data.tokenize import train_tokenizer
 from etude.errors import InputError, StorageError
 from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Recipe

@@ -3,19 +3,16 @@ marks.
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from etude.data.formats import Message
-from etude.data.render import ChatTemplate, Encoded, find_template
-from etude.data.tokenize import Tokenizer, load_tokenizer
+from etude.data.render import Encoded, find_template
+from etude.data.tokenize import Tokenizer
+from etude.data.tokenizer_files import load_tokenizer
 from etude.errors import InputError
 from etude.recipe import schema
 
@@ -440,7 +437,7 @@ def test_a_developer_turn_becomes_a_system_turn_where_the_template_knows_no_deve
     ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=THREE_ROLES)
     row = [("developer", "ANSWER IN FRENCH"), ("user", "hi"), ("assistant", "bonjour")]
     mapped, plain = encode(ours, said(*row), said(("system", row[0][1]), *row[1:]))
-    assert mapped.ids == plain.ids and (mapped.is_mapped, plain.is_mapped) == (True, False)
+    assert mapped.ids == plain.ids and (mapped.verdict.is_mapped, plain.verdict.is_mapped) == (True, False)
     assert "ANSWER IN FRENCH" in find_template("here", ours).render(
         said(*row[:2]), add_generation_prompt=True
     )
@@ -448,31 +445,16 @@ def test_a_developer_turn_becomes_a_system_turn_where_the_template_knows_no_deve
     every = open_tokenizer(folder, tmp_path / "u", eos_token="<|im_end|>", chat_template=without_marks(QWEN2))
     (encoded,) = encode(every, said(*row))
     theirs = AutoTokenizer.from_pretrained(tmp_path / "u").apply_chat_template(said(*row), return_dict=False)
-    assert encoded.ids == theirs and not encoded.is_mapped
-
-
-def test_a_developer_turn_that_is_refused_becomes_a_system_turn(folder: Path, tmp_path: Path) -> None:
-    strict = THREE_ROLES.replace(
-        "{% endif %}{% endfor %}", "{% else %}{{ raise_exception('no role') }}{% endif %}{% endfor %}"
-    )
-    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=strict)
-    (encoded,) = encode(ours, said(("developer", "Be brief."), ("user", "hi"), ("assistant", "Ho")))
-    assert encoded.is_mapped
-    with pytest.raises(InputError, match="no role"):
-        encode(ours, said(("user", "hi"), ("developer", "Be brief."), ("assistant", "Ho")))
+    assert encoded.ids == theirs and not encoded.verdict.is_mapped
 
 
 def test_turns_that_a_template_joins_are_all_there(folder: Path, tmp_path: Path) -> None:
     ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=MERGING)
     (encoded,) = encode(ours, said(("user", "Hi"), ("user", "Who?"), ("assistant", "Ho")))
-    assert all(text in ours.decode(encoded.ids) for text in ("Hi", "Who?", "Ho")) and not encoded.is_changed
-
-
-def test_what_a_template_takes_out_of_a_turn_is_counted(folder: Path, tmp_path: Path) -> None:
-    thinking = THREE_ROLES.replace("m['content']", "m['content'].split('</think>')[-1]")
-    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=thinking)
-    changed, plain = encode(ours, turns("Hi", "<think>hm</think>Ho", "He", "Ha"), turns("Hi", "Ho"))
-    assert (changed.is_changed, plain.is_changed) == (True, False)
+    assert (
+        all(text in ours.decode(encoded.ids) for text in ("Hi", "Who?", "Ho"))
+        and not encoded.verdict.is_changed
+    )
 
 
 def test_a_system_message_of_the_recipe_or_of_a_chat_does_not_vanish(folder: Path, tmp_path: Path) -> None:
@@ -550,57 +532,6 @@ def test_a_template_that_cannot_be_used_is_one_line(
     assert not (tmp_path / "canary").exists()
 
 
-LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-
-
-@pytest.mark.parametrize("template", [LOOP, "{{ 9 ** (9 ** 9) }}"], ids=["loop", "power"])
-def test_a_template_that_never_ends_is_stopped_in_any_thread(
-    template: str, folder: Path, tmp_path: Path
-) -> None:
-    ours = open_tokenizer(folder, tmp_path / "t", eos_token="</s>", chat_template="<|im_start|>")
-    problems: list[str] = []
-
-    def try_it() -> None:
-        try:
-            ChatTemplate(ours, template, limit_seconds=0.3).encode_prompt("Hi")
-        except InputError as error:
-            problems.append(str(error))
-
-    thread = threading.Thread(target=try_it)
-    thread.start()
-    thread.join()
-    assert (
-        len(problems) == 1
-        and "takes over 0.3 s on the conversation" in problems[0]
-        and "\n" not in problems[0]
-    )
-
-
-def test_a_template_is_rendered_again_after_a_refusal(folder: Path, tmp_path: Path) -> None:
-    ours = open_tokenizer(folder, tmp_path / "t", eos_token="</s>")
-    template = ChatTemplate(
-        ours, "{{ raise_exception('no') if messages[0]['content'] == 'a' else messages[0]['content'] }}"
-    )
-    for _ in range(2):
-        with pytest.raises(InputError, match="no"):
-            template.render(turns("a"))
-        assert template.render(turns("c")) == "c"
-        template.close()
-
-
-def test_no_process_outlives_its_template(folder: Path, tmp_path: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path; from etude.data.render import ChatTemplate\n"
-        "from etude.data.tokenize import load_tokenizer; from etude.recipe import schema\n"
-        f"t = load_tokenizer(schema.Tokenizer.model_validate({{'from': {str(tmp_path / 't')!r}}}))\n"
-        "c = ChatTemplate(t, None); c.render([{'role': 'user', 'content': 'x'}]); print(c._process.pid)"
-    )
-    open_tokenizer(folder, tmp_path / "t", eos_token="</s>")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(done.stdout), 0)
-
-
 def test_a_template_that_is_wanted_and_not_there_is_refused(folder: Path, tmp_path: Path) -> None:
     ours = open_tokenizer(folder, tmp_path / "t", eos_token="</s>")
     with pytest.raises(
@@ -644,11 +575,6 @@ THINKING = (
     "{{ m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-PICKY = THINKING.replace(
-    "{{ m['content']",
-    "{% if m.code is defined and m.code | length != 9 %}{{ raise_exception('nine') }}{% endif %}{{ "
-    "m['content']",
-)
 
 
 def test_thoughts_that_the_template_writes_are_learnt_as_in_transformers(
@@ -664,7 +590,7 @@ def test_thoughts_that_the_template_writes_are_learnt_as_in_transformers(
     for row, is_changed in ((one, False), (two, True)):
         (encoded,) = encode(ours, row)
         assert ours.decode(encoded.ids, skip_special=False) == theirs.apply_chat_template(row, tokenize=False)
-        assert (encoded.is_changed, encoded.unread) == (is_changed, ())
+        assert (encoded.verdict.is_changed, encoded.verdict.unread) == (is_changed, ())
     (encoded,) = encode(ours, one)
     ((begin, end),) = encoded.answers
     assert ours.decode(encoded.ids[begin:end], skip_special=False).startswith(
@@ -672,36 +598,19 @@ def test_thoughts_that_the_template_writes_are_learnt_as_in_transformers(
     )
 
 
-@pytest.mark.parametrize(
-    "field", ["reasoning_content", "thinking", "reasoning", "refusal", "images", "audio"]
-)
-@pytest.mark.parametrize("wanted", ["auto", "plain"])
-@pytest.mark.parametrize("place", [0, 1, 3])
-def test_a_part_of_a_turn_that_the_template_does_not_write_is_refused(
-    field: str, wanted: str, place: int, folder: Path, tmp_path: Path
-) -> None:
-    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=THREE_ROLES)
-    row = turns("Hi", "Ho", "He", "Ha")
-    row[place] |= {field: "Ho"}  # which stands elsewhere
-    for system in (None, "S"):
-        with pytest.raises(
-            InputError, match=rf"a.jsonl:2: .* does not write '{field}' of message {place + 1}, so it"
-        ):
-            encode(ours, turns("Hi", "Ho"), row, wanted=wanted, system=system)
-    row[place][field] = " "
-    assert encode(ours, row, wanted=wanted)[0].unread == ()
+def test_what_a_template_takes_out_of_a_turn_is_counted(folder: Path, tmp_path: Path) -> None:
+    thinking = THREE_ROLES.replace("m['content']", "m['content'].split('</think>')[-1]")
+    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=thinking)
+    changed, plain = encode(ours, turns("Hi", "<think>hm</think>Ho", "He", "Ha"), turns("Hi", "Ho"))
+    assert (changed.verdict.is_changed, plain.verdict.is_changed) == (True, False)
 
 
-def test_other_fields_that_the_template_does_not_write_are_known(folder: Path, tmp_path: Path) -> None:
-    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=PICKY)
-    row = turns("Hi", "Ho")
-    row.insert(
-        1, {"role": "tool", "content": "1", "name": "f", "code": "123456789", "id": "i", "weight": "0"}
+def test_a_developer_turn_that_is_refused_becomes_a_system_turn(folder: Path, tmp_path: Path) -> None:
+    strict = THREE_ROLES.replace(
+        "{% endif %}{% endfor %}", "{% else %}{{ raise_exception('no role') }}{% endif %}{% endfor %}"
     )
-    (encoded,) = encode(ours, row)
-    assert encoded.unread == ("id",) and "tool f\n" in ours.decode(encoded.ids)
-    row[0] |= {"name": "Bo"}
-    assert encode(ours, row)[0].unread == ("name", "id")  # a user's name is not written
-    developer = [{"role": "developer", "content": "S", "stamp": "noon"}, *turns("Hi", "Ho")]
-    ours = open_tokenizer(folder, tmp_path / "u", eos_token="<|im_end|>", chat_template=THREE_ROLES)
-    assert encode(ours, developer)[0].unread == ("stamp",)
+    ours = open_tokenizer(folder, tmp_path / "t", eos_token="<|im_end|>", chat_template=strict)
+    (encoded,) = encode(ours, said(("developer", "Be brief."), ("user", "hi"), ("assistant", "Ho")))
+    assert encoded.verdict.is_mapped
+    with pytest.raises(InputError, match="no role"):
+        encode(ours, said(("user", "hi"), ("developer", "Be brief."), ("assistant", "Ho")))

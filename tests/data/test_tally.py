@@ -10,7 +10,8 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from etude.data.page import list_notes
 from etude.data.prepared import prepare
-from etude.data.tokenize import Tokenizer, load_tokenizer
+from etude.data.tokenize import Tokenizer
+from etude.data.tokenizer_files import load_tokenizer
 from etude.recipe import schema
 from etude.recipe.load import recipe_from
 from tests.bases import write_qwen2

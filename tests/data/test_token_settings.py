@@ -10,7 +10,8 @@ import pytest
 from tokenizers import Tokenizer as Inner
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from etude.data.tokenize import Tokenizer, load_tokenizer
+from etude.data.tokenize import Tokenizer
+from etude.data.tokenizer_files import load_tokenizer
 from etude.errors import InputError
 from etude.recipe import schema
 from tests.bases import write_encoder, write_llama, write_qwen2, write_t5

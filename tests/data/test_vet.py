@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Regex, pre_tokenizers
-from tokenizers import Tokenizer as Inner
 
 from etude import durable
-from etude.data import patience
-from etude.data.tokenize import Tokenizer, load_tokenizer
+from etude.data.tokenize import Tokenizer
+from etude.data.tokenizer_files import load_tokenizer
 from etude.errors import InputError
 from etude.recipe import schema
 from tests.conftest import SHARED
@@ -56,36 +54,6 @@ def test_a_disk_that_is_full_costs_a_trial_and_no_more(
         assert load(file).encode("ab").tolist() == [1, 2]
 
 
-def test_what_the_tokenizer_cannot_read_is_named_by_its_beginning(tmp_path: Path) -> None:
-    words = {"type": "WordLevel", "vocab": {"</s>": 0, "a": 1}, "unk_token": "[UNK]"}
-    tokenizer = load(write(tmp_path / "a", model=words))
-    with pytest.raises(
-        InputError, match=r"cannot read the text that begins 'left' \(WordLevel error: Missing"
-    ):
-        tokenizer.encode_batch(["a", "left", "a"])
-    with pytest.raises(InputError, match="cannot read the text that begins 'left"):
-        tokenizer.encode_joined([("a", "a"), ("left", "a")])
-    with pytest.raises(InputError, match="cannot read the text that begins 'left"):
-        tokenizer.encode_rendered("left")
-
-
-def test_a_panic_of_the_native_code_on_the_data_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    inner = Inner.from_str(json.dumps(content()))
-    inner.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
-    tokenizer = Tokenizer(inner.to_str(), "</s>")  # as if it had passed the trial
-    assert tokenizer.encode("ab").tolist() == [1, 2]
-    with pytest.raises(InputError, match=r"cannot read the text that begins 'aaaa.*retry-limit"):
-        tokenizer.encode_batch(["ab", "a" * 60 + "b"])
-    capfd.readouterr()
-
-
-def test_too_many_tokens_for_a_text_are_refused() -> None:
-    grown = {"type": "Replace", "pattern": {"String": "ba"}, "content": "a" * 5000}
-    tokenizer = Tokenizer(json.dumps({**content(), "normalizer": grown}), "</s>")
-    with pytest.raises(InputError, match="makes 5,000 tokens of the text that begins 'ba'"):
-        tokenizer.encode_batch(["ab", "ba"])
-
-
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the tokenizers of the project are not beside it")
 @pytest.mark.parametrize("name", ["gpt2", "qwen2", "codet5"])
 def test_published_tokenizers_pass(name: str) -> None:
@@ -99,7 +67,7 @@ def test_files_that_are_no_tokenizer_json_are_converted_in_a_process_apart(tmp_p
         '{"tokenizer_class": "GPT2Tokenizer", "eos_token": "</s>"}'
     )
     code = (
-        "import sys; from pathlib import Path; from etude.data.tokenize import load_tokenizer\n"
+        "import sys; from pathlib import Path; from etude.data.tokenizer_files import load_tokenizer\n"
         "from etude.recipe.schema import Tokenizer\n"
         f"loaded = load_tokenizer(Tokenizer.model_validate({{'from': {str(tmp_path)!r}}}))\n"
         "print(loaded.encode('aba').tolist(), 'transformers' in sys.modules)"
@@ -109,33 +77,3 @@ def test_files_that_are_no_tokenizer_json_are_converted_in_a_process_apart(tmp_p
     (tmp_path / "merges.txt").write_text("#version: 0.2\na z\n")
     with pytest.raises(InputError, match=r"cannot be loaded by transformers \(.*\); give a tokenizer.json"):
         load_tokenizer(schema.Tokenizer.model_validate({"from": str(tmp_path)}))
-
-
-def split_by(pattern: str) -> str:
-    """A tokenizer.json whose texts are split by a regular expression."""
-    inner = Inner.from_str(json.dumps(content()))
-    inner.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
-    return inner.to_str()
-
-
-@pytest.mark.parametrize("way", ["encode", "rendered", "joined"])
-def test_a_tokenizer_that_would_take_hours_for_a_text_is_left_alone(
-    way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(patience, "_SECONDS", 0.2)
-    tokenizer = Tokenizer(split_by(r"q(?=\w*\w*!)|."), "</s>")  # as if it had passed the trial
-    read = {
-        "encode": tokenizer.encode,
-        "rendered": tokenizer.encode_rendered,
-        "joined": lambda text: tokenizer.encode_joined([(text, None)], 8),
-    }[way]
-    with pytest.raises(InputError, match=r"takes over 0 s of the processor for 2,400 characters .*'qqqq"):
-        read("q" * 2400)  # 8 s
-    assert len(Tokenizer(split_by("."), "</s>").encode("ab")) == 2
-
-
-def test_texts_are_whole_behind_texts_that_were_cut() -> None:
-    tokenizer = Tokenizer(json.dumps(content()), "</s>")
-    assert [len(tokenizer.encode_joined([("ab" * 9, None)], 8)[0][0])] == [8]
-    assert len(tokenizer.encode("ab" * 9)) == len(tokenizer.encode_rendered("ab" * 9)) == 18
-    assert len(tokenizer.encode_joined([("ab" * 9, None)])[0][0]) == 20

@@ -9,10 +9,19 @@ import numpy.typing as npt
 
 from etude.data.cache import Built
 from etude.data.encode import encode
-from etude.data.examples import ConversationExamples
+from etude.data.examples import Example, Examples
 from etude.data.samples.hidden import hide_tokens
-from etude.data.samples.sample import NO_TARGET, Flags, Ints, Sample, Spans, Texts
-from etude.data.samples.shape import Arrays, Building, Columns, Part, Prepared, read_places, refuse_long
+from etude.data.samples.sample import NO_TARGET, Flags, Ints, Sample, Spans, Stretches, Texts
+from etude.data.samples.shape import (
+    Arrays,
+    Building,
+    Columns,
+    Part,
+    Prepared,
+    Shape,
+    read_places,
+    refuse_long,
+)  # fmt: skip
 from etude.data.samples.weighted import weigh_tokens
 from etude.data.sources import Document
 from etude.data.tally import Tally
@@ -22,37 +31,31 @@ from etude.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)
-class Conversations:
-    """A span a sample, which begins with its own first token.
+class Conversations(Stretches):
+    """A sample begins with the first token of its own span.
 
     answers: (m, 2) stretches of the tokens that are targets, ascending; None if all tokens but the first are.
     """
 
-    spans: Spans
-    seq_len: int
     eos_id: int
     answers: Ints | None = None
 
     @property
     def tokens_per_sample(self) -> float:
+        """Mean length of a sample; the last token of a span is a target alone."""
         lengths = np.minimum(self.spans.ends - self.spans.starts - 1, self.seq_len)
         return float(lengths.mean()) if len(self) else 0.0
 
-    def __len__(self) -> int:
-        return len(self.spans.starts)
-
-    def longest(self, count: int) -> Ints:
-        return self.spans.longest(count)
-
     def at_labels(self, index: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return values[int(self.spans.starts[index]) + 1 : int(self.spans.ends[index])]
+        start, end = self.place(index)
+        return values[start + 1 : end]
 
     def at_text(self, index: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return values[int(self.spans.starts[index]) : int(self.spans.ends[index])][: self.seq_len]
+        start, end = self.place(index)
+        return values[start:end][: self.seq_len]
 
     def sample(self, index: int, epoch: int = 0) -> Sample:
-        assert 0 <= index < len(self), index
-        start, end = int(self.spans.starts[index]), int(self.spans.ends[index])
+        start, end = self.place(index)
         window = self.spans.tokens[start:end].astype(np.int64)
         labels = window[1:]
         if self.answers is not None:
@@ -66,8 +69,12 @@ class Conversations:
 
 @dataclass(frozen=True)
 class Left:
-    """Flags (n,) of rows: those that became a sample, that were dropped as too long, that lost all their
-    targets to seq_len, or only their end.
+    """Flags (n,) of rows.
+
+    kept      became a sample
+    dropped   too long
+    cut_away  lost all targets to seq_len
+    cut       lost only the end to seq_len
     """
 
     kept: Flags
@@ -79,8 +86,7 @@ class Left:
 def cut_conversations(
     texts: Texts, rows: Ints, answers: Ints, seq_len: int, *, answers_only: bool = True, drop: bool = False
 ) -> tuple[Conversations, Left]:
-    """Documents `rows` as samples of seq_len tokens at most, longer ones cut or dropped; without a target,
-    left out.
+    """Documents `rows` as samples, longer ones than seq_len cut or dropped; none without a target.
 
     answers: (m, 2) stretches of the tokens that are targets, ascending. Tokens behind the last target are
     left out, as nothing depends on them.
@@ -119,13 +125,11 @@ def cut_conversations(
     return samples, Left(kept, dropped, ~kept & ~dropped, cut & kept)
 
 
-class ConversationShape:
+class ConversationShape(Shape):
     """Each conversation as its chat template writes it; each text as the tokenizer begins and ends one."""
 
     name = "examples"
-    files: tuple[str, ...] = ("tokens.bin", "answers.npy")
-    cuts_documents = False
-    has_labels = False
+    files = ("tokens.bin", "answers.npy")
     renders = True
 
     def encode(
@@ -184,18 +188,25 @@ def _refuse_marked(recipe: Recipe, prepared: Prepared) -> None:
         )
 
 
-def _ask(prepared: Prepared, rows: Ints, ends: Ints) -> ConversationExamples:
-    """The conversations among the samples, as questions: an answer of a text begins where the text does."""
-    texts, answers = prepared.texts, prepared.arrays["answers"]
+def _ask(prepared: Prepared, rows: Ints, ends: Ints) -> Examples:
+    """The conversations among the samples of documents `rows`, each up to its last answer before `ends`.
+
+    An answer of a text, which is no conversation, begins where the text does.
+    """
+    texts, answers, tokenizer = prepared.texts, prepared.arrays["answers"], prepared.tokenizer
     starts = texts.offsets[rows]
     is_conversation = answers[answers[:, 0].searchsorted(starts), 0] > starts
-    return ConversationExamples(
-        rows=rows[is_conversation],
-        ends=ends[is_conversation],
-        tokens=texts.tokens,
-        offsets=texts.offsets,
-        answers=answers,
-        capabilities=prepared.arrays["capabilities"],
-        names=prepared.manifest["capabilities"],
-        tokenizer=prepared.tokenizer,
-    )
+    rows, starts, ends = rows[is_conversation], starts[is_conversation], ends[is_conversation]
+
+    def make(index: int) -> Example:
+        first, behind = answers[:, 0].searchsorted((starts[index], ends[index])).tolist()
+        begin, end = answers[max(first, behind - 1)].tolist()
+        prompt = texts.tokens[int(starts[index]) : begin].tolist()
+        return Example(
+            prompt_ids=prompt,
+            prompt=tokenizer.decode(prompt, skip_special=False),
+            reference=tokenizer.decode(texts.tokens[begin:end].tolist()),
+            capability=prepared.capability(int(rows[index])),
+        )
+
+    return Examples(len(rows), make)

@@ -30,8 +30,7 @@ class Masking:
     special: tuple[int, ...]
 
     def hide(self, text: Ints, *, epoch: int, index: int) -> tuple[Ints, Ints]:
-        """Tokens of sample `index` in an epoch, and its labels, NO_TARGET where nothing is hidden; both
-        (n,)."""
+        """Tokens (n,) of sample `index` in an epoch, and its labels, NO_TARGET where nothing is hidden."""
         draw = np.random.default_rng([self.seed, epoch, index])
         free = np.flatnonzero(~np.isin(text, self.special))
         tokens, labels = text.copy(), np.full(len(text), NO_TARGET, dtype=np.int64)

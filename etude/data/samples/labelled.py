@@ -13,17 +13,18 @@ from etude.data.encode import batch_documents
 from etude.data.labels import Labels, number_labels
 from etude.data.lexer import IDENTIFIER, KINDS, LEVELS, code_of
 from etude.data.rows import place_of
-from etude.data.samples.sample import NO_TARGET, Flags, Ints, Sample, Spans, Texts
+from etude.data.samples.sample import NO_TARGET, Flags, Ints, Sample, Spans, Stretches, Texts
 from etude.data.samples.shape import (
     Arrays,
     Building,
     Columns,
     Part,
     Prepared,
+    Shape,
     read_places,
     read_seconds,
     refuse_long,
-)
+)  # fmt: skip
 from etude.data.sources import Document
 from etude.data.tally import Tally
 from etude.data.tokenize import Tokenizer
@@ -32,33 +33,20 @@ from etude.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A span a sample, whose target is its row of `classes`.
+class Labelled(Stretches):
+    """The target of a sample is its row of `classes`.
 
     classes  (n, k) uint8, 1 where a label holds
     seconds  (n,) where the second text begins
     code     (tokens, 4), kind of each prepared token as code, if the model reads it
     """
 
-    spans: Spans
-    seq_len: int
     classes: npt.NDArray[np.uint8]
     seconds: Ints
     code: npt.NDArray[Any] | None = None
 
-    @property
-    def tokens_per_sample(self) -> float:
-        return self.spans.mean_length(self.seq_len)
-
-    def __len__(self) -> int:
-        return len(self.spans.starts)
-
-    def longest(self, count: int) -> Ints:
-        return self.spans.longest(count)
-
     def sample(self, index: int, epoch: int = 0) -> Sample:
-        assert 0 <= index < len(self), index
-        start, end = int(self.spans.starts[index]), int(self.spans.ends[index])
+        start, end = self.place(index)
         tokens = self.spans.tokens[start:end].astype(np.int64)
         return Sample(
             tokens,
@@ -80,14 +68,12 @@ def take_labelled(texts: Texts, rows: Ints, arrays: Arrays, seq_len: int, *, tru
     return Labelled(spans, seq_len, arrays["labels"][rows], arrays["seconds"][rows], arrays.get("code"))
 
 
-class LabelledShape:
+class LabelledShape(Shape):
     """Each text, or pair, as the tokenizer joins them for a model, cut to train.seq_len tokens."""
 
     name = "labelled"
-    files: tuple[str, ...] = ("tokens.bin", "labels.npy")
-    cuts_documents = False
+    files = ("tokens.bin", "labels.npy")
     has_labels = True
-    renders = False
 
     def encode(
         self, recipe: Recipe, documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer, today: str
@@ -103,7 +89,6 @@ class LabelledShape:
                 tally.add(len(ids), [], has_special=tally.find_special(given, tokenizer))
                 tally.seconds.append(second)
                 tally.cuts.append(is_cut)
-                tally.unknown += 0 if tokenizer.unk_id is None else int((ids == tokenizer.unk_id).sum())
             yield np.concatenate([ids for ids, *_ in encoded])
 
     def finish(self, building: Building) -> Columns:
@@ -118,8 +103,7 @@ class LabelledShape:
         }
         if tally.code:
             arrays["code"] = np.frombuffer(tally.code, dtype="<u2").reshape(-1, 4)
-        nothing = np.zeros((0, 2), dtype=np.int64)
-        return Columns(arrays=arrays, code=nothing, is_answer=np.zeros(0, dtype=np.bool_), labels=labels)
+        return Columns(arrays=arrays, labels=labels)
 
     def read(self, recipe: Recipe, built: Built, arrays: Arrays) -> None:
         read_places(built, arrays)
@@ -158,12 +142,9 @@ class LabelledShape:
             split=split,
             lengths=lengths,
             summary={"labels": ", ".join(f"{name} {number:,}" for name, number in counts), **dropped},
-            capabilities=prepared.capabilities(rows),
+            capabilities=[prepared.capability(row) for row in rows.tolist()],
             ids=prepared.ids(rows) if use != "train" else [],
         )
-
-    def settings(self, recipe: Recipe) -> list[str]:
-        return []
 
 
 def _number(building: Building) -> tuple[Labels, npt.NDArray[np.uint8]]:

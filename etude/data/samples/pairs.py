@@ -11,18 +11,19 @@ import numpy.typing as npt
 from etude import durable
 from etude.data.cache import Built
 from etude.data.encode import batch_documents
-from etude.data.examples import PairExamples
-from etude.data.samples.sample import Flags, Ints, Sample, Spans, Texts
+from etude.data.examples import Example, Examples
+from etude.data.samples.sample import Flags, Ints, Sample, Spans, Stretches, Texts
 from etude.data.samples.shape import (
     Arrays,
     Building,
     Columns,
     Part,
     Prepared,
+    Shape,
     read_offsets,
     read_places,
     read_seconds,
-)
+)  # fmt: skip
 from etude.data.samples.weighted import weigh_tokens
 from etude.data.sources import Document
 from etude.data.tally import Tally
@@ -33,15 +34,13 @@ from etude.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)
-class Pairs:
+class Pairs(Stretches):
     """A span is a source and, from `seconds` (n,) on, a target.
 
     Of more than seq_len and target_len tokens the last, which ends a text, stays, and those before it are
     cut off.
     """
 
-    spans: Spans
-    seq_len: int
     target_len: int
     seconds: Ints
 
@@ -50,19 +49,12 @@ class Pairs:
         """Mean length of a source."""
         return float(np.minimum(self.seconds, self.seq_len).mean()) if len(self) else 0.0
 
-    def __len__(self) -> int:
-        return len(self.spans.starts)
-
-    def longest(self, count: int) -> Ints:
-        return self.spans.longest(count)
-
     def at_labels(self, index: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        start, end = int(self.spans.starts[index]), int(self.spans.ends[index])
+        start, end = self.place(index)
         return _cut_end(values[start + int(self.seconds[index]) : end], self.target_len)
 
     def sample(self, index: int, epoch: int = 0) -> Sample:
-        assert 0 <= index < len(self), index
-        start, tokens = int(self.spans.starts[index]), self.spans.tokens
+        (start, _), tokens = self.place(index), self.spans.tokens
         source = _cut_end(tokens[start : start + int(self.seconds[index])].astype(np.int64), self.seq_len)
         target = self.at_labels(index, tokens).astype(np.int64)
         places = np.arange(len(source), dtype=np.int64)
@@ -72,9 +64,7 @@ class Pairs:
 def take_pairs(
     texts: Texts, rows: Ints, seconds: Ints, seq_len: int, target_len: int, *, drop: bool
 ) -> tuple[Pairs, Flags]:
-    """Documents `rows` as sources and targets, and flags (n,) of the rows that are too long, and so cut or
-    dropped.
-    """
+    """Documents `rows` as sources and targets, and flags (n,) of those too long, so cut or dropped."""
     starts, ends, seconds = texts.offsets[rows], texts.offsets[rows + 1], seconds[rows]
     written = ends - starts - seconds
     too_long = (seconds > seq_len) | (written > target_len)
@@ -88,14 +78,11 @@ def take_pairs(
     return Pairs(spans, seq_len, target_len, seconds), too_long
 
 
-class PairShape:
+class PairShape(Shape):
     """Each source, and after it its target, both as the tokenizer surrounds them, whole."""
 
     name = "pairs"
-    files: tuple[str, ...] = ("tokens.bin", "seconds.npy", "references.bin")
-    cuts_documents = False
-    has_labels = False
-    renders = False
+    files = ("tokens.bin", "seconds.npy", "references.bin")
 
     def encode(
         self, recipe: Recipe, documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer, today: str
@@ -113,14 +100,10 @@ class PairShape:
                 has_special = tally.find_special(pair, tokenizer)
                 tally.add(len(source) + len(target), [], has_special=has_special, unread=unread)
                 tally.seconds.append(len(source))
-                if (unknown := tokenizer.unk_id) is not None:
-                    tally.unknown += int((source == unknown).sum() + (target == unknown).sum())
             yield np.concatenate([ids for pair in zip(sources, targets) for ids in pair])
 
     def finish(self, building: Building) -> Columns:
-        """The targets are read again, as ids do not give back every text, and scores compare with the
-        text.
-        """
+        """The targets are read again: scores compare with their texts, which ids may not give back."""
         tally, places = building.tally, array("q", [0])
 
         def references() -> Iterator[bytes]:
@@ -132,14 +115,10 @@ class PairShape:
         written = durable.write_file(building.folder / "references.bin", references())
         seconds, offsets = np.array(tally.seconds, dtype=np.int64), building.arrays["offsets"]
         return Columns(
-            arrays={
-                **tally.example_arrays(),
-                "seconds": seconds,
-                "reference_places": np.array(places, dtype=np.int64),
-            },
+            arrays=tally.example_arrays()
+            | {"seconds": seconds, "reference_places": np.array(places, dtype=np.int64)},
             files={"references.bin": written},
             code=np.stack([offsets[:-1] + seconds, offsets[1:]], axis=1),
-            is_answer=np.zeros(len(seconds), dtype=np.bool_),
         )
 
     def read(self, recipe: Recipe, built: Built, arrays: Arrays) -> None:
@@ -156,21 +135,12 @@ class PairShape:
         samples, too_long = take_pairs(prepared.texts, rows, arrays["seconds"], *longest, drop=is_dropped)
         _refuse(recipe, prepared, rows, rows[too_long])
         kept = rows[~too_long] if is_dropped else rows
-        examples = PairExamples(
-            samples=samples,
-            rows=kept,
-            references=prepared.built.numbers("references.bin", np.uint8),
-            places=arrays["reference_places"],
-            capabilities=arrays["capabilities"],
-            names=prepared.manifest["capabilities"],
-            tokenizer=prepared.tokenizer,
-        )
         left = {"dropped": int(too_long.sum()), "dropped_rows": prepared.name_rows(rows[too_long])}
         return Part(
             split=weigh_tokens(samples, recipe, prepared.built, use),
             lengths=arrays["seconds"][rows],
             summary=left if is_dropped else {},
-            examples=examples,
+            examples=_ask(prepared, samples, kept),
             ids=prepared.ids(kept) if use != "train" else [],
         )
 
@@ -199,6 +169,23 @@ def take_sides(document: Document) -> tuple[str, str]:
             )
     before = [message["content"] for message in document.messages[:-1]]
     return "\n\n".join(before), document.messages[-1]["content"]
+
+
+def _ask(prepared: Prepared, samples: Pairs, rows: Ints) -> Examples:
+    """The sources of documents `rows`, cut as their samples are, each with the whole text of its target."""
+    texts = prepared.built.numbers("references.bin", np.uint8)  # UTF-8, end to end
+    places = prepared.arrays["reference_places"]
+
+    def make(index: int) -> Example:
+        row, source = int(rows[index]), samples.sample(index).tokens.tolist()
+        try:
+            reference = texts[places[row] : places[row + 1]].tobytes().decode()
+        except UnicodeDecodeError:
+            raise prepared.built.damaged("references.bin is not UTF-8 text") from None
+        prompt = prepared.tokenizer.decode(source)
+        return Example(source, prompt, reference, prepared.capability(row))
+
+    return Examples(len(rows), make)
 
 
 def _refuse(recipe: Recipe, prepared: Prepared, rows: Ints, long: Ints) -> None:

@@ -23,7 +23,7 @@ class Sample:
     positions  place of each token in its document
     classes    (k,) uint8, 1 where a label of a labelled text holds
     second     where the second text of a labelled pair begins
-    is_pair    whether the labels are a text of their own
+    is_pair    true if the labels are a text of their own
     task       name of the task, if a run has several
     code       (n, 4), kind of each token as code by etude.data.lexer
     weights    fp32, as long as the labels: weight of each in the loss; None if each counts 1
@@ -57,9 +57,7 @@ class Texts:
     eos_id: int
 
     def count_bytes(self, starts: Ints, ends: Ints) -> int:
-        """Bytes of the text that the tokens of many spans stand for; by their share of all tokens if they
-        are not byte-level.
-        """
+        """Bytes of the text of many spans; by their share of all tokens if these are not byte-level."""
         if self.token_bytes is None:
             return int(self.sizes.sum() * (ends - starts).sum() / max(len(self.tokens), 1))
         total = 0
@@ -71,8 +69,9 @@ class Texts:
         return total
 
     def measure(self, starts: Ints, ends: Ints) -> tuple[int, int]:
-        """Tokens of spans that are documents or parts of one, and bytes of their text: exact, but for parts
-        of documents whose ids are not byte-level.
+        """Tokens of spans that are documents or parts of one, and bytes of their text.
+
+        The bytes are exact, but for parts of documents whose ids are not byte-level.
         """
         document = np.searchsorted(self.offsets, starts, side="right") - 1
         part = (starts > self.offsets[document]) | (ends < self.offsets[document + 1])
@@ -120,6 +119,31 @@ class Spans:
     def longest(self, count: int) -> Ints:
         """The longest spans, (count,) or fewer."""
         return np.argsort(self.starts - self.ends, kind="stable")[:count]
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """Samples that are one span each, of seq_len tokens at most."""
+
+    spans: Spans
+    seq_len: int
+
+    @property
+    def tokens_per_sample(self) -> float:
+        """Mean length of a sample."""
+        return self.spans.mean_length(self.seq_len)
+
+    def __len__(self) -> int:
+        return len(self.spans.starts)
+
+    def longest(self, count: int) -> Ints:
+        """The samples with most tokens, (count,) or fewer."""
+        return self.spans.longest(count)
+
+    def place(self, index: int) -> tuple[int, int]:
+        """The place of a span in the tokens, from its first token to behind its last."""
+        assert 0 <= index < len(self), index
+        return int(self.spans.starts[index]), int(self.spans.ends[index])
 
 
 class Samples(Protocol):

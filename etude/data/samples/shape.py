@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,14 +43,14 @@ class Columns:
     """The columns of one shape.
 
     arrays      by the names of their .npy files
-    files       other files that were written
     code        (m, 2) stretches of tokens that may be code
-    is_answer   (m,) which of these are answers in conversations
+    is_answer   (m,) true for those that are answers in conversations; or one for all
+    files       other files that were written
     """
 
     arrays: Arrays
-    code: Ints
-    is_answer: Flags
+    code: Ints = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    is_answer: Flags | bool = False
     files: Files = field(default_factory=dict)
     labels: Labels | None = None
 
@@ -69,10 +69,11 @@ class Prepared:
         """The manifest of the folder."""
         return self.built.manifest
 
-    def capabilities(self, rows: Ints) -> list[str | None]:
-        """The capability of each row, or None."""
-        names = [*self.manifest["capabilities"], None]  # -1 is none
-        return [names[index] for index in self.arrays["capabilities"][rows].tolist()]
+    def capability(self, row: int) -> str | None:
+        """The capability of a row, if it has one."""
+        number = int(self.arrays["capabilities"][row])
+        name: str | None = self.manifest["capabilities"][number] if number >= 0 else None
+        return name
 
     def ids(self, rows: Ints) -> list[str]:
         """A name for each row that depends on its text alone."""
@@ -109,21 +110,21 @@ class Part:
     ids: list[str] = field(default_factory=list)
 
 
-class Shape(Protocol):
-    """A shape of samples.
+class Shape:
+    """A shape of samples; a subclass says how it differs from one of whole rows without labels.
 
     name              as manifests have it
     files             of a prepared folder, which with texts, tokenizer and split make the samples
-    cuts_documents    whether the only document of a source is cut in two, to hold out its end
-    has_labels        whether prepared data has labels
-    renders           whether conversations become tokens by a chat template
+    cuts_documents    the only document of a source is cut in two, to hold out its end
+    has_labels        prepared data has labels
+    renders           conversations become tokens by a chat template
     """
 
     name: str
-    files: tuple[str, ...]
-    cuts_documents: bool
-    has_labels: bool
-    renders: bool
+    files: tuple[str, ...] = ()
+    cuts_documents = False
+    has_labels = False
+    renders = False
 
     def encode(
         self, recipe: Recipe, documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer, today: str
@@ -132,9 +133,11 @@ class Shape(Protocol):
 
         today: day (YYYY-MM-DD) that a chat template may write.
         """
+        raise NotImplementedError
 
     def finish(self, building: Building) -> Columns:
         """The columns of this shape."""
+        raise NotImplementedError
 
     def read(self, recipe: Recipe, built: Built, arrays: Arrays) -> None:
         """Add the columns of this shape to `arrays`. Raises: InputError if one is damaged."""
@@ -144,9 +147,11 @@ class Shape(Protocol):
 
         Raises: InputError if samples are too long and that is to be refused, or if none is left.
         """
+        raise NotImplementedError
 
     def settings(self, recipe: Recipe) -> list[str]:
         """The settings that samples depend on beside the files."""
+        return []
 
 
 def read_places(built: Built, arrays: Arrays) -> None:
@@ -175,7 +180,7 @@ def read_seconds(built: Built, arrays: Arrays) -> None:
 
 
 def read_offsets(built: Built, name: str, count: int | None, size: int) -> Ints:
-    """Where the parts of `size` things end to end begin, and the last one ends."""
+    """The places where the parts of `size` things end to end begin, and the last one ends."""
     offsets: Ints = built.array(name, np.int64, (count,), most=size)
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) < 0).any():
         raise built.damaged(f"{name}.npy does not lead from 0 to {size:,}")

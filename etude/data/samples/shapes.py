@@ -26,10 +26,10 @@ def allowed_shapes(recipe: Recipe) -> tuple[Shape, ...]:
 
 
 def has_conversations(recipe: Recipe) -> bool:
-    """Whether rows of a source are conversations. Raises: InputError."""
+    """True if rows of a source are conversations. Raises: InputError."""
     return any(look_through(source).form.kind != "text" for _, source in list_sources(recipe))
 
 
 def texts_are_examples(recipe: Recipe) -> bool:
-    """Whether a text begins as the pretrained model expects it, instead of after an end token."""
+    """True if a text begins as the pretrained model expects it, instead of after an end token."""
     return recipe.model.from_ is not None and recipe.data.sample == "document"

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.cache import Built
 from etude.data.encode import encode_texts
 from etude.data.samples.hidden import hide_tokens
-from etude.data.samples.sample import Flags, Ints, Sample, Spans, Texts, predict_next
-from etude.data.samples.shape import Arrays, Building, Columns, Part, Prepared
+from etude.data.samples.sample import Flags, Ints, Sample, Spans, Stretches, Texts, predict_next
+from etude.data.samples.shape import Building, Columns, Part, Prepared, Shape
 from etude.data.samples.weighted import weigh_tokens
 from etude.data.sources import Document
 from etude.data.tally import Tally
@@ -24,7 +23,7 @@ from etude.recipe.schema import Recipe
 class Rows:
     """Spans end to end; sample i has the seq_len labels from i * seq_len on, so each token is a target once.
 
-    The token before the first label is the end token, as before any document. first: (n + 1) where each span
+    The end token stands before the first label, as before any document. first: (n + 1) where each span
     begins in the spans end to end.
     """
 
@@ -46,8 +45,7 @@ class Rows:
     def at_labels(self, index: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return self._window(index, values)[1:]
 
-    def at_text(self, index: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return self._window(index, values)[1:]
+    at_text = at_labels
 
     def sample(self, index: int, epoch: int = 0) -> Sample:
         assert 0 <= index < len(self), index
@@ -84,31 +82,18 @@ def cut_rows(texts: Texts, starts: Ints, ends: Ints, seq_len: int) -> Rows:
 
 
 @dataclass(frozen=True)
-class Documents:
-    """A span a sample, cut to seq_len tokens; the token before the first label is the end token."""
+class Documents(Stretches):
+    """A span is cut to seq_len tokens; the token before the first label is the end token."""
 
-    spans: Spans
-    seq_len: int
     eos_id: int
 
-    @property
-    def tokens_per_sample(self) -> float:
-        return self.spans.mean_length(self.seq_len)
-
-    def __len__(self) -> int:
-        return len(self.spans.starts)
-
-    def longest(self, count: int) -> Ints:
-        return self.spans.longest(count)
-
     def at_labels(self, index: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return values[int(self.spans.starts[index]) : int(self.spans.ends[index])][: self.seq_len]
+        start, end = self.place(index)
+        return values[start:end][: self.seq_len]
 
-    def at_text(self, index: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return self.at_labels(index, values)
+    at_text = at_labels
 
     def sample(self, index: int, epoch: int = 0) -> Sample:
-        assert 0 <= index < len(self), index
         text = self.at_labels(index, self.spans.tokens)
         window = np.empty(len(text) + 1, dtype=np.int64)
         window[0], window[1:] = self.eos_id, text
@@ -126,14 +111,11 @@ def cut_documents(texts: Texts, starts: Ints, ends: Ints, seq_len: int) -> Docum
     return Documents(spans, seq_len, texts.eos_id)
 
 
-class TextShape:
+class TextShape(Shape):
     """Each text and the end token."""
 
     name = "texts"
-    files: tuple[str, ...] = ()
     cuts_documents = True
-    has_labels = False
-    renders = False
 
     def encode(
         self, recipe: Recipe, documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer, today: str
@@ -143,10 +125,7 @@ class TextShape:
     def finish(self, building: Building) -> Columns:
         offsets = building.arrays["offsets"]
         code = np.stack([offsets[:-1], offsets[1:]], axis=1)
-        return Columns(arrays={}, code=code, is_answer=np.zeros(len(code), dtype=np.bool_))
-
-    def read(self, recipe: Recipe, built: Built, arrays: Arrays) -> None:
-        pass
+        return Columns(arrays={}, code=code)
 
     def take(self, recipe: Recipe, prepared: Prepared, use: str, rows: Ints, cut: Flags) -> Part:
         """Samples of whole documents and of parts: the end of a cut document is for validation."""
@@ -162,9 +141,6 @@ class TextShape:
         split = weigh_tokens(hide_tokens(samples, recipe, prepared.tokenizer), recipe, prepared.built, use)
         return Part(split=split, lengths=np.diff(texts.offsets)[rows], summary=dropped)
 
-    def settings(self, recipe: Recipe) -> list[str]:
-        return []
-
 
 def _cut(
     recipe: Recipe, texts: Texts, use: str, starts: Ints, ends: Ints
@@ -179,8 +155,7 @@ def _cut(
         count = f"all {len(is_long):,}" if is_long.all() else f"{int(is_long.sum()):,} of {len(is_long):,}"
         raise InputError(
             f"{count} documents of data.{use} have more than train.seq_len {seq_len:,} tokens, and "
-            "data.too_long is "
-            f'"{too_long}"; raise train.seq_len, or set data.too_long = "cut"'
+            f'data.too_long is "{too_long}"; raise train.seq_len, or set data.too_long = "cut"'
         )
     samples = cut_documents(texts, starts[~is_long], ends[~is_long], seq_len)
     return samples, {"dropped": int(is_long.sum())}

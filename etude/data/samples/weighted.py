@@ -57,9 +57,7 @@ class Weighted:
 
 
 def weigh_tokens(samples: TokenSamples, recipe: Recipe, built: Built, use: str) -> Samples:
-    """The samples with the weights of loss.token_weights; those of training alone, so that scores stay
-    comparable.
-    """
+    """The samples of training with the weights of loss.token_weights; without, scores stay comparable."""
     if not recipe.loss.token_weights or use != "train":
         return samples
     names = get_args(Kind)
