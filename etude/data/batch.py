@@ -84,17 +84,14 @@ def _lay_out(samples: Sequence[Sample], attend_across_documents: bool) -> NumpyB
             tokens=sources, labels=targets, lengths=lengths, target_lengths=target_lengths, weights=weights
         )  # fmt: skip
     apart = not attend_across_documents and any(sample.documents[-1] for sample in samples)
-    classes, types = None, None
-    if samples[0].classes is not None:
-        classes = np.stack([sample.classes for sample in samples if sample.classes is not None]).astype(
-            np.float32
-        )
-        if any(sample.second < len(sample.tokens) for sample in samples):
-            types = np.concatenate(
-                [(sample.positions >= sample.second).astype(np.int64) for sample in samples]
-            )
+    labelled = [sample.classes for sample in samples if sample.classes is not None]
+    classes = np.stack(labelled).astype(np.float32) if labelled else None
+    types = None
+    if labelled and any(sample.second < len(sample.tokens) for sample in samples):
+        behind = [sample.positions >= sample.second for sample in samples]
+        types = np.concatenate(behind).astype(np.int64)[None]
     coded = [sample.code for sample in samples if sample.code is not None]
-    code = np.concatenate(coded) if coded else None
+    code = np.concatenate(coded)[None] if coded else None
     if not apart and len({len(row) for row in tokens}) == 1:
         rows = np.stack(tokens)
         return Batch(
@@ -106,12 +103,9 @@ def _lay_out(samples: Sequence[Sample], attend_across_documents: bool) -> NumpyB
     if apart:
         lengths = tuple(chain.from_iterable(np.bincount(sample.documents).tolist() for sample in samples))
     else:
-        lengths = tuple(len(row) for row in tokens)
-    positions = np.concatenate([np.arange(length) for length in lengths])
-    types = None if types is None else types[None]
-    flat, each = np.concatenate(tokens)[None], np.concatenate(labels)[None]
-    code = None if code is None else code[None]
+        lengths = tuple(map(len, tokens))
+    positions = np.concatenate([np.arange(length) for length in lengths])[None]
     return Batch(
-        tokens=flat, labels=each, positions=positions[None], lengths=lengths, classes=classes, types=types,
-        code=code, weights=weights,
+        tokens=np.concatenate(tokens)[None], labels=np.concatenate(labels)[None], positions=positions,
+        lengths=lengths, classes=classes, types=types, code=code, weights=weights,
     )  # fmt: skip

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import math
+import mmap
 import os
 import re
 import time
@@ -43,9 +44,9 @@ Files = dict[str, durable.Written]
 def build_once(
     kind: str, key: str, build: Callable[[Path], tuple[Files, dict[str, Any]]], *, again: bool = False
 ) -> tuple[Path, bool]:
-    """The folder `kind/key`, and whether it was built now.
+    """The folder `kind/key`, and True if it was built now.
 
-    build(folder): writes its files, and returns them and what the manifest is to say. again: build anew what
+    build(folder): writes its files, and returns them and the content of the manifest. again: build anew what
     is there. Raises: what `build` raised; InputError if the cache is in the folder of a run; StorageError if
     the disk fails.
     """
@@ -63,12 +64,11 @@ def build_once(
         durable.remove_folder(temporary)
         try:
             durable.make_folder(temporary)
-            files, said = build(temporary)
+            files, content = build(temporary)
             entries = {name: {"size": file.size, "sha256": file.sha256} for name, file in files.items()}
-            manifest = {**said, "files": entries}
-            written = durable.write_json(
-                temporary / "manifest.json", {**manifest, "sha256": _digest(manifest)}
-            )
+            manifest = content | {"files": entries}
+            signed = manifest | {"sha256": _digest(manifest)}
+            written = durable.write_json(temporary / "manifest.json", signed)
             if written.size > _LARGEST_MANIFEST_BYTES:
                 raise InputError(
                     f"the names of the files of data take {written.size >> 20:,} MiB, more than the "
@@ -106,8 +106,10 @@ class Built:
         most: float = np.inf,
         is_mapped: bool = False,
     ) -> npt.NDArray[Any]:
-        """The numbers in `name`.npy, from `least` to `most`, None in the shape for any; those of a very large
-        mapped file are not looked at. Raises: InputError for anything else."""
+        """The numbers in `name`.npy, from `least` to `most`, None in the shape for any.
+
+        Those of a very large mapped file are not looked at. Raises: InputError for anything else.
+        """
         with self._open(f"{name}.npy") as file:
             start = file.read(10)
             header = file.read(int.from_bytes(start[8:], "little"))
@@ -120,7 +122,7 @@ class Built:
                 )
             if sides != wanted:
                 raise self.damaged(f"{name}.npy is of shape {sides}, not {wanted}")
-            return self._take(file, f"{name}.npy", np.dtype(dtype), sides, least, most, is_mapped=is_mapped)
+            return self._take(file, f"{name}.npy", sides, np.dtype(dtype), (least, most), is_mapped=is_mapped)
 
     def numbers(self, name: str, dtype: npt.DTypeLike, *, most: float = np.inf) -> npt.NDArray[Any]:
         """The numbers, (n,), in a file without a header, mapped. Raises: as `array`."""
@@ -128,7 +130,7 @@ class Built:
             count, rest = divmod(self.manifest["files"][name]["size"], np.dtype(dtype).itemsize)
             if rest:
                 raise self.damaged(f"{name} has {rest} bytes too many")
-            return self._take(file, name, np.dtype(dtype), (count,), 0, most, is_mapped=True)
+            return self._take(file, name, (count,), np.dtype(dtype), (0, most), is_mapped=True)
 
     def damaged(self, why: str) -> InputError:
         """The error that says what is wrong with the folder."""
@@ -146,16 +148,9 @@ class Built:
             raise self.damaged(_shorten(error, path)) from None
 
     def _take(
-        self,
-        file: BufferedReader,
-        name: str,
-        dtype: np.dtype[Any],
-        sides: tuple[int, ...],
-        least: float,
-        most: float,
-        *,
-        is_mapped: bool,
-    ) -> npt.NDArray[Any]:
+        self, file: BufferedReader, name: str, sides: tuple[int, ...], dtype: np.dtype[Any],
+        bounds: tuple[float, float], *, is_mapped: bool,
+    ) -> npt.NDArray[Any]:  # fmt: skip
         count, offset = math.prod(sides), file.tell()
         if count * dtype.itemsize != os.fstat(file.fileno()).st_size - offset:
             raise self.damaged(f"{name} is not as long as its shape {sides}")
@@ -166,7 +161,7 @@ class Built:
                 values = np.fromfile(file, dtype, count).reshape(sides)
         except MemoryError:
             raise self.damaged(f"{name} does not fit into memory") from None
-        is_any = dtype.kind == "u" and most == np.inf
+        (least, most), is_any = bounds, dtype.kind == "u" and bounds[1] == np.inf
         is_seen = count and not is_any and (not is_mapped or values.nbytes <= VERIFY_BYTES)
         if is_seen and not (values.min() >= least and values.max() <= most):
             raise self.damaged(f"{name} holds {values.min()} to {values.max()}, not {least} to {most}")
@@ -174,8 +169,7 @@ class Built:
 
 
 def open_built(folder: Path, kind: shape.Object) -> Built:
-    """A folder whose manifest is of a kind, and whose files are what it says; of very large ones only the
-    sizes.
+    """A folder with a manifest of a kind, and with the files in it; of very large ones only the size counts.
 
     Raises: InputError naming the file that is damaged.
     """
@@ -199,9 +193,25 @@ def open_built(folder: Path, kind: shape.Object) -> Built:
     except ValueError as error:
         raise built.damaged(f"manifest.json: {error}") from None
     except InputError as error:
-        is_said = str(error).startswith("prepared data")
-        raise error if is_said else built.damaged(_shorten(error, path)) from None
+        is_ours = str(error).startswith("prepared data")
+        raise error if is_ours else built.damaged(_shorten(error, path)) from None
     return Built(folder, manifest)
+
+
+def require_whole(values: npt.NDArray[Any]) -> None:
+    """Look at the size of the file behind mapped values, as to read beyond its end would end the process.
+
+    A file that is replaced, as by `etude prepare --again`, stays whole for who has it mapped. Asked before
+    each batch, it takes 3 microseconds. Raises: InputError.
+    """
+    base: Any = values
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and base.size() < len(base):
+        raise InputError(
+            f"prepared data is damaged: a file of {len(base):,} bytes was cut to {base.size():,} while it is "
+            "in use; run etude prepare RECIPE --again"
+        )
 
 
 def to_npy(values: npt.NDArray[Any]) -> bytes:
@@ -246,9 +256,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove what builders left that were killed: temporary folders and locks that nobody holds, temporary
-    files.
-    """
+    """Remove temporary folders and files, and locks that nobody holds, of builders that were killed."""
     durable.remove_leftovers(parent)
     for name in {path.stem for path in parent.iterdir() if _OF_A_BUILDER.fullmatch(path.name)}:
         with contextlib.suppress(BlockingIOError, InputError):  # it is held, or none of ours

@@ -1,6 +1,4 @@
-"""The samples that a recipe trains on and is judged by: prepared data, opened and split by index
-arithmetic.
-"""
+"""The samples that a recipe trains on and is judged by: prepared data, opened and split by arithmetic."""
 
 import hashlib
 import json
@@ -78,8 +76,7 @@ def open_prepared(recipe: Recipe, folder: Path, today: str | None = None) -> Cor
     if recipe.data.validation != "none" and not len(splits["validation"]):
         raise InputError(
             f"data.validation: {len(prepared.texts.tokens) - len(uses)} tokens are too few to hold out a "
-            "share of "
-            f'{recipe.data.validation_ratio}; give more text, or set data.validation = "none"'
+            f'share of {recipe.data.validation_ratio}; give more text, or set data.validation = "none"'
         )
     labels = manifest["labels"]
     corpus = Corpus(
@@ -111,15 +108,12 @@ def _refuse_shared(recipe: Recipe, shared: dict[str, Any]) -> None:
         raise InputError(
             f"{are} in more than one of data.train, data.validation and data.test, though group_by keeps "
             f"them apart ({', '.join(shared['first'])}); take their rows out of all but one, or set "
-            "data.leakage.action = "
-            '"report" to use them as they are'
+            'data.leakage.action = "report" to use them as they are'
         )
 
 
 def lay_out(corpus: Corpus, layout: Layout) -> Corpus:
-    """A labelled corpus with its labels laid over the classes of a model; its fingerprint tells the order,
-    too.
-    """
+    """A labelled corpus with its labels over the classes of a model; its fingerprint tells their order."""
     assert corpus.labels is not None
     notes = (*corpus.labels.notes, *([layout.note] if layout.note else ()))
     labels = replace(corpus.labels, names=layout.names, notes=notes)
@@ -144,17 +138,12 @@ def lay_out(corpus: Corpus, layout: Layout) -> Corpus:
 
 
 def label_notes(corpus: Corpus) -> list[str]:
-    """What a person should know of the labels of a corpus: how they were read, and which have no rows in a
-    split.
-    """
+    """Notes on the labels of a corpus: how they were read, and which have no rows in a split."""
     if corpus.labels is None:
         return []
     splits = {"training": corpus.train, "validation": corpus.validation, "test": corpus.test}
-    held: dict[str, Flags] = {
-        use: split.classes.sum(axis=0) > 0
-        for use, split in splits.items()
-        if split and isinstance(split, Labelled)
-    }
+    labelled = {use: split for use, split in splits.items() if split and isinstance(split, Labelled)}
+    held: dict[str, Flags] = {use: split.classes.sum(axis=0) > 0 for use, split in labelled.items()}
     notes = list(corpus.labels.notes)
     for use, flags in held.items():
         missing = [name for name, flag in zip(corpus.labels.names, flags) if not flag]
@@ -168,8 +157,7 @@ def label_notes(corpus: Corpus) -> list[str]:
 
 
 def choose_uses(recipe: Recipe, arrays: Arrays, *, cuts_documents: bool = True) -> tuple[Ints, Flags]:
-    """The use of each document as an index of gate.USES, and flags of documents that are cut in two; both
-    (n,).
+    """The use (n,) of each document as an index of USES, and flags (n,) of those that are cut in two.
 
     A document is cut if it is all that its source has and no other belongs with it.
     """
@@ -209,14 +197,8 @@ def _summarize(recipe: Recipe, prepared: Prepared, uses: Ints, parts: dict[str, 
 
 def _summarize_part(part: Part) -> dict[str, Any]:
     spans = part.split.spans
-    counts = {
-        "documents": spans.documents,
-        "samples": len(part.split),
-        "tokens": spans.targets,
-        "bytes": spans.bytes,
-        "truncated": spans.truncated,
-    }
-    return counts | part.summary
+    counts = {"documents": spans.documents, "samples": len(part.split), "tokens": spans.targets}
+    return counts | {"bytes": spans.bytes, "truncated": spans.truncated} | part.summary
 
 
 def _find_conflicts(arrays: Arrays) -> Ints:

@@ -1,9 +1,9 @@
-"""What each token of prepared texts is as code, so that a loss may weigh it: one byte a token, noted once.
+"""The kind as code of each token of prepared texts, one byte a token, so that a loss may weigh it.
 
-It is found from the tokens written, after them, as they tell their bytes, and where they became documents,
-answers and targets is known by then. So every text is read as a whole, also by samples that begin in the
-middle of it, whatever it came from: of a conversation each answer by itself, of a pair the target. Nothing
-else of these is code. Memory is that of one piece; a longer text is read as several.
+It is found from the written tokens, which tell their bytes, once their documents, answers and targets are
+known. So every text is read as a whole, also for samples that begin in the middle of it: of a conversation
+each answer by itself, of a pair the target; nothing else of these is code. A very long text is read as
+several pieces.
 """
 
 import re

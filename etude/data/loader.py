@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from etude.data.batch import NumpyBatch, collate
+from etude.data.cache import require_whole
 from etude.data.mixture import Mixture
 from etude.data.samples.sample import Ints, Samples
 
@@ -23,9 +24,9 @@ _ROUNDS = 8
 
 @dataclass(frozen=True)
 class StepBatches:
-    """What one rank trains on in one step.
+    """The samples of one rank in one step.
 
-    ids      this rank's samples, in the order of the micro-batches
+    ids      in the order of the micro-batches
     samples  how many all ranks have together
     """
 
@@ -55,7 +56,7 @@ def rank_part(ids: Ints, rank: int, ranks: int) -> Ints:
 
 
 def permute(places: Ints, *, n: int, seed: int, epoch: int) -> Ints:
-    """What stands at places of the epoch's permutation of 0 .. n-1, without the rest of it.
+    """The numbers at places of the epoch's permutation of 0 .. n-1, without the rest of it.
 
     A Feistel network on numbers of an even count of bits, applied again to what falls outside until it falls
     inside. Source: Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002 (cycle walking).
@@ -136,9 +137,7 @@ def iterate_once(
     ranks: int = 1,
     max_samples: int | None = None,
 ) -> Iterator[NumpyBatch]:
-    """Every sample once and in order, or `max_samples` evenly spaced ones, dealt out over the ranks by
-    micro-batch.
-    """
+    """Every sample once and in order, or `max_samples` evenly spaced ones, dealt to the ranks in batches."""
     count = min(len(split), max_samples or len(split))
     ids = np.arange(count) * len(split) // count
     for group in _groups(split, ids):
@@ -157,9 +156,9 @@ def _groups(split: Samples | Mixture, ids: Ints) -> list[Ints]:
 
 
 def _batch(split: Samples | Mixture, ids: Ints, attend_across_documents: bool, epoch: int = 0) -> NumpyBatch:
-    return collate(
-        [split.sample(int(index), epoch) for index in ids], attend_across_documents=attend_across_documents
-    )
+    for part in split.parts.values() if isinstance(split, Mixture) else (split,):
+        require_whole(part.spans.tokens)
+    return collate([split.sample(int(index), epoch) for index in ids], attend_across_documents)
 
 
 def _feistel(

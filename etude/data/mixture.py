@@ -13,8 +13,8 @@ from etude.data.samples.sample import Ints, Sample, Samples
 class Mixture:
     """Places 0, 1 ... of an epoch, the first `counts[0]` of which are of the first task, and so on.
 
-    Epoch by epoch the places of a task go on through its samples, so that a task with few places comes to all
-    of them, and one with more places than samples repeats them evenly.
+    The places of a task go on through its samples from epoch to epoch: with few places it comes to all of
+    them, with more places than samples it repeats them evenly.
     """
 
     parts: Mapping[str, Samples]

@@ -19,22 +19,19 @@ _BORDER_TRIES, _BORDER_WINDOW = 8, 200
 def cut_text(
     text: str, tokenizer: Tokenizer, piece_characters: int = _PIECE_CHARACTERS, *, name: str = "a text"
 ) -> Iterator[tuple[str, bool]]:
-    """A text in pieces whose ids, end to end, are those of the whole; each with whether it is the last.
+    """A text in pieces whose ids, end to end, are those of the whole; each with True if it is the last.
 
-    A cut lies after a line end or before a word, where tokenizers that split words have a border; whether
-    this one has is tried on the text around it.
+    A cut lies after a line end or before a word, where tokenizers that split words have a border; each is
+    tried on the text around it.
 
     Raises: InputError if there is none in a stretch of 1.5 MiB.
     """
     start, sought = 0, 0
     while len(text) - start > piece_characters:
         window = (text, max(start + piece_characters // 2, sought), max(start, sought) + piece_characters)
-        matches = (
-            match
-            for border in _BORDERS
-            for match in itertools.islice(border.finditer(*window), _BORDER_TRIES)
-        )
-        cut = next((match.end() for match in matches if _is_border(text, match.end(), tokenizer)), None)
+        tries = (itertools.islice(border.finditer(*window), _BORDER_TRIES) for border in _BORDERS)
+        ends = (match.end() for match in itertools.chain.from_iterable(tries))
+        cut = next((end for end in ends if _is_border(text, end, tokenizer)), None)
         if cut is not None:
             yield text[start:cut], False
             start, sought = cut, 0
@@ -48,7 +45,10 @@ def cut_text(
 
 
 def check_stretches(text: str, name: str) -> None:
-    """Raises: InputError for a text of which a part without white space takes too much memory as one word."""
+    """Refuse a text of which a part without white space takes too much memory as one word.
+
+    Raises: InputError.
+    """
     is_long = 4 * len(text) > _LONGEST_STRETCH and len(text.encode()) > _LONGEST_STRETCH
     if is_long and any(len(word.encode()) > _LONGEST_STRETCH for word in text.split()):
         raise _no_border(name)

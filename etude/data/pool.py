@@ -74,8 +74,9 @@ def _map_local(function: Callable[[Given], Made], batches: Iterable[Given]) -> I
 
 @contextlib.contextmanager
 def _plain_start() -> Iterator[None]:
-    """Around what starts processes: a spawned child would run the caller's script again, and look for modules
-    in the current folder first, which may be a stranger's. What it has to do is all in this package.
+    """Start processes without the caller's script and the current folder, which may be a stranger's.
+
+    A spawned child would run the one again, and look for modules in the other first.
     """
     with _start_lock:
         main, safe = sys.modules["__main__"], os.environ.get("PYTHONSAFEPATH")
@@ -92,9 +93,7 @@ def _plain_start() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """In a worker: end when the process that started it is gone, which a full or empty queue alone does not
-    tell.
-    """
+    """End a worker when the process that started it is gone, which its queues do not tell."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -1,4 +1,4 @@
-"""What near-duplicate means: the shingles of a text, and how much of them two texts share.
+"""The shingles of a text, by which near-duplicates are known, and the share of them that two texts share.
 
 A shingle is five tokens in a row of the normalised text: lower case, without comments and white space. A
 token is a word (letters, digits, _ and everything beyond ASCII) or a single mark. The Jaccard similarity of
@@ -26,16 +26,10 @@ _LINE_COMMENTS = {
 }
 _BLOCK_COMMENT = re.compile(r"/\*(?<!\S/\*)")
 _SPACE, _WORD, _MARK = 0, 1, 2
+_SPACES = {*range(33), 127}
+_WORDS = {*range(128, 256), 95, *(byte for byte in range(128) if chr(byte).isalnum())}
 _CLASSES = np.array(
-    [
-        _SPACE
-        if byte <= 32 or byte == 127
-        else _WORD
-        if byte >= 128 or chr(byte).isalnum() or byte == 95
-        else _MARK
-        for byte in range(256)
-    ],
-    dtype=np.uint8,
+    [_SPACE if byte in _SPACES else _WORD if byte in _WORDS else _MARK for byte in range(256)], dtype=np.uint8
 )
 _PIECE_BYTES = 1 << 20  # the arrays of a piece stay near the caches
 _MULTIPLIER = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio, odd
@@ -43,17 +37,14 @@ _INVERSE = pow(_MULTIPLIER, -1, 1 << 64)
 
 
 def normalize(text: str) -> str:
-    """A text in lower case without comments; if they are more than half of it they stay, as they are what it
-    says.
-    """
+    """A text in lower case without comments; these stay if they are more than half of it."""
     text = text.lower()
     code = _without_comments(text)
     return code if 2 * len(code) >= len(text) else text
 
 
 def shingle(texts: Sequence[str]) -> tuple[Hashes, Ints]:
-    """Hashes of the shingles of all texts, in their order and with repeats, and where those of each begin (n
-    + 1).
+    """Hashes of the shingles of all texts, in order and with repeats, and where those of each begin (n + 1).
 
     A text of fewer tokens than a shingle has is one shingle; one without a token has none. The hashes are the
     same on every machine.
@@ -124,14 +115,13 @@ def _hash_tokens(data: bytes) -> tuple[Hashes, Ints]:
 
 
 def _pieces(data: bytes) -> Iterator[tuple[int, int]]:
-    """Where pieces begin and end that cut no token."""
+    """The places where pieces begin and end that cut no token."""
     low = 0
     while len(data) - low > _PIECE_BYTES:
         cut = max(data.rfind(b"\n", low, low + _PIECE_BYTES), data.rfind(b" ", low, low + _PIECE_BYTES))
         if cut < 0:
-            cut = min(
-                (at for at in (data.find(b"\n", low), data.find(b" ", low)) if at >= 0), default=len(data) - 1
-            )
+            found = data.find(b"\n", low), data.find(b" ", low)
+            cut = min((at for at in found if at >= 0), default=len(data) - 1)
         yield low, cut + 1
         low = cut + 1
     yield low, len(data)

@@ -47,9 +47,7 @@ def hold_out(hashes: npt.NDArray[np.uint8], units: Ints, ratio: float) -> Flags:
 
 
 def connect(*labels: Ints) -> Ints:
-    """Number documents (n,) so that those with an equal label, or linked through others that have one, are
-    the same.
-    """
+    """Number documents (n,); those with an equal label, or linked by others that have one, are the same."""
     units = np.arange(len(labels[0]), dtype=np.int64)
     while True:
         before = units
@@ -66,9 +64,8 @@ def hash_words(text: str) -> bytes:
     """The same for texts that differ in white space only; 128 bits."""
     digest, low = hashlib.sha256(), 0
     while low < len(text):
-        high = text.find("\n", low + _PIECE_CHARACTERS) + 1 or len(
-            text
-        )  # ends no word, and words take memory
+        # A line end ends no word; all words at once would take memory.
+        high = text.find("\n", low + _PIECE_CHARACTERS) + 1 or len(text)
         digest.update(" ".join([*text[low:high].split(), ""]).encode("utf-8", "surrogatepass"))
         low = high
     return digest.digest()[:16]

@@ -1,6 +1,7 @@
 """Nothing in `$ETUDE_CACHE` leads out of it, whoever wrote it."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from etude import durable
 from etude.data.cache import to_npy
+from etude.data.loader import Loader
 from etude.data.prepared import prepare
 from etude.engine.checkpoint import Progress, Snapshot, write_checkpoint
 from etude.errors import InputError
@@ -125,3 +127,21 @@ def test_a_number_that_no_build_writes_is_found_when_data_are_opened(kind: str, 
         file.write_bytes(before)
         seal(folder)
         assert prepare(recipe).fingerprint == corpus.fingerprint
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_mapped_file_may_be_replaced_but_not_cut_while_it_is_read(kind: str, tmp_path: Path) -> None:
+    corpus = prepare(recipe_for(kind, tmp_path))
+    loader = Loader(
+        corpus.train, global_batch_size=2, micro_batch_size=1, seed=0, attend_across_documents=True
+    )
+    tokens = Path(corpus.summary["folder"]) / "tokens.bin"
+    os.link(tokens, tmp_path / "the one that is mapped")
+    (tmp_path / "new").write_bytes(b"")
+    (tmp_path / "new").replace(tokens)
+    assert loader.load(0).samples == 2
+    os.truncate(tmp_path / "the one that is mapped", 0)
+    with pytest.raises(
+        InputError, match=r"a file of [\d,]+ bytes was cut to 0 while it is in use; run etude"
+    ):
+        loader.load(0)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.cache import Built
+from etude.data.cache import Built, require_whole
 from etude.data.encode import encode
 from etude.data.examples import Example, Examples
 from etude.data.samples.hidden import hide_tokens
@@ -199,6 +199,7 @@ def _ask(prepared: Prepared, rows: Ints, ends: Ints) -> Examples:
     rows, starts, ends = rows[is_conversation], starts[is_conversation], ends[is_conversation]
 
     def make(index: int) -> Example:
+        require_whole(texts.tokens)
         first, behind = answers[:, 0].searchsorted((starts[index], ends[index])).tolist()
         begin, end = answers[max(first, behind - 1)].tolist()
         prompt = texts.tokens[int(starts[index]) : begin].tolist()

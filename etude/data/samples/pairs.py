@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from etude import durable
-from etude.data.cache import Built
+from etude.data.cache import Built, require_whole
 from etude.data.encode import batch_documents
 from etude.data.examples import Example, Examples
 from etude.data.samples.sample import Flags, Ints, Sample, Spans, Stretches, Texts
@@ -177,6 +177,7 @@ def _ask(prepared: Prepared, samples: Pairs, rows: Ints) -> Examples:
     places = prepared.arrays["reference_places"]
 
     def make(index: int) -> Example:
+        require_whole(texts)
         row, source = int(rows[index]), samples.sample(index).tokens.tolist()
         try:
             reference = texts[places[row] : places[row + 1]].tobytes().decode()
