@@ -4,15 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from etude.cli.repeat import outcome_table
 from etude.data.loader import Loader
-from etude.data.mixture import Mixture, mix
+from etude.data.mixture import Mixture
 from etude.engine.batch import to_device
 from etude.ensemble import make_ensemble
 from etude.errors import EtudeError
@@ -116,33 +113,6 @@ def test_micro_batches_do_not_change_losses(tmp_path: Path) -> None:
     _, whole = train(tasks(tmp_path, changes), tmp_path / "whole")
     _, parts = train(tasks(tmp_path, {**changes, "train.micro_batch_size": 2}), tmp_path / "parts")
     assert parts == pytest.approx(whole, rel=1e-5)
-
-
-@given(
-    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4), seed=st.integers(0, 9),
-    ratios=st.lists(st.floats(0.2, 5), min_size=4, max_size=4), epochs=st.integers(1, 4),
-)  # fmt: skip
-def test_the_shares_are_those_stated_and_every_sample_has_its_turn(
-    sizes: list[int], seed: int, ratios: list[float], epochs: int
-) -> None:
-    class Part:
-        def __init__(self, size: int) -> None:
-            self.size = size
-
-        def __len__(self) -> int:
-            return self.size
-
-    names = [f"task{index}" for index in range(len(sizes))]
-    wanted = dict(zip(names, ratios))
-    mixture = mix({name: Part(size) for name, size in zip(names, sizes)}, wanted)  # type: ignore[misc]
-    assert any(count == size for count, size in zip(mixture.counts, sizes))
-    assert all(count <= size for count, size in zip(mixture.counts, sizes))
-    for name, count in zip(names, mixture.counts):
-        share = wanted[name] * len(mixture) / sum(wanted[each] for each in names)
-        assert count == pytest.approx(share, abs=len(sizes) + 1)
-    ids = np.random.default_rng(seed).permutation(len(mixture))
-    groups = mixture.groups(ids)
-    assert sorted(np.concatenate(groups).tolist()) == list(range(len(mixture)))
 
 
 def test_several_kinds_of_pairs_share_an_encoder_decoder(tmp_path: Path) -> None:

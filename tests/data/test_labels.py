@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from etude.data.corpus import Corpus, label_notes
 from etude.data.labels import labelling, lay_over, number_labels, read_label
 from etude.data.prepared import prepare
 from etude.errors import EtudeError, InputError
@@ -204,51 +203,6 @@ def test_labels_lie_over_the_classes_of_a_model() -> None:
     assert lay_over(("1", "2"), ("no", "yes"), are_named=True).kept == 0
     for names in (("Safe", "vulnerable"), ("Safe", "Vulnerable")):
         assert 'differs "Safe" from "safe"' in lay_over(names, ("vulnerable", "safe"), are_named=True).note
-
-
-def prepared(tmp_path: Path, train: list[Any], validation: list[Any] | None = None, **more: Any) -> Corpus:
-    for name, labels in (("train", train), ("valid", validation or [])):
-        rows = [{"text": f"{name} {index}", "label": label} for index, label in enumerate(labels)]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = {"label": "label", **more.pop("source", {})}
-    data: dict[str, Any] = {"train": [{"path": str(tmp_path / "train.jsonl"), **source}], **more}
-    if validation is not None:
-        data["validation"] = [{"path": str(tmp_path / "valid.jsonl"), **source}]
-    values = {
-        "name": "labels",
-        "model": {"kind": "encoder", "n_layer": 1, "n_embd": 16, "n_head": 2},
-        "tokenizer": {"train_vocab_size": 300},
-        "data": data,
-        "train": {
-            "objective": "classification",
-            "steps": 1,
-            "seq_len": 16,
-            "global_batch_size": 4,
-            "device": "cpu",
-        },
-    }
-    return prepare(recipe_from(values))
-
-
-def test_a_label_without_rows_in_a_split_is_named(tmp_path: Path) -> None:
-    corpus = prepared(tmp_path, ["a", "b", "c"] * 4, ["b", "c"])
-    assert label_notes(corpus) == [
-        "without validation rows: a; each counts as 0 in the macro figures of validation"
-    ]
-    assert corpus.summary["notes on labels"] == [{"note": note} for note in label_notes(corpus)]
-
-
-def test_a_label_whose_only_row_is_held_out_is_named(tmp_path: Path) -> None:
-    for number in range(8):  # one of these names falls into the share that is held out
-        corpus = prepared(tmp_path, [*["a", "b"] * 8, f"rare {number}"], validation_ratio=0.4)
-        if any(
-            "without training rows, as all of theirs are held out: rare" in note
-            for note in label_notes(corpus)
-        ):
-            return
-        (tmp_path / "train.jsonl").unlink()
-    text = " ".join(label_notes(corpus))
-    assert "without validation rows: rare" in text
 
 
 def test_the_second_text_of_a_pair_must_be_there_in_every_row(tmp_path: Path) -> None:
