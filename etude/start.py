@@ -134,8 +134,7 @@ def write_start(
     changes = [] if is_first else find_changes(run.environment, environment)
     if is_first:
         durable.write_json(run.path / "environment.json", environment)
-    # Last, so that a kill between them leaves the recipe as run.json has it, and the next attempt comes here
-    # again.
+    # Last: after a kill between them the recipe is that of run.json, and the next attempt comes here.
     if is_first or recipe_hash(run.recipe) != run.environment.get("recipe_hash") == recipe_hash(resolved):
         durable.write_file(run.path / "resolved.toml", to_toml(resolved).encode())
     reader = Reader(run.path / "journal.jsonl")
@@ -159,6 +158,7 @@ def write_start(
             environment=environment,
             checkpoint=checkpoint,
             changed=changes,
+            lower_is_better=plan.metric.lower_is_better,
         )
     )
     # After the attempt, so that they see which earlier records no longer count.

@@ -30,8 +30,8 @@ MOST = {
 }
 MOST_LINES = {
     "cli": 2390, "control": 519, "data": 8823, "durable": 800, "engine": 1532, "evaluate": 573,
-    "launch": 301, "models": 5580, "objectives": 1119, "plan": 550, "recipe": 1550, "records": 2100,
-    "report": 2520, "scores": 750, "watch": 75,
+    "launch": 301, "models": 5580, "objectives": 1119, "plan": 550, "recipe": 1550, "records": 2114,
+    "report": 2819, "scores": 750, "watch": 75,
     "etude": 2446,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {

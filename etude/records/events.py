@@ -24,7 +24,10 @@ TIME = Annotated[float, at_least(0, _LAST_TIME)]
 
 @dataclass(frozen=True)
 class Attempt:
-    """A start or restart; records of earlier attempts beyond `from_step` no longer count."""
+    """A start or restart; records of earlier attempts beyond `from_step` no longer count.
+
+    lower_is_better  of the recipe's metric
+    """
 
     type: ClassVar = "attempt"
     number: int
@@ -43,6 +46,7 @@ class Attempt:
     trainable: int | None = None
     checkpoint: str | None = None
     changed: list[str] = field(default_factory=list)
+    lower_is_better: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class Scores:
     systems: figures of each as [value, low, high] with a bootstrap interval of 95 %, by name
     gains: the same of the run after training less each other system, over the same resamples
     capabilities: main figure of each system on the rows of each capability, and how many rows those are
+    distinct: number of different predictions that the run made
     """
 
     type: ClassVar = "scores"
@@ -104,6 +109,7 @@ class Scores:
     confusion: list[list[int]] = field(default_factory=list)
     thresholds: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    distinct: int | None = None
 
 
 @dataclass(frozen=True)

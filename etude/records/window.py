@@ -1,7 +1,7 @@
 """Log windows: the steps of one log line and their means, the same for every reader of records."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from etude.records.events import Event, Resource, Step
 
@@ -47,6 +47,20 @@ class Window:
     def seconds(self) -> float:
         """Seconds of the steps."""
         return sum(step.seconds for step in self.steps)
+
+
+def join_short_end(windows: Sequence[Window]) -> list[Window]:
+    """The windows, the last one joined to the one before it if it has less than half as many steps.
+
+    A run that ends shortly after a log line would end with the mean of a few noisy steps.
+    """
+    if len(windows) < 2 or 2 * len(windows[-1].steps) >= len(windows[-2].steps):
+        return list(windows)
+    *others, last, short = windows
+    return [
+        *others,
+        replace(short, steps=[*last.steps, *short.steps], resource=short.resource or last.resource),
+    ]
 
 
 class OpenWindow:

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, NamedTuple
 
+from etude.recipe.metric import ChosenMetric
 from etude.records.ending import Ending
 from etude.records.events import Attempt, Control, Evaluation, Event, Finding, plain
 from etude.records.shape import Object, fit
-from etude.records.window import Window
+from etude.records.window import Window, mean_loss
 from etude.report.history import History, figures_of
 from etude.report.ratings import Ratings, count_ratings
 from etude.text import one_line
@@ -67,7 +68,7 @@ UNITS: dict[str, Any] = {
     "nats per target, in order": list[float], "bits per byte": float | None, "perplexity": float | None,
     "by name": dict[str, float], "ratings": Annotated[Any, _ratings], "targets per second": float | None,
     "share": float | None, "percent": float | None, "bytes": int | None, "seconds": float | None,
-    "of the metric": float | None,
+    "of the metric": float | None, "flag": bool | None,
 }  # fmt: skip
 # Unit and statistic of each figure, in the order in which they are listed.
 FIGURES: dict[str, tuple[str, str]] = {
@@ -86,11 +87,17 @@ FIGURES: dict[str, tuple[str, str]] = {
     "steps": ("count", "planned"),
     "epochs": ("epochs", "last step over the steps of an epoch"),
     "tokens": ("count", "targets of the steps that count"),
-    "first_loss": ("nats per target", "mean over the targets of the first log window"),
-    "last_loss": ("nats per target", "mean over the targets of the last log window"),
+    "first_loss": ("nats per target", "mean over the targets of the first loss_window steps"),
+    "last_loss": ("nats per target", "mean over the targets of the last loss_window steps"),
     "least_loss": ("nats per target", "lowest finite mean of a log window"),
-    "loss_window": ("count", "steps of the last log window"),
+    "loss_window": ("count", "steps of the first log window, but at most half of all"),
     "loss_curve": ("nats per target, in order", f"means of up to {CURVE_POINTS} evenly spaced log windows"),
+    "metric": ("text", "the recipe's evaluate.metric"),
+    "lower_is_better": ("flag", "of the metric"),
+    "metric_first": ("of the metric", "first evaluation"),
+    "metric_best": ("of the metric", "last evaluation that was the best so far, after the first step"),
+    "metric_best_step": ("step", "of the best value of the metric"),
+    "metric_last": ("of the metric", "last evaluation"),
     "first_validation_loss": ("nats per target", "first evaluation"),
     "best_validation_loss": ("nats per target", "lowest finite one since the first step"),
     "best_validation_step": ("step", "of the lowest finite validation loss"),
@@ -104,7 +111,7 @@ FIGURES: dict[str, tuple[str, str]] = {
     "figures_best": ("by name", "metrics of the last evaluation that was the best so far"),
     "figures_last": ("by name", "metrics of the last evaluation"),
     "ratings": ("ratings", "counts and mean of the last rating of each text by each rater"),
-    "gap": ("nats per target", "last validation loss less the mean of the log window before it"),
+    "gap": ("nats per target", "last validation loss less the mean of the loss_window steps before it"),
     "tokens_per_second": ("targets per second", "targets over the seconds of the steps that count"),
     "mfu": ("share", "mean over time, of the measured matrix rate"),
     "wait_ratio": ("share", "of the step seconds, waiting for data"),
@@ -136,7 +143,7 @@ def make_figure(name: str, value: Any, source: Iterable[Source]) -> Figure:
 
 def journal_figures(history: History) -> list[Figure]:
     """All figures that the journal alone gives; status and reason are None without an end of the attempt."""
-    groups = (_conditions, _end, _progress, _training, _validation, _people, _resources, _course)
+    groups = (_conditions, _end, _progress, _training, _metric, _validation, _people, _resources, _course)
     return [make_figure(*computed) for group in groups for computed in group(history)]
 
 
@@ -144,6 +151,18 @@ def lowest(evaluations: Iterable[Evaluation]) -> Evaluation | None:
     """The evaluation with the lowest finite loss, among those after the first step."""
     made = (evaluation for evaluation in evaluations if evaluation.step and math.isfinite(evaluation.loss))
     return min(made, key=lambda evaluation: evaluation.loss, default=None)
+
+
+def metric_value(evaluation: Evaluation | None, metric: str) -> float | None:
+    """The value of a metric by the name that the recipe gives it; None where it was not measured."""
+    if evaluation is None:
+        return None
+    of_loss = {
+        "loss": evaluation.loss,
+        "perplexity": evaluation.perplexity,
+        "bits_per_byte": evaluation.bits_per_byte,
+    }
+    return of_loss[metric] if metric in of_loss else figures_of(evaluation).get(metric)
 
 
 def spread(values: Sequence[Any], count: int) -> list[Any]:
@@ -184,14 +203,31 @@ def _progress(history: History) -> Computed:
 
 
 def _training(history: History) -> Computed:
-    windows = history.windows
-    losses = [window.loss for window in windows]
-    first, last, every = _steps_of(windows[:1]), _steps_of(windows[-1:]), _steps_of(windows)
-    yield "first_loss", losses[0] if losses else None, first
-    yield "last_loss", losses[-1] if losses else None, last
+    steps, losses = history.steps, [window.loss for window in history.windows]
+    every, count = _records(steps), _loss_window(history)
+    yield "first_loss", mean_loss(steps[:count]) if steps else None, _records(steps[:count])
+    yield "last_loss", mean_loss(steps[-count:]) if steps else None, _records(steps[-count:])
     yield "least_loss", min(filter(math.isfinite, losses), default=None), every
-    yield "loss_window", len(windows[-1].steps) if windows else 0, last
+    yield "loss_window", count, _records(steps[:count])
     yield "loss_curve", [round(loss, 5) for loss in spread(losses, CURVE_POINTS)], every
+
+
+def _loss_window(history: History) -> int:
+    return max(min(len(history.windows[0].steps), len(history.steps) // 2), 1) if history.steps else 0
+
+
+def _metric(history: History) -> Computed:
+    evaluations, metric = history.evaluations, history.run.recipe.evaluate.metric
+    attempt = history.attempts[-1] if history.attempts else None
+    known = attempt.lower_is_better if attempt else None
+    is_lower = ChosenMetric.parse(metric).lower_is_better if known is None else known
+    first, last = (evaluations[0], evaluations[-1]) if evaluations else (None, None)
+    yield "metric", metric, (Source("resolved.toml"),)
+    yield "lower_is_better", is_lower, _records(history.attempts[-1:])
+    yield "metric_first", metric_value(first, metric), _records([first])
+    yield "metric_best", metric_value(history.best, metric), _records([history.best])
+    yield "metric_best_step", history.best and history.best.step, _records([history.best])
+    yield "metric_last", metric_value(last, metric), _records([last])
 
 
 def _validation(history: History) -> Computed:
@@ -207,10 +243,10 @@ def _validation(history: History) -> Computed:
         yield f"{which}_bits_per_byte", evaluation and evaluation.bits_per_byte, source
     for which, evaluation in (("first", first), ("best", chosen), ("last", last)):
         yield f"figures_{which}", figures_of(evaluation), _records([evaluation])
-    near = history.window_at(last.step) if last else None
+    near = [step for step in history.steps if last and step.step <= last.step][-_loss_window(history) :]
     is_known = last and near and history.run.recipe.is_loss_plain
-    gap = last.loss - near.loss if last and near and is_known else None
-    yield "gap", gap, (*_records([last]), *_steps_of([near] if near else []))
+    gap = last.loss - mean_loss(near) if last and is_known else None
+    yield "gap", gap, (*_records([last]), *_records(near))
 
 
 def _people(history: History) -> Computed:
@@ -254,10 +290,6 @@ def _records(events: Sequence[Event | None]) -> tuple[Source, ...]:
 
 def _place(event: Event) -> int | None:
     return event.number if isinstance(event, Attempt) else getattr(event, "step", None)
-
-
-def _steps_of(windows: Sequence[Window]) -> tuple[Source, ...]:
-    return _records([windows[0].steps[0], windows[-1].steps[-1]]) if windows else ()
 
 
 def _mean(windows: Iterable[Window], field: str) -> float | None:

@@ -9,7 +9,7 @@ from etude.errors import MissingError
 from etude.records.events import Attempt, DataUsed, Evaluation, Event, Generation, Note, Rating, Scores, Step
 from etude.records.journal import Entry, Ledger
 from etude.records.store import Run
-from etude.records.window import OpenWindow, Window
+from etude.records.window import OpenWindow, Window, join_short_end
 
 E = TypeVar("E", bound=Event)
 
@@ -73,7 +73,8 @@ class History:
 
     @cached_property
     def windows(self) -> list[Window]:
-        """The steps cut where a log line was due; what follows the last of them is a window too."""
+        """The steps cut where a log line was due; what follows the last of them is a window too, or part of
+        it."""
         window, windows, last = OpenWindow(), [], None
         for entry in self.ledger.entries:
             if ended := window.add(entry.event):
@@ -81,11 +82,9 @@ class History:
             if isinstance(entry.event, Step):
                 last = entry
         rest = window.rest()
-        return [*windows, replace(rest, elapsed=self.elapsed(last))] if rest and last else windows
-
-    def window_at(self, step: int) -> Window | None:
-        """The last window that had ended by a step."""
-        return next((window for window in reversed(self.windows) if window.step <= step), None)
+        if rest and last:
+            windows.append(replace(rest, elapsed=self.elapsed(last)))
+        return join_short_end(windows)
 
     def elapsed(self, entry: Entry) -> float:
         """Seconds over all attempts, up to a record; the time between attempts does not count."""

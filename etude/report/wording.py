@@ -1,7 +1,8 @@
 """Figures as people read them."""
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 NOTHING = "–"
@@ -18,6 +19,38 @@ def number(value: Any, digits: int = 4) -> str:
     if isinstance(value, float):
         return f"{value:.{digits}g}" if 0 < abs(value) < 10.0 ** (1 - digits) else f"{value:,.{digits}f}"
     return str(value)
+
+
+def short(value: float | None) -> str:
+    """A figure to three significant digits, for sentences."""
+    if value is None or not math.isfinite(value):
+        return number(value)
+    decimals = 0 if value == 0 else min(max(2 - math.floor(math.log10(abs(value))), 0), 8)
+    return f"{value:,.{decimals}f}"
+
+
+def metric_title(metric: str) -> str:
+    """A metric in words: `validation loss`, `bits per byte`, `kinds f1`."""
+    words = metric.replace("_", " ").replace(":", " ")
+    return f"validation {words}" if metric == "loss" else words
+
+
+def is_sure(difference: Sequence[float]) -> bool:
+    """True if a difference, given as value, low and high of its interval, has a sure sign."""
+    _, low, high = difference
+    return low > 0 or high < 0
+
+
+def with_interval(value: float, low: float, high: float, *, rows: int, interval: bool = True) -> str:
+    """A figure to the decimals that its interval leaves sure, or that its rows can show, and the interval.
+
+    Two significant digits of half the interval are kept; an interval of no width is not shown.
+    """
+    half = (high - low) / 2
+    unit = half / 10 if math.isfinite(half) and half > 0 else max(abs(value), 1.0) / max(rows, 1)
+    decimals = min(max(math.ceil(-math.log10(unit)), 0), 4)
+    text = f"{value:,.{decimals}f}"
+    return f"{text} [{low:,.{decimals}f}, {high:,.{decimals}f}]" if interval and half > 0 else text
 
 
 def percent(ratio: float | None) -> str:

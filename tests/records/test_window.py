@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from etude.records.events import Resource
-from etude.records.window import OpenWindow, mean_loss
+from etude.records.window import OpenWindow, Window, join_short_end, mean_loss
 from tests.records.samples import step
 
 END = Resource(3, 200.0, 0.25, 0.01, 90.0, 1 << 20)
@@ -40,3 +40,12 @@ def test_norm_and_rate_are_those_of_the_end() -> None:
     window.add(replace(step(2), grad_norm=math.inf, skipped=True, learning_rate=0.5, epoch=3))
     ended = window.add(END)
     assert ended and (ended.grad_norm, ended.learning_rate, ended.epoch) == (2.0, 0.5, 3)
+
+
+def test_a_short_end_belongs_to_the_window_before_it() -> None:
+    whole, half, less = ([step(n) for n in range(count)] for count in (10, 5, 4))
+    joined = join_short_end([Window(whole), Window(whole), Window(less, END, 7.0)])
+    assert [len(window.steps) for window in joined] == [10, 14]
+    assert joined[-1].resource is END and joined[-1].elapsed == 7.0
+    assert [len(window.steps) for window in join_short_end([Window(whole), Window(half)])] == [10, 5]
+    assert join_short_end([Window(less)]) == [Window(less)]

@@ -1,0 +1,244 @@
+"""The verdict on a run: how it ended, whether it learnt, what that is worth, and what went wrong.
+
+Each sentence follows from the journal alone, by rules that a reader can check.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from etude.records.events import Finding, Scores
+from etude.report.figures import metric_value
+from etude.report.history import History, figures_of
+from etude.report.summary import Summary
+from etude.report.wording import duration, is_sure, metric_title, percent, short, with_interval
+from etude.text import one_line, plural
+
+BEFORE = "before"
+_FEW_ROWS = 20
+_MANY_PASSES = 20
+_LOW_TRAINING_LOSS = 0.5  # of the validation loss
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement of a run in sentences.
+
+    sentences  how it ended, whether it learnt, how it stands beside the model before training and baselines
+    problems   facts that a reader has to know before believing the figures, one sentence each
+    """
+
+    sentences: list[str]
+    problems: list[str]
+
+    @property
+    def text(self) -> str:
+        """All of it as one paragraph."""
+        return " ".join([*self.sentences, *self.problems])
+
+
+def give_verdict(history: History, summary: Summary) -> Verdict:
+    """Judge a run by its records, whatever state it is in."""
+    problems = [*_constant(history), *_answers(history), *_memory(history, summary), *_data(history)]
+    problems += [*_broken_steps(history), *_findings(history)]
+    return Verdict([_end(summary), _learning(history, summary), *_worth(history)], problems)
+
+
+def newest_scores(history: History) -> list[Scores]:
+    """The last scores of each split and task."""
+    return list({scores.split: scores for scores in history.events(Scores)}.values())
+
+
+def best_baseline(scores: Scores) -> str | None:
+    """The baseline that the run is ahead of by least, or behind by most."""
+    gains = {name: gain[0] for name, gain in scores.gains.items() if name != BEFORE}
+    return min(gains, key=lambda name: gains[name], default=None)
+
+
+def constant_prediction(scores: Scores) -> str | None:
+    """The label that a run predicts for each of several rows that differ in theirs, or None."""
+    predicted = [sum(column) for column in zip(*scores.confusion)]
+    true = [sum(row) for row in scores.confusion]
+    if sum(map(bool, predicted)) != 1 or sum(map(bool, true)) < 2:
+        return None
+    return scores.labels[max(range(len(predicted)), key=lambda index: predicted[index])]
+
+
+def _end(summary: Summary) -> str:
+    step, steps = summary["step"], summary["steps"]
+    passes = summary["epochs"] and f", {summary['epochs']:.3g} epoch{'' if summary['epochs'] == 1 else 's'}"
+    of = f"step {step:,}" + (f" of {steps:,}" if steps else "")
+    if summary["status"] == "finished" and step == steps:
+        return f"Finished {plural(step, 'step')}{passes or ''} in {duration(summary['wall_seconds'])}."
+    if summary["status"] == "finished":
+        return f"Ended early at {of}: {summary['reason']}."
+    if summary["status"] == "running":
+        return f"Running at {of}."
+    return f"Not finished: {summary['status']} at {of}; etude resume {summary['name']} continues it."
+
+
+def _learning(history: History, summary: Summary) -> str:
+    """Compare the metric before training, at its best and at the end."""
+    evaluations, best = history.evaluations, history.best
+    metric, name = summary["metric"], metric_title(summary["metric"])
+    training = f"the training loss went from {short(summary['first_loss'])} to {short(summary['last_loss'])}"
+    if not history.steps:
+        return "No step was made."
+    if (lost := _first_lost_step(history)) is not None:
+        return f"It diverged: the training loss is not finite from step {lost:,} on."
+    if not evaluations:
+        return f"Nothing was held out, so its quality on other data is not known; {training}."
+    if not evaluations[-1].step:
+        return f"It was not evaluated since its start; {training}."
+    if best is None:
+        return f"It is not usable: {name} was finite at no evaluation after the first step."
+    values = {each.step: metric_value(each, metric) for each in evaluations}
+    value, first, last = values[best.step], values[evaluations[0].step], values[evaluations[-1].step]
+    at, end = f"at step {best.step:,}", "" if last == value else f", and {short(last)} at the end"
+    if len(evaluations) == 1:
+        return f"Evaluated once: {name} {short(value)} {at}; {training}."
+    if not evaluations[0].step and not _is_better(value, first, summary):
+        later = f"{short(value)} at best after"
+        return f"It did not get better: {name} was {short(first)} before training and {later}."
+    if best is evaluations[0]:
+        return f"It got worse after its first evaluation: {name} was {short(value)} {at}{end}."
+    start = f"at step {evaluations[0].step:,}" if evaluations[0].step else "before training"
+    went = f"{name} {_verb(first, value)} from {short(first)} {start} to {short(value)} {at}, its best{end}"
+    doubt = _doubt(history)
+    return f"{'It may have learnt nothing' if doubt else 'It learnt'}: {went}{doubt}."
+
+
+def _doubt(history: History) -> str:
+    """The reason why a better metric does not show that a run learnt, or nothing."""
+    for scores in newest_scores(history):
+        if BEFORE in scores.gains and not is_sure(scores.gains[BEFORE]):
+            return f", within the noise of {plural(scores.rows, 'row')}"
+        if constant_prediction(scores) is not None:
+            return ", by one prediction for all rows"
+    return ""
+
+
+def _worth(history: History) -> Iterator[str]:
+    """The scores on held-out rows beside those of the model before training and of the best baseline."""
+    for scores in newest_scores(history):
+        name, against = metric_title(scores.metric), [BEFORE, best_baseline(scores)]
+        compared = [_compared(scores, other) for other in against if other in scores.gains]
+        value = with_interval(*scores.systems["after"][scores.metric], rows=scores.rows)
+        rows = plural(scores.rows, f"{scores.split} row")
+        yield f"On {rows}: {name} {'; '.join([value, *compared])}."
+
+
+def _compared(scores: Scores, other: str) -> str:
+    gain, low, high = scores.gains[other]
+    value = with_interval(*scores.systems[other][scores.metric], rows=scores.rows, interval=False)
+    system = "before training" if other == BEFORE else f"the best baseline, {one_line(other)}"
+    if gain == low == high == 0:
+        return f"the same as {system}"
+    if not is_sure([gain, low, high]):
+        return f"not distinguishable from {system} ({value})"
+    return f"{'better' if gain > 0 else 'worse'} than {system} ({value})"
+
+
+def _constant(history: History) -> Iterator[str]:
+    for scores in newest_scores(history):
+        rows, label = plural(scores.rows, f"{scores.split} row"), constant_prediction(scores)
+        if label is not None:
+            yield f"It predicts {one_line(label)} for all {rows}."
+        elif scores.distinct == 1 and scores.rows > 1 and not scores.confusion:
+            yield f"It predicts the same for all {rows}."
+        if scores.rows < _FEW_ROWS:
+            yield f"Its scores rest on {rows} only."
+
+
+def _answers(history: History) -> Iterator[str]:
+    """Faults of the answers at the best evaluation."""
+    evaluation = history.best or (history.evaluations[-1] if history.evaluations else None)
+    if evaluation is None or not evaluation.step:
+        return
+    texts = {}
+    for generation in history.generations:
+        if generation.step == evaluation.step and generation.reference is not None:
+            texts[generation.prompt] = generation
+    different = {generation.text for generation in texts.values()}
+    if len(texts) > 2 and len(different) == 1:
+        yield f"All {len(texts)} answers shown are the same text."
+    figures = figures_of(evaluation)
+    if figures.get("stop_rate") == 0:
+        most = history.run.recipe.evaluate.answer_tokens
+        yield f"None of its answers ends by itself; each was cut off after {plural(most, 'token')}."
+    if figures.get("repetition", 0) >= 0.5:
+        yield f"Its answers repeat themselves: {percent(figures['repetition'])} of their parts stood before."
+
+
+def _memory(history: History, summary: Summary) -> Iterator[str]:
+    """A training loss far below the validation loss after many passes, while the latter rises."""
+    losses = [evaluation.loss for evaluation in history.evaluations if evaluation.step]
+    training, passes = summary["last_loss"], summary["epochs"] or 0
+    if len(losses) < 2 or training is None or not math.isfinite(training) or summary["gap"] is None:
+        return
+    if losses[-1] > min(losses) and training < _LOW_TRAINING_LOSS * losses[-1] and passes >= _MANY_PASSES:
+        rows = (history.data.summary.get("train") or {}).get("samples") if history.data else None
+        of = f" over {plural(rows, 'training sample')}" if rows else ""
+        yield (
+            f"It has memorised its training data: after {passes:.0f} passes{of} the training loss is "
+            f"{short(training)} and the validation loss {short(losses[-1])}, up from {short(min(losses))}."
+        )
+
+
+def _data(history: History) -> Iterator[str]:
+    """Rows that training saw cut or not at all, and a validation set too small to tell much."""
+    summary = history.data.summary if history.data else {}
+    for name, counts in summary.items():
+        if not isinstance(counts, dict) or not name.endswith("train"):
+            continue
+        documents = counts.get("documents") or counts.get("samples") or 0
+        for key, words in (
+            ("truncated", "were cut"),
+            ("cut_away", "lost their answer"),
+            ("dropped", "were left out"),
+        ):
+            count = counts.get(key)
+            if isinstance(count, int) and count > 0 and documents:
+                share = "All" if count >= documents else f"{count:,} of"
+                yield f"{share} {plural(documents, 'training row')} {words}, being longer than train.seq_len."
+    held_out = next((value for key, value in summary.items() if key.endswith("validation") and value), None)
+    samples = held_out.get("samples") if isinstance(held_out, dict) else None
+    if isinstance(samples, int) and samples < _FEW_ROWS and not history.events(Scores):
+        were = "was" if samples == 1 else "were"
+        yield f"Only {plural(samples, 'sample')} {were} held out, so its figures say little."
+
+
+def _broken_steps(history: History) -> Iterator[str]:
+    skipped = sum(step.skipped for step in history.steps)
+    if skipped:
+        yield f"{plural(skipped, 'step')} changed no weight, since loss or gradient was not finite."
+    if history.ledger.damaged:
+        yield f"{plural(len(history.ledger.damaged), 'damaged line')} of the journal left out."
+
+
+def _findings(history: History) -> Iterator[str]:
+    for finding in history.events(Finding):
+        if finding.severity != "info":
+            yield f"{one_line(finding.what).capitalize()}: {one_line(finding.evidence)}."
+
+
+def _first_lost_step(history: History) -> int | None:
+    """The first of the last steps in a row whose loss is not finite, or None if the last one is."""
+    lost = None
+    for step in reversed(history.steps):
+        if math.isfinite(step.loss):
+            break
+        lost = step.step
+    return lost
+
+
+def _is_better(value: float | None, other: float | None, summary: Summary) -> bool:
+    if value is None or other is None or not math.isfinite(value):
+        return False
+    return value < other if summary["lower_is_better"] else value > other
+
+
+def _verb(first: float | None, value: float | None) -> str:
+    if first is None or value is None or first == value:
+        return "went"
+    return "fell" if value < first else "rose"
