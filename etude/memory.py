@@ -1,4 +1,4 @@
-"""A limit on the memory that a library allocates for a stranger's file."""
+"""Limits on the memory that a library allocates for a stranger's file."""
 
 import contextlib
 import resource
@@ -22,3 +22,11 @@ def limited_memory(most_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def limit_process(most_bytes: int) -> None:
+    """Let this process map so much memory only, write no file and leave no core dump, from now on."""
+    limits = {resource.RLIMIT_AS: most_bytes, resource.RLIMIT_FSIZE: 0, resource.RLIMIT_CORE: 0}
+    for kind, most in limits.items():
+        with contextlib.suppress(OSError, ValueError):  # not every system has each limit
+            resource.setrlimit(kind, (most, most))

@@ -1,4 +1,4 @@
-"""What is wrong with a document: filters with names, and for each a line that shows why.
+"""Filters of documents, each with a name, and a line that shows why a document fails one.
 
 The language is known by the suffix of the document's name; a row of JSONL has none.
 """
@@ -23,22 +23,19 @@ FILTERS: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Limits:
-    """Characters a document may have, at least and at most; None is no limit."""
+    """The characters that a document may have."""
 
     min_characters: int
-    max_characters: int | None
+    max_characters: int
 
 
 def check(text: str, name: str, limits: Limits, wanted: Collection[str]) -> list[str]:
-    """The wanted filters that a text fails, in the order of FILTERS.
-
-    name: `pkg/mod.py`, or `rows.jsonl:12`.
-    """
+    """The wanted filters that a text fails, in the order of FILTERS. name: `pkg/mod.py`, `rows.jsonl:12`."""
     return [each for each in FILTERS if each in wanted and _FAILS[each](text, name, limits)]
 
 
 def excerpt(text: str, filter_name: str, name: str = "") -> str:
-    """What shows that a text fails a filter: one line of at most 120 characters, secrets redacted.
+    """Evidence that a text fails a filter: one line of at most 120 characters, secrets redacted.
 
     name: as in `check`; only syntax needs it.
     """
@@ -86,23 +83,12 @@ _COMMENT = re.compile(
 # Base64 and hexadecimal digits, "\x1f" and "0x1f, ".
 _DIGITS = re.compile(r"[A-Za-z0-9+/\\]{40,}|(?:0x[0-9A-Fa-f]{1,8}, ?){8,}")
 _NOT_CODE = (
-    ".txt",
-    ".md",
-    ".rst",
-    ".tex",
-    ".html",
-    ".htm",
-    ".csv",
-    ".tsv",
-    ".json",
-    ".ipynb",
-    ".xml",
-    ".svg",
-)
+    ".txt", ".md", ".rst", ".tex", ".html", ".htm", ".csv", ".tsv", ".json", ".ipynb", ".xml", ".svg"
+)  # fmt: skip
 
 
 def _generated(text: str) -> int | None:
-    """Where a generator says in the first lines that it wrote the text."""
+    """Place in the first lines where a generator says that it wrote the text."""
     head = "\n".join(text[:_HEAD_CHARACTERS].split("\n", _HEAD_LINES)[:_HEAD_LINES])
     folded = head.lower()
     for word in ("generated", "gnu bison"):
@@ -115,7 +101,7 @@ def _generated(text: str) -> int | None:
 
 
 def _minified(text: str) -> int | None:
-    """Where the line is that makes a text squeezed code, or where data in text form begins."""
+    """Place of the line that makes a text squeezed code, or of data in text form."""
     if len(text) <= _SQUEEZED_LINE:
         return None
     lines = text.split("\n")
@@ -131,9 +117,7 @@ def _minified(text: str) -> int | None:
 
 
 def _blob(lines: list[str]) -> int | None:
-    """Where base64 or hexadecimal digits of over 4,000 characters begin, in one line or in lines one after
-    another.
-    """
+    """Place of over 4,000 characters of base64 or hexadecimal digits, in one line or several in a row."""
     place = begin = size = 0
     for line in lines:
         run = max(_DIGITS.findall(line), key=len, default="") if len(line) >= 40 else ""
@@ -149,7 +133,7 @@ def _blob(lines: list[str]) -> int | None:
 
 
 def _licence_only(text: str) -> int | None:
-    """Where the licence is named, if there is nothing but comments."""
+    """Place of the name of the licence, if there is nothing but comments."""
     at = 0
     while at < len(text):
         comment = _COMMENT.match(text, at)
@@ -161,8 +145,7 @@ def _licence_only(text: str) -> int | None:
 
 
 def _wrong_syntax(text: str, name: str) -> str | None:
-    """What the parser of the language says of a text; None if it parses, is too large, or there
-    is no parser."""
+    """Error of the parser of the language; None if a text parses, is too large, or there is no parser."""
     parse = _PARSERS.get(_suffix(name))
     if parse is None or len(text) > _PARSED_CHARACTERS:
         return None
@@ -210,9 +193,7 @@ _EVIDENCE: dict[str, Callable[[str], int | None]] = {
 }
 _FAILS: dict[str, Callable[[str, str, Limits], bool]] = {
     "too_short": lambda text, name, limits: len(text) < limits.min_characters,
-    "too_long": lambda text, name, limits: (
-        limits.max_characters is not None and len(text) > limits.max_characters
-    ),
+    "too_long": lambda text, name, limits: len(text) > limits.max_characters,
     "generated": lambda text, name, limits: _generated(text) is not None,
     "minified": lambda text, name, limits: _suffix(name) not in _NOT_CODE and _minified(text) is not None,
     "licence_only": lambda text, name, limits: _licence_only(text) is not None,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from etude.data.samples.sample import Flags, Ints
 from etude.data.shingles import Hashes, jaccard
@@ -19,14 +20,15 @@ _SEED = 1
 _FOUND = 0.995  # at least this share of the pairs at the threshold becomes candidates
 
 
-def match_exact(texts: bytes | bytearray, labels: Ints, uses: Ints, is_dropped: Flags) -> tuple[Ints, Ints]:
-    """The first training document with text and labels of each document (n,), -1 for itself, and the pairs of
-    equal texts of different uses (m, 2).
+def match_exact(
+    digests: npt.NDArray[np.uint8], labels: Ints, uses: Ints, is_dropped: Flags
+) -> tuple[Ints, Ints]:
+    """Match equal texts: for each document the first training document before it, else -1 (n,); and leaks.
 
-    texts: digests of 16 bytes. uses (n,): 0 for training. A dropped document is equal to none.
+    The first has the same labels, too. Leaks are pairs of equal texts of different uses (m, 2). digests: of
+    the texts (n, 16). uses (n,): 0 for training. A dropped document is equal to none.
     """
-    count = len(uses)
-    number = number_texts(np.frombuffer(texts, dtype=np.uint8).reshape(-1, 16))
+    count, number = len(uses), number_texts(digests)
     members = [np.flatnonzero((uses == use) & ~is_dropped) for use in range(int(uses.max(initial=0)) + 1)]
     first = np.full((len(members), count), count, dtype=np.int64)
     for row, mine in zip(first, members):
@@ -190,6 +192,6 @@ class _Table:
             self._members.setdefault(bucket, []).append(index)
 
     def beside(self, index: int) -> Iterator[int]:
-        """Those that share a bucket with a document, ascending, each once, found as they are asked for."""
+        """The documents that share a bucket with one, ascending, each once, found as they are asked for."""
         lists = [self._members[bucket] for bucket in self._buckets.of(index) if bucket in self._members]
         return (other for other, _ in itertools.groupby(heapq.merge(*lists)))

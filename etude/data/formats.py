@@ -45,17 +45,17 @@ _SHOWN_FIELDS, _SHOWN_CHARACTERS = 6, 24
 class Format:
     """A kind of rows, and the fields that hold their content: the question first, the answer last.
 
-    beside: further fields that the first rows have and that are read: `context`, `history`, `system` ...
+    more: further fields that the first rows have and that are read: `context`, `history`, `system` ...
     """
 
     kind: Kind
     fields: tuple[str, ...]
-    beside: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.kind == "text":
             return f"field {self.fields[0]}"
-        return f"{self.kind} ({', '.join((*self.fields, *self.beside))})"
+        return f"{self.kind} ({', '.join((*self.fields, *self.more))})"
 
     @property
     def columns(self) -> frozenset[str]:
@@ -113,15 +113,11 @@ def find_format(rows: Sequence[Row], field: str, wanted: str | None) -> Format:
     candidates = [form for form in _candidates(field) if wanted in (None, form.kind)]
     best = max(candidates, key=lambda form: sum(_fits(form, row) for row in rows))
     if not any(_fits(best, row) for row in rows):
-        first = rows[0] if rows else {}
-        text = Format("text", (field,))
-        best = max(
-            [text, *candidates] if wanted is None else candidates, key=lambda form: _nearness(form, first)
-        )
-    beside = sorted(best.columns.difference(best.fields, _TOOLS))
-    return replace(
-        best, beside=tuple(name for name in beside if any(not is_empty(row.get(name)) for row in rows))
-    )
+        near = [Format("text", (field,)), *candidates] if wanted is None else candidates
+        best = max(near, key=lambda form: _nearness(form, rows[0] if rows else {}))
+    names = sorted(best.columns.difference(best.fields, _TOOLS))
+    more = (name for name in names if not all(is_empty(row.get(name)) for row in rows))
+    return replace(best, more=tuple(more))
 
 
 def is_readable(row: Row, field: str, wanted: str | None) -> bool:
@@ -226,10 +222,11 @@ def _read_messages(row: Row, field: str, kind: str = "messages") -> list[Message
         others = read_fields(turn, number, {role, content, "role", "content"})
         mark = read_mark(turn, number, is_assistant=name == "assistant")
         message = {"role": name, "content": turn[content], **others, **mark}
-        if beside := [] if turn[content].strip() else list(list_texts(message))[1:]:
-            named = next(name for name in list_fields(message) if message[name] == beside[0])
+        texts = list(list_texts(message))
+        if len(texts) > 1 and not texts[0].strip():
+            lone = next(name for name in list_fields(message) if message[name] == texts[1])
             raise InputError(
-                f"has {named!r} in message {number}, but no {content!r}, so it answers nothing; leave it out"
+                f"has {lone!r} in message {number}, but no {content!r}, so it answers nothing; leave it out"
             )
         messages.append(message)
     return messages

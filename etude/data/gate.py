@@ -57,13 +57,8 @@ def is_needed(recipe: Recipe) -> bool:
     """True if a recipe asks for anything that only the gate can tell."""
     data = recipe.data
     has_filters = any(policy in ("warn", "drop") for policy in data.clean.model_dump().values())
-    return (
-        has_filters
-        or data.deduplicate != "off"
-        or bool(data.leakage.benchmarks)
-        or bool(data.test)
-        or isinstance(data.validation, list)
-    )
+    has_held_out = bool(data.test) or isinstance(data.validation, list)
+    return has_filters or has_held_out or data.deduplicate != "off" or bool(data.leakage.benchmarks)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
-"""What each token of a text is to the eye of a programmer, found without parsing, so for code that does not
-parse too.
+"""Kinds, depths and names of the tokens of a text, as a programmer sees them; the text need not parse.
 
-One small lexer reads Python and languages with curly braces; what is neither is read by the same rules, which
-fit any text a little. A token gets what the lexeme in it gets that says most, by character offsets, whatever
-the tokenizer.
+One small lexer reads Python and languages with curly braces, and any other text by the same rules. A token
+has the code of the lexeme in it that says most, by character offsets, whatever the tokenizer.
 """
 
 import re
@@ -16,17 +14,13 @@ Code = npt.NDArray[np.uint16]
 
 # Columns of the code of a token.
 KIND, BRACKETS, INDENTATION, IDENTIFIER = range(4)
-# Kinds in the order in which they speak for a token that holds several: `.name` is an identifier, `):` a
-# bracket.
+# A token that holds several kinds has the last of them: `.name` is an identifier, `):` a bracket.
 KINDS = ("special", "space", "operator", "bracket", "comment", "string", "number", "keyword", "identifier")
 LEVELS = 16  # of depth, the last of which stands for all that is deeper
-_SPACE, _BRACKET, _KEYWORD, _IDENTIFIER = (
-    KINDS.index(name) for name in ("space", "bracket", "keyword", "identifier")
-)
+_SPACE, _BRACKET, _KEYWORD, _IDENTIFIER = map(KINDS.index, ("space", "bracket", "keyword", "identifier"))
 _TAB = 4
 
-# Of Python, C, C++, C#, Go, Java, JavaScript, PHP, Rust and TypeScript, but for words that others use as
-# names.
+# Of Python, C, C++, C#, Go, Java, JavaScript, PHP, Rust, TypeScript; no words that others use as names.
 _KEYWORDS = frozenset(
     """and as assert async await break case catch class const continue def default defer del delete do elif
     else enum except export extends extern final finally fn for foreach from func function global go goto if
@@ -46,8 +40,7 @@ _LEXEMES = r"""
   | (?P<bracket>[()\[\]{{}}])
   | (?P<operator>.)
 """
-# `//` divides in Python and `#include` is no comment in C, so how the lines end decides which of them begins
-# one.
+# `//` divides in Python and `#include` is no comment in C: the ends of the lines decide between them.
 _HASH, _SLASHES = (
     re.compile(_LEXEMES.format(comment=comment), re.VERBOSE | re.DOTALL)
     for comment in (r"\#[^\n]*", r"//[^\n]*")
@@ -56,12 +49,11 @@ _CURLY_ENDS, _COLON_ENDS = (re.compile(rf"[{end}][ \t\r]*$", re.MULTILINE) for e
 
 
 def code_of(texts: Sequence[str], spans: Sequence[tuple[int, int, int]]) -> Code:
-    """The code (n, 4) of the tokens of a sample of one text or several: kind, depth of brackets and of
-    indentation, and the number of the identifier, from 1 in order of appearance, the same for the same
-    spelling; 0 for none.
+    """The code (n, 4) of the tokens of a sample of one text or several.
 
-    spans: of each token the text it lies in, -1 for a special token, and the characters where it begins and
-    ends.
+    Its columns are kind, depth of brackets, depth of indentation, and the number of the identifier: from 1 in
+    order of appearance, the same for the same spelling, 0 for none. spans: the text of each token, -1 for a
+    special token, and the characters where it begins and ends.
     """
     places = np.array(spans, dtype=np.int64).reshape(-1, 3)
     code = np.zeros((len(places), 4), dtype=np.uint16)
@@ -89,7 +81,7 @@ def kinds_of(text: str) -> npt.NDArray[np.uint8]:
 
 
 def _lex(text: str, end: int, numbers: dict[str, int]) -> tuple[npt.NDArray[np.int64], Code]:
-    """Where each lexeme that begins before `end` begins (m,), and its code (m, 4)."""
+    """The beginnings (m,) of the lexemes that begin before `end`, and their code (m, 4)."""
     curly, colon = (sum(1 for _ in ends.finditer(text)) for ends in (_CURLY_ENDS, _COLON_ENDS))
     starts, rows = [0], [(_SPACE, 0, 0, 0)]
     brackets, widths = 0, [_width(text[: len(text) - len(text.lstrip(" \t"))])]

@@ -15,8 +15,7 @@ from etude.records.folder import is_run_folder
 
 USES = ("train", "validation", "test")
 _MOST_FILES, _MOST_ENTRIES, _MOST_PARTS = 1_000_000, 4_000_000, 32
-# Not for learning from: packages that happen to be installed, tests, and a hundred copies of one code page
-# module.
+# Not for learning from: installed packages, tests, and a hundred copies of one module of code pages.
 _STDLIB_WITHOUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "encodings"}
 _OF_THE_SYSTEM = tuple(map(Path, ("/proc", "/sys", "/dev")))
 
@@ -46,15 +45,12 @@ def list_files(source: Source) -> list[Path]:
         raise unreadable(root, error) from None
     if stat.S_ISDIR(mode):
         return _list_folder(root, source.glob or "**/*")
+    if stat.S_ISREG(mode) and source.glob is None:
+        return [root]
+    wrong = f"is a file, and glob {source.glob!r} chooses files of a folder; leave glob out"
     if not stat.S_ISREG(mode):
-        raise InputError(
-            f"{root} is not a plain file but a pipe, socket or device; save its content into a file"
-        )
-    if source.glob is not None:
-        raise InputError(
-            f"{root} is a file, and glob {source.glob!r} chooses files of a folder; leave glob out"
-        )
-    return [root]
+        wrong = "is not a plain file but a pipe, socket or device; save its content into a file"
+    raise InputError(f"{root} {wrong}")
 
 
 def root_of(source: Source) -> Path:
@@ -87,29 +83,22 @@ def _list_stdlib() -> list[Path]:
 
 def _list_folder(root: Path, pattern: str) -> list[Path]:
     parts, inside = _split_pattern(pattern), root.resolve()
+    wrong, found, before = "", [], len(str(root)) + 1
     if inside == Path("/") or any(inside.is_relative_to(folder) for folder in _OF_THE_SYSTEM):
-        raise InputError(
-            f"{root} is a folder of the system, not of data; give the folder that holds the data"
-        )
-    cache = Path(os.path.realpath(durable.cache_root()))
-    if inside.is_relative_to(cache):
-        raise InputError(
-            f"{root} is in $ETUDE_CACHE, which etude fills; give another folder, or set ETUDE_CACHE to one"
-        )
-    found, before = [], len(str(root)) + 1
-    for entry in _walk(root):
+        wrong = "is a folder of the system, not of data; give the folder that holds the data"
+    elif inside.is_relative_to(os.path.realpath(durable.cache_root())):
+        wrong = "is in $ETUDE_CACHE, which etude fills; give another folder, or set ETUDE_CACHE to one"
+    for entry in [] if wrong else _walk(root):
         names = entry.path[before:].split("/")
         if _matches(names, parts) and _is_file_inside(entry, inside):
             found.append(Path(root, *names))
             if len(found) > _MOST_FILES:
-                raise InputError(
-                    f"{root} has over {_MOST_FILES:,} files that match glob {pattern!r}; choose fewer"
-                )
-    if not found:
-        raise InputError(
-            f"{root} has no file that matches glob {pattern[:60]!r}; give a folder with files, or another "
-            "glob"
-        )
+                wrong = f"has over {_MOST_FILES:,} files that match glob {pattern!r}; choose fewer"
+                break
+    if not found and not wrong:
+        wrong = f"has no file that matches glob {pattern[:60]!r}; give a folder with files, or another glob"
+    if wrong:
+        raise InputError(f"{root} {wrong}")
     return sorted(found, key=lambda path: path.relative_to(root).as_posix())
 
 
@@ -153,18 +142,16 @@ def _walk(root: Path, own: list[Path] | None = None) -> Iterator["os.DirEntry[st
                 for entry in listed:
                     entries += 1
                     if entries > _MOST_ENTRIES:
-                        raise InputError(
-                            f"{root} holds over {_MOST_ENTRIES:,} files and folders; give a smaller one"
-                        )
+                        what = f"{_MOST_ENTRIES:,} files and folders"
+                        raise InputError(f"{root} holds over {what}; give a smaller one")
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir(follow_symlinks=False):
-                        if is_run_folder(Path(entry.path)) or os.path.realpath(entry.path) == cache:
-                            passed_over.append(Path(entry.path))
-                        else:
-                            folders.append(entry.path)
-                    else:
+                    if not entry.is_dir(follow_symlinks=False):
                         yield entry
+                    elif is_run_folder(Path(entry.path)) or os.path.realpath(entry.path) == cache:
+                        passed_over.append(Path(entry.path))
+                    else:
+                        folders.append(entry.path)
         except OSError as error:
             raise unreadable(folder, error) from None
 

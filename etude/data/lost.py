@@ -19,7 +19,7 @@ _BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 
 
 def can_lose(content: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer may leave out text: it is a BPE without an unknown token and without all bytes.
+    """True if a tokenizer may leave out text: a BPE without an unknown token and without all bytes.
 
     The other models have an unknown token, or refuse what they do not know.
     """
@@ -35,9 +35,7 @@ def can_lose(content: Mapping[str, Any]) -> bool:
 
 
 def count_lost(inner: "Inner", content: Mapping[str, Any], text: str) -> int:
-    """How many bytes of a text no token stands for; what normalizer and pre-tokenizer take out does not
-    count.
-    """
+    """Count the bytes of a text that no token stands for, but for those that the rules before it take out."""
     model, is_byte_level = content["model"], _is_byte_level(content)
     prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
 
@@ -54,10 +52,8 @@ def count_lost(inner: "Inner", content: Mapping[str, Any], text: str) -> int:
     pieces: Counter[str] = Counter()
     for part in filter(None, plain.split(text)):
         normal = part if inner.normalizer is None else inner.normalizer.normalize_str(part)
-        splitter = inner.pre_tokenizer
-        pieces.update(
-            [normal] if splitter is None else (piece for piece, _ in splitter.pre_tokenize_str(normal))
-        )
+        split = inner.pre_tokenizer and inner.pre_tokenizer.pre_tokenize_str(normal)
+        pieces.update([normal] if split is None else (piece for piece, _ in split))
     return sum(
         count * max(size(piece) - sum(kept(token.value) for token in inner.model.tokenize(piece)), 0)
         for piece, count in pieces.items()

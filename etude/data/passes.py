@@ -37,7 +37,7 @@ _BELOW_EQUAL = np.nextafter(np.float32(1), np.float32(0))  # of texts that diffe
 
 
 def find_all(recipe: Recipe, folder: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """The columns of a gate, and what its manifest says; scratch files go into the folder for a while.
+    """The columns of a gate, and the values of its manifest; scratch files go into the folder for a while.
 
     Raises: InputError if a source or benchmark cannot be read.
     """
@@ -47,27 +47,24 @@ def find_all(recipe: Recipe, folder: Path) -> tuple[dict[str, npt.NDArray[Any]],
         scratch = Path(temporary)
         if names:
             problems.save(scratch)
-        notes = _first_pass(recipe, scratch if names else None, scratch)
-        failed, labels = (np.array(column, dtype=np.int64) for column in (notes.failed, notes.labels))
-        places, planted = (
-            np.array(column, dtype=np.int64).reshape(-1, 3) for column in (notes.places, notes.planted)
-        )
-        uses = np.array([USES.index(use) for use, _ in list_sources(recipe)], dtype=np.int64)[places[:, 0]]
-        is_dropped = (failed & mask_of(recipe, "drop")) != 0
-        same_as, leaks = match_exact(notes.texts, labels, uses, is_dropped)
+        notes, found = _first_pass(recipe, scratch, has_problems=bool(names))
+        labels, places = np.array(notes.labels), np.array(notes.places).reshape(-1, 3)
+        uses = np.array([USES.index(use) for use, _ in list_sources(recipe)])[places[:, 0]]
+        is_dropped = (found["failed"] & mask_of(recipe, "drop")) != 0
+        same_as, leaks = match_exact(found["digests"], labels, uses, is_dropped)
         similarity = (same_as >= 0).astype(np.float32)
-        usable = ~is_dropped & (same_as < 0) & ~np.frombuffer(notes.empty, dtype=np.bool_)
+        usable = ~is_dropped & (same_as < 0) & ~found["empty"]
         duplicates, pairs = _second_pass(recipe, scratch, usable, uses > 0, labels)
     for match in duplicates:
         same_as[match.document] = match.other
         similarity[match.document] = min(np.float32(match.similarity), _BELOW_EQUAL)
     columns = {
-        "failed": failed, "same_as": same_as, "similarity": similarity, "places": places,
+        "failed": found["failed"], "same_as": same_as, "similarity": similarity, "places": places,
         "leaks": np.unique(np.r_[leaks, np.array(pairs, dtype=np.int64).reshape(-1, 2)], axis=0),
-        "planted": planted[uses[planted[:, 0]] == 0],
+        "planted": found["planted"][uses[found["planted"][:, 0]] == 0],
     }  # fmt: skip
     return columns, {
-        "documents": len(failed), "blank": notes.blank, "undecodable": notes.undecodable,
+        "documents": len(places), "blank": notes.blank, "undecodable": notes.undecodable,
         "paths": list(notes.paths), "examples": notes.examples,
         "benchmarks": [
             {"name": path, "problems": mine, "looked_for": problems.looked_for(number)}
@@ -81,20 +78,12 @@ def mask_of(recipe: Recipe, policy: str) -> int:
     return sum(1 << bit for bit, name in enumerate(FILTERS) if getattr(recipe.data.clean, name) == policy)
 
 
-def _numbers() -> "array[int]":
-    return array("q")
-
-
 @dataclass
 class _Notes:
-    """Notes of the first pass, document by document; `texts` are digests, 16 bytes each."""
+    """Labels and places of the documents with text, in reading order, and the names of all others."""
 
-    texts: bytearray = field(default_factory=bytearray)
-    empty: bytearray = field(default_factory=bytearray)
-    labels: "array[int]" = field(default_factory=_numbers)
-    failed: "array[int]" = field(default_factory=_numbers)
-    places: "array[int]" = field(default_factory=_numbers)
-    planted: "array[int]" = field(default_factory=_numbers)
+    labels: "array[int]" = field(default_factory=lambda: array("q"))
+    places: "array[int]" = field(default_factory=lambda: array("q"))
     paths: dict[str, int] = field(default_factory=dict)
     labellings: dict[tuple[str, ...], int] = field(default_factory=dict)
     blank: dict[str, int] = field(default_factory=dict)
@@ -102,7 +91,6 @@ class _Notes:
     examples: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
     def add(self, document: Document, source: int, use: str) -> None:
-        """Note where a document stands and its label, or that it has no text."""
         if document.is_undecodable:
             self.undecodable.append(document.name)
         elif document.blank:
@@ -134,59 +122,57 @@ def _read(recipe: Recipe, notes: _Notes | None = None) -> Iterator[Document]:
                 yield document
 
 
-def _first_pass(recipe: Recipe, problems: Path | None, scratch: Path) -> _Notes:
-    """Check every document; `scratch` gets a file for each band of their signatures."""
+def _first_pass(
+    recipe: Recipe, scratch: Path, *, has_problems: bool
+) -> tuple[_Notes, dict[str, npt.NDArray[Any]]]:
+    """Check every document: notes, and columns; `scratch` gets a file for each band of their signatures."""
     clean, threshold = recipe.data.clean, recipe.data.near_threshold
     filters = tuple(name for name in FILTERS if getattr(clean, name) != "off")
-    checks = _Checks(filters, Limits(clean.min_characters, clean.max_characters), threshold, problems)
-    notes = _Notes()
+    limits = Limits(clean.min_characters, clean.max_characters)
+    checks = _Checks(filters, limits, threshold, scratch if has_problems else None)
+    notes, columns, count = _Notes(), [], 0
     batches = (
         [(document.name, document.content) for document in batch]
         for batch in batch_documents(_read(recipe, notes), _BATCH_CHARACTERS)
     )
+    check_batch = functools.partial(_check_batch, checks)
     with contextlib.ExitStack() as stack:
-        bands = [
-            stack.enter_context((scratch / f"band-{index}").open("wb"))
-            for index in range(choose_bands(threshold)[0])
-        ]
-        for found in map_batches(
-            functools.partial(_check_batch, checks), batches, executor=recipe.data.executor
-        ):
-            before = len(notes.failed)
-            notes.texts += found["texts"]
-            notes.empty += found["empty"]
-            notes.failed.extend(found["failed"])
-            for file, band in zip(bands, found["bands"].T):
+        paths = [scratch / f"band-{index}" for index in range(choose_bands(threshold)[0])]
+        files = [stack.enter_context(path.open("wb")) for path in paths]
+        for found, bands, examples in map_batches(check_batch, batches, executor=recipe.data.executor):
+            for file, band in zip(files, bands.T):
                 file.write(band.tobytes())
-            for name, shown in found["examples"].items():
+            for name, shown in examples.items():
                 kept = notes.examples.setdefault(name, [])
-                kept += [(before + index, text) for index, text in shown[: _EXAMPLES - len(kept)]]
-            for document, benchmark, problem in found["planted"]:
-                notes.planted.extend((before + document, benchmark, problem))
-    return notes
+                kept += [(count + index, text) for index, text in shown[: _EXAMPLES - len(kept)]]
+            found["planted"] += [count, 0, 0]
+            columns.append(found)
+            count += len(found["failed"])
+    return notes, {name: np.concatenate([found[name] for found in columns]) for name in columns[0]}
 
 
-def _check_batch(checks: _Checks, batch: list[tuple[str, str]]) -> dict[str, Any]:
-    """Check a batch of (name, text), in a process of its own."""
+def _check_batch(
+    checks: _Checks, batch: list[tuple[str, str]]
+) -> tuple[dict[str, npt.NDArray[Any]], Hashes, dict[str, list[tuple[int, str]]]]:
+    """Check a batch of (name, text), in a process of its own: columns, bands (n, bands), and examples."""
     texts = [text for _, text in batch]
-    failed: list[int] = []
+    failed = np.zeros(len(batch), dtype=np.int64)
     examples: dict[str, list[tuple[int, str]]] = {}
     for index, (name, text) in enumerate(batch):
-        fails = check(text, name, checks.limits, checks.filters) if checks.filters else []
-        failed.append(sum(1 << FILTERS.index(each) for each in fails))
-        for each in fails:
-            shown = examples.setdefault(each, [])
+        for fails in check(text, name, checks.limits, checks.filters) if checks.filters else []:
+            failed[index] |= 1 << FILTERS.index(fails)
+            shown = examples.setdefault(fails, [])
             if len(shown) < _EXAMPLES:
-                shown.append((index, excerpt(text, each, name)))
+                shown.append((index, excerpt(text, fails, name)))
     hashes, offsets = shingle(texts)
-    return {
+    planted = find_planted(hashes, offsets, Problems.load(checks.problems)) if checks.problems else []
+    columns = {
         "failed": failed,
-        "examples": examples,
-        "texts": b"".join(map(hash_words, texts)),
-        "empty": (np.diff(offsets) == 0).tobytes(),
-        "bands": hash_bands(hashes, offsets, checks.threshold),
-        "planted": find_planted(hashes, offsets, Problems.load(checks.problems)) if checks.problems else [],
+        "empty": np.diff(offsets) == 0,
+        "digests": np.frombuffer(b"".join(map(hash_words, texts)), dtype=np.uint8).reshape(-1, 16),
+        "planted": np.array(planted, dtype=np.int64).reshape(-1, 3),
     }
+    return columns, hash_bands(hashes, offsets, checks.threshold), examples
 
 
 def _second_pass(
@@ -200,9 +186,8 @@ def _second_pass(
     wanted = np.zeros(len(usable), dtype=np.bool_)
     wanted[buckets.documents] = True
     documents = (document for document, want in zip(_read(recipe), wanted) if want)
-    batches = (
-        [document.content for document in batch] for batch in batch_documents(documents, _BATCH_CHARACTERS)
-    )
+    parts = batch_documents(documents, _BATCH_CHARACTERS)
+    batches = ([document.content for document in part] for part in parts)
     ends = array("q", [0])
     with (scratch / "shingles").open("w+b") as file:
         for hashes, counts in map_batches(shingle_sets, batches, executor=recipe.data.executor):

@@ -1,5 +1,7 @@
-"""The program that renders chat templates. They come with models, so they are foreign code: here they run in
-a process of their own, which can be killed, in Jinja's sandbox, with little memory and no way to write files.
+"""The program that renders chat templates, which come with models and are foreign code.
+
+They run in a process of their own that can be killed, in Jinja's sandbox, with little memory and no way to
+write files.
 
 stdin: a line of JSON with the template, its variables and how long a conversation may take; then a line for
 each conversation. stdout: a line of JSON for each of them. `render.py` is the other end.
@@ -19,6 +21,8 @@ from jinja2.parser import Parser
 from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from etude.memory import limit_process
+
 # Around what a template marks by {% generation %}. Unicode keeps these for use within a program.
 GENERATION = "\ufdd2", "\ufdd3"
 
@@ -27,12 +31,11 @@ _MEMORY_BYTES = 1 << 30
 
 def main() -> None:
     """Answer until stdin ends."""
-    _limit()
+    limit_process(_MEMORY_BYTES)
     first = json.loads(sys.stdin.readline())
     render = _prepare(first["template"], first["variables"], first["today"])
     for line in sys.stdin:
-        # Nobody catches this signal, so it ends the process wherever it is, also if nobody waits for it any
-        # more.
+        # Nobody catches this signal: it ends the process wherever it is, also if nobody waits any more.
         signal.setitimer(signal.ITIMER_REAL, first["limit_seconds"])
         answer = render(json.loads(line))
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -41,21 +44,20 @@ def main() -> None:
 
 
 def _prepare(
-    source: str, variables: dict[str, str], today: str | None = None
+    source: str, variables: dict[str, str], today: str | None
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """A function that renders a conversation, or says why the template cannot.
 
-    Of the first part that is asked for it gives the text; of each other one, how many characters it begins
-    with as the first does, and what follows then. The surroundings of a template are those that transformers
-    gives it, but that `today` (YYYY-MM-DD) stands in for the clock.
+    It answers with the text of the first part, and of each other part with the number of characters that it
+    shares with the first, and the rest. A template has the surroundings that transformers gives it, but that
+    `today` (YYYY-MM-DD) stands in for the clock.
     """
 
     def now(form: str) -> str:
         return (datetime.fromisoformat(today) if today else datetime.now()).strftime(form)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
+    extensions = [_Generation, loopcontrols]
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
     environment.filters["tojson"] = _to_json
     environment.globals |= {"raise_exception": _raise, "strftime_now": now}
 
@@ -65,13 +67,9 @@ def _prepare(
 
     def render(conversation: dict[str, Any]) -> dict[str, Any]:
         def text(count: int | None, prompt: bool) -> str:
-            return compiled().render(
-                messages=conversation["messages"][:count],
-                add_generation_prompt=prompt,
-                tools=None,
-                documents=None,
-                **variables,
-            )
+            messages = conversation["messages"][:count]
+            given = {"messages": messages, "add_generation_prompt": prompt, "tools": None, "documents": None}
+            return compiled().render(**given, **variables)
 
         try:
             first, *others = conversation["parts"]
@@ -104,34 +102,12 @@ class _Generation(Extension):
         return GENERATION[0] + caller() + GENERATION[1]
 
 
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: Any = None,
-    separators: Any = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
 
 def _raise(message: str) -> NoReturn:
     raise TemplateError(message)
-
-
-def _limit() -> None:
-    import resource
-
-    for kind, most in (
-        (resource.RLIMIT_AS, _MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        try:
-            resource.setrlimit(kind, (most, most))
-        except (OSError, ValueError):  # not every system has each limit
-            continue
 
 
 if __name__ == "__main__":

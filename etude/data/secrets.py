@@ -11,12 +11,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Secret:
-    """What kind of secret stands at text[start:end]."""
+    """A kind of secret at text[start:end]."""
 
     kind: str
     start: int
@@ -37,30 +37,26 @@ def find(text: str) -> list[Secret]:
     merged: list[Secret] = []
     for secret in found:
         if merged and secret.start < merged[-1].end:
-            last = merged.pop()
-            secret = Secret(last.kind, last.start, max(last.end, secret.end))
-        merged.append(secret)
+            merged[-1] = replace(merged[-1], end=max(merged[-1].end, secret.end))
+        else:
+            merged.append(secret)
     return merged
 
 
 def redact(text: str) -> str:
-    """The text with `<redacted: kind>` in place of each secret; nothing can be found in it any more."""
+    """Put `<redacted: kind>` in place of each secret of a text; nothing can be found in it any more."""
     return redact_parts([text])[0]
 
 
 def redact_parts(parts: Sequence[str]) -> list[str]:
-    """The same of a text in parts; a secret that several of them share stands in the first of those."""
+    """Redact a text in parts; a secret that several of them share stands in the first of those."""
     text, borders = "".join(parts), [0, *itertools.accumulate(map(len, parts))]
     while found := find(text):  # again, as what stood beside a secret may now be one
         starts, ends = [secret.start for secret in found], [0, *(secret.end for secret in found)]
         names = [f"<redacted: {secret.kind}>" for secret in found]
         between = [text[end:start] for end, start in zip(ends, [*starts, len(text)])]
-        grown = [
-            0,
-            *itertools.accumulate(
-                len(name) + start - end for name, start, end in zip(names, starts, ends[1:])
-            ),
-        ]
+        growth = (len(name) + start - end for name, start, end in zip(names, starts, ends[1:]))
+        grown = [0, *itertools.accumulate(growth)]
         before = [bisect.bisect_left(starts, border) for border in borders]
         borders = [max(border, ends[count]) + grown[count] for border, count in zip(borders, before)]
         text = between[0] + "".join(name + after for name, after in zip(names, between[1:]))
@@ -69,7 +65,7 @@ def redact_parts(parts: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Form:
-    """How a kind of secret is found: `pattern` begins with `needle`, and its group `value` must look random.
+    """A form of secrets: `pattern` begins with `needle`, and its group `value` must look random.
 
     is_assigned: a name and its value, compared in lower case. least_bits: entropy a character.
     """
@@ -109,6 +105,7 @@ _PASSWORD_IN_URL = (
     r"://(?P<user>[^\s:/@\"'`<>]{1,64}):(?!(?P=user)@)(?P<secret>(?P<value>[^\s/@\"'`<>{}$*\\]{5,128}))"
     r"@(?!(?:host|hostname|server)\b|[\w.-]{0,60}\bexample\b)[\w\[]"
 )
+_AWS_SECRET = "secret(?:(?<=aws_secret)|_?access)"
 # Words for "key" alone would take in sort keys, keyboards and dictionaries.
 _KEYS = ("api", "access", "auth", "private", "encryption", "account", "signing")
 _NAMES = (
@@ -147,22 +144,14 @@ def _forms() -> tuple[_Form, ...]:
         *prefixed,
         form("JSON web token", "eyJ", _WEB_TOKEN, 3.0),
         form("password in URL", "://", _PASSWORD_IN_URL, 2.0),
-        form(
-            "AWS secret access key",
-            "secret",
-            rf"secret(?:(?<=aws_secret)|_?access){_GIVEN}",
-            4.0,
-            is_assigned=True,
-        ),
-        *(
-            form("assigned secret", name.split("(")[0], name + _GIVEN, 3.5, is_assigned=True)
-            for name in _NAMES
-        ),
-    )
+        form("AWS secret access key", "secret", _AWS_SECRET + _GIVEN, 4.0, is_assigned=True),
+        *(form("assigned secret", name.split("(")[0], name + _GIVEN, 3.5, is_assigned=True)
+          for name in _NAMES),
+    )  # fmt: skip
 
 
 def _is_random(value: str, form: _Form) -> bool:
-    """Whether a value looks drawn by chance; of several lines, the longest."""
+    """True if a value looks drawn by chance; of several lines, the longest counts."""
     value = max(re.split(r"[\s\\\"',]+", value), key=len)
     if _PLACEHOLDER.search(value):
         return False

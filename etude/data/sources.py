@@ -209,8 +209,10 @@ def _read_rows(file: File, layout: Layout, allowance: Allowance, undecodable: bo
             raise InputError(f"{name} {error}{layout.advise(row, file)}") from None
         group = None if source.group_by is None else _row_group(row, source.group_by, name)
         label = None if source.label is None else read_label(row, source.label, name)
+        if not isinstance(capability := row.get(source.capability), str | None):
+            capability = _to_json(capability, source.capability, name)
         yield Document(
-            text, group, path, number, messages, _row_capability(row, source.capability, name),
+            text, group, path, number, messages, capability,
             pair=_row_pair(row, source, name), label=label,
             unread=(*(column for column in row if column not in used), *form.list_unread(row)),
             no_values=tuple(column for column in cells if column in row and row[column].strip() in NO_VALUES),
@@ -236,11 +238,6 @@ def _row_group(row: Row, group_by: str, name: str) -> str | None:
         )
     value = row[group_by]
     return None if value is None else f"{group_by}={_to_json(value, group_by, name)}"
-
-
-def _row_capability(row: Row, field: str, name: str) -> str | None:
-    value = row.get(field)
-    return value if isinstance(value, str | None) else _to_json(value, field, name)
 
 
 def _to_json(value: Any, field: str, name: str) -> str:

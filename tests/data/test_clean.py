@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from etude.data.clean import FILTERS, Limits, check, excerpt
 from etude.data.secrets import find
 
-ANY = Limits(0, None)
+ANY = Limits(0, 1 << 40)
 TOKEN = "gh" + "p_" + "GY7rVRPgbxUpFt06y9dY2jRI7nH2Ntf6D9iY"  # in two, so that this file holds no secret
 LICENCE = 'Copyright 2024 Somebody\nLicensed under the Apache License, Version 2.0 (the "License")'
 PROSE = "The road goes on, and those (few) who follow it see more of it; nobody knows where it ends. " * 80
@@ -32,7 +32,7 @@ def blob(size: int) -> str:
 def test_lengths_are_limits_that_may_be_reached() -> None:
     for size, expected in ((3, ["too_short"]), (4, []), (6, []), (7, ["too_long"])):
         assert fails("x" * size, "a.txt", limits=Limits(4, 6)) == expected
-    assert fails("x" * 7, "a.txt", limits=Limits(0, None)) == []
+    assert fails("x" * 7, "a.txt", limits=ANY) == []
     assert excerpt("x" * 3000, "too_long") == "3,000 characters: " + "x" * 101 + "…"
 
 

@@ -144,7 +144,8 @@ def test_equal_texts_are_matched_as_a_dictionary_matches_them() -> None:
     digests = [bytes([draw.randrange(9)]) * 16 for _ in range(80)]
     labels, uses = (np.array([draw.randrange(count) for _ in digests]) for count in (2, 3))
     dropped = np.array([draw.random() < 0.1 for _ in digests])
-    same_as, leaks = dedup.match_exact(b"".join(digests), labels, uses, dropped)
+    array = np.array([list(digest) for digest in digests], dtype=np.uint8)
+    same_as, leaks = dedup.match_exact(array, labels, uses, dropped)
     first: dict[tuple[bytes, int], int] = {}
     for index, (digest, label, use, is_dropped) in enumerate(zip(digests, labels, uses, dropped)):
         before = first.setdefault((digest, label), index) if use == 0 and not is_dropped else index
