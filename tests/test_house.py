@@ -25,14 +25,14 @@ MOST = {
     "import cycles, lazy ones too": 0,
     "branches by kind": 17,
     "isinstance of families": 0,
-    "docstrings with a clause": 84,
+    "docstrings with a clause": 68,
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 2390, "control": 519, "data": 8823, "durable": 800, "engine": 1532, "evaluate": 573,
+    "cli": 2390, "control": 519, "data": 8692, "durable": 800, "engine": 1532, "evaluate": 573,
     "launch": 301, "models": 5580, "objectives": 1119, "plan": 550, "recipe": 1550, "records": 2114,
     "report": 2819, "scores": 750, "watch": 75,
-    "etude": 2446,  # the modules that stand in no folder
+    "etude": 2453,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
     "__main__.py", "assemble.py", "cli/demo.py", "cli/printing.py", "control/ranks.py", "engine/batch.py",
