@@ -41,7 +41,8 @@ def main() -> None:
 
 def _measure(steps: int) -> dict[str, Any]:
     from etude.recipe.load import recipe_from
-    from etude.run import Options, Training
+    from etude.run import Training
+    from etude.start import Options
 
     recipe = recipe_from({
         "name": "bench-checkpoint",

@@ -6,6 +6,7 @@ for training by its own sampling strategy, for evaluation by rows that are sorte
 """
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -134,28 +135,32 @@ def _run_etude(mode: str) -> None:
     from etude.data.loader import iterate_once
     from etude.objectives.classification import Classification, predict
     from etude.recipe.load import recipe_from
+    from etude.records.ending import Ending
     from etude.run import Training
+    from etude.session import begin
     from etude.start import Options
 
     recipe = recipe_from(json.loads(CONFIG.read_text()))
-    training = Training(recipe, Options(runs=WORK / "runs", new=True))
-    steps = iter(training)
+    options = Options(runs=WORK / "runs", new=True)
     if mode == "training":
         turns = Turns(STEPS)
-        for _ in steps:
+        for _ in Training(recipe, options):
             turns.step()
         return
-    next(steps)
-    state, split, objective = training._state, training._plan.corpus.train, training._objective
-    assert isinstance(objective, Classification)
+    with contextlib.ExitStack() as stack:
+        session = begin(recipe, options, stack, lambda: Ending("stopped"))
+        task, state = session.examiner.tasks[0], session.state
+        kind = task.kind
+        assert isinstance(kind, Classification)
 
-    def score() -> None:
-        predict(
-            state.model, iterate_once(split, BATCH, True, max_samples=SCORED), objective, state.precision,
-            training._world, rows=SCORED, classes=2, micro_batch_size=BATCH,
-        )  # fmt: skip
+        def score() -> None:
+            batches = iterate_once(task.corpus.train, BATCH, True, max_samples=SCORED)
+            predict(
+                state.model, batches, kind, state.precision, session.world, rows=SCORED, classes=2,
+                micro_batch_size=BATCH,
+            )  # fmt: skip
 
-    _evaluate(score)
+        _evaluate(score)
 
 
 def _run_trainer(side: str, mode: str) -> None:

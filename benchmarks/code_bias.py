@@ -64,7 +64,9 @@ def main() -> None:
         if run["settings"] == settings_of(run["task"]) and run["task"] in asked.tasks
     ]
     results = {task: compare_forms([run for run in runs if run["task"] == task]) for task in asked.tasks}
-    table = [["task", "form", "seeds", "F1", "less off", "t-interval 95 %", "paired", "seconds a run"]]
+    table: list[list[Any]] = [
+        ["task", "form", "seeds", "F1", "less off", "t-interval 95 %", "paired", "seconds a run"]
+    ]
     for task, forms in results.items():
         for form, found in forms.items():
             table.append(
@@ -105,6 +107,7 @@ def train_one(data: Path, task: str, form: str, seed: int) -> dict[str, Any]:
     from etude.data.loader import Loader, iterate_once
     from etude.data.prepared import prepare
     from etude.engine.loop import TrainState, train
+    from etude.data.samples.labelled import Labelled
     from etude.engine.optim import Optimizer
     from etude.engine.precision import choose_precision
     from etude.engine.world import join_world
@@ -117,11 +120,13 @@ def train_one(data: Path, task: str, form: str, seed: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     recipe = recipe_from(recipe_of(data, task, seed))
     corpus = prepare(recipe)
-    assert corpus.labels is not None and corpus.test is not None and corpus.train.code is not None
-    splits = [corpus.train, corpus.test]
+    learnt, scored = corpus.train, corpus.test
+    assert corpus.labels is not None and isinstance(learnt, Labelled) and isinstance(scored, Labelled)
+    assert learnt.code is not None
+    splits = [learnt, scored]
     if form in PARTS:
         kept = np.isin(np.arange(4), PARTS[form])
-        code = np.where(kept, corpus.train.code, 0)
+        code = np.where(kept, learnt.code, 0)
         splits = [dataclasses.replace(split, code=code) for split in splits]
     if form == "off":
         splits = [dataclasses.replace(split, code=None) for split in splits]

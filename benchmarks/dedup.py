@@ -15,7 +15,8 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,10 @@ def main() -> None:
     for count in asked.documents:
         file = DATA / f"{count}.jsonl"
         copies = _write_rows(file, count)
-        sides = {"etude": lambda file=file: _etude(file)}
+        sides: dict[str, Callable[[], dict[str, Any]]] = {"etude": partial(_etude, file)}
         if count <= asked.compared:
             for peer in ("datasketch", "rensa"):
-                sides[peer] = lambda file=file, peer=peer: _measure(
-                    [str(python), __file__, "worker", peer, str(file)]
-                )
+                sides[peer] = partial(_measure, [str(python), __file__, "worker", peer, str(file)])
         taken = take_turns(sides, asked.turns if count <= asked.compared else 1)
         told = {
             side: {

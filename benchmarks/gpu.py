@@ -113,11 +113,11 @@ def losses(tiny: bool) -> dict[str, Any]:
                 result[f"{name} {precision}"] = {"skipped": str(error)[:80]}
                 continue
             loss, gradient = _loss_and_gradient(model, objective, to_device(batch, device), context)
-            error = abs(loss - truth_loss) / truth_loss
+            loss_error = abs(loss - truth_loss) / truth_loss
             slope = float((gradient - truth).norm() / truth.norm())
             most = (1e-5, 1e-3) if precision == "fp32" else (5e-3, 5e-2)
-            result[f"{name} {precision}"] = {"loss": loss, "loss_error": error, "gradient_error": slope}
-            passed &= error < most[0] and slope < most[1]
+            result[f"{name} {precision}"] = {"loss": loss, "loss_error": loss_error, "gradient_error": slope}
+            passed &= loss_error < most[0] and slope < most[1]
     return {"passed": bool(passed), **result}
 
 

@@ -39,7 +39,7 @@ def config_300m(tiny: bool) -> Any:
 
     if tiny:
         return _config(context=64)
-    return decoder_config(Model(preset="300m"), vocab_size=50_257, seq_len=SEQ_LEN)
+    return decoder_config(Model.model_validate({"preset": "300m"}), vocab_size=50_257, seq_len=SEQ_LEN)
 
 
 def config_qwen(tiny: bool) -> Any:

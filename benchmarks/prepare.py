@@ -123,7 +123,8 @@ def _datasets(python: Path, rows: Path, processes: int) -> dict[str, Any]:
     shutil.rmtree(cache, ignore_errors=True)
     command = [str(python), __file__, "worker", str(rows), str(processes), str(cache)]
     measured = _measure(command, {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"})
-    return measured | json.loads(measured.pop("output").strip().splitlines()[-1][1:])
+    told: dict[str, Any] = json.loads(measured.pop("output").strip().splitlines()[-1][1:])
+    return measured | told
 
 
 def _measure(command: Sequence[str], environment: dict[str, str]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def _compare(precision: str, asked: argparse.Namespace) -> dict[str, Any]:
     from etude.engine.precision import has_native_bf16
     from etude.engine.world import measure_matrix_rate
     from etude.models.cost import flops_per_token
+    from etude.models.decoder_config import DecoderConfig
     from etude.plan import make_plan
 
     device = torch.device("cpu")
@@ -69,7 +70,7 @@ def _compare(precision: str, asked: argparse.Namespace) -> dict[str, Any]:
     taken = take_turns({side: worker.turn for side, worker in workers.items()}, asked.turns)
     for worker in workers.values():
         worker.close()
-    assert plan.model is not None
+    assert isinstance(plan.model, DecoderConfig)
     rate = measure_matrix_rate(device, torch.float32 if precision == "fp32" else torch.bfloat16)
     tokens = asked.steps * BATCH * SEQ_LEN
     speeds = {side: tokens / median([turn["seconds"] for turn in turns]) for side, turns in taken.items()}
@@ -139,7 +140,8 @@ def _write_rows(plan: Any, steps: int) -> None:
 def _run_etude(side: str, precision: str, steps: int, turns: Turns) -> None:
     import tempfile
 
-    from etude.run import Options, Training
+    from etude.run import Training
+    from etude.start import Options
 
     with tempfile.TemporaryDirectory(dir=WORK) as runs:
         for step in Training(_recipe(side, precision, steps), Options(runs=Path(runs))):

@@ -162,6 +162,7 @@ def _teach(recipe: dict[str, Any], steps: int) -> None:
         return
     run = run_recipe(recipe_from(recipe), Options(runs=WORK / "runs", new=True)).run
     shutil.rmtree(TAUGHT, ignore_errors=True)
+    assert run.best is not None
     shutil.copytree(run.checkpoints / run.best["checkpoint"], TAUGHT)
     told.write_text(json.dumps(recipe))
 
@@ -305,6 +306,7 @@ def _run_trainer(side: str, mode: str, rows: int | None) -> None:
         def training_step(self, *given: Any, **more: Any) -> torch.Tensor:
             nonlocal last
             last = super().training_step(*given, **more)
+            assert isinstance(last, torch.Tensor)
             return last
 
     class Clock(TrainerCallback):  # type: ignore[misc]

@@ -90,8 +90,8 @@ def evaluate(logits: "Callable[[Tensor], Tensor]", characters: "Tensor") -> floa
     import torch
 
     whole = (len(characters) - 1) // CONTEXT * CONTEXT
-    rows = [*characters[:whole].view(-1, CONTEXT).split(128), characters[whole:-1][None]]
-    targets = [*characters[1 : whole + 1].view(-1, CONTEXT).split(128), characters[whole + 1 :][None]]
+    rows = [*characters[:whole].view(-1, CONTEXT).split(128), characters[whole:-1][None]]  # type: ignore[no-untyped-call]
+    targets = [*characters[1 : whole + 1].view(-1, CONTEXT).split(128), characters[whole + 1 :][None]]  # type: ignore[no-untyped-call]
     with torch.no_grad():
         total = sum(
             torch.nn.functional.cross_entropy(
@@ -173,7 +173,8 @@ def _run_etude(changes: list[str]) -> dict[str, Any]:
     from etude.models.decoder import Decoder
     from etude.models.decoder_config import DecoderConfig
     from etude.recipe.load import load_recipe
-    from etude.run import Options, Training
+    from etude.run import Training
+    from etude.start import Options
 
     with tempfile.TemporaryDirectory(dir=WORK) as runs:
         training = Training(load_recipe(FOLDER / "tinyshakespeare.toml", changes), Options(runs=Path(runs)))

@@ -72,8 +72,8 @@ def count(texts: dict[str, str], package: str) -> dict[str, list[Place]]:
         for number, line in enumerate(lines, 1):
             if (columns := len(PRAGMA.sub("", line))) > MOST_COLUMNS:
                 found["lines over 110 columns"].append(Place(file, number, f"{columns} columns"))
-        for name, line, what in _counted(trees[file]):
-            found[name].append(Place(file, line, what))
+        for name, number, what in _counted(trees[file]):
+            found[name].append(Place(file, number, what))
     found["import cycles, lazy ones too"] = [
         Place(ring[0], 1, " -> ".join(ring)) for ring in _cycles(trees, package)
     ]
