@@ -106,8 +106,8 @@ def train_one(data: Path, task: str, form: str, seed: int) -> dict[str, Any]:
 
     from etude.data.loader import Loader, iterate_once
     from etude.data.prepared import prepare
-    from etude.engine.loop import TrainState, train
     from etude.data.samples.labelled import Labelled
+    from etude.engine.loop import TrainState, train
     from etude.engine.optim import Optimizer
     from etude.engine.precision import choose_precision
     from etude.engine.world import join_world

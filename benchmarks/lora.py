@@ -84,8 +84,8 @@ def main() -> None:
 
 def pretrained_base(vocabulary: int, tokenizers: Path, steps: int, *, tiny: bool = False) -> Path:
     """A folder with a Qwen2 model that has learnt a little of the standard library; made once."""
-    from etude.records.folder import list_checkpoints
     from etude.recipe.load import recipe_from
+    from etude.records.folder import list_checkpoints
     from etude.run import run_recipe
     from etude.start import Options
 
@@ -261,9 +261,9 @@ def _score(model: Any, rows: list[dict[str, list[int]]]) -> float:
 def _run_etude(task: dict[str, Any]) -> None:
     import tempfile
 
-    from etude.records.folder import list_checkpoints
     from etude.export import export
     from etude.recipe.load import recipe_from
+    from etude.records.folder import list_checkpoints
     from etude.run import Training
     from etude.start import Options
 
