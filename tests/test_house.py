@@ -29,13 +29,13 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 2390, "control": 519, "data": 8692, "durable": 800, "engine": 1532, "evaluate": 573,
+    "cli": 2330, "control": 519, "data": 8692, "durable": 800, "engine": 1532, "evaluate": 573,
     "launch": 301, "models": 5580, "objectives": 1119, "plan": 550, "recipe": 1550, "records": 2114,
     "report": 2819, "scores": 750, "watch": 75,
     "etude": 2453,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
-    "__main__.py", "assemble.py", "cli/demo.py", "cli/printing.py", "control/ranks.py", "engine/batch.py",
+    "__main__.py", "assemble.py", "control/ranks.py", "engine/batch.py",
     "engine/objective.py", "engine/recorder.py", "records/environment.py", "records/events.py",
     "records/shape.py", "session.py",
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """The commands that prepare data and show them: the data page, and samples as they are trained on."""
 
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,12 +10,21 @@ import typer
 from etude.cli.options import Json, Overrides, RecipePath, load, parse_new_file
 from etude.cli.printing import open_console, print_json, print_rows, print_table, print_text, say
 from etude.durable import write_file
-from etude.text import clean, printable
+from etude.text import clean, plural, printable
 
 if TYPE_CHECKING:
     from etude.data.corpus import Corpus
     from etude.errors import InputError
     from etude.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Page:
+    """The data page of one task: plain values by name, and the reason if its data are refused."""
+
+    title: str
+    values: dict[str, Any]
+    refused: "InputError | None" = None
 
 
 def prepare(
@@ -24,12 +34,13 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Tokenise the data of a recipe into the cache that runs share."""
-    from etude.recipe.load import flatten
-
-    parts = load(recipe, overrides, None).by_task()
-    summaries = {task: open_corpus(part, again=again).summary for task, part in parts.items()}
-    summary = summaries.get("", summaries)
-    print_rows([(key, str(value)) for key, value in flatten(summary).items()], summary, as_json)
+    loaded = load(recipe, overrides, None)
+    summaries = {task: open_corpus(part, again=again).summary for task, part in loaded.by_task().items()}
+    if as_json:
+        print_json(summaries.get("", summaries))
+        return
+    for task, summary in summaries.items():
+        print_page(Page(_title(loaded, task), summary))
 
 
 def data_page(
@@ -48,21 +59,19 @@ def data_page(
     from etude.records.folder import require_outside_runs
 
     loaded = load(recipe, overrides, None)
-    made = {task: make_page(part) for task, part in loaded.by_task().items()}
-    text = "\n".join(page_text(loaded, task, *each) for task, each in made.items())
-    pages = {task: page for task, (page, _) in made.items()}
+    pages = {task: make_page(part, _title(loaded, task)) for task, part in loaded.by_task().items()}
     path = out or Path(f"{loaded.name}-data.md")
     require_outside_runs(path)
-    write_file(path, text.encode())
+    write_file(path, "\n".join(map(page_text, pages.values())).encode())
     if as_json:
-        print_json(pages.get("", pages))
+        values = {task: page.values for task, page in pages.items()}
+        print_json(values.get("", values))
     else:
-        for task, each in made.items():
-            print_page(loaded, task, *each)
+        for page in pages.values():
+            print_page(page)
     say(f"written to {path}")
-    if problems := [
-        f"task {task}: {why}" if task else str(why) for task, (_, why) in made.items() if why is not None
-    ]:
+    refused = {task: page.refused for task, page in pages.items() if page.refused is not None}
+    if problems := [f"task {task}: {why}" if task else str(why) for task, why in refused.items()]:
         raise RecipeError(problems)
 
 
@@ -79,8 +88,8 @@ def show_data(
         say(f"note: {note}")
 
 
-def make_page(recipe: "Recipe") -> tuple[dict[str, Any], "InputError | None"]:
-    """The data page of a recipe of one task, near-duplicates included, and the reason if it is refused.
+def make_page(recipe: "Recipe", title: str) -> Page:
+    """The data page of a recipe of one task, near-duplicates included.
 
     Raises: InputError if the sources cannot be read.
     """
@@ -89,77 +98,62 @@ def make_page(recipe: "Recipe") -> tuple[dict[str, Any], "InputError | None"]:
     from etude.errors import InputError
 
     gate = examine(recipe)
-    page: dict[str, Any] = {"documents": len(gate.failed), **describe_gate(gate)}
+    values: dict[str, Any] = {"documents": len(gate.failed), **describe_gate(gate)}
     try:
         corpus = open_corpus(recipe)
     except InputError as error:
-        return page, error
-    page = {
-        **corpus.summary,
-        **page,
-        **describe_gate(gate, corpus.uses),
-        "samples": [_describe(recipe, corpus, 0)["parts"]],
-    }
-    return page, None
+        return Page(title, values, error)
+    samples = [_describe(recipe, corpus, 0)["parts"]]
+    return Page(title, {**corpus.summary, **values, **describe_gate(gate, corpus.uses), "samples": samples})
 
 
-def page_text(recipe: "Recipe", task: str, page: dict[str, Any], refused: "InputError | None") -> str:
-    """The data page as Markdown; of one of several tasks, with its name."""
+def page_text(page: Page) -> str:
+    """A data page as Markdown."""
     from etude.data.page import list_notes
     from etude.report.conditions import summary_tables
     from etude.report.markdown import fence, prose
 
-    tables = summary_tables({key: value for key, value in page.items() if key != "samples"})
-    notes = "\n".join(f"- {prose(note)}" for note in list_notes(page))
-    parts = [f"# Data of {prose(_title(recipe, task))}", *([f"Refused: {prose(refused)}"] if refused else [])]
-    parts += [*([notes] if notes else []), *tables]
-    if shown := _first_sample(page):
-        parts.append("First sample, what is scored in double brackets:\n\n" + fence(shown))
+    parts = [f"# Data of {prose(page.title)}"]
+    if page.refused:
+        parts.append(f"Refused: {prose(page.refused)}")
+    if notes := list_notes(page.values):
+        parts.append("\n".join(f"- {prose(note)}" for note in notes))
+    parts += summary_tables({name: value for name, value in page.values.items() if name != "samples"})
+    if sample := _first_sample(page):
+        parts.append("First sample, what is scored in double brackets:\n\n" + fence(sample))
     return "\n\n".join(parts) + "\n"
 
 
-def print_page(recipe: "Recipe", task: str, page: dict[str, Any], refused: "InputError | None") -> None:
-    """Print the data page for a terminal: sources, splits and counts below each other, then the tables."""
+def print_page(page: Page) -> None:
+    """Print a data page for a terminal: sources, splits and counts below each other, then the tables."""
     from etude.data.page import list_notes
 
-    lists = {
-        name: rows
-        for name, rows in page.items()
-        if isinstance(rows, list) and name not in ("sources", "samples")
-    }
-    groups = {name: values for name, values in page.items() if isinstance(values, dict)}
-    single = {name: value for name, value in page.items() if not isinstance(value, dict | list)}
-    print_text(f"Data of {_title(recipe, task)}")
-    if refused:
-        print_text(f"Refused: {printable(refused)}")
-    for source in page.get("sources", []):
+    values = page.values
+    print_text(f"Data of {page.title}")
+    if page.refused:
+        print_text(f"Refused: {printable(page.refused)}")
+    for source in values.get("sources", []):
         _print_values("source", source)
-    for name, values in groups.items():
-        _print_values(name, values)
-    _print_values("all", single)
-    for name, rows in lists.items():
-        _print_list(name, rows)
+    for name, group in values.items():
+        if isinstance(group, dict):
+            _print_values(name, group)
+    _print_values("all", {n: value for n, value in values.items() if not isinstance(value, dict | list)})
+    for name, rows in values.items():
+        if isinstance(rows, list) and name not in ("sources", "samples"):
+            _print_list(name, rows)
     print_text()
-    for note in list_notes(page):
+    for note in list_notes(values):
         print_text(f"note: {printable(note)}")
-    if shown := _first_sample(page):
-        print_text(f"First sample, what is scored in double brackets:\n{shown}")
+    if sample := _first_sample(page):
+        print_text(f"First sample, what is scored in double brackets:\n{sample}")
 
 
 def _print_values(title: str, values: dict[str, Any]) -> None:
     """Named values below each other, those that say nothing left out."""
-    shown = {
-        name: value
-        for name, value in values.items()
-        if value not in (None, [], {}, "") and value is not False
-    }
+    shown = {n: v for n, v in values.items() if v not in (None, [], {}, "") and v is not False}
     if shown:
         print_text(f"\n{title}")
-        print_rows(
-            [(f"  {name.replace('_', ' ')}", _value(name, value)) for name, value in shown.items()],
-            None,
-            False,
-        )
+        print_rows([(f"  {name.replace('_', ' ')}", _value(name, value)) for name, value in shown.items()])
 
 
 def _print_list(title: str, rows: list[dict[str, Any]]) -> None:
@@ -168,11 +162,8 @@ def _print_list(title: str, rows: list[dict[str, Any]]) -> None:
         return
     columns = list(dict.fromkeys(name for row in rows for name in row if name != "examples"))
     print_text(f"\n{title}")
-    header, body = (
-        [name.replace("_", " ") for name in columns],
-        [[_value(n, row.get(n)) for n in columns] for row in rows],
-    )
-    print_table([header, *body])
+    header = [name.replace("_", " ") for name in columns]
+    print_table([header, *([_value(name, row.get(name)) for name in columns] for row in rows)])
     for example in (example for row in rows for example in row.get("examples", ())):
         print_text(f"  - {printable(example)}")
 
@@ -189,8 +180,8 @@ def _title(recipe: "Recipe", task: str) -> str:
     return f"{recipe.name}, task {task}" if task else recipe.name
 
 
-def _first_sample(page: dict[str, Any]) -> str:
-    for parts in page.get("samples", []):
+def _first_sample(page: Page) -> str:
+    for parts in page.values.get("samples", []):
         return "".join(f"[[{part['text']}]]" if part["scored"] else part["text"] for part in parts)[:4000]
     return ""
 
@@ -243,7 +234,8 @@ def print_samples(rows: list[dict[str, Any]], *, as_json: bool = False) -> None:
         console.print(Text.assemble("colours: ", ("not scored", "dim"), " ", ("scored", "bold green")))
     for row in rows:
         task = f"{printable(row['task'])}, " if "task" in row else ""
-        text = Text(f"--- {task}sample {row['sample']}: {row['tokens']:,} tokens, {row['scored']:,} scored\n")
+        tokens = plural(row["tokens"], "token")
+        text = Text(f"--- {task}sample {row['sample']}: {tokens}, {row['scored']:,} scored\n")
         for part in row["parts"]:
             shown = clean(part["text"])
             if has_colours:

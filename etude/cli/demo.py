@@ -23,9 +23,8 @@ def print_outcome(run: Run) -> None:
     """Samples, bits per byte beside gzip and xz on the same held-out bytes, and what to try next."""
     events = [entry.event for entry in run.ledger().entries]
     scores = [event for event in events if isinstance(event, Evaluation)]
-    for sample in [event for event in events if isinstance(event, Generation)][
-        -len(run.recipe.evaluate.prompts) :
-    ]:
+    samples = [event for event in events if isinstance(event, Generation)]
+    for sample in samples[-len(run.recipe.evaluate.prompts) :]:
         print_text(f"--- {sample.prompt!r} continues\n{sample.prompt}{sample.text}\n")
     if scores and scores[-1].bits_per_byte is not None:
         text = held_out_text(run)
@@ -55,6 +54,6 @@ def held_out_text(run: Run) -> bytes:
 
 
 def compressors(text: bytes) -> list[tuple[str, float]]:
-    """Bits per byte of what everybody has."""
+    """Bits per byte of a text by compressors that everybody has."""
     sizes = {"gzip -9": len(gzip.compress(text, 9)), "xz -9": len(lzma.compress(text, preset=9))}
     return [(name, 8 * size / len(text)) for name, size in sizes.items()]

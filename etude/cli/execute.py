@@ -29,18 +29,16 @@ def train_here(recipe: "Recipe", options: "Options", *, to_continue: str | None 
     place = read_place()
     if place.rank == 0:
         if place.size > 1 and place.folder is None:
+            store = f"their store, at port {os.environ['MASTER_PORT']}, listens on every address"
             say(
-                f"these ranks were not started by etude: their store, at port {os.environ['MASTER_PORT']}, "
-                "listens on every address of the machine without a password, and so may their exchange; "
-                "--devices keeps to it"
+                f"these ranks were not started by etude: {store} of the machine without a password, "
+                "and so may their exchange; --devices keeps to it"
             )
         if options.resume is None:
             for name, problem in read_runs(options.runs)[1].items():
                 say(f"{name} is left out, also if it is a run of this recipe: {problem}")
-        say(
-            f"{recipe.name}: reading and preparing the data (once; it is kept), then training; Ctrl-C saves "
-            "and stops"
-        )
+        plan = "reading and preparing the data (once; it is kept), then training; Ctrl-C saves and stops"
+        say(f"{recipe.name}: {plan}")
         options = replace(options, view=open_view())
     ended = execute(recipe, options, [])
     assert ended.run is not None

@@ -1,5 +1,6 @@
 """Text for `etude generate` and `etude chat`, by the model of a run or of a folder."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.cli.printing import print_text, say
 from etude.errors import InputError
+from etude.text import plural
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,13 +32,10 @@ class Sampling:
     seed: int = 17
 
     def __post_init__(self) -> None:
+        likeliest = "0 for the likeliest token"
         for name, is_right, expected in (
             ("max-tokens", self.max_tokens >= 1, "at least 1; try 128"),
-            (
-                "temperature",
-                0 <= self.temperature < float("inf"),
-                "at least 0; try 0.8, or 0 for the likeliest token",
-            ),
+            ("temperature", 0 <= self.temperature < math.inf, f"at least 0; try 0.8, or {likeliest}"),
             ("top-k", self.top_k is None or self.top_k >= 1, "at least 1; try 50"),
             ("top-p", self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1; try 0.95"),
             ("seed", 0 <= self.seed < 2**63, "at least 0; try 17"),
@@ -159,9 +158,8 @@ def chat(
         while (text := ask().strip()) != "/quit":
             if not text:
                 continue
-            kept, ids = _fit(
-                speaker, opening, [*turns, {"role": "user", "content": text}], sampling.max_tokens
-            )
+            asked = [*turns, {"role": "user", "content": text}]
+            kept, ids = _fit(speaker, opening, asked, sampling.max_tokens)
             try:
                 _say_what_is_cut(speaker, [ids], sampling.max_tokens)
             except InputError as error:
@@ -200,9 +198,8 @@ def _check_text(name: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(
-            f"{name} is not UTF-8 text (character {error.start + 1}); give it in UTF-8"
-        ) from None
+        where = f"{name} is not UTF-8 text (character {error.start + 1})"
+        raise InputError(f"{where}; give it in UTF-8") from None
 
 
 def _say_what_is_cut(speaker: Speaker, prompts: list[list[int]], max_tokens: int) -> None:
@@ -215,20 +212,16 @@ def _say_what_is_cut(speaker: Speaker, prompts: list[list[int]], max_tokens: int
     rooms = [room(speaker.model, prompt, max_tokens) for prompt in prompts]
     if rooms and min(rooms) < max_tokens:
         longest = max(map(len, prompts))
-        say(
-            f"the model's context is {speaker.context:,} tokens: behind a prompt of {longest:,} at most "
-            f"{min(rooms):,} are written"
-        )
+        context = f"the model's context is {plural(speaker.context, 'token')}"
+        say(f"{context}: behind a prompt of {longest:,} at most {min(rooms):,} are written")
 
 
 def _require_chat(speaker: Speaker, given: str) -> None:
     from etude.models.families.table import family_of
 
     if family_of(speaker.model).has_source:
-        raise InputError(
-            f"{given} is an encoder-decoder, which knows no instructions; use etude generate without "
-            "--instruction"
-        )
+        what = f"{given} is an encoder-decoder, which knows no instructions"
+        raise InputError(f"{what}; use etude generate without --instruction")
 
 
 def _fit(
@@ -244,5 +237,6 @@ def _fit(
             break
         kept = kept[2:]
     if len(kept) < len(turns):
-        say(f"({len(turns) - len(kept)} turns no longer fit into {speaker.context} tokens and are left out)")
+        left_out = plural(len(turns) - len(kept), "turn")
+        say(f"({left_out} no longer fit into {plural(speaker.context, 'token')} and are left out)")
     return kept, ids

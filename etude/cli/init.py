@@ -1,5 +1,6 @@
 """`etude init`: a commented recipe, written after a look at the data, the model and the machine."""
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -7,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from etude.errors import InputError
+from etude.text import plural
 
 _LOOK_AT, _MOST_CHARACTERS = 2000, 8 << 20
 _NAMED_COLUMNS = 20
+_NO_MODEL = "not on this machine yet: a folder, or a hub id"
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 _BYTES_A_TOKEN = 3  # where there is no tokenizer to ask: English with code has 3 to 4
 _RECIPE = """\
-# {rows:,} rows ({format}); the usual one has {usual:,} tokens, the longest {longest:,} ({counted}).
-# For {device} with {memory} GB and {cores} cores; `etude check {file} --deep` says what it comes to.
+# {rows} ({format}); the usual one has {usual}, the longest {longest:,} ({counted}).
+# For {device} with {memory} GB and {cores}; `etude check {file} --deep` says what it comes to.
 name = {name}
 
 [model]
@@ -30,7 +33,7 @@ targets = {targets}
 path = {path}
 
 {clean}[train]
-epochs = 3                         # of {per_epoch:,} steps
+epochs = 3                         # of {per_epoch}
 seq_len = {seq_len:<6}                   # {fit} of 100 rows fit; longer ones are cut, and counted
 global_batch_size = {batch}
 activation_checkpointing = {tight}   # true: less memory, a third more time
@@ -49,7 +52,7 @@ answers = {answers:<4}                     # instructions answered each time, an
 
 _CLEAN = """\
 [data.clean]
-undecodable = "drop"               # {count:,} files that are binary or not UTF-8; "off" refuses them
+undecodable = "drop"               # {files}, binary or not UTF-8; "off" refuses them
 
 """
 
@@ -59,12 +62,11 @@ class Facts:
     """The data, the model and the machine that a recipe should fit.
 
     unread   columns of the rows that nothing reads
-    tokens   of each of the first rows, ascending; `is_guess` if from bytes, as there is no tokenizer on this
-             machine
-    weights  parameters of the model and `context` its tokens, None if it is not there; `problem` says why
+    tokens   of each of the first rows, ascending; `is_guess` if from bytes, for want of a tokenizer
+    weights  parameters of the model, `context` its tokens; None if it is not there, and `problem` why
     left_out files of a folder that are no texts
-    targets  layers that an adapter goes on
-    memory   bytes of the device's memory
+    targets  layers that get an adapter
+    memory   bytes
     """
 
     format: str
@@ -80,6 +82,11 @@ class Facts:
     device: str
     memory: int
     cores: int
+
+    @property
+    def usual(self) -> int:
+        """Tokens of the row in the middle."""
+        return self.tokens[len(self.tokens) // 2]
 
 
 def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
@@ -107,14 +114,14 @@ def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
     recipe_from(tomllib.loads(text))  # what is written has no problem of its own
     durable.make_folder(out.absolute().parent)
     durable.write_file(out, content)
-    middle, guess = facts.tokens[len(facts.tokens) // 2], ", guessed from bytes" if facts.is_guess else ""
+    guess = ", guessed from bytes" if facts.is_guess else ""
     return [
-        ("data", f"{facts.rows:,} rows, {facts.format}"),
+        ("data", f"{plural(facts.rows, 'row')}, {facts.format}"),
         *([("not read", f"columns {', '.join(facts.unread)}")] if facts.unread else []),
         *([("left out", _describe_left_out(facts.left_out))] if facts.left_out else []),
-        ("tokens a row", f"{middle:,} the usual one, {facts.tokens[-1]:,} the longest{guess}"),
+        ("tokens a row", f"{facts.usual:,} the usual one, {facts.tokens[-1]:,} the longest{guess}"),
         ("model", f"{facts.weights:,} parameters" if facts.weights else f"not usable yet: {facts.problem}"),
-        ("machine", f"{facts.device}, {facts.memory / 1e9:.0f} GB, {facts.cores} cores"),
+        ("machine", f"{facts.device}, {facts.memory / 1e9:.0f} GB, {plural(facts.cores, 'core')}"),
         ("recipe", str(out)),
         ("next", f"etude check {out} --deep"),
     ]
@@ -155,11 +162,10 @@ def look(data: Path, model: str) -> Facts:
     device = choose_device("auto")
     on_gpu = device.type == "cuda"
     memory = torch.cuda.get_device_properties(0).total_memory if on_gpu else psutil.virtual_memory().total
-    cores = describe_machine()["cores"]
     return Facts(
         format=kind, rows=rows, unread=unread, tokens=tokens, is_guess=is_guess, weights=weights,
         context=context, targets=targets, problem=problem, left_out=left_out, device=device.type,
-        memory=memory, cores=cores,
+        memory=memory, cores=describe_machine()["cores"],
     )  # fmt: skip
 
 
@@ -172,36 +178,31 @@ def recipe_text(data: Path, model: str, out: Path, facts: Facts) -> str:
     fit = 100 * sum(size <= seq_len for size in facts.tokens) // len(facts.tokens)
     rank = 16 if facts.rows >= 500 else 8
     here, path = out.absolute().parent, data.absolute()
-    name = re.sub(r"[^a-z0-9._-]+", "-", f"{Path(model).name}-{data.name.partition('.')[0]}".lower()).strip(
-        "-._"
-    )
+    given = f"{Path(model).name}-{data.name.partition('.')[0]}".lower()
+    name = re.sub(r"[^a-z0-9._-]+", "-", given).strip("-._")[:64] or "my-run"
     # Frozen weights take 2 bytes each; where they fill a third of the memory, activations need care.
     is_tight = facts.weights is not None and 6 * facts.weights > facts.memory
+    size = f"{facts.weights:,} parameters" if facts.weights else _NO_MODEL
     return _RECIPE.format(
-        rows=facts.rows, format=facts.format, usual=facts.tokens[len(facts.tokens) // 2],
+        rows=plural(facts.rows, "row"), format=facts.format, usual=plural(facts.usual, "token"),
         longest=facts.tokens[-1], counted="guessed from bytes" if facts.is_guess else "counted",
-        device=facts.device, cores=facts.cores, memory=round(facts.memory / 1e9),
-        file=_quoted(out.name)[1:-1], name=_quoted(name[:64] or "my-run"), model=_quoted(model),
-        size=(
-            f"{facts.weights:,} parameters"
-            if facts.weights
-            else "not on this machine yet: a folder, or a hub id"
-        ),
-        rank=rank, alpha=2 * rank,
-        path=_quoted(str(path.relative_to(here) if path.is_relative_to(here) else path)), per_epoch=per_epoch,
+        device=facts.device, cores=plural(facts.cores, "core"), memory=round(facts.memory / 1e9),
+        file=_quoted(out.name)[1:-1], name=_quoted(name), model=_quoted(model), size=size,
+        rank=rank, alpha=2 * rank, per_epoch=plural(per_epoch, "step"),
+        path=_quoted(str(path.relative_to(here) if path.is_relative_to(here) else path)),
         seq_len=seq_len, fit=fit, batch=batch, tight=str(is_tight).lower(),
         warmup=min(3 * per_epoch // 30, 100), every=max(per_epoch // 2, 1),
-        clean=_CLEAN.format(count=len(facts.left_out)) if facts.left_out else "",
+        clean=_CLEAN.format(files=plural(len(facts.left_out), "file")) if facts.left_out else "",
         answers=0 if facts.format == "text" else 8, targets=json.dumps(facts.targets),
     )  # fmt: skip
 
 
 def _describe_left_out(names: Sequence[str]) -> str:
-    return f"{len(names):,} files that are binary or not UTF-8 text, such as {names[0]}"
+    return f"{plural(len(names), 'file')}, binary or not UTF-8 text, such as {names[0]}"
 
 
 def _read(data: Path) -> tuple[str, int, list[str], list[str], list[str]]:
-    """Format, number and first texts of the rows, columns that are not read, and files that are no texts."""
+    """Format, number and first texts of the rows, columns that are not read, files that are no texts."""
     from etude.data.layout import look_through
     from etude.data.sources import read_documents
     from etude.recipe.schema import Source
@@ -216,10 +217,8 @@ def _read(data: Path) -> tuple[str, int, list[str], list[str], list[str]]:
         if document.is_undecodable and not document.line and data.is_dir():
             left_out.append(document.name)
         elif document.is_undecodable:
-            raise InputError(
-                f"{document.name} is binary or not UTF-8 text; convert it, or give a file or folder without "
-                "such"
-            )
+            what = f"{document.name} is binary or not UTF-8 text"
+            raise InputError(f"{what}; convert it, or give a file or folder without such")
         if len(texts) < _LOOK_AT and characters < _MOST_CHARACTERS and not document.blank:
             texts.append(document.text[:_MOST_CHARACTERS])
             characters += len(document.text)
@@ -230,11 +229,9 @@ def _count_tokens(texts: Sequence[str], folder: Path | None) -> tuple[list[int],
     """Tokens of each text, ascending, and whether they are guessed."""
     from etude.export import open_tokenizer
 
-    try:
+    with contextlib.suppress(InputError):
         if folder is not None:
             return sorted(len(ids) for ids in open_tokenizer(folder).encode_batch(list(texts))), False
-    except InputError:
-        pass
     return sorted(len(text.encode()) // _BYTES_A_TOKEN + 1 for text in texts), True
 
 

@@ -20,11 +20,12 @@ from etude.records.events import (
     Generation,
     Resource,
     Step,
-)
+)  # fmt: skip
 from etude.records.store import Run
 from etude.records.trackers import describe
 from etude.records.window import OpenWindow, Window
 from etude.report.charts import braille_curve
+from etude.report.figures import lowest
 from etude.report.history import read_history
 from etude.report.wording import NOTHING, duration, number, percent, size
 from etude.text import clean, one_line, printable
@@ -170,13 +171,7 @@ class Progress:
                 self.evaluation = event
                 self._pauses += event.seconds
                 self._evaluated = True
-                # The evaluation before the first step is of the model that was given.
-                if (
-                    event.step
-                    and math.isfinite(event.loss)
-                    and (self.best is None or event.loss < self.best.loss)
-                ):
-                    self.best = event
+                self.best = lowest(filter(None, (self.best, event)))
             case CheckpointSaved():
                 self._pauses += event.blocking_seconds
             case Generation():
@@ -245,9 +240,8 @@ def draw(progress: Progress, console: "Console") -> "RenderableType":
         line = f"step {finding.step:,}  {finding.what}: {finding.evidence}; {finding.advice}"
         parts.append(Text(one_line(line, 2 * width - 2), style="yellow"))
     if progress.control:
-        parts.append(
-            Text(one_line(f"{progress.control.action}: {progress.control.reason}", width - 1), style="bold")
-        )
+        decision = f"{progress.control.action}: {progress.control.reason}"
+        parts.append(Text(one_line(decision, width - 1), style="bold"))
     return Group(*parts)
 
 
@@ -259,13 +253,9 @@ def _header(progress: Progress) -> "Text":
         return Text(printable(progress.name), style="bold")
     again = f"  attempt {attempt.number} from step {attempt.from_step:,}" if attempt.number > 1 else ""
     devices = f"{attempt.devices} x " if attempt.devices > 1 else ""
-    rest = (
-        f"  {_short(attempt.parameters['total'])} parameters  {devices}{attempt.device}, "
-        f"{attempt.precision}{again}"
-    )
-    return Text.assemble(
-        (printable(progress.name), "bold"), printable(rest), no_wrap=True, overflow="ellipsis"
-    )
+    count = f"{_short(attempt.parameters['total'])} parameters"
+    rest = printable(f"  {count}  {devices}{attempt.device}, {attempt.precision}{again}")
+    return Text.assemble((printable(progress.name), "bold"), rest, no_wrap=True, overflow="ellipsis")
 
 
 def _bar(progress: Progress, width: int) -> "Table":
@@ -277,12 +267,9 @@ def _bar(progress: Progress, width: int) -> "Table":
     share = f"{100 * progress.step / steps:.0f} %" if steps else ""
     words = "  ".join(filter(None, [share, f"{progress.step:,} / {steps:,}", progress.eta()]))
     row = Table.grid(padding=(0, 2))
-    row.add_row(
-        ProgressBar(
-            total=max(steps, 1), completed=progress.step, width=max(width - 4 - max(len(words), 42), 10)
-        ),
-        Text(words, no_wrap=True),
-    )
+    space = max(width - 4 - max(len(words), 42), 10)
+    bar = ProgressBar(total=max(steps, 1), completed=progress.step, width=space)
+    row.add_row(bar, Text(words, no_wrap=True))
     return row
 
 
@@ -290,28 +277,21 @@ def _figures(progress: Progress) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    window, resource, evaluation, best = (
-        progress.window,
-        progress.resource,
-        progress.evaluation,
-        progress.best,
-    )
-    measured = window.resource if window else None
-    memory = None
-    if resource:
-        memory = resource.rss_bytes if resource.gpu_memory_bytes is None else resource.gpu_memory_bytes
-    bits = evaluation.bits_per_byte if evaluation else None
+    window, resource, best = progress.window, progress.resource, progress.best
+    evaluation, measured = progress.evaluation, window.resource if window else None
+    gpu_memory = resource.gpu_memory_bytes if resource else None
+    memory = gpu_memory if resource is None or gpu_memory is not None else resource.rss_bytes
     rows = [
         ("loss", number(window and window.loss)),
-        ("validation", number(evaluation.loss if evaluation else None)),
+        ("validation", number(evaluation and evaluation.loss)),
         ("best", f"{number(best.loss)} @ {best.step:,}" if best else NOTHING),
         ("gap", number(progress.gap())),
-        ("bits per byte", number(bits)),
+        ("bits per byte", number(evaluation and evaluation.bits_per_byte)),
         ("learning rate", f"{window.learning_rate:.3g}" if window else NOTHING),
         ("gradient norm", number(window and window.grad_norm, 3)),
         ("tokens/s", number(measured and measured.tokens_per_second, 0)),
         ("MFU", percent(measured.mfu if measured else None)),
-        ("GPU memory" if resource and resource.gpu_memory_bytes is not None else "memory", size(memory)),
+        ("memory" if gpu_memory is None else "GPU memory", size(memory)),
         ("data wait", percent(measured.wait_ratio if measured else None)),
         ("elapsed", duration(round(progress.elapsed))),
     ]

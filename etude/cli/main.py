@@ -41,8 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": read.report,
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {"page": data.data_page, "show": data.show_data}
-# The error of click for a command line that it cannot read; newer versions of typer hold a click of their
-# own.
+# click's error for a command line that it cannot read; newer versions of typer hold a click of their own.
 _UsageError: Any = typer.BadParameter.__base__
 _MOST_PROBLEMS = 20
 

@@ -66,9 +66,8 @@ def load(path: Path, overrides: list[str] | None, devices: int | None) -> "Recip
 
     place = read_place()
     if place.size > 1 and devices not in (None, place.size):
-        raise InputError(
-            f"--devices is {devices}, but {place.size} ranks were started (WORLD_SIZE); leave one out"
-        )
+        started = f"{place.size} ranks were started (WORLD_SIZE)"
+        raise InputError(f"--devices is {devices}, but {started}; leave one out")
     ranks = place.size if place.size > 1 else devices
     return load_recipe(path, [*(overrides or []), *([f"train.devices={ranks}"] if ranks else [])])
 
@@ -76,6 +75,7 @@ def load(path: Path, overrides: list[str] | None, devices: int | None) -> "Recip
 RecipePath = Annotated[
     Path, typer.Argument(parser=parse_path, help="a recipe file", metavar="RECIPE", show_default=False)
 ]
+New = Annotated[bool, typer.Option("--new", help="start a run even if one is unfinished")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="changes such as optim.learning_rate=2e-4", metavar="[KEY=VALUE]..."),

@@ -47,7 +47,7 @@ def print_json(value: Any) -> None:
     print(re.sub(r"[^ -~\n]", lambda found: _json_escape(found[0]), text))
 
 
-def print_rows(rows: list[tuple[str, str]], data: Any, as_json: bool) -> None:
+def print_rows(rows: list[tuple[str, str]], data: Any = None, as_json: bool = False) -> None:
     """Print named values below each other, or data as JSON."""
     if as_json:
         print_json(data)

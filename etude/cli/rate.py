@@ -91,9 +91,8 @@ def questions(runs: Sequence[Run], *, rater: str, seed: int = 17) -> list[Questi
     if not shared:
         what = "texts" if len(runs) == 1 else "texts to equal prompts"
         names = " and ".join(run.name for run in runs)
-        raise InputError(
-            f"there are no {what} of {names}; set evaluate.prompts or evaluate.answers in the recipe"
-        )
+        advice = "set evaluate.prompts or evaluate.answers in the recipe"
+        raise InputError(f"there are no {what} of {names}; {advice}")
     draw = random.Random(clean(f"{seed} {rater}"))  # a name that is no UTF-8 cannot be hashed
     asked = []
     for prompt in shared:
@@ -101,9 +100,7 @@ def questions(runs: Sequence[Run], *, rater: str, seed: int = 17) -> list[Questi
         # Drawn before any is left out, so that the order of the others does not depend on what was rated.
         order = draw.sample(range(len(runs)), len(runs))
         if not _is_rated(histories, texts, rater):
-            asked.append(
-                Question(prompt, [texts[place] for place in order], [runs[place] for place in order])
-            )
+            asked.append(Question(prompt, [texts[at] for at in order], [runs[at] for at in order]))
     return asked
 
 
@@ -130,16 +127,14 @@ def _is_rated(histories: Sequence[History], texts: Sequence[Generation], rater: 
 
 def _require_fit(asked: Sequence[Question], scores: Sequence[str]) -> None:
     if len(scores) != len(asked):
-        raise InputError(
-            f"--scores has {plural(len(scores), 'score')} but there are {plural(len(asked), 'text')} to "
-            "rate; give one for each, or s to leave one out; --json lists them"
+        what = (
+            f"--scores has {plural(len(scores), 'score')} but there are {plural(len(asked), 'text')} to rate"
         )
+        raise InputError(f"{what}; give one for each, or s to leave one out; --json lists them")
     for index, (question, score) in enumerate(zip(asked, scores)):
         if score not in (*question.answers, "s"):
-            expected = ", ".join(question.answers)
-            raise InputError(
-                f"score {index + 1} of --scores is {score!r}; expected one of {expected}, or s to skip"
-            )
+            expected = f"expected one of {', '.join(question.answers)}, or s to skip"
+            raise InputError(f"score {index + 1} of --scores is {score!r}; {expected}")
 
 
 def _ask(question: Question, which: str, ask: Callable[[str], str]) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def list_runs(runs: Runs = Path("runs"), as_json: Json = False) -> None:
     """List the runs, oldest first."""
     from etude.records.store import read_runs
-    from etude.report.summary import summarize_all
+    from etude.report.summary import run_table, summarize_all
 
     whole, damaged = read_runs(runs)
     summaries, unread = summarize_all(whole)
@@ -27,8 +27,6 @@ def list_runs(runs: Runs = Path("runs"), as_json: Json = False) -> None:
     if as_json:
         print_json([summary.to_dict() for summary in summaries])
         return
-    from etude.report.summary import run_table
-
     if not (summaries or damaged or unread):
         say(f"no runs in {runs}; start one with etude train RECIPE, or try etude demo")
     print_table(run_table(summaries))
@@ -130,12 +128,10 @@ def rate(
 
     found = [open_run(name, runs) for name in run]
     if as_json and scores is None:  # what a script is to answer
-        asked = rating.questions(found, rater=rater, seed=seed)
-        print_json([question.to_dict() for question in asked])
+        print_json([question.to_dict() for question in rating.questions(found, rater=rater, seed=seed)])
         return
-    rows = rating.rate(
-        found, rater=rater, scores=scores.split(",") if scores is not None else None, seed=seed
-    )
+    given = None if scores is None else scores.split(",")
+    rows = rating.rate(found, rater=rater, scores=given, seed=seed)
     print_rows(rows, dict(rows), as_json)
 
 

@@ -17,16 +17,16 @@ from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Recipe
 from etude.records.events import Scores
 from etude.records.store import Run
+from etude.report.history import read_history
 from etude.report.wording import NOTHING, number
 from etude.start import Options
+from etude.text import plural
 
 
 def train_repeatedly(recipe: Recipe, options: Options, count: int, words: list[str]) -> None:
     """Train several seeds, and print the figure of each; `words` are the command for the first of them."""
     if read_place().size > 1:
-        raise InputError(
-            "--repeat starts the ranks of each run itself; leave torchrun out and give --devices"
-        )
+        raise InputError("--repeat starts the ranks of each run; leave torchrun out and give --devices")
     runs = []
     for place, seed in enumerate(find_seeds(recipe, options, count), start=1):
         title = f"seed {seed.recipe.seed}, {place} of {count}"
@@ -76,12 +76,11 @@ def _train(seed: Seed, words: list[str]) -> Run:
 
 def _figure(run: Run) -> tuple[str, float | None]:
     """The metric of a run: on the rows it was scored on at its end, else at its best moment."""
-    scored = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Scores)]
     task = ChosenMetric.parse(run.recipe.evaluate.metric).task
-    if mine := [
-        scores for scores in scored if scores.split in (f"{task} test".strip(), f"{task} validation".strip())
-    ]:
+    splits = (f"{task} test".strip(), f"{task} validation".strip())
+    if mine := [scores for scores in read_history(run).events(Scores) if scores.split in splits]:
         last = mine[-1]
-        return f"{last.metric} on {last.rows:,} {last.split} rows", last.systems["after"][last.metric][0]
+        rows = plural(last.rows, f"{last.split} row")
+        return f"{last.metric} on {rows}", last.systems["after"][last.metric][0]
     best = run.best
     return (f"best {best.get('metric')}", best["value"]) if best else ("", None)

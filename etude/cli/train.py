@@ -8,6 +8,7 @@ import typer
 from etude.cli.execute import start_ranks, train_here
 from etude.cli.options import (
     Json,
+    New,
     Overrides,
     RecipePath,
     RunName,
@@ -28,7 +29,7 @@ def train(
     recipe: RecipePath,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
-    new: Annotated[bool, typer.Option("--new", help="start a run even if one is unfinished")] = False,
+    new: New = False,
     weights: Annotated[
         str | None,
         typer.Option("--from", parser=parse_name, metavar="TEXT", help="first weights: RUN@best or a folder"),
@@ -61,9 +62,8 @@ def resume(run: RunName, runs: Runs = Path("runs")) -> None:
 
     found = open_run(run, runs)
     if not found.is_unfinished:
-        raise InputError(
-            f"run {found.name} is finished; start another with etude train, see etude show {found.name}"
-        )
+        advice = f"start another with etude train, see etude show {found.name}"
+        raise InputError(f"run {found.name} is finished; {advice}")
     found.require_own_recipe()
     recipe = found.recipe
     start_ranks(recipe)
@@ -75,18 +75,17 @@ def resume(run: RunName, runs: Runs = Path("runs")) -> None:
 def demo(
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
-    new: Annotated[bool, typer.Option("--new", help="start a run even if one is unfinished")] = False,
+    new: New = False,
 ) -> None:
     """Train a small model of Python code on this Python's standard library, in minutes."""
     from etude.cli.demo import print_outcome, shipped_recipe
     from etude.recipe.load import read_recipe_text
 
     path = shipped_recipe("demo")
+    recipe = load(path, overrides, None)
     from etude.start import Options
 
-    ended = train_here(
-        load(path, overrides, None), Options(runs=runs, new=new, recipe_text=read_recipe_text(path))
-    )
+    ended = train_here(recipe, Options(runs=runs, new=new, recipe_text=read_recipe_text(path)))
     assert ended.run is not None
     print_outcome(ended.run)
 
@@ -102,9 +101,8 @@ def check(
 
     loaded = load(recipe, overrides, None)
     if not deep:
-        print_rows(
-            [(key, str(value)) for key, value in flatten(loaded.to_dict()).items()], loaded.to_dict(), as_json
-        )
+        values = loaded.to_dict()
+        print_rows([(key, str(value)) for key, value in flatten(values).items()], values, as_json)
         if published := _describe_published(loaded):
             say(published)
         say(f"{recipe} is a valid recipe; --deep also looks at data and device")

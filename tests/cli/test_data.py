@@ -149,6 +149,20 @@ def test_the_page_is_printed_for_a_terminal_without_markdown_and_without_empty_c
     ]
 
 
+def test_prepared_data_are_told_in_words_and_as_keys_for_scripts(
+    tmp_path: Path, etude: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = page_recipe(tmp_path, 1)
+    lines = [line.split() for line in etude("prepare", recipe).out.splitlines()]
+    page = [line.split() for line in etude("data", recipe).out.splitlines()]
+    values = json.loads(etude("prepare", recipe, "--json").out)
+    assert lines[0] == ["Data", "of", "x"] and ["documents", str(values["train"]["documents"])] in lines
+    assert ["bytes", "per", "token", f"{values['bytes_per_token']:.4f}"] in lines
+    assert all(line in page for line in lines if line and line[0] not in ("cached", "seconds", "documents"))
+    assert not [word for line in lines for word in line[:1] if "_" in word or ".0." in word]
+
+
 def test_the_page_of_data_that_is_refused_says_so_and_ends_with_2(
     tmp_path: Path, etude: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,7 +119,7 @@ def test_files_of_a_folder_that_are_no_texts_are_left_out_by_the_recipe_and_said
         (data / f"m{number}.py").write_text(f"x = {number}\n")
     (data / "logo.png").write_bytes(b"\x89PNG\0")
     said = dict(write_recipe(data, str(base), tmp_path / "recipe.toml"))
-    assert said["left out"] == f"1 files that are binary or not UTF-8 text, such as {data / 'logo.png'}"
+    assert said["left out"] == f"1 file, binary or not UTF-8 text, such as {data / 'logo.png'}"
     recipe = load_recipe(tmp_path / "recipe.toml")
     assert recipe.data.clean.undecodable == "drop"
     assert len(prepare(recipe, tokenizer_folder=base).train) > 0

@@ -3,6 +3,7 @@ traceback.
 """
 
 import json
+import math
 import os
 import pty
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from etude.cli.printing import print_json, print_rows, print_table
 from etude.records.store import list_runs
 from tests.conftest import Outcome
 
@@ -200,3 +202,28 @@ def test_a_width_that_no_terminal_has_is_taken_for_none(
     out, err = start(cache, "--help", stdout=subprocess.PIPE, stderr=subprocess.PIPE).communicate(timeout=60)
     assert "Train code language models" in out.decode() and not err
     assert max(map(len, out.decode().splitlines())) == 80
+
+
+def test_json_is_strict_and_drives_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {"nan": math.nan, "inf": [math.inf, 1.5], "name": "é\x1b[2J\u202e\x7f", "none": None}
+    print_json(values)
+    out = capsys.readouterr().out
+    read = json.loads(out, parse_constant=pytest.fail)
+    assert read == values | {"nan": "nan", "inf": ["inf", 1.5]}
+    assert "é" in out and not {"\x1b", "\u202e", "\x7f"} & set(out)
+
+
+def test_named_values_stand_below_each_other_each_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows([("a", "1\n2"), ("longer", "\x1b[2J")])
+    assert capsys.readouterr().out == "a       1 2\nlonger  \\x1b[2J\n"
+    print_rows([("a", "1")], {"a": 1}, True)
+    assert json.loads(capsys.readouterr().out) == {"a": 1}
+
+
+def test_a_table_keeps_brackets_that_a_markup_would_take(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table([["[bold]name", "n"], ["[red]x[/red]", "1"]])
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["[bold]name", "n"], ["[red]x[/red]", "1"],
+    ]  # fmt: skip
+    print_table([])
+    assert capsys.readouterr().out == ""
