@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from etude.recipe.kinds import TRAINING_KINDS, TrainingKind
 from etude.recipe.section import Count, Name, Positive, Rate, Ratio, Section, TaskName, key
@@ -245,10 +245,17 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = key(
         "auto", "bf16 where the device has it natively, else fp32"
     )
-    max_grad_norm: Rate | None = key(1.0, "gradients longer than this are scaled down to it")
+    max_grad_norm: Rate | None = key(
+        1.0, 'gradients longer than this are scaled down to it; "none" leaves them as they are'
+    )
     compile: bool = key(False, "fuse the model with torch.compile; costs a minute at the start")
     activation_checkpointing: bool = key(False, "compute activations twice to keep fewer of them")
     deterministic: bool = key(False, "refuse kernels whose result may differ from run to run")
+
+    @field_validator("max_grad_norm", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return None if value == "none" else value
 
 
 class Loss(Section):
@@ -384,7 +391,9 @@ class Recipe(Section):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by the names of the file; keys left at None are left out."""
-        return self.model_dump(by_alias=True, exclude_none=True)
+        values = self.model_dump(by_alias=True, exclude_none=True)
+        values["train"].setdefault("max_grad_norm", "none")  # the only key whose default is not None
+        return values
 
     def _of_task(self, name: str) -> "Recipe":
         uses = {

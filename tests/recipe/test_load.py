@@ -207,6 +207,17 @@ def test_with_changes_checks_again_and_diff_names_the_keys(make_recipe: Callable
         with_changes(before, {"optim.learning_rate": math.nan})
 
 
+def test_clipping_that_is_off_stays_off_in_changed_recipes_and_in_toml(
+    make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = make_recipe({"train.max_grad_norm": None})
+    assert recipe.train.max_grad_norm is None
+    assert with_changes(recipe, {"seed": 2}).train.max_grad_norm is None
+    (tmp_path / "recipe.toml").write_text(to_toml(recipe))
+    assert load_recipe(tmp_path / "recipe.toml") == recipe
+    assert load_recipe(tmp_path / "recipe.toml", ["train.max_grad_norm=none"]) == recipe
+
+
 @given(
     st.recursive(
         st.integers() | st.text(max_size=3),
