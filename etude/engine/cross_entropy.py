@@ -1,6 +1,4 @@
-"""Cross-entropy of a linear head without the N x V logits: loss and gradients in one pass over chunks of
-rows.
-"""
+"""Cross-entropy of a linear head without the N x V logits: loss and gradients in one pass over chunks."""
 
 from typing import Any
 
@@ -9,8 +7,7 @@ from torch.nn import functional as F
 
 # Rows of logits that exist at once; 1,024 are as quick on two cores, 256 a tenth slower.
 CHUNK_ROWS = 512
-# On a GPU each chunk costs a pass over the gradient of the head: there a chunk has so many logits (1 GiB in
-# fp32).
+# On a GPU each chunk costs a pass over the head's gradient: there it has so many logits (1 GiB in fp32).
 _GPU_CHUNK_LOGITS = 2**28
 # Rows of a head in half precision are filled up to a multiple of this: with 50,257 an H200 takes kernels of
 # an older generation and computes at 117 TFLOP/s what it does at 730 elsewhere in the model.
@@ -53,6 +50,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         with_hidden, with_weight, _, with_bias, _, _ = ctx.needs_input_grad
+        with_slope = with_hidden or with_weight or with_bias
         with torch.autocast(device, enabled=False):
             rows, head, V = hidden.to(dtype), weight.to(dtype), len(weight)
             if dtype.itemsize == 2 and V % _HEAD_MULTIPLE:
@@ -71,30 +69,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for part, target, share in zip(
                 rows.tensor_split(chunks), labels[:, None].tensor_split(chunks), shares
             ):
-                # In place, since at this size passes over memory cost as much as arithmetic: softmax, loss
-                # and slope of 512 x 50,304 logits take 26 ms instead of 58 with log_softmax (2 cores, torch
-                # 2.13).
-                slope = torch.mm(
-                    part, head.T, out=logits[: len(part)]
-                )  # (rows, V and what fills it up, which stays 0)
+                # (rows, V and what fills it up, which stays 0)
+                slope = torch.mm(part, head.T, out=logits[: len(part)])
                 scores = slope[:, :V].float()
                 if bias is not None:
                     scores += bias
-                top, right = scores.amax(dim=1, keepdim=True), scores.gather(1, target)
-                if smoothing:
-                    right = (1 - smoothing) * right + smoothing * scores.mean(dim=1, keepdim=True)
-                total = scores.sub_(top).exp_().sum(dim=1, keepdim=True)
-                losses = total.log() + top - right
-                loss += (losses if share is None else losses * share).sum()
-                if not (with_hidden or with_weight or with_bias):
+                loss += _sum_losses(scores, target, share, smoothing, with_slope=with_slope)
+                if not with_slope:
                     continue
-                # d loss / d logits = softmax - truth, which is one-hot but for what is smoothed
-                truth = scores.new_full(target.shape, smoothing - 1.0)
-                if share is not None:
-                    total, truth = total / share, truth * share
-                scores.div_(total).scatter_add_(1, target, truth)
-                if smoothing:
-                    scores -= smoothing / scores.shape[1] * (1.0 if share is None else share)
                 if grad_bias is not None:
                     grad_bias += scores.sum(dim=0)
                 if dtype != torch.float32:  # else they share their memory
@@ -119,3 +101,35 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes)
         )
         return hidden, weight, None, bias, None, None
+
+
+def _sum_losses(
+    scores: torch.Tensor,
+    target: torch.Tensor,
+    share: torch.Tensor | None,
+    smoothing: float,
+    *,
+    with_slope: bool,
+) -> torch.Tensor:
+    """Sum the losses of a chunk, (), and turn its logits (rows, V) fp32 into d loss / d logits if asked.
+
+    target, share: (rows, 1). In place, since at this size passes over memory cost as much as arithmetic:
+    softmax, loss and slope of 512 x 50,304 logits take 26 ms instead of 58 with log_softmax (2 cores, torch
+    2.13).
+    """
+    top, right = scores.amax(dim=1, keepdim=True), scores.gather(1, target)
+    if smoothing:
+        right = (1 - smoothing) * right + smoothing * scores.mean(dim=1, keepdim=True)
+    total = scores.sub_(top).exp_().sum(dim=1, keepdim=True)
+    losses = total.log() + top - right
+    if share is not None:
+        losses = losses * share
+    if with_slope:
+        # softmax - truth, which is one-hot but for what is smoothed
+        truth = scores.new_full(target.shape, smoothing - 1.0)
+        if share is not None:
+            total, truth = total / share, truth * share
+        scores.div_(total).scatter_add_(1, target, truth)
+        if smoothing:
+            scores -= smoothing / scores.shape[1] * (1.0 if share is None else share)
+    return losses.sum()
