@@ -19,6 +19,7 @@ from torch import nn
 from etude.engine.batch import DeviceBatch
 from etude.engine.precision import Precision
 from etude.errors import InputError
+from etude.evaluate.tasks import without_dropout
 from etude.models.foreign import scored_logits
 from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Loss, Recipe
@@ -120,20 +121,15 @@ class Own:
 
         Raises: InputError that names the function and the line that fails.
         """
-        was_training = model.training
-        model.eval()  # so that statistics of batches stay as they are
-        try:
-            if self.loss is not None or self.model is not None:
-                what = "loss" if self.loss is not None else "model"
-                hint = _PLAIN_MODEL if self.loss is None else ""
-                with _named(what, self.loss or self.model, hint), precision.autocast():
-                    for batch in train:
-                        _check_loss(model, *loss_sum(model, batch))
-            for name, metric in self.metrics.items():
-                with _named(f"metric {name}", metric.function):
-                    self.measure(name, model, precision, validation)
-        finally:
-            model.train(was_training)
+        if self.loss is not None or self.model is not None:
+            what, hint = ("loss", "") if self.loss is not None else ("model", _PLAIN_MODEL)
+            # Without dropout, so that statistics of batches stay as they are.
+            with _named(what, self.loss or self.model, hint), without_dropout(model), precision.autocast():
+                for batch in train:
+                    _check_loss(model, *loss_sum(model, batch))
+        for name, metric in self.metrics.items():
+            with _named(f"metric {name}", metric.function):
+                self.measure(name, model, precision, validation)
 
     def measure(
         self, name: str, model: nn.Module, precision: Precision, batches: Iterable[DeviceBatch]
@@ -142,16 +138,11 @@ class Own:
 
         Raises: what the function raised.
         """
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.no_grad(), precision.autocast():
-                value = self.metrics[name].function(model, batches)
-            if isinstance(value, str) or value is None:
-                raise TypeError(f"metric {name} returned {value!r}, not a number")
-            return float(value)
-        finally:
-            model.train(was_training)
+        with without_dropout(model), torch.no_grad(), precision.autocast():
+            value = self.metrics[name].function(model, batches)
+        if isinstance(value, str) or value is None:
+            raise TypeError(f"metric {name} returned {value!r}, not a number")
+        return float(value)
 
 
 def logits(model: nn.Module, batch: DeviceBatch) -> torch.Tensor:

@@ -19,8 +19,7 @@ from etude.engine import checkpoint as checkpoints
 from etude.engine.batch import DeviceBatch, to_device
 from etude.engine.fork import find_moment
 from etude.engine.keeper import Keeper
-from etude.engine.loop import Step, TrainState, train
-from etude.engine.objective import Objective
+from etude.engine.loop import Objective, Step, TrainState, train
 from etude.engine.recorder import Recorder
 from etude.engine.world import World, join_world, measure_matrix_rate
 from etude.errors import InputError

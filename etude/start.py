@@ -1,5 +1,4 @@
-"""What happens before the first step: the run folder is found or made, and its conditions are
-written down."""
+"""The start of a run: its folder is found or made, and the conditions of an attempt are written down."""
 
 import re
 from collections.abc import Mapping
@@ -52,7 +51,7 @@ class View(Tracker, Protocol):
 
 @dataclass(frozen=True)
 class Options:
-    """Where and how to run a recipe, and the user's own code; `changes` alone change the recipe.
+    """Options of a run beside its recipe, and the user's own code; `changes` alone change the recipe.
 
     runs         the folder of the runs
     new          start a run even if one of the same recipe is unfinished
@@ -117,26 +116,10 @@ def write_start(
     course: Course,
     matrix_rate: float,
 ) -> None:
-    """Write down under what conditions this attempt runs, and open the trackers."""
+    """Write down the conditions of an attempt, and open the trackers."""
     run, is_first = writer.run, not (writer.run.path / "environment.json").exists()
     resolved = _resolve(plan, course.recipe)
-    environment = describe_environment() | {
-        "recipe_hash": recipe_hash(resolved),
-        "data_fingerprint": plan.fingerprint,
-        "threads": torch.get_num_threads(),
-        "micro_batch_size": resolved.train.micro_batch_size,
-        "device": plan.device.type,
-        "devices": plan.recipe.train.devices,
-        "precision": plan.precision,
-        "own_code": options.own.describe(),
-        "base": base_of(plan),
-    }
-    changes = [] if is_first else find_changes(run.environment, environment)
-    if is_first:
-        durable.write_json(run.path / "environment.json", environment)
-    # Last: after a kill between them the recipe is that of run.json, and the next attempt comes here.
-    if is_first or recipe_hash(run.recipe) != run.environment.get("recipe_hash") == recipe_hash(resolved):
-        durable.write_file(run.path / "resolved.toml", to_toml(resolved).encode())
+    environment, changes = _write_conditions(run, plan, options, resolved, is_first=is_first)
     reader = Reader(run.path / "journal.jsonl")
     writer.close_trackers(but=options.view)  # of the attempt before, if this process made that too
     writer.trackers = [TextLog(writer), *([options.view] if options.view else [])]
@@ -172,6 +155,30 @@ def write_start(
         writer.append(events.Finding(from_step, "changed since the first attempt", change, advice))
 
 
+def _write_conditions(
+    run: Run, plan: Plan, options: Options, resolved: Recipe, *, is_first: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Write environment.json and resolved.toml at first; returns the conditions, and the changes of them."""
+    environment = describe_environment() | {
+        "recipe_hash": recipe_hash(resolved),
+        "data_fingerprint": plan.fingerprint,
+        "threads": torch.get_num_threads(),
+        "micro_batch_size": resolved.train.micro_batch_size,
+        "device": plan.device.type,
+        "devices": plan.recipe.train.devices,
+        "precision": plan.precision,
+        "own_code": options.own.describe(),
+        "base": base_of(plan),
+    }
+    changes = [] if is_first else find_changes(run.environment, environment)
+    if is_first:
+        durable.write_json(run.path / "environment.json", environment)
+    # Last, so that a kill between them leaves the recipe as run.json has it, and the next attempt ends here.
+    if is_first or recipe_hash(run.recipe) != run.environment.get("recipe_hash") == recipe_hash(resolved):
+        durable.write_file(run.path / "resolved.toml", to_toml(resolved).encode())
+    return environment, changes
+
+
 def base_of(plan: Plan) -> dict[str, str] | None:
     """The pretrained model that a run starts from, named so that another one cannot pass for it."""
     if plan.pretrained is None:
@@ -184,18 +191,14 @@ def base_of(plan: Plan) -> dict[str, str] | None:
 
 
 def untrained_finding(plan: Plan, model: nn.Module) -> events.Finding | None:
-    """What to know where an adapter leaves frozen what was never trained: the rows of tokens that the samples
-    have.
-    """
+    """The finding that an adapter leaves frozen the untrained embedding of a token that samples have."""
     if plan.recipe.adapter is None:
         return None
     names: dict[str, None] = {}
     for task in plan.tasks:
         tokenizer, train = task.corpus.tokenizer, task.corpus.train
         samples = [train.sample(index) for index in range(min(len(train), _SAMPLES_LOOKED_AT))]
-        used = {
-            int(token) for each in samples for part in (each.tokens, each.labels) for token in np.unique(part)
-        }
+        used = set(np.concatenate([part for each in samples for part in (each.tokens, each.labels)]).tolist())
         for token in find_untrained(model, used.intersection(tokenizer.added_ids)):
             names[tokenizer.decode([token], skip_special=False)] = None
     if not names:
@@ -205,16 +208,13 @@ def untrained_finding(plan: Plan, model: nn.Module) -> events.Finding | None:
         "untrained, and the adapter leaves it so"
     )
     advice = "train all weights (leave [adapter] out)"
-    if not names.keys() & {
-        task.corpus.tokenizer.eos_token for task in plan.tasks
-    }:  # which a plain template has too
+    if not names.keys() & {task.corpus.tokenizer.eos_token for task in plan.tasks}:  # a plain template has it
         advice += ', or set data.template = "plain" to do without these tokens'
     return events.Finding(0, "untrained tokens", evidence, advice)
 
 
 def find_weights(given: str, runs: Path) -> Path:
-    """The file with weights, or with an adapter, that RUN@best, RUN@last, RUN@step-000100, RUN or a folder
-    names.
+    """The file of weights, or of an adapter, of a folder, RUN@best, RUN@last, RUN@step-000100 or RUN.
 
     RUN alone is its best. Raises: InputError if there is none.
     """
@@ -234,8 +234,7 @@ def find_weights(given: str, runs: Path) -> Path:
 
 
 def split_choice(given: str) -> tuple[str, str]:
-    """The run and the checkpoint that RUN@best, RUN@last, RUN@step-200 or RUN name: `best`, `last` or
-    `step-000200`.
+    """The run, and `best`, `last` or `step-000200`, of RUN@best, RUN@last, RUN@step-200 or RUN.
 
     RUN alone is its best. Raises: InputError if no checkpoint is named so, or no run.
     """
@@ -276,24 +275,20 @@ def _continue(plan: Plan, run: Run) -> RunWriter:
     Raises: InputError if they are not.
     """
     run.require_own_recipe()
-    path = run.path / "environment.json"
-    if path.exists() and run.environment["data_fingerprint"] != plan.fingerprint:
-        raise InputError(
-            f"the data of run {run.name} has changed since it started; bring it back, or start another run "
-            "with --new"
-        )
-    if path.exists() and (run.environment.get("base") or {}).get("sha256") != (base_of(plan) or {}).get(
-        "sha256"
-    ):
-        raise InputError(
-            f"model.from of run {run.name} holds other weights than when it started; bring them back, or use "
-            "--new"
-        )
+    if not (run.path / "environment.json").exists():
+        return hold_run(run)
+    start, what = run.environment, None
+    if start["data_fingerprint"] != plan.fingerprint:
+        what = f"the data of run {run.name} has changed since"
+    elif (start.get("base") or {}).get("sha256") != (base_of(plan) or {}).get("sha256"):
+        what = f"model.from of run {run.name} holds other weights than when"
+    if what:
+        raise InputError(f"{what} it started; bring it back, or start another run with --new")
     return hold_run(run)
 
 
 def _other_unfinished(resolved: Recipe, options: Options, run: Run) -> list[events.Finding]:
-    """The newest other run of this name, if it has not finished, and what its recipe has otherwise."""
+    """The newest other run of this name, if it has not finished, and the differences of its recipe."""
     others = [other for other in list_runs(options.runs) if other.info.get("name") == resolved.name]
     others = [other for other in others if other.name != run.name][-1:]
     try:
@@ -314,7 +309,7 @@ def _other_unfinished(resolved: Recipe, options: Options, run: Run) -> list[even
 
 
 def _resolve(plan: Plan, recipe: Recipe) -> Recipe:
-    """The recipe of a course with what was found out beside: sizes of the model, weight decay."""
+    """The recipe of a course with its automatic values: sizes of the model, weight decay."""
     known: dict[str, Any] = {"optim.weight_decay": default_weight_decay(recipe.optim)}
     if plan.model is not None and plan.pretrained is None:
         keys = family_of(plan.model).sizes

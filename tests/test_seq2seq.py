@@ -209,7 +209,7 @@ def test_no_secret_of_a_row_is_in_what_a_run_says(tmp_path: Path) -> None:
     assert not [path for path, text in texts.items() if key in text]
     assert "<redacted: AWS access key id>" in texts[run.path / "predictions" / "validation.jsonl"]
     (scores,) = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Scores)]
-    assert any("4 references hold secrets" in note for note in scores.notes)
+    assert any("the secrets in 4 references" in note for note in scores.notes)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

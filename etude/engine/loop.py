@@ -3,13 +3,13 @@
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from etude.data.loader import StepBatches
-from etude.engine.batch import to_device
-from etude.engine.objective import Objective
+from etude.engine.batch import DeviceBatch, to_device
 from etude.engine.optim import Optimizer
 from etude.engine.precision import Precision
 from etude.engine.world import World
@@ -17,9 +17,17 @@ from etude.errors import FaultError
 from etude.recipe.course import Course, StepSettings
 
 
+class Objective(Protocol):
+    """A loss that is a sum over targets, so that micro-batches and ranks add up exactly."""
+
+    def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum of the losses of all targets in nats, (), and their number, () fp32; or their weighted sums."""
+        ...
+
+
 @dataclass
 class TrainState:
-    """All that training changes.
+    """The state that training changes.
 
     course  what a step is made with, and all changes of it until now
     step    how many updates were done
@@ -125,9 +133,7 @@ def _sum_over_ranks(state: TrainState, totals: torch.Tensor, world: World) -> li
 def _update(
     state: TrainState, grads: list[torch.Tensor], totals: torch.Tensor, settings: StepSettings
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Clip and update; returns the gradient norm (), whether the step was skipped, bool (), and whether the
-    update left a weight that is not finite, bool ().
-    """
+    """Clip and update; returns the gradient norm (), and bools (): skipped, and left a broken weight."""
     parameters = state.optimizer.parameters
     divisor = totals[1] * state.precision.scale
     norm = torch.nn.utils.get_total_norm(grads) / divisor
@@ -140,8 +146,7 @@ def _update(
     state.optimizer.step(settings.learning_rate, grad_divisor=divisor, skipped=skipped)
     state.optimizer.zero_grad()
     state.precision.update(skipped, totals[0])
-    # Sums of magnitudes: as quick as norms of gradients, and they overflow only where the weights are about
-    # to.
+    # Sums of magnitudes: as quick as norms of gradients, and they overflow only where weights soon do.
     is_wide = any(parameter.dtype == torch.float64 for parameter in parameters)
     weights = [parameter.detach() for parameter in parameters]
     sizes = torch._foreach_norm(weights, 1, dtype=torch.float64 if is_wide else torch.float32)

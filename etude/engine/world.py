@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from etude.control.ranks import IDLE_SECONDS, Place, read_place, watch_main_thread
 from etude.errors import InputError, LostRankError
+from etude.text import plural
 
 # A rank that ended is noticed at once, one that hangs in a step after this long; 10 minutes is NCCL's own
 # limit too.
@@ -138,7 +139,8 @@ def join_world(device: torch.device, *, patience: timedelta = _STEP_PATIENCE) ->
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if place.local_rank >= count:
-            raise InputError(f"rank {place.rank} finds {count} GPUs on its machine; use fewer --devices")
+            here = plural(count, "GPU")
+            raise InputError(f"rank {place.rank} finds {here} on its machine; use fewer --devices")
         device = torch.device("cuda", place.local_rank)
         torch.cuda.set_device(device)
     if place.folder is None:

@@ -61,30 +61,22 @@ def encode_prompts(
 def answer(
     model: nn.Module, corpus: Corpus, recipe: Recipe, step: int
 ) -> tuple[list[events.Generation], list[Answer]]:
-    """Greedy answers to `evaluate.answers` instructions, evenly spaced over the validation set, to record and
-    score.
+    """Greedy answers to `evaluate.answers` evenly spaced validation rows, to record and to score.
 
-    What is recorded shows no secret; what is scored is what was said.
+    The records show no secret; the answers that are scored are as the model wrote them.
     """
     count = min(recipe.evaluate.answers, len(corpus.examples))
     examples = [corpus.examples[index * len(corpus.examples) // count] for index in range(count)]
     settings: dict[str, Any] = {"max_tokens": recipe.evaluate.answer_tokens, "temperature": 0.0}
-    continued = greedy(
-        model, corpus, [example.prompt_ids for example in examples], recipe.evaluate.answer_tokens
-    )
+    continued = greedy(model, corpus, [each.prompt_ids for each in examples], settings["max_tokens"])
     answers = [as_answer(example, part, corpus) for example, part in zip(examples, continued)]
     texts = [
         events.Generation(
-            step,
-            redact(example.prompt),
-            redact(said.text),
-            _as_done(model, settings, example.prompt_ids),
-            redact(said.reference),
-            stopped=said.stopped,
-            capability=said.capability,
+            step, redact(example.prompt), redact(answer.text), _as_done(model, settings, example.prompt_ids),
+            redact(answer.reference), stopped=answer.stopped, capability=answer.capability,
         )
-        for example, said in zip(examples, answers)
-    ]
+        for example, answer in zip(examples, answers)
+    ]  # fmt: skip
     return texts, answers
 
 
@@ -93,21 +85,17 @@ def greedy(
 ) -> list[Continuation]:
     """The likeliest continuation of each prompt; those of similar length are read together."""
     settings: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0.0}
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     if family_of(model).has_source:
-        tokenizer = corpus.tokenizer
+        source, vocab_size = cast(T5, model), corpus.tokenizer.vocab_size
         return write_answers(
-            cast(T5, model),
-            prompts,
-            max_tokens=max_tokens,
-            end_ids=corpus.end_ids,
-            vocab_size=tokenizer.vocab_size,
+            source, prompts, max_tokens=max_tokens, end_ids=corpus.end_ids, vocab_size=vocab_size
         )
-    found: dict[int, Continuation] = {}
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    continued: dict[int, Continuation] = {}
     for low in range(0, len(order), _ROWS_AT_ONCE):
         some = order[low : low + _ROWS_AT_ONCE]
-        found |= dict(zip(some, _generate(model, corpus, [prompts[index] for index in some], settings)))
-    return [found[index] for index in range(len(prompts))]
+        continued |= dict(zip(some, _generate(model, corpus, [prompts[index] for index in some], settings)))
+    return [continued[index] for index in range(len(prompts))]
 
 
 def as_answer(example: Example, part: Continuation, corpus: Corpus) -> Answer:
@@ -123,5 +111,5 @@ def _as_done(model: nn.Module, settings: dict[str, Any], prompt: Sequence[int]) 
 def _generate(
     model: nn.Module, corpus: Corpus, prompts: Sequence[Sequence[int]], settings: dict[str, Any]
 ) -> list[Continuation]:
-    tokenizer = corpus.tokenizer
-    return generate(model, prompts, end_ids=corpus.end_ids, vocab_size=tokenizer.vocab_size, **settings)
+    vocab_size = corpus.tokenizer.vocab_size
+    return generate(model, prompts, end_ids=corpus.end_ids, vocab_size=vocab_size, **settings)

@@ -1,6 +1,4 @@
-"""Continue prompts with a causal model, or answer them with an encoder-decoder: greedy or sampled, many at a
-time.
-"""
+"""Continue prompts with a causal model, or answer them with an encoder-decoder: greedy or sampled."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from etude.errors import InputError
+from etude.evaluate.tasks import without_dropout
 from etude.models.families.table import family_of
 from etude.models.t5 import T5, T5Cache
 
@@ -19,9 +18,7 @@ _SMALL_TEMPERATURE = 1e-3
 
 @dataclass(frozen=True)
 class Continuation:
-    """Tokens without the prompt and the end token, and the end token that came before `max_tokens`, if one
-    did.
-    """
+    """Tokens without prompt and end token, and the end token if one came before `max_tokens`."""
 
     ids: list[int]
     end: int | None
@@ -36,8 +33,7 @@ def generate(
 ) -> list[Continuation]:
     """The continuation of each prompt, of `room` tokens at most; settings as for `generate_steps`.
 
-    Prompts that leave less room than others are continued apart, so that none shortens what is said to
-    another.
+    Prompts that leave less room than others are continued apart, so that none shortens those of others.
     """
     ends, rooms = set(end_ids), [room(model, prompt, settings["max_tokens"]) for prompt in prompts]
     continued: dict[int, Continuation] = {}
@@ -74,24 +70,21 @@ def write_answers(
     end_ids: Sequence[int],
     vocab_size: int | None = None,
 ) -> list[Continuation]:
-    """The likeliest answer of an encoder-decoder to each source, as `generate` gives it without a
-    temperature.
+    """The likeliest answer of an encoder-decoder to each source, as `generate` gives it at temperature 0.
 
-    Whatever their number, _ROWS_AT_ONCE are answered at a time: those that wait take the places of those that
-    ended.
+    _ROWS_AT_ONCE are answered at a time: those that wait take the places of those that ended.
     """
-    device, was_training, ends = model.head_weight().device, model.training, set(end_ids)
+    device, ends = model.head_weight().device, set(end_ids)
     # The longest first: answers that take long have begun when places become empty, and there is less to pad.
     waiting = sorted(range(len(sources)), key=lambda index: len(sources[index]))
-    said: list[list[int]] = [[] for _ in sources]
-    model.eval()
+    written: list[list[int]] = [[] for _ in sources]
 
     def read(count: int) -> tuple[list[int], T5Cache]:
         some = [waiting.pop() for _ in range(min(count, len(waiting)))]
         tokens = torch.tensor([token for index in some for token in sources[index]], device=device)[None]
         return some, model.start(tokens, tuple(len(sources[index]) for index in some), max_tokens)
 
-    try:
+    with without_dropout(model):
         rows, cache = read(_ROWS_AT_ONCE) if sources and max_tokens > 0 else ([], None)
         tokens = torch.full((len(rows),), model.config.start_id, device=device)
         ages = [0] * len(rows)
@@ -99,10 +92,12 @@ def write_answers(
             tokens = _likeliest(model.advance(tokens, cache)[:, :vocab_size])
             ages = [age + 1 for age in ages]
             for row, token in zip(rows, tokens.tolist()):
-                if len(said[row]) < max_tokens and not (said[row] and said[row][-1] in ends):
-                    said[row].append(token)
+                if len(written[row]) < max_tokens and not (written[row] and written[row][-1] in ends):
+                    written[row].append(token)
             ended = [
-                place for place, row in enumerate(rows) if said[row][-1] in ends or ages[place] == max_tokens
+                place
+                for place, row in enumerate(rows)
+                if written[row][-1] in ends or ages[place] == max_tokens
             ]
             if max(ages) < max_tokens and len(ended) < max(len(rows) // 8, 1):
                 continue
@@ -117,15 +112,10 @@ def write_answers(
                 left = sorted(set(range(len(rows))) - set(ended[len(fresh) :]))
                 if not left:
                     break
-                rows, ages, tokens = (
-                    [rows[place] for place in left],
-                    [ages[place] for place in left],
-                    tokens[left],
-                )
+                rows, ages = [rows[place] for place in left], [ages[place] for place in left]
+                tokens = tokens[left]
                 cache.select(left)
-    finally:
-        model.train(was_training)
-    return [_continuation(ids, ends) for ids in said]
+    return [_continuation(ids, ends) for ids in written]
 
 
 def _continuation(ids: list[int], ends: set[int]) -> Continuation:
@@ -166,17 +156,14 @@ def generate_steps(
     generator = torch.Generator().manual_seed(seed)
     ends = torch.tensor(list(end_ids), dtype=torch.long)
     finished, alive = torch.zeros(len(prompts), dtype=torch.bool), torch.arange(len(prompts))
-    was_training = model.training
-    model.eval()
-    try:
+    with without_dropout(model):
         read = family_of(model).reader
         assert read is not None, "a model of this family writes no text"
         logits, advance, select = read(model, kept, max_tokens)
         for drawn in range(1, max_tokens + 1):
             chosen = ends[:1].repeat(len(prompts)) if len(alive) < len(prompts) else torch.empty_like(alive)
             logits = logits[:, :vocab_size].float()
-            # The likeliest is found where the logits are; draws are made on the CPU, the same for every
-            # device.
+            # The likeliest is found where the logits are; draws are made on the CPU, alike for all devices.
             logits = logits if temperature == 0 else logits.cpu()
             chosen[alive] = _choose(logits, temperature, top_k, top_p, generator).cpu()
             finished |= torch.isin(chosen, ends)
@@ -189,8 +176,6 @@ def generate_steps(
                 select(going_on)
                 alive = alive[going_on]
             logits = advance(chosen[alive])
-    finally:
-        model.train(was_training)
 
 
 def context_of(model: nn.Module) -> int:
@@ -239,8 +224,7 @@ def _require_finite(highest: Tensor) -> None:
 def _find_highest(logits: Tensor) -> Tensor:
     """The place of the first of the highest logits (B, V) in each row, or of a NaN, (B,) int64.
 
-    argmax looks at one number at a time, amax at eight: of 64 x 32,100 in blocks 0.4 ms instead of 2.1 (one
-    thread).
+    argmax looks at one number at a time, amax at eight: 64 x 32,100 in blocks take 0.4 ms, not 2.1.
     """
     width = logits.shape[1]
     blocks = width // _BLOCK

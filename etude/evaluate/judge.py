@@ -7,6 +7,7 @@ from typing import Any
 from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Evaluate
 from etude.records.folder import checkpoint_name, step_of
+from etude.text import plural
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Judge:
     def why_stop(self) -> str | None:
         patience = self.recipe.patience
         if patience is not None and self.evaluations_without_improvement >= patience:
-            return f"no improvement in {patience} evaluations"
+            return f"no improvement in {plural(patience, 'evaluation')}"
         return None
 
     def _is_better(self, value: float, margin: float) -> bool:

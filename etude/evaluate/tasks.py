@@ -1,7 +1,8 @@
 """The model on samples it is not trained on."""
 
+import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +11,14 @@ from torch import nn
 
 from etude.data.batch import NumpyBatch
 from etude.engine.batch import to_device
-from etude.engine.objective import Objective
+from etude.engine.loop import Objective
 from etude.engine.precision import Precision
 from etude.engine.world import World
 
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss in nats per target over all ranks; bits per byte of the text, if the tokens tell
-    its bytes."""
+    """Mean loss in nats per target over all ranks; bits per byte, where tokens stand for bytes."""
 
     loss: float
     targets: int
@@ -43,16 +43,14 @@ def evaluate(
     Uses no random numbers, and leaves the model in the mode it was in. `token_bytes` (V,) holds the bytes a
     token stands for.
     """
-    was_training = model.training
-    model.eval()
     pairs: list[torch.Tensor] = []
     size = 0
-    for batch in batches:
-        with precision.autocast():
-            pairs.append(torch.stack(objective.loss_sum(model, to_device(batch, world.device))))
-        if token_bytes is not None:
-            size += int(token_bytes[batch.labels[batch.labels != -100]].sum())
-    model.train(was_training)
+    with without_dropout(model):
+        for batch in batches:
+            with precision.autocast():
+                pairs.append(torch.stack(objective.loss_sum(model, to_device(batch, world.device))))
+            if token_bytes is not None:
+                size += int(token_bytes[batch.labels[batch.labels != -100]].sum())
     # fp64, since sums over millions of targets need more than fp32 holds; on the CPU, since mps has none.
     sums = torch.stack(pairs).cpu().double().sum(0) if pairs else torch.zeros(2, dtype=torch.float64)
     totals = torch.cat((sums, torch.tensor([float(size)], dtype=torch.float64)))
@@ -61,3 +59,14 @@ def evaluate(
     if not targets:
         return Score(math.nan, 0, None)
     return Score(loss_sum / targets, targets, loss_sum / math.log(2) / size if size else None)
+
+
+@contextlib.contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Put a model into the mode in which it is used, and back into the one it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

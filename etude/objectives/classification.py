@@ -1,11 +1,9 @@
-"""Training on the labels of texts: the loss, predictions for held-out rows, and their scores beside
-baselines.
-"""
+"""Training on the labels of texts: loss, predictions for held-out rows, their scores beside baselines."""
 
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from etude.engine.precision import Precision
 from etude.engine.world import World
 from etude.errors import InputError
 from etude.evaluate.exam import Exam
-from etude.evaluate.tasks import Score
+from etude.evaluate.tasks import Score, without_dropout
 from etude.models.families.table import family_of
 from etude.objectives.kind import Kind, Measured
 from etude.recipe.schema import Loss, Recipe
@@ -60,8 +58,7 @@ class Classification(Kind):
 
     @classmethod
     def of(cls, recipe: Loss, split: Samples, *, multi: bool) -> "Classification":
-        """The classification that a recipe asks for; balanced weights come from the rows of the training
-        split.
+        """The classification of a recipe; balanced class weights come from the rows of the training split.
 
         With one label a row the weight of a label is rows / (labels that occur x rows with it); with several,
         rows without it / rows with it. A label without rows weighs 1.
@@ -88,10 +85,10 @@ class Classification(Kind):
         smooth, k = self.label_smoothing, logits.shape[1]
         if self.multi:
             truth = classes * (1 - smooth) + smooth / 2
-            said, unsaid = F.logsigmoid(logits), F.logsigmoid(-logits)
-            losses = -(truth * weights * said + (1 - truth) * unsaid)
+            log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
+            losses = -(truth * weights * log_p + (1 - truth) * log_q)
             if self.focal_gamma:
-                losses = losses * (classes * unsaid.exp() + (1 - classes) * said.exp()) ** self.focal_gamma
+                losses = losses * (classes * log_q.exp() + (1 - classes) * log_p.exp()) ** self.focal_gamma
             return losses.sum(), torch.tensor(float(classes.numel()), device=logits.device)
         truth = classes * (1 - smooth) + smooth / k
         log_p = logits.log_softmax(dim=1)
@@ -147,37 +144,24 @@ class Classification(Kind):
 
         Every figure has its interval, and every prediction is kept. Rank 0 has the answer, the others None.
         """
-        corpus, labels = exam.corpus, exam.corpus.labels
-        assert labels is not None
-        held_out = exam.held_out()
-        after = {use: predict_split(exam, self, split) for use, split in held_out.items()}
+        after = {use: predict_split(exam, self, split) for use, split in exam.held_out().items()}
         if not exam.world.is_main:
             return None
         before = {}
         for use, predictions in after.items():
             kept = _read_before(exam.folder / f"before-{use}.npy", predictions.probabilities.shape)
             before[use] = replace(predictions, probabilities=kept)
-            said, true = predictions.probabilities.tolist(), predictions.truth.tolist()
-            rows = zip(corpus.ids[use], said, true, corpus.capabilities[use], strict=True)
-            lines = (
-                json.dumps(dict(zip(("id", "probabilities", "labels", "capability"), row))) + "\n"
-                for row in rows
-            )
-            durable.write_file(exam.folder / f"{use}.jsonl", (line.encode() for line in lines))
-        use = exam.scored()
-        thresholds_from = None
-        if "validation" in held_out and use != "validation":
-            thresholds_from = held_out["validation"], before["validation"], after["validation"]
-        return _compare(
-            before[use], after[use], thresholds_from, train=corpus.train, split=held_out[use], labels=labels,
-            tokenizer=corpus.tokenizer, metric=exam.main_figure(), step=step,
-            name=f"{exam.task} {use}".strip(), capabilities=corpus.capabilities[use], notes=exam.notes(),
-        )  # fmt: skip
+            columns = predictions.probabilities.tolist(), predictions.truth.tolist()
+            rows = zip(exam.corpus.ids[use], *columns, exam.corpus.capabilities[use], strict=True)
+            names = ("id", "probabilities", "labels", "capability")
+            lines = (json.dumps(dict(zip(names, row))).encode() + b"\n" for row in rows)
+            durable.write_file(exam.folder / f"{use}.jsonl", lines)
+        return _compare(exam, before, after, step)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities (n, k) fp32 of n rows, what holds (n, k) bool, and the loss."""
+    """Probabilities (n, k) fp32 of n rows, their labels (n, k) bool, and the loss."""
 
     probabilities: np.ndarray
     truth: np.ndarray
@@ -196,37 +180,34 @@ def predict(
     classes: int,
     micro_batch_size: int,
 ) -> Predictions:
-    """What all ranks say of `rows` rows, whose batches are those of `iterate_once`; uses no
-    random numbers."""
-    was_training = model.training
-    model.eval()
-    said, true = torch.zeros(rows, classes), torch.zeros(rows, classes)
+    """Predictions for rows in batches of `iterate_once`, on all ranks; uses no random numbers."""
+    probabilities, truth = torch.zeros(rows, classes), torch.zeros(rows, classes)
     sums = torch.zeros(2, dtype=torch.float64)
-    for turn, batch in enumerate(batches):
-        moved = to_device(batch, world.device)
-        assert moved.classes is not None
-        with precision.autocast():
-            logits = objective.logits(model, moved)
-        sums += torch.stack(objective.loss_of(logits, moved.classes)).cpu().double()
-        low = (world.rank + turn * world.size) * micro_batch_size
-        said[low : low + len(logits)] = objective.probabilities(logits).cpu()
-        true[low : low + len(logits)] = moved.classes.cpu()
-    model.train(was_training)
-    world.total([sums, said, true])  # every row is zero on all ranks but one
+    with without_dropout(model):
+        for turn, batch in enumerate(batches):
+            moved = to_device(batch, world.device)
+            assert moved.classes is not None
+            with precision.autocast():
+                logits = objective.logits(model, moved)
+            sums += torch.stack(objective.loss_of(logits, moved.classes)).cpu().double()
+            low = (world.rank + turn * world.size) * micro_batch_size
+            probabilities[low : low + len(logits)] = objective.probabilities(logits).cpu()
+            truth[low : low + len(logits)] = moved.classes.cpu()
+    world.total([sums, probabilities, truth])  # every row is zero on all ranks but one
     score = Score(float(sums[0] / sums[1]) if sums[1] else math.nan, int(sums[1]), None)
-    return Predictions(said.numpy(), true.numpy() > 0.5, score)
+    return Predictions(probabilities.numpy(), truth.numpy() > 0.5, score)
 
 
 def figures(predictions: Predictions, labels: Labels) -> dict[str, float]:
     """Every figure of `score_labels`; several labels a row are predicted from their best thresholds on."""
-    truth, said = _said(predictions, labels, _thresholds(predictions, labels))
-    return scores.score_labels(truth, said, labels.names, multi=labels.multi)
+    truth, predicted = _choose_labels(predictions, labels, _thresholds(predictions, labels))
+    return scores.score_labels(truth, predicted, labels.names, multi=labels.multi)
 
 
 def predict_split(
     exam: Exam, objective: Classification, split: Samples, max_samples: int | None = None
 ) -> Predictions:
-    """What the model of an exam says of a split, or of some evenly spaced rows of it."""
+    """Predictions of an exam's model for a split, or for some evenly spaced rows of it."""
     assert exam.corpus.labels is not None
     return predict(
         exam.model, exam.batches(split, max_samples), objective, exam.precision, exam.world,
@@ -237,80 +218,85 @@ def predict_split(
 
 def standard_error(predictions: Predictions, labels: Labels, metric: str) -> float:
     """Standard error of a metric from the choice of rows; NaN if it is no figure of labels."""
-    truth, said = _said(predictions, labels, _thresholds(predictions, labels))
+    truth, predicted = _choose_labels(predictions, labels, _thresholds(predictions, labels))
     if metric not in _figures(labels):
         return math.nan
-    found = label_bootstrap(truth, said, labels.names, multi=labels.multi, figures=[metric])
+    found = label_bootstrap(truth, predicted, labels.names, multi=labels.multi, figures=[metric])
     return found[metric].standard_error
 
 
 def _compare(
-    before: Predictions,
-    after: Predictions,
-    validation: tuple[Samples, Predictions, Predictions] | None,
-    *,
-    train: Samples,
-    split: Samples,
-    labels: Labels,
-    tokenizer: Tokenizer,
-    metric: str,
-    step: int,
-    name: str,
-    capabilities: Sequence[str | None],
-    notes: Sequence[str],
+    exam: Exam, before: Mapping[str, Predictions], after: Mapping[str, Predictions], step: int
 ) -> events.Scores:
     """Before and after training and two baselines on the same rows, each figure with its interval.
 
-    validation: the rows on which the thresholds of several labels are chosen, and the predictions for them
-    before and after; the baseline's are chosen there too.
+    The thresholds of several labels are chosen on validation rows, where those are not the rows scored.
     """
-    notes = list(notes)
-    ids = np.arange(min(len(train), _BASELINE_ROWS)) * len(train) // min(len(train), _BASELINE_ROWS)
-    if len(ids) < len(train):
-        notes.append(f"the baselines learnt from {len(ids):,} evenly spaced rows of {len(train):,}")
-    assert isinstance(train, Labelled)
-    learnt = train.classes[ids].astype(np.bool_)
-    known: np.ndarray = learnt if labels.multi else learnt.argmax(axis=1)
-    texts = _texts(train, ids, tokenizer)
-    rows = _texts(split, np.arange(len(split)), tokenizer)
-    chosen_on = _texts(validation[0], np.arange(len(validation[0])), tokenizer) if validation else []
-    _, probabilities = tfidf_logistic(
-        texts, known, rows + chosen_on, multi=labels.multi, classes=len(labels.names)
-    )
-    words = Predictions(probabilities[: len(rows)], after.truth, after.score)
-    thresholds: list[np.ndarray | None] = [None, None, None]
-    if labels.multi and validation is not None:
-        held_out = replace(validation[2], probabilities=probabilities[len(rows) :])
-        thresholds = [_thresholds(each, labels) for each in (*validation[1:], held_out)]
+    labels, use, notes = exam.corpus.labels, exam.scored(), exam.notes()
+    assert labels is not None
+    has_others = labels.multi and "validation" in after and use != "validation"
+    known, words = _count_words(exam, after, [use, "validation"] if has_others else [use])
+    if len(known) < (rows := len(exam.corpus.train)):
+        notes.append(f"the baselines learnt from {len(known):,} evenly spaced rows of {rows:,}")
+    if has_others:
         notes.append("the thresholds of every system are chosen on validation rows")
     elif labels.multi:
         notes.append(
             "each label is said from a probability of 0.5 on, as no other rows are there to choose it on"
         )
-    truth, said_after = _said(after, labels, thresholds[1])
-    notes += scores.describe_averages(truth, said_after, labels.names, multi=labels.multi)
-    systems = {
-        "after": said_after,
-        "before": _said(before, labels, thresholds[0])[1],
-        "majority class": majority(known, len(rows), multi=labels.multi),
-        "TF-IDF + logistic regression": _said(words, labels, thresholds[2])[1],
-    }
-    binary = [each for each in _figures(labels) if each in scores.BINARY_FIGURES]
-    shown = ["accuracy", "f1", *(binary or ["f1_micro"]), *([] if labels.multi else ["mcc"])]
-    main = metric if metric in _figures(labels) else "f1"
-    shown = list(dict.fromkeys([*shown, main]))
 
-    measure = of_labels(truth, labels.names, multi=labels.multi, figures=shown, metric=main)
-    standing = score_systems(measure, systems, capabilities)
-    table = [] if labels.multi else scores.confusion(truth, said_after, len(labels.names)).tolist()
+    def chosen(system: Mapping[str, Predictions]) -> np.ndarray | None:
+        return _thresholds(system["validation"], labels) if has_others else None
+
+    def predicted(system: Mapping[str, Predictions]) -> np.ndarray:
+        return _choose_labels(system[use], labels, chosen(system))[1]
+
+    truth, predicted_after = _choose_labels(after[use], labels, chosen(after))
+    notes += scores.describe_averages(truth, predicted_after, labels.names, multi=labels.multi)
+    systems = {
+        "after": predicted_after,
+        "before": predicted(before),
+        "majority class": majority(known, len(truth), multi=labels.multi),
+        "TF-IDF + logistic regression": predicted(words),
+    }
+    names = _figures(labels)
+    main = wanted if (wanted := exam.main_figure()) in names else "f1"
+    binary = [each for each in names if each in scores.BINARY_FIGURES]
+    shown = ["accuracy", "f1", *(binary or ["f1_micro"]), *([] if labels.multi else ["mcc"]), main]
+    measure = of_labels(
+        truth, labels.names, multi=labels.multi, figures=list(dict.fromkeys(shown)), metric=main
+    )
+    standing = score_systems(measure, systems, exam.corpus.capabilities[use])
+    table = [] if labels.multi else scores.confusion(truth, predicted_after, len(labels.names)).tolist()
+    thresholds = chosen(after)
     return events.Scores(
-        step=step, rows=len(rows), split=name, metric=main, **vars(standing), labels=list(labels.names),
-        confusion=table, thresholds=[] if thresholds[1] is None else thresholds[1].tolist(), notes=notes,
+        step=step, rows=len(truth), split=f"{exam.task} {use}".strip(), metric=main, **vars(standing),
+        labels=list(labels.names), confusion=table,
+        thresholds=[] if thresholds is None else thresholds.tolist(), notes=notes,
     )  # fmt: skip
 
 
+def _count_words(
+    exam: Exam, after: Mapping[str, Predictions], uses: Sequence[str]
+) -> tuple[np.ndarray, dict[str, Predictions]]:
+    """Labels of evenly spaced training rows, and predictions of a TF-IDF baseline learnt from them."""
+    train, labels, tokenizer = exam.corpus.train, exam.corpus.labels, exam.corpus.tokenizer
+    assert labels is not None and isinstance(train, Labelled)
+    ids = np.arange(min(len(train), _BASELINE_ROWS)) * len(train) // min(len(train), _BASELINE_ROWS)
+    held = train.classes[ids].astype(np.bool_)
+    known: np.ndarray = held if labels.multi else held.argmax(axis=1)
+    held_out = exam.held_out()
+    rows = [_texts(held_out[use], np.arange(len(held_out[use])), tokenizer) for use in uses]
+    _, probabilities = tfidf_logistic(
+        _texts(train, ids, tokenizer), known, [text for texts in rows for text in texts],
+        multi=labels.multi, classes=len(labels.names),
+    )  # fmt: skip
+    parts = np.split(probabilities, np.cumsum([len(texts) for texts in rows])[:-1])
+    return known, {use: replace(after[use], probabilities=part) for use, part in zip(uses, parts)}
+
+
 def _read_before(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """What `keep_before` kept. Raises: InputError if it is not what a run writes."""
+    """The probabilities that `keep_before` kept. Raises: InputError if no run writes them so."""
     content = durable.read_bytes(path, most_bytes=4 * math.prod(shape) + _NPY_HEADER_BYTES, follow=False)
     try:
         kept: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
@@ -332,9 +318,10 @@ def _thresholds(predictions: Predictions, labels: Labels) -> np.ndarray | None:
     return scores.choose_thresholds(predictions.probabilities, predictions.truth) if labels.multi else None
 
 
-def _said(
+def _choose_labels(
     predictions: Predictions, labels: Labels, thresholds: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
+    """True and predicted labels; several a row are predicted from their thresholds, or 0.5, on."""
     if not labels.multi:
         return predictions.truth.argmax(axis=1), predictions.probabilities.argmax(axis=1)
     least = np.full(len(labels.names), 0.5) if thresholds is None else thresholds
@@ -342,5 +329,5 @@ def _said(
 
 
 def _texts(split: Samples, ids: np.ndarray, tokenizer: Tokenizer) -> list[str]:
-    """What the model reads of some rows, as text."""
+    """The text of some rows, as far as the model reads it."""
     return [tokenizer.decode(split.sample(int(index)).tokens.tolist()) for index in ids]

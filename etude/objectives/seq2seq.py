@@ -33,6 +33,7 @@ from etude.records.shape import Object
 from etude.scores.answers import BLEU_SETTINGS, CHRF_SETTINGS, FIGURES, Answer
 from etude.scores.baselines import nearest_neighbour
 from etude.scores.systems import of_answers, score_systems
+from etude.text import plural
 
 _SHOWN = ("exact_match", "bleu", "chrf", "edit_similarity", "parse_rate")
 _BASELINE_ROWS = 50_000
@@ -59,8 +60,7 @@ class Seq2Seq(Kind):
         return loss, count_targets(labels, weights)
 
     def read(self, model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
-        """Hidden states (T, C) that say each label: the decoder has read those before it in the
-        same target."""
+        """Hidden states (T, C) that predict each label from the source and the labels before it."""
         assert batch.lengths is not None and batch.target_lengths is not None
         given = shift_right(batch.labels, batch.target_lengths, cast(T5, model).config.start_id)
         hidden: torch.Tensor = model(
@@ -78,10 +78,9 @@ class Seq2Seq(Kind):
         return measure_texts(exam, self.score(exam))
 
     def keep_before(self, exam: Exam) -> None:
-        """Keep what a pretrained model writes for the held-out sources before training.
+        """Keep the answers of a pretrained model to the held-out sources before training.
 
-        One from scratch only repeats itself to the length that it is allowed, which takes minutes and says
-        nothing.
+        One from scratch only repeats itself to the length allowed, which takes minutes and says nothing.
         """
         for use in () if exam.is_fresh else exam.held_out():
             examples = exam.corpus.examples_of[use]
@@ -96,76 +95,67 @@ class Seq2Seq(Kind):
 
         Every figure has its interval, and every answer is kept. Rank 0 has the scores, the others None.
         """
-        said = {use: _answer(exam, self, use) for use in exam.held_out()}
+        after = {use: _answer(exam, self, use) for use in exam.held_out()}
         if not exam.world.is_main:
             return None
-        use, train = exam.scored(), exam.corpus.examples_of["train"]
-        examples = exam.corpus.examples_of[use]
+        use = exam.scored()
+        examples, written = exam.corpus.examples_of[use], after[use]
         notes = [*exam.notes(), f"BLEU is {BLEU_SETTINGS}, chrF {CHRF_SETTINGS}, by sacrebleu"]
-        before: dict[str, list[Answer]] = {}
-        path = exam.folder / f"before-{use}.jsonl"
-        if os.path.lexists(path):
-            rows = read_rows(path, _KEPT)
-            if len(rows) != len(examples):
-                raise InputError(
-                    f"{path} is damaged: it has {len(rows):,} rows of {len(examples):,}; restore it from a "
-                    "copy"
-                )
-            before["before"] = [
-                Answer(row["text"], row["reference"], row["stopped"], row["capability"]) for row in rows
-            ]
-            if hidden := sum(redact(each.reference) != each.reference for each in examples):
-                notes.append(
-                    f"{hidden:,} references hold secrets; before training, these are scored as one word each"
-                )
-        elif exam.is_fresh:
+        before = _read_before(exam, use)
+        if before is None and exam.is_fresh:
             notes.append("a model from scratch has nothing to say before training")
-        known = [
-            train[index]
-            for index in np.linspace(0, len(train) - 1, min(len(train), _BASELINE_ROWS)).astype(int)
-        ]
-        if len(known) < len(train):
+        elif before and (hidden := sum(redact(each.reference) != each.reference for each in examples)):
             notes.append(
-                f"the nearest neighbour is among {len(known):,} evenly spaced rows of {len(train):,}"
+                f"before training, the secrets in {plural(hidden, 'reference')} are scored as one word each"
             )
-        sources = [example.prompt for example in examples]
+        train = exam.corpus.examples_of["train"]
+        places = np.linspace(0, len(train) - 1, min(len(train), _BASELINE_ROWS)).astype(int)
+        if len(places) < len(train):
+            notes.append(
+                f"the nearest neighbour is among {len(places):,} evenly spaced rows of {len(train):,}"
+            )
+        known, sources = [train[place] for place in places], [example.prompt for example in examples]
         nearest = nearest_neighbour(
             [each.prompt for each in known], [each.reference for each in known], sources
         )
-
-        def as_if(texts: Sequence[str]) -> list[Answer]:
-            return [
-                Answer(text, each.reference, True, each.capability) for text, each in zip(texts, examples)
-            ]
-
         systems: dict[str, Sequence[Answer]] = {
-            "after": said[use],
-            **before,
-            "nearest neighbour": as_if(nearest),
-            "source": as_if(sources),
+            "after": written,
+            **({"before": before} if before else {}),
+            "nearest neighbour": _as_answers(nearest, examples),
+            "source": _as_answers(sources, examples),
         }
-        wanted = exam.main_figure()
-        metric = wanted if wanted in FIGURES else "bleu"
-        shown = [
-            name for name in dict.fromkeys((*_SHOWN, metric)) if not math.isnan(FIGURES[name](said[use]))
-        ]
-
-        kinds = [example.capability for example in examples]
-        standing = score_systems(of_answers(shown, metric), systems, kinds)
+        metric = wanted if (wanted := exam.main_figure()) in FIGURES else "bleu"
+        names = dict.fromkeys((*_SHOWN, metric))
+        shown = [name for name in names if not math.isnan(FIGURES[name](written))]
+        standing = score_systems(of_answers(shown, metric), systems, [each.capability for each in examples])
         return events.Scores(
             step=step, rows=len(examples), split=f"{exam.task} {use}".strip(), metric=metric,
-            **vars(standing), labels=[], confusion=[], thresholds=[], notes=notes,
+            **vars(standing), notes=notes,
         )  # fmt: skip
 
 
+def _read_before(exam: Exam, use: str) -> list[Answer] | None:
+    """The answers that `keep_before` kept, if it did. Raises: InputError if no run writes them so."""
+    path, count = exam.folder / f"before-{use}.jsonl", len(exam.corpus.examples_of[use])
+    if not os.path.lexists(path):
+        return None
+    rows = read_rows(path, _KEPT)
+    if len(rows) != count:
+        raise InputError(f"{path} is damaged: it has {len(rows):,} rows of {count:,}; restore it from a copy")
+    return [Answer(row["text"], row["reference"], row["stopped"], row["capability"]) for row in rows]
+
+
+def _as_answers(texts: Sequence[str], examples: Sequence[Example]) -> list[Answer]:
+    """Texts of a system that writes nothing itself as answers to examples."""
+    return [Answer(text, each.reference, True, each.capability) for text, each in zip(texts, examples)]
+
+
 def _answer(exam: Exam, objective: Seq2Seq, use: str) -> list[Answer]:
-    """What the model writes for the sources of a held-out set, and how sure it is; rank 0 keeps it row by
-    row.
-    """
+    """Answers to the sources of a held-out set; rank 0 keeps them with their probabilities, row by row."""
     examples = exam.corpus.examples_of[use]
     continued = _write(exam, examples)
-    sure = _log_probabilities(exam, objective, examples, continued)
-    said = [as_answer(*each, exam.corpus) for each in zip(examples, continued)]
+    log_probabilities = _log_probabilities(exam, objective, examples, continued)
+    answers = [as_answer(*each, exam.corpus) for each in zip(examples, continued)]
     rows = (
         {
             "id": name,
@@ -176,16 +166,18 @@ def _answer(exam: Exam, objective: Seq2Seq, use: str) -> list[Answer]:
             "log_probability": value,
             "tokens": len(part.ids) + part.stopped,
         }
-        for name, answer, part, value in zip(exam.corpus.ids[use], said, continued, sure, strict=True)
+        for name, answer, part, value in zip(
+            exam.corpus.ids[use], answers, continued, log_probabilities, strict=True
+        )
     )
     if exam.world.is_main:
         durable.make_folder(exam.folder)
         _keep(exam, use, rows)
-    return said
+    return answers
 
 
 def _write(exam: Exam, examples: Sequence[Example]) -> list[Continuation]:
-    """What the model writes for each source, on every rank; each writes for its part of them."""
+    """Write an answer to each source; every rank writes its part of them, and has all."""
     most, world = exam.recipe.evaluate.answer_tokens, exam.world
     mine = range(world.rank, len(examples), world.size)
     with exam.precision.autocast():
@@ -214,9 +206,7 @@ def _keep(exam: Exam, name: str, rows: Iterator[Mapping[str, object]]) -> None:
 def _log_probabilities(
     exam: Exam, objective: Seq2Seq, examples: Sequence[Example], continued: Sequence[Continuation]
 ) -> list[float]:
-    """How likely the model holds what it wrote, each a sum over its tokens in nats; the ranks deal out the
-    rows.
-    """
+    """Log-probabilities of answers, each a sum over its tokens in nats; the ranks deal out the rows."""
     model, world = cast(T5, exam.model.eval()), exam.world
     sums = torch.zeros(len(examples), dtype=torch.float64)
     for low in range(world.rank * _ROWS_AT_ONCE, len(examples), world.size * _ROWS_AT_ONCE):

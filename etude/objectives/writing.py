@@ -12,6 +12,7 @@ from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.scores.answers import FIGURES, Answer, score
 from etude.scores.intervals import answer_bootstrap
+from etude.text import plural
 
 
 def names_of_texts(recipe: Recipe, corpus: Corpus) -> set[str]:
@@ -20,7 +21,7 @@ def names_of_texts(recipe: Recipe, corpus: Corpus) -> set[str]:
 
 
 def is_answered(recipe: Recipe, corpus: Corpus) -> bool:
-    """Whether an evaluation answers held-out instructions or sources."""
+    """True if an evaluation answers held-out instructions or sources."""
     return bool(recipe.evaluate.answers and corpus.examples)
 
 
@@ -57,8 +58,8 @@ def _find_little_room(exam: Exam, answered: Sequence[events.Generation]) -> Iter
     rooms = [answer.settings["max_tokens"] for answer in answered]
     if short := sum(room < most for room in rooms):
         evidence = (
-            f"behind {short:,} of {len(rooms):,} questions the model's context leaves room for fewer than "
-            f"evaluate.answer_tokens ({most:,}), for {min(rooms):,} at the least; these answers end there"
+            f"behind {short:,} of {plural(len(rooms), 'question')} the model's context leaves room for fewer "
+            f"than evaluate.answer_tokens ({most:,}), at least {min(rooms):,}; these answers end there"
         )
         advice = "lower evaluate.answer_tokens, or ask shorter questions"
         yield events.Finding(exam.step, "little room for answers", evidence, advice)
