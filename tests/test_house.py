@@ -19,25 +19,23 @@ TEXTS = read(ROOT / "etude")
 PLACES = count(TEXTS, "etude")
 MOST = {
     "files over 400 lines": 1,
-    "functions over 60 lines": 4,
+    "functions over 60 lines": 0,
     "lines over 110 columns": 4,  # patterns
     "positional calls over 6": 2,
     "import cycles, lazy ones too": 0,
     "branches by kind": 17,
     "isinstance of families": 0,
-    "docstrings with a clause": 68,
+    "docstrings with a clause": 57,
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 2330, "control": 519, "data": 8692, "durable": 800, "engine": 1532, "evaluate": 573,
-    "launch": 301, "models": 5580, "objectives": 1119, "plan": 550, "recipe": 1550, "records": 2114,
+    "cli": 2330, "control": 519, "data": 8692, "durable": 800, "engine": 1537, "evaluate": 554,
+    "launch": 301, "models": 5580, "objectives": 1097, "plan": 550, "recipe": 1550, "records": 2114,
     "report": 2819, "scores": 750, "watch": 75,
-    "etude": 2453,  # the modules that stand in no folder
+    "etude": 2438,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
-    "__main__.py", "assemble.py", "control/ranks.py", "engine/batch.py",
-    "engine/objective.py", "engine/recorder.py", "records/environment.py", "records/events.py",
-    "records/shape.py", "session.py",
+    "records/environment.py", "records/events.py", "records/shape.py",
 }  # fmt: skip
 
 

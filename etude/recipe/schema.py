@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from etude.recipe.kinds import TRAINING_KINDS, TrainingKind
-from etude.recipe.section import Count, Name, Positive, Rate, Ratio, Section, TaskName, key
+from etude.recipe.section import Count, Limit, Name, Positive, Rate, Ratio, Section, TaskName, key
 
 # Kinds of code that etude.data.lexer tells apart.
 Kind = Literal[
@@ -245,17 +245,10 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = key(
         "auto", "bf16 where the device has it natively, else fp32"
     )
-    max_grad_norm: Rate | None = key(
-        1.0, 'gradients longer than this are scaled down to it; "none" leaves them as they are'
-    )
+    max_grad_norm: Limit = key(1.0, 'gradients longer than this are scaled down to it; "none" leaves them')
     compile: bool = key(False, "fuse the model with torch.compile; costs a minute at the start")
     activation_checkpointing: bool = key(False, "compute activations twice to keep fewer of them")
     deterministic: bool = key(False, "refuse kernels whose result may differ from run to run")
-
-    @field_validator("max_grad_norm", mode="before")
-    @classmethod
-    def _none(cls, value: Any) -> Any:
-        return None if value == "none" else value
 
 
 class Loss(Section):
@@ -402,8 +395,6 @@ class Recipe(Section):
             if isinstance(sources := getattr(self.data, use), list)
         }
         task = self.tasks[name]
-        parts = {
-            "data": self.data.model_copy(update=uses),
-            "train": self.train.model_copy(update={"objective": task.objective}),
-        }
-        return self.model_copy(update={**parts, "loss": task.loss, "tasks": {}})
+        data = self.data.model_copy(update=uses)
+        train = self.train.model_copy(update={"objective": task.objective})
+        return self.model_copy(update={"data": data, "train": train, "loss": task.loss, "tasks": {}})
