@@ -28,7 +28,7 @@ from etude import durable
 from etude.data.cache import Built, Files, build_once, open_built, to_npy
 from etude.data.clean import FILTERS
 from etude.data.listing import USES, list_sources
-from etude.data.passes import find_all, mask_of
+from etude.data.passes import find_all
 from etude.data.rows import place_of
 from etude.data.samples.sample import Flags, Ints
 from etude.data.sources import source_key
@@ -82,25 +82,35 @@ class Gate:
         return uses[self.places[:, 0]]
 
     @functools.cached_property
-    def removed(self) -> Flags:
-        """Documents that the recipe leaves out (n,); held-out ones only if they fail a filter."""
-        data = self.recipe.data
-        removed: Flags = (self.failed & mask_of(self.recipe, "drop")) != 0
+    def reasons(self) -> dict[str, Flags]:
+        """Documents (n,) that each reason of the recipe removes, in the order in which reasons count."""
+        data, repeated = self.recipe.data, self.same_as >= 0
+        reasons: dict[str, Flags] = {
+            name: (self.failed >> bit & 1) == 1
+            for bit, name in enumerate(FILTERS)
+            if getattr(data.clean, name) == "drop"
+        }
         if data.deduplicate != "off":
-            least = 1.0 if data.deduplicate == "exact" else 0.0
-            removed |= (self.same_as >= 0) & (self.similarity >= least)
+            reasons["exact duplicate"] = repeated & (self.similarity >= 1)
+        if data.deduplicate == "near":
+            reasons["near-duplicate"] = repeated
         if data.leakage.action == "drop":
-            leaking = np.zeros(len(removed), dtype=np.bool_)
+            leaking = np.zeros(len(repeated), dtype=np.bool_)
             leaking[self.leaks[self.uses[self.leaks[:, 0]] == 0, 0]] = True
-            removed |= leaking[self.first_of_equals]
-            removed[self.planted[:, 0]] = True
-        return removed
+            reasons["leak"] = leaking[self.first_of_equals]
+            reasons["leak"][self.planted[:, 0]] = True
+        return reasons
 
     @functools.cached_property
     def first_of_equals(self) -> Ints:
         """The first training document that each document repeats but for white space, or itself (n,)."""
         first: Ints = np.where(self.similarity >= 1, self.same_as, np.arange(len(self.same_as)))
         return first
+
+    @functools.cached_property
+    def removed(self) -> Flags:
+        """Documents that the recipe leaves out (n,); held-out ones only if they fail a filter."""
+        return functools.reduce(np.logical_or, self.reasons.values(), np.zeros(len(self.failed), np.bool_))
 
     def leaking(self, into: str, of: str) -> Ints:
         """Pairs of kept documents (m, 2): one of the set `into`, and the first like it of the set `of`."""
@@ -192,23 +202,11 @@ def enforce(gate: Gate) -> None:
 
 def count_removed(gate: Gate, use: int) -> dict[str, int]:
     """Count the removed documents of a use by the first reason that removes each."""
-    data = gate.recipe.data
-    left = gate.removed & (gate.uses == use)
-    counts: dict[str, int] = {}
-
-    def take(reason: str, flags: Flags) -> None:
-        nonlocal left
+    left, counts = gate.uses == use, {}
+    for reason, flags in gate.reasons.items():
         if hits := int((left & flags).sum()):
             counts[reason] = hits
         left = left & ~flags
-
-    for bit, name in enumerate(FILTERS):
-        if getattr(data.clean, name) == "drop":
-            take(name, (gate.failed >> bit & 1) == 1)
-    if data.deduplicate != "off":
-        take("exact duplicate", (gate.same_as >= 0) & (gate.similarity >= 1))
-        take("near-duplicate", gate.same_as >= 0)
-    take("leak", np.ones(len(left), dtype=np.bool_))
     return counts
 
 

@@ -62,10 +62,7 @@ def list_own_folders(source: Source) -> list[Path]:
     """Folders within a source that etude filled itself, sorted: no data, and changing while it runs."""
     if source.path is None or not root_of(source).is_dir():
         return []
-    own: list[Path] = []
-    for _ in _walk(root_of(source), own):
-        pass
-    return sorted(own)
+    return sorted(Path(entry.path) for entry in _walk(root_of(source)) if entry.is_dir(follow_symlinks=False))
 
 
 def _list_stdlib() -> list[Path]:
@@ -127,33 +124,35 @@ def _split_pattern(pattern: str) -> list[str]:
     return parts
 
 
-def _walk(root: Path, own: list[Path] | None = None) -> Iterator["os.DirEntry[str]"]:
-    """Walk through the files of a folder, and links, which may go in circles; nothing that is hidden.
+def _walk(root: Path) -> Iterator["os.DirEntry[str]"]:
+    """Walk through a folder: files, links, which may go in circles, and folders that etude filled itself.
 
-    own: takes the folders that are passed over as etude filled them: runs and its cache. Raises: InputError
-    if a folder cannot be read, or if there is too much to look through.
+    These, runs and its cache, are not entered; hidden entries are passed over. Raises: InputError if a folder
+    cannot be read, or if there is too much to look through.
     """
-    entries, folders, passed_over = 0, [str(root)], [] if own is None else own
-    cache = os.path.realpath(durable.cache_root())
+    count, folders, cache = 0, [str(root)], os.path.realpath(durable.cache_root())
     while folders:
         folder = folders.pop()
         try:
-            with os.scandir(folder) as listed:
-                for entry in listed:
-                    entries += 1
-                    if entries > _MOST_ENTRIES:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    count += 1
+                    if count > _MOST_ENTRIES:
                         what = f"{_MOST_ENTRIES:,} files and folders"
                         raise InputError(f"{root} holds over {what}; give a smaller one")
                     if entry.name.startswith("."):
                         continue
-                    if not entry.is_dir(follow_symlinks=False):
-                        yield entry
-                    elif is_run_folder(Path(entry.path)) or os.path.realpath(entry.path) == cache:
-                        passed_over.append(Path(entry.path))
-                    else:
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    if is_folder and not _is_own(entry, cache):
                         folders.append(entry.path)
+                    else:
+                        yield entry
         except OSError as error:
             raise unreadable(folder, error) from None
+
+
+def _is_own(entry: "os.DirEntry[str]", cache: str) -> bool:
+    return is_run_folder(Path(entry.path)) or os.path.realpath(entry.path) == cache
 
 
 def _matches(names: list[str], parts: list[str]) -> bool:

@@ -50,7 +50,9 @@ def find_all(recipe: Recipe, folder: Path) -> tuple[dict[str, npt.NDArray[Any]],
         notes, found = _first_pass(recipe, scratch, has_problems=bool(names))
         labels, places = np.array(notes.labels), np.array(notes.places).reshape(-1, 3)
         uses = np.array([USES.index(use) for use, _ in list_sources(recipe)])[places[:, 0]]
-        is_dropped = (found["failed"] & mask_of(recipe, "drop")) != 0
+        policies = recipe.data.clean
+        dropping = sum(1 << bit for bit, name in enumerate(FILTERS) if getattr(policies, name) == "drop")
+        is_dropped = (found["failed"] & dropping) != 0
         same_as, leaks = match_exact(found["digests"], labels, uses, is_dropped)
         similarity = (same_as >= 0).astype(np.float32)
         usable = ~is_dropped & (same_as < 0) & ~found["empty"]
@@ -71,11 +73,6 @@ def find_all(recipe: Recipe, folder: Path) -> tuple[dict[str, npt.NDArray[Any]],
             for number, (path, mine) in enumerate(zip(benchmarks, names))
         ],
     }  # fmt: skip
-
-
-def mask_of(recipe: Recipe, policy: str) -> int:
-    """The bits of the filters that have a policy in a recipe."""
-    return sum(1 << bit for bit, name in enumerate(FILTERS) if getattr(recipe.data.clean, name) == policy)
 
 
 @dataclass
