@@ -254,10 +254,8 @@ class _Array:
                 self._at = end
                 return _check_row(value, place, has_escapes)
             except json.JSONDecodeError as error:
-                is_open = error.pos > len(self._text) - _JSON_CHARACTERS or error.msg.startswith(
-                    "Unterminated"
-                )
-                if not (is_open and self._read_on()):
+                is_at_end = error.pos > len(self._text) - _JSON_CHARACTERS
+                if not ((is_at_end or error.msg.startswith("Unterminated")) and self._read_on()):
                     raise self._wrong(error.msg, error.pos) from None
             except (RecursionError, ValueError) as error:
                 raise _unusable(place, error) from None

@@ -27,7 +27,7 @@ def find(text: str) -> list[Secret]:
     """The secrets of a text in order; those that overlap are one. The time is linear in the text."""
     folded = text.replace("\u0130", "I").lower()  # \u0130 alone would become two characters
     found = []
-    for form in _forms():
+    for form in _FORMS:
         where = folded if form.is_assigned else text
         if form.needle in where:
             for match in form.pattern.finditer(where):
@@ -65,16 +65,20 @@ def redact_parts(parts: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Form:
-    """A form of secrets: `pattern` begins with `needle`, and its group `value` must look random.
+    """A form of secrets: its expression begins with `needle`, and the group `value` must look random.
 
     is_assigned: a name and its value, compared in lower case. least_bits: entropy a character.
     """
 
     kind: str
     needle: str
-    pattern: re.Pattern[str]
+    expression: str
     least_bits: float
     is_assigned: bool = False
+
+    @functools.cached_property
+    def pattern(self) -> re.Pattern[str]:
+        return re.compile(self.expression, re.ASCII | re.MULTILINE)
 
 
 # Kind, beginnings, what follows. Source: the issuers' documentation of their formats.
@@ -127,27 +131,18 @@ _PLACEHOLDER = re.compile(
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]{32,}")
 
 
-@functools.cache
-def _forms() -> tuple[_Form, ...]:
-    def form(kind: str, needle: str, pattern: str, least_bits: float, *, is_assigned: bool = False) -> _Form:
-        return _Form(kind, needle, re.compile(pattern, re.ASCII | re.MULTILINE), least_bits, is_assigned)
-
+_FORMS = (
+    _Form("private key", "-----BEGIN ", _PRIVATE_KEY, 4.0),
     # A pattern that begins with plain characters is found many times as fast, so what must not stand before
     # them is looked for after them.
-    prefixed = [
-        form(kind, prefix, rf"(?P<secret>{name}(?<![A-Za-z0-9]{name})(?P<value>{rest}))", 3.0)
-        for kind, prefixes, rest in _PREFIXED
-        for prefix, name in ((each, re.escape(each)) for each in prefixes.split())
-    ]
-    return (
-        form("private key", "-----BEGIN ", _PRIVATE_KEY, 4.0),
-        *prefixed,
-        form("JSON web token", "eyJ", _WEB_TOKEN, 3.0),
-        form("password in URL", "://", _PASSWORD_IN_URL, 2.0),
-        form("AWS secret access key", "secret", _AWS_SECRET + _GIVEN, 4.0, is_assigned=True),
-        *(form("assigned secret", name.split("(")[0], name + _GIVEN, 3.5, is_assigned=True)
-          for name in _NAMES),
-    )  # fmt: skip
+    *(_Form(kind, prefix, rf"(?P<secret>{name}(?<![A-Za-z0-9]{name})(?P<value>{rest}))", 3.0)
+      for kind, prefixes, rest in _PREFIXED
+      for prefix, name in ((each, re.escape(each)) for each in prefixes.split())),
+    _Form("JSON web token", "eyJ", _WEB_TOKEN, 3.0),
+    _Form("password in URL", "://", _PASSWORD_IN_URL, 2.0),
+    _Form("AWS secret access key", "secret", _AWS_SECRET + _GIVEN, 4.0, is_assigned=True),
+    *(_Form("assigned secret", name.split("(")[0], name + _GIVEN, 3.5, is_assigned=True) for name in _NAMES),
+)  # fmt: skip
 
 
 def _is_random(value: str, form: _Form) -> bool:
