@@ -29,7 +29,7 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 2330, "control": 519, "data": 8692, "durable": 800, "engine": 1537, "evaluate": 554,
+    "cli": 2330, "control": 519, "data": 8679, "durable": 800, "engine": 1537, "evaluate": 554,
     "launch": 301, "models": 5580, "objectives": 1097, "plan": 550, "recipe": 1550, "records": 2114,
     "report": 2819, "scores": 750, "watch": 75,
     "etude": 2438,  # the modules that stand in no folder
