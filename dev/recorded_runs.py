@@ -143,7 +143,8 @@ def record(folder: Path, name: str, changes: dict[str, Any], options: dict[str, 
     last = max(run.checkpoints.iterdir())
     bits = {path.name: _hash(path.read_bytes()) for path in last.iterdir() if path.suffix == ".safetensors"}
     for kind in (events.Step, events.Evaluation, events.Generation, events.Scores):
-        found = [asdict(entry.event) for entry in run.ledger().entries if isinstance(entry.event, kind)]
+        events_of = [entry.event for entry in run.ledger().entries if isinstance(entry.event, kind)]
+        found = [event._asdict() if isinstance(event, tuple) else asdict(event) for event in events_of]
         lines = [{key: value for key, value in each.items() if not key.endswith(TIMES)} for each in found]
         if lines:
             bits[kind.__name__] = _hash(json.dumps(lines, sort_keys=True, default=str).encode())

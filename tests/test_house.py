@@ -25,17 +25,17 @@ MOST = {
     "import cycles, lazy ones too": 0,
     "branches by kind": 17,
     "isinstance of families": 0,
-    "docstrings with a clause": 57,
+    "docstrings with a clause": 37,
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 2330, "control": 519, "data": 8679, "durable": 800, "engine": 1537, "evaluate": 554,
-    "launch": 301, "models": 5580, "objectives": 1097, "plan": 550, "recipe": 1550, "records": 2114,
+    "cli": 2330, "control": 519, "data": 8679, "durable": 755, "engine": 1537, "evaluate": 554,
+    "launch": 301, "models": 5580, "objectives": 1097, "plan": 550, "recipe": 1536, "records": 2114,
     "report": 2819, "scores": 750, "watch": 75,
     "etude": 2438,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
-    "records/environment.py", "records/events.py", "records/shape.py",
+    "records/environment.py", "records/shape.py",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""How a run ended."""
+"""The end of an attempt: finished, stopped or failed, and why."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -30,5 +30,5 @@ class Ending:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether the same command would go on with the run."""
+        """True if the same command would go on with the run."""
         return self.state == "stopped"

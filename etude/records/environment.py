@@ -1,4 +1,4 @@
-"""Under what conditions a run runs: machine, versions, source, command."""
+"""The conditions of a run: machine, versions, source, command."""
 
 import os
 import platform
@@ -36,9 +36,7 @@ CONDITIONS = Object({name: _KNOWN[name] for name in ("data_fingerprint", "micro_
 
 
 def describe_environment() -> dict[str, Any]:
-    """Machine, versions, git state of the working folder and command line; no environment variables, no
-    secrets.
-    """
+    """Machine, versions, git state of the working folder and command line; no environment variables."""
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -66,9 +64,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def find_changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What differs between two environments in ways that may change bits: versions, machine, devices,
-    precision.
-    """
+    """Differences of versions, machine, devices and precision, which may change bits."""
     changes = []
     for section, keys in (("versions", after["versions"]), ("machine", ("cpu", "cores", "gpus"))):
         for key in keys:
@@ -132,7 +128,7 @@ def _is_dirty(commit: str, top: str, index: Path, objects: Path) -> bool:
 
 
 def _ask_git(*words: str, most_bytes: int, **environment: str) -> str:
-    """What git says, with so much memory at most. Raises: OSError, SubprocessError."""
+    """The output of a git command that has so much memory at most. Raises: OSError, SubprocessError."""
     limited = f'ulimit -v {most_bytes >> 10} 2>/dev/null; ulimit -c 0; ulimit -f 0 && exec git "$@"'
     return subprocess.run(
         ["/bin/sh", "-c", limited, "git", *words], capture_output=True, timeout=5, check=True,

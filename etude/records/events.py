@@ -1,25 +1,24 @@
-"""What a journal holds: one frozen dataclass a type, each a line of JSON.
+"""The records of a journal: one type of event each, one line of JSON.
 
 Losses are in nats per target, over all ranks. Times are seconds; `time` is Unix time, durations come from
 a monotonic clock.
 """
 
-import itertools
 import math
 from collections.abc import Callable
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from operator import itemgetter
-from typing import Annotated, Any, ClassVar, NamedTuple, get_args
-
-import pydantic_core
+from dataclasses import asdict, dataclass, field
+from inspect import signature
+from typing import Annotated, Any, NamedTuple
 
 from etude.records.environment import ENVIRONMENT
 from etude.records.shape import Object, at_least, checker, fit
 
-Seconds = Annotated[float, at_least(0, 1e12)]
+LONGEST_SECONDS = 1e12
+LAST_TIME = 253402300799  # of the year 9999, the last that a date can have
+Number = Annotated[float, float]  # a whole number becomes a float
+Seconds = Annotated[float, at_least(0, LONGEST_SECONDS), float]
 Positive = Annotated[int, at_least(1)]
-_LAST_TIME = 253402300799  # of the year 9999, the last that a date can have
-TIME = Annotated[float, at_least(0, _LAST_TIME)]
+TIME = Annotated[float, at_least(0, LAST_TIME), float]
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,6 @@ class Attempt:
     lower_is_better  of the recipe's metric
     """
 
-    type: ClassVar = "attempt"
     number: int
     from_step: int
     steps: int
@@ -49,16 +47,17 @@ class Attempt:
     lower_is_better: bool | None = None
 
 
-@dataclass(frozen=True)
-class Step:
-    """One optimizer update; `step` counts them from 1. A skipped step changed no weight."""
+class Step(NamedTuple):
+    """One optimizer update; `step` counts them from 1. A skipped step changed no weight.
 
-    type: ClassVar = "step"
+    It is a tuple, as a resource is, because a journal may have a million of them.
+    """
+
     step: int
     epoch: int
-    loss: float
-    grad_norm: float
-    learning_rate: float
+    loss: Number
+    grad_norm: Number
+    learning_rate: Number
     targets: int
     samples: int
     seconds: Seconds
@@ -75,7 +74,6 @@ class Evaluation:
     `name/capability` where the samples are cases of several.
     """
 
-    type: ClassVar = "evaluation"
     step: int
     loss: float
     perplexity: float
@@ -88,16 +86,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a run came to on rows that it was not trained on, beside what it began with and what costs
-    nothing.
+    """The scores of a run on rows that it was not trained on, beside its start and the baselines.
 
-    systems: figures of each as [value, low, high] with a bootstrap interval of 95 %, by name
-    gains: the same of the run after training less each other system, over the same resamples
-    capabilities: main figure of each system on the rows of each capability, and how many rows those are
-    distinct: number of different predictions that the run made
+    systems       figures of each system as [value, low, high] with a bootstrap interval of 95 %, by name
+    gains         the run after training less each other system, over the same resamples
+    capabilities  main figure of each system on the rows of each capability, and the number of those rows
+    distinct      number of different predictions that the run made
     """
 
-    type: ClassVar = "scores"
     step: int
     rows: int
     split: str
@@ -119,7 +115,6 @@ class Generation:
     `stopped` by its own end token; `capability` is what the instruction is a case of.
     """
 
-    type: ClassVar = "generation"
     step: int
     prompt: str
     text: str
@@ -129,18 +124,16 @@ class Generation:
     capability: str | None = None
 
 
-@dataclass(frozen=True)
-class Resource:
+class Resource(NamedTuple):
     """Means since the last one; `mfu` is the share of the measured matrix rate."""
 
-    type: ClassVar = "resource"
     step: int
-    tokens_per_second: float
-    mfu: float
-    wait_ratio: float
-    cpu_percent: float
+    tokens_per_second: Number
+    mfu: Number
+    wait_ratio: Number
+    cpu_percent: Number
     rss_bytes: int
-    gpu_percent: float | None = None
+    gpu_percent: Number | None = None
     gpu_memory_bytes: int | None = None
 
 
@@ -155,7 +148,6 @@ class Finding:
     not_tested  what it does not rule out
     """
 
-    type: ClassVar = "finding"
     step: int
     what: str
     evidence: str
@@ -175,7 +167,6 @@ class Control:
     changes    of the recipe: values by key, which hold after `from_step` steps
     """
 
-    type: ClassVar = "control"
     step: int
     action: str
     reason: str
@@ -188,7 +179,6 @@ class Control:
 class CheckpointSaved:
     """A checkpoint whose manifest is on disk."""
 
-    type: ClassVar = "checkpoint"
     step: int
     name: str
     size: int
@@ -198,9 +188,8 @@ class CheckpointSaved:
 
 @dataclass(frozen=True)
 class DataUsed:
-    """What was prepared, in counts."""
+    """The counts of the prepared data."""
 
-    type: ClassVar = "data"
     fingerprint: str
     summary: dict[str, Any]
 
@@ -209,7 +198,6 @@ class DataUsed:
 class Note:
     """Words of a person, under a heading of the report."""
 
-    type: ClassVar = "note"
     section: str
     text: str
     author: str | None = None
@@ -217,13 +205,12 @@ class Note:
 
 @dataclass(frozen=True)
 class Rating:
-    """What a person thought of a generation, which `step`, `prompt` and `text` name.
+    """The opinion of a person on a generation, which `step`, `prompt` and `text` name.
 
     `score` from 1 to 5; or, beside the run `against` and not knowing which is which, 1 if better, 0.5 if as
     good, 0 if worse.
     """
 
-    type: ClassVar = "rating"
     step: int
     prompt: str
     text: str
@@ -232,45 +219,27 @@ class Rating:
     against: str | None = None
 
 
-class _Numbers(NamedTuple):
-    """Takes the whole numbers of a line, and its seconds."""
-
-    integers: Callable[[dict[str, Any]], tuple[int, ...]]
-    seconds: Callable[[dict[str, Any]], tuple[float, ...]]
-
-
-class _Flat(NamedTuple):
-    """How a line is written of a type whose fields are numbers; `types` of the values as they may come."""
-
-    event: "type[Event]"
-    names: tuple[str, ...]
-    types: dict[tuple[type, ...], _Numbers]
-
-
 Event = (
-    Attempt
-    | Step
-    | Evaluation
-    | Scores
-    | Generation
-    | Resource
-    | Finding
-    | Control
-    | CheckpointSaved
-    | DataUsed
-    | Note
-    | Rating
-)
-TYPES: dict[str, type[Event]] = {event.type: event for event in get_args(Event)}
+    Attempt | Step | Evaluation | Scores | Generation | Resource | Finding | Control | CheckpointSaved
+    | DataUsed | Note | Rating
+)  # fmt: skip
+TYPES: dict[str, type[Event]] = {
+    "attempt": Attempt, "step": Step, "evaluation": Evaluation, "scores": Scores, "generation": Generation,
+    "resource": Resource, "finding": Finding, "control": Control, "checkpoint": CheckpointSaved,
+    "data": DataUsed, "note": Note, "rating": Rating,
+}  # fmt: skip
+_NAMES = {kind: name for name, kind in TYPES.items()}
+
+
+def type_of(event: Event) -> str:
+    """The type of an event as a journal names it."""
+    return _NAMES[type(event)]
 
 
 def to_json(event: Event, time: float) -> dict[str, Any]:
     """Plain values for a journal line; non-finite numbers become "nan", "inf" and "-inf"."""
-    return {
-        "type": event.type,
-        "time": round(time, 3),
-        **plain(asdict(event)),
-    }
+    values = event._asdict() if isinstance(event, Step | Resource) else asdict(event)
+    return {"type": type_of(event), "time": round(time, 3), **plain(values)}
 
 
 def from_json(record: dict[str, Any]) -> Event | None:
@@ -290,35 +259,8 @@ def from_json(record: dict[str, Any]) -> Event | None:
     return event
 
 
-def from_line(line: bytes) -> tuple[Event, float] | None:
-    """Event and time of a journal line as this version writes steps and resources, which are most of them.
-
-    None for every other line, which `from_json` reads, or refuses.
-    """
-    kind = _FLAT.get(line[: line.find(b",")])
-    if kind is None:
-        return None
-    try:
-        record = pydantic_core.from_json(line, cache_strings="keys")
-    except ValueError:
-        return None
-    named = kind.types.get(tuple(map(type, record.values())))
-    if named is None or tuple(record) != kind.names:
-        return None
-    whole, seconds = named.integers(record), named.seconds(record)
-    # The sum is NaN if a part is, which min and max may pass over.
-    if min(whole) < 0 or max(whole) >= 2**63 or not (min(seconds) >= 0 and sum(seconds) <= _LAST_TIME):
-        return None
-    moment = record.pop("time")
-    del record["type"], record["crc"]
-    event = object.__new__(kind.event)
-    event.__dict__.update(record)  # as its __init__ would, which takes longer than all the rest
-    return event, moment
-
-
 def plain(value: Any) -> Any:
-    """A value as JSON has it: lists for tuples, and "nan", "inf" and "-inf" for numbers that are
-    not finite."""
+    """A value as JSON has it: lists for tuples; "nan", "inf" and "-inf" for non-finite numbers."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
@@ -329,7 +271,7 @@ def plain(value: Any) -> Any:
 
 
 def _is_consistent(scores: Scores) -> bool:
-    """Whether each system has the same figures, the metric among them, each with its interval."""
+    """True if each system has the same figures, the metric among them, each with its interval."""
     figures = [list(values) for values in scores.systems.values()]
     intervals = [
         *scores.gains.values(),
@@ -346,7 +288,7 @@ def _is_consistent(scores: Scores) -> bool:
 
 
 def _is_summary(data: DataUsed) -> bool:
-    """Whether the counts can be laid out as tables: objects of plain values, and lists of those."""
+    """True if the counts can be laid out as tables: objects of plain values, and lists of those."""
     part = Object(optional={"samples": int, "share": (float, None), "examples": list[str]})
     for name, value in data.summary.items():
         entries = value if isinstance(value, list) else [value]
@@ -359,34 +301,17 @@ def _is_summary(data: DataUsed) -> bool:
 
 
 _USES = ("train", "validation", "test")
+_SETTINGS = Object(optional={"max_tokens": (int, None)})
 _RULES: dict[str, Callable[[Any], bool]] = {
-    "attempt": lambda event: (
-        "total" in event.parameters and bool(fit(event.environment, ENVIRONMENT) is not None)
-    ),
+    "attempt": lambda event: "total" in event.parameters and fit(event.environment, ENVIRONMENT) is not None,
     "scores": _is_consistent,
-    "generation": lambda event: bool(
-        fit(event.settings, Object(optional={"max_tokens": (int, None)})) is not None
-    ),
+    "generation": lambda event: fit(event.settings, _SETTINGS) is not None,
     "data": _is_summary,
 }
 _FIELDS = {
     name: (
-        {each.name: checker(each.type) for each in fields(kind)},
-        {each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING},
+        {each.name: checker(each.annotation) for each in signature(kind).parameters.values()},
+        {each.name for each in signature(kind).parameters.values() if each.default is each.empty},
     )
     for name, kind in TYPES.items()
 }
-
-
-def _flat(kind: type[Event]) -> _Flat:
-    hints = {"type": str, "time": Seconds, **{each.name: each.type for each in fields(kind)}, "crc": str}
-    choices = [(float,) if hint is Seconds else get_args(hint) or (hint,) for hint in hints.values()]
-    seconds = itemgetter("time", *(name for name, hint in hints.items() if hint is Seconds))
-    types = {}
-    for each in itertools.product(*choices):
-        whole = itemgetter("step", *(name for name, found in zip(hints, each) if found is int))
-        types[each] = _Numbers(whole, seconds)
-    return _Flat(kind, tuple(hints), types)
-
-
-_FLAT = {b'{"type": "%s"' % kind.type.encode(): _flat(kind) for kind in (Step, Resource)}

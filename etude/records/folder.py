@@ -1,4 +1,4 @@
-"""What stands in a run folder: checkpoints by name, and nothing that leads elsewhere."""
+"""The content of a run folder: checkpoints by name, and nothing that leads elsewhere."""
 
 import json
 import os
@@ -26,17 +26,13 @@ def checkpoint_name(step: int) -> str:
 
 
 def step_of(name: str) -> int | None:
-    """The step whose checkpoint has this name; None if no checkpoint is named so, as `step-15` or
-    `step-000015.bak`.
-    """
+    """The step whose checkpoint has this name; None for `step-15` or `step-000015.bak`."""
     found = _CHECKPOINT.fullmatch(name)
     return int(found[1]) if found and checkpoint_name(int(found[1])) == name else None
 
 
 def checkpoint_folders(folder: Path) -> list[tuple[int, Path]]:
-    """Step and path of what is named as a checkpoint, by step; a link is none, and it may have no manifest
-    yet.
-    """
+    """Step and path of the folders named as checkpoints, by step; they may have no manifest yet."""
     named = [(step_of(path.name), path) for path in (folder.iterdir() if folder.is_dir() else ())]
     return sorted(
         (step, path) for step, path in named if step is not None and path.is_dir() and not path.is_symlink()
@@ -91,14 +87,9 @@ def read_rows(path: Path, kind: Any) -> list[dict[str, Any]]:
             try:
                 rows.append(fit(json.loads(line), kind))
             except (ValueError, RecursionError) as error:
-                problem = (
-                    "it is no JSON"
-                    if isinstance(error, json.JSONDecodeError | RecursionError)
-                    else str(error)
-                )
-                raise InputError(
-                    f"{path}:{len(rows) + 1} is damaged: {problem}; restore it from a copy"
-                ) from None
+                is_json = not isinstance(error, json.JSONDecodeError | RecursionError)
+                where, problem = f"{path}:{len(rows) + 1}", error if is_json else "it is no JSON"
+                raise InputError(f"{where} is damaged: {problem}; restore it from a copy") from None
     return rows
 
 
@@ -109,7 +100,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def is_run_folder(path: Path) -> bool:
-    """Whether a folder has what a run has at once: run.json and a folder for checkpoints."""
+    """True if a folder has what a run has at once: run.json and a folder for checkpoints."""
     return durable.is_plain(path / "run.json") and (path / "checkpoints").is_dir()
 
 
@@ -140,7 +131,7 @@ def require_runs_folder(runs: Path) -> None:
 
 
 def _written(folder: Path) -> Iterator[Path]:
-    """What a run writes, as far as it is there: files, folders, and what is in those."""
+    """Everything in the folder that a run writes: files, folders, and their content."""
     yield from (folder / name for name in _FILES)
     for name in _FOLDERS:
         yield folder / name
@@ -168,7 +159,7 @@ def _folders_within(folder: Path) -> Iterator[Path]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder; nothing in a link or a file."""
+    """The entries of a folder; none of a link or a file."""
     try:
         return [] if folder.is_symlink() else sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):

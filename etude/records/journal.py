@@ -7,42 +7,23 @@ import json
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from etude import durable
 from etude.errors import InputError
-from etude.records.events import (
-    TIME,
-    Attempt,
-    CheckpointSaved,
-    Control,
-    Evaluation,
-    Event,
-    Finding,
-    Generation,
-    Resource,
-    Scores,
-    Step,
-    from_json,
-    from_line,
-    to_json,
-)  # fmt: skip
+from etude.records import flat
+from etude.records.events import TIME, Attempt, Event, from_json, to_json
+from etude.records.ledger import Entry, Ledger, is_void
 from etude.records.shape import Object, fit
 
 FORMAT = 1
+_BLOCK_BYTES = 1 << 16  # small enough to stay in the caches of a core
 _LONGEST_LINE = durable.LARGEST_JSON_BYTES
 _MOST_DAMAGED = 100_000
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One record: the event, its Unix time and the attempt it belongs to (from 1; 0 before the first)."""
-
-    event: Event
-    time: float
-    attempt: int
+_END = b', "crc": "%08x"}'
+_END_BYTES = len(_END % 0)
 
 
 class Journal:
@@ -70,34 +51,15 @@ class Journal:
         self._file.close()
 
 
-@dataclass(frozen=True)
-class Ledger:
-    """What a journal says after dropping what restarts made void.
-
-    entries  those that count, in order
-    rework   steps that were run again because a restart began before them
-    damaged  numbers of lines whose checksum does not hold, or whose record is none that a run writes
-    size     bytes of the lines that were read
-    """
-
-    entries: list[Entry]
-    rework: list[Entry]
-    damaged: list[int]
-    size: int = 0
-
-    @property
-    def all(self) -> list[Entry]:
-        """Every record, void ones too."""
-        return [*self.entries, *self.rework]
-
-
 class Reader:
     """Follows a journal: each `read` takes in the lines that were appended since the last one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._ledger = Ledger([], [], [])
-        self._line, self._attempt = 0, 0
+        self._entries: list[Entry] = []
+        self._rework: list[Entry] = []
+        self._damaged: list[int] = []
+        self._size = self._line = self._attempt = 0
 
     def read(self) -> Ledger:
         """All that counts so far, also of a run that is going on or was killed.
@@ -107,43 +69,78 @@ class Reader:
         Raises: MissingError if there is no journal; InputError if it cannot be one, or its format is newer
         than this version knows.
         """
-        with _without_collection():
-            self._ledger = self._read()
-        return self._ledger
+        with _without_collection(), durable.open_plain(self._path, follow=False) as file:
+            file.seek(self._size)
+            for lines in self._blocks(file):
+                start = 0
+                for other in [index for index, line in enumerate(lines) if not flat.is_flat(line)]:
+                    self._take_flat(lines[start:other])
+                    self._take(lines[other])
+                    start = other + 1
+                self._take_flat(lines[start:])
+        return Ledger(list(self._entries), list(self._rework), list(self._damaged), self._size)
 
-    def _read(self) -> Ledger:
-        entries, rework = list(self._ledger.entries), list(self._ledger.rework)
-        damaged, size = list(self._ledger.damaged), self._ledger.size
-        for line, length in _lines(self._path, size, self._line):
-            self._line, size = self._line + 1, size + length
-            try:
-                entry = self._entry(line)
-            except (ValueError, KeyError, RecursionError):
-                damaged.append(self._line)
-                if len(damaged) > _MOST_DAMAGED:
+    def _blocks(self, file: BufferedReader) -> Iterator[list[bytes]]:
+        """Lines without their ends; a torn last line is left out, one that is too long is cut."""
+        while block := file.read(_BLOCK_BYTES):
+            if not block.endswith(b"\n"):
+                block += file.readline(_LONGEST_LINE)
+            *lines, rest = block.split(b"\n")
+            yield lines
+            self._size += len(block) - len(rest)
+            length, end = len(rest), rest
+            while end and not end.endswith(b"\n"):
+                end = file.readline(_LONGEST_LINE)
+                length += len(end)
+                if length > _LONGEST_LINE * 8:
+                    where = f"line {self._line + 1}"
                     raise InputError(
-                        f"{self._path} is no journal: over {_MOST_DAMAGED:,} of its lines are damaged; "
-                        "restore it from a copy"
-                    ) from None
-                continue
-            if entry is None:
-                continue
-            if isinstance(entry.event, Attempt):
-                from_step = entry.event.from_step
-                rework += [each for each in entries if _is_void(each.event, from_step)]
-                entries = [each for each in entries if not _is_void(each.event, from_step)]
-            entries.append(entry)
-        return Ledger(entries, rework, damaged, size)
+                        f"{self._path} is no journal: {where} has no end; restore it from a copy"
+                    )
+            if end:
+                yield [rest]
+                self._size += length
+
+    def _take_flat(self, lines: list[bytes]) -> None:
+        """Take in lines of numbers at once; where one of them is odd, by halves."""
+        if len(lines) < 2:
+            for line in lines:
+                self._take(line)
+            return
+        try:
+            _check(lines)
+            self._entries += flat.read(lines, self._attempt)
+            self._line += len(lines)
+        except ValueError:
+            self._take_flat(lines[: len(lines) // 2])
+            self._take_flat(lines[len(lines) // 2 :])
+
+    def _take(self, line: bytes) -> None:
+        self._line += 1
+        try:
+            entry = self._entry(line)
+        except (ValueError, KeyError, RecursionError):
+            self._damaged.append(self._line)
+            if len(self._damaged) > _MOST_DAMAGED:
+                raise InputError(
+                    f"{self._path} is no journal: over {_MOST_DAMAGED:,} of its lines are damaged; "
+                    "restore it from a copy"
+                ) from None
+            return
+        if entry is None:
+            return
+        if isinstance(entry.event, Attempt):
+            from_step = entry.event.from_step
+            self._rework += [each for each in self._entries if is_void(each.event, from_step)]
+            self._entries = [each for each in self._entries if not is_void(each.event, from_step)]
+        self._entries.append(entry)
 
     def _entry(self, line: bytes) -> Entry | None:
-        """The record of a line; None for the head of the journal and for types that this version
-        does not know.
+        """The record of a line; None for the head of the journal and for unknown types.
 
         Raises: ValueError or KeyError if it is damaged.
         """
-        _check(line)
-        if flat := from_line(line):
-            return Entry(*flat, self._attempt)
+        _check([line])
         record = dict(fit(json.loads(line), Object({"type": str})))
         if record["type"] == "journal":
             if fit(record["format"], int) > FORMAT:
@@ -178,57 +175,27 @@ def append_beside(path: Path, event: Event) -> None:
     file.close()
 
 
-def _is_void(event: Event, from_step: int) -> bool:
-    """A restart from nothing also repeats the evaluation before the first step."""
-    if isinstance(event, Finding | Control):  # those of the start may be of an attempt, not of a step
-        return event.step > from_step
-    if not isinstance(event, Step | Evaluation | Scores | Generation | Resource | CheckpointSaved):
-        return False
-    return event.step > from_step or from_step == 0
-
-
-def _lines(path: Path, start: int, number: int) -> Iterator[tuple[bytes, int]]:
-    """Lines from an offset on, without their ends, and their lengths in bytes.
-
-    A torn last line is left out, one that is too long is cut. `number`: of the lines before.
-
-    Raises: MissingError; InputError.
-    """
-    with durable.open_plain(path, follow=False) as file:
-        file.seek(start)
-        while line := file.readline(_LONGEST_LINE):
-            number, cut = number + 1, line
-            length = len(line)
-            while cut and not cut.endswith(b"\n"):
-                cut = file.readline(_LONGEST_LINE)
-                length += len(cut)
-                if length > _LONGEST_LINE * 8:
-                    raise InputError(
-                        f"{path} is no journal: line {number} has no end; restore it from a copy"
-                    )
-            if cut:
-                yield line.removesuffix(b"\n"), length
-
-
 @contextlib.contextmanager
 def _without_collection() -> Iterator[None]:
-    """Do without the garbage collector, which looks through all records again and again as they grow more."""
+    """Keep the garbage collector from looking through all records as they grow more, and once at the end."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_enabled:
+            gc.freeze()
+            gc.unfreeze()  # what was read is among the oldest objects now, which are seldom looked through
             gc.enable()
 
 
 def _line(record: dict[str, Any]) -> bytes:
     body = json.dumps(record, ensure_ascii=False, allow_nan=False)[:-1].encode("utf-8", "backslashreplace")
-    return body + b', "crc": "%08x"}\n' % zlib.crc32(body)
+    return body + _END % zlib.crc32(body) + b"\n"
 
 
-def _check(line: bytes) -> None:
+def _check(lines: list[bytes]) -> None:
     """Raises: ValueError if the checksum of a line does not hold."""
-    body, sign, rest = line.rpartition(b', "crc": "')
-    if not sign or rest[8:] != b'"}' or rest[:8] != b"%08x" % zlib.crc32(body):
+    ends = [line[-_END_BYTES:] == _END % zlib.crc32(line[:-_END_BYTES]) for line in lines]
+    if not all(ends):
         raise ValueError("checksum")

@@ -1,10 +1,10 @@
-"""Where a run comes from: the run and the step that it was forked from, and the records up to there."""
+"""The origin of a forked run: its parent, the step, and the records up to there."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from etude.records.events import Attempt, CheckpointSaved
-from etude.records.journal import Entry, Ledger
+from etude.records.ledger import Entry, Ledger
 from etude.records.store import Run
 
 

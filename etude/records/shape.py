@@ -1,4 +1,4 @@
-"""Whether plain values from a file of ours have the types that their readers rely on."""
+"""The check that plain values from a file of ours have the types that their readers rely on."""
 
 import functools
 import math
@@ -17,9 +17,7 @@ _DEEPEST = 20
 
 @dataclass(frozen=True)
 class Object:
-    """The kind of an object: kinds of keys that it must have, and of those that it may have; others may be
-    there.
-    """
+    """An object with the keys that it must have, and those that it may have; others may be there."""
 
     required: Mapping[str, Any] = field(default_factory=dict)
     optional: Mapping[str, Any] = field(default_factory=dict)
@@ -73,7 +71,7 @@ def matching(pattern: str) -> Check:
 
 
 def checker(kind: Any) -> Check:
-    """What `fit` does for a kind, made once."""
+    """The function that fits values to a kind, made once."""
     if isinstance(kind, Object):
         return _object(kind)
     if isinstance(kind, tuple):
@@ -89,8 +87,7 @@ def checker(kind: Any) -> Check:
 def _plain(kind: Any) -> Check:
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        first = checker(inner[0])
-        return lambda value: inner[1](first(value))
+        return _chain([checker(inner[0]), *inner[1:]])
     if origin in (Union, types.UnionType):
         return _union([checker(each) for each in inner])
     if origin is list:
@@ -126,6 +123,15 @@ def _union(checkers: list[Check]) -> Check:
             except ValueError as error:
                 problems.append(error)
         raise problems[0]
+
+    return check
+
+
+def _chain(checks: list[Check]) -> Check:
+    def check(value: Any) -> Any:
+        for one in checks:
+            value = one(value)
+        return value
 
     return check
 

@@ -33,7 +33,8 @@ from etude.records.folder import (
     require_runs_folder,
     step_of,
 )
-from etude.records.journal import Journal, Ledger, append_beside, read_journal
+from etude.records.journal import Journal, append_beside, read_journal
+from etude.records.ledger import Ledger
 from etude.text import printable
 
 FORMAT = 1
@@ -120,21 +121,16 @@ class Run:
     def require_own_recipe(self) -> None:
         """Raises: InputError if resolved.toml no longer holds the recipe that the run was started with."""
         path = self.path / "resolved.toml"
-        # Before the first step is prepared for, it holds the recipe of run.json; then also what was found
-        # out.
+        # It holds the recipe of run.json until the first step is prepared for, then automatic values too.
         known = {self.info.get("recipe_hash")}
         if (self.path / "environment.json").exists():
             known.add(self.environment.get("recipe_hash"))
         try:
-            found = values_hash(
-                tomllib.loads(durable.read_text(path, most_bytes=_RECIPE_BYTES, follow=False))
-            )
+            text = durable.read_text(path, most_bytes=_RECIPE_BYTES, follow=False)
+            found = values_hash(tomllib.loads(text))
         except (tomllib.TOMLDecodeError, RecursionError, ValueError):
             found = "no TOML"
-        if found in known or known == {
-            self.info.get("recipe_hash"),
-            None,
-        }:  # None: written before there was a hash
+        if found in known or None in known:  # None: written before there was a hash
             return
         raise InputError(
             f"{path} was changed after run {self.name} had started; bring it back, or start a new run with "

@@ -1,5 +1,4 @@
-"""Who else gets the records as they come: a log for people, trainer_state.json, TensorBoard, Weights &
-Biases.
+"""Channels that get the records as they come: log.txt, trainer_state.json, TensorBoard, Weights & Biases.
 
 A tracker has `write(event)` and `close()`. One that fails is named once and dropped; a run never depends on
 it.
@@ -24,7 +23,8 @@ from etude.records.events import (
     Resource,
     Scores,
 )
-from etude.records.journal import Ledger, Reader
+from etude.records.journal import Reader
+from etude.records.ledger import Ledger
 from etude.records.store import Run, RunWriter, Tracker
 from etude.records.window import OpenWindow
 
@@ -113,8 +113,7 @@ def describe(event: Event, window: OpenWindow) -> str | None:
 
 
 class TrainerState:
-    """trainer_state.json: the log history in the form that plotting scripts know, written at each
-    checkpoint."""
+    """trainer_state.json: the log history as plotting scripts know it, written at each checkpoint."""
 
     def __init__(self, run: Run, ledger: Ledger) -> None:
         self._run = run
@@ -179,8 +178,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run at Weights & Biases, continued under the same id; WANDB_MODE, WANDB_PROJECT and so on are
-    honoured.
+    """A run at Weights & Biases, continued under the same id; WANDB_MODE, WANDB_PROJECT and so on hold.
 
     A kill loses what was not sent or written yet, so each attempt sends again what W&B does not have. Its
     steps are those of the run; one that a restart repeats has the same figures, and W&B keeps the first.

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 
 from etude.recipe.metric import ChosenMetric
 from etude.records.ending import Ending
-from etude.records.events import Attempt, Control, Evaluation, Event, Finding, plain
+from etude.records.events import Attempt, Control, Evaluation, Event, Finding, plain, type_of
 from etude.records.shape import Object, fit
 from etude.records.window import Window, mean_loss
 from etude.report.history import History, figures_of
@@ -285,7 +285,7 @@ def _records(events: Sequence[Event | None]) -> tuple[Source, ...]:
     """The source of a figure that is made of some records of one kind."""
     if not events or events[0] is None or events[-1] is None:
         return ()
-    return (Source(events[0].type, _place(events[0]), _place(events[-1])),)
+    return (Source(type_of(events[0]), _place(events[0]), _place(events[-1])),)
 
 
 def _place(event: Event) -> int | None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from etude.errors import MissingError
 from etude.records.events import Attempt, DataUsed, Evaluation, Event, Generation, Note, Rating, Scores, Step
-from etude.records.journal import Entry, Ledger
+from etude.records.ledger import Entry, Ledger
 from etude.records.store import Run
 from etude.records.window import OpenWindow, Window, join_short_end
 
@@ -99,10 +99,10 @@ class History:
     def _spans(self) -> dict[int, tuple[float, float]]:
         """First and last time of each attempt; what people say may come days later."""
         spans: dict[int, tuple[float, float]] = {}
-        for entry in [*self.ledger.entries, *self.ledger.rework]:
-            if not isinstance(entry.event, Note | Rating):
-                start, end = spans.get(entry.attempt, (entry.time, entry.time))
-                spans[entry.attempt] = min(start, entry.time), max(end, entry.time)
+        for event, time, attempt in self.ledger.all:
+            if not isinstance(event, Note | Rating):
+                start, end = spans.get(attempt, (time, time))
+                spans[attempt] = min(start, time), max(end, time)
         return dict(sorted(spans.items()))
 
     @cached_property

@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from etude.engine.fork import fork
 from etude.errors import DamageError, InputError
 from etude.recipe.load import recipe_from
-from etude.records.events import Attempt, Control, Evaluation, Generation, Scores, Step
+from etude.records.events import Attempt, Control, Evaluation, Generation, Scores, Step, to_json
 from etude.records.lineage import Origin, origin_of
 from etude.records.store import Run, find_unfinished, list_runs
 from etude.run import run_recipe
@@ -45,7 +44,7 @@ def classifier(folder: Path) -> Run:
 def records(run: Run) -> list[dict[str, Any]]:
     """All records that training makes, without what clocks say."""
     made = [
-        {"type": entry.event.type, **asdict(entry.event)}
+        to_json(entry.event, 0.0)
         for entry in run.ledger().entries
         if isinstance(entry.event, Step | Evaluation | Generation | Scores)
     ]

@@ -8,7 +8,7 @@ from etude import durable
 from etude.engine.keeper import Keeper
 from etude.errors import StorageError
 from etude.recipe.schema import Checkpoint, Recipe
-from etude.records.events import Event
+from etude.records.events import Event, type_of
 from etude.records.store import create_run
 from tests.engine.states import make_state, snapshot
 
@@ -27,7 +27,7 @@ def test_a_failure_in_the_thread_is_raised_and_the_next_save_works(
     keeper.save(lambda: snapshot(make_state(), 1))
     keeper.collect(wait=True)
     keeper.close()
-    assert [event.type for event in told] == ["checkpoint"]
+    assert [type_of(event) for event in told] == ["checkpoint"]
     assert run.best == {"checkpoint": "step-000001", "value": 1.0}
 
 

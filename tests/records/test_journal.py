@@ -4,24 +4,13 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from etude.errors import InputError
-from etude.records.events import (
-    Evaluation,
-    Generation,
-    Note,
-    Rating,
-    Resource,
-    Scores,
-    Step,
-    from_json,
-    from_line,
-    to_json,
-)
+from etude.records.events import Note, Resource, Step, to_json
 from etude.records.journal import Journal, Reader, read_journal
 from tests.records.samples import attempt, step
+
+END = Resource(3, 200.0, 0.25, 0.01, 90.0, 1 << 20)
 
 
 def test_every_line_is_json_with_a_checksum_of_the_bytes_before_it(tmp_path: Path) -> None:
@@ -69,23 +58,6 @@ def test_a_flipped_bit_is_found_and_named_by_line(tmp_path: Path) -> None:
         assert read_journal(path).damaged == [3]
 
 
-def test_a_restart_makes_later_records_rework(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "j")
-    journal.append_all(
-        [attempt(1, 0), step(1), step(2), step(3), Note("next", "stays"), attempt(2, 1), step(2)]
-    )
-    journal.close()
-    ledger = read_journal(tmp_path / "j")
-    assert [
-        (entry.event.step, entry.attempt) for entry in ledger.entries if isinstance(entry.event, Step)
-    ] == [
-        (1, 1),
-        (2, 2),
-    ]
-    assert [entry.event.step for entry in ledger.rework] == [2, 3]
-    assert any(isinstance(entry.event, Note) for entry in ledger.entries)
-
-
 def test_unknown_types_and_keys_are_ignored_and_newer_formats_refused(tmp_path: Path) -> None:
     def line(record: dict[str, object]) -> bytes:
         body = json.dumps(record)[:-1].encode()
@@ -102,38 +74,6 @@ def test_unknown_types_and_keys_are_ignored_and_newer_formats_refused(tmp_path: 
         read_journal(path)
 
 
-@given(st.floats(), st.floats())
-def test_every_float_survives(loss: float, bits: float) -> None:
-    event = Evaluation(1, loss, 1.0, bits, 1, 1.0, True)
-    back = from_json(json.loads(json.dumps(to_json(event, 0.0), allow_nan=False)))
-    assert repr(back) == repr(event)
-
-
-@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1"])
-def test_a_text_that_reads_like_a_number_stays_a_text(text: str) -> None:
-    for event in (
-        Note("next", text),
-        Generation(1, text, text, {"seed": 1}, text),
-        Rating(1, text, text, text, 4),
-    ):
-        assert from_json(json.loads(json.dumps(to_json(event, 0.0)))) == event
-
-
-def test_figures_of_nothing_are_numbers_again() -> None:
-    event = Evaluation(0, 1.0, 1.0, None, 1, 1.0, False, {"parse_rate": math.nan, "bleu": 2.0})
-    back = from_json(json.loads(json.dumps(to_json(event, 0.0), allow_nan=False)))
-    assert repr(back) == repr(event)
-
-
-def test_intervals_of_nothing_are_numbers_again() -> None:
-    nothing = [1.0, math.nan, math.nan]
-    event = Scores(
-        3, 1, "test", "f1", {"after": {"f1": nothing}}, {"before": nothing}, {}, ["nan"], [], [math.nan]
-    )
-    back = from_json(json.loads(json.dumps(to_json(event, 0.0), allow_nan=False)))
-    assert repr(back) == repr(event)
-
-
 def test_a_reader_follows_a_journal_as_reading_it_whole_would(tmp_path: Path) -> None:
     path = tmp_path / "j"
     journal = Journal(path)
@@ -148,31 +88,36 @@ def test_a_reader_follows_a_journal_as_reading_it_whole_would(tmp_path: Path) ->
     assert [entry.event for entry in reader.read().rework] == [step(2), step(3)]
 
 
-NUMBERS = st.one_of(
-    st.integers(-2, 2**64), st.floats(), st.booleans(), st.none(), st.sampled_from(["nan", "inf", "x"])
-)
-
-
-@given(st.sampled_from(["step", "resource"]), st.data())
-def test_a_line_is_read_quickly_as_it_is_read_with_all_checks_or_not_at_all(
-    kind: str, data: st.DataObject
-) -> None:
-    events = {"step": step(1), "resource": Resource(1, 1.0, 0.5, 0.1, 90.0, 10, None, None)}
-    record = to_json(events[kind], 1e9) | {"crc": "00000000"}
-    for name in data.draw(st.sets(st.sampled_from(list(record)), max_size=2)) - {"type", "crc"}:
-        record[name] = data.draw(NUMBERS)
-    quick = from_line(json.dumps(record).encode())
-    if quick is not None:
-        event, time = quick
-        assert repr(event) == repr(from_json(record)) and time == record["time"]
-        assert 0 <= time < 253402300800 and vars(event) == {**vars(events[kind]), **vars(event)}
-
-
-def test_most_lines_of_a_run_are_read_quickly() -> None:
-    for event in (
+def test_steps_among_other_lines_are_read_in_their_order(tmp_path: Path) -> None:
+    written = [
+        attempt(1, 0),
         step(1),
-        Resource(1, 1.0, 0.5, 0.1, 90.0, 10),
-        Resource(1, 1.0, 0.5, 0.1, 90.0, 10, 5.0, 7),
-    ):
-        line = json.dumps(to_json(event, 1e9) | {"crc": "00000000"}).encode()
-        assert from_line(line) == (event, 1e9)
+        Note("next", "a"),
+        step(2),
+        step(3, math.nan),
+        END,
+        step(4),
+        attempt(2, 3),
+    ]
+    journal = Journal(tmp_path / "j")
+    journal.append_all(written)
+    journal.append_all([step(number) for number in range(4, 1000)])
+    journal.close()
+    entries = read_journal(tmp_path / "j").entries
+    assert repr([entry.event for entry in entries[:7]]) == repr([*written[:6], written[7]])
+    assert [entry.event for entry in entries[7:]] == [step(number) for number in range(4, 1000)]
+    assert [entry.attempt for entry in entries] == [1] * 6 + [2] * 997
+
+
+def test_a_damaged_step_among_many_is_the_only_one_that_does_not_count(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j")
+    journal.append_all([step(number) for number in range(1, 501)])
+    journal.close()
+    lines = (tmp_path / "j").read_bytes().split(b"\n")
+    lines[250] = lines[250].replace(b'"epoch": 0', b'"epoch": 1')
+    (tmp_path / "j").write_bytes(b"\n".join(lines))
+    ledger = read_journal(tmp_path / "j")
+    assert ledger.damaged == [251]
+    assert [entry.event.step for entry in ledger.entries if isinstance(entry.event, Step)] == [
+        number for number in range(1, 501) if number != 250
+    ]

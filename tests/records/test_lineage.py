@@ -1,7 +1,7 @@
 """The records of a run up to a moment."""
 
 from etude.records.events import CheckpointSaved, Control, Note
-from etude.records.journal import Entry, Ledger
+from etude.records.ledger import Entry, Ledger
 from etude.records.lineage import records_until
 from tests.records.samples import attempt, step
 

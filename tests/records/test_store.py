@@ -7,7 +7,7 @@ import pytest
 from etude import durable
 from etude.errors import InputError, StorageError
 from etude.recipe.schema import Recipe
-from etude.records.events import Note
+from etude.records.events import Note, type_of
 from etude.records.store import (
     append_note,
     create_run,
@@ -112,7 +112,7 @@ def test_a_note_can_be_added_while_the_run_is_written(tmp_path: Path, make_recip
     writer.close("finished")
     append_note(writer.run, Note("lessons", "two"))
     ledger = writer.run.ledger()
-    assert [entry.event.type for entry in ledger.entries] == ["step", "note", "step", "note"]
+    assert [type_of(entry.event) for entry in ledger.entries] == ["step", "note", "step", "note"]
     assert ledger.damaged == []
 
 

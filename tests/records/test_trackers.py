@@ -14,7 +14,7 @@ import pytest
 
 from etude.recipe.schema import Recipe
 from etude.records.events import Evaluation, Step
-from etude.records.journal import Ledger
+from etude.records.ledger import Ledger
 from etude.records.store import Run, list_runs
 from etude.run import Training
 from etude.start import Options

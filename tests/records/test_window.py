@@ -1,7 +1,6 @@
 """Log windows: what a log line is made of."""
 
 import math
-from dataclasses import replace
 
 import pytest
 
@@ -24,20 +23,20 @@ def test_a_window_ends_with_its_resources_and_the_next_begins_empty() -> None:
 
 
 def test_the_loss_is_weighted_by_targets_and_leaves_skipped_steps_out() -> None:
-    small, large = replace(step(1, 2.0), targets=100), replace(step(2, 5.0), targets=300)
-    skipped = replace(step(3, math.inf), skipped=True)
+    small, large = step(1, 2.0)._replace(targets=100), step(2, 5.0)._replace(targets=300)
+    skipped = step(3, math.inf)._replace(skipped=True)
     assert mean_loss([small, large, skipped]) == pytest.approx((2 * 100 + 5 * 300) / 400)
 
 
 def test_where_all_steps_are_skipped_their_loss_is_shown_and_without_targets_there_is_none() -> None:
-    assert mean_loss([replace(step(1, 7.0), skipped=True)]) == 7.0
-    assert math.isnan(mean_loss([])) and math.isnan(mean_loss([replace(step(1), targets=0)]))
+    assert mean_loss([step(1, 7.0)._replace(skipped=True)]) == 7.0
+    assert math.isnan(mean_loss([])) and math.isnan(mean_loss([step(1)._replace(targets=0)]))
 
 
 def test_norm_and_rate_are_those_of_the_end() -> None:
     window = OpenWindow()
-    window.add(replace(step(1), grad_norm=2.0))
-    window.add(replace(step(2), grad_norm=math.inf, skipped=True, learning_rate=0.5, epoch=3))
+    window.add(step(1)._replace(grad_norm=2.0))
+    window.add(step(2)._replace(grad_norm=math.inf, skipped=True, learning_rate=0.5, epoch=3))
     ended = window.add(END)
     assert ended and (ended.grad_norm, ended.learning_rate, ended.epoch) == (2.0, 0.5, 3)
 

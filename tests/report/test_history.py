@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from etude.records.events import DataUsed, Evaluation, Note, Rating, Step
-from etude.records.journal import Entry, Ledger
+from etude.records.ledger import Entry, Ledger
 from etude.report.history import History, figures_of, read_history
 from tests.report.runs import SCORES, attempt, evaluation, finished_run, loss_at, new_run, window
 

@@ -1,0 +1,115 @@
+"""Every record of a journal is read as it was written, or refused; never as another value."""
+
+import json
+import math
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etude.records.events import (
+    TYPES,
+    Attempt,
+    DataUsed,
+    Evaluation,
+    Event,
+    Generation,
+    Note,
+    Rating,
+    Resource,
+    Scores,
+    from_json,
+    plain,
+    to_json,
+)
+from tests.records.samples import attempt, step
+from tests.report.runs import SCORES
+
+
+def written(event: Event) -> dict[str, Any]:
+    """The record of an event after it has been a line of JSON, in which NaN and Infinity may not stand."""
+    record: dict[str, Any] = json.loads(json.dumps(to_json(event, 1e9), allow_nan=False))
+    return record
+
+
+@given(st.floats(), st.floats())
+def test_every_float_survives(loss: float, bits: float) -> None:
+    event = Evaluation(1, loss, 1.0, bits, 1, 1.0, True)
+    back = from_json(written(event))
+    assert repr(back) == repr(event)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1"])
+def test_a_text_that_reads_like_a_number_stays_a_text(text: str) -> None:
+    for event in (
+        Note("next", text),
+        Generation(1, text, text, {"seed": 1}, text),
+        Rating(1, text, text, text, 4),
+    ):
+        assert from_json(written(event)) == event
+
+
+def test_figures_of_nothing_are_numbers_again() -> None:
+    event = Evaluation(0, 1.0, 1.0, None, 1, 1.0, False, {"parse_rate": math.nan, "bleu": 2.0})
+    back = from_json(written(event))
+    assert repr(back) == repr(event)
+
+
+def test_intervals_of_nothing_are_numbers_again() -> None:
+    nothing = [1.0, math.nan, math.nan]
+    event = Scores(
+        3, 1, "test", "f1", {"after": {"f1": nothing}}, {"before": nothing}, {}, ["nan"], [], [math.nan]
+    )
+    back = from_json(written(event))
+    assert repr(back) == repr(event)
+
+
+def test_the_keys_of_a_record_are_the_fields_of_its_event() -> None:
+    for event in (attempt(1, 0), step(1), Resource(1, 1.0, 0.5, 0.1, 90.0, 10), SCORES, Note("next", "x")):
+        names = [each.name for each in fields(event)] if is_dataclass(event) else list(event._fields)
+        record = to_json(event, 1.23456)
+        assert list(record) == ["type", "time", *names] and record["time"] == 1.235
+        assert TYPES[record["type"]] is type(event) and from_json(record) == event
+
+
+def test_a_whole_number_is_a_float_where_a_step_has_floats() -> None:
+    back = from_json(written(step(1)) | {"loss": 2, "seconds": 1})
+    assert repr(back) == repr(step(1, 2.0)._replace(seconds=1.0))
+
+
+@pytest.mark.parametrize(
+    ("event", "changes", "problem"),
+    [
+        (step(1), {"seconds": "nan"}, "no number from 0"),
+        (step(1), {"wait_seconds": 1e13}, "no number from 0 on to 1e\\+12"),
+        (step(1), {"step": -1}, "no whole number"),
+        (step(1), {"skipped": 0}, "true or false"),
+        (attempt(1, 0), {"parameters": {"head": 1}}, "contradicts itself"),  # without a total
+        (attempt(1, 0), {"environment": {"threads": "two"}}, "threads: 'two' is no whole number"),
+        (SCORES, {"metric": "bleu"}, "contradicts itself"),  # which no system has
+        (SCORES, {"systems": {"before": SCORES.systems["before"]}}, "contradicts itself"),
+        (SCORES, {"gains": {"before": [0.5]}}, "contradicts itself"),  # without its interval
+        (DataUsed("f", {}), {"summary": {"train": 3}}, "contradicts itself"),  # which is a table
+        (Generation(1, "p", "t", {}), {"settings": {"max_tokens": "few"}}, "max_tokens: 'few'"),
+    ],
+)  # fmt: skip
+def test_a_record_that_no_run_writes_is_refused(event: Event, changes: dict[str, Any], problem: str) -> None:
+    assert from_json(written(event)) == event
+    with pytest.raises(ValueError, match=problem):
+        from_json(written(event) | changes)
+
+
+def test_a_record_of_an_older_version_has_the_defaults_of_what_it_lacks() -> None:
+    record = written(attempt(1, 0))
+    del record["flops_per_target"], record["changed"], record["trainable"]
+    back = from_json(record)
+    assert isinstance(back, Attempt) and back == attempt(1, 0)
+    del record["steps"]
+    with pytest.raises(ValueError, match="attempt without steps"):
+        from_json(record)
+
+
+def test_plain_values_hold_nothing_that_json_lacks() -> None:
+    assert plain({"a": (1, math.inf, [-math.inf]), "b": math.nan}) == {"a": [1, "inf", ["-inf"]], "b": "nan"}
