@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.cli.printing import print_json, print_rows, print_table, print_text, say
-from etude.text import clean, one_line, printable, shorten
+from etude.text import clean, one_line, plural, printable, shorten
 
+PLURALS = {0: "0 steps", 1: "1 step", 2: "2 steps", 1001: "1,001 steps"}
 ODD = "a\x1b[2Jb\x00\x7f\x9bc\u200bd\u202ee\ud800f\ue000"
 
 
@@ -75,3 +76,8 @@ def test_commands_print_through_one_module_only() -> None:
         if str(path.relative_to(package)) not in APART:
             text = path.read_text(encoding="utf-8")
             assert not [way for way in ways if way in text], path
+
+
+@pytest.mark.parametrize(("count", "text"), PLURALS.items())
+def test_only_one_is_singular(count: int, text: str) -> None:
+    assert plural(count, "step") == text

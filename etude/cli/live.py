@@ -20,7 +20,7 @@ from etude.records.events import (
     Generation,
     Resource,
     Step,
-)  # fmt: skip
+)
 from etude.records.store import Run
 from etude.records.trackers import describe
 from etude.records.window import OpenWindow, Window

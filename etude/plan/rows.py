@@ -8,6 +8,7 @@ from etude.data.mixture import Mixture
 from etude.data.page import list_notes
 from etude.models.cost import trainable_line
 from etude.plan import Plan
+from etude.text import plural
 
 _TURN_NOTES = {
     "answers_marked_not_to_learn": "answers are marked as not to be learnt, and are not scored",
@@ -31,10 +32,10 @@ def _base_rows(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _data_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     totals = plan.train if isinstance(plan.train, Mixture) else plan.train.spans
-    yield "training data", f"{len(plan.train):,} samples, {totals.targets:,} targets"
+    yield "training data", f"{plural(len(plan.train), 'sample')}, {plural(totals.targets, 'target')}"
     splits = [task.corpus.validation for task in plan.tasks if task.corpus.validation]
     samples, targets = sum(map(len, splits)), sum(split.spans.targets for split in splits)
-    yield "validation data", f"{samples:,} samples, {targets:,} targets" if splits else "none"
+    yield "validation data", f"{plural(samples, 'sample')}, {plural(targets, 'target')}" if splits else "none"
     wanted, vocab_size = plan.recipe.tokenizer.train_vocab_size, plan.corpus.summary["vocab_size"]
     if wanted is not None and vocab_size < wanted:
         yield (
@@ -72,16 +73,15 @@ def _work_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     totals = train if isinstance(train, Mixture) else train.spans
     targets, tokens = samples * totals.scored / len(train), samples * train.tokens_per_sample
     yield "parameters", f"{plan.parameters['total']:,} ({parts})"
-    yield (
-        "steps",
-        f"{plan.steps:,} of {plan.global_batch_size:,} samples; {plan.steps_per_epoch:,} an epoch",
-    )
+    steps = f"{plan.steps:,} of {plural(plan.global_batch_size, 'sample')}"
+    yield "steps", f"{steps}; {plan.steps_per_epoch:,} an epoch"
     yield "passes over the data", f"{plan.steps / plan.steps_per_epoch:.2f}"
     yield "tokens", f"{round(tokens):,} in all, {round(targets):,} of them scored"
     yield "computation", f"{plan.cost.operations(tokens, targets):.2e} floating-point operations"
     if plan.is_validated and metric != "loss":
         way = "lower" if plan.metric.lower_is_better else "higher"
         yield "best checkpoint", f"by {metric}, {way} is better"
-    yield "device", f"{plan.device.type}, {plan.precision}, {plan.recipe.train.devices} rank(s)"
-    yield "micro-batch", f"{plan.micro_batch_size or 'probed at the start'} samples"
+    yield "device", f"{plan.device.type}, {plan.precision}, {plural(plan.recipe.train.devices, 'rank')}"
+    micro_batch = plan.micro_batch_size
+    yield "micro-batch", plural(micro_batch, "sample") if micro_batch else "probed at the start"
     yield "checkpoint", f"{12 * plan.trainable / 1e6:,.1f} MB each"

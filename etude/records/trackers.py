@@ -27,6 +27,7 @@ from etude.records.journal import Reader
 from etude.records.ledger import Ledger
 from etude.records.store import Run, RunWriter, Tracker
 from etude.records.window import OpenWindow
+from etude.text import plural
 
 _PACKAGED = ("tensorboard", "wandb")  # trackers that need a package of their name
 
@@ -80,10 +81,10 @@ def describe(event: Event, window: OpenWindow) -> str | None:
         )
     match event:
         case Attempt():
-            start = f"continues from step {event.from_step:,}" if event.from_step else "starts"
+            verb = f"continues from step {event.from_step:,}" if event.from_step else "starts"
             return (
-                f"attempt {event.number} {start}: {event.steps:,} steps, {event.parameters['total']:,} "
-                f"parameters, {event.device}, {event.precision}, micro-batch {event.micro_batch_size}"
+                f"attempt {event.number} {verb}: {plural(event.steps, 'step')}, {event.parameters['total']:,}"
+                f" parameters, {event.device}, {event.precision}, micro-batch {event.micro_batch_size}"
             )
         case Evaluation():
             bits = "" if event.bits_per_byte is None else f"  {event.bits_per_byte:.4f} bits per byte"
@@ -98,9 +99,8 @@ def describe(event: Event, window: OpenWindow) -> str | None:
             )
         case Scores():
             said = [f"{name} {values[event.metric][0]:.4f}" for name, values in event.systems.items()]
-            return (
-                f"step {event.step:,}  {event.metric} on {event.rows:,} {event.split} rows: {', '.join(said)}"
-            )
+            rows = plural(event.rows, f"{event.split} row")
+            return f"step {event.step:,}  {event.metric} on {rows}: {', '.join(said)}"
         case Generation() if event.reference is None:  # answers are many; their figures are in the evaluation
             return f"step {event.step:,}  {event.prompt!r} continues {event.text!r}"
         case CheckpointSaved():

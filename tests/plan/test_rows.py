@@ -19,6 +19,13 @@ def test_rows_name_samples_parameters_and_computation(make_recipe: Callable[...,
     assert "model" not in rows and rows["micro-batch"] == f"{plan.micro_batch_size} samples"
 
 
+def test_one_is_no_plural(make_recipe: Callable[..., Recipe]) -> None:
+    changes = {"train.global_batch_size": 1, "train.micro_batch_size": 1}
+    rows = dict(plan_rows(make_plan(make_recipe(changes))))
+    assert rows["steps"].startswith("12 of 1 sample;") and rows["micro-batch"] == "1 sample"
+    assert rows["device"].endswith(", 1 rank")
+
+
 def test_a_plan_without_validation_says_so(make_recipe: Callable[..., Recipe]) -> None:
     rows = dict(plan_rows(make_plan(make_recipe({"data.validation": "none"}))))
     assert rows["validation data"] == "none" and "best checkpoint" not in rows
