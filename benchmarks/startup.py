@@ -1,7 +1,6 @@
-"""How long the commands that only read take, against the 0.3 s after which a person notices.
+"""Time of the commands that only read, against the 0.3 s after which a person notices.
 
-With `--recipe`, also how long after `etude train` the first step of it begins; its data are prepared by a run
-before.
+With `--recipe`, also the time from `etude train` to its first step; a run before prepares its data.
 """
 
 import argparse
