@@ -121,7 +121,7 @@ def _write_base(tokenizer: Path) -> None:
     save_file(
         {name: value.detach() for name, value in model.state_dict().items()}, BASE / "model.safetensors"
     )
-    told = config.to_hf(eos_token_id=vocabulary["</s>"], pad_token_id=vocabulary["<pad>"])
+    told = config.to_hf(eos_id=vocabulary["</s>"], pad_id=vocabulary["<pad>"])
     (BASE / "config.json").write_text(json.dumps(told))
 
 

@@ -15,9 +15,10 @@ from etude.engine.precision import choose_precision
 from etude.engine.world import World
 from etude.errors import InputError
 from etude.models.adapter_files import check_same, read_adapter_config
-from etude.models.build import build, describe_config
+from etude.models.build import build
 from etude.models.encoder_config import CODE_ENCODER
 from etude.models.families.family import Facts
+from etude.models.families.table import family_of
 from etude.models.generation_config import GENERATION_FILE, generation_config
 from etude.models.hf_config import default_names, label_names
 from etude.models.hub import find_model
@@ -153,7 +154,7 @@ def model_files(plan: Plan, model: nn.Module) -> dict[str, bytes]:
         bos_id=tokenizer.bos_id,
         eos_id=tokenizer.eos_id,
     )
-    config = describe_config(plan.model, base, facts)
+    config = family_of(plan.model).describe(plan.model, base, facts)
     if recipe.tasks:
         names = {task.name: task.corpus.labels.names if task.corpus.labels else () for task in plan.tasks}
         config |= {"etude_tasks": names}

@@ -21,17 +21,17 @@ from etude.memory import limited_memory
 from etude.records.folder import require_outside_runs
 
 _CARRIED = re.compile(
-    r"(config|generation_config|tokenizer\w*|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|vocab\.txt"
-    r"|\w+\.model|chat_template\.jinja|LICENSE\S*|README\.md"
+    r"(config|generation_config|tokenizer\w*|special_tokens_map|added_tokens|vocab)\.json|merges\.txt"
+    r"|vocab\.txt|\w+\.model|chat_template\.jinja|LICENSE\S*|README\.md"
 )
 _LARGEST_CARRIED_BYTES = 256 << 20
-# How long the process apart may take: to start, and for each byte, at a tenth of what a slow disk reads.
+# Time of the process apart: to start, and for each byte, at a tenth of the speed of a slow disk.
 _SECONDS, _BYTES_A_SECOND = 120, 5 << 20
-# What reading takes beside three times the size of the files.
+# Memory that reading takes beside three times the size of the files.
 _READING_BYTES = 1 << 30
 # torch names a head that is the embedding a second time; other tools would take it for a matrix of its own.
 _HEAD = "lm_head.weight"
-# What reading tensors never does; a hook that Python calls before any of it ends the process instead.
+# Events that reading tensors never causes; a hook that Python calls before each ends the process instead.
 _FORBIDDEN = (
     "socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.remove",
     "os.chmod", "os.kill", "pty.", "ctypes.", "shutil.", "webbrowser.", "urllib.", "ftplib.", "smtplib.",
@@ -39,10 +39,10 @@ _FORBIDDEN = (
 
 
 def convert(source: Path, out: Path) -> list[Path]:
-    """Write the model in `source` to the new folder `out` as safetensors, whole or not at all; returns its
-    files.
+    """Write the model in `source` to the new folder `out` as safetensors, whole or not at all.
 
-    Raises: InputError if there is nothing to convert, it holds more than tensors, or `out` is there already.
+    Returns its files. Raises: InputError if there is nothing to convert, it holds more than tensors, or `out`
+    is there already.
     """
     source, out = source.absolute(), out.absolute()
     require_outside_runs(out)
@@ -71,15 +71,14 @@ def convert(source: Path, out: Path) -> list[Path]:
                 check=False, encoding="utf-8", errors="replace", timeout=limit,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise InputError(
-                f"{source} took more than {limit:.0f} s to read, which tensors on a slow disk do not, and "
-                "was stopped; copy it to a local disk and try again, or get the model as safetensors: the "
-                "file may be hostile"
-            ) from None
-        if ended.returncode < 0:
-            raise InputError(
-                f"{source}: reading it was ended by {signal.Signals(-ended.returncode).name}; copy it again"
+            wrong = (
+                f"took more than {limit:.0f} s to read, which tensors on a slow disk do not, and was stopped"
             )
+            advice = "copy it to a local disk and try again, or get the model as safetensors"
+            raise InputError(f"{source} {wrong}; {advice}: the file may be hostile") from None
+        if ended.returncode < 0:
+            name = signal.Signals(-ended.returncode).name
+            raise InputError(f"{source}: reading it was ended by {name}; copy it again")
         if ended.returncode == 2:
             raise InputError(ended.stderr.strip().splitlines()[-1])
         if ended.returncode:
@@ -124,20 +123,17 @@ def _convert_parts(parts: list[Path], out: Path) -> None:
             reason = " ".join(str(error).split())[:110]
             if isinstance(error, MemoryError) or "enough memory" in reason:
                 reason = "it asks for far more memory than its size"
-            raise InputError(
-                f"{part} holds more than tensors, or is damaged; nothing of it was run ({reason})"
-            ) from None
+            wrong = f"{part} holds more than tensors, or is damaged"
+            raise InputError(f"{wrong}; nothing of it was run ({reason})") from None
         tensors = _tensors(part, loaded, set(weight_map))
         name = (
-            "model.safetensors" if len(parts) == 1 else f"model-{number:05d}-of-{len(parts):05d}.safetensors"
+            f"model-{number:05d}-of-{len(parts):05d}.safetensors" if len(parts) > 1 else "model.safetensors"
         )
         total += durable.write_file(out / name, safetensors(tensors)).size
         weight_map |= dict.fromkeys(tensors, name)
     if len(parts) > 1:
-        durable.write_json(
-            out / "model.safetensors.index.json",
-            {"metadata": {"total_size": total}, "weight_map": weight_map},
-        )
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        durable.write_json(out / "model.safetensors.index.json", index)
 
 
 def _parts(source: Path) -> list[Path]:
@@ -155,9 +151,7 @@ def _parts(source: Path) -> list[Path]:
 
 
 def _check_part(source: Path, part: Path) -> None:
-    """Raises: InputError unless a part is a plain file of the folder that holds all its bytes, none of them
-    packed.
-    """
+    """Raises: InputError unless a part is a plain file of the folder that holds all its bytes unpacked."""
     durable.check_plain(part)
     _check_inside(source, part)
     if not _is_zip(part):
@@ -169,9 +163,8 @@ def _check_part(source: Path, part: Path) -> None:
         raise InputError(f"{part} is damaged ({' '.join(str(error).split())[:80]}); copy it again") from None
     is_packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
     if is_packed or sum(entry.file_size for entry in entries) > part.stat().st_size:
-        raise InputError(
-            f"{part} is packed, which torch never writes, and may grow without end; save it with torch"
-        )
+        wrong = "is packed, which torch never writes, and may grow without end"
+        raise InputError(f"{part} {wrong}; save it with torch")
 
 
 def _is_zip(part: Path) -> bool:
@@ -194,24 +187,17 @@ def _tensors(part: Path, loaded: Any, known: set[str]) -> dict[str, Any]:
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
             raise InputError(f"{part}: {name} is sparse, quantised or complex; give the model it was made of")
         if tensor.is_meta or tensor.dtype not in DTYPES:
-            kind = (
-                "has no data"
-                if tensor.is_meta
-                else f"holds {str(tensor.dtype).removeprefix('torch.')} numbers"
-            )
-            raise InputError(
-                f"{part}: {name[:60]!r} {kind}; expected float64, float32, float16, bfloat16, int64, int32, "
-                "uint8 or bool; give the model that it was made of"
-            )
+            numbers = str(tensor.dtype).removeprefix("torch.")
+            wrong = "has no data" if tensor.is_meta else f"holds {numbers} numbers"
+            expected = "float64, float32, float16, bfloat16, int64, int32, uint8 or bool"
+            advice = "give the model that it was made of"
+            raise InputError(f"{part}: {name[:60]!r} {wrong}; expected {expected}; {advice}")
         if tensor.nbytes > size:
-            raise InputError(
-                f"{part}: {name} claims {tensor.nbytes:,} bytes, more than the file has; it is damaged"
-            )
+            wrong = f"claims {tensor.nbytes:,} bytes, more than the file has"
+            raise InputError(f"{part}: {name} {wrong}; it is damaged")
     if (total := sum(tensor.nbytes for tensor in loaded.values())) > 2 * size:
-        raise InputError(
-            f"{part} holds {total:,} bytes of tensors in a file of {size:,}: many are views of the same "
-            "numbers; save a copy of each with torch"
-        )
+        wrong = f"holds {total:,} bytes of tensors in a file of {size:,}: many are views of the same numbers"
+        raise InputError(f"{part} {wrong}; save a copy of each with torch")
     places = [_place(tensor) for name, tensor in loaded.items() if name != _HEAD]
     is_tied = _HEAD in loaded and _place(loaded[_HEAD]) in places
     return {name: tensor.detach() for name, tensor in loaded.items() if name != _HEAD or not is_tied}
@@ -243,8 +229,6 @@ if __name__ == "__main__":
     except (MemoryError, RuntimeError) as error:  # torch has no class of its own for want of memory
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
-        print(
-            "its tensors take far more memory than the size of the files; nothing was written",
-            file=sys.stderr,
-        )
+        wrong = "its tensors take far more memory than the size of the files"
+        print(f"{wrong}; nothing was written", file=sys.stderr)
         sys.exit(2)

@@ -33,7 +33,7 @@ from etude.records.store import Run, open_run
 from etude.report.card import model_card
 from etude.start import find_weights, split_choice
 
-# What only a run needs to go on.
+# Files of a checkpoint that only its run needs.
 _OF_THE_RUN = ("manifest.json", "state.json", "optimizer")
 _PIECE_BYTES = 8 << 20
 
@@ -45,8 +45,7 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
     dtype there; `hf`, the model of a run that trained all weights. A model card with the figures of the
     journal comes along.
 
-    Raises: InputError if there is no such checkpoint, it is of another kind, or `out` has files; nothing is
-    written.
+    Raises: InputError if there is no such checkpoint, it is of another kind, or `out` has files.
     """
     run = open_run(split_choice(given)[0], runs)
     run.require_own_recipe()
@@ -73,9 +72,8 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
         if base.labels:
             config = durable.read_json_object(checkpoint / CLASSIFIER_FILE)
         config.pop("torch_dtype", None)  # the older name of the same
-        made["config.json"] = json.dumps(
-            {**config, "dtype": str(dtype).removeprefix("torch.")}, indent=2
-        ).encode()
+        config["dtype"] = str(dtype).removeprefix("torch.")
+        made["config.json"] = json.dumps(config, indent=2).encode()
     if kind == "hf":
         made["config.json"] = (checkpoint / "config.json").read_bytes()
     is_old = GENERATION_FILE not in carried  # a checkpoint without the file was written by an older etude
@@ -108,9 +106,8 @@ def load_model(folder: Path, *, dtype: torch.dtype) -> nn.Module:
     if not (folder / ADAPTER_FILE).is_file():
         model, new = _load(inspect_model(folder), dtype)
         if new:
-            raise InputError(
-                f"{folder} lacks {new[0]}, a weight of the head; give a model that has been trained"
-            )
+            wrong = f"{folder} lacks {new[0]}, a weight of the head"
+            raise InputError(f"{wrong}; give a model that has been trained")
         return model
     saved = read_adapter_config(folder)
     base = _base_of(folder, saved)
@@ -147,12 +144,10 @@ def open_chat(folder: Path, *, system: str | None = None) -> ChatTemplate:
 
 
 def find_end_ids(folder: Path, chat: ChatTemplate, *, is_chat: bool) -> tuple[int, ...]:
-    """The ids that end a text of the model in a folder: that of its tokenizer, and those at which the model
-    stops.
+    """The ids that end a text of the model in a folder: the end of its tokenizer, and where the model stops.
 
-    They are in generation_config.json, which a checkpoint has too. The base of an adapter without that file,
-    as other tools write them, has it. With `is_chat`, what the chat template writes behind an answer is an
-    end as well.
+    The latter are in the generation_config.json of the checkpoint, or of the base of an adapter from another
+    tool. With `is_chat`, the end that the chat template writes behind an answer counts as well.
 
     Raises: InputError if a file cannot be read.
     """
@@ -165,26 +160,22 @@ def find_end_ids(folder: Path, chat: ChatTemplate, *, is_chat: bool) -> tuple[in
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
-    """The dtype of most numbers in a model's safetensors; fp32 of an adapter.
-
-    Raises: InputError if damaged.
-    """
+    """The dtype of most numbers in a model's safetensors; fp32 of an adapter. Raises: InputError."""
     return torch.float32 if (folder / ADAPTER_FILE).is_file() else weights.stored_dtypes(folder)[1]
 
 
 def _merged_weights(checkpoint: Path, base: Pretrained) -> tuple[dict[str, torch.Tensor], torch.dtype]:
-    """The weights of a base with an adapter in them, each in the dtype that the base stores it in, and the
-    main dtype.
+    """The weights of a base with an adapter in them, each in its dtype there, and the main dtype.
 
-    What the base has not, the head of a classifier, gets the main one.
+    The head of a classifier, which the base lacks, gets the main one.
     """
     stored, main = weights.stored_dtypes(base.path)
     wide = functools.reduce(torch.promote_types, stored.values(), main)  # holds the digits of each of them
     # Files of a bare body leave out its name, and old ones call the parts of a norm gamma and beta.
     old = {"gamma": "weight", "beta": "bias"}
     dtypes = {
-        re.sub(r"(?<=\.)(gamma|beta)$", lambda part: old[part[0]], name): each
-        for name, each in stored.items()
+        re.sub(r"(?<=\.)(gamma|beta)$", lambda part: old[part[0]], name): dtype
+        for name, dtype in stored.items()
     }
 
     def dtype_of(name: str) -> torch.dtype:
@@ -200,9 +191,8 @@ def _check_kind(kind: str, run: Run, *, is_adapter: bool) -> None:
     if kind not in ("peft", "merged", "hf"):
         raise InputError(f"--to {kind} is not known; use peft, merged or hf")
     if is_adapter and kind == "hf":
-        raise InputError(
-            f"run {run.name} trained an adapter; use --to merged for a whole model, or --to peft"
-        )
+        advice = "use --to merged for a whole model, or --to peft"
+        raise InputError(f"run {run.name} trained an adapter; {advice}")
     if not is_adapter and kind != "hf":
         raise InputError(f"run {run.name} trained all weights, so there is no adapter; use --to hf")
 
@@ -214,9 +204,8 @@ def _load(pretrained: Pretrained, dtype: torch.dtype) -> tuple[nn.Module, list[s
     """
     model, new = load_pretrained(pretrained, dtype=dtype, dropout=0.0)
     if new and not pretrained.labels:
-        raise InputError(
-            f"{pretrained.path} lacks {new[0]}, the head of a masked model, which is not in an adapter"
-        )
+        wrong = "the head of a masked model, which is not in an adapter"
+        raise InputError(f"{pretrained.path} lacks {new[0]}, {wrong}")
     require_finite(model, str(pretrained.path))
     return model.eval(), new
 
@@ -229,11 +218,11 @@ def _base_of(folder: Path, saved: SavedAdapter) -> Pretrained:
         return inspect_model(path, "masked" if is_encoder and saved.task is None else None)
     base = inspect_model(path, "classification")
     if (folder / CLASSIFIER_FILE).is_file():
-        said = durable.read_json_object(folder / CLASSIFIER_FILE)
+        values = durable.read_json_object(folder / CLASSIFIER_FILE)
         try:
-            names = label_names(said)
-            given = said.get("pad_token_id")
-            padding = {} if given is None else {"pad_token_id": size(said, "pad_token_id", least=0)}
+            names = label_names(values)
+            given = values.get("pad_token_id")
+            padding = {} if given is None else {"pad_token_id": size(values, "pad_token_id", least=0)}
         except InputError as error:
             wrong = str(error).removeprefix("config.json: ")
             raise InputError(f"{folder / CLASSIFIER_FILE}: {wrong}") from None

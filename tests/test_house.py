@@ -30,7 +30,7 @@ MOST = {
 }
 MOST_LINES = {
     "cli": 2330, "control": 519, "data": 8679, "durable": 755, "engine": 1537, "evaluate": 554,
-    "launch": 301, "models": 5580, "objectives": 1097, "plan": 550, "recipe": 1536, "records": 2114,
+    "launch": 301, "models": 5125, "objectives": 1097, "plan": 550, "recipe": 1536, "records": 2114,
     "report": 2819, "scores": 750, "watch": 75,
     "etude": 2438,  # the modules that stand in no folder
 }  # fmt: skip

@@ -1,5 +1,4 @@
-"""An adapter in a folder of PEFT: its adapter_config.json read key by key, its tensors held
-against the base."""
+"""An adapter in a folder of PEFT: its config read key by key, its tensors held against the base."""
 
 import json
 import re
@@ -24,8 +23,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_bdlora": (None, False), "alora_invocation_tokens": (None,), "arrow_config": (None,),
     "megatron_config": (None,), "ensure_weight_tying": (None, False),
 }  # fmt: skip
-# Keys that are read, and keys that say how A and B were first drawn, which tool wrote the file, or where it
-# ran.
+# Keys that are read, and keys of how A and B were first drawn, which tool wrote the file, or where it ran.
 _KNOWN = frozenset({
     "peft_type", "task_type", "base_model_name_or_path", "revision", "r", "lora_alpha", "lora_dropout",
     "use_rslora", "rank_pattern", "alpha_pattern", "use_dora", "target_modules", "exclude_modules",
@@ -49,16 +47,15 @@ _PATTERN_SECONDS = 3
 class SavedAdapter:
     """The values of adapter_config.json.
 
-    recipe    rank, alpha and the kind of the update, as a recipe has them; its `targets` are not those of the
-              file
-    ranks     another rank for modules whose names end in a match of a regular expression; the first that fits
-              holds
+    recipe    rank, alpha and the kind of the update, as a recipe has them, without the targets of the file
+    ranks     ranks of modules whose names end in a match of a regular expression; the first one holds
     alphas    the same of alpha
     targets   module names, their last parts, "all-linear", or a regular expression for whole names
     excluded  the same of modules that are left as they are
-    layers    numbers of the blocks that are adapted, None for all; `lists` names what the blocks stand in, ()
-              for any
-    whole     modules that are saved as they are, by the last parts of their names
+    layers    numbers of the adapted blocks, None for all
+    lists     names of the lists that these blocks stand in, () for any
+
+    modules_to_save: those saved whole, by the last parts of their names.
     """
 
     recipe: Adapter
@@ -71,24 +68,20 @@ class SavedAdapter:
     excluded: str | list[str]
     layers: tuple[int, ...] | None
     lists: tuple[str, ...]
-    whole: tuple[str, ...]
+    modules_to_save: tuple[str, ...]
 
 
 def read_adapter_config(folder: Path) -> SavedAdapter:
-    """The adapter in a folder of PEFT.
-
-    Raises: InputError if it is no LoRA adapter, or may have more than this one.
-    """
+    """The adapter in a folder of PEFT. Raises: InputError if it is no LoRA, or may have more than that."""
     file = folder / CONFIG_FILE
     values = durable.read_json_object(file)
     if values.get("peft_type") != "LORA":
         raise InputError(f"{file} is of peft_type {_show(values.get('peft_type'))}; only LORA can be loaded")
     made = values.get("init_lora_weights")
     if isinstance(made, str) and made.lower() not in _PLAIN_STARTS:
-        raise InputError(
-            f"{file} has init_lora_weights = {_show(made)}, which changed the base too; {_MERGE}, or save "
-            "it again with path_initial_model_for_weight_conversion"
-        )
+        wrong = f"init_lora_weights = {_show(made)}, which changed the base too"
+        advice = "or save it again with path_initial_model_for_weight_conversion"
+        raise InputError(f"{file} has {wrong}; {_MERGE}, {advice}")
     task = _text(file, values, "task_type")
     for name, value in values.items():
         neutral = _NEUTRAL.get(name, _OFF)
@@ -97,27 +90,22 @@ def read_adapter_config(folder: Path) -> SavedAdapter:
         elif name in _KNOWN:
             continue
         if not any(type(value) is type(unused) and value == unused for unused in neutral):
-            what = (
-                "is not supported" if name in {*_NEUTRAL, *_KNOWN} else "is unknown and may change the result"
-            )
-            raise InputError(
-                f"{file} has {_show(name, quote=False)} = {_show(value)}, which {what}; {_MERGE}"
-            )
+            is_known = name in _NEUTRAL or name in _KNOWN
+            what = "is not supported" if is_known else "is unknown and may change the result"
+            key = _show(name, quote=False)
+            raise InputError(f"{file} has {key} = {_show(value)}, which {what}; {_MERGE}")
     targets = _names(file, values, "target_modules")
     if not targets:
         raise InputError(f"{file} names no target_modules; write it again with PEFT")
     layers = values.get("layers_to_transform")
     layers = [layers] if isinstance(layers, int) and not isinstance(layers, bool) else layers
     if layers is not None and (not isinstance(layers, list) or not all(type(each) is int for each in layers)):
-        raise InputError(
-            f"{file} has layers_to_transform = {_show(layers)}; expected numbers of blocks; mend the file"
-        )
+        raise _unfit(file, "layers_to_transform", layers, "numbers of blocks")
     lists = _names(file, values, "layers_pattern")
     lists = [lists] if isinstance(lists, str) else lists
-    if not all(re.fullmatch(r"\w+", each) for each in lists) or (layers and isinstance(targets, str)):
-        raise InputError(
-            f"{file} has layers_pattern or layers_to_transform that PEFT would not apply; {_MERGE}"
-        )
+    if not all(re.fullmatch(r"\w+", name) for name in lists) or (layers and isinstance(targets, str)):
+        wrong = "layers_pattern or layers_to_transform that PEFT would not apply"
+        raise InputError(f"{file} has {wrong}; {_MERGE}")
     whole = _names(file, values, "modules_to_save")
     return SavedAdapter(
         recipe=_recipe(file, values),
@@ -129,8 +117,8 @@ def read_adapter_config(folder: Path) -> SavedAdapter:
         targets=targets,
         excluded=_names(file, values, "exclude_modules"),
         layers=tuple(layers) if layers else None,
-        lists=tuple(each for each in lists if each),
-        whole=(whole,) if isinstance(whole, str) else tuple(whole),
+        lists=tuple(filter(None, lists)),
+        modules_to_save=(whole,) if isinstance(whole, str) else tuple(whole),
     )
 
 
@@ -139,79 +127,65 @@ def adapted_modules(
 ) -> dict[str, Adapter]:
     """The modules of a base that an adapter goes on, each with its rank and alpha, in the order of the model.
 
-    Raises: InputError unless the file has the tensors of exactly those that its config targets, in their
-    shapes.
+    Raises: InputError unless the file has the tensors of exactly those modules, in their shapes.
     """
     file, modules = folder / ADAPTER_FILE, dict(model.named_modules())
     if bare := next((key for key in tensors if not key.startswith(PREFIX)), None):
-        raise InputError(
-            f"{file} calls a tensor {bare[:80]}; PEFT's names begin with {PREFIX}; save it with PEFT"
-        )
+        wrong = f"{file} calls a tensor {bare[:80]}; PEFT's names begin with {PREFIX}"
+        raise InputError(f"{wrong}; save it with PEFT")
     linear = find_targets(model, "all-linear")
     targeted = _targeted(folder / CONFIG_FILE, saved, list(modules), linear)
-    found: dict[str, dict[str, Tensor]] = {}
-    whole = []
+    adapted: dict[str, dict[str, Tensor]] = {}
+    whole, heads = [], tuple(f"{head}." for head in head_modules(model))
     for key, tensor in tensors.items():
         name, _, part = key.removeprefix(PREFIX).partition(".lora_")
         if part:
-            found.setdefault(name, {})[f"lora_{part}"] = tensor
-        elif not any(name.startswith(f"{head}.") for head in head_modules(model)):
+            adapted.setdefault(name, {})[f"lora_{part}"] = tensor
+        elif not name.startswith(heads):
             whole.append(name)
-    for name in sorted({*targeted, *found} - set(linear)):
+    for name in sorted({*targeted, *adapted} - set(linear)):
         if _ENDS.search(name):
             what = "the head or an embedding; only the linear layers between them can be adapted here"
             raise InputError(f"{folder} adapts {name[:80]}, {what}; {_MERGE}")
     if whole:
         raise InputError(f"{file} has {whole[0][:80]} whole, which is not supported; {_MERGE}")
-    for name in found:
+    for name in adapted:
         if name not in modules:
-            raise InputError(
-                f"{folder} adapts {name[:80]}, which its base does not have; it belongs to another model"
-            )
+            wrong = f"{name[:80]}, which its base does not have; it belongs to another model"
+            raise InputError(f"{folder} adapts {wrong}")
         if name not in linear:
             raise InputError(f"{folder} adapts {name}, which is no linear layer; {_MERGE}")
         if name not in targeted:
-            raise InputError(
-                f"{file} has tensors of {name}, which {CONFIG_FILE} does not target; save it again"
-            )
+            wrong = f"has tensors of {name}, which {CONFIG_FILE} does not target"
+            raise InputError(f"{file} {wrong}; save it again")
     for name in linear:
-        if name in targeted and name not in found:
-            raise InputError(
-                f"{file} lacks the tensors of {name}, which {CONFIG_FILE} targets; save it again"
-            )
+        if name in targeted and name not in adapted:
+            wrong = f"lacks the tensors of {name}, which {CONFIG_FILE} targets"
+            raise InputError(f"{file} {wrong}; save it again")
     for key, tensor in tensors.items():
         if not tensor.is_floating_point():
-            raise InputError(
-                f"{file}: {key} holds {str(tensor.dtype).removeprefix('torch.')} numbers; {_MERGE}"
-            )
-    recipes = _recipes(folder / CONFIG_FILE, saved, [name for name in modules if name in found])
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise InputError(f"{file}: {key} holds {dtype} numbers; {_MERGE}")
+    recipes = _recipes(folder / CONFIG_FILE, saved, [name for name in modules if name in adapted])
     for name, recipe in recipes.items():
-        _check_layer(f"{file}: {name}", recipe, modules[name], found[name])
+        _check_layer(f"{file}: {name}", recipe, modules[name], adapted[name])
     return recipes
 
 
 def whole_names(folder: Path, saved: SavedAdapter, tensors: dict[str, Tensor], model: nn.Module) -> list[str]:
-    """The modules of a classifier's head that an adapter file has.
-
-    Raises: InputError if it lacks a part of one.
-    """
-    names = []
+    """The modules of a classifier's head that an adapter file has. Raises: InputError if one lacks a part."""
+    names, file = [], folder / ADAPTER_FILE
     for head in head_modules(model):
-        wanted = {
-            f"{PREFIX}{head}.{name}": part for name, part in model.get_submodule(head).named_parameters()
-        }
-        if any(key in tensors for key in wanted) or any(_ends_in(head, each) for each in saved.whole):
-            names.append(head)
-            for key, part in wanted.items():
-                if key not in tensors:
-                    raise InputError(
-                        f"{folder / ADAPTER_FILE} lacks {key}, a part of the head; save it again"
-                    )
-                if tensors[key].shape != part.shape:
-                    raise InputError(
-                        f"{folder / ADAPTER_FILE}: {key} is {list(tensors[key].shape)}, the base has "
-                        f"{list(part.shape)}"
-                    )
+        module = model.get_submodule(head)
+        wanted = {f"{PREFIX}{head}.{name}": part.shape for name, part in module.named_parameters()}
+        if not tensors.keys() & wanted and not any(_ends_in(head, last) for last in saved.modules_to_save):
+            continue
+        names.append(head)
+        for key, shape in wanted.items():
+            if key not in tensors:
+                raise InputError(f"{file} lacks {key}, a part of the head; save it again")
+            if tensors[key].shape != shape:
+                raise InputError(f"{file}: {key} is {list(tensors[key].shape)}, the base has {list(shape)}")
     return names
 
 
@@ -219,37 +193,28 @@ def check_same(folder: Path, saved: SavedAdapter, recipe: Adapter) -> None:
     """Raises: InputError if the adapter saved in a folder computes another update than that of a recipe."""
     for name, patterns in (("rank", saved.ranks), ("alpha", saved.alphas)):
         if patterns:
-            raise InputError(
-                f"the adapter in {folder} has {name}_pattern = {_show(patterns)}, and a recipe one "
-                f"adapter.{name} for all modules; {_MERGE}, and name that model as model.from"
-            )
+            both = f"{name}_pattern = {_show(patterns)}, and a recipe one adapter.{name} for all modules"
+            advice = f"{_MERGE}, and name that model as model.from"
+            raise InputError(f"the adapter in {folder} has {both}; {advice}")
     for name in ("rank", "alpha", "rank_stabilized", "dora"):
         theirs, ours = getattr(saved.recipe, name), getattr(recipe, name)
         if theirs != ours:
             shown = str(theirs).lower() if isinstance(theirs, bool) else f"{theirs:g}"
-            raise InputError(
-                f"adapter.{name} is {ours!r}, but the adapter in {folder} has {shown}; use {shown}"
-            )
+            both = f"adapter.{name} is {ours!r}, but the adapter in {folder} has {shown}"
+            raise InputError(f"{both}; use {shown}")
 
 
 def _recipe(file: Path, values: dict[str, Any]) -> Adapter:
     for name in ("use_rslora", "use_dora"):
         if not isinstance(values.get(name), bool | None):
-            raise InputError(
-                f"{file} has {name} = {_show(values[name])}; expected true or false; mend the file"
-            )
-    dropout = values.get("lora_dropout")
-    given = {
-        "rank": values.get("r"),
-        "alpha": values.get("lora_alpha"),
-        "dropout": 0.0 if dropout is None else dropout,
-    }
+            raise _unfit(file, name, values[name], "true or false")
     try:
+        alpha, dropout = (
+            float(value) if type(value) is int else value
+            for value in (values.get("lora_alpha"), values.get("lora_dropout"))
+        )
         return Adapter.model_validate({
-            **{
-                name: float(value) if type(value) is int and name != "rank" else value
-                for name, value in given.items()
-            },
+            "rank": values.get("r"), "alpha": alpha, "dropout": 0.0 if dropout is None else dropout,
             "rank_stabilized": bool(values.get("use_rslora")), "dora": bool(values.get("use_dora")),
         })  # fmt: skip
     except (ValueError, OverflowError):
@@ -265,55 +230,43 @@ def _pattern(file: Path, values: dict[str, Any], name: str) -> dict[str, Any]:
     pattern = {} if values.get(name) is None else values[name]
     part, least = ("r", "from 1 to 4096") if name == "rank_pattern" else ("lora_alpha", "above 0")
     if not isinstance(pattern, dict):
-        raise InputError(
-            f"{file} has {name} = {_show(pattern)}; expected an object of modules; mend the file"
-        )
+        raise _unfit(file, name, pattern, "an object of modules")
     read = {}
     for key, value in pattern.items():
         try:
             recipe = _recipe(file, {"r": 1, "lora_alpha": 1.0, part: value})
         except InputError:
-            raise InputError(
-                f"{file} has {name} = {_show({key: value})}; expected numbers {least}; mend the file"
-            ) from None
+            raise _unfit(file, name, {key: value}, f"numbers {least}") from None
         read[key] = recipe.rank if part == "r" else recipe.alpha
     return read
 
 
 def _recipes(file: Path, saved: SavedAdapter, names: list[str]) -> dict[str, Adapter]:
-    """Rank and alpha of each module, as PEFT finds them: by the first pattern that the end of its name
-    matches.
-    """
-    ranks, alphas = (
-        _match(file, [rf"(.*\.)?({key})" for key in patterns], names)
-        for patterns in (saved.ranks, saved.alphas)
-    )
-    rank_of, alpha_of = (
-        [saved.recipe.rank, *saved.ranks.values()],
-        [saved.recipe.alpha, *saved.alphas.values()],
-    )
-    return {
-        name: saved.recipe.model_copy(
-            update={"rank": rank_of[ranks.get(name, -1) + 1], "alpha": alpha_of[alphas.get(name, -1) + 1]}
-        )
-        for name in names
-    }
+    """Rank and alpha of each module, as in PEFT those of the first pattern that the end of its name fits."""
+    changes: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, patterns in (("rank", saved.ranks), ("alpha", saved.alphas)):
+        numbers = list(patterns.values())
+        for name, place in _match(file, [rf"(.*\.)?({end})" for end in patterns], names).items():
+            changes[name][key] = numbers[place]
+    return {name: saved.recipe.model_copy(update=update) for name, update in changes.items()}
 
 
 def _text(file: Path, values: dict[str, Any], name: str) -> str | None:
     value = values.get(name)
     if value is not None and not isinstance(value, str):
-        raise InputError(f"{file} has {name} = {_show(value)}; expected a text or null; mend the file")
+        raise _unfit(file, name, value, "a text or null")
     return value
 
 
 def _names(file: Path, values: dict[str, Any], name: str) -> str | list[str]:
     value = [] if values.get(name) is None else values[name]
-    if not isinstance(value, str) and not (
-        isinstance(value, list) and all(isinstance(each, str) for each in value)
-    ):
-        raise InputError(f"{file} has {name} = {_show(value)}; expected names of modules; mend the file")
+    if not all(isinstance(item, str) for item in (value if isinstance(value, list) else [value])):
+        raise _unfit(file, name, value, "names of modules")
     return value
+
+
+def _unfit(file: Path, name: str, value: Any, expected: str) -> InputError:
+    return InputError(f"{file} has {name} = {_show(value)}; expected {expected}; mend the file")
 
 
 def _show(value: Any, *, quote: bool = True) -> str:
@@ -325,14 +278,14 @@ def _show(value: Any, *, quote: bool = True) -> str:
 def _targeted(file: Path, saved: SavedAdapter, names: list[str], linear: list[str]) -> set[str]:
     """The names of modules that a config means, as PEFT reads it."""
 
-    def chosen(said: str | list[str]) -> set[str]:
-        if isinstance(said, str):
-            return set(_match(file, [said], names))
-        return {name for name in names if any(_ends_in(name, each) for each in said)}
+    def chosen(given: str | list[str]) -> set[str]:
+        if isinstance(given, str):
+            return set(_match(file, [given], names))
+        return {name for name in names if any(_ends_in(name, last) for last in given)}
 
     targets = set(linear) if saved.targets == "all-linear" else chosen(saved.targets)
     targets -= chosen(saved.excluded) if saved.excluded else set()
-    targets -= {name for name in targets if any(f".{each}." in f".{name}." for each in saved.whole)}
+    targets -= {name for name in targets if any(f".{last}." in f".{name}." for last in saved.modules_to_save)}
     if saved.layers is None:
         return targets
     lists = "|".join(saved.lists) or "[^.]*"
@@ -347,7 +300,7 @@ def _ends_in(name: str, last: str) -> bool:
 def _match(file: Path, patterns: list[str], names: list[str]) -> dict[str, int]:
     """The names that a regular expression matches whole, and the place of the first one that does.
 
-    Some take for ever, so a process apart tries.
+    A process apart tries, since some expressions take for ever.
     """
     if all(re.fullmatch(r"\w+", pattern) for pattern in patterns):
         return {name: patterns.index(name) for name in names if name in patterns}
@@ -365,9 +318,8 @@ def _match(file: Path, patterns: list[str], names: list[str]) -> dict[str, int]:
             capture_output=True, timeout=_PATTERN_SECONDS, encoding="utf-8", errors="replace",
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise InputError(
-            f"{file}: matching {shown} takes more than {_PATTERN_SECONDS} s; list the names of the modules"
-        ) from None
+        wrong = f"matching {shown} takes more than {_PATTERN_SECONDS} s"
+        raise InputError(f"{file}: {wrong}; list the names of the modules") from None
     except (subprocess.CalledProcessError, UnicodeError):
         raise InputError(f"{file}: {shown} is no regular expression; list the names of the modules") from None
     return dict(json.loads(ended.stdout))
@@ -391,7 +343,7 @@ def _check_layer(where: str, recipe: Adapter, module: nn.Module, parts: dict[str
             hint = ", but use_dora is false" if part == "lora_magnitude_vector" else ""
             raise InputError(f"{where} has {part[:40]}, which is not supported{hint}; {_MERGE}")
         if tuple(parts[part].shape) != wanted[part]:
-            raise InputError(
-                f"{where}.{part} is {list(parts[part].shape)}, but r = {recipe.rank} and the base ask for "
-                f"{list(wanted[part])}; save the adapter again"
+            both = (
+                f"{list(parts[part].shape)}, but r = {recipe.rank} and the base ask for {list(wanted[part])}"
             )
+            raise InputError(f"{where}.{part} is {both}; save the adapter again")

@@ -9,7 +9,7 @@ from torch import nn
 
 from etude.errors import InputError
 from etude.models.cost import Cost
-from etude.models.families.family import Config, Facts, NewModel, Pretrained
+from etude.models.families.family import Config, NewModel, Pretrained
 from etude.models.families.table import family_named, family_of
 from etude.models.pretrained import load_pretrained
 from etude.recipe.schema import Recipe
@@ -30,33 +30,31 @@ class Size:
 def choose_config(recipe: Recipe, pretrained: Pretrained | None, new: NewModel) -> Config:
     """The configuration that a recipe asks for. Raises: InputError if sizes do not fit."""
     section = recipe.model
+    chosen: Config
     if pretrained is None:
         from_recipe = family_named(section.kind).from_recipe
         assert from_recipe is not None, section.kind
-        chosen: Config = from_recipe(section, new)
+        chosen = from_recipe(section, new)
         check_memory(chosen, _MOST_MEMORIES)
         return chosen
     config = pretrained.config
     if recipe.train.seq_len > config.longest:
-        raise InputError(
-            f"train.seq_len is {recipe.train.seq_len}, but {section.from_} reads {config.longest} tokens at "
-            f"most; use {config.longest}"
-        )
+        wrong = f"train.seq_len is {recipe.train.seq_len}, but {section.from_} reads {config.longest} tokens"
+        raise InputError(f"{wrong} at most; use {config.longest}")
     if (with_outputs := family_of(config).with_outputs) is not None:
-        with_labels: Config = with_outputs(config, new)
-        return with_labels
+        chosen = with_outputs(config, new)
+        return chosen
     if new.tasks:
-        raise InputError(
-            f"{section.from_} is no BERT, RoBERTa or their kin, which several tasks need; name one"
-        )
+        wrong = "is no BERT, RoBERTa or their kin, which several tasks need"
+        raise InputError(f"{section.from_} {wrong}; name one")
     return config
 
 
 def check_memory(config: Any, memories: float = 1.0) -> None:
-    """Raises: InputError if the weights of a new model take more than so many times the memory of this
-    machine.
+    """Refuse a new model whose weights take more than so many times the memory of this machine.
 
-    Reckoned by arithmetic, before anything is built. A plan may be for a larger machine, but not for any.
+    It is arithmetic, before anything is built. A plan may be for a larger machine, but not for any.
+    Raises: InputError.
     """
     blocks = config.n_layer + getattr(config, "n_decoder_layer", 0)
     least = blocks * 2 * config.n_embd * config.n_ffn + config.vocab_size * config.n_embd
@@ -72,10 +70,7 @@ def check_memory(config: Any, memories: float = 1.0) -> None:
 
 
 def measure(config: Config, pretrained: Pretrained | None, *, seq_len: int, adapter: int) -> Size:
-    """The size of a model in samples of seq_len tokens, with an adapter of so many parameters, or 0 for none.
-
-    Beside an adapter the head of a classifier is trained.
-    """
+    """The size of a model in samples of seq_len tokens, and with an adapter of so many parameters, or 0."""
     labels = _labels_of(config, pretrained)
     parameters, cost = family_of(config).measure(config, labels, seq_len, adapter)
     if not adapter:
@@ -100,11 +95,6 @@ def build(
     model: Any = family_of(config).make(config, _labels_of(config, None))
     model.init_weights(recipe.seed)
     return model, []
-
-
-def describe_config(config: Config, pretrained: Pretrained | None, facts: Facts) -> dict[str, Any]:
-    """The values of config.json with which other tools load the weights."""
-    return family_of(config).describe(config, pretrained, facts)
 
 
 def _labels_of(config: Config, pretrained: Pretrained | None) -> int:

@@ -1,6 +1,4 @@
-"""Ready sizes, the decoder that a recipe's [model] asks for, and models people fine-tune, known without their
-files.
-"""
+"""Ready sizes, the decoder of a recipe's [model], and models people fine-tune, known without their files."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -29,9 +27,7 @@ def decoder_config(model: Model, *, vocab_size: int, seq_len: int) -> DecoderCon
     """The decoder that a recipe asks for: its own keys over its preset over the defaults.
 
     vocab_size: tokens of the tokenizer; the embedding may have more rows. seq_len: tokens of a sample; the
-    context is at least that.
-
-    Raises: InputError if keys do not fit each other or the tokenizer is larger than the embedding.
+    context is at least that. Raises: InputError if keys, or tokenizer and embedding, do not fit each other.
     """
     preset = PRESETS[model.preset] if model.preset is not None else {}
     names = [field.name for field in fields(DecoderConfig)]
@@ -56,27 +52,21 @@ def decoder_config(model: Model, *, vocab_size: int, seq_len: int) -> DecoderCon
 
 @dataclass(frozen=True)
 class Story:
-    """A published model by arithmetic: its parameters, and (inputs, outputs, how many) of its linear layers
-    by name.
+    """A published model by arithmetic: its parameters, and its linear layers but the head.
 
-    Layers that share a name may have several shapes. The head is not among them.
+    linears: (inputs, outputs, number) of layers by name; those that share a name may have several shapes.
     """
 
     total: int
     linears: dict[str, list[tuple[int, int, int]]]
 
     def count_lora(self, rank: int, targets: str | list[str]) -> int:
-        """Parameters of an adapter on the targets, or on all linear layers.
-
-        Raises: InputError for an unknown one.
-        """
+        """Parameters of an adapter on the targets, or on all linear layers. Raises: InputError."""
         chosen = list(self.linears) if targets == "all-linear" else list(targets)
         for name in chosen:
             if name not in self.linears:
-                raise InputError(
-                    f"adapter.targets: no linear layer is called {name!r}; there are "
-                    f"{', '.join(self.linears)}"
-                )
+                known = ", ".join(self.linears)
+                raise InputError(f"adapter.targets: no linear layer is called {name!r}; there are {known}")
         return sum(
             rank * (inputs + outputs) * count
             for name in set(chosen)
@@ -130,11 +120,8 @@ def _t5(width: int, layers: int, heads: int, ffn: int, vocab: int) -> Story:
     """Encoder and decoder of so many layers each, heads of 64."""
     inner = 64 * heads
     linears = {name: [(width, inner, 3 * layers)] for name in ("q", "k", "v")}
-    linears |= {
-        "o": [(inner, width, 3 * layers)],
-        "wi": [(width, ffn, 2 * layers)],
-        "wo": [(ffn, width, 2 * layers)],
-    }
+    shapes = {"o": (inner, width, 3 * layers), "wi": (width, ffn, 2 * layers), "wo": (ffn, width, 2 * layers)}
+    linears |= {name: [shape] for name, shape in shapes.items()}
     norms = (5 * layers + 2) * width
     return Story(vocab * width + _weights(linears) + norms + 2 * 32 * heads, linears)
 

@@ -12,8 +12,7 @@ from torch.nn import functional
 
 # As etude.data.lexer counts them.
 KINDS, LEVELS = 9, 16
-# Adam moves an entry by about the learning rate a step; so much faster it comes to where it matters within an
-# epoch.
+# Adam moves an entry by about the learning rate a step; so much faster it matters within an epoch.
 _REACH = 16.0
 
 
@@ -35,23 +34,20 @@ class CodeBias(nn.Module):
     def forward(self, code: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
         """(n, H, t, t) [head, query, key] of each n samples of t tokens that `sizes` names as (n, t).
 
-        code (N, 4) int64 of all tokens: kind, depth of brackets and of indentation, identifier.
+        code: (N, 4) int64 of all tokens: kind, depth of brackets and of indentation, identifier.
 
-        Each table is a matrix between what the query is and what the key is, so one product of (t, 41) and
-        (41, t) stands for the look-ups of all t x t pairs; only which identifiers are equal is found pair by
-        pair.
+        Each table is a matrix between the kind of the query and that of the key, so one product of (t, 41)
+        and (41, t) stands for the look-ups of all t x t pairs; only equal identifiers are found pair by pair.
         """
         kind, brackets, indentation, identifier = code.unbind(-1)
         depths = torch.arange(LEVELS, device=code.device)
         differences = depths[:, None] - depths + LEVELS - 1
         tables = self.kinds, self.brackets[:, differences], self.indentation[:, differences]
         columns = kind, brackets, indentation
-        of_query = (
-            torch.cat([table[:, column] for table, column in zip(tables, columns)], -1) * _REACH
-        )  # (H, N, 41)
-        of_key = torch.cat(
-            [functional.one_hot(column, table.shape[-1]) for table, column in zip(tables, columns)], -1
-        )
+        rows = [table[:, column] for table, column in zip(tables, columns)]
+        of_query = torch.cat(rows, -1) * _REACH  # (H, N, 41)
+        is_entry = [functional.one_hot(column, table.shape[-1]) for table, column in zip(tables, columns)]
+        of_key = torch.cat(is_entry, -1)
         same = (self.same * _REACH)[:, None, None]
         tokens = [n * t for n, t in sizes]
         queries, keys = torch.split(of_query, tokens, 1), torch.split(of_key.to(of_query.dtype), tokens)

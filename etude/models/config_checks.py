@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import InputError
-from etude.models.hf_config import LARGEST_SIZE, MOST_LABELS, quoted
+from etude.models.hf_config import LARGEST_SIZE, MOST_LABELS, quoted, unfit
 
 _LARGEST_NUMBER = 2**31  # beyond any id, seed or length
 _MOST_REPEATED = 4096  # layers, experts and the like, of which the largest known model has a tenth
@@ -30,44 +30,35 @@ def refuse_conflicts(values: Mapping[str, Any]) -> None:
 
     Readers differ in which of the two they take, so one of them would compute another model.
     """
-    said = {name: _plain(value) for name, value in values.items()}
+    plain = {name: _plain(value) for name, value in values.items()}
     for group in _ONE_FACT:
-        _agree([(name, said.get(name)) for name in group])
+        _agree([(name, plain.get(name)) for name in group])
     text = values.get("text_config")
     if isinstance(text, Mapping):
         for name in _OF_THE_TEXT:
-            _agree([(name, said.get(name)), (f"text_config.{name}", _plain(text.get(name)))])
+            _agree([(name, plain.get(name)), (f"text_config.{name}", _plain(text.get(name)))])
     _refuse_rotary_conflicts(values)
     _refuse_window_conflicts(values)
     family, classes = CLASS_STEMS.get(str(values.get("model_type"))), values.get("architectures")
     for name in classes if isinstance(classes, list) else []:
         stem = _CLASS.match(str(name))
         if family and stem and stem[1] != family and stem[1] in CLASS_STEMS.values():
-            raise InputError(
-                f"config.json says model_type = {values['model_type']!r} and architectures = "
-                f"{str(name)[:60]!r}, which is another family; mend one of them"
-            )
+            both = f"model_type = {values['model_type']!r} and architectures = {str(name)[:60]!r}"
+            raise InputError(f"config.json says {both}, which is another family; mend one of them")
 
 
 def check_sizes(path: Path, values: Mapping[str, Any], tensors: int) -> None:
-    """Raises: InputError for numbers that no model has; tensors: how many its files hold, and so layers at
-    most.
-    """
+    """Refuse numbers that no model has; tensors: number in its files. Raises: InputError."""
     file = f"{path}/config.json"
     for name, value, is_own in _leaves(file, values):
         is_share = is_own and _SHARE.search(name) and type(value) in (int, float)
         if value != value or (is_share and not 0 <= value < 1):
-            expected = "a number from 0 to below 1" if is_share else "a number"
-            raise InputError(
-                f"{file}: {name[:40]} is {quoted(value)}; expected {expected}; mend or replace the file"
-            )
+            raise unfit(name[:40], value, f"a number{' from 0 to below 1' if is_share else ''}", file)
         if type(value) is not int:
             continue
         if is_own and _BLOCKS.fullmatch(name) and value > tensors:
-            raise InputError(
-                f"{file}: {name} is {quoted(value)}, but the files hold {tensors:,} tensors; copy the model "
-                "again"
-            )
+            wrong = f"{name} is {quoted(value)}, but the files hold {tensors:,} tensors"
+            raise InputError(f"{file}: {wrong}; copy the model again")
         least, most = -_LARGEST_NUMBER, _LARGEST_NUMBER
         if _REPEATED.search(name):
             most = max(tensors, _MOST_REPEATED)
@@ -80,10 +71,7 @@ def check_sizes(path: Path, values: Mapping[str, Any], tensors: int) -> None:
         elif is_own and name == "sliding_window" and values.get("use_sliding_window") is not False:
             least = 1  # some tools take 0 for none, and transformers hides all
         if not least <= value <= most:
-            raise InputError(
-                f"{file}: {name[:40]} is {quoted(value)}; expected {least:,} to {most:,}; mend or replace "
-                "the file"
-            )
+            raise unfit(name[:40], value, f"{least:,} to {most:,}", file)
 
 
 def _refuse_rotary_conflicts(values: Mapping[str, Any]) -> None:
@@ -101,16 +89,14 @@ def _refuse_rotary_conflicts(values: Mapping[str, Any]) -> None:
         new, old = ({**part, "rope_type": part.get("rope_type", part.get("type"))} for part in parts.values())
         for fact in sorted({*new, *old} - {"type", "rope_theta", "partial_rotary_factor"}):
             if new.get(fact) != old.get(fact):
-                raise InputError(
-                    f"config.json says rope_parameters.{fact[:40]} = {_short(new.get(fact))} and "
-                    f"rope_scaling.{fact[:40]} = {_short(old.get(fact))}; keep one of the two objects"
-                )
+                name, first, second = fact[:40], _short(new.get(fact)), _short(old.get(fact))
+                both = f"rope_parameters.{name} = {first} and rope_scaling.{name} = {second}"
+                raise InputError(f"config.json says {both}; keep one of the two objects")
 
 
 def _refuse_window_conflicts(values: Mapping[str, Any]) -> None:
-    kinds, pattern, first = (
-        values.get(name) for name in ("layer_types", "sliding_window_pattern", "max_window_layers")
-    )
+    names = ("layer_types", "sliding_window_pattern", "max_window_layers")
+    kinds, pattern, first = map(values.get, names)
     if not isinstance(kinds, list):
         return
     is_slid = [kind == "sliding_attention" for kind in kinds]
@@ -120,20 +106,17 @@ def _refuse_window_conflicts(values: Mapping[str, Any]) -> None:
     elif type(first) is int and first < len(kinds) and values.get("use_sliding_window"):
         name, meant = "max_window_layers", [layer >= first for layer in range(len(kinds))]
     if meant is not None and meant != is_slid:
-        raise InputError(
-            f"config.json: layer_types and {name} name other layers with a sliding window; keep one of them"
-        )
+        wrong = f"layer_types and {name} name other layers with a sliding window"
+        raise InputError(f"config.json: {wrong}; keep one of them")
 
 
-def _agree(said: Sequence[tuple[str, Any]]) -> None:
+def _agree(pairs: Sequence[tuple[str, Any]]) -> None:
     """Raises: InputError if the values of these keys, but null, are not all the same."""
-    given = [(name, value) for name, value in said if value is not None]
+    given = [(name, value) for name, value in pairs if value is not None]
     for name, value in given[1:]:
         if value != given[0][1]:
-            raise InputError(
-                f"config.json says {given[0][0]} = {_short(given[0][1])} and {name} = {_short(value)}, which "
-                "are one thing; keep one of them"
-            )
+            both = f"{given[0][0]} = {_short(given[0][1])} and {name} = {_short(value)}"
+            raise InputError(f"config.json says {both}, which are one thing; keep one of them")
 
 
 def _plain(value: Any) -> Any:
@@ -146,8 +129,7 @@ def _short(value: Any) -> str:
 
 
 def _leaves(file: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any, bool]]:
-    """Each plain value at any depth, with the key it stands under, and whether that is one of the text model
-    itself.
+    """Each plain value at any depth, its key, and true if that is one of the text model itself.
 
     Raises: InputError for a list or object that is too long.
     """
@@ -155,10 +137,8 @@ def _leaves(file: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any, bo
     while left:
         name, value, depth = left.pop()
         if isinstance(value, dict | list) and len(value) > MOST_LABELS:
-            raise InputError(
-                f"{file}: {name[:40]} has {len(value):,} entries; expected at most {MOST_LABELS:,}; mend the "
-                "file"
-            )
+            wrong = f"{name[:40]} has {len(value):,} entries; expected at most {MOST_LABELS:,}"
+            raise InputError(f"{file}: {wrong}; mend the file")
         if isinstance(value, dict):
             inner = depth if name == "text_config" and depth == 1 else depth + 1
             left += [(key, item, inner) for key, item in value.items()]
@@ -182,12 +162,8 @@ _ONE_FACT = (
     ("torch_dtype", "dtype"),
 )
 _OF_THE_TEXT = (
-    "tie_word_embeddings",
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-)
+    "tie_word_embeddings", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"
+)  # fmt: skip
 _ROTARY = {
     "rope_theta": ("rope_theta", "rotary_emb_base"),
     "partial_rotary_factor": ("partial_rotary_factor", "rotary_pct"),

@@ -6,9 +6,7 @@ from etude.models.decoder_config import DecoderConfig
 
 
 def count_parameters(config: DecoderConfig) -> dict[str, int]:
-    """Exact parameters of each part: embedding, attention, feed_forward, norms, head (0 when tied), and their
-    total.
-    """
+    """Exact parameters of each part, and their total; a tied head counts 0."""
     query, key_value = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
     embedding = config.vocab_size * config.n_embd
     biases = (query + 2 * key_value) * config.qkv_bias + config.n_embd * config.out_bias
@@ -26,9 +24,7 @@ def count_parameters(config: DecoderConfig) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Cost:
-    """Operations of the matrix products, forward and backward, for each token read and for each target
-    scored.
-    """
+    """Operations of the matrix products, forward and backward, for a token read and for a target scored."""
 
     per_token: float
     per_target: float
@@ -39,8 +35,7 @@ class Cost:
 
 
 def training_cost(config: DecoderConfig, seq_len: int, *, adapter: int | None = None) -> Cost:
-    """The cost of training in sequences of seq_len tokens; with an adapter of so many parameters, over frozen
-    weights.
+    """The cost of training in sequences of seq_len tokens; adapter: parameters of one over frozen weights.
 
     Trained weights cost 6 operations each (forward, gradient of inputs, gradient of weights), frozen ones 4.
     """
@@ -58,8 +53,7 @@ def trainable_line(trainable: int, total: int) -> str:
 
 
 def flops_per_token(config: DecoderConfig, seq_len: int) -> float:
-    """Operations of the matrix products that train one token, forward and backward, in rows of seq_len
-    tokens.
+    """Operations of the matrix products that train one token of a row of seq_len, forward and backward.
 
     6 x (weights of all matrices and of the head, tied or not) + 12 x n_layer x n_head x head_dim x K, where K
     is the mean number of tokens that a token attends to: seq_len / 2, or W - W^2 / (2 seq_len) with a sliding

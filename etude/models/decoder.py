@@ -22,10 +22,9 @@ from etude.models.rope import inverse_frequencies
 
 
 class Cache:
-    """Rotated keys and values of B sequences, with room for `capacity` tokens each; `lengths` of them are
-    filled.
+    """Rotated keys and values of B sequences, with room for `capacity` tokens each.
 
-    keys, values: (n_layer, B, H, capacity, D)
+    keys, values: (n_layer, B, H, capacity, D), of which `lengths` tokens are filled
     """
 
     def __init__(
@@ -38,16 +37,13 @@ class Cache:
 
     def fill(self, layer: int, lengths: tuple[int, ...], keys: Tensor, values: Tensor) -> None:
         """Take the (1, T, H, D) keys and values of prompts that lie end to end."""
-        for row, (k, v) in enumerate(
-            zip(torch.split(keys[0], list(lengths)), torch.split(values[0], list(lengths)))
-        ):
+        parts = zip(torch.split(keys[0], list(lengths)), torch.split(values[0], list(lengths)))
+        for row, (k, v) in enumerate(parts):
             self.keys[layer, row, :, : len(k)] = k.transpose(0, 1)
             self.values[layer, row, :, : len(v)] = v.transpose(0, 1)
 
     def extend(self, layer: int, places: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the (B, 1, H, D) keys and values of one token a row at its place; returns all so far, (B, H, S,
-        D).
-        """
+        """Put the (B, 1, H, D) keys and values of one token a row at its place; returns all, (B, H, S, D)."""
         S = max(self.lengths) + 1
         if len(set(self.lengths)) == 1:
             self.keys[layer, :, :, S - 1], self.values[layer, :, :, S - 1] = keys[:, 0], values[:, 0]
@@ -78,8 +74,7 @@ class Context:
 class Decoder(nn.Module):
     """A causal language model; its weights mean something after `init_weights` or `load_state_dict`.
 
-    labels: instead of the next token, score so many labels of each sample from the state of its last token.
-
+    labels: number of labels of a sample, scored from the state of its last token instead of the next token.
     `checkpoint_activations`: keep only the input of each block while training and compute the rest again for
     the gradients, with the same dropout.
     """
@@ -128,9 +123,7 @@ class Decoder(nn.Module):
         return hidden
 
     def compile(self, *args: Any, **settings: Any) -> None:
-        """As `nn.Module.compile`, but for attention within sequences: their lengths differ from batch to
-        batch.
-        """
+        """As `nn.Module.compile`, but for attention within sequences, of other lengths in each batch."""
         for block in self.model.layers:
             block.self_attn.attend_each = torch.compiler.disable(_attend_each)  # type: ignore[no-untyped-call, union-attr]
         super().compile(*args, **settings)
@@ -144,17 +137,9 @@ class Decoder(nn.Module):
         logits: Tensor = self.score(last_states(hidden, lengths).to(self.score.weight.dtype))
         return logits
 
-    def logits(
-        self,
-        tokens: Tensor,
-        *,
-        positions: Tensor | None = None,
-        lengths: tuple[int, ...] | None = None,
-        cache: Cache | None = None,
-    ) -> Tensor:
+    def logits(self, tokens: Tensor, **arguments: Any) -> Tensor:
         """Logits (B, T, V) of the next token at every position; arguments as for `forward`."""
-        hidden = self(tokens, positions=positions, lengths=lengths, cache=cache)
-        return self.head(hidden)
+        return self.head(self(tokens, **arguments))
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of hidden states (..., C)."""
@@ -164,9 +149,7 @@ class Decoder(nn.Module):
     def init_weights(self, seed: int) -> None:
         """Draw new weights, the same on every device: normal with std 0.02, norms 1, biases 0.
 
-        Matrices that write into the residual stream are zero with `zero_init`, else std 0.02 / sqrt(2
-        n_layer).
-
+        Matrices that write into the residual stream are 0 with `zero_init`, else std 0.02 / sqrt(2 n_layer).
         Source: GPT-2 (Radford et al. 2019) for the scaling by depth.
         """
         generator = torch.Generator().manual_seed(seed)
@@ -183,9 +166,7 @@ class Decoder(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Embedding, blocks and final norm, under the name that transformers gives them; `Decoder.forward` runs
-    them.
-    """
+    """Embedding, blocks and final norm, under the names of transformers; `Decoder.forward` runs them."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -233,10 +214,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        q, k, v = (
-            project(x).unflatten(-1, (-1, self.head_dim))
-            for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (project(x).unflatten(-1, (-1, self.head_dim)) for project in projections)
         q, k = (rotate(heads, context.rotary).type_as(v) for heads in (self.q_norm(q), self.k_norm(k)))
         dropout = self.dropout if self.training else 0.0
         if context.lengths is not None:
@@ -251,13 +230,10 @@ class Attention(nn.Module):
         return out
 
     def attend_cached(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        """One token (B, 1, H, D) a row over all before it and itself: k and v (B, H, S, D); returns (B, 1, H,
-        D).
-        """
+        """One token (B, 1, H, D) a row over itself and all before it, (B, H, S, D); returns (B, 1, H, D)."""
         mask, S = None, k.shape[2]
-        if len(set(context.cache.lengths if context.cache else ())) > 1 or (
-            self.window is not None and self.window < S
-        ):
+        is_uneven = len(set(context.cache.lengths if context.cache else ())) > 1
+        if is_uneven or (self.window is not None and self.window < S):
             seen, last = torch.arange(S, device=q.device), context.places[:, None]
             mask = seen <= last
             if self.window is not None:
@@ -289,11 +265,10 @@ def rotary_tables(positions: Tensor, config: DecoderConfig) -> tuple[Tensor, Ten
     Dimension i is paired with i + D/2 and turned by position / theta^(2i/D). Source: arXiv:2104.09864, in the
     layout of transformers.
     """
-    frequencies = inverse_frequencies(
-        config.head_dim, config.rope_theta, config.rope_scaling, positions.device
-    )
+    scaling = config.rope_scaling
+    frequencies = inverse_frequencies(config.head_dim, config.rope_theta, scaling, positions.device)
     angles = (positions[..., None].float() * frequencies)[..., None, :]  # (B, T, 1, D/2)
-    growth = config.rope_scaling.attention_factor if config.rope_scaling else 1.0
+    growth = scaling.attention_factor if scaling else 1.0
     cos, sin = angles.cos() * growth, angles.sin() * growth
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
@@ -314,15 +289,9 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, *, window: int | None, dropout: flo
         # CUDA's kernels for masks want equal heads; those without a mask share them.
         k, v = (heads.repeat_interleave(q.shape[2] // k.shape[2], dim=2) for heads in (k, v))
     q, k, v = (heads.transpose(1, 2) for heads in (q, k, v))
-    return functional.scaled_dot_product_attention(
-        q,
-        k,
-        v,
-        attn_mask=mask,
-        dropout_p=dropout,
-        is_causal=mask is None,
-        enable_gqa=k.shape[1] != q.shape[1],
-    ).transpose(1, 2)
+    kind: dict[str, Any] = {"is_causal": mask is None, "enable_gqa": k.shape[1] != q.shape[1]}
+    attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, **kind)
+    return attended.transpose(1, 2)
 
 
 def _attend_each(

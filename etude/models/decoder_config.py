@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from etude.errors import InputError
-from etude.models.hf_config import Keys, Unsupported, flag, number, quoted, size
+from etude.models.hf_config import Keys, Unsupported, flag, number, quoted, size, unfit
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ class DecoderConfig:
 
     @property
     def longest(self) -> int:
-        """Tokens that the model reads at most: some files give the original context, others the
-        scaled one."""
+        """Tokens that the model reads at most: files give the original context or the scaled one."""
         scaling = self.rope_scaling
         return max(self.context, int(scaling.factor * scaling.original_context)) if scaling else self.context
 
@@ -75,41 +74,28 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         if self.n_head % self.n_kv_head:
-            raise InputError(
-                f"model.n_kv_head is {self.n_kv_head}, which does not divide n_head {self.n_head}; "
-                f"use {self.n_head} or a divisor"
-            )
+            wrong = f"model.n_kv_head is {self.n_kv_head}, which does not divide n_head {self.n_head}"
+            raise InputError(f"{wrong}; use {self.n_head} or a divisor")
         if self.head_dim % 2:
-            raise InputError(
-                f"model.head_dim is {self.head_dim}; rotary positions need an even number; try "
-                f"{self.head_dim + 1}"
-            )
+            wrong = f"model.head_dim is {self.head_dim}; rotary positions need an even number"
+            raise InputError(f"{wrong}; try {self.head_dim + 1}")
         if self.qk_norm and self.qkv_bias and not self.out_bias:
-            raise InputError(
-                "model.qkv_bias is true together with qk_norm, which is no published architecture; "
-                "set one of them to false"
-            )
+            wrong = "model.qkv_bias is true together with qk_norm, which is no published architecture"
+            raise InputError(f"{wrong}; set one of them to false")
 
-    def to_hf(
-        self, *, eos_token_id: int | None, bos_token_id: int | None = None, pad_token_id: int | None = None
-    ) -> dict[str, Any]:
+    def to_hf(self, *, eos_id: int | None) -> dict[str, Any]:
         """The config.json with which AutoModelForCausalLM.from_pretrained loads the weights as they are.
 
         `zero_init` is about new weights only and is not in it. `rope_theta` stands twice, for transformers 4
         and 5. A pretrained model keeps the config.json it came with, which may say more than this.
         """
-        assert not (self.out_bias or self.mlp_bias or self.full_layers or self.rope_scaling), (
-            "kept as it came"
-        )
+        is_given = self.out_bias or self.mlp_bias or self.full_layers or self.rope_scaling
+        assert not is_given, "a model with these keeps its config.json"
         model_type = self._model_type()
         values: dict[str, Any] = {
             "architectures": [_ARCHITECTURES[model_type]],
             "model_type": model_type,
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.n_embd,
-            "intermediate_size": self.n_ffn,
-            "num_hidden_layers": self.n_layer,
-            "num_attention_heads": self.n_head,
+            **{key: getattr(self, name) for name, key in _SIZES.items()},
             "num_key_value_heads": self.n_kv_head,
             "head_dim": self.head_dim,
             "hidden_act": "silu",
@@ -121,9 +107,9 @@ class DecoderConfig:
             "attention_dropout": self.dropout,
             "initializer_range": 0.02,
             "use_cache": True,
-            "bos_token_id": bos_token_id,
-            "eos_token_id": eos_token_id,
-            "pad_token_id": pad_token_id,
+            "bos_token_id": None,
+            "eos_token_id": eos_id,
+            "pad_token_id": None,
         }
         if model_type in ("llama", "qwen3"):
             values["attention_bias"] = False
@@ -148,23 +134,17 @@ class DecoderConfig:
         """
         model_type = values.get("model_type")
         if not isinstance(model_type, str) or model_type not in _ARCHITECTURES:
-            raise Unsupported(
-                f"config.json: model_type is {quoted(model_type)}; expected one of "
-                f"{', '.join(_ARCHITECTURES)}"
-            )
+            known = ", ".join(_ARCHITECTURES)
+            raise Unsupported(f"config.json: model_type is {quoted(model_type)}; expected one of {known}")
         _KEYS.check(values)
-        n_embd, n_head = size(values, "hidden_size"), size(values, "num_attention_heads")
-        default_head_dim = 128 if model_type == "qwen3" else n_embd // n_head
+        sizes: dict[str, Any] = {name: size(values, key) for name, key in _SIZES.items()}
+        default_head_dim = 128 if model_type == "qwen3" else sizes["n_embd"] // sizes["n_head"]
         # Qwen2 always has these biases and Mistral never, whatever the key says.
         biased = model_type in ("llama", "qwen3") and flag(values, "attention_bias")
         window, full_layers = _windows(values)
         return DecoderConfig(
-            vocab_size=size(values, "vocab_size"),
-            n_layer=size(values, "num_hidden_layers"),
-            n_head=n_head,
-            n_kv_head=size(values, "num_key_value_heads", n_head if model_type == "llama" else None),
-            n_embd=n_embd,
-            n_ffn=size(values, "intermediate_size"),
+            **sizes,
+            n_kv_head=size(values, "num_key_value_heads", sizes["n_head"] if model_type == "llama" else None),
             head_dim=size(values, "head_dim", default_head_dim),
             context=size(values, "max_position_embeddings"),
             tied=flag(values, "tie_word_embeddings"),
@@ -188,11 +168,14 @@ class DecoderConfig:
 
 
 _ARCHITECTURES = {
-    "qwen3": "Qwen3ForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "mistral": "MistralForCausalLM",
+    "qwen3": "Qwen3ForCausalLM", "qwen2": "Qwen2ForCausalLM", "mistral": "MistralForCausalLM",
     "llama": "LlamaForCausalLM",
-}
+}  # fmt: skip
+# Sizes without a default, by their names here and in config.json.
+_SIZES = {
+    "vocab_size": "vocab_size", "n_embd": "hidden_size", "n_ffn": "intermediate_size",
+    "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
+}  # fmt: skip
 _KEYS = Keys(
     "decoder",
     read=frozenset({
@@ -203,15 +186,9 @@ _KEYS = Keys(
         "mlp_bias", "max_length",
     }),
     only={
-        "hidden_act": "silu",
-        "is_encoder_decoder": False,
-        "chunk_size_feed_forward": 0,
-        "partial_rotary_factor": 1.0,
-        "pretraining_tp": 1,
-        "rope_interleaved": False,
-        "use_mrope": False,
-        "add_cross_attention": False,
-        "pruned_heads": {},
+        "hidden_act": "silu", "is_encoder_decoder": False, "chunk_size_feed_forward": 0, "pretraining_tp": 1,
+        "partial_rotary_factor": 1.0, "rope_interleaved": False, "use_mrope": False,
+        "add_cross_attention": False, "pruned_heads": {},
     },
     harmless=frozenset({
         "pad_token_id", "is_llama_config", "is_decoder", "tie_encoder_decoder", "max_sequence_length",
@@ -222,21 +199,19 @@ _KEYS = Keys(
 
 def _rope(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of rotary positions, from the old place or the new one."""
-    said: dict[str, Any] = {}
+    rope: dict[str, Any] = {}
     for name in ("rope_scaling", "rope_parameters"):
         part = {} if values.get(name) is None else values[name]
         if not isinstance(part, dict):
-            raise InputError(
-                f"config.json: {name} is {quoted(part)}; expected an object; mend or replace the file"
-            )
-        said |= part
-    kind = said.get("rope_type", said.get("type")) or "default"
+            raise unfit(name, part, "an object")
+        rope |= part
+    kind = rope.get("rope_type", rope.get("type")) or "default"
     known = _ROPE_KEYS.get(kind) if isinstance(kind, str) else None
-    if known is None or set(said) - known - {"rope_theta", "rope_type", "type"}:
-        raise (Unsupported if isinstance(kind, str) else InputError)(
-            f"config.json: rotary positions are {quoted(said)}; this decoder knows {', '.join(_ROPE_KEYS)}"
-        )
-    return said | {"kind": kind}
+    if known is None or set(rope) - known - {"rope_theta", "rope_type", "type"}:
+        error = Unsupported if isinstance(kind, str) else InputError
+        kinds = ", ".join(_ROPE_KEYS)
+        raise error(f"config.json: rotary positions are {quoted(rope)}; this decoder knows {kinds}")
+    return rope | {"kind": kind}
 
 
 _ROPE_KEYS = {
@@ -256,44 +231,38 @@ _ROPE_NEEDS = {
 
 
 def _rope_theta(values: Mapping[str, Any]) -> float:
-    said = _rope(values)
-    if said.get("partial_rotary_factor", 1.0) != 1.0:
-        raise Unsupported(
-            "config.json: rotary positions turn only a part of each head; this decoder turns all of it"
-        )
-    theta = number({"rope_theta": said.get("rope_theta", values.get("rope_theta"))}, "rope_theta", 10_000.0)
+    rope = _rope(values)
+    if rope.get("partial_rotary_factor", 1.0) != 1.0:
+        wrong = "rotary positions turn only a part of each head"
+        raise Unsupported(f"config.json: {wrong}; this decoder turns all of it")
+    theta = number({"rope_theta": rope.get("rope_theta", values.get("rope_theta"))}, "rope_theta", 10_000.0)
     if theta <= 1:
-        raise InputError(
-            f"config.json: rope_theta is {theta:g}; expected a number above 1; mend or replace the file"
-        )
+        raise unfit("rope_theta", theta, "a number above 1")
     return theta
 
 
 def _rope_scaling(values: Mapping[str, Any]) -> RopeScaling | None:
-    said = _rope(values)
-    kind = said["kind"]
+    rope = _rope(values)
+    kind = rope["kind"]
     if kind == "default":
         return None
     context = size(values, "max_position_embeddings")
-    original = size(said, "original_max_position_embeddings", context)
-    if kind == "yarn" and "factor" in said:  # null is a value here: transformers fills it in so
-        said = said | {"factor": context / original if said["factor"] is None else said["factor"]}
+    original = size(rope, "original_max_position_embeddings", context)
+    if kind == "yarn" and "factor" in rope:  # null is a value here: transformers fills it in so
+        rope = rope | {"factor": context / original if rope["factor"] is None else rope["factor"]}
     for name in _ROPE_NEEDS[kind]:
-        if said.get(name) is None:
-            raise InputError(
-                f"config.json: {name} of {kind} rotary positions is missing; copy the model again"
-            )
-    factor = number(said, "factor", 1.0)
+        if rope.get(name) is None:
+            wrong = f"{name} of {kind} rotary positions is missing"
+            raise InputError(f"config.json: {wrong}; copy the model again")
+    factor = number(rope, "factor", 1.0)
     if factor < 1:
-        raise InputError(
-            f"config.json: the factor of rotary positions is {factor:g}; expected at least 1; mend the file"
-        )
+        wrong = f"the factor of rotary positions is {factor:g}; expected at least 1"
+        raise InputError(f"config.json: {wrong}; mend the file")
     if kind == "llama3":
-        low, high = number(said, "low_freq_factor", 1.0), number(said, "high_freq_factor", 4.0)
+        low, high = number(rope, "low_freq_factor", 1.0), number(rope, "high_freq_factor", 4.0)
         if high <= low:
-            raise InputError(
-                f"config.json: high_freq_factor is {high:g}; expected more than low_freq_factor, {low:g}"
-            )
+            wrong = f"high_freq_factor is {high:g}; expected more than low_freq_factor, {low:g}"
+            raise InputError(f"config.json: {wrong}")
         return RopeScaling("llama3", factor, original, low_freq_factor=low, high_freq_factor=high)
     if kind == "linear":
         return RopeScaling("linear", factor, original)
@@ -301,12 +270,12 @@ def _rope_scaling(values: Mapping[str, Any]) -> RopeScaling | None:
     def grown(scale: float) -> float:
         return 0.1 * scale * math.log(factor) + 1.0
 
-    one, other = number(said, "mscale", 0.0), number(said, "mscale_all_dim", 0.0)
-    attention = number(said, "attention_factor", grown(one) / grown(other) if one and other else grown(1.0))
+    one, other = number(rope, "mscale", 0.0), number(rope, "mscale_all_dim", 0.0)
+    attention = number(rope, "attention_factor", grown(one) / grown(other) if one and other else grown(1.0))
     return RopeScaling(
         "yarn", factor, original, attention_factor=attention,
-        truncate=flag({"truncate": True} | said, "truncate"),
-        beta_fast=number(said, "beta_fast", 32.0) or 32.0, beta_slow=number(said, "beta_slow", 1.0) or 1.0,
+        truncate=flag({"truncate": True} | rope, "truncate"),
+        beta_fast=number(rope, "beta_fast", 32.0) or 32.0, beta_slow=number(rope, "beta_slow", 1.0) or 1.0,
     )  # fmt: skip
 
 
@@ -316,9 +285,8 @@ def _windows(values: Mapping[str, Any]) -> tuple[int | None, tuple[int, ...]]:
         return None, ()
     if values["model_type"] == "mistral":
         if "sliding_window" not in values:
-            raise Unsupported(
-                "config.json: sliding_window is missing; expected a number of tokens, or null; add it"
-            )
+            wrong = "sliding_window is missing; expected a number of tokens, or null"
+            raise Unsupported(f"config.json: {wrong}; add it")
         return None if values["sliding_window"] is None else size(values, "sliding_window"), ()
     n_layer = size(values, "num_hidden_layers")
     is_used = flag(values, "use_sliding_window") and values.get("sliding_window") is not None
@@ -329,10 +297,9 @@ def _windows(values: Mapping[str, Any]) -> tuple[int | None, tuple[int, ...]]:
     known = ("sliding_attention", "full_attention")
     is_list = isinstance(kinds, list) and len(kinds) == n_layer and all(isinstance(k, str) for k in kinds)
     if not is_list or any(kind not in known for kind in kinds):
-        raise (Unsupported if is_list else InputError)(
-            f"config.json: layer_types is {quoted(kinds)}; expected full_attention or sliding_attention for "
-            f"each of {n_layer} blocks; use another model"
-        )
+        expected = f"full_attention or sliding_attention for each of {n_layer} blocks"
+        wrong = f"layer_types is {quoted(kinds)}; expected {expected}; use another model"
+        raise (Unsupported if is_list else InputError)(f"config.json: {wrong}")
     full = tuple(layer for layer, kind in enumerate(kinds) if kind == "full_attention")
     if len(full) == n_layer or not is_used:
         return None, ()

@@ -22,10 +22,7 @@ from etude.models.packing import by_length, count_equal, first_states
 
 @dataclass(frozen=True)
 class Group:
-    """Samples of equal length that lie side by side.
-
-    bias: (samples, H, length, length), added to their attention scores, or None
-    """
+    """Samples of equal length side by side; bias: (samples, H, length, length) on their scores, or None."""
 
     samples: int
     length: int
@@ -55,15 +52,10 @@ class Encoder(nn.Module):
             else:
                 self.lm_head = predictions
         elif self.labels:
-            scores = nn.Linear(C, self.labels)
-            self.classifier = (
-                scores if is_bert else nn.ModuleDict({"dense": nn.Linear(C, C), "out_proj": scores})
-            )
+            self.classifier = nn.Linear(C, self.labels) if is_bert else _classifier(C, self.labels)
         if config.tasks:
-            heads = ((name, nn.Linear(C, C), nn.Linear(C, labels)) for name, labels in config.tasks if labels)
-            self.tasks = nn.ModuleDict(
-                {name: nn.ModuleDict({"dense": dense, "out_proj": scores}) for name, dense, scores in heads}
-            )
+            heads = {name: _classifier(C, labels) for name, labels in config.tasks if labels}
+            self.tasks = nn.ModuleDict(heads)
         if config.code_bias != "off":
             self.code_bias = CodeBias(config.n_head)
         if config.code_bias == "after":
@@ -83,8 +75,7 @@ class Encoder(nn.Module):
         default every row is a sample. token_types: (B, T) int64, 0 by default. code: (B, T, 4) int64, the
         columns of `CodeBias`, for an encoder with a code bias and for no other.
         """
-        # Samples of equal length are brought side by side, where one product does for all of them, and back
-        # at the end.
+        # Samples of equal length are brought side by side, for one product of all, and back at the end.
         each = lengths or (tokens.shape[1],) * tokens.shape[0]
         assert (code is None) == (self.config.code_bias == "off"), "code is for an encoder with a code bias"
         assert sum(each) == tokens.numel() and max(each) <= self.config.context, (each, tokens.shape)
@@ -263,6 +254,10 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         attended = [_attend(group, *part, dropout=dropout) for group, part in zip(groups, parts)]
         return torch.cat(attended).flatten(1)
+
+
+def _classifier(width: int, labels: int) -> nn.ModuleDict:
+    return nn.ModuleDict({"dense": nn.Linear(width, width), "out_proj": nn.Linear(width, labels)})
 
 
 def _attend(group: Group, q: Tensor, k: Tensor, v: Tensor, *, dropout: float) -> Tensor:

@@ -66,37 +66,25 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         if self.n_embd % self.n_head:
-            raise InputError(
-                f"model.n_embd is {self.n_embd}, which {self.n_head} heads do not share evenly; "
-                f"use a multiple of {self.n_head}"
-            )
+            wrong = f"model.n_embd is {self.n_embd}, which {self.n_head} heads do not share evenly"
+            raise InputError(f"{wrong}; use a multiple of {self.n_head}")
         if not 0 <= self.pad_id < self.vocab_size:
-            raise InputError(
-                f"model: the padding token is {self.pad_id}, which is not among {self.vocab_size} tokens"
-            )
+            wrong = f"the padding token is {self.pad_id}, which is not among {self.vocab_size} tokens"
+            raise InputError(f"model: {wrong}")
         for name in ("dropout", "attention_dropout", "classifier_dropout"):
             if not 0 <= (getattr(self, name) or 0.0) < 1:
-                raise InputError(
-                    f"model.{name} is {getattr(self, name)}; expected at least 0 and below 1; try 0.1"
-                )
+                wrong = f"model.{name} is {getattr(self, name)}; expected at least 0 and below 1"
+                raise InputError(f"{wrong}; try 0.1")
 
     def to_hf(
-        self,
-        *,
-        label_names: Sequence[str] = (),
-        bos_token_id: int | None = None,
-        eos_token_id: int | None = None,
+        self, *, label_names: Sequence[str] = (), bos_id: int | None = None, eos_id: int | None = None
     ) -> dict[str, Any]:
         """The config.json with which transformers loads the weights as they are."""
         form = "ForMaskedLM" if self.is_masked else "ForSequenceClassification" if self.outputs else "Model"
         values: dict[str, Any] = {
             "architectures": [CLASS_STEMS[self.family] + form],
             "model_type": self.family,
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.n_embd,
-            "num_hidden_layers": self.n_layer,
-            "num_attention_heads": self.n_head,
-            "intermediate_size": self.n_ffn,
+            **{key: getattr(self, name) for name, key in _SIZES.items()},
             "hidden_act": "gelu",
             "hidden_dropout_prob": self.dropout,
             "attention_probs_dropout_prob": self.attention_dropout,
@@ -106,8 +94,8 @@ class EncoderConfig:
             "layer_norm_eps": self.norm_eps,
             "initializer_range": 0.02,
             "pad_token_id": self.pad_id,
-            "bos_token_id": bos_token_id,
-            "eos_token_id": eos_token_id,
+            "bos_token_id": bos_id,
+            "eos_token_id": eos_id,
             "tie_word_embeddings": True,
         }
         if self.outputs:
@@ -119,11 +107,8 @@ class EncoderConfig:
                 kind = "multi" if self.multi else "single"
                 values["problem_type"] = f"{kind}_label_classification"
         if self.code_bias != "off":  # nothing else computes it, so no tool may take it for a BERT
-            values |= {
-                "architectures": ["EtudeCodeEncoder"],
-                "model_type": CODE_ENCODER,
-                "code_bias": self.code_bias,
-            }
+            values |= {"architectures": ["EtudeCodeEncoder"], "model_type": CODE_ENCODER}
+            values["code_bias"] = self.code_bias
         return values
 
     @staticmethod
@@ -136,11 +121,11 @@ class EncoderConfig:
         """
         family = values.get("model_type")
         if family == CODE_ENCODER:
-            raise InputError(
-                f"config.json: model_type is {quoted(family)}, trained from scratch with model.code_bias, "
-                "which model.from does not read; begin with its weights by --from RUN in a recipe of the "
-                "same sizes"
+            wrong = (
+                f"{quoted(family)}, trained from scratch with model.code_bias, which model.from does not read"
             )
+            advice = "begin with its weights by --from RUN in a recipe of the same sizes"
+            raise InputError(f"config.json: model_type is {wrong}; {advice}")
         if family not in ("roberta", "bert"):
             raise Unsupported(f"config.json: model_type is {quoted(family)}; expected roberta or bert")
         _KEYS.check(values)
@@ -148,12 +133,9 @@ class EncoderConfig:
         skipped = pad_id + 1 if family == "roberta" else 0
         labels, multi = _labels(values)
         own_dropout = values.get("classifier_dropout") is not None
+        sizes: dict[str, Any] = {name: size(values, key) for name, key in _SIZES.items()}
         return EncoderConfig(
-            vocab_size=size(values, "vocab_size"),
-            n_layer=size(values, "num_hidden_layers"),
-            n_head=size(values, "num_attention_heads"),
-            n_embd=size(values, "hidden_size"),
-            n_ffn=size(values, "intermediate_size"),
+            **sizes,
             context=size(values, "max_position_embeddings", least=skipped + 1) - skipped,
             type_vocab_size=size(values, "type_vocab_size", 2),
             norm_eps=number(values, "layer_norm_eps", 1e-12, below=1),
@@ -167,6 +149,11 @@ class EncoderConfig:
         )
 
 
+# Sizes without a default, by their names here and in config.json.
+_SIZES = {
+    "vocab_size": "vocab_size", "n_embd": "hidden_size", "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads", "n_ffn": "intermediate_size",
+}  # fmt: skip
 _KEYS = Keys(
     "encoder",
     read=frozenset({
@@ -176,12 +163,8 @@ _KEYS = Keys(
         "pad_token_id", "id2label", "num_labels", "problem_type",
     }),
     only={
-        "hidden_act": "gelu",
-        "position_embedding_type": "absolute",
-        "is_decoder": False,
-        "is_encoder_decoder": False,
-        "add_cross_attention": False,
-        "tie_word_embeddings": True,
+        "hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False,
+        "is_encoder_decoder": False, "add_cross_attention": False, "tie_word_embeddings": True,
         "pruned_heads": {},
     },
     harmless=frozenset({
@@ -210,7 +193,6 @@ def _labels(values: Mapping[str, Any]) -> tuple[int, bool]:
     if "ForSequenceClassification" not in str(values.get("architectures")):
         return 0, False
     if values.get("problem_type") == "regression":
-        raise Unsupported(
-            "config.json: problem_type is 'regression'; this encoder scores labels; use another model"
-        )
+        wrong = "problem_type is 'regression'; this encoder scores labels"
+        raise Unsupported(f"config.json: {wrong}; use another model")
     return len(label_names(values)), values.get("problem_type") == "multi_label_classification"

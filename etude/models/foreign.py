@@ -68,17 +68,16 @@ def label_logits(
 
     Samples are padded to the longest where that changes nothing, else there is a call for each.
     """
-    each = lengths or (tokens.shape[1],) * tokens.shape[0]
-    rows = torch.split(tokens.flatten(), list(each))
+    sizes = list(lengths or (tokens.shape[1],) * tokens.shape[0])
+    rows = torch.split(tokens.flatten(), sizes)
     types: tuple[Tensor, ...] = ()
     if token_types is not None and getattr(model.config, "type_vocab_size", 0) > 1:
-        types = torch.split(token_types.flatten(), list(each))
+        types = torch.split(token_types.flatten(), sizes)
     is_paddable = model.config.model_type in (*PADDABLE_DECODERS, *PADDABLE_ENCODERS)
-    if len(set(each)) == 1 or (is_paddable and max(each) <= fixed_until(model)):
+    if len(set(sizes)) == 1 or (is_paddable and max(sizes) <= fixed_until(model)):
         return _padded_logits(model, rows, types)
-    return torch.cat(
-        [_padded_logits(model, rows[at : at + 1], types[at : at + 1]) for at in range(len(rows))]
-    )
+    alone = [_padded_logits(model, rows[at : at + 1], types[at : at + 1]) for at in range(len(rows))]
+    return torch.cat(alone)
 
 
 def read_prompts(model: Any, prompts: list[list[int]], max_tokens: int) -> Reader:
@@ -102,8 +101,8 @@ def fixed_until(model: Any) -> float:
     Beyond it the frequencies of dynamic and longrope follow from the longest position of a call.
     """
     config = model.config.get_text_config()
-    said = getattr(config, "rope_parameters", None) or {}
-    parts = [part for part in said.values() if isinstance(part, dict)] or [said]
+    rope = getattr(config, "rope_parameters", None) or {}
+    parts = [part for part in rope.values() if isinstance(part, dict)] or [rope]
     moving = [part for part in parts if part.get("rope_type", "default") not in _FIXED_ROTARY]
     context = int(getattr(config, "max_position_embeddings", None) or 0)
     return min(
@@ -112,9 +111,7 @@ def fixed_until(model: Any) -> float:
 
 
 def _read_again(model: Any, prompts: list[list[int]]) -> Reader:
-    """The same without a cache, for rotary frequencies that change with the length: each step reads all of a
-    row.
-    """
+    """The same without a cache, for rotary frequencies that change with the length: a step reads all rows."""
     device = next(model.parameters()).device
     rows = [list(prompt) for prompt in prompts]
 
@@ -133,16 +130,12 @@ def _read_again(model: Any, prompts: list[list[int]]) -> Reader:
 
 def _read_side_by_side(model: Any, prompts: list[list[int]]) -> Reader:
     """The same with a cache: prompts of different lengths are padded on the left, and the mask grows."""
-    device = next(model.parameters()).device
-    longest = max(map(len, prompts))
+    device, longest = next(model.parameters()).device, max(map(len, prompts))
     tokens = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
-    mask = torch.tensor(
-        [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device
-    )
+    places, lengths = torch.arange(longest), torch.tensor(list(map(len, prompts)))
+    mask = (places >= longest - lengths[:, None]).long().to(device)
     given = {"attention_mask": mask}
-    if (
-        not mask.all()
-    ):  # else the model counts positions as it was trained to: some begin behind that of the padding
+    if not mask.all():  # else the model counts positions as it was trained to, some from behind the padding's
         given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
     past: Any = None
 
@@ -157,10 +150,9 @@ def _read_side_by_side(model: Any, prompts: list[list[int]]) -> Reader:
         output = model(input_ids=tokens, past_key_values=past, use_cache=True, logits_to_keep=1, **given)
         past = getattr(output, "past_key_values", None)
         if past is None:
-            raise InputError(
-                f"a {model.config.model_type} model keeps no keys and values to go on from, which writing "
-                "text here needs; use another model, or leave out evaluate.prompts and evaluate.answers"
-            )
+            wrong = "keeps no keys and values to go on from, which writing text here needs"
+            advice = "use another model, or leave out evaluate.prompts and evaluate.answers"
+            raise InputError(f"a {model.config.model_type} model {wrong}; {advice}")
         logits: Tensor = output.logits[:, -1]
         return logits
 
@@ -175,9 +167,7 @@ def _takes_mask(model: Any, lengths: tuple[int, ...]) -> bool:
 
 
 def _forget_longest(model: Any) -> None:
-    """Bring dynamic rotary frequencies back to the start: transformers keeps those of the longest call so
-    far.
-    """
+    """Bring dynamic rotary frequencies back to the start: transformers keeps those of the longest call."""
     if fixed_until(model) == math.inf:
         return
     for module in model.modules():
@@ -205,6 +195,5 @@ def _block_mask(lengths: tuple[int, ...], dtype: torch.dtype, device: torch.devi
     sequence = torch.repeat_interleave(torch.tensor(lengths, device=device))
     place = torch.arange(len(sequence), device=device)
     seen = (sequence == sequence[:, None]) & (place <= place[:, None])
-    return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)[
-        None, None
-    ]
+    mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)
+    return mask[None, None]

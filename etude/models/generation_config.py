@@ -1,6 +1,4 @@
-"""generation_config.json: the ids that end an answer, and how transformers writes text unless it is told
-otherwise.
-"""
+"""generation_config.json: the ids that end an answer, and settings for text in transformers."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -12,10 +10,7 @@ from etude.errors import InputError, MissingError
 
 GENERATION_FILE = "generation_config.json"
 _ROLES = ("bos_token_id", "pad_token_id", "decoder_start_token_id")
-_OF_A_FILE = (
-    "_from_model_config",
-    "transformers_version",
-)  # true of the file that was read, not of the one written
+_OF_A_FILE = ("_from_model_config", "transformers_version")  # true of the file read, not of the one written
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:
@@ -27,21 +22,19 @@ def read_generation_config(folder: Path) -> dict[str, Any]:
 
 
 def read_stop_ids(folder: Path) -> tuple[int, ...]:
-    """The ids at which transformers stops a model: those of generation_config.json, else those of
-    config.json.
+    """The ids at which transformers stops a model, of generation_config.json or else of config.json.
 
     Raises: InputError if a file cannot be read, or its eos_token_id holds no ids.
     """
     for name in (GENERATION_FILE, "config.json"):
         try:
-            said = durable.read_json_object(folder / name).get("eos_token_id")
+            given = durable.read_json_object(folder / name).get("eos_token_id")
         except MissingError:
             continue
-        ids = said if isinstance(said, list) else [] if said is None else [said]
-        if not all(type(each) is int and each >= 0 for each in ids):
-            raise InputError(
-                f"{folder / name}: eos_token_id is {str(said)[:60]!r}; expected an id or a list of ids"
-            )
+        ids = given if isinstance(given, list) else [] if given is None else [given]
+        if not all(type(token) is int and token >= 0 for token in ids):
+            wrong = f"eos_token_id is {str(given)[:60]!r}; expected an id or a list of ids"
+            raise InputError(f"{folder / name}: {wrong}")
         if ids:
             return tuple(dict.fromkeys(ids))
     return ()

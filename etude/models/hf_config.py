@@ -43,22 +43,21 @@ class Keys:
     harmless: frozenset[str] = frozenset()
 
     def check(self, values: Mapping[str, Any]) -> None:
-        """Raises: Unsupported that names a key which is neither read nor known to change nothing; null is no
-        value.
+        """Refuse a key that is neither read nor known to change nothing; null is no value.
+
+        Raises: Unsupported; InputError for a value of another kind.
         """
         for name, value in values.items():
             if value is None:
                 continue
             if name in self.only and value != self.only[name]:
                 is_of_kind = isinstance(value, type(self.only[name]))
-                raise (Unsupported if is_of_kind else InputError)(
-                    f"config.json: {name} is {quoted(value)}; this {self.model} has only "
-                    f"{self.only[name]!r}; use another model"
-                )
+                wrong = f"{name} is {quoted(value)}; this {self.model} has only {self.only[name]!r}"
+                error = Unsupported if is_of_kind else InputError
+                raise error(f"config.json: {wrong}; use another model")
             if not any(name in known for known in (self.only, self.read, self.harmless, _HARMLESS)):
-                raise Unsupported(
-                    f"config.json: unknown key {quoted(name)}; remove it if it does not change the model"
-                )
+                wrong = f"unknown key {quoted(name)}"
+                raise Unsupported(f"config.json: {wrong}; remove it if it does not change the model")
 
 
 def size(
@@ -74,16 +73,11 @@ def size(
     Raises: InputError that names the key; Unsupported if it is missing and has no default.
     """
     value = default if values.get(name) is None else values[name]
+    expected = f"a whole number from {least} to {most:,}"
     if value is None:
-        raise Unsupported(
-            f"config.json: {name} is None; expected a whole number from {least} to {most:,}; mend or replace "
-            "the file"
-        )
+        raise Unsupported(str(unfit(name, value, expected)))
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise InputError(
-            f"config.json: {name} is {quoted(value)}; expected a whole number from {least} to {most:,}; "
-            "mend or replace the file"
-        )
+        raise unfit(name, value, expected)
     return value
 
 
@@ -91,9 +85,7 @@ def flag(values: Mapping[str, Any], name: str, default: bool = False) -> bool:
     """As `size`, true or false."""
     value = default if values.get(name) is None else values[name]
     if not isinstance(value, bool):
-        raise InputError(
-            f"config.json: {name} is {quoted(value)}; expected true or false; mend or replace the file"
-        )
+        raise unfit(name, value, "true or false")
     return value
 
 
@@ -101,16 +93,12 @@ def number(values: Mapping[str, Any], name: str, default: float, *, below: float
     """As `size`, a number from 0 to less than `below`."""
     value = default if values.get(name) is None else values[name]
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < below:
-        wanted = "a number" if below > 1 else f"a number from 0 to below {below:g}"
-        raise InputError(
-            f"config.json: {name} is {quoted(value)}; expected {wanted}; mend or replace the file"
-        )
+        raise unfit(name, value, "a number" if below > 1 else f"a number from 0 to below {below:g}")
     return float(value)
 
 
 def label_names(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of a classifier's labels in the order of its outputs; `LABEL_0` and so on where the file has
-    none.
+    """The names of a classifier's labels in the order of its outputs; `LABEL_0` and so on without any.
 
     transformers leaves them out where there are two. Raises: InputError if they are no names of labels 0, 1,
     2 ..., or if id2label, label2id and num_labels disagree.
@@ -121,17 +109,13 @@ def label_names(values: Mapping[str, Any]) -> tuple[str, ...]:
     count = len(by_number or by_name) or given or 2
     unnamed = default_names(count)
     if given not in (None, count):
-        raise InputError(
-            f"config.json: num_labels is {given:,}, but there are {count:,} names; mend the wrong one"
-        )
+        wrong = f"num_labels is {given:,}, but there are {count:,} names"
+        raise InputError(f"config.json: {wrong}; mend the wrong one")
     if by_number and by_name and by_name not in (by_number, unnamed):
-        differing = next(
-            (pair for pair in zip(by_number, by_name) if pair[0] != pair[1]), (len(by_number), len(by_name))
-        )
-        first, second = map(quoted, differing)
-        raise InputError(
-            f"config.json: id2label and label2id disagree ({first} and {second}); mend the wrong one"
-        )
+        differing = (pair for pair in zip(by_number, by_name) if pair[0] != pair[1])
+        first, second = map(quoted, next(differing, (len(by_number), len(by_name))))
+        wrong = f"id2label and label2id disagree ({first} and {second})"
+        raise InputError(f"config.json: {wrong}; mend the wrong one")
     return by_number or by_name or unnamed
 
 
@@ -146,36 +130,34 @@ def quoted(value: object) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
+def unfit(name: str, value: object, expected: str, file: str = "config.json") -> InputError:
+    """The error for a value that a key cannot have."""
+    return InputError(f"{file}: {name} is {quoted(value)}; expected {expected}; mend or replace the file")
+
+
 def _pairs(values: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
     given = {} if values.get(key) is None else values[key]
     if not isinstance(given, Mapping):
-        raise InputError(
-            f"config.json: {key} is {quoted(given)}; expected an object of numbers and names; mend it"
-        )
+        wrong = f"{key} is {quoted(given)}; expected an object of numbers and names"
+        raise InputError(f"config.json: {wrong}; mend it")
     if len(given) > MOST_LABELS:
         raise InputError(f"config.json: {key} has {len(given):,} labels; expected at most {MOST_LABELS:,}")
     return list(given.items())
 
 
 def _ordered(key: str, pairs: list[tuple[str, Any]]) -> tuple[str, ...]:
-    """Names by number.
-
-    Raises: InputError unless the numbers of the pairs are 0 to n - 1, and no name is twice.
-    """
+    """Names by number. Raises: InputError unless the numbers are 0 to n - 1, and no name is twice."""
     names = dict(pairs)
     for number, name in pairs:
         if not isinstance(name, str) or not name.strip():
-            raise InputError(
-                f"config.json: {key} names label {quoted(number)} {quoted(name)}; expected text; mend it"
-            )
+            wrong = f"{key} names label {quoted(number)} {quoted(name)}; expected text"
+            raise InputError(f"config.json: {wrong}; mend it")
     wanted = [str(number) for number in range(len(pairs))]
     if extra := [number for number in names if number not in set(wanted)]:
-        raise InputError(
-            f"config.json: {key} has label number {quoted(extra[0])}; {len(pairs):,} labels have the numbers "
-            f"0 to {len(pairs) - 1:,}; mend it"
-        )
+        wrong = f"{key} has label number {quoted(extra[0])}"
+        expected = f"{len(pairs):,} labels have the numbers 0 to {len(pairs) - 1:,}"
+        raise InputError(f"config.json: {wrong}; {expected}; mend it")
     if len(names) < len(pairs) or len(set(names.values())) < len(names):
-        raise InputError(
-            f"config.json: {key} has the same {'name' if key == 'id2label' else 'number'} twice; mend it"
-        )
+        what = "name" if key == "id2label" else "number"
+        raise InputError(f"config.json: {key} has the same {what} twice; mend it")
     return tuple(names[number] for number in wanted)

@@ -20,14 +20,10 @@ def find_model(given: str, revision: str | None = None) -> Path:
     """
     try:
         return _find(given, revision)
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # a name that is too long, holds a NUL, or a folder that may not be read
+    except (OSError, ValueError) as error:  # too long a name, one with NUL, or a folder that may not be read
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(
-            f"model.from: {given[:120]!r} cannot be looked up ({reason}); give another folder"
-        ) from None
+        wrong = f"model.from: {given[:120]!r} cannot be looked up ({reason})"
+        raise InputError(f"{wrong}; give another folder") from None
 
 
 def _find(given: str, revision: str | None) -> Path:
@@ -35,14 +31,12 @@ def _find(given: str, revision: str | None) -> Path:
         folder = at_home(given)
         if not (folder / "config.json").is_file():
             what = "has no config.json" if folder.is_dir() else "does not exist"
-            raise InputError(
-                f"model.from: {folder} {what}; give a folder with config.json and safetensors, or a hub id"
-            )
+            advice = "give a folder with config.json and safetensors, or a hub id"
+            raise InputError(f"model.from: {folder} {what}; {advice}")
         return folder
     if not _HUB_ID.fullmatch(given) or ".." in given:
-        raise InputError(
-            f"model.from is {given[:120]!r}, neither a folder nor a hub id such as Qwen/Qwen2.5-Coder-1.5B"
-        )
+        wrong = "neither a folder nor a hub id such as Qwen/Qwen2.5-Coder-1.5B"
+        raise InputError(f"model.from is {given[:120]!r}, {wrong}")
     places = [root / ("models--" + given.replace("/", "--")) for root in _cache_roots()]
     for place in places:
         if snapshot := _snapshot(place, revision or "main"):
@@ -50,10 +44,9 @@ def _find(given: str, revision: str | None) -> Path:
     for place in filter(Path.is_dir, places):
         commits = sorted(path.parent.name for path in place.glob("snapshots/*/config.json"))
         there = f"there is {', '.join(commits)}" if commits else "no snapshot there has a config.json"
-        raise InputError(
-            f"model.from: revision {revision or 'main'} of {given} is not in {place}; {there}; "
-            "set model.revision, or put it there with the hub's own tool"
-        )
+        wrong = f"revision {revision or 'main'} of {given} is not in {place}"
+        advice = "set model.revision, or put it there with the hub's own tool"
+        raise InputError(f"model.from: {wrong}; {there}; {advice}")
     looked = ", ".join(map(str, places))
     raise InputError(f"model.from: {given} is not on this machine (looked for {looked}){_advice(given)}")
 

@@ -18,8 +18,7 @@ from etude.recipe.schema import Adapter
 
 ADAPTER_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 CLASSIFIER = "SEQ_CLS"  # PEFT's name for the task
-# Of a classifier: the config.json that belongs to it. Under that name, transformers would take the folder for
-# a model.
+# The config.json of a classifier. Under that name, transformers would take the folder for a model.
 CLASSIFIER_FILE = "adapter_classifier.json"
 PREFIX = "base_model.model."
 
@@ -68,20 +67,11 @@ class LoRALinear(nn.Module):
         low = functional.linear(dropped.to(self.lora_A.weight.dtype), self.lora_A.weight)
         if self.lora_magnitude_vector is None:
             # In place: nothing needs the frozen product any more.
-            flat = base.view(-1, base.shape[-1])
-            flat.addmm_(
-                low.view(-1, low.shape[-1]).type_as(base),
-                self.lora_B.weight.T.type_as(base),
-                alpha=self.scale,
-            )
+            rows, columns = low.view(-1, low.shape[-1]).type_as(base), self.lora_B.weight.T.type_as(base)
+            base.view(-1, base.shape[-1]).addmm_(rows, columns, alpha=self.scale)
             return base
-        norm = (
-            (self._oriented() + self.scale * self.lora_B.weight @ self.lora_A.weight)
-            .detach()
-            .float()
-            .norm(dim=1)
-        )
-        stretch = self.lora_magnitude_vector / norm
+        merged = self._oriented() + self.scale * self.lora_B.weight @ self.lora_A.weight
+        stretch = self.lora_magnitude_vector / merged.detach().float().norm(dim=1)
         plain = functional.linear(dropped, self._oriented())
         update = (stretch - 1) * plain + stretch * self.scale * functional.linear(low, self.lora_B.weight)
         stretched: Tensor = base + update.type_as(base)
@@ -89,12 +79,9 @@ class LoRALinear(nn.Module):
 
     @torch.no_grad()
     def merged_weight(self) -> Tensor:
-        """The weight with the update in it, as the base lays it out and in its dtype; the sum is made in
-        fp32.
-        """
-        merged = self._oriented().float() + self.scale * (
-            self.lora_B.weight.float() @ self.lora_A.weight.float()
-        )
+        """The weight with the update in it, laid out as in the base and in its dtype; summed in fp32."""
+        update = self.scale * (self.lora_B.weight.float() @ self.lora_A.weight.float())
+        merged = self._oriented().float() + update
         if self.lora_magnitude_vector is not None:
             merged *= (self.lora_magnitude_vector / merged.norm(dim=1))[:, None]
         return (merged.T if self.is_transposed else merged).to(self.weight.dtype).contiguous()
@@ -137,62 +124,37 @@ def find_layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The trained tensors of an adapted model under the names that PEFT gives them in a file; of another
-    model none.
-    """
+    """The trained tensors of an adapted model under the names of PEFT's files; none of another model."""
     layers = find_layers(model)
+    if not layers:
+        return {}
     adapters = {
         f"{PREFIX}{name}.{part}": tensor
         for name, layer in layers.items()
         for part, tensor in layer.state_dict(keep_vars=True).items()
         if part.startswith("lora_")
     }
-    trained = (
-        [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad]
-        if layers
-        else []
-    )
+    trained = [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad]
     return adapters | {f"{PREFIX}{name}": tensor for name, tensor in trained if ".lora_" not in name}
 
 
 def adapter_config(
-    model: nn.Module,
-    recipe: Adapter,
-    *,
-    base: str,
-    revision: str | None,
-    task: str | None = "CAUSAL_LM",
+    model: nn.Module, recipe: Adapter, *, base: str, revision: str | None, task: str | None = "CAUSAL_LM",
     whole: Sequence[str] = (),
-) -> dict[str, Any]:
-    """The adapter_config.json with which PEFT loads the tensors of an adapted model; task: its name there, or
-    None.
+) -> dict[str, Any]:  # fmt: skip
+    """The adapter_config.json with which PEFT loads the tensors of an adapted model.
 
-    whole: as for `add_adapter`.
+    task: its name there, or None. whole: as for `add_adapter`.
     """
     layers = find_layers(model)
     last = {name.rpartition(".")[2] for name in layers}
     # PEFT takes every module that ends so; where not all of them are adapted, they are named in full.
     is_all = all(name in layers for name, _ in model.named_modules() if name.rpartition(".")[2] in last)
     return {
-        "peft_type": "LORA",
-        "task_type": task,
-        "base_model_name_or_path": base,
-        "revision": revision,
-        "r": recipe.rank,
-        "lora_alpha": recipe.alpha,
-        "lora_dropout": recipe.dropout,
+        "peft_type": "LORA", "task_type": task, "base_model_name_or_path": base, "revision": revision,
+        "r": recipe.rank, "lora_alpha": recipe.alpha, "lora_dropout": recipe.dropout,
         "target_modules": sorted(last) if is_all else list(layers),
-        "use_rslora": recipe.rank_stabilized,
-        "use_dora": recipe.dora,
-        "bias": "none",
+        "use_rslora": recipe.rank_stabilized, "use_dora": recipe.dora, "bias": "none",
         "fan_in_fan_out": any(layer.is_transposed for layer in layers.values()),
-        "init_lora_weights": True,
-        "inference_mode": True,
-        "modules_to_save": list(whole) or None,
-    }
-
-
-def count_trainable(model: nn.Module) -> tuple[int, int]:
-    """Parameters that are trained, and all of them; shared ones count once."""
-    parameters = list(model.parameters())
-    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+        "init_lora_weights": True, "inference_mode": True, "modules_to_save": list(whole) or None,
+    }  # fmt: skip

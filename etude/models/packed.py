@@ -35,8 +35,7 @@ class Packed:
 
 
 class TokenReader:
-    """A decoder that reads one token of each row: what `Decoder.logits` computes with a cache, in fewer
-    steps.
+    """A decoder that reads one token of each row, as `Decoder.logits` with a cache, in fewer steps.
 
     Queries, keys and values come from one product, gate and up from another.
     """
@@ -76,22 +75,13 @@ class TokenReader:
 
 
 def is_worth_it(model: Decoder, rows: int) -> bool:
-    """True if rows are few, weights plain fp32 on a CPU with the layout, and a copy takes under half of free
-    memory.
-    """
-    has_layout = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if rows > MOST_ROWS or not has_layout or torch.is_autocast_enabled("cpu"):
+    """True for few rows of plain fp32 weights on a CPU with the layout, and with memory for two copies."""
+    has_layout = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
+    if rows > MOST_ROWS or not has_layout or torch.is_autocast_enabled("cpu") or find_layers(model):
         return False
     parameters = list(model.parameters())
-    is_plain = all(
-        p.device.type == "cpu" and p.dtype == torch.float32 for p in parameters
-    ) and not find_layers(model)
-    size = sum(parameter.nbytes for parameter in parameters)
-    return (
-        is_plain
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and 2 * size < psutil.virtual_memory().available
-    )
+    is_plain = all(part.device.type == "cpu" and part.dtype == torch.float32 for part in parameters)
+    return is_plain and 2 * sum(part.nbytes for part in parameters) < psutil.virtual_memory().available
 
 
 def _norm(norm: RMSNorm, x: Tensor) -> Tensor:

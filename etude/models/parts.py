@@ -1,5 +1,4 @@
-"""Parts of a model by name: linear layers that an adapter goes on, the head of a classifier, how large they
-are, and whether their numbers are finite."""
+"""Parts of a model by name: layers that an adapter goes on, heads of classifiers, sizes, finite numbers."""
 
 import difflib
 from collections.abc import Collection, Iterable
@@ -15,15 +14,13 @@ def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
 
     Raises: InputError that lists what there is if a target fits none.
     """
-    head = getattr(model, "get_output_embeddings", lambda: getattr(model, "lm_head", None))()
-    heads = [module for name in head_modules(model) for module in model.get_submodule(name).modules()] + [
-        head
-    ]
+    heads = {getattr(model, "get_output_embeddings", lambda: getattr(model, "lm_head", None))()}
+    for name in head_modules(model):
+        heads.update(model.get_submodule(name).modules())
     linear = [
         name
         for name, module in model.named_modules()
-        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
-        and not any(module is each for each in heads)
+        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and module not in heads
     ]
     if targets == "all-linear":
         return linear
@@ -34,18 +31,14 @@ def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
             known = sorted({name.rpartition(".")[2] for name in linear})
             near = difflib.get_close_matches(target, known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise InputError(
-                f"adapter.targets: no linear layer is called {target!r}; {hint}there are {', '.join(known)}"
-            )
+            wrong = f"adapter.targets: no linear layer is called {target!r}"
+            raise InputError(f"{wrong}; {hint}there are {', '.join(known)}")
         chosen.update(found)
     return [name for name in linear if name in chosen]
 
 
 def head_modules(model: nn.Module) -> list[str]:
-    """The modules of a classifier behind its body, BERT's pooler included, which are trained whole.
-
-    A model that is no classifier has none.
-    """
+    """The modules of a classifier behind its body, BERT's pooler included; another model has none."""
     if not getattr(model, "labels", 0) and "ForSequenceClassification" not in type(model).__name__:
         return []
     children = [name for name, child in model.named_children() if next(child.parameters(), None) is not None]
@@ -55,43 +48,36 @@ def head_modules(model: nn.Module) -> list[str]:
 
 
 def label_tensors(model: nn.Module) -> list[str]:
-    """The parameters of a classifier that have a row for each label: those of the last linear layer of its
-    head.
-    """
+    """The parameters with a row for each label: those of the last linear layer of a classifier's head."""
     layers = [
         f"{head}.{name}".rstrip(".")
         for head in head_modules(model)
         for name, module in model.get_submodule(head).named_modules()
         if isinstance(module, nn.Linear)
     ]
-    return (
-        [f"{layers[-1]}.{name}" for name, _ in model.get_submodule(layers[-1]).named_parameters()]
-        if layers
-        else []
-    )
+    return [
+        f"{last}.{name}" for last in layers[-1:] for name, _ in model.get_submodule(last).named_parameters()
+    ]
 
 
 def keep_labels(
     name: str, given: torch.Tensor, drawn: torch.Tensor, *, theirs: int, kept: int
 ) -> torch.Tensor:
-    """A parameter with a row for each label: the first `kept` rows of a file's, which has `theirs`, the rest
-    as drawn.
+    """A parameter with a row for each label: the first `kept` of the `theirs` in a file, the rest drawn.
 
-    Raises: InputError if the file's has other sizes.
+    Raises: InputError if that of the file has other sizes.
     """
     if not kept:
         return drawn
     expected = (theirs, *drawn.shape[1:])
     if tuple(given.shape) != expected:
-        raise InputError(
-            f"{name} is {list(given.shape)}, but config.json says {list(expected)}; copy the model again"
-        )
+        wrong = f"{name} is {list(given.shape)}, but config.json says {list(expected)}"
+        raise InputError(f"{wrong}; copy the model again")
     return torch.cat([given[:kept].to(drawn), drawn[kept:]])
 
 
 def count_parts(model: nn.Module) -> dict[str, int]:
-    """Exact parameters of the embedding of tokens, of a classifier's head, and of the rest,
-    shared ones once."""
+    """Exact parameters of the embedding of tokens, a classifier's head and the rest, shared ones once."""
     total = sum(parameter.numel() for parameter in model.parameters())
     embedding = max(part.weight.numel() for part in model.modules() if isinstance(part, nn.Embedding))
     heads = [model.get_submodule(name) for name in head_modules(model)]
@@ -100,10 +86,7 @@ def count_parts(model: nn.Module) -> dict[str, int]:
 
 
 def find_non_finite(tensors: Iterable[tuple[str, torch.Tensor]], masks: Collection[str] = ()) -> str | None:
-    """The name of the first tensor that holds NaN or infinity, or None.
-
-    Those in `masks` may hold infinities.
-    """
+    """The name of the first tensor that holds NaN or infinity, or None; those in `masks` may be infinite."""
     for name, tensor in tensors:
         if not tensor.is_floating_point():
             continue
@@ -137,22 +120,15 @@ def quantize(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None
     try:
         import bitsandbytes
     except ImportError:
-        raise InputError(
-            'model.quantize needs bitsandbytes; pip install "etude-workbench[quant]", or leave it out'
-        ) from None
+        advice = 'pip install "etude-workbench[quant]", or leave it out'
+        raise InputError(f"model.quantize needs bitsandbytes; {advice}") from None
     for name in find_targets(model, "all-linear"):
         layer = model.get_submodule(name)
         if type(layer) is not nn.Linear:
-            raise InputError(
-                f"model.quantize: {name} is a {type(layer).__name__}, which cannot be quantised; leave it out"
-            )
-        small = bitsandbytes.nn.Linear4bit(
-            layer.in_features,
-            layer.out_features,
-            bias=layer.bias is not None,
-            compute_dtype=dtype,
-            quant_type="nf4",
-        )
+            wrong = f"{name} is a {type(layer).__name__}, which cannot be quantised"
+            raise InputError(f"model.quantize: {wrong}; leave it out")
+        settings = {"bias": layer.bias is not None, "compute_dtype": dtype, "quant_type": "nf4"}
+        small = bitsandbytes.nn.Linear4bit(layer.in_features, layer.out_features, **settings)
         small.weight = bitsandbytes.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
         small.bias = layer.bias
         parent, _, last = name.rpartition(".")

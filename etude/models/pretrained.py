@@ -30,14 +30,11 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
     """
     values = read_config(path)
     if values.get("auto_map"):
-        raise InputError(
-            f"{path / 'config.json'} has auto_map: the model wants its own code run, which etude never does"
-        )
+        wrong = "the model wants its own code run, which etude never does"
+        raise InputError(f"{path / 'config.json'} has auto_map: {wrong}")
     if (path / CONFIG_FILE).exists():
-        raise InputError(
-            f"{path} holds a model and, by its {CONFIG_FILE}, an adapter, of which tools load one or both; "
-            "put each into a folder of its own"
-        )
+        wrong = f"holds a model and, by its {CONFIG_FILE}, an adapter, of which tools load one or both"
+        raise InputError(f"{path} {wrong}; put each into a folder of its own")
     if values.get("quantization_config"):
         raise InputError(f"{path} holds quantised weights; give the model they were made of")
     shapes = tensor_shapes(path)
@@ -72,10 +69,7 @@ def meta_model(pretrained: Pretrained) -> nn.Module:
 
 
 def count_lora(pretrained: Pretrained, rank: int, targets: str | list[str], *, dora: bool = False) -> int:
-    """Parameters of an adapter: rank x (in + out) for each target, and out more with DoRA.
-
-    Raises: as find_targets.
-    """
+    """Parameters of an adapter: rank x (in + out) a target, out more with DoRA. Raises: InputError."""
     model = meta_model(pretrained)
     total = 0
     for name in find_targets(model, targets):
@@ -110,10 +104,7 @@ def _is_classifier(values: dict[str, Any]) -> bool:
 
 
 def _label_names(files: Files) -> tuple[str, ...]:
-    """The label names of the classifier in a folder; none for a regression, or another model.
-
-    Raises: InputError.
-    """
+    """The label names of the classifier in a folder; none for a regression. Raises: InputError."""
     values = files.values
     is_named = not values.get("architectures") and bool(values.get("id2label"))
     if values.get("problem_type") == "regression" or not (_is_classifier(values) or is_named):
@@ -137,8 +128,6 @@ def _as_classifier(pretrained: Pretrained, files: Files) -> Pretrained:
     for name in label_tensors(model):
         wanted = tuple(model.get_parameter(name).shape)
         if files.shapes.get(name, wanted) != wanted:
-            raise InputError(
-                f"{files.path}: {name} is {list(files.shapes[name])}, but config.json says {list(wanted)}; "
-                "copy the model again"
-            )
+            wrong = f"{name} is {list(files.shapes[name])}, but config.json says {list(wanted)}"
+            raise InputError(f"{files.path}: {wrong}; copy the model again")
     return replace(found, parameters=count_parts(model))

@@ -1,6 +1,4 @@
-"""The turn of each pair of dimensions from position to position, also beyond the length a model was first
-trained on.
-"""
+"""The turn of each pair of dimensions from position to position, also beyond the original context."""
 
 import math
 

@@ -55,8 +55,7 @@ class T5(nn.Module):
         source_lengths: tuple[int, ...],
         target_lengths: tuple[int, ...],
     ) -> Tensor:
-        """Hidden states (1, T, C), scaled for the head, of decoder inputs (1, T) int64 given sources (1, S)
-        int64.
+        """Hidden states (1, T, C), scaled for the head, of decoder inputs (1, T) and sources (1, S) int64.
 
         The samples lie end to end in both, and see only themselves: logits are `hidden @ head_weight().T`.
         """
@@ -110,8 +109,7 @@ class T5(nn.Module):
         return T5Cache(keys, values, send(lengths, sources.device), self.decoder.bias(capacity)[:, :, -1:])
 
     def advance(self, tokens: Tensor, cache: "T5Cache") -> Tensor:
-        """Logits (B, V) after the next token (B,) of each row, which the cache then holds too; without
-        dropout.
+        """Logits (B, V) after the next token (B,) of each row, without dropout; the cache then holds it too.
 
         The first token of a row is `config.start_id`.
         """
@@ -129,17 +127,13 @@ class T5(nn.Module):
         return self.head(self._scale(self.decoder.final_layer_norm(x)))[:, 0]
 
     def compile(self, *args: Any, **settings: Any) -> None:
-        """As `nn.Module.compile`, of the feed-forward parts: groups of equal length differ from batch to
-        batch.
-        """
+        """As `nn.Module.compile`, of the feed-forward parts: groups of equal length differ by batch."""
         for block in (*self.encoder.blocks(), *self.decoder.blocks()):
             block.last.part.compile(*args, **settings)
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Draw new weights, the same on every device: normal with the std of T5, which makes up for unscaled
-        scores.
-        """
+        """Draw new weights, the same on every device: normal with the std of T5, for scores not scaled."""
         C, F, H, D = self.config.n_embd, self.config.n_ffn, self.config.n_head, self.config.head_dim
         stds = {"shared": 1.0, "lm_head": 1.0, "q": (C * D) ** -0.5, "o": (H * D) ** -0.5, "wo": F**-0.5}
         generator = torch.Generator().manual_seed(seed)
@@ -164,11 +158,9 @@ class T5(nn.Module):
 
 
 class T5Classifier(nn.Module):
-    """A T5 whose decoder reads, one place later, what its encoder reads, with a head on the state of the last
-    token.
+    """A T5 whose decoder reads the tokens of its encoder one place later, with a head on its last state.
 
-    The names and the sum are those of T5ForSequenceClassification. Source: arXiv:1910.13461, for its decoder
-    too.
+    The names and the sum are those of T5ForSequenceClassification. Source: arXiv:1910.13461.
     """
 
     def __init__(self, config: T5Config, labels: int) -> None:
@@ -207,8 +199,7 @@ class T5Classifier(nn.Module):
 class T5Cache:
     """The memory of the decoder for B rows; those that began later have their tokens in the last columns.
 
-    keys, values              a (B, H, columns, D) for each layer, of the tokens read; more columns come as
-                              needed
+    keys, values              a (B, H, columns, D) for each layer, of the tokens read; columns are added
     cross_keys, cross_values  a (B, H, S, D) for each layer, of the sources, S the longest
     lengths                   (B,) int64, of the sources
     starts                    (B,) int64, the column of the first token of a row
@@ -223,18 +214,12 @@ class T5Cache:
         self.cross_keys, self.cross_values, self.lengths, self.bias = cross_keys, cross_values, lengths, bias
         self.keys, self.values = ([kept[:, :, :0] for kept in cross_keys] for _ in range(2))
         self.length, self.starts = 0, torch.zeros_like(lengths)
-        self._first, self._is_even = (
-            0,
-            True,
-        )  # the first column that a row uses, and whether it is that of all
-        self._origins = torch.arange(
-            len(lengths), device=lengths.device
-        )  # which source each row goes on from
+        self._first, self._is_even = 0, True  # the first column that a row uses; true if it is that of all
+        self._origins = torch.arange(len(lengths), device=lengths.device)  # the source of each row
         self._look()
 
     def begin(self) -> Tensor:
-        """Bias (1 or B, H, 1, columns) of self-attention for the token to be read; there then is
-        room for it."""
+        """Make room for the token to be read; returns its bias (1 or B, H, 1, columns) of self-attention."""
         if self.length == self.keys[0].shape[2]:
             for kept in (self.keys, self.values):
                 _change(kept, lambda part: functional.pad(part[:, :, self._first :], (0, 0, 0, _COLUMNS)))
@@ -248,8 +233,7 @@ class T5Cache:
         return bias.masked_fill(before[:, None, None], -torch.inf)
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the (B, H, 1, D) keys and values of the token being read in their place; returns
-        all up to it."""
+        """Put the (B, H, 1, D) keys and values of the token being read in place; returns all up to it."""
         seen = slice(self._first, self.length + 1)
         for kept, new in ((self.keys[layer], keys), (self.values[layer], values)):
             kept[:, :, self.length] = new[:, :, 0]

@@ -18,8 +18,7 @@ class Context:
     """The values that all blocks of a stack share in one call. Samples of equal lengths are neighbours.
 
     groups       (samples, length, length) of the neighbours
-    bias         (1, H, L, L) of relative positions, with -inf where the decoder must not look; L the longest
-                 length
+    bias         (1, H, L, L) of relative positions, L the longest, -inf where the decoder must not look
     memory       (1, S, C) what the encoder made of the sources; None within the encoder
     with_memory  (samples, target length, source length) of the neighbours
     """
@@ -48,12 +47,9 @@ class Stack(nn.Module):
     def bias(self, length: int) -> Tensor:
         """Bias (1, H, L, L) of self-attention in samples of L tokens, and, cut, in shorter ones."""
         table = self.blocks()[0].own.part.relative_attention_bias.weight  # (buckets, H)
-        distance = torch.arange(1 - length, length, device=table.device)
+        distance, count = torch.arange(1 - length, length, device=table.device), self.config.buckets
         buckets = relative_buckets(
-            distance,
-            buckets=self.config.buckets,
-            max_distance=self.config.max_distance,
-            is_decoder=self.is_decoder,
+            distance, buckets=count, max_distance=self.config.max_distance, is_decoder=self.is_decoder
         )
         by_distance = table[buckets].T  # (H, 2 L - 1)
         if self.is_decoder:
@@ -113,14 +109,12 @@ class Sublayer(nn.Module):
 
     def forward(self, x: Tensor, *shared: Any, **others: Any) -> Tensor:
         """(1, T, C) to (1, T, C); what else there is goes to the part."""
-        return x + functional.dropout(
-            self.part(self.layer_norm(x), *shared, **others), self.dropout, self.training
-        )
+        added = self.part(self.layer_norm(x), *shared, **others)
+        return x + functional.dropout(added, self.dropout, self.training)
 
 
 class Attention(nn.Module):
-    """Attention within samples, scores not scaled; the first of a stack has the table of bias
-    that all share."""
+    """Attention within samples, scores not scaled; the first of a stack has the bias that all share."""
 
     def __init__(self, config: T5Config, *, has_bias: bool) -> None:
         super().__init__()
@@ -153,9 +147,8 @@ class Attention(nn.Module):
         for (samples, _, length), part in zip(groups, parts):
             q, k, v = (self.split(heads.unflatten(0, (samples, -1))) for heads in part)
             mask = None if bias is None else bias[:, :, :length, :length]
-            dropout = self.dropout if self.training else 0.0
             mixed = functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, dropout_p=dropout, scale=1.0
+                q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0, scale=1.0
             )
             attended.append(mixed.transpose(1, 2).flatten(2).flatten(0, 1))
         out: Tensor = self.o(torch.cat(attended)[None])

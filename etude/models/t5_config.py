@@ -1,5 +1,4 @@
-"""The configuration of an encoder-decoder: its sizes and options, and the same in the words of transformers'
-config.json."""
+"""The configuration of an encoder-decoder, also in the words of transformers' config.json."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,27 +51,21 @@ class T5Config:
 
     def __post_init__(self) -> None:
         if self.activation.removeprefix("gated-") not in ACTIVATIONS:
-            raise Unsupported(
-                f"config.json: feed_forward_proj is {quoted(self.activation)}; expected "
-                f"{', '.join(ACTIVATIONS)}, or one of them after gated-; use another model"
-            )
+            expected = f"{', '.join(ACTIVATIONS)}, or one of them after gated-"
+            wrong = f"feed_forward_proj is {quoted(self.activation)}; expected {expected}"
+            raise Unsupported(f"config.json: {wrong}; use another model")
+        wrong = ""
         if self.buckets < 4:
-            raise InputError(
-                f"config.json: relative_attention_num_buckets is {self.buckets}; expected at least 4; mend "
-                "the file"
-            )
-        if self.max_distance <= self.buckets // 2:
-            raise InputError(
-                f"config.json: relative_attention_max_distance is {self.max_distance}; expected more than "
-                f"half of the {self.buckets} buckets; mend the file"
-            )
-        if not 0 <= self.start_id < self.vocab_size:
-            raise InputError(
-                f"config.json: decoder_start_token_id is {self.start_id}, which is not among "
-                f"{self.vocab_size} tokens; mend the file"
-            )
+            wrong = f"relative_attention_num_buckets is {self.buckets}; expected at least 4"
+        elif self.max_distance <= self.buckets // 2:
+            expected = f"more than half of the {self.buckets} buckets"
+            wrong = f"relative_attention_max_distance is {self.max_distance}; expected {expected}"
+        elif not 0 <= self.start_id < self.vocab_size:
+            wrong = f"decoder_start_token_id is {self.start_id}, which is not among {self.vocab_size} tokens"
+        if wrong:
+            raise InputError(f"config.json: {wrong}; mend the file")
 
-    def to_hf(self, *, eos_token_id: int | None, pad_token_id: int | None) -> dict[str, Any]:
+    def to_hf(self, *, eos_id: int | None, pad_id: int | None) -> dict[str, Any]:
         """The config.json with which AutoModelForSeq2SeqLM.from_pretrained loads the weights as they are."""
         return {
             "architectures": ["T5ForConditionalGeneration"],
@@ -91,14 +84,13 @@ class T5Config:
             "layer_norm_epsilon": self.norm_eps,
             "dropout_rate": self.dropout,
             "initializer_factor": 1.0,
-            # transformers 4 scales where it ties; 5 reads the second key, and ties where the file has no
-            # head.
+            # transformers 4 scales where it ties; 5 reads the second key, and ties where no file has a head.
             "tie_word_embeddings": self.tied,
             "scale_decoder_outputs": self.scaled,
             "use_cache": True,
             "decoder_start_token_id": self.start_id,
-            "eos_token_id": eos_token_id,
-            "pad_token_id": pad_token_id,
+            "eos_token_id": eos_id,
+            "pad_token_id": pad_id,
         }
 
     @staticmethod
@@ -115,18 +107,15 @@ class T5Config:
         _KEYS.check(values)
         activation = "relu" if values.get("feed_forward_proj") is None else values["feed_forward_proj"]
         if not isinstance(activation, str):
-            raise InputError(
-                f"config.json: feed_forward_proj is {quoted(activation)}; expected a name; mend the file"
-            )
+            wrong = f"feed_forward_proj is {quoted(activation)}; expected a name"
+            raise InputError(f"config.json: {wrong}; mend the file")
         kind, gated = activation.removeprefix("gated-"), activation.startswith("gated-")
         kind = "gelu_new" if activation == "gated-gelu" else kind
         for name, meant in (("dense_act_fn", kind), ("is_gated_act", gated)):
             if values.get(name) not in (None, meant):
-                raise InputError(
-                    f"config.json: {name} is {quoted(values[name])}, but feed_forward_proj is "
-                    f"{quoted(activation)}; use another model"
-                )
-        n_layer = size(values, "num_layers", 6)
+                both = f"{name} is {quoted(values[name])}, but feed_forward_proj is {quoted(activation)}"
+                raise InputError(f"config.json: {both}; use another model")
+        n_layer, pad_id = size(values, "num_layers", 6), size(values, "pad_token_id", 0, least=0)
         says_tied = flag(values, "tie_word_embeddings", True)
         return T5Config(
             vocab_size=size(values, "vocab_size", 32_128),
@@ -136,16 +125,14 @@ class T5Config:
             n_embd=size(values, "d_model", 512),
             n_ffn=size(values, "d_ff", 2048),
             head_dim=size(values, "d_kv", 64),
+            buckets=size(values, "relative_attention_num_buckets", 32),
+            max_distance=size(values, "relative_attention_max_distance", 128),
             activation=activation,
             tied=says_tied if has_head is None else not has_head,
             scaled=flag(values, "scale_decoder_outputs", says_tied),
-            buckets=size(values, "relative_attention_num_buckets", 32),
-            max_distance=size(values, "relative_attention_max_distance", 128),
             norm_eps=number(values, "layer_norm_epsilon", 1e-6, below=1),
             dropout=number(values, "dropout_rate", 0.1, below=1),
-            start_id=size(
-                values, "decoder_start_token_id", size(values, "pad_token_id", 0, least=0), least=0
-            ),
+            start_id=size(values, "decoder_start_token_id", pad_id, least=0),
         )
 
 
@@ -158,14 +145,8 @@ _KEYS = Keys(
         "scale_decoder_outputs", "decoder_start_token_id", "pad_token_id",
     }),
     only={
-        "is_encoder_decoder": True,
-        "is_decoder": False,
-        "add_cross_attention": False,
-        "tie_encoder_decoder": False,
-        "chunk_size_feed_forward": 0,
-        "pruned_heads": {},
+        "is_encoder_decoder": True, "is_decoder": False, "add_cross_attention": False,
+        "tie_encoder_decoder": False, "chunk_size_feed_forward": 0, "pruned_heads": {},
     },
-    harmless=frozenset({
-        "initializer_factor", "n_positions", "classifier_dropout",
-    }),
+    harmless=frozenset({"initializer_factor", "n_positions", "classifier_dropout"}),
 )  # fmt: skip

@@ -1,6 +1,4 @@
-"""Rows of the embedding and the head that nothing has trained, as those of tokens that only a chat template
-uses.
-"""
+"""Rows of embedding and head that nothing has trained, as those of tokens that only a chat template uses."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -23,7 +21,7 @@ def find_untrained(model: nn.Module, ids: Iterable[int]) -> list[int]:
     matrices = [matrix for matrix in _matrices(model) if not matrix.requires_grad]
     found: set[int] = set()
     for matrix in matrices:
-        found.update(_untrained_rows(matrix.detach(), [each for each in wanted if each < len(matrix)]))
+        found.update(_untrained_rows(matrix.detach(), [token for token in wanted if token < len(matrix)]))
     return sorted(found)
 
 
@@ -43,9 +41,8 @@ def _untrained_rows(matrix: Tensor, ids: list[int]) -> list[int]:
     """ids of the rows of a matrix (V, C) that look untrained."""
     if not ids:
         return []
-    some = matrix[
-        torch.linspace(0, len(matrix) - 1, min(len(matrix), _SAMPLE_ROWS)).long().to(matrix.device)
-    ].float()
+    places = torch.linspace(0, len(matrix) - 1, min(len(matrix), _SAMPLE_ROWS)).long()
+    some = matrix[places.to(matrix.device)].float()
     mean = some.mean(dim=0)
     size, spread = some.norm(dim=1).median(), (some - mean).norm(dim=1).median()
     rows = matrix[torch.tensor(ids, device=matrix.device)].float()

@@ -1,4 +1,4 @@
-"""The files of a model: what tensors they hold, one after another, and what names them in records."""
+"""The files of a model: their tensors, one after another, and the digest that names them in records."""
 
 import hashlib
 import json
@@ -30,10 +30,7 @@ REMADE = re.compile(
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The values of config.json.
-
-    Raises: InputError if it cannot be read, or says one thing twice and not the same.
-    """
+    """The values of config.json. Raises: InputError if it says one thing twice and not the same."""
     values = durable.read_json_object(path / "config.json")
     try:
         refuse_conflicts(values)
@@ -43,10 +40,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def open_tensors(file: Path) -> Any:
-    """A safetensors file, open for reading.
-
-    Raises: InputError for anything else; a pickle is never opened.
-    """
+    """A safetensors file, open for reading. Raises: InputError for anything else; no pickle is opened."""
     from safetensors import SafetensorError, safe_open
 
     with durable.open_plain(file) as opened:
@@ -59,89 +53,64 @@ def open_tensors(file: Path) -> Any:
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())[:100].rstrip(".")
     if start[:2] == b"PK" or (start[:1] == b"\x80" and start[1:2] <= b"\x05"):
-        raise InputError(
-            f"{file} is not a safetensors file: it is a pickle, which could run code and is never opened; "
-            "give weights as safetensors"
-        )
+        wrong = "it is a pickle, which could run code and is never opened"
+        raise InputError(f"{file} is not a safetensors file: {wrong}; give weights as safetensors")
     raise InputError(f"{file} is not a safetensors file, or is damaged ({reason}); copy it again")
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a model's files, without reading it.
 
-    Raises: InputError if a file is missing or damaged, two of them have the same tensor, or weights are whole
-    numbers.
+    Raises: InputError if a file is damaged, two have the same tensor, or weights are whole numbers.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for file in _weight_files(path):
-        with open_tensors(file) as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - not a dictionary
-                part = tensors.get_slice(name)
-                if name in shapes:
-                    raise InputError(f"{path} has {name[:80]} in two of its files; copy the model again")
-                if (
-                    name.endswith((".weight", ".bias"))
-                    and not REMADE.search(name)
-                    and part.get_dtype() not in _FLOATS
-                ):
-                    raise InputError(
-                        f"{file}: {name[:80]} holds {part.get_dtype()} numbers; expected F32, BF16 or F16; "
-                        "give the model that it was made of"
-                    )
-                shapes[name] = tuple(part.get_shape())
+    for file, tensors, name in _stored(path):
+        part = tensors.get_slice(name)
+        if name in shapes:
+            raise InputError(f"{path} has {name[:80]} in two of its files; copy the model again")
+        is_weight = name.endswith((".weight", ".bias")) and not REMADE.search(name)
+        if is_weight and part.get_dtype() not in _FLOATS:
+            wrong = f"{name[:80]} holds {part.get_dtype()} numbers; expected F32, BF16 or F16"
+            raise InputError(f"{file}: {wrong}; give the model that it was made of")
+        shapes[name] = tuple(part.get_shape())
     return shapes
 
 
 def stored_dtypes(path: Path) -> tuple[dict[str, torch.dtype], torch.dtype]:
-    """The dtype of every floating-point tensor, from headers alone, and the one that most numbers are stored
-    in.
-    """
+    """The dtype of every floating-point tensor, from headers alone, and that of most numbers."""
     dtypes: dict[str, torch.dtype] = {}
     sizes: Counter[torch.dtype] = Counter()
-    for file in _weight_files(path):
-        with open_tensors(file) as tensors:
-            for name in tensors.keys():  # noqa: SIM118
-                part = tensors.get_slice(name)
-                if (dtype := _FLOATS.get(part.get_dtype())) is not None:
-                    dtypes[name] = dtype
-                    sizes[dtype] += math.prod(part.get_shape())
+    for _, tensors, name in _stored(path):
+        part = tensors.get_slice(name)
+        if (dtype := _FLOATS.get(part.get_dtype())) is not None:
+            dtypes[name] = dtype
+            sizes[dtype] += math.prod(part.get_shape())
     return dtypes, sizes.most_common(1)[0][0] if sizes else torch.float32
 
 
 def read_weights(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor of a model's files by name. Raises: InputError if a file is missing or damaged."""
-    for file in _weight_files(path):
-        with open_tensors(file) as tensors:
-            for name in tensors.keys():  # noqa: SIM118
-                yield name, tensors.get_tensor(name)
+    for _, tensors, name in _stored(path):
+        yield name, tensors.get_tensor(name)
 
 
 def read_weight(path: Path, names: Collection[str]) -> torch.Tensor | None:
-    """The first tensor that has one of these names, without reading others; None if there is none.
-
-    Raises: the same.
-    """
-    for file in _weight_files(path):
-        with open_tensors(file) as tensors:
-            for name in tensors.keys():  # noqa: SIM118
-                if name in names:
-                    tensor: torch.Tensor = tensors.get_tensor(name)
-                    return tensor
+    """The first tensor that has one of these names, without reading others; or None. Raises: the same."""
+    for _, tensors, name in _stored(path):
+        if name in names:
+            tensor: torch.Tensor = tensors.get_tensor(name)
+            return tensor
     return None
 
 
 def check_twins(path: Path, names: Iterable[str], place: Callable[[str], str]) -> None:
-    """Raises: InputError if a model's files have two tensors for one place in it, as `place` names it, that
-    differ.
-    """
+    """Raises: InputError if two tensors of one place in a model, as `place` names it, differ."""
     first: dict[str, str] = {}
     for name in names:
         other = first.setdefault(place(name), name)
         if other != name and not is_same(read_weight(path, (other,)), read_weight(path, (name,))):
-            raise InputError(
-                f"{path}: {other} and {name} are one tensor of this model, but its files have two that "
-                "differ; copy the model again, or leave out the wrong one"
-            )
+            wrong = f"{other} and {name} are one tensor of this model, but its files have two that differ"
+            raise InputError(f"{path}: {wrong}; copy the model again, or leave out the wrong one")
 
 
 def is_same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
@@ -165,16 +134,12 @@ def keeps_fp32(name: str, dtype: torch.dtype) -> bool:
 
 
 def check_whole(path: Path) -> None:
-    """Read very large files whole, too.
-
-    Raises: InputError if one has changed though size, time and samples say no.
-    """
+    """Read all files whole. Raises: InputError if one has changed though size, time and samples say no."""
     for file in _weight_files(path):
         remembered = _sha256(file)
         if durable.sha256_file(file) != remembered:
-            raise InputError(
-                f"{file} has changed though its size and time have not; copy it again, or touch it"
-            )
+            wrong = "has changed though its size and time have not"
+            raise InputError(f"{file} {wrong}; copy it again, or touch it")
 
 
 def digest(path: Path) -> str:
@@ -186,9 +151,7 @@ def digest(path: Path) -> str:
 
 
 def _sha256(file: Path) -> str:
-    """SHA-256 of a file; that of a very large one is remembered while size, time and samples of it stay the
-    same.
-    """
+    """SHA-256 of a file; that of a very large one is remembered while size, time and samples stay."""
     size, *_, found = key = durable.content_key(file)
     if not durable.is_sampled(size):
         return str(found)
@@ -204,33 +167,33 @@ def _sha256(file: Path) -> str:
     return whole
 
 
+def _stored(path: Path) -> Iterator[tuple[Path, Any, str]]:
+    """(file, its tensors, name) of each tensor of a model's files; a file is closed behind its last one."""
+    for file in _weight_files(path):
+        with open_tensors(file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a dictionary
+                yield file, tensors, name
+
+
 def _weight_files(path: Path) -> list[Path]:
     if (path / _WEIGHTS).is_file():
         return [path / _WEIGHTS]
     if not (path / _INDEX).is_file():
         if pickled := sorted(path.glob("pytorch_model*.bin")):
-            raise InputError(
-                f"{path} has only {pickled[0].name}, a pickle, which could run code; `etude import {path} "
-                "OUT` makes safetensors of it in a process apart"
-            )
+            wrong = f"{path} has only {pickled[0].name}, a pickle, which could run code"
+            advice = f"`etude import {path} OUT` makes safetensors of it in a process apart"
+            raise InputError(f"{wrong}; {advice}")
         raise InputError(f"{path} has no {_WEIGHTS}; copy the model again, with its weights")
     weight_map = durable.read_json_object(path / _INDEX).get("weight_map")
-    if (
-        not isinstance(weight_map, dict)
-        or not weight_map
-        or not all(isinstance(v, str) for v in weight_map.values())
-    ):
+    is_map = isinstance(weight_map, dict) and all(isinstance(name, str) for name in weight_map.values())
+    if not is_map or not weight_map:
         raise InputError(f"{path / _INDEX} has no weight_map from tensors to files; copy the model again")
     names = sorted(set(weight_map.values()))
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise InputError(
-                f"{path / _INDEX} names {name[:80]!r}, which is no safetensors file of the folder; copy the "
-                "model again"
-            )
+            wrong = f"names {name[:80]!r}, which is no safetensors file of the folder"
+            raise InputError(f"{path / _INDEX} {wrong}; copy the model again")
         if not (path / name).is_file():
-            have = sum((path / other).is_file() for other in names)
-            raise InputError(
-                f"{path} lacks {name} ({have} of {len(names)} parts are there); copy the model again"
-            )
+            there = f"{sum((path / other).is_file() for other in names)} of {len(names)} parts are there"
+            raise InputError(f"{path} lacks {name} ({there}); copy the model again")
     return [path / name for name in names]

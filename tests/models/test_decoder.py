@@ -23,7 +23,7 @@ def test_folder_loads_in_transformers_with_equal_logits_and_greedy_tokens(
 ) -> None:
     model, tokens = random_decoder(config), random_tokens(config, 3, 40)
     theirs = _load_in_transformers(model, tmp_path)
-    assert type(theirs).__name__ == config.to_hf(eos_token_id=None)["architectures"][0]
+    assert type(theirs).__name__ == config.to_hf(eos_id=None)["architectures"][0]
     with torch.no_grad():
         ours, expected = model.logits(tokens), theirs(tokens).logits
     assert_equal_logits(ours, expected)
@@ -142,7 +142,7 @@ def _load_in_transformers(model: Decoder, folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(model.config.to_hf(eos_token_id=None)))
+    (folder / "config.json").write_text(json.dumps(model.config.to_hf(eos_id=None)))
     loaded, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     return loaded.eval()

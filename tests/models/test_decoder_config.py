@@ -23,14 +23,14 @@ CONFIGS = {
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_config_survives_the_round_trip_through_json(config: DecoderConfig) -> None:
-    assert DecoderConfig.from_hf(json.loads(json.dumps(config.to_hf(eos_token_id=3)))) == config
+    assert DecoderConfig.from_hf(json.loads(json.dumps(config.to_hf(eos_id=3)))) == config
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_config_survives_what_transformers_writes(config: DecoderConfig) -> None:
     from transformers import AutoConfig
 
-    values = config.to_hf(eos_token_id=3)
+    values = config.to_hf(eos_id=3)
     written = AutoConfig.for_model(**values)
     assert DecoderConfig.from_hf(json.loads(written.to_json_string(use_diff=False))) == config
     assert type(written).__name__.removesuffix("Config") == values["architectures"][0].removesuffix(
@@ -83,12 +83,12 @@ LLAMA3 = {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 1.0, "high_fr
 )
 def test_what_the_decoder_does_not_have_is_refused_by_name(changes: dict[str, object], named: str) -> None:
     with pytest.raises(InputError, match=named) as caught:
-        DecoderConfig.from_hf(LLAMA.to_hf(eos_token_id=None) | changes)
+        DecoderConfig.from_hf(LLAMA.to_hf(eos_id=None) | changes)
     assert "\n" not in str(caught.value)
 
 
 def test_blocks_may_differ_in_their_window_and_in_nothing_else() -> None:
-    values = CONFIGS["qwen3 sliding"].to_hf(eos_token_id=None)
+    values = CONFIGS["qwen3 sliding"].to_hf(eos_id=None)
     config = DecoderConfig.from_hf(values | {"layer_types": ["full_attention", "sliding_attention"]})
     assert [config.window(layer) for layer in range(2)] == [None, 7]
     with pytest.raises(InputError, match="layer_types"):

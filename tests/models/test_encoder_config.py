@@ -16,7 +16,7 @@ def test_config_survives_what_transformers_writes(config: EncoderConfig, head: s
     from transformers import AutoConfig
 
     config = with_head(config, head)
-    written = AutoConfig.for_model(**config.to_hf(bos_token_id=0, eos_token_id=2))
+    written = AutoConfig.for_model(**config.to_hf(bos_id=0, eos_id=2))
     for use_diff in (False, True):
         assert EncoderConfig.from_hf(json.loads(written.to_json_string(use_diff=use_diff))) == config
 

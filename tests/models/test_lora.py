@@ -261,7 +261,7 @@ def _write_base(folder: Path) -> Path:
     base = folder / "base"
     base.mkdir()
     save_file(model.state_dict(), base / "model.safetensors", metadata={"format": "pt"})
-    (base / "config.json").write_text(json.dumps(model.config.to_hf(eos_token_id=None)))
+    (base / "config.json").write_text(json.dumps(model.config.to_hf(eos_id=None)))
     return base
 
 

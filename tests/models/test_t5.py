@@ -249,7 +249,7 @@ def test_new_weights_have_the_spread_that_transformers_gives_them() -> None:
     ours, again, other = T5(config), T5(config), T5(config)
     for model, seed in ((ours, 1), (again, 1), (other, 2)):
         model.init_weights(seed)
-    theirs = T5ForConditionalGeneration(TheirConfig(**config.to_hf(eos_token_id=1, pad_token_id=0)))
+    theirs = T5ForConditionalGeneration(TheirConfig(**config.to_hf(eos_id=1, pad_id=0)))
     expected = dict(theirs.named_parameters())
     for name, parameter in ours.named_parameters():
         assert torch.equal(parameter, dict(again.named_parameters())[name])
@@ -279,7 +279,7 @@ def _load_in_transformers(model: T5, folder: Path) -> Any:
     from transformers import AutoModelForSeq2SeqLM
 
     folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(model.config.to_hf(eos_token_id=1, pad_token_id=0)))
+    (folder / "config.json").write_text(json.dumps(model.config.to_hf(eos_id=1, pad_id=0)))
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     theirs, report = AutoModelForSeq2SeqLM.from_pretrained(
         folder, attn_implementation="eager", dtype=torch.float32, output_loading_info=True

@@ -23,7 +23,7 @@ CONFIGS = {
 def test_config_survives_what_transformers_writes(config: T5Config) -> None:
     from transformers import T5Config as TheirConfig
 
-    written = TheirConfig(**config.to_hf(eos_token_id=1, pad_token_id=0))
+    written = TheirConfig(**config.to_hf(eos_id=1, pad_id=0))
     values = json.loads(written.to_json_string(use_diff=False))
     assert T5Config.from_hf(values, has_head=not config.tied) == config
 
@@ -68,7 +68,7 @@ def test_config_of_codet5_is_read() -> None:
     ],
 )
 def test_what_this_model_has_not_is_refused_by_name(changed: dict[str, Any], reason: str) -> None:
-    values = V10.to_hf(eos_token_id=1, pad_token_id=0)
+    values = V10.to_hf(eos_id=1, pad_id=0)
     assert T5Config.from_hf(values) == V10
     with pytest.raises(InputError, match=r"^config\.json: ") as raised:
         T5Config.from_hf(values | changed)

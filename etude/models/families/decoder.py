@@ -11,16 +11,12 @@ from etude.models.cost import Cost, count_parameters, training_cost
 from etude.models.decoder import Cache, Decoder
 from etude.models.decoder_config import DecoderConfig
 from etude.models.families import shared
-from etude.models.families.family import Facts, Family, Files, Loaded, NewModel, Pretrained, Reader
+from etude.models.families.family import Facts, Family, Files, Loaded, Pretrained, Reader
 from etude.models.packed import TokenReader, is_worth_it
 from etude.models.packing import find_lasts, send
 from etude.models.parts import count_parts
 from etude.models.weights import check_twins
 from etude.recipe.schema import Model
-
-
-def _read(files: Files) -> DecoderConfig:
-    return DecoderConfig.from_hf(files.values)
 
 
 def _check(files: Files, config: DecoderConfig) -> None:
@@ -38,10 +34,6 @@ def _load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int)
     return shared.load(pretrained, DECODER.empty(config, pretrained.labels), dtype, seed)
 
 
-def _from_recipe(section: Model, new: NewModel) -> DecoderConfig:
-    return decoder_config(section, vocab_size=new.vocab_size, seq_len=new.seq_len)
-
-
 def _measure(config: DecoderConfig, labels: int, seq_len: int, adapter: int) -> tuple[dict[str, int], Cost]:
     cost = training_cost(config, seq_len, adapter=adapter or None)
     if not labels:
@@ -53,7 +45,7 @@ def _measure(config: DecoderConfig, labels: int, seq_len: int, adapter: int) -> 
 def _describe(config: DecoderConfig, pretrained: Pretrained | None, facts: Facts) -> dict[str, Any]:
     if pretrained is not None:
         return shared.describe_pretrained(pretrained, facts)
-    return config.to_hf(eos_token_id=facts.eos_id)
+    return config.to_hf(eos_id=facts.eos_id)
 
 
 def _label_logits(model: Decoder, batch: Any) -> Tensor:
@@ -90,10 +82,10 @@ DECODER = Family(
     model_types=("qwen3", "qwen2", "mistral", "llama"),
     takes="Qwen3, Qwen2, Mistral, Llama and their kin",
     sizes=frozenset(Model.model_fields),
-    read=_read,
+    read=lambda files: DecoderConfig.from_hf(files.values),
     check=_check,
     load=_load,
-    from_recipe=_from_recipe,
+    from_recipe=lambda section, new: decoder_config(section, vocab_size=new.vocab_size, seq_len=new.seq_len),
     make=Decoder,
     measure=_measure,
     describe=_describe,

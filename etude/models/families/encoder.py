@@ -12,7 +12,7 @@ from etude.models.cost import Cost
 from etude.models.encoder import Encoder
 from etude.models.encoder_config import CODE_ENCODER, EncoderConfig, encoder_name
 from etude.models.families import shared
-from etude.models.families.family import Facts, Family, Files, Loaded, NewModel, Pretrained
+from etude.models.families.family import Family, Files, Loaded, NewModel, Pretrained
 from etude.models.parts import count_parts, label_tensors
 from etude.models.weights import check_twins, read_weights, tensor_shapes
 from etude.recipe.schema import Model
@@ -22,10 +22,6 @@ _WIDTH, _LAYERS, _HEADS = 512, 6, 8
 _MASKED_HEAD = re.compile(r"(lm_head|cls\.predictions)\.decoder\.weight")
 # Parts of other heads, and buffers that every model makes anew.
 _OTHER = re.compile(r"^(lm_head|cls|pooler|classifier|tasks)\.|\.pooler\.|position_ids$|token_type_ids$")
-
-
-def _read(files: Files) -> EncoderConfig:
-    return EncoderConfig.from_hf(files.values)
 
 
 def _check(files: Files, config: EncoderConfig) -> None:
@@ -39,12 +35,8 @@ def _check(files: Files, config: EncoderConfig) -> None:
 
 def _load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int) -> Loaded:
     """Without labels the head is that of a masked model. Weights of another head are not used."""
-    config = replace(
-        cast(EncoderConfig, pretrained.config),
-        dropout=dropout,
-        attention_dropout=dropout,
-        labels=pretrained.labels,
-    )
+    config = cast(EncoderConfig, pretrained.config)
+    config = replace(config, dropout=dropout, attention_dropout=dropout, labels=pretrained.labels)
     _check_body(pretrained, config)
     model = _make(config, config.labels)
     model.init_weights(seed)
@@ -86,10 +78,6 @@ def _from_recipe(section: Model, new: NewModel) -> EncoderConfig:
     )
 
 
-def _with_outputs(config: EncoderConfig, new: NewModel) -> EncoderConfig:
-    return replace(config, labels=new.labels, multi=new.multi, tasks=new.tasks)
-
-
 def _make(config: EncoderConfig, labels: int) -> Encoder:
     return Encoder(replace(config, labels=labels))
 
@@ -100,10 +88,6 @@ def _measure(config: EncoderConfig, labels: int, seq_len: int, adapter: int) -> 
     if not labels:  # a masked model scores its targets with the embedding
         cost = replace(cost, per_target=(4.0 if adapter else 6.0) * parameters["embedding"])
     return parameters, cost
-
-
-def _describe(config: EncoderConfig, pretrained: Pretrained | None, facts: Facts) -> dict[str, Any]:
-    return config.to_hf(label_names=facts.label_names, bos_token_id=facts.bos_id, eos_token_id=facts.eos_id)
 
 
 def _label_logits(model: Encoder, batch: Any) -> Tensor:
@@ -121,7 +105,7 @@ def _check_body(pretrained: Pretrained, config: EncoderConfig) -> None:
         name = encoder_name(given, config.family)
         found.add(name)
         if name in body and body[name] != list(shape):
-            raise InputError(f"{path}: {given} is {list(shape)}, but config.json says {body[name]}")
+            raise shared.other_shape(path, given, shape, body[name])
         if name not in wanted and name.startswith(f"{config.family}.") and not _OTHER.search(name):
             raise InputError(f"{path} has {given}, unlike its config.json; copy the model again")
     if lost := sorted(set(body) - found):
@@ -136,14 +120,16 @@ ENCODER = Family(
     model_types=("roberta", "bert", CODE_ENCODER),
     takes="BERT, RoBERTa, CodeBERT and their kin",
     sizes=frozenset({"n_layer", "n_head", "n_embd", "n_ffn", "code_bias"}),
-    read=_read,
+    read=lambda files: EncoderConfig.from_hf(files.values),
     check=_check,
     load=_load,
     from_recipe=_from_recipe,
-    with_outputs=_with_outputs,
+    with_outputs=lambda config, new: replace(config, labels=new.labels, multi=new.multi, tasks=new.tasks),
     make=_make,
     measure=_measure,
-    describe=_describe,
+    describe=lambda config, pretrained, facts: config.to_hf(
+        label_names=facts.label_names, bos_id=facts.bos_id, eos_id=facts.eos_id
+    ),
     blocks=lambda model: list(model.blocks()),
     label_logits=_label_logits,
 )

@@ -46,10 +46,7 @@ class ForeignConfig:
 
 
 def read_config(path: Path, labels: int = 0) -> Any:
-    """The configuration in config.json; with labels that of a classifier.
-
-    Raises: InputError if the family has no such form.
-    """
+    """The configuration in config.json; with labels that of a classifier. Raises: InputError without one."""
     from transformers import AutoConfig
     from transformers.models.auto import modeling_auto as families
     from transformers.utils import logging
@@ -61,10 +58,9 @@ def read_config(path: Path, labels: int = 0) -> Any:
     config._attn_implementation = config._experts_implementation = None
     if labels:
         if config.model_type not in families.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
-            raise InputError(
-                f"{path} is a {config.model_type} model, which has no form that scores labels; "
-                "classification takes BERT, RoBERTa, ModernBERT, T5, Qwen2, Llama and their kin"
-            )
+            wrong = f"a {config.model_type} model, which has no form that scores labels"
+            taken = "BERT, RoBERTa, ModernBERT, T5, Qwen2, Llama and their kin"
+            raise InputError(f"{path} is {wrong}; classification takes {taken}")
         config.num_labels = labels
         return config
     # transformers offers a causal head to encoders too, where every position would see its own target.
@@ -72,9 +68,8 @@ def read_config(path: Path, labels: int = 0) -> Any:
     is_encoder = config.is_encoder_decoder or config.model_type in encoders
     is_causal = config.model_type in families.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if not is_causal or (is_encoder and not getattr(config, "is_decoder", False)):
-        raise InputError(
-            f"{path} is a {config.model_type} model, which does not predict the next token; use a causal one"
-        )
+        wrong = f"a {config.model_type} model, which does not predict the next token"
+        raise InputError(f"{path} is {wrong}; use a causal one")
     return config
 
 
@@ -104,7 +99,7 @@ def load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int) 
     heads = tuple(f"{name}." for name in head_modules(model))
     for name, given, expected in report["mismatched_keys"]:
         if not name.startswith(heads):
-            raise InputError(f"{path}: {name} is {list(given)}, but config.json says {list(expected)}")
+            raise shared.other_shape(path, name, given, expected)
     missing = sorted(name for name in report["missing_keys"] if not REMADE.search(name))
     if lost := [name for name in missing if not name.startswith(heads)]:
         raise InputError(f"{path} lacks {lost[0]}, unlike its config.json; copy the model again")
@@ -112,10 +107,9 @@ def load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int) 
     new = {*missing, *mismatched}
     if pretrained.label_names and pretrained.kept_labels != labels:
         new.update(_draw_labels(model, pretrained, seed))  # the loaded outputs are of other labels
-    elif wrong := sorted(mismatched.intersection(label_tensors(model))):
-        raise InputError(
-            f"{path}: {wrong[0]} is of other labels than the {labels:,} in config.json; copy it again"
-        )
+    elif names := sorted(mismatched.intersection(label_tensors(model))):
+        wrong = f"{names[0]} is of other labels than the {labels:,} in config.json"
+        raise InputError(f"{path}: {wrong}; copy it again")
     return model, sorted(new)
 
 
@@ -153,9 +147,7 @@ def _count_parameters(files: Files) -> dict[str, int]:
         # Some files leave out the name of the part that all but the head stand in.
         stored = shapes.get(name, shapes.get(name.removeprefix(f"{model.base_model_prefix}.")))
         if stored not in (None, tuple(parameter.shape)):
-            raise InputError(
-                f"{path}: {name} is {list(stored)}, but config.json says {list(parameter.shape)}"
-            )
+            raise shared.other_shape(path, name, stored, parameter.shape)
     total = sum(parameter.numel() for parameter in model.parameters())
     embedding = model.get_input_embeddings().weight.numel()
     return {"embedding": embedding, "rest": total - embedding, "total": total}
@@ -213,10 +205,7 @@ def _draw_labels(model: nn.Module, pretrained: Pretrained, seed: int) -> list[st
 
 
 def _check_twins(model: Any, path: Path, names: Iterable[str]) -> None:
-    """Raises: InputError if tensors that the model ties differ in its files.
-
-    transformers leaves them apart then, under a config.json that still ties them.
-    """
+    """Raises: InputError if tied tensors differ in files; transformers leaves them apart then."""
     body = f"{model.base_model_prefix}."
     tied = {
         target.removeprefix(body): source.removeprefix(body)
@@ -245,10 +234,7 @@ def _refuse_unused(model: Any, names: Iterable[str], path: Path) -> None:
 
 @contextlib.contextmanager
 def _transformers(path: Path, task: str, advice: str, *, most_bytes: int = 0) -> Iterator[None]:
-    """Turn an error of transformers into one for the user; most_bytes: of memory, 0 for any.
-
-    Raises: InputError.
-    """
+    """Turn an error of transformers into an InputError; most_bytes: of memory, 0 for any."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -29,19 +29,19 @@ def check_shapes(files: Files, model: nn.Module, *, tied: bool) -> None:
     """Raises: InputError if files lack a tensor of a model, or have others, or other shapes."""
     path, shapes = files.path, files.shapes
     wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    extra = [
-        name
-        for name in shapes
-        if name not in wanted and not REMADE.search(name) and not (tied and name == "lm_head.weight")
-    ]
-    for name in [*wanted, *extra]:
-        if name in extra or name not in shapes:
-            what = "has" if name in extra else "lacks"
-            raise InputError(f"{path} {what} {name}, unlike its config.json; copy the model again")
-        if shapes[name] != wanted[name]:
-            raise InputError(
-                f"{path}: {name} is {list(shapes[name])}, but config.json says {list(wanted[name])}"
-            )
+    for name, shape in wanted.items():
+        if name not in shapes:
+            raise InputError(f"{path} lacks {name}, unlike its config.json; copy the model again")
+        if shapes[name] != shape:
+            raise other_shape(path, name, shapes[name], shape)
+    for name in shapes:
+        if name not in wanted and not REMADE.search(name) and not (tied and name == "lm_head.weight"):
+            raise InputError(f"{path} has {name}, unlike its config.json; copy the model again")
+
+
+def other_shape(path: Path, name: str, stored: Iterable[int], wanted: Iterable[int]) -> InputError:
+    """The error for a tensor of files that has another shape than its configuration asks for."""
+    return InputError(f"{path}: {name} is {list(stored)}, but config.json says {list(wanted)}")
 
 
 def is_head_tied(path: Path) -> bool:
@@ -74,10 +74,7 @@ def load(pretrained: Pretrained, model: nn.Module, dtype: torch.dtype, seed: int
 
 
 def kept_outputs(pretrained: Pretrained, name: str, given: Tensor, drawn: Tensor) -> Tensor:
-    """A parameter with a row for each label: the rows kept of a file's, the others as drawn.
-
-    Raises: InputError if the file's has other sizes.
-    """
+    """A parameter with a row for each label: those kept of a file, the others drawn. Raises: InputError."""
     theirs, kept = len(pretrained.label_names), pretrained.kept_labels
     return keep_labels(f"{pretrained.path}: {name}", given, drawn, theirs=theirs, kept=kept)
 
@@ -116,10 +113,7 @@ def _load_classifier(pretrained: Pretrained, model: nn.Module, dtype: torch.dtyp
             set_weight(model, name, tensor, dtype)
             missing.discard(name)
         elif name in wanted and not name.startswith(heads):
-            expected = list(wanted[name].shape)
-            raise InputError(
-                f"{pretrained.path}: {given} is {list(tensor.shape)}, but config.json says {expected}"
-            )
+            raise other_shape(pretrained.path, given, tensor.shape, wanted[name].shape)
         elif name not in wanted and not (
             _OTHER_HEADS.match(given) or REMADE.search(given.removeprefix(f"{body}."))
         ):

@@ -19,7 +19,7 @@ from etude.models.weights import check_twins
 from etude.recipe.schema import Model
 
 _EMBEDDING = re.compile(r"(encoder|decoder)\.embed_tokens\.weight")
-_PARTS = {"embedding": "shared", "encoder": "encoder", "decoder": "decoder", "head": "lm_head"}
+_PARTS = {"shared": "embedding", "encoder": "encoder", "decoder": "decoder", "lm_head": "head"}
 
 
 def _read(files: Files) -> T5Config:
@@ -79,10 +79,9 @@ def _measure(config: T5Config, labels: int, seq_len: int, adapter: int) -> tuple
     if labels:
         parameters = count_parts(model)
         return parameters, shared.classifier_cost(parameters, adapter)
-    counted = [(name, parameter.numel()) for name, parameter in model.named_parameters()]
-    sizes = {
-        part: sum(size for name, size in counted if name.startswith(start)) for part, start in _PARTS.items()
-    }
+    sizes = dict.fromkeys(_PARTS.values(), 0)
+    for name, parameter in model.named_parameters():
+        sizes[_PARTS[name.partition(".")[0]]] += parameter.numel()
     # Trained weights cost 6 operations a token, frozen ones 4.
     each, head = 4.0 if adapter else 6.0, config.vocab_size * config.n_embd
     cost = Cost(each * sizes["encoder"] + 6.0 * adapter, each * (sizes["decoder"] + head))
@@ -91,15 +90,11 @@ def _measure(config: T5Config, labels: int, seq_len: int, adapter: int) -> tuple
 
 def _describe(config: T5Config, pretrained: Pretrained | None, facts: Facts) -> dict[str, Any]:
     if pretrained is None:
-        return config.to_hf(eos_token_id=facts.eos_id, pad_token_id=config.start_id)
+        return config.to_hf(eos_id=facts.eos_id, pad_id=config.start_id)
     values = shared.describe_pretrained(pretrained, facts)
     if facts.label_names:  # transformers takes the state at the last of these
         values["eos_token_id"] = facts.eos_id
     return values
-
-
-def _label_logits(model: T5Classifier, batch: Any) -> Tensor:
-    return model.classify(model(batch.tokens, lengths=batch.lengths), batch.lengths)
 
 
 def _reader(model: T5, prompts: list[list[int]], max_tokens: int) -> Reader:
@@ -127,10 +122,9 @@ def _has_head(files: Files) -> bool:
     is_said = files.values.get("tie_word_embeddings") is False
     if "lm_head.weight" not in files.shapes:
         if is_said:
-            raise InputError(
-                "config.json: tie_word_embeddings is false, but the files have no lm_head.weight; copy it "
-                "again, or set it to true and scale_decoder_outputs to false if the head is the embedding"
-            )
+            wrong = "config.json: tie_word_embeddings is false, but the files have no lm_head.weight"
+            advice = "set it to true and scale_decoder_outputs to false if the head is the embedding"
+            raise InputError(f"{wrong}; copy it again, or {advice}")
         return False
     return is_said or not shared.is_head_tied(files.path)
 
@@ -152,6 +146,8 @@ ENCODER_DECODER = Family(
     measure=_measure,
     describe=_describe,
     blocks=_blocks,
-    label_logits=_label_logits,
+    label_logits=lambda model, batch: model.classify(
+        model(batch.tokens, lengths=batch.lengths), batch.lengths
+    ),
     reader=_reader,
 )
