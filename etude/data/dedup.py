@@ -61,9 +61,8 @@ def hash_bands(shingles: Hashes, offsets: Ints, threshold: float) -> Hashes:
     from rensa import RMinHash
 
     bands, rows = choose_bands(threshold)
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(
-        shingles, offsets.astype(np.uint64), PERMUTATIONS, _SEED
-    )
+    starts = offsets.astype(np.uint64)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(shingles, starts, PERMUTATIONS, _SEED)
     signatures = np.array(matrix.to_rows(), dtype=np.uint64).reshape(-1, PERMUTATIONS)[:, : bands * rows]
     parts = signatures.reshape(-1, bands, rows)
     numbers = np.zeros(parts.shape[:2], dtype=np.uint64)
@@ -105,12 +104,10 @@ def find_buckets(columns: Iterable[Hashes], usable: Flags) -> Buckets:
         documents.append(at[order[shared]])
         numbers.append(number)
         count = int(number.max(initial=count))
-    members = np.concatenate(documents) if documents else np.zeros(0, dtype=np.int64)
-    buckets = np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64)
+    members, buckets = np.concatenate(documents), np.concatenate(numbers)
     order = members.argsort(kind="stable")
-    members, buckets = members[order], buckets[order]
-    each, starts = np.unique(members, return_index=True)
-    return Buckets(each, np.r_[starts, len(members)].astype(np.int64), buckets)
+    each, starts = np.unique(members[order], return_index=True)
+    return Buckets(each, np.r_[starts, len(members)].astype(np.int64), buckets[order])
 
 
 @dataclass(frozen=True)
@@ -131,31 +128,29 @@ def match_near(
     *,
     keep_leaks: bool,
 ) -> tuple[list[Match], list[tuple[int, int]]]:
-    """Near-duplicates among the training documents, and pairs of a training document and a held-out one it is
-    like.
+    """Match near-duplicates among the training documents, and training documents with held-out ones (leaks).
 
     A document is a duplicate if it is like one of the same label before it that is none itself, so each is
-    like what is kept of it. A held-out document is never a duplicate. shingles(i): those of
-    `buckets.documents[i]`, sorted, without repeats. keep_leaks: what is like a held-out document stays, so
-    that later ones may be its duplicates, and one pair is told for each held-out document, with one that is
-    no duplicate if there is one; else what is like a held-out document is to be left out, and one pair is
-    told for each such.
+    like what is kept of it. A held-out document is never a duplicate. keep_leaks: what is like a held-out
+    document stays, so that later ones may be its duplicates, and there is one pair for each held-out
+    document, with one that is no duplicate if possible; else there is one pair for each training document
+    that leaks. shingles(i): those of `buckets.documents[i]`, sorted, without repeats.
     """
     documents = buckets.documents
     held, kept, again = _Table(buckets), _Table(buckets), _Table(buckets)
 
     def find(index: int, among: _Table, *, same_label: bool = False) -> Match | None:
         """The first that is alike."""
-        document = int(documents[index])
-        for at in among.beside(index):
+        document, mine = int(documents[index]), shingles(index)
+        for at in among.sharing(index):
             other = int(documents[at])
-            if not same_label or labels[other] == labels[document]:
-                mine, theirs = shingles(index), shingles(at)
-                # Sets so unequal in size cannot be alike.
-                if min(len(mine), len(theirs)) >= threshold * max(len(mine), len(theirs)):
-                    value = jaccard(mine, theirs)
-                    if value >= threshold:
-                        return Match(document, other, value)
+            if same_label and labels[other] != labels[document]:
+                continue
+            theirs = shingles(at)
+            smaller, larger = sorted((len(mine), len(theirs)))
+            # Sets so unequal in size cannot be alike.
+            if smaller >= threshold * larger and (value := jaccard(mine, theirs)) >= threshold:
+                return Match(document, other, value)
         return None
 
     duplicates, leaks = [], []
@@ -191,7 +186,7 @@ class _Table:
         for bucket in self._buckets.of(index):
             self._members.setdefault(bucket, []).append(index)
 
-    def beside(self, index: int) -> Iterator[int]:
+    def sharing(self, index: int) -> Iterator[int]:
         """The documents that share a bucket with one, ascending, each once, found as they are asked for."""
         lists = [self._members[bucket] for bucket in self._buckets.of(index) if bucket in self._members]
         return (other for other, _ in itertools.groupby(heapq.merge(*lists)))

@@ -1,4 +1,4 @@
-"""Evaluation problems among training documents: a document contains enough of a question or an answer."""
+"""Problems of benchmarks among training documents: one contains enough of a question or an answer."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -85,8 +85,8 @@ def read_problems(paths: Sequence[str]) -> tuple[Problems, list[list[str]]]:
     return Problems(parts, hashes[order], owner[order]), names
 
 
-def find_planted(hashes: Hashes, offsets: Ints, problems: Problems) -> list[tuple[int, int, int]]:
-    """The (document, benchmark, problem) of every problem of which a document contains enough.
+def find_planted(hashes: Hashes, offsets: Ints, problems: Problems) -> Ints:
+    """Find documents that contain enough of a problem: (k, 3) of document, benchmark and problem, ascending.
 
     hashes, offsets: the shingles of the documents, as `shingle` gives them.
     """
@@ -98,9 +98,8 @@ def find_planted(hashes: Hashes, offsets: Ints, problems: Problems) -> list[tupl
     document = np.repeat(offsets.searchsorted(at, side="right") - 1, counts)
     pairs = np.unique(np.stack([document, problems.owners[hits], hits], axis=1), axis=0)[:, :2]
     found, shared = np.unique(pairs, axis=0, return_counts=True)
-    enough = found[shared >= problems.parts[found[:, 1], 2]]
-    triples = {(int(document), *problems.parts[part, :2].tolist()) for document, part in enough.tolist()}
-    return sorted(triples)
+    document, part = found[shared >= problems.parts[found[:, 1], 2]].T
+    return np.unique(np.c_[document, problems.parts[part, :2]], axis=0)
 
 
 def _parts(row: dict[str, Any], place: str) -> Iterator[str]:

@@ -162,13 +162,14 @@ def _check_batch(
             if len(shown) < _EXAMPLES:
                 shown.append((index, excerpt(text, fails, name)))
     hashes, offsets = shingle(texts)
-    planted = find_planted(hashes, offsets, Problems.load(checks.problems)) if checks.problems else []
     columns = {
         "failed": failed,
         "empty": np.diff(offsets) == 0,
         "digests": np.frombuffer(b"".join(map(hash_words, texts)), dtype=np.uint8).reshape(-1, 16),
-        "planted": np.array(planted, dtype=np.int64).reshape(-1, 3),
+        "planted": np.zeros((0, 3), dtype=np.int64),
     }
+    if checks.problems:
+        columns["planted"] = find_planted(hashes, offsets, Problems.load(checks.problems))
     return columns, hash_bands(hashes, offsets, checks.threshold), examples
 
 

@@ -89,14 +89,18 @@ def test_a_problem_is_found_where_enough_of_its_shingles_are(tmp_path: Path) -> 
             wanted, shared = shingles(answer), shingles(answer) & shingles(document)
             share = 1 if len(wanted) < 8 else 0.8
             if len(wanted) >= 5 and len(shared) >= share * len(wanted):
-                expected.append((index, 0, number))
-    assert find_planted(*shingle(documents), problems) == expected and 20 < len(expected) < len(documents)
+                expected.append([index, 0, number])
+    assert find_planted(*shingle(documents), problems).tolist() == expected and 20 < len(expected) < len(
+        documents
+    )
     problems.save(tmp_path)
-    assert find_planted(*shingle(documents), Problems.load(tmp_path)) == expected
+    assert find_planted(*shingle(documents), Problems.load(tmp_path)).tolist() == expected
 
 
 def test_the_body_of_a_function_is_looked_for_with_its_first_line(tmp_path: Path) -> None:
     row = {"prompt": "def add(a, b):\n", "canonical_solution": "    return a + b\n", "entry_point": "add"}
     problems, _ = read_problems([str(write(tmp_path / "bench.jsonl", [row]))])
-    assert find_planted(*shingle(["x = 1\ndef add(a, b):\n    return a + b\n"]), problems) == [(0, 0, 0)]
-    assert find_planted(*shingle(["def total(a, b):\n    return a + b\n"]), problems) == []
+    assert find_planted(*shingle(["x = 1\ndef add(a, b):\n    return a + b\n"]), problems).tolist() == [
+        [0, 0, 0]
+    ]
+    assert find_planted(*shingle(["def total(a, b):\n    return a + b\n"]), problems).tolist() == []
