@@ -106,8 +106,8 @@ def find_buckets(columns: Iterable[Hashes], usable: Flags) -> Buckets:
         count = int(number.max(initial=count))
     members, buckets = np.concatenate(documents), np.concatenate(numbers)
     order = members.argsort(kind="stable")
-    each, starts = np.unique(members[order], return_index=True)
-    return Buckets(each, np.r_[starts, len(members)].astype(np.int64), buckets[order])
+    ascending, starts = np.unique(members[order], return_index=True)
+    return Buckets(ascending, np.r_[starts, len(members)].astype(np.int64), buckets[order])
 
 
 @dataclass(frozen=True)

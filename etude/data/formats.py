@@ -100,7 +100,7 @@ class Format:
         """List the fields in the messages of a row that neither this format nor a chat template reads."""
         names = self.columns if self.kind != "text" else ()
         lists = [row[name] for name in row if name in names and isinstance(row[name], list)]
-        turns = [turn for each in lists for turn in each if isinstance(turn, dict)]
+        turns = [turn for field in lists for turn in field if isinstance(turn, dict)]
         return list(dict.fromkeys(name_unread(name) for turn in turns for name in list_unread(turn)))
 
 
@@ -183,7 +183,7 @@ def _history(row: Row) -> list[Message]:
     if isinstance(turns, list) and isinstance(turns[0], dict):
         return _read_messages(row, _HISTORY, "sharegpt" if "from" in turns[0] else "messages")
     for number, turn in enumerate(turns if isinstance(turns, list) else [None], 1):
-        if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(each, str) for each in turn)):
+        if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
             raise InputError(
                 f"has in {_HISTORY!r} a turn {number} that is no pair of strings: [question, answer]"
             )

@@ -157,7 +157,7 @@ def _read_columns(built: Built, sources: int) -> dict[str, Any]:
         "places": built.array("places", np.int64, (count, 3), least=-(2**62)),
     }
     document, benchmark, problem = columns["planted"].T
-    sizes = np.array([len(each["problems"]) for each in benchmarks], dtype=np.int64)
+    sizes = np.array([len(benchmark["problems"]) for benchmark in benchmarks], dtype=np.int64)
     source, path, _ = columns["places"].T
     shown = [index for examples in manifest["examples"].values() for index, _ in examples]
     if (
@@ -169,7 +169,7 @@ def _read_columns(built: Built, sources: int) -> dict[str, Any]:
         or (path >= len(paths)).any()
         or max(shown, default=-1) >= count
         or ((columns["same_as"] < 0) & (columns["similarity"] >= 1)).any()
-        or len({each.startswith("/") for each in paths}) > 1
+        or len({path.startswith("/") for path in paths}) > 1
     ):
         raise built.damaged("its findings are of documents, files or problems that there are not")
     return columns

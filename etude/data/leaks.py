@@ -97,8 +97,8 @@ def find_planted(hashes: Hashes, offsets: Ints, problems: Problems) -> Ints:
     hits = np.repeat(low[at] - np.r_[0, np.cumsum(counts)[:-1]], counts) + np.arange(int(counts.sum()))
     document = np.repeat(offsets.searchsorted(at, side="right") - 1, counts)
     pairs = np.unique(np.stack([document, problems.owners[hits], hits], axis=1), axis=0)[:, :2]
-    found, shared = np.unique(pairs, axis=0, return_counts=True)
-    document, part = found[shared >= problems.parts[found[:, 1], 2]].T
+    matched, shared = np.unique(pairs, axis=0, return_counts=True)
+    document, part = matched[shared >= problems.parts[matched[:, 1], 2]].T
     return np.unique(np.c_[document, problems.parts[part, :2]], axis=0)
 
 

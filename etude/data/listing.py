@@ -80,7 +80,7 @@ def _list_stdlib() -> list[Path]:
 
 def _list_folder(root: Path, pattern: str) -> list[Path]:
     parts, inside = _split_pattern(pattern), root.resolve()
-    wrong, found, before = "", [], len(str(root)) + 1
+    wrong, files, before = "", [], len(str(root)) + 1
     if inside == Path("/") or any(inside.is_relative_to(folder) for folder in _OF_THE_SYSTEM):
         wrong = "is a folder of the system, not of data; give the folder that holds the data"
     elif inside.is_relative_to(os.path.realpath(durable.cache_root())):
@@ -88,15 +88,15 @@ def _list_folder(root: Path, pattern: str) -> list[Path]:
     for entry in [] if wrong else _walk(root):
         names = entry.path[before:].split("/")
         if _matches(names, parts) and _is_file_inside(entry, inside):
-            found.append(Path(root, *names))
-            if len(found) > _MOST_FILES:
+            files.append(Path(root, *names))
+            if len(files) > _MOST_FILES:
                 wrong = f"has over {_MOST_FILES:,} files that match glob {pattern!r}; choose fewer"
                 break
-    if not found and not wrong:
+    if not files and not wrong:
         wrong = f"has no file that matches glob {pattern[:60]!r}; give a folder with files, or another glob"
     if wrong:
         raise InputError(f"{root} {wrong}")
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+    return sorted(files, key=lambda path: path.relative_to(root).as_posix())
 
 
 def _is_file_inside(entry: "os.DirEntry[str]", inside: Path) -> bool:

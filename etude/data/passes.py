@@ -47,23 +47,23 @@ def find_all(recipe: Recipe, folder: Path) -> tuple[dict[str, npt.NDArray[Any]],
         scratch = Path(temporary)
         if names:
             problems.save(scratch)
-        notes, found = _first_pass(recipe, scratch, has_problems=bool(names))
+        notes, checked = _first_pass(recipe, scratch, has_problems=bool(names))
         labels, places = np.array(notes.labels), np.array(notes.places).reshape(-1, 3)
         uses = np.array([USES.index(use) for use, _ in list_sources(recipe)])[places[:, 0]]
         policies = recipe.data.clean
         dropping = sum(1 << bit for bit, name in enumerate(FILTERS) if getattr(policies, name) == "drop")
-        is_dropped = (found["failed"] & dropping) != 0
-        same_as, leaks = match_exact(found["digests"], labels, uses, is_dropped)
+        is_dropped = (checked["failed"] & dropping) != 0
+        same_as, leaks = match_exact(checked["digests"], labels, uses, is_dropped)
         similarity = (same_as >= 0).astype(np.float32)
-        usable = ~is_dropped & (same_as < 0) & ~found["empty"]
+        usable = ~is_dropped & (same_as < 0) & ~checked["empty"]
         duplicates, pairs = _second_pass(recipe, scratch, usable, uses > 0, labels)
     for match in duplicates:
         same_as[match.document] = match.other
         similarity[match.document] = min(np.float32(match.similarity), _BELOW_EQUAL)
     columns = {
-        "failed": found["failed"], "same_as": same_as, "similarity": similarity, "places": places,
+        "failed": checked["failed"], "same_as": same_as, "similarity": similarity, "places": places,
         "leaks": np.unique(np.r_[leaks, np.array(pairs, dtype=np.int64).reshape(-1, 2)], axis=0),
-        "planted": found["planted"][uses[found["planted"][:, 0]] == 0],
+        "planted": checked["planted"][uses[checked["planted"][:, 0]] == 0],
     }  # fmt: skip
     return columns, {
         "documents": len(places), "blank": notes.blank, "undecodable": notes.undecodable,
@@ -136,16 +136,15 @@ def _first_pass(
     with contextlib.ExitStack() as stack:
         paths = [scratch / f"band-{index}" for index in range(choose_bands(threshold)[0])]
         files = [stack.enter_context(path.open("wb")) for path in paths]
-        for found, bands, examples in map_batches(check_batch, batches, executor=recipe.data.executor):
+        for part, bands, examples in map_batches(check_batch, batches, executor=recipe.data.executor):
             for file, band in zip(files, bands.T):
                 file.write(band.tobytes())
             for name, shown in examples.items():
                 kept = notes.examples.setdefault(name, [])
                 kept += [(count + index, text) for index, text in shown[: _EXAMPLES - len(kept)]]
-            found["planted"] += [count, 0, 0]
-            columns.append(found)
-            count += len(found["failed"])
-    return notes, {name: np.concatenate([found[name] for found in columns]) for name in columns[0]}
+            columns.append(part | {"planted": part["planted"] + [count, 0, 0]})
+            count += len(part["failed"])
+    return notes, {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
 
 
 def _check_batch(

@@ -26,16 +26,16 @@ class Secret:
 def find(text: str) -> list[Secret]:
     """The secrets of a text in order; those that overlap are one. The time is linear in the text."""
     folded = text.replace("\u0130", "I").lower()  # \u0130 alone would become two characters
-    found = []
+    secrets = []
     for form in _FORMS:
         where = folded if form.is_assigned else text
         if form.needle in where:
             for match in form.pattern.finditer(where):
                 if _is_random(text[slice(*match.span("value"))], form):
-                    found.append(Secret(form.kind, *match.span("secret")))
-    found.sort(key=lambda secret: (secret.start, -secret.end))
+                    secrets.append(Secret(form.kind, *match.span("secret")))
+    secrets.sort(key=lambda secret: (secret.start, -secret.end))
     merged: list[Secret] = []
-    for secret in found:
+    for secret in secrets:
         if merged and secret.start < merged[-1].end:
             merged[-1] = replace(merged[-1], end=max(merged[-1].end, secret.end))
         else:
@@ -137,7 +137,7 @@ _FORMS = (
     # them is looked for after them.
     *(_Form(kind, prefix, rf"(?P<secret>{name}(?<![A-Za-z0-9]{name})(?P<value>{rest}))", 3.0)
       for kind, prefixes, rest in _PREFIXED
-      for prefix, name in ((each, re.escape(each)) for each in prefixes.split())),
+      for prefix, name in ((part, re.escape(part)) for part in prefixes.split())),
     _Form("JSON web token", "eyJ", _WEB_TOKEN, 3.0),
     _Form("password in URL", "://", _PASSWORD_IN_URL, 2.0),
     _Form("AWS secret access key", "secret", _AWS_SECRET + _GIVEN, 4.0, is_assigned=True),

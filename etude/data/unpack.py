@@ -100,12 +100,12 @@ def packing(start: bytes, path: Path) -> str:
 
     Raises: InputError if its name says that it is packed and its bytes do not.
     """
-    found = next((suffix for magic, suffix in _MAGIC.items() if start.startswith(magic)), "")
+    suffix = next((suffix for magic, suffix in _MAGIC.items() if start.startswith(magic)), "")
     if start[1:4] == _SKIPPABLE and start[0] >> 4 == 5:
-        found = ".zst"
-    if not found and start and path.suffix.lower() in PACKED:
+        suffix = ".zst"
+    if not suffix and start and path.suffix.lower() in PACKED:
         raise _not_whole(path, path.suffix, f"it begins with {start[:4].hex(' ').upper()}")
-    return found
+    return suffix
 
 
 def _not_whole(path: Path, suffix: str, error: object) -> InputError:

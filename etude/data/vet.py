@@ -146,13 +146,13 @@ def _find_faults(text: str) -> Iterator[str]:
         inner.encode_special_tokens = special
         for probe in _PROBES:
             try:
-                found = inner.encode(probe, add_special_tokens=False).ids
+                encoded = inner.encode(probe, add_special_tokens=False).ids
             except Exception:  # a text without tokens is refused where it is met
                 continue
-            if len(found) > _MOST_GROWTH * len(probe.encode()):
-                yield f"makes {len(found):,} tokens of {len(probe):,} characters"
-            if len(inner.decode(found)) > _MOST_GROWTH * (len(probe.encode()) + len(found)):
-                yield f"decodes {len(found):,} tokens to more than {_MOST_GROWTH} characters each"
+            if len(encoded) > _MOST_GROWTH * len(probe.encode()):
+                yield f"makes {len(encoded):,} tokens of {len(probe):,} characters"
+            if len(inner.decode(encoded)) > _MOST_GROWTH * (len(probe.encode()) + len(encoded)):
+                yield f"decodes {len(encoded):,} tokens to more than {_MOST_GROWTH} characters each"
 
 
 def _growth_of(rule: Any) -> float:
@@ -161,8 +161,8 @@ def _growth_of(rule: Any) -> float:
         return 1.0
     growth = 1.0
     for key in ("normalizers", "pretokenizers", "decoders"):
-        for each in rule[key] if isinstance(rule.get(key), list) else ():
-            growth *= _growth_of(each)
+        for part in rule[key] if isinstance(rule.get(key), list) else ():
+            growth *= _growth_of(part)
     new = rule.get("content", rule.get("prepend"))
     if rule.get("type") in ("Replace", "Prepend") and isinstance(new, str):
         pattern = rule.get("pattern")
