@@ -20,16 +20,16 @@ PLACES = count(TEXTS, "etude")
 MOST = {
     "files over 400 lines": 1,
     "functions over 60 lines": 0,
-    "lines over 110 columns": 4,  # patterns
+    "lines over 110 columns": 3,  # patterns
     "positional calls over 6": 2,
     "import cycles, lazy ones too": 0,
-    "branches by kind": 17,
+    "branches by kind": 15,
     "isinstance of families": 0,
     "docstrings with a clause": 37,
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 2330, "control": 519, "data": 8679, "durable": 755, "engine": 1537, "evaluate": 554,
+    "cli": 2330, "control": 519, "data": 8673, "durable": 755, "engine": 1537, "evaluate": 554,
     "launch": 301, "models": 5125, "objectives": 1097, "plan": 550, "recipe": 1536, "records": 2114,
     "report": 2819, "scores": 750, "watch": 75,
     "etude": 2438,  # the modules that stand in no folder
