@@ -10,8 +10,9 @@ from etude.records.ending import Ending
 from etude.records.events import Attempt, Control, Evaluation, Event, Finding, plain, type_of
 from etude.records.shape import Object, fit
 from etude.records.window import Window, mean_loss
-from etude.report.history import History, figures_of
+from etude.report.history import History, figures_of, metric_value
 from etude.report.ratings import Ratings, count_ratings
+from etude.report.verdict import find_problems, judge
 from etude.text import one_line
 
 CURVE_POINTS = 60
@@ -76,6 +77,9 @@ FIGURES: dict[str, tuple[str, str]] = {
     "recipe": ("text", "the recipe's name"),
     "status": ("text", "the last attempt's end; without one the state of the process"),
     "reason": ("text", "why the status is what it is"),
+    "end": ("text", "by the rules of report/verdict.py"),
+    "verdict": ("texts", "by the rules of report/verdict.py"),
+    "problems": ("texts", "by the rules of report/verdict.py"),
     "created": ("text", "UTC, to the second"),
     "device": ("text", "last attempt"),
     "devices": ("count", "last attempt"),
@@ -144,25 +148,19 @@ def make_figure(name: str, value: Any, source: Iterable[Source]) -> Figure:
 def journal_figures(history: History) -> list[Figure]:
     """All figures that the journal alone gives; status and reason are None without an end of the attempt."""
     groups = (_conditions, _end, _progress, _training, _metric, _validation, _people, _resources, _course)
-    return [make_figure(*computed) for group in groups for computed in group(history)]
+    figures = [make_figure(*computed) for group in groups for computed in group(history)]
+    values, everything = {figure.name: figure.value for figure in figures}, (Source("journal.jsonl"),)
+    return [
+        *figures,
+        make_figure("verdict", judge(history, values), everything),
+        make_figure("problems", find_problems(history, values), everything),
+    ]
 
 
 def lowest(evaluations: Iterable[Evaluation]) -> Evaluation | None:
     """The evaluation with the lowest finite loss, among those after the first step."""
     made = (evaluation for evaluation in evaluations if evaluation.step and math.isfinite(evaluation.loss))
     return min(made, key=lambda evaluation: evaluation.loss, default=None)
-
-
-def metric_value(evaluation: Evaluation | None, metric: str) -> float | None:
-    """The value of a metric by the name that the recipe gives it; None where it was not measured."""
-    if evaluation is None:
-        return None
-    of_loss = {
-        "loss": evaluation.loss,
-        "perplexity": evaluation.perplexity,
-        "bits_per_byte": evaluation.bits_per_byte,
-    }
-    return of_loss[metric] if metric in of_loss else figures_of(evaluation).get(metric)
 
 
 def spread(values: Sequence[Any], count: int) -> list[Any]:

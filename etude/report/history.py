@@ -127,3 +127,15 @@ def figures_of(evaluation: Evaluation | None) -> dict[str, float]:
     """Metrics of an evaluation but its loss, by name; a share of nothing is left out."""
     metrics = evaluation.metrics if evaluation else {}
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def metric_value(evaluation: Evaluation | None, metric: str) -> float | None:
+    """The value of a metric by the name that the recipe gives it; None where it was not measured."""
+    if evaluation is None:
+        return None
+    of_loss = {
+        "loss": evaluation.loss,
+        "perplexity": evaluation.perplexity,
+        "bits_per_byte": evaluation.bits_per_byte,
+    }
+    return of_loss[metric] if metric in of_loss else figures_of(evaluation).get(metric)

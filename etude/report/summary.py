@@ -13,6 +13,7 @@ from etude.records.store import Run, is_locked
 from etude.report.charts import sparkline
 from etude.report.figures import CURVE_POINTS, FIGURES, UNITS, Figure, Source, journal_figures, make_figure
 from etude.report.history import History, read_history
+from etude.report.verdict import describe_end
 from etude.report.wording import (
     NOTHING,
     at_step,
@@ -29,7 +30,7 @@ from etude.text import plural
 
 _WORTH_AN_INDEX = 8 << 20  # bytes of a journal that takes over a tenth of a second to read
 _NOT_OF_JOURNAL = {
-    "name", "recipe", "created", "status", "reason", "checkpoints", "best_checkpoint", "best_metric",
+    "name", "recipe", "created", "end", "status", "reason", "checkpoints", "best_checkpoint", "best_metric",
     "best_value",
 }  # fmt: skip
 _REASONS = {
@@ -125,6 +126,8 @@ def _join(run: Run, of_journal: list[Figure]) -> Summary:
         state = run.state
         values |= {"status": (state, lease), "reason": (_REASONS.get(state, "the lease says so"), lease)}
     figures |= {name: make_figure(name, *value) for name, value in values.items()}
+    end = describe_end({name: figure.value for name, figure in figures.items()})
+    figures["end"] = make_figure("end", end, figures["status"].source)
     return Summary([figures[name] for name in FIGURES])
 
 

@@ -4,13 +4,11 @@ Each sentence follows from the journal alone, by rules that a reader can check.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from etude.records.events import Finding, Scores
-from etude.report.figures import metric_value
-from etude.report.history import History, figures_of
-from etude.report.summary import Summary
+from etude.report.history import History, figures_of, metric_value
 from etude.report.wording import duration, is_sure, metric_title, percent, short, with_interval
 from etude.text import one_line, plural
 
@@ -20,28 +18,32 @@ _MANY_PASSES = 20
 _LOW_TRAINING_LOSS = 0.5  # of the validation loss
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The judgement of a run in sentences.
-
-    sentences  how it ended, whether it learnt, how it stands beside the model before training and baselines
-    problems   facts that a reader has to know before believing the figures, one sentence each
-    """
-
-    sentences: list[str]
-    problems: list[str]
-
-    @property
-    def text(self) -> str:
-        """All of it as one paragraph."""
-        return " ".join([*self.sentences, *self.problems])
+Values = Mapping[str, Any]  # of figures, by name
 
 
-def give_verdict(history: History, summary: Summary) -> Verdict:
-    """Judge a run by its records, whatever state it is in."""
-    problems = [*_constant(history), *_answers(history), *_memory(history, summary), *_data(history)]
-    problems += [*_broken_steps(history), *_findings(history)]
-    return Verdict([_end(summary), _learning(history, summary), *_worth(history)], problems)
+def judge(history: History, values: Values) -> list[str]:
+    """Sentences on whether a run learnt, and how it stands beside its start and the best baseline."""
+    return [_learning(history, values), *_worth(history)]
+
+
+def find_problems(history: History, values: Values) -> list[str]:
+    """Facts that a reader has to know before believing the figures, one sentence each."""
+    problems = [*_constant(history), *_answers(history), *_memory(history, values), *_data(history)]
+    return [*problems, *_broken_steps(history), *_findings(history)]
+
+
+def describe_end(values: Values) -> str:
+    """A sentence on how far a run came, and what continues it."""
+    step, steps, status = values["step"], values["steps"], values["status"]
+    passes = values["epochs"] and f", {values['epochs']:.3g} epoch{'' if values['epochs'] == 1 else 's'}"
+    of = f"step {step:,}" + (f" of {steps:,}" if steps else "")
+    if status == "finished" and step == steps:
+        return f"Finished {plural(step, 'step')}{passes or ''} in {duration(values['wall_seconds'])}."
+    if status == "finished":
+        return f"Ended early at {of}: {values['reason']}."
+    if status == "running":
+        return f"Running at {of}."
+    return f"Not finished: {status} at {of}; etude resume {values['name']} continues it."
 
 
 def newest_scores(history: History) -> list[Scores]:
@@ -64,24 +66,11 @@ def constant_prediction(scores: Scores) -> str | None:
     return scores.labels[max(range(len(predicted)), key=lambda index: predicted[index])]
 
 
-def _end(summary: Summary) -> str:
-    step, steps = summary["step"], summary["steps"]
-    passes = summary["epochs"] and f", {summary['epochs']:.3g} epoch{'' if summary['epochs'] == 1 else 's'}"
-    of = f"step {step:,}" + (f" of {steps:,}" if steps else "")
-    if summary["status"] == "finished" and step == steps:
-        return f"Finished {plural(step, 'step')}{passes or ''} in {duration(summary['wall_seconds'])}."
-    if summary["status"] == "finished":
-        return f"Ended early at {of}: {summary['reason']}."
-    if summary["status"] == "running":
-        return f"Running at {of}."
-    return f"Not finished: {summary['status']} at {of}; etude resume {summary['name']} continues it."
-
-
-def _learning(history: History, summary: Summary) -> str:
+def _learning(history: History, values: Values) -> str:
     """Compare the metric before training, at its best and at the end."""
     evaluations, best = history.evaluations, history.best
-    metric, name = summary["metric"], metric_title(summary["metric"])
-    training = f"the training loss went from {short(summary['first_loss'])} to {short(summary['last_loss'])}"
+    metric, name = values["metric"], metric_title(values["metric"])
+    training = f"the training loss went from {short(values['first_loss'])} to {short(values['last_loss'])}"
     if not history.steps:
         return "No step was made."
     if (lost := _first_lost_step(history)) is not None:
@@ -92,12 +81,11 @@ def _learning(history: History, summary: Summary) -> str:
         return f"It was not evaluated since its start; {training}."
     if best is None:
         return f"It is not usable: {name} was finite at no evaluation after the first step."
-    values = {each.step: metric_value(each, metric) for each in evaluations}
-    value, first, last = values[best.step], values[evaluations[0].step], values[evaluations[-1].step]
+    value, first, last = (metric_value(each, metric) for each in (best, evaluations[0], evaluations[-1]))
     at, end = f"at step {best.step:,}", "" if last == value else f", and {short(last)} at the end"
     if len(evaluations) == 1:
         return f"Evaluated once: {name} {short(value)} {at}; {training}."
-    if not evaluations[0].step and not _is_better(value, first, summary):
+    if not evaluations[0].step and not _is_better(value, first, values):
         later = f"{short(value)} at best after"
         return f"It did not get better: {name} was {short(first)} before training and {later}."
     if best is evaluations[0]:
@@ -170,11 +158,11 @@ def _answers(history: History) -> Iterator[str]:
         yield f"Its answers repeat themselves: {percent(figures['repetition'])} of their parts stood before."
 
 
-def _memory(history: History, summary: Summary) -> Iterator[str]:
+def _memory(history: History, values: Values) -> Iterator[str]:
     """A training loss far below the validation loss after many passes, while the latter rises."""
     losses = [evaluation.loss for evaluation in history.evaluations if evaluation.step]
-    training, passes = summary["last_loss"], summary["epochs"] or 0
-    if len(losses) < 2 or training is None or not math.isfinite(training) or summary["gap"] is None:
+    training, passes = values["last_loss"], values["epochs"] or 0
+    if len(losses) < 2 or training is None or not math.isfinite(training) or values["gap"] is None:
         return
     if losses[-1] > min(losses) and training < _LOW_TRAINING_LOSS * losses[-1] and passes >= _MANY_PASSES:
         rows = (history.data.summary.get("train") or {}).get("samples") if history.data else None
@@ -232,10 +220,10 @@ def _first_lost_step(history: History) -> int | None:
     return lost
 
 
-def _is_better(value: float | None, other: float | None, summary: Summary) -> bool:
+def _is_better(value: float | None, other: float | None, values: Values) -> bool:
     if value is None or other is None or not math.isfinite(value):
         return False
-    return value < other if summary["lower_is_better"] else value > other
+    return value < other if values["lower_is_better"] else value > other
 
 
 def _verb(first: float | None, value: float | None) -> str:

@@ -6,8 +6,8 @@ import pytest
 
 from etude.records.events import Control, DataUsed, Evaluation, Event, Finding, Generation, Scores
 from etude.report.history import read_history
-from etude.report.summary import summarize_history
-from etude.report.verdict import Verdict, best_baseline, constant_prediction, give_verdict
+from etude.report.summary import Summary, summarize_history
+from etude.report.verdict import best_baseline, constant_prediction
 from tests.report.runs import attempt, evaluation, loss_at, new_run, window
 
 FINISH = Control(40, "finish", "the last step is done")
@@ -24,36 +24,35 @@ SCORES = Scores(
 
 def verdict(
     runs: Path, *records: Event, changes: dict[str, Any] | None = None, steps: tuple[int, int] = (1, 40)
-) -> Verdict:
+) -> Summary:
     """Of a run of 40 steps whose loss falls, with more records after its steps; killed without an end."""
     writer = new_run(runs, changes)
     writer.append(attempt(), *window(*steps), *records)
     writer.close("finished" if FINISH in records else "stopped")
-    history = read_history(writer.run)
-    return give_verdict(history, summarize_history(history))
+    return summarize_history(read_history(writer.run))
 
 
 def test_a_run_that_got_better_is_said_to_have_learnt(tmp_path: Path) -> None:
     found = verdict(
         tmp_path, evaluation(0, 6.0, best=False), evaluation(20, 3.0), evaluation(40, 2.5), FINISH
     )
-    assert found.sentences[0].startswith("Finished 40 steps, 2 epochs in ")
-    assert found.sentences[1:] == [
+    assert found["end"].startswith("Finished 40 steps, 2 epochs in ")
+    assert found["verdict"] == [
         "It learnt: validation loss fell from 6.00 before training to 2.50 at step 40, its best."
     ]
-    assert found.problems == []
+    assert found["problems"] == []
 
 
 def test_the_best_and_the_end_are_told_apart(tmp_path: Path) -> None:
     rising = evaluation(40, 4.0, best=False)
     found = verdict(tmp_path, evaluation(0, 6.0, best=False), evaluation(20, 3.0), rising, FINISH)
-    assert found.sentences[1].endswith("to 3.00 at step 20, its best, and 4.00 at the end.")
+    assert found["verdict"][0].endswith("to 3.00 at step 20, its best, and 4.00 at the end.")
 
 
 @pytest.mark.parametrize("after", [6.0, 6.5])
 def test_a_run_that_is_never_better_than_before_did_not_get_better(tmp_path: Path, after: float) -> None:
     found = verdict(tmp_path, evaluation(0, 6.0, best=False), evaluation(40, after), FINISH)
-    assert found.sentences[1] == (
+    assert found["verdict"][0] == (
         f"It did not get better: validation loss was 6.00 before training and {after:.2f} at best after."
     )
 
@@ -64,17 +63,16 @@ def test_higher_is_better_for_f1_and_what_the_attempt_says_holds_for_other_metri
 
     moments = scored(0, 0.5, best=False), scored(40, 0.2, best=True)
     worse = verdict(tmp_path / "f1", *moments, changes={"evaluate.metric": "f1"})
-    assert worse.sentences[1].startswith("It did not get better: f1 was 0.500")
+    assert worse["verdict"][0].startswith("It did not get better: f1 was 0.500")
     writer = new_run(tmp_path / "own", {"evaluate.metric": "mine"})
     writer.append(attempt(lower_is_better=True), *window(1, 40), *moments)
     writer.close("stopped")
-    history = read_history(writer.run)
-    assert give_verdict(history, summarize_history(history)).sentences[1].startswith("It learnt: mine fell")
+    assert summarize_history(read_history(writer.run))["verdict"][0].startswith("It learnt: mine fell")
 
 
 def test_scores_are_compared_with_before_and_with_the_best_baseline(tmp_path: Path) -> None:
     found = verdict(tmp_path, evaluation(20, 3.0), evaluation(40, 2.0), SCORES, FINISH)
-    assert found.sentences[2] == (
+    assert found["verdict"][1] == (
         "On 100 test rows: f1 0.800 [0.750, 0.850]; better than before training (0.300); better than the best "
         "baseline, TF-IDF (0.600)."
     )
@@ -86,17 +84,17 @@ def test_a_gain_within_the_noise_is_no_learning(tmp_path: Path) -> None:
         SCORES, gains={**SCORES.gains, "before": [0.01, -0.02, 0.04], "TF-IDF": [-0.2, -0.3, -0.1]}
     )
     found = verdict(tmp_path, evaluation(0, 3.0, best=False), evaluation(40, 2.0), noise, FINISH)
-    assert found.sentences[1].startswith("It may have learnt nothing: validation loss fell")
-    assert found.sentences[1].endswith("within the noise of 100 rows.")
-    assert "not distinguishable from before training" in found.sentences[2]
-    assert "worse than the best baseline, TF-IDF (0.600)" in found.sentences[2]
+    assert found["verdict"][0].startswith("It may have learnt nothing: validation loss fell")
+    assert found["verdict"][0].endswith("within the noise of 100 rows.")
+    assert "not distinguishable from before training" in found["verdict"][1]
+    assert "worse than the best baseline, TF-IDF (0.600)" in found["verdict"][1]
 
 
 def test_a_constant_prediction_is_named(tmp_path: Path) -> None:
     constant = replace(SCORES, confusion=[[0, 50], [0, 50]])
     found = verdict(tmp_path, evaluation(0, 3.0, best=False), evaluation(40, 2.0), constant, FINISH)
-    assert found.problems == ["It predicts y for all 100 test rows."]
-    assert found.sentences[1].startswith("It may have learnt nothing")
+    assert found["problems"] == ["It predicts y for all 100 test rows."]
+    assert found["verdict"][0].startswith("It may have learnt nothing")
     assert constant_prediction(SCORES) is None
     one_truth = replace(SCORES, confusion=[[0, 0], [0, 100]])
     assert constant_prediction(one_truth) is None, "where all rows have one label, that is right"
@@ -105,7 +103,7 @@ def test_a_constant_prediction_is_named(tmp_path: Path) -> None:
 def test_answers_that_are_one_text_or_never_end_are_named(tmp_path: Path) -> None:
     texts = [Generation(40, f"prompt {n}", "aaaa", {}, "reference", False) for n in range(3)]
     judged = replace(evaluation(40, 2.0), metrics={"stop_rate": 0.0, "repetition": 0.97})
-    problems = verdict(tmp_path, evaluation(20, 3.0), judged, *texts, FINISH).problems
+    problems = verdict(tmp_path, evaluation(20, 3.0), judged, *texts, FINISH)["problems"]
     assert problems == [
         "All 3 answers shown are the same text.",
         "None of its answers ends by itself; each was cut off after 256 tokens.",
@@ -119,8 +117,7 @@ def test_memorised_rows_are_named(tmp_path: Path) -> None:
     writer.append(attempt(steps_per_epoch=1), data, *window(1, 40))
     writer.append(evaluation(20, 5.0), evaluation(40, 6.1, best=False), FINISH)
     writer.close("finished")
-    history = read_history(writer.run)
-    problems = give_verdict(history, summarize_history(history)).problems
+    problems = summarize_history(read_history(writer.run))["problems"]
     assert len(problems) == 1
     assert problems[0].startswith(
         "It has memorised its training data: after 40 passes over 15 training samples"
@@ -131,7 +128,7 @@ def test_memorised_rows_are_named(tmp_path: Path) -> None:
 def test_rows_that_were_cut_or_left_out_and_few_held_out_ones_are_named(tmp_path: Path) -> None:
     train = {"documents": 54, "samples": 54, "truncated": 54, "dropped": 2, "cut_away": 0}
     data = DataUsed("f", {"train": train, "validation": {"samples": 1}})
-    assert verdict(tmp_path, data, evaluation(40, 2.0), FINISH).problems == [
+    assert verdict(tmp_path, data, evaluation(40, 2.0), FINISH)["problems"] == [
         "All 54 training rows were cut, being longer than train.seq_len.",
         "2 of 54 training rows were left out, being longer than train.seq_len.",
         "Only 1 sample was held out, so its figures say little.",
@@ -143,9 +140,8 @@ def test_broken_steps_and_findings_but_no_mere_information_are_named(tmp_path: P
     writer.append(attempt(), *window(1, 40, bad=(3, 4)), evaluation(40, 2.0))
     writer.append(Finding(40, "odd", "evidence", "advice"), Finding(1, "new", "x", "y", severity="info"))
     writer.close("stopped")
-    history = read_history(writer.run)
-    found = give_verdict(history, summarize_history(history))
-    assert found.problems == [
+    found = summarize_history(read_history(writer.run))
+    assert found["problems"] == [
         "2 steps changed no weight, since loss or gradient was not finite.", "Odd: evidence.",
     ]  # fmt: skip
 
@@ -154,20 +150,18 @@ def test_a_diverged_run_a_killed_one_and_one_without_held_out_rows_say_so(tmp_pa
     writer = new_run(tmp_path / "diverged")
     writer.append(attempt(), *window(1, 40, bad=tuple(range(31, 41))))
     writer.close("stopped")
-    history = read_history(writer.run)
-    diverged = give_verdict(history, summarize_history(history))
-    assert diverged.sentences[1] == "It diverged: the training loss is not finite from step 31 on."
+    diverged = summarize_history(read_history(writer.run))
+    assert diverged["verdict"][0] == "It diverged: the training loss is not finite from step 31 on."
     killed = verdict(tmp_path / "killed", steps=(1, 20))
-    assert killed.sentences[0].startswith("Not finished: stopped at step 20 of 40; etude resume small-")
+    assert killed["end"].startswith("Not finished: stopped at step 20 of 40; etude resume small-")
     halves = [
         sum(loss_at(step) * (100 + step) for step in half) / sum(100 + step for step in half)
         for half in (range(1, 11), range(11, 21))
     ]
-    assert killed.sentences[1] == (
+    assert killed["verdict"][0] == (
         "Nothing was held out, so its quality on other data is not known; the training loss went from "
         f"{halves[0]:.2f} to {halves[1]:.2f}."
     )
     writer = new_run(tmp_path / "empty")
     writer.close("stopped")
-    history = read_history(writer.run)
-    assert give_verdict(history, summarize_history(history)).sentences[1] == "No step was made."
+    assert summarize_history(read_history(writer.run))["verdict"][0] == "No step was made."
