@@ -29,9 +29,9 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 2330, "control": 519, "data": 8673, "durable": 755, "engine": 1537, "evaluate": 554,
+    "cli": 2342, "control": 519, "data": 8673, "durable": 755, "engine": 1537, "evaluate": 554,
     "launch": 301, "models": 5125, "objectives": 1097, "plan": 550, "recipe": 1536, "records": 2114,
-    "report": 2819, "scores": 750, "watch": 75,
+    "report": 2850, "scores": 750, "watch": 75,
     "etude": 2438,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {

@@ -14,6 +14,7 @@ from etude.text import shorten
 if TYPE_CHECKING:
     from etude.launch.ranks import Ended
     from etude.recipe.schema import Recipe
+    from etude.records.store import Run
     from etude.start import Options
 
 
@@ -43,15 +44,27 @@ def train_here(recipe: "Recipe", options: "Options", *, to_continue: str | None 
     ended = execute(recipe, options, [])
     assert ended.run is not None
     if place.rank == 0:
-        if ended.reason:
-            say(f"stopped: {ended.reason}")
         if ended.code:
+            say(f"stopped: {ended.reason}" if ended.reason else "stopped")
             say(f"continue with: {to_continue or f'etude resume {ended.run.path}'}")
         else:
-            say(f"report: {ended.run.path / 'report' / 'report.md'}")
+            tell_outcome(ended.run)
     if ended.code:
         raise typer.Exit(ended.code)
     return ended
+
+
+def tell_outcome(run: "Run") -> None:
+    """Print the verdict on a finished run, its best checkpoint, and commands to go on with."""
+    from etude.report.summary import best_text, next_commands, summarize
+
+    summary = summarize(run)
+    sentences = [summary["end"], *summary["verdict"], *(f"! {problem}" for problem in summary["problems"])]
+    rows = [
+        ("best", best_text(summary)), ("report", str(run.path / "report" / "report.md")),
+        *zip(("next", "", ""), next_commands(run)),
+    ]  # fmt: skip
+    say("\n".join(["", *sentences, *(f"{name:<8}{text}" for name, text in rows)]))
 
 
 def start_ranks(recipe: "Recipe") -> None:

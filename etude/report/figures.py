@@ -67,7 +67,7 @@ UNITS: dict[str, Any] = {
     "text": str | None, "texts": list[str], "text by name": dict[str, str] | None, "step": int | None,
     "count": int | None, "lines": list[int], "epochs": float | None, "nats per target": float | None,
     "nats per target, in order": list[float], "bits per byte": float | None, "perplexity": float | None,
-    "by name": dict[str, float], "ratings": Annotated[Any, _ratings], "targets per second": float | None,
+    "by name": dict[str, float], "ratings": Annotated[Any, _ratings], "tokens per second": float | None,
     "share": float | None, "percent": float | None, "bytes": int | None, "seconds": float | None,
     "of the metric": float | None, "flag": bool | None,
 }  # fmt: skip
@@ -116,7 +116,7 @@ FIGURES: dict[str, tuple[str, str]] = {
     "figures_last": ("by name", "metrics of the last evaluation"),
     "ratings": ("ratings", "counts and mean of the last rating of each text by each rater"),
     "gap": ("nats per target", "last validation loss less the mean of the loss_window steps before it"),
-    "tokens_per_second": ("targets per second", "targets over the seconds of the steps that count"),
+    "tokens_per_second": ("tokens per second", "tokens of samples over the seconds of the steps that count"),
     "mfu": ("share", "mean over time, of the measured matrix rate"),
     "wait_ratio": ("share", "of the step seconds, waiting for data"),
     "cpu_percent": ("percent", "mean over time, of one core"),
@@ -233,11 +233,12 @@ def _validation(history: History) -> Computed:
     first, last = (evaluations[0], evaluations[-1]) if evaluations else (None, None)
     best, chosen = lowest(evaluations), history.best
     yield "first_validation_loss", first and first.loss, _records([first])
+    predicts_tokens = not any(part.kind.has_labels for part in history.run.recipe.by_task().values())
     for which, evaluation in (("best", best), ("last", last)):
         source = _records([evaluation])
         yield f"{which}_validation_loss", evaluation and evaluation.loss, source
         yield f"{which}_validation_step", evaluation and evaluation.step, source
-        yield f"{which}_perplexity", evaluation and evaluation.perplexity, source
+        yield f"{which}_perplexity", evaluation.perplexity if evaluation and predicts_tokens else None, source
         yield f"{which}_bits_per_byte", evaluation and evaluation.bits_per_byte, source
     for which, evaluation in (("first", first), ("best", chosen), ("last", last)):
         yield f"figures_{which}", figures_of(evaluation), _records([evaluation])
@@ -255,7 +256,7 @@ def _resources(history: History) -> Computed:
     steps, windows = history.steps, history.windows
     seconds, resources = sum(step.seconds for step in steps), [w.resource for w in windows if w.resource]
     measured, source = _records(resources), _records(steps)
-    tokens = sum(step.targets for step in steps)
+    tokens = sum(step.targets if step.tokens is None else step.tokens for step in steps)
     yield "tokens_per_second", tokens / seconds if seconds else None, source
     yield "wait_ratio", sum(step.wait_seconds for step in steps) / seconds if seconds else None, source
     for name in ("mfu", "cpu_percent", "gpu_percent"):

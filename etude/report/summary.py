@@ -1,5 +1,6 @@
 """A run in figures, as show, runs, compare and the report have it, each from its records."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,10 +20,12 @@ from etude.report.wording import (
     at_step,
     duration,
     in_seconds,
+    metric_title,
     number,
     numbers,
     parameters_text,
     percent,
+    short,
     size,
     steps_text,
 )
@@ -138,16 +141,27 @@ def describe(summary: Summary) -> list[tuple[str, str]]:
 
 def run_table(summaries: Sequence[Summary]) -> list[list[str]]:
     """One row a run, after a header."""
-    header = ["run", "status", "step", "loss", "validation", "best", "tokens/s", "time", "created"]
+    header = ["run", "status", "step", "loss", "best", "at step", "tokens/s", "time", "created"]
     return [header] + [
         [
             summary['name'], summary['status'], f"{summary['step']:,}/{number(summary['steps'])}",
-            number(summary['last_loss']), number(summary['last_validation_loss']),
-            number(summary['best_validation_loss']), number(summary['tokens_per_second'], 0),
+            short(summary['last_loss']), _best_of_metric(summary), number(summary['metric_best_step']),
+            number(summary['tokens_per_second'], 0),
             duration(summary['wall_seconds']), summary['created'][:16].replace("T", " "),
         ]
         for summary in summaries
     ]  # fmt: skip
+
+
+def next_commands(run: Run) -> list[str]:
+    """Three commands that go on from a finished run."""
+    name = shlex.quote(run.name)
+    ask = [f"etude generate {name} --prompt 'def '"]
+    if run.recipe.evaluate.answers:
+        ask = [f"etude chat {name}"]
+    kind = "peft" if run.recipe.adapter else "hf"
+    writes = any(part.kind.writes_text for part in run.recipe.by_task().values())
+    return [f"etude show {name}", *(ask if writes else []), f"etude export {name} --to {kind} exported"][:3]
 
 
 def best_text(summary: Summary) -> str:
@@ -166,6 +180,9 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     is_validated = summary["last_validation_loss"] is not None
     yield "run", summary["name"]
     yield "status", f"{summary['status']}: {summary['reason']}"
+    yield from _listed("verdict", [summary["end"], *summary["verdict"]])
+    yield from _listed("problem", summary["problems"])
+    yield "best checkpoint", best_text(summary)
     yield "created", summary["created"]
     device = f"{summary['devices']} x {summary['device']}, {summary['precision']}"
     yield "device", device if summary["device"] else NOTHING
@@ -179,15 +196,16 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "", sparkline(summary["loss_curve"], CURVE_POINTS)
     if is_validated:
         yield "validation loss", _from_to(summary["first_validation_loss"], summary["last_validation_loss"])
-        yield "best validation", at_step(summary["best_validation_loss"], summary["best_validation_step"])
-        yield "perplexity", number(summary["best_perplexity"])
-        if summary["best_bits_per_byte"] is not None:
-            yield "bits per byte", number(summary["best_bits_per_byte"])
-    for name in summary["figures_last"]:
+        lowest = at_step(summary["best_validation_loss"], summary["best_validation_step"])
+        yield "lowest validation loss", lowest
+        for name in ("perplexity", "bits per byte"):
+            value = summary[f"best_{name.replace(' ', '_')}"]
+            yield name, "" if value is None else f"{number(value)} at the lowest validation loss"
+    for name in (name for name in summary["figures_last"] if "/" not in name):
         yield name.replace("_", " "), _change(summary, name)
     yield "ratings", str(summary["ratings"])
-    if is_validated:
-        yield "gap", f"{number(summary['gap'])} (last validation loss less training loss)"
+    if summary["gap"] is not None:
+        yield "gap", f"{number(summary['gap'])} (last validation minus training loss)"
     speed = f"{number(summary['tokens_per_second'], 0)} tokens/s"
     yield "speed", f"{speed}, MFU {percent(summary['mfu'])} of the matrix rate"
     yield "waiting for data", percent(summary["wait_ratio"])
@@ -196,12 +214,21 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     in_steps = f"{duration(summary['training_seconds'])} in steps"
     yield "time", f"{duration(summary['wall_seconds'])}, of it {in_steps}"
     yield "attempts", f"{summary['attempts']}, {plural(summary['rework_steps'], 'step')} done again"
-    yield "skipped steps", number(summary["skipped_steps"])
-    yield "findings", number(summary["findings"])
+    for name in ("skipped_steps", "findings"):
+        yield name.replace("_", " "), number(summary[name] or "")
     yield "checkpoints", ", ".join(summary["checkpoints"]) or "none"
-    yield "best checkpoint", best_text(summary)
     if summary["damaged_lines"]:
         yield "damaged lines", f"{numbers(summary['damaged_lines'])} of the journal"
+
+
+def _listed(name: str, sentences: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for index, sentence in enumerate(sentences):
+        yield ("" if index else name), sentence
+
+
+def _best_of_metric(summary: Summary) -> str:
+    value = summary["metric_best"]
+    return NOTHING if value is None else f"{metric_title(summary['metric'])} {short(value)}"
 
 
 def _from_to(first: float | None, last: float | None) -> str:

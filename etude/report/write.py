@@ -80,6 +80,8 @@ def _sections(history: History, charts: list[str]) -> dict[str, Any]:
     return describe_conditions(history) | {
         "front_matter": {key: quoted(value) for key, value in front_matter.items()},
         "title": prose(records.title or recipe.name),
+        "verdict": prose(" ".join([summary["end"], *summary["verdict"]])),
+        "spoils": [prose(problem) for problem in summary["problems"]],
         "summary": table(("", ""), _summary_rows(summary)),
         "phases": _phases(history),
         "log_window": plural(records.log_every_steps, "step").removeprefix("1 "),

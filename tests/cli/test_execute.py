@@ -14,7 +14,7 @@ from etude.start import Options
 Make = Callable[..., Recipe]
 
 
-def test_a_run_in_this_process_ends_with_the_path_of_its_report(
+def test_a_run_in_this_process_ends_with_its_verdict_and_what_to_type_next(
     tmp_path: Path, make_recipe: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start_ranks(make_recipe())  # one device needs none
@@ -22,7 +22,15 @@ def test_a_run_in_this_process_ends_with_the_path_of_its_report(
     assert ended.run is not None
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("tiny: reading and preparing the data")
-    assert lines[-1] == f"report: {ended.run.path / 'report' / 'report.md'}"
+    name = ended.run.name
+    assert [line for line in lines if line.startswith("Finished 1 step, ")]
+    assert lines[-5:] == [
+        "best    step-000001, loss " + f"{ended.run.best['value']:.4f}" if ended.run.best else "",
+        f"report  {ended.run.path / 'report' / 'report.md'}",
+        f"next    etude show {name}",
+        f"        etude generate {name} --prompt 'def '",
+        f"        etude export {name} --to hf exported",
+    ]
 
 
 def test_ranks_that_fail_end_the_command_with_their_code_and_reason(

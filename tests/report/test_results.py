@@ -47,7 +47,7 @@ def test_the_adapter_and_its_base_are_named(tmp_path: Path) -> None:
     assert shown["parameters"] == "trainable 2,179,072 of 1,545,893,376 (0.1410 %)"
     assert shown["base model"] == f"{BASE['from']}, SHA-256 {'ab' * 8}"
     assert shown["exact match"] == "0.0000 → 0.2500 (best checkpoint 0.5000)"
-    assert shown["exact match/debug"] == "0.5000 → 0.5000 (best checkpoint 0.7500)"
+    assert "exact match/debug" not in shown, "figures of one capability stand in the report"
 
 
 def test_equal_prompts_keep_their_own_references(tmp_path: Path) -> None:

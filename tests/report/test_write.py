@@ -14,7 +14,7 @@ from etude.report.write import write_report
 from tests.report.runs import attempt, finished_run, loss_at, new_run, window
 
 HEADINGS = [
-    "Summary", "Infrastructure", "Architecture", "Hyper-parameters", "Data", "Phases", "Timeline",
+    "Verdict", "Summary", "Infrastructure", "Architecture", "Hyper-parameters", "Data", "Phases", "Timeline",
     "Techniques in use", "Results", "Samples", "Checkpoints", "Problems", "Interventions", "Lessons",
     "Next steps",
 ]  # fmt: skip
