@@ -14,9 +14,8 @@ def program() -> None:
     A kill in that time would look like one in the middle of the work.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(
-            signal.SIGINT, lambda *_: os._exit(130)
-        )  # nothing has begun that would have to be ended well
+        # Nothing has begun that would have to be ended well.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     _leave_out_current_folder()
     from etude.cli.main import main
 
@@ -37,8 +36,7 @@ def program() -> None:
 def _leave_out_current_folder() -> None:
     """Import no more from where `python -m` was called: what lies in that folder may be a stranger's.
 
-    The imports above came before; only the `etude` command and `python -P -m etude` import nothing from
-    there.
+    The imports above came before; the `etude` command and `python -P -m etude` import nothing from there.
     """
     with contextlib.suppress(OSError):  # the folder was removed
         here = Path.cwd()

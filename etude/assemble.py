@@ -71,20 +71,20 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
 
 
 def _check_labels(plan: Plan, folder: Path) -> None:
-    """Raises: InputError if the weights in a folder are of a classifier with other labels, or in another
-    order.
-    """
+    """Raises: InputError if the weights in a folder are of a classifier with other labels or order."""
     names = [name for name in ("config.json", CLASSIFIER_FILE) if (folder / name).is_file()]
-    said = durable.read_json_object(folder / names[0]) if names else {}
-    is_code_encoder = said.get("model_type") == CODE_ENCODER and "id2label" in said
+    config = durable.read_json_object(folder / names[0]) if names else {}
+    is_classifier = "ForSequenceClassification" in str(config.get("architectures")) or (
+        config.get("model_type") == CODE_ENCODER and "id2label" in config
+    )
     for task in plan.tasks:
         ours = task.corpus.labels.names if task.corpus.labels else ()
-        given = said.get("etude_tasks") if task.name else said
+        by_task = config.get("etude_tasks")
         theirs: tuple[str, ...] = ()
-        if task.name and isinstance(given, dict):
-            theirs = tuple(map(str, given.get(task.name) or ()))
-        elif ours and ("ForSequenceClassification" in str(said.get("architectures")) or is_code_encoder):
-            theirs = label_names(said)
+        if task.name and isinstance(by_task, dict):
+            theirs = tuple(map(str, by_task.get(task.name) or ()))
+        elif ours and is_classifier:
+            theirs = label_names(config)
         if ours and theirs not in ((), ours, default_names(len(ours))):
             raise InputError(
                 f"{folder.name} scores the labels {listed(theirs)}, and this run {listed(ours)}; name that "
@@ -93,16 +93,11 @@ def _check_labels(plan: Plan, folder: Path) -> None:
 
 
 def _check_adapter(plan: Plan, file: Path) -> None:
-    """Raises: InputError if a file of weights holds an adapter and the recipe has none or another, or the
-    reverse.
-    """
+    """Raises: InputError if weights are of an adapter and the recipe has none or another, or the reverse."""
     is_adapter, folder = file.name == ADAPTER_FILE, file.parent
     if is_adapter != (plan.recipe.adapter is not None):
-        what = (
-            "an adapter, but the recipe has no [adapter]"
-            if is_adapter
-            else "a whole model, but it trains [adapter]"
-        )
+        whole = "a whole model, but it trains [adapter]"
+        what = "an adapter, but the recipe has no [adapter]" if is_adapter else whole
         raise InputError(
             f"--from: {folder} holds {what}; give weights of the same kind, or change the recipe"
         )
@@ -129,8 +124,7 @@ def _check_adapter(plan: Plan, file: Path) -> None:
 
 
 def model_files(plan: Plan, model: nn.Module) -> dict[str, bytes]:
-    """The files that, beside the weights, make a checkpoint folder a model which transformers or
-    PEFT loads."""
+    """The files beside the weights by which transformers or PEFT load a checkpoint folder as a model."""
     recipe, tokenizer, labels = plan.recipe, plan.corpus.tokenizer, plan.corpus.labels
     kinds = [part.kind for part in recipe.by_task().values()]
     is_joined = any(kind.joins_texts for kind in kinds)
@@ -160,10 +154,9 @@ def model_files(plan: Plan, model: nn.Module) -> dict[str, bytes]:
         config |= {"etude_tasks": names}
     if is_joined:
         files |= tokenizer.files(joined=True, pad_id=config.get("pad_token_id"))
-    files["config.json" if recipe.adapter is None else CLASSIFIER_FILE] = json.dumps(
-        config, indent=2
-    ).encode()
+    name = "config.json" if recipe.adapter is None else CLASSIFIER_FILE
+    files[name] = json.dumps(config, indent=2).encode()
     if writes_text:
-        given = base.generation if base else {}
-        files[GENERATION_FILE] = generation_config(given, config, plan.corpus.end_ids)
+        defaults = base.generation if base else {}
+        files[GENERATION_FILE] = generation_config(defaults, config, plan.corpus.end_ids)
     return files

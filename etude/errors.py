@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 
 class EtudeError(Exception):
-    """What went wrong, what was expected and what to do, in one line."""
+    """An error that says in one line what is wrong, what was expected and what to do."""
 
     exit_code = 1
 

@@ -1,6 +1,4 @@
-"""The model, loss and metrics that a user brings: checked, tried before anything is trained, named in the
-records.
-"""
+"""The model, loss and metrics that a user brings: checked, tried before training, named in the records."""
 
 import contextlib
 import hashlib
@@ -48,7 +46,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Own:
-    """What a run gets from the user beside the recipe."""
+    """The user's own code, which a run gets beside the recipe."""
 
     model: nn.Module | None = None
     loss: LossFunction | None = None
@@ -61,47 +59,27 @@ class Own:
         return ChosenMetric.parse(metric)
 
     def problems(self, recipe: Recipe, measured: set[str]) -> Iterator[str]:
-        """What of this, or of the recipe beside it, would have no effect.
-
-        measured: the figures of the run itself.
-        """
+        """Parts of it, or of the recipe, without an effect. measured: the figures of the run itself."""
         if self.loss is not None and recipe.tasks:
-            yield (
-                "a loss of your own is one, but the recipe has [tasks], each with its own; leave one of "
-                "them out"
-            )
+            yield "a loss of your own is for one task, but the recipe has [tasks]; leave one of them out"
         if self.loss is not None:
             for name in Loss.model_fields:
                 if name not in _WEIGHED_BY_BATCH and getattr(recipe.loss, name) != getattr(Loss(), name):
                     yield f"loss.{name} has no effect beside a loss of your own; leave one of them out"
         if self.model is not None and (recipe.evaluate.prompts or recipe.evaluate.answers):
-            yield (
-                "evaluate.prompts and answers ask for text, which a model of your own does not write; leave "
-                "them out"
-            )
+            yield "evaluate.prompts and answers need a model that writes, not one of your own; leave them out"
         if self.metrics and recipe.data.validation == "none":
-            yield (
-                'metrics of your own need a validation set, but data.validation is "none"; leave one of '
-                "them out"
-            )
+            yield 'metrics of your own need data for validation, which is "none"; leave one of them out'
         for name, metric in self.metrics.items():
             if not callable(metric.function):
                 yield f"metric {name} of your own is {kind_of(metric.function)}; give a function, or a Metric"
             if name in measured:
-                yield (
-                    f"metric {name} of your own has the name of a figure that the run measures; give it "
-                    "another"
-                )
+                yield f"metric {name} of your own has the name of a figure of the run; give it another"
         chosen = recipe.evaluate.metric
-        if (
-            chosen in self.metrics
-            and self.metrics[chosen].lower_is_better is None
-            and chosen.endswith(("loss", "error"))
-        ):
-            yield (
-                f"evaluate.metric is {chosen}, of your own: say which way is better, as "
-                f"Metric({_name(self.metrics[chosen].function)}, lower_is_better=True)"
-            )
+        own = self.metrics.get(chosen)
+        if own is not None and own.lower_is_better is None and chosen.endswith(("loss", "error")):
+            example = f"Metric({_name(own.function)}, lower_is_better=True)"
+            yield f"evaluate.metric is {chosen}, of your own: say which way is better, as {example}"
 
     def describe(self) -> dict[str, str]:
         """Name and source hash of each, so that a record tells which code it was."""
@@ -146,23 +124,21 @@ class Own:
 
 
 def logits(model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
-    """The scores (B, T, V) of the next token at each position of a batch, as a loss or metric gets model and
-    batch.
+    """The scores (B, T, V) of the next token at each position of the batch that a loss or metric gets.
 
     A decoder of etude called by itself gives hidden states, since most logits are never needed.
     """
     if hasattr(model, "head_weight"):
-        found: torch.Tensor = model.logits(batch.tokens, positions=batch.positions, lengths=batch.lengths)  # type: ignore[operator]
-        return found
+        scores: torch.Tensor = model.logits(batch.tokens, positions=batch.positions, lengths=batch.lengths)  # type: ignore[operator]
+        return scores
     flat = scored_logits(model, batch.tokens, batch.positions, batch.lengths, None)
     return flat.view(*batch.tokens.shape, -1)
 
 
 def _check_loss(model: nn.Module, loss: torch.Tensor, targets: torch.Tensor) -> None:
     if loss.dim() or targets.dim():
-        raise TypeError(
-            f"it returned {list(loss.shape)} and {list(targets.shape)}; expected a sum and a number"
-        )
+        shapes = f"{list(loss.shape)} and {list(targets.shape)}"
+        raise TypeError(f"it returned {shapes}; expected a sum and a number")
     if not loss.requires_grad and any(parameter.requires_grad for parameter in model.parameters()):
         raise TypeError("it returned a sum without gradient; do not detach it or compute it under no_grad")
 
@@ -177,17 +153,12 @@ def _named(what: str, thing: object, hint: str = "") -> Iterator[None]:
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."
-        raise InputError(
-            f"your {what} {_name(thing)} failed at {_place(error, thing)}: {reason}{hint}"
-        ) from error
+        where = f"{_name(thing)} failed at {_place(error, thing)}"
+        raise InputError(f"your {what} {where}: {reason}{hint}") from error
 
 
 def _name(thing: object) -> str:
-    return (
-        str(getattr(thing, "__qualname__", type(thing).__qualname__))
-        .replace("<locals>.", "")
-        .rpartition(".")[2]
-    )
+    return str(getattr(thing, "__qualname__", type(thing).__qualname__)).rpartition(".")[2]
 
 
 def _place(error: Exception, thing: object) -> str:
@@ -198,14 +169,19 @@ def _place(error: Exception, thing: object) -> str:
     if mine:
         return f"{Path(mine[-1].filename).name}:{mine[-1].lineno}"
     try:
-        owner: Any = thing if inspect.isroutine(thing) else type(thing)
+        owner = _owner(thing)
         return f"{Path(inspect.getfile(owner)).name}:{inspect.getsourcelines(owner)[1]}"
     except (OSError, TypeError):
         return "an unknown line"
 
 
+def _owner(thing: object) -> Any:
+    """The function, or the class of an object, whose source is the user's."""
+    return thing if inspect.isroutine(thing) else type(thing)
+
+
 def _describe(thing: object) -> str:
-    owner: Any = thing if inspect.isroutine(thing) else type(thing)
+    owner = _owner(thing)
     try:
         digest = hashlib.sha256(inspect.getsource(owner).encode()).hexdigest()[:16]
     except (OSError, TypeError):

@@ -130,7 +130,7 @@ def _is_checkpoint_due(session: Session) -> bool:
 
 
 def _is_common_step(session: Session) -> bool:
-    """Whether the ranks talk about more than gradients after this step; one rank always may."""
+    """True if the ranks talk about more than gradients after this step; one rank always may."""
     is_saved = session.keeper.saved_step == session.state.step
     return session.world.size == 1 or _is_log_step(session) or _is_evaluation_due(session) or is_saved
 

@@ -159,10 +159,15 @@ def begin(
     keeper = Keeper(run, recipe.checkpoint, recorder.write)
     stack.callback(keeper.close)
     judge = Judge(recipe.evaluate, plan.metric)
+    is_fresh = plan.pretrained is None and options.weights is None
+    examiner = Examiner(
+        tasks=plan.tasks, train=plan.train, metric=plan.metric, judge=judge, own=options.own, state=state,
+        world=world, folder=run.path / "predictions", is_fresh=is_fresh,
+    )  # fmt: skip
     session = Session(
         plan=plan, options=options, world=world, state=state, objective=objective, signals=signals,
         desk=_desk(run, state, world, signals, recorder), run=run, writer=writer, recorder=recorder,
-        keeper=keeper, judge=judge, examiner=_examiner(plan, options, state, judge, world, run),
+        keeper=keeper, judge=judge, examiner=examiner,
     )  # fmt: skip
     if path:
         session.restore(path)
@@ -201,22 +206,6 @@ def _desk(run: Run, state: TrainState, world: World, signals: StopSignals, recor
         course_at=course_at,
         tell=recorder.write,
         beat=recorder.beat,
-    )
-
-
-def _examiner(
-    plan: Plan, options: Options, state: TrainState, judge: Judge, world: World, run: Run
-) -> Examiner:
-    return Examiner(
-        tasks=plan.tasks,
-        train=plan.train,
-        metric=plan.metric,
-        judge=judge,
-        own=options.own,
-        state=state,
-        world=world,
-        folder=run.path / "predictions",
-        is_fresh=plan.pretrained is None and options.weights is None,
     )
 
 
@@ -290,9 +279,8 @@ def _find_at_resume(
     """Findings about the checkpoints of an attempt that goes on."""
     step = session.state.step
     if foreign:
-        evidence = (
-            f"{', '.join(foreign[:3])}{' ...' if len(foreign) > 3 else ''} in {session.run.checkpoints.name}"
-        )
+        more = " ..." if len(foreign) > 3 else ""
+        evidence = f"{', '.join(foreign[:3])}{more} in {session.run.checkpoints.name}"
         advice = f"left as it is: a checkpoint is named as {checkpoint_name(200)} is"
         yield events.Finding(step, "not a checkpoint", evidence, advice)
     for problem in damage:

@@ -79,10 +79,8 @@ class Options:
     @property
     def own(self) -> Own:
         """The user's own code."""
-        metrics = {
-            name: metric if isinstance(metric, Metric) else Metric(metric)
-            for name, metric in self.metrics.items()
-        }
+        given = self.metrics.items()
+        metrics = {name: each if isinstance(each, Metric) else Metric(each) for name, each in given}
         return Own(self.model, self.loss, metrics)
 
 
@@ -203,10 +201,8 @@ def untrained_finding(plan: Plan, model: nn.Module) -> events.Finding | None:
             names[tokenizer.decode([token], skip_special=False)] = None
     if not names:
         return None
-    evidence = (
-        f"the embedding or head of {', '.join(list(names)[:4])}{' ...' if len(names) > 4 else ''} looks "
-        "untrained, and the adapter leaves it so"
-    )
+    some = ", ".join(list(names)[:4]) + (" ..." if len(names) > 4 else "")
+    evidence = f"the embedding or head of {some} looks untrained, and the adapter leaves it so"
     advice = "train all weights (leave [adapter] out)"
     if not names.keys() & {task.corpus.tokenizer.eos_token for task in plan.tasks}:  # a plain template has it
         advice += ', or set data.template = "plain" to do without these tokens'
@@ -302,9 +298,8 @@ def _other_unfinished(resolved: Recipe, options: Options, run: Run) -> list[even
         changed.append(f"first weights {other.info.get('parent')} -> {run.info.get('parent')}")
     more = f" and {len(changed) - _CHANGES_NAMED} more" if len(changed) > _CHANGES_NAMED else ""
     evidence = f"{other.name} is {other.state}, and left as it is"
-    advice = (
-        f"etude resume {other.name} continues it; this one has {', '.join(changed[:_CHANGES_NAMED])}{more}"
-    )
+    has = ", ".join(changed[:_CHANGES_NAMED]) + more
+    advice = f"etude resume {other.name} continues it; this one has {has}"
     return [events.Finding(0, "another run is unfinished", evidence, advice)]
 
 

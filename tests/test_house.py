@@ -25,14 +25,14 @@ MOST = {
     "import cycles, lazy ones too": 0,
     "branches by kind": 15,
     "isinstance of families": 0,
-    "docstrings with a clause": 37,
+    "docstrings with a clause": 24,
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 2342, "control": 519, "data": 8673, "durable": 755, "engine": 1537, "evaluate": 554,
-    "launch": 301, "models": 5125, "objectives": 1097, "plan": 550, "recipe": 1536, "records": 2114,
+    "cli": 2342, "control": 502, "data": 8673, "durable": 755, "engine": 1490, "evaluate": 544,
+    "launch": 290, "models": 5125, "objectives": 1088, "plan": 550, "recipe": 1536, "records": 2114,
     "report": 2850, "scores": 750, "watch": 75,
-    "etude": 2438,  # the modules that stand in no folder
+    "etude": 2362,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED = {
     "records/environment.py", "records/shape.py",

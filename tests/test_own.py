@@ -139,9 +139,9 @@ def test_the_trial_changes_no_bit_of_a_run(tmp_path: Path, make_recipe: Make) ->
         ({"evaluate.metric": "f1"}, {"loss": label_loss}, 'evaluate.metric is "f1"; this run knows loss'),
         ({"evaluate.metric": "accuracy"}, {"loss": label_loss}, 'evaluate.metric is "accuracy"; this run knows loss'),
         ({"loss.label_smoothing": 0.1}, {"loss": label_loss}, "loss.label_smoothing has no effect beside a loss of"),
-        ({}, {"metrics": {"f1": accuracy}}, "metric f1 of your own has the name of a figure that the run measures"),
+        ({}, {"metrics": {"f1": accuracy}}, "metric f1 of your own has the name of a figure of the run"),
         ({}, {"metrics": {"mine": 3}}, "metric mine of your own is a number; give a function"),
-        ({"data.validation": "none"}, {"metrics": {"mine": accuracy}}, "metrics of your own need a validation set"),
+        ({"data.validation": "none"}, {"metrics": {"mine": accuracy}}, "metrics of your own need data for validation"),
         (
             {"evaluate.metric": "my_loss"}, {"metrics": {"my_loss": accuracy}},
             r"evaluate.metric is my_loss, .* as Metric\(accuracy, lower_is_better=True\)",
@@ -160,7 +160,7 @@ def test_what_would_not_be_measured_is_refused_before_the_first_step(
 def test_text_of_a_model_of_ones_own_is_refused(tmp_path: Path, make_recipe: Make) -> None:
     recipe = make_recipe({"evaluate.prompts": ["def "]})
     with pytest.raises(
-        InputError, match=r"evaluate\.prompts and answers ask for text, which a model of your own"
+        InputError, match=r"evaluate\.prompts and answers need a model that writes, not one of your own"
     ):
         run_recipe(recipe, Options(runs=tmp_path / "runs", model=Bigram(), loss=bigram_loss))
 
@@ -175,7 +175,7 @@ def test_a_loss_of_ones_own_beside_tasks_is_refused_and_a_metric_sees_all_tasks(
         "tasks": {"kinds": {"objective": "classification"}, "text": {"objective": "masked"}},
         "data.train": [{"path": str(rows), "label": "label", "task": "kinds"}, {"path": str(rows), "task": "text"}],
     })  # fmt: skip
-    with pytest.raises(InputError, match=r"a loss of your own is one, but the recipe has \[tasks\]"):
+    with pytest.raises(InputError, match=r"a loss of your own is for one task, but the recipe has \[tasks\]"):
         run_recipe(recipe, Options(runs=tmp_path / "runs", loss=label_loss))
     seen: set[str] = set()
 

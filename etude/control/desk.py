@@ -83,10 +83,9 @@ class Desk:
             time.sleep(_LOOK_SECONDS)
 
     def _look(self, mailbox: Mailbox, step: int) -> None:
+        advice = "nothing was done for it; ask again"
         for problem in mailbox.look():
-            self.tell(
-                Finding(step, "a request cannot be read", problem, "nothing was done for it; ask again")
-            )
+            self.tell(Finding(step, "a request cannot be read", problem, advice))
 
     def _answer(self, request: Request, course: Course, step: int) -> Decision | None:
         """The decision that a request asks for; None if it is refused."""

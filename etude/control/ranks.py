@@ -1,6 +1,4 @@
-"""The place of this process among the ranks of a run, as the environment says, and its bond with the
-launcher.
-"""
+"""The place of this process among the ranks of a run, by its environment, and its bond with the launcher."""
 
 import contextlib
 import os
@@ -65,39 +63,32 @@ def read_place() -> Place:
 
 
 def follow_launcher() -> None:
-    """As a rank that etude started: tell the launcher every second that this process lives, and end when it
-    does.
+    """Tell the launcher of a rank every second that this process lives, and end when it does.
 
     A beat also says whether the process works: a main thread that hangs would not keep the beats from coming.
     """
     descriptor = os.environ.pop(SOCKET, None)  # a program that this one starts is no rank
     if descriptor is None:
         return
-    signal.pthread_sigmask(
-        signal.SIG_UNBLOCK, SIGNALS
-    )  # the launcher blocked them until they can be answered
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked by the launcher until they can be answered
     launcher = socket.socket(fileno=int(descriptor))
     launcher.set_inheritable(False)
-    # A rank is no foreground process of its terminal; with `stty tostop` a line of it would stop the rank for
-    # ever.
+    # A rank is no foreground process of its terminal; with `stty tostop` a line of it would stop it for ever.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(launcher,), name="launcher", daemon=True).start()
 
 
 def watch_main_thread(rank: int, idle_seconds: float = IDLE_SECONDS) -> None:
-    """As a rank of torchrun, which does not ask: end this process once it has done nothing for so long."""
+    """End this rank of torchrun, which does not watch it, once it has done nothing for so long."""
 
     def watch() -> None:
         effort, idle = _Effort(), 0
         while idle * _BEAT_SECONDS < idle_seconds:
             time.sleep(_BEAT_SECONDS)
             idle = 0 if effort.is_new() else idle + 1
-        line = (
-            f"error: rank {rank} hung, and was ended: it did nothing for {idle_seconds:.0f} s; start it "
-            "again\n"
-        )
+        reason = f"it did nothing for {idle_seconds:.0f} s"
         with contextlib.suppress(OSError):
-            os.write(2, line.encode())
+            os.write(2, f"error: rank {rank} hung, and was ended: {reason}; start it again\n".encode())
         os._exit(1)
 
     threading.Thread(target=watch, name="watch", daemon=True).start()
@@ -114,7 +105,7 @@ def _follow(launcher: socket.socket) -> None:
 
 
 class _Effort:
-    """Whether the work of this process has gone on since it was last asked about.
+    """The work of this process, and whether it has gone on since the last look.
 
     Work is time of the processor: of the main thread, of threads that the program waits for at its end (those
     that only look on are daemons), and of the programs that it started. What waits for other ranks in a sum
@@ -138,16 +129,13 @@ class _Effort:
         """Nanoseconds of the processor."""
         spent = 0
         for thread in threading.enumerate():
-            if not thread.daemon:
-                try:
-                    spent += int(
-                        Path(f"/proc/self/task/{thread.native_id}/schedstat").read_bytes().split()[0]
-                    )
-                except OSError:
-                    if not Path(
-                        "/proc/self/schedstat"
-                    ).exists():  # another system: of all threads but this one
-                        return time.process_time_ns() - time.thread_time_ns()
+            if thread.daemon:
+                continue
+            try:
+                spent += int(Path(f"/proc/self/task/{thread.native_id}/schedstat").read_bytes().split()[0])
+            except OSError:
+                if not Path("/proc/self/schedstat").exists():  # another system: of all threads but this one
+                    return time.process_time_ns() - time.thread_time_ns()
         return spent
 
     @staticmethod

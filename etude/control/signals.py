@@ -14,15 +14,12 @@ _BURST_SECONDS = 2.0
 
 
 def is_ignored(number: int) -> bool:
-    """Whether this process was started to ignore a signal, as `nohup` and shells do for what runs behind
-    them.
-    """
+    """True if this process was started to ignore a signal, as by `nohup` and by shells in the background."""
     return signal.getsignal(number) is signal.SIG_IGN
 
 
 class StopSignals:
-    """While entered, `requested` names the first signal that came; a second one interrupts as Ctrl-C did
-    before.
+    """While entered, `requested` names the first signal that came; a second one interrupts.
 
     Outside the main thread (some notebooks) signals stay as they are, and so does one that is ignored.
     """
@@ -55,8 +52,7 @@ class StopSignals:
 
 @contextlib.contextmanager
 def one_interrupt() -> Iterator[list[float]]:
-    """While entered, a burst of Ctrl-C raises KeyboardInterrupt once, so that the next does not break the
-    cleaning up.
+    """While entered, a burst of Ctrl-C raises KeyboardInterrupt once, and leaves the cleaning up whole.
 
     One that comes later than that ends the process as it is. Yields the moments of those that came.
     """

@@ -1,7 +1,6 @@
 """Checkpoints: folders of safetensors and JSON whose manifest, written last, makes them exist.
 
-A checkpoint is made in two parts: a snapshot, for which training waits, and the writing, for which it need
-not.
+A checkpoint is made in two parts: training waits for the snapshot, and not for the writing.
 """
 
 import json
@@ -71,10 +70,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A moment of a run, copied to CPU memory.
-
-    `masks` names the buffers among the weights, which may be infinite.
-    """
+    """A moment of a run, copied to CPU memory. `masks`: buffers among the weights, which may be infinite."""
 
     weights_file: str
     weights: dict[str, torch.Tensor]
@@ -97,9 +93,7 @@ def take_snapshot(state: TrainState, progress: Progress, files: dict[str, bytes]
 
 
 def trained_tensors(model: torch.nn.Module) -> tuple[str, dict[str, torch.Tensor]]:
-    """What a checkpoint holds of a model, and in which file: its adapter if it has one, else all; shared ones
-    once.
-    """
+    """The file and the tensors that hold a model: its adapter if it has one, else all, shared ones once."""
     if adapter := adapter_tensors(model):
         return ADAPTER_FILE, adapter
     first: dict[int, str] = {}
@@ -125,11 +119,9 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
     files = {durable.inside(path, name): content for name, content in snapshot.files.items()}
     durable.remove_folder(path, first="manifest.json")
     durable.make_folder(path)
+    tensors_of = {snapshot.weights_file: snapshot.weights, OPTIMIZER_FILE: snapshot.optimizer}
     written = {
-        snapshot.weights_file: durable.write_file(
-            path / snapshot.weights_file, safetensors(snapshot.weights)
-        ),
-        OPTIMIZER_FILE: durable.write_file(path / OPTIMIZER_FILE, safetensors(snapshot.optimizer)),
+        **{name: durable.write_file(path / name, safetensors(each)) for name, each in tensors_of.items()},
         "state.json": durable.write_json(path / "state.json", asdict(snapshot.progress)),
         **{file.name: durable.write_file(file, content) for file, content in files.items()},
     }
@@ -143,35 +135,25 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
 
 
 def verify_checkpoint(path: Path, run: str | None = None) -> dict[str, Any]:
-    """The manifest of a checkpoint whose every file is as it was written.
-
-    Raises: DamageError that names the file and what is wrong with it.
-    """
+    """The manifest of a whole checkpoint. Raises: DamageError that names the file that is not as written."""
     manifest = _read_manifest(path)
     if run is not None and manifest["run"] != run:
         raise DamageError(f"checkpoint {path.name} belongs to run {manifest['run'][:80]}")
     for name, file in manifest["files"].items():
         try:
-            is_whole = Path(name).name == name and durable.is_written(
-                path / name, file["size"], file["sha256"]
-            )
+            is_inside = Path(name).name == name
+            is_whole = is_inside and durable.is_written(path / name, file["size"], file["sha256"])
         except InputError:
-            raise DamageError(
-                f"checkpoint {path.name} is damaged: {name[:80]} is missing, or no plain file"
-            ) from None
+            raise _damage(path, f"{name[:80]} is missing, or no plain file") from None
         except OSError as error:
-            raise DamageError(
-                f"checkpoint {path.name} is damaged: {name} cannot be read: {error.strerror}"
-            ) from None
+            raise _damage(path, f"{name} cannot be read: {error.strerror}") from None
         if not is_whole:
-            raise DamageError(f"checkpoint {path.name} is damaged: {name[:80]} is not what was written")
+            raise _damage(path, f"{name[:80]} is not what was written")
     for name in (weights_file(path).name, OPTIMIZER_FILE, "state.json"):
         if name not in manifest["files"]:
-            raise DamageError(f"checkpoint {path.name} is damaged: its manifest does not name {name}")
+            raise _damage(path, f"its manifest does not name {name}")
     if manifest["step"] != step_of(path.name):
-        raise DamageError(
-            f"checkpoint {path.name} is damaged: its manifest is that of step {manifest['step']}"
-        )
+        raise _damage(path, f"its manifest is that of step {manifest['step']}")
     return manifest
 
 
@@ -190,8 +172,7 @@ def newest_valid(folder: Path, run: str) -> tuple[Path | None, list[str]]:
 def load_checkpoint(path: Path, state: TrainState) -> Progress:
     """Bring weights, optimizer, precision, course and step to what a verified checkpoint holds.
 
-    Raises: InputError if its tensors are not those of this model; DamageError if those of its optimizer are
-    not.
+    Raises: InputError if its weights are not of this model; DamageError if its optimizer's state is not.
     """
     progress = read_progress(path)
     if (progress.step, progress.run) != (step_of(path.name), _read_manifest(path)["run"]):
@@ -220,7 +201,7 @@ def read_progress(path: Path) -> Progress:
     try:
         values = shape.fit(durable.read_json_object(path / "state.json", follow=False), _STATE)
     except (ValueError, InputError) as error:
-        raise DamageError(f"checkpoint {path.name} is damaged: state.json: {error}") from None
+        raise _damage(path, f"state.json: {error}") from None
     names = [each.name for each in fields(Change)]
     values["changes"] = tuple(Change(*map(each.get, names)) for each in values.get("changes", ()))
     return Progress(**{each.name: values[each.name] for each in fields(Progress) if each.name in values})
@@ -233,17 +214,14 @@ def load_weights(path: Path, model: torch.nn.Module) -> None:
     """
     own, tensors = trained_tensors(model)[1], read_tensors(path)
     require_finite(path, tensors, _masks(model))
+    advice = "give the weights of the same model"
     for name in [*own, *tensors]:
         if name not in own or name not in tensors:
-            raise InputError(
-                f"{path}: {name[:80]} is only in the {'model' if name in own else 'file'}; give the weights "
-                "of the same model"
-            )
+            where = "model" if name in own else "file"
+            raise InputError(f"{path}: {name[:80]} is only in the {where}; {advice}")
         theirs, ours = list(tensors[name].shape), list(own[name].shape)
         if theirs != ours:
-            raise InputError(
-                f"{path}: {name} is {theirs}, the model has {ours}; give the weights of the same model"
-            )
+            raise InputError(f"{path}: {name} is {theirs}, the model has {ours}; {advice}")
         if tensors[name].is_floating_point() != own[name].is_floating_point():
             raise InputError(
                 f"{path}: {name} holds {tensors[name].dtype} numbers, the model has {own[name].dtype}"
@@ -253,9 +231,7 @@ def load_weights(path: Path, model: torch.nn.Module) -> None:
 
 
 def require_finite(path: Path, tensors: dict[str, torch.Tensor], masks: Collection[str] = ()) -> None:
-    """Raises: InputError naming the first of the tensors of a file that is not finite; `masks` may be
-    infinite.
-    """
+    """Raises: InputError if a tensor of a file is not finite, by its name; `masks` may be infinite."""
     if (broken := find_non_finite(tensors.items(), masks)) is not None:
         raise InputError(
             f"{path}: {broken} holds NaN or infinity, so nothing can be made of it; use other weights"
@@ -289,10 +265,9 @@ def retain(folder: Path, *, keep: int | str, keep_at: list[int], best: str | Non
 
 
 def remove_unfinished(folder: Path, *, beyond: int) -> list[str]:
-    """Remove what a kill left without a manifest, and what is newer than the step a run continues from.
+    """Remove checkpoints without a manifest, as a kill leaves them, and those beyond a step.
 
-    Returns the names of what might be taken for a checkpoint and is none, as `step-000015.bak`; it is left
-    alone.
+    Returns the names of what might be taken for a checkpoint and is none, as `step-000015.bak`.
     """
     whole = list_checkpoints(folder)
     for step, path in checkpoint_folders(folder):
@@ -312,11 +287,8 @@ def safetensors(tensors: dict[str, torch.Tensor]) -> Iterator[bytes | memoryview
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     for name, tensor in ordered:
         end = offset + tensor.numel() * tensor.element_size()
-        header[name] = {
-            "dtype": DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, end],
-        }
+        shape_of, offsets = list(tensor.shape), [offset, end]
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": shape_of, "data_offsets": offsets}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -332,7 +304,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except MissingError:
         raise DamageError(f"checkpoint {path.name} has no manifest: its writing did not end") from None
     except InputError:
-        raise DamageError(f"checkpoint {path.name} is damaged: manifest.json cannot be read") from None
+        raise _damage(path, "manifest.json cannot be read") from None
     if isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT:
         raise InputError(
             f"checkpoint {path} has format {manifest['format']}; this etude reads {FORMAT}; update etude"
@@ -340,4 +312,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         return dict(shape.fit(manifest, _MANIFEST))
     except ValueError as error:
-        raise DamageError(f"checkpoint {path.name} is damaged: manifest.json: {error}") from None
+        raise _damage(path, f"manifest.json: {error}") from None
+
+
+def _damage(path: Path, what: str) -> DamageError:
+    return DamageError(f"checkpoint {path.name} is damaged: {what}")

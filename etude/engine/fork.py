@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from etude import durable
 from etude.engine.checkpoint import read_progress, verify_checkpoint
@@ -25,13 +26,13 @@ def fork(run: Run, step: int, runs: Path) -> Run:
     """
     require_own(run.path)
     run.require_own_recipe()
-    names = find_moment(run, step)
+    moment = find_moment(run, step)
     info, origin = run.info, asdict(Origin(run.info["id"], step))
     inherited = {key: info.get(key) for key in ("parent", "recipe_hash")} | {"day": run.day, "origin": origin}
 
     def fill(folder: Path, identity: str) -> None:
-        for name in names:
-            _copy_checkpoint(run.checkpoints / name, folder / "checkpoints" / name, identity)
+        for name, manifest in moment.items():
+            _copy_checkpoint(run.checkpoints / name, folder / "checkpoints" / name, identity, manifest)
         for name in ("recipe.toml", "resolved.toml", "environment.json"):
             _copy(run.path / name, folder / name)
         for before in sorted((run.path / "predictions").rglob("before-*")):
@@ -47,8 +48,8 @@ def fork(run: Run, step: int, runs: Path) -> Run:
     return writer.run
 
 
-def find_moment(run: Run, step: int) -> list[str]:
-    """The checkpoints that a moment of a run consists of: its own, and the best until then.
+def find_moment(run: Run, step: int) -> dict[str, dict[str, Any]]:
+    """The manifests of the checkpoints of a moment of a run, by name: of its own, and of the best until then.
 
     Raises: InputError if one of them is not there; DamageError.
     """
@@ -57,7 +58,7 @@ def find_moment(run: Run, step: int) -> list[str]:
     if name not in saved:
         known = f"it has {', '.join(saved[-3:])}" if saved else "it has none"
         raise InputError(f"run {run.name} has no checkpoint of step {step}; {known}")
-    verify_checkpoint(run.checkpoints / name, run.info["id"])
+    own = verify_checkpoint(run.checkpoints / name, run.info["id"])
     progress = read_progress(run.checkpoints / name)
     if (progress.run, progress.step) != (run.info["id"], step):
         raise DamageError(f"checkpoint {name} is damaged: its state.json is of step {progress.step}")
@@ -66,13 +67,11 @@ def find_moment(run: Run, step: int) -> list[str]:
         raise InputError(
             f"run {run.name} no longer has {best}, the best checkpoint at step {step}; take a later step"
         )
-    verify_checkpoint(run.checkpoints / best, run.info["id"])
-    return list(dict.fromkeys([best, name]))
+    return {best: verify_checkpoint(run.checkpoints / best, run.info["id"]), name: own}
 
 
-def _copy_checkpoint(source: Path, target: Path, run: str) -> None:
+def _copy_checkpoint(source: Path, target: Path, run: str, manifest: dict[str, Any]) -> None:
     """Copy a checkpoint as one of another run, manifest last."""
-    manifest = verify_checkpoint(source)
     durable.make_folder(target)
     state = durable.write_json(target / "state.json", asdict(replace(read_progress(source), run=run)))
     for name in manifest["files"].keys() - {"state.json"}:

@@ -1,4 +1,4 @@
-"""When checkpoints are written, which is the best, and which are kept."""
+"""The checkpoints of a run: written in the background, the best pointed at, old ones removed."""
 
 import time
 from collections.abc import Callable

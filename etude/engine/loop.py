@@ -86,8 +86,8 @@ def train(
         if is_void:
             state.optimizer.zero_grad()
         else:
-            found = _update(state, grads, totals, settings)
-            measured = torch.cat((totals[:3], torch.stack([each.float() for each in found])))
+            checked = _update(state, grads, totals, settings)
+            measured = torch.cat((totals[:3], torch.stack([each.float() for each in checked])))
             state.step += 1
         now = time.perf_counter()
         yield Step(

@@ -34,9 +34,7 @@ class Optimizer:
             self._parts.append(Muon(groups.matrices, momentum=recipe.momentum, weight_decay=decay))
 
     def step(self, learning_rate: float, *, grad_divisor: torch.Tensor, skipped: torch.Tensor) -> None:
-        """Update all parameters by gradients / `grad_divisor`, or none of them if `skipped`; both () on the
-        device.
-        """
+        """Update all parameters by gradients / `grad_divisor`, (), or none of them if `skipped`, bool ()."""
         for part in self._parts:
             part.step(learning_rate, grad_divisor, skipped)
 
@@ -54,13 +52,12 @@ class Optimizer:
         }
 
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Take over state tensors. Raises: ValueError that says in a few words why they are not of this
-        optimizer.
+        """Take over state tensors; a parameter that no loss has reached yet has none.
 
-        A parameter that no loss has reached yet has none.
+        Raises: ValueError with the reason if they are not of this optimizer.
         """
         owners: dict[torch.Tensor, Adam | Muon] = {
-            each: part for part in self._parts for each in part.parameters
+            parameter: part for part in self._parts for parameter in part.parameters
         }
         left = dict(tensors)
         for parameter, name in self.names.items():
@@ -77,9 +74,7 @@ class Optimizer:
 
 
 def default_weight_decay(recipe: Optim) -> float:
-    """The weight decay of a recipe; left out it is 0.1, but 0 for Adam, where it is an L2 penalty on the
-    gradient.
-    """
+    """The weight decay of a recipe: by default 0.1, but 0 for Adam, where it is a penalty on the gradient."""
     if recipe.weight_decay is not None:
         return recipe.weight_decay
     return 0.0 if recipe.kind == "adam" else 0.1
@@ -87,7 +82,7 @@ def default_weight_decay(recipe: Optim) -> float:
 
 @dataclass(frozen=True)
 class Groups:
-    """Which parameters are updated how: by Muon; by Adam with weight decay; by Adam without."""
+    """Parameters by their update: Muon, Adam with weight decay, Adam without."""
 
     matrices: list[nn.Parameter]
     decayed: list[nn.Parameter]
@@ -198,9 +193,7 @@ class Muon:
         )
         weights: list[torch.Tensor] = [*parameters]
         torch._foreach_mul_(weights, shrink)
-        alpha = -min(
-            rate * factor, _LARGEST
-        )  # beyond it torch would raise; the weights are lost with it, too
+        alpha = -min(rate * factor, _LARGEST)  # torch raises beyond it; the weights are lost with it, too
         torch._foreach_add_(weights, list(update.to(momentum.dtype).unbind()), alpha=alpha)
 
     @staticmethod
@@ -226,7 +219,7 @@ def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 def _alike(parameters: list[nn.Parameter], *, by_shape: bool = False) -> Iterable[list[nn.Parameter]]:
-    """Those with a gradient that one call may update: of one device and dtype, and of one shape if asked."""
+    """Parameters with a gradient that one call may update: of one device, dtype and, if asked, shape."""
     groups: defaultdict[tuple[Any, ...], list[nn.Parameter]] = defaultdict(list)
     for parameter in parameters:
         if parameter.grad is not None:
@@ -235,15 +228,11 @@ def _alike(parameters: list[nn.Parameter], *, by_shape: bool = False) -> Iterabl
 
 
 def _require_alike(name: str, given: torch.Tensor | None, begun: torch.Tensor, *, signed: bool) -> None:
-    """Raises: ValueError unless a state tensor has shape and dtype of one just begun, and numbers it can
-    have.
-    """
+    """Raises: ValueError unless a tensor has shape and dtype of one just begun, and possible numbers."""
     if given is None:
         raise ValueError(f"it has no {name}")
     if given.shape != begun.shape or given.dtype != begun.dtype:
-        theirs, ours = (
-            f"{str(each.dtype).removeprefix('torch.')} {list(each.shape)}" for each in (given, begun)
-        )
+        theirs, ours = (f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)}" for t in (given, begun))
         raise ValueError(f"{name} is {theirs}, not {ours}")
     if not given.sum(dtype=torch.float64).isfinite() or not (signed or (given >= 0).all()):
         raise ValueError(f"{name} holds numbers that no step makes")

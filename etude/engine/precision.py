@@ -33,15 +33,13 @@ class Precision:
         return torch.autocast(self.device.type, self.dtype)
 
     def update(self, skipped: torch.Tensor, loss: torch.Tensor) -> None:
-        """Adapt the scale to whether the step was skipped, a bool (), and its loss, (); both on
-        the device."""
+        """Adapt the scale to a step: `skipped`, bool (), and its loss, (), on the device."""
         if self.dtype != torch.float16:
             return
         self.good_steps.copy_(torch.where(skipped, 0, self.good_steps + 1))
         grown, is_too_large = self.good_steps >= _GROWTH_STEPS, skipped & loss.isfinite()
-        self.scale.mul_(torch.where(is_too_large, 0.5, torch.where(grown, 2.0, 1.0))).clamp_(
-            min=_SMALLEST_SCALE
-        )
+        factor = torch.where(is_too_large, 0.5, torch.where(grown, 2.0, 1.0))
+        self.scale.mul_(factor).clamp_(min=_SMALLEST_SCALE)
         self.good_steps.copy_(torch.where(grown, 0, self.good_steps))
 
     def state(self) -> dict[str, float]:
@@ -55,8 +53,7 @@ class Precision:
 def choose_precision(wanted: str, device: torch.device, *, targets_per_step: int) -> Precision:
     """The precision a recipe asks for; auto is bf16 where the device computes it natively, else fp32.
 
-    The first fp16 scale is 2^16 for a mean loss; as losses are summed here, it is divided by the targets of a
-    step.
+    The first fp16 scale is 2^16 for a mean loss; losses are summed here: it is divided by a step's targets.
 
     Raises: InputError for bf16 on a device that only emulates it.
     """
@@ -64,19 +61,16 @@ def choose_precision(wanted: str, device: torch.device, *, targets_per_step: int
     if wanted == "auto":
         wanted = "bf16" if native else "fp32"
     if wanted == "bf16" and not native:
-        raise InputError(
-            f'train.precision is "bf16", which this {device.type} only emulates, many times slower; try '
-            '"fp32"'
-        )
+        slow = f"which this {device.type} only emulates, many times slower"
+        raise InputError(f'train.precision is "bf16", {slow}; try "fp32"')
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
     scale = 2.0 ** (16 - (targets_per_step - 1).bit_length()) if wanted == "fp16" else 1.0
-    return Precision(
-        wanted, dtype, device, torch.tensor(scale, device=device), torch.tensor(0.0, device=device)
-    )
+    scale_of, good_steps = (torch.tensor(value, device=device) for value in (scale, 0.0))
+    return Precision(wanted, dtype, device, scale_of, good_steps)
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 matrices in hardware."""
+    """True if the device multiplies bf16 matrices in hardware."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "mps":

@@ -62,10 +62,8 @@ class Recorder:
                 self.write(events.Finding(record.step, "non-finite step", evidence, advice))
         if broken := [step.number for step, (*_, is_broken) in zip(steps, measured) if is_broken]:
             cause = f"the update of step {broken[0]} made weights that are no finite numbers"
-            advice = (
-                "lower optim.learning_rate or optim.weight_decay, and start again with --new or --from "
-                "RUN@last"
-            )
+            remedy = "lower optim.learning_rate or optim.weight_decay"
+            advice = f"{remedy}, and start again with --new or --from RUN@last"
             self.write(events.Finding(broken[0], "non-finite weights", cause, advice))
             self.sync()
             raise FaultError(f"{cause}; they are not saved, and what was saved before stays; {advice}")

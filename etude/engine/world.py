@@ -16,8 +16,7 @@ from etude.control.ranks import IDLE_SECONDS, Place, read_place, watch_main_thre
 from etude.errors import InputError, LostRankError
 from etude.text import plural
 
-# A rank that ended is noticed at once, one that hangs in a step after this long; 10 minutes is NCCL's own
-# limit too.
+# A rank that ended is noticed at once, one that hangs in a step after this long, which is NCCL's limit too.
 _STEP_PATIENCE = timedelta(seconds=IDLE_SECONDS)
 _MEETING_PATIENCE = timedelta(hours=4)  # under torchrun
 _LOOK_SECONDS = 0.02
@@ -40,8 +39,7 @@ class World:
         return self.rank == 0
 
     def sum(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Add up tensors of the device over all ranks, in place, in one exchange, in the widest of their
-        dtypes.
+        """Add up tensors of the device over all ranks, in place, in one exchange, in their widest dtype.
 
         The ranks must come within minutes of each other. Raises: LostRankError.
         """
@@ -126,8 +124,7 @@ class World:
 
 
 def join_world(device: torch.device, *, patience: timedelta = _STEP_PATIENCE) -> World:
-    """Join the ranks of this run, or be alone; one that does not come to a step's sum within `patience` is
-    lost.
+    """Join the ranks of this run, or be alone. patience: for a rank to come to the sum of a step.
 
     Raises: InputError if the environment or the devices do not suit; LostRankError.
     """

@@ -52,10 +52,8 @@ class Exam:
         """Notes for readers of the final scores."""
         if self.corpus.test is not None or not self.corpus.validation:
             return []
-        return [
-            "without a test set these rows also chose the best checkpoint, so the scores may be a little too "
-            "good"
-        ]
+        chosen = "without a test set these rows also chose the best checkpoint"
+        return [f"{chosen}, so the scores may be a little too good"]
 
     def scored(self) -> str:
         """The set that the final scores are of: the test set, if there is one."""
@@ -63,12 +61,7 @@ class Exam:
 
     def batches(self, split: Samples, max_samples: int | None = None) -> Iterator[NumpyBatch]:
         """This rank's part of a split, or of some evenly spaced samples of it."""
-        batches = iterate_once(
-            split,
-            self.micro_batch_size,
-            self.recipe.data.attend_across_documents,
-            rank=self.world.rank,
-            ranks=self.world.size,
-            max_samples=max_samples,
-        )
+        size, attend = self.micro_batch_size, self.recipe.data.attend_across_documents
+        rank, ranks = self.world.rank, self.world.size
+        batches = iterate_once(split, size, attend, rank=rank, ranks=ranks, max_samples=max_samples)
         return (replace(batch, task=self.task) for batch in batches)

@@ -23,10 +23,7 @@ class Judge:
     evaluations_without_improvement: int = 0
 
     def judge(self, value: float, step: int, *, metric: str | None = None) -> bool:
-        """Take in a value; returns whether it is the best so far.
-
-        `metric` names another figure than the recipe's.
-        """
+        """Take in a value; returns whether it is the best so far. metric: instead of the recipe's."""
         is_best = self._is_better(value, 0.0)
         improved = self._is_better(value, self.recipe.min_improvement)
         self.evaluations_without_improvement = 0 if improved else self.evaluations_without_improvement + 1

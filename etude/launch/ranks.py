@@ -1,5 +1,4 @@
-"""Ranks on one machine: the same command in several processes, which meet in a folder that only this user can
-open.
+"""Ranks on one machine: the same command in several processes, which meet in a private folder.
 
 torchrun's store listens on every address of the machine and unpickles what it is sent. Here the ranks find
 each other in files, and what they exchange stays on the loopback interface.
@@ -161,7 +160,9 @@ def _wait(
             member.idleness += passed
             if member.socket in speaking:
                 member.silence = 0.0
-                beats = _receive(member.socket)
+                beats = b""
+                with contextlib.suppress(ConnectionError):
+                    beats = member.socket.recv(4096)
                 if WORKS in beats:
                     member.idleness = 0.0
                 if not beats:
@@ -182,13 +183,6 @@ def _wait(
     return culprit
 
 
-def _receive(connection: socket.socket) -> bytes:
-    try:
-        return connection.recv(4096)
-    except ConnectionError:
-        return b""
-
-
 def _judge(
     crew: list[_Rank], culprit: _Rank | None, received: list[int], words: list[str], folder: Path
 ) -> Ended:
@@ -198,15 +192,10 @@ def _judge(
     if not any(codes):
         return Ended(0)
     if culprit is not None and codes[0] == 0:  # which writes all there is to write
-        return Ended(
-            0,
-            f"rank {culprit.number} ended with code {culprit.code} when the run had already been written "
-            "down",
-        )
+        late = f"rank {culprit.number} ended with code {culprit.code} after the run was written down"
+        return Ended(0, late)
     is_cursor_hidden = crew[0].code is not None and crew[0].code < 0
-    if received and not any(
-        code > 0 and code not in (RESUMABLE, 130, LostRankError.exit_code) for code in codes
-    ):
+    if received and all(code <= 0 or code in (RESUMABLE, 130, LostRankError.exit_code) for code in codes):
         name = signal.Signals(received[0]).name
         reason = f"stopped at once by {name}" if codes[0] < 0 else None
         return Ended(128 + received[0], reason, is_cursor_hidden=is_cursor_hidden)

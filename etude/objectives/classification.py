@@ -218,11 +218,11 @@ def predict_split(
 
 def standard_error(predictions: Predictions, labels: Labels, metric: str) -> float:
     """Standard error of a metric from the choice of rows; NaN if it is no figure of labels."""
-    truth, predicted = _choose_labels(predictions, labels, _thresholds(predictions, labels))
     if metric not in _figures(labels):
         return math.nan
-    found = label_bootstrap(truth, predicted, labels.names, multi=labels.multi, figures=[metric])
-    return found[metric].standard_error
+    truth, predicted = _choose_labels(predictions, labels, _thresholds(predictions, labels))
+    intervals = label_bootstrap(truth, predicted, labels.names, multi=labels.multi, figures=[metric])
+    return intervals[metric].standard_error
 
 
 def _compare(

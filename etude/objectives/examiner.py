@@ -57,14 +57,9 @@ class Examiner:
         for name in self.own.metrics:  # of all samples, on every rank
             figures[name] = self.own.measure(name, self.state.model, self.state.precision, self._validation())
         score = self._join({name: mine.score for name, mine in measured.items()})
-        known = {
-            "loss": score.loss,
-            "perplexity": score.perplexity,
-            "bits_per_byte": score.bits_per_byte,
-            **figures,
-        }
+        own = {"loss": score.loss, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte}
         # A model without a finite loss is broken, whatever its answers look like: F1 of NaN is a plain 0.
-        value = known.get(str(self.metric)) if math.isfinite(score.loss) else None
+        value = {**own, **figures}.get(str(self.metric)) if math.isfinite(score.loss) else None
         evaluation = events.Evaluation(
             step=step,
             loss=score.loss,
@@ -130,10 +125,8 @@ class Examiner:
             evidence = (
                 f"evaluate.min_improvement is {least:g}, but the standard error of {name} is {error:.4f}"
             )
-            advice = (
-                f"gains below {2 * error:.4f} may be chance: raise min_improvement, patience, or the "
-                "validation set"
-            )
+            chance = f"gains below {2 * error:.4f} may be chance"
+            advice = f"{chance}: raise min_improvement, patience, or the validation set"
             yield events.Finding(self.state.step, _NOISE, evidence, advice)
 
     def _validation(self) -> Iterator[DeviceBatch]:

@@ -61,9 +61,7 @@ class Kind:
         return split.targets_per_sample if isinstance(split, Weighted) else split.spans.scored / len(split)
 
     def figures(self, recipe: Recipe, corpus: Corpus) -> set[str]:
-        """The names of all figures that `measure` gives beside the loss, but for those of a label or
-        capability.
-        """
+        """Names of the figures of `measure` beside the loss, without those of a label or capability."""
         return set()
 
     def measure(self, exam: Exam) -> Measured:

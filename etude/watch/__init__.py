@@ -1,1 +1,1 @@
-"""What is seen of a run and its machine while it goes on."""
+"""Observations of a run and its machine while it goes on."""

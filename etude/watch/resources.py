@@ -1,4 +1,4 @@
-"""What the run takes of its machine: sampled in a thread of its own."""
+"""Use of the machine by a run, sampled in a thread of its own."""
 
 import contextlib
 import threading
