@@ -132,6 +132,13 @@ class Built:
                 raise self.damaged(f"{name} has {rest} bytes too many")
             return self._take(file, name, (count,), np.dtype(dtype), (0, most), is_mapped=True)
 
+    def offsets(self, name: str, count: int | None, size: int) -> npt.NDArray[np.int64]:
+        """The places where parts of `size` things begin, and the last one ends. Raises: as `array`."""
+        offsets = self.array(name, np.int64, (count,), most=size)
+        if not len(offsets) or offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) < 0).any():
+            raise self.damaged(f"{name}.npy does not lead from 0 to {size:,}")
+        return offsets
+
     def damaged(self, why: str) -> InputError:
         """The error that says what is wrong with the folder."""
         return InputError(

@@ -4,7 +4,7 @@ They run in a process of their own that can be killed, in Jinja's sandbox, with 
 write files.
 
 stdin: a line of JSON with the template, its variables and how long a conversation may take; then a line for
-each conversation. stdout: a line of JSON for each of them. `render.py` is the other end.
+each conversation. stdout: a line of JSON for each of them. `renderer.py` is the other end.
 """
 
 import functools

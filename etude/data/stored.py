@@ -8,7 +8,7 @@ import numpy as np
 from etude.data.cache import Built, open_built
 from etude.data.listing import list_sources
 from etude.data.samples.sample import Texts
-from etude.data.samples.shape import Arrays, Prepared, Shape, read_offsets
+from etude.data.samples.shape import Arrays, Prepared, Shape
 from etude.data.samples.shapes import SHAPES, allowed_shapes
 from etude.data.tokenize import Tokenizer
 from etude.data.tokenizer_files import FILES
@@ -77,7 +77,7 @@ def read_prepared(recipe: Recipe, folder: Path) -> tuple[Shape, Prepared]:
 
 def _read_arrays(built: Built, tokens: int, sources: int) -> Arrays:
     """The columns that all shapes have; each index among them is one of something that is there."""
-    arrays = {"offsets": read_offsets(built, "offsets", None, tokens)}
+    arrays = {"offsets": built.offsets("offsets", None, tokens)}
     count, ids = len(arrays["offsets"]) - 1, built.manifest["vocab_size"]
     if not count:
         raise built.damaged("it holds no document")

@@ -180,7 +180,7 @@ def test_answers_that_seq_len_cuts_away_are_left_out_counted_and_named(folder: P
     assert (dropped["samples"], dropped["dropped"], dropped["cut_away"]) == (18, 2, 0)
     assert dropped["dropped_rows"] == [f"{file}:6", f"{file}:10"]
     with pytest.raises(
-        InputError, match=r"more than train.seq_len 128 tokens: 2 \(.*a.jsonl:6, .*a.jsonl:10\); raise"
+        InputError, match=r"more tokens than train.seq_len 128: 2 \(.*a.jsonl:6, .*a.jsonl:10\); raise"
     ):
         corpus_of(folder, file, validation="none", too_long="refuse")
 

@@ -7,21 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.cache import Built, require_whole
+from etude.data.cache import require_whole
 from etude.data.encode import encode
 from etude.data.examples import Example, Examples
 from etude.data.samples.hidden import hide_tokens
 from etude.data.samples.sample import NO_TARGET, Flags, Ints, Sample, Spans, Stretches, Texts
-from etude.data.samples.shape import (
-    Arrays,
-    Building,
-    Columns,
-    Part,
-    Prepared,
-    Shape,
-    read_places,
-    refuse_long,
-)  # fmt: skip
+from etude.data.samples.shape import Building, Columns, Part, Prepared, Shape
 from etude.data.samples.weighted import weigh_tokens
 from etude.data.sources import Document
 from etude.data.tally import Tally
@@ -143,9 +134,6 @@ class ConversationShape(Shape):
         is_answer = ~np.isin(answers[:, 0], building.arrays["offsets"][:-1])
         return Columns(arrays=arrays, code=answers, is_answer=is_answer)
 
-    def read(self, recipe: Recipe, built: Built, arrays: Arrays) -> None:
-        read_places(built, arrays)
-
     def take(self, recipe: Recipe, prepared: Prepared, use: str, rows: Ints, cut: Flags) -> Part:
         """Samples of the rows that have an answer within train.seq_len."""
         data, seq_len, texts = recipe.data, recipe.train.seq_len, prepared.texts
@@ -158,7 +146,8 @@ class ConversationShape(Shape):
             texts, rows, answers, seq_len, answers_only=answers_only, drop=data.too_long == "drop"
         )
         if data.too_long == "refuse":
-            refuse_long(prepared, rows[left.dropped | left.cut | left.cut_away], seq_len)
+            is_long = left.dropped | left.cut | left.cut_away
+            prepared.keep_short(data.too_long, rows, is_long, f"train.seq_len {seq_len:,}")
         lengths = np.diff(texts.offsets)[rows]
         if len(rows) and not len(samples):
             raise InputError(

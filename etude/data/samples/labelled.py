@@ -14,21 +14,10 @@ from etude.data.labels import Labels, number_labels
 from etude.data.lexer import IDENTIFIER, KINDS, LEVELS, code_of
 from etude.data.rows import place_of
 from etude.data.samples.sample import NO_TARGET, Flags, Ints, Sample, Spans, Stretches, Texts
-from etude.data.samples.shape import (
-    Arrays,
-    Building,
-    Columns,
-    Part,
-    Prepared,
-    Shape,
-    read_places,
-    read_seconds,
-    refuse_long,
-)  # fmt: skip
+from etude.data.samples.shape import Arrays, Building, Columns, Part, Prepared, Shape, read_seconds
 from etude.data.sources import Document
 from etude.data.tally import Tally
 from etude.data.tokenize import Tokenizer
-from etude.errors import InputError
 from etude.recipe.schema import Recipe
 
 
@@ -106,7 +95,7 @@ class LabelledShape(Shape):
         return Columns(arrays=arrays, labels=labels)
 
     def read(self, recipe: Recipe, built: Built, arrays: Arrays) -> None:
-        read_places(built, arrays)
+        super().read(recipe, built, arrays)
         read_seconds(built, arrays)
         count, names = len(arrays["sources"]), built.manifest["labels"]["names"]
         arrays["labels"] = built.array("labels", np.uint8, (count, len(names)), most=1)
@@ -120,21 +109,11 @@ class LabelledShape(Shape):
 
     def take(self, recipe: Recipe, prepared: Prepared, use: str, rows: Ints, cut: Flags) -> Part:
         """Samples of the rows; those that were cut to train.seq_len may be dropped."""
-        arrays, seq_len, too_long = prepared.arrays, recipe.train.seq_len, recipe.data.too_long
-        is_long = arrays["cuts"][rows] > 0
+        arrays, seq_len = prepared.arrays, recipe.train.seq_len
         # Of a text that was cut it is only known that it was longer.
         lengths = np.diff(prepared.texts.offsets)[rows] + arrays["cuts"][rows]
-        if too_long == "refuse":
-            refuse_long(prepared, rows[is_long], seq_len)
-        dropped: dict[str, Any] = {}
-        if too_long == "drop":
-            if len(rows) and is_long.all():
-                raise InputError(
-                    f"none of the {len(rows):,} rows of data.{use} fits into train.seq_len {seq_len:,}, and "
-                    "data.too_long drops them; raise it"
-                )
-            dropped = {"dropped": int(is_long.sum()), "dropped_rows": prepared.name_rows(rows[is_long])}
-            rows = rows[~is_long]
+        is_long, limit = arrays["cuts"][rows] > 0, f"train.seq_len {seq_len:,}"
+        rows, dropped = prepared.keep_short(recipe.data.too_long, rows, is_long, limit)
         truncated = int(arrays["cuts"][rows].sum())
         split = take_labelled(prepared.texts, rows, arrays, seq_len, truncated=truncated)
         counts = zip(prepared.manifest["labels"]["names"], split.classes.sum(axis=0).tolist())

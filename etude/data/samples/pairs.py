@@ -13,17 +13,7 @@ from etude.data.cache import Built, require_whole
 from etude.data.encode import batch_documents
 from etude.data.examples import Example, Examples
 from etude.data.samples.sample import Flags, Ints, Sample, Spans, Stretches, Texts
-from etude.data.samples.shape import (
-    Arrays,
-    Building,
-    Columns,
-    Part,
-    Prepared,
-    Shape,
-    read_offsets,
-    read_places,
-    read_seconds,
-)  # fmt: skip
+from etude.data.samples.shape import Arrays, Building, Columns, Part, Prepared, Shape, read_seconds
 from etude.data.samples.weighted import weigh_tokens
 from etude.data.sources import Document
 from etude.data.tally import Tally
@@ -122,24 +112,31 @@ class PairShape(Shape):
         )
 
     def read(self, recipe: Recipe, built: Built, arrays: Arrays) -> None:
-        read_places(built, arrays)
+        super().read(recipe, built, arrays)
         read_seconds(built, arrays)
         size = built.manifest["files"].get("references.bin", {"size": 0})["size"]
-        count = len(arrays["offsets"])
-        arrays["reference_places"] = read_offsets(built, "reference_places", count, size)
+        arrays["reference_places"] = built.offsets("reference_places", len(arrays["offsets"]), size)
 
     def take(self, recipe: Recipe, prepared: Prepared, use: str, rows: Ints, cut: Flags) -> Part:
         """Samples of the rows; those with a side that is too long may be dropped."""
-        arrays, is_dropped = prepared.arrays, recipe.data.too_long == "drop"
+        arrays, too_long = prepared.arrays, recipe.data.too_long
         longest = recipe.train.seq_len, recipe.train.target_len or recipe.train.seq_len
-        samples, too_long = take_pairs(prepared.texts, rows, arrays["seconds"], *longest, drop=is_dropped)
-        _refuse(recipe, prepared, rows, rows[too_long])
-        kept = rows[~too_long] if is_dropped else rows
-        left = {"dropped": int(too_long.sum()), "dropped_rows": prepared.name_rows(rows[too_long])}
+        drop = too_long == "drop"
+        samples, is_long = take_pairs(prepared.texts, rows, arrays["seconds"], *longest, drop=drop)
+        limits = (
+            f"train.seq_len {longest[0]:,} in the source or train.target_len {longest[1]:,} in the target"
+        )
+        kept, dropped = prepared.keep_short(too_long, rows, is_long, limits)
+        if too_long == "cut" and is_long.any() and prepared.tokenizer.truncation_side == "left":
+            raise InputError(
+                "the tokenizer cuts on the left (truncation_side), sources and targets are cut on the right "
+                f"here, and {int(is_long.sum()):,} rows have more tokens than {limits}; raise them, or set "
+                "data.too_long to drop"
+            )
         return Part(
             split=weigh_tokens(samples, recipe, prepared.built, use),
             lengths=arrays["seconds"][rows],
-            summary=left if is_dropped else {},
+            summary=dropped,
             examples=_ask(prepared, samples, kept),
             ids=prepared.ids(kept) if use != "train" else [],
         )
@@ -187,27 +184,6 @@ def _ask(prepared: Prepared, samples: Pairs, rows: Ints) -> Examples:
         return Example(source, prompt, reference, prepared.capability(row))
 
     return Examples(len(rows), make)
-
-
-def _refuse(recipe: Recipe, prepared: Prepared, rows: Ints, long: Ints) -> None:
-    seq_len, too_long = recipe.train.seq_len, recipe.data.too_long
-    target_len = recipe.train.target_len or seq_len
-    limits = f"train.seq_len {seq_len:,} in the source or train.target_len {target_len:,} in the target"
-    if too_long == "refuse" and len(long):
-        raise InputError(
-            f"rows with more tokens than {limits}: {prepared.count_rows(long)}; raise them, or set "
-            "data.too_long to cut or drop"
-        )
-    if too_long == "cut" and len(long) and prepared.tokenizer.truncation_side == "left":
-        raise InputError(
-            "the tokenizer cuts on the left (truncation_side), sources and targets are cut on the right "
-            f"here, and {len(long):,} rows have more tokens than {limits}; raise them, or set "
-            "data.too_long to drop"
-        )
-    if too_long == "drop" and len(rows) and len(long) == len(rows):
-        raise InputError(
-            f"all {len(rows):,} rows have more tokens than {limits}, and data.too_long drops them; raise them"
-        )
 
 
 def _cut_end(ids: npt.NDArray[Any], longest: int) -> npt.NDArray[Any]:

@@ -90,6 +90,29 @@ class Prepared:
         names = f" ({', '.join(self.name_rows(rows)[:3])}{' ...' if len(rows) > 3 else ''})"
         return f"{len(rows):,}{names if len(rows) else ''}"
 
+    def keep_short(
+        self, too_long: str, rows: Ints, is_long: Flags, limits: str
+    ) -> tuple[Ints, dict[str, Any]]:
+        """The rows that data.too_long keeps, and the summary of those that it drops.
+
+        is_long: (n,) true for rows with more tokens than `limits`. Raises: InputError if there are such rows
+        and they are to be refused, or if none would be left.
+        """
+        long = rows[is_long]
+        if too_long == "refuse" and len(long):
+            raise InputError(
+                f"rows with more tokens than {limits}: {self.count_rows(long)}; raise it, or set "
+                'data.too_long to "cut" or "drop"'
+            )
+        if too_long == "drop" and len(rows) and len(long) == len(rows):
+            raise InputError(
+                f"all {len(rows):,} rows have more tokens than {limits}, and data.too_long drops them; "
+                "raise it"
+            )
+        if too_long != "drop":
+            return rows, {}
+        return rows[~is_long], {"dropped": len(long), "dropped_rows": self.name_rows(long)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -141,6 +164,7 @@ class Shape:
 
     def read(self, recipe: Recipe, built: Built, arrays: Arrays) -> None:
         """Add the columns of this shape to `arrays`. Raises: InputError if one is damaged."""
+        _read_places(built, arrays)
 
     def take(self, recipe: Recipe, prepared: Prepared, use: str, rows: Ints, cut: Flags) -> Part:
         """The samples of documents `rows` for a use; of those that are `cut`, (documents,), a part.
@@ -154,8 +178,16 @@ class Shape:
         return []
 
 
-def read_places(built: Built, arrays: Arrays) -> None:
-    """Add answers, capabilities and places, which all shapes but texts have."""
+def read_seconds(built: Built, arrays: Arrays) -> None:
+    """Add where the second text of each document begins; a text has its end token at least."""
+    lengths = np.diff(arrays["offsets"])
+    arrays["seconds"] = built.array("seconds", np.int64, (len(lengths),), least=1)
+    if (arrays["seconds"] > lengths).any():
+        raise built.damaged("seconds.npy leads out of its texts")
+
+
+def _read_places(built: Built, arrays: Arrays) -> None:
+    """Add answers, capabilities and places."""
     count, manifest = len(arrays["sources"]), built.manifest
     answers = arrays["answers"] = built.array("answers", np.int64, (None, 2), most=int(arrays["offsets"][-1]))
     begins, ends = answers.T
@@ -169,28 +201,3 @@ def read_places(built: Built, arrays: Arrays) -> None:
     files = arrays["places"][:, 0]
     if files.min() < 0 or files.max() >= len(manifest["paths"]):
         raise built.damaged("places.npy names files that there are not")
-
-
-def read_seconds(built: Built, arrays: Arrays) -> None:
-    """Add where the second text of each document begins; a text has its end token at least."""
-    lengths = np.diff(arrays["offsets"])
-    arrays["seconds"] = built.array("seconds", np.int64, (len(lengths),), least=1)
-    if (arrays["seconds"] > lengths).any():
-        raise built.damaged("seconds.npy leads out of its texts")
-
-
-def read_offsets(built: Built, name: str, count: int | None, size: int) -> Ints:
-    """The places where the parts of `size` things end to end begin, and the last one ends."""
-    offsets: Ints = built.array(name, np.int64, (count,), most=size)
-    if not len(offsets) or offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) < 0).any():
-        raise built.damaged(f"{name}.npy does not lead from 0 to {size:,}")
-    return offsets
-
-
-def refuse_long(prepared: Prepared, rows: Ints, seq_len: int) -> None:
-    """Raises: InputError that names the rows, if there are any."""
-    if len(rows):
-        raise InputError(
-            f"rows with more than train.seq_len {seq_len:,} tokens: {prepared.count_rows(rows)}; "
-            'raise it, or set data.too_long to "cut" or "drop"'
-        )

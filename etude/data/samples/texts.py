@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from etude.data.cache import Built
 from etude.data.encode import encode_texts
 from etude.data.samples.hidden import hide_tokens
 from etude.data.samples.sample import Flags, Ints, Sample, Spans, Stretches, Texts, predict_next
-from etude.data.samples.shape import Building, Columns, Part, Prepared, Shape
+from etude.data.samples.shape import Arrays, Building, Columns, Part, Prepared, Shape
 from etude.data.samples.weighted import weigh_tokens
 from etude.data.sources import Document
 from etude.data.tally import Tally
@@ -126,6 +127,9 @@ class TextShape(Shape):
         offsets = building.arrays["offsets"]
         code = np.stack([offsets[:-1], offsets[1:]], axis=1)
         return Columns(arrays={}, code=code)
+
+    def read(self, recipe: Recipe, built: Built, arrays: Arrays) -> None:
+        """Nothing: texts have no columns of their own."""
 
     def take(self, recipe: Recipe, prepared: Prepared, use: str, rows: Ints, cut: Flags) -> Part:
         """Samples of whole documents and of parts: the end of a cut document is for validation."""

@@ -9,11 +9,13 @@ import pytest
 from etude import durable
 from etude.data.cache import Built, to_npy
 from etude.data.samples.sample import Texts
-from etude.data.samples.shape import Prepared, read_offsets, read_places, read_seconds, refuse_long
+from etude.data.samples.shape import Prepared, Shape, read_seconds
 from etude.data.tokenize import Tokenizer
 from etude.errors import InputError
+from etude.recipe.schema import Recipe
 
 PATHS = ["a.jsonl", "b.json"]
+RECIPE = Recipe.model_construct()  # columns that all shapes but texts have depend on none
 
 
 def built(folder: Path, **arrays: Any) -> Built:
@@ -45,11 +47,24 @@ def test_rows_are_named_by_file_and_place_and_the_first_of_many_are_shown(tmp_pa
     )
     assert (data.capability(0), data.capability(12)) == ("write", None)
     assert data.ids(rows[1:2]) == [bytes(range(16, 24)).hex()]
-    refuse_long(data, rows[:0], 8)
+
+
+def test_rows_that_are_too_long_are_kept_dropped_or_refused(tmp_path: Path) -> None:
+    data = prepared(tmp_path, [[0, line] for line in range(1, 4)], [0] * 3)
+    rows, is_long = np.arange(3), np.array([False, True, False])
+    kept, summary = data.keep_short("cut", rows, is_long, "train.seq_len 8")
+    assert kept is rows and summary == {}
+    kept, summary = data.keep_short("drop", rows, is_long, "train.seq_len 8")
+    assert kept.tolist() == [0, 2] and summary == {"dropped": 1, "dropped_rows": ["a.jsonl:2"]}
+    assert data.keep_short("refuse", rows, is_long & False, "train.seq_len 8")[0] is rows
     with pytest.raises(
-        InputError, match=r"rows with more than train.seq_len 8 tokens: 1 \(a.jsonl:2\); raise"
+        InputError, match=r"rows with more tokens than train.seq_len 8: 1 \(a.jsonl:2\); raise"
     ):
-        refuse_long(data, rows[1:2], 8)
+        data.keep_short("refuse", rows, is_long, "train.seq_len 8")
+    with pytest.raises(
+        InputError, match=r"all 3 rows have more tokens than train.seq_len 8, and data.too_long"
+    ):
+        data.keep_short("drop", rows, is_long | True, "train.seq_len 8")
 
 
 def test_offsets_lead_from_nothing_to_the_end(tmp_path: Path) -> None:
@@ -57,10 +72,10 @@ def test_offsets_lead_from_nothing_to_the_end(tmp_path: Path) -> None:
         (tmp_path / str(number)).mkdir()
         folder = built(tmp_path / str(number), offsets=offsets)
         if number < 2:
-            assert read_offsets(folder, "offsets", None, 5).tolist() == offsets
+            assert folder.offsets("offsets", None, 5).tolist() == offsets
         else:
             with pytest.raises(InputError, match=r"offsets.npy does not lead from 0 to 5"):
-                read_offsets(folder, "offsets", None, 5)
+                folder.offsets("offsets", None, 5)
 
 
 def test_answers_places_and_second_texts_are_within_their_documents(tmp_path: Path) -> None:
@@ -82,10 +97,10 @@ def test_answers_places_and_second_texts_are_within_their_documents(tmp_path: Pa
         folder, arrays = built(tmp_path / str(number), **columns), {}
         arrays |= {"sources": np.zeros(2, dtype=np.int64), "offsets": np.array([0, 3, 6])}
         if columns is good:
-            read_places(folder, arrays)
+            Shape().read(RECIPE, folder, arrays)
             read_seconds(folder, arrays)
             assert all(np.array_equal(arrays[name], values) for name, values in good.items())
         else:
             with pytest.raises(InputError, match=r"is damaged: .*npy"):
-                read_places(folder, arrays)
+                Shape().read(RECIPE, folder, arrays)
                 read_seconds(folder, arrays)
