@@ -1,7 +1,8 @@
 """From texts and conversations to token ids, each document noted on the way."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from etude.data.sources import Document
 from etude.data.tally import Tally
 from etude.data.tokenize import Tokenizer
 from etude.data.turns import count_unlearnt
+
+Item = TypeVar("Item")
 
 CONVERSATION_CHARACTERS = 1 << 18  # less, as where each token starts takes memory
 
@@ -41,53 +44,46 @@ def encode_texts(
 
     They come in pieces of a few MB of text, whatever the length of a document.
     """
-    pieces: list[str] = []
-    ends: list[bool] = []
-    special: list[bool] = []  # of the documents that end
-    waiting = 0
     eos = np.array([tokenizer.eos_id])
     opening = [] if not are_examples or tokenizer.bos_id is None else [np.array([tokenizer.bos_id])]
-    is_first, length = True, 0  # of a document, whose pieces may come in several batches
 
-    def flush() -> Ints:
-        nonlocal is_first, length
+    def pieces() -> Iterator[tuple[str, bool, bool]]:
+        for document in documents:
+            has_special = tally.find_special([document.text], tokenizer)
+            for piece, is_last in cut_text(document.text, tokenizer, name=document.name):
+                yield piece, is_last, has_special
+
+    is_first, length = True, 0  # of a document, whose pieces may come in several batches
+    for batch in _batch(pieces(), lambda piece: len(piece[0].encode()), BATCH_BYTES):
         parts: list[Ints] = []
-        for ids, end in zip(tokenizer.encode_batch(pieces), ends):
-            new = [*(opening if is_first else []), ids, *([eos] if end else [])]
+        encoded = tokenizer.encode_batch([piece for piece, *_ in batch])
+        for ids, (_, is_last, has_special) in zip(encoded, batch):
+            new = [*(opening if is_first else []), ids, *([eos] if is_last else [])]
             parts += new
             length += sum(map(len, new))
-            if end:
-                tally.add(length, [(0, length)] if are_examples else [], has_special=special.pop(0))
+            if is_last:
+                tally.add(length, [(0, length)] if are_examples else [], has_special=has_special)
                 length = 0
-            is_first = end
-        return np.concatenate(parts)
-
-    for document in documents:
-        special.append(tally.find_special([document.text], tokenizer))
-        for piece, end in cut_text(document.text, tokenizer, name=document.name):
-            size = len(piece.encode())
-            if pieces and waiting + size > BATCH_BYTES:
-                yield flush()
-                pieces, ends, waiting = [], [], 0
-            pieces.append(piece)
-            ends.append(end)
-            waiting += size
-    if pieces:
-        yield flush()
+            is_first = is_last
+        yield np.concatenate(parts)
 
 
 def batch_documents(
     documents: Iterator[Document], characters_each: int = CONVERSATION_CHARACTERS
 ) -> Iterator[list[Document]]:
-    """Documents in batches that end when they have so many characters."""
-    batch: list[Document] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.content)
-        if characters >= characters_each:
+    """Documents in batches of so many characters at most, but for a single document."""
+    yield from _batch(documents, lambda document: len(document.content), characters_each)
+
+
+def _batch(items: Iterator[Item], size: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
+    batch: list[Item] = []
+    total = 0
+    for item in items:
+        total += (new := size(item))
+        if batch and total > most:
             yield batch
-            batch, characters = [], 0
+            batch, total = [], new
+        batch.append(item)
     if batch:
         yield batch
 

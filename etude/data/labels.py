@@ -227,10 +227,7 @@ def _vector_length(values: Sequence[Any]) -> int | None:
 
 
 def _as_sets(values: Sequence[Any], length: int | None, first: Callable[[int], str]) -> list[tuple[str, ...]]:
-    """The names of the labels of each value.
-
-    Raises: InputError for a list that is neither a set nor a vector.
-    """
+    """The names of the labels of each value. Raises: InputError for a list that is neither set nor vector."""
     if length is not None:
         return [tuple(str(place) for place, flag in enumerate(value) if flag) for value in values]
     sets = []
@@ -248,12 +245,9 @@ def _as_sets(values: Sequence[Any], length: int | None, first: Callable[[int], s
 
 
 def _notes_on_form(
-    values: Sequence[Any],
-    sets: Sequence[tuple[str, ...]],
-    counts: Sequence[int],
-    length: int | None,
+    values: Sequence[Any], sets: Sequence[tuple[str, ...]], counts: Sequence[int], length: int | None,
     first: Callable[[int], str],
-) -> Iterator[str]:
+) -> Iterator[str]:  # fmt: skip
     """Notes on how lists were read, and on the rows that make the labels several."""
     rows = sum(counts)
     lists = sum(count for value, count in zip(values, counts) if isinstance(value, list))

@@ -9,7 +9,7 @@ import hashlib
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -72,29 +72,19 @@ def permute(places: Ints, *, n: int, seed: int, epoch: int) -> Ints:
     return values.astype(np.int64)
 
 
+@dataclass(frozen=True)
 class Loader:
     """The batches of steps of a training split, assembled ahead in one background thread."""
 
-    def __init__(
-        self,
-        split: Samples | Mixture,
-        *,
-        global_batch_size: int,
-        micro_batch_size: int,
-        seed: int,
-        attend_across_documents: bool,
-        rank: int = 0,
-        ranks: int = 1,
-        prefetch: int = 4,
-    ) -> None:
-        self.split = split
-        self.global_batch_size = global_batch_size
-        self.micro_batch_size = micro_batch_size
-        self.seed = seed
-        self.attend_across_documents = attend_across_documents
-        self.rank = rank
-        self.ranks = ranks
-        self.prefetch = prefetch
+    split: Samples | Mixture
+    _: KW_ONLY
+    global_batch_size: int
+    micro_batch_size: int
+    seed: int
+    attend_across_documents: bool
+    rank: int = 0
+    ranks: int = 1
+    prefetch: int = 4
 
     @property
     def steps_per_epoch(self) -> int:

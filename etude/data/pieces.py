@@ -45,10 +45,7 @@ def cut_text(
 
 
 def check_stretches(text: str, name: str) -> None:
-    """Refuse a text of which a part without white space takes too much memory as one word.
-
-    Raises: InputError.
-    """
+    """Refuse a text with a stretch without white space that is too long as one word. Raises: InputError."""
     is_long = 4 * len(text) > _LONGEST_STRETCH and len(text.encode()) > _LONGEST_STRETCH
     if is_long and any(len(word.encode()) > _LONGEST_STRETCH for word in text.split()):
         raise _no_border(name)

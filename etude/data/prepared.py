@@ -105,10 +105,7 @@ def prepare(
 
 
 def check_whole(recipe: Recipe, corpus: Corpus) -> None:
-    """Read very large sources whole.
-
-    Raises: InputError if one has changed though size, time and samples say no.
-    """
+    """Read very large sources whole. Raises: InputError if one has changed though size and time say no."""
     prepared = open_built(Path(corpus.summary["folder"]), MANIFEST).manifest["contents"]
     for path, wanted in prepared.items():
         if durable.sha256_file(Path(path)) != wanted:

@@ -4,7 +4,7 @@ import json
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -62,6 +62,7 @@ def find_template(
     return ChatTemplate(tokenizer, None if wanted == "plain" else own, system=system)
 
 
+@dataclass(frozen=True, eq=False)
 class ChatTemplate:
     """The text that a model was trained on, made of messages.
 
@@ -71,30 +72,22 @@ class ChatTemplate:
     `limit_seconds` is refused.
     """
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        given: str | None,
-        *,
-        system: str | None = None,
-        limit_seconds: float = _LIMIT_SECONDS,
-        today: str | None = None,
-    ) -> None:
-        self.system = system
-        self.tokenizer = tokenizer
-        self._given = given
-        self._limit_seconds = limit_seconds
-        self._today = today
+    tokenizer: Tokenizer
+    given: str | None
+    _: KW_ONLY
+    system: str | None = None
+    limit_seconds: float = _LIMIT_SECONDS
+    today: str | None = None
 
     @property
     def is_plain(self) -> bool:
-        return self._given is None or self._given.endswith(PLAIN)
+        return self.given is None or self.given.endswith(PLAIN)
 
     @cached_property
     def source(self) -> str:
         """The template, as Jinja; the plain one begins with the token before a text of the tokenizer."""
-        if self._given is not None:
-            return self._given
+        if self.given is not None:
+            return self.given
         bos_id = self.tokenizer.bos_id
         bos = "" if bos_id is None else self.tokenizer.decode([bos_id], skip_special=False)
         return (f"{{{{ {json.dumps(bos, ensure_ascii=False)} }}}}" if bos else "") + PLAIN
@@ -153,8 +146,8 @@ class ChatTemplate:
 
     @cached_property
     def _renderer(self) -> Renderer:
-        variables, seconds = self.tokenizer.variables, self._limit_seconds
-        return Renderer(self.source, variables, limit_seconds=seconds, today=self._today)
+        variables, seconds = self.tokenizer.variables, self.limit_seconds
+        return Renderer(self.source, variables, limit_seconds=seconds, today=self.today)
 
     @cached_property
     def _judge(self) -> Judge:

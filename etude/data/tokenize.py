@@ -334,10 +334,7 @@ class Tokenizer:
 
 
 def mark_special(text: str, special_tokens: Sequence[str]) -> str:
-    """Mark special tokens in a text that a person wrote.
-
-    Raises: InputError for a text that holds marks, which are no characters.
-    """
+    """Mark special tokens in a text of a person. Raises: InputError for a text that holds marks."""
     if _RESERVED.search(text):
         raise InputError("a message holds U+FDD0 to U+FDD3, which Unicode keeps for programs; take them out")
     return any_of(tuple(special_tokens)).sub(f"{MARKS[0]}\\g<0>{MARKS[1]}", text)

@@ -58,10 +58,7 @@ def load_tokenizer(section: schema.Tokenizer) -> Tokenizer:
 
 
 def tokenizer_key(section: schema.Tokenizer) -> list[Any]:
-    """Names and hashes of the files of a tokenizer, and its end token, without loading it.
-
-    Raises: InputError if it is not there.
-    """
+    """The end token of a tokenizer, and names and hashes of its files. Raises: InputError if it is absent."""
     path = _path(section)
     files = [*([] if path.is_dir() else [path]), *_existing(_folder(path), FILES)]
     hashes = [[file.name, hashlib.sha256(_read(file)).hexdigest()] for file in files]

@@ -47,12 +47,14 @@ def test_batches_hold_all_documents_in_their_order(tmp_path: Path) -> None:
     read = list(documents(tmp_path, Tally()))
     batches = list(batch_documents(iter(read), 10))
     assert [document for batch in batches for document in batch] == read
-    assert [len(batch) for batch in batches] == [1, 2]
+    assert [len(batch) for batch in batches] == [1, 1, 1]
     assert [
         document.text for document in read_documents(schema.Source(path=str(tmp_path), glob="*.txt"))
     ] == TEXTS
 
 
-def test_batches_end_by_all_text_of_a_document() -> None:
+def test_batches_hold_so_many_characters_of_all_text_of_documents() -> None:
     documents = [Document("a", None, "rows.jsonl", line, pair="b" * 100) for line in range(40)]
-    assert [len(batch) for batch in batch_documents(iter(documents), 1000)] == [10] * 4
+    assert [len(batch) for batch in batch_documents(iter(documents), 1020)] == [10] * 4
+    assert [len(batch) for batch in batch_documents(iter(documents), 1019)] == [9] * 4 + [4]
+    assert [len(batch) for batch in batch_documents(iter(documents), 1)] == [1] * 40

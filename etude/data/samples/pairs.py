@@ -146,10 +146,7 @@ class PairShape(Shape):
 
 
 def take_sides(document: Document) -> tuple[str, str]:
-    """Source and target of a document; of a conversation the messages before the last answer, and that.
-
-    Raises: InputError if it has no target.
-    """
+    """Source and target of a document; of a conversation, the last answer is that. Raises: InputError."""
     if document.pair is not None:
         return document.text, document.pair
     if document.messages is not None and is_unlearnt(document.messages[-1]):

@@ -152,10 +152,7 @@ class Shape:
     def encode(
         self, recipe: Recipe, documents: Iterator[Document], tally: Tally, tokenizer: Tokenizer, today: str
     ) -> Iterator[Ints]:
-        """The ids of documents, in pieces; each document is noted in `tally`.
-
-        today: day (YYYY-MM-DD) that a chat template may write.
-        """
+        """The ids of documents, in pieces, each noted in `tally`; `today` (YYYY-MM-DD) is for templates."""
         raise NotImplementedError
 
     def finish(self, building: Building) -> Columns:
