@@ -277,8 +277,8 @@ GOOD = [{"text": f"text {index}", "label": "yes" if index % 2 else "no", "other"
         (GOOD, {"model.kind": "decoder"}, r"needs kind = .encoder., or model.from"),
         (GOOD, {"train.seq_len": 2}, r"train.seq_len 2 .* 2 special tokens .*at least 3"),
         (GOOD, {"train.seq_len": 4, "data.train.0.pair": "other"}, r"train.seq_len 4 .* 3 special tokens .*at least 5"),
-        (GOOD, {"train.seq_len": 3, "data.too_long": "refuse"}, r"than train.seq_len 3 tokens: 16 \(.*rows.jsonl:"),
-        (GOOD, {"train.seq_len": 3, "data.too_long": "drop"}, r"none of the 16 rows of data.train fits"),
+        (GOOD, {"train.seq_len": 3, "data.too_long": "refuse"}, r"than train.seq_len 3: 16 \(.*rows.jsonl:"),
+        (GOOD, {"train.seq_len": 3, "data.too_long": "drop"}, r"all 16 rows of data.train have more"),
         (GOOD, {"data.clean": {"too_short": "drop", "min_characters": 500}}, r"all 20 documents of data.train are"),
     ],
 )  # fmt: skip

@@ -294,7 +294,7 @@ GOOD = [{"source": f"text {index}", "target": f"{index} text"} for index in rang
         (GOOD, {"train.objective": "causal"}, r'has target, which belongs to train.objective = "seq2seq"'),
         (GOOD, {"loss.focal_gamma": 2.0}, r'loss.focal_gamma.* has no meaning for train.objective = "seq2seq"'),
         (GOOD, {"data.too_long": "refuse", "train.target_len": 2}, r"rows with more tokens than .*: 16 \("),
-        (GOOD, {"data.too_long": "drop", "train.seq_len": 2}, r"all 16 rows have more tokens than train.seq_len 2"),
+        (GOOD, {"data.too_long": "drop", "train.seq_len": 2}, r"all 16 rows of data.train have more tokens than train.seq_len 2"),
         (GOOD, {"data.clean": {"too_short": "drop", "min_characters": 500}}, r"all 20 documents of data.train are"),
     ],
 )  # fmt: skip

@@ -30,7 +30,8 @@ MANIFEST = shape.Object(
                 },
                 {
                     "removed": int, "blank_rows": list[str], "unread_columns": list[str],
-                    "special_tokens_read_as_text": int, "such_as": list[str],
+                    "cells_without_value": list[str], "special_tokens_read_as_text": int,
+                    "such_as": list[str],
                     "files_of_rows_read_as_texts": int, "such_files": list[str],
                 },
             )

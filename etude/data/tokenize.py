@@ -105,7 +105,8 @@ class Tokenizer:
                     longest, strategy="longest_first", direction=self.truncation_side
                 )
             # The next call takes truncation back: where a text took too long, nothing can be set.
-            encodings = encode_in_time(self._inner.encode_batch, given, add_special_tokens=True)
+            encode = self._inner.encode_batch if with_spans else self._inner.encode_batch_fast
+            encodings = encode_in_time(encode, given, add_special_tokens=True)
         return [
             (
                 np.array(encoding.ids, dtype=np.int64),

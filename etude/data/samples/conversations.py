@@ -147,7 +147,7 @@ class ConversationShape(Shape):
         )
         if data.too_long == "refuse":
             is_long = left.dropped | left.cut | left.cut_away
-            prepared.keep_short(data.too_long, rows, is_long, f"train.seq_len {seq_len:,}")
+            prepared.keep_short(use, data.too_long, rows, is_long, f"train.seq_len {seq_len:,}")
         lengths = np.diff(texts.offsets)[rows]
         if len(rows) and not len(samples):
             raise InputError(

@@ -113,7 +113,7 @@ class LabelledShape(Shape):
         # Of a text that was cut it is only known that it was longer.
         lengths = np.diff(prepared.texts.offsets)[rows] + arrays["cuts"][rows]
         is_long, limit = arrays["cuts"][rows] > 0, f"train.seq_len {seq_len:,}"
-        rows, dropped = prepared.keep_short(recipe.data.too_long, rows, is_long, limit)
+        rows, dropped = prepared.keep_short(use, recipe.data.too_long, rows, is_long, limit)
         truncated = int(arrays["cuts"][rows].sum())
         split = take_labelled(prepared.texts, rows, arrays, seq_len, truncated=truncated)
         counts = zip(prepared.manifest["labels"]["names"], split.classes.sum(axis=0).tolist())

@@ -126,7 +126,7 @@ class PairShape(Shape):
         limits = (
             f"train.seq_len {longest[0]:,} in the source or train.target_len {longest[1]:,} in the target"
         )
-        kept, dropped = prepared.keep_short(too_long, rows, is_long, limits)
+        kept, dropped = prepared.keep_short(use, too_long, rows, is_long, limits)
         if too_long == "cut" and is_long.any() and prepared.tokenizer.truncation_side == "left":
             raise InputError(
                 "the tokenizer cuts on the left (truncation_side), sources and targets are cut on the right "

@@ -91,7 +91,7 @@ class Prepared:
         return f"{len(rows):,}{names if len(rows) else ''}"
 
     def keep_short(
-        self, too_long: str, rows: Ints, is_long: Flags, limits: str
+        self, use: str, too_long: str, rows: Ints, is_long: Flags, limits: str
     ) -> tuple[Ints, dict[str, Any]]:
         """The rows that data.too_long keeps, and the summary of those that it drops.
 
@@ -106,8 +106,8 @@ class Prepared:
             )
         if too_long == "drop" and len(rows) and len(long) == len(rows):
             raise InputError(
-                f"all {len(rows):,} rows have more tokens than {limits}, and data.too_long drops them; "
-                "raise it"
+                f"all {len(rows):,} rows of data.{use} have more tokens than {limits}, and data.too_long "
+                "drops them; raise it"
             )
         if too_long != "drop":
             return rows, {}

@@ -52,19 +52,19 @@ def test_rows_are_named_by_file_and_place_and_the_first_of_many_are_shown(tmp_pa
 def test_rows_that_are_too_long_are_kept_dropped_or_refused(tmp_path: Path) -> None:
     data = prepared(tmp_path, [[0, line] for line in range(1, 4)], [0] * 3)
     rows, is_long = np.arange(3), np.array([False, True, False])
-    kept, summary = data.keep_short("cut", rows, is_long, "train.seq_len 8")
+    kept, summary = data.keep_short("train", "cut", rows, is_long, "train.seq_len 8")
     assert kept is rows and summary == {}
-    kept, summary = data.keep_short("drop", rows, is_long, "train.seq_len 8")
+    kept, summary = data.keep_short("train", "drop", rows, is_long, "train.seq_len 8")
     assert kept.tolist() == [0, 2] and summary == {"dropped": 1, "dropped_rows": ["a.jsonl:2"]}
-    assert data.keep_short("refuse", rows, is_long & False, "train.seq_len 8")[0] is rows
+    assert data.keep_short("train", "refuse", rows, is_long & False, "train.seq_len 8")[0] is rows
     with pytest.raises(
         InputError, match=r"rows with more tokens than train.seq_len 8: 1 \(a.jsonl:2\); raise"
     ):
-        data.keep_short("refuse", rows, is_long, "train.seq_len 8")
+        data.keep_short("train", "refuse", rows, is_long, "train.seq_len 8")
     with pytest.raises(
-        InputError, match=r"all 3 rows have more tokens than train.seq_len 8, and data.too_long"
+        InputError, match=r"all 3 rows of data.train have more tokens than train.seq_len 8, and data.too_long"
     ):
-        data.keep_short("drop", rows, is_long | True, "train.seq_len 8")
+        data.keep_short("train", "drop", rows, is_long | True, "train.seq_len 8")
 
 
 def test_offsets_lead_from_nothing_to_the_end(tmp_path: Path) -> None:
