@@ -68,10 +68,8 @@ def open_prepared(recipe: Recipe, folder: Path, today: str | None = None) -> Cor
     manifest, arrays = prepared.manifest, prepared.arrays
     _refuse_shared(recipe, manifest["shared_groups"])
     uses, cut = choose_uses(recipe, arrays, cuts_documents=shape.cuts_documents)
-    parts = {
-        use: shape.take(recipe, prepared, use, np.flatnonzero(uses == number), cut)
-        for number, use in enumerate(USES)
-    }
+    places = {use: np.flatnonzero(uses == number) for number, use in enumerate(USES)}
+    parts = {use: shape.take(recipe, prepared, use, rows, cut) for use, rows in places.items()}
     splits = {use: part.split for use, part in parts.items()}
     if recipe.data.validation != "none" and not len(splits["validation"]):
         raise InputError(

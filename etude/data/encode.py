@@ -100,9 +100,8 @@ def _encode_conversations(
             verdict = each.verdict
             tally.add(len(each.ids), each.answers, has_special=each.has_special, unread=verdict.unread)
             tally.ends |= {each.ids[end - 1] for _, end in each.answers}
-            tally.within.update(
-                *(specials.intersection(each.ids[begin : end - 1]) for begin, end in each.answers)
-            )
+            for begin, end in each.answers:
+                tally.within |= specials.intersection(each.ids[begin : end - 1])
             counts["special_tokens_read_as_text"] += each.has_special
             counts["answers_apart_from_prompts"] += each.is_parted
             counts["without_bos"] += tokenizer.bos_id is not None and each.ids[0] != tokenizer.bos_id

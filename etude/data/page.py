@@ -150,9 +150,8 @@ def _split_leaks(gate: Gate, uses: Ints | None) -> Rows:
         return []
     known = np.full(len(gate.removed), -1)
     known[~gate.removed] = uses
-    at = np.flatnonzero(
-        (gate.same_as >= 0) & (known >= 0) & (known[gate.same_as] >= 0) & (known != known[gate.same_as])
-    )
+    same = np.where(gate.same_as >= 0, known[gate.same_as], -1)
+    at = np.flatnonzero((known >= 0) & (same >= 0) & (known != same))
     pairs = np.stack([at, gate.same_as[at]], axis=1)
     held_out, other = np.where(known[pairs[:, :1]] > 0, pairs, pairs[:, ::-1]).T
     partner = np.full(len(known), -1)

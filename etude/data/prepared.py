@@ -182,17 +182,14 @@ def _build(
         files[f"{name}.npy"] = durable.write_file(folder / f"{name}.npy", to_npy(values))
     for name, content in tokenizer.given.items():
         files[f"given-{name}"] = durable.write_file(folder / f"given-{name}", content)
+    large = large_files(source for _, source in sources)
     return files, {
         "format": _FORMAT,
         "kind": shape.name,
         "token_width_bytes": width,
         **_describe_tokenizer(tokenizer, tally),
-        "sources": [
-            _describe_source(number, *source, arrays, tally) for number, source in enumerate(sources)
-        ],
-        "contents": {
-            str(path): durable.sha256_file(path) for path in large_files(source for _, source in sources)
-        },
+        "sources": [_describe_source(at, *source, arrays, tally) for at, source in enumerate(sources)],
+        "contents": {str(path): durable.sha256_file(path) for path in large},
         "shared_groups": _find_shared_groups(sources, arrays, tally),
         "given": list(tokenizer.given),
         "labels": None if columns.labels is None else asdict(columns.labels),

@@ -157,12 +157,9 @@ class ChatTemplate:
         """The messages with the system message and marks. Raises: InputError as `Judge.judge`."""
         has_system = any(message["role"] in ("system", "developer") for message in messages)
         opening = [{"role": "system", "content": self.system}] if self.system and not has_system else []
-        specials = self.tokenizer.special_tokens
+        given, specials = [*opening, *messages], self.tokenizer.special_tokens
         try:
-            marked = [
-                {key: mark_special(value, specials) for key, value in message.items()}
-                for message in [*opening, *messages]
-            ]
+            marked = [{key: mark_special(value, specials) for key, value in turn.items()} for turn in given]
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
         return self._judge.judge(marked, name, is_added=bool(opening))

@@ -20,10 +20,7 @@ SHINGLE_TOKENS = 5
 
 # Only marks that stand apart from what is beside them: "C# code" and "http://" are no comments.
 # A pattern that begins with a plain character is found many times as fast.
-_LINE_COMMENTS = {
-    "#": re.compile(r"#(?<!\S#)(?=[\s!])[^\n]*"),
-    "//": re.compile(r"//(?<!\S//)(?=[\s!])[^\n]*"),
-}
+_LINE_COMMENTS = {mark: re.compile(rf"{mark}(?<!\S{mark})(?=[\s!])[^\n]*") for mark in ("#", "//")}
 _BLOCK_COMMENT = re.compile(r"/\*(?<!\S/\*)")
 _SPACE, _WORD, _MARK = 0, 1, 2
 _SPACES = {*range(33), 127}

@@ -125,10 +125,8 @@ class Tally:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The small files of the prepared data, without token_bytes and those of examples."""
-        hashes, asked = (
-            np.frombuffer(each, dtype=np.uint8).reshape(-1, 16) for each in (self.hashes, self.prompts)
-        )
-        prompts = number_texts(asked)
+        hashes = np.frombuffer(self.hashes, dtype=np.uint8).reshape(-1, 16)
+        prompts = number_texts(np.frombuffer(self.prompts, dtype=np.uint8).reshape(-1, 16))
         groups = np.unique(np.array(self.groups, dtype=np.int64), return_inverse=True)[1]
         columns = {"offsets": self.offsets, "sizes": self.sizes, "sources": self.sources}
         plain = {name: np.array(column, dtype=np.int64) for name, column in columns.items()}

@@ -101,9 +101,8 @@ class Tokenizer:
                         f"{'pairs of texts' if are_pairs else 'texts'} beside the {around} special tokens "
                         f"around them; use at least {least}"
                     )
-                self._inner.enable_truncation(
-                    longest, strategy="longest_first", direction=self.truncation_side
-                )
+                side = self.truncation_side
+                self._inner.enable_truncation(longest, strategy="longest_first", direction=side)
             # The next call takes truncation back: where a text took too long, nothing can be set.
             encode = self._inner.encode_batch if with_spans else self._inner.encode_batch_fast
             encodings = encode_in_time(encode, given, add_special_tokens=True)
@@ -187,10 +186,8 @@ class Tokenizer:
     @cached_property
     def variables(self) -> dict[str, str]:
         """The special tokens that a chat template may name, such as eos_token."""
-        named = {role: token_text(self._settings.get(role)) for role in ROLES}
-        return {role: text for role, text in named.items() if text is not None} | {
-            "eos_token": self.eos_token
-        }
+        texts = ((role, token_text(self._settings.get(role))) for role in ROLES)
+        return {role: text for role, text in texts if text is not None} | {"eos_token": self.eos_token}
 
     @cached_property
     def truncation_side(self) -> str:
@@ -227,14 +224,14 @@ class Tokenizer:
         that the model embeds; never the token that every text ends with.
         """
         last = int(self.encode_joined([("a", None)])[0][0][-1])
-        wanted: tuple[int | None, ...] = (
+        wanted: list[int | None] = [
             known,
             self.pad_id,
             *self.special_ids,
             *range(self.vocab_size, rows),
             0,
             1,
-        )
+        ]
         return next(number for number in wanted if number is not None and number != last)
 
     def files(self, *, joined: bool = False, pad_id: int | None = None) -> dict[str, bytes]:

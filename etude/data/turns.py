@@ -33,15 +33,8 @@ SAID_BESIDE = (
 )  # fmt: skip
 # Marks of other tools: `weight` of OpenAI and Mistral, `train` of Axolotl, `loss` of ms-swift.
 _LEARNT_IF_TRUE = (
-    "weight",
-    "train",
-    "training",
-    "trainable",
-    "loss",
-    "loss_mask",
-    "loss_scale",
-    "loss_weight",
-)
+    "weight", "train", "training", "trainable", "loss", "loss_mask", "loss_scale", "loss_weight",
+)  # fmt: skip
 _WEIGHTS = ("weight", "loss_weight")
 _LEARNT_IF_FALSE = ("masked",)
 _UNREADABLE = ("mask", "train_detail", "training_detail")  # of unknown sense, or of parts of a turn
@@ -167,9 +160,8 @@ def read_fields(turn: Mapping[str, Any], number: int, read: Collection[str]) -> 
                 f"has {name!r} in message {number}, which is not read as {form}; leave the row out, or write "
                 "it as text"
             )
-    return {
-        name: value for name, value in turn.items() if isinstance(value, str) and name not in (*read, *_MARKS)
-    }
+    others = ((name, value) for name, value in turn.items() if name not in (*read, *_MARKS))
+    return {name: value for name, value in others if isinstance(value, str)}
 
 
 def read_mark(turn: Mapping[str, Any], number: int, *, is_assistant: bool) -> Message:

@@ -142,9 +142,8 @@ class ConversationShape(Shape):
         answers_only = data.answers_only and not recipe.kind.hides_tokens
         if not answers_only:
             _refuse_marked(recipe, prepared)
-        samples, left = cut_conversations(
-            texts, rows, answers, seq_len, answers_only=answers_only, drop=data.too_long == "drop"
-        )
+        settings = {"answers_only": answers_only, "drop": data.too_long == "drop"}
+        samples, left = cut_conversations(texts, rows, answers, seq_len, **settings)
         if data.too_long == "refuse":
             is_long = left.dropped | left.cut | left.cut_away
             prepared.keep_short(use, data.too_long, rows, is_long, f"train.seq_len {seq_len:,}")

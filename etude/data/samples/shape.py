@@ -190,9 +190,8 @@ def _read_places(built: Built, arrays: Arrays) -> None:
     begins, ends = answers.T
     if (begins > ends).any() or (np.diff(begins) < 0).any():
         raise built.damaged("answers.npy is not ascending")
-    arrays["capabilities"] = built.array(
-        "capabilities", np.int64, (count,), least=-1, most=len(manifest["capabilities"]) - 1
-    )
+    last = len(manifest["capabilities"]) - 1
+    arrays["capabilities"] = built.array("capabilities", np.int64, (count,), least=-1, most=last)
     # Rows of a JSON array have negative numbers.
     arrays["places"] = built.array("places", np.int64, (count, 2), least=-(2**62))
     files = arrays["places"][:, 0]

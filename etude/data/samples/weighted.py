@@ -38,11 +38,8 @@ class Weighted:
         """Mean weight of the targets of up to 1,000 evenly spaced samples."""
         some = min(len(self), _WEIGHED)
         samples = [self.sample(index * len(self) // some) for index in range(some)]
-        sums = [
-            float(sample.weights[sample.labels >= 0].sum())
-            for sample in samples
-            if sample.weights is not None
-        ]
+        weighed = [(each.weights, each.labels >= 0) for each in samples if each.weights is not None]
+        sums = [float(weights[is_target].sum()) for weights, is_target in weighed]
         return sum(sums) / len(sums)
 
     def __len__(self) -> int:
