@@ -113,10 +113,10 @@ class Built:
         with self._open(f"{name}.npy") as file:
             start = file.read(10)
             header = file.read(int.from_bytes(start[8:], "little"))
-            found = _HEADER.fullmatch(start[:8] + header)
-            sides = tuple(int(side) for side in found["shape"].replace(b",", b" ").split()) if found else ()
+            parsed = _HEADER.fullmatch(start[:8] + header)
+            sides = tuple(int(side) for side in parsed["shape"].replace(b",", b" ").split()) if parsed else ()
             wanted = tuple(side if each is None else each for side, each in zip(sides, shape))
-            if found is None or found["dtype"].decode() != np.dtype(dtype).str or len(sides) != len(shape):
+            if parsed is None or parsed["dtype"].decode() != np.dtype(dtype).str or len(sides) != len(shape):
                 raise self.damaged(
                     f"{name}.npy holds other numbers than {np.dtype(dtype)} in {len(shape)} dimensions"
                 )

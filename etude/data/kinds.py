@@ -48,11 +48,11 @@ def _of_tokens(text: bytes, sizes: Ints, is_answer: bool) -> bytes:
     widths[(points >= 0xDC80) & (points <= 0xDCFF)] = 1
     of_bytes = np.repeat(kinds, widths)
     assert len(of_bytes) == len(text)
-    found = np.full(len(sizes), _NO_CODE, dtype=np.uint8)
+    of_tokens = np.full(len(sizes), _NO_CODE, dtype=np.uint8)
     if len(text):
         starts = (np.cumsum(sizes) - sizes)[sizes > 0]
-        found[sizes > 0] = np.maximum.reduceat(of_bytes, starts)
-    return found.tobytes()
+        of_tokens[sizes > 0] = np.maximum.reduceat(of_bytes, starts)
+    return of_tokens.tobytes()
 
 
 def _of_answer(text: str) -> npt.NDArray[np.uint8]:

@@ -18,6 +18,7 @@ from etude.data.batch import NumpyBatch, collate
 from etude.data.cache import require_whole
 from etude.data.mixture import Mixture
 from etude.data.samples.sample import Ints, Samples
+from etude.data.shingles import spread
 
 _ROUNDS = 8
 
@@ -157,12 +158,5 @@ def _feistel(
     mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = values >> half, values & mask
     for key in keys:
-        left, right = right, left ^ (_mix(right ^ key) & mask)
+        left, right = right, left ^ (spread(right ^ key) & mask)
     return (left << half) | right
-
-
-def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Spread every bit over all others. Source: splitmix64, Steele et al., 2014."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from etude.data.renderer import Renderer, split_generation
 from etude.data.tokenize import unmark
-from etude.data.turns import SAID_BESIDE, Message, list_fields
+from etude.data.turns import EXTRA_CONTENTS, Message, list_fields
 from etude.errors import InputError
 
 _MOST_VERDICTS = 4096
@@ -42,7 +42,7 @@ class Judge:
         """The messages as the template is to write them, and the verdict on their form.
 
         is_added: the first message is that of data.system. Raises: InputError if the template leaves out a
-        turn, or a part of what is said in it.
+        turn, or a part of its content.
         """
         turns = (
             (turn["role"], bool(turn["content"].strip()), *sorted(turn), 0, *list_fields(turn))
@@ -102,7 +102,7 @@ class Judge:
             last = {tried[at]["role"]: at for at in missing}.values() if text else ()
             ends = {at: self._text_of(tried[: at + 1], name) for at in last}
             unwritten = [at for at, end in ends.items() if end and marks[at] not in end]
-            if unwritten and field in SAID_BESIDE:
+            if unwritten and field in EXTRA_CONTENTS:
                 return Verdict(
                     f"the chat template does not write {field!r} of message {unwritten[0] + 1 - is_added}, "
                     "so it would not be learnt; put it into the content, remove it, or use a template that "

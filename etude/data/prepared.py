@@ -149,7 +149,7 @@ def _build(
     """Write the files of a folder; these, and the content of its manifest."""
     shape, sources = choose_shape(recipe), list_sources(recipe)
     tokenizer, chat, trained_on = _choose_tokenizer(recipe, gate, renders=shape.renders)
-    spellings = _spell(tokenizer) if recipe.loss.token_weights else None
+    spellings = token_spellings(tokenizer) if recipe.loss.token_weights else None
     width = 2 if tokenizer.vocab_size <= 1 << 16 else 4
     tally = Tally()
     documents = _read(recipe, gate, tally)
@@ -243,18 +243,6 @@ def _find_shared_groups(sources: list[tuple[str, Source]], arrays: Arrays, tally
     by_field = np.array([-1 if source.group_by is None else USES.index(use) for use, source in sources])
     shared = tally.shared_groups(by_field[arrays["sources"]])
     return {"count": len(shared), "first": shared[:_EXAMPLES]}
-
-
-def _spell(tokenizer: Tokenizer) -> list[bytes]:
-    """The bytes of each id. Raises: InputError if the tokenizer leaves out some of a text."""
-    spellings = token_spellings(tokenizer)
-    if spellings is None:
-        raise InputError(
-            "loss.token_weights needs a tokenizer whose ids tell the bytes of the text, and this one leaves "
-            "out some; use a byte-level one (that of CodeT5, GPT-2, Qwen, or a trained one), or leave "
-            "token_weights out"
-        )
-    return spellings
 
 
 def _read(recipe: Recipe, gate: Gate | None, tally: Tally) -> Iterator[Document]:

@@ -114,21 +114,21 @@ class ChatTemplate:
         of, or where no answer is found.
         """
         written = [self._prepare(*given) for given in zip(conversations, names)]
-        found = [self._find_answers(messages, name) for (messages, _), name in zip(written, names)]
+        texts = [self._find_answers(messages, name) for (messages, _), name in zip(written, names)]
         # Whole where that gives the ids of the prompts too, as it nearly always does; else piece by piece.
-        easy = [index for index, (text, _) in enumerate(found) if unmark(text) == text]
-        wholes = self.tokenizer.encode_with_starts([found[index][0] for index in easy])
-        prompts = [_prompts(*found[index], starts) for index, (_, starts) in zip(easy, wholes)]
+        easy = [index for index, (text, _) in enumerate(texts) if unmark(text) == text]
+        wholes = self.tokenizer.encode_with_starts([texts[index][0] for index in easy])
+        prompts = [_prompts(*texts[index], starts) for index, (_, starts) in zip(easy, wholes)]
         heads = iter(self.tokenizer.encode_rendered_batch([text for part in prompts for text, _, _ in part]))
         encoded: dict[int, Encoded] = {}
         for index, (ids, _), part in zip(easy, wholes, prompts):
             places = [(at, head, end) for (_, at, end), head in zip(part, heads)]
             if all(ids[at : at + len(head)] == head for at, head, _ in places):
                 encoded[index] = Encoded(ids, [(at + len(head), end) for at, head, end in places])
-        made = (encoded.get(index) or self._encode_in_pieces(*found[index]) for index in range(len(found)))
+        made = (encoded.get(index) or self._encode_in_pieces(*texts[index]) for index in range(len(texts)))
         return [
             replace(each, verdict=_note_changes(verdict, messages, text))
-            for each, (messages, verdict), (text, _) in zip(made, written, found)
+            for each, (messages, verdict), (text, _) in zip(made, written, texts)
         ]
 
     def find_end(self) -> int | None:

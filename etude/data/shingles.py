@@ -68,7 +68,7 @@ def shingle(texts: Sequence[str]) -> tuple[Hashes, Ints]:
     ends = np.cumsum(counts[counts > 0])
     for behind in range(1, SHINGLE_TOKENS):
         inside[ends - behind] = False  # would reach into the next text
-    return _spread(mixed[inside[:size]]), offsets
+    return spread(mixed[inside[:size]]), offsets
 
 
 def shingle_sets(texts: Sequence[str]) -> tuple[Hashes, Ints]:
@@ -84,9 +84,16 @@ def jaccard(first: Hashes, second: Hashes) -> float:
     small, large = (first, second) if len(first) < len(second) else (second, first)
     if not len(small):
         return float(not len(large))
-    found = large[np.minimum(large.searchsorted(small), len(large) - 1)] == small
-    shared = int(found.sum())
+    is_shared = large[np.minimum(large.searchsorted(small), len(large) - 1)] == small
+    shared = int(is_shared.sum())
     return shared / (len(first) + len(second) - shared)
+
+
+def spread(values: Hashes) -> Hashes:
+    """Spread every bit over all others. Source: splitmix64, Steele et al., 2014."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
 
 
 def _hash_tokens(data: bytes) -> tuple[Hashes, Ints]:
@@ -106,7 +113,7 @@ def _hash_tokens(data: bytes) -> tuple[Hashes, Ints]:
         powers, inverses = _powers(max(len(values), _PIECE_BYTES))
         sums = np.zeros(len(values) + 1, dtype=np.uint64)
         np.cumsum((values.astype(np.uint64) + np.uint64(1)) * powers[: len(values)], out=sums[1:])
-        hashes.append(_spread((sums[ends] - sums[begins]) * inverses[begins]))
+        hashes.append(spread((sums[ends] - sums[begins]) * inverses[begins]))
         places.append(begins + low)
     return np.concatenate(hashes), np.concatenate(places)
 
@@ -117,8 +124,8 @@ def _pieces(data: bytes) -> Iterator[tuple[int, int]]:
     while len(data) - low > _PIECE_BYTES:
         cut = max(data.rfind(b"\n", low, low + _PIECE_BYTES), data.rfind(b" ", low, low + _PIECE_BYTES))
         if cut < 0:
-            found = data.find(b"\n", low), data.find(b" ", low)
-            cut = min((at for at in found if at >= 0), default=len(data) - 1)
+            borders = data.find(b"\n", low), data.find(b" ", low)
+            cut = min((at for at in borders if at >= 0), default=len(data) - 1)
         yield low, cut + 1
         low = cut + 1
     yield low, len(data)
@@ -129,13 +136,6 @@ def _powers(count: int) -> tuple[Hashes, Hashes]:
     steps = (np.full(count, number, dtype=np.uint64) for number in (_MULTIPLIER, _INVERSE))
     powers, inverses = (np.multiply.accumulate(np.r_[np.uint64(1), step[1:]]) for step in steps)
     return powers, inverses
-
-
-def _spread(values: Hashes) -> Hashes:
-    """Spread every bit over all others. Source: splitmix64, Steele et al., 2014."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def _without_comments(text: str) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 
 from etude.data.lost import BYTE_SIGNS
 from etude.data.tokenize import Ids, Tokenizer
+from etude.errors import InputError
 
 
 def token_bytes(tokenizer: Tokenizer) -> Ids | None:
@@ -22,13 +23,12 @@ def token_bytes(tokenizer: Tokenizer) -> Ids | None:
     return sizes
 
 
-def token_spellings(tokenizer: Tokenizer) -> list[bytes] | None:
-    """The bytes of each id, none for special tokens; None if ids do not tell them.
+def token_spellings(tokenizer: Tokenizer) -> list[bytes]:
+    """The bytes of each id, none for special tokens.
 
-    Those of byte-level tokenizers do, and those of others that spell unknown text in bytes.
+    Ids of byte-level tokenizers tell them, and those of others that spell unknown text in bytes. Raises:
+    InputError for other tokenizers.
     """
-    if tokenizer.can_lose_text:
-        return None
     content = json.loads(tokenizer.to_json())
     vocab = content["model"]["vocab"]  # of a Unigram a list, by id
     pairs = (
@@ -36,8 +36,12 @@ def token_spellings(tokenizer: Tokenizer) -> list[bytes] | None:
     )
     spellings = [b""] * tokenizer.vocab_size
     is_byte_level = token_bytes(tokenizer) is not None
-    if not is_byte_level and not content["model"].get("byte_fallback"):
-        return None
+    if tokenizer.can_lose_text or not (is_byte_level or content["model"].get("byte_fallback")):
+        raise InputError(
+            "loss.token_weights needs a tokenizer whose ids tell the bytes of the text, and this one leaves "
+            "out some; use a byte-level one (that of CodeT5, GPT-2, Qwen, or a trained one), or leave "
+            "token_weights out"
+        )
     for token, index in pairs:
         if is_byte_level:
             spellings[index] = bytes(BYTE_SIGNS[sign] for sign in token if sign in BYTE_SIGNS)

@@ -51,16 +51,16 @@ def read_prepared(recipe: Recipe, folder: Path) -> tuple[Shape, Prepared]:
     """
     built = open_built(folder, MANIFEST)
     manifest, sources = built.manifest, list_sources(recipe)
-    found = SHAPES[manifest["kind"]]
-    if found not in allowed_shapes(recipe) or (found.has_labels != (manifest["labels"] is not None)):
-        raise built.damaged(f"{found.name} are no data for train.objective {recipe.train.objective}")
+    form = SHAPES[manifest["kind"]]
+    if form not in allowed_shapes(recipe) or (form.has_labels != (manifest["labels"] is not None)):
+        raise built.damaged(f"{form.name} are no data for train.objective {recipe.train.objective}")
     last_id = manifest["vocab_size"] - 1
     ends = [manifest["eos_id"], *manifest["end_ids"]]
     if len(ends) < 2 or max(ends) > last_id or len(manifest["sources"]) != len(sources):
         raise built.damaged("manifest.json names ids or sources that there are not")
     tokens = built.numbers("tokens.bin", f"<u{manifest['token_width_bytes']}", most=last_id)
     arrays = _read_arrays(built, len(tokens), len(sources))
-    found.read(recipe, built, arrays)
+    form.read(recipe, built, arrays)
     is_train = np.array([use == "train" for use, _ in sources])
     if not is_train[arrays["sources"]].any():
         raise built.damaged("no document is of data.train")
@@ -73,7 +73,7 @@ def read_prepared(recipe: Recipe, folder: Path) -> tuple[Shape, Prepared]:
         tokenizer = Tokenizer(built.read("tokenizer.json").decode(), manifest["eos_token"], given)
     except UnicodeDecodeError:
         raise built.damaged("tokenizer.json is not UTF-8 text") from None
-    return found, Prepared(built=built, arrays=arrays, texts=texts, tokenizer=tokenizer)
+    return form, Prepared(built=built, arrays=arrays, texts=texts, tokenizer=tokenizer)
 
 
 def _read_arrays(built: Built, tokens: int, sources: int) -> Arrays:

@@ -1,4 +1,4 @@
-"""A turn of a conversation: who says it, what is said, and whether it is to be learnt."""
+"""A turn of a conversation: its role, its contents, and the mark that it is not to be learnt."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -25,8 +25,8 @@ _CALLS = ("tool_calls", "tool_call", "function_calls", "function_call", "tools",
 _CONTENTS = ("content", "value")
 _OF_PARTS = ("type", "text")
 _TEXTS = (None, "text", "input_text", "output_text")  # types of parts: of chat templates, of OpenAI
-# Fields of a turn that hold a part of what is said, so that a turn must not be learnt without them.
-SAID_BESIDE = (
+# Fields of a turn that hold a part of its content, so that it must not be learnt without them.
+EXTRA_CONTENTS = (
     "reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_content", "thinking_blocks",
     "think", "thought", "thoughts", "refusal", "image", "images", "image_url", "audio", "audios", "video",
     "videos", "file", "files", "attachments", "documents", "parts", "tool_responses",
@@ -70,9 +70,9 @@ def is_empty(value: Any) -> bool:
 
 
 def list_texts(message: Message) -> Iterator[str]:
-    """All that a turn says: its content, and what is said beside it."""
+    """All contents of a turn."""
     yield message["content"]
-    yield from (message[name] for name in SAID_BESIDE if not is_empty(message.get(name, "").strip()))
+    yield from (message[name] for name in EXTRA_CONTENTS if not is_empty(message.get(name, "").strip()))
 
 
 def list_fields(message: Message) -> list[str]:
@@ -151,9 +151,9 @@ def check_calls(turn: Mapping[str, Any], number: int) -> None:
 def read_fields(turn: Mapping[str, Any], number: int, read: Collection[str]) -> Message:
     """The strings of a message for the chat template, without the marks and the fields `read` before.
 
-    Raises: InputError for a field that holds a part of what is said in a form that is not read.
+    Raises: InputError for a field with a part of the content in a form that is not read.
     """
-    for name in SAID_BESIDE:
+    for name in EXTRA_CONTENTS:
         if isinstance(turn.get(name), list | dict) and not is_empty(turn[name]):
             form = "a list" if isinstance(turn[name], list) else "an object"
             raise InputError(

@@ -39,7 +39,6 @@ LETTERS = train_tokenizer([""], 257)  # one token a byte
 def of_text(text: str, tokenizer: Tokenizer, *, is_answer: bool = False) -> tuple[Ints, list[str]]:
     """The ids of a text, and the kind of each."""
     ids, spellings = tokenizer.encode(text), token_spellings(tokenizer)
-    assert spellings is not None
     found = b"".join(find_kinds(ids, np.array([[0, len(ids)]]), np.array([is_answer]), spellings))
     return ids, [KINDS[kind] for kind in found]
 
@@ -94,7 +93,6 @@ def test_kinds_are_those_of_the_spans_that_the_tokenizer_gives(text: str) -> Non
 @given(st.lists(st.integers(0, TRAINED.vocab_size - 1), max_size=40))
 def test_ids_that_are_no_text_have_kinds_too(ids: list[int]) -> None:
     spellings = token_spellings(TRAINED)
-    assert spellings is not None
     found = b"".join(
         find_kinds(np.array(ids, dtype=np.int64), np.array([[0, len(ids)]]), np.array([True]), spellings)
     )

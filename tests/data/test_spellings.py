@@ -18,7 +18,6 @@ TRAINED = train_tokenizer([Path(__file__).read_text() * 3], 600)
 @given(st.text(max_size=40))
 def test_spellings_end_to_end_are_the_text(text: str) -> None:
     spellings = token_spellings(TRAINED)
-    assert spellings is not None
     assert b"".join(spellings[token] for token in TRAINED.encode(text)) == text.encode()
 
 
@@ -38,7 +37,6 @@ def test_spellings_of_tokenizers_that_fall_back_to_bytes_are_the_text() -> None:
     inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     inner.add_special_tokens(["</s>"])
     spellings = token_spellings(tokenizer := Tokenizer(inner.to_str(), "</s>"))
-    assert spellings is not None
     assert b"".join(spellings[token] for token in tokenizer.encode("a é\n a")) == "a é\n a".encode()
 
 

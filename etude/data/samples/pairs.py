@@ -18,7 +18,7 @@ from etude.data.samples.weighted import weigh_tokens
 from etude.data.sources import Document
 from etude.data.tally import Tally
 from etude.data.tokenize import Tokenizer
-from etude.data.turns import SAID_BESIDE, is_unlearnt, list_fields
+from etude.data.turns import EXTRA_CONTENTS, is_unlearnt, list_fields
 from etude.errors import InputError
 from etude.recipe.schema import Recipe
 
@@ -156,9 +156,9 @@ def take_sides(document: Document) -> tuple[str, str]:
             f'{document.name} has no target; name the JSONL field that holds it, as target = "target"'
         )
     for number, message in enumerate(document.messages, 1):
-        if beside := [name for name in list_fields(message) if name in SAID_BESIDE]:
+        if extra := [name for name in list_fields(message) if name in EXTRA_CONTENTS]:
             raise InputError(
-                f"{document.name} has {beside[0]!r} in message {number}, which an encoder-decoder does not "
+                f"{document.name} has {extra[0]!r} in message {number}, which an encoder-decoder does not "
                 "read; put it into the content, or remove it"
             )
     before = [message["content"] for message in document.messages[:-1]]
