@@ -31,7 +31,7 @@ from etude.objectives.task import Task
 from etude.plan import Plan, make_plan
 from etude.plan.length import probe_micro_batch_size
 from etude.plan.rows import plan_rows
-from etude.recipe.course import Course
+from etude.recipe.course import Change, Course
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.records.ending import Ending
@@ -171,6 +171,8 @@ def begin(
     )  # fmt: skip
     if path:
         session.restore(path)
+    else:
+        state.course = state.course.with_changes(_first_changes(run, state.course))
     if writer is not None:
         foreign = session.start_attempt(path)
         recorder.write(*_find_at_start(session, new_weights))
@@ -191,6 +193,18 @@ def _join(plan: Plan, stack: contextlib.ExitStack) -> World:
             "start them by etude train --devices, or set train.devices to their number"
         )
     return world
+
+
+def _first_changes(run: Run, course: Course) -> list[Change]:
+    """The changes at the start of a run without a whole checkpoint, by its journal, beyond the course."""
+    known = {(change.step, change.key) for change in course.changes}
+    return [
+        Change(control.from_step, key, value, control.reason)
+        for control in (entry.event for entry in run.ledger().entries)
+        if isinstance(control, events.Control) and control.step == 0 and control.from_step is not None
+        for key, value in control.changes.items()
+        if (control.from_step, key) not in known
+    ]
 
 
 def _desk(run: Run, state: TrainState, world: World, signals: StopSignals, recorder: Recorder) -> Desk:

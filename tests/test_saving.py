@@ -102,6 +102,20 @@ def test_changes_of_the_start_are_saved_before_its_first_step(tmp_path: Path, ma
     assert [change["key"] for change in state["changes"]] == [change.key for change in CHANGES]
 
 
+def test_a_run_that_lost_its_checkpoints_keeps_the_changes_of_its_start(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    whole = run_recipe(make_recipe(), Options(runs=tmp_path / "whole", changes=CHANGES)).run
+    for step in Training(make_recipe(), Options(runs=tmp_path / "lost", changes=CHANGES)):
+        if step.number == 5:
+            break
+    (run,) = list_runs(tmp_path / "lost")
+    for folder in run.checkpoints.iterdir():
+        (folder / "manifest.json").unlink()
+    run = run_recipe(make_recipe(), Options(runs=tmp_path / "lost")).run
+    assert (bits(run), losses(run), controls(run)) == (bits(whole), losses(whole), controls(whole))
+
+
 def test_a_run_that_goes_on_takes_no_other_changes(tmp_path: Path, make_recipe: Make) -> None:
     for step in Training(make_recipe(), Options(runs=tmp_path, changes=CHANGES)):
         if step.number == 4:
