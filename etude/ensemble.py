@@ -51,7 +51,7 @@ _ANSWER_FIGURES = ("exact_match", "bleu", "chrf", "edit_similarity")
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What runs come to together.
+    """Several runs as one system.
 
     by       mean (of probabilities), vote, or consensus (of answers)
     runs     names of the members
@@ -66,22 +66,9 @@ class Ensemble:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without the rows."""
-        kept = (
-            "rows",
-            "split",
-            "metric",
-            "systems",
-            "gains",
-            "capabilities",
-            "labels",
-            "thresholds",
-            "notes",
-        )
-        return {
-            "by": self.by,
-            "runs": self.runs,
-            **{name: plain(getattr(self.scores, name)) for name in kept},
-        }
+        kept = "rows", "split", "metric", "systems", "gains", "capabilities", "labels", "thresholds", "notes"
+        scores = {name: plain(getattr(self.scores, name)) for name in kept}
+        return {"by": self.by, "runs": self.runs, **scores}
 
     def table(self) -> list[list[str]]:
         """A row each system after a header, every figure with its interval."""
@@ -106,7 +93,7 @@ class Ensemble:
         return [[f"{self.scores.metric} by capability", "rows", *systems], *rows] if rows else []
 
     def lines(self) -> list[str]:
-        """What the difference to the best member shows, and notes."""
+        """The difference to the best member, and notes."""
         ((best, gain),) = self.scores.gains.items()
         value, low, high = gain
         noise = ": inside the noise" if Difference(*gain).is_noise else ""
@@ -126,8 +113,7 @@ class Ensemble:
 
 
 def make_ensemble(runs: Sequence[Run], by: str | None = None) -> Ensemble:
-    """Join runs by mean of probabilities (the default) or vote, answers by consensus, and score that beside
-    each run.
+    """Join labels of runs by mean of probabilities (the default) or vote, answers by consensus; score them.
 
     Raises: InputError if they are fewer than two, of different tasks or rows, or have no predictions.
     """
@@ -153,8 +139,7 @@ def make_ensemble(runs: Sequence[Run], by: str | None = None) -> Ensemble:
 
 
 def choose_by_consensus(candidates: Sequence[Answer], log_probabilities: Sequence[float]) -> int:
-    """Which candidate is most like the others, by mean edit similarity: the least expected loss if each may
-    be right.
+    """The index of the candidate most like the others by mean edit similarity: minimum Bayes risk.
 
     Of equal ones that with the highest mean log-probability of its tokens, then the first.
     Source: Kumar and Byrne 2004 (aclanthology.org/N04-1022).
@@ -233,9 +218,7 @@ def _read_predictions(run: Run, split: str, right: str, classes: int) -> list[di
 def _join_labels(
     runs: Sequence[Run], found: Sequence[Scores], by: str
 ) -> tuple[Scores, list[dict[str, Any]]]:
-    """A label is said if the mean of the probabilities, or most members, say so; of equal votes the mean
-    decides.
-    """
+    """Labels by the mean of the probabilities or by the votes of the members; the mean breaks ties."""
     first = found[0]
     names, multi = first.labels, not first.confusion
     read = _read_rows(runs, first.split, "labels", len(names))
@@ -279,9 +262,7 @@ def _join_labels(
 
 
 def _thresholds(runs: Sequence[Run], found: Sequence[Scores], classes: int) -> list[labels.Floats]:
-    """Of the mean and of each run, (k,): chosen on validation rows as a run does, never on those that are
-    scored.
-    """
+    """Thresholds (k,) of the mean and of each run, chosen on validation rows as a run chooses them."""
     if not any(scores.thresholds for scores in found):
         return [np.full(classes, 0.5)] * (len(runs) + 1)
     held_out = _read_rows(runs, "validation", "labels", classes)
@@ -303,7 +284,7 @@ def _truth(rows: Sequence[dict[str, Any]]) -> labels.Flags:
 def _join_answers(
     runs: Sequence[Run], found: Sequence[Scores], by: str
 ) -> tuple[Scores, list[dict[str, Any]]]:
-    """Of each row the answer that the others are most like."""
+    """The answer of each row that is most like the others."""
     first = found[0]
     read = _read_rows(runs, first.split, "reference")
     members = [[_answer(row) for row in rows] for rows in read]
@@ -328,7 +309,7 @@ def _answer(row: dict[str, Any]) -> Answer:
 
 
 def _mean_log_probability(row: dict[str, Any]) -> float:
-    """Of the tokens of an answer, in nats; the lowest where it is not known."""
+    """Mean log-probability of the tokens of an answer in nats; -inf where it is not known."""
     known = row.get("log_probability")
     return -math.inf if known is None else float(known) / max(row.get("tokens") or 1, 1)
 
@@ -341,9 +322,7 @@ def _title(by: str) -> str:
 
 
 def _score(first: Scores, measure: Measure[S], systems: dict[str, S], kinds: Sequence[str | None]) -> Scores:
-    """What the ensemble, which comes first, and its members said, beside each other; it is held against the
-    best.
-    """
+    """Scores of the ensemble, which comes first, and of its members; the gain is over the best member."""
     rows, sign = np.arange(len(kinds)), -1 if ChosenMetric.parse(measure.metric).lower_is_better else 1
     best = max(list(systems)[1:], key=lambda name: sign * measure.value(systems[name], rows))
     standing = score_systems(measure, systems, kinds, against=[best])

@@ -18,25 +18,23 @@ ROOT = Path(__file__).parents[1]
 TEXTS = read(ROOT / "etude")
 PLACES = count(TEXTS, "etude")
 MOST = {
-    "files over 400 lines": 1,
+    "files over 400 lines": 0,
     "functions over 60 lines": 0,
     "lines over 110 columns": 3,  # patterns
     "positional calls over 6": 2,
     "import cycles, lazy ones too": 0,
     "branches by kind": 15,
     "isinstance of families": 0,
-    "docstrings with a clause": 24,
+    "docstrings with a clause": 0,
     "public without docstring": 1,
 }
 MOST_LINES = {
     "cli": 2342, "control": 502, "data": 8547, "durable": 755, "engine": 1490, "evaluate": 544,
-    "launch": 290, "models": 5125, "objectives": 1088, "plan": 550, "recipe": 1536, "records": 2114,
+    "launch": 290, "models": 5125, "objectives": 1088, "plan": 550, "recipe": 1534, "records": 2114,
     "report": 2850, "scores": 750, "watch": 75,
     "etude": 2376,  # the modules that stand in no folder
 }  # fmt: skip
-UNTESTED = {
-    "records/environment.py", "records/shape.py",
-}  # fmt: skip
+UNTESTED: set[str] = set()
 
 
 @pytest.mark.parametrize("name", PLACES)

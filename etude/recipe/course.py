@@ -132,7 +132,7 @@ class Course:
         return checked
 
     def _problems(self, change: Change, where: Locator) -> Iterable[str]:
-        """What the checks of a recipe do not find wrong with a change."""
+        """Problems of a change that the checks of a recipe do not find."""
         name, value = where.name(tuple(change.key.split("."))), change.value
         is_whole = type(value) is int and value > 0
         if change.key not in KEYS:

@@ -184,7 +184,7 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _is_folder(model: str | None, folder: Path) -> bool:
-    """Whether model.from is meant as a path; anything else is the id of a model on a hub."""
+    """True if model.from is meant as a path; anything else is the id of a model on a hub."""
     if model is None or "\0" in model:
         return False
     return model.startswith((".", "/", "~")) or (folder / model).is_dir()

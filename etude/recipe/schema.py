@@ -1,4 +1,4 @@
-"""What a recipe may say: every section and key, with its default, its unit and the reason for both."""
+"""The schema of a recipe: every section and key, with its default, its unit and the reason for both."""
 
 from typing import Annotated, Any, Literal
 
@@ -69,12 +69,12 @@ class Model(Section):
 
     @property
     def wants_code(self) -> bool:
-        """Whether the model reads what each token is as code."""
+        """True if the model reads the kind of code that each token is."""
         return self.code_bias not in (None, "off")
 
 
 class Tokenizer(Section):
-    """Where token ids come from."""
+    """The source of token ids."""
 
     from_: str | None = Field(
         None, alias="from", description="a tokenizer.json or a folder with one", examples=["tokenizer.json"]
@@ -171,7 +171,7 @@ class Leakage(Section):
 
 
 class Data(Section):
-    """What is trained and validated on."""
+    """The data of training, validation and test."""
 
     train: Annotated[list[Source], Field(min_length=1)] = key(..., "one or more sources")
     validation: Literal["none"] | list[Source] | None = key(
@@ -215,7 +215,7 @@ class Data(Section):
 
 
 class Train(Section):
-    """How long, how much at a time, and on what."""
+    """The length of training, its batches and its device."""
 
     objective: Literal["causal", "masked", "classification", "seq2seq"] = key(
         "causal", "predict the next token, hidden tokens, the labels of a text, or a text from another"
@@ -252,7 +252,7 @@ class Train(Section):
 
 
 class Loss(Section):
-    """What counts how much in the loss."""
+    """The weights of the loss."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = key(
         0.0, "share of the truth spread over all labels, or ids"
@@ -302,7 +302,7 @@ class Schedule(Section):
 
 
 class Evaluate(Section):
-    """When and on what the model is judged."""
+    """The times, samples and metric of evaluation."""
 
     every_steps: Positive | None = key(None, "steps between evaluations; or every_epochs", example=100)
     every_epochs: Positive | None = key(None, "epochs between evaluations (default 1)", example=1)
@@ -326,7 +326,7 @@ class Evaluate(Section):
 
 
 class Checkpoint(Section):
-    """When the run is saved, and what is kept."""
+    """The times of checkpoints, and the number that is kept."""
 
     every_steps: Positive | None = key(None, "steps between checkpoints; or every_minutes", example=100)
     every_minutes: Rate | None = key(None, "minutes between checkpoints (default 10)", example=10.0)
@@ -337,7 +337,7 @@ class Checkpoint(Section):
 
 
 class Records(Section):
-    """What is written down, and for whom."""
+    """The log, its channels and the front matter of the report."""
 
     log_every_steps: Positive = key(10, "steps between log lines; the journal holds every step")
     trackers: list[Literal["tensorboard", "wandb"]] = key([], "sent there as well", example=["tensorboard"])
@@ -375,7 +375,7 @@ class Recipe(Section):
 
     @property
     def is_loss_plain(self) -> bool:
-        """Whether training has the loss that evaluation tells, without weights or smoothing."""
+        """True if training has the loss of evaluation, without weights or smoothing."""
         return all(part.loss == Loss() for part in self.by_task().values())
 
     def by_task(self) -> dict[str, "Recipe"]:

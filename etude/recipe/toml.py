@@ -107,9 +107,7 @@ def _masked(text: str) -> str:
 
 
 def _levels(masked: str) -> int:
-    """How many brackets are open at once, or parts of one dotted key, at most; a quick look that parses
-    nothing.
-    """
+    """The most brackets that are open at once, or parts of one dotted key, without parsing."""
     most = depth = 0
     for bracket in re.findall(r"[\[\]{}]", masked):
         depth += 1 if bracket in "[{" else -1

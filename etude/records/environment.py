@@ -153,12 +153,8 @@ def _gpus() -> list[dict[str, Any]]:
     try:
         pynvml.nvmlInit()
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return [
-            {
-                "name": pynvml.nvmlDeviceGetName(handle),
-                "memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-            }
-            for handle in handles
-        ]
+        sizes = [int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles]
+        names = map(pynvml.nvmlDeviceGetName, handles)
+        return [{"name": name, "memory_bytes": size} for name, size in zip(names, sizes)]
     except pynvml.NVMLError:
         return []

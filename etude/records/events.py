@@ -48,10 +48,7 @@ class Attempt:
 
 
 class Step(NamedTuple):
-    """One optimizer update; `step` counts them from 1. A skipped step changed no weight.
-
-    It is a tuple, as a resource is, because a journal may have a million of them.
-    """
+    """One optimizer update; `step` counts them from 1. A skipped step changed no weight."""
 
     step: int
     epoch: int
@@ -293,14 +290,15 @@ def _is_summary(data: DataUsed) -> bool:
     for name, value in data.summary.items():
         entries = value if isinstance(value, list) else [value]
         tables = [entry for entry in entries if isinstance(entry, dict)]
-        if (tables and len(tables) < len(entries)) or (name in _USES and value is not None and not tables):
+        if (tables and len(tables) < len(entries)) or (
+            name in ("train", "validation", "test") and value is not None and not tables
+        ):
             return False
         for table in tables:
             fit(table, part)
     return True
 
 
-_USES = ("train", "validation", "test")
 _SETTINGS = Object(optional={"max_tokens": (int, None)})
 _RULES: dict[str, Callable[[Any], bool]] = {
     "attempt": lambda event: "total" in event.parameters and fit(event.environment, ENVIRONMENT) is not None,

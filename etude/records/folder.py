@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from etude import durable
-from etude.errors import InputError
-from etude.records.shape import fit
+from etude.errors import InputError, MissingError
+from etude.records.shape import Object, fit
 
 _CHECKPOINT = re.compile(r"step-([0-9]{6,18})")
 _FILES = (
@@ -91,6 +91,18 @@ def read_rows(path: Path, kind: Any) -> list[dict[str, Any]]:
                 where, problem = f"{path}:{len(rows) + 1}", error if is_json else "it is no JSON"
                 raise InputError(f"{where} is damaged: {problem}; restore it from a copy") from None
     return rows
+
+
+def read_part(path: Path, kind: Object) -> dict[str, Any]:
+    """The object in a JSON file of a run folder. Raises: MissingError; InputError if it is damaged."""
+    try:
+        return dict(fit(durable.read_json_object(path, follow=False), kind))
+    except MissingError:
+        raise MissingError(
+            f"{path} does not exist; the folder is no run, or a part of one is missing"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}; restore it from a copy") from None
 
 
 def remove_leftovers(folder: Path) -> None:

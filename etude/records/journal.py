@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from etude import durable
-from etude.errors import InputError
+from etude.errors import DamageError, InputError
 from etude.records import flat
 from etude.records.events import TIME, Attempt, Event, from_json, to_json
 from etude.records.ledger import Entry, Ledger, is_void
@@ -27,21 +27,23 @@ _END_BYTES = len(_END % 0)
 
 
 class Journal:
-    """Appends records. Opening cuts off a line that a kill left half-written."""
+    """Appends records. Opening cuts off a line that a kill left half-written.
+
+    Raises: DamageError by each append once the journal is shorter than this process left it; others may
+    append to it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = durable.Appender(path)
         self._file.cut_torn_line()
-        if self._file.size == 0:
-            self._file.append(_line({"type": "journal", "format": FORMAT}))
+        self._written = self._file.size
+        if self._written == 0:
+            self._append(_line({"type": "journal", "format": FORMAT}))
 
-    def append(self, event: Event) -> None:
-        self._file.append(_line(to_json(event, time.time())))
-
-    def append_all(self, events: list[Event]) -> None:
-        """Several records in one write."""
+    def append(self, *events: Event) -> None:
+        """Append records in one write."""
         now = time.time()
-        self._file.append(b"".join(_line(to_json(event, now)) for event in events))
+        self._append(b"".join(_line(to_json(event, now)) for event in events))
 
     def sync(self) -> None:
         """Make all that was appended durable."""
@@ -49,6 +51,15 @@ class Journal:
 
     def close(self) -> None:
         self._file.close()
+
+    def _append(self, lines: bytes) -> None:
+        if (size := self._file.size) < self._written:
+            raise DamageError(
+                f"{self._file.path} was cut off to {size:,} of {self._written:,} bytes during the run; "
+                "restore it from a copy, and run the same command again"
+            )
+        self._file.append(lines)
+        self._written = size + len(lines)
 
 
 class Reader:

@@ -4,7 +4,7 @@ import functools
 import math
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -73,13 +73,14 @@ def matching(pattern: str) -> Check:
 def checker(kind: Any) -> Check:
     """The function that fits values to a kind, made once."""
     if isinstance(kind, Object):
-        return _object(kind)
+        known = {name: checker(each) for name, each in {**kind.required, **kind.optional}.items()}
+        return _object(kind.required, known, _anything)
     if isinstance(kind, tuple):
         return _union([checker(each) for each in kind])
     if isinstance(kind, list):
         return _list(checker(kind[0]))
     if isinstance(kind, dict):
-        return _dict(checker(kind[str]))
+        return _object((), {}, checker(kind[str]))
     return _plain(kind)
 
 
@@ -93,7 +94,7 @@ def _plain(kind: Any) -> Check:
     if origin is list:
         return _list(checker(inner[0]))
     if origin is dict:
-        return _dict(checker(inner[1]))
+        return _object((), {}, checker(inner[1]))
     return {
         int: _whole, float: _number, Any: _anything, str: _exactly(str, "a text"),
         bool: _exactly(bool, "true or false"), None: _exactly(types.NoneType, "null"),
@@ -101,15 +102,13 @@ def _plain(kind: Any) -> Check:
     }[kind]  # fmt: skip
 
 
-def _object(kind: Object) -> Check:
-    checkers = {name: checker(each) for name, each in {**kind.required, **kind.optional}.items()}
-
+def _object(required: Iterable[str], known: Mapping[str, Check], other: Check) -> Check:
     def check(value: Any) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"{_shown(value)} is no object")
-        if lacking := [name for name in kind.required if name not in value]:
+        if lacking := [name for name in required if name not in value]:
             raise ValueError(f"it has no {lacking[0]}")
-        return {name: _named(name, checkers.get(name, _anything), each) for name, each in value.items()}
+        return {name: _named(name, known.get(name, other), each) for name, each in value.items()}
 
     return check
 
@@ -141,15 +140,6 @@ def _list(item: Check) -> Check:
         if not isinstance(value, list):
             raise ValueError(f"{_shown(value)} is no list")
         return [item(each) for each in value]
-
-    return check
-
-
-def _dict(item: Check) -> Check:
-    def check(value: Any) -> Any:
-        if not isinstance(value, dict):
-            raise ValueError(f"{_shown(value)} is no object")
-        return {name: _named(name, item, each) for name, each in value.items()}
 
     return check
 

@@ -1,4 +1,4 @@
-"""Run folders: create, lock, open, list. The layout is a contract; DESIGN names every file."""
+"""Run folders: create, hold, open, list. The layout is a contract; DESIGN names every file."""
 
 import atexit
 import contextlib
@@ -27,6 +27,7 @@ from etude.records import shape
 from etude.records.environment import CONDITIONS
 from etude.records.events import Event
 from etude.records.folder import (
+    read_part,
     remove_leftovers,
     require_outside_runs,
     require_own,
@@ -34,6 +35,7 @@ from etude.records.folder import (
     step_of,
 )
 from etude.records.journal import Journal, append_beside, read_journal
+from etude.records.lease import is_alive, is_locked, leave, lock_run, read_lease, write_lease
 from etude.records.ledger import Ledger
 from etude.text import printable
 
@@ -57,11 +59,6 @@ _INFO = shape.Object(
     {"format": int, "id": str, "name": str, "recipe_hash": str, "created": str},
     {"parent": str | None, "day": str, "origin": shape.Object({"run": str, "step": int})},
 )
-_STATES = ("running", "paused", "finished", "stopped", "failed")
-_LEASE = shape.Object(
-    {"state": Annotated[str, shape.one_of(*_STATES)]},
-    {"heartbeat": float, "host": str, "pid": int, "left": bool},
-)
 
 
 @dataclass(frozen=True)
@@ -77,18 +74,16 @@ class Run:
     @cached_property
     def info(self) -> dict[str, Any]:
         """run.json: format, id, name, parent, recipe_hash, created."""
-        info = _read(self.path / "run.json", shape.Object())
+        info = read_part(self.path / "run.json", shape.Object())
         if isinstance(info.get("format"), int) and info["format"] > FORMAT:
             raise InputError(
                 f"run {self.name} has format {info['format']}; this etude reads up to {FORMAT}; update etude"
             )
-        return _read(self.path / "run.json", _INFO)
+        return read_part(self.path / "run.json", _INFO)
 
     @property
     def day(self) -> str:
-        """The day (YYYY-MM-DD) on which it was created, which its chat template writes on whatever day it
-        goes on.
-        """
+        """The day (YYYY-MM-DD) of its creation, which its chat template writes on later days too."""
         return str(self.info.get("day") or self.info["created"][:10])
 
     @cached_property
@@ -104,19 +99,14 @@ class Run:
     @property
     def lease(self) -> dict[str, Any]:
         """lease.json: state, heartbeat (Unix time), host, pid."""
-        return _read(self.path / "lease.json", _LEASE)
+        return read_lease(self.path)
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether training it again goes on with it: it has not finished, or its process was killed while it
-        ended.
-        """
+        """True if training goes on with it: it has not finished, or its process was killed at its end."""
         lease = self.lease
-        if lease["state"] != "finished":
-            return True
-        return (
-            lease.get("left") is False and lease.get("host") == socket.gethostname() and not _is_alive(lease)
-        )
+        is_ours = lease.get("left") is False and lease.get("host") == socket.gethostname()
+        return lease["state"] != "finished" or (is_ours and not is_alive(lease))
 
     def require_own_recipe(self) -> None:
         """Raises: InputError if resolved.toml no longer holds the recipe that the run was started with."""
@@ -146,13 +136,13 @@ class Run:
     @property
     def environment(self) -> dict[str, Any]:
         """environment.json: what the first attempt ran on and was made of."""
-        return _read(self.path / "environment.json", CONDITIONS)
+        return read_part(self.path / "environment.json", CONDITIONS)
 
     @property
     def best(self) -> dict[str, Any] | None:
         """best.json: checkpoint, metric, value, step; None before the first."""
         try:
-            return _read(self.path / "best.json", BEST)
+            return read_part(self.path / "best.json", BEST)
         except MissingError:
             return None
 
@@ -186,7 +176,7 @@ class RunWriter:
 
     def append(self, *events: Event) -> None:
         """Write records to the journal and pass them on; a tracker that fails is named once and dropped."""
-        self._journal.append_all(list(events))
+        self._journal.append(*events)
         for tracker in list(self.trackers):
             try:
                 for event in events:
@@ -221,7 +211,7 @@ class RunWriter:
         now = time.monotonic()
         if state != self._state or now - self._beat > _HEARTBEAT_SECONDS:
             self._beat, self._state = now, state
-            _write_lease(self.run.path, state)
+            write_lease(self.run.path, state)
 
     def close_trackers(self, *, but: Tracker | None = None) -> None:
         """Close the trackers; one that fails is named."""
@@ -243,7 +233,7 @@ class RunWriter:
             self.sync()
             self.beat(state)
             if state == "finished":
-                atexit.register(_leave, self.run.path, os.getpid())
+                atexit.register(leave, self.run.path, os.getpid())
         finally:
             self._journal.close()
             self._log.close()
@@ -274,8 +264,7 @@ def create_run(
     identity = f"{recipe.name}-{secrets.token_hex(3)}"
     info = {
         "format": FORMAT, "id": identity, "name": recipe.name, "parent": parent,
-        # To the microsecond: runs are sorted by it, and the newest of two of one second is not a matter of
-        # their names.
+        # To the microsecond, as runs are sorted by it.
         "recipe_hash": recipe_hash(recipe), "created": datetime.now(UTC).isoformat(timespec="microseconds"),
         "day": date.today().isoformat(), **inherited,
     }  # fmt: skip
@@ -285,8 +274,8 @@ def create_run(
         durable.write_file(hidden / "resolved.toml", to_toml(recipe).encode())
         durable.write_json(hidden / "run.json", info)
         fill(hidden, identity)
-        _write_lease(hidden, "running")
-        lock = _lock(hidden)
+        write_lease(hidden, "running")
+        lock = lock_run(hidden)
     return RunWriter(Run(runs / identity), lock)
 
 
@@ -310,7 +299,7 @@ def hold_run(run: Run) -> RunWriter:
     Raises: InputError if another process holds it, or a part of it would lead elsewhere.
     """
     require_own(run.path)
-    lock = _lock(run.path)
+    lock = lock_run(run.path)
     try:
         remove_leftovers(run.path)
         return RunWriter(run, lock)
@@ -326,7 +315,9 @@ def open_run(run: str | Path, runs: Path | None = None) -> Run:
     """
     path, shown = Path(run), str(run)[:80]
     if str(run) and _is_run(path):
-        return _checked(Run(path))
+        opened = Run(path)
+        _ = opened.info  # which raises where it cannot be read
+        return opened
     whole, damaged = read_runs(runs or Path("runs"))
     found = [candidate for candidate in whole if path.name and candidate.name.startswith(path.name)]
     exact = [
@@ -343,8 +334,7 @@ def open_run(run: str | Path, runs: Path | None = None) -> Run:
 
 
 def read_runs(runs: Path) -> tuple[list[Run], dict[str, str]]:
-    """Every run under a folder, oldest first, and by folder name what is wrong with those that cannot be
-    read.
+    """Every run under a folder, oldest first, and the problems of those that cannot be read, by name.
 
     Folders that are no runs are passed over. Raises: InputError if `runs` is there and no folder.
     """
@@ -378,21 +368,6 @@ def find_unfinished(runs: Path, recipe: Recipe, parent: str | None = None) -> Ru
     return next((run for run in reversed(found) if run.is_unfinished), None)
 
 
-def is_locked(path: Path) -> bool:
-    """Whether some process holds the run folder."""
-    try:
-        descriptor = os.open(path / ".lock", os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
 def append_note(run: Run, event: Event) -> None:
     """Append a record to a run, also while another process is writing it: a whole line in one write.
 
@@ -402,7 +377,7 @@ def append_note(run: Run, event: Event) -> None:
     if is_locked(run.path):
         append_beside(run.path / "journal.jsonl", event)
     else:
-        lock = _lock(run.path)
+        lock = lock_run(run.path)
         try:
             journal = Journal(run.path / "journal.jsonl")
             journal.append(event)
@@ -412,75 +387,9 @@ def append_note(run: Run, event: Event) -> None:
             os.close(lock)
 
 
-def _lock(path: Path) -> int:
-    descriptor = durable.open_lock(path / ".lock")
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        try:
-            lease = Run(path).lease
-        except InputError:
-            lease = {}
-        raise InputError(
-            f"run {path.name} is in use by process {lease.get('pid')} on {lease.get('host')}; "
-            "wait for it or stop it, or start another run with --new"
-        ) from None
-    return descriptor
-
-
-def _write_lease(path: Path, state: str) -> None:
-    lease = {
-        "state": state,
-        "heartbeat": round(time.time(), 1),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-    }
-    if state == "finished":
-        lease["left"] = False
-    durable.write_json(path / "lease.json", lease)
-
-
-def _leave(path: Path, pid: int) -> None:
-    """At the end of a process: say that it was not killed after its run had finished."""
-    with contextlib.suppress(Exception):  # the folder may be gone by now
-        lease = Run(path).lease
-        if os.getpid() == pid == lease["pid"] and lease["state"] == "finished":
-            durable.write_json(path / "lease.json", {**lease, "left": True})
-
-
-def _is_alive(lease: dict[str, Any]) -> bool:
-    """Whether the process that wrote a lease on this machine still runs."""
-    import psutil
-
-    try:
-        process = psutil.Process(int(lease["pid"]))
-        is_same = process.create_time() <= float(lease["heartbeat"]) + 1
-        return is_same and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.Error, KeyError, ValueError, TypeError):
-        return False
-
-
-def _checked(run: Run) -> Run:
-    """The run, whose run.json can be read."""
-    _ = run.info
-    return run
-
-
 def _is_run(path: Path) -> bool:
-    """Whether a folder says that it is a run, by a file, or something in its place."""
+    """True if a folder has a run.json, or something in its place."""
     try:
         return os.path.lexists(path / "run.json") and not (path / "run.json").is_dir()
     except (OSError, ValueError):
         return False
-
-
-def _read(path: Path, kind: shape.Object) -> dict[str, Any]:
-    try:
-        return dict(shape.fit(durable.read_json_object(path, follow=False), kind))
-    except MissingError:
-        raise MissingError(
-            f"{path} does not exist; the folder is no run, or a part of one is missing"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}; restore it from a copy") from None

@@ -12,17 +12,8 @@ from typing import Any
 from etude import durable
 from etude.errors import InputError
 from etude.recipe.schema import Recipe
-from etude.records.events import (
-    Attempt,
-    CheckpointSaved,
-    Control,
-    Evaluation,
-    Event,
-    Finding,
-    Generation,
-    Resource,
-    Scores,
-)
+from etude.records import events
+from etude.records.events import Event
 from etude.records.journal import Reader
 from etude.records.ledger import Ledger
 from etude.records.store import Run, RunWriter, Tracker
@@ -80,13 +71,13 @@ def describe(event: Event, window: OpenWindow) -> str | None:
             f"lr {ended.learning_rate:.2e}  {ended.resource.tokens_per_second:,.0f} tokens/s"
         )
     match event:
-        case Attempt():
+        case events.Attempt():
             verb = f"continues from step {event.from_step:,}" if event.from_step else "starts"
             return (
                 f"attempt {event.number} {verb}: {plural(event.steps, 'step')}, {event.parameters['total']:,}"
                 f" parameters, {event.device}, {event.precision}, micro-batch {event.micro_batch_size}"
             )
-        case Evaluation():
+        case events.Evaluation():
             bits = "" if event.bits_per_byte is None else f"  {event.bits_per_byte:.4f} bits per byte"
             headline = [
                 name for name in event.metrics if "/" not in name and not name.endswith(("_macro", "_micro"))
@@ -97,17 +88,19 @@ def describe(event: Event, window: OpenWindow) -> str | None:
                 f"step {event.step:,}  validation loss "
                 f"{event.loss:.4f}{bits}{others}{'  best' if event.best else ''}"
             )
-        case Scores():
+        case events.Scores():
             said = [f"{name} {values[event.metric][0]:.4f}" for name, values in event.systems.items()]
             rows = plural(event.rows, f"{event.split} row")
             return f"step {event.step:,}  {event.metric} on {rows}: {', '.join(said)}"
-        case Generation() if event.reference is None:  # answers are many; their figures are in the evaluation
+        case events.Generation() if (
+            event.reference is None
+        ):  # answers are many; their figures are in the evaluation
             return f"step {event.step:,}  {event.prompt!r} continues {event.text!r}"
-        case CheckpointSaved():
+        case events.CheckpointSaved():
             return f"step {event.step:,}  saved {event.name}, {event.size / 1e6:.1f} MB"
-        case Finding():
+        case events.Finding():
             return f"step {event.step:,}  {event.what}: {event.evidence}; {event.advice}"
-        case Control():
+        case events.Control():
             return f"step {event.step:,}  {event.action}: {event.reason}"
     return None
 
@@ -124,7 +117,7 @@ class TrainerState:
 
     def write(self, event: Event) -> None:
         self._remember(event)
-        if isinstance(event, CheckpointSaved):
+        if isinstance(event, events.CheckpointSaved):
             best = self._run.best
             durable.write_json(
                 self._run.path / "trainer_state.json",
@@ -143,7 +136,7 @@ class TrainerState:
         if window := self._window.add(event):
             keys = ("step", "epoch", "loss", "grad_norm", "learning_rate")
             self._history.append({key: _finite(getattr(window, key)) for key in keys})
-        elif isinstance(event, Evaluation):
+        elif isinstance(event, events.Evaluation):
             others = {f"eval_{name}": _finite(value) for name, value in event.metrics.items()}
             self._history.append({"step": event.step, "eval_loss": _finite(event.loss), **others})
 
@@ -173,7 +166,7 @@ class TensorBoard:
     def _write(self, event: Event, time: float | None) -> None:
         for name, value in scalars(event, self._window).items():
             self._writer.add_scalar(name, value, event.step, time)  # type: ignore[union-attr]
-        if isinstance(event, Generation):
+        if isinstance(event, events.Generation):
             self._writer.add_text(event.prompt[:40] or "sample", event.text, event.step, time)
 
 
@@ -213,7 +206,7 @@ class WeightsAndBiases:
 def scalars(event: Event, window: OpenWindow) -> dict[str, float]:
     """The figures of a record under the names that charts are grouped by."""
     if ended := window.add(event):
-        assert isinstance(event, Resource)
+        assert isinstance(event, events.Resource)
         named = {
             "train/loss": ended.loss, "train/grad_norm": ended.grad_norm,
             "train/learning_rate": ended.learning_rate,
@@ -223,7 +216,7 @@ def scalars(event: Event, window: OpenWindow) -> dict[str, float]:
             "machine/gpu_memory_bytes": event.gpu_memory_bytes,
         }  # fmt: skip
         return {name: float(value) for name, value in named.items() if value is not None}
-    if isinstance(event, Evaluation):
+    if isinstance(event, events.Evaluation):
         named = {
             "validation/loss": event.loss, "validation/perplexity": event.perplexity,
             "validation/bits_per_byte": event.bits_per_byte,

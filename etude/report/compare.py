@@ -12,7 +12,7 @@ from etude.records.window import mean_loss
 from etude.report.history import History, read_history
 from etude.report.progression import Progression, make_progression
 from etude.report.seeds import Group, NoiseBand, group_by_recipe, noise_band
-from etude.report.summary import Summary, summarize_history
+from etude.report.summary import Summary, summarize
 from etude.report.wording import NOTHING, duration, number, percent, size
 from etude.text import one_line, plural
 
@@ -133,7 +133,7 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     """Set runs side by side. Raises: InputError if a folder is damaged."""
     assert runs
     histories = [read_history(run) for run in runs]
-    summaries = [summarize_history(history) for history in histories]
+    summaries = [summarize(run, history) for run, history in zip(runs, histories)]
     fingerprints = [history.data and history.data.fingerprint for history in histories]
     same_data = None if None in fingerprints else len(set(fingerprints)) == 1
     targets = min(summary["tokens"] for summary in summaries)

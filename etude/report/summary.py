@@ -9,8 +9,9 @@ from typing import Any
 from etude.errors import InputError
 from etude.records.folder import list_checkpoints
 from etude.records.index import read_index, write_index
+from etude.records.lease import is_locked
 from etude.records.shape import fit
-from etude.records.store import Run, is_locked
+from etude.records.store import Run
 from etude.report.charts import sparkline
 from etude.report.figures import CURVE_POINTS, FIGURES, UNITS, Figure, Source, journal_figures, make_figure
 from etude.report.history import History, read_history
@@ -63,14 +64,14 @@ class Summary:
         return {figure.name: figure.to_json() for figure in self.figures}
 
 
-def summarize(run: Run) -> Summary:
-    """Summarise a run from its folder, whatever state it is in, by the index of its journal if that holds.
+def summarize(run: Run, history: History | None = None) -> Summary:
+    """Summarise a run in any state by the index of its journal if that holds, else by its history.
 
     Raises: InputError if the folder is damaged.
     """
     if (figures := _read_index(run)) is not None:
         return _join(run, figures)
-    history = read_history(run)
+    history = history or read_history(run)
     if history.ledger.size >= _WORTH_AN_INDEX and not is_locked(run.path):
         index_history(history)
     return summarize_history(history)
@@ -114,16 +115,14 @@ def _read_index(run: Run) -> list[Figure] | None:
 def _join(run: Run, of_journal: list[Figure]) -> Summary:
     """The figures of the journal, and those of the other files of a run."""
     best, info, lease = run.best or {}, run.info, (Source("lease.json"),)
+    of_best = (Source("best.json"),)
     figures = {figure.name: figure for figure in of_journal}
     values = {
         "name": (run.name, ()),
         "recipe": (info["name"], (Source("run.json"),)),
         "created": (in_seconds(info["created"]), (Source("run.json"),)),
         "checkpoints": (kept_checkpoints(run), (Source("checkpoints"),)),
-        **{
-            f"best_{key}": (best.get(key), (Source("best.json"),))
-            for key in ("checkpoint", "metric", "value")
-        },
+        **{f"best_{key}": (best.get(key), of_best) for key in ("checkpoint", "metric", "value")},
     }
     if "status" not in figures:
         state = run.state

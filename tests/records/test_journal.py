@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from etude.errors import InputError
+from etude.errors import DamageError, InputError
 from etude.records.events import Note, Resource, Step, to_json
-from etude.records.journal import Journal, Reader, read_journal
+from etude.records.journal import Journal, Reader, append_beside, read_journal
 from tests.records.samples import attempt, step
 
 END = Resource(3, 200.0, 0.25, 0.01, 90.0, 1 << 20)
@@ -28,7 +28,7 @@ def test_every_line_is_json_with_a_checksum_of_the_bytes_before_it(tmp_path: Pat
 def test_a_torn_tail_at_any_byte_is_dropped_and_writing_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "j"
     journal = Journal(path)
-    journal.append_all([step(1), step(2)])
+    journal.append(*[step(1), step(2)])
     journal.close()
     whole = path.read_bytes()
     second = whole.rindex(b"\n", 0, -1) + 1
@@ -46,7 +46,7 @@ def test_a_torn_tail_at_any_byte_is_dropped_and_writing_goes_on(tmp_path: Path) 
 def test_a_flipped_bit_is_found_and_named_by_line(tmp_path: Path) -> None:
     path = tmp_path / "j"
     journal = Journal(path)
-    journal.append_all([step(1), step(2), step(3)])
+    journal.append(*[step(1), step(2), step(3)])
     journal.close()
     lines = path.read_bytes().splitlines(keepends=True)
     for position in range(len(lines[2]) - 1):
@@ -79,7 +79,7 @@ def test_a_reader_follows_a_journal_as_reading_it_whole_would(tmp_path: Path) ->
     journal = Journal(path)
     reader = Reader(path)
     for events in ([attempt(1, 0), step(1), step(2)], [step(3)], [], [attempt(2, 1), step(2, 5.0)]):
-        journal.append_all(events)
+        journal.append(*events)
         assert reader.read() == read_journal(path)
     with path.open("ab") as file:
         file.write(b"no record\n" + b'{"type": "step", "time": 1.0')  # damaged, then torn
@@ -100,8 +100,8 @@ def test_steps_among_other_lines_are_read_in_their_order(tmp_path: Path) -> None
         attempt(2, 3),
     ]
     journal = Journal(tmp_path / "j")
-    journal.append_all(written)
-    journal.append_all([step(number) for number in range(4, 1000)])
+    journal.append(*written)
+    journal.append(*[step(number) for number in range(4, 1000)])
     journal.close()
     entries = read_journal(tmp_path / "j").entries
     assert repr([entry.event for entry in entries[:7]]) == repr([*written[:6], written[7]])
@@ -111,7 +111,7 @@ def test_steps_among_other_lines_are_read_in_their_order(tmp_path: Path) -> None
 
 def test_a_damaged_step_among_many_is_the_only_one_that_does_not_count(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
-    journal.append_all([step(number) for number in range(1, 501)])
+    journal.append(*[step(number) for number in range(1, 501)])
     journal.close()
     lines = (tmp_path / "j").read_bytes().split(b"\n")
     lines[250] = lines[250].replace(b'"epoch": 0', b'"epoch": 1')
@@ -121,3 +121,20 @@ def test_a_damaged_step_among_many_is_the_only_one_that_does_not_count(tmp_path:
     assert [entry.event.step for entry in ledger.entries if isinstance(entry.event, Step)] == [
         number for number in range(1, 501) if number != 250
     ]
+
+
+def test_a_journal_that_somebody_cuts_off_is_noticed_at_the_next_append(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    journal = Journal(path)
+    journal.append(step(1), step(2))
+    size = path.stat().st_size
+    append_beside(path, Note("next", "by another process"))
+    journal.append(step(3))  # longer than this process left it
+    with path.open("r+b") as file:
+        file.truncate(size)
+    with pytest.raises(
+        DamageError, match=rf"cut off to {size:,} of .* during the run; restore it from a copy"
+    ):
+        journal.append(step(4))
+    assert path.stat().st_size == size
+    journal.close()

@@ -13,9 +13,7 @@ from tests.report.runs import SCORES, evaluation
 
 def test_a_restart_makes_later_records_rework(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
-    journal.append_all(
-        [attempt(1, 0), step(1), step(2), step(3), Note("next", "stays"), attempt(2, 1), step(2)]
-    )
+    journal.append(attempt(1, 0), step(1), step(2), step(3), Note("next", "stays"), attempt(2, 1), step(2))
     journal.close()
     ledger = read_journal(tmp_path / "j")
     assert [

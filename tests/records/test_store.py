@@ -8,12 +8,11 @@ from etude import durable
 from etude.errors import InputError, StorageError
 from etude.recipe.schema import Recipe
 from etude.records.events import Note, type_of
+from etude.records.lease import is_locked
 from etude.records.store import (
     append_note,
     create_run,
     find_unfinished,
-    hold_run,
-    is_locked,
     list_runs,
     open_run,
 )
@@ -42,37 +41,6 @@ def test_a_run_whose_process_died_is_killed_and_can_be_found(tmp_path: Path, mak
     found = find_unfinished(tmp_path, make_recipe())
     assert found is not None and found.path == run.path
     assert find_unfinished(tmp_path, make_recipe({"seed": 18})) is None
-
-
-def test_a_second_writer_is_refused_by_name(tmp_path: Path, make_recipe: Make) -> None:
-    writer = create_run(tmp_path, make_recipe())
-    with pytest.raises(InputError, match=rf"run {writer.run.name} is in use by process \d+"):
-        hold_run(writer.run)
-    writer.close("stopped")
-    hold_run(writer.run).close("stopped")
-
-
-def test_of_many_processes_one_holds_the_run(tmp_path: Path, make_recipe: Make) -> None:
-    create_run(tmp_path, make_recipe()).close("stopped")
-    (run,) = list_runs(tmp_path)
-    context = multiprocessing.get_context("fork")
-    barrier, winners = context.Barrier(8), context.Queue()
-
-    def contend() -> None:
-        barrier.wait()
-        try:
-            hold_run(run)
-            winners.put(1)
-        except InputError:
-            winners.put(0)
-        barrier.wait()
-
-    children = [context.Process(target=contend) for _ in range(8)]
-    for child in children:
-        child.start()
-    assert sum(winners.get(timeout=20) for _ in children) == 1
-    for child in children:
-        child.join()
 
 
 def test_a_failed_start_leaves_nothing(tmp_path: Path, make_recipe: Make) -> None:

@@ -1,0 +1,91 @@
+"""The lease of a run folder and its lock: the process that holds the run, and its state."""
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+from etude import durable
+from etude.errors import InputError
+from etude.records import shape
+from etude.records.folder import read_part
+
+_STATES = ("running", "paused", "finished", "stopped", "failed")
+_LEASE = shape.Object(
+    {"state": Annotated[str, shape.one_of(*_STATES)]},
+    {"heartbeat": float, "host": str, "pid": int, "left": bool},
+)
+
+
+def read_lease(path: Path) -> dict[str, Any]:
+    """lease.json of a run folder: state, heartbeat (Unix time), host, pid."""
+    return read_part(path / "lease.json", _LEASE)
+
+
+def write_lease(path: Path, state: str) -> None:
+    """Write that this process holds a run folder, and the state of the run."""
+    lease = {
+        "state": state,
+        "heartbeat": round(time.time(), 1),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }
+    if state == "finished":
+        lease["left"] = False
+    durable.write_json(path / "lease.json", lease)
+
+
+def leave(path: Path, pid: int) -> None:
+    """Write at the end of a process that it was not killed after its run had finished."""
+    with contextlib.suppress(Exception):  # the folder may be gone by now
+        lease = read_lease(path)
+        if os.getpid() == pid == lease["pid"] and lease["state"] == "finished":
+            durable.write_json(path / "lease.json", {**lease, "left": True})
+
+
+def lock_run(path: Path) -> int:
+    """Lock a run folder; returns the descriptor. Raises: InputError if another process holds it."""
+    descriptor = durable.open_lock(path / ".lock")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        try:
+            lease = read_lease(path)
+        except InputError:
+            lease = {}
+        raise InputError(
+            f"run {path.name} is in use by process {lease.get('pid')} on {lease.get('host')}; "
+            "wait for it or stop it, or start another run with --new"
+        ) from None
+    return descriptor
+
+
+def is_locked(path: Path) -> bool:
+    """True if some process holds the run folder."""
+    try:
+        descriptor = os.open(path / ".lock", os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def is_alive(lease: dict[str, Any]) -> bool:
+    """True if the process that wrote a lease on this machine still runs."""
+    import psutil
+
+    try:
+        process = psutil.Process(int(lease["pid"]))
+        is_same = process.create_time() <= float(lease["heartbeat"]) + 1
+        return is_same and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, KeyError, ValueError, TypeError):
+        return False
