@@ -7,17 +7,12 @@ from typing import Any, Literal
 from etude.data.turns import (
     NOT_LEARNT,
     Message,
-    check_calls,
     check_row_marks,
     is_empty,
-    list_fields,
     list_texts,
     list_unread,
     name_unread,
-    read_content,
-    read_fields,
-    read_mark,
-    read_role,
+    read_messages,
 )
 from etude.errors import InputError
 from etude.text import kind_of
@@ -32,7 +27,6 @@ _PAIRS = (
     ("problem", "solution"), ("input", "output"),
 )  # fmt: skip
 _CONVERSATIONS = ("messages", "conversations", "conversation")
-_ROLE_AND_CONTENT = {"messages": ("role", "content"), "sharegpt": ("from", "value")}
 # Beside question and answer: what belongs to the question, what was said before, and what comes first.
 _GIVEN = ("input", "context")
 _HISTORY = "history"
@@ -66,10 +60,7 @@ class Format:
         return frozenset((*self.fields, *parts, *_SYSTEMS, *_TOOLS))
 
     def read(self, row: Row) -> tuple[str, list[Message] | None]:
-        """Read the text of a row and, unless the row is nothing else, its messages.
-
-        Raises: InputError that names the field, but not the row.
-        """
+        """Read the text of a row, and its messages if it has any. Raises: InputError naming the field."""
         if self.kind == "text":
             return _string(row, self.fields[0], hint="set field to one of"), None
         check_row_marks(row)
@@ -79,8 +70,8 @@ class Format:
                     f"has {name!r}, which are not supported; leave such rows out, or remove the field"
                 )
         messages = (
-            _read_messages(row, self.fields[0], self.kind)
-            if self.kind in _ROLE_AND_CONTENT
+            read_messages(row.get(self.fields[0]), self.fields[0], self.kind)
+            if self.kind in ("messages", "sharegpt")
             else _read_pair(row, self.fields[0], self.fields[-1])
         )
         system = _system(row)
@@ -163,9 +154,9 @@ def _read_pair(row: Row, question: str, answer: str) -> list[Message]:
                 f"has {more[0]!r} beside {question!r} as a list of messages; write it as one of these"
             )
         # Answers among the messages of the question are not to be learnt, as TRL has it.
-        asked = _read_messages(row, question)
+        asked = read_messages(row.get(question), question)
         before = [message | NOT_LEARNT if message["role"] == "assistant" else message for message in asked]
-        return [*before, *_read_messages(row, answer)]
+        return [*before, *read_messages(row.get(answer), answer)]
     given = (_string(row, name) for name in more if name != _HISTORY)
     texts = [_string(row, question), *filter(str.strip, given)]
     return [*_history(row), *_as_messages("\n\n".join(texts), _string(row, answer))]
@@ -181,7 +172,7 @@ def _history(row: Row) -> list[Message]:
     if is_empty(turns):
         return []
     if isinstance(turns, list) and isinstance(turns[0], dict):
-        return _read_messages(row, _HISTORY, "sharegpt" if "from" in turns[0] else "messages")
+        return read_messages(turns, _HISTORY, "sharegpt" if "from" in turns[0] else "messages")
     for number, turn in enumerate(turns if isinstance(turns, list) else [None], 1):
         if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
             raise InputError(
@@ -197,48 +188,6 @@ def _system(row: Row) -> str:
     if len(set(texts.values())) > 1:
         raise InputError(f"has different system messages in {' and '.join(map(repr, texts))}; keep one")
     return next(iter(texts.values()), "")
-
-
-def _read_messages(row: Row, field: str, kind: str = "messages") -> list[Message]:
-    role, content = _ROLE_AND_CONTENT[kind]
-    turns = row.get(field)
-    if not isinstance(turns, list) or not turns:
-        raise InputError(f"has no list {field!r} with at least one message")
-    messages = []
-    for number, turn in enumerate(turns, 1):
-        where = f"message {number} of {field!r}"
-        if not isinstance(turn, dict):
-            raise InputError(
-                f"has {kind_of(turn)} as {where}; expected an object with {role!r} and {content!r}"
-            )
-        check_calls(turn, number)
-        if not isinstance(turn.get(role), str):
-            what = f"{kind_of(turn[role])} as" if role in turn else "no field"
-            raise InputError(f"has {what} {role!r} in {where}; expected a string")
-        turn = {**turn, content: read_content(turn, content, where)}
-        if kind == "sharegpt":
-            _check_twice(turn, number)
-        name = read_role(turn[role], number)
-        others = read_fields(turn, number, {role, content, "role", "content"})
-        mark = read_mark(turn, number, is_assistant=name == "assistant")
-        message = {"role": name, "content": turn[content], **others, **mark}
-        texts = list(list_texts(message))
-        if len(texts) > 1 and not texts[0].strip():
-            lone = next(name for name in list_fields(message) if message[name] == texts[1])
-            raise InputError(
-                f"has {lone!r} in message {number}, but no {content!r}, so it answers nothing; leave it out"
-            )
-        messages.append(message)
-    return messages
-
-
-def _check_twice(turn: Row, number: int) -> None:
-    """Raise InputError if a turn of ShareGPT has another role or content in the fields of a message, too."""
-    role, content = turn.get("role"), turn.get("content")
-    is_other = isinstance(role, str) and read_role(role, number) != read_role(turn["from"], number)
-    if is_other or (isinstance(content, str) and content.strip() not in ("", turn["value"].strip())):
-        what = "'from' and 'role'" if is_other else "'value' and 'content'"
-        raise InputError(f"has in message {number} both {what}, which differ; keep one of them")
 
 
 def _string(row: Row, name: str, hint: str = "fields that hold one") -> str:

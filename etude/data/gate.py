@@ -133,10 +133,7 @@ class Gate:
 
 
 def examine(recipe: Recipe, *, again: bool = False) -> Gate:
-    """Look at every document of a recipe, unless that was done before.
-
-    Raises: InputError if a source or benchmark cannot be read; StorageError if the disk fails.
-    """
+    """Look at every document of a recipe, unless that was done before. Raises: InputError, StorageError."""
     key = gate_key(recipe)
     folder, _ = build_once("gate", key, lambda temporary: _build(recipe, key, temporary), again=again)
     built = open_built(folder, _MANIFEST)

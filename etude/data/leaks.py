@@ -60,10 +60,7 @@ class Problems:
 
 
 def read_problems(paths: Sequence[str]) -> tuple[Problems, list[list[str]]]:
-    """The problems of JSONL files as shingles, and the names of those of each file.
-
-    Raises: InputError if a row has neither a question nor an answer.
-    """
+    """Read the problems of JSONL files as shingles, and their names for each file. Raises: InputError."""
     owners: list[tuple[int, int]] = []
     texts: list[str] = []
     names: list[list[str]] = []

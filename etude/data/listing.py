@@ -30,10 +30,7 @@ def list_sources(recipe: Recipe) -> list[tuple[str, Source]]:
 
 
 def list_files(source: Source) -> list[Path]:
-    """The files of a source, sorted by relative path.
-
-    Raises: InputError if there are none, or no plain files.
-    """
+    """The files of a source, sorted by relative path. Raises: InputError if there is no plain file."""
     if source.source == "python-stdlib":
         return _list_stdlib()
     root = root_of(source)

@@ -91,11 +91,9 @@ def find_kind(name: str, head: bytes, *, is_whole: bool) -> Kind:
 def read_rows(
     chunks: Iterable[bytes], kind: Kind, path: str, *, most_bytes: int, undecodable: bool = False
 ) -> Iterator[tuple[int, Row | None]]:
-    """The rows of a file with their numbers, as for `place_of`.
+    """Read the rows of a file, numbered as for `place_of`. Raises: InputError naming the line or row.
 
     most_bytes: of a row. undecodable: lines of JSONL that are not UTF-8 are None instead of refused.
-
-    Raises: InputError naming the line or row that cannot be read.
     """
     match kind:
         case "array":

@@ -1,4 +1,4 @@
-"""A turn of a conversation: its role, its contents, and the mark that it is not to be learnt."""
+"""Turns of a conversation: their roles, their contents, and the marks of those that are not learnt."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -8,6 +8,8 @@ from etude.text import kind_of
 
 Message = dict[str, str]
 
+# The names of role and content in a turn, for each kind of conversation.
+_ROLE_AND_CONTENT = {"messages": ("role", "content"), "sharegpt": ("from", "value")}
 # Each role, and its names elsewhere: ShareGPT, LLaMA-Factory, ms-swift, OpenAssistant, Gemini, Llama. The
 # model makes the call of a tool, but not its result.
 _ROLES = {
@@ -39,7 +41,7 @@ _WEIGHTS = ("weight", "loss_weight")
 _LEARNT_IF_FALSE = ("masked",)
 _UNREADABLE = ("mask", "train_detail", "training_detail")  # of unknown sense, or of parts of a turn
 _MARKS = (*_LEARNT_IF_TRUE, *_LEARNT_IF_FALSE, *_UNREADABLE)
-# A turn that is not learnt has this; read_mark lets no such string in from a row.
+# A turn that is not learnt has this; _read_mark lets no such string in from a row.
 NOT_LEARNT = {"weight": "0"}
 # What other tools learn of a row, which the recipe says here for all rows.
 _OF_ROWS = {
@@ -97,7 +99,49 @@ def name_unread(field: str) -> str:
     return f"{field[:60]} of messages"
 
 
-def read_role(role: str, number: int) -> str:
+def read_messages(turns: Any, field: str, kind: str = "messages") -> list[Message]:
+    """Read the turns in a field of a row. Raises: InputError naming the message, but not the row."""
+    role, content = _ROLE_AND_CONTENT[kind]
+    if not isinstance(turns, list) or not turns:
+        raise InputError(f"has no list {field!r} with at least one message")
+    messages = []
+    for number, turn in enumerate(turns, 1):
+        where = f"message {number} of {field!r}"
+        if not isinstance(turn, dict):
+            raise InputError(
+                f"has {kind_of(turn)} as {where}; expected an object with {role!r} and {content!r}"
+            )
+        _check_calls(turn, number)
+        if not isinstance(turn.get(role), str):
+            what = f"{kind_of(turn[role])} as" if role in turn else "no field"
+            raise InputError(f"has {what} {role!r} in {where}; expected a string")
+        turn = {**turn, content: _read_content(turn, content, where)}
+        if kind == "sharegpt":
+            _check_twice(turn, number)
+        name = _read_role(turn[role], number)
+        others = _read_fields(turn, number, {role, content, "role", "content"})
+        mark = _read_mark(turn, number, is_assistant=name == "assistant")
+        message = {"role": name, "content": turn[content], **others, **mark}
+        texts = list(list_texts(message))
+        if len(texts) > 1 and not texts[0].strip():
+            lone = next(name for name in list_fields(message) if message[name] == texts[1])
+            raise InputError(
+                f"has {lone!r} in message {number}, but no {content!r}, so it answers nothing; leave it out"
+            )
+        messages.append(message)
+    return messages
+
+
+def _check_twice(turn: Mapping[str, Any], number: int) -> None:
+    """Raise InputError if a turn of ShareGPT has another role or content in the fields of a message, too."""
+    role, content = turn.get("role"), turn.get("content")
+    is_other = isinstance(role, str) and _read_role(role, number) != _read_role(turn["from"], number)
+    if is_other or (isinstance(content, str) and content.strip() not in ("", turn["value"].strip())):
+        what = "'from' and 'role'" if is_other else "'value' and 'content'"
+        raise InputError(f"has in message {number} both {what}, which differ; keep one of them")
+
+
+def _read_role(role: str, number: int) -> str:
     """The role of a message, which data may call by another name. Raises: InputError for an unknown one."""
     known = _ROLE_OF.get(role.strip().lower().replace("-", "_").replace(" ", "_"))
     if known is None:
@@ -109,7 +153,7 @@ def read_role(role: str, number: int) -> str:
     return known
 
 
-def read_content(turn: Mapping[str, Any], name: str, where: str) -> str:
+def _read_content(turn: Mapping[str, Any], name: str, where: str) -> str:
     """The content of a message: a string, or parts that are all text, joined as transformers joins them.
 
     where: how errors call the message. Raises: InputError that names what is no text.
@@ -139,7 +183,7 @@ def _read_part(part: Any, where: str) -> str:
     return str(part["text"])
 
 
-def check_calls(turn: Mapping[str, Any], number: int) -> None:
+def _check_calls(turn: Mapping[str, Any], number: int) -> None:
     """Raises: InputError if a message calls a tool in a field of its own, or brings tools."""
     for name in _CALLS:
         if turn.get(name) and not is_empty(turn[name]):
@@ -148,7 +192,7 @@ def check_calls(turn: Mapping[str, Any], number: int) -> None:
             )
 
 
-def read_fields(turn: Mapping[str, Any], number: int, read: Collection[str]) -> Message:
+def _read_fields(turn: Mapping[str, Any], number: int, read: Collection[str]) -> Message:
     """The strings of a message for the chat template, without the marks and the fields `read` before.
 
     Raises: InputError for a field with a part of the content in a form that is not read.
@@ -164,7 +208,7 @@ def read_fields(turn: Mapping[str, Any], number: int, read: Collection[str]) -> 
     return {name: value for name, value in others if isinstance(value, str)}
 
 
-def read_mark(turn: Mapping[str, Any], number: int, *, is_assistant: bool) -> Message:
+def _read_mark(turn: Mapping[str, Any], number: int, *, is_assistant: bool) -> Message:
     """The mark of a message from those of its turn: NOT_LEARNT, or nothing. null is no mark.
 
     Raises: InputError for a mark that is not 0 or 1, marks that disagree, or one that wants another turn to

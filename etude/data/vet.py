@@ -46,10 +46,7 @@ _PROBES = (
 
 
 def vet(json_text: str, name: str) -> None:
-    """Try a tokenizer.json, unless that was done before.
-
-    Raises: InputError with its `name` and what is wrong.
-    """
+    """Try a tokenizer.json, unless that was done before. Raises: InputError that says what is wrong."""
     data = json_text.encode()
     rules = Path(__file__).read_bytes()  # a verdict holds for the rules that it was found by
     seal = durable.cache_folder("tokenizers") / f"{hashlib.sha256(rules + data).hexdigest()}.json"
@@ -63,10 +60,7 @@ def vet(json_text: str, name: str) -> None:
 
 
 def convert(folder: Path, size: int) -> str:
-    """The tokenizer.json that transformers makes of the files in a folder, whose `size` is in bytes.
-
-    Raises: InputError with what is wrong.
-    """
+    """The tokenizer.json that transformers makes of a folder of `size` bytes. Raises: InputError."""
     answer = _try_apart(size, str(folder), str(size))
     if wrong := answer["wrong"]:
         raise InputError(f"tokenizer {folder} {wrong}; give a tokenizer.json")
