@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from etude import durable
 from etude.errors import InputError
+from etude.models.hf_config import quoted
 from etude.models.lora import ADAPTER_FILE, CLASSIFIER, CONFIG_FILE, PREFIX
-from etude.models.parts import find_targets, head_modules
+from etude.models.parts import find_targets, head_modules, linear_shape
 from etude.recipe.schema import Adapter
 
 # What an adapter of PEFT may also have and the layer here has not; these values mean that it is not used.
@@ -76,10 +77,10 @@ def read_adapter_config(folder: Path) -> SavedAdapter:
     file = folder / CONFIG_FILE
     values = durable.read_json_object(file)
     if values.get("peft_type") != "LORA":
-        raise InputError(f"{file} is of peft_type {_show(values.get('peft_type'))}; only LORA can be loaded")
+        raise InputError(f"{file} is of peft_type {quoted(values.get('peft_type'))}; only LORA can be loaded")
     made = values.get("init_lora_weights")
     if isinstance(made, str) and made.lower() not in _PLAIN_STARTS:
-        wrong = f"init_lora_weights = {_show(made)}, which changed the base too"
+        wrong = f"init_lora_weights = {quoted(made)}, which changed the base too"
         advice = "or save it again with path_initial_model_for_weight_conversion"
         raise InputError(f"{file} has {wrong}; {_MERGE}, {advice}")
     task = _text(file, values, "task_type")
@@ -92,8 +93,8 @@ def read_adapter_config(folder: Path) -> SavedAdapter:
         if not any(type(value) is type(unused) and value == unused for unused in neutral):
             is_known = name in _NEUTRAL or name in _KNOWN
             what = "is not supported" if is_known else "is unknown and may change the result"
-            key = _show(name, quote=False)
-            raise InputError(f"{file} has {key} = {_show(value)}, which {what}; {_MERGE}")
+            key = quoted(name)[1:-1]
+            raise InputError(f"{file} has {key} = {quoted(value)}, which {what}; {_MERGE}")
     targets = _names(file, values, "target_modules")
     if not targets:
         raise InputError(f"{file} names no target_modules; write it again with PEFT")
@@ -193,7 +194,7 @@ def check_same(folder: Path, saved: SavedAdapter, recipe: Adapter) -> None:
     """Raises: InputError if the adapter saved in a folder computes another update than that of a recipe."""
     for name, patterns in (("rank", saved.ranks), ("alpha", saved.alphas)):
         if patterns:
-            both = f"{name}_pattern = {_show(patterns)}, and a recipe one adapter.{name} for all modules"
+            both = f"{name}_pattern = {quoted(patterns)}, and a recipe one adapter.{name} for all modules"
             advice = f"{_MERGE}, and name that model as model.from"
             raise InputError(f"the adapter in {folder} has {both}; {advice}")
     for name in ("rank", "alpha", "rank_stabilized", "dora"):
@@ -220,7 +221,7 @@ def _recipe(file: Path, values: dict[str, Any]) -> Adapter:
     except (ValueError, OverflowError):
         shown = {name: values.get(name) for name in ("r", "lora_alpha", "lora_dropout")}
         raise InputError(
-            f"{file} does not describe a LoRA adapter ({_show(shown)}); expected r from 1 to 4096, "
+            f"{file} does not describe a LoRA adapter ({quoted(shown, 80)}); expected r from 1 to 4096, "
             "lora_alpha above 0, lora_dropout from 0 to below 1; write it again with PEFT"
         ) from None
 
@@ -266,13 +267,7 @@ def _names(file: Path, values: dict[str, Any], name: str) -> str | list[str]:
 
 
 def _unfit(file: Path, name: str, value: Any, expected: str) -> InputError:
-    return InputError(f"{file} has {name} = {_show(value)}; expected {expected}; mend the file")
-
-
-def _show(value: Any, *, quote: bool = True) -> str:
-    """A value of a file as a message shows it: on one line, and short."""
-    text = repr(value) if quote else str(value).encode("unicode_escape").decode()
-    return text if len(text) <= 80 else text[:77] + "..."
+    return InputError(f"{file} has {name} = {quoted(value)}; expected {expected}; mend the file")
 
 
 def _targeted(file: Path, saved: SavedAdapter, names: list[str], linear: list[str]) -> set[str]:
@@ -311,7 +306,7 @@ def _match(file: Path, patterns: list[str], names: list[str]) -> dict[str, int]:
         "first = {name: next((at for at, test in enumerate(tests) if test(name)), None) for name in names}\n"
         "print(json.dumps({name: at for name, at in first.items() if at is not None}))"
     )
-    shown = _show(patterns[0] if len(patterns) == 1 else patterns)
+    shown = quoted(patterns[0] if len(patterns) == 1 else patterns)
     try:
         ended = subprocess.run(
             [sys.executable, "-I", "-S", "-c", program], input=json.dumps([patterns, names]), check=True,
@@ -327,15 +322,12 @@ def _match(file: Path, patterns: list[str], names: list[str]) -> dict[str, int]:
 
 def _check_layer(where: str, recipe: Adapter, module: nn.Module, parts: dict[str, Tensor]) -> None:
     """Raises: InputError if the tensors of one adapted layer are not those of its rank and its base."""
-    outputs, inputs = module.weight.shape  # type: ignore[misc]
-    if type(module).__name__ == "Conv1D":
-        outputs, inputs = inputs, outputs
+    outputs, inputs = linear_shape(module)
     wanted: dict[str, tuple[int, ...]] = {
-        "lora_A.weight": (recipe.rank, int(inputs)),
-        "lora_B.weight": (int(outputs), recipe.rank),
-    }
+        "lora_A.weight": (recipe.rank, inputs), "lora_B.weight": (outputs, recipe.rank)
+    }  # fmt: skip
     if recipe.dora:
-        wanted["lora_magnitude_vector"] = (int(outputs),)
+        wanted["lora_magnitude_vector"] = (outputs,)
     for part in [*wanted, *parts]:
         if part not in parts:
             raise InputError(f"{where} lacks {part}; save the adapter again")

@@ -89,7 +89,7 @@ def _refuse_rotary_conflicts(values: Mapping[str, Any]) -> None:
         new, old = ({**part, "rope_type": part.get("rope_type", part.get("type"))} for part in parts.values())
         for fact in sorted({*new, *old} - {"type", "rope_theta", "partial_rotary_factor"}):
             if new.get(fact) != old.get(fact):
-                name, first, second = fact[:40], _short(new.get(fact)), _short(old.get(fact))
+                name, first, second = fact[:40], quoted(new.get(fact), 40), quoted(old.get(fact), 40)
                 both = f"rope_parameters.{name} = {first} and rope_scaling.{name} = {second}"
                 raise InputError(f"config.json says {both}; keep one of the two objects")
 
@@ -115,17 +115,12 @@ def _agree(pairs: Sequence[tuple[str, Any]]) -> None:
     given = [(name, value) for name, value in pairs if value is not None]
     for name, value in given[1:]:
         if value != given[0][1]:
-            both = f"{given[0][0]} = {_short(given[0][1])} and {name} = {_short(value)}"
+            both = f"{given[0][0]} = {quoted(given[0][1], 40)} and {name} = {quoted(value, 40)}"
             raise InputError(f"config.json says {both}, which are one thing; keep one of them")
 
 
 def _plain(value: Any) -> Any:
     return value.removeprefix("torch.") if isinstance(value, str) else value
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _leaves(file: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any, bool]]:

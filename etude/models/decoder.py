@@ -75,8 +75,7 @@ class Decoder(nn.Module):
     """A causal language model; its weights mean something after `init_weights` or `load_state_dict`.
 
     labels: number of labels of a sample, scored from the state of its last token instead of the next token.
-    `checkpoint_activations`: keep only the input of each block while training and compute the rest again for
-    the gradients, with the same dropout.
+    `checkpoint_activations`: compute blocks again for the gradients, as `run_block` does.
     """
 
     def __init__(self, config: DecoderConfig, labels: int = 0) -> None:

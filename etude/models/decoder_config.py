@@ -126,12 +126,7 @@ class DecoderConfig:
 
     @staticmethod
     def from_hf(values: Mapping[str, Any]) -> "DecoderConfig":
-        """Read a config.json of Qwen3, Qwen2, Mistral or Llama.
-
-        Each key is mapped, or known to change nothing, or refused; null is as good as absent.
-
-        Raises: InputError that names the key which this decoder does not have.
-        """
+        """Read a config.json of Qwen3, Qwen2, Mistral or Llama. Raises: InputError that names a wrong key."""
         model_type = values.get("model_type")
         if not isinstance(model_type, str) or model_type not in _ARCHITECTURES:
             known = ", ".join(_ARCHITECTURES)

@@ -6,7 +6,6 @@ The modules carry the names of transformers, so `state_dict()` is what its class
 n samples lie end to end without padding, N tokens in all; C n_embd, F n_ffn, H n_head, D C / H, V vocab_size
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +31,7 @@ class Group:
 class Encoder(nn.Module):
     """An encoder with its heads; its weights mean something after `init_weights` or `load_state_dict`.
 
-    `checkpoint_activations`: keep only the input of each block while training and compute the rest again for
-    the gradients, with the same dropout.
+    `checkpoint_activations`: compute blocks again for the gradients, as `run_block` does.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -149,7 +147,8 @@ class Encoder(nn.Module):
 
     def blocks(self) -> list["Block"]:
         """The blocks, in order."""
-        return list(self._trunk().blocks())
+        layers: Any = self._trunk().encoder["layer"]
+        return list(layers)
 
     def _trunk(self) -> "Trunk":
         trunk = self.get_submodule(self.config.family)
@@ -170,10 +169,6 @@ class Trunk(nn.Module):
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(Block(config) for _ in range(config.n_layer))})
         if with_pooler:
             self.pooler = nn.ModuleDict({"dense": nn.Linear(config.n_embd, config.n_embd)})
-
-    def blocks(self) -> Iterator["Block"]:
-        layers: Any = self.encoder["layer"]
-        yield from layers
 
 
 class Embeddings(nn.Module):

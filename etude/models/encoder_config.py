@@ -7,7 +7,17 @@ from typing import Any, Literal
 
 from etude.errors import InputError
 from etude.models.config_checks import CLASS_STEMS
-from etude.models.hf_config import Keys, Unsupported, default_names, label_names, number, quoted, size
+from etude.models.hf_config import (
+    Keys,
+    Unsupported,
+    default_names,
+    is_classifier,
+    label_names,
+    label_values,
+    number,
+    quoted,
+    size,
+)
 
 # The model_type in config.json of an encoder with a code bias.
 CODE_ENCODER = "etude_code_encoder"
@@ -99,13 +109,11 @@ class EncoderConfig:
             "tie_word_embeddings": True,
         }
         if self.outputs:
-            names = list(label_names or default_names(self.labels))
+            names = label_names or default_names(self.labels)
             assert len(names) == self.labels, (names, self.labels)
-            values["id2label"] = {str(label): name for label, name in enumerate(names)}
-            values["label2id"] = {name: label for label, name in enumerate(names)}
-            if self.multi or self.labels > 1:  # one score alone would be a regression there
-                kind = "multi" if self.multi else "single"
-                values["problem_type"] = f"{kind}_label_classification"
+            values |= label_values(names, multi=self.multi)
+            if self.labels == 1 and not self.multi:  # one score alone would be a regression there
+                del values["problem_type"]
         if self.code_bias != "off":  # nothing else computes it, so no tool may take it for a BERT
             values |= {"architectures": ["EtudeCodeEncoder"], "model_type": CODE_ENCODER}
             values["code_bias"] = self.code_bias
@@ -115,9 +123,7 @@ class EncoderConfig:
     def from_hf(values: Mapping[str, Any]) -> "EncoderConfig":
         """Read a config.json of RoBERTa or BERT; `labels` is 0 unless it is that of a classifier.
 
-        Each key is mapped, or known to change nothing, or refused; null is as good as absent.
-
-        Raises: InputError that names the key which this encoder does not have.
+        Raises: InputError that names a wrong key.
         """
         family = values.get("model_type")
         if family == CODE_ENCODER:
@@ -190,7 +196,7 @@ def encoder_name(name: str, family: str) -> str:
 
 def _labels(values: Mapping[str, Any]) -> tuple[int, bool]:
     """Labels of a classifier, and whether several may hold at once."""
-    if "ForSequenceClassification" not in str(values.get("architectures")):
+    if not is_classifier(values):
         return 0, False
     if values.get("problem_type") == "regression":
         wrong = "problem_type is 'regression'; this encoder scores labels"

@@ -1,6 +1,6 @@
 """Read a config.json key by key, so that none which would change the model is passed over."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ class Unsupported(InputError):
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys of a config.json that a family of models knows.
+    """The keys of a config.json that a family of models knows: each is read, harmless, or refused.
 
     model: how messages call it. read: keys that say what it computes. only: keys of which it has one value;
     null means the same. harmless: keys, beside those of every family, that change nothing it computes.
@@ -43,10 +43,7 @@ class Keys:
     harmless: frozenset[str] = frozenset()
 
     def check(self, values: Mapping[str, Any]) -> None:
-        """Refuse a key that is neither read nor known to change nothing; null is no value.
-
-        Raises: Unsupported; InputError for a value of another kind.
-        """
+        """Refuse a key that is neither read nor known to change nothing; null is none. Raises: InputError."""
         for name, value in values.items():
             if value is None:
                 continue
@@ -119,15 +116,29 @@ def label_names(values: Mapping[str, Any]) -> tuple[str, ...]:
     return by_number or by_name or unnamed
 
 
+def is_classifier(values: Mapping[str, Any]) -> bool:
+    """True if config.json is that of a classifier."""
+    return "ForSequenceClassification" in str(values.get("architectures"))
+
+
+def label_values(names: Sequence[str], *, multi: bool) -> dict[str, Any]:
+    """The values of config.json for labels by output; multi: several of them may hold at once."""
+    return {
+        "id2label": {str(label): name for label, name in enumerate(names)},
+        "label2id": {name: label for label, name in enumerate(names)},
+        "problem_type": f"{'multi' if multi else 'single'}_label_classification",
+    }
+
+
 def default_names(count: int) -> tuple[str, ...]:
     """The names that transformers gives to labels without any."""
     return tuple(f"LABEL_{index}" for index in range(count))
 
 
-def quoted(value: object) -> str:
-    """A foreign value as an error shows it: on one line, cut."""
+def quoted(value: object, most: int = 60) -> str:
+    """A foreign value as an error shows it: on one line, cut to so many characters."""
     text = repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def unfit(name: str, value: object, expected: str, file: str = "config.json") -> InputError:

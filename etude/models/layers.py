@@ -36,7 +36,7 @@ def embedding(rows: int, width: int, padding: int | None = None) -> nn.Embedding
 
 
 def run_block(block: nn.Module, x: Tensor, shared: Any, *, recompute: bool) -> Tensor:
-    """block(x, shared); with `recompute` only x is kept for the gradients, and the same is computed again."""
+    """block(x, shared); `recompute`: keep only x for the gradients, and compute the rest again the same."""
     if recompute:
         return checkpoint(block, x, shared, use_reentrant=False, preserve_rng_state=True)  # type: ignore[no-any-return]
     out: Tensor = block(x, shared)

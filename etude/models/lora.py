@@ -103,19 +103,17 @@ def add_adapter(
         model.get_submodule(name).float().requires_grad_(True)
     generator = torch.Generator().manual_seed(seed)
     for name, recipe in recipes.items():
-        parent, _, last = name.rpartition(".")
         layer = LoRALinear(model.get_submodule(name), recipe)
         layer.init_weights(generator)
-        setattr(model.get_submodule(parent), last, layer)
+        model.set_submodule(name, layer)
 
 
 def merge(model: nn.Module) -> None:
     """Fold every adapter into the weight it stands beside; what is left is a model of the base's kind."""
     for name, layer in find_layers(model).items():
-        parent, _, last = name.rpartition(".")
         base = layer.make_base()
         base.weight = nn.Parameter(layer.merged_weight(), requires_grad=False)
-        setattr(model.get_submodule(parent), last, base)
+        model.set_submodule(name, base)
 
 
 def find_layers(model: nn.Module) -> dict[str, LoRALinear]:

@@ -47,6 +47,12 @@ def head_modules(model: nn.Module) -> list[str]:
     return [f"{body}.{name}" for name in poolers] + [name for name in children if name != body]
 
 
+def linear_shape(module: nn.Module) -> tuple[int, int]:
+    """(outputs, inputs) of a linear layer; the weight of a Conv1D of transformers is transposed."""
+    first, second = module.weight.shape  # type: ignore[misc]
+    return (int(second), int(first)) if type(module).__name__ == "Conv1D" else (int(first), int(second))
+
+
 def label_tensors(model: nn.Module) -> list[str]:
     """The parameters with a row for each label: those of the last linear layer of a classifier's head."""
     layers = [
@@ -131,5 +137,4 @@ def quantize(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None
         small = bitsandbytes.nn.Linear4bit(layer.in_features, layer.out_features, **settings)
         small.weight = bitsandbytes.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
         small.bias = layer.bias
-        parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, small.to(device))
+        model.set_submodule(name, small.to(device))

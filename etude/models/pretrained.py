@@ -13,9 +13,9 @@ from etude.models.families.family import Config, Family, Files, Loaded, Pretrain
 from etude.models.families.foreign import FOREIGN
 from etude.models.families.table import claim, default_objective, family_of
 from etude.models.generation_config import read_generation_config, read_stop_ids
-from etude.models.hf_config import Unsupported, label_names
+from etude.models.hf_config import Unsupported, is_classifier, label_names
 from etude.models.lora import CONFIG_FILE
-from etude.models.parts import count_parts, find_targets, label_tensors
+from etude.models.parts import count_parts, find_targets, label_tensors, linear_shape
 from etude.models.weights import digest, read_config, tensor_shapes
 from etude.recipe.kinds import TRAINING_KINDS
 
@@ -39,8 +39,7 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
         raise InputError(f"{path} holds quantised weights; give the model they were made of")
     shapes = tensor_shapes(path)
     check_sizes(path, values, len(shapes))
-    is_classifier = _is_classifier(values)
-    chosen = objective or ("classification" if is_classifier else default_objective(values))
+    chosen = objective or ("classification" if is_classifier(values) else default_objective(values))
     files = Files(path=path, values=values, shapes=shapes, objective=chosen)
     names = _label_names(files) if files.has_labels else ()
     family, config, reason = _choose_family(files)
@@ -71,14 +70,8 @@ def meta_model(pretrained: Pretrained) -> nn.Module:
 def count_lora(pretrained: Pretrained, rank: int, targets: str | list[str], *, dora: bool = False) -> int:
     """Parameters of an adapter: rank x (in + out) a target, out more with DoRA. Raises: InputError."""
     model = meta_model(pretrained)
-    total = 0
-    for name in find_targets(model, targets):
-        module = model.get_submodule(name)
-        outputs, inputs = module.weight.shape  # type: ignore[misc]
-        if type(module).__name__ == "Conv1D":
-            outputs, inputs = inputs, outputs
-        total += rank * (int(inputs) + int(outputs)) + dora * int(outputs)
-    return total
+    shapes = [linear_shape(model.get_submodule(name)) for name in find_targets(model, targets)]
+    return sum(rank * (inputs + outputs) + dora * outputs for outputs, inputs in shapes)
 
 
 def _choose_family(files: Files) -> tuple[Family[Any], Config, str | None]:
@@ -99,15 +92,11 @@ def _choose_family(files: Files) -> tuple[Family[Any], Config, str | None]:
     return FOREIGN, FOREIGN.read(files), reason
 
 
-def _is_classifier(values: dict[str, Any]) -> bool:
-    return "ForSequenceClassification" in str(values.get("architectures"))
-
-
 def _label_names(files: Files) -> tuple[str, ...]:
     """The label names of the classifier in a folder; none for a regression. Raises: InputError."""
     values = files.values
     is_named = not values.get("architectures") and bool(values.get("id2label"))
-    if values.get("problem_type") == "regression" or not (_is_classifier(values) or is_named):
+    if values.get("problem_type") == "regression" or not (is_classifier(values) or is_named):
         return ()
     try:
         return label_names(values)
@@ -116,10 +105,7 @@ def _label_names(files: Files) -> tuple[str, ...]:
 
 
 def _as_classifier(pretrained: Pretrained, files: Files) -> Pretrained:
-    """The model with the labels of its files, and its parameters if it has labels.
-
-    Raises: InputError if its head has another number of outputs.
-    """
+    """The model with the labels of its files, and its parameters. Raises: InputError for another head."""
     labels = len(pretrained.label_names)
     found = replace(pretrained, labels=labels, kept_labels=labels)
     if not labels:

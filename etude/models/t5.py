@@ -29,8 +29,7 @@ _COLUMNS = 64
 class T5(nn.Module):
     """An encoder-decoder; its weights mean something after `init_weights` or `load_state_dict`.
 
-    `checkpoint_activations`: keep only the input of each block while training and compute the rest again for
-    the gradients, with the same dropout.
+    `checkpoint_activations`: compute blocks again for the gradients, as `run_block` does.
 
     In fp16 the feed-forward of deep blocks leaves the range of numbers. Under autocast the residual stream
     and norms stay fp32, and with fp16 so do the activation and the product with `wo`; see `keeps_fp32` for

@@ -95,12 +95,10 @@ class T5Config:
 
     @staticmethod
     def from_hf(values: Mapping[str, Any], *, has_head: bool | None = None) -> "T5Config":
-        """Read a config.json of T5; each key is mapped, or known to change nothing, or refused.
+        """Read a config.json of T5. Raises: InputError that names a wrong key.
 
-        has_head: whether the weights have an `lm_head.weight` that is not `shared.weight`, which says more
+        has_head: true if the weights have an `lm_head.weight` that is not `shared.weight`, which says more
         than the key tie_word_embeddings: transformers 5 writes true in any case.
-
-        Raises: InputError that names the key which this model does not have.
         """
         if values.get("model_type") != "t5":
             raise Unsupported(f"config.json: model_type is {quoted(values.get('model_type'))}; expected t5")

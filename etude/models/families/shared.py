@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from etude.errors import InputError
 from etude.models.cost import Cost
 from etude.models.families.family import Facts, Files, Loaded, Pretrained
+from etude.models.hf_config import label_values
 from etude.models.parts import head_modules, keep_labels, label_tensors
 from etude.models.weights import REMADE, is_same, read_weight, read_weights, set_weight
 
@@ -80,10 +81,7 @@ def kept_outputs(pretrained: Pretrained, name: str, given: Tensor, drawn: Tensor
 
 
 def classifier_cost(parameters: Mapping[str, int], adapter: int) -> Cost:
-    """Cost of a body of which each token is read, with a head that is trained whole.
-
-    Trained weights cost 6 operations a token, frozen ones 4.
-    """
+    """Cost of a body of which each token is read, with a head that is trained whole."""
     return Cost((4.0 if adapter else 6.0) * parameters["rest"] + 6.0 * adapter, 6.0 * parameters["head"])
 
 
@@ -92,11 +90,7 @@ def describe_pretrained(pretrained: Pretrained, facts: Facts) -> dict[str, Any]:
     values = {**pretrained.hf_config, "dtype": "float32"}
     values.pop("torch_dtype", None)  # the older name of the same
     if names := facts.label_names:
-        values |= {
-            "id2label": {str(label): name for label, name in enumerate(names)},
-            "label2id": {name: label for label, name in enumerate(names)},
-            "problem_type": f"{'multi' if facts.multi else 'single'}_label_classification",
-        }
+        values |= label_values(names, multi=facts.multi)
     return values
 
 
