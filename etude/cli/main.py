@@ -148,6 +148,6 @@ def _say_usage(error: Any) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
     else:
-        what = error.format_message().rstrip(".")
+        what = error.format_message().rstrip(".").replace("Value error, ", "")
         (line,) = _error_lines([f"{what}; see {error.ctx.command_path} --help" if error.ctx else what])
         say(line)

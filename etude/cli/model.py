@@ -1,5 +1,7 @@
 """The commands that use a model: write it for other tools, read one of theirs, and let it write."""
 
+import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +9,7 @@ import typer
 
 from etude.cli.options import Json, Runs, parse_name, parse_output
 from etude.cli.printing import print_json, print_rows
+from etude.errors import InputError
 
 Speaking = Annotated[
     str,
@@ -45,12 +48,22 @@ def import_model(
     print_rows([("wrote", file) for file in files], files, as_json)
 
 
+class ExportKind(StrEnum):
+    """Forms that a run is written in."""
+
+    peft = "peft"
+    merged = "merged"
+    hf = "hf"
+
+
 def export_model(
     run: Annotated[
         str, typer.Argument(parser=parse_name, help="RUN, RUN@best, RUN@last or RUN@step-200", metavar="RUN")
     ],
     out: Annotated[Path, typer.Argument(parser=parse_output, help="the folder to write", metavar="OUT")],
-    kind: Annotated[str, typer.Option("--to", help="peft, merged or hf")],
+    kind: Annotated[
+        ExportKind, typer.Option("--to", help="the adapter, base and adapter merged, or a whole model")
+    ],
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -58,7 +71,7 @@ def export_model(
     from etude.export import export
     from etude.report.wording import size
 
-    folder = export(run, kind, out, runs=runs)
+    folder = export(run, kind.value, out, runs=runs)
     files = [(path.name, size(path.stat().st_size)) for path in sorted(folder.iterdir())]
     rows = [("folder", str(folder)), *files, ("load with", "the lines under Use in README.md")]
     print_rows(rows, dict(rows), as_json)
@@ -67,7 +80,8 @@ def export_model(
 def generate(
     model: Speaking,
     prompt: Annotated[
-        list[str], typer.Option("--prompt", help="what to continue; may be given more than once")
+        list[str],
+        typer.Option("--prompt", help="what to continue, - reads it from stdin; may be given more than once"),
     ],
     instruction: Annotated[
         bool, typer.Option("--instruction", help="the prompt is an instruction to answer")
@@ -84,6 +98,9 @@ def generate(
     from etude.cli.generate import Sampling, generate_texts, print_texts
 
     sampling = Sampling(max_tokens, temperature, top_k, top_p, seed)
+    if prompt.count("-") > 1:
+        raise InputError("--prompt - is given twice, but stdin can be read once only; leave one out")
+    prompt = [sys.stdin.read() if text == "-" else text for text in prompt]
     texts = generate_texts(model, prompt, sampling, runs=runs, is_instruction=instruction)
     if as_json:
         print_json(texts)

@@ -1,5 +1,6 @@
 """`etude rate`: a person rates the texts of a run, or chooses between those of two runs."""
 
+import getpass
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -77,6 +78,14 @@ def rate(
         for run, rating in question.ratings(answer, rater) if answer != "s" else ():
             append_note(run, rating)
     return [(run.name, str(count_ratings(read_history(run).ratings)) or "no ratings") for run in runs]
+
+
+def user_name() -> str:
+    """The name of the person at this machine. Raises: InputError if it has none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # an account of no name, as in a container
+        raise InputError("this account has no name; give who rates with --rater NAME") from None
 
 
 def questions(runs: Sequence[Run], *, rater: str, seed: int = 17) -> list[Question]:

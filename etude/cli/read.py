@@ -71,13 +71,21 @@ def compare(
     print_text("\n".join(["", *map(printable, comparison.progression.lines())]))
 
 
+class JoinedBy(StrEnum):
+    """Ways to join what runs predict."""
+
+    mean = "mean"
+    vote = "vote"
+    consensus = "consensus"
+
+
 def ensemble(
     run: Annotated[
         list[str],
         typer.Argument(parser=parse_name, help="two or more runs of one task", metavar="RUN RUN..."),
     ],
     by: Annotated[
-        str | None, typer.Option("--by", help="mean (default) or vote of labels, consensus of answers")
+        JoinedBy | None, typer.Option("--by", help="mean (default) or vote of labels, consensus of answers")
     ] = None,
     out: Annotated[
         Path | None,
@@ -95,7 +103,7 @@ def ensemble(
     from etude.ensemble import make_ensemble
     from etude.records.store import open_run
 
-    found = make_ensemble([open_run(name, runs) for name in run], by)
+    found = make_ensemble([open_run(name, runs) for name in run], by.value if by else None)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -114,7 +122,9 @@ def rate(
         list[str],
         typer.Argument(parser=parse_name, help="a run, or two to compare blind", metavar="RUN [RUN]"),
     ],
-    rater: Annotated[str, typer.Option("--rater", help="who rates")],
+    rater: Annotated[
+        str | None, typer.Option("--rater", help="who rates (default: your name on this machine)")
+    ] = None,
     scores: Annotated[
         str | None, typer.Option("--scores", help="answers of a script, as 4,5,s or a,b,=")
     ] = None,
@@ -126,6 +136,7 @@ def rate(
     from etude.cli import rate as rating
     from etude.records.store import open_run
 
+    rater = rating.user_name() if rater is None else rater
     found = [open_run(name, runs) for name in run]
     if as_json and scores is None:  # what a script is to answer
         print_json([question.to_dict() for question in rating.questions(found, rater=rater, seed=seed)])
@@ -145,7 +156,7 @@ class NoteSection(StrEnum):
 
 def note(
     run: RunName,
-    text: Annotated[str, typer.Argument(help="what to note")],
+    text: Annotated[str, typer.Argument(help="what to note", metavar="TEXT")],
     section: Annotated[NoteSection, typer.Option("--section", help="heading of the report")],
     author: Annotated[str | None, typer.Option("--author", help="who says so")] = None,
     runs: Runs = Path("runs"),

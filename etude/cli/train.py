@@ -98,11 +98,12 @@ def check(
 ) -> None:
     """Find every problem of a recipe before anything runs."""
     from etude.recipe.load import flatten
+    from etude.recipe.toml import toml_text
 
     loaded = load(recipe, overrides, None)
     if not deep:
         values = loaded.to_dict()
-        print_rows([(key, str(value)) for key, value in flatten(values).items()], values, as_json)
+        print_rows([(key, toml_text(value)) for key, value in flatten(values).items()], values, as_json)
         if published := _describe_published(loaded):
             say(published)
         say(f"{recipe} is a valid recipe; --deep also looks at data and device")

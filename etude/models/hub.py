@@ -45,10 +45,11 @@ def _find(given: str, revision: str | None) -> Path:
         commits = sorted(path.parent.name for path in place.glob("snapshots/*/config.json"))
         there = f"there is {', '.join(commits)}" if commits else "no snapshot there has a config.json"
         wrong = f"revision {revision or 'main'} of {given} is not in {place}"
-        advice = "set model.revision, or put it there with the hub's own tool"
+        advice = f"set model.revision, or fetch it with {_fetch(given, revision)}"
         raise InputError(f"model.from: {wrong}; {there}; {advice}")
     looked = ", ".join(map(str, places))
-    raise InputError(f"model.from: {given} is not on this machine (looked for {looked}){_advice(given)}")
+    missing = f"model.from: {given} is not on this machine"
+    raise InputError(f"{missing} (looked for {looked}); {_advise(given, revision)}")
 
 
 def _cache_roots() -> list[Path]:
@@ -67,19 +68,26 @@ def _snapshot(folder: Path, revision: str) -> Path | None:
     if with_name.is_file():
         commit = durable.read_text(with_name, most_bytes=1 << 10).strip()
         if not re.fullmatch(r"\w+", commit):
-            raise InputError(f"{with_name} names no commit; fetch the model again with the hub's own tool")
+            given = folder.name.removeprefix("models--").replace("--", "/")
+            raise InputError(f"{with_name} names no commit; fetch the model again with {_fetch(given)}")
     snapshot = folder / "snapshots" / commit
     return snapshot if (snapshot / "config.json").is_file() else None
 
 
-def _advice(given: str) -> str:
+def _advise(given: str, revision: str | None) -> str:
+    """The model of a similar name, or the command that fetches the one that is missing."""
     there = [
         path.name.removeprefix("models--").replace("--", "/")
         for root in _cache_roots()
         if root.is_dir()
         for path in root.glob("models--*")
     ]
-    near = difflib.get_close_matches(given, [*there, *STORIES], n=1, cutoff=0.6)
+    near = difflib.get_close_matches(given, [*there, *STORIES], n=1, cutoff=0.8)
     if near and near[0] != given:
-        return f"; did you mean {near[0]}?"
-    return "; etude never downloads: put the model there with the hub's own tool, or give its folder"
+        return f"did you mean {near[0]}? else fetch it with {_fetch(given, revision)}"
+    return f"fetch it with {_fetch(given, revision)}, or give a folder; etude itself never downloads"
+
+
+def _fetch(given: str, revision: str | None = None) -> str:
+    """The command of the hub that puts a model where `find_model` looks for it."""
+    return f"`hf download {given}{f' --revision {revision}' if revision else ''}`"

@@ -1,24 +1,20 @@
 """Sentences for what the schema refuses: where, what is wrong, what is expected, what to do."""
 
-import difflib
-import json
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from etude.recipe.keys import model_within, near_keys
 from etude.recipe.schema import Recipe
-from etude.recipe.toml import Locator
+from etude.recipe.toml import Locator, toml_text
 
 
 def describe(keys: tuple[str, ...], problem: Any, locator: Locator) -> str:
     """One pydantic problem as: where, what is wrong, what was expected, what to do."""
     where, kind, given = locator.name(keys), problem["type"], problem.get("input")
     if kind == "extra_forbidden":
-        known = _known_keys(keys[:-1])
-        near = difflib.get_close_matches(keys[-1][:100], known, n=1, cutoff=0.5)
-        advice = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        return f"{where} is not a key of a recipe; {advice}"
+        return f"{where} is not a key of a recipe; {_advise(keys, is_section=isinstance(given, dict))}"
     if kind == "missing":
         return f"{where} is missing; every recipe needs it, for example `{_example_line(keys)}`"
     expected = {
@@ -68,9 +64,14 @@ def find_keys(problem: Any, data: Any) -> tuple[str, ...]:
     return (*keys, str(problem["loc"][-1])) if is_missing and problem["loc"] else tuple(keys)
 
 
-def _known_keys(section: tuple[str, ...]) -> list[str]:
-    model = _section(section)
-    return [info.alias or name for name, info in model.model_fields.items()] if model else []
+def _advise(keys: tuple[str, ...], *, is_section: bool) -> str:
+    """The key that an unknown one was meant to be, by its last part if it is of the same section."""
+    model, section = _section(keys[:-1]), ".".join(keys[:-1])
+    known = [info.alias or name for name, info in model.model_fields.items()] if model else []
+    near = [
+        key.removeprefix(f"{section}.") for key in near_keys(section, keys[-1], known, is_section=is_section)
+    ]
+    return f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(known)}"
 
 
 def _section(keys: tuple[str, ...]) -> type[BaseModel] | None:
@@ -81,15 +82,9 @@ def _section(keys: tuple[str, ...]) -> type[BaseModel] | None:
             is_named = False
             continue
         info = model.model_fields.get(part) if model else None
-        model = _model_within(info.annotation) if info else None
+        model = model_within(info.annotation) if info else None
         is_named = info is not None and get_origin(info.annotation) is dict
     return model
-
-
-def _model_within(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _model_within(part))), None)
 
 
 def _field(keys: tuple[str, ...]) -> FieldInfo | None:
@@ -106,10 +101,6 @@ def _example_line(keys: tuple[str, ...]) -> str:
 
 
 def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str | list | dict):
-        text = json.dumps(value, ensure_ascii=False, default=str)
-        return text if len(text) <= 80 else text[:77] + "..."
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+    text = toml_text(value)
+    most = 80 if isinstance(value, str | list | dict) else 40
+    return text if len(text) <= most else text[: most - 3] + "..."

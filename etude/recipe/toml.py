@@ -1,5 +1,6 @@
 """The text of a recipe: parsed as TOML within limits, with the line of each key."""
 
+import json
 import re
 import tomllib
 from typing import Any
@@ -60,6 +61,13 @@ def parse_override(text: str) -> tuple[str, Any]:
         return name, tomllib.loads(line)["value"]
     except (tomllib.TOMLDecodeError, RecursionError, ValueError):
         return name, value
+
+
+def toml_text(value: Any) -> str:
+    """A value as a recipe has it: `true`, `"text"`, `["a", "b"]`, `0.1`."""
+    if isinstance(value, bool | str | list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
 
 
 class Locator:

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import difflib
 import fcntl
 import math
 import os
@@ -41,6 +42,7 @@ from etude.text import printable
 
 FORMAT = 1
 _HEARTBEAT_SECONDS = 5.0
+_NAMED = 3  # runs named where a name is no run
 _RECIPE_BYTES = 1 << 20
 _NEW_RUN = re.compile(r"\.[a-z0-9][a-z0-9._-]*-[0-9a-f]{6}\.new")
 
@@ -327,10 +329,11 @@ def open_run(run: str | Path, runs: Path | None = None) -> Run:
         return (exact or found)[-1]
     if path.name in damaged:
         raise InputError(damaged[path.name])
-    known = ", ".join(candidate.name for candidate in (found or whole)[-3:])
-    raise InputError(
-        f"there is no run {shown}; {f'there are {known}' if known else 'see `etude runs`, or start one'}"
-    )
+    names = [candidate.name for candidate in found or whole]
+    near = difflib.get_close_matches(path.name, names, n=_NAMED) or names[: -_NAMED - 1 : -1]
+    more = f" and {len(names) - len(near):,} more" if len(names) > len(near) else ""
+    known = f"there are {', '.join(near)}{more}; see etude runs" if near else "see etude runs, or start one"
+    raise InputError(f"there is no run {shown}; {known}")
 
 
 def read_runs(runs: Path) -> tuple[list[Run], dict[str, str]]:

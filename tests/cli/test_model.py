@@ -1,8 +1,11 @@
 """The commands that use a model, on the command line."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tests.conftest import Outcome
 
@@ -27,3 +30,29 @@ def test_generate_writes_as_many_tokens_as_are_asked_for(
     (text,) = json.loads(etude(*words, "--json").out)
     assert text["prompt"] == "def " and text["tokens"] <= 3
     assert etude(*words).out == f"def {text['text']}\n"
+
+
+def test_a_prompt_of_a_dash_is_what_stdin_has(
+    write_recipe: Write, tmp_path: Path, etude: Etude, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "runs"
+    assert etude("train", write_recipe({"train.steps": 1}), "--runs", runs).code == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO("def total(a):\n"))
+    words = ("generate", "tiny", "--temperature", 0, "--max-tokens", 3, "--runs", runs, "--json")
+    (text,) = json.loads(etude(*words, "--prompt", "-").out)
+    assert text["prompt"] == "def total(a):\n"
+    assert json.loads(etude(*words, "--prompt", "def total(a):\n").out) == [text]
+    assert "stdin can be read once only" in etude(*words, "--prompt", "-", "--prompt", "-").err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("export", "r", "out", "--to", "gguf"), "'gguf' is not one of 'peft', 'merged', 'hf'"),
+        (("ensemble", "r", "s", "--by", "x"), "'x' is not one of 'mean', 'vote', 'consensus'"),
+    ],
+)
+def test_a_way_is_one_of_those_that_the_help_names(words: tuple[str, ...], says: str, etude: Etude) -> None:
+    outcome = etude(*words)
+    assert outcome.code == 2 and says in outcome.err
+    assert all(way.strip("'") in etude(words[0], "--help").out for way in says.split(" of ")[1].split(", "))

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from etude.records.store import Run
 from etude.report.history import read_history
 from etude.report.summary import describe, summarize
 from etude.report.write import write_report
+from tests.conftest import Outcome
 from tests.report.runs import attempt, finished_run, new_run
 
 
@@ -76,6 +78,22 @@ def test_the_end_of_the_input_ends_the_rating(tmp_path: Path) -> None:
 
     run = talkative_run(tmp_path, "a")
     assert rate([run], rater="anna", ask=end) == [(run.name, "no ratings")]
+
+
+def test_the_rater_is_the_person_at_the_machine_where_no_other_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, etude: Callable[..., Outcome]
+) -> None:
+    run = talkative_run(tmp_path, "a")
+    monkeypatch.setenv("LOGNAME", "clara")
+    assert etude("rate", run.name, "--runs", tmp_path, "--scores", "4,4,4,4,4,4").code == 0
+    assert {rating.rater for rating in ratings(run)} == {"clara"}
+
+    def fail() -> str:
+        raise OSError
+
+    monkeypatch.setattr("getpass.getuser", fail)
+    nameless = etude("rate", run.name, "--runs", tmp_path)
+    assert nameless.code == 2 and "this account has no name; give who rates with --rater NAME" in nameless.err
 
 
 @pytest.mark.parametrize("scores", [["4"] * 5, ["4"] * 7, ["4"] * 5 + ["6"], ["a"] * 6, ["nan"] * 6, []])

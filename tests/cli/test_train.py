@@ -27,6 +27,7 @@ def test_check_prints_every_value_and_deep_also_the_plan(write_recipe: Write, et
     )
     plain = etude("check", recipe)
     assert (plain.code, "optim.learning_rate" in plain.out) == (0, True)
+    assert '["q_proj", "k_proj", "v_proj", "o_proj"]' in plain.out and "True" not in plain.out
     assert "is a valid recipe; --deep also looks at data and device" in plain.err
     assert "Qwen/Qwen2.5-Coder-0.5B: " in plain.err and "of 495,114,112" in plain.err  # without its files
     deep = json.loads(etude("check", write_recipe(), "--deep", "--json").out)

@@ -23,7 +23,11 @@ def test_a_hub_id_is_found_in_the_cache_and_nowhere_else(
         find_model("acme/tinny")
     with pytest.raises(InputError, match=f"looked for {tmp_path}.*did you mean Qwen/Qwen2.5-Coder-1.5B"):
         find_model("Qwen/Qwen2.5-Coder-1.5")
+    with pytest.raises(InputError, match=r"fetch it with `hf download acme/other`, or give a folder"):
+        find_model("acme/other")
     with pytest.raises(InputError, match=r"revision v2 of acme/tiny is not in .*acme--tiny; there is abc123"):
+        find_model("acme/tiny", "v2")
+    with pytest.raises(InputError, match=r"hf download acme/tiny --revision v2`$"):
         find_model("acme/tiny", "v2")
     for odd in (b"../../other", b"a\0b", b"\xff", b"a" * 5000):
         (entry / "refs" / "main").write_bytes(odd)

@@ -174,8 +174,8 @@ def test_overrides_change_values_and_are_blamed_by_name(tmp_path: Path) -> None:
         tmp_path, GOOD, "optim.learning_rate=2e-4", "data.train.0.path=other.txt", "records.tags=['a']"
     )
     assert (recipe.optim.learning_rate, recipe.records.tags) == (2e-4, ["a"])
-    assert problems(tmp_path, GOOD, "optim.lr=1") == [
-        "optim.lr (override) is not a key of a recipe; known here: "
+    assert problems(tmp_path, GOOD, "optim.rho=1") == [
+        "optim.rho (override) is not a key of a recipe; known here: "
         "kind, learning_rate, weight_decay, beta1, beta2, eps, momentum"
     ]
     assert "not of the form key=value" in problems(tmp_path, GOOD, "optim.learning_rate")[0]

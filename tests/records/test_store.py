@@ -68,6 +68,12 @@ def test_runs_are_found_by_id_prefix_and_name_and_near_misses_are_named(
     assert open_run("tiny", tmp_path).name in (first.run.name, second.run.name)
     with pytest.raises(InputError, match="there is no run nothing; there are tiny-"):
         open_run("nothing", tmp_path)
+    for _ in range(3):
+        create_run(tmp_path, make_recipe()).close("finished")
+    with pytest.raises(InputError, match=r"there are tiny-.* and 2 more; see etude runs"):
+        open_run("nothing", tmp_path)
+    with pytest.raises(InputError, match=f"no run {first.run.name}x; there are {first.run.name}, "):
+        open_run(f"{first.run.name}x", tmp_path)
     with pytest.raises(InputError, match="there is no run"):
         open_run("../" + first.run.name, tmp_path)
 
