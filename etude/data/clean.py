@@ -75,8 +75,8 @@ _GENERATED = re.compile(
 _LICENCE = re.compile(r"licen[cs]e|copyright|spdx-|all rights reserved", re.IGNORECASE)
 # One comment, stretch of white space, or line that only opens a file; "#include" is no comment.
 _COMMENT = re.compile(
-    r"\s+|#(?!\[|!\[|(?:include|define|undef|import|if|ifdef|ifndef|elif|else|endif|error)\b)[^\n]*|//[^\n]*|--[^\n]*"
-    r"|;[^\n]*|%[^\n]*|/\*[\s\S]*?\*/|<!--[\s\S]*?-->|\"\"\"[\s\S]*?\"\"\"|'''[\s\S]*?'''"
+    r"\s+|#(?!\[|!\[|(?:include|define|undef|import|if|ifdef|ifndef|elif|else|endif|error)\b)[^\n]*|//[^\n]*"
+    r"|--[^\n]*|;[^\n]*|%[^\n]*|/\*[\s\S]*?\*/|<!--[\s\S]*?-->|\"\"\"[\s\S]*?\"\"\"|'''[\s\S]*?'''"
     r"|<\?php\b|<\?xml[^>\n]*>|package [\w.]+;?(?=\s|$)|[\"']use strict[\"'];?"
     r"|from __future__ import [^\n]*|\ufeff"
 )

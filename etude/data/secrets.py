@@ -124,8 +124,8 @@ _GIVEN = (
     r"(?(quote)(?P=quote)|[ \t]{0,8}$)"
 )
 _PLACEHOLDER = re.compile(
-    r"x{4}|(.)\1{5}|\*{3}|\.{3}|[<>{}]|\$[({]|%[(s]|123456|abcdef|your|example|sample|placeholder|change|dummy|fake"
-    r"|test|secret|pass|pwd|token|redacted|insert|replace",
+    r"x{4}|(.)\1{5}|\*{3}|\.{3}|[<>{}]|\$[({]|%[(s]|123456|abcdef|your|example|sample|placeholder|change|dummy"
+    r"|fake|test|secret|pass|pwd|token|redacted|insert|replace",
     re.IGNORECASE,
 )
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]{32,}")
