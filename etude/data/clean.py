@@ -35,10 +35,7 @@ def check(text: str, name: str, limits: Limits, wanted: Collection[str]) -> list
 
 
 def excerpt(text: str, filter_name: str, name: str = "") -> str:
-    """Evidence that a text fails a filter: one line of at most 120 characters, secrets redacted.
-
-    name: as in `check`; only syntax needs it.
-    """
+    """Evidence that a text fails a filter (syntax by its name): one line, secrets redacted."""
     safe = secrets.redact(text)  # all of it: of a part, a secret cut in two would not be known
     if filter_name in ("too_short", "too_long"):
         line = f"{len(text):,} characters: {safe}"

@@ -19,10 +19,7 @@ _BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 
 
 def can_lose(content: Mapping[str, Any]) -> bool:
-    """True if a tokenizer may leave out text: a BPE without an unknown token and without all bytes.
-
-    The other models have an unknown token, or refuse what they do not know.
-    """
+    """True if a tokenizer may leave out text, as only a BPE without unknown token and all bytes does."""
     model = content["model"]
     if "merges" not in model or model.get("unk_token") is not None:
         return False
