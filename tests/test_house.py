@@ -29,7 +29,7 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 2380, "control": 502, "data": 8523, "durable": 755, "engine": 1490, "evaluate": 544,
+    "cli": 2380, "control": 502, "data": 8518, "durable": 755, "engine": 1490, "evaluate": 544,
     "launch": 290, "models": 5106, "objectives": 1088, "plan": 550, "recipe": 1681, "records": 2117,
     "report": 2850, "scores": 750, "watch": 75,
     "etude": 2376,  # the modules that stand in no folder
