@@ -21,18 +21,18 @@ MOST = {
     "files over 400 lines": 0,
     "functions over 60 lines": 0,
     "lines over 110 columns": 1,  # patterns
-    "positional calls over 6": 2,
+    "positional calls over 6": 1,
     "import cycles, lazy ones too": 0,
-    "branches by kind": 15,
+    "branches by kind": 14,
     "isinstance of families": 0,
     "docstrings with a clause": 0,
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 2380, "control": 502, "data": 8518, "durable": 755, "engine": 1490, "evaluate": 544,
-    "launch": 290, "models": 5106, "objectives": 1088, "plan": 550, "recipe": 1681, "records": 2117,
+    "cli": 2380, "control": 502, "data": 8518, "durable": 755, "engine": 1491, "evaluate": 544,
+    "launch": 290, "models": 5106, "objectives": 1090, "plan": 550, "recipe": 1681, "records": 2117,
     "report": 2850, "scores": 750, "watch": 75,
-    "etude": 2376,  # the modules that stand in no folder
+    "etude": 2355,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()
 

@@ -91,8 +91,9 @@ def train(
             state.step += 1
         now = time.perf_counter()
         yield Step(
-            number, step.epoch, settings.learning_rate, step.samples, now - started, waited, measured, is_void
-        )
+            number, step.epoch, settings.learning_rate, step.samples, seconds=now - started,
+            wait_seconds=waited, measured=measured, is_void=is_void,
+        )  # fmt: skip
         if is_void:
             raise FaultError(f"step {number} did not fit into memory, and nothing was changed to make it fit")
         started = time.perf_counter()

@@ -112,8 +112,7 @@ class Classification(Kind):
         return float((torch.from_numpy(split.classes).float() @ weights).mean())
 
     def figures(self, recipe: Recipe, corpus: Corpus) -> set[str]:
-        assert corpus.labels is not None
-        return set(_figures(corpus.labels))
+        return set(_figures(_labels(corpus)))
 
     def measure(self, exam: Exam) -> Measured:
         """The loss, and every figure of the predictions.
@@ -122,8 +121,8 @@ class Classification(Kind):
         such figures are a little too good, and only fit to compare moments of a run. `compare` takes the
         thresholds of one set to the rows of another.
         """
-        split, labels = exam.corpus.validation, exam.corpus.labels
-        assert split is not None and labels is not None
+        split, labels = exam.corpus.validation, _labels(exam.corpus)
+        assert split is not None
         predictions = predict_split(exam, self.plain(), split, exam.recipe.evaluate.max_samples)
         return Measured(
             predictions.score,
@@ -208,10 +207,9 @@ def predict_split(
     exam: Exam, objective: Classification, split: Samples, max_samples: int | None = None
 ) -> Predictions:
     """Predictions of an exam's model for a split, or for some evenly spaced rows of it."""
-    assert exam.corpus.labels is not None
     return predict(
         exam.model, exam.batches(split, max_samples), objective, exam.precision, exam.world,
-        rows=min(len(split), max_samples or len(split)), classes=len(exam.corpus.labels.names),
+        rows=min(len(split), max_samples or len(split)), classes=len(_labels(exam.corpus).names),
         micro_batch_size=exam.micro_batch_size,
     )  # fmt: skip
 
@@ -232,8 +230,7 @@ def _compare(
 
     The thresholds of several labels are chosen on validation rows, where those are not the rows scored.
     """
-    labels, use, notes = exam.corpus.labels, exam.scored(), exam.notes()
-    assert labels is not None
+    labels, use, notes = _labels(exam.corpus), exam.scored(), exam.notes()
     has_others = labels.multi and "validation" in after and use != "validation"
     known, words = _count_words(exam, after, [use, "validation"] if has_others else [use])
     if len(known) < (rows := len(exam.corpus.train)):
@@ -280,8 +277,8 @@ def _count_words(
     exam: Exam, after: Mapping[str, Predictions], uses: Sequence[str]
 ) -> tuple[np.ndarray, dict[str, Predictions]]:
     """Labels of evenly spaced training rows, and predictions of a TF-IDF baseline learnt from them."""
-    train, labels, tokenizer = exam.corpus.train, exam.corpus.labels, exam.corpus.tokenizer
-    assert labels is not None and isinstance(train, Labelled)
+    train, labels, tokenizer = exam.corpus.train, _labels(exam.corpus), exam.corpus.tokenizer
+    assert isinstance(train, Labelled)
     ids = np.arange(min(len(train), _BASELINE_ROWS)) * len(train) // min(len(train), _BASELINE_ROWS)
     held = train.classes[ids].astype(np.bool_)
     known: np.ndarray = held if labels.multi else held.argmax(axis=1)
@@ -307,6 +304,11 @@ def _read_before(path: Path, shape: tuple[int, ...]) -> np.ndarray:
             f"{path} is damaged: it does not hold {shape[0]:,} x {shape[1]} shares; restore it from a copy"
         )
     return kept
+
+
+def _labels(corpus: Corpus) -> Labels:
+    assert corpus.labels is not None
+    return corpus.labels
 
 
 def _figures(labels: Labels) -> tuple[str, ...]:
