@@ -117,9 +117,7 @@ class Built:
             sides = tuple(int(side) for side in parsed["shape"].replace(b",", b" ").split()) if parsed else ()
             wanted = tuple(side if each is None else each for side, each in zip(sides, shape))
             if parsed is None or parsed["dtype"].decode() != np.dtype(dtype).str or len(sides) != len(shape):
-                raise self.damaged(
-                    f"{name}.npy holds other numbers than {np.dtype(dtype)} in {len(shape)} dimensions"
-                )
+                raise self.damaged(f"{name}.npy holds no {np.dtype(dtype)} in {len(shape)} dimensions")
             if sides != wanted:
                 raise self.damaged(f"{name}.npy is of shape {sides}, not {wanted}")
             return self._take(file, f"{name}.npy", sides, np.dtype(dtype), (least, most), is_mapped=is_mapped)

@@ -25,9 +25,8 @@ _BLOCK_COMMENT = re.compile(r"/\*(?<!\S/\*)")
 _SPACE, _WORD, _MARK = 0, 1, 2
 _SPACES = {*range(33), 127}
 _WORDS = {*range(128, 256), 95, *(byte for byte in range(128) if chr(byte).isalnum())}
-_CLASSES = np.array(
-    [_SPACE if byte in _SPACES else _WORD if byte in _WORDS else _MARK for byte in range(256)], dtype=np.uint8
-)
+_CLASSES = np.full(256, _MARK, dtype=np.uint8)
+_CLASSES[list(_WORDS)], _CLASSES[list(_SPACES)] = _WORD, _SPACE
 _PIECE_BYTES = 1 << 20  # the arrays of a piece stay near the caches
 _MULTIPLIER = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio, odd
 _INVERSE = pow(_MULTIPLIER, -1, 1 << 64)

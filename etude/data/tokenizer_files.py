@@ -100,18 +100,14 @@ def _parse(text: str, file: Path) -> "Inner":
 def _convert_folder(folder: Path) -> str:
     """The content of a tokenizer.json for a folder with vocab.json and merges.txt."""
     if len(_existing(folder, ("vocab.json", "merges.txt"))) < 2:
-        raise InputError(
-            f"tokenizer {folder} has no tokenizer.json; give a folder with one, or the file itself"
-        )
+        raise InputError(f"tokenizer {folder} has no tokenizer.json; give a folder with one, or the file")
     return convert(folder, sum(len(_read(file)) for file in _existing(folder, FILES)))
 
 
 def _find_eos(inner: "Inner", asked: str | None, folder: Path) -> str:
     if asked is not None:
         if inner.token_to_id(asked) is None:
-            raise InputError(
-                f"tokenizer.eos_token {asked!r} is no token of the tokenizer; name one that it has"
-            )
+            raise InputError(f"tokenizer.eos_token {asked!r} is no token of the tokenizer; name one it has")
         return asked
     given = {file.name: _read(file) for file in _existing(folder, FILES[1:3])}
     named = token_text(read_settings(given, folder).get("eos_token"))

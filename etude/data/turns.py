@@ -220,9 +220,7 @@ def _read_mark(turn: Mapping[str, Any], number: int, *, is_assistant: bool) -> M
         if value is None:
             continue
         if name in _UNREADABLE:
-            raise InputError(
-                f"has {name!r} in message {number}, which is not read; mark whole turns, by weight 0 or 1"
-            )
+            raise InputError(f"has {name!r} in message {number}, which is not read; mark turns by weight")
         if not isinstance(value, int | float) or value not in (0, 1):
             raise InputError(
                 f"has {name} {str(value)[:40]!r} in message {number}; expected 0 or 1, or false or true"
@@ -231,9 +229,7 @@ def _read_mark(turn: Mapping[str, Any], number: int, *, is_assistant: bool) -> M
     if not is_assistant:  # a weight of 1 is what a turn has by default
         wanted = {name: value for name, value in wanted.items() if name not in _WEIGHTS or not value}
     if len(set(wanted.values())) > 1:
-        raise InputError(
-            f"has marks in message {number} that disagree ({', '.join(wanted)}); keep one of them"
-        )
+        raise InputError(f"has marks in message {number} that disagree ({', '.join(wanted)}); keep one")
     if not is_assistant and any(wanted.values()):
         raise InputError(
             f"marks message {number} as one to learn ({', '.join(wanted)}), but only assistant turns are; "
