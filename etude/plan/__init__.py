@@ -127,7 +127,6 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
     if problems:
         raise RecipeError(problems)
     size = measure_model(recipe, model, base, sizes, own=own, adapter=adapter)
-    length = choose_length(recipe, samples, device)
     return Plan(
         recipe=recipe,
         tasks=tasks,
@@ -135,15 +134,10 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
         metric=own.choose_metric(recipe.evaluate.metric),
         model=model,
         pretrained=base,
-        parameters=size.parameters,
-        trainable=size.trainable,
-        cost=size.cost,
         device=device,
         precision=precision,
-        steps=length.steps,
-        steps_per_epoch=length.steps_per_epoch,
-        global_batch_size=length.global_batch_size,
-        micro_batch_size=length.micro_batch_size,
+        **vars(size),
+        **vars(choose_length(recipe, samples, device)),
     )
 
 

@@ -39,13 +39,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def read_recipe_text(path: Path) -> str:
     """The text of a recipe file. Raises: InputError if it cannot be read as one."""
     if not path.is_file():
-        what = (
-            "is a folder"
-            if path.is_dir()
-            else "does not exist"
-            if not path.exists()
-            else "is not a plain file"
-        )
+        what = "is not a plain file" if path.exists() else "does not exist"
+        what = "is a folder" if path.is_dir() else what
         raise InputError(f"recipe {path} {what}; give the path of a .toml file, or try `etude demo`")
     if path.stat().st_size > _MAX_BYTES:
         raise InputError(f"recipe {path} has over 1 MiB; a recipe is a short TOML file")

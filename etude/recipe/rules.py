@@ -6,7 +6,7 @@ from typing import get_args
 from etude.durable import check_name
 from etude.errors import InputError
 from etude.recipe.kinds import TRAINING_KINDS
-from etude.recipe.schema import Kind, Model, Recipe, Source
+from etude.recipe.schema import Data, Kind, Model, Recipe, Source
 
 
 def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
@@ -29,24 +29,24 @@ def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    sources = [(f"data.train.{index}", source) for index, source in enumerate(recipe.data.train)]
-    if isinstance(recipe.data.validation, list):
-        if not recipe.data.validation:
-            yield "data.validation", "is an empty list; give a source, or 'none' for a run without validation"
-        sources += [
-            (f"data.validation.{index}", source) for index, source in enumerate(recipe.data.validation)
-        ]
-    sources += [(f"data.test.{index}", source) for index, source in enumerate(recipe.data.test)]
-    for place, source in sources:
+    if recipe.data.validation == []:
+        yield "data.validation", "is an empty list; give a source, or 'none' for a run without validation"
+    for place, source in _each_source(recipe.data):
         yield from ((place, problem) for problem in _source(source))
+
+
+def _each_source(data: Data) -> Iterator[tuple[str, Source]]:
+    """Every source with its key, as `data.train.0`."""
+    for use, sources in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+        for index, source in enumerate(sources if isinstance(sources, list) else []):
+            yield f"data.{use}.{index}", source
 
 
 def _paths(recipe: Recipe) -> Iterator[tuple[str, str]]:
     data = recipe.data
     named = {"model.from": recipe.model.from_, "tokenizer.from": recipe.tokenizer.from_}
-    for use, sources in (("train", data.train), ("validation", data.validation), ("test", data.test)):
-        for index, source in enumerate(sources if isinstance(sources, list) else []):
-            named |= {f"data.{use}.{index}.path": source.path, f"data.{use}.{index}.glob": source.glob}
+    for place, source in _each_source(data):
+        named |= {f"{place}.path": source.path, f"{place}.glob": source.glob}
     named |= {f"data.leakage.benchmarks.{index}": path for index, path in enumerate(data.leakage.benchmarks)}
     for key, path in named.items():
         try:
@@ -75,14 +75,12 @@ def _gate(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _tasks(recipe: Recipe) -> Iterator[tuple[str, str]]:
     data, names = recipe.data, list(recipe.tasks)
-    for use in ("train", "validation", "test"):
-        sources = getattr(data, use)
-        for index, source in enumerate(sources if isinstance(sources, list) else []):
-            if source.task is None and names:
-                yield f"data.{use}.{index}", f'has no task; say which it is for, as task = "{names[0]}"'
-            elif source.task is not None and source.task not in names:
-                known = f"there are {', '.join(names)}" if names else "the recipe has no [tasks.<name>]"
-                yield f"data.{use}.{index}.task", f'is "{source.task}", but {known}'
+    for place, source in _each_source(data):
+        if source.task is None and names:
+            yield place, f'has no task; say which it is for, as task = "{names[0]}"'
+        elif source.task is not None and source.task not in names:
+            known = f"there are {', '.join(names)}" if names else "the recipe has no [tasks.<name>]"
+            yield f"{place}.task", f'is "{source.task}", but {known}'
     if names and recipe.train.objective != type(recipe.train).model_fields["objective"].default:
         yield "train.objective", "is given, but each of the tasks has its own; leave it out"
     if names and recipe.tokenizer.train_vocab_size is not None:
@@ -144,18 +142,15 @@ def _objective(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def _source_keys(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    data, kind = recipe.data, recipe.kind
-    for use in ("train", "validation", "test"):
-        sources = getattr(data, use)
-        for index, source in enumerate(sources if isinstance(sources, list) else []):
-            place, needed = f"data.{use}.{index}", kind.needed_key
-            if needed is not None and getattr(source, needed) is None:
-                yield place, f'has no {needed}; name the JSONL field that holds it, as {needed} = "{needed}"'
-            for other in TRAINING_KINDS.values():
-                if other != kind and any(getattr(source, name) for name in other.source_keys):
-                    belong = "belong" if len(other.source_keys) > 1 else "belongs"
-                    names = " or ".join(other.source_keys)
-                    yield place, f'has {names}, which {belong} to train.objective = "{other.name}"'
+    kind, needed = recipe.kind, recipe.kind.needed_key
+    for place, source in _each_source(recipe.data):
+        if needed is not None and getattr(source, needed) is None:
+            yield place, f'has no {needed}; name the JSONL field that holds it, as {needed} = "{needed}"'
+        for other in TRAINING_KINDS.values():
+            if other != kind and any(getattr(source, name) for name in other.source_keys):
+                belong = "belong" if len(other.source_keys) > 1 else "belongs"
+                names = " or ".join(other.source_keys)
+                yield place, f'has {names}, which {belong} to train.objective = "{other.name}"'
 
 
 def _tokenizer(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -1,11 +1,9 @@
 """The origin of a forked run: its parent, the step, and the records up to there."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from etude.records.events import Attempt, CheckpointSaved
 from etude.records.ledger import Entry, Ledger
-from etude.records.store import Run
 
 
 @dataclass(frozen=True)
@@ -14,12 +12,6 @@ class Origin:
 
     run: str
     step: int
-
-
-def origin_of(run: Run) -> Origin | None:
-    """The origin of a fork; None for a run that began at its first step."""
-    origin: dict[str, Any] | None = run.info.get("origin")
-    return Origin(**origin) if origin else None
 
 
 def records_until(ledger: Ledger, step: int) -> list[Entry]:

@@ -12,7 +12,7 @@ from etude.engine.fork import fork
 from etude.errors import DamageError, InputError
 from etude.recipe.load import recipe_from
 from etude.records.events import Attempt, Control, Evaluation, Generation, Scores, Step, to_json
-from etude.records.lineage import Origin, origin_of
+from etude.records.lineage import Origin
 from etude.records.store import Run, find_unfinished, list_runs
 from etude.run import run_recipe
 from etude.start import Options
@@ -84,11 +84,11 @@ def test_a_fork_of_a_classifier_keeps_the_predictions_before_training_and_the_be
 
 def test_a_fork_names_its_parent_and_is_continued_by_name_only(parent: Run, tmp_path: Path) -> None:
     child = fork(parent, 4, tmp_path)
-    assert origin_of(child) == Origin(parent.info["id"], 4) and origin_of(parent) is None
+    assert Origin(**child.info["origin"]) == Origin(parent.info["id"], 4) and "origin" not in parent.info
     assert child.day == parent.day
     assert find_unfinished(tmp_path, parent.recipe) is None
     again = fork(child, 4, tmp_path)
-    assert origin_of(again) == Origin(child.info["id"], 4)
+    assert Origin(**again.info["origin"]) == Origin(child.info["id"], 4)
     attempts = [entry.event for entry in go_on(again).ledger().entries if isinstance(entry.event, Attempt)]
     assert [(attempt.number, attempt.from_step) for attempt in attempts] == [(1, 0), (2, 4)]
 
