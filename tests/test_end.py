@@ -179,5 +179,5 @@ def test_a_run_is_left_once_its_command_has_ended(
         command, env={**os.environ, "ETUDE_CACHE": str(cache)}, check=False, capture_output=True
     )
     (run,) = list_runs(tmp_path / "runs")
-    assert done.returncode == 0 and b"report: " in done.stderr
+    assert done.returncode == 0 and b"report.md" in done.stderr
     assert run.lease["left"] is True and not run.is_unfinished
