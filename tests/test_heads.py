@@ -209,9 +209,7 @@ def test_a_head_for_as_many_labels_is_kept_and_another_is_drawn_and_said(tmp_pat
     two.write_text("".join(f'{{"text": "value {i}", "label": {i % 2}}}\n' for i in range(20)))
     second, _ = train(recipe_of(two, last(first), {"train.steps": 2}), tmp_path / "second")
     said = [entry.event for entry in second.run.ledger().entries if isinstance(entry.event, Finding)]
-    assert [each.evidence for each in said if each.what == "new weights"] == [
-        "1 tensors are new: score.weight"
-    ]
+    assert [each.evidence for each in said if each.what == "new weights"] == ["1 new tensor: score.weight"]
     model = load_model(last(second), dtype=torch.float32)
     assert model.get_parameter("score.weight").shape == (2, 32)
 

@@ -74,20 +74,20 @@ class Encoder(nn.Module):
         columns of `CodeBias`, for an encoder with a code bias and for no other.
         """
         # Samples of equal length are brought side by side, for one product of all, and back at the end.
-        each = lengths or (tokens.shape[1],) * tokens.shape[0]
+        lengths = lengths or (tokens.shape[1],) * tokens.shape[0]
         assert (code is None) == (self.config.code_bias == "off"), "code is for an encoder with a code bias"
-        assert sum(each) == tokens.numel() and max(each) <= self.config.context, (each, tokens.shape)
-        order = by_length(each)
-        ordered = tuple(each[sample] for sample in order)
+        assert sum(lengths) == tokens.numel() and max(lengths) <= self.config.context, (lengths, tokens.shape)
+        order = by_length(lengths)
+        ordered = tuple(lengths[sample] for sample in order)
         sizes = [(samples, length) for length, samples in count_equal(ordered)]
         groups = coded = tuple(Group(*size) for size in sizes)
         if code is not None:
-            biases = self.code_bias(_reorder(code.flatten(0, 1), each, order), sizes)
+            biases = self.code_bias(_reorder(code.flatten(0, 1), lengths, order), sizes)
             coded = tuple(Group(*size, bias) for size, bias in zip(sizes, biases))
         if self.config.code_bias == "inside":
             groups = coded
-        types = None if token_types is None else _reorder(token_types.flatten(), each, order)
-        x = self._trunk().embeddings(_reorder(tokens.flatten(), each, order), ordered, types)
+        types = None if token_types is None else _reorder(token_types.flatten(), lengths, order)
+        x = self._trunk().embeddings(_reorder(tokens.flatten(), lengths, order), ordered, types)
         for block in self.blocks():
             x = run_block(block, x, groups, recompute=self.checkpoint_activations and self.training)
         if self.config.code_bias == "after":
@@ -245,7 +245,7 @@ class Attention(nn.Module):
             project(x).unflatten(-1, (self.n_head, -1)) for project in (self.query, self.key, self.value)
         )
         sizes = [group.samples * group.length for group in groups]
-        parts = zip(*(torch.split(each, sizes) for each in heads))
+        parts = zip(*(torch.split(part, sizes) for part in heads))
         dropout = self.dropout if self.training else 0.0
         attended = [_attend(group, *part, dropout=dropout) for group, part in zip(groups, parts)]
         return torch.cat(attended).flatten(1)

@@ -175,10 +175,10 @@ class T5Classifier(nn.Module):
         lengths: of the samples that lie end to end in the one row of tokens; by default every row is a
         sample.
         """
-        each = lengths or (tokens.shape[1],) * tokens.shape[0]
+        lengths = lengths or (tokens.shape[1],) * tokens.shape[0]
         read = tokens.reshape(1, -1)
-        given = shift_right(read, each, self.config.start_id)
-        hidden: Tensor = self.transformer(read, given, source_lengths=each, target_lengths=each)
+        given = shift_right(read, lengths, self.config.start_id)
+        hidden: Tensor = self.transformer(read, given, source_lengths=lengths, target_lengths=lengths)
         return hidden.view(*tokens.shape, -1)
 
     def classify(self, hidden: Tensor, lengths: tuple[int, ...] | None = None) -> Tensor:
