@@ -7,29 +7,35 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from etude.report.history import History
+from etude.report.history import History, metric_value
+from etude.report.wording import metric_title, short
 
+_WORTH_A_CURVE = 20  # values, with fewer of which a line is drawn as it is, and speed not at all
 _POINTS = 800  # about one a pixel of the width that the charts are read at
 _RAW, _SMOOTH, _OTHER, _MARK = "#9ecae1", "#1f5f99", "#d95f02", "#b30000"
 _BRAILLE = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # dots of a cell, by column and row
 
 
 def chart_svgs(history: History) -> dict[str, bytes]:
-    """SVG files by name: loss, learning rate, gradient norm, speed; none before the first step.
+    """SVG files by name: loss, the chosen metric, learning rate, gradient norm, speed; none before a step.
 
-    The same records give the same bytes with the same matplotlib.
+    The metric has a chart where it is not the loss, the speed where enough of it was measured. The same
+    records give the same bytes with the same matplotlib.
     """
     if not history.steps:
         return {}
-    charts: dict[str, Callable[[Any, History], None]] = {
+    metric = history.run.recipe.evaluate.metric
+    measured = [each for each in history.evaluations if metric_value(each, metric) is not None]
+    charts: dict[str, Callable[[Any, History], None] | None] = {
+        "metric.svg": _draw_metric if measured and metric != "loss" else None,
         "loss.svg": _draw_loss,
         "learning_rate.svg": _draw_learning_rate,
         "grad_norm.svg": _draw_grad_norm,
-        "speed.svg": _draw_speed,
+        "speed.svg": _draw_speed if len(history.windows) >= _WORTH_A_CURVE else None,
     }
     # matplotlib reads and writes its list of fonts in the encoding of the locale.
     with warnings.catch_warnings(action="ignore", category=EncodingWarning):
-        return {name: _svg(draw, history) for name, draw in charts.items()}
+        return {name: _svg(draw, history) for name, draw in charts.items() if draw}
 
 
 def braille_curve(
@@ -96,8 +102,8 @@ def envelope(
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """Mean over a fiftieth of the values around each, fewer at the ends."""
-    half = max(len(values) // 100, 1)
+    """Mean over a fiftieth of the values around each, but eleven or a tenth of few; fewer at the ends."""
+    half = max(len(values) // 100, min(len(values) // 20, 5), 1)
     sums = [0.0]
     for value in values:
         sums.append(sums[-1] + value)
@@ -107,25 +113,59 @@ def smooth(values: Sequence[float]) -> list[float]:
 
 def _draw_loss(axes: Any, history: History) -> None:
     xs, ys = _finite((step.step, step.loss) for step in history.steps)
-    smoothed = _draw_line(axes, xs, ys, "training")
-    scored = [e for e in history.evaluations if math.isfinite(e.loss)]
-    levels = [*smoothed, *(e.loss for e in scored)]
+    _draw_line(axes, xs, ys, "training")
+    levels = _middle(ys)
+    scored = [each for each in history.evaluations if math.isfinite(each.loss)]
     if scored:
-        ex, ey = envelope([e.step for e in scored], [e.loss for e in scored])
-        marker = "o" if len(ex) <= 60 else None
-        axes.plot(ex, ey, color=_OTHER, linewidth=1.4, marker=marker, markersize=3.5, label="validation")
-        # The evaluation before the first step is of the model that was given.
-        best = min((e for e in scored if e.step), key=lambda e: e.loss, default=scored[0])
-        what = "best" if best.step else "before training"
-        label = f"{what} {best.loss:.4f} at step {best.step:,}"
-        place = {"color": _MARK, "marker": "*", "markersize": 11, "linestyle": "none"}
-        axes.plot([best.step], [best.loss], **place, label=label)
+        _draw_validation(axes, [each.step for each in scored], [each.loss for each in scored], "validation")
+        levels += [each.loss for each in scored]
+    if (best := history.best) and math.isfinite(best.loss):
+        metric = history.run.recipe.evaluate.metric
+        by = "" if metric == "loss" else f" by {metric_title(metric)}"
+        label = f"best checkpoint{by}: {short(best.loss)} at step {best.step:,}"
+        _draw_star(axes, best.step, best.loss, label)
     if levels:
         # Single spikes may leave the chart; the level of the curve must stay readable.
-        margin = 0.06 * ((max(levels) - min(levels)) or 1.0)
+        margin = 0.08 * ((max(levels) - min(levels)) or 1.0)
         axes.set_ylim(min(levels) - margin, max(levels) + margin)
     _mark_skipped(axes, history)
     axes.set_ylabel("loss (nats per target)")
+
+
+def _draw_metric(axes: Any, history: History) -> None:
+    metric = history.run.recipe.evaluate.metric
+    found = [(each.step, metric_value(each, metric)) for each in history.evaluations]
+    xs, ys = _finite((step, value) for step, value in found if value is not None)
+    title = metric_title(metric)
+    _draw_validation(axes, xs, ys, f"{title} on validation samples")
+    if xs and not xs[0] and len(xs) > 1:
+        axes.axhline(ys[0], color="#888888", linewidth=1.0, linestyle=":", label="before training")
+    best = history.best
+    if best and best.step in xs:
+        value = ys[xs.index(best.step)]
+        _draw_star(axes, best.step, value, f"best checkpoint: {short(value)} at step {best.step:,}")
+    axes.margins(y=0.08)
+    axes.set_ylabel(title)
+
+
+def _draw_validation(axes: Any, xs: Sequence[float], ys: Sequence[float], label: str) -> None:
+    xs, ys = envelope(xs, ys)
+    marker = "o" if len(xs) <= 60 else None
+    axes.plot(xs, ys, color=_OTHER, linewidth=1.6, marker=marker, markersize=4, label=label)
+
+
+def _draw_star(axes: Any, x: float, y: float, label: str) -> None:
+    """The kept checkpoint at its own value, over all lines and never cut by the edge."""
+    edge = {"markeredgecolor": "white", "markeredgewidth": 0.8, "clip_on": False, "zorder": 5}
+    axes.plot([x], [y], color=_MARK, marker="*", markersize=13, linestyle="none", label=label, **edge)
+
+
+def _middle(values: Sequence[float]) -> list[float]:
+    """The second and the 98th percentile, between which noise is shown whole; of few values all."""
+    if len(values) <= _WORTH_A_CURVE:
+        return list(values)
+    ordered = sorted(values)
+    return [ordered[len(ordered) // 50], ordered[-1 - len(ordered) // 50]]
 
 
 def _draw_learning_rate(axes: Any, history: History) -> None:
@@ -152,18 +192,17 @@ def _draw_speed(axes: Any, history: History) -> None:
     xs, ys = _finite((resource.step, resource.tokens_per_second) for resource in measured)
     _draw_line(axes, xs, ys, "tokens/s")
     axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_ylabel("tokens/s")
 
 
-def _draw_line(axes: Any, xs: list[float], ys: list[float], label: str) -> list[float]:
-    """The values faint, their moving mean strong; returns the mean."""
-    smoothed = smooth(ys)
-    if len(xs) > 20:
+def _draw_line(axes: Any, xs: list[float], ys: list[float], label: str) -> None:
+    """The values faint, their moving mean strong."""
+    if len(xs) > _WORTH_A_CURVE:
         axes.plot(*envelope(xs, ys), color=_RAW, linewidth=0.8)
-        axes.plot(*envelope(xs, smoothed), color=_SMOOTH, linewidth=1.6, label=label)
+        axes.plot(*envelope(xs, smooth(ys)), color=_SMOOTH, linewidth=1.6, label=label)
     else:
         axes.plot(xs, ys, color=_SMOOTH, linewidth=1.6, marker="o", markersize=3, label=label)
-    return smoothed
 
 
 def _mark_skipped(axes: Any, history: History) -> None:
@@ -178,7 +217,7 @@ def _svg(draw: Callable[[Any, History], None], history: History) -> bytes:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import MaxNLocator
 
     style = {
         "svg.hashsalt": "etude", "svg.fonttype": "none", "font.size": 10, "path.simplify": False,
@@ -197,9 +236,9 @@ def _svg(draw: Callable[[Any, History], None], history: History) -> bytes:
                 axes.axvline(attempt.from_step, color="#888888", linewidth=0.9, linestyle=":")
         axes.set_xlabel("step" if len(history.attempts) < 2 else "step (dotted: restarts)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         if len(axes.get_legend_handles_labels()[0]) > 1:
-            axes.legend(frameon=False, loc="upper right")
+            figure.legend(frameon=False, loc="outside upper left", ncols=4, handletextpad=0.5)
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()

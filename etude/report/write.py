@@ -39,6 +39,7 @@ from etude.text import plural
 _TIMELINE_ROWS = 16
 _FINDINGS = 50
 _CHART_NAMES = {
+    "metric.svg": "The chosen metric",
     "loss.svg": "Training and validation loss",
     "learning_rate.svg": "Learning rate",
     "grad_norm.svg": "Gradient norm",

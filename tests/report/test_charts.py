@@ -1,23 +1,81 @@
 import math
 import xml.etree.ElementTree
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
-from etude.report.charts import braille_curve, chart_svgs, envelope, smooth, sparkline
-from etude.report.history import read_history
+from etude.records.store import Run
+from etude.report.charts import (
+    _draw_loss,
+    _draw_metric,
+    braille_curve,
+    chart_svgs,
+    envelope,
+    smooth,
+    sparkline,
+)
+from etude.report.history import History, read_history
+from tests import misleading as runs
 from tests.report.runs import attempt, evaluation, finished_run, new_run, window
+
+Get = Callable[..., Any]
 
 
 def test_the_same_journal_gives_the_same_charts(tmp_path: Path) -> None:
     run = finished_run(tmp_path)
     charts = chart_svgs(read_history(run))
     assert charts == chart_svgs(read_history(run))
-    assert set(charts) == {"loss.svg", "learning_rate.svg", "grad_norm.svg", "speed.svg"}
+    assert set(charts) == {"loss.svg", "learning_rate.svg", "grad_norm.svg"}
     for svg in charts.values():
         assert xml.etree.ElementTree.fromstring(svg).tag.endswith("svg")
-    assert b"best 2.5000 at step 20" in charts["loss.svg"]
+    assert b"best checkpoint: 2.50 at step 20" in charts["loss.svg"]
     assert b"clipped to 1" in charts["grad_norm.svg"]
+
+
+def axes_of(draw: Callable[[Any, History], None], run: Run) -> Any:
+    """The axes that a chart is drawn on, without their picture."""
+    axes = Figure().add_subplot()
+    draw(axes, read_history(run))
+    return axes
+
+
+def test_the_star_stands_on_the_checkpoint_that_is_kept_at_its_own_value(misleading: Get) -> None:
+    run = misleading(runs.worse_than_before)
+    kept = next(each for each in read_history(run).evaluations if each.step == run.best["step"])
+    for draw, value in ((_draw_metric, kept.metrics["f1"]), (_draw_loss, kept.loss)):
+        (star,) = [line for line in axes_of(draw, run).lines if line.get_marker() == "*"]
+        assert (star.get_xdata()[0], star.get_ydata()[0]) == (run.best["step"], value)
+    svg = chart_svgs(read_history(run))["metric.svg"]
+    assert b"before training" in svg and b"best checkpoint: 0." in svg
+
+
+def test_validation_is_a_line_of_its_own_and_the_axis_holds_it_and_the_noise(misleading: Get) -> None:
+    run = misleading(runs.memorised)
+    axes, history = axes_of(_draw_loss, run), read_history(run)
+    (line,) = [line for line in axes.lines if line.get_label() == "validation"]
+    assert list(line.get_ydata()) == [each.loss for each in history.evaluations]
+    low, high = axes.get_ylim()
+    inside = [low <= step.loss <= high for step in history.steps]
+    assert low < min(line.get_ydata()) and max(line.get_ydata()) < high
+    assert sum(inside) >= 0.95 * len(inside)
+
+
+def test_one_wild_step_does_not_set_the_axis(tmp_path: Path) -> None:
+    writer = new_run(tmp_path)
+    first, *others = window(1, 200)
+    writer.append(attempt(), first._replace(loss=400.0), *others)
+    writer.close("finished")
+    assert axes_of(_draw_loss, writer.run).get_ylim()[1] < 10
+
+
+def test_speed_is_drawn_where_it_makes_a_curve(tmp_path: Path) -> None:
+    writer = new_run(tmp_path)
+    writer.append(attempt(), *(each for n in range(20) for each in window(5 * n + 1, 5 * n + 5)))
+    writer.close("finished")
+    assert "speed.svg" in chart_svgs(read_history(writer.run))
 
 
 def test_a_long_run_makes_small_charts(tmp_path: Path) -> None:
@@ -45,6 +103,7 @@ def test_an_envelope_keeps_the_extremes() -> None:
 def test_a_moving_mean_is_the_mean_of_its_neighbours() -> None:
     assert smooth([0.0, 3.0, 6.0, 0.0]) == [1.5, 3.0, 3.0, 3.0]
     assert smooth([]) == []
+    assert smooth([float(n % 2) for n in range(200)])[100] == pytest.approx(6 / 11)
 
 
 @pytest.mark.parametrize(
