@@ -18,22 +18,26 @@ _FORMAT = 1
 _TAIL_BYTES = 1 << 16
 
 
-def read_index(journal: Path, kind: Any) -> Any:
-    """The content of the index, as `fit` takes it for a kind; None if it is not of this journal as it is."""
+def read_index(journal: Path, kind: Any, maker: int) -> Any:
+    """The content of the index, as `fit` takes it for a kind; None if it is not of this journal as it is.
+
+    maker  a number of the code that made the content; other code makes its own
+    """
     try:
         index = durable.read_json_object(journal.with_name(NAME), follow=False)
         content = index.pop("content", None)
-        return fit(content, kind) if index == _key(journal) | {"content_crc": _crc(content)} else None
+        known = {**_key(journal), "maker": maker, "content_crc": _crc(content)}
+        return fit(content, kind) if index == known else None
     except (InputError, OSError, ValueError, RecursionError):
         return None
 
 
-def write_index(journal: Path, size: int, content: Any) -> None:
+def write_index(journal: Path, size: int, content: Any, maker: int) -> None:
     """Write the index of the first `size` bytes of a journal, unless it has grown; a failure is no matter."""
     try:
         key = _key(journal)
         if key["size"] == size:
-            index = {**key, "content_crc": _crc(content), "content": content}
+            index = {**key, "maker": maker, "content_crc": _crc(content), "content": content}
             durable.write_json(journal.with_name(NAME), index)
     except (InputError, StorageError, OSError):
         return

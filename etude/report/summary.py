@@ -1,9 +1,11 @@
 """A run in figures, as show, runs, compare and the report have it, each from its records."""
 
 import shlex
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from etude.errors import InputError
@@ -96,11 +98,18 @@ def summarize_history(history: History) -> Summary:
 def index_history(history: History) -> None:
     """Keep the figures of a journal beside it, so that listing runs need not read it again."""
     content = {figure.name: [figure.to_json(), figure.source] for figure in journal_figures(history)}
-    write_index(history.run.path / "journal.jsonl", history.ledger.size, content)
+    write_index(history.run.path / "journal.jsonl", history.ledger.size, content, _maker())
+
+
+@cache
+def _maker() -> int:
+    """A checksum of the code that makes figures of records: a rule that changed makes them anew."""
+    code = sorted(Path(__file__).parent.glob("*.py"))
+    return zlib.crc32(b"".join(path.read_bytes() for path in code))
 
 
 def _read_index(run: Run) -> list[Figure] | None:
-    content = read_index(run.path / "journal.jsonl", dict[str, list[Any]]) or {}
+    content = read_index(run.path / "journal.jsonl", dict[str, list[Any]], _maker()) or {}
     if not FIGURES.keys() - _NOT_OF_JOURNAL <= content.keys():
         return None
     try:

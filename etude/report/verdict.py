@@ -91,9 +91,14 @@ def _learning(history: History, values: Values) -> str:
     if best is evaluations[0]:
         return f"It got worse after its first evaluation: {name} was {short(value)} {at}{end}."
     start = f"at step {evaluations[0].step:,}" if evaluations[0].step else "before training"
-    went = f"{name} {_verb(first, value)} from {short(first)} {start} to {short(value)} {at}, its best{end}"
+    if short(value) == short(first):
+        return f"It hardly changed: {name} was {short(first)} {start} and {short(value)} at best, {at}{end}."
     doubt = _doubt(history)
-    return f"{'It may have learnt nothing' if doubt else 'It learnt'}: {went}{doubt}."
+    went = f"{name} {_verb(first, value)} from {short(first)} {start} to {short(value)} {at}"
+    went += f", its best{doubt}{end}"
+    if doubt:
+        return f"It may have learnt nothing: {went}."
+    return f"{'It learnt, but ended worse' if _is_lost(first, value, last) else 'It learnt'}: {went}."
 
 
 def _doubt(history: History) -> str:
@@ -205,9 +210,15 @@ def _broken_steps(history: History) -> Iterator[str]:
 
 
 def _findings(history: History) -> Iterator[str]:
+    """Warnings and errors, each kind once with its first evidence."""
+    kinds: dict[str, list[Finding]] = {}
     for finding in history.events(Finding):
         if finding.severity != "info":
-            yield f"{one_line(finding.what).capitalize()}: {one_line(finding.evidence)}."
+            kinds.setdefault(finding.what, []).append(finding)
+    for what, (first, *others) in kinds.items():
+        times = f" ({len(others) + 1:,} times)" if others else ""
+        title = one_line(what)
+        yield f"{title[:1].upper()}{title[1:]}{times}: {one_line(first.evidence)}."
 
 
 def _first_lost_step(history: History) -> int | None:
@@ -224,6 +235,12 @@ def _is_better(value: float | None, other: float | None, values: Values) -> bool
     if value is None or other is None or not math.isfinite(value):
         return False
     return value < other if values["lower_is_better"] else value > other
+
+
+def _is_lost(first: float | None, best: float | None, last: float | None) -> bool:
+    """True if the end lost more than half of what was gained up to the best."""
+    known = [value for value in (first, best, last) if value is not None]
+    return len(known) == 3 and not abs(known[2] - known[1]) <= abs(known[1] - known[0]) / 2
 
 
 def _verb(first: float | None, value: float | None) -> str:

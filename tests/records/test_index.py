@@ -15,7 +15,7 @@ from etude.report.summary import describe, run_table, summarize
 from etude.report.write import write_report
 from tests.report.runs import finished_run
 
-KIND = dict[str, int]
+KIND, MAKER = dict[str, int], 7
 
 
 def journal_of(path: Path) -> Path:
@@ -27,18 +27,19 @@ def journal_of(path: Path) -> Path:
 
 def test_an_index_holds_for_the_journal_that_it_was_made_of(tmp_path: Path) -> None:
     journal = journal_of(tmp_path)
-    assert read_index(journal, KIND) is None
-    write_index(journal, read_journal(journal).size, {"a": 1})
-    assert read_index(journal, KIND) == {"a": 1}
-    assert read_index(journal, dict[str, str]) is None
-    write_index(journal, 3, {"a": 2})  # the journal has grown since it was read
-    assert read_index(journal, KIND) == {"a": 1}
+    assert read_index(journal, KIND, MAKER) is None
+    write_index(journal, read_journal(journal).size, {"a": 1}, MAKER)
+    assert read_index(journal, KIND, MAKER) == {"a": 1}
+    assert read_index(journal, dict[str, str], MAKER) is None
+    write_index(journal, 3, {"a": 2}, MAKER)  # the journal has grown since it was read
+    assert read_index(journal, KIND, MAKER) == {"a": 1}
+    assert read_index(journal, KIND, MAKER + 1) is None, "other code may make other figures"
 
 
 @pytest.mark.parametrize("change", ["longer", "tail", "time", "content", "json", "nested", "link", "pipe"])
 def test_an_index_that_may_be_of_another_journal_does_not_count(tmp_path: Path, change: str) -> None:
     journal, index = journal_of(tmp_path), tmp_path / NAME
-    write_index(journal, read_journal(journal).size, {"a": 1})
+    write_index(journal, read_journal(journal).size, {"a": 1}, MAKER)
     before, content = journal.stat(), journal.read_bytes()
     if change == "longer":
         journal.write_bytes(content + b"\n")
@@ -57,7 +58,7 @@ def test_an_index_that_may_be_of_another_journal_does_not_count(tmp_path: Path, 
     else:
         index.rename(tmp_path / "elsewhere") if change == "link" else index.unlink()
         index.symlink_to(tmp_path / "elsewhere") if change == "link" else os.mkfifo(index)
-    assert read_index(journal, KIND) is None
+    assert read_index(journal, KIND, MAKER) is None
 
 
 def test_a_summary_by_the_index_is_that_of_the_journal(tmp_path: Path) -> None:
@@ -65,11 +66,12 @@ def test_a_summary_by_the_index_is_that_of_the_journal(tmp_path: Path) -> None:
     plain = summarize(run)
     write_report(run)
     journal = run.path / "journal.jsonl"
-    assert read_index(journal, dict[str, list[Any]])
+    maker = json.loads((run.path / NAME).read_text())["maker"]
+    assert read_index(journal, dict[str, list[Any]], maker)
     again = summarize(run)
     assert again == plain and describe(again) == describe(plain) and run_table([again]) == run_table([plain])
     append_note(run, Note("lessons", "late"))
-    assert read_index(journal, dict[str, list[Any]]) is None and summarize(run) == plain
+    assert read_index(journal, dict[str, list[Any]], maker) is None and summarize(run) == plain
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_an_index_of_other_figures_does_not_count(tmp_path: Path, spoil: dict[st
     plain = summarize(run)
     journal = run.path / "journal.jsonl"
     write_report(run)
-    write_index(journal, journal.stat().st_size, json.loads((run.path / NAME).read_text())["content"] | spoil)
-    if not spoil:
-        write_index(journal, journal.stat().st_size, {})
+    index = json.loads((run.path / NAME).read_text())
+    content = index["content"] | spoil if spoil else {}
+    write_index(journal, journal.stat().st_size, content, index["maker"])
     assert summarize(run) == plain

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,23 @@ def test_a_run_that_got_better_is_said_to_have_learnt(tmp_path: Path) -> None:
 
 
 def test_the_best_and_the_end_are_told_apart(tmp_path: Path) -> None:
-    rising = evaluation(40, 4.0, best=False)
+    rising = evaluation(40, 5.0, best=False)
     found = verdict(tmp_path, evaluation(0, 6.0, best=False), evaluation(20, 3.0), rising, FINISH)
-    assert found["verdict"][0].endswith("to 3.00 at step 20, its best, and 4.00 at the end.")
+    assert found["verdict"][0].endswith("to 3.00 at step 20, its best, and 5.00 at the end.")
+
+
+def test_an_end_that_lost_most_of_the_gain_and_a_gain_that_rounds_to_nothing_are_said(tmp_path: Path) -> None:
+    before, best = evaluation(0, 6.0, best=False), evaluation(20, 3.0)
+    for end, words in (
+        (4.4, "It learnt: "),
+        (4.6, "It learnt, but ended worse: "),
+        (math.nan, "It learnt, but "),
+    ):
+        last = evaluation(40, end, best=False)
+        said = verdict(tmp_path / str(end), before, best, last, FINISH)["verdict"][0]
+        assert said.startswith(words), said
+    same = verdict(tmp_path / "same", before, evaluation(40, 5.999), FINISH)["verdict"][0]
+    assert same == "It hardly changed: validation loss was 6.00 before training and 6.00 at best, at step 40."
 
 
 @pytest.mark.parametrize("after", [6.0, 6.5])
@@ -138,11 +153,12 @@ def test_rows_that_were_cut_or_left_out_and_few_held_out_ones_are_named(tmp_path
 def test_broken_steps_and_findings_but_no_mere_information_are_named(tmp_path: Path) -> None:
     writer = new_run(tmp_path)
     writer.append(attempt(), *window(1, 40, bad=(3, 4)), evaluation(40, 2.0))
-    writer.append(Finding(40, "odd", "evidence", "advice"), Finding(1, "new", "x", "y", severity="info"))
+    odd = [Finding(40, "odd", "evidence", "advice"), Finding(40, "odd", "more", "advice")]
+    writer.append(*odd, Finding(1, "new", "x", "y", severity="info"))
     writer.close("stopped")
     found = summarize_history(read_history(writer.run))
     assert found["problems"] == [
-        "2 steps changed no weight, since loss or gradient was not finite.", "Odd: evidence.",
+        "2 steps changed no weight, since loss or gradient was not finite.", "Odd (2 times): evidence.",
     ]  # fmt: skip
 
 
