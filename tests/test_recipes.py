@@ -129,7 +129,7 @@ def test_the_code_encoder_has_the_figures_of_its_story() -> None:
 
 
 def test_the_demo_source_is_found_without_network() -> None:
-    from etude.cli.demo import shipped_recipe
+    from etude.cli.recipes import shipped_recipe
     from etude.data.listing import list_files
 
     recipe = load_recipe(shipped_recipe("demo"))

@@ -1,22 +1,11 @@
-"""The recipe of `etude demo`, and the lines that it prints at its end."""
+"""The lines that `etude demo` prints at its end."""
 
 import gzip
 import lzma
-from pathlib import Path
 
 from etude.cli.printing import print_text
-from etude.errors import InputError
 from etude.records.events import Evaluation, Generation
 from etude.records.store import Run
-
-
-def shipped_recipe(name: str) -> Path:
-    """A recipe that comes with etude: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    for folder in (package / "recipes", package.parent / "recipes"):
-        if (folder / f"{name}.toml").is_file():
-            return folder / f"{name}.toml"
-    raise InputError(f"the recipe {name} is not installed with etude; install etude again")
 
 
 def print_outcome(run: Run) -> None:

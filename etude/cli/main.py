@@ -12,7 +12,9 @@ import typer
 from typer.core import TyperGroup
 
 from etude import __version__
-from etude.cli import data, model, read, train
+from etude.cli import data, model, read, recipes, train
+from etude.cli.completion import join_words
+from etude.cli.examples import example_text
 from etude.cli.printing import is_reader_gone, lasting_output, print_text, ready_streams, say
 from etude.control.ranks import FOLDER, follow_launcher
 from etude.control.signals import one_interrupt
@@ -41,6 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": read.report,
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {"page": data.data_page, "show": data.show_data}
+RECIPE_COMMANDS: dict[str, Callable[..., None]] = {"show": recipes.show_recipe, "copy": recipes.copy_recipe}
 # click's error for a command line that it cannot read; newer versions of typer hold a click of their own.
 _UsageError: Any = typer.BadParameter.__base__
 _MOST_PROBLEMS = 20
@@ -56,16 +59,26 @@ class DataGroup(TyperGroup):
 
 app = typer.Typer(
     help="Train code language models: one recipe, one run, a record anybody can check.",
+    epilog=example_text(""),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Look at the data of a recipe.", no_args_is_help=True, cls=DataGroup)
+data_app = typer.Typer(
+    help="Look at the data of a recipe: `etude data RECIPE` is its page.",
+    epilog=example_text("data"),
+    no_args_is_help=True,
+    cls=DataGroup,
+)
+recipes_app = typer.Typer(invoke_without_command=True, epilog=example_text("recipes"))
+recipes_app.callback()(recipes.list_recipes)
+app.add_typer(recipes_app, name="recipes")
 app.add_typer(data_app, name="data")
-for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
-for _name, _command in DATA_COMMANDS.items():
-    data_app.command(_name)(_command)
+for _app, _group, _commands in (
+    (app, "", COMMANDS), (data_app, "data", DATA_COMMANDS), (recipes_app, "recipes", RECIPE_COMMANDS),
+):  # fmt: skip
+    for _name, _command in _commands.items():
+        _app.command(_name, epilog=example_text(f"{_group} {_name}".strip()))(_command)
 
 
 def main() -> None:
@@ -99,6 +112,7 @@ def main() -> None:
 
 def _run() -> int:
     ready_streams()
+    join_words()
     try:
         follow_launcher()
         return app(standalone_mode=False) or 0

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from etude.cli.completion import complete_checkpoint
 from etude.cli.options import Json, Runs, parse_name, parse_output
 from etude.cli.printing import print_json, print_rows
 from etude.errors import InputError
@@ -14,7 +15,10 @@ from etude.errors import InputError
 Speaking = Annotated[
     str,
     typer.Argument(
-        parser=parse_name, help="RUN (its best), RUN@last, RUN@step-200, or a folder", metavar="RUN|FOLDER"
+        parser=parse_name,
+        help="RUN (its best), RUN@last, RUN@step-200, or a folder",
+        metavar="RUN|FOLDER",
+        autocompletion=complete_checkpoint,
     ),
 ]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", help="tokens of each answer at most")]
@@ -58,7 +62,13 @@ class ExportKind(StrEnum):
 
 def export_model(
     run: Annotated[
-        str, typer.Argument(parser=parse_name, help="RUN, RUN@best, RUN@last or RUN@step-200", metavar="RUN")
+        str,
+        typer.Argument(
+            parser=parse_name,
+            help="RUN, RUN@best, RUN@last or RUN@step-200",
+            metavar="RUN",
+            autocompletion=complete_checkpoint,
+        ),
     ],
     out: Annotated[Path, typer.Argument(parser=parse_output, help="the folder to write", metavar="OUT")],
     kind: Annotated[

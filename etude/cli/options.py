@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etude.cli.completion import complete_override, complete_run
 from etude.control.ranks import read_place
 from etude.durable import check_name
 from etude.errors import InputError
@@ -78,12 +79,19 @@ RecipePath = Annotated[
 New = Annotated[bool, typer.Option("--new", help="start a run even if one is unfinished")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="changes such as optim.learning_rate=2e-4", metavar="[KEY=VALUE]..."),
+    typer.Argument(
+        help="changes such as optim.learning_rate=2e-4",
+        metavar="[KEY=VALUE]...",
+        autocompletion=complete_override,
+    ),
 ]
 RunName = Annotated[
     str,
     typer.Argument(
-        parser=parse_name, help="a run: folder, id, start of an id, or recipe name", metavar="RUN"
+        parser=parse_name,
+        help="a run: folder, id, start of an id, or recipe name",
+        metavar="RUN",
+        autocompletion=complete_run,
     ),
 ]
 Runs = Annotated[

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etude.cli.completion import complete_run
 from etude.cli.options import Json, RunName, Runs, parse_name, parse_output_folder
 from etude.cli.printing import print_json, print_rows, print_table, print_text, say
 from etude.errors import EtudeError, InputError
@@ -45,7 +46,10 @@ def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None
 
 def compare(
     run: Annotated[
-        list[str], typer.Argument(parser=parse_name, help="two or more runs", metavar="RUN RUN...")
+        list[str],
+        typer.Argument(
+            parser=parse_name, help="two or more runs", metavar="RUN RUN...", autocompletion=complete_run
+        ),
     ],
     runs: Runs = Path("runs"),
     as_json: Json = False,
@@ -82,7 +86,12 @@ class JoinedBy(StrEnum):
 def ensemble(
     run: Annotated[
         list[str],
-        typer.Argument(parser=parse_name, help="two or more runs of one task", metavar="RUN RUN..."),
+        typer.Argument(
+            parser=parse_name,
+            help="two or more runs of one task",
+            metavar="RUN RUN...",
+            autocompletion=complete_run,
+        ),
     ],
     by: Annotated[
         JoinedBy | None, typer.Option("--by", help="mean (default) or vote of labels, consensus of answers")
@@ -120,7 +129,12 @@ def ensemble(
 def rate(
     run: Annotated[
         list[str],
-        typer.Argument(parser=parse_name, help="a run, or two to compare blind", metavar="RUN [RUN]"),
+        typer.Argument(
+            parser=parse_name,
+            help="a run, or two to compare blind",
+            metavar="RUN [RUN]",
+            autocompletion=complete_run,
+        ),
     ],
     rater: Annotated[
         str | None, typer.Option("--rater", help="who rates (default: your name on this machine)")

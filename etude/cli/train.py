@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etude.cli.completion import complete_checkpoint
 from etude.cli.execute import start_ranks, train_here
 from etude.cli.options import (
     Json,
@@ -32,7 +33,13 @@ def train(
     new: New = False,
     weights: Annotated[
         str | None,
-        typer.Option("--from", parser=parse_name, metavar="TEXT", help="first weights: RUN@best or a folder"),
+        typer.Option(
+            "--from",
+            parser=parse_name,
+            metavar="RUN|FOLDER",
+            help="first weights: RUN@best or a folder",
+            autocompletion=complete_checkpoint,
+        ),
     ] = None,
     devices: Annotated[int | None, typer.Option("--devices", min=1, help="ranks to start")] = None,
     repeat: Annotated[
@@ -78,7 +85,8 @@ def demo(
     new: New = False,
 ) -> None:
     """Train a small model of Python code on this Python's standard library, in minutes."""
-    from etude.cli.demo import print_outcome, shipped_recipe
+    from etude.cli.demo import print_outcome
+    from etude.cli.recipes import shipped_recipe
     from etude.recipe.load import read_recipe_text
 
     path = shipped_recipe("demo")

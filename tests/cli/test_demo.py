@@ -9,20 +9,12 @@ from typing import Any
 
 import pytest
 
-from etude.cli.demo import compressors, held_out_text, print_outcome, shipped_recipe
+from etude.cli.demo import compressors, held_out_text, print_outcome
 from etude.data.prepared import prepare
-from etude.errors import InputError
-from etude.recipe.load import load_recipe
 from etude.recipe.schema import Recipe
 from etude.records.events import Generation
 from etude.records.store import create_run
 from tests.report.runs import attempt, evaluation
-
-
-def test_the_recipe_of_the_demo_is_shipped_and_valid_and_another_is_refused() -> None:
-    assert load_recipe(shipped_recipe("demo"), []).name == "demo"
-    with pytest.raises(InputError, match="no-such is not installed with etude"):
-        shipped_recipe("no-such")
 
 
 def test_bits_per_byte_of_compressors_are_those_of_the_commands() -> None:

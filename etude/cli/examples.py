@@ -1,0 +1,38 @@
+"""Examples that the help of each command ends with."""
+
+_EXAMPLES = {
+    "": ["etude demo", "etude init --model MODEL --data rows.jsonl", "etude COMMAND --help"],
+    "chat": ["etude chat my-run", "etude chat my-run@last --system 'Answer in one line.'"],
+    "check": ["etude check recipe.toml", "etude check recipe.toml --deep"],
+    "compare": ["etude compare my-run other-run"],
+    "data": ["etude data recipe.toml", "etude data show recipe.toml"],
+    "data page": ["etude data page recipe.toml --out page.md"],
+    "data show": ["etude data show recipe.toml --rows 5"],
+    "demo": ["etude demo", "etude demo train.steps=2000"],
+    "ensemble": [
+        "etude ensemble seed-1 seed-2 seed-3",
+        "etude ensemble seed-1 seed-2 --by vote --out joined",
+    ],
+    "export": ["etude export my-run exported --to peft", "etude export my-run@last exported --to merged"],
+    "generate": ["etude generate my-run --prompt 'def '", "etude generate my-run --prompt - < start.py"],
+    "import": ["etude import Salesforce/codet5-small"],
+    "init": ["etude init --model Qwen/Qwen2.5-Coder-1.5B-Instruct --data rows.jsonl"],
+    "note": ["etude note my-run 'the rows repeat themselves' --section lessons"],
+    "prepare": ["etude prepare recipe.toml"],
+    "rate": ["etude rate my-run", "etude rate my-run other-run --rater anna"],
+    "recipes": ["etude recipes", "etude recipes show demo", "etude recipes copy demo my-recipe.toml"],
+    "recipes copy": ["etude recipes copy demo", "etude recipes copy demo my-recipe.toml"],
+    "recipes show": ["etude recipes show demo"],
+    "report": ["etude report my-run"],
+    "resume": ["etude resume my-run"],
+    "runs": ["etude runs", "etude runs --json"],
+    "schema": ["etude schema > etude.schema.json"],
+    "show": ["etude show my-run"],
+    "train": ["etude train recipe.toml", "etude train recipe.toml optim.learning_rate=1e-4 --new"],
+}
+
+
+def example_text(command: str) -> str:
+    """The examples of a command as the last lines of its help; of a group under its name alone."""
+    lines = _EXAMPLES[command]
+    return "\n".join([f"Example{'s' if len(lines) > 1 else ''}:", *lines])
