@@ -30,7 +30,7 @@ from etude.objectives.kind import Kind
 from etude.objectives.task import Task
 from etude.plan import Plan, make_plan
 from etude.plan.length import probe_micro_batch_size
-from etude.plan.rows import plan_rows
+from etude.plan.rows import short_rows
 from etude.recipe.course import Change, Course
 from etude.recipe.schema import Recipe
 from etude.records import events
@@ -179,7 +179,7 @@ def begin(
         recorder.write(*_find_at_resume(session, foreign, damage, path.name if path else "the start"))
         recorder.sync()
         if options.view:
-            options.view.show_plan(run, plan_rows(plan))
+            options.view.show_plan(run, short_rows(plan))
     return session
 
 

@@ -21,21 +21,56 @@ _TURN_NOTES = {
 
 def plan_rows(plan: Plan) -> list[tuple[str, str]]:
     """The rows of a plan: (name, value)."""
-    return [*_base_rows(plan), *_data_rows(plan), *_work_rows(plan)]
+    return [*_main_rows(plan), *_detail_rows(plan)]
 
 
-def _base_rows(plan: Plan) -> Iterator[tuple[str, str]]:
-    if plan.pretrained is not None:
-        yield "model", f"{plan.recipe.model.from_}: {plan.pretrained.reason or 'runs as a model of etude'}"
-        yield "trained", trainable_line(plan.trainable, plan.parameters["total"])
+def short_rows(plan: Plan) -> list[tuple[str, str]]:
+    """The five rows of a plan that a run begins with."""
+    rows = dict(_main_rows(plan))
+    if any(_detail_rows(plan)):
+        rows["data"] += "; more by etude check --deep"
+    return list(rows.items())
 
 
-def _data_rows(plan: Plan) -> Iterator[tuple[str, str]]:
-    totals = plan.train if isinstance(plan.train, Mixture) else plan.train.spans
-    yield "training data", f"{plural(len(plan.train), 'sample')}, {plural(totals.targets, 'target')}"
+def _main_rows(plan: Plan) -> Iterator[tuple[str, str]]:
+    recipe, train = plan.recipe, plan.train
+    totals = train if isinstance(train, Mixture) else train.spans
+    epochs, rest = divmod(plan.steps, plan.steps_per_epoch)
+    samples = epochs * len(train) + rest * plan.global_batch_size
+    targets, tokens = samples * totals.scored / len(train), samples * train.tokens_per_sample
+    yield "model", _describe_model(plan)
+    data = f"{plural(len(train), 'sample')}, {plural(totals.targets, 'target')}"
+    yield "data", f"{data}; validation {_describe_validation(plan)}"
+    passes = f"{plan.steps_per_epoch:,} an epoch, {plan.steps / plan.steps_per_epoch:.3g} epochs"
+    read = f"{plural(round(tokens), 'token')}, {plural(round(targets), 'target')}"
+    yield "steps", f"{plan.steps:,} of {plural(plan.global_batch_size, 'sample')}, {passes}; {read}"
+    way = "lower" if plan.metric.lower_is_better else "higher"
+    best = f"by {recipe.evaluate.metric}, {way} is better"
+    yield "best", best if plan.is_validated else "not known without validation data; the last is kept"
+    micro_batch = plan.micro_batch_size
+    size = f"micro-batches of {micro_batch:,}" if micro_batch else "micro-batches as large as fit"
+    ranks = f", {plural(recipe.train.devices, 'rank')}" if recipe.train.devices > 1 else ""
+    yield "device", f"{plan.device.type}, {plan.precision}{ranks}, {size}"
+
+
+def _describe_model(plan: Plan) -> str:
+    """The base and how it is run, and the parameters that are trained."""
+    total, base = plan.parameters["total"], plan.pretrained
+    count = trainable_line(plan.trainable, total) if base else plural(total, "parameter")
+    if base is None:
+        return f"{'your module' if plan.model is None else f'a new {plan.recipe.model.kind}'}, {count}"
+    kind = next(iter(plan.recipe.by_task().values())).kind
+    return f"{plan.recipe.model.from_}, {count}; {base.reason or f'trained with the {kind.model} of etude'}"
+
+
+def _describe_validation(plan: Plan) -> str:
     splits = [task.corpus.validation for task in plan.tasks if task.corpus.validation]
     samples, targets = sum(map(len, splits)), sum(split.spans.targets for split in splits)
-    yield "validation data", f"{plural(samples, 'sample')}, {plural(targets, 'target')}" if splits else "none"
+    return f"{plural(samples, 'sample')}, {plural(targets, 'target')}" if splits else "none"
+
+
+def _detail_rows(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Rows of what is not as a reader may expect it: of the tokenizer, the tasks, the labels, the turns."""
     wanted, vocab_size = plan.recipe.tokenizer.train_vocab_size, plan.corpus.summary["vocab_size"]
     if wanted is not None and vocab_size < wanted:
         yield (
@@ -61,27 +96,3 @@ def _label_rows(plan: Plan) -> Iterator[tuple[str, str]]:
             per_row = "several or none a row" if labels.multi else "one a row"
             yield f"labels {task.name}".strip(), f"{len(labels.names):,}, {per_row}: {listed(labels.names)}"
             yield from (("", note) for note in label_notes(task.corpus))
-
-
-def _work_rows(plan: Plan) -> Iterator[tuple[str, str]]:
-    """Rows of the model's size, the steps, the computation and the device."""
-    train, metric = plan.train, plan.recipe.evaluate.metric
-    parts = ", ".join(
-        f"{name} {count:,}" for name, count in plan.parameters.items() if name != "total" and count
-    )
-    samples = plan.steps * min(plan.global_batch_size, len(train))
-    totals = train if isinstance(train, Mixture) else train.spans
-    targets, tokens = samples * totals.scored / len(train), samples * train.tokens_per_sample
-    yield "parameters", f"{plan.parameters['total']:,} ({parts})"
-    steps = f"{plan.steps:,} of {plural(plan.global_batch_size, 'sample')}"
-    yield "steps", f"{steps}; {plan.steps_per_epoch:,} an epoch"
-    yield "passes over the data", f"{plan.steps / plan.steps_per_epoch:.2f}"
-    yield "tokens", f"{round(tokens):,} in all, {round(targets):,} of them scored"
-    yield "computation", f"{plan.cost.operations(tokens, targets):.2e} floating-point operations"
-    if plan.is_validated and metric != "loss":
-        way = "lower" if plan.metric.lower_is_better else "higher"
-        yield "best checkpoint", f"by {metric}, {way} is better"
-    yield "device", f"{plan.device.type}, {plan.precision}, {plural(plan.recipe.train.devices, 'rank')}"
-    micro_batch = plan.micro_batch_size
-    yield "micro-batch", plural(micro_batch, "sample") if micro_batch else "probed at the start"
-    yield "checkpoint", f"{12 * plan.trainable / 1e6:,.1f} MB each"
