@@ -30,7 +30,7 @@ MOST = {
 }
 MOST_LINES = {
     "cli": 2629, "control": 502, "data": 8507, "durable": 755, "engine": 1491, "evaluate": 544,
-    "launch": 290, "models": 5106, "objectives": 1090, "plan": 555, "recipe": 1671, "records": 2113,
+    "launch": 290, "models": 5106, "objectives": 1090, "plan": 555, "recipe": 1671, "records": 2124,
     "report": 2915, "scores": 750, "watch": 75,
     "etude": 2355,  # the modules that stand in no folder
 }  # fmt: skip

@@ -106,11 +106,15 @@ def describe(event: Event, window: OpenWindow) -> str | None:
 
 
 class TrainerState:
-    """trainer_state.json: the log history as plotting scripts know it, written at each checkpoint."""
+    """trainer_state.json: the log history as transformers' TrainerState and plotting scripts read it.
+
+    It is written at each checkpoint. Epochs are steps over steps of an epoch, so 0.5 is half of the first.
+    """
 
     def __init__(self, run: Run, ledger: Ledger) -> None:
         self._run = run
         self._window = OpenWindow()
+        self._attempt: events.Attempt | None = None
         self._history: list[dict[str, Any]] = []
         for entry in ledger.entries:
             self._remember(entry.event)
@@ -118,13 +122,18 @@ class TrainerState:
     def write(self, event: Event) -> None:
         self._remember(event)
         if isinstance(event, events.CheckpointSaved):
-            best = self._run.best
+            best, attempt = self._run.best or {}, self._attempt
+            folder = self._run.checkpoints / best["checkpoint"] if best else None
             durable.write_json(
                 self._run.path / "trainer_state.json",
                 {
+                    **self._place(event.step),
                     "global_step": event.step,
-                    "best_metric": best and best["value"],
-                    "best_model_checkpoint": best and str(self._run.checkpoints / best["checkpoint"]),
+                    "max_steps": attempt.steps if attempt else 0,
+                    "num_train_epochs": math.ceil(attempt.steps / attempt.steps_per_epoch) if attempt else 0,
+                    "best_metric": best.get("value"),
+                    "best_global_step": best.get("step"),
+                    "best_model_checkpoint": folder and str(folder),
                     "log_history": self._history,
                 },
             )
@@ -133,12 +142,19 @@ class TrainerState:
         pass
 
     def _remember(self, event: Event) -> None:
+        if isinstance(event, events.Attempt):
+            self._attempt = event
         if window := self._window.add(event):
-            keys = ("step", "epoch", "loss", "grad_norm", "learning_rate")
-            self._history.append({key: _finite(getattr(window, key)) for key in keys})
+            values = {key: _finite(getattr(window, key)) for key in ("loss", "grad_norm", "learning_rate")}
+            self._history.append({**values, **self._place(window.step), "step": window.step})
         elif isinstance(event, events.Evaluation):
-            others = {f"eval_{name}": _finite(value) for name, value in event.metrics.items()}
-            self._history.append({"step": event.step, "eval_loss": _finite(event.loss), **others})
+            figures = {"loss": event.loss, **event.metrics}
+            values = {f"eval_{name}": _finite(value) for name, value in figures.items()}
+            self._history.append({**values, **self._place(event.step), "step": event.step})
+
+    def _place(self, step: int) -> dict[str, float]:
+        """The epochs that a step is the end of; none before the first attempt is known."""
+        return {"epoch": step / self._attempt.steps_per_epoch} if self._attempt else {}
 
 
 class TensorBoard:

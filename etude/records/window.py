@@ -24,11 +24,6 @@ class Window:
         return self.steps[-1].step
 
     @property
-    def epoch(self) -> int:
-        """The epoch of the last step."""
-        return self.steps[-1].epoch
-
-    @property
     def loss(self) -> float:
         """Mean training loss in nats per target."""
         return mean_loss(self.steps)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from etude.recipe.schema import Recipe
-from etude.records.events import Evaluation, Step
+from etude.records.events import Attempt, Evaluation, Step
 from etude.records.ledger import Ledger
 from etude.records.store import Run, list_runs
 from etude.run import Training
@@ -72,6 +72,30 @@ def test_what_a_kill_lost_is_sent_again_and_nobody_listens(
     assert {
         row["_step"]: row["validation/loss"] for row in rows if "validation/loss" in row
     } == pytest.approx(scored)
+
+
+def test_the_trainer_state_is_read_by_transformers_with_an_epoch_in_every_entry(
+    tmp_path: Path, make_recipe: Callable[..., Recipe]
+) -> None:
+    from transformers import TrainerState
+
+    training = Training(make_recipe({"evaluate.every_steps": 4}), Options(runs=tmp_path))
+    run = [*training] and training.run
+    state = TrainerState.load_from_json(str(run.path / "trainer_state.json"))
+    (per_epoch,) = {e.event.steps_per_epoch for e in run.ledger().entries if isinstance(e.event, Attempt)}
+    assert (state.global_step, state.max_steps, state.epoch) == (12, 12, 12 / per_epoch)
+    assert state.num_train_epochs == -(-12 // per_epoch)
+    assert {entry["step"]: entry["epoch"] for entry in state.log_history} == {
+        step: step / per_epoch for step in (3, 4, 6, 8, 9, 12)
+    }
+    assert all(isinstance(entry["epoch"], float) for entry in state.log_history)
+    scored = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Evaluation)]
+    assert [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry] == [
+        e.loss for e in scored
+    ]
+    best = min(scored, key=lambda each: each.loss)
+    assert (state.best_metric, state.best_global_step) == (best.loss, best.step)
+    assert state.best_model_checkpoint and Path(state.best_model_checkpoint).is_dir()
 
 
 def test_a_tracker_that_cannot_be_opened_is_named_and_the_run_goes_on(

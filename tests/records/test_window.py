@@ -36,9 +36,9 @@ def test_where_all_steps_are_skipped_their_loss_is_shown_and_without_targets_the
 def test_norm_and_rate_are_those_of_the_end() -> None:
     window = OpenWindow()
     window.add(step(1)._replace(grad_norm=2.0))
-    window.add(step(2)._replace(grad_norm=math.inf, skipped=True, learning_rate=0.5, epoch=3))
+    window.add(step(2)._replace(grad_norm=math.inf, skipped=True, learning_rate=0.5))
     ended = window.add(END)
-    assert ended and (ended.grad_norm, ended.learning_rate, ended.epoch) == (2.0, 0.5, 3)
+    assert ended and (ended.grad_norm, ended.learning_rate) == (2.0, 0.5)
 
 
 def test_a_short_end_belongs_to_the_window_before_it() -> None:
