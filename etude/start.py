@@ -146,7 +146,8 @@ def write_start(
     writer.trackers.append(TrainerState(run, reader.read()))
     open_trackers(plan.recipe, writer, reader)
     if is_first:
-        writer.append(events.DataUsed(plan.fingerprint, plan.data_summary))
+        tokenizer = plan.corpus.tokenizer.fingerprint
+        writer.append(events.DataUsed(plan.fingerprint, plan.data_summary, plan.held_out, tokenizer))
         writer.append(*_other_unfinished(resolved, options, run))
     for change in changes:
         advice = "bits may differ from an unbroken run"

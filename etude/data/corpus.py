@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Corpus:
     """The samples of a recipe, and what they were made from.
 
     fingerprint   depends on texts, split and tokenizer, not on where or when files were written
+    held_out      hash of the rows of each held-out use, the same for other tokenizers and training rows
     chat          makes a prompt of an instruction
     end_ids       ids that end an answer, first that which ends a text
     examples_of   samples of each use, in their order, as prompts with their answers, if they can be asked
@@ -46,6 +47,7 @@ class Corpus:
     summary: dict[str, Any]
     chat: ChatTemplate
     end_ids: tuple[int, ...]
+    held_out: dict[str, str] = field(default_factory=dict)
     examples_of: dict[str, Sequence[Example]] = field(default_factory=dict)
     labels: Labels | None = None
     capabilities: dict[str, list[str | None]] = field(default_factory=dict)
@@ -88,6 +90,7 @@ def open_prepared(recipe: Recipe, folder: Path, today: str | None = None) -> Cor
             prepared.tokenizer, prepared.tokenizer.chat_template, system=recipe.data.system, today=today
         ),
         end_ids=tuple(manifest["end_ids"]),
+        held_out=dict(_name_held_out(recipe, prepared, uses, cut)),
         examples_of={use: part.examples for use, part in parts.items()},
         labels=Labels(tuple(labels["names"]), labels["multi"], tuple(labels["notes"])) if labels else None,
         capabilities={use: part.capabilities for use, part in parts.items()},
@@ -207,6 +210,23 @@ def _find_conflicts(arrays: Arrays) -> Ints:
     pairs = np.unique(np.column_stack([prompts, arrays["labels"]]), axis=0)
     texts, labellings = np.unique(pairs[:, 0], return_counts=True)
     return np.flatnonzero(np.isin(prompts, texts[labellings > 1]))
+
+
+def _name_held_out(
+    recipe: Recipe, prepared: Prepared, uses: Ints, cut: Flags
+) -> Iterator[tuple[str, str]]:
+    """A hash of the texts and labels of each held-out set, in any order."""
+    labels, arrays = prepared.manifest["labels"], prepared.arrays
+
+    def name(row: int) -> bytes:
+        part = f" {recipe.data.validation_ratio}" if cut[row] else ""
+        known = [label for label, flag in zip(labels["names"], arrays["labels"][row]) if flag] if labels else ""
+        return arrays["hashes"][row].tobytes() + f"{part} {json.dumps(known)}\n".encode()
+
+    for number, use in enumerate(USES):
+        rows = np.flatnonzero((uses == number) | cut if use == "validation" else uses == number)
+        if use != "train" and len(rows):
+            yield use, hashlib.sha256(b"".join(sorted(name(row) for row in rows.tolist()))).hexdigest()
 
 
 def _fingerprint(recipe: Recipe, shape: Shape, prepared: Prepared, splits: Iterable[Samples]) -> str:

@@ -84,6 +84,15 @@ class Plan:
         ).hexdigest()
 
     @property
+    def held_out(self) -> dict[str, str]:
+        """The hash of the rows of each held-out set; of several tasks each under its name."""
+        return {
+            f"{task.name} {use}".strip(): value
+            for task in self.tasks
+            for use, value in task.corpus.held_out.items()
+        }
+
+    @property
     def data_summary(self) -> dict[str, Any]:
         """The counts of the prepared data; of several tasks each under its name."""
         return {

@@ -185,10 +185,16 @@ class CheckpointSaved:
 
 @dataclass(frozen=True)
 class DataUsed:
-    """The counts of the prepared data."""
+    """The counts of the prepared data.
+
+    held_out   hash of the rows of each held-out set, by its use; empty in older journals
+    tokenizer  hash of the tokenizer
+    """
 
     fingerprint: str
     summary: dict[str, Any]
+    held_out: dict[str, str] = field(default_factory=dict)
+    tokenizer: str | None = None
 
 
 @dataclass(frozen=True)

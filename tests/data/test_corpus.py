@@ -16,7 +16,15 @@ from etude.data.samples.labelled import Labelled
 from etude.recipe.load import recipe_from
 
 
-def prepared(tmp_path: Path, train: list[Any], validation: list[Any] | None = None, **more: Any) -> Corpus:
+def prepared(
+    tmp_path: Path,
+    train: list[Any],
+    validation: list[Any] | None = None,
+    *,
+    vocabulary: int = 300,
+    **more: Any,
+) -> Corpus:
+    tmp_path.mkdir(exist_ok=True)
     for name, labels in (("train", train), ("valid", validation or [])):
         rows = [{"text": f"{name} {index}", "label": label} for index, label in enumerate(labels)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -27,7 +35,7 @@ def prepared(tmp_path: Path, train: list[Any], validation: list[Any] | None = No
     values = {
         "name": "labels",
         "model": {"kind": "encoder", "n_layer": 1, "n_embd": 16, "n_head": 2},
-        "tokenizer": {"train_vocab_size": 300},
+        "tokenizer": {"train_vocab_size": vocabulary},
         "data": data,
         "train": {
             "objective": "classification",
@@ -101,3 +109,14 @@ def test_a_document_alone_in_its_source_and_unit_is_cut_and_units_stay_together(
     assert all(len(set(uses[(units == unit) & ~cut].tolist())) <= 1 for unit in set(units.tolist()))
     whole = len(set(units[~cut].tolist()))
     assert (uses == 1).any() == (whole > 1 or (whole == 1 and not cut.any()))
+
+
+def test_held_out_rows_are_named_alike_for_other_training_rows_orders_and_tokenizers(tmp_path: Path) -> None:
+    first = prepared(tmp_path / "a", ["x", "y", "x"], ["y", "x"]).held_out
+    more = prepared(tmp_path / "b", ["x", "y", "x", "z"], ["y", "x"]).held_out
+    smaller = prepared(tmp_path / "c", ["x", "y", "x"], ["y", "x"], vocabulary=260).held_out
+    assert first == more == smaller and list(first) == ["validation"]
+    other_label = prepared(tmp_path / "d", ["x", "y", "x"], ["y", "y"]).held_out
+    assert other_label != first
+    chosen = prepared(tmp_path / "e", ["x", "y"] * 10, validation_ratio=0.2).held_out
+    assert prepared(tmp_path / "f", ["x", "y"] * 10, validation_ratio=0.4).held_out != chosen
