@@ -9,18 +9,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from etude import durable
-from etude.errors import InputError, MissingError
+from etude.errors import InputError
 from etude.recipe.metric import ChosenMetric
 from etude.records.events import Scores, plain
-from etude.records.folder import read_rows, require_outside_runs
-from etude.records.shape import Object, at_least
+from etude.records.folder import require_outside_runs
 from etude.records.store import Run
 from etude.report.markdown import code, prose
+from etude.report.predictions import (
+    as_answer,
+    probabilities_of,
+    read_predictions,
+    truth_of,
+)
 from etude.report.results import describe_scores
 from etude.report.wording import number
 from etude.scores import labels
@@ -29,23 +34,6 @@ from etude.scores.intervals import Difference
 from etude.scores.systems import Measure, of_answers, of_labels, score_systems
 
 S = TypeVar("S")
-_SHARE = Annotated[float, at_least(0, 1)]
-# What a run keeps of a row, by the key of the right answer.
-_ROWS = {
-    "labels": Object(
-        {"id": str, "probabilities": list[_SHARE], "labels": list[Annotated[int, at_least(0, 1)] | bool]},
-        {"capability": str | None},
-    ),
-    "reference": Object(
-        {"id": str, "answer": str, "reference": str},
-        {
-            "stopped": bool | None,
-            "capability": str | None,
-            "log_probability": float | None,
-            "tokens": int | None,
-        },
-    ),
-}
 _ANSWER_FIGURES = ("exact_match", "bleu", "chrf", "edit_similarity")
 
 
@@ -183,7 +171,7 @@ def _read_rows(runs: Sequence[Run], split: str, right: str, classes: int = 0) ->
 
     Raises: InputError if a file is missing or damaged, or names the first row that differs.
     """
-    read = [_read_predictions(run, split, right, classes) for run in runs]
+    read = [read_predictions(run, split, right, classes) for run in runs]
     for run, rows in zip(runs[1:], read[1:]):
         pairs = enumerate(zip(read[0], rows), start=1)
         differing = [place for place, (a, b) in pairs if (a["id"], a[right]) != (b["id"], b[right])]
@@ -197,21 +185,6 @@ def _read_rows(runs: Sequence[Run], split: str, right: str, classes: int = 0) ->
     return read
 
 
-def _read_predictions(run: Run, split: str, right: str, classes: int) -> list[dict[str, Any]]:
-    path = run.path / "predictions" / f"{split}.jsonl"
-    try:
-        rows = read_rows(path, _ROWS[right])
-    except MissingError:
-        raise InputError(f"run {run.name} has no predictions of {split} rows; run its recipe again") from None
-    if classes:
-        for place, row in enumerate(rows, start=1):
-            if not len(row["probabilities"]) == len(row["labels"]) == classes:
-                raise InputError(
-                    f"{path} is damaged: line {place} is not of {classes} labels; restore it from a copy"
-                )
-    return rows
-
-
 # Labels
 
 
@@ -222,7 +195,7 @@ def _join_labels(
     first = found[0]
     names, multi = first.labels, not first.confusion
     read = _read_rows(runs, first.split, "labels", len(names))
-    each = [_probabilities(rows) for rows in read]
+    each = [probabilities_of(rows) for rows in read]
     mean: labels.Floats = np.mean(each, axis=0)
     thresholds = _thresholds(runs, found, len(names)) if multi else [np.zeros(0)] * (len(runs) + 1)
 
@@ -239,7 +212,7 @@ def _join_labels(
             if multi
             else np.where(shares == most, mean, -1).argmax(1)
         )
-    right = _truth(read[0])
+    right = truth_of(read[0])
     truth: labels.Labels = right if multi else right.argmax(axis=1)
 
     figures = list(first.systems["after"])
@@ -266,16 +239,8 @@ def _thresholds(runs: Sequence[Run], found: Sequence[Scores], classes: int) -> l
     if not any(scores.thresholds for scores in found):
         return [np.full(classes, 0.5)] * (len(runs) + 1)
     held_out = _read_rows(runs, "validation", "labels", classes)
-    each = [_probabilities(rows) for rows in held_out]
-    return [labels.choose_thresholds(one, _truth(held_out[0])) for one in (np.mean(each, axis=0), *each)]
-
-
-def _probabilities(rows: Sequence[dict[str, Any]]) -> labels.Floats:
-    return np.array([row["probabilities"] for row in rows], dtype=np.float64)
-
-
-def _truth(rows: Sequence[dict[str, Any]]) -> labels.Flags:
-    return np.array([row["labels"] for row in rows], dtype=np.bool_)
+    each = [probabilities_of(rows) for rows in held_out]
+    return [labels.choose_thresholds(one, truth_of(held_out[0])) for one in (np.mean(each, axis=0), *each)]
 
 
 # Answers
@@ -287,7 +252,7 @@ def _join_answers(
     """The answer of each row that is most like the others."""
     first = found[0]
     read = _read_rows(runs, first.split, "reference")
-    members = [[_answer(row) for row in rows] for rows in read]
+    members = [[as_answer(row) for row in rows] for rows in read]
     chosen = [
         choose_by_consensus(candidates, [_mean_log_probability(row) for row in rows])
         for candidates, rows in zip(zip(*members), zip(*read))
@@ -302,10 +267,6 @@ def _join_answers(
     }
     kinds = [answer.capability for answer in joined]
     return _score(first, of_answers(figures, metric), systems, kinds), rows
-
-
-def _answer(row: dict[str, Any]) -> Answer:
-    return Answer(row["answer"], row["reference"], bool(row.get("stopped")), row.get("capability"))
 
 
 def _mean_log_probability(row: dict[str, Any]) -> float:

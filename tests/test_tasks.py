@@ -46,8 +46,8 @@ def test_each_task_is_evaluated_and_scored_under_its_name(tmp_path: Path) -> Non
 
 def test_comparisons_repeats_and_cards_tell_the_task_they_speak_of(tmp_path: Path) -> None:
     runs = [train(tasks(tmp_path, {"seed": seed}), tmp_path / "runs")[0].run for seed in (1, 2)]
-    shown = [result.what for result in compare_runs(runs).results]
-    assert {"f1 on kinds validation rows", "f1 on words validation rows"} <= set(shown)
+    shown = [result.title for result in compare_runs(runs).results]
+    assert {"kinds validation f1", "words validation f1"} <= set(shown)
     header, *_ = outcome_table(runs)
     assert header[2] == "f1 on 12 kinds validation rows"
     with pytest.raises(EtudeError, match=r"has several tasks; an ensemble joins runs of a single one"):

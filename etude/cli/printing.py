@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from etude.text import clean, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_NARROWEST, _WIDEST = 60, 100
 
 
 def ready_streams() -> None:
@@ -70,6 +73,11 @@ def print_table(rows: list[list[str]]) -> None:
     for row in rows[1:]:
         table.add_row(*[Text(printable(cell)) for cell in row])
     open_console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def page_width() -> int:
+    """Columns for tables and sentences: those of the terminal, from 60 to 100; 100 without one."""
+    return min(max(shutil.get_terminal_size((_WIDEST, 24)).columns, _NARROWEST), _WIDEST)
 
 
 def open_console(*, stderr: bool = False, width: int | None = None, soft_wrap: bool = False) -> "Console":

@@ -8,7 +8,7 @@ import typer
 
 from etude.cli.completion import complete_run
 from etude.cli.options import Json, RunName, Runs, parse_name, parse_output_folder
-from etude.cli.printing import print_json, print_rows, print_table, print_text, say
+from etude.cli.printing import page_width, print_json, print_rows, print_table, print_text, say
 from etude.errors import EtudeError, InputError
 from etude.text import printable, shorten
 
@@ -51,28 +51,31 @@ def compare(
             parser=parse_name, help="two or more runs", metavar="RUN RUN...", autocompletion=complete_run
         ),
     ],
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline", parser=parse_name, metavar="RUN", help="held against (default: the first)"
+        ),
+    ] = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Set runs side by side: what differs in the recipes, and in the results."""
+    """Set runs side by side, worst to best: what differs in recipes and results, and which is the best."""
     from etude.records.store import open_run
     from etude.report.compare import compare_runs
 
-    if len(run) < 2:
+    if len(run) + bool(baseline) < 2:
         raise InputError("compare needs two runs or more; see etude runs")
     found = [open_run(name, runs) for name in run]
+    held_against = open_run(baseline, runs) if baseline else found[0]
+    if held_against.path not in [each.path for each in found]:
+        found.insert(0, held_against)
     _warn_of_edits(*found)
-    comparison = compare_runs(found)
+    comparison = compare_runs(found, [each.path for each in found].index(held_against.path))
     if as_json:
         print_json(comparison.to_dict())
-        return
-    print_table(comparison.rows())
-    print_text()
-    if noise := comparison.noise_rows():
-        print_table(noise)
-        print_text()
-    print_table(comparison.progression.rows())
-    print_text("\n".join(["", *map(printable, comparison.progression.lines())]))
+    else:
+        print_text("\n".join(map(printable, comparison.lines(page_width()))))
 
 
 class JoinedBy(StrEnum):

@@ -212,16 +212,15 @@ def _find_conflicts(arrays: Arrays) -> Ints:
     return np.flatnonzero(np.isin(prompts, texts[labellings > 1]))
 
 
-def _name_held_out(
-    recipe: Recipe, prepared: Prepared, uses: Ints, cut: Flags
-) -> Iterator[tuple[str, str]]:
+def _name_held_out(recipe: Recipe, prepared: Prepared, uses: Ints, cut: Flags) -> Iterator[tuple[str, str]]:
     """A hash of the texts and labels of each held-out set, in any order."""
     labels, arrays = prepared.manifest["labels"], prepared.arrays
 
     def name(row: int) -> bytes:
         part = f" {recipe.data.validation_ratio}" if cut[row] else ""
-        known = [label for label, flag in zip(labels["names"], arrays["labels"][row]) if flag] if labels else ""
-        return arrays["hashes"][row].tobytes() + f"{part} {json.dumps(known)}\n".encode()
+        flags = arrays["labels"][row] if labels else ()
+        known = [label for label, flag in zip(labels["names"], flags) if flag] if labels else ""
+        return bytes(arrays["hashes"][row]) + f"{part} {json.dumps(known)}\n".encode()
 
     for number, use in enumerate(USES):
         rows = np.flatnonzero((uses == number) | cut if use == "validation" else uses == number)

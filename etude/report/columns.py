@@ -1,6 +1,6 @@
 """Tables and sentences within the width of a terminal."""
 
-import os
+import itertools
 import re
 import textwrap
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from etude.text import one_line, printable
 
-_GAP = 2
+_WIDEST_NAME = 24
 _LEAST_WIDTH = 7
 _LONGEST = 4000
 
@@ -27,19 +27,22 @@ def lay_out(rows: Sequence[Row], width: int) -> list[str]:
 
     Columns that do not fit beside each other follow below, each part with its header.
     """
-    left, count = max(len(row.name) for row in rows), len(rows[0].cells)
+    long = [row.name for row in rows if len(row.name) > _WIDEST_NAME]
+    short = dict(zip(long, shorten_apart(long, _WIDEST_NAME)))
+    count, names = len(rows[0].cells), [short.get(row.name, row.name) for row in rows]
+    left = max(map(len, names))
     figures = max((len(cell) for row in rows if not row.is_text for cell in row.cells), default=0)
     texts = max((len(printable(cell)) for row in rows if row.is_text for cell in row.cells), default=0)
-    room = (width - left) // max(count, 1) - _GAP
-    each = max(figures, min(texts, room), _LEAST_WIDTH)
-    at_once = max((width - left) // (each + _GAP), 1)
+    gap = 2 if left + count * (2 + max(figures, _LEAST_WIDTH)) <= width else 1
+    each = max(figures, min(texts, (width - left) // max(count, 1) - gap), _LEAST_WIDTH)
+    at_once = max((width - left) // (each + gap), 1)
     lines: list[str] = []
     for low in range(0, count, at_once):
         lines += [""] if low else []
-        for row in rows:
+        for name, row in zip(names, rows):
             cells = shorten_apart(row.cells, each) if row.is_text else row.cells
-            shown = "".join(f"{'':{_GAP}}{cell:>{each}}" for cell in cells[low : low + at_once])
-            lines.append(f"{row.name:<{left}}{shown}".rstrip())
+            shown = "".join(f"{'':{gap}}{cell:>{each}}" for cell in cells[low : low + at_once])
+            lines.append(f"{name:<{left}}{shown}".rstrip())
     return lines
 
 
@@ -51,15 +54,20 @@ def wrap(sentence: str, width: int) -> list[str]:
 
 
 def shorten_apart(texts: Sequence[str], width: int) -> list[str]:
-    """Texts of at most a width, without what all begin with, then cut in the middle; those that differ still
-    do.
+    """Texts of at most a width: without what all begin and end with, then cut in the middle.
+
+    Texts that differ still do.
     """
     whole = [one_line(text, _LONGEST) for text in texts]
     if max(map(len, whole), default=0) <= width:
         return whole
     start = _common_start(sorted(set(whole)))
     kept = [f"…{text[start:]}" if start > 1 else text for text in whole]
-    for tail in sorted(range(width - 1), key=lambda size: abs(size - (width - 1) // 2)):
+    end = _common_start(sorted({text[::-1] for text in kept})) if max(map(len, kept)) > width else 0
+    kept = [f"{text[:-end]}…" if end > 1 else text for text in kept]
+    tails = sorted(range(width - 1), key=lambda size: abs(size - (width - 1) // 2))
+    ends = [width - 1] if any("/" in text for text in kept) else []  # the end of a path says most
+    for tail in [*ends, *tails]:
         cut = [_cut_middle(text, width, tail) for text in kept]
         if len(set(cut)) == len(set(whole)):
             return cut
@@ -71,7 +79,8 @@ def _common_start(texts: Sequence[str]) -> int:
     """Length of the whole words, or folders, that all of several texts begin with."""
     if len(texts) < 2:
         return 0
-    words = re.match(r".*[-_. /]|", os.path.commonprefix(texts))
+    same = (len(set(letters)) == 1 for letters in zip(*texts))
+    words = re.match(r".*[-_. /]|", texts[0][: sum(itertools.takewhile(bool, same))])
     length = words.end() if words else 0
     return length - 1 if length and texts[0][length - 1] == "/" else length
 

@@ -1,246 +1,211 @@
-"""Runs side by side: differences of their recipes, conditions and results."""
+"""Runs side by side in one table, worst to best, with the differences of their recipes and results."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from etude.recipe.load import flatten
-from etude.records.events import Step, plain
+from etude.records.events import plain
 from etude.records.store import Run
-from etude.records.window import mean_loss
+from etude.report.columns import Row, lay_out, shorten_apart, wrap
 from etude.report.history import History, read_history
-from etude.report.progression import Progression, make_progression
+from etude.report.panels import Panel, draw_panels
+from etude.report.ranking import Ranking, rank
 from etude.report.seeds import Group, NoiseBand, group_by_recipe, noise_band
+from etude.report.side_by_side import Result, set_side_by_side
 from etude.report.summary import Summary, summarize
-from etude.report.wording import NOTHING, duration, number, percent, size
+from etude.report.wording import NOTHING
 from etude.text import one_line, plural
 
-
-@dataclass(frozen=True)
-class Result:
-    """One figure of every run: the same statistic, computed the same way; `text` writes a value."""
-
-    what: str
-    values: list[float | None]
-    text: Callable[[Any], str] = number
-
-    @property
-    def change(self) -> list[float | None]:
-        """Later runs less the first; None where either is unknown."""
-        first = self.values[0]
-        return [None if value is None or first is None else value - first for value in self.values[1:]]
-
-    @property
-    def change_ratio(self) -> list[float | None]:
-        """Changes as a share of the first."""
-        first = self.values[0]
-        return [None if change is None or not first else change / abs(first) for change in self.change]
-
-    def change_text(self, change: float | None, ratio: float | None) -> str:
-        """A change with its sign in the unit of the values, and its ratio; shares change by points."""
-        if change is None or not math.isfinite(change):
-            return NOTHING
-        if abs(change) < 1e-9 * abs(self.values[0] or 1):
-            return "same"
-        if self.text is percent:
-            return f"{100 * change:+.1f} points"
-        share = f" ({100 * ratio:+.1f} %)" if ratio is not None else ""
-        return f"{'+' if change > 0 else '-'}{self.text(abs(change))}{share}"
+_LONGEST_SETTING = 400
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs or more; the first is what the others are measured against.
+    """Two runs or more, in the order given.
 
+    baseline      place of the run that the others are held against
     recipe        dotted keys that differ, with the value of each run; None where it is not set
     environment   the same for versions, machine and device
     same_data     True if all trained on the same prepared data; None where a run has not told
-    targets       number of targets at which losses are compared; 0 before the first step
-    groups        finished runs that differ in their seed only, and the rest, each alone; empty if all are
+    targets       number of targets over which training losses are means; 0 before the first step
+    groups        runs that differ in their seed only as one, if there are such and others
+    columns       the groups, or each run alone, worst first or by time
     noise         bands of the groups for each result that varies
+    ranking       the order, and the winner if there is one
     """
 
-    names: list[str]
-    status: list[str]
+    histories: list[History]
+    summaries: list[Summary]
+    baseline: int
     recipe: dict[str, list[Any]]
     environment: dict[str, list[Any]]
     same_data: bool | None
     targets: int
     results: list[Result]
-    progression: Progression
     groups: list[Group]
+    columns: list[Group]
     noise: dict[str, list[NoiseBand]]
+    ranking: Ranking
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the runs in the order given."""
+        return [history.run.name for history in self.histories]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON; lists have the order of `runs`."""
+        ranking = self.ranking
         return {
             "runs": self.names,
-            "status": self.status,
+            "baseline": self.names[self.baseline],
+            "ordered": [group.name for group in self.columns],
+            "ordered_by": ranking.figure or "time",
+            "validation_compares": ranking.compares_validation,
+            "winner": ranking.winner,
+            "is_sure": ranking.is_sure,
+            "sentences": ranking.sentences,
+            "status": [summary["status"] for summary in self.summaries],
+            "verdict": [summary["verdict"] for summary in self.summaries],
             "recipe": self.recipe,
             "environment": self.environment,
             "same_data": self.same_data,
             "targets": self.targets,
             "results": {
-                result.what: {n: plain(getattr(result, n)) for n in ("values", "change", "change_ratio")}
+                result.name: {
+                    "values": plain(result.values),
+                    "against_baseline": plain(result.against(self.baseline)) if result.compares else None,
+                }
                 for result in self.results
             },
-            "progression": self.progression.to_dict(),
             "groups": [group.to_dict() for group in self.groups],
-            "noise": {what: [band.to_dict() for band in bands] for what, bands in self.noise.items()},
+            "noise": {name: [band.to_dict() for band in bands] for name, bands in self.noise.items()},
         }
 
-    def rows(self) -> list[list[str]]:
-        """A table for the terminal: header, recipe, conditions, data, results."""
-        return [["", *self.names, *self._change_header()], *self._differences(), *self._result_rows()]
-
-    def noise_rows(self) -> list[list[str]]:
-        """A table for the terminal of the noise of seeds; empty where no run differs in its seed only."""
-        if not self.groups:
-            return []
-        texts = {result.what: result.text for result in self.results}
-        first, *others = (group.title for group in self.groups)
-        header = ["noise of the seeds: mean ± standard deviation [range]", first, *others]
-        rows = [[*header, *(f"{title} less {first} [95 %]" for title in others)]]
-        for what, bands in self.noise.items():
-            text = texts.get(what, number)
-            spreads = [band.spread_text(text) for band in bands]
-            rows.append([what, *spreads, *(band.difference_text(text) for band in bands[1:])])
+    def rows(self) -> list[Row]:
+        """The table: a header, differences of recipes and conditions, and results."""
+        rows = [
+            Row("run", self._texts([history.run.info["name"] for history in self.histories]), is_text=True),
+            Row("id", self._texts([_id_of(history.run) for history in self.histories]), is_text=True),
+            Row("status", self._texts(list(map(_status, self.summaries))), is_text=True),
+        ]
+        for what, values in (self.recipe | self.environment).items():
+            texts = [NOTHING if value is None else one_line(value, _LONGEST_SETTING) for value in values]
+            rows.append(Row(what, self._texts(texts), is_text=True))
+        for result in self.results:
+            rows.append(Row(result.title, [self._cell(result, group) for group in self.columns]))
+            if result.compares and any(self._changes(result)):
+                rows.append(Row("  against baseline", self._changes(result)))
         return rows
 
-    def _change_header(self) -> list[str]:
-        others = len(self.names) - 1
-        return ["change"] if others == 1 else [f"change of {index + 2}" for index in range(others)]
-
-    def _differences(self) -> list[list[str]]:
-        blank = [""] * (len(self.names) - 1)
-        named = {"status": self.status} | self.recipe | self.environment
-        rows = [
-            [what, *[NOTHING if v is None else one_line(v, 60) for v in values], *blank]
-            for what, values in named.items()
+    def lines(self, width: int) -> list[str]:
+        """All of it for the terminal: the winner, the table, what each run came to, and one chart."""
+        names = shorten_apart([group.name for group in self.columns], max(width // 3, 12))
+        order = f"worst to best by {self.ranking.figure}" if self.ranking.figure else "in order of time"
+        several = len(self.columns) < len(self.histories)
+        recipes = f" of {plural(len(self.columns), 'recipe')}" if several else ""
+        runs = f"{plural(len(self.histories), 'run')}{recipes}"
+        head = f"{runs}, {order}; the baseline is {self.names[self.baseline]}."
+        outcomes = [
+            line
+            for name, group in zip(names, self.columns)
+            for line in wrap(f"{name}: {self.summaries[group.places[-1]]['verdict'][0]}", width)
         ]
-        data = {True: "the same", False: "differs: compare bits per byte, not loss", None: "not known"}
-        return [*rows, ["data", *[data[self.same_data]] * len(self.names), *blank]]
+        chart = draw_panels([self._panel(name, group) for name, group in zip(names, self.columns)], width)
+        sentences = [line for sentence in self.ranking.sentences for line in wrap(sentence, width)]
+        of = f"Training losses are means over {plural(self.targets, 'target')}."
+        parts = [
+            [*sentences, *wrap(head, width)], lay_out(self.rows(), width),
+            [*(wrap(of, width) if self.targets else []), *outcomes], chart,
+        ]  # fmt: skip
+        return [line for part in parts if part for line in (*part, "")][:-1]
 
-    def _result_rows(self) -> list[list[str]]:
+    def _texts(self, texts: Sequence[str]) -> list[str]:
+        """A text for each column: that of all its runs, or all that differ."""
+        return [", ".join(dict.fromkeys(texts[place] for place in group.places)) for group in self.columns]
+
+    def _cell(self, result: Result, group: Group) -> str:
+        (band,) = noise_band([group], result.values)
+        if band.count < 2:
+            return result.text(result.values[group.places[-1]])
+        if band.low == band.high:
+            return result.text(result.values[group.places[0]])
+        return f"{result.text(band.mean)} ± {result.text(band.deviation)}"
+
+    def _changes(self, result: Result) -> list[str]:
+        """Each column less that of the baseline; nothing where all are the same."""
+        means = [band.mean for band in noise_band(self.columns, result.values)]
+        place = next(
+            n for n, group in enumerate(self.columns) if self.baseline in [*group.places, *group.again]
+        )
+        first = means[place]
+        if first is None or all(mean in (None, first) for mean in means):
+            return []
         return [
-            [r.what, *map(r.text, r.values), *map(r.change_text, r.change, r.change_ratio)]
-            for r in self.results
+            "baseline" if n == place else _change_text(first, mean, is_share=result.is_share)
+            for n, mean in enumerate(means)
         ]
 
+    def _panel(self, name: str, group: Group) -> Panel:
+        history = self.histories[group.places[-1]]
+        return Panel(
+            name,
+            [(step.step, step.loss) for step in history.steps],
+            [(each.step, each.loss) for each in history.evaluations],
+            history.best.step if history.best else None,
+        )
 
-def compare_runs(runs: Sequence[Run]) -> Comparison:
+
+def compare_runs(runs: Sequence[Run], baseline: int = 0) -> Comparison:
     """Set runs side by side. Raises: InputError if a folder is damaged."""
     assert runs
     histories = [read_history(run) for run in runs]
     summaries = [summarize(run, history) for run, history in zip(runs, histories)]
     fingerprints = [history.data and history.data.fingerprint for history in histories]
     same_data = None if None in fingerprints else len(set(fingerprints)) == 1
-    targets = min(summary["tokens"] for summary in summaries)
-    results = [*_losses(histories, targets), *_scores(histories), *_figures(summaries)]
     groups = group_by_recipe(histories)
+    alone = [Group(run.name, [place], [run.recipe.seed]) for place, run in enumerate(runs)]
+    columns = groups if len(groups) > 1 else alone
+    ranking = rank(histories, summaries, columns, is_one_recipe=len(groups) == 1)
+    columns = [columns[place] for place in ranking.order]
+    targets, results = set_side_by_side(histories, summaries, ranking, same_data=same_data is True)
+    varying = [each for each in results if any(value != each.values[0] for value in each.values)]
     return Comparison(
-        names=[run.name for run in runs],
-        status=[f"{summary['status']}: {summary['reason']}" for summary in summaries],
-        recipe=_differing([_without_name(run) for run in runs]),
+        histories=histories,
+        summaries=summaries,
+        baseline=baseline,
+        recipe=_differing([_without_name(run, is_seed_kept=columns is alone) for run in runs]),
         environment=_differing([_conditions(history) for history in histories]),
         same_data=same_data,
         targets=targets,
         results=results,
-        progression=make_progression(histories, summaries, same_data),
         groups=groups,
-        noise={
-            result.what: noise_band(groups, result.values)
-            for result in [*results, *_best_figures(summaries)]
-            if groups and any(value != result.values[0] for value in result.values)
-        },
+        columns=columns,
+        noise={each.name: noise_band(groups, each.values) for each in varying} if groups else {},
+        ranking=ranking,
     )
 
 
-def _losses(histories: list[History], targets: int) -> list[Result]:
-    """Training losses over equal numbers of targets; two statistics over the same targets are one row."""
-    if not targets:
-        return []
-    window = max(sum(step.targets for step in w.steps) for history in histories for w in history.windows)
-    window = min(window, targets)
-    ends = [sum(step.targets for step in history.steps) for history in histories]
-    of = plural(window, "target")
-    spans = {((0, window),) * len(ends): f"the first {of}"}
-    if window < targets:
-        spans[((targets - window, targets),) * len(ends)] = f"the {of} up to number {targets:,}"
-    spans[tuple((end - window, end) for end in ends)] = f"the last {of}"
-    return [
-        Result(f"training loss over {what}", [_mean_between(h.steps, *s) for h, s in zip(histories, each)])
-        for each, what in spans.items()
-    ]
+def _id_of(run: Run) -> str:
+    return run.name.removeprefix(f"{run.info['name']}-")
 
 
-def _mean_between(steps: list[Step], start: int, end: int) -> float:
-    """Mean loss of the steps that have a target after number `start` and up to number `end`."""
-    within, seen = [], 0
-    for step in steps:
-        if seen < end and seen + step.targets > start:
-            within.append(step)
-        seen += step.targets
-    return mean_loss(within)
+def _status(summary: Summary) -> str:
+    is_short = summary["steps"] is not None and summary["step"] < summary["steps"]
+    return "ended early" if summary["status"] == "finished" and is_short else str(summary["status"])
 
 
-def _scores(histories: list[History]) -> list[Result]:
-    """Scores of the trained systems on rows that they were not trained on."""
-    figures = [
-        {
-            f"{name} on {scores.split} rows": value
-            for scores in history.scores
-            for name, (value, *_) in scores.systems["after"].items()
-        }
-        for history in histories
-    ]
-    return _results(figures)
-
-
-def _best_figures(summaries: list[Summary]) -> list[Result]:
-    """Figures of the best evaluation, whose values the progression shows."""
-    bests = [summary["figures_best"] for summary in summaries]
-    return _results(
-        [
-            {f"{name} at the best evaluation": value for name, value in best.items() if "/" not in name}
-            for best in bests
-        ]
-    )
-
-
-def _results(figures: list[dict[str, float]]) -> list[Result]:
-    """A result for each name that the figures of any run have."""
-    names = dict.fromkeys(name for mine in figures for name in mine)
-    return [Result(name, [mine.get(name) for mine in figures]) for name in names]
-
-
-def _figures(summaries: list[Summary]) -> list[Result]:
-    """Fields of the summaries that at least one run has."""
-    rate: Callable[[float | None], str] = lambda value: number(value, 0)  # noqa: E731
-    fields: list[tuple[str, str, Callable[[Any], str]]] = [
-        ("best validation loss", "best_validation_loss", number),
-        ("best validation step", "best_validation_step", number),
-        ("best perplexity", "best_perplexity", number),
-        ("best bits per byte", "best_bits_per_byte", number),
-        ("last validation loss", "last_validation_loss", number),
-        ("gap (last validation less training)", "gap", number),
-        ("parameters", "parameters", number),
-        ("steps", "step", number),
-        ("targets", "tokens", number),
-        ("tokens/s", "tokens_per_second", rate),
-        ("MFU (of the measured matrix rate)", "mfu", percent),
-        ("waiting for data", "wait_ratio", percent),
-        ("memory at the peak", "peak_rss_bytes", size),
-        ("GPU memory at the peak", "peak_gpu_memory_bytes", size),
-        ("time in steps, rework included", "training_seconds", duration),
-        ("time in all", "wall_seconds", duration),
-        ("attempts", "attempts", number),
-        ("skipped steps", "skipped_steps", number),
-        ("findings", "findings", number),
-    ]
-    results = [Result(what, [summary[name] for summary in summaries], text) for what, name, text in fields]
-    return [result for result in results if any(value is not None for value in result.values)]
+def _change_text(first: float, value: float | None, *, is_share: bool) -> str:
+    """A change with its sign: in percent, or as it is for a share."""
+    if value is None or not (math.isfinite(value) and math.isfinite(first)):
+        return NOTHING
+    if value == first:
+        return "same"
+    if is_share or not first:
+        return f"{value - first:+.4f}"
+    ratio = 100 * (value - first) / abs(first)
+    return f"{ratio:+,.{0 if abs(ratio) >= 100 else 1}f} %"
 
 
 def _differing(of_runs: list[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -249,8 +214,9 @@ def _differing(of_runs: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
 
 
-def _without_name(run: Run) -> dict[str, Any]:
-    return {key: value for key, value in flatten(run.recipe.to_dict()).items() if key != "name"}
+def _without_name(run: Run, *, is_seed_kept: bool) -> dict[str, Any]:
+    left_out = {"name"} if is_seed_kept else {"name", "seed"}
+    return {key: value for key, value in flatten(run.recipe.to_dict()).items() if key not in left_out}
 
 
 def _conditions(history: History) -> dict[str, Any]:

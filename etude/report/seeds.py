@@ -3,30 +3,27 @@
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from etude.recipe.load import recipe_hash
 from etude.records.events import plain
 from etude.report.history import History
-from etude.report.wording import NOTHING
 from etude.scores.intervals import Difference, difference_of_means
-from etude.text import plural
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs by their places in the order given: finished ones that differ in their seed only, or one alone."""
+    """Runs by their places in the order given: finished ones that differ in their seed only, or one alone.
+
+    again   places of runs whose seed a later one has
+    """
 
     name: str
     places: list[int]
     seeds: list[int]
-
-    @property
-    def title(self) -> str:
-        more = len(self.seeds) - 1
-        return f"{self.name} + {plural(more, 'seed')}" if more else self.name
+    again: list[int] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -59,32 +56,23 @@ class NoiseBand:
             "inside_the_noise": gain and gain.is_noise,
         }
 
-    def spread_text(self, text: Callable[[Any], str]) -> str:
-        if self.mean is None or self.deviation is None:
-            return text(self.mean)
-        return f"{text(self.mean)} ± {text(self.deviation)} [{text(self.low)}, {text(self.high)}]"
-
-    def difference_text(self, text: Callable[[Any], str]) -> str:
-        gain = self.difference
-        if gain is None:
-            return NOTHING
-        value, low, high = (f"{'-' * (x < 0)}{text(abs(x))}" for x in (gain.value, gain.low, gain.high))
-        noise = ": inside the noise" if gain.is_noise else ""
-        return f"{'+' * (gain.value > 0)}{value} [{low}, {high}]{noise}"
-
 
 def group_by_recipe(histories: Sequence[History]) -> list[Group]:
     """The groups in order of their first run; empty if every run is alone.
 
     Of runs with one seed the last given stands for it: the same run twice tells nothing of noise.
     """
-    places: dict[str, dict[int, int]] = {}
+    places: dict[str, dict[int, list[int]]] = {}
     for place, history in enumerate(histories):
-        places.setdefault(_all_but_seed(history, place), {})[history.run.recipe.seed] = place
-    groups = [
-        Group(histories[min(by_seed.values())].run.name, list(by_seed.values()), list(by_seed))
-        for by_seed in places.values()
-    ]
+        mine = places.setdefault(_all_but_seed(history, place), {})
+        mine.setdefault(history.run.recipe.seed, []).append(place)
+    groups = []
+    for by_seed in places.values():
+        kept, again = (
+            [each[-1] for each in by_seed.values()],
+            [n for each in by_seed.values() for n in each[:-1]],
+        )
+        groups.append(Group(histories[min(kept)].run.name, kept, list(by_seed), again))
     return groups if any(len(group.seeds) > 1 for group in groups) else []
 
 

@@ -34,16 +34,19 @@ def test_the_band_of_two_groups_is_the_interval_of_welch(tmp_path: Path) -> None
     ]
     found = compare_runs(runs)
     assert [group.seeds for group in found.groups] == [[17, 18, 19, 20, 21], [3, 4, 5]]
-    first, second = found.noise["f1 on test rows"]
+    first, second = found.noise["test_f1"]
     assert (first.mean, first.deviation) == pytest.approx((statistics.mean(A), statistics.stdev(A)))
     assert (first.low, first.high, first.difference) == (0.79, 0.86, None)
     welch = ttest_ind(B, A, equal_var=False).confidence_interval(0.95)
     assert second.difference is not None
     assert (second.difference.low, second.difference.high) == pytest.approx((welch.low, welch.high))
     assert not second.difference.is_noise
-    assert "best validation loss" not in found.noise  # the same in all
-    (row,) = [row for row in found.noise_rows() if row[0].startswith("f1 on")]
-    assert row[1] == "0.8200 ± 0.0292 [0.7900, 0.8600]" and row[3].startswith("+0.0600 [")
+    assert "metric_best" not in found.noise  # the same in all
+    (row,) = [row for row in found.rows() if row.name == "test f1"]
+    assert row.cells == ["0.8200 ± 0.0292", "0.8800 ± 0.0300"], "a column each recipe, worst to best"
+    (sentence,) = found.ranking.sentences
+    assert f"{runs[5].name} is the best: its f1 on 50 test rows is 0.880 over 3 seeds" in sentence
+    assert sentence.endswith("beyond the noise of the seeds.") and "0.0600 [" in sentence
     json.dumps(found.to_dict(), allow_nan=False)
 
 
@@ -52,7 +55,7 @@ def test_a_run_beside_a_group_is_held_against_the_spread_of_the_group(tmp_path: 
     near, far = (
         scored(tmp_path, value, {"optim.learning_rate": rate}) for value, rate in ((0.86, 1e-3), (0.99, 1e-2))
     )
-    _, near_band, far_band = compare_runs([*runs, near, far]).noise["f1 on test rows"]
+    _, near_band, far_band = compare_runs([*runs, near, far]).noise["test_f1"]
     reach = t.ppf(0.975, 4) * statistics.stdev(A) * (1 + 1 / 5) ** 0.5
     assert near_band.difference is not None and far_band.difference is not None
     assert near_band.difference.high - near_band.difference.value == pytest.approx(reach)
@@ -68,7 +71,7 @@ def test_runs_that_differ_in_more_than_the_seed_are_no_group(tmp_path: Path) -> 
         scored(tmp_path, 0.8, {"seed": 4}, data="e" * 64),
     ]
     found = compare_runs([first, *others])
-    assert found.groups == [] and found.noise_rows() == [] and found.noise == {}
+    assert found.groups == [] and found.noise == {}
     renamed = scored(tmp_path, 0.8, {"seed": 5, "name": "again"})
     assert [group.seeds for group in compare_runs([first, renamed]).groups] == [[1, 5]]
 
