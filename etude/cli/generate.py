@@ -1,14 +1,15 @@
 """Text for `etude generate` and `etude chat`, by the model of a run or of a folder."""
 
 import math
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.cli.printing import print_text, say
 from etude.errors import InputError
-from etude.text import plural
+from etude.text import plural, shorten
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
     from etude.data.render import ChatTemplate
     from etude.data.tokenize import Tokenizer
     from etude.engine.precision import Precision
+
+
+_LEAVES = ("exit", "quit", "/exit", "/quit")
+_HELP = """\
+/help         this list
+/reset        forget what was said
+/system TEXT  set the system message, or without TEXT take it back
+exit, quit    leave"""
 
 
 @dataclass(frozen=True)
@@ -143,36 +152,66 @@ def chat(
     system: str | None = None,
     ask: Callable[[], str] | None = None,
 ) -> None:
-    """Talk with a model in turns; answers are printed as they come. Ctrl-C, Ctrl-D or /quit ends it.
+    """Talk with a model in turns; answers are printed as they come. Ctrl-C, Ctrl-D or exit ends it.
 
     Turns that no longer fit into the model's context are left out, oldest first, and that is said.
     """
     _check_text("--system", system or "")
+    say(f"loading {given}")
     speaker = open_speaker(given, runs, is_chat=True)
     _require_chat(speaker, given)
     ask = ask or (lambda: input("> "))
-    opening = [{"role": "system", "content": system}] if system else []
-    turns: list[dict[str, str]] = []
-    say("Ctrl-C or Ctrl-D leaves")
+    talk = Talk(system)
+    say("/help lists the commands of a chat; Ctrl-C, Ctrl-D or exit leaves it")
     try:
-        while (text := ask().strip()) != "/quit":
-            if not text:
+        while (text := ask().strip()) not in _LEAVES:
+            if not text or talk.obey(text):
                 continue
-            asked = [*turns, {"role": "user", "content": text}]
-            kept, ids = _fit(speaker, opening, asked, sampling.max_tokens)
+            asked = [*talk.turns, {"role": "user", "content": text}]
+            kept, ids = _fit(speaker, talk.opening, asked, sampling.max_tokens)
             try:
                 _say_what_is_cut(speaker, [ids], sampling.max_tokens)
             except InputError as error:
                 say(f"({error})")
                 continue
-            turns, answer = kept, ""
+            answer = ""
             for piece in stream(speaker, ids, sampling):
                 answer += piece
                 print_text(piece, end="")
             print_text()
-            turns.append({"role": "assistant", "content": answer})
+            talk.turns = [*kept, {"role": "assistant", "content": answer}]
     except (EOFError, KeyboardInterrupt):
         print_text()
+
+
+@dataclass
+class Talk:
+    """The turns of a chat, and the system message that a person has set."""
+
+    system: str | None
+    turns: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def opening(self) -> list[dict[str, str]]:
+        """The turn that comes before all others; none where nobody has set one."""
+        return [{"role": "system", "content": self.system}] if self.system else []
+
+    def obey(self, text: str) -> bool:
+        """Do what a command says, as `/reset`, and say so; False for any other text."""
+        if not re.fullmatch(r"/[a-z]+(\s.*)?", text, re.DOTALL):
+            return False
+        command, _, value = text.partition(" ")
+        if command == "/reset":
+            self.turns = []
+            say("(what was said is forgotten)")
+        elif command == "/system":
+            self.system = value.strip() or None
+            say("(system message set)" if self.system else "(no system message but that of the model)")
+        elif command == "/help":
+            say(_HELP)
+        else:
+            say(f"({shorten(command, 40)} is no command; /help lists them)")
+        return True
 
 
 def stream(speaker: Speaker, ids: list[int], sampling: Sampling) -> Iterator[str]:

@@ -170,6 +170,42 @@ def test_a_chat_remembers_its_turns_and_ends_with_the_input(
     assert both.startswith(alone.rstrip("\n")) and len(both) > len(alone)
 
 
+@pytest.mark.parametrize("leave", ["exit", "quit", "/quit", " exit "])
+def test_a_word_leaves_a_chat(
+    leave: str, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk(base, tmp_path, leave, "Add 1 to left.")
+    assert capsys.readouterr().out == ""
+
+
+def test_commands_are_obeyed_and_never_answered_by_the_model(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk(base, tmp_path, "Add 1 to left.")
+    alone = capsys.readouterr().out.rstrip("\n")
+    talk(base, tmp_path, "Add 1 to left.", "/help", "/rset", "/reset", "Add 1 to left.")
+    out, err = capsys.readouterr()
+    assert out.rstrip("\n") == f"{alone}\n{alone}"  # forgotten, so that the same is answered
+    assert "/system TEXT" in err and "(/rset is no command; /help lists them)" in err
+    assert err.startswith(f"loading {base}\n")
+
+
+def test_a_system_message_set_in_a_chat_is_that_of_the_option(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = answers("left")
+    chat(str(base), GREEDY, runs=tmp_path, system="value + 1", ask=lambda: next(asked))
+    given = capsys.readouterr().out
+    talk(base, tmp_path, "/system value + 1", "left")
+    assert capsys.readouterr().out == given
+    talk(base, tmp_path, "left")
+    plain = capsys.readouterr().out
+    talk(base, tmp_path, "/system value + 1", "/system", "left")
+    assert capsys.readouterr().out == plain != given
+    talk(base, tmp_path, "/usr/bin is a path")  # is no command
+    assert "is no command" not in capsys.readouterr().err
+
+
 def test_turns_that_do_not_fit_are_left_out_and_that_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
