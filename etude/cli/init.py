@@ -97,6 +97,7 @@ def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
     import tomllib
 
     from etude import durable
+    from etude.recipe.json_schema import SCHEMA_FILE, SCHEMA_LINE, may_write_schema, write_schema
     from etude.recipe.load import recipe_from
     from etude.records.folder import require_outside_runs
 
@@ -104,7 +105,11 @@ def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
     if out.exists():
         raise InputError(f"{out} is there already; give another file with --out")
     facts = look(data, model)
-    text = recipe_text(data, model, out, facts)
+    text, folder = recipe_text(data, model, out, facts), out.absolute().parent
+    # Not into a folder that is trained on.
+    has_schema = may_write_schema(folder) and not folder.is_relative_to(data.absolute())
+    if has_schema:
+        text = f"{SCHEMA_LINE}\n{text}"
     try:
         content = text.encode()
     except UnicodeEncodeError:
@@ -112,8 +117,10 @@ def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
             f"{str(data)!r} or {model!r} is not UTF-8, so no recipe can name it; rename it"
         ) from None
     recipe_from(tomllib.loads(text))  # what is written has no problem of its own
-    durable.make_folder(out.absolute().parent)
+    durable.make_folder(folder)
     durable.write_file(out, content)
+    if has_schema:
+        write_schema(folder)
     guess = ", guessed from bytes" if facts.is_guess else ""
     return [
         ("data", f"{plural(facts.rows, 'row')}, {facts.format}"),
@@ -123,8 +130,24 @@ def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
         ("model", f"{facts.weights:,} parameters" if facts.weights else f"not usable yet: {facts.problem}"),
         ("machine", f"{facts.device}, {facts.memory / 1e9:.0f} GB, {plural(facts.cores, 'core')}"),
         ("recipe", str(out)),
-        ("next", f"etude check {out} --deep"),
+        *(
+            [("schema", f"{out.with_name(SCHEMA_FILE)}, by which editors complete keys")]
+            if has_schema
+            else []
+        ),
+        *_next_rows(out, model, facts),
     ]
+
+
+def _next_rows(out: Path, model: str, facts: Facts) -> list[tuple[str, str]]:
+    """Commands to go on with: first the one that fetches the model, if it is not there."""
+    from etude.models.hub import fetch_command
+
+    check = f"etude check {out} --deep"
+    if not facts.problem:
+        return [("next", check)]
+    fetch = fetch_command(model)
+    return [("next", fetch), ("then", check)] if fetch else [("then", check)]
 
 
 def look(data: Path, model: str) -> Facts:

@@ -154,9 +154,9 @@ def init(
 
 def schema() -> None:
     """Print the JSON Schema of a recipe, for editors."""
-    from etude.recipe.schema import Recipe
+    from etude.recipe.json_schema import json_schema
 
-    print_json(Recipe.model_json_schema(by_alias=True))
+    print_json(json_schema())
 
 
 def _describe_published(recipe: "Recipe") -> str | None:

@@ -26,6 +26,18 @@ def find_model(given: str, revision: str | None = None) -> Path:
         raise InputError(f"{wrong}; give another folder") from None
 
 
+def fetch_command(given: str, revision: str | None = None) -> str | None:
+    """The command of the hub that puts a model where `find_model` looks for it; None for a path."""
+    if not _is_hub_id(given):
+        return None
+    return f"hf download {given}{f' --revision {revision}' if revision else ''}"
+
+
+def _is_hub_id(given: str) -> bool:
+    is_path = given.startswith((".", "/", "~")) or ".." in given
+    return not is_path and _HUB_ID.fullmatch(given) is not None
+
+
 def _find(given: str, revision: str | None) -> Path:
     if given.startswith((".", "/", "~")) or Path(given).is_dir():
         folder = at_home(given)
@@ -34,7 +46,7 @@ def _find(given: str, revision: str | None) -> Path:
             advice = "give a folder with config.json and safetensors, or a hub id"
             raise InputError(f"model.from: {folder} {what}; {advice}")
         return folder
-    if not _HUB_ID.fullmatch(given) or ".." in given:
+    if not _is_hub_id(given):
         wrong = "neither a folder nor a hub id such as Qwen/Qwen2.5-Coder-1.5B"
         raise InputError(f"model.from is {given[:120]!r}, {wrong}")
     places = [root / ("models--" + given.replace("/", "--")) for root in _cache_roots()]
@@ -45,7 +57,7 @@ def _find(given: str, revision: str | None) -> Path:
         commits = sorted(path.parent.name for path in place.glob("snapshots/*/config.json"))
         there = f"there is {', '.join(commits)}" if commits else "no snapshot there has a config.json"
         wrong = f"revision {revision or 'main'} of {given} is not in {place}"
-        advice = f"set model.revision, or fetch it with {_fetch(given, revision)}"
+        advice = f"set model.revision, or fetch it with `{fetch_command(given, revision)}`"
         raise InputError(f"model.from: {wrong}; {there}; {advice}")
     looked = ", ".join(map(str, places))
     missing = f"model.from: {given} is not on this machine"
@@ -69,7 +81,9 @@ def _snapshot(folder: Path, revision: str) -> Path | None:
         commit = durable.read_text(with_name, most_bytes=1 << 10).strip()
         if not re.fullmatch(r"\w+", commit):
             given = folder.name.removeprefix("models--").replace("--", "/")
-            raise InputError(f"{with_name} names no commit; fetch the model again with {_fetch(given)}")
+            raise InputError(
+                f"{with_name} names no commit; fetch the model again with `{fetch_command(given)}`"
+            )
     snapshot = folder / "snapshots" / commit
     return snapshot if (snapshot / "config.json").is_file() else None
 
@@ -84,10 +98,5 @@ def _advise(given: str, revision: str | None) -> str:
     ]
     near = difflib.get_close_matches(given, [*there, *STORIES], n=1, cutoff=0.8)
     if near and near[0] != given:
-        return f"did you mean {near[0]}? else fetch it with {_fetch(given, revision)}"
-    return f"fetch it with {_fetch(given, revision)}, or give a folder; etude itself never downloads"
-
-
-def _fetch(given: str, revision: str | None = None) -> str:
-    """The command of the hub that puts a model where `find_model` looks for it."""
-    return f"`hf download {given}{f' --revision {revision}' if revision else ''}`"
+        return f"did you mean {near[0]}? else fetch it with `{fetch_command(given, revision)}`"
+    return f"fetch it with `{fetch_command(given, revision)}`, or give a folder; etude itself never downloads"

@@ -79,6 +79,38 @@ def test_a_model_that_is_not_on_this_machine_is_said_and_lengths_are_guessed(
     assert load_recipe(tmp_path / "recipe.toml").model.from_ == "Qwen/Qwen2.5-Coder-1.5B-Instruct"
 
 
+def test_a_model_that_is_missing_is_fetched_before_the_recipe_is_checked(base: Path, tmp_path: Path) -> None:
+    rows = write_instructions(tmp_path / "rows.jsonl", 30)
+    for model, next_rows in (
+        (
+            "acme/none",
+            [("next", "hf download acme/none"), ("then", f"etude check {tmp_path / 'a.toml'} --deep")],
+        ),
+        (str(base), [("next", f"etude check {tmp_path / 'a.toml'} --deep")]),
+    ):
+        (tmp_path / "a.toml").unlink(missing_ok=True)
+        found = write_recipe(rows, model, tmp_path / "a.toml")
+        assert [row for row in found if row[0] in ("next", "then")] == next_rows
+
+
+def test_editors_find_the_schema_beside_the_recipe(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    rows = write_instructions(tmp_path / "texts" / "rows.jsonl", 30)
+    write_recipe(rows, str(base), tmp_path / "recipe.toml")
+    first = (tmp_path / "recipe.toml").read_text().splitlines()[0]
+    assert first == "#:schema ./etude.schema.json"
+    assert json.loads((tmp_path / "etude.schema.json").read_text())["$id"] == "urn:etude:recipe"
+    write_recipe(rows, str(base), tmp_path / "second.toml")  # the file is etude's own
+    # A folder that is trained on gets no file, and a stranger's file is left as it is.
+    write_recipe(tmp_path / "texts", str(base), tmp_path / "texts" / "recipe.toml")
+    assert not (tmp_path / "texts" / "etude.schema.json").exists()
+    (tmp_path / "etude.schema.json").write_text("{}")
+    write_recipe(rows, str(base), tmp_path / "third.toml")
+    assert (tmp_path / "etude.schema.json").read_text() == "{}"
+    for path in (tmp_path / "texts" / "recipe.toml", tmp_path / "third.toml"):
+        assert "#:schema" not in path.read_text()
+
+
 def test_plain_text_asks_for_no_answers(base: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(
         "".join(json.dumps({"text": f"x = {n}\n"}) + "\n" for n in range(50))
