@@ -155,7 +155,7 @@ def test_a_run_ends_with_scores_beside_its_start_and_baselines(tmp_path: Path) -
     assert sum(values["rows"] for values in scores.capabilities.values()) == 50
     assert np.sum(scores.confusion) == 50
     report = (run.path / "report" / "report.md").read_text()
-    assert "On 50 test rows" in report and "against before" in report
+    assert "On 50 test rows" in report and "| before training |" in report
 
 
 def test_a_single_held_out_row_is_reported_as_noise(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_single_held_out_row_is_reported_as_noise(tmp_path: Path) -> None:
     assert scores.rows == 2 or all(np.isnan(gain[1:]).all() for gain in scores.gains.values())
     assert not [event for event in events if isinstance(event, Finding) and event.what == "report failed"]
     report = (training.run.path / "report" / "report.md").read_text()
-    assert "inside the noise" in report and "without a test set these rows also chose the best" in report
+    assert "within the noise" in report and "without a test set these rows also chose the best" in report
 
 
 def test_a_metric_of_ones_own_chooses_the_best_and_scores_are_told(tmp_path: Path) -> None:

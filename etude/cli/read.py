@@ -189,12 +189,17 @@ def note(
     say(f"noted under {section.value} of {found.name}; etude report {found.name} writes it into the report")
 
 
-def report(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None:
+def report(
+    run: RunName,
+    html: Annotated[bool, typer.Option("--html", help="one HTML file too, to mail or to print")] = False,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
     """Write the report of a run, also of one that goes on or was killed."""
     from etude.records.store import open_run
     from etude.report.write import write_report
 
-    path = write_report(open_run(run, runs))
+    path = write_report(open_run(run, runs), html=html)
     print_json({"report": str(path)}) if as_json else print_text(path)
 
 

@@ -227,7 +227,7 @@ def _svg(draw: Callable[[Any, History], None], history: History) -> bytes:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # it reads a matplotlibrc of the current folder, which may be a stranger's
         matplotlib.rcParams.update(style)
-        figure = Figure(figsize=(8, 3.6), layout="constrained")
+        figure = Figure(figsize=(8, 3.6 if draw in _MAIN else 2.4), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         draw(axes, history)
@@ -242,6 +242,9 @@ def _svg(draw: Callable[[Any, History], None], history: History) -> bytes:
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
+
+
+_MAIN = (_draw_metric, _draw_loss)
 
 
 def _finite(points: Iterator[tuple[float, float]]) -> tuple[list[float], list[float]]:

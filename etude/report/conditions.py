@@ -1,57 +1,147 @@
-"""Conditions of a run as Markdown: machine, software, model, settings, data and techniques."""
+"""Conditions of a run as Markdown: settings, techniques, machine, software, model and data."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 from etude import durable
 from etude.errors import InputError, MissingError
-from etude.recipe.load import flatten
+from etude.recipe.load import flatten, read_recipe_text
 from etude.recipe.schema import Recipe
+from etude.recipe.toml import parse
 from etude.records.events import Attempt
 from etude.records.shape import Object, fit
 from etude.records.store import Run
 from etude.report.history import History
 from etude.report.markdown import code, prose, table
-from etude.report.summary import kept_checkpoints
-from etude.report.wording import number, percent, size
+from etude.report.summary import Summary, kept_checkpoints
+from etude.report.wording import (
+    NOTHING,
+    number,
+    parameters_text,
+    percent,
+    setting,
+    short,
+    size,
+    steps_text,
+)
 from etude.text import plural
 
-_NOT_HYPER_PARAMETERS = (
-    "name", "model.", "records.", "data.train.", "data.validation.", "evaluate.prompts",
-)  # fmt: skip
+_ELSEWHERE = ("name", "records.title", "records.author", "records.tags", "records.type", "records.weight")
+_USES = {"train": "training", "validation": "validation", "test": "test"}
 
 
-def describe_conditions(history: History) -> dict[str, Any]:
-    """Sections of the report about conditions, by their names in its template."""
-    recipe, data = history.run.recipe, history.data
+def describe_settings(history: History, summary: Summary) -> Iterator[str]:
+    """The model, data and length of a run, its techniques, and the settings that are no defaults."""
+    recipe = history.run.recipe
+    yield table(("", ""), _run_rows(history, summary))
     attempt = history.attempts[-1] if history.attempts else None
-    settings = flatten(recipe.to_dict()).items()
-    return {
-        "infrastructure": attempt and table(("", ""), _machine_rows(attempt)),
-        "versions": attempt and table(("software", "version"), _version_rows(attempt.environment)),
-        "architecture": _settings(_model_keys(history.run)),
-        "parameters": attempt and table(("part", "parameters"), _parameter_rows(attempt.parameters)),
-        "hyper_parameters": _settings({k: v for k, v in settings if not k.startswith(_NOT_HYPER_PARAMETERS)}),
-        "data": [*summary_tables(data.summary), f"Fingerprint {code(data.fingerprint[:16])}"] if data else [],
-        "techniques": list(_techniques(recipe, attempt)),
-    }
+    yield "\n".join(f"- {technique}" for technique in _techniques(recipe, attempt))
+    given, rows = _given(history.run), dict[str, list[str]]()
+    for key, value in _settings(recipe).items():
+        if key in given and value != []:
+            source, _, name = key.rpartition(".")
+            is_source = source.rpartition(".")[2].isdecimal()
+            text = f"{prose(name)} {code(setting(value))}" if is_source else code(setting(value))
+            rows.setdefault(source if is_source else key, []).append(text)
+    yield table(("set for this run", "value"), [(code(key), ", ".join(rows[key])) for key in rows])
+
+
+def describe_defaults(run: Run) -> Iterator[str]:
+    """A line for each section of the recipe with the keys that nobody set."""
+    given, sections = _given(run), dict[str, list[str]]()
+    for key, value in _settings(run.recipe).items():
+        if key not in given and value != []:
+            section, _, name = key.rpartition(".")
+            sections.setdefault(section, []).append(f"{prose(name)} {code(setting(value))}")
+    if sections:
+        yield "\n".join(
+            f"- {f'{code(section)}: ' if section else ''}{', '.join(keys)}"
+            for section, keys in sections.items()
+        )
+
+
+def describe_machine(history: History) -> Iterator[str]:
+    """Machine and software of the last attempt."""
+    if history.attempts:
+        attempt = history.attempts[-1]
+        yield table(("", ""), _machine_rows(attempt))
+
+
+def describe_model(history: History) -> Iterator[str]:
+    """Parameters by part, and all sizes as the newest checkpoint has them for other tools."""
+    if base := history.base:
+        yield f"Base model {code(base['from'])}, SHA-256 {code(base['sha256'])}"
+    if history.attempts:
+        yield f"Parameters: {', '.join(_parameters(history.attempts[-1].parameters))}"
+    if keys := _config_keys(history.run):
+        listed = ", ".join(f"{prose(key)} {code(setting(value))}" for key, value in keys.items())
+        yield f"{code('config.json')}: {listed}"
+
+
+def describe_data(history: History) -> Iterator[str]:
+    """The counts of the prepared data."""
+    if data := history.data:
+        yield from summary_tables(data.summary)
+        yield f"Fingerprint {code(data.fingerprint[:16])}"
 
 
 def summary_tables(summary: dict[str, Any]) -> Iterator[str]:
-    """Counts of data, a table a split, a table for each list; long texts under their table."""
-    tables = {key: value for key, value in summary.items() if isinstance(value, dict)}
+    """Counts of data, a table a split, a table for each list; long texts under their table.
+
+    Columns and rows that say nothing, as 0, none or no row, are left out.
+    """
+    splits = {key: value for key, value in summary.items() if isinstance(value, dict) and _is_split(value)}
     lists = {key: value for key, value in summary.items() if isinstance(value, list)}
-    single = {key: value for key, value in summary.items() if key not in tables and key not in lists}
-    if single:
-        yield table(("", ""), [(_heading(key), _cell(key, value)) for key, value in single.items()])
-    for name, entries in [("", [{"split": key} | value for key, value in tables.items()]), *lists.items()]:
+    single = {key: value for key, value in summary.items() if key not in splits and key not in lists}
+    if counts := [(_heading(key), _cell(key, value)) for key, value in single.items() if _says(value)]:
+        yield table(("", ""), counts)
+    for name, entries in [("", [{"split": key} | value for key, value in splits.items()]), *lists.items()]:
         named = [entry for entry in entries if isinstance(entry, dict)]
-        columns = list(dict.fromkeys(column for entry in named for column in entry if column != "examples"))
+        every = dict.fromkeys(column for entry in named for column in entry if column != "examples")
+        columns = [column for column in every if any(_says(entry.get(column)) for entry in named)]
         if columns:
-            title = f"{prose(name)}:\n\n" if name else ""
+            title = f"{_heading(name)}:\n\n" if name else ""
             rows = [[_cell(column, entry.get(column)) for column in columns] for entry in entries]
             shown = "".join(f"\n- {code(text)}" for entry in entries for text in entry.get("examples", ()))
             yield title + table(list(map(_heading, columns)), rows) + (f"\n{shown}" if shown else "")
+
+
+def _run_rows(history: History, summary: Summary) -> Iterator[tuple[str, str]]:
+    yield "Run", code(summary["name"])
+    titles = dict.fromkeys(part.kind.title for part in history.run.recipe.by_task().values())
+    base = f", from {code(summary['base']['from'])}" if summary["base"] else ", from scratch"
+    yield "Model", f"{', '.join(titles)}{base}"
+    if summary["parameters"]:
+        yield "Parameters", parameters_text(summary["parameters"], summary["trainable"])
+    counts = history.data.summary if history.data else {}
+    found = [
+        plural(each["samples"], f"{word} sample")
+        for use, word in _USES.items()
+        if isinstance(each := counts.get(use), dict) and isinstance(each.get("samples"), int)
+    ]
+    if found:
+        yield "Data", ", ".join(found)
+    steps = steps_text(summary["step"], summary["steps"], summary["epochs"])
+    yield "Steps", f"{steps}, {plural(summary['tokens'], 'target')}"
+    if history.attempts:
+        attempt = history.attempts[-1]
+        yield "Device", f"{attempt.devices} x {prose(attempt.device)}, {prose(attempt.precision)}"
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """The values of the recipe by key, but those that the front matter has."""
+    return {key: value for key, value in flatten(recipe.to_dict()).items() if key not in _ELSEWHERE}
+
+
+def _given(run: Run) -> set[str]:
+    """Keys that differ from their default, and those of the recipe file if it does not give them all."""
+    values = run.recipe.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True)
+    differ, every = set(flatten(values)), set(_settings(run.recipe))
+    named: set[str] = set()
+    with contextlib.suppress(InputError):
+        named = set(flatten(parse(read_recipe_text(run.path / "recipe.toml"), "recipe.toml")))
+    return differ if every - differ <= named else differ | named
 
 
 def _machine_rows(attempt: Attempt) -> Iterator[tuple[str, str]]:
@@ -66,62 +156,64 @@ def _machine_rows(attempt: Attempt) -> Iterator[tuple[str, str]]:
     yield "GPU", ", ".join(gpus) or "none"
     yield "Used", f"{attempt.devices} x {prose(attempt.device)}, {prose(attempt.precision)}"
     yield "Matrix rate", f"{attempt.matrix_flops_per_second / 1e9:,.1f} GFLOP/s measured"
-    if "command" in environment:
-        yield "Command", code(" ".join(map(str, environment["command"])))
-    for name, what in (environment.get("own_code") or {}).items():
-        yield f"Own {prose(name)}", code(what)
-
-
-def _version_rows(environment: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, version in environment.get("versions", {}).items():
-        yield prose(name), code(version)
+    versions = environment.get("versions", {}).items()
+    yield "Software", ", ".join(f"{prose(name)} {code(version)}" for name, version in versions) or NOTHING
     if git := environment.get("git"):
         changes = {
             True: " with changes that are not committed",
             None: "; whether files differ from it is not known",
         }
         yield "git commit", code(git["commit"]) + changes.get(git["dirty"], "")
+    if "command" in environment:
+        yield "Command", code(" ".join(map(str, environment["command"])))
+    for name, what in (environment.get("own_code") or {}).items():
+        yield f"Own {prose(name)}", code(what)
 
 
-def _model_keys(run: Run) -> dict[str, Any]:
-    """The model of the recipe, then all sizes as the newest checkpoint has them for other tools."""
-    keys = flatten({"model": run.recipe.to_dict()["model"]})
+def _config_keys(run: Run) -> dict[str, Any]:
+    """The config.json of the newest checkpoint; an adapter has none."""
     try:
         for checkpoint in kept_checkpoints(run)[-1:]:
             path = run.checkpoints / checkpoint / "config.json"
             config = fit(durable.read_json_object(path, follow=False), Object())
-            keys |= {f"config.json {key}": value for key, value in config.items() if value is not None}
-    except MissingError:  # an adapter has none
+            return {key: value for key, value in config.items() if value is not None}
+    except MissingError:
         pass
     except (InputError, ValueError) as error:
-        keys["config.json"] = str(error)
-    return keys
+        return {"problem": str(error)}
+    return {}
 
 
-def _parameter_rows(parameters: dict[str, int]) -> Iterator[tuple[str, str]]:
+def _parameters(parameters: dict[str, int]) -> Iterator[str]:
     for part, count in parameters.items():
-        shared = "0 (shares the embedding)" if part == "head" and count == 0 else number(count)
-        yield _heading(part), shared
+        shared = part == "head" and count == 0
+        yield f"{_heading(part)} {'0 (shares the embedding)' if shared else number(count)}"
 
 
-def _settings(values: dict[str, Any]) -> str:
-    """A table of keys and values, as TOML has them; empty lists are left out."""
-    texts = {
-        key: str(value).lower() if isinstance(value, bool) else str(value)
-        for key, value in values.items()
-        if value != []
-    }
-    return table(("key", "value"), [(code(key), code(text)) for key, text in texts.items()])
+def _is_split(counts: dict[str, Any]) -> bool:
+    return not {"documents", "samples", "tokens"}.isdisjoint(counts)
+
+
+def _says(value: Any) -> bool:
+    return value not in (None, 0, "", [], {}) or value is False
 
 
 def _cell(column: str, value: Any) -> str:
     if column == "share":
         return percent(value)
-    return code(value) if isinstance(value, str | list | dict) else number(value)
+    if isinstance(value, dict):
+        value = {_words(key): each for key, each in value.items() if _says(each)}
+    if isinstance(value, str | list | dict):
+        return code(setting(value)) if value else NOTHING
+    return short(value) if isinstance(value, float) else number(value)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _heading(name: str) -> str:
-    return prose(name.replace("_", " "))
+    return prose(_words(name))
 
 
 def _techniques(recipe: Recipe, attempt: Attempt | None) -> Iterator[str]:

@@ -1,137 +1,157 @@
-"""Results of a run as Markdown: before and after, figures over time, final scores, and texts."""
+"""Results of a run as Markdown: its figures before and after, and its scores beside those of baselines."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from etude.records.events import Evaluation, Generation, Scores
-from etude.report.figures import spread
-from etude.report.history import History, figures_of
-from etude.report.markdown import code, fence, prose, table
-from etude.report.wording import NOTHING, number
+from etude.records.events import Evaluation, Scores
+from etude.report.history import History, figures_of, metric_value
+from etude.report.markdown import prose, table
+from etude.report.summary import Summary
+from etude.report.wording import NOTHING, is_sure, metric_title, number, short, with_interval
 from etude.scores.answers import BLEU_SETTINGS
-from etude.scores.intervals import Difference
 from etude.scores.order import sort_key
 from etude.text import plural
 
-_ROWS = 16
-_PROMPTS, _MOMENTS = 8, 4
+_SYSTEMS = {"after": "after training", "before": "before training"}
+_OF_LOSS = ("loss", "bits_per_byte", "perplexity")
+_MEANINGS = {
+    "stop_rate": "stop rate is the share of answers that end by themselves",
+    "repetition": "repetition the share of an answer that stood in it before",
+    "trailing_text": "trailing text a new turn, or words after the code, where the reference has none",
+    "distinct_2": "distinct 2 the share of different pairs of words",
+    "format_kept": "format kept and parse rate are over references that have a fence or are Python",
+}
 
 
-def before_after(history: History) -> list[str]:
-    """Tables of the first, best and last evaluation: all figures, then those of each capability."""
+def before_after(history: History, summary: Summary) -> Iterator[str]:
+    """Tables of the first, best and last evaluation: the chosen metric first, then other figures by label."""
     moments = _moments(history)
     if not moments:
-        return []
-    shown = [evaluation for _, evaluation in moments]
+        return
+    metric = history.run.recipe.evaluate.metric
+    figures = _figures(history, summary, [evaluation for _, evaluation in moments])
     columns = [f"{' and '.join(names)}, step {number(evaluation.step)}" for names, evaluation in moments]
-    names = list(dict.fromkeys(name for evaluation in history.evaluations for name in figures_of(evaluation)))
-    figures: dict[str, list[Any]] = {
-        "loss": [evaluation.loss for evaluation in shown],
-        "perplexity": [evaluation.perplexity for evaluation in shown],
-        "bits per byte": [evaluation.bits_per_byte for evaluation in shown],
-        **{name: [figures_of(evaluation).get(name) for evaluation in shown] for name in names},
-        "targets": [evaluation.targets for evaluation in shown],
-    }
     # A change is one to the best, unless that is the first or there is none.
     bests = [index for index, (names, _) in enumerate(moments) if index and "best" in names]
     end = bests[0] if bests else len(moments) - 1
     change = [f"change to {' and '.join(moments[end][0])}"] if end else []
-    cells = {name: [*map(number, values), *_changes(values, end)] for name, values in figures.items()}
-    whole = [
-        [prose(_words(name)), *cells[name]]
-        for name, values in figures.items()
-        if "/" not in name and any(value is not None for value in values)
+    whole = {name: values for name, values in figures.items() if "/" not in name}
+    same = {name: values[0] for name, values in whole.items() if end and _is_same(values) and name != metric}
+    rows = [
+        [
+            f"**{prose(_words(name))}** (chosen)" if name == metric else prose(_words(name)),
+            *(short(value, 4 if name in _OF_LOSS else 3) for value in values),
+            *_changes(values, end),
+        ]
+        for name, values in whole.items()
+        if name not in same
     ]
-    parts = [
-        [prose(part), prose(_words(figure)), *cells[f"{figure}/{part}"]]
-        for figure, _, part in sorted((name.partition("/") for name in figures if "/" in name), key=_place)
-    ]
-    tables = [table(("validation", *columns, *change), whole)]
-    return [*tables, table(("capability", "figure", *columns, *change), parts)] if parts else tables
+    yield table(("validation", *columns, *change), rows)
+    if same:
+        listed = ", ".join(f"{prose(_words(name))} {short(value)}" for name, value in same.items())
+        yield f"The same at each: {listed}."
+    yield from _by_part(history, figures, moments, end)
+    if history.run.recipe.evaluate.answers and (how := _how(history, whole)):
+        yield how
 
 
-def _place(name: tuple[str, str, str]) -> tuple[Any, str]:
-    """The order of figures of labels and capabilities: by these, numbers by their value."""
-    figure, _, part = name
-    return sort_key(part), figure
+def _figures(
+    history: History, summary: Summary, moments: Sequence[Evaluation]
+) -> dict[str, list[float | None]]:
+    """Values of each figure at some moments by its name: the chosen metric first, no figure twice."""
+    names = [each for each in _OF_LOSS if each != "perplexity" or summary["last_perplexity"] is not None]
+    others = [name for each in history.evaluations for name in figures_of(each)]
+    every = dict.fromkeys([history.run.recipe.evaluate.metric, *names, *others])
+    values = {name: [metric_value(each, name) for each in moments] for name in every}
+    known = {name: each for name, each in values.items() if any(value is not None for value in each)}
+    return {
+        name: each for name, each in known.items() if known.get(name.removesuffix("_macro")) != each
+        or not name.endswith("_macro")
+    }  # fmt: skip
 
 
-def final_scores(history: History) -> list[str]:
+def _by_part(
+    history: History,
+    figures: dict[str, list[float | None]],
+    moments: Sequence[tuple[list[str], Evaluation]],
+    end: int,
+) -> Iterator[str]:
+    """Tables with a row for each label or capability, and its figures at the first moment and at `end`."""
+    kinds = {name: part.kind for name, part in history.run.recipe.by_task().items()}
+    tables: dict[str, dict[str, dict[str, str]]] = {}
+    for name, values in figures.items():
+        figure, slash, part = name.partition("/")
+        if slash:
+            task = figure.rpartition(":")[0]
+            what = "label" if task in kinds and kinds[task].has_labels else "capability"
+            first, last = short(values[0]), short(values[end])
+            cell = f"{first} → {last}" if end and first != last else last
+            tables.setdefault(what, {}).setdefault(part, {})[figure] = cell
+    for what, parts in tables.items():
+        names = list(dict.fromkeys(figure for cells in parts.values() for figure in cells))
+        rows = [
+            [prose(part), *(parts[part].get(name, NOTHING) for name in names)]
+            for part in sorted(parts, key=sort_key)
+        ]
+        ends = f"{moments[0][0][0]} → {' and '.join(moments[end][0])}" if end else moments[0][0][0]
+        yield f"By {what}, {ends}:\n\n{table((what, *(prose(_words(name)) for name in names)), rows)}"
+
+
+def final_scores(history: History) -> Iterator[str]:
     """Scores of a run on rows it was not trained on: every system with its interval, and what that shows."""
-    return [part for scores in history.scores for part in describe_scores(scores)]
+    for scores in history.scores:
+        yield from describe_scores(scores)
 
 
 def describe_scores(scores: Scores) -> list[str]:
     """Scores as Markdown: systems, gains, confusions, capabilities, thresholds and notes."""
-    figures = list(next(iter(scores.systems.values())))
+    figures = sorted(next(iter(scores.systems.values())), key=lambda name: name != scores.metric)
     rows = [
-        [prose(name), *(_with_interval(values[figure]) for figure in figures)]
+        [
+            prose(_SYSTEMS.get(name, name)),
+            *(with_interval(*values[figure], rows=scores.rows) for figure in figures),
+            _gain(scores, name),
+        ]
         for name, values in scores.systems.items()
     ]
     count = plural(scores.rows, f"{prose(scores.split)} row")
-    title = f"On {count}, with bootstrap intervals of 95 %:"
-    gains = [
-        f"- {prose(scores.metric)} against {prose(other)}: {_with_interval(gain, signed=True)}"
-        + (", inside the noise" if Difference(*gain).is_noise else "")
-        for other, gain in scores.gains.items()
-    ]
-    parts = [f"{title}\n\n{table(('system', *map(prose, figures)), rows)}", "\n".join(gains)]
+    first = prose(_SYSTEMS.get(next(iter(scores.systems)), next(iter(scores.systems))))
+    header = ("system", *(prose(_words(name)) for name in figures))
+    ahead = f"{prose(metric_title(scores.metric))} {first} minus that"
+    has_gains = any(name in scores.gains for name in scores.systems)
+    shown = table((*header, ahead), rows) if has_gains else table(header, [row[:-1] for row in rows])
+    parts = [f"On {count}, with bootstrap intervals of 95 %:\n\n{shown}"]
     if scores.confusion:
         cells = [[prose(name), *map(number, row)] for name, row in zip(scores.labels, scores.confusion)]
-        heading = ("is (rows), was said (columns)", *map(prose, scores.labels))
-        parts.append(table(heading, cells))
+        parts.append(table(("actual (rows), predicted (columns)", *map(prose, scores.labels)), cells))
     if scores.capabilities:
         systems = list(scores.systems)
         kinds = [
-            [prose(kind), number(int(values["rows"])), *(number(values[name]) for name in systems)]
+            [prose(kind), number(int(values["rows"])), *(_of_rows(values, name) for name in systems)]
             for kind, values in scores.capabilities.items()
         ]
-        columns = [f"{prose(scores.metric)} {prose(name)}" for name in systems]
+        columns = [prose(f"{metric_title(scores.metric)} {_SYSTEMS.get(name, name)}") for name in systems]
         parts.append(table(("capability", "rows", *columns), kinds))
     if scores.thresholds:
         chosen = [f"{prose(name)} {value:.3f}" for name, value in zip(scores.labels, scores.thresholds)]
-        parts.append(f"Said from these probabilities on: {', '.join(chosen)}.")
+        parts.append(f"Decision thresholds: {', '.join(chosen)}.")
     return [*parts, *(f"Note: {prose(note)}." for note in scores.notes)]
 
 
-def _with_interval(values: Sequence[float], *, signed: bool = False) -> str:
-    value, low, high = values
-    plus = "+" if signed and value > 0 else ""
-    return f"{plus}{number(value)} [{number(low)}, {number(high)}]"
+def _gain(scores: Scores, name: str) -> str:
+    """The gain over a system, and a word where the rows do not show who is better."""
+    if name not in scores.gains:
+        return NOTHING
+    gain = scores.gains[name]
+    plus = "+" if gain[0] > 0 else ""
+    noise = "" if is_sure(gain) else ", within the noise"
+    return f"{plus}{with_interval(*gain, rows=scores.rows)}{noise}"
 
 
-def figures_over_time(history: History) -> str | None:
-    """A row an evaluation with the figures of its answers, and how they are counted."""
-    scored = [evaluation for evaluation in history.evaluations if figures_of(evaluation)]
-    every = dict.fromkeys(name for evaluation in scored for name in figures_of(evaluation))
-    names = [name for name in every if "/" not in name]
-    if not names:
-        return None
-    rows = [
-        [number(evaluation.step), *(number(figures_of(evaluation).get(name)) for name in names)]
-        for evaluation in spread(scored, _ROWS)
-    ]
-    text = table(("step", *(prose(_words(name)) for name in names)), rows)
-    return f"{text}\n\n{_how(history)}" if history.run.recipe.evaluate.answers else text
-
-
-def text_timeline(history: History) -> Iterator[dict[str, Any]]:
-    """The first prompts, each with its texts of some moments: the first, the best and the last among them."""
-    best = history.best.step if history.best else None
-    for (prompt, reference), texts in list(_by_prompt(history).items())[:_PROMPTS]:
-        kept = [*spread(texts, _MOMENTS), *(text for text in texts if text.step == best)]
-        moments = {text.step: text for text in sorted(kept, key=lambda text: text.step)}
-        yield {
-            "prompt": fence(prompt),
-            "reference": None if reference is None else fence(reference),
-            "moments": [{"when": _when(t, best), "text": fence(t.text)} for t in moments.values()],
-        }
-
-
-def prompts_left_out(history: History) -> int:
-    """The number of prompts that `text_timeline` leaves to the journal."""
-    return max(len(_by_prompt(history)) - _PROMPTS, 0)
+def _of_rows(values: dict[str, float], name: str) -> str:
+    """A figure of few rows to the decimals that they can show."""
+    return with_interval(values[name], math.nan, math.nan, rows=int(values["rows"]))
 
 
 def _moments(history: History) -> list[tuple[list[str], Evaluation]]:
@@ -147,47 +167,36 @@ def _moments(history: History) -> list[tuple[list[str], Evaluation]]:
     return list(moments.values())
 
 
-def _by_prompt(history: History) -> dict[tuple[str, str | None], list[Generation]]:
-    """Texts by prompt and reference, since equal instructions may have different ones."""
-    texts: dict[tuple[str, str | None], list[Generation]] = {}
-    for generation in history.generations:
-        texts.setdefault((generation.prompt, generation.reference), []).append(generation)
-    return texts
+def _is_same(values: Sequence[float | None]) -> bool:
+    return values[0] is not None and all(value == values[0] for value in values)
 
 
-def _when(generation: Generation, best: int | None) -> str:
-    moment = f"After step {number(generation.step)}" if generation.step else "Before training"
-    mark = " (best)" if generation.step == best else ""
-    most = generation.settings.get("max_tokens")
-    cut = f", cut off after {plural(most, 'token')}" if generation.stopped is False and most else ""
-    return f"{moment}{mark}{', ended by itself' if generation.stopped else cut}:"
-
-
-def _changes(values: Sequence[Any], end: int) -> list[str]:
+def _changes(values: Sequence[float | None], end: int) -> list[str]:
     """The signed change from the first value to that at `end`, for a table that has the column."""
     if not end:
         return []
     first, last = values[0], values[end]
-    known = all(isinstance(value, float) and math.isfinite(value) for value in (first, last))
-    if known and first == last:
+    if first is None or last is None or not math.isfinite(first) or not math.isfinite(last):
+        return [NOTHING]
+    if first == last:
         return ["same"]
-    return [f"{'-' if last < first else '+'}{number(abs(last - first))}" if known else NOTHING]
+    return [f"{'-' if last < first else '+'}{short(abs(last - first))}"]
 
 
-def _how(history: History) -> str:
-    versions: Iterable[str] = (
-        attempt.environment.get("versions", {}).get("sacrebleu") for attempt in reversed(history.attempts)
-    )
-    version = next(filter(None, versions), None)
+def _how(history: History, figures: dict[str, Any]) -> str:
+    """The figures of answers in words, those that are shown."""
+    meanings = [text for name, text in _MEANINGS.items() if name in figures]
+    if "bleu" in figures:
+        versions = (
+            attempt.environment.get("versions", {}).get("sacrebleu") for attempt in reversed(history.attempts)
+        )
+        version = next(filter(None, versions), "")
+        meanings.append(f"BLEU is by sacrebleu {prose(version)} ({prose(BLEU_SETTINGS)})".replace("  ", " "))
     evaluate = history.run.recipe.evaluate
-    return (
-        f"Greedy answers to {plural(evaluate.answers, 'validation instruction')} at most, of up to "
-        f"{plural(evaluate.answer_tokens, 'token')}. Shares are from 0 to 1, BLEU from 0 to 100 by sacrebleu"
-        f"{f' {prose(version)}' if version else ''} ({code(BLEU_SETTINGS)}). Repetition is the share of "
-        "4-grams of words that were there before, distinct 2 that of different 2-grams; trailing text is a "
-        "new turn, or words after the code, where the reference has none; format kept and parse rate are "
-        "over the references that have a fence or are Python."
-    )
+    asked = plural(evaluate.answers, "validation instruction")
+    room = plural(evaluate.answer_tokens, "token")
+    told = f": {'; '.join(meanings)}" if meanings else ""
+    return f"Greedy answers to {asked} at most, of up to {room}{told}."
 
 
 def _words(name: str) -> str:

@@ -21,12 +21,23 @@ def number(value: Any, digits: int = 4) -> str:
     return str(value)
 
 
-def short(value: float | None) -> str:
-    """A figure to three significant digits, for sentences."""
+def short(value: float | None, digits: int = 3) -> str:
+    """A figure to three significant digits, or as many as given."""
     if value is None or not math.isfinite(value):
         return number(value)
-    decimals = 0 if value == 0 else min(max(2 - math.floor(math.log10(abs(value))), 0), 8)
+    decimals = 0 if value == 0 else min(max(digits - 1 - math.floor(math.log10(abs(value))), 0), 8)
     return f"{value:,.{decimals}f}"
+
+
+def setting(value: Any) -> str:
+    """A value of a recipe, nearly as TOML has it: `true`, `0.0002`, `q_proj, v_proj`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(setting, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {setting(each)}" for name, each in value.items())
+    return str(value)
 
 
 def metric_title(metric: str) -> str:

@@ -1,29 +1,65 @@
 """Conditions in a report: nothing of the recipe is lost, and techniques are those that are switched on."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from etude.recipe.load import flatten
-from etude.report.conditions import describe_conditions, summary_tables
+from etude.report.conditions import (
+    describe_data,
+    describe_defaults,
+    describe_machine,
+    describe_settings,
+    summary_tables,
+)
 from etude.report.history import read_history
+from etude.report.summary import summarize_history
+from tests import misleading as runs
 from tests.report.runs import attempt, finished_run, new_run
 
 
-def conditions(runs: Path, changes: dict[str, Any]) -> dict[str, Any]:
-    return describe_conditions(read_history(finished_run(runs, changes)))
+def settings(folder: Path, changes: dict[str, Any]) -> str:
+    history = read_history(finished_run(folder, changes))
+    return "\n".join(describe_settings(history, summarize_history(history)))
 
 
-def test_every_key_of_the_recipe_stands_in_one_of_the_tables_or_the_data(tmp_path: Path) -> None:
+def test_every_key_of_the_recipe_is_either_set_or_a_default(tmp_path: Path) -> None:
     run = finished_run(tmp_path, {"optim.learning_rate": 3e-5, "train.deterministic": True})
-    sections = describe_conditions(read_history(run))
-    tables = sections["architecture"] + sections["hyper_parameters"]
+    history = read_history(run)
+    given = "\n".join(describe_settings(history, summarize_history(history)))
+    defaults = "\n".join(describe_defaults(run))
     for key, value in flatten(run.recipe.to_dict()).items():
-        is_apart = key.startswith(("records.", "data.train.", "data.validation.", "evaluate.prompts", "name"))
-        assert (f"| `{key}` |" in tables) == (not is_apart and value != []), key
-    assert "| `optim.learning_rate` | `3e-05` |" in tables
-    assert "| `train.deterministic` | `true` |" in tables
+        section, _, name = key.rpartition(".")
+        is_default = any(
+            line.startswith(f"- `{section}`:") and f" {name} `" in line.replace("\\_", "_")
+            for line in defaults.splitlines()
+        )
+        is_given = f"| `{key}` |" in given or (f"| `{section}` |" in given and f"{name} `" in given)
+        is_apart = key.startswith(("records.t", "records.w", "name", "seed")) or value == []
+        assert is_apart or is_default != is_given, key
+    assert "| `optim.learning_rate` | `3e-05` |" in given
+    assert "| `train.deterministic` | `true` |" in given
+
+
+def test_a_key_of_the_recipe_file_is_set_also_where_it_is_the_default(
+    misleading: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = finished_run(tmp_path)
+    assert "`optim.kind`" not in "\n".join(describe_settings(*_both(run)))
+    (run.path / "recipe.toml").write_text('[optim]\nkind = "adamw"\n')
+    assert "| `optim.kind` | `adamw` |" in "\n".join(describe_settings(*_both(run)))
+    (run.path / "recipe.toml").write_text("[optim\n")
+    assert "`optim.kind`" not in "\n".join(describe_settings(*_both(run)))
+    told = "\n".join(describe_settings(*_both(misleading(runs.all_rows_cut))))
+    assert "| `train.seq_len` | `64` |" in told and "32 training samples, 8 validation samples" in told
+    assert "LoRA" in told or "all other weights are frozen" not in told
+
+
+def _both(run: Any) -> tuple[Any, Any]:
+    history = read_history(run)
+    return history, summarize_history(history)
 
 
 @pytest.mark.parametrize(
@@ -41,8 +77,8 @@ def test_every_key_of_the_recipe_stands_in_one_of_the_tables_or_the_data(tmp_pat
 def test_a_technique_is_named_where_a_recipe_asks_for_it(
     changes: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
-    assert says in conditions(tmp_path, changes)["techniques"]
-    assert says not in conditions(tmp_path, {"schedule.warmup_steps": 3})["techniques"]
+    assert f"- {says}\n" in settings(tmp_path, changes)
+    assert f"- {says}\n" not in settings(tmp_path, {"schedule.warmup_steps": 3})
 
 
 def test_counts_of_data_are_a_table_with_a_row_for_each_split_and_a_table_for_each_list() -> None:
@@ -60,14 +96,24 @@ def test_counts_of_data_are_a_table_with_a_row_for_each_split_and_a_table_for_ea
     )
 
 
+def test_counts_that_say_nothing_are_left_out_and_lists_are_words() -> None:
+    page = {
+        "overlap": 0, "unknown_ratio": 0.0, "conversations": {"template": "chat", "without_bos": 0},
+        "train": {"documents": 3, "dropped": 0, "dropped_rows": [], "cut_away_rows": ["a:1", "a:2"]},
+        "test": {"documents": 1, "dropped": 0, "dropped_rows": [], "cut_away_rows": []},
+    }  # fmt: skip
+    assert list(summary_tables(page)) == [
+        "|  |  |\n| --- | --- |\n| conversations | `template chat` |",
+        "| split | documents | cut away rows |\n| --- | --- | --- |\n"
+        "| `train` | 3 | `a:1, a:2` |\n| `test` | 1 | – |",
+    ]
+
+
 def test_a_run_without_an_attempt_has_its_settings_and_no_machine(tmp_path: Path) -> None:
     writer = new_run(tmp_path)
-    sections = describe_conditions(read_history(writer.run))
-    assert (
-        sections["infrastructure"] is None
-        and sections["data"] == []
-        and "`optim.kind`" in sections["hyper_parameters"]
-    )
+    history = read_history(writer.run)
+    assert not [*describe_machine(history), *describe_data(history)]
+    assert "| `train.steps` | `40` |" in "\n".join(describe_settings(*_both(writer.run)))
     writer.append(attempt())
-    assert "2 cores" in describe_conditions(read_history(writer.run))["infrastructure"]
+    assert "2 cores" in "".join(describe_machine(read_history(writer.run)))
     writer.close("stopped")

@@ -1,12 +1,17 @@
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from etude.records.events import Evaluation, Generation, Scores
 from etude.records.store import Run
-from etude.report.results import describe_scores
-from etude.report.summary import describe, summarize
+from etude.report.history import read_history
+from etude.report.results import before_after, describe_scores
+from etude.report.summary import describe, summarize, summarize_history
+from etude.report.wording import short
 from etude.report.write import write_report
+from tests import misleading as runs
 from tests.report.runs import attempt, evaluation, new_run, window
 
 BASE = {"from": "Qwen/Qwen2.5-Coder-1.5B-Instruct", "path": "/models/qwen", "sha256": "ab" * 32}
@@ -24,9 +29,9 @@ def said(step: int, prompt: str, *, stopped: bool = True) -> Generation:
     return Generation(step, prompt, f"said at {step}", {"max_tokens": 24}, "x = 1", stopped, "debug")
 
 
-def tuned_run(runs: Path) -> Run:
+def tuned_run(folder: Path) -> Run:
     """The figures of story 4: an adapter whose best moment was not its last."""
-    writer = new_run(runs, {"evaluate.answers": 3, "evaluate.answer_tokens": 24})
+    writer = new_run(folder, {"evaluate.answers": 3, "evaluate.answer_tokens": 24})
     started = attempt(
         parameters={"adapter": 2_179_072, "total": 1_545_893_376}, trainable=2_179_072,
         environment={"base": BASE, "versions": {"sacrebleu": "2.6.0"}},
@@ -42,7 +47,8 @@ def test_the_adapter_and_its_base_are_named(tmp_path: Path) -> None:
     run = tuned_run(tmp_path)
     text = write_report(run).read_text()
     assert "| Parameters | trainable 2,179,072 of 1,545,893,376 (0.1410 %) |" in text
-    assert f"| Base model | `{BASE['from']}`, SHA-256 `{BASE['sha256']}` |" in text
+    assert f"| Model | causal language model, from `{BASE['from']}` |" in text
+    assert f"Base model `{BASE['from']}`, SHA-256 `{BASE['sha256']}`" in text
     shown = dict(describe(summarize(run)))
     assert shown["parameters"] == "trainable 2,179,072 of 1,545,893,376 (0.1410 %)"
     assert shown["base model"] == f"{BASE['from']}, SHA-256 {'ab' * 8}"
@@ -50,50 +56,40 @@ def test_the_adapter_and_its_base_are_named(tmp_path: Path) -> None:
     assert "exact match/debug" not in shown, "figures of one capability stand in the report"
 
 
-def test_equal_prompts_keep_their_own_references(tmp_path: Path) -> None:
-    writer = new_run(tmp_path)
-    writer.append(attempt(), *(Generation(5, "Add.", f"said {n}", {}, f"right {n}", True) for n in range(2)))
-    writer.close("finished")
-    samples = write_report(writer.run).read_text().split("## Samples")[1].split("##")[0]
-    places = [samples.index(words) for words in ("right 0", "said 0", "right 1", "said 1")]
-    assert places == sorted(places)
-
-
 def test_before_and_after_stand_side_by_side_for_each_figure_and_capability(tmp_path: Path) -> None:
     text = write_report(tuned_run(tmp_path)).read_text()
     assert "| validation | before training, step 0 | best, step 5 | last, step 10 | change to best |" in text
-    assert "| loss | 2.0000 | 1.5000 | 1.7500 | -0.5000 |" in text
-    assert "| exact match | 0.0000 | 0.5000 | 0.2500 | +0.5000 |" in text
-    assert "| debug | exact match | 0.5000 | 0.7500 | 0.5000 | +0.2500 |" in text
-    assert "| write | exact match | 1.0000 | 1.0000 | 1.0000 | same |" in text
-    assert "format kept |" not in text and "bits per byte |" not in text
-    assert "by sacrebleu 2.6.0 (`nrefs:1" in text
+    assert "| **loss** (chosen) | 2.000 | 1.500 | 1.750 | -0.500 |" in text
+    assert "| exact match | 0 | 0.500 | 0.250 | +0.500 |" in text
+    assert "By capability, before training → best:" in text
+    assert "| debug | 0.500 → 0.750 |" in text and "| write | 1.00 |" in text
+    assert "The same at each: stop rate 0.500, bleu 12.5." in text
+    assert "format kept" not in text and "bits per byte" not in text
+    assert "by sacrebleu 2.6.0 (nrefs:1" in text
 
 
-def test_texts_are_told_over_time_with_how_they_ended(tmp_path: Path) -> None:
-    text = write_report(tuned_run(tmp_path)).read_text()
-    samples = text.split("## Samples")[1].split("## Checkpoints")[0]
-    assert samples.count("Prompt:") == 1 and samples.count("```text\nAdd.\n```") == 1
-    assert "Reference:\n\n```text\nx = 1\n```" in samples
-    places = [
-        samples.index(line)
-        for line in (
-            "Before training, cut off after 24 tokens:", "said at 0",
-            "After step 5 (best), ended by itself:", "said at 5",
-            "After step 10, ended by itself:", "said at 10",
-        )
-    ]  # fmt: skip
-    assert places == sorted(places)
+def test_the_chosen_metric_comes_first_and_each_figure_once(misleading: Callable[..., Any]) -> None:
+    run = misleading(runs.worse_than_before)
+    history = read_history(run)
+    table, by_label = list(before_after(history, summarize_history(history)))[:2]
+    first, second = table.splitlines()[2:4]
+    values = [each.metrics["f1"] for each in history.evaluations]
+    assert first.startswith(f"| **f1** (chosen) | {short(values[0])} | ")
+    assert second.startswith("| loss |") and "| f1 macro |" not in table and "perplexity" not in table
+    assert by_label.splitlines()[2].startswith("| label | ") and "capability" not in by_label
+    assert [line.split("|")[1].strip() for line in by_label.splitlines()[4:]] == ["none", "out", "sum"]
 
 
-def test_many_prompts_are_left_to_the_journal(tmp_path: Path) -> None:
-    writer = new_run(tmp_path)
-    writer.append(
-        attempt(), *(Generation(step, f"p{n}", "t", {}) for step in range(1, 30) for n in range(11))
-    )
-    writer.close("finished")
-    text = write_report(writer.run).read_text()
-    assert "The journal has 3 more prompts." in text and text.count("After step") == 8 * 4
+def test_gains_that_rows_do_not_show_are_said_to_be_noise() -> None:
+    scores = Scores(
+        step=1, rows=100, split="test", metric="f1",
+        systems={name: {"f1": [0.5, 0.41, 0.59]} for name in ("after", "before", "majority class")},
+        gains={"before": [0.01, -0.08, 0.1], "majority class": [0.2, 0.11, 0.29]},
+    )  # fmt: skip
+    (table,) = describe_scores(scores)
+    assert "| before training | 0.500 [0.410, 0.590] | +0.010 [-0.080, 0.100], within the noise |" in table
+    assert "| majority class | 0.500 [0.410, 0.590] | +0.200 [0.110, 0.290] |" in table
+    assert "| after training | 0.500 [0.410, 0.590] | – |" in table
 
 
 def test_what_came_before_training_is_never_the_best(tmp_path: Path) -> None:
@@ -117,8 +113,8 @@ def test_labels_that_are_numbers_stand_in_the_order_of_their_values_in_every_tab
     metrics = {f"f1/{name}": 0.5 for name in ("10", "9", "-1", "2.5", "b")}
     writer.append(attempt(), Evaluation(5, 1.0, 2.0, None, 500, 1.0, True, metrics))
     writer.close("finished")
-    report = write_report(writer.run).read_text()
-    rows = [line.split("|")[1].strip() for line in report.splitlines() if line.count("| f1 |")]
+    part = write_report(writer.run).read_text().split("| label | f1 |")[-1].split("By ")[-1]
+    rows = [line.split("|")[1].strip() for line in part.splitlines() if line.endswith("| 0.500 |")]
     assert rows == ["-1", "2.5", "9", "10", "b"]
 
 

@@ -1,7 +1,9 @@
+import itertools
 import json
 import math
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,17 @@ import pytest
 
 from etude.records.events import CheckpointSaved, Finding, Generation, Note
 from etude.records.store import Run, append_note
+from etude.report.markdown import prose
+from etude.report.summary import summarize
 from etude.report.wording import in_seconds
 from etude.report.write import write_report
+from tests import misleading as runs
 from tests.report.runs import attempt, finished_run, loss_at, new_run, window
 
 HEADINGS = [
-    "Verdict", "Summary", "Infrastructure", "Architecture", "Hyper-parameters", "Data", "Phases", "Timeline",
-    "Techniques in use", "Results", "Samples", "Checkpoints", "Problems", "Interventions", "Lessons",
-    "Next steps",
+    "Verdict", "Before and after", "Settings", "Phases", "Timeline", "Charts", "Lessons", "Next steps",
+    "Appendix: time and resources", "Appendix: machine and software", "Appendix: model", "Appendix: data",
+    "Appendix: defaults",
 ]  # fmt: skip
 HOSTILE = (
     "```\n</pre><script>alert(1)</script>\n````\n\x1b[31mred\x1b]0;t\x07 \u202e | # heading\n---\n~~~~~\ud83d"
@@ -46,10 +51,14 @@ def without_fences(text: str) -> str:
     return "\n".join(kept)
 
 
+def headings(text: str) -> list[str]:
+    return re.findall("^## (.*)$", text, re.MULTILINE)
+
+
 def test_a_finished_run_has_every_section_and_its_figures(tmp_path: Path) -> None:
     run = finished_run(tmp_path, {"records.title": 'A "small": one', "records.tags": ["a: b", "#c"]})
     text = report(run)
-    assert re.findall("^## (.*)$", text, re.MULTILINE) == HEADINGS
+    assert headings(text) == HEADINGS
     assert front_matter(text) == {
         "title": 'A "small": one',
         "date": in_seconds(run.info["created"]),
@@ -57,16 +66,14 @@ def test_a_finished_run_has_every_section_and_its_figures(tmp_path: Path) -> Non
         "tags": ["a: b", "#c"],
         "weight": 10,
     }
-    steps = range(36, 41)
-    last = sum(loss_at(n) * (100 + n) for n in steps) / sum(100 + n for n in steps)
-    assert f"| Training loss, mean of the last log window | {last:.4f} |" in text
-    assert "| validation | first and best, step 20 | last, step 40 | change to last |" in text
-    assert "| loss | 2.5000 | 2.6000 | +0.1000 |" in text
-    assert (
-        f"| perplexity | {math.exp(2.5):.4f} | {math.exp(2.6):.4f} | +{math.exp(2.6) - math.exp(2.5):.4f} |"
-        in text
+    first, last = (
+        sum(loss_at(n) * (100 + n) for n in steps) / sum(100 + n for n in steps)
+        for steps in (range(1, 6), range(36, 41))
     )
-    assert "| Status | finished: the last step is done |" in text
+    assert f"| Training loss, mean of the first and of the last 5 steps | {first:.2f}, {last:.2f} |" in text
+    assert "| validation | first and best, step 20 | last, step 40 | change to last |" in text
+    assert "| **loss** (chosen) | 2.500 | 2.600 | +0.100 |" in text
+    assert f"| perplexity | {math.exp(2.5):.2f} | {math.exp(2.6):.2f} | +1.28 |" in text
     assert "| 1 to 4 |" in text and "| 5 to 32 |" in text and "| 33 to 40 |" in text
     assert "gradient accumulation over 2 micro-batches" in text
     assert "`A \\| B`, 2 cores" in text
@@ -75,26 +82,22 @@ def test_a_finished_run_has_every_section_and_its_figures(tmp_path: Path) -> Non
     )
 
 
-def test_phase_losses_are_means_of_their_ends(tmp_path: Path) -> None:
-    row = next(line for line in report(finished_run(tmp_path)).splitlines() if line.startswith("| stable"))
-
-    def mean(steps: range) -> str:
-        return f"{sum(loss_at(n) * (100 + n) for n in steps) / sum(100 + n for n in steps):.4f}"
-
-    assert row == f"| stable | 5 to 32 | {mean(range(5, 10))} | {mean(range(28, 33))} | 14.0 s |"
-
-
 def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     run = finished_run(tmp_path)
-    first = {path.name: path.read_bytes() for path in write_report(run).parent.iterdir()}
-    assert first == {path.name: path.read_bytes() for path in write_report(run).parent.iterdir()}
+    folder = write_report(run, html=True).parent
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {"report.md", "report.html", "loss.svg"} <= first.keys()
+    write_report(run, html=True)
+    assert first == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_run_without_a_step_or_even_an_attempt_has_a_report(tmp_path: Path) -> None:
     writer = new_run(tmp_path)
     text = report(writer.run)
-    assert re.findall("^## (.*)$", text, re.MULTILINE) == HEADINGS
-    assert "running: it is going on" in text and "(no step yet)" in text
+    assert headings(text) == [
+        "Verdict", "Settings", "Lessons", "Next steps", "Appendix: time and resources", "Appendix: defaults",
+    ]  # fmt: skip
+    assert "Running at step 0." in text
     writer.append(attempt())
     assert "0 of 40" in report(writer.run)
     writer.close("stopped")
@@ -108,7 +111,7 @@ def test_a_killed_run_that_was_continued_tells_it(tmp_path: Path) -> None:
     (writer.run.checkpoints / "step-000005").mkdir()
     (writer.run.checkpoints / "step-000005" / "manifest.json").write_text("{}")
     text = report(writer.run)
-    assert "killed: its process ended without a word" in text
+    assert "Not finished: killed at step 7 of 40; etude resume" in text
     assert re.search(r"\| 5 \| attempt 2 \| from `step-000005`; cores was 2, is 4 \|", text)
     assert "Rework: 5 steps done again, 2.5 s." in text
     assert "| `step-000005` | 2.0 kB | 0.2 s |" in text
@@ -133,7 +136,9 @@ def test_foreign_text_stays_text(tmp_path: Path) -> None:
     assert "\x1b" not in text and "\u202e" not in text and "\x07" not in text
     outside = without_fences(text.split("---\n", 2)[2])
     assert not re.search(r"(?<!\\)<", outside)
-    assert re.findall("^## (.*)$", outside, re.MULTILINE) == HEADINGS
+    assert headings(outside) == [
+        *HEADINGS[:6], "Answers", "Problems", *HEADINGS[6:]
+    ]  # fmt: skip
     assert re.findall("^# (.*)$", outside, re.MULTILINE) == ["\\<script\\>\\*x\\* \\# y"]
     values = front_matter(text)
     assert (values["title"], values["author"]) == ("<script>*x*\n# y", "a\\x7f\nb: c")
@@ -152,3 +157,50 @@ def test_a_damaged_line_is_told(tmp_path: Path) -> None:
     path = run.path / "journal.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"step": 7, "epoch": 0', b'"step": 7, "epoch": 1', 1))
     assert "Lines of the journal that fail their checksum and are left out: 11." in report(run)
+
+
+def test_sections_without_content_are_left_out_but_for_the_ones_that_people_write(tmp_path: Path) -> None:
+    text = report(finished_run(tmp_path))
+    for heading, following in itertools.pairwise(re.split("^## ", text, flags=re.MULTILINE)):
+        assert heading.strip().count("\n") and following.strip().count("\n")
+    assert "(none)" not in text and text.count("(nothing noted") == 2
+    assert "etude note small-" in text and "--section lessons" in text
+
+
+def test_no_value_is_shown_as_python_shows_it(tmp_path: Path) -> None:
+    changes = {"records.tags": ["a"], "evaluate.prompts": ["def ", "class "], "model.qk_norm": True}
+    run = finished_run(tmp_path, changes)
+    (run.checkpoints / "step-000040").mkdir(parents=True)
+    (run.checkpoints / "step-000040" / "manifest.json").write_text("{}")
+    config = {"architectures": ["Qwen3ForCausalLM"], "tied": True, "id2label": {"0": "x"}}
+    (run.checkpoints / "step-000040" / "config.json").write_text(json.dumps(config))
+    text = report(run).split("---\n", 2)[2]
+    assert not re.search(r"\bTrue\b|\bFalse\b|\bNone\b|\['|\{'|\bnan\b", text)
+    assert "architectures `Qwen3ForCausalLM`, tied `true`, id2label `0 x`" in text
+
+
+def test_bookkeeping_of_data_stands_in_the_appendix_only(misleading: Callable[..., Any]) -> None:
+    text = report(misleading(runs.all_rows_cut))
+    body, appendix = text.split("## Appendix: data")
+    for word in ("| folder |", "| cached |", "| seconds |"):
+        assert word not in body and word in appendix
+    assert "All 32 training rows were cut" in body
+
+
+@pytest.mark.parametrize("name", [build.__name__ for build in runs.BUILDERS])
+def test_a_report_begins_with_the_verdict_and_rounds_by_what_is_sure(
+    name: str, misleading: Callable[..., Any]
+) -> None:
+    found = misleading(getattr(runs, name))
+    for run in found if isinstance(found, list) else [found]:
+        text = report(run)
+        summary = summarize(run)
+        first, second = headings(text)[:2]
+        assert (first, second) == ("Verdict", "Before and after")
+        assert prose(" ".join([summary["end"], *summary["verdict"]])) in text
+        for problem in summary["problems"]:
+            assert f"- {prose(problem)}" in text
+        assert not re.search(r"(\d\.\d+) \[\1, \1\]", text), "an interval of no width is none"
+        results = text.partition("## Results")[2].partition("\n## ")[0]
+        assert not re.search(r"\bnan\b", results)
+        assert "[0.0000" not in text and text.count("\n") < 350
