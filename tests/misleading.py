@@ -35,8 +35,8 @@ _ENDLESS = 120  # digits of an answer, of which no sample holds the end
 def constant_classifier(folder: Path) -> Run:
     """Predicts "1" for every row of a balanced test set, after "0" for every row before training.
 
-    Words tell nothing of the labels. F1 of the constant is 2/3; the baseline "majority class" predicts the
-    first of two equally frequent labels, and has F1 0.
+    Words tell nothing of the labels. F1 of the constant is 2/3; the majority class is the first of two
+    equally frequent labels, and has F1 0.
     """
     return _classify(folder, _unlearnable(48), {"test": _unlearnable(40, seed=2)}, {
         "seed": 2, "train.steps": 12, "optim.learning_rate": 1e-3, "evaluate.every_steps": 6,
@@ -98,7 +98,7 @@ def short_last_window(folder: Path) -> Run:
 
 
 def endless_string(folder: Path) -> Run:
-    """Answers with one word that does not end: of words it has no 4-gram, so none is repeated."""
+    """Answers with one word that does not end, of which there is no 4-gram of words."""
     rows = [{"instruction": f"Draw {word}.", "input": "", "output": "6" * _ENDLESS} for word in _pairs(24)]
     recipe = finetuning(_write(folder / "rows.jsonl", rows), write_qwen2(folder / "base"), {
         "name": "endless", "train.seq_len": 64, "train.steps": 30, "evaluate.every_steps": 15,

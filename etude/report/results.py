@@ -17,9 +17,10 @@ _SYSTEMS = {"after": "after training", "before": "before training"}
 _OF_LOSS = ("loss", "bits_per_byte", "perplexity")
 _MEANINGS = {
     "stop_rate": "stop rate is the share of answers that end by themselves",
-    "repetition": "repetition the share of an answer that stood in it before",
+    "repetition": "repetition the share of an answer's 4-grams that stood in it before, of words and marks, "
+    "and of characters in a word or gap of more than 32",
     "trailing_text": "trailing text a new turn, or words after the code, where the reference has none",
-    "distinct_2": "distinct 2 the share of different pairs of words",
+    "distinct_2": "distinct 2 the share of different pairs of such parts",
     "format_kept": "format kept and parse rate are over references that have a fence or are Python",
 }
 

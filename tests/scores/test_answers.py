@@ -1,6 +1,8 @@
 """Figures from answers, against sacrebleu and by hand."""
 
 import math
+import random
+import re
 
 import pytest
 from hypothesis import given
@@ -66,6 +68,30 @@ def test_repetition_counts_what_was_said_before() -> None:
     assert scores.repetition("x " * 103) == pytest.approx(99 / 100)
     assert scores.repetition("too short") == 0.0
     assert scores.distinct(["a b a b"], 2) == pytest.approx(2 / 3)
+
+
+@given(st.text("a6\t \n=", min_size=1, max_size=3), st.integers(60, 200))
+def test_a_string_without_end_is_repetition_whatever_it_is_made_of(part: str, times: int) -> None:
+    assert scores.repetition(part * times) > 0.85
+    assert scores.repetition("# Su2" + "6" * 60 + "5" * 60) > 0.9
+    assert scores.distinct([" " * 83], 2) == pytest.approx(1 / 82)
+
+
+@given(st.integers())
+def test_random_words_and_random_characters_hardly_repeat(seed: int) -> None:
+    draw = random.Random(seed)
+    letters = "".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=200))
+    assert scores.repetition(letters) < 0.05
+    assert scores.repetition(" ".join(letters[start : start + 5] for start in range(0, 200, 5))) < 0.05
+
+
+@given(st.lists(st.text(st.sampled_from("ab_1(=. \n"), max_size=32), max_size=30))
+def test_text_without_long_words_has_the_repetition_of_its_words(lines: list[str]) -> None:
+    text = "\n".join(lines)
+    words = re.findall(r"\w+|[^\w\s]", text)
+    if all(len(run) <= 32 for run in re.findall(r"\w+|\s+", text)):
+        grams = [tuple(words[start : start + 4]) for start in range(len(words) - 3)]
+        assert scores.repetition(text) == (1 - len(set(grams)) / len(grams) if grams else 0)
 
 
 @pytest.mark.parametrize(
