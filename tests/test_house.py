@@ -30,8 +30,8 @@ MOST = {
 }
 MOST_LINES = {
     "cli": 2707, "control": 502, "data": 8526, "durable": 755, "engine": 1491, "evaluate": 544,
-    "launch": 290, "models": 5115, "objectives": 1090, "plan": 564, "recipe": 1713, "records": 2130,
-    "report": 3717, "scores": 750, "watch": 75,
+    "launch": 290, "models": 5115, "objectives": 1110, "plan": 564, "recipe": 1713, "records": 2130,
+    "report": 3718, "scores": 791, "watch": 75,
     "etude": 2355,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()

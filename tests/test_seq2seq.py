@@ -94,7 +94,8 @@ def test_greedy_answers_are_those_of_transformers_whichever_rows_end_first(tmp_p
     ours = greedy(load_model(folder, dtype=torch.float32), corpus, prompts, 12)
     assert {part.stopped for part in ours} == {True, False} or len({len(part.ids) for part in ours}) > 1
     (scores,) = [entry.event for entry in training.run.ledger().entries if isinstance(entry.event, Scores)]
-    assert list(scores.systems) == ["after", "before", "nearest neighbour", "source"]
+    baselines = ["most frequent target", "nearest neighbour", "source"]
+    assert list(scores.systems) == ["after", "before", *baselines]
     end = corpus.tokenizer.eos_id
     for prompt, part in zip(prompts, ours):
         told = theirs.generate(
@@ -120,7 +121,8 @@ def test_a_run_ends_with_scores_beside_its_start_and_baselines(tmp_path: Path) -
     assert scores.systems["after"]["bleu"][0] == pytest.approx(bleu)
     copied = sacrebleu.corpus_chrf([row["source"] for row in given], [[row["target"] for row in given]]).score
     assert scores.systems["source"]["chrf"][0] == pytest.approx(copied)
-    assert set(scores.systems) == {"after", "nearest neighbour", "source"}
+    assert set(scores.systems) == {"after", "most frequent target", "nearest neighbour", "source"}
+    assert scores.distinct == len({row["answer"] for row in said})
     assert sum(values["rows"] for values in scores.capabilities.values()) == 30
     assert "On 30 test rows" in (run.path / "report" / "report.md").read_text()
     model = load_pretrained(

@@ -31,9 +31,10 @@ from etude.objectives.kind import Kind, Measured
 from etude.recipe.schema import Loss, Recipe
 from etude.records import events
 from etude.scores import labels as scores
-from etude.scores.baselines import majority, tfidf_logistic
+from etude.scores.baselines import best_constant, majority, tfidf_logistic
 from etude.scores.intervals import label_bootstrap
 from etude.scores.systems import of_labels, score_systems
+from etude.text import one_line
 
 _BASELINE_ROWS = 50_000
 _NPY_HEADER_BYTES = 4096
@@ -139,7 +140,7 @@ class Classification(Kind):
                 durable.write_file(exam.folder / f"before-{use}.npy", to_npy(probabilities))
 
     def compare(self, exam: Exam, step: int) -> events.Scores | None:
-        """Score the model beside itself before training and two baselines, on the rows of `exam.scored()`.
+        """Score the model beside itself before training and baselines, on the rows of `exam.scored()`.
 
         Every figure has its interval, and every prediction is kept. Rank 0 has the answer, the others None.
         """
@@ -226,7 +227,7 @@ def standard_error(predictions: Predictions, labels: Labels, metric: str) -> flo
 def _compare(
     exam: Exam, before: Mapping[str, Predictions], after: Mapping[str, Predictions], step: int
 ) -> events.Scores:
-    """Before and after training and two baselines on the same rows, each figure with its interval.
+    """Before and after training and baselines on the same rows, each figure with its interval.
 
     The thresholds of several labels are chosen on validation rows, where those are not the rows scored.
     """
@@ -250,14 +251,14 @@ def _compare(
 
     truth, predicted_after = _choose_labels(after[use], labels, chosen(after))
     notes += scores.describe_averages(truth, predicted_after, labels.names, multi=labels.multi)
+    names = _figures(labels)
+    main = wanted if (wanted := exam.main_figure()) in names else "f1"
     systems = {
         "after": predicted_after,
         "before": predicted(before),
-        "majority class": majority(known, len(truth), multi=labels.multi),
+        **_constants(known, len(truth), labels, main),
         "TF-IDF + logistic regression": predicted(words),
     }
-    names = _figures(labels)
-    main = wanted if (wanted := exam.main_figure()) in names else "f1"
     binary = [each for each in names if each in scores.BINARY_FIGURES]
     shown = ["accuracy", "f1", *(binary or ["f1_micro"]), *([] if labels.multi else ["mcc"]), main]
     measure = of_labels(
@@ -270,7 +271,23 @@ def _compare(
         step=step, rows=len(truth), split=f"{exam.task} {use}".strip(), metric=main, **vars(standing),
         labels=list(labels.names), confusion=table,
         thresholds=[] if thresholds is None else thresholds.tolist(), notes=notes,
+        distinct=len(np.unique(predicted_after, axis=0)),
     )  # fmt: skip
+
+
+def _constants(known: np.ndarray, rows: int, labels: Labels, metric: str) -> dict[str, np.ndarray]:
+    """One prediction for all rows: the majority class, and by name the best for a metric on training rows."""
+    best = best_constant(known, rows, labels.names, metric, multi=labels.multi)
+    most = majority(known, rows, multi=labels.multi)
+    said = [labels.names[place] for place in (np.flatnonzero(best[0]) if labels.multi else best[:1])]
+    if labels.multi and len(said) in (0, len(labels.names)):
+        name = "always every label" if said else "always no label"
+    else:
+        more = f" and {len(said) - 3} more" if len(said) > 3 else ""
+        name = f"always {', '.join(one_line(label, 40) for label in said[:3])}{more}"
+    if (best == most).all():
+        return {f"{name} (majority class)": best}
+    return {"majority class": most, name: best}
 
 
 def _count_words(

@@ -31,7 +31,7 @@ from etude.records import events
 from etude.records.folder import read_rows
 from etude.records.shape import Object
 from etude.scores.answers import BLEU_SETTINGS, CHRF_SETTINGS, FIGURES, Answer
-from etude.scores.baselines import nearest_neighbour
+from etude.scores.baselines import most_frequent, nearest_neighbour
 from etude.scores.systems import of_answers, score_systems
 from etude.text import plural
 
@@ -91,7 +91,7 @@ class Seq2Seq(Kind):
                 _keep(exam, f"before-{use}", (asdict(_without_secrets(answer)) for answer in answers))
 
     def compare(self, exam: Exam, step: int) -> events.Scores | None:
-        """Score the model beside itself before training and two baselines, on the rows of `exam.scored()`.
+        """Score the model beside itself before training and baselines, on the rows of `exam.scored()`.
 
         Every figure has its interval, and every answer is kept. Rank 0 has the scores, the others None.
         """
@@ -118,9 +118,12 @@ class Seq2Seq(Kind):
         nearest = nearest_neighbour(
             [each.prompt for each in known], [each.reference for each in known], sources
         )
+        frequent = most_frequent([each.reference for each in known])
+        same = [] if frequent is None else _as_answers([frequent] * len(examples), examples)
         systems: dict[str, Sequence[Answer]] = {
             "after": written,
             **({"before": before} if before else {}),
+            **({"most frequent target": same} if same else {}),
             "nearest neighbour": _as_answers(nearest, examples),
             "source": _as_answers(sources, examples),
         }
@@ -130,7 +133,7 @@ class Seq2Seq(Kind):
         standing = score_systems(of_answers(shown, metric), systems, [each.capability for each in examples])
         return events.Scores(
             step=step, rows=len(examples), split=f"{exam.task} {use}".strip(), metric=metric,
-            **vars(standing), notes=notes,
+            **vars(standing), notes=notes, distinct=len({answer.text for answer in written}),
         )  # fmt: skip
 
 

@@ -1,17 +1,19 @@
-"""Baselines that a trained model has to beat: most frequent class, words with regression, nearest row."""
+"""Baselines that a trained model has to beat: one prediction for all rows, word counts, nearest row."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from etude.errors import InputError
-from etude.scores.labels import Floats, Labels
+from etude.scores.labels import Floats, Labels, figures_of
 
 # Identifiers, numbers and single marks: code has its meaning also in those.
 _TOKEN = r"\w+|[^\w\s]"
 _MAX_FEATURES = 1 << 17
 _BLOCK_CELLS = 1 << 22
+_FREQUENT = 0.01  # of the training rows
 
 
 def majority(train_truth: Labels, rows: int, *, multi: bool) -> Labels:
@@ -21,6 +23,41 @@ def majority(train_truth: Labels, rows: int, *, multi: bool) -> Labels:
         train_truth.mean(axis=0) >= 0.5 if multi else np.asarray(np.bincount(train_truth).argmax())
     )
     return np.repeat(answer[None], rows, axis=0)
+
+
+def best_constant(
+    train_truth: Labels, rows: int, names: Sequence[str], metric: str, *, multi: bool
+) -> Labels:
+    """The one prediction with the best value of a metric on the training rows, for every row.
+
+    (rows,), or (rows, k) with several labels. Of equally good ones the most accurate, then the first. It is
+    exact for every figure of `score_labels` but those of a single label: of all sets of labels the best is
+    the most frequent set or, for some i, that of the i most frequent labels.
+    """
+    _require_rows(len(train_truth))
+    flags = train_truth if multi else np.eye(len(names), dtype=np.bool_)[train_truth]
+    sets, set_rows = np.unique(flags, axis=0, return_counts=True)
+    rows_of = {row.tobytes(): int(count) for row, count in zip(sets, set_rows)}
+    counts = flags.sum(axis=0)
+    if multi:
+        rank = np.argsort(np.argsort(-counts, kind="stable"))
+        most_frequent = rank < np.arange(len(names) + 1)[:, None]  # row i has i labels
+        constants = np.vstack([most_frequent, sets[set_rows.argmax()]])
+    else:
+        constants = np.eye(len(names), dtype=np.bool_)
+    right = np.array([[rows_of.get(row.tobytes(), 0)] for row in constants])
+    true = np.broadcast_to(counts, constants.shape)
+    sums = np.hstack([constants * counts, constants * len(flags), true, right]).astype(np.float64)
+    figures = figures_of(sums, sums, len(flags), names, multi=multi)
+    best = max(range(len(sums)), key=lambda place: (figures[metric][place], right[place, 0], -place))
+    return np.repeat((constants[best] if multi else np.asarray(best))[None], rows, axis=0)
+
+
+def most_frequent(train_targets: Sequence[str]) -> str | None:
+    """The target that most training rows have; None if it is that of fewer than two, or of 1 in 100."""
+    _require_rows(len(train_targets))
+    ((target, rows),) = Counter(train_targets).most_common(1)
+    return target if rows >= max(2, _FREQUENT * len(train_targets)) else None
 
 
 def tfidf_logistic(

@@ -1,10 +1,20 @@
 """Baselines, on rows whose right answers are known by hand."""
 
+from itertools import product
+
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from etude.errors import InputError
-from etude.scores.baselines import majority, nearest_neighbour, tfidf_logistic
+from etude.scores.baselines import (
+    best_constant,
+    majority,
+    most_frequent,
+    nearest_neighbour,
+    tfidf_logistic,
+)
+from etude.scores.labels import BINARY_FIGURES, MULTI_FIGURES, SINGLE_FIGURES, score_labels
 
 LOOPS = [f"for item_{i} in items: total += item_{i}" for i in range(12)]
 RAISES = [f"if not value_{i}: raise ValueError(name_{i})" for i in range(12)]
@@ -16,6 +26,48 @@ def test_the_majority_says_the_most_frequent_class() -> None:
     flags = np.array([[True, False, True], [True, False, False]])
     assert majority(flags, 2, multi=True).tolist() == [[True, False, True]] * 2
     assert majority(flags, 0, multi=True).shape == (0, 3)
+
+
+def test_the_best_constant_of_two_equal_halves_is_the_label_that_f1_is_of() -> None:
+    halves = np.array([0, 1, 1, 0])
+    said = best_constant(halves, 3, ["no", "yes"], "f1", multi=False)
+    assert said.tolist() == [1, 1, 1] and majority(halves, 3, multi=False).tolist() == [0, 0, 0]
+    assert f1_score(halves, np.ones(4, dtype=int)) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("metric", [*SINGLE_FIGURES, *BINARY_FIGURES])
+def test_the_best_constant_of_one_label_is_that_of_brute_force(metric: str) -> None:
+    draw = np.random.default_rng(1)
+    for classes in (2,) * 20 if metric in BINARY_FIGURES else (2, 3, 5) * 7:
+        truth = draw.choice(classes, 12, p=draw.dirichlet(np.ones(classes)))
+        names = [str(number) for number in range(classes)]
+        values = [
+            score_labels(truth, np.full(12, label), names, multi=False)[metric] for label in range(classes)
+        ]
+        (said,) = best_constant(truth, 1, names, metric, multi=False)
+        assert values[said] == max(values)
+
+
+@pytest.mark.parametrize("metric", MULTI_FIGURES)
+def test_the_best_constant_of_several_labels_is_that_of_brute_force_over_all_sets(metric: str) -> None:
+    draw, names = np.random.default_rng(2), list("abcd")
+    for _ in range(25):
+        truth = draw.random((9, 4)) < draw.random(4)
+        sets = [np.tile(np.array(flags, dtype=bool), (9, 1)) for flags in product((0, 1), repeat=4)]
+        best = max(score_labels(truth, each, names, multi=True)[metric] for each in sets)
+        said = best_constant(truth, 9, names, metric, multi=True)
+        assert said.shape == (9, 4) and (said == said[0]).all()
+        assert score_labels(truth, said, names, multi=True)[metric] == pytest.approx(best, abs=1e-12)
+
+
+def test_of_equally_good_constants_the_most_accurate_is_taken() -> None:
+    assert best_constant(np.array([0, 2, 2, 1]), 1, list("abc"), "mcc", multi=False).tolist() == [2]
+
+
+def test_the_most_frequent_target_is_one_that_comes_again() -> None:
+    assert most_frequent(["a", "b", "b", "c"]) == "b"
+    assert most_frequent(["a", "b", "c"]) is None
+    assert most_frequent(["a", "a", *map(str, range(300))]) is None
 
 
 def test_words_and_marks_tell_classes_apart() -> None:
@@ -90,6 +142,8 @@ def test_no_rows_to_learn_from_is_said_in_a_line() -> None:
     none = np.zeros(0, dtype=np.int64)
     for attempt in (
         lambda: majority(none, 3, multi=False),
+        lambda: best_constant(none, 3, ["a"], "f1", multi=False),
+        lambda: most_frequent([]),
         lambda: tfidf_logistic([], none, ["x"], multi=False),
         lambda: nearest_neighbour([], [], ["x"]),
     ):
