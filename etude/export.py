@@ -98,13 +98,15 @@ def find_folder(given: str, runs: Path) -> Path:
     return Path(given) if durable.is_plain(Path(given) / "config.json") else find_weights(given, runs).parent
 
 
-def load_model(folder: Path, *, dtype: torch.dtype) -> nn.Module:
+def load_model(folder: Path, *, dtype: torch.dtype, objective: str | None = None) -> nn.Module:
     """The model in a folder, ready to be used: a whole one, or an adapter merged into its base.
+
+    objective: what a whole model was trained for, where its config.json does not tell, as for masked.
 
     Raises: InputError if the base is not on this machine, or is not the one the adapter was trained on.
     """
     if not (folder / ADAPTER_FILE).is_file():
-        model, new = _load(inspect_model(folder), dtype)
+        model, new = _load(inspect_model(folder, objective), dtype)
         if new:
             wrong = f"{folder} lacks {new[0]}, a weight of the head"
             raise InputError(f"{wrong}; give a model that has been trained")

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from etude import __version__
-from etude.cli import data, model, read, recipes, train
+from etude.cli import data, evaluate, model, read, recipes, train
 from etude.cli.completion import join_words
 from etude.cli.examples import example_text
 from etude.cli.printing import is_reader_gone, lasting_output, print_text, ready_streams, say
@@ -37,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "runs": read.list_runs,
     "show": read.show,
     "compare": read.compare,
+    "evaluate": evaluate.evaluate,
     "ensemble": read.ensemble,
     "rate": read.rate,
     "note": read.note,

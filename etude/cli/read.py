@@ -54,7 +54,11 @@ def compare(
     baseline: Annotated[
         str | None,
         typer.Option(
-            "--baseline", parser=parse_name, metavar="RUN", help="held against (default: the first)"
+            "--baseline",
+            parser=parse_name,
+            metavar="RUN",
+            autocompletion=complete_run,
+            help="the run that others are held against (default: the first)",
         ),
     ] = None,
     runs: Runs = Path("runs"),

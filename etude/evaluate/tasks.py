@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,11 +18,15 @@ from etude.engine.world import World
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss in nats per target over all ranks; bits per byte, where tokens stand for bytes."""
+    """Mean loss in nats per target over all ranks; bits per byte, where tokens stand for bytes.
+
+    parts  (batches, 3) of this rank: sum of losses, targets, and bytes or 0
+    """
 
     loss: float
     targets: int
     bits_per_byte: float | None
+    parts: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def perplexity(self) -> float:
@@ -44,21 +48,23 @@ def evaluate(
     token stands for.
     """
     pairs: list[torch.Tensor] = []
-    size = 0
+    sizes: list[int] = []
     with without_dropout(model):
         for batch in batches:
             with precision.autocast():
                 pairs.append(torch.stack(objective.loss_sum(model, to_device(batch, world.device))))
-            if token_bytes is not None:
-                size += int(token_bytes[batch.labels[batch.labels != -100]].sum())
+            scored = batch.labels[batch.labels != -100]
+            sizes.append(0 if token_bytes is None else int(token_bytes[scored].sum()))
     # fp64, since sums over millions of targets need more than fp32 holds; on the CPU, since mps has none.
-    sums = torch.stack(pairs).cpu().double().sum(0) if pairs else torch.zeros(2, dtype=torch.float64)
-    totals = torch.cat((sums, torch.tensor([float(size)], dtype=torch.float64)))
+    sums = torch.stack(pairs).cpu().double() if pairs else torch.zeros(0, 2, dtype=torch.float64)
+    each = torch.tensor(sizes, dtype=torch.float64)
+    totals = torch.cat((sums.sum(0), each.sum()[None]))
     world.total([totals])
     loss_sum, targets, size = totals[0].item(), int(totals[1]), int(totals[2])
     if not targets:
         return Score(math.nan, 0, None)
-    return Score(loss_sum / targets, targets, loss_sum / math.log(2) / size if size else None)
+    bits = loss_sum / math.log(2) / size if size else None
+    return Score(loss_sum / targets, targets, bits, torch.column_stack((sums, each)).numpy())
 
 
 @contextlib.contextmanager

@@ -125,10 +125,15 @@ class Classification(Kind):
         split, labels = exam.corpus.validation, _labels(exam.corpus)
         assert split is not None
         predictions = predict_split(exam, self.plain(), split, exam.recipe.evaluate.max_samples)
+        truth, predicted = _choose_labels(predictions, labels, _thresholds(predictions, labels))
         return Measured(
             predictions.score,
             figures(predictions, labels),
             standard_error=lambda metric: standard_error(predictions, labels, metric),
+            predicted=predicted,
+            measure_of=lambda names, metric: of_labels(
+                truth, labels.names, multi=labels.multi, figures=names, metric=metric
+            ),
         )
 
     def keep_before(self, exam: Exam) -> None:
@@ -182,19 +187,22 @@ def predict(
 ) -> Predictions:
     """Predictions for rows in batches of `iterate_once`, on all ranks; uses no random numbers."""
     probabilities, truth = torch.zeros(rows, classes), torch.zeros(rows, classes)
-    sums = torch.zeros(2, dtype=torch.float64)
+    sums, parts = torch.zeros(2, dtype=torch.float64), []
     with without_dropout(model):
         for turn, batch in enumerate(batches):
             moved = to_device(batch, world.device)
             assert moved.classes is not None
             with precision.autocast():
                 logits = objective.logits(model, moved)
-            sums += torch.stack(objective.loss_of(logits, moved.classes)).cpu().double()
+            pair = torch.stack(objective.loss_of(logits, moved.classes)).cpu().double()
+            sums += pair
+            parts.append([*pair.tolist(), 0.0])
             low = (world.rank + turn * world.size) * micro_batch_size
             probabilities[low : low + len(logits)] = objective.probabilities(logits).cpu()
             truth[low : low + len(logits)] = moved.classes.cpu()
     world.total([sums, probabilities, truth])  # every row is zero on all ranks but one
-    score = Score(float(sums[0] / sums[1]) if sums[1] else math.nan, int(sums[1]), None)
+    loss = float(sums[0] / sums[1]) if sums[1] else math.nan
+    score = Score(loss, int(sums[1]), None, np.array(parts).reshape(-1, 3))
     return Predictions(probabilities.numpy(), truth.numpy() > 0.5, score)
 
 

@@ -4,8 +4,9 @@ A new kind is a subclass of `Kind` in a file of its own and a row of `choose.KIN
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from etude.evaluate.exam import Exam
 from etude.evaluate.tasks import Score, evaluate
 from etude.recipe.schema import Recipe
 from etude.records import events
+from etude.scores.systems import Measure
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Measured:
     texts           what the model wrote, to record
     findings        what is to be known of the figures, recorded once in an attempt
     standard_error  of a figure by name, from the choice of rows; NaN where none is known
+    predicted       predictions of the rows, which a measure that `measure_of` gives can score and compare
+    measure_of      a measure of the predictions by (figures, metric); None where nothing is predicted
     """
 
     score: Score
@@ -36,6 +40,8 @@ class Measured:
     texts: list[events.Generation] = field(default_factory=list)
     findings: list[events.Finding] = field(default_factory=list)
     standard_error: Callable[[str], float] = lambda _: math.nan
+    predicted: Any = None
+    measure_of: Callable[[Sequence[str], str], Measure[Any]] | None = None
 
 
 class Kind:

@@ -12,6 +12,7 @@ from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.scores.answers import FIGURES, Answer, score
 from etude.scores.intervals import answer_bootstrap
+from etude.scores.systems import of_answers
 from etude.text import plural
 
 
@@ -49,7 +50,8 @@ def measure_texts(exam: Exam, loss: Score) -> Measured:
         figures |= exam.world.agree(
             {name: value for name, value in figures.items() if name == exam.metric.name}
         )
-    return Measured(loss, figures, texts, findings, standard_error)
+    measure_of = of_answers if answers else None
+    return Measured(loss, figures, texts, findings, standard_error, predicted=answers, measure_of=measure_of)
 
 
 def _find_little_room(exam: Exam, answered: Sequence[events.Generation]) -> Iterator[events.Finding]:

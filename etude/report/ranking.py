@@ -192,22 +192,33 @@ def _name_winner(
         ahead = f"{figure.title} {text(best)} beside {text(near)} of {near.name}"
         sentence = f"{best.name} is ahead: {ahead}; the noise is not known. {_noise_advice(histories)}"
         return [best.name], None, sentence
-    differences = [(other, each) for other, each in found if each is not None]
     basis = "seeds" if any(len(group.places) > 1 for group in groups) else "rows"
-    if like := [(other, each) for other, each in differences if each.is_noise]:
-        names = [best.name, *(other.name for other, _ in like)]
-        shown = ", ".join(_apart(each, f"{other.name} ({text(other)})") for other, each in like)
+    behind = [(other.name, text(other), each) for other, each in found if each is not None]
+    return describe_lead(figure.title, best.name, text(best), behind, basis)
+
+
+def describe_lead(
+    title: str, best: str, value: str, others: Sequence[tuple[str, str, Difference]], basis: str
+) -> tuple[list[str], bool, str]:
+    """Names of the best and of those that the noise does not tell from it, whether it is alone, a sentence.
+
+    value: of the best. others: name, value, and how much higher the best is. basis: rows or seeds.
+    """
+    if all(gain.low == gain.high == 0 for _, _, gain in others):
+        names = [best, *(name for name, *_ in others)]
         return (
             names,
             False,
-            (
-                f"{_listed(names)} are not distinguishable: {figure.title} of {best.name} is {text(best)}, "
-                f"{shown}, within the noise of the {basis}."
-            ),
+            f"{_listed(names)} have the same {title}, {value}, on every resample of the {basis}.",
         )
-    apart = _apart(differences[0][1], f"{near.name} ({text(near)})")
-    best_of_all = f"{best.name} is the best: its {figure.title} is {text(best)}, {apart}"
-    return [best.name], True, f"{best_of_all}, beyond the noise of the {basis}."
+    like = [each for each in others if each[2].is_noise]
+    shown = ", ".join(_apart(gain, f"{name} ({text})") for name, text, gain in like or others[:1])
+    if like:
+        names = [best, *(name for name, *_ in like)]
+        what = f"{_listed(names)} are not distinguishable: {title} of {best} is {value}"
+        return names, False, f"{what}, {shown}, within the noise of the {basis}."
+    what = f"{best} is the best: its {title} is {value}, {shown}"
+    return [best], True, f"{what}, beyond the noise of the {basis}."
 
 
 def _difference(

@@ -97,6 +97,18 @@ def label_bootstrap(
     return {name: _interval(values[name]) for name in figures}
 
 
+def ratio_bootstrap(parts: Floats) -> Interval:
+    """The interval of the sum of one column over that of another, of parts (rows, 2), as of a mean loss."""
+    return _interval(_resampled_ratio(parts))
+
+
+def ratio_difference(a: Floats, b: Floats) -> Difference:
+    """Such a ratio of a less that of b, over the same resamples of the rows (rows, 2) of both."""
+    (top_a, bottom_a), (top_b, bottom_b) = a.sum(axis=0), b.sum(axis=0)
+    interval = _interval(_resampled_ratio(a) - _resampled_ratio(b))
+    return Difference(float(top_a / bottom_a - top_b / bottom_b), interval.low, interval.high)
+
+
 def answer_bootstrap(
     answers: Sequence[Answer], figures: Sequence[str], *, samples: int = 1000
 ) -> dict[str, Interval]:
@@ -113,6 +125,14 @@ def answer_difference(
     a, b = (_resampled_figure(figure, answers, samples) for answers in (answers_a, answers_b))
     interval = _interval(a - b)
     return Difference(value, interval.low, interval.high)
+
+
+def _resampled_ratio(parts: Floats, samples: int = 1000) -> Floats:
+    if len(parts) < 2:
+        return np.full(samples, math.nan)
+    sums = _resampled_sums(parts, np.ones(len(parts), dtype=np.int64), samples)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a resample without a target tells nothing
+        return np.where(sums[:, 1] > 0, sums[:, 0] / sums[:, 1], math.nan)
 
 
 def _resampled_figure(name: str, answers: Sequence[Answer], samples: int) -> Floats:

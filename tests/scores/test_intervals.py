@@ -14,6 +14,8 @@ from etude.scores.intervals import (
     bootstrap,
     label_bootstrap,
     paired_difference,
+    ratio_bootstrap,
+    ratio_difference,
 )
 
 WORDS = ["def", "f", "(", "x", ")", ":", "return", "x", "+", "1", "\n", "pass"]
@@ -174,3 +176,19 @@ def test_a_difference_of_answers_is_that_of_resampling_them_row_by_row(figure: s
     assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high), abs=0.2 * width)
     same = answer_difference(a, a, figure, samples=50)
     assert (same.value, same.low, same.high, same.is_noise) == (0, 0, 0, True)
+
+
+def test_a_ratio_of_sums_and_its_difference_have_the_spread_of_hand_made_resamples() -> None:
+    draw = np.random.default_rng(3)
+    a = np.column_stack([draw.gamma(2.0, 3.0, 50), draw.integers(1, 9, 50)])
+    b = a + [[1.0, 0.0]] * draw.random((50, 1))
+    chosen = [draw.integers(50, size=50) for _ in range(4000)]
+    ratios = [a[at, 0].sum() / a[at, 1].sum() for at in chosen]
+    found = ratio_bootstrap(a)
+    assert found.standard_error == pytest.approx(np.std(ratios), rel=0.1)
+    assert (found.low, found.high) == pytest.approx(np.quantile(ratios, [0.025, 0.975]), rel=0.03)
+    gap = ratio_difference(b, a)
+    assert gap.value == pytest.approx((b[:, 0].sum() - a[:, 0].sum()) / a[:, 1].sum())
+    paired = [(b[at, 0].sum() - a[at, 0].sum()) / a[at, 1].sum() for at in chosen]
+    assert (gap.low, gap.high) == pytest.approx(np.quantile(paired, [0.025, 0.975]), rel=0.1)
+    assert not gap.is_noise and math.isnan(ratio_bootstrap(a[:1]).low)

@@ -1,0 +1,392 @@
+"""Runs, and models of folders, scored on one file of rows that none of them chose: `etude evaluate`.
+
+Each is evaluated as its run evaluates it (`Kind.measure`), one sample a batch, so that rows can be compared:
+every figure has its interval, and every difference is that over the same resamples of the rows.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from etude import durable
+from etude.data.corpus import Corpus, choose_uses, lay_out
+from etude.data.labels import lay_over, listed
+from etude.data.prepared import prepare
+from etude.data.stored import read_prepared
+from etude.engine.precision import Precision, choose_precision, has_native_bf16
+from etude.engine.world import World, choose_device
+from etude.errors import InputError
+from etude.evaluate.exam import Exam
+from etude.evaluate.generate import context_of
+from etude.export import find_end_ids, find_folder, load_model, open_chat, stored_dtype
+from etude.models.hf_config import default_names, label_names
+from etude.models.lora import CLASSIFIER_FILE
+from etude.objectives.choose import choose_kind
+from etude.objectives.kind import Measured
+from etude.own import Own
+from etude.recipe.metric import ChosenMetric
+from etude.recipe.schema import Clean, Leakage, Loss, Recipe
+from etude.records.events import DataUsed, plain
+from etude.records.folder import step_of
+from etude.records.store import Run
+from etude.report.columns import Row, wrap
+from etude.report.columns import lay_out as lay_out_table
+from etude.report.ranking import describe_lead
+from etude.report.wording import NOTHING, metric_title, short, with_interval
+from etude.scores.intervals import Difference, ratio_bootstrap, ratio_difference
+from etude.text import one_line, plural
+
+_OF_LOSS = {"loss": 1, "bits_per_byte": 2}  # and the column of parts that it is divided by
+_FIGURES_SHOWN = 12
+Interval = list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """A model, scored.
+
+    name       as given, of a run without its folder
+    step       of its checkpoint; None of a folder
+    figures    value, low and high of each, by name
+    parts      (samples, 3) sum of losses in nats, targets, bytes
+    cut        rows that lost their end
+    trained    rows that its run was trained on, as far as its prepared data is still there
+    tokenizer  hash of it
+    """
+
+    name: str
+    step: int | None
+    metric: str
+    figures: dict[str, Interval]
+    parts: np.ndarray
+    rows: int
+    cut: int
+    trained: int
+    tokenizer: str
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """Systems on the rows of one file; the first is what the others are held against.
+
+    figure       what decides: the metric, or the loss per token or byte
+    differences  of each system from the first, as value, low and high, by figure; empty where rows differ
+    sentences    the result in words
+    """
+
+    file: str
+    systems: list[System]
+    figure: str
+    differences: list[dict[str, Interval]]
+    winner: list[str]
+    is_sure: bool | None
+    sentences: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "file": self.file,
+            "rows": self.systems[0].rows,
+            "figure": self.figure,
+            "baseline": self.systems[0].name,
+            "winner": self.winner,
+            "is_sure": self.is_sure,
+            "sentences": self.sentences,
+            "systems": [
+                {
+                    "name": system.name,
+                    "step": system.step,
+                    "rows": system.rows,
+                    "samples": len(system.parts),
+                    "targets": int(system.parts[:, 1].sum()),
+                    "bytes": int(system.parts[:, 2].sum()) or None,
+                    "cut_rows": system.cut,
+                    "trained_rows": system.trained,
+                    "figures": {name: plain(value) for name, value in system.figures.items()},
+                    "against_baseline": {name: plain(value) for name, value in differences.items()},
+                }
+                for system, differences in zip(self.systems, self.differences)
+            ],
+        }
+
+    def lines(self, width: int) -> list[str]:
+        """The winner, and a table of the figures that tell most."""
+        rows = [Row("", [system.name for system in self.systems], is_text=True)]
+        for name in list(dict.fromkeys(name for system in self.systems for name in system.figures)):
+            known = [system.figures.get(name) for system in self.systems]
+            if len(rows) < 2 * _FIGURES_SHOWN:
+                rows.append(Row(name.replace("_", " "), [self._cell(value) for value in known]))
+            if any(name in each for each in self.differences[1:]):
+                rows.append(Row("  against first", [self._difference(name, n) for n in range(len(known))]))
+        lines = [line for sentence in self.sentences for line in wrap(sentence, width)]
+        what = f"{plural(self.systems[0].rows, 'row')} of {one_line(self.file)}; intervals of 95 %"
+        what += "; ~ is within the noise." if len(self.systems) > 1 else "."
+        return [*lines, *wrap(what, width), "", *lay_out_table(rows, width)]
+
+    def _cell(self, value: Interval | None) -> str:
+        return NOTHING if value is None else with_interval(*value, rows=self.systems[0].rows)
+
+    def _difference(self, name: str, place: int) -> str:
+        if place == 0 or name not in self.differences[place]:
+            return "" if place else "first"
+        value, low, high = self.differences[place][name]
+        mark = "" if low > 0 or high < 0 else " ~"
+        return f"{value:+.3g} [{low:+.2g}, {high:+.2g}]{mark}"
+
+
+def rescore(
+    given: Sequence[str], file: Path, *, runs: Path = Path("runs"), answers: int | None = None
+) -> Rescored:
+    """Score RUN, RUN@last, RUN@step-200 or folders on a file of rows such as the first run trained on.
+
+    answers: rows that are answered, where the model writes; by default as many as the first recipe says.
+
+    Raises: InputError if there is no such model or file, rows do not fit, or the runs are of several kinds.
+    """
+    if not file.exists():
+        raise InputError(f"{file} does not exist; give a file of rows such as the recipe's, to score on")
+    folders = [find_folder(name, runs) for name in given]
+    known = [_recipe_of(folder) for folder in folders]
+    if not any(known):
+        raise InputError(f"{given[0]} is a folder, which knows no recipe; name a run first, then the folder")
+    first = next(recipe for recipe in known if recipe is not None)
+    for name, recipe in zip(given, known):
+        _require_same_kind(name, recipe or first, first)
+    seq_len = max(recipe.train.seq_len for recipe in known if recipe is not None)
+    count = max(r.evaluate.answers for r in known if r is not None) if answers is None else answers
+    systems = [
+        _score(name, folder, _recipe_on(recipe or first, file, folder, seq_len, count))
+        for name, folder, recipe in zip(given, folders, known)
+    ]
+    return _compare(str(file), systems)
+
+
+def _recipe_of(folder: Path) -> Recipe | None:
+    """The recipe of the run of a checkpoint. Raises: InputError if it was made with the user's own code."""
+    run = Run(folder.parent.parent)
+    if folder.parent.name != "checkpoints" or not durable.is_plain(run.path / "run.json"):
+        return None
+    run.require_own_recipe()
+    own = run.environment.get("own_code") or {}
+    if own.keys() & {"model", "loss"}:
+        raise InputError(f"run {run.name} has a model or loss of your own code; evaluate it from Python")
+    if run.recipe.tasks:
+        raise InputError(f"run {run.name} has several tasks; etude evaluate scores runs of a single one")
+    return run.recipe
+
+
+def _require_same_kind(name: str, recipe: Recipe, first: Recipe) -> None:
+    kinds = recipe.train.objective, first.train.objective
+    if kinds[0] != kinds[1]:
+        raise InputError(f"{name} is trained for {kinds[0]} and the first for {kinds[1]}; score each alone")
+
+
+def _recipe_on(recipe: Recipe, file: Path, folder: Path, seq_len: int, answers: int) -> Recipe:
+    """A recipe whose only rows are those of a file, none of them filtered, held out or dropped."""
+    source = recipe.data.train[0].model_copy(
+        update={"path": str(file.absolute()), "source": None, "glob": None, "group_by": None}
+    )
+    data = {
+        "train": [source], "validation": "none", "test": [], "clean": Clean(), "deduplicate": "off",
+        "leakage": Leakage(), "too_long": "cut",
+    }  # fmt: skip
+    evaluate = {"answers": answers, "prompts": [], "max_samples": None}
+    tokenizer = {"from_": str(folder), "train_vocab_size": None}
+    return recipe.model_copy(
+        update={
+            "data": recipe.data.model_copy(update=data),
+            "evaluate": recipe.evaluate.model_copy(update=evaluate),
+            "tokenizer": recipe.tokenizer.model_copy(update=tokenizer),
+            "train": recipe.train.model_copy(update={"seq_len": seq_len}),
+            "loss": Loss(),
+        }
+    )
+
+
+def _score(name: str, folder: Path, recipe: Recipe) -> System:
+    run, device = Run(folder.parent.parent), choose_device("auto")
+    is_run = durable.is_plain(run.path / "run.json")
+    corpus = _open_rows(name, folder, recipe, run.day if is_run else None)
+    precision = _precision(folder, device)
+    objective = recipe.train.objective if recipe.kind.hides_tokens else None
+    model = load_model(folder, dtype=precision.dtype, objective=objective).to(device)
+    context = context_of(model) if recipe.kind.writes_text else recipe.train.seq_len
+    if recipe.train.seq_len > context:
+        raise InputError(
+            f"{name} reads {context:,} tokens, fewer than train.seq_len {recipe.train.seq_len:,}; "
+            "score it alone"
+        )
+    measured = choose_kind(recipe, corpus, Own()).measure(_exam(model, corpus, recipe, precision, device))
+    parts = measured.score.parts
+    assert parts is not None and corpus.validation is not None
+    return System(
+        name=Path(name).name if is_run else name, step=step_of(folder.name) if is_run else None,
+        metric=recipe.evaluate.metric, figures=_with_intervals(measured, parts), parts=parts,
+        rows=corpus.validation.spans.documents,
+        trained=_count_trained(run, recipe, corpus) if is_run else 0,
+        cut=corpus.validation.spans.truncated, tokenizer=corpus.tokenizer.fingerprint, measured=measured,
+    )  # fmt: skip
+
+
+def _open_rows(name: str, folder: Path, recipe: Recipe, day: str | None) -> Corpus:
+    """The rows of the file as samples to validate on, their labels in the order of the model's.
+
+    Raises: InputError if the file does not fit the recipe, or has labels that the model does not know.
+    """
+    corpus = prepare(recipe, tokenizer_folder=folder, today=day)
+    if recipe.kind.has_labels:
+        assert corpus.labels
+        names = [each for each in (CLASSIFIER_FILE, "config.json") if (folder / each).is_file()]
+        theirs = label_names(durable.read_json_object(folder / names[0])) if names else ()
+        layout = lay_over(corpus.labels.names, theirs, are_named=theirs != default_names(len(theirs)))
+        new = [label for label in corpus.labels.names if label not in theirs]
+        if len(layout.names) > len(theirs) or not layout.kept:
+            raise InputError(
+                f"the rows have the labels {listed(new)}, which {name} does not know: it knows "
+                f"{listed(theirs)}; give rows with these"
+            )
+        corpus = lay_out(corpus, layout)
+    ends = corpus.end_ids
+    if recipe.kind.writes_text:
+        system = recipe.data.system
+        chat = open_chat(folder, system=system)
+        ends = tuple(
+            dict.fromkeys(
+                [*ends, *find_end_ids(folder, chat, is_chat=bool(len(corpus.examples_of["train"])))]
+            )
+        )
+    examples = {"validation": corpus.examples_of["train"]}
+    return replace(corpus, validation=corpus.train, examples_of=examples, end_ids=ends)
+
+
+def _count_trained(run: Run, recipe: Recipe, corpus: Corpus) -> int:
+    """Rows of the file whose text is among the training rows of a run; 0 if its prepared data is gone."""
+    used = [entry.event for entry in run.ledger().entries if isinstance(entry.event, DataUsed)]
+    folder = Path(str(used[0].summary.get("folder"))) if used else Path()
+    try:
+        if folder.parent != durable.cache_folder("prepared"):
+            return 0
+        _, prepared = read_prepared(run.recipe, folder)
+        uses, _ = choose_uses(run.recipe, prepared.arrays)
+        _, mine = read_prepared(recipe, Path(corpus.summary["folder"]))
+    except InputError:
+        return 0
+    known = {text.tobytes() for text in prepared.arrays["hashes"][uses == 0]}
+    return sum(text.tobytes() in known for text in mine.arrays["hashes"])
+
+
+def _precision(folder: Path, device: torch.device) -> Precision:
+    """The dtype of the stored weights, where the device computes in it, else fp32."""
+    halves = {torch.bfloat16: "bf16", torch.float16: "fp16"} if has_native_bf16(device) else {}
+    return choose_precision(halves.get(stored_dtype(folder), "fp32"), device, targets_per_step=1)
+
+
+def _exam(
+    model: nn.Module, corpus: Corpus, recipe: Recipe, precision: Precision, device: torch.device
+) -> Exam:
+    return Exam(
+        model=model, corpus=corpus, recipe=recipe, precision=precision, world=World(device),
+        micro_batch_size=1, folder=Path(os.devnull), metric=ChosenMetric.parse(recipe.evaluate.metric),
+        step=0, writes_text=recipe.kind.writes_text,
+    )  # fmt: skip
+
+
+def _with_intervals(measured: Measured, parts: np.ndarray) -> dict[str, Interval]:
+    """Every figure of all rows, with its interval; those of a label or capability are left out."""
+    figures: dict[str, Interval] = {}
+    for name, values in _ratios(parts).items():
+        interval = ratio_bootstrap(values)
+        figures[name] = [float(values[:, 0].sum() / values[:, 1].sum()), interval.low, interval.high]
+    names = [name for name, value in measured.figures.items() if "/" not in name and value == value]
+    if measured.measure_of is not None and names:
+        figures |= measured.measure_of(names, names[0]).intervals(measured.predicted)
+    return figures
+
+
+def _ratios(parts: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns (samples, 2) whose sums make the loss per target and, where bytes are known, bits per byte."""
+    ratios = {"loss": parts[:, :2]}
+    if parts[:, 2].sum():
+        ratios["bits_per_byte"] = np.column_stack([parts[:, 0] / np.log(2), parts[:, 2]])
+    return ratios
+
+
+def _compare(file: str, systems: list[System]) -> Rescored:
+    first = systems[0]
+    one_tokenizer = len({system.tokenizer for system in systems}) == 1
+    has_bytes = all("bits_per_byte" in system.figures for system in systems)
+    metric = ChosenMetric.parse(first.metric)
+    figure = metric.name if all(metric.name in system.figures for system in systems) else "loss"
+    if figure == "loss" and not one_tokenizer:
+        figure = "bits_per_byte" if has_bytes else ""
+    compared = [
+        name for name in dict.fromkeys([*_OF_LOSS, figure]) if name and (one_tokenizer or name != "loss")
+    ]
+    differences = [
+        {}
+        if system is first
+        else {name: gain for name in compared if (gain := _list(_differ(system, first, name)))}
+        for system in systems
+    ]
+    winner, is_sure, sentences = _say_winner(systems, figure)
+    if not one_tokenizer:
+        sentences.append("Their tokenizers differ, so bits per byte compare and losses per token do not.")
+    for system in systems:
+        if system.trained:
+            of = f"{system.trained:,} of these {plural(system.rows, 'row')}"
+            sentences.append(f"{system.name} was trained on {of}, so its figures are too good.")
+    answered = len(first.measured.predicted) if first.measured.figures else first.rows
+    if answered < first.rows:
+        sentences.append(f"Figures of answers are over {plural(answered, 'row')}; --answers changes that.")
+    if cut := [f"{system.name} {system.cut:,}" for system in systems if system.cut]:
+        sentences.append(f"Rows cut at train.seq_len: {', '.join(cut)}.")
+    return Rescored(
+        file=file, systems=systems, figure=figure, differences=differences, winner=winner, is_sure=is_sure,
+        sentences=sentences,
+    )  # fmt: skip
+
+
+def _differ(a: System, b: System, name: str) -> Difference | None:
+    """A figure of a less that of b over the same rows; None where their samples are others."""
+    if name not in a.figures or name not in b.figures:
+        return None
+    if name in _OF_LOSS:
+        is_paired = len(a.parts) == len(b.parts) and (a.tokenizer == b.tokenizer or len(a.parts) == a.rows)
+        return ratio_difference(_ratios(a.parts)[name], _ratios(b.parts)[name]) if is_paired else None
+    if a.measured.measure_of is None or len(a.measured.predicted) != len(b.measured.predicted):
+        return None
+    return a.measured.measure_of([], name).difference(a.measured.predicted, b.measured.predicted)
+
+
+def _say_winner(systems: list[System], figure: str) -> tuple[list[str], bool | None, list[str]]:
+    if len(systems) == 1:
+        return [], None, []
+    if not figure:
+        return [], None, ["Nothing compares: their tokenizers differ and do not tell bytes."]
+    sign = -1 if ChosenMetric.parse(figure).lower_is_better else 1
+    best, *others = sorted(systems, key=lambda system: -sign * system.figures[figure][0])
+    value = partial(_value, figure=figure)
+    gains = [(other, _differ(best, other, figure)) for other in others]
+    title = metric_title(figure).removeprefix("validation ")
+    if any(gain is None for _, gain in gains):
+        what = f"{best.name} is ahead: {title} {value(best)} beside {value(others[0])} of {others[0].name}"
+        return [best.name], None, [f"{what}; the noise is not known, as their samples are not the same rows."]
+    behind = [(other.name, value(other), gain) for other, gain in gains if gain is not None]
+    names, is_sure, sentence = describe_lead(title, best.name, value(best), behind, "rows")
+    return names, is_sure, [sentence]
+
+
+def _value(system: System, figure: str) -> str:
+    return short(system.figures[figure][0])
+
+
+def _list(gain: Difference | None) -> Interval | None:
+    return None if gain is None else [gain.value, gain.low, gain.high]
