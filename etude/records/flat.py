@@ -16,7 +16,7 @@ _TYPE_BYTES = len(_HEADS[0])  # so many bytes tell the type
 _HINTS: dict[Any, CoreSchema] = {
     int: core_schema.int_schema(ge=0, lt=2**63, strict=True),
     bool: core_schema.bool_schema(strict=True),
-    Number: core_schema.float_schema(strict=True),
+    Number: core_schema.float_schema(gt=-(2**63), lt=2**63, allow_inf_nan=False, strict=True),
     Seconds: core_schema.float_schema(ge=0, le=LONGEST_SECONDS, allow_inf_nan=False, strict=True),
     TIME: core_schema.float_schema(ge=0, le=LAST_TIME, allow_inf_nan=False, strict=True),
 }
@@ -31,6 +31,7 @@ class _Flat:
         schema = core_schema.list_schema(core_schema.typed_dict_schema(record), fail_fast=True)
         self._records = SchemaValidator(schema)
         self._values = itemgetter(*event._fields)
+        self._keys = len(record) + len(("type", "crc"))
         self._event = partial(tuple.__new__, event)  # as its constructor would, in half the time
 
     def read(self, lines: list[bytes], attempt: int) -> Iterator[Entry]:
@@ -39,6 +40,9 @@ class _Flat:
         # One object a line: each begins and ends with a brace, and no string goes over its end.
         if text.count(b"{") != len(lines):
             raise ValueError("an object within a line")
+        # All keys are needed: one that is unknown or there twice is one more colon.
+        if text.count(b":") != len(lines) * self._keys:
+            raise ValueError("another key")
         records = self._records.validate_json(text)
         events = map(self._event, map(self._values, records))
         return map(Entry._make, zip(events, map(itemgetter("time"), records), repeat(attempt)))
