@@ -1,4 +1,4 @@
-"""Files that grow by whole lines: each append is one write()."""
+"""Files that grow by whole lines: each append is one write(), on a line of its own."""
 
 import contextlib
 import errno
@@ -14,6 +14,8 @@ _GROWING_FILE = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONB
 
 class Appender:
     """An append-only file: each `append` is one write(), `sync` makes all of them durable.
+
+    A line that somebody else left without its end is ended first, so that it costs no other.
 
     Raises: InputError if the path is a link or no plain file of this user with this one name; StorageError.
     """
@@ -51,10 +53,20 @@ class Appender:
         """Bytes in the file now."""
         return os.fstat(self._descriptor).st_size
 
+    @property
+    def is_in_place(self) -> bool:
+        """True if the path still leads to this file: nobody removed it, or put another one there."""
+        try:
+            return os.path.samestat(os.lstat(self.path), os.fstat(self._descriptor))
+        except OSError:
+            return False
+
     def append(self, data: bytes) -> None:
         """Append bytes. Raises: StorageError; what was appended in part is cut off again."""
         try:
             length = os.fstat(self._descriptor).st_size
+            if length and os.pread(self._descriptor, 1, length - 1) != b"\n":
+                data = b"\n" + data
             try:
                 write_all(self._descriptor, memoryview(data), self.path)
             except OSError:

@@ -29,8 +29,8 @@ _END_BYTES = len(_END % 0)
 class Journal:
     """Appends records. Opening cuts off a line that a kill left half-written.
 
-    Raises: DamageError by each append once the journal is shorter than this process left it; others may
-    append to it.
+    Raises: DamageError by each append once the journal is shorter than this process left it, or no longer
+    where it was; others may append to it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,11 +53,13 @@ class Journal:
         self._file.close()
 
     def _append(self, lines: bytes) -> None:
-        if (size := self._file.size) < self._written:
-            raise DamageError(
-                f"{self._file.path} was cut off to {size:,} of {self._written:,} bytes during the run; "
-                "restore it from a copy, and run the same command again"
-            )
+        size, path = self._file.size, self._file.path
+        what = "removed or replaced" if not self._file.is_in_place else None
+        if what is None and size < self._written:
+            what = f"cut off to {size:,} of {self._written:,} bytes"
+        if what:
+            advice = "restore it from a copy, and run the same command again"
+            raise DamageError(f"{path} was {what} during the run; {advice}")
         self._file.append(lines)
         self._written = size + len(lines)
 

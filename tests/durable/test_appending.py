@@ -31,6 +31,17 @@ def test_nothing_is_appended_to_what_is_no_plain_file_of_its_own(tmp_path: Path,
         assert (tmp_path / "target").read_bytes() == b"export A=1\nlast line"
 
 
+def test_a_line_that_another_left_half_written_costs_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    file = durable.Appender(path)
+    file.append(b"one\n")
+    with path.open("ab") as other:
+        other.write(b"tw")
+    file.append(b"three\n")
+    file.append(b"four\n")
+    assert path.read_bytes() == b"one\ntw\nthree\nfour\n"
+
+
 @pytest.mark.parametrize("size", [0, 1, 5, 3 << 20])
 def test_only_a_last_line_without_its_end_is_cut_off(tmp_path: Path, size: int) -> None:
     path = tmp_path / "a"

@@ -123,6 +123,24 @@ def test_a_damaged_step_among_many_is_the_only_one_that_does_not_count(tmp_path:
     ]
 
 
+@pytest.mark.parametrize("kind", ["removed", "replaced by itself", "replaced by a link"])
+def test_a_journal_that_is_no_longer_where_it_was_is_noticed_at_the_next_append(
+    tmp_path: Path, kind: str
+) -> None:
+    path, copy = tmp_path / "journal.jsonl", tmp_path / "copy"
+    journal = Journal(path)
+    journal.append(step(1))
+    copy.write_bytes(path.read_bytes())
+    path.unlink()
+    if "link" in kind:
+        path.symlink_to(copy)
+    elif "itself" in kind:
+        copy.rename(path)
+    with pytest.raises(DamageError, match="was removed or replaced during the run; restore it from a copy"):
+        journal.append(step(2))
+    journal.close()
+
+
 def test_a_journal_that_somebody_cuts_off_is_noticed_at_the_next_append(tmp_path: Path) -> None:
     path = tmp_path / "j"
     journal = Journal(path)
