@@ -165,7 +165,6 @@ def _end(session: Session, decision: Decision) -> Ending:
         session.world.wait()  # the checkpoint that rank 0 wrote is there for all
         advice = "the run is finished, without scores beside those before training and the baselines"
         _at_end(session, "comparison", lambda: _compare(session), advice)
-    session.desk.close(step)
     action, reason = ("stop", decision.reason) if decision.kind == "stop" else ("finish", _DONE)
     recorder.write(events.Control(step, action, reason, decision.request))
     recorder.sync()

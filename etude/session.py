@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -147,6 +147,7 @@ def begin(
     _try_own_code(plan, options, state, objective, world)
     signals = stack.enter_context(StopSignals())  # so that a run folder is made whole
     run, writer = open_folder(plan, options, world)
+    mailbox = Mailbox(run.path / FILE) if world.is_main else None  # from now on `post` takes requests
     if writer is not None:
         stack.callback(lambda: writer.close(ending().state))
     path, damage = checkpoints.newest_valid(run.checkpoints, run.info["id"])
@@ -164,15 +165,15 @@ def begin(
         tasks=plan.tasks, train=plan.train, metric=plan.metric, judge=judge, own=options.own, state=state,
         world=world, folder=run.path / "predictions", is_fresh=is_fresh,
     )  # fmt: skip
+    desk = _desk(run, state, world, signals, recorder, keeper, mailbox=mailbox)
+    stack.callback(lambda: desk.close(state.step))
     session = Session(
         plan=plan, options=options, world=world, state=state, objective=objective, signals=signals,
-        desk=_desk(run, state, world, signals, recorder), run=run, writer=writer, recorder=recorder,
-        keeper=keeper, judge=judge, examiner=examiner,
+        desk=desk, run=run, writer=writer, recorder=recorder, keeper=keeper, judge=judge, examiner=examiner,
     )  # fmt: skip
     if path:
         session.restore(path)
-    else:
-        state.course = state.course.with_changes(_first_changes(run, state.course))
+    recorder.write(*_take_lost_changes(run, state, world))
     if writer is not None:
         foreign = session.start_attempt(path)
         recorder.write(*_find_at_start(session, new_weights))
@@ -195,28 +196,57 @@ def _join(plan: Plan, stack: contextlib.ExitStack) -> World:
     return world
 
 
-def _first_changes(run: Run, course: Course) -> list[Change]:
-    """The changes at the start of a run without a whole checkpoint, by its journal, beyond the course."""
-    known = {(change.step, change.key) for change in course.changes}
-    return [
-        Change(control.from_step, key, value, control.reason)
-        for control in (entry.event for entry in run.ledger().entries)
-        if isinstance(control, events.Control) and control.step == 0 and control.from_step is not None
+def _take_lost_changes(run: Run, state: TrainState, world: World) -> list[events.Control]:
+    """Take over the changes of the journal that a checkpoint lacks; returns the records that would be void.
+
+    They were in later checkpoints, which are gone. A checkpoint with a change that the journal lacks was
+    saved last, by a run that went back to it, and there the changes of the journal are void.
+    """
+    recorded = {
+        (control.request, control.from_step, key, repr(value)): (
+            control,
+            Change(control.from_step, key, value, control.reason.partition(": ")[2]),
+        )
+        for control in (entry.event for entry in (run.ledger().entries if world.is_main else ()))
+        if isinstance(control, events.Control) and control.from_step is not None
         for key, value in control.changes.items()
-        if (control.from_step, key) not in known
+    }
+    unknown, lost = [(each.step, each.key, each.value) for each in state.course.changes], []
+    for control, change in recorded.values():
+        if (found := (change.step, change.key, change.value)) in unknown:
+            unknown.remove(found)
+        else:
+            lost.append((control, change))
+    lost = [] if unknown else lost
+    taken = world.agree([asdict(change) for _, change in lost])
+    state.course = state.course.with_changes(Change(**each) for each in taken)
+    return [
+        replace(control, step=state.step, action="change", changes={change.key: change.value})
+        for control, change in lost
+        if control.step > state.step
     ]
 
 
-def _desk(run: Run, state: TrainState, world: World, signals: StopSignals, recorder: Recorder) -> Desk:
+def _desk(
+    run: Run,
+    state: TrainState,
+    world: World,
+    signals: StopSignals,
+    recorder: Recorder,
+    keeper: Keeper,
+    *,
+    mailbox: Mailbox | None,
+) -> Desk:
     def course_at(step: int) -> Course:
         find_moment(run, step)
         progress = checkpoints.read_progress(run.checkpoints / checkpoint_name(step))
         return replace(state.course, changes=progress.changes)
 
     return Desk(
-        mailbox=Mailbox(run.path / FILE) if world.is_main else None,
+        mailbox=mailbox,
         asked=lambda: world.pass_on(signals.requested),
         agree=world.agree,
+        settle=lambda: keeper.collect(wait=True),
         course_at=course_at,
         tell=recorder.write,
         beat=recorder.beat,

@@ -29,10 +29,10 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 2763, "control": 502, "data": 8526, "durable": 755, "engine": 1491, "evaluate": 550,
-    "launch": 290, "models": 5115, "objectives": 1126, "plan": 564, "recipe": 1713, "records": 2130,
+    "cli": 2763, "control": 506, "data": 8526, "durable": 767, "engine": 1491, "evaluate": 550,
+    "launch": 290, "models": 5115, "objectives": 1126, "plan": 564, "recipe": 1713, "records": 2136,
     "report": 3729, "scores": 811, "watch": 75,
-    "etude": 2711,  # the modules that stand in no folder
+    "etude": 2740,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from etude import durable
+from etude import durable, saving, session
 from etude.control.mailbox import post
+from etude.engine import checkpoint
 from etude.engine.batch import DeviceBatch
 from etude.errors import EtudeError, InputError, RecipeError
 from etude.recipe.course import Change
@@ -291,6 +292,92 @@ def test_a_run_that_is_killed_on_its_way_back_goes_on_unasked_or_has_gone_back(
         run = run_recipe(recipe, Options(runs=tmp_path / where)).run
         assert (bits(run), losses(run)) == (bits(expected), losses(expected)), where
         assert controls(run) == ([] if expected is plain else [(4, {BACK.key: BACK.value}, 4)])
+
+
+@pytest.mark.parametrize("where", ["saving", "starting"])
+def test_a_change_is_kept_until_a_run_has_gone_back_to_before_it(
+    tmp_path: Path, make_recipe: Make, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def end(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    def remove(*given: Any, **named: Any) -> None:
+        checkpoint.remove_unfinished(*given, **named)
+        patch.setattr(checkpoint, "safetensors", end)
+
+    first = Change(6, "optim.learning_rate", 2e-3, "it is slow: twice")
+    training = Training(make_recipe(KEPT), Options(runs=tmp_path / "asked"))
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
+        for step in training:
+            if step.number == 6:
+                post(training.run, "set", key=first.key, value=first.value, reason=first.reason)
+            if step.number == 9:
+                post(training.run, "back", step=BACK.step, key=BACK.key, value=BACK.value)
+                if where == "starting":
+                    patch.setattr(session, "write_start", end)
+                else:
+                    patch.setattr(saving, "remove_unfinished", remove)
+    run = run_recipe(make_recipe(KEPT), Options(runs=tmp_path / "asked")).run
+    expected = BACK if where == "starting" else first
+    whole = run_recipe(make_recipe(KEPT), Options(runs=tmp_path / "whole", changes=(expected,))).run
+    assert (bits(run), losses(run)) == (bits(whole), losses(whole))
+    from_step = 4 if where == "starting" else 2
+    assert controls(run) == [(from_step, {expected.key: expected.value}, expected.step)]
+
+
+def test_a_run_whose_newer_checkpoints_are_damaged_keeps_the_changes_in_them(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    change = Change(5, "optim.learning_rate", 1e-3, "it jumps")
+    recipe = make_recipe({"checkpoint.keep": "all"})
+    training = Training(recipe, Options(runs=tmp_path / "asked"))
+    for step in training:
+        if step.number == 5:
+            post(training.run, "set", key=change.key, value=change.value, reason=change.reason)
+        if step.number == 7:
+            break
+    for folder in training.run.checkpoints.iterdir():
+        if folder.name > "step-000004":
+            (folder / "state.json").write_text("{}")
+    for number in (5, 6):  # which the checkpoints that follow have again
+        training = Training(recipe, Options(runs=tmp_path / "asked"))
+        next(iter(training))
+        state = json.loads((training.run.checkpoints / f"step-00000{number}" / "state.json").read_text())
+        assert state["changes"] == [vars(change)]
+    run = run_recipe(recipe, Options(runs=tmp_path / "asked")).run
+    whole = run_recipe(recipe, Options(runs=tmp_path / "whole", changes=(change,))).run
+    assert (bits(run), losses(run)) == (bits(whole), losses(whole))
+    assert controls(run) == [(4, {change.key: change.value}, 5)]
+
+
+@pytest.mark.parametrize(
+    ("keep", "back_to", "answer"), [("all", 8, "back"), (2, 6, "back"), (2, 4, "refuse")]
+)
+def test_a_run_goes_back_while_a_checkpoint_is_written_to_what_stays(
+    tmp_path: Path,
+    make_recipe: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    keep: int | str,
+    back_to: int,
+    answer: str,
+) -> None:
+    write = checkpoint.write_checkpoint
+
+    def write_late(folder: Path, snapshot: checkpoint.Snapshot) -> int:
+        is_asked.wait(2)  # seconds at most: steps that wait for the one before come first
+        return write(folder, snapshot)
+
+    monkeypatch.setattr(checkpoint, "write_checkpoint", write_late)
+    changes = {"checkpoint.every_steps": 2, "checkpoint.keep": keep, "evaluate.every_steps": 12}
+    training, is_asked, asked = Training(make_recipe(changes), Options(runs=tmp_path)), threading.Event(), ""
+    is_asked.set()
+    for step in training:
+        if step.number == 7:
+            is_asked.clear()
+        if step.number == (9 if back_to == 8 else 8) and not asked:
+            asked = post(training.run, "back", step=back_to, key=BACK.key, value=BACK.value)
+            threading.Timer(0.2, is_asked.set).start()
+    assert training.run.state == "finished" and answers(training.run)[asked] == answer
 
 
 def test_all_ranks_go_back(tmp_path: Path, cache: Path, make_recipe: Make) -> None:

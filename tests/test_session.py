@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from etude import run
+from etude.control.mailbox import post
+from etude.engine import checkpoint
 from etude.errors import InputError
 from etude.recipe.course import Change
 from etude.recipe.schema import Recipe
 from etude.records.ending import Ending
-from etude.records.events import Attempt, Finding
-from etude.records.store import Run
+from etude.records.events import Attempt, Control, Finding
+from etude.records.store import Run, list_runs
+from etude.report.summary import summarize
 from etude.run import Training, run_recipe
 from etude.session import begin
 from etude.start import Options
@@ -55,6 +59,23 @@ def test_steps_go_on_after_each_change_of_the_course(tmp_path: Path, make_recipe
     assert [step.epoch for step in steps] == [
         place // per_epoch for place in (0, 1, 2, 3, 4, 8, 9, 10)
     ]  # fmt: skip
+
+
+def test_requests_are_answered_from_when_a_run_is_held_until_it_is_let_go(
+    tmp_path: Path, make_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def ask(runs: Path) -> None:
+        asked.append(post(list_runs(runs)[0], "set", key="optim.learning_rate", value=1e-3))
+
+    newest, report = checkpoint.newest_valid, run.write_report
+    monkeypatch.setattr(checkpoint, "newest_valid", lambda *given: (ask(tmp_path), newest(*given))[1])
+    monkeypatch.setattr(run, "write_report", lambda given: (report(given), ask(tmp_path)))
+    entries = run_recipe(make_recipe(), Options(runs=tmp_path)).run.ledger().entries
+    answers = [(each.event.action, each.event.request) for each in entries if isinstance(each.event, Control)]
+    assert answers == [("change", asked[0]), ("finish", None), ("refuse", asked[1])]
+    assert summarize(list_runs(tmp_path)[0])["status"] == "finished"
 
 
 def test_several_devices_in_one_process_are_refused(make_recipe: Make, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ class Desk:
     mailbox    of the run, on the rank that holds its folder and decides for all
     asked      the name of the signal that asked this rank or another to stop
     agree      gives every rank the value of the rank that decides
+    settle     waits for the checkpoint that is being written, so that none comes or goes after a look
     course_at  the course in the checkpoint of a step; raises EtudeError if a run cannot go back to it
     tell       records requests that are refused
     beat       shows that the run is alive, and whether it is paused
@@ -44,6 +45,7 @@ class Desk:
     mailbox: Mailbox | None
     asked: Callable[[], str | None]
     agree: Callable[[Any], Any]
+    settle: Callable[[], None]
     course_at: Callable[[int], Course]
     tell: Callable[[Event], None]
     beat: Callable[[str], None]
@@ -105,6 +107,8 @@ class Desk:
         """The decision to change the course from here on, or from an earlier checkpoint on."""
         start = step if request.step is None else request.step
         change = Change(start, key, request.value, request.reason)
+        if start < step:
+            self.settle()
         try:
             if start > step or (request.action == "back" and start == step):
                 raise InputError(f"step {start:,} is not before step {step:,}")

@@ -24,10 +24,11 @@ class Office:
         self.told: list[Event] = []
         self.states: list[str] = []
         self.agreed: list[Any] = []
+        self.settled: list[int] = []
         self.course = Course(recipe, 12)
         self.desk = Desk(
             mailbox=Mailbox(self.path), asked=lambda: self.signals[-1], agree=self._agree,
-            course_at=self._course_at, tell=self.told.append, beat=self._beat,
+            settle=lambda: self.settled.append(1), course_at=self._course_at, tell=self.told.append, beat=self._beat,
         )  # fmt: skip
         self.while_paused: list[dict[str, Any]] = []
 
@@ -159,7 +160,7 @@ def test_other_ranks_take_the_decision_of_the_first_however_long(make_recipe: Ma
     }  # fmt: skip
     desk = Desk(
         mailbox=None, asked=lambda: words.append("asked") or None, agree=lambda mine: value if mine is None else 0,
-        course_at=Course, tell=print, beat=print,
+        settle=lambda: None, course_at=Course, tell=print, beat=print,
     )  # fmt: skip
     assert desk.decide(Course(make_recipe(), 12), 4, None) == Decision("change", reason, "a", change)
     assert words == ["asked"]  # its own signals reach the first rank
