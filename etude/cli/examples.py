@@ -17,7 +17,10 @@ _EXAMPLES = {
     "export": ["etude export my-run exported --to peft", "etude export my-run@last exported --to merged"],
     "generate": ["etude generate my-run --prompt 'def '", "etude generate my-run --prompt - < start.py"],
     "import": ["etude import Salesforce/codet5-small"],
-    "init": ["etude init --model Qwen/Qwen2.5-Coder-1.5B-Instruct --data rows.jsonl"],
+    "init": [
+        "etude init --model Qwen/Qwen2.5-Coder-1.5B-Instruct --data rows.jsonl",
+        "etude init --model my-folder --data rows.jsonl --validation held-out.jsonl",
+    ],
     "note": ["etude note my-run 'the rows repeat themselves' --section lessons"],
     "prepare": ["etude prepare recipe.toml"],
     "rate": ["etude rate my-run", "etude rate my-run other-run --rater anna"],

@@ -32,7 +32,7 @@ targets = {targets}
 [[data.train]]
 path = {path}
 
-{clean}[train]
+{held_out}{clean}[train]
 epochs = 3                         # of {per_epoch}
 seq_len = {seq_len:<6}                   # {fit} of 100 rows fit; longer ones are cut, and counted
 global_batch_size = {batch}
@@ -48,6 +48,12 @@ warmup_steps = {warmup}
 every_steps = {every:<4}                 # half an epoch
 patience = 3                       # so many without improvement end the run; the best is kept
 answers = {answers:<4}                     # instructions answered each time, and judged
+"""
+
+_HELD_OUT = """\
+[[data.validation]]                # {rows}; runs that hold out the same rows compare
+path = {path}
+
 """
 
 _CLEAN = """\
@@ -89,8 +95,10 @@ class Facts:
         return self.tokens[len(self.tokens) // 2]
 
 
-def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
+def write_recipe(data: Path, model: str, out: Path, validation: Path | None = None) -> list[tuple[str, str]]:
     """Write a recipe for fine-tuning `model` on `data` to `out`; returns rows for a person: (name, value).
+
+    validation: rows to hold out, instead of a part of the data.
 
     Raises: InputError if the data cannot be read, or `out` is there already; nothing is written then.
     """
@@ -105,7 +113,8 @@ def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
     if out.exists():
         raise InputError(f"{out} is there already; give another file with --out")
     facts = look(data, model)
-    text, folder = recipe_text(data, model, out, facts), out.absolute().parent
+    held_out = _hold_out(validation, out, facts) if validation else ""
+    text, folder = recipe_text(data, model, out, facts, held_out), out.absolute().parent
     # Not into a folder that is trained on.
     has_schema = may_write_schema(folder) and not folder.is_relative_to(data.absolute())
     if has_schema:
@@ -124,6 +133,7 @@ def write_recipe(data: Path, model: str, out: Path) -> list[tuple[str, str]]:
     guess = ", guessed from bytes" if facts.is_guess else ""
     return [
         ("data", f"{plural(facts.rows, 'row')}, {facts.format}"),
+        *([("held out", str(validation))] if validation else []),
         *([("not read", f"columns {', '.join(facts.unread)}")] if facts.unread else []),
         *([("left out", _describe_left_out(facts.left_out))] if facts.left_out else []),
         ("tokens a row", f"{facts.usual:,} the usual one, {facts.tokens[-1]:,} the longest{guess}"),
@@ -192,15 +202,14 @@ def look(data: Path, model: str) -> Facts:
     )  # fmt: skip
 
 
-def recipe_text(data: Path, model: str, out: Path, facts: Facts) -> str:
-    """The recipe as TOML, its values chosen from what was found out."""
+def recipe_text(data: Path, model: str, out: Path, facts: Facts, held_out: str = "") -> str:
+    """The recipe as TOML, its values chosen from what was found out; `held_out` is a section of its own."""
     batch = next((size for size in (32, 16, 8) if facts.rows >= 50 * size), 4)
-    per_epoch = max(-(-facts.rows * 95 // 100 // batch), 1)
+    per_epoch = max(-(-facts.rows * (100 if held_out else 95) // 100 // batch), 1)
     most = facts.tokens[min(99 * len(facts.tokens) // 100, len(facts.tokens) - 1)]
     seq_len = min(max(-(-most // 64) * 64, 64), facts.context or 2**24)
     fit = 100 * sum(size <= seq_len for size in facts.tokens) // len(facts.tokens)
     rank = 16 if facts.rows >= 500 else 8
-    here, path = out.absolute().parent, data.absolute()
     given = f"{Path(model).name}-{data.name.partition('.')[0]}".lower()
     name = re.sub(r"[^a-z0-9._-]+", "-", given).strip("-._")[:64] or "my-run"
     # Frozen weights take 2 bytes each; where they fill a third of the memory, activations need care.
@@ -212,12 +221,28 @@ def recipe_text(data: Path, model: str, out: Path, facts: Facts) -> str:
         device=facts.device, cores=plural(facts.cores, "core"), memory=round(facts.memory / 1e9),
         file=_quoted(out.name)[1:-1], name=_quoted(name), model=_quoted(model), size=size,
         rank=rank, alpha=2 * rank, per_epoch=plural(per_epoch, "step"),
-        path=_quoted(str(path.relative_to(here) if path.is_relative_to(here) else path)),
+        path=_path_from(out, data), held_out=held_out,
         seq_len=seq_len, fit=fit, batch=batch, tight=str(is_tight).lower(),
         warmup=min(3 * per_epoch // 30, 100), every=max(per_epoch // 2, 1),
         clean=_CLEAN.format(files=plural(len(facts.left_out), "file")) if facts.left_out else "",
         answers=0 if facts.format == "text" else 8, targets=json.dumps(facts.targets),
     )  # fmt: skip
+
+
+def _hold_out(validation: Path, out: Path, facts: Facts) -> str:
+    """The section of the rows that are held out. Raises: InputError if they are of another format."""
+    kind, rows, *_ = _read(validation)
+    if kind != facts.format:
+        raise InputError(
+            f"{validation} has {kind} rows, and the data {facts.format} ones; give rows of one format"
+        )
+    return _HELD_OUT.format(rows=plural(rows, "row"), path=_path_from(out, validation))
+
+
+def _path_from(out: Path, path: Path) -> str:
+    """A path as the recipe in `out` names it."""
+    here, path = out.absolute().parent, path.absolute()
+    return _quoted(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def _describe_left_out(names: Sequence[str]) -> str:

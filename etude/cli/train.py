@@ -143,12 +143,21 @@ def init(
     out: Annotated[
         Path, typer.Option("--out", parser=parse_output, metavar="PATH", help="the recipe to write")
     ] = Path("recipe.toml"),
+    validation: Annotated[
+        Path | None,
+        typer.Option(
+            "--validation",
+            parser=parse_path,
+            metavar="PATH",
+            help="rows to hold out (default: some of the data)",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a recipe for fine-tuning, after a look at the data and this machine."""
     from etude.cli.init import write_recipe
 
-    rows = write_recipe(data, model, out)
+    rows = write_recipe(data, model, out, validation)
     print_rows(rows, dict(rows), as_json)
 
 

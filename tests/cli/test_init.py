@@ -171,3 +171,28 @@ def test_a_name_that_no_recipe_can_hold_is_refused(base: Path, tmp_path: Path) -
     rows = write_instructions(tmp_path / "a\udcff.jsonl")
     with pytest.raises(InputError, match=r"is not UTF-8, so no recipe can name it"):
         write_recipe(rows, str(base), tmp_path / "recipe.toml")
+
+
+def test_rows_of_a_file_are_held_out_where_one_is_named(base: Path, tmp_path: Path) -> None:
+    rows = write_instructions(tmp_path / "rows.jsonl", 100)
+    lines = rows.read_text().splitlines(keepends=True)
+    held_out = tmp_path / "held-out.jsonl"
+    held_out.write_text("".join(lines[-10:]))
+    found = []
+    for count in (5, 8, 60):
+        (tmp_path / f"{count}.jsonl").write_text("".join(lines[:count]))
+        out = tmp_path / f"{count}.toml"
+        told = dict(write_recipe(tmp_path / f"{count}.jsonl", str(base), out, held_out))
+        assert told["held out"] == str(held_out) and "# 10 rows; runs that hold out" in out.read_text()
+        corpus = prepare(load_recipe(out, ["data.leakage.action=report"]), tokenizer_folder=base)
+        assert corpus.validation is not None and len(corpus.validation) == 10 and len(corpus.train) == count
+        found.append(corpus.held_out["validation"])
+    assert len(set(found)) == 1, "the same rows, so the three runs compare"
+
+
+def test_held_out_rows_of_another_format_are_refused(base: Path, tmp_path: Path) -> None:
+    rows, other = write_instructions(tmp_path / "rows.jsonl", 10), tmp_path / "other.jsonl"
+    other.write_text('{"text": "total"}\n')
+    with pytest.raises(InputError, match=r"other.jsonl has text rows, and the data alpaca ones"):
+        write_recipe(rows, str(base), tmp_path / "recipe.toml", other)
+    assert not (tmp_path / "recipe.toml").exists()

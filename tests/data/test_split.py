@@ -97,3 +97,14 @@ def test_units_of_any_size_are_as_likely_to_be_held_out() -> None:
         chosen[1] += len(set(units[held & (units >= 6)]))
     large, small = chosen[0] / 6, chosen[1] / 30
     assert 0.7 < large / small < 1.3
+
+
+def test_most_rows_stay_held_out_when_rows_are_added_but_the_set_is_another() -> None:
+    draw, stayed = np.random.default_rng(0), []
+    for _ in range(50):
+        hashes = draw.integers(0, 256, (1100, 16), dtype=np.uint8)
+        before = np.flatnonzero(hold_out(hashes[:1000], np.arange(1000), 0.05))
+        after = np.flatnonzero(hold_out(hashes, np.arange(1100), 0.05))
+        assert len(before) == 50 and len(after) == 55
+        stayed.append(np.isin(before, after).mean())
+    assert float(np.mean(stayed)) > 0.95
