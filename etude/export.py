@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +31,7 @@ from etude.models.pretrained import inspect_model, load_pretrained
 from etude.recipe import schema
 from etude.records.folder import require_outside_runs
 from etude.records.store import Run, open_run
-from etude.report.card import model_card
+from etude.report.card import hub_id_of, model_card
 from etude.start import find_weights, split_choice
 
 # Files of a checkpoint that only its run needs.
@@ -61,6 +62,8 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
     carried = {path.name: path for path in checkpoint.iterdir() if not path.name.startswith(_OF_THE_RUN)}
     made: dict[str, bytes] = {"README.md": model_card(run, checkpoint.name, kind).encode()}
     tensors: dict[str, torch.Tensor] = {}
+    if kind == "peft":
+        made[CONFIG_FILE] = _named_by_the_hub(durable.read_json_object(checkpoint / CONFIG_FILE))
     if kind == "merged":
         carried = {name: path for name, path in carried.items() if not name.startswith("adapter_")}
         base = _base_of(checkpoint, read_adapter_config(checkpoint))
@@ -187,6 +190,14 @@ def _merged_weights(checkpoint: Path, base: Pretrained) -> tuple[dict[str, torch
 
     merged = checkpoints.trained_tensors(load_model(checkpoint, dtype=wide))[1]
     return {name: tensor.to(dtype_of(name)) for name, tensor in merged.items()}, main
+
+
+def _named_by_the_hub(config: dict[str, Any]) -> bytes:
+    """The file of an adapter; a base in the hub's cache of this machine is named as the hub has it."""
+    base = str(config.get("base_model_name_or_path"))
+    if (hub_id := hub_id_of(base)) and hub_id != base:
+        config |= {"base_model_name_or_path": hub_id, "revision": Path(base).name}
+    return json.dumps(config, indent=2).encode()
 
 
 def _check_kind(kind: str, run: Run, *, is_adapter: bool) -> None:

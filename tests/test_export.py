@@ -161,7 +161,7 @@ def test_the_card_has_the_figures_of_the_journal(run: Run, tmp_path: Path) -> No
     card = (export(f"{run.path}@last", "peft", tmp_path / "out") / "README.md").read_text()
     history = read_history(run)
     last = history.evaluations[-1]
-    assert f"| 6 (this model) | {last.loss:.4f} |" in card
+    assert "step 6 (this model) |" in card and f"| {last.loss:.3f} |" in card
     assert f"{sum(step.targets for step in history.steps):,}" in card
     attempt = history.attempts[-1]
     assert f"{attempt.trainable:,} were trained" in card

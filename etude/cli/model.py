@@ -83,7 +83,7 @@ def export_model(
 
     folder = export(run, kind.value, out, runs=runs)
     files = [(path.name, size(path.stat().st_size)) for path in sorted(folder.iterdir())]
-    rows = [("folder", str(folder)), *files, ("load with", "the lines under Use in README.md")]
+    rows = [("folder", str(folder)), *files, ("load with", "the code under Use in README.md")]
     print_rows(rows, dict(rows), as_json)
 
 

@@ -1,21 +1,25 @@
 """The card of an exported model: README.md with front matter, every figure from the journal of its run."""
 
+import contextlib
+import re
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from etude import durable
-from etude.recipe.load import flatten
+from etude.errors import InputError
 from etude.recipe.schema import Recipe
 from etude.records.events import Attempt, Evaluation, Scores
 from etude.records.folder import step_of
 from etude.records.store import Run
 from etude.records.window import mean_loss
+from etude.report.conditions import given_settings
 from etude.report.history import History, read_history
 from etude.report.markdown import code, prose, quoted, render, table
-from etude.report.results import final_scores
-from etude.report.wording import duration, in_seconds, number, steps_text
+from etude.report.results import figure_text, figures_at, final_scores
+from etude.report.summary import Summary, summarize_history
+from etude.report.wording import duration, in_seconds, metric_title, number, setting, short, steps_text
 from etude.text import plural
 
 _WHAT = {
@@ -23,7 +27,9 @@ _WHAT = {
     "merged": "{base} with a LoRA adapter merged into its weights.",
     "hf": "All weights of a {model}{origin}.",
 }
-_LOAD_TOKENIZER = 'tokenizer = AutoTokenizer.from_pretrained("this folder")'
+_FOLDER = 'folder = "."  # where this file lies'
+_LOAD_TOKENIZER = "tokenizer = AutoTokenizer.from_pretrained(folder)"
+_MOST_OF_A_CARD = 1 << 20  # bytes
 _SETTINGS = ("model.from", "adapter.", "tasks.", "train.", "optim.", "schedule.", "data.", "seed")
 _NOT_SETTINGS = ("data.train.", "data.validation.", "data.test.", "data.leakage.benchmarks")
 
@@ -41,32 +47,56 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
     assert step is not None
     base, records = recipe.model.from_, recipe.records
     auto, task, model = _kind_of(recipe)
-    is_hub_id = base is not None and not Path(base).exists() and base.count("/") <= 1
+    hub_id, licence = base and hub_id_of(base), _licence(history)
     front_matter: dict[str, Any] = {
         "library_name": "peft" if kind == "peft" else "transformers",
         "pipeline_tag": task,
-        **({"base_model": base} if is_hub_id else {}),
+        **({"base_model": hub_id} if hub_id else {}),
+        **({"license": licence} if licence else {}),
         "tags": list(dict.fromkeys([*records.tags, *(["lora"] if kind != "hf" else [])])),
     }
     # The path of a folder on one machine is nobody else's business: its name is enough.
-    shown = (base if is_hub_id else Path(base).name) if base else "a decoder trained from scratch"
+    shown = (hub_id or Path(base).name) if base else "a decoder trained from scratch"
     origin = f", fine-tuned from {code(shown)}" if base else ", trained from scratch"
     evaluations = [evaluation for evaluation in history.evaluations if evaluation.step <= step]
     is_scored = step in [scores.step for scores in history.events(Scores)]
-    load = _load_adapter(recipe, auto, quoted(shown)) if kind == "peft" else _load_model(auto)
+    load = _load_adapter(recipe, auto, hub_id) if kind == "peft" else _load_model(auto)
+    summary = summarize_history(history)
     return {
         "front_matter": {key: quoted(value) for key, value in front_matter.items()},
         "title": prose(records.title or recipe.name),
         "what": _WHAT[kind].format(base=code(shown), origin=origin, model=model),
         "code": "\n".join(load),
-        "training": table(("", ""), _training_rows(history, step)),
+        "licence": licence and f"The licence is that of the base model: {prose(licence)}.",
+        "verdict": prose(" ".join(summary["verdict"])),
+        "problems": [prose(problem) for problem in summary["problems"]],
+        "training": table(("", ""), _training_rows(history, step, summary["loss_window"])),
         "data": table(("", ""), _data_rows(history)) if history.data else None,
-        "evaluation": _evaluation_table(evaluations, step),
-        "scores": _scores_note(evaluations),
+        "evaluation": _evaluation_table(history, summary, evaluations, step),
+        "ratings": summary["ratings"].count and f"Ratings by people: {prose(str(summary['ratings']))}.",
         "final": "\n\n".join(final_scores(history)) if is_scored else None,
-        "settings": table(("key", "value"), _setting_rows(history)),
+        "settings": table(("key", "value"), _setting_rows(history.run)),
         "record": table(("", ""), _record_rows(history.run, checkpoint)),
     }
+
+
+def hub_id_of(base: str) -> str | None:
+    """The hub id of a base model given by it, or by its folder in the hub's cache; None for other folders."""
+    if cached := re.search(r"models--([\w.-]+?)--([\w.-]+)/snapshots/", base):
+        return f"{cached[1]}/{cached[2]}"
+    is_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", base) and not Path(base).exists()
+    return base if is_id else None
+
+
+def _licence(history: History) -> str | None:
+    """The licence that the card of the base model names, where it lies beside it."""
+    if history.base is None:
+        return None
+    with contextlib.suppress(InputError, OSError, ValueError):
+        text = durable.read_text(Path(history.base["path"]) / "README.md", most_bytes=_MOST_OF_A_CARD)
+        found = re.match(r"---\n(?:.*\n)*?license: *[\"']?([\w.+-]{1,60})[\"']? *\n(?:.*\n)*?---", text)
+        return found[1] if found else None
+    return None
 
 
 def _kind_of(recipe: Recipe) -> tuple[str, str, str]:
@@ -84,35 +114,46 @@ def _load_model(auto: str) -> list[str]:
     return [
         f"from transformers import {auto}, AutoTokenizer",
         "",
-        f'model = {auto}.from_pretrained("this folder")',
+        _FOLDER,
+        f"model = {auto}.from_pretrained(folder)",
         _LOAD_TOKENIZER,
     ]
 
 
-def _load_adapter(recipe: Recipe, auto: str, base: str) -> list[str]:
-    """Lines that load an adapter; a classifier needs its labels, and a writer to know what ends an answer."""
-    names, labels, end = f"{auto}, AutoTokenizer", [], []
+def _load_adapter(recipe: Recipe, auto: str, hub_id: str | None) -> list[str]:
+    """Lines that load an adapter; a classifier needs its labels, and a writer to know what ends an answer.
+
+    hub_id: of its base; None for a base that adapter_config.json names.
+    """
+    names, peft, labels, end = f"{auto}, AutoTokenizer", "PeftModel", [], []
+    base: str = quoted(hub_id)
+    find: list[str] = []
+    if hub_id is None:
+        peft, base = "PeftConfig, PeftModel", "base"
+        find = [
+            "base = PeftConfig.from_pretrained(folder).base_model_name_or_path  # give its folder elsewhere"
+        ]
     if recipe.kind.has_labels:
         names = f"AutoConfig, {names}"
-        labels = ['config = AutoConfig.from_pretrained("this folder/adapter_classifier.json")']
+        labels = ['config = AutoConfig.from_pretrained(f"{folder}/adapter_classifier.json")']
     elif recipe.kind.writes_text:
         names += ", GenerationConfig"
-        end = [
-            'model.generation_config = GenerationConfig.from_pretrained("this folder")  # what ends an answer'
-        ]
+        end = ["model.generation_config = GenerationConfig.from_pretrained(folder)  # what ends an answer"]
     return [
-        "from peft import PeftModel",
+        f"from peft import {peft}",
         f"from transformers import {names}",
         "",
+        _FOLDER,
+        *find,
         *labels,
         f"model = {auto}.from_pretrained({base}{', config=config' if labels else ''})",
-        'model = PeftModel.from_pretrained(model, "this folder")',
+        "model = PeftModel.from_pretrained(model, folder)",
         *end,
         _LOAD_TOKENIZER,
     ]
 
 
-def _training_rows(history: History, step: int) -> Iterator[tuple[str, str]]:
+def _training_rows(history: History, step: int, window: int) -> Iterator[tuple[str, str]]:
     steps = [record for record in history.steps if record.step <= step]
     attempt = history.attempts[-1] if history.attempts else None
     if attempt:
@@ -120,9 +161,8 @@ def _training_rows(history: History, step: int) -> Iterator[tuple[str, str]]:
     known = (attempt.steps, step / attempt.steps_per_epoch) if attempt else (None, None)
     yield "Steps", steps_text(step, *known)
     if steps:
-        recent = steps[-history.run.recipe.records.log_every_steps :]
-        window = f"mean of {plural(len(recent), 'step')}"
-        yield "Training loss", f"{number(mean_loss(recent))} nats a target, {window}"
+        mean = f"mean of the last {plural(len(steps[-window:]), 'step').removeprefix('1 ')}"
+        yield "Training loss", f"{short(mean_loss(steps[-window:]), 4)} nats a target, {mean}"
         yield "Targets", number(sum(record.targets for record in steps))
         yield "Time in steps", duration(sum(record.seconds for record in steps))
     if attempt:
@@ -149,42 +189,41 @@ def _data_rows(history: History) -> Iterator[tuple[str, str]]:
     yield "Fingerprint", code(history.data.fingerprint[:16])
 
 
-def _evaluation_table(evaluations: list[Evaluation], step: int) -> str | None:
-    """The first evaluation, and the one of the exported step."""
+def _evaluation_table(
+    history: History, summary: Summary, evaluations: list[Evaluation], step: int
+) -> str | None:
+    """The first evaluation and the one of the exported step: the chosen metric, and all other figures."""
     if not evaluations:
         return None
     here = [evaluation for evaluation in evaluations if evaluation.step == step]
     shown = list({evaluation.step: evaluation for evaluation in [evaluations[0], *here]}.values())
-    extra = list(dict.fromkeys(name for evaluation in shown for name in evaluation.metrics))
+    columns = [
+        (f"step {each.step:,}" if each.step else "before training")
+        + (" (this model)" if each.step == step else "")
+        for each in shown
+    ]
+    figures = figures_at(history, summary, shown)
     rows = [
-        [
-            number(e.step) + (" (this model)" if e.step == step else ""), number(e.loss),
-            number(e.perplexity, 2), number(e.targets), *(number(e.metrics.get(metric)) for metric in extra),
-        ]
-        for e in shown
-    ]  # fmt: skip
-    return table(("validation after step", "loss", "perplexity", "targets", *map(prose, extra)), rows)
+        [prose(metric_title(name)), *(figure_text(name, value) for value in values)]
+        for name, values in figures.items()
+        if "/" not in name
+    ]
+    return table(("on validation samples", *columns), rows)
 
 
-def _scores_note(evaluations: list[Evaluation]) -> str:
-    has_scores = any(evaluation.metrics for evaluation in evaluations)
-    known = "Loss and scores are" if has_scores else "Of these only the loss is known. It is"
-    return f"{known} of the validation samples of this run; no person is quoted."
-
-
-def _setting_rows(history: History) -> Iterator[tuple[str, str]]:
-    recipe = history.run.recipe
-    hidden = (*_NOT_SETTINGS, *(["train.objective"] if recipe.tasks else []))  # each task has its own
-    for key, value in flatten(recipe.to_dict()).items():
-        if key.startswith(_SETTINGS) and not key.startswith(hidden) and value not in (None, []):
-            yield code(key), code(Path(value).name if key == "model.from" and Path(value).exists() else value)
+def _setting_rows(run: Run) -> Iterator[tuple[str, str]]:
+    hidden = (*_NOT_SETTINGS, *(["train.objective"] if run.recipe.tasks else []))  # each task has its own
+    for key, value in given_settings(run).items():
+        if key.startswith(_SETTINGS) and not key.startswith(hidden):
+            name = hub_id_of(value) or Path(value).name if key == "model.from" else setting(value)
+            yield code(key), code(name)
 
 
 def _record_rows(run: Run, checkpoint: str) -> Iterator[tuple[str, str]]:
     yield "Run", code(run.name)
     yield "Checkpoint", code(checkpoint)
     if best := run.best:
-        value = f"{prose(best.get('metric'))} {number(best['value'])}"
+        value = f"{prose(metric_title(str(best.get('metric'))))} {short(best['value'])}"
         yield "Best of the run", f"{code(best['checkpoint'])}, {value}"
     yield "Started", code(in_seconds(run.info["created"]))
     yield "Recipe, SHA-256", code(run.info["recipe_hash"])

@@ -37,21 +37,32 @@ def describe_settings(history: History, summary: Summary) -> Iterator[str]:
     yield table(("", ""), _run_rows(history, summary))
     attempt = history.attempts[-1] if history.attempts else None
     yield "\n".join(f"- {technique}" for technique in _techniques(recipe, attempt))
-    given, rows = _given(history.run), dict[str, list[str]]()
-    for key, value in _settings(recipe).items():
-        if key in given and value != []:
-            source, _, name = key.rpartition(".")
-            is_source = source.rpartition(".")[2].isdecimal()
-            text = f"{prose(name)} {code(setting(value))}" if is_source else code(setting(value))
-            rows.setdefault(source if is_source else key, []).append(text)
+    rows: dict[str, list[str]] = {}
+    for key, value in given_settings(history.run).items():
+        source, _, name = key.rpartition(".")
+        is_source = source.rpartition(".")[2].isdecimal()
+        text = f"{prose(name)} {code(setting(value))}" if is_source else code(setting(value))
+        rows.setdefault(source if is_source else key, []).append(text)
     yield table(("set for this run", "value"), [(code(key), ", ".join(rows[key])) for key in rows])
+
+
+def given_settings(run: Run) -> dict[str, Any]:
+    """Values that differ from their default, and those of the recipe file if it does not give them all."""
+    values = run.recipe.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True)
+    every = _settings(run.recipe)
+    given, named = set(flatten(values)), set[str]()
+    with contextlib.suppress(InputError):
+        named = set(flatten(parse(read_recipe_text(run.path / "recipe.toml"), "recipe.toml")))
+    if not every.keys() - given <= named:  # a recipe of a program gives all
+        given |= named
+    return {key: value for key, value in every.items() if key in given}
 
 
 def describe_defaults(run: Run) -> Iterator[str]:
     """A line for each section of the recipe with the keys that nobody set."""
-    given, sections = _given(run), dict[str, list[str]]()
+    given, sections = given_settings(run), dict[str, list[str]]()
     for key, value in _settings(run.recipe).items():
-        if key not in given and value != []:
+        if key not in given:
             section, _, name = key.rpartition(".")
             sections.setdefault(section, []).append(f"{prose(name)} {code(setting(value))}")
     if sections:
@@ -130,18 +141,9 @@ def _run_rows(history: History, summary: Summary) -> Iterator[tuple[str, str]]:
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    """The values of the recipe by key, but those that the front matter has."""
-    return {key: value for key, value in flatten(recipe.to_dict()).items() if key not in _ELSEWHERE}
-
-
-def _given(run: Run) -> set[str]:
-    """Keys that differ from their default, and those of the recipe file if it does not give them all."""
-    values = run.recipe.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True)
-    differ, every = set(flatten(values)), set(_settings(run.recipe))
-    named: set[str] = set()
-    with contextlib.suppress(InputError):
-        named = set(flatten(parse(read_recipe_text(run.path / "recipe.toml"), "recipe.toml")))
-    return differ if every - differ <= named else differ | named
+    """The values of the recipe by key, but those of the front matter and lists without an entry."""
+    values = flatten(recipe.to_dict()).items()
+    return {key: value for key, value in values if key not in _ELSEWHERE and value != []}
 
 
 def _machine_rows(attempt: Attempt) -> Iterator[tuple[str, str]]:

@@ -31,7 +31,7 @@ def before_after(history: History, summary: Summary) -> Iterator[str]:
     if not moments:
         return
     metric = history.run.recipe.evaluate.metric
-    figures = _figures(history, summary, [evaluation for _, evaluation in moments])
+    figures = figures_at(history, summary, [evaluation for _, evaluation in moments])
     columns = [f"{' and '.join(names)}, step {number(evaluation.step)}" for names, evaluation in moments]
     # A change is one to the best, unless that is the first or there is none.
     bests = [index for index, (names, _) in enumerate(moments) if index and "best" in names]
@@ -42,7 +42,7 @@ def before_after(history: History, summary: Summary) -> Iterator[str]:
     rows = [
         [
             f"**{prose(_words(name))}** (chosen)" if name == metric else prose(_words(name)),
-            *(short(value, 4 if name in _OF_LOSS else 3) for value in values),
+            *(figure_text(name, value) for value in values),
             *_changes(values, end),
         ]
         for name, values in whole.items()
@@ -55,21 +55,6 @@ def before_after(history: History, summary: Summary) -> Iterator[str]:
     yield from _by_part(history, figures, moments, end)
     if history.run.recipe.evaluate.answers and (how := _how(history, whole)):
         yield how
-
-
-def _figures(
-    history: History, summary: Summary, moments: Sequence[Evaluation]
-) -> dict[str, list[float | None]]:
-    """Values of each figure at some moments by its name: the chosen metric first, no figure twice."""
-    names = [each for each in _OF_LOSS if each != "perplexity" or summary["last_perplexity"] is not None]
-    others = [name for each in history.evaluations for name in figures_of(each)]
-    every = dict.fromkeys([history.run.recipe.evaluate.metric, *names, *others])
-    values = {name: [metric_value(each, name) for each in moments] for name in every}
-    known = {name: each for name, each in values.items() if any(value is not None for value in each)}
-    return {
-        name: each for name, each in known.items() if known.get(name.removesuffix("_macro")) != each
-        or not name.endswith("_macro")
-    }  # fmt: skip
 
 
 def _by_part(
@@ -97,6 +82,26 @@ def _by_part(
         ]
         ends = f"{moments[0][0][0]} → {' and '.join(moments[end][0])}" if end else moments[0][0][0]
         yield f"By {what}, {ends}:\n\n{table((what, *(prose(_words(name)) for name in names)), rows)}"
+
+
+def figures_at(
+    history: History, summary: Summary, moments: Sequence[Evaluation]
+) -> dict[str, list[float | None]]:
+    """Values of each figure at some moments by its name: the chosen metric first, no figure twice."""
+    names = [each for each in _OF_LOSS if each != "perplexity" or summary["last_perplexity"] is not None]
+    others = [name for each in history.evaluations for name in figures_of(each)]
+    every = dict.fromkeys([history.run.recipe.evaluate.metric, *names, *others])
+    values = {name: [metric_value(each, name) for each in moments] for name in every}
+    known = {name: each for name, each in values.items() if any(value is not None for value in each)}
+    return {
+        name: each for name, each in known.items() if known.get(name.removesuffix("_macro")) != each
+        or not name.endswith("_macro")
+    }  # fmt: skip
+
+
+def figure_text(name: str, value: float | None) -> str:
+    """A figure of an evaluation: those of the loss to four significant digits, others to three."""
+    return short(value, 4 if name in _OF_LOSS else 3)
 
 
 def final_scores(history: History) -> Iterator[str]:
