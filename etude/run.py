@@ -165,8 +165,8 @@ def _end(session: Session, decision: Decision) -> Ending:
         session.world.wait()  # the checkpoint that rank 0 wrote is there for all
         advice = "the run is finished, without scores beside those before training and the baselines"
         _at_end(session, "comparison", lambda: _compare(session), advice)
-    action, reason = ("stop", decision.reason) if decision.kind == "stop" else ("finish", _DONE)
-    recorder.write(events.Control(step, action, reason, decision.request))
+    action = "stop" if decision.is_asked else "finish"
+    recorder.write(events.Control(step, action, decision.reason or _DONE, decision.request))
     recorder.sync()
     if session.world.is_main:
         _at_end(session, "report", lambda: write_report(session.run), f"try etude report {session.run.name}")

@@ -25,6 +25,7 @@ from etude.recipe.load import load_recipe
 from etude.recipe.schema import Recipe
 from etude.records.events import Attempt, Control, Evaluation, Finding, Generation, Note, Step
 from etude.records.store import Run, list_runs
+from etude.report.summary import summarize
 from etude.run import Training, run_recipe
 from etude.start import Options
 from tests.bases import write_corpus
@@ -143,6 +144,10 @@ def test_early_stopping_keeps_the_best_and_ends_as_finished(tmp_path: Path, make
     best = losses.index(min(losses))
     assert training.ending.reason == "no improvement in 2 evaluations" and not training.ending.is_resumable
     assert run.state == "finished" and len(losses) == best + 3
+    ended = f"Ended early at step {3 * len(losses)} of 60: no improvement in 2 evaluations."
+    report = (run.path / "report" / "report.md").read_text("utf-8")
+    assert summarize(run)["end"] == ended and ended in report
+    assert "| finish | no improvement in 2 evaluations |" in report
     assert run.best is not None and run.best["step"] == 3 * (best + 1)
     assert (run.checkpoints / run.best["checkpoint"] / "manifest.json").is_file()
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from etude import durable
-from etude.records.ending import Ending
 from etude.records.events import Attempt, CheckpointSaved, Control, Finding, Note
 from etude.records.folder import require_own
 from etude.records.store import Run
@@ -181,10 +180,10 @@ def _rows_with_losses(history: History) -> Iterator[str]:
 
 def _interventions(history: History) -> Iterator[str]:
     """Restarts, stops and changes, in the order they came."""
-    rows = []
+    rows, planned = [], history.attempts[-1].steps if history.attempts else None
     for entry in history.ledger.entries:
         event, when = entry.event, _when(entry.time)
-        if isinstance(event, Control) and not ((ending := Ending.of(event)) and ending.state == "finished"):
+        if isinstance(event, Control) and not (event.action == "finish" and event.step == planned):
             rows.append((when, number(event.step), prose(event.action), prose(event.reason)))
         elif isinstance(event, Attempt) and event.number > 1:
             source = f"from {code(event.checkpoint)}" if event.checkpoint else "from the start"
