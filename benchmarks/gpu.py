@@ -205,7 +205,7 @@ def lora(tiny: bool) -> dict[str, Any]:
     import torch
 
     from etude.models.lora import add_adapter
-    from etude.recipe.schema import Adapter
+    from etude.recipe.model import Adapter
 
     device = choose_device()
     with torch.device(device):  # drawn there: 1.5 billion numbers take a minute on a CPU

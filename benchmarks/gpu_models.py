@@ -35,7 +35,7 @@ def _config(**changes: Any) -> Any:
 
 def config_300m(tiny: bool) -> Any:
     from etude.models.catalogue import decoder_config
-    from etude.recipe.schema import Model
+    from etude.recipe.model import Model
 
     if tiny:
         return _config(context=64)

@@ -28,7 +28,7 @@ from etude.models.hub import find_model
 from etude.models.lora import ADAPTER_FILE, CLASSIFIER, CLASSIFIER_FILE, CONFIG_FILE, add_adapter, merge
 from etude.models.parts import find_non_finite, require_finite
 from etude.models.pretrained import inspect_model, load_pretrained
-from etude.recipe import schema
+from etude.recipe import model as recipe_model
 from etude.records.folder import require_outside_runs
 from etude.records.store import Run, open_run
 from etude.report.card import hub_id_of, model_card
@@ -140,7 +140,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     if durable.is_plain(folder / ADAPTER_FILE) and not any(os.path.lexists(folder / name) for name in FILES):
         saved = read_adapter_config(folder)
         folder = find_model(_named_base(folder, saved), saved.revision)
-    return load_tokenizer(schema.Tokenizer.model_validate({"from": str(folder)}))
+    return load_tokenizer(recipe_model.Tokenizer.model_validate({"from": str(folder)}))
 
 
 def open_chat(folder: Path, *, system: str | None = None) -> ChatTemplate:

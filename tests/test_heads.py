@@ -21,7 +21,8 @@ from etude.models.parts import find_targets, head_modules
 from etude.models.pretrained import count_lora, inspect_model, load_pretrained
 from etude.objectives.classification import Classification
 from etude.plan import make_plan
-from etude.recipe.schema import Adapter, Recipe
+from etude.recipe.model import Adapter
+from etude.recipe.schema import Recipe
 from etude.records.events import Finding
 from etude.run import Training
 from etude.start import Options

@@ -17,7 +17,7 @@ from etude.data.token_settings import (
 from etude.data.tokenize import Tokenizer
 from etude.data.vet import convert, vet
 from etude.errors import InputError
-from etude.recipe import schema
+from etude.recipe import model as recipe_model
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Inner
@@ -31,7 +31,7 @@ _KNOWN_EOS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>",
 _LARGEST_BYTES = 64 << 20  # of a tokenizer.json; the largest known has 35 MB
 
 
-def load_tokenizer(section: schema.Tokenizer) -> Tokenizer:
+def load_tokenizer(section: recipe_model.Tokenizer) -> Tokenizer:
     """The tokenizer of a recipe: a tokenizer.json, or a folder with one, or with vocab.json and merges.txt.
 
     Raises: InputError if it cannot be loaded, or if no token is known to end a document.
@@ -57,7 +57,7 @@ def load_tokenizer(section: schema.Tokenizer) -> Tokenizer:
     return Tokenizer(inner.to_str(), eos, given)
 
 
-def tokenizer_key(section: schema.Tokenizer) -> list[Any]:
+def tokenizer_key(section: recipe_model.Tokenizer) -> list[Any]:
     """The end token of a tokenizer, and names and hashes of its files. Raises: InputError if it is absent."""
     path = _path(section)
     files = [*([] if path.is_dir() else [path]), *_existing(_folder(path), FILES)]
@@ -65,13 +65,13 @@ def tokenizer_key(section: schema.Tokenizer) -> list[Any]:
     return [section.eos_token, hashes]
 
 
-def tells_date(section: schema.Tokenizer) -> bool:
+def tells_date(section: recipe_model.Tokenizer) -> bool:
     """True if the chat template of a tokenizer may write the day."""
     files = _existing(_folder(_path(section)), FILES[1:])
     return any(b"strftime_now" in _read(file) for file in files if file.is_file())
 
 
-def _path(section: schema.Tokenizer) -> Path:
+def _path(section: recipe_model.Tokenizer) -> Path:
     assert section.from_ is not None, "rules.py asks for one of from and train_vocab_size"
     return Path(section.from_)
 

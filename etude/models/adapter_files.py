@@ -15,7 +15,7 @@ from etude.errors import InputError
 from etude.models.hf_config import quoted
 from etude.models.lora import ADAPTER_FILE, CLASSIFIER, CONFIG_FILE, PREFIX
 from etude.models.parts import find_targets, head_modules, linear_shape
-from etude.recipe.schema import Adapter
+from etude.recipe.model import Adapter
 
 # What an adapter of PEFT may also have and the layer here has not; these values mean that it is not used.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {

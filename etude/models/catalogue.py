@@ -5,7 +5,7 @@ from typing import Any
 
 from etude.errors import InputError
 from etude.models.decoder_config import DecoderConfig
-from etude.recipe.schema import Model
+from etude.recipe.model import Model
 
 PRESETS: dict[str, dict[str, Any]] = {
     "300m": {  # 303,171,584 unique parameters

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etude.recipe.schema import Adapter
+from etude.recipe.model import Adapter
 
 ADAPTER_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 CLASSIFIER = "SEQ_CLS"  # PEFT's name for the task

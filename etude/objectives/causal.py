@@ -32,7 +32,8 @@ class Causal(Kind):
             hidden = hidden.flatten(0, 1)  # (B, T, C) -> (N, C)
             if batch.scored is not None:
                 hidden = hidden[batch.scored]
-            loss = linear_cross_entropy(hidden, model.head_weight(), labels, weights=batch.weights)  # type: ignore[operator]
+            weight, bias = model.head_weight(), getattr(model, "head_bias", lambda: None)()  # type: ignore[operator]
+            loss = linear_cross_entropy(hidden, weight, labels, bias=bias, weights=batch.weights)
         else:
             logits = scored_logits(model, batch.tokens, batch.positions, batch.lengths, batch.scored)
             if batch.weights is None:

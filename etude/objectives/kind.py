@@ -1,6 +1,6 @@
 """The kinds of training share this: a loss for the loop, and evaluations before, during and after training.
 
-A new kind is a subclass of `Kind` in a file of its own and a row of `choose.KINDS`.
+A new kind is a subclass of `Kind` in a file of its own and a row of three tables, as CONTRIBUTING.md says.
 """
 
 import math

@@ -6,7 +6,8 @@ from typing import get_args
 from etude.durable import check_name
 from etude.errors import InputError
 from etude.recipe.kinds import TRAINING_KINDS
-from etude.recipe.schema import Data, Kind, Model, Recipe, Source
+from etude.recipe.model import Model
+from etude.recipe.schema import Data, Kind, Recipe, Source
 
 
 def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:

@@ -157,7 +157,7 @@ def test_python_is_read_as_python_reads_it() -> None:
 @pytest.mark.parametrize("name", ["own", "roberta"])
 def test_tokens_of_a_tokenizer_get_what_stands_at_their_place(name: str) -> None:
     from etude.data.tokenizer_files import load_tokenizer
-    from etude.recipe.schema import Tokenizer
+    from etude.recipe.model import Tokenizer
 
     folder = SHARED / "data" / "tokenizers" / name
     if name != "own" and not folder.exists():

@@ -11,7 +11,7 @@ from etude.data.bpe import train_tokenizer
 from etude.data.spellings import token_bytes
 from etude.data.tokenize import Tokenizer
 from etude.data.tokenizer_files import load_tokenizer
-from etude.recipe import schema
+from etude.recipe import model as recipe_model
 from tests.hostile import bad_tokenizers
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "tokenizers"
@@ -26,8 +26,8 @@ def trained() -> Tokenizer:
     return train_tokenizer(CODE, 320)
 
 
-def section(path: Path, eos: str | None = None) -> schema.Tokenizer:
-    return schema.Tokenizer.model_validate({"from": str(path), "eos_token": eos})
+def section(path: Path, eos: str | None = None) -> recipe_model.Tokenizer:
+    return recipe_model.Tokenizer.model_validate({"from": str(path), "eos_token": eos})
 
 
 def save(tokenizer: Tokenizer, folder: Path) -> Path:

@@ -68,7 +68,7 @@ def test_files_that_are_no_tokenizer_json_are_converted_in_a_process_apart(tmp_p
     )
     code = (
         "import sys; from pathlib import Path; from etude.data.tokenizer_files import load_tokenizer\n"
-        "from etude.recipe.schema import Tokenizer\n"
+        "from etude.recipe.model import Tokenizer\n"
         f"loaded = load_tokenizer(Tokenizer.model_validate({{'from': {str(tmp_path)!r}}}))\n"
         "print(loaded.encode('aba').tolist(), 'transformers' in sys.modules)"
     )

@@ -10,7 +10,7 @@ from etude.errors import InputError
 from etude.models.catalogue import STORIES, decoder_config
 from etude.models.cost import count_parameters
 from etude.models.parts import find_targets
-from etude.recipe.schema import Model
+from etude.recipe.model import Model
 
 
 def test_defaults_are_those_of_the_schema() -> None:

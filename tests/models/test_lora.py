@@ -16,7 +16,7 @@ from etude.models.adapter_files import adapted_modules, read_adapter_config
 from etude.models.decoder import Decoder
 from etude.models.decoder_config import DecoderConfig
 from etude.models.parts import quantize
-from etude.recipe.schema import Adapter
+from etude.recipe.model import Adapter
 
 QWEN2 = DecoderConfig(
     vocab_size=97,

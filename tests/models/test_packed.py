@@ -9,7 +9,7 @@ from etude.models.decoder import Cache
 from etude.models.decoder_config import DecoderConfig
 from etude.models.lora import add_adapter
 from etude.models.packed import TokenReader, is_worth_it
-from etude.recipe.schema import Adapter
+from etude.recipe.model import Adapter
 from tests.models.decoders import CONFIGS, assert_equal_logits, random_decoder, random_tokens
 
 

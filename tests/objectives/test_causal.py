@@ -27,6 +27,18 @@ def test_the_loss_is_the_sum_of_those_of_the_logits_at_all_targets(
         assert targets.item() == (labels != -100).sum()
 
 
+def test_the_bias_of_a_head_is_part_of_the_loss(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> None:
+    with begun(make_recipe(), tmp_path) as session, torch.no_grad():
+        model, batch = session.state.model.eval(), one_batch(session)
+        logits = model.logits(batch.tokens, positions=batch.positions, lengths=batch.lengths)
+        bias = torch.linspace(-1, 1, logits.shape[-1])
+        model.head_bias = lambda: bias
+        loss, _ = Causal().loss_sum(model, batch)
+        scores, labels = (logits + bias).flatten(0, 1), batch.labels.flatten()
+        expected = F.cross_entropy(scores, labels, ignore_index=-100, reduction="sum")
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_a_model_of_transformers_has_the_loss_of_its_own_logits(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 

@@ -16,7 +16,7 @@ from etude.models.packed import TokenReader, is_worth_it
 from etude.models.packing import find_lasts, send
 from etude.models.parts import count_parts
 from etude.models.weights import check_twins
-from etude.recipe.schema import Model
+from etude.recipe.model import Model
 
 
 def _check(files: Files, config: DecoderConfig) -> None:

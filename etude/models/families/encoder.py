@@ -15,7 +15,7 @@ from etude.models.families import shared
 from etude.models.families.family import Family, Files, Loaded, NewModel, Pretrained
 from etude.models.parts import count_parts, label_tensors
 from etude.models.weights import check_twins, read_weights, tensor_shapes
-from etude.recipe.schema import Model
+from etude.recipe.model import Model
 
 # Of a classifier from scratch; story 1's encoder.
 _WIDTH, _LAYERS, _HEADS = 512, 6, 8

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from etude.models.config_checks import CLASS_STEMS
 from etude.models.cost import Cost
 from etude.recipe.kinds import TRAINING_KINDS
-from etude.recipe.schema import Model
+from etude.recipe.model import Model
 
 C = TypeVar("C")
 
@@ -127,6 +127,13 @@ def _own_classifier(files: Files, config: Any) -> dict[str, Any]:
 @dataclass(frozen=True, kw_only=True)
 class Family(Generic[C]):
     """A family of models.
+
+    A model has the parameters of transformers, by name and shape. One that writes text gives hidden states
+    (B, T, C) of `model(tokens, positions=, lengths=)`, (B, T) each, where sequences of `lengths` that lie end
+    to end in one row do not see each other; `head_weight()`, (V, C), and `head_bias()`, (V,), if its head has
+    one, make them logits, as `logits` does with the arguments of the model. Frozen weights are loaded in a
+    dtype, but those named `...norm.weight` in fp32. Blocks are computed again for the gradients where
+    `checkpoint_activations` is set. `Decoder` is the example.
 
     name          model.kind of a recipe that trains it from scratch
     config        class of its configurations

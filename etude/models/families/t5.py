@@ -16,7 +16,7 @@ from etude.models.parts import count_parts
 from etude.models.t5 import T5, T5Classifier
 from etude.models.t5_config import T5Config
 from etude.models.weights import check_twins
-from etude.recipe.schema import Model
+from etude.recipe.model import Model
 
 _EMBEDDING = re.compile(r"(encoder|decoder)\.embed_tokens\.weight")
 _PARTS = {"shared": "embedding", "encoder": "encoder", "decoder": "decoder", "lm_head": "head"}

@@ -1,4 +1,8 @@
-"""A GPT-2 of one's own: all that a new family takes is a module like this one and a row of the table."""
+"""A GPT-2 of one's own: all that a new family takes is a module like this one and a row of the table.
+
+For users it needs more: `Keys` that refuse what it would not compute in a config.json, and a `check` of the
+tensors, as `etude/models/families/decoder.py` has them.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any, cast
