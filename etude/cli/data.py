@@ -64,7 +64,10 @@ def data_page(
     require_outside_runs(path)
     write_file(path, "\n".join(map(page_text, pages.values())).encode())
     if as_json:
-        values = {task: page.values for task, page in pages.items()}
+        values = {
+            task: {**page.values, "refused": page.refused and str(page.refused)}
+            for task, page in pages.items()
+        }
         print_json(values.get("", values))
     else:
         for page in pages.values():
@@ -161,7 +164,7 @@ def _print_list(title: str, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
     columns = list(dict.fromkeys(name for row in rows for name in row if name != "examples"))
-    print_text(f"\n{title}")
+    print_text(f"\n{title.replace('_', ' ')}")
     header = [name.replace("_", " ") for name in columns]
     print_table([header, *([_value(name, row.get(name)) for name in columns] for row in rows)])
     for example in (example for row in rows for example in row.get("examples", ())):

@@ -3,9 +3,10 @@
 import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from etude.errors import InputError
 from etude.text import plural
@@ -95,8 +96,15 @@ class Facts:
         return self.tokens[len(self.tokens) // 2]
 
 
-def write_recipe(data: Path, model: str, out: Path, validation: Path | None = None) -> list[tuple[str, str]]:
-    """Write a recipe for fine-tuning `model` on `data` to `out`; returns rows for a person: (name, value).
+class Written(NamedTuple):
+    """Facts and the recipe written by them: rows for a person as (name, value), plain values for JSON."""
+
+    rows: list[tuple[str, str]]
+    values: dict[str, Any]
+
+
+def write_recipe(data: Path, model: str, out: Path, validation: Path | None = None) -> Written:
+    """Write a recipe for fine-tuning `model` on `data` to `out`.
 
     validation: rows to hold out, instead of a part of the data.
 
@@ -130,34 +138,46 @@ def write_recipe(data: Path, model: str, out: Path, validation: Path | None = No
     durable.write_file(out, content)
     if has_schema:
         write_schema(folder)
-    guess = ", guessed from bytes" if facts.is_guess else ""
-    return [
-        ("data", f"{plural(facts.rows, 'row')}, {facts.format}"),
-        *([("held out", str(validation))] if validation else []),
-        *([("not read", f"columns {', '.join(facts.unread)}")] if facts.unread else []),
-        *([("left out", _describe_left_out(facts.left_out))] if facts.left_out else []),
-        ("tokens a row", f"{facts.usual:,} the usual one, {facts.tokens[-1]:,} the longest{guess}"),
-        ("model", f"{facts.weights:,} parameters" if facts.weights else f"not usable yet: {facts.problem}"),
-        ("machine", f"{facts.device}, {facts.memory / 1e9:.0f} GB, {plural(facts.cores, 'core')}"),
+    schema = out.with_name(SCHEMA_FILE) if has_schema else None
+    commands = _next_commands(out, model, facts)
+    values = {
+        "recipe": str(out), "schema": schema and str(schema), "next": commands, "data": str(data),
+        "validation": validation and str(validation),
+        "model": model, "problem": facts.problem, "rows": facts.rows, "format": facts.format,
+        "unread_columns": facts.unread, "left_out": facts.left_out, "usual_tokens": facts.usual,
+        "longest_tokens": facts.tokens[-1], "tokens_are_guessed": facts.is_guess,
+        "parameters": facts.weights, "device": facts.device, "memory_bytes": facts.memory,
+        "cores": facts.cores,
+    }  # fmt: skip
+    rows = [
+        *_fact_rows(facts, validation),
         ("recipe", str(out)),
-        *(
-            [("schema", f"{out.with_name(SCHEMA_FILE)}, by which editors complete keys")]
-            if has_schema
-            else []
-        ),
-        *_next_rows(out, model, facts),
+        *([("schema", f"{schema}, by which editors complete keys")] if schema else []),
+        *zip(("next", "then"), commands),
     ]
+    return Written(rows, values)
 
 
-def _next_rows(out: Path, model: str, facts: Facts) -> list[tuple[str, str]]:
+def _fact_rows(facts: Facts, validation: Path | None) -> Iterator[tuple[str, str]]:
+    guess = ", guessed from bytes" if facts.is_guess else ""
+    yield "data", f"{plural(facts.rows, 'row')}, {facts.format}"
+    if validation:
+        yield "held out", str(validation)
+    if facts.unread:
+        yield "not read", f"columns {', '.join(facts.unread)}"
+    if facts.left_out:
+        yield "left out", _describe_left_out(facts.left_out)
+    yield "tokens a row", f"{facts.usual:,} the usual one, {facts.tokens[-1]:,} the longest{guess}"
+    yield "model", f"{facts.weights:,} parameters" if facts.weights else f"not usable yet: {facts.problem}"
+    yield "machine", f"{facts.device}, {facts.memory / 1e9:.0f} GB, {plural(facts.cores, 'core')}"
+
+
+def _next_commands(out: Path, model: str, facts: Facts) -> list[str]:
     """Commands to go on with: first the one that fetches the model, if it is not there."""
     from etude.models.hub import fetch_command
 
-    check = f"etude check {out} --deep"
-    if not facts.problem:
-        return [("next", check)]
-    fetch = fetch_command(model)
-    return [("next", fetch), ("then", check)] if fetch else [("then", check)]
+    fetch = fetch_command(model) if facts.problem else None
+    return [*([fetch] if fetch else []), f"etude check {out} --deep"]
 
 
 def look(data: Path, model: str) -> Facts:

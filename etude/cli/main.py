@@ -15,7 +15,7 @@ from etude import __version__
 from etude.cli import data, evaluate, model, read, recipes, train
 from etude.cli.completion import join_words
 from etude.cli.examples import example_text
-from etude.cli.printing import is_reader_gone, lasting_output, print_text, ready_streams, say
+from etude.cli.printing import is_reader_gone, lasting_output, print_json, print_text, ready_streams, say
 from etude.control.ranks import FOLDER, follow_launcher
 from etude.control.signals import one_interrupt
 from etude.durable import write_file
@@ -140,15 +140,24 @@ def _print_version(
 
 def _tell(error: EtudeError) -> None:
     """Print an error once for all ranks: a rank that etude started leaves its own to the launcher."""
-    lines = _error_lines(getattr(error, "problems", [error]))
+    problems = getattr(error, "problems", [error])
+    lines = _error_lines(problems)
     rank, folder = os.environ.get("RANK", "0") if "WORLD_SIZE" in os.environ else "0", os.environ.get(FOLDER)
     if rank == "0" and not (folder and isinstance(error, LostRankError)):
         for line in lines:
             say(line)
+        _print_json_of(problems, error.exit_code)
     elif folder:
         write_file(Path(folder) / f"error-{rank}", "\n".join(lines).encode())
     else:
         say(f"rank {rank[:8]}: {' '.join(lines)}")
+
+
+def _print_json_of(problems: list[Any], exit_code: int) -> None:
+    """Print an error as JSON too where a script waits for JSON and has got none."""
+    if "--json" in sys.argv and not getattr(sys.stdout, "is_used", False):
+        first, *others = [shorten(str(problem)) for problem in problems]
+        print_json({"error": first, "problems": [first, *others], "exit_code": exit_code})
 
 
 def _error_lines(problems: list[Any]) -> list[str]:
@@ -164,5 +173,7 @@ def _say_usage(error: Any) -> None:
         error.show()
     else:
         what = error.format_message().rstrip(".").replace("Value error, ", "")
-        (line,) = _error_lines([f"{what}; see {error.ctx.command_path} --help" if error.ctx else what])
+        problems = [f"{what}; see {error.ctx.command_path} --help" if error.ctx else what]
+        (line,) = _error_lines(problems)
         say(line)
+        _print_json_of(problems, 2)

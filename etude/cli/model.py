@@ -82,9 +82,10 @@ def export_model(
     from etude.report.wording import size
 
     folder = export(run, kind.value, out, runs=runs)
-    files = [(path.name, size(path.stat().st_size)) for path in sorted(folder.iterdir())]
-    rows = [("folder", str(folder)), *files, ("load with", "the code under Use in README.md")]
-    print_rows(rows, dict(rows), as_json)
+    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    sizes = [(name, size(count)) for name, count in files.items()]
+    rows = [("folder", str(folder)), *sizes, ("load with", "the code under Use in README.md")]
+    print_rows(rows, {"folder": str(folder), "files": files}, as_json)
 
 
 def generate(

@@ -96,13 +96,16 @@ class Output:
     is_cleaned  whether no control character passes, whoever writes it: warnings and log lines of libraries
                 quote what a stranger's file says
     error       why the first line was dropped, or None
+    is_used     whether anything was written to it
     """
 
     def __init__(self, stream: Any, *, is_cleaned: bool = False) -> None:
         self._stream, self._is_cleaned = stream, is_cleaned
         self.error: OSError | None = None
+        self.is_used = False
 
     def write(self, text: str) -> int:
+        self.is_used = True
         written = clean(text) if self._is_cleaned else text
         self._attempt(lambda: self._stream.write(written))
         return len(text)

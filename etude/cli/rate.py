@@ -11,7 +11,7 @@ from etude.errors import InputError
 from etude.records.events import Generation, Rating
 from etude.records.store import Run, append_note
 from etude.report.history import History, read_history
-from etude.report.ratings import count_ratings
+from etude.report.ratings import Ratings, count_ratings
 from etude.text import clean, plural
 
 _DUEL = {"a": (1.0, 0.0), "b": (0.0, 1.0), "=": (0.5, 0.5)}
@@ -58,7 +58,7 @@ def rate(
     scores: Sequence[str] | None = None,
     seed: int = 17,
     ask: Callable[[str], str] = input,
-) -> list[tuple[str, str]]:
+) -> dict[str, Ratings]:
     """Ask for a rating of each text of one run, or of two side by side, and keep each at once.
 
     Texts are those of the best checkpoint, or the last that there are; what `rater` has rated is not asked
@@ -77,7 +77,7 @@ def rate(
             break
         for run, rating in question.ratings(answer, rater) if answer != "s" else ():
             append_note(run, rating)
-    return [(run.name, str(count_ratings(read_history(run).ratings)) or "no ratings") for run in runs]
+    return {run.name: count_ratings(read_history(run).ratings) for run in runs}
 
 
 def user_name() -> str:

@@ -1,5 +1,6 @@
 """The commands that read runs, and add what people say of them."""
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -163,8 +164,9 @@ def rate(
         print_json([question.to_dict() for question in rating.questions(found, rater=rater, seed=seed)])
         return
     given = None if scores is None else scores.split(",")
-    rows = rating.rate(found, rater=rater, scores=given, seed=seed)
-    print_rows(rows, dict(rows), as_json)
+    rated = rating.rate(found, rater=rater, scores=given, seed=seed)
+    rows = [(name, str(ratings) or "no ratings") for name, ratings in rated.items()]
+    print_rows(rows, {name: asdict(ratings) for name, ratings in rated.items()}, as_json)
 
 
 class NoteSection(StrEnum):

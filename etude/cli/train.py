@@ -119,7 +119,8 @@ def check(
     from etude.data.prepared import check_whole as check_sources
     from etude.models.weights import check_whole as check_weights
     from etude.plan import make_plan
-    from etude.plan.rows import plan_rows
+    from etude.plan.rows import plan_notes, plan_rows
+    from etude.plan.values import plan_values
     from etude.records.trackers import require_trackers
 
     require_trackers(loaded)
@@ -128,8 +129,7 @@ def check(
         check_sources(task.recipe, task.corpus)
     if plan.pretrained is not None:
         check_weights(plan.pretrained.path)
-    rows = plan_rows(plan)
-    print_rows(rows, {**dict(rows), "parameters": plan.parameters, "steps": plan.steps}, as_json)
+    print_rows(plan_rows(plan), {**plan_values(plan), "notes": plan_notes(plan)}, as_json)
 
 
 def init(
@@ -157,8 +157,8 @@ def init(
     """Write a recipe for fine-tuning, after a look at the data and this machine."""
     from etude.cli.init import write_recipe
 
-    rows = write_recipe(data, model, out, validation)
-    print_rows(rows, dict(rows), as_json)
+    written = write_recipe(data, model, out, validation)
+    print_rows(written.rows, written.values, as_json)
 
 
 def schema() -> None:

@@ -24,7 +24,7 @@ def describe_gate(gate: Gate, uses: Ints | None = None) -> dict[str, Rows]:
         "removed": _removed(gate),
         "filters": _filters(gate),
         "duplicates": _duplicates(gate),
-        "largest clusters": _clusters(gate),
+        "largest_clusters": _clusters(gate),
         "leaks": [*_split_leaks(gate, uses), *_leaks(gate)],
         "benchmarks": _benchmarks(gate),
     }
@@ -140,7 +140,7 @@ def _leaks(gate: Gate) -> Rows:
         if documents and (gate.uses == USES.index(of)).any():
             pairs = gate.leaking(into, of)
             shown = [f"{gate.name(a)} = {gate.name(b)}" for a, b in pairs[:_EXAMPLES].tolist()]
-            rows.append(_row(len(pairs), documents, shown, **{"of": into, "also in": of}))
+            rows.append(_row(len(pairs), documents, shown, of=into, also_in=of))
     return rows
 
 
@@ -162,7 +162,7 @@ def _split_leaks(gate: Gate, uses: Ints | None) -> Rows:
     shown = [
         f"{gate.name(index)} = {gate.name(int(partner[index]))}" for index in leaking[:_EXAMPLES].tolist()
     ]
-    return [_row(len(leaking), int((uses == 1).sum()), shown, **{"of": "validation", "also in": "train"})]
+    return [_row(len(leaking), int((uses == 1).sum()), shown, of="validation", also_in="train")]
 
 
 def _benchmarks(gate: Gate) -> Rows:

@@ -1,6 +1,7 @@
 """A plan as rows for people."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from etude.data.corpus import label_notes
 from etude.data.labels import listed
@@ -8,6 +9,7 @@ from etude.data.mixture import Mixture
 from etude.data.page import list_notes
 from etude.models.cost import trainable_line
 from etude.plan import Plan
+from etude.plan.values import plan_values
 from etude.text import plural
 
 _TURN_NOTES = {
@@ -32,17 +34,18 @@ def short_rows(plan: Plan) -> list[tuple[str, str]]:
     return list(rows.items())
 
 
+def plan_notes(plan: Plan) -> list[str]:
+    """Sentences on what is not as a reader of the recipe may expect it."""
+    return [f"{name}: {text}" if name else text for name, text in _detail_rows(plan)]
+
+
 def _main_rows(plan: Plan) -> Iterator[tuple[str, str]]:
-    recipe, train = plan.recipe, plan.train
-    totals = train if isinstance(train, Mixture) else train.spans
-    epochs, rest = divmod(plan.steps, plan.steps_per_epoch)
-    samples = epochs * len(train) + rest * plan.global_batch_size
-    targets, tokens = samples * totals.scored / len(train), samples * train.tokens_per_sample
+    recipe, values = plan.recipe, plan_values(plan)
     yield "model", _describe_model(plan)
-    data = f"{plural(len(train), 'sample')}, {plural(totals.targets, 'target')}"
-    yield "data", f"{data}; validation {_describe_validation(plan)}"
-    passes = f"{plan.steps_per_epoch:,} an epoch, {plan.steps / plan.steps_per_epoch:.3g} epochs"
-    read = f"{plural(round(tokens), 'token')}, {plural(round(targets), 'target')}"
+    held_out = _count(values, "validation") if plan.is_validated else "none"
+    yield "data", f"{_count(values, 'train')}; validation {held_out}"
+    passes = f"{plan.steps_per_epoch:,} an epoch, {values['epochs']:.3g} epochs"
+    read = f"{plural(values['tokens'], 'token')}, {plural(values['targets'], 'target')}"
     yield "steps", f"{plan.steps:,} of {plural(plan.global_batch_size, 'sample')}, {passes}; {read}"
     way = "lower" if plan.metric.lower_is_better else "higher"
     best = f"by {recipe.evaluate.metric}, {way} is better"
@@ -63,10 +66,8 @@ def _describe_model(plan: Plan) -> str:
     return f"{plan.recipe.model.from_}, {count}; {base.reason or f'trained with the {kind.model} of etude'}"
 
 
-def _describe_validation(plan: Plan) -> str:
-    splits = [task.corpus.validation for task in plan.tasks if task.corpus.validation]
-    samples, targets = sum(map(len, splits)), sum(split.spans.targets for split in splits)
-    return f"{plural(samples, 'sample')}, {plural(targets, 'target')}" if splits else "none"
+def _count(values: dict[str, Any], split: str) -> str:
+    return f"{plural(values[f'{split}_samples'], 'sample')}, {plural(values[f'{split}_targets'], 'target')}"
 
 
 def _detail_rows(plan: Plan) -> Iterator[tuple[str, str]]:

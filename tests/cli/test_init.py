@@ -20,7 +20,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_recipe_is_short_commented_and_fits_the_rows(base: Path, tmp_path: Path) -> None:
     rows, out = write_instructions(tmp_path / "rows.jsonl", 200), tmp_path / "recipe.toml"
-    found = dict(write_recipe(rows, str(base), out))
+    found = dict(write_recipe(rows, str(base), out).rows)
     recipe, lines = load_recipe(out), out.read_text().splitlines()
     assert recipe.data.train[0].path == str(rows) and recipe.model.from_ == str(base)
     assert found["data"].startswith("200 rows, alpaca")
@@ -74,7 +74,7 @@ def test_a_model_that_is_not_on_this_machine_is_said_and_lengths_are_guessed(
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     rows = write_instructions(tmp_path / "rows.jsonl")
-    found = dict(write_recipe(rows, "Qwen/Qwen2.5-Coder-1.5B-Instruct", tmp_path / "recipe.toml"))
+    found = dict(write_recipe(rows, "Qwen/Qwen2.5-Coder-1.5B-Instruct", tmp_path / "recipe.toml").rows)
     assert "not usable yet" in found["model"] and "guessed" in found["tokens a row"]
     assert load_recipe(tmp_path / "recipe.toml").model.from_ == "Qwen/Qwen2.5-Coder-1.5B-Instruct"
 
@@ -89,7 +89,7 @@ def test_a_model_that_is_missing_is_fetched_before_the_recipe_is_checked(base: P
         (str(base), [("next", f"etude check {tmp_path / 'a.toml'} --deep")]),
     ):
         (tmp_path / "a.toml").unlink(missing_ok=True)
-        found = write_recipe(rows, model, tmp_path / "a.toml")
+        found = write_recipe(rows, model, tmp_path / "a.toml").rows
         assert [row for row in found if row[0] in ("next", "then")] == next_rows
 
 
@@ -150,7 +150,7 @@ def test_files_of_a_folder_that_are_no_texts_are_left_out_by_the_recipe_and_said
     for number in range(30):
         (data / f"m{number}.py").write_text(f"x = {number}\n")
     (data / "logo.png").write_bytes(b"\x89PNG\0")
-    said = dict(write_recipe(data, str(base), tmp_path / "recipe.toml"))
+    said = dict(write_recipe(data, str(base), tmp_path / "recipe.toml").rows)
     assert said["left out"] == f"1 file, binary or not UTF-8 text, such as {data / 'logo.png'}"
     recipe = load_recipe(tmp_path / "recipe.toml")
     assert recipe.data.clean.undecodable == "drop"
@@ -182,7 +182,7 @@ def test_rows_of_a_file_are_held_out_where_one_is_named(base: Path, tmp_path: Pa
     for count in (5, 8, 60):
         (tmp_path / f"{count}.jsonl").write_text("".join(lines[:count]))
         out = tmp_path / f"{count}.toml"
-        told = dict(write_recipe(tmp_path / f"{count}.jsonl", str(base), out, held_out))
+        told = dict(write_recipe(tmp_path / f"{count}.jsonl", str(base), out, held_out).rows)
         assert told["held out"] == str(held_out) and "# 10 rows; runs that hold out" in out.read_text()
         corpus = prepare(load_recipe(out, ["data.leakage.action=report"]), tokenizer_folder=base)
         assert corpus.validation is not None and len(corpus.validation) == 10 and len(corpus.train) == count

@@ -31,7 +31,7 @@ def test_check_prints_every_value_and_deep_also_the_plan(write_recipe: Write, et
     assert "is a valid recipe; --deep also looks at data and device" in plain.err
     assert "Qwen/Qwen2.5-Coder-0.5B: " in plain.err and "of 495,114,112" in plain.err  # without its files
     deep = json.loads(etude("check", write_recipe(), "--deep", "--json").out)
-    assert deep["steps"] == 12 and deep["parameters"]["total"] > 0 and "data" in deep
+    assert deep["steps"] == 12 and deep["parameters"]["total"] > 0 and deep["notes"] == []
 
 
 def test_the_schema_knows_every_section() -> None:

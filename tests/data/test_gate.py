@@ -105,7 +105,7 @@ def test_near_duplicates_across_a_split_by_ratio_are_told_on_the_page(tmp_path: 
     leaking = [text for text in sides[1] if max(similarity(text, other) for other in sides[0]) >= 0.8]
     (told,) = describe_gate(gate, corpus.uses)["leaks"]
     assert told["documents"] == len(leaking) > 3
-    assert told["of"] == "validation" and told["also in"] == "train" and len(told["examples"]) == 3
+    assert told["of"] == "validation" and told["also_in"] == "train" and len(told["examples"]) == 3
     assert told["share"] == len(leaking) / len(sides[1])
     assert "leaks" not in describe_gate(gate)
 
