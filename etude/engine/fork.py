@@ -1,5 +1,6 @@
 """A new run from a moment of another."""
 
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,13 @@ from typing import Any
 from etude import durable
 from etude.engine.checkpoint import read_progress, verify_checkpoint
 from etude.errors import DamageError, InputError
+from etude.records.events import Finding, Step
 from etude.records.folder import checkpoint_name, list_checkpoints, require_own
 from etude.records.journal import write_journal
+from etude.records.ledger import Entry
 from etude.records.lineage import Origin, records_until
 from etude.records.store import Run, create_run
+from etude.text import plural
 
 _COPY_BYTES = 1 << 20
 
@@ -41,7 +45,9 @@ def fork(run: Run, step: int, runs: Path) -> Run:
             _copy(before, target)
         if best := read_progress(run.checkpoints / checkpoint_name(step)).best:
             durable.write_json(folder / "best.json", best)
-        write_journal(folder / "journal.jsonl", records_until(run.ledger(), step))
+        ledger = run.ledger()
+        entries = records_until(ledger, step)
+        write_journal(folder / "journal.jsonl", [*entries, *_find_gaps(run, step, entries, ledger.damaged)])
 
     writer = create_run(runs, run.recipe, inherited=inherited, fill=fill)
     writer.close("stopped")
@@ -68,6 +74,17 @@ def find_moment(run: Run, step: int) -> dict[str, dict[str, Any]]:
             f"run {run.name} no longer has {best}, the best checkpoint at step {step}; take a later step"
         )
     return {best: verify_checkpoint(run.checkpoints / best, run.info["id"]), name: own}
+
+
+def _find_gaps(run: Run, step: int, entries: list[Entry], damaged: list[int]) -> list[Entry]:
+    """A finding that the journal of the parent lacks records, which the new run lacks too."""
+    steps = {entry.event.step for entry in entries if isinstance(entry.event, Step)}
+    if len(steps) == step and not damaged:
+        return []
+    lines = plural(len(damaged), "damaged line")
+    evidence = f"the journal of {run.name} has {len(steps):,} of {step:,} steps until here, and {lines}"
+    advice = "restore it from a copy and fork again, or know that figures and report leave them out"
+    return [Entry(Finding(step, "records are missing", evidence, advice), time.time(), 0)]
 
 
 def _copy_checkpoint(source: Path, target: Path, run: str, manifest: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from etude.engine.fork import fork
 from etude.errors import DamageError, InputError
 from etude.recipe.load import recipe_from
-from etude.records.events import Attempt, Control, Evaluation, Generation, Scores, Step, to_json
+from etude.records.events import Attempt, Control, Evaluation, Finding, Generation, Scores, Step, to_json
 from etude.records.lineage import Origin
 from etude.records.store import Run, find_unfinished, list_runs
 from etude.run import run_recipe
@@ -127,6 +127,30 @@ def test_a_parent_that_is_not_whole_is_refused_and_nothing_is_left(
         fork(Run(copy), 4, tmp_path / "forks")
     assert list_runs(tmp_path / "forks") == []
     assert not list((tmp_path / "forks").glob("*")) if (tmp_path / "forks").exists() else True
+
+
+@pytest.mark.parametrize(
+    ("spoil", "evidence"),
+    [
+        (lambda lines: lines, None),
+        (lambda lines: [line.replace(b'"loss"', b'"l0ss"') if b'"step": 3,' in line else line for line in lines],
+         "has 7 of 8 steps until here, and 1 damaged line"),
+        (lambda lines: lines[:4], "has 1 of 8 steps until here, and 0 damaged lines"),
+        (lambda lines: [b"x" * 500 + b"\n"], "has 0 of 8 steps until here, and 1 damaged line"),
+    ],
+)  # fmt: skip
+def test_a_fork_says_which_records_its_parent_lacks(
+    parent: Run, tmp_path: Path, spoil: Callable[[list[bytes]], list[bytes]], evidence: str | None
+) -> None:
+    copy = tmp_path / "copies" / parent.name
+    shutil.copytree(parent.path, copy)
+    lines = (copy / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (copy / "journal.jsonl").write_bytes(b"".join(spoil(lines)))
+    entries = fork(Run(copy), 8, tmp_path / "forks").ledger().entries
+    found = [entry.event.evidence for entry in entries if isinstance(entry.event, Finding)]
+    assert [each for each in found if "until here" in each] == (
+        [f"the journal of {parent.name} {evidence}"] if evidence else []
+    )
 
 
 def test_a_moment_whose_best_checkpoint_is_gone_is_refused(tmp_path: Path) -> None:
