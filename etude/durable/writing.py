@@ -29,15 +29,17 @@ class Written:
     sha256: str
 
 
-def write_file(path: Path, chunks: bytes | Iterable[bytes | memoryview]) -> Written:
+def write_file(path: Path, chunks: bytes | Iterable[bytes | memoryview], *, private: bool = False) -> Written:
     """Write a file so that at every moment either the old or the new content is there, whole.
+
+    private: for no other user to read
 
     Raises: StorageError if the disk is full or fails; the temporary file is removed then.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # see _LEFTOVER
     digest, size = hashlib.sha256(), 0
     try:
-        descriptor = _open_held(temporary)
+        descriptor = _open_held(temporary, 0o600 if private else 0o644)
         try:
             for chunk in [chunks] if isinstance(chunks, bytes) else chunks:
                 view = memoryview(chunk).cast("B")
@@ -79,11 +81,11 @@ def remove_leftovers(folder: Path) -> None:
                 os.close(descriptor)
 
 
-def _open_held(temporary: Path) -> int:
+def _open_held(temporary: Path, mode: int) -> int:
     """Open a temporary file and lock it, so that nobody takes it for a leftover."""
     while True:
         try:
-            descriptor = call("open", temporary, lambda: os.open(temporary, _NEW_FILE, 0o644))
+            descriptor = call("open", temporary, lambda: os.open(temporary, _NEW_FILE, mode))
         except FileExistsError:  # left by a process of this number that was killed
             temporary.unlink()
             continue

@@ -61,6 +61,26 @@ def test_an_index_that_may_be_of_another_journal_does_not_count(tmp_path: Path, 
     assert read_index(journal, KIND, MAKER) is None
 
 
+def test_an_index_that_somebody_else_made_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = journal_of(tmp_path)
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "theirs"))
+    write_index(journal, read_journal(journal).size, {"a": 1}, MAKER)
+    assert read_index(journal, KIND, MAKER) == {"a": 1}
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "ours"))
+    assert read_index(journal, KIND, MAKER) is None
+    write_index(journal, read_journal(journal).size, {"a": 2}, MAKER)
+    assert read_index(journal, KIND, MAKER) == {"a": 2}
+    assert (tmp_path / "ours" / "index" / "key").stat().st_mode & 0o077 == 0
+    (tmp_path / "cache").write_text("no folder")
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
+    assert read_index(journal, KIND, MAKER) is None
+    write_index(journal, read_journal(journal).size, {"a": 3}, MAKER)
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "ours"))
+    assert read_index(journal, KIND, MAKER) == {"a": 2}
+
+
 def test_a_summary_by_the_index_is_that_of_the_journal(tmp_path: Path) -> None:
     run = finished_run(tmp_path)
     plain = summarize(run)
