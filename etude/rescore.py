@@ -6,10 +6,9 @@ every figure has its interval, and every difference is that over the same resamp
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,113 +32,16 @@ from etude.objectives.kind import Measured
 from etude.own import Own
 from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Clean, Leakage, Loss, Recipe
-from etude.records.events import DataUsed, plain
+from etude.records.events import DataUsed
 from etude.records.folder import step_of
 from etude.records.store import Run
-from etude.report.columns import Row, wrap
-from etude.report.columns import lay_out as lay_out_table
 from etude.report.ranking import describe_lead
-from etude.report.wording import NOTHING, metric_title, short, with_interval
+from etude.report.rescored import Interval, Rescored, System
+from etude.report.wording import metric_title, short
 from etude.scores.intervals import Difference, ratio_bootstrap, ratio_difference
-from etude.text import one_line, plural
+from etude.text import plural
 
-_OF_LOSS = {"loss": 1, "bits_per_byte": 2}  # and the column of parts that it is divided by
-_FIGURES_SHOWN = 12
-Interval = list[float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class System:
-    """A model, scored.
-
-    name       as given, of a run without its folder
-    step       of its checkpoint; None of a folder
-    figures    value, low and high of each, by name
-    parts      (samples, 3) sum of losses in nats, targets, bytes
-    cut        rows that lost their end
-    trained    rows that its run was trained on, as far as its prepared data is still there
-    tokenizer  hash of it
-    """
-
-    name: str
-    step: int | None
-    metric: str
-    figures: dict[str, Interval]
-    parts: np.ndarray
-    rows: int
-    cut: int
-    trained: int
-    tokenizer: str
-    measured: Measured
-
-
-@dataclass(frozen=True)
-class Rescored:
-    """Systems on the rows of one file; the first is what the others are held against.
-
-    figure       what decides: the metric, or the loss per token or byte
-    differences  of each system from the first, as value, low and high, by figure; empty where rows differ
-    sentences    the result in words
-    """
-
-    file: str
-    systems: list[System]
-    figure: str
-    differences: list[dict[str, Interval]]
-    winner: list[str]
-    is_sure: bool | None
-    sentences: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "file": self.file,
-            "rows": self.systems[0].rows,
-            "figure": self.figure,
-            "baseline": self.systems[0].name,
-            "winner": self.winner,
-            "is_sure": self.is_sure,
-            "sentences": self.sentences,
-            "systems": [
-                {
-                    "name": system.name,
-                    "step": system.step,
-                    "rows": system.rows,
-                    "samples": len(system.parts),
-                    "targets": int(system.parts[:, 1].sum()),
-                    "bytes": int(system.parts[:, 2].sum()) or None,
-                    "cut_rows": system.cut,
-                    "trained_rows": system.trained,
-                    "figures": {name: plain(value) for name, value in system.figures.items()},
-                    "against_baseline": {name: plain(value) for name, value in differences.items()},
-                }
-                for system, differences in zip(self.systems, self.differences)
-            ],
-        }
-
-    def lines(self, width: int) -> list[str]:
-        """The winner, and a table of the figures that tell most."""
-        rows = [Row("", [system.name for system in self.systems], is_text=True)]
-        for name in list(dict.fromkeys(name for system in self.systems for name in system.figures)):
-            known = [system.figures.get(name) for system in self.systems]
-            if len(rows) < 2 * _FIGURES_SHOWN:
-                rows.append(Row(name.replace("_", " "), [self._cell(value) for value in known]))
-            if any(name in each for each in self.differences[1:]):
-                rows.append(Row("  against first", [self._difference(name, n) for n in range(len(known))]))
-        lines = [line for sentence in self.sentences for line in wrap(sentence, width)]
-        what = f"{plural(self.systems[0].rows, 'row')} of {one_line(self.file)}; intervals of 95 %"
-        what += "; ~ is within the noise." if len(self.systems) > 1 else "."
-        return [*lines, *wrap(what, width), "", *lay_out_table(rows, width)]
-
-    def _cell(self, value: Interval | None) -> str:
-        return NOTHING if value is None else with_interval(*value, rows=self.systems[0].rows)
-
-    def _difference(self, name: str, place: int) -> str:
-        if place == 0 or name not in self.differences[place]:
-            return "" if place else "first"
-        value, low, high = self.differences[place][name]
-        mark = "" if low > 0 or high < 0 else " ~"
-        return f"{value:+.3g} [{low:+.2g}, {high:+.2g}]{mark}"
+_OF_LOSS = ("loss", "bits_per_byte")
 
 
 def rescore(
@@ -232,7 +134,8 @@ def _score(name: str, folder: Path, recipe: Recipe) -> System:
         metric=recipe.evaluate.metric, figures=_with_intervals(measured, parts), parts=parts,
         rows=corpus.validation.spans.documents,
         trained=_count_trained(run, recipe, corpus) if is_run else 0,
-        cut=corpus.validation.spans.truncated, tokenizer=corpus.tokenizer.fingerprint, measured=measured,
+        cut=corpus.validation.spans.truncated, tokenizer=corpus.tokenizer.fingerprint,
+        labels=corpus.labels.names if corpus.labels else (), measured=measured,
     )  # fmt: skip
 
 
@@ -254,17 +157,14 @@ def _open_rows(name: str, folder: Path, recipe: Recipe, day: str | None) -> Corp
                 f"{listed(theirs)}; give rows with these"
             )
         corpus = lay_out(corpus, layout)
-    ends = corpus.end_ids
+    examples, ends = corpus.examples_of["train"], list(corpus.end_ids)
     if recipe.kind.writes_text:
-        system = recipe.data.system
-        chat = open_chat(folder, system=system)
-        ends = tuple(
-            dict.fromkeys(
-                [*ends, *find_end_ids(folder, chat, is_chat=bool(len(corpus.examples_of["train"])))]
-            )
-        )
-    examples = {"validation": corpus.examples_of["train"]}
-    return replace(corpus, validation=corpus.train, examples_of=examples, end_ids=ends)
+        chat = open_chat(folder, system=recipe.data.system)
+        ends += find_end_ids(folder, chat, is_chat=bool(len(examples)))
+    return replace(
+        corpus, validation=corpus.train, examples_of={"validation": examples},
+        end_ids=tuple(dict.fromkeys(ends)),
+    )  # fmt: skip
 
 
 def _count_trained(run: Run, recipe: Recipe, corpus: Corpus) -> int:
@@ -346,8 +246,12 @@ def _compare(file: str, systems: list[System]) -> Rescored:
     answered = len(first.measured.predicted) if first.measured.figures else first.rows
     if answered < first.rows:
         sentences.append(f"Figures of answers are over {plural(answered, 'row')}; --answers changes that.")
-    if cut := [f"{system.name} {system.cut:,}" for system in systems if system.cut]:
-        sentences.append(f"Rows cut at train.seq_len: {', '.join(cut)}.")
+    counts = {system.cut for system in systems}
+    if counts == {first.cut} and first.cut:
+        sentences.append(f"{first.cut:,} of {plural(first.rows, 'row')} were cut at train.seq_len.")
+    elif counts != {0}:
+        cut = ", ".join(f"{system.name} {system.cut:,}" for system in systems)
+        sentences.append(f"Rows cut at train.seq_len: {cut}.")
     return Rescored(
         file=file, systems=systems, figure=figure, differences=differences, winner=winner, is_sure=is_sure,
         sentences=sentences,
@@ -361,9 +265,13 @@ def _differ(a: System, b: System, name: str) -> Difference | None:
     if name in _OF_LOSS:
         is_paired = len(a.parts) == len(b.parts) and (a.tokenizer == b.tokenizer or len(a.parts) == a.rows)
         return ratio_difference(_ratios(a.parts)[name], _ratios(b.parts)[name]) if is_paired else None
-    if a.measured.measure_of is None or len(a.measured.predicted) != len(b.measured.predicted):
+    if a.measured.measure_of is None or (len(a.measured.predicted), a.labels) != (
+        len(b.measured.predicted),
+        b.labels,
+    ):
         return None
-    return a.measured.measure_of([], name).difference(a.measured.predicted, b.measured.predicted)
+    gain: Difference = a.measured.measure_of([], name).difference(a.measured.predicted, b.measured.predicted)
+    return gain
 
 
 def _say_winner(systems: list[System], figure: str) -> tuple[list[str], bool | None, list[str]]:

@@ -53,6 +53,18 @@ def wrap(sentence: str, width: int) -> list[str]:
     )
 
 
+def wrap_command(command: str, width: int) -> list[str]:
+    """A command, indented, in lines of a width that can be copied as they are."""
+    words = printable(command).split(" ")
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) + 5 > width:  # of indent, blank and backslash
+            lines.append(f"  {word}")
+        else:
+            lines[-1] += f" {word}"
+    return [f"  {line} \\" for line in lines[:-1]] + [f"  {lines[-1]}"]
+
+
 def shorten_apart(texts: Sequence[str], width: int) -> list[str]:
     """Texts of at most a width: without what all begin and end with, then cut in the middle.
 

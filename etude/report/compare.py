@@ -8,7 +8,7 @@ from typing import Any
 from etude.recipe.load import flatten
 from etude.records.events import plain
 from etude.records.store import Run
-from etude.report.columns import Row, lay_out, shorten_apart, wrap
+from etude.report.columns import Row, lay_out, shorten_apart, wrap, wrap_command
 from etude.report.history import History, read_history
 from etude.report.panels import Panel, draw_panels
 from etude.report.ranking import Ranking, rank
@@ -66,6 +66,7 @@ class Comparison:
             "winner": ranking.winner,
             "is_sure": ranking.is_sure,
             "sentences": ranking.sentences,
+            "commands": ranking.commands,
             "status": [summary["status"] for summary in self.summaries],
             "verdict": [summary["verdict"] for summary in self.summaries],
             "recipe": self.recipe,
@@ -114,9 +115,10 @@ class Comparison:
         ]
         chart = draw_panels([self._panel(name, group) for name, group in zip(names, self.columns)], width)
         sentences = [line for sentence in self.ranking.sentences for line in wrap(sentence, width)]
+        commands = [line for command in self.ranking.commands for line in wrap_command(command, width)]
         of = f"Training losses are means over {plural(self.targets, 'target')}."
         parts = [
-            [*sentences, *wrap(head, width)], lay_out(self.rows(), width),
+            [*sentences, *commands, *wrap(head, width)], lay_out(self.rows(), width),
             [*(wrap(of, width) if self.targets else []), *outcomes], chart,
         ]  # fmt: skip
         return [line for part in parts if part for line in (*part, "")][:-1]

@@ -13,6 +13,8 @@ _AXIS, _LEAST_WIDTH, _WIDEST = 9, 14, 44
 _ROOM = 1.25  # of the highest first value: what goes beyond it is drawn at the upper edge
 _LEGEND = "⠒ training loss  ● validation  ◆ best; one scale, each panel as long as its run"
 
+_BEYOND = "▲ validation above the scale"
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -55,7 +57,7 @@ def draw_panels(panels: Sequence[Panel], width: int, height: int = 9) -> list[st
             lines.append(f"{label:>{_AXIS - 1}} {''.join(f'│{part}' for part in parts)}".rstrip())
         steps = "".join(f"{f'step {panels[place].last:,}':>{each + 1}}" for place in some)
         lines.append(f"{'':{_AXIS}}{steps}".rstrip())
-    return [*lines, _LEGEND]
+    return [*lines, _LEGEND, *([_BEYOND] if any("▲" in line for line in lines) else [])]
 
 
 @dataclass(frozen=True)
@@ -97,5 +99,6 @@ def _draw(panel: Panel, curve: Sequence[float | None], width: int, height: int, 
     for step, loss in sorted(panel.validation, key=lambda point: point[0] == panel.best):
         if math.isfinite(loss):
             x = min(step * width // max(panel.last, 1), width - 1)
-            lines[scale.row(loss) // 4][x] = "◆" if step == panel.best else "●"
+            mark = "▲" if loss > scale.low + scale.span else "◆" if step == panel.best else "●"
+            lines[scale.row(loss) // 4][x] = mark
     return ["".join(line) for line in lines]

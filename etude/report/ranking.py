@@ -6,6 +6,7 @@ rows; from single runs without such it is not.
 """
 
 import math
+import os
 import shlex
 import statistics
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ class Ranking:
     winner     names of the best, several where they are not distinguishable; empty where nothing compares
     is_sure    whether the best is better than all others beyond the noise; None where the noise is not known
     sentences  the result in words
+    commands   commands that tell what the runs alone do not
     """
 
     figure: str | None
@@ -48,6 +50,7 @@ class Ranking:
     winner: list[str]
     is_sure: bool | None
     sentences: list[str]
+    commands: list[str]
 
     @property
     def compares_validation(self) -> bool:
@@ -80,10 +83,12 @@ def rank(
     figure = _choose_figure(histories, summaries, obstacles)
     if figure is None:
         order = sorted(range(len(groups)), key=lambda place: _created(histories, groups[place]))
-        sentences = [*obstacles, f"None is named best. {_advice(histories)}".rstrip()]
+        commands = _commands(histories, obstacles)
+        cure = "; scored on one file of rows they compare" if commands else ""
+        sentences = [*obstacles, f"None is named best{cure}."]
         return Ranking(
             figure=None, values=[None] * len(histories), order=order, obstacles=obstacles, winner=[],
-            is_sure=None, sentences=sentences,
+            is_sure=None, sentences=sentences, commands=commands,
         )  # fmt: skip
     means = [_mean([figure.values[place] for place in group.places]) for group in groups]
     sign = -1 if figure.lower_is_better else 1
@@ -92,10 +97,11 @@ def rank(
     names, is_sure, sentence = (
         _spread(figure) if is_one_recipe else _name_winner(histories, groups, figure, order)
     )
-    sentences = [sentence, *(f"{each} {_advice(histories)}".rstrip() for each in obstacles)]
+    is_open = bool(obstacles) or (is_sure is None and bool(names))
     return Ranking(
         figure=figure.title, values=figure.values, order=order, obstacles=obstacles, winner=names,
-        is_sure=is_sure, sentences=sentences,
+        is_sure=is_sure, sentences=[sentence, *obstacles],
+        commands=_commands(histories, obstacles) if is_open else [],
     )  # fmt: skip
 
 
@@ -183,14 +189,14 @@ def _name_winner(
     if _mean([figure.values[place] for place in best.places]) is None:
         return [], None, f"No run has a finite {figure.title}."
     if len({history.run.path for history in histories}) == 1:
-        return [best.name], None, "All are the same run."
+        return [], None, "All are the same run."
     found = [(other, _difference(histories, figure, best, other)) for other in others]
     if any(difference is None for _, difference in found):
         if text(best) == text(near):
             same = f"{best.name} and {near.name} have the same {figure.title}, {text(best)}"
-            return [best.name, near.name], None, f"{same}. {_noise_advice(histories)}"
+            return [best.name, near.name], None, f"{same}; the noise is not known: seeds or rows tell it."
         ahead = f"{figure.title} {text(best)} beside {text(near)} of {near.name}"
-        sentence = f"{best.name} is ahead: {ahead}; the noise is not known. {_noise_advice(histories)}"
+        sentence = f"{best.name} is ahead: {ahead}; the noise is not known: seeds or rows tell it."
         return [best.name], None, sentence
     basis = "seeds" if any(len(group.places) > 1 for group in groups) else "rows"
     behind = [(other.name, text(other), each) for other, each in found if each is not None]
@@ -297,23 +303,28 @@ def _apart(gain: Difference, name: str) -> str:
     return f"{short(abs(gain.value))} [{low:.3g}, {high:.3g}] {side} {name}"
 
 
-def _advice(histories: Sequence[History]) -> str:
-    """The command that makes runs of one kind comparable."""
+def _commands(histories: Sequence[History], obstacles: Sequence[str]) -> list[str]:
+    """The commands that make runs of one kind comparable, or else measure the noise."""
     if len({history.run.recipe.train.objective for history in histories}) > 1:
-        return ""
-    return f"{_evaluate(histories)} scores them on the same rows."
-
-
-def _noise_advice(histories: Sequence[History]) -> str:
-    return f"etude train RECIPE --repeat 3 measures it by seeds, {_evaluate(histories)} by rows."
-
-
-def _evaluate(histories: Sequence[History]) -> str:
-    """The command that scores runs on a file."""
+        return []
     names = " ".join(shlex.quote(history.run.name) for history in histories)
     folders = {history.run.path.parent for history in histories}
     runs = "" if folders == {Path("runs")} or len(folders) > 1 else f" --runs {shlex.quote(str(*folders))}"
-    return f"etude evaluate {names} --on FILE{runs}"
+    evaluate = f"etude evaluate {names} --on {_held_out_file(histories)}{runs}"
+    return [evaluate] if obstacles else ["etude train RECIPE --repeat 3", evaluate]
+
+
+def _held_out_file(histories: Sequence[History]) -> str:
+    """The file that all runs hold out, if there is one."""
+    held_out = [history.run.recipe.data.validation for history in histories]
+    paths = {
+        (source.path or "") if len(each) == 1 else ""
+        for each in held_out
+        if isinstance(each, list)
+        for source in each
+    }
+    is_one = all(isinstance(each, list) for each in held_out) and len(paths) == 1
+    return shlex.quote(os.path.relpath(paths.pop())) if is_one and "" not in paths else "FILE"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,9 +1,11 @@
 """Names and tables stay within a width, and what differs stays different."""
 
+import shlex
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.report.columns import Row, lay_out, shorten_apart, wrap
+from etude.report.columns import Row, lay_out, shorten_apart, wrap, wrap_command
 
 RUNS = ["step-000040-rows5-5fe396", "step-000040-rows8-92673b", "step-000040-rows100-3a7620"]
 PATHS = ["/data/people/s5/rows5.jsonl", "/data/people/s100/rows100.jsonl"]
@@ -35,6 +37,13 @@ def test_a_table_keeps_its_width_and_parts_columns_that_do_not_fit() -> None:
     assert wide[1].split() == ["validation", "loss", "6.0359", "5.9911", "5.8962"]
     assert all(len(line) <= 34 for line in narrow) and len(narrow) == 5 and narrow[2] == ""
     assert sum(line.startswith("validation loss") for line in narrow) == 2
+
+
+def test_a_long_command_is_still_one_command() -> None:
+    command = f"etude evaluate {' '.join(RUNS)} --on rows.jsonl"
+    lines = wrap_command(command, 60)
+    assert all(len(line) <= 60 for line in lines) and len(lines) > 1
+    assert shlex.split("\n".join(lines).replace("\\\n", " ")) == shlex.split(command)
 
 
 def test_a_sentence_breaks_between_words_only() -> None:

@@ -32,6 +32,8 @@ def test_what_is_not_finite_is_not_drawn_and_two_losses_are_needed() -> None:
 def test_a_spike_leaves_the_level_readable() -> None:
     spike = Panel("spike", [(n, 500.0 if n == 20 else 2.0) for n in range(1, 41)], [], None)
     assert draw_panels([spike, FALL], 80)[1].split("│")[0].strip() in ("6.19", "6.25")
+    high = draw_panels([Panel("high", FALL.training, [(0, 5.0), (40, 50.0)], 0)], 80)
+    assert "▲" in high[1] and high[-1] == "▲ validation above the scale"
 
 
 def test_panels_that_do_not_fit_go_below() -> None:

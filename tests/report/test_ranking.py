@@ -1,6 +1,8 @@
 """The winner is named where figures compare and the noise allows it, and else the reason is."""
 
+import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,11 @@ def test_a_single_run_each_is_ahead_but_the_noise_is_not_known(tmp_path: Path) -
     found = ranked(a, b, c)
     assert (found.order, found.winner, found.is_sure) == ([1, 0, 2], [c.name], None)
     assert found.sentences[0].startswith(f"{c.name} is ahead: validation loss 1.00 beside 2.00 of {a.name}")
-    assert "the noise is not known" in found.sentences[0] and "--repeat 3" in found.sentences[0]
+    assert "the noise is not known" in found.sentences[0]
+    repeat, evaluate = found.commands
+    assert repeat == "etude train RECIPE --repeat 3"
+    names = " ".join(each.name for each in (a, b, c))
+    assert evaluate == f"etude evaluate {names} --on FILE --runs {tmp_path}"
 
 
 def test_runs_with_one_held_out_set_compare_although_their_training_rows_differ(tmp_path: Path) -> None:
@@ -52,6 +58,14 @@ def test_runs_with_one_held_out_set_compare_although_their_training_rows_differ(
     other = ranked(run(tmp_path, 2.0), run(tmp_path, 3.0, held={"validation": "b" * 64}))
     assert not other.compares_validation and other.winner == [] and other.figure is None
     assert "The runs hold out different rows (9, 9)" in other.sentences[0]
+
+
+def test_the_file_that_all_hold_out_is_named(tmp_path: Path) -> None:
+    held_out = {"data.validation": [{"path": str(tmp_path / "held out.jsonl")}]}
+    both = ranked(run(tmp_path, 2.0, changes=held_out), run(tmp_path, 3.0, changes=held_out))
+    assert f"--on {shlex.quote(os.path.relpath(tmp_path / 'held out.jsonl'))} " in both.commands[1]
+    one = ranked(run(tmp_path, 2.0, changes=held_out), run(tmp_path, 3.0))
+    assert "--on FILE" in one.commands[1]
 
 
 def test_a_higher_f1_is_better(tmp_path: Path) -> None:
