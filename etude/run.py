@@ -62,6 +62,8 @@ class Training:
                         make_room(session)
                         continue
                     session.recorder.add(step)
+                    if session.pace.add_step(step.number, step.seconds):
+                        _forecast(session)
                     if _is_log_step(session):
                         session.recorder.log()
                     if _is_evaluation_due(session):
@@ -106,6 +108,12 @@ def _evaluate(session: Session, *, before: bool = False) -> None:
         session.keeper.collect(wait=True)
         raise
     session.recorder.write(*records)
+    session.pace.add_evaluation(sum(each.seconds for each in records if isinstance(each, events.Evaluation)))
+
+
+def _forecast(session: Session) -> None:
+    session.recorder.drain()
+    session.recorder.write(session.pace.forecast(session.recorder.memory()))
 
 
 def _is_log_step(session: Session) -> bool:

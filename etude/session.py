@@ -13,7 +13,7 @@ from etude.control.desk import Desk
 from etude.control.mailbox import FILE, Mailbox
 from etude.control.signals import StopSignals
 from etude.data.corpus import label_notes
-from etude.data.loader import Loader, iterate_once, longest_batch
+from etude.data.loader import Loader, iterate_once
 from etude.data.samples.sample import Samples
 from etude.engine import checkpoint as checkpoints
 from etude.engine.batch import DeviceBatch, to_device
@@ -29,8 +29,9 @@ from etude.objectives.examiner import Examiner
 from etude.objectives.kind import Kind
 from etude.objectives.task import Task
 from etude.plan import Plan, make_plan
-from etude.plan.length import probe_micro_batch_size
+from etude.plan.forecast import Pace
 from etude.plan.rows import short_rows
+from etude.probe import find_micro_batch
 from etude.recipe.course import Change, Course
 from etude.recipe.schema import Recipe
 from etude.records import events
@@ -63,6 +64,7 @@ class Session:
     keeper: Keeper
     judge: Judge
     examiner: Examiner
+    pace: Pace
     is_evaluation_owed: bool = False
 
     @property
@@ -151,7 +153,7 @@ def begin(
     if writer is not None:
         stack.callback(lambda: writer.close(ending().state))
     path, damage = checkpoints.newest_valid(run.checkpoints, run.info["id"])
-    size = plan.micro_batch_size or _probe(run, plan, state, objective, world)
+    size = _micro_batch_size(run, plan, state, objective, world)
     train_section = recipe.train.model_copy(update={"micro_batch_size": size})
     state.course = replace(state.course, recipe=recipe.model_copy(update={"train": train_section}))
     matrix_rate = world.size * measure_matrix_rate(world.device, state.precision.dtype)
@@ -170,6 +172,7 @@ def begin(
     session = Session(
         plan=plan, options=options, world=world, state=state, objective=objective, signals=signals,
         desk=desk, run=run, writer=writer, recorder=recorder, keeper=keeper, judge=judge, examiner=examiner,
+        pace=Pace(plan),
     )  # fmt: skip
     if path:
         session.restore(path)
@@ -276,30 +279,11 @@ def _try_own_code(
     options.own.try_out(state.model, objective.loss_sum, state.precision, train, held_out)
 
 
-def _probe(run: Run, plan: Plan, state: TrainState, objective: Objective, world: World) -> int:
-    """The micro-batch size that fits on every rank, found by trying; the run keeps it for later attempts."""
-    if (run.path / "environment.json").exists():
+def _micro_batch_size(run: Run, plan: Plan, state: TrainState, objective: Objective, world: World) -> int:
+    """The size that the plan has, that an earlier attempt found, or that is found by trying."""
+    if plan.micro_batch_size is None and (run.path / "environment.json").exists():
         return int(run.environment["micro_batch_size"])
-    attend = plan.recipe.data.attend_across_documents
-
-    def try_step(size: int) -> None:
-        failed = torch.zeros(())
-        try:
-            moments = torch.empty(2, plan.trainable, device=world.device)  # the optimizer's come with a step
-            for task in plan.tasks:
-                batch = replace(longest_batch(task.corpus.train, size, attend), task=task.name)
-                with state.precision.autocast():
-                    loss, _ = objective.loss_sum(state.model, to_device(batch, world.device))
-                loss.backward()  # type: ignore[no-untyped-call]
-            del moments
-        except torch.OutOfMemoryError:
-            failed += 1
-        state.optimizer.zero_grad()
-        world.total([failed])
-        if failed:
-            raise torch.OutOfMemoryError(f"{size} samples do not fit on some rank")
-
-    return probe_micro_batch_size(plan.global_batch_size // world.size, try_step)
+    return plan.micro_batch_size or find_micro_batch(plan, state, objective, world)
 
 
 def _find_at_start(session: Session, new_weights: list[str]) -> Iterator[events.Finding]:

@@ -29,10 +29,10 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 2840, "control": 506, "data": 8526, "durable": 769, "engine": 1508, "evaluate": 550,
-    "launch": 290, "models": 5122, "objectives": 1127, "plan": 607, "recipe": 1729, "records": 2151,
-    "report": 3919, "scores": 811, "watch": 75,
-    "etude": 2751,  # the modules that stand in no folder
+    "cli": 2845, "control": 506, "data": 8526, "durable": 769, "engine": 1512, "evaluate": 550,
+    "launch": 290, "models": 5122, "objectives": 1127, "plan": 790, "recipe": 1729, "records": 2169,
+    "report": 3963, "scores": 811, "watch": 81,
+    "etude": 2911,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()
 

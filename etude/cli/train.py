@@ -1,5 +1,6 @@
 """The commands that make a recipe, check it and train it."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -121,6 +122,7 @@ def check(
     from etude.plan import make_plan
     from etude.plan.rows import plan_notes, plan_rows
     from etude.plan.values import plan_values
+    from etude.probe import probe
     from etude.records.trackers import require_trackers
 
     require_trackers(loaded)
@@ -129,7 +131,10 @@ def check(
         check_sources(task.recipe, task.corpus)
     if plan.pretrained is not None:
         check_weights(plan.pretrained.path)
-    print_rows(plan_rows(plan), {**plan_values(plan), "notes": plan_notes(plan)}, as_json)
+    probed = probe(plan)
+    made = probed.forecast
+    values = {**plan_values(plan), "notes": plan_notes(plan), "forecast": made and asdict(made)}
+    print_rows([*plan_rows(plan), ("forecast", str(probed))], values, as_json)
 
 
 def init(

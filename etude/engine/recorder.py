@@ -90,6 +90,10 @@ class Recorder:
         )
         self.beat()
 
+    def memory(self) -> int:
+        """Bytes in use now, on the GPU if there is one."""
+        return self._sampler.memory()
+
     def beat(self, state: str = "running") -> None:
         """Show that the run is alive."""
         if self._writer:

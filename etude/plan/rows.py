@@ -59,7 +59,8 @@ def _main_rows(plan: Plan) -> Iterator[tuple[str, str]]:
 def _describe_model(plan: Plan) -> str:
     """The base and how it is run, and the parameters that are trained."""
     total, base = plan.parameters["total"], plan.pretrained
-    count = trainable_line(plan.trainable, total) if base else plural(total, "parameter")
+    is_whole = plan.trainable == total
+    count = plural(total, "parameter") if is_whole else trainable_line(plan.trainable, total)
     if base is None:
         return f"{'your module' if plan.model is None else f'a new {plan.recipe.model.kind}'}, {count}"
     kind = next(iter(plan.recipe.by_task().values())).kind

@@ -222,14 +222,30 @@ class Rating:
     against: str | None = None
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """The time, memory and disk that a run is expected to take in all, by its first steps up to `step`.
+
+    evaluation_seconds  those of `seconds` that are not spent in steps
+    memory_bytes        of the GPU, or of the process where there is none
+    disk_bytes          of checkpoints and records at its end
+    """
+
+    step: int
+    seconds: Seconds
+    evaluation_seconds: Seconds
+    memory_bytes: int
+    disk_bytes: int
+
+
 Event = (
     Attempt | Step | Evaluation | Scores | Generation | Resource | Finding | Control | CheckpointSaved
-    | DataUsed | Note | Rating
+    | DataUsed | Note | Rating | Forecast
 )  # fmt: skip
 TYPES: dict[str, type[Event]] = {
     "attempt": Attempt, "step": Step, "evaluation": Evaluation, "scores": Scores, "generation": Generation,
     "resource": Resource, "finding": Finding, "control": Control, "checkpoint": CheckpointSaved,
-    "data": DataUsed, "note": Note, "rating": Rating,
+    "data": DataUsed, "note": Note, "rating": Rating, "forecast": Forecast,
 }  # fmt: skip
 _NAMES = {kind: name for name, kind in TYPES.items()}
 

@@ -18,7 +18,7 @@ from etude.records.journal import Reader
 from etude.records.ledger import Ledger
 from etude.records.store import Run, RunWriter, Tracker
 from etude.records.window import OpenWindow
-from etude.text import plural
+from etude.text import expected, plural
 
 _PACKAGED = ("tensorboard", "wandb")  # trackers that need a package of their name
 
@@ -98,6 +98,8 @@ def describe(event: Event, window: OpenWindow) -> str | None:
             return f"step {event.step:,}  {event.prompt!r} continues {event.text!r}"
         case events.CheckpointSaved():
             return f"step {event.step:,}  saved {event.name}, {event.size / 1e6:.1f} MB"
+        case events.Forecast():
+            return f"forecast: {expected(event.seconds, event.memory_bytes, event.disk_bytes)}"
         case events.Finding():
             return f"step {event.step:,}  {event.what}: {event.evidence}; {event.advice}"
         case events.Control():

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 
 from etude.recipe.metric import ChosenMetric
 from etude.records.ending import Ending
-from etude.records.events import Attempt, Control, Evaluation, Event, Finding, plain, type_of
+from etude.records.events import Attempt, Control, Evaluation, Event, Finding, Forecast, plain, type_of
 from etude.records.shape import Object, fit
 from etude.records.window import Window, mean_loss
 from etude.report.history import History, figures_of, metric_value
@@ -126,6 +126,10 @@ FIGURES: dict[str, tuple[str, str]] = {
     "wall_seconds": ("seconds", "from the start to the last record of each attempt, summed"),
     "training_seconds": ("seconds", "sum over steps, rework included"),
     "evaluation_seconds": ("seconds", "sum over evaluations"),
+    "forecast_seconds": ("seconds", "of the whole run, by its first steps"),
+    "forecast_memory_bytes": ("bytes", "of the GPU, or of the process where there is none"),
+    "forecast_disk_bytes": ("bytes", "of the run's checkpoints and records, by its first steps"),
+    "disk_bytes": ("bytes", "of the run folder, without what is made from its record"),
     "attempts": ("count", "starts and restarts"),
     "rework_steps": ("count", "steps that were done again after a restart"),
     "rework_seconds": ("seconds", "sum over the steps that were done again"),
@@ -147,7 +151,18 @@ def make_figure(name: str, value: Any, source: Iterable[Source]) -> Figure:
 
 def journal_figures(history: History) -> list[Figure]:
     """All figures that the journal alone gives; status and reason are None without an end of the attempt."""
-    groups = (_conditions, _end, _progress, _training, _metric, _validation, _people, _resources, _course)
+    groups = (
+        _conditions,
+        _end,
+        _progress,
+        _training,
+        _metric,
+        _validation,
+        _people,
+        _resources,
+        _course,
+        _forecast,
+    )
     figures = [make_figure(*computed) for group in groups for computed in group(history)]
     values, everything = {figure.name: figure.value for figure in figures}, (Source("journal.jsonl"),)
     return [
@@ -278,6 +293,12 @@ def _course(history: History) -> Computed:
     yield "rework_seconds", round(again, 6), _records(rework)
     yield "findings", len(findings), _records(findings)
     yield "damaged_lines", history.ledger.damaged, ()
+
+
+def _forecast(history: History) -> Computed:
+    made = next(iter(history.events(Forecast)), None)
+    for name in ("seconds", "memory_bytes", "disk_bytes"):
+        yield f"forecast_{name}", made and getattr(made, name), _records([made])
 
 
 def _records(events: Sequence[Event | None]) -> tuple[Source, ...]:

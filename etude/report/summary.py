@@ -1,5 +1,6 @@
 """A run in figures, as show, runs, compare and the report have it, each from its records."""
 
+import contextlib
 import shlex
 import zlib
 from collections.abc import Iterator, Sequence
@@ -32,12 +33,12 @@ from etude.report.wording import (
     size,
     steps_text,
 )
-from etude.text import plural
+from etude.text import expected, plural
 
 _WORTH_AN_INDEX = 8 << 20  # bytes of a journal that takes over a tenth of a second to read
 _NOT_OF_JOURNAL = {
     "name", "recipe", "created", "end", "status", "reason", "checkpoints", "best_checkpoint", "best_metric",
-    "best_value",
+    "best_value", "disk_bytes",
 }  # fmt: skip
 _REASONS = {
     "running": "it is going on",
@@ -131,6 +132,7 @@ def _join(run: Run, of_journal: list[Figure]) -> Summary:
         "recipe": (info["name"], (Source("run.json"),)),
         "created": (in_seconds(info["created"]), (Source("run.json"),)),
         "checkpoints": (kept_checkpoints(run), (Source("checkpoints"),)),
+        "disk_bytes": (size_on_disk(run), (Source("."),)),
         **{f"best_{key}": (best.get(key), of_best) for key in ("checkpoint", "metric", "value")},
     }
     if "status" not in figures:
@@ -179,6 +181,16 @@ def best_text(summary: Summary) -> str:
     return f"{summary['best_checkpoint']}, {summary['best_metric']} {number(summary['best_value'])}"
 
 
+def size_on_disk(run: Run) -> int:
+    """Bytes of a run without what is made from its record; files that are removed meanwhile do not count."""
+    total = 0
+    for path in run.path.rglob("*"):
+        if path.relative_to(run.path).parts[0] not in ("report", "journal.index"):
+            with contextlib.suppress(OSError):
+                total += path.lstat().st_size if not path.is_dir() else 0
+    return total
+
+
 def kept_checkpoints(run: Run) -> list[str]:
     """Names of the checkpoints on disk, oldest first; one without a manifest does not exist."""
     return [path.name for path in list_checkpoints(run.checkpoints)]
@@ -221,12 +233,23 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "memory", f"{memory} at the peak"
     in_steps = f"{duration(summary['training_seconds'])} in steps"
     yield "time", f"{duration(summary['wall_seconds'])}, of it {in_steps}"
+    if summary["forecast_seconds"] is not None:
+        yield "forecast", _forecast_and_measured(summary)
     yield "attempts", f"{summary['attempts']}, {plural(summary['rework_steps'], 'step')} done again"
     for name in ("skipped_steps", "findings"):
         yield name.replace("_", " "), number(summary[name] or "")
     yield "checkpoints", ", ".join(summary["checkpoints"]) or "none"
     if summary["damaged_lines"]:
         yield "damaged lines", f"{numbers(summary['damaged_lines'])} of the journal"
+
+
+def _forecast_and_measured(summary: Summary) -> str:
+    said = expected(*(summary[f"forecast_{name}"] for name in ("seconds", "memory_bytes", "disk_bytes")))
+    if summary["status"] != "finished":
+        return said
+    memory = summary["peak_gpu_memory_bytes"] or summary["peak_rss_bytes"]
+    time, disk = duration(summary["wall_seconds"]), size(summary["disk_bytes"])
+    return f"{said}; measured {time}, {size(memory)}, {disk}"
 
 
 def _listed(name: str, sentences: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -36,23 +36,29 @@ class ResourceSampler:
     def read(self) -> Usage:
         """Usage since the last call."""
         percents, self._gpu_percents = self._gpu_percents, []
-        memory = None
-        if self._gpu is not None:
-            import pynvml
-
-            with contextlib.suppress(pynvml.NVMLError):
-                memory = int(pynvml.nvmlDeviceGetMemoryInfo(self._gpu).used)
         return Usage(
             cpu_percent=self._process.cpu_percent(),
             rss_bytes=self._process.memory_info().rss,
             gpu_percent=sum(percents) / len(percents) if percents else None,
-            gpu_memory_bytes=memory,
+            gpu_memory_bytes=self._gpu_memory(),
         )
+
+    def memory(self) -> int:
+        """Bytes in use on the GPU, or by the process where there is none."""
+        return self._gpu_memory() or int(self._process.memory_info().rss)
 
     def close(self) -> None:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+
+    def _gpu_memory(self) -> int | None:
+        if self._gpu is not None:
+            import pynvml
+
+            with contextlib.suppress(pynvml.NVMLError):
+                return int(pynvml.nvmlDeviceGetMemoryInfo(self._gpu).used)
+        return None
 
     def _sample(self) -> None:
         import pynvml

@@ -1,0 +1,182 @@
+"""The forecast of a run: time, memory and disk, from the costs of a few of its steps."""
+
+import statistics
+from dataclasses import dataclass, replace
+
+from etude.objectives.choose import join_kinds
+from etude.objectives.task import Task
+from etude.objectives.writing import is_answered
+from etude.plan import Plan
+from etude.records import events
+
+_DEFAULT_MINUTES = 10.0
+_ROWS_AT_ONCE = 16  # answers that are written together
+# Bytes of records, as the runs of tests have them: of a step, of an evaluation and of a text.
+_STEP_BYTES, _EVALUATION_BYTES, _TEXT_BYTES = 320, 500, 700
+# The baselines of the final scores and their intervals take seconds, and then longer with more rows.
+_BASELINE_SECONDS, _ROW_SECONDS = 3.0, 0.002
+# Where no text has been written yet: a token of each row takes this share of reading a sample.
+_WRITING_SHARE = 0.3
+_LEAST_STEPS, _MOST_STEPS, _ENOUGH_SECONDS = 3, 10, 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Costs of a run that were measured in its first steps, or assumed.
+
+    step_seconds    a step
+    sample_seconds  the loss of a held-out sample
+    token_seconds   a token of each of the texts that are written together
+    memory_bytes    of the GPU, or of the process where there is none
+    """
+
+    step_seconds: float
+    sample_seconds: float
+    token_seconds: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work of evaluations: samples that are scored, texts, and tokens of those written together."""
+
+    samples: int = 0
+    tokens: int = 0
+    texts: int = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(self.samples + other.samples, self.tokens + other.tokens, self.texts + other.texts)
+
+
+def forecast(plan: Plan, costs: Costs, step: int = 0) -> events.Forecast:
+    """The whole run by the costs known after a step. One that stops early takes less."""
+    count, each, last = count_evaluations(plan), evaluation_work(plan), final_work(plan)
+    in_evaluations = count * _seconds(each, costs) + _seconds(last, costs) + _baseline_seconds(plan)
+    seconds = plan.steps * costs.step_seconds + in_evaluations
+    saved = _checkpoints(plan, count, seconds) * checkpoint_bytes(plan)
+    records = plan.steps * _STEP_BYTES + count * (_EVALUATION_BYTES + each.texts * _TEXT_BYTES)
+    return events.Forecast(
+        step=step,
+        seconds=round(seconds, 3),
+        evaluation_seconds=round(in_evaluations, 3),
+        memory_bytes=costs.memory_bytes,
+        disk_bytes=saved + records + last.texts * _TEXT_BYTES,
+    )
+
+
+def assume_costs(plan: Plan, step_seconds: float, memory_bytes: int) -> Costs:
+    """Costs where those of steps alone are known: forward is a third of a step, half with frozen weights."""
+    forward = 1 / 3 if plan.trainable == plan.parameters["total"] else 1 / 2
+    each = forward * step_seconds / min(plan.global_batch_size, len(plan.train))
+    return Costs(
+        step_seconds=step_seconds,
+        sample_seconds=each,
+        token_seconds=_WRITING_SHARE * each,
+        memory_bytes=memory_bytes,
+    )
+
+
+def count_evaluations(plan: Plan) -> int:
+    """The evaluations before and during training."""
+    if not plan.is_validated:
+        return 0
+    every = plan.recipe.evaluate.every_steps
+    every = every or (plan.recipe.evaluate.every_epochs or 1) * plan.steps_per_epoch
+    is_before = plan.pretrained is not None or join_kinds(plan.tasks).is_worth_scoring_untrained
+    return -(-plan.steps // every) + is_before
+
+
+def evaluation_work(plan: Plan) -> Work:
+    """The work of one evaluation of all tasks."""
+    return sum((_evaluation_work(task) for task in plan.tasks), Work())
+
+
+def final_work(plan: Plan) -> Work:
+    """The work of the scores before and after training, of kinds that have such."""
+    return sum((_final_work(task, plan.pretrained is not None) for task in plan.tasks), Work())
+
+
+def checkpoint_bytes(plan: Plan) -> int:
+    """Weights that are trained, their two moments, and the files of the tokenizer."""
+    return 12 * plan.trainable + sum(map(len, plan.corpus.tokenizer.files().values()))
+
+
+class Pace:
+    """The pace of a run that has just begun, from which its forecast is made once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._steps: list[float] = []
+        self._evaluation: float | None = None
+        self._is_done = False
+
+    def add_evaluation(self, seconds: float) -> None:
+        """Take in the first evaluation, which is the one before training where there is one."""
+        if self._evaluation is None:
+            self._evaluation = seconds
+
+    def add_step(self, number: int, seconds: float) -> bool:
+        """Take in a step from the first on; True once, when enough of them are known."""
+        if self._is_done or number != len(self._steps) + 1:
+            return False
+        self._steps.append(seconds)
+        is_enough = number >= _LEAST_STEPS and sum(self._steps) >= _ENOUGH_SECONDS
+        self._is_done = is_enough or number in (_MOST_STEPS, self._plan.steps)
+        return self._is_done
+
+    def forecast(self, memory_bytes: int) -> events.Forecast:
+        """The forecast by the steps so far, the first of which is left out, as it takes longer."""
+        step = statistics.median(self._steps[1:] or self._steps)
+        costs, work = assume_costs(self._plan, step, memory_bytes), evaluation_work(self._plan)
+        if self._evaluation is not None and work.tokens:
+            rest = max(self._evaluation - work.samples * costs.sample_seconds, 0.0)
+            costs = replace(costs, token_seconds=rest / work.tokens)
+        elif self._evaluation is not None and work.samples:
+            costs = replace(costs, sample_seconds=self._evaluation / work.samples)
+        return forecast(self._plan, costs, len(self._steps))
+
+
+def _seconds(work: Work, costs: Costs) -> float:
+    return work.samples * costs.sample_seconds + work.tokens * costs.token_seconds
+
+
+def _baseline_seconds(plan: Plan) -> float:
+    """Seconds for baselines, and for the intervals of scores, of the tasks that have such."""
+    compared = [task.corpus for task in plan.tasks if _final_work(task, False).samples]
+    rows = sum(len(split) for each in compared for split in (each.train, each.validation, each.test) if split)
+    return len(compared) * _BASELINE_SECONDS + rows * _ROW_SECONDS
+
+
+def _evaluation_work(task: Task) -> Work:
+    """The loss of validation samples; for kinds that write, answers to some and continuations of prompts."""
+    recipe, split = task.recipe.evaluate, task.corpus.validation
+    samples = min(len(split), recipe.max_samples or len(split)) if split else 0
+    if not task.recipe.kind.writes_text:
+        return Work(samples)
+    answers = min(recipe.answers, len(task.corpus.examples)) if is_answered(task.recipe, task.corpus) else 0
+    tokens = -(-answers // _ROWS_AT_ONCE) * recipe.answer_tokens
+    tokens += recipe.sample_tokens if recipe.prompts else 0
+    return Work(samples, tokens, answers + len(recipe.prompts))
+
+
+def _final_work(task: Task, is_pretrained: bool) -> Work:
+    held_out = sum(len(split) for split in (task.corpus.validation, task.corpus.test) if split)
+    if not task.kind.is_compared or not held_out:
+        return Work()
+    if not task.recipe.kind.writes_text:
+        return Work(2 * held_out)
+    times = 1 + is_pretrained
+    tokens = -(-held_out // _ROWS_AT_ONCE) * task.recipe.evaluate.answer_tokens
+    return Work(held_out, times * tokens, times * held_out)
+
+
+def _checkpoints(plan: Plan, evaluations: int, seconds: float) -> int:
+    """Checkpoints on disk at the end: the newest, the best beside them, and those kept for good."""
+    recipe = plan.recipe.checkpoint
+    every, minutes = recipe.every_steps, recipe.every_minutes or _DEFAULT_MINUTES
+    # An evaluation that is the best so far is saved as well, most often at the same steps.
+    made = (
+        max(-(-plan.steps // every), evaluations) if every else 1 + evaluations + int(seconds / 60 / minutes)
+    )
+    kept_for_good = len([step for step in recipe.keep_at if step <= plan.steps])
+    return made if recipe.keep == "all" else min(made, recipe.keep + plan.is_validated) + kept_for_good

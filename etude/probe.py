@@ -1,0 +1,244 @@
+"""A few steps of a recipe, tried in a process of their own: their costs, and whether they fit into memory."""
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import torch
+
+from etude.assemble import assemble
+from etude.data.loader import Loader, StepBatches, longest_batch
+from etude.engine.batch import to_device
+from etude.engine.loop import Objective, TrainState, train
+from etude.engine.world import World, choose_device, measure_matrix_rate, synchronize
+from etude.evaluate.answers import answer, continue_prompts
+from etude.evaluate.exam import Exam
+from etude.memory import limited_memory
+from etude.objectives.choose import join_kinds
+from etude.objectives.writing import is_answered
+from etude.plan import Plan, make_plan
+from etude.plan.forecast import Costs, assume_costs, forecast
+from etude.plan.length import probe_micro_batch_size
+from etude.processes import python_command, python_environment
+from etude.recipe.load import recipe_from
+from etude.recipe.schema import Recipe
+from etude.records import events
+from etude.start import Options
+from etude.text import expected
+from etude.watch.resources import ResourceSampler
+
+LIMIT_SECONDS = 20.0
+_MOST_STEPS, _ENOUGH_SECONDS = 10, 2.0
+_USUAL_SHARE = 0.4  # of the matrix rate, that a step reaches
+_FEW_TOKENS = 16
+_NO_ROOM = "does not fit"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The costs of a recipe as far as they could be tried, with a word on how; without costs: why not."""
+
+    plan: Plan
+    costs: Costs | None
+    note: str
+
+    @property
+    def forecast(self) -> events.Forecast | None:
+        """The forecast of the whole run."""
+        return None if self.costs is None else forecast(self.plan, self.costs)
+
+    def __str__(self) -> str:
+        made = self.forecast
+        if made is None:
+            return self.note
+        share = f"{100 * made.evaluation_seconds / max(made.seconds, 1e-9):.0f} % in evaluations and scores"
+        said = expected(made.seconds, made.memory_bytes, made.disk_bytes)
+        return f"{said}; {share}" + (f"; {self.note}" if self.note else "")
+
+
+def probe(plan: Plan, limit_seconds: float = LIMIT_SECONDS) -> Probe:
+    """Try a few steps of a plan in another process, which writes nothing, for so many seconds at most."""
+    child = subprocess.Popen(
+        python_command("etude.probe"), env=python_environment(), text=True, encoding="utf-8",
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    timer = threading.Timer(limit_seconds, child.kill)
+    try:
+        assert child.stdin is not None and child.stdout is not None
+        with child.stdin:
+            child.stdin.write(json.dumps(plan.recipe.to_dict()))
+        known: dict[str, float] = {}
+        for line in child.stdout:
+            known |= json.loads(line)
+            if not timer.is_alive() and len(known) == 1:
+                timer.start()
+    finally:
+        is_over = timer.finished.is_set()
+        timer.cancel()
+        child.kill()
+        code = child.wait()
+    return _judge(plan, known, code, is_over, limit_seconds)
+
+
+def find_micro_batch(plan: Plan, state: TrainState, objective: Objective, world: World) -> int:
+    """The micro-batch size that fits on every rank, found by trying. Raises: EtudeError if none does."""
+    attend = plan.recipe.data.attend_across_documents
+
+    def try_step(size: int) -> None:
+        failed = torch.zeros(())
+        try:
+            moments = torch.empty(2, plan.trainable, device=world.device)  # the optimizer's come with a step
+            for task in plan.tasks:
+                batch = replace(longest_batch(task.corpus.train, size, attend), task=task.name)
+                with state.precision.autocast():
+                    loss, _ = objective.loss_sum(state.model, to_device(batch, world.device))
+                loss.backward()  # type: ignore[no-untyped-call]
+            del moments
+        except torch.OutOfMemoryError:
+            failed += 1
+        state.optimizer.zero_grad()
+        world.total([failed])
+        if failed:
+            raise torch.OutOfMemoryError(f"{size} samples do not fit on some rank")
+
+    return probe_micro_batch_size(plan.global_batch_size // world.size, try_step)
+
+
+def _judge(plan: Plan, known: dict[str, float], code: int, is_over: bool, limit: float) -> Probe:
+    """The probe that a process has printed, as far as it came."""
+    has_no_room = "no_room" in known or (code < 0 and not is_over)
+    if has_no_room:
+        where = f"the memory of this {'GPU' if plan.device.type == 'cuda' else 'machine'}"
+        advice = "use a smaller micro_batch_size, activation_checkpointing, a shorter seq_len or an [adapter]"
+        return Probe(plan, None, f"{_NO_ROOM} into {where}; {advice}")
+    if "step_seconds" in known:
+        costs = assume_costs(plan, known["step_seconds"], int(known["memory_bytes"]))
+        costs = replace(
+            costs,
+            sample_seconds=known.get("sample_seconds", costs.sample_seconds),
+            token_seconds=known.get("token_seconds", costs.token_seconds),
+        )
+        return Probe(plan, costs, f"tried for {limit:.0f} s only" if is_over else "")
+    if "rate" in known and is_over:
+        seconds = plan.cost.operations(*_of_step(plan)) / (_USUAL_SHARE * known["rate"])
+        memory = 4 * plan.parameters["total"] + 12 * plan.trainable
+        note = f"by arithmetic, as no step was done within {limit:.0f} s"
+        return Probe(plan, assume_costs(plan, seconds, memory), note)
+    return Probe(plan, None, "none: the steps that were tried failed; etude train says why")
+
+
+def _of_step(plan: Plan) -> tuple[float, float]:
+    """Mean tokens and targets of a step."""
+    samples = min(plan.global_batch_size, len(plan.train))
+    scored = sum(task.corpus.train.spans.scored for task in plan.tasks) / len(plan.train)
+    return samples * plan.train.tokens_per_sample, samples * scored
+
+
+def _measure(recipe: Recipe) -> Iterator[dict[str, float]]:
+    """Costs as they become known; the first is the rate of matrix products, and takes no time of a step."""
+    plan = make_plan(recipe)
+    world = World(plan.device)
+    yield {"rate": measure_matrix_rate(world.device, torch.float32)}
+    state, _ = assemble(plan, Options(), world)
+    objective = join_kinds(plan.tasks)
+    size = plan.micro_batch_size or find_micro_batch(plan, state, objective, world)
+    section = recipe.train.model_copy(update={"micro_batch_size": size})
+    state.course = replace(state.course, recipe=recipe.model_copy(update={"train": section}))
+    sampler = ResourceSampler(world.device.index if world.device.type == "cuda" else None)
+    times: list[float] = []
+    for batches, share in _pieces(plan, size):
+        started = time.perf_counter()
+        if next(train(state, [batches], objective, world)).is_void:
+            raise MemoryError
+        synchronize(world.device)
+        seconds = (time.perf_counter() - started) / share
+        times = [*times, seconds] if share == 1 else [seconds]  # a whole step tells more than parts of it
+        yield {"step_seconds": statistics.median(times), "memory_bytes": sampler.memory()}
+        if share == 1 and len(times) > 1 and sum(times) > _ENOUGH_SECONDS:
+            break
+    yield from _measure_evaluation(plan, state, size)
+    sampler.close()
+
+
+def _pieces(plan: Plan, size: int) -> Iterator[tuple[StepBatches, float]]:
+    """The longest micro-batch, the first of a step, then whole steps, each with its share of a step."""
+    recipe = plan.recipe
+    attend = recipe.data.attend_across_documents
+    loader = Loader(
+        plan.train, global_batch_size=plan.global_batch_size, micro_batch_size=size, seed=recipe.seed,
+        attend_across_documents=attend, ranks=recipe.train.devices,
+    )  # fmt: skip
+    first = loader.load(0)
+    share = 1 / len(first.micro_batches)
+    task = plan.tasks[0]
+    longest = replace(longest_batch(task.corpus.train, size, attend), task=task.name)
+    yield replace(first, micro_batches=[longest]), share
+    yield replace(first, micro_batches=first.micro_batches[:1]), share
+    for step in range(_MOST_STEPS):
+        yield loader.load(step), 1.0
+
+
+def _measure_evaluation(plan: Plan, state: TrainState, size: int) -> Iterator[dict[str, float]]:
+    """The costs of a held-out sample, and of a token of the texts that are written together."""
+    if not plan.is_validated:
+        return
+    task = max(plan.tasks, key=lambda task: task.recipe.kind.writes_text)
+    few = {"max_samples": 2 * size, "answer_tokens": _FEW_TOKENS, "sample_tokens": _FEW_TOKENS}
+    evaluation = task.recipe.evaluate.model_copy(update=few)
+    recipe, split = task.recipe.model_copy(update={"evaluate": evaluation}), task.corpus.validation
+    assert split is not None
+    exam = Exam(
+        model=state.model, corpus=task.corpus, recipe=recipe, precision=state.precision,
+        world=World(plan.device), micro_batch_size=size, folder=Path(os.devnull), metric=plan.metric,
+        step=0, task=task.name,
+    )  # fmt: skip
+    yield {"sample_seconds": _time(lambda: task.kind.score(exam)) / min(len(split), 2 * size)}
+    writes = task.recipe.kind.writes_text
+    with state.precision.autocast():
+        if writes and is_answered(recipe, task.corpus):
+            seconds = _time(lambda: answer(state.model, task.corpus, recipe, 0))
+        elif writes and recipe.evaluate.prompts:
+            seconds = _time(lambda: continue_prompts(state.model, task.corpus, recipe, 0))
+        else:
+            return
+    yield {"token_seconds": seconds / _FEW_TOKENS}
+
+
+def _time(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _main() -> None:
+    """Write the costs of the recipe on stdin to stdout, a line of JSON each."""
+    recipe = recipe_from(json.load(sys.stdin))
+    # A process that takes more would be killed, or others with it; a GPU maps more than it uses.
+    is_on_cpu = choose_device(recipe.train.device).type == "cpu"
+    room = limited_memory(psutil.virtual_memory().available) if is_on_cpu else contextlib.nullcontext()
+    try:
+        with room:
+            for known in _measure(recipe):
+                _tell(known)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "memory" not in str(error):
+            raise
+        _tell({"no_room": 1.0})
+
+
+def _tell(known: dict[str, float]) -> None:
+    sys.stdout.write(json.dumps(known) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _main()

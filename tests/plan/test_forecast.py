@@ -1,0 +1,121 @@
+"""The forecast of a run: what it counts is what the run then does, and what it says is near to it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from etude.plan import make_plan
+from etude.plan.forecast import Costs, Pace, count_evaluations, evaluation_work, final_work, forecast
+from etude.recipe.schema import Recipe
+from etude.records.events import Forecast
+from etude.records.store import Run
+from etude.report.history import read_history
+from etude.report.summary import describe, summarize
+from etude.run import run_recipe
+from etude.start import Options
+from tests import bases, recipes
+
+Make = Callable[..., Recipe]
+KINDS = ["finetuning", "classification", "seq2seq"]
+
+
+def of_kind(kind: str, folder: Path) -> Recipe:
+    if kind == "finetuning":
+        rows, base = bases.write_instructions(folder / "rows.jsonl", 30), bases.write_qwen2(folder / "base")
+        texts = {"evaluate.answers": 3, "evaluate.answer_tokens": 6, "evaluate.prompts": ["def "]}
+        return recipes.finetuning(rows, base, texts)
+    if kind == "classification":
+        return recipes.classification(bases.write_labelled(folder / "rows.jsonl", 60))
+    return recipes.seq2seq(bases.write_pairs(folder / "rows.jsonl", 40))
+
+
+def disk_of(run: Run) -> int:
+    """Bytes of checkpoints and records; report and index are made from them."""
+    folders = [path for path in run.path.iterdir() if path.name not in ("report", "journal.index")]
+    files = [file for path in folders for file in (path, *path.rglob("*")) if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_forecast_is_what_the_run_does(kind: str, tmp_path: Path) -> None:
+    recipe = of_kind(kind, tmp_path)
+    run = run_recipe(recipe, Options(runs=tmp_path / "runs")).run
+    plan, history = make_plan(recipe), read_history(run)
+    assert count_evaluations(plan) == len(history.evaluations)
+    assert count_evaluations(plan) * evaluation_work(plan).texts == len(history.generations)
+    assert bool(final_work(plan).samples) == bool(history.scores)
+    (said,) = history.events(Forecast)
+    assert said.step == 10 or said.seconds > 2  # after ten steps, or fewer that take some seconds
+    assert disk_of(run) / 1.5 < said.disk_bytes < 1.5 * disk_of(run)
+    assert said.disk_bytes == forecast(plan, Costs(step_seconds=0.0, sample_seconds=0.0, token_seconds=0.0,
+                                                   memory_bytes=0)).disk_bytes  # fmt: skip
+
+
+def test_the_forecast_stands_beside_what_was_measured(make_recipe: Make, tmp_path: Path) -> None:
+    run = run_recipe(make_recipe(), Options(runs=tmp_path / "runs")).run
+    summary, rows = summarize(run), dict(describe(summarize(run)))
+    assert (
+        summary["forecast_memory_bytes"]
+        < 2 * summary["peak_rss_bytes"]
+        < 4 * summary["forecast_memory_bytes"]
+    )
+    assert summary["disk_bytes"] == disk_of(run)
+    said, measured = rows["forecast"].split("; measured ")
+    assert said.startswith("about ") and said.endswith(" on disk") and measured.count(", ") == 2
+
+
+def test_an_old_run_has_no_forecast(make_recipe: Make, tmp_path: Path) -> None:
+    run = run_recipe(make_recipe(), Options(runs=tmp_path / "runs")).run
+    journal = run.path / "journal.jsonl"
+    lines = [line for line in journal.read_text().splitlines(True) if json.loads(line)["type"] != "forecast"]
+    assert len(lines) == len(journal.read_text().splitlines()) - 1
+    journal.write_text("".join(lines))
+    assert summarize(run)["forecast_seconds"] is None and "forecast" not in dict(describe(summarize(run)))
+
+
+def test_time_is_that_of_steps_samples_and_texts(tmp_path: Path) -> None:
+    plan = make_plan(of_kind("finetuning", tmp_path))
+    costs = Costs(step_seconds=2.0, sample_seconds=0.1, token_seconds=0.01, memory_bytes=7)
+    said = forecast(plan, costs)
+    held_out = len(plan.corpus.validation or ())
+    # 20 steps; before, at 10 and at 20 an evaluation, of all held-out samples, 6 tokens of answers, 64 of a prompt
+    assert said.evaluation_seconds == pytest.approx(3 * (0.1 * held_out + 0.01 * (6 + 64)))
+    assert said.seconds == pytest.approx(20 * 2.0 + said.evaluation_seconds) and said.memory_bytes == 7
+
+
+def test_fewer_checkpoints_are_kept_than_made(make_recipe: Make) -> None:
+    plan = make_plan(make_recipe({"train.steps": 1000, "checkpoint.every_steps": 10, "checkpoint.keep": 2}))
+    nothing = Costs(step_seconds=0.0, sample_seconds=0.0, token_seconds=0.0, memory_bytes=0)
+    every = plan.recipe.checkpoint.model_copy(update={"keep": "all"})
+    kept_all = replace(plan, recipe=plan.recipe.model_copy(update={"checkpoint": every}))
+    difference = forecast(kept_all, nothing).disk_bytes - forecast(plan, nothing).disk_bytes
+    files = sum(map(len, plan.corpus.tokenizer.files().values()))
+    made = max(100, count_evaluations(plan))
+    assert difference == (made - 3) * (12 * plan.trainable + files)  # the two newest, and the best
+
+
+def test_a_pace_is_known_once_after_some_steps(make_recipe: Make) -> None:
+    plan = make_plan(make_recipe())
+    pace = Pace(plan)
+    assert [pace.add_step(number, seconds) for number, seconds in ((1, 9.0), (2, 1.0), (3, 1.0), (4, 1.0))] == [
+        False, False, True, False,
+    ]  # fmt: skip
+    said = pace.forecast(1)
+    assert said.step == 3 and said.seconds - said.evaluation_seconds == pytest.approx(
+        12.0
+    )  # not the slow first
+    quick = Pace(plan)
+    assert [quick.add_step(number, 0.01) for number in range(1, 13)].index(True) == 9
+    resumed = Pace(plan)
+    assert not any(resumed.add_step(number, 1.0) for number in range(5, 12))
+
+
+def test_a_measured_evaluation_is_believed(make_recipe: Make) -> None:
+    pace = Pace(make_plan(make_recipe()))
+    pace.add_evaluation(5.0)
+    for number in range(1, 4):
+        pace.add_step(number, 1.0)
+    assert pace.forecast(1).evaluation_seconds == pytest.approx(2 * 5.0)  # at 6 and at 12
