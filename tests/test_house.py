@@ -31,7 +31,7 @@ MOST = {
 MOST_LINES = {
     "cli": 2845, "control": 506, "data": 8526, "durable": 769, "engine": 1512, "evaluate": 550,
     "launch": 290, "models": 5122, "objectives": 1127, "plan": 790, "recipe": 1729, "records": 2169,
-    "report": 3963, "scores": 811, "watch": 81,
+    "report": 3980, "scores": 811, "watch": 81,
     "etude": 2911,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()

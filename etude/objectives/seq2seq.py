@@ -103,7 +103,7 @@ class Seq2Seq(Kind):
         notes = [*exam.notes(), f"BLEU is {BLEU_SETTINGS}, chrF {CHRF_SETTINGS}, by sacrebleu"]
         before = _read_before(exam, use)
         if before is None and exam.is_fresh:
-            notes.append("a model from scratch has nothing to say before training")
+            notes.append("trained from scratch, so it is not scored before training")
         elif before and (hidden := sum(redact(each.reference) != each.reference for each in examples)):
             notes.append(
                 f"before training, the secrets in {plural(hidden, 'reference')} are scored as one word each"

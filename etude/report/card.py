@@ -75,7 +75,7 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
         "evaluation": _evaluation_table(history, summary, evaluations, step),
         "ratings": summary["ratings"].count and f"Ratings by people: {prose(str(summary['ratings']))}.",
         "final": "\n\n".join(final_scores(history)) if is_scored else None,
-        "settings": table(("key", "value"), _setting_rows(history.run)),
+        "settings": table(("key", "value"), _setting_rows(history)),
         "record": table(("", ""), _record_rows(history.run, checkpoint)),
     }
 
@@ -211,9 +211,12 @@ def _evaluation_table(
     return table(("on validation samples", *columns), rows)
 
 
-def _setting_rows(run: Run) -> Iterator[tuple[str, str]]:
-    hidden = (*_NOT_SETTINGS, *(["train.objective"] if run.recipe.tasks else []))  # each task has its own
-    for key, value in given_settings(run).items():
+def _setting_rows(history: History) -> Iterator[tuple[str, str]]:
+    hidden = (
+        *_NOT_SETTINGS,
+        *(["train.objective"] if history.run.recipe.tasks else []),
+    )  # each task has its own
+    for key, value in given_settings(history).items():
         if key.startswith(_SETTINGS) and not key.startswith(hidden):
             name = hub_id_of(value) or Path(value).name if key == "model.from" else setting(value)
             yield code(key), code(name)

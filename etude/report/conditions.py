@@ -38,7 +38,7 @@ def describe_settings(history: History, summary: Summary) -> Iterator[str]:
     attempt = history.attempts[-1] if history.attempts else None
     yield "\n".join(f"- {technique}" for technique in _techniques(recipe, attempt))
     rows: dict[str, list[str]] = {}
-    for key, value in given_settings(history.run).items():
+    for key, value in given_settings(history).items():
         source, _, name = key.rpartition(".")
         is_source = source.rpartition(".")[2].isdecimal()
         text = f"{prose(name)} {code(setting(value))}" if is_source else code(setting(value))
@@ -46,22 +46,28 @@ def describe_settings(history: History, summary: Summary) -> Iterator[str]:
     yield table(("set for this run", "value"), [(code(key), ", ".join(rows[key])) for key in rows])
 
 
-def given_settings(run: Run) -> dict[str, Any]:
-    """Values that differ from their default, and those of the recipe file if it does not give them all."""
+def given_settings(history: History) -> dict[str, Any]:
+    """Values that somebody set: those of the recipe file and the command, and others that are no defaults."""
+    run, command = (
+        history.run,
+        history.attempts[-1].environment.get("command", []) if history.attempts else [],
+    )
     values = run.recipe.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True)
     every = _settings(run.recipe)
-    given, named = set(flatten(values)), set[str]()
+    differ, named = set(flatten(values)), set[str]()
     with contextlib.suppress(InputError):
         named = set(flatten(parse(read_recipe_text(run.path / "recipe.toml"), "recipe.toml")))
-    if not every.keys() - given <= named:  # a recipe of a program gives all
-        given |= named
+    # The recipe of a program names all keys, also those that it leaves at their defaults.
+    given = named & differ if every.keys() - differ <= named else named
+    given |= {str(word).partition("=")[0].removeprefix("--") for word in command}
+    given |= {key for key in differ if not _is_filled_in(run.recipe, key)}
     return {key: value for key, value in every.items() if key in given}
 
 
-def describe_defaults(run: Run) -> Iterator[str]:
+def describe_defaults(history: History) -> Iterator[str]:
     """A line for each section of the recipe with the keys that nobody set."""
-    given, sections = given_settings(run), dict[str, list[str]]()
-    for key, value in _settings(run.recipe).items():
+    given, sections = given_settings(history), dict[str, list[str]]()
+    for key, value in _settings(history.run.recipe).items():
         if key not in given:
             section, _, name = key.rpartition(".")
             sections.setdefault(section, []).append(f"{prose(name)} {code(setting(value))}")
@@ -144,6 +150,13 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     """The values of the recipe by key, but those of the front matter and lists without an entry."""
     values = flatten(recipe.to_dict()).items()
     return {key: value for key, value in values if key not in _ELSEWHERE and value != []}
+
+
+def _is_filled_in(recipe: Recipe, key: str) -> bool:
+    """True if etude chooses the value of a key that a recipe leaves open."""
+    section, _, name = key.rpartition(".")
+    fields = getattr(type(getattr(recipe, section, None)), "model_fields", {})
+    return name in fields and fields[name].default in (None, "auto")
 
 
 def _machine_rows(attempt: Attempt) -> Iterator[tuple[str, str]]:

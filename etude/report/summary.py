@@ -41,7 +41,6 @@ _NOT_OF_JOURNAL = {
     "best_value", "disk_bytes",
 }  # fmt: skip
 _REASONS = {
-    "running": "it is going on",
     "paused": "it waits to be told to go on",
     "killed": "its process ended without a word; the same command continues it",
     "failed": "an error ended it; log.txt has the last lines",
@@ -199,7 +198,9 @@ def kept_checkpoints(run: Run) -> list[str]:
 def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     is_validated = summary["last_validation_loss"] is not None
     yield "run", summary["name"]
-    yield "status", f"{summary['status']}: {summary['reason']}"
+    is_done = summary["status"] == "finished" and summary["step"] == summary["steps"]
+    is_plain = is_done or summary["status"] == "running"
+    yield "status", summary["status"] if is_plain else f"{summary['status']}: {summary['reason']}"
     yield from _listed("verdict", [summary["end"], *summary["verdict"]])
     yield from _listed("problem", summary["problems"])
     yield "best checkpoint", best_text(summary)

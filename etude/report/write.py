@@ -99,7 +99,7 @@ def _sections(history: History, summary: Summary, charts: list[str]) -> Iterator
     yield "## Appendix: machine and software", describe_machine(history)
     yield "## Appendix: model", describe_model(history)
     yield "## Appendix: data", describe_data(history)
-    yield "## Appendix: defaults", describe_defaults(history.run)
+    yield "## Appendix: defaults and values filled in", describe_defaults(history)
 
 
 def _verdict(summary: Summary) -> Iterator[str]:

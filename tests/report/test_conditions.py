@@ -29,7 +29,7 @@ def test_every_key_of_the_recipe_is_either_set_or_a_default(tmp_path: Path) -> N
     run = finished_run(tmp_path, {"optim.learning_rate": 3e-5, "train.deterministic": True})
     history = read_history(run)
     given = "\n".join(describe_settings(history, summarize_history(history)))
-    defaults = "\n".join(describe_defaults(run))
+    defaults = "\n".join(describe_defaults(history))
     for key, value in flatten(run.recipe.to_dict()).items():
         section, _, name = key.rpartition(".")
         is_default = any(
@@ -55,6 +55,14 @@ def test_a_key_of_the_recipe_file_is_set_also_where_it_is_the_default(
     told = "\n".join(describe_settings(*_both(misleading(runs.all_rows_cut))))
     assert "| `train.seq_len` | `64` |" in told and "32 training samples, 8 validation samples" in told
     assert "LoRA" in told or "all other weights are frozen" not in told
+
+
+def test_what_etude_filled_in_is_apart_from_what_was_set(misleading: Callable[..., Any]) -> None:
+    history, summary = _both(misleading(runs.bad_end))
+    given = "\n".join(describe_settings(history, summary))
+    defaults = "\n".join(describe_defaults(history))
+    assert "| `model.n_layer` |" in given and "| `train.steps` | `30` |" in given
+    assert "head_dim" not in given.replace("\\_", "_") and "head_dim `" in defaults.replace("\\_", "_")
 
 
 def _both(run: Any) -> tuple[Any, Any]:

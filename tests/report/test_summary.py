@@ -32,6 +32,7 @@ def test_figures_are_arithmetic_on_the_journal(tmp_path: Path) -> None:
     assert summary["last_loss"] is not None
     assert summary["gap"] == pytest.approx(2.6 - summary["last_loss"])
     assert (summary["status"], summary["reason"]) == ("finished", "the last step is done")
+    assert dict(describe(summary))["status"] == "finished"
 
 
 def test_rework_is_named_apart_and_counts_as_time_only(tmp_path: Path) -> None:

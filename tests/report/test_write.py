@@ -21,7 +21,7 @@ from tests.report.runs import attempt, finished_run, loss_at, new_run, window
 HEADINGS = [
     "Verdict", "Before and after", "Settings", "Phases", "Timeline", "Charts", "Lessons", "Next steps",
     "Appendix: time and resources", "Appendix: machine and software", "Appendix: model", "Appendix: data",
-    "Appendix: defaults",
+    "Appendix: defaults and values filled in",
 ]  # fmt: skip
 HOSTILE = (
     "```\n</pre><script>alert(1)</script>\n````\n\x1b[31mred\x1b]0;t\x07 \u202e | # heading\n---\n~~~~~\ud83d"
@@ -95,7 +95,7 @@ def test_a_run_without_a_step_or_even_an_attempt_has_a_report(tmp_path: Path) ->
     writer = new_run(tmp_path)
     text = report(writer.run)
     assert headings(text) == [
-        "Verdict", "Settings", "Lessons", "Next steps", "Appendix: time and resources", "Appendix: defaults",
+        "Verdict", "Settings", "Lessons", "Next steps", "Appendix: time and resources", "Appendix: defaults and values filled in",
     ]  # fmt: skip
     assert "Running at step 0." in text
     writer.append(attempt())
