@@ -97,8 +97,8 @@ class Mailbox:
                     raise ValueError(f"there was a request {request.id} before")
                 self._known.add(request.id)
                 self._waiting.append(request)
-            except (ValueError, RecursionError) as error:
-                problems.append(str(error)[:_LONGEST_REASON] or "it is no JSON")
+            except (ValueError, InputError) as error:
+                problems.append(str(error)[:_LONGEST_REASON])
         new = [each for each in dict.fromkeys(problems) if each not in self._problems]
         new = new[: _MOST_PROBLEMS - len(self._problems)]
         self._problems.update(new)
@@ -129,8 +129,8 @@ class Mailbox:
 
 
 def _parse(line: bytes) -> Request:
-    """The request of a line. Raises: ValueError, RecursionError if it is none."""
-    values = fit(json.loads(line.decode()), _REQUEST)
+    """The request of a line. Raises: ValueError, InputError if it is none."""
+    values = fit(durable.parse_json(line.decode(), Path(FILE)), _REQUEST)
     request = Request(**{each.name: values[each.name] for each in fields(Request) if each.name in values})
     if (request.action in ("set", "back")) != (request.key is not None):
         raise ValueError("set and back need a key, and no other action has one")
