@@ -1,13 +1,19 @@
 """The recipes and lines that README.md and docs/ show."""
 
 import re
+import runpy
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
-from etude.recipe.load import load_recipe, recipe_from
+from etude.cli.examples import example_text
+from etude.cli.main import COMMANDS, DATA_COMMANDS, DataGroup, app
+from etude.recipe.load import load_recipe, recipe_from, to_toml
+from tests.bases import write_corpus
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,3 +64,46 @@ def test_a_change_that_a_page_shows_fits_the_recipe_above_it(tmp_path: Path) -> 
     assert commands
     for words in commands:
         load_recipe(tmp_path / "my-model.toml", words.split())
+
+
+def command_lines() -> list[Any]:
+    """Every line of a page's shell blocks and of the help's examples that calls etude, without its comment."""
+    shown = {page.stem: "".join(blocks(page, "bash")) for page in PAGES}
+    names = ["", *COMMANDS, "data", *(f"data {name}" for name in DATA_COMMANDS)]
+    shown["help"] = "\n".join(example_text(name) for name in names)
+    commands = [
+        (where, re.split(" [<>|] ", line)[0]) for where in shown for line in shown[where].splitlines()
+    ]
+    lines = [(where, shlex.split(command, comments=True)) for where, command in commands]
+    return [
+        pytest.param(words[1:], id=f"{where}: {' '.join(words[1:])}")
+        for where, words in lines
+        if words[:1] == ["etude"] and words[1:2] != ["COMMAND"]
+    ]
+
+
+@pytest.mark.parametrize("words", command_lines())
+def test_every_command_that_a_page_shows_is_one_that_the_command_line_takes(words: list[str]) -> None:
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands") and words:
+        if words[0] not in command.commands and isinstance(command, DataGroup):
+            words = ["page", *words]  # `etude data RECIPE`
+        command, words = command.commands[words[0]], words[1:]
+    command.make_context("etude", words)
+
+
+def test_the_program_of_the_first_page_runs_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_corpus(tmp_path / "corpus.jsonl", 200)
+    recipe = tomllib.loads(blocks(ROOT / "docs" / "quickstart.md", "toml")[0])
+    small = {"epochs": 2, "seq_len": 32, "global_batch_size": 8, "device": "cpu"}
+    values = {**recipe, "model": LEAST["model"], "tokenizer": LEAST["tokenizer"], "train": small}
+    (tmp_path / "my-model.toml").write_text(to_toml(recipe_from(values)))
+    monkeypatch.chdir(tmp_path)
+    (program,) = [block for block in blocks(ROOT / "docs" / "quickstart.md", "python") if "my_loss" in block]
+    (tmp_path / "program.py").write_text(program)
+    names = runpy.run_path(str(tmp_path / "program.py"))
+    assert "'metric': 'loss'" in capsys.readouterr().out
+    run = names["training"].run
+    assert any("error_rate" in getattr(entry.event, "metrics", {}) for entry in run.ledger().entries)
