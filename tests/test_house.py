@@ -29,7 +29,7 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 2845, "control": 506, "data": 8526, "durable": 769, "engine": 1512, "evaluate": 550,
+    "cli": 2887, "control": 506, "data": 8526, "durable": 769, "engine": 1512, "evaluate": 550,
     "launch": 290, "models": 5122, "objectives": 1127, "plan": 790, "recipe": 1729, "records": 2169,
     "report": 3980, "scores": 811, "watch": 81,
     "etude": 2911,  # the modules that stand in no folder

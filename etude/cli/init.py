@@ -103,6 +103,31 @@ class Written(NamedTuple):
     values: dict[str, Any]
 
 
+def find_base(model: str, out: Path, runs: Path) -> str:
+    """The checkpoint of a run as the recipe at `out` names it, if `model` is no model but names a run.
+
+    Raises: InputError if the run trained an adapter.
+    """
+    from etude.models.hub import find_model
+    from etude.models.lora import ADAPTER_FILE
+    from etude.start import find_weights
+
+    try:
+        find_model(model)
+        return model
+    except InputError:
+        try:
+            folder = find_weights(model, runs).parent.absolute()
+        except InputError:
+            return model
+    if (folder / ADAPTER_FILE).is_file():
+        what = f"run {model} trained an adapter, which is no model by itself"
+        raise InputError(f"{what}; give the folder that etude export {model} FOLDER --to merged writes")
+    here = Path.cwd()
+    is_beside = out.absolute().parent == here and folder.is_relative_to(here)
+    return f"./{folder.relative_to(here)}" if is_beside else str(folder)
+
+
 def write_recipe(data: Path, model: str, out: Path, validation: Path | None = None) -> Written:
     """Write a recipe for fine-tuning `model` on `data` to `out`.
 
@@ -230,7 +255,7 @@ def recipe_text(data: Path, model: str, out: Path, facts: Facts, held_out: str =
     seq_len = min(max(-(-most // 64) * 64, 64), facts.context or 2**24)
     fit = 100 * sum(size <= seq_len for size in facts.tokens) // len(facts.tokens)
     rank = 16 if facts.rows >= 500 else 8
-    given = f"{Path(model).name}-{data.name.partition('.')[0]}".lower()
+    given = f"{_name_of(model)}-{data.name.partition('.')[0]}".lower()
     name = re.sub(r"[^a-z0-9._-]+", "-", given).strip("-._")[:64] or "my-run"
     # Frozen weights take 2 bytes each; where they fill a third of the memory, activations need care.
     is_tight = facts.weights is not None and 6 * facts.weights > facts.memory
@@ -263,6 +288,16 @@ def _path_from(out: Path, path: Path) -> str:
     """A path as the recipe in `out` names it."""
     here, path = out.absolute().parent, path.absolute()
     return _quoted(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
+def _name_of(model: str) -> str:
+    """The name of a model: of a checkpoint that of its run, since many have a step-000100."""
+    from etude.records.store import Run
+
+    run = Run(Path(model).absolute().parent.parent)
+    with contextlib.suppress(InputError):
+        return str(run.info["name"])
+    return Path(model).name
 
 
 def _describe_left_out(names: Sequence[str]) -> str:

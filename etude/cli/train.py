@@ -143,7 +143,13 @@ def init(
     ],
     model: Annotated[
         str,
-        typer.Option("--model", parser=parse_name, metavar="TEXT", help="a folder with a model, or a hub id"),
+        typer.Option(
+            "--model",
+            parser=parse_name,
+            metavar="FOLDER|ID|RUN",
+            help="a folder with a model, a hub id, or RUN (its best), RUN@last, RUN@step-200",
+            autocompletion=complete_checkpoint,
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", parser=parse_output, metavar="PATH", help="the recipe to write")
@@ -157,12 +163,13 @@ def init(
             help="rows to hold out (default: some of the data)",
         ),
     ] = None,
+    runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
     """Write a recipe for fine-tuning, after a look at the data and this machine."""
-    from etude.cli.init import write_recipe
+    from etude.cli.init import find_base, write_recipe
 
-    written = write_recipe(data, model, out, validation)
+    written = write_recipe(data, find_base(model, out, runs), out, validation)
     print_rows(written.rows, written.values, as_json)
 
 

@@ -9,8 +9,10 @@ import pytest
 from etude.cli.init import look, write_recipe
 from etude.data.prepared import prepare
 from etude.errors import InputError
-from etude.recipe.load import load_recipe
+from etude.recipe.load import load_recipe, recipe_from
 from tests.bases import write_encoder, write_gpt2, write_gptj, write_instructions, write_qwen2, write_t5
+from tests.conftest import Outcome
+from tests.recipes import tiny
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +198,31 @@ def test_held_out_rows_of_another_format_are_refused(base: Path, tmp_path: Path)
     with pytest.raises(InputError, match=r"other.jsonl has text rows, and the data alpaca ones"):
         write_recipe(rows, str(base), tmp_path / "recipe.toml", other)
     assert not (tmp_path / "recipe.toml").exists()
+
+
+def test_a_run_is_a_model_and_gives_the_recipe_its_name(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, etude: Callable[..., Outcome]
+) -> None:
+    from etude.plan import make_plan
+    from etude.run import run_recipe
+    from etude.start import Options
+
+    run = run_recipe(recipe_from(tiny(corpus, {"train.steps": 2})), Options(runs=tmp_path / "runs")).run
+    monkeypatch.chdir(tmp_path)
+    write_instructions(tmp_path / "rows.jsonl", 30)
+    for name, file in (("tiny", "a.toml"), (f"{run.name}@step-2", "b.toml"), ("tiny@last", "sub/c.toml")):
+        outcome = etude("init", "--data", "rows.jsonl", "--model", name, "--out", file)
+        assert outcome.code == 0, outcome
+        recipe = load_recipe(tmp_path / file)
+        assert recipe.name == "tiny-rows"
+        assert recipe.model.from_ == str(run.checkpoints / "step-000002")
+    make_plan(load_recipe(tmp_path / "a.toml"))
+    assert 'from = "./runs/' in (tmp_path / "a.toml").read_text()
+    changes = {
+        "model": {"from": str(run.checkpoints / "step-000002")}, "tokenizer": {}, "adapter": {"rank": 2},
+        "train.steps": 1, "name": "tuned",
+    }  # fmt: skip
+    run_recipe(recipe_from(tiny(corpus, changes)), Options(runs=tmp_path / "runs"))
+    refused = etude("init", "--data", "rows.jsonl", "--model", "tuned", "--out", "d.toml")
+    assert refused.code == 2 and "etude export tuned FOLDER --to merged" in refused.err
+    assert not (tmp_path / "d.toml").exists()
