@@ -66,6 +66,10 @@ class Training:
                         _forecast(session)
                     if _is_log_step(session):
                         session.recorder.log()
+                    elif (
+                        session.world.size == 1
+                    ):  # of several, one would fail for a broken step before the others
+                        session.recorder.drain_late()
                     if _is_evaluation_due(session):
                         _evaluate(session)
                     if _is_checkpoint_due(session):
@@ -118,7 +122,7 @@ def _forecast(session: Session) -> None:
 
 def _is_log_step(session: Session) -> bool:
     step = session.state.step
-    return step % session.recipe.records.log_every_steps == 0 or step == session.plan.steps
+    return step % session.plan.log_every_steps == 0 or step == session.plan.steps
 
 
 def _is_evaluation_due(session: Session) -> bool:

@@ -147,7 +147,10 @@ def begin(
     state, new_weights = assemble(plan, options, world)
     objective = join_kinds(plan.tasks)
     _try_own_code(plan, options, state, objective, world)
-    signals = stack.enter_context(StopSignals())  # so that a run folder is made whole
+    # Before the run folder is made, so that it is made whole.
+    signals = stack.enter_context(
+        StopSignals(options.view.acknowledge if options.view else lambda name: None)
+    )
     run, writer = open_folder(plan, options, world)
     mailbox = Mailbox(run.path / FILE) if world.is_main else None  # from now on `post` takes requests
     if writer is not None:

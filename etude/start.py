@@ -48,6 +48,9 @@ class View(Tracker, Protocol):
 
     def show_plan(self, run: Run, rows: list[tuple[str, str]]) -> None: ...
 
+    def acknowledge(self, signal: str) -> None:
+        """Show that a signal came, before the run stops for it; called as a signal handler is."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -245,16 +248,16 @@ def split_choice(given: str) -> tuple[str, str]:
     return name, checkpoint_name(int(step[1])) if step else which
 
 
+def parent_of(options: Options) -> str | None:
+    """The run or folder that the first weights come from."""
+    return split_choice(options.weights)[0] if options.weights else None
+
+
 def find_started(recipe: Recipe, options: Options) -> Run | None:
     """The run that is continued, or None if a new one is to start."""
     if options.resume or options.new:
         return options.resume
-    return find_unfinished(options.runs, recipe, _parent(options))
-
-
-def _parent(options: Options) -> str | None:
-    """The run or folder that the first weights come from."""
-    return split_choice(options.weights)[0] if options.weights else None
+    return find_unfinished(options.runs, recipe, parent_of(options))
 
 
 def _hold(plan: Plan, options: Options) -> RunWriter:
@@ -263,7 +266,8 @@ def _hold(plan: Plan, options: Options) -> RunWriter:
     with alone(options.runs):
         if run := find_started(plan.recipe, options):
             return _continue(plan, run)
-        return create_run(options.runs, plan.recipe, recipe_text=options.recipe_text, parent=_parent(options))
+        parent = parent_of(options)
+        return create_run(options.runs, plan.recipe, recipe_text=options.recipe_text, parent=parent)
 
 
 def _continue(plan: Plan, run: Run) -> RunWriter:
@@ -305,8 +309,11 @@ def _other_unfinished(resolved: Recipe, options: Options, run: Run) -> list[even
 
 
 def _resolve(plan: Plan, recipe: Recipe) -> Recipe:
-    """The recipe of a course with its automatic values: sizes of the model, weight decay."""
-    known: dict[str, Any] = {"optim.weight_decay": default_weight_decay(recipe.optim)}
+    """The recipe of a course with its automatic values: sizes of the model, weight decay, log lines."""
+    known: dict[str, Any] = {
+        "optim.weight_decay": default_weight_decay(recipe.optim),
+        "records.log_every_steps": plan.log_every_steps,
+    }
     if plan.model is not None and plan.pretrained is None:
         keys = family_of(plan.model).sizes
         sizes = {name: value for name, value in asdict(plan.model).items() if name in keys}

@@ -29,10 +29,10 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 2887, "control": 506, "data": 8526, "durable": 769, "engine": 1512, "evaluate": 550,
-    "launch": 290, "models": 5122, "objectives": 1127, "plan": 790, "recipe": 1729, "records": 2169,
-    "report": 3980, "scores": 811, "watch": 81,
-    "etude": 2911,  # the modules that stand in no folder
+    "cli": 3141, "control": 510, "data": 8526, "durable": 769, "engine": 1530, "evaluate": 550,
+    "launch": 303, "models": 5122, "objectives": 1127, "plan": 797, "recipe": 1729, "records": 2180,
+    "report": 4002, "scores": 811, "watch": 81,
+    "etude": 2925,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()
 

@@ -46,6 +46,23 @@ def tensors(run: Run, step: int) -> bytes:
     )
 
 
+def test_a_short_run_logs_each_step_unless_its_recipe_says_otherwise(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    def logged(runs: str, every: int | None) -> tuple[Run, list[str]]:
+        recipe = make_recipe({"train.steps": 4, "records.log_every_steps": every})
+        run = run_recipe(recipe, Options(runs=tmp_path / runs)).run
+        lines = (run.path / "log.txt").read_text("utf-8").splitlines()
+        return run, [line.split("step ")[1].split()[0] for line in lines if "  loss " in line]
+
+    (short, each), (other, few) = logged("a", None), logged("b", 3)
+    assert (each, few) == (["1", "2", "3", "4"], ["3", "4"])
+    assert short.recipe.records.log_every_steps == 1  # as resolved.toml has it
+    assert make_plan(make_recipe({"train.steps": 101, "records.log_every_steps": None})).log_every_steps == 10
+    assert [step.loss for step in events(short, Step)] == [step.loss for step in events(other, Step)]
+    assert tensors(short, 4) == tensors(other, 4)
+
+
 def test_a_run_learns_and_leaves_what_its_contract_names(tmp_path: Path, make_recipe: Make) -> None:
     run = run_recipe(make_recipe({"evaluate.prompts": ["def "]}), Options(runs=tmp_path / "runs")).run
     steps, evaluations = events(run, Step), events(run, Evaluation)

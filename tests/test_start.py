@@ -135,7 +135,7 @@ def test_a_changed_recipe_starts_a_run_that_names_the_unfinished_one(
     old = stopped(load_recipe(path), runs)
     outcome = etude("train", path, "optim.learning_rate=0.002", "train.steps=2", "--runs", runs)
     assert outcome.code == 0, outcome.err
-    (said,) = [line for line in outcome.err.splitlines() if "unfinished" in line]
+    said, *_ = [line for line in outcome.err.splitlines() if "unfinished" in line]
     assert f"{old.name} is stopped" in said and "optim.learning_rate 0.003 -> 0.002" in said
     assert "train.steps 8 -> 2" in said and f"etude resume {old.name} continues" in said
     new = list_runs(runs)[-1]

@@ -3,11 +3,12 @@
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from etude.cli.printing import open_console, say
+from etude.cli.printing import open_console, print_wrapped, say
 from etude.control.ranks import read_place
 from etude.text import shorten
 
@@ -22,7 +23,7 @@ def train_here(recipe: "Recipe", options: "Options", *, to_continue: str | None 
     """Train in this process with a view on stderr. Raises: typer.Exit if the run can be continued."""
     from etude.cli.live import open_view
     from etude.launch.seeds import execute
-    from etude.records.folder import require_outside_runs
+    from etude.records.folder import list_checkpoints, require_outside_runs, step_of
     from etude.records.store import read_runs
 
     if options.resume is None:
@@ -38,14 +39,16 @@ def train_here(recipe: "Recipe", options: "Options", *, to_continue: str | None 
         if options.resume is None:
             for name, problem in read_runs(options.runs)[1].items():
                 say(f"{name} is left out, also if it is a run of this recipe: {problem}")
-        plan = "reading and preparing the data (once; it is kept), then training; Ctrl-C saves and stops"
+        plan = "prepares the data (once; it is kept), then trains; Ctrl-C saves and stops"
         say(f"{recipe.name}: {plan}")
         options = replace(options, view=open_view())
     ended = execute(recipe, options, [])
     assert ended.run is not None
     if place.rank == 0:
         if ended.code:
-            say(f"stopped: {ended.reason}" if ended.reason else "stopped")
+            saved = [step_of(path.name) or 0 for path in list_checkpoints(ended.run.checkpoints)]
+            where = f"saved at step {max(saved):,}" if saved else "nothing is saved yet"
+            say(f"stopped: {ended.reason}; {where}" if ended.reason else f"stopped; {where}")
             say(f"continue with: {to_continue or f'etude resume {ended.run.path}'}")
         else:
             tell_outcome(ended.run)
@@ -54,17 +57,40 @@ def train_here(recipe: "Recipe", options: "Options", *, to_continue: str | None 
     return ended
 
 
+def tell_finished(recipe: "Recipe", runs: Path, weights: str | None = None) -> bool:
+    """Tell the outcome of a finished run of the same recipe and data; False if there is none to tell of."""
+    from etude.records.store import find_runs
+
+    place = read_place()
+    # Ranks that etude started do not ask again: the command that started them has.
+    if place.folder is not None or not find_runs(runs, recipe):
+        return False
+    from etude.launch.seeds import find_finished
+    from etude.start import Options
+
+    run = find_finished(recipe, Options(runs=runs, weights=weights))
+    if run is not None and place.rank == 0:
+        say(f"{run.path} has trained this recipe on this data to its end; --new trains it again")
+        tell_outcome(run)
+    return run is not None
+
+
 def tell_outcome(run: "Run") -> None:
     """Print the verdict on a finished run, its best checkpoint, and commands to go on with."""
     from etude.report.summary import best_text, next_commands, summarize
 
     summary = summarize(run)
-    sentences = [summary["end"], *summary["verdict"], *(f"! {problem}" for problem in summary["problems"])]
+    say("")
+    for sentence in (summary["end"], *summary["verdict"]):
+        print_wrapped("", sentence, stderr=True)
+    for problem in summary["problems"]:
+        print_wrapped("! ", problem, style="yellow", stderr=True)
     rows = [
         ("best", best_text(summary)), ("report", str(run.path / "report" / "report.md")),
         *zip(("next", "", ""), next_commands(run)),
     ]  # fmt: skip
-    say("\n".join(["", *sentences, *(f"{name:<8}{text}" for name, text in rows)]))
+    for name, text in rows:
+        print_wrapped(f"{name:<8}", text, indent=8, stderr=True)
 
 
 def start_ranks(recipe: "Recipe") -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _NARROWEST, _WIDEST = 60, 100
+_NARROW = 20  # columns, in fewer of which nothing is wrapped
 
 
 def ready_streams() -> None:
@@ -57,7 +58,28 @@ def print_rows(rows: list[tuple[str, str]], data: Any = None, as_json: bool = Fa
         return
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
-        print_text(printable(f"{name:<{width}}  {value}"))
+        print_wrapped(f"{name:<{width}}  ", value, indent=width + 2)
+
+
+def print_wrapped(lead: str, text: str, *, indent: int = 2, style: str = "", stderr: bool = False) -> None:
+    """Print a line behind its lead; on a terminal it is wrapped, and goes on below, indented.
+
+    Lead and style are seen on a terminal only, and where FORCE_COLOR asks for it.
+    """
+    stream, lead, text = sys.stderr if stderr else sys.stdout, printable(lead), printable(text)
+    is_terminal = stream.isatty()
+    if not is_terminal and not os.environ.get("FORCE_COLOR"):
+        print(lead + text, file=stream, flush=stderr)
+        return
+    from rich.text import Text
+
+    console, styled = open_console(stderr=stderr), Text(text, style=style)
+    room = console.width - indent
+    lines = styled.wrap(console, room) if is_terminal and room >= _NARROW else [styled]
+    for number, line in enumerate(lines):
+        line.rstrip()
+        front = " " * indent if number else lead
+        console.print(Text.assemble((front, "dim"), line), soft_wrap=True)
 
 
 def print_table(rows: list[list[str]]) -> None:

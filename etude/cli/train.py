@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etude.cli.completion import complete_checkpoint
-from etude.cli.execute import start_ranks, train_here
+from etude.cli.execute import start_ranks, tell_finished, train_here
 from etude.cli.options import (
     Json,
     New,
@@ -47,11 +47,13 @@ def train(
         int | None, typer.Option("--repeat", min=2, help="train so many seeds, one after another")
     ] = None,
 ) -> None:
-    """Train as a recipe says; continues an unfinished run of the same recipe."""
+    """Train as a recipe says; continues an unfinished run of the same recipe, and tells of a finished one."""
     from etude.recipe.load import read_recipe_text
 
     loaded = load(recipe, overrides, devices)
     if repeat is None:
+        if not new and tell_finished(loaded, runs, weights):
+            return
         start_ranks(loaded)
     from etude.start import Options
 
@@ -92,6 +94,8 @@ def demo(
 
     path = shipped_recipe("demo")
     recipe = load(path, overrides, None)
+    if not new and tell_finished(recipe, runs):
+        return
     from etude.start import Options
 
     ended = train_here(recipe, Options(runs=runs, new=new, recipe_text=read_recipe_text(path)))

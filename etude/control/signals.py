@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -22,10 +22,13 @@ class StopSignals:
     """While entered, `requested` names the first signal that came; a second one interrupts.
 
     Outside the main thread (some notebooks) signals stay as they are, and so does one that is ignored.
+
+    tell: called with that name at once, between any two lines of the program; it must not print by a stream
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None] = lambda name: None) -> None:
         self.requested: str | None = None
+        self._tell = tell
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -42,6 +45,7 @@ class StopSignals:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.requested is None:
             self.requested = signal.Signals(number).name
+            self._tell(self.requested)
             return
         interrupt = self._before.get(signal.SIGINT)
         if callable(interrupt):

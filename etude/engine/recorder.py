@@ -1,6 +1,7 @@
 """From steps on the device to records in the journal, without waiting for the device at every step."""
 
 import math
+import time
 
 import torch
 
@@ -14,6 +15,7 @@ from etude.watch.resources import ResourceSampler
 
 # Steps in a row that may be skipped: fp16 needs a few to find its scale, a broken run skips for ever.
 _MAX_SKIPPED = 50
+_LATE_SECONDS = 1.0
 
 
 class Recorder:
@@ -28,7 +30,9 @@ class Recorder:
         self._writer = writer
         self._cost, self.matrix_rate = cost, matrix_rate
         self._sampler = ResourceSampler(device.index if device.type == "cuda" else None)
+        self._is_ahead = device.type != "cpu"  # of the device, which is asked for more than it has done
         self._on_device: list[Step] = []
+        self._drained = time.monotonic()
         self.forget()
 
     def forget(self) -> None:
@@ -40,6 +44,11 @@ class Recorder:
     def add(self, step: Step) -> None:
         self._on_device.append(step)
 
+    def drain_late(self) -> None:
+        """Drain if that was over a second ago, so that who watches slow steps sees each of them."""
+        if time.monotonic() - self._drained > _LATE_SECONDS:
+            self.drain()
+
     def drain(self) -> None:
         """Fetch the figures of the steps since the last time, in one transfer, and write them down.
 
@@ -49,8 +58,11 @@ class Recorder:
         if not self._on_device:
             return
         steps, self._on_device = self._on_device, []
-        measured = torch.stack([step.measured for step in steps]).cpu().double().tolist()
-        records = [_record(step, *figures) for step, (*figures, _) in zip(steps, measured)]
+        self._drained = time.monotonic()
+        measured, waited = self._fetch(steps)
+        records = [
+            _record(step, waited / len(steps), *figures) for step, (*figures, _) in zip(steps, measured)
+        ]
         self._since_log += records
         self._since_save += records
         self.write(*records)
@@ -116,6 +128,12 @@ class Recorder:
     def close(self) -> None:
         self._sampler.close()
 
+    def _fetch(self, steps: list[Step]) -> tuple[list[list[float]], float]:
+        """The figures of steps, and the seconds that the device still needed to make them."""
+        started = time.perf_counter()
+        measured = torch.stack([step.measured for step in steps]).cpu().double().tolist()
+        return measured, time.perf_counter() - started if self._is_ahead else 0.0
+
 
 def _rate(amount: float, seconds: float, digits: int) -> float:
     """An amount a second; NaN where a clock stood still or went back."""
@@ -123,7 +141,7 @@ def _rate(amount: float, seconds: float, digits: int) -> float:
 
 
 def _record(
-    step: Step, loss_sum: float, targets: float, tokens: float, norm: float, skipped: float
+    step: Step, waited: float, loss_sum: float, targets: float, tokens: float, norm: float, skipped: float
 ) -> events.Step:
     return events.Step(
         step=step.number,
@@ -134,7 +152,7 @@ def _record(
         targets=max(round(targets), 1) if targets else 0,  # weighted sums may be below 1
         tokens=int(tokens),
         samples=step.samples,
-        seconds=max(round(step.seconds, 6), 0.0),
+        seconds=max(round(step.seconds + waited, 6), 0.0),
         wait_seconds=max(round(step.wait_seconds, 6), 0.0),
         skipped=bool(skipped),
     )

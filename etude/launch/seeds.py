@@ -1,16 +1,18 @@
 """Run after run of one recipe: the executor of a run, and the seeds that go through it one after another."""
 
+import contextlib
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from etude.errors import InputError
 from etude.launch.ranks import RESUMABLE, Ended, has_own_ranks, run_ranks
 from etude.plan import make_plan
 from etude.recipe.load import with_changes
 from etude.recipe.schema import Recipe
-from etude.records.store import Run, find_runs
+from etude.records.store import Run, find_runs, find_unfinished
 from etude.run import run_recipe
-from etude.start import Options, base_of, split_choice
+from etude.start import Options, base_of, parent_of
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,18 @@ def execute(recipe: Recipe, options: Options, words: list[str]) -> Ended:
     given += ["--new"] * options.new + (["--from", options.weights] if options.weights else [])
     ended = run_ranks(devices, [*words, *given])
     return ended if ended.code else replace(ended, run=find_runs(options.runs, recipe)[-1])
+
+
+def find_finished(recipe: Recipe, options: Options) -> Run | None:
+    """The newest finished run of the same recipe, data and first weights, unless one is left unfinished."""
+    if find_unfinished(options.runs, recipe, parent_of(options)):
+        return None
+    wanted = functools.cache(lambda day: _wanted_origin(recipe, options, day))
+    for run in reversed(find_runs(options.runs, recipe)):
+        with contextlib.suppress(InputError):  # a damaged one is no reason not to train
+            if "origin" not in run.info and not run.is_unfinished and _origin(run) == wanted(run.day):
+                return run
+    return None
 
 
 def find_seeds(recipe: Recipe, options: Options, count: int) -> Iterator[Seed]:
@@ -62,5 +76,4 @@ def _origin(run: Run) -> tuple[object, ...]:
 
 def _wanted_origin(recipe: Recipe, options: Options, day: str | None) -> tuple[object, ...]:
     plan = make_plan(recipe, today=day)
-    parent = split_choice(options.weights)[0] if options.weights else None
-    return plan.fingerprint, (base_of(plan) or {}).get("sha256"), parent, False
+    return plan.fingerprint, (base_of(plan) or {}).get("sha256"), parent_of(options), False

@@ -37,6 +37,8 @@ from etude.plan.model import (
 from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Recipe
 
+SHORT_RUN = 100  # steps
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -73,6 +75,11 @@ class Plan:
     def is_validated(self) -> bool:
         """True if there is a validation set, which then every task has."""
         return self.corpus.validation is not None
+
+    @property
+    def log_every_steps(self) -> int:
+        """Steps between log lines; a short run has a line for each step."""
+        return self.recipe.records.log_every_steps or (1 if self.steps <= SHORT_RUN else 10)
 
     @property
     def fingerprint(self) -> str:

@@ -260,7 +260,7 @@ class Checkpoint(Section):
 class Records(Section):
     """The log, its channels and the front matter of the report."""
 
-    log_every_steps: Positive = key(10, "steps between log lines; the journal holds every step")
+    log_every_steps: Positive | None = key(None, "between log lines (default 10; short runs 1)", example=10)
     trackers: list[Literal["tensorboard", "wandb"]] = key([], "sent there as well", example=["tensorboard"])
     title: str | None = key(None, "title of the report (default: the name)")
     type: str = key("training", "front matter of the report")

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 
 from etude.records.events import Event, Resource, Step
 
+_FEW_STEPS = 10  # over which a loss that is noisy from step to step is read
+
 
 @dataclass(frozen=True)
 class Window:
@@ -76,6 +78,15 @@ class OpenWindow:
     def rest(self) -> Window | None:
         """The steps since the last window, which no record has ended yet."""
         return Window(self._steps) if self._steps else None
+
+
+def mean_steps(log_window: int | None, steps: int) -> int:
+    """The number of steps whose mean is the first, or last, loss of a run.
+
+    These are the steps of a log window, or ten where each step has its line, but at most half of all steps.
+    """
+    wanted = log_window if log_window and log_window > 1 else _FEW_STEPS
+    return max(min(wanted, steps // 2), 1)
 
 
 def mean_loss(steps: Sequence[Step]) -> float:

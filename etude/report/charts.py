@@ -5,7 +5,7 @@ import math
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from etude.report.history import History, metric_value
 from etude.report.wording import metric_title, short
@@ -38,43 +38,63 @@ def chart_svgs(history: History) -> dict[str, bytes]:
         return {name: _svg(draw, history) for name, draw in charts.items() if draw}
 
 
+class Mark(NamedTuple):
+    """A sign in a curve, at a place on its axis and a value."""
+
+    place: float
+    value: float
+    sign: str
+
+
+class Curve(NamedTuple):
+    """The lines of a curve, and the values at the upper and at the lower edge."""
+
+    lines: list[str]
+    high: float
+    low: float
+
+
 def braille_curve(
-    values: Sequence[float], width: int, height: int, mark: int | None = None, *, ends: Sequence[int] = ()
-) -> list[str]:
-    """A curve in `height` lines of `width` characters, 2 x 4 dots each, with ◆ for the value at index `mark`.
+    values: Sequence[float],
+    width: int,
+    height: int,
+    *,
+    ends: Sequence[int] = (),
+    marks: Sequence[Mark] = (),
+) -> Curve:
+    """A curve in `height` lines of `width` characters, 2 x 4 dots each, with marks at their own values.
 
     Each value is a level over its own stretch, and nothing is drawn between levels that was not measured:
-    neighbours are joined only where each column has a value of its own. Non-finite values leave a gap. The
-    top line is at the largest value, the bottom line at the smallest.
+    neighbours are joined only where each column has a value of its own. What is not finite leaves a gap. The
+    edges are at the largest and the smallest of the levels and marks; a later mark covers an earlier one.
 
     ends: where each stretch ends, as in steps; by default they are equally long.
     """
     ends = ends or range(1, len(values) + 1)
     columns = _columns(values, ends, 2 * width)
-    finite = [value for value, _ in columns if math.isfinite(value)]
-    if not finite:
-        return [" " * width] * height
-    low, span = min(finite), (max(finite) - min(finite)) or 1.0
-    dots = 4 * height
-    rows = [
-        round((1 - (value - low) / span) * (dots - 1)) if math.isfinite(value) else None
-        for value, _ in columns
-    ]
+    shown = [mark for mark in marks if math.isfinite(mark.value)]
+    levels = [level for level, _ in columns if math.isfinite(level)] + [mark.value for mark in shown]
+    if not levels:
+        return Curve([" " * width] * height, math.nan, math.nan)
+    low, high, last = min(levels), max(levels), ends[-1] if ends else 1
+
+    def row(value: float) -> int:
+        return round((1 - (value - low) / ((high - low) or 1.0)) * (4 * height - 1))
+
     cells = [[0] * width for _ in range(height)]
     previous: int | None = None
-    for x, y in enumerate(rows):
+    for x, (value, is_own) in enumerate(columns):
+        y = row(value) if math.isfinite(value) else None
         if y is not None:
             start = y if previous is None else previous + (y > previous) - (y < previous)
             for dot in range(min(y, start), max(y, start) + 1):
                 cells[dot // 4][x // 2] |= _BRAILLE[x % 2][dot % 4]
-        previous = y if columns[x][1] and x + 1 < len(columns) and columns[x + 1][1] else None
+        previous = y if is_own and x + 1 < len(columns) and columns[x + 1][1] else None
     lines = [[chr(0x2800 + cell) if cell else " " for cell in line] for line in cells]
-    if mark is not None and 0 <= mark < len(values):
-        x = max(-(-ends[mark] * len(columns) // ends[-1]) - 1, 0)  # where its stretch ends
-        y = rows[x]
-        if y is not None:
-            lines[y // 4][x // 2] = "◆"
-    return ["".join(line) for line in lines]
+    for mark in shown:
+        x = math.ceil(mark.place * 2 * width / last) - 1  # where its stretch ends
+        lines[row(mark.value) // 4][min(max(x, 0) // 2, width - 1)] = mark.sign
+    return Curve(["".join(line) for line in lines], high, low)
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

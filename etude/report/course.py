@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 
 from etude.records.events import Evaluation, Step
-from etude.records.window import mean_loss
+from etude.records.window import mean_loss, mean_steps
 from etude.report.figures import spread
 from etude.report.history import History, metric_value
 from etude.report.markdown import prose, table
@@ -32,7 +32,7 @@ def phases(history: History) -> Iterator[str]:
         ("stable", schedule.warmup_steps, decay),
         (f"decay ({shape})", decay, steps),
     ]
-    rows, every = [], history.run.recipe.records.log_every_steps
+    rows, every = [], mean_steps(history.run.recipe.records.log_every_steps, len(history.steps))
     for name, start, end in bounds:
         part = [step for step in history.steps if start < step.step <= end]
         if part:

@@ -9,7 +9,7 @@ from etude.recipe.metric import ChosenMetric
 from etude.records.ending import Ending
 from etude.records.events import Attempt, Control, Evaluation, Event, Finding, Forecast, plain, type_of
 from etude.records.shape import Object, fit
-from etude.records.window import Window, mean_loss
+from etude.records.window import Window, mean_loss, mean_steps
 from etude.report.history import History, figures_of, metric_value
 from etude.report.ratings import Ratings, count_ratings
 from etude.report.verdict import find_problems, judge
@@ -94,7 +94,7 @@ FIGURES: dict[str, tuple[str, str]] = {
     "first_loss": ("nats per target", "mean over the targets of the first loss_window steps"),
     "last_loss": ("nats per target", "mean over the targets of the last loss_window steps"),
     "least_loss": ("nats per target", "lowest finite mean of a log window"),
-    "loss_window": ("count", "steps of the first log window, but at most half of all"),
+    "loss_window": ("count", "steps of the first log window, ten if that is one, at most half of all"),
     "loss_curve": ("nats per target, in order", f"means of up to {CURVE_POINTS} evenly spaced log windows"),
     "metric": ("text", "the recipe's evaluate.metric"),
     "lower_is_better": ("flag", "of the metric"),
@@ -226,7 +226,8 @@ def _training(history: History) -> Computed:
 
 
 def _loss_window(history: History) -> int:
-    return max(min(len(history.windows[0].steps), len(history.steps) // 2), 1) if history.steps else 0
+    steps = history.steps
+    return mean_steps(len(history.windows[0].steps), len(steps)) if steps else 0
 
 
 def _metric(history: History) -> Computed:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from etude.records.events import Step
-from etude.records.window import mean_loss
+from etude.records.window import mean_loss, mean_steps
 from etude.report.history import History
 from etude.report.ranking import Ranking
 from etude.report.summary import Summary
@@ -129,7 +129,8 @@ def _training_losses(
     seen = min(summary["tokens"] for summary in summaries)
     if not seen:
         return 0, []
-    window = max(sum(step.targets for step in w.steps) for history in histories for w in history.windows)
+    first = [h.steps[: mean_steps(len(h.windows[0].steps), len(h.steps))] for h in histories if h.steps]
+    window = max(sum(step.targets for step in steps) for steps in first)
     window = min(window, seen)
     ends = [sum(step.targets for step in history.steps) for history in histories]
     spans = {"training_loss_first": ("training loss, first", [(0, window)] * len(ends))}

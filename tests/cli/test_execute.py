@@ -1,5 +1,6 @@
 """The execution of a run for a person: its last lines and exit codes."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,8 +8,12 @@ import pytest
 import typer
 
 from etude.cli.execute import start_ranks, tell_ranks, train_here
+from etude.cli.live import LineView
 from etude.launch.ranks import Ended
 from etude.recipe.schema import Recipe
+from etude.records.events import Event, Resource
+from etude.records.folder import list_checkpoints
+from etude.records.store import list_runs
 from etude.start import Options
 
 Make = Callable[..., Recipe]
@@ -21,7 +26,7 @@ def test_a_run_in_this_process_ends_with_its_verdict_and_what_to_type_next(
     ended = train_here(make_recipe({"train.steps": 1}), Options(runs=tmp_path / "runs"))
     assert ended.run is not None
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("tiny: reading and preparing the data")
+    assert lines[0].startswith("tiny: prepares the data")
     name = ended.run.name
     assert [line for line in lines if line.startswith("Finished 1 step, ")]
     assert lines[-5:] == [
@@ -30,6 +35,36 @@ def test_a_run_in_this_process_ends_with_its_verdict_and_what_to_type_next(
         f"next    etude show {name}",
         f"        etude generate {name} --prompt 'def '",
         f"        etude export {name} --to hf exported",
+    ]
+
+
+class Interrupts(LineView):
+    """A view in which Ctrl-C is pressed when the third step is logged."""
+
+    def write(self, event: Event) -> None:
+        super().write(event)
+        if isinstance(event, Resource) and event.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_is_acknowledged_and_the_step_that_was_saved_stands_before_what_continues(
+    tmp_path: Path,
+    make_recipe: Make,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("etude.cli.live.open_view", Interrupts)
+    runs = tmp_path / "runs"
+    with pytest.raises(typer.Exit) as caught:
+        train_here(make_recipe({"checkpoint.every_steps": 2}), Options(runs=runs))
+    (run,) = list_runs(runs)
+    lines = capfd.readouterr().err.splitlines()
+    assert caught.value.exit_code == 75 and list_checkpoints(run.checkpoints)[-1].name == "step-000003"
+    assert [line for line in lines if line.startswith("Ctrl-C: saves and stops when this step")]
+    assert lines[-3:] == [
+        "step 3  stop: SIGINT was received",
+        "stopped: SIGINT was received; saved at step 3",
+        f"continue with: etude resume {run.path}",
     ]
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -145,14 +146,16 @@ def test_no_library_drives_the_terminal_by_warnings_logs_threads_or_tracebacks()
     assert done.stderr.count("PWN") >= 5 and "RuntimeError" in done.stderr
 
 
-def test_lines_of_libraries_above_the_live_view_are_cleaned() -> None:
+def test_lines_of_libraries_above_the_live_view_are_cleaned(tmp_path: Path) -> None:
     program = f"""
 import sys
+from pathlib import Path
 from etude.cli.printing import lasting_output
+from tests.report.runs import new_run
 with lasting_output():
     from etude.cli.live import LiveView
     view = LiveView()
-    view._start()
+    view.show_plan(new_run(Path({str(tmp_path)!r})).run, [])
     sys.stderr.write({HOSTILE!r} + chr(10))
     view.close()
     sys.stderr.write("after")
@@ -227,3 +230,24 @@ def test_a_table_keeps_brackets_that_a_markup_would_take(capsys: pytest.CaptureF
     ]  # fmt: skip
     print_table([])
     assert capsys.readouterr().out == ""
+
+
+def test_long_values_go_on_below_themselves_on_a_terminal_and_stay_one_line_in_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [("name", "one two three four five six seven"), ("b", "\x1b[2J")]
+    print_rows(rows)
+    assert capsys.readouterr().out == "name  one two three four five six seven\nb     \\x1b[2J\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    print_rows(rows)
+    assert capsys.readouterr().out.startswith("\x1b[2mname  \x1b[0mone two three four five six seven\n")
+    monkeypatch.delenv("FORCE_COLOR")
+    monkeypatch.setenv("COLUMNS", "26")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    print_rows(rows)
+    assert re.sub("\x1b\\[\\d*m", "", capsys.readouterr().out).splitlines() == [
+        "name  one two three four",
+        "      five six seven",
+        "b     \\x1b[2J",
+    ]

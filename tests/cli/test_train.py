@@ -12,13 +12,24 @@ Etude = Callable[..., Outcome]
 Write = Callable[..., Path]
 
 
-def test_training_again_continues_or_starts_as_asked(
-    tmp_path: Path, write_recipe: Write, etude: Etude
+def test_the_command_of_a_finished_run_tells_its_outcome_and_trains_when_asked_or_on_other_data(
+    tmp_path: Path, corpus: Path, write_recipe: Write, etude: Etude
 ) -> None:
     recipe, runs = write_recipe({"train.steps": 2}), tmp_path / "runs"
-    for count, words in enumerate([[], [], ["--new"]], 1):
-        assert etude("train", recipe, "--runs", runs, *words).code == 0
+    command = ("train", recipe, "--runs", runs)
+    assert etude(*command).code == 0
+    (run,) = runs.glob("tiny-*")
+    again = etude(*command)
+    assert again.code == 0 and list(runs.glob("tiny-*")) == [run]
+    first, *outcome = again.err.splitlines()
+    assert first == f"{run} has trained this recipe on this data to its end; --new trains it again"
+    assert any(line.startswith("Finished 2 steps") for line in outcome) and outcome[-3].startswith("next ")
+    for count, words in ((2, ["--new"]), (3, ["optim.learning_rate=0.1"])):
+        assert etude(*command, *words).code == 0
         assert len(list(runs.glob("tiny-*"))) == count
+    corpus.write_text(corpus.read_text() + corpus.read_text().splitlines()[0].replace("def", "class") + "\n")
+    assert etude(*command).code == 0
+    assert len(list(runs.glob("tiny-*"))) == 4
 
 
 def test_check_prints_every_value_and_deep_also_the_plan(write_recipe: Write, etude: Etude) -> None:

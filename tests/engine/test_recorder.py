@@ -55,6 +55,20 @@ def test_a_log_step_has_the_loss_a_target_and_the_rates_of_its_steps(
     assert usage.rss_bytes > 1 << 20
 
 
+def test_slow_steps_are_written_down_before_their_log_line(
+    writer: RunWriter, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("etude.engine.recorder.time.monotonic", lambda: clock[0])
+    recorder.add(step(1, 30.0, 20.0))
+    recorder.drain()
+    for number, moment, written in ((2, 0.5, 1), (3, 1.5, 3), (4, 2.0, 3)):
+        clock[0] = moment
+        recorder.add(step(number, 30.0, 20.0))
+        recorder.drain_late()
+        assert len(records(writer, events.Step)) == written
+
+
 def test_the_loss_since_a_save_weighs_steps_by_targets_and_leaves_out_skipped_ones(
     recorder: Recorder,
 ) -> None:

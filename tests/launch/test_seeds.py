@@ -2,9 +2,10 @@
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from etude.launch.seeds import execute, find_seeds
+from etude.launch.seeds import execute, find_finished, find_seeds
 from etude.recipe.load import load_recipe, with_changes
 from etude.recipe.schema import Recipe
 from etude.records.events import Attempt, Control, Event
@@ -18,6 +19,8 @@ class Interrupt:
     """Ctrl-C in the moment the end of the run is recorded, after the last step."""
 
     def show_plan(self, run: Run, rows: object) -> None: ...
+
+    def acknowledge(self, signal: str) -> None: ...
 
     def write(self, event: Event) -> None:
         if isinstance(event, Control):
@@ -42,6 +45,20 @@ def test_a_seed_that_is_finished_is_not_executed_again(tmp_path: Path, make_reci
     ]  # fmt: skip
     anew = find_seeds(with_changes(recipe, {"optim.learning_rate": 1e-3}), options, 1)
     assert next(anew).finished is None
+
+
+def test_a_finished_run_counts_for_its_own_recipe_data_and_first_weights_only(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    recipe, options = make_recipe({"train.steps": 2}), Options(runs=tmp_path / "runs")
+    assert find_finished(recipe, options) is None
+    run = execute(recipe, options, []).run
+    found = find_finished(recipe, options)
+    assert run is not None and found is not None and found.path == run.path
+    assert find_finished(with_changes(recipe, {"optim.learning_rate": 1e-3}), options) is None
+    assert find_finished(recipe, replace(options, weights=f"{run.name}@best")) is None
+    (run.path / "environment.json").write_text("{")
+    assert find_finished(recipe, options) is None
 
 
 def test_the_executor_starts_the_ranks_of_a_recipe_with_its_seed_and_folder(

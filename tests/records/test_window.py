@@ -5,7 +5,7 @@ import math
 import pytest
 
 from etude.records.events import Resource
-from etude.records.window import OpenWindow, Window, join_short_end, mean_loss
+from etude.records.window import OpenWindow, Window, join_short_end, mean_loss, mean_steps
 from tests.records.samples import step
 
 END = Resource(3, 200.0, 0.25, 0.01, 90.0, 1 << 20)
@@ -48,3 +48,8 @@ def test_a_short_end_belongs_to_the_window_before_it() -> None:
     assert joined[-1].resource is END and joined[-1].elapsed == 7.0
     assert [len(window.steps) for window in join_short_end([Window(whole), Window(half)])] == [10, 5]
     assert join_short_end([Window(less)]) == [Window(less)]
+
+
+def test_first_and_last_losses_are_means_of_a_log_window_or_ten_steps_and_at_most_half_of_all() -> None:
+    assert [mean_steps(5, 40), mean_steps(1, 40), mean_steps(None, 40)] == [5, 10, 10]
+    assert [mean_steps(50, 72), mean_steps(1, 6), mean_steps(1, 1), mean_steps(10, 0)] == [36, 3, 1, 1]
