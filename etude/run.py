@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from etude.control.desk import Decision
 from etude.engine import checkpoint as checkpoints
 from etude.engine.loop import Step
-from etude.errors import LostRankError
+from etude.errors import EtudeError, LostRankError
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.records.ending import Ending
@@ -17,6 +17,7 @@ from etude.report.write import write_report
 from etude.saving import begin_course, change_course, go_back, make_room, save
 from etude.session import Session, begin
 from etude.start import Options
+from etude.text import shorten
 
 _DEFAULT_MINUTES = 10.0
 _DONE = "the last step is done"
@@ -86,6 +87,9 @@ class Training:
                 raise
             except KeyboardInterrupt:
                 self.ending = Ending("stopped", "it was interrupted")
+                raise
+            except Exception as error:
+                _record_failure(session, error)
                 raise
 
 
@@ -184,6 +188,14 @@ def _end(session: Session, decision: Decision) -> Ending:
         _at_end(session, "report", lambda: write_report(session.run), f"try etude report {session.run.name}")
     was_asked = decision.is_asked or session.signals.requested is not None
     return Ending("stopped" if decision.is_asked else "finished", decision.reason or None, was_asked)
+
+
+def _record_failure(session: Session, error: Exception) -> None:
+    """Record the error that ends an attempt, unless the journal is what cannot be written."""
+    reason = str(error) if isinstance(error, EtudeError) else f"{type(error).__name__}: {error}"
+    with contextlib.suppress(Exception):
+        session.recorder.write(events.Control(session.state.step, "fail", shorten(reason)))
+        session.recorder.sync()
 
 
 def _compare(session: Session) -> None:

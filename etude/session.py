@@ -295,13 +295,13 @@ def _find_at_start(session: Session, new_weights: list[str]) -> Iterator[events.
         return
     if new_weights:
         names = f"{plural(len(new_weights), 'new tensor')}: {', '.join(new_weights[:4])}"
-        yield events.Finding(0, "new weights", names, "learnt from the start")
+        yield events.Finding(0, "new weights", names, "learnt from the start", severity="info")
     if finding := untrained_finding(session.plan, session.state.model):
         yield finding
     for task in session.plan.tasks:
         for note in label_notes(task.corpus):
             advice = "if that is not meant, mend the label fields, or id2label in config.json of the model"
-            yield events.Finding(0, task.named("labels"), note, advice)
+            yield events.Finding(0, task.named("labels of the data"), note, advice)
 
 
 def _find_at_resume(

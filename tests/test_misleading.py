@@ -14,6 +14,7 @@ from sklearn.metrics import f1_score
 from etude.data.prepared import prepare
 from etude.records.events import Evaluation, Event, Finding, Generation, Scores, Step
 from etude.records.store import Run
+from etude.report.summary import summarize
 from tests import misleading as runs
 
 E = TypeVar("E", bound=Event)
@@ -150,6 +151,8 @@ def test_the_difference_of_equal_runs_is_within_the_noise(misleading: Get) -> No
 def test_a_run_breaks_after_it_has_improved(misleading: Get) -> None:
     run = misleading(runs.not_finite)
     assert run.state == "failed" and losses(run)[-1] < 0.95 * losses(run)[0]
+    reason = f"the update of step {runs.HALF + 1} made weights that are no finite numbers"
+    assert str(summarize(run)["reason"]).startswith(reason)
     broken = [each.step for each in events(run, Finding) if each.what == "non-finite weights"]
     assert broken == [runs.HALF + 1] and run.best["step"] == runs.HALF
     assert [step.step for step in events(run, Step) if math.isnan(step.loss)]

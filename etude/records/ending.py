@@ -6,7 +6,8 @@ from typing import Literal
 from etude.records.events import Control
 
 State = Literal["finished", "stopped", "failed"]
-_STATES: dict[str, State] = {"finish": "finished", "stop": "stopped"}  # by the action of the last decision
+# By the action of the last decision.
+_STATES: dict[str, State] = {"finish": "finished", "stop": "stopped", "fail": "failed"}
 
 
 @dataclass(frozen=True)

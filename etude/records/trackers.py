@@ -102,7 +102,7 @@ def describe(event: Event, window: OpenWindow) -> str | None:
             return f"forecast: {expected(event.seconds, event.memory_bytes, event.disk_bytes)}"
         case events.Finding():
             return f"step {event.step:,}  {event.what}: {event.evidence}; {event.advice}"
-        case events.Control():
+        case events.Control() if event.action != "fail":  # the command ends with that error
             return f"step {event.step:,}  {event.action}: {event.reason}"
     return None
 

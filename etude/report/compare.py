@@ -14,7 +14,7 @@ from etude.report.panels import Panel, draw_panels
 from etude.report.ranking import Ranking, rank
 from etude.report.seeds import Group, NoiseBand, group_by_recipe, noise_band
 from etude.report.side_by_side import Result, set_side_by_side
-from etude.report.summary import Summary, summarize
+from etude.report.summary import Summary, status_word, summarize
 from etude.report.wording import NOTHING
 from etude.text import one_line, plural
 
@@ -89,7 +89,7 @@ class Comparison:
         rows = [
             Row("run", self._texts([history.run.info["name"] for history in self.histories]), is_text=True),
             Row("id", self._texts([_id_of(history.run) for history in self.histories]), is_text=True),
-            Row("status", self._texts(list(map(_status, self.summaries))), is_text=True),
+            Row("status", self._texts(list(map(status_word, self.summaries))), is_text=True),
         ]
         for what, values in (self.recipe | self.environment).items():
             texts = [NOTHING if value is None else one_line(value, _LONGEST_SETTING) for value in values]
@@ -191,11 +191,6 @@ def compare_runs(runs: Sequence[Run], baseline: int = 0) -> Comparison:
 
 def _id_of(run: Run) -> str:
     return run.name.removeprefix(f"{run.info['name']}-")
-
-
-def _status(summary: Summary) -> str:
-    is_short = summary["steps"] is not None and summary["step"] < summary["steps"]
-    return "ended early" if summary["status"] == "finished" and is_short else str(summary["status"])
 
 
 def _change_text(first: float, value: float | None, *, is_share: bool) -> str:

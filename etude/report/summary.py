@@ -43,7 +43,7 @@ _NOT_OF_JOURNAL = {
 _REASONS = {
     "paused": "it waits to be told to go on",
     "killed": "its process ended without a word; the same command continues it",
-    "failed": "an error ended it; log.txt has the last lines",
+    "failed": "an error ended it that its journal does not hold",
     "stopped": "it was stopped at once; the same command continues it",
 }
 
@@ -136,7 +136,7 @@ def _join(run: Run, of_journal: list[Figure]) -> Summary:
     }
     if "status" not in figures:
         state = run.state
-        values |= {"status": (state, lease), "reason": (_REASONS.get(state, "the lease says so"), lease)}
+        values |= {"status": (state, lease), "reason": (_REASONS.get(state), lease)}
     figures |= {name: make_figure(name, *value) for name, value in values.items()}
     end = describe_end({name: figure.value for name, figure in figures.items()})
     figures["end"] = make_figure("end", end, figures["status"].source)
@@ -153,7 +153,7 @@ def run_table(summaries: Sequence[Summary]) -> list[list[str]]:
     header = ["run", "status", "step", "loss", "best", "at step", "tokens/s", "time", "created"]
     return [header] + [
         [
-            summary['name'], summary['status'], f"{summary['step']:,}/{number(summary['steps'])}",
+            summary['name'], status_word(summary), f"{summary['step']:,}/{number(summary['steps'])}",
             short(summary['last_loss']), _best_of_metric(summary), number(summary['metric_best_step']),
             number(summary['tokens_per_second'], 0),
             duration(summary['wall_seconds']), summary['created'][:16].replace("T", " "),
@@ -171,6 +171,12 @@ def next_commands(run: Run) -> list[str]:
     kind = "peft" if run.recipe.adapter else "hf"
     writes = any(part.kind.writes_text for part in run.recipe.by_task().values())
     return [f"etude show {name}", *(ask if writes else []), f"etude export {name} --to {kind} exported"][:3]
+
+
+def status_word(summary: Summary) -> str:
+    """The status, but of a run that finished before its last planned step `ended early`."""
+    is_short = summary["steps"] is not None and summary["step"] < summary["steps"]
+    return "ended early" if summary["status"] == "finished" and is_short else str(summary["status"])
 
 
 def best_text(summary: Summary) -> str:
@@ -198,9 +204,9 @@ def kept_checkpoints(run: Run) -> list[str]:
 def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     is_validated = summary["last_validation_loss"] is not None
     yield "run", summary["name"]
-    is_done = summary["status"] == "finished" and summary["step"] == summary["steps"]
-    is_plain = is_done or summary["status"] == "running"
-    yield "status", summary["status"] if is_plain else f"{summary['status']}: {summary['reason']}"
+    word = status_word(summary)
+    says_all = word in ("finished", "running") or not summary["reason"]
+    yield "status", word if says_all else f"{word}: {summary['reason']}"
     yield from _listed("verdict", [summary["end"], *summary["verdict"]])
     yield from _listed("problem", summary["problems"])
     yield "best checkpoint", best_text(summary)

@@ -43,6 +43,9 @@ def describe_end(values: Values) -> str:
         return f"Ended early at {of}: {values['reason']}."
     if status == "running":
         return f"Running at {of}."
+    if status == "failed":
+        again = f"etude resume {values['name']} goes on from its last checkpoint"
+        return f"Failed at {of}: {str(values['reason']).rstrip('.')}. {again}."
     return f"Not finished: {status} at {of}; etude resume {values['name']} continues it."
 
 

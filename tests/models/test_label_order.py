@@ -129,7 +129,9 @@ def accuracy(events: list[Any]) -> float:
 
 def notes(events: list[Any]) -> str:
     return "\n".join(
-        event.evidence for event in events if isinstance(event, Finding) and event.what == "labels"
+        event.evidence
+        for event in events
+        if isinstance(event, Finding) and event.what == "labels of the data"
     )
 
 

@@ -17,6 +17,7 @@ TOLD: dict[Callable[[Path], Run], list[str]] = {
     runs.constant_classifier: [
         "It may have learnt nothing: f1 rose from 0 before training to 0.667",
         "by one prediction for all rows", "It predicts 1 for all 40 test rows.",
+        "the same as the best baseline, always 1.",
     ],
     runs.memorised: [
         "It learnt, but ended worse", "It has memorised its training data: after 40 passes over 15 training samples",
@@ -27,13 +28,17 @@ TOLD: dict[Callable[[Path], Run], list[str]] = {
     runs.short_last_window: ["It hardly changed: validation loss was 6.79 before training and 6.79 at best"],
     runs.endless_string: [
         "All 4 answers shown are the same text.", "None of its answers ends by itself; each was cut off",
+        "Its answers repeat themselves: 9",
     ],
     runs.all_rows_cut: [
         "All 32 training rows were cut, being longer than train.seq_len.", "None of its answers ends by itself",
     ],
-    runs.absent_label: ["without test rows: none", "better than before training"],
+    runs.absent_label: ["Labels of the data: without test rows: none", "better than before training"],
     runs.bad_end: ["It learnt, but ended worse", "at step 20, its best, and 12.1 at the end."],
-    runs.not_finite: ["It diverged: the training loss is not finite from step 12 on.", "Not finished: failed at step"],
+    runs.not_finite: [
+        "It diverged: the training loss is not finite from step 12 on.", "Failed at step 1",
+        "of 20: the update of step 11 made weights that are no finite numbers",
+    ],
     runs.killed_at_half: ["Not finished: killed at step 10 of 20; etude resume "],
 }  # fmt: skip
 
