@@ -203,7 +203,6 @@ def test_held_out_rows_of_another_format_are_refused(base: Path, tmp_path: Path)
 def test_a_run_is_a_model_and_gives_the_recipe_its_name(
     tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, etude: Callable[..., Outcome]
 ) -> None:
-    from etude.plan import make_plan
     from etude.run import run_recipe
     from etude.start import Options
 
@@ -216,7 +215,6 @@ def test_a_run_is_a_model_and_gives_the_recipe_its_name(
         recipe = load_recipe(tmp_path / file)
         assert recipe.name == "tiny-rows"
         assert recipe.model.from_ == str(run.checkpoints / "step-000002")
-    make_plan(load_recipe(tmp_path / "a.toml"))
     assert 'from = "./runs/' in (tmp_path / "a.toml").read_text()
     changes = {
         "model": {"from": str(run.checkpoints / "step-000002")}, "tokenizer": {}, "adapter": {"rank": 2},
