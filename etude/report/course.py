@@ -1,7 +1,8 @@
 """The course of a run as Markdown: phases of its schedule, and its figures over time."""
 
+import math
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from etude.records.events import Evaluation, Step
 from etude.records.window import mean_loss, mean_steps
@@ -39,8 +40,8 @@ def phases(history: History) -> Iterator[str]:
             few = max(min(every, len(part) // 2), 1)
             cut = "" if part[-1].step == end else f" (to {end:,} planned)"
             rows.append((
-                name, f"{part[0].step:,} to {part[-1].step:,}{cut}", _loss(mean_loss(part[:few])),
-                _loss(mean_loss(part[-few:])), duration(sum(step.seconds for step in part)),
+                name, f"{part[0].step:,} to {part[-1].step:,}{cut}", _mean(part[:few]), _mean(part[-few:]),
+                duration(sum(step.seconds for step in part)),
             ))  # fmt: skip
     yield table(("phase", "steps", "loss at start", "loss at end", "time in steps"), rows)
     ends = plural(every, "step").removeprefix("1 ")
@@ -75,7 +76,7 @@ def timeline(history: History, summary: Summary) -> Iterator[str]:
         star = " ★" if history.best and step == history.best.step else ""
         rows.append([
             number(step) + star,
-            _loss(mean_loss(last)) if last else NOTHING,
+            _mean(last) if last else NOTHING,
             *(read(history, evaluation) if evaluation else NOTHING for read in columns.values()),
             f"{last[-1].learning_rate:.3g}" if last else NOTHING,
             duration(elapsed.get(step)),
@@ -86,6 +87,12 @@ def timeline(history: History, summary: Summary) -> Iterator[str]:
         f"{star}Training loss: mean over the targets of the {plural(count, 'step').removeprefix('1 ')} "
         "up to there. Elapsed: all attempts, rework included."
     )
+
+
+def _mean(steps: Sequence[Step]) -> str:
+    """Mean loss of the steps that changed weights, and how many did not."""
+    lost = sum(step.skipped or not math.isfinite(step.loss) for step in steps)
+    return _loss(mean_loss(steps)) + (f" ({lost:,} of {plural(len(steps), 'step')} skipped)" if lost else "")
 
 
 def _loss(value: float) -> str:

@@ -201,6 +201,16 @@ def kept_checkpoints(run: Run) -> list[str]:
     return [path.name for path in list_checkpoints(run.checkpoints)]
 
 
+def forecast_and_measured(summary: Summary) -> str:
+    """The time, memory and disk that were expected, and those that a finished run took."""
+    said = expected(*(summary[f"forecast_{name}"] for name in ("seconds", "memory_bytes", "disk_bytes")))
+    if summary["status"] != "finished":
+        return said
+    memory = summary["peak_gpu_memory_bytes"] or summary["peak_rss_bytes"]
+    time, disk = duration(summary["wall_seconds"]), size(summary["disk_bytes"])
+    return f"{said}; measured {time}, {size(memory)}, {disk}"
+
+
 def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     is_validated = summary["last_validation_loss"] is not None
     yield "run", summary["name"]
@@ -241,22 +251,13 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     in_steps = f"{duration(summary['training_seconds'])} in steps"
     yield "time", f"{duration(summary['wall_seconds'])}, of it {in_steps}"
     if summary["forecast_seconds"] is not None:
-        yield "forecast", _forecast_and_measured(summary)
+        yield "forecast", forecast_and_measured(summary)
     yield "attempts", f"{summary['attempts']}, {plural(summary['rework_steps'], 'step')} done again"
     for name in ("skipped_steps", "findings"):
         yield name.replace("_", " "), number(summary[name] or "")
     yield "checkpoints", ", ".join(summary["checkpoints"]) or "none"
     if summary["damaged_lines"]:
         yield "damaged lines", f"{numbers(summary['damaged_lines'])} of the journal"
-
-
-def _forecast_and_measured(summary: Summary) -> str:
-    said = expected(*(summary[f"forecast_{name}"] for name in ("seconds", "memory_bytes", "disk_bytes")))
-    if summary["status"] != "finished":
-        return said
-    memory = summary["peak_gpu_memory_bytes"] or summary["peak_rss_bytes"]
-    time, disk = duration(summary["wall_seconds"]), size(summary["disk_bytes"])
-    return f"{said}; measured {time}, {size(memory)}, {disk}"
 
 
 def _listed(name: str, sentences: Sequence[str]) -> Iterator[tuple[str, str]]:

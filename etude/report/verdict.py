@@ -118,7 +118,8 @@ def _worth(history: History) -> Iterator[str]:
     """The scores on held-out rows beside those of the model before training and of the best baseline."""
     for scores in newest_scores(history):
         name, against = metric_title(scores.metric), [BEFORE, best_baseline(scores)]
-        compared = [_compared(scores, other) for other in against if other in scores.gains]
+        known = scores.gains.keys() & scores.systems.keys()  # a record of elsewhere may name others
+        compared = [_compared(scores, other) for other in against if other in known]
         value = with_interval(*scores.systems["after"][scores.metric], rows=scores.rows)
         rows = plural(scores.rows, f"{scores.split} row")
         yield f"On {rows}: {name} {'; '.join([value, *compared])}."

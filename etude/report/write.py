@@ -23,7 +23,7 @@ from etude.report.history import History, read_history
 from etude.report.html import to_html
 from etude.report.markdown import code, fence, prose, quoted, render, table
 from etude.report.results import before_after, final_scores
-from etude.report.summary import Summary, index_history, summarize_history
+from etude.report.summary import Summary, forecast_and_measured, index_history, summarize_history
 from etude.report.wording import duration, metric_title, number, numbers, percent, short, size
 from etude.text import plural
 
@@ -130,6 +130,7 @@ def _resources(summary: Summary) -> Iterator[str]:
         "Time in steps, rework included": duration(summary["training_seconds"]),
         "Time in evaluations": duration(summary["evaluation_seconds"]),
         "Time in all": f"{duration(summary['wall_seconds'])} in {plural(summary['attempts'], 'attempt')}",
+        "Forecast": summary["forecast_seconds"] is not None and prose(forecast_and_measured(summary)),
         "Ratings by people": summary["ratings"].count and prose(str(summary["ratings"])),
     }
     if rows := [(name, text) for name, text in shown.items() if text]:
@@ -153,13 +154,18 @@ def _problems(history: History) -> Iterator[str]:
     """Evidence and advice behind the problems of the verdict, and what people noted."""
     skipped = [step.step for step in history.steps if step.skipped]
     if skipped:
-        steps = plural(len(skipped), "step")
-        yield f"{steps} skipped because loss or gradient was not finite: {numbers(skipped, 10)}."
+        count = plural(len(skipped), "step")
+        yield f"{count} skipped because loss or gradient was not finite: {numbers(skipped, 10)}."
     if cut := list(_rows_with_losses(history)):
         yield "\n".join(f"- {line}" for line in cut)
     findings = history.events(Finding)
     if findings:
-        rows = [(number(f.step), prose(f.what), prose(f.evidence), prose(f.advice)) for f in findings]
+        steps: dict[tuple[str, ...], list[int]] = {}
+        for each in findings:
+            steps.setdefault((prose(each.what), prose(each.evidence), prose(each.advice)), []).append(
+                each.step
+            )
+        rows = [(numbers(found), *texts) for texts, found in steps.items()]
         yield table(("step", "finding", "evidence", "advice"), rows[:_FINDINGS])
         if (more := len(rows) - _FINDINGS) > 0:
             yield f"and {more:,} more in the journal"

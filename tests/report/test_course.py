@@ -48,3 +48,10 @@ def test_the_metric_has_its_column_and_labels_have_no_perplexity(misleading: Cal
 def test_a_bad_end_shows_where_the_best_was(misleading: Callable[..., Any]) -> None:
     rows = rows_of(misleading(runs.bad_end))[2:]
     assert [row[0] for row in rows] == ["5", "10", "15", "20 ★", "25", "30"]
+
+
+def test_a_mean_without_its_broken_steps_says_so(misleading: Callable[..., Any]) -> None:
+    run = misleading(runs.not_finite)
+    assert rows_of(run)[-1][1].endswith("(4 of 5 steps skipped)")
+    table, _ = phases(read_history(run))
+    assert table.endswith(" |") and "(4 of 5 steps skipped) |" in table

@@ -119,11 +119,12 @@ def test_a_killed_run_that_was_continued_tells_it(tmp_path: Path) -> None:
 
 def test_skipped_steps_and_findings_are_problems(tmp_path: Path) -> None:
     writer = new_run(tmp_path)
-    writer.append(attempt(), *window(1, 5, bad=(2, 3)), Finding(2, "non-finite step", "loss nan", "lower it"))
+    found = [Finding(step, "non-finite step", "loss nan", "lower it") for step in (2, 3)]
+    writer.append(attempt(), *window(1, 5, bad=(2, 3)), *found)
     writer.close("failed")
     text = report(writer.run)
     assert "2 steps skipped because loss or gradient was not finite: 2, 3." in text
-    assert "| 2 | non-finite step | loss nan | lower it |" in text
+    assert "| 2, 3 | non-finite step | loss nan | lower it |" in text
 
 
 def test_foreign_text_stays_text(tmp_path: Path) -> None:
