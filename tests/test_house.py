@@ -31,7 +31,7 @@ MOST = {
 MOST_LINES = {
     "cli": 3141, "control": 510, "data": 8526, "durable": 769, "engine": 1530, "evaluate": 550,
     "launch": 303, "models": 5122, "objectives": 1127, "plan": 797, "recipe": 1729, "records": 2181,
-    "report": 4021, "scores": 811, "watch": 81,
+    "report": 4036, "scores": 811, "watch": 81,
     "etude": 2937,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()

@@ -102,7 +102,8 @@ class Comparison:
 
     def lines(self, width: int) -> list[str]:
         """All of it for the terminal: the winner, the table, what each run came to, and one chart."""
-        names = shorten_apart([group.name for group in self.columns], max(width // 3, 12))
+        shown = [self.names[group.places[-1]] for group in self.columns]
+        names = shorten_apart(shown, max(width // 3, 12))
         order = f"worst to best by {self.ranking.figure}" if self.ranking.figure else "in order of time"
         several = len(self.columns) < len(self.histories)
         recipes = f" of {plural(len(self.columns), 'recipe')}" if several else ""

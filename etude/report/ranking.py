@@ -100,9 +100,23 @@ def rank(
     is_open = bool(obstacles) or (is_sure is None and bool(names))
     return Ranking(
         figure=figure.title, values=figure.values, order=order, obstacles=obstacles, winner=names,
-        is_sure=is_sure, sentences=[sentence, *obstacles],
+        is_sure=is_sure, sentences=[sentence, *_say_if_worse(histories, summaries, names), *obstacles],
         commands=_commands(histories, obstacles) if is_open else [],
     )  # fmt: skip
+
+
+def _say_if_worse(
+    histories: Sequence[History], summaries: Sequence[Summary], names: Sequence[str]
+) -> list[str]:
+    """A sentence on the winners that are no better than their model was before training."""
+    worse = []
+    for history, summary in zip(histories, summaries):
+        first, best = summary["metric_first"], summary["metric_best"]
+        is_before = bool(history.evaluations) and not history.evaluations[0].step
+        if summary["name"] in names and is_before and None not in (first, best):
+            is_better = best < first if summary["lower_is_better"] else best > first
+            worse += [] if is_better else [summary["name"]]
+    return [f"{_listed(worse)} did not get better than before training."] if worse else []
 
 
 def _find_obstacles(histories: Sequence[History], summaries: Sequence[Summary]) -> list[str]:

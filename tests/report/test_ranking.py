@@ -111,6 +111,21 @@ def test_a_run_without_a_finite_metric_is_named(tmp_path: Path) -> None:
     assert f"{writer.run.name} has no validation loss" in found.sentences[0] and found.winner == []
 
 
+def test_a_winner_that_is_worse_than_before_training_is_named_as_such(tmp_path: Path) -> None:
+    runs = []
+    for first, best in ((0.5, 2.0), (4.0, 3.0)):
+        writer = new_run(tmp_path, {"optim.learning_rate": best / 1000})
+        before = Evaluation(0, first, 9.0, None, 500, 1.0, False)
+        data = DataUsed(f"{best}", {}, HELD, "t")
+        writer.append(attempt(), data, before, *window(1, 40))
+        writer.append(Evaluation(40, best, 9.0, None, 500, 1.0, True))
+        writer.close("finished")
+        runs.append(writer.run)
+    found = ranked(*runs)
+    assert found.winner == [runs[0].name]
+    assert found.sentences[1] == f"{runs[0].name} did not get better than before training."
+
+
 def test_the_same_run_twice_and_seeds_alone_have_no_winner(tmp_path: Path) -> None:
     one = run(tmp_path, 2.0)
     assert ranked(one, one).sentences == ["All are the same run."]
