@@ -60,11 +60,18 @@ LINES = {
     "an export of another kind": ("export x out --to onnx", "onnx|there is no run"),
     "a recipe over another": ("init --data corpus.txt --model m --out recipe.toml", "is there already"),
     "a model that is no id": ("import 'a b' out", "neither a folder nor a hub id"),
+    "a recipe that no etude has": ("recipes show gone", "no recipe gone comes with etude"),
+    "a recipe outside the recipes": ("recipes show ../pyproject", "no recipe ../pyproject comes with etude"),
+    "a copy over another recipe": ("recipes copy demo recipe.toml", "is there already"),
+    "a copy in no folder": ("recipes copy demo gone/recipe.toml", "lies in no folder"),
+    "a prompt that is to be read twice": ("generate x --prompt - --prompt -", "once only"),
+    "an error that is wanted as JSON": ("show gone --json", "there is no run gone"),
     "no rows to show": ("data show recipe.toml --rows 0", "--rows"),
 }
 WORDS = {
     "a command with an escape sequence": ("", "\x1b[2J", "No such command"),
     "an option with an escape sequence": ("check", "--\x1b]0;x\x07", "No such option"),
+    "a recipe of etude with an escape sequence": ("recipes show", "a\x1b[2Jb", r"no recipe a\\x1b"),
     "a run with an escape sequence": ("show", "a\x1b[2Jb", r"there is no run a\\x1b"),
     "a run written from right to left": ("show", "a\u202egpj", r"there is no run a\\u202e"),
     "a run of a megabyte": ("show", "x" * 100_000, "longer than a path may be"),
