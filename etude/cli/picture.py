@@ -144,8 +144,10 @@ def _texts(progress: Progress, width: int, room: int) -> Iterator[Text]:
 def _text(sample: Generation, width: int, room: int) -> Iterator[Text]:
     """A line of what was asked, cut at its front; the answer; a line of the right answer if there is one."""
     prompt = clean(sample.prompt)
+    is_shown = sample.reference is None and "\n" not in prompt and len(prompt) <= _LONG_PROMPT
     what = "continued" if sample.reference is None else "answered"
-    yield Text(f"{what} after step {sample.step:,}: {_end_of(prompt, width - 30)}", style="dim")
+    asked = "" if is_shown else f": {_end_of(prompt, width - 30)}"
+    yield Text(f"{what} after step {sample.step:,}{asked}", style="dim")
     expected = sample.reference if room > 3 else None
     answer = Text()
     if sample.reference is None:  # the text goes on where the last line of its prompt ends

@@ -53,7 +53,7 @@ def test_the_picture_fits_and_holds_the_figures_and_the_texts(
     ):  # fmt: skip
         assert figure in text
     # The prompt of the recipe stands first, and its text goes on where it ends.
-    first = next(index for index, line in enumerate(lines) if line.startswith("continued after step 10"))
+    first = lines.index("continued after step 10")
     assert lines[first + 1 : first + 3] == ["  def f():", "      return 1"]
     assert "\x1b" not in text and "A list\\x1b[2J" in text
 
