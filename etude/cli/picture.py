@@ -90,7 +90,7 @@ def _figures(progress: Progress, most: int) -> Table:
         ("elapsed", duration(round(progress.elapsed))),
         ("learning rate", f"{last.learning_rate:.3g}" if last else NOTHING),
         ("gradient norm", number(last and last.grad_norm, 3)),
-        ("tokens/s", number(resource and resource.tokens_per_second, 0)),
+        ("tokens/s", number(progress.tokens_per_second, 0)),
         ("memory" if gpu_memory is None else "GPU memory", size(memory)),
         ("MFU", percent(resource.mfu if resource else None)),
         ("data wait", percent(resource.wait_ratio if resource else None)),

@@ -163,6 +163,14 @@ class Progress:
         return mean_loss([*self._recent][-count:])
 
     @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens over seconds of the last log window, or of the steps so far before the first."""
+        if self.resource:
+            return self.resource.tokens_per_second
+        seconds = sum(step.seconds for step in self._recent)
+        return sum(step.tokens or step.targets for step in self._recent) / seconds if seconds else None
+
+    @property
     def evaluation(self) -> Evaluation | None:
         """The last evaluation."""
         return self.evaluations[-1] if self.evaluations else None
@@ -198,7 +206,7 @@ class Progress:
 def stopping(signal: str) -> str:
     """The answer to a signal that asks a run to stop."""
     name = {"SIGINT": "Ctrl-C"}.get(signal, signal)
-    return f"{name}: saves and stops when this step or evaluation is done; once more stops at once"
+    return f"{name}: saves and stops after this step or evaluation; once more stops at once"
 
 
 def _mean(values: Sequence[float]) -> float:

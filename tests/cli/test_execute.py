@@ -60,7 +60,7 @@ def test_ctrl_c_is_acknowledged_and_the_step_that_was_saved_stands_before_what_c
     (run,) = list_runs(runs)
     lines = capfd.readouterr().err.splitlines()
     assert caught.value.exit_code == 75 and list_checkpoints(run.checkpoints)[-1].name == "step-000003"
-    assert [line for line in lines if line.startswith("Ctrl-C: saves and stops when this step")]
+    assert [line for line in lines if line.startswith("Ctrl-C: saves and stops after this step")]
     assert lines[-3:] == [
         "step 3  stop: SIGINT was received",
         "stopped: SIGINT was received; saved at step 3",

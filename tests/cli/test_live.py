@@ -90,14 +90,14 @@ def test_a_signal_is_acknowledged_at_once_in_both_views(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     LineView().acknowledge("SIGINT")
-    assert capfd.readouterr().err.startswith("Ctrl-C: saves and stops when this step")
+    assert capfd.readouterr().err.startswith("Ctrl-C: saves and stops after this step")
     file = io.StringIO()
     view = LiveView(Console(file=file, width=100, height=30, force_terminal=True))
     view.show_plan(finished_run(tmp_path), [])
     view.write(attempt(2, 20))
     view.acknowledge("SIGTERM")
     view.close()
-    assert "SIGTERM: saves and stops when this step" in file.getvalue()
+    assert "SIGTERM: saves and stops after this step" in file.getvalue()
 
 
 def test_a_plan_stands_above_the_picture_which_has_the_device_itself(

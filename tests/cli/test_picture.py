@@ -131,7 +131,7 @@ def test_every_step_is_drawn_not_log_windows(tmp_path: Path) -> None:
 def test_what_a_person_decides_or_asks_is_said_with_its_step(tmp_path: Path) -> None:
     records = [attempt(), *window(1, 5)]
     assert any(
-        line.startswith("Ctrl-C: saves and stops")
+        line.startswith("Ctrl-C: saves and stops") and line.endswith("at once")
         for line in picture(tmp_path, records, 80, 24, asked="SIGINT")
     )
     ended = picture(tmp_path, [*records, Control(5, "stop", "SIGINT was received")], 80, 24, asked="SIGINT")

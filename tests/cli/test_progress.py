@@ -53,6 +53,12 @@ def test_without_validation_nothing_waits_for_an_evaluation(tmp_path: Path) -> N
     assert pace.words().startswith("about ")
 
 
+def test_the_speed_is_known_before_the_first_log_line(tmp_path: Path) -> None:
+    steps = window(1, 4, seconds=2.0)[:-1]  # of 101 to 104 targets, where no tokens are recorded
+    progress = progress_of(tmp_path, [attempt(), *steps])
+    assert progress.tokens_per_second == pytest.approx((101 + 102 + 103 + 104) / 8)
+
+
 def test_each_step_is_kept_and_joined_to_its_neighbour_where_they_are_many(tmp_path: Path) -> None:
     progress = progress_of(tmp_path, [attempt(steps=5000), *window(1, 4001)])
     assert len(progress.losses) == 2000
