@@ -1,99 +1,22 @@
 """`etude init`: a commented recipe, written after a look at the data, the model and the machine."""
 
 import contextlib
-import json
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from etude.errors import InputError
+from etude.cli.draft import Facts, held_out_section, recipe_text
+from etude.errors import InputError, RecipeError
 from etude.text import plural
+
+if TYPE_CHECKING:
+    from etude.models.families.family import Pretrained
+    from etude.plan import Plan
 
 _LOOK_AT, _MOST_CHARACTERS = 2000, 8 << 20
 _NAMED_COLUMNS = 20
-_NO_MODEL = "not on this machine yet: a folder, or a hub id"
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 _BYTES_A_TOKEN = 3  # where there is no tokenizer to ask: English with code has 3 to 4
-_RECIPE = """\
-# {rows} ({format}); the usual one has {usual}, the longest {longest:,} ({counted}).
-# For {device} with {memory} GB and {cores}; `etude check {file} --deep` says what it comes to.
-name = {name}
-
-[model]
-from = {model}
-# {size}
-
-[adapter]                          # leave the section out to train all weights
-rank = {rank:<4}                        # more can learn more, also by heart
-alpha = {alpha}
-targets = {targets}
-
-[[data.train]]
-path = {path}
-
-{held_out}{clean}[train]
-epochs = 3                         # of {per_epoch}
-seq_len = {seq_len:<6}                   # {fit} of 100 rows fit; longer ones are cut, and counted
-global_batch_size = {batch}
-activation_checkpointing = {tight}   # true: less memory, a third more time
-
-[optim]
-learning_rate = 2e-4               # usual for LoRA; all weights want a tenth of it
-
-[schedule]
-warmup_steps = {warmup}
-
-[evaluate]
-every_steps = {every:<4}                 # half an epoch
-patience = 3                       # so many without improvement end the run; the best is kept
-answers = {answers:<4}                     # instructions answered each time, and judged
-"""
-
-_HELD_OUT = """\
-[[data.validation]]                # {rows}; runs that hold out the same rows compare
-path = {path}
-
-"""
-
-_CLEAN = """\
-[data.clean]
-undecodable = "drop"               # {files}, binary or not UTF-8; "off" refuses them
-
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """The data, the model and the machine that a recipe should fit.
-
-    unread   columns of the rows that nothing reads
-    tokens   of each of the first rows, ascending; `is_guess` if from bytes, for want of a tokenizer
-    weights  parameters of the model, `context` its tokens; None if it is not there, and `problem` why
-    left_out files of a folder that are no texts
-    targets  layers that get an adapter
-    memory   bytes
-    """
-
-    format: str
-    rows: int
-    unread: list[str]
-    tokens: list[int]
-    is_guess: bool
-    weights: int | None
-    context: int | None
-    targets: str | list[str]
-    problem: str | None
-    left_out: list[str]
-    device: str
-    memory: int
-    cores: int
-
-    @property
-    def usual(self) -> int:
-        """Tokens of the row in the middle."""
-        return self.tokens[len(self.tokens) // 2]
 
 
 class Written(NamedTuple):
@@ -133,7 +56,7 @@ def write_recipe(data: Path, model: str, out: Path, validation: Path | None = No
 
     validation: rows to hold out, instead of a part of the data.
 
-    Raises: InputError if the data cannot be read, or `out` is there already; nothing is written then.
+    Raises: RecipeError with all problems of the data, the model and `out`; nothing is written then.
     """
     import tomllib
 
@@ -143,11 +66,17 @@ def write_recipe(data: Path, model: str, out: Path, validation: Path | None = No
     from etude.records.folder import require_outside_runs
 
     require_outside_runs(out)
-    if out.exists():
-        raise InputError(f"{out} is there already; give another file with --out")
-    facts = look(data, model)
-    held_out = _hold_out(validation, out, facts) if validation else ""
-    text, folder = recipe_text(data, model, out, facts, held_out), out.absolute().parent
+    problems = [f"{out} is there already; give another file with --out"] if out.exists() else []
+    try:
+        facts = look(data, model)
+        held_out = _hold_out(validation, out, facts) if validation else ""
+    except InputError as error:
+        problems += error.problems if isinstance(error, RecipeError) else [str(error)]
+    if problems:
+        raise RecipeError(problems)
+    text, folder = recipe_text(data, out, facts, held_out), out.absolute().parent
+    if plan := _plan(text, data, validation, facts):
+        text = recipe_text(data, out, facts, held_out, plan)
     # Not into a folder that is trained on.
     has_schema = may_write_schema(folder) and not folder.is_relative_to(data.absolute())
     if has_schema:
@@ -206,72 +135,82 @@ def _next_commands(out: Path, model: str, facts: Facts) -> list[str]:
 
 
 def look(data: Path, model: str) -> Facts:
-    """Look at data, model and machine. Raises: InputError if the data or the model cannot be used."""
+    """Look at data, model and machine. Raises: RecipeError if the data or the model cannot be used."""
     import psutil
     import torch
 
     from etude.engine.world import choose_device
-    from etude.models.families.table import family_of
     from etude.models.hub import find_model
-    from etude.models.parts import find_targets
-    from etude.models.pretrained import inspect_model, meta_model
+    from etude.models.pretrained import inspect_model
     from etude.records.environment import describe_machine
 
-    problem, weights, context, folder = None, None, None, None
+    problems: list[str] = []
+    problem, weights, context = None, None, None
     targets: str | list[str] = _TARGETS
+    folder: Path | None = None
     try:
         folder = find_model(model)
     except InputError as error:
         problem = str(error)
-    if folder is not None:
-        pretrained = inspect_model(folder)
-        if family_of(pretrained.config).has_source or pretrained.labels:
-            raise InputError(
-                f"{model} does not continue text, which the recipe would train; docs/seq2seq.md and "
-                "docs/classification.md show recipes for other models"
-            )
-        weights, context = pretrained.parameters["total"], min(pretrained.config.longest, 2**24)
-        try:
-            find_targets(meta_model(pretrained), _TARGETS)
-        except InputError:  # other families call them otherwise
-            targets = "all-linear"
-    kind, rows, texts, unread, left_out = _read(data)
+    try:
+        if folder is not None:
+            pretrained = inspect_model(folder)
+            targets = _choose_targets(model, pretrained)
+            weights, context = pretrained.parameters["total"], min(pretrained.config.longest, 2**24)
+    except InputError as error:
+        problems.append(str(error))
+    try:
+        kind, rows, texts, unread, left_out = _read(data)
+    except InputError as error:
+        problems.append(str(error))
+    if problems:
+        raise RecipeError(problems)
     tokens, is_guess = _count_tokens(texts, folder)
     device = choose_device("auto")
     on_gpu = device.type == "cuda"
     memory = torch.cuda.get_device_properties(0).total_memory if on_gpu else psutil.virtual_memory().total
     return Facts(
+        base=model, title=_name_of(model),
         format=kind, rows=rows, unread=unread, tokens=tokens, is_guess=is_guess, weights=weights,
         context=context, targets=targets, problem=problem, left_out=left_out, device=device.type,
         memory=memory, cores=describe_machine()["cores"],
     )  # fmt: skip
 
 
-def recipe_text(data: Path, model: str, out: Path, facts: Facts, held_out: str = "") -> str:
-    """The recipe as TOML, its values chosen from what was found out; `held_out` is a section of its own."""
-    batch = next((size for size in (32, 16, 8) if facts.rows >= 50 * size), 4)
-    per_epoch = max(-(-facts.rows * (100 if held_out else 95) // 100 // batch), 1)
-    most = facts.tokens[min(99 * len(facts.tokens) // 100, len(facts.tokens) - 1)]
-    seq_len = min(max(-(-most // 64) * 64, 64), facts.context or 2**24)
-    fit = 100 * sum(size <= seq_len for size in facts.tokens) // len(facts.tokens)
-    rank = 16 if facts.rows >= 500 else 8
-    given = f"{_name_of(model)}-{data.name.partition('.')[0]}".lower()
-    name = re.sub(r"[^a-z0-9._-]+", "-", given).strip("-._")[:64] or "my-run"
-    # Frozen weights take 2 bytes each; where they fill a third of the memory, activations need care.
-    is_tight = facts.weights is not None and 6 * facts.weights > facts.memory
-    size = f"{facts.weights:,} parameters" if facts.weights else _NO_MODEL
-    return _RECIPE.format(
-        rows=plural(facts.rows, "row"), format=facts.format, usual=plural(facts.usual, "token"),
-        longest=facts.tokens[-1], counted="guessed from bytes" if facts.is_guess else "counted",
-        device=facts.device, cores=plural(facts.cores, "core"), memory=round(facts.memory / 1e9),
-        file=_quoted(out.name)[1:-1], name=_quoted(name), model=_quoted(model), size=size,
-        rank=rank, alpha=2 * rank, per_epoch=plural(per_epoch, "step"),
-        path=_path_from(out, data), held_out=held_out,
-        seq_len=seq_len, fit=fit, batch=batch, tight=str(is_tight).lower(),
-        warmup=min(3 * per_epoch // 30, 100), every=max(per_epoch // 2, 1),
-        clean=_CLEAN.format(files=plural(len(facts.left_out), "file")) if facts.left_out else "",
-        answers=0 if facts.format == "text" else 8, targets=json.dumps(facts.targets),
-    )  # fmt: skip
+def _choose_targets(model: str, pretrained: "Pretrained") -> str | list[str]:
+    """The layers that get an adapter. Raises: InputError if the model is not for text that goes on."""
+    from etude.models.families.table import family_of
+    from etude.models.parts import find_targets
+    from etude.models.pretrained import meta_model
+
+    if family_of(pretrained.config).has_source or pretrained.labels:
+        raise InputError(
+            f"{model} does not continue text, which the recipe would train; docs/seq2seq.md and "
+            "docs/classification.md show recipes for other models"
+        )
+    try:
+        find_targets(meta_model(pretrained), _TARGETS)
+    except InputError:  # other families call them otherwise
+        return "all-linear"
+    return _TARGETS
+
+
+def _plan(text: str, data: Path, validation: Path | None, facts: Facts) -> "Plan | None":
+    """The plan of a recipe that is not written yet; None without its model, or if data or sizes stop it."""
+    import tomllib
+
+    from etude.plan import make_plan
+    from etude.recipe.load import recipe_from
+
+    if facts.weights is None:
+        return None
+    values = tomllib.loads(text)
+    for use, path in (("train", data), ("validation", validation)):
+        if path is not None:
+            values["data"][use][0]["path"] = str(path.absolute())
+    with contextlib.suppress(InputError):  # which etude check says, with the place in the file
+        return make_plan(recipe_from(values))
+    return None
 
 
 def _hold_out(validation: Path, out: Path, facts: Facts) -> str:
@@ -281,13 +220,7 @@ def _hold_out(validation: Path, out: Path, facts: Facts) -> str:
         raise InputError(
             f"{validation} has {kind} rows, and the data {facts.format} ones; give rows of one format"
         )
-    return _HELD_OUT.format(rows=plural(rows, "row"), path=_path_from(out, validation))
-
-
-def _path_from(out: Path, path: Path) -> str:
-    """A path as the recipe in `out` names it."""
-    here, path = out.absolute().parent, path.absolute()
-    return _quoted(str(path.relative_to(here) if path.is_relative_to(here) else path))
+    return held_out_section(rows, validation, out)
 
 
 def _name_of(model: str) -> str:
@@ -336,7 +269,3 @@ def _count_tokens(texts: Sequence[str], folder: Path | None) -> tuple[list[int],
         if folder is not None:
             return sorted(len(ids) for ids in open_tokenizer(folder).encode_batch(list(texts))), False
     return sorted(len(text.encode()) // _BYTES_A_TOKEN + 1 for text in texts), True
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # plain in JSON, but not in TOML

@@ -7,6 +7,7 @@ from etude.objectives.choose import join_kinds
 from etude.objectives.task import Task
 from etude.objectives.writing import is_answered
 from etude.plan import Plan
+from etude.recipe.schema import Evaluate
 from etude.records import events
 
 _DEFAULT_MINUTES = 10.0
@@ -88,7 +89,7 @@ def count_evaluations(plan: Plan) -> int:
 
 def evaluation_work(plan: Plan) -> Work:
     """The work of one evaluation of all tasks."""
-    return sum((_evaluation_work(task) for task in plan.tasks), Work())
+    return sum((_evaluation_work(task, plan.recipe.evaluate) for task in plan.tasks), Work())
 
 
 def final_work(plan: Plan) -> Work:
@@ -147,9 +148,9 @@ def _baseline_seconds(plan: Plan) -> float:
     return len(compared) * _BASELINE_SECONDS + rows * _ROW_SECONDS
 
 
-def _evaluation_work(task: Task) -> Work:
+def _evaluation_work(task: Task, recipe: Evaluate) -> Work:
     """The loss of validation samples; for kinds that write, answers to some and continuations of prompts."""
-    recipe, split = task.recipe.evaluate, task.corpus.validation
+    split = task.corpus.validation
     samples = min(len(split), recipe.max_samples or len(split)) if split else 0
     if not task.recipe.kind.writes_text:
         return Work(samples)

@@ -8,8 +8,10 @@ import pytest
 
 from etude.cli.init import look, write_recipe
 from etude.data.prepared import prepare
-from etude.errors import InputError
+from etude.errors import InputError, RecipeError
 from etude.recipe.load import load_recipe, recipe_from
+from etude.run import run_recipe
+from etude.start import Options
 from tests.bases import write_encoder, write_gpt2, write_gptj, write_instructions, write_qwen2, write_t5
 from tests.conftest import Outcome
 from tests.recipes import tiny
@@ -32,9 +34,6 @@ def test_the_recipe_is_short_commented_and_fits_the_rows(base: Path, tmp_path: P
 
 
 def test_it_trains_as_it_is(base: Path, tmp_path: Path) -> None:
-    from etude.run import run_recipe
-    from etude.start import Options
-
     write_recipe(write_instructions(tmp_path / "rows.jsonl", 30), str(base), tmp_path / "recipe.toml")
     recipe = load_recipe(tmp_path / "recipe.toml", ["train.epochs=1", "evaluate.answer_tokens=4"])
     assert run_recipe(recipe, Options(runs=tmp_path / "runs")).run.state == "finished"
@@ -203,9 +202,6 @@ def test_held_out_rows_of_another_format_are_refused(base: Path, tmp_path: Path)
 def test_a_run_is_a_model_and_gives_the_recipe_its_name(
     tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, etude: Callable[..., Outcome]
 ) -> None:
-    from etude.run import run_recipe
-    from etude.start import Options
-
     run = run_recipe(recipe_from(tiny(corpus, {"train.steps": 2})), Options(runs=tmp_path / "runs")).run
     monkeypatch.chdir(tmp_path)
     write_instructions(tmp_path / "rows.jsonl", 30)
@@ -224,3 +220,11 @@ def test_a_run_is_a_model_and_gives_the_recipe_its_name(
     refused = etude("init", "--data", "rows.jsonl", "--model", "tuned", "--out", "d.toml")
     assert refused.code == 2 and "etude export tuned FOLDER --to merged" in refused.err
     assert not (tmp_path / "d.toml").exists()
+
+
+def test_problems_of_data_model_and_file_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("mine")
+    with pytest.raises(RecipeError) as caught:
+        write_recipe(tmp_path / "gone.jsonl", str(write_t5(tmp_path / "t5")), tmp_path / "recipe.toml")
+    there, model, data = caught.value.problems
+    assert "is there already" in there and "does not continue text" in model and "gone.jsonl" in data
