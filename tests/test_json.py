@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "show RUN": ("show RUN", lambda value: value),
     "runs": ("runs", lambda value: value[0]),
     "compare RUN RUN...": ("compare RUN OTHER", lambda value: value),
+    "evaluate RUN... --on FILE": ("evaluate RUN OTHER --on TEXTS", lambda value: value),
     "report RUN": ("report RUN", lambda value: value),
     "rate RUN --scores ...": ("rate RUN --scores 4", lambda value: next(iter(value.values()))),
     "rate RUN": ("rate RUN --rater anna", lambda value: value[0]),
@@ -58,8 +59,9 @@ def words(tmp_path: Path, write_recipe: Callable[..., Path], etude: Etude) -> di
         assert etude("train", recipe, "--new", "--runs", runs).code == 0
     first, second = sorted(path for path in runs.iterdir() if not path.name.startswith("."))
     rows = write_instructions(tmp_path / "rows.jsonl", 20)
+    (tmp_path / "texts.jsonl").write_text('{"text": "def f(x):\\n    return x"}\n' * 3)
     return {
-        "RECIPE": recipe, "RUN": first, "OTHER": second, "ROWS": rows, "OUT": tmp_path / "out.toml", "FOLDER": tmp_path / "exported", "PAGE": tmp_path / "page.md",
+        "RECIPE": recipe, "RUN": first, "OTHER": second, "ROWS": rows, "TEXTS": tmp_path / "texts.jsonl", "OUT": tmp_path / "out.toml", "FOLDER": tmp_path / "exported", "PAGE": tmp_path / "page.md",
         "MODEL": next((first / "checkpoints").iterdir()),
     }  # fmt: skip
 
