@@ -10,7 +10,7 @@ from etude.text import plural
 
 _PROMPTS, _MOMENTS = 3, 3
 _PROMPT_CHARACTERS = 200
-_LINES, _CHARACTERS = 8, 500  # of a text
+_LINES, _CHARACTERS = 6, 400  # of a text
 
 
 def answers_over_time(history: History) -> Iterator[str]:

@@ -13,7 +13,7 @@ from etude.report.summary import Summary
 from etude.report.wording import NOTHING, duration, metric_title, number, short
 from etude.text import plural
 
-_ROWS = 16
+_ROWS = 12
 _FEW_EVALUATIONS = 6  # with fewer, the timeline has log windows too
 
 

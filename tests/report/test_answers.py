@@ -37,7 +37,7 @@ def test_blank_answers_are_said_in_words_and_long_texts_are_cut(tmp_path: Path) 
     parts = told(tmp_path, said(5, " " * 83, "p " * 300), said(10, long, "p " * 300))
     assert len(parts[0]) < 230 and "..." in parts[0]
     assert parts[2] == "Step 5 ★, ended by itself: 83 characters of white space."
-    assert "line 7\n... (" in parts[3] and "line 8" not in parts[3]
+    assert "line 5\n... (" in parts[3] and "line 6" not in parts[3]
 
 
 def test_equal_prompts_keep_their_own_references(tmp_path: Path) -> None:
