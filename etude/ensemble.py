@@ -197,9 +197,12 @@ def _join_labels(
     read = _read_rows(runs, first.split, "labels", len(names))
     each = [probabilities_of(rows) for rows in read]
     mean: labels.Floats = np.mean(each, axis=0)
+    right, ids = truth_of(read[0]), [row["id"] for row in read[0]]
     thresholds = _thresholds(runs, found, len(names)) if multi else [np.zeros(0)] * (len(runs) + 1)
 
     def says(probabilities: labels.Floats, least: labels.Floats) -> labels.Labels:
+        if multi and first.split == "validation":
+            return labels.predict_by_other_rows(probabilities, right, ids)
         return probabilities >= least if multi else probabilities.argmax(axis=1)
 
     members = [says(probabilities, least) for probabilities, least in zip(each, thresholds[1:])]
@@ -212,7 +215,6 @@ def _join_labels(
             if multi
             else np.where(shares == most, mean, -1).argmax(1)
         )
-    right = truth_of(read[0])
     truth: labels.Labels = right if multi else right.argmax(axis=1)
 
     figures = list(first.systems["after"])

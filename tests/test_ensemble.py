@@ -17,7 +17,7 @@ from etude.records.events import Scores
 from etude.records.store import Run
 from etude.scores.answers import FIGURES, Answer
 from etude.scores.intervals import paired_difference
-from etude.scores.labels import choose_thresholds, score_labels
+from etude.scores.labels import choose_thresholds, predict_by_other_rows, score_labels
 from tests.conftest import Outcome
 from tests.report.runs import new_run
 
@@ -123,10 +123,11 @@ def test_thresholds_of_several_labels_come_from_validation_rows_only(tmp_path: P
         assert by_mean.systems[run.name]["f1"][0] == pytest.approx(alone)
 
 
-def test_where_validation_rows_are_scored_no_threshold_is_chosen_on_them(tmp_path: Path) -> None:
+def test_where_validation_rows_are_scored_their_thresholds_come_from_other_rows(tmp_path: Path) -> None:
     members = [labelled(40, seed, multi=True) for seed in (1, 2)]
     found = make_ensemble([write_run(tmp_path, {"validation": rows}, labels=NAMES) for rows in members])
-    said = (columns(members[0], "probabilities") + columns(members[1], "probabilities")) / 2 >= 0.5
+    mean = (columns(members[0], "probabilities") + columns(members[1], "probabilities")) / 2
+    said = predict_by_other_rows(mean, columns(members[0], "labels"), [row["id"] for row in members[0]])
     assert [row["said"] for row in found.rows] == said.astype(int).tolist() and not found.scores.thresholds
 
 

@@ -9,7 +9,7 @@ import typer
 
 from etude.cli.completion import complete_checkpoint
 from etude.cli.options import Json, Runs, parse_name, parse_output
-from etude.cli.printing import print_json, print_rows
+from etude.cli.printing import print_json, print_rows, say
 from etude.errors import InputError
 
 Speaking = Annotated[
@@ -79,11 +79,17 @@ def export_model(
 ) -> None:
     """Write a model that transformers and PEFT load as it is, with a card of the record's figures."""
     from etude.export import export
+    from etude.records.store import open_run
+    from etude.report.summary import warn_of_best
     from etude.report.wording import size
+    from etude.start import split_choice
 
     folder = export(run, kind.value, out, runs=runs)
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     sizes = [(name, size(count)) for name, count in files.items()]
+    name, which = split_choice(run)
+    if which == "best" and (warning := warn_of_best(open_run(name, runs))):
+        say(warning)
     rows = [("folder", str(folder)), *sizes, ("load with", "the code under Use in README.md")]
     print_rows(rows, {"folder": str(folder), "files": files}, as_json)
 

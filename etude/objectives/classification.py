@@ -118,18 +118,17 @@ class Classification(Kind):
     def measure(self, exam: Exam) -> Measured:
         """The loss, and every figure of the predictions.
 
-        With several labels a row, each label is predicted from the threshold on that suits these rows best:
-        such figures are a little too good, and only fit to compare moments of a run. `compare` takes the
-        thresholds of one set to the rows of another.
+        With several labels a row, each is predicted from a threshold on that is chosen on other validation
+        rows than the one it decides, as `compare` chooses those of test rows on validation rows.
         """
         split, labels = exam.corpus.validation, _labels(exam.corpus)
         assert split is not None
         predictions = predict_split(exam, self.plain(), split, exam.recipe.evaluate.max_samples)
-        truth, predicted = _choose_labels(predictions, labels, _thresholds(predictions, labels))
+        truth, predicted = _by_other_rows(predictions, labels, _ids(exam, "validation", predictions))
         return Measured(
             predictions.score,
-            figures(predictions, labels),
-            standard_error=lambda metric: standard_error(predictions, labels, metric),
+            scores.score_labels(truth, predicted, labels.names, multi=labels.multi),
+            standard_error=lambda metric: standard_error(truth, predicted, labels, metric),
             predicted=predicted,
             measure_of=lambda names, metric: of_labels(
                 truth, labels.names, multi=labels.multi, figures=names, metric=metric
@@ -206,12 +205,6 @@ def predict(
     return Predictions(probabilities.numpy(), truth.numpy() > 0.5, score)
 
 
-def figures(predictions: Predictions, labels: Labels) -> dict[str, float]:
-    """Every figure of `score_labels`; several labels a row are predicted from their best thresholds on."""
-    truth, predicted = _choose_labels(predictions, labels, _thresholds(predictions, labels))
-    return scores.score_labels(truth, predicted, labels.names, multi=labels.multi)
-
-
 def predict_split(
     exam: Exam, objective: Classification, split: Samples, max_samples: int | None = None
 ) -> Predictions:
@@ -223,11 +216,10 @@ def predict_split(
     )  # fmt: skip
 
 
-def standard_error(predictions: Predictions, labels: Labels, metric: str) -> float:
+def standard_error(truth: np.ndarray, predicted: np.ndarray, labels: Labels, metric: str) -> float:
     """Standard error of a metric from the choice of rows; NaN if it is no figure of labels."""
     if metric not in _figures(labels):
         return math.nan
-    truth, predicted = _choose_labels(predictions, labels, _thresholds(predictions, labels))
     intervals = label_bootstrap(truth, predicted, labels.names, multi=labels.multi, figures=[metric])
     return intervals[metric].standard_error
 
@@ -237,7 +229,7 @@ def _compare(
 ) -> events.Scores:
     """Before and after training and baselines on the same rows, each figure with its interval.
 
-    The thresholds of several labels are chosen on validation rows, where those are not the rows scored.
+    The thresholds of several labels are chosen on validation rows: on others than the one that is scored.
     """
     labels, use, notes = _labels(exam.corpus), exam.scored(), exam.notes()
     has_others = labels.multi and "validation" in after and use != "validation"
@@ -246,6 +238,8 @@ def _compare(
         notes.append(f"the baselines learnt from {len(known):,} evenly spaced rows of {rows:,}")
     if has_others:
         notes.append("the thresholds of every system are chosen on validation rows")
+    elif labels.multi and use == "validation":
+        notes.append("the thresholds of every system are chosen on other validation rows than those scored")
     elif labels.multi:
         notes.append(
             "each label is said from a probability of 0.5 on, as no other rows are there to choose it on"
@@ -254,18 +248,20 @@ def _compare(
     def chosen(system: Mapping[str, Predictions]) -> np.ndarray | None:
         return _thresholds(system["validation"], labels) if has_others else None
 
-    def predicted(system: Mapping[str, Predictions]) -> np.ndarray:
-        return _choose_labels(system[use], labels, chosen(system))[1]
+    def predict(system: Mapping[str, Predictions]) -> tuple[np.ndarray, np.ndarray]:
+        if use == "validation":
+            return _by_other_rows(system[use], labels, _ids(exam, use, system[use]))
+        return _choose_labels(system[use], labels, chosen(system))
 
-    truth, predicted_after = _choose_labels(after[use], labels, chosen(after))
+    truth, predicted_after = predict(after)
     notes += scores.describe_averages(truth, predicted_after, labels.names, multi=labels.multi)
     names = _figures(labels)
     main = wanted if (wanted := exam.main_figure()) in names else "f1"
     systems = {
         "after": predicted_after,
-        "before": predicted(before),
+        "before": predict(before)[1],
         **_constants(known, len(truth), labels, main),
-        "TF-IDF + logistic regression": predicted(words),
+        "TF-IDF + logistic regression": predict(words)[1],
     }
     binary = [each for each in names if each in scores.BINARY_FIGURES]
     shown = ["accuracy", "f1", *(binary or ["f1_micro"]), *([] if labels.multi else ["mcc"]), main]
@@ -343,6 +339,22 @@ def _figures(labels: Labels) -> tuple[str, ...]:
 
 def _thresholds(predictions: Predictions, labels: Labels) -> np.ndarray | None:
     return scores.choose_thresholds(predictions.probabilities, predictions.truth) if labels.multi else None
+
+
+def _by_other_rows(
+    predictions: Predictions, labels: Labels, ids: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """True and predicted labels; several a row by thresholds that other rows chose."""
+    truth, predicted = _choose_labels(predictions, labels, None)
+    if labels.multi:
+        predicted = scores.predict_by_other_rows(predictions.probabilities, truth, ids)
+    return truth, predicted
+
+
+def _ids(exam: Exam, use: str, predictions: Predictions) -> list[str]:
+    """The ids of the rows of a set that were predicted, all or evenly spaced ones."""
+    known, count = exam.corpus.ids[use], len(predictions.truth)
+    return [known[place * len(known) // count] for place in range(count)]
 
 
 def _choose_labels(

@@ -102,6 +102,7 @@ FIGURES: dict[str, tuple[str, str]] = {
     "metric_best": ("of the metric", "last evaluation that was the best so far, after the first step"),
     "metric_best_step": ("step", "of the best value of the metric"),
     "metric_last": ("of the metric", "last evaluation"),
+    "is_best_worse": ("flag", "best value of the metric against that before training"),
     "first_validation_loss": ("nats per target", "first evaluation"),
     "best_validation_loss": ("nats per target", "lowest finite one since the first step"),
     "best_validation_step": ("step", "of the lowest finite validation loss"),
@@ -242,6 +243,12 @@ def _metric(history: History) -> Computed:
     yield "metric_best", metric_value(history.best, metric), _records([history.best])
     yield "metric_best_step", history.best and history.best.step, _records([history.best])
     yield "metric_last", metric_value(last, metric), _records([last])
+    before = metric_value(first, metric) if first and not first.step else None
+    best = metric_value(history.best, metric)
+    is_worse = None
+    if before is not None and best is not None:
+        is_worse = best > before if is_lower else best < before
+    yield "is_best_worse", is_worse, _records([first, history.best])
 
 
 def _validation(history: History) -> Computed:

@@ -183,7 +183,9 @@ def best_text(summary: Summary) -> str:
     """The best checkpoint, with its value of the metric."""
     if summary["best_checkpoint"] is None:
         return "none"
-    return f"{summary['best_checkpoint']}, {summary['best_metric']} {number(summary['best_value'])}"
+    worse = f", worse than before training ({number(summary['metric_first'])})"
+    text = f"{summary['best_checkpoint']}, {summary['best_metric']} {number(summary['best_value'])}"
+    return text + (worse if summary["is_best_worse"] else "")
 
 
 def size_on_disk(run: Run) -> int:
@@ -194,6 +196,12 @@ def size_on_disk(run: Run) -> int:
             with contextlib.suppress(OSError):
                 total += path.lstat().st_size if not path.is_dir() else 0
     return total
+
+
+def warn_of_best(run: Run) -> str | None:
+    """A warning for those who take the best checkpoint of a run that only got worse."""
+    summary = summarize(run)
+    return f"{run.name}: the best checkpoint is {best_text(summary)}" if summary["is_best_worse"] else None
 
 
 def kept_checkpoints(run: Run) -> list[str]:
@@ -267,7 +275,8 @@ def _listed(name: str, sentences: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _best_of_metric(summary: Summary) -> str:
     value = summary["metric_best"]
-    return NOTHING if value is None else f"{metric_title(summary['metric'])} {short(value)}"
+    before = f", was {short(summary['metric_first'])}" if summary["is_best_worse"] else ""
+    return NOTHING if value is None else f"{metric_title(summary['metric'])} {short(value)}{before}"
 
 
 def _from_to(first: float | None, last: float | None) -> str:

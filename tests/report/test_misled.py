@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from etude.records.store import Run
-from etude.report.summary import Summary, describe, run_table, summarize
+from etude.report.summary import Summary, best_text, describe, run_table, summarize, warn_of_best
 from etude.report.write import write_report
 from tests import misleading as runs
 
@@ -55,6 +55,23 @@ def test_show_and_the_report_tell_what_happened(misleading: Get, make: Callable[
     for words in TOLD[make]:
         assert words in shown
         assert words in report
+
+
+def test_a_best_that_is_worse_than_before_training_is_called_so_wherever_it_stands(
+    misleading: Get,
+) -> None:
+    run = misleading(runs.worse_than_before)
+    summary, value = summarize(run), run.best["value"]
+    assert (
+        run.best["step"]
+        and summary["is_best_worse"]
+        and not summarize(misleading(runs.bad_end))["is_best_worse"]
+    )
+    assert (
+        best_text(summary) == f"{run.best['checkpoint']}, f1 {value:.4f}, worse than before training (1.0000)"
+    )
+    assert run_table([summary])[1][4] == f"f1 {value:.3f}, was 1.00"
+    assert warn_of_best(run) == f"{run.name}: the best checkpoint is {best_text(summary)}"
 
 
 def test_no_word_of_learning_rests_on_two_steps(misleading: Get) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from etude.scores import labels
-from etude.scores.labels import choose_thresholds, confusion, score_labels
+from etude.scores.labels import choose_thresholds, confusion, predict_by_other_rows, score_labels
 
 NAMES = ["a", "b", "c", "d", "e"]
 
@@ -135,3 +135,31 @@ def test_a_threshold_parts_probabilities_with_no_number_between() -> None:
     high = np.nextafter(low, 1)
     (chosen,) = choose_thresholds(np.array([[high], [low]]), np.array([[True], [False]]))
     assert low < chosen <= high
+
+
+def test_no_row_has_a_part_in_the_thresholds_that_decide_it() -> None:
+    draw = np.random.default_rng(4)
+    truth, probabilities = draw.random((60, 3)) < 0.4, draw.random((60, 3))
+    ids = [f"row {number}" for number in range(60)]
+    said = predict_by_other_rows(probabilities, truth, ids)
+    for row in range(60):
+        other = truth.copy()
+        other[row] = ~other[row]
+        assert (predict_by_other_rows(probabilities, other, ids)[row] == said[row]).all()
+
+
+def test_thresholds_of_other_rows_flatter_chance_less_than_thresholds_of_the_same_rows() -> None:
+    draw, ids = np.random.default_rng(5), [str(number) for number in range(80)]
+    own, others, constant = [], [], []
+    for _ in range(30):
+        truth, probabilities = draw.random((80, 4)) < 0.2, draw.random((80, 4))
+        flattered = probabilities >= choose_thresholds(probabilities, truth)
+        predicted = (flattered, predict_by_other_rows(probabilities, truth, ids), np.ones_like(truth))
+        for values, each in zip((own, others, constant), predicted):
+            values.append(metrics.f1_score(truth, each, average="macro", zero_division=0))
+    assert np.mean(own) > np.mean(constant) + 0.03 and np.mean(others) <= np.mean(constant)
+
+
+def test_a_single_row_has_thresholds_of_one_half() -> None:
+    said = predict_by_other_rows(np.array([[0.4, 0.6]]), np.array([[True, False]]), ["a"])
+    assert said.tolist() == [[False, True]]
