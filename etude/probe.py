@@ -67,25 +67,25 @@ class Probe:
 
 def probe(plan: Plan, limit_seconds: float = LIMIT_SECONDS) -> Probe:
     """Try a few steps of a plan in another process, which writes nothing, for so many seconds at most."""
-    child = subprocess.Popen(
+    known: dict[str, float] = {}
+    with subprocess.Popen(
         python_command("etude.probe"), env=python_environment(), text=True, encoding="utf-8",
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    timer = threading.Timer(limit_seconds, child.kill)
-    try:
-        assert child.stdin is not None and child.stdout is not None
-        with child.stdin:
-            child.stdin.write(json.dumps(plan.recipe.to_dict()))
-        known: dict[str, float] = {}
-        for line in child.stdout:
-            known |= json.loads(line)
-            if not timer.is_alive() and len(known) == 1:
-                timer.start()
-    finally:
-        is_over = timer.finished.is_set()
-        timer.cancel()
-        child.kill()
-        code = child.wait()
+    ) as child:  # fmt: skip
+        timer = threading.Timer(limit_seconds, child.kill)
+        try:
+            assert child.stdin is not None and child.stdout is not None
+            with child.stdin:
+                child.stdin.write(json.dumps(plan.recipe.to_dict()))
+            for line in child.stdout:
+                known |= json.loads(line)
+                if not timer.is_alive() and len(known) == 1:
+                    timer.start()
+        finally:
+            is_over = timer.finished.is_set()
+            timer.cancel()
+            child.kill()
+            code = child.wait()
     return _judge(plan, known, code, is_over, limit_seconds)
 
 
