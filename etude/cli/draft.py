@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _LEAST_STEPS, _MOST_EPOCHS = 30, 10  # few rows are read more than three times, but not by heart
 _SHORT_RUN = 100
-_EVALUATION_SHARE = 0.2
+_EVALUATION_SHARE = 0.15  # by assumed costs, so that it is a fifth at most where they are too low
 # From often to seldom: parts of an epoch, None for the end only; and tokens of an answer.
 _WAYS = ((2, 256), (1, 256), (1, 128), (1, 64), (None, 64), (None, 32), (None, 16), (None, 8))
 _NO_MODEL = "not on this machine yet: a folder, or a hub id"

@@ -54,7 +54,7 @@ def forecast(plan: Plan, costs: Costs, step: int = 0) -> events.Forecast:
     count, each, last = count_evaluations(plan), evaluation_work(plan), final_work(plan)
     in_evaluations = count * _seconds(each, costs) + _seconds(last, costs) + _baseline_seconds(plan)
     seconds = plan.steps * costs.step_seconds + in_evaluations
-    saved = _checkpoints(plan, count, seconds) * checkpoint_bytes(plan)
+    saved = _checkpoints(plan, seconds) * checkpoint_bytes(plan)
     records = plan.steps * _STEP_BYTES + count * (_EVALUATION_BYTES + each.texts * _TEXT_BYTES)
     return events.Forecast(
         step=step,
@@ -79,12 +79,8 @@ def assume_costs(plan: Plan, step_seconds: float, memory_bytes: int) -> Costs:
 
 def count_evaluations(plan: Plan) -> int:
     """The evaluations before and during training."""
-    if not plan.is_validated:
-        return 0
-    every = plan.recipe.evaluate.every_steps
-    every = every or (plan.recipe.evaluate.every_epochs or 1) * plan.steps_per_epoch
     is_before = plan.pretrained is not None or join_kinds(plan.tasks).is_worth_scoring_untrained
-    return -(-plan.steps // every) + is_before
+    return _later_evaluations(plan) + (is_before and plan.is_validated)
 
 
 def evaluation_work(plan: Plan) -> Work:
@@ -137,6 +133,13 @@ class Pace:
         return forecast(self._plan, costs, len(self._steps))
 
 
+def _later_evaluations(plan: Plan) -> int:
+    """The evaluations after the first step; the last step has one."""
+    every = plan.recipe.evaluate.every_steps
+    every = every or (plan.recipe.evaluate.every_epochs or 1) * plan.steps_per_epoch
+    return -(-plan.steps // every) if plan.is_validated else 0
+
+
 def _seconds(work: Work, costs: Costs) -> float:
     return work.samples * costs.sample_seconds + work.tokens * costs.token_seconds
 
@@ -171,13 +174,12 @@ def _final_work(task: Task, is_pretrained: bool) -> Work:
     return Work(held_out, times * tokens, times * held_out)
 
 
-def _checkpoints(plan: Plan, evaluations: int, seconds: float) -> int:
+def _checkpoints(plan: Plan, seconds: float) -> int:
     """Checkpoints on disk at the end: the newest, the best beside them, and those kept for good."""
     recipe = plan.recipe.checkpoint
     every, minutes = recipe.every_steps, recipe.every_minutes or _DEFAULT_MINUTES
     # An evaluation that is the best so far is saved as well, most often at the same steps.
-    made = (
-        max(-(-plan.steps // every), evaluations) if every else 1 + evaluations + int(seconds / 60 / minutes)
-    )
+    best = max(_later_evaluations(plan), 1)
+    made = max(-(-plan.steps // every), best) if every else best + int(seconds / 60 / minutes)
     kept_for_good = len([step for step in recipe.keep_at if step <= plan.steps])
     return made if recipe.keep == "all" else min(made, recipe.keep + plan.is_validated) + kept_for_good
