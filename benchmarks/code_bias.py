@@ -113,9 +113,10 @@ def train_one(data: Path, task: str, form: str, seed: int) -> dict[str, Any]:
     from etude.engine.world import join_world
     from etude.models.families.encoder import ENCODER
     from etude.models.families.family import NewModel
-    from etude.objectives.classification import Classification, figures, predict
+    from etude.objectives.classification import Classification, predict
     from etude.recipe.course import Course
     from etude.recipe.load import recipe_from
+    from etude.scores.labels import predict_by_other_rows, score_labels
 
     torch.set_num_threads(1)
     recipe = recipe_from(recipe_of(data, task, seed))
@@ -156,7 +157,12 @@ def train_one(data: Path, task: str, form: str, seed: int) -> dict[str, Any]:
         model, iterate_once(splits[1], BATCH, True), objective, precision, world, rows=len(splits[1]),
         classes=len(corpus.labels.names), micro_batch_size=BATCH,
     )  # fmt: skip
-    known = figures(said, corpus.labels)
+    names, multi = corpus.labels.names, corpus.labels.multi
+    truth, chosen = said.truth.argmax(axis=1), said.probabilities.argmax(axis=1)
+    if multi:
+        truth = said.truth
+        chosen = predict_by_other_rows(said.probabilities, truth, corpus.ids["test"])
+    known = score_labels(truth, chosen, names, multi=multi)
     return {
         "f1": known["f1_macro"], "accuracy": known["accuracy"], "test_loss": said.score.loss,
         "last_losses": statistics.fmean(losses[-20:]), "seconds": round(seconds, 1), "steps": steps,
