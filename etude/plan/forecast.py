@@ -15,7 +15,7 @@ _ROWS_AT_ONCE = 16  # answers that are written together
 # Bytes of records, as the runs of tests have them: of a step, of an evaluation and of a text.
 _STEP_BYTES, _EVALUATION_BYTES, _TEXT_BYTES = 320, 500, 700
 # The baselines of the final scores and their intervals take seconds, and then longer with more rows.
-_BASELINE_SECONDS, _ROW_SECONDS = 3.0, 0.002
+_BASELINE_SECONDS, _ROW_SECONDS = 1.0, 0.0005
 # Where no text has been written yet: a token of each row takes this share of reading a sample.
 _WRITING_SHARE = 0.3
 _LEAST_STEPS, _MOST_STEPS, _ENOUGH_SECONDS = 3, 10, 2.0
