@@ -305,7 +305,7 @@ def _other_unfinished(resolved: Recipe, options: Options, run: Run) -> list[even
     evidence = f"{other.name} is {other.state}, and left as it is"
     has = ", ".join(changed[:_CHANGES_NAMED]) + more
     advice = f"etude resume {other.name} continues it; this one has {has}"
-    return [events.Finding(0, "another run is unfinished", evidence, advice)]
+    return [events.Finding(0, "another run is unfinished", evidence, advice, severity="info")]
 
 
 def _resolve(plan: Plan, recipe: Recipe) -> Recipe:
