@@ -19,7 +19,16 @@ from etude.report.history import History, read_history
 from etude.report.markdown import code, prose, quoted, render, table
 from etude.report.results import figure_text, figures_at, final_scores
 from etude.report.summary import Summary, summarize_history
-from etude.report.wording import duration, in_seconds, metric_title, number, setting, short, steps_text
+from etude.report.wording import (
+    count_title,
+    duration,
+    in_seconds,
+    metric_title,
+    number,
+    setting,
+    short,
+    steps_text,
+)
 from etude.text import plural
 
 _WHAT = {
@@ -185,7 +194,7 @@ def _data_rows(history: History) -> Iterator[tuple[str, str]]:
     for name in ("train", "validation"):
         for key, value in (history.data.summary.get(name) or {}).items():
             if isinstance(value, int):
-                yield f"{prose(name)}, {prose(key.replace('_', ' '))}", number(value)
+                yield f"{prose(name)}, {prose(count_title(key))}", number(value)
     yield "Fingerprint", code(history.data.fingerprint[:16])
 
 

@@ -104,7 +104,8 @@ class Comparison:
         """All of it for the terminal: the winner, the table, what each run came to, and one chart."""
         shown = [self.names[group.places[-1]] for group in self.columns]
         names = shorten_apart(shown, max(width // 3, 12))
-        order = f"worst to best by {self.ranking.figure}" if self.ranking.figure else "in order of time"
+        way = "in order of" if self.ranking.is_sure is False else "worst to best by"
+        order = f"{way} {self.ranking.figure}" if self.ranking.figure else "in order of time"
         several = len(self.columns) < len(self.histories)
         recipes = f" of {plural(len(self.columns), 'recipe')}" if several else ""
         runs = f"{plural(len(self.histories), 'run')}{recipes}"
@@ -117,7 +118,7 @@ class Comparison:
         chart = draw_panels([self._panel(name, group) for name, group in zip(names, self.columns)], width)
         sentences = [line for sentence in self.ranking.sentences for line in wrap(sentence, width)]
         commands = [line for command in self.ranking.commands for line in wrap_command(command, width)]
-        of = f"Training losses are means over {plural(self.targets, 'target')}."
+        of = f"Training losses are means over the first and the last {plural(self.targets, 'target')}."
         parts = [
             [*sentences, *commands, *wrap(head, width)], lay_out(self.rows(), width),
             [*(wrap(of, width) if self.targets else []), *outcomes], chart,

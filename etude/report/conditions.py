@@ -17,6 +17,7 @@ from etude.report.markdown import code, prose, table
 from etude.report.summary import Summary, kept_checkpoints
 from etude.report.wording import (
     NOTHING,
+    count_title,
     number,
     parameters_text,
     percent,
@@ -121,7 +122,11 @@ def summary_tables(summary: dict[str, Any]) -> Iterator[str]:
             title = f"{_heading(name)}:\n\n" if name else ""
             rows = [[_cell(column, entry.get(column)) for column in columns] for entry in entries]
             shown = "".join(f"\n- {code(text)}" for entry in entries for text in entry.get("examples", ()))
-            yield title + table(list(map(_heading, columns)), rows) + (f"\n{shown}" if shown else "")
+            yield (
+                title
+                + table(list(map(_heading if name else _count_heading, columns)), rows)
+                + (f"\n{shown}" if shown else "")
+            )
 
 
 def _run_rows(history: History, summary: Summary) -> Iterator[tuple[str, str]]:
@@ -227,6 +232,10 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def _count_heading(name: str) -> str:
+    return prose(count_title(name))
+
+
 def _heading(name: str) -> str:
     return prose(_words(name))
 
@@ -279,5 +288,5 @@ def _switches(recipe: Recipe) -> dict[str, Any]:
         ),
         f"dropout {model.dropout:g}": model.dropout,
         f"early stopping after {plural(patience, 'evaluation')} without improvement": patience,
-        f"byte-level BPE of {number(vocabulary)} trained on the training documents": vocabulary,
+        f"byte-level BPE of {number(vocabulary)} tokens, trained on the training documents": vocabulary,
     }

@@ -84,8 +84,8 @@ def rank(
     if figure is None:
         order = sorted(range(len(groups)), key=lambda place: _created(histories, groups[place]))
         commands = _commands(histories, obstacles)
-        cure = "; scored on one file of rows they compare" if commands else ""
-        sentences = [*obstacles, f"None is named best{cure}."]
+        cure = "; to compare them, score all on the same file of rows" if commands else ""
+        sentences = [*obstacles, f"No run is named best{cure}."]
         return Ranking(
             figure=None, values=[None] * len(histories), order=order, obstacles=obstacles, winner=[],
             is_sure=None, sentences=sentences, commands=commands,
@@ -123,11 +123,11 @@ def _find_obstacles(histories: Sequence[History], summaries: Sequence[Summary]) 
     """Reasons why figures of validation do not compare, as sentences."""
     kinds = list(dict.fromkeys(history.run.recipe.train.objective for history in histories))
     if len(kinds) > 1:
-        return [f"The runs are of other kinds of training ({' and '.join(kinds)})."]
+        return [f"The runs differ in their kind of training ({' and '.join(kinds)})."]
     metrics = list(dict.fromkeys(summary["metric"] for summary in summaries))
     if len(metrics) > 1:
         named = " and ".join(metric_title(metric) for metric in metrics)
-        return [f"The runs chose their best by other metrics ({named})."]
+        return [f"The runs chose their best checkpoints by different metrics ({named})."]
     if unmeasured := [summary["name"] for summary in summaries if summary["metric_best"] is None]:
         what = metric_title(metrics[0])
         return [f"{_listed(unmeasured)} {'has' if len(unmeasured) == 1 else 'have'} no {what} of its own."]
@@ -140,7 +140,7 @@ def _find_obstacles(histories: Sequence[History], summaries: Sequence[Summary]) 
         ]
     if same is None and not _same([history.data and history.data.fingerprint for history in histories]):
         return [
-            "The runs have other data, and it is not recorded whether they hold out the same rows "
+            "The runs have different data, and no record says whether they hold out the same rows "
             f"({', '.join(sizes)}), so their validation figures do not compare."
         ]
     lasts = [history.evaluations[-1] for history in histories]
@@ -235,7 +235,7 @@ def describe_lead(
     shown = ", ".join(_apart(gain, f"{name} ({text})") for name, text, gain in like or others[:1])
     if like:
         names = [best, *(name for name, *_ in like)]
-        what = f"{_listed(names)} are not distinguishable: {title} of {best} is {value}"
+        what = f"{_listed(names)} are not distinguishable: {title} is {value} for {best}"
         return names, False, f"{what}, {shown}, within the noise of the {basis}."
     what = f"{best} is the best: its {title} is {value}, {shown}"
     return [best], True, f"{what}, beyond the noise of the {basis}."

@@ -124,7 +124,7 @@ def describe_scores(scores: Scores) -> list[str]:
     count = plural(scores.rows, f"{prose(scores.split)} row")
     first = prose(_SYSTEMS.get(next(iter(scores.systems)), next(iter(scores.systems))))
     header = ("system", *(prose(_words(name)) for name in figures))
-    ahead = f"{prose(metric_title(scores.metric))} {first} minus that"
+    ahead = f"{prose(metric_title(scores.metric))} difference, {first} minus this system"
     has_gains = any(name in scores.gains for name in scores.systems)
     shown = table((*header, ahead), rows) if has_gains else table(header, [row[:-1] for row in rows])
     parts = [f"On {count}, with bootstrap intervals of 95 %:\n\n{shown}"]
@@ -151,7 +151,7 @@ def _gain(scores: Scores, name: str) -> str:
         return NOTHING
     gain = scores.gains[name]
     plus = "+" if gain[0] > 0 else ""
-    noise = "" if is_sure(gain) else ", within the noise"
+    noise = "" if is_sure(gain) else ", within the noise" if any(gain) else ", the same"
     return f"{plus}{with_interval(*gain, rows=scores.rows)}{noise}"
 
 

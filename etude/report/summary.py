@@ -42,9 +42,9 @@ _NOT_OF_JOURNAL = {
 }  # fmt: skip
 _REASONS = {
     "paused": "it waits to be told to go on",
-    "killed": "its process ended without a word; the same command continues it",
-    "failed": "an error ended it that its journal does not hold",
-    "stopped": "it was stopped at once; the same command continues it",
+    "killed": "the process ended without a message; the same command continues the run",
+    "failed": "an error ended the run, and the journal does not say which",
+    "stopped": "it was stopped at once; the same command continues the run",
 }
 
 
@@ -150,7 +150,7 @@ def describe(summary: Summary) -> list[tuple[str, str]]:
 
 def run_table(summaries: Sequence[Summary]) -> list[list[str]]:
     """One row a run, after a header."""
-    header = ["run", "status", "step", "loss", "best", "at step", "tokens/s", "time", "created"]
+    header = ["run", "status", "step", "training loss", "best", "at step", "tokens/s", "time", "created"]
     return [header] + [
         [
             summary['name'], status_word(summary), f"{summary['step']:,}/{number(summary['steps'])}",
@@ -184,7 +184,8 @@ def best_text(summary: Summary) -> str:
     if summary["best_checkpoint"] is None:
         return "none"
     worse = f", worse than before training ({number(summary['metric_first'])})"
-    text = f"{summary['best_checkpoint']}, {summary['best_metric']} {number(summary['best_value'])}"
+    what = metric_title(str(summary["best_metric"]))
+    text = f"{summary['best_checkpoint']}, {what} {number(summary['best_value'])}"
     return text + (worse if summary["is_best_worse"] else "")
 
 
@@ -235,7 +236,7 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     if base := summary["base"]:
         yield "base model", f"{base['from']}, SHA-256 {base['sha256'][:16]}"
     yield "steps", steps_text(summary["step"], summary["steps"], summary["epochs"])
-    yield "tokens", number(summary["tokens"])
+    yield "targets", number(summary["tokens"])
     loss = _from_to(summary["first_loss"], summary["last_loss"])
     yield "training loss", f"{loss} (mean of {plural(summary['loss_window'], 'step')})"
     yield "", sparkline(summary["loss_curve"], CURVE_POINTS)
@@ -245,16 +246,22 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
         yield "lowest validation loss", lowest
         for name in ("perplexity", "bits per byte"):
             value = summary[f"best_{name.replace(' ', '_')}"]
-            yield name, "" if value is None else f"{number(value)} at the lowest validation loss"
-    for name in (name for name in summary["figures_last"] if "/" not in name):
+            text = short(value) if name == "perplexity" else number(value)
+            yield name, "" if value is None else f"{text} at the lowest validation loss"
+    moments = [summary[f"figures_{moment}"] for moment in ("first", "best", "last")]
+    is_macro = all(figures.get("f1") == figures.get("f1_macro") for figures in moments)
+    hidden = {"f1_macro"} if is_macro else set()  # stands as f1
+    for name in (name for name in summary["figures_last"] if "/" not in name and name not in hidden):
         yield name.replace("_", " "), _change(summary, name)
     yield "ratings", str(summary["ratings"])
     if summary["gap"] is not None:
-        yield "gap", f"{number(summary['gap'])} (last validation minus training loss)"
+        yield "gap", f"{number(round(summary['gap'], 4) + 0.0)} (last validation minus training loss)"
     speed = f"{number(summary['tokens_per_second'], 0)} tokens/s"
-    yield "speed", f"{speed}, MFU {percent(summary['mfu'])} of the matrix rate"
-    yield "waiting for data", percent(summary["wait_ratio"])
-    memory = f"{size(summary['peak_rss_bytes'])}, GPU {size(summary['peak_gpu_memory_bytes'])}"
+    yield "speed", f"{speed}, MFU {percent(summary['mfu'])} of the measured matrix rate"
+    if summary["wait_ratio"] is not None:
+        yield "waiting for data", f"{percent(summary['wait_ratio'])} of the time in steps"
+    on_gpu = summary["peak_gpu_memory_bytes"]
+    memory = size(summary["peak_rss_bytes"]) + (f", GPU {size(on_gpu)}" if on_gpu else "")
     yield "memory", f"{memory} at the peak"
     in_steps = f"{duration(summary['training_seconds'])} in steps"
     yield "time", f"{duration(summary['wall_seconds'])}, of it {in_steps}"
@@ -275,7 +282,7 @@ def _listed(name: str, sentences: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _best_of_metric(summary: Summary) -> str:
     value = summary["metric_best"]
-    before = f", was {short(summary['metric_first'])}" if summary["is_best_worse"] else ""
+    before = f" ({short(summary['metric_first'])} before training)" if summary["is_best_worse"] else ""
     return NOTHING if value is None else f"{metric_title(summary['metric'])} {short(value)}{before}"
 
 

@@ -28,8 +28,8 @@ def judge(history: History, values: Values) -> list[str]:
 
 def find_problems(history: History, values: Values) -> list[str]:
     """Facts that a reader has to know before believing the figures, one sentence each."""
-    problems = [*_constant(history), *_answers(history), *_memory(history, values), *_data(history)]
-    return [*problems, *_broken_steps(history), *_findings(history)]
+    problems = [*_broken_steps(history), *_findings(history), *_constant(history), *_answers(history)]
+    return [*problems, *_memory(history, values), *_data(history)]
 
 
 def describe_end(values: Values) -> str:
@@ -85,11 +85,11 @@ def _learning(history: History, values: Values) -> str:
     if best is None:
         return f"It is not usable: {name} was finite at no evaluation after the first step."
     value, first, last = (metric_value(each, metric) for each in (best, evaluations[0], evaluations[-1]))
-    at, end = f"at step {best.step:,}", "" if last == value else f", and {short(last)} at the end"
+    at, end = f"at step {best.step:,}", "" if last == value else f", but {short(last)} at the end"
     if len(evaluations) == 1:
         return f"Evaluated once: {name} {short(value)} {at}; {training}."
     if not evaluations[0].step and not _is_better(value, first, values):
-        later = f"{short(value)} at best after"
+        later = f"at best {short(value)} afterwards"
         return f"It did not get better: {name} was {short(first)} before training and {later}."
     if best is evaluations[0]:
         return f"It got worse after its first evaluation: {name} was {short(value)} {at}{end}."
@@ -98,7 +98,7 @@ def _learning(history: History, values: Values) -> str:
         return f"It hardly changed: {name} was {short(first)} {start} and {short(value)} at best, {at}{end}."
     doubt = _doubt(history)
     went = f"{name} {_verb(first, value)} from {short(first)} {start} to {short(value)} {at}"
-    went += f", its best{doubt}{end}"
+    went += f", the best step{end}{doubt}"
     if doubt:
         return f"It may have learnt nothing: {went}."
     return f"{'It learnt, but ended worse' if _is_lost(first, value, last) else 'It learnt'}: {went}."
@@ -108,9 +108,9 @@ def _doubt(history: History) -> str:
     """The reason why a better metric does not show that a run learnt, or nothing."""
     for scores in newest_scores(history):
         if BEFORE in scores.gains and not is_sure(scores.gains[BEFORE]):
-            return f", within the noise of {plural(scores.rows, 'row')}"
+            return f"; the change is within the noise of {plural(scores.rows, 'row')}"
         if constant_prediction(scores) is not None:
-            return ", by one prediction for all rows"
+            return "; it predicts one label for all rows"
     return ""
 
 
@@ -140,11 +140,11 @@ def _constant(history: History) -> Iterator[str]:
     for scores in newest_scores(history):
         rows, label = plural(scores.rows, f"{scores.split} row"), constant_prediction(scores)
         if label is not None:
-            yield f"It predicts {one_line(label)} for all {rows}."
+            yield f"It predicts the label {one_line(label)} for all {rows}."
         elif scores.distinct == 1 and scores.rows > 1 and not scores.confusion:
             yield f"It predicts the same for all {rows}."
         if scores.rows < _FEW_ROWS:
-            yield f"Its scores rest on {rows} only."
+            yield f"The scores rest on {rows} only."
 
 
 def _answers(history: History) -> Iterator[str]:
@@ -188,36 +188,42 @@ def _data(history: History) -> Iterator[str]:
     for name, counts in summary.items():
         if not isinstance(counts, dict) or not name.endswith("train"):
             continue
-        documents = counts.get("documents") or counts.get("samples") or 0
+        lost = sum(value for key in ("cut_away", "dropped") if isinstance(value := counts.get(key), int))
+        documents = (counts.get("documents") or counts.get("samples") or 0) + lost
         for key, words in (
-            ("truncated", "were cut"),
-            ("cut_away", "lost their answer"),
-            ("dropped", "were left out"),
+            ("truncated", "{were} cut"),
+            ("cut_away", "lost {their} answer"),
+            ("dropped", "{were} left out"),
         ):
             count = counts.get(key)
             if isinstance(count, int) and count > 0 and documents:
-                share = "All" if count >= documents else f"{count:,} of"
-                yield f"{share} {plural(documents, 'training row')} {words}, being longer than train.seq_len."
+                share = "All" if count >= documents > 1 else f"{count:,} of"
+                said = words.format(
+                    were="was" if count == 1 else "were", their="its" if count == 1 else "their"
+                )
+                why = "longer than train.seq_len"
+                yield f"{share} {plural(documents, 'training row')} {said}, being {why}."
     held_out = next((value for key, value in summary.items() if key.endswith("validation") and value), None)
     samples = held_out.get("samples") if isinstance(held_out, dict) else None
     if isinstance(samples, int) and samples < _FEW_ROWS and not history.events(Scores):
         were = "was" if samples == 1 else "were"
-        yield f"Only {plural(samples, 'sample')} {were} held out, so its figures say little."
+        yield f"Only {plural(samples, 'sample')} {were} held out, so the validation figures say little."
 
 
 def _broken_steps(history: History) -> Iterator[str]:
     skipped = sum(step.skipped for step in history.steps)
     if skipped:
-        yield f"{plural(skipped, 'step')} changed no weight, since loss or gradient was not finite."
+        yield f"{plural(skipped, 'step')} changed no weight, since the loss or gradient was not finite."
     if history.ledger.damaged:
         yield f"{plural(len(history.ledger.damaged), 'damaged line')} of the journal left out."
 
 
 def _findings(history: History) -> Iterator[str]:
-    """Warnings and errors, each kind once with its first evidence."""
+    """Warnings and errors, each kind once with its first evidence; skipped steps are counted elsewhere."""
+    counted = "non-finite step" if any(step.skipped for step in history.steps) else None
     kinds: dict[str, list[Finding]] = {}
     for finding in history.events(Finding):
-        if finding.severity != "info":
+        if finding.severity != "info" and finding.what != counted:
             kinds.setdefault(finding.what, []).append(finding)
     for what, (first, *others) in kinds.items():
         times = f" ({len(others) + 1:,} times)" if others else ""

@@ -46,6 +46,12 @@ def metric_title(metric: str) -> str:
     return f"validation {words}" if metric == "loss" else words
 
 
+def count_title(name: str) -> str:
+    """A count of a split in words; its tokens are those that are scored."""
+    titles = {"tokens": "targets", "cut_away": "without answer", "cut_away_rows": "rows without answer"}
+    return titles.get(name, name.replace("_", " "))
+
+
 def is_sure(difference: Sequence[float]) -> bool:
     """True if a difference, given as value, low and high of its interval, has a sure sign."""
     _, low, high = difference

@@ -126,7 +126,8 @@ def _resources(summary: Summary) -> Iterator[str]:
         "GPU memory at the peak": (
             summary["peak_gpu_memory_bytes"] and size(summary["peak_gpu_memory_bytes"])
         ),
-        "Waiting for data, share of step seconds": summary["wait_ratio"] and percent(summary["wait_ratio"]),
+        "Waiting for data, share of the time in steps": summary["wait_ratio"]
+        and percent(summary["wait_ratio"]),
         "Time in steps, rework included": duration(summary["training_seconds"]),
         "Time in evaluations": duration(summary["evaluation_seconds"]),
         "Time in all": f"{duration(summary['wall_seconds'])} in {plural(summary['attempts'], 'attempt')}",
@@ -155,7 +156,7 @@ def _problems(history: History) -> Iterator[str]:
     skipped = [step.step for step in history.steps if step.skipped]
     if skipped:
         count = plural(len(skipped), "step")
-        yield f"{count} skipped because loss or gradient was not finite: {numbers(skipped, 10)}."
+        yield f"{count} skipped because the loss or gradient was not finite: {numbers(skipped, 10)}."
     if cut := list(_rows_with_losses(history)):
         yield "\n".join(f"- {line}" for line in cut)
     findings = history.events(Finding)

@@ -16,7 +16,7 @@ def test_evaluate_prints_a_table_or_json_and_writes_what_it_is_told(
     runs = misleading(made.equal_within_noise)
     names, test = [run.path for run in runs], runs[0].recipe.data.test[0].path
     shown = etude("evaluate", *names, "--on", test)
-    assert shown.code == 0 and "are not distinguishable: f1 of" in shown.out and shown.err == ""
+    assert shown.code == 0 and "are not distinguishable: f1 is" in shown.out and shown.err == ""
     assert max(map(len, shown.out.splitlines()[4:])) <= 100
     out = tmp_path / "scores.json"
     written = etude("evaluate", *names, "--on", test, "--json", "--out", out)

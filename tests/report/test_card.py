@@ -115,7 +115,7 @@ def test_a_base_in_the_cache_of_the_hub_is_named_as_the_hub_names_it(tmp_path: P
 def test_a_card_says_what_the_run_was_worth_and_no_value_that_is_none(misleading: Callable[..., Any]) -> None:
     constant = misleading(runs.constant_classifier)
     card = model_card(constant, constant.best["checkpoint"], "hf")
-    assert "It predicts 1 for all 40 test rows." in card and "perplexity" not in card
+    assert "It predicts the label 1 for all 40 test rows." in card and "perplexity" not in card
     assert "| f1 | 0 | 0.667 |" in card
     endless = misleading(runs.endless_string)
     card = model_card(endless, "step-000030", "hf")

@@ -97,7 +97,7 @@ def test_counts_of_data_are_a_table_with_a_row_for_each_split_and_a_table_for_ea
     single, splits, leaks = summary_tables(page)
     assert "| fingerprint of | `x\\|y` |" in single
     assert splits.splitlines() == [
-        "| split | samples | tokens |", "| --- | --- | --- |", "| `train` | 1,200 | 5 |", "| `test` | 7 | – |",
+        "| split | samples | targets |", "| --- | --- | --- |", "| `train` | 1,200 | 5 |", "| `test` | 7 | – |",
     ]  # fmt: skip
     assert leaks.startswith("leaks:\n\n| of | share |") and leaks.endswith(
         "| `test` | 25.0 % |\n\n- `` a = `b` ``"
@@ -112,7 +112,7 @@ def test_counts_that_say_nothing_are_left_out_and_lists_are_words() -> None:
     }  # fmt: skip
     assert list(summary_tables(page)) == [
         "|  |  |\n| --- | --- |\n| conversations | `template chat` |",
-        "| split | documents | cut away rows |\n| --- | --- | --- |\n"
+        "| split | documents | rows without answer |\n| --- | --- | --- |\n"
         "| `train` | 3 | `a:1, a:2` |\n| `test` | 1 | – |",
     ]
 

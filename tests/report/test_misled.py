@@ -16,14 +16,14 @@ Get = Callable[..., Any]
 TOLD: dict[Callable[[Path], Run], list[str]] = {
     runs.constant_classifier: [
         "It may have learnt nothing: f1 rose from 0 before training to 0.667",
-        "by one prediction for all rows", "It predicts 1 for all 40 test rows.",
+        "it predicts one label for all rows", "It predicts the label 1 for all 40 test rows.",
         "the same as the best baseline, always 1.",
     ],
     runs.memorised: [
         "It learnt, but ended worse", "It has memorised its training data: after 40 passes over 15 training samples",
     ],
     runs.worse_than_before: [
-        "It did not get better: f1 was 1.00 before training and 0.", "worse than before training (1.00)",
+        "It did not get better: f1 was 1.00 before training and at best 0.", "worse than before training (1.00)",
     ],
     runs.short_last_window: ["It hardly changed: validation loss was 6.79 before training and 6.79 at best"],
     runs.endless_string: [
@@ -33,11 +33,11 @@ TOLD: dict[Callable[[Path], Run], list[str]] = {
     runs.all_rows_cut: [
         "All 32 training rows were cut, being longer than train.seq_len.", "None of its answers ends by itself",
     ],
-    runs.absent_label: ["Labels of the data: without test rows: none", "better than before training"],
-    runs.bad_end: ["It learnt, but ended worse", "at step 20, its best, and 12.1 at the end."],
+    runs.absent_label: ["Labels of the data: no test row has the label none;", "better than before training"],
+    runs.bad_end: ["It learnt, but ended worse", "at step 20, the best step, but 12.1 at the end."],
     runs.not_finite: [
         "It diverged: the training loss is not finite from step 12 on.", "Failed at step 1",
-        "of 20: the update of step 11 made weights that are no finite numbers",
+        "of 20: the update of step 11 made some weights infinite or NaN",
     ],
     runs.killed_at_half: ["Not finished: killed at step 10 of 20; etude resume "],
 }  # fmt: skip
@@ -70,7 +70,7 @@ def test_a_best_that_is_worse_than_before_training_is_called_so_wherever_it_stan
     assert (
         best_text(summary) == f"{run.best['checkpoint']}, f1 {value:.4f}, worse than before training (1.0000)"
     )
-    assert run_table([summary])[1][4] == f"f1 {value:.3f}, was 1.00"
+    assert run_table([summary])[1][4] == f"f1 {value:.3f} (1.00 before training)"
     assert warn_of_best(run) == f"{run.name}: the best checkpoint is {best_text(summary)}"
 
 

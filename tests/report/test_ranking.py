@@ -87,9 +87,9 @@ def test_other_tokenizers_compare_by_bits_per_byte(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"evaluate.metric": "f1"}, r"other metrics \(validation loss and f1\)"),
-        ({"evaluate.metric": "mine"}, "other metrics"),
-        ({"train.objective": "masked", "model.kind": "encoder"}, "other kinds of training"),
+        ({"evaluate.metric": "f1"}, r"different metrics \(validation loss and f1\)"),
+        ({"evaluate.metric": "mine"}, "different metrics"),
+        ({"train.objective": "masked", "model.kind": "encoder"}, "differ in their kind of training"),
     ],
 )
 def test_other_metrics_and_kinds_have_no_winner(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:

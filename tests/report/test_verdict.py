@@ -39,7 +39,7 @@ def test_a_run_that_got_better_is_said_to_have_learnt(tmp_path: Path) -> None:
     )
     assert found["end"].startswith("Finished 40 steps, 2 epochs in ")
     assert found["verdict"] == [
-        "It learnt: validation loss fell from 6.00 before training to 2.50 at step 40, its best."
+        "It learnt: validation loss fell from 6.00 before training to 2.50 at step 40, the best step."
     ]
     assert found["problems"] == []
 
@@ -47,7 +47,7 @@ def test_a_run_that_got_better_is_said_to_have_learnt(tmp_path: Path) -> None:
 def test_the_best_and_the_end_are_told_apart(tmp_path: Path) -> None:
     rising = evaluation(40, 5.0, best=False)
     found = verdict(tmp_path, evaluation(0, 6.0, best=False), evaluation(20, 3.0), rising, FINISH)
-    assert found["verdict"][0].endswith("to 3.00 at step 20, its best, and 5.00 at the end.")
+    assert found["verdict"][0].endswith("to 3.00 at step 20, the best step, but 5.00 at the end.")
 
 
 def test_an_end_that_lost_most_of_the_gain_and_a_gain_that_rounds_to_nothing_are_said(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_an_end_that_lost_most_of_the_gain_and_a_gain_that_rounds_to_nothing_are
 def test_a_run_that_is_never_better_than_before_did_not_get_better(tmp_path: Path, after: float) -> None:
     found = verdict(tmp_path, evaluation(0, 6.0, best=False), evaluation(40, after), FINISH)
     assert found["verdict"][0] == (
-        f"It did not get better: validation loss was 6.00 before training and {after:.2f} at best after."
+        f"It did not get better: validation loss was 6.00 before training and at best {after:.2f} afterwards."
     )
 
 
@@ -108,7 +108,7 @@ def test_a_gain_within_the_noise_is_no_learning(tmp_path: Path) -> None:
 def test_a_constant_prediction_is_named(tmp_path: Path) -> None:
     constant = replace(SCORES, confusion=[[0, 50], [0, 50]])
     found = verdict(tmp_path, evaluation(0, 3.0, best=False), evaluation(40, 2.0), constant, FINISH)
-    assert found["problems"] == ["It predicts y for all 100 test rows."]
+    assert found["problems"] == ["It predicts the label y for all 100 test rows."]
     assert found["verdict"][0].startswith("It may have learnt nothing")
     assert constant_prediction(SCORES) is None
     one_truth = replace(SCORES, confusion=[[0, 0], [0, 100]])
@@ -144,9 +144,9 @@ def test_rows_that_were_cut_or_left_out_and_few_held_out_ones_are_named(tmp_path
     train = {"documents": 54, "samples": 54, "truncated": 54, "dropped": 2, "cut_away": 0}
     data = DataUsed("f", {"train": train, "validation": {"samples": 1}})
     assert verdict(tmp_path, data, evaluation(40, 2.0), FINISH)["problems"] == [
-        "All 54 training rows were cut, being longer than train.seq_len.",
-        "2 of 54 training rows were left out, being longer than train.seq_len.",
-        "Only 1 sample was held out, so its figures say little.",
+        "54 of 56 training rows were cut, being longer than train.seq_len.",
+        "2 of 56 training rows were left out, being longer than train.seq_len.",
+        "Only 1 sample was held out, so the validation figures say little.",
     ]
 
 
@@ -158,7 +158,7 @@ def test_broken_steps_and_findings_but_no_mere_information_are_named(tmp_path: P
     writer.close("stopped")
     found = summarize_history(read_history(writer.run))
     assert found["problems"] == [
-        "2 steps changed no weight, since loss or gradient was not finite.", "Odd (2 times): evidence.",
+        "2 steps changed no weight, since the loss or gradient was not finite.", "Odd (2 times): evidence.",
     ]  # fmt: skip
 
 

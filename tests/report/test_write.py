@@ -123,7 +123,7 @@ def test_skipped_steps_and_findings_are_problems(tmp_path: Path) -> None:
     writer.append(attempt(), *window(1, 5, bad=(2, 3)), *found)
     writer.close("failed")
     text = report(writer.run)
-    assert "2 steps skipped because loss or gradient was not finite: 2, 3." in text
+    assert "2 steps skipped because the loss or gradient was not finite: 2, 3." in text
     assert "| 2, 3 | non-finite step | loss nan | lower it |" in text
 
 
