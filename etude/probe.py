@@ -60,9 +60,9 @@ class Probe:
         made = self.forecast
         if made is None:
             return self.note
-        share = f"{100 * made.evaluation_seconds / max(made.seconds, 1e-9):.0f} % in evaluations and scores"
+        share = f"{100 * made.evaluation_seconds / max(made.seconds, 1e-9):.0f} % of the time"
         said = expected(made.seconds, made.memory_bytes, made.disk_bytes)
-        return f"{said}; {share}" + (f"; {self.note}" if self.note else "")
+        return f"{said}; {share} in evaluations and scores" + (f"; {self.note}" if self.note else "")
 
 
 def probe(plan: Plan, limit_seconds: float = LIMIT_SECONDS) -> Probe:

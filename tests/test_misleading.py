@@ -151,7 +151,7 @@ def test_the_difference_of_equal_runs_is_within_the_noise(misleading: Get) -> No
 def test_a_run_breaks_after_it_has_improved(misleading: Get) -> None:
     run = misleading(runs.not_finite)
     assert run.state == "failed" and losses(run)[-1] < 0.95 * losses(run)[0]
-    reason = f"the update of step {runs.HALF + 1} made weights that are no finite numbers"
+    reason = f"the update of step {runs.HALF + 1} made some weights infinite or NaN"
     assert str(summarize(run)["reason"]).startswith(reason)
     broken = [each.step for each in events(run, Finding) if each.what == "non-finite weights"]
     assert broken == [runs.HALF + 1] and run.best["step"] == runs.HALF

@@ -31,7 +31,9 @@ def test_steps_and_texts_are_tried_and_nothing_is_written(tmp_path: Path) -> Non
     assert files_of(tmp_path) == before
     assert probed.costs is not None and min(vars(probed.costs).values()) > 0
     assert probed.forecast == forecast(plan, probed.costs)
-    assert str(probed).startswith("about ") and str(probed).endswith(" % in evaluations and scores")
+    assert str(probed).startswith("about ") and str(probed).endswith(
+        " % of the time in evaluations and scores"
+    )
 
 
 def test_a_step_that_takes_too_long_is_estimated_by_arithmetic(make_recipe: Make) -> None:

@@ -148,12 +148,14 @@ def label_notes(corpus: Corpus) -> list[str]:
     notes = list(corpus.labels.notes)
     for use, flags in held.items():
         missing = [name for name, flag in zip(corpus.labels.names, flags) if not flag]
+        s, they = ("", "it") if len(missing) == 1 else ("s", "each")
         if use != "training" and missing:
             notes.append(
-                f"without {use} rows: {listed(missing)}; each counts as 0 in the macro figures of {use}"
+                f"no {use} row has the label{s} {listed(missing)}; {they} counts as 0 in macro figures "
+                f"on {use} rows"
             )
         elif missing and any(other[~flags].any() for other in held.values()):
-            notes.append(f"without training rows, as all of theirs are held out: {listed(missing)}")
+            notes.append(f"no training row has the label{s} {listed(missing)}, as all such rows are held out")
     return notes
 
 

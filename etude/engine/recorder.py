@@ -73,7 +73,7 @@ class Recorder:
                 advice = "the weights were left as they were; a lower learning rate or bf16 may help"
                 self.write(events.Finding(record.step, "non-finite step", evidence, advice))
         if broken := [step.number for step, (*_, is_broken) in zip(steps, measured) if is_broken]:
-            cause = f"the update of step {broken[0]} made weights that are no finite numbers"
+            cause = f"the update of step {broken[0]} made some weights infinite or NaN"
             remedy = "lower optim.learning_rate or optim.weight_decay"
             advice = f"{remedy}, and start again with --new or --from RUN@last"
             self.write(events.Finding(broken[0], "non-finite weights", cause, advice))

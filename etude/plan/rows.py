@@ -44,11 +44,15 @@ def _main_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "model", _describe_model(plan)
     held_out = _count(values, "validation") if plan.is_validated else "none"
     yield "data", f"{_count(values, 'train')}; validation {held_out}"
-    passes = f"{plan.steps_per_epoch:,} an epoch, {values['epochs']:.3g} epochs"
+    passes = f"{plural(plan.steps_per_epoch, 'step')} an epoch, {values['epochs']:.3g} epochs"
     read = f"{plural(values['tokens'], 'token')}, {plural(values['targets'], 'target')}"
-    yield "steps", f"{plan.steps:,} of {plural(plan.global_batch_size, 'sample')}, {passes}; {read}"
+    yield (
+        "steps",
+        f"{plural(plan.steps, 'step')} of {plural(plan.global_batch_size, 'sample')}, {passes}; {read}",
+    )
     way = "lower" if plan.metric.lower_is_better else "higher"
-    best = f"by {recipe.evaluate.metric}, {way} is better"
+    metric = "validation loss" if recipe.evaluate.metric == "loss" else recipe.evaluate.metric
+    best = f"by {metric}, {way} is better"
     yield "best", best if plan.is_validated else "not known without validation data; the last is kept"
     micro_batch = plan.micro_batch_size
     size = f"micro-batches of {micro_batch:,}" if micro_batch else "micro-batches as large as fit"

@@ -45,7 +45,7 @@ def describe_averages(truth: Labels, predicted: Labels, names: Sequence[str], *,
     """Notes on the figures of these rows: the label of binary ones, and labels without rows in macro ones."""
     notes = []
     if not multi and len(names) == 2:
-        notes.append(f"precision, recall and f1 are those of {names[1]}, the second label")
+        notes.append(f"precision, recall and f1 are those of the label {names[1]}, the second of two")
     is_true, is_predicted = (
         (rows if multi else np.eye(len(names))[rows]).sum(axis=0) > 0 for rows in (truth, predicted)
     )
@@ -53,11 +53,13 @@ def describe_averages(truth: Labels, predicted: Labels, names: Sequence[str], *,
         figures = score_labels(truth, predicted, names, multi=multi)
         shown = [figures[f"f1/{name}"] for name, flag in zip(names, is_true | is_predicted) if flag]
         without = [name for name, flag in zip(names, is_true) if not flag]
+        labels, they = ("label", "it counts") if len(without) == 1 else ("labels", "each counts")
+        listed = f"{', '.join(without[:10])}{' ...' if len(without) > 10 else ''}"
+        default = "" if multi else ", as scikit-learn does by default"
         notes.append(
-            f"no row here has {', '.join(without[:10])}{' ...' if len(without) > 10 else ''}, and each "
-            "counts as 0 in macro figures, as in scikit-learn with all as labels and zero_division=0; over "
-            "those that rows have or are given, its default where a row has one label, f1_macro is "
-            f"{np.mean(shown):.4f}"
+            f"no row has the {labels} {listed}, and {they} as 0 in macro figures, as in scikit-learn with "
+            "all labels and zero_division=0; over the labels that are true or predicted for some row"
+            f"{default}, f1_macro is {np.mean(shown):.4f}"
         )
     return notes
 

@@ -51,7 +51,7 @@ def prepared(
 def test_a_label_without_rows_in_a_split_is_named(tmp_path: Path) -> None:
     corpus = prepared(tmp_path, ["a", "b", "c"] * 4, ["b", "c"])
     assert label_notes(corpus) == [
-        "without validation rows: a; each counts as 0 in the macro figures of validation"
+        "no validation row has the label a; it counts as 0 in macro figures on validation rows"
     ]
     assert corpus.summary["notes on labels"] == [{"note": note} for note in label_notes(corpus)]
 
@@ -59,14 +59,12 @@ def test_a_label_without_rows_in_a_split_is_named(tmp_path: Path) -> None:
 def test_a_label_whose_only_row_is_held_out_is_named(tmp_path: Path) -> None:
     for number in range(8):  # one of these names falls into the share that is held out
         corpus = prepared(tmp_path, [*["a", "b"] * 8, f"rare {number}"], validation_ratio=0.4)
-        if any(
-            "without training rows, as all of theirs are held out: rare" in note
-            for note in label_notes(corpus)
-        ):
+        words = f"no training row has the label rare {number}, as all such rows are held out"
+        if words in label_notes(corpus):
             return
         (tmp_path / "train.jsonl").unlink()
     text = " ".join(label_notes(corpus))
-    assert "without validation rows: rare" in text
+    assert "no validation row has the label rare" in text
 
 
 def test_labels_laid_over_a_model_keep_their_meaning_and_change_the_fingerprint(tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ def test_rows_name_samples_parameters_and_steps(make_recipe: Make) -> None:
         f"validation {len(held_out)} samples, {held_out.spans.targets:,} targets"
     )
     assert rows["model"] == f"a new decoder, {plan.parameters['total']:,} parameters"
-    assert rows["steps"].startswith(f"12 of 8 samples, {plan.steps_per_epoch} an epoch, ")
+    assert rows["steps"].startswith(f"12 steps of 8 samples, {plan.steps_per_epoch} steps an epoch, ")
     assert rows["device"] == f"cpu, fp32, micro-batches of {plan.micro_batch_size}"
-    assert rows["best"] == "by loss, lower is better"
+    assert rows["best"] == "by validation loss, lower is better"
 
 
 @pytest.mark.parametrize("kind", ["causal", "seq2seq"])
@@ -59,7 +59,7 @@ def test_a_run_begins_with_five_rows_that_name_where_the_others_are(tmp_path: Pa
 def test_one_is_no_plural(make_recipe: Make) -> None:
     changes = {"train.global_batch_size": 1, "train.micro_batch_size": 1}
     rows = dict(plan_rows(make_plan(make_recipe(changes))))
-    assert rows["steps"].startswith("12 of 1 sample, ") and "rank" not in rows["device"]
+    assert rows["steps"].startswith("12 steps of 1 sample, ") and "rank" not in rows["device"]
 
 
 def test_a_plan_without_validation_says_so(make_recipe: Make) -> None:

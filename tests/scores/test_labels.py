@@ -103,12 +103,13 @@ def test_both_ways_to_average_over_labels_without_rows_are_told(
     truth, predicted, classes = case
     notes = labels.describe_averages(truth, predicted, NAMES[:classes], multi=False)
     missing = [name for index, name in enumerate(NAMES[:classes]) if index not in truth]
-    said = [note for note in notes if note.startswith(f"no row here has {', '.join(missing)},")]
+    some = f"label{'' if len(missing) == 1 else 's'} {', '.join(missing)}"
+    said = [note for note in notes if note.startswith(f"no row has the {some},")]
     assert len(said) == bool(missing)
     if missing:
         default = metrics.f1_score(truth, predicted, average="macro", zero_division=0)
         assert said[0].endswith(f"f1_macro is {default:.4f}")
-    assert ("precision, recall and f1 are those of b, the second label" in notes) == (classes == 2)
+    assert ("precision, recall and f1 are those of the label b, the second of two" in notes) == (classes == 2)
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=30))
