@@ -29,9 +29,9 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 3283, "control": 510, "data": 8526, "durable": 769, "engine": 1530, "evaluate": 550,
-    "launch": 303, "models": 5122, "objectives": 1139, "plan": 800, "recipe": 1729, "records": 2181,
-    "report": 4052, "scores": 826, "watch": 81,
+    "cli": 3296, "control": 510, "data": 8528, "durable": 769, "engine": 1530, "evaluate": 550,
+    "launch": 303, "models": 5122, "objectives": 1139, "plan": 804, "recipe": 1729, "records": 2181,
+    "report": 4091, "scores": 828, "watch": 81,
     "etude": 2939,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()

@@ -23,7 +23,10 @@ def evaluate(
         ),
     ],
     on: Annotated[
-        Path, typer.Option("--on", parser=parse_path, metavar="FILE", help="rows such as the run's data")
+        Path,
+        typer.Option(
+            "--on", parser=parse_path, metavar="FILE", help="file of rows in the format of the run's data"
+        ),
     ],
     answers: Annotated[
         int | None, typer.Option("--answers", min=0, help="rows to answer (default: evaluate.answers)")
@@ -35,7 +38,7 @@ def evaluate(
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Score runs on one file of rows, beside each other: every figure with its interval."""
+    """Score runs on the same file of rows, side by side, with an interval for every figure."""
     from etude import durable
     from etude.records.events import plain
     from etude.rescore import rescore

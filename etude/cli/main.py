@@ -66,7 +66,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app = typer.Typer(
-    help="Look at the data of a recipe: `etude data RECIPE` is its page.",
+    help="Look at the data of a recipe: `etude data RECIPE` writes a page on it.",
     epilog=example_text("data"),
     no_args_is_help=True,
     cls=DataGroup,

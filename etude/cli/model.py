@@ -77,7 +77,7 @@ def export_model(
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Write a model that transformers and PEFT load as it is, with a card of the record's figures."""
+    """Write the model of a run for transformers or PEFT, with a model card of the run's figures."""
     from etude.export import export
     from etude.records.store import open_run
     from etude.report.summary import warn_of_best

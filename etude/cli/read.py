@@ -59,7 +59,7 @@ def compare(
             parser=parse_name,
             metavar="RUN",
             autocompletion=complete_run,
-            help="the run that others are held against (default: the first)",
+            help="the run to compare the others with (default: the first)",
         ),
     ] = None,
     runs: Runs = Path("runs"),
@@ -116,7 +116,7 @@ def ensemble(
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Join what finished runs said of the same rows, and score that beside each of them."""
+    """Combine what finished runs predicted for the same rows, and score it beside each run."""
     from etude.ensemble import make_ensemble
     from etude.records.store import open_run
 
@@ -154,7 +154,7 @@ def rate(
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Rate what a run said, or which of two said it better without knowing which is which."""
+    """Rate the answers of a run, or compare those of two runs blind."""
     from etude.cli import rate as rating
     from etude.records.store import open_run
 
@@ -201,7 +201,7 @@ def report(
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Write the report of a run, also of one that goes on or was killed."""
+    """Write the report of a run, even while it runs or after it was killed."""
     from etude.records.store import open_run
     from etude.report.write import write_report
 

@@ -42,12 +42,14 @@ def train(
             autocompletion=complete_checkpoint,
         ),
     ] = None,
-    devices: Annotated[int | None, typer.Option("--devices", min=1, help="ranks to start")] = None,
+    devices: Annotated[
+        int | None, typer.Option("--devices", min=1, help="processes to start, one a device")
+    ] = None,
     repeat: Annotated[
-        int | None, typer.Option("--repeat", min=2, help="train so many seeds, one after another")
+        int | None, typer.Option("--repeat", min=2, help="number of seeds to train, one after another")
     ] = None,
 ) -> None:
-    """Train as a recipe says; continues an unfinished run of the same recipe, and tells of a finished one."""
+    """Train as a recipe says, or continue the unfinished run of it; a finished one is only shown."""
     from etude.recipe.load import read_recipe_text
 
     loaded = load(recipe, overrides, devices)
@@ -106,7 +108,9 @@ def demo(
 def check(
     recipe: RecipePath,
     overrides: Overrides = None,
-    deep: Annotated[bool, typer.Option("--deep", help="also with data, device and parameters")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="also read data and model, and forecast time, memory and disk")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Find every problem of a recipe before anything runs."""
