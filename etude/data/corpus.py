@@ -190,8 +190,11 @@ def _summarize(recipe: Recipe, prepared: Prepared, uses: Ints, parts: dict[str, 
         "vocab_size": manifest["vocab_size"],
         "unknown_ratio": manifest["unknown_tokens"] / tokens,
         **({"lost_bytes": lost, "lost_ratio": lost / max(int(arrays["sizes"].sum()), 1)} if lost else {}),
-        "bytes_per_token": int(arrays["sizes"].sum()) / max(tokens - len(uses), 1),
     }
+    if not arrays.get(
+        "cuts", np.zeros(0)
+    ).any():  # of texts that are cut as they are read, the rest has no tokens
+        summary["bytes_per_token"] = int(arrays["sizes"].sum()) / max(tokens - len(uses), 1)
     if len(rows := _find_conflicts(arrays)):
         summary["same_text_other_labels"] = len(rows)
         summary["same_text_other_labels_rows"] = ", ".join(prepared.name_rows(rows))

@@ -67,15 +67,20 @@ def list_notes(summary: dict[str, Any]) -> list[str]:
 
 
 def describe_lengths(lengths: Ints, limit: int) -> Rows:
-    """The numbers of documents by tokens, in doublings; `limit` is the longest sample."""
+    """The numbers of documents by tokens, in doublings; `limit` is the longest sample.
+
+    Of texts that are cut as they are read, only that they are longer than `limit` is known: `limit` + 1.
+    """
     if not len(lengths):
         return []
-    powers = np.maximum(np.ceil(np.log2(np.maximum(lengths, 1))).astype(np.int64), 4)
+    longer = lengths > limit
+    known = lengths[~longer] if (lengths[longer] == limit + 1).all() else lengths
+    powers = np.maximum(np.ceil(np.log2(np.maximum(known, 1))).astype(np.int64), 4)
     counts = {}
-    for power in range(int(powers.min()), int(powers.max()) + 1):
+    for power in range(int(powers.min()), int(powers.max()) + 1) if len(powers) else ():
         low = 0 if power == 4 else (1 << (power - 1)) + 1
         counts[f"{low:,} to {1 << power:,}"] = int((powers == power).sum())
-    counts[f"more than train.seq_len {limit:,}"] = int((lengths > limit).sum())
+    counts[f"more than train.seq_len {limit:,}"] = int(longer.sum())
     return [_row(count, len(lengths), tokens=tokens) for tokens, count in counts.items()]
 
 

@@ -125,8 +125,8 @@ def require_outside_runs(path: Path) -> None:
     for run in (place, *place.parents):
         if is_run_folder(run):
             raise InputError(
-                f"{str(path)[:120]} is inside the folder of run {run.name}, where a resume removes what is "
-                "not its own; give a path outside of run folders"
+                f"{str(path)[:120]} is inside the folder of run {run.name}, where only that run writes; "
+                "give a path outside of run folders"
             )
 
 

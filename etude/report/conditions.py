@@ -118,6 +118,9 @@ def summary_tables(summary: dict[str, Any]) -> Iterator[str]:
         named = [entry for entry in entries if isinstance(entry, dict)]
         every = dict.fromkeys(column for entry in named for column in entry if column != "examples")
         columns = [column for column in every if any(_says(entry.get(column)) for entry in named)]
+        numbers = [column for column in every if any(_is_number(entry.get(column)) for entry in named)]
+        if columns and numbers and not set(numbers) & set(columns):
+            columns.append(numbers[0])  # names alone would read as if something were found
         if columns:
             title = f"{_heading(name)}:\n\n" if name else ""
             rows = [[_cell(column, entry.get(column)) for column in columns] for entry in entries]
@@ -216,6 +219,10 @@ def _is_split(counts: dict[str, Any]) -> bool:
 
 def _says(value: Any) -> bool:
     return value not in (None, 0, "", [], {}) or value is False
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _cell(column: str, value: Any) -> str:

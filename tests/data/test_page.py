@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from etude.data.page import describe_lengths, list_notes
 
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=50), st.integers(1, 5000))
 def test_every_length_stands_in_one_row_of_doublings(lengths: list[int], limit: int) -> None:
+    lengths = [*lengths, limit + 2]  # so that lengths are known beyond the limit
     *rows, longer = describe_lengths(np.array(lengths), limit)
     for row in rows:
         low, high = (int(number.replace(",", "")) for number in row["tokens"].split(" to "))
@@ -19,6 +21,16 @@ def test_every_length_stands_in_one_row_of_doublings(lengths: list[int], limit: 
     assert sum(row["documents"] for row in rows) == len(lengths)
     assert longer["tokens"] == f"more than train.seq_len {limit:,}"
     assert longer["documents"] == sum(length > limit for length in lengths)
+
+
+@given(st.lists(st.integers(0, 5000), min_size=1, max_size=50), st.integers(1, 5000))
+def test_the_length_of_a_text_that_was_cut_is_not_told(lengths: list[int], limit: int) -> None:
+    """Known of it is only that it is longer, which is one token more."""
+    cut = np.minimum(lengths, limit + 1)
+    *rows, longer = describe_lengths(cut, limit)
+    assert sum(row["documents"] for row in rows) == int((cut <= limit).sum())
+    assert longer["documents"] == int((cut > limit).sum())
+    assert sum(row["share"] for row in [*rows, longer]) == pytest.approx(1)
 
 
 def test_no_documents_have_no_lengths() -> None:

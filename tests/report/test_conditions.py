@@ -117,6 +117,14 @@ def test_counts_that_say_nothing_are_left_out_and_lists_are_words() -> None:
     ]
 
 
+def test_a_list_in_which_nothing_was_found_says_so() -> None:
+    none = {"documents": 0, "share": 0.0, "examples": []}
+    page = {"leaks": [{"of": "test", "also_in": "train", **none}], "duplicates": [{"kind": "exact", **none}]}
+    leaks, duplicates = summary_tables(page)
+    assert leaks.endswith("| of | also in | documents |\n| --- | --- | --- |\n| `test` | `train` | 0 |")
+    assert duplicates.endswith("| `exact` | 0 |")
+
+
 def test_a_run_without_an_attempt_has_its_settings_and_no_machine(tmp_path: Path) -> None:
     writer = new_run(tmp_path)
     history = read_history(writer.run)
