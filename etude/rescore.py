@@ -145,6 +145,7 @@ def _open_rows(name: str, folder: Path, recipe: Recipe, day: str | None) -> Corp
     Raises: InputError if the file does not fit the recipe, or has labels that the model does not know.
     """
     corpus = prepare(recipe, tokenizer_folder=folder, today=day)
+    ids: dict[str, list[str]] = {}
     if recipe.kind.has_labels:
         assert corpus.labels
         names = [each for each in (CLASSIFIER_FILE, "config.json") if (folder / each).is_file()]
@@ -157,12 +158,14 @@ def _open_rows(name: str, folder: Path, recipe: Recipe, day: str | None) -> Corp
                 f"{listed(theirs)}; give rows with these"
             )
         corpus = lay_out(corpus, layout)
+        _, prepared = read_prepared(recipe, Path(corpus.summary["folder"]))
+        ids["validation"] = prepared.ids(np.arange(corpus.train.spans.documents))
     examples, ends = corpus.examples_of["train"], list(corpus.end_ids)
     if recipe.kind.writes_text:
         chat = open_chat(folder, system=recipe.data.system)
         ends += find_end_ids(folder, chat, is_chat=bool(len(examples)))
     return replace(
-        corpus, validation=corpus.train, examples_of={"validation": examples},
+        corpus, validation=corpus.train, examples_of={"validation": examples}, ids=ids,
         end_ids=tuple(dict.fromkeys(ends)),
     )  # fmt: skip
 

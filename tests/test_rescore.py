@@ -17,7 +17,7 @@ from etude.run import run_recipe
 from etude.start import Options
 from tests import misleading as made
 from tests.bases import write_corpus, write_encoder, write_instructions, write_pairs, write_qwen2
-from tests.recipes import finetuning, masked, seq2seq, tiny
+from tests.recipes import classification, finetuning, masked, seq2seq, tiny
 
 Get = Callable[..., Any]
 
@@ -90,6 +90,18 @@ def test_classifiers_score_as_their_own_final_scores(misleading: Get) -> None:
         for name, wanted in read_history(run).scores[-1].systems["after"].items():
             assert system.figures[name] == pytest.approx(wanted), name
     assert found.figure == "f1" and found.is_sure is False and len(found.winner) == 2
+
+
+def test_several_labels_are_scored_by_thresholds_that_other_rows_chose(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    known = [{"text": f"row {n}", "label": [f"by {d}" for d in (2, 3) if n % d == 0]} for n in range(40)]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in known))
+    held_out = {"data.validation": [{"path": str(rows), "label": "label"}], "data.leakage.action": "report"}
+    recipe = classification(rows, None, {**held_out, "train.steps": 2})
+    run = run_recipe(recipe, Options(runs=tmp_path / "runs")).run
+    (system,) = rescore([run.name], rows, runs=tmp_path / "runs").systems
+    (last,) = [each for each in read_history(run).evaluations if each.step == system.step]
+    assert system.figures["f1"][0] == pytest.approx(last.metrics["f1"])
 
 
 def test_runs_that_hold_out_other_rows_compare_on_a_file_and_seen_rows_are_counted(misleading: Get) -> None:
