@@ -30,7 +30,7 @@ def test_a_run_in_this_process_ends_with_its_verdict_and_what_to_type_next(
     name = ended.run.name
     assert [line for line in lines if line.startswith("Finished 1 step, ")]
     assert lines[-5:] == [
-        "best    step-000001, loss " + f"{ended.run.best['value']:.4f}" if ended.run.best else "",
+        "best    step-000001, validation loss " + f"{ended.run.best['value']:.4f}" if ended.run.best else "",
         f"report  {ended.run.path / 'report' / 'report.md'}",
         f"next    etude show {name}",
         f"        etude generate {name} --prompt 'def '",
