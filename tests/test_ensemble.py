@@ -35,6 +35,9 @@ def write_run(
     """A finished run that has kept these predictions, and was scored on the last of the splits."""
     writer = new_run(runs)
     split = list(splits)[-1]
+    if known.pop("confusion", None):  # any that fits: the predictions are what is read
+        size = len(known["labels"])
+        known["confusion"] = [[len(splits[split]), *[0] * (size - 1)], *[[0] * size] * (size - 1)]
     systems = {"after": {name: [0.5, 0.4, 0.6] for name in figures}}
     writer.append(Scores(40, len(splits[split]), split, figures[-1], systems, {}, **known))
     (writer.run.path / "predictions").mkdir()

@@ -30,8 +30,8 @@ MOST = {
 }
 MOST_LINES = {
     "cli": 3296, "control": 510, "data": 8536, "durable": 769, "engine": 1530, "evaluate": 550,
-    "launch": 303, "models": 5122, "objectives": 1139, "plan": 804, "recipe": 1729, "records": 2181,
-    "report": 4098, "scores": 828, "watch": 81,
+    "launch": 303, "models": 5122, "objectives": 1139, "plan": 804, "recipe": 1729, "records": 2192,
+    "report": 4108, "scores": 828, "watch": 81,
     "etude": 2942,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()

@@ -290,7 +290,7 @@ def plain(value: Any) -> Any:
 
 
 def _is_consistent(scores: Scores) -> bool:
-    """True if each system has the same figures, the metric among them, each with its interval."""
+    """True if each system has the same figures, the metric among them, each with its interval; counts fit."""
     figures = [list(values) for values in scores.systems.values()]
     intervals = [
         *scores.gains.values(),
@@ -300,9 +300,20 @@ def _is_consistent(scores: Scores) -> bool:
         "after" in scores.systems
         and scores.metric in figures[0]
         and all(names == figures[0] for names in figures)
-        and all(len(each) == 3 for each in intervals)
+        and scores.gains.keys() <= scores.systems.keys()
+        and all(len(each) == 3 and not each[1] > each[2] for each in intervals)
+        and (not scores.confusion or _counts_rows(scores))
+        and (scores.distinct or 0) <= scores.rows
         and all({"rows", *scores.systems} == values.keys() for values in scores.capabilities.values())
         and all(math.isfinite(values["rows"]) for values in scores.capabilities.values())
+    )
+
+
+def _counts_rows(scores: Scores) -> bool:
+    """True if the confusions are those of the labels and of the rows."""
+    shape = [len(row) for row in scores.confusion]
+    return (
+        shape == [len(scores.labels)] * len(scores.labels) and sum(map(sum, scores.confusion)) == scores.rows
     )
 
 

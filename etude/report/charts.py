@@ -244,7 +244,8 @@ def _svg(draw: Callable[[Any, History], None], history: History) -> bytes:
         "font.family": ["sans-serif"], "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": True, "grid.color": "#e5e5e5", "axes.axisbelow": True,
     }  # fmt: skip
-    with matplotlib.rc_context():
+    # Ticks of figures near the largest float overflow, and are left out.
+    with matplotlib.rc_context(), warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         matplotlib.rcdefaults()  # it reads a matplotlibrc of the current folder, which may be a stranger's
         matplotlib.rcParams.update(style)
         figure = Figure(figsize=(8, 3.6 if draw in _MAIN else 2.4), layout="constrained")

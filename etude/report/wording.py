@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 NOTHING = "–"
+_LARGEST = 1e15  # more digits than a float has say nothing
 
 
 def number(value: Any, digits: int = 4) -> str:
@@ -17,7 +18,8 @@ def number(value: Any, digits: int = 4) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.{digits}g}" if 0 < abs(value) < 10.0 ** (1 - digits) else f"{value:,.{digits}f}"
+        is_tiny = 0 < abs(value) < 10.0 ** (1 - digits)
+        return f"{value:.{digits}g}" if is_tiny else decimal(value, digits)
     return str(value)
 
 
@@ -26,7 +28,12 @@ def short(value: float | None, digits: int = 3) -> str:
     if value is None or not math.isfinite(value):
         return number(value)
     decimals = 0 if value == 0 else min(max(digits - 1 - math.floor(math.log10(abs(value))), 0), 8)
-    return f"{value:,.{decimals}f}"
+    return decimal(value, decimals, digits)
+
+
+def decimal(value: float, decimals: int, digits: int = 4) -> str:
+    """A figure with separators and decimals; one too large for them to `digits` significant digits."""
+    return f"{value:,.{decimals}f}" if abs(value) < _LARGEST else f"{value:.{max(digits, 1)}g}"
 
 
 def setting(value: Any) -> str:
@@ -63,11 +70,13 @@ def with_interval(value: float, low: float, high: float, *, rows: int, interval:
 
     Two significant digits of half the interval are kept; an interval of no width is not shown.
     """
-    half = (high - low) / 2
+    if not math.isfinite(value):
+        return number(value)
+    half = high / 2 - low / 2
     unit = half / 10 if math.isfinite(half) and half > 0 else max(abs(value), 1.0) / max(rows, 1)
-    decimals = min(max(math.ceil(-math.log10(unit)), 0), 4)
-    text = f"{value:,.{decimals}f}"
-    return f"{text} [{low:,.{decimals}f}, {high:,.{decimals}f}]" if interval and half > 0 else text
+    decimals = min(max(math.ceil(-math.log10(max(unit, 1e-9))), 0), 4)
+    text = decimal(value, decimals)
+    return f"{text} [{decimal(low, decimals)}, {decimal(high, decimals)}]" if interval and half > 0 else text
 
 
 def percent(ratio: float | None) -> str:

@@ -60,7 +60,7 @@ def test_figures_of_nothing_are_numbers_again() -> None:
 def test_intervals_of_nothing_are_numbers_again() -> None:
     nothing = [1.0, math.nan, math.nan]
     event = Scores(
-        3, 1, "test", "f1", {"after": {"f1": nothing}}, {"before": nothing}, {}, ["nan"], [], [math.nan]
+        3, 1, "test", "f1", {"after": {"f1": nothing}}, {"after": nothing}, {}, ["nan"], [], [math.nan]
     )
     back = from_json(written(event))
     assert repr(back) == repr(event)
@@ -91,6 +91,13 @@ def test_a_whole_number_is_a_float_where_a_step_has_floats() -> None:
         (SCORES, {"metric": "bleu"}, "contradicts itself"),  # which no system has
         (SCORES, {"systems": {"before": SCORES.systems["before"]}}, "contradicts itself"),
         (SCORES, {"gains": {"before": [0.5]}}, "contradicts itself"),  # without its interval
+        (SCORES, {"gains": {"after": [0.5, 0.6, 0.4]}}, "contradicts itself"),  # an interval that ends before it begins
+        (SCORES, {"gains": {"nobody": [0.5, 0.4, 0.6]}}, "contradicts itself"),  # over no system
+        (SCORES, {"labels": []}, "contradicts itself"),  # of the confusions
+        (SCORES, {"confusion": [[1], [0, 1]]}, "contradicts itself"),
+        (SCORES, {"confusion": [[2, 0], [0, 1]]}, "contradicts itself"),  # three of two rows
+        (SCORES, {"rows": 0}, "contradicts itself"),
+        (SCORES, {"distinct": 3}, "contradicts itself"),  # of two rows
         (DataUsed("f", {}), {"summary": {"train": 3}}, "contradicts itself"),  # which is a table
         (Generation(1, "p", "t", {}), {"settings": {"max_tokens": "few"}}, "max_tokens: 'few'"),
     ],

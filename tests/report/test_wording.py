@@ -1,6 +1,6 @@
 import pytest
 
-from etude.report.wording import duration, number, size
+from etude.report.wording import duration, number, short, size, with_interval
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,15 @@ def test_figures_keep_what_matters() -> None:
         "1,234,567", "1.5000", "1.234e-05", "nan", "–", "yes",
     ]  # fmt: skip
     assert [size(v) for v in (0, 999, 1000, 2.5e9, 3e15)] == ["0 B", "999 B", "1.0 kB", "2.5 GB", "3000.0 TB"]
+
+
+def test_a_figure_too_large_for_its_digits_is_short() -> None:
+    texts = [number(1e308), short(-1e308), with_interval(1e308, -1e308, 1e308, rows=2), number(float("inf"))]
+    assert texts == ["1e+308", "-1e+308", "1e+308 [-1e+308, 1e+308]", "inf"]
+    assert number(1e14) == "100,000,000,000,000.0000" and short(1e14) == "100,000,000,000,000"
+
+
+@pytest.mark.parametrize("low", [0.0, float("nan")])
+def test_a_figure_of_nothing_and_an_interval_of_nearly_nothing_have_a_text(low: float) -> None:
+    assert with_interval(float("nan"), low, 1.0, rows=2) == "nan"
+    assert with_interval(0.5, low, 1e-323, rows=2).startswith("0.5")
