@@ -11,6 +11,7 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _BURST_SECONDS = 2.0
+_came: list[float] = []  # moments of the Ctrl-C of `one_interrupt`, while it is entered
 
 
 def is_ignored(number: int) -> bool:
@@ -32,6 +33,9 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
+        """Raises: KeyboardInterrupt if one was lost before: Python drops those of its own clean-up."""
+        if _came:
+            raise KeyboardInterrupt
         if threading.current_thread() is threading.main_thread():
             self._before = {
                 number: signal.signal(number, self._receive) for number in SIGNALS if not is_ignored(number)
@@ -60,20 +64,21 @@ def one_interrupt() -> Iterator[list[float]]:
 
     One that comes later than that ends the process as it is. Yields the moments of those that came.
     """
-    came: list[float] = []
 
     def interrupt(*_: object) -> None:
-        came.append(time.monotonic())
-        if len(came) == 1:
+        _came.append(time.monotonic())
+        if len(_came) == 1:
             raise KeyboardInterrupt
-        if came[-1] - came[0] > _BURST_SECONDS:
+        if _came[-1] - _came[0] > _BURST_SECONDS:
             os._exit(128 + signal.SIGINT)
 
+    _came.clear()
     if threading.current_thread() is not threading.main_thread() or is_ignored(signal.SIGINT):
-        yield came
+        yield _came
         return
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        yield came
+        yield _came
     finally:
         signal.signal(signal.SIGINT, before)
+        _came.clear()

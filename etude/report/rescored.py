@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from etude.records.events import plain
-from etude.report.columns import Row, lay_out, wrap
+from etude.report.columns import Row, lay_out, shorten_apart, wrap
 from etude.report.wording import NOTHING, with_interval
-from etude.text import one_line, plural
+from etude.text import plural
 
 _FIGURES_SHOWN = 12
+_BESIDE_FILE = 30  # columns of a line that a file leaves to other words
 Interval = list[float]
 
 
@@ -98,7 +99,8 @@ class Rescored:
                 rows.append(Row("  against first", ["first", *map(_gain_text, gains[1:])]))
                 rows.append(Row("  its interval", ["", *map(_range_text, gains[1:])]))
         lines = [line for sentence in self.sentences for line in wrap(sentence, width)]
-        what = f"{plural(self.systems[0].rows, 'row')} of {one_line(self.file)}; intervals of 95 %"
+        (file,) = shorten_apart([self.file], max(width - _BESIDE_FILE, _BESIDE_FILE))
+        what = f"{plural(self.systems[0].rows, 'row')} of {file}; intervals of 95 %"
         what += "; ~ is within the noise." if len(self.systems) > 1 else "."
         return [*lines, *wrap(what, width), "", *lay_out(rows, width)]
 

@@ -50,10 +50,25 @@ def test_in_another_thread_signals_stay_as_they_are() -> None:
     assert inside == before
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_dropped_stops_a_run_before_it_begins() -> None:
+    class Dropping:
+        def __del__(self) -> None:  # where Python prints exceptions and goes on
+            signal.raise_signal(signal.SIGINT)
+
+    with one_interrupt() as came:
+        Dropping()
+        assert len(came) == 1
+        with pytest.raises(KeyboardInterrupt), StopSignals():
+            pass
+    with StopSignals() as signals:
+        assert signals.requested is None
+
+
 def test_a_burst_of_interrupts_is_one() -> None:
     with one_interrupt() as came:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             signal.pause()
         os.kill(os.getpid(), signal.SIGINT)
-    assert len(came) == 2
+        assert len(came) == 2
