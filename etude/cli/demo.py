@@ -21,13 +21,7 @@ def print_outcome(run: Run) -> None:
         print_text(f"bits per byte of {len(text):,} held-out bytes, each token scored once:")
         for name, bits in rows:
             print_text(f"  {name:<12} {bits:.3f}")
-    print_text(
-        f"\nreport      {run.path / 'report' / 'report.md'}\n"
-        f"next        etude show {run.name}\n"
-        f"            etude note {run.name} --section lessons 'what you learnt'\n"
-        "            etude demo train.steps=2000        (better, and longer)\n"
-        f"            etude compare {run.name} RUN"
-    )
+    print_text("\nbetter, and longer: etude demo train.steps=2000")
 
 
 def held_out_text(run: Run) -> bytes:
