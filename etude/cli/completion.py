@@ -4,12 +4,16 @@ A run is what has a run.json; nothing in it is read, so that a key pressed twice
 """
 
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import typer
 
 _SWITCH, _HEAD = "_ETUDE_COMPLETE", "_ETUDE_COMPLETE_HEAD"
 _JOINTS = ("=", "@")  # at which bash parts what is one argument here
+# A shell reads what it is offered: zsh would run a backslash before `$(...)`, and a line break is two names.
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def join_words() -> None:
@@ -50,7 +54,7 @@ def complete_checkpoint(ctx: typer.Context, incomplete: str) -> list[str]:
         return complete_run(ctx, incomplete)
     if run not in _runs(ctx):
         return []
-    steps = sorted(path.name for path in (_folder(ctx) / run / "checkpoints").glob("step-*"))
+    steps = _plain(path.name for path in (_folder(ctx) / run / "checkpoints").glob("step-*"))
     return [f"{run}@{name}".removeprefix(head) for name in ("best", "last", *steps)]
 
 
@@ -79,5 +83,9 @@ def _folder(ctx: typer.Context) -> Path:
 
 def _runs(ctx: typer.Context) -> list[str]:
     folder = _folder(ctx)
-    names = (path.parent.name for path in folder.glob("*/run.json")) if folder.is_dir() else ()
-    return sorted(name for name in names if not name.startswith("."))
+    return _plain(path.parent.name for path in folder.glob("*/run.json")) if folder.is_dir() else []
+
+
+def _plain(names: Iterable[str]) -> list[str]:
+    """The names that a shell takes as they are, sorted."""
+    return sorted(name for name in names if _PLAIN.fullmatch(name))

@@ -1,6 +1,7 @@
 """`etude init`: a commented recipe, written after a look at the data, the model and the machine."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -66,7 +67,7 @@ def write_recipe(data: Path, model: str, out: Path, validation: Path | None = No
     from etude.records.folder import require_outside_runs
 
     require_outside_runs(out)
-    problems = [f"{out} is there already; give another file with --out"] if out.exists() else []
+    problems = [f"{out} is there already; give another file with --out"] if os.path.lexists(out) else []
     try:
         facts = look(data, model)
         held_out = _hold_out(validation, out, facts) if validation else ""

@@ -1,6 +1,7 @@
 """The recipes that come with etude: a list of them, the text of one, and a copy to begin with."""
 
 import difflib
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,7 @@ def copy_recipe(
     """Write a recipe that comes with etude into a file of your own."""
     content, file = shipped_recipe(name).read_bytes(), f"{name}.toml"
     path = Path(file) if out is None else out / file if out.is_dir() else out
-    if path.exists():
+    if os.path.lexists(path):
         raise InputError(f"{path} is there already; give another file")
     if not path.absolute().parent.is_dir():
         raise InputError(f"{path} lies in no folder; give a file in a folder that is there")

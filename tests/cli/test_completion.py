@@ -44,6 +44,22 @@ def test_runs_are_completed_by_their_folders(ask: Ask) -> None:
     assert ask("show", "--runs", "elsewhere", "de") == []
 
 
+_ODD = ("$(id)", "\\$(id)", "de`id`", 'de"mo', "de'mo", "de\nid", "de mo", "--id", "de;id", "de\x1b")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_name_that_a_shell_would_read_otherwise_is_not_offered(
+    shell: str, ask: Ask, tmp_path: Path
+) -> None:
+    words = (["show", ""], ["show", "de"], ["show", "$"], ["export", "memory-0b2dd1@"])
+    plain = [ask(*each, shell=shell) for each in words]
+    for name in _ODD:
+        (tmp_path / "runs" / name).mkdir()
+        (tmp_path / "runs" / name / "run.json").touch()
+    (tmp_path / "runs" / "memory-0b2dd1" / "checkpoints" / "step-$(id)").mkdir()
+    assert [ask(*each, shell=shell) for each in words] == plain and any(plain)
+
+
 def test_checkpoints_follow_the_name_of_a_run(ask: Ask) -> None:
     assert ask("export", "mem") == ["memory-0b2dd1"]
     # bash parts words at @, and replaces the last part with its @.

@@ -33,6 +33,9 @@ def test_a_recipe_is_shown_and_copied_as_it_is(
         assert (tmp_path / path).read_bytes() == (FOLDER / "demo.toml").read_bytes()
         again = etude("recipes", "copy", "demo", *words)
         assert again.code == 2 and "is there already" in again.err
+    (tmp_path / "link.toml").symlink_to(tmp_path / "nothing")
+    assert "is there already" in etude("recipes", "copy", "demo", "link.toml").err
+    assert (tmp_path / "link.toml").is_symlink()
     assert "lies in no folder" in etude("recipes", "copy", "demo", "gone/a.toml").err
     assert etude("check", "mine.toml").code == 0
 
