@@ -29,7 +29,7 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 3300, "control": 515, "data": 8536, "durable": 769, "engine": 1530, "evaluate": 550,
+    "cli": 3300, "control": 515, "data": 8535, "durable": 769, "engine": 1530, "evaluate": 550,
     "launch": 303, "models": 5122, "objectives": 1139, "plan": 804, "recipe": 1729, "records": 2192,
     "report": 4110, "scores": 828, "watch": 81,
     "etude": 2942,  # the modules that stand in no folder

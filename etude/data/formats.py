@@ -197,6 +197,5 @@ def _string(row: Row, name: str, hint: str = "fields that hold one") -> str:
     what = "has no" if name not in row else f"has {kind_of(value)} as"
     strings = [repr(field[:_SHOWN_CHARACTERS]) for field, value in row.items() if isinstance(value, str)]
     named = ", ".join(strings[:_SHOWN_FIELDS]) + (" ..." if len(strings) > _SHOWN_FIELDS else "")
-    raise InputError(
-        f"{what} field {name!r}, which must be a string; {hint}: {named or '(no field holds a string)'}"
-    )
+    others = f"{hint}: {named}" if named else "no field of it is one; give rows that have text"
+    raise InputError(f"{what} field {name!r}, which must be a string; {others}")

@@ -167,6 +167,7 @@ def test_a_prompt_and_a_completion_may_be_lists_of_messages(tmp_path: Path) -> N
         ({"prompt": "q", "completion": "a", "system": ["S"]}, "has a list as field 'system'"),
         ({"prompt": "q", "completion": "a", "system": "S", "system_prompt": "T"}, "has different system messages in"),
         ({"messages": [{"role": "system", "content": "S"}, *ASKED], "system": "T"}, "has one system message in"),
+        ({"label": 1}, "has no field 'text', which must be a string; no field of it is one; give rows that have text"),
         ({"input": "code", "label": 1}, "has no field 'text', which must be a string; set field to one of: 'input'"),
     ],
 )  # fmt: skip
