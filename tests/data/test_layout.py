@@ -102,7 +102,7 @@ def test_a_folder_of_data_stays_rows(tmp_path: Path) -> None:
     assert len(list(read_documents(Source(path=str(tmp_path), format="text")))) == 5
     for settings in ({}, {"format": "text"}):
         message = refusal(tmp_path, glob="*.jsonl", **settings)
-        assert "train.jsonl:1 has no field 'text', which must be a string; set field to one of" in message
+        assert "train.jsonl:1 has no field 'text', which must be a string; no field of it is one" in message
 
 
 def test_settings_about_rows_need_rows_in_every_file(tmp_path: Path) -> None:
