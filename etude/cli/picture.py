@@ -14,7 +14,7 @@ from rich.text import Text
 from etude.cli.progress import Progress, stopping
 from etude.records.ending import Ending
 from etude.records.events import Generation
-from etude.report.charts import Mark, braille_curve
+from etude.report.braille import Mark, braille_curve
 from etude.report.wording import NOTHING, duration, metric_title, number, percent, short, size
 from etude.text import clean, one_line, printable
 

@@ -1,11 +1,10 @@
-"""Charts of a run: SVG files for the report, and text charts for the terminal."""
+"""Charts of a run: SVG files for the report."""
 
 import io
 import math
 import warnings
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from etude.report.history import History, metric_value
 from etude.report.wording import metric_title, short
@@ -13,7 +12,6 @@ from etude.report.wording import metric_title, short
 _WORTH_A_CURVE = 20  # values, with fewer of which a line is drawn as it is, and speed not at all
 _POINTS = 800  # about one a pixel of the width that the charts are read at
 _RAW, _SMOOTH, _OTHER, _MARK = "#9ecae1", "#1f5f99", "#d95f02", "#b30000"
-_BRAILLE = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # dots of a cell, by column and row
 
 
 def chart_svgs(history: History) -> dict[str, bytes]:
@@ -36,75 +34,6 @@ def chart_svgs(history: History) -> dict[str, bytes]:
     # matplotlib reads and writes its list of fonts in the encoding of the locale.
     with warnings.catch_warnings(action="ignore", category=EncodingWarning):
         return {name: _svg(draw, history) for name, draw in charts.items() if draw}
-
-
-class Mark(NamedTuple):
-    """A sign in a curve, at a place on its axis and a value."""
-
-    place: float
-    value: float
-    sign: str
-
-
-class Curve(NamedTuple):
-    """The lines of a curve, and the values at the upper and at the lower edge."""
-
-    lines: list[str]
-    high: float
-    low: float
-
-
-def braille_curve(
-    values: Sequence[float],
-    width: int,
-    height: int,
-    *,
-    ends: Sequence[int] = (),
-    marks: Sequence[Mark] = (),
-) -> Curve:
-    """A curve in `height` lines of `width` characters, 2 x 4 dots each, with marks at their own values.
-
-    Each value is a level over its own stretch, and nothing is drawn between levels that was not measured:
-    neighbours are joined only where each column has a value of its own. What is not finite leaves a gap. The
-    edges are at the largest and the smallest of the levels and marks; a later mark covers an earlier one.
-
-    ends: where each stretch ends, as in steps; by default they are equally long.
-    """
-    ends = ends or range(1, len(values) + 1)
-    columns = _columns(values, ends, 2 * width)
-    shown = [mark for mark in marks if math.isfinite(mark.value)]
-    levels = [level for level, _ in columns if math.isfinite(level)] + [mark.value for mark in shown]
-    if not levels:
-        return Curve([" " * width] * height, math.nan, math.nan)
-    low, high, last = min(levels), max(levels), ends[-1] if ends else 1
-
-    def row(value: float) -> int:
-        return round((1 - (value - low) / ((high - low) or 1.0)) * (4 * height - 1))
-
-    cells = [[0] * width for _ in range(height)]
-    previous: int | None = None
-    for x, (value, is_own) in enumerate(columns):
-        y = row(value) if math.isfinite(value) else None
-        if y is not None:
-            start = y if previous is None else previous + (y > previous) - (y < previous)
-            for dot in range(min(y, start), max(y, start) + 1):
-                cells[dot // 4][x // 2] |= _BRAILLE[x % 2][dot % 4]
-        previous = y if is_own and x + 1 < len(columns) and columns[x + 1][1] else None
-    lines = [[chr(0x2800 + cell) if cell else " " for cell in line] for line in cells]
-    for mark in shown:
-        x = math.ceil(mark.place * 2 * width / last) - 1  # where its stretch ends
-        lines[row(mark.value) // 4][min(max(x, 0) // 2, width - 1)] = mark.sign
-    return Curve(["".join(line) for line in lines], high, low)
-
-
-def sparkline(values: Sequence[float], width: int) -> str:
-    """A curve on one line, eight levels high; non-finite values are blank."""
-    columns = [value for value, _ in _columns(values, range(1, len(values) + 1), min(width, len(values)))]
-    finite = [value for value in columns if math.isfinite(value)]
-    if not finite:
-        return ""
-    low, span = min(finite), (max(finite) - min(finite)) or 1.0
-    return "".join("▁▂▃▄▅▆▇█"[round(7 * (v - low) / span)] if math.isfinite(v) else " " for v in columns)
 
 
 def envelope(
@@ -271,14 +200,3 @@ _MAIN = (_draw_metric, _draw_loss)
 def _finite(points: Iterator[tuple[float, float]]) -> tuple[list[float], list[float]]:
     kept = [(float(x), float(y)) for x, y in points if math.isfinite(y)]
     return [x for x, _ in kept], [y for _, y in kept]
-
-
-def _columns(values: Sequence[float], ends: Sequence[int], columns: int) -> list[tuple[float, bool]]:
-    """Mean of the finite values whose stretch ends in each column, and True; else the value that goes on."""
-    levels = []
-    for x in range(columns if values else 0):
-        first, last = (bisect_right(ends, place * ends[-1] / columns) for place in (x, x + 1))
-        ended = values[first:last]
-        finite = [value for value in ended or [values[first]] if math.isfinite(value)]
-        levels.append((sum(finite) / len(finite) if finite else math.nan, bool(ended)))
-    return levels

@@ -5,10 +5,10 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from etude.report.braille import Scale, draw_levels
 from etude.report.columns import shorten_apart
 from etude.report.wording import short
 
-_DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of a braille cell, by column and row
 _AXIS, _LEAST_WIDTH, _WIDEST = 9, 14, 44
 _ROOM = 1.25  # of the highest first value: what goes beyond it is drawn at the upper edge
 _LEGEND = "⠒ training loss  ● validation  ◆ best; one scale, each panel as long as its run"
@@ -45,11 +45,11 @@ def draw_panels(panels: Sequence[Panel], width: int, height: int = 9) -> list[st
     first = [next((loss for loss in curve if loss is not None), -math.inf) for curve in curves]
     most = _ROOM * max([*first, *(losses[0] for losses in ends if losses)])
     low, high = min(levels), max(min(max(levels), most), min(levels))
-    scale = _Scale(low, (high - low) or 1.0, 4 * height)
+    scale = Scale(low, high, height)
     lines = []
     for start in range(0, len(panels), across):
         some = range(start, min(start + across, len(panels)))
-        pictures = [_draw(panels[place], curves[place], each, height, scale) for place in some]
+        pictures = [_draw(panels[place], curves[place], each, scale) for place in some]
         titles = "".join(f" {names[place]:<{each}}" for place in some)
         lines.append(f"{'':{_AXIS}}{titles}".rstrip())
         for number, parts in enumerate(zip(*pictures)):
@@ -58,18 +58,6 @@ def draw_panels(panels: Sequence[Panel], width: int, height: int = 9) -> list[st
         steps = "".join(f"{f'step {panels[place].last:,}':>{each + 1}}" for place in some)
         lines.append(f"{'':{_AXIS}}{steps}".rstrip())
     return [*lines, _LEGEND, *([_BEYOND] if any("▲" in line for line in lines) else [])]
-
-
-@dataclass(frozen=True)
-class _Scale:
-    low: float
-    span: float
-    dots: int
-
-    def row(self, loss: float) -> int:
-        """The row of dots, from the top."""
-        share = min(max((loss - self.low) / self.span, 0.0), 1.0)
-        return round((1 - share) * (self.dots - 1))
 
 
 def _columns(panel: Panel, count: int) -> list[float | None]:
@@ -85,20 +73,12 @@ def _columns(panel: Panel, count: int) -> list[float | None]:
     return columns
 
 
-def _draw(panel: Panel, curve: Sequence[float | None], width: int, height: int, scale: _Scale) -> list[str]:
-    cells = [[0] * width for _ in range(height)]
-    previous: int | None = None
-    for x, loss in enumerate(curve):
-        y = None if loss is None else scale.row(loss)
-        if y is not None:
-            start = y if previous is None else previous + (y > previous) - (y < previous)
-            for dot in range(min(y, start), max(y, start) + 1):
-                cells[dot // 4][x // 2] |= _DOTS[x % 2][dot % 4]
-        previous = y
-    lines = [[chr(0x2800 + cell) if cell else " " for cell in line] for line in cells]
+def _draw(panel: Panel, curve: Sequence[float | None], width: int, scale: Scale) -> list[str]:
+    levels = [math.nan if loss is None else loss for loss in curve]
+    lines = draw_levels(levels, [True] * len(levels), width, scale)
     for step, loss in sorted(panel.validation, key=lambda point: point[0] == panel.best):
         if math.isfinite(loss):
             x = min(step * width // max(panel.last, 1), width - 1)
-            mark = "▲" if loss > scale.low + scale.span else "◆" if step == panel.best else "●"
+            mark = "▲" if loss > scale.high else "◆" if step == panel.best else "●"
             lines[scale.row(loss) // 4][x] = mark
     return ["".join(line) for line in lines]

@@ -15,7 +15,7 @@ from etude.records.index import read_index, write_index
 from etude.records.lease import is_locked
 from etude.records.shape import fit
 from etude.records.store import Run
-from etude.report.charts import sparkline
+from etude.report.braille import sparkline
 from etude.report.figures import CURVE_POINTS, FIGURES, UNITS, Figure, Source, journal_figures, make_figure
 from etude.report.history import History, read_history
 from etude.report.verdict import describe_end
