@@ -1,40 +1,12 @@
 """Files are rows or texts by their content, and by what lies beside them."""
 
-import bz2
-import gzip
 import json
-import lzma
 from pathlib import Path
-from typing import Any
-
-import pytest
-import zstandard
 
 from etude.data.layout import look_through
 from etude.data.sources import read_documents
-from etude.errors import InputError
 from etude.recipe.schema import Source
-
-ALPACA = [{"instruction": f"Add {n} and 1", "input": "", "output": f"{n + 1}"} for n in range(12)]
-PACKS = {
-    "": bytes,
-    ".gz": gzip.compress,
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-    ".zst": zstandard.compress,
-}
-
-
-def write(path: Path, content: str | bytes) -> Path:
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def refusal(path: Path, **settings: Any) -> str:
-    with pytest.raises(InputError) as caught:
-        list(read_documents(Source(path=str(path), **settings)))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+from tests.data.files import ALPACA, refusal, write
 
 
 def test_json_and_csv_beside_code_are_texts_unless_their_rows_fit_a_format(tmp_path: Path) -> None:

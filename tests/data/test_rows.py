@@ -1,11 +1,9 @@
 """Rows are read from whatever they are usually published in, as Python's own json and csv read them."""
 
-import bz2
 import csv
 import gzip
 import io
 import json
-import lzma
 import os
 import random
 import re
@@ -13,27 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
 
 from etude.data.layout import look_through
 from etude.data.rows import find_kind, place_of, read_rows
 from etude.data.sources import read_documents
-from etude.errors import InputError
 from etude.recipe.schema import Source
-
-ALPACA = [{"instruction": f"Add {n} and 1", "input": "", "output": f"{n + 1}"} for n in range(12)]
-PACKS = {
-    "": bytes,
-    ".gz": gzip.compress,
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-    ".zst": zstandard.compress,
-}
-
-
-def write(path: Path, content: str | bytes) -> Path:
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
+from tests.data.files import ALPACA, PACKS, refusal, write
 
 
 def as_csv(rows: list[dict[str, Any]], **dialect: Any) -> str:
@@ -47,13 +30,6 @@ def as_csv(rows: list[dict[str, Any]], **dialect: Any) -> str:
 def answers(path: Path, **settings: Any) -> list[str]:
     documents = read_documents(Source(path=str(path), **settings))
     return [document.messages[-1]["content"] for document in documents if document.messages]
-
-
-def refusal(path: Path, **settings: Any) -> str:
-    with pytest.raises(InputError) as caught:
-        list(read_documents(Source(path=str(path), **settings)))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", PACKS)

@@ -12,20 +12,12 @@ import zstandard
 from etude.data import sources, unpack
 from etude.data.layout import look_through
 from etude.data.sources import read_documents, source_key
-from etude.errors import InputError
 from etude.recipe.schema import Source
+from tests.data.files import refusal
 
 
 def texts(path: Path, **settings: Any) -> list[str]:
     return [document.text for document in read_documents(Source(path=str(path), **settings))]
-
-
-def refusal(path: Path, **settings: Any) -> str:
-    with pytest.raises(InputError) as caught:
-        texts(path, **settings)
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 800
-    return message
 
 
 def test_a_text_file_is_one_document_byte_for_byte(tmp_path: Path) -> None:

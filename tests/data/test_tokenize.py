@@ -7,34 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etude.data.bpe import train_tokenizer
 from etude.data.spellings import token_bytes
 from etude.data.tokenize import Tokenizer
 from etude.data.tokenizer_files import load_tokenizer
-from etude.recipe import model as recipe_model
+from tests.data.tokenizers import SHARED, needs_shared, save, section, trained_tokenizer
 from tests.hostile import bad_tokenizers
-
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "tokenizers"
-needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="the tokenizers of the project are not beside it"
-)
-CODE = ["def f(x):\n    return self._x[123456]\n\n\n" * 5, "class A:\r\n\tpass  # é 日本\n"] * 3
 
 
 @pytest.fixture(scope="module")
 def trained() -> Tokenizer:
-    return train_tokenizer(CODE, 320)
-
-
-def section(path: Path, eos: str | None = None) -> recipe_model.Tokenizer:
-    return recipe_model.Tokenizer.model_validate({"from": str(path), "eos_token": eos})
-
-
-def save(tokenizer: Tokenizer, folder: Path) -> Path:
-    folder.mkdir()
-    for name, content in tokenizer.files().items():
-        (folder / name).write_bytes(content)
-    return folder
+    return trained_tokenizer()
 
 
 @settings(max_examples=100, deadline=None)

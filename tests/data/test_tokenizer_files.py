@@ -11,28 +11,12 @@ from etude.data.tokenize import Tokenizer
 from etude.data.tokenizer_files import load_tokenizer, tokenizer_key
 from etude.errors import InputError
 from etude.recipe import schema
-
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "tokenizers"
-needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="the tokenizers of the project are not beside it"
-)
-CODE = ["def f(x):\n    return self._x[123456]\n\n\n" * 5, "class A:\r\n\tpass  # é 日本\n"] * 3
+from tests.data.tokenizers import CODE, SHARED, needs_shared, save, section, trained_tokenizer
 
 
 @pytest.fixture(scope="module")
 def trained() -> Tokenizer:
-    return train_tokenizer(CODE, 320)
-
-
-def section(path: Path, eos: str | None = None) -> schema.Tokenizer:
-    return schema.Tokenizer.model_validate({"from": str(path), "eos_token": eos})
-
-
-def save(tokenizer: Tokenizer, folder: Path) -> Path:
-    folder.mkdir()
-    for name, content in tokenizer.files().items():
-        (folder / name).write_bytes(content)
-    return folder
+    return trained_tokenizer()
 
 
 def described(trained: Tokenizer, folder: Path, **files: str) -> Tokenizer:

@@ -2,10 +2,8 @@
 
 import bz2
 import gzip
-import lzma
 import os
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,16 +12,9 @@ import zstandard
 from etude.data import unpack
 from etude.data.unpack import Allowance, content_name, packing, read_chunks, read_head
 from etude.errors import InputError
+from tests.data.files import PACKS, write
 
-PACKS: dict[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress,
-}  # fmt: skip
 each_pack = pytest.mark.parametrize("suffix", PACKS)
-
-
-def write(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    return path
 
 
 def read(path: Path) -> bytes:
