@@ -286,7 +286,7 @@ def _title(by: str) -> str:
 
 def _score(first: Scores, measure: Measure[S], systems: dict[str, S], kinds: Sequence[str | None]) -> Scores:
     """Scores of the ensemble, which comes first, and of its members; the gain is over the best member."""
-    rows, sign = np.arange(len(kinds)), -1 if ChosenMetric.parse(measure.metric).lower_is_better else 1
+    rows, sign = np.arange(len(kinds)), ChosenMetric.parse(measure.metric).sign
     best = max(list(systems)[1:], key=lambda name: sign * measure.value(systems[name], rows))
     standing = score_systems(measure, systems, kinds, against=[best])
     return Scores(

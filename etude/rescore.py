@@ -282,7 +282,7 @@ def _say_winner(systems: list[System], figure: str) -> tuple[list[str], bool | N
         return [], None, []
     if not figure:
         return [], None, ["Nothing compares: their tokenizers differ and do not tell bytes."]
-    sign = -1 if ChosenMetric.parse(figure).lower_is_better else 1
+    sign = ChosenMetric.parse(figure).sign
     best, *others = sorted(systems, key=lambda system: -sign * system.figures[figure][0])
     value = partial(_value, figure=figure)
     gains = [(other, _differ(best, other, figure)) for other in others]

@@ -48,5 +48,4 @@ class Judge:
             return False
         if self.best is None:
             return True
-        gain = float(self.best["value"]) - value
-        return (gain if self.chosen.lower_is_better else -gain) > margin
+        return self.chosen.gain(value, float(self.best["value"])) > margin

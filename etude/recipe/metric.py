@@ -27,5 +27,14 @@ class ChosenMetric:
         is_lower = name in _LOWER_IS_BETTER if lower_is_better is None else lower_is_better
         return cls(task, name, is_lower)
 
+    @property
+    def sign(self) -> int:
+        """1 where a higher value is better, -1 where a lower one is."""
+        return -1 if self.lower_is_better else 1
+
+    def gain(self, value: float, other: float) -> float:
+        """The amount by which a value is better than another; negative if it is worse."""
+        return self.sign * (value - other)
+
     def __str__(self) -> str:
         return f"{self.task}:{self.name}" if self.task else self.name

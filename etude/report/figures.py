@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, NamedTuple
 
-from etude.recipe.metric import ChosenMetric
 from etude.records.ending import Ending
 from etude.records.events import Attempt, Control, Evaluation, Event, Finding, Forecast, plain, type_of
 from etude.records.shape import Object, fit
@@ -232,13 +231,10 @@ def _loss_window(history: History) -> int:
 
 
 def _metric(history: History) -> Computed:
-    evaluations, metric = history.evaluations, history.run.recipe.evaluate.metric
-    attempt = history.attempts[-1] if history.attempts else None
-    known = attempt.lower_is_better if attempt else None
-    is_lower = ChosenMetric.parse(metric).lower_is_better if known is None else known
+    evaluations, metric = history.evaluations, str(history.metric)
     first, last = (evaluations[0], evaluations[-1]) if evaluations else (None, None)
     yield "metric", metric, (Source("resolved.toml"),)
-    yield "lower_is_better", is_lower, _records(history.attempts[-1:])
+    yield "lower_is_better", history.metric.lower_is_better, _records(history.attempts[-1:])
     yield "metric_first", metric_value(first, metric), _records([first])
     yield "metric_best", metric_value(history.best, metric), _records([history.best])
     yield "metric_best_step", history.best and history.best.step, _records([history.best])
@@ -247,7 +243,7 @@ def _metric(history: History) -> Computed:
     best = metric_value(history.best, metric)
     is_worse = None
     if before is not None and best is not None:
-        is_worse = best > before if is_lower else best < before
+        is_worse = history.metric.gain(best, before) < 0
     yield "is_best_worse", is_worse, _records([first, history.best])
 
 

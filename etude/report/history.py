@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from etude.errors import MissingError
+from etude.recipe.metric import ChosenMetric
 from etude.records.events import Attempt, DataUsed, Evaluation, Event, Generation, Note, Rating, Scores, Step
 from etude.records.ledger import Entry, Ledger
 from etude.records.store import Run
@@ -32,6 +33,14 @@ class History:
     @cached_property
     def steps(self) -> list[Step]:
         return self.events(Step)
+
+    @cached_property
+    def metric(self) -> ChosenMetric:
+        """The metric of the recipe; the attempt tells the direction of one's own."""
+        text = self.run.recipe.evaluate.metric
+        known = self.attempts[-1].lower_is_better if self.attempts else None
+        parsed = ChosenMetric.parse(text)
+        return parsed if known is None else replace(parsed, lower_is_better=known)
 
     @cached_property
     def rework(self) -> list[Step]:

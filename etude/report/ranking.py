@@ -114,8 +114,7 @@ def _say_if_worse(
         first, best = summary["metric_first"], summary["metric_best"]
         is_before = bool(history.evaluations) and not history.evaluations[0].step
         if summary["name"] in names and is_before and None not in (first, best):
-            is_better = best < first if summary["lower_is_better"] else best > first
-            worse += [] if is_better else [summary["name"]]
+            worse += [] if history.metric.gain(best, first) > 0 else [summary["name"]]
     return [f"{_listed(worse)} did not get better than before training."] if worse else []
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from etude.recipe.metric import ChosenMetric
 from etude.records.events import Finding, Scores
 from etude.report.history import History, figures_of, metric_value
 from etude.report.wording import duration, is_sure, metric_title, percent, short, with_interval
@@ -56,7 +57,8 @@ def newest_scores(history: History) -> list[Scores]:
 
 def best_baseline(scores: Scores) -> str | None:
     """The baseline that the run is ahead of by least, or behind by most."""
-    gains = {name: gain[0] for name, gain in scores.gains.items() if name != BEFORE}
+    sign = ChosenMetric.parse(scores.metric).sign
+    gains = {name: sign * gain[0] for name, gain in scores.gains.items() if name != BEFORE}
     return min(gains, key=lambda name: gains[name], default=None)
 
 
@@ -88,7 +90,7 @@ def _learning(history: History, values: Values) -> str:
     at, end = f"at step {best.step:,}", "" if last == value else f", but {short(last)} at the end"
     if len(evaluations) == 1:
         return f"Evaluated once: {name} {short(value)} {at}; {training}."
-    if not evaluations[0].step and not _is_better(value, first, values):
+    if not evaluations[0].step and not _is_better(history.metric, value, first):
         later = f"at best {short(value)} afterwards"
         return f"It did not get better: {name} was {short(first)} before training and {later}."
     if best is evaluations[0]:
@@ -101,7 +103,8 @@ def _learning(history: History, values: Values) -> str:
     went += f", the best step{end}{doubt}"
     if doubt:
         return f"It may have learnt nothing: {went}."
-    return f"{'It learnt, but ended worse' if _is_lost(first, value, last) else 'It learnt'}: {went}."
+    learnt = "It seems to have learnt" if _few_held_out(history) is not None else "It learnt"
+    return f"{learnt}{', but ended worse' if _is_lost(first, value, last) else ''}: {went}."
 
 
 def _doubt(history: History) -> str:
@@ -133,7 +136,8 @@ def _compared(scores: Scores, other: str) -> str:
         return f"the same as {system}"
     if not is_sure([gain, low, high]):
         return f"not distinguishable from {system} ({value})"
-    return f"{'better' if gain > 0 else 'worse'} than {system} ({value})"
+    is_better = ChosenMetric.parse(scores.metric).gain(gain, 0) > 0
+    return f"{'better' if is_better else 'worse'} than {system} ({value})"
 
 
 def _constant(history: History) -> Iterator[str]:
@@ -203,11 +207,18 @@ def _data(history: History) -> Iterator[str]:
                 )
                 why = "longer than train.seq_len"
                 yield f"{share} {plural(documents, 'training row')} {said}, being {why}."
-    held_out = next((value for key, value in summary.items() if key.endswith("validation") and value), None)
-    samples = held_out.get("samples") if isinstance(held_out, dict) else None
-    if isinstance(samples, int) and samples < _FEW_ROWS and not history.events(Scores):
+    if (samples := _few_held_out(history)) is not None:
         were = "was" if samples == 1 else "were"
         yield f"Only {plural(samples, 'sample')} {were} held out, so the validation figures say little."
+
+
+def _few_held_out(history: History) -> int | None:
+    """The number of validation samples, if it is small and no scores tell how sure the figures are."""
+    summary = history.data.summary if history.data else {}
+    held_out = next((value for key, value in summary.items() if key.endswith("validation") and value), None)
+    samples = held_out.get("samples") if isinstance(held_out, dict) else None
+    is_few = isinstance(samples, int) and samples < _FEW_ROWS and not history.events(Scores)
+    return samples if is_few else None
 
 
 def _broken_steps(history: History) -> Iterator[str]:
@@ -241,10 +252,8 @@ def _first_lost_step(history: History) -> int | None:
     return lost
 
 
-def _is_better(value: float | None, other: float | None, values: Values) -> bool:
-    if value is None or other is None or not math.isfinite(value):
-        return False
-    return value < other if values["lower_is_better"] else value > other
+def _is_better(metric: ChosenMetric, value: float | None, other: float | None) -> bool:
+    return value is not None and other is not None and metric.gain(value, other) > 0
 
 
 def _is_lost(first: float | None, best: float | None, last: float | None) -> bool:

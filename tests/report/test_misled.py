@@ -20,7 +20,7 @@ TOLD: dict[Callable[[Path], Run], list[str]] = {
         "the same as the best baseline, always 1.",
     ],
     runs.memorised: [
-        "It learnt, but ended worse", "It has memorised its training data: after 40 passes over 15 training samples",
+        "It seems to have learnt, but ended worse", "It has memorised its training data: after 40 passes over 15 training samples",
     ],
     runs.worse_than_before: [
         "It did not get better: f1 was 1.00 before training and at best 0.", "worse than before training (1.00)",
@@ -34,7 +34,7 @@ TOLD: dict[Callable[[Path], Run], list[str]] = {
         "All 32 training rows were cut, being longer than train.seq_len.", "None of its answers ends by itself",
     ],
     runs.absent_label: ["Labels of the data: no test row has the label none;", "better than before training"],
-    runs.bad_end: ["It learnt, but ended worse", "at step 20, the best step, but 12.1 at the end."],
+    runs.bad_end: ["It seems to have learnt, but ended worse", "at step 20, the best step, but 12.1 at the end."],
     runs.not_finite: [
         "It diverged: the training loss is not finite from step 12 on.", "Failed at step 1",
         "of 20: the update of step 11 made some weights infinite or NaN",

@@ -181,3 +181,28 @@ def test_a_diverged_run_a_killed_one_and_one_without_held_out_rows_say_so(tmp_pa
     writer = new_run(tmp_path / "empty")
     writer.close("stopped")
     assert summarize_history(read_history(writer.run))["verdict"][0] == "No step was made."
+
+
+def test_lower_is_better_for_scores_of_a_metric_that_says_so(tmp_path: Path) -> None:
+    systems = {
+        "after": {"repetition": [0.1, 0.05, 0.15]}, "before": {"repetition": [0.5, 0.4, 0.6]},
+        "source": {"repetition": [0.3, 0.2, 0.4]}, "nearest neighbour": {"repetition": [0.05, 0.0, 0.1]},
+    }  # fmt: skip
+    gains = {
+        "before": [-0.4, -0.5, -0.3],
+        "source": [-0.2, -0.3, -0.1],
+        "nearest neighbour": [0.05, 0.02, 0.08],
+    }
+    scores = replace(SCORES, metric="repetition", systems=systems, gains=gains, labels=[], confusion=[])
+    said = verdict(tmp_path, evaluation(20, 3.0), evaluation(40, 2.0), scores, FINISH)["verdict"][1]
+    assert best_baseline(scores) == "nearest neighbour"
+    assert "better than before training (0.50)" in said
+    assert "worse than the best baseline, nearest neighbour (0.050)" in said
+
+
+def test_learning_on_few_held_out_samples_is_said_with_care(tmp_path: Path) -> None:
+    data = DataUsed("f", {"train": {"documents": 90}, "validation": {"samples": 19}})
+    moments = evaluation(20, 3.0), evaluation(40, 2.0), FINISH
+    assert verdict(tmp_path / "few", data, *moments)["verdict"][0].startswith("It seems to have learnt: ")
+    more = replace(data, summary={**data.summary, "validation": {"samples": 20}})
+    assert verdict(tmp_path / "more", more, *moments)["verdict"][0].startswith("It learnt: ")
