@@ -1,5 +1,4 @@
-"""What checkpoints every 50 steps and the loader cost a run of a 25M model: the share of its time that
-training stands.
+"""Share of a 25M model's run in which training waits for checkpoints every 50 steps, and for data.
 
 Measured twice: by the run's own journal, and from outside as all time between steps that is no step.
 """
@@ -15,7 +14,10 @@ from measure import WORK, median, write_result
 
 EVERY_STEPS = 50
 LIMIT_RATIO = 0.01
-CLAIM = "Share of a run for which a 25M model waits for checkpoints every 50 steps, and for data; the limit is 1 % each"
+CLAIM = (
+    "Share of a run for which a 25M model waits for checkpoints every 50 steps, and for data; the limit is "
+    "1 % each"
+)
 
 
 def main() -> None:

@@ -1,5 +1,4 @@
-"""What the code bias is worth: F1 on held-out rows of small encoders from scratch, with it and without, seed
-by seed.
+"""F1 on held-out rows of small encoders from scratch, with the code bias and without, seed by seed.
 
 Two tasks on real code: which weakness a function has (vuln_sven, nine classes), and whether a Java method is
 the buggy or the fixed version (refine_small, two classes); both by macro F1. The same rows, order, steps,

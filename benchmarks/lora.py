@@ -161,7 +161,7 @@ def _compare(vocabulary: int, mode: str, precision: str, asked: argparse.Namespa
 
 
 def _figures(turns: list[dict[str, Any]], end: dict[str, Any], steps: int, first: float) -> dict[str, Any]:
-    """What a side came to; its speed is the median over the turns of real tokens by seconds."""
+    """Figures of a side; its speed is the median over the turns of real tokens by seconds."""
     timed = end["tokens"][WARM_UP : WARM_UP + steps * len(turns)]
     tokens = [sum(timed[low : low + steps]) for low in range(0, len(timed), steps)]
     return {

@@ -1,5 +1,4 @@
-"""What the benchmarks share: a description of the machine, environments for peers, turns, and where results
-go.
+"""Shared by the benchmarks: a description of the machine, environments of peers, turns, files of results.
 
 Only the standard library is imported at the top, so that the workers of peers can use it in their
 environments.
@@ -124,7 +123,7 @@ def peer_python(name: str, requirements: Sequence[str], *, python: str = sys.exe
 
 
 def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:
-    """What is installed in an environment."""
+    """Versions of the packages of an environment."""
     code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
     done = subprocess.run([str(python), "-c", code, *packages], capture_output=True, text=True, check=True)
     return dict(zip(packages, done.stdout.split()))

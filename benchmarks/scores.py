@@ -1,4 +1,4 @@
-"""What small models come to on real tasks, with intervals and beside what costs nothing: `scores/*.toml` on
+"""Scores of small models on real tasks, with intervals and beside baselines: `scores/*.toml` on
 given data.
 
 A run that is finished is taken as it is; one that is not goes on. Only figures of the runs asked for are

@@ -191,7 +191,7 @@ def _write_rows(recipe: dict[str, Any], scored: dict[str, Any], steps: int) -> N
 
 
 def _compare(sides: list[str]) -> dict[str, Any]:
-    """Whether answers of the last turns are the same token for token, and how long they are."""
+    """Lengths of the answers of the last turns, and the number that are the same token for token."""
     said = {side: json.loads((WORK / f"seq2seq-{side}.json").read_text()) for side in sides}
     lengths = sorted(map(len, said["etude"]))
     return {
