@@ -50,7 +50,7 @@ warmup_steps = {warmup}
 every_steps = {every:<4}                 # {often}
 patience = 3                       # so many without improvement end the run; the best is kept
 answers = {answers:<4}                     # instructions answered each time, and judged
-answer_tokens = {answer_tokens:<4}               # of each; evaluations take at most a fifth of the time
+answer_tokens = {answer_tokens:<4}               # of each; keeps evaluations near a fifth of the time
 {records}"""
 
 _RECORDS = """

@@ -32,7 +32,7 @@ def answers(path: Path, **settings: Any) -> list[str]:
     return [document.messages[-1]["content"] for document in documents if document.messages]
 
 
-@pytest.mark.parametrize("suffix", PACKS)
+@pytest.mark.parametrize("suffix", ["", *PACKS])
 @pytest.mark.parametrize(
     ("name", "content", "kind"),
     [
@@ -51,7 +51,7 @@ def answers(path: Path, **settings: Any) -> list[str]:
 def test_rows_are_known_by_content_whatever_they_are_called_or_packed_in(
     name: str, content: str, kind: str, suffix: str, tmp_path: Path
 ) -> None:
-    path = write(tmp_path / f"{name}{suffix}", PACKS[suffix](content.encode()))
+    path = write(tmp_path / f"{name}{suffix}", PACKS.get(suffix, bytes)(content.encode()))
     assert answers(path) == [row["output"] for row in ALPACA]
     assert (
         look_through(Source(path=str(path))).describe(12)
