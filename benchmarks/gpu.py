@@ -230,7 +230,7 @@ def lora(tiny: bool) -> dict[str, Any]:
 
 
 def generate(tiny: bool) -> dict[str, Any]:
-    """Greedy generation of 128 tokens with Qwen2.5-Coder-1.5B's shape, at batch 1, 16 and 64."""
+    """Greedy generation of 64 tokens with Qwen2.5-Coder-1.5B's shape, at batch 1, 16 and 64."""
     import torch
 
     from etude.engine.world import synchronize
@@ -242,7 +242,7 @@ def generate(tiny: bool) -> dict[str, Any]:
         model = empty_decoder(config_qwen(tiny)).to(choose_dtype(device)).eval()
     draw_weights(model)
     model.requires_grad_(False)
-    tokens = 8 if tiny else 128
+    tokens = 8 if tiny else 64
     for batch in (1, 4) if tiny else (1, 16, 64):
         prompts = [
             sample.tolist()
@@ -300,7 +300,7 @@ def profile(tiny: bool) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {
-    part.__name__: part for part in (losses, packed, resume, pretrain, lora, generate, profile)
+    part.__name__: part for part in (losses, packed, pretrain, lora, profile, generate, resume)
 }
 
 

@@ -1,5 +1,6 @@
 """Cross-entropy of a linear head without the N x V logits: loss and gradients in one pass over chunks."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch.nn import functional as F
 
 # Rows of logits that exist at once; 1,024 are as quick on two cores, 256 a tenth slower.
 CHUNK_ROWS = 512
-# On a GPU each chunk costs a pass over the head's gradient: there it has so many logits (1 GiB in fp32).
+# On a GPU each chunk costs a pass over the head's gradient: there it has so many logits (512 MiB in bf16).
 _GPU_CHUNK_LOGITS = 2**28
 # Rows of a head in half precision are filled up to a multiple of this: with 50,257 an H200 takes kernels of
 # an older generation and computes at 117 TFLOP/s what it does at 730 elsewhere in the model.
@@ -65,22 +66,28 @@ class _LinearCrossEntropy(torch.autograd.Function):
             chunks = max(-(-len(rows) // most), 1)
             logits = torch.empty((-(-len(rows) // chunks), len(head)), dtype=dtype, device=hidden.device)
             shares = [None] * chunks if weights is None else weights[:, None].tensor_split(chunks)
+            has_kernel = dtype.itemsize == 2 and bias is None and _has_kernel(device)
             start = 0
             for part, target, share in zip(
                 rows.tensor_split(chunks), labels[:, None].tensor_split(chunks), shares
             ):
                 # (rows, V and what fills it up, which stays 0)
                 slope = torch.mm(part, head.T, out=logits[: len(part)])
-                scores = slope[:, :V].float()
-                if bias is not None:
-                    scores += bias
-                loss += _sum_losses(scores, target, share, smoothing, with_slope=with_slope)
+                if has_kernel:
+                    from .softmax_kernel import sum_losses
+
+                    loss += sum_losses(slope, V, target, share, smoothing, with_slope=with_slope)
+                else:
+                    scores = slope[:, :V].float()
+                    if bias is not None:
+                        scores += bias
+                    loss += _sum_losses(scores, target, share, smoothing, with_slope=with_slope)
+                    if grad_bias is not None:
+                        grad_bias += scores.sum(dim=0)
+                    if with_slope and dtype != torch.float32:  # else they share their memory
+                        slope[:, :V] = scores
                 if not with_slope:
                     continue
-                if grad_bias is not None:
-                    grad_bias += scores.sum(dim=0)
-                if dtype != torch.float32:  # else they share their memory
-                    slope[:, :V] = scores
                 if grad_hidden is not None:
                     torch.mm(slope, head, out=grad_hidden[start : start + len(part)])
                 if grad_weight is not None and dtype == torch.float32:
@@ -101,6 +108,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes)
         )
         return hidden, weight, None, bias, None, None
+
+
+def _has_kernel(device: str) -> bool:
+    """True on a GPU with Triton, which torch brings along but on Windows."""
+    return device == "cuda" and find_spec("triton") is not None
 
 
 def _sum_losses(

@@ -103,8 +103,9 @@ class Decoder(nn.Module):
         `lengths`, an empty one to fill; else T is 1 and each row goes on where its sequence ended.
         """
         if positions is None:
-            first = send(torch.tensor(cache.lengths if cache and not lengths else [0]), tokens.device)
-            positions = first[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
+            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+            if cache and not lengths:
+                positions = positions + send(torch.tensor(cache.lengths), tokens.device)[:, None]
         context = Context(
             rotary=rotary_tables(positions, self.config),
             lengths=lengths,

@@ -161,3 +161,18 @@ def test_a_compiled_model_keeps_sequences_apart_without_compiling_each_set_of_le
         torch.testing.assert_close(
             together, model(tokens, positions=positions, lengths=lengths), rtol=0, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("with_lengths", [False, True])
+def test_a_compiled_forward_copies_nothing_from_the_host(with_lengths: bool) -> None:
+    # Such a copy goes through pinned memory on a GPU, which torch.compile cannot trace.
+    graphs: list[set[str]] = []
+
+    def remember(graph: torch.fx.GraphModule, inputs: object) -> object:
+        graphs.append({str(getattr(node.target, "__name__", node.target)) for node in graph.graph.nodes})
+        return graph.forward
+
+    model, tokens = random_decoder(replace(LLAMA, n_layer=1)), random_tokens(LLAMA, 1, 20)
+    model.compile(backend=remember)
+    model(tokens, lengths=(9, 11)) if with_lengths else model(tokens)
+    assert graphs and not {"tensor", "pin_memory"} & set().union(*graphs)
