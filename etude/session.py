@@ -160,7 +160,9 @@ def begin(
     train_section = recipe.train.model_copy(update={"micro_batch_size": size})
     state.course = replace(state.course, recipe=recipe.model_copy(update={"train": train_section}))
     matrix_rate = world.size * measure_matrix_rate(world.device, state.precision.dtype)
-    recorder = Recorder(writer, device=world.device, cost=plan.cost, matrix_rate=matrix_rate)
+    recorder = Recorder(
+        writer, device=world.device, cost=plan.cost, matrix_rate=matrix_rate, precision=state.precision.name
+    )
     stack.callback(recorder.close)
     keeper = Keeper(run, recipe.checkpoint, recorder.write)
     stack.callback(keeper.close)

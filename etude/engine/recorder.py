@@ -16,18 +16,27 @@ from etude.watch.resources import ResourceSampler
 # Steps in a row that may be skipped: fp16 needs a few to find its scale, a broken run skips for ever.
 _MAX_SKIPPED = 50
 _LATE_SECONDS = 1.0
+_WIDER = {"fp16": ", or train.precision bf16 or fp32", "bf16": ", or train.precision fp32"}
 
 
 class Recorder:
     """Collects steps and writes them down; on ranks without a run folder it only keeps count.
 
     cost         of a token and of a target; matrix_rate: operations a second of all devices, measured
+    precision    of the training, as advice on steps that are not finite takes it
     """
 
     def __init__(
-        self, writer: RunWriter | None, *, device: torch.device, cost: Cost, matrix_rate: float
+        self,
+        writer: RunWriter | None,
+        *,
+        device: torch.device,
+        cost: Cost,
+        matrix_rate: float,
+        precision: str = "fp32",
     ) -> None:
         self._writer = writer
+        self._wider = _WIDER.get(precision, "")
         self._cost, self.matrix_rate = cost, matrix_rate
         self._sampler = ResourceSampler(device.index if device.type == "cuda" else None)
         self._is_ahead = device.type != "cpu"  # of the device, which is asked for more than it has done
@@ -39,7 +48,7 @@ class Recorder:
         """Count from here on, as an attempt does at its start."""
         self._since_log: list[events.Step] = []
         self._since_save: list[events.Step] = []
-        self._skipped_in_a_row = 0
+        self._skipped = self._skipped_in_a_row = 0
 
     def add(self, step: Step) -> None:
         self._on_device.append(step)
@@ -67,11 +76,7 @@ class Recorder:
         self._since_save += records
         self.write(*records)
         for record in records:
-            self._skipped_in_a_row = self._skipped_in_a_row + 1 if record.skipped else 0
-            if record.skipped:
-                evidence = f"loss {record.loss}, gradient norm {record.grad_norm}"
-                advice = "the weights were left as they were; a lower learning rate or bf16 may help"
-                self.write(events.Finding(record.step, "non-finite step", evidence, advice))
+            self._count_skipped(record)
         if broken := [step.number for step, (*_, is_broken) in zip(steps, measured) if is_broken]:
             cause = f"the update of step {broken[0]} made some weights infinite or NaN"
             remedy = "lower optim.learning_rate or optim.weight_decay"
@@ -82,8 +87,18 @@ class Recorder:
         if self._skipped_in_a_row >= _MAX_SKIPPED:
             raise FaultError(
                 f"the last {self._skipped_in_a_row} steps had no finite loss or gradient and changed "
-                "nothing; lower optim.learning_rate, or use fp32 or bf16, and start again with --new"
+                f"nothing; lower optim.learning_rate{self._wider}, and start again with --new"
             )
+
+    def _count_skipped(self, record: events.Step) -> None:
+        """Write a finding at the first, second, fourth, eighth ... skipped step of the attempt."""
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if record.skipped else 0
+        self._skipped += record.skipped
+        if record.skipped and self._skipped.bit_count() == 1:
+            evidence = f"loss {record.loss:.4g}, gradient norm {record.grad_norm:.4g}"
+            so_far = f"; {self._skipped:,} steps so far" if self._skipped > 1 else ""
+            advice = f"the weights were left as they were; try a lower optim.learning_rate{self._wider}"
+            self.write(events.Finding(record.step, "non-finite step", evidence + so_far, advice))
 
     def log(self) -> None:
         """Write down the steps since the last log step, and at what cost they were made."""

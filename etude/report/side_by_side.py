@@ -124,14 +124,15 @@ def _training_losses(
 ) -> tuple[int, list[Result]]:
     """Training losses over equal numbers of targets, and that number: at first, equally far, at last.
 
-    The one at the end compares where all have seen as many targets, else the one before.
+    The one at the end compares where all have seen as many targets, else the one before. They are means over
+    at most half of what the shortest run has seen, so that its first loss is not its last.
     """
     seen = min(summary["tokens"] for summary in summaries)
     if not seen:
         return 0, []
     first = [h.steps[: mean_steps(len(h.windows[0].steps), len(h.steps))] for h in histories if h.steps]
     window = max(sum(step.targets for step in steps) for steps in first)
-    window = min(window, seen)
+    window = min(window, max(seen // 2, 1))
     ends = [sum(step.targets for step in history.steps) for history in histories]
     spans = {"training_loss_first": ("training loss, first", [(0, window)] * len(ends))}
     is_longer = window < seen and len(set(ends)) > 1

@@ -17,6 +17,7 @@ BEFORE = "before"
 _FEW_ROWS = 20
 _MANY_PASSES = 20
 _LOW_TRAINING_LOSS = 0.5  # of the validation loss
+_AGAIN = "start again with --new"  # in reasons of failures that a resumed run would meet again
 
 
 Values = Mapping[str, Any]  # of figures, by name
@@ -45,8 +46,11 @@ def describe_end(values: Values) -> str:
     if status == "running":
         return f"Running at {of}."
     if status == "failed":
-        again = f"etude resume {values['name']} goes on from its last checkpoint"
-        return f"Failed at {of}: {str(values['reason']).rstrip('.')}. {again}."
+        reason = str(values["reason"]).rstrip(".")
+        again = (
+            "" if _AGAIN in reason else f" etude resume {values['name']} goes on from its last checkpoint."
+        )
+        return f"Failed at {of}: {reason}.{again}"
     return f"Not finished: {status} at {of}; etude resume {values['name']} continues it."
 
 
@@ -94,7 +98,9 @@ def _learning(history: History, values: Values) -> str:
         later = f"at best {short(value)} afterwards"
         return f"It did not get better: {name} was {short(first)} before training and {later}."
     if best is evaluations[0]:
-        return f"It got worse after its first evaluation: {name} was {short(value)} {at}{end}."
+        is_flat = short(last) == short(value)
+        went, end = ("did not get better", " and at the end") if is_flat else ("got worse", end)
+        return f"It {went} after its first evaluation: {name} was {short(value)} {at}{end}."
     start = f"at step {evaluations[0].step:,}" if evaluations[0].step else "before training"
     if short(value) == short(first):
         return f"It hardly changed: {name} was {short(first)} {start} and {short(value)} at best, {at}{end}."

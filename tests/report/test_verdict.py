@@ -72,6 +72,27 @@ def test_a_run_that_is_never_better_than_before_did_not_get_better(tmp_path: Pat
     )
 
 
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (6.0, "It did not get better after its first evaluation: validation loss was 6.00 at step 20 and at the end."),
+        (6.5, "It got worse after its first evaluation: validation loss was 6.00 at step 20, but 6.50 at the end."),
+    ],
+)  # fmt: skip
+def test_a_metric_that_ends_as_it_began_did_not_get_worse(tmp_path: Path, last: float, words: str) -> None:
+    found = verdict(tmp_path, evaluation(20, 6.0), evaluation(40, last, best=False), FINISH)
+    assert found["verdict"][0] == words
+
+
+def test_a_failure_that_would_come_again_is_not_to_be_resumed(tmp_path: Path) -> None:
+    for reason, is_resumed in (("the disk is full", True), ("no finite loss; start again with --new", False)):
+        writer = new_run(tmp_path / str(is_resumed))
+        writer.append(attempt(), *window(1, 5), Control(5, "fail", reason))
+        writer.close("failed")
+        end = summarize_history(read_history(writer.run))["end"]
+        assert end.startswith(f"Failed at step 5 of 40: {reason}.") and ("etude resume" in end) is is_resumed
+
+
 def test_higher_is_better_for_f1_and_what_the_attempt_says_holds_for_other_metrics(tmp_path: Path) -> None:
     def scored(step: int, value: float, *, best: bool) -> Evaluation:
         return replace(evaluation(step, 3.0, best=best), metrics={"f1": value, "mine": value})
