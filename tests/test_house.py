@@ -29,7 +29,7 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 3350, "control": 550, "data": 8550, "durable": 800, "engine": 1627, "evaluate": 600,
+    "cli": 3350, "control": 550, "data": 8550, "durable": 800, "engine": 1618, "evaluate": 600,
     "launch": 350, "models": 5123, "objectives": 1150, "plan": 850, "recipe": 1750, "records": 2200,
     "report": 4137, "scores": 850, "watch": 100,
     "etude": 2944,  # the modules that stand in no folder

@@ -4,8 +4,6 @@ The steps of torch pass over a chunk of logits in fp32 some ten times. Method: o
 arXiv:1805.02867; slopes in the place of the logits as in Liger kernel, arXiv:2410.10989.
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -31,19 +29,12 @@ def sum_losses(
     return losses.sum()
 
 
+# Triton knows no annotations but its own.
 @triton.jit  # type: ignore[untyped-decorator]
-def _softmax(
-    logits: Any,
-    targets: Any,
-    shares: Any,
-    losses: Any,
-    stride: Any,
-    V: Any,
-    smoothing: Any,
-    WITH_SHARE: tl.constexpr,
-    WITH_SLOPE: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
+def _softmax(  # type: ignore[no-untyped-def]
+    logits, targets, shares, losses, stride, V, smoothing,
+    WITH_SHARE: tl.constexpr, WITH_SLOPE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     logits += row * stride
     target = tl.load(targets + row)
