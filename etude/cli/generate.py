@@ -165,14 +165,17 @@ def chat(
     say("/help lists the commands of a chat; Ctrl-C, Ctrl-D or exit leaves it")
     try:
         while (text := ask().strip()) not in _LEAVES:
-            if not text or talk.obey(text):
-                continue
-            asked = [*talk.turns, {"role": "user", "content": text}]
-            kept, ids = _fit(speaker, talk.opening, asked, sampling.max_tokens)
             try:
+                _check_text("the line", text)
+                if not text or talk.obey(text):
+                    continue
+                asked = [*talk.turns, {"role": "user", "content": text}]
+                kept, ids = _fit(speaker, talk.opening, asked, sampling.max_tokens)
                 _say_what_is_cut(speaker, [ids], sampling.max_tokens)
-            except InputError as error:
-                say(f"({error})")
+            except InputError as error:  # of this turn; the chat goes on
+                say(f"({shorten(error)})")
+                if talk.system:
+                    say("(/system alone takes the system message back)")
                 continue
             answer = ""
             for piece in stream(speaker, ids, sampling):
@@ -200,12 +203,12 @@ class Talk:
         """Do what a command says, as `/reset`, and say so; False for any other text."""
         if not re.fullmatch(r"/[a-z]+(\s.*)?", text, re.DOTALL):
             return False
-        command, _, value = text.partition(" ")
+        command, *values = text.split(maxsplit=1)
         if command == "/reset":
             self.turns = []
             say("(what was said is forgotten)")
         elif command == "/system":
-            self.system = value.strip() or None
+            self.system = values[0] if values else None
             say("(system message set)" if self.system else "(no system message but that of the model)")
         elif command == "/help":
             say(_HELP)

@@ -190,6 +190,28 @@ def test_commands_are_obeyed_and_never_answered_by_the_model(
     assert err.startswith(f"loading {base}\n")
 
 
+@pytest.mark.parametrize("line", ["\udcff\udcfe", "a\ud800b", "/system \udcff", "total " * 300])
+def test_a_chat_goes_on_after_a_line_that_cannot_be_answered(
+    line: str, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk(base, tmp_path, "Add 1 to left.")
+    alone = capsys.readouterr().out
+    talk(base, tmp_path, line, "Add 1 to left.")
+    out, err = capsys.readouterr()
+    assert out == alone
+    assert ("the line is not UTF-8 text" in err) == (line[0] != "t")
+
+
+def test_a_system_message_that_fills_the_context_is_named_and_taken_back(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk(base, tmp_path, "left")
+    alone = capsys.readouterr().out
+    talk(base, tmp_path, "/system\t" + "total " * 300, "left", "/system\t", "left")
+    out, err = capsys.readouterr()
+    assert out == alone and "(/system alone takes the system message back)" in err
+
+
 def test_a_system_message_set_in_a_chat_is_that_of_the_option(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
