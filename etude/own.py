@@ -16,7 +16,7 @@ from torch import nn
 
 from etude.engine.batch import DeviceBatch
 from etude.engine.precision import Precision
-from etude.errors import InputError
+from etude.errors import DamageError, EtudeError, InputError, StorageError
 from etude.evaluate.tasks import without_dropout
 from etude.models.foreign import scored_logits
 from etude.recipe.metric import ChosenMetric
@@ -105,22 +105,34 @@ class Own:
             with _named(what, self.loss or self.model, hint), without_dropout(model), precision.autocast():
                 for batch in train:
                     _check_loss(model, *loss_sum(model, batch))
-        for name, metric in self.metrics.items():
-            with _named(f"metric {name}", metric.function):
-                self.measure(name, model, precision, validation)
+        for name in self.metrics:
+            self.measure(name, model, precision, validation)
 
     def measure(
         self, name: str, model: nn.Module, precision: Precision, batches: Iterable[DeviceBatch]
     ) -> float:
         """A metric of the model as it is used: without dropout and gradients.
 
-        Raises: what the function raised.
+        Raises: InputError that names the function and the line that fails.
         """
-        with without_dropout(model), torch.no_grad(), precision.autocast():
-            value = self.metrics[name].function(model, batches)
-        if isinstance(value, str) or value is None:
-            raise TypeError(f"metric {name} returned {value!r}, not a number")
-        return float(value)
+        function = self.metrics[name].function
+        with _named(f"metric {name}", function):
+            with without_dropout(model), torch.no_grad(), precision.autocast():
+                value = function(model, batches)
+            if isinstance(value, str) or value is None:
+                raise TypeError(f"metric {name} returned {value!r}, not a number")
+            return float(value)
+
+    def explain(self, error: Exception) -> Exception:
+        """An error of a run; where it came through the user's loss or module, one that names the line."""
+        what, thing = ("loss", self.loss) if self.loss is not None else ("model", self.model)
+        if thing is None or isinstance(error, EtudeError) or not _own_frames(error):
+            return error
+        try:
+            with _named(what, thing):
+                raise error
+        except Exception as named:
+            return named
 
 
 def logits(model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
@@ -149,12 +161,13 @@ def _named(what: str, thing: object, hint: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, torch.OutOfMemoryError | StorageError | DamageError):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."
-        where = f"{_name(thing)} failed at {_place(error, thing)}"
-        raise InputError(f"your {what} {where}: {reason}{hint}") from error
+        name = "" if what.endswith(f" {_name(thing)}") else f" {_name(thing)}"
+        where = f"your {what}{name} failed at {_place(error, thing)}"
+        raise InputError(f"{where}: {reason}{hint}") from error
 
 
 def _name(thing: object) -> str:
@@ -163,16 +176,20 @@ def _name(thing: object) -> str:
 
 def _place(error: Exception, thing: object) -> str:
     """The user's file and line that an error came through last, or where the function begins."""
-    libraries = [str(Path(__file__).parent), *site.getsitepackages(), sysconfig.get_paths()["stdlib"]]
-    frames = traceback.extract_tb(error.__traceback__)
-    mine = [frame for frame in frames if not frame.filename.startswith((*libraries, "<frozen"))]
-    if mine:
+    if mine := _own_frames(error):
         return f"{Path(mine[-1].filename).name}:{mine[-1].lineno}"
     try:
         owner = _owner(thing)
         return f"{Path(inspect.getfile(owner)).name}:{inspect.getsourcelines(owner)[1]}"
     except (OSError, TypeError):
         return "an unknown line"
+
+
+def _own_frames(error: Exception) -> list[traceback.FrameSummary]:
+    """The lines of the user's files that an error came through."""
+    libraries = [str(Path(__file__).parent), *site.getsitepackages(), sysconfig.get_paths()["stdlib"]]
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame for frame in frames if not frame.filename.startswith((*libraries, "<frozen"))]
 
 
 def _owner(thing: object) -> Any:

@@ -89,8 +89,11 @@ class Training:
                 self.ending = Ending("stopped", "it was interrupted")
                 raise
             except Exception as error:
-                _record_failure(session, error)
-                raise
+                explained = self._options.own.explain(error)
+                _record_failure(session, explained)
+                if explained is error:
+                    raise
+                raise explained from error
 
 
 def _evaluate_at_start(session: Session) -> None:

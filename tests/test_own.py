@@ -13,7 +13,7 @@ import etude as api
 from etude.engine.batch import DeviceBatch
 from etude.errors import InputError
 from etude.recipe.schema import Recipe
-from etude.records.events import Evaluation
+from etude.records.events import Control, Evaluation
 from etude.records.store import Run, list_runs
 from etude.run import Training, run_recipe
 from etude.start import Options
@@ -121,6 +121,41 @@ def test_own_code_is_tried_before_anything_is_written(
     assert (
         not (tmp_path / "runs").exists() and len(str(caught.value)) <= 300 and "\n" not in str(caught.value)
     )
+
+
+class Failing:
+    """A loss or a metric that fails when it is called for the third time."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.calls = function, 0
+
+    def __call__(self, *given: Any) -> Any:
+        self.calls += 1
+        return {}["gone"] if self.calls == 3 else self.function(*given)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ({"loss": Failing(bigram_loss)}, "your loss Failing failed at "),
+        ({"metrics": {"m": Failing(accuracy)}}, "your metric m Failing failed at "),
+        ({"metrics": {"Failing": Failing(accuracy)}}, "your metric Failing failed at "),
+    ],
+)
+def test_own_code_that_fails_in_a_run_is_named_and_the_same_call_goes_on(
+    bad: dict[str, Any], says: str, tmp_path: Path, make_recipe: Make
+) -> None:
+    good: dict[str, Any] = {"model": Bigram(), "loss": bigram_loss, "metrics": dict.fromkeys(
+        bad.get("metrics", {}), accuracy
+    )}  # fmt: skip
+    recipe = make_recipe({"train.steps": 8, "evaluate.every_steps": 3, "checkpoint.every_steps": 1})
+    with pytest.raises(InputError, match=rf"^{says}test_own.py:\d+: KeyError: 'gone'$"):
+        run_recipe(recipe, Options(runs=tmp_path, **good | bad))
+    (run,) = list_runs(tmp_path)
+    (failure,) = (entry.event for entry in run.ledger().entries if isinstance(entry.event, Control))
+    assert run.state == "failed" and failure.action == "fail" and failure.reason.startswith(says)
+    assert run_recipe(recipe, Options(runs=tmp_path, **good)).run.state == "finished"
+    assert len(list_runs(tmp_path)) == 1
 
 
 def test_the_trial_changes_no_bit_of_a_run(tmp_path: Path, make_recipe: Make) -> None:

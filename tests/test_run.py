@@ -288,7 +288,7 @@ def test_own_module_loss_and_metric_train_through_the_api(tmp_path: Path, make_r
 def test_a_failing_metric_loses_no_step(tmp_path: Path, make_recipe: Make) -> None:
     recipe = make_recipe()
     whole = run_recipe(recipe, Options(runs=tmp_path / "whole")).run
-    with pytest.raises(RuntimeError, match="metric broke"):
+    with pytest.raises(InputError, match=r"your metric broken failed at .*: metric broke"):
         run_recipe(recipe, Options(runs=tmp_path / "runs", metrics={"broken": breaks_after(1)}))
     (run,) = list_runs(tmp_path / "runs")
     assert run.state == "failed" and (run.checkpoints / "step-000006" / "manifest.json").is_file()
@@ -301,7 +301,7 @@ def test_a_failing_last_evaluation_is_made_up_for_and_names_the_best(
     tmp_path: Path, make_recipe: Make
 ) -> None:
     recipe = make_recipe({"evaluate.every_steps": 12})
-    with pytest.raises(RuntimeError, match="metric broke"):
+    with pytest.raises(InputError, match=r"your metric broken failed at .*: metric broke"):
         run_recipe(recipe, Options(runs=tmp_path, metrics={"broken": breaks_after(1)}))
     run = run_recipe(recipe, Options(runs=tmp_path)).run
     assert [evaluation.step for evaluation in events(run, Evaluation)] == [12]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from etude.errors import InputError
 from etude.recipe.schema import Recipe
 from etude.records.ending import Ending
 from etude.records.store import list_runs
@@ -53,7 +54,7 @@ def test_a_run_that_an_error_ends_says_which(tmp_path: Path, make_recipe: Callab
         return 1.0
 
     options = Options(runs=tmp_path, metrics={"mine": lucky_twice})
-    with pytest.raises(RuntimeError, match="luck"):
+    with pytest.raises(InputError, match=r"your metric mine lucky_twice failed at .*out of luck"):
         run_recipe(make_recipe({"train.steps": 40, "evaluate.every_steps": 2}), options)
     (run,) = list_runs(tmp_path)
     summary = summarize(run)
