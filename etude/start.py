@@ -17,6 +17,7 @@ from etude.engine.world import World
 from etude.errors import EtudeError, InputError
 from etude.models.families.table import family_of
 from etude.models.untrained import find_untrained
+from etude.models.weights import file_digest
 from etude.own import LossFunction, Metric, MetricFunction, Own
 from etude.plan import Plan
 from etude.recipe.course import Change, Course
@@ -26,6 +27,7 @@ from etude.records import events
 from etude.records.environment import describe_environment, find_changes
 from etude.records.folder import checkpoint_name, list_checkpoints
 from etude.records.journal import Reader
+from etude.records.lineage import FRESH, FirstWeights
 from etude.records.store import (
     Run,
     RunWriter,
@@ -248,16 +250,19 @@ def split_choice(given: str) -> tuple[str, str]:
     return name, checkpoint_name(int(step[1])) if step else which
 
 
-def parent_of(options: Options) -> str | None:
-    """The run or folder that the first weights come from."""
-    return split_choice(options.weights)[0] if options.weights else None
+def find_first(options: Options) -> FirstWeights:
+    """The first weights that a run is to begin with. Raises: as `find_weights`."""
+    if options.weights is None:
+        return FRESH
+    parent, _ = split_choice(options.weights)
+    return FirstWeights(parent, file_digest(find_weights(options.weights, options.runs)))
 
 
 def find_started(recipe: Recipe, options: Options) -> Run | None:
     """The run that is continued, or None if a new one is to start."""
     if options.resume or options.new:
         return options.resume
-    return find_unfinished(options.runs, recipe, parent_of(options))
+    return find_unfinished(options.runs, recipe, find_first(options))
 
 
 def _hold(plan: Plan, options: Options) -> RunWriter:
@@ -266,8 +271,9 @@ def _hold(plan: Plan, options: Options) -> RunWriter:
     with alone(options.runs):
         if run := find_started(plan.recipe, options):
             return _continue(plan, run)
-        parent = parent_of(options)
-        return create_run(options.runs, plan.recipe, recipe_text=options.recipe_text, parent=parent)
+        first, text = find_first(options), options.recipe_text
+        kept = {"weights": first.sha256}
+        return create_run(options.runs, plan.recipe, recipe_text=text, parent=first.parent, inherited=kept)
 
 
 def _continue(plan: Plan, run: Run) -> RunWriter:
@@ -299,8 +305,11 @@ def _other_unfinished(resolved: Recipe, options: Options, run: Run) -> list[even
         changed = [f"{key} {old} -> {new}" for key, (old, new) in diff(other.recipe, resolved).items()]
     except InputError:  # that run cannot be read, which is no reason not to start this one
         return []
-    if other.info.get("parent") != run.info.get("parent"):
-        changed.append(f"first weights {other.info.get('parent')} -> {run.info.get('parent')}")
+    first = FirstWeights(run.info.get("parent"), run.info.get("weights"))
+    if other.info.get("parent") != first.parent:
+        changed.append(f"first weights {other.info.get('parent')} -> {first.parent}")
+    elif not first.are_of(other.info):
+        changed.append(f"other weights of {first.parent}")
     more = f" and {len(changed) - _CHANGES_NAMED} more" if len(changed) > _CHANGES_NAMED else ""
     evidence = f"{other.name} is {other.state}, and left as it is"
     has = ", ".join(changed[:_CHANGES_NAMED]) + more

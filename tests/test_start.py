@@ -153,3 +153,20 @@ def test_other_first_weights_start_another_run(tmp_path: Path, make_recipe: Make
     named = run_recipe(recipe, Options(runs=tmp_path, weights=f"{first.name}@best")).run
     assert named.path != scratch.path and named.info["parent"] == first.name
     assert run_recipe(recipe, Options(runs=tmp_path)).run.path == scratch.path
+
+
+def test_an_unfinished_run_from_one_checkpoint_is_not_continued_from_another(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    recipe = make_recipe({"train.steps": 4})
+    first = run_recipe(make_recipe({"train.steps": 8, "seed": 3}), Options(runs=tmp_path)).run
+    early, late = (Options(runs=tmp_path, weights=f"{first.name}@step-{step}") for step in (4, 8))
+    for step in Training(recipe, early):
+        if step.number == 2:
+            break
+    (_, begun) = list_runs(tmp_path)
+    other = run_recipe(recipe, late).run
+    assert other.path != begun.path
+    (finding,) = [entry.event for entry in other.ledger().entries if isinstance(entry.event, Finding)]
+    assert finding.what == "another run is unfinished" and "other weights of" in finding.advice
+    assert run_recipe(recipe, early).run.path == begun.path

@@ -32,7 +32,10 @@ def fork(run: Run, step: int, runs: Path) -> Run:
     run.require_own_recipe()
     moment = find_moment(run, step)
     info, origin = run.info, asdict(Origin(run.info["id"], step))
-    inherited = {key: info.get(key) for key in ("parent", "recipe_hash")} | {"day": run.day, "origin": origin}
+    inherited = {key: info.get(key) for key in ("parent", "weights", "recipe_hash") if key in info} | {
+        "day": run.day,
+        "origin": origin,
+    }
 
     def fill(folder: Path, identity: str) -> None:
         for name, manifest in moment.items():

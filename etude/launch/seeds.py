@@ -12,7 +12,7 @@ from etude.recipe.load import with_changes
 from etude.recipe.schema import Recipe
 from etude.records.store import Run, find_runs, find_unfinished
 from etude.run import run_recipe
-from etude.start import Options, base_of, parent_of
+from etude.start import Options, base_of, find_first
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,14 @@ def execute(recipe: Recipe, options: Options, words: list[str]) -> Ended:
 
 def find_finished(recipe: Recipe, options: Options) -> Run | None:
     """The newest finished run of the same recipe, data and first weights, unless one is left unfinished."""
-    if find_unfinished(options.runs, recipe, parent_of(options)):
+    first = find_first(options)
+    if find_unfinished(options.runs, recipe, first):
         return None
-    wanted = functools.cache(lambda day: _wanted_origin(recipe, options, day))
+    wanted = functools.cache(lambda day: _wanted_origin(recipe, day))
     for run in reversed(find_runs(options.runs, recipe)):
         with contextlib.suppress(InputError):  # a damaged one is no reason not to train
-            if "origin" not in run.info and not run.is_unfinished and _origin(run) == wanted(run.day):
+            is_same = first.are_of(run.info) and "origin" not in run.info and not run.is_unfinished
+            if is_same and _origin(run) == wanted(run.day):
                 return run
     return None
 
@@ -57,23 +59,24 @@ def find_seeds(recipe: Recipe, options: Options, count: int) -> Iterator[Seed]:
     it was made of the same data and first weights. With `options.new` all are trained anew.
     """
     # The same for every seed, and slow.
-    wanted = functools.cache(lambda day: _wanted_origin(recipe, options, day))
+    wanted, first = functools.cache(lambda day: _wanted_origin(recipe, day)), find_first(options)
     for index in range(count):
         repeat = with_changes(recipe, {"seed": recipe.seed + index})
         known = None if options.new else next(reversed(find_runs(options.runs, repeat)), None)
         is_finished = known is not None and known.lease["state"] == "finished"
-        is_same = is_finished and known is not None and _origin(known) == wanted(known.day)
+        is_same = is_finished and known is not None and first.are_of(known.info)
+        is_same = is_same and known is not None and _origin(known) == wanted(known.day)
         new = replace(options, new=is_finished or options.new, resume=None)
         yield Seed(repeat, new, known if is_same else None)
 
 
 def _origin(run: Run) -> tuple[object, ...]:
-    """The data, first weights and own code of a run."""
+    """The data, base and own code of a run."""
     kept = run.environment
     digest = (kept.get("base") or {}).get("sha256")
-    return kept["data_fingerprint"], digest, run.info.get("parent"), bool(kept.get("own_code"))
+    return kept["data_fingerprint"], digest, bool(kept.get("own_code"))
 
 
-def _wanted_origin(recipe: Recipe, options: Options, day: str | None) -> tuple[object, ...]:
+def _wanted_origin(recipe: Recipe, day: str | None) -> tuple[object, ...]:
     plan = make_plan(recipe, today=day)
-    return plan.fingerprint, (base_of(plan) or {}).get("sha256"), parent_of(options), False
+    return plan.fingerprint, (base_of(plan) or {}).get("sha256"), False

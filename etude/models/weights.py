@@ -136,7 +136,7 @@ def keeps_fp32(name: str, dtype: torch.dtype) -> bool:
 def check_whole(path: Path) -> None:
     """Read all files whole. Raises: InputError if one has changed though size, time and samples say no."""
     for file in _weight_files(path):
-        remembered = _sha256(file)
+        remembered = file_digest(file)
         if durable.sha256_file(file) != remembered:
             wrong = "has changed though its size and time have not"
             raise InputError(f"{file} {wrong}; copy it again, or touch it")
@@ -146,11 +146,11 @@ def digest(path: Path) -> str:
     """SHA-256 of all that makes the model, by what its files hold now."""
     total = hashlib.sha256()
     for file in [path / "config.json", *_weight_files(path)]:
-        total.update(f"{file.name} {_sha256(file)}\n".encode())
+        total.update(f"{file.name} {file_digest(file)}\n".encode())
     return total.hexdigest()
 
 
-def _sha256(file: Path) -> str:
+def file_digest(file: Path) -> str:
     """SHA-256 of a file; that of a very large one is remembered while size, time and samples stay."""
     size, *_, found = key = durable.content_key(file)
     if not durable.is_sampled(size):

@@ -1,9 +1,27 @@
-"""The origin of a forked run: its parent, the step, and the records up to there."""
+"""The origin of a run: its first weights; of a fork its parent, the step, and the records up to there."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from etude.records.events import Attempt, CheckpointSaved
 from etude.records.ledger import Entry, Ledger
+from etude.records.shape import Object
+
+
+class FirstWeights(NamedTuple):
+    """The weights that a run begins with: the run or folder that they come from, and their SHA-256."""
+
+    parent: str | None
+    sha256: str | None
+
+    def are_of(self, info: Mapping[str, Any]) -> bool:
+        """True for the run.json of a run that began with them, or that kept no hash and has this parent."""
+        return bool(info.get("parent") == self.parent and info.get("weights", self.sha256) == self.sha256)
+
+
+FRESH = FirstWeights(None, None)
+ORIGIN = Object({"run": str, "step": int})
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from etude.records.folder import (
 from etude.records.journal import Journal, append_beside, read_journal
 from etude.records.lease import is_alive, is_locked, leave, lock_run, read_lease, write_lease
 from etude.records.ledger import Ledger
+from etude.records.lineage import FRESH, ORIGIN, FirstWeights
 from etude.text import printable
 
 FORMAT = 1
@@ -59,7 +60,7 @@ BEST = shape.Object(
 )
 _INFO = shape.Object(
     {"format": int, "id": str, "name": str, "recipe_hash": str, "created": str},
-    {"parent": str | None, "day": str, "origin": shape.Object({"run": str, "step": int})},
+    {"parent": str | None, "weights": str | None, "day": str, "origin": ORIGIN},
 )
 
 
@@ -253,7 +254,7 @@ def create_run(
 ) -> RunWriter:
     """Make a run folder for a recipe and hold it.
 
-    inherited  values of run.json that a fork takes over
+    inherited  further values of run.json, as those that a fork takes over
     fill       writes more into the folder, before anybody sees it; called with the folder and the id
 
     Raises: StorageError, and what `fill` raises; nothing is left behind then.
@@ -364,10 +365,10 @@ def find_runs(runs: Path, recipe: Recipe) -> list[Run]:
     return [run for run in list_runs(runs) if run.info.get("recipe_hash") == wanted]
 
 
-def find_unfinished(runs: Path, recipe: Recipe, parent: str | None = None) -> Run | None:
+def find_unfinished(runs: Path, recipe: Recipe, first: FirstWeights = FRESH) -> Run | None:
     """The newest unfinished run of the same recipe and first weights; forks are continued by name only."""
     alike = find_runs(runs, recipe)
-    found = [run for run in alike if run.info.get("parent") == parent and "origin" not in run.info]
+    found = [run for run in alike if first.are_of(run.info) and "origin" not in run.info]
     return next((run for run in reversed(found) if run.is_unfinished), None)
 
 

@@ -103,4 +103,5 @@ def _all_but_seed(history: History, place: int) -> str:
     conditions = history.attempts[-1].environment if history.attempts else {}
     made_of = [conditions.get(key) for key in ("base", "own_code", "precision", "device")]
     data = history.data and history.data.fingerprint
-    return json.dumps([recipe, data, history.run.info.get("parent"), made_of], sort_keys=True)
+    first = [history.run.info.get(key) for key in ("parent", "weights")]
+    return json.dumps([recipe, data, first, made_of], sort_keys=True)

@@ -1,5 +1,7 @@
 """The executor of a run, here and in ranks, and the seeds that it is given."""
 
+import json
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -59,6 +61,45 @@ def test_a_finished_run_counts_for_its_own_recipe_data_and_first_weights_only(
     assert find_finished(recipe, replace(options, weights=f"{run.name}@best")) is None
     (run.path / "environment.json").write_text("{")
     assert find_finished(recipe, options) is None
+
+
+def test_other_weights_of_the_same_run_or_folder_are_other_first_weights(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    runs, recipe = tmp_path / "runs", make_recipe({"train.steps": 2})
+    base = execute(make_recipe({"train.steps": 8, "seed": 5}), Options(runs=runs), []).run
+    assert base is not None
+    best, last, same = (
+        Options(runs=runs, weights=f"{base.name}@{which}") for which in ("step-4", "last", "step-8")
+    )
+    assert execute(recipe, best, []).code == 0
+    assert find_finished(recipe, best) is not None and find_finished(recipe, last) is None
+    ended = execute(recipe, last, [])
+    found = find_finished(recipe, last)
+    assert ended.run is not None and found is not None and found.path == ended.run.path
+    assert find_finished(recipe, same) is not None  # the last checkpoint is step 8
+    assert len(list_runs(runs)) == 3
+    folder = tmp_path / "weights"
+    shutil.copytree(base.checkpoints / "step-000004", folder)
+    given = replace(best, weights=str(folder))
+    assert execute(recipe, given, []).code == 0 and find_finished(recipe, given) is not None
+    shutil.copy(base.checkpoints / "step-000008" / "model.safetensors", folder)
+    assert find_finished(recipe, given) is None
+
+
+def test_a_run_whose_first_weights_were_not_hashed_is_known_by_its_parent(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    recipe = make_recipe({"train.steps": 2})
+    base = execute(make_recipe({"train.steps": 4, "seed": 5}), Options(runs=tmp_path), []).run
+    assert base is not None
+    options = Options(runs=tmp_path, weights=f"{base.name}@best")
+    run = execute(recipe, options, []).run
+    assert run is not None
+    info = json.loads((run.path / "run.json").read_text())
+    assert info.pop("weights")
+    (run.path / "run.json").write_text(json.dumps(info))
+    assert find_finished(recipe, options) is not None
 
 
 def test_the_executor_starts_the_ranks_of_a_recipe_with_its_seed_and_folder(
