@@ -143,6 +143,10 @@ class Finding:
     causes      explanations, the likeliest first
     changes     of the recipe that would help: values by key
     not_tested  what it does not rule out
+    kind        stable name of the condition where the watch found it, as docs/watch.md lists them
+    confidence  of the first cause, from 0 to 1
+    decided_by  the test that set the first cause apart from the others
+    source      of the advice: a publication, or an experiment of the benchmark
     """
 
     step: int
@@ -154,6 +158,10 @@ class Finding:
     causes: list[str] = field(default_factory=list)
     changes: dict[str, Any] = field(default_factory=dict)
     not_tested: list[str] = field(default_factory=list)
+    kind: str = ""
+    confidence: float | None = None
+    decided_by: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)

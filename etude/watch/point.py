@@ -1,0 +1,52 @@
+"""The figures that a watch reads: points of a log, and facts that are known before the first of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """Figures after a step, of training or of an evaluation; None is unknown.
+
+    Losses are in nats per target, over the steps since the point before. grad_norm is before clipping,
+    update_ratio the norm of an update over that of the weights, eval_error the standard error of eval_loss.
+    """
+
+    step: int
+    epoch: float | None = None
+    loss: float | None = None
+    targets: int | None = None
+    grad_norm: float | None = None
+    learning_rate: float | None = None
+    skipped: bool = False
+    loss_scale: float | None = None
+    update_ratio: float | None = None
+    seconds: float | None = None
+    wait_seconds: float | None = None
+    tokens_per_second: float | None = None
+    memory_bytes: int | None = None
+    eval_loss: float | None = None
+    eval_error: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """A run before its first step, as far as it is known; None is unknown, as in logs of other tools.
+
+    classes  tokens of the vocabulary, or labels: a model that knows nothing has the loss ln(classes)
+    """
+
+    steps: int | None = None
+    steps_per_epoch: int | None = None
+    peak_learning_rate: float | None = None
+    max_grad_norm: float | None = None
+    classes: int | None = None
+    objective: str | None = None
+    is_pretrained: bool | None = None
+    train_rows: int | None = None
+    eval_rows: int | None = None
+    precision: str | None = None
+    metric: str | None = None
+    lower_is_better: bool | None = None
+    memory_limit_bytes: int | None = None
