@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from etude.durable import check_name, read_bytes, why_not_utf8
 from etude.errors import InputError, RecipeError
-from etude.recipe.problems import describe, find_keys
+from etude.recipe.problems import describe, group_by_keys
 from etude.recipe.rules import find_conflicts
 from etude.recipe.schema import Recipe
 from etude.recipe.toml import Locator, parse, parse_override
@@ -56,12 +56,7 @@ def recipe_from(data: dict[str, Any], locator: Locator | None = None) -> Recipe:
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        found: dict[tuple[str, ...], Any] = {}
-        for problem in error.errors(include_url=False):
-            # Of a key that may be a word or something else, what is wrong with the something else says more.
-            keys = find_keys(problem, data)
-            if keys not in found or found[keys]["type"] == "literal_error":
-                found[keys] = problem
+        found = group_by_keys(error.errors(include_url=False), data)
         described = [describe(keys, found[keys], locator) for keys in list(found)[:_MOST_PROBLEMS]]
         more = len(found) - len(described)
         raise RecipeError(

@@ -1,5 +1,6 @@
 """Sentences for what the schema refuses: where, what is wrong, what is expected, what to do."""
 
+from collections.abc import Sequence
 from typing import Any, get_origin
 
 from pydantic import BaseModel
@@ -9,15 +10,42 @@ from etude.recipe.keys import model_within, near_keys
 from etude.recipe.schema import Recipe
 from etude.recipe.toml import Locator, toml_text
 
+_WORDS = ("literal_error", "none_required")  # problems of a value that is not the word it could be
 
-def describe(keys: tuple[str, ...], problem: Any, locator: Locator) -> str:
-    """One pydantic problem as: where, what is wrong, what was expected, what to do."""
+
+def group_by_keys(problems: Sequence[Any], data: Any) -> dict[tuple[str, ...], list[Any]]:
+    """The pydantic problems of each key; of a key that could be a word, those within what it is instead."""
+    found: dict[tuple[str, ...], list[Any]] = {}
+    for problem in problems:
+        found.setdefault(find_keys(problem, data), []).append(problem)
+    for keys in list(found):
+        is_within = any(other[: len(keys)] == keys for other in found if len(other) > len(keys))
+        if is_within and all(problem["type"] in _WORDS for problem in found[keys]):
+            del found[keys]
+    return found
+
+
+def describe(keys: tuple[str, ...], problems: Sequence[Any], locator: Locator) -> str:
+    """The pydantic problems of a key as: where, what is wrong, what was expected, what to do.
+
+    A key that may be a word or something else has one of each; the something else is said first.
+    """
+    words = [problem for problem in problems if problem["type"] in _WORDS]
+    problem = next((problem for problem in problems if problem not in words), problems[0])
     where, kind, given = locator.name(keys), problem["type"], problem.get("input")
     if kind == "extra_forbidden":
         return f"{where} is not a key of a recipe; {_advise(keys, is_section=isinstance(given, dict))}"
     if kind == "missing":
         return f"{where} is missing; every recipe needs it, for example `{_example_line(keys)}`"
-    expected = {
+    also = [_expected(word) for word in words if word is not problem]
+    expected = ", or ".join([_expected(problem), *(each.removeprefix("it must be ") for each in also)])
+    field = _field(keys)
+    advice = f"; try {_toml_value(field.examples[0])}" if field and field.examples else ""
+    return f"{where} is {_toml_value(given)}; {expected}{advice}"
+
+
+def _expected(problem: Any) -> str:
+    known = {
         "greater_than": "it must be above {gt}",
         "greater_than_equal": "it must be at least {ge}",
         "less_than": "it must be below {lt}",
@@ -27,6 +55,7 @@ def describe(keys: tuple[str, ...], problem: Any, locator: Locator) -> str:
             "it must be 1 to 64 lower case letters, digits, '.', '_' or '-', and start with a letter or digit"
         ),
         "literal_error": "it must be {expected}",
+        "none_required": "it must be 'none'",
         "int_type": "it must be a whole number",
         "int_from_float": "it must be a whole number",
         "float_type": "it must be a number",
@@ -36,15 +65,10 @@ def describe(keys: tuple[str, ...], problem: Any, locator: Locator) -> str:
         "model_type": "it must be a [section]",
         "dict_type": "it must be a [section]",
         "too_short": "it needs at least {min_length} entry",
-    }.get(kind)
-    if expected is None:
-        expected = problem["msg"][:1].lower() + problem["msg"][1:]
-    else:
-        bounds = {name: _bound(value) for name, value in problem.get("ctx", {}).items()}
-        expected = expected.format(**bounds)
-    field = _field(keys)
-    advice = f"; try {_toml_value(field.examples[0])}" if field and field.examples else ""
-    return f"{where} is {_toml_value(given)}; {expected}{advice}"
+    }.get(problem["type"])
+    if known is None:
+        return str(problem["msg"][:1].lower() + problem["msg"][1:])
+    return known.format(**{name: _bound(value) for name, value in problem.get("ctx", {}).items()})
 
 
 def _bound(value: Any) -> str:

@@ -1,6 +1,6 @@
 """The parts of a recipe's schema: strict sections, keys with their reasons, bounded numbers."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -8,7 +8,13 @@ Positive = Annotated[int, Field(gt=0, le=2**40)]
 Count = Annotated[int, Field(ge=0, le=2**40)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
-Limit = Annotated[Rate | None, BeforeValidator(lambda value: None if value == "none" else value)]
+Unlimited = Annotated[
+    None,
+    BeforeValidator(
+        lambda value: None if value == "none" else value, json_schema_input_type=Literal["none"] | None
+    ),
+]
+Limit = Rate | Unlimited
 Name = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9._-]{0,63}\z")]
 TaskName = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9_-]{0,31}\z")]
 

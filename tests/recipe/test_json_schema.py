@@ -9,6 +9,7 @@ import pytest
 
 from etude.recipe.json_schema import SCHEMA_FILE, json_schema, may_write_schema, write_schema
 from etude.recipe.load import change, load_recipe
+from etude.recipe.schema import Recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 SMALL: dict[str, Any] = {
@@ -43,6 +44,19 @@ def test_a_shipped_recipe_fits_the_schema(path: Path) -> None:
 def test_what_a_recipe_refuses_an_editor_marks(key: str, value: Any) -> None:
     assert problems(SMALL) == []
     assert len(problems(change(SMALL, {key: value}))) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.max_grad_norm", "none"), ("train.max_grad_norm", 0.5), ("train.micro_batch_size", "auto"),
+        ("data.validation", "none"), ("checkpoint.keep", "all"), ("optim.learning_rate", 1),
+    ],
+)  # fmt: skip
+def test_what_a_recipe_takes_an_editor_does_not_mark(key: str, value: Any) -> None:
+    values = change(SMALL, {key: value})
+    Recipe.model_validate(values)
+    assert problems(values) == []
 
 
 def test_the_schema_is_written_where_nothing_else_stands(tmp_path: Path) -> None:
