@@ -17,7 +17,7 @@ from typing import Any
 
 from etude.errors import FaultError
 from etude.recipe.course import Change
-from etude.recipe.load import recipe_from
+from etude.recipe.load import recipe_from, with_changes
 from etude.recipe.schema import Recipe
 from etude.records.store import Run, list_runs
 from etude.run import Training, run_recipe
@@ -183,6 +183,27 @@ BUILDERS: tuple[Callable[[Path], Run | list[Run]], ...] = (
     constant_classifier, memorised, worse_than_before, other_held_out_rows, short_last_window, endless_string,
     all_rows_cut, absent_label, bad_end, equal_within_noise, not_finite, killed_at_half,
 )  # fmt: skip
+
+# Changes of a recipe with which it trains as one would expect, on the same held-out rows where that is possible.
+TWINS: dict[Callable[[Path], Any], dict[str, Any]] = {
+    constant_classifier: {"seed": 5, "optim.learning_rate": 1e-2, "train.steps": 48},
+    memorised: {"optim.learning_rate": 1e-3, "train.steps": 40},
+    worse_than_before: {"seed": 1},
+    short_last_window: {"optim.learning_rate": 1e-2},
+    endless_string: {"train.seq_len": 192},
+    all_rows_cut: {"train.seq_len": 256},
+    absent_label: {"train.steps": 30},
+    bad_end: {}, not_finite: {}, killed_at_half: {},
+}  # fmt: skip
+
+
+def honest_twin(build: Callable[[Path], Any], run: Run, folder: Path) -> Run:
+    """A run like one that misleads, but for what misleads; trained in a second or two."""
+    changes = {"name": "honest", **TWINS[build]}
+    if build is worse_than_before:  # the labels that hold
+        rows = Path(str(run.recipe.data.train[0].path)).parent / "before" / "train.jsonl"
+        changes["data.train.0.path"] = str(rows)
+    return run_recipe(with_changes(run.recipe, changes), Options(runs=folder)).run
 
 
 def _classify(

@@ -18,7 +18,7 @@ from etude.report.conditions import given_settings
 from etude.report.history import History, read_history
 from etude.report.markdown import code, prose, quoted, render, table
 from etude.report.results import figure_text, figures_at, final_scores
-from etude.report.summary import Summary, summarize_history
+from etude.report.summary import Summary, status_word, summarize_history
 from etude.report.wording import (
     count_title,
     duration,
@@ -77,7 +77,7 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
         "what": _WHAT[kind].format(base=code(shown), origin=origin, model=model),
         "code": "\n".join(load),
         "licence": licence and f"The licence is that of the base model: {prose(licence)}.",
-        "verdict": prose(" ".join(summary["verdict"])),
+        "verdict": prose(" ".join([_place(summary, history, step), *summary["verdict"]])),
         "problems": [prose(problem) for problem in summary["problems"]],
         "training": table(("", ""), _training_rows(history, step, summary["loss_window"])),
         "data": table(("", ""), _data_rows(history)) if history.data else None,
@@ -87,6 +87,18 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
         "settings": table(("key", "value"), _setting_rows(history)),
         "record": table(("", ""), _record_rows(history.run, checkpoint)),
     }
+
+
+def _place(summary: Summary, history: History, step: int) -> str:
+    """A sentence on the step of the model among those of its run, of which the verdict is."""
+    best, last, planned = history.best, summary["step"], summary["steps"]
+    if best is not None and best.step != step:
+        kind = f"not the best checkpoint of its run, which is that of step {best.step:,}"
+    else:
+        kind = "the best checkpoint of its run" if best is not None else "a checkpoint of its run"
+    is_part = planned is not None and last < planned
+    came = f"; the run came to step {last:,} of {planned:,} ({status_word(summary)})" if is_part else ""
+    return f"This model is of step {step:,}, {kind}{came}. The verdict on the whole run:"
 
 
 def hub_id_of(base: str) -> str | None:

@@ -72,7 +72,7 @@ def _draw_loss(axes: Any, history: History) -> None:
         metric = history.run.recipe.evaluate.metric
         by = "" if metric == "loss" else f" by {metric_title(metric)}"
         label = f"best checkpoint{by}: {short(best.loss)} at step {best.step:,}"
-        _draw_star(axes, best.step, best.loss, label)
+        _draw_star(axes, best.step, best.loss, label + (_worse(history) if metric == "loss" else ""))
     if levels:
         # Single spikes may leave the chart; the level of the curve must stay readable.
         margin = 0.08 * ((max(levels) - min(levels)) or 1.0)
@@ -92,7 +92,8 @@ def _draw_metric(axes: Any, history: History) -> None:
     best = history.best
     if best and best.step in xs:
         value = ys[xs.index(best.step)]
-        _draw_star(axes, best.step, value, f"best checkpoint: {short(value)} at step {best.step:,}")
+        label = f"best checkpoint: {short(value)} at step {best.step:,}"
+        _draw_star(axes, best.step, value, label + _worse(history))
     axes.margins(y=0.08)
     axes.set_ylabel(title)
 
@@ -101,6 +102,11 @@ def _draw_validation(axes: Any, xs: Sequence[float], ys: Sequence[float], label:
     xs, ys = envelope(xs, ys)
     marker = "o" if len(xs) <= 60 else None
     axes.plot(xs, ys, color=_OTHER, linewidth=1.6, marker=marker, markersize=4, label=label)
+
+
+def _worse(history: History) -> str:
+    """A word on a best checkpoint that is worse than the model before training."""
+    return " (worse)" if history.is_best_worse else ""
 
 
 def _draw_star(axes: Any, x: float, y: float, label: str) -> None:
@@ -181,10 +187,7 @@ def _svg(draw: Callable[[Any, History], None], history: History) -> bytes:
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         draw(axes, history)
-        for attempt in history.attempts:
-            if attempt.from_step:
-                axes.axvline(attempt.from_step, color="#888888", linewidth=0.9, linestyle=":")
-        axes.set_xlabel("step" if len(history.attempts) < 2 else "step (dotted: restarts)")
+        axes.set_xlabel(_mark_events(axes, history))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         if len(axes.get_legend_handles_labels()[0]) > 1:
@@ -192,6 +195,19 @@ def _svg(draw: Callable[[Any, History], None], history: History) -> bytes:
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
+
+
+def _mark_events(axes: Any, history: History) -> str:
+    """Mark restarts and changes of the recipe, and give the title of the axis, which names them."""
+    restarts = [attempt.from_step for attempt in history.attempts if attempt.from_step]
+    changes = [step for step, *_ in history.changes if step]
+    for step in {*restarts, *changes}:
+        axes.axvline(step, color="#888888", linewidth=0.9, linestyle=":")
+    done, planned = history.steps[-1].step, history.attempts[-1].steps if history.attempts else None
+    notes = [f"{done:,} of {planned:,} made"] if planned and done < planned else []
+    dotted = [name for name, steps in (("restarts", restarts), ("changes", changes)) if steps]
+    notes += [f"dotted: {' and '.join(dotted)}"] if dotted else []
+    return f"step ({'; '.join(notes)})" if notes else "step"
 
 
 _MAIN = (_draw_metric, _draw_loss)

@@ -15,7 +15,7 @@ from etude.report.ranking import Ranking, rank
 from etude.report.seeds import Group, NoiseBand, group_by_recipe, noise_band
 from etude.report.side_by_side import Result, set_side_by_side
 from etude.report.summary import Summary, status_word, summarize
-from etude.report.wording import NOTHING
+from etude.report.wording import NOTHING, setting
 from etude.text import one_line, plural
 
 _LONGEST_SETTING = 400
@@ -27,6 +27,7 @@ class Comparison:
 
     baseline      place of the run that the others are held against
     recipe        dotted keys that differ, with the value of each run; None where it is not set
+    changes       of the recipe while each run was made: step before, key and value
     environment   the same for versions, machine and device
     same_data     True if all trained on the same prepared data; None where a run has not told
     targets       number of targets over which training losses are means; 0 before the first step
@@ -40,6 +41,7 @@ class Comparison:
     summaries: list[Summary]
     baseline: int
     recipe: dict[str, list[Any]]
+    changes: list[list[tuple[int, str, Any]]]
     environment: dict[str, list[Any]]
     same_data: bool | None
     targets: int
@@ -70,6 +72,10 @@ class Comparison:
             "status": [summary["status"] for summary in self.summaries],
             "verdict": [summary["verdict"] for summary in self.summaries],
             "recipe": self.recipe,
+            "changes": [
+                [{"after_step": step, "key": key, "value": plain(value)} for step, key, value in each]
+                for each in self.changes
+            ],
             "environment": self.environment,
             "same_data": self.same_data,
             "targets": self.targets,
@@ -91,7 +97,8 @@ class Comparison:
             Row("id", self._texts([_id_of(history.run) for history in self.histories]), is_text=True),
             Row("status", self._texts(list(map(status_word, self.summaries))), is_text=True),
         ]
-        for what, values in (self.recipe | self.environment).items():
+        differences = self.recipe | self._changes_in_words() | self.environment
+        for what, values in differences.items():
             texts = [NOTHING if value is None else one_line(value, _LONGEST_SETTING) for value in values]
             rows.append(Row(what, self._texts(texts), is_text=True))
         for result in self.results:
@@ -110,11 +117,7 @@ class Comparison:
         recipes = f" of {plural(len(self.columns), 'recipe')}" if several else ""
         runs = f"{plural(len(self.histories), 'run')}{recipes}"
         head = f"{runs}, {order}; the baseline is {self.names[self.baseline]}."
-        outcomes = [
-            line
-            for name, group in zip(names, self.columns)
-            for line in wrap(f"{name}: {self.summaries[group.places[-1]]['verdict'][0]}", width)
-        ]
+        outcomes = self._outcomes(names, width)
         chart = draw_panels([self._panel(name, group) for name, group in zip(names, self.columns)], width)
         sentences = [line for sentence in self.ranking.sentences for line in wrap(sentence, width)]
         commands = [line for command in self.ranking.commands for line in wrap_command(command, width)]
@@ -124,6 +127,24 @@ class Comparison:
             [*(wrap(of, width) if self.targets else []), *outcomes], chart,
         ]  # fmt: skip
         return [line for part in parts if part for line in (*part, "")][:-1]
+
+    def _changes_in_words(self) -> dict[str, list[str | None]]:
+        """The row of changes while runs were made, if there were any."""
+        texts = [
+            ", ".join(f"{key} {setting(value)} after step {step:,}" for step, key, value in each) or None
+            for each in self.changes
+        ]
+        return {"changed": texts} if any(texts) else {}
+
+    def _outcomes(self, names: Sequence[str], width: int) -> list[str]:
+        """The verdict on each run and its problems, those of all runs once."""
+        summaries = [self.summaries[group.places[-1]] for group in self.columns]
+        shared = [each for each in summaries[0]["problems"] if all(each in s["problems"] for s in summaries)]
+        lines = []
+        for name, summary in zip(names, summaries):
+            own = [each for each in summary["problems"] if each not in shared]
+            lines += [*wrap(f"{name}: {summary['verdict'][0]}", width), *_items(own, width)]
+        return [*lines, *([f"All {len(summaries)}:"] if shared else []), *_items(shared, width)]
 
     def _texts(self, texts: Sequence[str]) -> list[str]:
         """A text for each column: that of all its runs, or all that differ."""
@@ -180,6 +201,7 @@ def compare_runs(runs: Sequence[Run], baseline: int = 0) -> Comparison:
         summaries=summaries,
         baseline=baseline,
         recipe=_differing([_without_name(run, is_seed_kept=columns is alone) for run in runs]),
+        changes=[history.changes for history in histories],
         environment=_differing([_conditions(history) for history in histories]),
         same_data=same_data,
         targets=targets,
@@ -189,6 +211,10 @@ def compare_runs(runs: Sequence[Run], baseline: int = 0) -> Comparison:
         noise={each.name: noise_band(groups, each.values) for each in varying} if groups else {},
         ranking=ranking,
     )
+
+
+def _items(texts: Sequence[str], width: int) -> list[str]:
+    return [f"  {line}" for text in texts for line in wrap(f"- {text}", width - 2)]
 
 
 def _id_of(run: Run) -> str:

@@ -14,6 +14,7 @@ from etude.report.ratings import Ratings, count_ratings
 from etude.report.verdict import find_problems, judge
 from etude.text import one_line
 
+_LONGEST_REASON = 320
 CURVE_POINTS = 60
 
 
@@ -201,7 +202,7 @@ def _end(history: History) -> Computed:
         event = entry.event
         if isinstance(event, Control) and entry.attempt == attempt and (ending := Ending.of(event)):
             yield "status", ending.state, _records([event])
-            yield "reason", one_line(ending.reason), _records([event])
+            yield "reason", one_line(ending.reason, _LONGEST_REASON), _records([event])
             return
 
 
@@ -239,12 +240,7 @@ def _metric(history: History) -> Computed:
     yield "metric_best", metric_value(history.best, metric), _records([history.best])
     yield "metric_best_step", history.best and history.best.step, _records([history.best])
     yield "metric_last", metric_value(last, metric), _records([last])
-    before = metric_value(first, metric) if first and not first.step else None
-    best = metric_value(history.best, metric)
-    is_worse = None
-    if before is not None and best is not None:
-        is_worse = history.metric.gain(best, before) < 0
-    yield "is_best_worse", is_worse, _records([first, history.best])
+    yield "is_best_worse", history.is_best_worse, _records([first, history.best])
 
 
 def _validation(history: History) -> Computed:

@@ -3,11 +3,22 @@
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from etude.errors import MissingError
 from etude.recipe.metric import ChosenMetric
-from etude.records.events import Attempt, DataUsed, Evaluation, Event, Generation, Note, Rating, Scores, Step
+from etude.records.events import (
+    Attempt,
+    Control,
+    DataUsed,
+    Evaluation,
+    Event,
+    Generation,
+    Note,
+    Rating,
+    Scores,
+    Step,
+)
 from etude.records.ledger import Entry, Ledger
 from etude.records.store import Run
 from etude.records.window import OpenWindow, Window, join_short_end
@@ -55,6 +66,28 @@ class History:
     def best(self) -> Evaluation | None:
         """The evaluation of the best moment; the one before training is none."""
         return next((evaluation for evaluation in reversed(self.evaluations) if evaluation.best), None)
+
+    @cached_property
+    def is_best_worse(self) -> bool | None:
+        """True if the best is worse than the model before training; None where one of them is not known."""
+        first = self.evaluations[0] if self.evaluations else None
+        before = metric_value(first, str(self.metric)) if first and not first.step else None
+        best = metric_value(self.best, str(self.metric))
+        return None if before is None or best is None else self.metric.gain(best, before) < 0
+
+    @cached_property
+    def changes(self) -> list[tuple[int, str, Any]]:
+        """Changes of the recipe that steps were made with: the step before, key and value.
+
+        Those of the micro-batch are none: they leave the mathematics as it is.
+        """
+        last = self.steps[-1].step if self.steps else 0
+        made = [
+            (control.step if control.from_step is None else control.from_step, key, value)
+            for control in self.events(Control)
+            for key, value in control.changes.items()
+        ]
+        return [each for each in made if each[0] < last and each[1] != "train.micro_batch_size"]
 
     @cached_property
     def scores(self) -> list[Scores]:

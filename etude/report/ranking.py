@@ -15,11 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from etude.recipe.metric import ChosenMetric
 from etude.records.events import Evaluation, Scores
 from etude.report.history import History
 from etude.report.predictions import compare_predictions
 from etude.report.seeds import Group
 from etude.report.summary import Summary
+from etude.report.verdict import constant_prediction, newest_scores
 from etude.report.wording import metric_title, short
 from etude.scores.intervals import Difference, difference_of_means
 from etude.text import one_line, plural
@@ -85,7 +87,7 @@ def rank(
         order = sorted(range(len(groups)), key=lambda place: _created(histories, groups[place]))
         commands = _commands(histories, obstacles)
         cure = "; to compare them, score all on the same file of rows" if commands else ""
-        sentences = [*obstacles, f"No run is named best{cure}."]
+        sentences = [*obstacles, f"No run is named best{cure}.", *_say_if_unfinished(summaries)]
         return Ranking(
             figure=None, values=[None] * len(histories), order=order, obstacles=obstacles, winner=[],
             is_sure=None, sentences=sentences, commands=commands,
@@ -97,12 +99,37 @@ def rank(
     names, is_sure, sentence = (
         _spread(figure) if is_one_recipe else _name_winner(histories, groups, figure, order)
     )
+    caveats = [
+        *_say_if_unfinished(summaries), *_say_if_constant(histories, names),
+        *_say_if_worse(histories, summaries, names),
+    ]  # fmt: skip
     is_open = bool(obstacles) or (is_sure is None and bool(names))
     return Ranking(
         figure=figure.title, values=figure.values, order=order, obstacles=obstacles, winner=names,
-        is_sure=is_sure, sentences=[sentence, *_say_if_worse(histories, summaries, names), *obstacles],
+        is_sure=is_sure, sentences=[sentence, *caveats, *obstacles],
         commands=_commands(histories, obstacles) if is_open else [],
     )  # fmt: skip
+
+
+def _say_if_unfinished(summaries: Sequence[Summary]) -> list[str]:
+    """A sentence on each run that is compared by a part of its training, since something ended it."""
+    return [
+        f"{one_line(summary['name'])} came to step {summary['step']:,} of {summary['steps']:,} only "
+        f"({summary['status']}), so its figures are those of a part of its training."
+        for summary in summaries
+        if summary["status"] != "finished" and summary["step"] < (summary["steps"] or 0)
+    ]
+
+
+def _say_if_constant(histories: Sequence[History], names: Sequence[str]) -> list[str]:
+    """A sentence on the winners that tell no row from another."""
+    constant = [
+        history.run.name
+        for history in histories
+        if history.run.name in names and any(map(constant_prediction, newest_scores(history)))
+    ]
+    verb = "predicts" if len(constant) == 1 else "predict"
+    return [f"{_listed(constant)} {verb} one label for all rows."] if constant else []
 
 
 def _say_if_worse(
@@ -130,7 +157,7 @@ def _find_obstacles(histories: Sequence[History], summaries: Sequence[Summary]) 
     if unmeasured := [summary["name"] for summary in summaries if summary["metric_best"] is None]:
         what = metric_title(metrics[0])
         return [f"{_listed(unmeasured)} {'has' if len(unmeasured) == 1 else 'have'} no {what} of its own."]
-    sizes = [_describe_held_out(history) for history in histories]
+    sizes = [f"{_describe_held_out(history)} in {one_line(history.run.name)}" for history in histories]
     same = _same([_held_out(history) for history in histories])
     if same is False:
         return [
@@ -145,10 +172,11 @@ def _find_obstacles(histories: Sequence[History], summaries: Sequence[Summary]) 
     lasts = [history.evaluations[-1] for history in histories]
     if _same_tokenizer(histories):
         if len({last.targets for last in lasts}) > 1:
-            counts = ", ".join(f"{last.targets:,}" for last in lasts)
-            return [
-                f"The runs score other parts of their held-out rows ({counts} targets), which do not compare."
-            ]
+            counts = ", ".join(
+                f"{last.targets:,} targets in {one_line(history.run.name)}"
+                for history, last in zip(histories, lasts)
+            )
+            return [f"The runs score other parts of their held-out rows ({counts}), which do not compare."]
         return []
     sizes_scored = [_bytes_of(last) for last in lasts]
     if metrics[0] in _OF_LOSS and None in sizes_scored:
@@ -170,7 +198,7 @@ def _choose_figure(
             first = known[0]
             title = f"{metric_title(first.metric)} on {plural(first.rows, f'{first.split} row')}"
             values: list[float | None] = [each.systems["after"][first.metric][0] for each in known]
-            lower = first.metric in _OF_LOSS
+            lower = ChosenMetric.parse(first.metric).lower_is_better
             return _Figure(title, lower, values, known)
     if obstacles:
         return None

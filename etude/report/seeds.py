@@ -104,4 +104,5 @@ def _all_but_seed(history: History, place: int) -> str:
     made_of = [conditions.get(key) for key in ("base", "own_code", "precision", "device")]
     data = history.data and history.data.fingerprint
     first = [history.run.info.get(key) for key in ("parent", "weights")]
-    return json.dumps([recipe, data, first, made_of], sort_keys=True)
+    changes = plain(history.changes)
+    return json.dumps([recipe, data, first, made_of, changes], sort_keys=True)

@@ -238,7 +238,8 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "steps", steps_text(summary["step"], summary["steps"], summary["epochs"])
     yield "targets", number(summary["tokens"])
     loss = _from_to(summary["first_loss"], summary["last_loss"])
-    yield "training loss", f"{loss} (mean of {plural(summary['loss_window'], 'step')})"
+    left_out = ", skipped ones left out" if summary["skipped_steps"] else ""
+    yield "training loss", f"{loss} (mean of {plural(summary['loss_window'], 'step')}{left_out})"
     yield "", sparkline(summary["loss_curve"], CURVE_POINTS)
     if is_validated:
         yield "validation loss", _from_to(summary["first_validation_loss"], summary["last_validation_loss"])

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etude.recipe.metric import ChosenMetric
-from etude.records.events import Finding, Scores
+from etude.records.events import Evaluation, Finding, Scores
 from etude.report.history import History, figures_of, metric_value
-from etude.report.wording import duration, is_sure, metric_title, percent, short, with_interval
+from etude.report.wording import duration, is_sure, metric_title, percent, setting, short, with_interval
 from etude.text import one_line, plural
 
 BEFORE = "before"
@@ -30,8 +30,8 @@ def judge(history: History, values: Values) -> list[str]:
 
 def find_problems(history: History, values: Values) -> list[str]:
     """Facts that a reader has to know before believing the figures, one sentence each."""
-    problems = [*_broken_steps(history), *_findings(history), *_constant(history), *_answers(history)]
-    return [*problems, *_memory(history, values), *_data(history)]
+    problems = [*_changes(history), *_broken_steps(history), *_findings(history), *_constant(history)]
+    return [*problems, *_answers(history), *_memory(history, values), *_data(history)]
 
 
 def describe_end(values: Values) -> str:
@@ -83,7 +83,8 @@ def _learning(history: History, values: Values) -> str:
     if not history.steps:
         return "No step was made."
     if (lost := _first_lost_step(history)) is not None:
-        return f"It diverged: the training loss is not finite from step {lost:,} on."
+        kept = f"; the best checkpoint is of step {best.step:,}" if best and best.step < lost else ""
+        return f"It diverged: the training loss is not finite from step {lost:,} on{kept}."
     if not evaluations:
         return f"Nothing was held out, so its quality on other data is not known; {training}."
     if not evaluations[-1].step:
@@ -110,7 +111,25 @@ def _learning(history: History, values: Values) -> str:
     if doubt:
         return f"It may have learnt nothing: {went}."
     learnt = "It seems to have learnt" if _few_held_out(history) is not None else "It learnt"
-    return f"{learnt}{', but ended worse' if _is_lost(first, value, last) else ''}: {went}."
+    faults = ["ended worse"] if _is_lost(first, value, last) else []
+    faults += _faults_of_answers(history)
+    return f"{learnt}{f', but {_joined(faults)}' if faults else ''}: {went}."
+
+
+def _faults_of_answers(history: History) -> list[str]:
+    """Reasons, shortly, why a model whose loss fell may write nothing of use."""
+    found = []
+    if _is_all_the_same(history):
+        found.append("gives the same answer to all")
+    if _never_stops(history):
+        found.append("never ends an answer")
+    elif any(count >= rows > 1 for key, count, rows in _lost_rows(history) if key == "truncated"):
+        found.append("has seen no row to its end")
+    return found
+
+
+def _joined(texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def _doubt(history: History) -> str:
@@ -159,22 +178,39 @@ def _constant(history: History) -> Iterator[str]:
 
 def _answers(history: History) -> Iterator[str]:
     """Faults of the answers at the best evaluation."""
-    evaluation = history.best or (history.evaluations[-1] if history.evaluations else None)
-    if evaluation is None or not evaluation.step:
-        return
-    texts = {}
-    for generation in history.generations:
-        if generation.step == evaluation.step and generation.reference is not None:
-            texts[generation.prompt] = generation
-    different = {generation.text for generation in texts.values()}
-    if len(texts) > 2 and len(different) == 1:
-        yield f"All {len(texts)} answers shown are the same text."
-    figures = figures_of(evaluation)
-    if figures.get("stop_rate") == 0:
+    if _is_all_the_same(history):
+        yield f"All {len(_answers_at_best(history))} answers shown are the same text."
+    if _never_stops(history):
         most = history.run.recipe.evaluate.answer_tokens
         yield f"None of its answers ends by itself; each was cut off after {plural(most, 'token')}."
+    figures = figures_of(_judged(history))
     if figures.get("repetition", 0) >= 0.5:
         yield f"Its answers repeat themselves: {percent(figures['repetition'])} of their parts stood before."
+
+
+def _judged(history: History) -> Evaluation | None:
+    """The evaluation whose answers count: the best, or else the last; that before training is none."""
+    evaluation = history.best or (history.evaluations[-1] if history.evaluations else None)
+    return evaluation if evaluation and evaluation.step else None
+
+
+def _never_stops(history: History) -> bool:
+    return figures_of(_judged(history)).get("stop_rate") == 0
+
+
+def _answers_at_best(history: History) -> dict[str, str]:
+    """Answers at the best evaluation by their prompts."""
+    judged = _judged(history)
+    return {
+        each.prompt: each.text
+        for each in history.generations
+        if judged and each.step == judged.step and each.reference is not None
+    }
+
+
+def _is_all_the_same(history: History) -> bool:
+    answers = _answers_at_best(history)
+    return len(answers) > 2 and len(set(answers.values())) == 1
 
 
 def _memory(history: History, values: Values) -> Iterator[str]:
@@ -194,28 +230,29 @@ def _memory(history: History, values: Values) -> Iterator[str]:
 
 def _data(history: History) -> Iterator[str]:
     """Rows that training saw cut or not at all, and a validation set too small to tell much."""
-    summary = history.data.summary if history.data else {}
-    for name, counts in summary.items():
-        if not isinstance(counts, dict) or not name.endswith("train"):
-            continue
-        lost = sum(value for key in ("cut_away", "dropped") if isinstance(value := counts.get(key), int))
-        documents = (counts.get("documents") or counts.get("samples") or 0) + lost
-        for key, words in (
-            ("truncated", "{were} cut"),
-            ("cut_away", "lost {their} answer"),
-            ("dropped", "{were} left out"),
-        ):
-            count = counts.get(key)
-            if isinstance(count, int) and count > 0 and documents:
-                share = "All" if count >= documents > 1 else f"{count:,} of"
-                said = words.format(
-                    were="was" if count == 1 else "were", their="its" if count == 1 else "their"
-                )
-                why = "longer than train.seq_len"
-                yield f"{share} {plural(documents, 'training row')} {said}, being {why}."
+    words = {
+        "truncated": "{were} cut", "cut_away": "lost {their} answer", "dropped": "{were} left out",
+    }  # fmt: skip
+    for key, count, rows in _lost_rows(history):
+        share = "All" if count >= rows > 1 else f"{count:,} of"
+        were, their = ("was", "its") if count == 1 else ("were", "their")
+        said = words[key].format(were=were, their=their)
+        yield f"{share} {plural(rows, 'training row')} {said}, being longer than train.seq_len."
     if (samples := _few_held_out(history)) is not None:
         were = "was" if samples == 1 else "were"
         yield f"Only {plural(samples, 'sample')} {were} held out, so the validation figures say little."
+
+
+def _lost_rows(history: History) -> Iterator[tuple[str, int, int]]:
+    """Ways in which training rows were too long, the number of such rows, and of all, for each task."""
+    for name, counts in (history.data.summary if history.data else {}).items():
+        if not isinstance(counts, dict) or not name.endswith("train"):
+            continue
+        lost = sum(value for key in ("cut_away", "dropped") if isinstance(value := counts.get(key), int))
+        rows = (counts.get("documents") or counts.get("samples") or 0) + lost
+        for key in ("truncated", "cut_away", "dropped"):
+            if isinstance(count := counts.get(key), int) and count > 0 and rows:
+                yield key, count, rows
 
 
 def _few_held_out(history: History) -> int | None:
@@ -225,6 +262,12 @@ def _few_held_out(history: History) -> int | None:
     samples = held_out.get("samples") if isinstance(held_out, dict) else None
     is_few = isinstance(samples, int) and samples < _FEW_ROWS and not history.events(Scores)
     return samples if is_few else None
+
+
+def _changes(history: History) -> Iterator[str]:
+    for step, key, value in history.changes:
+        changed = f"{one_line(key)} {one_line(setting(value))}"
+        yield f"The recipe was changed after step {step:,}: {changed}."
 
 
 def _broken_steps(history: History) -> Iterator[str]:

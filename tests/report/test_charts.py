@@ -102,3 +102,13 @@ def test_a_moving_mean_is_the_mean_of_its_neighbours() -> None:
     assert smooth([0.0, 3.0, 6.0, 0.0]) == [1.5, 3.0, 3.0, 3.0]
     assert smooth([]) == []
     assert smooth([float(n % 2) for n in range(200)])[100] == pytest.approx(6 / 11)
+
+
+def test_the_axis_tells_of_changes_of_the_recipe_and_of_steps_that_are_missing(misleading: Get) -> None:
+    assert "step (dotted: changes)" in chart_svgs(read_history(misleading(runs.bad_end)))["loss.svg"].decode()
+    assert (
+        "step (10 of 20 made)"
+        in chart_svgs(read_history(misleading(runs.killed_at_half)))["loss.svg"].decode()
+    )
+    metric = chart_svgs(read_history(misleading(runs.worse_than_before)))["metric.svg"].decode()
+    assert "best checkpoint: 0.556 at step 60 (worse)" in metric

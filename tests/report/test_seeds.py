@@ -76,6 +76,20 @@ def test_runs_that_differ_in_more_than_the_seed_are_no_group(tmp_path: Path) -> 
     assert [group.seeds for group in compare_runs([first, renamed]).groups] == [[1, 5]]
 
 
+def test_a_run_that_was_changed_while_it_ran_is_no_seed_of_the_others(tmp_path: Path) -> None:
+    changed = new_run(tmp_path, {"seed": 2})
+    changes: dict[str, Any] = {"optim.learning_rate": 0.3}
+    changed.append(
+        attempt(), DataUsed("f" * 64, {}), Control(2, "change", "", changes=changes), *window(1, 5)
+    )
+    changed.append(Control(5, "finish", "the last step is done"))
+    changed.close("finished")
+    found = compare_runs([scored(tmp_path, 0.8, {"seed": 1}), changed.run])
+    assert found.groups == [] and found.to_dict()["changes"] == [
+        [], [{"after_step": 2, "key": "optim.learning_rate", "value": 0.3}],
+    ]  # fmt: skip
+
+
 def test_nothing_is_said_of_two_single_values_and_equal_ones_have_no_spread() -> None:
     assert difference_of_means([1.0], [2.0]) is None and difference_of_means([], [1.0, 2.0]) is None
     same = difference_of_means([2.0, 2.0], [2.0])
