@@ -70,7 +70,7 @@ def _draw_loss(axes: Any, history: History) -> None:
         levels += [each.loss for each in scored]
     if (best := history.best) and math.isfinite(best.loss):
         metric = history.run.recipe.evaluate.metric
-        by = "" if metric == "loss" else f" by {metric_title(metric)}"
+        by = "" if metric == "loss" else f" by {_title(metric)}"
         label = f"best checkpoint{by}: {short(best.loss)} at step {best.step:,}"
         _draw_star(axes, best.step, best.loss, label + (_worse(history) if metric == "loss" else ""))
     if levels:
@@ -85,7 +85,7 @@ def _draw_metric(axes: Any, history: History) -> None:
     metric = history.run.recipe.evaluate.metric
     found = [(each.step, metric_value(each, metric)) for each in history.evaluations]
     xs, ys = _finite((step, value) for step, value in found if value is not None)
-    title = metric_title(metric)
+    title = _title(metric)
     _draw_validation(axes, xs, ys, f"{title} on validation samples")
     if xs and not xs[0] and len(xs) > 1:
         axes.axhline(ys[0], color="#888888", linewidth=1.0, linestyle=":", label="before training")
@@ -96,6 +96,11 @@ def _draw_metric(axes: Any, history: History) -> None:
         _draw_star(axes, best.step, value, label + _worse(history))
     axes.margins(y=0.08)
     axes.set_ylabel(title)
+
+
+def _title(metric: str) -> str:
+    """A metric in words that matplotlib draws as they are, and not as a formula."""
+    return metric_title(metric).replace("$", r"\$")
 
 
 def _draw_validation(axes: Any, xs: Sequence[float], ys: Sequence[float], label: str) -> None:

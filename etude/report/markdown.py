@@ -37,7 +37,10 @@ def fence(text: str) -> str:
 
 def prose(value: object) -> str:
     """Text as plain words on one line: whatever means something in Markdown or HTML is escaped."""
-    return re.sub(r"([\\`*_{}\[\]<>|~$&#!])", r"\\\1", " ".join(clean(str(value)).split()))
+    text = re.sub(r"([\\`*_{}\[\]<>|~$&#!])", r"\\\1", " ".join(clean(str(value)).split()))
+    text = re.sub(r"(?::(?=//)|(?<=www)\.)", r"\\\g<0>", text, flags=re.IGNORECASE)  # an address is no link
+    text = re.sub(r"^(\d{1,9})?([.)]|[-+])(?=\s|$)", r"\1\\\2", text)  # a list
+    return re.sub(r"^(?=[=-]+$)", r"\\", text)  # a line under a heading
 
 
 def quoted(value: object) -> str:

@@ -5,7 +5,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from etude.text import one_line
+
 NOTHING = "–"
+_LONGEST_METRIC = 60  # characters
 _LARGEST = 1e15  # more digits than a float has say nothing
 
 
@@ -48,8 +51,8 @@ def setting(value: Any) -> str:
 
 
 def metric_title(metric: str) -> str:
-    """A metric in words: `validation loss`, `bits per byte`, `kinds f1`."""
-    words = metric.replace("_", " ").replace(":", " ")
+    """A metric in words: `validation loss`, `bits per byte`, `kinds f1`; the name of one's own is cleaned."""
+    words = one_line(metric, _LONGEST_METRIC).replace("_", " ").replace(":", " ")
     return f"validation {words}" if metric == "loss" else words
 
 

@@ -1,6 +1,7 @@
 import math
 import xml.etree.ElementTree
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from etude.report.charts import (
     smooth,
 )
 from etude.report.history import History, read_history
+from etude.report.wording import metric_title
 from tests import misleading as runs
 from tests.report.runs import attempt, evaluation, finished_run, new_run, window
 
@@ -59,6 +61,17 @@ def test_validation_is_a_line_of_its_own_and_the_axis_holds_it_and_the_noise(mis
     inside = [low <= step.loss <= high for step in history.steps]
     assert low < min(line.get_ydata()) and max(line.get_ydata()) < high
     assert sum(inside) >= 0.95 * len(inside)
+
+
+@pytest.mark.parametrize("name", ["$x^$", "$", r"\\$a$ $\frac{", "a\x1b[31m\x00\u202eb", "<b>&", "x" * 5000])
+def test_a_metric_of_any_name_is_drawn_as_it_is(name: str, tmp_path: Path) -> None:
+    writer = new_run(tmp_path, {"evaluate.metric": name})
+    scored = replace(evaluation(5, 2.0), metrics={name: 0.5})
+    writer.append(attempt(), *window(1, 5), scored)
+    writer.close("finished")
+    for svg in chart_svgs(read_history(writer.run)).values():
+        texts = " ".join(xml.etree.ElementTree.fromstring(svg).itertext())
+        assert name.startswith("x") or "best checkpoint" not in texts or metric_title(name) in texts
 
 
 def test_one_wild_step_does_not_set_the_axis(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Foreign text in Markdown, as a parser of CommonMark and one of YAML read it."""
 
+import re
 from typing import Any
 
 import pytest
@@ -35,6 +36,29 @@ def test_prose_in_a_table_is_nothing_but_text(text: str) -> None:
     *_, parsed, after = cells(table(("a", "b"), [(prose(text), "c")]))
     assert {token.type for token in parsed} <= {"text", "text_special"}
     assert "".join(token.content for token in parsed) == on_one_line(text) and after[0].content == "c"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["- a", "+ a", "* a", "1. a", "12) a", "-", "1.", "---", "===", "=", "# a", "> a", "[ ] a", "https://a.example/b",
+     "see http://a.example", "WWW.a.example", "www.a.example", "ftp://a.example"],
+)  # fmt: skip
+def test_prose_at_the_start_of_a_line_or_item_is_nothing_but_text(text: str) -> None:
+    for block, tags in (
+        (prose(text), ["p"]),
+        (f"- {prose(text)}", ["ul", "li"]),
+        (f"a\n{prose(text)}", ["p"]),
+    ):
+        tokens = MarkdownIt("commonmark", {"linkify": False}).enable("table").parse(block)
+        opened = [token.tag for token in tokens if token.nesting == 1 and not token.hidden]
+        assert opened == tags and not [token for token in tokens if token.nesting == 0 and token.tag == "hr"]
+        (inline,) = [token for token in tokens if token.type == "inline"]
+        assert "".join(child.content for child in inline.children or ()).endswith(text)
+
+
+@pytest.mark.parametrize("text", ["https://a.example", "x WWW.a.example", "(ftp://a.example)"])
+def test_an_address_in_prose_begins_nowhere_for_who_links_addresses(text: str) -> None:
+    assert not re.search(r"(https?|ftp)://|www\.", prose(text), re.IGNORECASE)
 
 
 @given(TEXTS)

@@ -1,6 +1,6 @@
 import pytest
 
-from etude.report.wording import duration, number, short, size, with_interval
+from etude.report.wording import duration, metric_title, number, short, size, with_interval
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,8 @@ def test_a_figure_too_large_for_its_digits_is_short() -> None:
 def test_a_figure_of_nothing_and_an_interval_of_nearly_nothing_have_a_text(low: float) -> None:
     assert with_interval(float("nan"), low, 1.0, rows=2) == "nan"
     assert with_interval(0.5, low, 1e-323, rows=2).startswith("0.5")
+
+
+def test_a_metric_of_any_name_has_a_short_title_on_one_line() -> None:
+    assert metric_title("my_error\x1b[31m\n") == "my error\\x1b[31m"
+    assert len(metric_title("x" * 10_000)) == 60
