@@ -26,8 +26,9 @@ from etude.report.predictions import (
     read_predictions,
     truth_of,
 )
+from etude.report.ranking import apart
 from etude.report.results import describe_scores
-from etude.report.wording import number
+from etude.report.wording import is_sure, metric_title, number, with_interval
 from etude.scores import labels
 from etude.scores.answers import FIGURES, Answer, edit_similarity
 from etude.scores.intervals import Difference
@@ -61,12 +62,9 @@ class Ensemble:
     def table(self) -> list[list[str]]:
         """A row each system after a header, every figure with its interval."""
         figures = list(next(iter(self.scores.systems.values())))
-        header = [f"on {self.scores.rows:,} {self.scores.split} rows", *figures]
+        header = [f"on {self.scores.rows:,} {self.scores.split} rows", *map(metric_title, figures)]
         return [header] + [
-            [
-                name,
-                *(f"{number(value)} [{number(low)}, {number(high)}]" for value, low, high in values.values()),
-            ]
+            [name, *(with_interval(*value, rows=self.scores.rows) for value in values.values())]
             for name, values in self.scores.systems.items()
         ]
 
@@ -81,12 +79,14 @@ class Ensemble:
         return [[f"{self.scores.metric} by capability", "rows", *systems], *rows] if rows else []
 
     def lines(self) -> list[str]:
-        """The difference to the best member, and notes."""
+        """The difference to the best member, and notes, as sentences."""
         ((best, gain),) = self.scores.gains.items()
-        value, low, high = gain
-        noise = ": inside the noise" if Difference(*gain).is_noise else ""
-        shown = f"{'+' if value > 0 else ''}{number(value)} [{number(low)}, {number(high)}]"
-        return [f"{self.scores.metric} against {best}, the best member: {shown}{noise}", *self.scores.notes]
+        name, whose = metric_title(self.scores.metric), f"that of {best}, the best member"
+        notes = [f"Note: {note}." for note in self.scores.notes]
+        if not any(gain):
+            return [f"The ensemble's {name} is {whose}.", *notes]
+        noise = "" if is_sure(gain) else ", within the noise"
+        return [f"The ensemble's {name} is {apart(Difference(*gain), whose)}{noise}.", *notes]
 
     def write(self, folder: Path) -> None:
         """Write predictions.jsonl and report.md. Raises: InputError if that is within a run; StorageError."""

@@ -5,7 +5,7 @@ every figure has its interval, and every difference is that over the same resamp
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,9 +37,9 @@ from etude.records.folder import step_of
 from etude.records.store import Run
 from etude.report.ranking import describe_lead
 from etude.report.rescored import Interval, Rescored, System
-from etude.report.wording import metric_title, short
+from etude.report.wording import metric_title, scale_of, short, with_interval
 from etude.scores.intervals import Difference, ratio_bootstrap, ratio_difference
-from etude.text import plural
+from etude.text import one_line, plural
 
 _OF_LOSS = ("loss", "bits_per_byte")
 
@@ -130,7 +130,8 @@ def _score(name: str, folder: Path, recipe: Recipe) -> System:
     parts = measured.score.parts
     assert parts is not None and corpus.validation is not None
     return System(
-        name=Path(name).name if is_run else name, step=step_of(folder.name) if is_run else None,
+        name="@".join([run.name, *name.split("@")[1:]]) if is_run else name,
+        step=step_of(folder.name) if is_run else None,
         metric=recipe.evaluate.metric, figures=_with_intervals(measured, parts), parts=parts,
         rows=corpus.validation.spans.documents,
         trained=_count_trained(run, recipe, corpus) if is_run else 0,
@@ -144,7 +145,14 @@ def _open_rows(name: str, folder: Path, recipe: Recipe, day: str | None) -> Corp
 
     Raises: InputError if the file does not fit the recipe, or has labels that the model does not know.
     """
-    corpus = prepare(recipe, tokenizer_folder=folder, today=day)
+    try:
+        corpus = prepare(recipe, tokenizer_folder=folder, today=day)
+    except InputError as error:
+        wrong, names_text, _ = str(error).partition(", which must be a string; ")
+        if not names_text:
+            raise
+        # The advice is on a key of the recipe, which is that of a finished run here.
+        raise InputError(f"{wrong} of text; give rows {_described_rows(name, folder)}") from None
     ids: dict[str, list[str]] = {}
     if recipe.kind.has_labels:
         assert corpus.labels
@@ -168,6 +176,14 @@ def _open_rows(name: str, folder: Path, recipe: Recipe, day: str | None) -> Corp
         corpus, validation=corpus.train, examples_of={"validation": examples}, ids=ids,
         end_ids=tuple(dict.fromkeys(ends)),
     )  # fmt: skip
+
+
+def _described_rows(name: str, folder: Path) -> str:
+    """The rows that a run trained on, by their fields."""
+    run = Run(folder.parent.parent)
+    used = [entry.event for entry in run.ledger().entries if isinstance(entry.event, DataUsed)]
+    found = [str(source.get("found")) for each in used[:1] for source in each.summary.get("sources") or ()]
+    return f"such as {name} was trained on: {one_line(found[0])}" if found else "such as the first run reads"
 
 
 def _count_trained(run: Run, recipe: Recipe, corpus: Corpus) -> int:
@@ -242,10 +258,7 @@ def _compare(file: str, systems: list[System]) -> Rescored:
     winner, is_sure, sentences = _say_winner(systems, figure)
     if not one_tokenizer:
         sentences.append("Their tokenizers differ, so bits per byte compare and losses per token do not.")
-    for system in systems:
-        if system.trained:
-            of = f"{system.trained:,} of these {plural(system.rows, 'row')}"
-            sentences.append(f"{system.name} was trained on {of}, so its figures are too good.")
+    sentences += [*_say_constant(systems), *_say_thresholds(systems), *_say_trained(systems)]
     answered = len(first.measured.predicted) if first.measured.figures else first.rows
     if answered < first.rows:
         sentences.append(f"Figures of answers are over {plural(answered, 'row')}; --answers changes that.")
@@ -259,6 +272,38 @@ def _compare(file: str, systems: list[System]) -> Rescored:
         file=file, systems=systems, figure=figure, differences=differences, winner=winner, is_sure=is_sure,
         sentences=sentences,
     )  # fmt: skip
+
+
+def _say_constant(systems: list[System]) -> Iterator[str]:
+    """Sentences on classifiers that say the same of all rows."""
+    for system in systems:
+        said = np.asarray(system.measured.predicted) if system.labels else np.zeros(0)
+        if len(said) < 2 or len(np.unique(said, axis=0)) > 1:
+            continue
+        names = [system.labels[at] for at in (np.flatnonzero(said[0]) if said.ndim > 1 else said[:1])]
+        labels = (
+            f"the label{'s'[: len(names) != 1]} {', '.join(map(one_line, names))}" if names else "no label"
+        )
+        yield f"{system.name} predicts {labels} for all {len(said):,} rows."
+
+
+def _say_thresholds(systems: list[System]) -> Iterator[str]:
+    """A sentence on the thresholds of several labels a row, which are not those of a run's own scores."""
+    if any(system.labels and np.asarray(system.measured.predicted).ndim > 1 for system in systems):
+        yield (
+            "A label is predicted from a threshold on that is chosen on other rows of this file; the scores "
+            "in a run's report have thresholds of its validation rows, so they differ a little from these."
+        )
+
+
+def _say_trained(systems: list[System]) -> Iterator[str]:
+    """Sentences on the systems that were trained on rows of the file, those of equal counts together."""
+    for count in dict.fromkeys(system.trained for system in systems if system.trained):
+        names = [system.name for system in systems if system.trained == count]
+        who = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+        were, their = ("was", "its") if len(names) == 1 else ("were", "their")
+        of = f"{count:,} of these {plural(systems[0].rows, 'row')}"
+        yield f"{who} {were} trained on {of}, so {their} figures are too good."
 
 
 def _differ(a: System, b: System, name: str) -> Difference | None:
@@ -279,7 +324,12 @@ def _differ(a: System, b: System, name: str) -> Difference | None:
 
 def _say_winner(systems: list[System], figure: str) -> tuple[list[str], bool | None, list[str]]:
     if len(systems) == 1:
-        return [], None, []
+        (alone,) = systems
+        if not figure:
+            return [], None, []
+        said = with_interval(*alone.figures[figure], rows=alone.rows)
+        name = metric_title(figure).removeprefix("validation ")
+        return [], None, [f"The {name} of {alone.name} is {said}{scale_of(figure)}."]
     if not figure:
         return [], None, ["Nothing compares: their tokenizers differ and do not tell bytes."]
     sign = ChosenMetric.parse(figure).sign

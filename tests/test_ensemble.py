@@ -94,7 +94,7 @@ def test_one_label_is_scored_as_scikit_learn_does(by: str, tmp_path: Path) -> No
     assert gain.value == pytest.approx(expected["f1"] - alone[best])
     assert list(scores.gains) == [runs[best].name]
     assert scores.gains[runs[best].name] == pytest.approx([gain.value, gain.low, gain.high], abs=1e-9)
-    assert ("inside the noise" in found.lines()[0]) is gain.is_noise
+    assert ("within the noise" in found.lines()[0]) is gain.is_noise
     odd = np.arange(60) % 2 == 1
     of_odd = f1_score(truth[odd], said[odd], average="macro")
     assert scores.capabilities["y"][f"ensemble ({by})"] == pytest.approx(of_odd)
@@ -201,7 +201,7 @@ def test_the_command_prints_writes_and_refuses(tmp_path: Path, etude: Etude) -> 
     rows = labelled(30, 1, multi=False)
     a, b = (write_run(runs, {"test": labelled(30, seed, multi=False)}, **known) for seed in (1, 2))
     outcome = etude("ensemble", a.name, b.name, "--runs", runs, "--out", tmp_path / "out")
-    assert outcome.code == 0 and "ensemble (mean)" in outcome.out and f"against {a.name}" in outcome.out, (
+    assert outcome.code == 0 and "ensemble (mean)" in outcome.out and f"that of {a.name}" in outcome.out, (
         outcome
     )
     assert len((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()) == 30

@@ -30,9 +30,9 @@ MOST = {
 }
 MOST_LINES = {
     "cli": 3303, "control": 550, "data": 8550, "durable": 800, "engine": 1621, "evaluate": 600,
-    "launch": 306, "models": 5123, "objectives": 1150, "plan": 850, "recipe": 1763, "records": 2219,
-    "report": 4305, "scores": 850, "watch": 349,
-    "etude": 2973,  # the modules that stand in no folder
+    "launch": 306, "models": 5123, "objectives": 1142, "plan": 850, "recipe": 1769, "records": 2219,
+    "report": 4328, "scores": 850, "watch": 349,
+    "etude": 3023,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()
 

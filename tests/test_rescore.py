@@ -55,11 +55,11 @@ def test_a_run_scores_on_its_validation_rows_what_its_journal_has_and_nothing_is
     assert found.systems[0].figures["edit_similarity"][0] == pytest.approx(metrics["edit_similarity"])
     untrained = found.systems[2]
     assert untrained.figures["loss"][0] == pytest.approx(read_history(whole).evaluations[0].loss, rel=1e-5)
-    assert found.is_sure and found.winner == ["whole@last"]
+    assert found.is_sure and found.winner == [f"{whole.name}@last"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len([path for path in (tmp_path / "runs").rglob("*") if path.is_file()]) == len(before)
     text = "\n".join(found.lines(80))
-    assert "whole@last is the best: its loss is" in text and "beyond the noise of the rows" in text
+    assert f"{whole.name}@last is the best: its loss is" in text and "beyond the noise of the rows" in text
     assert max(map(len, text.splitlines())) <= 80
     json.dumps(found.to_dict(), allow_nan=False)
 
@@ -92,6 +92,14 @@ def test_classifiers_score_as_their_own_final_scores(misleading: Get) -> None:
     assert found.figure == "f1" and found.is_sure is False and len(found.winner) == 2
 
 
+def test_a_classifier_that_says_one_label_is_named(misleading: Get) -> None:
+    run = misleading(made.constant_classifier)
+    found = rescore([run.name], Path(run.recipe.data.test[0].path), runs=run.path.parent)
+    (said,) = {int(each) for each in found.systems[0].measured.predicted}
+    label, rows = found.systems[0].labels[said], found.systems[0].rows
+    assert f"{run.name} predicts the label {label} for all {rows} rows." in found.sentences
+
+
 def test_several_labels_are_scored_by_thresholds_that_other_rows_chose(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     known = [{"text": f"row {n}", "label": [f"by {d}" for d in (2, 3) if n % d == 0]} for n in range(40)]
@@ -99,7 +107,10 @@ def test_several_labels_are_scored_by_thresholds_that_other_rows_chose(tmp_path:
     held_out = {"data.validation": [{"path": str(rows), "label": "label"}], "data.leakage.action": "report"}
     recipe = classification(rows, None, {**held_out, "train.steps": 2})
     run = run_recipe(recipe, Options(runs=tmp_path / "runs")).run
-    (system,) = rescore([run.name], rows, runs=tmp_path / "runs").systems
+    found = rescore([run.recipe.name], rows, runs=tmp_path / "runs")
+    (system,) = found.systems
+    assert system.name == run.name and found.sentences[0].startswith(f"The f1 of {run.name} is 0.")
+    assert any("threshold on that is chosen on other rows of this file" in each for each in found.sentences)
     (last,) = [each for each in read_history(run).evaluations if each.step == system.step]
     assert system.figures["f1"][0] == pytest.approx(last.metrics["f1"])
 
@@ -149,7 +160,8 @@ def test_what_does_not_fit_is_named(misleading: Get, tmp_path: Path) -> None:
         rescore([str(classifier.path)], tmp_path / "nothing.jsonl")
     with pytest.raises(InputError, match="is trained for causal and the first for classification"):
         rescore([str(classifier.path), str(causal.path)], new)
-    with pytest.raises(InputError, match=r"new.jsonl:1 has no field 'text'|has no field"):
+    trained_on = "; give rows such as .* was trained on: .* rows of JSONL, field text"
+    with pytest.raises(InputError, match=f"new.jsonl:1 has no field 'text' of text{trained_on}"):
         new.write_text('{"other": 1}\n')
         rescore([str(classifier.path)], new)
     with pytest.raises(InputError, match="is a folder, which knows no recipe; name a run first"):

@@ -22,6 +22,7 @@ from etude.plan import make_plan
 from etude.recipe.schema import Recipe
 from etude.records.events import Scores
 from etude.records.store import list_runs
+from etude.report.summary import next_commands
 from tests.bases import write_instructions, write_pairs, write_t5
 from tests.recipes import seq2seq
 from tests.reference import train, train_plainly
@@ -94,7 +95,7 @@ def test_greedy_answers_are_those_of_transformers_whichever_rows_end_first(tmp_p
     ours = greedy(load_model(folder, dtype=torch.float32), corpus, prompts, 12)
     assert {part.stopped for part in ours} == {True, False} or len({len(part.ids) for part in ours}) > 1
     (scores,) = [entry.event for entry in training.run.ledger().entries if isinstance(entry.event, Scores)]
-    baselines = ["most frequent target", "nearest neighbour", "source"]
+    baselines = ["most frequent target", "nearest neighbour", "copied source"]
     assert list(scores.systems) == ["after", "before", *baselines]
     end = corpus.tokenizer.eos_id
     for prompt, part in zip(prompts, ours):
@@ -120,10 +121,12 @@ def test_a_run_ends_with_scores_beside_its_start_and_baselines(tmp_path: Path) -
     bleu = sacrebleu.corpus_bleu([row["answer"] for row in said], [[row["reference"] for row in said]]).score
     assert scores.systems["after"]["bleu"][0] == pytest.approx(bleu)
     copied = sacrebleu.corpus_chrf([row["source"] for row in given], [[row["target"] for row in given]]).score
-    assert scores.systems["source"]["chrf"][0] == pytest.approx(copied)
-    assert set(scores.systems) == {"after", "most frequent target", "nearest neighbour", "source"}
+    assert scores.systems["copied source"]["chrf"][0] == pytest.approx(copied)
+    assert set(scores.systems) == {"after", "most frequent target", "nearest neighbour", "copied source"}
     assert scores.distinct == len({row["answer"] for row in said})
     assert sum(values["rows"] for values in scores.capabilities.values()) == 30
+    ask = next_commands(run)[1]  # chat takes no encoder-decoder
+    assert ask == f"etude generate {run.name} --prompt 'a source'"
     assert "On 30 test rows" in (run.path / "report" / "report.md").read_text()
     model = load_pretrained(
         inspect_model(run.checkpoints / run.best["checkpoint"]), dtype=torch.float32, dropout=0.0

@@ -100,7 +100,10 @@ class Seq2Seq(Kind):
             return None
         use = exam.scored()
         examples, written = exam.corpus.examples_of[use], after[use]
-        notes = [*exam.notes(), f"BLEU is {BLEU_SETTINGS}, chrF {CHRF_SETTINGS}, by sacrebleu"]
+        notes = [
+            *exam.notes(),
+            f"BLEU is {BLEU_SETTINGS}, chrF {CHRF_SETTINGS}, by sacrebleu, both from 0 to 100",
+        ]
         before = _read_before(exam, use)
         if before is None and exam.is_fresh:
             notes.append("trained from scratch, so it is not scored before training")
@@ -125,7 +128,7 @@ class Seq2Seq(Kind):
             **({"before": before} if before else {}),
             **({"most frequent target": same} if same else {}),
             "nearest neighbour": _as_answers(nearest, examples),
-            "source": _as_answers(sources, examples),
+            "copied source": _as_answers(sources, examples),
         }
         metric = wanted if (wanted := exam.main_figure()) in FIGURES else "bleu"
         names = dict.fromkeys((*_SHOWN, metric))

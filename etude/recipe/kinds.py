@@ -10,6 +10,8 @@ class TrainingKind:
     model            model.kind that it trains
     shape            shape of its samples, if the kind decides it; else the rows and data.sample do
     writes_text      whether its model answers and continues texts
+    chats            whether its model takes instructions, turn by turn
+    prompt           noun for the texts that its model answers
     joins_texts      whether the tokenizer puts its tokens around a text, instead of texts lying end to end
     hides_tokens     whether targets are tokens that the model does not see
     has_labels       whether its model has one output for each label
@@ -32,6 +34,8 @@ class TrainingKind:
     title: str
     shape: str | None = None
     writes_text: bool = False
+    chats: bool = False
+    prompt: str = "instruction"
     joins_texts: bool = False
     hides_tokens: bool = False
     has_labels: bool = False
@@ -52,6 +56,7 @@ _KINDS = (
         pipeline_tag="text-generation",
         title="causal language model",
         writes_text=True,
+        chats=True,
         loss_keys=("token_weights",),
         peft_task="CAUSAL_LM",
     ),
@@ -89,6 +94,7 @@ _KINDS = (
         title="encoder-decoder",
         shape="pairs",
         writes_text=True,
+        prompt="source",
         joins_texts=True,
         loss_keys=("token_weights", "label_smoothing"),
         train_keys=("target_len",),

@@ -166,8 +166,8 @@ def _find_obstacles(histories: Sequence[History], summaries: Sequence[Summary]) 
         ]
     if same is None and not _same([history.data and history.data.fingerprint for history in histories]):
         return [
-            "The runs have different data, and no record says whether they hold out the same rows "
-            f"({', '.join(sizes)}), so their validation figures do not compare."
+            "The runs have different data, and the records of older runs do not tell whether their held-out "
+            f"rows ({_listed(sizes)}) are the same, so their validation figures do not compare."
         ]
     lasts = [history.evaluations[-1] for history in histories]
     if _same_tokenizer(histories):
@@ -259,7 +259,7 @@ def describe_lead(
             f"{_listed(names)} have the same {title}, {value}, on every resample of the {basis}.",
         )
     like = [each for each in others if each[2].is_noise]
-    shown = ", ".join(_apart(gain, f"{name} ({text})") for name, text, gain in like or others[:1])
+    shown = ", ".join(apart(gain, f"{name} ({text})") for name, text, gain in like or others[:1])
     if like:
         names = [best, *(name for name, *_ in like)]
         what = f"{_listed(names)} are not distinguishable: {title} is {value} for {best}"
@@ -337,7 +337,7 @@ def _value_text(figure: _Figure, group: Group) -> str:
     return short(mean) + (f" over {len(group.places)} seeds" if len(group.places) > 1 else "")
 
 
-def _apart(gain: Difference, name: str) -> str:
+def apart(gain: Difference, name: str) -> str:
     """The distance of the best from another, and its side in a word instead of a sign."""
     sign, side = (1, "above") if gain.value >= 0 else (-1, "below")
     low, high = sorted([sign * gain.low, sign * gain.high])

@@ -128,6 +128,8 @@ def describe_scores(scores: Scores) -> list[str]:
     has_gains = any(name in scores.gains for name in scores.systems)
     shown = table((*header, ahead), rows) if has_gains else table(header, [row[:-1] for row in rows])
     parts = [f"On {count}, with bootstrap intervals of 95 %:\n\n{shown}"]
+    if not has_gains:
+        parts.append("The record has no difference between systems, so whether one is better is not known.")
     if scores.confusion:
         cells = [[prose(name), *map(number, row)] for name, row in zip(scores.labels, scores.confusion)]
         parts.append(table(("actual (rows), predicted (columns)", *map(prose, scores.labels)), cells))
@@ -197,9 +199,10 @@ def _how(history: History, figures: dict[str, Any]) -> str:
             attempt.environment.get("versions", {}).get("sacrebleu") for attempt in reversed(history.attempts)
         )
         version = next(filter(None, versions), "")
-        meanings.append(f"BLEU is by sacrebleu {prose(version)} ({prose(BLEU_SETTINGS)})".replace("  ", " "))
+        by = f"by sacrebleu {prose(version)} ({prose(BLEU_SETTINGS)})".replace("  ", " ")
+        meanings.append(f"BLEU and chrF go from 0 to 100, BLEU {by}")
     evaluate = history.run.recipe.evaluate
-    asked = plural(evaluate.answers, "validation instruction")
+    asked = plural(evaluate.answers, f"validation {history.run.recipe.kind.prompt}")
     room = plural(evaluate.answer_tokens, "token")
     told = f": {'; '.join(meanings)}" if meanings else ""
     return f"Greedy answers to {asked} at most, of up to {room}{told}."

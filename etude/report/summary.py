@@ -165,12 +165,13 @@ def run_table(summaries: Sequence[Summary]) -> list[list[str]]:
 def next_commands(run: Run) -> list[str]:
     """Three commands that go on from a finished run."""
     name = shlex.quote(run.name)
-    ask = [f"etude generate {name} --prompt 'def '"]
-    if run.recipe.evaluate.answers:
+    kinds = [part.kind for part in run.recipe.by_task().values()]
+    writes, chats = any(kind.writes_text for kind in kinds), any(kind.chats for kind in kinds)
+    ask = [f"etude generate {name} --prompt '{'def ' if chats else 'a source'}'"]
+    if chats and run.recipe.evaluate.answers:
         ask = [f"etude chat {name}"]
-    kind = "peft" if run.recipe.adapter else "hf"
-    writes = any(part.kind.writes_text for part in run.recipe.by_task().values())
-    return [f"etude show {name}", *(ask if writes else []), f"etude export {name} --to {kind} exported"][:3]
+    form = "peft" if run.recipe.adapter else "hf"
+    return [f"etude show {name}", *(ask if writes else []), f"etude export {name} --to {form} exported"][:3]
 
 
 def status_word(summary: Summary) -> str:

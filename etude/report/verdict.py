@@ -10,7 +10,16 @@ from typing import Any
 from etude.recipe.metric import ChosenMetric
 from etude.records.events import Evaluation, Finding, Scores
 from etude.report.history import History, figures_of, metric_value
-from etude.report.wording import duration, is_sure, metric_title, percent, setting, short, with_interval
+from etude.report.wording import (
+    duration,
+    is_sure,
+    metric_title,
+    percent,
+    scale_of,
+    setting,
+    short,
+    with_interval,
+)
 from etude.text import one_line, plural
 
 BEFORE = "before"
@@ -106,7 +115,9 @@ def _learning(history: History, values: Values) -> str:
     if short(value) == short(first):
         return f"It hardly changed: {name} was {short(first)} {start} and {short(value)} at best, {at}{end}."
     doubt = _doubt(history)
-    went = f"{name} {_verb(first, value)} from {short(first)} {start} to {short(value)} {at}"
+    went = (
+        f"{name} {_verb(first, value)} from {short(first)} {start} to {short(value)}{scale_of(metric)} {at}"
+    )
     went += f", the best step{end}{doubt}"
     if doubt:
         return f"It may have learnt nothing: {went}."
@@ -136,7 +147,8 @@ def _doubt(history: History) -> str:
     """The reason why a better metric does not show that a run learnt, or nothing."""
     for scores in newest_scores(history):
         if BEFORE in scores.gains and not is_sure(scores.gains[BEFORE]):
-            return f"; the change is within the noise of {plural(scores.rows, 'row')}"
+            rows = plural(scores.rows, f"{scores.split} row")
+            return f"; on the {rows} the change of {metric_title(scores.metric)} is within the noise"
         if constant_prediction(scores) is not None:
             return "; it predicts one label for all rows"
     return ""
@@ -149,8 +161,9 @@ def _worth(history: History) -> Iterator[str]:
         known = scores.gains.keys() & scores.systems.keys()  # a record of elsewhere may name others
         compared = [_compared(scores, other) for other in against if other in known]
         value = with_interval(*scores.systems["after"][scores.metric], rows=scores.rows)
-        rows = plural(scores.rows, f"{scores.split} row")
-        yield f"On {rows}: {name} {'; '.join([value, *compared])}."
+        rows, scale = plural(scores.rows, f"{scores.split} row"), scale_of(scores.metric)
+        said = compared or ["its record compares it with nothing"]
+        yield f"On {rows}: {name} {'; '.join([f'{value}{scale}', *said])}."
 
 
 def _compared(scores: Scores, other: str) -> str:
@@ -185,7 +198,8 @@ def _answers(history: History) -> Iterator[str]:
         yield f"None of its answers ends by itself; each was cut off after {plural(most, 'token')}."
     figures = figures_of(_judged(history))
     if figures.get("repetition", 0) >= 0.5:
-        yield f"Its answers repeat themselves: {percent(figures['repetition'])} of their parts stood before."
+        share = percent(figures["repetition"])
+        yield f"Its answers repeat themselves: on average {share} of an answer stood in it before."
 
 
 def _judged(history: History) -> Evaluation | None:

@@ -56,6 +56,11 @@ def metric_title(metric: str) -> str:
     return f"validation {words}" if metric == "loss" else words
 
 
+def scale_of(metric: str) -> str:
+    """The end of a scale, as ` of 100`, for a metric that does not end at 1."""
+    return " of 100" if metric.rpartition(":")[2] in ("bleu", "chrf") else ""
+
+
 def count_title(name: str) -> str:
     """A count of a split in words; its tokens are those that are scored."""
     titles = {"tokens": "targets", "cut_away": "without answer", "cut_away_rows": "rows without answer"}

@@ -68,7 +68,7 @@ TOLD: dict[Build, Told] = {
     runs.endless_string: Told(
         ["It seems to have learnt, but gives the same answer to all and never ends an answer",
          "All 4 answers shown are the same text.", "None of its answers ends by itself; each was cut off",
-         "Its answers repeat themselves: 9", "All 19 training rows were cut"],
+         "Its answers repeat themselves: on average 9", "All 19 training rows were cut"],
         ["This model is of step 30"],
         ["The runs score other parts of their held-out rows (", "232 targets in endless-ID", "No run is named best",
          "endless-ID: It seems to have learnt, but gives the same answer to all"],

@@ -121,9 +121,21 @@ def test_a_gain_within_the_noise_is_no_learning(tmp_path: Path) -> None:
     )
     found = verdict(tmp_path, evaluation(0, 3.0, best=False), evaluation(40, 2.0), noise, FINISH)
     assert found["verdict"][0].startswith("It may have learnt nothing: validation loss fell")
-    assert found["verdict"][0].endswith("within the noise of 100 rows.")
+    assert found["verdict"][0].endswith("; on the 100 test rows the change of f1 is within the noise.")
     assert "not distinguishable from before training" in found["verdict"][1]
     assert "worse than the best baseline, TF-IDF (0.600)" in found["verdict"][1]
+
+
+def test_a_scale_to_100_is_said_and_so_are_scores_beside_nothing(tmp_path: Path) -> None:
+    systems = {"after": {"bleu": [26.7, 20.0, 33.0]}}
+    alone = replace(SCORES, metric="bleu", systems=systems, gains={}, confusion=[])
+    moments = [
+        replace(evaluation(step, 2.0, best=step > 0), metrics={"bleu": value})
+        for step, value in ((0, 0.0), (40, 0.267))
+    ]
+    found = verdict(tmp_path, *moments, alone, FINISH, changes={"evaluate.metric": "bleu"})["verdict"]
+    assert "rose from 0 before training to 0.267 of 100 at step 40" in found[0]
+    assert found[1] == "On 100 test rows: bleu 26.7 [20.0, 33.0] of 100; its record compares it with nothing."
 
 
 def test_a_constant_prediction_is_named(tmp_path: Path) -> None:
@@ -143,7 +155,7 @@ def test_answers_that_are_one_text_or_never_end_are_named(tmp_path: Path) -> Non
     assert problems == [
         "All 3 answers shown are the same text.",
         "None of its answers ends by itself; each was cut off after 256 tokens.",
-        "Its answers repeat themselves: 97.0 % of their parts stood before.",
+        "Its answers repeat themselves: on average 97.0 % of an answer stood in it before.",
     ]
 
 
