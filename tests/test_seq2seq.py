@@ -294,6 +294,7 @@ GOOD = [{"source": f"text {index}", "target": f"{index} text"} for index in rang
         ([{**GOOD[0], "target": " "}, *GOOD], {}, r"rows.jsonl:1: 'target', a side of the pair, is missing or empty"),
         ([{"target": "b"}, *GOOD], {}, r"rows.jsonl:1 has no field 'source'"),
         (GOOD, {"evaluate.metric": "f1"}, r'evaluate.metric is "f1"; this run knows bleu, chrf'),
+        (GOOD, {"evaluate.metric": "bleu", "evaluate.answers": 0}, r"this run knows loss, perplexity; evaluate.answers = 20 measures it"),
         (GOOD, {"data.train.0.target": None}, r"rows.jsonl:1 has no target; name the JSONL field"),
         (GOOD, {"model.kind": "decoder"}, r'is "decoder", but train.objective = "seq2seq" needs'),
         (GOOD, {"train.objective": "causal"}, r'has target, which belongs to train.objective = "seq2seq"'),

@@ -1,5 +1,6 @@
 """The one way to a terminal: results to stdout, progress and errors to stderr, no control character."""
 
+import codecs
 import contextlib
 import errno
 import io
@@ -17,19 +18,38 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _NARROWEST, _WIDEST = 60, 100
+_SPELLINGS = {
+    "→": "->", "–": "-", "…": "...", "±": "+-", "★": "*", "◆": "*", "●": "o", "▲": "^", "│": "|", "├": "+",
+    "└": "+", "─": "-", **{level: str(number) for number, level in enumerate("▁▂▃▄▅▆▇█", 1)},
+}  # fmt: skip
 _NARROW = 20  # columns, in fewer of which nothing is wrapped
 
 
 def ready_streams() -> None:
-    """Let stdout and stderr write whatever their encoding lacks as an escape, and stdin read any bytes."""
+    """Let stdout and stderr spell what their encoding lacks, and stdin read any bytes."""
+    codecs.register_error(_spell.__name__, _spell)
     for name in ("COLUMNS", "LINES"):  # a size that no terminal has fills memory, or is a traceback
         if not re.fullmatch("[1-9][0-9]{0,3}", os.environ.get(name, "1")):
             del os.environ[name]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper | Output):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=_spell.__name__)
     with contextlib.suppress(io.UnsupportedOperation, AttributeError):  # it was read from before, or is none
         sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+
+
+def _spell(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Our own signs in ASCII, so that tables and curves can be read, and all else as an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    texts = [_spelled(sign) for sign in error.object[error.start : error.end]]
+    return "".join(texts), error.end
+
+
+def _spelled(sign: str) -> str:
+    if "\u2800" <= sign <= "\u28ff":  # Braille, of which curves are drawn
+        return " " if sign == "\u2800" else "."
+    return _SPELLINGS.get(sign) or sign.encode("ascii", "backslashreplace").decode()
 
 
 def print_text(text: object = "", *, end: str = "\n") -> None:

@@ -73,12 +73,17 @@ def require_figures(recipe: Recipe, tasks: Sequence[Task], own: Own) -> None:
     """
     measured = {metric for task in tasks for metric in task.metrics()} | {"loss"}
     problems, known = list(own.problems(recipe, measured)), measured | {*own.metrics}
-    if recipe.evaluate.metric not in known:
-        problems.append(
-            f'evaluate.metric is "{recipe.evaluate.metric}"; this run knows {", ".join(sorted(known))}'
-        )
+    if (wanted := recipe.evaluate.metric) not in known:
+        answered = {metric for task in tasks for metric in _with_answers(task).metrics()}
+        hint = "; evaluate.answers = 20 measures it on 20 answers" if wanted in answered else ""
+        problems.append(f'evaluate.metric is "{wanted}"; this run knows {", ".join(sorted(known))}{hint}')
     if problems:
         raise RecipeError(problems)
+
+
+def _with_answers(task: Task) -> Task:
+    evaluate = task.recipe.evaluate.model_copy(update={"answers": 20})
+    return replace(task, recipe=task.recipe.model_copy(update={"evaluate": evaluate}))
 
 
 def require_short_prompts(recipe: Recipe, corpus: Corpus, context: int | None) -> None:

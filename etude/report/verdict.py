@@ -26,6 +26,8 @@ BEFORE = "before"
 _FEW_ROWS = 20
 _MANY_PASSES = 20
 _LOW_TRAINING_LOSS = 0.5  # of the validation loss
+_NEARLY = 0.99
+_EVIDENCE = 2  # of a kind of finding
 _AGAIN = "start again with --new"  # in reasons of failures that a resumed run would meet again
 
 
@@ -40,7 +42,8 @@ def judge(history: History, values: Values) -> list[str]:
 def find_problems(history: History, values: Values) -> list[str]:
     """Facts that a reader has to know before believing the figures, one sentence each."""
     problems = [*_changes(history), *_broken_steps(history), *_findings(history), *_constant(history)]
-    return [*problems, *_answers(history), *_memory(history, values), *_data(history)]
+    problems += [*_answers(history), *_chance(history, values), *_memory(history, values)]
+    return [*problems, *_data(history)]
 
 
 def describe_end(values: Values) -> str:
@@ -100,24 +103,26 @@ def _learning(history: History, values: Values) -> str:
         return f"It was not evaluated since its start; {training}."
     if best is None:
         return f"It is not usable: {name} was finite at no evaluation after the first step."
-    value, first, last = (metric_value(each, metric) for each in (best, evaluations[0], evaluations[-1]))
+    start, *others = [each for each in evaluations if _is_finite(metric_value(each, metric))] or [best]
+    value, first, last = (metric_value(each, metric) for each in (best, start, evaluations[-1]))
     at, end = f"at step {best.step:,}", "" if last == value else f", but {short(last)} at the end"
-    if len(evaluations) == 1:
-        return f"Evaluated once: {name} {short(value)} {at}; {training}."
-    if not evaluations[0].step and not _is_better(history.metric, value, first):
+    if not others:
+        once = (
+            "Evaluated once: {} {} {}" if len(evaluations) == 1 else "Finite at one evaluation only: {} {} {}"
+        )
+        return f"{once.format(name, short(value), at)}; {training}."
+    if not start.step and not _is_better(history.metric, value, first):
         later = f"at best {short(value)} afterwards"
         return f"It did not get better: {name} was {short(first)} before training and {later}."
-    if best is evaluations[0]:
+    if best is start:
         is_flat = short(last) == short(value)
         went, end = ("did not get better", " and at the end") if is_flat else ("got worse", end)
         return f"It {went} after its first evaluation: {name} was {short(value)} {at}{end}."
-    start = f"at step {evaluations[0].step:,}" if evaluations[0].step else "before training"
+    then = f"at step {start.step:,}" if start.step else "before training"
     if short(value) == short(first):
-        return f"It hardly changed: {name} was {short(first)} {start} and {short(value)} at best, {at}{end}."
+        return f"It hardly changed: {name} was {short(first)} {then} and {short(value)} at best, {at}{end}."
     doubt = _doubt(history)
-    went = (
-        f"{name} {_verb(first, value)} from {short(first)} {start} to {short(value)}{scale_of(metric)} {at}"
-    )
+    went = f"{name} {_verb(first, value)} from {short(first)} {then} to {short(value)}{scale_of(metric)} {at}"
     went += f", the best step{end}{doubt}"
     if doubt:
         return f"It may have learnt nothing: {went}."
@@ -227,6 +232,15 @@ def _is_all_the_same(history: History) -> bool:
     return len(answers) > 2 and len(set(answers.values())) == 1
 
 
+def _chance(history: History, values: Values) -> Iterator[str]:
+    """A perplexity as high as that of a model that gives every token of the vocabulary the same chance."""
+    size = history.data.summary.get("vocab_size") if history.data else None
+    lowest = values["best_perplexity"]
+    if isinstance(size, int) and lowest is not None and lowest > _NEARLY * size:
+        chance = f"its lowest perplexity is {short(lowest)}, and the vocabulary has {size:,} tokens"
+        yield f"It predicts tokens no better than chance: {chance}."
+
+
 def _memory(history: History, values: Values) -> Iterator[str]:
     """A training loss far below the validation loss after many passes, while the latter rises."""
     losses = [evaluation.loss for evaluation in history.evaluations if evaluation.step]
@@ -293,16 +307,20 @@ def _broken_steps(history: History) -> Iterator[str]:
 
 
 def _findings(history: History) -> Iterator[str]:
-    """Warnings and errors, each kind once with its first evidence; skipped steps are counted elsewhere."""
+    """Warnings and errors, each kind once, with its first evidence if there is much.
+
+    Skipped steps are counted elsewhere.
+    """
     counted = "non-finite step" if any(step.skipped for step in history.steps) else None
     kinds: dict[str, list[Finding]] = {}
     for finding in history.events(Finding):
         if finding.severity != "info" and finding.what != counted:
             kinds.setdefault(finding.what, []).append(finding)
     for what, (first, *others) in kinds.items():
-        times = f" ({len(others) + 1:,} times)" if others else ""
-        title = one_line(what)
-        yield f"{title[:1].upper()}{title[1:]}{times}: {one_line(first.evidence)}."
+        title, different = one_line(what), {one_line(each.evidence): each for each in (first, *others)}
+        shown = [*different][: _EVIDENCE if len(different) <= _EVIDENCE else 1]
+        times = f" ({len(others) + 1:,} times)" if len(others) + 1 > len(shown) else ""
+        yield f"{title[:1].upper()}{title[1:]}{times}: {'; '.join(shown)}."
 
 
 def _first_lost_step(history: History) -> int | None:
@@ -313,6 +331,10 @@ def _first_lost_step(history: History) -> int | None:
             break
         lost = step.step
     return lost
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _is_better(metric: ChosenMetric, value: float | None, other: float | None) -> bool:

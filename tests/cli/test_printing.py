@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from etude.cli.printing import print_json, print_rows, print_table
+from etude.cli.printing import _SPELLINGS, print_json, print_rows, print_table
 from etude.records.store import list_runs
 from tests.conftest import Outcome
 
@@ -205,6 +205,21 @@ def test_a_width_that_no_terminal_has_is_taken_for_none(
     out, err = start(cache, "--help", stdout=subprocess.PIPE, stderr=subprocess.PIPE).communicate(timeout=60)
     assert "Train code language models" in out.decode() and not err
     assert max(map(len, out.decode().splitlines())) == 80
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_signs_that_an_encoding_lacks_are_spelled_and_the_text_of_others_is_escaped(encoding: str) -> None:
+    words = "█▅▁ 5.0 → 2.0, 3 … ◆● │⠑⠢⠀⢄\u65e5"
+    code = f"from etude.cli.printing import ready_streams; ready_streams(); print({words!r})"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    said = subprocess.check_output([sys.executable, "-c", code], env=environment)
+    assert said == b"851 5.0 -> 2.0, 3 ... *o |.. .\\u65e5\n"
+
+
+def test_every_sign_that_etude_prints_can_be_spelled() -> None:
+    files = (Path(__file__).parents[2] / "etude").rglob("*.py")
+    signs = {sign for file in files for sign in file.read_text() if sign > "\x7f" and not "⠀" <= sign <= "⣿"}
+    assert {"→", "…", "█"} <= signs <= set(_SPELLINGS)
 
 
 def test_json_is_strict_and_drives_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,6 +84,33 @@ def test_a_metric_that_ends_as_it_began_did_not_get_worse(tmp_path: Path, last: 
     assert found["verdict"][0] == words
 
 
+def test_a_metric_is_compared_from_its_first_finite_value_on(tmp_path: Path) -> None:
+    nothing, later = evaluation(10, math.nan, best=False), [evaluation(20, 3.0), evaluation(40, 2.0)]
+    found = verdict(tmp_path / "a", nothing, *later, FINISH)["verdict"][0]
+    assert found == "It learnt: validation loss fell from 3.00 at step 20 to 2.00 at step 40, the best step."
+    once = verdict(tmp_path / "b", nothing, evaluation(40, 2.0), FINISH)["verdict"][0]
+    assert once.startswith(
+        "Finite at one evaluation only: validation loss 2.00 at step 40; the training loss"
+    )
+
+
+def test_a_perplexity_as_high_as_the_vocabulary_is_chance(tmp_path: Path) -> None:
+    data = DataUsed("f", {"vocab_size": 300, "validation": {"samples": 30}})
+    for loss, problems in (
+        (5.70, ["It predicts tokens no better than chance: its lowest perplexity is 299, and the vocabulary has 300 tokens."]),
+        (5.60, []),
+    ):  # fmt: skip
+        assert math.log(300) == pytest.approx(5.704, abs=1e-3)
+        found = verdict(tmp_path / str(loss), data, evaluation(20, 6.0), evaluation(40, loss), FINISH)
+        assert found["problems"] == problems
+
+
+def test_two_kinds_of_evidence_are_both_said_and_more_are_counted(tmp_path: Path) -> None:
+    for count, said in ((1, "Odd: 0."), (2, "Odd: 0; 1."), (3, "Odd (3 times): 0.")):
+        found = [Finding(20, "odd", str(number), "look") for number in range(count)]
+        assert verdict(tmp_path / str(count), evaluation(40, 2.0), *found, FINISH)["problems"] == [said]
+
+
 def test_a_failure_that_would_come_again_is_not_to_be_resumed(tmp_path: Path) -> None:
     for reason, is_resumed in (("the disk is full", True), ("no finite loss; start again with --new", False)):
         writer = new_run(tmp_path / str(is_resumed))
@@ -191,7 +218,7 @@ def test_broken_steps_and_findings_but_no_mere_information_are_named(tmp_path: P
     writer.close("stopped")
     found = summarize_history(read_history(writer.run))
     assert found["problems"] == [
-        "2 steps changed no weight, since the loss or gradient was not finite.", "Odd (2 times): evidence.",
+        "2 steps changed no weight, since the loss or gradient was not finite.", "Odd: evidence; more.",
     ]  # fmt: skip
 
 
