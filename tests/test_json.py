@@ -1,5 +1,6 @@
 """JSON for scripts: the keys that docs/json.md promises, in snake_case, and errors."""
 
+import io
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 
 from etude.recipe.keys import recipe_keys
+from etude.records.events import TYPES
 from etude.records.store import Run
-from tests.bases import write_instructions
+from tests.bases import write_instructions, write_qwen2
 from tests.conftest import Outcome
 from tests.misleading import equal_within_noise
 
@@ -31,6 +33,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "rate RUN --scores ...": ("rate RUN --scores 4", lambda value: next(iter(value.values()))),
     "rate RUN": ("rate RUN --rater anna", lambda value: value[0]),
     "export RUN OUT": ("export RUN FOLDER --to hf", lambda value: value),
+    "note RUN TEXT": ("note RUN done --section lessons --author anna", lambda value: value),
     "generate": ("generate RUN --prompt x --max-tokens 2", lambda value: value[0]),
 }
 
@@ -91,7 +94,7 @@ def test_an_ensemble_has_the_keys_that_are_promised(misleading: Any, etude: Etud
 
 
 def test_each_line_of_the_page_is_tried() -> None:
-    listed = set(re.findall(r"^- `(.*?)`:", PAGE, re.M))
+    listed = set(re.findall(r"^- `(.*?)`:", PAGE.partition("## Lines of a run")[0], re.M))
     assert listed == {*COMMANDS, "ensemble RUN RUN...", "check RECIPE", "recipes"}
 
 
@@ -143,3 +146,55 @@ def test_refused_data_are_one_value_that_says_so(
     outcome = etude("data", write_recipe(changes), "--out", tmp_path / "page.md", "--json")
     assert outcome.code == 2
     assert "leaks" in json.loads(outcome.out)["refused"]
+
+
+def lines(outcome: Outcome) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in outcome.out.splitlines()]
+
+
+def test_training_prints_a_line_for_each_record_with_the_keys_that_are_promised(
+    tmp_path: Path, write_recipe: Callable[..., Path], etude: Etude
+) -> None:
+    recipe = write_recipe({"train.steps": 3, "evaluate.prompts": ["def "], "evaluate.every_steps": 2})
+    outcome = etude("train", recipe, "--runs", tmp_path / "runs", "--json")
+    made = lines(outcome)
+    assert outcome.code == 0 and "validation loss" in outcome.err
+    assert [each["step"] for each in made if each["type"] == "step"] == [1, 2, 3]
+    first, last = made[0], made[-1]
+    assert (first["type"], last["type"], last["exit_code"]) == ("run", "end", 0)
+    shown = json.loads(etude("show", first["name"], "--runs", tmp_path / "runs", "--json").out)
+    assert {key: last[key] for key in shown if key != "disk_bytes"} == {
+        key: value for key, value in shown.items() if key != "disk_bytes"
+    }
+    journal = (Path(first["path"]) / "journal.jsonl").read_text().splitlines()
+    kept = [each for line in journal if (each := json.loads(line))["type"] in TYPES]
+    timeless = [{key: each[key] for key in each if key not in ("crc", "time")} for each in kept]
+    assert [{key: each[key] for key in each if key != "time"} for each in made[1:-1]] == timeless
+    for each in made:
+        assert set(promised(each["type"])) - {"show"} <= set(each), each["type"]
+    again = lines(etude("train", recipe, "--runs", tmp_path / "runs", "--json"))
+    assert [(each["type"], each["name"]) for each in again] == [("end", first["name"])]
+
+
+def test_an_error_is_a_line_and_every_seed_has_its_end(
+    tmp_path: Path, write_recipe: Callable[..., Path], etude: Etude
+) -> None:
+    recipe, runs = write_recipe({"train.steps": 4}), tmp_path / "runs"
+    broken = lines(etude("train", recipe, "optim.lr=1", "--runs", runs, "--json"))
+    assert broken[-1]["type"] == "error" and broken[-1]["exit_code"] == 2
+    refused = lines(etude("resume", "nothing", "--runs", runs, "--json"))
+    assert [each["type"] for each in refused] == ["error"]
+    seeds = lines(etude("train", recipe, "--runs", runs, "--repeat", "2", "--json"))
+    assert [each["exit_code"] for each in seeds if each["type"] == "end"] == [0, 0]
+
+
+def test_a_chat_answers_each_line_of_stdin_with_a_line(
+    tmp_path: Path, etude: Etude, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_qwen2(tmp_path / "model")
+    monkeypatch.setattr("sys.stdin", io.StringIO("Say it.\n/reset\nAgain.\n" + "word " * 5000 + "\n"))
+    outcome = etude("chat", folder, "--max-tokens", 3, "--json")
+    first, second, refused = lines(outcome)
+    assert (first["prompt"], second["prompt"]) == ("Say it.", "Again.") and outcome.code == 0
+    assert first["tokens"] <= 3 and set(first) == {"prompt", "text", "tokens", "stopped"}
+    assert set(refused) == {"prompt", "error"}

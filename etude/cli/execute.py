@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from etude.cli.printing import open_console, print_wrapped, say
+from etude.cli.printing import open_console, print_json_line, print_wrapped, say
 from etude.control.ranks import read_place
 from etude.text import shorten
 
@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from etude.start import Options
 
 
-def train_here(recipe: "Recipe", options: "Options", *, to_continue: str | None = None) -> "Ended":
-    """Train in this process with a view on stderr. Raises: typer.Exit if the run can be continued."""
+def train_here(
+    recipe: "Recipe", options: "Options", *, to_continue: str | None = None, as_json: bool = False
+) -> "Ended":
+    """Train in this process with a view on stderr. Raises: typer.Exit if the run can be continued.
+
+    as_json: print each record as a line of JSON, and at the end the summary.
+    """
     from etude.cli.live import open_view
     from etude.launch.seeds import execute
     from etude.records.folder import list_checkpoints, require_outside_runs, step_of
@@ -41,7 +46,7 @@ def train_here(recipe: "Recipe", options: "Options", *, to_continue: str | None 
                 say(f"{name} is left out, also if it is a run of this recipe: {problem}")
         plan = "prepares the data (once; it is kept), then trains; Ctrl-C saves and stops"
         say(f"{recipe.name}: {plan}")
-        options = replace(options, view=open_view())
+        options = replace(options, view=open_view(as_json=as_json))
     ended = execute(recipe, options, [])
     assert ended.run is not None
     if place.rank == 0:
@@ -52,12 +57,14 @@ def train_here(recipe: "Recipe", options: "Options", *, to_continue: str | None 
             say(f"continue with: {to_continue or f'etude resume {ended.run.path}'}")
         else:
             tell_outcome(ended.run)
+        if as_json:
+            print_end(ended.run, ended.code)
     if ended.code:
         raise typer.Exit(ended.code)
     return ended
 
 
-def tell_finished(recipe: "Recipe", runs: Path, weights: str | None = None) -> bool:
+def tell_finished(recipe: "Recipe", runs: Path, weights: str | None = None, *, as_json: bool = False) -> bool:
     """Tell the outcome of a finished run of the same recipe and data; False if there is none to tell of."""
     from etude.records.store import find_runs
 
@@ -72,7 +79,16 @@ def tell_finished(recipe: "Recipe", runs: Path, weights: str | None = None) -> b
     if run is not None and place.rank == 0:
         say(f"{run.path} has trained this recipe on this data to its end; --new trains it again")
         tell_outcome(run)
+        if as_json:
+            print_end(run, 0)
     return run is not None
+
+
+def print_end(run: "Run", exit_code: int) -> None:
+    """Print the last line of JSON on a run: the exit code, and all that `etude show` has."""
+    from etude.report.summary import summarize
+
+    print_json_line({"type": "end", "exit_code": exit_code, **summarize(run).to_dict()})
 
 
 def tell_outcome(run: "Run") -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.cli.printing import print_text, say
+from etude.cli.printing import print_json_line, print_text, say
 from etude.errors import InputError
 from etude.text import plural, shorten
 
@@ -151,8 +151,11 @@ def chat(
     runs: Path,
     system: str | None = None,
     ask: Callable[[], str] | None = None,
+    as_json: bool = False,
 ) -> None:
     """Talk with a model in turns; answers are printed as they come. Ctrl-C, Ctrl-D or exit ends it.
+
+    as_json: print each answer as a line of JSON when it is whole.
 
     Turns that no longer fit into the model's context are left out, oldest first, and that is said.
     """
@@ -160,7 +163,7 @@ def chat(
     say(f"loading {given}")
     speaker = open_speaker(given, runs, is_chat=True)
     _require_chat(speaker, given)
-    ask = ask or (lambda: input("> "))
+    ask = ask or (lambda: input("" if as_json else "> "))
     talk = Talk(system)
     say("/help lists the commands of a chat; Ctrl-C, Ctrl-D or exit leaves it")
     try:
@@ -176,15 +179,37 @@ def chat(
                 say(f"({shorten(error)})")
                 if talk.system:
                     say("(/system alone takes the system message back)")
+                if as_json:
+                    print_json_line({"prompt": text, "error": shorten(error)})
                 continue
-            answer = ""
-            for piece in stream(speaker, ids, sampling):
-                answer += piece
-                print_text(piece, end="")
-            print_text()
+            if as_json:
+                answer = _print_line(speaker, ids, sampling, prompt=text)
+            else:
+                answer = _print_stream(speaker, ids, sampling)
             talk.turns = [*kept, {"role": "assistant", "content": answer}]
     except (EOFError, KeyboardInterrupt):
-        print_text()
+        say("") if as_json else print_text()
+
+
+def _print_stream(speaker: Speaker, ids: list[int], sampling: Sampling) -> str:
+    """Print an answer as it comes."""
+    answer = ""
+    for piece in stream(speaker, ids, sampling):
+        answer += piece
+        print_text(piece, end="")
+    print_text()
+    return answer
+
+
+def _print_line(speaker: Speaker, ids: list[int], sampling: Sampling, *, prompt: str) -> str:
+    """Print an answer as a line of JSON."""
+    from etude.evaluate.generate import generate
+
+    with speaker.precision.autocast():
+        (entry,) = generate(speaker.model, [ids], **speaker.settings(sampling))
+    answer = speaker.tokenizer.decode(entry.ids)
+    print_json_line({"prompt": prompt, "text": answer, "tokens": len(entry.ids), "stopped": entry.stopped})
+    return answer
 
 
 @dataclass

@@ -7,9 +7,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from etude.cli.printing import Output, open_console, say
+from etude.cli.printing import Output, open_console, print_json_line, say
 from etude.cli.progress import Pace, Progress, stopping
-from etude.records.events import Attempt, CheckpointSaved, Control, Event, Resource, Step
+from etude.records.events import Attempt, CheckpointSaved, Control, Event, Resource, Step, to_json
 from etude.records.store import Run
 from etude.records.trackers import describe
 from etude.records.window import OpenWindow
@@ -19,14 +19,19 @@ from etude.text import one_line, printable
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from etude.start import View
+
 _LINE_SECONDS, _LINE_SHARE = 3.0, 0.01  # between plain lines: seconds, and share of the time so far
 _LINE_WIDTH = 240
 _REDRAW_SECONDS = 0.25
 _FEW_STEPS = 100  # each of which has its line
 
 
-def open_view(terminal: bool | None = None) -> "LineView | LiveView":
-    """A view on stderr: live if that is a terminal that can, else lines."""
+def open_view(terminal: bool | None = None, *, as_json: bool = False) -> "View":
+    """A view on stderr: live if that is a terminal that can, else lines; as_json: and records on stdout."""
+    if as_json:
+        # Lines of JSON on the same terminal would tear the picture.
+        return JsonView(open_view(False if sys.stdout.isatty() else terminal))
     if terminal is None:
         terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     return LiveView() if terminal else LineView()
@@ -88,6 +93,34 @@ class LineView:
             self._printed[type(event)] = now
             return True
         return False
+
+
+class JsonView:
+    """Another view, and each record as a line of JSON on stdout."""
+
+    def __init__(self, view: "View") -> None:
+        self._view = view
+        self._held: list[dict[str, Any]] | None = []  # lines that came before that of the run
+
+    def show_plan(self, run: Run, rows: list[tuple[str, str]]) -> None:
+        held, self._held = self._held or [], None
+        for line in ({"type": "run", "name": run.name, "path": str(run.path)}, *held):
+            print_json_line(line)
+        self._view.show_plan(run, rows)
+
+    def write(self, event: Event) -> None:
+        line = to_json(event, time.time())
+        if self._held is None:
+            print_json_line(line)
+        else:
+            self._held.append(line)
+        self._view.write(event)
+
+    def acknowledge(self, signal: str) -> None:
+        self._view.acknowledge(signal)
+
+    def close(self) -> None:
+        self._view.close()
 
 
 class LiveView:

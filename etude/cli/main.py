@@ -15,7 +15,15 @@ from etude import __version__
 from etude.cli import data, evaluate, model, read, recipes, train
 from etude.cli.completion import join_words
 from etude.cli.examples import example_text
-from etude.cli.printing import is_reader_gone, lasting_output, print_json, print_text, ready_streams, say
+from etude.cli.printing import (
+    is_reader_gone,
+    lasting_output,
+    print_json,
+    print_json_line,
+    print_text,
+    ready_streams,
+    say,
+)
 from etude.control.ranks import FOLDER, follow_launcher
 from etude.control.signals import one_interrupt
 from etude.durable import write_file
@@ -154,10 +162,15 @@ def _tell(error: EtudeError) -> None:
 
 
 def _print_json_of(problems: list[Any], exit_code: int) -> None:
-    """Print an error as JSON too where a script waits for JSON and has got none."""
-    if "--json" in sys.argv and not getattr(sys.stdout, "is_used", False):
-        first, *others = [shorten(str(problem)) for problem in problems]
-        print_json({"error": first, "problems": [first, *others], "exit_code": exit_code})
+    """Print an error as JSON too where a script waits for that: a further line, or the one value."""
+    if "--json" not in sys.argv:
+        return
+    told = [shorten(str(problem)) for problem in problems]
+    value = {"error": told[0], "problems": told, "exit_code": exit_code}
+    if sys.argv[1] in ("train", "resume"):
+        print_json_line({"type": "error", **value})
+    elif not getattr(sys.stdout, "is_used", False):
+        print_json(value)
 
 
 def _error_lines(problems: list[Any]) -> list[str]:

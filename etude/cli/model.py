@@ -134,9 +134,18 @@ def chat(
     top_p: TopP = None,
     seed: Seed = 17,
     runs: Runs = Path("runs"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print each answer as a line of JSON; a line of stdin is a turn")
+    ] = False,
 ) -> None:
     """Talk with the model of a run, or one in a folder."""
     from etude.cli.generate import Sampling
     from etude.cli.generate import chat as talk
 
-    talk(model, Sampling(max_tokens, temperature, top_k, top_p, seed), runs=runs, system=system)
+    talk(
+        model,
+        Sampling(max_tokens, temperature, top_k, top_p, seed),
+        runs=runs,
+        system=system,
+        as_json=as_json,
+    )

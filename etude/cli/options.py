@@ -98,3 +98,4 @@ Runs = Annotated[
     Path, typer.Option("--runs", parser=parse_folder, metavar="PATH", help="folder that holds the runs")
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+JsonLines = Annotated[bool, typer.Option("--json", help="print each record as a line of JSON, as it comes")]

@@ -64,11 +64,12 @@ def say(text: object) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as strict JSON: NaN and infinities as "nan" and "inf", odd characters escaped."""
-    from etude.records.events import plain
+    print(_json_text(value, indent=2))
 
-    is_wide = (sys.stdout.encoding or "ascii").lower().startswith("utf")
-    text = json.dumps(plain(value), indent=2, ensure_ascii=not is_wide, allow_nan=False, default=str)
-    print(re.sub(r"[^ -~\n]", lambda found: _json_escape(found[0]), text))
+
+def print_json_line(value: Any) -> None:
+    """Print a value as JSON on one line, at once, for a reader that waits for it."""
+    print(_json_text(value), flush=True)
 
 
 def print_rows(rows: list[tuple[str, str]], data: Any = None, as_json: bool = False) -> None:
@@ -202,6 +203,14 @@ def lasting_output() -> Iterator[Output]:
 def is_reader_gone(error: OSError) -> bool:
     """True if a stream failed because its reader has gone, as behind `| head`."""
     return error.errno in (errno.EPIPE, errno.EIO)
+
+
+def _json_text(value: Any, indent: int | None = None) -> str:
+    from etude.records.events import plain
+
+    is_wide = (sys.stdout.encoding or "ascii").lower().startswith("utf")
+    text = json.dumps(plain(value), indent=indent, ensure_ascii=not is_wide, allow_nan=False, default=str)
+    return re.sub(r"[^ -~\n]", lambda found: _json_escape(found[0]), text)
 
 
 def _json_escape(character: str) -> str:

@@ -183,6 +183,7 @@ def note(
     section: Annotated[NoteSection, typer.Option("--section", help="heading of the report")],
     author: Annotated[str | None, typer.Option("--author", help="who says so")] = None,
     runs: Runs = Path("runs"),
+    as_json: Json = False,
 ) -> None:
     """Add your words to the record of a run."""
     from etude.records.events import Note
@@ -193,6 +194,8 @@ def note(
     found = open_run(run, runs)
     append_note(found, Note(section.value, text, author))
     say(f"noted under {section.value} of {found.name}; etude report {found.name} writes it into the report")
+    if as_json:
+        print_json({"run": found.name, "section": section.value, "text": text, "author": author})
 
 
 def report(

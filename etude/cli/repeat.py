@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from etude.cli.execute import tell_ranks, train_here
+from etude.cli.execute import print_end, tell_ranks, train_here
 from etude.cli.printing import print_table, say
 from etude.control.ranks import read_place
 from etude.errors import InputError
@@ -23,8 +23,13 @@ from etude.start import Options
 from etude.text import plural
 
 
-def train_repeatedly(recipe: Recipe, options: Options, count: int, words: list[str]) -> None:
-    """Train several seeds, and print the figure of each; `words` are the command for the first of them."""
+def train_repeatedly(
+    recipe: Recipe, options: Options, count: int, words: list[str], *, as_json: bool = False
+) -> None:
+    """Train several seeds, and print the figure of each; `words` are the command for the first of them.
+
+    as_json: print lines of JSON as `train_here` does, and no table.
+    """
     if read_place().size > 1:
         raise InputError("--repeat starts the ranks of each run; leave torchrun out and give --devices")
     runs = []
@@ -33,10 +38,13 @@ def train_repeatedly(recipe: Recipe, options: Options, count: int, words: list[s
         if seed.finished is not None:
             say(f"{title}: {seed.finished.name} is finished already (--new trains it again)")
             runs.append(seed.finished)
+            if as_json:
+                print_end(seed.finished, 0)
         else:
             say(title)
-            runs.append(_train(seed, words))
-    print_table(outcome_table(runs))
+            runs.append(_train(seed, words, as_json=as_json))
+    if not as_json:
+        print_table(outcome_table(runs))
     say(f"side by side: {compare_command(runs, options.runs)}")
 
 
@@ -60,13 +68,13 @@ def compare_command(runs: Sequence[Run], folder: Path) -> str:
     return shlex.join(["etude", "compare", *(run.name for run in runs), *where])
 
 
-def _train(seed: Seed, words: list[str]) -> Run:
+def _train(seed: Seed, words: list[str], *, as_json: bool) -> Run:
     """Train one seed. Raises: typer.Exit if it did not finish, or a signal asked to stop."""
     if has_own_ranks(seed.recipe):
         ended = execute(seed.recipe, seed.options, words)
         tell_ranks(ended)
     else:
-        ended = train_here(seed.recipe, seed.options, to_continue="the same command")
+        ended = train_here(seed.recipe, seed.options, to_continue="the same command", as_json=as_json)
         if ended.was_asked:
             say("stopped; continue with: the same command")
             raise typer.Exit(RESUMABLE)

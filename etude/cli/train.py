@@ -10,6 +10,7 @@ from etude.cli.completion import complete_checkpoint
 from etude.cli.execute import start_ranks, tell_finished, train_here
 from etude.cli.options import (
     Json,
+    JsonLines,
     New,
     Overrides,
     RecipePath,
@@ -48,27 +49,29 @@ def train(
     repeat: Annotated[
         int | None, typer.Option("--repeat", min=2, help="number of seeds to train, one after another")
     ] = None,
+    as_json: JsonLines = False,
 ) -> None:
     """Train as a recipe says, or continue the unfinished run of it; a finished one is only shown."""
     from etude.recipe.load import read_recipe_text
 
     loaded = load(recipe, overrides, devices)
     if repeat is None:
-        if not new and tell_finished(loaded, runs, weights):
+        if not new and tell_finished(loaded, runs, weights, as_json=as_json):
             return
         start_ranks(loaded)
     from etude.start import Options
 
     options = Options(runs=runs, new=new, weights=weights, recipe_text=read_recipe_text(recipe))
     if repeat is None:
-        train_here(loaded, options)
+        train_here(loaded, options, as_json=as_json)
     else:
         from etude.cli.repeat import train_repeatedly
 
-        train_repeatedly(loaded, options, repeat, ["train", str(recipe), *(overrides or [])])
+        words = ["train", str(recipe), *(overrides or []), *(["--json"] if as_json else [])]
+        train_repeatedly(loaded, options, repeat, words, as_json=as_json)
 
 
-def resume(run: RunName, runs: Runs = Path("runs")) -> None:
+def resume(run: RunName, runs: Runs = Path("runs"), as_json: JsonLines = False) -> None:
     """Continue a run that was stopped or killed."""
     from etude.records.store import open_run
 
@@ -81,7 +84,7 @@ def resume(run: RunName, runs: Runs = Path("runs")) -> None:
     start_ranks(recipe)
     from etude.start import Options
 
-    train_here(recipe, Options(runs=found.path.parent, resume=found))
+    train_here(recipe, Options(runs=found.path.parent, resume=found), as_json=as_json)
 
 
 def demo(

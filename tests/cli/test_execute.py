@@ -53,7 +53,7 @@ def test_ctrl_c_is_acknowledged_and_the_step_that_was_saved_stands_before_what_c
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("etude.cli.live.open_view", Interrupts)
+    monkeypatch.setattr("etude.cli.live.open_view", lambda **_: Interrupts())
     runs = tmp_path / "runs"
     with pytest.raises(typer.Exit) as caught:
         train_here(make_recipe({"checkpoint.every_steps": 2}), Options(runs=runs))
