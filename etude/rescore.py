@@ -302,7 +302,8 @@ def _say_trained(systems: list[System]) -> Iterator[str]:
         names = [system.name for system in systems if system.trained == count]
         who = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
         were, their = ("was", "its") if len(names) == 1 else ("were", "their")
-        of = f"{count:,} of these {plural(systems[0].rows, 'row')}"
+        rows = systems[0].rows
+        of = "this row" if rows == 1 else f"{f'{count:,} of' if count < rows else 'all'} these {rows:,} rows"
         yield f"{who} {were} trained on {of}, so {their} figures are too good."
 
 

@@ -32,7 +32,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def expected(seconds: float, memory_bytes: float, disk_bytes: float) -> str:
-    """A forecast to two digits: `about 50 s, 0.4 GB of memory, 1.5 MB on disk`."""
+    """A forecast to two digits: `about 50 s, 400 MB of memory, 1.5 MB on disk`."""
     units = {"h": 3600, "min": 60, "s": 1}
     unit = next((unit for unit, length in units.items() if seconds >= 1.5 * length), "s")
     value = seconds / units[unit]
@@ -61,9 +61,9 @@ def kind_of(value: object) -> str:
 
 def _bytes(count: float) -> str:
     units = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
-    unit = next((unit for unit, size in units.items() if count >= 0.1 * size), "kB")
-    value = count / units[unit]
-    return f"{value:,.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"
+    unit = next((unit for unit, size in units.items() if float(f"{count:.2g}") >= size), "kB")
+    value = float(f"{count / units[unit]:.2g}")
+    return f"{value:,.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
 
 
 def _escape(text: str) -> str:

@@ -29,10 +29,10 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 3443, "control": 550, "data": 8550, "durable": 800, "engine": 1621, "evaluate": 600,
-    "launch": 306, "models": 5123, "objectives": 1142, "plan": 809, "recipe": 1769, "records": 2230,
-    "report": 4350, "scores": 850, "watch": 349,
-    "etude": 3023,  # the modules that stand in no folder
+    "cli": 3444, "control": 521, "data": 8550, "durable": 800, "engine": 1621, "evaluate": 600,
+    "launch": 306, "models": 5123, "objectives": 1142, "plan": 809, "recipe": 1769, "records": 2241,
+    "report": 4380, "scores": 850, "watch": 349,
+    "etude": 3026,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()
 

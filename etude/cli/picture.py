@@ -61,8 +61,8 @@ def _bar(progress: Progress, width: int) -> Table:
     step, steps = progress.step, progress.steps
     share = f"{100 * step / steps:.0f} %" if steps else ""
     rest = progress.pace.words() if step < steps or not steps else "saving and scoring"
-    if progress.control and Ending.of(progress.control):
-        rest = "ended"
+    if progress.control and (ending := Ending.of(progress.control)):
+        rest = ending.state
     words = "  ".join(filter(None, [share, f"{step:,} / {steps:,}", rest]))
     row = Table.grid(padding=(0, 2))
     space = max(width - 4 - max(len(words), 42), 10)

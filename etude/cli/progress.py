@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from etude.control.signals import signal_title
 from etude.recipe.schema import Recipe
 from etude.records.events import (
     Attempt,
@@ -205,8 +206,7 @@ class Progress:
 
 def stopping(signal: str) -> str:
     """The answer to a signal that asks a run to stop."""
-    name = {"SIGINT": "Ctrl-C"}.get(signal, signal)
-    return f"{name}: saves and stops after this step or evaluation; once more stops at once"
+    return f"{signal_title(signal)}: saves and stops after this step or evaluation; once more stops at once"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -12,11 +12,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from etude.recipe.metric import ChosenMetric
 from etude.records.events import Evaluation, Scores
+from etude.records.folder import as_argument
 from etude.report.history import History
 from etude.report.predictions import compare_predictions
 from etude.report.seeds import Group
@@ -28,6 +28,7 @@ from etude.text import one_line, plural
 
 _PER_TOKEN = ("loss", "perplexity")
 _OF_LOSS = (*_PER_TOKEN, "bits_per_byte")
+_UNKNOWN_NOISE = "the noise is not known: runs with other seeds, or scores on the same rows, would tell it."
 _CLOSE = 0.05  # share by which the bytes that were scored may differ: the end of an answer is not in all
 
 
@@ -235,10 +236,9 @@ def _name_winner(
     if any(difference is None for _, difference in found):
         if text(best) == text(near):
             same = f"{best.name} and {near.name} have the same {figure.title}, {text(best)}"
-            return [best.name, near.name], None, f"{same}; the noise is not known: seeds or rows tell it."
+            return [best.name, near.name], None, f"{same}; {_UNKNOWN_NOISE}"
         ahead = f"{figure.title} {text(best)} beside {text(near)} of {near.name}"
-        sentence = f"{best.name} is ahead: {ahead}; the noise is not known: seeds or rows tell it."
-        return [best.name], None, sentence
+        return [best.name], None, f"{best.name} is ahead: {ahead}; {_UNKNOWN_NOISE}"
     basis = "seeds" if any(len(group.places) > 1 for group in groups) else "rows"
     behind = [(other.name, text(other), each) for other, each in found if each is not None]
     return describe_lead(figure.title, best.name, text(best), behind, basis)
@@ -348,9 +348,11 @@ def _commands(histories: Sequence[History], obstacles: Sequence[str]) -> list[st
     """The commands that make runs of one kind comparable, or else measure the noise."""
     if len({history.run.recipe.train.objective for history in histories}) > 1:
         return []
-    names = " ".join(shlex.quote(history.run.name) for history in histories)
-    folders = {history.run.path.parent for history in histories}
-    runs = "" if folders == {Path("runs")} or len(folders) > 1 else f" --runs {shlex.quote(str(*folders))}"
+    paths = [history.run.path for history in histories]
+    folder = paths[0].parent
+    is_shared = all(path.parent == folder for path in paths) and as_argument(paths[0]) != paths[0].name
+    names = " ".join(shlex.quote(path.name) if is_shared else as_argument(path) for path in paths)
+    runs = f" --runs {shlex.quote(str(folder))}" if is_shared else ""
     evaluate = f"etude evaluate {names} --on {_held_out_file(histories)}{runs}"
     return [evaluate] if obstacles else ["etude train RECIPE --repeat 3", evaluate]
 

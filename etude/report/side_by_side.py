@@ -138,7 +138,7 @@ def _training_losses(
     is_longer = window < seen and len(set(ends)) > 1
     if is_longer:
         span = [(seen - window, seen)] * len(ends)
-        spans["training_loss_equal"] = (f"  at target {seen:,}", span)
+        spans["training_loss_equal"] = (f"  after {seen:,} targets", span)
     spans["training_loss_last"] = ("training loss, last", [(end - window, end) for end in ends])
     results = []
     for name, (title, span) in spans.items():

@@ -136,7 +136,7 @@ def test_what_a_person_decides_or_asks_is_said_with_its_step(tmp_path: Path) -> 
     )
     ended = picture(tmp_path, [*records, Control(5, "stop", "SIGINT was received")], 80, 24, asked="SIGINT")
     assert ended[-1] == "step 5 stop: SIGINT was received"
-    assert ended[1].endswith("5 / 40  ended") and "attempt" not in ended[0]
+    assert ended[1].endswith("5 / 40  stopped") and "attempt" not in ended[0]
     again = picture(tmp_path, [*records, attempt(2, 5)], 80, 24)
     assert again[0].endswith("attempt 2 from step 5")
 

@@ -46,11 +46,14 @@ def test_a_single_run_each_is_ahead_but_the_noise_is_not_known(tmp_path: Path) -
     found = ranked(a, b, c)
     assert (found.order, found.winner, found.is_sure) == ([1, 0, 2], [c.name], None)
     assert found.sentences[0].startswith(f"{c.name} is ahead: validation loss 1.00 beside 2.00 of {a.name}")
-    assert "the noise is not known" in found.sentences[0]
+    assert "the noise is not known: runs with other seeds" in found.sentences[0]
     repeat, evaluate = found.commands
     assert repeat == "etude train RECIPE --repeat 3"
     names = " ".join(each.name for each in (a, b, c))
     assert evaluate == f"etude evaluate {names} --on FILE --runs {tmp_path}"
+    apart = [run(tmp_path / name, 2.0) for name in ("here", "there")]
+    *_, evaluate = ranked(*apart).commands
+    assert evaluate == f"etude evaluate {apart[0].path} {apart[1].path} --on FILE"
 
 
 def test_runs_with_one_held_out_set_compare_although_their_training_rows_differ(tmp_path: Path) -> None:
