@@ -16,6 +16,7 @@ from etude.records.events import (
     Evaluation,
     Event,
     Finding,
+    Forecast,
     Generation,
     Resource,
     Step,
@@ -113,6 +114,7 @@ class Progress:
     evaluations: list[Evaluation] = field(default_factory=list)
     losses: list[tuple[int, float]] = field(default_factory=list)
     samples: list[Generation] = field(default_factory=list)
+    forecast: Forecast | None = None
     finding: Finding | None = None
     control: Control | None = None
     asked: str | None = None
@@ -142,6 +144,8 @@ class Progress:
             case Generation():
                 same = [text for text in self.samples if text.step == event.step]
                 self.samples = sorted([*same, event], key=lambda text: text.reference is not None)
+            case Forecast():
+                self.forecast = event
             case Finding():
                 self.finding = event
             case Control():
