@@ -170,10 +170,10 @@ def _data_rows(history: History) -> Iterator[tuple[str, str]]:
 def _evaluation_table(
     history: History, summary: Summary, evaluations: list[Evaluation], step: int
 ) -> str | None:
-    """The first evaluation and the one of the exported step: the chosen metric, and all other figures."""
+    """The first evaluation and that of the exported step, or the last before it, with all their figures."""
     if not evaluations:
         return None
-    here = [evaluation for evaluation in evaluations if evaluation.step == step]
+    here = evaluations[-1:]
     shown = list({evaluation.step: evaluation for evaluation in [evaluations[0], *here]}.values())
     columns = [
         (f"step {each.step:,}" if each.step else "before training")
@@ -186,7 +186,9 @@ def _evaluation_table(
         for name, values in figures.items()
         if "/" not in name
     ]
-    return table(("on validation samples", *columns), rows)
+    figures_shown = table(("on validation samples", *columns), rows)
+    is_measured = any(each.step == step for each in shown)
+    return figures_shown if is_measured else f"This model itself was not evaluated.\n\n{figures_shown}"
 
 
 def _setting_rows(history: History) -> Iterator[tuple[str, str]]:

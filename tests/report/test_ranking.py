@@ -11,7 +11,7 @@ import pytest
 from etude.records.events import DataUsed, Evaluation
 from etude.records.store import Run
 from etude.report.compare import compare_runs
-from etude.report.ranking import Ranking
+from etude.report.ranking import BY_BYTES, Ranking
 from tests.report.runs import attempt, new_run, window
 
 HELD = {"validation": "a" * 64}
@@ -81,6 +81,11 @@ def test_other_tokenizers_compare_by_bits_per_byte(tmp_path: Path) -> None:
     b = run(tmp_path, 3.0, bits=0.9, tokenizer="u", targets=150)
     found = ranked(a, b)  # 721 and 722 bytes
     assert found.figure == "validation bits per byte" and found.winner == [b.name]
+    assert found.sentences[1] == BY_BYTES and not any(
+        "Their tokenizers" in each for each in ranked(a, a).sentences
+    )
+    changes = {each.name for each in compare_runs([a, b]).results if each.compares}
+    assert "best_bits_per_byte" in changes and not changes & {"metric_best", "training_loss_last"}
     cut = run(tmp_path, 3.0, bits=0.9, tokenizer="u", targets=100)
     assert "score other parts of their rows" in ranked(a, cut).sentences[0]
     unknown = run(tmp_path, 3.0, tokenizer="u")
