@@ -29,7 +29,7 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 3475, "control": 521, "data": 8550, "durable": 800, "engine": 1621, "evaluate": 600,
+    "cli": 3480, "control": 521, "data": 8550, "durable": 800, "engine": 1621, "evaluate": 600,
     "launch": 306, "models": 5123, "objectives": 1142, "plan": 809, "recipe": 1769, "records": 2241,
     "report": 4479, "scores": 850, "watch": 349,
     "etude": 3032,  # the modules that stand in no folder

@@ -86,14 +86,17 @@ def open_speaker(given: str, runs: Path, *, is_chat: bool = False) -> Speaker:
     from etude.records.store import Run
 
     folder, device = find_folder(given, runs), choose_device("auto")
+    run = Run(folder.parent.parent)
+    is_of_run = (run.path / "run.json").is_file()
+    if is_of_run or is_chat:
+        say(f"loading {f'{run.name}@{folder.name}' if is_of_run else given}")
     halves = {torch.bfloat16: "bf16", torch.float16: "fp16"} if has_native_bf16(device) else {}
     precision = choose_precision(halves.get(stored_dtype(folder), "fp32"), device, targets_per_step=1)
     model = load_model(folder, dtype=precision.dtype).to(device)
     if head_modules(model):
         raise InputError(f"{given} is a classifier, which writes no text; give a model that does")
-    run = Run(folder.parent.parent)
     # A checkpoint of a run hears the system message that it was trained with.
-    system = run.recipe.data.system if (run.path / "run.json").is_file() else None
+    system = run.recipe.data.system if is_of_run else None
     chat = open_chat(folder, system=system)
     ends = find_end_ids(folder, chat, is_chat=is_chat)
     if is_chat and chat.find_end() is None:
@@ -160,7 +163,6 @@ def chat(
     Turns that no longer fit into the model's context are left out, oldest first, and that is said.
     """
     _check_text("--system", system or "")
-    say(f"loading {given}")
     speaker = open_speaker(given, runs, is_chat=True)
     _require_chat(speaker, given)
     ask = ask or (lambda: input("" if as_json else "> "))

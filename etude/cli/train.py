@@ -154,15 +154,15 @@ def init(
         Path, typer.Option("--data", parser=parse_path, metavar="PATH", help="a file of rows, or a folder")
     ],
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--model",
             parser=parse_name,
             metavar="FOLDER|ID|RUN",
-            help="a folder with a model, a hub id, or RUN (its best), RUN@last, RUN@step-200",
+            help="the model to train on: a folder, a hub id, or RUN (its best), RUN@last, RUN@step-200",
             autocompletion=complete_checkpoint,
         ),
-    ],
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", parser=parse_output, metavar="PATH", help="the recipe to write")
     ] = Path("recipe.toml"),
@@ -181,6 +181,9 @@ def init(
     """Write a recipe for fine-tuning, after a look at the data and this machine."""
     from etude.cli.init import find_base, write_recipe
 
+    if model is None:
+        scratch = "for a model from scratch, etude recipes copy demo writes a recipe to begin with"
+        raise InputError(f"--model is missing; give the model to train on, as --model MODEL; {scratch}")
     written = write_recipe(data, find_base(model, out, runs), out, validation)
     print_rows(written.rows, written.values, as_json)
 

@@ -228,3 +228,11 @@ def test_problems_of_data_model_and_file_are_told_at_once(tmp_path: Path) -> Non
         write_recipe(tmp_path / "gone.jsonl", str(write_t5(tmp_path / "t5")), tmp_path / "recipe.toml")
     there, model, data = caught.value.problems
     assert "is there already" in there and "does not continue text" in model and "gone.jsonl" in data
+
+
+def test_without_a_model_it_says_how_one_from_scratch_begins(
+    tmp_path: Path, etude: Callable[..., Outcome]
+) -> None:
+    found = etude("init", "--data", tmp_path)
+    assert (found.code, found.out, found.err.count("\n")) == (2, "", 1)
+    assert "--model is missing" in found.err and "etude recipes copy demo" in found.err
