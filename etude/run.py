@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from etude.control.desk import Decision
 from etude.engine import checkpoint as checkpoints
 from etude.engine.loop import Step
-from etude.errors import EtudeError, LostRankError
+from etude.errors import EtudeError, FaultError, LostRankError
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.records.ending import Ending
-from etude.records.folder import as_argument, checkpoint_name
+from etude.records.folder import checkpoint_name
 from etude.records.store import Run
 from etude.report.write import write_report
 from etude.saving import begin_course, change_course, go_back, make_room, save
@@ -163,6 +163,10 @@ def _decide(session: Session) -> Decision:
             _evaluate_at_start(session)
         elif decision.change is not None:
             change_course(session, decision.change, decision.request)
+        elif decision.kind == "fail":
+            save(session)
+            session.keeper.collect(wait=True)
+            raise FaultError(decision.reason)
         elif decision.kind == "stop" or decision.request is None:
             return decision
         else:
@@ -181,6 +185,8 @@ def _end(session: Session, decision: Decision) -> Ending:
     save(session)
     session.keeper.collect(wait=True)
     if not decision.is_asked:
+        if unusable := session.world.agree(session.guard.why_unusable() if session.guard else None):
+            raise FaultError(unusable)
         session.world.wait()  # the checkpoint that rank 0 wrote is there for all
         advice = "the run is finished, without scores beside those before training and the baselines"
         _at_end(session, "comparison", lambda: _compare(session), advice)
@@ -188,8 +194,7 @@ def _end(session: Session, decision: Decision) -> Ending:
     recorder.write(events.Control(step, action, decision.reason or _DONE, decision.request))
     recorder.sync()
     if session.world.is_main:
-        advice = f"try etude report {as_argument(session.run.path)}"
-        _at_end(session, "report", lambda: write_report(session.run), advice)
+        _at_end(session, "report", lambda: write_report(session.run), f"try etude report {session.run.name}")
     was_asked = decision.is_asked or session.signals.requested is not None
     return Ending("stopped" if decision.is_asked else "finished", decision.reason or None, was_asked)
 

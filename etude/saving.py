@@ -39,7 +39,8 @@ def save(session: Session, *, evaluated: bool = True, again: bool = False) -> No
 def begin_course(session: Session) -> None:
     """Save the changes that a run starts with, and record those that a kill kept from the journal."""
     changes = session.state.course.changes
-    if changes and session.state.step == 0:
+    is_to_go_back = session.recipe.watch.policy == "recover"  # to the start, where there is nothing later
+    if (changes or is_to_go_back) and session.state.step == 0:
         save(session, again=True)
         session.keeper.collect(wait=True)
     if changes and session.world.is_main:
@@ -71,6 +72,8 @@ def go_back(session: Session, change: Change, request: str | None = None) -> Non
     session.restore(path)
     session.recorder.forget()
     session.examiner.forget()
+    if session.guard:
+        session.guard.rewind(change.step)
     session.world.wait()  # all ranks have read it
     if session.world.is_main:
         remove_unfinished(session.run.checkpoints, beyond=change.step)

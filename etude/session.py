@@ -24,6 +24,7 @@ from etude.engine.recorder import Recorder
 from etude.engine.world import World, join_world, measure_matrix_rate
 from etude.errors import InputError
 from etude.evaluate.judge import Judge
+from etude.guard import Guard
 from etude.objectives.choose import join_kinds
 from etude.objectives.examiner import Examiner
 from etude.objectives.kind import Kind
@@ -48,6 +49,7 @@ class Session:
     """The parts of a run that work together from its start to its end.
 
     writer              of the run folder, on the rank that holds it
+    guard               the watch, on that rank
     is_evaluation_owed  whether the checkpoint that the run goes on from has yet to be evaluated
     """
 
@@ -65,6 +67,7 @@ class Session:
     judge: Judge
     examiner: Examiner
     pace: Pace
+    guard: Guard | None
     is_evaluation_owed: bool = False
 
     @property
@@ -172,21 +175,19 @@ def begin(
         tasks=plan.tasks, train=plan.train, metric=plan.metric, judge=judge, own=options.own, state=state,
         world=world, folder=run.path / "predictions", is_fresh=is_fresh,
     )  # fmt: skip
-    desk = _desk(run, state, world, signals, recorder, keeper, mailbox=mailbox)
+    guard = Guard(run, recipe.watch) if writer else None
+    desk = _desk(run, state, world, signals, recorder, keeper, guard=guard, mailbox=mailbox)
     stack.callback(lambda: desk.close(state.step))
     session = Session(
         plan=plan, options=options, world=world, state=state, objective=objective, signals=signals,
         desk=desk, run=run, writer=writer, recorder=recorder, keeper=keeper, judge=judge, examiner=examiner,
-        pace=Pace(plan),
+        pace=Pace(plan), guard=guard,
     )  # fmt: skip
     if path:
         session.restore(path)
     recorder.write(*_take_lost_changes(run, state, world))
     if writer is not None:
-        foreign = session.start_attempt(path)
-        recorder.write(*_find_at_start(session, new_weights))
-        recorder.write(*_find_at_resume(session, foreign, damage, path.name if path else "the start"))
-        recorder.sync()
+        _write_start(session, path, damage, new_weights)
         if options.view:
             options.view.show_plan(run, short_rows(plan))
     return session
@@ -243,6 +244,7 @@ def _desk(
     recorder: Recorder,
     keeper: Keeper,
     *,
+    guard: Guard | None,
     mailbox: Mailbox | None,
 ) -> Desk:
     def course_at(step: int) -> Course:
@@ -258,6 +260,7 @@ def _desk(
         course_at=course_at,
         tell=recorder.write,
         beat=recorder.beat,
+        watch=guard.decide if guard else lambda course, step: None,
     )
 
 
@@ -289,6 +292,18 @@ def _micro_batch_size(run: Run, plan: Plan, state: TrainState, objective: Object
     if plan.micro_batch_size is None and (run.path / "environment.json").exists():
         return int(run.environment["micro_batch_size"])
     return plan.micro_batch_size or find_micro_batch(plan, state, objective, world)
+
+
+def _write_start(session: Session, path: Path | None, damage: list[str], new_weights: list[str]) -> None:
+    """Write down the start of an attempt, and what is known of it; from here on the watch reads along."""
+    recorder, guard = session.recorder, session.guard
+    assert guard is not None
+    foreign = session.start_attempt(path)
+    recorder.write(*guard.begin(has_first_weights=session.options.weights is not None))
+    recorder.watch = guard.take
+    recorder.write(*_find_at_start(session, new_weights))
+    recorder.write(*_find_at_resume(session, foreign, damage, path.name if path else "the start"))
+    recorder.sync()
 
 
 def _find_at_start(session: Session, new_weights: list[str]) -> Iterator[events.Finding]:

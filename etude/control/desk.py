@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from etude.control.mailbox import Mailbox, Request
-from etude.control.signals import signal_title
 from etude.errors import EtudeError, InputError
 from etude.recipe.course import Change, Course
 from etude.records.events import Control, Event, Finding
@@ -16,14 +15,14 @@ _LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Decision:
-    """The way on after a step, the same on every rank.
+    """The way on after a step, the same on every rank; to fail is to save and end with an error.
 
     request   the id of the request that it answers
     change    of the course; to go back is to go on from the checkpoint of its step with it
     is_asked  whether a person or a signal asked to stop: the same command continues the run
     """
 
-    kind: Literal["go", "stop", "pause", "change", "back"]
+    kind: Literal["go", "stop", "pause", "change", "back", "fail"]
     reason: str = ""
     request: str | None = None
     change: Change | None = None
@@ -32,7 +31,7 @@ class Decision:
 
 @dataclass(kw_only=True)
 class Desk:
-    """Makes one decision at a time from signals, the judge's patience and requests.
+    """Makes one decision at a time from signals, the judge's patience, the watch and requests.
 
     mailbox    of the run, on the rank that holds its folder and decides for all
     asked      the name of the signal that asked this rank or another to stop
@@ -41,6 +40,7 @@ class Desk:
     course_at  the course in the checkpoint of a step; raises EtudeError if a run cannot go back to it
     tell       records requests that are refused
     beat       shows that the run is alive, and whether it is paused
+    watch      the decision that findings about the run lead to, if any
     """
 
     mailbox: Mailbox | None
@@ -50,6 +50,7 @@ class Desk:
     course_at: Callable[[int], Course]
     tell: Callable[[Event], None]
     beat: Callable[[str], None]
+    watch: Callable[[Course, int], Decision | None] = lambda course, step: None
     is_paused: bool = False
 
     def decide(self, course: Course, step: int, exhausted: str | None) -> Decision:
@@ -73,9 +74,11 @@ class Desk:
     def _decide(self, mailbox: Mailbox, course: Course, step: int, exhausted: str | None) -> Decision:
         while True:
             if signal := self.asked():
-                return Decision("stop", f"{signal_title(signal)} was received", is_asked=True)
+                return Decision("stop", f"{signal} was received", is_asked=True)
             if exhausted:
                 return Decision("stop", exhausted)
+            if decision := self.watch(course, step):
+                return decision
             self._look(mailbox, step)
             while request := mailbox.next():
                 if decision := self._answer(request, course, step):

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -24,7 +25,10 @@ class Recorder:
 
     cost         of a token and of a target; matrix_rate: operations a second of all devices, measured
     precision    of the training, as advice on steps that are not finite takes it
+    watch        gives the findings that records lead to, which are recorded after them
     """
+
+    watch: Callable[[Sequence[events.Event]], Sequence[events.Event]] | None = None
 
     def __init__(
         self,
@@ -48,7 +52,7 @@ class Recorder:
         """Count from here on, as an attempt does at its start."""
         self._since_log: list[events.Step] = []
         self._since_save: list[events.Step] = []
-        self._skipped = self._skipped_in_a_row = 0
+        self._skipped_in_a_row = 0
 
     def add(self, step: Step) -> None:
         self._on_device.append(step)
@@ -76,7 +80,7 @@ class Recorder:
         self._since_save += records
         self.write(*records)
         for record in records:
-            self._count_skipped(record)
+            self._skipped_in_a_row = self._skipped_in_a_row + 1 if record.skipped else 0
         if broken := [step.number for step, (*_, is_broken) in zip(steps, measured) if is_broken]:
             cause = f"the update of step {broken[0]} made some weights infinite or NaN"
             remedy = "lower optim.learning_rate or optim.weight_decay"
@@ -89,16 +93,6 @@ class Recorder:
                 f"the last {self._skipped_in_a_row} steps had no finite loss or gradient and changed "
                 f"nothing; lower optim.learning_rate{self._wider}, and start again with --new"
             )
-
-    def _count_skipped(self, record: events.Step) -> None:
-        """Write a finding at the first, second, fourth, eighth ... skipped step of the attempt."""
-        self._skipped_in_a_row = self._skipped_in_a_row + 1 if record.skipped else 0
-        self._skipped += record.skipped
-        if record.skipped and self._skipped.bit_count() == 1:
-            evidence = f"loss {record.loss:.4g}, gradient norm {record.grad_norm:.4g}"
-            so_far = f"; {self._skipped:,} steps so far" if self._skipped > 1 else ""
-            advice = f"the weights were left as they were; try a lower optim.learning_rate{self._wider}"
-            self.write(events.Finding(record.step, "non-finite step", evidence + so_far, advice))
 
     def log(self) -> None:
         """Write down the steps since the last log step, and at what cost they were made."""
@@ -134,6 +128,8 @@ class Recorder:
     def write(self, *records: events.Event) -> None:
         if self._writer and records:
             self._writer.append(*records)
+            if self.watch and (found := self.watch(records)):
+                self._writer.append(*found)
 
     def sync(self) -> None:
         """Make all that was written durable."""

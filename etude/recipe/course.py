@@ -69,7 +69,7 @@ class Course:
 
     def at(self, step: int) -> StepSettings:
         """The settings of the step that follows `step` others."""
-        recipe = self._recipes[bisect_right(self._dates, step)]
+        recipe = self.recipe_at(step)
         micro = recipe.train.micro_batch_size
         ratio = learning_rate_ratio(step, recipe.schedule, steps=self.steps)
         return StepSettings(
@@ -77,6 +77,10 @@ class Course:
             recipe.train.max_grad_norm,
             micro if isinstance(micro, int) else self._samples,
         )
+
+    def recipe_at(self, step: int) -> Recipe:
+        """The recipe of the step that follows `step` others."""
+        return self._recipes[bisect_right(self._dates, step)]
 
     def data_step(self, step: int) -> int:
         """The step of the unchanged run that has the batches of the step that follows `step` others."""

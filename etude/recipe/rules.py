@@ -25,6 +25,7 @@ def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
         _device,
         _evaluate,
         _checkpoint,
+        _watch,
     )
     return [conflict for rule in rules for conflict in rule(recipe)]
 
@@ -350,6 +351,11 @@ def _checkpoint(recipe: Recipe) -> Iterator[tuple[str, str]]:
                 "checkpoint.keep_at",
                 f"names step {step} but the run has {recipe.train.steps} steps; leave it out",
             )
+
+
+def _watch(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    if recipe.watch.policy == "recover" and recipe.checkpoint.every_steps is None:
+        yield "watch.policy", "goes back to checkpoints of known steps; give checkpoint.every_steps too"
 
 
 def _next_multiple(value: int, of: int) -> int:

@@ -257,6 +257,18 @@ class Checkpoint(Section):
     keep_at: list[Positive] = key([], "steps saved and kept for good", example=[10_000])
 
 
+class Watch(Section):
+    """The watch over a run: what follows from a finding that it is broken."""
+
+    policy: Literal["off", "warn", "stop", "recover"] = key(
+        "warn",
+        "at an error; stop saves and ends the run, recover goes back to a checkpoint before it and changes "
+        "the course",
+    )
+    recoveries: Positive = key(3, "how often a run recovers before it ends")
+    ignore: list[str] = key([], "kinds of findings that are not looked for", example=["plateau"])
+
+
 class Records(Section):
     """The log, its channels and the front matter of the report."""
 
@@ -287,6 +299,7 @@ class Recipe(Section):
     schedule: Schedule = Schedule()
     evaluate: Evaluate = Evaluate()
     checkpoint: Checkpoint = Checkpoint()
+    watch: Watch = Watch()
     records: Records = Records()
 
     @property

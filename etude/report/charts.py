@@ -2,11 +2,13 @@
 
 import io
 import math
-import statistics
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
+from etude.records.events import Finding
 from etude.report.history import History, metric_value
 from etude.report.wording import metric_title, short
 
@@ -15,11 +17,12 @@ _POINTS = 800  # about one a pixel of the width that the charts are read at
 _RAW, _SMOOTH, _OTHER, _MARK = "#9ecae1", "#1f5f99", "#d95f02", "#b30000"
 
 
-def chart_svgs(history: History) -> dict[str, bytes]:
+def chart_svgs(history: History, findings: Mapping[str, Finding] = MappingProxyType({})) -> dict[str, bytes]:
     """SVG files by name: loss, the chosen metric, learning rate, gradient norm, speed; none before a step.
 
-    The metric has a chart where it is not the loss, the speed where enough of it was measured. The same
-    records give the same bytes with the same matplotlib.
+    The metric has a chart where it is not the loss, the speed where enough of it was measured. findings: by
+    the names of their charts, which show the losses around them. The same records give the same bytes with
+    the same matplotlib.
     """
     if not history.steps:
         return {}
@@ -31,6 +34,7 @@ def chart_svgs(history: History) -> dict[str, bytes]:
         "learning_rate.svg": _draw_learning_rate,
         "grad_norm.svg": _draw_grad_norm,
         "speed.svg": _draw_speed if len(history.windows) >= _WORTH_A_CURVE else None,
+        **{name: partial(_draw_finding, finding=finding) for name, finding in findings.items()},
     }
     # matplotlib reads and writes its list of fonts in the encoding of the locale.
     with warnings.catch_warnings(action="ignore", category=EncodingWarning):
@@ -64,7 +68,7 @@ def smooth(values: Sequence[float]) -> list[float]:
 def _draw_loss(axes: Any, history: History) -> None:
     xs, ys = _finite((step.step, step.loss) for step in history.steps)
     _draw_line(axes, xs, ys, "training")
-    levels = _middle(ys) + _start(ys)
+    levels = _middle(ys)
     scored = [each for each in history.evaluations if math.isfinite(each.loss)]
     if scored:
         _draw_validation(axes, [each.step for each in scored], [each.loss for each in scored], "validation")
@@ -104,6 +108,27 @@ def _title(metric: str) -> str:
     return metric_title(metric).replace("$", r"\$")
 
 
+def _draw_finding(axes: Any, history: History, *, finding: Finding) -> None:
+    """The losses around a finding, with the steps that it rests on shaded."""
+    first, last = (finding.window or [finding.step, finding.step])[:2]
+    around = max(last - first, 20)
+    start, end = first - 2 * around, last + around
+
+    def near(points: Iterable[tuple[int, float]]) -> tuple[list[float], list[float]]:
+        return _finite((step, value) for step, value in points if start <= step <= end)
+
+    xs, ys = near((step.step, step.loss) for step in history.steps)
+    axes.plot(*envelope(xs, ys), color=_SMOOTH, linewidth=1.2, label="training")
+    at, losses = near((each.step, each.loss) for each in history.evaluations)
+    if at:
+        _draw_validation(axes, at, losses, "validation")
+    axes.axvspan(first - 0.5, last + 0.5, color=_MARK, alpha=0.12, label=finding.kind.replace("_", " "))
+    if levels := [*_middle(ys), *losses]:
+        margin = 0.08 * ((max(levels) - min(levels)) or 1.0)
+        axes.set_ylim(min(levels) - margin, max(levels) + margin)
+    axes.set_ylabel("loss (nats per target)")
+
+
 def _draw_validation(axes: Any, xs: Sequence[float], ys: Sequence[float], label: str) -> None:
     xs, ys = envelope(xs, ys)
     marker = "o" if len(xs) <= 60 else None
@@ -129,11 +154,6 @@ def _middle(values: Sequence[float]) -> list[float]:
     return [ordered[len(ordered) // 50], ordered[-1 - len(ordered) // 50]]
 
 
-def _start(values: Sequence[float]) -> list[float]:
-    """The level that a curve begins at: the median of its first fiftieth, which no single spike moves."""
-    return [statistics.median(values[: max(len(values) // 50, 1)])] if values else []
-
-
 def _draw_learning_rate(axes: Any, history: History) -> None:
     xs, ys = _finite((step.step, step.learning_rate) for step in history.steps)
     axes.plot(*envelope(xs, ys), color=_SMOOTH, linewidth=1.6)
@@ -149,9 +169,6 @@ def _draw_grad_norm(axes: Any, history: History) -> None:
         axes.axhline(limit, color=_OTHER, linewidth=1.2, linestyle="--", label=f"clipped to {limit:g}")
     if ys and min(ys) > 0 and max(ys) > 20 * sorted(ys)[len(ys) // 2]:
         axes.set_yscale("log")
-        # The powers of a log axis are set as mathematics, in fonts that some installations lack.
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_minor_formatter(lambda value, _: "")
     _mark_skipped(axes, history)
     axes.set_ylabel("gradient norm")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from etude import durable
 from etude.records.events import Attempt, CheckpointSaved, Control, Finding, Note
-from etude.records.folder import as_argument, require_own
+from etude.records.folder import require_own
 from etude.records.store import Run
 from etude.report.answers import answers_over_time
 from etude.report.charts import chart_svgs
@@ -19,6 +19,7 @@ from etude.report.conditions import (
     describe_settings,
 )
 from etude.report.course import phases, timeline
+from etude.report.findings import charted, describe_findings
 from etude.report.history import History, read_history
 from etude.report.html import to_html
 from etude.report.markdown import code, fence, prose, quoted, render, table
@@ -27,7 +28,6 @@ from etude.report.summary import Summary, forecast_and_measured, index_history, 
 from etude.report.wording import duration, metric_title, number, numbers, percent, short, size
 from etude.text import plural
 
-_FINDINGS = 50
 _CHART_NAMES = {
     "metric.svg": "Chosen metric on validation samples",
     "loss.svg": "Training and validation loss",
@@ -49,8 +49,9 @@ def write_report(run: Run, *, html: bool = False) -> Path:
     require_own(run.path)
     run.require_own_recipe()
     history = read_history(run)
-    charts = chart_svgs(history)
-    text = render("report.md.jinja", _contents(history, list(charts)))
+    findings = charted(history)
+    charts = chart_svgs(history, findings)
+    text = render("report.md.jinja", _contents(history, list(charts), findings))
     folder = run.path / "report"
     durable.make_folder(folder)
     durable.remove_leftovers(folder)
@@ -64,7 +65,7 @@ def write_report(run: Run, *, html: bool = False) -> Path:
     return folder / ("report.html" if html else "report.md")
 
 
-def _contents(history: History, charts: list[str]) -> dict[str, Any]:
+def _contents(history: History, charts: list[str], findings: dict[str, Finding]) -> dict[str, Any]:
     """Front matter, title and sections of the report as finished Markdown, by their names in its template."""
     recipe, summary = history.run.recipe, summarize_history(history)
     records = recipe.records
@@ -76,11 +77,15 @@ def _contents(history: History, charts: list[str]) -> dict[str, Any]:
     return {
         "front_matter": {key: quoted(value) for key, value in front_matter.items()},
         "title": prose(records.title or recipe.name),
-        "sections": [(heading, list(parts)) for heading, parts in _sections(history, summary, charts)],
+        "sections": [
+            (heading, list(parts)) for heading, parts in _sections(history, summary, charts, findings)
+        ],
     }
 
 
-def _sections(history: History, summary: Summary, charts: list[str]) -> Iterator[tuple[str, Iterator[str]]]:
+def _sections(
+    history: History, summary: Summary, charts: list[str], findings: dict[str, Finding]
+) -> Iterator[tuple[str, Iterator[str]]]:
     """Headings with the parts below them; one without a part is left out."""
     yield "## Verdict", _verdict(summary)
     yield "## Before and after", before_after(history, summary)
@@ -88,9 +93,9 @@ def _sections(history: History, summary: Summary, charts: list[str]) -> Iterator
     yield "## Results", final_scores(history)
     yield "## Phases", phases(history)
     yield "## Timeline", timeline(history, summary)
-    yield "## Charts", (f"![{_CHART_NAMES[name]}]({name})" for name in charts)
+    yield "## Charts", (f"![{_CHART_NAMES[name]}]({name})" for name in charts if name in _CHART_NAMES)
     yield "## Answers", answers_over_time(history)
-    yield "## Problems", _problems(history)
+    yield "## Problems", _problems(history, findings)
     yield "## Checkpoints", _checkpoints(history, summary)
     yield "## Interventions", _interventions(history)
     yield "## Lessons", _notes(history, "lessons", or_how=True)
@@ -151,7 +156,7 @@ def _checkpoints(history: History, summary: Summary) -> Iterator[str]:
         yield table(("kept", "size", "time to write", ""), rows)
 
 
-def _problems(history: History) -> Iterator[str]:
+def _problems(history: History, charts: dict[str, Finding]) -> Iterator[str]:
     """Evidence and advice behind the problems of the verdict, and what people noted."""
     skipped = [step.step for step in history.steps if step.skipped]
     if skipped:
@@ -159,17 +164,7 @@ def _problems(history: History) -> Iterator[str]:
         yield f"{count} skipped because the loss or gradient was not finite: {numbers(skipped, 10)}."
     if cut := list(_rows_with_losses(history)):
         yield "\n".join(f"- {line}" for line in cut)
-    findings = history.events(Finding)
-    if findings:
-        steps: dict[tuple[str, ...], list[int]] = {}
-        for each in findings:
-            steps.setdefault((prose(each.what), prose(each.evidence), prose(each.advice)), []).append(
-                each.step
-            )
-        rows = [(numbers(found), *texts) for texts, found in steps.items()]
-        yield table(("step", "finding", "evidence", "advice"), rows[:_FINDINGS])
-        if (more := len(rows) - _FINDINGS) > 0:
-            yield f"and {more:,} more in the journal"
+    yield from describe_findings(history, charts)
     if damaged := history.ledger.damaged:
         yield f"Lines of the journal that fail their checksum and are left out: {numbers(damaged, 10)}."
     yield from _notes(history, "problem")
@@ -215,7 +210,7 @@ def _notes(history: History, section: str, *, or_how: bool = False) -> Iterator[
         by = f" by {prose(entry.event.author)}" if entry.event.author else ""
         yield f"Noted {_when(entry.time)} UTC{by}:\n\n{fence(entry.event.text)}"
     if or_how and not found:
-        command = f'etude note {as_argument(history.run.path)} "..." --section {section}'
+        command = f'etude note {history.run.name} "..." --section {section}'
         yield f"(nothing noted; {code(command)} adds to it)"
 
 

@@ -1,10 +1,10 @@
 """Watch a run by the figures of its log, in any training loop."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Protocol
 
 from etude.records.events import Finding
-from etude.watch.detectors.finite import NonFinite
+from etude.watch.detectors.finite import NonFinite, SkippedSteps
 from etude.watch.point import Facts, Point
 
 
@@ -26,7 +26,7 @@ class Detector(Protocol):
         ...
 
 
-DETECTORS: tuple[type[Detector], ...] = (NonFinite,)
+DETECTORS: tuple[type[Detector], ...] = (NonFinite, SkippedSteps)
 
 
 class Watcher:
@@ -37,11 +37,20 @@ class Watcher:
     'non_finite'
     """
 
-    def __init__(self, **facts: Any) -> None:
-        """facts: those of `Facts` that are known. Raises: TypeError for others."""
+    def __init__(self, *, ignore: Collection[str] = (), **facts: Any) -> None:
+        """facts: those of `Facts` that are known; ignore: kinds of findings. Raises: TypeError for others."""
         self._facts = Facts(**facts)
+        self._ignore = frozenset(ignore)
         self._points: list[Point] = []
         self._restart()
+
+    @classmethod
+    def of(cls, facts: Facts, ignore: Collection[str] = ()) -> "Watcher":
+        """A watcher of a run with these facts, without the detectors of the kinds to ignore."""
+        watcher = cls(ignore=ignore)
+        watcher._facts = facts
+        watcher._restart()
+        return watcher
 
     def observe(
         self,
@@ -63,16 +72,21 @@ class Watcher:
     def add(self, point: Point) -> list[Finding]:
         """Take in a point; returns what it shows. As `observe`."""
         if self._points and point.step < self._points[-1].step:
-            kept = [each for each in self._points if each.step < point.step]
-            self._points = []
-            self._restart()
-            for each in kept:
-                self.add(each)
+            self.rewind(point.step - 1)
         self._points.append(point)
         found = [finding for each in self._detectors if (finding := each.observe(point))]
         self.findings += found
         return found
 
+    def rewind(self, step: int) -> None:
+        """Forget what was observed after a step, as training does that goes on from a checkpoint of it."""
+        kept = [each for each in self._points if each.step <= step]
+        self._points = []
+        self._restart()
+        for each in kept:
+            self.add(each)
+
     def _restart(self) -> None:
-        self._detectors = [detector(self._facts) for detector in DETECTORS]
+        wanted = (detector for detector in DETECTORS if detector.kind not in self._ignore)
+        self._detectors = [detector(self._facts) for detector in wanted]
         self.findings: list[Finding] = []

@@ -1,7 +1,7 @@
 """Figures of steps become records: losses by targets, rates by hand, and ends of runs that are broken."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -94,37 +94,30 @@ def test_weights_that_are_not_finite_end_the_run_with_a_finding(
     assert [each.what for each in records(writer, events.Finding)] == ["non-finite weights"]  # type: ignore[union-attr]
 
 
-def test_skipped_steps_are_told_at_the_first_and_whenever_they_have_doubled(
-    writer: RunWriter, recorder: Recorder
-) -> None:
-    for number in range(1, 40):
-        recorder.add(step(number, 57.037816, 10.0, skipped=float(number > 2 and number % 10 != 0)))
-    recorder.drain()
-    said = {each.step: each.evidence for each in records(writer, events.Finding)}  # type: ignore[union-attr]
-    # Skipped are 3 to 9, 11 to 19, 21 to 29 and 31 to 39: the 1st is 3, the 8th is 11, the 16th 19, the 32nd 37.
-    assert list(said) == [3, 4, 6, 11, 19, 37]
-    assert said[3] == "loss 5.704, gradient norm 1.5" and said[37].endswith("; 32 steps so far")
-    recorder.forget()
-    recorder.add(step(40, math.nan, 10.0, skipped=1))
-    recorder.drain()
-    assert records(writer, events.Finding)[-1].evidence == "loss nan, gradient norm 1.5"  # type: ignore[union-attr]
-
-
 @pytest.mark.parametrize(
     ("precision", "wider"),
     [("fp32", ""), ("bf16", ", or train.precision fp32"), ("fp16", ", or train.precision bf16 or fp32")],
 )
-def test_no_run_is_advised_to_take_the_precision_that_it_has(
-    writer: RunWriter, precision: str, wider: str
-) -> None:
-    recorder = Recorder(writer, device=CPU, cost=Cost(10.0, 1.0), matrix_rate=1.0, precision=precision)
+def test_no_run_is_advised_to_take_the_precision_that_it_has(precision: str, wider: str) -> None:
+    recorder = Recorder(None, device=CPU, cost=Cost(10.0, 1.0), matrix_rate=1.0, precision=precision)
     for number in range(1, 51):
         recorder.add(step(number, math.nan, 10.0, skipped=1))
     with pytest.raises(FaultError, match=f"nothing; lower optim.learning_rate{wider}, and start again"):
         recorder.drain()
-    (advice,) = {each.advice for each in records(writer, events.Finding)}  # type: ignore[union-attr]
-    assert advice.endswith(f"try a lower optim.learning_rate{wider}")
     recorder.close()
+
+
+def test_findings_of_the_watch_follow_what_they_rest_on(writer: RunWriter, recorder: Recorder) -> None:
+    def watch(found: Sequence[events.Event]) -> list[events.Event]:
+        steps = [each for each in found if isinstance(each, events.Step)]
+        return [events.Finding(each.step, "odd", "", "") for each in steps if each.step % 2]
+
+    recorder.watch = watch
+    for number in range(1, 5):
+        recorder.add(step(number, 5.0, 10.0))
+    recorder.drain()
+    kept = [(type(each).__name__, each.step) for each in records(writer, events.Event)]  # type: ignore[union-attr, arg-type]
+    assert kept[-6:] == [*(("Step", number) for number in range(1, 5)), ("Finding", 1), ("Finding", 3)]
 
 
 def test_fifty_skipped_steps_in_a_row_end_the_run_and_fewer_do_not() -> None:

@@ -6,33 +6,89 @@ from typing import ClassVar
 from etude.records.events import Finding
 from etude.watch.point import Facts, Point
 
+_LOWER = "lower optim.learning_rate"
+_WIDER = {"fp16": ", or set train.precision to bf16 or fp32", "bf16": ", or set train.precision to fp32"}
+_MANY, _MANY_IN_FP16 = 10, 30  # skipped steps in a row; fp16 needs a few to find its scale
+
 
 class NonFinite:
-    """A loss or gradient norm that is NaN or infinite, at the first point that has one."""
+    """A loss or gradient norm that is NaN or infinite in an update that was made, or in an evaluation.
+
+    At the first point that has one, and again after finite ones. No false alarms.
+    """
 
     kind: ClassVar[str] = "non_finite"
 
     def __init__(self, facts: Facts) -> None:
-        self._precision = facts.precision
         self._is_finite = True
 
     def observe(self, point: Point) -> Finding | None:
         figures = {"loss": point.loss, "gradient norm": point.grad_norm, "validation loss": point.eval_loss}
-        broken = [f"{name} {value}" for name, value in figures.items() if not math.isfinite(value or 0.0)]
-        was_finite, self._is_finite = self._is_finite, not broken or self._is_search_for_scale(point)
-        if self._is_finite or not was_finite:
+        broken = [
+            f"{name} {value}"
+            for name, value in figures.items()
+            if value is not None and not math.isfinite(value)
+        ]
+        if point.skipped or not any(value is not None for value in figures.values()):
+            return None
+        was_finite, self._is_finite = self._is_finite, not broken
+        if not broken or not was_finite:
             return None
         return Finding(
             point.step,
             "a figure is not finite",
             f"{', '.join(broken)} at step {point.step:,}",
-            "lower optim.learning_rate, or train in fp32",
+            f"{_LOWER}, and look at the data of this step",
             severity="error",
             window=[point.step, point.step],
             kind=self.kind,
             confidence=1.0,
         )
 
-    def _is_search_for_scale(self, point: Point) -> bool:
-        """fp16 skips steps on purpose until its loss scale fits; only a loss that is not finite counts."""
-        return self._precision == "fp16" and point.skipped and math.isfinite(point.loss or 0.0)
+
+class SkippedSteps:
+    """Steps that changed no weight, because their loss or gradient was not finite.
+
+    At the first, second, fourth, eighth ... of a run a warning; an error once 10 follow each other (30 in
+    fp16), as nothing is learnt any more.
+    """
+
+    kind: ClassVar[str] = "skipped_steps"
+
+    def __init__(self, facts: Facts) -> None:
+        self._wider = _WIDER.get(facts.precision or "", "")
+        self._many = _MANY_IN_FP16 if facts.precision == "fp16" else _MANY
+        self._rate = facts.peak_learning_rate
+        self._count = self._in_a_row = self._first = 0
+
+    def observe(self, point: Point) -> Finding | None:
+        if not point.skipped:
+            self._in_a_row = 0 if point.loss is not None else self._in_a_row
+            return None
+        self._count, self._in_a_row = self._count + 1, self._in_a_row + 1
+        self._first = point.step if self._in_a_row == 1 else self._first
+        advice = f"{_LOWER}{self._wider}"
+        if self._in_a_row == self._many:
+            return Finding(
+                point.step,
+                "nothing is learnt any more",
+                f"the last {self._many} steps had no finite loss or gradient and changed no weight",
+                advice,
+                severity="error",
+                window=[self._first, point.step],
+                changes={"optim.learning_rate": self._rate * 0.3} if self._rate else {},
+                kind=self.kind,
+                confidence=1.0,
+            )
+        if self._count.bit_count() != 1:
+            return None
+        so_far = f"; {self._count:,} steps so far" if self._count > 1 else ""
+        return Finding(
+            point.step,
+            "non-finite step",
+            f"loss {point.loss:.4g}, gradient norm {point.grad_norm:.4g}{so_far}",
+            f"the weights were left as they were; try: {advice}",
+            window=[point.step, point.step],
+            kind=self.kind,
+            confidence=1.0,
+        )

@@ -1,10 +1,10 @@
-"""Figures that are not finite."""
+"""Figures that are not finite, and steps that were skipped."""
 
 import math
 
 import pytest
 
-from etude.watch.detectors.finite import NonFinite
+from etude.watch.detectors.finite import NonFinite, SkippedSteps
 from etude.watch.point import Facts, Point
 
 
@@ -16,11 +16,31 @@ def test_the_first_of_a_row_is_reported(figure: str, value: float) -> None:
     finding = detector.observe(Point(step=2, **{figure: value}))  # type: ignore[arg-type]
     assert finding is not None and finding.window == [2, 2] and str(value) in finding.evidence
     assert detector.observe(Point(step=3, **{figure: value})) is None  # type: ignore[arg-type]
+    assert detector.observe(Point(step=3, tokens_per_second=4.0)) is None
     assert detector.observe(Point(step=4, loss=2.0)) is None
     assert detector.observe(Point(step=5, **{figure: value})) is not None  # type: ignore[arg-type]
 
 
-def test_steps_that_fp16_skips_to_find_its_scale_are_no_fault() -> None:
-    detector = NonFinite(Facts(precision="fp16"))
-    assert detector.observe(Point(step=1, loss=2.0, grad_norm=math.inf, skipped=True)) is None
-    assert detector.observe(Point(step=2, loss=math.nan, grad_norm=math.nan, skipped=True)) is not None
+def test_a_skipped_step_is_a_warning_at_the_first_second_fourth_and_eighth() -> None:
+    detector = SkippedSteps(Facts())
+    said = []
+    for step in range(1, 30):
+        if step % 2:
+            assert detector.observe(Point(step=step, loss=2.0, grad_norm=1.0)) is None
+        elif found := detector.observe(Point(step=step, loss=math.nan, grad_norm=math.inf, skipped=True)):
+            assert found.severity == "warning"
+            said.append(found.step // 2)
+    assert said == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize(("precision", "many"), [("fp32", 10), ("bf16", 10), ("fp16", 30)])
+def test_many_skipped_steps_in_a_row_are_an_error_with_a_lower_rate(precision: str, many: int) -> None:
+    detector = SkippedSteps(Facts(precision=precision, peak_learning_rate=1e-2))
+    found = [
+        detector.observe(Point(step=step, loss=math.nan, grad_norm=math.nan, skipped=True))
+        for step in range(5, 60)
+    ]
+    errors = [each for each in found if each and each.severity == "error"]
+    assert [each.window for each in errors] == [[5, 4 + many]]
+    assert errors[0].changes == {"optim.learning_rate": pytest.approx(3e-3)}
+    assert NonFinite(Facts()).observe(Point(step=1, loss=math.nan, skipped=True)) is None

@@ -1,0 +1,132 @@
+"""The watch of a run that goes on: it reads the records, says what they show, and acts by the policy."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from etude.control.desk import Decision
+from etude.errors import RecipeError
+from etude.recipe.course import KEYS, SKIP, Change, Course
+from etude.recipe.schema import Watch
+from etude.records.events import Attempt, Control, DataUsed, Event, Finding, Step
+from etude.records.folder import list_checkpoints, step_of
+from etude.records.store import Run
+from etude.watch.journal import facts_of, point_of, points_of
+from etude.watch.watcher import Watcher
+
+REQUEST = "watch"  # in records of what it decided
+_LOWER_RATE = 0.3
+NEVER_MOVED = "never_moved"  # the finding that a trainable tensor stayed as it was
+
+
+class Guard:
+    """Watches the records of a run on the rank that writes them.
+
+    explain  looks for the cause of a finding in the model and the data, and returns the finding with it
+    """
+
+    def __init__(
+        self, run: Run, policy: Watch, explain: Callable[[Finding], Finding] = lambda finding: finding
+    ) -> None:
+        self._run, self._policy, self._explain = run, policy, explain
+        self._watcher: Watcher | None = None
+        self._steps_per_epoch = 1
+        self._worst: Finding | None = None  # an error that nothing was done about
+        self._recoveries = 0
+        self._losses: set[str] = set()  # the kinds of losses that steps had
+        self._stood_still: Finding | None = None
+
+    def begin(self, *, has_first_weights: bool) -> list[Finding]:
+        """Read the journal so far; returns findings of steps that count and that a kill kept from it."""
+        ledger = self._run.ledger()
+        events = [entry.event for entry in ledger.entries]
+        for event in events:
+            self._note(event)
+        if self._policy.policy == "off":
+            return []
+        attempt = next(event for event in reversed(events) if isinstance(event, Attempt))
+        data = next((event for event in events if isinstance(event, DataUsed)), None)
+        facts = facts_of(self._run.recipe, attempt, data, has_first_weights=has_first_weights)
+        self._steps_per_epoch = attempt.steps_per_epoch
+        self._watcher = Watcher.of(facts, ignore=self._policy.ignore)
+        known = {(each.kind, each.step) for each in events if isinstance(each, Finding)}
+        found = [finding for point in points_of(events) for finding in self._watcher.add(point)]
+        self._recoveries = sum(
+            isinstance(event, Control) and event.request == REQUEST for event, _, _ in ledger.all
+        )
+        return [finding for finding in found if (finding.kind, finding.step) not in known]
+
+    def rewind(self, step: int) -> None:
+        """Forget what came after a step, from which the run goes on."""
+        self._worst = None
+        if self._watcher:
+            self._watcher.rewind(step)
+
+    def take(self, records: Sequence[Event]) -> list[Finding]:
+        """Read records as they are written; returns what they show."""
+        found: list[Finding] = []
+        for record in records:
+            self._note(record)
+            if self._watcher and (point := point_of(record, self._steps_per_epoch)):
+                found += [self._explain(finding) for finding in self._watcher.add(point)]
+        for finding in [*found, *(record for record in records if isinstance(record, Finding))]:
+            if finding.severity == "error" and finding.kind:
+                self._worst = self._worst or finding
+        return found
+
+    def decide(self, course: Course, step: int) -> Decision | None:
+        """The decision that the policy makes of the first error since the last one, after a step."""
+        worst, self._worst = self._worst, None
+        if worst is None or self._policy.policy not in ("stop", "recover"):
+            return None
+        since = (worst.window or [worst.step])[0]
+        reason = f"{worst.what} since step {since:,}: {worst.evidence}"
+        if self._policy.policy == "stop":
+            return Decision("fail", f"{reason}; {worst.advice}")
+        if self._recoveries >= self._policy.recoveries:
+            times = f"watch.recoveries is {self._policy.recoveries}, and as often it went back"
+            return Decision("fail", f"{reason}; {times}; {worst.advice}")
+        return self._recover(worst, since, course, reason)
+
+    def _recover(self, worst: Finding, since: int, course: Course, reason: str) -> Decision:
+        steps = [step_of(path.name) for path in list_checkpoints(self._run.checkpoints)]
+        good = max((step for step in steps if step is not None and step < since), default=None)
+        if good is None:
+            keep = "a smaller checkpoint.every_steps keeps one"
+            return Decision("fail", f"{reason}; there is no checkpoint before it to go back to: {keep}")
+        for key, value in self._remedies(worst, good, course):
+            change = Change(good, key, value, f"{worst.what} at step {worst.step:,}")
+            try:
+                course.with_changes([change])
+            except RecipeError:
+                continue
+            self._recoveries += 1
+            return Decision("back", change.reason, REQUEST, change)
+        return Decision("fail", f"{reason}; no change of a run that goes on would help; {worst.advice}")
+
+    def _remedies(self, worst: Finding, good: int, course: Course) -> Iterator[tuple[str, Any]]:
+        """Changes of the course against a finding, the best first."""
+        for key, value in worst.changes.items():
+            if key == SKIP:
+                yield SKIP, worst.step - good  # all batches up to the end of what was found
+            elif key == "optim.learning_rate":  # lower at each recovery
+                yield key, min(value, _LOWER_RATE * course.recipe_at(good).optim.learning_rate)
+            elif key in KEYS:
+                yield key, value
+
+    def why_unusable(self) -> str | None:
+        """The reason why nothing was trained, where that is certain."""
+        if self._stood_still:
+            return f"{self._stood_still.what}: {self._stood_still.evidence}"
+        if self._losses == {"lost"}:
+            return "no step had a finite loss, so nothing was learnt; lower optim.learning_rate"
+        if self._losses == {"zero"}:
+            return "the loss was 0 at every step, as it is where no target is scored; look at etude data show"
+        return None
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, Step):
+            is_lost = event.skipped or not math.isfinite(event.loss)
+            self._losses.add("lost" if is_lost else "zero" if event.loss == 0 else "usual")
+        elif isinstance(event, Finding) and event.kind == NEVER_MOVED:
+            self._stood_still = event
