@@ -157,7 +157,8 @@ def _open_rows(name: str, folder: Path, recipe: Recipe, day: str | None) -> Corp
     if recipe.kind.has_labels:
         assert corpus.labels
         names = [each for each in (CLASSIFIER_FILE, "config.json") if (folder / each).is_file()]
-        theirs = label_names(durable.read_json_object(folder / names[0])) if names else ()
+        config = durable.read_json_object(folder / names[0]) if names else {}
+        theirs = label_names(config) if names else ()
         layout = lay_over(corpus.labels.names, theirs, are_named=theirs != default_names(len(theirs)))
         new = [label for label in corpus.labels.names if label not in theirs]
         if len(layout.names) > len(theirs) or not layout.kept:
@@ -165,7 +166,7 @@ def _open_rows(name: str, folder: Path, recipe: Recipe, day: str | None) -> Corp
                 f"the rows have the labels {listed(new)}, which {name} does not know: it knows "
                 f"{listed(theirs)}; give rows with these"
             )
-        corpus = lay_out(corpus, layout)
+        corpus = _as_the_model_labels(name, lay_out(corpus, layout), str(config.get("problem_type")))
         _, prepared = read_prepared(recipe, Path(corpus.summary["folder"]))
         ids["validation"] = prepared.ids(np.arange(corpus.train.spans.documents))
     examples, ends = corpus.examples_of["train"], list(corpus.end_ids)
@@ -184,6 +185,20 @@ def _described_rows(name: str, folder: Path) -> str:
     used = [entry.event for entry in run.ledger().entries if isinstance(entry.event, DataUsed)]
     found = [str(source.get("found")) for each in used[:1] for source in each.summary.get("sources") or ()]
     return f"such as {name} was trained on: {one_line(found[0])}" if found else "such as the first run reads"
+
+
+def _as_the_model_labels(name: str, corpus: Corpus, problem_type: str) -> Corpus:
+    """The rows with one label each or several, as the model was trained, however few of them these rows have.
+
+    Raises: InputError if rows have several labels, and the model gives one.
+    """
+    assert corpus.labels
+    if corpus.labels.multi and problem_type == "single_label_classification":
+        raise InputError(
+            f"a row has no label or several, and {name} gives one; score it on rows of one label"
+        )
+    multi = corpus.labels.multi or problem_type == "multi_label_classification"
+    return replace(corpus, labels=replace(corpus.labels, multi=multi))
 
 
 def _count_trained(run: Run, recipe: Recipe, corpus: Corpus) -> int:

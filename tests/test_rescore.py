@@ -115,6 +115,36 @@ def test_several_labels_are_scored_by_thresholds_that_other_rows_chose(tmp_path:
     assert system.figures["f1"][0] == pytest.approx(last.metrics["f1"])
 
 
+def test_rows_that_have_one_label_each_are_scored_as_the_model_was_trained(tmp_path: Path) -> None:
+    """Scored as a choice of one label, a model that says all labels of all rows looks as good as one that knows."""
+    known = [{"text": f"row {n}", "label": [f"by {d}" for d in (2, 3) if n % d == 0]} for n in range(40)]
+    one = [row for row in known if len(row["label"]) == 1]
+    for name, rows in (("all", known), ("one", one), ("some", [*one, known[0]])):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = classification(
+        tmp_path / "all", None, {"data.train": [{"path": str(tmp_path / "all"), "label": "label"}]}
+    )
+    run = run_recipe(recipe, Options(runs=tmp_path / "runs")).run
+    ones, some = (
+        rescore([run.name], tmp_path / n, runs=tmp_path / "runs").systems[0] for n in ("one", "some")
+    )
+    assert ones.parts == pytest.approx(some.parts[:-1], rel=1e-4)
+    assert ones.parts[:, 1] == pytest.approx(2.0)  # each label is a target
+
+
+def test_rows_of_several_labels_are_refused_by_a_model_that_gives_one(
+    misleading: Get, tmp_path: Path
+) -> None:
+    run = misleading(made.equal_within_noise)[0]
+    rows = [json.loads(line) for line in Path(run.recipe.data.test[0].path).read_text().splitlines()]
+    source = run.recipe.data.test[0]
+    names = sorted({row[source.label] for row in rows})
+    rows[0][source.label] = names
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"a row has no label or several, and .* gives one"):
+        rescore([str(run.path)], tmp_path / "rows.jsonl")
+
+
 def test_runs_that_hold_out_other_rows_compare_on_a_file_and_seen_rows_are_counted(misleading: Get) -> None:
     runs = misleading(made.other_held_out_rows)
     rows = Path(runs[2].recipe.data.train[0].path)
