@@ -1,6 +1,7 @@
 """Text from elsewhere, made safe for a terminal, a log line or a message."""
 
 import re
+import shlex
 import unicodedata
 
 _MOST_CHARACTERS, _MOST_OF_A_VALUE = 300, 80
@@ -24,6 +25,11 @@ def one_line(text: object, width: int = 200) -> str:
     """Clean text on one line, runs of white space as one space, cut to a width in characters."""
     line = " ".join(clean(str(text)).split())
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def command(*words: object) -> str:
+    """A command line in which a shell takes each word as it stands: `etude show 'a b'`."""
+    return shlex.join(map(str, words))
 
 
 def plural(count: int, noun: str) -> str:

@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.cli.printing import print_json, print_rows, print_table, print_text, say
-from etude.text import clean, one_line, plural, printable, shorten
+from etude.text import clean, command, one_line, plural, printable, shorten
 
 PLURALS = {0: "0 steps", 1: "1 step", 2: "2 steps", 1001: "1,001 steps"}
 ODD = "a\x1b[2Jb\x00\x7f\x9bc\u200bd\u202ee\ud800f\ue000"
@@ -81,3 +82,11 @@ def test_commands_print_through_one_module_only() -> None:
 @pytest.mark.parametrize(("count", "text"), PLURALS.items())
 def test_only_one_is_singular(count: int, text: str) -> None:
     assert plural(count, "step") == text
+
+
+@pytest.mark.parametrize("name", ["$(touch gone)", "`touch gone`", "a b", "a;touch gone", "a'b", "*", "a\nb"])
+def test_a_shell_takes_the_words_of_a_command_as_they_stand(name: str, tmp_path: Path) -> None:
+    shown = subprocess.run(
+        ["sh", "-c", command("printf", "%s", name)], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout == name and not list(tmp_path.iterdir())

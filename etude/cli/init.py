@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from etude.cli.draft import Facts, held_out_section, recipe_text
 from etude.errors import InputError, RecipeError
-from etude.text import plural
+from etude.text import command, plural
 
 if TYPE_CHECKING:
     from etude.models.families.family import Pretrained
@@ -132,7 +132,7 @@ def _next_commands(out: Path, model: str, facts: Facts) -> list[str]:
     from etude.models.hub import fetch_command
 
     fetch = fetch_command(model) if facts.problem else None
-    return [*([fetch] if fetch else []), f"etude check {out} --deep"]
+    return [*([fetch] if fetch else []), command("etude", "check", out, "--deep")]
 
 
 def look(data: Path, model: str) -> Facts:

@@ -11,6 +11,7 @@ from etude.cli.options import Json, parse_output
 from etude.cli.printing import print_json, print_rows, print_text, say
 from etude.durable import write_file
 from etude.errors import InputError
+from etude.text import command
 
 
 def complete_name(incomplete: str) -> list[str]:
@@ -57,7 +58,7 @@ def copy_recipe(
     if as_json:
         print_json({"recipe": str(path)})
     else:
-        print_rows([("recipe", str(path)), ("next", f"etude check {path}")])
+        print_rows([("recipe", str(path)), ("next", command("etude", "check", path))])
 
 
 def shipped_recipes() -> dict[str, Path]:

@@ -3,6 +3,7 @@
 A pipe would wait for ever, a device never ends.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -10,6 +11,7 @@ import os
 import random
 import stat
 from collections import Counter
+from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -133,8 +135,18 @@ def read_json_object(
 
 def sha256_file(path: Path) -> str:
     """SHA-256 (hex) of a plain file, read in pieces. Raises: InputError."""
-    with open_plain(path) as file:
+    with _read_whole(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _read_whole(path: Path) -> Iterator[BufferedReader]:
+    """Open a plain file, and name it where a disk fails while it is read. Raises: InputError."""
+    with open_plain(path) as file:
+        try:
+            yield file
+        except OSError as error:
+            raise _reading_error(path, error) from None
 
 
 def is_written(path: Path, size: int, sha256: str) -> bool:
@@ -160,7 +172,7 @@ def content_key(path: Path) -> list[Any]:
     The hash of a file beyond 1 GiB is over its first and last MiB and 62 more at places that the size draws,
     so a change between them that keeps size and time is not noticed. Raises: InputError.
     """
-    with open_plain(path) as file:
+    with _read_whole(path) as file:
         status = os.fstat(file.fileno())
         if not is_sampled(status.st_size):
             return [status.st_size, status.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()]

@@ -9,6 +9,7 @@ from etude import durable
 from etude.errors import InputError
 from etude.models.catalogue import STORIES
 from etude.recipe.load import at_home
+from etude.text import command
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -30,7 +31,7 @@ def fetch_command(given: str, revision: str | None = None) -> str | None:
     """The command of the hub that puts a model where `find_model` looks for it; None for a path."""
     if not _is_hub_id(given):
         return None
-    return f"hf download {given}{f' --revision {revision}' if revision else ''}"
+    return command("hf", "download", given, *(["--revision", revision] if revision else []))
 
 
 def _is_hub_id(given: str) -> bool:

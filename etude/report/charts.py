@@ -1,7 +1,6 @@
 """Charts of a run: SVG files for the report."""
 
 import io
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from etude.report.history import History, metric_value
 from etude.report.wording import metric_title, short
 
 _WORTH_A_CURVE = 20  # values, with fewer of which a line is drawn as it is, and speed not at all
+_LARGEST_DRAWN = 1e300
 _POINTS = 800  # about one a pixel of the width that the charts are read at
 _RAW, _SMOOTH, _OTHER, _MARK = "#9ecae1", "#1f5f99", "#d95f02", "#b30000"
 
@@ -69,11 +69,11 @@ def _draw_loss(axes: Any, history: History) -> None:
     xs, ys = _finite((step.step, step.loss) for step in history.steps)
     _draw_line(axes, xs, ys, "training")
     levels = _middle(ys)
-    scored = [each for each in history.evaluations if math.isfinite(each.loss)]
+    scored = [each for each in history.evaluations if _is_drawn(each.loss)]
     if scored:
         _draw_validation(axes, [each.step for each in scored], [each.loss for each in scored], "validation")
         levels += [each.loss for each in scored]
-    if (best := history.best) and math.isfinite(best.loss):
+    if (best := history.best) and _is_drawn(best.loss):
         metric = history.run.recipe.evaluate.metric
         by = "" if metric == "loss" else f" by {_title(metric)}"
         label = f"best checkpoint{by}: {short(best.loss)} at step {best.step:,}"
@@ -244,6 +244,11 @@ def _mark_events(axes: Any, history: History) -> str:
 _MAIN = (_draw_metric, _draw_loss)
 
 
+def _is_drawn(value: float) -> bool:
+    """True for a finite figure that leaves room for the margins of an axis."""
+    return abs(value) < _LARGEST_DRAWN
+
+
 def _finite(points: Iterator[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    kept = [(float(x), float(y)) for x, y in points if math.isfinite(y)]
+    kept = [(float(x), float(y)) for x, y in points if _is_drawn(y)]
     return [x for x, _ in kept], [y for _, y in kept]

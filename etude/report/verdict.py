@@ -54,7 +54,7 @@ def describe_end(values: Values) -> str:
     if status == "finished" and step == steps:
         return f"Finished {plural(step, 'step')}{passes or ''} in {duration(values['wall_seconds'])}."
     if status == "finished":
-        return f"Ended early at {of}: {values['reason']}."
+        return f"Ended early at {of}: {values['reason'] or 'the journal does not say why'}."
     if status == "running":
         return f"Running at {of}."
     if status == "failed":

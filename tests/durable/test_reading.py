@@ -1,5 +1,6 @@
 """Files of strangers are plain, small enough and well-formed, or refused in one line."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,10 @@ def test_a_name_that_leads_to_no_file_is_refused(tmp_path: Path, name: str) -> N
     with pytest.raises(InputError) as caught:
         durable.read_bytes(tmp_path / name, most_bytes=10)
     assert isinstance(caught.value, MissingError) == (name == "missing") and len(str(caught.value)) < 300
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a plain file that cannot be read")
+@pytest.mark.parametrize("read", [durable.sha256_file, durable.content_key])
+def test_a_disk_that_fails_under_a_file_is_named(read: Callable[[Path], object]) -> None:
+    with pytest.raises(InputError, match="/proc/self/mem cannot be read: Input/output error"):
+        read(Path("/proc/self/mem"))

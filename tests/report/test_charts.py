@@ -125,3 +125,13 @@ def test_the_axis_tells_of_changes_of_the_recipe_and_of_steps_that_are_missing(m
     )
     metric = chart_svgs(read_history(misleading(runs.worse_than_before)))["metric.svg"].decode()
     assert "best checkpoint: 0.556 at step 60 (worse)" in metric
+
+
+def test_figures_near_the_largest_float_leave_the_others_drawn(tmp_path: Path) -> None:
+    writer = new_run(tmp_path)
+    steps = [step._replace(loss=1.7e308, grad_norm=1.7e308) for step in window(1, 2)[:2]]
+    writer.append(
+        attempt(), *steps, evaluation(2, 700.0), *window(3, 5), replace(evaluation(5, 2.0), loss=-1.7e308)
+    )
+    writer.close("finished")
+    assert {"loss.svg", "grad_norm.svg"} <= chart_svgs(read_history(writer.run)).keys()

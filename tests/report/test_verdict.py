@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from etude.records.events import Control, DataUsed, Evaluation, Event, Finding, Generation, Scores
+from etude.records.store import Run
 from etude.report.history import read_history
-from etude.report.summary import Summary, summarize_history
+from etude.report.summary import Summary, summarize, summarize_history
 from etude.report.verdict import best_baseline, constant_prediction
 from tests.report.runs import attempt, evaluation, loss_at, new_run, window
 
@@ -266,3 +267,19 @@ def test_learning_on_few_held_out_samples_is_said_with_care(tmp_path: Path) -> N
     assert verdict(tmp_path / "few", data, *moments)["verdict"][0].startswith("It seems to have learnt: ")
     more = replace(data, summary={**data.summary, "validation": {"samples": 20}})
     assert verdict(tmp_path / "more", more, *moments)["verdict"][0].startswith("It learnt: ")
+
+
+@pytest.mark.parametrize("state", ["failed", "stopped"])
+def test_the_command_of_a_run_of_any_name_runs_nothing_else(state: str, tmp_path: Path) -> None:
+    writer = new_run(tmp_path)
+    writer.append(attempt(), *window(1, 5))
+    writer.close(state)
+    path = writer.run.path.rename(tmp_path / "$(id);x")
+    assert f"etude resume '{path}' " in summarize(Run(path))["end"]
+
+
+def test_an_end_that_the_journal_lacks_is_said_in_words(tmp_path: Path) -> None:
+    writer = new_run(tmp_path)
+    writer.append(attempt(), *window(1, 5))
+    writer.close("finished")
+    assert summarize(writer.run)["end"] == "Ended early at step 5 of 40: the journal does not say why."
