@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from etude import __version__
-from etude.cli import data, evaluate, model, read, recipes, train
+from etude.cli import data, evaluate, improve, model, read, recipes, train
 from etude.cli.completion import join_words
 from etude.cli.examples import example_text
 from etude.cli.printing import (
@@ -46,6 +46,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": read.show,
     "compare": read.compare,
     "evaluate": evaluate.evaluate,
+    "improve": improve.improve_run,
     "ensemble": read.ensemble,
     "rate": read.rate,
     "note": read.note,

@@ -1,0 +1,46 @@
+"""The command that writes the second version of a recipe."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etude.cli.options import Json, RunName, Runs, parse_new_file
+from etude.cli.printing import print_rows
+from etude.errors import InputError
+from etude.text import one_line
+
+
+def improve_run(
+    run: RunName,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", parser=parse_new_file, metavar="FILE", help="default: NAME-v2.toml"),
+    ] = None,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Write a second version of a run's recipe by what its watch found, and the strategy behind it."""
+    from etude import durable
+    from etude.improve import improve
+    from etude.records.store import open_run
+
+    better = improve(open_run(run, runs))
+    recipe = out or parse_new_file(f"{better.recipe.name}.toml")
+    strategy = parse_new_file(str(recipe.with_suffix(".strategy.md")))
+    for path in (recipe, strategy):
+        if os.path.lexists(path):
+            raise InputError(f"{path} is there already; give another file with --out")
+    durable.write_file(recipe, better.text.encode())
+    durable.write_file(strategy, better.strategy.encode("utf-8", "backslashreplace"))
+    rows = [
+        ("recipe", str(recipe)), ("strategy", str(strategy)),
+        *((key, f"{finding.what}: {one_line(finding.evidence)}") for key, finding in better.taken.items()),
+        ("next", f"etude train {recipe}"),
+    ]  # fmt: skip
+    values = {
+        "recipe": str(recipe), "strategy": str(strategy),
+        "changes": {key: better.taken[key].changes[key] for key in better.taken},
+    }  # fmt: skip
+    print_rows(rows, values, as_json)

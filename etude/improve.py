@@ -1,0 +1,119 @@
+"""A second version of a recipe from what the watch found in a run, and the strategy behind it."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from etude.errors import InputError, RecipeError
+from etude.recipe.edit import edit
+from etude.recipe.load import flatten, read_recipe_text, recipe_from, with_changes
+from etude.recipe.schema import Recipe
+from etude.recipe.toml import parse, toml_text
+from etude.records.events import Finding
+from etude.records.store import Run
+from etude.report.history import History, read_history
+from etude.report.strategy import write_strategy
+from etude.text import shorten
+from etude.watch.journal import facts_of, points_of
+from etude.watch.watcher import Watcher
+
+_FILLED_IN = {"records.log_every_steps", "optim.weight_decay"}  # when the run began
+_SEVERITIES = ("error", "warning", "info")
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """The next version of a recipe: checked, as text with its reasons, and as a strategy in Markdown.
+
+    taken  the finding behind each changed key
+    """
+
+    recipe: Recipe
+    text: str
+    strategy: str
+    taken: dict[str, Finding]
+
+
+def improve(run: Run) -> Improvement:
+    """Change the recipe of a run as the findings of the watch advise. Reads the run folder only.
+
+    Raises: InputError if no finding names a change, or the folder is damaged.
+    """
+    history = read_history(run)
+    if not history.attempts:
+        raise InputError(f"run {run.name} has no record yet; train it first")
+    findings = find_all(history)
+    taken, values = _choose(run.recipe, findings)
+    if not taken:
+        said = "; ".join(dict.fromkeys(f"{each.what}: {each.advice}" for each in findings if each.advice))
+        why = (
+            f"what it found asks for more than a recipe: {shorten(said, 300)}" if said else "it found nothing"
+        )
+        raise InputError(f"run {run.name} has no finding that names a change of its recipe; {why}")
+    name = next_name(run.recipe.name)
+    recipe = with_changes(run.recipe, {**values, "name": name, "records.parent": run.name})
+    old = flatten(run.recipe.to_dict())
+    reasons = {key: _reason(key, old.get(key), finding) for key, finding in taken.items()}
+    header = f"Second version of the recipe of run {run.name}, by what its watch found."
+    text = edit(
+        read_recipe_text(run.path / "recipe.toml"),
+        {**_not_in_text(run), "name": name, **values, "records.parent": run.name},
+        reasons,
+        header,
+    )
+    strategy = write_strategy(history, recipe, findings, taken)
+    return Improvement(recipe, text, strategy, taken)
+
+
+def find_all(history: History) -> list[Finding]:
+    """The findings of the watch in a journal, and what the detectors of today see in its records."""
+    recorded = [each for each in history.events(Finding) if each.kind]
+    facts = facts_of(history.run.recipe, history.attempts[-1], history.data)
+    watcher, kinds = Watcher.of(facts), {each.kind for each in recorded}
+    for point in points_of(entry.event for entry in history.ledger.entries):
+        watcher.add(point)
+    found = [*recorded, *(each for each in watcher.findings if each.kind not in kinds)]
+    return sorted(found, key=lambda each: (_SEVERITIES.index(each.severity), each.step))
+
+
+def next_name(name: str) -> str:
+    """The name of the next version: `run-v2` after `run`, `run-v3` after `run-v2`."""
+    found = re.fullmatch(r"(.*)-v(\d{1,6})", name)
+    base, number = (found[1], int(found[2]) + 1) if found else (name, 2)
+    return f"{base[: 63 - len(f'-v{number}')]}-v{number}"
+
+
+def _choose(recipe: Recipe, findings: list[Finding]) -> tuple[dict[str, Finding], dict[str, Any]]:
+    """The changes that recipes take, each key as the worst finding has it."""
+    taken: dict[str, Finding] = {}
+    values: dict[str, Any] = {}
+    old = flatten(recipe.to_dict())
+    for finding in findings:
+        for key, value in finding.changes.items():
+            if key in taken or value == old.get(key):
+                continue
+            try:
+                with_changes(recipe, {**values, key: value})
+            except RecipeError:
+                continue
+            taken[key], values[key] = finding, value
+    return taken, values
+
+
+def _not_in_text(run: Run) -> dict[str, Any]:
+    """Values of the run that the text of its recipe lacks: overrides, and paths from the root."""
+    given = flatten(recipe_from(parse(read_recipe_text(run.path / "recipe.toml"), "recipe.toml")).to_dict())
+    had = flatten(run.recipe.to_dict())
+    changed = {key: had[key] for key in had.keys() & given.keys() if given[key] not in ("auto", had[key])}
+    added = {key: had[key] for key in had.keys() - given.keys() - _FILLED_IN if not key.startswith("model.")}
+    return {key: value for key, value in had.items() if key in changed or key in added}
+
+
+def _reason(key: str, old: Any, finding: Finding) -> str:
+    was = f"was {toml_text(old)}" if old is not None else "was not set"
+    return f"{was}: {finding.what}, {_steps(finding)}"
+
+
+def _steps(finding: Finding) -> str:
+    first, last = (finding.window or [finding.step, finding.step])[:2]
+    return f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"

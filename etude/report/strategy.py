@@ -1,0 +1,127 @@
+"""The strategy of a second version of a recipe: the problem, the changes, and signs that they help."""
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+
+from etude.recipe.load import flatten
+from etude.recipe.schema import Recipe
+from etude.recipe.toml import toml_text
+from etude.records.events import Evaluation, Finding, Step
+from etude.report.history import History, metric_value
+from etude.report.markdown import code, prose, table
+from etude.report.summary import summarize_history
+from etude.report.wording import at_step, duration, metric_title, percent, short
+
+
+def write_strategy(
+    history: History, recipe: Recipe, findings: Sequence[Finding], taken: Mapping[str, Finding]
+) -> str:
+    """Markdown on the second version of the recipe of a run.
+
+    findings: of the watch, the worst first; taken: the finding behind each changed key.
+    """
+    summary = summarize_history(history)
+    parts: list[tuple[str, Iterator[str]]] = [
+        ("## Problem", _problem(summary["verdict"], findings)),
+        ("## Changes", _changes(history.run.recipe, recipe, taken)),
+        ("## Timeline", _timeline(history, recipe)),
+        ("## Good signs", _good_signs(history)),
+        ("## Bad signs", _bad_signs(findings)),
+        ("## Success", _success(history, taken)),
+        ("## Next steps", _next_steps(history.run.name, recipe)),
+    ]
+    sections = [(heading, [*lines]) for heading, lines in parts]
+    title = f"Strategy: {prose(recipe.name)} after run {prose(history.run.name)}"
+    blocks = [f"# {title}", *(block for heading, lines in sections if lines for block in (heading, *lines))]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _problem(verdict: Sequence[str], findings: Sequence[Finding]) -> Iterator[str]:
+    yield prose(" ".join(verdict))
+    for finding in findings:
+        first, last = (finding.window or [finding.step, finding.step])[:2]
+        where = f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
+        sure = "" if finding.confidence is None else f", {percent(finding.confidence)} sure"
+        cause = f" Likely cause{sure}: {prose(finding.causes[0])}." if finding.causes else ""
+        by = f" Decided by: {prose(finding.decided_by)}." if finding.decided_by else ""
+        open_ = f" Not tested: {prose('; '.join(finding.not_tested))}." if finding.not_tested else ""
+        what = f"**{prose(finding.what)}** ({where}): {prose(finding.evidence)}."
+        yield f"- {what}{cause}{by}{open_}"
+
+
+def _changes(before: Recipe, after: Recipe, taken: Mapping[str, Finding]) -> Iterator[str]:
+    old, new = flatten(before.to_dict()), flatten(after.to_dict())
+    rows = [
+        (code(key), code(_shown(old.get(key))), code(_shown(new.get(key))), prose(finding.advice))
+        for key, finding in taken.items()
+    ]
+    yield table(("key", "V1", "V2", "expected effect"), rows)
+    if sources := dict.fromkeys(finding.source for finding in taken.values() if finding.source):
+        yield f"Sources: {prose('; '.join(sources))}."
+
+
+def _shown(value: object) -> str:
+    return "not set" if value is None else toml_text(value)
+
+
+def _timeline(history: History, recipe: Recipe) -> Iterator[str]:
+    """Times of the second version, at the speed that was measured in the first."""
+    steps = [step for step in history.events(Step) if step.seconds > 0]
+    if not steps:
+        return
+    attempt = history.attempts[-1]
+    a_step = statistics.median(step.seconds for step in steps)
+    evaluations = [each.seconds for each in history.events(Evaluation)]
+    a_check = statistics.fmean(evaluations) if evaluations else 0.0
+    per_epoch = attempt.steps_per_epoch
+    planned = recipe.train.steps or math.ceil((recipe.train.epochs or 1) * per_epoch)
+    every = recipe.evaluate.every_steps or (recipe.evaluate.every_epochs or 1) * per_epoch
+    checks = planned // every if evaluations else 0
+    rows = [
+        ("an epoch", f"{per_epoch:,}", duration(per_epoch * a_step)),
+        ("between evaluations", f"{every:,}", duration(every * a_step + a_check)),
+        ("in all", f"{planned:,}", duration(planned * a_step + checks * a_check)),
+    ]
+    yield table(("", "steps", "time"), rows)
+    yield f"At {duration(a_step)} a step and {duration(a_check)} an evaluation, as measured in the first run."
+
+
+def _good_signs(history: History) -> Iterator[str]:
+    best = history.best
+    losses = [step.loss for step in history.steps if math.isfinite(step.loss)]
+    signs = []
+    if losses:
+        signs.append(f"the training loss falls step by step from about {short(losses[0])}, without a jump")
+    if best is not None and math.isfinite(best.loss):
+        signs.append(
+            f"the validation loss comes below {short(best.loss)} by step {best.step:,}, and stays there"
+        )
+    norms = sorted(step.grad_norm for step in history.steps if math.isfinite(step.grad_norm))
+    if norms:
+        signs.append(f"the gradient norm stays near {short(norms[len(norms) // 2])}, its median so far")
+    if signs:
+        yield "\n".join(f"- {prose(sign)}" for sign in signs)
+
+
+def _bad_signs(findings: Sequence[Finding]) -> Iterator[str]:
+    first = {finding.kind: finding for finding in reversed(findings)}
+    lines = [f"- {prose(each.what)} again, as {prose(each.evidence)}" for each in first.values()]
+    if lines:
+        yield "\n".join(lines)
+
+
+def _success(history: History, taken: Mapping[str, Finding]) -> Iterator[str]:
+    kinds = list(dict.fromkeys(code(finding.kind) for finding in taken.values()))
+    lines = [f"the watch finds no {' and no '.join(kinds)}"]
+    if history.best is not None:
+        name, at = metric_title(str(history.metric)), history.best.step
+        value = metric_value(history.best, str(history.metric))
+        lines.append(f"{prose(name)} better than {prose(at_step(value, at))}, beyond the noise of the rows")
+    yield "\n".join(f"- {line}" for line in lines)
+
+
+def _next_steps(name: str, recipe: Recipe) -> Iterator[str]:
+    file, second = f"{recipe.name}.toml", f"{recipe.name}-..."
+    commands = (f"check {file} --deep", f"train {file}", f"compare {name} {second}")
+    yield "\n".join(f"- {code(f'etude {command}')}" for command in commands)

@@ -1,0 +1,38 @@
+"""The command that writes a second version of a recipe."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude.recipe.schema import Recipe
+from etude.records.events import Finding
+from etude.records.store import hold_run
+from etude.run import run_recipe
+from etude.start import Options
+
+
+def test_the_command_writes_both_and_overwrites_nothing(
+    make_recipe: Callable[..., Recipe],
+    tmp_path: Path,
+    etude: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = run_recipe(make_recipe(), Options(runs=tmp_path / "runs")).run
+    writer = hold_run(run)
+    changes = {"optim.learning_rate": 1e-3}
+    writer.append(
+        Finding(8, "the loss *jumps*", "9.1 where 2.0 was usual", "", kind="jumps", changes=changes)
+    )
+    writer.close("finished")
+    monkeypatch.chdir(tmp_path)
+    done = etude("improve", run.name)
+    assert done.code == 0 and "the loss *jumps*: 9.1 where 2.0 was usual" in done.out
+    assert (tmp_path / "tiny-v2.toml").exists() and (tmp_path / "tiny-v2.strategy.md").exists()
+    before = (tmp_path / "tiny-v2.toml").read_bytes()
+    again = etude("improve", run.name)
+    assert (
+        again.code == 2 and "tiny-v2.toml" in again.err and (tmp_path / "tiny-v2.toml").read_bytes() == before
+    )
+    assert etude("improve", "nothing").code == 2

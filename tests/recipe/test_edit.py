@@ -1,0 +1,41 @@
+"""Changes in the text of a recipe: values as asked, the rest as it was."""
+
+import tomllib
+
+import pytest
+
+from etude.errors import RecipeError
+from etude.recipe.edit import edit
+
+TEXT = '# mine\nname = "a"   # the name\n\n[optim]\nlearning_rate = 0.02   # fast\n\n[[data.train]]\npath = "x.jsonl"\n'
+
+
+def test_keys_are_set_where_they_stand_or_added() -> None:
+    changes = {
+        "optim.learning_rate": 0.006,
+        "train.steps": 5,
+        "data.train.0.path": "/x",
+        "optim.weight_decay": 0.1,
+    }
+    edited = edit(TEXT, changes, {"optim.learning_rate": "was 0.02: it\nbroke"}, "Second.\nBy hand.")
+    assert edited.startswith("# Second.\n# By hand.\n# mine\n") and "# the name" in edited
+    assert "learning_rate = 0.006 # was 0.02: it broke" in edited
+    assert tomllib.loads(edited) == {
+        "name": "a", "optim": {"learning_rate": 0.006, "weight_decay": 0.1},
+        "data": {"train": [{"path": "/x"}]}, "train": {"steps": 5},
+    }  # fmt: skip
+
+
+def test_reasons_cannot_break_out_of_their_comment() -> None:
+    edited = edit(
+        TEXT,
+        {"optim.learning_rate": 1.0},
+        {"optim.learning_rate": 'x\nname = "evil"\r\x0b# y'},
+        "a\nb = 1\x00",
+    )
+    assert tomllib.loads(edited) == {**tomllib.loads(TEXT), "optim": {"learning_rate": 1.0}}
+
+
+def test_what_is_no_recipe_is_refused() -> None:
+    with pytest.raises(RecipeError):
+        edit("name = ", {"name": "b"}, {})
