@@ -205,6 +205,9 @@ def _answers(history: History) -> Iterator[str]:
     if figures.get("repetition", 0) >= 0.5:
         share = percent(figures["repetition"])
         yield f"Its answers repeat themselves: on average {share} of an answer stood in it before."
+    if figures.get("bleu") == 0 and figures.get("chrf", 0) > 0:
+        why = "no answer has four words, or none has a word of its reference"
+        yield f"BLEU is 0 because {why}; chrF, which counts characters, is {short(figures['chrf'])}."
 
 
 def _judged(history: History) -> Evaluation | None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sacrebleu import corpus_bleu, corpus_chrf
 
 from etude.records.events import Control, DataUsed, Evaluation, Event, Finding, Generation, Scores
 from etude.records.store import Run
@@ -185,6 +186,25 @@ def test_answers_that_are_one_text_or_never_end_are_named(tmp_path: Path) -> Non
         "None of its answers ends by itself; each was cut off after 256 tokens.",
         "Its answers repeat themselves: on average 97.0 % of an answer stood in it before.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("answers", "references"),
+    [(["return x", "pass"], ["return x", "pass"]), (["abcd efgh ijkl mnop"], ["abce efgi ijkm mnoq"])],
+)
+def test_a_bleu_of_0_beside_a_chrf_above_it_is_explained(
+    tmp_path: Path, answers: list[str], references: list[str]
+) -> None:
+    bleu, chrf = (score(answers, [references]).score for score in (corpus_bleu, corpus_chrf))
+    assert bleu == 0 and chrf > 0
+    assert corpus_bleu(["a b c x"], [["a b y z"]]).score > 0, "four words, one of the reference: not 0"
+    judged = replace(evaluation(40, 2.0), metrics={"bleu": bleu, "chrf": chrf})
+    (problem,) = verdict(tmp_path, evaluation(20, 3.0), judged, FINISH)["problems"]
+    assert problem.startswith(
+        "BLEU is 0 because no answer has four words, or none has a word of its reference; "
+    )
+    nothing = replace(judged, metrics={"bleu": 0.0, "chrf": 0.0})
+    assert verdict(tmp_path / "b", evaluation(20, 3.0), nothing, FINISH)["problems"] == []
 
 
 def test_memorised_rows_are_named(tmp_path: Path) -> None:
