@@ -26,7 +26,7 @@ from etude.memory import limited_memory
 from etude.objectives.choose import join_kinds
 from etude.objectives.writing import is_answered
 from etude.plan import Plan, make_plan
-from etude.plan.forecast import Costs, assume_costs, forecast
+from etude.plan.forecast import Costs, assume_costs, evaluation_work, forecast, reading_seconds, work_of_step
 from etude.plan.length import probe_micro_batch_size
 from etude.processes import python_command, python_environment
 from etude.recipe.load import recipe_from
@@ -62,7 +62,20 @@ class Probe:
             return self.note
         share = f"{100 * made.evaluation_seconds / max(made.seconds, 1e-9):.0f} % of the time"
         said = expected(made.seconds, made.memory_bytes, made.disk_bytes)
-        return f"{said}; {share} in evaluations and scores" + (f"; {self.note}" if self.note else "")
+        return "; ".join(
+            [said, f"{share} in evaluations and scores", *self._limits(), *filter(None, [self.note])]
+        )
+
+    def _limits(self) -> Iterator[str]:
+        """Limits of the forecast, in words."""
+        recipe = self.plan.recipe
+        if recipe.evaluate.patience is not None:
+            yield f"less time if evaluate.patience = {recipe.evaluate.patience} ends it early"
+        if recipe.train.devices > 1:
+            yield (
+                f"memory of each of {recipe.train.devices} ranks; time as if each had a device of its own, "
+                "without their exchange"
+            )
 
 
 def probe(plan: Plan, limit_seconds: float = LIMIT_SECONDS) -> Probe:
@@ -124,23 +137,17 @@ def _judge(plan: Plan, known: dict[str, float], code: int, is_over: bool, limit:
         costs = assume_costs(plan, known["step_seconds"], int(known["memory_bytes"]))
         costs = replace(
             costs,
+            tried=int(known.get("tried", 0)),
             sample_seconds=known.get("sample_seconds", costs.sample_seconds),
             token_seconds=known.get("token_seconds", costs.token_seconds),
         )
         return Probe(plan, costs, f"tried for {limit:.0f} s only" if is_over else "")
     if "rate" in known and is_over:
-        seconds = plan.cost.operations(*_of_step(plan)) / (_USUAL_SHARE * known["rate"])
+        seconds = plan.cost.operations(*work_of_step(plan)) / (_USUAL_SHARE * known["rate"])
         memory = 4 * plan.parameters["total"] + 12 * plan.trainable
         note = f"by arithmetic, as no step was done within {limit:.0f} s"
         return Probe(plan, assume_costs(plan, seconds, memory), note)
     return Probe(plan, None, "none: the steps that were tried failed; etude train says why")
-
-
-def _of_step(plan: Plan) -> tuple[float, float]:
-    """Mean tokens and targets of a step."""
-    samples = min(plan.global_batch_size, len(plan.train))
-    scored = sum(task.corpus.train.spans.scored for task in plan.tasks) / len(plan.train)
-    return samples * plan.train.tokens_per_sample, samples * scored
 
 
 def _measure(recipe: Recipe) -> Iterator[dict[str, float]]:
@@ -155,17 +162,20 @@ def _measure(recipe: Recipe) -> Iterator[dict[str, float]]:
     state.course = replace(state.course, recipe=recipe.model_copy(update={"train": section}))
     sampler = ResourceSampler(world.device.index if world.device.type == "cuda" else None)
     times: list[float] = []
-    for batches, share in _pieces(plan, size):
+    most = 0
+    for tried, (batches, share) in enumerate(_pieces(plan, size), start=1):
         started = time.perf_counter()
         if next(train(state, [batches], objective, world)).is_void:
             raise MemoryError
         synchronize(world.device)
         seconds = (time.perf_counter() - started) / share
         times = [*times, seconds] if share == 1 else [seconds]  # a whole step tells more than parts of it
-        yield {"step_seconds": statistics.median(times), "memory_bytes": sampler.memory()}
+        most = max(most, sampler.memory())
+        yield {"step_seconds": statistics.median(times), "memory_bytes": most, "tried": tried}
         if share == 1 and len(times) > 1 and sum(times) > _ENOUGH_SECONDS:
             break
-    yield from _measure_evaluation(plan, state, size)
+    for known in _measure_evaluation(plan, state, size):
+        yield {**known, "memory_bytes": max(most, sampler.memory())}
     sampler.close()
 
 
@@ -201,7 +211,8 @@ def _measure_evaluation(plan: Plan, state: TrainState, size: int) -> Iterator[di
         world=World(plan.device), micro_batch_size=size, folder=Path(os.devnull), metric=plan.metric,
         step=0, task=task.name,
     )  # fmt: skip
-    yield {"sample_seconds": _time(lambda: task.kind.score(exam)) / min(len(split), 2 * size)}
+    sample = _time(lambda: task.kind.score(exam)) / min(len(split), 2 * size)
+    yield {"sample_seconds": sample}
     writes = task.recipe.kind.writes_text
     with state.precision.autocast():
         if writes and is_answered(recipe, task.corpus):
@@ -210,7 +221,9 @@ def _measure_evaluation(plan: Plan, state: TrainState, size: int) -> Iterator[di
             seconds = _time(lambda: continue_prompts(state.model, task.corpus, recipe, 0))
         else:
             return
-    yield {"token_seconds": seconds / _FEW_TOKENS}
+    costs = replace(assume_costs(plan, 0.0, 0), sample_seconds=sample)
+    reading = reading_seconds(replace(evaluation_work(plan), samples=0), costs)
+    yield {"token_seconds": max(seconds - reading, seconds / 2) / _FEW_TOKENS}
 
 
 def _time(work: Callable[[], object]) -> float:

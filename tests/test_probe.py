@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,6 +41,17 @@ def test_a_step_that_takes_too_long_is_estimated_by_arithmetic(make_recipe: Make
     probed = probe(make_plan(make_recipe()), limit_seconds=0.0)
     assert probed.costs is not None and probed.costs.step_seconds > 0
     assert probed.note == "by arithmetic, as no step was done within 0 s"
+
+
+def test_a_forecast_names_what_it_does_not_know(make_recipe: Make) -> None:
+    plan = make_plan(make_recipe({"evaluate.patience": 3}))
+    costs = Costs(step_seconds=1.0, sample_seconds=0.1, token_seconds=0.1, memory_bytes=1 << 30)
+    assert str(module.Probe(plan, costs, "")).endswith("; less time if evaluate.patience = 3 ends it early")
+    ranks = plan.recipe.train.model_copy(update={"devices": 2})
+    plan = replace(plan, recipe=plan.recipe.model_copy(update={"train": ranks}))
+    assert "; memory of each of 2 ranks; time as if each had a device of its own" in str(
+        module.Probe(plan, costs, "")
+    )
 
 
 def test_too_little_memory_is_an_answer(

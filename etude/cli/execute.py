@@ -64,6 +64,20 @@ def train_here(
     return ended
 
 
+def describe_rest(run: "Run") -> str:
+    """The steps that a run has made, and the time that the others take at its pace; "" before the first."""
+    from etude.cli.progress import Pace
+    from etude.report.history import read_history
+
+    history, pace = read_history(run), Pace(run.recipe)
+    for entry in history.ledger.entries:
+        pace.write(entry.event)
+    if not history.steps or not (left := pace.words()):
+        return ""
+    done = f"step {history.steps[-1].step:,} of {history.attempts[-1].steps:,} is made"
+    return f"{run.name}: {done}; {left} at the pace so far, more where steps were not saved"
+
+
 def tell_finished(recipe: "Recipe", runs: Path, weights: str | None = None, *, as_json: bool = False) -> bool:
     """Tell the outcome of a finished run of the same recipe and data; False if there is none to tell of."""
     from etude.records.store import find_runs

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etude.cli.completion import complete_checkpoint
-from etude.cli.execute import start_ranks, tell_finished, train_here
+from etude.cli.execute import describe_rest, start_ranks, tell_finished, train_here
 from etude.cli.options import (
     Json,
     JsonLines,
@@ -22,6 +22,7 @@ from etude.cli.options import (
     parse_path,
 )
 from etude.cli.printing import print_json, print_rows, say
+from etude.control.ranks import read_place
 from etude.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def resume(run: RunName, runs: Runs = Path("runs"), as_json: JsonLines = False) 
     found.require_own_recipe()
     recipe = found.recipe
     start_ranks(recipe)
+    if read_place().rank == 0 and (left := describe_rest(found)):
+        say(left)
     from etude.start import Options
 
     train_here(recipe, Options(runs=found.path.parent, resume=found), as_json=as_json)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from etude.cli.execute import start_ranks, tell_ranks, train_here
+from etude.cli.execute import describe_rest, start_ranks, tell_ranks, train_here
 from etude.cli.live import LineView
 from etude.launch.ranks import Ended
 from etude.recipe.schema import Recipe
@@ -15,6 +15,7 @@ from etude.records.events import Event, Resource
 from etude.records.folder import list_checkpoints
 from etude.records.store import list_runs
 from etude.start import Options
+from tests.report.runs import attempt, new_run, window
 
 Make = Callable[..., Recipe]
 
@@ -75,3 +76,14 @@ def test_ranks_that_fail_end_the_command_with_their_code_and_reason(
     with pytest.raises(typer.Exit) as caught:
         tell_ranks(Ended(75, "rank 1 was killed"))
     assert caught.value.exit_code == 75 and capsys.readouterr().err == "rank 1 was killed\n"
+
+
+def test_a_resume_begins_with_the_steps_that_are_made_and_the_time_that_is_left(tmp_path: Path) -> None:
+    writer = new_run(tmp_path)
+    assert describe_rest(writer.run) == ""
+    writer.append(attempt(), *window(1, 10))
+    writer.close("stopped")
+    said = describe_rest(writer.run)
+    assert (
+        said.startswith(f"{writer.run.name}: step 10 of 40 is made; ") and " left at the pace so far" in said
+    )

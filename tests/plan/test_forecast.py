@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from etude.plan import make_plan
-from etude.plan.forecast import Costs, Pace, count_evaluations, evaluation_work, final_work, forecast
+from etude.models.cost import Cost
+from etude.plan import Plan, make_plan
+from etude.plan.forecast import (
+    Costs,
+    Pace,
+    assume_costs,
+    count_evaluations,
+    evaluation_work,
+    final_work,
+    forecast,
+)
 from etude.recipe.schema import Recipe
 from etude.records.events import Forecast
 from etude.records.store import Run
@@ -81,9 +90,35 @@ def test_time_is_that_of_steps_samples_and_texts(tmp_path: Path) -> None:
     costs = Costs(step_seconds=2.0, sample_seconds=0.1, token_seconds=0.01, memory_bytes=7)
     said = forecast(plan, costs)
     held_out = len(plan.corpus.validation or ())
-    # 20 steps; before, at 10 and at 20 an evaluation, of all held-out samples, 6 tokens of answers, 64 of a prompt
-    assert said.evaluation_seconds == pytest.approx(3 * (0.1 * held_out + 0.01 * (6 + 64)))
+    # 20 steps; before, at 10 and at 20 an evaluation, of all held-out samples, 6 tokens of answers, 64 of a prompt;
+    # to read the prompt of each of the 4 texts takes a fifth of the loss of a sample.
+    assert said.evaluation_seconds == pytest.approx(3 * (0.1 * (held_out + 0.2 * 4) + 0.01 * (6 + 64)))
     assert said.seconds == pytest.approx(20 * 2.0 + said.evaluation_seconds) and said.memory_bytes == 7
+
+
+def test_writing_weighs_more_in_a_tiny_model_than_in_one_whose_time_is_products(tmp_path: Path) -> None:
+    plan = make_plan(of_kind("finetuning", tmp_path))
+    tiny = assume_costs(plan, 1.0, 0)
+    assert 0.05 < tiny.token_seconds < 0.12, "measured: 0.05 of a step, most of both being calls"
+    cost = Cost(2000 * plan.cost.per_token, 2000 * plan.cost.per_target)
+    large = assume_costs(replace(plan, cost=cost), 1.0, 0)
+    assert large.token_seconds == 0.3 * large.sample_seconds < tiny.token_seconds
+
+
+def test_memory_grows_by_kernels_of_other_lengths_on_a_cpu_in_bf16_only(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    varied, even = make_plan(of_kind("finetuning", tmp_path)), make_plan(make_recipe())
+
+    def grown(plan: Plan, precision: str, tried: int, steps: int) -> int:
+        costs = Costs(step_seconds=1.0, sample_seconds=0.0, token_seconds=0.0, memory_bytes=0, tried=tried)
+        return forecast(replace(plan, precision=precision, steps=steps), costs).memory_bytes
+
+    # The memory of a run of 29 thousand parameters grew by 213 MB in its first 8 steps, by 938 MB in 72.
+    assert grown(varied, "bf16", 0, 8) == pytest.approx(213e6, rel=0.25)
+    assert grown(varied, "bf16", 0, 72) == pytest.approx(938e6, rel=0.1)
+    assert grown(varied, "bf16", 8, 72) == pytest.approx(938e6 - 213e6, rel=0.15)
+    assert grown(varied, "bf16", 72, 72) == grown(varied, "fp32", 0, 72) == grown(even, "bf16", 0, 72) == 0
 
 
 def test_fewer_checkpoints_are_kept_than_made(make_recipe: Make) -> None:
