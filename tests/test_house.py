@@ -31,7 +31,7 @@ MOST = {
 MOST_LINES = {
     "cli": 3514, "control": 519, "data": 8550, "durable": 781, "engine": 1617, "evaluate": 600,
     "launch": 306, "models": 5124, "objectives": 1142, "plan": 854, "recipe": 1828, "records": 2219,
-    "report": 4570, "scores": 850, "watch": 419,
+    "report": 4570, "scores": 850, "watch": 2117,
     "etude": 3332,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()

@@ -1,0 +1,108 @@
+"""Any log of a training, recognised by what it holds."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from etude import durable
+from etude.errors import InputError
+from etude.records.events import Attempt
+from etude.records.journal import read_journal
+from etude.watch.journal import points_of
+from etude.watch.logs.content import open_log, read_text
+from etude.watch.logs.find import find_logs
+from etude.watch.logs.lines import read_lines
+from etude.watch.logs.objects import read_json, read_json_lines
+from etude.watch.logs.rows import Source, keep
+from etude.watch.logs.steps import Run, runs_of
+from etude.watch.logs.table import read_table
+from etude.watch.logs.tensorboard import is_event_file, read_events
+from etude.watch.logs.wandb import is_datastore, read_datastore
+from etude.watch.point import Facts
+
+_HEAD_BYTES = 64
+_JOURNAL = '{"type": "journal"'
+_LOOKED_FOR = (
+    "trainer_state.json, TensorBoard events, a datastore of W&B, CSV, JSON Lines and lines as "
+    "`step 10: loss 2.3` were looked for"
+)
+
+
+@dataclass(frozen=True)
+class Log:
+    """A log that was read.
+
+    format  words for its form
+    runs    that it holds, in the order of their first rows
+    """
+
+    path: Path
+    format: str
+    runs: list[Run]
+
+    def facts(self, run: Run) -> Facts:
+        """The facts of a run, as far as the log tells them."""
+        return Facts(**run.facts)
+
+
+def read_log(path: Path) -> Log:
+    """Read a log, or the newest log of a folder.
+
+    Raises: InputError if it is none, by what was looked for; nothing in a file is run or unpickled.
+    """
+    paths = find_logs(path) if path.is_dir() else [path]
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(open_log(each)) for each in paths]
+        head = files[0].read(_HEAD_BYTES)
+        files[0].seek(0)
+        if is_event_file(head):
+            source = read_events(*files)
+        elif is_datastore(head):
+            source = read_datastore(files[0])
+        else:
+            text = read_text(paths[0], files[0])
+            if text.startswith(_JOURNAL) and durable.is_plain(paths[0]):
+                return _of_journal(paths[0])
+            with _named(paths[0]):
+                source = _read(paths[0], text)
+    with _named(paths[0]):
+        runs = runs_of(keep(source.rows))
+    for run in runs:
+        run.notes[:0] = source.notes
+        run.facts |= source.facts
+    return Log(paths[0], source.format, runs)
+
+
+def _read(path: Path, text: str) -> Source:
+    """The rows of a text. Raises: InputError if it is no log."""
+    readers: list[Callable[[], Source | None]] = [
+        lambda: read_table(text), lambda: read_lines(text),
+    ]  # fmt: skip
+    if text.lstrip()[:1] in ("{", "["):
+        readers[:0] = [lambda: read_json(path, text), lambda: read_json_lines(text)]
+    for reader in readers:
+        if source := reader():
+            return source
+    raise InputError(f"no log of a training: {_LOOKED_FOR}; no loss was found")
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors in the block have the name of the log."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _of_journal(path: Path) -> Log:
+    """The points of a journal of etude, which lies by itself."""
+    events = [entry.event for entry in read_journal(path).entries]
+    attempts = [event for event in events if isinstance(event, Attempt)]
+    points = list(points_of(events))
+    if not points:
+        raise InputError(f"{path}: the journal has no steps yet")
+    facts = {"steps": attempts[-1].steps, "steps_per_epoch": attempts[-1].steps_per_epoch}
+    run = Run("", points, "step", {}, {**facts, "precision": attempts[-1].precision})
+    return Log(path, "journal of etude", [run])
