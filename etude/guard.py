@@ -11,6 +11,7 @@ from etude.recipe.schema import Watch
 from etude.records.events import Attempt, Control, DataUsed, Event, Finding, Step
 from etude.records.folder import list_checkpoints, step_of
 from etude.records.store import Run
+from etude.watch.criteria import Criteria
 from etude.watch.journal import facts_of, point_of, points_of
 from etude.watch.watcher import Watcher
 
@@ -32,6 +33,7 @@ class Guard:
         self._watcher: Watcher | None = None
         self._steps_per_epoch = 1
         self._worst: Finding | None = None  # an error that nothing was done about
+        self._criteria: Criteria | None = None
         self._recoveries = 0
         self._losses: set[str] = set()  # the kinds of losses that steps had
         self._stood_still: Finding | None = None
@@ -40,13 +42,16 @@ class Guard:
         """Read the journal so far; returns findings of steps that count and that a kill kept from it."""
         ledger = self._run.ledger()
         events = [entry.event for entry in ledger.entries]
+        attempt = next(event for event in reversed(events) if isinstance(event, Attempt))
+        recipe = self._run.recipe
+        self._criteria = Criteria(recipe.criteria, attempt.steps, recipe.records.log_every_steps)
         for event in events:
             self._note(event)
+            self._criteria.observe(event)
         if self._policy.policy == "off":
             return []
-        attempt = next(event for event in reversed(events) if isinstance(event, Attempt))
         data = next((event for event in events if isinstance(event, DataUsed)), None)
-        facts = facts_of(self._run.recipe, attempt, data, has_first_weights=has_first_weights)
+        facts = facts_of(recipe, attempt, data, has_first_weights=has_first_weights)
         self._steps_per_epoch = attempt.steps_per_epoch
         self._watcher = Watcher.of(facts, ignore=self._policy.ignore)
         known = {(each.kind, each.step) for each in events if isinstance(each, Finding)}
@@ -61,18 +66,23 @@ class Guard:
         self._worst = None
         if self._watcher:
             self._watcher.rewind(step)
+        if self._criteria:
+            self._criteria.rewind(step)
 
-    def take(self, records: Sequence[Event]) -> list[Finding]:
-        """Read records as they are written; returns what they show."""
+    def take(self, records: Sequence[Event]) -> list[Event]:
+        """Read records as they are written; returns what they show: findings, and judged criteria."""
         found: list[Finding] = []
+        judged: list[Event] = []
         for record in records:
             self._note(record)
+            if self._criteria and (judgement := self._criteria.observe(record)):
+                judged.append(judgement)
             if self._watcher and (point := point_of(record, self._steps_per_epoch)):
                 found += [self._explain(finding) for finding in self._watcher.add(point)]
         for finding in [*found, *(record for record in records if isinstance(record, Finding))]:
             if finding.severity == "error" and finding.kind:
                 self._worst = self._worst or finding
-        return found
+        return [*found, *judged]
 
     def decide(self, course: Course, step: int) -> Decision | None:
         """The decision that the policy makes of the first error since the last one, after a step."""

@@ -30,9 +30,9 @@ MOST = {
 }
 MOST_LINES = {
     "cli": 3514, "control": 519, "data": 8550, "durable": 781, "engine": 1617, "evaluate": 600,
-    "launch": 306, "models": 5124, "objectives": 1142, "plan": 854, "recipe": 1828, "records": 2219,
-    "report": 4570, "scores": 850, "watch": 2117,
-    "etude": 3332,  # the modules that stand in no folder
+    "launch": 306, "models": 5124, "objectives": 1142, "plan": 854, "recipe": 1855, "records": 2240,
+    "report": 4634, "scores": 850, "watch": 2196,
+    "etude": 3342,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()
 

@@ -26,6 +26,7 @@ def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
         _evaluate,
         _checkpoint,
         _watch,
+        _criteria,
     )
     return [conflict for rule in rules for conflict in rule(recipe)]
 
@@ -356,6 +357,14 @@ def _checkpoint(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def _watch(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if recipe.watch.policy == "recover" and recipe.checkpoint.every_steps is None:
         yield "watch.policy", "goes back to checkpoints of known steps; give checkpoint.every_steps too"
+
+
+def _criteria(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    for index, each in enumerate(recipe.criteria):
+        if (each.above is None) == (each.below is None):
+            yield f"criteria.{index}", "needs above or below, and not both; for example below = 0.5"
+        elif str(each) in map(str, recipe.criteria[:index]):
+            yield f"criteria.{index}", "stands there twice; leave one out"
 
 
 def _next_multiple(value: int, of: int) -> int:

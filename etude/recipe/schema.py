@@ -269,6 +269,23 @@ class Watch(Section):
     ignore: list[str] = key([], "kinds of findings that are not looked for", example=["plateau"])
 
 
+class Criterion(Section):
+    """A figure that a run is to reach, judged at every evaluation."""
+
+    figure: str = key(
+        ...,
+        "a metric of evaluations, test:METRIC of the final scores, gap, steepest_fall or progress",
+        example="gap",
+    )
+    above: float | None = key(None, "it is to be higher than this", example=0.5)
+    below: float | None = key(None, "it is to be lower than this", example=0.5)
+
+    def __str__(self) -> str:
+        """The criterion in words, as `gap below 0.5`."""
+        side, limit = ("above", self.above) if self.above is not None else ("below", self.below)
+        return f"{self.figure} {side} {limit:g}"
+
+
 class Records(Section):
     """The log, its channels and the front matter of the report."""
 
@@ -301,6 +318,7 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     checkpoint: Checkpoint = Checkpoint()
     watch: Watch = Watch()
+    criteria: list[Criterion] = key([], "what the run is to reach")
     records: Records = Records()
 
     @property

@@ -165,6 +165,19 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """The success criteria of the recipe after an evaluation, or after the final scores.
+
+    values  by criterion, as `gap below 0.5`; None where the figure was not measured
+    met     those that hold
+    """
+
+    step: int
+    values: dict[str, float | None]
+    met: list[str]
+
+
+@dataclass(frozen=True)
 class Control:
     """A decision about the run after a step, and its reason.
 
@@ -248,12 +261,13 @@ class Forecast:
 
 Event = (
     Attempt | Step | Evaluation | Scores | Generation | Resource | Finding | Control | CheckpointSaved
-    | DataUsed | Note | Rating | Forecast
+    | DataUsed | Note | Rating | Forecast | Judgement
 )  # fmt: skip
 TYPES: dict[str, type[Event]] = {
     "attempt": Attempt, "step": Step, "evaluation": Evaluation, "scores": Scores, "generation": Generation,
     "resource": Resource, "finding": Finding, "control": Control, "checkpoint": CheckpointSaved,
     "data": DataUsed, "note": Note, "rating": Rating, "forecast": Forecast,
+    "judgement": Judgement,
 }  # fmt: skip
 _NAMES = {kind: name for name, kind in TYPES.items()}
 

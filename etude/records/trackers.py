@@ -102,6 +102,13 @@ def describe(event: Event, window: OpenWindow) -> str | None:
             return f"forecast: {expected(event.seconds, event.memory_bytes, event.disk_bytes)}"
         case events.Finding():
             return f"step {event.step:,}  {event.what}: {event.evidence}; {event.advice}"
+        case events.Judgement():
+            said = [
+                f"{name} {'met' if name in event.met else 'not met' if value is not None else 'not measured'}"
+                f"{'' if value is None else f' ({value:.4g})'}"
+                for name, value in event.values.items()
+            ]
+            return f"step {event.step:,}  criteria {len(event.met)} of {len(said)}: {', '.join(said)}"
         case events.Control() if event.action != "fail":  # the command ends with that error
             return f"step {event.step:,}  {event.action}: {event.reason}"
     return None

@@ -6,9 +6,20 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, NamedTuple
 
 from etude.records.ending import Ending
-from etude.records.events import Attempt, Control, Evaluation, Event, Finding, Forecast, plain, type_of
+from etude.records.events import (
+    Attempt,
+    Control,
+    Evaluation,
+    Event,
+    Finding,
+    Forecast,
+    Judgement,
+    plain,
+    type_of,
+)
 from etude.records.shape import Object, fit
 from etude.records.window import Window, mean_loss, mean_steps
+from etude.report.criteria import criteria_text
 from etude.report.history import History, figures_of, metric_value
 from etude.report.ratings import Ratings, count_ratings
 from etude.report.verdict import find_problems, judge
@@ -80,6 +91,7 @@ FIGURES: dict[str, tuple[str, str]] = {
     "end": ("text", "by the rules of report/verdict.py"),
     "verdict": ("texts", "by the rules of report/verdict.py"),
     "problems": ("texts", "by the rules of report/verdict.py"),
+    "criteria": ("text", "the recipe's, after the last evaluation or final scores"),
     "created": ("text", "UTC, to the second"),
     "device": ("text", "last attempt"),
     "devices": ("count", "last attempt"),
@@ -170,6 +182,7 @@ def journal_figures(history: History) -> list[Figure]:
         *figures,
         make_figure("verdict", judge(history, values), everything),
         make_figure("problems", find_problems(history, values), everything),
+        make_figure("criteria", criteria_text(history), _records(history.events(Judgement)[-1:])),
     ]
 
 

@@ -229,6 +229,8 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "status", word if says_all else f"{word}: {summary['reason']}"
     yield from _listed("verdict", [summary["end"], *summary["verdict"]])
     yield from _listed("problem", summary["problems"])
+    if summary["criteria"]:
+        yield "criteria", summary["criteria"]
     yield "best checkpoint", best_text(summary)
     yield "created", summary["created"]
     device = f"{summary['devices']} x {summary['device']}, {summary['precision']}"

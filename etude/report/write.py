@@ -19,6 +19,7 @@ from etude.report.conditions import (
     describe_settings,
 )
 from etude.report.course import phases, timeline
+from etude.report.criteria import describe_criteria
 from etude.report.findings import charted, describe_findings
 from etude.report.history import History, read_history
 from etude.report.html import to_html
@@ -88,6 +89,7 @@ def _sections(
 ) -> Iterator[tuple[str, Iterator[str]]]:
     """Headings with the parts below them; one without a part is left out."""
     yield "## Verdict", _verdict(summary)
+    yield "## Success criteria", describe_criteria(history)
     yield "## Before and after", before_after(history, summary)
     yield "## Settings", describe_settings(history, summary)
     yield "## Results", final_scores(history)
