@@ -17,7 +17,7 @@ from etude import durable
 from etude.errors import InputError
 from etude.recipe.metric import ChosenMetric
 from etude.records.events import Scores, plain
-from etude.records.folder import require_outside_runs
+from etude.records.folder import as_argument, require_outside_runs
 from etude.records.store import Run
 from etude.report.markdown import code, prose
 from etude.report.predictions import (
@@ -151,7 +151,8 @@ def _scores_of(run: Run) -> Scores:
     if run.lease["state"] == "finished":
         raise InputError(f"run {run.name} has no predictions: it needs labelled validation or test rows")
     raise InputError(
-        f"run {run.name} is not finished, so it has no predictions; go on with etude resume {run.name}"
+        f"run {run.name} is not finished, so it has no predictions; "
+        f"go on with etude resume {as_argument(run.path)}"
     )
 
 

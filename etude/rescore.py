@@ -35,7 +35,7 @@ from etude.recipe.schema import Clean, Leakage, Loss, Recipe
 from etude.records.events import DataUsed
 from etude.records.folder import step_of
 from etude.records.store import Run
-from etude.report.ranking import describe_lead
+from etude.report.ranking import BY_BYTES, describe_lead
 from etude.report.rescored import Interval, Rescored, System
 from etude.report.wording import metric_title, scale_of, short, with_interval
 from etude.scores.intervals import Difference, ratio_bootstrap, ratio_difference
@@ -272,7 +272,7 @@ def _compare(file: str, systems: list[System]) -> Rescored:
     ]
     winner, is_sure, sentences = _say_winner(systems, figure)
     if not one_tokenizer:
-        sentences.append("Their tokenizers differ, so bits per byte compare and losses per token do not.")
+        sentences.append(BY_BYTES)
     sentences += [*_say_constant(systems), *_say_thresholds(systems), *_say_trained(systems)]
     answered = len(first.measured.predicted) if first.measured.figures else first.rows
     if answered < first.rows:
@@ -317,7 +317,8 @@ def _say_trained(systems: list[System]) -> Iterator[str]:
         names = [system.name for system in systems if system.trained == count]
         who = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
         were, their = ("was", "its") if len(names) == 1 else ("were", "their")
-        of = f"{count:,} of these {plural(systems[0].rows, 'row')}"
+        rows = systems[0].rows
+        of = "this row" if rows == 1 else f"{f'{count:,} of' if count < rows else 'all'} these {rows:,} rows"
         yield f"{who} {were} trained on {of}, so {their} figures are too good."
 
 

@@ -11,7 +11,7 @@ from etude.errors import EtudeError, FaultError, LostRankError
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.records.ending import Ending
-from etude.records.folder import checkpoint_name
+from etude.records.folder import as_argument, checkpoint_name
 from etude.records.store import Run
 from etude.report.write import write_report
 from etude.saving import begin_course, change_course, go_back, make_room, save
@@ -194,7 +194,8 @@ def _end(session: Session, decision: Decision) -> Ending:
     recorder.write(events.Control(step, action, decision.reason or _DONE, decision.request))
     recorder.sync()
     if session.world.is_main:
-        _at_end(session, "report", lambda: write_report(session.run), f"try etude report {session.run.name}")
+        advice = f"try etude report {as_argument(session.run.path)}"
+        _at_end(session, "report", lambda: write_report(session.run), advice)
     was_asked = decision.is_asked or session.signals.requested is not None
     return Ending("stopped" if decision.is_asked else "finished", decision.reason or None, was_asked)
 

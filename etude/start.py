@@ -25,7 +25,7 @@ from etude.recipe.load import diff, recipe_hash, to_toml, with_changes
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.records.environment import describe_environment, find_changes
-from etude.records.folder import checkpoint_name, list_checkpoints
+from etude.records.folder import as_argument, checkpoint_name, list_checkpoints
 from etude.records.journal import Reader
 from etude.records.lineage import FRESH, FirstWeights
 from etude.records.store import (
@@ -313,7 +313,7 @@ def _other_unfinished(resolved: Recipe, options: Options, run: Run) -> list[even
     more = f" and {len(changed) - _CHANGES_NAMED} more" if len(changed) > _CHANGES_NAMED else ""
     evidence = f"{other.name} is {other.state}, and left as it is"
     has = ", ".join(changed[:_CHANGES_NAMED]) + more
-    advice = f"etude resume {other.name} continues it; this one has {has}"
+    advice = f"etude resume {as_argument(other.path)} continues it; this one has {has}"
     return [events.Finding(0, "another run is unfinished", evidence, advice, severity="info")]
 
 

@@ -38,12 +38,25 @@ def plural(count: int, noun: str) -> str:
 
 
 def expected(seconds: float, memory_bytes: float, disk_bytes: float) -> str:
-    """A forecast to two digits: `about 50 s, 0.4 GB of memory, 1.5 MB on disk`."""
+    """A forecast to two digits: `about 50 s, 400 MB of memory, 1.5 MB on disk`."""
+    memory, disk = rough_size(memory_bytes), rough_size(disk_bytes)
+    return f"about {rough_duration(seconds)}, {memory} of memory, {disk} on disk"
+
+
+def rough_duration(seconds: float) -> str:
+    """Seconds to two digits in one unit."""
     units = {"h": 3600, "min": 60, "s": 1}
     unit = next((unit for unit, length in units.items() if seconds >= 1.5 * length), "s")
     value = seconds / units[unit]
-    time = f"{value:.2g}" if value < 99.5 else f"{value:,.0f}"
-    return f"about {time} {unit}, {_bytes(memory_bytes)} of memory, {_bytes(disk_bytes)} on disk"
+    return f"{f'{value:.2g}' if value < 99.5 else f'{value:,.0f}'} {unit}"
+
+
+def rough_size(count: float) -> str:
+    """Bytes to two digits."""
+    units = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
+    unit = next((unit for unit, size in units.items() if float(f"{count:.2g}") >= size), "kB")
+    value = float(f"{count / units[unit]:.2g}")
+    return f"{value:,.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
 
 
 def shorten(text: object, most: int = _MOST_CHARACTERS) -> str:
@@ -63,13 +76,6 @@ def kind_of(value: object) -> str:
     kinds = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}
     name = type(value).__name__
     return kinds.get(type(value)) or f"{'an' if name[0] in 'AEIOUaeio' else 'a'} {name}"
-
-
-def _bytes(count: float) -> str:
-    units = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
-    unit = next((unit for unit, size in units.items() if count >= 0.1 * size), "kB")
-    value = count / units[unit]
-    return f"{value:,.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"
 
 
 def _escape(text: str) -> str:

@@ -126,18 +126,20 @@ def test_a_run_that_was_killed_before_its_values_were_found_out_is_continued(
 
 
 def test_a_changed_recipe_starts_a_run_that_names_the_unfinished_one(
-    tmp_path: Path, write_recipe: Callable[..., Path], etude: Etude, make_recipe: Make
-) -> None:
-    runs = tmp_path / "runs"
+    tmp_path: Path, write_recipe: Callable[..., Path], etude: Etude, make_recipe: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    runs = tmp_path / "elsewhere"
+    monkeypatch.chdir(tmp_path)
     from etude.recipe.load import load_recipe
 
     path = write_recipe({"train.steps": 8})
     old = stopped(load_recipe(path), runs)
-    outcome = etude("train", path, "optim.learning_rate=0.002", "train.steps=2", "--runs", runs)
+    outcome = etude("train", path, "optim.learning_rate=0.002", "train.steps=2", "--runs", "elsewhere")
     assert outcome.code == 0, outcome.err
     said, *_ = [line for line in outcome.err.splitlines() if "unfinished" in line]
     assert f"{old.name} is stopped" in said and "optim.learning_rate 0.003 -> 0.002" in said
-    assert "train.steps 8 -> 2" in said and f"etude resume {old.name} continues" in said
+    assert "train.steps 8 -> 2" in said and f"etude resume elsewhere/{old.name} continues" in said
     new = list_runs(runs)[-1]
     (finding,) = [entry.event for entry in new.ledger().entries if isinstance(entry.event, Finding)]
     assert finding.what == "another run is unfinished"

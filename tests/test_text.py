@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.cli.printing import print_json, print_rows, print_table, print_text, say
-from etude.text import clean, command, one_line, plural, printable, shorten
+from etude.text import clean, command, expected, one_line, plural, printable, shorten
 
 PLURALS = {0: "0 steps", 1: "1 step", 2: "2 steps", 1001: "1,001 steps"}
 ODD = "a\x1b[2Jb\x00\x7f\x9bc\u200bd\u202ee\ud800f\ue000"
@@ -82,6 +82,23 @@ def test_commands_print_through_one_module_only() -> None:
 @pytest.mark.parametrize(("count", "text"), PLURALS.items())
 def test_only_one_is_singular(count: int, text: str) -> None:
     assert plural(count, "step") == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0.0 kB"),
+        (994, "1.0 kB"),
+        (999_000, "1.0 MB"),
+        (345_200_000, "350 MB"),
+        (1.06e9, "1.1 GB"),
+        (2e13, "20,000 GB"),
+    ],
+)
+def test_bytes_of_a_forecast_have_two_digits_in_the_unit_that_the_measured_ones_have(
+    count: float, text: str
+) -> None:
+    assert expected(60, count, 0) == f"about 60 s, {text} of memory, 0.0 kB on disk"
 
 
 @pytest.mark.parametrize("name", ["$(touch gone)", "`touch gone`", "a b", "a;touch gone", "a'b", "*", "a\nb"])

@@ -153,16 +153,13 @@ def print_page(page: Page) -> None:
 
 def _print_values(title: str, values: dict[str, Any]) -> None:
     """Named values below each other, those that say nothing left out."""
-    from etude.report.wording import count_title
+    from etude.report.wording import count_title, value_title
 
     shown = {n: v for n, v in values.items() if v not in (None, [], {}, "") and v is not False}
     if shown:
         print_text(f"\n{title}")
-        names = {"cached": "read from cache", "seconds": "seconds to prepare"}
-        words = {
-            n: count_title(n) if "samples" in shown else names.get(n, n.replace("_", " ")) for n in shown
-        }
-        print_rows([(f"  {words[name]}", _value(name, value)) for name, value in shown.items()])
+        titled = count_title if "samples" in shown else value_title
+        print_rows([(f"  {titled(name)}", _value(name, value)) for name, value in shown.items()])
 
 
 def _print_list(title: str, rows: list[dict[str, Any]]) -> None:

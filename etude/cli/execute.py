@@ -28,7 +28,7 @@ def train_here(
     """
     from etude.cli.live import open_view
     from etude.launch.seeds import execute
-    from etude.records.folder import list_checkpoints, require_outside_runs, step_of
+    from etude.records.folder import as_argument, list_checkpoints, require_outside_runs, step_of
     from etude.records.store import read_runs
 
     if options.resume is None:
@@ -45,7 +45,7 @@ def train_here(
             for name, problem in read_runs(options.runs)[1].items():
                 say(f"{name} is left out, also if it is a run of this recipe: {problem}")
         plan = "prepares the data (once; it is kept), then trains; Ctrl-C saves and stops"
-        say(f"{recipe.name}: {plan}")
+        print_wrapped("", f"{recipe.name}: {plan}", stderr=True)
         options = replace(options, view=open_view(as_json=as_json))
     ended = execute(recipe, options, [])
     assert ended.run is not None
@@ -53,8 +53,8 @@ def train_here(
         if ended.code:
             saved = [step_of(path.name) or 0 for path in list_checkpoints(ended.run.checkpoints)]
             where = f"saved at step {max(saved):,}" if saved else "nothing is saved yet"
-            say(f"stopped: {ended.reason}; {where}" if ended.reason else f"stopped; {where}")
-            say(f"continue with: {to_continue or f'etude resume {ended.run.path}'}")
+            say(f"stopped; {where}")  # the reason is the last line of the view
+            say(f"continue with: {to_continue or f'etude resume {as_argument(ended.run.path)}'}")
         else:
             tell_outcome(ended.run)
         if as_json:

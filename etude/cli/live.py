@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from etude.cli.printing import Output, open_console, print_json_line, say
+from etude.cli.printing import Output, open_console, print_json_line, print_wrapped, say
 from etude.cli.progress import Pace, Progress, stopping
 from etude.records.events import Attempt, CheckpointSaved, Control, Event, Resource, Step, to_json
 from etude.records.store import Run
@@ -61,7 +61,8 @@ class LineView:
         if isinstance(event, Attempt):
             self._steps = event.steps
         line = describe(event, self._window)
-        if line is None:
+        # The first attempt begins as the plan says.
+        if line is None or (isinstance(event, Attempt) and event.number == 1):
             return
         if isinstance(event, Resource):
             line = f"{line}  {self._pace.words()}".rstrip()
@@ -189,7 +190,7 @@ class LiveView:
 def _print_plan(rows: list[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
-        say(f"{name:<{width}}  {one_line(text)}")
+        print_wrapped(f"{name:<{width}}  ", one_line(text), indent=width + 2, stderr=True)
 
 
 def _say_line(line: str) -> None:

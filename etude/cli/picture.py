@@ -1,9 +1,10 @@
 """The picture of a run that goes on, for a terminal of any size: the figures, the loss, what it says."""
 
+import itertools
 import math
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -13,10 +14,10 @@ from rich.text import Text
 
 from etude.cli.progress import Progress, stopping
 from etude.records.ending import Ending
-from etude.records.events import Generation
+from etude.records.events import Forecast, Generation
 from etude.report.braille import Mark, braille_curve
 from etude.report.wording import NOTHING, duration, metric_title, number, percent, short, size
-from etude.text import clean, one_line, printable
+from etude.text import clean, one_line, printable, rough_duration, rough_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,8 +62,8 @@ def _bar(progress: Progress, width: int) -> Table:
     step, steps = progress.step, progress.steps
     share = f"{100 * step / steps:.0f} %" if steps else ""
     rest = progress.pace.words() if step < steps or not steps else "saving and scoring"
-    if progress.control and Ending.of(progress.control):
-        rest = "ended"
+    if progress.control and (ending := Ending.of(progress.control)):
+        rest = ending.state
     words = "  ".join(filter(None, [share, f"{step:,} / {steps:,}", rest]))
     row = Table.grid(padding=(0, 2))
     space = max(width - 4 - max(len(words), 42), 10)
@@ -88,6 +89,7 @@ def _figures(progress: Progress, most: int) -> Table:
     rows += [
         ("gap", number(progress.gap)),
         ("elapsed", duration(round(progress.elapsed))),
+        *([("forecast", _expected(progress.forecast))] if progress.forecast else []),
         ("learning rate", f"{last.learning_rate:.3g}" if last else NOTHING),
         ("gradient norm", number(last and last.grad_norm, 3)),
         ("tokens/s", number(progress.tokens_per_second, 0)),
@@ -101,6 +103,10 @@ def _figures(progress: Progress, most: int) -> Table:
     for what, text in rows[:most]:
         grid.add_row(Text(printable(what)[:16], style="dim"), Text(text, no_wrap=True))
     return grid
+
+
+def _expected(forecast: Forecast) -> str:
+    return f"{rough_duration(forecast.seconds)}, {rough_size(forecast.memory_bytes)}"
 
 
 def _chart(progress: Progress, width: int, height: int, console: "Console") -> Text:
@@ -133,20 +139,41 @@ def _chart(progress: Progress, width: int, height: int, console: "Console") -> T
 
 def _texts(progress: Progress, width: int, room: int) -> Iterator[Text]:
     """The newest texts, as many as there is room for: each answer before the prompt of the next one."""
+    questions = _questions([text.prompt for text in progress.samples if text.reference is not None])
     for text in progress.samples:
         if room < 2:
             return
-        lines = list(_text(text, width, min(room, _MOST_TEXT_LINES)))
+        lines = list(_text(text, questions.get(text.prompt), width, min(room, _MOST_TEXT_LINES)))
         yield from lines
         room -= len(lines)
 
 
-def _text(sample: Generation, width: int, room: int) -> Iterator[Text]:
-    """A line of what was asked, cut at its front; the answer; a line of the right answer if there is one."""
+def _questions(prompts: Sequence[str]) -> dict[str, str]:
+    """Prompts without the first and last lines that all have: the chat template's; none if that is all."""
+    different = [clean(prompt).split("\n") for prompt in dict.fromkeys(prompts)]
+    if len(different) < 2:
+        return {}
+    first = _count_shared(different)
+    last = _count_shared([lines[first:][::-1] for lines in different])
+    inner = [" ".join("\n".join(lines[first : len(lines) - last]).split()) for lines in different]
+    return dict(zip(dict.fromkeys(prompts), inner)) if all(inner) else {}
+
+
+def _count_shared(texts: Sequence[Sequence[str]]) -> int:
+    """The first lines that all texts have."""
+    return sum(1 for _ in itertools.takewhile(lambda lines: len(set(lines)) == 1, zip(*texts)))
+
+
+def _text(sample: Generation, question: str | None, width: int, room: int) -> Iterator[Text]:
+    """A line of what was asked, the answer, and a line of the right answer if there is one.
+
+    question: what was asked without the template, cut at its end; else the prompt is cut at its front.
+    """
     prompt = clean(sample.prompt)
     is_shown = sample.reference is None and "\n" not in prompt and len(prompt) <= _LONG_PROMPT
     what = "continued" if sample.reference is None else "answered"
-    asked = "" if is_shown else f": {_end_of(prompt, width - 30)}"
+    asked = one_line(question, width - 30) if question else _end_of(prompt, width - 30)
+    asked = "" if is_shown else f": {asked}"
     yield Text(f"{what} after step {sample.step:,}{asked}", style="dim")
     expected = sample.reference if room > 3 else None
     answer = Text()

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from etude.control.signals import signal_title
 from etude.recipe.schema import Recipe
 from etude.records.events import (
     Attempt,
@@ -15,6 +16,7 @@ from etude.records.events import (
     Evaluation,
     Event,
     Finding,
+    Forecast,
     Generation,
     Resource,
     Step,
@@ -112,6 +114,7 @@ class Progress:
     evaluations: list[Evaluation] = field(default_factory=list)
     losses: list[tuple[int, float]] = field(default_factory=list)
     samples: list[Generation] = field(default_factory=list)
+    forecast: Forecast | None = None
     finding: Finding | None = None
     control: Control | None = None
     asked: str | None = None
@@ -141,6 +144,8 @@ class Progress:
             case Generation():
                 same = [text for text in self.samples if text.step == event.step]
                 self.samples = sorted([*same, event], key=lambda text: text.reference is not None)
+            case Forecast():
+                self.forecast = event
             case Finding():
                 self.finding = event
             case Control():
@@ -205,8 +210,7 @@ class Progress:
 
 def stopping(signal: str) -> str:
     """The answer to a signal that asks a run to stop."""
-    name = {"SIGINT": "Ctrl-C"}.get(signal, signal)
-    return f"{name}: saves and stops after this step or evaluation; once more stops at once"
+    return f"{signal_title(signal)}: saves and stops after this step or evaluation; once more stops at once"
 
 
 def _mean(values: Sequence[float]) -> float:

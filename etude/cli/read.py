@@ -187,13 +187,15 @@ def note(
 ) -> None:
     """Add your words to the record of a run."""
     from etude.records.events import Note
+    from etude.records.folder import as_argument
     from etude.records.store import append_note, open_run
 
     if not text.strip():
         raise InputError("the note is empty; give what to note, in quotes")
     found = open_run(run, runs)
     append_note(found, Note(section.value, text, author))
-    say(f"noted under {section.value} of {found.name}; etude report {found.name} writes it into the report")
+    command = f"etude report {as_argument(found.path)}"
+    say(f"noted under {section.value} of {found.name}; {command} writes it into the report")
     if as_json:
         print_json({"run": found.name, "section": section.value, "text": text, "author": author})
 

@@ -74,11 +74,12 @@ def train(
 
 def resume(run: RunName, runs: Runs = Path("runs"), as_json: JsonLines = False) -> None:
     """Continue a run that was stopped or killed."""
+    from etude.records.folder import as_argument
     from etude.records.store import open_run
 
     found = open_run(run, runs)
     if not found.is_unfinished:
-        advice = f"start another with etude train, see etude show {found.name}"
+        advice = f"start another with etude train, see etude show {as_argument(found.path)}"
         raise InputError(f"run {found.name} is finished; {advice}")
     found.require_own_recipe()
     recipe = found.recipe

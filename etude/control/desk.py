@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from etude.control.mailbox import Mailbox, Request
+from etude.control.signals import signal_title
 from etude.errors import EtudeError, InputError
 from etude.recipe.course import Change, Course
 from etude.records.events import Control, Event, Finding
@@ -74,7 +75,7 @@ class Desk:
     def _decide(self, mailbox: Mailbox, course: Course, step: int, exhausted: str | None) -> Decision:
         while True:
             if signal := self.asked():
-                return Decision("stop", f"{signal} was received", is_asked=True)
+                return Decision("stop", f"{signal_title(signal)} was received", is_asked=True)
             if exhausted:
                 return Decision("stop", exhausted)
             if decision := self.watch(course, step):

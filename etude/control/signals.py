@@ -19,6 +19,11 @@ def is_ignored(number: int) -> bool:
     return signal.getsignal(number) is signal.SIG_IGN
 
 
+def signal_title(name: str) -> str:
+    """A signal as the person who sent it knows it."""
+    return {"SIGINT": "Ctrl-C"}.get(name, name)
+
+
 class StopSignals:
     """While entered, `requested` names the first signal that came; a second one interrupts.
 

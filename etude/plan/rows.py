@@ -30,7 +30,7 @@ def short_rows(plan: Plan) -> list[tuple[str, str]]:
     """The five rows of a plan that a run begins with."""
     rows = dict(_main_rows(plan))
     if any(_detail_rows(plan)):
-        rows["data"] += "; more by etude check --deep"
+        rows["data"] += "; notes on it: etude check --deep"
     return list(rows.items())
 
 

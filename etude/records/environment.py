@@ -40,11 +40,16 @@ def describe_environment() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [*_program(Path(sys.argv[0])), *sys.argv[1:]],
         "machine": describe_machine(),
         "versions": {"python": platform.python_version(), **dict(_versions())},
         "git": _git(),
     }
+
+
+def _program(path: Path) -> list[str]:
+    """The program as it was typed: a module that Python runs is named by its folder."""
+    return ["python", "-m", path.parent.name] if path.name == "__main__.py" else [path.name]
 
 
 def describe_machine() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
         for _, path in checkpoint_folders(folder)
         if durable.is_plain(path / "manifest.json", follow=False)
     ]
+
+
+def as_argument(path: Path) -> str:
+    """A run as commands take it: its name if it lies in the folder that they look in, else its path."""
+    return shlex.quote(path.name if path.absolute().parent == Path("runs").absolute() else str(path))
 
 
 def require_own(folder: Path) -> None:

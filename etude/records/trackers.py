@@ -66,9 +66,10 @@ class TextLog:
 def describe(event: Event, window: OpenWindow) -> str | None:
     """One line for people about a record, or None where there is nothing to say."""
     if (ended := window.add(event)) and ended.resource:
+        skipped = f"  {ended.skipped} of {plural(len(ended.steps), 'step')} skipped" if ended.skipped else ""
         return (
             f"step {ended.step:,}  loss {ended.loss:.4f}  norm {ended.grad_norm:.3f}  "
-            f"lr {ended.learning_rate:.2e}  {ended.resource.tokens_per_second:,.0f} tokens/s"
+            f"lr {ended.learning_rate:.2e}  {ended.resource.tokens_per_second:,.0f} tokens/s{skipped}"
         )
     match event:
         case events.Attempt():
@@ -155,7 +156,8 @@ class TrainerState:
             self._attempt = event
         if window := self._window.add(event):
             values = {key: _finite(getattr(window, key)) for key in ("loss", "grad_norm", "learning_rate")}
-            self._history.append({**values, **self._place(window.step), "step": window.step})
+            skipped = {"skipped_steps": window.skipped} if window.skipped else {}
+            self._history.append({**values, **skipped, **self._place(window.step), "step": window.step})
         elif isinstance(event, events.Evaluation):
             figures = {"loss": event.loss, **event.metrics}
             values = {f"eval_{name}": _finite(value) for name, value in figures.items()}
@@ -199,7 +201,8 @@ class WeightsAndBiases:
     """A run at Weights & Biases, continued under the same id; WANDB_MODE, WANDB_PROJECT and so on hold.
 
     A kill loses what was not sent or written yet, so each attempt sends again what W&B does not have. Its
-    steps are those of the run; one that a restart repeats has the same figures, and W&B keeps the first.
+    steps are those of the run; one that a restart repeats has the same figures, and W&B keeps the first. Its
+    summary has the last figures, and under best/ those of the best evaluation by the metric of the recipe.
     """
 
     def __init__(self, run: Run, ledger: Ledger) -> None:
@@ -223,6 +226,9 @@ class WeightsAndBiases:
         step: int = getattr(event, "step", 0)
         if values and step >= self._next_step:
             self._run.log({**values, "step": step}, step=step)
+        if isinstance(event, events.Evaluation) and event.best:
+            figures = {name.replace("validation/", "best/"): value for name, value in values.items()}
+            self._run.summary.update({**figures, "best/step": step})
 
     def close(self) -> None:
         self._run.finish()
@@ -234,7 +240,7 @@ def scalars(event: Event, window: OpenWindow) -> dict[str, float]:
         assert isinstance(event, events.Resource)
         named = {
             "train/loss": ended.loss, "train/grad_norm": ended.grad_norm,
-            "train/learning_rate": ended.learning_rate,
+            "train/learning_rate": ended.learning_rate, "train/skipped_steps": ended.skipped,
             "speed/tokens_per_second": event.tokens_per_second, "speed/mfu": event.mfu,
             "speed/wait_ratio": event.wait_ratio, "machine/cpu_percent": event.cpu_percent,
             "machine/rss_bytes": event.rss_bytes, "machine/gpu_percent": event.gpu_percent,

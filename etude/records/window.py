@@ -36,6 +36,11 @@ class Window:
         return _kept(self.steps)[-1].grad_norm
 
     @property
+    def skipped(self) -> int:
+        """The number of its steps that changed no weight."""
+        return sum(step.skipped for step in self.steps)
+
+    @property
     def learning_rate(self) -> float:
         """Learning rate of the last step."""
         return self.steps[-1].learning_rate

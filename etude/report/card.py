@@ -17,6 +17,7 @@ from etude.records.window import mean_loss
 from etude.report.conditions import given_settings
 from etude.report.history import History, read_history
 from etude.report.markdown import code, prose, quoted, render, table
+from etude.report.program import ask_model, load_adapter, load_model
 from etude.report.results import figure_text, figures_at, final_scores
 from etude.report.summary import Summary, status_word, summarize_history
 from etude.report.wording import (
@@ -36,8 +37,6 @@ _WHAT = {
     "merged": "{base} with a LoRA adapter merged into its weights.",
     "hf": "All weights of a {model}{origin}.",
 }
-_FOLDER = 'folder = "."  # where this file lies'
-_LOAD_TOKENIZER = "tokenizer = AutoTokenizer.from_pretrained(folder)"
 _MOST_OF_A_CARD = 1 << 20  # bytes
 _SETTINGS = ("model.from", "adapter.", "tasks.", "train.", "optim.", "schedule.", "data.", "seed")
 _NOT_SETTINGS = ("data.train.", "data.validation.", "data.test.", "data.leakage.benchmarks")
@@ -69,13 +68,14 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
     origin = f", fine-tuned from {code(shown)}" if base else ", trained from scratch"
     evaluations = [evaluation for evaluation in history.evaluations if evaluation.step <= step]
     is_scored = step in [scores.step for scores in history.events(Scores)]
-    load = _load_adapter(recipe, auto, hub_id) if kind == "peft" else _load_model(auto)
+    load = load_adapter(recipe, auto, hub_id) if kind == "peft" else load_model(auto)
     summary = summarize_history(history)
     return {
         "front_matter": {key: quoted(value) for key, value in front_matter.items()},
         "title": prose(records.title or recipe.name),
         "what": _WHAT[kind].format(base=code(shown), origin=origin, model=model),
         "code": "\n".join(load),
+        "ask": "\n".join(ask_model(history, step)),
         "licence": licence and f"The licence is that of the base model: {prose(licence)}.",
         "verdict": prose(" ".join([_place(summary, history, step), *summary["verdict"]])),
         "problems": [prose(problem) for problem in summary["problems"]],
@@ -131,49 +131,6 @@ def _kind_of(recipe: Recipe) -> tuple[str, str, str]:
     return auto, task, "encoder that learnt several tasks"
 
 
-def _load_model(auto: str) -> list[str]:
-    return [
-        f"from transformers import {auto}, AutoTokenizer",
-        "",
-        _FOLDER,
-        f"model = {auto}.from_pretrained(folder)",
-        _LOAD_TOKENIZER,
-    ]
-
-
-def _load_adapter(recipe: Recipe, auto: str, hub_id: str | None) -> list[str]:
-    """Lines that load an adapter; a classifier needs its labels, and a writer to know what ends an answer.
-
-    hub_id: of its base; None for a base that adapter_config.json names.
-    """
-    names, peft, labels, end = f"{auto}, AutoTokenizer", "PeftModel", [], []
-    base: str = quoted(hub_id)
-    find: list[str] = []
-    if hub_id is None:
-        peft, base = "PeftConfig, PeftModel", "base"
-        find = [
-            "base = PeftConfig.from_pretrained(folder).base_model_name_or_path  # give its folder elsewhere"
-        ]
-    if recipe.kind.has_labels:
-        names = f"AutoConfig, {names}"
-        labels = ['config = AutoConfig.from_pretrained(f"{folder}/adapter_classifier.json")']
-    elif recipe.kind.writes_text:
-        names += ", GenerationConfig"
-        end = ["model.generation_config = GenerationConfig.from_pretrained(folder)  # what ends an answer"]
-    return [
-        f"from peft import {peft}",
-        f"from transformers import {names}",
-        "",
-        _FOLDER,
-        *find,
-        *labels,
-        f"model = {auto}.from_pretrained({base}{', config=config' if labels else ''})",
-        "model = PeftModel.from_pretrained(model, folder)",
-        *end,
-        _LOAD_TOKENIZER,
-    ]
-
-
 def _training_rows(history: History, step: int, window: int) -> Iterator[tuple[str, str]]:
     steps = [record for record in history.steps if record.step <= step]
     attempt = history.attempts[-1] if history.attempts else None
@@ -213,10 +170,10 @@ def _data_rows(history: History) -> Iterator[tuple[str, str]]:
 def _evaluation_table(
     history: History, summary: Summary, evaluations: list[Evaluation], step: int
 ) -> str | None:
-    """The first evaluation and the one of the exported step: the chosen metric, and all other figures."""
+    """The first evaluation and that of the exported step, or the last before it, with all their figures."""
     if not evaluations:
         return None
-    here = [evaluation for evaluation in evaluations if evaluation.step == step]
+    here = evaluations[-1:]
     shown = list({evaluation.step: evaluation for evaluation in [evaluations[0], *here]}.values())
     columns = [
         (f"step {each.step:,}" if each.step else "before training")
@@ -229,7 +186,9 @@ def _evaluation_table(
         for name, values in figures.items()
         if "/" not in name
     ]
-    return table(("on validation samples", *columns), rows)
+    figures_shown = table(("on validation samples", *columns), rows)
+    is_measured = any(each.step == step for each in shown)
+    return figures_shown if is_measured else f"This model itself was not evaluated.\n\n{figures_shown}"
 
 
 def _setting_rows(history: History) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Charts of a run: SVG files for the report."""
 
 import io
+import statistics
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -68,7 +69,7 @@ def smooth(values: Sequence[float]) -> list[float]:
 def _draw_loss(axes: Any, history: History) -> None:
     xs, ys = _finite((step.step, step.loss) for step in history.steps)
     _draw_line(axes, xs, ys, "training")
-    levels = _middle(ys)
+    levels = _middle(ys) + _start(ys)
     scored = [each for each in history.evaluations if _is_drawn(each.loss)]
     if scored:
         _draw_validation(axes, [each.step for each in scored], [each.loss for each in scored], "validation")
@@ -154,6 +155,11 @@ def _middle(values: Sequence[float]) -> list[float]:
     return [ordered[len(ordered) // 50], ordered[-1 - len(ordered) // 50]]
 
 
+def _start(values: Sequence[float]) -> list[float]:
+    """The level that a curve begins at: the median of its first fiftieth, which no single spike moves."""
+    return [statistics.median(values[: max(len(values) // 50, 1)])] if values else []
+
+
 def _draw_learning_rate(axes: Any, history: History) -> None:
     xs, ys = _finite((step.step, step.learning_rate) for step in history.steps)
     axes.plot(*envelope(xs, ys), color=_SMOOTH, linewidth=1.6)
@@ -169,6 +175,9 @@ def _draw_grad_norm(axes: Any, history: History) -> None:
         axes.axhline(limit, color=_OTHER, linewidth=1.2, linestyle="--", label=f"clipped to {limit:g}")
     if ys and min(ys) > 0 and max(ys) > 20 * sorted(ys)[len(ys) // 2]:
         axes.set_yscale("log")
+        # The powers of a log axis are set as mathematics, in fonts that some installations lack.
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: "")
     _mark_skipped(axes, history)
     axes.set_ylabel("gradient norm")
 

@@ -25,6 +25,7 @@ from etude.report.wording import (
     short,
     size,
     steps_text,
+    value_title,
 )
 from etude.text import plural
 
@@ -101,7 +102,7 @@ def describe_data(history: History) -> Iterator[str]:
     """The counts of the prepared data."""
     if data := history.data:
         yield from summary_tables(data.summary)
-        yield f"Fingerprint {code(data.fingerprint[:16])}"
+        yield f"Fingerprint of the data {code(data.fingerprint[:16])}"
 
 
 def summary_tables(summary: dict[str, Any]) -> Iterator[str]:
@@ -244,7 +245,7 @@ def _count_heading(name: str) -> str:
 
 
 def _heading(name: str) -> str:
-    return prose(_words(name))
+    return prose(value_title(name))
 
 
 def _techniques(recipe: Recipe, attempt: Attempt | None) -> Iterator[str]:

@@ -12,11 +12,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from etude.recipe.metric import ChosenMetric
 from etude.records.events import Evaluation, Scores
+from etude.records.folder import as_argument
 from etude.report.history import History
 from etude.report.predictions import compare_predictions
 from etude.report.seeds import Group
@@ -26,8 +26,11 @@ from etude.report.wording import metric_title, short
 from etude.scores.intervals import Difference, difference_of_means
 from etude.text import one_line, plural
 
-_PER_TOKEN = ("loss", "perplexity")
-_OF_LOSS = (*_PER_TOKEN, "bits_per_byte")
+BY_BYTES = "Their tokenizers differ, so bits per byte compare and losses per token do not."
+PER_TOKEN = ("loss", "perplexity")
+_BITS_PER_BYTE = "validation bits per byte"
+_OF_LOSS = (*PER_TOKEN, "bits_per_byte")
+_UNKNOWN_NOISE = "the noise is not known: runs with other seeds, or scores on the same rows, would tell it."
 _CLOSE = 0.05  # share by which the bytes that were scored may differ: the end of an answer is not in all
 
 
@@ -43,6 +46,7 @@ class Ranking:
     is_sure    whether the best is better than all others beyond the noise; None where the noise is not known
     sentences  the result in words
     commands   commands that tell what the runs alone do not
+    same_tokenizer  whether losses per token compare
     """
 
     figure: str | None
@@ -53,6 +57,7 @@ class Ranking:
     is_sure: bool | None
     sentences: list[str]
     commands: list[str]
+    same_tokenizer: bool
 
     @property
     def compares_validation(self) -> bool:
@@ -82,6 +87,7 @@ def rank(
     is_one_recipe: the runs differ in their seed only, so none is named best.
     """
     obstacles = list(_find_obstacles(histories, summaries))
+    same_tokenizer = _same_tokenizer(histories)
     figure = _choose_figure(histories, summaries, obstacles)
     if figure is None:
         order = sorted(range(len(groups)), key=lambda place: _created(histories, groups[place]))
@@ -90,7 +96,7 @@ def rank(
         sentences = [*obstacles, f"No run is named best{cure}.", *_say_if_unfinished(summaries)]
         return Ranking(
             figure=None, values=[None] * len(histories), order=order, obstacles=obstacles, winner=[],
-            is_sure=None, sentences=sentences, commands=commands,
+            is_sure=None, sentences=sentences, commands=commands, same_tokenizer=same_tokenizer,
         )  # fmt: skip
     means = [_mean([figure.values[place] for place in group.places]) for group in groups]
     sign = -1 if figure.lower_is_better else 1
@@ -99,15 +105,17 @@ def rank(
     names, is_sure, sentence = (
         _spread(figure) if is_one_recipe else _name_winner(histories, groups, figure, order)
     )
+    is_by_bytes = not same_tokenizer and figure.title == _BITS_PER_BYTE
     caveats = [
-        *_say_if_unfinished(summaries), *_say_if_constant(histories, names),
+        *([BY_BYTES] if is_by_bytes else []), *_say_if_unfinished(summaries),
+        *_say_if_constant(histories, names),
         *_say_if_worse(histories, summaries, names),
     ]  # fmt: skip
     is_open = bool(obstacles) or (is_sure is None and bool(names))
     return Ranking(
         figure=figure.title, values=figure.values, order=order, obstacles=obstacles, winner=names,
         is_sure=is_sure, sentences=[sentence, *caveats, *obstacles],
-        commands=_commands(histories, obstacles) if is_open else [],
+        commands=_commands(histories, obstacles) if is_open else [], same_tokenizer=same_tokenizer,
     )  # fmt: skip
 
 
@@ -203,9 +211,9 @@ def _choose_figure(
     if obstacles:
         return None
     metric = summaries[0]["metric"]
-    if metric in _PER_TOKEN and not _same_tokenizer(histories):
+    if metric in PER_TOKEN and not _same_tokenizer(histories):
         values = [summary["best_bits_per_byte"] for summary in summaries]
-        return _Figure("validation bits per byte", True, values)
+        return _Figure(_BITS_PER_BYTE, True, values)
     title = f"validation {metric_title(metric).removeprefix('validation ')}"
     return _Figure(title, summaries[0]["lower_is_better"], [s["metric_best"] for s in summaries])
 
@@ -235,10 +243,9 @@ def _name_winner(
     if any(difference is None for _, difference in found):
         if text(best) == text(near):
             same = f"{best.name} and {near.name} have the same {figure.title}, {text(best)}"
-            return [best.name, near.name], None, f"{same}; the noise is not known: seeds or rows tell it."
+            return [best.name, near.name], None, f"{same}; {_UNKNOWN_NOISE}"
         ahead = f"{figure.title} {text(best)} beside {text(near)} of {near.name}"
-        sentence = f"{best.name} is ahead: {ahead}; the noise is not known: seeds or rows tell it."
-        return [best.name], None, sentence
+        return [best.name], None, f"{best.name} is ahead: {ahead}; {_UNKNOWN_NOISE}"
     basis = "seeds" if any(len(group.places) > 1 for group in groups) else "rows"
     behind = [(other.name, text(other), each) for other, each in found if each is not None]
     return describe_lead(figure.title, best.name, text(best), behind, basis)
@@ -348,9 +355,11 @@ def _commands(histories: Sequence[History], obstacles: Sequence[str]) -> list[st
     """The commands that make runs of one kind comparable, or else measure the noise."""
     if len({history.run.recipe.train.objective for history in histories}) > 1:
         return []
-    names = " ".join(shlex.quote(history.run.name) for history in histories)
-    folders = {history.run.path.parent for history in histories}
-    runs = "" if folders == {Path("runs")} or len(folders) > 1 else f" --runs {shlex.quote(str(*folders))}"
+    paths = [history.run.path for history in histories]
+    folder = paths[0].parent
+    is_shared = all(path.parent == folder for path in paths) and as_argument(paths[0]) != paths[0].name
+    names = " ".join(shlex.quote(path.name) if is_shared else as_argument(path) for path in paths)
+    runs = f" --runs {shlex.quote(str(folder))}" if is_shared else ""
     evaluate = f"etude evaluate {names} --on {_held_out_file(histories)}{runs}"
     return [evaluate] if obstacles else ["etude train RECIPE --repeat 3", evaluate]
 

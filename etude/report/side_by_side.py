@@ -9,7 +9,7 @@ from typing import Any
 from etude.records.events import Step
 from etude.records.window import mean_loss, mean_steps
 from etude.report.history import History
-from etude.report.ranking import Ranking
+from etude.report.ranking import PER_TOKEN, Ranking
 from etude.report.summary import Summary
 from etude.report.wording import NOTHING, duration, metric_title, number, size
 
@@ -58,6 +58,7 @@ def set_side_by_side(
 def _quality(histories: list[History], summaries: list[Summary], ranking: Ranking) -> list[Result]:
     """The metric in validation, final scores, and the other figures that differ."""
     compares, metrics = ranking.compares_validation, {summary["metric"] for summary in summaries}
+    by_token = not ranking.same_tokenizer and not metrics.isdisjoint(PER_TOKEN)
     title = metric_title(metrics.pop()) if len(metrics) == 1 else "chosen metric"
     is_share = "loss" not in title and "perplexity" not in title
     titles = {"train": "training samples", "validation": "held-out samples"}
@@ -68,7 +69,7 @@ def _quality(histories: list[History], summaries: list[Summary], ranking: Rankin
     fields = (("first", "first"), ("best", "best"), ("last", "last"))
     for which, when in fields:
         values = [summary[f"metric_{which}"] for summary in summaries]
-        shown = compares and which == "best"
+        shown = compares and which == "best" and not by_token
         results.append(
             Result(f"metric_{which}", f"{title}, {when}", values, is_share=is_share, compares=shown)
         )
@@ -138,7 +139,7 @@ def _training_losses(
     is_longer = window < seen and len(set(ends)) > 1
     if is_longer:
         span = [(seen - window, seen)] * len(ends)
-        spans["training_loss_equal"] = (f"  at target {seen:,}", span)
+        spans["training_loss_equal"] = (f"  after {seen:,} targets", span)
     spans["training_loss_last"] = ("training loss, last", [(end - window, end) for end in ends])
     results = []
     for name, (title, span) in spans.items():

@@ -1,7 +1,6 @@
 """A run in figures, as show, runs, compare and the report have it, each from its records."""
 
 import contextlib
-import shlex
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import InputError
-from etude.records.folder import list_checkpoints
+from etude.records.folder import as_argument, list_checkpoints
 from etude.records.index import read_index, write_index
 from etude.records.lease import is_locked
 from etude.records.shape import fit
@@ -138,7 +137,7 @@ def _join(run: Run, of_journal: list[Figure]) -> Summary:
         state = run.state
         values |= {"status": (state, lease), "reason": (_REASONS.get(state), lease)}
     figures |= {name: make_figure(name, *value) for name, value in values.items()}
-    end = describe_end({name: figure.value for name, figure in figures.items()})
+    end = describe_end({name: figure.value for name, figure in figures.items()}, as_argument(run.path))
     figures["end"] = make_figure("end", end, figures["status"].source)
     return Summary([figures[name] for name in FIGURES])
 
@@ -164,7 +163,7 @@ def run_table(summaries: Sequence[Summary]) -> list[list[str]]:
 
 def next_commands(run: Run) -> list[str]:
     """Three commands that go on from a finished run."""
-    name = shlex.quote(run.name)
+    name = as_argument(run.path)
     kinds = [part.kind for part in run.recipe.by_task().values()]
     writes, chats = any(kind.writes_text for kind in kinds), any(kind.chats for kind in kinds)
     ask = [f"etude generate {name} --prompt '{'def ' if chats else 'a source'}'"]
@@ -245,9 +244,12 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "training loss", f"{loss} (mean of {plural(summary['loss_window'], 'step')}{left_out})"
     yield "", sparkline(summary["loss_curve"], CURVE_POINTS)
     if is_validated:
-        yield "validation loss", _from_to(summary["first_validation_loss"], summary["last_validation_loss"])
+        is_first = summary["best_validation_loss"] == summary["first_validation_loss"]
+        is_single = is_first and summary["first_validation_loss"] == summary["last_validation_loss"]
+        loss = _from_to(summary["first_validation_loss"], summary["last_validation_loss"])
         lowest = at_step(summary["best_validation_loss"], summary["best_validation_step"])
-        yield "lowest validation loss", lowest
+        yield "validation loss", "" if is_single else loss
+        yield "validation loss" if is_single else "lowest validation loss", lowest
         for name in ("perplexity", "bits per byte"):
             value = summary[f"best_{name.replace(' ', '_')}"]
             text = short(value) if name == "perplexity" else number(value)

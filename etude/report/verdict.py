@@ -46,8 +46,8 @@ def find_problems(history: History, values: Values) -> list[str]:
     return [*problems, *_data(history)]
 
 
-def describe_end(values: Values) -> str:
-    """A sentence on how far a run came, and what continues it."""
+def describe_end(values: Values, argument: str) -> str:
+    """A sentence on how far a run came, and what continues it. argument: the run as commands take it."""
     step, steps, status = values["step"], values["steps"], values["status"]
     passes = values["epochs"] and f", {values['epochs']:.3g} epoch{'' if values['epochs'] == 1 else 's'}"
     of = f"step {step:,}" + (f" of {steps:,}" if steps else "")
@@ -59,11 +59,9 @@ def describe_end(values: Values) -> str:
         return f"Running at {of}."
     if status == "failed":
         reason = str(values["reason"]).rstrip(".")
-        again = (
-            "" if _AGAIN in reason else f" etude resume {values['name']} goes on from its last checkpoint."
-        )
+        again = "" if _AGAIN in reason else f" etude resume {argument} goes on from its last checkpoint."
         return f"Failed at {of}: {reason}.{again}"
-    return f"Not finished: {status} at {of}; etude resume {values['name']} continues it."
+    return f"Not finished: {status} at {of}; etude resume {argument} continues it."
 
 
 def newest_scores(history: History) -> list[Scores]:
@@ -105,7 +103,7 @@ def _learning(history: History, values: Values) -> str:
         return f"It is not usable: {name} was finite at no evaluation after the first step."
     start, *others = [each for each in evaluations if _is_finite(metric_value(each, metric))] or [best]
     value, first, last = (metric_value(each, metric) for each in (best, start, evaluations[-1]))
-    at, end = f"at step {best.step:,}", "" if last == value else f", but {short(last)} at the end"
+    at, end = f"at step {best.step:,}", "" if last == value else f", but it was {short(last)} at the end"
     if not others:
         once = (
             "Evaluated once: {} {} {}" if len(evaluations) == 1 else "Finite at one evaluation only: {} {} {}"
@@ -156,7 +154,19 @@ def _doubt(history: History) -> str:
             return f"; on the {rows} the change of {metric_title(scores.metric)} is within the noise"
         if constant_prediction(scores) is not None:
             return "; it predicts one label for all rows"
+        if (constant := _unbeaten_constant(scores)) is not None:
+            return f"; {one_line(constant)} is not behind it beyond the noise"
     return ""
+
+
+def _unbeaten_constant(scores: Scores) -> str | None:
+    """The first baseline with one prediction for all rows that a run is not surely better than, or None."""
+    sign = ChosenMetric.parse(scores.metric).sign
+    for name, gain in scores.gains.items():
+        is_constant = name == "majority class" or name.startswith("always ")
+        if is_constant and not (is_sure(gain) and sign * gain[0] > 0):
+            return name
+    return None
 
 
 def _worth(history: History) -> Iterator[str]:
@@ -204,7 +214,7 @@ def _answers(history: History) -> Iterator[str]:
     figures = figures_of(_judged(history))
     if figures.get("repetition", 0) >= 0.5:
         share = percent(figures["repetition"])
-        yield f"Its answers repeat themselves: on average {share} of an answer stood in it before."
+        yield f"Its answers repeat themselves: on average {share} of an answer is a repetition."
     if figures.get("bleu") == 0 and figures.get("chrf", 0) > 0:
         why = "no answer has four words, or none has a word of its reference"
         yield f"BLEU is 0 because {why}; chrF, which counts characters, is {short(figures['chrf'])}."

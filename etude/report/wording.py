@@ -61,6 +61,12 @@ def scale_of(metric: str) -> str:
     return " of 100" if metric.rpartition(":")[2] in ("bleu", "chrf") else ""
 
 
+def value_title(name: str) -> str:
+    """A value of prepared data in words."""
+    titles = {"cached": "read from cache", "seconds": "seconds to prepare"}
+    return titles.get(name, name.replace("_", " "))
+
+
 def count_title(name: str) -> str:
     """A count of a split in words; its tokens are those that are scored."""
     titles = {"tokens": "targets", "cut_away": "without answer", "cut_away_rows": "rows without answer"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from etude import durable
 from etude.records.events import Attempt, CheckpointSaved, Control, Finding, Note
-from etude.records.folder import require_own
+from etude.records.folder import as_argument, require_own
 from etude.records.store import Run
 from etude.report.answers import answers_over_time
 from etude.report.charts import chart_svgs
@@ -212,7 +212,7 @@ def _notes(history: History, section: str, *, or_how: bool = False) -> Iterator[
         by = f" by {prose(entry.event.author)}" if entry.event.author else ""
         yield f"Noted {_when(entry.time)} UTC{by}:\n\n{fence(entry.event.text)}"
     if or_how and not found:
-        command = f'etude note {history.run.name} "..." --section {section}'
+        command = f'etude note {as_argument(history.run.path)} "..." --section {section}'
         yield f"(nothing noted; {code(command)} adds to it)"
 
 

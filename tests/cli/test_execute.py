@@ -28,14 +28,14 @@ def test_a_run_in_this_process_ends_with_its_verdict_and_what_to_type_next(
     assert ended.run is not None
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("tiny: prepares the data")
-    name = ended.run.name
+    path = ended.run.path
     assert [line for line in lines if line.startswith("Finished 1 step, ")]
     assert lines[-5:] == [
         "best    step-000001, validation loss " + f"{ended.run.best['value']:.4f}" if ended.run.best else "",
-        f"report  {ended.run.path / 'report' / 'report.md'}",
-        f"next    etude show {name}",
-        f"        etude generate {name} --prompt 'def '",
-        f"        etude export {name} --to hf exported",
+        f"report  {path / 'report' / 'report.md'}",
+        f"next    etude show {path}",
+        f"        etude generate {path} --prompt 'def '",
+        f"        etude export {path} --to hf exported",
     ]
 
 
@@ -63,8 +63,8 @@ def test_ctrl_c_is_acknowledged_and_the_step_that_was_saved_stands_before_what_c
     assert caught.value.exit_code == 75 and list_checkpoints(run.checkpoints)[-1].name == "step-000003"
     assert [line for line in lines if line.startswith("Ctrl-C: saves and stops after this step")]
     assert lines[-3:] == [
-        "step 3  stop: SIGINT was received",
-        "stopped: SIGINT was received; saved at step 3",
+        "step 3  stop: Ctrl-C was received",
+        "stopped; saved at step 3",
         f"continue with: etude resume {run.path}",
     ]
 

@@ -36,7 +36,7 @@ def test_the_first_and_the_last_loss_have_a_line_however_fast_a_run_is(
     for last in range(10, 1001, 10):
         events += [*window(last - 9, last), evaluation(last, 2.5)]
     lines = lines_of(events, capsys)
-    assert losses(lines) == ["step 10", "step 1,000"]
+    assert losses(lines) == ["step 10", "step 1,000"] == [lines[0].split("  ")[0], lines[-2].split("  ")[0]]
     assert sum("validation loss" in line for line in lines) == 100
 
 
@@ -51,6 +51,13 @@ def test_a_run_that_stops_early_has_its_last_loss_before_the_reason(
     ]
     lines = lines_of(events, capsys)
     assert losses(lines) == ["step 10", "step 20"] and lines[-1] == "step 20  stop: SIGINT was received"
+
+
+def test_an_attempt_that_goes_on_says_from_where(capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = attempt(), attempt(2, 10)
+    *before, last = lines_of([first, *window(1, 9), second], capsys)
+    assert not [line for line in before if "attempt" in line]
+    assert last.startswith("attempt 2 continues from step 10: 40 steps")
 
 
 def test_a_short_run_has_a_line_for_each_loss(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from etude.cli.picture import draw
 from etude.cli.progress import Progress
-from etude.records.events import Control, Evaluation, Event, Finding, Generation
+from etude.records.events import Control, Evaluation, Event, Finding, Forecast, Generation
 from tests.report.runs import attempt, evaluation, new_run, window
 
 QUESTION = "### Instruction:\n" + "Explain at length what a list is. " * 30 + "\n\n### Response:\n"
@@ -65,6 +65,26 @@ def test_the_answer_to_a_long_question_is_in_the_picture(tmp_path: Path, width: 
     place = lines.index("  A list holds items.")
     assert lines[place - 1].startswith("answered after step 15: …")
     assert lines[place - 1].endswith("### Response:") and lines[place + 1] == "  expected: It holds items."
+
+
+def test_questions_are_shown_without_the_lines_of_the_template_that_all_have(tmp_path: Path) -> None:
+    frame = "<|system|>\nBe brief.\n<|user|>\n{}\n<|assistant|>\n"
+    asked = ["Reverse a list.\n\n[1, 2]", "Reverse a string."]
+    texts = [Generation(15, frame.format(each), "Yes.", {}, reference="No.") for each in asked]
+    lines = picture(tmp_path, [*records(), *texts], 120, 40)
+    assert "answered after step 15: Reverse a list. [1, 2]" in lines
+    assert "answered after step 15: Reverse a string." in lines
+    alone = picture(tmp_path / "alone", [*records(), texts[0]], 120, 40)
+    assert any(
+        line.startswith("answered after step 15: ") and line.endswith("<|assistant|>") for line in alone
+    )
+
+
+def test_the_forecast_stands_below_the_time_so_far(tmp_path: Path) -> None:
+    forecast = Forecast(3, 3600.0 * 2, 60.0, 1_340_000_000, 10**9)
+    lines = picture(tmp_path, [attempt(), *window(1, 5), forecast], 80, 24)
+    (place,) = [index for index, line in enumerate(lines) if line.startswith("elapsed")]
+    assert lines[place + 1].split("   ")[0] == "forecast" and "2 h, 1.3 GB" in lines[place + 1]
 
 
 def test_an_answer_of_white_space_and_none_at_all_are_said_in_words(tmp_path: Path) -> None:
@@ -136,7 +156,7 @@ def test_what_a_person_decides_or_asks_is_said_with_its_step(tmp_path: Path) -> 
     )
     ended = picture(tmp_path, [*records, Control(5, "stop", "SIGINT was received")], 80, 24, asked="SIGINT")
     assert ended[-1] == "step 5 stop: SIGINT was received"
-    assert ended[1].endswith("5 / 40  ended") and "attempt" not in ended[0]
+    assert ended[1].endswith("5 / 40  stopped") and "attempt" not in ended[0]
     again = picture(tmp_path, [*records, attempt(2, 5)], 80, 24)
     assert again[0].endswith("attempt 2 from step 5")
 

@@ -136,7 +136,7 @@ def test_a_signal_ends_a_pause(office: Office) -> None:
     office.ask(id="a", action="pause")
     office.decide()
     office.signals.append("SIGINT")
-    assert office.decide() == Decision("stop", "SIGINT was received", is_asked=True)
+    assert office.decide() == Decision("stop", "Ctrl-C was received", is_asked=True)
 
 
 def test_to_go_on_is_refused_where_nothing_is_paused(office: Office) -> None:

@@ -51,7 +51,7 @@ def test_a_run_begins_with_five_rows_that_name_where_the_others_are(tmp_path: Pa
     plan = make_plan(recipe)
     rows = dict(short_rows(plan))
     assert list(rows) == ["model", "data", "steps", "best", "device"] and len(plan_rows(plan)) <= 8
-    assert rows["data"].endswith("; more by etude check --deep")
+    assert rows["data"].endswith("; notes on it: etude check --deep")
     assert rows["model"].endswith("; trained with the encoder of etude")
     assert rows["best"] == "by f1, higher is better"
 

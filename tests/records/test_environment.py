@@ -32,6 +32,12 @@ def test_the_environment_is_that_of_this_machine(tmp_path: Path, monkeypatch: py
     assert fit(json.loads(json.dumps(found)), ENVIRONMENT) == found
 
 
+def test_the_command_is_kept_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for program, typed in (("/bin/etude", ["etude"]), ("/lib/etude/__main__.py", ["python", "-m", "etude"])):
+        monkeypatch.setattr("sys.argv", [program, "train", "a b.toml"])
+        assert describe_environment()["command"] == [*typed, "train", "a b.toml"]
+
+
 def test_what_may_change_bits_is_named_with_both_values() -> None:
     gpu = {"name": "H100", "memory_bytes": 1}
     before = {

@@ -11,6 +11,7 @@ from etude.errors import InputError
 from etude.recipe.schema import Recipe
 from etude.records.events import Note
 from etude.records.folder import (
+    as_argument,
     checkpoint_name,
     list_checkpoints,
     require_outside_runs,
@@ -208,3 +209,10 @@ def test_a_note_on_a_read_only_disk_is_a_storage_error(
 
     with pytest.raises(StorageError, match="mounted read-only"):
         append_note(Run(run.path), Note("next", "x"))
+
+
+def test_a_run_is_named_as_a_command_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("runs/small-1"), tmp_path / "runs" / "small-1"):
+        assert as_argument(path) == "small-1"
+    assert as_argument(Path("other runs/small-1")) == "'other runs/small-1'"

@@ -1,6 +1,7 @@
 """What TensorBoard and Weights & Biases hold of a run that was killed is what its journal holds."""
 
 import json
+import math
 import os
 import struct
 import subprocess
@@ -13,12 +14,15 @@ import psutil
 import pytest
 
 from etude.recipe.schema import Recipe
-from etude.records.events import Attempt, Evaluation, Step
+from etude.records.events import Attempt, CheckpointSaved, Evaluation, Step
 from etude.records.ledger import Ledger
-from etude.records.store import Run, list_runs
+from etude.records.store import Run, create_run, list_runs
+from etude.records.trackers import TensorBoard, TrainerState, describe
+from etude.records.window import OpenWindow
 from etude.run import Training
 from etude.start import Options
 from tests.processes import listening
+from tests.report.runs import window
 
 PROGRAM = """
 import os, signal, sys
@@ -67,11 +71,37 @@ def test_what_a_kill_lost_is_sent_again_and_nobody_listens(
     assert {scalar.step: scalar.value for scalar in board.Scalars("validation/loss")} == pytest.approx(scored)
 
     last = max((run.path / "wandb").glob("offline-run-*"), key=lambda folder: folder.name)
-    rows = list(history(next(last.glob("*.wandb"))))
+    rows, summary = history(next(last.glob("*.wandb"))), summaries(next(last.glob("*.wandb")))
     assert {row["_step"]: row["train/loss"] for row in rows if "train/loss" in row} == pytest.approx(means)
     assert {
         row["_step"]: row["validation/loss"] for row in rows if "validation/loss" in row
     } == pytest.approx(scored)
+    best = min(scored, key=lambda step: scored[step])
+    assert (summary["best/step"], summary["best/loss"]) == pytest.approx((best, scored[best]))
+
+
+def test_skipped_steps_are_counted_wherever_their_loss_is_left_out(
+    tmp_path: Path, make_recipe: Callable[..., Recipe]
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    writer = create_run(tmp_path / "runs", make_recipe())
+    state, board = TrainerState(writer.run, writer.run.ledger()), TensorBoard(writer.run, writer.run.ledger())
+    log = OpenWindow()
+    said = []
+    for event in [*window(1, 5), *window(6, 10, bad=(7, 8)), CheckpointSaved(10, "step-000010", 1, 0.1, 0.1)]:
+        state.write(event)
+        board.write(event)
+        said.append(describe(event, log) or "")
+    board.close()
+    assert said[5].endswith("tokens/s") and said[11].endswith("tokens/s  2 of 5 steps skipped")
+    history = json.loads((writer.run.path / "trainer_state.json").read_text())["log_history"]
+    assert [entry.get("skipped_steps") for entry in history] == [None, 2]
+    assert math.isfinite(history[1]["loss"])
+    read = EventAccumulator(str(writer.run.path / "tensorboard"))
+    read.Reload()
+    assert [(each.step, each.value) for each in read.Scalars("train/skipped_steps")] == [(5, 0), (10, 2)]
+    writer.close("stopped")
 
 
 def test_the_trainer_state_is_read_by_transformers_with_an_epoch_in_every_entry(
@@ -118,8 +148,25 @@ def mean_loss(steps: list[Step]) -> float:
     return sum(step.loss * step.targets for step in steps) / sum(step.targets for step in steps)
 
 
-def history(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a .wandb file: after 7 bytes of header LevelDB's log format, a protobuf record in each
+def history(path: Path) -> list[dict[str, Any]]:
+    return [
+        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        for record in wandb_records(path)
+        if record.HasField("history")
+    ]
+
+
+def summaries(path: Path) -> dict[str, Any]:
+    """What a run itself wrote into its summary, the last value of each key."""
+    return {
+        item.key or "/".join(item.nested_key): json.loads(item.value_json)
+        for record in wandb_records(path)
+        for item in record.summary.update
+    }
+
+
+def wandb_records(path: Path) -> Iterator[Any]:
+    """The records of a .wandb file: after 7 bytes of header LevelDB's log format, a protobuf record in each
     entry.
     """
     from wandb.proto import wandb_internal_pb2
@@ -133,11 +180,8 @@ def history(path: Path) -> Iterator[dict[str, Any]]:
         part += data[at + 7 : at + 7 + size]
         at += 7 + size
         if kind in (1, 4):  # whole, or the last of several parts
-            record = wandb_internal_pb2.Record.FromString(part)
+            yield wandb_internal_pb2.Record.FromString(part)
             part = b""
-            if record.HasField("history"):
-                items = record.history.item
-                yield {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
 
 
 def test_tensorboard_writes_nothing_twice_when_nothing_was_lost(

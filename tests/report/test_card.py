@@ -52,6 +52,16 @@ def test_a_card_counts_the_steps_up_to_its_checkpoint_only(tmp_path: Path) -> No
     assert f"| Targets | {sum(100 + n for n in kept):,} |" in card
     assert "| on validation samples | step 20 (this model) |" in card
     assert f"| perplexity | {math.exp(2.5):.2f} |" in card and "| 2.600" not in card
+    assert "was not evaluated" not in card
+
+
+def test_a_card_of_a_step_that_was_not_evaluated_says_so_beside_the_last_figures_before_it(
+    tmp_path: Path,
+) -> None:
+    card = model_card(finished_run(tmp_path), "step-000035", "hf")
+    assert "This model itself was not evaluated.\n\n| on validation samples | step 20 |" in card
+    assert "(this model)" not in card and "| 2.600" not in card
+    assert "not the best checkpoint of its run, which is that of step 20" in card
 
 
 def test_the_share_that_was_trained_is_told(tmp_path: Path) -> None:
@@ -119,5 +129,5 @@ def test_a_card_says_what_the_run_was_worth_and_no_value_that_is_none(misleading
     assert "| f1 | 0 | 0.667 |" in card
     endless = misleading(runs.endless_string)
     card = model_card(endless, "step-000030", "hf")
-    assert not re.search(r"\bnan\b|\bFalse\b|\bTrue\b|\['", card)
+    assert not re.search(r"\bnan\b|\bFalse\b|\bTrue\b|\['", card.split("## Training")[1])
     assert "None of its answers ends by itself" in card and "no person is quoted" not in card

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
+from etude.records.events import Step
 from etude.records.store import Run
 from etude.report.charts import (
     _draw_loss,
@@ -80,6 +81,26 @@ def test_one_wild_step_does_not_set_the_axis(tmp_path: Path) -> None:
     writer.append(attempt(), first._replace(loss=400.0), *others)
     writer.close("finished")
     assert axes_of(_draw_loss, writer.run).get_ylim()[1] < 10
+
+
+def test_the_axis_begins_where_a_long_curve_begins(tmp_path: Path) -> None:
+    writer = new_run(tmp_path, {"train.steps": 600})
+    losses = [3 + 3 * 0.97**step for step in range(600)]
+    steps = [step for step in window(1, 600) if isinstance(step, Step)]
+    writer.append(attempt(steps=600), *(step._replace(loss=loss) for step, loss in zip(steps, losses)))
+    low, high = axes_of(_draw_loss, writer.run).get_ylim()
+    assert low < losses[-1] and high > losses[6]
+
+
+def test_a_logarithmic_axis_is_written_in_plain_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = new_run(tmp_path)
+    first, *others = window(1, 40)
+    writer.append(attempt(), first._replace(grad_norm=300.0), *others)
+    # Of an installation that lacks the fonts of mathematics, each one is a warning on the user's terminal.
+    monkeypatch.setattr("matplotlib.mathtext.MathTextParser.parse", None)
+    assert b">100<" in chart_svgs(read_history(writer.run))["grad_norm.svg"]
 
 
 def test_speed_is_drawn_where_it_makes_a_curve(tmp_path: Path) -> None:

@@ -104,6 +104,12 @@ def test_counts_of_data_are_a_table_with_a_row_for_each_split_and_a_table_for_ea
     )
 
 
+def test_a_value_has_one_name_on_the_terminal_and_in_the_report() -> None:
+    (shown,) = summary_tables({"cached": True, "seconds": 0.5, "vocab_size": 300})
+    for title in ("read from cache", "seconds to prepare", "vocab size"):
+        assert f"| {title} |" in shown
+
+
 def test_counts_that_say_nothing_are_left_out_and_lists_are_words() -> None:
     page = {
         "overlap": 0, "unknown_ratio": 0.0, "conversations": {"template": "chat", "without_bos": 0},

@@ -89,7 +89,7 @@ TOLD: dict[Build, Told] = {
         ["- Labels of the data: no test row has the label none; it counts as 0"],
     ),
     runs.bad_end: Told(
-        ["It seems to have learnt, but ended worse", "at step 20, the best step, but 12.1 at the end.",
+        ["It seems to have learnt, but ended worse", "at step 20, the best step, but it was 12.1 at the end.",
          "The recipe was changed after step 20: optim.learning_rate 0.3."],
         ["This model is of step 20, the best checkpoint of its run."],
         ["honest-ID is ahead: validation loss 3.22 beside 3.69", "changed optim.learning_rate 0.3 after step 20",

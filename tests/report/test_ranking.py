@@ -11,7 +11,7 @@ import pytest
 from etude.records.events import DataUsed, Evaluation
 from etude.records.store import Run
 from etude.report.compare import compare_runs
-from etude.report.ranking import Ranking
+from etude.report.ranking import BY_BYTES, Ranking
 from tests.report.runs import attempt, new_run, window
 
 HELD = {"validation": "a" * 64}
@@ -46,11 +46,14 @@ def test_a_single_run_each_is_ahead_but_the_noise_is_not_known(tmp_path: Path) -
     found = ranked(a, b, c)
     assert (found.order, found.winner, found.is_sure) == ([1, 0, 2], [c.name], None)
     assert found.sentences[0].startswith(f"{c.name} is ahead: validation loss 1.00 beside 2.00 of {a.name}")
-    assert "the noise is not known" in found.sentences[0]
+    assert "the noise is not known: runs with other seeds" in found.sentences[0]
     repeat, evaluate = found.commands
     assert repeat == "etude train RECIPE --repeat 3"
     names = " ".join(each.name for each in (a, b, c))
     assert evaluate == f"etude evaluate {names} --on FILE --runs {tmp_path}"
+    apart = [run(tmp_path / name, 2.0) for name in ("here", "there")]
+    *_, evaluate = ranked(*apart).commands
+    assert evaluate == f"etude evaluate {apart[0].path} {apart[1].path} --on FILE"
 
 
 def test_runs_with_one_held_out_set_compare_although_their_training_rows_differ(tmp_path: Path) -> None:
@@ -78,6 +81,11 @@ def test_other_tokenizers_compare_by_bits_per_byte(tmp_path: Path) -> None:
     b = run(tmp_path, 3.0, bits=0.9, tokenizer="u", targets=150)
     found = ranked(a, b)  # 721 and 722 bytes
     assert found.figure == "validation bits per byte" and found.winner == [b.name]
+    assert found.sentences[1] == BY_BYTES and not any(
+        "Their tokenizers" in each for each in ranked(a, a).sentences
+    )
+    changes = {each.name for each in compare_runs([a, b]).results if each.compares}
+    assert "best_bits_per_byte" in changes and not changes & {"metric_best", "training_loss_last"}
     cut = run(tmp_path, 3.0, bits=0.9, tokenizer="u", targets=100)
     assert "score other parts of their rows" in ranked(a, cut).sentences[0]
     unknown = run(tmp_path, 3.0, tokenizer="u")

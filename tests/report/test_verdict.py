@@ -49,7 +49,7 @@ def test_a_run_that_got_better_is_said_to_have_learnt(tmp_path: Path) -> None:
 def test_the_best_and_the_end_are_told_apart(tmp_path: Path) -> None:
     rising = evaluation(40, 5.0, best=False)
     found = verdict(tmp_path, evaluation(0, 6.0, best=False), evaluation(20, 3.0), rising, FINISH)
-    assert found["verdict"][0].endswith("to 3.00 at step 20, the best step, but 5.00 at the end.")
+    assert found["verdict"][0].endswith("to 3.00 at step 20, the best step, but it was 5.00 at the end.")
 
 
 def test_an_end_that_lost_most_of_the_gain_and_a_gain_that_rounds_to_nothing_are_said(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_run_that_is_never_better_than_before_did_not_get_better(tmp_path: Pat
     ("last", "words"),
     [
         (6.0, "It did not get better after its first evaluation: validation loss was 6.00 at step 20 and at the end."),
-        (6.5, "It got worse after its first evaluation: validation loss was 6.00 at step 20, but 6.50 at the end."),
+        (6.5, "It got worse after its first evaluation: validation loss was 6.00 at step 20, but it was 6.50 at the end."),
     ],
 )  # fmt: skip
 def test_a_metric_that_ends_as_it_began_did_not_get_worse(tmp_path: Path, last: float, words: str) -> None:
@@ -155,6 +155,21 @@ def test_a_gain_within_the_noise_is_no_learning(tmp_path: Path) -> None:
     assert "worse than the best baseline, TF-IDF (0.600)" in found["verdict"][1]
 
 
+@pytest.mark.parametrize("gain", [[0.02, 0.0, 0.08], [-0.1, -0.2, -0.05]])
+def test_a_run_that_one_prediction_for_all_rows_equals_may_have_learnt_nothing(
+    tmp_path: Path, gain: list[float]
+) -> None:
+    always = {"always y (majority class)": {"f1": [0.79, 0.7, 0.9]}}
+    scores = replace(
+        SCORES,
+        gains={**SCORES.gains, "always y (majority class)": gain},
+        systems={**SCORES.systems, **always},
+    )
+    found = verdict(tmp_path, evaluation(0, 3.0, best=False), evaluation(40, 2.0), scores, FINISH)
+    assert found["verdict"][0].startswith("It may have learnt nothing: validation loss fell")
+    assert found["verdict"][0].endswith("; always y (majority class) is not behind it beyond the noise.")
+
+
 def test_a_scale_to_100_is_said_and_so_are_scores_beside_nothing(tmp_path: Path) -> None:
     systems = {"after": {"bleu": [26.7, 20.0, 33.0]}}
     alone = replace(SCORES, metric="bleu", systems=systems, gains={}, confusion=[])
@@ -184,7 +199,7 @@ def test_answers_that_are_one_text_or_never_end_are_named(tmp_path: Path) -> Non
     assert problems == [
         "All 3 answers shown are the same text.",
         "None of its answers ends by itself; each was cut off after 256 tokens.",
-        "Its answers repeat themselves: on average 97.0 % of an answer stood in it before.",
+        "Its answers repeat themselves: on average 97.0 % of an answer is a repetition.",
     ]
 
 
@@ -250,7 +265,8 @@ def test_a_diverged_run_a_killed_one_and_one_without_held_out_rows_say_so(tmp_pa
     diverged = summarize_history(read_history(writer.run))
     assert diverged["verdict"][0] == "It diverged: the training loss is not finite from step 31 on."
     killed = verdict(tmp_path / "killed", steps=(1, 20))
-    assert killed["end"].startswith("Not finished: stopped at step 20 of 40; etude resume small-")
+    command = f"etude resume {tmp_path / 'killed' / killed['name']}"
+    assert killed["end"] == f"Not finished: stopped at step 20 of 40; {command} continues it."
     halves = [
         sum(loss_at(step) * (100 + step) for step in half) / sum(100 + step for step in half)
         for half in (range(1, 11), range(11, 21))

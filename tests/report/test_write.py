@@ -165,7 +165,7 @@ def test_sections_without_content_are_left_out_but_for_the_ones_that_people_writ
     for heading, following in itertools.pairwise(re.split("^## ", text, flags=re.MULTILINE)):
         assert heading.strip().count("\n") and following.strip().count("\n")
     assert "(none)" not in text and text.count("(nothing noted") == 2
-    assert "etude note small-" in text and "--section lessons" in text
+    assert f"etude note {tmp_path / 'small-'}" in text and "--section lessons" in text
 
 
 def test_no_value_is_shown_as_python_shows_it(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_no_value_is_shown_as_python_shows_it(tmp_path: Path) -> None:
 def test_bookkeeping_of_data_stands_in_the_appendix_only(misleading: Callable[..., Any]) -> None:
     text = report(misleading(runs.all_rows_cut))
     body, appendix = text.split("## Appendix: data")
-    for word in ("| folder |", "| cached |", "| seconds |"):
+    for word in ("| folder |", "| read from cache |", "| seconds to prepare |"):
         assert word not in body and word in appendix
     assert "All 32 training rows were cut" in body
 
