@@ -67,7 +67,7 @@ def find_all(recipe: Recipe, folder: Path) -> tuple[dict[str, npt.NDArray[Any]],
     }  # fmt: skip
     return columns, {
         "documents": len(places), "blank": notes.blank, "undecodable": notes.undecodable,
-        "paths": list(notes.paths), "examples": notes.examples,
+        "paths": [str(Path(path).absolute()) for path in notes.paths], "examples": notes.examples,
         "benchmarks": [
             {"name": path, "problems": mine, "looked_for": problems.looked_for(number)}
             for number, (path, mine) in enumerate(zip(benchmarks, names))

@@ -1,5 +1,6 @@
 """The data gate finds what was planted, and nothing else; checked against plain sets of tokens."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from etude.data.page import describe_gate
 from etude.data.prepared import prepare
 from etude.errors import InputError
 from etude.recipe.load import with_changes
+from etude.recipe.schema import Recipe
 from tests.data.planting import SHARED, functions, needs_shared, read, recipe_of, similarity, write
 
 
@@ -182,3 +184,21 @@ def test_a_text_with_other_labels_is_no_duplicate_but_leaks(tmp_path: Path) -> N
     found = np.flatnonzero(gate.same_as >= 0)
     assert found.tolist() == [60, 61] and gate.same_as[found].tolist() == [0, 31]
     assert len(gate.leaking("validation", "train")) == 1
+
+
+def test_sources_may_have_relative_and_absolute_paths(
+    make_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shared = '{"text": "def shared(value):\\n    return value * 2 + 17\\n"}\n'
+    Path("train.jsonl").write_text(
+        shared + '{"text": "def other(left, right):\\n    return left - right\\n"}\n'
+    )
+    Path("valid.jsonl").write_text(shared)
+    sources = {
+        "data.train": [{"path": "train.jsonl"}],
+        "data.validation": [{"path": str(tmp_path / "valid.jsonl")}],
+    }
+    gate = examine(make_recipe(sources))
+    ((held_out, first),) = gate.leaking("validation", "train").tolist()
+    assert (gate.name(held_out), gate.name(first)) == ("valid.jsonl:1", "train.jsonl:1")
