@@ -29,9 +29,9 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "cli": 3546, "control": 525, "data": 8535, "durable": 781, "engine": 1617, "evaluate": 549,
-    "launch": 306, "models": 5124, "objectives": 1142, "plan": 854, "recipe": 1855, "records": 2262,
-    "report": 4763, "scores": 828, "watch": 2196,
+    "cli": 3546, "control": 525, "data": 8535, "durable": 781, "engine": 1617, "evaluate": 577,
+    "launch": 306, "models": 5124, "objectives": 1144, "plan": 854, "recipe": 1855, "records": 2264,
+    "report": 4763, "scores": 828, "watch": 2201,
     "etude": 3351,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,17 +15,21 @@ from etude.engine.loop import Objective
 from etude.engine.precision import Precision
 from etude.engine.world import World
 
+_FEW_BATCHES = 8  # of which a standard error would be worth little
+
 
 @dataclass(frozen=True)
 class Score:
     """Mean loss in nats per target over all ranks; bits per byte, where tokens stand for bytes.
 
+    error  standard error of the loss from the choice of rows; None of too few batches to tell
     parts  (batches, 3) of this rank: sum of losses, targets, and bytes or 0
     """
 
     loss: float
     targets: int
     bits_per_byte: float | None
+    error: float | None = None
     parts: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -55,16 +59,40 @@ def evaluate(
                 pairs.append(torch.stack(objective.loss_sum(model, to_device(batch, world.device))))
             scored = batch.labels[batch.labels != -100]
             sizes.append(0 if token_bytes is None else int(token_bytes[scored].sum()))
+    return join(pairs, sizes, world)
+
+
+def join(pairs: Sequence[torch.Tensor], sizes: Sequence[int], world: World, *beside: torch.Tensor) -> Score:
+    """The score of batches with (2,) sum of losses and targets each, and bytes or 0, over all ranks.
+
+    beside: tensors that are summed over the ranks in the same exchange, in place.
+    """
     # fp64, since sums over millions of targets need more than fp32 holds; on the CPU, since mps has none.
-    sums = torch.stack(pairs).cpu().double() if pairs else torch.zeros(0, 2, dtype=torch.float64)
+    sums = torch.stack([*pairs]).cpu().double() if pairs else torch.zeros(0, 2, dtype=torch.float64)
+    losses, counts = sums[:, 0], sums[:, 1]
     each = torch.tensor(sizes, dtype=torch.float64)
-    totals = torch.cat((sums.sum(0), each.sum()[None]))
-    world.total([totals])
+    products = [(losses**2).sum(), (losses * counts).sum(), (counts**2).sum()]
+    totals = torch.stack([losses.sum(), counts.sum(), each.sum(), *products, torch.tensor(float(len(sums)))])
+    world.total([totals, *beside])
     loss_sum, targets, size = totals[0].item(), int(totals[1]), int(totals[2])
     if not targets:
         return Score(math.nan, 0, None)
     bits = loss_sum / math.log(2) / size if size else None
-    return Score(loss_sum / targets, targets, bits, torch.column_stack((sums, each)).numpy())
+    error = _standard_error(loss_sum / targets, targets, *totals[3:].tolist())
+    return Score(loss_sum / targets, targets, bits, error, torch.column_stack((sums, each)).numpy())
+
+
+def _standard_error(
+    mean: float, targets: int, squares: float, products: float, sizes: float, batches: float
+) -> float | None:
+    """Standard error of a ratio of sums over batches: of losses, squared and times targets, and of targets².
+
+    Source: Cochran, Sampling Techniques (1977), section 6.
+    """
+    if batches < _FEW_BATCHES or not math.isfinite(squares):
+        return None
+    scatter = max(squares - 2 * mean * products + mean**2 * sizes, 0.0)
+    return math.sqrt(scatter * batches / (batches - 1)) / targets
 
 
 @contextlib.contextmanager

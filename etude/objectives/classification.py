@@ -25,7 +25,7 @@ from etude.engine.precision import Precision
 from etude.engine.world import World
 from etude.errors import InputError
 from etude.evaluate.exam import Exam
-from etude.evaluate.tasks import Score, without_dropout
+from etude.evaluate.tasks import Score, join, without_dropout
 from etude.models.families.table import family_of
 from etude.objectives.kind import Kind, Measured
 from etude.recipe.schema import Loss, Recipe
@@ -186,22 +186,19 @@ def predict(
 ) -> Predictions:
     """Predictions for rows in batches of `iterate_once`, on all ranks; uses no random numbers."""
     probabilities, truth = torch.zeros(rows, classes), torch.zeros(rows, classes)
-    sums, parts = torch.zeros(2, dtype=torch.float64), []
+    pairs: list[torch.Tensor] = []
     with without_dropout(model):
         for turn, batch in enumerate(batches):
             moved = to_device(batch, world.device)
             assert moved.classes is not None
             with precision.autocast():
                 logits = objective.logits(model, moved)
-            pair = torch.stack(objective.loss_of(logits, moved.classes)).cpu().double()
-            sums += pair
-            parts.append([*pair.tolist(), 0.0])
+            pairs.append(torch.stack(objective.loss_of(logits, moved.classes)))
             low = (world.rank + turn * world.size) * micro_batch_size
             probabilities[low : low + len(logits)] = objective.probabilities(logits).cpu()
             truth[low : low + len(logits)] = moved.classes.cpu()
-    world.total([sums, probabilities, truth])  # every row is zero on all ranks but one
-    loss = float(sums[0] / sums[1]) if sums[1] else math.nan
-    score = Score(loss, int(sums[1]), None, np.array(parts).reshape(-1, 3))
+    # Every row is zero on all ranks but one.
+    score = join(pairs, [0] * len(pairs), world, probabilities, truth)
     return Predictions(probabilities.numpy(), truth.numpy() > 0.5, score)
 
 

@@ -69,6 +69,7 @@ class Examiner:
             seconds=max(round(time.perf_counter() - started, 3), 0.0),
             best=not before and self.judge.judge(math.nan if value is None else value, step),
             metrics=figures,
+            loss_error=score.error,
         )
         texts = [text for mine in measured.values() for text in mine.texts]
         return [*self._find(measured), evaluation, *texts]

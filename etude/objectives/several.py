@@ -1,5 +1,6 @@
 """Training of several tasks over one model."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,4 +32,7 @@ class Several(Kind):
 def join_scores(scores: Mapping[str, Score], train: Mixture) -> Score:
     """The mean loss of all tasks, each weighed by its samples in training."""
     loss = sum(count * scores[name].loss for name, count in zip(train.parts, train.counts)) / len(train)
-    return Score(loss, sum(score.targets for score in scores.values()), None)
+    parts = [(count / len(train), scores[name].error) for name, count in zip(train.parts, train.counts)]
+    known = [share * error for share, error in parts if error is not None]
+    joined = math.hypot(*known) if len(known) == len(parts) else None
+    return Score(loss, sum(score.targets for score in scores.values()), None, joined)

@@ -68,7 +68,8 @@ class Evaluation:
     """The model after `step` on the validation samples; `best` if no earlier one was better.
 
     At step 0 it is what training starts from, to compare with, and never the best. `metrics` by name, and by
-    `name/capability` where the samples are cases of several.
+    `name/capability` where the samples are cases of several. `loss_error` is the standard error of the loss
+    from the choice of rows.
     """
 
     step: int
@@ -79,6 +80,7 @@ class Evaluation:
     seconds: Seconds
     best: bool
     metrics: dict[str, float] = field(default_factory=dict)
+    loss_error: float | None = None
 
 
 @dataclass(frozen=True)

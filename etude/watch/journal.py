@@ -26,8 +26,13 @@ def point_of(event: Event, steps_per_epoch: int) -> Point | None:
             )
         case Evaluation():
             metrics = {name: value for name, value in event.metrics.items() if not math.isnan(value)}
-            epoch = event.step / steps_per_epoch
-            return Point(step=event.step, epoch=epoch, eval_loss=event.loss, metrics=metrics)
+            return Point(
+                step=event.step,
+                epoch=event.step / steps_per_epoch,
+                eval_loss=event.loss,
+                eval_error=event.loss_error,
+                metrics=metrics,
+            )
         case Resource():
             rate, on_gpu = event.tokens_per_second, event.gpu_memory_bytes
             return Point(

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from etude.data.loader import iterate_once
 from etude.engine.precision import choose_precision
 from etude.engine.world import World
-from etude.evaluate.tasks import Score, evaluate
+from etude.evaluate.tasks import Score, evaluate, join
 from etude.models.build import build
 from etude.objectives.causal import Causal
 from etude.plan import make_plan
@@ -53,3 +54,31 @@ def test_no_targets_have_no_loss_and_a_huge_loss_an_infinite_perplexity() -> Non
     assert math.isnan(score.loss) and score.targets == 0 and score.bits_per_byte is None
     assert Score(800.0, 1, None).perplexity == math.inf
     assert Score(2.0, 1, None).perplexity == pytest.approx(math.e**2)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_standard_error_is_that_of_resampled_rows(
+    size: int, tmp_path: Path, make_recipe: Callable[..., Recipe]
+) -> None:
+    plan = make_plan(make_recipe({"data.sample": "document", "data.validation_ratio": 0.5}))
+    model, _ = build(plan.recipe, plan.model, None, torch.float32)
+    split, precision = plan.corpus.validation, choose_precision("fp32", CPU, targets_per_step=1)
+    assert split is not None and len(split) >= 16
+    batches = iterate_once(split, size, attend_across_documents=False)
+    score = evaluate(model, batches, Causal(), precision, World(CPU))
+    rows = evaluate(
+        model, iterate_once(split, 1, attend_across_documents=False), Causal(), precision, World(CPU)
+    ).parts
+    assert rows is not None and score.error is not None
+    draw = np.random.default_rng(17)
+    resampled = [rows[draw.integers(len(rows), size=len(rows))].sum(0) for _ in range(4000)]
+    assert score.error == pytest.approx(
+        np.std([each[0] / each[1] for each in resampled]), rel=0.35 if size > 1 else 0.1
+    )
+
+
+def test_few_batches_have_no_standard_error() -> None:
+    pairs = [torch.tensor([2.0 + index, 1.0]) for index in range(7)]
+    assert join(pairs, [0] * 7, World(CPU)).error is None
+    same = [torch.tensor([2.0, 1.0])] * 9
+    assert join(same, [0] * 9, World(CPU)).error == 0.0
