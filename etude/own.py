@@ -24,7 +24,8 @@ from etude.recipe.schema import Loss, Recipe
 from etude.text import kind_of
 
 _PLAIN_MODEL = (
-    "; without Options(loss=...) it must answer model(input_ids=...).logits, as models of transformers do"
+    "; without Options(loss=...) it must be a model of transformers, with a config and "
+    "model(input_ids=...).logits: give a loss that calls it as you do"
 )
 LossFunction = Callable[[nn.Module, DeviceBatch], tuple[torch.Tensor, Any]]
 MetricFunction = Callable[[nn.Module, Iterable[DeviceBatch]], float]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer
+from safetensors.torch import load_file
 
 from etude.cli.examples import example_text
 from etude.cli.main import COMMANDS, DATA_COMMANDS, DataGroup, app
@@ -90,6 +91,32 @@ def test_every_command_that_a_page_shows_is_one_that_the_command_line_takes(word
             words = ["page", *words]  # `etude data RECIPE`
         command, words = command.commands[words[0]], words[1:]
     command.make_context("etude", words)
+
+
+def test_the_program_with_a_module_of_its_own_runs_as_it_stands_and_trains_it_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = ROOT / "docs" / "quickstart.md"
+    write_corpus(tmp_path / "corpus.jsonl", 100)
+    (recipe,) = [block for block in blocks(page, "toml") if 'name = "my-module"' in block]
+    (tmp_path / "my-module.toml").write_text(recipe)
+    (program,) = [block for block in blocks(page, "python") if "its_loss" in block]
+    (tmp_path / "program.py").write_text(program)
+    monkeypatch.chdir(tmp_path)
+    names = runpy.run_path(str(tmp_path / "program.py"))
+    run = names["training"].run
+    losses = [each.event.loss for each in run.ledger().entries if each.event.__class__.__name__ == "Step"]
+    assert losses[-1] < losses[0] - 0.2
+    (last,) = [folder for folder in run.checkpoints.iterdir() if folder.name == f"step-{len(losses):06}"]
+    kept, module = load_file(last / "model.safetensors"), names["module"]
+    for name, value in module.state_dict().items():
+        assert kept[name].equal(value.cpu()), name
+
+
+def test_pages_on_pretrained_models_set_a_learning_rate_that_does_not_undo_them() -> None:
+    for page in ("classification.md", "seq2seq.md"):
+        first = tomllib.loads(blocks(ROOT / "docs" / page, "toml")[0])
+        assert "from" in first["model"] and 1e-5 <= first["optim"]["learning_rate"] <= 1e-4
 
 
 def test_the_program_of_the_first_page_runs_as_it_stands(

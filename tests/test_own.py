@@ -260,6 +260,7 @@ def test_the_loss_of_the_docs_is_the_loss_of_the_run(
 
 def test_a_model_that_answers_otherwise_is_told_to_bring_a_loss(tmp_path: Path, make_recipe: Make) -> None:
     with pytest.raises(
-        InputError, match=r"your model Linear failed .*without Options\(loss=...\) it must answer"
+        InputError,
+        match=r"your model Linear failed .*without Options\(loss=...\) it must be a model of transformers",
     ):
         run_recipe(make_recipe(), Options(runs=tmp_path, model=nn.Linear(3, 3)))

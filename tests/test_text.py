@@ -107,20 +107,3 @@ def test_a_shell_takes_the_words_of_a_command_as_they_stand(name: str, tmp_path:
         ["sh", "-c", command("printf", "%s", name)], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert shown.stdout == name and not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0.0 kB"),
-        (994, "1.0 kB"),
-        (999_000, "1.0 MB"),
-        (345_200_000, "350 MB"),
-        (1.06e9, "1.1 GB"),
-        (2e13, "20,000 GB"),
-    ],
-)
-def test_bytes_of_a_forecast_have_two_digits_in_the_unit_that_the_measured_ones_have(
-    count: float, text: str
-) -> None:
-    assert expected(60, count, 0) == f"about 60 s, {text} of memory, 0.0 kB on disk"

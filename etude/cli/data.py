@@ -10,7 +10,7 @@ import typer
 from etude.cli.options import Json, Overrides, RecipePath, load, parse_new_file
 from etude.cli.printing import open_console, print_json, print_rows, print_table, print_text, say
 from etude.durable import write_file
-from etude.text import clean, plural, printable
+from etude.text import clean, one_line, plural, printable
 
 if TYPE_CHECKING:
     from etude.data.corpus import Corpus
@@ -123,7 +123,7 @@ def page_text(page: Page) -> str:
         parts.append("\n".join(f"- {prose(note)}" for note in notes))
     parts += summary_tables({name: value for name, value in page.values.items() if name != "samples"})
     if sample := _first_sample(page):
-        parts.append("First sample, what is scored in double brackets:\n\n" + fence(sample))
+        parts.append(f"{_sample_title(page)}\n\n{fence(sample)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -148,7 +148,7 @@ def print_page(page: Page) -> None:
     for note in list_notes(values):
         print_text(f"note: {printable(note)}")
     if sample := _first_sample(page):
-        print_text(f"First sample, what is scored in double brackets:\n{sample}")
+        print_text(f"{_sample_title(page)}\n{sample}")
 
 
 def _print_values(title: str, values: dict[str, Any]) -> None:
@@ -184,6 +184,12 @@ def _value(name: str, value: Any) -> str:
 
 def _title(recipe: "Recipe", task: str) -> str:
     return f"{recipe.name}, task {task}" if task else recipe.name
+
+
+def _sample_title(page: Page) -> str:
+    """The words above the first sample; of a classifier no token is scored."""
+    has_brackets = any(part["scored"] for part in page.values["samples"][0])
+    return "First sample, what is scored in double brackets:" if has_brackets else "First sample:"
 
 
 def _first_sample(page: Page) -> str:
@@ -241,7 +247,7 @@ def print_samples(rows: list[dict[str, Any]], *, as_json: bool = False) -> None:
     for row in rows:
         task = f"{printable(row['task'])}, " if "task" in row else ""
         tokens = plural(row["tokens"], "token")
-        text = Text(f"--- {task}sample {row['sample']}: {tokens}, {row['scored']:,} scored\n")
+        text = Text(f"--- {task}sample {row['sample']}: {tokens}, {_describe_targets(row)}\n")
         for part in row["parts"]:
             shown = clean(part["text"])
             if has_colours:
@@ -275,4 +281,16 @@ def _describe(recipe: "Recipe", corpus: "Corpus", index: int) -> dict[str, Any]:
     texts = [*(text.rstrip("\ufffd") for text in texts[:-1]), texts[-1]]
     shown = redact_parts([after[len(before) :] for before, after in itertools.pairwise(texts)])
     parts = [{"text": text, "scored": bool(scored[low])} for text, low in zip(shown, borders)]
-    return {"sample": index, "tokens": len(ids), "scored": int(scored.sum()), "parts": parts}
+    row = {"sample": index, "tokens": len(ids), "scored": int(scored.sum()), "parts": parts}
+    if corpus.labels and sample.classes is not None:
+        row["labels"] = [corpus.labels.names[place] for place in np.flatnonzero(sample.classes)]
+    return row
+
+
+def _describe_targets(row: dict[str, Any]) -> str:
+    """The labels of a sample, or else how many of its tokens are scored."""
+    if "labels" not in row:
+        return f"{row['scored']:,} scored"
+    if not row["labels"]:
+        return "no label"
+    return f"label{'s'[: len(row['labels']) != 1]} {', '.join(map(one_line, row['labels']))}"

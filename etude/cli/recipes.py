@@ -43,7 +43,9 @@ def copy_recipe(
     name: RecipeName,
     out: Annotated[
         Path | None,
-        typer.Argument(parser=parse_output, help="file to write (default: NAME.toml)", metavar="[OUT]"),
+        typer.Argument(
+            parser=parse_output, help="file or folder to write to (default: NAME.toml here)", metavar="[OUT]"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

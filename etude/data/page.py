@@ -56,6 +56,13 @@ def list_notes(summary: dict[str, Any]) -> list[str]:
                 f"{name}: {special:,} of {source['documents']:,} texts hold special tokens{such} which are "
                 f"read as plain letters{'' if is_chat else way}"
             )
+    for use, word in (("train", "training"), ("validation", "validation"), ("test", "test")):
+        counts = summary.get(use) or {}
+        if cut := counts.get("truncated"):
+            rows = f"{cut:,} of {plural(counts['documents'], f'{word} row')}"
+            notes.append(
+                f"{rows} {'is' if cut == 1 else 'are'} longer than a sample, and cut (data.too_long)"
+            )
     if lost := summary.get("lost_bytes"):
         notes.append(
             f"{lost:,} bytes of the texts ({summary['lost_ratio']:.2%}) stand for no token of the tokenizer "

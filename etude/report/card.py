@@ -17,7 +17,7 @@ from etude.records.window import mean_loss
 from etude.report.conditions import given_settings
 from etude.report.history import History, read_history
 from etude.report.markdown import code, prose, quoted, render, table
-from etude.report.program import ask_model, load_adapter, load_model
+from etude.report.program import ONLY_ETUDE, ask_model, load_adapter, load_model
 from etude.report.results import figure_text, figures_at, final_scores
 from etude.report.summary import Summary, status_word, summarize_history
 from etude.report.wording import (
@@ -69,6 +69,8 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
     evaluations = [evaluation for evaluation in history.evaluations if evaluation.step <= step]
     is_scored = step in [scores.step for scores in history.events(Scores)]
     load = load_adapter(recipe, auto, hub_id) if kind == "peft" else load_model(auto)
+    if recipe.model.wants_code:
+        load = ONLY_ETUDE
     summary = summarize_history(history)
     return {
         "front_matter": {key: quoted(value) for key, value in front_matter.items()},

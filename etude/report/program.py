@@ -10,6 +10,11 @@ from etude.report.markdown import quoted
 _FOLDER = 'folder = "."  # where this file lies'
 _LOAD_TOKENIZER = "tokenizer = AutoTokenizer.from_pretrained(folder)"
 
+ONLY_ETUDE = [
+    "# No other tool computes this model, which has a bias by kinds of code (model.code_bias).",
+    "# etude train RECIPE --from FOLDER begins with its weights.",
+]
+
 
 def load_model(auto: str) -> list[str]:
     """Lines that load a whole model."""
@@ -58,7 +63,7 @@ def load_adapter(recipe: Recipe, auto: str, hub_id: str | None) -> list[str]:
 def ask_model(history: History, step: int) -> list[str]:
     """Lines that ask the loaded model of a step, as it was trained; none for a model of several tasks."""
     recipe = history.run.recipe
-    return [] if recipe.tasks else _ASK[recipe.kind.name](history, step)
+    return [] if recipe.tasks or recipe.model.wants_code else _ASK[recipe.kind.name](history, step)
 
 
 def _ask_causal(history: History, step: int) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etude.recipe.metric import ChosenMetric
+from etude.recipe.schema import Recipe
 from etude.records.events import Evaluation, Finding, Scores
 from etude.report.history import History, figures_of, metric_value
 from etude.report.wording import (
@@ -278,7 +279,8 @@ def _data(history: History) -> Iterator[str]:
         share = "All" if count >= rows > 1 else f"{count:,} of"
         were, their = ("was", "its") if count == 1 else ("were", "their")
         said = words[key].format(were=were, their=their)
-        yield f"{share} {plural(rows, 'training row')} {said}, being longer than train.seq_len."
+        limits = _limits(history.run.recipe)
+        yield f"{share} {plural(rows, 'training row')} {said}, being longer than {limits}."
     if (samples := _few_held_out(history)) is not None:
         were = "was" if samples == 1 else "were"
         yield f"Only {plural(samples, 'sample')} {were} held out, so the validation figures say little."
@@ -294,6 +296,13 @@ def _lost_rows(history: History) -> Iterator[tuple[str, int, int]]:
         for key in ("truncated", "cut_away", "dropped"):
             if isinstance(count := counts.get(key), int) and count > 0 and rows:
                 yield key, count, rows
+
+
+def _limits(recipe: Recipe) -> str:
+    """Keys of the recipe that bound the length of a sample."""
+    kinds = [part.kind for part in recipe.by_task().values()]
+    keys = dict.fromkeys(key for kind in kinds for key in ("seq_len", *kind.train_keys))
+    return " or ".join(f"train.{key}" for key in keys if key.endswith("_len"))
 
 
 def _few_held_out(history: History) -> int | None:

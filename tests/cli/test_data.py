@@ -11,6 +11,7 @@ from etude.cli.data import print_samples, show_samples
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
 from tests.bases import write_encoder, write_instructions, write_labelled, write_qwen2
+from tests.recipes import classification
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,22 @@ def test_the_parts_are_the_whole_sample(recipe: Recipe, capsys: pytest.CaptureFi
             "tokens"
         ]
         assert row["parts"][1]["text"].endswith("<|im_end|>")
+
+
+@pytest.mark.parametrize("multi", [True, False])
+def test_a_sample_of_a_classifier_is_shown_with_its_labels(
+    multi: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = write_labelled(tmp_path / "rows.jsonl", 30, multi=multi)
+    samples = show_samples(
+        classification(rows, None, {"data.validation": "none", "evaluate.metric": "loss"}), 30
+    )
+    given = [json.loads(line)["label"] for line in rows.read_text().splitlines()]
+    wanted = [sorted(map(str, each)) if multi else [str(each)] for each in given]
+    assert [sorted(sample["labels"]) for sample in samples] == wanted
+    print_samples(samples)
+    shown = capsys.readouterr().out
+    assert ("scored" not in shown and f"label {samples[0]['labels'][0]}\n" in shown) or multi
 
 
 def test_a_character_that_is_cut_in_two_is_shown_once(tmp_path: Path) -> None:

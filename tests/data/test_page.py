@@ -41,6 +41,14 @@ def source(**values: Any) -> dict[str, Any]:
     return {"sources": [{"name": "a.jsonl", "documents": 1200, **values}]}
 
 
+def test_rows_that_are_cut_are_counted_by_their_use() -> None:
+    one, many = {"documents": 20, "truncated": 1}, {"documents": 300, "truncated": 269}
+    assert list_notes({"train": many, "validation": one, "test": {"documents": 5, "truncated": 0}}) == [
+        "269 of 300 training rows are longer than a sample, and cut (data.too_long)",
+        "1 of 20 validation rows is longer than a sample, and cut (data.too_long)",
+    ]
+
+
 def test_each_note_names_its_source_and_its_figures() -> None:
     assert list_notes(source()) == list_notes({}) == []
     (columns,) = list_notes(source(unread_columns=["id", "x (3 rows)"]))

@@ -109,3 +109,10 @@ def test_masked_models_fill_in_and_models_of_several_tasks_are_only_loaded(
     (tmp_path / "several").mkdir()
     _, blocks = exported(tmp_path / "several", tasks(tmp_path / "several"))
     assert len(blocks) == 1
+
+
+def test_no_program_loads_a_model_that_only_etude_computes(tmp_path: Path) -> None:
+    rows = write_labelled(tmp_path / "rows.jsonl", 40)
+    recipe = classification(rows, None, {"model.code_bias": "inside", "train.steps": 2})
+    _, (block,) = exported(tmp_path, recipe)
+    assert "No other tool computes this model" in block and "from_pretrained" not in block

@@ -246,6 +246,17 @@ def test_rows_that_were_cut_or_left_out_and_few_held_out_ones_are_named(tmp_path
     ]
 
 
+def test_pairs_may_be_cut_by_either_of_two_keys(tmp_path: Path) -> None:
+    data = DataUsed("f", {"train": {"documents": 9, "samples": 9, "truncated": 2}})
+    pairs = {
+        "train.objective": "seq2seq", "train.target_len": 16, "model": {"kind": "encoder-decoder"},
+        "data.train": [{"path": "rows.jsonl", "target": "target"}],
+    }  # fmt: skip
+    assert verdict(tmp_path, data, evaluation(40, 2.0), FINISH, changes=pairs)["problems"][0] == (
+        "2 of 9 training rows were cut, being longer than train.seq_len or train.target_len."
+    )
+
+
 def test_broken_steps_and_findings_but_no_mere_information_are_named(tmp_path: Path) -> None:
     writer = new_run(tmp_path)
     writer.append(attempt(), *window(1, 40, bad=(3, 4)), evaluation(40, 2.0))
