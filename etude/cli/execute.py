@@ -28,12 +28,12 @@ def train_here(
     """
     from etude.cli.live import open_view
     from etude.launch.seeds import execute
-    from etude.records.folder import as_argument, list_checkpoints, require_outside_runs, step_of
+    from etude.records.folder import as_argument, require_outside_runs
     from etude.records.store import read_runs
 
     if options.resume is None:
         require_outside_runs(options.runs)
-    place = read_place()
+    place, view = read_place(), None
     if place.rank == 0:
         if place.size > 1 and place.folder is None:
             store = f"their store, at port {os.environ['MASTER_PORT']}, listens on every address"
@@ -46,14 +46,18 @@ def train_here(
                 say(f"{name} is left out, also if it is a run of this recipe: {problem}")
         plan = "prepares the data (once; it is kept), then trains; Ctrl-C saves and stops"
         print_wrapped("", f"{recipe.name}: {plan}", stderr=True)
-        options = replace(options, view=open_view(as_json=as_json))
-    ended = execute(recipe, options, [])
+        view = open_view(as_json=as_json)
+        options = replace(options, view=view)
+    try:
+        ended = execute(recipe, options, [])
+    except KeyboardInterrupt:
+        if view is not None and view.run is not None:
+            say(_tell_saved(view.run))
+        raise
     assert ended.run is not None
     if place.rank == 0:
         if ended.code:
-            saved = [step_of(path.name) or 0 for path in list_checkpoints(ended.run.checkpoints)]
-            where = f"saved at step {max(saved):,}" if saved else "nothing is saved yet"
-            say(f"stopped; {where}")  # the reason is the last line of the view
+            say(f"stopped; {_tell_saved(ended.run)}")  # the reason is the last line of the view
             say(f"continue with: {to_continue or f'etude resume {as_argument(ended.run.path)}'}")
         else:
             tell_outcome(ended.run)
@@ -76,6 +80,14 @@ def describe_rest(run: "Run") -> str:
         return ""
     done = f"step {history.steps[-1].step:,} of {history.attempts[-1].steps:,} is made"
     return f"{run.name}: {done}; {left} at the pace so far, more where steps were not saved"
+
+
+def _tell_saved(run: "Run") -> str:
+    """The step of the newest checkpoint in words."""
+    from etude.records.folder import list_checkpoints, step_of
+
+    saved = [step_of(path.name) or 0 for path in list_checkpoints(run.checkpoints)]
+    return f"saved at step {max(saved):,}" if saved else "nothing is saved yet"
 
 
 def tell_finished(recipe: "Recipe", runs: Path, weights: str | None = None, *, as_json: bool = False) -> bool:

@@ -19,7 +19,6 @@ from etude.text import one_line, printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from etude.start import View
 
 _LINE_SECONDS, _LINE_SHARE = 3.0, 0.01  # between plain lines: seconds, and share of the time so far
 _LINE_WIDTH = 240
@@ -27,7 +26,7 @@ _REDRAW_SECONDS = 0.25
 _FEW_STEPS = 100  # each of which has its line
 
 
-def open_view(terminal: bool | None = None, *, as_json: bool = False) -> "View":
+def open_view(terminal: bool | None = None, *, as_json: bool = False) -> "LineView | LiveView | JsonView":
     """A view on stderr: live if that is a terminal that can, else lines; as_json: and records on stdout."""
     if as_json:
         # Lines of JSON on the same terminal would tear the picture.
@@ -44,6 +43,7 @@ class LineView:
     """
 
     def __init__(self) -> None:
+        self.run: Run | None = None
         self._window, self._pace = OpenWindow(), Pace()
         self._started = time.monotonic()
         self._printed: dict[type, float] = {}  # when a line was printed, by the kind of its record
@@ -51,6 +51,7 @@ class LineView:
         self._held: str | None = None  # the last loss, if it was not printed
 
     def show_plan(self, run: Run, rows: list[tuple[str, str]]) -> None:
+        self.run = run
         _print_plan([("run", str(run.path)), *rows])
         self._pace = Pace(run.recipe)
         for entry in read_history(run).ledger.entries:
@@ -99,9 +100,13 @@ class LineView:
 class JsonView:
     """Another view, and each record as a line of JSON on stdout."""
 
-    def __init__(self, view: "View") -> None:
+    def __init__(self, view: "LineView | LiveView | JsonView") -> None:
         self._view = view
         self._held: list[dict[str, Any]] | None = []  # lines that came before that of the run
+
+    @property
+    def run(self) -> Run | None:
+        return self._view.run
 
     def show_plan(self, run: Run, rows: list[tuple[str, str]]) -> None:
         held, self._held = self._held or [], None
@@ -128,12 +133,14 @@ class LiveView:
     """A picture of the run, drawn again when something was measured and once a second."""
 
     def __init__(self, console: "Console | None" = None) -> None:
+        self.run: Run | None = None
         self._console = console or open_console(stderr=True)
         self._progress: Progress | None = None
         self._live: Any = None
         self._drawn = 0.0
 
     def show_plan(self, run: Run, rows: list[tuple[str, str]]) -> None:
+        self.run = run
         # The picture itself has the device.
         _print_plan([("run", str(run.path)), *(row for row in rows if row[0] != "device")])
         history = read_history(run)

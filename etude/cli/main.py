@@ -56,6 +56,7 @@ DATA_COMMANDS: dict[str, Callable[..., None]] = {"page": data.data_page, "show":
 RECIPE_COMMANDS: dict[str, Callable[..., None]] = {"show": recipes.show_recipe, "copy": recipes.copy_recipe}
 # click's error for a command line that it cannot read; newer versions of typer hold a click of their own.
 _UsageError: Any = typer.BadParameter.__base__
+_TRAINING = (["train"], ["resume"], ["demo"])  # commands that go on with a run
 _MOST_PROBLEMS = 20
 
 
@@ -106,11 +107,12 @@ def main() -> None:
                 say(traceback.format_exc().rstrip())
             code = 1
         if (interrupts and code) or code == 128 + signal.SIGINT:
-            say("stopped at once; the same command continues from the last checkpoint")
+            again = "; the same command continues from the last checkpoint"
+            say(f"stopped at once{again if sys.argv[1:2] in _TRAINING else ''}")
             code = 128 + signal.SIGINT
         output.flush()
         # A run is worth more than what it prints; of other commands the output is all.
-        if output.error and not code and sys.argv[1:2] not in (["train"], ["resume"], ["demo"]):
+        if output.error and not code and sys.argv[1:2] not in _TRAINING:
             if not is_reader_gone(output.error):
                 say(f"error: the output cannot be written: {output.error.strerror}")
             code = 128 + signal.SIGPIPE if is_reader_gone(output.error) else 1

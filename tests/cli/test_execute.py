@@ -69,6 +69,27 @@ def test_ctrl_c_is_acknowledged_and_the_step_that_was_saved_stands_before_what_c
     ]
 
 
+class Interrupted(Interrupts):
+    """A view in which it is pressed twice."""
+
+    def write(self, event: Event) -> None:
+        super().write(event)
+        if isinstance(event, Resource) and event.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(("every", "words"), [(2, "saved at step 2"), (40, "nothing is saved yet")])
+def test_a_second_ctrl_c_says_the_step_that_is_saved(
+    every: int, words: str, tmp_path: Path, make_recipe: Make, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("etude.cli.live.open_view", lambda **_: Interrupted())
+    recipe = make_recipe({"checkpoint.every_steps": every, "data.validation": "none"})
+    with pytest.raises(KeyboardInterrupt):
+        train_here(recipe, Options(runs=tmp_path / "runs"))
+    assert capfd.readouterr().err.splitlines()[-1] == words
+
+
 def test_ranks_that_fail_end_the_command_with_their_code_and_reason(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
