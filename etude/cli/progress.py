@@ -147,7 +147,8 @@ class Progress:
             case Forecast():
                 self.forecast = event
             case Finding():
-                self.finding = event
+                if self.finding is None or event.severity == "error" or self.finding.severity != "error":
+                    self.finding = event
             case Control():
                 self.control = event
 
@@ -205,7 +206,7 @@ class Progress:
         self.evaluations = [each for each in self.evaluations if start and each.step <= start]
         self.samples = [text for text in self.samples if start and text.step <= start]
         self._recent.clear()
-        self.resource = self.control = self.gap = self.last = None
+        self.resource = self.control = self.gap = self.last = self.finding = None
 
 
 def stopping(signal: str) -> str:

@@ -102,7 +102,8 @@ def describe(event: Event, window: OpenWindow) -> str | None:
         case events.Forecast():
             return f"forecast: {expected(event.seconds, event.memory_bytes, event.disk_bytes)}"
         case events.Finding():
-            return f"step {event.step:,}  {event.what}: {event.evidence}; {event.advice}"
+            mark = "error: " if event.severity == "error" else ""
+            return f"step {event.step:,}  {mark}{event.what}: {event.evidence}; {event.advice}"
         case events.Judgement():
             said = [
                 f"{name} {'met' if name in event.met else 'not met' if value is not None else 'not measured'}"
