@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "compare RUN RUN...": ("compare RUN OTHER", lambda value: value),
     "evaluate RUN... --on FILE": ("evaluate RUN OTHER --on TEXTS", lambda value: value),
     "report RUN": ("report RUN", lambda value: value),
+    "watch RUN|FILE": ("watch LOG", lambda value: value),
     "rate RUN --scores ...": ("rate RUN --scores 4", lambda value: next(iter(value.values()))),
     "rate RUN": ("rate RUN --rater anna", lambda value: value[0]),
     "export RUN OUT": ("export RUN FOLDER --to hf", lambda value: value),
@@ -64,7 +65,7 @@ def words(tmp_path: Path, write_recipe: Callable[..., Path], etude: Etude) -> di
     rows = write_instructions(tmp_path / "rows.jsonl", 20)
     (tmp_path / "texts.jsonl").write_text('{"text": "def f(x):\\n    return x"}\n' * 3)
     return {
-        "RECIPE": recipe, "RUN": first, "OTHER": second, "ROWS": rows, "TEXTS": tmp_path / "texts.jsonl", "OUT": tmp_path / "out.toml", "FOLDER": tmp_path / "exported", "PAGE": tmp_path / "page.md",
+        "RECIPE": recipe, "RUN": first, "LOG": first / "trainer_state.json", "OTHER": second, "ROWS": rows, "TEXTS": tmp_path / "texts.jsonl", "OUT": tmp_path / "out.toml", "FOLDER": tmp_path / "exported", "PAGE": tmp_path / "page.md",
         "MODEL": next((first / "checkpoints").iterdir()),
     }  # fmt: skip
 

@@ -33,6 +33,7 @@ _EXAMPLES = {
     "runs": ["etude runs", "etude runs --json"],
     "schema": ["etude schema > etude.schema.json"],
     "show": ["etude show my-run"],
+    "watch": ["etude watch my-run", "etude watch output/checkpoint-500", "etude watch train.log --follow"],
     "train": ["etude train recipe.toml", "etude train recipe.toml optim.learning_rate=1e-4 --new"],
 }
 

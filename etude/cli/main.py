@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from etude import __version__
-from etude.cli import data, evaluate, improve, model, read, recipes, train
+from etude.cli import data, evaluate, improve, model, read, recipes, train, watch
 from etude.cli.completion import join_words
 from etude.cli.examples import example_text
 from etude.cli.printing import (
@@ -51,6 +51,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "rate": read.rate,
     "note": read.note,
     "report": read.report,
+    "watch": watch.watch,
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {"page": data.data_page, "show": data.show_data}
 RECIPE_COMMANDS: dict[str, Callable[..., None]] = {"show": recipes.show_recipe, "copy": recipes.copy_recipe}

@@ -15,8 +15,9 @@ _LOOKED_AT = re.compile(r"(?i)loss|nll|entropy|xent|step|iter|epoch|update|batch
 _BAR = re.compile(r"(?P<title>[^|\r\n]{0,80}?)\d+%\|[^|]{0,200}\|\s*(?P<at>\d+)/(?P<of>\d+)\s*\[")
 _BAR_END = re.compile(r"(?<=\])\s*(?=\{)")  # what was printed over a bar
 _KERAS = re.compile(r"\s*(?P<at>\d+)/(?P<of>\d+)\s+(?:\[[=>.]+\]|[━─╸╺]+)")
-_OF_EVALUATION = re.compile(r"(?i)\b(?:eval(?:uation|uating)?|valid(?:ation|ating)?|val|dev|test)\b")
+_OF_EVALUATION = re.compile(r"(?i)\b(?:evaluat(?:ion|ing)|eval|valid(?:ation|ating)?|val|dev|test)\b")
 _ALONE = re.compile(r"[\s,|;/(]*(?:val|valid|validation|eval|test)\s*[:=]?\s*")  # `loss train: 2.5, val: 2.6`
+_SHOWN, _MOST_LATE = "step of a bar", 5
 _DONE = 0.95  # of a bar, from which another that begins at 0 is another epoch
 Figures = dict[str, float]
 
@@ -25,12 +26,14 @@ Figures = dict[str, float]
 class _Place:
     """The step and epoch that the lines so far have named, for lines that name none.
 
+    is_shown   whether a bar tells the step, which it may do a little late
     bar        position and length of the progress bar of training
     counts     whether epochs are counted by bars that begin anew
     eval_loss  the last one, which bars show again at each step
     """
 
     step: float | None = None
+    is_shown: bool = False
     epoch: float | None = None
     bar: tuple[float, float] = (0.0, 0.0)
     counts: bool = False
@@ -46,7 +49,19 @@ def read_lines(text: str) -> Source | None:
         return None
     if "loss" not in kinds:  # "test" or "val" stands in all lines, as in the name of a run
         rows = [{name.removeprefix("eval/"): value for name, value in row.items()} for row in rows]
-    return Source("log in lines", [Row(row) for row in rows])
+    return Source("log in lines", [Row(row) for row in _correct_shown(rows)])
+
+
+def _correct_shown(rows: list[Figures]) -> list[Figures]:
+    """Rows with the steps of their epochs where a bar told them, which is drawn ten times a second only."""
+    shown = [row for row in rows if _SHOWN in row]
+    known = [row for row in shown[len(shown) // 2 :] if row.get("epoch", 0.0) > 0]
+    length = round(max((row[_SHOWN] / row["epoch"] for row in known), default=0.0))
+    for row in shown:
+        step = row.pop(_SHOWN)
+        exact = round(row.get("epoch", 0.0) * length)
+        row["step"] = float(exact) if 0 <= exact - step <= _MOST_LATE else step
+    return rows
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -68,6 +83,8 @@ def _row(line: str, place: _Place) -> Figures | None:
     row, named = _read(line[keras.end() :] if keras else line)
     if bar:
         _follow_bar(bar, place, named, has_figures=bool(row))
+    if "step" in named:
+        place.is_shown = bar is not None and not row
     place.step = None if keras else named.get("step", place.step)
     place.epoch = named.get("epoch", place.epoch)
     if bar and row.get("val_loss") == place.eval_loss:
@@ -78,7 +95,7 @@ def _row(line: str, place: _Place) -> Figures | None:
             row.pop("seconds", None)  # those of a batch
         elif bar:
             row["steps_per_epoch"] = place.bar[1]
-        known = {"step": place.step, "epoch": place.epoch}
+        known = {_SHOWN if place.is_shown else "step": place.step, "epoch": place.epoch}
         row = {**{name: value for name, value in known.items() if value is not None}, **row}
     return row or None
 

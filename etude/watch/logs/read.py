@@ -70,7 +70,7 @@ def read_log(path: Path) -> Log:
         runs = runs_of(keep(source.rows))
     for run in runs:
         run.notes[:0] = source.notes
-        run.facts |= source.facts
+        run.facts = source.facts | run.facts
     return Log(paths[0], source.format, runs)
 
 

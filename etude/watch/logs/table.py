@@ -54,6 +54,8 @@ def _is_header(header: Cells, lines: Sequence[str], place: int, separator: str) 
     if any(number_of(name) is not None for name in header) or any(len(name) > 200 for name in header):
         return False
     below = next((line for line in lines[place + 1 :] if not _RULE.fullmatch(line)), None)
+    if len(header) == 1 and (place or separator != ","):
+        return False
     if below is None:
         return len(header) > 1 and separator in (",", "\t", ";", "|")  # its first row is to come
     cells = _cells(below, separator)
