@@ -10,6 +10,7 @@ class Point:
 
     Losses are in nats per target, over the steps since the point before. grad_norm is before clipping,
     update_ratio the norm of an update over that of the weights, eval_error the standard error of eval_loss.
+    repeated_loss is the mean over the repeated_rows that came before in training, new_loss over the others.
     """
 
     step: int
@@ -27,6 +28,9 @@ class Point:
     memory_bytes: int | None = None
     eval_loss: float | None = None
     eval_error: float | None = None
+    repeated_loss: float | None = None
+    new_loss: float | None = None
+    repeated_rows: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -1,10 +1,20 @@
 """Watch a run by the figures of its log, in any training loop."""
 
+import math
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
 from etude.records.events import Finding
+from etude.watch.detectors.collapse import Collapse
+from etude.watch.detectors.evaluations import Contamination, MetricSplit, NoisyEvaluation
 from etude.watch.detectors.finite import NonFinite, SkippedSteps
+from etude.watch.detectors.loss import Divergence, Plateau
+from etude.watch.detectors.machine import MemoryCreep, Slowdown, Stall, Starvation
+from etude.watch.detectors.passes import Duplicates, EpochStep
+from etude.watch.detectors.rate import ClipSaturation, DeadRate, ScaleCollapse
+from etude.watch.detectors.spikes import Spike, Spikes
+from etude.watch.detectors.unseen import Overfitting, ValidationRise
 from etude.watch.point import Facts, Point
 
 
@@ -15,6 +25,7 @@ class Detector(Protocol):
 
     What it says follows from the points alone, so that the same journal gives the same findings. A condition
     is reported once, and again only after it was gone. `observe` takes microseconds: no pass over all points.
+    Losses and gradient norms may be infinite or NaN, other figures are finite.
     """
 
     kind: ClassVar[str]
@@ -25,8 +36,43 @@ class Detector(Protocol):
         """The finding that this point completes."""
         ...
 
+    def untold(self) -> str | None:
+        """The reason why it cannot judge, by the points so far; None where it can."""
+        ...
 
-DETECTORS: tuple[type[Detector], ...] = (NonFinite, SkippedSteps)
+
+# In the order of precedence: what stands before explains what stands after, if `EXPLAINS` says so.
+DETECTORS: tuple[type[Detector], ...] = (
+    NonFinite, SkippedSteps, ScaleCollapse, DeadRate, Divergence, Collapse, Duplicates, Contamination,
+    Spike, Spikes,
+    Overfitting, ValidationRise, EpochStep, ClipSaturation, Plateau, MetricSplit, NoisyEvaluation,
+    Stall, Starvation, MemoryCreep, Slowdown,
+)  # fmt: skip
+# Symptoms by the condition that brings them about. They are not reported while it is new; what costs the
+# weights, figures that are not finite and steps that are skipped, always is.
+EXPLAINS: dict[str, set[str]] = {
+    "non_finite": {
+        "divergence", "spike", "spikes", "validation_rise", "clip_saturation", "plateau", "scale_collapse",
+    },
+    "scale_collapse": {"divergence", "spike", "spikes"},
+    "dead_learning_rate": {"plateau", "noisy_evaluation"},
+    "divergence": {
+        "spike", "spikes", "overfitting", "validation_rise", "clip_saturation", "plateau",
+        "scale_collapse", "noisy_evaluation", "metric_split",
+    },
+    "first_pass_collapse": {
+        "plateau", "epoch_step", "contamination", "duplicates", "overfitting",
+    },
+    "spike": {"spikes"},
+    "overfitting": {"validation_rise", "epoch_step"},
+    "stall": {"slowdown", "data_starvation"},
+    "data_starvation": {"slowdown"},
+}  # fmt: skip
+_NEW_POINTS = 200
+_FINITE = (
+    "epoch", "learning_rate", "loss_scale", "update_ratio", "seconds", "wait_seconds", "tokens_per_second",
+    "eval_error", "repeated_loss", "new_loss",
+)  # fmt: skip
 
 
 class Watcher:
@@ -73,8 +119,13 @@ class Watcher:
         """Take in a point; returns what it shows. As `observe`."""
         if self._points and point.step < self._points[-1].step:
             self.rewind(point.step - 1)
+        point = _without_impossible(point)
         self._points.append(point)
-        found = [finding for each in self._detectors if (finding := each.observe(point))]
+        found = [
+            finding
+            for each in self._detectors
+            if (finding := each.observe(point)) and not self._is_explained(finding.kind)
+        ]
         self.findings += found
         return found
 
@@ -86,7 +137,39 @@ class Watcher:
         for each in kept:
             self.add(each)
 
+    def overdue(self, seconds: float) -> Finding | None:
+        """The finding of a run that has been silent for so many seconds, if that is long for it."""
+        return next((each.overdue(seconds) for each in self._detectors if isinstance(each, Stall)), None)
+
+    def untold(self) -> dict[str, str]:
+        """The reasons why conditions cannot be judged by the points so far, by kind."""
+        return {each.kind: reason for each in self._detectors if (reason := each.untold())}
+
+    def _is_explained(self, kind: str) -> bool:
+        """True if a condition that brings this one about was found not long ago; else notes this one."""
+        now = len(self._points)
+        for cause, at in self._found.items():
+            if kind in EXPLAINS.get(cause, ()) and now - at <= _NEW_POINTS:
+                return True
+        self._found[kind] = now
+        return False
+
     def _restart(self) -> None:
         wanted = (detector for detector in DETECTORS if detector.kind not in self._ignore)
         self._detectors = [detector(self._facts) for detector in wanted]
+        self._found: dict[str, int] = {}  # number of points at the latest finding, by kind
         self.findings: list[Finding] = []
+
+
+def _without_impossible(point: Point) -> Point:
+    """The point without figures that are not finite, but for losses and norms, where this says something."""
+    total = 0.0
+    for name in _FINITE:
+        value = getattr(point, name)
+        if value is not None:
+            total += value
+    if math.isfinite(total):
+        return point
+    impossible = [name for name in _FINITE if not math.isfinite(getattr(point, name) or 0.0)]
+    unknown: dict[str, Any] = dict.fromkeys(impossible)
+    return replace(point, **unknown)

@@ -1,11 +1,19 @@
 """The watch in anybody's loop."""
 
+import json
 import math
+from dataclasses import fields
+from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from etude.records.events import from_json, to_json
 from etude.watch import Watcher
-from etude.watch.point import Point
+from etude.watch.point import Facts, Point
+from etude.watch.watcher import DETECTORS, EXPLAINS
+from tests.watch.curves import Shape, change, healthy, without_extras
 
 
 def test_a_healthy_curve_has_no_findings() -> None:
@@ -34,3 +42,116 @@ def test_unknown_figures_and_facts_are_refused() -> None:
 def test_points_are_observations() -> None:
     one, other = Watcher(), Watcher()
     assert one.add(Point(step=3, loss=math.inf)) == other.observe(step=3, loss=math.inf) != []
+
+
+def run(points: list[Point], facts: Facts | None = None) -> Watcher:
+    values = {each.name: getattr(facts, each.name) for each in fields(Facts)} if facts else {}
+    watcher = Watcher(**values)
+    for point in points:
+        watcher.add(point)
+    return watcher
+
+
+def alarms(watcher: Watcher) -> list[str]:
+    return [
+        f"{each.kind} at {each.step}: {each.evidence}" for each in watcher.findings if each.severity != "info"
+    ]
+
+
+SHAPES = st.builds(
+    Shape,
+    points=st.sampled_from([20, 60, 200, 500]),
+    stride=st.sampled_from([1, 10, 500]),
+    start=st.floats(1.2, 11),
+    floor=st.floats(0.3, 1.1),
+    power=st.floats(0.2, 0.8),
+    noise=st.floats(0.001, 0.08),
+    bump=st.floats(0, 0.1),
+    tail=st.floats(0, 0.15),
+    epochs=st.integers(1, 3),
+    step=st.floats(0, 0.3),
+    restart=st.floats(0, 0.2),
+    evaluations=st.sampled_from([0, 3, 10, 20]),
+    error=st.floats(-0.02, 0.1),
+    has_tails=st.booleans(),
+)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(shape=SHAPES, seed=st.integers(0, 10**6), is_plain=st.booleans())
+def test_healthy_curves_of_any_scale_and_noise_are_not_flagged(
+    shape: Shape, seed: int, is_plain: bool
+) -> None:
+    points = healthy(shape, Random(seed))
+    watcher = run(without_extras(points)) if is_plain else run(points, shape.facts)
+    assert not alarms(watcher)
+
+
+FIGURES = st.one_of(st.none(), st.floats(), st.sampled_from([0.0, -1.0, 1e308, 5e-324, 1.0, 1.0, 1.0]))
+POINTS = st.builds(
+    Point,
+    step=st.integers(0, 500),
+    **dict.fromkeys(("epoch", "loss", "grad_norm", "learning_rate", "loss_scale", "update_ratio", "seconds", "wait_seconds", "tokens_per_second", "eval_loss", "eval_error", "repeated_loss", "new_loss"), FIGURES),
+    memory_bytes=st.one_of(st.none(), st.integers(-1, 2**70)),
+    repeated_rows=st.one_of(st.none(), st.integers(0, 100)),
+    metrics=st.dictionaries(st.sampled_from(["f1", "wer", "rows"]), st.floats()),
+    skipped=st.booleans(),
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(points=st.lists(POINTS, max_size=80), repeats=st.integers(1, 5))
+def test_any_figures_whatever_are_taken_and_told_of_the_same_each_time(
+    points: list[Point], repeats: int
+) -> None:
+    points = sorted(points * repeats, key=lambda each: each.step)
+    facts = Facts(steps=100, steps_per_epoch=10, max_grad_norm=1.0, classes=10, memory_limit_bytes=2**40)
+    one, other = run(points, facts), run(points, facts)
+    assert list(map(repr, one.findings)) == list(map(repr, other.findings)) and one.untold() == other.untold()
+    for finding in one.findings:
+        assert from_json(json.loads(json.dumps(to_json(finding, 1.0), allow_nan=False))) is not None
+        assert finding.kind and finding.evidence and finding.advice and "\n" not in finding.evidence
+
+
+def test_a_condition_explains_its_symptoms() -> None:
+    """A jump of loss and norm that stays is a spike at first, a divergence then, and nothing else."""
+    points = change(
+        healthy(Shape(points=600, evaluations=12), Random(1)),
+        300,
+        loss=lambda at, each: each.loss + 6,
+        grad_norm=lambda at, each: each.grad_norm * 80,
+        eval_loss=lambda at, each: each.eval_loss + 6,
+    )
+    watcher = run(points, Shape(points=600).facts)
+    assert [each.kind for each in watcher.findings if each.severity != "info"] == ["spike", "divergence"]
+    assert len({each.step for each in watcher.findings}) == len(watcher.findings)
+
+
+def test_a_condition_explains_nothing_long_after_it() -> None:
+    facts = Facts(max_grad_norm=1.0)
+    points = [Point(step=at, loss=math.nan if at == 1 else 1.0, grad_norm=60.0) for at in range(1, 1000)]
+    assert [each.kind for each in run(points, facts).findings] == ["non_finite"]
+    points = [
+        Point(step=at, grad_norm=math.nan if at == 1 else 60.0 if at > 50 else 0.1) for at in range(1, 1000)
+    ]
+    assert [each.kind for each in run(points, facts).findings] == ["non_finite", "clip_saturation"]
+
+
+def test_what_cannot_be_told_is_said_by_kind() -> None:
+    watcher = run([Point(step=at, epoch=at / 3, loss=2.0 - at / 20) for at in range(1, 10)])
+    untold = watcher.untold()
+    assert untold["overfitting"] == "0 evaluations, 3 are needed to tell overfitting from learning"
+    assert untold["stall"] == "no times of steps" and "divergence" not in untold
+    assert set(untold) <= {detector.kind for detector in DETECTORS}
+
+
+def test_silence_is_judged_by_the_steps_before_it() -> None:
+    watcher = run([Point(step=at, loss=1.0, seconds=2.0) for at in range(1, 20)])
+    finding = watcher.overdue(100)
+    assert finding is not None and finding.kind == "stall" and watcher.overdue(50) is None
+
+
+def test_kinds_are_distinct_and_explanations_name_kinds() -> None:
+    kinds = [detector.kind for detector in DETECTORS]
+    assert len(set(kinds)) == len(kinds)
+    assert set(EXPLAINS).union(*EXPLAINS.values()) <= set(kinds)

@@ -17,8 +17,17 @@ def test_the_first_of_a_row_is_reported(figure: str, value: float) -> None:
     assert finding is not None and finding.window == [2, 2] and str(value) in finding.evidence
     assert detector.observe(Point(step=3, **{figure: value})) is None  # type: ignore[arg-type]
     assert detector.observe(Point(step=3, tokens_per_second=4.0)) is None
-    assert detector.observe(Point(step=4, loss=2.0)) is None
+    assert detector.observe(Point(step=4, **{figure: 2.0})) is None  # type: ignore[arg-type]
     assert detector.observe(Point(step=5, **{figure: value})) is not None  # type: ignore[arg-type]
+
+
+def test_points_without_the_figure_do_not_make_it_whole() -> None:
+    """A log has a line for each evaluation, with lines of training between them."""
+    detector, found = NonFinite(Facts()), []
+    for step in range(1, 6):
+        found.append(detector.observe(Point(step=step, eval_loss=math.nan)))
+        assert detector.observe(Point(step=step, loss=2.0)) is None
+    assert found[0] is not None and found[1:] == [None] * 4
 
 
 def test_a_skipped_step_is_a_warning_at_the_first_second_fourth_and_eighth() -> None:

@@ -1,0 +1,194 @@
+"""Evaluations that mislead: by the metric, by their noise, by rows that were not unseen."""
+
+import math
+from collections import deque
+from itertools import pairwise
+from typing import ClassVar
+
+from etude.records.events import Finding
+from etude.watch.detectors.unseen import Evaluations
+from etude.watch.point import Facts, Point
+from etude.watch.stream import Window, noise, theil_sen
+
+_HIGHER_IS_BETTER = ("accuracy", "f1", "bleu", "chrf", "rouge", "exact", "recall", "precision", "auc", "mcc")
+_LOWER_IS_BETTER = ("wer", "cer", "perplexity", "ter")
+
+
+class MetricSplit:
+    """A metric that gets better while the validation loss gets worse: they name different checkpoints.
+
+    Rule: the validation loss has risen as for overfitting, and the metric is better at both of the last two
+    evaluations than at the best loss, by 1 % of its value at least. A remark: which of them counts is
+    declared by the recipe.
+    Delay: 2 evaluations. False alarms: a remark only.
+    """
+
+    kind: ClassVar[str] = "metric_split"
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._evaluations = Evaluations()
+        self._name = ""
+        self._metrics: deque[float] = deque(maxlen=2)
+        self._at_best = math.nan
+        self._is_reported = False
+
+    def observe(self, point: Point) -> Finding | None:
+        now, best = self._evaluations.add(point), self._evaluations.best
+        if now is None or best is None or not point.metrics:
+            return None
+        self._name = self._name or self._choose(point)
+        value = point.metrics.get(self._name)
+        if value is None or not math.isfinite(value):
+            return None
+        self._metrics.append(value)
+        if self._evaluations.since_best == 0:
+            self._at_best, self._is_reported = value, False
+            return None
+        least = 0.01 * abs(self._at_best)
+        is_better = all(self._sign() * (each - self._at_best) > least for each in self._metrics)
+        if self._is_reported or not is_better or not self._evaluations.has_risen(0.05):
+            return None
+        self._is_reported = True
+        return Finding(
+            now.step,
+            "the metric and the validation loss name different checkpoints",
+            f"{self._name} {self._at_best:.4g} at step {best.step:,}, where validation loss is best, "
+            f"{value:.4g} at step "
+            f"{now.step:,}; validation loss {best.loss:.4g} and {now.loss:.4g}",
+            "choose the checkpoint by the metric that was declared before training, evaluate.metric, "
+            "and say so",
+            severity="info",
+            window=[best.step, now.step],
+            causes=["a model that grows surer of its right answers and of its wrong ones"],
+            not_tested=["whether the metric's gain is above its noise"],
+            kind=self.kind,
+            confidence=0.6,
+        )
+
+    def untold(self) -> str | None:
+        return None
+
+    def _choose(self, point: Point) -> str:
+        """The recipe's metric, or the first whose direction is known."""
+        if self._facts.metric in point.metrics:
+            return str(self._facts.metric)
+        known = [name for name in point.metrics if _direction(name)]
+        return min(known, key=lambda name: (len(name.split("_")), "overall" not in name), default="")
+
+    def _sign(self) -> int:
+        if self._name == self._facts.metric and self._facts.lower_is_better is not None:
+            return -1 if self._facts.lower_is_better else 1
+        return _direction(self._name)
+
+
+class NoisyEvaluation:
+    """Evaluations whose noise hides the gains between them.
+
+    Rule: over the last 8 evaluations, which turned at least 4 times, the noise (two standard errors, or where
+    these are unknown two deviations about a smooth curve) is over 5 % of the loss and above the fall over
+    these evaluations. Reported once, as a remark.
+    Delay: 8 evaluations. False alarms: a remark only.
+    """
+
+    kind: ClassVar[str] = "noisy_evaluation"
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._evaluations = Evaluations()
+        self._is_reported = False
+
+    def observe(self, point: Point) -> Finding | None:
+        now = self._evaluations.add(point)
+        if now is None or self._is_reported or self._evaluations.count < 8:
+            return None
+        recent = list(self._evaluations.recent)[-8:]
+        losses = [each.loss for each in recent]
+        signs = [later > before for before, later in pairwise(losses)]
+        turns = sum(a != b for a, b in pairwise(signs))
+        error = 2 * (now.error if now.error is not None else noise(losses))
+        slope, _, _ = theil_sen(range(8), losses)
+        if turns < 4 or error < 0.05 * abs(now.loss) or error < -7 * slope:
+            return None
+        self._is_reported = True
+        rows = f" of {self._facts.eval_rows:,} rows" if self._facts.eval_rows else ""
+        return Finding(
+            now.step,
+            "evaluations are too noisy to rank checkpoints",
+            f"the last 8 losses lie between {min(losses):.4g} and {max(losses):.4g} and turned "
+            f"{turns} times; chance alone "
+            f"moves them by {error:.2g}",
+            f"use more validation rows{rows and ', now' + rows.removeprefix(' of')}; set "
+            f"evaluate.min_improvement above "
+            f"{error:.2g}",
+            severity="info",
+            window=[recent[0].step, now.step],
+            causes=["too few validation rows", "a learning rate that is too high"],
+            changes={"evaluate.min_improvement": float(f"{error:.2g}")},
+            not_tested=["standard errors over validation rows"] if now.error is None else [],
+            kind=self.kind,
+            confidence=0.6,
+        )
+
+    def untold(self) -> str | None:
+        return None
+
+
+class Contamination:
+    """A validation loss far below that of training, as of rows that are trained on.
+
+    Rule: validation loss below half of the last training loss and of the median of the last 5, by 0.1 and
+    three standard errors. It is a warning where these are known, else a remark: dropout and losses that are
+    summed look alike.
+    Delay: the first evaluation that shows it. False alarms: no warning on 27 healthy curves and 200 synthetic
+    ones.
+    """
+
+    kind: ClassVar[str] = "contamination"
+
+    def __init__(self, facts: Facts) -> None:
+        self._losses, self._last = Window(5), math.nan
+        self._is_reported = False
+
+    def observe(self, point: Point) -> Finding | None:
+        loss, unseen = point.loss, point.eval_loss
+        if loss is not None and not point.skipped and math.isfinite(loss):
+            self._losses.add(loss)
+            self._last = loss
+        if unseen is None or self._is_reported or len(self._losses) < 3 or not math.isfinite(unseen):
+            return None
+        train, error = min(self._losses.median(), self._last), point.eval_error
+        if not (0 <= unseen < 0.5 * train and train - unseen > max(0.1, 3 * (error or 0.0))):
+            return None
+        self._is_reported = True
+        return Finding(
+            point.step,
+            "validation loss is far below that of training",
+            f"validation loss {unseen:.4g} at step {point.step:,}, training loss {train:.4g} (median "
+            f"of the last points)",
+            "look for validation rows among those of training, by hash and near-duplicates, and "
+            "split by repository "
+            "or author",
+            severity="info" if error is None else "warning",
+            window=[point.step, point.step],
+            causes=[
+                "validation rows that are trained on",
+                "a training loss that is summed over micro-batches, or has dropout and label smoothing",
+                "validation rows that are easier",
+            ],
+            changes={"data.leakage.action": "drop"},
+            not_tested=["overlap of the rows", "training loss without dropout"],
+            kind=self.kind,
+            confidence=0.4,
+        )
+
+    def untold(self) -> str | None:
+        return None
+
+
+def _direction(name: str) -> int:
+    """1 for metrics of which more is better, -1 of which less, 0 for others."""
+    words = name.lower().replace("/", "_").replace("-", "_").split("_")
+    if any(word in words for word in _LOWER_IS_BETTER):
+        return -1
+    return int(any(word.startswith(each) for word in words for each in _HIGHER_IS_BETTER))

@@ -1,0 +1,101 @@
+"""Time and memory of a run."""
+
+import math
+from random import Random
+
+import pytest
+
+from etude.records.events import Finding
+from etude.watch.detectors.machine import MemoryCreep, Slowdown, Stall, Starvation
+from etude.watch.point import Facts, Point
+
+Detector = MemoryCreep | Slowdown | Stall | Starvation
+GIB = 2**30
+
+
+def run(detector: Detector, points: list[Point]) -> list[Finding]:
+    return [finding for point in points if (finding := detector.observe(point))]
+
+
+def rates(before: float, after: float, noise: float = 0.03, seed: int = 0) -> list[Point]:
+    random = Random(seed)
+    return [
+        Point(
+            step=10 * at, tokens_per_second=(before if at < 100 else after) * math.exp(random.gauss(0, noise))
+        )
+        for at in range(1, 300)
+    ]
+
+
+@pytest.mark.parametrize(("drop", "severity"), [(0.12, "info"), (0.5, "warning")])
+def test_a_drop_of_speed_is_found_within_twenty_points(drop: float, severity: str) -> None:
+    for seed in range(20):
+        found = run(Slowdown(Facts()), rates(1e4, 1e4 * (1 - drop), seed=seed))
+        assert len(found) == 1 and 1000 <= found[0].step <= 1200
+        assert found[0].severity == severity or abs(drop - 0.25) < 0.05
+        assert "tokens/s" in found[0].evidence
+
+
+def test_noise_and_faster_steps_are_no_drop() -> None:
+    for seed in range(20):
+        assert not run(Slowdown(Facts()), rates(1e4, 1e4, 0.1, seed)) + run(
+            Slowdown(Facts()), rates(1e4, 2e4)
+        )
+
+
+def test_steps_per_second_count_where_no_tokens_are_known() -> None:
+    points = [Point(step=at, loss=1.0, seconds=0.1 if at < 200 else 0.2) for at in range(1, 400)]
+    (finding,) = run(Slowdown(Facts()), points)
+    assert "steps/s" in finding.evidence and "50% less" in finding.evidence and 200 < finding.step <= 220
+
+
+def test_steps_that_wait_for_data_are_found_after_fifty() -> None:
+    points = [Point(step=at, seconds=1.0, wait_seconds=0.0 if at < 200 else 0.5) for at in range(1, 400)]
+    (finding,) = run(Starvation(Facts()), points)
+    assert 200 < finding.step <= 250 and "20% of the time of the last 50 steps" in finding.evidence
+    start = [Point(step=at, seconds=1.0, wait_seconds=0.9 if at <= 10 else 0.1) for at in range(1, 400)]
+    assert not run(Starvation(Facts()), start)
+
+
+def test_memory_that_grows_tells_the_step_at_which_it_ends() -> None:
+    random = Random(1)
+    points = [
+        Point(step=at, memory_bytes=8 * GIB + at * 2**20 + random.randrange(2**22))
+        for at in range(10, 2001, 10)
+    ]
+    facts = Facts(steps=20_000, memory_limit_bytes=16 * GIB)
+    (finding,) = run(MemoryCreep(facts), points)
+    assert finding.severity == "warning" and 540 <= finding.step <= 600
+    end = int(finding.evidence.split("full at step ")[1].split(" ")[0].replace(",", ""))
+    assert end == pytest.approx(8 * 1024, rel=0.03)
+    (finding,) = run(MemoryCreep(Facts(steps=2000, memory_limit_bytes=16 * GIB)), points)
+    assert finding.severity == "info" and "after the last, 2,000" in finding.evidence
+
+
+@pytest.mark.parametrize("at_step", range(50, 700, 37))
+def test_a_single_rise_is_no_creep(at_step: int) -> None:
+    random = Random(at_step)
+    points = [
+        Point(step=at, memory_bytes=8 * GIB + (GIB if at > at_step else 0) + random.randrange(2**24))
+        for at in range(1, 2000)
+    ]
+    assert not run(MemoryCreep(Facts()), points)
+
+
+def test_a_step_that_hangs_is_told_while_it_hangs_and_after_it() -> None:
+    stall = Stall(Facts())
+    assert not run(stall, [Point(step=at, seconds=3.0) for at in range(1, 30)])
+    assert stall.overdue(59) is None
+    overdue = stall.overdue(75)
+    assert overdue is not None and "nothing after step 29 for 75 s, where 3 s are usual" in overdue.evidence
+    (finding,) = run(stall, [Point(step=30, seconds=90.0)])
+    assert "step 30 took 90 s" in finding.evidence
+    slow = Stall(Facts())
+    assert not run(slow, [Point(step=at, seconds=20.0) for at in range(1, 30)])
+    assert slow.overdue(190) is None and slow.overdue(210) is not None
+
+
+def test_each_says_what_it_lacks() -> None:
+    for detector in (MemoryCreep(Facts()), Slowdown(Facts()), Stall(Facts()), Starvation(Facts())):
+        assert not run(detector, [Point(step=at, loss=1.0) for at in range(1, 50)])
+        assert str(detector.untold()).startswith("no ")
