@@ -31,7 +31,7 @@ MOST = {
 MOST_LINES = {
     "cli": 3832, "control": 525, "data": 8542, "durable": 781, "engine": 1617, "evaluate": 577,
     "launch": 306, "models": 5124, "objectives": 1144, "plan": 854, "recipe": 1855, "records": 2265,
-    "report": 4779, "scores": 828, "watch": 4333,
+    "report": 4779, "scores": 828, "watch": 4337,
     "etude": 3352,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()

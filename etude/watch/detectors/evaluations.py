@@ -176,7 +176,7 @@ class Contamination:
                 "a training loss that is summed over micro-batches, or has dropout and label smoothing",
                 "validation rows that are easier",
             ],
-            changes={"data.leakage.action": "drop"},
+            changes={} if error is None else {"data.leakage.action": "drop"},
             not_tested=["overlap of the rows", "training loss without dropout"],
             kind=self.kind,
             confidence=0.4,

@@ -33,7 +33,8 @@ class Divergence:
         self._few, self._many = Window(5), Window(25)
         self._levels: deque[float] = deque(maxlen=101)
         self._change = Ema(100)  # between neighbours
-        self._points, self._held, self._since = 0, 0, 0
+        self._steps: deque[int] = deque(maxlen=25)
+        self._points = self._held = self._onset = 0
         self._first = self._start = self._best = math.nan
         self._best_steady = math.nan
         self._best_step = self._best_steady_step = 0
@@ -49,9 +50,12 @@ class Divergence:
         if self._points < 5:
             return None
         level = self._level(point.step)
+        self._steps.append(point.step)
+        if level <= self._best + 3 * self._error():  # the oldest point of a level that is still good
+            self._onset = self._steps[0 if self._points >= 100 else max(len(self._steps) - 5, 0)]
         found = self._reason(level) if self._first > 0.05 and not self._is_negative else None
         if not found:
-            self._held, self._since = 0, point.step
+            self._held = 0
             self._is_reported = self._is_reported and level > self._best + 3 * self._error()
             return None
         self._held += 1
@@ -133,11 +137,11 @@ class Divergence:
             step,
             "the training loss rose and stays up",
             f"a level of {level:.4g} up to step {step:,}, against {reason}",
-            f"go back to a checkpoint before step {max(self._since, 1):,} with a third of "
+            f"go back to a checkpoint before step {max(self._onset, 1):,} with a third of "
             f"optim.learning_rate; a "
             f"longer schedule.warmup_steps if it rose during warm-up",
             severity="error",
-            window=[self._best_step, step],
+            window=[self._onset, step],
             causes=[
                 "a learning rate that is too high",
                 "a warm-up that is too short",

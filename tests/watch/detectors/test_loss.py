@@ -23,6 +23,7 @@ def test_a_loss_that_jumps_and_stays_is_found_within_the_stated_delay(stride: in
         (finding,) = run(Divergence(Facts()), broken)
         assert finding.kind == "divergence" and 200 < finding.step / stride <= 200 + 26
         assert finding.changes["optim.learning_rate"] == pytest.approx(3e-4)
+        assert finding.window is not None and 150 <= finding.window[0] / stride <= 200  # before the jump
         assert finding.severity == "error" and "of the fall is lost" in finding.evidence
 
 
