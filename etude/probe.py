@@ -9,13 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 
 from etude.assemble import assemble
+from etude.audit import Audit, audit
 from etude.data.loader import Loader, StepBatches, longest_batch
 from etude.engine.batch import to_device
 from etude.engine.loop import Objective, TrainState, train
@@ -45,11 +47,15 @@ _NO_ROOM = "does not fit"
 
 @dataclass(frozen=True)
 class Probe:
-    """The costs of a recipe as far as they could be tried, with a word on how; without costs: why not."""
+    """The costs of a recipe as far as they could be tried, with a word on how; without costs: why not.
+
+    audit  the tests before the first step, if the process came to them
+    """
 
     plan: Plan
     costs: Costs | None
     note: str
+    audit: Audit | None = None
 
     @property
     def forecast(self) -> events.Forecast | None:
@@ -80,7 +86,7 @@ class Probe:
 
 def probe(plan: Plan, limit_seconds: float = LIMIT_SECONDS) -> Probe:
     """Try a few steps of a plan in another process, which writes nothing, for so many seconds at most."""
-    known: dict[str, float] = {}
+    known: dict[str, Any] = {}
     with subprocess.Popen(
         python_command("etude.probe"), env=python_environment(), text=True, encoding="utf-8",
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -99,7 +105,12 @@ def probe(plan: Plan, limit_seconds: float = LIMIT_SECONDS) -> Probe:
             timer.cancel()
             child.kill()
             code = child.wait()
-    return _judge(plan, known, code, is_over, limit_seconds)
+    tests = known.pop("audit", None)
+    judged = _judge(plan, known, code, is_over, limit_seconds)
+    if tests is None:
+        return judged
+    findings = [events.Finding(**each) for each in tests.pop("findings")]
+    return replace(judged, audit=Audit(findings, **tests))
 
 
 def find_micro_batch(plan: Plan, state: TrainState, objective: Objective, world: World) -> int:
@@ -126,7 +137,7 @@ def find_micro_batch(plan: Plan, state: TrainState, objective: Objective, world:
     return probe_micro_batch_size(plan.global_batch_size // world.size, try_step)
 
 
-def _judge(plan: Plan, known: dict[str, float], code: int, is_over: bool, limit: float) -> Probe:
+def _judge(plan: Plan, known: dict[str, Any], code: int, is_over: bool, limit: float) -> Probe:
     """The probe that a process has printed, as far as it came."""
     has_no_room = "no_room" in known or (code < 0 and not is_over)
     if has_no_room:
@@ -150,12 +161,14 @@ def _judge(plan: Plan, known: dict[str, float], code: int, is_over: bool, limit:
     return Probe(plan, None, "none: the steps that were tried failed; etude train says why")
 
 
-def _measure(recipe: Recipe) -> Iterator[dict[str, float]]:
+def _measure(recipe: Recipe) -> Iterator[dict[str, Any]]:
     """Costs as they become known; the first is the rate of matrix products, and takes no time of a step."""
     plan = make_plan(recipe)
     world = World(plan.device)
     yield {"rate": measure_matrix_rate(world.device, torch.float32)}
-    state, _ = assemble(plan, Options(), world)
+    state, new_weights = assemble(plan, Options(), world)
+    is_fresh = None if new_weights else plan.pretrained is None
+    yield {"audit": asdict(audit(plan, state, is_fresh=is_fresh))}
     objective = join_kinds(plan.tasks)
     size = plan.micro_batch_size or find_micro_batch(plan, state, objective, world)
     section = recipe.train.model_copy(update={"micro_batch_size": size})
@@ -248,7 +261,7 @@ def _main() -> None:
         _tell({"no_room": 1.0})
 
 
-def _tell(known: dict[str, float]) -> None:
+def _tell(known: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(known) + "\n")
     sys.stdout.flush()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from etude.assemble import assemble
+from etude.audit import audit
 from etude.control.desk import Desk
 from etude.control.mailbox import FILE, Mailbox
 from etude.control.signals import StopSignals
@@ -190,6 +191,7 @@ def begin(
         _write_start(session, path, damage, new_weights)
         if options.view:
             options.view.show_plan(run, short_rows(plan))
+    recorder.write(*_audit(session, new_weights))
     return session
 
 
@@ -319,6 +321,16 @@ def _find_at_start(session: Session, new_weights: list[str]) -> Iterator[events.
         for note in label_notes(task.corpus):
             advice = "if that is not meant, mend the label fields, or id2label in config.json of the model"
             yield events.Finding(0, task.named("labels of the data"), note, advice)
+
+
+def _audit(session: Session, new_weights: list[str]) -> list[events.Finding]:
+    """Faults that tests find before the first step, on all ranks: a loss of the user's may join them."""
+    if session.state.step:
+        return []
+    plan, options = session.plan, session.options
+    is_known = options.model is None and options.weights is None and not new_weights
+    is_fresh = plan.pretrained is None if is_known else None
+    return audit(plan, session.state, options.own, is_fresh=is_fresh).findings
 
 
 def _find_at_resume(

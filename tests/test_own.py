@@ -124,13 +124,13 @@ def test_own_code_is_tried_before_anything_is_written(
 
 
 class Failing:
-    """A loss or a metric that fails when it is called for the third time."""
+    """A loss, or a metric, that fails when training, or evaluation, calls it for the third time."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function, self.calls = function, 0
 
     def __call__(self, *given: Any) -> Any:
-        self.calls += 1
+        self.calls += given[0].training == (self.function is bigram_loss)
         return {}["gone"] if self.calls == 3 else self.function(*given)  # type: ignore[misc]
 
 

@@ -116,7 +116,10 @@ def check(
     recipe: RecipePath,
     overrides: Overrides = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="also read data and model, and forecast time, memory and disk")
+        bool,
+        typer.Option(
+            "--deep", help="also read data and model, test them, and forecast time, memory and disk"
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -147,9 +150,17 @@ def check(
     if plan.pretrained is not None:
         check_weights(plan.pretrained.path)
     probed = probe(plan)
-    made = probed.forecast
-    values = {**plan_values(plan), "notes": plan_notes(plan), "forecast": made and asdict(made)}
-    print_rows([*plan_rows(plan), ("forecast", str(probed))], values, as_json)
+    made, tests = probed.forecast, probed.audit
+    values = {
+        **plan_values(plan), "notes": plan_notes(plan), "forecast": made and asdict(made),
+        "audit": tests and asdict(tests),
+    }  # fmt: skip
+    rows = [
+        *plan_rows(plan),
+        ("forecast", str(probed)),
+        ("tests", "not made" if tests is None else str(tests)),
+    ]
+    print_rows([*rows, *(tests.rows() if tests else [])], values, as_json)
 
 
 def init(

@@ -1,0 +1,178 @@
+"""Faults of prepared samples that need no model: nothing scored, padding, no end, answers in prompts."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from etude.audit.samples import choose_samples
+from etude.data.corpus import Corpus
+from etude.data.samples.sample import NO_TARGET, Flags, Sample
+from etude.objectives.task import Task
+from etude.records.events import Finding
+from etude.text import one_line, plural
+
+LOOKED_AT = 256
+_DECODED = 64
+_RUN = 8  # tokens in a row
+_FEW, _SOME, _MANY = 0.05, 0.2, 0.5
+_LEAST_ANSWER = 16  # characters; shorter ones stand in many a prompt by chance
+_LEAST_SHARE = 0.3  # of a prompt that its answer makes up, as an extract from a long text does not
+_PADDING = re.compile(r"(?:<pad>|<\|pad\|>|\[PAD\]|<unk>|<\|endoftext\|>|</s>){4,}")
+
+
+def find_in_rows(task: Task) -> Iterator[Finding]:
+    """Faults of evenly spaced training samples of a task."""
+    samples = choose_samples(task.corpus.train, LOOKED_AT)
+    if samples and samples[0].classes is None:
+        checks: list[Callable[[Sequence[Sample], Task], Iterator[Finding]]] = [
+            _find_empty, _find_shift, _find_padding, _find_no_end,
+        ]  # fmt: skip
+        for check in checks:
+            yield from check(samples, task)
+    yield from _find_marks(samples, task.corpus)
+    yield from _find_answers(task.corpus)
+
+
+def _scored(sample: Sample) -> Flags:
+    is_target: Flags = sample.labels != NO_TARGET
+    return is_target if sample.weights is None else is_target & (sample.weights > 0)
+
+
+def _find_empty(samples: Sequence[Sample], task: Task) -> Iterator[Finding]:
+    empty = [not _scored(sample).any() for sample in samples]
+    if sum(empty) > _FEW * len(samples):
+        yield _finding(
+            "rows_without_targets", "rows have nothing to score",
+            f"{sum(empty):,} of {plural(len(samples), 'sample')} have no target that counts",
+            "give these rows answers, raise train.seq_len so that answers fit, or weigh more kinds of token",
+            causes=["answers cut away or empty", "loss.token_weights of 0 for all that a row holds"],
+            severity="error" if all(empty) else "warning",
+        )  # fmt: skip
+
+
+def _find_shift(samples: Sequence[Sample], task: Task) -> Iterator[Finding]:
+    """Labels of the next token stand where that token is read one place later."""
+    kind = task.recipe.kind
+    if not kind.writes_text or kind.model != "decoder":
+        return
+    pairs = [(each.labels[:-1], each.tokens[1:], each.tokens[:-1]) for each in samples]
+    labels, following, read = (np.concatenate(parts) for parts in zip(*pairs))
+    is_target = labels != NO_TARGET
+    right = (labels == following)[is_target]
+    if is_target.any() and not right.all():
+        copied = (labels == read)[is_target].mean()
+        yield _finding(
+            "labels_not_shifted" if copied > 1 - _FEW else "labels_misplaced",
+            "the targets are not the tokens that follow",
+            f"{right.mean():.1%} of {is_target.sum():,} targets are the next token, {copied:.1%} the token "
+            "itself",
+            "run etude prepare RECIPE --again; if it stays so, report this",
+            causes=["prepared data that is damaged"], severity="error",
+        )  # fmt: skip
+
+
+def _find_padding(samples: Sequence[Sample], task: Task) -> Iterator[Finding]:
+    if task.recipe.kind.hides_tokens:  # which special tokens never are
+        return
+    tokenizer, ends = task.corpus.tokenizer, set(task.corpus.end_ids)
+    special = {*tokenizer.special_ids, *ends}
+    blank: dict[int, bool] = {}
+
+    def is_blank(token: int) -> bool:
+        if token not in blank:
+            blank[token] = token in special or not tokenizer.decode([token], skip_special=False).strip()
+        return blank[token]
+
+    padded = total = spelled = 0
+    for sample in samples:
+        targets = sample.labels[_scored(sample)]
+        total += len(targets)
+        if not len(targets):
+            continue
+        run = next((place for place, token in enumerate(targets[::-1]) if not is_blank(token)), 0)
+        is_pad = tokenizer.pad_id is not None and tokenizer.pad_id not in ends
+        plain = int((targets == tokenizer.pad_id).sum()) if is_pad else 0
+        padded += max(plain, run if run >= _RUN else 0)
+    some = samples[:: max(len(samples) // _DECODED, 1)]
+    for sample in some:
+        text = tokenizer.decode(sample.labels[_scored(sample)].tolist(), skip_special=False)
+        spelled += bool(_PADDING.search(text))
+    if padded > _FEW * total or spelled > _FEW * len(some):
+        share = f"{padded / max(total, 1):.0%} of the targets are padding"
+        text = f"{spelled:,} of {plural(len(some), 'sample')} hold padding as text"
+        yield _finding(
+            "padding_scored", "padding is scored", share if padded > _FEW * total else text,
+            "take the padding out of the rows: samples of any length lie end to end here, and need none",
+            causes=["rows that were padded before they were written"],
+        )  # fmt: skip
+
+
+def _find_no_end(samples: Sequence[Sample], task: Task) -> Iterator[Finding]:
+    """Answers and documents that are a sample each end, or the model never learns to stop."""
+    corpus, recipe = task.corpus, task.recipe
+    is_whole = len(corpus.train) == len(corpus.train.spans.starts)
+    if not recipe.kind.writes_text or not is_whole or len(samples) < 4:
+        return
+    ends = np.array([*corpus.end_ids, corpus.tokenizer.eos_id])
+    if any(np.isin(sample.labels[_scored(sample)], ends).any() for sample in samples):
+        return
+    cut, name = corpus.train.spans.truncated, one_line(corpus.tokenizer.eos_token, 40)
+    is_cut = cut > _MANY * len(corpus.train)
+    advice = "raise train.seq_len" if is_cut else "end answers with the end token in the chat template"
+    yield _finding(
+        "end_never_scored", "the end of an answer is never a target",
+        f"none of {plural(len(samples), 'sample')} has {name} among its targets; "
+        f"{cut:,} of {len(corpus.train):,} are cut",
+        f"{advice}: a model that never sees an end does not learn to stop",
+        causes=["samples that are cut before their end"] if is_cut else ["a template without an end token"],
+        changes={"train.seq_len": 2 * recipe.train.seq_len} if is_cut else {},
+    )  # fmt: skip
+
+
+def _find_marks(samples: Sequence[Sample], corpus: Corpus) -> Iterator[Finding]:
+    """Marks of a chat template that stand in texts, where they are read as text."""
+    tokenizer, some = corpus.tokenizer, samples[:: max(len(samples) // _DECODED, 1)]
+    template = tokenizer.chat_template or ""
+    marks = [each for each in tokenizer.special_tokens if each in template]
+    texts = [tokenizer.decode(sample.tokens.tolist()) for sample in some] if marks else []
+    held = [mark for mark in marks if sum(mark in text for text in texts) > _MANY * len(texts)]
+    if held:
+        yield _finding(
+            "template_marks_missing", "marks of the chat template are read as text",
+            f"{', '.join(one_line(mark, 30) for mark in held[:3])} stand as text in most samples, so the "
+            "tokens that the model was trained with are missing",
+            "give the rows as messages or as instruction and output, and the template is put around them",
+            causes=["conversations that were written into one text"],
+        )  # fmt: skip
+
+
+def _find_answers(corpus: Corpus) -> Iterator[Finding]:
+    """Answers that stand word for word in their prompts."""
+    examples = corpus.examples_of.get("train", ())
+    count = min(len(examples), LOOKED_AT)
+    shown = [examples[index * len(examples) // count] for index in range(count)]
+    asked = [(" ".join(each.prompt.split()), " ".join(each.reference.split())) for each in shown]
+    long = [(prompt, answer) for prompt, answer in asked if len(answer) >= _LEAST_ANSWER]
+    copied = [
+        answer for prompt, answer in long if answer in prompt and len(answer) > _LEAST_SHARE * len(prompt)
+    ]
+    if long and len(copied) > _SOME * len(asked):
+        yield _finding(
+            "answer_in_prompt", "answers stand in their prompts",
+            f"{len(copied):,} of {plural(len(asked), 'row')} have the whole answer in the prompt, as "
+            f"{one_line(copied[0], 60)!r}",
+            "leave the answer out of the fields that make the prompt",
+            causes=["a field of the answer that is part of the prompt too"],
+            confidence=0.9,
+        )  # fmt: skip
+
+
+def _finding(
+    kind: str, what: str, evidence: str, advice: str, *, causes: list[str], severity: str = "warning",
+    changes: dict[str, object] | None = None, confidence: float = 1.0,
+) -> Finding:  # fmt: skip
+    return Finding(
+        0, what, evidence, advice, severity=severity, window=[0, 0], causes=causes, changes=changes or {},
+        kind=kind, confidence=confidence, decided_by="the prepared samples",
+    )  # fmt: skip

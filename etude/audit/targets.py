@@ -1,0 +1,132 @@
+"""The targets of a loss, read from its gradient: the id that it wants at each place, and how much it counts.
+
+Of a cross-entropy s x -log softmax(z)[y] the gradient by the logits z is s x (softmax(z) - one-hot(y)): below
+zero at y alone. So a loss shows its targets without a look at its code.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from etude.audit.passes import Call, Pass, Tried
+from etude.engine.batch import DeviceBatch
+
+_MOST_LOGITS = 2**25
+_SAME = 0.02  # relative difference from which two factors are not the same
+_LEAST_OF_READING = 0.5
+NONE = -1
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The places of the model's rows, (n,) each: NONE where there is no such id.
+
+    read, next, second  ids that the model reads there, and one and two places on in the row
+    wanted    id that the loss wants there
+    asked     target id of the batch there
+    is_real   whether the place is one of the batch, not padding
+    scale     factor of the cross-entropy; NaN if the loss is no plain one
+    by_hand   cross-entropy of the wanted ids, summed
+    loss      sum that the loss returned
+    counted   number of targets that the loss returned
+    """
+
+    read: Tensor
+    next: Tensor
+    second: Tensor
+    wanted: Tensor
+    asked: Tensor
+    is_real: Tensor
+    scale: float
+    by_hand: float
+    loss: float
+    counted: float
+
+    @property
+    def scored(self) -> Tensor:
+        """Flags (n,) of the places that the loss scores."""
+        return self.wanted != NONE
+
+    @property
+    def are_of_reading(self) -> bool:
+        """False if a loss of the user's asks for something else than tokens of the text."""
+        return max(self.share(self.read), self.share(self.next), self.share(self.second)) > _LEAST_OF_READING
+
+    def share(self, ids: Tensor) -> float:
+        """Share of the scored places where the loss wants these ids, of those that have one."""
+        some = self.scored & (ids != NONE)
+        return float((self.wanted == ids)[some].float().mean()) if some.any() else math.nan
+
+    def share_unasked(self, *, real: bool) -> float:
+        """Share of the scored places that the batch does not ask for, within its rows or in padding."""
+        unasked = self.scored & (self.asked == NONE) & (self.is_real == real)
+        return float(unasked.sum() / self.scored.sum().clamp(min=1))
+
+
+def read_targets(tried: Tried, batch: DeviceBatch, vocabulary: int) -> Targets | None:
+    """The targets of a loss over tokens; None if the model gives no logits of them, or too many."""
+    done = tried.run(batch)
+    logits = [call.answer for call in done.calls]
+    if not logits or any(each.shape[-1] < vocabulary or not each.requires_grad for each in logits):
+        return None
+    if sum(each.numel() for each in logits) > _MOST_LOGITS or done.places is None:
+        return None
+    found = torch.autograd.grad(done.loss, logits, allow_unused=True)
+    slopes = [torch.zeros_like(each) if slope is None else slope for each, slope in zip(logits, found)]
+    slope, scores = (torch.cat([each.detach().flatten(0, -2) for each in part]) for part in (slopes, logits))
+    # Under loss scaling and half precision too, the wanted id is far below all others.
+    return _compare(done, batch, slope.float(), scores.float())
+
+
+def _compare(done: Pass, batch: DeviceBatch, slope: Tensor, logits: Tensor) -> Targets:
+    places = done.places
+    assert places is not None
+    is_real = places != NONE
+    at = places.clamp(min=0)
+    asked = torch.where(is_real, batch.labels.flatten()[at], NONE)
+    size = slope.abs().amax(dim=1)
+    scored = size > 1e-6 * size.max()
+    wanted = torch.where(scored, slope.argmin(dim=1), NONE)
+    chances = logits.log_softmax(dim=1)
+    right = chances.gather(1, wanted.clamp(min=0)[:, None])[:, 0]
+    read, following, second = _read_along(done.calls, batch, places)
+    return Targets(
+        read=read, next=following, second=second, wanted=wanted,
+        asked=torch.where(asked < 0, NONE, asked), is_real=is_real,
+        scale=_scale(slope[scored], chances[scored], wanted[scored]),
+        by_hand=float(-right[scored].double().sum()), loss=float(done.loss.detach()),
+        counted=float(done.targets),
+    )  # fmt: skip
+
+
+def _read_along(calls: Sequence[Call], batch: DeviceBatch, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The ids that the model read at each answer, and one and two places on in its row."""
+    rows = [call.ids for call in calls if call.ids is not None]
+    if sum(ids.numel() for ids in rows) != len(places):  # the model answers at some places of the row alone
+        rows = [batch.tokens]
+        picked = places
+    else:
+        picked = torch.arange(len(places), device=places.device)
+
+    def along(by: int) -> Tensor:
+        moved = [torch.nn.functional.pad(ids[:, by:], (0, min(by, ids.shape[1])), value=NONE) for ids in rows]
+        return torch.cat([each.flatten() for each in moved])[picked]
+
+    return along(0), along(1), along(2)
+
+
+def _scale(slope: Tensor, chances: Tensor, wanted: Tensor) -> float:
+    """The factor s of a plain cross-entropy with this gradient; NaN if it is none, or not one factor."""
+    if not len(slope):
+        return math.nan
+    truth = chances.exp()
+    truth.scatter_add_(1, wanted[:, None], torch.full_like(truth[:, :1], -1.0))
+    size = truth.abs().sum(dim=1)
+    factors = slope.abs().sum(dim=1) / size.clamp(min=1e-9)
+    middle = float(factors.median())
+    is_same = (factors - middle).abs() < _SAME * middle
+    is_plain = (slope - factors[:, None] * truth).abs().amax(dim=1) <= _SAME * slope.abs().amax(dim=1)
+    return middle if bool((is_same & is_plain).float().mean() > 0.98) else math.nan
