@@ -191,7 +191,8 @@ def _course(values: Sequence[tuple[int, float]], unit: str) -> str:
 
 def _print_finding(look: "Look", finding: "Finding") -> None:
     first, last = finding.window or [finding.step, finding.step]
-    since = f"{look.unit} {first:,}" + (f" to {last:,}" if last > first else "")
+    since = f"{look.unit} {first:,}"
+    since += f", found at {look.unit} {finding.step:,}" if finding.step > first else ""
     print_text()
     print_wrapped(
         f"{finding.severity:<{_LEAD}}", f"{finding.what}, since {since}", indent=_LEAD,

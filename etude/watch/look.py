@@ -70,12 +70,13 @@ def look_at_log(path: Path) -> Look:
     log = read_log(path)
     *others, run = log.runs
     facts = Facts(**run.facts)
+    watcher = _watch(run.points, facts)
     return Look(
         name=str(log.path),
         points=run.points,
         facts=facts,
-        findings=_watch(run.points, facts),
-        unknown=list_unknown(run.points, facts, has_model=False),
+        findings=watcher.findings,
+        unknown=list_unknown(run.points, facts, watcher.untold(), has_model=False),
         format=log.format,
         unit=run.unit,
         columns=run.names,
@@ -98,13 +99,15 @@ def look_at_run(run: Run) -> Look:
     facts = facts_of(run.recipe, attempts[0], data, has_first_weights=bool(run.info.get("weights")))
     recorded = [event for event in events if isinstance(event, Finding) and event.kind]
     known = {finding.kind for finding in recorded}
-    besides = [finding for finding in _watch(points, facts) if finding.kind not in known]
+    watcher = _watch(points, facts)
+    besides = [finding for finding in watcher.findings if finding.kind not in known]
     findings = sorted([*recorded, *besides], key=lambda finding: finding.step)
-    return Look(run.name, points, facts, findings, list_unknown(points, facts, has_model=True))
+    unknown = list_unknown(points, facts, watcher.untold(), has_model=True)
+    return Look(run.name, points, facts, findings, unknown)
 
 
-def _watch(points: Iterable[Point], facts: Facts) -> list[Finding]:
+def _watch(points: Iterable[Point], facts: Facts) -> Watcher:
     watcher = Watcher.of(facts)
     for point in points:
         watcher.add(point)
-    return watcher.findings
+    return watcher
