@@ -26,9 +26,9 @@ _PROMPT_SHARE = 0.2
 _WRITING_SHARE, _READING_SHARE = 0.3, 0.4  # the latter of the matrix rate
 _CALL_OPERATIONS, _CALL_OPERATIONS_OF_GPU = {"cpu": 6e7}, 1e10
 _STEP_CALLS, _USUAL_LAYERS = 10, 12
-# In bf16 on a CPU, oneDNN keeps what it made for each length of a batch: at 29 thousand and at 0.9 million
-# parameters 0.2 GB after 8 steps, 0.6 after 24 and 0.94 after 72.
-_KERNEL_BYTES, _KERNEL_STEPS = 0.95e9, 25
+# In bf16 on a CPU, oneDNN keeps what it made for the lengths of batches, as many as engine/world.py lets it:
+# with a decoder of two layers 0.2 GB after 8 steps, and 0.6 GB from step 30 on.
+_KERNEL_BYTES, _KERNEL_STEPS = 0.6e9, 15
 _LEAST_STEPS, _MOST_STEPS, _ENOUGH_SECONDS = 3, 10, 2.0
 
 
