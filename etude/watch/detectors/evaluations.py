@@ -47,7 +47,7 @@ class MetricSplit:
             return None
         least = 0.01 * abs(self._at_best)
         is_better = all(self._sign() * (each - self._at_best) > least for each in self._metrics)
-        if self._is_reported or not is_better or not self._evaluations.has_risen(0.05):
+        if self._is_reported or not is_better or not self._evaluations.has_risen(0.05, nats=0.05):
             return None
         self._is_reported = True
         return Finding(

@@ -47,13 +47,14 @@ class Evaluations:
             self.best, self.since_best = found, 0
         return found
 
-    def has_risen(self, share: float, least: float = 0.01) -> bool:
+    def has_risen(self, share: float, nats: float = math.inf, least: float = 0.01) -> bool:
         """True if the last two evaluations, both after the best, are worse than it beyond doubt.
 
-        Where standard errors are known, each by two of them and by `least`. Else their mean is above the
-        median of the best and its neighbours by `share`, as the best alone is low for being the best of many;
-        and by three deviations of their noise (of fewer than six: by twice the share), unless training rows
-        are known by heart, with a loss below a fifth of that of validation.
+        Where standard errors are known, each by two of them and by `least` of the best. Else their mean is
+        above the median of the best and its neighbours, as the best alone is low for being the best of many,
+        by `share` of it or by `nats`, and by three deviations of the evaluations' noise. With fewer than
+        six evaluations, which tell no noise, it takes twice the share. Where training rows are known by
+        heart, with a loss below a fifth of that of validation, noise is no excuse.
         """
         if self.best is None or self.since_best < 2 or self.count < 3:
             return False
@@ -64,13 +65,12 @@ class Evaluations:
                 each.loss - best.loss > max(2 * math.hypot(each.error or 0.0, best.error), bound)
                 for each in (last, now)
             )
-        bound = (last.loss + now.loss) / 2 - self._around_best()
-        scatter = 0.0
-        if not now.train < 0.2 * now.loss:  # else rows are known by heart
-            scatter = noise([each.loss for each in self.recent])
-            share = share if len(self.recent) >= 6 else 2 * share
-        is_above = min(last.loss, now.loss) > (1 + share / 2) * best.loss
-        return is_above and bound > max(share * abs(best.loss), 3 * scatter if len(self.recent) >= 6 else 0.0)
+        bound, scatter = min(share * abs(best.loss), nats), 0.0
+        if not now.train < 0.2 * now.loss:
+            scatter = noise([each.loss for each in self.recent]) if len(self.recent) >= 6 else 0.0
+            bound *= 1 if len(self.recent) >= 6 else 2
+        rise = (last.loss + now.loss) / 2 - self._around_best()
+        return rise > max(bound, 3 * scatter) and min(last.loss, now.loss) > best.loss + bound / 2
 
     def _around_best(self) -> float:
         """Median of the best, the evaluation before it and the one after it."""
@@ -86,9 +86,9 @@ class Overfitting:
 
     Rule: after the first epoch (or where epochs are unknown), with at least 3 evaluations, the last two, both
     after the best, are worse than it. Where standard errors are known: each by two of them and by 1 %. Else:
-    their mean is a tenth above the best and its neighbours, and, unless training rows are known by heart with
-    a fifth of the validation loss, by three deviations of the evaluations' noise (of fewer than six: a
-    fifth). The mean training loss since the evaluation before is 2 % below that of the best, so that the gap
+    their mean by a tenth or 0.1 nats and by three deviations of the evaluations' noise (of fewer than six
+    evaluations by twice as much; by a tenth whatever the noise if training has a fifth of the validation
+    loss). The mean training loss since the evaluation before is 2 % below that of the best, so that the gap
     grows. Never from training loss alone.
     Source: label rule of the real curves (a tenth); Prechelt, Early stopping - but when? (1998).
     Delay: 2 evaluations after the rise began. False alarms: none on 27 healthy curves and 200 synthetic ones.
@@ -113,7 +113,7 @@ class Overfitting:
         self._is_reported = self._is_reported and self._evaluations.since_best > 0
         if self._is_reported or (self._epoch is not None and self._epoch <= 1):
             return None
-        if not self._evaluations.has_risen(0.1) or not now.train < 0.98 * best.train:
+        if not self._evaluations.has_risen(0.1, nats=0.1) or not now.train < 0.98 * best.train:
             return None
         self._is_reported = True
         return self._finding(now, best)
@@ -181,7 +181,7 @@ class ValidationRise:
         if now is None or best is None:
             return None
         self._is_reported = self._is_reported and self._evaluations.since_best > 0
-        if self._is_reported or not self._evaluations.has_risen(0.25, 0.1):
+        if self._is_reported or not self._evaluations.has_risen(0.25, least=0.1):
             return None
         epoch = now.epoch
         if epoch is None and self._facts.steps_per_epoch:

@@ -49,7 +49,7 @@ def test_updates_that_change_nothing_are_found_after_fifty_points() -> None:
     assert not run(DeadRate(Facts()), usual)
 
 
-@pytest.mark.parametrize(("norm", "severity"), [(60.0, "warning"), (3.0, "info")])
+@pytest.mark.parametrize(("norm", "severity"), [(60.0, "warning"), (5.0, "info")])
 def test_norms_that_are_always_clipped_are_found_after_200_steps(norm: float, severity: str) -> None:
     random = Random(1)
     for stride in (1, 10):
@@ -62,6 +62,11 @@ def test_norms_that_are_always_clipped_are_found_after_200_steps(norm: float, se
         assert not run(ClipSaturation(Facts()), points) and not run(
             ClipSaturation(Facts(max_grad_norm=100)), points
         )
+
+
+def test_norms_little_above_the_limit_are_left_alone() -> None:
+    points = [Point(step=at, grad_norm=1.3) for at in range(1, 1000)]
+    assert not run(ClipSaturation(Facts(max_grad_norm=1.0)), points)
 
 
 def test_norms_that_are_clipped_now_and_then_are_left_alone() -> None:
