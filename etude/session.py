@@ -4,12 +4,14 @@ import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from etude.assemble import assemble
 from etude.audit import audit
+from etude.causes import explain, find_causes
 from etude.control.desk import Desk
 from etude.control.mailbox import FILE, Mailbox
 from etude.control.signals import StopSignals
@@ -42,7 +44,8 @@ from etude.records.folder import checkpoint_name
 from etude.records.store import Run, RunWriter
 from etude.records.trackers import require_trackers
 from etude.start import Options, find_started, open_folder, untrained_finding, write_start
-from etude.text import plural
+from etude.text import plural, shorten
+from etude.watch.detectors.collapse import Collapse
 
 
 @dataclass(kw_only=True)
@@ -176,7 +179,7 @@ def begin(
         tasks=plan.tasks, train=plan.train, metric=plan.metric, judge=judge, own=options.own, state=state,
         world=world, folder=run.path / "predictions", is_fresh=is_fresh,
     )  # fmt: skip
-    guard = Guard(run, recipe.watch) if writer else None
+    guard = Guard(run, recipe.watch, partial(_explain, plan, options, state)) if writer else None
     desk = _desk(run, state, world, signals, recorder, keeper, guard=guard, mailbox=mailbox)
     stack.callback(lambda: desk.close(state.step))
     session = Session(
@@ -331,6 +334,17 @@ def _audit(session: Session, new_weights: list[str]) -> list[events.Finding]:
     is_known = options.model is None and options.weights is None and not new_weights
     is_fresh = plan.pretrained is None if is_known else None
     return audit(plan, session.state, options.own, is_fresh=is_fresh).findings
+
+
+def _explain(plan: Plan, options: Options, state: TrainState, finding: events.Finding) -> events.Finding:
+    """A finding with the cause that tests of the model find, if it is one of a loss that fell too far."""
+    is_alone = plan.recipe.train.devices == 1 or options.loss is None  # a loss of the user's may join ranks
+    if finding.kind != Collapse.kind or not is_alone:
+        return finding
+    try:
+        return explain(finding, find_causes(plan, state, options.own))
+    except Exception as error:  # what is written to find a fault is to cost no run
+        return replace(finding, not_tested=[*finding.not_tested, f"causes: {shorten(error, 100)}"])
 
 
 def _find_at_resume(
