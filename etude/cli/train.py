@@ -124,13 +124,16 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Find every problem of a recipe before anything runs."""
-    from etude.recipe.load import flatten
+    from etude.recipe.rates import advise_rate
+    from etude.recipe.settings import shown_settings
     from etude.recipe.toml import toml_text
 
     loaded = load(recipe, overrides, None)
     if not deep:
-        values = loaded.to_dict()
-        print_rows([(key, toml_text(value)) for key, value in flatten(values).items()], values, as_json)
+        rows = [(key, toml_text(value)) for key, value in shown_settings(loaded).items()]
+        print_rows(rows, loaded.to_dict(), as_json)
+        if advice := advise_rate(loaded):
+            say(f"warning: {advice}")
         if published := _describe_published(loaded):
             say(published)
         say(f"{recipe} is a valid recipe; --deep also looks at data and device")

@@ -10,6 +10,7 @@ from etude.data.page import list_notes
 from etude.models.cost import trainable_line
 from etude.plan import Plan
 from etude.plan.values import plan_values
+from etude.recipe.rates import advise_rate
 from etude.text import plural
 
 _TURN_NOTES = {
@@ -76,7 +77,9 @@ def _count(values: dict[str, Any], split: str) -> str:
 
 
 def _detail_rows(plan: Plan) -> Iterator[tuple[str, str]]:
-    """Rows of what is not as a reader may expect it: of the tokenizer, the tasks, the labels, the turns."""
+    """Rows of what is not as a reader may expect it: of rate, tokenizer, tasks, labels and turns."""
+    if advice := advise_rate(plan.recipe):
+        yield "learning rate", advice
     wanted, vocab_size = plan.recipe.tokenizer.train_vocab_size, plan.corpus.summary["vocab_size"]
     if wanted is not None and vocab_size < wanted:
         yield (

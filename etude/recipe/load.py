@@ -157,20 +157,19 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     def resolve(text: str | None) -> str | None:
         return None if text is None else str((folder / at_home(text)).absolute())
 
-    data = recipe.to_dict()
-    sections = [*data["data"]["train"], *data["data"]["test"]]
-    if isinstance(data["data"].get("validation"), list):
-        sections += data["data"]["validation"]
-    leakage = data["data"]["leakage"]
-    leakage["benchmarks"] = [resolve(path) for path in leakage["benchmarks"]]
-    for section in sections:
-        if "path" in section:
-            section["path"] = resolve(section["path"])
-    if "from" in data["tokenizer"]:
-        data["tokenizer"]["from"] = resolve(data["tokenizer"]["from"])
-    if _is_folder(data["model"].get("from"), folder):
-        data["model"]["from"] = resolve(data["model"]["from"])
-    return Recipe.model_validate(data)
+    values = recipe.model_dump(by_alias=True, exclude_unset=True)  # so it stays known what somebody set
+    data, tokenizer, model = values["data"], values.get("tokenizer", {}), values.get("model", {})
+    sources = [*data["train"], *data.get("test", [])]
+    sources += data["validation"] if isinstance(data.get("validation"), list) else []
+    for source in sources:
+        source["path"] = resolve(source.get("path"))
+    if benchmarks := data.get("leakage", {}).get("benchmarks"):
+        data["leakage"]["benchmarks"] = [resolve(path) for path in benchmarks]
+    if "from" in tokenizer:
+        tokenizer["from"] = resolve(tokenizer["from"])
+    if _is_folder(model.get("from"), folder):
+        model["from"] = resolve(model["from"])
+    return Recipe.model_validate(values)
 
 
 def _is_folder(model: str | None, folder: Path) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from etude.recipe.load import flatten
+from etude.recipe.settings import is_default, shown_settings
 from etude.records.events import plain
 from etude.records.store import Run
 from etude.report.columns import Row, lay_out, shorten_apart, wrap, wrap_command
@@ -200,7 +201,7 @@ def compare_runs(runs: Sequence[Run], baseline: int = 0) -> Comparison:
         histories=histories,
         summaries=summaries,
         baseline=baseline,
-        recipe=_differing([_without_name(run, is_seed_kept=columns is alone) for run in runs]),
+        recipe=_differing_settings(runs, is_seed_kept=columns is alone),
         changes=[history.changes for history in histories],
         environment=_differing([_conditions(history) for history in histories]),
         same_data=same_data,
@@ -239,9 +240,25 @@ def _differing(of_runs: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
 
 
+def _differing_settings(runs: Sequence[Run], *, is_seed_kept: bool) -> dict[str, list[Any]]:
+    """Settings that differ; a default is no difference to a run without the section or the source it is of.
+
+    Those of an adapter are, as it has them in place of none, but for what is off.
+    """
+    rows = _differing([_without_name(run, is_seed_kept=is_seed_kept) for run in runs])
+    return {
+        key: row
+        for key, row in rows.items()
+        if any(
+            value is not None and (not is_default(key, value) or (value and key.startswith("adapter.")))
+            for value in row
+        )
+    }
+
+
 def _without_name(run: Run, *, is_seed_kept: bool) -> dict[str, Any]:
     left_out = {"name"} if is_seed_kept else {"name", "seed"}
-    return {key: value for key, value in flatten(run.recipe.to_dict()).items() if key not in left_out}
+    return {key: value for key, value in shown_settings(run.recipe).items() if key not in left_out}
 
 
 def _conditions(history: History) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from etude import durable
 from etude.errors import InputError, MissingError
 from etude.recipe.load import flatten, read_recipe_text
 from etude.recipe.schema import Recipe
+from etude.recipe.settings import shown_settings
 from etude.recipe.toml import parse
 from etude.records.events import Attempt
 from etude.records.shape import Object, fit
@@ -157,7 +158,7 @@ def _run_rows(history: History, summary: Summary) -> Iterator[tuple[str, str]]:
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
     """The values of the recipe by key, but those of the front matter and lists without an entry."""
-    values = flatten(recipe.to_dict()).items()
+    values = shown_settings(recipe).items()
     return {key: value for key, value in values if key not in _ELSEWHERE and value != []}
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.bases import write_encoder, write_labelled
 from tests.conftest import Outcome
 
 Etude = Callable[..., Outcome]
@@ -43,6 +44,23 @@ def test_check_prints_every_value_and_deep_also_the_plan(write_recipe: Write, et
     assert "Qwen/Qwen2.5-Coder-0.5B: " in plain.err and "of 495,114,112" in plain.err  # without its files
     deep = json.loads(etude("check", write_recipe(), "--deep", "--json").out)
     assert deep["steps"] == 12 and deep["parameters"]["total"] > 0 and deep["notes"] == []
+
+
+def test_check_says_the_usual_learning_rate_of_a_pretrained_encoder_and_calls_it_no_decoder(
+    tmp_path: Path, etude: Etude
+) -> None:
+    write_labelled(tmp_path / "rows.jsonl")
+    base, recipe = write_encoder(tmp_path / "base"), tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'name = "a"\n[model]\nfrom = "{base}"\n[[data.train]]\npath = "rows.jsonl"\nlabel = "label"\n'
+        '[train]\nobjective = "classification"\nepochs = 1\nglobal_batch_size = 8\nseq_len = 32\n'
+    )
+    plain, deep = etude("check", recipe), etude("check", recipe, "--deep")
+    (line,) = [line for line in plain.err.splitlines() if "learning_rate" in line]
+    assert line.startswith("warning: optim.learning_rate is not set") and line.endswith("is 2e-05")
+    assert "decoder" not in plain.out and f"{base}\n" in plain.out.replace('"', "")
+    assert "usual for all weights of a pretrained model is 2e-05" in " ".join(deep.out.split())
+    assert "learning_rate is" not in etude("check", recipe, "optim.learning_rate=1e-5").err
 
 
 def test_the_schema_knows_every_section() -> None:

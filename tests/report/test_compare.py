@@ -40,6 +40,19 @@ def test_recipe_and_result_differences_stand_side_by_side(tmp_path: Path) -> Non
     json.dumps(found.to_dict(), allow_nan=False)
 
 
+def test_defaults_of_a_source_or_an_adapter_that_others_lack_are_no_differences(tmp_path: Path) -> None:
+    held_out = {"data.validation": [{"path": "/data/valid.jsonl"}]}
+    tuned = {"model": {"from": "base"}, "tokenizer": {}, "adapter": {}, "optim.kind": "muon"}
+    runs = [finished_run(tmp_path), finished_run(tmp_path, held_out), finished_run(tmp_path, tuned)]
+    assert compare_runs(runs[:2]).recipe == {"data.validation.0.path": [None, "/data/valid.jsonl"]}
+    found = compare_runs(runs).recipe
+    assert {key for key in found if not key.startswith("model.n_")} >= {
+        "model.from", "optim.kind", "adapter.kind", "adapter.rank", "adapter.targets",
+    }  # fmt: skip
+    off = ("adapter.dora", "adapter.dropout", "model.kind", "optim.momentum", "data.validation.0.max_bytes")
+    assert not set(off) & set(found)
+
+
 def test_losses_are_compared_at_the_same_number_of_targets(tmp_path: Path) -> None:
     a, b = finished_run(tmp_path, targets=1000), new_run(tmp_path)
     b.append(attempt(precision="bf16"), *window(1, 5, targets=1000))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from etude.recipe.load import flatten
+from etude.recipe.settings import shown_settings
 from etude.report.conditions import (
     describe_data,
     describe_defaults,
@@ -30,7 +30,7 @@ def test_every_key_of_the_recipe_is_either_set_or_a_default(tmp_path: Path) -> N
     history = read_history(run)
     given = "\n".join(describe_settings(history, summarize_history(history)))
     defaults = "\n".join(describe_defaults(history))
-    for key, value in flatten(run.recipe.to_dict()).items():
+    for key, value in shown_settings(run.recipe).items():
         section, _, name = key.rpartition(".")
         is_default = any(
             line.startswith(f"- `{section}`:") and f" {name} `" in line.replace("\\_", "_")
