@@ -11,6 +11,7 @@ from etude.recipe.schema import Recipe
 from etude.recipe.toml import parse, toml_text
 from etude.records.events import Finding
 from etude.records.store import Run
+from etude.report.findings import where
 from etude.report.history import History, read_history
 from etude.report.strategy import write_strategy
 from etude.text import shorten
@@ -25,13 +26,15 @@ _SEVERITIES = ("error", "warning", "info")
 class Improvement:
     """The next version of a recipe: checked, as text with its reasons, and as a strategy in Markdown.
 
-    taken  the finding behind each changed key
+    taken    the finding behind each changed key
+    reasons  what each of them was, and why it changed, as the comments of the text say
     """
 
     recipe: Recipe
     text: str
     strategy: str
     taken: dict[str, Finding]
+    reasons: dict[str, str]
 
 
 def improve(run: Run) -> Improvement:
@@ -62,7 +65,7 @@ def improve(run: Run) -> Improvement:
         header,
     )
     strategy = write_strategy(history, recipe, findings, taken)
-    return Improvement(recipe, text, strategy, taken)
+    return Improvement(recipe, text, strategy, taken, reasons)
 
 
 def find_all(history: History) -> list[Finding]:
@@ -111,9 +114,4 @@ def _not_in_text(run: Run) -> dict[str, Any]:
 
 def _reason(key: str, old: Any, finding: Finding) -> str:
     was = f"was {toml_text(old)}" if old is not None else "was not set"
-    return f"{was}: {finding.what}, {_steps(finding)}"
-
-
-def _steps(finding: Finding) -> str:
-    first, last = (finding.window or [finding.step, finding.step])[:2]
-    return f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
+    return f"{was}: {finding.what}, {where(finding)}"

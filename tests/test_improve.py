@@ -67,20 +67,22 @@ def test_the_second_version_has_the_changes_of_the_worst_finding_and_says_why(
 def test_the_strategy_has_the_evidence_the_changes_and_the_times(
     make_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
-    run = trained(make_recipe(), tmp_path, FAST)
+    criteria = [{"figure": "gap", "below": 0.5}]
+    run = trained(make_recipe({"criteria": criteria}), tmp_path, FAST)
     strategy = improve(run).strategy
     assert (
-        "**the loss \\*jumps\\*** (steps 7 to 8): 9.1 where 2.0 was usual. Likely cause, 75.0 % sure: the rate."
-        in strategy
+        "**the loss \\*jumps\\*** (steps 7 to 8): 9.1 where 2.0 was usual. Likely cause (75 % sure; shown by the "
+        "norm): the rate. To do: a calmer start." in strategy
     )
-    assert "| `optim.learning_rate` | `0.003` | `0.001` | a calmer start |" in strategy
-    assert "| `schedule.warmup_steps` | `0` | `4` | a calmer start |" in strategy
+    assert "| `optim.learning_rate` | `0.003` | `0.001` | smaller updates: " in strategy
+    assert "| `schedule.warmup_steps` | `0` | `4` | the first updates are small, " in strategy
     headings = [line for line in strategy.splitlines() if line.startswith("## ")]
     assert headings == [
         f"## {each}"
         for each in ("Problem", "Changes", "Timeline", "Good signs", "Bad signs", "Success", "Next steps")
     ]
-    assert f"etude compare {run.name} tiny-v2-..." in strategy and "| in all | 12 |" in strategy
+    assert f"`etude compare {run.name} tiny-v2`" in strategy and "| in all | 12 |" in strategy
+    assert "- gap below 0.5\n" in strategy.partition("## Success")[2]
 
 
 def test_a_run_without_a_change_to_make_is_told_so(

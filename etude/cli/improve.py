@@ -9,7 +9,6 @@ import typer
 from etude.cli.options import Json, RunName, Runs, parse_new_file
 from etude.cli.printing import print_rows
 from etude.errors import InputError
-from etude.text import one_line
 
 
 def improve_run(
@@ -24,9 +23,12 @@ def improve_run(
     """Write a second version of a run's recipe by what its watch found, and the strategy behind it."""
     from etude import durable
     from etude.improve import improve
+    from etude.recipe.toml import toml_text
+    from etude.records.folder import as_argument
     from etude.records.store import open_run
 
-    better = improve(open_run(run, runs))
+    found = open_run(run, runs)
+    better = improve(found)
     recipe = out or parse_new_file(f"{better.recipe.name}.toml")
     strategy = parse_new_file(str(recipe.with_suffix(".strategy.md")))
     for path in (recipe, strategy):
@@ -34,13 +36,15 @@ def improve_run(
             raise InputError(f"{path} is there already; give another file with --out")
     durable.write_file(recipe, better.text.encode())
     durable.write_file(strategy, better.strategy.encode("utf-8", "backslashreplace"))
+    new = {key: finding.changes[key] for key, finding in better.taken.items()}
     rows = [
         ("recipe", str(recipe)), ("strategy", str(strategy)),
-        *((key, f"{finding.what}: {one_line(finding.evidence)}") for key, finding in better.taken.items()),
+        *((key, f"{toml_text(new[key])}, {reason}") for key, reason in better.reasons.items()),
         ("next", f"etude train {recipe}"),
+        ("", f"etude compare {as_argument(found.path)} {better.recipe.name}"),
     ]  # fmt: skip
     values = {
         "recipe": str(recipe), "strategy": str(strategy),
-        "changes": {key: better.taken[key].changes[key] for key in better.taken},
+        "changes": new,
     }  # fmt: skip
     print_rows(rows, values, as_json)

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from etude.cli.printing import Output, open_console, print_json_line, print_wrapped, say
 from etude.cli.progress import Pace, Progress, stopping
-from etude.records.events import Attempt, CheckpointSaved, Control, Event, Resource, Step, to_json
+from etude.records.events import Attempt, CheckpointSaved, Control, Event, Finding, Resource, Step, to_json
 from etude.records.store import Run
 from etude.records.trackers import describe
 from etude.records.window import OpenWindow
 from etude.report.history import read_history
-from etude.text import one_line, printable
+from etude.text import one_line, shorten
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 _LINE_SECONDS, _LINE_SHARE = 3.0, 0.01  # between plain lines: seconds, and share of the time so far
-_LINE_WIDTH = 240
+_LINE_WIDTH, _LINE_OF_FINDING = 240, 800  # which is told whole, with its evidence and advice
 _REDRAW_SECONDS = 0.25
 _FEW_STEPS = 100  # each of which has its line
 
@@ -71,7 +71,7 @@ class LineView:
         if isinstance(event, Control) and self._held:
             _say_line(self._held)
         if self._is_due(event):
-            _say_line(line)
+            _say_line(line, _LINE_OF_FINDING if isinstance(event, Finding) else _LINE_WIDTH)
             self._held = None if isinstance(event, Resource | Control) else self._held
 
     def acknowledge(self, signal: str) -> None:
@@ -200,5 +200,5 @@ def _print_plan(rows: list[tuple[str, str]]) -> None:
         print_wrapped(f"{name:<{width}}  ", one_line(text), indent=width + 2, stderr=True)
 
 
-def _say_line(line: str) -> None:
-    say(printable(line)[:_LINE_WIDTH])
+def _say_line(line: str, width: int = _LINE_WIDTH) -> None:
+    say(shorten(line, width))

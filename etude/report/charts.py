@@ -8,7 +8,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from etude.records.events import Finding
+from etude.records.events import Finding, Resource
 from etude.report.history import History, metric_value
 from etude.report.wording import metric_title, short
 
@@ -22,8 +22,8 @@ def chart_svgs(history: History, findings: Mapping[str, Finding] = MappingProxyT
     """SVG files by name: loss, the chosen metric, learning rate, gradient norm, speed; none before a step.
 
     The metric has a chart where it is not the loss, the speed where enough of it was measured. findings: by
-    the names of their charts, which show the losses around them. The same records give the same bytes with
-    the same matplotlib.
+    the names of their charts, which show the figure that they rest on; what was found before the first step
+    has none. The same records give the same bytes with the same matplotlib.
     """
     if not history.steps:
         return {}
@@ -35,7 +35,7 @@ def chart_svgs(history: History, findings: Mapping[str, Finding] = MappingProxyT
         "learning_rate.svg": _draw_learning_rate,
         "grad_norm.svg": _draw_grad_norm,
         "speed.svg": _draw_speed if len(history.windows) >= _WORTH_A_CURVE else None,
-        **{name: partial(_draw_finding, finding=finding) for name, finding in findings.items()},
+        **{name: partial(_draw_finding, finding=each) for name, each in findings.items() if each.step},
     }
     # matplotlib reads and writes its list of fonts in the encoding of the locale.
     with warnings.catch_warnings(action="ignore", category=EncodingWarning):
@@ -110,7 +110,7 @@ def _title(metric: str) -> str:
 
 
 def _draw_finding(axes: Any, history: History, *, finding: Finding) -> None:
-    """The losses around a finding, with the steps that it rests on shaded."""
+    """The figure that a finding rests on, with the steps of its window shaded."""
     first, last = (finding.window or [finding.step, finding.step])[:2]
     around = max(last - first, 20)
     start, end = first - 2 * around, last + around
@@ -118,16 +118,62 @@ def _draw_finding(axes: Any, history: History, *, finding: Finding) -> None:
     def near(points: Iterable[tuple[int, float]]) -> tuple[list[float], list[float]]:
         return _finite((step, value) for step, value in points if start <= step <= end)
 
-    xs, ys = near((step.step, step.loss) for step in history.steps)
-    axes.plot(*envelope(xs, ys), color=_SMOOTH, linewidth=1.2, label="training")
+    other = _RESTS_ON.get(finding.kind)
+    title, values = other or ("loss (nats per target)", _losses)
+    xs, ys = near(values(history))
+    axes.plot(*envelope(xs, ys), color=_SMOOTH, linewidth=1.2, label=title if other else "training")
+    levels = _middle(ys) + [y for x, y in zip(xs, ys) if first <= x <= last]
     at, losses = near((each.step, each.loss) for each in history.evaluations)
-    if at:
+    if at and not other:
         _draw_validation(axes, at, losses, "validation")
+        levels += losses
     axes.axvspan(first - 0.5, last + 0.5, color=_MARK, alpha=0.12, label=finding.kind.replace("_", " "))
-    if levels := [*_middle(ys), *losses]:
+    if levels:
         margin = 0.08 * ((max(levels) - min(levels)) or 1.0)
         axes.set_ylim(min(levels) - margin, max(levels) + margin)
-    axes.set_ylabel("loss (nats per target)")
+    axes.set_ylabel(title)
+
+
+def _losses(history: History) -> Iterator[tuple[int, float]]:
+    return ((each.step, each.loss) for each in history.steps)
+
+
+def _norms(history: History) -> Iterator[tuple[int, float]]:
+    return ((each.step, each.grad_norm) for each in history.steps)
+
+
+def _rates(history: History) -> Iterator[tuple[int, float]]:
+    return ((each.step, each.learning_rate) for each in history.steps)
+
+
+def _seconds(history: History) -> Iterator[tuple[int, float]]:
+    return ((each.step, each.seconds) for each in history.steps)
+
+
+def _waits(history: History) -> Iterator[tuple[int, float]]:
+    return ((each.step, each.wait_seconds / max(each.seconds, 1e-9)) for each in history.steps)
+
+
+def _speeds(history: History) -> Iterator[tuple[int, float]]:
+    return ((each.step, each.tokens_per_second) for each in history.events(Resource))
+
+
+def _memory(history: History) -> Iterator[tuple[int, float]]:
+    """Memory in use in GB: of the GPU, or of the process where there is none."""
+    for each in history.events(Resource):
+        used = each.rss_bytes if each.gpu_memory_bytes is None else each.gpu_memory_bytes
+        yield each.step, used / 1e9
+
+
+# Kinds of findings that rest on another figure than the loss: title of its axis, and its values by step.
+_RESTS_ON: dict[str, tuple[str, Callable[[History], Iterator[tuple[int, float]]]]] = {
+    "clip_saturation": ("gradient norm", _norms),
+    "dead_learning_rate": ("learning rate", _rates),
+    "data_starvation": ("share of waiting", _waits),
+    "stall": ("seconds a step", _seconds),
+    "slowdown": ("tokens/s", _speeds),
+    "memory_creep": ("memory (GB)", _memory),
+}
 
 
 def _draw_validation(axes: Any, xs: Sequence[float], ys: Sequence[float], label: str) -> None:

@@ -1,11 +1,12 @@
 """The findings of a run in its report: what was found, on which evidence, why, and what to change."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
+from etude.recipe.toml import toml_text
 from etude.records.events import Finding
 from etude.report.history import History
 from etude.report.markdown import code, prose, table
-from etude.report.wording import numbers, percent
+from etude.report.wording import numbers
 
 _ROWS = 50
 _MOST_SHOWN = 6
@@ -13,20 +14,25 @@ _COLUMNS = ("step", "finding", "evidence", "advice")
 
 
 def charted(history: History) -> dict[str, Finding]:
-    """The findings of the watch that have a chart of their window, by the names of the files, worst first."""
+    """The findings of the watch that are told at length, by the names of their charts, the worst first."""
     found = [each for each in history.events(Finding) if each.window and each.kind]
     first = {each.kind: each for each in reversed(found)}
     ordered = sorted(first.values(), key=lambda each: (each.severity != "error", each.step))
     return {f"finding-{number}.svg": each for number, each in enumerate(ordered[:_MOST_SHOWN], 1)}
 
 
-def describe_findings(history: History, charts: Mapping[str, Finding]) -> Iterator[str]:
-    """Findings of the watch, each kind once at length with its chart, then a table of all findings."""
+def describe_findings(
+    history: History, told: Mapping[str, Finding], charts: Collection[str]
+) -> Iterator[str]:
+    """Findings of the watch, each kind once at length with its chart, then a table of all others.
+
+    told: by the names of their charts; charts: names of those that were drawn.
+    """
     findings = history.events(Finding)
-    for name, finding in charts.items():
+    for name, finding in told.items():
         times = sum(each.kind == finding.kind for each in findings)
-        yield from _at_length(name, finding, times)
-    shown = list(charts.values())
+        yield from _at_length(name if name in charts else None, finding, times)
+    shown = list(told.values())
     steps: dict[tuple[str, ...], list[int]] = {}
     for each in findings:
         if not any(each is other for other in shown):
@@ -40,25 +46,42 @@ def describe_findings(history: History, charts: Mapping[str, Finding]) -> Iterat
             yield f"and {more:,} more in the journal"
 
 
-def _at_length(name: str, finding: Finding, times: int) -> Iterator[str]:
+def where(finding: Finding) -> str:
+    """The steps that a finding rests on, in words."""
     first, last = (finding.window or [finding.step, finding.step])[:2]
-    where = f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
+    if not last:
+        return "before the first step"
+    return f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
+
+
+def cause_text(finding: Finding) -> str:
+    """The causes of a finding in sentences, with how sure the first is and the test that told it."""
+    if not finding.causes:
+        return ""
+    first, *others = map(prose, finding.causes)
+    sure = 1.0 if finding.confidence is None else finding.confidence
+    known = [f"{100 * sure:.0f} % sure"] if sure < 1 else []
+    known += [f"shown by {prose(finding.decided_by)}"] if finding.decided_by else []
+    by = f" ({'; '.join(known)})" if known else ""
+    less = f" Less likely: {'; '.join(others)}." if others else ""
+    return f"{'Likely cause' if sure < 1 else 'Cause'}{by}: {first}.{less}"
+
+
+def _at_length(chart: str | None, finding: Finding, times: int) -> Iterator[str]:
     again = f", {times:,} times in all" if times > 1 else ""
     yield f"### {prose(finding.what[:1].upper() + finding.what[1:])}"
-    yield f"{prose(finding.severity.capitalize())}, {where}{again}: {prose(finding.evidence)}."
-    yield f"![{prose(finding.what)}]({name})"
-    causes = [prose(cause) for cause in finding.causes]
-    if causes:
-        sure = f", {percent(finding.confidence)} sure" if finding.confidence is not None else ""
-        by = f"; set apart by {prose(finding.decided_by)}" if finding.decided_by else ""
-        others = f" Then, less likely: {'; '.join(causes[1:])}." if causes[1:] else ""
-        yield f"Likely cause{sure}{by}: {causes[0]}.{others}"
-    changes = [f"{code(key)} = {code(_value(value))}" for key, value in finding.changes.items()]
+    yield f"{prose(finding.severity.capitalize())}, {where(finding)}{again}: {prose(finding.evidence)}."
+    if chart:
+        yield f"![{prose(finding.what)}]({chart})"
+    if causes := cause_text(finding):
+        yield causes
+    changes = ", ".join(code(f"{key} = {_value(value)}") for key, value in finding.changes.items())
+    in_recipe = f" In the recipe: {changes}." if changes else ""
     source = f" Source: {prose(finding.source)}." if finding.source else ""
-    yield f"To do: {'; '.join([prose(finding.advice), *changes])}.{source}"
+    yield f"To do: {prose(finding.advice)}.{in_recipe}{source}"
     if finding.not_tested:
         yield f"Not tested: {'; '.join(prose(each) for each in finding.not_tested)}."
 
 
 def _value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else toml_text(value)

@@ -8,10 +8,11 @@ from etude.recipe.load import flatten
 from etude.recipe.schema import Recipe
 from etude.recipe.toml import toml_text
 from etude.records.events import Evaluation, Finding, Step
+from etude.report.findings import cause_text, where
 from etude.report.history import History, metric_value
 from etude.report.markdown import code, prose, table
 from etude.report.summary import summarize_history
-from etude.report.wording import at_step, duration, metric_title, percent, short
+from etude.report.wording import at_step, duration, metric_title, short
 
 
 def write_strategy(
@@ -28,7 +29,7 @@ def write_strategy(
         ("## Timeline", _timeline(history, recipe)),
         ("## Good signs", _good_signs(history)),
         ("## Bad signs", _bad_signs(findings)),
-        ("## Success", _success(history, taken)),
+        ("## Success", _success(history, recipe, taken)),
         ("## Next steps", _next_steps(history.run.name, recipe)),
     ]
     sections = [(heading, [*lines]) for heading, lines in parts]
@@ -38,27 +39,52 @@ def write_strategy(
 
 
 def _problem(verdict: Sequence[str], findings: Sequence[Finding]) -> Iterator[str]:
-    yield prose(" ".join(verdict))
+    lines = []
     for finding in findings:
-        first, last = (finding.window or [finding.step, finding.step])[:2]
-        where = f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
-        sure = "" if finding.confidence is None else f", {percent(finding.confidence)} sure"
-        cause = f" Likely cause{sure}: {prose(finding.causes[0])}." if finding.causes else ""
-        by = f" Decided by: {prose(finding.decided_by)}." if finding.decided_by else ""
+        causes = f" {text}" if (text := cause_text(finding)) else ""
         open_ = f" Not tested: {prose('; '.join(finding.not_tested))}." if finding.not_tested else ""
-        what = f"**{prose(finding.what)}** ({where}): {prose(finding.evidence)}."
-        yield f"- {what}{cause}{by}{open_}"
+        what = f"**{prose(finding.what)}** ({where(finding)}): {prose(finding.evidence)}."
+        to_do = f" To do: {prose(finding.advice)}." if finding.advice else ""
+        lines.append(f"- {what}{causes}{to_do}{open_}")
+    yield "\n".join(lines)
+    yield f"The run as a whole: {prose(' '.join(verdict))}"
 
 
 def _changes(before: Recipe, after: Recipe, taken: Mapping[str, Finding]) -> Iterator[str]:
     old, new = flatten(before.to_dict()), flatten(after.to_dict())
     rows = [
-        (code(key), code(_shown(old.get(key))), code(_shown(new.get(key))), prose(finding.advice))
+        (
+            code(key), code(_shown(old.get(key))), code(_shown(new.get(key))),
+            prose(_effect(key, old.get(key), new.get(key), finding)),
+        )
         for key, finding in taken.items()
-    ]
+    ]  # fmt: skip
     yield table(("key", "V1", "V2", "expected effect"), rows)
     if sources := dict.fromkeys(finding.source for finding in taken.values() if finding.source):
         yield f"Sources: {prose('; '.join(sources))}."
+
+
+def _effect(key: str, old: object, new: object, finding: Finding) -> str:
+    """The effect that a change should have, in terms of the figures of the run."""
+    if key == "optim.learning_rate" and isinstance(old, float) and isinstance(new, float):
+        return _LOWER_RATE if new < old else _HIGHER_RATE
+    return _EFFECTS.get(key, f"no more of this: {finding.what}")
+
+
+_LOWER_RATE = "smaller updates: the loss falls more slowly at first, and without a jump"
+_HIGHER_RATE = "larger updates: the loss falls faster"
+_EFFECTS = {
+    "train.max_grad_norm": "a single batch moves the weights by a bounded step",
+    "train.epochs": "training ends where validation was best; the gap to training loss stays small",
+    "train.precision": "activations and gradients stay within range, so that no step is skipped",
+    "train.seq_len": "fewer samples are cut before their end",
+    "schedule.min_lr_ratio": "the learning rate stays above zero up to the last step",
+    "schedule.warmup_steps": "the first updates are small, and the loss does not jump",
+    "evaluate.patience": "training ends once validation no longer gets better",
+    "evaluate.min_improvement": "a gain counts where it is above the noise of the evaluation",
+    "data.deduplicate": "no row is seen twice in an epoch; training loss tells of new rows",
+    "data.leakage.action": "validation holds unseen rows alone; its loss rises to what it is worth",
+}
 
 
 def _shown(value: object) -> str:
@@ -84,7 +110,8 @@ def _timeline(history: History, recipe: Recipe) -> Iterator[str]:
         ("in all", f"{planned:,}", duration(planned * a_step + checks * a_check)),
     ]
     yield table(("", "steps", "time"), rows)
-    yield f"At {duration(a_step)} a step and {duration(a_check)} an evaluation, as measured in the first run."
+    step_time = f"{1000 * a_step:.0f} ms" if a_step < 1 else duration(a_step)
+    yield f"At {step_time} a step and {duration(a_check)} an evaluation, as measured in the first run."
 
 
 def _good_signs(history: History) -> Iterator[str]:
@@ -97,31 +124,29 @@ def _good_signs(history: History) -> Iterator[str]:
         signs.append(
             f"the validation loss comes below {short(best.loss)} by step {best.step:,}, and stays there"
         )
-    norms = sorted(step.grad_norm for step in history.steps if math.isfinite(step.grad_norm))
-    if norms:
-        signs.append(f"the gradient norm stays near {short(norms[len(norms) // 2])}, its median so far")
     if signs:
         yield "\n".join(f"- {prose(sign)}" for sign in signs)
 
 
 def _bad_signs(findings: Sequence[Finding]) -> Iterator[str]:
     first = {finding.kind: finding for finding in reversed(findings)}
-    lines = [f"- {prose(each.what)} again, as {prose(each.evidence)}" for each in first.values()]
+    lines = [f"- again: {prose(each.what)} (in V1 {prose(each.evidence)})" for each in first.values()]
     if lines:
         yield "\n".join(lines)
 
 
-def _success(history: History, taken: Mapping[str, Finding]) -> Iterator[str]:
+def _success(history: History, recipe: Recipe, taken: Mapping[str, Finding]) -> Iterator[str]:
     kinds = list(dict.fromkeys(code(finding.kind) for finding in taken.values()))
     lines = [f"the watch finds no {' and no '.join(kinds)}"]
     if history.best is not None:
         name, at = metric_title(str(history.metric)), history.best.step
         value = metric_value(history.best, str(history.metric))
         lines.append(f"{prose(name)} better than {prose(at_step(value, at))}, beyond the noise of the rows")
+    lines += [prose(str(criterion)) for criterion in recipe.criteria]
     yield "\n".join(f"- {line}" for line in lines)
 
 
 def _next_steps(name: str, recipe: Recipe) -> Iterator[str]:
-    file, second = f"{recipe.name}.toml", f"{recipe.name}-..."
-    commands = (f"check {file} --deep", f"train {file}", f"compare {name} {second}")
+    file = f"{recipe.name}.toml"
+    commands = (f"check {file} --deep", f"train {file}", f"compare {name} {recipe.name}")
     yield "\n".join(f"- {code(f'etude {command}')}" for command in commands)

@@ -97,7 +97,7 @@ def _sections(
     yield "## Timeline", timeline(history, summary)
     yield "## Charts", (f"![{_CHART_NAMES[name]}]({name})" for name in charts if name in _CHART_NAMES)
     yield "## Answers", answers_over_time(history)
-    yield "## Problems", _problems(history, findings)
+    yield "## Problems", _problems(history, findings, charts)
     yield "## Checkpoints", _checkpoints(history, summary)
     yield "## Interventions", _interventions(history)
     yield "## Lessons", _notes(history, "lessons", or_how=True)
@@ -158,7 +158,7 @@ def _checkpoints(history: History, summary: Summary) -> Iterator[str]:
         yield table(("kept", "size", "time to write", ""), rows)
 
 
-def _problems(history: History, charts: dict[str, Finding]) -> Iterator[str]:
+def _problems(history: History, told: dict[str, Finding], charts: list[str]) -> Iterator[str]:
     """Evidence and advice behind the problems of the verdict, and what people noted."""
     skipped = [step.step for step in history.steps if step.skipped]
     if skipped:
@@ -166,7 +166,7 @@ def _problems(history: History, charts: dict[str, Finding]) -> Iterator[str]:
         yield f"{count} skipped because the loss or gradient was not finite: {numbers(skipped, 10)}."
     if cut := list(_rows_with_losses(history)):
         yield "\n".join(f"- {line}" for line in cut)
-    yield from describe_findings(history, charts)
+    yield from describe_findings(history, told, charts)
     if damaged := history.ledger.damaged:
         yield f"Lines of the journal that fail their checksum and are left out: {numbers(damaged, 10)}."
     yield from _notes(history, "problem")

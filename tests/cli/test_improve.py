@@ -28,7 +28,8 @@ def test_the_command_writes_both_and_overwrites_nothing(
     writer.close("finished")
     monkeypatch.chdir(tmp_path)
     done = etude("improve", run.name)
-    assert done.code == 0 and "the loss *jumps*: 9.1 where 2.0 was usual" in done.out
+    assert done.code == 0 and "0.001, was 0.003: the loss *jumps*, step 8" in done.out
+    assert f"etude compare {run.name} tiny-v2\n" in done.out
     assert (tmp_path / "tiny-v2.toml").exists() and (tmp_path / "tiny-v2.strategy.md").exists()
     before = (tmp_path / "tiny-v2.toml").read_bytes()
     again = etude("improve", run.name)

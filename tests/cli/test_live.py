@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from etude.cli.live import LineView, LiveView, open_view
-from etude.records.events import CheckpointSaved, Control, Event
+from etude.records.events import CheckpointSaved, Control, Event, Finding
 from tests.report.runs import attempt, evaluation, finished_run, window
 
 
@@ -151,3 +151,9 @@ def test_a_pipe_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(open_view(), LineView)
     monkeypatch.setenv("TERM", "xterm")
     assert isinstance(open_view(), LiveView)
+
+
+def test_a_finding_is_told_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    finding = Finding(8, "it rises", "evidence " * 20, "advice " * 20 + "to the end", severity="error")
+    LineView().write(finding)
+    assert capsys.readouterr().err.endswith("to the end\n")

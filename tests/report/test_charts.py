@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from etude.records.events import Step
+from etude.records.events import Finding, Step
 from etude.records.store import Run
 from etude.report.charts import (
     _draw_loss,
@@ -156,3 +156,23 @@ def test_figures_near_the_largest_float_leave_the_others_drawn(tmp_path: Path) -
     )
     writer.close("finished")
     assert {"loss.svg", "grad_norm.svg"} <= chart_svgs(read_history(writer.run)).keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "title"),
+    [
+        ("divergence", "loss (nats per target)"), ("clip_saturation", "gradient norm"),
+        ("dead_learning_rate", "learning rate"), ("data_starvation", "share of waiting"),
+        ("stall", "seconds a step"), ("slowdown", "tokens/s"), ("memory_creep", "memory (GB)"),
+    ],
+)  # fmt: skip
+def test_the_chart_of_a_finding_shows_the_figure_that_it_rests_on(
+    tmp_path: Path, kind: str, title: str
+) -> None:
+    history = read_history(finished_run(tmp_path))
+    finding = Finding(10, "x", "y", "z", window=[5, 10], kind=kind)
+    drawn = xml.etree.ElementTree.fromstring(chart_svgs(history, {"finding.svg": finding})["finding.svg"])
+    texts = {each.text for each in drawn.iter() if each.tag.endswith("text")}
+    assert title in texts and kind.replace("_", " ") in texts and ("validation" in texts) == ("loss" in title)
+    early = replace(finding, step=0, window=[0, 0])
+    assert "finding.svg" not in chart_svgs(history, {"finding.svg": early})

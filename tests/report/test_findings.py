@@ -35,15 +35,18 @@ def test_a_finding_has_its_window_causes_changes_and_limits(
     history = read_history(run)
     charts = charted(history)
     assert charts == {"finding-1.svg": SPIKE}
-    text = "\n\n".join(describe_findings(history, charts))
+    text = "\n\n".join(describe_findings(history, charts, ["loss.svg", "finding-1.svg"]))
     assert (
         "### The loss \\*spiked\\*\n\nError, steps 7 to 8, 2 times in all: 9.1 where 2.0 was usual." in text
     )
     assert (
-        "Likely cause, 80.0 % sure; set apart by the gradient norm: a bad batch. Then, less likely: the learning rate."
+        "Likely cause (80 % sure; shown by the gradient norm): a bad batch. Less likely: the learning rate."
         in text
     )
-    assert "`data.skip_steps` = `2`; `optim.learning_rate` = `0.0001`. Source: a paper." in text
+    assert (
+        "To do: leave out the batches. In the recipe: `data.skip_steps = 2`, `optim.learning_rate = 0.0001`. "
+        "Source: a paper." in text
+    )
     assert "Not tested: the rows of the batch." in text
     assert "odd file" in text.rpartition("| step |")[2] and "7.0" in text.rpartition("| step |")[2]
     write_report(run, html=True)
@@ -58,3 +61,19 @@ def test_the_worst_come_first_and_six_are_shown(make_recipe: Callable[..., Recip
     ]
     run = trained(make_recipe, tmp_path, *kinds, SPIKE)
     assert [each.step for each in charted(read_history(run)).values()] == [8, 1, 2, 3, 4, 5]
+
+
+def test_what_was_found_before_the_first_step_has_no_chart(
+    make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    """No curve shows it, and a picture that is not there would be a broken link."""
+    early = Finding(
+        0, "padding is scored", "92 %", "take it out", window=[0, 0], causes=["padded rows"],
+        kind="padding_scored", confidence=1.0, decided_by="the prepared samples",
+    )  # fmt: skip
+    run = trained(make_recipe, tmp_path, early)
+    write_report(run)
+    text = (run.path / "report" / "report.md").read_text()
+    assert "Warning, before the first step: 92 %." in text and "finding-1.svg" not in text
+    assert "Cause (shown by the prepared samples): padded rows." in text
+    assert not list((run.path / "report").glob("finding-*"))
