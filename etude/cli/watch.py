@@ -133,8 +133,18 @@ def _place(look: "Look") -> str:
 def _print(look: "Look") -> None:
     for lead, text in _summary(look):
         print_wrapped(f"{lead:<{_LEAD}}", text, indent=_LEAD)
+    by_kind: dict[str, list[Finding]] = {}
     for finding in look.findings:
-        _print_finding(look, finding)
+        by_kind.setdefault(finding.kind, []).append(finding)
+    for first, *again in by_kind.values():
+        _print_finding(look, first)
+        if again:
+            times = "once more" if len(again) == 1 else f"{len(again):,} more times"
+            print_wrapped(
+                f"  {'again':<{_LEAD - 2}}",
+                f"{times}, last found at {look.unit} {again[-1].step:,}",
+                indent=_LEAD,
+            )
     if not look.findings:
         print_text()
         print_text("Nothing wrong is seen in these figures.")
@@ -142,7 +152,7 @@ def _print(look: "Look") -> None:
         print_text()
         print_text("These figures cannot tell")
         for about, why in look.unknown:
-            print_wrapped(f"  {about}: ", why, indent=4)
+            print_wrapped("  ", f"{about}: {why}", indent=4)
 
 
 def _summary(look: "Look") -> Iterator[tuple[str, str]]:

@@ -44,6 +44,14 @@ def test_a_fault_has_its_step_evidence_and_remedy_without_keys_of_a_recipe(
     assert "⠒ loss" in done.out and "step 45 to 75" in done.out
 
 
+def test_a_fault_that_comes_again_is_shown_once_and_counted(log: Callable[[str], Path], etude: Etude) -> None:
+    text = BROKEN.replace("\n80,2.4\n", "\n80,nan\n").replace("\n90,2.2\n", "\n90,nan\n")
+    done = etude("watch", log(text))
+    assert done.out.count("a figure is not finite") == 1
+    assert "again      2 more times, last found at step 90" in done.out
+    assert len(json.loads(etude("watch", log(text), "--json").out)["findings"]) == 3
+
+
 def test_what_the_figures_cannot_tell_is_said_in_words(log: Callable[[str], Path], etude: Etude) -> None:
     done = etude("watch", log(HEALTHY))
     assert "Nothing wrong is seen in these figures." in done.out

@@ -11,12 +11,15 @@ from etude.watch.logs.scan import figures_of
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.")
 _ENDS = re.compile(r"[\r\n\x08]+")
 _LONGEST_LINE = 8192
-_LOOKED_AT = re.compile(r"(?i)loss|nll|entropy|xent|step|iter|epoch|update|batch|norm|\blr\b|learning|%\|")
+_LOOKED_AT = re.compile(
+    r"(?i)loss|nll|entropy|xent|step|iter|epoch|update|batch|tok|norm|\blr\b|learning|%\|"
+)
 _BAR = re.compile(r"(?P<title>[^|\r\n]{0,80}?)\d+%\|[^|]{0,200}\|\s*(?P<at>\d+)/(?P<of>\d+)\s*\[")
 _BAR_END = re.compile(r"(?<=\])\s*(?=\{)")  # what was printed over a bar
 _KERAS = re.compile(r"\s*(?P<at>\d+)/(?P<of>\d+)\s+(?:\[[=>.]+\]|[━─╸╺]+)")
 _OF_EVALUATION = re.compile(r"(?i)\b(?:evaluat(?:ion|ing)|eval|valid(?:ation|ating)?|val|dev|test)\b")
 _ALONE = re.compile(r"[\s,|;/(]*(?:val|valid|validation|eval|test)\s*[:=]?\s*")  # `loss train: 2.5, val: 2.6`
+_OF_STEPS = re.compile(r"\s*(?:batches|steps|iterations|iters)\b")  # `200/ 2983 batches`
 _SHOWN, _MOST_LATE = "step of a bar", 5
 _DONE = 0.95  # of a bar, from which another that begins at 0 is another epoch
 Figures = dict[str, float]
@@ -119,9 +122,11 @@ def _read(line: str) -> tuple[Figures, Figures]:
     """The figures of a line by name, and the step and epoch that it names."""
     row: Figures = {}
     named: Figures = {}
-    rank, before = 99, ""
+    rank, before, pair = 99, "", (0.0, 0.0)
     for name, meaning, value, between in figures_of(line):
         figure, gap = meaning.figure if meaning else "", between.strip(" \t)")
+        if _OF_STEPS.match(between) and "step" not in named:
+            named["step"], row["steps_per_epoch"] = pair
         if figure == "step":
             if meaning and meaning.rank < rank:
                 rank, named["step"] = meaning.rank, value
@@ -136,7 +141,7 @@ def _read(line: str) -> tuple[Figures, Figures]:
             figure = "step"
         elif row and _ALONE.fullmatch(between):
             row.setdefault("val loss", value)
-        before = figure
+        pair, before = (pair[1], value), figure
     if not row.keys() - {"total_steps", "steps_per_epoch"}:
         row = {}
     return _name_evaluation(row, line), named

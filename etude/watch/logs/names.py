@@ -6,7 +6,22 @@ from typing import NamedTuple
 
 _EVAL = {"eval", "evaluation", "val", "valid", "validation", "dev", "test", "heldout", "holdout"}
 _TRAIN = {"train", "training", "tr", "trainer"}
-_NO_MEANING = {"metrics", "logs", "log", "scalars", "charts", "losses", "stats", "dataloader", "idx", "value"}
+_NO_MEANING = {
+    "metrics",
+    "logs",
+    "log",
+    "scalars",
+    "charts",
+    "losses",
+    "stats",
+    "dataloader",
+    "idx",
+    "value",
+    "optim",
+    "optimizer",
+    "throughput",
+    "device",
+}
 _LOSS = {"loss", "nll", "xent", "crossentropy"}
 _OF_LOSS = {
     "lm", "ce", "nll", "cross", "entropy", "token", "total", "avg", "average", "mean", "running", "smooth",
@@ -35,7 +50,8 @@ _EXACT = {
     **dict.fromkeys(("num_train_epochs", "total_epochs", "max_epochs"), ("epochs", 0)),
     **dict.fromkeys(("loss_scale", "grad_scale", "amp_scale", "scaler_scale"), ("loss_scale", 0)),
     **dict.fromkeys(("tokens_per_second", "tokens_per_sec", "tok_per_sec", "tokens_s", "tok_s", "tokens_sec",
-                     "tok_sec", "tps", "wps", "tokens_second"), ("tokens_per_second", 0)),
+                     "tok_sec", "tokens_per_second_per_gpu", "tps", "wps", "tokens_second"),
+                    ("tokens_per_second", 0)),
     **dict.fromkeys(("step_time", "iter_time", "step_seconds", "seconds_per_step", "time_per_step", "step_s",
                      "iteration_time", "batch_time", "seconds", "sec_per_step", "time_per_iteration"),
                     ("seconds", 0)),

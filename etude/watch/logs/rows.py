@@ -9,7 +9,7 @@ from etude.errors import InputError
 from etude.text import one_line
 from etude.watch.logs.names import Meaning, meaning_of
 
-MOST_ROWS = 1_000_000
+MOST_ROWS = 500_000
 _NEEDS_LOSS = ("loss", "eval_loss")
 _NAMED = 4
 LOOKED_FOR = "a loss (loss, train/loss, val_loss ...) with a step or an epoch"

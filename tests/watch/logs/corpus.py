@@ -411,6 +411,54 @@ LINES = [
         ],
     ),
     Odd(
+        "a language model by batches of an epoch",
+        "| epoch   1 |   200/  500 batches | lr 20.00 | ms/batch 12.30 | loss  7.50 | ppl  1808.04\n"
+        "| epoch   1 |   400/  500 batches | lr 20.00 | ms/batch 12.30 | loss  6.50 | ppl   665.14\n"
+        "| end of epoch   1 | time: 38.23s | valid loss  6.25 | valid ppl   518.01\n"
+        "| epoch   2 |   200/  500 batches | lr 5.00 | ms/batch 12.30 | loss  6.00 | ppl   403.43\n",
+        [
+            at(200, 7.5, learning_rate=20.0),
+            at(400, 6.5, 6.25, learning_rate=20.0),
+            at(700, 6.0, learning_rate=5.0),
+        ],
+    ),
+    Odd(
+        "a block of figures below the step, as OLMo prints it",
+        "INFO\t[step=100/9000,epoch=0]\n    optim/total_grad_norm=0.50\n    train/CrossEntropyLoss=8.25\n"
+        "    train/Perplexity=3,828\n    throughput/total_tokens=419,430,400\n    throughput/device/tokens_per_second=8,192\n"
+        "INFO\t[step=200/9000,epoch=0]\n    optim/total_grad_norm=0.25\n    train/CrossEntropyLoss=7.25\n",
+        [at(100, 8.25, grad_norm=0.5, tokens_per_second=8192.0), at(200, 7.25, grad_norm=0.25)],
+    ),
+    Odd(
+        "mlx-lm",
+        "Iter 1: Val loss 2.500, Val took 3.200s\n"
+        "Iter 10: Train loss 2.25, Learning Rate 1.000e-05, It/sec 0.500, Tokens/sec 120.5, Trained Tokens 1234, "
+        "Peak mem 5.200 GB\nIter 20: Train loss 2.0, Learning Rate 1.000e-05, It/sec 0.500, Tokens/sec 121.5, "
+        "Trained Tokens 2234, Peak mem 5.200 GB\n",
+        [
+            at(1, None, 2.5),
+            at(10, 2.25, learning_rate=1e-5, tokens_per_second=120.5),
+            at(20, 2.0, learning_rate=1e-5, tokens_per_second=121.5),
+        ],
+    ),
+    Odd(
+        "lines of mmengine",
+        "06/21 16:00:00 - mmengine - INFO - Iter(train) [  10/1000]  lr: 1.8000e-05  eta: 0:30:00  time: 1.2000  "
+        "data_time: 0.0100  memory: 12345  loss: 1.5000\n06/21 16:00:10 - mmengine - INFO - Iter(train) [  20/1000]  "
+        "lr: 1.8000e-05  eta: 0:30:00  time: 1.2000  data_time: 0.0200  memory: 12345  loss: 1.2500\n",
+        [
+            at(10, 1.5, learning_rate=1.8e-5, wait_seconds=0.01),
+            at(20, 1.25, learning_rate=1.8e-5, wait_seconds=0.02),
+        ],
+        facts={"steps": 1000},
+    ),
+    Odd(
+        "a row an epoch without the word",
+        "0:\t[4s / 4s],\t\ttrain_loss: 2.0,\tval_loss: 1.5\n1:\t[4s / 9s],\t\ttrain_loss: 1.5,\tval_loss: 1.25\n",
+        [at(1, 2.0, 1.5), at(2, 1.5, 1.25)],
+        unit="row",
+    ),
+    Odd(
         "a run whose name has test in it",
         "[my-test] step 10 loss 3.0\n[my-test] step 20 loss 2.5\n[my-test] step 30 loss 2.0\n",
         _SIMPLE,
