@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-kill test-hostile format check lint constraints bench-tinyshakespeare bench-pretrain bench-checkpoint bench-prepare bench-startup
+.PHONY: demo test test-kill test-hostile format check lint constraints watch-bench bench-tinyshakespeare bench-pretrain bench-checkpoint bench-prepare bench-startup
 
 demo: .venv/ready
 	$(BIN)/etude demo
@@ -24,6 +24,11 @@ test-hostile: .venv/ready-dev
 format: .venv/ready-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Goes on where it was stopped; hours in all, and scores the curves that there are.
+watch-bench: .venv/ready-dev
+	$(BIN)/python benchmarks/watch/grid.py
+	$(BIN)/python benchmarks/watch/score.py
 
 bench-%: .venv/ready-dev
 	$(BIN)/python benchmarks/$*.py

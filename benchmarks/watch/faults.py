@@ -1,0 +1,321 @@
+"""The fault plan: faults that are put into a real run of etude, each with its onset and its true cause.
+
+A fault changes the rows, the recipe or its course, brings a loss of its own, or wraps parts of the loop in
+this process. Each has three strengths, the most severe first. The watch is told nothing of it.
+"""
+
+import contextlib
+import random
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from etude import logits
+from etude.engine.batch import DeviceBatch
+from watch.cases import ONSET, Rows
+from watch.meddling import (
+    Meddle,
+    accumulate,
+    cut_gradient,
+    drop_gradients,
+    drop_state,
+    freeze,
+    leak_memory,
+    move_frozen,
+    overflow,
+    poison,
+    repeat_batches,
+    replaced,
+    slow_loader,
+)
+
+Loss = Callable[[torch.nn.Module, DeviceBatch], tuple[torch.Tensor, torch.Tensor]]
+RATE = {"divergence", "spike", "spikes", "non_finite", "skipped_steps"}
+STILL = {"never_moved", "trainable_not_stepped", "gradient_not_reaching", "not_stepped"}
+REPEATED = {"duplicates", "first_pass_collapse", "repeated_batches", "overfitting", "sample_order"}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: its true cause, how it is put into a run, and what the watch is to say of it.
+
+    cause      the truth, for people
+    kinds      kinds of findings that name a condition which the fault brings about
+    named      those among them that name the cause by themselves
+    words      a word of the first cause of another finding, by which the cause is named too
+    strengths  what `put` makes of the three severities
+    traits     of combinations that can have it; a set of traits each
+    onset      the step after which it acts
+    origin     watch.md: one of the twenty; traincheck: analogue of a reproduction of TrainCheck
+    is_curable whether a change of the recipe can take it away
+    """
+
+    cause: str
+    kinds: set[str]
+    strengths: tuple[float, float, float]
+    named: set[str] = field(default_factory=set)
+    words: str = "$none"
+    traits: tuple[set[str], ...] = (set(),)
+    onset: int = 0
+    origin: str = "watch.md"
+    is_curable: bool = False
+    rows: Callable[[Rows, Rows, random.Random, float], tuple[Rows, Rows]] | None = None
+    recipe: Callable[[float, float], dict[str, Any]] | None = None  # of the strength and the usual rate
+    course: Callable[[float], float] | None = None  # factor on the learning rate, from the onset on
+    loss: Callable[[float], Loss] | None = None
+    meddle: Callable[[float], Meddle] | None = None
+    patch: Callable[[float], contextlib.AbstractContextManager[None]] | None = None
+
+
+def own_loss(
+    change: Callable[[DeviceBatch], torch.Tensor] = lambda batch: batch.labels, scale: float = 1
+) -> Loss:
+    """The loss of a user: cross-entropy of all targets that `change` makes of a batch, times `scale`."""
+
+    def loss_sum(model: torch.nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = change(batch)
+        keep = labels != -100
+        losses = functional.cross_entropy(logits(model, batch)[keep].float(), labels[keep], reduction="sum")
+        return losses * (scale if scale > 0 else 1 / keep.sum()), keep.sum()
+
+    return loss_sum
+
+
+def _unshifted(share: float) -> Loss:
+    """A share of the targets is the token that the model reads there."""
+    return own_loss(lambda batch: _where(share, batch, batch.tokens))
+
+
+def _shifted_twice(share: float) -> Loss:
+    return own_loss(lambda batch: _where(share, batch, _roll(batch.labels)))
+
+
+def _prompt_scored(share: float) -> Loss:
+    """A share of the tokens that are not to be learnt is scored: the next token of each prompt."""
+
+    def change(batch: DeviceBatch) -> torch.Tensor:
+        following, place = _roll(batch.tokens), torch.arange(batch.tokens.shape[1]) % 100
+        return torch.where((batch.labels == -100) & (place < 100 * share), following, batch.labels)
+
+    return own_loss(change)
+
+
+def _where(share: float, batch: DeviceBatch, other: torch.Tensor) -> torch.Tensor:
+    """The labels, of which a share of the places, the same in every batch, has others."""
+    place = torch.arange(batch.labels.shape[1]) * 37 % 100
+    return torch.where((batch.labels != -100) & (place < 100 * share), other, batch.labels)
+
+
+def _roll(labels: torch.Tensor) -> torch.Tensor:
+    return torch.cat((labels[:, 1:], torch.full_like(labels[:, :1], -100)), 1)
+
+
+def _pad(train: Rows, held_out: Rows, draw: random.Random, times: float) -> tuple[Rows, Rows]:
+    """Answers with so many marks of padding behind them, in text, as a collator would write them."""
+    return [_with(row, row["output"][:60] + "<pad>" * int(times)) for row in train], held_out
+
+
+def _marks(train: Rows, held_out: Rows, draw: random.Random, share: float) -> tuple[Rows, Rows]:
+    """The chat template of another model, written into a share of the rows."""
+    return [
+        _with(row, f"[/INST] {row['output']} </s>", f"<s>[INST] {row['instruction']}")
+        if draw.random() < share
+        else row
+        for row in train
+    ], held_out
+
+
+def _answers_in_prompts(train: Rows, held_out: Rows, draw: random.Random, share: float) -> tuple[Rows, Rows]:
+    """Questions that hold the answer, as wrong columns give; short, so that both fit into a sample."""
+    return [
+        {
+            "instruction": f"{row['output'][:50]} {row['instruction'][:30]}",
+            "input": "",
+            "output": row["output"][:50],
+        }
+        if draw.random() < share
+        else row
+        for row in train
+    ], held_out
+
+
+def _with(row: dict[str, Any], output: str, instruction: str | None = None) -> dict[str, Any]:
+    return {**row, "output": output, "instruction": instruction or row["instruction"]}
+
+
+def _duplicates(train: Rows, held_out: Rows, draw: random.Random, share: float) -> tuple[Rows, Rows]:
+    """Of all rows a share repeats others."""
+    kept = train[: max(round(len(train) * (1 - share)), 1)]
+    copies = [dict(draw.choice(kept[: max(len(kept) // 8, 1)])) for _ in range(len(train) - len(kept))]
+    rows = kept + copies
+    draw.shuffle(rows)
+    return rows, held_out
+
+
+def _leak(train: Rows, held_out: Rows, draw: random.Random, share: float) -> tuple[Rows, Rows]:
+    """A share of the held-out rows is in training, 16 times each."""
+    leaked = held_out[: max(round(share * len(held_out)), 1)] * 16
+    rows = leaked + train[: len(train) - len(leaked)]
+    draw.shuffle(rows)
+    return rows, held_out
+
+
+def _shuffle_labels(train: Rows, held_out: Rows, draw: random.Random, share: float) -> tuple[Rows, Rows]:
+    """A share of the rows has the label, answer or target of another row."""
+    name = next(name for name in ("label", "labels", "output", "target") if name in train[0])
+    chosen = [index for index in range(len(train)) if draw.random() < share]
+    given = [train[index][name] for index in chosen]
+    draw.shuffle(given)
+    swapped = dict(zip(chosen, given))
+    return [{**row, name: swapped.get(index, row[name])} for index, row in enumerate(train)], held_out
+
+
+@contextlib.contextmanager
+def _no_mask(share: float) -> Iterator[None]:
+    """A share of the heads of a decoder sees the tokens that come later."""
+    from etude.models import decoder
+
+    real = functional.scaled_dot_product_attention
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **settings: Any) -> torch.Tensor:
+        masked = real(q, k, v, **settings)
+        if not settings.get("is_causal"):
+            return masked
+        seen, heads = real(q, k, v, **{**settings, "is_causal": False}), round(share * q.shape[1])
+        return torch.cat((seen[:, :heads], masked[:, heads:]), 1)
+
+    proxy = SimpleNamespace(**{name: getattr(functional, name) for name in dir(functional) if name[0] != "_"})
+    proxy.scaled_dot_product_attention = attend
+    with replaced(decoder, "functional", proxy):
+        yield
+
+
+@contextlib.contextmanager
+def _no_clipping(factor: float) -> Iterator[None]:
+    """Gradients are not clipped, though the recipe says so."""
+    from etude.engine import loop
+
+    real = loop._update
+
+    def update(state: Any, grads: Any, totals: Any, settings: Any) -> Any:
+        late = state.step >= ONSET
+        return real(state, grads, totals, replace(settings, max_grad_norm=None) if late else settings)
+
+    with replaced(loop, "_update", update):
+        yield
+
+
+@contextlib.contextmanager
+def _fast_schedule(times: float) -> Iterator[None]:
+    """The schedule is stepped several times a step."""
+    from etude.recipe import course
+    from etude.recipe.schedule import learning_rate_ratio as real
+
+    def ratio(step: int, schedule: Any, *, steps: int) -> float:
+        return real(min(round(step * times), steps - 1), schedule, steps=steps)
+
+    with replaced(course, "learning_rate_ratio", ratio):
+        yield
+
+
+@contextlib.contextmanager
+def _evaluation_trains(size: float) -> Iterator[None]:
+    """An evaluation moves the weights."""
+    from etude.objectives.examiner import Examiner
+
+    real = Examiner.evaluate
+
+    def evaluate(self: Examiner, *, before: bool = False) -> Any:
+        records = real(self, before=before)
+        with torch.no_grad():
+            for weight in self.state.optimizer.parameters:
+                weight += size * weight.std(unbiased=False) * torch.randn_like(weight)
+        return records
+
+    with replaced(Examiner, "evaluate", evaluate):
+        yield
+
+
+def _rate(strength: float, usual: float) -> dict[str, Any]:
+    return {"optim.learning_rate": strength * usual, "schedule.warmup_steps": 0}
+
+
+CAUSAL, LORA, SCRATCH = ({"causal"},), ({"lora"},), ({"scratch"},)
+ALPACA = ({"alpaca"},)
+FAULTS: dict[str, Fault] = {
+    "no_causal_mask": Fault("later tokens are seen", {"future_visible", "first_pass_collapse"}, (1, 0.5, 0.25),
+        {"future_visible"}, traits=CAUSAL, patch=_no_mask),
+    "labels_shifted_twice": Fault("labels are shifted twice", {"labels_shifted_twice", "labels_misplaced"},
+        (1, 0.5, 0.2), {"labels_shifted_twice"}, traits=CAUSAL, loss=_shifted_twice),
+    "rate_too_high": Fault("the learning rate rose", RATE | {"clip_saturation", "validation_rise", "rate_off_schedule"},
+        (100, 30, 10), RATE - {"spike"}, "rate", onset=ONSET, is_curable=True, course=lambda times: times),
+    "no_warm_up": Fault("a high rate without warm-up", RATE | {"clip_saturation", "plateau"}, (100, 30, 10),
+        {"divergence", "skipped_steps", "non_finite"}, "rate|warm", is_curable=True, recipe=_rate),
+    "rate_zero": Fault("the learning rate fell to nothing", {"dead_learning_rate"}, (1e-9, 1e-5, 1e-3),
+        {"dead_learning_rate"}, onset=ONSET, course=lambda times: times),
+    "clipping_lost": Fault("gradients are not clipped", RATE | {"clip_skipped"}, (30, 10, 3), {"clip_skipped"}, "clip",
+        onset=ONSET, recipe=lambda times, usual: {"optim.learning_rate": times * usual}, patch=_no_clipping),
+    "row_of_nan": Fault("rows give a loss that is not a number", {"non_finite", "skipped_steps"}, (1, 8, 60),
+        {"non_finite", "skipped_steps"}, onset=ONSET, meddle=lambda every: poison(int(every), ONSET)),
+    "fp16_overflow": Fault("gradients overflow", {"skipped_steps", "non_finite", "scale_collapse"}, (1, 4, 16),
+        {"scale_collapse", "skipped_steps"}, onset=ONSET, meddle=lambda every: overflow(int(every), ONSET)),
+    "padding_scored": Fault("padding is scored", {"padding_scored", "first_pass_collapse"}, (60, 20, 6),
+        {"padding_scored"}, "pad", traits=ALPACA, rows=_pad),
+    "prompt_scored": Fault("the prompt is scored", {"prompt_scored"}, (1, 0.5, 0.2), {"prompt_scored"},
+        traits=ALPACA, loss=_prompt_scored),
+    "labels_not_shifted": Fault("labels are not shifted",
+        {"labels_not_shifted", "labels_misplaced", "first_pass_collapse"}, (1, 0.5, 0.2), {"labels_not_shifted"},
+        "shift|cop", traits=CAUSAL, loss=_unshifted),
+    "template_swapped": Fault("the template of another model", {"template_marks_missing"}, (1, 0.6, 0.3),
+        {"template_marks_missing"}, traits=ALPACA, rows=_marks),
+    "end_missing": Fault("the end of answers is cut off", {"end_never_scored", "rows_cut"}, (16, 20, 24),
+        {"end_never_scored"}, traits=ALPACA, is_curable=True,
+        recipe=lambda length, usual: {"train.seq_len": int(length), "data.leakage.action": "report"}),
+    "duplicates": Fault("rows repeat", REPEATED | {"epoch_step"}, (0.9, 0.5, 0.15), {"duplicates", "repeated_batches"},
+        "duplic|repeat", is_curable=True, rows=_duplicates),
+    "validation_leak": Fault("held-out rows are in training", {"contamination"}, (1, 0.5, 0.05), {"contamination"},
+        is_curable=True, rows=_leak),
+    "labels_shuffled": Fault("labels are not those of their rows", {"plateau", "overfitting", "validation_rise"},
+        (1, 0.5, 0.2), set(), "label", traits=({"classification"}, {"seq2seq"}, {"alpaca"}), rows=_shuffle_labels),
+    "adapter_frozen": Fault("tensors of the adapter are never stepped", STILL | {"dead_learning_rate", "plateau"},
+        (1, 0.5, 0.1), STILL, traits=LORA, meddle=freeze),
+    "loader_slow": Fault("batches come late", {"data_starvation", "slowdown", "stall"}, (0.2, 0.05, 0.02),
+        {"data_starvation"}, "load|wait|data", onset=ONSET, meddle=lambda seconds: slow_loader(seconds, ONSET)),
+    "memory_leak": Fault("memory grows with every step", {"memory_creep"}, (8, 2, 0.5), {"memory_creep"}, onset=ONSET,
+        meddle=lambda mib: leak_memory(mib, ONSET)),
+    "loss_mis_scaled": Fault("the loss is scaled", {"loss_mis_scaled", "loss_is_mean", "first_loss_off", "clip_saturation"},
+        (0, 8, 0.5), {"loss_mis_scaled", "loss_is_mean"}, traits=CAUSAL, loss=lambda scale: own_loss(scale=scale)),
+    # One of the six causes of the blind test, beside the twenty.
+    "answer_in_prompt": Fault("answers stand in their prompts", {"answer_in_prompt", "first_pass_collapse"},
+        (1, 0.5, 0.2), {"answer_in_prompt"}, traits=ALPACA, origin="blind", rows=_answers_in_prompts),
+    # Analogues of TrainCheck's reproductions, as far as one process can have them.
+    "tensor_not_stepped": Fault("tensors are never stepped", STILL, (0.9, 0.5, 0.1), STILL, traits=SCRATCH,
+        origin="traincheck", meddle=freeze),
+    "schedule_fast": Fault("the schedule is stepped several times a step", {"rate_off_schedule"}, (4, 2, 1.5),
+        {"rate_off_schedule"}, origin="traincheck", patch=_fast_schedule),
+    "gradients_kept": Fault("gradients are not set to zero", RATE | {"gradients_kept", "clip_saturation"}, (200, 20, 4),
+        {"gradients_kept"}, onset=ONSET, origin="traincheck", meddle=lambda steps: accumulate(int(steps), ONSET)),
+    "gradients_dropped": Fault("gradients are set to zero before the update", STILL | {"plateau", "dead_learning_rate"},
+        (1, 2, 4), STILL, origin="traincheck", meddle=lambda every: drop_gradients(int(every))),
+    "batches_repeated": Fault("the loader gives the same batches", REPEATED | {"ledger"}, (1, 4, 16),
+        REPEATED - {"overfitting"}, "repeat|duplic|batch", origin="traincheck",
+        meddle=lambda count: repeat_batches(int(count))),
+    "evaluation_trains": Fault("an evaluation moves the weights", {"evaluation_changed_state", "divergence"},
+        (0.3, 0.1, 0.01), {"evaluation_changed_state"}, origin="traincheck", patch=_evaluation_trains),
+    "frozen_moves": Fault("frozen weights move", {"frozen_moved"}, (1e-2, 1e-3, 1e-4), {"frozen_moved"}, traits=LORA,
+        origin="traincheck", meddle=move_frozen),
+    "optimizer_forgets": Fault("the state of the optimizer is lost", {"optimizer_state_lost"}, (1, 5, 20),
+        {"optimizer_state_lost"}, onset=ONSET, origin="traincheck", meddle=lambda every: drop_state(int(every), ONSET)),
+    "gradient_cut": Fault("no gradient reaches the lower layers", STILL, (1, 0, 0), STILL, traits=({"causal", "scratch"},),
+        origin="traincheck", patch=lambda layer: cut_gradient(int(layer))),
+}  # fmt: skip
+# Not put in: a rank that bypasses the sum and seeds that are equal on all workers need several processes; the
+# dtype of the optimizer that is lost on resume needs a kernel that takes mixed dtypes.
