@@ -116,7 +116,7 @@ def explain(finding: Finding, found: Diagnosis) -> Finding:
     is_fault = first.name != NO_FAULT
     return replace(
         finding,
-        what=finding.what if is_fault else f"{finding.what}, and nothing is wrong",
+        what=finding.what if is_fault else "the loss is low in the first pass, as the data is easy",
         evidence=f"{finding.evidence}; {first.evidence}",
         advice=first.advice,
         severity=finding.severity if is_fault else "info",

@@ -115,15 +115,14 @@ def _timeline(history: History, recipe: Recipe) -> Iterator[str]:
 
 
 def _good_signs(history: History) -> Iterator[str]:
-    best = history.best
+    best = history.evaluations[0] if history.is_best_worse else history.best
     losses = [step.loss for step in history.steps if math.isfinite(step.loss)]
     signs = []
     if losses:
         signs.append(f"the training loss falls step by step from about {short(losses[0])}, without a jump")
     if best is not None and math.isfinite(best.loss):
-        signs.append(
-            f"the validation loss comes below {short(best.loss)} by step {best.step:,}, and stays there"
-        )
+        by = f"by step {best.step:,}" if best.step else "of the model before training"
+        signs.append(f"the validation loss comes below {short(best.loss)} {by}, and stays there")
     if signs:
         yield "\n".join(f"- {prose(sign)}" for sign in signs)
 
@@ -138,10 +137,11 @@ def _bad_signs(findings: Sequence[Finding]) -> Iterator[str]:
 def _success(history: History, recipe: Recipe, taken: Mapping[str, Finding]) -> Iterator[str]:
     kinds = list(dict.fromkeys(code(finding.kind) for finding in taken.values()))
     lines = [f"the watch finds no {' and no '.join(kinds)}"]
-    if history.best is not None:
-        name, at = metric_title(str(history.metric)), history.best.step
-        value = metric_value(history.best, str(history.metric))
-        lines.append(f"{prose(name)} better than {prose(at_step(value, at))}, beyond the noise of the rows")
+    best = history.evaluations[0] if history.is_best_worse else history.best
+    if best is not None:
+        name, value = metric_title(str(history.metric)), metric_value(best, str(history.metric))
+        at = at_step(value, best.step) if best.step else f"{short(value)} before training"
+        lines.append(f"{prose(name)} better than {prose(at)}, beyond the noise of the rows")
     lines += [prose(str(criterion)) for criterion in recipe.criteria]
     yield "\n".join(f"- {line}" for line in lines)
 

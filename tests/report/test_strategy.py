@@ -1,6 +1,7 @@
 """The strategy of a second version; its content is stated in tests/test_improve.py."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from etude.recipe.load import with_changes
@@ -10,6 +11,7 @@ from etude.report.history import read_history
 from etude.report.strategy import write_strategy
 from etude.run import run_recipe
 from etude.start import Options
+from tests.report.runs import attempt, evaluation, new_run, window
 
 
 def test_texts_of_others_stay_texts(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
@@ -20,3 +22,15 @@ def test_texts_of_others_stay_texts(make_recipe: Callable[..., Recipe], tmp_path
     )
     assert "<b>" not in text.replace("\\<b", "") and "\n# c" not in text
     assert "<script" not in text.replace("\\<script", "")
+
+
+def test_a_model_that_got_worse_is_to_become_better_than_before_training(tmp_path: Path) -> None:
+    writer = new_run(tmp_path)
+    before, after = evaluation(0, 2.0), evaluation(10, 3.0)
+    writer.append(attempt(), replace(before, best=False), *window(1, 10), replace(after, best=True))
+    writer.close("finished")
+    slower = with_changes(writer.run.recipe, {"optim.learning_rate": 1e-4})
+    finding = Finding(10, "it rises", "2 to 3", "", changes={"optim.learning_rate": 1e-4}, kind="rises")
+    text = write_strategy(read_history(writer.run), slower, [finding], {"optim.learning_rate": finding})
+    assert "comes below 2.00 of the model before training" in text
+    assert "validation loss better than 2.00 before training, beyond" in text

@@ -118,15 +118,14 @@ class Collapse:
             causes = [COPIED, REPEATED, ANSWER, FUTURE, PADDING, SCALE, EASY]
             if level > 0.02:  # padding that is scored keeps the share of the loss that is left
                 causes = [PADDING, COPIED, REPEATED, ANSWER, FUTURE, SCALE, EASY]
-            beside = f", {level / first:.1%} of it"
+            beside = ""
             if self._unseen is not None:
                 beside += f"; the latest validation loss was {self._unseen:.3g}"
         return Finding(
             step,
             "the loss fell below what unseen rows allow, before any row was seen twice",
-            f"loss {first:.4g} at step {at:,}, {level:.3g} at step {step:,}, {self._epoch:.0%} of the "
-            f"first epoch"
-            f"{beside}",
+            f"loss {first:.4g} at step {at:,}, {level:.3g} at step {step:,}, after {self._epoch:.0%} of the "
+            f"first epoch{beside}",
             "this is no overfitting: see that targets are shifted once, that padding and prompts are "
             "not scored, "
             "that rows differ, and that no later token is visible, before training goes on",

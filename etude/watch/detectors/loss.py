@@ -110,17 +110,18 @@ class Divergence:
         best, first, is_long, error = self._best, self._first, self._points >= 100, self._error()
         lost, fall = level - best, max(first, self._start) - best
         if self._points > 50 and level > self._chance + max(0.2, 6 * error):
-            return f"{self._chance:.4g} of a model that knows nothing", 10
+            return f"where a model that knows nothing has {self._chance:.4g}", 10
         if lost < 6 * error:
             return None
         if level > 1.2 * first and level - first > 6 * error:
             is_early = level > 1.5 * first and not is_long
-            return f"the first loss, {first:.4g}", 1 if is_early else 10
+            return f"where the first was {first:.4g}", 1 if is_early else 10
         if level > 1.2 * best and lost > 0.5 * fall > 0:
             lost_share = f"{lost / fall:.0%} of the fall is lost"
-            return f"{best:.4g} at step {self._best_step:,}; {lost_share}", 10 if is_long else 5
+            before = f"where the best was {best:.4g} at step {self._best_step:,}"
+            return f"{before}; {lost_share}", 10 if is_long else 5
         if level > 1.1 * best and lost > max(0.2 * fall, 8 * error) and self._is_rising(error):
-            return f"{best:.4g} at step {self._best_step:,}, rising since", 1
+            return f"where the best was {best:.4g} at step {self._best_step:,}; it rises still", 1
         return None
 
     def _is_rising(self, error: float) -> bool:
@@ -131,12 +132,12 @@ class Divergence:
         return min(rises) > max(1.5 * error, 0.1 * sum(rises))
 
     def _finding(self, step: int, level: float, reason: str) -> Finding:
-        rate = self._peak_rate
+        rate, width = self._peak_rate, 25 if self._points >= 100 else 5
         lower = {"optim.learning_rate": float(f"{rate * 0.3:.2g}")} if rate > 0 else {}
         return Finding(
             step,
             "the training loss rose and stays up",
-            f"a level of {level:.4g} up to step {step:,}, against {reason}",
+            f"loss {level:.4g} at step {step:,} (median of the last {width} points), {reason}",
             f"go back to a checkpoint before step {max(self._onset, 1):,} with a third of "
             f"optim.learning_rate; a "
             f"longer schedule.warmup_steps if it rose during warm-up",
@@ -228,16 +229,18 @@ class Plateau:
         self._is_reported = True
         classes = self._facts.classes
         is_chance = bool(classes and classes > 1 and abs(level / math.log(classes) - 1) < 0.03)
-        return self._finding(step, level, [slope * span, low * span, high * span], is_chance)
+        return self._finding(
+            step, level, [slope * span, low * span, high * span], classes if is_chance else None
+        )
 
-    def _finding(self, step: int, level: float, trend: list[float], is_chance: bool) -> Finding:
+    def _finding(self, step: int, level: float, trend: list[float], classes: int | None) -> Finding:
         assert self._blocks is not None
         first = round(self._blocks.places[0])
         details: dict[str, Any] = {
             "severity": "info",
-            "causes": ["all is learnt that this rate lets be learnt"],
+            "causes": ["what can be learnt at this rate is learnt"],
         }
-        if is_chance:
+        if classes:
             causes = [
                 "weights that do not train",
                 "labels that do not belong to their rows",
@@ -246,13 +249,13 @@ class Plateau:
             details = {"severity": "warning", "causes": causes}
         return Finding(
             step,
-            "the model has learnt nothing so far" if is_chance else "the training loss has stopped falling",
-            f"loss {level:.4g} from step {first:,} to {step:,}; its trend over these steps is "
-            f"{trend[0]:+.2g}, "
-            f"between {trend[1]:+.2g} and {trend[2]:+.2g}" + (", at ln(classes)" if is_chance else ""),
+            "the model has learnt nothing so far" if classes else "the training loss has stopped falling",
+            f"loss {level:.4g} from step {first:,} to {step:,}, over which it changed by {trend[0]:+.2g} "
+            f"(between {trend[1]:+.2g} and {trend[2]:+.2g})"
+            + (f"; a guess among {classes:,} has {math.log(classes):.4g}" if classes else ""),
             "see that the labels fit their rows and that the weights move; else try a higher "
             "optim.learning_rate"
-            if is_chance
+            if classes
             else "lower the learning rate now, or stop: more steps at this rate change little",
             window=[first, step],
             not_tested=["whether a lower or a higher learning rate would go further"],

@@ -190,18 +190,20 @@ class ValidationRise:
         if not is_first and not now.train >= 0.98 * best.train:
             return None
         self._is_reported = True
+        rate = self._facts.peak_learning_rate
+        train = f"; training loss {best.train:.4g} then, {now.train:.4g} now" if best.step else ""
         return Finding(
             now.step,
             "validation loss rises, and not by overfitting",
             f"validation loss {best.loss:.4g} at step {best.step:,}, {now.loss:.4g} at step "
-            f"{now.step:,}; training loss "
-            f"{best.train:.4g} then, {now.train:.4g} now" + (", in the first epoch" if is_first else ""),
-            "see that validation rows are made like those of training; else try a lower optim.learning_rate",
+            f"{now.step:,}{train}" + (", in the first epoch" if is_first else ""),
+            "try a lower optim.learning_rate, and see that validation rows are made like those of training",
             window=[best.step, now.step],
             causes=[
                 "a learning rate that is too high",
                 "validation rows of another kind than those of training",
             ],
+            changes={"optim.learning_rate": float(f"{rate * 0.3:.2g}")} if rate else {},
             not_tested=["validation loss by source"],
             kind=self.kind,
             confidence=0.5,

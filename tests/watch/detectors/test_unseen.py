@@ -67,8 +67,20 @@ def test_a_rise_while_training_loss_stands_still_or_in_the_first_epoch_has_anoth
     (finding,) = run(ValidationRise(Facts()), epochs([1.0] * 7, rising))
     assert finding.kind == "validation_rise" and finding.step == 500
     (finding,) = run(ValidationRise(Facts()), epochs(TRAIN, rising, first=0.1))
-    assert "in the first epoch" in finding.evidence
+    assert "in the first epoch" in finding.evidence and not finding.changes
     assert not run(ValidationRise(Facts()), epochs(TRAIN, rising))
+
+
+def test_a_pretrained_model_that_gets_worse_asks_for_a_lower_rate() -> None:
+    """No training loss belongs to the evaluation before training, and none is told of it."""
+    points = [
+        Point(step=step, epoch=step / 1000, eval_loss=loss, eval_error=0.02)
+        for step, loss in ((0, 3.45), (50, 4.5), (100, 4.2))
+    ]
+    facts = Facts(is_pretrained=True, peak_learning_rate=0.02)
+    (finding,) = run(ValidationRise(facts), points)
+    assert finding.changes == {"optim.learning_rate": 0.006} and finding.window == [0, 100]
+    assert "nan" not in finding.evidence and "training loss" not in finding.evidence
 
 
 def test_epochs_come_from_the_facts_where_the_log_has_none() -> None:
