@@ -1,5 +1,6 @@
 """Logs for people: lines with a step or an epoch and figures behind their names, in any usual layout."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,12 +60,15 @@ def _correct_shown(rows: list[Figures]) -> list[Figures]:
     """Rows with the steps of their epochs where a bar told them, which is drawn ten times a second only."""
     shown = [row for row in rows if _SHOWN in row]
     known = [row for row in shown[len(shown) // 2 :] if row.get("epoch", 0.0) > 0]
-    length = round(max((row[_SHOWN] / row["epoch"] for row in known), default=0.0))
+    length = max((row[_SHOWN] / row["epoch"] for row in known), default=0.0)
     for row in shown:
-        step = row.pop(_SHOWN)
-        exact = round(row.get("epoch", 0.0) * length)
-        row["step"] = float(exact) if 0 <= exact - step <= _MOST_LATE else step
+        step, exact = row.pop(_SHOWN), row.get("epoch", 0.0) * _round(length)
+        row["step"] = _round(exact) if -0.5 <= exact - step <= _MOST_LATE else step
     return rows
+
+
+def _round(value: float) -> float:
+    return float(round(value)) if math.isfinite(value) else value
 
 
 def _lines(text: str) -> Iterator[str]:

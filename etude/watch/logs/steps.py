@@ -49,7 +49,10 @@ def runs_of(rows: Sequence[Row]) -> list[Run]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.run, []).append(row)
-    return [run for name, group in groups.items() for run in _runs_of_group(name, group, columns)]
+    runs = [run for name, group in groups.items() for run in _runs_of_group(name, group, columns)]
+    if not runs:
+        raise InputError("the log has no figures at a step from 0 on; give a log of a training")
+    return runs
 
 
 def _runs_of_group(name: str, rows: Sequence[Row], columns: Columns) -> list[Run]:
@@ -115,8 +118,10 @@ def _join_epochs(readings: list[Figures], notes: list[str]) -> None:
     anew = [(a, b) for a, b in falls if b["epoch"] > a["epoch"]]
     if not anew or 2 * len(anew) < len(falls):
         return
-    lengths = {each[name] for each in timed for name in ("epoch_steps", "steps") if name in each}
-    length = int(max(lengths)) if lengths and max(each["step"] for each in timed) <= max(lengths) else 0
+    said = [each[name] for each in timed for name in ("epoch_steps", "steps") if name in each]
+    length = int(max((each for each in said if each < _LAST_STEP), default=0))
+    if length < max(each["step"] for each in timed):
+        length = 0
     gaps = [b["step"] - a["step"] for a, b in pairwise(timed) if b["step"] > a["step"]]
     gap, starts, offset, before = min(gaps, default=1), {id(b) for _, b in anew}, 0, 0
     for each in readings:

@@ -1,5 +1,6 @@
 """Logs of any tool, recognised by what they hold."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def test_an_odd_log_has_the_points_that_one_reads_in_it(odd: Odd, tmp_path: Path
         (b"step,accuracy\n1,0.5\n2,0.5\n", "no loss was found"),
         (b'{"step": 1, "accuracy": 0.5}', "there are only step, accuracy"),
         (b'{"train_runtime": 3.0, "train_loss": 2.0}', "only the closing summary"),
+        (b"step,loss\n-3,2.0\n-2,1.0\n", "no figures at a step from 0"),
         (b'{"log_history": []}', "no row with figures yet"),
         (b"[" * 100_000, "no loss was found"),
         (b'{"a":' * 100_000, "no loss was found"),
@@ -105,3 +107,37 @@ def test_logs_of_many_bytes_or_rows_are_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("etude.watch.logs.content.MOST_BYTES", 100)
     with pytest.raises(InputError, match="larger than 100 bytes"):
         read_log(tmp_path / "a")
+
+
+def test_logs_with_bytes_changed_at_random_are_read_or_refused(tmp_path: Path) -> None:
+    draw = random.Random(17)
+    pieces = [
+        b"nan",
+        b"1e999",
+        b"-1",
+        b"9" * 400,
+        b"%|",
+        b"{",
+        b'"',
+        b",",
+        b"\n",
+        b"\x00",
+        b"\xff",
+        b"epoch",
+        b"loss",
+    ]
+    for odd in ODD * 4:
+        content = bytearray(odd.bytes)
+        for _ in range(draw.randrange(1, 8)):
+            at = draw.randrange(len(content) + 1)
+            content[at : at + draw.choice((0, 0, 1, 20))] = draw.choice(pieces) * draw.randrange(3)
+        (tmp_path / "a").write_bytes(bytes(content))
+        try:
+            log = read_log(tmp_path / "a")
+        except InputError as error:
+            assert "\n" not in str(error)
+            continue
+        for run in log.runs:
+            steps = [point.step for point in run.points]
+            assert steps == sorted(set(steps)) and steps[0] >= 0
+            log.facts(run)
