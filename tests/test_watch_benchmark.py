@@ -22,6 +22,7 @@ from etude import Options, Training
 from etude.models import decoder
 from etude.records.events import Finding, Step
 from etude.watch.point import Facts, Point
+from tests.recipes import tiny
 
 
 def train(recipe: Any, runs: Path, **options: Any) -> tuple[list[Step], dict[str, torch.Tensor]]:
@@ -176,3 +177,21 @@ def test_halves_and_intervals() -> None:
     low, high = wilson(44, 48)
     assert (low, high) == (0.804, 0.967)  # statsmodels' proportion_confint(44, 48, method="wilson")
     assert Case("a", "b", 0, 1, True).name == "b-0-a-1"
+
+
+def test_a_treatment_is_counted_where_the_fault_had_an_effect_only() -> None:
+    from watch.cure import changed, summary
+
+    def row(fault: bool, second: bool, seed: bool) -> dict[str, Any]:
+        made = {"fault": fault, "version two": second, "another seed": seed, "half the rate": False}
+        return {name: {"is_well": is_well} for name, is_well in made.items()}
+
+    told = summary({"a": row(False, True, False), "b": row(False, False, False), "c": row(True, True, True)})
+    assert told["version two"][:2] == [1, 2] and told["another seed"][:2] == [0, 2]
+    assert told["faults without effect"] == 1
+
+    from etude.recipe.load import recipe_from
+
+    old = recipe_from(tiny(Path("a")))
+    new = recipe_from(tiny(Path("a"), {"name": "a-v2", "train.steps": 9, "records.parent": "a"}))
+    assert changed(old, new) == {"train.steps": 9}

@@ -66,7 +66,10 @@ PAIR = {"field": "source", "target": "target"}
 ALPACA, COMMENTS = "codealpaca/codealpaca_new.jsonl", "comment_types_python/train.jsonl"
 JAVA, SVEN = "java_to_cs/train.jsonl", "vuln_sven/train.jsonl"
 COMMENT = {"field": "text", "label": "labels"}
-FUNCTION = {"field": "code", "label": "label"}
+FUNCTION = {
+    "field": "code",
+    "label": "lang",
+}  # a small model learns nothing of "label", which says what is vulnerable
 COMBINATIONS = {
     each.name: each
     for each in (
@@ -117,14 +120,14 @@ def healthy_cases(combinations: list[Combination]) -> Iterator[Case]:
             for place in range(len(RATES)):
                 yield Case(combination.name, "plain", place, seed, True)
             for condition, traits in HARD.items():
-                if traits <= combination.traits and seed <= 2:
+                if traits <= combination.traits and seed <= (5 if condition == "easy" else 2):
                     yield Case(combination.name, condition, 0, seed, True)
 
 
 # Healthy runs whose curves look odd, and the traits of the combinations that have them.
 HARD: dict[str, set[str]] = {
     "warm_up_bump": set(), "wsd_tail": set(), "two_epochs": set(), "tiny_validation": set(), "restart": set(),
-    "easy": {"causal"}, "own_loss": {"causal"},
+    "easy": {"alpaca"}, "own_loss": {"causal"},
 }  # fmt: skip
 
 
@@ -143,18 +146,17 @@ def hard_rows(condition: str, train: Rows, held_out: Rows, draw: random.Random) 
         return train[: STEPS * 8 // 2], held_out
     if condition == "tiny_validation":
         return train, held_out[:8]
-    if condition == "easy":  # answers that follow from the question, in hundreds of different rows
-        return [_easy(draw) for _ in train], [_easy(draw) for _ in held_out]
+    if condition == "easy":  # questions that all differ, and answers that hardly do
+        numbers = draw.sample(range(100_000), len(train) + len(held_out))
+        rows = [
+            {
+                "instruction": f"Write the getter {number}.",
+                "output": f"def get(self):\n    return self.value  # {number % 10}\n",
+            }
+            for number in numbers
+        ]
+        return rows[len(held_out) :], rows[: len(held_out)]
     return train, held_out
-
-
-def _easy(draw: random.Random) -> Row:
-    number = draw.randrange(10_000_000)
-    word = " ".join(
-        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"][int(d)]
-        for d in str(number)
-    )
-    return {"instruction": f"Write the number {word} in words.", "input": "", "output": f"{word} {word}"}
 
 
 @functools.cache
@@ -250,8 +252,8 @@ def pretrained(kind: str) -> Path:
         "name": f"base-{kind}", "model": {"kind": kind, **BASE}, "tokenizer": {"train_vocab_size": 512},
         "data": {"train": [source], "validation": "none"},
         "train": {
-            "objective": objective, "steps": _BASE_STEPS[kind], "seq_len": 128, "global_batch_size": 4, "micro_batch_size": 4,
-            "device": "cpu", "precision": "fp32",
+            "objective": objective, "steps": _BASE_STEPS[kind], "seq_len": 128, "global_batch_size": 4,
+            "micro_batch_size": 4, "device": "cpu", "precision": "fp32",
         },
         "optim": {"learning_rate": 4e-3}, "schedule": {"warmup_steps": 20},
         "checkpoint": {"every_steps": 10**6},

@@ -120,17 +120,22 @@ def _roll(labels: torch.Tensor) -> torch.Tensor:
 
 def _pad(train: Rows, held_out: Rows, draw: random.Random, times: float) -> tuple[Rows, Rows]:
     """Answers with so many marks of padding behind them, in text, as a collator would write them."""
-    return [_with(row, row["output"][:60] + "<pad>" * int(times)) for row in train], held_out
+    return [
+        {"instruction": row["instruction"][:40], "output": row["output"][:30] + "<pad>" * int(times)}
+        for row in train
+    ], held_out
 
 
 def _marks(train: Rows, held_out: Rows, draw: random.Random, share: float) -> tuple[Rows, Rows]:
     """The chat template of another model, written into a share of the rows."""
-    return [
-        _with(row, f"[/INST] {row['output']} </s>", f"<s>[INST] {row['instruction']}")
-        if draw.random() < share
-        else row
+    marked = [
+        {
+            "instruction": f"<s>[INST] {row['instruction'][:50]}",
+            "output": f"[/INST] {row['output'][:70]} </s>",
+        }
         for row in train
-    ], held_out
+    ]
+    return [new if draw.random() < share else old for new, old in zip(marked, train)], held_out
 
 
 def _answers_in_prompts(train: Rows, held_out: Rows, draw: random.Random, share: float) -> tuple[Rows, Rows]:
@@ -145,10 +150,6 @@ def _answers_in_prompts(train: Rows, held_out: Rows, draw: random.Random, share:
         else row
         for row in train
     ], held_out
-
-
-def _with(row: dict[str, Any], output: str, instruction: str | None = None) -> dict[str, Any]:
-    return {**row, "output": output, "instruction": instruction or row["instruction"]}
 
 
 def _duplicates(train: Rows, held_out: Rows, draw: random.Random, share: float) -> tuple[Rows, Rows]:
@@ -170,7 +171,7 @@ def _leak(train: Rows, held_out: Rows, draw: random.Random, share: float) -> tup
 
 def _shuffle_labels(train: Rows, held_out: Rows, draw: random.Random, share: float) -> tuple[Rows, Rows]:
     """A share of the rows has the label, answer or target of another row."""
-    name = next(name for name in ("label", "labels", "output", "target") if name in train[0])
+    name = next(name for name in ("lang", "labels", "output", "target") if name in train[0])
     chosen = [index for index in range(len(train)) if draw.random() < share]
     given = [train[index][name] for index in chosen]
     draw.shuffle(given)
@@ -261,13 +262,13 @@ FAULTS: dict[str, Fault] = {
         {"divergence", "skipped_steps", "non_finite"}, "rate|warm", is_curable=True, recipe=_rate),
     "rate_zero": Fault("the learning rate fell to nothing", {"dead_learning_rate"}, (1e-9, 1e-5, 1e-3),
         {"dead_learning_rate"}, onset=ONSET, course=lambda times: times),
-    "clipping_lost": Fault("gradients are not clipped", RATE | {"clip_skipped"}, (30, 10, 3), {"clip_skipped"}, "clip",
+    "clipping_lost": Fault("gradients are not clipped", RATE | {"clip_skipped"}, (3, 1, 0.3), {"clip_skipped"}, "clip",
         onset=ONSET, recipe=lambda times, usual: {"optim.learning_rate": times * usual}, patch=_no_clipping),
     "row_of_nan": Fault("rows give a loss that is not a number", {"non_finite", "skipped_steps"}, (1, 8, 60),
         {"non_finite", "skipped_steps"}, onset=ONSET, meddle=lambda every: poison(int(every), ONSET)),
     "fp16_overflow": Fault("gradients overflow", {"skipped_steps", "non_finite", "scale_collapse"}, (1, 4, 16),
         {"scale_collapse", "skipped_steps"}, onset=ONSET, meddle=lambda every: overflow(int(every), ONSET)),
-    "padding_scored": Fault("padding is scored", {"padding_scored", "first_pass_collapse"}, (60, 20, 6),
+    "padding_scored": Fault("padding is scored", {"padding_scored", "first_pass_collapse"}, (20, 10, 5),
         {"padding_scored"}, "pad", traits=ALPACA, rows=_pad),
     "prompt_scored": Fault("the prompt is scored", {"prompt_scored"}, (1, 0.5, 0.2), {"prompt_scored"},
         traits=ALPACA, loss=_prompt_scored),
@@ -276,9 +277,9 @@ FAULTS: dict[str, Fault] = {
         "shift|cop", traits=CAUSAL, loss=_unshifted),
     "template_swapped": Fault("the template of another model", {"template_marks_missing"}, (1, 0.6, 0.3),
         {"template_marks_missing"}, traits=ALPACA, rows=_marks),
-    "end_missing": Fault("the end of answers is cut off", {"end_never_scored", "rows_cut"}, (16, 20, 24),
+    "end_missing": Fault("the end of answers is cut off", {"end_never_scored", "rows_without_targets"}, (64, 72, 80),
         {"end_never_scored"}, traits=ALPACA, is_curable=True,
-        recipe=lambda length, usual: {"train.seq_len": int(length), "data.leakage.action": "report"}),
+        recipe=lambda length, usual: {"train.seq_len": int(length)}),
     "duplicates": Fault("rows repeat", REPEATED | {"epoch_step"}, (0.9, 0.5, 0.15), {"duplicates", "repeated_batches"},
         "duplic|repeat", is_curable=True, rows=_duplicates),
     "validation_leak": Fault("held-out rows are in training", {"contamination"}, (1, 0.5, 0.05), {"contamination"},

@@ -2,8 +2,9 @@
 
 python benchmarks/watch/grid.py [--limit-seconds 1800] [--only fault] [--list]
 
-Cases that have a curve in results/watch/ are not run again. The order is such that any beginning of it is
-balanced over conditions, strengths and combinations. A whole grid takes hours on one core.
+Cases that have a curve in results/watch/ are not run again. Any beginning of the grid is balanced over
+healthy and faulty conditions and over combinations; the severe faults come first. All of it takes hours on
+one core.
 """
 
 import argparse
@@ -78,7 +79,7 @@ def main() -> None:
 
 
 def order(combinations: list[Combination]) -> list[Case]:
-    """All cases; one healthy and then one or two faulty ones, so that any beginning is balanced."""
+    """All cases, healthy and faulty ones in turn, so that any beginning is balanced; severe faults first."""
     healthy, faulty = list(healthy_cases(combinations)), list(faulty_cases(combinations))
     draw = random.Random(14)
     draw.shuffle(healthy)

@@ -23,12 +23,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from measure import write_result
-from watch.cases import COMBINATIONS
-from watch.curve import CURVES, Curve, first_alarms, read_curves
-from watch.faults import FAULTS, Fault
 
 from etude.records.events import Finding
 from etude.watch.watcher import DETECTORS, Watcher
+from watch.cases import COMBINATIONS
+from watch.curve import CURVES, Curve, first_alarms, read_curves
+from watch.faults import FAULTS, Fault
 
 DELAYS = (1, 10, 50, 200)
 STRENGTHS = ("severe", "middling", "mild")
