@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from etude.records.events import Finding
     from etude.watch.look import Look
 
+    Found = dict[tuple[str, int, str], Finding]
+
 _LEAD = 13  # columns before what is said
 _CHART_LINES, _WIDEST_CHART = 4, 80
 _FEWEST_SHOWN = 30  # points of a chart
@@ -81,7 +83,7 @@ def _find(name: str, runs: Path) -> tuple[Callable[[], "Look"], Callable[[], boo
 
 def _follow(look: Callable[[], "Look"], is_over: Callable[[], bool]) -> None:
     """Print a look, and then what is new in each of those that follow."""
-    seen: dict[tuple[str, int, str], Finding] = {}
+    seen: Found = {}
     last, is_first, said = -1, True, -math.inf
     with contextlib.suppress(KeyboardInterrupt):
         while True:
@@ -92,12 +94,8 @@ def _follow(look: Callable[[], "Look"], is_over: Callable[[], bool]) -> None:
                 say("following; Ctrl-C ends it")
             found = {(each.kind, each.step, each.what): each for each in now.findings} if now else seen
             if now and not is_first:
-                for gone in seen.keys() - found.keys():
-                    print_text(
-                        f"no longer: {printable(gone[2])}, since training went back before step {gone[1]:,}"
-                    )
-                for new in found.keys() - seen.keys():
-                    _print_finding(now, found[new])
+                _print_changes(now, seen, found)
+            sys.stdout.flush()
             if now and now.points[-1].step != last and time.monotonic() - said > _LINE_SECONDS:
                 last, said = now.points[-1].step, time.monotonic()
                 say(_place(now))
@@ -105,6 +103,17 @@ def _follow(look: Callable[[], "Look"], is_over: Callable[[], bool]) -> None:
             if ended:
                 return
             time.sleep(max(_POLL_SECONDS, _POLL_SHARE * (time.monotonic() - started)))
+
+
+def _print_changes(look: "Look", seen: "Found", found: "Found") -> None:
+    """Print findings that are new, and name conditions of which none is left."""
+    kinds = {kind for kind, *_ in found}
+    for kind, step, what in seen:
+        if kind not in kinds:
+            print_text(f"no longer: {printable(what)}, since training went back before step {step:,}")
+    for key, finding in found.items():
+        if key not in seen:
+            _print_finding(look, finding)
 
 
 def _try(look: Callable[[], "Look"], *, is_first: bool) -> "Look | None":

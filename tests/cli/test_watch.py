@@ -1,7 +1,6 @@
 """`etude watch`, on runs of etude and logs of other tools."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -111,9 +110,7 @@ def test_following_tells_what_is_new_and_what_is_void_until_it_is_interrupted(tm
     path = tmp_path / "log"
     path.write_text("step,loss\n")
     words = [sys.executable, "-m", "etude", "watch", str(path), "--follow"]
-    process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-    )
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
 
     def grow(lines: str, until: str) -> str:
