@@ -90,7 +90,8 @@ class Guard:
         if worst is None or self._policy.policy not in ("stop", "recover"):
             return None
         since = (worst.window or [worst.step])[0]
-        reason = f"{worst.what} since step {since:,}: {worst.evidence}"
+        began = f"since step {since:,}" if since else "before the first step"
+        reason = f"{worst.what} {began}: {worst.evidence}"
         if self._policy.policy == "stop":
             return Decision("fail", f"{reason}; {worst.advice}")
         if self._recoveries >= self._policy.recoveries:
@@ -103,6 +104,8 @@ class Guard:
         good = max((step for step in steps if step is not None and step < since), default=None)
         if good is None:
             keep = "a smaller checkpoint.every_steps keeps one"
+            if since <= 1:
+                keep = f"it began with the run, and etude improve {self._run.name} writes a recipe against it"
             return Decision("fail", f"{reason}; there is no checkpoint before it to go back to: {keep}")
         for key, value in self._remedies(worst, good, course):
             change = Change(good, key, value, f"{worst.what} at step {worst.step:,}")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,4 +169,9 @@ def test_without_a_checkpoint_before_the_fault_a_run_cannot_recover(
     assert decision is not None and decision.kind == "fail"
     assert "it broke since step 2: loss 9; there is no checkpoint before it" in decision.reason
     assert guard.decide(Course(make_recipe(), 12), 3) is None
+    early = replace(error, step=0, window=[0, 0])
+    assert guard.take([early]) == []
+    decision = guard.decide(Course(make_recipe(), 12), 3)
+    assert decision is not None and f"etude improve {writer.run.name}" in decision.reason
+    assert decision.reason.startswith("it broke before the first step: loss 9")
     writer.close("stopped")

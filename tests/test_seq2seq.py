@@ -22,6 +22,7 @@ from etude.plan import make_plan
 from etude.recipe.schema import Recipe
 from etude.records.events import Scores
 from etude.records.store import list_runs
+from etude.report.history import read_history
 from etude.report.summary import next_commands
 from tests.bases import write_instructions, write_pairs, write_t5
 from tests.recipes import seq2seq
@@ -125,8 +126,8 @@ def test_a_run_ends_with_scores_beside_its_start_and_baselines(tmp_path: Path) -
     assert set(scores.systems) == {"after", "most frequent target", "nearest neighbour", "copied source"}
     assert scores.distinct == len({row["answer"] for row in said})
     assert sum(values["rows"] for values in scores.capabilities.values()) == 30
-    ask = next_commands(run)[1]  # chat takes no encoder-decoder
-    assert ask == f"etude generate {run.name} --prompt 'a source'"
+    ask = next_commands(read_history(run))[1]  # chat takes no encoder-decoder
+    assert ask == f"etude generate {run.path} --prompt 'a source'"
     assert "On 30 test rows" in (run.path / "report" / "report.md").read_text()
     model = load_pretrained(
         inspect_model(run.checkpoints / run.best["checkpoint"]), dtype=torch.float32, dropout=0.0

@@ -18,7 +18,7 @@ _RUN = 8  # tokens in a row
 _FEW, _SOME, _MANY = 0.05, 0.2, 0.5
 _LEAST_ANSWER = 16  # characters; shorter ones stand in many a prompt by chance
 _LEAST_SHARE = 0.3  # of a prompt that its answer makes up, as an extract from a long text does not
-_PADDING = re.compile(r"(?:<pad>|<\|pad\|>|\[PAD\]|<unk>|<\|endoftext\|>|</s>){4,}")
+_PADDING = re.compile(r"(?:(?:<pad>|<\|pad\|>|\[PAD\]|<unk>|<\|endoftext\|>|</s>)\s*){4,}")
 
 
 def find_in_rows(task: Task) -> Iterator[Finding]:

@@ -119,9 +119,11 @@ def print_end(run: "Run", exit_code: int) -> None:
 
 def tell_outcome(run: "Run") -> None:
     """Print the verdict on a finished run, its best checkpoint, and commands to go on with."""
-    from etude.report.summary import best_text, next_commands, summarize
+    from etude.report.history import read_history
+    from etude.report.summary import best_text, next_commands, summarize_history
 
-    summary = summarize(run)
+    history = read_history(run)
+    summary = summarize_history(history)
     say("")
     for sentence in (summary["end"], *summary["verdict"]):
         print_wrapped("", sentence, stderr=True)
@@ -129,7 +131,7 @@ def tell_outcome(run: "Run") -> None:
         print_wrapped("! ", problem, style="yellow", stderr=True)
     rows = [
         ("best", best_text(summary)), ("report", str(run.path / "report" / "report.md")),
-        *zip(("next", "", ""), next_commands(run)),
+        *zip(("next", "", "", ""), next_commands(history)),
     ]  # fmt: skip
     for name, text in rows:
         print_wrapped(f"{name:<8}", text, indent=8, stderr=True)

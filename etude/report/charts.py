@@ -127,6 +127,10 @@ def _draw_finding(axes: Any, history: History, *, finding: Finding) -> None:
     if at and not other:
         _draw_validation(axes, at, losses, "validation")
         levels += losses
+    limit = history.run.recipe.train.max_grad_norm
+    if finding.kind == "clip_saturation" and limit is not None:
+        axes.axhline(limit, color=_OTHER, linewidth=1.2, linestyle="--", label=f"clipped to {limit:g}")
+        levels.append(limit)
     axes.axvspan(first - 0.5, last + 0.5, color=_MARK, alpha=0.12, label=finding.kind.replace("_", " "))
     if levels:
         margin = 0.08 * ((max(levels) - min(levels)) or 1.0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import InputError
+from etude.records.events import Finding
 from etude.records.folder import as_argument, list_checkpoints
 from etude.records.index import read_index, write_index
 from etude.records.lease import is_locked
@@ -161,8 +162,9 @@ def run_table(summaries: Sequence[Summary]) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def next_commands(run: Run) -> list[str]:
-    """Three commands that go on from a finished run."""
+def next_commands(history: History) -> list[str]:
+    """Commands that go on from a finished run; one more where the watch knows a better recipe."""
+    run = history.run
     name = as_argument(run.path)
     kinds = [part.kind for part in run.recipe.by_task().values()]
     writes, chats = any(kind.writes_text for kind in kinds), any(kind.chats for kind in kinds)
@@ -170,7 +172,11 @@ def next_commands(run: Run) -> list[str]:
     if chats and run.recipe.evaluate.answers:
         ask = [f"etude chat {name}"]
     form = "peft" if run.recipe.adapter else "hf"
-    return [f"etude show {name}", *(ask if writes else []), f"etude export {name} --to {form} exported"][:3]
+    findings = history.events(Finding)
+    is_improvable = any(each.kind and each.changes and each.severity != "info" for each in findings)
+    improve = [f"etude improve {name}"] if is_improvable else []
+    export = f"etude export {name} --to {form} exported"
+    return [*improve, f"etude show {name}", *(ask if writes else []), export]
 
 
 def status_word(summary: Summary) -> str:

@@ -46,7 +46,7 @@ def test_an_answer_in_its_prompt_is_named(tmp_path: Path) -> None:
     assert found(rows_of(tmp_path, asked, {"train.seq_len": 512})) == {}
 
 
-@pytest.mark.parametrize("padding", ["<pad>", "[PAD]", "<|endoftext|>"])
+@pytest.mark.parametrize("padding", ["<pad>", " <pad>", "[PAD]", "<|endoftext|>"])
 def test_padding_in_texts_is_named(tmp_path: Path, padding: str) -> None:
     rows = [{"text": code(n) + padding * 9} for n in range(40)]
     assert "padding_scored" in found(

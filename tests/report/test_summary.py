@@ -1,13 +1,15 @@
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from etude.records.events import Control, Note
+from etude.records.events import Control, Finding, Note
 from etude.records.store import append_note
-from etude.report.summary import describe, run_table, summarize
+from etude.report.history import read_history
+from etude.report.summary import describe, next_commands, run_table, summarize
 from tests.report.runs import attempt, evaluation, finished_run, loss_at, new_run, window
 
 
@@ -96,3 +98,13 @@ def test_damaged_lines_are_reported(tmp_path: Path) -> None:
     summary = summarize(run)
     assert summary["damaged_lines"] == [5]
     assert ("damaged lines", "5 of the journal") in describe(summary)
+
+
+def test_a_run_whose_watch_knows_a_better_recipe_is_told_so_first(tmp_path: Path) -> None:
+    writer = new_run(tmp_path)
+    finding = Finding(8, "it rises", "2 to 3", "", changes={"optim.learning_rate": 1e-4}, kind="rises")
+    writer.append(attempt(), *window(1, 10), replace(finding, severity="info"))
+    assert "improve" not in next_commands(read_history(writer.run))[0]
+    writer.append(finding)
+    assert next_commands(read_history(writer.run))[0].startswith("etude improve ")
+    writer.close("finished")
