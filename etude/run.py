@@ -67,6 +67,7 @@ class Training:
                         _forecast(session)
                     if _is_log_step(session):
                         session.recorder.log()
+                        session.recorder.write(*session.invariants.check(step))
                     elif (
                         session.world.size == 1
                     ):  # of several, one would fail for a broken step before the others
@@ -113,7 +114,8 @@ def _evaluate(session: Session, *, before: bool = False) -> None:
     """Evaluate on the validation samples and record it; a failure costs no step."""
     session.recorder.drain()
     try:
-        records = session.examiner.evaluate(before=before)
+        with session.invariants.unchanged("an evaluation"):
+            records = session.examiner.evaluate(before=before)
     except Exception:
         save(session, evaluated=False)
         session.keeper.collect(wait=True)

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from etude.data.samples.sample import Samples
 from etude.engine import checkpoint as checkpoints
 from etude.engine.batch import DeviceBatch, to_device
 from etude.engine.fork import find_moment
+from etude.engine.invariants import MOVED_WITHIN, Invariants
 from etude.engine.keeper import Keeper
 from etude.engine.loop import Objective, Step, TrainState, train
 from etude.engine.recorder import Recorder
@@ -73,6 +74,16 @@ class Session:
     pace: Pace
     guard: Guard | None
     is_evaluation_owed: bool = False
+    invariants: Invariants = field(init=False)
+
+    def __post_init__(self) -> None:
+        plan = self.plan
+        self.invariants = Invariants(
+            self.state, self.world, len(plan.train), plan.global_batch_size, plan.log_every_steps,
+            # One of several tasks may come late.
+            moved_within=MOVED_WITHIN if len(plan.tasks) == 1 else max(MOVED_WITHIN, plan.steps_per_epoch),
+        )  # fmt: skip
+        self.invariants.begin()
 
     @property
     def recipe(self) -> Recipe:
@@ -97,7 +108,8 @@ class Session:
                 ranks=self.world.size,
             )
             with contextlib.closing(loader.iterate(first + ahead, course.until(first) + ahead)) as batches:
-                for step in train(self.state, batches, self.objective, self.world):
+                read = self.invariants.reading(batches)
+                for step in train(self.state, read, self.objective, self.world):
                     yield step
                     if self.state.course is not course:
                         break
@@ -115,6 +127,7 @@ class Session:
         self.judge.evaluations_without_improvement = progress.evaluations_without_improvement
         self.is_evaluation_owed = not progress.evaluated
         self.keeper.note(self.state.step)
+        self.invariants.begin()
 
     def start_attempt(self, checkpoint: Path | None) -> list[str]:
         """Write down the start of an attempt at this step, and remove the checkpoints beyond it.

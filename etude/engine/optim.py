@@ -1,7 +1,7 @@
 """AdamW, Adam and Muon under one learning rate; a flag on the device can void a step."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,12 @@ State = dict[torch.Tensor, dict[str, torch.Tensor]]  # of each parameter, by nam
 
 
 class Optimizer:
-    """All parameters of a model under the optimizer of a recipe."""
+    """All parameters of a model under the optimizer of a recipe.
+
+    applied  learning rate and divisor of the gradients in the last step
+    """
+
+    applied: tuple[float, torch.Tensor] | None = None
 
     def __init__(self, model: nn.Module, recipe: Optim) -> None:
         self.names: dict[torch.Tensor, str] = {
@@ -35,6 +40,7 @@ class Optimizer:
 
     def step(self, learning_rate: float, *, grad_divisor: torch.Tensor, skipped: torch.Tensor) -> None:
         """Update all parameters by gradients / `grad_divisor`, (), or none of them if `skipped`, bool ()."""
+        self.applied = learning_rate, grad_divisor
         for part in self._parts:
             part.step(learning_rate, grad_divisor, skipped)
 
@@ -50,6 +56,11 @@ class Optimizer:
             for parameter, values in part.state.items()
             for key, value in values.items()
         }
+
+    def states(self) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+        """The state tensors of each parameter that has some, by name."""
+        for part in self._parts:
+            yield from part.state.items()
 
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
         """Take over state tensors; a parameter that no loss has reached yet has none.

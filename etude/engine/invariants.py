@@ -1,0 +1,287 @@
+"""Rules that a loop that works never breaks, checked at log steps; a check reads, and changes nothing."""
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from etude.data.loader import StepBatches, permute, rank_part, steps_per_epoch
+from etude.engine.loop import Step, TrainState
+from etude.engine.world import World
+from etude.records.events import Finding
+from etude.text import plural
+
+MOVED_WITHIN = 20  # steps
+_PASS_STEPS = 10  # over which one pass over all weights is spread
+_CLOSE = 1e-3
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An invariant that does not hold: a finding without its step."""
+
+    kind: str
+    what: str
+    evidence: str
+    advice: str
+    severity: str = "error"
+
+
+_ADVICE = {
+    "ranks_differ": "start again from a checkpoint on one device, and look for a module that skips a rank",
+    "never_moved": "raise optim.learning_rate, or name adapter.targets that the loss reaches",
+    "tensor_not_moved": "see that the loss reaches these tensors, or freeze them",
+    "frozen_moved": "do not write to frozen tensors in a forward pass or a loss",
+    "tensor_not_stepped": "keep the parameter objects that the optimizer was given, and unfreeze none later",
+    "clip_skipped": "clip before the update: by train.max_grad_norm alone",
+    "rate_off_schedule": "change the rate by etude set or the recipe, which the schedule knows",
+    "samples_off_plan": "start again from a checkpoint; if it stays so, report this",
+    "evaluation_trains": "let metrics and modules read only: no optimizer, and no backward pass",
+    "optimizer_state_wrong": "start again from an earlier checkpoint: state has the dtype of its weights",
+}
+
+
+@dataclass
+class Invariants:
+    """The state of a run as its rules want it to be, on each rank; each broken rule is reported once.
+
+    samples       of the training set
+    moved_within  steps within which each trained tensor moves
+    """
+
+    state: TrainState
+    world: World
+    samples: int
+    global_batch_size: int
+    log_every_steps: int
+    moved_within: int = MOVED_WITHIN
+    _read: StepBatches | None = None
+    _turn: int = 0
+    _first_step: int = 0
+    _started: dict[str, int] = field(default_factory=dict)
+    _reported: set[str] = field(default_factory=set)
+    _is_moved: bool = False
+    _pending: list[Broken] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """Take the weights as they are for the start, as an attempt does."""
+        self._first_step, self._turn, self._is_moved = self.state.step, 0, False
+        self._pending.clear()
+        self._reported.clear()
+        self._started = fingerprints(self._trained | self._frozen)
+
+    def reading(self, batches: Iterable[StepBatches]) -> Iterator[StepBatches]:
+        """The same batches, of which the last that was read is remembered."""
+        for each in batches:
+            self._read = each
+            yield each
+
+    def check(self, step: Step) -> list[Finding]:
+        """The rules that a log step breaks, on any rank; every rank calls it."""
+        broken = [*self._pending, *self._rules(step)]
+        self._pending = []
+        if self.world.size > 1:
+            broken = self._agree(broken)
+        new = [each for each in broken if each.kind not in self._reported]
+        self._reported |= {each.kind for each in new}
+        return [_finding(step.number, each) for each in new]
+
+    @contextlib.contextmanager
+    def unchanged(self, what: str) -> Iterator[None]:
+        """Around what must change no weight and leave no gradient: an evaluation, or samples of text."""
+        before = fingerprints(self._trained)
+        yield
+        after = fingerprints(self._trained)
+        moved = [name for name, mark in before.items() if after.get(name) != mark]
+        left = [name for name, each in self._trained.items() if each.grad is not None]
+        if moved:
+            self._break("evaluation_trains", f"{what} changed weights", f"{_listed(moved)} moved in {what}")
+        elif left:
+            self._break(
+                "evaluation_trains", f"{what} left gradients", f"{_listed(left)} have gradients after {what}"
+            )
+
+    def _rules(self, step: Step) -> Iterator[Broken]:
+        yield from self._find_wrong_update(step)
+        if self._turn % self._parts == 0:
+            yield from self._find_wrong_samples(step)
+            yield from self._find_wrong_state()
+        yield from self._find_unmoved(step)
+        yield from self._find_moved()
+
+    def _find_wrong_samples(self, step: Step) -> Iterator[Broken]:
+        if self._read is None:
+            return
+        at = self.state.course.data_step(step.number - 1)
+        seed, size, read = self.state.course.recipe.seed, self.global_batch_size, self._read.ids
+        epoch, place = divmod(at, steps_per_epoch(self.samples, size))
+        places = np.arange(place * size, min((place + 1) * size, self.samples))
+        mine = rank_part(places, self.world.rank, self.world.size)
+        # The first alone: a permutation of all takes longer than the step of a tiny model should pay for.
+        due = permute(mine[:1], n=self.samples, seed=seed, epoch=epoch).tolist()
+        if len(read) != len(mine) or read[:1].tolist() != due:
+            yield self._broken(
+                "samples_off_plan", "a step had other samples than the plan",
+                f"rank {self.world.rank} read {plural(len(read), 'sample')}, the first "
+                f"{_some(read[:1].tolist())}; the plan has {len(mine):,}, the first {_some(due)}",
+            )  # fmt: skip
+
+    def _find_wrong_update(self, step: Step) -> Iterator[Broken]:
+        applied = self.state.optimizer.applied
+        settings = self.state.course.at(step.number - 1)
+        if applied is None:
+            return
+        rate, divisor = applied
+        if rate != settings.learning_rate:
+            yield self._broken(
+                "rate_off_schedule", "the learning rate is not that of the schedule",
+                f"{rate:.6g} was applied, the schedule has {settings.learning_rate:.6g}",
+            )  # fmt: skip
+        _, targets, _, norm, skipped, _ = step.measured.tolist()
+        if skipped or settings.max_grad_norm is None or not targets or not math.isfinite(norm):
+            return
+        due = max(norm / settings.max_grad_norm, 1.0)
+        found = float(divisor) / targets
+        if self.state.precision.name == "fp16":  # its scale is a power of two, and may just have changed
+            found = due * 2.0 ** (math.log2(found / due) - round(math.log2(found / due)))
+        if abs(found / due - 1) > _CLOSE:
+            yield self._broken(
+                "clip_skipped", "the gradient was not clipped before the update",
+                f"norm {norm:.4g} is to be divided by {due:.4g} for train.max_grad_norm "
+                f"{settings.max_grad_norm:g}, and was by {found:.4g}",
+            )  # fmt: skip
+
+    def _find_wrong_state(self) -> Iterator[Broken]:
+        """State of the dtype of its tensor for each tensor, all updated equally often."""
+        optimizer = self.state.optimizer
+        wrong = [
+            f"{optimizer.names[parameter]} ({name} in {str(value.dtype).removeprefix('torch.')})"
+            for parameter, values in optimizer.states()
+            for name, value in values.items()
+            if value.dtype != (torch.float32 if name == "step" else parameter.dtype)
+        ]
+        if wrong:
+            what = "state of the optimizer has another dtype"
+            yield self._broken("optimizer_state_wrong", what, _listed(wrong))
+        states = {optimizer.names[each]: values for each, values in optimizer.states()}
+        counts = {name: values["step"] for name, values in states.items() if "step" in values}
+        numbers = dict(zip(counts, torch.stack(list(counts.values())).tolist())) if counts else {}
+        most = max(numbers.values(), default=1.0)
+        late = [name for name, number in numbers.items() if number < most]
+        late += [name for name in optimizer.names.values() if name not in states]
+        late += [
+            name
+            for name, each in self.state.model.named_parameters()
+            if each.requires_grad and each not in optimizer.names
+        ]
+        if late:
+            yield self._broken(
+                "tensor_not_stepped", "the optimizer leaves out some of the weights",
+                f"{_listed(late)} had fewer updates than the {most:,.0f} of others",
+            )  # fmt: skip
+
+    def _find_unmoved(self, step: Step) -> Iterator[Broken]:
+        if self._is_moved or step.number - self._first_step < self.moved_within:
+            return
+        self._is_moved = True
+        now = fingerprints(self._trained)
+        still = [name for name, mark in now.items() if self._started.get(name) == mark]
+        count = plural(len(now), "trained tensor")
+        if len(still) == len(now):
+            yield self._broken("never_moved", "no weight moved", f"all of {count} are as they began")
+        elif still:
+            said = f"{_listed(still)} of {count}"
+            broken = self._broken("tensor_not_moved", "some trained weights never moved", said)
+            yield replace(broken, severity="warning")
+
+    def _find_moved(self) -> Iterator[Broken]:
+        """Frozen tensors are as they began: a part of them each time."""
+        now = fingerprints(self._part(self._frozen))
+        moved = [name for name, mark in now.items() if self._started.get(name) != mark]
+        self._turn += 1
+        if moved:
+            yield self._broken("frozen_moved", "frozen weights moved", _listed(moved))
+
+    def _agree(self, broken: Sequence[Broken]) -> list[Broken]:
+        """Broken rules of all ranks, as rank 0 can tell them, and ranks whose weights differ."""
+        bits = list(fingerprints(self._part(self._trained)).values())
+        kinds = list(_ADVICE)
+        mine = [hash(tuple(bits)) & (2**52 - 1), sum(1 << kinds.index(each.kind) for each in broken)]
+        table = torch.zeros(self.world.size, 2, dtype=torch.int64)
+        table[self.world.rank] = torch.tensor(mine)
+        self.world.total([table])
+        found = list(broken)
+        for rank, (_, mask) in enumerate(table.tolist()):
+            theirs = [kind for place, kind in enumerate(kinds) if mask >> place & 1]
+            known = {each.kind for each in found}
+            found += [
+                self._broken(kind, f"rank {rank} broke a rule", kind.replace("_", " "))
+                for kind in theirs if kind not in known
+            ]  # fmt: skip
+        marks = table[:, 0].tolist()
+        if other := [rank for rank, mark in enumerate(marks) if mark != marks[0]]:
+            said = f"those of rank {_some(other)} differ from those of rank 0"
+            found.append(self._broken("ranks_differ", "the ranks do not hold the same weights", said))
+        return found
+
+    @cached_property
+    def _trained(self) -> dict[str, Tensor]:
+        return {name: each for name, each in self.state.model.named_parameters() if each.requires_grad}
+
+    @cached_property
+    def _frozen(self) -> dict[str, Tensor]:
+        return {name: each for name, each in self.state.model.named_parameters() if not each.requires_grad}
+
+    def _part(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A part of some tensors, so that all come once in several steps."""
+        mine = list(tensors)[self._turn % self._parts :: self._parts]
+        return {name: tensors[name] for name in mine}
+
+    @property
+    def _parts(self) -> int:
+        return -(-_PASS_STEPS // self.log_every_steps)
+
+    def _break(self, kind: str, what: str, evidence: str) -> None:
+        self._pending.append(self._broken(kind, what, evidence))
+
+    def _broken(self, kind: str, what: str, evidence: str) -> Broken:
+        return Broken(kind, what, evidence, _ADVICE[kind])
+
+
+def fingerprints(tensors: dict[str, Tensor]) -> dict[str, int]:
+    """A number for the bits of each tensor, from one pass over it."""
+    if not tensors:
+        return {}
+    sums = torch.stack([_sum_bits(each.detach()) for each in tensors.values()])
+    return dict(zip(tensors, sums.tolist()))
+
+
+def _sum_bits(tensor: Tensor) -> Tensor:
+    """Sum of the bits of a tensor as the widest integers that fill it, (); it wraps."""
+    flat = tensor.contiguous().view(-1)
+    for dtype in (torch.int64, torch.int32, torch.int16):
+        if flat.numel() * flat.element_size() % dtype.itemsize == 0 and flat.numel():
+            # Not in int64 where bits are narrower: that takes 25 times as long on a CPU.
+            return flat.view(dtype).sum(dtype=dtype).long()
+    return flat.view(torch.uint8).sum()
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
+
+
+def _some(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values[:_NAMED])) + (" ..." if len(values) > _NAMED else "")
+
+
+def _finding(step: int, broken: Broken) -> Finding:
+    return Finding(
+        step, broken.what, broken.evidence, broken.advice, severity=broken.severity, window=[step, step],
+        kind=broken.kind, confidence=1.0, decided_by="a rule of the loop, checked exactly",
+    )  # fmt: skip

@@ -1,0 +1,254 @@
+"""A rule of the loop that is broken is named at the next log step, and a healthy run breaks none."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from etude import session as sessions
+from etude.engine import loop
+from etude.engine.invariants import Invariants, fingerprints
+from etude.engine.world import World
+from etude.errors import FaultError
+from etude.objectives.examiner import Examiner
+from etude.recipe.schema import Recipe
+from etude.records.events import Finding
+from etude.records.store import Run, list_runs
+from etude.run import Training, run_recipe
+from etude.session import Session
+from etude.start import Options
+from tests import bases, recipes
+from tests.objectives.sessions import begun
+
+Make = Callable[..., Recipe]
+Patch = pytest.MonkeyPatch
+
+
+def found(run: Run) -> dict[str, Finding]:
+    events = [entry.event for entry in run.ledger().entries]
+    return {
+        each.kind: each
+        for each in events
+        if isinstance(each, Finding) and each.decided_by.startswith("a rule")
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"optim.kind": "muon"}, {"train.precision": "fp16"}, {"train.max_grad_norm": "none"},
+     {"train.micro_batch_size": 2, "records.log_every_steps": 1}],
+)  # fmt: skip
+def test_a_healthy_run_breaks_no_rule(make_recipe: Make, tmp_path: Path, changes: dict[str, Any]) -> None:
+    recipe = make_recipe({"train.steps": 24, **changes})
+    training = Training(recipe, Options(runs=tmp_path))
+    for step in training:
+        if step.number == 11:
+            break
+    assert found(run_recipe(recipe, Options(runs=tmp_path)).run) == {}
+
+
+def test_an_adapter_and_several_tasks_break_no_rule(tmp_path: Path) -> None:
+    rows, base = bases.write_instructions(tmp_path / "rows.jsonl"), bases.write_qwen2(tmp_path / "base")
+    adapter = {"adapter": {"rank": 2, "dropout": 0.1}, "train.steps": 22}
+    assert found(run_recipe(recipes.finetuning(rows, base, adapter), Options(runs=tmp_path)).run) == {}
+    tasks = recipes.tasks(tmp_path, {"train.steps": 22})
+    assert found(run_recipe(tasks, Options(runs=tmp_path / "tasks")).run) == {}
+
+
+def no_clip(patch: Patch) -> None:
+    update = loop._update
+    patch.setattr(
+        loop, "_update",
+        lambda state, grads, totals, settings: update(state, grads, totals, replace(settings, max_grad_norm=None)),
+    )  # fmt: skip
+
+
+def schedule_twice(patch: Patch) -> None:
+    update = loop._update
+
+    def ahead(state: Any, grads: Any, totals: Any, settings: Any) -> Any:
+        rate = state.course.at(2 * state.step).learning_rate
+        return update(state, grads, totals, replace(settings, learning_rate=rate))
+
+    patch.setattr(loop, "_update", ahead)
+
+
+def other_seed(patch: Patch) -> None:
+    loader = sessions.Loader
+    patch.setattr(sessions, "Loader", lambda split, **named: loader(split, **{**named, "seed": 5}))
+
+
+def one_never_stepped(patch: Patch) -> None:
+    begin = sessions.Session.__post_init__
+
+    def forget(session: Session) -> None:
+        session.state.optimizer._parts[0].parameters.pop(0)
+        begin(session)
+
+    patch.setattr(sessions.Session, "__post_init__", forget)
+
+
+def evaluation_moves(patch: Patch) -> None:
+    evaluate = Examiner.evaluate
+
+    def train_on(examiner: Examiner, *, before: bool = False) -> Any:
+        with torch.no_grad():
+            next(examiner.state.model.parameters()).add_(0.5)
+        return evaluate(examiner, before=before)
+
+    patch.setattr(Examiner, "evaluate", train_on)
+
+
+def evaluation_leaves_gradients(patch: Patch) -> None:
+    evaluate = Examiner.evaluate
+
+    def train_on(examiner: Examiner, *, before: bool = False) -> Any:
+        weight = next(examiner.state.model.parameters())
+        weight.sum().backward()
+        return evaluate(examiner, before=before)
+
+    patch.setattr(Examiner, "evaluate", train_on)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "kind", "step", "says"),
+    [
+        (no_clip, "clip_skipped", 3, "is to be divided by "),
+        (schedule_twice, "rate_off_schedule", 3, "was applied, the schedule has "),
+        (other_seed, "samples_off_plan", 3, "rank 0 read "),
+        (one_never_stepped, "tensor_not_stepped", 3, "had fewer updates than the 3 of others"),
+        (evaluation_moves, "evaluation_trains", 9, "moved in an evaluation"),
+        (evaluation_leaves_gradients, "evaluation_trains", 9, "have gradients after an evaluation"),
+    ],
+)
+def test_a_broken_rule_is_named_at_the_next_log_step(
+    make_recipe: Make, tmp_path: Path, monkeypatch: Patch, break_it: Callable[[Patch], None], kind: str,
+    step: int, says: str,
+) -> None:  # fmt: skip
+    break_it(monkeypatch)
+    recipe = make_recipe({"train.max_grad_norm": 0.1, "evaluate.every_steps": 6, "train.steps": 12})
+    broken = found(run_recipe(recipe, Options(runs=tmp_path)).run)
+    assert list(broken) == [kind]
+    assert (broken[kind].step, broken[kind].severity) == (step, "error") and says in broken[kind].evidence
+
+
+def test_state_that_lost_its_dtype_in_a_resume_is_named(
+    make_recipe: Make, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    for step in Training(make_recipe(), Options(runs=tmp_path)):
+        if step.number == 5:
+            break
+    with begun(make_recipe(), tmp_path) as session:
+        next(step for step in session.steps() if step.number == 6)
+        for _, values in session.state.optimizer.states():
+            values["exp_avg"] = values["exp_avg"].bfloat16()
+        (broken,) = session.invariants._find_wrong_state()
+    assert broken.kind == "optimizer_state_wrong" and "(exp_avg in bfloat16)" in broken.evidence
+
+
+class Drifting(nn.Module):
+    """A module with a frozen tensor, and a trained one that the loss does not reach."""
+
+    def __init__(self, moves: str) -> None:
+        super().__init__()
+        self.table, self.frozen, self.idle = nn.Embedding(512, 512), nn.Linear(4, 4), nn.LayerNorm(4)
+        self.frozen.requires_grad_(False)
+        self.moves = moves
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        if self.moves and self.training:
+            self.frozen.weight.data.add_(1e-3)
+        scores: torch.Tensor = self.table(tokens)
+        return scores + 0 * self.idle(torch.ones(4)).sum().detach()
+
+
+def drifting_loss(model: nn.Module, batch: Any) -> tuple[torch.Tensor, int]:
+    scores, labels = model(batch.tokens).flatten(0, 1), batch.labels.flatten()
+    return nn.functional.cross_entropy(scores, labels, reduction="sum"), labels.numel()
+
+
+@pytest.mark.parametrize("moves", ["", "frozen"])
+def test_frozen_tensors_that_move_and_trained_ones_that_do_not_are_named(
+    make_recipe: Make, tmp_path: Path, moves: str
+) -> None:
+    options = Options(runs=tmp_path, model=Drifting(moves), loss=drifting_loss)
+    broken = found(run_recipe(make_recipe({"train.steps": 24}), options).run)
+    assert broken["tensor_not_moved"].evidence.startswith("idle.weight, idle.bias of 3 trained tensors")
+    assert broken["tensor_not_moved"].step == 21 and broken["tensor_not_moved"].severity == "warning"
+    assert ("frozen_moved" in broken) == bool(moves)
+    if moves:
+        assert broken["frozen_moved"].evidence == "frozen.weight" and broken["frozen_moved"].step <= 12
+
+
+def test_weights_that_never_move_are_named_and_end_the_run_as_failed(
+    make_recipe: Make, tmp_path: Path
+) -> None:
+    recipe = make_recipe({"train.steps": 24, "optim.learning_rate": 1e-30})
+    with pytest.raises(FaultError, match="no weight moved: all of 24 trained tensors are as they began"):
+        run_recipe(recipe, Options(runs=tmp_path))
+    assert found(list_runs(tmp_path)[0])["never_moved"].step == 21
+
+
+class Shared(World):
+    """Ranks that are threads of one process."""
+
+    def total(self, tensors: Any) -> None:
+        sums, barrier = self.store
+        for tensor in tensors:
+            sums.append(tensor.clone())
+            barrier.wait()
+            tensor.copy_(sum(sums))  # type: ignore[call-overload]
+            barrier.wait()
+
+
+def test_ranks_that_hold_other_weights_are_named(make_recipe: Make, tmp_path: Path) -> None:
+    told: dict[tuple[str, int], list[Finding]] = {}
+    for name, change in (("same", 0.0), ("other", 1e-6)):
+        store = ([], threading.Barrier(2))
+
+        def take_part(rank: int, name: str = name, change: float = change, store: Any = store) -> None:
+            with begun(make_recipe(), tmp_path / f"{name}-{rank}") as session:
+                step = next(session.steps())
+                with torch.no_grad():
+                    next(session.state.model.parameters())[3, 3] += change * rank
+                world = Shared(torch.device("cpu"), rank, 2, store)
+                rules = Invariants(session.state, world, len(session.plan.train), 8, 10)
+                rules.begin()
+                told[name, rank] = rules.check(step)
+
+        ranks = [threading.Thread(target=take_part, args=(rank,)) for rank in range(2)]
+        for each in ranks:
+            each.start()
+        for each in ranks:
+            each.join()
+    assert [each.kind for each in told["same", 0]] == []
+    assert [(each.kind, each.evidence) for each in told["other", 0]] == [
+        ("ranks_differ", "those of rank 1 differ from those of rank 0")
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.uint8])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
+def test_one_bit_changes_a_fingerprint(dtype: torch.dtype, size: int) -> None:
+    tensor = torch.arange(size).to(dtype)
+    before = fingerprints({"a": tensor})
+    tensor.view(torch.uint8)[0] ^= 1
+    assert fingerprints({"a": tensor}) != before
+    assert fingerprints({"a": torch.ones(6, 4).T}) == fingerprints({"a": torch.ones(4, 6)})
+
+
+def test_checks_change_no_bit(make_recipe: Make, tmp_path: Path, monkeypatch: Patch) -> None:
+    with_checks = run_recipe(make_recipe({"model.dropout": 0.2}), Options(runs=tmp_path / "with")).run
+    monkeypatch.setattr(Invariants, "check", lambda rules, step: [])
+    monkeypatch.setattr(Invariants, "begin", lambda rules: None)
+    without = run_recipe(make_recipe({"model.dropout": 0.2}), Options(runs=tmp_path / "without")).run
+    one, other = (
+        load_file(run.checkpoints / "step-000012" / "model.safetensors") for run in (with_checks, without)
+    )
+    assert all(one[name].equal(other[name]) for name in one)
