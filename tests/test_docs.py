@@ -1,9 +1,11 @@
 """The recipes and lines that README.md and docs/ show."""
 
+import json
 import re
 import runpy
 import shlex
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from etude.cli.examples import example_text
 from etude.cli.main import COMMANDS, DATA_COMMANDS, DataGroup, app
 from etude.recipe.load import load_recipe, recipe_from, to_toml
 from tests.bases import write_corpus
+from tests.conftest import Outcome
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -134,3 +137,25 @@ def test_the_program_of_the_first_page_runs_as_it_stands(
     assert "'metric': 'loss'" in capsys.readouterr().out
     run = names["training"].run
     assert any("error_rate" in getattr(entry.event, "metrics", {}) for entry in run.ledger().entries)
+
+
+@pytest.mark.parametrize("page", ["classification", "seq2seq", "finetune"])
+def test_the_first_command_of_a_page_on_pretrained_models_writes_its_recipe(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, etude: Callable[..., Outcome]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    rows = [{"query": f"add {number}", "code": f"x += {number}", "label": number % 2} for number in range(40)]
+    if page == "seq2seq":
+        rows = [{"source": row["query"], "target": row["code"]} for row in rows]
+    elif page == "finetune":
+        rows = [{"instruction": row["query"], "output": row["code"]} for row in rows]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = blocks(ROOT / "docs" / f"{page}.md", "bash")[0].splitlines()
+    for line in lines:
+        words = shlex.split(line, comments=True)[1:]
+        if words[0] == "init":
+            Path("recipe.toml").unlink(missing_ok=True)
+            assert etude(*words).code == 0
+    objective = {"finetune": "causal"}.get(page, page)
+    assert load_recipe("recipe.toml").train.objective == objective

@@ -21,6 +21,8 @@ _EXAMPLES = {
     "init": [
         "etude init --model Qwen/Qwen2.5-Coder-1.5B-Instruct --data rows.jsonl",
         "etude init --model my-folder --data rows.jsonl --validation held-out.jsonl",
+        "etude init --model microsoft/codebert-base --data rows.jsonl --label label",
+        "etude init --model Salesforce/codet5-small --data rows.jsonl --target target",
     ],
     "note": ["etude note my-run 'the rows repeat themselves' --section lessons"],
     "prepare": ["etude prepare recipe.toml"],

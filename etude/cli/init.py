@@ -2,22 +2,17 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from etude.cli.draft import Facts, held_out_section, recipe_text
+from etude.cli.draft import Facts, recipe_text
+from etude.cli.look import look, read
 from etude.errors import InputError, RecipeError
-from etude.text import command, plural
+from etude.text import command, one_line, plural
 
 if TYPE_CHECKING:
-    from etude.models.families.family import Pretrained
     from etude.plan import Plan
-
-_LOOK_AT, _MOST_CHARACTERS = 2000, 8 << 20
-_NAMED_COLUMNS = 20
-_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
-_BYTES_A_TOKEN = 3  # where there is no tokenizer to ask: English with code has 3 to 4
 
 
 class Written(NamedTuple):
@@ -52,10 +47,13 @@ def find_base(model: str, out: Path, runs: Path) -> str:
     return f"./{folder.relative_to(here)}" if is_beside else str(folder)
 
 
-def write_recipe(data: Path, model: str, out: Path, validation: Path | None = None) -> Written:
+def write_recipe(
+    data: Path, model: str, out: Path, validation: Path | None = None, given: Mapping[str, str] | None = None
+) -> Written:
     """Write a recipe for fine-tuning `model` on `data` to `out`.
 
-    validation: rows to hold out, instead of a part of the data.
+    validation: rows to hold out, instead of a part of the data. given: names of fields, by the key of a
+    source that names them in a recipe.
 
     Raises: RecipeError with all problems of the data, the model and `out`; nothing is written then.
     """
@@ -69,8 +67,8 @@ def write_recipe(data: Path, model: str, out: Path, validation: Path | None = No
     require_outside_runs(out)
     problems = [f"{out} is there already; give another file with --out"] if os.path.lexists(out) else []
     try:
-        facts = look(data, model)
-        held_out = _hold_out(validation, out, facts) if validation else ""
+        facts = look(data, model, given)
+        held_out = _hold_out(validation, facts) if validation else None
     except InputError as error:
         problems += error.problems if isinstance(error, RecipeError) else [str(error)]
     if problems:
@@ -97,12 +95,7 @@ def write_recipe(data: Path, model: str, out: Path, validation: Path | None = No
     commands = _next_commands(out, model, facts)
     values = {
         "recipe": str(out), "schema": schema and str(schema), "next": commands, "data": str(data),
-        "validation": validation and str(validation),
-        "model": model, "problem": facts.problem, "rows": facts.rows, "format": facts.format,
-        "unread_columns": facts.unread, "left_out": facts.left_out, "usual_tokens": facts.usual,
-        "longest_tokens": facts.tokens[-1], "tokens_are_guessed": facts.is_guess,
-        "parameters": facts.weights, "device": facts.device, "memory_bytes": facts.memory,
-        "cores": facts.cores,
+        "validation": validation and str(validation), "model": model, **_fact_values(facts),
     }  # fmt: skip
     rows = [
         *_fact_rows(facts, validation),
@@ -113,11 +106,33 @@ def write_recipe(data: Path, model: str, out: Path, validation: Path | None = No
     return Written(rows, values)
 
 
+def _fact_values(facts: Facts) -> dict[str, Any]:
+    labels = facts.labels.counts.items() if facts.labels else None
+    return {
+        "problem": facts.problem, "objective": facts.objective, "rows": facts.rows, "format": facts.format,
+        "fields": dict(facts.fields.values), "guessed": sorted(facts.fields.guessed),
+        "labels": labels and [{"label": name, "rows": rows} for name, rows in labels],
+        "unread_columns": facts.unread, "left_out": facts.left_out, "usual_tokens": facts.usual,
+        "longest_tokens": facts.tokens[-1], "tokens_are_guessed": facts.is_guess,
+        "parameters": facts.weights, "device": facts.device, "memory_bytes": facts.memory,
+        "cores": facts.cores,
+    }  # fmt: skip
+
+
 def _fact_rows(facts: Facts, validation: Path | None) -> Iterator[tuple[str, str]]:
     guess = ", guessed from bytes" if facts.is_guess else ""
     yield "data", f"{plural(facts.rows, 'row')}, {facts.format}"
     if validation:
         yield "held out", str(validation)
+    if facts.fields.values:
+        named = (
+            f"{key} {name!r}{' (guessed by its name)' if key in facts.fields.guessed else ''}"
+            for key, name in facts.fields.values.items()
+        )
+        yield "fields", one_line(", ".join(named))
+    if facts.labels:
+        yield "labels", str(facts.labels)
+        yield from (("", note) for note in facts.labels.notes)
     if facts.unread:
         yield "not read", f"columns {', '.join(facts.unread)}"
     if facts.left_out:
@@ -135,67 +150,6 @@ def _next_commands(out: Path, model: str, facts: Facts) -> list[str]:
     return [*([fetch] if fetch else []), command("etude", "check", out, "--deep")]
 
 
-def look(data: Path, model: str) -> Facts:
-    """Look at data, model and machine. Raises: RecipeError if the data or the model cannot be used."""
-    import psutil
-    import torch
-
-    from etude.engine.world import choose_device
-    from etude.models.hub import find_model
-    from etude.models.pretrained import inspect_model
-    from etude.records.environment import describe_machine
-
-    problems: list[str] = []
-    problem, weights, context = None, None, None
-    targets: str | list[str] = _TARGETS
-    folder: Path | None = None
-    try:
-        folder = find_model(model)
-    except InputError as error:
-        problem = str(error)
-    try:
-        if folder is not None:
-            pretrained = inspect_model(folder)
-            targets = _choose_targets(model, pretrained)
-            weights, context = pretrained.parameters["total"], min(pretrained.config.longest, 2**24)
-    except InputError as error:
-        problems.append(str(error))
-    try:
-        kind, rows, texts, unread, left_out = _read(data)
-    except InputError as error:
-        problems.append(str(error))
-    if problems:
-        raise RecipeError(problems)
-    tokens, is_guess = _count_tokens(texts, folder)
-    device = choose_device("auto")
-    on_gpu = device.type == "cuda"
-    memory = torch.cuda.get_device_properties(0).total_memory if on_gpu else psutil.virtual_memory().total
-    return Facts(
-        base=model, title=_name_of(model),
-        format=kind, rows=rows, unread=unread, tokens=tokens, is_guess=is_guess, weights=weights,
-        context=context, targets=targets, problem=problem, left_out=left_out, device=device.type,
-        memory=memory, cores=describe_machine()["cores"],
-    )  # fmt: skip
-
-
-def _choose_targets(model: str, pretrained: "Pretrained") -> str | list[str]:
-    """The layers that get an adapter. Raises: InputError if the model is not for text that goes on."""
-    from etude.models.families.table import family_of
-    from etude.models.parts import find_targets
-    from etude.models.pretrained import meta_model
-
-    if family_of(pretrained.config).has_source or pretrained.labels:
-        raise InputError(
-            f"{model} does not continue text, which the recipe would train; docs/seq2seq.md and "
-            "docs/classification.md show recipes for other models"
-        )
-    try:
-        find_targets(meta_model(pretrained), _TARGETS)
-    except InputError:  # other families call them otherwise
-        return "all-linear"
-    return _TARGETS
-
-
 def _plan(text: str, data: Path, validation: Path | None, facts: Facts) -> "Plan | None":
     """The plan of a recipe that is not written yet; None without its model, or if data or sizes stop it."""
     import tomllib
@@ -209,64 +163,21 @@ def _plan(text: str, data: Path, validation: Path | None, facts: Facts) -> "Plan
     for use, path in (("train", data), ("validation", validation)):
         if path is not None:
             values["data"][use][0]["path"] = str(path.absolute())
+    values["data"]["leakage"] = {"action": "report"}  # a leak is for the check to refuse
     with contextlib.suppress(InputError):  # which etude check says, with the place in the file
         return make_plan(recipe_from(values))
     return None
 
 
-def _hold_out(validation: Path, out: Path, facts: Facts) -> str:
-    """The section of the rows that are held out. Raises: InputError if they are of another format."""
-    kind, rows, *_ = _read(validation)
-    if kind != facts.format:
+def _hold_out(validation: Path, facts: Facts) -> tuple[int, Path]:
+    """The number of rows that are held out, and their file. Raises: InputError for another format."""
+    found = read(validation, facts.objective, facts.fields)
+    if found.format != facts.format:
         raise InputError(
-            f"{validation} has {kind} rows, and the data {facts.format} ones; give rows of one format"
+            f"{validation} has {found.format} rows, and the data {facts.format} ones; give rows of one format"
         )
-    return held_out_section(rows, validation, out)
-
-
-def _name_of(model: str) -> str:
-    """The name of a model: of a checkpoint that of its run, since many have a step-000100."""
-    from etude.records.store import Run
-
-    run = Run(Path(model).absolute().parent.parent)
-    with contextlib.suppress(InputError):
-        return str(run.info["name"])
-    return Path(model).name
+    return found.rows, validation
 
 
 def _describe_left_out(names: Sequence[str]) -> str:
     return f"{plural(len(names), 'file')}, binary or not UTF-8 text, such as {names[0]}"
-
-
-def _read(data: Path) -> tuple[str, int, list[str], list[str], list[str]]:
-    """Format, number and first texts of the rows, columns that are not read, files that are no texts."""
-    from etude.data.layout import look_through
-    from etude.data.sources import read_documents
-    from etude.recipe.schema import Source
-
-    texts: list[str] = []
-    left_out: list[str] = []
-    unread: dict[str, None] = {}
-    rows, characters, source = 0, 0, Source(path=str(data.absolute()))
-    for document in read_documents(source, undecodable=True):
-        rows += not document.blank
-        unread |= dict.fromkeys(document.unread[:_NAMED_COLUMNS])
-        if document.is_undecodable and not document.line and data.is_dir():
-            left_out.append(document.name)
-        elif document.is_undecodable:
-            what = f"{document.name} is binary or not UTF-8 text"
-            raise InputError(f"{what}; convert it, or give a file or folder without such")
-        if len(texts) < _LOOK_AT and characters < _MOST_CHARACTERS and not document.blank:
-            texts.append(document.text[:_MOST_CHARACTERS])
-            characters += len(document.text)
-    return look_through(source).form.kind, rows, texts, list(unread)[:_NAMED_COLUMNS], left_out
-
-
-def _count_tokens(texts: Sequence[str], folder: Path | None) -> tuple[list[int], bool]:
-    """Tokens of each text, ascending, and whether they are guessed."""
-    from etude.export import open_tokenizer
-
-    with contextlib.suppress(InputError):
-        if folder is not None:
-            return sorted(len(ids) for ids in open_tokenizer(folder).encode_batch(list(texts))), False
-    return sorted(len(text.encode()) // _BYTES_A_TOKEN + 1 for text in texts), True

@@ -192,16 +192,34 @@ def init(
             help="rows to hold out (default: some of the data)",
         ),
     ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            "--label", metavar="FIELD", help="the field of the label, or of a list of labels: classification"
+        ),
+    ] = None,
+    pair: Annotated[
+        str | None,
+        typer.Option("--pair", metavar="FIELD", help="the field of a second text, classified with the first"),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="FIELD", help="the field of the text to write: seq2seq")
+    ] = None,
+    field: Annotated[
+        str | None, typer.Option("--field", "--source", metavar="FIELD", help="the field of the text to read")
+    ] = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Write a recipe for fine-tuning, after a look at the data and this machine."""
+    """Write a recipe for fine-tuning, after a look at the data, the model and this machine."""
     from etude.cli.init import find_base, write_recipe
 
     if model is None:
         scratch = "for a model from scratch, etude recipes copy demo writes a recipe to begin with"
         raise InputError(f"--model is missing; give the model to train on, as --model MODEL; {scratch}")
-    written = write_recipe(data, find_base(model, out, runs), out, validation)
+    fields = {"field": field, "pair": pair, "target": target, "label": label}
+    given = {key: name for key, name in fields.items() if name is not None}
+    written = write_recipe(data, find_base(model, out, runs), out, validation, given)
     print_rows(written.rows, written.values, as_json)
 
 

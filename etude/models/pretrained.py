@@ -10,7 +10,7 @@ from torch import nn
 from etude.errors import InputError
 from etude.models.config_checks import check_sizes
 from etude.models.families.family import Config, Family, Files, Loaded, Pretrained
-from etude.models.families.foreign import FOREIGN
+from etude.models.families.foreign import FOREIGN, reads_both_ways
 from etude.models.families.table import claim, default_objective, family_of
 from etude.models.generation_config import read_generation_config, read_stop_ids
 from etude.models.hf_config import Unsupported, is_classifier, label_names
@@ -52,6 +52,18 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
     parameters, _ = family.measure(config, 0, 1, 0)
     generation, stop_ids = read_generation_config(path), read_stop_ids(path)
     return replace(found, parameters=parameters, generation=generation, stop_ids=stop_ids)
+
+
+def find_objective(path: Path) -> str:
+    """The kind of training that people mostly want of a model: classification of an encoder.
+
+    Raises: InputError without a config.json that can be read.
+    """
+    values = read_config(path)
+    default = default_objective(values)
+    may_be_encoder = TRAINING_KINDS[default].chats and not values.get("is_decoder")
+    is_encoder = may_be_encoder and reads_both_ways(str(values.get("model_type")))
+    return "classification" if is_encoder or is_classifier(values) else default
 
 
 def load_pretrained(pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int = 0) -> Loaded:

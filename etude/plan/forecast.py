@@ -65,7 +65,7 @@ class Work:
 def forecast(plan: Plan, costs: Costs, step: int = 0) -> events.Forecast:
     """The whole run by the costs known after a step. One that stops early takes less."""
     count, each, last = count_evaluations(plan), evaluation_work(plan), final_work(plan)
-    in_evaluations = count * _seconds(each, costs) + _seconds(last, costs) + _baseline_seconds(plan)
+    in_evaluations = evaluations_seconds(plan, costs) + _seconds(last, costs) + _baseline_seconds(plan)
     seconds = plan.steps * costs.step_seconds + in_evaluations
     saved = _checkpoints(plan, seconds) * checkpoint_bytes(plan)
     records = plan.steps * _STEP_BYTES + count * (_EVALUATION_BYTES + each.texts * _TEXT_BYTES)
@@ -76,6 +76,11 @@ def forecast(plan: Plan, costs: Costs, step: int = 0) -> events.Forecast:
         memory_bytes=costs.memory_bytes + _kernel_bytes(plan, costs.tried),
         disk_bytes=saved + records + last.texts * _TEXT_BYTES,
     )
+
+
+def evaluations_seconds(plan: Plan, costs: Costs) -> float:
+    """Seconds of the evaluations before and during training, without the scores at its end."""
+    return count_evaluations(plan) * _seconds(evaluation_work(plan), costs)
 
 
 def assume_costs(plan: Plan, step_seconds: float, memory_bytes: int) -> Costs:

@@ -7,13 +7,13 @@ import pytest
 
 from etude.cli.init import find_base, write_recipe
 from etude.plan import Plan, make_plan
-from etude.plan.forecast import assume_costs, forecast
+from etude.plan.forecast import assume_costs, evaluations_seconds, forecast
 from etude.recipe.load import load_recipe
 from etude.records.store import Run
 from etude.report.history import read_history
 from etude.run import run_recipe
 from etude.start import Options
-from tests.bases import write_instructions, write_qwen2
+from tests.bases import write_instructions, write_pairs, write_qwen2, write_t5
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,9 @@ def test_each_comment_is_true_of_the_plan(rows: int, base: Path, tmp_path: Path)
     (steps,) = re.findall(r"^epochs = .*# of (\d+) steps? each$", text, re.MULTILINE)
     assert int(steps) == plan.steps_per_epoch
     train = plan.corpus.summary["train"]
-    assert f"# all {rows} rows fit\n" in text and not train["truncated"] and not train["cut_away"]
+    count = len(plan.train)
+    fits = f"# all {count} training rows fit\n" if count > 1 else "# the only training row fits\n"
+    assert fits in text and not train["truncated"] and not train["cut_away"]
     (often,) = re.findall(r"^every_steps = \d+ +# (.*)$", text, re.MULTILINE)
     every = {
         "before training and at its end": plan.steps,
@@ -53,9 +55,21 @@ def test_rows_that_do_not_fit_are_counted(base: Path, tmp_path: Path) -> None:
     lines[7] = lines[7].replace('"output": "', '"output": "' + "word " * 900)
     rows.write_text("\n".join(lines) + "\n")
     write_recipe(rows, str(base), tmp_path / "recipe.toml")
-    assert (
-        "# 299 of 300 rows fit; longer ones are cut, and counted\n" in (tmp_path / "recipe.toml").read_text()
-    )
+    (fit, of) = re.findall(
+        r"# (\d+) of (\d+) training rows fit; lon", (tmp_path / "recipe.toml").read_text()
+    )[0]
+    train = make_plan(load_recipe(tmp_path / "recipe.toml")).corpus.summary["train"]
+    assert (int(of), int(of) - int(fit)) == (train["samples"], train["truncated"]) == (285, 1)
+
+
+def test_evaluations_of_a_seq2seq_recipe_take_a_fifth_of_its_time(tmp_path: Path) -> None:
+    rows, base = write_pairs(tmp_path / "rows.jsonl", 600), write_t5(tmp_path / "base")
+    write_recipe(rows, str(base), tmp_path / "recipe.toml")
+    plan = make_plan(load_recipe(tmp_path / "recipe.toml"))
+    costs = assume_costs(plan, 1.0, 0)
+    assert evaluations_seconds(plan, costs) <= 0.2 * forecast(plan, costs).seconds
+    assert plan.recipe.evaluate.answers == 30 == len(plan.corpus.validation or ())
+    assert plan.recipe.train.target_len == 64 and plan.recipe.evaluate.answer_tokens == 64
 
 
 def test_a_recipe_for_five_rows_trains_to_its_end_and_a_run_can_be_trained_on(

@@ -1,20 +1,35 @@
 """`etude init`: the recipe it writes is valid, fits the data, and nothing is written over."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from etude.cli.init import look, write_recipe
+from etude.cli.init import write_recipe
 from etude.data.prepared import prepare
 from etude.errors import InputError, RecipeError
 from etude.recipe.load import load_recipe, recipe_from
+from etude.report.history import read_history
 from etude.run import run_recipe
 from etude.start import Options
-from tests.bases import write_encoder, write_gpt2, write_gptj, write_instructions, write_qwen2, write_t5
+from tests.bases import (
+    write_encoder,
+    write_gpt2,
+    write_gptj,
+    write_instructions,
+    write_labelled,
+    write_modernbert,
+    write_pairs,
+    write_qwen2,
+    write_t5,
+)
 from tests.conftest import Outcome
 from tests.recipes import tiny
+
+Etude = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +73,98 @@ def test_the_next_command_takes_the_recipe_of_another_family(
 
 
 @pytest.mark.parametrize(
-    ("write", "says"), [(write_t5, "does not continue text"), (write_encoder, "does not predict")]
+    ("write", "given", "says"),
+    [
+        (write_encoder, {}, "no field that is called as labels mostly are .*; name it with --label FIELD"),
+        (write_encoder, {"target": "output"}, "seq2seq takes T5, CodeT5"),
+        (write_qwen2, {"target": "output"}, "seq2seq takes T5, CodeT5"),
+        (write_t5, {"target": "outptu"}, "has no field 'outptu'; did you mean 'output'\\?"),
+        (write_t5, {"target": "output", "label": "input"}, "give one of them"),
+    ],
 )
-def test_a_model_for_other_tasks_gets_no_recipe(
-    write: Callable[[Path], Path], says: str, tmp_path: Path
+def test_rows_that_a_model_cannot_learn_from_get_no_recipe(
+    write: Callable[[Path], Path], given: dict[str, str], says: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=says) as caught:
-        write_recipe(
-            write_instructions(tmp_path / "rows.jsonl"), str(write(tmp_path / "base")), tmp_path / "new.toml"
-        )
-    assert "\n" not in str(caught.value) and not (tmp_path / "new.toml").exists()
+    rows, base = write_instructions(tmp_path / "rows.jsonl"), str(write(make(tmp_path / "base")))
+    with pytest.raises(RecipeError, match=says) as caught:
+        write_recipe(rows, base, tmp_path / "new.toml", given=given)
+    assert len(caught.value.problems) == 1 and not (tmp_path / "new.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("write", "multi", "keys"),
+    [
+        (write_encoder, False, {"field": "text", "label": "label"}),
+        (write_encoder, True, {"field": "text", "label": "label"}),
+        (write_modernbert, False, {"field": "text", "pair": "other", "label": "label"}),
+        (write_t5, False, {"field": "text", "label": "label"}),
+        (write_qwen2, True, {"field": "text", "label": "label"}),
+    ],
+)
+def test_a_classification_recipe_trains_as_it_is(
+    write: Callable[[Path], Path], multi: bool, keys: dict[str, str], tmp_path: Path, etude: Etude
+) -> None:
+    base, out = write(make(tmp_path / "base")), tmp_path / "recipe.toml"
+    rows = write_labelled(tmp_path / "rows.jsonl", 80, multi=multi, pairs="pair" in keys)
+    given = ["--pair", "other"] if "pair" in keys else []
+    outcome = etude("init", "--model", base, "--data", rows, "--label", "label", *given, "--out", out)
+    assert outcome.code == 0, outcome
+    recipe, text = load_recipe(out), out.read_text()
+    (source,) = recipe.data.train
+    assert {key: getattr(source, key) for key in ("field", "pair", "label") if getattr(source, key)} == keys
+    assert recipe.train.objective == "classification" and recipe.evaluate.metric == "f1"
+    assert recipe.evaluate.patience == 3 and f"field = {json.dumps(keys['field'])}" in text
+    assert recipe.optim.learning_rate == (2e-4 if recipe.adapter else 2e-5)
+    assert (recipe.adapter is None) == (write is not write_qwen2)
+    # Counts that the page of labels says, counted apart.
+    found: Counter[str] = Counter()
+    for line in rows.read_text().splitlines():
+        label = json.loads(line)["label"]
+        found.update(label if multi else [label])
+    counts = ", ".join(f"{name} in {found[name]}" for name in sorted(found))
+    per_row = "several or none" if multi else "one"
+    assert f"# {len(found)} labels, {per_row} a row: {counts}\n" in text
+    recipe = load_recipe(out, ["train.epochs=1"])
+    trained = run_recipe(recipe, Options(runs=tmp_path / "runs")).run
+    assert trained.state == "finished"
+    (count,) = re.findall(r"^# ([\d,]+) parameters$", text, re.M)
+    if recipe.adapter is None:
+        assert int(count.replace(",", "")) == read_history(trained).attempts[-1].parameters["total"]
+
+
+@pytest.mark.parametrize("kind", ["pairs", "named", "instructions"])
+def test_a_seq2seq_recipe_trains_as_it_is(kind: str, tmp_path: Path, etude: Etude) -> None:
+    base, out = write_t5(make(tmp_path / "base")), tmp_path / "recipe.toml"
+    write = write_instructions if kind == "instructions" else write_pairs
+    rows = write(tmp_path / "rows.jsonl", 60)
+    given = ["--target", "target", "--source", "kind"] if kind == "named" else []
+    assert etude("init", "--model", base, "--data", rows, *given, "--out", out).code == 0
+    recipe = load_recipe(out, ["train.epochs=1", "evaluate.answer_tokens=4"])
+    (source,) = recipe.data.train
+    wanted = {"pairs": ("source", "target"), "named": ("kind", "target"), "instructions": ("text", None)}
+    assert (source.field, source.target) == wanted[kind]
+    assert (recipe.train.objective, recipe.evaluate.metric) == ("seq2seq", "bleu")
+    assert recipe.adapter is None and recipe.optim.learning_rate == 5e-5 and recipe.evaluate.answers > 2
+    assert ("guessed by its name" in out.read_text()) == (kind == "pairs")
+    assert run_recipe(recipe, Options(runs=tmp_path / "runs")).run.state == "finished"
+
+
+def test_held_out_rows_are_read_by_the_same_fields(tmp_path: Path) -> None:
+    base, out = write_encoder(make(tmp_path / "base")), tmp_path / "recipe.toml"
+    rows, held_out = write_labelled(tmp_path / "rows.jsonl", 80), tmp_path / "held-out.jsonl"
+    held_out.write_text("".join(rows.read_text().splitlines(keepends=True)[:9]))
+    write_recipe(rows, str(base), out, held_out, {"label": "kind"})
+    recipe = load_recipe(out)
+    (source,) = recipe.data.validation or []
+    assert (source.label, source.field) == ("kind", "text")  # type: ignore[union-attr]
+    held_out.write_text('{"text": "a"}\n')
+    with pytest.raises(InputError, match=r"held-out.jsonl:1 has no label field 'kind'"):
+        write_recipe(rows, str(base), tmp_path / "other.toml", held_out, {"label": "kind"})
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def test_a_model_that_is_not_on_this_machine_is_said_and_lengths_are_guessed(
@@ -116,8 +213,6 @@ def test_plain_text_asks_for_no_answers(base: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(
         "".join(json.dumps({"text": f"x = {n}\n"}) + "\n" for n in range(50))
     )
-    facts = look(tmp_path / "rows.jsonl", str(base))
-    assert facts.format == "text" and facts.rows == 50 and not facts.is_guess
     write_recipe(tmp_path / "rows.jsonl", str(base), tmp_path / "recipe.toml")
     assert load_recipe(tmp_path / "recipe.toml").evaluate.answers == 0
 
@@ -224,10 +319,11 @@ def test_a_run_is_a_model_and_gives_the_recipe_its_name(
 
 def test_problems_of_data_model_and_file_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text("mine")
+    (make(tmp_path / "theirs") / "config.json").write_text('{"auto_map": {"AutoModel": "theirs.Model"}}')
     with pytest.raises(RecipeError) as caught:
-        write_recipe(tmp_path / "gone.jsonl", str(write_t5(tmp_path / "t5")), tmp_path / "recipe.toml")
-    there, model, data = caught.value.problems
-    assert "is there already" in there and "does not continue text" in model and "gone.jsonl" in data
+        write_recipe(tmp_path / "gone.jsonl", str(tmp_path / "theirs"), tmp_path / "recipe.toml")
+    there, data, model = caught.value.problems
+    assert "is there already" in there and "wants its own code run" in model and "gone.jsonl" in data
 
 
 def test_without_a_model_it_says_how_one_from_scratch_begins(

@@ -64,13 +64,19 @@ def read_config(path: Path, labels: int = 0) -> Any:
         config.num_labels = labels
         return config
     # transformers offers a causal head to encoders too, where every position would see its own target.
-    encoders = {*families.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation", "cpmant", "xlnet"}
-    is_encoder = config.is_encoder_decoder or config.model_type in encoders
+    is_encoder = config.is_encoder_decoder or reads_both_ways(config.model_type)
     is_causal = config.model_type in families.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if not is_causal or (is_encoder and not getattr(config, "is_decoder", False)):
         wrong = f"a {config.model_type} model, which does not predict the next token"
         raise InputError(f"{path} is {wrong}; use a causal one")
     return config
+
+
+def reads_both_ways(model_type: str) -> bool:
+    """True for the encoders of transformers, by model_type."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as ENCODERS
+
+    return model_type in {*ENCODERS, "bert-generation", "cpmant", "xlnet"}
 
 
 def load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int) -> Loaded:
