@@ -30,7 +30,7 @@ CURVES = Path(__file__).resolve().parents[3] / "shared" / "curves"
 ANSWERS = {
     "overfit": {"overfitting"},
     "diverged": {"divergence", "non_finite"},
-    "spiky": {"spikes", "spike"},
+    "spiky": {"spikes", "spike", "evaluation_spike"},
 }
 LABELS = ("healthy", *ANSWERS, "undecided")
 CLAIMS = set().union(*ANSWERS.values())

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from etude.records.events import Finding
 from etude.watch.detectors.collapse import Collapse
-from etude.watch.detectors.evaluations import Contamination, MetricSplit, NoisyEvaluation
+from etude.watch.detectors.evaluations import Contamination, EvaluationSpike, MetricSplit, NoisyEvaluation
 from etude.watch.detectors.finite import NonFinite, SkippedSteps
 from etude.watch.detectors.loss import Divergence, Plateau
 from etude.watch.detectors.machine import MemoryCreep, Slowdown, Stall, Starvation
@@ -44,7 +44,7 @@ class Detector(Protocol):
 # In the order of precedence: what stands before explains what stands after, if `EXPLAINS` says so.
 DETECTORS: tuple[type[Detector], ...] = (
     NonFinite, SkippedSteps, ScaleCollapse, DeadRate, Divergence, Collapse, Duplicates, Contamination,
-    Spike, Spikes,
+    Spike, Spikes, EvaluationSpike,
     Overfitting, ValidationRise, EpochStep, ClipSaturation, Plateau, MetricSplit, NoisyEvaluation,
     Stall, Starvation, MemoryCreep, Slowdown,
 )  # fmt: skip
@@ -52,18 +52,19 @@ DETECTORS: tuple[type[Detector], ...] = (
 # weights, figures that are not finite and steps that are skipped, always is.
 EXPLAINS: dict[str, set[str]] = {
     "non_finite": {
-        "divergence", "spike", "spikes", "validation_rise", "clip_saturation", "plateau", "scale_collapse",
+        "divergence", "spike", "spikes", "evaluation_spike", "validation_rise", "clip_saturation", "plateau",
+        "scale_collapse",
     },
-    "scale_collapse": {"divergence", "spike", "spikes"},
+    "scale_collapse": {"divergence", "spike", "spikes", "evaluation_spike"},
     "dead_learning_rate": {"plateau", "noisy_evaluation"},
     "divergence": {
-        "spike", "spikes", "overfitting", "validation_rise", "clip_saturation", "plateau",
-        "scale_collapse", "noisy_evaluation", "metric_split",
+        "spike", "spikes", "evaluation_spike", "overfitting", "validation_rise", "clip_saturation", "plateau",
+        "scale_collapse", "noisy_evaluation", "metric_split", "contamination",
     },
     "first_pass_collapse": {
         "plateau", "epoch_step", "contamination", "duplicates", "overfitting",
     },
-    "spike": {"spikes"},
+    "spike": {"spikes", "evaluation_spike"},
     "overfitting": {"validation_rise", "epoch_step"},
     "stall": {"slowdown", "data_starvation"},
     "data_starvation": {"slowdown"},

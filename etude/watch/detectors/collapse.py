@@ -36,8 +36,8 @@ class Collapse:
     validation loss alone: labels can be that easy. A validation loss as low, of an unknown kind of training,
     makes it a remark: the data may be easy, or validation has the same fault.
     Source: experiments with one fault each (loss 0.004 to 0.2 after 225 steps; 2.3 without a fault).
-    Delay: 3 points below the bound. False alarms: none on 27 healthy curves; data that is merely easy is
-    reported as well, and only probes tell it apart.
+    Delay: 3 points below the bound. False alarms: none on 27 real and 2,000 made healthy curves; data that is
+    merely easy is reported as well, and only probes tell it apart.
     """
 
     kind: ClassVar[str] = "first_pass_collapse"

@@ -134,20 +134,64 @@ class NoisyEvaluation:
         return None
 
 
+class EvaluationSpike:
+    """An evaluation whose loss is far above both its neighbours.
+
+    Rule: above 1.25 times each, by 0.02, and by three standard errors where these are known.
+    Source: label rule of the real curves. Delay: the evaluation after it. False alarms: none on 27 real and
+    2,000 made healthy curves.
+    """
+
+    kind: ClassVar[str] = "evaluation_spike"
+
+    def __init__(self, facts: Facts) -> None:
+        self._last: deque[tuple[int, float, float]] = deque(maxlen=3)  # step, loss and error
+
+    def observe(self, point: Point) -> Finding | None:
+        loss = point.eval_loss
+        if loss is None or not math.isfinite(loss):
+            return None
+        self._last.append((point.step, loss, point.eval_error or 0.0))
+        if len(self._last) < 3:
+            return None
+        (_, before, _), (step, top, error), (_, after, _) = self._last
+        usual = max(before, after)
+        if top <= 1.25 * usual or top - usual <= max(0.02, 3 * error):
+            return None
+        return Finding(
+            point.step,
+            "one evaluation is far worse than both its neighbours",
+            f"validation loss {top:.4g} at step {step:,}, {before:.4g} before and {after:.4g} after it",
+            f"keep away from the checkpoint of step {step:,}; if it happens again, lower optim.learning_rate",
+            window=[step, point.step],
+            causes=[
+                "a learning rate at the edge of what is stable",
+                "an evaluation that did not see all its rows",
+            ],
+            not_tested=["the evaluation of this checkpoint again"],
+            kind=self.kind,
+            confidence=0.5,
+        )
+
+    def untold(self) -> str | None:
+        return None
+
+
 class Contamination:
     """A validation loss far below that of training, as of rows that are trained on.
 
-    Rule: validation loss below half of the last training loss and of the median of the last 5, by 0.1 and
-    three standard errors. It is a warning where these are known, else a remark: dropout and losses that are
-    summed look alike.
-    Delay: the first evaluation that shows it. False alarms: no warning on 27 healthy curves and 200 synthetic
-    ones.
+    Rule: validation loss below half of the training loss (the last, and the median of the last 5, at this
+    evaluation and those before), by 0.1 and three standard errors. It is a warning where these are known,
+    else a remark: dropout and losses that are summed look alike.
+    Delay: the first evaluation that shows it. False alarms: no warning on 27 real and 2,000 made healthy
+    curves.
     """
 
     kind: ClassVar[str] = "contamination"
 
     def __init__(self, facts: Facts) -> None:
-        self._losses, self._last = Window(5), math.nan
+        self._losses, self._lowest = Window(5), math.inf  # lowest level of training at an evaluation
+        self._last = math.nan
         self._is_reported = False
 
     def observe(self, point: Point) -> Finding | None:
@@ -157,7 +201,8 @@ class Contamination:
             self._last = loss
         if unseen is None or self._is_reported or len(self._losses) < 3 or not math.isfinite(unseen):
             return None
-        train, error = min(self._losses.median(), self._last), point.eval_error
+        self._lowest = min(self._lowest, self._losses.median(), self._last)
+        train, error = self._lowest, point.eval_error
         if not (0 <= unseen < 0.5 * train and train - unseen > max(0.1, 3 * (error or 0.0))):
             return None
         self._is_reported = True

@@ -18,7 +18,7 @@ class Slowdown:
     says lower, and the median of the last 10 is lower by a tenth and by 1.5 deviations. It is a warning from
     a quarter on, else a remark.
     Source: Siegmund's formula: with a slack of 0.5 chance exceeds the limit once in 19,000 points.
-    Delay: 10 to 20 points. False alarms: none on 200 synthetic curves.
+    Delay: 10 to 20 points. False alarms: none on 2,000 made healthy curves.
     """
 
     kind: ClassVar[str] = "slowdown"
@@ -99,7 +99,7 @@ class Starvation:
     """Steps that wait for their data.
 
     Rule: of the time of the last 50 steps, over 20 % were waits. The first 10 steps do not count.
-    Source: our choice of 20 %. Delay: 50 steps. False alarms: none on 200 synthetic curves.
+    Source: our choice of 20 %. Delay: 50 steps. False alarms: none on 2,000 made healthy curves.
     """
 
     kind: ClassVar[str] = "data_starvation"
@@ -159,7 +159,7 @@ class MemoryCreep:
     one in 20,000), each fifth of them is above the one before, no three next to each other have four fifths
     of the growth, and that is over 2 %. A single rise, as by a first evaluation, is no creep. It is a warning
     if the memory ends before the steps do, or has an unknown end.
-    Source: Mann (1945); Kendall (1970). Delay: 550 steps. False alarms: none on 200 synthetic curves.
+    Source: Mann (1945); Kendall (1970). Delay: 550 steps. False alarms: none on 2,000 made healthy curves.
     """
 
     kind: ClassVar[str] = "memory_creep"
@@ -237,7 +237,7 @@ class Stall:
     Rule: over 60 seconds and over 10 times the median of the last 50 steps. `overdue` tells it while the step
     still hangs; `observe` after it ended.
     Source: our choice; the rule StalledTrainingRule of Amazon SageMaker Debugger waits 1,800 s.
-    Delay: 10 steps, one minute at least. False alarms: none on 200 synthetic curves.
+    Delay: 10 steps, one minute at least. False alarms: none on 2,000 made healthy curves.
     """
 
     kind: ClassVar[str] = "stall"

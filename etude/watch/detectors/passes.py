@@ -102,7 +102,7 @@ class Duplicates:
 
     Rule: over at least 30 rows that had come before, the mean loss is below half of that of rows that are
     new.
-    Source: ratio as in the benchmark. Delay: 30 such rows. False alarms: none on 200 synthetic curves.
+    Source: ratio as in the benchmark. Delay: 30 such rows. False alarms: none on 2,000 made healthy curves.
     """
 
     kind: ClassVar[str] = "duplicates"

@@ -16,7 +16,7 @@ class DeadRate:
     (b) the median of update norm to weight norm over 50 steps is below 1e-6, where 1e-3 is usual, and the
     rate is not on its way up.
     Source: (b) Karpathy's rule of 1e-3; Amazon SageMaker Debugger alarms at 1e-8.
-    Delay: 20 steps of (a), 50 of (b). False alarms: none on 27 healthy curves and 200 synthetic ones.
+    Delay: 20 steps of (a), 50 of (b). False alarms: none on 27 real and 2,000 made healthy curves.
     """
 
     kind: ClassVar[str] = "dead_learning_rate"
@@ -105,7 +105,7 @@ class ClipSaturation:
     Rule: over 200 steps and 20 points, over 90 % of the norms are above the limit, and their median is 3
     times the limit: a remark, as healthy runs are clipped at each step too; 10 times is a warning.
     Source: norms of 51 to 82 at a limit of 1 in a run of LoRA that stood still; 1.1 to 20 in healthy ones.
-    Delay: 200 steps. False alarms: no warning on 27 healthy curves and 200 synthetic ones.
+    Delay: 200 steps. False alarms: no warning on 27 real and 2,000 made healthy curves.
     """
 
     kind: ClassVar[str] = "clip_saturation"
@@ -169,7 +169,7 @@ class ScaleCollapse:
     Rule: from 50 steps on, when the search for the first scale is over, it is halved 3 times within 50 steps,
     or is below 128.
     Source: torch.amp.GradScaler begins at 2^16 and doubles after 2,000 steps without overflow.
-    Delay: 50 steps. False alarms: none on 200 synthetic curves.
+    Delay: 50 steps. False alarms: none on 2,000 made healthy curves.
     """
 
     kind: ClassVar[str] = "scale_collapse"

@@ -17,7 +17,7 @@ class Spike:
     5 points the loss is over 4 above its own, and higher by a tenth and by 0.05. At least 20 points come
     before. The next is told 100 points later at the earliest.
     Source: ZClip (arXiv:2504.02507) for the score on norms; 6 and 4 from the 29 curves of tuning.
-    Delay: at most 5 points. False alarms: none on 27 healthy curves and 200 synthetic ones.
+    Delay: at most 5 points. False alarms: none on 27 real and 2,000 made healthy curves.
     """
 
     kind: ClassVar[str] = "spike"
@@ -86,7 +86,7 @@ class Spikes:
     % of the points, if 0.3 % of them, what healthy runs have, would give as many by chance (Poisson) in less
     than 1 of 50 runs.
     Source: label rule of the real curves; 0.3 % is the most of 27 healthy ones.
-    Delay: the second to the fifth spike. False alarms: none on 27 healthy curves and 200 synthetic ones.
+    Delay: the second to the fifth spike. False alarms: none on 27 real and 2,000 made healthy curves.
     """
 
     kind: ClassVar[str] = "spikes"

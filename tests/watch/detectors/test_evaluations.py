@@ -5,10 +5,10 @@ from random import Random
 import pytest
 
 from etude.records.events import Finding
-from etude.watch.detectors.evaluations import Contamination, MetricSplit, NoisyEvaluation
+from etude.watch.detectors.evaluations import Contamination, EvaluationSpike, MetricSplit, NoisyEvaluation
 from etude.watch.point import Facts, Point
 
-Detector = Contamination | MetricSplit | NoisyEvaluation
+Detector = Contamination | EvaluationSpike | MetricSplit | NoisyEvaluation
 
 
 def run(detector: Detector, points: list[Point]) -> list[Finding]:
@@ -54,6 +54,17 @@ def test_noise_above_the_gains_is_a_remark() -> None:
     assert 0.1 < finding.changes["evaluate.min_improvement"] < 0.6
     steady = [Point(step=at, eval_loss=1 / at) for at in range(1, 20)]
     assert not run(NoisyEvaluation(Facts()), steady)
+
+
+def test_an_evaluation_far_above_both_neighbours_is_found_after_the_next() -> None:
+    def points(losses: list[float], error: float | None = None) -> list[Point]:
+        return [Point(step=100 * at, eval_loss=loss, eval_error=error) for at, loss in enumerate(losses, 1)]
+
+    (finding,) = run(EvaluationSpike(Facts()), points([1.0, 0.9, 1.2, 0.85, 0.8]))
+    assert finding.step == 400 and finding.window == [300, 400] and "1.2 at step 300" in finding.evidence
+    assert not run(EvaluationSpike(Facts()), points([1.0, 0.9, 1.2, 0.85, 0.8], error=0.2))
+    assert not run(EvaluationSpike(Facts()), points([1.0, 0.9, 1.2, 1.3, 1.2]))  # a rise
+    assert not run(EvaluationSpike(Facts()), points([0.01, 0.01, 0.02, 0.01]))
 
 
 def test_a_validation_loss_far_below_training_asks_for_the_overlap() -> None:
