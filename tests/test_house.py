@@ -31,7 +31,7 @@ MOST = {
 MOST_LINES = {
     "audit": 1212, "cli": 4402, "control": 525, "data": 8542, "durable": 781, "engine": 1918, "evaluate": 577,
     "launch": 306, "models": 5142, "objectives": 1144, "plan": 862, "recipe": 1921, "records": 2265,
-    "report": 4901, "scores": 828, "watch": 4353,
+    "report": 4901, "scores": 828, "watch": 4410,
     "etude": 3662,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()

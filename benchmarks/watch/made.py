@@ -22,12 +22,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from curves import wilson
 from measure import write_result
 
 from etude.watch import Watcher
 from etude.watch.point import Facts, Point
 from tests.watch.curves import change, draw, healthy, without_extras
+from watch.curves import wilson
 
 FIRST_SEED = 5_000_000
 Fault = Callable[[list[Point], int, Random], list[Point]]

@@ -92,7 +92,8 @@ class Overfitting:
     has a fifth of the validation loss). The mean training loss since the evaluation before is 2 % below that
     of the best, so that the gap grows. Never from training loss alone.
     Source: label rule of the real curves (a tenth); Prechelt, Early stopping - but when? (1998).
-    Delay: 2 evaluations after the rise began. False alarms: none on 27 real and 2,000 made healthy curves.
+    Delay: 2 evaluations after the rise began. False alarms: none on 27 real and 1 of 2,000 made healthy
+    curves.
     """
 
     kind: ClassVar[str] = "overfitting"
