@@ -119,7 +119,7 @@ def explain(finding: Finding, found: Diagnosis) -> Finding:
         what=finding.what if is_fault else "the loss is low in the first pass, as the data is easy",
         evidence=f"{finding.evidence}; {first.evidence}",
         advice=first.advice,
-        severity=finding.severity if is_fault else "info",
+        severity="error" if first.name in _SAID else finding.severity if is_fault else "info",
         causes=[each.said for each in (first, *others)],
         changes=first.changes,
         decided_by=first.decided_by,

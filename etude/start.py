@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from etude import durable
+from etude.data.samples.frequencies import target_entropy
 from etude.engine import checkpoint as checkpoints
 from etude.engine.optim import default_weight_decay
 from etude.engine.world import World
@@ -152,7 +153,9 @@ def write_start(
     open_trackers(plan.recipe, writer, reader)
     if is_first:
         tokenizer = plan.corpus.tokenizer.fingerprint
-        writer.append(events.DataUsed(plan.fingerprint, plan.data_summary, plan.held_out, tokenizer))
+        is_text = len(plan.tasks) == 1 and not plan.recipe.kind.has_labels
+        entropy = target_entropy(plan.corpus.train) if is_text else None
+        writer.append(events.DataUsed(plan.fingerprint, plan.data_summary, plan.held_out, tokenizer, entropy))
         writer.append(*_other_unfinished(resolved, options, run))
     for change in changes:
         advice = "bits may differ from an unbroken run"

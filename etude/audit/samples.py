@@ -45,17 +45,6 @@ def cut(sample: Sample, longest: int = LONGEST) -> Sample:
     )
 
 
-def entropy(samples: Sequence[Sample]) -> float:
-    """Entropy of the targets of samples by how often each occurs, in nats, corrected for their number.
-
-    Source: Miller 1955 (the correction).
-    """
-    targets = np.concatenate([each.labels[each.labels != NO_TARGET] for each in samples])
-    counts = np.unique(targets, return_counts=True)[1]
-    shares = counts / max(len(targets), 1)
-    return float(-(shares * np.log(shares)).sum() + max(len(counts) - 1, 0) / max(2 * len(targets), 1))
-
-
 def lay_out(samples: Sequence[Sample], task: str, device: torch.device, *, attend: bool) -> DeviceBatch:
     """A batch of samples, as training lays them out."""
     return to_device(replace(collate(samples, attend), task=task), device)

@@ -17,8 +17,9 @@ from etude.audit.losses import (
 )
 from etude.audit.passes import Tried, undisturbed
 from etude.audit.rows import find_in_rows
-from etude.audit.samples import choose_samples, choose_short, entropy, lay_out
+from etude.audit.samples import choose_short, lay_out
 from etude.audit.targets import Targets, read_targets
+from etude.data.samples.frequencies import target_entropy
 from etude.data.samples.sample import Sample
 from etude.engine.batch import DeviceBatch
 from etude.engine.loop import TrainState
@@ -175,7 +176,7 @@ class _Part:
         targets = max(float(done.targets), 1e-9)
         first = FirstLoss(
             float(done.loss) / targets, round(targets), max(classes, 2), self.is_fresh,
-            is_tokens=labels is None, entropy=entropy(choose_samples(corpus.train, _LOOKED_AT)),
+            is_tokens=labels is None, entropy=target_entropy(corpus.train) or 0.0,
         )  # fmt: skip
         yield from first.find()
 

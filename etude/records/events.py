@@ -212,12 +212,14 @@ class DataUsed:
 
     held_out   hash of the rows of each held-out set, by its use; empty in older journals
     tokenizer  hash of the tokenizer
+    entropy    of the training targets by how often each occurs, in nats, where texts are learnt
     """
 
     fingerprint: str
     summary: dict[str, Any]
     held_out: dict[str, str] = field(default_factory=dict)
     tokenizer: str | None = None
+    entropy: float | None = None
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ def facts_of(
         peak_learning_rate=recipe.optim.learning_rate,
         max_grad_norm=recipe.train.max_grad_norm,
         classes=None if several or is_own or recipe.kind.has_labels else _vocab_size(recipe, counts),
+        frequencies_loss=data.entropy if data and not is_own else None,
         objective=None if several else recipe.train.objective,
         is_pretrained=None if "model" in own_code else bool(recipe.model.from_ or has_first_weights),
         train_rows=_count(counts, "train"),

@@ -38,7 +38,8 @@ class Point:
 class Facts:
     """A run before its first step, as far as it is known; None is unknown, as in logs of other tools.
 
-    classes  tokens of the vocabulary, or labels: a model that knows nothing has the loss ln(classes)
+    classes           tokens of the vocabulary, or labels: a model that knows nothing has the loss ln(classes)
+    frequencies_loss  of a model that knows how often each target occurs, and nothing else
     """
 
     steps: int | None = None
@@ -46,6 +47,7 @@ class Facts:
     peak_learning_rate: float | None = None
     max_grad_norm: float | None = None
     classes: int | None = None
+    frequencies_loss: float | None = None
     objective: str | None = None
     is_pretrained: bool | None = None
     train_rows: int | None = None

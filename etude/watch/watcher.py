@@ -9,6 +9,7 @@ from etude.records.events import Finding
 from etude.watch.detectors.collapse import Collapse
 from etude.watch.detectors.evaluations import Contamination, EvaluationSpike, MetricSplit, NoisyEvaluation
 from etude.watch.detectors.finite import NonFinite, SkippedSteps
+from etude.watch.detectors.frequencies import OnlyFrequencies
 from etude.watch.detectors.loss import Divergence, Plateau
 from etude.watch.detectors.machine import MemoryCreep, Slowdown, Stall, Starvation
 from etude.watch.detectors.passes import Duplicates, EpochStep
@@ -45,7 +46,8 @@ class Detector(Protocol):
 DETECTORS: tuple[type[Detector], ...] = (
     NonFinite, SkippedSteps, ScaleCollapse, DeadRate, Divergence, Collapse, Duplicates, Contamination,
     Spike, Spikes, EvaluationSpike,
-    Overfitting, ValidationRise, EpochStep, ClipSaturation, Plateau, MetricSplit, NoisyEvaluation,
+    Overfitting, ValidationRise, EpochStep, ClipSaturation, OnlyFrequencies,
+    Plateau, MetricSplit, NoisyEvaluation,
     Stall, Starvation, MemoryCreep, Slowdown,
 )  # fmt: skip
 # Symptoms by the condition that brings them about. They are not reported while it is new; what costs the

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from etude.audit.samples import choose_samples, choose_short, cut, entropy, lay_out
+from etude.audit.samples import choose_samples, choose_short, cut, lay_out
 from etude.data.samples.sample import NO_TARGET, Sample
 from etude.plan import make_plan
 from etude.recipe.schema import Recipe
@@ -22,13 +22,6 @@ def test_a_cut_sample_keeps_a_target() -> None:
     assert short.positions.tolist() == list(range(50))
     labels[3] = 1
     assert cut(Sample(tokens, labels, np.zeros(200, dtype=np.int64), places), 50).tokens[0] == 0
-
-
-def test_the_entropy_of_targets_is_that_of_their_frequencies() -> None:
-    labels = np.r_[np.zeros(5000), np.ones(2500), np.full(2500, 2), np.full(300, NO_TARGET)].astype(np.int64)
-    sample = Sample(labels, labels, labels, labels)
-    assert abs(entropy([sample, sample]) - 1.5 * np.log(2)) < 1e-3
-    assert entropy([Sample(labels[-3:], labels[-3:], labels[-3:], labels[-3:])]) == 0
 
 
 def test_samples_of_other_lengths_stay_so(make_recipe: Make) -> None:
