@@ -71,7 +71,8 @@ def improve(run: Run) -> Improvement:
 def find_all(history: History) -> list[Finding]:
     """The findings of the watch in a journal, and what the detectors of today see in its records."""
     recorded = [each for each in history.events(Finding) if each.kind]
-    facts = facts_of(history.run.recipe, history.attempts[-1], history.data)
+    has_weights = bool(history.run.info.get("weights"))
+    facts = facts_of(history.run.recipe, history.attempts[-1], history.data, has_first_weights=has_weights)
     watcher, kinds = Watcher.of(facts), {each.kind for each in recorded}
     for point in points_of(entry.event for entry in history.ledger.entries):
         watcher.add(point)

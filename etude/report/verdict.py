@@ -26,6 +26,7 @@ from etude.text import one_line, plural
 BEFORE = "before"
 _FEW_ROWS = 20
 _MANY_PASSES = 20
+_NOTHING_LEARNT = {"only_frequencies"}  # kinds of findings
 _LOW_TRAINING_LOSS = 0.5  # of the validation loss
 _NEARLY = 0.99
 _EVIDENCE = 2  # of a kind of finding
@@ -157,7 +158,8 @@ def _doubt(history: History) -> str:
             return "; it predicts one label for all rows"
         if (constant := _unbeaten_constant(scores)) is not None:
             return f"; {one_line(constant)} is not behind it beyond the noise"
-    return ""
+    found = [each for each in history.events(Finding) if each.kind in _NOTHING_LEARNT]
+    return f"; the watch found that {found[-1].what}" if found else ""
 
 
 def _unbeaten_constant(scores: Scores) -> str | None:

@@ -9,14 +9,17 @@ from etude.records.events import Finding
 from etude.watch.point import Facts, Point
 from etude.watch.stream import Blocks, Cusum, Window, at_least, mann_kendall, theil_sen
 
+_LONG_ENOUGH = 60.0  # seconds
+
 
 class Slowdown:
     """A lasting fall of the tokens, or of the steps where tokens are unknown, in a second.
 
     Rule: the logs of the rates of points 4 to 33 give the usual rate and its deviation, at least 3 %; then a
     CUSUM (slack 0.75, as the usual rate has an error, limit 8) of the rates since, each cut at 3 deviations,
-    says lower, and the median of the last 10 is lower by a tenth and by 1.5 deviations. It is a warning from
-    a quarter on, else a remark.
+    says lower, and the median of the last 10 is lower by a tenth and by 1.5 deviations; where the seconds of
+    steps are known, for a minute of them, since a neighbour on the machine is no fault of the run. It is a
+    warning from a quarter on, else a remark.
     Source: Siegmund's formula: with a slack of 0.5 chance exceeds the limit once in 19,000 points.
     Delay: 10 to 20 points. False alarms: none on 2,000 made healthy curves.
     """
@@ -29,9 +32,11 @@ class Slowdown:
         self._skip = 3  # first steps compile and fill caches
         self._usual = self._spread = math.nan
         self._since = self._slow_points = 0
+        self._clock = self._slow_from = 0.0  # seconds of steps
         self._has_tokens = self._is_reported = False
 
     def observe(self, point: Point) -> Finding | None:
+        self._clock += point.seconds or 0.0
         rate = self._rate(point)
         if rate is None or not 0 < rate < math.inf:
             return None
@@ -49,12 +54,13 @@ class Slowdown:
         change = self._cusum.add(max(min(score, 3.0), -3.0))
         self._slow_points += 1
         if not self._cusum.low:
-            self._since, self._slow_points = point.step, 0
+            self._since, self._slow_points, self._slow_from = point.step, 0, self._clock
         fall = self._usual - self._recent.median()
         if change >= 0 or fall < max(0.105, 1.5 * self._spread) or self._slow_points < 10:
             self._is_reported = self._is_reported and fall > 0.05
             return None
-        return None if self._is_reported else self._finding(point.step, 1 - math.exp(-fall))
+        is_short = bool(self._clock) and self._clock - self._slow_from < _LONG_ENOUGH
+        return None if self._is_reported or is_short else self._finding(point.step, 1 - math.exp(-fall))
 
     def untold(self) -> str | None:
         return None if self._first.is_full else "no speed of enough steps"

@@ -1,6 +1,7 @@
 """Time and memory of a run."""
 
 import math
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -44,9 +45,12 @@ def test_noise_and_faster_steps_are_no_drop() -> None:
 
 
 def test_steps_per_second_count_where_no_tokens_are_known() -> None:
-    points = [Point(step=at, loss=1.0, seconds=0.1 if at < 200 else 0.2) for at in range(1, 400)]
+    points = [Point(step=at, loss=1.0, seconds=5.0 if at < 200 else 10.0) for at in range(1, 400)]
     (finding,) = run(Slowdown(Facts()), points)
     assert "steps/s" in finding.evidence and "50% less" in finding.evidence and 200 < finding.step <= 220
+    assert not run(
+        Slowdown(Facts()), [replace(point, seconds=(point.seconds or 0) / 1000) for point in points]
+    )
 
 
 def test_steps_that_wait_for_data_are_found_after_fifty() -> None:
