@@ -81,3 +81,13 @@ def test_a_model_that_looks_at_no_other_token_tells_nothing() -> None:
 
     found = find_future(tried(Alone(V)), make_batch(20))
     assert found == Leak(0.0, 0.0, 0, found.of if found else 0)
+
+
+def test_answers_that_move_by_themselves_are_no_leak() -> None:
+    class Noisy(parallel.Parallel):
+        def forward(self, tokens: Tensor) -> Tensor:
+            scores: Tensor = super().forward(tokens)
+            return scores + 1e-3 * torch.randn_like(scores)
+
+    found = find_future(tried(Noisy(V)), make_batch(40))
+    assert found is not None and found.moved > 0 and not found.is_fault
