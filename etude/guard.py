@@ -90,7 +90,7 @@ class Guard:
         if worst is None or self._policy.policy not in ("stop", "recover"):
             return None
         since = (worst.window or [worst.step])[0]
-        began = f"since step {since:,}" if since else "before the first step"
+        began = f"since step {max(since, 1):,}" if worst.step else "before the first step"
         reason = f"{worst.what} {began}: {worst.evidence}"
         if self._policy.policy == "stop":
             return Decision("fail", f"{reason}; {worst.advice}")

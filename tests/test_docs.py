@@ -1,5 +1,6 @@
 """The recipes and lines that README.md and docs/ show."""
 
+import ast
 import json
 import re
 import runpy
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from etude.cli.examples import example_text
 from etude.cli.main import COMMANDS, DATA_COMMANDS, DataGroup, app
 from etude.recipe.load import load_recipe, recipe_from, to_toml
+from etude.watch.watcher import DETECTORS
 from tests.bases import write_corpus
 from tests.conftest import Outcome
 
@@ -159,3 +161,50 @@ def test_the_first_command_of_a_page_on_pretrained_models_writes_its_recipe(
             assert etude(*words).code == 0
     objective = {"finetune": "causal"}.get(page, page)
     assert load_recipe("recipe.toml").train.objective == objective
+
+
+def kinds_of_tests() -> set[str]:
+    """Kinds of findings that code outside the detectors gives, as its calls name them."""
+    found = set()
+    for path in [*(ROOT / "etude" / "audit").glob("*.py"), *(ROOT / "etude").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if not re.search("finding|_error$|_warning$", name.lower()):
+                continue
+            given = [*node.args[:2], *(each.value for each in node.keywords if each.arg == "kind")]
+            texts = [
+                each.value for part in given for each in ast.walk(part) if isinstance(each, ast.Constant)
+            ]
+            found |= {text for text in texts if re.fullmatch("[a-z]+(_[a-z]+)+", str(text))}
+    return found
+
+
+def test_the_page_on_the_watch_has_a_section_for_every_finding_and_for_none_besides() -> None:
+    headings = re.findall(r"^### `(\w+)`: .+$", (ROOT / "docs" / "watch.md").read_text("utf-8"), re.M)
+    kinds = {detector.kind for detector in DETECTORS} | kinds_of_tests()
+    assert len(headings) == len(set(headings)) and {"overfitting", "padding_scored"} < kinds
+    assert sorted(headings) == sorted(kinds)
+
+
+def test_every_part_of_a_section_is_there() -> None:
+    _, *sections = (ROOT / "docs" / "watch.md").read_text("utf-8").split("\n### ")
+    for section in sections:
+        title = section.partition("\n")[0]
+        assert "*Likely causes:*" in section and "*To do:*" in section, title
+
+
+def test_pictures_of_findings_are_those_that_the_script_draws_from_curves_with_that_fault() -> None:
+    script = runpy.run_path(str(ROOT / "dev" / "draw_findings.py"))
+    shown = set(re.findall(r"\(images/watch-(\w+)\.svg\)", (ROOT / "docs" / "watch.md").read_text("utf-8")))
+    kept = {path.stem.removeprefix("watch-") for path in (ROOT / "docs" / "images").glob("watch-*.svg")}
+    assert shown == kept == script["CURVES"].keys()
+    for kind, curve in script["CURVES"].items():
+        assert kind in {finding.kind for finding in curve.watched()}, kind
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_picture_that_a_page_shows_is_there(page: Path) -> None:
+    for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text("utf-8")):
+        assert (page.parent / name).is_file(), name

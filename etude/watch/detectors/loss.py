@@ -151,7 +151,7 @@ class Divergence:
             f"optim.learning_rate; a "
             f"longer schedule.warmup_steps if it rose during warm-up",
             severity="error",
-            window=[self._onset, step],
+            window=[max(self._onset, 1), step],
             causes=[
                 "a learning rate that is too high",
                 "a warm-up that is too short",
