@@ -157,7 +157,6 @@ def test_the_first_command_of_a_page_on_pretrained_models_writes_its_recipe(
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
         if words[0] == "init":
-            Path("recipe.toml").unlink(missing_ok=True)
             assert etude(*words).code == 0
     objective = {"finetune": "causal"}.get(page, page)
     assert load_recipe("recipe.toml").train.objective == objective

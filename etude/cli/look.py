@@ -169,6 +169,8 @@ def _choose(data: Path, model: str, folder: Path | None, given: Mapping[str, str
     named = [objective for key, objective in _BY_KEY.items() if key in given]
     by_name = [objective for part, objective in _BY_NAME.items() if part in model.lower()]
     objective = [*named, *([find_objective(folder)] if folder else by_name), "causal"][0]
+    if not rows and not TRAINING_KINDS[objective].chats:
+        raise InputError(f"{data} has texts and no rows; for {model} give rows, as JSON Lines or CSV")
     return _FIELDS[objective](Fields(given), rows, data)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from etude.cli.look import look
+from etude.errors import InputError
 from etude.plan import make_plan
 from etude.recipe.load import recipe_from
 from tests.bases import (
@@ -63,6 +64,13 @@ def test_lengths_are_those_of_the_prepared_rows(tmp_path: Path) -> None:
     plan = make_plan(recipe_from(values))
     assert sum(facts.tokens) == plan.train.tokens_per_sample * len(plan.train)
     assert facts.weights == plan.parameters["total"] and facts.context == 128 and facts.written == []
+
+
+def test_a_folder_of_texts_is_nothing_for_an_encoder(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.py").write_text("x = 1\n")
+    with pytest.raises(InputError, match=r"has texts and no rows; for .* give rows, as JSON Lines or CSV$"):
+        look(tmp_path / "src", str(write_encoder(tmp_path)))
 
 
 def test_plain_texts_are_counted_one_by_one(tmp_path: Path) -> None:
