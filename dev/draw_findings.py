@@ -142,6 +142,12 @@ CURVES: dict[str, Curve] = {
         metric=lambda step: 0.4 + 0.4 * step / 300, facts={"metric": "f1", "lower_is_better": False},
     ),
     "plateau": Curve(loss=lambda step: math.log(8000), noise=0.003, facts={"classes": 8000}),
+    "only_frequencies": Curve(
+        loss=lambda step: 5.3 + 1.1 * math.exp(-step / 10), facts={"frequencies_loss": 5.2}
+    ),
+    "evaluation_spike": Curve(
+        held_out=lambda step: (1.6 if step == 200 else 1.03) * _usual(step)
+    ),
     "dead_learning_rate": Curve(rate=lambda step: _RATE * max(1 - step / 180, 0.0)),
     "clip_saturation": Curve(norm=lambda step: 40.0),
     "slowdown": Curve(speed=lambda step: 9_000.0 if step < 200 else 5_500.0, steps=400),
