@@ -1,6 +1,6 @@
 """Score the watch on made curves: false alarms on healthy ones, and recall and delay on each fault.
 
-python benchmarks/watch/made.py [--healthy 1000] [--faulty 100]
+python benchmarks/watch/made.py [--healthy 2000] [--faulty 100]
 
 Healthy shapes are drawn by tests/watch/curves.py with warm-up bumps, decaying tails, epochs, restarts, heavy
 tails and coarse logs, half of them as a plain log has them, with loss and validation loss only. Faults change
@@ -35,7 +35,7 @@ Fault = Callable[[list[Point], int, Random], list[Point]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--healthy", type=int, default=1000)
+    parser.add_argument("--healthy", type=int, default=2000)
     parser.add_argument("--faulty", type=int, default=100)
     options = parser.parse_args()
     calm = score_healthy(options.healthy)

@@ -170,7 +170,8 @@ class Plateau:
     Rule: over 24 blocks that span a tenth of the steps (120 points where their number is unknown), the
     interval of the Theil-Sen trend at two standard errors stays within 1 % of the level, and the learning
     rate is above a tenth of its peak throughout. It is a warning if the level is that of a model that knows
-    nothing, ln(classes) within 3 %; else a remark, for a run that has learnt what it can looks the same.
+    nothing, ln(classes)
+    within 3 %, without a trend; else a remark, for a run that has learnt what it can looks the same.
     Delay: a tenth of the steps. False alarms: no warning on 27 real and 2,000 made healthy curves.
     """
 
@@ -238,6 +239,7 @@ class Plateau:
         self._is_reported = True
         classes = self._facts.classes
         is_chance = bool(classes and classes > 1 and abs(level / math.log(classes) - 1) < 0.03)
+        is_chance = is_chance and low <= 0 <= high
         return self._finding(
             step, level, [slope * span, low * span, high * span], classes if is_chance else None
         )

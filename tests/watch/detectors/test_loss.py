@@ -81,6 +81,11 @@ def test_a_flat_loss_is_a_remark_unless_nothing_was_learnt() -> None:
     assert warning.step == remark.step == 121  # 24 blocks of 5 points after the first
 
 
+def test_a_loss_at_that_of_chance_which_falls_slowly_is_learning() -> None:
+    points = [Point(step=at, loss=math.log(1000) - at * 3e-4, learning_rate=1e-3) for at in range(1, 401)]
+    assert [each.severity for each in run(Plateau(Facts(steps=400, classes=1000)), points)] == ["info"]
+
+
 def test_a_loss_that_falls_and_one_whose_rate_has_decayed_are_no_plateau() -> None:
     falling = [Point(step=at, loss=3 - at / 1000, learning_rate=1e-3) for at in range(1, 1001)]
     decayed = [Point(step=at, loss=3.0, learning_rate=1e-3 if at < 30 else 5e-5) for at in range(1, 1001)]
