@@ -113,7 +113,7 @@ def test_rows_of_nan_and_frozen_tensors_and_repeated_batches(make_recipe: Any, t
         torch.equal(still[name], again[name]) for name in still
     )  # as drawn, after 12 steps and after 4
     assert not any(torch.equal(still[name], first[name]) for name in first)
-    with meddled(repeat_batches(2)):
+    with repeat_batches(2):
         steps, _ = train(recipe, tmp_path / "same")
     assert steps[2].targets == steps[0].targets and steps[-1].loss < plain[-1].loss
     with meddled(accumulate(100, onset=0)):

@@ -11,6 +11,7 @@ is not run again.
 
 import argparse
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from etude.errors import EtudeError
 from etude.improve import improve
 from etude.recipe.load import flatten
 from etude.recipe.schema import Recipe
+from etude.records.events import plain
 from watch.cases import COMBINATIONS, Case, present
 from watch.curve import Curve, is_alarm
 from watch.faults import FAULTS
@@ -123,10 +125,10 @@ def judge(curve: Curve, twin: Curve, case: Case) -> Judged:
     kinds = FAULTS[case.condition].kinds
     alarms = sorted({each.kind for each in findings_of(curve) if is_alarm(each) and each.kind in kinds})
     (loss, _), (right, error) = curve.final_loss, twin.final_loss
-    distance = (loss - right) / error
+    distance = (loss - right) / error if math.isfinite(loss) else math.inf
     is_near = abs(distance) <= 2 if case.condition == "validation_leak" else distance <= 2
     return {
-        "alarms": alarms, "loss": round(loss, 4), "errors_above_twin": round(distance, 2),
+        "alarms": alarms, "loss": plain(loss), "errors_above_twin": plain(round(distance, 2)),
         "is_well": bool(is_near and not alarms),
     }  # fmt: skip
 
@@ -143,7 +145,7 @@ def table(rows: Mapping[str, Judged]) -> list[list[str]]:
     lines = [["case", "fault", *TREATMENTS, "changes"]]
     for name, row in rows.items():
         cells = [
-            f"{'well' if row[each]['is_well'] else 'ill'} {row[each]['errors_above_twin']:+}"
+            f"{'well' if row[each]['is_well'] else 'ill'} {row[each]['errors_above_twin']}"
             for each in ("fault", *TREATMENTS)
         ]
         lines.append([name, *cells, json.dumps(row["changes"])[:120]])

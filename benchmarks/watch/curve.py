@@ -31,6 +31,7 @@ class Curve:
     onset     the step after which the fault acts; 0: from the start
     recorded  the findings of the run itself that have a kind
     ending    how the run ended, with the reason
+    version   that of the cases when it was made, cases.VERSION
     """
 
     case: dict[str, Any]
@@ -39,6 +40,7 @@ class Curve:
     points: list[Point]
     recorded: list[Finding]
     ending: str
+    version: int = 1
 
     @property
     def name(self) -> str:
@@ -69,6 +71,7 @@ def write_curve(curve: Curve, folder: Path = CURVES) -> Path:
         "points": {**columns, "metrics": metrics if any(metrics) else []},
         "recorded": [_slim(each) for each in curve.recorded],
         "ending": curve.ending,
+        "version": curve.version,
     }
     text = json.dumps(content, separators=(",", ":"))
     durable.make_folder(folder)
@@ -87,7 +90,8 @@ def read_curve(path: Path) -> Curve:
     ]
     recorded = [Finding(**each) for each in content["recorded"]]
     facts = Facts(**content["facts"])
-    return Curve(content["case"], content["onset"], facts, points, recorded, content["ending"])
+    rest = content["ending"], content.get("version", 1)
+    return Curve(content["case"], content["onset"], facts, points, recorded, *rest)
 
 
 def read_curves(folder: Path = CURVES) -> list[Curve]:

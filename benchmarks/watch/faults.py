@@ -27,6 +27,7 @@ from watch.meddling import (
     cut_gradient,
     drop_gradients,
     drop_state,
+    fast_schedule,
     freeze,
     leak_memory,
     move_frozen,
@@ -38,9 +39,15 @@ from watch.meddling import (
 )
 
 Loss = Callable[[torch.nn.Module, DeviceBatch], tuple[torch.Tensor, torch.Tensor]]
-RATE = {"divergence", "spike", "spikes", "non_finite", "skipped_steps"}
-STILL = {"never_moved", "trainable_not_stepped", "gradient_not_reaching", "not_stepped"}
-REPEATED = {"duplicates", "first_pass_collapse", "repeated_batches", "overfitting", "sample_order"}
+RATE = {"divergence", "spike", "spikes", "non_finite", "skipped_steps", "only_frequencies"}
+STILL = {
+    "never_moved",
+    "tensor_not_moved",
+    "tensor_not_stepped",
+    "trainable_not_stepped",
+    "gradient_not_reaching",
+}
+REPEATED = {"duplicates", "first_pass_collapse", "overfitting"}
 
 
 @dataclass(frozen=True)
@@ -215,19 +222,6 @@ def _no_clipping(factor: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _fast_schedule(times: float) -> Iterator[None]:
-    """The schedule is stepped several times a step."""
-    from etude.recipe import course
-    from etude.recipe.schedule import learning_rate_ratio as real
-
-    def ratio(step: int, schedule: Any, *, steps: int) -> float:
-        return real(min(round(step * times), steps - 1), schedule, steps=steps)
-
-    with replaced(course, "learning_rate_ratio", ratio):
-        yield
-
-
-@contextlib.contextmanager
 def _evaluation_trains(size: float) -> Iterator[None]:
     """An evaluation moves the weights."""
     from etude.objectives.examiner import Examiner
@@ -245,6 +239,11 @@ def _evaluation_trains(size: float) -> Iterator[None]:
         yield
 
 
+def _clipped(strength: float, usual: float) -> dict[str, Any]:
+    """A limit that most gradients exceed, so that it matters whether it is kept."""
+    return {"optim.learning_rate": strength * usual, "train.max_grad_norm": 0.25}
+
+
 def _rate(strength: float, usual: float) -> dict[str, Any]:
     return {"optim.learning_rate": strength * usual, "schedule.warmup_steps": 0}
 
@@ -256,14 +255,14 @@ FAULTS: dict[str, Fault] = {
         {"future_visible"}, traits=CAUSAL, patch=_no_mask),
     "labels_shifted_twice": Fault("labels are shifted twice", {"labels_shifted_twice", "labels_misplaced"},
         (1, 0.5, 0.2), {"labels_shifted_twice"}, traits=CAUSAL, loss=_shifted_twice),
-    "rate_too_high": Fault("the learning rate rose", RATE | {"clip_saturation", "validation_rise", "rate_off_schedule"},
-        (100, 30, 10), RATE - {"spike"}, "rate", onset=ONSET, is_curable=True, course=lambda times: times),
+    "rate_too_high": Fault("the learning rate rose", RATE | {"clip_saturation", "validation_rise"},
+        (100, 30, 10), RATE - {"spike"}, "rate", onset=ONSET, course=lambda times: times),
     "no_warm_up": Fault("a high rate without warm-up", RATE | {"clip_saturation", "plateau"}, (100, 30, 10),
         {"divergence", "skipped_steps", "non_finite"}, "rate|warm", is_curable=True, recipe=_rate),
     "rate_zero": Fault("the learning rate fell to nothing", {"dead_learning_rate"}, (1e-9, 1e-5, 1e-3),
         {"dead_learning_rate"}, onset=ONSET, course=lambda times: times),
     "clipping_lost": Fault("gradients are not clipped", RATE | {"clip_skipped"}, (3, 1, 0.3), {"clip_skipped"}, "clip",
-        onset=ONSET, recipe=lambda times, usual: {"optim.learning_rate": times * usual}, patch=_no_clipping),
+        onset=ONSET, recipe=_clipped, patch=_no_clipping),
     "row_of_nan": Fault("rows give a loss that is not a number", {"non_finite", "skipped_steps"}, (1, 8, 60),
         {"non_finite", "skipped_steps"}, onset=ONSET, meddle=lambda every: poison(int(every), ONSET)),
     "fp16_overflow": Fault("gradients overflow", {"skipped_steps", "non_finite", "scale_collapse"}, (1, 4, 16),
@@ -280,7 +279,7 @@ FAULTS: dict[str, Fault] = {
     "end_missing": Fault("the end of answers is cut off", {"end_never_scored", "rows_without_targets"}, (64, 72, 80),
         {"end_never_scored"}, traits=ALPACA, is_curable=True,
         recipe=lambda length, usual: {"train.seq_len": int(length)}),
-    "duplicates": Fault("rows repeat", REPEATED | {"epoch_step"}, (0.9, 0.5, 0.15), {"duplicates", "repeated_batches"},
+    "duplicates": Fault("rows repeat", REPEATED | {"epoch_step"}, (0.9, 0.5, 0.15), {"duplicates"},
         "duplic|repeat", is_curable=True, rows=_duplicates),
     "validation_leak": Fault("held-out rows are in training", {"contamination"}, (1, 0.5, 0.05), {"contamination"},
         is_curable=True, rows=_leak),
@@ -301,20 +300,20 @@ FAULTS: dict[str, Fault] = {
     "tensor_not_stepped": Fault("tensors are never stepped", STILL, (0.9, 0.5, 0.1), STILL, traits=SCRATCH,
         origin="traincheck", meddle=freeze),
     "schedule_fast": Fault("the schedule is stepped several times a step", {"rate_off_schedule"}, (4, 2, 1.5),
-        {"rate_off_schedule"}, origin="traincheck", patch=_fast_schedule),
+        {"rate_off_schedule"}, origin="traincheck", meddle=fast_schedule),
     "gradients_kept": Fault("gradients are not set to zero", RATE | {"gradients_kept", "clip_saturation"}, (200, 20, 4),
         {"gradients_kept"}, onset=ONSET, origin="traincheck", meddle=lambda steps: accumulate(int(steps), ONSET)),
-    "gradients_dropped": Fault("gradients are set to zero before the update", STILL | {"plateau", "dead_learning_rate"},
+    "gradients_dropped": Fault("gradients are set to zero before the update", STILL | {"plateau", "dead_learning_rate", "only_frequencies"},
         (1, 2, 4), STILL, origin="traincheck", meddle=lambda every: drop_gradients(int(every))),
-    "batches_repeated": Fault("the loader gives the same batches", REPEATED | {"ledger"}, (1, 4, 16),
-        REPEATED - {"overfitting"}, "repeat|duplic|batch", origin="traincheck",
-        meddle=lambda count: repeat_batches(int(count))),
-    "evaluation_trains": Fault("an evaluation moves the weights", {"evaluation_changed_state", "divergence"},
-        (0.3, 0.1, 0.01), {"evaluation_changed_state"}, origin="traincheck", patch=_evaluation_trains),
+    "batches_repeated": Fault("the loader gives the same batches", REPEATED | {"samples_off_plan"}, (1, 4, 16),
+        {"samples_off_plan", "duplicates"}, "repeat|duplic|batch", origin="traincheck",
+        patch=lambda count: repeat_batches(int(count))),
+    "evaluation_trains": Fault("an evaluation moves the weights", {"evaluation_trains", "divergence"},
+        (0.3, 0.1, 0.01), {"evaluation_trains"}, origin="traincheck", patch=_evaluation_trains),
     "frozen_moves": Fault("frozen weights move", {"frozen_moved"}, (1e-2, 1e-3, 1e-4), {"frozen_moved"}, traits=LORA,
         origin="traincheck", meddle=move_frozen),
-    "optimizer_forgets": Fault("the state of the optimizer is lost", {"optimizer_state_lost"}, (1, 5, 20),
-        {"optimizer_state_lost"}, onset=ONSET, origin="traincheck", meddle=lambda every: drop_state(int(every), ONSET)),
+    "optimizer_forgets": Fault("the state of the optimizer is lost", {"optimizer_state_wrong", "tensor_not_stepped"}, (1, 5, 20),
+        {"optimizer_state_wrong", "tensor_not_stepped"}, onset=ONSET, origin="traincheck", meddle=lambda every: drop_state(int(every), ONSET)),
     "gradient_cut": Fault("no gradient reaches the lower layers", STILL, (1, 0, 0), STILL, traits=({"causal", "scratch"},),
         origin="traincheck", patch=lambda layer: cut_gradient(int(layer))),
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 python benchmarks/watch/grid.py [--limit-seconds 1800] [--only fault] [--list]
 
-Cases that have a curve in results/watch/ are not run again. Any beginning of the grid is balanced over
+Cases that have a curve of today's version in results/watch/ are not run again. Any beginning of the grid is balanced over
 healthy and faulty conditions and over combinations; the severe faults come first. All of it takes hours on
 one core.
 """
@@ -34,6 +34,7 @@ from watch.cases import (
     ONSET,
     SEEDS,
     STEPS,
+    VERSION,
     Case,
     Combination,
     hard_rows,
@@ -41,7 +42,7 @@ from watch.cases import (
     present,
     recipe_of,
 )
-from watch.curve import CURVES, Curve, write_curve
+from watch.curve import Curve, read_curves, write_curve
 from watch.faults import FAULTS, Fault, own_loss
 from watch.meddling import meddled, replaced
 
@@ -54,7 +55,8 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the names of the cases and end")
     options = parser.parse_args()
     cases = [each for each in order(present()) if options.only in each.name]
-    left = [each for each in cases if options.again or not (CURVES / f"{each.name}.json.gz").exists()]
+    done = set() if options.again else {each.name for each in read_curves() if each.version == VERSION}
+    left = [each for each in cases if each.name not in done]
     if options.list:
         print("\n".join(each.name for each in cases))
         return
@@ -171,7 +173,7 @@ def curve_of(case: Case, fault: Fault | None, run: Run, ending: str) -> Curve:
     recorded = [each for each in events if isinstance(each, Finding) and each.kind]
     return Curve(
         asdict(case), fault.onset if fault else 0, facts_of(run.recipe, attempt, data), list(points_of(events)),
-        recorded, reasons[-1] if reasons else ending,
+        recorded, reasons[-1] if reasons else ending, VERSION,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from etude.data.loader import StepBatches
+from etude.data.loader import Loader, StepBatches
 from etude.engine.batch import DeviceBatch
 from etude.engine.loop import Objective, TrainState
 
@@ -79,18 +79,16 @@ def overflow(every: int, onset: int) -> Meddle:
     return lambda state, batches, objective: (batches, _Wrapped(objective, state, change, every, onset))
 
 
-def repeat_batches(count: int) -> Meddle:
-    """The first batches come again and again."""
+@contextlib.contextmanager
+def repeat_batches(count: int) -> Iterator[None]:
+    """The loader gives the batches of its first steps again and again."""
+    real = Loader.load
 
-    def again(batches: Batches) -> Iterator[StepBatches]:
-        kept: list[StepBatches] = []
-        for step in batches:
-            if len(kept) < count:
-                kept.append(step)
-            first = kept[step.step % len(kept)]
-            yield replace(step, ids=first.ids, micro_batches=first.micro_batches)
+    def load(self: Loader, step: int) -> StepBatches:
+        return replace(real(self, step % count), step=step)
 
-    return lambda state, batches, objective: (again(batches), objective)
+    with replaced(Loader, "load", load):
+        yield
 
 
 def slow_loader(seconds: float, onset: int) -> Meddle:
@@ -139,6 +137,16 @@ def drop_gradients(every: int) -> Meddle:
             if parameter.grad is not None:
                 parameter.grad.zero_()
         real(*arguments, **keywords)
+
+    return _stepping(step)
+
+
+def fast_schedule(times: float) -> Meddle:
+    """The schedule is stepped so many times a step."""
+
+    def step(state: TrainState, real: Callable[..., None], arguments: Any, keywords: Any) -> None:
+        ahead = min(round(state.step * times), state.course.steps - 1)
+        real(state.course.at(ahead).learning_rate, **keywords)
 
     return _stepping(step)
 

@@ -26,7 +26,7 @@ from measure import write_result
 
 from etude.records.events import Finding
 from etude.watch.watcher import DETECTORS, Watcher
-from watch.cases import COMBINATIONS
+from watch.cases import COMBINATIONS, VERSION
 from watch.curve import CURVES, Curve, first_alarms, read_curves
 from watch.faults import FAULTS, Fault
 
@@ -72,7 +72,15 @@ def main() -> None:
         "all": verdicts,
     }
     scores = {name: score(part) for name, part in parts.items() if part}
-    result = {"scores": scores, "by_fault": by_fault(verdicts), "healthy": by_condition(verdicts)}
+    older = sum(each.curve.version < VERSION for each in verdicts)
+    print(f"{len(verdicts)} curves, {older} of an earlier version of the cases")
+    result: dict[str, Any] = {
+        "curves": len(verdicts),
+        "of_an_earlier_version": older,
+        "scores": scores,
+        "by_fault": by_fault(verdicts),
+        "healthy": by_condition(verdicts),
+    }
     if options.wrong:
         options.wrong.write_text("\n".join(wrong(verdicts)) + "\n")
     write_result("watch_score", CLAIM, {"tuned_on": sorted(tuned), **result}, table(scores))
