@@ -40,7 +40,7 @@ _ADVICE = {
     "frozen_moved": "do not write to frozen tensors in a forward pass or a loss",
     "tensor_not_stepped": "keep the parameter objects that the optimizer was given, and unfreeze none later",
     "clip_skipped": "clip before the update: by train.max_grad_norm alone",
-    "rate_off_schedule": "change the rate by etude set or the recipe, which the schedule knows",
+    "rate_off_schedule": "change the rate in the recipe, or by a change of the run, which the schedule knows",
     "samples_off_plan": "start again from a checkpoint; if it stays so, report this",
     "evaluation_trains": "let metrics and modules read only: no optimizer, and no backward pass",
     "optimizer_state_wrong": "start again from an earlier checkpoint: state has the dtype of its weights",

@@ -72,7 +72,7 @@ def _at_length(chart: str | None, finding: Finding, times: int) -> Iterator[str]
     yield f"### {prose(finding.what[:1].upper() + finding.what[1:])}"
     yield f"{prose(finding.severity.capitalize())}, {where(finding)}{again}: {prose(finding.evidence)}."
     if chart:
-        yield f"![{prose(finding.what)}]({chart})"
+        yield f"![The figure that this rests on, with {where(finding)} shaded]({chart})"
     if causes := cause_text(finding):
         yield causes
     changes = ", ".join(code(f"{key} = {_value(value)}") for key, value in finding.changes.items())

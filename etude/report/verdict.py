@@ -158,7 +158,9 @@ def _doubt(history: History) -> str:
             return "; it predicts one label for all rows"
         if (constant := _unbeaten_constant(scores)) is not None:
             return f"; {one_line(constant)} is not behind it beyond the noise"
-    found = [each for each in history.events(Finding) if each.kind in _NOTHING_LEARNT]
+    findings = [each for each in history.events(Finding) if each.kind]
+    wrong = [each for each in findings if not each.step and each.severity == "error"]  # in what is asked for
+    found = [*(each for each in findings if each.kind in _NOTHING_LEARNT), *wrong]
     return f"; the watch found that {found[-1].what}" if found else ""
 
 

@@ -330,3 +330,21 @@ def test_an_end_that_the_journal_lacks_is_said_in_words(tmp_path: Path) -> None:
     writer.append(attempt(), *window(1, 5))
     writer.close("finished")
     assert summarize(writer.run)["end"] == "Ended early at step 5 of 40: the journal does not say why."
+
+
+@pytest.mark.parametrize(("severity", "is_doubted"), [("error", True), ("warning", False)])
+def test_a_run_that_was_asked_for_the_wrong_thing_may_have_learnt_nothing(
+    tmp_path: Path, severity: str, is_doubted: bool
+) -> None:
+    """Its loss falls further than that of any other."""
+    writer = new_run(tmp_path)
+    finding = Finding(
+        0, "the loss asks for the token that the model reads", "100 %", "", severity=severity, window=[0, 0],
+        kind="labels_not_shifted",
+    )  # fmt: skip
+    before = replace(evaluation(0, 5.0), best=False)
+    writer.append(attempt(), finding, before, *window(1, 40), evaluation(40, 0.03))
+    writer.close("finished")
+    (learnt, *_) = summarize(writer.run)["verdict"]
+    assert learnt.startswith("It may have learnt nothing: ") == is_doubted
+    assert ("the watch found that the loss asks for the token that the model reads" in learnt) == is_doubted
