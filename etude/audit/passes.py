@@ -85,11 +85,12 @@ class Tried:
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run a model as it is used, not compiled, and leave its mode, buffers and generators as they were."""
+    """Run a model as it is used, not compiled; its mode, buffers, gradients and generators stay the same."""
     modules = list(model.modules())
     modes = [module.training for module in modules]
     buffers = [(module, dict(module._buffers)) for module in modules if module._buffers]
     kept = {id(each): each.clone() for _, own in buffers for each in own.values() if each is not None}
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     states = random.getstate(), np.random.get_state()  # a module of the user's may draw there
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=_gpus(model)))
@@ -97,8 +98,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         try:
             model.eval()
+            for parameter, _ in gradients:  # a loss of the user's may add to them, and fail half-way
+                parameter.grad = None
             yield
         finally:
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
             for module, mode in zip(modules, modes):
                 module.training = mode
             with torch.no_grad():

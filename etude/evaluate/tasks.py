@@ -85,7 +85,8 @@ def join(pairs: Sequence[torch.Tensor], sizes: Sequence[int], world: World, *bes
 def _standard_error(
     mean: float, targets: int, squares: float, products: float, sizes: float, batches: float
 ) -> float | None:
-    """Standard error of a ratio of sums over batches: of losses, squared and times targets, and of targets².
+    """Standard error of a ratio of sums over batches: of squared losses, of losses times targets, and of
+    squared targets.
 
     Source: Cochran, Sampling Techniques (1977), section 6.
     """

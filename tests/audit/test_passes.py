@@ -1,5 +1,6 @@
 """A pass tells what a model read and answered, wherever it was called, and leaves nothing changed."""
 
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from etude.assemble import assemble
 from etude.audit import audit
 from etude.audit.passes import Tried, undisturbed
+from etude.audit.samples import choose_short, lay_out
 from etude.engine.batch import DeviceBatch
 from etude.engine.world import World
 from etude.objectives.own import OwnLoss
@@ -97,3 +99,25 @@ def test_nothing_is_compiled_by_a_test(make_recipe: Make) -> None:
     assert not compiled
     state.model(torch.ones(1, 8, dtype=torch.int64))
     assert compiled
+
+
+def test_a_loss_that_fails_half_way_leaves_no_gradient(make_recipe: Make) -> None:
+    def failing(model: nn.Module, batch: DeviceBatch) -> Any:
+        loss, _ = parallel.right(model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        raise torch.OutOfMemoryError("no memory for these")
+
+    model = Disturbed()
+    kept = {name: torch.ones_like(each) for name, each in model.named_parameters()}
+    with undisturbed(model), contextlib.suppress(torch.OutOfMemoryError):
+        plan = make_plan(make_recipe(), own=Options(model=model, loss=failing).own)
+        samples = choose_short(plan.corpus.train, 2)
+        failing(model, lay_out(samples, "", CPU, attend=False))
+    assert all(each.grad is None for each in model.parameters())
+    for name, each in model.named_parameters():
+        each.grad = kept[name]
+    with undisturbed(model):
+        model(torch.zeros(1, 4, dtype=torch.int64)).sum().backward()
+    assert all(
+        each.grad is kept[name] and bool((each.grad == 1).all()) for name, each in model.named_parameters()
+    )
