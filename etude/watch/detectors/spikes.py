@@ -78,13 +78,16 @@ class Spike:
         )
 
 
+_ONE_TARGET = 8.0  # nats: one row that is said wrongly, with certainty
+
+
 class Spikes:
     """Losses that jump above their neighbours again and again.
 
     Rule: a spike is over 1.5 times the median of the 11 points before it, over 4 robust deviations above it
-    and higher by 0.05; of more than two in a row the first two count. Reported are two or more that make up 1
-    % of the points, if 0.3 % of them, what healthy runs have, would give as many by chance (Poisson) in less
-    than 1 of 50 runs.
+    and higher by 0.05, or by what one target of 8 nats adds to the mean of few; of more than two in a row the
+    first two count. Reported are two or more that make up 1 % of the points, if 0.3 % of them, what healthy
+    runs have, would give as many by chance (Poisson) in less than 1 of 50 runs.
     Source: label rule of the real curves; 0.3 % is the most of 27 healthy ones.
     Delay: the second to the fifth spike. False alarms: none on 27 real and 2,000 made healthy curves.
     """
@@ -104,7 +107,7 @@ class Spikes:
         if loss is None or point.skipped or not math.isfinite(loss):
             return None
         self._points += 1
-        is_spike = len(self._before) >= 6 and self._is_spike(loss)
+        is_spike = len(self._before) >= 6 and self._is_spike(loss, point.targets)
         self._in_a_row = self._in_a_row + 1 if is_spike else 0
         is_new = is_spike and self._in_a_row <= 2 and not self._is_reported  # more are a new level
         if is_new:
@@ -115,9 +118,9 @@ class Spikes:
     def untold(self) -> str | None:
         return None
 
-    def _is_spike(self, loss: float) -> bool:
-        median = self._before.median()
-        return loss > max(1.5 * median, median + 0.05) and loss > median + 4 * self._before.deviation()
+    def _is_spike(self, loss: float, targets: int | None) -> bool:
+        median, least = self._before.median(), max(0.05, _ONE_TARGET / targets if targets else 0.0)
+        return loss > max(1.5 * median, median + least) and loss > median + 4 * self._before.deviation()
 
     def _judge(self, step: int) -> Finding | None:
         count, expected = len(self._spikes), 0.003 * self._points
