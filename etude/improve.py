@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from etude.errors import InputError, RecipeError
@@ -37,8 +38,10 @@ class Improvement:
     reasons: dict[str, str]
 
 
-def improve(run: Run) -> Improvement:
+def improve(run: Run, file: Path | None = None) -> Improvement:
     """Change the recipe of a run as the findings of the watch advise. Reads the run folder only.
+
+    file: where the recipe will stand, as the strategy names it; by default NAME.toml.
 
     Raises: InputError if no finding names a change, or the folder is damaged.
     """
@@ -64,7 +67,7 @@ def improve(run: Run) -> Improvement:
         reasons,
         header,
     )
-    strategy = write_strategy(history, recipe, findings, taken)
+    strategy = write_strategy(history, recipe, findings, taken, file or Path(f"{name}.toml"))
     return Improvement(recipe, text, strategy, taken, reasons)
 
 

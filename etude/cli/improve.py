@@ -28,7 +28,7 @@ def improve_run(
     from etude.records.store import open_run
 
     found = open_run(run, runs)
-    better = improve(found)
+    better = improve(found, out)
     recipe = out or parse_new_file(f"{better.recipe.name}.toml")
     strategy = parse_new_file(str(recipe.with_suffix(".strategy.md")))
     for path in (recipe, strategy):

@@ -1,8 +1,10 @@
 """The strategy of a second version of a recipe: the problem, the changes, and signs that they help."""
 
 import math
+import shlex
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from etude.recipe.load import flatten
 from etude.recipe.schema import Recipe
@@ -16,11 +18,11 @@ from etude.report.wording import at_step, duration, metric_title, short
 
 
 def write_strategy(
-    history: History, recipe: Recipe, findings: Sequence[Finding], taken: Mapping[str, Finding]
+    history: History, recipe: Recipe, findings: Sequence[Finding], taken: Mapping[str, Finding], file: Path
 ) -> str:
     """Markdown on the second version of the recipe of a run.
 
-    findings: of the watch, the worst first; taken: the finding behind each changed key.
+    findings: of the watch, the worst first; taken: the finding behind each changed key; file: of the recipe.
     """
     summary = summarize_history(history)
     parts: list[tuple[str, Iterator[str]]] = [
@@ -30,7 +32,7 @@ def write_strategy(
         ("## Good signs", _good_signs(history)),
         ("## Bad signs", _bad_signs(findings)),
         ("## Success", _success(history, recipe, taken)),
-        ("## Next steps", _next_steps(history.run.name, recipe)),
+        ("## Next steps", _next_steps(history.run.name, recipe, file)),
     ]
     sections = [(heading, [*lines]) for heading, lines in parts]
     title = f"Strategy: {prose(recipe.name)} after run {prose(history.run.name)}"
@@ -146,7 +148,7 @@ def _success(history: History, recipe: Recipe, taken: Mapping[str, Finding]) -> 
     yield "\n".join(f"- {line}" for line in lines)
 
 
-def _next_steps(name: str, recipe: Recipe) -> Iterator[str]:
-    file = f"{recipe.name}.toml"
-    commands = (f"check {file} --deep", f"train {file}", f"compare {name} {recipe.name}")
+def _next_steps(name: str, recipe: Recipe, file: Path) -> Iterator[str]:
+    named = shlex.quote(str(file))
+    commands = (f"check {named} --deep", f"train {named}", f"compare {name} {recipe.name}")
     yield "\n".join(f"- {code(f'etude {command}')}" for command in commands)
