@@ -109,8 +109,10 @@ def _rows(lines: Sequence[str], separator: str) -> Iterator[Cells]:
     if separator in (",", "\t", ";"):
         try:
             for cells in csv.reader(lines, delimiter=separator):
+                if any(len(cell) > _LONGEST_LINE for cell in cells):
+                    return  # a cell without an end: what is below it is lost
                 yield [cell.strip() for cell in cells]
-        except csv.Error:  # a cell without an end: what is below it is lost
+        except csv.Error:  # the same, where the process has no higher limit
             return
     else:
         yield from (_cells(line, separator) for line in lines if not _RULE.fullmatch(line))
