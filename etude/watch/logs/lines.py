@@ -17,7 +17,7 @@ _LOOKED_AT = re.compile(
 )
 _BAR = re.compile(r"(?P<title>[^|\r\n]{0,80}?)\d+%\|[^|]{0,200}\|\s*(?P<at>\d+)/(?P<of>\d+)\s*\[")
 _BAR_END = re.compile(r"(?<=\])\s*(?=\{)")  # what was printed over a bar
-_KERAS = re.compile(r"\s*(?P<at>\d+)/(?P<of>\d+)\s+(?:\[[=>.]+\]|[━─╸╺]+)")
+_KERAS = re.compile(r"\s*(?P<at>\d+)/(?P<of>\d+)\s+(?:\[[=>.]+\]|[\u2501\u2500\u2578\u257a]+)")
 _OF_EVALUATION = re.compile(r"(?i)\b(?:evaluat(?:ion|ing)|eval|valid(?:ation|ating)?|val|dev|test)\b")
 _ALONE = re.compile(r"[\s,|;/(]*(?:val|valid|validation|eval|test)\s*[:=]?\s*")  # `loss train: 2.5, val: 2.6`
 _OF_STEPS = re.compile(r"\s*(?:batches|steps|iterations|iters)\b")  # `200/ 2983 batches`

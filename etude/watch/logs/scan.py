@@ -9,12 +9,13 @@ from etude.watch.logs.names import Meaning, meaning_of, words_of
 from etude.watch.logs.numbers import NUMBER, parse
 
 _UNITS = (
-    r"ms/step|s/step|us/step|ms|us|µs|seconds|secs?|s|%|[kKMGT]i?B|tok(?:ens?)?/s(?:ec(?:ond)?)?|wps|[kKM]"
+    r"ms/step|s/step|us/step|ms|us|\u00b5s|seconds|secs?|s|%|[kKMGT]i?B"
+    r"|tok(?:ens?)?/s(?:ec(?:ond)?)?|wps|[kKM]"
 )
 _NUMBER = re.compile(rf"(?<![\w.])(?P<digits>{NUMBER})(?:\s?(?P<unit>{_UNITS})(?![\w/]))?(?!\w)")
 _WRAPPER = re.compile(r"(?:tensor|array|(?:np|numpy|torch|jnp)\.\w{1,20})\(\[?\s*$")
 _NAME_END = re.compile(r"[\s:=\[(\"'#>~]+$")
-_CUT = re.compile(r".*(?:[,|;:{}\t=]|\s{2}|\s[-–—]\s)", re.DOTALL)
+_CUT = re.compile(r".*(?:[,|;:{}\t=]|\s{2}|\s[-\u2013\u2014]\s)", re.DOTALL)
 # Words before a name that make it another figure, or one of another moment.
 _OTHER = {
     "best", "min", "max", "minimum", "maximum", "lowest", "highest", "previous", "prev", "old", "target",
@@ -26,7 +27,7 @@ _A_STEP = {"", "dt", "time", "step_time", "iter_time", "time_step", "step_avg"}
 _SECONDS = {
     "ms": 1e-3,
     "us": 1e-6,
-    "µs": 1e-6,
+    "\u00b5s": 1e-6,
     "s": 1.0,
     "sec": 1.0,
     "secs": 1.0,
