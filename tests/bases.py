@@ -175,7 +175,7 @@ def _write_joining_tokenizer(folder: Path, *, twice: bool) -> None:
     texts = ["total value left print Add to system\n" * 20]
     inner = Tokenizer.from_str(train_tokenizer(iter(texts), 290).to_json())
     inner.add_special_tokens(["<s>", "<pad>", "</s>", "<mask>"])
-    begin, end = (inner.token_to_id(token) for token in ("<s>", "</s>"))
+    begin, end = (inner.token_to_id(token) or 0 for token in ("<s>", "</s>"))
     if twice:
         inner.post_processor = RobertaProcessing(("</s>", end), ("<s>", begin), add_prefix_space=False)
     else:

@@ -82,7 +82,8 @@ def level(shape: Shape, number: int) -> float:
     if shape.restart and share > 0.5:
         value += shape.restart * (shape.start - value) * math.exp(-(share - 0.5) * 20)
     value *= (1 - shape.step) ** (math.ceil(share * shape.epochs - 1e-9) - 1 if number else 0)
-    return value * (1 - shape.tail * max(share - 0.8, 0) / 0.2)
+    end: float = 1 - shape.tail * max(share - 0.8, 0) / 0.2
+    return float(value) * end
 
 
 def healthy(shape: Shape, random: Random) -> list[Point]:
