@@ -10,7 +10,8 @@ EtudeError               shown as one line, without a traceback
     └── LostRankError    another rank of the run ended or does not answer; exit code 76
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 
 class EtudeError(Exception):
@@ -53,3 +54,14 @@ class LostRankError(FaultError):
     """Another rank ended or does not answer, so this one cannot go on; the launcher of the ranks says why."""
 
     exit_code = 76
+
+
+@contextlib.contextmanager
+def collect(problems: list[str]) -> Iterator[None]:
+    """Add what an InputError of the block says to a list, each problem of its own, and go on behind it."""
+    try:
+        yield
+    except RecipeError as error:
+        problems += error.problems
+    except InputError as error:
+        problems.append(str(error))

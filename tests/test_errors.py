@@ -19,3 +19,13 @@ def test_input_of_the_user_ends_with_2_and_faults_with_1(error: type[errors.Etud
 def test_a_recipe_error_has_a_line_for_each_problem() -> None:
     error = errors.RecipeError(["a is 1", "b is 2"])
     assert str(error) == "a is 1\nb is 2" and error.problems == ["a is 1", "b is 2"] and error.exit_code == 2
+
+
+def test_problems_are_collected_one_by_one_and_faults_go_on() -> None:
+    problems: list[str] = []
+    for error in (errors.RecipeError(["a is 1", "b is 2"]), errors.InputError("c is missing")):
+        with errors.collect(problems):
+            raise error
+    assert problems == ["a is 1", "b is 2", "c is missing"]
+    with pytest.raises(errors.FaultError), errors.collect(problems):
+        raise errors.FaultError("broken")

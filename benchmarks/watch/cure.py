@@ -121,7 +121,7 @@ _NOT_TREATED = {"records.log_every_steps"}
 
 
 def judge(curve: Curve, twin: Curve, case: Case) -> Judged:
-    """Whether a run has no alarm of its fault and the loss of its healthy twin."""
+    """True if a run has no alarm of its fault, and the loss of its healthy twin."""
     kinds = FAULTS[case.condition].kinds
     alarms = sorted({each.kind for each in findings_of(curve) if is_alarm(each) and each.kind in kinds})
     (loss, _), (right, error) = curve.final_loss, twin.final_loss

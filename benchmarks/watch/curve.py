@@ -115,7 +115,7 @@ def _value(value: Any) -> Any:
 
 
 def _slim(finding: Finding) -> dict[str, Any]:
-    """What scoring reads of a finding, and enough of it for a person."""
+    """The parts of a finding that scoring reads, and enough of it for a person."""
     kept = {name: value for name, value in asdict(finding).items() if value not in (None, [], {}, "")}
     kept["advice"] = ""
     return kept

@@ -160,7 +160,7 @@ def _answers_in_prompts(train: Rows, held_out: Rows, draw: random.Random, share:
 
 
 def _duplicates(train: Rows, held_out: Rows, draw: random.Random, share: float) -> tuple[Rows, Rows]:
-    """Of all rows a share repeats others."""
+    """Rows of which a share repeats others."""
     kept = train[: max(round(len(train) * (1 - share)), 1)]
     copies = [dict(draw.choice(kept[: max(len(kept) // 8, 1)])) for _ in range(len(train) - len(kept))]
     rows = kept + copies

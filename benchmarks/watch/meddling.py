@@ -198,7 +198,7 @@ def accumulate(steps: int, onset: int) -> Meddle:
 
 @contextlib.contextmanager
 def cut_gradient(layer: int) -> Iterator[None]:
-    """What a block of a model gives is cut off from the weights below it, from its assembly on."""
+    """Cut what a block of a model gives off from the weights below it, from its assembly on."""
     from etude import assemble as real
     from etude import session
 

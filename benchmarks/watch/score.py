@@ -39,7 +39,7 @@ _NEAR = 20  # steps between a finding of the run and the same one of the curve
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the watch says of one curve, beside the truth.
+    """Findings of the watch on one curve, beside the truth.
 
     early  alarms before the onset of the fault; of a healthy run, all
     delay  from the onset to the first alarm that names a condition of the fault, in steps; None: none did
@@ -108,7 +108,7 @@ def judge(curve: Curve) -> Verdict:
 
 
 def findings_of(curve: Curve) -> list[Finding]:
-    """What today's detectors find, with the causes that the run found for it, and what only the run could."""
+    """Findings of today's detectors, with the causes that the run found, and those that only the run could."""
     watcher = Watcher.of(curve.facts)
     for point in curve.points:
         watcher.add(point)
@@ -193,7 +193,7 @@ def by_condition(verdicts: Iterable[Verdict]) -> dict[str, Any]:
 
 
 def wrong(verdicts: Iterable[Verdict]) -> list[str]:
-    """What the watch got wrong, a line each: case, expected and found."""
+    """Lines of a table for what the watch got wrong: case, expected and found."""
     tuned, lines = tuning_half(), ["| case | half | expected | found |", "| --- | --- | --- | --- |"]
     for each in verdicts:
         case = each.curve.case

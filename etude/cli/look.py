@@ -1,7 +1,7 @@
 """A look at data, model and machine: the facts that a recipe for fine-tuning should fit."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from etude.cli.fields import (
     read_first_rows,
     why_no_target,
 )
-from etude.errors import InputError, RecipeError
+from etude.errors import InputError, RecipeError, collect
 from etude.recipe.kinds import TRAINING_KINDS
 
 if TYPE_CHECKING:
@@ -66,12 +66,12 @@ def look(data: Path, model: str, given: Mapping[str, str] | None = None) -> Fact
     except InputError as error:
         problem = str(error)
     objective, pretrained, found = "", None, None
-    with _collect(problems):
+    with collect(problems):
         objective, fields = _choose(data, model, folder, given or {})
-        with _collect(problems):
+        with collect(problems):
             found = read(data, objective, fields)
     if folder is not None:
-        with _collect(problems):
+        with collect(problems):
             pretrained = inspect_model(folder, objective or find_objective(folder))
     if problems or found is None:
         raise RecipeError(list(dict.fromkeys(problems)))
@@ -146,16 +146,6 @@ class _Counts:
         return LabelCounts(
             dict(zip(labels.names, table.sum(axis=0, dtype=int).tolist())), labels.multi, labels.notes
         )
-
-
-@contextlib.contextmanager
-def _collect(problems: list[str]) -> Iterator[None]:
-    try:
-        yield
-    except RecipeError as error:
-        problems += error.problems
-    except InputError as error:
-        problems.append(str(error))
 
 
 def _choose(data: Path, model: str, folder: Path | None, given: Mapping[str, str]) -> tuple[str, Fields]:

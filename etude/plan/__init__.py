@@ -1,8 +1,6 @@
 """A plan: everything about a run that is known before anything is trained or written."""
 
-import contextlib
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +11,7 @@ from etude.data.mixture import Mixture
 from etude.data.samples.sample import Samples
 from etude.engine.precision import choose_precision
 from etude.engine.world import choose_device
-from etude.errors import InputError, RecipeError
+from etude.errors import RecipeError, collect
 from etude.models.cost import Cost
 from etude.models.families.family import Config, Pretrained
 from etude.objectives.task import Task
@@ -118,27 +116,27 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
     """
     problems: list[str] = []
     tasks: tuple[Task, ...] = ()
-    with _collect(problems):
+    with collect(problems):
         device, precision = _choose_machine(recipe)
-    with _collect(problems):
+    with collect(problems):
         base = find_base(recipe, own)
-        with _collect(problems):
+        with collect(problems):
             tasks, base = prepare_tasks(recipe, base, own, today=today)
         # The layers of a model of transformers are known once its classes are counted.
         if tasks or (base is not None and base.reason is None):
-            with _collect(problems):
+            with collect(problems):
                 adapter = count_adapter(recipe, base)
     if not tasks:
         raise RecipeError(problems)
     samples, model = join_samples(recipe, tasks), None
     sizes = data_sizes(tasks, samples, base)
-    with _collect(problems):
+    with collect(problems):
         require_vocabulary(recipe, base, sizes)
-    with _collect(problems):
+    with collect(problems):
         model = choose_model(recipe, base, sizes, own)
-    with _collect(problems):
+    with collect(problems):
         require_short_prompts(recipe, tasks[0].corpus, context_of(model, base))
-    with _collect(problems):
+    with collect(problems):
         require_figures(recipe, tasks, own)
     if problems:
         raise RecipeError(problems)
@@ -155,17 +153,6 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
         **vars(size),
         **vars(choose_length(recipe, samples, device)),
     )
-
-
-@contextlib.contextmanager
-def _collect(problems: list[str]) -> Iterator[None]:
-    """Add the problem that ends the block to a list, and go on behind the block."""
-    try:
-        yield
-    except RecipeError as error:
-        problems += error.problems
-    except InputError as error:
-        problems.append(str(error))
 
 
 def _choose_machine(recipe: Recipe) -> tuple[torch.device, str]:
