@@ -1,6 +1,6 @@
 """Train the grid of the benchmark of the watch: healthy runs and faulty ones, each kept as a compact curve.
 
-python benchmarks/watch/grid.py [--limit-seconds 1800] [--only fault] [--list]
+python benchmarks/watch/grid.py [--limit-seconds 1800] [--only fault] [--part 1/2] [--list]
 
 Cases that have a curve of today's version in results/watch/ are not run again. Any beginning of the grid is balanced over
 healthy and faulty conditions and over combinations; the severe faults come first. All of it takes hours on
@@ -51,12 +51,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--limit-seconds", type=float, default=float("inf"))
     parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--part", default="1/1", help="of the cases, where several processes share them")
     parser.add_argument("--again", action="store_true", help="run cases again that have a curve")
     parser.add_argument("--list", action="store_true", help="print the names of the cases and end")
     options = parser.parse_args()
     cases = [each for each in order(present()) if options.only in each.name]
     done = set() if options.again else {each.name for each in read_curves() if each.version == VERSION}
-    left = [each for each in cases if each.name not in done]
+    part, parts = map(int, options.part.split("/"))
+    left = [each for each in cases[part - 1 :: parts] if each.name not in done]
     if options.list:
         print("\n".join(each.name for each in cases))
         return
