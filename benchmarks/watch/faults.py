@@ -257,7 +257,7 @@ FAULTS: dict[str, Fault] = {
         (1, 0.5, 0.2), {"labels_shifted_twice"}, traits=CAUSAL, loss=_shifted_twice),
     "rate_too_high": Fault("the learning rate rose", RATE | {"clip_saturation", "validation_rise"},
         (100, 30, 10), RATE - {"spike"}, "rate", onset=ONSET, course=lambda times: times),
-    "no_warm_up": Fault("a high rate without warm-up", RATE | {"clip_saturation", "plateau"}, (100, 30, 10),
+    "no_warm_up": Fault("a high rate without warm-up", RATE | {"clip_saturation", "plateau", "validation_rise"}, (100, 30, 10),
         {"divergence", "skipped_steps", "non_finite"}, "rate|warm", is_curable=True, recipe=_rate),
     "rate_zero": Fault("the learning rate fell to nothing", {"dead_learning_rate"}, (1e-9, 1e-5, 1e-3),
         {"dead_learning_rate"}, onset=ONSET, course=lambda times: times),

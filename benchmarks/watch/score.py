@@ -108,7 +108,7 @@ def judge(curve: Curve) -> Verdict:
 
 
 def findings_of(curve: Curve) -> list[Finding]:
-    """Findings of today's detectors, with the causes that the run found, and those that only the run could."""
+    """Findings of today's detectors, with the causes that tests of the run decided, and what only those could find."""
     watcher = Watcher.of(curve.facts)
     for point in curve.points:
         watcher.add(point)
@@ -117,7 +117,7 @@ def findings_of(curve: Curve) -> list[Finding]:
             (
                 mine
                 for mine in curve.recorded
-                if mine.kind == each.kind and abs(mine.step - each.step) <= _NEAR
+                if mine.kind == each.kind and mine.decided_by and abs(mine.step - each.step) <= _NEAR
             ),
             each,
         )

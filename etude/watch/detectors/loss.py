@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from etude.records.events import Finding
 from etude.watch.point import Facts, Point
+from etude.watch.rates import Rates
 from etude.watch.stream import Blocks, Ema, Window, theil_sen
 
 _MEDIAN_ERROR = 1.2533  # standard error of a median beside that of a mean, of a normal distribution
@@ -33,7 +34,8 @@ class Divergence:
         self._chance = math.log(facts.classes) if facts.classes and facts.classes > 1 else math.inf
         self._few, self._many = Window(5), Window(25)
         self._levels: deque[float] = deque(maxlen=101)
-        self._change = Ema(100)  # between neighbours
+        self._change, self._change_now = Ema(100), Ema(15)  # between neighbours
+        self._rates = Rates()
         self._steps: deque[int] = deque(maxlen=25)
         self._points = self._held = self._onset = 0
         self._first = self._start = self._best = math.nan
@@ -47,6 +49,7 @@ class Divergence:
         if loss is None or point.skipped or not math.isfinite(loss):
             return None
         self._peak_rate = max(self._peak_rate, point.learning_rate or 0.0)
+        self._rates.add(point)
         self._take(loss)
         if self._points < 5:
             return None
@@ -78,7 +81,9 @@ class Divergence:
             self._last = loss
         change = abs(loss - self._last)
         usual = self._change.value
-        self._change.add(min(change, 5 * usual) if self._points > 10 and usual > 0 else change)
+        change = min(change, 5 * usual) if self._points > 10 and usual > 0 else change
+        self._change.add(change)
+        self._change_now.add(change)
         self._last = loss
         self._is_negative = self._is_negative or loss < 0
         self._few.add(loss)
@@ -104,7 +109,8 @@ class Divergence:
     def _error(self) -> float:
         """Standard error of the level, by the distances of neighbours."""
         width = 25 if self._points >= 100 else 5
-        return _MEDIAN_ERROR * self._change.value / _CHANGE / math.sqrt(width)
+        change = max(self._change.value, self._change_now.value)  # batches may grow noisier as a loss falls
+        return _MEDIAN_ERROR * change / _CHANGE / math.sqrt(width)
 
     def _reason(self, level: float) -> tuple[str, int] | None:
         """The part of the rule that holds now, and the points that it has to hold for."""
@@ -153,6 +159,7 @@ class Divergence:
             severity="error",
             window=[max(self._onset, 1), step],
             causes=[
+                *self._rates.causes(),
                 "a learning rate that is too high",
                 "a warm-up that is too short",
                 "other data from here on",

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from etude.records.events import Finding
 from etude.watch.point import Facts, Point
+from etude.watch.rates import Rates
 from etude.watch.stream import Window, at_least
 
 _PALM = "PaLM (arXiv:2204.02311): about 100 steps back and 200 to 500 batches skipped"
@@ -24,7 +25,7 @@ class Spike:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
-        self._losses, self._norms = Window(200), Window(200)
+        self._losses, self._norms, self._rates = Window(200), Window(200), Rates()
         self._points = self._quiet_until = 0
         self._norm: tuple[int, int, float, float] | None = (
             None  # place, step, norm and median of the last jump
@@ -35,6 +36,7 @@ class Spike:
         if loss is None or point.skipped or not math.isfinite(loss):
             return None
         self._points += 1
+        self._rates.add(point)
         if norm is not None and 0 < norm < math.inf:
             self._watch_norm(point.step, math.log(norm))
         found = self._judge(point.step, loss) if len(self._losses) >= 20 else None
@@ -69,7 +71,11 @@ class Spike:
             "back to the "
             "checkpoint before them and skip these batches",
             window=[since, step],
-            causes=["a batch unlike the others", "a learning rate at the edge of what is stable"],
+            causes=[
+                *self._rates.causes(),
+                "a batch unlike the others",
+                "a learning rate at the edge of what is stable",
+            ],
             changes={} if self._facts.max_grad_norm else {"train.max_grad_norm": 1.0},
             not_tested=["whether the same batches spike from other weights"],
             kind=self.kind,
@@ -78,15 +84,17 @@ class Spike:
         )
 
 
-_ONE_TARGET = 8.0  # nats: one row that is said wrongly, with certainty
+# Nats: four standard errors of a mean over n targets are this by the root of n, if the loss of a target
+# scatters by 2.5 and those of a row scatter together, as twice as few would.
+_NOISE_OF_ONE = 14.0
 
 
 class Spikes:
     """Losses that jump above their neighbours again and again.
 
     Rule: a spike is over 1.5 times the median of the 11 points before it, over 4 robust deviations above it
-    and higher by 0.05, or by what one target of 8 nats adds to the mean of few; of more than two in a row the
-    first two count. Reported are two or more that make up 1 % of the points, if 0.3 % of them, what healthy
+    and higher by 0.05, or by the noise of a batch of so many targets; of more than two in a row the first two
+    count. Reported are two or more that make up 1 % of the points, if 0.3 % of them, what healthy
     runs have, would give as many by chance (Poisson) in less than 1 of 50 runs.
     Source: label rule of the real curves; 0.3 % is the most of 27 healthy ones.
     Delay: the second to the fifth spike. False alarms: none on 27 real and 2,000 made healthy curves.
@@ -96,7 +104,7 @@ class Spikes:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
-        self._before = Window(11)
+        self._before, self._rates = Window(11), Rates()
         self._points = 0
         self._spikes: list[tuple[int, float, float]] = []
         self._in_a_row = 0
@@ -107,6 +115,7 @@ class Spikes:
         if loss is None or point.skipped or not math.isfinite(loss):
             return None
         self._points += 1
+        self._rates.add(point)
         is_spike = len(self._before) >= 6 and self._is_spike(loss, point.targets)
         self._in_a_row = self._in_a_row + 1 if is_spike else 0
         is_new = is_spike and self._in_a_row <= 2 and not self._is_reported  # more are a new level
@@ -119,7 +128,7 @@ class Spikes:
         return None
 
     def _is_spike(self, loss: float, targets: int | None) -> bool:
-        median, least = self._before.median(), max(0.05, _ONE_TARGET / targets if targets else 0.0)
+        median, least = self._before.median(), max(0.05, _NOISE_OF_ONE / math.sqrt(targets or math.inf))
         return loss > max(1.5 * median, median + least) and loss > median + 4 * self._before.deviation()
 
     def _judge(self, step: int) -> Finding | None:
@@ -140,6 +149,7 @@ class Spikes:
             "batches of these steps",
             window=[self._spikes[0][0], step],
             causes=[
+                *self._rates.causes(),
                 "batches that are too small for their noise",
                 "rows unlike the others",
                 "a high learning rate",

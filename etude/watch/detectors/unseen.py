@@ -9,6 +9,8 @@ from etude.records.events import Finding
 from etude.watch.point import Facts, Point
 from etude.watch.stream import noise
 
+_LEAST_RISE = 0.02  # nats: errors of a loss near zero are smaller than what matters
+
 
 class Measured(NamedTuple):
     """An evaluation, and the mean training loss since the one before."""
@@ -54,18 +56,18 @@ class Evaluations:
     def has_risen(self, share: float, nats: float = math.inf, least: float = 0.01) -> bool:
         """True if the last two evaluations, both after the best, are worse than it beyond doubt.
 
-        Where standard errors are known, each by two of them and by `least` of the best. Else their mean is
-        above the median of the best and its neighbours, as the best alone is low for being the best of many,
-        by `share` of it or by `nats`, and by four deviations of the evaluations' noise, and the last is no
-        better than the one before. With fewer than six evaluations, which tell no noise, it takes twice the
-        share, and nats do not count. Where training rows are known by heart, with a loss below a fifth of
+        Where standard errors are known, each by two of them, by `least` of the best and by 0.02. Else their
+        mean is above the median of the best and its neighbours, as the best alone is low for being the best
+        of many, by `share` of it or by `nats`, and by four deviations of the evaluations' noise, and the last
+        is no better than the one before. With fewer than six evaluations, which tell no noise, it takes twice
+        the share, and nats do not count. Where training rows are known by heart, with a loss below a fifth of
         that of validation, noise is no excuse.
         """
         if self.best is None or self.since_best < 2 or self.count < 3:
             return False
         (*_, last, now), best = self.recent, self.best
         if last.error is not None and now.error is not None and best.error is not None:
-            bound = least * abs(best.loss)
+            bound = max(least * abs(best.loss), _LEAST_RISE)
             return all(
                 each.loss - best.loss > max(2 * math.hypot(each.error or 0.0, best.error), bound)
                 for each in (last, now)
@@ -86,7 +88,7 @@ class Overfitting:
     """A validation loss that rises while the training loss falls on, over rows that were seen before.
 
     Rule: after the first epoch (or where epochs are unknown), with at least 3 evaluations, the last two, both
-    after the best, are worse than it. Where standard errors are known: each by two of them and by 1 %. Else:
+    after the best, are worse than it. Where errors are known: each by two of them, 1 % and 0.02. Else:
     their mean by a tenth or 0.1 nats and by four deviations of the evaluations' noise, the last no better
     than the one before (of fewer than six evaluations by a fifth; by a tenth whatever the noise if training
     has a fifth of the validation loss). The mean training loss since the evaluation before is 2 % below that

@@ -66,7 +66,7 @@ def test_steps_that_changed_nothing_and_losses_that_are_not_finite_do_not_count(
 def test_one_wrong_row_of_a_small_batch_is_no_spike() -> None:
     losses = [0.06 + 0.01 * (step % 3) for step in range(1, 60)]
     losses[29] = losses[45] = 0.6
-    for targets, count in ((8, 0), (400, 1)):
+    for targets, count in ((8, 0), (4000, 1)):
         detector = Spikes(Facts())
         points = [Point(step=step, loss=loss, targets=targets) for step, loss in enumerate(losses, 1)]
         assert len([found for point in points if (found := detector.observe(point))]) == count
