@@ -41,8 +41,8 @@ def main() -> None:
     calm = score_healthy(options.healthy)
     rows = [["fault", "found by its name", "points until then: median, 90 %", "other alarms"]]
     faults = {}
-    for kind, fault in FAULTS.items():
-        faults[kind] = found = score_fault(kind, fault, options.faulty)
+    for kind in FAULTS:
+        faults[kind] = found = score_fault(kind, options.faulty)
         shown = f"{found['found']} of {found['runs']} {found['interval']}"
         rows.append([kind, shown, f"{found['median']}, {found['most']}", str(found["others"] or "none")])
     claim = "watch: made curves; each fault by its name, soon, and healthy curves without a warning"
@@ -56,10 +56,8 @@ def score_healthy(count: int) -> dict[str, Any]:
     kinds: Counter[str] = Counter()
     alarms = points = 0
     for number in range(count):
-        random = Random(FIRST_SEED + number)
-        shape = draw(random)
-        run = healthy(shape, random)
-        watcher = watch(without_extras(run), Facts()) if number % 2 else watch(run, shape.facts)
+        run, facts = healthy_run(number)
+        watcher = watch(run, facts)
         found = {finding.kind for finding in watcher.findings if finding.severity != "info"}
         kinds.update(found)
         alarms += bool(found)
@@ -73,16 +71,12 @@ def score_healthy(count: int) -> dict[str, Any]:
     }
 
 
-def score_fault(kind: str, fault: Fault, count: int) -> dict[str, Any]:
+def score_fault(kind: str, count: int) -> dict[str, Any]:
     """Curves on which the fault is named, and the points from its onset until then."""
     delays, others = [], Counter[str]()
     for number in range(count):
-        random = Random(2 * FIRST_SEED + number)
-        shape = replace(draw(random), points=random.choice([300, 600, 1000]), evaluations=20, restart=0.0)
-        run = healthy(shape, random)
-        onset = 0 if kind in FROM_THE_START else len(run) // 3
-        run = fault(run, onset, random)
-        watcher = watch(run, replace(shape.facts, classes=50_000))
+        run, facts, onset = faulty_run(kind, number)
+        watcher = watch(run, facts)
         at = next((finding.step for finding in watcher.findings if finding.kind == kind), None)
         if at is not None:
             delays.append(sum(point.loss is not None for point in run[onset:] if point.step <= at))
@@ -96,6 +90,23 @@ def score_fault(kind: str, fault: Fault, count: int) -> dict[str, Any]:
         "most": ranked[int(0.9 * (len(ranked) - 1))] if ranked else None,
         "others": dict(others),
     }
+
+
+def healthy_run(number: int) -> tuple[list[Point], Facts]:
+    """A healthy curve; every second one as a plain log has it, without facts."""
+    random = Random(FIRST_SEED + number)
+    shape = draw(random)
+    run = healthy(shape, random)
+    return (without_extras(run), Facts()) if number % 2 else (run, shape.facts)
+
+
+def faulty_run(kind: str, number: int) -> tuple[list[Point], Facts, int]:
+    """A curve with a fault, and the place of the point at which it begins."""
+    random = Random(2 * FIRST_SEED + number)
+    shape = replace(draw(random), points=random.choice([300, 600, 1000]), evaluations=20, restart=0.0)
+    run = healthy(shape, random)
+    onset = 0 if kind in FROM_THE_START else len(run) // 3
+    return FAULTS[kind](run, onset, random), replace(shape.facts, classes=50_000), onset
 
 
 def watch(points: list[Point], facts: Facts) -> Watcher:

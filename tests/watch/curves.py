@@ -121,6 +121,15 @@ def without_extras(points: list[Point]) -> list[Point]:
     return [Point(step=each.step, loss=each.loss, eval_loss=each.eval_loss) for each in points]
 
 
+def story(every: int = 1, steps_per_epoch: int = 1688) -> list[Point]:
+    """A loss that falls from 3.64 to 0.005 in the first 225 steps."""
+    rate = math.log(3.64 / 0.005) / 225
+    return [
+        Point(step=step, epoch=step / steps_per_epoch, loss=max(3.64 * math.exp(-rate * step), 0.005))
+        for step in range(every, 226, every)
+    ]
+
+
 def change(points: list[Point], first: int, **figures: Any) -> list[Point]:
     """The points with figures that from a place on are computed from the old ones."""
     return [

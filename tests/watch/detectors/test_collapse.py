@@ -1,26 +1,16 @@
 """Losses that fall too far before any row repeats."""
 
-import math
-
 import pytest
 
 from etude.records.events import Finding
 from etude.watch.detectors import collapse
 from etude.watch.detectors.collapse import Collapse
 from etude.watch.point import Facts, Point
+from tests.watch.curves import story
 
 
 def run(detector: Collapse, points: list[Point]) -> list[Finding]:
     return [finding for point in points if (finding := detector.observe(point))]
-
-
-def story(every: int = 1, steps_per_epoch: int = 1688) -> list[Point]:
-    """A loss that falls from 3.64 to 0.005 in the first 225 steps."""
-    rate = math.log(3.64 / 0.005) / 225
-    return [
-        Point(step=step, epoch=step / steps_per_epoch, loss=max(3.64 * math.exp(-rate * step), 0.005))
-        for step in range(every, 226, every)
-    ]
 
 
 @pytest.mark.parametrize(
