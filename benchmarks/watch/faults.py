@@ -312,8 +312,8 @@ FAULTS: dict[str, Fault] = {
         (0.3, 0.1, 0.01), {"evaluation_trains"}, origin="traincheck", patch=_evaluation_trains),
     "frozen_moves": Fault("frozen weights move", {"frozen_moved"}, (1e-2, 1e-3, 1e-4), {"frozen_moved"}, traits=LORA,
         origin="traincheck", meddle=move_frozen),
-    "optimizer_forgets": Fault("the state of the optimizer is lost", {"optimizer_state_wrong", "tensor_not_stepped"}, (1, 5, 20),
-        {"optimizer_state_wrong", "tensor_not_stepped"}, onset=ONSET, origin="traincheck", meddle=lambda every: drop_state(int(every), ONSET)),
+    "optimizer_forgets": Fault("the state of the optimizer is lost", {"optimizer_state_lost"}, (1, 5, 20),
+        {"optimizer_state_lost"}, onset=ONSET, origin="traincheck", meddle=lambda every: drop_state(int(every), ONSET)),
     "gradient_cut": Fault("no gradient reaches the lower layers", STILL, (1, 0, 0), STILL, traits=({"causal", "scratch"},),
         origin="traincheck", patch=lambda layer: cut_gradient(int(layer))),
 }  # fmt: skip

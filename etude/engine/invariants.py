@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,6 +19,7 @@ from etude.text import plural
 
 MOVED_WITHIN = 20  # steps
 _PASS_STEPS = 10  # over which one pass over all weights is spread
+_MOST_IDS = 256  # of a step that are compared with the plan at a time; more take turns
 _CLOSE = 1e-3
 _NAMED = 3
 
@@ -42,8 +44,10 @@ _ADVICE = {
     "clip_skipped": "clip before the update: by train.max_grad_norm alone",
     "rate_off_schedule": "change the rate in the recipe, or by a change of the run, which the schedule knows",
     "samples_off_plan": "start again from a checkpoint; if it stays so, report this",
+    "gradients_kept": "make no backward pass between steps, and leave it to etude to set gradients to zero",
     "evaluation_trains": "let metrics and modules read only: no optimizer, and no backward pass",
     "optimizer_state_wrong": "start again from an earlier checkpoint: state has the dtype of its weights",
+    "optimizer_state_lost": "start again from an earlier checkpoint, and leave the optimizer alone",
 }
 
 
@@ -68,19 +72,43 @@ class Invariants:
     _reported: set[str] = field(default_factory=set)
     _is_moved: bool = False
     _pending: list[Broken] = field(default_factory=list)
+    _is_told: bool = False  # that an evaluation left gradients
+    _held: tuple[int, dict[str, Tensor]] | None = None
+    _measured: list[Tensor] = field(default_factory=list)
+    _updates: float = 0.0
+    _counts: dict[str, float] = field(default_factory=dict)
+    _buffers: dict[str, weakref.ref[Tensor]] = field(default_factory=dict)
 
     def begin(self) -> None:
         """Take the weights as they are for the start, as an attempt does."""
         self._first_step, self._turn, self._is_moved = self.state.step, 0, False
         self._pending.clear()
         self._reported.clear()
+        self._measured.clear()
+        self._is_told, self._held = False, None
+        self._counts, self._buffers = self._count_updates(), self._find_buffers()
+        self._updates = max(self._counts.values(), default=0.0)
         self._started = fingerprints(self._trained | self._frozen)
 
     def reading(self, batches: Iterable[StepBatches]) -> Iterator[StepBatches]:
-        """The same batches, of which the last that was read is remembered."""
+        """The same batches; the last is remembered, and the gradients that are there before its step."""
         for each in batches:
             self._read = each
+            if self._held is None and not self._is_told:
+                names = self.state.optimizer.names
+                if held := {names[each]: each.grad for each in names if each.grad is not None}:
+                    # What they hold is on the device, which is asked at the log step.
+                    self._held = (
+                        self.state.step + 1,
+                        {name: grad.count_nonzero() for name, grad in held.items()},
+                    )
+            self._is_told = False
             yield each
+
+    def note(self, step: Step) -> None:
+        """Remember an update that was made or skipped, without asking the device for it."""
+        if not step.is_void:
+            self._measured.append(step.measured)
 
     def check(self, step: Step) -> list[Finding]:
         """The rules that a log step breaks, on any rank; every rank calls it."""
@@ -103,12 +131,15 @@ class Invariants:
         if moved:
             self._break("evaluation_trains", f"{what} changed weights", f"{_listed(moved)} moved in {what}")
         elif left:
+            self._is_told = True
             self._break(
                 "evaluation_trains", f"{what} left gradients", f"{_listed(left)} have gradients after {what}"
             )
 
     def _rules(self, step: Step) -> Iterator[Broken]:
         yield from self._find_wrong_update(step)
+        yield from self._find_kept_gradients()
+        yield from self._find_wrong_counts()
         if self._turn % self._parts == 0:
             yield from self._find_wrong_samples(step)
             yield from self._find_wrong_state()
@@ -123,14 +154,23 @@ class Invariants:
         epoch, place = divmod(at, steps_per_epoch(self.samples, size))
         places = np.arange(place * size, min((place + 1) * size, self.samples))
         mine = rank_part(places, self.world.rank, self.world.size)
-        # The first alone: a permutation of all takes longer than the step of a tiny model should pay for.
-        due = permute(mine[:1], n=self.samples, seed=seed, epoch=epoch).tolist()
-        if len(read) != len(mine) or read[:1].tolist() != due:
-            yield self._broken(
-                "samples_off_plan", "a step had other samples than the plan",
-                f"rank {self.world.rank} read {plural(len(read), 'sample')}, the first "
-                f"{_some(read[:1].tolist())}; the plan has {len(mine):,}, the first {_some(due)}",
-            )  # fmt: skip
+        part = slice(0, None)
+        if len(mine) > _MOST_IDS:
+            low = self._turn // self._parts % -(-len(mine) // _MOST_IDS) * _MOST_IDS
+            part = slice(low, low + _MOST_IDS)
+        due = permute(mine[part], n=self.samples, seed=seed, epoch=epoch)
+        if len(read) != len(mine):
+            said = f"read {plural(len(read), 'sample')}, the plan has {len(mine):,}"
+        elif len(other := np.flatnonzero(read[part] != due)):
+            first = int(other[0])
+            said = (
+                f"read sample {read[part][first]:,} at place {part.start + first + 1:,}, where the plan has "
+                f"{due[first]:,}; {len(other):,} of {plural(len(due), 'sample')} are others"
+            )
+        else:
+            return
+        what = "a step had other samples than the plan"
+        yield self._broken("samples_off_plan", what, f"rank {self.world.rank} {said}")
 
     def _find_wrong_update(self, step: Step) -> Iterator[Broken]:
         applied = self.state.optimizer.applied
@@ -158,7 +198,7 @@ class Invariants:
             )  # fmt: skip
 
     def _find_wrong_state(self) -> Iterator[Broken]:
-        """State of the dtype of its tensor for each tensor, all updated equally often."""
+        """State of the dtype of its tensor for each tensor."""
         optimizer = self.state.optimizer
         wrong = [
             f"{optimizer.names[parameter]} ({name} in {str(value.dtype).removeprefix('torch.')})"
@@ -169,21 +209,72 @@ class Invariants:
         if wrong:
             what = "state of the optimizer has another dtype"
             yield self._broken("optimizer_state_wrong", what, _listed(wrong))
-        states = {optimizer.names[each]: values for each, values in optimizer.states()}
-        counts = {name: values["step"] for name, values in states.items() if "step" in values}
-        numbers = dict(zip(counts, torch.stack(list(counts.values())).tolist())) if counts else {}
-        most = max(numbers.values(), default=1.0)
-        late = [name for name, number in numbers.items() if number < most]
-        late += [name for name in optimizer.names.values() if name not in states]
+
+    def _find_wrong_counts(self) -> Iterator[Broken]:
+        """State that was there is still there, and has counted the updates, equally many of each tensor."""
+        optimizer = self.state.optimizer
+        if self._measured:
+            self._updates += sum(1 - row[4] for row in torch.stack(self._measured).tolist())
+            self._measured.clear()
+        before, buffers = self._counts, self._buffers
+        self._counts, self._buffers = self._count_updates(), self._find_buffers()
+        most = max(self._counts.values(), default=0.0)
+        lost = [name for name, count in before.items() if self._counts.get(name, -1.0) < count]
+        if not lost and most < self._updates:
+            lost = list(self._counts)
+        forgot = [
+            name for name, kept in buffers.items() if kept() is not self._buffers.get(name, lambda: None)()
+        ]
+        if lost or forgot:
+            counted = (
+                f", with {self._counts.get(lost[0], 0):,.0f} updates of {self._updates:,.0f}" if lost else ""
+            )
+            yield self._broken(
+                "optimizer_state_lost", "the optimizer lost its state", _listed(lost + forgot) + counted
+            )  # fmt: skip
+        self._updates = max(most, self._updates) if not lost else most
+        known = {optimizer.names[each] for each, _ in optimizer.states()}
+        late = [name for name, count in self._counts.items() if count < most]
+        late += [name for name in optimizer.names.values() if name not in known]
         late += [
             name
             for name, each in self.state.model.named_parameters()
             if each.requires_grad and each not in optimizer.names
         ]
-        if late:
+        if late and not lost and "optimizer_state_lost" not in self._reported:
             yield self._broken(
                 "tensor_not_stepped", "the optimizer leaves out some of the weights",
-                f"{_listed(late)} had fewer updates than the {most:,.0f} of others",
+                f"{_listed(late)} had fewer updates than the {max(most, 1):,.0f} of others",
+            )  # fmt: skip
+
+    def _count_updates(self) -> dict[str, float]:
+        """Updates that the optimizer has counted, by the name of the tensor; Muon counts none."""
+        names = self.state.optimizer.names
+        counts = {
+            names[each]: values["step"] for each, values in self.state.optimizer.states() if "step" in values
+        }
+        return dict(zip(counts, torch.stack(list(counts.values())).tolist())) if counts else {}
+
+    def _find_buffers(self) -> dict[str, weakref.ref[Tensor]]:
+        """State of tensors whose updates are not counted: they stay the same objects."""
+        return {
+            f"{self.state.optimizer.names[each]} ({name})": weakref.ref(value)
+            for each, values in self.state.optimizer.states()
+            if "step" not in values
+            for name, value in values.items()
+        }
+
+    def _find_kept_gradients(self) -> Iterator[Broken]:
+        held, self._held = self._held, None
+        if held is None:
+            return
+        number, counts = held
+        values = torch.stack(list(counts.values())).tolist()
+        if names := [name for name, count in zip(counts, values) if count]:
+            yield self._broken(
+                "gradients_kept", "gradients are not set to zero between steps",
+                f"{_listed(names)} of {plural(len(self.state.optimizer.names), 'trained tensor')} held a "
+                f"gradient before step {number:,}",
             )  # fmt: skip
 
     def _find_unmoved(self, step: Step) -> Iterator[Broken]:

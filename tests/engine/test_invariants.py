@@ -6,14 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 from etude import session as sessions
-from etude.engine import loop
+from etude.data.loader import Loader, StepBatches
+from etude.engine import invariants, loop
 from etude.engine.invariants import Invariants, fingerprints
+from etude.engine.optim import Muon, Optimizer
 from etude.engine.world import World
 from etude.errors import FaultError
 from etude.objectives.examiner import Examiner
@@ -42,7 +45,7 @@ def found(run: Run) -> dict[str, Finding]:
 @pytest.mark.parametrize(
     "changes",
     [{}, {"optim.kind": "muon"}, {"train.precision": "fp16"}, {"train.max_grad_norm": "none"},
-     {"train.micro_batch_size": 2, "records.log_every_steps": 1}],
+     {"train.micro_batch_size": 2, "records.log_every_steps": 1}, {"train.global_batch_size": 300}],
 )  # fmt: skip
 def test_a_healthy_run_breaks_no_rule(make_recipe: Make, tmp_path: Path, changes: dict[str, Any]) -> None:
     recipe = make_recipe({"train.steps": 24, **changes})
@@ -116,12 +119,61 @@ def evaluation_leaves_gradients(patch: Patch) -> None:
     patch.setattr(Examiner, "evaluate", train_on)
 
 
+def gradients_stay(patch: Patch) -> None:
+    """Gradients are kept, but at log steps: what is there between them counts."""
+    step = Optimizer.step
+
+    def keep(optimizer: Optimizer, *arguments: Any, **named: Any) -> None:
+        step(optimizer, *arguments, **named)
+        counted = next(values["step"] for _, values in optimizer.states())
+        if counted % 3:
+            patch.setattr(optimizer, "zero_grad", lambda: None)
+        else:
+            patch.delattr(optimizer, "zero_grad")
+
+    patch.setattr(Optimizer, "step", keep)
+
+
+def forgets(after: int, what: str = "all") -> Callable[[Patch], None]:
+    """The optimizer loses its state, or that of its first tensor, before the step after so many."""
+
+    def break_it(patch: Patch) -> None:
+        step, made = Optimizer.step, []
+
+        def forget(optimizer: Optimizer, *arguments: Any, **named: Any) -> None:
+            made.append(1)
+            for part in optimizer._parts if len(made) == after + 1 else ():
+                for parameter in list(part.state)[: None if what == "all" else 1]:
+                    del part.state[parameter]
+            step(optimizer, *arguments, **named)
+
+        patch.setattr(Optimizer, "step", forget)
+
+    return break_it
+
+
+def one_other_sample(patch: Patch) -> None:
+    """Steps have the samples of the plan but for the last, which is another."""
+    load = Loader.load
+
+    def change(loader: Loader, step: int) -> StepBatches:
+        batches = load(loader, step)
+        return replace(batches, ids=np.append(batches.ids[:-1], 0))
+
+    patch.setattr(Loader, "load", change)
+
+
 @pytest.mark.parametrize(
     ("break_it", "kind", "step", "says"),
     [
         (no_clip, "clip_skipped", 3, "is to be divided by "),
         (schedule_twice, "rate_off_schedule", 3, "was applied, the schedule has "),
-        (other_seed, "samples_off_plan", 3, "rank 0 read "),
+        (other_seed, "samples_off_plan", 3, "rank 0 read sample "),
+        (one_other_sample, "samples_off_plan", 3, "at place 8, where the plan has "),
+        (gradients_stay, "gradients_kept", 3, "of 24 trained tensors held a gradient before step 2"),
+        (forgets(1), "optimizer_state_lost", 3, "with 2 updates of 3"),
+        (forgets(7), "optimizer_state_lost", 9, "with 2 updates of 9"),
+        (forgets(7, "one"), "optimizer_state_lost", 9, "with 2 updates of 9"),
         (one_never_stepped, "tensor_not_stepped", 3, "had fewer updates than the 3 of others"),
         (evaluation_moves, "evaluation_trains", 9, "moved in an evaluation"),
         (evaluation_leaves_gradients, "evaluation_trains", 9, "have gradients after an evaluation"),
@@ -136,6 +188,43 @@ def test_a_broken_rule_is_named_at_the_next_log_step(
     broken = found(run_recipe(recipe, Options(runs=tmp_path)).run)
     assert list(broken) == [kind]
     assert (broken[kind].step, broken[kind].severity) == (step, "error") and says in broken[kind].evidence
+
+
+def test_muon_that_lost_its_momentum_is_named(make_recipe: Make, tmp_path: Path, monkeypatch: Patch) -> None:
+    healthy = make_recipe({"optim.kind": "muon", "train.steps": 12})
+    assert found(run_recipe(healthy, Options(runs=tmp_path / "healthy")).run) == {}
+    step, made = Muon.step, []
+
+    def forget(muon: Muon, *arguments: Any) -> None:
+        made.append(1)
+        if len(made) == 8:
+            muon.state.clear()
+        step(muon, *arguments)
+
+    monkeypatch.setattr(Muon, "step", forget)
+    broken = found(run_recipe(healthy, Options(runs=tmp_path)).run)
+    assert list(broken) == ["optimizer_state_lost"] and broken["optimizer_state_lost"].step == 9
+    assert "(momentum)" in broken["optimizer_state_lost"].evidence
+
+
+def test_gradients_of_zeros_are_none(make_recipe: Make, tmp_path: Path, monkeypatch: Patch) -> None:
+    def set_to_zeros(optimizer: Optimizer) -> None:
+        for parameter in optimizer.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+
+    monkeypatch.setattr(Optimizer, "zero_grad", set_to_zeros)
+    assert "gradients_kept" not in found(run_recipe(make_recipe(), Options(runs=tmp_path)).run)
+
+
+def test_a_large_step_is_compared_with_the_plan_in_turns(
+    make_recipe: Make, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    one_other_sample(monkeypatch)
+    monkeypatch.setattr(invariants, "_MOST_IDS", 5)
+    recipe = make_recipe({"train.steps": 20, "records.log_every_steps": 10})
+    (broken,) = found(run_recipe(recipe, Options(runs=tmp_path)).run).values()
+    assert broken.kind == "samples_off_plan" and broken.step == 20
+    assert "at place 8, where the plan has " in broken.evidence and "1 of 3 samples" in broken.evidence
 
 
 def test_state_that_lost_its_dtype_in_a_resume_is_named(
