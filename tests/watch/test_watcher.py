@@ -123,7 +123,8 @@ def test_a_condition_explains_its_symptoms() -> None:
         eval_loss=lambda at, each: each.eval_loss + 6,
     )
     watcher = run(points, Shape(points=600).facts)
-    assert [each.kind for each in watcher.findings if each.severity != "info"] == ["spike", "divergence"]
+    severities = [(each.kind, each.severity) for each in watcher.findings]
+    assert severities == [("spike", "info"), ("divergence", "error")]
     assert len({each.step for each in watcher.findings}) == len(watcher.findings)
 
 

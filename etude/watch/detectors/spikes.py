@@ -16,7 +16,8 @@ class Spike:
 
     Rule: the log of the norm is over 6 robust deviations above the median of the last 200 points, and within
     5 points the loss is over 4 above its own, and higher by a tenth and by 0.05. At least 20 points come
-    before. The next is told 100 points later at the earliest.
+    before. The next is told 100 points later at the earliest. A warning if the learning rate rose by a half
+    just before, else a remark, as most come back by themselves; one that stays up is a divergence.
     Source: ZClip (arXiv:2504.02507) for the score on norms; 6 and 4 from the 29 curves of tuning.
     Delay: at most 5 points. False alarms: none on 27 real and 2,000 made healthy curves.
     """
@@ -61,6 +62,7 @@ class Spike:
         if loss - median < max(0.1 * abs(median), 0.05) or deviations < 4:
             return None
         _, since, norm, usual = self._norm
+        rates = self._rates.causes()
         self._norm, self._quiet_until = None, self._points + 100
         return Finding(
             step,
@@ -70,9 +72,10 @@ class Spike:
             "look at the batches of these steps; if the loss does not come back within 100 steps, go "
             "back to the "
             "checkpoint before them and skip these batches",
+            severity="warning" if rates else "info",
             window=[since, step],
             causes=[
-                *self._rates.causes(),
+                *rates,
                 "a batch unlike the others",
                 "a learning rate at the edge of what is stable",
             ],
