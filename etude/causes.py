@@ -11,9 +11,9 @@ from torch import Tensor
 
 from etude.audit import audit
 from etude.audit.passes import Tried, undisturbed
-from etude.audit.repeats import Repeats, count_repeats
 from etude.audit.samples import choose_samples, cut, lay_out
 from etude.data.loader import sample_ids
+from etude.data.repeats import Repeats
 from etude.data.samples.sample import Sample
 from etude.engine.loop import TrainState
 from etude.objectives.task import Task
@@ -100,8 +100,7 @@ def find_causes(plan: Plan, state: TrainState, own: Own = Own()) -> Diagnosis:  
     for task in plan.tasks:
         with undisturbed(state.model):
             losses[task.name] = _measure(plan, state, task)
-        repeats = count_repeats(task.corpus.train, task.corpus.tokenizer.eos_id)
-        causes += _judge(plan, state, task, losses[task.name], repeats, has_fault=bool(causes))
+        causes += _judge(plan, state, task, losses[task.name], task.corpus.repeats, has_fault=bool(causes))
     order = [*_SAID, "repeated_rows", "memorised", NO_FAULT]
     causes.sort(key=lambda cause: (-cause.confidence, order.index(cause.name)))
     unique = {cause.name: cause for cause in reversed(causes)}
@@ -126,6 +125,18 @@ def explain(finding: Finding, found: Diagnosis) -> Finding:
         confidence=first.confidence,
         not_tested=list(found.left_out),
     )
+
+
+def name_repeats(finding: Finding, plan: Plan) -> Finding:
+    """A finding of a validation loss that rises, with copies among the training rows as its first cause."""
+    repeats = max((task.corpus.repeats for task in plan.tasks), key=lambda each: each.share)
+    if repeats.share <= _SOME_REPEATS:
+        return finding
+    first = _repeated(repeats, finding.evidence)
+    return replace(
+        finding, evidence=first.evidence, advice=f"{first.advice}; else {finding.advice}",
+        causes=[first.said, *finding.causes], changes=first.changes, decided_by="equal rows of training",
+    )  # fmt: skip
 
 
 def _of_finding(finding: Finding) -> Cause:
@@ -170,6 +181,8 @@ def _judge(
             "nothing is to be mended; a smaller model or fewer steps may do",
             "the loss of rows not trained on", 0.8,
         )  # fmt: skip
+    elif repeats.share > _SOME_REPEATS:
+        yield replace(_repeated(repeats, f"loss {said}: no gap so far"), confidence=0.5)
 
 
 def _repeated(repeats: Repeats, said: str) -> Cause:

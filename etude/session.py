@@ -11,7 +11,7 @@ import torch
 
 from etude.assemble import assemble
 from etude.audit import audit
-from etude.causes import explain, find_causes
+from etude.causes import explain, find_causes, name_repeats
 from etude.control.desk import Desk
 from etude.control.mailbox import FILE, Mailbox
 from etude.control.signals import StopSignals
@@ -47,6 +47,7 @@ from etude.records.trackers import require_trackers
 from etude.start import Options, find_started, open_folder, untrained_finding, write_start
 from etude.text import plural, shorten
 from etude.watch.detectors.collapse import Collapse
+from etude.watch.detectors.unseen import Overfitting, ValidationRise
 
 
 @dataclass(kw_only=True)
@@ -351,8 +352,10 @@ def _audit(session: Session, new_weights: list[str]) -> list[events.Finding]:
 
 
 def _explain(plan: Plan, options: Options, state: TrainState, finding: events.Finding) -> events.Finding:
-    """A finding with the cause that tests of the model find, if it is one of a loss that fell too far."""
+    """A finding with its cause: of a loss that fell too far by tests of the model, else copies of rows."""
     is_alone = plan.recipe.train.devices == 1 or options.loss is None  # a loss of the user's may join ranks
+    if finding.kind in (Overfitting.kind, ValidationRise.kind):
+        return name_repeats(finding, plan)
     if finding.kind != Collapse.kind or not is_alone:
         return finding
     try:

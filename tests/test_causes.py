@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from etude.causes import NO_FAULT, Diagnosis, explain, find_causes
+from etude.causes import NO_FAULT, Diagnosis, explain, find_causes, name_repeats
 from etude.engine.loop import TrainState
+from etude.plan import make_plan
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
 from etude.records.events import Finding
@@ -160,3 +161,18 @@ def test_a_run_that_collapses_tells_the_cause_with_the_finding(tmp_path: Path) -
     assert found[0].kind == "labels_not_shifted" and found[0].step == 0
     assert told["first_pass_collapse"].causes[0] == collapse.COPIED
     assert told["first_pass_collapse"].step < 25 and "overfitting" not in told
+
+
+def test_a_validation_loss_that_rises_has_copies_as_its_first_cause(tmp_path: Path) -> None:
+    rows = [code(number) for number in range(80)]
+    rises = Finding(
+        20, "validation loss rises", "0.1 above", "fewer epochs", causes=["passes"], kind="overfitting"
+    )
+    for copies, is_named in ((0, False), (5, False), (20, True), (100, True)):
+        given = recipe(
+            write(tmp_path / f"{copies}.jsonl", rows + rows[:8] * (copies // 8) + rows[: copies % 8])
+        )
+        named = name_repeats(rises, make_plan(given))
+        assert (named.causes == [collapse.REPEATED, "passes"]) is is_named
+        assert named.changes == ({"data.deduplicate": "exact"} if is_named else {})
+    assert "are copies of others; 0.1 above" in named.evidence

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from etude.audit.passes import Tried
-from etude.audit.targets import Targets
+from etude.audit.targets import Misplaced, Targets
 from etude.data.samples.sample import NO_TARGET, Sample
 from etude.engine.batch import DeviceBatch
 from etude.engine.optim import Optimizer
@@ -31,15 +31,16 @@ def find_wrong_targets(targets: Targets) -> Iterator[Finding]:
     evidence = f"the loss wants the token that the model reads at {copied:.0%} of the scored places, the one "
     evidence += f"after it at {right:.0%}, the one after that at {second:.0%}"
     given = "batch.labels holds the token after each of batch.tokens"
-    if copied > _MOST and right < 1 - _MOST / 2:
+    if (found := targets.misplaced(targets.read, targets.second)).is_fault:
         yield _error(
-            "labels_not_shifted", "the loss asks for the token that the model reads", evidence,
+            "labels_not_shifted",
+            f"the loss asks for the token that the model reads{_partly(found)}", evidence,
             f"{given}: compare the answer at each place with batch.labels there, and do not use batch.tokens",
             ["labels that are not shifted, so that copying is all there is to learn"], decided_by,
         )  # fmt: skip
-    elif second > _MOST and right < 1 - _MOST / 2:
+    elif (found := targets.misplaced(targets.second, targets.read)).is_fault:
         yield _error(
-            "labels_shifted_twice", "the loss asks for the token after the next", evidence,
+            "labels_shifted_twice", f"the loss asks for the token after the next{_partly(found)}", evidence,
             f"{given} already: leave out the shift in the loss, or give the model no labels of its own",
             ["labels that the loss, or the model, shifts once more"], decided_by,
         )  # fmt: skip
@@ -58,6 +59,10 @@ def find_wrong_targets(targets: Targets) -> Iterator[Finding]:
             "data.answers_only = false",
             ["prompts, or other places marked with -100, that the loss scores"], decided_by,
         )  # fmt: skip
+
+
+def _partly(found: Misplaced) -> str:
+    return "" if found.share > _MOST else f" at {found.share:.0%} of the places that tell"
 
 
 def find_wrong_scale(targets: Targets) -> Iterator[Finding]:

@@ -1,11 +1,14 @@
-"""Faults of prepared samples that need no model: nothing scored, padding, no end, answers in prompts."""
+"""Faults of prepared samples that need no model: nothing scored, padding, no end, known answers."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from etude.audit.samples import choose_samples
+from etude.audit.belonging import find_shuffled
+from etude.audit.copies import find_contamination, find_duplicates
+from etude.audit.marks import find_marks
+from etude.audit.samples import DECODED, choose_samples
 from etude.data.corpus import Corpus
 from etude.data.samples.sample import NO_TARGET, Flags, Sample
 from etude.objectives.task import Task
@@ -13,9 +16,8 @@ from etude.records.events import Finding
 from etude.text import one_line, plural
 
 LOOKED_AT = 256
-_DECODED = 64
 _RUN = 8  # tokens in a row
-_FEW, _SOME, _MANY = 0.05, 0.2, 0.5
+_HARDLY, _FEW, _SOME, _MANY = 0.01, 0.05, 0.2, 0.5
 _LEAST_ANSWER = 16  # characters; shorter ones stand in many a prompt by chance
 _LEAST_SHARE = 0.3  # of a prompt that its answer makes up, as an extract from a long text does not
 _PADDING = re.compile(r"(?:(?:<pad>|<\|pad\|>|\[PAD\]|<unk>|<\|endoftext\|>|</s>)\s*){4,}")
@@ -23,6 +25,8 @@ _PADDING = re.compile(r"(?:(?:<pad>|<\|pad\|>|\[PAD\]|<unk>|<\|endoftext\|>|</s>
 
 def find_in_rows(task: Task) -> Iterator[Finding]:
     """Faults of evenly spaced training samples of a task."""
+    yield from find_contamination(task)
+    yield from find_duplicates(task)
     samples = choose_samples(task.corpus.train, LOOKED_AT)
     if samples and samples[0].classes is None:
         checks: list[Callable[[Sequence[Sample], Task], Iterator[Finding]]] = [
@@ -30,8 +34,9 @@ def find_in_rows(task: Task) -> Iterator[Finding]:
         ]  # fmt: skip
         for check in checks:
             yield from check(samples, task)
-    yield from _find_marks(samples, task.corpus)
+    yield from find_marks(samples, task)
     yield from _find_answers(task.corpus)
+    yield from find_shuffled(task)
 
 
 def _scored(sample: Sample) -> Flags:
@@ -94,7 +99,7 @@ def _find_padding(samples: Sequence[Sample], task: Task) -> Iterator[Finding]:
         is_pad = tokenizer.pad_id is not None and tokenizer.pad_id not in ends
         plain = int((targets == tokenizer.pad_id).sum()) if is_pad else 0
         padded += max(plain, run if run >= _RUN else 0)
-    some = samples[:: max(len(samples) // _DECODED, 1)]
+    some = samples[:: max(len(samples) // DECODED, 1)]
     for sample in some:
         text = tokenizer.decode(sample.labels[_scored(sample)].tolist(), skip_special=False)
         spelled += bool(_PADDING.search(text))
@@ -109,42 +114,27 @@ def _find_padding(samples: Sequence[Sample], task: Task) -> Iterator[Finding]:
 
 
 def _find_no_end(samples: Sequence[Sample], task: Task) -> Iterator[Finding]:
-    """Answers and documents that are a sample each end, or the model never learns to stop."""
+    """Answers and documents that are a sample each end, or a model never learns to stop."""
     corpus, recipe = task.corpus, task.recipe
     is_whole = len(corpus.train) == len(corpus.train.spans.starts)
     if not recipe.kind.writes_text or not is_whole or len(samples) < 4:
         return
     ends = np.array([*corpus.end_ids, corpus.tokenizer.eos_id])
-    if any(np.isin(sample.labels[_scored(sample)], ends).any() for sample in samples):
+    cut, count = corpus.train.spans.truncated, len(corpus.train)
+    have = sum(np.isin(sample.labels[_scored(sample)], ends).any() for sample in samples)
+    is_decoder = recipe.kind.model == "decoder"  # targets of pairs keep their end when they are cut
+    if have and not (is_decoder and count - cut < _HARDLY * count):
         return
-    cut, name = corpus.train.spans.truncated, one_line(corpus.tokenizer.eos_token, 40)
-    is_cut = cut > _MANY * len(corpus.train)
+    name, is_cut = one_line(corpus.tokenizer.eos_token, 40), cut > _MANY * count
     advice = "raise train.seq_len" if is_cut else "end answers with the end token in the chat template"
     yield _finding(
-        "end_never_scored", "the end of an answer is never a target",
-        f"none of {plural(len(samples), 'sample')} has {name} among its targets; "
-        f"{cut:,} of {len(corpus.train):,} are cut",
+        "end_never_scored", f"the end of an answer is {'hardly ever' if have else 'never'} a target",
+        f"{have or 'none'} of {plural(len(samples), 'sample')} has {name} among its targets; "
+        f"{cut:,} of {count:,} are cut",
         f"{advice}: a model that never sees an end does not learn to stop",
         causes=["samples that are cut before their end"] if is_cut else ["a template without an end token"],
         changes={"train.seq_len": 2 * recipe.train.seq_len} if is_cut else {},
     )  # fmt: skip
-
-
-def _find_marks(samples: Sequence[Sample], corpus: Corpus) -> Iterator[Finding]:
-    """Marks of a chat template that stand in texts, where they are read as text."""
-    tokenizer, some = corpus.tokenizer, samples[:: max(len(samples) // _DECODED, 1)]
-    template = tokenizer.chat_template or ""
-    marks = [each for each in tokenizer.special_tokens if each in template]
-    texts = [tokenizer.decode(sample.tokens.tolist()) for sample in some] if marks else []
-    held = [mark for mark in marks if sum(mark in text for text in texts) > _MANY * len(texts)]
-    if held:
-        yield _finding(
-            "template_marks_missing", "marks of the chat template are read as text",
-            f"{', '.join(one_line(mark, 30) for mark in held[:3])} stand as text in most samples, so the "
-            "tokens that the model was trained with are missing",
-            "give the rows as messages or as instruction and output, and the template is put around them",
-            causes=["conversations that were written into one text"],
-        )  # fmt: skip
 
 
 def _find_answers(corpus: Corpus) -> Iterator[Finding]:

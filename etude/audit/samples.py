@@ -8,9 +8,11 @@ import torch
 
 from etude.data.batch import collate
 from etude.data.samples.sample import NO_TARGET, Sample, Samples
+from etude.data.tokenize import Tokenizer
 from etude.engine.batch import DeviceBatch, to_device
 
 LONGEST = 96
+DECODED = 64
 
 
 def choose_samples(split: Samples, count: int, first: int = 0) -> list[Sample]:
@@ -24,6 +26,12 @@ def choose_short(split: Samples, count: int) -> list[Sample]:
     samples = [each for each in choose_samples(split, count) if len(each.tokens)]
     is_even = len({len(each.tokens) for each in samples}) < 2
     return [cut(each, LONGEST - (0 if is_even else 4 * place)) for place, each in enumerate(samples)]
+
+
+def decoded(samples: Sequence[Sample], tokenizer: Tokenizer) -> list[str]:
+    """The texts of some of the samples, without the tokens that are special."""
+    some = samples[:: max(len(samples) // DECODED, 1)]
+    return [tokenizer.decode(sample.tokens.tolist()) for sample in some]
 
 
 def cut(sample: Sample, longest: int = LONGEST) -> Sample:

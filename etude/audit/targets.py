@@ -17,6 +17,8 @@ from etude.engine.batch import DeviceBatch
 _MOST_LOGITS = 2**25
 _SAME = 0.02  # relative difference from which two factors are not the same
 _LEAST_OF_READING = 0.5
+_HARD = 0.45  # of the gradient of a place that lies on the wanted id; half does in a cross-entropy
+_MOST, _EXPLAINED, _LEAST_SHARE, _LEAST_PLACES = 0.9, 0.5, 0.05, 8
 NONE = -1
 
 
@@ -28,6 +30,7 @@ class Targets:
     wanted    id that the loss wants there
     asked     target id of the batch there
     is_real   whether the place is one of the batch, not padding
+    is_hard   whether the loss wants this id alone there, as a cross-entropy does, whatever its weight
     scale     factor of the cross-entropy; NaN if the loss is no plain one
     by_hand   cross-entropy of the wanted ids, summed
     loss      sum that the loss returned
@@ -40,6 +43,7 @@ class Targets:
     wanted: Tensor
     asked: Tensor
     is_real: Tensor
+    is_hard: Tensor
     scale: float
     by_hand: float
     loss: float
@@ -60,10 +64,44 @@ class Targets:
         some = self.scored & (ids != NONE)
         return float((self.wanted == ids)[some].float().mean()) if some.any() else math.nan
 
+    def misplaced(self, ids: Tensor, others: Tensor) -> "Misplaced":
+        """Places where the loss wants these ids, where the batch asks for another, and `others` differ."""
+        has_all = self.scored & (self.asked != NONE) & (ids != NONE) & (others != NONE)
+        telling = has_all & (ids != self.asked) & (others != self.asked) & (ids != others)
+        wrong = telling & (self.wanted != self.asked)
+        hits = wrong & (self.wanted == ids)
+        counts = (int(each.sum()) for each in (hits & self.is_hard, hits, wrong, telling))
+        return Misplaced(*counts)
+
     def share_unasked(self, *, real: bool) -> float:
         """Share of the scored places that the batch does not ask for, within its rows or in padding."""
         unasked = self.scored & (self.asked == NONE) & (self.is_real == real)
         return float(unasked.sum() / self.scored.sum().clamp(min=1))
+
+
+@dataclass(frozen=True)
+class Misplaced:
+    """Counts of places that tell: those with a wrong id of one sort, and with any; `alone` with no other."""
+
+    alone: int
+    hits: int
+    wrong: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        return self.hits / max(self.of, 1)
+
+    @property
+    def is_fault(self) -> bool:
+        """True if all wrong ids are of this sort; few of them only if each is wanted alone.
+
+        Soft targets, those of a teacher and several tokens at once want other ids too, or many at a place.
+        """
+        explains = self.hits >= _EXPLAINED * self.wrong
+        if self.share > _MOST:
+            return True
+        return explains and self.alone >= max(_LEAST_PLACES, _LEAST_SHARE * self.of)
 
 
 def read_targets(tried: Tried, batch: DeviceBatch, vocabulary: int) -> Targets | None:
@@ -96,6 +134,7 @@ def _compare(done: Pass, batch: DeviceBatch, slope: Tensor, logits: Tensor) -> T
     return Targets(
         read=read, next=following, second=second, wanted=wanted,
         asked=torch.where(asked < 0, NONE, asked), is_real=is_real,
+        is_hard=-slope.amin(dim=1) > _HARD * slope.abs().sum(dim=1),
         scale=_scale(slope[scored], chances[scored], wanted[scored]),
         by_hand=float(-right[scored].double().sum()), loss=float(done.loss.detach()),
         counted=float(done.targets),

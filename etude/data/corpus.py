@@ -14,10 +14,11 @@ from etude.data.labels import Labels, Layout, listed
 from etude.data.listing import USES, list_sources
 from etude.data.page import describe_lengths
 from etude.data.render import ChatTemplate
+from etude.data.repeats import Repeats, count_repeats
 from etude.data.samples.labelled import Labelled
 from etude.data.samples.sample import Flags, Ints, Samples
 from etude.data.samples.shape import Arrays, Part, Prepared, Shape
-from etude.data.split import hold_out
+from etude.data.split import hold_out, number_texts
 from etude.data.stored import read_prepared
 from etude.data.tokenize import Tokenizer
 from etude.errors import InputError
@@ -37,6 +38,8 @@ class Corpus:
     ids           of the held-out samples of each use whose predictions are kept
     uses          (n,) the use of each prepared document, as an index of gate.USES
     token_bytes   (vocabulary,) bytes that each id stands for; None if the tokenizer is not byte-level
+    repeats       training documents that are equal to others
+    leaked        documents of each held-out use that are equal to one of training
     """
 
     train: Samples
@@ -54,6 +57,8 @@ class Corpus:
     ids: dict[str, list[str]] = field(default_factory=dict)
     uses: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     token_bytes: Ints | None = None
+    repeats: Repeats = field(default_factory=Repeats)
+    leaked: dict[str, int] = field(default_factory=dict)
 
     @property
     def examples(self) -> Sequence[Example]:
@@ -97,6 +102,8 @@ def open_prepared(recipe: Recipe, folder: Path, today: str | None = None) -> Cor
         ids={use: part.ids for use, part in parts.items()},
         uses=uses,
         token_bytes=prepared.texts.token_bytes,
+        repeats=_count_repeats(arrays, places["train"]),
+        leaked=_count_leaks(arrays, uses),
     )
     if notes := label_notes(corpus):
         corpus.summary["notes on labels"] = [{"note": note} for note in notes]
@@ -205,6 +212,17 @@ def _summarize_part(part: Part) -> dict[str, Any]:
     spans = part.split.spans
     counts = {"documents": spans.documents, "samples": len(part.split), "tokens": spans.targets}
     return counts | {"bytes": spans.bytes, "truncated": spans.truncated} | part.summary
+
+
+def _count_repeats(arrays: Arrays, rows: Ints) -> Repeats:
+    labels, lengths = arrays.get("labels"), np.diff(arrays["offsets"])[rows]
+    return count_repeats(arrays["hashes"][rows], None if labels is None else labels[rows], lengths)
+
+
+def _count_leaks(arrays: Arrays, uses: Ints) -> dict[str, int]:
+    numbers = number_texts(arrays["hashes"])
+    again = np.isin(numbers, numbers[uses == 0])
+    return {use: int((again & (uses == number)).sum()) for number, use in enumerate(USES) if number}
 
 
 def _find_conflicts(arrays: Arrays) -> Ints:

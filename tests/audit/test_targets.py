@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from etude.audit.losses import find_wrong_scale
+from etude.audit.losses import find_wrong_scale, find_wrong_targets
 from etude.audit.passes import Tried
 from etude.audit.targets import Targets, read_targets
 from etude.engine.batch import DeviceBatch
@@ -72,3 +72,76 @@ def squared(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, int]:
 def test_another_loss_is_of_nothing_read() -> None:
     assert not targets_of(squared).are_of_reading
     assert targets_of(parallel.twice).are_of_reading
+
+
+def mixed(share: float, other: str) -> parallel.Loss:
+    """Targets of which a share, the same in each batch, is another token of the row."""
+
+    def loss(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, int]:
+        second = torch.cat((batch.labels[:, 1:], batch.labels[:, :1]), dim=1)
+        place = torch.arange(batch.labels.shape[1]) * 37 % 100
+        wrong = (batch.labels != -100) & (place < 100 * share)
+        labels = torch.where(wrong, batch.tokens if other == "read" else second, batch.labels)
+        return nn.functional.cross_entropy(model(batch.tokens)[0], labels[0], reduction="sum"), 25
+
+    return loss
+
+
+def long_targets(loss: parallel.Loss) -> Targets:
+    draw = torch.Generator().manual_seed(2)
+    tokens = torch.randint(1, V, (1, 200), generator=draw)
+    batch = DeviceBatch(
+        tokens=tokens, labels=torch.cat((tokens[:, 1:], tokens[:, :1]), dim=1), lengths=(200,)
+    )
+    tried = Tried(parallel.Parallel(V), OwnLoss(loss), choose_precision("fp32", CPU, targets_per_step=1), CPU)
+    found = read_targets(tried, batch, V)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("share", [1, 0.5, 0.2, 0.1])
+@pytest.mark.parametrize(
+    ("other", "kind"), [("read", "labels_not_shifted"), ("second", "labels_shifted_twice")]
+)
+def test_a_share_of_wrong_targets_is_named(share: float, other: str, kind: str) -> None:
+    (finding,) = find_wrong_targets(long_targets(mixed(share, other)))
+    assert finding.kind == kind and finding.severity == "error"
+    assert (f"at {share:.0%} of the places that tell" in finding.what) == (share < 0.9)
+
+
+def test_honest_losses_of_other_targets_are_not_named() -> None:
+    draw = torch.Generator().manual_seed(3)
+    teacher = torch.randn(200, V, generator=draw) * 3
+
+    def distilled(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, int]:
+        return nn.functional.cross_entropy(model(batch.tokens)[0], teacher.softmax(1), reduction="sum"), 200
+
+    def of_teacher(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, int]:
+        return nn.functional.cross_entropy(model(batch.tokens)[0], teacher.argmax(1), reduction="sum"), 200
+
+    def chosen(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, int]:
+        labels = batch.labels[0].masked_fill(torch.arange(200) % 3 > 0, -100)
+        return nn.functional.cross_entropy(model(batch.tokens)[0], labels, reduction="sum"), 67
+
+    def weighed(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, int]:
+        losses = nn.functional.cross_entropy(model(batch.tokens)[0], batch.labels[0], reduction="none")
+        return (losses * torch.rand(200, generator=torch.Generator().manual_seed(1))).sum(), 200
+
+    def several_at_once(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, int]:
+        scores, labels = model(batch.tokens)[0], batch.labels[0]
+        both = [
+            nn.functional.cross_entropy(scores[: 200 - by], labels[by:], reduction="sum") for by in (0, 1)
+        ]
+        return both[0] + both[1], 399
+
+    def with_z(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, int]:
+        scores = model(batch.tokens)[0]
+        z = scores.logsumexp(1).square().sum() * 1e-2
+        return nn.functional.cross_entropy(scores, batch.labels[0], reduction="sum") + z, 200
+
+    def smoothed(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, int]:
+        scores = model(batch.tokens)[0]
+        return nn.functional.cross_entropy(scores, batch.labels[0], reduction="sum", label_smoothing=0.1), 200
+
+    for loss in (distilled, of_teacher, chosen, weighed, several_at_once, with_z, smoothed):
+        assert list(find_wrong_targets(long_targets(loss))) == [], loss.__name__

@@ -9,7 +9,7 @@ from etude.records.events import Finding
 from etude.watch.point import Facts, Point
 
 COPIED = "targets that are not shifted: the model copies what it reads"
-REPEATED = "rows that repeat within the pass"
+REPEATED = "rows that repeat within a pass"
 ANSWER = "the answer stands in the prompt"
 FUTURE = "later tokens are visible: the causal mask is broken"
 PADDING = "padding or prompts are scored, which is easily learnt"
