@@ -1,6 +1,7 @@
 """Faults of the loop: each wraps what `engine.loop.train` is given, in the process of the benchmark."""
 
 import contextlib
+import mmap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -105,8 +106,11 @@ def leak_memory(mib: float, onset: int) -> Meddle:
     def leak(batches: Batches) -> Iterator[StepBatches]:
         kept = []
         for step in batches:
-            if step.step >= onset:
-                kept.append(torch.ones(int(mib * 2**18)))
+            if (
+                step.step >= onset
+            ):  # of the system, as the process may hold memory that earlier runs gave back
+                kept.append(mmap.mmap(-1, int(mib * 2**20), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+                kept[-1].write(bytes(len(kept[-1])))
             yield step
 
     return lambda state, batches, objective: (leak(batches), objective)

@@ -124,10 +124,11 @@ class Invariants:
     def unchanged(self, what: str) -> Iterator[None]:
         """Around what must change no weight and leave no gradient: an evaluation, or samples of text."""
         before = fingerprints(self._trained)
+        had = {name for name, each in self._trained.items() if each.grad is not None}
         yield
         after = fingerprints(self._trained)
         moved = [name for name, mark in before.items() if after.get(name) != mark]
-        left = [name for name, each in self._trained.items() if each.grad is not None]
+        left = [name for name, each in self._trained.items() if each.grad is not None and name not in had]
         if moved:
             self._break("evaluation_trains", f"{what} changed weights", f"{_listed(moved)} moved in {what}")
         elif left:
@@ -183,7 +184,7 @@ class Invariants:
                 "rate_off_schedule", "the learning rate is not that of the schedule",
                 f"{rate:.6g} was applied, the schedule has {settings.learning_rate:.6g}",
             )  # fmt: skip
-        _, targets, _, norm, skipped, _ = step.measured.tolist()
+        _, targets, _, norm, skipped, *_ = step.measured.tolist()
         if skipped or settings.max_grad_norm is None or not targets or not math.isfinite(norm):
             return
         due = max(norm / settings.max_grad_norm, 1.0)

@@ -45,7 +45,8 @@ class Step:
     """One update that was made or skipped. `measured` stays on the device until somebody asks.
 
     measured  (6,) fp32, over all ranks: sum of losses in nats, targets, tokens, gradient norm before
-              clipping, 1 if skipped, 1 if the update left a weight that is not finite
+              clipping, 1 if skipped, 1 if the update left a weight that is not finite; in fp16 (7,), with the
+              loss scale of the step, for a mean loss
     is_void   whether a rank ran out of memory, so that nothing was changed and the step is still to be done
     """
 
@@ -83,11 +84,12 @@ def train(
         if world.size > 1:
             is_void = bool(totals[3])  # only several ranks wait for their devices here
         number, measured = state.step + 1, torch.zeros(6, device=world.device)
+        scale = [state.precision.scale * state.precision.of_mean] if state.precision.name == "fp16" else []
         if is_void:
             state.optimizer.zero_grad()
         else:
             checked = _update(state, grads, totals, settings)
-            measured = torch.cat((totals[:3], torch.stack([each.float() for each in checked])))
+            measured = torch.cat((totals[:3], torch.stack([each.float() for each in (*checked, *scale)])))
             state.step += 1
         now = time.perf_counter()
         yield Step(

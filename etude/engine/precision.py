@@ -26,6 +26,7 @@ class Precision:
     device: torch.device
     scale: torch.Tensor
     good_steps: torch.Tensor
+    of_mean: float = 1.0  # the scale of a mean loss over this one: the targets of a step, as a power of two
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.dtype == torch.float32:
@@ -64,9 +65,10 @@ def choose_precision(wanted: str, device: torch.device, *, targets_per_step: int
         slow = f"which this {device.type} only emulates, many times slower"
         raise InputError(f'train.precision is "bf16", {slow}; try "fp32"')
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
-    scale = 2.0 ** (16 - (targets_per_step - 1).bit_length()) if wanted == "fp16" else 1.0
+    of_mean = 2.0 ** (targets_per_step - 1).bit_length()
+    scale = 2.0**16 / of_mean if wanted == "fp16" else 1.0
     scale_of, good_steps = (torch.tensor(value, device=device) for value in (scale, 0.0))
-    return Precision(wanted, dtype, device, scale_of, good_steps)
+    return Precision(wanted, dtype, device, scale_of, good_steps, of_mean)
 
 
 def has_native_bf16(device: torch.device) -> bool:

@@ -73,15 +73,13 @@ class Recorder:
         steps, self._on_device = self._on_device, []
         self._drained = time.monotonic()
         measured, waited = self._fetch(steps)
-        records = [
-            _record(step, waited / len(steps), *figures) for step, (*figures, _) in zip(steps, measured)
-        ]
+        records = [_record(step, waited / len(steps), *figures) for step, figures in zip(steps, measured)]
         self._since_log += records
         self._since_save += records
         self.write(*records)
         for record in records:
             self._skipped_in_a_row = self._skipped_in_a_row + 1 if record.skipped else 0
-        if broken := [step.number for step, (*_, is_broken) in zip(steps, measured) if is_broken]:
+        if broken := [step.number for step, row in zip(steps, measured) if row[5]]:
             cause = f"the update of step {broken[0]} made some weights infinite or NaN"
             remedy = "lower optim.learning_rate or optim.weight_decay"
             advice = f"{remedy}, and start again with --new or --from RUN@last"
@@ -152,7 +150,15 @@ def _rate(amount: float, seconds: float, digits: int) -> float:
 
 
 def _record(
-    step: Step, waited: float, loss_sum: float, targets: float, tokens: float, norm: float, skipped: float
+    step: Step,
+    waited: float,
+    loss_sum: float,
+    targets: float,
+    tokens: float,
+    norm: float,
+    skipped: float,
+    is_broken: float,
+    loss_scale: float | None = None,
 ) -> events.Step:
     return events.Step(
         step=step.number,
@@ -166,4 +172,5 @@ def _record(
         seconds=max(round(step.seconds + waited, 6), 0.0),
         wait_seconds=max(round(step.wait_seconds, 6), 0.0),
         skipped=bool(skipped),
+        loss_scale=loss_scale,
     )

@@ -48,7 +48,10 @@ class Attempt:
 
 
 class Step(NamedTuple):
-    """One optimizer update; `step` counts them from 1. A skipped step changed no weight."""
+    """One optimizer update; `step` counts them from 1. A skipped step changed no weight.
+
+    loss_scale  of fp16 in this step, as it is for a mean loss; None, and no key of the line, elsewhere
+    """
 
     step: int
     epoch: int
@@ -61,6 +64,7 @@ class Step(NamedTuple):
     wait_seconds: Seconds
     skipped: bool = False
     tokens: int | None = None
+    loss_scale: Number | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,10 @@ class Generation:
 
 
 class Resource(NamedTuple):
-    """Means since the last one; `mfu` is the share of the measured matrix rate."""
+    """Means since the last one; `mfu` is the share of the measured matrix rate.
+
+    mapped_bytes  of rss_bytes, pages of files, which the system takes back when it needs them
+    """
 
     step: int
     tokens_per_second: Number
@@ -134,6 +141,7 @@ class Resource(NamedTuple):
     rss_bytes: int
     gpu_percent: Number | None = None
     gpu_memory_bytes: int | None = None
+    mapped_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -284,6 +292,8 @@ def type_of(event: Event) -> str:
 def to_json(event: Event, time: float) -> dict[str, Any]:
     """Plain values for a journal line; non-finite numbers become "nan", "inf" and "-inf"."""
     values = event._asdict() if isinstance(event, Step | Resource) else asdict(event)
+    if isinstance(event, Step | Resource) and event[-1] is None:  # many lines, most of them without
+        values.popitem()
     return {"type": type_of(event), "time": round(time, 3), **plain(values)}
 
 

@@ -23,6 +23,7 @@ def point_of(event: Event, steps_per_epoch: int) -> Point | None:
                 skipped=event.skipped,
                 seconds=event.seconds,
                 wait_seconds=event.wait_seconds,
+                loss_scale=event.loss_scale,
             )
         case Evaluation():
             metrics = {name: value for name, value in event.metrics.items() if not math.isnan(value)}
@@ -35,10 +36,11 @@ def point_of(event: Event, steps_per_epoch: int) -> Point | None:
             )
         case Resource():
             rate, on_gpu = event.tokens_per_second, event.gpu_memory_bytes
+            own = max(event.rss_bytes - (event.mapped_bytes or 0), 0)
             return Point(
                 step=event.step,
                 tokens_per_second=rate if math.isfinite(rate) else None,
-                memory_bytes=event.rss_bytes if on_gpu is None else on_gpu,
+                memory_bytes=own if on_gpu is None else on_gpu,
             )
     return None
 

@@ -10,12 +10,16 @@ _SAMPLE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Usage:
-    """Means since the last reading; memory is the latest. CPU in percent of one core, of this process."""
+    """Means since the last reading; memory is the latest. CPU in percent of one core, of this process.
+
+    mapped_bytes  of rss_bytes, pages of files and memory that is shared; None where the system does not say
+    """
 
     cpu_percent: float
     rss_bytes: int
     gpu_percent: float | None
     gpu_memory_bytes: int | None
+    mapped_bytes: int | None
 
 
 class ResourceSampler:
@@ -36,11 +40,13 @@ class ResourceSampler:
     def read(self) -> Usage:
         """Usage since the last call."""
         percents, self._gpu_percents = self._gpu_percents, []
+        memory = self._process.memory_info()
         return Usage(
             cpu_percent=self._process.cpu_percent(),
-            rss_bytes=self._process.memory_info().rss,
+            rss_bytes=memory.rss,
             gpu_percent=sum(percents) / len(percents) if percents else None,
             gpu_memory_bytes=self._gpu_memory(),
+            mapped_bytes=getattr(memory, "shared", None),
         )
 
     def memory(self) -> int:

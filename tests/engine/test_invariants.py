@@ -120,7 +120,7 @@ def evaluation_leaves_gradients(patch: Patch) -> None:
 
 
 def gradients_stay(patch: Patch) -> None:
-    """Gradients are kept, but at log steps: what is there between them counts."""
+    """Gradients are kept, but at log steps: what is there between them counts, and no evaluation left it."""
     step = Optimizer.step
 
     def keep(optimizer: Optimizer, *arguments: Any, **named: Any) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,16 @@ def test_a_log_step_has_the_loss_a_target_and_the_rates_of_its_steps(
     assert (usage.tokens_per_second, usage.wait_ratio) == (80.0, 0.2)
     assert usage.mfu == pytest.approx((80 * 10.0 + 40 * 1.0) / (1.0 * 1000.0), abs=1e-4)
     assert usage.rss_bytes > 1 << 20
+
+
+def test_a_seventh_figure_is_the_loss_scale(writer: RunWriter, recorder: Recorder) -> None:
+    plain = step(1, 30.0, 20.0)
+    recorder.add(replace(plain, measured=torch.cat((plain.measured, torch.tensor([4096.0])))))
+    recorder.log()
+    recorder.add(step(2, 30.0, 20.0))
+    recorder.log()
+    scales = [each.loss_scale for each in records(writer, events.Step)]  # type: ignore[union-attr]
+    assert scales == [4096.0, None]
 
 
 def test_slow_steps_are_written_down_before_their_log_line(

@@ -13,7 +13,12 @@ from etude.records.events import Resource, to_json
 from etude.records.journal import Reader
 from tests.records.samples import step
 
-EVENTS = {"step": step(1), "resource": Resource(1, 1.0, 0.5, 0.1, 90.0, 10, None, None)}
+EVENTS = {
+    "step": step(1),
+    "resource": Resource(1, 1.0, 0.5, 0.1, 90.0, 10, None, None),
+    "scaled step": step(1)._replace(loss_scale=65536.0),
+    "whole resource": Resource(1, 1.0, 0.5, 0.1, 90.0, 10, None, None, 5),
+}
 LINES = {
     name: json.dumps(to_json(event, 1e9) | {"crc": "00000000"}).encode() for name, event in EVENTS.items()
 }

@@ -11,8 +11,27 @@ from etude.records.events import Attempt, Control, DataUsed, Evaluation, Event, 
 from etude.run import run_recipe
 from etude.start import Options
 from etude.watch.journal import facts_of, point_of, points_of
+from etude.watch.point import Point
 from tests.recipes import tiny
 from tests.records.samples import attempt, step
+
+
+def test_in_fp16_each_step_has_its_loss_scale_for_a_mean_loss(tmp_path: Path) -> None:
+    text = tmp_path / "text.py"
+    text.write_text("".join(f"def f{n}(x):\n    return x * {n} + 1\n" for n in range(120)))
+    for precision, scales in (("fp16", {65536.0}), ("fp32", {None})):
+        recipe = recipe_from(tiny(text, {"train.precision": precision}))
+        run = run_recipe(recipe, Options(runs=tmp_path / precision)).run
+        points = [each for each in points_of(entry.event for entry in run.ledger().entries) if each.loss]
+        assert {each.loss_scale for each in points} == scales and len(points) == 12
+        assert (b"loss_scale" in (run.path / "journal.jsonl").read_bytes()) == (precision == "fp16")
+
+
+def test_pages_of_files_are_no_memory_that_grows() -> None:
+    usage = Resource(3, 1.0, 0.5, 0.1, 90.0, 1000, mapped_bytes=300)
+    assert point_of(usage, 10) == Point(step=3, tokens_per_second=1.0, memory_bytes=700)
+    older = Resource(3, 1.0, 0.5, 0.1, 90.0, 1000)
+    assert point_of(older, 10) == Point(step=3, tokens_per_second=1.0, memory_bytes=1000)
 
 
 def test_a_real_run_becomes_one_point_for_each_step_and_evaluation(tmp_path: Path) -> None:
