@@ -28,7 +28,6 @@ from etude.export import find_end_ids, find_folder, load_model, open_chat, store
 from etude.models.hf_config import default_names, label_names
 from etude.models.lora import CLASSIFIER_FILE
 from etude.objectives.choose import choose_kind
-from etude.objectives.kind import Measured
 from etude.own import Own
 from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Clean, Leakage, Loss, Recipe
@@ -38,7 +37,7 @@ from etude.records.store import Run
 from etude.report.ranking import BY_BYTES, describe_lead
 from etude.report.rescored import Interval, Rescored, System
 from etude.report.wording import metric_title, scale_of, short, with_interval
-from etude.scores.intervals import Difference, ratio_bootstrap, ratio_difference
+from etude.scores.intervals import Difference, ratio_difference
 from etude.text import one_line, plural
 
 _OF_LOSS = ("loss", "bits_per_byte")
@@ -132,7 +131,7 @@ def _score(name: str, folder: Path, recipe: Recipe) -> System:
     return System(
         name="@".join([run.name, *name.split("@")[1:]]) if is_run else name,
         step=step_of(folder.name) if is_run else None,
-        metric=recipe.evaluate.metric, figures=_with_intervals(measured, parts), parts=parts,
+        metric=recipe.evaluate.metric, figures=measured.with_intervals(), parts=parts,
         rows=corpus.validation.spans.documents,
         trained=_count_trained(run, recipe, corpus) if is_run else 0,
         cut=corpus.validation.spans.truncated, tokenizer=corpus.tokenizer.fingerprint,
@@ -233,26 +232,6 @@ def _exam(
     )  # fmt: skip
 
 
-def _with_intervals(measured: Measured, parts: np.ndarray) -> dict[str, Interval]:
-    """Every figure of all rows, with its interval; those of a label or capability are left out."""
-    figures: dict[str, Interval] = {}
-    for name, values in _ratios(parts).items():
-        interval = ratio_bootstrap(values)
-        figures[name] = [float(values[:, 0].sum() / values[:, 1].sum()), interval.low, interval.high]
-    names = [name for name, value in measured.figures.items() if "/" not in name and value == value]
-    if measured.measure_of is not None and names:
-        figures |= measured.measure_of(names, names[0]).intervals(measured.predicted)
-    return figures
-
-
-def _ratios(parts: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns (samples, 2) whose sums make the loss per target and, where bytes are known, bits per byte."""
-    ratios = {"loss": parts[:, :2]}
-    if parts[:, 2].sum():
-        ratios["bits_per_byte"] = np.column_stack([parts[:, 0] / np.log(2), parts[:, 2]])
-    return ratios
-
-
 def _compare(file: str, systems: list[System]) -> Rescored:
     first = systems[0]
     one_tokenizer = len({system.tokenizer for system in systems}) == 1
@@ -328,7 +307,8 @@ def _differ(a: System, b: System, name: str) -> Difference | None:
         return None
     if name in _OF_LOSS:
         is_paired = len(a.parts) == len(b.parts) and (a.tokenizer == b.tokenizer or len(a.parts) == a.rows)
-        return ratio_difference(_ratios(a.parts)[name], _ratios(b.parts)[name]) if is_paired else None
+        theirs, others = (each.measured.score.ratios()[name] for each in (a, b))
+        return ratio_difference(theirs, others) if is_paired else None
     if a.measured.measure_of is None or (len(a.measured.predicted), a.labels) != (
         len(b.measured.predicted),
         b.labels,

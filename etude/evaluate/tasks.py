@@ -36,6 +36,14 @@ class Score:
     def perplexity(self) -> float:
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
+    def ratios(self) -> dict[str, np.ndarray]:
+        """Columns (batches, 2) of this rank whose sums make the loss, and bits per byte where known."""
+        assert self.parts is not None
+        ratios = {"loss": self.parts[:, :2]}
+        if self.parts[:, 2].sum():
+            ratios["bits_per_byte"] = np.column_stack([self.parts[:, 0] / np.log(2), self.parts[:, 2]])
+        return ratios
+
 
 @torch.no_grad()
 def evaluate(

@@ -50,8 +50,6 @@ class Classification(Kind):
     probability of the truth. Source: arXiv:1708.02002.
     """
 
-    is_compared = True
-
     multi: bool
     weights: torch.Tensor | None = None
     label_smoothing: float = 0.0
@@ -142,6 +140,9 @@ class Classification(Kind):
             if exam.world.is_main:
                 durable.make_folder(exam.folder)
                 durable.write_file(exam.folder / f"before-{use}.npy", to_npy(probabilities))
+
+    def is_compared(self, corpus: Corpus) -> bool:
+        return bool(corpus.validation or corpus.test)
 
     def compare(self, exam: Exam, step: int) -> events.Scores | None:
         """Score the model beside itself before training and baselines, on the rows of `exam.scored()`.

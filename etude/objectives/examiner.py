@@ -84,8 +84,8 @@ class Examiner:
             task.kind.keep_before(self._exam(task))
 
     def compared(self) -> list[Task]:
-        """The tasks whose kind compares, and that hold out samples."""
-        return [task for task in self.tasks if task.kind.is_compared and self._exam(task).held_out()]
+        """The tasks that are scored at the end."""
+        return [task for task in self.tasks if task.kind.is_compared(task.corpus)]
 
     def compare(self, step: int) -> list[events.Scores]:
         """Score the model, with the weights of a step, beside itself before training and baselines."""

@@ -5,7 +5,7 @@ A new kind is a subclass of `Kind` in a file of its own and a row of three table
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,14 @@ from etude.data.corpus import Corpus
 from etude.data.samples.sample import Samples
 from etude.data.samples.weighted import Weighted
 from etude.engine.batch import DeviceBatch
+from etude.engine.world import World
 from etude.evaluate.exam import Exam
 from etude.evaluate.tasks import Score, evaluate
 from etude.recipe.schema import Recipe
 from etude.records import events
+from etude.scores.intervals import ratio_bootstrap
 from etude.scores.systems import Measure
+from etude.text import plural
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,25 @@ class Measured:
     predicted: Any = None
     measure_of: Callable[[Sequence[str], str], Measure[Any]] | None = None
 
+    def with_intervals(self) -> dict[str, list[float]]:
+        """Figures of all rows as [value, low, high] at 95 %, where each batch is a row."""
+        figures: dict[str, list[float]] = {}
+        for name, values in self.score.ratios().items():
+            interval = ratio_bootstrap(values)
+            figures[name] = [float(values[:, 0].sum() / values[:, 1].sum()), interval.low, interval.high]
+        names = [name for name, value in self.figures.items() if "/" not in name and value == value]
+        if self.measure_of is not None and names:
+            figures |= self.measure_of(names, names[0]).intervals(self.predicted)
+        return figures
+
 
 class Kind:
-    """A kind of training that measures its loss alone and compares nothing; other kinds add what they can.
+    """A kind of training that measures its loss alone; other kinds add what they can.
 
     is_worth_scoring_untrained  whether a model with drawn weights is evaluated before the first step
-    is_compared                 whether `compare` gives scores
     """
 
     is_worth_scoring_untrained = True
-    is_compared = False
 
     def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the losses of all targets in nats, (), and their number, () fp32; or their weighted sums."""
@@ -77,12 +89,27 @@ class Kind:
     def keep_before(self, exam: Exam) -> None:
         """Keep the predictions of the model before training, for `compare`."""
 
+    def is_compared(self, corpus: Corpus) -> bool:
+        """True if `compare` has rows to score."""
+        return bool(corpus.test)
+
     def compare(self, exam: Exam, step: int) -> events.Scores | None:
-        """Score the model of a step beside the one before training and baselines.
+        """Score the model of a step on the test set; kinds that have baselines score these beside it.
 
         Rank 0 has the answer, if any.
         """
-        return None
+        if not exam.world.is_main:
+            return None
+        measured = self.measure(_on_test(exam))
+        figures = measured.with_intervals()
+        metric = wanted if (wanted := exam.main_figure()) in figures else "loss"
+        assert exam.corpus.test is not None
+        answered = len(measured.predicted or ())
+        return events.Scores(
+            step=step, rows=len(exam.corpus.test), split=f"{exam.task} test".strip(), metric=metric,
+            systems={"after": figures}, gains={},
+            notes=[f"figures of answers are over {plural(answered, 'row')}"] if answered else [],
+        )  # fmt: skip
 
     def score(self, exam: Exam) -> Score:
         """The loss of the validation samples, without weights or smoothing."""
@@ -96,6 +123,17 @@ class Kind:
     def token_bytes(self, corpus: Corpus) -> np.ndarray | None:
         """The bytes (V,) of each token where the loss is that of the text, which then has bits per byte."""
         return None
+
+
+def _on_test(exam: Exam) -> Exam:
+    """An exam of this rank alone on all of the test set, one sample a batch."""
+    corpus, evaluate = exam.corpus, exam.recipe.evaluate
+    examples = {**corpus.examples_of, "validation": corpus.examples_of.get("test", ())}
+    settings = evaluate.model_copy(update={"max_samples": None, "prompts": []})
+    return replace(
+        exam, corpus=replace(corpus, validation=corpus.test, examples_of=examples), micro_batch_size=1,
+        recipe=exam.recipe.model_copy(update={"evaluate": settings}), world=World(exam.world.device),
+    )  # fmt: skip
 
 
 def count_targets(labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:

@@ -48,8 +48,6 @@ class Seq2Seq(Kind):
     Source: arXiv:1409.3215; label smoothing: arXiv:1512.00567.
     """
 
-    is_compared = True
-
     label_smoothing: float = 0.0
 
     def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,6 +87,9 @@ class Seq2Seq(Kind):
                 durable.make_folder(exam.folder)
                 answers = [as_answer(*each, exam.corpus) for each in zip(examples, continued)]
                 _keep(exam, f"before-{use}", (asdict(_without_secrets(answer)) for answer in answers))
+
+    def is_compared(self, corpus: Corpus) -> bool:
+        return bool(corpus.validation or corpus.test)
 
     def compare(self, exam: Exam, step: int) -> events.Scores | None:
         """Score the model beside itself before training and baselines, on the rows of `exam.scored()`.

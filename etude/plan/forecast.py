@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from etude.objectives.choose import join_kinds
 from etude.objectives.task import Task
-from etude.objectives.writing import is_answered
 from etude.plan import Plan
 from etude.recipe.schema import Evaluate
 from etude.records import events
@@ -196,7 +195,9 @@ def _seconds(work: Work, costs: Costs) -> float:
 
 def _baseline_seconds(plan: Plan) -> float:
     """Seconds for baselines, and for the intervals of scores, of the tasks that have such."""
-    compared = [task.corpus for task in plan.tasks if _final_work(task, False).samples]
+    compared = [
+        task.corpus for task in plan.tasks if _has_baselines(task) and task.kind.is_compared(task.corpus)
+    ]
     rows = sum(len(split) for each in compared for split in (each.train, each.validation, each.test) if split)
     return len(compared) * _BASELINE_SECONDS + rows * _ROW_SECONDS
 
@@ -205,18 +206,28 @@ def _evaluation_work(task: Task, recipe: Evaluate) -> Work:
     """The loss of validation samples; for kinds that write, answers to some and continuations of prompts."""
     split = task.corpus.validation
     samples = min(len(split), recipe.max_samples or len(split)) if split else 0
-    if not task.recipe.kind.writes_text:
-        return Work(samples)
-    answers = min(recipe.answers, len(task.corpus.examples)) if is_answered(task.recipe, task.corpus) else 0
-    tokens = -(-answers // _ROWS_AT_ONCE) * recipe.answer_tokens
-    tokens += recipe.sample_tokens if recipe.prompts else 0
-    return Work(samples, tokens, answers + len(recipe.prompts))
+    work = _evaluation_of(task, samples, len(task.corpus.examples), recipe)
+    if not (task.recipe.kind.writes_text and recipe.prompts):
+        return work
+    return work + Work(0, recipe.sample_tokens, len(recipe.prompts))
+
+
+def _evaluation_of(task: Task, samples: int, examples: int, recipe: Evaluate) -> Work:
+    answers = min(recipe.answers, examples) if task.recipe.kind.writes_text else 0
+    return Work(samples, -(-answers // _ROWS_AT_ONCE) * recipe.answer_tokens, answers)
+
+
+def _has_baselines(task: Task) -> bool:
+    return task.recipe.kind.has_labels or task.recipe.kind.joins_texts
 
 
 def _final_work(task: Task, is_pretrained: bool) -> Work:
     held_out = sum(len(split) for split in (task.corpus.validation, task.corpus.test) if split)
-    if not task.kind.is_compared or not held_out:
+    if not task.kind.is_compared(task.corpus):
         return Work()
+    if not _has_baselines(task):  # the test set, like an evaluation
+        on_test = task.corpus.examples_of.get("test", ())
+        return _evaluation_of(task, len(task.corpus.test or ()), len(on_test), task.recipe.evaluate)
     if not task.recipe.kind.writes_text:
         return Work(2 * held_out)
     times = 1 + is_pretrained

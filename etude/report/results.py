@@ -128,7 +128,7 @@ def describe_scores(scores: Scores) -> list[str]:
     has_gains = any(name in scores.gains for name in scores.systems)
     shown = table((*header, ahead), rows) if has_gains else table(header, [row[:-1] for row in rows])
     parts = [f"On {count}, with bootstrap intervals of 95 %:\n\n{shown}"]
-    if not has_gains:
+    if not has_gains and len(scores.systems) > 1:
         parts.append("The record has no difference between systems, so whether one is better is not known.")
     if scores.confusion:
         cells = [[prose(name), *map(number, row)] for name, row in zip(scores.labels, scores.confusion)]
