@@ -110,14 +110,17 @@ def _scores(model: Any, rows: Tensor, **mask: Tensor) -> Tensor:
     return model(input_ids=rows, use_cache=False, **mask).logits  # type: ignore[no-any-return]
 
 
-def _rectangle(batch: Any, label: int, longest: int = 0) -> tuple[Tensor, Tensor]:
-    """Tokens and labels of samples as rows that are filled up to 128 places, or to the length of all."""
-    if batch.lengths is None:
-        return batch.tokens, batch.labels
+def _rectangle(batch: Any, label: int) -> tuple[Tensor, Tensor]:
+    """Tokens and labels of samples as rows that are filled up to 128 places, a single one too."""
     found = []
     for values, fill in ((batch.tokens, PAD), (batch.labels, label)):
-        rows = pad_sequence(list(torch.split(values.flatten(), list(batch.lengths))), True, fill)
-        found.append(functional.pad(rows, (0, max(0, 128 - rows.shape[1])), value=fill))
+        parts = (
+            list(values)
+            if batch.lengths is None
+            else list(torch.split(values.flatten(), list(batch.lengths)))
+        )
+        rows = pad_sequence(parts, True, fill)
+        found.append(functional.pad(rows, (0, 128 - rows.shape[1]), value=fill))
     return found[0], found[1]
 
 
