@@ -67,7 +67,10 @@ class Setup:
     broken: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def use(self, loss: faults.Loss) -> None:
+        """Give a loss; one that pads fills texts up to the longest, and conversations to the full length."""
         self.loss, self.given = loss, f"loss: {(loss.__doc__ or '').splitlines()[0]}"
+        if "text" not in self.rows[0] and loss in faults.PADDING:
+            self.loss = faults.filled(loss, 128)
 
     def is_of_documents(self) -> None:
         """Texts are samples of their own, and short, as messages are."""
@@ -296,7 +299,9 @@ def build_easy(shape: str, seed: int) -> Setup:
     if seed == 2:
         if "text" in rows[0]:
             setup.values |= {"data.sample": "document", "train.seq_len": 128}
-        setup.loss = faults.right if shape == "decoder" else faults.right_padded
+        given = setup.given
+        setup.use(faults.right if shape == "decoder" else faults.right_padded)
+        setup.given = f"{given} {setup.given}"
     return setup
 
 

@@ -1,6 +1,7 @@
 """Faults of the blind test, each put in from outside as users do: rows of files, a loss, a module, a library."""
 
 import contextlib
+import functools
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +18,17 @@ PAD = 0
 Loss = Callable[[nn.Module, Any], tuple[Tensor, Any]]
 
 
-# ---- losses of the user ----
+# ---- losses of the user: those that pad fill rows up to a length, or to the longest ----
+
+
+def filled(loss: Callable[..., tuple[Tensor, Any]], length: int) -> Loss:
+    """The loss over rows that are filled up to a length, as `padding="max_length"` does."""
+
+    @functools.wraps(loss)
+    def fills(model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
+        return loss(model, batch, length)
+
+    return fills
 
 
 def right(model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
@@ -26,9 +37,9 @@ def right(model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
     return _entropy(etude.logits(model, batch)[scored], batch.labels[scored]), scored.sum()
 
 
-def right_padded(model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
+def right_padded(model: nn.Module, batch: Any, length: int = 0) -> tuple[Tensor, Any]:
     """No fault: samples as padded rows, whose padding is neither seen nor scored."""
-    rows, labels = _rectangle(batch, -100)
+    rows, labels = _rectangle(batch, -100, length)
     scored = labels != -100
     return _entropy(_scores(model, rows)[scored], labels[scored]), scored.sum()
 
@@ -46,19 +57,19 @@ def rolled(model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
     return _entropy(etude.logits(model, batch)[scored], labels[scored]), scored.sum()
 
 
-def sees_all(model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
+def sees_all(model: nn.Module, batch: Any, length: int = 0) -> tuple[Tensor, Any]:
     """A mask (B, 1, T, T) made of the padding alone."""
-    return _masked(model, batch, lambda T: torch.ones(T, T, dtype=torch.bool))
+    return _masked(model, batch, lambda T: torch.ones(T, T, dtype=torch.bool), length)
 
 
-def sees_next(model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
+def sees_next(model: nn.Module, batch: Any, length: int = 0) -> tuple[Tensor, Any]:
     """A triangular mask whose diagonal is one place off."""
-    return _masked(model, batch, lambda T: torch.ones(T, T, dtype=torch.bool).tril(diagonal=1))
+    return _masked(model, batch, lambda T: torch.ones(T, T, dtype=torch.bool).tril(diagonal=1), length)
 
 
-def scores_padding(model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
-    """Samples padded to the full length, with the padding among the targets."""
-    rows, labels = _rectangle(batch, PAD)
+def scores_padding(model: nn.Module, batch: Any, length: int = 0) -> tuple[Tensor, Any]:
+    """Samples padded, with the padding among the targets."""
+    rows, labels = _rectangle(batch, PAD, length)
     scored = labels != -100
     return _entropy(_scores(model, rows)[scored], labels[scored]), scored.sum()
 
@@ -92,11 +103,14 @@ def by_batch_too(model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
     return loss / 8, targets
 
 
-def by_padded_size(model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
+def by_padded_size(model: nn.Module, batch: Any, length: int = 0) -> tuple[Tensor, Any]:
     """The sum over targets, divided by all places of the padded rows."""
-    rows, labels = _rectangle(batch, -100)
+    rows, labels = _rectangle(batch, -100, length)
     scored = labels != -100
     return _entropy(_scores(model, rows)[scored], labels[scored]), rows.numel()
+
+
+PADDING = (right_padded, sees_all, sees_next, scores_padding, by_padded_size)
 
 
 def _entropy(scores: Tensor, labels: Tensor) -> Tensor:
@@ -110,22 +124,18 @@ def _scores(model: Any, rows: Tensor, **mask: Tensor) -> Tensor:
     return model(input_ids=rows, use_cache=False, **mask).logits  # type: ignore[no-any-return]
 
 
-def _rectangle(batch: Any, label: int) -> tuple[Tensor, Tensor]:
-    """Tokens and labels of samples as rows that are filled up to 128 places, a single one too."""
+def _rectangle(batch: Any, label: int, length: int) -> tuple[Tensor, Tensor]:
+    """Tokens and labels of samples as rows that are filled up to a length, or to the longest of them."""
     found = []
     for values, fill in ((batch.tokens, PAD), (batch.labels, label)):
-        parts = (
-            list(values)
-            if batch.lengths is None
-            else list(torch.split(values.flatten(), list(batch.lengths)))
-        )
-        rows = pad_sequence(parts, True, fill)
-        found.append(functional.pad(rows, (0, 128 - rows.shape[1]), value=fill))
+        sizes = list(batch.lengths or (values.shape[1],) * len(values))
+        rows = pad_sequence(list(torch.split(values.flatten(), sizes)), True, fill)
+        found.append(functional.pad(rows, (0, max(0, length - rows.shape[1])), value=fill))
     return found[0], found[1]
 
 
-def _masked(model: Any, batch: Any, visible: Callable[[int], Tensor]) -> tuple[Tensor, Any]:
-    rows, labels = _rectangle(batch, -100)
+def _masked(model: Any, batch: Any, visible: Callable[[int], Tensor], length: int) -> tuple[Tensor, Any]:
+    rows, labels = _rectangle(batch, -100, length)
     scored = labels != -100
     mask = visible(rows.shape[1])[None, None].expand(len(rows), 1, -1, -1)
     added = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
