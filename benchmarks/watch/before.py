@@ -65,7 +65,8 @@ def main() -> None:
         wrong = [f"{each['name']}: {', '.join(each['alarms'])}" for each in part if each["alarms"]]
         rows.append([title, f"{len(wrong)} of {len(part)} with an alarm", "", "; ".join(wrong) or "none"])
     seconds = round(time.monotonic() - started, 1)
-    result = {"seconds": seconds, "faulty": faulty, "healthy": healthy, "data": data}
+    named = {each["name"]: sorted(map(kind_of, each["alarms"])) for each in faulty}
+    result = {"seconds": seconds, "faulty": named, "healthy": healthy, "data": data}
     if options.only or options.data:
         print("\n".join(" | ".join(row) for row in rows))
     else:

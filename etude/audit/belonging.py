@@ -45,6 +45,8 @@ def find_shuffled(task: Task) -> Iterator[Finding]:
         return
     train, held_out = choose_samples(corpus.train, _TRAIN), choose_samples(corpus.validation, _HELD_OUT)
     noun = "target" if train[0].classes is None else "label"
+    mine: Tie | None
+    others: Tie | None
     if noun == "label":
         mine, others = _tie_of_labels(train), _tie_of_labels(held_out)
     else:

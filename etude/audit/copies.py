@@ -43,7 +43,7 @@ def find_contamination(task: Task) -> Iterator[Finding]:
         yield Finding(
             0, f"{use} rows are among those of training",
             f"of {plural(all_of, f'{use} row')} {exact:,} ({exact / all_of:.1%}) are there word for word, "
-            f"{alike:,} ({alike / all_of:.1%}) with those that are nearly equal{shown}",
+            f"{alike - exact:,} are nearly equal to some{shown}",
             f'set data.leakage.action = "drop", which leaves these rows out of training: else figures of '
             f"{use} tell what is remembered",
             severity="warning" if is_much else "info", window=[0, 0],
