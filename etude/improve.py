@@ -20,6 +20,7 @@ from etude.watch.journal import facts_of, points_of
 from etude.watch.watcher import Watcher
 
 _FILLED_IN = {"records.log_every_steps", "optim.weight_decay"}  # when the run began
+_LENGTHS = {"train.seq_len", "train.target_len"}
 _SEVERITIES = ("error", "warning", "info")
 
 
@@ -91,12 +92,19 @@ def next_name(name: str) -> str:
 
 
 def _choose(recipe: Recipe, findings: list[Finding]) -> tuple[dict[str, Finding], dict[str, Any]]:
-    """The changes that recipes take, each key as the worst finding has it."""
+    """The changes that recipes take, each key as the worst finding has it.
+
+    Beside a fault that was certain before the first step, but for samples that are too short, only what a
+    test decided counts: other findings of the curve may be its doing.
+    """
+    first = [each for each in findings if not each.step and each.severity != "info"]
+    if any(each.changes.keys() - _LENGTHS for each in first):
+        findings = [each for each in findings if not each.step or each.decided_by]
     taken: dict[str, Finding] = {}
     values: dict[str, Any] = {}
     old = flatten(recipe.to_dict())
     for finding in findings:
-        for key, value in finding.changes.items():
+        for key, value in _fit(recipe, finding).items():
             if key in taken or value == old.get(key):
                 continue
             try:
@@ -105,6 +113,17 @@ def _choose(recipe: Recipe, findings: list[Finding]) -> tuple[dict[str, Finding]
                 continue
             taken[key], values[key] = finding, value
     return taken, values
+
+
+def _fit(recipe: Recipe, finding: Finding) -> dict[str, Any]:
+    """The changes of a finding, with steps in place of epochs where the recipe counts these."""
+    changes, best = dict(finding.changes), (finding.window or [0])[0]
+    if "train.epochs" in changes and recipe.train.steps:
+        del changes["train.epochs"]
+        if recipe.schedule.warmup_steps >= best > 0:
+            changes["schedule.warmup_steps"] = best // 10
+        changes["train.steps"] = best
+    return changes
 
 
 def _not_in_text(run: Run) -> dict[str, Any]:

@@ -85,6 +85,44 @@ def test_the_strategy_has_the_evidence_the_changes_and_the_times(
     assert "- gap below 0.5\n" in strategy.partition("## Success")[2]
 
 
+OVER = Finding(
+    12, "validation rises", "2 and 3", "stop", window=[8, 12], changes={"train.epochs": 1}, kind="overfitting"
+)
+
+
+def test_fewer_epochs_become_fewer_steps_where_the_recipe_counts_steps(
+    make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    warm = make_recipe({"schedule.warmup_steps": 9})
+    better = improve(trained(warm, tmp_path / "a", OVER))
+    assert (better.recipe.train.steps, better.recipe.train.epochs) == (8, None)
+    assert better.recipe.schedule.warmup_steps == 0  # 9 are not fewer than 8
+    values = make_recipe().to_dict()
+    del values["train"]["steps"]
+    values["train"]["epochs"] = 3
+    better = improve(trained(recipe_from(values), tmp_path / "b", OVER))
+    assert (better.recipe.train.steps, better.recipe.train.epochs) == (None, 1)
+
+
+def test_beside_a_fault_of_the_start_only_what_a_test_decided_is_changed(
+    make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    first = Finding(
+        0,
+        "too much",
+        "40 %",
+        "less",
+        changes={"optim.weight_decay": 0.1},
+        kind="much",
+        decided_by="arithmetic",
+    )
+    sure = Finding(
+        5, "copies", "half", "drop", changes={"data.deduplicate": "exact"}, kind="copies", decided_by="hashes"
+    )
+    run = trained(make_recipe({"optim.weight_decay": 3.0}), tmp_path, LATE, first, sure)
+    assert list(improve(run).taken) == ["optim.weight_decay", "data.deduplicate"]
+
+
 def test_a_run_without_a_change_to_make_is_told_so(
     make_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:

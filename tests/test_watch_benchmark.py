@@ -1,11 +1,13 @@
 """The fault plan of the benchmark of the watch injects what it says, and a curve is read as it was kept."""
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +22,7 @@ from watch.score import judge, tuning_half, wilson
 
 from etude import Options, Training
 from etude.models import decoder
+from etude.recipe.load import recipe_from
 from etude.records.events import Finding, Step
 from etude.watch.point import Facts, Point
 from tests.recipes import tiny
@@ -183,15 +186,34 @@ def test_a_treatment_is_counted_where_the_fault_had_an_effect_only() -> None:
     from watch.cure import changed, summary
 
     def row(fault: bool, second: bool, seed: bool) -> dict[str, Any]:
-        made = {"fault": fault, "version two": second, "another seed": seed, "half the rate": False}
+        made = {"fault": fault, "version two": second, "version three": second, "another seed": seed}
         return {name: {"is_well": is_well} for name, is_well in made.items()}
 
-    told = summary({"a": row(False, True, False), "b": row(False, False, False), "c": row(True, True, True)})
-    assert told["version two"][:2] == [1, 2] and told["another seed"][:2] == [0, 2]
-    assert told["faults without effect"] == 1
-
-    from etude.recipe.load import recipe_from
+    told = summary(
+        {
+            "rate_low-0-a": row(False, True, False), "rate_low-1-a": row(False, False, False),
+            "decay_high-0-a": row(False, True, False), "decay_high-1-a": row(True, True, True),
+        }
+    )  # fmt: skip
+    assert told["version two"]["cases"][:2] == [2, 3] and told["another seed"]["cases"][:2] == [0, 3]
+    assert told["version two"]["faults"][:2] == [1, 2]  # of which all cases with an effect are cured
+    assert told["without effect"] == ["decay_high-1-a"]
 
     old = recipe_from(tiny(Path("a")))
     new = recipe_from(tiny(Path("a"), {"name": "a-v2", "train.steps": 9, "records.parent": "a"}))
     assert changed(old, new) == {"train.steps": 9}
+
+
+def test_a_run_is_held_against_its_twins_row_by_row() -> None:
+    from watch.yardstick import Yardstick
+
+    draw = np.random.default_rng(1)
+    targets = draw.integers(5, 50, 96).astype(float)
+    rows = targets * draw.normal(2, 0.5, 96)  # rows differ much, runs on the same row little
+    twins = np.stack([rows + targets * (each + draw.normal(0, 0.01, 96)) for each in (-0.01, 0.0, 0.01)])
+    stick = Yardstick(recipe_from(tiny(Path("a"))), twins, targets)
+    assert stick.scatter == pytest.approx(0.01, rel=0.2)
+    near, far = rows + 0.01 * targets, rows + 0.05 * targets
+    assert stick.distance(near)[1] < 2 < stick.distance(far)[1]
+    assert stick.distance(far)[0] == pytest.approx(0.05, abs=0.005)
+    assert stick.distance(None) == (math.inf, math.inf)

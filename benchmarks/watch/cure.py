@@ -1,45 +1,48 @@
 """Cure rate of the watch: train a fault, let `etude improve` write version two, train that, and look.
 
-python benchmarks/watch/cure.py [--limit-seconds 1800] [--only duplicates]
+python benchmarks/watch/cure.py [--limit-seconds 1800] [--only duplicates] [--part 1/2] [--again]
 
-A fault is cured if version two has no alarm of its kinds any more, and its last validation loss is within two
-standard errors of that of the healthy twin, the same seed without the fault. Two placebos are judged the same
-way: another seed, and half the learning rate whatever was found. A fault that changed nothing, by the same
-rule, is left out and counted. Results are kept as they come, in results/watch_cure.json; a case that is there
-is not run again.
+All runs of a case are judged by one yardstick (watch/yardstick.py): their last weights on the held-out rows of
+the healthy twin under its settings. A run is well if its loss is within two standard errors of the twins' and
+it has no alarm of the fault. Version three is improved from version two where that is not well. Two placebos
+are judged the same way: another seed, and half the learning rate whatever was found. A fault that changed
+nothing, by the same rule, is left out and counted. Cases that are in results/watch_cure.json are not run again.
 """
 
 import argparse
+import contextlib
+import dataclasses
 import json
-import math
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 from measure import FOLDER, write_result
 
 from etude.errors import EtudeError
 from etude.improve import improve
-from etude.recipe.load import flatten
+from etude.recipe.load import flatten, with_changes
 from etude.recipe.schema import Recipe
 from etude.records.events import plain
-from watch.cases import COMBINATIONS, Case, present
-from watch.curve import Curve, is_alarm
-from watch.faults import FAULTS
-from watch.grid import curve_of, quick, recipe_of_case, run_case, train
+from etude.records.store import Run
+from watch.cases import COMBINATIONS, HOME, Case, present, recipe_of
+from watch.curve import is_alarm
+from watch.grid import curve_of, fast_folder, quick, train
+from watch.ills import ILLS
 from watch.score import findings_of, share
+from watch.yardstick import Yardstick, keep, kept, measure
 
 RESULT = FOLDER / "results" / "watch_cure.json"
 CLAIM = "watch: faults that version two of the recipe takes away, beside two placebos"
-TREATMENTS = ("version two", "another seed", "half the rate")
-ON = ("alpaca-scratch", "comments-scratch", "shakespeare-scratch", "alpaca-lora")
+TREATMENTS = ("version two", "version three", "another seed", "half the rate")
+TWINS = (1, 2, 3)  # seeds
 Judged = dict[str, Any]
 
 
@@ -47,97 +50,171 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--limit-seconds", type=float, default=float("inf"))
     parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--part", default="1/1", help="of the cases, where several processes share them")
+    parser.add_argument("--again", action="store_true", help="run cases again that have a result")
+    parser.add_argument("--keep", type=Path, help="folder to keep the runs in")
     options = parser.parse_args()
-    rows: dict[str, Judged] = json.loads(RESULT.read_text())["cases"] if RESULT.exists() else {}
+    part, parts = map(int, options.part.split("/"))
+    chosen = [case for case in curable_cases() if options.only in case.name][part - 1 :: parts]
     started = time.monotonic()
     with quick():
-        for case in curable_cases():
-            if case.name in rows or options.only not in case.name:
-                continue
-            if time.monotonic() - started > options.limit_seconds:
-                print("time is up; run it again to go on")
-                break
-            rows[case.name] = treat(case)
-            print(case.name, json.dumps(rows[case.name]), flush=True)
-            write_result("watch_cure", CLAIM, {"cured": summary(rows), "cases": rows}, table(rows))
+        for work in (treat, give_placebos):
+            for case in chosen:
+                row = {} if options.again and work is treat else read_rows().get(case.name, {})
+                if _LAST[work] in row:
+                    continue
+                if time.monotonic() - started > options.limit_seconds:
+                    print("time is up; run it again to go on")
+                    return
+                with home_of(case, options.keep) as home:
+                    row = work(case, row, home)
+                print(case.name, json.dumps(row), flush=True)
+                rows = {**read_rows(), case.name: row}  # of other processes too
+                rows = {each.name: rows[each.name] for each in curable_cases() if each.name in rows}
+                write_result("watch_cure", CLAIM, {"cured": summary(rows), "cases": rows}, table(rows))
+
+
+@contextlib.contextmanager
+def home_of(case: Case, keep_in: Path | None) -> Iterator[Path]:
+    """A folder for the runs of a case, which is removed unless they are to be kept."""
+    if keep_in:
+        yield keep_in / case.name
+        return
+    with tempfile.TemporaryDirectory(prefix="cure-", dir=fast_folder()) as folder:
+        yield Path(folder)
+
+
+def read_rows() -> dict[str, Judged]:
+    return dict(json.loads(RESULT.read_text())["cases"]) if RESULT.exists() else {}
 
 
 def curable_cases() -> list[Case]:
-    """Every fault that a recipe can cure, at each strength, on combinations in turn; the severe ones first."""
-    cases = []
-    for strength in (0, 1, 2):
-        for place, (name, fault) in enumerate(FAULTS.items()):
-            able = [
-                each.name
-                for each in present()
-                if each.name in ON and any(need <= each.traits for need in fault.traits)
-            ]
-            if fault.is_curable and able:
-                cases.append(Case(able[(place + strength) % len(able)], name, strength, 1, False))
-    return cases
+    """Every fault at two severities, each on a combination; the severe ones first."""
+    there = {each.name for each in present()}
+    cases = [
+        Case(ill.on[strength], name, strength, 1, False) for strength in (0, 1) for name, ill in ILLS.items()
+    ]
+    return [each for each in cases if each.combination in there]
 
 
-def treat(case: Case) -> Judged:
-    """Train a fault, its healthy twin, version two and the placebos; each is judged by the same rule."""
-    fault = FAULTS[case.condition]
-    twin = run_case(Case(case.combination, "plain", 0, case.seed, True))
-    home = Path(tempfile.mkdtemp(prefix="cure-"))
-    try:
-        ending, run = train(case, fault, recipe_of_case(case, fault, {}), home)
-        first = curve_of(case, fault, run, ending)
-        judged: Judged = {"twin": _round(twin.final_loss), "fault": judge(first, twin, case)}
-        judged["changes"], changes = "none", None
-        try:
-            second = improve(run).recipe
-            changes = changed(run.recipe, second)
-            judged["changes"] = changes
-        except EtudeError as error:
-            judged["changes"] = f"none: {error}"
-        rate = recipe_of_case(case, fault, {}).optim.learning_rate
-        treatments = {
-            "another seed": ({}, case.seed + 50),
-            "half the rate": ({"optim.learning_rate": rate / 2}, 1),
-        }
-        for name, (values, seed) in treatments.items():
-            judged[name] = judge(run_case(replace(case, seed=seed), changes=values), twin, case)
-        curve = run_case(case, changes=changes) if changes else first
-        judged["version two"] = judge(curve, twin, case)
-        return judged
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+def treat(case: Case, row: Judged, home: Path) -> Judged:
+    """Train a fault, version two and, if need be, version three; all by one yardstick."""
+    stick = yardstick(case)
+    judged: Judged = {"twin": [round(stick.loss, 4), round(stick.scatter, 4)]}
+    run, judged["fault"] = trial(case, ill_recipe(case), stick, home / "fault")
+    before = "fault"
+    for name in ("version two", "version three"):
+        judged[name] = judged[before]
+        if not judged[before]["is_well"]:
+            try:
+                better = improve(run).recipe
+                judged[f"changes of {name}"] = changed(run.recipe, better)
+                run, judged[name] = trial(case, better, stick, home / name.replace(" ", "-"))
+            except EtudeError as error:
+                judged[f"changes of {name}"] = f"none: {error}"
+        before = name
+    return judged
 
 
-def changed(old: Recipe, new: Recipe) -> dict[str, Any]:
-    """The keys that version two has otherwise, but its name and its parent."""
-    before, after = flatten(old.to_dict()), flatten(new.to_dict())
-    return {
-        key: value
-        for key, value in after.items()
-        if before.get(key) != value and key not in ("name", "records.parent") and key not in _NOT_TREATED
-    }
+def give_placebos(case: Case, row: Judged, home: Path) -> Judged:
+    """Train an ill recipe with another seed, and with half its rate."""
+    judged, recipe = dict(row), ill_recipe(case)
+    placebos: dict[str, Any] = {"another seed": {"seed": case.seed + 50}}
+    placebos["half the rate"] = {"optim.learning_rate": recipe.optim.learning_rate / 2}
+    for name, values in placebos.items():
+        judged[name] = judged["fault"]
+        if not judged["fault"]["is_well"]:
+            changes = with_changes(recipe, values)
+            _, judged[name] = trial(case, changes, yardstick(case), home / name.replace(" ", "-"))
+    return judged
 
 
-_NOT_TREATED = {"records.log_every_steps"}
+_LAST = {treat: "version three", give_placebos: "half the rate"}
 
 
-def judge(curve: Curve, twin: Curve, case: Case) -> Judged:
-    """True if a run has no alarm of its fault, and the loss of its healthy twin."""
-    kinds = FAULTS[case.condition].kinds
-    alarms = sorted({each.kind for each in findings_of(curve) if is_alarm(each) and each.kind in kinds})
-    (loss, _), (right, error) = curve.final_loss, twin.final_loss
-    distance = (loss - right) / error if math.isfinite(loss) else math.inf
-    is_near = abs(distance) <= 2 if case.condition == "validation_leak" else distance <= 2
-    return {
-        "alarms": alarms, "loss": plain(loss), "errors_above_twin": plain(round(distance, 2)),
+def ill_recipe(case: Case) -> Recipe:
+    fault, usual = ILLS[case.condition].fault, COMBINATIONS[case.combination].learning_rate
+    strength = fault.strengths[case.strength]
+
+    def change_rows(train: Any, held_out: Any, draw: Any) -> Any:
+        return fault.rows(train, held_out, draw, strength) if fault.rows else (train, held_out)
+
+    return recipe_of(
+        case, changes=fault.recipe(strength, usual) if fault.recipe else {}, change_rows=change_rows
+    )
+
+
+def trial(case: Case, recipe: Recipe, stick: Yardstick, home: Path) -> tuple[Run, Judged]:
+    """Train a recipe, and judge the run."""
+    ill = ILLS[case.condition]
+    fault = dataclasses.replace(ill.fault, onset=0)
+    ending, run = train(case, fault, recipe, home)
+    curve = curve_of(case, fault, run, ending)
+    found = findings_of(curve)
+    alarms = sorted({each.kind for each in found if is_alarm(each) and each.kind in fault.kinds})
+    losses = stick.measure(run)
+    more, errors = stick.distance(losses)
+    loss = stick.loss + more
+    is_near = abs(errors) <= 2 if ill.is_low else errors <= 2
+    return run, {
+        "alarms": alarms, "loss": plain(round(loss, 4)), "errors_above_twin": plain(round(errors, 1)),
         "is_well": bool(is_near and not alarms),
+        "found": sorted({f"{each.kind}@{each.step}" for each in found}),
     }  # fmt: skip
 
 
+def yardstick(case: Case) -> Yardstick:
+    """Train the healthy twins of a case, once, and score them."""
+    ill = ILLS[case.condition]
+
+    def change_rows(train: Any, held_out: Any, draw: Any) -> Any:
+        return ill.rows(train, ill.fault.strengths[case.strength]) if ill.rows else train, held_out
+
+    def twin(seed: int) -> Recipe:
+        healthy = Case(case.combination, "plain", 0, seed, True)
+        return recipe_of(healthy, changes=dict(ill.twin), change_rows=change_rows)
+
+    name = f"{case.condition}-{case.strength}-" if ill.twin or ill.rows else ""
+    file = HOME / "twins" / f"{name}{case.combination}.json"
+    found = kept(file)
+    if found is None:
+        scored = []
+        for seed in TWINS:
+            home = Path(tempfile.mkdtemp(prefix="twin-", dir=fast_folder()))
+            _, run = train(Case(case.combination, "plain", 0, seed, True), None, twin(seed), home)
+            parts = measure(run, twin(seed))
+            shutil.rmtree(home, ignore_errors=True)
+            assert parts is not None
+            scored.append(parts)
+        found = np.stack([losses for losses, _ in scored]), scored[0][1]
+        keep(file, *found)
+    return Yardstick(twin(TWINS[0]), found[0][: len(TWINS)], found[1])
+
+
+def changed(old: Recipe, new: Recipe) -> dict[str, Any]:
+    """The keys that the next version has otherwise, but its name and its parent."""
+    before, after = flatten(old.to_dict()), flatten(new.to_dict())
+    return {
+        key: after.get(key)
+        for key in dict.fromkeys((*after, *before))
+        if before.get(key) != after.get(key) and key not in ("name", "records.parent")
+    }
+
+
 def summary(rows: Mapping[str, Judged]) -> dict[str, Any]:
-    """Cured of the faults that had an effect, with Wilson intervals."""
-    ill = [row for row in rows.values() if not row["fault"]["is_well"]]
-    cured = {name: share(sum(row[name]["is_well"] for row in ill), len(ill)) for name in TREATMENTS}
-    return {**cured, "faults without effect": len(rows) - len(ill)}
+    """Cured of the faults that had an effect, with Wilson intervals; of cases, and of faults in all their cases."""
+    ill = {name: row for name, row in rows.items() if not row["fault"]["is_well"]}
+    cured: dict[str, Any] = {"without effect": [name for name in rows if name not in ill]}
+    for name in TREATMENTS:
+        had = {key: row[name]["is_well"] for key, row in ill.items() if name in row}
+        faults = dict.fromkeys(_fault_of(key) for key in had)
+        whole = [all(well for key, well in had.items() if _fault_of(key) == fault) for fault in faults]
+        cured[name] = {"cases": share(sum(had.values()), len(had)), "faults": share(sum(whole), len(whole))}
+    return cured
+
+
+def _fault_of(name: str) -> str:
+    return next(fault for fault in ILLS if name.startswith(f"{fault}-"))
 
 
 def table(rows: Mapping[str, Judged]) -> list[list[str]]:
@@ -146,17 +223,16 @@ def table(rows: Mapping[str, Judged]) -> list[list[str]]:
     for name, row in rows.items():
         cells = [
             f"{'well' if row[each]['is_well'] else 'ill'} {row[each]['errors_above_twin']}"
+            if each in row
+            else ""
             for each in ("fault", *TREATMENTS)
         ]
-        lines.append([name, *cells, json.dumps(row["changes"])[:120]])
+        changes = "; ".join(json.dumps(row[key]) for key in row if key.startswith("changes"))
+        lines.append([name, *cells, changes[:160]])
     return lines
 
 
-def _round(values: tuple[float, float]) -> list[float]:
-    return [round(value, 4) for value in values]
-
-
 if __name__ == "__main__":
-    if not {each.name for each in present()} & set(ON):
+    if not present():
         raise SystemExit(f"none of {', '.join(COMBINATIONS)} has its data on this machine")
     main()

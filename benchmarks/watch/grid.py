@@ -112,7 +112,7 @@ def run_case(case: Case, folder: Path | None = None, changes: dict[str, Any] | N
     """Train a case, and read its curve off the journal. changes: of the recipe, as a remedy would have them."""
     fault = None if case.is_healthy else FAULTS[case.condition]
     recipe = recipe_of_case(case, fault, changes or {})
-    home = Path(tempfile.mkdtemp(prefix="watch-", dir=folder or _fast_folder()))
+    home = Path(tempfile.mkdtemp(prefix="watch-", dir=folder or fast_folder()))
     try:
         ending, run = train(case, fault, recipe, home)
         return curve_of(case, fault, run, ending)
@@ -192,7 +192,7 @@ def quick() -> Iterator[None]:
         yield
 
 
-def _fast_folder() -> str | None:
+def fast_folder() -> str | None:
     """Memory, where the machine has such a folder; else the usual one for temporary files."""
     memory = Path("/dev/shm")
     return str(memory) if os.access(memory, os.W_OK) else None

@@ -7,6 +7,7 @@ import numpy as np
 
 from etude.audit.belonging import find_shuffled
 from etude.audit.copies import find_contamination, find_duplicates
+from etude.audit.lengths import find_cut
 from etude.audit.marks import find_marks
 from etude.audit.samples import DECODED, choose_samples
 from etude.data.corpus import Corpus
@@ -39,6 +40,7 @@ def _find_in_samples(task: Task) -> Iterator[Finding]:
         ]  # fmt: skip
         for check in checks:
             yield from check(samples, task)
+    yield from find_cut(task)
     yield from find_marks(samples, task)
     yield from _find_answers(task.corpus)
 

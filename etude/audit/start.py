@@ -19,6 +19,7 @@ from etude.audit.passes import Tried, undisturbed
 from etude.audit.rows import find_in_rows
 from etude.audit.samples import choose_short, lay_out
 from etude.audit.targets import Targets, read_targets
+from etude.audit.updates import find_wrong_sizes
 from etude.data.samples.frequencies import target_entropy
 from etude.data.samples.sample import Sample
 from etude.engine.batch import DeviceBatch
@@ -71,6 +72,12 @@ def audit(plan: Plan, state: TrainState, own: Own = Own(), *, is_fresh: bool | N
         has_adapter = plan.recipe.adapter is not None
         if passes:
             _test(found, "gradients", lambda: find_unreached(passes, state.optimizer, has_adapter))
+        if not state.step:
+            fresh = bool(is_fresh)
+            _test(found, "sizes of updates", lambda: find_wrong_sizes(plan, state, is_fresh=fresh))
+    if plan.pretrained:
+        longest = plan.pretrained.config.longest
+        found.findings = [_readable(each, longest, plan.recipe.train.seq_len) for each in found.findings]
     return found
 
 
@@ -179,6 +186,15 @@ class _Part:
             is_tokens=labels is None, entropy=target_entropy(corpus.train) or 0.0,
         )  # fmt: skip
         yield from first.find()
+
+
+def _readable(finding: Finding, longest: int, now: int) -> Finding:
+    """The finding with samples no longer than the model reads; without that change if they are so now."""
+    changes = dict(finding.changes)
+    if "train.seq_len" in changes:
+        length = min(changes.pop("train.seq_len"), longest)
+        changes |= {"train.seq_len": length} if length > now else {}
+    return replace(finding, changes=changes)
 
 
 class _NotTested(Exception):

@@ -80,6 +80,7 @@ def facts_of(
         precision=attempt.precision,
         metric=recipe.evaluate.metric,
         lower_is_better=attempt.lower_is_better,
+        patience=recipe.evaluate.patience,
         memory_limit_bytes=_memory(attempt),
     )
 

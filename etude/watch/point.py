@@ -55,4 +55,5 @@ class Facts:
     precision: str | None = None
     metric: str | None = None
     lower_is_better: bool | None = None
+    patience: int | None = None
     memory_limit_bytes: int | None = None

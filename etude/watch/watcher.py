@@ -7,7 +7,13 @@ from typing import Any, ClassVar, Protocol
 
 from etude.records.events import Finding
 from etude.watch.detectors.collapse import Collapse
-from etude.watch.detectors.evaluations import Contamination, EvaluationSpike, MetricSplit, NoisyEvaluation
+from etude.watch.detectors.evaluations import (
+    Contamination,
+    EndOnNoise,
+    EvaluationSpike,
+    MetricSplit,
+    NoisyEvaluation,
+)
 from etude.watch.detectors.finite import NonFinite, SkippedSteps
 from etude.watch.detectors.frequencies import OnlyFrequencies
 from etude.watch.detectors.loss import Divergence, Plateau
@@ -47,7 +53,7 @@ DETECTORS: tuple[type[Detector], ...] = (
     NonFinite, SkippedSteps, ScaleCollapse, DeadRate, Divergence, Collapse, Duplicates, Contamination,
     Spike, Spikes, EvaluationSpike,
     Overfitting, ValidationRise, EpochStep, ClipSaturation, OnlyFrequencies,
-    Plateau, MetricSplit, NoisyEvaluation,
+    Plateau, MetricSplit, NoisyEvaluation, EndOnNoise,
     Stall, Starvation, MemoryCreep, Slowdown,
 )  # fmt: skip
 # Symptoms by the condition that brings them about. They are not reported while it is new; what costs the

@@ -11,6 +11,7 @@ from etude.watch.point import Facts, Point
 from etude.watch.stream import Window, noise, theil_sen
 
 _HIGHER_IS_BETTER = ("accuracy", "f1", "bleu", "chrf", "rouge", "exact", "recall", "precision", "auc", "mcc")
+_PATIENT = 0.2  # of the steps
 _LOWER_IS_BETTER = ("wer", "cer", "perplexity", "ter")
 
 
@@ -128,6 +129,60 @@ class NoisyEvaluation:
             not_tested=["standard errors over validation rows"] if now.error is None else [],
             kind=self.kind,
             confidence=0.6,
+        )
+
+    def untold(self) -> str | None:
+        return None
+
+
+class EndOnNoise:
+    """An evaluation at which patience ends the run, though chance alone may have hidden a gain.
+
+    Rule: `patience` evaluations in a row without a better loss, where that is the metric, in the first half
+    of the steps and within the first epoch, in which no row can be learnt by heart; the last loss is no worse
+    than the best by two standard errors, or these are unknown.
+    Source: arithmetic. Delay: none. False alarms: none on made healthy curves, which have no patience.
+    """
+
+    kind: ClassVar[str] = "ended_on_noise"
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._evaluations = Evaluations()
+        self._last_step = 0
+        self._is_reported = False
+
+    def observe(self, point: Point) -> Finding | None:
+        patience, steps, a_pass = self._facts.patience, self._facts.steps, self._facts.steps_per_epoch
+        if not (patience and steps and a_pass) or self._facts.metric != "loss":
+            return None
+        now, best = self._evaluations.add(point), self._evaluations.best
+        if now is None or best is None:
+            return None
+        every, self._last_step = max(now.step - self._last_step, 1), now.step
+        if self._is_reported or self._evaluations.since_best < patience or now.step >= min(steps / 2, a_pass):
+            return None
+        errors = None if None in (now.error, best.error) else math.hypot(now.error or 0.0, best.error or 0.0)
+        if errors is not None and now.loss - best.loss > 2 * errors:
+            return None
+        self._is_reported = True
+        rows = f" of {self._facts.eval_rows:,} rows" if self._facts.eval_rows else ""
+        noise_ = (
+            "their noise is not known" if errors is None else f"chance alone moves them by {2 * errors:.2g}"
+        )
+        longer = max(3 * patience, math.ceil(_PATIENT * steps / every))
+        return Finding(
+            now.step,
+            "patience ends the run on the noise of its evaluations",
+            f"validation loss {best.loss:.4g} at step {best.step:,} and {now.loss:.4g} at step {now.step:,} "
+            f"of {steps:,}{rows}; {noise_}, and no row was seen twice",
+            f"set evaluate.patience to {longer}, a fifth of the steps, or take more validation rows",
+            window=[best.step, now.step],
+            causes=["patience that is shorter than the noise of the evaluations", "too few validation rows"],
+            changes={"evaluate.patience": longer},
+            not_tested=["whether the loss would have fallen further"],
+            kind=self.kind,
+            confidence=0.7,
         )
 
     def untold(self) -> str | None:

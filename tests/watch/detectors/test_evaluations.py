@@ -5,10 +5,16 @@ from random import Random
 import pytest
 
 from etude.records.events import Finding
-from etude.watch.detectors.evaluations import Contamination, EvaluationSpike, MetricSplit, NoisyEvaluation
+from etude.watch.detectors.evaluations import (
+    Contamination,
+    EndOnNoise,
+    EvaluationSpike,
+    MetricSplit,
+    NoisyEvaluation,
+)
 from etude.watch.point import Facts, Point
 
-Detector = Contamination | EvaluationSpike | MetricSplit | NoisyEvaluation
+Detector = Contamination | EndOnNoise | EvaluationSpike | MetricSplit | NoisyEvaluation
 
 
 def run(detector: Detector, points: list[Point]) -> list[Finding]:
@@ -81,3 +87,24 @@ def test_a_validation_loss_far_below_training_asks_for_the_overlap() -> None:
 def test_a_training_loss_that_falls_fast_is_not_taken_by_its_past() -> None:
     points = [Point(step=at, loss=3.0 * 0.6**at) for at in range(1, 7)]
     assert not run(Contamination(Facts()), [*points, Point(step=6, eval_loss=0.13, eval_error=0.001)])
+
+
+def waiting(patience: int, losses: list[float], error: float | None, every: int = 10) -> list[Finding]:
+    facts = Facts(patience=patience, steps=1000, steps_per_epoch=800, metric="loss", eval_rows=8)
+    points = [Point(step=every * at, eval_loss=loss, eval_error=error) for at, loss in enumerate(losses, 1)]
+    return run(EndOnNoise(facts), points)
+
+
+def test_patience_that_ends_a_run_on_noise_is_told_where_it_ends() -> None:
+    (finding,) = waiting(2, [3.0, 2.5, 2.52, 2.51], error=0.1)
+    assert finding.step == 40 and finding.window == [20, 40]
+    assert finding.changes == {"evaluate.patience": 20}  # a fifth of 1,000 steps, of 10 each
+    assert "2.5 at step 20 and 2.51 at step 40 of 1,000 of 8 rows" in finding.evidence
+    assert waiting(2, [3.0, 2.5, 2.52, 2.51], error=None)
+
+
+def test_patience_that_ends_a_run_for_a_reason_is_left_alone() -> None:
+    assert not waiting(2, [3.0, 2.5, 2.8, 2.9], error=0.1)  # worse beyond doubt
+    assert not waiting(3, [3.0, 2.5, 2.52, 2.51], error=0.1)  # it goes on
+    assert not waiting(2, [3.0, 2.5, 2.52, 2.51], error=0.1, every=200)  # in the second half
+    assert not run(EndOnNoise(Facts(steps=1000, steps_per_epoch=800, metric="loss")), [])
