@@ -137,6 +137,8 @@ class _Part:
         leak = find_future(self.tried, self._lay([longest]))
         if leak is None:
             raise _NotTested("no answers at places of the batch, or too few tokens")
+        if not leak.reach and not leak.count:
+            raise _NotTested("answers depend on no other token yet, as with output projections of zero")
         if leak.is_fault:
             yield _leak_finding(
                 leak, "future_visible", what="the model sees tokens that it is to foretell",

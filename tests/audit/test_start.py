@@ -124,6 +124,17 @@ def test_a_broken_mask_is_seen_in_one_pass(make_recipe: Make, loss: parallel.Los
     assert made.findings[-1].severity == "error"
 
 
+def test_a_model_that_looks_at_nothing_yet_is_not_said_to_be_causal(make_recipe: Make) -> None:
+    for is_causal in (True, False):
+        model = parallel.Parallel(512, is_causal=is_causal)
+        for block in model.blocks:
+            nn.init.zeros_(block.out.weight)
+            nn.init.zeros_(block.out.bias)
+        made = run_audit(make_recipe(), is_fresh=None, model=model, loss=parallel.right)
+        assert made.left_out["causality"].startswith("answers depend on no other token yet")
+        assert "causality" not in made.made and kinds(made) == []
+
+
 class Denoising(nn.Module):
     """A model that may see the whole row, as its loss asks for nothing of the text."""
 
