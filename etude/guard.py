@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from etude.control.desk import Decision
+from etude.engine.checkpoint import read_progress
 from etude.errors import RecipeError
 from etude.recipe.course import KEYS, SKIP, Change, Course
 from etude.recipe.schema import Watch
 from etude.records.events import Attempt, Control, DataUsed, Event, Finding, Step
-from etude.records.folder import list_checkpoints, step_of
+from etude.records.folder import checkpoint_name, list_checkpoints, step_of
 from etude.records.store import Run
 from etude.watch.criteria import Criteria
 from etude.watch.journal import facts_of, point_of, points_of
@@ -107,6 +108,10 @@ class Guard:
             if since <= 1:
                 keep = f"it began with the run, and etude improve {self._run.name} writes a recipe against it"
             return Decision("fail", f"{reason}; there is no checkpoint before it to go back to: {keep}")
+        # A change of a key that was planned for a later step would undo a remedy by the same key there.
+        planned = read_progress(self._run.checkpoints / checkpoint_name(good)).changes
+        later = [each.step for each in planned if each.key in worst.changes and each.step < worst.step]
+        good = max([good, *(step for step in later if step in steps)])
         for key, value in self._remedies(worst, good, course):
             change = Change(good, key, value, f"{worst.what} at step {worst.step:,}")
             try:
@@ -123,7 +128,8 @@ class Guard:
             if key == SKIP:
                 yield SKIP, worst.step - good  # all batches up to the end of what was found
             elif key == "optim.learning_rate":  # lower at each recovery
-                yield key, min(value, _LOWER_RATE * course.recipe_at(good).optim.learning_rate)
+                lower = _LOWER_RATE * course.recipe_at(good).optim.learning_rate
+                yield key, min(value, float(f"{lower:.4g}"))
             elif key in KEYS:
                 yield key, value
 

@@ -12,7 +12,7 @@ import torch
 from etude import Options, Training, logits
 from etude.errors import FaultError, RecipeError
 from etude.guard import Guard
-from etude.recipe.course import Course
+from etude.recipe.course import Change, Course
 from etude.recipe.load import change, recipe_from
 from etude.recipe.schema import Recipe, Watch
 from etude.records.events import Control, Finding, Step
@@ -151,6 +151,21 @@ def test_a_resumed_run_has_the_findings_of_an_unbroken_one_once(make_recipe: Mak
     resumed = train(fast(make_recipe, "warn"), tmp_path / "broken", loss=fragile_loss)
     said = [[(each.kind, each.step) for each in found(run, Finding) if each.kind] for run in (whole, resumed)]
     assert said[0] == said[1] != []
+
+
+def test_a_remedy_is_not_undone_by_a_change_that_was_planned(make_recipe: Make, tmp_path: Path) -> None:
+    planned = Change(8, "optim.learning_rate", 7e-3)
+    recipe = make_recipe({"watch.policy": "recover", "checkpoint.keep_at": [4, 8]})
+    run = train(recipe, tmp_path, changes=(planned,))
+    course = Course(run.recipe, 12).with_changes([planned])
+    for key, value, due in (("optim.learning_rate", 1.0, 8), ("train.max_grad_norm", 0.5, 4)):
+        guard = Guard(run, Watch(policy="recover"))
+        error = Finding(11, "it rose", "loss 9", "less", "error", [6, 11], changes={key: value}, kind="odd")
+        guard.take([error])
+        decision = guard.decide(course, 12)
+        assert decision is not None and decision.kind == "back" and decision.change is not None
+        assert (decision.change.step, decision.change.key) == (due, key)
+        assert decision.change.value == (2.1e-3 if due == 8 else value)
 
 
 def test_recovering_needs_checkpoints_of_known_steps(make_recipe: Make) -> None:

@@ -149,13 +149,14 @@ class Divergence:
     def _finding(self, step: int, level: float, reason: str) -> Finding:
         rate, width = self._peak_rate, 25 if self._points >= 100 else 5
         lower = {"optim.learning_rate": float(f"{rate * 0.3:.2g}")} if rate > 0 else {}
+        onset = self._onset
+        back = f"go back to a checkpoint before step {onset:,}" if onset > 1 else "start again"
         return Finding(
             step,
             "the training loss rose and stays up",
             f"loss {level:.4g} at step {step:,} (median of the last {width} points), {reason}",
-            f"go back to a checkpoint before step {max(self._onset, 1):,} with a third of "
-            f"optim.learning_rate; a "
-            f"longer schedule.warmup_steps if it rose during warm-up",
+            f"{back} with a third of optim.learning_rate; a longer schedule.warmup_steps if it rose during "
+            f"warm-up",
             severity="error",
             window=[max(self._onset, 1), step],
             causes=[
