@@ -131,7 +131,6 @@ def test_labels_that_are_not_shifted_are_named_before_step_25_and_not_as_overfit
     assert not any("overfit" in each.what for each in findings)
 
 
-@pytest.mark.xfail(strict=True, reason="nothing is said until step 100, at a quarter of the first loss")
 def test_rows_that_repeat_are_named(base: Path, tmp_path: Path) -> None:
     rows = distinct()[:4] * 150
     random.Random(4).shuffle(rows)
