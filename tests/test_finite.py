@@ -59,9 +59,9 @@ def test_the_step_that_breaks_the_weights_is_named_and_nothing_of_it_is_saved(
     (run,) = list_runs(tmp_path)
     assert run.state == "failed" and all_finite(run)
     assert run.best is None or math.isfinite(run.best["value"])
-    assert [entry.event.what for entry in run.ledger().entries if isinstance(entry.event, Finding)] == [
-        "non-finite weights"
-    ]
+    found = [entry.event.what for entry in run.ledger().entries if isinstance(entry.event, Finding)]
+    before = ["each update is larger than the weights"] if kind == "adamw" else []
+    assert found == [*before, "non-finite weights"]
 
 
 def test_the_last_finite_checkpoint_stays_when_a_later_step_breaks(

@@ -168,7 +168,7 @@ def yardstick(case: Case) -> Yardstick:
     ill = ILLS[case.condition]
 
     def change_rows(train: Any, held_out: Any, draw: Any) -> Any:
-        return ill.rows(train, ill.fault.strengths[case.strength]) if ill.rows else train, held_out
+        return ill.rows(train, held_out, ill.fault.strengths[case.strength]) if ill.rows else train, held_out
 
     def twin(seed: int) -> Recipe:
         healthy = Case(case.combination, "plain", 0, seed, True)

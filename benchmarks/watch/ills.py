@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from watch.cases import Rows
 from watch.faults import FAULTS, RATE, Fault
 
-Rows_ = Callable[[Rows, float], Rows]
+TwinRows = Callable[[Rows, Rows, float], Rows]
 
 
 @dataclass(frozen=True)
@@ -24,22 +24,26 @@ class Ill:
     """A fault with the combinations that it is tried on, and its healthy twin.
 
     twin       changes of the usual recipe that the twin has
-    rows       of the twin, by those of the data set and the strength; by default those of the data set
+    rows       for training of the twin, by the rows, those held out and the strength; by default all rows
     is_low     whether the fault shows by a loss that is too low
     """
 
     fault: Fault
     on: tuple[str, ...]
     twin: Mapping[str, Any] = field(default_factory=dict)
-    rows: Rows_ | None = None
+    rows: TwinRows | None = None
     is_low: bool = False
 
 
-def _first(train: Rows, strength: float) -> Rows:
+def _first(train: Rows, held_out: Rows, strength: float) -> Rows:
     return train[: int(strength)]
 
 
-def _without_copies(train: Rows, share: float) -> Rows:
+def _without_leak(train: Rows, held_out: Rows, share: float) -> Rows:
+    return train[: len(train) - 16 * max(round(share * len(held_out)), 1)]
+
+
+def _without_copies(train: Rows, held_out: Rows, share: float) -> Rows:
     return train[: max(round(len(train) * (1 - share)), 1)]
 
 
@@ -61,7 +65,7 @@ ILLS: dict[str, Ill] = {
     "no_warm_up": _of("no_warm_up", ALPACA, PLAYS),
     "end_missing": _of("end_missing", ALPACA, ADAPTED),
     "duplicates": _of("duplicates", ALPACA, ALPACA, rows=_without_copies),
-    "validation_leak": _of("validation_leak", ALPACA, ADAPTED, is_low=True),
+    "validation_leak": _of("validation_leak", ALPACA, ADAPTED, rows=_without_leak, is_low=True),
     "rate_high": Ill(Fault("the learning rate is far too high", RATE | {"rate_too_high", "clip_saturation", "plateau"},
         (100, 30, 10), recipe=lambda times, usual: {"optim.learning_rate": times * usual}), (ALPACA, ADAPTED)),
     "rate_low": Ill(Fault("the learning rate is far too low", {"rate_too_low", "dead_learning_rate", "plateau"},
