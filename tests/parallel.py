@@ -118,6 +118,18 @@ def padding_scored(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, int]:
     return _cross_entropy(model(rows), labels), labels.numel()
 
 
+def padded_to_128(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, Tensor]:
+    """Rows filled up to a fixed length with padding that is not scored."""
+    rows, labels = _pad(batch, -100, 128)
+    return _cross_entropy(model(rows), labels), (labels != -100).sum()
+
+
+def padding_scored_to_128(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, int]:
+    """Rows filled up to a fixed length with padding that is scored too."""
+    rows, labels = _pad(batch, 0, 128)
+    return _cross_entropy(model(rows), labels), labels.numel()
+
+
 def packed(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, Tensor]:
     """Sequences that lie end to end, read as one."""
     return _cross_entropy(model(batch.tokens), batch.labels), (batch.labels != -100).sum()

@@ -143,12 +143,7 @@ def test_rows_that_repeat_are_named(base: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "length",
-    [
-        0,
-        pytest.param(
-            96, marks=pytest.mark.xfail(strict=True, reason="nothing is seen in rows of a fixed length")
-        ),
-    ],
+    [0, 96],
 )
 def test_padding_that_is_scored_is_named(base: Path, tmp_path: Path, length: int) -> None:
     findings, _ = told(base, tmp_path, distinct(), functools.partial(padding_scored, length=length))

@@ -169,15 +169,16 @@ def _find_places(calls: list[Call], batch: DeviceBatch) -> Tensor | None:
         return torch.arange(count, device=device)
     if batch.scored is not None and count == len(batch.scored):
         return batch.scored
-    lengths, ids = batch.lengths, calls[0].ids
-    if lengths is None or len(calls) > 1 or ids is None or ids.shape != calls[0].answer.shape[:2]:
+    lengths, ids = batch.lengths or (batch.labels.shape[1],) * len(batch.labels), calls[0].ids
+    if len(calls) > 1 or ids is None or ids.shape != calls[0].answer.shape[:2]:
         return None
-    if ids.shape != (len(lengths), max(lengths)):
+    if len(ids) != len(lengths) or ids.shape[1] < max(lengths):
         return None
-    # Rows that the user's loss padded.
+    # Rows that the user's loss padded, to the longest or to a fixed length, on either side.
     places, start = torch.full(ids.shape, -1, device=device), 0
+    tokens = batch.tokens.flatten()
     for row, length in enumerate(lengths):
-        mine = batch.tokens[0, start : start + length]
+        mine = tokens[start : start + length]
         for first in (0, ids.shape[1] - length):
             if ids[row, first : first + length].equal(mine):
                 places[row, first : first + length] = torch.arange(start, start + length, device=device)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from etude.audit.lengths import find_cut
 from etude.audit.marks import find_marks
 from etude.audit.samples import DECODED, choose_samples
 from etude.data.corpus import Corpus
+from etude.data.examples import Example
 from etude.data.samples.sample import NO_TARGET, Flags, Sample
 from etude.objectives.task import Task
 from etude.records.events import Finding
@@ -19,8 +21,10 @@ from etude.text import one_line, plural
 LOOKED_AT = 256
 _RUN = 8  # tokens in a row
 _HARDLY, _FEW, _SOME, _MANY = 0.01, 0.05, 0.2, 0.5
-_LEAST_ANSWER = 16  # characters; shorter ones stand in many a prompt by chance
-_LEAST_SHARE = 0.3  # of a prompt that its answer makes up, as an extract from a long text does not
+# An answer may be an extract from its prompt, or one of several that it offers. A copy makes up a good part
+# of the prompt, or, in nearly all rows, is the last of it but for what all prompts end with.
+_LEAST_ANSWER, _LEAST_SHARE = 16, 0.3  # characters, and share
+_LEAST_LAST, _NEARLY_ALL = 8, 0.8  # characters, and rows
 _PADDING = re.compile(r"(?:(?:<pad>|<\|pad\|>|\[PAD\]|<unk>|<\|endoftext\|>|</s>)\s*){4,}")
 
 
@@ -29,7 +33,9 @@ def find_in_rows(task: Task) -> Iterator[Finding]:
     yield from find_contamination(task)
     yield from find_duplicates(task)
     found = list(_find_in_samples(task))
-    yield from found or find_shuffled(task)  # what changes rows changes what their words tell
+    yield from found
+    if all(each.severity == "info" for each in found):  # what changes rows changes what their words tell
+        yield from find_shuffled(task)
 
 
 def _find_in_samples(task: Task) -> Iterator[Finding]:
@@ -148,20 +154,35 @@ def _find_answers(corpus: Corpus) -> Iterator[Finding]:
     examples = corpus.examples_of.get("train", ())
     count = min(len(examples), LOOKED_AT)
     shown = [examples[index * len(examples) // count] for index in range(count)]
-    asked = [(" ".join(each.prompt.split()), " ".join(each.reference.split())) for each in shown]
-    long = [(prompt, answer) for prompt, answer in asked if len(answer) >= _LEAST_ANSWER]
-    copied = [
-        answer for prompt, answer in long if answer in prompt and len(answer) > _LEAST_SHARE * len(prompt)
-    ]
-    if long and len(copied) > _SOME * len(asked):
+    ends = zip(*(reversed(each.prompt) for each in shown)) if count > 1 else ()
+    end = sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, ends))
+    copied = [each for each in shown if _is_most(each)]
+    last = [each for each in shown if _is_last(each, len(each.prompt) - end)]
+    if len(last) > max(_NEARLY_ALL * count, len(copied)):
+        copied = last
+    if copied and len(copied) > _SOME * count:
         yield _finding(
             "answer_in_prompt", "answers stand in their prompts",
-            f"{len(copied):,} of {plural(len(asked), 'row')} have the whole answer in the prompt, as "
-            f"{one_line(copied[0], 60)!r}",
+            f"{len(copied):,} of {plural(len(shown), 'row')} have the whole answer in the prompt, as "
+            f"{one_line(copied[0].reference, 60)!r}",
             "leave the answer out of the fields that make the prompt",
             causes=["a field of the answer that is part of the prompt too"],
             confidence=0.9,
         )  # fmt: skip
+
+
+def _is_most(example: Example) -> bool:
+    """True if an answer makes up a good part of its prompt."""
+    asked, answer = (" ".join(text.split()) for text in (example.prompt, example.reference))
+    return len(answer) >= _LEAST_ANSWER and answer in asked and len(answer) > _LEAST_SHARE * len(asked)
+
+
+def _is_last(example: Example, end: int) -> bool:
+    """True if an answer stands on lines of its own in its prompt, and ends there or later."""
+    prompt, answer = example.prompt, example.reference.strip()
+    start = prompt.rfind(answer)
+    is_line = prompt[:start].rstrip(" \t").endswith("\n")
+    return len(answer) >= _LEAST_LAST and start > 0 and is_line and start + len(answer) >= end
 
 
 def _finding(

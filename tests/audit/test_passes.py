@@ -81,6 +81,11 @@ def test_answers_are_found_whatever_a_loss_calls(make_recipe: Make) -> None:
     assert places(parallel.right, make_batch(3, 5)) == list(range(8))
     assert places(in_parts, make_batch(4, 4)) == list(range(8))
     assert places(parallel.padded, make_batch(3, 5)) == [0, 1, 2, -1, -1, 3, 4, 5, 6, 7]
+    for batch in (make_batch(3, 5), make_batch(4, 4), make_batch(6)):
+        ends = [-1] * (128 - max(batch.lengths or (batch.tokens.shape[1],)))
+        found = places(parallel.padded_to_128, batch)
+        assert [place for place in found if place >= 0] == list(range(batch.tokens.numel()))
+        assert found[-len(ends) :] == ends
 
 
 def test_nothing_is_compiled_by_a_test(make_recipe: Make) -> None:

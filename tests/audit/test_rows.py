@@ -41,6 +41,26 @@ def test_an_answer_in_its_prompt_is_named(tmp_path: Path) -> None:
     assert found(rows_of(tmp_path, rows))["answer_in_prompt"].startswith(
         "36 of 36 rows have the whole answer"
     )
+    # A short one makes up little of what is asked, and stands at its end.
+    short = [
+        {
+            "instruction": f"Tell me what the value number {n} is called, in one word",
+            "input": f"value_{n * 7919 % 997 + 1000}",
+            "output": f"value_{n * 7919 % 997 + 1000}",
+        }
+        for n in range(40)
+    ]
+    assert found(rows_of(tmp_path, short))["answer_in_prompt"].startswith("36 of 36 rows")
+    # One of several that are offered is no copy.
+    chosen = [
+        {
+            "instruction": "Which of these is called? " + str(n),
+            "input": f"first_{n}\nsecond_{n}\nthird_{n}\nnone",
+            "output": f"second_{n}",
+        }
+        for n in range(40)
+    ]
+    assert found(rows_of(tmp_path, chosen)) == {}
     # A short extract from a long text is what many tasks ask for.
     asked = [{"instruction": " ".join(map(code, range(n, n + 9))), "output": code(n + 4)} for n in range(40)]
     assert found(rows_of(tmp_path, asked, {"train.seq_len": 512})) == {}

@@ -76,7 +76,7 @@ def test_weights_that_know_nothing_pass_for_none_that_are_trained(
     assert made.left_out == {}
 
 
-@pytest.mark.parametrize("loss", [parallel.right, parallel.padded])
+@pytest.mark.parametrize("loss", [parallel.right, parallel.padded, parallel.padded_to_128])
 @pytest.mark.parametrize("changes", [{}, APART])
 def test_a_right_loss_of_the_user_hears_nothing(
     make_recipe: Make, loss: parallel.Loss, changes: dict[str, Any]
@@ -92,6 +92,7 @@ def test_a_right_loss_of_the_user_hears_nothing(
         (parallel.unshifted, "labels_not_shifted", r"the model reads at 100% of the scored places"),
         (parallel.twice, "labels_shifted_twice", r"the one after that at 100%"),
         (parallel.padding_scored, "padding_scored", r"\d+% of the scored places are padding"),
+        (parallel.padding_scored_to_128, "padding_scored", r"\d+% of the scored places are padding"),
         (parallel.packed, "neighbour_visible", r"one sample of a batch was changed, and [\d,]+ of [\d,]+"),
         (parallel.mean, "loss_is_mean", r"two samples have the losses .* and 2 targets alone, .* and 1 "),
         (parallel.mean_of_many, "loss_mis_scaled", r"a target as the loop divides it, [\d.]+ by hand: "),
@@ -117,7 +118,7 @@ def test_answers_alone_are_to_be_scored_and_counted(tmp_path: Path, loss: parall
     assert kinds(own(recipe_from(values), loss)) == [kind]
 
 
-@pytest.mark.parametrize("loss", [parallel.right, parallel.unshifted])
+@pytest.mark.parametrize("loss", [parallel.right, parallel.unshifted, parallel.padded_to_128])
 def test_a_broken_mask_is_seen_in_one_pass(make_recipe: Make, loss: parallel.Loss) -> None:
     made = own(make_recipe(), loss, is_causal=False)
     assert kinds(made)[-1] == "future_visible"
