@@ -123,7 +123,12 @@ def findings_of(curve: Curve) -> list[Finding]:
         )
         for each in watcher.findings
     ]
-    return found + [each for each in curve.recorded if each.kind not in _BY_CURVE]
+    known = {id(each) for each in found}
+    return found + [
+        each
+        for each in curve.recorded
+        if each.kind not in _BY_CURVE or (each.decided_by and id(each) not in known)
+    ]
 
 
 def names_cause(finding: Finding, fault: Fault) -> bool:
