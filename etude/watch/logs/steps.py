@@ -95,6 +95,7 @@ def _unit(readings: Sequence[Figures]) -> str:
 
 def _set_steps(readings: list[Figures], unit: str, notes: list[str]) -> None:
     """Give each reading a whole step; one without takes that of the row before."""
+    _free_evaluations(readings, unit, notes)
     at = 0
     for each in readings:
         value = each.get(unit)
@@ -109,6 +110,24 @@ def _set_steps(readings: list[Figures], unit: str, notes: list[str]) -> None:
         notes.append("the log has a row an epoch, so steps are epochs here")
     else:
         _join_epochs(readings, notes)
+
+
+def _free_evaluations(readings: list[Figures], unit: str, notes: list[str]) -> None:
+    """Take the step from evaluations that all have the same, while training went on between them."""
+    evaluations = [each for each in readings if "eval_loss" in each and "loss" not in each and unit in each]
+    if len({each[unit] for each in evaluations}) != 1 or len(evaluations) < 2:
+        return
+    reached, behind = -math.inf, []
+    for each in readings:
+        if "loss" in each:
+            reached = max(reached, each.get(unit, reached))
+        elif "eval_loss" in each:
+            behind.append((reached, each.get(unit, math.inf) < reached))
+    if len({at for at, _ in behind}) < len(behind) or not all(is_behind for _, is_behind in behind):
+        return
+    for each in evaluations:
+        del each[unit]
+    notes.append("evaluations all have the same step, and take that of the row before")
 
 
 def _join_epochs(readings: list[Figures], notes: list[str]) -> None:

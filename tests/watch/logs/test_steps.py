@@ -49,6 +49,27 @@ def test_an_evaluation_that_comes_late_voids_nothing() -> None:
     assert found == [(1, 3, 4), (2, 2, 3), (3, 1, None)]
 
 
+def test_evaluations_whose_step_never_moves_are_of_the_step_before() -> None:
+    """A table whose rows of validation all say step 0."""
+    rows = [
+        row
+        for step in range(40)
+        for row in (
+            {"step": step, "loss": 3.0 - step / 20},
+            *([{"step": 0, "val_loss": 4.0 - step / 20}] if step % 10 == 9 else []),
+        )
+    ]
+    evaluations = [(step, loss) for step, _, loss in points(*rows) if loss is not None]
+    assert evaluations == [(step, 4.0 - step / 20) for step in (9, 19, 29, 39)]
+
+
+def test_the_same_step_evaluated_twice_keeps_its_step() -> None:
+    rows = [{"step": step, "loss": 3.0} for step in range(1, 5)]
+    assert points(*rows[:3], {"step": 2, "val_loss": 4}, {"step": 2, "val_loss": 4}, rows[3]) == [
+        (1, 3, None), (2, 3, 4), (3, 3, None), (4, 3, None),
+    ]  # fmt: skip
+
+
 def test_a_row_without_a_step_is_of_the_step_before() -> None:
     assert points({"step": 1, "loss": 3}, {"step": 2, "loss": 2}, {"val_loss": 4}) == [
         (1, 3, None),
