@@ -1,8 +1,10 @@
 """The log within a folder that a training left."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from etude.errors import InputError
@@ -42,7 +44,8 @@ def find_logs(folder: Path) -> list[Path]:
 def _walk(folder: Path, depth: int, budget: Iterator[int]) -> Iterator[Path]:
     """Plain files of a folder and of those within it, without following links to folders."""
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        with os.scandir(folder) as found:
+            entries = sorted(islice(found, _MOST_ENTRIES), key=lambda entry: entry.name)
     except OSError:
         return
     for entry in entries:
@@ -51,8 +54,10 @@ def _walk(folder: Path, depth: int, budget: Iterator[int]) -> Iterator[Path]:
         if entry.is_dir(follow_symlinks=False):
             if depth < _DEEPEST and not entry.name.startswith("."):
                 yield from _walk(Path(entry.path), depth + 1, budget)
-        elif entry.is_file():
-            yield Path(entry.path)
+            continue
+        with contextlib.suppress(OSError):  # of a link that leads nowhere, or where nobody may look
+            if entry.is_file():
+                yield Path(entry.path)
 
 
 def _modified(path: Path) -> float:
