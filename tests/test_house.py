@@ -29,10 +29,10 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "audit": 1766, "cli": 4394, "control": 525, "data": 8626, "durable": 781, "engine": 2021, "evaluate": 586,
-    "launch": 306, "models": 5142, "objectives": 1184, "plan": 860, "recipe": 1921, "records": 2282,
-    "report": 4913, "scores": 828, "watch": 4880,
-    "etude": 3703,  # the modules that stand in no folder
+    "audit": 1766, "cli": 4396, "control": 525, "data": 8626, "durable": 781, "engine": 2021, "evaluate": 586,
+    "launch": 306, "models": 5142, "objectives": 1184, "plan": 860, "recipe": 1921, "records": 2298,
+    "report": 4910, "scores": 828, "watch": 4880,
+    "etude": 3706,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()
 
