@@ -42,6 +42,7 @@ class Divergence:
         self._best_steady = math.nan
         self._best_step = self._best_steady_step = 0
         self._peak_rate = facts.peak_learning_rate or 0.0
+        self._epoch, self._epoch_before = 0, -math.inf  # full epochs, and the level where the last one ended
         self._is_reported = self._is_negative = False
 
     def observe(self, point: Point) -> Finding | None:
@@ -50,6 +51,7 @@ class Divergence:
             return None
         self._peak_rate = max(self._peak_rate, point.learning_rate or 0.0)
         self._rates.add(point)
+        self._follow_epochs(point)
         self._take(loss)
         if self._points < 5:
             return None
@@ -64,7 +66,7 @@ class Divergence:
             return None
         self._held += 1
         reason, hold = found
-        if self._is_reported or self._held < hold:
+        if self._is_reported or self._held < hold or self._is_coming_down(level):
             return None
         self._is_reported = True
         return self._finding(point.step, level, reason)
@@ -73,6 +75,18 @@ class Divergence:
         if self._is_negative:
             return "losses below zero are no likelihood, so that their level says nothing"
         return f"{self._points} points of training, 5 are needed for a level" if self._points < 5 else None
+
+    def _follow_epochs(self, point: Point) -> None:
+        """Keep the level at the end of an epoch: the loss steps down there, and may rise within the next."""
+        epoch = point.epoch
+        if epoch is None and self._facts.steps_per_epoch:
+            epoch = point.step / self._facts.steps_per_epoch
+        if epoch is not None and (full := math.ceil(epoch - 1e-6) - 1) > self._epoch:
+            self._epoch, self._epoch_before = full, self._levels[-1] if self._levels else -math.inf
+
+    def _is_coming_down(self, level: float) -> bool:
+        """True for a jump that is on its way back, as most are."""
+        return self._points >= 100 and level - self._few.median() > 0.2 * (level - self._best)
 
     def _take(self, loss: float) -> None:
         self._points += 1
@@ -128,6 +142,8 @@ class Divergence:
             lost_share = f"{lost / fall:.0%} of the fall is lost"
             before = f"where the best was {best:.4g} at step {self._best_step:,}"
             return f"{before}; {lost_share}", 10 if is_long else 5
+        if level < self._epoch_before:
+            return None
         if level > 1.1 * best and lost > max(0.2 * fall, 8 * error) and self._is_rising(error):
             return f"where the best was {best:.4g} at step {self._best_step:,}; it rises still", 1
         return None
