@@ -5,7 +5,7 @@ from collections import deque
 from typing import Any, ClassVar
 
 from etude.records.events import Finding
-from etude.watch.point import Facts, Point
+from etude.watch.point import Facts, Point, clipping
 from etude.watch.rates import Rates
 from etude.watch.stream import Blocks, Ema, Window, theil_sen
 
@@ -172,7 +172,7 @@ class Divergence:
             "the training loss rose and stays up",
             f"loss {level:.4g} at step {step:,} (median of the last {width} points), {reason}",
             f"{back} with a third of optim.learning_rate; a longer schedule.warmup_steps if it rose during "
-            f"warm-up",
+            f"warm-up{clipping(self._facts)[0]}",
             severity="error",
             window=[max(self._onset, 1), step],
             causes=[
@@ -181,7 +181,7 @@ class Divergence:
                 "a warm-up that is too short",
                 "other data from here on",
             ],
-            changes={**lower, **({} if self._facts.max_grad_norm else {"train.max_grad_norm": 1.0})},
+            changes={**lower, **clipping(self._facts)[1]},
             not_tested=["whether the data changed at this step"],
             kind=self.kind,
             confidence=0.8,
@@ -235,7 +235,8 @@ class Plateau:
     def untold(self) -> str | None:
         fall = 1 - self._level.value / self._first if self._first else 0.0
         if fall < 0.1:
-            return f"the loss fell by {max(fall, 0):.0%} so far; the task says whether that is much"
+            so_far = f"fell by {fall:.0%}" if fall >= 0.005 else "did not fall"
+            return f"the loss {so_far} so far; the task says whether more was to be expected"
         return None
 
     def _begin(self, step: int) -> bool:

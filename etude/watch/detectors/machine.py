@@ -70,7 +70,7 @@ class Slowdown:
         return self._finding(point.step, 1 - math.exp(-fall))
 
     def untold(self) -> str | None:
-        return None if self._first.is_full else "no speed of enough steps"
+        return None if self._first.is_full else "no speeds of steps, or of fewer than 33"
 
     def _rate(self, point: Point) -> float | None:
         """Tokens a second if there are any in this log, else steps."""

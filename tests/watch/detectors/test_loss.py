@@ -95,7 +95,7 @@ def test_a_loss_that_falls_and_one_whose_rate_has_decayed_are_no_plateau() -> No
 def test_a_small_fall_is_left_to_the_task() -> None:
     detector = Plateau(Facts())
     run(detector, [Point(step=at, loss=3 - at / 1000) for at in range(1, 101)])
-    assert detector.untold() == "the loss fell by 3% so far; the task says whether that is much"
+    assert detector.untold() == "the loss fell by 3% so far; the task says whether more was to be expected"
 
 
 @pytest.mark.parametrize("length", [5, 10, 15])
