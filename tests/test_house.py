@@ -31,7 +31,7 @@ MOST = {
 MOST_LINES = {
     "audit": 1766, "cli": 4411, "control": 525, "data": 8626, "durable": 781, "engine": 2022, "evaluate": 590,
     "launch": 306, "models": 5142, "objectives": 1184, "plan": 860, "recipe": 1921, "records": 2298,
-    "report": 4939, "scores": 828, "watch": 4909,
+    "report": 4939, "scores": 828, "watch": 4919,
     "etude": 3708,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()

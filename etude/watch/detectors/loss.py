@@ -34,6 +34,7 @@ class Divergence:
         self._chance = math.log(facts.classes) if facts.classes and facts.classes > 1 else math.inf
         self._few, self._many = Window(5), Window(25)
         self._levels: deque[float] = deque(maxlen=101)
+        self._begins: deque[int] = deque(maxlen=101)  # oldest steps of these levels
         self._change, self._change_now = Ema(100), Ema(15)  # between neighbours
         self._rates = Rates()
         self._steps: deque[int] = deque(maxlen=25)
@@ -57,8 +58,9 @@ class Divergence:
             return None
         level = self._level(point.step)
         self._steps.append(point.step)
+        self._begins.append(self._steps[0 if self._points >= 100 else max(len(self._steps) - 5, 0)])
         if level <= self._best + 3 * self._error():  # the oldest point of a level that is still good
-            self._onset = self._steps[0 if self._points >= 100 else max(len(self._steps) - 5, 0)]
+            self._onset = self._begins[-1]
         found = self._reason(level) if self._first > 0.05 and not self._is_negative else None
         if not found:
             self._held = 0
@@ -69,7 +71,15 @@ class Divergence:
         if self._is_reported or self._held < hold or self._is_coming_down(level):
             return None
         self._is_reported = True
+        self._onset = min(self._onset, self._last_nearer_to_best(level))
         return self._finding(point.step, level, reason)
+
+    def _last_nearer_to_best(self, level: float) -> int:
+        """The onset by half of the rise: a jump at the start makes the error of levels large for long."""
+        middle = (self._best + level) / 2
+        known = zip(reversed(self._begins), reversed(self._levels))
+        is_from_start = self._points <= len(self._levels) + 4
+        return next((begin for begin, each in known if each <= middle), 0 if is_from_start else self._onset)
 
     def untold(self) -> str | None:
         if self._is_negative:

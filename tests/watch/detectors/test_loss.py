@@ -33,6 +33,15 @@ def test_a_first_step_that_ruins_the_model_is_found_after_five_points() -> None:
     assert finding.step == 5 and "where the first was 1.64" in finding.evidence
 
 
+def test_the_onset_of_a_jump_at_the_start_is_the_start_however_late_it_is_found() -> None:
+    random = Random(7)
+    losses = [4.93, 8.8, 12.2, 7.4, 7.6] + [6.0 + 2 * 0.8**at + random.gauss(0, 0.12) for at in range(90)]
+    points = [Point(step=at, loss=loss) for at, loss in enumerate(losses, 1)]
+    (finding,) = run(Divergence(Facts()), points)
+    assert finding.window == [1, finding.step] and finding.step > 15
+    assert finding.advice.startswith("start again with a third")
+
+
 def test_a_slow_rise_is_found() -> None:
     points = healthy(Shape(points=1000, evaluations=0), Random(2))
     broken = change(points, 500, loss=lambda at, each: each.loss * (1 + at / 500))
