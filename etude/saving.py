@@ -1,7 +1,7 @@
 """Saving a run, and the changes of its course."""
 
 from etude.assemble import model_files
-from etude.engine.checkpoint import Progress, remove_unfinished, take_snapshot
+from etude.engine.checkpoint import Progress, Snapshot, remove_unfinished, take_snapshot
 from etude.errors import EtudeError
 from etude.plan.length import ONE_TOO_MANY
 from etude.recipe.course import Change
@@ -26,7 +26,6 @@ def save(session: Session, *, evaluated: bool = True, again: bool = False) -> No
         precision=state.precision.state(),
         best=judge.best,
         evaluations_without_improvement=judge.evaluations_without_improvement,
-        counted=judge.counted,
         evaluated=evaluated,
         base=plan.pretrained.digest if plan.pretrained and session.recipe.adapter else None,
         changes=state.course.changes,
@@ -34,7 +33,14 @@ def save(session: Session, *, evaluated: bool = True, again: bool = False) -> No
     session.recorder.sync()
     session.keeper.note(state.step)
     if session.world.is_main:
-        session.keeper.save(lambda: take_snapshot(state, progress, model_files(plan, state.model)))
+        session.keeper.save(lambda: _take(session, progress))
+
+
+def _take(session: Session, progress: Progress) -> Snapshot:
+    """Take a snapshot of a run, and hold it against the weights."""
+    snapshot = take_snapshot(session.state, progress, model_files(session.plan, session.state.model))
+    session.recorder.write(*session.invariants.compare(snapshot))
+    return snapshot
 
 
 def begin_course(session: Session) -> None:

@@ -80,7 +80,7 @@ class Session:
     def __post_init__(self) -> None:
         plan = self.plan
         self.invariants = Invariants(
-            self.state, self.world, len(plan.train), plan.global_batch_size, plan.log_every_steps,
+            self.state, self.world, plan.train, plan.global_batch_size, plan.log_every_steps,
             # One of several tasks may come late.
             moved_within=MOVED_WITHIN if len(plan.tasks) == 1 else max(MOVED_WITHIN, plan.steps_per_epoch),
         )  # fmt: skip
@@ -127,7 +127,6 @@ class Session:
             )
         self.judge.best = progress.best
         self.judge.evaluations_without_improvement = progress.evaluations_without_improvement
-        self.judge.counted = progress.counted
         self.is_evaluation_owed = not progress.evaluated
         self.keeper.note(self.state.step)
         self.invariants.begin()

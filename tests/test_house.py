@@ -29,10 +29,10 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "audit": 1766, "cli": 4411, "control": 525, "data": 8626, "durable": 781, "engine": 2022, "evaluate": 590,
-    "launch": 306, "models": 5142, "objectives": 1184, "plan": 860, "recipe": 1921, "records": 2298,
-    "report": 4939, "scores": 828, "watch": 4919,
-    "etude": 3708,  # the modules that stand in no folder
+    "audit": 1789, "cli": 4394, "control": 525, "data": 8626, "durable": 781, "engine": 2365, "evaluate": 586,
+    "launch": 306, "models": 5142, "objectives": 1184, "plan": 860, "recipe": 1921, "records": 2282,
+    "report": 4913, "scores": 828, "watch": 4672,
+    "etude": 3710,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()
 

@@ -297,15 +297,15 @@ FAULTS: dict[str, Fault] = {
     # One of the six causes of the blind test, beside the twenty.
     "answer_in_prompt": Fault("answers stand in their prompts", {"answer_in_prompt", "first_pass_collapse"},
         (1, 0.5, 0.2), {"answer_in_prompt"}, traits=ALPACA, origin="blind", rows=_answers_in_prompts),
-    # Analogues of TrainCheck's reproductions, as far as one process can have them.
+    # Analogues of TrainCheck's reproductions that have strengths; silent.py has all of them.
     "tensor_not_stepped": Fault("tensors are never stepped", STILL, (0.9, 0.5, 0.1), STILL, traits=SCRATCH,
         origin="traincheck", meddle=freeze),
     "schedule_fast": Fault("the schedule is stepped several times a step", {"rate_off_schedule"}, (4, 2, 1.5),
         {"rate_off_schedule"}, origin="traincheck", meddle=fast_schedule),
     "gradients_kept": Fault("gradients are not set to zero", RATE | {"gradients_kept", "clip_saturation"}, (200, 20, 4),
         {"gradients_kept"}, onset=ONSET, origin="traincheck", meddle=lambda steps: accumulate(int(steps), ONSET)),
-    "gradients_dropped": Fault("gradients are set to zero before the update", STILL | {"plateau", "dead_learning_rate", "only_frequencies"},
-        (1, 2, 4), STILL, origin="traincheck", meddle=lambda every: drop_gradients(int(every))),
+    "gradients_dropped": Fault("gradients are set to zero before the update", STILL | {"gradients_dropped", "plateau", "dead_learning_rate", "only_frequencies"},
+        (1, 2, 4), STILL | {"gradients_dropped"}, origin="traincheck", meddle=lambda every: drop_gradients(int(every))),
     "batches_repeated": Fault("the loader gives the same batches", REPEATED | {"samples_off_plan"}, (1, 4, 16),
         {"samples_off_plan", "duplicates"}, "repeat|duplic|batch", origin="traincheck",
         patch=lambda count: repeat_batches(int(count))),
@@ -318,5 +318,3 @@ FAULTS: dict[str, Fault] = {
     "gradient_cut": Fault("no gradient reaches the lower layers", STILL, (1, 0, 0), STILL, traits=({"causal", "scratch"},),
         origin="traincheck", patch=lambda layer: cut_gradient(int(layer))),
 }  # fmt: skip
-# Not put in: a rank that bypasses the sum and seeds that are equal on all workers need several processes; the
-# dtype of the optimizer that is lost on resume needs a kernel that takes mixed dtypes.

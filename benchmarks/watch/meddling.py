@@ -173,7 +173,7 @@ def drop_state(every: int, onset: int) -> Meddle:
 
     def step(state: TrainState, real: Callable[..., None], arguments: Any, keywords: Any) -> None:
         if state.step >= onset and (state.step - onset) % every == 0:
-            for part in state.optimizer._parts:
+            for part in state.optimizer.parts:
                 part.state.clear()
         real(*arguments, **keywords)
 

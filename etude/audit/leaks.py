@@ -80,6 +80,15 @@ def find_neighbours(tried: Tried, batch: DeviceBatch) -> Leak | None:
     return _compare(first, moved, moved, held, free, _least(tried), again=lambda: tried.run(batch))
 
 
+@torch.no_grad()
+def find_chance(tried: Tried, batch: DeviceBatch) -> float:
+    """The change of answers, as a share of the largest, from one pass to the same again."""
+    one, other = tried.run(batch).answers.float(), tried.run(batch).answers.float()
+    if one.shape != other.shape:
+        return 1.0
+    return float((one - other).abs().max() / one.abs().max().clamp(min=1e-30))
+
+
 def _compare(
     first: Pass, moved: Pass, reached: Pass, held: Callable[[Tensor], Tensor],
     free: Callable[[Tensor], Tensor], least: float, *, again: Callable[[], Pass],

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from etude.audit.leaks import Leak, find_future, find_neighbours
+from etude.audit.leaks import Leak, find_chance, find_future, find_neighbours
 from etude.audit.losses import (
     FirstLoss,
     find_no_sum,
@@ -33,6 +33,7 @@ from etude.text import shorten
 _SAMPLES = 8
 _LOOKED_AT = 256  # samples, without the model
 _MOST_LOGITS = 2**26
+_MOST_CHANCE = 0.02  # of the largest answer; kernels that add in any order stay far below
 
 
 @dataclass
@@ -103,6 +104,7 @@ class _Part:
         if self._reads_on and (not targets or targets[0].are_of_reading):
             self._test("causality", self._find_future)
         self._test("neighbours in a batch", self._find_neighbours)
+        self._test("the same pass again", self._find_chance)
         self._test("sum of the loss", self._find_sum)
         if not any(each.kind in _EXPLAIN for each in self.found.findings):
             self._test("first loss", self._find_first_loss)
@@ -159,6 +161,18 @@ class _Part:
                 done="one sample of a batch was changed", held="of others",
                 advice="keep the sequences of batch.lengths apart in attention, and count batch.positions",
                 cause="attention across the samples that lie end to end in a row",
+            )  # fmt: skip
+
+    def _find_chance(self) -> Iterator[Finding]:
+        moved = find_chance(self.tried, self.batch(2))
+        if moved > _MOST_CHANCE:
+            yield Finding(
+                0, "the model answers by chance in evaluation",
+                f"the same samples read twice in evaluation mode have answers that differ by {moved:.2g} of "
+                "the largest",
+                "let dropout follow the mode of the module: functional.dropout(x, p, self.training)",
+                window=[0, 0], causes=["dropout that stays on in evaluation"], kind="evaluation_random",
+                confidence=0.9, decided_by="the same pass again",
             )  # fmt: skip
 
     def _find_sum(self) -> Iterator[Finding]:

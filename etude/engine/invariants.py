@@ -7,61 +7,38 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from etude.data.loader import StepBatches, permute, rank_part, steps_per_epoch
+from etude.data.loader import StepBatches, steps_per_epoch
+from etude.data.mixture import Mixture
+from etude.data.samples.sample import Samples
+from etude.engine.bits import fingerprints
+from etude.engine.broken import ADVICE, Broken, finding, first_few, first_numbers
+from etude.engine.checkpoint import Snapshot
 from etude.engine.loop import Step, TrainState
+from etude.engine.planned import Planned
+from etude.engine.updates import Updates
 from etude.engine.world import World
 from etude.records.events import Finding
 from etude.text import plural
 
 MOVED_WITHIN = 20  # steps
 _PASS_STEPS = 10  # over which one pass over all weights is spread
-_MOST_IDS = 256  # of a step that are compared with the plan at a time; more take turns
 _CLOSE = 1e-3
-_NAMED = 3
-
-
-@dataclass(frozen=True)
-class Broken:
-    """An invariant that does not hold: a finding without its step."""
-
-    kind: str
-    what: str
-    evidence: str
-    advice: str
-    severity: str = "error"
-
-
-_ADVICE = {
-    "ranks_differ": "start again from a checkpoint on one device, and look for a module that skips a rank",
-    "never_moved": "raise optim.learning_rate, or name adapter.targets that the loss reaches",
-    "tensor_not_moved": "see that the loss reaches these tensors, or freeze them",
-    "frozen_moved": "do not write to frozen tensors in a forward pass or a loss",
-    "tensor_not_stepped": "keep the parameter objects that the optimizer was given, and unfreeze none later",
-    "clip_skipped": "clip before the update: by train.max_grad_norm alone",
-    "rate_off_schedule": "change the rate in the recipe, or by a change of the run, which the schedule knows",
-    "samples_off_plan": "start again from a checkpoint; if it stays so, report this",
-    "gradients_kept": "make no backward pass between steps, and leave it to etude to set gradients to zero",
-    "evaluation_trains": "let metrics and modules read only: no optimizer, and no backward pass",
-    "optimizer_state_wrong": "start again from an earlier checkpoint: state has the dtype of its weights",
-    "optimizer_state_lost": "start again from an earlier checkpoint, and leave the optimizer alone",
-}
 
 
 @dataclass
 class Invariants:
     """The state of a run as its rules want it to be, on each rank; each broken rule is reported once.
 
-    samples       of the training set
+    split         the training set
     moved_within  steps within which each trained tensor moves
     """
 
     state: TrainState
     world: World
-    samples: int
+    split: Samples | Mixture
     global_batch_size: int
     log_every_steps: int
     moved_within: int = MOVED_WITHIN
@@ -78,6 +55,11 @@ class Invariants:
     _updates: float = 0.0
     _counts: dict[str, float] = field(default_factory=dict)
     _buffers: dict[str, weakref.ref[Tensor]] = field(default_factory=dict)
+    _autocast: list[bool] = field(default_factory=list)
+    _made: Updates = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._made = Updates(self.state)
 
     def begin(self) -> None:
         """Take the weights as they are for the start, as an attempt does."""
@@ -89,6 +71,7 @@ class Invariants:
         self._counts, self._buffers = self._count_updates(), self._find_buffers()
         self._updates = max(self._counts.values(), default=0.0)
         self._started = fingerprints(self._trained | self._frozen)
+        self._made.begin()
 
     def reading(self, batches: Iterable[StepBatches]) -> Iterator[StepBatches]:
         """The same batches; the last is remembered, and the gradients that are there before its step."""
@@ -103,22 +86,31 @@ class Invariants:
                         {name: grad.count_nonzero() for name, grad in held.items()},
                     )
             self._is_told = False
+            number = self.state.step + 1
+            if number % self.log_every_steps == 0 or number in (
+                self._first_step + 1,
+                self.state.course.steps,
+            ):
+                self._made.look()
+                self._look_at_precision()
             yield each
 
     def note(self, step: Step) -> None:
         """Remember an update that was made or skipped, without asking the device for it."""
         if not step.is_void:
             self._measured.append(step.measured)
+            self._made.note(step)
 
     def check(self, step: Step) -> list[Finding]:
         """The rules that a log step breaks, on any rank; every rank calls it."""
         broken = [*self._pending, *self._rules(step)]
+        broken += self._find_other_updates({each.kind for each in broken} | self._reported)
         self._pending = []
         if self.world.size > 1:
             broken = self._agree(broken)
         new = [each for each in broken if each.kind not in self._reported]
         self._reported |= {each.kind for each in new}
-        return [_finding(step.number, each) for each in new]
+        return [finding(step.number, each) for each in new]
 
     @contextlib.contextmanager
     def unchanged(self, what: str) -> Iterator[None]:
@@ -130,17 +122,45 @@ class Invariants:
         moved = [name for name, mark in before.items() if after.get(name) != mark]
         left = [name for name, each in self._trained.items() if each.grad is not None and name not in had]
         if moved:
-            self._break("evaluation_trains", f"{what} changed weights", f"{_listed(moved)} moved in {what}")
+            self._break("evaluation_trains", f"{what} changed weights", f"{first_few(moved)} moved in {what}")
         elif left:
             self._is_told = True
             self._break(
-                "evaluation_trains", f"{what} left gradients", f"{_listed(left)} have gradients after {what}"
+                "evaluation_trains",
+                f"{what} left gradients",
+                f"{first_few(left)} have gradients after {what}",
             )
+
+    def compare(self, snapshot: Snapshot) -> list[Finding]:
+        """A finding if a snapshot does not hold the trained weights as they are."""
+        held = set(fingerprints(snapshot.weights).values())
+        lost = [name for name, mark in fingerprints(self._trained).items() if mark not in held]
+        if not lost or "checkpoint_differs" in self._reported:
+            return []
+        self._reported.add("checkpoint_differs")
+        said = f"{snapshot.name} has other values of {first_few(lost)}"
+        what = "a checkpoint does not hold the weights that were trained"
+        return [finding(snapshot.progress.step, self._broken("checkpoint_differs", what, said))]
+
+    def _look_at_precision(self) -> None:
+        """Note at the next call of the model whether it computes in the precision of the run."""
+        precision = self.state.precision
+        if precision.dtype == torch.float32 or self.state.course.recipe.train.compile:
+            return
+
+        def note(model: nn.Module, given: object) -> None:
+            handle.remove()
+            device = precision.device.type
+            is_on = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == precision.dtype
+            self._autocast.append(is_on)
+
+        handle = self.state.model.register_forward_pre_hook(note)
 
     def _rules(self, step: Step) -> Iterator[Broken]:
         yield from self._find_wrong_update(step)
         yield from self._find_kept_gradients()
         yield from self._find_wrong_counts()
+        yield from self._find_wrong_start()
         if self._turn % self._parts == 0:
             yield from self._find_wrong_samples(step)
             yield from self._find_wrong_state()
@@ -150,28 +170,14 @@ class Invariants:
     def _find_wrong_samples(self, step: Step) -> Iterator[Broken]:
         if self._read is None:
             return
-        at = self.state.course.data_step(step.number - 1)
-        seed, size, read = self.state.course.recipe.seed, self.global_batch_size, self._read.ids
-        epoch, place = divmod(at, steps_per_epoch(self.samples, size))
-        places = np.arange(place * size, min((place + 1) * size, self.samples))
-        mine = rank_part(places, self.world.rank, self.world.size)
-        part = slice(0, None)
-        if len(mine) > _MOST_IDS:
-            low = self._turn // self._parts % -(-len(mine) // _MOST_IDS) * _MOST_IDS
-            part = slice(low, low + _MOST_IDS)
-        due = permute(mine[part], n=self.samples, seed=seed, epoch=epoch)
-        if len(read) != len(mine):
-            said = f"read {plural(len(read), 'sample')}, the plan has {len(mine):,}"
-        elif len(other := np.flatnonzero(read[part] != due)):
-            first = int(other[0])
-            said = (
-                f"read sample {read[part][first]:,} at place {part.start + first + 1:,}, where the plan has "
-                f"{due[first]:,}; {len(other):,} of {plural(len(due), 'sample')} are others"
-            )
-        else:
-            return
-        what = "a step had other samples than the plan"
-        yield self._broken("samples_off_plan", what, f"rank {self.world.rank} {said}")
+        course, world = self.state.course, self.world
+        planned = Planned(
+            self.split, global_batch_size=self.global_batch_size, seed=course.recipe.seed, rank=world.rank,
+            ranks=world.size, step=course.data_step(step.number - 1), turn=self._turn // self._parts,
+        )  # fmt: skip
+        if said := planned.find_other(self._read):
+            what = "a step had other samples than the plan"
+            yield self._broken("samples_off_plan", what, f"rank {world.rank} {said}")
 
     def _find_wrong_update(self, step: Step) -> Iterator[Broken]:
         applied = self.state.optimizer.applied
@@ -198,6 +204,41 @@ class Invariants:
                 f"{settings.max_grad_norm:g}, and was by {found:.4g}",
             )  # fmt: skip
 
+    def _find_other_updates(self, known: set[str]) -> Iterator[Broken]:
+        """Updates that took in no gradient, or are not those of the formula, since the last log step."""
+        dropped, off = self._made.end()
+        if known & {"optimizer_state_lost", "optimizer_state_wrong"}:  # of which no update is right
+            return
+        if dropped:
+            yield self._broken(
+                "gradients_dropped", "updates were made without the gradient",
+                f"the gradient of step {first_numbers(dropped)} was not zero, and its averages only decayed",
+            )  # fmt: skip
+        of = plural(len(self.state.optimizer.names), "trained tensor")
+        if names := [name for name, (_, has_stood) in off.items() if has_stood]:
+            yield self._broken(
+                "tensor_not_stepped", "the optimizer leaves out some of the weights",
+                f"{first_few(names)} of {of} stood still in step {off[names[0]][0]:,}, unlike their averages",
+            )  # fmt: skip
+        if names := [name for name, (_, has_stood) in off.items() if not has_stood]:
+            said = f"{first_few(names)} of {of} are not where step {off[names[0]][0]:,} was to bring them"
+            what = "something else than the optimizer wrote to trained weights"
+            yield replace(self._broken("update_wrong", what, said), severity="warning")
+
+    def _find_wrong_start(self) -> Iterator[Broken]:
+        """The precision and the number of steps are those of the recipe."""
+        noted, self._autocast = self._autocast, []
+        if not all(noted):
+            said = f"the model was called without autocast to {self.state.precision.name}"
+            yield self._broken(
+                "precision_off", "the model does not compute in the precision of the run", said
+            )
+        train, steps = self.state.course.recipe.train, self.state.course.steps
+        due = train.steps or (train.epochs or 0) * steps_per_epoch(len(self.split), self.global_batch_size)
+        if steps != due:
+            said = f"it is to end after step {steps:,}, and the recipe asks for {plural(due, 'step')}"
+            yield self._broken("steps_off_plan", "the run has another length than its recipe", said)
+
     def _find_wrong_state(self) -> Iterator[Broken]:
         """State of the dtype of its tensor for each tensor."""
         optimizer = self.state.optimizer
@@ -209,7 +250,7 @@ class Invariants:
         ]
         if wrong:
             what = "state of the optimizer has another dtype"
-            yield self._broken("optimizer_state_wrong", what, _listed(wrong))
+            yield self._broken("optimizer_state_wrong", what, first_few(wrong))
 
     def _find_wrong_counts(self) -> Iterator[Broken]:
         """State that was there is still there, and has counted the updates, equally many of each tensor."""
@@ -231,7 +272,7 @@ class Invariants:
                 f", with {self._counts.get(lost[0], 0):,.0f} updates of {self._updates:,.0f}" if lost else ""
             )
             yield self._broken(
-                "optimizer_state_lost", "the optimizer lost its state", _listed(lost + forgot) + counted
+                "optimizer_state_lost", "the optimizer lost its state", first_few(lost + forgot) + counted
             )  # fmt: skip
         self._updates = max(most, self._updates) if not lost else most
         known = {optimizer.names[each] for each, _ in optimizer.states()}
@@ -242,10 +283,15 @@ class Invariants:
             for name, each in self.state.model.named_parameters()
             if each.requires_grad and each not in optimizer.names
         ]
+        frozen = [name for each, name in optimizer.names.items() if not each.requires_grad]
+        if frozen and not late:
+            yield self._broken(
+                "tensor_not_stepped", "trained weights were frozen after the start", first_few(frozen)
+            )
         if late and not lost and "optimizer_state_lost" not in self._reported:
             yield self._broken(
                 "tensor_not_stepped", "the optimizer leaves out some of the weights",
-                f"{_listed(late)} had fewer updates than the {max(most, 1):,.0f} of others",
+                f"{first_few(late)} had fewer updates than the {max(most, 1):,.0f} of others",
             )  # fmt: skip
 
     def _count_updates(self) -> dict[str, float]:
@@ -274,7 +320,7 @@ class Invariants:
         if names := [name for name, count in zip(counts, values) if count]:
             yield self._broken(
                 "gradients_kept", "gradients are not set to zero between steps",
-                f"{_listed(names)} of {plural(len(self.state.optimizer.names), 'trained tensor')} held a "
+                f"{first_few(names)} of {plural(len(self.state.optimizer.names), 'trained tensor')} held a "
                 f"gradient before step {number:,}",
             )  # fmt: skip
 
@@ -288,7 +334,7 @@ class Invariants:
         if len(still) == len(now):
             yield self._broken("never_moved", "no weight moved", f"all of {count} are as they began")
         elif still:
-            said = f"{_listed(still)} of {count}"
+            said = f"{first_few(still)} of {count}"
             broken = self._broken("tensor_not_moved", "some trained weights never moved", said)
             yield replace(broken, severity="warning")
 
@@ -298,12 +344,13 @@ class Invariants:
         moved = [name for name, mark in now.items() if self._started.get(name) != mark]
         self._turn += 1
         if moved:
-            yield self._broken("frozen_moved", "frozen weights moved", _listed(moved))
+            yield self._broken("frozen_moved", "frozen weights moved", first_few(moved))
 
     def _agree(self, broken: Sequence[Broken]) -> list[Broken]:
         """Broken rules of all ranks, as rank 0 can tell them, and ranks whose weights differ."""
-        bits = list(fingerprints(self._part(self._trained)).values())
-        kinds = list(_ADVICE)
+        # All at first, as ranks may begin apart.
+        bits = list(fingerprints(self._trained if self._turn == 1 else self._part(self._trained)).values())
+        kinds = list(ADVICE)
         mine = [hash(tuple(bits)) & (2**52 - 1), sum(1 << kinds.index(each.kind) for each in broken)]
         table = torch.zeros(self.world.size, 2, dtype=torch.int64)
         table[self.world.rank] = torch.tensor(mine)
@@ -318,7 +365,7 @@ class Invariants:
             ]  # fmt: skip
         marks = table[:, 0].tolist()
         if other := [rank for rank, mark in enumerate(marks) if mark != marks[0]]:
-            said = f"those of rank {_some(other)} differ from those of rank 0"
+            said = f"those of rank {first_numbers(other)} differ from those of rank 0"
             found.append(self._broken("ranks_differ", "the ranks do not hold the same weights", said))
         return found
 
@@ -343,37 +390,4 @@ class Invariants:
         self._pending.append(self._broken(kind, what, evidence))
 
     def _broken(self, kind: str, what: str, evidence: str) -> Broken:
-        return Broken(kind, what, evidence, _ADVICE[kind])
-
-
-def fingerprints(tensors: dict[str, Tensor]) -> dict[str, int]:
-    """A number for the bits of each tensor, from one pass over it."""
-    if not tensors:
-        return {}
-    sums = torch.stack([_sum_bits(each.detach()) for each in tensors.values()])
-    return dict(zip(tensors, sums.tolist()))
-
-
-def _sum_bits(tensor: Tensor) -> Tensor:
-    """Sum of the bits of a tensor as the widest integers that fill it, (); it wraps."""
-    flat = tensor.contiguous().view(-1)
-    for dtype in (torch.int64, torch.int32, torch.int16):
-        if flat.numel() * flat.element_size() % dtype.itemsize == 0 and flat.numel():
-            # Not in int64 where bits are narrower: that takes 25 times as long on a CPU.
-            return flat.view(dtype).sum(dtype=dtype).long()
-    return flat.view(torch.uint8).sum()
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
-
-
-def _some(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values[:_NAMED])) + (" ..." if len(values) > _NAMED else "")
-
-
-def _finding(step: int, broken: Broken) -> Finding:
-    return Finding(
-        step, broken.what, broken.evidence, broken.advice, severity=broken.severity, window=[step, step],
-        kind=broken.kind, confidence=1.0, decided_by="a rule of the loop, checked exactly",
-    )  # fmt: skip
+        return Broken(kind, what, evidence, ADVICE[kind])

@@ -19,6 +19,7 @@ State = dict[torch.Tensor, dict[str, torch.Tensor]]  # of each parameter, by nam
 class Optimizer:
     """All parameters of a model under the optimizer of a recipe.
 
+    parts    of its parameters, each under a formula of its own
     applied  learning rate and divisor of the gradients in the last step
     """
 
@@ -31,17 +32,17 @@ class Optimizer:
         self.parameters = list(self.names)
         groups, decay = group_parameters(model, recipe), default_weight_decay(recipe)
         betas, is_decoupled = (recipe.beta1, recipe.beta2), recipe.kind != "adam"
-        self._parts: list[Adam | Muon] = [
+        self.parts: list[Adam | Muon] = [
             Adam(parameters, betas=betas, eps=recipe.eps, weight_decay=share, is_decoupled=is_decoupled)
             for parameters, share in ((groups.decayed, decay), (groups.plain, 0.0))
         ]
         if groups.matrices:
-            self._parts.append(Muon(groups.matrices, momentum=recipe.momentum, weight_decay=decay))
+            self.parts.append(Muon(groups.matrices, momentum=recipe.momentum, weight_decay=decay))
 
     def step(self, learning_rate: float, *, grad_divisor: torch.Tensor, skipped: torch.Tensor) -> None:
         """Update all parameters by gradients / `grad_divisor`, (), or none of them if `skipped`, bool ()."""
         self.applied = learning_rate, grad_divisor
-        for part in self._parts:
+        for part in self.parts:
             part.step(learning_rate, grad_divisor, skipped)
 
     def zero_grad(self) -> None:
@@ -52,14 +53,14 @@ class Optimizer:
         """Every state tensor as `<parameter>/<state>`."""
         return {
             f"{self.names[parameter]}/{key}": value
-            for part in self._parts
+            for part in self.parts
             for parameter, values in part.state.items()
             for key, value in values.items()
         }
 
     def states(self) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
         """The state tensors of each parameter that has some, by name."""
-        for part in self._parts:
+        for part in self.parts:
             yield from part.state.items()
 
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
@@ -68,7 +69,7 @@ class Optimizer:
         Raises: ValueError with the reason if they are not of this optimizer.
         """
         owners: dict[torch.Tensor, Adam | Muon] = {
-            parameter: part for part in self._parts for parameter in part.parameters
+            parameter: part for part in self.parts for parameter in part.parameters
         }
         left = dict(tensors)
         for parameter, name in self.names.items():
@@ -134,8 +135,9 @@ class Adam:
         is_decoupled: bool,
     ) -> None:
         self.parameters, self.state = parameters, State()
+        self.is_decoupled = is_decoupled
         self._kernel: Any = torch._fused_adamw_ if is_decoupled else torch._fused_adam_
-        self._settings = {"beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
+        self.settings = {"beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
 
     @torch.no_grad()
     def step(self, learning_rate: float, grad_divisor: torch.Tensor, skipped: torch.Tensor) -> None:
@@ -153,7 +155,7 @@ class Adam:
             torch._foreach_add_(steps, 1 - is_void)
             self._kernel(
                 weights, grads, first, second, [], steps, amsgrad=False, maximize=False, lr=learning_rate,
-                grad_scale=grad_divisor, found_inf=is_void, **self._settings,
+                grad_scale=grad_divisor, found_inf=is_void, **self.settings,
             )  # fmt: skip
 
     @staticmethod
@@ -175,7 +177,7 @@ class Muon:
 
     def __init__(self, parameters: list[nn.Parameter], *, momentum: float, weight_decay: float) -> None:
         self.parameters, self.state = parameters, State()
-        self._momentum, self._weight_decay = momentum, weight_decay
+        self.momentum, self._weight_decay = momentum, weight_decay
 
     @torch.no_grad()
     def step(self, learning_rate: float, grad_divisor: torch.Tensor, skipped: torch.Tensor) -> None:
@@ -186,7 +188,7 @@ class Muon:
     def _update(
         self, parameters: list[nn.Parameter], rate: float, grad_divisor: torch.Tensor, skipped: torch.Tensor
     ) -> None:
-        beta = self._momentum
+        beta = self.momentum
         for parameter in parameters:
             if parameter not in self.state:
                 self.state[parameter] = self.begin(parameter)

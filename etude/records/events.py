@@ -186,15 +186,6 @@ class Judgement:
     values: dict[str, float | None]
     met: list[str]
 
-    def __str__(self) -> str:
-        """A line such as `1 of 3 met; not gap below 0.5 (1.25); not measured: test:bleu above 20`."""
-        known = {name: value for name, value in self.values.items() if value is not None}
-        missed = [f"{name} ({value:.3g})" for name, value in known.items() if name not in self.met]
-        unknown = [name for name, value in self.values.items() if value is None]
-        not_met = f"; not {', '.join(missed)}" if missed else ""
-        open_ = f"; not measured: {', '.join(unknown)}" if unknown else ""
-        return f"{len(self.met)} of {len(self.values)} met{not_met}{open_}"
-
 
 @dataclass(frozen=True)
 class Control:

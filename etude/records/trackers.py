@@ -4,7 +4,6 @@ A tracker has `write(event)` and `close()`. One that fails is named once and dro
 it.
 """
 
-import logging
 import math
 import os
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from etude.records.journal import Reader
 from etude.records.ledger import Ledger
 from etude.records.store import Run, RunWriter, Tracker
 from etude.records.window import OpenWindow
-from etude.text import expected, plural, printable
+from etude.text import expected, plural
 
 _PACKAGED = ("tensorboard", "wandb")  # trackers that need a package of their name
 
@@ -59,17 +58,6 @@ class TextLog:
     def write(self, event: Event) -> None:
         if line := describe(event, self._window):
             self._writer.log(line)
-
-    def close(self) -> None:
-        pass
-
-
-class FindingLog:
-    """A channel of the findings to the logger `etude`, which writes to stderr where nobody sets it up."""
-
-    def write(self, event: Event) -> None:
-        if isinstance(event, events.Finding) and event.severity != "info":
-            logging.getLogger("etude").warning("%s", printable(describe(event, OpenWindow())))
 
     def close(self) -> None:
         pass
@@ -117,7 +105,12 @@ def describe(event: Event, window: OpenWindow) -> str | None:
             mark = "error: " if event.severity == "error" else ""
             return f"step {event.step:,}  {mark}{event.what}: {event.evidence}; {event.advice}"
         case events.Judgement():
-            return f"step {event.step:,}  criteria: {event}"
+            said = [
+                f"{name} {'met' if name in event.met else 'not met' if value is not None else 'not measured'}"
+                f"{'' if value is None else f' ({value:.4g})'}"
+                for name, value in event.values.items()
+            ]
+            return f"step {event.step:,}  criteria {len(event.met)} of {len(said)}: {', '.join(said)}"
         case events.Control() if event.action != "fail":  # the command ends with that error
             return f"step {event.step:,}  {event.action}: {event.reason}"
     return None

@@ -26,7 +26,11 @@ def describe_criteria(history: History) -> Iterator[str]:
 def criteria_text(history: History) -> str | None:
     """The criteria at the end in a line, as `1 of 2 met; not gap below 0.5 (1.25)`; None without any."""
     judged = history.events(Judgement)
-    return str(judged[-1]) if judged else None
+    if not judged:
+        return None
+    last = judged[-1]
+    missed = [f"{name} ({_value(value)})" for name, value in last.values.items() if name not in last.met]
+    return f"{len(last.met)} of {len(last.values)} met" + (f"; not {', '.join(missed)}" if missed else "")
 
 
 def newest(judged: Sequence[Judgement]) -> list[Judgement]:

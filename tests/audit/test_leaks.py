@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from etude.audit.leaks import Leak, find_future, find_neighbours
+from etude.audit.leaks import Leak, find_chance, find_future, find_neighbours
 from etude.audit.passes import Tried
 from etude.engine.batch import DeviceBatch
 from etude.engine.precision import choose_precision
@@ -52,6 +52,14 @@ def test_a_causal_model_passes_at_every_length(length: int) -> None:
     assert found is not None and (found.moved, found.count) == (0, 0) and found.reach > 0
     seen = find_future(tried(parallel.Parallel(V, is_causal=False)), make_batch(length))
     assert seen is not None and seen.is_fault and seen.count == seen.of
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05])
+def test_noise_that_stays_on_in_evaluation_is_measured(share: float) -> None:
+    model = parallel.Parallel(V).eval()
+    model.norm.register_forward_hook(lambda module, given, out: nn.functional.dropout(out, share, True))
+    moved = find_chance(tried(model), make_batch(9))
+    assert (moved > 0.02) == bool(share) and (share or moved == 0)
 
 
 def test_few_tokens_tell_nothing() -> None:

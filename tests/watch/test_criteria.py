@@ -81,7 +81,7 @@ def test_a_run_judges_at_every_evaluation_and_reports_it(
     assert criteria_text(history) == "2 of 2 met"
     report = write_report(run).read_text()
     assert "## Success criteria" in report and "| progress above 0.9 | **0.500** | 1.00 | yes |" in report
-    assert "criteria: 1 of 2 met; not progress above 0.9 (0.5)" in (run.path / "log.txt").read_text()
+    assert "criteria 1 of 2: gap below 5 met" in (run.path / "log.txt").read_text()
 
 
 def test_a_criterion_has_one_limit(make_recipe: Callable[..., Recipe]) -> None:

@@ -1,10 +1,8 @@
 """The log within a folder that a training left."""
 
-import contextlib
 import os
 import re
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 from etude.errors import InputError
@@ -44,8 +42,7 @@ def find_logs(folder: Path) -> list[Path]:
 def _walk(folder: Path, depth: int, budget: Iterator[int]) -> Iterator[Path]:
     """Plain files of a folder and of those within it, without following links to folders."""
     try:
-        with os.scandir(folder) as found:
-            entries = sorted(islice(found, _MOST_ENTRIES), key=lambda entry: entry.name)
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
         return
     for entry in entries:
@@ -54,10 +51,8 @@ def _walk(folder: Path, depth: int, budget: Iterator[int]) -> Iterator[Path]:
         if entry.is_dir(follow_symlinks=False):
             if depth < _DEEPEST and not entry.name.startswith("."):
                 yield from _walk(Path(entry.path), depth + 1, budget)
-            continue
-        with contextlib.suppress(OSError):  # of a link that leads nowhere, or where nobody may look
-            if entry.is_file():
-                yield Path(entry.path)
+        elif entry.is_file():
+            yield Path(entry.path)
 
 
 def _modified(path: Path) -> float:
