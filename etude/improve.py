@@ -10,7 +10,7 @@ from etude.recipe.edit import edit
 from etude.recipe.load import flatten, read_recipe_text, recipe_from, with_changes
 from etude.recipe.schema import Recipe
 from etude.recipe.toml import parse, toml_text
-from etude.records.events import Finding
+from etude.records.events import SEVERITIES, Finding
 from etude.records.store import Run
 from etude.report.findings import where
 from etude.report.history import History, read_history
@@ -21,20 +21,22 @@ from etude.watch.watcher import Watcher
 
 _FILLED_IN = {"records.log_every_steps", "optim.weight_decay"}  # when the run began
 _LENGTHS = {"train.seq_len", "train.target_len"}
-_SEVERITIES = ("error", "warning", "info")
+_OWN = {"name", "records.parent"}  # are those of the second version
 
 
 @dataclass(frozen=True)
 class Improvement:
     """The next version of a recipe: checked, as text with its reasons, and as a strategy in Markdown.
 
-    taken    the finding behind each changed key
+    changes  of the recipe, by key
+    taken    the finding behind each of them
     reasons  what each of them was, and why it changed, as the comments of the text say
     """
 
     recipe: Recipe
     text: str
     strategy: str
+    changes: dict[str, Any]
     taken: dict[str, Finding]
     reasons: dict[str, str]
 
@@ -69,7 +71,7 @@ def improve(run: Run, file: Path | None = None) -> Improvement:
         header,
     )
     strategy = write_strategy(history, recipe, findings, taken, file or Path(f"{name}.toml"))
-    return Improvement(recipe, text, strategy, taken, reasons)
+    return Improvement(recipe, text, strategy, values, taken, reasons)
 
 
 def find_all(history: History) -> list[Finding]:
@@ -81,7 +83,7 @@ def find_all(history: History) -> list[Finding]:
     for point in points_of(entry.event for entry in history.ledger.entries):
         watcher.add(point)
     found = [*recorded, *(each for each in watcher.findings if each.kind not in kinds)]
-    return sorted(found, key=lambda each: (_SEVERITIES.index(each.severity), each.step))
+    return sorted(found, key=lambda each: (SEVERITIES.index(each.severity), each.step))
 
 
 def next_name(name: str) -> str:
@@ -105,7 +107,7 @@ def _choose(recipe: Recipe, findings: list[Finding]) -> tuple[dict[str, Finding]
     old = flatten(recipe.to_dict())
     for finding in findings:
         for key, value in _fit(recipe, finding).items():
-            if key in taken or value == old.get(key):
+            if key in taken or value == old.get(key) or key in _OWN or not _is_plain(value):
                 continue
             try:
                 with_changes(recipe, {**values, key: value})
@@ -113,6 +115,11 @@ def _choose(recipe: Recipe, findings: list[Finding]) -> tuple[dict[str, Finding]
                 continue
             taken[key], values[key] = finding, value
     return taken, values
+
+
+def _is_plain(value: Any) -> bool:
+    """True for what one key takes: no table, and no list of tables."""
+    return not any(isinstance(each, dict | list) for each in (value if isinstance(value, list) else [value]))
 
 
 def _fit(recipe: Recipe, finding: Finding) -> dict[str, Any]:

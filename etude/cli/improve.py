@@ -36,15 +36,13 @@ def improve_run(
             raise InputError(f"{path} is there already; give another file with --out")
     durable.write_file(recipe, better.text.encode())
     durable.write_file(strategy, better.strategy.encode("utf-8", "backslashreplace"))
-    new = {key: finding.changes[key] for key, finding in better.taken.items()}
     rows = [
         ("recipe", str(recipe)), ("strategy", str(strategy)),
-        *((key, f"{toml_text(new[key])}, {reason}") for key, reason in better.reasons.items()),
+        *((key, f"{toml_text(better.changes[key])}, {reason}") for key, reason in better.reasons.items()),
         ("next", f"etude train {recipe}"),
         ("", f"etude compare {as_argument(found.path)} {better.recipe.name}"),
     ]  # fmt: skip
     values = {
-        "recipe": str(recipe), "strategy": str(strategy),
-        "changes": new,
+        "recipe": str(recipe), "strategy": str(strategy), "changes": better.changes,
     }  # fmt: skip
     print_rows(rows, values, as_json)

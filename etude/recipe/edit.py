@@ -27,9 +27,9 @@ def edit(text: str, changes: Mapping[str, Any], reasons: Mapping[str, str], head
             if not isinstance(place, list) and part not in place:
                 place[part] = tomlkit.table()
             place = place[int(part)] if isinstance(place, list) else place[part]
-        place[last] = value
+        item: Item = tomlkit.item(value)
         if dotted in reasons:
-            item: Item = place.item(last)
             item.comment(one_line(reasons[dotted], _WIDTH))
+        place[last] = item
     comment = "".join(f"# {one_line(line, _WIDTH)}\n" for line in header.splitlines())
     return comment + tomlkit.dumps(document)

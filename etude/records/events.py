@@ -144,6 +144,9 @@ class Resource(NamedTuple):
     mapped_bytes: int | None = None
 
 
+SEVERITIES = ("error", "warning", "info")  # the worst first
+
+
 @dataclass(frozen=True)
 class Finding:
     """A fact that a person should know, with its evidence.
@@ -368,12 +371,18 @@ def _is_summary(data: DataUsed) -> bool:
     return True
 
 
+def _is_drawn(finding: Finding) -> bool:
+    """True if the finding has a severity that is known, and a window of two steps or none."""
+    return finding.severity in SEVERITIES and len(finding.window or ()) in (0, 2)
+
+
 _SETTINGS = Object(optional={"max_tokens": (int, None)})
 _RULES: dict[str, Callable[[Any], bool]] = {
     "attempt": lambda event: "total" in event.parameters and fit(event.environment, ENVIRONMENT) is not None,
     "scores": _is_consistent,
     "generation": lambda event: fit(event.settings, _SETTINGS) is not None,
     "data": _is_summary,
+    "finding": _is_drawn,
 }
 _FIELDS = {
     name: (

@@ -1,6 +1,7 @@
 """Watch a run by the figures of its log, in any training loop."""
 
 import math
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol
@@ -78,9 +79,15 @@ EXPLAINS: dict[str, set[str]] = {
     "data_starvation": {"slowdown"},
 }  # fmt: skip
 _NEW_POINTS = 200
-_FINITE = (
-    "epoch", "learning_rate", "loss_scale", "update_ratio", "seconds", "wait_seconds", "tokens_per_second",
-    "eval_error", "repeated_loss", "new_loss",
+_MOST = sys.float_info.max
+# Figures that are finite, with the least and the most of each.
+_POSSIBLE = (
+    ("epoch", -_MOST, _MOST), ("repeated_loss", -_MOST, _MOST), ("new_loss", -_MOST, _MOST),
+    *((name, 0, _MOST) for name in (
+        "learning_rate", "loss_scale", "update_ratio", "seconds", "wait_seconds", "tokens_per_second",
+        "eval_error",
+    )),
+    *((name, 0, 2**63) for name in ("targets", "memory_bytes", "repeated_rows")),
 )  # fmt: skip
 
 
@@ -171,14 +178,19 @@ class Watcher:
 
 
 def _without_impossible(point: Point) -> Point:
-    """The point without figures that are not finite, but for losses and norms, where this says something."""
-    total = 0.0
-    for name in _FINITE:
+    """The point without figures that no run has: negative times, rates and counts, or such without end.
+
+    Losses and norms stay, where NaN and infinity say something.
+    """
+    for name, least, most in _POSSIBLE:
         value = getattr(point, name)
-        if value is not None:
-            total += value
-    if math.isfinite(total):
-        return point
-    impossible = [name for name in _FINITE if not math.isfinite(getattr(point, name) or 0.0)]
+        if value is not None and not least <= value <= most:
+            break
+    else:
+        if all(map(math.isfinite, point.metrics.values())):
+            return point
+    figures = ((name, getattr(point, name), least, most) for name, least, most in _POSSIBLE)
+    impossible = [name for name, value, least, most in figures if value is None or not least <= value <= most]
     unknown: dict[str, Any] = dict.fromkeys(impossible)
-    return replace(point, **unknown)
+    metrics = {name: value for name, value in point.metrics.items() if math.isfinite(value)}
+    return replace(point, metrics=metrics, **unknown)

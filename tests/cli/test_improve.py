@@ -37,3 +37,21 @@ def test_the_command_writes_both_and_overwrites_nothing(
         again.code == 2 and "tiny-v2.toml" in again.err and (tmp_path / "tiny-v2.toml").read_bytes() == before
     )
     assert etude("improve", "nothing").code == 2
+
+
+def test_a_run_whose_steps_are_counted_is_made_shorter(
+    make_recipe: Callable[..., Recipe],
+    tmp_path: Path,
+    etude: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = run_recipe(make_recipe(), Options(runs=tmp_path / "runs")).run
+    writer = hold_run(run)
+    own: dict[str, Any] = {"name": "evil", "records.parent": "other", "data": {"x": 1}, "train.epochs": 1}
+    writer.append(Finding(12, "validation rises", "2, 3", "", kind="rise", window=[8, 12], changes=own))
+    writer.close("finished")
+    monkeypatch.chdir(tmp_path)
+    done = etude("improve", run.name, "--json")
+    assert done.code == 0 and '"train.steps": 8' in done.out, done.err
+    written = (tmp_path / "tiny-v2.toml").read_text()
+    assert "evil" not in written and "other" not in written

@@ -39,3 +39,13 @@ def test_reasons_cannot_break_out_of_their_comment() -> None:
 def test_what_is_no_recipe_is_refused() -> None:
     with pytest.raises(RecipeError):
         edit("name = ", {"name": "b"}, {})
+
+
+@pytest.mark.parametrize("key", ["deduplicate", "validation_ratio"])
+def test_keys_of_a_section_that_stands_in_parts_are_set_with_their_reasons(key: str) -> None:
+    text = '[[data.train]]\npath = "x"\n[optim]\nlearning_rate = 1\n[data]\nvalidation_ratio = 0.1  # mine\n[train]\nsteps = 3\n'
+    edited = edit(text, {f"data.{key}": "near"}, {f"data.{key}": "copies"})
+    wanted = tomllib.loads(text)
+    wanted["data"][key] = "near"
+    assert tomllib.loads(edited) == wanted
+    assert f'{key} = "near"' in edited and "# copies" in edited

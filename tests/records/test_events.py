@@ -15,6 +15,7 @@ from etude.records.events import (
     DataUsed,
     Evaluation,
     Event,
+    Finding,
     Generation,
     Note,
     Rating,
@@ -123,3 +124,11 @@ def test_a_record_of_an_older_version_has_the_defaults_of_what_it_lacks() -> Non
 
 def test_plain_values_hold_nothing_that_json_lacks() -> None:
     assert plain({"a": (1, math.inf, [-math.inf]), "b": math.nan}) == {"a": [1, "inf", ["-inf"]], "b": "nan"}
+
+
+@pytest.mark.parametrize("wrong", [{"severity": "catastrophe"}, {"window": [3]}, {"window": [1, 2, 3]}])
+def test_a_finding_that_no_reader_can_show_is_damage(wrong: dict[str, object]) -> None:
+    finding = to_json(Finding(3, "what", "evidence", "advice", window=[1, 3]), 1.0)
+    assert from_json(finding) is not None
+    with pytest.raises(ValueError, match="contradicts itself"):
+        from_json(finding | wrong)

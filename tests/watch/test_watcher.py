@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import fields
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -156,3 +157,16 @@ def test_kinds_are_distinct_and_explanations_name_kinds() -> None:
     kinds = [detector.kind for detector in DETECTORS]
     assert len(set(kinds)) == len(kinds)
     assert set(EXPLAINS).union(*EXPLAINS.values()) <= set(kinds)
+
+
+@pytest.mark.parametrize("worst", [-1.0, -1e308, math.inf, -math.inf, math.nan, 10**400])
+def test_figures_that_no_run_has_are_left_out(worst: float) -> None:
+    names = [field.name for field in fields(Point) if field.name not in ("step", "skipped", "metrics")]
+    amounts = [name for name in names if name not in ("loss", "eval_loss", "grad_norm", "epoch")]
+    signed = {"repeated_loss", "new_loss"} if worst in (-1.0, -1e308) else set()
+    watcher = Watcher(steps=200, steps_per_epoch=100, max_grad_norm=1.0, peak_learning_rate=1e-3)
+    without = Watcher(steps=200, steps_per_epoch=100, max_grad_norm=1.0, peak_learning_rate=1e-3)
+    odd: dict[str, Any] = {name: worst for name in amounts if name not in signed}
+    for step in range(1, 200):
+        told = watcher.observe(step=step, loss=2.0, metrics={"f1": math.nan}, **odd)
+        assert told == without.observe(step=step, loss=2.0)

@@ -143,7 +143,7 @@ class Starvation:
         if self._is_reported or self._lost < _LONG_WAIT:
             return None
         self._is_reported = True
-        share = self._waits / self._seconds
+        share = self._waits / self._seconds if self._seconds else 1.0
         return Finding(
             point.step,
             "steps wait for their data",
