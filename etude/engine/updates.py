@@ -11,7 +11,7 @@ from etude.engine.loop import Step, TrainState
 from etude.engine.optim import Adam, Muon
 
 _ELEMENTS = 16  # of a tensor
-_FOLLOWED = 32  # tensors whose averages are kept at every step
+_FOLLOWED = 8  # tensors whose averages are kept at every step
 _FEWEST = 3  # of them that can tell a dropped gradient from one that is nothing
 _ROUNDINGS = 8  # of an element in an update
 _CLOSE = 1e-3
