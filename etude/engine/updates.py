@@ -116,7 +116,9 @@ class Updates:
             for name in _AVERAGES
             if name in values and parameter not in looked_up
         ]
-        followed = followed[:: max(-(-len(followed) // _FOLLOWED), 1)]
+        # Evenly spaced, but not by a whole number: every second tensor of an adapter is of one kind.
+        count = min(len(followed), _FOLLOWED)
+        followed = [followed[place * (len(followed) - 1) // max(count - 1, 1)] for place in range(count)]
         if len(followed) < _FEWEST:
             followed = []
         self._views = [_some(average) for average, _ in followed]
@@ -131,19 +133,20 @@ class Updates:
         was, now, rounded = kept[:-1], kept[1:], torch.finfo(self._kept[0].dtype).eps * _ROUNDINGS
         betas = torch.tensor(self._betas, dtype=kept.dtype)
         took = (now - betas * was).abs() > rounded * was.abs()
-        asked = torch.stack([took.any(1).double(), was.square().mean(1).sqrt()], 1).tolist()
+        is_known = (was != 0).any(1)  # at first an adapter's gradients are nothing by right
+        asked = torch.stack([took.any(1), is_known, was.square().mean(1).sqrt()], 1).tolist()
         steps = torch.stack([each[:5] for each in self._measured]).tolist()
         count = sum(each.numel() for each in self.state.optimizer.parameters)
-        dropped = []
-        for number, ((any_took, size), (*_, norm, skipped)) in enumerate(
+        dropped, is_set = [], any(map(_is_set, self._averages()))
+        for number, ((any_took, has_known, size), (*_, norm, skipped)) in enumerate(
             zip(asked, steps), self.state.step - len(steps) + 1
         ):
             limit = self.state.course.at(number - 1).max_grad_norm or math.inf
             is_faint = not 0 < norm < math.inf or min(norm, limit) / math.sqrt(count) <= _FAINT * size
-            if not any_took and not skipped and not is_faint:
+            if not any_took and (has_known or not is_set) and not skipped and not is_faint:
                 dropped.append(number)
         # Of modules that are reached at times the averages stand still by right, of all tensors never.
-        if dropped and (took.any(0).double().mean() > 0.5 or not any(map(_is_set, self._averages()))):
+        if dropped and (took.any(0).double().mean() > 0.5 or not is_set):
             return dropped
         return []
 

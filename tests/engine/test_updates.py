@@ -9,13 +9,16 @@ import torch
 from torch import nn
 
 from etude import session as sessions
+from etude.engine import updates
 from etude.engine.optim import Optimizer
 from etude.engine.updates import Updates
 from etude.recipe.schema import Recipe
 from etude.records.events import Finding
 from etude.run import run_recipe
 from etude.start import Options
+from tests.bases import write_instructions, write_qwen2
 from tests.objectives.sessions import begun, found
+from tests.recipes import finetuning
 
 Make = Callable[..., Recipe]
 Patch = pytest.MonkeyPatch
@@ -160,3 +163,15 @@ def test_findings_are_told_once(make_recipe: Make, tmp_path: Path, monkeypatch: 
     run = run_recipe(make_recipe(EVERY), Options(runs=tmp_path)).run
     told = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Finding)]
     assert [each.step for each in told if each.kind == "gradients_dropped"] == [5]
+
+
+@pytest.mark.parametrize("followed", [3, 4, 5, 8])
+@pytest.mark.parametrize("log_every", [1, 5])
+def test_an_adapter_whose_gradients_are_nothing_at_first_is_no_fault(
+    tmp_path: Path, monkeypatch: Patch, followed: int, log_every: int
+) -> None:
+    monkeypatch.setattr(updates, "_FOLLOWED", followed)
+    rows, base = write_instructions(tmp_path / "rows.jsonl"), write_qwen2(tmp_path / "base")
+    recipe = finetuning(rows, base, {**EVERY, "records.log_every_steps": log_every})
+    broken = found(run_recipe(recipe, Options(runs=tmp_path / "runs")).run)
+    assert not {"gradients_dropped", "update_wrong", "tensor_not_stepped"} & set(broken)
