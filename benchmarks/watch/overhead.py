@@ -130,6 +130,9 @@ class Idle:
     def check(self, step: Step) -> list[Any]:
         return []
 
+    def compare(self, snapshot: Any) -> list[Any]:
+        return []
+
     def unchanged(self, what: str) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
