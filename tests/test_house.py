@@ -29,9 +29,9 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "audit": 1789, "cli": 4394, "control": 525, "data": 8626, "durable": 781, "engine": 2368, "evaluate": 586,
+    "audit": 1786, "cli": 4394, "control": 525, "data": 8626, "durable": 781, "engine": 2374, "evaluate": 586,
     "launch": 306, "models": 5142, "objectives": 1184, "plan": 860, "recipe": 1921, "records": 2291,
-    "report": 4913, "scores": 828, "watch": 4684,
+    "report": 4913, "scores": 828, "watch": 4691,
     "etude": 3717,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()

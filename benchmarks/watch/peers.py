@@ -156,7 +156,7 @@ def ask_doctors(logs: Sequence[Log]) -> tuple[Answers, dict[str, dict[str, str]]
 
 
 def ask(python: Path, tool: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a log doctor says of each log; of one that it has read before, what it said then."""
+    """Answers of a log doctor to each log; to one that it has read before, the answer of then."""
     worker = FOLDER / "watch" / "doctors.py"
     kept, asked, said = (WORK / f"watch-peers-{tool}{end}.json" for end in ("", "-asked", "-said"))
     known = json.loads(kept.read_text()) if kept.exists() else {}

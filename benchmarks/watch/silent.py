@@ -121,7 +121,7 @@ def at_update(change: Callable[[TrainState, list[torch.Tensor], Any], Any]) -> P
 
 
 def at_sum(change: Callable[[World, list[torch.Tensor], int, Callable[[Any], None]], None]) -> Patch:
-    """What is done in place of the exchange of a step after the onset."""
+    """A patch that does something else in place of the exchange of a step, after the onset."""
 
     @contextlib.contextmanager
     def patched() -> Iterator[None]:

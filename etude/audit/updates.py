@@ -119,13 +119,8 @@ def _find_rate(updates: Updates) -> Iterator[Finding]:
         return
     said = f"Adam moves a weight by at most {updates.path:.2g} over {plural(updates.steps, 'step')}"
     if updates.is_fresh and updates.path < _LEAST_PATH * spread:
-        yield _finding(
-            "rate_too_low", "the weights cannot move far enough to learn",
-            f"{said} at optim.learning_rate {rate:g}, and they are drawn with a spread of {spread:.2g}",
-            f"set optim.learning_rate to {updates.good_rate:g}",
-            ["a learning rate that is too low"],
-            changes={"optim.learning_rate": updates.good_rate}, source=_GPT3,
-        )  # fmt: skip
+        drawn = f"{said} at optim.learning_rate {rate:g}, and they are drawn with a spread of {spread:.2g}"
+        yield _too_low(updates, drawn)
     elif updates.reach < _LEAST_REACH and recipe.adapter:
         adds = f"{said}, so that the adapter adds at most {updates.reach:.2%} to a frozen weight"
         if updates.strength < _STRENGTH / 10:
@@ -139,13 +134,15 @@ def _find_rate(updates: Updates) -> Iterator[Finding]:
                 changes={"adapter.alpha": float(alpha)},
             )  # fmt: skip
         else:
-            yield _finding(
-                "rate_too_low", "the weights cannot move far enough to learn",
-                f"{adds} at optim.learning_rate {rate:g}",
-                f"set optim.learning_rate to {updates.good_rate:g}",
-                ["a learning rate that is too low"],
-                changes={"optim.learning_rate": updates.good_rate}, source=_GPT3,
-            )  # fmt: skip
+            yield _too_low(updates, f"{adds} at optim.learning_rate {rate:g}")
+
+
+def _too_low(updates: Updates, said: str) -> Finding:
+    return _finding(
+        "rate_too_low", "the weights cannot move far enough to learn", said,
+        f"set optim.learning_rate to {updates.good_rate:g}", ["a learning rate that is too low"],
+        changes={"optim.learning_rate": updates.good_rate}, source=_GPT3,
+    )  # fmt: skip
 
 
 def _find_decay(updates: Updates) -> Iterator[Finding]:

@@ -10,13 +10,17 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class Broken:
-    """An invariant that does not hold: a finding without its step."""
+    """An invariant that does not hold: a finding without its step.
+
+    is_exact  False where some elements of the tensors tell it, not all
+    """
 
     kind: str
     what: str
     evidence: str
     advice: str
     severity: str = "error"
+    is_exact: bool = True
 
 
 ADVICE = {
@@ -42,9 +46,11 @@ ADVICE = {
 
 def finding(step: int, broken: Broken) -> Finding:
     """The finding of a broken rule at a step."""
+    checked = "exactly" if broken.is_exact else "at some elements of the tensors"
     return Finding(
         step, broken.what, broken.evidence, broken.advice, severity=broken.severity, window=[step, step],
-        kind=broken.kind, confidence=1.0, decided_by="a rule of the loop, checked exactly",
+        kind=broken.kind, confidence=1.0 if broken.is_exact else 0.9,
+        decided_by=f"a rule of the loop, checked {checked}",
     )  # fmt: skip
 
 

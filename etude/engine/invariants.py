@@ -213,7 +213,7 @@ class Invariants:
             steps = first_numbers(dropped)
             said = f"the gradient of step {steps} was not zero, and its averages only decayed"
             broken = self._broken("gradients_dropped", "updates were made without the gradient", said)
-            yield replace(broken, severity="warning")  # by a few elements, not by all
+            yield replace(broken, severity="warning", is_exact=False)
         of = plural(len(self.state.optimizer.names), "trained tensor")
         if names := [name for name, (_, has_stood) in off.items() if has_stood]:
             yield self._broken(
@@ -223,7 +223,7 @@ class Invariants:
         if names := [name for name, (_, has_stood) in off.items() if not has_stood]:
             said = f"{first_few(names)} of {of} are not where step {off[names[0]][0]:,} was to bring them"
             what = "something else than the optimizer wrote to trained weights"
-            yield replace(self._broken("update_wrong", what, said), severity="warning")
+            yield replace(self._broken("update_wrong", what, said), severity="warning", is_exact=False)
 
     def _find_wrong_start(self) -> Iterator[Broken]:
         """The precision and the number of steps are those of the recipe."""

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol
@@ -79,6 +80,7 @@ EXPLAINS: dict[str, set[str]] = {
     "data_starvation": {"slowdown"},
 }  # fmt: skip
 _NEW_POINTS = 200
+_KEPT_POINTS = 100_000  # 35 MB at most
 _MOST = sys.float_info.max
 # Figures that are finite, with the least and the most of each.
 _POSSIBLE = (
@@ -103,7 +105,7 @@ class Watcher:
         """facts: those of `Facts` that are known; ignore: kinds of findings. Raises: TypeError for others."""
         self._facts = Facts(**facts)
         self._ignore = frozenset(ignore)
-        self._points: list[Point] = []
+        self._points: deque[Point] = deque(maxlen=_KEPT_POINTS)
         self._restart()
 
     @classmethod
@@ -137,6 +139,7 @@ class Watcher:
             self.rewind(point.step - 1)
         point = _without_impossible(point)
         self._points.append(point)
+        self._count += 1
         found = [
             finding
             for each in self._detectors
@@ -146,9 +149,12 @@ class Watcher:
         return found
 
     def rewind(self, step: int) -> None:
-        """Forget what was observed after a step, as training does that goes on from a checkpoint of it."""
+        """Forget what was observed after a step, as training does that goes on from a checkpoint of it.
+
+        The last 100,000 points are kept for it; what was before them is forgotten then too.
+        """
         kept = [each for each in self._points if each.step <= step]
-        self._points = []
+        self._points.clear()
         self._restart()
         for each in kept:
             self.add(each)
@@ -163,7 +169,7 @@ class Watcher:
 
     def _is_explained(self, kind: str) -> bool:
         """True if a condition that brings this one about was found not long ago; else notes this one."""
-        now = len(self._points)
+        now = self._count
         for cause, at in self._found.items():
             if kind in EXPLAINS.get(cause, ()) and now - at <= _NEW_POINTS:
                 return True
@@ -173,6 +179,7 @@ class Watcher:
     def _restart(self) -> None:
         wanted = (detector for detector in DETECTORS if detector.kind not in self._ignore)
         self._detectors = [detector(self._facts) for detector in wanted]
+        self._count = 0  # of points
         self._found: dict[str, int] = {}  # number of points at the latest finding, by kind
         self.findings: list[Finding] = []
 

@@ -8,9 +8,18 @@ import pytest
 
 from etude.recipe.schema import Recipe
 from etude.records.events import Finding
-from etude.records.store import hold_run
+from etude.records.store import Run, hold_run
 from etude.run import run_recipe
 from etude.start import Options
+
+
+def run_with(finding: Finding, make_recipe: Callable[..., Recipe], folder: Path) -> Run:
+    """A finished run with one more finding."""
+    run = run_recipe(make_recipe(), Options(runs=folder / "runs")).run
+    writer = hold_run(run)
+    writer.append(finding)
+    writer.close("finished")
+    return run
 
 
 def test_the_command_writes_both_and_overwrites_nothing(
@@ -19,13 +28,9 @@ def test_the_command_writes_both_and_overwrites_nothing(
     etude: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run = run_recipe(make_recipe(), Options(runs=tmp_path / "runs")).run
-    writer = hold_run(run)
     changes = {"optim.learning_rate": 1e-3}
-    writer.append(
-        Finding(8, "the loss *jumps*", "9.1 where 2.0 was usual", "", kind="jumps", changes=changes)
-    )
-    writer.close("finished")
+    jump = Finding(8, "the loss *jumps*", "9.1 where 2.0 was usual", "", kind="jumps", changes=changes)
+    run = run_with(jump, make_recipe, tmp_path)
     monkeypatch.chdir(tmp_path)
     done = etude("improve", run.name)
     assert done.code == 0 and "0.001, was 0.003: the loss *jumps*, step 8" in done.out
@@ -45,11 +50,9 @@ def test_a_run_whose_steps_are_counted_is_made_shorter(
     etude: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run = run_recipe(make_recipe(), Options(runs=tmp_path / "runs")).run
-    writer = hold_run(run)
     own: dict[str, Any] = {"name": "evil", "records.parent": "other", "data": {"x": 1}, "train.epochs": 1}
-    writer.append(Finding(12, "validation rises", "2, 3", "", kind="rise", window=[8, 12], changes=own))
-    writer.close("finished")
+    rise = Finding(12, "validation rises", "2, 3", "", kind="rise", window=[8, 12], changes=own)
+    run = run_with(rise, make_recipe, tmp_path)
     monkeypatch.chdir(tmp_path)
     done = etude("improve", run.name, "--json")
     assert done.code == 0 and '"train.steps": 8' in done.out, done.err

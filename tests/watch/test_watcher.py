@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from etude.records.events import from_json, to_json
 from etude.watch import Watcher
+from etude.watch import watcher as watcher_module
 from etude.watch.point import Facts, Point
 from etude.watch.watcher import DETECTORS, EXPLAINS
 from tests.watch.curves import Shape, change, healthy, without_extras
@@ -170,3 +171,15 @@ def test_figures_that_no_run_has_are_left_out(worst: float) -> None:
     for step in range(1, 200):
         told = watcher.observe(step=step, loss=2.0, metrics={"f1": math.nan}, **odd)
         assert told == without.observe(step=step, loss=2.0)
+
+
+def test_a_run_of_any_length_takes_bounded_memory_and_can_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher_module, "_KEPT_POINTS", 500)
+    watcher = Watcher()
+    points = healthy(Shape(points=3000, evaluations=0), Random(1))
+    for point in points:
+        watcher.add(point)
+    assert len(watcher._points) == 500 and not watcher.findings
+    watcher.rewind(points[-100].step)
+    assert [each.step for each in watcher._points] == [each.step for each in points[-500:-99]]
+    assert watcher.observe(step=points[-99].step, loss=math.nan)[0].kind == "non_finite"
