@@ -6,6 +6,7 @@ it.
 
 import math
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -181,6 +182,9 @@ class TensorBoard:
 
         self._window = OpenWindow()
         folder = run.path / "tensorboard"
+        # Readers take the files by name, which begins with the second of the start; ".10" comes before ".9".
+        if list(folder.glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
+            time.sleep(1)
         self._writer = SummaryWriter(str(folder), purge_step=0 if folder.exists() else None)
         for entry in ledger.entries:
             self._write(entry.event, entry.time)
@@ -191,11 +195,11 @@ class TensorBoard:
     def close(self) -> None:
         self._writer.close()
 
-    def _write(self, event: Event, time: float | None) -> None:
+    def _write(self, event: Event, when: float | None) -> None:
         for name, value in scalars(event, self._window).items():
-            self._writer.add_scalar(name, value, event.step, time)  # type: ignore[union-attr]
+            self._writer.add_scalar(name, value, event.step, when)  # type: ignore[union-attr]
         if isinstance(event, events.Generation):
-            self._writer.add_text(event.prompt[:40] or "sample", event.text, event.step, time)
+            self._writer.add_text(event.prompt[:40] or "sample", event.text, event.step, when)
 
 
 class WeightsAndBiases:

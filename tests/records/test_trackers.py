@@ -199,3 +199,20 @@ def test_tensorboard_writes_nothing_twice_when_nothing_was_lost(
     board.Reload()
     assert [scalar.step for scalar in board.Scalars("train/loss")] == [3, 6, 9, 12]
     assert [scalar.step for scalar in board.Scalars("validation/loss")] == [6, 12]
+
+
+def test_the_event_file_of_a_later_attempt_is_read_last(
+    tmp_path: Path, make_recipe: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorBoard reads files by name: second, host, process and a count, of which 10 comes before 9."""
+    from tensorboard.summary.writer import event_file_writer
+
+    recipe = make_recipe({"records.trackers": ["tensorboard"]})
+    counts = iter([9, 10])
+    monkeypatch.setattr(event_file_writer._global_uid, "get", lambda: next(counts))
+    for last in (3, 12):
+        for step in (training := Training(recipe, Options(runs=tmp_path))):
+            if step.number == last:
+                break
+    files = [file.name for file in (training.run.path / "tensorboard").iterdir()]
+    assert [name.rsplit(".", 1)[1] for name in sorted(files)] == ["9", "10"]
