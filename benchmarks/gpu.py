@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_models import (
+    MemoryCase,
     causal,
     choose_device,
     choose_dtype,
@@ -34,6 +35,7 @@ from gpu_models import (
     empty_decoder,
     end_to_end,
     families,
+    memory_cases,
     small_decoder,
     write_recipe,
 )
@@ -229,6 +231,56 @@ def lora(tiny: bool) -> dict[str, Any]:
     return {"tokens_a_step": sum(lengths), **_shares(result, cost, scored=1.0)}
 
 
+def memory(tiny: bool) -> dict[str, Any]:
+    """Peak bytes of three steps, allocated and reserved: the truth for forecasts of memory."""
+    import torch
+
+    device = choose_device()
+    result: dict[str, Any] = {}
+    for name, case in memory_cases(tiny).items():
+        try:
+            result[name] = _peak(case, device)
+        except torch.OutOfMemoryError as error:
+            result[name] = {"error": str(error)[:120]}
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        free, total = torch.cuda.mem_get_info()
+        result["context"] = {"used_outside": total - free - torch.cuda.memory_reserved()}
+    return result
+
+
+def _peak(case: MemoryCase, device: Any) -> dict[str, int]:
+    import torch
+
+    from etude.models.lora import add_adapter
+    from etude.recipe.model import Adapter
+
+    is_cuda = device.type == "cuda"
+    if is_cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated() if is_cuda else 0
+    with torch.device(device):
+        model = empty_decoder(case.config)
+    draw_weights(model)
+    if case.rank:
+        model.to(choose_dtype(device))
+        layers = range(case.config.n_layer)
+        targets = [f"model.layers.{layer}.{part}" for layer in layers for part in case.targets]
+        add_adapter(model, dict.fromkeys(targets, Adapter(rank=case.rank, alpha=32.0)), 17)
+        model.to(device)
+    model.checkpoint_activations = case.recompute
+    steps = _steps(model, case.batches, device)
+    for _ in range(3):
+        next(steps)
+    return {
+        "before": before,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "allocated": torch.cuda.max_memory_allocated() if is_cuda else 0,
+        "reserved": torch.cuda.max_memory_reserved() if is_cuda else 0,
+    }
+
+
 def generate(tiny: bool) -> dict[str, Any]:
     """Greedy generation of 64 tokens with Qwen2.5-Coder-1.5B's shape, at batch 1, 16 and 64."""
     import torch
@@ -300,7 +352,7 @@ def profile(tiny: bool) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {
-    part.__name__: part for part in (losses, packed, pretrain, lora, profile, generate, resume)
+    part.__name__: part for part in (losses, packed, pretrain, lora, memory, generate, profile, resume)
 }
 
 

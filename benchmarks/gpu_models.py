@@ -2,7 +2,8 @@
 
 import json
 import random
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,46 @@ def draw_rows(config: Any, rows: int) -> list[Any]:
         2, config.vocab_size, (rows, config.context + 1), dtype=np.int64
     )
     return [Batch(tokens=drawn[:, :-1].copy(), labels=drawn[:, 1:].copy())]
+
+
+@dataclass(frozen=True)
+class MemoryCase:
+    """A training whose peak memory is measured: all weights in fp32, or an adapter over bf16."""
+
+    config: Any
+    batches: Callable[[], list[Any]]
+    rank: int = 0
+    targets: tuple[str, ...] = ()
+    recompute: bool = False
+
+
+def memory_cases(tiny: bool) -> dict[str, MemoryCase]:
+    """Full training and LoRA, rows and packed samples, with and without activation checkpointing."""
+    attention = tuple(f"self_attn.{name}_proj" for name in "qkvo")
+    everywhere = (*attention, *(f"mlp.{name}_proj" for name in ("gate", "up", "down")))
+    small, large = replace(config_300m(tiny), n_layer=2 if tiny else 12), config_qwen(tiny)
+    middle = replace(large, n_layer=2 if tiny else 14)
+    draw = random.Random(17)
+    lengths = [draw.randint(20, 40) if tiny else draw.randint(60, 900) for _ in range(16)]
+
+    def rows(config: Any, number: int, times: int = 1) -> Callable[[], list[Any]]:
+        return lambda: draw_rows(replace(config, context=64 if tiny else SEQ_LEN), number) * times
+
+    def packed(config: Any) -> Callable[[], list[Any]]:
+        return lambda: [end_to_end(draw_samples(config.vocab_size, lengths))]
+
+    return {
+        "full, 4 rows": MemoryCase(small, rows(small, 4)),
+        "full, 2 times 4 rows": MemoryCase(small, rows(small, 4, 2)),
+        "full, 16 rows": MemoryCase(small, rows(small, 16)),
+        "full, 16 rows, recompute": MemoryCase(small, rows(small, 16), recompute=True),
+        "full, packed": MemoryCase(small, packed(small)),
+        "full, grouped heads": MemoryCase(replace(small, n_kv_head=2 if tiny else 4), rows(small, 4)),
+        "lora on attention, packed": MemoryCase(middle, packed(middle), 16, attention),
+        "lora everywhere, packed": MemoryCase(middle, packed(middle), 16, everywhere),
+        "lora everywhere, packed, recompute": MemoryCase(middle, packed(middle), 8, everywhere, True),
+        "lora everywhere, 2 rows": MemoryCase(middle, rows(middle, 2), 8, everywhere),
+    }
 
 
 def write_recipe(folder: Path, tiny: bool) -> Path:
