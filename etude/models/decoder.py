@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from etude.models.decoder_config import DecoderConfig
+from etude.models.fused import rotate, swiglu
 from etude.models.layers import RMSNorm, draw, embedding, run_block
 from etude.models.packing import Ends, last_states, send
 from etude.models.rope import inverse_frequencies
@@ -216,7 +217,7 @@ class Attention(nn.Module):
         """(B, T, C) to (B, T, C)."""
         projections = (self.q_proj, self.k_proj, self.v_proj)
         q, k, v = (project(x).unflatten(-1, (-1, self.head_dim)) for project in projections)
-        q, k = (rotate(heads, context.rotary).type_as(v) for heads in (self.q_norm(q), self.k_norm(k)))
+        q, k = (rotate(heads, context.rotary, v.dtype) for heads in (self.q_norm(q), self.k_norm(k)))
         dropout = self.dropout if self.training else 0.0
         if context.lengths is not None:
             if context.cache is not None:
@@ -255,7 +256,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C) through (B, T, F)."""
-        out: Tensor = self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
         return out
 
 
@@ -271,12 +272,6 @@ def rotary_tables(positions: Tensor, config: DecoderConfig) -> tuple[Tensor, Ten
     growth = scaling.attention_factor if scaling else 1.0
     cos, sin = angles.cos() * growth, angles.sin() * growth
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
-
-
-def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the heads (B, T, H, D) to their positions; the result is fp32."""
-    cos, sin = rotary
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, *, window: int | None, dropout: float) -> Tensor:

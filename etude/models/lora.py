@@ -64,7 +64,11 @@ class LoRALinear(nn.Module):
         else:
             base = functional.linear(x, self._oriented(), self.bias)
         dropped = functional.dropout(x, self.dropout, self.training)
-        low = functional.linear(dropped.to(self.lora_A.weight.dtype), self.lora_A.weight)
+        # Autocast casts by itself; to fp32 and back would be two copies.
+        is_cast = torch.is_autocast_enabled(x.device.type)
+        low = functional.linear(
+            dropped if is_cast else dropped.to(self.lora_A.weight.dtype), self.lora_A.weight
+        )
         if self.lora_magnitude_vector is None:
             # In place: nothing needs the frozen product any more.
             rows, columns = low.view(-1, low.shape[-1]).type_as(base), self.lora_B.weight.T.type_as(base)
