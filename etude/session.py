@@ -11,6 +11,7 @@ import torch
 
 from etude.assemble import assemble
 from etude.audit import audit
+from etude.audit.loaded import find_not_loaded
 from etude.causes import explain, find_causes, name_repeats
 from etude.control.desk import Desk
 from etude.control.mailbox import FILE, Mailbox
@@ -44,7 +45,7 @@ from etude.records.ending import Ending
 from etude.records.folder import checkpoint_name
 from etude.records.store import Run, RunWriter
 from etude.records.trackers import require_trackers
-from etude.start import Options, find_started, open_folder, untrained_finding, write_start
+from etude.start import Options, find_started, find_weights, open_folder, untrained_finding, write_start
 from etude.text import plural, shorten
 from etude.watch.detectors.collapse import Collapse
 from etude.watch.detectors.unseen import Overfitting, ValidationRise
@@ -209,7 +210,7 @@ def begin(
         _write_start(session, path, damage, new_weights)
         if options.view:
             options.view.show_plan(run, short_rows(plan))
-    recorder.write(*_audit(session, new_weights))
+    recorder.write(*_find_not_loaded(session, path, new_weights), *_audit(session, new_weights))
     return session
 
 
@@ -339,6 +340,19 @@ def _find_at_start(session: Session, new_weights: list[str]) -> Iterator[events.
         for note in label_notes(task.corpus):
             advice = "if that is not meant, mend the label fields, or id2label in config.json of the model"
             yield events.Finding(0, task.named("labels of the data"), note, advice)
+
+
+def _find_not_loaded(session: Session, path: Path | None, new_weights: list[str]) -> list[events.Finding]:
+    """A finding if the model is not that of its files: of a checkpoint, first weights, or the base."""
+    plan, options = session.plan, session.options
+    if session.writer is None:  # ranks are held against each other
+        return []
+    weights = checkpoints.weights_file(path) if path else None
+    if weights is None and options.weights is not None:
+        weights = find_weights(options.weights, options.runs)
+    base = plan.pretrained if options.model is None else None
+    found = find_not_loaded(session.state.model, base, weights, new_weights)
+    return [replace(each, step=session.state.step) for each in found]
 
 
 def _audit(session: Session, new_weights: list[str]) -> list[events.Finding]:

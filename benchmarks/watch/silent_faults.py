@@ -36,7 +36,7 @@ Patch = Callable[[], contextlib.AbstractContextManager[None]]
 class Silent:
     """One silent error: its root cause there, its analogue here, and the kinds that name it.
 
-    onset    the step after which it acts; 0: from the start
+    onset    the step after which it acts, as that of the first checkpoint; 0: from the start
     ranks    that the run has; `patch` and `meddle` may ask for the rank by the environment
     changes  of the recipe, which its clean twin has as well
     none     why there is no analogue
@@ -317,7 +317,7 @@ ERRORS: dict[str, Silent] = {
         "a tensor gets its values in the first pass of training", of("update_wrong"), 0,
         patch=at_assembly(draw_at_first_pass)),
     "TF-17877": Silent("weights were initialised several times", "loaded weights are drawn anew",
-        of("first_loss_off"), 0, is_continued=True, patch=at_assembly(draw_again)),
+        of("weights_not_loaded"), 0, is_continued=True, patch=at_assembly(draw_again)),
     "TF-33844": Silent("dropout stayed on in evaluation", "the same", of("evaluation_random"), 0,
         patch=at_assembly(drop_always)),
     "TF-34204": Silent("a processor returned one row of a batch of fifty", "a collator keeps the first row",
@@ -331,7 +331,7 @@ ERRORS: dict[str, Silent] = {
     "TF-33455": Silent("the number of steps was computed wrongly, and training ended early", "half the steps",
         of("steps_off_plan"), 0, patch=half_the_steps),
     "TF-29903": Silent("a checkpoint was saved from a broken state", "a checkpoint holds another tensor than was trained",
-        of("checkpoint_differs"), 0, patch=other_checkpoint),
+        of("checkpoint_differs"), 25, patch=other_checkpoint),
 }  # fmt: skip
 
 

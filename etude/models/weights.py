@@ -64,7 +64,7 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     Raises: InputError if a file is damaged, two have the same tensor, or weights are whole numbers.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for file, tensors, name in _stored(path):
+    for file, tensors, name in stored(path):
         part = tensors.get_slice(name)
         if name in shapes:
             raise InputError(f"{path} has {name[:80]} in two of its files; copy the model again")
@@ -80,7 +80,7 @@ def stored_dtypes(path: Path) -> tuple[dict[str, torch.dtype], torch.dtype]:
     """The dtype of every floating-point tensor, from headers alone, and that of most numbers."""
     dtypes: dict[str, torch.dtype] = {}
     sizes: Counter[torch.dtype] = Counter()
-    for _, tensors, name in _stored(path):
+    for _, tensors, name in stored(path):
         part = tensors.get_slice(name)
         if (dtype := _FLOATS.get(part.get_dtype())) is not None:
             dtypes[name] = dtype
@@ -90,13 +90,13 @@ def stored_dtypes(path: Path) -> tuple[dict[str, torch.dtype], torch.dtype]:
 
 def read_weights(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor of a model's files by name. Raises: InputError if a file is missing or damaged."""
-    for _, tensors, name in _stored(path):
+    for _, tensors, name in stored(path):
         yield name, tensors.get_tensor(name)
 
 
 def read_weight(path: Path, names: Collection[str]) -> torch.Tensor | None:
     """The first tensor that has one of these names, without reading others; or None. Raises: the same."""
-    for _, tensors, name in _stored(path):
+    for _, tensors, name in stored(path):
         if name in names:
             tensor: torch.Tensor = tensors.get_tensor(name)
             return tensor
@@ -167,7 +167,7 @@ def file_digest(file: Path) -> str:
     return whole
 
 
-def _stored(path: Path) -> Iterator[tuple[Path, Any, str]]:
+def stored(path: Path) -> Iterator[tuple[Path, Any, str]]:
     """(file, its tensors, name) of each tensor of a model's files; a file is closed behind its last one."""
     for file in _weight_files(path):
         with open_tensors(file) as tensors:

@@ -122,6 +122,7 @@ ENCODER = Family(
     sizes=frozenset({"n_layer", "n_head", "n_embd", "n_ffn", "code_bias"}),
     read=lambda files: EncoderConfig.from_hf(files.values),
     check=_check,
+    name_of=lambda config, name: encoder_name(name, config.family),
     load=_load,
     from_recipe=_from_recipe,
     with_outputs=lambda config, new: replace(config, labels=new.labels, multi=new.multi, tasks=new.tasks),

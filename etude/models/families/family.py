@@ -147,6 +147,7 @@ class Family(Generic[C]):
     read          configuration of files. Raises: Unsupported for a model that transformers may have;
                   InputError for a wrong value
     check         refuses tensors that do not fit the configuration. Raises: InputError
+    name_of       name in a model of a tensor of its files
     load          model with the weights of files, but those to be frozen in a dtype, with a dropout, and
                   a seed for weights that no file has. Raises: InputError
     from_recipe   configuration from scratch; None if it cannot be trained from scratch
@@ -173,6 +174,7 @@ class Family(Generic[C]):
 
     read: Callable[[Files], C]
     check: Callable[[Files, C], None] = lambda files, config: None
+    name_of: Callable[[C, str], str] = lambda config, name: name
     load: Callable[[Pretrained, torch.dtype, float, int], Loaded]
     from_recipe: Callable[[Model, NewModel], C] | None = None
     with_outputs: Callable[[C, NewModel], C] | None = None
