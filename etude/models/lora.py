@@ -59,25 +59,28 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
+        out: Tensor = self._of_rows(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+        return out
+
+    def _of_rows(self, x: Tensor) -> Tensor:
+        """(N, in) to (N, out)."""
+        base: Tensor
         if self.is_quantized:
-            base: Tensor = self.make_base()(x).clone()  # what its backward made may not be changed in place
+            base = self.make_base()(x).clone()  # what its backward made may not be changed in place
         else:
             base = functional.linear(x, self._oriented(), self.bias)
         dropped = functional.dropout(x, self.dropout, self.training)
+        A, B = self.lora_A.weight, self.lora_B.weight
         # Autocast casts by itself; to fp32 and back would be two copies.
         is_cast = torch.is_autocast_enabled(x.device.type)
-        low = functional.linear(
-            dropped if is_cast else dropped.to(self.lora_A.weight.dtype), self.lora_A.weight
-        )
+        low = functional.linear(dropped if is_cast else dropped.to(A.dtype), A)
         if self.lora_magnitude_vector is None:
-            # In place: nothing needs the frozen product any more.
-            rows, columns = low.view(-1, low.shape[-1]).type_as(base), self.lora_B.weight.T.type_as(base)
-            base.view(-1, base.shape[-1]).addmm_(rows, columns, alpha=self.scale)
-            return base
-        merged = self._oriented() + self.scale * self.lora_B.weight @ self.lora_A.weight
+            # In place: nothing needs the frozen product any more. A view of it would copy its gradient.
+            return base.addmm_(low.type_as(base), B.T.type_as(base), alpha=self.scale)
+        merged = self._oriented() + self.scale * B @ A
         stretch = self.lora_magnitude_vector / merged.detach().float().norm(dim=1)
         plain = functional.linear(dropped, self._oriented())
-        update = (stretch - 1) * plain + stretch * self.scale * functional.linear(low, self.lora_B.weight)
+        update = (stretch - 1) * plain + stretch * self.scale * functional.linear(low, B)
         stretched: Tensor = base + update.type_as(base)
         return stretched
 
