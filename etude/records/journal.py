@@ -73,6 +73,8 @@ class Reader:
         self._rework: list[Entry] = []
         self._damaged: list[int] = []
         self._size = self._line = self._attempt = 0
+        # Places in _entries of attempts, and their first step: all before the place is of no later step.
+        self._starts: list[tuple[int, int]] = []
 
     def read(self) -> Ledger:
         """All that counts so far, also of a run that is going on or was killed.
@@ -143,10 +145,18 @@ class Reader:
         if entry is None:
             return
         if isinstance(entry.event, Attempt):
-            from_step = entry.event.from_step
-            self._rework += [each for each in self._entries if is_void(each.event, from_step)]
-            self._entries = [each for each in self._entries if not is_void(each.event, from_step)]
+            self._begin(entry.event.from_step)
         self._entries.append(entry)
+
+    def _begin(self, from_step: int) -> None:
+        """Make void what is beyond the step that an attempt begins from."""
+        while self._starts and self._starts[-1][1] > from_step:
+            self._starts.pop()
+        place = self._starts[-1][0] if self._starts else 0
+        later = self._entries[place:]
+        self._rework += [each for each in later if is_void(each.event, from_step)]
+        self._entries[place:] = [each for each in later if not is_void(each.event, from_step)]
+        self._starts.append((len(self._entries), from_step))
 
     def _entry(self, line: bytes) -> Entry | None:
         """The record of a line; None for the head of the journal and for unknown types.

@@ -150,7 +150,8 @@ def theil_sen(
 ) -> tuple[float, float, float]:
     """Median slope between all pairs, and its interval at `score` standard errors, of a few dozen values.
 
-    Source: Sen, Estimates of the regression coefficient based on Kendall's tau (1968). Needs two places.
+    Values at one place have no slope that is known: 0, between minus infinity and infinity.
+    Source: Sen, Estimates of the regression coefficient based on Kendall's tau (1968).
     """
     slopes = sorted(
         (values[j] - values[i]) / (places[j] - places[i])
@@ -159,6 +160,8 @@ def theil_sen(
         if places[j] != places[i]
     )
     count = len(slopes)
+    if not count:
+        return 0.0, -math.inf, math.inf
     margin = score * math.sqrt(_kendall_variance(len(values))) / 2
     low = slopes[max(math.floor(count / 2 - margin), 0)]
     high = slopes[min(math.ceil(count / 2 + margin), count - 1)]

@@ -2,10 +2,11 @@
 
 import math
 import sys
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from etude.records.events import Finding
 from etude.watch.detectors.collapse import Collapse
@@ -34,7 +35,8 @@ class Detector(Protocol):
 
     What it says follows from the points alone, so that the same journal gives the same findings. A condition
     is reported once, and again only after it was gone. `observe` takes microseconds: no pass over all points.
-    Losses and gradient norms may be infinite or NaN, other figures are finite.
+    Losses and gradient norms may be infinite or NaN, other figures are finite. It keeps values that cannot
+    change, lists, deques, sets and dicts of such values, and objects of such attributes.
     """
 
     kind: ClassVar[str]
@@ -80,7 +82,8 @@ EXPLAINS: dict[str, set[str]] = {
     "data_starvation": {"slowdown"},
 }  # fmt: skip
 _NEW_POINTS = 200
-_KEPT_POINTS = 100_000  # 35 MB at most
+_MOST_POINTS = 100_000  # 35 MB
+_STRIDE = 1_000  # points between snapshots: 100 microseconds each
 _MOST = sys.float_info.max
 # Figures that are finite, with the least and the most of each.
 _POSSIBLE = (
@@ -91,6 +94,20 @@ _POSSIBLE = (
     )),
     *((name, 0, 2**63) for name in ("targets", "memory_bytes", "repeated_rows")),
 )  # fmt: skip
+
+
+class Snapshot(NamedTuple):
+    """The state of a watcher after so many points, the last of them at `step`.
+
+    found     number of points at the latest finding, by kind
+    findings  number of them
+    """
+
+    points: int
+    step: float
+    detectors: list[Detector]
+    found: dict[str, int]
+    findings: int
 
 
 class Watcher:
@@ -105,7 +122,6 @@ class Watcher:
         """facts: those of `Facts` that are known; ignore: kinds of findings. Raises: TypeError for others."""
         self._facts = Facts(**facts)
         self._ignore = frozenset(ignore)
-        self._points: deque[Point] = deque(maxlen=_KEPT_POINTS)
         self._restart()
 
     @classmethod
@@ -135,29 +151,38 @@ class Watcher:
 
     def add(self, point: Point) -> list[Finding]:
         """Take in a point; returns what it shows. As `observe`."""
-        if self._points and point.step < self._points[-1].step:
+        if point.step < (self._points or self._snapshots)[-1].step:
             self.rewind(point.step - 1)
         point = _without_impossible(point)
         self._points.append(point)
-        self._count += 1
-        found = [
-            finding
-            for each in self._detectors
-            if (finding := each.observe(point)) and not self._is_explained(finding.kind)
-        ]
-        self.findings += found
+        found = self._take(point)
+        if self._count % _STRIDE == 0:
+            self._keep(point.step)
+            if len(self._points) > _MOST_POINTS:
+                first, second, *_ = self._snapshots
+                del self._snapshots[0], self._points[: second.points - first.points]
         return found
 
     def rewind(self, step: int) -> None:
         """Forget what was observed after a step, as training does that goes on from a checkpoint of it.
 
-        The last 100,000 points are kept for it; what was before them is forgotten then too.
+        At least the last 30,000 points can be gone back to; before them all is forgotten. It takes as long as
+        the points that became void did, however often a run goes back.
         """
-        kept = [each for each in self._points if each.step <= step]
-        self._points.clear()
-        self._restart()
-        for each in kept:
-            self.add(each)
+        if step < self._snapshots[0].step:
+            self._restart()
+            return
+        del self._points[bisect_right(self._points, step, key=lambda each: each.step) :]
+        first = self._snapshots[0].points
+        while self._snapshots[-1].points > first + len(self._points):
+            self._snapshots.pop()
+        self._restore()
+        left = len(self._points) - (self._count - first)
+        for point in self._points[self._count - first :]:
+            self._take(point)
+            left -= 1
+            if left.bit_count() <= 1:  # the next time goes back as far, or a little further
+                self._keep(point.step)
 
     def overdue(self, seconds: float) -> Finding | None:
         """The finding of a run that has been silent for so many seconds, if that is long for it."""
@@ -176,12 +201,51 @@ class Watcher:
         self._found[kind] = now
         return False
 
+    def _take(self, point: Point) -> list[Finding]:
+        self._count += 1
+        found = [
+            finding
+            for each in self._detectors
+            if (finding := each.observe(point)) and not self._is_explained(finding.kind)
+        ]
+        self.findings += found
+        return found
+
+    def _keep(self, step: int) -> None:
+        """Take a snapshot; of others keep the first, and the oldest of 2 to 3, 4 to 7 ... points before."""
+        others = reversed(self._snapshots[1:])
+        oldest = {(self._count - each.points).bit_length(): each for each in others}
+        detectors = [_copy(each) for each in self._detectors]
+        new = Snapshot(self._count, step, detectors, dict(self._found), len(self.findings))
+        self._snapshots[1:] = [*reversed(oldest.values()), new]
+
+    def _restore(self) -> None:
+        """Take on the state of the latest snapshot."""
+        state = self._snapshots[-1]
+        self._count: int = state.points
+        self._detectors: list[Detector] = [_copy(each) for each in state.detectors]
+        self._found = dict(state.found)
+        del self.findings[state.findings :]
+
     def _restart(self) -> None:
         wanted = (detector for detector in DETECTORS if detector.kind not in self._ignore)
-        self._detectors = [detector(self._facts) for detector in wanted]
-        self._count = 0  # of points
-        self._found: dict[str, int] = {}  # number of points at the latest finding, by kind
+        detectors: list[Detector] = [detector(self._facts) for detector in wanted]
+        self._snapshots = [Snapshot(0, -math.inf, detectors, {}, 0)]
+        self._points: list[Point] = []  # since the first snapshot
         self.findings: list[Finding] = []
+        self._restore()
+
+
+def _copy(value: Any) -> Any:
+    """A copy of a detector's state; what cannot change is shared."""
+    if isinstance(value, int | float | str | tuple | Facts | None):
+        return value
+    if isinstance(value, list | deque | set | dict):
+        return value.copy()
+    new = object.__new__(type(value))
+    for name in getattr(value, "__slots__", None) or vars(value):
+        setattr(new, name, _copy(getattr(value, name)))
+    return new
 
 
 def _without_impossible(point: Point) -> Point:

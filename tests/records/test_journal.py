@@ -4,10 +4,13 @@ import zlib
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from etude.errors import DamageError, InputError
-from etude.records.events import Note, Resource, Step, to_json
+from etude.records.events import Finding, Note, Resource, Step, to_json
 from etude.records.journal import Journal, Reader, append_beside, read_journal
+from etude.records.ledger import is_void
 from tests.records.samples import attempt, step
 
 END = Resource(3, 200.0, 0.25, 0.01, 90.0, 1 << 20)
@@ -121,6 +124,34 @@ def test_a_damaged_step_among_many_is_the_only_one_that_does_not_count(tmp_path:
     assert [entry.event.step for entry in ledger.entries if isinstance(entry.event, Step)] == [
         number for number in range(1, 501) if number != 250
     ]
+
+
+@settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    lines=st.lists(st.tuples(st.sampled_from(["step", "finding", "attempt"]), st.integers(0, 6)), max_size=30)
+)
+def test_any_order_of_starts_makes_void_what_is_beyond_each(
+    tmp_path: Path, lines: list[tuple[str, int]]
+) -> None:
+    (tmp_path / "j").unlink(missing_ok=True)
+    journal, counts = Journal(tmp_path / "j"), []
+    for number, (kind, at) in enumerate(lines):
+        if kind == "attempt":
+            event = attempt(number=number, from_step=at)
+            counts = [each for each in counts if not is_void(each, at)]
+        else:
+            event = step(at) if kind == "step" else Finding(at, "a", "b", "c")
+        counts.append(event)
+        journal.append(event)
+    journal.close()
+    ledger = read_journal(tmp_path / "j")
+    assert [entry.event for entry in ledger.entries] == counts
+    assert len(ledger.all) == len(lines)
 
 
 @pytest.mark.parametrize("kind", ["removed", "replaced by itself", "replaced by a link"])

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from random import Random
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etude.records.events import from_json, to_json
+from etude.records.events import Finding, from_json, to_json
 from etude.watch import Watcher
 from etude.watch import watcher as watcher_module
 from etude.watch.point import Facts, Point
@@ -173,13 +173,86 @@ def test_figures_that_no_run_has_are_left_out(worst: float) -> None:
         assert told == without.observe(step=step, loss=2.0)
 
 
+def state(watcher: Watcher) -> str:
+    return repr((watcher.findings, watcher.untold(), watcher.overdue(1e6)))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    points=st.lists(POINTS, min_size=1, max_size=60),
+    shape=SHAPES,
+    backs=st.lists(st.tuples(st.integers(1, 150), st.integers(1, 60)), max_size=8),
+    stride=st.sampled_from([7, 1000]),
+    fault=st.sampled_from([None, 30, 90]),
+)
+def test_a_watcher_that_went_back_is_one_that_saw_only_what_counts(
+    points: list[Point], shape: Shape, backs: list[tuple[int, int]], stride: int, fault: int | None
+) -> None:
+    """Any way through a curve and odd points, forth and back, against a fresh watcher of what is left."""
+    curve = healthy(shape, Random(1))
+    if fault:
+        curve = change(curve, fault, loss=lambda at, each: each.loss + 6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watcher_module, "_STRIDE", stride)
+        watcher, left = Watcher.of(shape.facts), list[Point]()
+        place = 0
+        for forth, back in [*backs, (30, 0)]:
+            some = [points[at % len(points)] for at in range(place, place + forth)]
+            for at, odd in enumerate(some):
+                point = replace(odd, step=place + at) if at % 9 == 8 else curve[(place + at) % len(curve)]
+                if left and point.step < left[-1].step:
+                    left = [each for each in left if each.step < point.step]
+                watcher.add(point)
+                left.append(point)
+            place = max(place + forth - back, 0)
+            if back % 2:  # else the next point tells that training went back
+                step = left[max(len(left) - back, 0)].step
+                watcher.rewind(step)
+                left = [each for each in left if each.step <= step]
+        assert state(watcher) == state(run(left, shape.facts))
+
+
+def test_going_back_again_and_again_takes_no_longer_than_going_forth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3,333 steps back in 20,000, and a way back to the start in steps of 5: counted in points taken in."""
+    points = [Point(step=at, loss=2.0 + 1 / at) for at in range(1, 20_001)]
+    taken = 0
+    take = Watcher._take
+
+    def count(self: Watcher, point: Point) -> list[Finding]:
+        nonlocal taken
+        taken += 1
+        return take(self, point)
+
+    monkeypatch.setattr(Watcher, "_take", count)
+    watcher, place = Watcher(), 0
+    for number in range(20_000):
+        place += -1 if number % 6 == 5 else 1
+        watcher.add(points[place])
+    assert taken < 3 * 20_000
+    taken = 0
+    for step in range(place, 0, -5):
+        watcher.rewind(step)
+    assert taken < 20 * 20_000 and len(watcher._snapshots) < 30
+
+
 def test_a_run_of_any_length_takes_bounded_memory_and_can_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher_module, "_KEPT_POINTS", 500)
+    monkeypatch.setattr(watcher_module, "_MOST_POINTS", 500)
+    monkeypatch.setattr(watcher_module, "_STRIDE", 10)
     watcher = Watcher()
     points = healthy(Shape(points=3000, evaluations=0), Random(1))
     for point in points:
         watcher.add(point)
-    assert len(watcher._points) == 500 and not watcher.findings
+    assert 150 < len(watcher._points) <= 500 and not watcher.findings
     watcher.rewind(points[-100].step)
-    assert [each.step for each in watcher._points] == [each.step for each in points[-500:-99]]
+    assert state(watcher) == state(run(points[:-99]))
     assert watcher.observe(step=points[-99].step, loss=math.nan)[0].kind == "non_finite"
+    watcher.rewind(points[100].step)
+    assert state(watcher) == state(Watcher())
+
+
+def test_points_of_one_step_have_no_trend() -> None:
+    watcher = Watcher(memory_limit_bytes=2**33)
+    for number in range(1, 3000):
+        assert watcher.observe(step=7, loss=2.0, memory_bytes=2**30 + 2**20 * number) == []
+    watcher = run([Point(step=60 + (at > 60), memory_bytes=2**30 + 2**20 * at) for at in range(1, 3000)])
+    assert {each.kind for each in watcher.findings} <= {"memory_creep"}

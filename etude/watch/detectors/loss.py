@@ -239,7 +239,7 @@ class Plateau:
         if level < 0.05 or halves > 0.01 * level:
             self._is_reported = self._is_reported and halves < 0.03 * level
             return None
-        if self._is_reported:
+        if self._is_reported or not span:
             return None
         slope, low, high = theil_sen(places, means)
         if max(abs(low), abs(high)) * span > 0.01 * level:
