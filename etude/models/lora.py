@@ -59,8 +59,7 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
-        out: Tensor = self._of_rows(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
-        return out
+        return self._of_rows(x.flatten(0, -2)).view(*x.shape[:-1], len(self.lora_B.weight))
 
     def _of_rows(self, x: Tensor) -> Tensor:
         """(N, in) to (N, out)."""
