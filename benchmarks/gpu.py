@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gpu_generate import generate
 from gpu_models import (
     MemoryCase,
     causal,
@@ -279,41 +280,6 @@ def _peak(case: MemoryCase, device: Any) -> dict[str, int]:
         "allocated": torch.cuda.max_memory_allocated() if is_cuda else 0,
         "reserved": torch.cuda.max_memory_reserved() if is_cuda else 0,
     }
-
-
-def generate(tiny: bool) -> dict[str, Any]:
-    """Greedy generation of 64 tokens with Qwen2.5-Coder-1.5B's shape, at batch 1, 16 and 64."""
-    import torch
-
-    from etude.engine.world import synchronize
-    from etude.evaluate import generate as generation
-
-    device = choose_device()
-    result: dict[str, Any] = {}
-    with torch.device(device):
-        model = empty_decoder(config_qwen(tiny)).to(choose_dtype(device)).eval()
-    draw_weights(model)
-    model.requires_grad_(False)
-    tokens = 8 if tiny else 64
-    for batch in (1, 4) if tiny else (1, 16, 64):
-        prompts = [
-            sample.tolist()
-            for sample in draw_samples(model.config.vocab_size, [50 + i for i in range(batch)])
-        ]
-        seconds = []
-        for _ in range(3):
-            synchronize(device)
-            started = time.perf_counter()
-            generation.generate(model, prompts, max_tokens=tokens, end_ids=())
-            synchronize(device)
-            seconds.append(time.perf_counter() - started)
-        weights = sum(p.numel() * p.element_size() for p in model.parameters())
-        speed = batch * tokens / min(seconds[1:])
-        result[f"batch {batch}"] = {
-            "tokens_per_second": round(speed, 1), "milliseconds_a_token": round(1e3 * batch / speed, 3),
-            "weight_bytes_per_second": round(weights * speed / batch),
-        }  # fmt: skip
-    return result
 
 
 # Where it waits

@@ -86,10 +86,10 @@ def write_answers(
 
     with without_dropout(model):
         rows, cache = read(_ROWS_AT_ONCE) if sources and max_tokens > 0 else ([], None)
-        tokens = torch.full((len(rows),), model.config.start_id, device=device)
+        tokens = torch.full((len(rows),), model.config.start_id)
         ages = [0] * len(rows)
         while cache is not None:
-            tokens = _likeliest(model.advance(tokens, cache)[:, :vocab_size])
+            tokens = _likeliest(model.advance(tokens.to(device), cache)[:, :vocab_size])
             ages = [age + 1 for age in ages]
             for row, token in zip(rows, tokens.tolist()):
                 if len(written[row]) < max_tokens and not (written[row] and written[row][-1] in ends):
@@ -165,7 +165,7 @@ def generate_steps(
             logits = logits[:, :vocab_size].float()
             # The likeliest is found where the logits are; draws are made on the CPU, alike for all devices.
             logits = logits if temperature == 0 else logits.cpu()
-            chosen[alive] = _choose(logits, temperature, top_k, top_p, generator).cpu()
+            chosen[alive] = _choose(logits, temperature, top_k, top_p, generator)
             finished |= torch.isin(chosen, ends)
             yield chosen.tolist()
             if drawn == max_tokens or bool(finished.all()):
@@ -186,7 +186,7 @@ def context_of(model: nn.Module) -> int:
 def _choose(
     logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator
 ) -> Tensor:
-    """One token (B,) for each row of logits (B, V) fp32."""
+    """One token (B,) for each row of logits (B, V) fp32, on the CPU."""
     if temperature == 0:
         return _likeliest(logits)
     if temperature < _SMALL_TEMPERATURE:  # a quotient of fp32 would be infinite
@@ -198,23 +198,26 @@ def _choose(
     if top_p is not None:
         before = probabilities.cumsum(dim=-1) - probabilities
         probabilities = probabilities.masked_fill(before >= top_p, 0.0)
-    _require_finite(ordered[:, 0])
+    _require(bool(ordered[:, 0].isfinite().all()))
     return ids.gather(1, torch.multinomial(probabilities, 1, generator=generator))[:, 0]
 
 
 def _likeliest(logits: Tensor) -> Tensor:
-    """The first of the highest logits (B, V) in each row, (B,) int64.
+    """The first of the highest logits (B, V) in each row, (B,) int64 on the CPU.
 
     Raises: InputError if one is NaN or infinite.
     """
     ids = _find_highest(logits)
-    _require_finite(logits.gather(1, ids[:, None]))
-    return ids
+    highest = logits.gather(1, ids[:, None])[:, 0]
+    # The host waits for the device once.
+    found = torch.where(highest.isfinite(), ids, -1).cpu()
+    _require(bool((found >= 0).all()))
+    return found
 
 
-def _require_finite(highest: Tensor) -> None:
-    """Raises: InputError if one of the highest logits is NaN or infinite; NaN is above all others."""
-    if not bool(highest.isfinite().all()):
+def _require(is_finite: bool) -> None:
+    """Raises: InputError if the highest logits are not finite; NaN is above all others."""
+    if not is_finite:
         raise InputError(
             "the model's logits of the next token are NaN or infinite, so it can write no text; use other "
             "weights, or in a run a higher train.precision"

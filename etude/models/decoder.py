@@ -43,15 +43,47 @@ class Cache:
             self.keys[layer, row, :, : len(k)] = k.transpose(0, 1)
             self.values[layer, row, :, : len(v)] = v.transpose(0, 1)
 
-    def extend(self, layer: int, places: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the (B, 1, H, D) keys and values of one token a row at its place; returns all, (B, H, S, D)."""
-        S = max(self.lengths) + 1
-        if len(set(self.lengths)) == 1:
+    def extend(self, layer: int, places: "Places", keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the (B, 1, H, D) keys and values of one token a row at its place; returns those to look at."""
+        S, rows, at = places.reach, places.rows, places.at
+        if places.is_even:
             self.keys[layer, :, :, S - 1], self.values[layer, :, :, S - 1] = keys[:, 0], values[:, 0]
         else:
-            rows = torch.arange(len(places), device=places.device)
-            self.keys[layer, rows, :, places], self.values[layer, rows, :, places] = keys[:, 0], values[:, 0]
+            self.keys[layer, rows, :, at], self.values[layer, rows, :, at] = keys[:, 0], values[:, 0]
         return self.keys[layer, :, :, :S], self.values[layer, :, :, :S]
+
+
+class Places:
+    """Places in a cache of the next token of each row, and of those that it sees.
+
+    at     (B,) int on the device
+    reach  number S of the cache's places that are looked at: the filled ones, or as many as asked for, all of
+           them behind a mask that is made of `at` alone. Then no number of the host is part of the work.
+    """
+
+    def __init__(self, cache: Cache, at: Tensor, reach: int | None = None) -> None:
+        self.at, self.reach = at, reach or max(cache.lengths) + 1
+        self.is_even = reach is None and len(set(cache.lengths)) == 1
+        self.rows = torch.arange(len(at), device=at.device)
+        self._dtype = cache.keys.dtype
+        self._masks: dict[int | None, Tensor] = {}
+
+    def mask(self, window: int | None) -> Tensor | None:
+        """(B, 1, 1, S) to be added to the scores, the same for all layers of a window; None: all are seen."""
+        if self.is_even and (window is None or window >= self.reach):
+            return None
+        if window not in self._masks:
+            # Kernels of GPUs copy a mask whose rows are not multiples of 8 apart, once a layer.
+            seen, last = (
+                torch.arange(-(-self.reach // 8) * 8, device=self.at.device),
+                self.at[:, None, None, None],
+            )
+            is_hidden = seen > last
+            if window is not None:
+                is_hidden = is_hidden | (seen <= last - window)
+            empty = torch.zeros(is_hidden.shape, dtype=self._dtype, device=self.at.device)
+            self._masks[window] = empty.masked_fill(is_hidden, -torch.inf)[..., : self.reach]
+        return self._masks[window]
 
 
 @dataclass(frozen=True)
@@ -62,14 +94,14 @@ class Context:
     lengths  of the sequences that lie end to end in the one row, or None: every row is one
     ends     of these sequences
     cache    filled by a call with lengths, extended by one token a row in a call without
-    places   (B,) where those tokens stand
+    places   of those tokens
     """
 
     rotary: tuple[Tensor, Tensor]
-    lengths: tuple[int, ...] | None
-    ends: Ends | None
-    cache: Cache | None
-    places: Tensor
+    lengths: tuple[int, ...] | None = None
+    ends: Ends | None = None
+    cache: Cache | None = None
+    places: Places | None = None
 
 
 class Decoder(nn.Module):
@@ -96,32 +128,39 @@ class Decoder(nn.Module):
         positions: Tensor | None = None,
         lengths: tuple[int, ...] | None = None,
         cache: Cache | None = None,
+        reach: int | None = None,
     ) -> Tensor:
         """Hidden states (B, T, C) after the final norm, of tokens (B, T) int64.
 
         positions: (B, T) int, by default 0, 1, 2 ... or, with a cache, what follows. lengths: of the
         sequences that lie end to end in the one row of tokens, which do not see each other. cache: with
-        `lengths`, an empty one to fill; else T is 1 and each row goes on where its sequence ended.
+        `lengths`, an empty one to fill; else T is 1 and each row goes on where its sequence ended. reach: as
+        for `Places`; positions then say where the rows end, and to count cache.lengths is left to the caller.
         """
+        is_step = cache is not None and not lengths
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
-            if cache and not lengths:
+            if cache and is_step:
                 positions = positions + send(torch.tensor(cache.lengths), tokens.device)[:, None]
         context = Context(
             rotary=rotary_tables(positions, self.config),
             lengths=lengths,
             ends=Ends(lengths) if lengths else None,
             cache=cache,
-            places=positions[:, 0],
+            places=Places(cache, positions[:, 0], reach) if cache and is_step else None,
         )
         x = self.model.embed_tokens(tokens).to(self.model.norm.weight.dtype)
         x = functional.dropout(x, self.config.dropout, self.training)
         for block in self.model.layers:
             x = run_block(block, x, context, recompute=self.checkpoint_activations and self.training)
-        if cache is not None:
+        if cache is not None and reach is None:
             cache.lengths = list(lengths) if lengths else [length + 1 for length in cache.lengths]
         hidden: Tensor = self.model.norm(x)
         return hidden
+
+    def advance(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """Logits (B, V) after the next token (B,) of each row, which the cache then holds too."""
+        return self.head(self.forward(tokens[:, None], cache=cache)[:, 0])
 
     def compile(self, *args: Any, **settings: Any) -> None:
         """As `nn.Module.compile`, but for attention within sequences, of other lengths in each batch."""
@@ -223,25 +262,19 @@ class Attention(nn.Module):
             if context.cache is not None:
                 context.cache.fill(self.layer, context.lengths, k, v)
             attended = self.attend_each(q, k, v, context, window=self.window, dropout=dropout)
-        elif context.cache is not None:
-            attended = self.attend_cached(q, *context.cache.extend(self.layer, context.places, k, v), context)
+        elif context.cache is not None and context.places is not None:
+            attended = self.attend_cached(q, k, v, context.cache, context.places)
         else:
             attended = _attend(q, k, v, window=self.window, dropout=dropout)
         out: Tensor = self.o_proj(attended.flatten(2))
         return out
 
-    def attend_cached(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        """One token (B, 1, H, D) a row over itself and all before it, (B, H, S, D); returns (B, 1, H, D)."""
-        mask, S = None, k.shape[2]
-        is_uneven = len(set(context.cache.lengths if context.cache else ())) > 1
-        if is_uneven or (self.window is not None and self.window < S):
-            seen, last = torch.arange(S, device=q.device), context.places[:, None]
-            mask = seen <= last
-            if self.window is not None:
-                mask = mask & (seen > last - self.window)
-            mask = mask[:, None, None]  # (B, 1, 1, S)
+    def attend_cached(self, q: Tensor, k: Tensor, v: Tensor, cache: Cache, places: Places) -> Tensor:
+        """One token (B, 1, H, D) a row over itself and all before it in the cache; returns (B, 1, H, D)."""
+        k, v = cache.extend(self.layer, places, k, v)
         # The query heads of a group stand where queries of one head would, so that keys need not be repeated.
         grouped = q.view(len(q), k.shape[1], -1, self.head_dim)  # (B, H, groups, D)
+        mask = places.mask(self.window)
         return functional.scaled_dot_product_attention(grouped, k, v, attn_mask=mask).flatten(1, 2)[:, None]
 
 

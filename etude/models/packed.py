@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etude.models.decoder import Block, Cache, Context, Decoder, rotary_tables
+from etude.models.decoder import Block, Cache, Decoder, Places, rotary_tables
 from etude.models.fused import rotate
 from etude.models.layers import RMSNorm
 from etude.models.lora import find_layers
@@ -36,7 +36,7 @@ class Packed:
 
 
 class TokenReader:
-    """A decoder that reads one token of each row, as `Decoder.logits` with a cache, in fewer steps.
+    """A decoder that reads one token of each row, as `Decoder.advance` does, in fewer steps.
 
     Queries, keys and values come from one product, gate and up from another.
     """
@@ -58,16 +58,15 @@ class TokenReader:
     def __call__(self, tokens: Tensor) -> Tensor:
         """Logits (B, V) after the next token (B,) of each row, which the cache then holds too."""
         model, cache = self._model, self._cache
-        places = torch.tensor(cache.lengths)
-        rotary = rotary_tables(places[:, None], model.config)
-        context = Context(rotary, None, None, cache, places)
+        places = Places(cache, torch.tensor(cache.lengths))
+        rotary = rotary_tables(places.at[:, None], model.config)
         x = model.model.embed_tokens(tokens)
         for block, heads, out, pair, down in self._blocks:
             attention = block.self_attn
             parts = torch.split(heads(_norm(block.input_layernorm, x)), heads.sizes, dim=1)
             q, k, v = (part.view(len(x), 1, -1, attention.head_dim) for part in parts)
             q, k = rotate(attention.q_norm(q), rotary), rotate(attention.k_norm(k), rotary)
-            seen = attention.attend_cached(q, *cache.extend(attention.layer, places, k, v), context)
+            seen = attention.attend_cached(q, k, v, cache, places)
             x = x + out(seen.flatten(1))
             gate, up = pair(_norm(block.post_attention_layernorm, x)).chunk(2, dim=1)
             x = x + down(functional.silu(gate) * up)

@@ -6,13 +6,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from etude.models import captured, packed
 from etude.models.catalogue import decoder_config
 from etude.models.cost import Cost, count_parameters, training_cost
 from etude.models.decoder import Cache, Decoder
 from etude.models.decoder_config import DecoderConfig
 from etude.models.families import shared
 from etude.models.families.family import Facts, Family, Files, Loaded, Pretrained, Reader
-from etude.models.packed import TokenReader, is_worth_it
 from etude.models.packing import find_lasts, send
 from etude.models.parts import count_parts
 from etude.models.weights import check_twins
@@ -65,13 +65,11 @@ def _reader(model: Decoder, prompts: list[list[int]], max_tokens: int) -> Reader
     # forward, not __call__: a compiled model would be compiled again for each length.
     hidden = model.forward(tokens, positions=positions, lengths=lengths, cache=cache)
     logits = model.head(hidden[0, find_lasts(lengths, device)])
-    if is_worth_it(model, len(prompts)):
-        return Reader(logits, TokenReader(model, cache))
-
-    def advance(chosen: Tensor) -> Tensor:
-        return model.head(model.forward(chosen[:, None].to(device), cache=cache)[:, 0])
-
-    return Reader(logits, advance)
+    if packed.is_worth_it(model, len(prompts)):
+        return Reader(logits, packed.TokenReader(model, cache))
+    if captured.is_worth_it(model, max_tokens):
+        return Reader(logits, captured.GraphReader(model, cache))
+    return Reader(logits, lambda chosen: model.advance(chosen.to(device), cache))
 
 
 DECODER = Family(

@@ -105,7 +105,7 @@ class Reader(NamedTuple):
     """A model that has read prompts and goes on token by token.
 
     logits   (B, V) after the prompts
-    advance  logits (B, V) after one more token (B,) of each row
+    advance  logits (B, V) after one more token (B,) of each row; the next call may write over them
     select   goes on with these rows (b,) only; None if all rows go on
     """
 
