@@ -29,7 +29,7 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "audit": 1879, "cli": 4394, "control": 525, "data": 8626, "durable": 781, "engine": 2374, "evaluate": 589,
+    "audit": 1879, "cli": 4394, "control": 525, "data": 8626, "durable": 781, "engine": 2375, "evaluate": 589,
     "launch": 306, "models": 5474, "objectives": 1184, "plan": 860, "recipe": 1921, "records": 2305,
     "report": 4913, "scores": 828, "watch": 4758,
     "etude": 3731,  # the modules that stand in no folder

@@ -91,6 +91,7 @@ def train(
             checked = _update(state, grads, totals, settings)
             measured = torch.cat((totals[:3], torch.stack([each.float() for each in (*checked, *scale)])))
             state.step += 1
+        del grads  # else they would live through the next step beside its own
         now = time.perf_counter()
         yield Step(
             number, step.epoch, settings.learning_rate, step.samples, seconds=now - started,

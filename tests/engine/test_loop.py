@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,30 @@ def test_accumulation_never_changes_the_loss(
     for other in others:
         assert other == pytest.approx(whole, rel=tolerance)
     assert whole[-1] < whole[0] - 0.5
+
+
+def test_gradients_of_a_step_are_free_when_it_is_yielded(make_recipe: Make) -> None:
+    recipe = make_recipe({"train.steps": 2})
+    corpus = prepare(recipe)
+    vocab_size, seq_len = corpus.tokenizer.vocab_size, recipe.train.seq_len
+    model = Decoder(decoder_config(recipe.model, vocab_size=vocab_size, seq_len=seq_len))
+    model.init_weights(recipe.seed)
+    state = TrainState(
+        model,
+        Optimizer(model, recipe.optim),
+        choose_precision("fp32", CPU, targets_per_step=1),
+        Course(recipe, 2),
+    )
+    seen: list[weakref.ref[torch.Tensor]] = []
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(lambda each: seen.append(weakref.ref(each.grad)))  # type: ignore[no-untyped-call]
+    loader = Loader(
+        corpus.train, global_batch_size=8, micro_batch_size=8, seed=1, attend_across_documents=True
+    )
+    for _ in train(state, loader.iterate(0, 2), Causal(), World(CPU)):
+        assert len(seen) == len(list(model.parameters()))
+        assert not any(grad() is not None for grad in seen)
+        seen.clear()
 
 
 def test_two_ranks_give_the_losses_of_one_process(make_recipe: Make, tmp_path: Path) -> None:
