@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from etude.control.desk import Decision
 from etude.engine import checkpoint as checkpoints
@@ -44,7 +44,7 @@ class Training:
     def __init__(self, recipe: Recipe, options: Options = Options()) -> None:  # noqa: B008 - frozen
         self._recipe, self._options = recipe, options
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Generator[Step]:
         """Train, and after each step record, evaluate, save and stop as the recipe and the signals say.
 
         Raises: InputError before anything is written; StorageError or FaultError while running.

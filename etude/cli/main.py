@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from etude import __version__
-from etude.cli import data, evaluate, improve, model, read, recipes, train, watch
+from etude.cli import data, evaluate, improve, model, read, recipes, sweep, train, watch
 from etude.cli.completion import join_words
 from etude.cli.examples import example_text
 from etude.cli.printing import (
@@ -55,6 +55,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {"page": data.data_page, "show": data.show_data}
 RECIPE_COMMANDS: dict[str, Callable[..., None]] = {"show": recipes.show_recipe, "copy": recipes.copy_recipe}
+SWEEP_COMMANDS: dict[str, Callable[..., None]] = {"plan": sweep.plan_sweep}
 # click's error for a command line that it cannot read; newer versions of typer hold a click of their own.
 _UsageError: Any = typer.BadParameter.__base__
 _TRAINING = (["train"], ["resume"], ["demo"])  # commands that go on with a run
@@ -84,10 +85,17 @@ data_app = typer.Typer(
 )
 recipes_app = typer.Typer(invoke_without_command=True, epilog=example_text("recipes"))
 recipes_app.callback()(recipes.list_recipes)
+sweep_app = typer.Typer(
+    help="Train many trials of one base recipe, and what they share only once.",
+    epilog=example_text("sweep"),
+    no_args_is_help=True,
+)
 app.add_typer(recipes_app, name="recipes")
+app.add_typer(sweep_app, name="sweep")
 app.add_typer(data_app, name="data")
 for _app, _group, _commands in (
     (app, "", COMMANDS), (data_app, "data", DATA_COMMANDS), (recipes_app, "recipes", RECIPE_COMMANDS),
+    (sweep_app, "sweep", SWEEP_COMMANDS),
 ):  # fmt: skip
     for _name, _command in _commands.items():
         _app.command(_name, epilog=example_text(f"{_group} {_name}".strip()))(_command)

@@ -60,7 +60,8 @@ def copy_recipe(
     if as_json:
         print_json({"recipe": str(path)})
     else:
-        print_rows([("recipe", str(path)), ("next", command("etude", "check", path))])
+        check = ("sweep", "plan") if b"[[tiers]]" in content else ("check",)
+        print_rows([("recipe", str(path)), ("next", command("etude", *check, path))])
 
 
 def shipped_recipes() -> dict[str, Path]:

@@ -33,7 +33,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     data = parse(text, path.name)
     given = dict(parse_override(override) for override in overrides)
     recipe = recipe_from(change(data, given), Locator(text, path.name, given))
-    return _absolute(recipe, path.resolve().parent)
+    return absolute(recipe, path.resolve().parent)
 
 
 def read_recipe_text(path: Path) -> str:
@@ -48,6 +48,27 @@ def read_recipe_text(path: Path) -> str:
     if why := why_not_utf8(content):
         raise InputError(f"recipe {path} is not UTF-8 text: {why}; save it as UTF-8")
     return content.decode("utf-8-sig")
+
+
+def absolute(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with its relative paths as those of a folder."""
+
+    def resolve(text: str | None) -> str | None:
+        return None if text is None else str((folder / at_home(text)).absolute())
+
+    values = recipe.model_dump(by_alias=True, exclude_unset=True)  # so it stays known what somebody set
+    data, tokenizer, model = values["data"], values.get("tokenizer", {}), values.get("model", {})
+    sources = [*data["train"], *data.get("test", [])]
+    sources += data["validation"] if isinstance(data.get("validation"), list) else []
+    for source in sources:
+        source["path"] = resolve(source.get("path"))
+    if benchmarks := data.get("leakage", {}).get("benchmarks"):
+        data["leakage"]["benchmarks"] = [resolve(path) for path in benchmarks]
+    if "from" in tokenizer:
+        tokenizer["from"] = resolve(tokenizer["from"])
+    if _is_folder(model.get("from"), folder):
+        model["from"] = resolve(model["from"])
+    return Recipe.model_validate(values)
 
 
 def recipe_from(data: dict[str, Any], locator: Locator | None = None) -> Recipe:
@@ -151,25 +172,6 @@ def to_toml(recipe: Recipe) -> str:
     import tomlkit
 
     return tomlkit.dumps(recipe.to_dict())
-
-
-def _absolute(recipe: Recipe, folder: Path) -> Recipe:
-    def resolve(text: str | None) -> str | None:
-        return None if text is None else str((folder / at_home(text)).absolute())
-
-    values = recipe.model_dump(by_alias=True, exclude_unset=True)  # so it stays known what somebody set
-    data, tokenizer, model = values["data"], values.get("tokenizer", {}), values.get("model", {})
-    sources = [*data["train"], *data.get("test", [])]
-    sources += data["validation"] if isinstance(data.get("validation"), list) else []
-    for source in sources:
-        source["path"] = resolve(source.get("path"))
-    if benchmarks := data.get("leakage", {}).get("benchmarks"):
-        data["leakage"]["benchmarks"] = [resolve(path) for path in benchmarks]
-    if "from" in tokenizer:
-        tokenizer["from"] = resolve(tokenizer["from"])
-    if _is_folder(model.get("from"), folder):
-        model["from"] = resolve(model["from"])
-    return Recipe.model_validate(values)
 
 
 def _is_folder(model: str | None, folder: Path) -> bool:

@@ -1,5 +1,6 @@
 """Sentences for what the schema refuses: where, what is wrong, what is expected, what to do."""
 
+import difflib
 from collections.abc import Sequence
 from typing import Any, get_origin
 
@@ -25,21 +26,25 @@ def group_by_keys(problems: Sequence[Any], data: Any) -> dict[tuple[str, ...], l
     return found
 
 
-def describe(keys: tuple[str, ...], problems: Sequence[Any], locator: Locator) -> str:
+def describe(
+    keys: tuple[str, ...], problems: Sequence[Any], locator: Locator, root: type[BaseModel] = Recipe
+) -> str:
     """The pydantic problems of a key as: where, what is wrong, what was expected, what to do.
 
-    A key that may be a word or something else has one of each; the something else is said first.
+    A key that may be a word or something else has one of each; the something else is said first. root: the
+    section that the file is.
     """
+    noun = "recipe" if root is Recipe else "sweep"
     words = [problem for problem in problems if problem["type"] in _WORDS]
     problem = next((problem for problem in problems if problem not in words), problems[0])
     where, kind, given = locator.name(keys), problem["type"], problem.get("input")
     if kind == "extra_forbidden":
-        return f"{where} is not a key of a recipe; {_advise(keys, is_section=isinstance(given, dict))}"
+        return f"{where} is not a key of a {noun}; {_advise(keys, root, is_section=isinstance(given, dict))}"
     if kind == "missing":
-        return f"{where} is missing; every recipe needs it, for example `{_example_line(keys)}`"
+        return f"{where} is missing; every {noun} needs it, for example `{_example_line(keys, root)}`"
     also = [_expected(word) for word in words if word is not problem]
     expected = ", or ".join([_expected(problem), *(each.removeprefix("it must be ") for each in also)])
-    field = _field(keys)
+    field = _field(keys, root)
     advice = f"; try {_toml_value(field.examples[0])}" if field and field.examples else ""
     return f"{where} is {_toml_value(given)}; {expected}{advice}"
 
@@ -67,7 +72,8 @@ def _expected(problem: Any) -> str:
         "too_short": "it needs at least {min_length} entry",
     }.get(problem["type"])
     if known is None:
-        return str(problem["msg"][:1].lower() + problem["msg"][1:])
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        return message[:1].lower() + message[1:]
     return known.format(**{name: _bound(value) for name, value in problem.get("ctx", {}).items()})
 
 
@@ -88,18 +94,21 @@ def find_keys(problem: Any, data: Any) -> tuple[str, ...]:
     return (*keys, str(problem["loc"][-1])) if is_missing and problem["loc"] else tuple(keys)
 
 
-def _advise(keys: tuple[str, ...], *, is_section: bool) -> str:
+def _advise(keys: tuple[str, ...], root: type[BaseModel], *, is_section: bool) -> str:
     """The key that an unknown one was meant to be, by its last part if it is of the same section."""
-    model, section = _section(keys[:-1]), ".".join(keys[:-1])
+    model, section = _section(keys[:-1], root), ".".join(keys[:-1])
     known = [info.alias or name for name, info in model.model_fields.items()] if model else []
-    near = [
-        key.removeprefix(f"{section}.") for key in near_keys(section, keys[-1], known, is_section=is_section)
-    ]
+    near = (
+        near_keys(section, keys[-1], known, is_section=is_section)
+        if root is Recipe
+        else difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.5)
+    )
+    near = [key.removeprefix(f"{section}.") for key in near]
     return f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(known)}"
 
 
-def _section(keys: tuple[str, ...]) -> type[BaseModel] | None:
-    model: type[BaseModel] | None = Recipe
+def _section(keys: tuple[str, ...], root: type[BaseModel]) -> type[BaseModel] | None:
+    model: type[BaseModel] | None = root
     is_named = False  # what follows a section of sections is a name
     for part in keys:
         if part.isdecimal() or is_named:
@@ -111,16 +120,16 @@ def _section(keys: tuple[str, ...]) -> type[BaseModel] | None:
     return model
 
 
-def _field(keys: tuple[str, ...]) -> FieldInfo | None:
-    model = _section(keys[:-1])
+def _field(keys: tuple[str, ...], root: type[BaseModel]) -> FieldInfo | None:
+    model = _section(keys[:-1], root)
     fields = {info.alias or name: info for name, info in model.model_fields.items()} if model else {}
     return fields.get(keys[-1]) if keys else None
 
 
-def _example_line(keys: tuple[str, ...]) -> str:
+def _example_line(keys: tuple[str, ...], root: type[BaseModel]) -> str:
     if keys == ("data",) or keys == ("data", "train"):
         return '[[data.train]] path = "corpus.jsonl"'
-    field = _field(keys)
+    field = _field(keys, root)
     return f"{keys[-1]} = {_toml_value(field.examples[0] if field and field.examples else '...')}"
 
 

@@ -4,6 +4,12 @@ import math
 
 from etude.recipe.schema import Schedule
 
+# In these keys alone two recipes may differ and still begin with the same steps.
+HORIZON = (
+    "name", "train.epochs", "train.steps", "schedule.kind", "schedule.warmup_steps", "schedule.min_lr_ratio",
+    "schedule.decay_ratio",
+)  # fmt: skip
+
 
 def learning_rate_ratio(step: int, schedule: Schedule, *, steps: int) -> float:
     """Share of the peak learning rate at an update, from 0 (first) to steps - 1.
@@ -28,3 +34,24 @@ def learning_rate_ratio(step: int, schedule: Schedule, *, steps: int) -> float:
         done = (step - start) / max(steps - 1 - start, 1)
     shape = 0.5 * (1 + math.cos(math.pi * done)) if schedule.kind == "cosine" else 1 - done
     return schedule.min_lr_ratio + (1 - schedule.min_lr_ratio) * shape
+
+
+def shared_steps(one: Schedule, its_steps: int, other: Schedule, other_steps: int) -> int:
+    """The number of first steps that have the same learning rate under two schedules of one peak."""
+    most, step = min(its_steps, other_steps), 0
+    if one.warmup_steps == other.warmup_steps:
+        step = min(most, _flat_until(one, its_steps), _flat_until(other, other_steps))
+    while step < most and learning_rate_ratio(step, one, steps=its_steps) == learning_rate_ratio(
+        step, other, steps=other_steps
+    ):
+        step += 1
+    return step
+
+
+def _flat_until(schedule: Schedule, steps: int) -> int:
+    """The steps of warm-up and peak, after which a schedule may fall."""
+    if schedule.kind == "constant":
+        return steps
+    if schedule.kind == "wsd":
+        return max(schedule.warmup_steps, steps - max(round(schedule.decay_ratio * steps), 1))
+    return schedule.warmup_steps

@@ -1,8 +1,10 @@
 """The text of a recipe: parsed as TOML within limits, with the line of each key."""
 
+import copy
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from typing import Any
 
 from etude.errors import RecipeError
@@ -75,7 +77,7 @@ class Locator:
 
     def __init__(self, text: str, file: str, overrides: dict[str, Any]) -> None:
         self.file = file
-        self._overrides = overrides
+        self._places = dict.fromkeys(overrides, "override")
         self._lines: dict[tuple[str, ...], int] = {}
         table: tuple[str, ...] = ()
         counts: dict[tuple[str, ...], int] = {}
@@ -97,12 +99,19 @@ class Locator:
                 self._lines.setdefault(table + _split_key(line[: masked.index("=")]), number)
             depth += sum(masked.count(sign) for sign in "[{") - sum(masked.count(sign) for sign in "]}")
 
+    def over(self, places: Mapping[str, str]) -> "Locator":
+        """The same file under values that stand elsewhere, each with its place by dotted key."""
+        other = copy.copy(self)
+        other._places = {**self._places, **places}
+        return other
+
     def name(self, keys: tuple[str, ...]) -> str:
         """`optim.learning_rate (recipe.toml:31)`, or the nearest enclosing place that has a line."""
         dotted = ".".join(keys)
         shown = shorten(dotted, 80)
-        if any(dotted == given or dotted.startswith(given + ".") for given in self._overrides):
-            return f"{shown} (override)"
+        for end in range(len(keys), 0, -1):
+            if place := self._places.get(".".join(keys[:end])):
+                return f"{shown} ({place})"
         for end in range(len(keys), 0, -1):
             if line := self._lines.get(keys[:end]):
                 return f"{shown} ({self.file}:{line})"

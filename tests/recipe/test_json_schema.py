@@ -11,7 +11,8 @@ from etude.recipe.json_schema import SCHEMA_FILE, json_schema, may_write_schema,
 from etude.recipe.load import change, load_recipe
 from etude.recipe.schema import Recipe
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+FILES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+RECIPES = [path for path in FILES if "[[tiers]]" not in path.read_text()]
 SMALL: dict[str, Any] = {
     "name": "a",
     "data": {"train": [{"path": "a.jsonl"}]},

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.recipe.schedule import learning_rate_ratio
+from etude.recipe.schedule import learning_rate_ratio, shared_steps
 from etude.recipe.schema import Schedule
 
 KINDS = ["constant", "linear", "cosine", "wsd"]
@@ -42,3 +42,26 @@ def test_a_longer_wsd_run_shares_its_flat_part() -> None:
     schedule = Schedule(kind="wsd", warmup_steps=3, decay_ratio=0.2)
     short, long = ([learning_rate_ratio(step, schedule, steps=n) for step in range(n)] for n in (20, 40))
     assert short[:16] == long[:16]
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> tuple[Schedule, int]:
+    steps = draw(st.integers(2, 120))
+    return Schedule(
+        kind=draw(st.sampled_from(KINDS)),
+        warmup_steps=draw(st.integers(0, min(steps - 1, 12))),
+        min_lr_ratio=draw(st.sampled_from([0.0, 0.1, 1.0])),
+        decay_ratio=draw(st.sampled_from([0.1, 0.2, 0.5, 1.0])),
+    ), steps
+
+
+@given(schedules(), schedules())
+def test_shared_steps_are_those_whose_rates_are_equal_one_by_one(
+    one: tuple[Schedule, int], other: tuple[Schedule, int]
+) -> None:
+    rates = [
+        [learning_rate_ratio(step, each, steps=steps) for step in range(steps)]
+        for each, steps in (one, other)
+    ]
+    equal = [mine == theirs for mine, theirs in zip(*rates)]
+    assert shared_steps(*one, *other) == (equal.index(False) if False in equal else len(equal))

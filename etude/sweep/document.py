@@ -1,0 +1,221 @@
+"""The plan of a sweep as a document: tiers, matrices, settings, shared work, resources."""
+
+import re
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import Any
+
+from etude.recipe.settings import is_default, shown_settings
+from etude.recipe.toml import toml_text
+from etude.report.markdown import code, prose, table
+from etude.sweep.grid import Sweep, Trial, axes_of
+from etude.sweep.measure import Measured
+from etude.sweep.schema import SweepModel, Tier
+from etude.sweep.tree import Tree, offers, reasons
+from etude.text import plural, rough_duration
+
+_SOURCE = re.compile(r"data\.(train|validation|test)\.")
+
+
+def write_plan(sweep: Sweep, measured: Measured, tree: Tree) -> str:
+    """The plan as Markdown."""
+    file = sweep.file
+    parts = [
+        f"# {prose(file.name)}",
+        prose(file.purpose),
+        _summary(sweep, tree),
+        "## Tiers",
+        *(part for tier in file.tiers for part in _tier(sweep, tier)),
+        "## Settings of all trials",
+        _settings(sweep),
+        "## Shared work",
+        *_shared(measured, tree),
+        *_time(sweep, measured, tree),
+        "## Resources",
+        prose(" ".join(file.resources.strategy.split())),
+        _resources(sweep),
+        "## Measures of success",
+        "\n".join(f"{number}. {prose(each)}" for number, each in enumerate(file.success, 1)),
+        "## Trials",
+        _trials(sweep, measured, tree),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def shared_line(tree: Tree) -> str:
+    """The work of all trials alone and together, in a sentence."""
+    saved = 1 - tree.epochs / tree.epochs_alone
+    trunks = f"{plural(len(tree.trunks), 'trial')} of {len(tree.stages):,} begin by themselves"
+    alone, epochs = f"{tree.epochs_alone:,.1f}", f"{tree.epochs:,.1f}"
+    if not tree.epochs < tree.epochs_alone:
+        return f"{alone} epochs of models, each trial trained alone; nothing is shared"
+    return f"{epochs} epochs of models in place of {alone} ({100 * saved:.1f} % less); {trunks}"
+
+
+def shared_notes(measured: Measured) -> list[str]:
+    """Sentences on what keeps trials from sharing more, and what another schedule would save."""
+    lines = [
+        f"{each.text} ({plural(each.groups, 'group')} of trials that differ in their length alone)"
+        for each in reasons(measured.planned)
+    ]
+    for offer in offers(measured.planned):
+        setting = ", ".join(f"{key} = {toml_text(value)}" for key, value in offer.changes.items())
+        lines.append(
+            f"a choice: {setting} needs {offer.epochs:,.1f} epochs; results are then those of that schedule"
+        )
+    return lines
+
+
+def grid_text(tier: Tier, model: SweepModel) -> str:
+    """The grid of a model in short, as `learning_rate 2 x epochs 2 = 4`."""
+    axes = axes_of(tier, model)
+    sizes = [
+        f"{' and '.join(key.rpartition('.')[2] for key in axis.keys)} {len(axis.values)}" for axis in axes
+    ]
+    return f"{' x '.join(sizes) or 'no grid'} = {prod(len(axis.values) for axis in axes)}"
+
+
+def seconds_of(measured: Measured, tree: Tree) -> float | None:
+    """Forecast seconds of the steps that are made; None if a trial has no forecast."""
+    if any(stage.name not in measured.seconds for stage in tree.stages):
+        return None
+    return sum(stage.own_steps * measured.seconds[stage.name] for stage in tree.stages)
+
+
+def _summary(sweep: Sweep, tree: Tree) -> str:
+    counts = [
+        str(prod(len(axis.values) for axis in axes_of(tier, model)))
+        for tier in sweep.file.tiers
+        for model in tier.models
+    ]
+    total = f"{' + '.join(counts)} = {len(sweep.trials):,} trials of {plural(len(counts), 'model')}"
+    return f"{total}; {shared_line(tree)}."
+
+
+def _tier(sweep: Sweep, tier: Tier) -> Iterable[str]:
+    yield f"### {prose(tier.name)} (priority {tier.priority})"
+    yield prose(tier.why)
+    rows = [
+        [
+            prose(model.name),
+            code(model.from_) if model.from_ else "",
+            _value_count(tier, model),
+            prose(model.why),
+        ]
+        for model in tier.models
+    ]
+    yield table(["model", "from", "trials", "why"], rows)
+    everywhere = _common(sweep.trials)
+    settings = [
+        [code(key), code(toml_text(value)), prose(sweep.file.why.get(key, ""))]
+        for key, value in _common([trial for trial in sweep.trials if trial.tier == tier.name]).items()
+        if key not in everywhere and key not in {key for axis in tier.grid for key in axis.keys}
+    ]
+    if settings:
+        yield table(["setting of this tier", "value", "why"], settings)
+    own = [model for model in tier.models if model.grid]
+    yield _matrix(tier.grid)
+    for model in own:
+        yield f"{prose(model.name)} has grids of its own:"
+        yield _matrix(model.grid)
+
+
+def _value_count(tier: Tier, model: SweepModel) -> str:
+    sizes = [len(axis.values) for axis in axes_of(tier, model)]
+    return f"{' x '.join(map(str, sizes))} = {prod(sizes)}" if len(sizes) > 1 else str(prod(sizes))
+
+
+def _matrix(axes: Sequence[Any]) -> str:
+    rows = []
+    for axis in axes:
+        keys = ", ".join(code(key) for key in axis.keys)
+        for index, value in enumerate(axis.values):
+            rows.append([keys if not index else "", code(toml_text(value)), prose(axis.reason(index))])
+    return table(["key", "value", "why"], rows) if rows else ""
+
+
+def _settings(sweep: Sweep) -> str:
+    """The data, and settings that all trials have in common and that are no defaults, with their reasons."""
+    common = _common(sweep.trials)
+    sources = [
+        [code(use), ", ".join(code(source.path or source.source) for source in sources), ""]
+        for use in ("train", "validation", "test")
+        if isinstance(sources := getattr(sweep.trials[0].recipe.data, use), list) and sources
+        and all(getattr(trial.recipe.data, use) == sources for trial in sweep.trials)
+    ]  # fmt: skip
+    rows = [
+        [code(key), code(toml_text(value)), prose(sweep.file.why.get(key, ""))]
+        for key, value in common.items()
+    ]
+    return table(["key", "value", "why"], [[f"data: {use}", *rest] for use, *rest in sources] + rows)
+
+
+def _common(trials: Sequence[Trial]) -> dict[str, Any]:
+    """Settings that trials have in common and that are no defaults."""
+    first, *others = [shown_settings(trial.recipe) for trial in trials]
+    return {
+        key: value
+        for key, value in first.items()
+        if key not in ("name", "model.from")
+        and not _SOURCE.match(key)
+        and value not in ([], {})
+        and not is_default(key, value)
+        and all(other.get(key) == value for other in others)
+    }
+
+
+def _shared(measured: Measured, tree: Tree) -> Iterable[str]:
+    yield f"{shared_line(tree)}. What trials have in common is trained once, to the same bits."
+    notes = shared_notes(measured)
+    yield "\n".join(f"- {prose(note)}" for note in notes)
+
+
+def _time(sweep: Sweep, measured: Measured, tree: Tree) -> Iterable[str]:
+    lines, seconds, budget = [], seconds_of(measured, tree), sweep.file.budget.device_hours
+    if seconds is not None:
+        lines.append(f"- forecast: about {rough_duration(seconds)} of one device for all steps that are made")
+    if budget is not None:
+        lines.append(f"- budget: {budget:,g} device hours")
+    yield "## Time"
+    yield "\n".join([*lines, *(f"- {prose(note)}" for note in measured.notes)]) or "- no forecast"
+    if models := measured.problems_by_model:
+        yield "## Before it can start"
+        yield "\n".join(f"- {prose(name)}: {prose(text)}" for name, text in models.items())
+
+
+def _resources(sweep: Sweep) -> str:
+    given, lines = sweep.file.resources, []
+    if given.memory_gb is not None:
+        lines.append(f"- memory that trials hold together: {given.memory_gb:g} GB")
+    if given.at_once is not None:
+        lines.append(f"- trials at once: {given.at_once}")
+    order = sorted(sweep.file.tiers, key=lambda tier: -tier.priority)
+    lines.append(f"- order: {', then '.join(prose(tier.name) for tier in order)}")
+    return "\n".join(lines)
+
+
+def _trials(sweep: Sweep, measured: Measured, tree: Tree) -> str:
+    stages = {stage.name: stage for stage in tree.stages}
+    rows = [
+        [
+            str(number), code(trial.name), f"{stages[trial.name].planned.steps:,}",
+            f"{stages[trial.name].own_steps:,}", _parent(stages[trial.name].parent, stages[trial.name].fork),
+        ]
+        for number, trial in enumerate(sweep.trials, 1)
+    ]  # fmt: skip
+    return table(["", "trial", "steps", "made", "goes on from"], rows)
+
+
+def _parent(parent: str | None, step: int) -> str:
+    return f"{code(parent)} at step {step:,}" if parent else ""
+
+
+def trial_rows(trials: Sequence[Trial], tree: Tree) -> list[list[str]]:
+    """A row for each trial, for a terminal: name, steps, own steps, and the trial that it goes on from."""
+    stages = {stage.name: stage for stage in tree.stages}
+    rows = [["trial", "tier", "steps", "made", "goes on from"]]
+    for trial in trials:
+        stage = stages[trial.name]
+        parent = f"{stage.parent} at step {stage.fork:,}" if stage.parent else ""
+        rows.append([trial.name, trial.tier, f"{stage.planned.steps:,}", f"{stage.own_steps:,}", parent])
+    return rows

@@ -1,0 +1,132 @@
+"""The length of each trial in steps, from the data where they can be read, and the time that it takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from etude.data.loader import steps_per_epoch
+from etude.engine.world import measure_matrix_rate
+from etude.errors import InputError
+from etude.plan import Plan, make_plan
+from etude.plan.forecast import assume_costs, forecast, work_of_step
+from etude.recipe.load import flatten, values_hash
+from etude.recipe.schema import Recipe
+from etude.sweep.grid import Sweep, Trial
+from etude.sweep.tree import Planned
+
+_ASSUMED_ROWS = 10_000
+_RATE_SHARE = 0.5  # of square matrix products, that a training reaches
+# Keys that change neither the rows of an epoch nor the work of a row.
+_FREE = (
+    "name", "seed", "train.epochs", "train.steps", "train.global_batch_size", "train.accumulation",
+    "train.micro_batch_size", "train.max_grad_norm", "train.activation_checkpointing",
+)  # fmt: skip
+_FREE_SECTIONS = (
+    "optim.",
+    "schedule.",
+    "evaluate.",
+    "checkpoint.",
+    "records.",
+    "watch.",
+    "criteria",
+    "loss.",
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The trials of a sweep with their lengths.
+
+    rows      training rows, by trial
+    seconds   forecast of a step, by trial, where its model and data can be read
+    problems  of a trial that cannot be trained as it is, by its name
+    notes     sentences on what was assumed
+    """
+
+    planned: tuple[Planned, ...]
+    rows: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def problems_by_model(self) -> dict[str, str]:
+        """The first problem of each model whose trials cannot be trained as they are."""
+        found: dict[str, str] = {}
+        for planned in self.planned:
+            if planned.trial.name in self.problems:
+                found.setdefault(planned.trial.model, self.problems[planned.trial.name])
+        return found
+
+
+def measure(sweep: Sweep) -> Measured:
+    """Plan one trial of each model and data, and all others by arithmetic on its rows."""
+    measured = Measured(())
+    assumed = sweep.file.rows or _ASSUMED_ROWS
+    planned: list[Planned] = []
+    for trials in _alike(sweep.trials):
+        try:
+            plan = make_plan(trials[0].recipe)
+        except InputError as error:
+            problem = str(error).splitlines()[0]
+            planned += [_planned(trial, assumed) for trial in trials]
+            measured.problems.update({trial.name: problem for trial in trials})
+            measured.rows.update({trial.name: assumed for trial in trials})
+            continue
+        rate = _RATE_SHARE * measure_matrix_rate(plan.device, _dtype(plan))
+        planned += [_planned(trial, len(plan.train)) for trial in trials]
+        measured.rows.update({trial.name: len(plan.train) for trial in trials})
+        measured.seconds.update({trial.name: _step_seconds(plan, trial, rate) for trial in trials})
+    order = {trial.name: place for place, trial in enumerate(sweep.trials)}
+    planned.sort(key=lambda each: order[each.trial.name])
+    notes: tuple[str, ...] = ()
+    if measured.problems:
+        source = (
+            "as the sweep file says" if sweep.file.rows else "which is assumed; give rows in the sweep file"
+        )
+        notes = (f"{assumed:,} training rows where the data cannot be read, {source}",)
+    return replace(measured, planned=tuple(planned), notes=notes)
+
+
+def batch_of(recipe: Recipe) -> int:
+    """Samples of a step over all devices."""
+    train = recipe.train
+    if train.global_batch_size is not None:
+        return train.global_batch_size
+    assert isinstance(train.micro_batch_size, int) and train.accumulation is not None
+    return train.micro_batch_size * train.accumulation * train.devices
+
+
+def _alike(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Trials of the same model and data, in groups."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        values = flatten(trial.recipe.to_dict())
+        kept = {
+            key: value
+            for key, value in values.items()
+            if key not in _FREE and not key.startswith(_FREE_SECTIONS)
+        }
+        groups.setdefault(values_hash(kept), []).append(trial)
+    return list(groups.values())
+
+
+def _planned(trial: Trial, rows: int) -> Planned:
+    per_epoch = steps_per_epoch(rows, batch_of(trial.recipe))
+    train = trial.recipe.train
+    return Planned(trial, train.steps or (train.epochs or 0) * per_epoch, per_epoch)
+
+
+def _step_seconds(plan: Plan, trial: Trial, rate: float) -> float:
+    """Seconds of a step of a trial with its share of evaluations and final scores, at a rate."""
+    tokens, targets = work_of_step(plan)
+    samples = min(plan.global_batch_size, len(plan.train))
+    own = min(batch_of(trial.recipe), len(plan.train))
+    step = plan.cost.operations(tokens, targets) / samples * own / rate
+    whole = forecast(plan, assume_costs(plan, step * samples / own, 0)).seconds
+    return step * max(whole / max(plan.steps * step * samples / own, 1e-9), 1.0)
+
+
+def _dtype(plan: Plan) -> torch.dtype:
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(plan.precision, torch.float32)

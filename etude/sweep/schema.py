@@ -1,0 +1,109 @@
+"""The schema of a sweep file: a base recipe, tiers of models with their grids, budget and resources."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from etude.recipe.section import Name, Positive, Rate, Section, key
+
+ModelName = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9._-]{0,31}\z")]
+
+
+class Axis(Section):
+    """Values of one key of the recipe, or of several keys that go together."""
+
+    key_: str | list[str] = Field(
+        ...,
+        alias="key",
+        description="a key of the recipe, or several whose values go together",
+        examples=["optim.learning_rate"],
+    )
+    values: Annotated[list[Any], Field(min_length=1)] = key(
+        ..., "the values to try; of several keys a list of lists", example=[2e-5, 5e-5]
+    )
+    why: str | list[str] = key("", "the reason for the values: one for all, or one for each")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if isinstance(self.why, list) and len(self.why) != len(self.values):
+            raise ValueError(
+                f"it has {len(self.values)} values and {len(self.why)} reasons; give one for each, or one"
+            )
+        for value in self.values if isinstance(self.key_, list) else ():
+            if not isinstance(value, list) or len(value) != len(self.key_):
+                raise ValueError(f"each of its values must be a list of {len(self.key_)}, one for each key")
+        return self
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the recipe that it sets."""
+        return self.key_ if isinstance(self.key_, list) else [self.key_]
+
+    @property
+    def points(self) -> list[tuple[Any, ...]]:
+        """The values of its keys, one tuple for each point."""
+        return [tuple(value) if isinstance(self.key_, list) else (value,) for value in self.values]
+
+    def reason(self, index: int) -> str:
+        """The reason for a value."""
+        return self.why[index] if isinstance(self.why, list) else self.why
+
+
+class SweepModel(Section):
+    """A model of a tier, with settings and grids of its own."""
+
+    name: ModelName = key(..., "of its trials; lower case", example="codebert-base")
+    from_: str | None = Field(
+        None, alias="from", description="as model.from", examples=["microsoft/codebert-base"]
+    )
+    why: str = key("", "the reason why it is among the models")
+    settings: dict[str, Any] = key({}, "keys of the recipe for this model alone")
+    grid: list[Axis] = key([], "grids of this model, beside those of its tier or in place of them")
+
+
+class Tier(Section):
+    """Models that are tried on the same grids."""
+
+    name: ModelName = key(..., "of the tier", example="small")
+    priority: int = key(0, "trials of the highest go first", example=1)
+    why: str = key("", "the reason for the tier")
+    models: Annotated[list[SweepModel], Field(min_length=1)] = key(..., "one or more models")
+    settings: dict[str, Any] = key({}, "keys of the recipe for this tier")
+    grid: list[Axis] = key([], "grids that every model of the tier is tried on")
+
+
+class Budget(Section):
+    """Limits of a whole sweep; a plan beyond them is refused."""
+
+    trials: Positive | None = key(None, "trials at most", example=72)
+    device_hours: Rate | None = key(None, "hours of devices at most, by the forecast", example=100.0)
+
+
+class Resources(Section):
+    """The share of the machine that trials may hold together."""
+
+    at_once: Positive | None = key(
+        None, "trials at once at most (default: one a device; on a CPU one for every two cores)", example=2
+    )
+    memory_gb: Rate | None = key(
+        None, "memory of a device, or of the machine, that trials hold together", example=40.0
+    )
+    strategy: str = key("", "the strategy in words, for the plan")
+
+
+class SweepFile(Section):
+    """A sweep as a file holds it."""
+
+    name: Name = key(..., "of the sweep", example="my-sweep")
+    purpose: str = key("", "the question that it is to answer")
+    recipe: str | dict[str, Any] = key(
+        ..., "the base of all trials: the path of a recipe, or a [recipe] section", example="recipe.toml"
+    )
+    tiers: Annotated[list[Tier], Field(min_length=1)] = key(..., "one or more [[tiers]]")
+    budget: Budget = Budget()
+    resources: Resources = Resources()
+    success: list[str] = key([], "what decides between trials, the first first", example=["f1"])
+    rows: Positive | None = key(
+        None, "training rows, for plans where the data cannot be read", example=20_000
+    )
+    why: dict[str, str] = key({}, "reasons for settings of the base recipe, by key")

@@ -1,0 +1,36 @@
+"""`etude sweep` plans a sweep on the command line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.conftest import Outcome
+from tests.sweeps import sweep_values, write_sweep
+
+PLAN = Path(__file__).parents[2] / "recipes" / "code-understanding-72.toml"
+
+
+def test_plan_shows_the_trials_and_writes_the_document(etude: Callable[..., Outcome], tmp_path: Path) -> None:
+    out = tmp_path / "plan.md"
+    shown = etude("sweep", "plan", PLAN, "--out", out)
+    assert shown.code == 0 and "37.5 % less" in shown.out and str(out) in shown.err
+    assert "codebert-base" in out.read_text()
+    told = json.loads(etude("sweep", "plan", PLAN, "--json").out)
+    assert told["trials"] == 72 and told["trunks"] == 36 and round(told["epochs"], 6) == 180
+
+
+def test_plan_lists_each_trial_when_asked(
+    etude: Callable[..., Outcome], tmp_path: Path, corpus: Path
+) -> None:
+    values = sweep_values(corpus, {"train.steps": [4, 8]}, {"schedule.kind": "constant"})
+    shown = etude("sweep", "plan", write_sweep(tmp_path / "sweep.toml", values), "--trials")
+    assert "net-steps8 at step 4" in shown.out and "time" in shown.out
+
+
+def test_a_bad_sweep_is_an_error_of_one_line_and_code_2(
+    etude: Callable[..., Outcome], tmp_path: Path, corpus: Path
+) -> None:
+    path = write_sweep(tmp_path / "sweep.toml", sweep_values(corpus, {"optim.lr": [1e-3]}))
+    refused = etude("sweep", "plan", path, "--out", tmp_path / "plan.md")
+    assert refused.code == 2 and "did you mean learning_rate" in refused.err and not refused.out
+    assert len(refused.err.splitlines()) == 1 and not (tmp_path / "plan.md").exists()

@@ -1,0 +1,47 @@
+"""The plan as a document says each value of each grid with its reason, and the work that is shared."""
+
+from pathlib import Path
+
+from etude.sweep.document import grid_text, seconds_of, shared_line, write_plan
+from etude.sweep.grid import load_sweep
+from etude.sweep.measure import measure
+from etude.sweep.tree import build_tree
+from tests.sweeps import sweep_values, write_sweep
+
+PLAN = Path(__file__).parents[2] / "recipes" / "code-understanding-72.toml"
+
+
+def test_the_document_of_72_trials_has_counts_reasons_and_shared_work() -> None:
+    sweep = load_sweep(PLAN)
+    measured = measure(sweep)
+    tree = build_tree(measured.planned)
+    text = write_plan(sweep, measured, tree)
+    assert "8 + 8 + 12 + 12 + 16 + 16 = 72 trials of 6 models" in text
+    assert (
+        "180.0 epochs of models in place of 288.0 (37.5 % less); 36 trials of 72 begin by themselves" in text
+    )
+    for tier in sweep.file.tiers:
+        assert all(
+            isinstance(axis.why, list) and all(reason in text for reason in axis.why) for axis in tier.grid
+        )
+        assert all(model.why in text for model in tier.models)
+    assert all(reason in text for reason in sweep.file.why.values())
+    assert (
+        sum(line.startswith("| ") and "micro" in line and "-lr" in line for line in text.splitlines()) == 72
+    )
+    assert "400 device hours" in text and "1. f1 on the test rows" in text and "large, then medium" in text
+    assert grid_text(sweep.file.tiers[2], sweep.file.tiers[2].models[0]).endswith(" = 16")
+
+
+def test_words_of_others_stay_within_their_cell(tmp_path: Path, corpus: Path) -> None:
+    values = sweep_values(corpus, {"train.steps": [4, 8]}, {"schedule.kind": "constant"})
+    values["tiers"][0]["grid"][0]["why"] = "a | b\n# heading <script>"
+    sweep = load_sweep(write_sweep(tmp_path / "sweep.toml", {**values, "purpose": "[x](javascript:1)"}))
+    measured = measure(sweep)
+    tree = build_tree(measured.planned)
+    text = write_plan(sweep, measured, tree)
+    assert "\n# heading" not in text and "<script>" not in text and "[x](javascript" not in text
+    seconds = seconds_of(measured, tree)
+    assert seconds is not None and "forecast: about" in text
+    assert seconds == sum(stage.own_steps * measured.seconds[stage.name] for stage in tree.stages)
+    assert tree.steps == 8 and "in place of" in shared_line(tree)

@@ -1,0 +1,135 @@
+"""A sweep file gives every point of its grids as a checked recipe, or every problem in one line each."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude.errors import InputError, RecipeError
+from etude.recipe.load import load_recipe, recipe_hash
+from etude.sweep.grid import load_sweep
+from tests.sweeps import Axes, sweep_values, write_sweep
+
+PLAN = Path(__file__).parents[2] / "recipes" / "code-understanding-72.toml"
+GRID: Axes = {"optim.learning_rate": [1e-3, 3e-3], "train.steps": [8, 12]}
+
+
+def test_the_plan_of_72_trials_has_8_8_12_12_16_and_16() -> None:
+    trials = load_sweep(PLAN).trials
+    counts = Counter(trial.model for trial in trials)
+    assert list(counts.values()) == [8, 8, 12, 12, 16, 16] and len({trial.name for trial in trials}) == 72
+    large = [trial.recipe for trial in trials if trial.tier == "large"]
+    assert {recipe.train.accumulation for recipe in large} == {2}
+    assert {recipe.train.activation_checkpointing for recipe in large} == {True}
+    assert Counter(recipe.optim.weight_decay for recipe in large) == {0.01: 16, 0.1: 16}
+    assert {trial.recipe.train.epochs for trial in trials} == {3, 5}
+    assert max(trials, key=lambda trial: trial.priority).tier == "large"
+
+
+def test_a_trial_is_the_base_recipe_with_the_values_of_its_point(tmp_path: Path, corpus: Path) -> None:
+    sweep = load_sweep(write_sweep(tmp_path / "sweep.toml", sweep_values(corpus, GRID)))
+    assert [trial.name for trial in sweep.trials] == [
+        "net-lr0.001-steps8", "net-lr0.001-steps12", "net-lr0.003-steps8", "net-lr0.003-steps12"
+    ]  # fmt: skip
+    for trial in sweep.trials:
+        assert trial.values == {
+            "optim.learning_rate": trial.recipe.optim.learning_rate, "train.steps": trial.recipe.train.steps
+        }  # fmt: skip
+
+
+def test_a_base_recipe_may_be_a_file_whose_paths_begin_in_its_folder(tmp_path: Path, corpus: Path) -> None:
+    values = sweep_values(corpus, GRID)
+    base = tmp_path / "bases" / "base.toml"
+    base.parent.mkdir()
+    (base.parent / "rows.jsonl").write_bytes(corpus.read_bytes())
+    recipe = {**values["recipe"], "name": "base", "data": {"train": [{"path": "rows.jsonl"}]}}
+    write_sweep(base, recipe)
+    sweep = load_sweep(write_sweep(tmp_path / "sweep.toml", {**values, "recipe": "bases/base.toml"}))
+    assert sweep.trials[0].recipe.data.train[0].path == str(base.parent / "rows.jsonl")
+    other = {"name": "net-lr0.001-steps8", "optim.learning_rate": 1e-3, "train.steps": 8}
+    alone = load_recipe(base, [f"{key}={value}" for key, value in other.items()])
+    assert recipe_hash(alone) == recipe_hash(sweep.trials[0].recipe)
+
+
+def test_a_model_has_settings_and_grids_of_its_own(tmp_path: Path, corpus: Path) -> None:
+    values = sweep_values(corpus, GRID)
+    values["tiers"][0]["models"] = [
+        {"name": "thin"},
+        {
+            "name": "wide",
+            "settings": {"model": {"n_embd": 64}},
+            "grid": [{"key": "train.steps", "values": [9]}],
+        },
+    ]
+    trials = load_sweep(write_sweep(tmp_path / "sweep.toml", values)).trials
+    wide = [trial.recipe for trial in trials if trial.model == "wide"]
+    assert [(recipe.model.n_embd, recipe.train.steps) for recipe in wide] == [(64, 9), (64, 9)]
+    assert len(trials) == 6
+
+
+def test_batch_and_accumulation_may_be_a_grid_or_go_together(tmp_path: Path, corpus: Path) -> None:
+    keys = ["train.micro_batch_size", "train.accumulation"]
+    values = sweep_values(corpus, {})
+    del values["recipe"]["train"]["global_batch_size"]
+    values["tiers"][0]["grid"] = [{"key": keys, "values": [[8, 1], [4, 2]]}]
+    trials = load_sweep(write_sweep(tmp_path / "sweep.toml", values)).trials
+    sizes = [(each.recipe.train.micro_batch_size, each.recipe.train.accumulation) for each in trials]
+    assert sizes == [(8, 1), (4, 2)]
+    values["tiers"][0]["grid"] = [{"key": key, "values": [1, 2]} for key in keys]
+    assert len(load_sweep(write_sweep(tmp_path / "sweep.toml", values)).trials) == 4
+
+
+MANY = [{"key": key, "values": list(range(1, 1001))} for key in ("seed", "train.steps", "train.seq_len")]
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"tiers.0.grid.0.key": "optim.lr"}, r"optim\.lr \(sweep\.toml:\d+\) is not a key of a recipe; did you mean learning_rate"),
+    ({"tiers.0.grid.0.key": "optim.learning_rat"}, "did you mean learning_rate"),
+    ({"tiers.0.grid.0.values": []}, r"tiers\.0\.grid\.0\.values \(sweep\.toml:\d+\) is \[\]; it needs at least 1 entry"),
+    ({"tiers.0.grid.0.values": [1e-3, 1e-3]}, "holds 0.001 twice; keep one"),
+    ({"tiers.0.grid.0.values": [1e-3, -1.0]}, r"optim\.learning_rate \(sweep\.toml:\d+\) is -1\.0; it must be above 0; try"),
+    ({"tiers.0.grid": MANY}, "describes 1,000,000,000 trials; a sweep has at most 10,000"),
+    ({"tiers.0.models": [{"name": "net"}, {"name": "net"}]}, "is net, as tiers.0.models.0 is; rename one"),
+    ({"tiers.0.models": [{"name": "net"}, {"name": "other"}]}, "net-lr0.001-steps8 and other-lr0.001-steps8 would train the same recipe"),
+    ({"tiers.0.grid.1.key": "optim.learning_rate"}, "two grids over optim.learning_rate"),
+    ({"budget": {"trials": 3}}, r"budget\.trials \(sweep\.toml:\d+\) is 3, but the grids have 4 trials"),
+    ({"tier": 3}, r"tier \(sweep\.toml:\d+\) is not a key of a sweep; did you mean tiers"),
+    ({"tiers": []}, "it needs at least 1 entry"),
+    ({"recipe": "nowhere.toml"}, "nowhere.toml does not exist"),
+    ({"recipe": "sweep.toml"}, "a sweep itself"),
+    ({"tiers.0.models.0.settings": {"model": {"n_emb": 4}}}, r"n_emb \(sweep\.toml:\d+\) is not a key of a recipe"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "text"), BAD, ids=[text[:40] for _, text in BAD])
+def test_a_bad_sweep_is_refused_in_words_before_anything_is_made(
+    tmp_path: Path, corpus: Path, changes: dict[str, Any], text: str
+) -> None:
+    values = sweep_values(corpus, GRID)
+    with pytest.raises(InputError, match=text) as error:
+        load_sweep(write_sweep(tmp_path / "sweep.toml", values, changes))
+    assert all("\n" not in line for line in getattr(error.value, "problems", [str(error.value)]))
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"", b"a = [" * 3000, b"name = 'x'\nname = 'y'", b"x" * (2 << 20)]
+)
+def test_a_file_that_is_no_toml_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "sweep.toml"
+    path.write_bytes(content)
+    with pytest.raises(InputError):
+        load_sweep(path)
+
+
+def test_values_that_make_no_name_are_named_by_a_hash(tmp_path: Path, corpus: Path) -> None:
+    values = sweep_values(
+        corpus, {"data.train.0.path": [str(corpus), str(corpus.with_name("other file.jsonl"))]}
+    )
+    names = [trial.name for trial in load_sweep(write_sweep(tmp_path / "sweep.toml", values)).trials]
+    assert len(set(names)) == 2 and all(name.startswith("net-") and len(name) == 16 for name in names)
+
+
+def test_every_problem_is_told_once(tmp_path: Path, corpus: Path) -> None:
+    values = sweep_values(corpus, {"optim.learning_rate": [-1.0, 1e-3], "train.steps": [0, 4, 5]})
+    with pytest.raises(RecipeError) as error:
+        load_sweep(write_sweep(tmp_path / "sweep.toml", values))
+    assert len(error.value.problems) == 2

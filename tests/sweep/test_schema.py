@@ -1,0 +1,32 @@
+"""An axis has one reason for all its values or one for each, and keys that go together have values that do."""
+
+import pytest
+from pydantic import ValidationError
+
+from etude.sweep.schema import Axis
+
+
+def test_an_axis_of_one_key_has_a_point_for_each_value_and_its_reason() -> None:
+    axis = Axis(key="train.epochs", values=[3, 5], why=["short", "long"])
+    assert axis.points == [(3,), (5,)] and axis.keys == ["train.epochs"]
+    assert [axis.reason(index) for index in range(2)] == ["short", "long"]
+
+
+def test_keys_that_go_together_are_one_axis() -> None:
+    keys = ["train.micro_batch_size", "train.accumulation"]
+    axis = Axis(key=keys, values=[[8, 1], [4, 2]], why="16 rows a step either way")
+    assert axis.points == [(8, 1), (4, 2)] and axis.keys == keys
+    assert axis.reason(1) == "16 rows a step either way"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"key": "seed", "values": [1, 2], "why": ["one"]}, "2 values and 1 reasons"),
+        ({"key": ["seed", "train.epochs"], "values": [[1, 2], [1]]}, "a list of 2"),
+        ({"key": "seed", "values": []}, "at least 1 item"),
+    ],
+)
+def test_an_axis_that_does_not_fit_together_is_refused(values: dict[str, object], text: str) -> None:
+    with pytest.raises(ValidationError, match=text):
+        Axis.model_validate(values)
