@@ -175,6 +175,23 @@ def test_a_fault_counts_as_found_by_its_own_kind_after_its_onset_only() -> None:
     assert not is_alarm(Finding(1, "", "", "", severity="error"))
 
 
+@pytest.mark.parametrize(
+    ("losses", "has_lost"),
+    [
+        ([0.69, 0.43, 0.21, 0.74, 0.69], True),
+        ([0.69, 0.43, 0.21, 0.35, 0.40], False),
+        ([5.4, 4.8, 4.6, 4.5], False),
+        ([0.694, 0.692, 0.69, 0.693], False),  # within the errors
+        ([0.5], False),
+        ([], False),
+    ],
+)
+def test_a_run_that_lost_what_it_had_learnt_is_known_by_its_end(losses: list[float], has_lost: bool) -> None:
+    points = [Point(step=20 * at, eval_loss=loss, eval_error=0.01) for at, loss in enumerate(losses)]
+    curve = Curve({"condition": "plain"}, 0, Facts(), [*points, Point(step=99, loss=1.0)], [], "finished")
+    assert curve.has_lost is has_lost
+
+
 def test_halves_and_intervals() -> None:
     assert len(tuning_half()) == len(COMBINATIONS) // 2
     low, high = wilson(44, 48)

@@ -54,6 +54,17 @@ class Curve:
             return math.nan, math.nan
         return last.eval_loss, last.eval_error or math.nan
 
+    @property
+    def has_lost(self) -> bool:
+        """True if validation at the end has lost over half of what it had gained, beyond its errors."""
+        scored = [each for each in self.points if each.eval_loss is not None]
+        if not scored:
+            return False
+        losses = [each.eval_loss or 0.0 for each in scored]
+        best = scored[losses.index(min(losses))]
+        error = math.hypot(best.eval_error or 0.0, scored[-1].eval_error or 0.0)
+        return losses[-1] - min(losses) > max(0.5 * (losses[0] - min(losses)), 3 * error)
+
 
 def write_curve(curve: Curve, folder: Path = CURVES) -> Path:
     """Keep a curve: figures by column, rounded, those that no point has left out."""

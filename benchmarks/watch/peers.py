@@ -99,7 +99,8 @@ def main() -> None:
 def grid(folder: Path) -> Iterator[Log]:
     for curve in read_curves(folder):
         truth = curve.case["condition"]
-        yield Log(curve.name, "grid", truth, curve.points, curve.facts, curve.onset, curve)
+        if not (curve.case["is_healthy"] and curve.has_lost):
+            yield Log(curve.name, "grid", truth, curve.points, curve.facts, curve.onset, curve)
 
 
 def real_logs(folder: Path) -> Iterator[Log]:

@@ -4,7 +4,8 @@ python benchmarks/watch/score.py [--wrong FILE] [--curves FOLDER]
 
 The detectors of today read the figures of each curve. What needs the model, the tests before the first step
 and those during the run, is taken from the records of the run. A false alarm is a warning or an error with
-the name of a fault, in a healthy run; an info is none. Combinations of model and data are halved by a hash:
+the name of a fault, in a healthy run; an info is none. A run without a fault whose validation lost over half of
+what it had gained is set aside: it is listed, and counts on neither side. Combinations of model and data are halved by a hash:
 thresholds may be tuned on one half, the other is held out. Writes results/watch_score.json.
 """
 
@@ -62,7 +63,9 @@ def main() -> None:
     parser.add_argument("--curves", type=Path, default=CURVES)
     parser.add_argument("--wrong", type=Path, help="write what the watch got wrong into this file")
     options = parser.parse_args()
-    verdicts = [judge(curve) for curve in read_curves(options.curves)]
+    curves = read_curves(options.curves)
+    aside = [each for each in curves if each.case["is_healthy"] and each.has_lost]
+    verdicts = [judge(curve) for curve in curves if curve not in aside]
     if not verdicts:
         raise SystemExit(f"{options.curves} has no curves; make them by benchmarks/watch/grid.py")
     tuned = tuning_half()
@@ -73,9 +76,10 @@ def main() -> None:
     }
     scores = {name: score(part) for name, part in parts.items() if part}
     older = sum(each.curve.version < VERSION for each in verdicts)
-    print(f"{len(verdicts)} curves, {older} of an earlier version of the cases")
+    print(f"{len(verdicts)} curves, {older} of an earlier version of the cases; set aside: {len(aside)}")
     result: dict[str, Any] = {
-        "curves": len(verdicts),
+        "curves": len(curves),
+        "set_aside": {each.name: [found.kind for found in judge(each).early] for each in aside},
         "of_an_earlier_version": older,
         "scores": scores,
         "by_fault": by_fault(verdicts),

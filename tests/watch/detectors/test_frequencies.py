@@ -18,12 +18,12 @@ LEVEL = 4.3
 
 
 def observe(
-    loss: Callable[[int], float], steps: int = 400, *, rate: float = 1e-2, stride: int = 1
+    loss: Callable[[int], float], steps: int = 400, *, rate: float = 1e-2, stride: int = 1, noise: float = 0.1
 ) -> list[Finding]:
     draw = random.Random(17)
     detector = OnlyFrequencies(Facts(frequencies_loss=LEVEL, steps=steps, peak_learning_rate=1e-2))
     points = (
-        Point(step=step, loss=loss(step) + draw.gauss(0, 0.1), learning_rate=rate)
+        Point(step=step, loss=loss(step) + draw.gauss(0, noise), learning_rate=rate)
         for step in range(1, steps + 1, stride)
     )
     return [found for point in points if (found := detector.observe(point))]
@@ -44,6 +44,28 @@ def test_a_loss_that_goes_below_it_is_no_fault(end: float) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_a_loss_that_still_falls_is_no_fault(seed: int) -> None:
     assert observe(lambda step: 9.0 - 4.0 * (step + seed) / 410) == []
+
+
+def test_a_loss_that_falls_slowly_to_it_is_no_rest() -> None:
+    """The fall is 1 % a block; before the loss passes the frequencies that is usual."""
+    assert observe(lambda step: LEVEL + 0.4 - 0.002 * step, steps=200, noise=0.05) == []
+
+
+@pytest.mark.parametrize(("fall", "count"), [(0.0, 1), (0.005, 1), (0.05, 0)])
+def test_validation_that_gets_better_beyond_its_errors_is_no_rest(fall: float, count: int) -> None:
+    """Training noise hides the fall; evaluations of fixed rows show it."""
+    draw = random.Random(17)
+    detector = OnlyFrequencies(Facts(frequencies_loss=LEVEL, steps=200, peak_learning_rate=1e-2))
+    found = []
+    for step in range(1, 201):
+        found.append(
+            detector.observe(Point(step=step, loss=LEVEL + draw.gauss(0.02, 0.1), learning_rate=1e-2))
+        )
+        if step % 20 == 0:
+            evaluated = Point(step=step, eval_loss=LEVEL + 0.5 - fall * step / 20, eval_error=0.01)
+            found.append(detector.observe(evaluated))
+    steps = [each.step for each in found if each]
+    assert len(steps) == count and all(step % 20 == 0 for step in steps)  # an evaluation confirms it
 
 
 def test_warm_up_and_the_end_of_a_schedule_are_not_judged() -> None:

@@ -33,6 +33,22 @@ def test_a_first_step_that_ruins_the_model_is_found_after_five_points() -> None:
     assert finding.step == 5 and "where the first was 1.64" in finding.evidence
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_rare_errors_of_small_batches_are_no_divergence_and_a_collapse_is(seed: int) -> None:
+    """A classifier that is right of all but 5 % of its 8 rows, and one that answers by chance from step 50."""
+    draw = Random(seed)
+
+    def loss(step: int, collapse: int) -> float:
+        if step < 20 or step >= collapse:
+            return sum(draw.uniform(0.4, 1.0) for _ in range(8)) / 8
+        return sum(draw.expovariate(0.4) if draw.random() < 0.05 else 0.005 for _ in range(8)) / 8
+
+    for collapse in (1000, 50):
+        points = [Point(step=at, loss=loss(at, collapse), targets=8) for at in range(1, 201)]
+        found = run(Divergence(Facts(steps=200)), points)
+        assert len(found) == (collapse == 50) and all(50 < each.step <= 135 for each in found)
+
+
 def test_a_slow_rise_is_found() -> None:
     points = healthy(Shape(points=1000, evaluations=0), Random(2))
     broken = change(points, 500, loss=lambda at, each: each.loss * (1 + at / 500))
