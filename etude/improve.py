@@ -14,14 +14,13 @@ from etude.records.events import SEVERITIES, Finding
 from etude.records.store import Run
 from etude.report.findings import where
 from etude.report.history import History, read_history
-from etude.report.strategy import write_strategy
+from etude.report.strategy import EFFECTS, write_strategy
 from etude.text import shorten
 from etude.watch.journal import facts_of, points_of
 from etude.watch.watcher import Watcher
 
 _FILLED_IN = {"records.log_every_steps", "optim.weight_decay"}  # when the run began
 _LENGTHS = {"train.seq_len", "train.target_len"}
-_OWN = {"name", "records.parent"}  # are those of the second version
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def next_name(name: str) -> str:
 
 
 def _choose(recipe: Recipe, findings: list[Finding]) -> tuple[dict[str, Finding], dict[str, Any]]:
-    """The changes that recipes take, each key as the worst finding has it.
+    """The changes that recipes take, each key as the worst finding has it; a journal may name other keys.
 
     Beside a fault that was certain before the first step, but for samples that are too short, only what a
     test decided counts: other findings of the curve may be its doing.
@@ -107,7 +106,7 @@ def _choose(recipe: Recipe, findings: list[Finding]) -> tuple[dict[str, Finding]
     old = flatten(recipe.to_dict())
     for finding in findings:
         for key, value in _fit(recipe, finding).items():
-            if key in taken or value == old.get(key) or key in _OWN or not _is_plain(value):
+            if key in taken or value == old.get(key) or key not in EFFECTS or not _is_plain(value):
                 continue
             try:
                 with_changes(recipe, {**values, key: value})

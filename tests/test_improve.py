@@ -136,6 +136,20 @@ def test_a_run_without_a_change_to_make_is_told_so(
         improve(trained(make_recipe(), tmp_path / "c", wrong))
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("data.train.0.path", "/etc/passwd"), ("loss.path", "evil.py"), ("model.from", "/evil/model"), ("name", "other"),
+     ("data.train", [{"path": "/etc/passwd"}]), ("records.trackers", ["wandb"])],
+)  # fmt: skip
+def test_a_forged_journal_changes_no_key_that_the_watch_does_not(
+    key: str, value: object, make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    forged = Finding(3, "odd", "x", "y", kind="odd", severity="error", changes={key: value})
+    better = improve(trained(make_recipe(), tmp_path, forged, FAST))
+    assert list(better.changes) == ["optim.learning_rate", "schedule.warmup_steps"]
+    assert str(value) not in better.text
+
+
 def test_todays_detectors_read_old_journals(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     history = read_history(trained(make_recipe({"watch.policy": "off"}), tmp_path, FAST))
     assert [each.kind for each in find_all(history) if each.severity == "error"] == ["jumps"]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _LEAD = 13  # columns before what is said
 _CHART_LINES, _WIDEST_CHART = 4, 80
 _FEWEST_SHOWN = 30  # points of a chart
-_MOST_MEDIAN = 25
+_MOST_MEDIAN, _MOST_KINDS = 25, 50
 _POLL_SECONDS, _LINE_SECONDS = 1.0, 10.0
 _POLL_SHARE = 20  # times as long as a look took is waited before the next
 _KEYS = (
@@ -145,7 +145,7 @@ def _print(look: "Look") -> None:
     by_kind: dict[str, list[Finding]] = {}
     for finding in look.findings:
         by_kind.setdefault(finding.kind, []).append(finding)
-    for first, *again in by_kind.values():
+    for first, *again in [*by_kind.values()][:_MOST_KINDS]:
         _print_finding(look, first)
         if again:
             times = "once more" if len(again) == 1 else f"{len(again):,} more times"
@@ -154,6 +154,9 @@ def _print(look: "Look") -> None:
                 f"{times}, last found at {look.unit} {again[-1].step:,}",
                 indent=_LEAD,
             )
+    if (more := len(by_kind) - _MOST_KINDS) > 0:
+        print_text()
+        print_text(f"{plural(more, 'more condition')} found; --json lists all")
     if not look.findings:
         print_text()
         print_text("Nothing wrong is seen in these figures.")

@@ -9,6 +9,8 @@ from etude.recipe.kinds import TRAINING_KINDS
 from etude.recipe.model import Model
 from etude.recipe.schema import Data, Kind, Recipe, Source
 
+_MOST_CRITERIA = 100
+
 
 def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
     """Every conflict as (dotted key to blame, what is wrong and what to do)."""
@@ -360,11 +362,20 @@ def _watch(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def _criteria(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    if len(recipe.criteria) > _MOST_CRITERIA:
+        yield "criteria", f"has {len(recipe.criteria):,} of them; at most {_MOST_CRITERIA} can be judged"
+        return
     for index, each in enumerate(recipe.criteria):
+        others = [other for other in recipe.criteria[:index] if other.figure == each.figure]
+        limits = [(each.above, other.below) for other in others] + [(o.above, each.below) for o in others]
         if (each.above is None) == (each.below is None):
             yield f"criteria.{index}", "needs above or below, and not both; for example below = 0.5"
         elif str(each) in map(str, recipe.criteria[:index]):
             yield f"criteria.{index}", "stands there twice; leave one out"
+        elif any(above is not None and below is not None and above >= below for above, below in limits):
+            yield f"criteria.{index}", "leaves nothing that another criterion of this figure allows"
+        elif not each.figure.isprintable() or not each.figure.removeprefix("test:").strip():
+            yield f"criteria.{index}.figure", "is no name of a figure; for example gap"
 
 
 def _next_multiple(value: int, of: int) -> int:

@@ -5,6 +5,7 @@ a monotonic clock.
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from inspect import signature
@@ -144,6 +145,7 @@ class Resource(NamedTuple):
     mapped_bytes: int | None = None
 
 
+_LONGEST_FINDING = 100_000  # characters
 SEVERITIES = ("error", "warning", "info")  # the worst first
 
 
@@ -372,8 +374,13 @@ def _is_summary(data: DataUsed) -> bool:
 
 
 def _is_drawn(finding: Finding) -> bool:
-    """True if the finding has a severity that is known, and a window of two steps or none."""
-    return finding.severity in SEVERITIES and len(finding.window or ()) in (0, 2)
+    """True if the severity is known, the kind a name, the window two steps or none, and no text endless."""
+    return (
+        finding.severity in SEVERITIES
+        and len(finding.window or ()) in (0, 2)
+        and re.fullmatch("[a-z0-9_]{0,60}", finding.kind) is not None
+        and len(str(finding)) <= _LONGEST_FINDING
+    )
 
 
 _SETTINGS = Object(optional={"max_tokens": (int, None)})

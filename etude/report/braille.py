@@ -18,7 +18,8 @@ class Scale(NamedTuple):
 
     def row(self, value: float) -> int:
         """The row of dots of a value, from the top; beyond an edge that of the edge."""
-        share = (value - self.low) / ((self.high - self.low) or 1.0)
+        span = self.high / 2 - self.low / 2  # half, as the whole may be beyond the largest float
+        share = (value / 2 - self.low / 2) / (span or 0.5)
         return round((1 - min(max(share, 0.0), 1.0)) * (4 * self.lines - 1))
 
 

@@ -36,13 +36,11 @@ def describe_findings(
     steps: dict[tuple[str, ...], list[int]] = {}
     for each in findings:
         if not any(each is other for other in shown):
-            steps.setdefault((prose(each.what), prose(each.evidence), prose(each.advice)), []).append(
-                each.step
-            )
-    rows = [(numbers(found), *texts) for texts, found in steps.items()]
+            steps.setdefault((each.what, each.evidence, each.advice), []).append(each.step)
+    rows = [(numbers(found), *map(prose, texts)) for texts, found in [*steps.items()][:_ROWS]]
     if rows:
-        yield table(_COLUMNS, rows[:_ROWS])
-        if (more := len(rows) - _ROWS) > 0:
+        yield table(_COLUMNS, rows)
+        if (more := len(steps) - _ROWS) > 0:
             yield f"and {more:,} more in the journal"
 
 

@@ -16,6 +16,8 @@ from etude.report.markdown import code, prose, table
 from etude.report.summary import summarize_history
 from etude.report.wording import at_step, duration, metric_title, short
 
+_MOST_TOLD = 50  # findings
+
 
 def write_strategy(
     history: History, recipe: Recipe, findings: Sequence[Finding], taken: Mapping[str, Finding], file: Path
@@ -42,12 +44,14 @@ def write_strategy(
 
 def _problem(verdict: Sequence[str], findings: Sequence[Finding]) -> Iterator[str]:
     lines = []
-    for finding in findings:
+    for finding in findings[:_MOST_TOLD]:
         causes = f" {text}" if (text := cause_text(finding)) else ""
         open_ = f" Not tested: {prose('; '.join(finding.not_tested))}." if finding.not_tested else ""
         what = f"**{prose(finding.what)}** ({where(finding)}): {prose(finding.evidence)}."
         to_do = f" To do: {prose(finding.advice)}." if finding.advice else ""
         lines.append(f"- {what}{causes}{to_do}{open_}")
+    if (more := len(findings) - _MOST_TOLD) > 0:
+        lines.append(f"- and {more:,} more in the journal")
     yield "\n".join(lines)
     yield f"The run as a whole: {prose(' '.join(verdict))}"
 
@@ -57,7 +61,7 @@ def _changes(before: Recipe, after: Recipe, taken: Mapping[str, Finding]) -> Ite
     rows = [
         (
             code(key), code(_shown(old.get(key))), code(_shown(new.get(key))),
-            prose(_effect(key, old.get(key), new.get(key), finding)),
+            prose(_effect(key, old.get(key), new.get(key))),
         )
         for key, finding in taken.items()
     ]  # fmt: skip
@@ -66,16 +70,17 @@ def _changes(before: Recipe, after: Recipe, taken: Mapping[str, Finding]) -> Ite
         yield f"Sources: {prose('; '.join(sources))}."
 
 
-def _effect(key: str, old: object, new: object, finding: Finding) -> str:
+def _effect(key: str, old: object, new: object) -> str:
     """The effect that a change should have, in terms of the figures of the run."""
     if key == "optim.learning_rate" and isinstance(old, float) and isinstance(new, float):
         return _LOWER_RATE if new < old else _HIGHER_RATE
-    return _EFFECTS.get(key, f"no more of this: {finding.what}")
+    return EFFECTS[key]
 
 
 _LOWER_RATE = "smaller updates: the loss falls more slowly at first, and without a jump"
 _HIGHER_RATE = "larger updates: the loss falls faster"
-_EFFECTS = {
+EFFECTS = {
+    "optim.learning_rate": _LOWER_RATE,
     "train.max_grad_norm": "a single batch moves the weights by a bounded step",
     "train.epochs": "training ends where validation was best; the gap to training loss stays small",
     "train.steps": "training ends where validation was best; the gap to training loss stays small",
@@ -84,6 +89,7 @@ _EFFECTS = {
     "train.target_len": "fewer targets are cut before their end",
     "optim.weight_decay": "the weights keep what they learn",
     "adapter.alpha": "the adapter moves the model by what it learns",
+    "adapter.dropout": "training loss comes down to validation loss, and both fall faster",
     "model.dropout": "training loss comes down to validation loss, and both fall faster",
     "loss.label_smoothing": "the truth is most of the target; the loss falls below that of a guess",
     "schedule.min_lr_ratio": "the learning rate stays above zero up to the last step",
@@ -136,7 +142,7 @@ def _good_signs(history: History) -> Iterator[str]:
 
 
 def _bad_signs(findings: Sequence[Finding]) -> Iterator[str]:
-    first = {finding.kind: finding for finding in reversed(findings)}
+    first = {finding.kind: finding for finding in reversed(findings[:_MOST_TOLD])}
     lines = [f"- again: {prose(each.what)} (in V1 {prose(each.evidence)})" for each in first.values()]
     if lines:
         yield "\n".join(lines)

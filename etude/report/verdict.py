@@ -30,6 +30,7 @@ _NOTHING_LEARNT = {"only_frequencies"}  # kinds of findings
 _LOW_TRAINING_LOSS = 0.5  # of the validation loss
 _NEARLY = 0.99
 _EVIDENCE = 2  # of a kind of finding
+_MOST_KINDS = 30
 _AGAIN = "start again with --new"  # in reasons of failures that a resumed run would meet again
 
 
@@ -342,11 +343,13 @@ def _findings(history: History) -> Iterator[str]:
     for finding in history.events(Finding):
         if finding.severity != "info" and finding.what != counted:
             kinds.setdefault(finding.what, []).append(finding)
-    for what, (first, *others) in kinds.items():
+    for what, (first, *others) in [*kinds.items()][:_MOST_KINDS]:
         title, different = one_line(what), {one_line(each.evidence): each for each in (first, *others)}
         shown = [*different][: _EVIDENCE if len(different) <= _EVIDENCE else 1]
         times = f" ({len(others) + 1:,} times)" if len(others) + 1 > len(shown) else ""
         yield f"{title[:1].upper()}{title[1:]}{times}: {'; '.join(shown)}."
+    if (more := len(kinds) - _MOST_KINDS) > 0:
+        yield f"{plural(more, 'more condition')} found, as the journal says."
 
 
 def _first_lost_step(history: History) -> int | None:

@@ -126,7 +126,7 @@ def test_plain_values_hold_nothing_that_json_lacks() -> None:
     assert plain({"a": (1, math.inf, [-math.inf]), "b": math.nan}) == {"a": [1, "inf", ["-inf"]], "b": "nan"}
 
 
-@pytest.mark.parametrize("wrong", [{"severity": "catastrophe"}, {"window": [3]}, {"window": [1, 2, 3]}])
+@pytest.mark.parametrize("wrong", [{"severity": "catastrophe"}, {"window": [3]}, {"window": [1, 2, 3]}, {"kind": "\x1b[2J"}, {"kind": "<b>"}, {"kind": "k" * 61}, {"evidence": "e" * 10**6}, {"causes": ["c"] * 200_000}, {"changes": {"k" * 10**6: 1}}])  # fmt: skip
 def test_a_finding_that_no_reader_can_show_is_damage(wrong: dict[str, object]) -> None:
     finding = to_json(Finding(3, "what", "evidence", "advice", window=[1, 3]), 1.0)
     assert from_json(finding) is not None

@@ -45,3 +45,8 @@ def test_a_mark_stands_at_its_own_value_and_the_edges_hold_it() -> None:
     assert curve.lines == ["●   ", "    ", "   ◆", "    ", "⣀⣀⣀⣀"]
     alone = braille_curve([], 4, 2, marks=[Mark(0, 5.0, "●")])
     assert alone == (["    ", "●   "], 5.0, 5.0)
+
+
+def test_figures_as_far_apart_as_floats_go_are_drawn() -> None:
+    curve = braille_curve([1e308, -1e308, 0.0, 1.7e308, -1.7e308], 20, 4)
+    assert len(curve.lines) == 4

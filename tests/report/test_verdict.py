@@ -113,6 +113,12 @@ def test_two_kinds_of_evidence_are_both_said_and_more_are_counted(tmp_path: Path
         assert verdict(tmp_path / str(count), evaluation(40, 2.0), *found, FINISH)["problems"] == [said]
 
 
+def test_of_many_conditions_thirty_are_said(tmp_path: Path) -> None:
+    found = [Finding(20, f"odd {number}", "x", "look") for number in range(1000)]
+    problems = verdict(tmp_path, evaluation(40, 2.0), *found, FINISH)["problems"]
+    assert len(problems) == 31 and problems[-1] == "970 more conditions found, as the journal says."
+
+
 def test_a_failure_that_would_come_again_is_not_to_be_resumed(tmp_path: Path) -> None:
     for reason, is_resumed in (("the disk is full", True), ("no finite loss; start again with --new", False)):
         writer = new_run(tmp_path / str(is_resumed))

@@ -90,3 +90,26 @@ def test_a_criterion_has_one_limit(make_recipe: Callable[..., Recipe]) -> None:
             make_recipe({"criteria": [{"figure": "gap", **limits}]})
     with pytest.raises(RecipeError, match="stands there twice"):
         make_recipe({"criteria": 2 * [{"figure": "gap", "below": 1.0}]})
+
+
+@pytest.mark.parametrize(
+    ("criteria", "says"),
+    [
+        ([{"figure": "gap", "below": 0.5}, {"figure": "gap", "above": 0.5}], "leaves nothing"),
+        ([{"figure": "gap", "above": 2}, {"figure": "gap", "below": 0.5}], "leaves nothing"),
+        ([{"figure": "test: ", "below": 0.5}], "no name of a figure"),
+        ([{"figure": "", "below": 0.5}], "no name of a figure"),
+        ([{"figure": "\x1b[31m", "below": 0.5}], "no name of a figure"),
+        (
+            [{"figure": f"f{number}", "below": 0.5} for number in range(10_000)],
+            "has 10,000 of them; at most 100",
+        ),
+    ],
+)
+def test_criteria_that_cannot_be_judged_are_refused(
+    criteria: list[dict[str, object]], says: str, make_recipe: Callable[..., Recipe]
+) -> None:
+    with pytest.raises(RecipeError, match=says):
+        make_recipe({"criteria": criteria})
+    between = [{"figure": "gap", "above": 0.1}, {"figure": "gap", "below": 0.5}]
+    assert len(make_recipe({"criteria": between}).criteria) == 2
