@@ -28,19 +28,26 @@ from etude.memory import limited_memory
 from etude.objectives.choose import join_kinds
 from etude.objectives.writing import is_answered
 from etude.plan import Plan, make_plan
-from etude.plan.forecast import Costs, assume_costs, evaluation_work, forecast, reading_seconds, work_of_step
+from etude.plan.forecast import (
+    Costs,
+    assume_costs,
+    evaluation_work,
+    reading_seconds,
+    spread_of,
+    work_of_step,
+)
 from etude.plan.length import probe_micro_batch_size
 from etude.processes import python_command, python_environment
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.start import Options
-from etude.text import expected
+from etude.text import plural
 from etude.watch.resources import ResourceSampler
 
 LIMIT_SECONDS = 20.0
 _MOST_STEPS, _ENOUGH_SECONDS = 10, 2.0
-_USUAL_SHARE = 0.4  # of the matrix rate, that a step reaches
+_USUAL_SHARE, _ARITHMETIC = 0.4, (0.5, 2.5)  # of the matrix rate, that a step reaches
 _FEW_TOKENS = 16
 _NO_ROOM = "does not fit"
 
@@ -58,30 +65,11 @@ class Probe:
     audit: Audit | None = None
 
     @property
-    def forecast(self) -> events.Forecast | None:
-        """The forecast of the whole run."""
-        return None if self.costs is None else forecast(self.plan, self.costs)
-
-    def __str__(self) -> str:
-        made = self.forecast
-        if made is None:
+    def basis(self) -> str:
+        """The way that the costs are known, or the reason that they are not, in words."""
+        if self.costs is None or not self.costs.tried:
             return self.note
-        share = f"{100 * made.evaluation_seconds / max(made.seconds, 1e-9):.0f} % of the time"
-        said = expected(made.seconds, made.memory_bytes, made.disk_bytes)
-        return "; ".join(
-            [said, f"{share} in evaluations and scores", *self._limits(), *filter(None, [self.note])]
-        )
-
-    def _limits(self) -> Iterator[str]:
-        """Limits of the forecast, in words."""
-        recipe = self.plan.recipe
-        if recipe.evaluate.patience is not None:
-            yield f"less time if evaluate.patience = {recipe.evaluate.patience} ends it early"
-        if recipe.train.devices > 1:
-            yield (
-                f"memory of each of {recipe.train.devices} ranks; time as if each had a device of its own, "
-                "without their exchange"
-            )
+        return "; ".join(filter(None, [f"by {plural(self.costs.tried, 'step')} tried here", self.note]))
 
 
 def probe(plan: Plan, limit_seconds: float = LIMIT_SECONDS) -> Probe:
@@ -111,6 +99,13 @@ def probe(plan: Plan, limit_seconds: float = LIMIT_SECONDS) -> Probe:
         return judged
     findings = [events.Finding(**each) for each in tests.pop("findings")]
     return replace(judged, audit=Audit(findings, **tests))
+
+
+def least_memory(plan: Plan) -> int:
+    """Bytes of weights, gradients and the two moments of the optimizer."""
+    frozen = plan.parameters["total"] - plan.trainable
+    width = 0.5 if plan.recipe.model.quantize else 4 if plan.precision == "fp32" else 2
+    return round(width * frozen) + 16 * plan.trainable
 
 
 def find_micro_batch(plan: Plan, state: TrainState, objective: Objective, world: World) -> int:
@@ -149,15 +144,17 @@ def _judge(plan: Plan, known: dict[str, Any], code: int, is_over: bool, limit: f
         costs = replace(
             costs,
             tried=int(known.get("tried", 0)),
+            start_seconds=known.get("start_seconds", costs.start_seconds),
+            interval=spread_of(known.get("times", ())),
             sample_seconds=known.get("sample_seconds", costs.sample_seconds),
             token_seconds=known.get("token_seconds", costs.token_seconds),
         )
         return Probe(plan, costs, f"tried for {limit:.0f} s only" if is_over else "")
     if "rate" in known and is_over:
         seconds = plan.cost.operations(*work_of_step(plan)) / (_USUAL_SHARE * known["rate"])
-        memory = 4 * plan.parameters["total"] + 12 * plan.trainable
         note = f"by arithmetic, as no step was done within {limit:.0f} s"
-        return Probe(plan, assume_costs(plan, seconds, memory), note)
+        costs = replace(assume_costs(plan, seconds, least_memory(plan)), interval=_ARITHMETIC)
+        return Probe(plan, costs, note)
     return Probe(plan, None, "none: the steps that were tried failed; etude train says why")
 
 
@@ -168,7 +165,9 @@ def _measure(recipe: Recipe) -> Iterator[dict[str, Any]]:
     yield {"rate": measure_matrix_rate(world.device, torch.float32)}
     state, new_weights = assemble(plan, Options(), world)
     is_fresh = None if new_weights else plan.pretrained is None
-    yield {"audit": asdict(audit(plan, state, is_fresh=is_fresh))}
+    started = time.perf_counter()
+    tests = audit(plan, state, is_fresh=is_fresh)
+    yield {"audit": asdict(tests), "start_seconds": time.perf_counter() - started}
     objective = join_kinds(plan.tasks)
     size = plan.micro_batch_size or find_micro_batch(plan, state, objective, world)
     section = recipe.train.model_copy(update={"micro_batch_size": size})
@@ -184,7 +183,9 @@ def _measure(recipe: Recipe) -> Iterator[dict[str, Any]]:
         seconds = (time.perf_counter() - started) / share
         times = [*times, seconds] if share == 1 else [seconds]  # a whole step tells more than parts of it
         most = max(most, sampler.memory())
-        yield {"step_seconds": statistics.median(times), "memory_bytes": most, "tried": tried}
+        yield {
+            "step_seconds": statistics.median(times), "memory_bytes": most, "tried": tried, "times": times,
+        }  # fmt: skip
         if share == 1 and len(times) > 1 and sum(times) > _ENOUGH_SECONDS:
             break
     for known in _measure_evaluation(plan, state, size):

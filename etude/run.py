@@ -75,7 +75,7 @@ class Training:
                     if _is_evaluation_due(session):
                         _evaluate(session)
                     if _is_checkpoint_due(session):
-                        save(session)
+                        _save(session)
                         session.world.wait()  # rank 0 alone saves, and the next step is not to wait long
                     session.keeper.collect(wait=False)
                     yield step
@@ -122,6 +122,12 @@ def _evaluate(session: Session, *, before: bool = False) -> None:
         raise
     session.recorder.write(*records)
     session.pace.add_evaluation(sum(each.seconds for each in records if isinstance(each, events.Evaluation)))
+
+
+def _save(session: Session) -> None:
+    started = time.perf_counter()
+    save(session)
+    session.pace.add_checkpoint(time.perf_counter() - started)
 
 
 def _forecast(session: Session) -> None:

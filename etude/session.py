@@ -37,6 +37,7 @@ from etude.objectives.task import Task
 from etude.plan import Plan, make_plan
 from etude.plan.forecast import Pace
 from etude.plan.rows import short_rows
+from etude.plan.stated import find_disagreements
 from etude.probe import find_micro_batch
 from etude.recipe.course import Change, Course
 from etude.recipe.schema import Recipe
@@ -336,6 +337,8 @@ def _find_at_start(session: Session, new_weights: list[str]) -> Iterator[events.
         yield events.Finding(0, "new weights", names, "learnt from the start", severity="info")
     if finding := untrained_finding(session.plan, session.state.model):
         yield finding
+    for said in find_disagreements(session.plan):
+        yield events.Finding(0, "stated figures", said, "mend the recipe, or what it states")
     for task in session.plan.tasks:
         for note in label_notes(task.corpus):
             advice = "if that is not meant, mend the label fields, or id2label in config.json of the model"

@@ -29,10 +29,10 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "audit": 1879, "cli": 4472, "control": 525, "data": 8626, "durable": 781, "engine": 2432, "evaluate": 589,
-    "launch": 306, "models": 5474, "objectives": 1184, "plan": 860, "recipe": 1979, "records": 2312,
-    "report": 4921, "scores": 828, "sweep": 1020, "watch": 4799,
-    "etude": 3731,  # the modules that stand in no folder
+    "audit": 1879, "cli": 4615, "control": 525, "data": 8626, "durable": 781, "engine": 2432, "evaluate": 589,
+    "launch": 306, "models": 5531, "objectives": 1184, "plan": 1211, "recipe": 1989, "records": 2312,
+    "report": 5193, "scores": 828, "sweep": 1020, "watch": 4799,
+    "etude": 4013,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()
 

@@ -21,6 +21,9 @@ PAGE = (Path(__file__).parents[1] / "docs" / "json.md").read_text("utf-8")
 # By the command as the page has it, the words of a command line and the way to the object with the keys.
 COMMANDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "check RECIPE --deep": ("check RECIPE --deep", lambda value: value),
+    "estimate RECIPE": ("estimate RECIPE --quick", lambda value: value),
+    "estimate --from RUN": ("estimate --from RUN", lambda value: value),
+    "estimate --history": ("estimate --history --runs RUNS", lambda value: value[0]),
     "init": ("init --data ROWS --model MODEL --out OUT", lambda value: value),
     "prepare RECIPE": ("prepare RECIPE", lambda value: value),
     "data RECIPE": ("data RECIPE --out PAGE", lambda value: value),
@@ -43,9 +46,12 @@ def promised(command: str) -> list[str]:
     """The keys that the page promises of a command; of one that is as another, those too."""
     (text,) = re.findall(rf"^- `{re.escape(command)}`: (.*?)(?=^-|^$)", PAGE, re.M | re.S)
     keys = re.findall(r"`(\w+)`", text)
-    before = {"data RECIPE": "prepare RECIPE", "runs": "show RUN"}.get(command)
+    before = {
+        "data RECIPE": "prepare RECIPE", "runs": "show RUN", "estimate RECIPE": "check RECIPE --deep",
+    }.get(command)  # fmt: skip
     if before:
         keys = [*promised(before), *(key for key in keys if key not in ("prepare", "show"))]
+        keys = [key for key in keys if command != "estimate RECIPE" or key != "audit"]
     return keys
 
 
@@ -65,7 +71,7 @@ def words(tmp_path: Path, write_recipe: Callable[..., Path], etude: Etude) -> di
     rows = write_instructions(tmp_path / "rows.jsonl", 20)
     (tmp_path / "texts.jsonl").write_text('{"text": "def f(x):\\n    return x"}\n' * 3)
     return {
-        "RECIPE": recipe, "RUN": first, "LOG": first / "trainer_state.json", "OTHER": second, "ROWS": rows, "TEXTS": tmp_path / "texts.jsonl", "OUT": tmp_path / "out.toml", "FOLDER": tmp_path / "exported", "PAGE": tmp_path / "page.md",
+        "RECIPE": recipe, "RUN": first, "RUNS": runs, "LOG": first / "trainer_state.json", "OTHER": second, "ROWS": rows, "TEXTS": tmp_path / "texts.jsonl", "OUT": tmp_path / "out.toml", "FOLDER": tmp_path / "exported", "PAGE": tmp_path / "page.md",
         "MODEL": next((first / "checkpoints").iterdir()),
     }  # fmt: skip
 

@@ -46,6 +46,13 @@ def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
     return [] if os.environ.get(_HEAD) else [name for name in _runs(ctx) if name.startswith(incomplete)]
 
 
+def complete_gpu(incomplete: str) -> list[str]:
+    """Names of the GPUs whose published rates are known."""
+    from etude.plan.gpus import GPUS
+
+    return [name for name in GPUS if name.startswith(incomplete.lower())]
+
+
 def complete_checkpoint(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of the runs that begin so; behind RUN@ its checkpoints."""
     head = os.environ.get(_HEAD, "")

@@ -13,6 +13,12 @@ _EXAMPLES = {
         "etude ensemble seed-1 seed-2 seed-3",
         "etude ensemble seed-1 seed-2 --by vote --out joined",
     ],
+    "estimate": [
+        "etude estimate recipe.toml",
+        "etude estimate recipe.toml train.epochs=5 --gpu h100 --price-per-hour 2",
+        "etude estimate --from my-run --rows 1000",
+        "etude estimate --history",
+    ],
     "evaluate": ["etude evaluate my-run other-run --on rows.jsonl"],
     "export": ["etude export my-run exported --to peft", "etude export my-run@last exported --to merged"],
     "generate": ["etude generate my-run --prompt 'def '", "etude generate my-run --prompt - < start.py"],

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from etude import __version__
-from etude.cli import data, evaluate, improve, model, read, recipes, sweep, train, watch
+from etude.cli import data, estimate, evaluate, improve, model, read, recipes, sweep, train, watch
 from etude.cli.completion import join_words
 from etude.cli.examples import example_text
 from etude.cli.printing import (
@@ -34,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "resume": train.resume,
     "check": train.check,
+    "estimate": estimate.estimate,
     "prepare": data.prepare,
     "schema": train.schema,
     "demo": train.demo,

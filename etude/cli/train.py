@@ -139,10 +139,9 @@ def check(
         say(f"{recipe} is a valid recipe; --deep also looks at data and device")
         return
     from etude.data.prepared import check_whole as check_sources
+    from etude.estimate import Estimate
     from etude.models.weights import check_whole as check_weights
     from etude.plan import make_plan
-    from etude.plan.rows import plan_notes, plan_rows
-    from etude.plan.values import plan_values
     from etude.probe import probe
     from etude.records.trackers import require_trackers
 
@@ -153,16 +152,10 @@ def check(
     if plan.pretrained is not None:
         check_weights(plan.pretrained.path)
     probed = probe(plan)
-    made, tests = probed.forecast, probed.audit
-    values = {
-        **plan_values(plan), "notes": plan_notes(plan), "forecast": made and asdict(made),
-        "audit": tests and asdict(tests),
-    }  # fmt: skip
-    rows = [
-        *plan_rows(plan),
-        ("forecast", str(probed)),
-        ("tests", "not made" if tests is None else str(tests)),
-    ]
+    tests = probed.audit
+    made = Estimate(plan=plan, costs=probed.costs, basis=probed.basis, assumed=[])
+    values = {**made.values(), "audit": tests and asdict(tests)}
+    rows = [*made.rows(), ("tests", "not made" if tests is None else str(tests))]
     print_rows([*rows, *(tests.rows() if tests else [])], values, as_json)
 
 

@@ -54,11 +54,13 @@ def decoder_config(model: Model, *, vocab_size: int, seq_len: int) -> DecoderCon
 class Story:
     """A published model by arithmetic: its parameters, and its linear layers but the head.
 
-    linears: (inputs, outputs, number) of layers by name; those that share a name may have several shapes.
+    linears  (inputs, outputs, number) of layers by name; those that share a name may have several shapes
+    config   values of config.json that its sizes follow from
     """
 
     total: int
     linears: dict[str, list[tuple[int, int, int]]]
+    config: dict[str, Any]
 
     def count_lora(self, rank: int, targets: str | list[str]) -> int:
         """Parameters of an adapter on the targets, or on all linear layers. Raises: InputError."""
@@ -75,11 +77,17 @@ class Story:
 
 
 def _decoder(
-    width: int, layers: int, heads: int, kv_heads: int, ffn: int, vocab: int, *, head_dim: int,
+    width: int, layers: int, heads: int, kv_heads: int, ffn: int, vocab: int, *, positions: int,
     bias: bool = False, tied: bool = True,
 ) -> Story:  # fmt: skip
     """Qwen2 (with bias) and Llama."""
-    query, key_value = heads * head_dim, kv_heads * head_dim
+    config = {
+        "model_type": "qwen2" if bias else "llama", "hidden_size": width, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "num_key_value_heads": kv_heads, "intermediate_size": ffn,
+        "vocab_size": vocab, "tie_word_embeddings": tied, "max_position_embeddings": positions,
+        "hidden_act": "silu", "rms_norm_eps": 1e-6,
+    }  # fmt: skip
+    query, key_value = width, width // heads * kv_heads
     linears = {
         "q_proj": [(width, query, layers)], "k_proj": [(width, key_value, layers)],
         "v_proj": [(width, key_value, layers)], "o_proj": [(query, width, layers)],
@@ -88,7 +96,7 @@ def _decoder(
     }  # fmt: skip
     norms = (2 * layers + 1) * width
     biases = layers * (query + 2 * key_value) * bias
-    return Story(vocab * width * (1 if tied else 2) + _weights(linears) + norms + biases, linears)
+    return Story(vocab * width * (1 if tied else 2) + _weights(linears) + norms + biases, linears, config)
 
 
 def _gpt_2(width: int, layers: int, vocab: int, positions: int) -> Story:
@@ -97,13 +105,23 @@ def _gpt_2(width: int, layers: int, vocab: int, positions: int) -> Story:
         "c_proj": [(width, width, layers), (4 * width, width, layers)],
         "c_fc": [(width, 4 * width, layers)],
     }
-    return Story((vocab + positions) * width + _weights(linears) + layers * 13 * width + 2 * width, linears)
+    config = {
+        "model_type": "gpt2", "n_embd": width, "n_layer": layers, "n_head": width // 64, "vocab_size": vocab,
+        "n_positions": positions, "bos_token_id": vocab - 1, "eos_token_id": vocab - 1,
+    }  # fmt: skip
+    total = (vocab + positions) * width + _weights(linears) + layers * 13 * width + 2 * width
+    return Story(total, linears, config)
 
 
 def _gpt_j(width: int, layers: int, vocab: int) -> Story:
     linears = {name: [(width, width, layers)] for name in ("q_proj", "k_proj", "v_proj", "out_proj")}
     linears |= {"fc_in": [(width, 4 * width, layers)], "fc_out": [(4 * width, width, layers)]}
-    return Story(2 * vocab * width + vocab + _weights(linears) + layers * 7 * width + 2 * width, linears)
+    config = {
+        "model_type": "gptj", "n_embd": width, "n_layer": layers, "n_head": width // 256, "rotary_dim": 64,
+        "vocab_size": vocab, "n_positions": 2048, "tie_word_embeddings": False,
+    }  # fmt: skip
+    total = 2 * vocab * width + vocab + _weights(linears) + layers * 7 * width + 2 * width
+    return Story(total, linears, config)
 
 
 def _roberta(width: int, layers: int, ffn: int, vocab: int, positions: int) -> Story:
@@ -113,7 +131,13 @@ def _roberta(width: int, layers: int, ffn: int, vocab: int, positions: int) -> S
     linears["dense"] = [(width, width, layers + 1), (width, ffn, layers), (ffn, width, layers)]
     biases = layers * (5 * width + ffn) + width
     norms = 2 * width * (2 * layers + 1)
-    return Story((vocab + positions + 1) * width + _weights(linears) + biases + norms, linears)
+    config = {
+        "model_type": "roberta", "hidden_size": width, "num_hidden_layers": layers,
+        "num_attention_heads": width // 64, "intermediate_size": ffn, "vocab_size": vocab,
+        "max_position_embeddings": positions, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0,
+        "eos_token_id": 2, "layer_norm_eps": 1e-5,
+    }  # fmt: skip
+    return Story((vocab + positions + 1) * width + _weights(linears) + biases + norms, linears, config)
 
 
 def _t5(width: int, layers: int, heads: int, ffn: int, vocab: int) -> Story:
@@ -123,7 +147,12 @@ def _t5(width: int, layers: int, heads: int, ffn: int, vocab: int) -> Story:
     shapes = {"o": (inner, width, 3 * layers), "wi": (width, ffn, 2 * layers), "wo": (ffn, width, 2 * layers)}
     linears |= {name: [shape] for name, shape in shapes.items()}
     norms = (5 * layers + 2) * width
-    return Story(vocab * width + _weights(linears) + norms + 2 * 32 * heads, linears)
+    config = {
+        "model_type": "t5", "d_model": width, "d_kv": 64, "d_ff": ffn, "num_layers": layers,
+        "num_heads": heads, "vocab_size": vocab, "decoder_start_token_id": 0, "pad_token_id": 0,
+        "eos_token_id": 2,
+    }  # fmt: skip
+    return Story(vocab * width + _weights(linears) + norms + 2 * 32 * heads, linears, config)
 
 
 def _weights(linears: dict[str, list[tuple[int, int, int]]]) -> int:
@@ -131,10 +160,12 @@ def _weights(linears: dict[str, list[tuple[int, int, int]]]) -> int:
 
 
 _QWEN_CODER = {
-    "Qwen/Qwen2.5-Coder-0.5B": _decoder(896, 24, 14, 2, 4864, 151_936, head_dim=64, bias=True),
-    "Qwen/Qwen2.5-Coder-1.5B": _decoder(1536, 28, 12, 2, 8960, 151_936, head_dim=128, bias=True),
-    "Qwen/Qwen2.5-Coder-3B": _decoder(2048, 36, 16, 2, 11_008, 151_936, head_dim=128, bias=True),
-    "Qwen/Qwen2.5-Coder-7B": _decoder(3584, 28, 28, 4, 18_944, 152_064, head_dim=128, bias=True, tied=False),
+    "Qwen/Qwen2.5-Coder-0.5B": _decoder(896, 24, 14, 2, 4864, 151_936, positions=32_768, bias=True),
+    "Qwen/Qwen2.5-Coder-1.5B": _decoder(1536, 28, 12, 2, 8960, 151_936, positions=32_768, bias=True),
+    "Qwen/Qwen2.5-Coder-3B": _decoder(2048, 36, 16, 2, 11_008, 151_936, positions=32_768, bias=True),
+    "Qwen/Qwen2.5-Coder-7B": _decoder(
+        3584, 28, 28, 4, 18_944, 152_064, positions=32_768, bias=True, tied=False
+    ),
 }
 STORIES: dict[str, Story] = {
     **_QWEN_CODER,
@@ -148,7 +179,7 @@ STORIES: dict[str, Story] = {
     "Salesforce/codet5p-220m": _t5(768, 12, 12, 3072, 32_100),
     "Salesforce/codet5-large": _t5(1024, 24, 16, 4096, 32_100),
     "Salesforce/codet5p-770m": _t5(1024, 24, 16, 4096, 32_100),
-    "meta-llama/Llama-3.2-1B": _decoder(2048, 16, 32, 8, 8192, 128_256, head_dim=64),
-    "HuggingFaceTB/SmolLM2-135M": _decoder(576, 30, 9, 3, 1536, 49_152, head_dim=64),
-    "HuggingFaceTB/SmolLM2-360M": _decoder(960, 32, 15, 5, 2560, 49_152, head_dim=64),
+    "meta-llama/Llama-3.2-1B": _decoder(2048, 16, 32, 8, 8192, 128_256, positions=131_072),
+    "HuggingFaceTB/SmolLM2-135M": _decoder(576, 30, 9, 3, 1536, 49_152, positions=8192),
+    "HuggingFaceTB/SmolLM2-360M": _decoder(960, 32, 15, 5, 2560, 49_152, positions=8192),
 }

@@ -9,7 +9,7 @@ from etude.errors import InputError
 from etude.models.hf_config import LARGEST_SIZE, MOST_LABELS, quoted, unfit
 
 _LARGEST_NUMBER = 2**31  # beyond any id, seed or length
-_MOST_REPEATED = 4096  # layers, experts and the like, of which the largest known model has a tenth
+MOST_REPEATED = 4096  # layers, experts and the like, of which the largest known model has a tenth
 _BLOCKS = re.compile(r"(num_(hidden_|decoder_|encoder_)?|n_|encoder_|decoder_)layers?")
 _CORE = re.compile(
     _BLOCKS.pattern
@@ -61,7 +61,7 @@ def check_sizes(path: Path, values: Mapping[str, Any], tensors: int) -> None:
             raise InputError(f"{file}: {wrong}; copy the model again")
         least, most = -_LARGEST_NUMBER, _LARGEST_NUMBER
         if _REPEATED.search(name):
-            most = max(tensors, _MOST_REPEATED)
+            most = max(tensors, MOST_REPEATED)
         elif name.endswith("num_labels"):
             most = MOST_LABELS
         elif _SIZE.search(name):

@@ -27,6 +27,22 @@ def find_model(given: str, revision: str | None = None) -> Path:
         raise InputError(f"{wrong}; give another folder") from None
 
 
+def find_config(given: str, revision: str | None = None) -> Path:
+    """The folder of a model, or where it is not on this machine, one with the config.json of its story.
+
+    Raises: as `find_model` for a model that is neither here nor in the catalogue; StorageError.
+    """
+    try:
+        return find_model(given, revision)
+    except InputError:
+        if given not in STORIES:
+            raise
+    folder = durable.cache_folder("published") / given.replace("/", "--")
+    durable.make_folder(folder)
+    durable.write_json(folder / "config.json", STORIES[given].config)
+    return folder
+
+
 def fetch_command(given: str, revision: str | None = None) -> str | None:
     """The command of the hub that puts a model where `find_model` looks for it; None for a path."""
     if not _is_hub_id(given):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from etude.errors import InputError
-from etude.models.config_checks import check_sizes
+from etude.models.config_checks import MOST_REPEATED, check_sizes
 from etude.models.families.family import Config, Family, Files, Loaded, Pretrained
 from etude.models.families.foreign import FOREIGN, reads_both_ways
 from etude.models.families.table import claim, default_objective, family_of
@@ -16,15 +16,16 @@ from etude.models.generation_config import read_generation_config, read_stop_ids
 from etude.models.hf_config import Unsupported, is_classifier, label_names
 from etude.models.lora import CONFIG_FILE
 from etude.models.parts import count_parts, find_targets, label_tensors, linear_shape
-from etude.models.weights import digest, read_config, tensor_shapes
+from etude.models.weights import digest, has_weights, read_config, tensor_shapes
 from etude.recipe.kinds import TRAINING_KINDS
 
 
-def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
+def inspect_model(path: Path, objective: str | None = None, *, needs_weights: bool = True) -> Pretrained:
     """Inspect a model without reading its weights; no code that it brings along is run.
 
     objective: the kind of training that it is for; by default that of its config.json. The parameters of an
-    encoder or a classifier are counted once its labels are known.
+    encoder or a classifier are counted once its labels are known. needs_weights: false believes config.json,
+    whether there are weights or not, and gives no digest.
 
     Raises: InputError for a model with code of its own, a pickle, a missing or damaged file.
     """
@@ -37,14 +38,16 @@ def inspect_model(path: Path, objective: str | None = None) -> Pretrained:
         raise InputError(f"{path} {wrong}; put each into a folder of its own")
     if values.get("quantization_config"):
         raise InputError(f"{path} holds quantised weights; give the model they were made of")
-    shapes = tensor_shapes(path)
-    check_sizes(path, values, len(shapes))
+    shapes = tensor_shapes(path) if needs_weights or has_weights(path) else {}
+    check_sizes(path, values, len(shapes) or MOST_REPEATED)
     chosen = objective or ("classification" if is_classifier(values) else default_objective(values))
     files = Files(path=path, values=values, shapes=shapes, objective=chosen)
     names = _label_names(files) if files.has_labels else ()
     family, config, reason = _choose_family(files)
-    family.check(files, config)
-    found = Pretrained(path, config, reason, values, digest(path), {}, label_names=names)
+    if needs_weights:
+        family.check(files, config)
+    known = digest(path) if needs_weights else ""
+    found = Pretrained(path, config, reason, values, known, {}, label_names=names)
     if files.has_labels:
         return _as_classifier(replace(found, hf_config=family.classifier(files, config)), files)
     if not TRAINING_KINDS[files.objective].writes_text:

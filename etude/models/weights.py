@@ -58,6 +58,11 @@ def open_tensors(file: Path) -> Any:
     raise InputError(f"{file} is not a safetensors file, or is damaged ({reason}); copy it again")
 
 
+def has_weights(path: Path) -> bool:
+    """True if a model's folder has files of weights, or a list of them."""
+    return (path / _WEIGHTS).is_file() or (path / _INDEX).is_file()
+
+
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a model's files, without reading it.
 

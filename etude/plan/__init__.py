@@ -107,10 +107,17 @@ class Plan:
         }
 
 
-def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> Plan:  # noqa: B008 - frozen
+def make_plan(
+    recipe: Recipe,
+    *,
+    own: Own = Own(),  # noqa: B008 - frozen
+    today: str | None = None,
+    needs_weights: bool = True,
+) -> Plan:
     """Prepare the data of a recipe, and plan its run.
 
     own: the code that the user brings. today: the day (YYYY-MM-DD) that a chat template may write.
+    needs_weights: as for `find_base`.
 
     Raises: RecipeError with all problems; a part whose input has one is left out, the others go on.
     """
@@ -119,7 +126,7 @@ def make_plan(recipe: Recipe, *, own: Own = Own(), today: str | None = None) -> 
     with collect(problems):
         device, precision = _choose_machine(recipe)
     with collect(problems):
-        base = find_base(recipe, own)
+        base = find_base(recipe, own, needs_weights=needs_weights)
         with collect(problems):
             tasks, base = prepare_tasks(recipe, base, own, today=today)
         # The layers of a model of transformers are known once its classes are counted.

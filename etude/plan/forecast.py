@@ -2,6 +2,8 @@
 
 import math
 import statistics
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from etude.objectives.choose import join_kinds
@@ -29,17 +31,26 @@ _STEP_CALLS, _USUAL_LAYERS = 10, 12
 # with a decoder of two layers 0.2 GB after 8 steps, and 0.6 GB from step 30 on.
 _KERNEL_BYTES, _KERNEL_STEPS = 0.6e9, 15
 _LEAST_STEPS, _MOST_STEPS, _ENOUGH_SECONDS = 3, 10, 2.0
+# A checkpoint makes the journal durable and copies what is trained; its file is written meanwhile, and the
+# next one waits for it. On the small machine 7 ms for 0.1 and for 62 MB, and 0.19 s to write 86 MB.
+_SAVE_SECONDS, _COPIED_BYTES, _WRITTEN_BYTES = 0.006, 8e9, 450e6  # the latter a second
+_START_SECONDS, _REPORT_SECONDS = 1.0, 0.5  # tests before the first step; the report
+# The share by which steps alike differ from one minute to the next on a machine that others use, too.
+_DRIFT = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
     """Costs of a run that were measured in its first steps, or assumed.
 
-    step_seconds    a step
-    sample_seconds  the loss of a held-out sample
-    token_seconds   a token of each of the texts that are written together
-    memory_bytes    of the GPU, or of the process where there is none
-    tried           steps after which that was
+    step_seconds        a step
+    sample_seconds      the loss of a held-out sample
+    token_seconds       a token of each of the texts that are written together
+    memory_bytes        of the GPU, or of the process where there is none
+    tried               steps after which that was
+    checkpoint_seconds  of training that waits for a checkpoint; None: by its bytes
+    start_seconds       before the first step, without evaluations
+    interval            shares of the seconds forecast between which the truth is to lie
     """
 
     step_seconds: float
@@ -47,6 +58,9 @@ class Costs:
     token_seconds: float
     memory_bytes: int
     tried: int = 0
+    checkpoint_seconds: float | None = None
+    start_seconds: float = _START_SECONDS
+    interval: tuple[float, float] = (1 - _DRIFT, 1 + _DRIFT)
 
 
 @dataclass(frozen=True)
@@ -65,15 +79,20 @@ def forecast(plan: Plan, costs: Costs, step: int = 0) -> events.Forecast:
     """The whole run by the costs known after a step. One that stops early takes less."""
     count, each, last = count_evaluations(plan), evaluation_work(plan), final_work(plan)
     in_evaluations = evaluations_seconds(plan, costs) + _seconds(last, costs) + _baseline_seconds(plan)
-    seconds = plan.steps * costs.step_seconds + in_evaluations
-    saved = _checkpoints(plan, seconds) * checkpoint_bytes(plan)
+    in_steps = plan.steps * costs.step_seconds
+    made = count_saves(plan, in_steps + in_evaluations)
+    in_saves = made * _checkpoint_seconds(plan, costs, made)
+    others = costs.start_seconds + in_evaluations + in_saves + _REPORT_SECONDS
+    seconds = in_steps + others
     records = plan.steps * _STEP_BYTES + count * (_EVALUATION_BYTES + each.texts * _TEXT_BYTES)
     return events.Forecast(
         step=step,
         seconds=round(seconds, 3),
-        evaluation_seconds=round(in_evaluations, 3),
+        evaluation_seconds=round(others, 3),
         memory_bytes=costs.memory_bytes + _kernel_bytes(plan, costs.tried),
-        disk_bytes=saved + records + last.texts * _TEXT_BYTES,
+        disk_bytes=kept_checkpoints(plan, made) * checkpoint_bytes(plan) + records + last.texts * _TEXT_BYTES,
+        checkpoint_seconds=round(in_saves, 3),
+        interval=[round(share * seconds, 3) for share in costs.interval],
     )
 
 
@@ -137,40 +156,93 @@ def checkpoint_bytes(plan: Plan) -> int:
     return 12 * plan.trainable + sum(map(len, plan.corpus.tokenizer.files().values()))
 
 
+def count_saves(plan: Plan, seconds: float) -> int:
+    """Checkpoints that a run makes in so many seconds."""
+    recipe = plan.recipe.checkpoint
+    every, minutes = recipe.every_steps, recipe.every_minutes or _DEFAULT_MINUTES
+    # An evaluation that is the best so far is saved as well, most often at the same steps.
+    best = max(_later_evaluations(plan), 1)
+    return max(-(-plan.steps // every), best) if every else best + int(seconds / 60 / minutes)
+
+
+def kept_checkpoints(plan: Plan, made: int) -> int:
+    """Checkpoints on disk at the end: the newest, the best beside them, and those kept for good."""
+    recipe = plan.recipe.checkpoint
+    kept_for_good = len([step for step in recipe.keep_at if step <= plan.steps])
+    return made if recipe.keep == "all" else min(made, recipe.keep + plan.is_validated) + kept_for_good
+
+
+def weights_bytes(plan: Plan) -> int:
+    """The weights that are trained alone, as one exports them."""
+    return 4 * plan.trainable
+
+
 class Pace:
     """The pace of a run that has just begun, from which its forecast is made once."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._steps: list[float] = []
-        self._evaluation: float | None = None
+        self._evaluations: list[float] = []
+        self._saves: list[float] = []
         self._is_done = False
+        self._begun = time.perf_counter()
+        self._before_steps = 0.0
 
     def add_evaluation(self, seconds: float) -> None:
-        """Take in the first evaluation, which is the one before training where there is one."""
-        if self._evaluation is None:
-            self._evaluation = seconds
+        """Take in an evaluation, the first of which is the one before training where there is one."""
+        self._evaluations.append(seconds)
+
+    def add_checkpoint(self, seconds: float) -> None:
+        """Take in the seconds that training waited for a checkpoint."""
+        self._saves.append(seconds)
 
     def add_step(self, number: int, seconds: float) -> bool:
         """Take in a step from the first on; True once, when enough of them are known."""
         if self._is_done or number != len(self._steps) + 1:
             return False
         self._steps.append(seconds)
+        if number == 1:
+            self._before_steps = max(self._elsewhere(), 0.0)
         is_enough = number >= _LEAST_STEPS and sum(self._steps) >= _ENOUGH_SECONDS
         self._is_done = is_enough or number in (_MOST_STEPS, self._plan.steps)
         return self._is_done
 
     def forecast(self, memory_bytes: int) -> events.Forecast:
         """The forecast by the steps so far, the first of which is left out, as it takes longer."""
-        step = statistics.median(self._steps[1:] or self._steps)
+        known = self._steps[1:] or self._steps
+        beside = max(self._elsewhere() - self._before_steps, 0.0) / len(known)  # logs, records and findings
+        usual = statistics.median(known)
+        step = usual + beside
         costs, work = assume_costs(self._plan, step, memory_bytes), evaluation_work(self._plan)
-        costs = replace(costs, tried=len(self._steps))
-        if self._evaluation is not None and work.tokens:
-            rest = max(self._evaluation - reading_seconds(work, costs), 0.0)
+        costs = replace(
+            costs,
+            tried=len(self._steps),
+            checkpoint_seconds=statistics.mean(self._saves) if self._saves else None,
+            start_seconds=self._before_steps + max(self._steps[0] - usual, 0.0),
+            interval=spread_of(known),
+        )
+        first = self._evaluations[0] if self._evaluations else None
+        if first is not None and work.tokens:
+            rest = max(first - reading_seconds(work, costs), 0.0)
             costs = replace(costs, token_seconds=rest / work.tokens)
-        elif self._evaluation is not None and work.samples:
-            costs = replace(costs, sample_seconds=self._evaluation / work.samples)
+        elif first is not None and work.samples:
+            costs = replace(costs, sample_seconds=first / work.samples)
         return forecast(self._plan, costs, len(self._steps))
+
+    def _elsewhere(self) -> float:
+        """Seconds that were spent in neither steps nor evaluations nor checkpoints."""
+        counted = sum(self._steps) + sum(self._evaluations) + sum(self._saves)
+        return time.perf_counter() - self._begun - counted
+
+
+def spread_of(seconds: Sequence[float]) -> tuple[float, float]:
+    """The shares of a forecast between which the truth is to lie, by the steps that it rests on."""
+    error = 0.0
+    if len(seconds) > 1:
+        error = 2 * statistics.stdev(seconds) / math.sqrt(len(seconds)) / max(statistics.mean(seconds), 1e-9)
+    width = min(math.hypot(_DRIFT, error), 0.9)
+    return 1 - width, 1 + width
 
 
 def _kernel_bytes(plan: Plan, tried: int) -> int:
@@ -235,12 +307,9 @@ def _final_work(task: Task, is_pretrained: bool) -> Work:
     return Work(held_out, times * tokens, times * held_out)
 
 
-def _checkpoints(plan: Plan, seconds: float) -> int:
-    """Checkpoints on disk at the end: the newest, the best beside them, and those kept for good."""
-    recipe = plan.recipe.checkpoint
-    every, minutes = recipe.every_steps, recipe.every_minutes or _DEFAULT_MINUTES
-    # An evaluation that is the best so far is saved as well, most often at the same steps.
-    best = max(_later_evaluations(plan), 1)
-    made = max(-(-plan.steps // every), best) if every else best + int(seconds / 60 / minutes)
-    kept_for_good = len([step for step in recipe.keep_at if step <= plan.steps])
-    return made if recipe.keep == "all" else min(made, recipe.keep + plan.is_validated) + kept_for_good
+def _checkpoint_seconds(plan: Plan, costs: Costs, made: int) -> float:
+    """Seconds that training waits for one of so many checkpoints, measured or by their bytes."""
+    if costs.checkpoint_seconds is not None:
+        return costs.checkpoint_seconds
+    size, between = checkpoint_bytes(plan), plan.steps * costs.step_seconds / max(made, 1)
+    return _SAVE_SECONDS + size / _COPIED_BYTES + max(size / _WRITTEN_BYTES - between, 0.0)

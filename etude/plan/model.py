@@ -7,7 +7,7 @@ from etude.errors import InputError
 from etude.models.build import Size, choose_config, measure
 from etude.models.cost import Cost
 from etude.models.families.family import Config, NewModel, Pretrained
-from etude.models.hub import find_model
+from etude.models.hub import find_config, find_model
 from etude.models.pretrained import count_lora, inspect_model
 from etude.own import Own
 from etude.recipe.schema import Recipe
@@ -31,15 +31,19 @@ class DataSizes:
     tokens_per_sample: float
 
 
-def find_base(recipe: Recipe, own: Own) -> Pretrained | None:
+def find_base(recipe: Recipe, own: Own, *, needs_weights: bool = True) -> Pretrained | None:
     """The model that model.from names, inspected; None if the recipe names none, or the user brings a module.
+
+    needs_weights: false takes its config.json alone, and that of the catalogue for a model that is not here.
 
     Raises: InputError if it is not there or cannot be used.
     """
     if recipe.model.from_ is None or own.model is not None:
         return None
-    path = find_model(recipe.model.from_, recipe.model.revision)
-    return inspect_model(path, next(iter(recipe.by_task().values())).train.objective)
+    find = find_model if needs_weights else find_config
+    path = find(recipe.model.from_, recipe.model.revision)
+    objective = next(iter(recipe.by_task().values())).train.objective
+    return inspect_model(path, objective, needs_weights=needs_weights)
 
 
 def count_adapter(recipe: Recipe, base: Pretrained | None) -> int:

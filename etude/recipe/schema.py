@@ -299,6 +299,15 @@ class Records(Section):
     author: str | None = key(None, "front matter of the report")
 
 
+class Stated(Section):
+    """Figures that the recipe states of its run; those that do not follow from it are named at the start."""
+
+    parameters: Positive | None = key(None, "of the model, within 5 %", example=300_000_000)
+    trainable: Positive | None = key(None, "parameters that are trained, within 5 %", example=2_179_072)
+    steps: Positive | None = key(None, "optimizer updates", example=1000)
+    tokens: Positive | None = key(None, "tokens read in all steps, within 5 %", example=6_000_000_000)
+
+
 class Recipe(Section):
     """A run from raw data to a model, as data."""
 
@@ -319,6 +328,7 @@ class Recipe(Section):
     checkpoint: Checkpoint = Checkpoint()
     watch: Watch = Watch()
     criteria: list[Criterion] = key([], "what the run is to reach")
+    stated: Stated | None = key(None, "figures that are held against those that follow from the recipe")
     records: Records = Records()
 
     @property

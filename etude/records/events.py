@@ -264,9 +264,8 @@ class Rating:
 class Forecast:
     """The time, memory and disk that a run is expected to take in all, by its first steps up to `step`.
 
-    evaluation_seconds  those of `seconds` that are not spent in steps
-    memory_bytes        of the GPU, or of the process where there is none
-    disk_bytes          of checkpoints and records at its end
+    Of `seconds`, those of evaluation are not spent in steps, of checkpoints some of these; memory is that of
+    the GPU, or of the process where there is none; the interval, empty in older journals, is of seconds.
     """
 
     step: int
@@ -274,6 +273,8 @@ class Forecast:
     evaluation_seconds: Seconds
     memory_bytes: int
     disk_bytes: int
+    checkpoint_seconds: Seconds = 0.0
+    interval: list[float] = field(default_factory=list)
 
 
 Event = (
@@ -283,8 +284,7 @@ Event = (
 TYPES: dict[str, type[Event]] = {
     "attempt": Attempt, "step": Step, "evaluation": Evaluation, "scores": Scores, "generation": Generation,
     "resource": Resource, "finding": Finding, "control": Control, "checkpoint": CheckpointSaved,
-    "data": DataUsed, "note": Note, "rating": Rating, "forecast": Forecast,
-    "judgement": Judgement,
+    "data": DataUsed, "note": Note, "rating": Rating, "forecast": Forecast, "judgement": Judgement,
 }  # fmt: skip
 _NAMES = {kind: name for name, kind in TYPES.items()}
 

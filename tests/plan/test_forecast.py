@@ -17,6 +17,7 @@ from etude.plan.forecast import (
     evaluation_work,
     final_work,
     forecast,
+    spread_of,
 )
 from etude.recipe.schema import Recipe
 from etude.records.events import Forecast
@@ -87,12 +88,18 @@ def test_an_old_run_has_no_forecast(make_recipe: Make, tmp_path: Path) -> None:
 
 def test_time_is_that_of_steps_samples_and_texts(tmp_path: Path) -> None:
     plan = make_plan(of_kind("finetuning", tmp_path))
-    costs = Costs(step_seconds=2.0, sample_seconds=0.1, token_seconds=0.01, memory_bytes=7)
+    costs = Costs(
+        step_seconds=2.0, sample_seconds=0.1, token_seconds=0.01, memory_bytes=7, checkpoint_seconds=0.25,
+        start_seconds=3.0,
+    )  # fmt: skip
     said = forecast(plan, costs)
     held_out = len(plan.corpus.validation or ())
     # 20 steps; before, at 10 and at 20 an evaluation, of all held-out samples, 6 tokens of answers, 64 of a prompt;
     # to read the prompt of each of the 4 texts takes a fifth of the loss of a sample.
-    assert said.evaluation_seconds == pytest.approx(3 * (0.1 * (held_out + 0.2 * 4) + 0.01 * (6 + 64)))
+    # A checkpoint comes every five steps, and half a second goes to the report.
+    evaluations = 3 * (0.1 * (held_out + 0.2 * 4) + 0.01 * (6 + 64))
+    assert said.checkpoint_seconds == 4 * 0.25
+    assert said.evaluation_seconds == pytest.approx(evaluations + 3.0 + 4 * 0.25 + 0.5)
     assert said.seconds == pytest.approx(20 * 2.0 + said.evaluation_seconds) and said.memory_bytes == 7
 
 
@@ -139,9 +146,10 @@ def test_a_pace_is_known_once_after_some_steps(make_recipe: Make) -> None:
         False, False, True, False,
     ]  # fmt: skip
     said = pace.forecast(1)
-    assert said.step == 3 and said.seconds - said.evaluation_seconds == pytest.approx(
-        12.0
-    )  # not the slow first
+    assert said.step == 3
+    in_steps = said.seconds - said.evaluation_seconds
+    assert in_steps == pytest.approx(12.0), "not the slow first, whose 8 s more are the start"
+    assert 8.0 <= said.evaluation_seconds < 10.0 and said.interval[0] < said.seconds < said.interval[1]
     quick = Pace(plan)
     assert [quick.add_step(number, 0.01) for number in range(1, 13)].index(True) == 9
     resumed = Pace(plan)
@@ -153,4 +161,25 @@ def test_a_measured_evaluation_is_believed(make_recipe: Make) -> None:
     pace.add_evaluation(5.0)
     for number in range(1, 4):
         pace.add_step(number, 1.0)
-    assert pace.forecast(1).evaluation_seconds == pytest.approx(2 * 5.0)  # at 6 and at 12
+    without = Pace(pace._plan)
+    for number in range(1, 4):
+        without.add_step(number, 1.0)
+    plain = Costs(step_seconds=1.0, sample_seconds=0.0, token_seconds=0.0, memory_bytes=0, start_seconds=0.0)
+    rest = forecast(pace._plan, plain).evaluation_seconds
+    assert pace.forecast(1).evaluation_seconds == pytest.approx(2 * 5.0 + rest, abs=0.1)  # at 6 and at 12
+
+
+def test_checkpoints_that_were_waited_for_are_believed(make_recipe: Make) -> None:
+    plan = make_plan(make_recipe({"checkpoint.every_steps": 1}))
+    assumed, measured = Pace(plan), Pace(plan)
+    for number in range(1, 4):
+        measured.add_checkpoint(0.7)
+        for pace in (assumed, measured):
+            pace.add_step(number, 1.0)
+    assert measured.forecast(1).checkpoint_seconds == pytest.approx(12 * 0.7)
+    assert 0 < assumed.forecast(1).checkpoint_seconds < 1.0
+
+
+def test_steps_that_differ_widen_the_interval() -> None:
+    even, odd = spread_of([1.0] * 9), spread_of([0.5, 1.5] * 4)
+    assert even == (0.9, 1.1) and odd[0] < 0.75 and odd[1] > 1.25 and spread_of([]) == (0.9, 1.1)

@@ -59,7 +59,7 @@ class Files:
     """The files of a model, looked at for a kind of training.
 
     values     of config.json
-    shapes     of the tensors, by name
+    shapes     of the tensors, by name; none where an estimate does without weights
     objective  train.objective
     """
 

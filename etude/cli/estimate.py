@@ -1,0 +1,136 @@
+"""`etude estimate`: size, time, memory and price of a run before it begins, and how such forecasts fared."""
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etude.cli.completion import complete_gpu, complete_run
+from etude.cli.options import Json, Overrides, Runs, load, parse_name, parse_path
+from etude.cli.printing import print_json, print_rows, print_table, print_text, say
+from etude.errors import InputError
+
+if TYPE_CHECKING:
+    from etude.report.grades import Correction
+
+_UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]i?b)", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size as `40GB` or `24 GiB`. Raises: InputError."""
+    found = _SIZE.fullmatch(text.strip())
+    size = float(found[1]) * _UNITS[found[2].lower()] if found else 0.0
+    if not 1e6 <= size <= 1e16:
+        raise InputError(f"--memory is {text[:40]!r}; expected a number and a unit, as 40GB or 24GiB")
+    return int(size)
+
+
+RecipeOrRuns = Annotated[
+    Path | None,
+    typer.Argument(
+        parser=parse_path, help="a recipe file; with --history a folder of runs", metavar="[RECIPE]"
+    ),
+]
+GpuName = Annotated[
+    str | None,
+    typer.Option(
+        "--gpu", metavar="NAME", help="take the published rate of a GPU, as h100", autocompletion=complete_gpu
+    ),
+]
+Price = Annotated[
+    float | None, typer.Option("--price-per-hour", metavar="X", help="price of a device and hour")
+]
+Rows = Annotated[
+    int | None,
+    typer.Option("--rows", min=1, help="training rows: of data that are not here, or of a run projected"),
+]
+Claimed = Annotated[
+    float | None,
+    typer.Option("--tokens-per-second", metavar="X", help="take this rate, if the device can reach it"),
+]
+Quick = Annotated[bool, typer.Option("--quick", help="try no steps; arithmetic only")]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        parser=parse_name,
+        metavar="RUN",
+        help="project the pace of a run",
+        autocompletion=complete_run,
+    ),
+]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="steps of the run projected")]
+OfRuns = Annotated[
+    bool, typer.Option("--history", help="forecasts of the runs in RECIPE or --runs beside what they took")
+]
+
+
+def estimate(
+    recipe: RecipeOrRuns = None,
+    overrides: Overrides = None,
+    gpu: GpuName = None,
+    price: Price = None,
+    rows: Rows = None,
+    claimed: Claimed = None,
+    quick: Quick = False,
+    source: Source = None,
+    steps: Steps = None,
+    history: OfRuns = False,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Tell how large a run is, how long it takes, what it costs and whether it fits, before it begins."""
+    for name, value, most in (("--price-per-hour", price, 1e9), ("--tokens-per-second", claimed, 1e15)):
+        if value is not None and not 0 < value < most:
+            raise InputError(f"{name} is {value:g}; expected a number above 0 and below {most:g}")
+    if history:
+        return _show_history(recipe or runs, as_json)
+    if source is not None:
+        if recipe is not None:
+            raise InputError("--from projects a run and takes no recipe; leave one out")
+        return _project(source, runs, rows, steps, as_json)
+    if recipe is None:
+        raise InputError("RECIPE is missing; give a recipe, or --from RUN, or --history")
+    if steps is not None:
+        raise InputError("--steps is for a run (--from RUN); of a recipe set train.steps=N")
+    from etude.estimate import estimate as make
+    from etude.plan.gpus import find_gpu
+
+    found = None if gpu is None else find_gpu(gpu)
+    loaded = load(recipe, overrides, None)
+    made = make(loaded, gpu=found, rows=rows, price=price, tokens_per_second=claimed, is_quick=quick)
+    made = made.corrected(_find_correction(runs, made.conditions)) if made.is_of_here else made
+    print_rows(made.rows(), made.values(), as_json)
+
+
+def _find_correction(runs: Path, like: tuple[str, str, str]) -> "Correction | None":
+    from etude.report.grades import correction_of, grade_runs
+
+    return correction_of(grade_runs(runs)[0], like) if runs.is_dir() else None
+
+
+def _show_history(folder: Path, as_json: bool) -> None:
+    from etude.report.grades import grade_runs, grade_table
+
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder of runs; give one, as etude estimate --history runs")
+    grades, problems = grade_runs(folder)
+    for name, problem in sorted(problems.items()):
+        say(f"{name} is left out: {problem}")
+    if as_json:
+        return print_json([asdict(grade) for grade in grades])
+    if not grades:
+        return print_text(f"no run in {folder} finished in one attempt with a forecast")
+    print_table(grade_table(grades))
+
+
+def _project(source: str, runs: Path, rows: int | None, steps: int | None, as_json: bool) -> None:
+    from etude.records.store import open_run
+    from etude.report.history import read_history
+    from etude.report.projection import project
+
+    projected = project(read_history(open_run(source, runs)), rows=rows, steps=steps)
+    print_rows(list(projected.table()), projected.values(), as_json)

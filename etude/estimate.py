@@ -1,0 +1,273 @@
+"""An estimate of a run before it begins: size, time, memory and price, and what does not fit."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import psutil
+import torch
+
+from etude.engine.world import measure_matrix_rate
+from etude.errors import InputError
+from etude.models.weights import has_weights
+from etude.plan import Plan
+from etude.plan.assumed import plan_without
+from etude.plan.forecast import (
+    Costs,
+    assume_costs,
+    checkpoint_bytes,
+    count_saves,
+    forecast,
+    kept_checkpoints,
+    weights_bytes,
+    work_of_step,
+)
+from etude.plan.gpus import SHARE_INTERVAL, Gpu, usual_share
+from etude.plan.length import choose_length
+from etude.plan.rows import plan_notes, plan_rows
+from etude.plan.stated import find_disagreements
+from etude.plan.values import plan_values
+from etude.probe import least_memory, probe
+from etude.recipe.schema import Recipe
+from etude.records import events
+from etude.records.environment import describe_machine
+from etude.report.grades import Correction, conditions
+from etude.text import plural, rough_duration, rough_size
+
+_CHINCHILLA = 20  # tokens a parameter; arXiv:2203.15556
+_USUAL_SHARE, _LOCAL_INTERVAL = 0.4, (0.5, 2.5)  # of the rate of matrix products here
+_GIVEN_INTERVAL = (0.9, 1.2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A plan with the costs that its forecast is made of.
+
+    costs       None where not even one step fits
+    basis       how the costs are known, in words
+    assumed     what was assumed as it is not on this machine
+    where       the GPU whose published rate was taken
+    price       of an hour of one device
+    correction  by the runs before it
+    """
+
+    plan: Plan
+    costs: Costs | None
+    basis: str
+    assumed: list[str]
+    where: Gpu | None = None
+    price: float | None = None
+    correction: Correction | None = None
+
+    @property
+    def is_of_here(self) -> bool:
+        """True if the time is that of this machine, by steps or arithmetic."""
+        return self.where is None and self.costs is not None and self.costs.interval != _GIVEN_INTERVAL
+
+    @property
+    def conditions(self) -> tuple[str, str, str]:
+        """Machine, device and kind of training, as the grades of runs have them."""
+        return conditions(describe_machine(), self.plan.device.type, self.plan.recipe.train.objective)
+
+    def corrected(self, correction: Correction | None) -> "Estimate":
+        """The same estimate, corrected by the runs before it."""
+        return replace(self, correction=correction)
+
+    @property
+    def forecast(self) -> events.Forecast | None:
+        """Time, memory and disk of the whole run."""
+        if self.costs is None:
+            return None
+        made = forecast(self.plan, self.costs)
+        if self.correction is None:
+            return made
+        least = self.plan.steps * self.costs.step_seconds if self.costs.tried else 0.0
+        return self.correction.apply(made, least)
+
+    @property
+    def cost(self) -> float | None:
+        """The price of all devices for the whole run."""
+        if self.price is None or (made := self.forecast) is None:
+            return None
+        return self.price * made.seconds / 3600 * self.plan.recipe.train.devices
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The estimate as rows for people: (name, value)."""
+        return [row for row in self._rows() if row[1]]
+
+    def values(self) -> dict[str, Any]:
+        """The figures of the estimate by name, for JSON."""
+        plan, made = self.plan, self.forecast
+        tokens, targets = work_of_step(plan)
+        values = plan_values(plan)
+        return values | {
+            "notes": plan_notes(plan),
+            "assumed": self.assumed,
+            "disagreements": find_disagreements(plan),
+            "tokens_per_step": round(tokens),
+            "targets_per_step": round(targets),
+            "tokens_per_parameter": values["tokens"] / plan.parameters["total"],
+            "checkpoint_bytes": checkpoint_bytes(plan),
+            "weights_bytes": weights_bytes(plan),
+            "checkpoints": count_saves(plan, made.seconds) if made else None,
+            "forecast": made and asdict(made),
+            "basis": self.basis,
+            "gpu": self.where and self.where.title,
+            "cost": self.cost,
+            "correction": self.correction and asdict(self.correction),
+        }
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        plan, made = self.plan, self.forecast
+        yield from (("assumed" if not number else "", note) for number, note in enumerate(self.assumed))
+        rows = plan_rows(plan)
+        at = [name for name, _ in rows].index("device")
+        yield from rows[:at]
+        yield "device", self.where.title + rows[at][1].removeprefix("cuda") if self.where else rows[at][1]
+        yield (
+            "parameters",
+            ", ".join(
+                f"{name.replace('_', ' ')} {count:,}"
+                for name, count in plan.parameters.items()
+                if name != "total" and count
+            ),
+        )
+        yield "tokens", self._tokens()
+        yield "checkpoints", self._checkpoints(made)
+        if made is None:
+            yield "forecast", self.basis
+        else:
+            yield "time", self._time(made)
+            yield (
+                "memory",
+                f"{rough_size(made.memory_bytes)} at least"
+                if not self._is_measured
+                else (f"{rough_size(made.memory_bytes)} at the peak"),
+            )
+            yield "cost", "" if self.cost is None else f"about {self.cost:,.2f} at {self.price:,.2f} an hour"
+        yield from (("disagreement", said) for said in find_disagreements(plan))
+        yield from rows[at + 1 :]
+
+    @property
+    def _is_measured(self) -> bool:
+        return self.costs is not None and self.costs.tried > 0
+
+    def _tokens(self) -> str:
+        plan, values = self.plan, plan_values(self.plan)
+        tokens, _ = work_of_step(plan)
+        total = plan.parameters["total"]
+        each = values["tokens"] / total
+        said = f"{round(tokens):,} a step, {values['tokens']:,} in all, {each:.3g} a parameter"
+        if plan.pretrained is None and plan.recipe.kind.chats and not plan.recipe.tasks:
+            steps = -(-_CHINCHILLA * total // max(round(tokens), 1))
+            said += f"; {_CHINCHILLA} a parameter (arXiv:2203.15556) are {_CHINCHILLA * total:,}, "
+            said += plural(steps, "step")
+        return said
+
+    def _checkpoints(self, made: events.Forecast | None) -> str:
+        plan = self.plan
+        with_moments, without = checkpoint_bytes(plan), weights_bytes(plan)
+        said = f"{rough_size(with_moments)} each, {rough_size(without)} of it weights"
+        if made is not None:
+            count = count_saves(plan, made.seconds)
+            said += f"; {count:,} made, {kept_checkpoints(plan, count):,} kept; "
+            said += f"{rough_size(made.disk_bytes)} on disk at the end"
+        return said
+
+    def _time(self, made: events.Forecast) -> str:
+        low, high = (rough_duration(seconds) for seconds in made.interval)
+        beside = made.evaluation_seconds / max(made.seconds, 1e-9)
+        said = f"about {rough_duration(made.seconds)} ({low} to {high}); {self.basis}"
+        said += f"; {100 * beside:.0f} % beside the steps"
+        if made.checkpoint_seconds > 0.01 * made.seconds:
+            said += f", {100 * made.checkpoint_seconds / made.seconds:.0f} % for checkpoints"
+        corrected = f"; {self.correction}" if self.correction else ""
+        patience = self.plan.recipe.evaluate.patience
+        early = "" if patience is None else f"; less if evaluate.patience = {patience} ends it early"
+        return said + corrected + early
+
+
+def estimate(
+    recipe: Recipe,
+    *,
+    gpu: Gpu | None = None,
+    rows: int | None = None,
+    price: float | None = None,
+    tokens_per_second: float | None = None,
+    is_quick: bool = False,
+) -> Estimate:
+    """Estimate the run of a recipe: by steps tried here, or by the published rate of a GPU.
+
+    rows: training rows, where the data are not on this machine. price: of an hour of one device.
+    tokens_per_second: a rate that is claimed. is_quick: try no steps.
+
+    Raises: InputError for what no plan is made of, and for a rate that the device cannot reach.
+    """
+    plan, assumed = _plan(recipe, gpu, rows)
+    given: dict[str, Any] = {"plan": plan, "assumed": assumed, "where": gpu, "price": price}
+    if tokens_per_second is not None:
+        costs = _claimed_costs(plan, gpu, tokens_per_second)
+        return Estimate(costs=costs, basis=f"at the {tokens_per_second:,.0f} tokens a second given", **given)
+    if gpu is not None:
+        usual, peak = usual_share(recipe, plan.precision), gpu.peak(plan.precision)
+        basis = f"by arithmetic, at {100 * usual:.3g} % of {peak / 1e12:,.4g} TFLOP/s ({gpu.source})"
+        return Estimate(costs=_costs_at(plan, usual * peak, SHARE_INTERVAL), basis=basis, **given)
+    why = "no step was to be tried" if is_quick else _why_untried(plan, assumed)
+    if not why:
+        tried = probe(plan)
+        return Estimate(costs=tried.costs, basis=tried.basis, **given)
+    rate = _local_rate(plan)
+    share = f"{100 * _USUAL_SHARE:.0f} % of the {rate / 1e9:,.0f} GFLOP/s measured here"
+    basis = f"by arithmetic, at {share}, as {why}"
+    return Estimate(costs=_costs_at(plan, _USUAL_SHARE * rate, _LOCAL_INTERVAL), basis=basis, **given)
+
+
+def _plan(recipe: Recipe, gpu: Gpu | None, rows: int | None) -> tuple[Plan, list[str]]:
+    """The plan of a recipe here, or on a GPU that need not be here; and what was assumed."""
+    if gpu is None:
+        return plan_without(recipe, rows)
+    precision, device = gpu.choose_precision(recipe.train.precision), torch.device("cuda")
+    anywhere = recipe.train.model_copy(update={"device": "auto", "precision": "fp32"})
+    plan, assumed = plan_without(recipe.model_copy(update={"train": anywhere}), rows)
+    length = vars(choose_length(recipe, plan.train, device))
+    return replace(plan, recipe=recipe, device=device, precision=precision, **length), assumed
+
+
+def _why_untried(plan: Plan, assumed: list[str]) -> str:
+    """The reason that no step can be tried here; empty if one can."""
+    if assumed:
+        return "data are assumed"
+    if plan.pretrained is not None and not has_weights(plan.pretrained.path):
+        return "the weights are not here"
+    if plan.device.type == "cpu" and least_memory(plan) > (here := psutil.virtual_memory().available):
+        least = rough_size(least_memory(plan))
+        return f"weights and optimizer alone take {least}, and {rough_size(here)} are free"
+    return ""
+
+
+def _local_rate(plan: Plan) -> float:
+    dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return measure_matrix_rate(plan.device, dtypes.get(plan.precision, torch.float32))
+
+
+def _costs_at(plan: Plan, rate: float, interval: tuple[float, float]) -> Costs:
+    """Costs at so many operations a second over all devices of the plan."""
+    seconds = plan.cost.operations(*work_of_step(plan)) / rate / plan.recipe.train.devices
+    return replace(assume_costs(plan, seconds, least_memory(plan)), interval=interval)
+
+
+def _claimed_costs(plan: Plan, gpu: Gpu | None, tokens_per_second: float) -> Costs:
+    """Costs at a rate that is claimed. Raises: InputError if the devices cannot reach it."""
+    tokens, targets = work_of_step(plan)
+    devices = plan.recipe.train.devices
+    wanted = plan.cost.operations(tokens, targets) * tokens_per_second / tokens
+    peak = devices * (gpu.peak(plan.precision) if gpu else _local_rate(plan))
+    if wanted > peak:
+        of = f"{gpu.title} ({gpu.source})" if gpu else "this machine, measured"
+        raise InputError(
+            f"--tokens-per-second {tokens_per_second:,.0f} takes {wanted / 1e12:,.4g} TFLOP/s of this model, "
+            f"more than the {peak / 1e12:,.4g} of {plural(devices, 'device')}: {of}; expected at most "
+            f"{tokens_per_second * peak / wanted:,.0f}"
+        )
+    costs = assume_costs(plan, tokens / tokens_per_second, least_memory(plan))
+    return replace(costs, interval=_GIVEN_INTERVAL)

@@ -1,0 +1,159 @@
+"""Forecasts of runs held against what the runs then took, and the next forecast corrected by them."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from etude.errors import EtudeError
+from etude.records.events import Forecast
+from etude.records.store import Run, read_runs
+from etude.report.summary import Summary, summarize
+from etude.report.wording import NOTHING, duration, size
+from etude.text import plural
+
+_FEWEST = 3  # runs of which a median says something
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grade:
+    """A finished run with its forecast and what it took.
+
+    conditions  machine, device and kind of training: forecasts of runs under others are no guide
+    errors      forecast over measured less 1, of time, memory and disk; None where one is not known
+    """
+
+    run: str
+    conditions: tuple[str, str, str]
+    forecast: dict[str, float]
+    measured: dict[str, float | None]
+    errors: dict[str, float | None]
+
+    @staticmethod
+    def of(run: Run, summary: Summary) -> "Grade | None":
+        """The grade of a run; None if it did not finish in one attempt, or has no forecast."""
+        if summary["status"] != "finished" or summary["attempts"] != 1 or summary["forecast_seconds"] is None:
+            return None
+        said = {name: summary[f"forecast_{name}"] for name in ("seconds", "memory_bytes", "disk_bytes")}
+        measured = {
+            "seconds": summary["wall_seconds"],
+            "memory_bytes": summary["peak_gpu_memory_bytes"] or summary["peak_rss_bytes"],
+            "disk_bytes": summary["disk_bytes"],
+        }
+        errors = {name: said[name] / took - 1 if (took := measured[name]) else None for name in said}
+        return Grade(
+            run=summary["name"],
+            conditions=conditions(
+                run.environment.get("machine") or {}, summary["device"], run.recipe.train.objective
+            ),
+            forecast=said,
+            measured=measured,
+            errors=errors,
+        )
+
+
+@dataclass(frozen=True)
+class Correction:
+    """The factors by which like runs took more or less than was forecast, and the number of these runs."""
+
+    runs: int
+    factors: dict[str, float]
+
+    def apply(self, said: Forecast, least_seconds: float = 0.0) -> Forecast:
+        """The forecast times the factors, but no less memory than was measured, nor seconds."""
+        seconds = max(said.seconds * self.factors.get("seconds", 1.0), least_seconds)
+        share = seconds / max(said.seconds, 1e-9)
+        return replace(
+            said,
+            seconds=round(seconds, 3),
+            evaluation_seconds=round(share * said.evaluation_seconds, 3),
+            checkpoint_seconds=round(share * said.checkpoint_seconds, 3),
+            memory_bytes=round(said.memory_bytes * max(self.factors.get("memory_bytes", 1.0), 1.0)),
+            disk_bytes=round(said.disk_bytes * self.factors.get("disk_bytes", 1.0)),
+            interval=[round(share * bound, 3) for bound in said.interval],
+        )
+
+    def __str__(self) -> str:
+        each = [
+            f"{name.partition('_')[0].replace('seconds', 'time')} x {factor:.2f}"
+            for name, factor in self.factors.items()
+            if abs(factor - 1) >= 0.005
+        ]
+        by = f"by the median error of {plural(self.runs, 'like run')}"
+        return f"corrected {by}: {', '.join(each)}" if each else f"as it was {by}"
+
+
+def conditions(machine: dict[str, Any], device: str | None, kind: str) -> tuple[str, str, str]:
+    """The machine, device and kind of training of a run, by which forecasts compare."""
+    gpus = ", ".join(str(each.get("name")) for each in machine.get("gpus") or [])
+    return (f"{machine.get('cpu')} x {machine.get('cores')}; {gpus}", str(device), kind)
+
+
+def grade_runs(folder: Path) -> tuple[list[Grade], dict[str, str]]:
+    """The grades of the finished runs in a folder, and the problems of those that cannot be read, by name."""
+    whole, problems = read_runs(folder)
+    grades, problems = [], dict(problems)
+    for run in whole:
+        try:
+            made = Grade.of(run, summarize(run))
+        except EtudeError as error:
+            problems[run.name] = str(error)
+            continue
+        if made is not None:
+            grades.append(made)
+    return grades, problems
+
+
+def correction_of(grades: Sequence[Grade], like: tuple[str, str, str]) -> Correction | None:
+    """The correction by runs under the same conditions; None for fewer than three."""
+    alike = [grade for grade in grades if grade.conditions == like]
+    if len(alike) < _FEWEST:
+        return None
+    factors = {}
+    for name in ("seconds", "memory_bytes", "disk_bytes"):
+        known = [1 / (1 + error) for each in alike if (error := each.errors[name]) is not None and error > -1]
+        if known:
+            factors[name] = round(statistics.median(known), 4)
+    return Correction(len(alike), factors)
+
+
+def grade_table(grades: Sequence[Grade]) -> list[list[str]]:
+    """A table of runs, forecasts and signed errors for people, and the median errors in its last row."""
+    rows = [
+        [
+            "run",
+            "kind",
+            "time said",
+            "took",
+            "error",
+            "memory said",
+            "took",
+            "error",
+            "disk said",
+            "took",
+            "error",
+        ]
+    ]
+    for grade in grades:
+        cells = [grade.run, grade.conditions[2]]
+        for name in grade.forecast:
+            show = duration if name == "seconds" else size
+            took = grade.measured[name]
+            cells += [
+                show(grade.forecast[name]),
+                NOTHING if took is None else show(took),
+                _signed(grade.errors[name]),
+            ]
+        rows.append(cells)
+    if len(grades) > 1:
+        cells = ["median", ""]
+        for name in ("seconds", "memory_bytes", "disk_bytes"):
+            known = [error for grade in grades if (error := grade.errors[name]) is not None]
+            cells += ["", "", _signed(statistics.median(known) if known else None)]
+        rows.append(cells)
+    return rows
+
+
+def _signed(error: float | None) -> str:
+    return NOTHING if error is None else f"{100 * error:+.0f} %"

@@ -1,0 +1,71 @@
+"""Forecasts are graded by what runs took, and correct the next ones of like runs alone."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from etude.recipe.schema import Recipe
+from etude.records.events import Forecast
+from etude.records.store import open_run
+from etude.report.grades import Correction, Grade, correction_of, grade_runs, grade_table
+from etude.report.summary import summarize
+from etude.run import run_recipe
+from etude.start import Options
+
+Make = Callable[..., Recipe]
+HERE = ("a CPU", "cpu", "causal")
+
+
+def graded(name: str, error: float, conditions: tuple[str, str, str] = HERE) -> Grade:
+    said = {"seconds": 10.0 * (1 + error), "memory_bytes": 1e9, "disk_bytes": 1e6}
+    took: dict[str, float | None] = {"seconds": 10.0, "memory_bytes": 1e9, "disk_bytes": 2e6}
+    errors: dict[str, float | None] = {"seconds": error, "memory_bytes": 0.0, "disk_bytes": -0.5}
+    return Grade(run=name, conditions=conditions, forecast=said, measured=took, errors=errors)
+
+
+def test_a_run_has_the_errors_of_its_forecast(make_recipe: Make, tmp_path: Path) -> None:
+    run = run_recipe(make_recipe(), Options(runs=tmp_path / "runs")).run
+    (grade,), problems = grade_runs(tmp_path / "runs")
+    summary = summarize(run)
+    assert not problems and grade.run == run.name and grade.conditions[1:] == ("cpu", "causal")
+    assert grade.errors["seconds"] == pytest.approx(summary["forecast_seconds"] / summary["wall_seconds"] - 1)
+    assert grade.errors["disk_bytes"] == pytest.approx(
+        summary["forecast_disk_bytes"] / summary["disk_bytes"] - 1
+    )
+    assert len({len(row) for row in grade_table([grade, grade])}) == 1
+
+
+def test_damaged_runs_are_named_and_others_graded(make_recipe: Make, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    whole = run_recipe(make_recipe({"name": "whole"}), Options(runs=runs)).run
+    for name, file in (("one", "run.json"), ("two", "resolved.toml"), ("three", "environment.json")):
+        path = run_recipe(make_recipe({"name": name}), Options(runs=runs)).run.path
+        (path / file).write_text("{")
+    unfinished = run_recipe(make_recipe({"name": "four"}), Options(runs=runs)).run.path / "journal.jsonl"
+    lines = [
+        line for line in unfinished.read_text().splitlines(True) if json.loads(line)["type"] != "forecast"
+    ]
+    unfinished.write_text("".join(lines))
+    grades, problems = grade_runs(runs)
+    assert [grade.run for grade in grades] == [whole.name] and len(problems) == 3
+    assert open_run(whole.name, runs)
+
+
+def test_three_like_runs_correct_the_next_forecast() -> None:
+    alike = [graded(f"run-{number}", error) for number, error in enumerate((-0.2, -0.5, 0.3))]
+    others = [graded("other", -0.9, ("a CPU", "cuda", "causal"))] * 5
+    assert correction_of(alike[:2] + others, HERE) is None
+    found = correction_of(alike + others, HERE)
+    assert found == Correction(3, {"seconds": 1.25, "memory_bytes": 1.0, "disk_bytes": 2.0})
+    assert str(found) == "corrected by the median error of 3 like runs: time x 1.25, disk x 2.00"
+    said = Forecast(0, 100.0, 10.0, 5, 7, 2.0, [90.0, 110.0])
+    made = found.apply(said)
+    assert (made.seconds, made.interval, made.disk_bytes, made.memory_bytes) == (125.0, [112.5, 137.5], 14, 5)
+
+
+def test_no_correction_goes_below_what_was_measured() -> None:
+    said = Forecast(0, 100.0, 10.0, 5, 7, 2.0, [90.0, 110.0])
+    made = Correction(9, {"seconds": 0.5, "memory_bytes": 0.5}).apply(said, 90.0)
+    assert made.seconds == 90.0 and made.memory_bytes == 5

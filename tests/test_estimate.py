@@ -1,0 +1,77 @@
+"""An estimate counts what the plan has, and refuses what no device can do."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from etude.errors import InputError
+from etude.estimate import estimate
+from etude.plan.forecast import work_of_step
+from etude.plan.gpus import find_gpu
+from etude.recipe.schema import Recipe
+from etude.report.grades import Correction
+from tests import bases, recipes
+
+Make = Callable[..., Recipe]
+
+
+def test_the_time_on_a_gpu_is_operations_over_its_rate(make_recipe: Make) -> None:
+    made = estimate(make_recipe(), gpu=find_gpu("h100"), price=3.0)
+    assert made.costs is not None and made.forecast is not None
+    operations = made.plan.cost.operations(*work_of_step(made.plan))
+    assert made.plan.precision == "fp32" and made.costs.step_seconds == pytest.approx(
+        operations / (0.5 * 66.9e12)
+    )
+    assert made.cost == pytest.approx(3.0 * made.forecast.seconds / 3600)
+    rows = dict(made.rows())
+    assert rows["device"].startswith("NVIDIA H100 SXM, fp32") and "whitepaper" in rows["time"]
+    low, high = made.forecast.interval
+    assert low < made.forecast.seconds < high
+
+
+def test_a_recipe_for_a_gpu_that_is_not_here_is_estimated(make_recipe: Make) -> None:
+    made = estimate(make_recipe({"train.device": "cuda", "train.precision": "bf16"}), gpu=find_gpu("a100"))
+    assert made.plan.device.type == "cuda" and made.plan.precision == "bf16"
+    assert made.plan.micro_batch_size is None  # is found there
+
+
+def test_steps_are_tried_where_all_is_here(make_recipe: Make) -> None:
+    made = estimate(make_recipe())
+    assert made.costs is not None and made.costs.tried > 0 and "tried here" in made.basis
+    quick = estimate(make_recipe(), is_quick=True)
+    assert quick.costs is not None and quick.costs.tried == 0 and "no step was to be tried" in quick.basis
+    values = made.values()
+    assert (
+        values["checkpoint_bytes"] > 12 * made.plan.trainable
+        and values["weights_bytes"] == 4 * made.plan.trainable
+    )
+    assert values["tokens_per_parameter"] == values["tokens"] / values["parameters"]["total"]
+
+
+def test_a_rate_above_the_peak_is_refused(make_recipe: Make) -> None:
+    gpu = find_gpu("h100")
+    with pytest.raises(InputError, match=r"more than the 66\.9 of 1 device: NVIDIA H100 SXM") as refused:
+        estimate(make_recipe(), gpu=gpu, tokens_per_second=1e12)
+    most = 0.999 * float(str(refused.value).rpartition("at most ")[2].replace(",", ""))
+    made = estimate(make_recipe(), gpu=gpu, tokens_per_second=most)
+    assert made.costs is not None
+    tokens, _ = work_of_step(made.plan)
+    assert made.costs.step_seconds == pytest.approx(tokens / most)
+
+
+def test_weights_that_are_not_here_are_no_obstacle(tmp_path: Path) -> None:
+    rows, base = bases.write_instructions(tmp_path / "rows.jsonl", 30), bases.write_qwen2(tmp_path / "base")
+    (base / "model.safetensors").unlink()
+    made = estimate(recipes.finetuning(rows, base))
+    assert "as the weights are not here" in made.basis and made.forecast is not None
+
+
+def test_a_correction_is_applied_and_said(make_recipe: Make) -> None:
+    made = estimate(make_recipe(), is_quick=True)
+    corrected = made.corrected(Correction(4, {"seconds": 1.5}))
+    assert made.forecast is not None and corrected.forecast is not None
+    assert corrected.forecast.seconds == pytest.approx(1.5 * made.forecast.seconds, abs=1e-3)
+    assert "corrected by the median error of 4 like runs: time x 1.50" in dict(corrected.rows())["time"]
+    assert replace(made, costs=None, basis="does not fit").rows()[-1] == ("forecast", "does not fit")
