@@ -20,7 +20,7 @@ from etude.objectives.task import Task
 from etude.own import Own
 from etude.plan import Plan
 from etude.records.events import Finding
-from etude.text import plural
+from etude.text import plural, verb
 from etude.watch.detectors import collapse
 
 NO_FAULT = "easy_data"
@@ -188,7 +188,8 @@ def _judge(
 def _repeated(repeats: Repeats, said: str) -> Cause:
     return Cause(
         "repeated_rows", collapse.REPEATED,
-        f"{repeats.copies:,} of {plural(repeats.rows, 'row')} are copies of others; {said}",
+        f"{repeats.copies:,} of {plural(repeats.rows, 'row')} "
+        f"{verb(repeats.copies, 'are')} copies of others; {said}",
         'set data.deduplicate = "exact"', "equal rows, and the loss of rows not trained on", 0.9,
         changes={"data.deduplicate": "exact"},
     )  # fmt: skip

@@ -38,6 +38,7 @@ class Guard:
         self._recoveries = 0
         self._losses: set[str] = set()  # the kinds of losses that steps had
         self._stood_still: Finding | None = None
+        self._good_rate: float | None = None  # that a test before the first step knows
 
     def begin(self, *, has_first_weights: bool) -> list[Finding]:
         """Read the journal so far; returns findings of steps that count and that a kill kept from it."""
@@ -128,8 +129,9 @@ class Guard:
             if key == SKIP:
                 yield SKIP, worst.step - good  # all batches up to the end of what was found
             elif key == "optim.learning_rate":  # lower at each recovery
-                lower = _LOWER_RATE * course.recipe_at(good).optim.learning_rate
-                yield key, min(value, float(f"{lower:.4g}"))
+                rate = course.recipe_at(good).optim.learning_rate
+                is_known = self._good_rate is not None and self._good_rate < rate
+                yield key, self._good_rate if is_known else min(value, float(f"{_LOWER_RATE * rate:.4g}"))
             elif key in KEYS:
                 yield key, value
 
@@ -149,3 +151,5 @@ class Guard:
             self._losses.add("lost" if is_lost else "zero" if event.loss == 0 else "usual")
         elif isinstance(event, Finding) and event.kind == NEVER_MOVED:
             self._stood_still = event
+        elif isinstance(event, Finding) and event.kind and event.step == 0:
+            self._good_rate = event.changes.get("optim.learning_rate", self._good_rate)

@@ -38,7 +38,7 @@ from etude.report.ranking import BY_BYTES, describe_lead
 from etude.report.rescored import Interval, Rescored, System
 from etude.report.wording import metric_title, scale_of, short, with_interval
 from etude.scores.intervals import Difference, ratio_difference
-from etude.text import one_line, plural
+from etude.text import one_line, plural, verb
 
 _OF_LOSS = ("loss", "bits_per_byte")
 
@@ -258,7 +258,9 @@ def _compare(file: str, systems: list[System]) -> Rescored:
         sentences.append(f"Figures of answers are over {plural(answered, 'row')}; --answers changes that.")
     counts = {system.cut for system in systems}
     if counts == {first.cut} and first.cut:
-        sentences.append(f"{first.cut:,} of {plural(first.rows, 'row')} were cut at train.seq_len.")
+        sentences.append(
+            f"{first.cut:,} of {plural(first.rows, 'row')} {verb(first.cut, 'were')} cut at train.seq_len."
+        )
     elif counts != {0}:
         cut = ", ".join(f"{system.name} {system.cut:,}" for system in systems)
         sentences.append(f"Rows cut at train.seq_len: {cut}.")

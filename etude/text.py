@@ -37,6 +37,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def verb(count: int, word: str) -> str:
+    """`is`, `has` or `holds` for one, `are`, `have` or `hold` for any other number."""
+    return word if count != 1 else {"are": "is", "have": "has", "were": "was"}.get(word, f"{word}s")
+
+
 def expected(seconds: float, memory_bytes: float, disk_bytes: float) -> str:
     """A forecast to two digits: `about 50 s, 400 MB of memory, 1.5 MB on disk`."""
     memory, disk = rough_size(memory_bytes), rough_size(disk_bytes)

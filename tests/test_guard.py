@@ -101,9 +101,11 @@ def test_a_run_goes_back_before_the_fault_and_on_with_a_lower_rate(make_recipe: 
     (back,) = [each for each in found(recovered, Control) if each.action == "back"]
     good = 4 * ((lost[0] - 1) // 4)
     assert (back.request, back.from_step) == ("watch", good)
-    assert back.changes == {"optim.learning_rate": pytest.approx(6e-3)}
+    (known,) = [each for each in found(recovered, Finding) if each.kind == "rate_too_high"]
+    assert known.changes["optim.learning_rate"] == 4.9e-3  # 0.3 of it would be 6e-3
+    assert back.changes == {"optim.learning_rate": 4.9e-3}
     rates = [each.learning_rate for each in found(recovered, Step)]
-    assert rates[:good] == [2e-2] * good and rates[good] == pytest.approx(6e-3) and len(rates) == 40
+    assert rates[:good] == [2e-2] * good and rates[good] == pytest.approx(4.9e-3) and len(rates) == 40
     assert not found(recovered, Step)[-1].skipped and recovered.state == "finished"
 
 
@@ -116,10 +118,9 @@ def test_a_run_recovers_as_often_as_it_may(make_recipe: Make, tmp_path: Path) ->
     with pytest.raises(FaultError, match="recoveries is 2"):
         train(recipe, tmp_path, loss=always_broken)
     (run,) = list_runs(tmp_path)
-    assert (
-        sum(entry.event.action == "back" for entry in run.ledger().all if isinstance(entry.event, Control))
-        == 2
-    )
+    backs = [entry.event for entry in run.ledger().all if isinstance(entry.event, Control)]
+    rates = [each.changes["optim.learning_rate"] for each in backs if each.action == "back"]
+    assert rates == [pytest.approx(4.9e-3), pytest.approx(0.3 * 4.9e-3)]  # known before step 0, then lower
 
 
 def test_a_run_whose_steps_all_were_skipped_is_not_finished(make_recipe: Make, tmp_path: Path) -> None:

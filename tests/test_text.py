@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.cli.printing import print_json, print_rows, print_table, print_text, say
-from etude.text import clean, command, expected, one_line, plural, printable, shorten
+from etude.text import clean, command, expected, one_line, plural, printable, shorten, verb
 
 PLURALS = {0: "0 steps", 1: "1 step", 2: "2 steps", 1001: "1,001 steps"}
 ODD = "a\x1b[2Jb\x00\x7f\x9bc\u200bd\u202ee\ud800f\ue000"
@@ -82,6 +82,12 @@ def test_commands_print_through_one_module_only() -> None:
 @pytest.mark.parametrize(("count", "text"), PLURALS.items())
 def test_only_one_is_singular(count: int, text: str) -> None:
     assert plural(count, "step") == text
+
+
+def test_a_verb_follows_its_count() -> None:
+    words = ("are", "have", "were", "hold")
+    assert [verb(1, word) for word in words] == ["is", "has", "was", "holds"]
+    assert [verb(count, word) for count in (0, 2) for word in words] == [*words, *words]
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def _judge(found: Iterable[_Found], source: Path) -> Iterator[Finding]:
     if other := [name for name, is_same in is_loaded.items() if not is_same]:
         yield Finding(
             0, "the model does not begin with the weights of its file",
-            f"{first_few(other)} of {plural(len(is_loaded), 'tensor')} have other values than {source}",
+            f"other values than in {source}: {first_few(other)}, of {plural(len(is_loaded), 'tensor')}",
             "draw and change no weight once it is loaded, as a module may that is set up late; start again",
             severity="error", window=[0, 0], kind="weights_not_loaded", confidence=1.0,
             causes=["weights that are drawn anew after a load", "a module that writes to its weights"],

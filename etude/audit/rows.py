@@ -16,7 +16,7 @@ from etude.data.examples import Example
 from etude.data.samples.sample import NO_TARGET, Flags, Sample
 from etude.objectives.task import Task
 from etude.records.events import Finding
-from etude.text import one_line, plural
+from etude.text import one_line, plural, verb
 
 LOOKED_AT = 256
 _RUN = 8  # tokens in a row
@@ -61,7 +61,8 @@ def _find_empty(samples: Sequence[Sample], task: Task) -> Iterator[Finding]:
     if sum(empty) > _FEW * len(samples):
         yield _finding(
             "rows_without_targets", "rows have nothing to score",
-            f"{sum(empty):,} of {plural(len(samples), 'sample')} have no target that counts",
+            f"{sum(empty):,} of {plural(len(samples), 'sample')} "
+            f"{verb(sum(empty), 'have')} no target that counts",
             "give these rows answers, raise train.seq_len so that answers fit, or weigh more kinds of token",
             causes=["answers cut away or empty", "loss.token_weights of 0 for all that a row holds"],
             severity="error" if all(empty) else "warning",
@@ -117,7 +118,7 @@ def _find_padding(samples: Sequence[Sample], task: Task) -> Iterator[Finding]:
         spelled += bool(_PADDING.search(text))
     if padded > _FEW * total or spelled > _FEW * len(some):
         share = f"{padded / max(total, 1):.0%} of the targets are padding"
-        text = f"{spelled:,} of {plural(len(some), 'sample')} hold padding as text"
+        text = f"{spelled:,} of {plural(len(some), 'sample')} {verb(spelled, 'hold')} padding as text"
         yield _finding(
             "padding_scored", "padding is scored", share if padded > _FEW * total else text,
             "take the padding out of the rows: samples of any length lie end to end here, and need none",
@@ -163,8 +164,8 @@ def _find_answers(corpus: Corpus) -> Iterator[Finding]:
     if copied and len(copied) > _SOME * count:
         yield _finding(
             "answer_in_prompt", "answers stand in their prompts",
-            f"{len(copied):,} of {plural(len(shown), 'row')} have the whole answer in the prompt, as "
-            f"{one_line(copied[0].reference, 60)!r}",
+            f"{len(copied):,} of {plural(len(shown), 'row')} {verb(len(copied), 'have')} the whole answer in "
+            f"the prompt, as {one_line(copied[0].reference, 60)!r}",
             "leave the answer out of the fields that make the prompt",
             causes=["a field of the answer that is part of the prompt too"],
             confidence=0.9,

@@ -1,6 +1,5 @@
 """The command that writes the second version of a recipe."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -31,11 +30,12 @@ def improve_run(
     better = improve(found, out)
     recipe = out or parse_new_file(f"{better.recipe.name}.toml")
     strategy = parse_new_file(str(recipe.with_suffix(".strategy.md")))
-    for path in (recipe, strategy):
-        if os.path.lexists(path):
-            raise InputError(f"{path} is there already; give another file with --out")
-    durable.write_file(recipe, better.text.encode())
-    durable.write_file(strategy, better.strategy.encode("utf-8", "backslashreplace"))
+    try:
+        with durable.new_files(recipe, strategy):
+            durable.write_file(strategy, better.strategy.encode("utf-8", "backslashreplace"))
+            durable.write_file(recipe, better.text.encode())
+    except FileExistsError as error:
+        raise InputError(f"{error.filename} is there already; give another file with --out") from None
     rows = [
         ("recipe", str(recipe)), ("strategy", str(strategy)),
         *((key, f"{toml_text(better.changes[key])}, {reason}") for key, reason in better.reasons.items()),

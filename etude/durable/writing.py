@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,29 @@ def write_file(path: Path, chunks: bytes | Iterable[bytes | memoryview], *, priv
             temporary.unlink()
         raise storage_error(path, error) from error
     return Written(size, digest.hexdigest())
+
+
+@contextlib.contextmanager
+def new_files(*paths: Path) -> Iterator[None]:
+    """Take names that nobody has, all or none: empty files to be written, gone again if the block fails.
+
+    Raises: FileExistsError with the name that is there; StorageError.
+    """
+    made: list[Path] = []
+    try:
+        for path in paths:
+            try:
+                os.close(os.open(path, _NEW_FILE, 0o644))
+            except FileExistsError:
+                raise
+            except OSError as error:
+                raise storage_error(path, error) from error
+            made.append(path)
+        yield
+    except BaseException:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> Written:

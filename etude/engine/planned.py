@@ -7,7 +7,7 @@ import numpy as np
 from etude.data.loader import StepBatches, permute, rank_part, steps_per_epoch
 from etude.data.mixture import Mixture
 from etude.data.samples.sample import Samples
-from etude.text import plural
+from etude.text import plural, verb
 
 _MOST_IDS = 256  # that are compared at a time; more take turns
 
@@ -41,7 +41,8 @@ class Planned:
             first = int(other[0])
             return (
                 f"read sample {read.ids[part][first]:,} at place {part.start + first + 1:,}, where the plan "
-                f"has {due[first]:,}; {len(other):,} of {plural(len(due), 'sample')} are others"
+                f"has {due[first]:,}; {len(other):,} of {plural(len(due), 'sample')} "
+                f"{verb(len(other), 'are')} others"
             )
         if len(due) < len(mine):
             return ""

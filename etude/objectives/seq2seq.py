@@ -33,7 +33,7 @@ from etude.records.shape import Object
 from etude.scores.answers import BLEU_SETTINGS, CHRF_SETTINGS, FIGURES, Answer
 from etude.scores.baselines import most_frequent, nearest_neighbour
 from etude.scores.systems import of_answers, score_systems
-from etude.text import plural
+from etude.text import plural, verb
 
 _SHOWN = ("exact_match", "bleu", "chrf", "edit_similarity", "parse_rate")
 _BASELINE_ROWS = 50_000
@@ -110,7 +110,8 @@ class Seq2Seq(Kind):
             notes.append("trained from scratch, so it is not scored before training")
         elif before and (hidden := sum(redact(each.reference) != each.reference for each in examples)):
             notes.append(
-                f"before training, the secrets in {plural(hidden, 'reference')} are scored as one word each"
+                f"before training, the secrets in {plural(hidden, 'reference')} "
+                f"{verb(hidden, 'are')} scored as one word each"
             )
         train = exam.corpus.examples_of["train"]
         places = np.linspace(0, len(train) - 1, min(len(train), _BASELINE_ROWS)).astype(int)

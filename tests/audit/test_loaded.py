@@ -76,7 +76,7 @@ def judge(model: nn.Module, base: Pretrained, new: list[str]) -> None:
     redraw(model)
     (finding,) = find_not_loaded(model, base, None, new)
     assert finding.kind == "weights_not_loaded" and str(base.path) in finding.evidence
-    assert int(finding.evidence.split(" more of ")[1].split()[0]) > 10  # tensors that are looked at
+    assert int(finding.evidence.split(" more, of ")[1].split()[0]) > 10  # tensors that are looked at
 
 
 @torch.no_grad()
@@ -95,7 +95,7 @@ def test_one_row_that_was_drawn_anew_is_seen_and_another_order_is_not(tmp_path: 
     with torch.no_grad():
         weight[0, 0] += 1e-3
     (finding,) = find_not_loaded(model, pretrained, None, new)
-    assert finding.evidence.startswith("model.layers.1.mlp.up_proj.weight of 26 tensors have")
+    assert finding.evidence.endswith(": model.layers.1.mlp.up_proj.weight, of 26 tensors")
 
 
 def alarms(run: Run) -> list[tuple[int, str]]:

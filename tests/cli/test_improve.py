@@ -42,6 +42,10 @@ def test_the_command_writes_both_and_overwrites_nothing(
         again.code == 2 and "tiny-v2.toml" in again.err and (tmp_path / "tiny-v2.toml").read_bytes() == before
     )
     assert etude("improve", "nothing").code == 2
+    (tmp_path / "other.strategy.md").write_text("mine")
+    refused = etude("improve", run.name, "--out", "other.toml")
+    assert refused.code == 2 and "other.strategy.md is there already; give another" in refused.err
+    assert not (tmp_path / "other.toml").exists()
 
 
 def test_a_run_whose_steps_are_counted_is_made_shorter(

@@ -52,6 +52,21 @@ def test_a_kill_at_any_call_leaves_the_old_or_the_new_file(tmp_path: Path) -> No
         assert path.read_bytes() in (b"old", b"newer")
 
 
+def test_new_files_are_taken_all_or_none_and_given_back_by_a_failure(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    with durable.new_files(one, two):
+        for taken in ([one], [tmp_path / "free", two]):
+            with pytest.raises(FileExistsError), durable.new_files(*taken):
+                raise AssertionError
+        durable.write_file(one, b"1")
+    assert (one.read_bytes(), two.read_bytes()) == (b"1", b"") and not (tmp_path / "free").exists()
+    with pytest.raises(KeyError), durable.new_files(tmp_path / "free"):
+        raise KeyError
+    assert not (tmp_path / "free").exists()
+    with pytest.raises(StorageError), durable.new_files(tmp_path / "no" / "folder"):
+        raise AssertionError
+
+
 def test_a_file_that_the_system_lets_grow_no_further_is_a_storage_error_and_keeps_what_it_held(
     tmp_path: Path,
 ) -> None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from etude.errors import InputError
-from etude.text import one_line, plural
+from etude.text import one_line, plural, verb
 from etude.watch.logs.rows import Columns, Row, choose
 from etude.watch.point import Point
 
@@ -157,8 +157,8 @@ class _Walk:
             rows = plural(self._void, "row")
             self._notes.append(f"training went back; {rows} beyond that step left out as void")
         if self._changed:
-            times = plural(self._changed, "step")
-            self._notes.append(f"{times} have two rows with other figures, of which the later counts")
+            times = f"{plural(self._changed, 'step')} {verb(self._changed, 'have')}"
+            self._notes.append(f"{times} two rows with other figures, of which the later counts")
         return [run for run in self._runs if run]
 
     def _has_figures(self, reading: Figures) -> bool:
