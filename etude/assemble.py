@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -15,15 +14,15 @@ from etude.engine.precision import choose_precision
 from etude.engine.world import World
 from etude.errors import InputError
 from etude.models.adapter_files import check_same, read_adapter_config
-from etude.models.build import build
+from etude.models.build import adapt, build
 from etude.models.encoder_config import CODE_ENCODER
 from etude.models.families.family import Facts
 from etude.models.families.table import family_of
 from etude.models.generation_config import GENERATION_FILE, generation_config
 from etude.models.hf_config import default_names, label_names
 from etude.models.hub import find_model
-from etude.models.lora import ADAPTER_FILE, CLASSIFIER_FILE, adapter_config, add_adapter
-from etude.models.parts import find_targets, head_modules, quantize, require_finite
+from etude.models.lora import ADAPTER_FILE, CLASSIFIER_FILE, adapter_config
+from etude.models.parts import head_modules, quantize, require_finite
 from etude.models.weights import digest
 from etude.plan import Plan
 from etude.recipe.course import Course
@@ -50,14 +49,7 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
     require_finite(model, "the model" if recipe.model.from_ is None else f"model.from: {recipe.model.from_}")
     if recipe.model.quantize is not None and options.model is None:
         quantize(model, precision.dtype, device)
-    if recipe.adapter is not None:
-        targeted, whole = find_targets(model, recipe.adapter.targets), head_modules(model)
-        add_adapter(model, dict.fromkeys(targeted, recipe.adapter), recipe.seed, whole=whole)
-    own: list[Any] = [module for module in model.modules() if hasattr(module, "checkpoint_activations")]
-    for module in own:
-        module.checkpoint_activations = recipe.train.activation_checkpointing
-    if not own and recipe.train.activation_checkpointing and plan.pretrained is not None:
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    adapt(recipe, model)
     model.to(device)
     if options.weights is not None:
         file = find_weights(options.weights, options.runs)

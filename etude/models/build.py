@@ -11,6 +11,8 @@ from etude.errors import InputError
 from etude.models.cost import Cost
 from etude.models.families.family import Config, NewModel, Pretrained
 from etude.models.families.table import family_named, family_of
+from etude.models.lora import add_adapter
+from etude.models.parts import find_targets, head_modules
 from etude.models.pretrained import load_pretrained
 from etude.recipe.schema import Recipe
 
@@ -95,6 +97,18 @@ def build(
     model: Any = family_of(config).make(config, _labels_of(config, None))
     model.init_weights(recipe.seed)
     return model, []
+
+
+def adapt(recipe: Recipe, model: nn.Module) -> None:
+    """Put the adapter of a recipe on a model, and let its blocks be computed again if that is asked for."""
+    if recipe.adapter is not None:
+        targeted, whole = find_targets(model, recipe.adapter.targets), head_modules(model)
+        add_adapter(model, dict.fromkeys(targeted, recipe.adapter), recipe.seed, whole=whole)
+    own: list[Any] = [module for module in model.modules() if hasattr(module, "checkpoint_activations")]
+    for module in own:
+        module.checkpoint_activations = recipe.train.activation_checkpointing
+    if not own and recipe.train.activation_checkpointing and recipe.model.from_ is not None:
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
 
 
 def _labels_of(config: Config, pretrained: Pretrained | None) -> int:

@@ -1,0 +1,251 @@
+"""The memory of a training step before it is run: how much, of what, and at which moment.
+
+A step of the plan's own model, objective and optimizer is traced without numbers (`trace.py`), so that no
+formula of an architecture has to follow its code. Source of the problem: LLMem (arXiv:2404.10933), xMem
+(arXiv:2510.21048).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from etude.data.batch import NO_TARGET, Batch, NumpyBatch
+from etude.data.loader import StepBatches, longest_batch
+from etude.engine.loop import Objective, TrainState, train
+from etude.engine.optim import Optimizer
+from etude.engine.precision import Precision
+from etude.engine.world import World
+from etude.models.build import adapt
+from etude.models.families.family import Config
+from etude.models.families.table import family_of
+from etude.models.parts import head_modules
+from etude.models.weights import keeps_fp32
+from etude.objectives.choose import join_kinds
+from etude.plan import Plan
+from etude.plan.allocator import Replay
+from etude.plan.kernels import standing_in, workspace_of
+from etude.plan.trace import Block, Trace, Tracer, haunt, tracing
+from etude.recipe.course import Course
+from etude.recipe.schema import Recipe
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """All that the memory of a step depends on.
+
+    model        configuration of the model; labels: its outputs as a classifier, 0 if it is none
+    batch        the micro-batch that takes most memory
+    accumulates  whether a step has several micro-batches
+    device       cpu or cuda, which need not be there
+    """
+
+    recipe: Recipe
+    model: Config
+    labels: int = 0
+    objective: Objective
+    batch: NumpyBatch
+    accumulates: bool
+    device: torch.device
+    precision: str
+
+
+@dataclass(frozen=True)
+class Share:
+    """Alike tensors that are alive at the peak.
+
+    category  as in `Memory.parts`
+    place     the module that made them, with * for the number of a block
+    what      operation, dtype and shape of one of them
+    """
+
+    category: str
+    place: str
+    what: str
+    count: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The peak of a step, in bytes of one device.
+
+    peak      bytes of live tensors at the peak, as the allocator counts them; of a GPU its fixed part, too
+    phase     forward, loss, backward or optimizer: when the peak is
+    parts     bytes at the peak by category; they add up to the peak
+    phases    the peak of each phase
+    reserved  bytes that the allocator of a GPU takes from the device; the peak on a CPU
+    shares    tensors alive at the peak, largest first
+    """
+
+    peak: int
+    phase: str
+    parts: dict[str, int]
+    phases: dict[str, int]
+    reserved: int
+    shares: tuple[Share, ...] = field(repr=False)
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes of the device that the step needs."""
+        return self.reserved
+
+
+def estimate_memory(subject: Subject) -> Memory:
+    """Trace a step and find its peak. Takes no memory to speak of, and no random number."""
+    return summarize(trace_step(subject), subject.device)
+
+
+def memory_of(plan: Plan, micro_batch_size: int, recipe: Recipe | None = None) -> Memory:
+    """The memory of a step of a plan in micro-batches of a size, of tasks that of the largest.
+
+    recipe: in the place of the plan's, of the same model and data.
+    """
+    subjects = subjects_of(plan, micro_batch_size, recipe)
+    return max(map(estimate_memory, subjects), key=lambda memory: memory.peak)
+
+
+def subjects_of(plan: Plan, micro_batch_size: int, recipe: Recipe | None = None) -> list[Subject]:
+    """The longest micro-batch of each task of a plan; arguments as for `memory_of`."""
+    recipe = recipe or plan.recipe
+    assert plan.model is not None, "a module of the user's has no configuration"
+    labels = getattr(plan.model, "labels", 0) if plan.pretrained is None else plan.pretrained.labels
+    return [
+        Subject(
+            recipe=recipe,
+            model=plan.model,
+            labels=int(labels),
+            objective=join_kinds(plan.tasks),
+            batch=replace(
+                longest_batch(task.corpus.train, micro_batch_size, recipe.data.attend_across_documents),
+                task=task.name,
+            ),
+            accumulates=micro_batch_size * recipe.train.devices < plan.global_batch_size,
+            device=plan.device,
+            precision=plan.precision,
+        )
+        for task in plan.tasks
+    ]
+
+
+def full_rows(recipe: Recipe, size: int, labels: int = 0) -> NumpyBatch:
+    """A micro-batch of full rows, where the data are not known."""
+    train, shape = recipe.train, (size, recipe.train.seq_len)
+    tokens = np.zeros(shape, dtype=np.int64)
+    if recipe.kind.model == "encoder-decoder":
+        length = train.target_len or train.seq_len
+        targets = np.zeros((1, size * length), dtype=np.int64)
+        return Batch(
+            tokens=tokens.reshape(1, -1), labels=targets, lengths=(train.seq_len,) * size,
+            target_lengths=(length,) * size,
+        )  # fmt: skip
+    if labels:
+        return Batch(
+            tokens=tokens, labels=np.full(shape, NO_TARGET), classes=np.ones((size, labels), np.float32)
+        )
+    if recipe.kind.hides_tokens:
+        scored = np.arange(int(tokens.size * train.mask_ratio))
+        return Batch(tokens=tokens, labels=tokens, scored=scored)
+    return Batch(tokens=tokens, labels=tokens)
+
+
+def trace_step(subject: Subject) -> Trace:
+    """The storages of one step, whose optimizer has made steps before."""
+    recipe, device = subject.recipe, subject.device
+    model = family_of(subject.model).empty(subject.model, subject.labels)
+    tracer = Tracer(device, workspace_of(device))
+    with standing_in(device), tracing(tracer, model):
+        haunt(model, tracer, lambda name, tensor: _dtype_of(subject, model, name, tensor))
+        adapt(recipe, model)
+        tracer.note(model.parameters(), "weights")
+        optimizer = Optimizer(model, recipe.optim)
+        for part in optimizer.parts:
+            part.state.update({parameter: part.begin(parameter) for parameter in part.parameters})
+        tracer.note((each for _, state in optimizer.states() for each in state.values()), "optimizer state")
+        if subject.accumulates:
+            for parameter in optimizer.parameters:
+                parameter.grad = torch.zeros_like(parameter)
+            tracer.note((parameter.grad for parameter in optimizer.parameters), "gradients")
+        precision = Precision(
+            subject.precision, _DTYPES[subject.precision], device, torch.tensor(1.0), torch.tensor(0.0)
+        )
+        state = TrainState(model, optimizer, precision, Course(recipe, 1))
+        step = StepBatches(0, 0, 1, np.zeros(1, dtype=np.int64), [subject.batch])
+        world = World(device) if recipe.train.devices == 1 else _Rank(device, size=recipe.train.devices)
+        next(train(state, [step], subject.objective, world))
+    return tracer.trace
+
+
+def summarize(trace: Trace, device: torch.device) -> Memory:
+    """The peak of a trace, and what is alive at it."""
+    replay = Replay(device.type)
+    live: set[int] = set()
+    best, at, phase, phases = 0, 0, "forward", Counter[str]()
+    for place, event in enumerate(trace.events):
+        block = trace.blocks[abs(event) - 1]
+        total = replay.begin(event, block.nbytes) if event > 0 else replay.end(-event)
+        if event > 0:
+            phase = block.phase
+        phases[phase] = max(phases[phase], total)
+        if total > best:
+            best, at = total, place
+    for event in trace.events[: at + 1]:
+        (live.add if event > 0 else live.discard)(abs(event) - 1)
+    blocks = [trace.blocks[number] for number in live]
+    parts = Counter[str]()
+    for block in blocks:
+        parts[category(block)] += block.nbytes
+    if rounding := best - sum(parts.values()):
+        parts["rounding"] = rounding
+    return Memory(
+        peak=best,
+        phase=trace.blocks[abs(trace.events[at]) - 1].phase,
+        parts=dict(parts.most_common()),
+        phases=dict(phases),
+        reserved=replay.reserved,
+        shares=tuple(_shares(blocks)),
+    )
+
+
+def category(block: Block) -> str:
+    """The use of a storage, as people ask for it."""
+    if block.kind:
+        return block.kind
+    if block.phase == "forward":
+        return "saved activations" if block.kept else "temporaries"
+    if block.phase == "loss":
+        return "logits and loss"
+    return "recomputed activations" if block.phase == "backward" and block.module else "temporaries"
+
+
+class _Rank(World):
+    """One of several ranks that are not there."""
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors])):
+            tensor.copy_(part.view_as(tensor))
+
+
+def _dtype_of(subject: Subject, model: nn.Module, name: str, tensor: Tensor) -> torch.dtype:
+    """Trained weights are fp32, frozen ones are held as they are computed with."""
+    if subject.recipe.adapter is None or not tensor.is_floating_point():
+        return tensor.dtype
+    dtype, is_head = _DTYPES[subject.precision], name.startswith(tuple(head_modules(model)))
+    is_whole = family_of(subject.model).name == "encoder" or is_head
+    return torch.float32 if is_whole or keeps_fp32(name, dtype) else dtype
+
+
+def _shares(blocks: Sequence[Block]) -> Iterator[Share]:
+    counts, sizes = Counter[tuple[str, str, str]](), Counter[tuple[str, str, str]]()
+    for block in blocks:
+        key = category(block), block.place, block.what
+        counts[key] += 1
+        sizes[key] += block.nbytes
+    for (kind, place, what), nbytes in sizes.most_common():
+        yield Share(kind, place, what, counts[kind, place, what], nbytes)

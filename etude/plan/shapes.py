@@ -1,0 +1,196 @@
+"""The shapes of what operations make, without their numbers, each found once.
+
+torch knows them on its meta device, but finds many by loading its compiler, which takes a second, and by
+Python that takes longer than the operation. So element-wise operations and reductions have a rule of ours,
+and a call like an earlier one has its answer again.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+META = torch.device("meta")
+_REDUCTIONS = ("sum", "mean", "amax", "amin", "linalg_vector_norm", "any", "all", "argmax", "prod")
+
+
+class Shapes:
+    """Tensors of the meta device that have the shapes, strides, dtypes and aliases of results."""
+
+    def __init__(self) -> None:
+        self._made: dict[Any, Any] = {}
+        self._dtypes: dict[Any, torch.dtype] = {}
+
+    def __call__(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        try:
+            key = func, _sign(args), _sign(tuple(kwargs.items()))
+            if (made := self._made.get(key)) is not None:
+                return _make(made)
+        except TypeError:  # of a value that cannot be a key
+            key = None
+        given, named = (
+            [body_of(value) for value in args],
+            {name: body_of(value) for name, value in kwargs.items()},
+        )
+        if "device" in named:
+            named["device"] = META
+        found = self._find(func, given, named)
+        if key is not None and _is_fresh(found, (given, named)):
+            self._made[key] = _describe(found)
+        return found
+
+    def _find(self, func: Any, given: list[Any], named: dict[str, Any]) -> Any:
+        if (rule := _RULES.get(func)) is not None:
+            return rule(*given, **named)
+        name = func._schema.name.removeprefix("aten::")
+        is_single = len(func._schema.returns) == 1
+        tensors = [value for value in given if isinstance(value, Tensor)]
+        if is_single and tensors and torch.Tag.pointwise in func.tags and "memory_format" not in named:
+            return self._pointwise(func, given, named, tensors)
+        if is_single and name in _REDUCTIONS and len(tensors) == 1:
+            return self._reduce(func, given, named)
+        return func(*given, **named)
+
+    def _pointwise(self, func: Any, given: list[Any], named: dict[str, Any], tensors: list[Tensor]) -> Tensor:
+        shape = _broadcast([each.shape for each in tensors])
+        dtype = self._dtype(func, given, named)
+        for each in tensors:
+            if each.shape == shape and torch._debug_has_internal_overlap(each) == 0:
+                return torch.empty_strided(shape, each.stride(), dtype=dtype, device=META)
+        return torch.empty(shape, dtype=dtype, device=META)
+
+    def _reduce(self, func: Any, given: list[Any], named: dict[str, Any]) -> Tensor:
+        names = [each.name for each in func._schema.arguments]
+        values = {each.name: each.default_value for each in func._schema.arguments}
+        values |= dict(zip(names, given)) | named
+        x, dims = given[0], values.get("dim")
+        dims = range(x.dim()) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
+        gone = {dim % max(x.dim(), 1) for dim in dims}
+        shape = [
+            1 if at in gone else size
+            for at, size in enumerate(x.shape)
+            if at not in gone or values.get("keepdim")
+        ]
+        return torch.empty(shape, dtype=self._dtype(func, given, named), device=META)
+
+    def _dtype(self, func: Any, given: list[Any], named: dict[str, Any]) -> torch.dtype:
+        """By computing with a single number."""
+
+        def small(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return torch.ones((1,) * value.dim(), dtype=value.dtype)
+            return value
+
+        key = (
+            func,
+            tuple((v.dtype, v.dim()) if isinstance(v, Tensor) else repr(v) for v in (*given, *named.items())),
+        )
+        if key not in self._dtypes:
+            made: Tensor = func(
+                *map(small, given), **{n: small(v) for n, v in named.items() if n != "device"}
+            )
+            self._dtypes[key] = made.dtype
+        return self._dtypes[key]
+
+
+def body_of(value: Any) -> Any:
+    """The meta tensor of a ghost, or one in the place of another tensor; other values as they are."""
+    if isinstance(value, Tensor):
+        body = getattr(value, "body", None)
+        if body is not None:
+            return body
+        return (
+            value if value.dim() == 0 or value.device.type == "meta" else torch.empty_like(value, device=META)
+        )
+    if isinstance(value, list | tuple):
+        return type(value)(body_of(each) for each in value)
+    return value
+
+
+def _sign(values: Any) -> Any:
+    """A key of a call: shapes, strides and dtypes of tensors, and other values."""
+    return tuple(
+        (value.shape, value.stride(), value.dtype) if isinstance(value, Tensor)
+        else _sign(value) if isinstance(value, list | tuple)
+        else (type(value), value)
+        for value in values
+    )  # fmt: skip
+
+
+def _broadcast(shapes: list[torch.Size]) -> torch.Size:
+    if all(shape == shapes[0] for shape in shapes):
+        return shapes[0]
+    rank = max(map(len, shapes))
+    wide = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
+    return torch.Size(next((size for size in sizes if size != 1), 1) for sizes in zip(*wide))
+
+
+def _is_fresh(made: Any, given: Any) -> bool:
+    storages = {each.untyped_storage()._cdata for each in _tensors(given)}
+    return all(each.untyped_storage()._cdata not in storages for each in _tensors(made))
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [each for part in value for each in _tensors(part)] if isinstance(value, list | tuple) else []
+
+
+def _describe(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return "tensor", value.shape, value.stride(), value.dtype, value.untyped_storage().nbytes()
+    if isinstance(value, list | tuple):
+        return "many", type(value), [_describe(each) for each in value]
+    return "value", value
+
+
+def _make(made: Any) -> Any:
+    if made[0] == "tensor":
+        return torch.empty_strided(made[1], made[2], dtype=made[3], device=META)
+    if made[0] == "many":
+        return made[1](_make(each) for each in made[2])
+    return made[1]
+
+
+def _arange(*bounds: Any, dtype: torch.dtype | None = None, **settings: Any) -> Tensor:
+    start, end, step = {1: (0, *bounds, 1), 2: (*bounds, 1), 3: bounds}[len(bounds)]
+    whole = all(isinstance(each, int) for each in bounds)
+    return torch.empty(
+        max(-(-int(end - start) // step), 0) if whole else int((end - start) / step),
+        dtype=dtype or (torch.int64 if whole else torch.float32), device=META,
+    )  # fmt: skip
+
+
+def _cat(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    parts = [part for part in parts if part.shape != (0,)] or parts
+    shape, dtype = list(parts[0].shape), parts[0].dtype
+    shape[dim] = sum(part.shape[dim] for part in parts)
+    for part in parts:
+        dtype = torch.promote_types(dtype, part.dtype)
+    return torch.empty(shape, dtype=dtype, device=META)
+
+
+def _embedding(weight: Tensor, ids: Tensor, *settings: Any) -> Tensor:
+    return torch.empty((*ids.shape, weight.shape[1]), dtype=weight.dtype, device=META)
+
+
+def _addmm(bias: Tensor, left: Tensor, right: Tensor, **settings: Any) -> Tensor:
+    return torch.empty((left.shape[0], right.shape[1]), dtype=left.dtype, device=META)
+
+
+def _same(x: Tensor, *settings: Any, **named: Any) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device=META)
+
+
+_ATEN = torch.ops.aten
+_RULES: dict[Any, Callable[..., Any]] = {
+    **dict.fromkeys((_ATEN.arange.default, _ATEN.arange.start, _ATEN.arange.start_step), _arange),
+    _ATEN.cat.default: _cat,
+    _ATEN.embedding.default: _embedding,
+    _ATEN.addmm.default: _addmm,
+    _ATEN.roll.default: _same,
+    _ATEN._reshape_alias.default: torch.as_strided,
+}

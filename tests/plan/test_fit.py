@@ -1,0 +1,56 @@
+"""What fits is found by few traces, and the least that has to change is named first."""
+
+from typing import Any
+
+import pytest
+
+from etude.plan.fit import find_fit, largest_micro_batch
+from etude.plan.memory import Memory
+from etude.recipe.schema import Recipe
+
+from .steps import recipe_of
+
+
+def of(nbytes: int) -> Memory:
+    return Memory(nbytes, "loss", {"weights": nbytes}, {"loss": nbytes}, nbytes, ())
+
+
+@pytest.mark.parametrize("limit", range(0, 1400, 37))
+def test_the_largest_micro_batch_is_that_of_trying_all(limit: int) -> None:
+    asked = []
+
+    def memory_of(size: int) -> Memory:
+        asked.append(size)
+        return of(100 + 20 * size)
+
+    fitting = [size for size in (1, 2, 3, 4, 6, 8, 12, 16, 24, 48) if 100 + 20 * size <= limit]
+    found = largest_micro_batch(memory_of, 48, limit)
+    assert (found[0] if found else None) == (max(fitting) if fitting else None)
+    assert len(asked) <= 5
+
+
+def test_changes_come_in_the_order_of_harm() -> None:
+    def memory_of(recipe: Recipe, size: int) -> Memory:
+        state = 100 if recipe.adapter else 400
+        return of(state + size * (10 if recipe.train.activation_checkpointing else 50))
+
+    recipe = recipe_of(model={"from": "none"}, train={"global_batch_size": 64})
+
+    def changes(limit: int) -> dict[str, Any] | None:
+        found = find_fit(recipe, memory_of, 64, 64, limit)
+        return None if found is None else found.changes
+
+    assert changes(10_000) == {}
+    assert changes(2_000 + 100) == {"train.micro_batch_size": 32}
+    assert changes(420) == {"train.micro_batch_size": 2, "train.activation_checkpointing": True}
+    assert changes(300) == {
+        "train.micro_batch_size": 16, "train.activation_checkpointing": True, "adapter.rank": 8,
+        "adapter.targets": "all-linear",
+    }  # fmt: skip
+    assert changes(50) is None
+
+
+def test_accumulation_keeps_the_samples_of_a_step() -> None:
+    recipe = recipe_of(train={"global_batch_size": None, "micro_batch_size": 64, "accumulation": 1})
+    found = find_fit(recipe, lambda recipe, size: of(size), 64, 64, 32)
+    assert found is not None and found.changes == {"train.micro_batch_size": 32, "train.accumulation": 2}

@@ -1,0 +1,141 @@
+"""The memory of a step that is traced without numbers is that of the step when it is run."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from etude.engine.precision import has_native_bf16
+from etude.models.families.table import family_of
+from etude.objectives.causal import Causal
+from etude.objectives.classification import Classification
+from etude.objectives.masked import Masked
+from etude.objectives.seq2seq import Seq2Seq
+from etude.plan.memory import Subject, estimate_memory, full_rows
+
+from .steps import (
+    CPU,
+    LORA,
+    RECOMPUTED,
+    decoder,
+    encoder,
+    encoder_decoder,
+    end_to_end,
+    measured_peak,
+    pairs,
+    recipe_of,
+    rows,
+    subject,
+)
+
+ENCODER, T5 = {"kind": "encoder"}, {"kind": "encoder-decoder"}
+MASKED = recipe_of(train={"objective": "masked"}, model=ENCODER)
+SEQ2SEQ = recipe_of(train={"objective": "seq2seq"}, model=T5)
+LENGTHS = (40, 9, 40, 70)
+
+CASES: dict[str, Subject] = {
+    "decoder": subject(recipe_of(), decoder(), Causal(), rows(4, 64)),
+    "packed, grouped heads": subject(
+        recipe_of(), decoder(n_kv_head=2, qk_norm=True), Causal(), end_to_end(LENGTHS)
+    ),
+    "recomputed": subject(recipe_of(**RECOMPUTED), decoder(), Causal(), rows(8, 64)),
+    "accumulated": subject(recipe_of(), decoder(), Causal(), rows(4, 64), accumulates=True),
+    "adapter": subject(recipe_of(**LORA), decoder(qkv_bias=True, tied=False), Causal(), rows(4, 64)),
+    "window": subject(recipe_of(), decoder(sliding_window=16), Causal(), rows(4, 64)),
+    "muon": subject(recipe_of(optim={"kind": "muon"}), decoder(), Causal(), rows(4, 64)),
+    "labels": subject(recipe_of(), decoder(), Classification(False), rows(4, 64, labels=3), labels=3),
+    "encoder": subject(MASKED, encoder(dropout=0.1, attention_dropout=0.1), Masked(), end_to_end(LENGTHS, every=7)),
+    "encoder with labels, recomputed": subject(
+        recipe_of(**RECOMPUTED), encoder(labels=3), Classification(True), rows(4, 64, labels=3), labels=3
+    ),
+    "encoder-decoder": subject(SEQ2SEQ, encoder_decoder(dropout=0.1), Seq2Seq(), pairs(LENGTHS, (9, 9, 30, 20))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_traced_peak_is_the_measured_one(name: str) -> None:
+    case = CASES[name]
+    traced, measured = estimate_memory(case), measured_peak(case)
+    assert traced.peak == pytest.approx(measured, rel=0.005), (traced, measured)
+    assert sum(traced.parts.values()) == traced.peak == max(traced.phases.values())
+
+
+@pytest.mark.skipif(not has_native_bf16(CPU), reason="this CPU emulates bf16")
+@pytest.mark.parametrize("name", ["decoder", "packed, grouped heads", "adapter"])
+def test_so_it_is_in_bf16(name: str) -> None:
+    case = replace(CASES[name], precision="bf16")
+    assert estimate_memory(case).peak == pytest.approx(measured_peak(case), rel=0.05)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_weights_and_their_state_are_counted_exactly(name: str) -> None:
+    case = CASES[name]
+    parts = estimate_memory(case).parts
+    model = family_of(case.model).empty(case.model, case.labels)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if case.recipe.adapter is None:
+        assert parts["weights"] == 4 * count
+        assert parts["optimizer state"] >= 4 * count
+    else:
+        adapter = parts["weights"] - 4 * count
+        assert 0 < adapter < count
+        tensors = 2 * sum(each.dim() == 2 and "embed" not in name for name, each in model.named_parameters())
+        assert parts["optimizer state"] == 2 * adapter + 4 * (tensors - 2)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_more_rows_and_longer_ones_take_more(device: str) -> None:
+    one = replace(CASES["decoder"], device=torch.device(device), precision="bf16")
+
+    def peak(count: int, length: int) -> int:
+        return estimate_memory(replace(one, batch=rows(count, length))).peak
+
+    sizes = [peak(1, 32), peak(2, 32), peak(4, 32), peak(4, 64), peak(4, 128)]
+    assert sizes == sorted(set(sizes))
+
+
+@pytest.mark.parametrize("name", ["decoder", "labels", "encoder", "encoder-decoder"])
+def test_recomputation_never_keeps_more(name: str) -> None:
+    case = CASES[name]
+    train = case.recipe.train.model_copy(update={"activation_checkpointing": True})
+    less = replace(case, recipe=case.recipe.model_copy(update={"train": train}))
+    before, after = estimate_memory(case), estimate_memory(less)
+    assert after.parts.get("saved activations", 0) < before.parts["saved activations"]
+    assert after.peak <= before.peak
+
+
+def test_a_gpu_needs_not_be_there() -> None:
+    plain = replace(CASES["decoder"], device=torch.device("cuda"), precision="bf16")
+    for case in (plain, replace(plain, batch=end_to_end(LENGTHS))):
+        made = estimate_memory(case)
+        assert made.reserved >= made.peak == sum(made.parts.values())
+        assert made.parts["cast weights"] > 0
+
+
+def test_layers_that_differ_are_all_traced() -> None:
+    apart = replace(CASES["decoder"], model=decoder(sliding_window=16, n_layer=4))
+    whole = replace(CASES["decoder"], model=decoder(n_layer=4))
+    assert estimate_memory(apart).peak != estimate_memory(whole).peak
+
+
+def test_no_random_number_is_taken() -> None:
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    estimate_memory(CASES["encoder"])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_rows_are_assumed_full_without_data() -> None:
+    assert full_rows(recipe_of(), 3).tokens.shape == (3, 64)
+    assert full_rows(SEQ2SEQ, 3).target_lengths == (64, 64, 64)
+    scored = full_rows(MASKED, 4).scored
+    assert scored is not None and len(scored) == int(0.15 * 4 * 64)
+    labelled = full_rows(recipe_of(), 2, labels=5)
+    assert labelled.classes is not None and np.shape(labelled.classes) == (2, 5)
+
+
+def test_the_largest_tensors_at_the_peak_are_named() -> None:
+    shares = estimate_memory(CASES["decoder"]).shares
+    assert [share.nbytes for share in shares] == sorted((share.nbytes for share in shares), reverse=True)
+    assert any(share.place == "model.layers.*.mlp" and share.count == 3 for share in shares)
