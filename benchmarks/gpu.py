@@ -85,8 +85,9 @@ def _in_process(name: str, tiny: bool, limit_seconds: float) -> dict[str, Any]:
         out, err = process.communicate(timeout=limit_seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        return {"error": f"not done after {limit_seconds:.0f} s"}
+        out, err = process.communicate()
+        so_far = json.loads(([line[1:] for line in out.splitlines() if line.startswith("@")] or ["{}"])[-1])
+        return {**so_far, "error": f"not done after {limit_seconds:.0f} s"}
     lines = [line[1:] for line in out.splitlines() if line.startswith("@")]
     if process.returncode or not lines:
         return {"error": "\n".join(err.strip().splitlines()[-12:]), "code": process.returncode}

@@ -1,6 +1,7 @@
 """Generation for `gpu.py`: by CUDA graphs, by plain steps and by transformers, in one process."""
 
 import itertools
+import json
 import statistics
 import time
 import traceback
@@ -27,14 +28,20 @@ def generate(tiny: bool) -> dict[str, Any]:
     import torch
 
     device = choose_device()
-    result: dict[str, Any] = {"equal": _attempt(lambda: _compare_ways(tiny))}
+    result: dict[str, Any] = {}
+
+    def add(name: str, figures: dict[str, Any]) -> None:  # what is there already stays if time runs out
+        result[name] = {**figures, "at_seconds": round(time.perf_counter() - begun, 1)}
+        print("@" + json.dumps(result), flush=True)
+
+    begun = time.perf_counter()
     with torch.device(device):
         model = empty_decoder(config_qwen(tiny)).to(choose_dtype(device)).eval()
     draw_weights(model)
     model.requires_grad_(False)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     tokens = 8 if tiny else 64
-    theirs = _attempt(lambda: {"model": _in_transformers(model)})
+    theirs: dict[str, Any] = {}
     for batch in (1, 4) if tiny else (1, 16):
         prompts = _prompts(model, [50 + i for i in range(batch)])
         sides: dict[str, Callable[[], dict[str, Any]]] = {
@@ -44,17 +51,19 @@ def generate(tiny: bool) -> dict[str, Any]:
         }
         said: dict[str, Any] = {}
         for side, work in sides.items():
+            if side == "transformers" and not theirs:
+                theirs = _attempt(lambda: {"model": _in_transformers(model)})
             figures = theirs if side == "transformers" and "error" in theirs else _attempt(work)
             said[side] = figures.pop("ids", None) if "error" not in figures else None
             if "tokens_per_second" in figures:
                 speed = figures["tokens_per_second"]
                 figures["weight_bytes_per_second"] = round(weights * speed / batch)
-            result[f"batch {batch}, {side}"] = figures
-        result[f"batch {batch}, same tokens as plain"] = {
-            side: _share(said["plain"], said[side])
-            for side in ("graph", "transformers")
-            if said["plain"] and said[side]
-        }
+            add(f"batch {batch}, {side}", figures)
+        pairs = {side: (said["plain"], said[side]) for side in ("graph", "transformers")}
+        shares = {side: _share(*pair) for side, pair in pairs.items() if all(pair)}
+        add(f"batch {batch}, same tokens as plain", shares)
+        if batch == 1:
+            add("equal", _attempt(lambda: _compare_ways(tiny)))
     return {"passed": result["equal"].get("passed", False), **result}
 
 
