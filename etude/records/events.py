@@ -184,12 +184,13 @@ class Judgement:
     """The success criteria of the recipe after an evaluation, or after the final scores.
 
     values  by criterion, as `gap below 0.5`; None where the figure was not measured
-    met     those that hold
+    met     those that hold; open: those that the end of the run decides
     """
 
     step: int
     values: dict[str, float | None]
     met: list[str]
+    open: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -352,10 +353,8 @@ def _is_consistent(scores: Scores) -> bool:
 
 def _counts_rows(scores: Scores) -> bool:
     """True if the confusions are those of the labels and of the rows."""
-    shape = [len(row) for row in scores.confusion]
-    return (
-        shape == [len(scores.labels)] * len(scores.labels) and sum(map(sum, scores.confusion)) == scores.rows
-    )
+    shape, count = [len(row) for row in scores.confusion], len(scores.labels)
+    return shape == [count] * count and sum(map(sum, scores.confusion)) == scores.rows
 
 
 def _is_summary(data: DataUsed) -> bool:

@@ -106,9 +106,13 @@ def describe(event: Event, window: OpenWindow) -> str | None:
             mark = "error: " if event.severity == "error" else ""
             return f"step {event.step:,}  {mark}{event.what}: {event.evidence}; {event.advice}"
         case events.Judgement():
+            other = {
+                name: "not met" if value is not None else "not measured"
+                for name, value in event.values.items()
+            }
+            words = other | dict.fromkeys(event.met, "met") | dict.fromkeys(event.open, "open")
             said = [
-                f"{name} {'met' if name in event.met else 'not met' if value is not None else 'not measured'}"
-                f"{'' if value is None else f' ({value:.4g})'}"
+                f"{name} {words[name]}{'' if value is None else f' ({value:.4g})'}"
                 for name, value in event.values.items()
             ]
             return f"step {event.step:,}  criteria {len(event.met)} of {len(said)}: {', '.join(said)}"

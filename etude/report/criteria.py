@@ -1,8 +1,9 @@
 """The success criteria of a run, as its records have judged them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from etude.records.events import Judgement
+from etude.records.events import Control, Judgement
 from etude.report.history import History
 from etude.report.markdown import prose, table
 from etude.report.wording import number, short
@@ -15,11 +16,11 @@ def describe_criteria(history: History) -> Iterator[str]:
     judged = newest(history.events(Judgement))
     if not judged:
         return
+    judged[-1] = _decided(judged[-1], history)
     shown = judged[-_SHOWN:]
-    rows = [
-        (prose(name), *(_cell(each, name) for each in shown), "yes" if name in judged[-1].met else "no")
-        for name in judged[-1].values
-    ]
+    words = dict.fromkeys(judged[-1].values, "no") | dict.fromkeys(judged[-1].open, "open")
+    words |= dict.fromkeys(judged[-1].met, "yes")
+    rows = [(prose(name), *(_cell(each, name) for each in shown), words[name]) for name in judged[-1].values]
     yield table(("criterion", *(f"step {number(each.step)}" for each in shown), "met"), rows)
 
 
@@ -28,9 +29,12 @@ def criteria_text(history: History) -> str | None:
     judged = history.events(Judgement)
     if not judged:
         return None
-    last = judged[-1]
-    missed = [f"{name} ({_value(value)})" for name, value in last.values.items() if name not in last.met]
-    return f"{len(last.met)} of {len(last.values)} met" + (f"; not {', '.join(missed)}" if missed else "")
+    last = _decided(judged[-1], history)
+    texts = {name: f"{name} ({_value(value)})" for name, value in last.values.items()}
+    missed = [text for name, text in texts.items() if name not in (*last.met, *last.open)]
+    said = f"{len(last.met)} of {len(last.values)} met" + (f"; not {', '.join(missed)}" if missed else "")
+    waiting = [texts[name] for name in last.open if name in texts]
+    return said + (f"; open: {', '.join(waiting)}" if waiting else "")
 
 
 def newest(judged: Sequence[Judgement]) -> list[Judgement]:
@@ -38,9 +42,19 @@ def newest(judged: Sequence[Judgement]) -> list[Judgement]:
     return list({each.step: each for each in judged}.values())
 
 
+def _decided(judgement: Judgement, history: History) -> Judgement:
+    """A judgement after which nothing is open if the run has ended."""
+    ended = history.events(Control)[-1:]
+    return replace(judgement, open=[]) if ended and ended[0].action in ("finish", "fail") else judgement
+
+
 def _cell(judgement: Judgement, name: str) -> str:
     value = judgement.values.get(name)
-    return _value(value) if value is None or name in judgement.met else f"**{_value(value)}**"
+    return (
+        _value(value)
+        if value is None or name in (*judgement.met, *judgement.open)
+        else f"**{_value(value)}**"
+    )
 
 
 def _value(value: float | None) -> str:

@@ -17,7 +17,7 @@ class Criteria:
     gap            validation loss less the mean training loss before it
     steepest_fall  largest fall of the training loss from one twentieth of the planned steps to the next, as
                    a share of the first
-    progress       share of the planned steps that are done
+    progress       share of the planned steps that are done; not above a limit is open until the last
     test:METRIC    of the final scores; other names are metrics of evaluations, or their loss
     """
 
@@ -52,7 +52,9 @@ class Criteria:
             is_above = each.above is not None and value is not None and value > each.above
             if is_above or (each.below is not None and value is not None and value < each.below):
                 met.append(str(each))
-        return Judgement(step, values, met)
+        is_over = step >= self._planned
+        late = [str(each) for each in self._criteria if each.figure == "progress" and each.above is not None]
+        return Judgement(step, values, met, [each for each in late if not is_over and each not in met])
 
     def _measure(self, figure: str) -> float | None:
         """A figure after the last evaluation; None if it was not measured, or is not finite."""

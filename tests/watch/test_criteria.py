@@ -13,7 +13,7 @@ from etude.records.events import Evaluation, Judgement, Scores, Step
 from etude.report.criteria import criteria_text
 from etude.report.history import read_history
 from etude.report.write import write_report
-from etude.run import run_recipe
+from etude.run import Training, run_recipe
 from etude.start import Options
 from etude.watch.criteria import Criteria
 
@@ -80,8 +80,24 @@ def test_a_run_judges_at_every_evaluation_and_reports_it(
     ]  # fmt: skip
     assert criteria_text(history) == "2 of 2 met"
     report = write_report(run).read_text()
-    assert "## Success criteria" in report and "| progress above 0.9 | **0.500** | 1.00 | yes |" in report
-    assert "criteria 1 of 2: gap below 5 met" in (run.path / "log.txt").read_text()
+    assert "## Success criteria" in report and "| progress above 0.9 | 0.500 | 1.00 | yes |" in report
+    assert history.events(Judgement)[0].open == ["progress above 0.9"]
+    log = (run.path / "log.txt").read_text()
+    assert "criteria 1 of 2: gap below 5 met" in log and "progress above 0.9 open (0.5)" in log
+
+
+def test_progress_is_open_until_a_run_ends(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    criteria = [{"figure": "progress", "above": 0.9}, {"figure": "gap", "below": 5.0}]
+    training = Training(make_recipe({"criteria": criteria}), Options(runs=tmp_path))
+    for step in training:
+        if step.number == 7:
+            break
+    assert criteria_text(read_history(training.run)) == "1 of 2 met; open: progress above 0.9 (0.500)"
+    early = {"criteria": criteria, "evaluate.patience": 1, "optim.learning_rate": 1.0}
+    short = make_recipe(early | {"evaluate.every_steps": 2, "train.steps": 40, "schedule.warmup_steps": 0})
+    run = run_recipe(short, Options(runs=tmp_path / "early")).run
+    assert "not progress above 0.9 (0" in str(criteria_text(read_history(run)))
+    assert "| **0." in write_report(run).read_text().partition("| progress above 0.9 |")[2].splitlines()[0]
 
 
 def test_a_criterion_has_one_limit(make_recipe: Callable[..., Recipe]) -> None:
