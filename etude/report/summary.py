@@ -45,6 +45,7 @@ _REASONS = {
     "killed": "the process ended without a message; the same command continues the run",
     "failed": "an error ended the run, and the journal does not say which",
     "stopped": "it was stopped at once; the same command continues the run",
+    "unknown": "the journal lacks its end, as if it was cut off; restore it from a copy",
 }
 
 
@@ -135,7 +136,7 @@ def _join(run: Run, of_journal: list[Figure]) -> Summary:
         **{f"best_{key}": (best.get(key), of_best) for key in ("checkpoint", "metric", "value")},
     }
     if "status" not in figures:
-        state = run.state
+        state = "unknown" if run.state == "finished" else run.state  # its journal does not say so
         values |= {"status": (state, lease), "reason": (_REASONS.get(state), lease)}
     figures |= {name: make_figure(name, *value) for name, value in values.items()}
     end = describe_end({name: figure.value for name, figure in figures.items()}, as_argument(run.path))

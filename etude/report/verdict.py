@@ -58,6 +58,8 @@ def describe_end(values: Values, argument: str) -> str:
         return f"Finished {plural(step, 'step')}{passes or ''} in {duration(values['wall_seconds'])}."
     if status == "finished":
         return f"Ended early at {of}: {values['reason'] or 'the journal does not say why'}."
+    if status == "unknown":
+        return f"Its end is not known after {of}: {values['reason']}."
     if status == "running":
         return f"Running at {of}."
     if status == "failed":

@@ -335,7 +335,24 @@ def test_an_end_that_the_journal_lacks_is_said_in_words(tmp_path: Path) -> None:
     writer = new_run(tmp_path)
     writer.append(attempt(), *window(1, 5))
     writer.close("finished")
-    assert summarize(writer.run)["end"] == "Ended early at step 5 of 40: the journal does not say why."
+    summary = summarize(writer.run)
+    assert summary["status"] == "unknown" and summary["end"] == (
+        "Its end is not known after step 5 of 40: the journal lacks its end, as if it was cut off; restore it "
+        "from a copy."
+    )
+
+
+def test_a_journal_that_was_cut_off_within_its_last_records_does_not_say_finished(tmp_path: Path) -> None:
+    writer = new_run(tmp_path)
+    writer.append(attempt(), *window(1, 40), evaluation(40, 2.0), FINISH)
+    writer.close("finished")
+    journal = writer.run.path / "journal.jsonl"
+    whole = journal.read_bytes()
+    assert summarize(writer.run)["status"] == "finished"
+    *_, last, end = whole.splitlines(keepends=True)
+    for cut in (1, len(end), len(end) + 5, len(end) + len(last)):
+        journal.write_bytes(whole[:-cut])
+        assert summarize(writer.run)["status"] == "unknown"
 
 
 @pytest.mark.parametrize(("severity", "is_doubted"), [("error", True), ("warning", False)])

@@ -45,8 +45,12 @@ def open_log(path: Path) -> IO[bytes]:
         if head != _GZIP:
             return file
         unpacked = _unpack(path, file)
-    except BaseException:
+    except BaseException as error:
         file.close()
+        if isinstance(error, OSError):
+            raise InputError(
+                f"{path} cannot be read: {error.strerror}; give a log that has figures"
+            ) from None
         raise
     file.close()
     return io.BytesIO(unpacked)

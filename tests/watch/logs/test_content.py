@@ -44,3 +44,9 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="is a pipe"):
         open_log(tmp_path / "pipe")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file of Linux that no read takes")
+def test_a_file_that_cannot_be_read_is_refused_in_words() -> None:
+    with pytest.raises(InputError, match="mem cannot be read: Input/output error; give a log"):
+        open_log(Path("/proc/self/mem"))
