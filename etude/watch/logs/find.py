@@ -51,7 +51,7 @@ def _walk(folder: Path, depth: int, budget: Iterator[int]) -> Iterator[Path]:
         if entry.is_dir(follow_symlinks=False):
             if depth < _DEEPEST and not entry.name.startswith("."):
                 yield from _walk(Path(entry.path), depth + 1, budget)
-        elif os.path.isfile(entry.path):  # False of what cannot be looked at
+        elif os.path.isfile(entry.path):  # noqa: PTH113 - it takes no entry that cannot be looked at
             yield Path(entry.path)
 
 
