@@ -44,12 +44,17 @@ ADVICE = {
 }
 
 
-def finding(step: int, broken: Broken) -> Finding:
+def broken(kind: str, what: str, evidence: str) -> Broken:
+    """The broken rule of a kind, with its advice."""
+    return Broken(kind, what, evidence, ADVICE[kind])
+
+
+def finding(step: int, rule: Broken) -> Finding:
     """The finding of a broken rule at a step."""
-    checked = "exactly" if broken.is_exact else "at some elements of the tensors"
+    checked = "exactly" if rule.is_exact else "at some elements of the tensors"
     return Finding(
-        step, broken.what, broken.evidence, broken.advice, severity=broken.severity, window=[step, step],
-        kind=broken.kind, confidence=1.0 if broken.is_exact else 0.9,
+        step, rule.what, rule.evidence, rule.advice, severity=rule.severity, window=[step, step],
+        kind=rule.kind, confidence=1.0 if rule.is_exact else 0.9,
         decided_by=f"a rule of the loop, checked {checked}",
     )  # fmt: skip
 

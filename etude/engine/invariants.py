@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,8 +13,10 @@ from etude.data.loader import StepBatches, steps_per_epoch
 from etude.data.mixture import Mixture
 from etude.data.samples.sample import Samples
 from etude.engine.bits import fingerprints
-from etude.engine.broken import ADVICE, Broken, finding, first_few, first_numbers
+from etude.engine.broken import ADVICE, Broken, broken, finding, first_few, first_numbers
 from etude.engine.checkpoint import Snapshot
+from etude.engine.counts import Counts
+from etude.engine.host import Floats, to_host
 from etude.engine.loop import Step, TrainState
 from etude.engine.planned import Planned
 from etude.engine.updates import Updates
@@ -25,6 +26,7 @@ from etude.text import plural
 
 MOVED_WITHIN = 20  # steps
 _PASS_STEPS = 10  # over which one pass over all weights is spread
+_PLAN_STEPS = 50  # between looks that take more time, after as many steps at the start
 _CLOSE = 1e-3
 
 
@@ -44,6 +46,7 @@ class Invariants:
     moved_within: int = MOVED_WITHIN
     _read: StepBatches | None = None
     _turn: int = 0
+    _compared: int = 0
     _first_step: int = 0
     _started: dict[str, int] = field(default_factory=dict)
     _reported: set[str] = field(default_factory=set)
@@ -51,25 +54,20 @@ class Invariants:
     _pending: list[Broken] = field(default_factory=list)
     _is_told: bool = False  # that an evaluation left gradients
     _held: tuple[int, dict[str, Tensor]] | None = None
-    _measured: list[Tensor] = field(default_factory=list)
-    _updates: float = 0.0
-    _counts: dict[str, float] = field(default_factory=dict)
-    _buffers: dict[str, weakref.ref[Tensor]] = field(default_factory=dict)
     _autocast: list[bool] = field(default_factory=list)
     _made: Updates = field(init=False)
+    _counts: Counts = field(init=False)
 
     def __post_init__(self) -> None:
-        self._made = Updates(self.state)
+        self._made, self._counts = Updates(self.state), Counts(self.state)
 
     def begin(self) -> None:
         """Take the weights as they are for the start, as an attempt does."""
-        self._first_step, self._turn, self._is_moved = self.state.step, 0, False
+        self._first_step, self._turn, self._compared, self._is_moved = self.state.step, 0, 0, False
         self._pending.clear()
         self._reported.clear()
-        self._measured.clear()
         self._is_told, self._held = False, None
-        self._counts, self._buffers = self._count_updates(), self._find_buffers()
-        self._updates = max(self._counts.values(), default=0.0)
+        self._counts.begin()
         self._started = fingerprints(self._trained | self._frozen)
         self._made.begin()
 
@@ -78,13 +76,9 @@ class Invariants:
         for each in batches:
             self._read = each
             if self._held is None and not self._is_told:
-                names = self.state.optimizer.names
-                if held := {names[each]: each.grad for each in names if each.grad is not None}:
-                    # What they hold is on the device, which is asked at the log step.
-                    self._held = (
-                        self.state.step + 1,
-                        {name: grad.count_nonzero() for name, grad in held.items()},
-                    )
+                parameters = self.state.optimizer.parameters
+                if held := [each for each in parameters if each.grad is not None]:
+                    self._held = self.state.step + 1, self._count_held(held)
             self._is_told = False
             number = self.state.step + 1
             if number % self.log_every_steps == 0 or number in (
@@ -98,17 +92,17 @@ class Invariants:
     def note(self, step: Step) -> None:
         """Remember an update that was made or skipped, without asking the device for it."""
         if not step.is_void:
-            self._measured.append(step.measured)
             self._made.note(step)
 
     def check(self, step: Step) -> list[Finding]:
         """The rules that a log step breaks, on any rank; every rank calls it."""
-        broken = [*self._pending, *self._rules(step)]
-        broken += self._find_other_updates({each.kind for each in broken} | self._reported)
+        told = to_host(self._asked(step))
+        found = [*self._pending, *self._rules(step, told)]
+        found += self._find_other_updates({each.kind for each in found} | self._reported, told)
         self._pending = []
         if self.world.size > 1:
-            broken = self._agree(broken)
-        new = [each for each in broken if each.kind not in self._reported]
+            found = self._agree(found)
+        new = [each for each in found if each.kind not in self._reported]
         self._reported |= {each.kind for each in new}
         return [finding(step.number, each) for each in new]
 
@@ -140,7 +134,7 @@ class Invariants:
         self._reported.add("checkpoint_differs")
         said = f"{snapshot.name} has other values of {first_few(lost)}"
         what = "a checkpoint does not hold the weights that were trained"
-        return [finding(snapshot.progress.step, self._broken("checkpoint_differs", what, said))]
+        return [finding(snapshot.progress.step, broken("checkpoint_differs", what, said))]
 
     def _look_at_precision(self) -> None:
         """Note at the next call of the model whether it computes in the precision of the run."""
@@ -156,88 +150,106 @@ class Invariants:
 
         handle = self.state.model.register_forward_pre_hook(note)
 
-    def _rules(self, step: Step) -> Iterator[Broken]:
-        yield from self._find_wrong_update(step)
-        yield from self._find_kept_gradients()
-        yield from self._find_wrong_counts()
+    def _asked(self, step: Step) -> dict[str, Tensor]:
+        """Tensors whose values the rules ask for at a log step, by name."""
+        asked = {**self._made.asked(), **self._counts.asked(), "step": step.measured}
+        if self.state.optimizer.applied:
+            asked["divisor"] = self.state.optimizer.applied[1]
+        if self._held:
+            asked["held"] = torch.stack(list(self._held[1].values()))
+        return asked
+
+    def _rules(self, step: Step, told: dict[str, Floats]) -> Iterator[Broken]:
+        yield from self._find_wrong_update(step, told)
+        yield from self._find_kept_gradients(told)
+        yield from self._counts.find(told, self._reported, looks_at_model=self._is_thorough(step))
         yield from self._find_wrong_start()
+        yield from self._find_wrong_samples(step)
         if self._turn % self._parts == 0:
-            yield from self._find_wrong_samples(step)
             yield from self._find_wrong_state()
         yield from self._find_unmoved(step)
         yield from self._find_moved()
 
     def _find_wrong_samples(self, step: Step) -> Iterator[Broken]:
+        """Rows of the last step that are missing, and at some log steps samples that are others."""
         if self._read is None:
             return
         course, world = self.state.course, self.world
         planned = Planned(
             self.split, global_batch_size=self.global_batch_size, seed=course.recipe.seed, rank=world.rank,
-            ranks=world.size, step=course.data_step(step.number - 1), turn=self._turn // self._parts,
+            ranks=world.size, step=course.data_step(step.number - 1), turn=self._compared,
         )  # fmt: skip
-        if said := planned.find_other(self._read):
+        if self._is_thorough(step):
+            self._compared += 1
+            said = planned.find_other(self._read)
+        else:
+            said = planned.find_missing(self._read)
+        if said:
             what = "a step had other samples than the plan"
-            yield self._broken("samples_off_plan", what, f"rank {world.rank} {said}")
+            yield broken("samples_off_plan", what, f"rank {world.rank} {said}")
 
-    def _find_wrong_update(self, step: Step) -> Iterator[Broken]:
+    def _is_thorough(self, step: Step) -> bool:
+        """True at log steps that take more time: one in so many steps, and more at the start."""
+        spread = _PASS_STEPS if step.number - self._first_step <= _PLAN_STEPS else _PLAN_STEPS
+        return self._turn % -(-spread // self.log_every_steps) == 0
+
+    def _find_wrong_update(self, step: Step, told: dict[str, Floats]) -> Iterator[Broken]:
         applied = self.state.optimizer.applied
         settings = self.state.course.at(step.number - 1)
         if applied is None:
             return
-        rate, divisor = applied
+        rate = applied[0]
         if rate != settings.learning_rate:
-            yield self._broken(
+            yield broken(
                 "rate_off_schedule", "the learning rate is not that of the schedule",
                 f"{rate:.6g} was applied, the schedule has {settings.learning_rate:.6g}",
             )  # fmt: skip
-        _, targets, _, norm, skipped, *_ = step.measured.tolist()
+        _, targets, _, norm, skipped, *_ = told["step"].tolist()
         if skipped or settings.max_grad_norm is None or not targets or not math.isfinite(norm):
             return
         due = max(norm / settings.max_grad_norm, 1.0)
-        found = float(divisor) / targets
+        found = float(told["divisor"]) / targets
         if self.state.precision.name == "fp16":  # its scale is a power of two, and may just have changed
             found = due * 2.0 ** (math.log2(found / due) - round(math.log2(found / due)))
         if abs(found / due - 1) > _CLOSE:
-            yield self._broken(
+            yield broken(
                 "clip_skipped", "the gradient was not clipped before the update",
                 f"norm {norm:.4g} is to be divided by {due:.4g} for train.max_grad_norm "
                 f"{settings.max_grad_norm:g}, and was by {found:.4g}",
             )  # fmt: skip
 
-    def _find_other_updates(self, known: set[str]) -> Iterator[Broken]:
+    def _find_other_updates(self, known: set[str], told: dict[str, Floats]) -> Iterator[Broken]:
         """Updates that took in no gradient, or are not those of the formula, since the last log step."""
-        dropped, off = self._made.end()
+        dropped, off = self._made.end(told)
         if known & {"optimizer_state_lost", "optimizer_state_wrong"}:  # of which no update is right
             return
         if dropped:
             steps = first_numbers(dropped)
             said = f"the gradient of step {steps} was not zero, and its averages only decayed"
-            broken = self._broken("gradients_dropped", "updates were made without the gradient", said)
-            yield replace(broken, severity="warning", is_exact=False)
+            what = "updates were made without the gradient"
+            yield replace(broken("gradients_dropped", what, said), severity="warning", is_exact=False)
         of = plural(len(self.state.optimizer.names), "trained tensor")
         if names := [name for name, (_, has_stood) in off.items() if has_stood]:
-            yield self._broken(
+            yield broken(
                 "tensor_not_stepped", "the optimizer leaves out some of the weights",
                 f"{first_few(names)} of {of} stood still in step {off[names[0]][0]:,}, unlike their averages",
             )  # fmt: skip
         if names := [name for name, (_, has_stood) in off.items() if not has_stood]:
             said = f"{first_few(names)} of {of} are not where step {off[names[0]][0]:,} was to bring them"
             what = "something else than the optimizer wrote to trained weights"
-            yield replace(self._broken("update_wrong", what, said), severity="warning", is_exact=False)
+            yield replace(broken("update_wrong", what, said), severity="warning", is_exact=False)
 
     def _find_wrong_start(self) -> Iterator[Broken]:
         """The precision and the number of steps are those of the recipe."""
         noted, self._autocast = self._autocast, []
         if not all(noted):
             said = f"the model was called without autocast to {self.state.precision.name}"
-            yield self._broken(
-                "precision_off", "the model does not compute in the precision of the run", said
-            )
+            yield broken("precision_off", "the model does not compute in the precision of the run", said)
         train, steps = self.state.course.recipe.train, self.state.course.steps
         due = train.steps or (train.epochs or 0) * steps_per_epoch(len(self.split), self.global_batch_size)
         if steps != due:
             said = f"it is to end after step {steps:,}, and the recipe asks for {plural(due, 'step')}"
-            yield self._broken("steps_off_plan", "the run has another length than its recipe", said)
+            yield broken("steps_off_plan", "the run has another length than its recipe", said)
 
     def _find_wrong_state(self) -> Iterator[Broken]:
         """State of the dtype of its tensor for each tensor."""
@@ -250,75 +262,20 @@ class Invariants:
         ]
         if wrong:
             what = "state of the optimizer has another dtype"
-            yield self._broken("optimizer_state_wrong", what, first_few(wrong))
+            yield broken("optimizer_state_wrong", what, first_few(wrong))
 
-    def _find_wrong_counts(self) -> Iterator[Broken]:
-        """State that was there is still there, and has counted the updates, equally many of each tensor."""
-        optimizer = self.state.optimizer
-        if self._measured:
-            self._updates += sum(1 - row[4] for row in torch.stack(self._measured).tolist())
-            self._measured.clear()
-        before, buffers = self._counts, self._buffers
-        self._counts, self._buffers = self._count_updates(), self._find_buffers()
-        most = max(self._counts.values(), default=0.0)
-        lost = [name for name, count in before.items() if self._counts.get(name, -1.0) < count]
-        if not lost and most < self._updates:
-            lost = list(self._counts)
-        forgot = [
-            name for name, kept in buffers.items() if kept() is not self._buffers.get(name, lambda: None)()
-        ]
-        if lost or forgot:
-            counted = (
-                f", with {self._counts.get(lost[0], 0):,.0f} updates of {self._updates:,.0f}" if lost else ""
-            )
-            yield self._broken(
-                "optimizer_state_lost", "the optimizer lost its state", first_few(lost + forgot) + counted
-            )  # fmt: skip
-        self._updates = max(most, self._updates) if not lost else most
-        known = {optimizer.names[each] for each, _ in optimizer.states()}
-        late = [name for name, count in self._counts.items() if count < most]
-        late += [name for name in optimizer.names.values() if name not in known]
-        late += [
-            name
-            for name, each in self.state.model.named_parameters()
-            if each.requires_grad and each not in optimizer.names
-        ]
-        frozen = [name for each, name in optimizer.names.items() if not each.requires_grad]
-        if frozen and not late:
-            yield self._broken(
-                "tensor_not_stepped", "trained weights were frozen after the start", first_few(frozen)
-            )
-        if late and not lost and "optimizer_state_lost" not in self._reported:
-            yield self._broken(
-                "tensor_not_stepped", "the optimizer leaves out some of the weights",
-                f"{first_few(late)} had fewer updates than the {max(most, 1):,.0f} of others",
-            )  # fmt: skip
-
-    def _count_updates(self) -> dict[str, float]:
-        """Updates that the optimizer has counted, by the name of the tensor; Muon counts none."""
+    def _count_held(self, held: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Numbers in the gradients of some weights that are not 0, which the device tells at the log step."""
         names = self.state.optimizer.names
-        counts = {
-            names[each]: values["step"] for each, values in self.state.optimizer.states() if "step" in values
-        }
-        return dict(zip(counts, torch.stack(list(counts.values())).tolist())) if counts else {}
+        return {names[each]: each.grad.count_nonzero() for each in held if each.grad is not None}
 
-    def _find_buffers(self) -> dict[str, weakref.ref[Tensor]]:
-        """State of tensors whose updates are not counted: they stay the same objects."""
-        return {
-            f"{self.state.optimizer.names[each]} ({name})": weakref.ref(value)
-            for each, values in self.state.optimizer.states()
-            if "step" not in values
-            for name, value in values.items()
-        }
-
-    def _find_kept_gradients(self) -> Iterator[Broken]:
+    def _find_kept_gradients(self, told: dict[str, Floats]) -> Iterator[Broken]:
         held, self._held = self._held, None
         if held is None:
             return
         number, counts = held
-        values = torch.stack(list(counts.values())).tolist()
-        if names := [name for name, count in zip(counts, values) if count]:
-            yield self._broken(
+        if names := [name for name, count in zip(counts, told["held"]) if count]:
+            yield broken(
                 "gradients_kept", "gradients are not set to zero between steps",
                 f"{first_few(names)} of {plural(len(self.state.optimizer.names), 'trained tensor')} held a "
                 f"gradient before step {number:,}",
@@ -332,11 +289,11 @@ class Invariants:
         still = [name for name, mark in now.items() if self._started.get(name) == mark]
         count = plural(len(now), "trained tensor")
         if len(still) == len(now):
-            yield self._broken("never_moved", "no weight moved", f"all of {count} are as they began")
+            yield broken("never_moved", "no weight moved", f"all of {count} are as they began")
         elif still:
             said = f"{first_few(still)} of {count}"
-            broken = self._broken("tensor_not_moved", "some trained weights never moved", said)
-            yield replace(broken, severity="warning")
+            what = "some trained weights never moved"
+            yield replace(broken("tensor_not_moved", what, said), severity="warning")
 
     def _find_moved(self) -> Iterator[Broken]:
         """Frozen tensors are as they began: a part of them each time."""
@@ -344,29 +301,29 @@ class Invariants:
         moved = [name for name, mark in now.items() if self._started.get(name) != mark]
         self._turn += 1
         if moved:
-            yield self._broken("frozen_moved", "frozen weights moved", first_few(moved))
+            yield broken("frozen_moved", "frozen weights moved", first_few(moved))
 
-    def _agree(self, broken: Sequence[Broken]) -> list[Broken]:
+    def _agree(self, mine: Sequence[Broken]) -> list[Broken]:
         """Broken rules of all ranks, as rank 0 can tell them, and ranks whose weights differ."""
         # All at first, as ranks may begin apart.
         bits = list(fingerprints(self._trained if self._turn == 1 else self._part(self._trained)).values())
         kinds = list(ADVICE)
-        mine = [hash(tuple(bits)) & (2**52 - 1), sum(1 << kinds.index(each.kind) for each in broken)]
+        told = [hash(tuple(bits)) & (2**52 - 1), sum(1 << kinds.index(each.kind) for each in mine)]
         table = torch.zeros(self.world.size, 2, dtype=torch.int64)
-        table[self.world.rank] = torch.tensor(mine)
+        table[self.world.rank] = torch.tensor(told)
         self.world.total([table])
-        found = list(broken)
+        found = list(mine)
         for rank, (_, mask) in enumerate(table.tolist()):
             theirs = [kind for place, kind in enumerate(kinds) if mask >> place & 1]
             known = {each.kind for each in found}
             found += [
-                self._broken(kind, f"rank {rank} broke a rule", kind.replace("_", " "))
+                broken(kind, f"rank {rank} broke a rule", kind.replace("_", " "))
                 for kind in theirs if kind not in known
             ]  # fmt: skip
         marks = table[:, 0].tolist()
         if other := [rank for rank, mark in enumerate(marks) if mark != marks[0]]:
             said = f"those of rank {first_numbers(other)} differ from those of rank 0"
-            found.append(self._broken("ranks_differ", "the ranks do not hold the same weights", said))
+            found.append(broken("ranks_differ", "the ranks do not hold the same weights", said))
         return found
 
     @cached_property
@@ -387,7 +344,4 @@ class Invariants:
         return -(-_PASS_STEPS // self.log_every_steps)
 
     def _break(self, kind: str, what: str, evidence: str) -> None:
-        self._pending.append(self._broken(kind, what, evidence))
-
-    def _broken(self, kind: str, what: str, evidence: str) -> Broken:
-        return Broken(kind, what, evidence, ADVICE[kind])
+        self._pending.append(broken(kind, what, evidence))

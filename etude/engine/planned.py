@@ -24,6 +24,14 @@ class Planned:
     step: int
     turn: int
 
+    @staticmethod
+    def find_missing(read: StepBatches) -> str:
+        """Samples without a row; empty where each has one, or several texts of its own."""
+        rows = sum(len(each.lengths or each.tokens) for each in read.micro_batches)
+        return (
+            f"read {plural(rows, 'row')} of {plural(len(read.ids), 'sample')}" if rows < len(read.ids) else ""
+        )
+
     def find_other(self, read: StepBatches) -> str:
         """A sample that is another, or tokens that are missing; empty where all are those of the plan."""
         count, size = len(self.split), self.global_batch_size

@@ -1,12 +1,15 @@
 """Updates of the optimizer, held against its formula at some elements of each tensor."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import is_
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from etude.engine.host import Floats
 from etude.engine.loop import Step, TrainState
 from etude.engine.optim import Adam, Muon
 
@@ -18,17 +21,81 @@ _CLOSE = 1e-3
 _FAINT = 1e-4  # of its average: a gradient that might be lost in rounding
 _TINY = 1e-36  # squares below are rounded coarsely
 _AVERAGES = ("exp_avg", "momentum")
+_STATES = ("exp_avg", "exp_avg_sq", "step")  # of Adam
+
+
+class Elements:
+    """Some elements of contiguous tensors; views of them are kept, so that one call copies all."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors, self._places = tensors, [each.data_ptr() for each in tensors]
+        self.views = [_some(each) for each in tensors]
+
+    def are_of(self, tensors: Sequence[Tensor | None]) -> bool:
+        """True if these are the tensors, and their values stand where they did."""
+        if len(tensors) != len(self._tensors) or not all(map(is_, tensors, self._tensors)):
+            return False
+        return [each.data_ptr() for each in self._tensors] == self._places
+
+    def copy(self) -> Tensor:
+        """The values as they are now, (elements,)."""
+        return torch.cat(self.views)
 
 
 @dataclass
 class Look:
-    """Elements of all tensors under Adam before a step and after it: weights, both averages, updates."""
+    """A step that is held against the formula: weights before it; weights, averages and counts after it."""
 
-    weights: Tensor
+    before: Tensor
     number: int = 0
     is_skipped: Tensor | None = None
     rate: float = 0.0
-    after: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+    after: Tensor | None = None
+
+
+@dataclass
+class Formula:
+    """The settings of Adam for each element of the weights, (elements,), and where each tensor begins."""
+
+    lengths: list[int]
+    beta1: Floats
+    beta2: Floats
+    eps: Floats
+    decay: Floats  # that is no part of the gradient
+    rounding: Floats
+
+    @classmethod
+    def of(cls, adams: Sequence[tuple[nn.Parameter, Adam]], weights: Elements) -> "Formula":
+        """The formula of tensors, each under its part of the optimizer."""
+        lengths = [len(view) for view in weights.views]
+        columns = (
+            [part.settings["beta1"] for _, part in adams],
+            [part.settings["beta2"] for _, part in adams],
+            [part.settings["eps"] for _, part in adams],
+            [part.settings["weight_decay"] * part.is_decoupled for _, part in adams],
+            [torch.finfo(parameter.dtype).eps * _ROUNDINGS for parameter, _ in adams],
+        )
+        return cls(lengths, *(np.repeat(np.array(each, dtype=np.float64), lengths) for each in columns))
+
+    def find_off(self, was: Floats, after: Floats, rate: float) -> Iterator[tuple[int, bool]]:
+        """Tensors by number that are not where an update brings them, and whether they stood still."""
+        now, first, second = after[: 3 * len(was)].reshape(3, -1)
+        steps = np.repeat(after[3 * len(was) :], self.lengths)
+        with np.errstate(all="ignore"):
+            size = np.sqrt(second / (1 - self.beta2**steps)) + self.eps
+            update = rate * (first / (1 - self.beta1**steps) / size)
+            due = was - update - rate * self.decay * was
+            allowed = self.rounding * (np.abs(was) + np.abs(now))
+            allowed += np.maximum(self.rounding, _CLOSE) * np.abs(update)
+            is_clear = np.isfinite(due + now) & ((second == 0) | (second > _TINY))
+            is_off = is_clear & (np.abs(now - due) > allowed)
+        if not is_off.any():
+            return
+        has_moved, ends = (now != was) & is_clear, np.cumsum(self.lengths)
+        for number, end in enumerate(ends):
+            part = slice(end - self.lengths[number], end)
+            if is_off[part].any():
+                yield number, not has_moved[part].any()
 
 
 @dataclass
@@ -36,14 +103,21 @@ class Updates:
     """The updates since the last log step, kept on the device until somebody asks.
 
     A step that is looked at costs a copy of some elements of weights and averages, any other one of averages.
+
+    measured  by each step that was not void
     """
 
     state: TrainState
+    measured: list[Tensor] = field(default_factory=list)
     _adams: list[tuple[nn.Parameter, Adam]] = field(default_factory=list)
-    _views: list[Tensor] = field(default_factory=list)  # of averages
-    _betas: list[float] = field(default_factory=list)
+    _weights: Elements | None = None
+    _moved: Elements | None = None  # weights and states
+    _formula: Formula | None = None
+    _averages: Elements | None = None
+    _followed: list[tuple[Adam | Muon, Tensor, str]] = field(default_factory=list)  # that averages are of
+    _states: int = 0  # that there were when they were chosen
+    _betas: Floats = field(default_factory=lambda: np.empty(0))
     _kept: list[Tensor] = field(default_factory=list)  # before the first step, and after each
-    _measured: list[Tensor] = field(default_factory=list)
     _looks: list[Look] = field(default_factory=list)
 
     def begin(self) -> None:
@@ -59,132 +133,142 @@ class Updates:
             for parameter in part.parameters
             if parameter.is_contiguous() and parameter.numel() and parameter not in rescaled
         ]
+        self._weights = self._moved = None
         self._looks.clear()
+        self.measured.clear()
         self._follow()
 
     def look(self) -> None:
         """Take the weights before a step that is to be held against the formula."""
-        self._looks = [each for each in self._looks if each.after]  # the others were void
-        if self._adams:
-            self._looks.append(Look(torch.cat([_some(parameter) for parameter, _ in self._adams])))
+        self._looks = [each for each in self._looks if each.after is not None]  # the others were void
+        if not self._adams:
+            return
+        weights = [parameter for parameter, _ in self._adams]
+        if self._weights is None or not self._weights.are_of(weights):
+            self._weights = Elements(weights)
+            self._formula = Formula.of(self._adams, self._weights)
+        self._looks.append(Look(self._weights.copy()))
 
     def note(self, step: Step) -> None:
         """Take what an update made, without asking the device for it."""
-        if not self._views:
+        self.measured.append(step.measured)
+        if self._averages is None:
             self._follow()
             self._kept = [torch.zeros_like(each) for each in self._kept] if step.number == 1 else []
-        if self._kept:
-            self._kept.append(torch.cat(self._views))
-            self._measured.append(step.measured)
+        if self._kept and self._averages is not None:
+            self._kept.append(self._averages.copy())
+        if self._looks and self._looks[-1].after is None:
+            self._note_look(step)
+
+    def _note_look(self, step: Step) -> None:
         applied = self.state.optimizer.applied
-        if not self._looks or self._looks[-1].after or applied is None:
+        if applied is None:
             return
         found = [part.state[parameter] for parameter, part in self._adams if parameter in part.state]
         if len(found) < len(self._adams):  # which other rules name
             self._looks.pop()
             return
+        tensors: list[Tensor] = [parameter for parameter, _ in self._adams]
+        tensors += [values[name] for name in _STATES for values in found]
+        if self._moved is None or not self._moved.are_of(tensors):
+            self._moved = Elements(tensors)
         look = self._looks[-1]
         look.number, look.is_skipped, look.rate = step.number, step.measured[4], applied[0]
-        look.after = (
-            torch.cat([_some(parameter) for parameter, _ in self._adams]),
-            torch.cat([_some(values["exp_avg"]) for values in found]),
-            torch.cat([_some(values["exp_avg_sq"]) for values in found]),
-            torch.stack([values["step"] for values in found]),
-        )
+        look.after = self._moved.copy()
 
-    def end(self) -> tuple[list[int], dict[str, tuple[int, bool]]]:
+    def asked(self) -> dict[str, Tensor]:
+        """Tensors of the steps since the last log step, by name, whose values `end` takes."""
+        asked = {"measured": torch.stack(self.measured)} if self.measured else {}
+        if len(self._kept) > 1:
+            asked["kept"] = torch.stack(self._kept)
+        for look in self._looks:
+            if look.after is not None and look.is_skipped is not None:
+                asked[f"before {look.number}"] = look.before
+                asked[f"after {look.number}"] = look.after
+                asked[f"skipped {look.number}"] = look.is_skipped
+        return asked
+
+    def end(self, told: Mapping[str, Floats]) -> tuple[list[int], dict[str, tuple[int, bool]]]:
         """Steps since the last log step that took in no gradient, and tensors whose update was another.
 
         Those by name, with the step and whether they stood still. The next steps are followed from here.
+        told: the values of what was asked.
         """
-        dropped = self._find_dropped()
+        dropped = self._find_dropped(told["kept"], told["measured"]) if "kept" in told else []
         off: dict[str, tuple[int, bool]] = {}
         for look in self._looks:
-            for name, stood in self._find_off(look):
-                off.setdefault(name, (look.number, stood))
+            number = look.number
+            if self._formula is None or f"after {number}" not in told:
+                continue
+            rate = 0.0 if told[f"skipped {number}"] else look.rate
+            was, after = told[f"before {number}"], told[f"after {number}"]
+            for place, stood in self._formula.find_off(was, after, rate):
+                off.setdefault(self.state.optimizer.names[self._adams[place][0]], (number, stood))
         self._looks.clear()
+        self.measured.clear()
         self._follow()
         return dropped, off
 
     def _follow(self) -> None:
         """Follow averages of tensors that each step reaches; rows of an embedding may be read by none."""
+        parts = self.state.optimizer.parts
+        states = sum(len(part.state) for part in parts)
+        now = [part.state.get(parameter, {}).get(name) for part, parameter, name in self._followed]
+        if self._averages is not None and states == self._states and self._averages.are_of(now):
+            self._kept = self._kept[-1:] or [self._averages.copy()]
+            return
         looked_up = {each.weight for each in self.state.model.modules() if isinstance(each, nn.Embedding)}
-        followed = [
-            (values[name], _beta_of(part))
-            for part in self.state.optimizer.parts
+        found = [
+            (part, parameter, name)
+            for part in parts
             for parameter, values in part.state.items()
             for name in _AVERAGES
             if name in values and parameter not in looked_up
         ]
         # Evenly spaced, but not by a whole number: every second tensor of an adapter is of one kind.
-        count = min(len(followed), _FOLLOWED)
-        followed = [followed[place * (len(followed) - 1) // max(count - 1, 1)] for place in range(count)]
-        if len(followed) < _FEWEST:
-            followed = []
-        self._views = [_some(average) for average, _ in followed]
-        self._betas = [beta for view, (_, beta) in zip(self._views, followed) for _ in range(len(view))]
-        self._kept, self._measured = [torch.cat(self._views)] if followed else [], []
+        count = min(len(found), _FOLLOWED)
+        followed = [found[place * (len(found) - 1) // max(count - 1, 1)] for place in range(count)]
+        self._states, self._averages, self._kept = states, None, []
+        self._followed = followed if count >= _FEWEST else []
+        if self._followed:
+            self._averages = Elements([part.state[parameter][name] for part, parameter, name in followed])
+            betas = [_beta_of(part) for part, _, _ in followed]
+            self._betas = np.repeat(betas, [len(view) for view in self._averages.views])
+            self._kept = [self._averages.copy()]
 
-    def _find_dropped(self) -> list[int]:
-        """Steps after which the averages had only decayed, though the gradient was not nothing."""
-        if not self._measured:
-            return []
-        kept = torch.stack(self._kept).cpu().double()  # (steps + 1, elements)
-        was, now, rounded = kept[:-1], kept[1:], torch.finfo(self._kept[0].dtype).eps * _ROUNDINGS
-        betas = torch.tensor(self._betas, dtype=kept.dtype)
-        took = (now - betas * was).abs() > rounded * was.abs()
-        is_known = (was != 0).any(1)  # at first an adapter's gradients are nothing by right
-        asked = torch.stack([took.any(1), is_known, was.square().mean(1).sqrt()], 1).tolist()
-        steps = torch.stack([each[:5] for each in self._measured]).tolist()
+    def _find_dropped(self, kept: Floats, measured: Floats) -> list[int]:
+        """Steps after which the averages had only decayed, though the gradient was not nothing.
+
+        kept: (steps + 1, elements), measured: (steps or more, 6 or more).
+        """
+        was, now = kept[:-1], kept[1:]
+        kind = torch.finfo(self._kept[0].dtype)
+        rounded = kind.eps * _ROUNDINGS
+        with np.errstate(all="ignore"):
+            took = np.abs(now - self._betas * was) > rounded * np.abs(was) + kind.tiny
+            took_any: list[bool] = np.logical_or.reduce(took, axis=1).tolist()
+            if all(took_any):
+                return []
+            sizes: list[float] = np.sqrt((was**2).mean(axis=1)).tolist()
+        is_known = np.any(was != 0, axis=1).tolist()  # at first an adapter's gradients are nothing by right
         count = sum(each.numel() for each in self.state.optimizer.parameters)
-        dropped, is_set = [], any(map(_is_set, self._averages()))
-        for number, ((any_took, has_known, size), (*_, norm, skipped)) in enumerate(
-            zip(asked, steps), self.state.step - len(steps) + 1
-        ):
+        dropped, is_set = [], any(map(_is_set, self._all_averages()))
+        steps = measured[-len(was) :, 3:5].tolist()
+        for place, (norm, skipped) in enumerate(steps):
+            number = self.state.step - len(steps) + 1 + place
             limit = self.state.course.at(number - 1).max_grad_norm or math.inf
-            is_faint = not 0 < norm < math.inf or min(norm, limit) / math.sqrt(count) <= _FAINT * size
-            if not any_took and (has_known or not is_set) and not skipped and not is_faint:
+            is_faint = not 0 < norm < math.inf or min(norm, limit) / math.sqrt(count) <= _FAINT * sizes[place]
+            is_asked = not took_any[place] and not skipped and not is_faint
+            if is_asked and (is_known[place] or not is_set):
                 dropped.append(number)
         # Of modules that are reached at times the averages stand still by right, of all tensors never.
-        if dropped and (took.any(0).double().mean() > 0.5 or not is_set):
+        if dropped and (took.any(0).mean() > 0.5 or not is_set):
             return dropped
         return []
 
-    def _averages(self) -> Iterator[Tensor]:
+    def _all_averages(self) -> Iterator[Tensor]:
         for _, values in self.state.optimizer.states():
             yield from (values[name] for name in _AVERAGES if name in values)
-
-    def _find_off(self, look: Look) -> Iterator[tuple[str, bool]]:
-        """Tensors that are not where the formula of Adam brings them, and whether they stood still."""
-        if look.after is None or look.is_skipped is None:
-            return
-        lengths = torch.tensor([len(_some(parameter)) for parameter, _ in self._adams])
-        settings = [part.settings for _, part in self._adams]
-        decoupled = [part.is_decoupled for _, part in self._adams]
-        beta1, beta2, eps, decay, is_decoupled = (
-            torch.tensor(values, dtype=torch.float64).repeat_interleave(lengths)
-            for values in (
-                *([each[name] for each in settings] for name in ("beta1", "beta2", "eps", "weight_decay")),
-                decoupled,
-            )
-        )
-        was, is_skipped = look.weights.cpu().double(), float(look.is_skipped)
-        now, first, second, steps = (each.cpu().double() for each in look.after)
-        steps = steps.repeat_interleave(lengths)
-        rounded = torch.finfo(look.weights.dtype).eps * _ROUNDINGS
-        size = (second / (1 - beta2**steps)).sqrt() + eps
-        update = look.rate * (first / (1 - beta1**steps) / size) * (1 - is_skipped)
-        due = was - update - look.rate * decay * is_decoupled * was * (1 - is_skipped)
-        allowed = rounded * (was.abs() + now.abs()) + max(_CLOSE, rounded) * update.abs()
-        is_clear = due.isfinite() & now.isfinite() & ((second == 0) | (second > _TINY))
-        is_off = is_clear & ((now - due).abs() > allowed)
-        if not is_off.any():
-            return
-        has_moved = (now != was) & is_clear
-        parts = (torch.split(each, lengths.tolist()) for each in (is_off, has_moved))
-        for (parameter, _), off, moved in zip(self._adams, *parts):
-            if off.any():
-                yield self.state.optimizer.names[parameter], not moved.any()
 
 
 def _beta_of(part: Adam | Muon) -> float:

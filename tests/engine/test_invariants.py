@@ -16,7 +16,7 @@ from torch import nn
 from etude import plan, saving
 from etude import session as sessions
 from etude.data.loader import Loader, StepBatches
-from etude.engine import loop, planned
+from etude.engine import invariants, loop, planned
 from etude.engine.invariants import Invariants
 from etude.engine.optim import Muon, Optimizer
 from etude.engine.precision import Precision
@@ -249,6 +249,21 @@ def test_gradients_of_zeros_are_none(make_recipe: Make, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(Optimizer, "zero_grad", set_to_zeros)
     assert "gradients_kept" not in found(run_recipe(make_recipe(), Options(runs=tmp_path)).run)
+
+
+@pytest.mark.parametrize(("break_it", "named_at"), [(one_other_sample, 11), (first_rows, 9)])
+def test_samples_are_compared_seldom_later_and_missing_rows_seen_at_once(
+    make_recipe: Make, tmp_path: Path, monkeypatch: Patch, break_it: Callable[[Patch], None], named_at: int
+) -> None:
+    monkeypatch.setattr(invariants, "_PASS_STEPS", 2)
+    monkeypatch.setattr(invariants, "_PLAN_STEPS", 5)
+    right = Loader.load
+    break_it(monkeypatch)
+    wrong = Loader.load
+    monkeypatch.setattr(Loader, "load", lambda loader, step: (right if step < 8 else wrong)(loader, step))
+    recipe = make_recipe({"train.steps": 20, "records.log_every_steps": 1})
+    (broken,) = found(run_recipe(recipe, Options(runs=tmp_path)).run).values()
+    assert (broken.kind, broken.step) == ("samples_off_plan", named_at)
 
 
 def test_a_large_step_is_compared_with_the_plan_in_turns(

@@ -27,3 +27,7 @@ def test_what_a_loader_reads_is_what_the_plan_has_and_no_other_step_is(corpus: P
             assert "where the plan has" in replace(planned, rank=1 - rank).find_other(loader.load(step))
             short = replace(loader.load(step), micro_batches=loader.load(step).micro_batches[:-1])
             assert "tokens of samples that have" in planned.find_other(short)
+            whole = replace(loader, attend_across_documents=True).load(step)
+            assert Planned.find_missing(whole) == Planned.find_missing(loader.load(step)) == ""
+            short = replace(whole, micro_batches=whole.micro_batches[:-1])
+            assert Planned.find_missing(short) == "read 2 rows of 3 samples"

@@ -10,6 +10,7 @@ from torch import nn
 
 from etude import session as sessions
 from etude.engine import updates
+from etude.engine.host import to_host
 from etude.engine.optim import Optimizer
 from etude.engine.updates import Updates
 from etude.recipe.schema import Recipe
@@ -150,7 +151,7 @@ def test_a_step_that_was_skipped_moves_nothing_and_is_right(
         monkeypatch.setattr(kind, "loss_sum", lambda *given: (real(*given)[0] * torch.nan, real(*given)[1]))
         step = next(steps)
         rules.note(step)
-        assert step.measured[4] == 1 and rules.end() == ([], {})
+        assert step.measured[4] == 1 and rules.end(to_host(rules.asked())) == ([], {})
 
 
 def test_findings_are_told_once(make_recipe: Make, tmp_path: Path, monkeypatch: Patch) -> None:
