@@ -272,6 +272,9 @@ def _peak(case: MemoryCase, device: Any) -> dict[str, int]:
         add_adapter(model, dict.fromkeys(targets, Adapter(rank=case.rank, alpha=32.0)), 17)
         model.to(device)
     model.checkpoint_activations = case.recompute
+    if is_cuda:
+        torch.cuda.empty_cache()  # weights in fp32, which an adapter's base had at first, are no part of a step
+        torch.cuda.reset_peak_memory_stats()
     steps = _steps(model, case.batches, device)
     for _ in range(3):
         next(steps)

@@ -55,6 +55,26 @@ def attend(
     return made
 
 
+def norm(x: Tensor, shape: Any, weight: Tensor, eps: float | None = None) -> Tensor:
+    """rms_norm by the kernel of a GPU, which keeps what it was given and one number a row."""
+    made: Tensor = _Norm.apply(x, weight)  # type: ignore[no-untyped-call]
+    return made
+
+
+class _Norm(torch.autograd.Function):
+    """torch without CUDA takes many operations for its fused norm, also for the gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, torch.empty(x.shape[:-1], dtype=torch.float32))
+        return torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor | None]:
+        x, weight, _ = ctx.saved_tensors
+        return torch.empty_like(x), torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+
+
 def _choose(
     device: torch.device, heads: tuple[Tensor, ...], mask: Tensor | None, settings: dict[str, Any]
 ) -> str:
@@ -73,6 +93,14 @@ def _like(x: Tensor) -> Tensor:
     """A tensor of the CPU with the shape of a ghost, whose memory is never written."""
     made = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cpu")
     return made.requires_grad_(x.requires_grad) if x.is_floating_point() else made
+
+
+def fixed_bytes(device: torch.device) -> tuple[int, ...]:
+    """The bytes that libraries hold all the time: of cuBLAS on a GPU since Hopper, for each of two threads.
+
+    Source: aten/src/ATen/cuda/CUDABlas.cpp; older ones have 8 MiB.
+    """
+    return (32 << 20, 32 << 20) if device.type == "cuda" else ()
 
 
 def workspace_of(device: torch.device) -> Callable[[Any, Any], int]:

@@ -27,11 +27,14 @@ from etude.models.weights import keeps_fp32
 from etude.objectives.choose import join_kinds
 from etude.plan import Plan
 from etude.plan.allocator import Replay
-from etude.plan.kernels import standing_in, workspace_of
+from etude.plan.kernels import fixed_bytes, standing_in, workspace_of
 from etude.plan.trace import Block, Trace, Tracer, haunt, tracing
 from etude.recipe.course import Course
 from etude.recipe.schema import Recipe
 
+# CUDA, its libraries and kernels in a process: 808 MB on an H100 with torch 2.11, driver and libraries of it.
+_CONTEXT_BYTES = 810_000_000
+_STEPS = 3
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -80,6 +83,7 @@ class Memory:
     parts     bytes at the peak by category; they add up to the peak
     phases    the peak of each phase
     reserved  bytes that the allocator of a GPU takes from the device; the peak on a CPU
+    device_bytes  bytes of the device that a process needs: of a GPU with CUDA itself; of a CPU the tensors
     shares    tensors alive at the peak, largest first
     """
 
@@ -88,12 +92,8 @@ class Memory:
     parts: dict[str, int]
     phases: dict[str, int]
     reserved: int
+    device_bytes: int
     shares: tuple[Share, ...] = field(repr=False)
-
-    @property
-    def device_bytes(self) -> int:
-        """Bytes of the device that the step needs."""
-        return self.reserved
 
 
 def estimate_memory(subject: Subject) -> Memory:
@@ -175,6 +175,7 @@ def trace_step(subject: Subject) -> Trace:
             subject.precision, _DTYPES[subject.precision], device, torch.tensor(1.0), torch.tensor(0.0)
         )
         state = TrainState(model, optimizer, precision, Course(recipe, 1))
+        tracer.begin_step(fixed_bytes(device))
         step = StepBatches(0, 0, 1, np.zeros(1, dtype=np.int64), [subject.batch])
         world = World(device) if recipe.train.devices == 1 else _Rank(device, size=recipe.train.devices)
         next(train(state, [step], subject.objective, world))
@@ -184,16 +185,17 @@ def trace_step(subject: Subject) -> Trace:
 def summarize(trace: Trace, device: torch.device) -> Memory:
     """The peak of a trace, and what is alive at it."""
     replay = Replay(device.type)
-    live: set[int] = set()
     best, at, phase, phases = 0, 0, "forward", Counter[str]()
     for place, event in enumerate(trace.events):
-        block = trace.blocks[abs(event) - 1]
-        total = replay.begin(event, block.nbytes) if event > 0 else replay.end(-event)
         if event > 0:
-            phase = block.phase
+            phase = trace.blocks[event - 1].phase
+            total = replay.begin(event, trace.blocks[event - 1].nbytes)
+        else:
+            total = replay.end(-event)
         phases[phase] = max(phases[phase], total)
         if total > best:
             best, at = total, place
+    live: set[int] = set()
     for event in trace.events[: at + 1]:
         (live.add if event > 0 else live.discard)(abs(event) - 1)
     blocks = [trace.blocks[number] for number in live]
@@ -202,14 +204,29 @@ def summarize(trace: Trace, device: torch.device) -> Memory:
         parts[category(block)] += block.nbytes
     if rounding := best - sum(parts.values()):
         parts["rounding"] = rounding
+    _repeat(trace, replay)
     return Memory(
         peak=best,
         phase=trace.blocks[abs(trace.events[at]) - 1].phase,
         parts=dict(parts.most_common()),
         phases=dict(phases),
         reserved=replay.reserved,
+        device_bytes=replay.reserved + (_CONTEXT_BYTES if device.type == "cuda" else 0),
         shares=tuple(_shares(blocks)),
     )
+
+
+def _repeat(trace: Trace, replay: Replay) -> None:
+    """Replay the step again, as a GPU's allocator takes more in later steps than in the first."""
+    step = trace.events[trace.step_begins :]
+    made = {event for event in step if event > 0}
+    for turn in range(1, _STEPS):
+        for event in step:
+            number = abs(event) + turn * len(trace.blocks)
+            if event > 0:
+                replay.begin(number, trace.blocks[event - 1].nbytes)
+            elif -event in made:
+                replay.end(number)
 
 
 def category(block: Block) -> str:

@@ -181,15 +181,39 @@ def _addmm(bias: Tensor, left: Tensor, right: Tensor, **settings: Any) -> Tensor
     return torch.empty((left.shape[0], right.shape[1]), dtype=left.dtype, device=META)
 
 
+def _stack(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    shape = list(parts[0].shape)
+    shape.insert(dim % (len(shape) + 1), len(parts))
+    return torch.empty(shape, dtype=parts[0].dtype, device=META)
+
+
 def _same(x: Tensor, *settings: Any, **named: Any) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=META)
+
+
+def _like(x: Tensor, *, dtype: torch.dtype | None = None, **settings: Any) -> Tensor:
+    is_dense = torch._debug_has_internal_overlap(x) == 0
+    if is_dense and settings.get("memory_format") in (None, torch.preserve_format):
+        return torch.empty_strided(x.shape, x.stride(), dtype=dtype or x.dtype, device=META)
+    return torch.empty(x.shape, dtype=dtype or x.dtype, device=META)
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor, *settings: Any, **named: Any) -> tuple[Any, ...]:
+    B, H, T, D = q.shape
+    out = torch.empty((B, T, H, D), dtype=q.dtype, device=META).transpose(1, 2)
+    sums = torch.empty((B, H, T), dtype=torch.float32, device=META)
+    seed, offset = (torch.empty(shape, dtype=torch.uint64, device=META) for shape in ((2,), ()))
+    return out, sums, None, None, T, k.shape[2], seed, offset, torch.empty(0, dtype=q.dtype, device=META)
 
 
 _ATEN = torch.ops.aten
 _RULES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((_ATEN.arange.default, _ATEN.arange.start, _ATEN.arange.start_step), _arange),
     _ATEN.cat.default: _cat,
+    _ATEN.stack.default: _stack,
+    **dict.fromkeys((_ATEN.zeros_like.default, _ATEN.ones_like.default, _ATEN.empty_like.default), _like),
     _ATEN.embedding.default: _embedding,
+    _ATEN._scaled_dot_product_flash_attention.default: _flash,
     _ATEN.addmm.default: _addmm,
     _ATEN.roll.default: _same,
     _ATEN._reshape_alias.default: torch.as_strided,

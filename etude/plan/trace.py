@@ -8,7 +8,7 @@ storage begins and ends. What the kernels of a GPU do otherwise stands in `stand
 import contextlib
 import re
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from etude.plan.casts import Casts
-from etude.plan.kernels import attend
+from etude.plan.kernels import attend, norm
 from etude.plan.shapes import Shapes
 
 _META = torch.device("meta")
@@ -54,11 +54,13 @@ class Block:
 class Trace:
     """The storages of a step, in the order in which they began, and the events.
 
-    events  number of a block + 1 where it begins, less than zero where it ends
+    events       number of a block + 1 where it begins, less than zero where it ends
+    step_begins  how many events there were before the step
     """
 
     blocks: list[Block] = field(default_factory=list)
     events: list[int] = field(default_factory=list)
+    step_begins: int = 0
 
 
 class Ghost(torch.Tensor):
@@ -137,6 +139,12 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(tensor, Ghost):
                 self.trace.blocks[self._known[tensor.body.untyped_storage()._cdata]].kind = kind
 
+    def begin_step(self, workspaces: Sequence[int] = ()) -> None:
+        """Say that the step begins; workspaces: bytes that kernels hold all the time."""
+        for nbytes in workspaces:
+            self._begin(nbytes, "workspace", None, kind="workspace")
+        self.trace.step_begins = len(self.trace.events)
+
     def keep(self) -> None:
         """Mark all storages that are there."""
         for number in self._known.values():
@@ -205,6 +213,8 @@ class Phases(TorchFunctionMode):
         args, kwargs = self._casts(func, args, kwargs)
         if func is functional.scaled_dot_product_attention:
             return attend(self._tracer.device, *args, **kwargs)
+        if func is functional.rms_norm and self._tracer.device.type == "cuda":
+            return norm(*args, **kwargs)
         if func is torch.Tensor.pin_memory:
             return args[0]
         if kwargs.get("device") is not None:

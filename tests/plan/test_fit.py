@@ -12,7 +12,8 @@ from .steps import recipe_of
 
 
 def of(nbytes: int) -> Memory:
-    return Memory(nbytes, "loss", {"weights": nbytes}, {"loss": nbytes}, nbytes, ())
+    parts = {"parts": {"weights": nbytes}, "phases": {"loss": nbytes}}
+    return Memory(peak=nbytes, phase="loss", **parts, reserved=nbytes, device_bytes=nbytes, shares=())
 
 
 @pytest.mark.parametrize("limit", range(0, 1400, 37))

@@ -51,3 +51,15 @@ def test_stand_ins_leave_nothing_behind() -> None:
         assert cross_entropy._has_kernel("cuda") and torch.autocast("cuda", torch.bfloat16)._enabled
     assert cross_entropy._has_kernel is before
     assert "etude.models.kernels" in modules or "etude.models.kernels" not in sys.modules
+
+
+def test_norms_of_a_gpu_keep_what_they_were_given() -> None:
+    tracer = Tracer(CUDA)
+    with tracing(tracer, torch.nn.Identity()):
+        x, weight = torch.ones(4, 8).requires_grad_(), torch.ones(8).requires_grad_()
+        made = functional.rms_norm(x, (8,), weight, 1e-6)
+        assert (made.shape, made.dtype) == (x.shape, x.dtype)
+        made.sum().backward()  # type: ignore[no-untyped-call]
+        assert x.grad is not None and weight.grad is not None
+    kept = [block.nbytes for block in tracer.trace.blocks if block.kept and block.phase == "forward"]
+    assert sorted(kept) == [4, 16, 32, 128, 128]
