@@ -12,6 +12,7 @@ from etude.errors import InputError
 from etude.models.weights import has_weights
 from etude.plan import Plan
 from etude.plan.assumed import plan_without
+from etude.plan.fit import Fit, find_fit
 from etude.plan.forecast import (
     Costs,
     assume_costs,
@@ -24,11 +25,13 @@ from etude.plan.forecast import (
 )
 from etude.plan.gpus import SHARE_INTERVAL, Gpu, usual_share
 from etude.plan.length import choose_length
+from etude.plan.memory import Memory, memory_of
 from etude.plan.rows import plan_notes, plan_rows
 from etude.plan.stated import find_disagreements
 from etude.plan.values import plan_values
 from etude.probe import least_memory, probe
 from etude.recipe.schema import Recipe
+from etude.recipe.toml import toml_text
 from etude.records import events
 from etude.records.environment import describe_machine
 from etude.report.grades import Correction, conditions
@@ -40,6 +43,60 @@ _GIVEN_INTERVAL = (0.9, 1.2)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Room:
+    """The memory of a step on one device, and the least that has to change where it does not fit.
+
+    limit   bytes of the device, given or known; None where nobody said
+    fit     the recipe as it fits; None where nothing helps, and without a limit
+    """
+
+    memory: Memory
+    micro_batch_size: int
+    limit: int | None = None
+    fit: Fit | None = None
+
+    @property
+    def fits(self) -> bool:
+        """True if the recipe fits as it is."""
+        return self.limit is None or self.memory.device_bytes <= self.limit
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Rows for people: (name, value)."""
+        parts = sorted(self.memory.parts.items(), key=lambda part: -part[1])
+        shown = ", ".join(
+            f"{name} {rough_size(size)}" for name, size in parts if size >= self.memory.peak / 100
+        )
+        at = f"micro-batches of {self.micro_batch_size:,}, in the {self.memory.phase}"
+        yield "memory", f"{rough_size(self.memory.device_bytes)} of the device at the peak ({at}): {shown}"
+        if self.limit is None:
+            return
+        limit = rough_size(self.limit)
+        if self.fits:
+            yield "room", f"fits into {limit}"
+        elif self.fit is None:
+            yield (
+                "room",
+                f"does not fit into {limit}, whatever the micro-batch; take a smaller model or seq_len",
+            )
+        else:
+            changes = " ".join(f"{key}={toml_text(value)}" for key, value in self.fit.changes.items())
+            now = rough_size(self.fit.memory.device_bytes)
+            yield "room", f"does not fit into {limit}; with {changes} it takes {now}"
+
+    def values(self) -> dict[str, Any]:
+        """The figures by name, for JSON."""
+        memory = asdict(replace(self.memory, shares=()))
+        del memory["shares"]
+        return memory | {
+            "device_bytes": self.memory.device_bytes,
+            "micro_batch_size": self.micro_batch_size,
+            "limit_bytes": self.limit,
+            "fits": self.fits,
+            "changes": self.fit and self.fit.changes,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Estimate:
     """A plan with the costs that its forecast is made of.
 
@@ -48,6 +105,7 @@ class Estimate:
     assumed     what was assumed as it is not on this machine
     where       the GPU whose published rate was taken
     price       of an hour of one device
+    room        what a step takes of a device, and how it fits; None for a module of the user's
     correction  by the runs before it
     """
 
@@ -57,6 +115,7 @@ class Estimate:
     assumed: list[str]
     where: Gpu | None = None
     price: float | None = None
+    room: Room | None = None
     correction: Correction | None = None
 
     @property
@@ -113,6 +172,7 @@ class Estimate:
             "forecast": made and asdict(made),
             "basis": self.basis,
             "gpu": self.where and self.where.title,
+            "memory": self.room and self.room.values(),
             "cost": self.cost,
             "correction": self.correction and asdict(self.correction),
         }
@@ -134,23 +194,18 @@ class Estimate:
         )
         yield "tokens", self._tokens()
         yield "checkpoints", self._checkpoints(made)
+        if self.room is not None:
+            yield from self.room.rows()
         if made is None:
             yield "forecast", self.basis
         else:
             yield "time", self._time(made)
-            yield (
-                "memory",
-                f"{rough_size(made.memory_bytes)} at least"
-                if not self._is_measured
-                else (f"{rough_size(made.memory_bytes)} at the peak"),
-            )
+            if self.costs is not None and self.costs.tried:
+                whole = rough_size(made.memory_bytes)
+                yield "process", f"{whole} of memory, measured, with what Python and torch hold"
             yield "cost", "" if self.cost is None else f"about {self.cost:,.2f} at {self.price:,.2f} an hour"
         yield from (("disagreement", said) for said in find_disagreements(plan))
         yield from rows[at + 1 :]
-
-    @property
-    def _is_measured(self) -> bool:
-        return self.costs is not None and self.costs.tried > 0
 
     def _tokens(self) -> str:
         plan, values = self.plan, plan_values(self.plan)
@@ -195,16 +250,18 @@ def estimate(
     price: float | None = None,
     tokens_per_second: float | None = None,
     is_quick: bool = False,
+    memory: int | None = None,
 ) -> Estimate:
     """Estimate the run of a recipe: by steps tried here, or by the published rate of a GPU.
 
     rows: training rows, where the data are not on this machine. price: of an hour of one device.
-    tokens_per_second: a rate that is claimed. is_quick: try no steps.
+    tokens_per_second: a rate that is claimed. is_quick: try no steps. memory: bytes that a device has.
 
     Raises: InputError for what no plan is made of, and for a rate that the device cannot reach.
     """
     plan, assumed = _plan(recipe, gpu, rows)
-    given: dict[str, Any] = {"plan": plan, "assumed": assumed, "where": gpu, "price": price}
+    room, plan = make_room(plan, memory or (gpu.memory_bytes if gpu else None))
+    given: dict[str, Any] = {"plan": plan, "assumed": assumed, "where": gpu, "price": price, "room": room}
     if tokens_per_second is not None:
         costs = _claimed_costs(plan, gpu, tokens_per_second)
         return Estimate(costs=costs, basis=f"at the {tokens_per_second:,.0f} tokens a second given", **given)
@@ -233,6 +290,26 @@ def _plan(recipe: Recipe, gpu: Gpu | None, rows: int | None) -> tuple[Plan, list
     return replace(plan, recipe=recipe, device=device, precision=precision, **length), assumed
 
 
+def make_room(plan: Plan, limit: int | None) -> tuple[Room | None, Plan]:
+    """The memory of a step of a plan, and the plan with the micro-batch that fits where it is to be found."""
+    if plan.model is None:
+        return None, plan
+    per_rank = max(plan.global_batch_size // plan.recipe.train.devices, 1)
+
+    def take(recipe: Recipe, size: int) -> Memory:
+        return memory_of(plan, size, recipe)
+
+    size = plan.micro_batch_size or per_rank
+    needed = take(plan.recipe, size)
+    if limit is None or needed.device_bytes <= limit:
+        return Room(memory=needed, micro_batch_size=size, limit=limit), plan
+    fit = find_fit(plan.recipe, take, size, per_rank, limit)
+    if plan.micro_batch_size is None and fit is not None and set(fit.changes) <= {"train.micro_batch_size"}:
+        room = Room(memory=fit.memory, micro_batch_size=fit.micro_batch_size, limit=limit)
+        return room, replace(plan, micro_batch_size=fit.micro_batch_size)
+    return Room(memory=needed, micro_batch_size=size, limit=limit, fit=fit), plan
+
+
 def _why_untried(plan: Plan, assumed: list[str]) -> str:
     """The reason that no step can be tried here; empty if one can."""
     if assumed:
@@ -252,7 +329,10 @@ def _local_rate(plan: Plan) -> float:
 
 def _costs_at(plan: Plan, rate: float, interval: tuple[float, float]) -> Costs:
     """Costs at so many operations a second over all devices of the plan."""
-    seconds = plan.cost.operations(*work_of_step(plan)) / rate / plan.recipe.train.devices
+    operations = plan.cost.operations(*work_of_step(plan))
+    if plan.recipe.train.activation_checkpointing:  # the forward again: 2 of 6 operations, 2 of 4 if frozen
+        operations *= 4 / 3 if plan.trainable == plan.parameters["total"] else 3 / 2
+    seconds = operations / rate / plan.recipe.train.devices
     return replace(assume_costs(plan, seconds, least_memory(plan)), interval=interval)
 
 

@@ -75,3 +75,26 @@ def test_a_correction_is_applied_and_said(make_recipe: Make) -> None:
     assert corrected.forecast.seconds == pytest.approx(1.5 * made.forecast.seconds, abs=1e-3)
     assert "corrected by the median error of 4 like runs: time x 1.50" in dict(corrected.rows())["time"]
     assert replace(made, costs=None, basis="does not fit").rows()[-1] == ("forecast", "does not fit")
+
+
+def test_what_does_not_fit_is_said_with_the_change_that_helps(make_recipe: Make) -> None:
+    recipe = make_recipe({"train.micro_batch_size": 8})
+    free = estimate(recipe, is_quick=True).room
+    assert free is not None and free.fits and free.memory.device_bytes > 0
+    made = estimate(recipe, is_quick=True, memory=round(0.8 * free.memory.device_bytes))
+    assert made.room is not None and not made.room.fits and made.room.fit is not None
+    assert made.room.fit.changes["train.micro_batch_size"] < 8
+    assert "does not fit into" in dict(made.rows())["room"]
+    never = estimate(recipe, is_quick=True, memory=1000)
+    assert never.room is not None and never.room.fit is None
+    assert "whatever the micro-batch" in dict(never.rows())["room"]
+
+
+def test_a_micro_batch_that_is_to_be_found_on_a_gpu_is_the_largest_that_fits(make_recipe: Make) -> None:
+    recipe = make_recipe({"train.micro_batch_size": "auto", "train.device": "cuda"})
+    gpu = find_gpu("l4")
+    whole = estimate(recipe, gpu=gpu)
+    assert whole.room is not None and whole.room.micro_batch_size == 8 and whole.room.fits
+    less = estimate(recipe, gpu=gpu, memory=whole.room.memory.device_bytes - 1)
+    assert less.room is not None
+    assert less.room.micro_batch_size < 8 or not less.room.fits

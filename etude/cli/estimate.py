@@ -40,6 +40,10 @@ GpuName = Annotated[
         "--gpu", metavar="NAME", help="take the published rate of a GPU, as h100", autocompletion=complete_gpu
     ),
 ]
+Memory = Annotated[
+    int | None,
+    typer.Option("--memory", parser=parse_size, metavar="SIZE", help="memory of a device, as 40GB"),
+]
 Price = Annotated[
     float | None, typer.Option("--price-per-hour", metavar="X", help="price of a device and hour")
 ]
@@ -71,6 +75,7 @@ OfRuns = Annotated[
 def estimate(
     recipe: RecipeOrRuns = None,
     overrides: Overrides = None,
+    memory: Memory = None,
     gpu: GpuName = None,
     price: Price = None,
     rows: Rows = None,
@@ -101,7 +106,9 @@ def estimate(
 
     found = None if gpu is None else find_gpu(gpu)
     loaded = load(recipe, overrides, None)
-    made = make(loaded, gpu=found, rows=rows, price=price, tokens_per_second=claimed, is_quick=quick)
+    made = make(
+        loaded, gpu=found, rows=rows, price=price, tokens_per_second=claimed, is_quick=quick, memory=memory
+    )  # fmt: skip
     made = made.corrected(_find_correction(runs, made.conditions)) if made.is_of_here else made
     print_rows(made.rows(), made.values(), as_json)
 

@@ -139,7 +139,7 @@ def check(
         say(f"{recipe} is a valid recipe; --deep also looks at data and device")
         return
     from etude.data.prepared import check_whole as check_sources
-    from etude.estimate import Estimate
+    from etude.estimate import Estimate, make_room
     from etude.models.weights import check_whole as check_weights
     from etude.plan import make_plan
     from etude.probe import probe
@@ -153,7 +153,8 @@ def check(
         check_weights(plan.pretrained.path)
     probed = probe(plan)
     tests = probed.audit
-    made = Estimate(plan=plan, costs=probed.costs, basis=probed.basis, assumed=[])
+    room, _ = make_room(plan, None)
+    made = Estimate(plan=plan, costs=probed.costs, basis=probed.basis, assumed=[], room=room)
     values = {**made.values(), "audit": tests and asdict(tests)}
     rows = [*made.rows(), ("tests", "not made" if tests is None else str(tests))]
     print_rows([*rows, *(tests.rows() if tests else [])], values, as_json)

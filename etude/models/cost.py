@@ -47,6 +47,18 @@ def training_cost(config: DecoderConfig, seq_len: int, *, adapter: int | None = 
     return Cost(everything - 6.0 * head - 2.0 * matrices + 6.0 * adapter, 4.0 * head)
 
 
+def cost_of(
+    matrices: float, head: float, *, attended: float = 0.0, at_targets: float = 0.0, adapter: int = 0
+) -> Cost:
+    """The cost of a model by what it multiplies: weights that each token meets, and those that a target does.
+
+    attended: heads x head_dim x the mean number of tokens attended to, over all layers; its 12 operations are
+    products of activations, which frozen weights do not spare. at_targets: the same of a target's attention.
+    """
+    each = 4.0 if adapter else 6.0
+    return Cost(each * matrices + 12.0 * attended + 6.0 * adapter, each * head + 12.0 * at_targets)
+
+
 def trainable_line(trainable: int, total: int) -> str:
     """`trainable 2,179,072 of 1,545,893,376 (0.1410 %)`."""
     return f"trainable {trainable:,} of {total:,} ({100 * trainable / total:.4f} %)"

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -89,6 +90,28 @@ def count_parts(model: nn.Module) -> dict[str, int]:
     heads = [model.get_submodule(name) for name in head_modules(model)]
     head = sum(parameter.numel() for part in heads for parameter in part.parameters())
     return {"embedding": embedding, "rest": total - embedding - head, "head": head, "total": total}
+
+
+def count_products(model: nn.Module) -> int:
+    """The weights that each token is multiplied with: of matrices but embeddings and heads.
+
+    Of experts (experts, out, in) those count that a token is sent to.
+    """
+    left_out = {getattr(model, "get_output_embeddings", lambda: getattr(model, "lm_head", None))()}
+    left_out.update(part for name in head_modules(model) for part in model.get_submodule(name).modules())
+    text: Any = getattr(model, "config", None)
+    text = text.get_text_config() if hasattr(text, "get_text_config") else text
+    chosen, experts = (getattr(text, name, None) for name in ("num_experts_per_tok", "num_local_experts"))
+    total = 0.0
+    for module in model.modules():
+        if module in left_out or isinstance(module, nn.Embedding):
+            continue
+        for weight in module.parameters(recurse=False):
+            if weight.dim() == 2:
+                total += weight.numel()
+            elif weight.dim() == 3:
+                total += weight.numel() * (chosen or 1) / (experts or chosen or 1)
+    return round(total)
 
 
 def find_non_finite(tensors: Iterable[tuple[str, torch.Tensor]], masks: Collection[str] = ()) -> str | None:

@@ -1,15 +1,26 @@
 """Counts against the modules themselves, published totals and torch's own counter."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from etude.data.loader import longest_batch
+from etude.engine.batch import to_device
 from etude.models.cost import count_parameters, flops_per_token
 from etude.models.decoder import Decoder
 from etude.models.decoder_config import DecoderConfig
+from etude.models.families.foreign import FOREIGN
+from etude.models.families.table import family_of
+from etude.objectives.choose import join_kinds
+from etude.plan.assumed import plan_without
+from etude.plan.forecast import work_of_step
+from etude.recipe.load import recipe_from
 
+SEQ_LEN = 64
 TINY = DecoderConfig(
     vocab_size=96, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, n_ffn=80, head_dim=16, context=64, tied=False
 )
@@ -65,12 +76,73 @@ def test_flops_agree_with_torchs_counter() -> None:
     assert counter.get_total_flops() / T == flops_per_token(TINY, T) + upper_half
 
 
+@pytest.mark.parametrize(
+    ("model", "objective", "half"),
+    [
+        # The operations of causal attention that its mask throws away, at a token; torch's counter has them.
+        pytest.param("HuggingFaceTB/SmolLM2-135M", "causal", 6 * 30 * 576 * SEQ_LEN, id="decoder"),
+        pytest.param("microsoft/codebert-base", "classification", 0, id="encoder"),
+        pytest.param("microsoft/codebert-base", "masked", 0, id="masked"),
+        pytest.param("Salesforce/codet5-small", "seq2seq", 6 * 6 * 512 * SEQ_LEN, id="encoder-decoder"),
+        pytest.param("openai-community/gpt2", "causal", 6 * 12 * 768 * SEQ_LEN, id="through transformers"),
+    ],
+)
+def test_operations_of_a_family_are_those_that_torch_counts(model: str, objective: str, half: int) -> None:
+    """Counted by torch in a step of the published size that has shapes only."""
+    source = {"path": "/nowhere", **({"label": "a"} if objective == "classification" else {})}
+    source |= {"target": "b"} if objective == "seq2seq" else {}
+    train = {"epochs": 1, "seq_len": SEQ_LEN, "global_batch_size": 2, "objective": objective, "device": "cpu"}
+    data = {"train": [source], "sample": "document" if objective == "masked" else "row"}
+    values = {"name": "x", "model": {"from": model}, "data": data, "train": train | {"precision": "fp32"}}
+    plan, _ = plan_without(recipe_from(values), 8)
+    batch = to_device(longest_batch(plan.corpus.train, 2, True), torch.device("cpu"))
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True),
+        FlopCounterMode(display=False, custom_mapping=MORE) as counter,
+    ):
+        assert plan.model is not None and plan.pretrained is not None
+        loss, _ = join_kinds(plan.tasks).loss_sum(_make(plan.model, plan.pretrained.labels), batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+    ours = plan.cost.operations(*work_of_step(plan)) + half * 2 * SEQ_LEN
+    assert ours == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
 def test_a_sliding_window_attends_to_fewer_tokens() -> None:
     exact = [min(position + 0.5, 8 if position >= 8 else position + 0.5) for position in range(32)]
     per_token = 12 * TINY.n_layer * TINY.n_head * TINY.head_dim
     matrices = flops_per_token(TINY, 32) - per_token * 16
     assert flops_per_token(replace(TINY, sliding_window=8), 32) == matrices + per_token * sum(exact) / 32
     assert flops_per_token(replace(TINY, sliding_window=64), 32) == flops_per_token(TINY, 32)
+
+
+def _attention(query: Any, keys: Any, values: Any, *others: Any, **named: Any) -> int:
+    return int(sdpa_flop_count(query, keys, values))
+
+
+def _attention_backward(gradient: Any, query: Any, keys: Any, values: Any, *others: Any, **named: Any) -> int:
+    """Twice the forward: what is computed again is no operation of the model."""
+    return 2 * int(sdpa_flop_count(query, keys, values))
+
+
+def _products(total: Any, left: Any, right: Any, *others: Any, **named: Any) -> int:
+    return int(2 * left[0] * left[1] * right[1])
+
+
+# Operations that torch's counter passes over.
+MORE = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    torch.ops.aten.addmm_: _products,
+}
+
+
+def _make(config: Any, labels: int) -> Any:
+    """The model on the CPU, as fake tensors have it."""
+    if family_of(config) is not FOREIGN:
+        return family_of(config).make(config, labels)
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(config.path))
 
 
 def _count_on_meta(config: DecoderConfig) -> int:

@@ -39,7 +39,7 @@ def _measure(config: DecoderConfig, labels: int, seq_len: int, adapter: int) -> 
     if not labels:
         return count_parameters(config), cost
     parameters = count_parts(DECODER.empty(config, labels))
-    return parameters, replace(shared.classifier_cost(parameters, adapter), per_token=cost.per_token)
+    return parameters, replace(cost, per_target=6.0 * parameters["head"])
 
 
 def _describe(config: DecoderConfig, pretrained: Pretrained | None, facts: Facts) -> dict[str, Any]:

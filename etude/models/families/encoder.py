@@ -83,10 +83,13 @@ def _make(config: EncoderConfig, labels: int) -> Encoder:
 
 
 def _measure(config: EncoderConfig, labels: int, seq_len: int, adapter: int) -> tuple[dict[str, int], Cost]:
-    parameters = count_parts(ENCODER.empty(config, labels))
-    cost = shared.classifier_cost(parameters, adapter)
-    if not labels:  # a masked model scores its targets with the embedding
-        cost = replace(cost, per_target=(4.0 if adapter else 6.0) * parameters["embedding"])
+    model = ENCODER.empty(config, labels)
+    parameters, attended = count_parts(model), float(config.n_layer * config.n_embd * seq_len)
+    cost = shared.classifier_cost(model, parameters, adapter, attended)
+    if not labels:  # a masked model scores its targets with a layer and the embedding
+        each, layer = 4.0 if adapter else 6.0, config.n_embd**2
+        head = each * (parameters["embedding"] + layer)
+        cost = replace(cost, per_token=cost.per_token - each * layer, per_target=head)
     return parameters, cost
 
 

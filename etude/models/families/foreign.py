@@ -12,11 +12,11 @@ from torch import nn
 
 from etude.errors import InputError
 from etude.memory import limited_memory
-from etude.models.cost import Cost
+from etude.models.cost import Cost, cost_of
 from etude.models.families import shared
 from etude.models.families.family import Family, Files, Loaded, Pretrained
 from etude.models.foreign import label_logits, read_prompts
-from etude.models.parts import count_parts, head_modules, label_tensors
+from etude.models.parts import count_parts, count_products, head_modules, label_tensors
 from etude.models.weights import REMADE, check_twins, read_weight, tensor_shapes
 
 # Families that count positions on from the row behind that of the padding.
@@ -160,13 +160,15 @@ def _count_parameters(files: Files) -> dict[str, int]:
 
 
 def _measure(config: ForeignConfig, labels: int, seq_len: int, adapter: int) -> tuple[dict[str, int], Cost]:
+    model: Any = _make(config.path, labels)
+    text = model.config.get_text_config()
+    seen = seq_len if reads_both_ways(model.config.model_type) else seq_len / 2
+    attended = text.num_hidden_layers * text.hidden_size * seen
     if labels:
-        parameters = count_parts(_make(config.path, labels))
-        return parameters, shared.classifier_cost(parameters, adapter)
-    parameters = dict(config.parameters)
-    # Trained weights cost 6 operations a token, frozen ones 4.
-    body = parameters["total"] - parameters.get("embedding", 0)
-    return parameters, Cost((4.0 if adapter else 6.0) * body + 6.0 * adapter, 0.0)
+        parameters = count_parts(model)
+        return parameters, shared.classifier_cost(model, parameters, adapter, attended)
+    head = model.get_output_embeddings().weight.numel()
+    return dict(config.parameters), cost_of(count_products(model), head, attended=attended, adapter=adapter)
 
 
 def _as_classifier(path: Path) -> dict[str, Any]:

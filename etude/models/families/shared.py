@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from etude.errors import InputError
-from etude.models.cost import Cost
+from etude.models.cost import Cost, cost_of
 from etude.models.families.family import Facts, Files, Loaded, Pretrained
 from etude.models.hf_config import label_values
-from etude.models.parts import head_modules, keep_labels, label_tensors
+from etude.models.parts import count_products, head_modules, keep_labels, label_tensors
 from etude.models.weights import REMADE, is_same, read_weight, read_weights, set_weight
 
 _EMBEDDINGS = ("model.embed_tokens.weight", "shared.weight")
@@ -80,9 +81,10 @@ def kept_outputs(pretrained: Pretrained, name: str, given: Tensor, drawn: Tensor
     return keep_labels(f"{pretrained.path}: {name}", given, drawn, theirs=theirs, kept=kept)
 
 
-def classifier_cost(parameters: Mapping[str, int], adapter: int) -> Cost:
-    """Cost of a body of which each token is read, with a head that is trained whole."""
-    return Cost((4.0 if adapter else 6.0) * parameters["rest"] + 6.0 * adapter, 6.0 * parameters["head"])
+def classifier_cost(model: nn.Module, parameters: Mapping[str, int], adapter: int, attended: float) -> Cost:
+    """Cost of a body of which each token is read, with a head that is trained; attended: as `cost_of`."""
+    body = cost_of(count_products(model), 0.0, attended=attended, adapter=adapter)
+    return replace(body, per_target=6.0 * parameters["head"])
 
 
 def describe_pretrained(pretrained: Pretrained, facts: Facts) -> dict[str, Any]:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from etude.errors import InputError
-from etude.models.cost import Cost
+from etude.models.cost import Cost, cost_of
 from etude.models.families import shared
 from etude.models.families.family import Facts, Family, Files, Loaded, NewModel, Pretrained, Reader
 from etude.models.packing import send
-from etude.models.parts import count_parts
+from etude.models.parts import count_parts, count_products
 from etude.models.t5 import T5, T5Classifier
 from etude.models.t5_config import T5Config
 from etude.models.weights import check_twins
@@ -75,16 +75,24 @@ def _make(config: T5Config, labels: int) -> nn.Module:
 
 
 def _measure(config: T5Config, labels: int, seq_len: int, adapter: int) -> tuple[dict[str, int], Cost]:
-    model = ENCODER_DECODER.empty(config, labels)
-    if labels:
+    model: Any = ENCODER_DECODER.empty(config, labels)
+    width = config.n_head * config.head_dim
+    # The target is taken to be as long as the source: each of its tokens sees half of it, and the source.
+    encoder, decoder = (
+        float(config.n_layer * width * seq_len), config.n_decoder_layer * width * seq_len * 1.5
+    )  # fmt: skip
+    if labels:  # the text is read on both sides
         parameters = count_parts(model)
-        return parameters, shared.classifier_cost(parameters, adapter)
+        return parameters, shared.classifier_cost(model, parameters, adapter, encoder + decoder)
     sizes = dict.fromkeys(_PARTS.values(), 0)
     for name, parameter in model.named_parameters():
         sizes[_PARTS[name.partition(".")[0]]] += parameter.numel()
-    # Trained weights cost 6 operations a token, frozen ones 4.
-    each, head = 4.0 if adapter else 6.0, config.vocab_size * config.n_embd
-    cost = Cost(each * sizes["encoder"] + 6.0 * adapter, each * (sizes["decoder"] + head))
+    # Keys and values of the source are made of its tokens, once for each block of the decoder.
+    across = config.n_decoder_layer * 2 * config.n_embd * width
+    head = count_products(model.decoder) - across + config.vocab_size * config.n_embd
+    cost = cost_of(
+        count_products(model.encoder) + across, head, attended=encoder, at_targets=decoder, adapter=adapter
+    )
     return sizes | {"total": sum(sizes.values())}, cost
 
 
