@@ -12,13 +12,14 @@ from torch import Tensor
 from etude.audit import audit
 from etude.audit.passes import Tried, undisturbed
 from etude.audit.samples import choose_samples, cut, lay_out
-from etude.data.loader import sample_ids
+from etude.data.loader import sample_ids, steps_per_epoch
 from etude.data.repeats import Repeats
 from etude.data.samples.sample import Sample
 from etude.engine.loop import TrainState
 from etude.objectives.task import Task
 from etude.own import Own
 from etude.plan import Plan
+from etude.recipe.course import Course
 from etude.records.events import Finding
 from etude.text import plural, verb
 from etude.watch.detectors import collapse
@@ -206,11 +207,15 @@ def _measure(plan: Plan, state: TrainState, task: Task) -> Losses:
     """Losses of rows that were trained on lately and of others, each row alone."""
     device = next((each.device for each in state.model.parameters()), plan.device)
     tried = Tried(state.model, task.kind.plain(), state.precision, device)
-    recent = list(_of_steps(plan, task, _steps_back(state)))[:_ROWS]
+    recent = list(_of_steps(plan, state.course, task, _steps_back(state)))[:_ROWS]
     lately = range(max(state.step - _STEPS_KNOWN, 0), state.step)
-    seen = {each.tokens.tobytes() for each in _of_steps(plan, task, lately)}
+    seen = {each.tokens.tobytes() for each in _of_steps(plan, state.course, task, lately)}
     held = task.corpus.validation
-    others = choose_samples(held, _ROWS) if held else _of_steps(plan, task, _steps_ahead(plan, state))
+    others = (
+        choose_samples(held, _ROWS)
+        if held
+        else _of_steps(plan, state.course, task, _steps_ahead(plan, state))
+    )
     unseen = [each for each in others if each.tokens.tobytes() not in seen][:_ROWS]
     attend = task.recipe.data.attend_across_documents
 
@@ -257,13 +262,13 @@ def _steps_ahead(plan: Plan, state: TrainState) -> range:
     return range(plan.steps_per_epoch - 1, max(state.step, plan.steps_per_epoch - 1 - _STEPS_BACK) - 1, -1)
 
 
-def _of_steps(plan: Plan, task: Task, steps: range) -> Iterator[Sample]:
-    """The samples of a task in some steps, before any change of the course."""
+def _of_steps(plan: Plan, course: Course, task: Task, steps: range) -> Iterator[Sample]:
+    """The samples of a task in some steps of the course."""
+    count = len(plan.train)
     for step in steps:
-        ids = sample_ids(
-            step, n=len(plan.train), global_batch_size=plan.global_batch_size, seed=plan.recipe.seed
-        )
+        size, at = course.at(step).global_batch_size, course.data_step(step, count)
+        ids = sample_ids(at, n=count, global_batch_size=size, seed=plan.recipe.seed)
         for index in ids.tolist():
-            sample = plan.train.sample(int(index), step // plan.steps_per_epoch)
+            sample = plan.train.sample(int(index), at // steps_per_epoch(count, size))
             if sample.task == task.name:
                 yield sample

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from etude.engine.batch import DeviceBatch
+from etude.engine.out_of_memory import is_out_of_memory
 from etude.engine.precision import Precision
 from etude.errors import DamageError, EtudeError, InputError, StorageError
 from etude.evaluate.tasks import without_dropout
@@ -162,7 +163,7 @@ def _named(what: str, thing: object, hint: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, torch.OutOfMemoryError | StorageError | DamageError):
+        if isinstance(error, StorageError | DamageError) or is_out_of_memory(error):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."

@@ -21,6 +21,7 @@ from etude.audit import Audit, audit
 from etude.data.loader import Loader, StepBatches, longest_batch
 from etude.engine.batch import to_device
 from etude.engine.loop import Objective, TrainState, train
+from etude.engine.out_of_memory import is_out_of_memory, release
 from etude.engine.world import World, choose_device, measure_matrix_rate, synchronize
 from etude.evaluate.answers import answer, continue_prompts
 from etude.evaluate.exam import Exam
@@ -122,7 +123,10 @@ def find_micro_batch(plan: Plan, state: TrainState, objective: Objective, world:
                     loss, _ = objective.loss_sum(state.model, to_device(batch, world.device))
                 loss.backward()  # type: ignore[no-untyped-call]
             del moments
-        except torch.OutOfMemoryError:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            release(error)
             failed += 1
         state.optimizer.zero_grad()
         world.total([failed])
@@ -256,8 +260,8 @@ def _main() -> None:
         with room:
             for known in _measure(recipe):
                 _tell(known)
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "memory" not in str(error):
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
         _tell({"no_room": 1.0})
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from etude.control.desk import Decision
 from etude.engine import checkpoint as checkpoints
 from etude.engine.loop import Step
+from etude.engine.out_of_memory import SMALLER, is_out_of_memory
 from etude.errors import EtudeError, FaultError, LostRankError
 from etude.recipe.schema import Recipe
 from etude.records import events
@@ -60,7 +61,7 @@ class Training:
                 steps = stack.enter_context(contextlib.closing(session.steps()))
                 for step in () if decision.kind == "stop" else steps:
                     if step.is_void:
-                        make_room(session)
+                        make_room(session, step)
                         continue
                     session.recorder.add(step)
                     if session.pace.add_step(step.number, step.seconds):
@@ -90,7 +91,7 @@ class Training:
                 self.ending = Ending("stopped", "it was interrupted")
                 raise
             except Exception as error:
-                explained = self._options.own.explain(error)
+                explained = _explain(self._options, error)
                 _record_failure(session, explained)
                 if explained is error:
                     raise
@@ -206,6 +207,17 @@ def _end(session: Session, decision: Decision) -> Ending:
         _at_end(session, "report", lambda: write_report(session.run), advice)
     was_asked = decision.is_asked or session.signals.requested is not None
     return Ending("stopped" if decision.is_asked else "finished", decision.reason or None, was_asked)
+
+
+def _explain(options: Options, error: Exception) -> Exception:
+    """An error of a run in words: a shortage of memory beside the steps, or where the user's code failed."""
+    if isinstance(error, EtudeError) or not is_out_of_memory(error):
+        return options.own.explain(error)
+    said = shorten(str(error).partition("\n")[0] or type(error).__name__, 100)
+    return FaultError(
+        f"memory ran out outside the steps ({said}); it takes {SMALLER}; the same command continues from the "
+        "last checkpoint"
+    )
 
 
 def _record_failure(session: Session, error: Exception) -> None:

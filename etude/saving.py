@@ -2,12 +2,15 @@
 
 from etude.assemble import model_files
 from etude.engine.checkpoint import Progress, Snapshot, remove_unfinished, take_snapshot
-from etude.errors import EtudeError
-from etude.plan.length import ONE_TOO_MANY
-from etude.recipe.course import Change
+from etude.engine.loop import Step
+from etude.engine.out_of_memory import SMALLER, capacity
+from etude.errors import FaultError
+from etude.models.layers import can_recompute
+from etude.recipe.course import RECOMPUTE, Change
 from etude.records import events
 from etude.records.folder import checkpoint_name
 from etude.session import Session
+from etude.text import rough_size
 
 
 def save(session: Session, *, evaluated: bool = True, again: bool = False) -> None:
@@ -99,13 +102,54 @@ def _record(session: Session, change: Change, request: str | None = None, action
     session.recorder.sync()
 
 
-def make_room(session: Session) -> None:
-    """Halve the micro-batches after a step that did not fit into memory.
+def make_room(session: Session, step: Step) -> None:
+    """Change the course after a step that a rank had no memory for, as train.on_oom says.
 
-    Raises: EtudeError if they have one sample.
+    The journal holds the change, and a run that goes on takes it from there: no checkpoint is needed.
+    Raises: FaultError with what was tried and what may fit.
     """
-    reason = f"step {session.state.step + 1:,} did not fit into memory"
-    change = session.state.course.halve(session.state.step, reason)
-    if change is None:
-        raise EtudeError(ONE_TOO_MANY)
-    change_course(session, change)
+    state, wanted = session.state, session.recipe.train.on_oom
+    reason = f"step {step.number:,} ran out of memory for {step.shortage}"
+    changes: list[Change] = []
+    if wanted != "stop":
+        changes = state.course.halve(state.step, reason, keep_batch=wanted == "keep_batch")
+        if not changes and not state.course.at(state.step).recompute and can_recompute(state.model):
+            changes = [Change(state.step, RECOMPUTE, True, reason)]
+    if not changes:
+        raise FaultError(f"{reason}; {_what_fits(session)}")
+    before = state.course.at(state.step).global_batch_size
+    state.course = state.course.with_changes(changes)
+    for change in changes:
+        _record(session, change)
+    if (batch := state.course.at(state.step).global_batch_size) != before:
+        evidence = f"{before:,} samples a step until step {state.step:,}, {batch:,} from then on: {reason}"
+        advice = (
+            "the run has as many steps and sees fewer samples, and its steps are noisier; "
+            'train.on_oom = "keep_batch" leaves the batch as it is'
+        )
+        finding = events.Finding(state.step, "the batch became smaller", evidence, advice, severity="warning")
+        session.recorder.write(finding)
+        session.recorder.sync()
+    session.world.wait()
+
+
+def _what_fits(session: Session) -> str:
+    """Settings that were tried, bytes that are needed in any case, and settings that may fit."""
+    state, recipe = session.state, session.recipe.train
+    settings = state.course.at(state.step)
+    sizes = [state.course.at(0).micro_batch_size, settings.micro_batch_size]
+    sizes += [int(change.value) for change in state.course.changes if change.key == "train.micro_batch_size"]
+    tried = f"micro-batches of {', '.join(f'{size:,}' for size in sorted(set(sizes), reverse=True))}"
+    tried += " with activation_checkpointing" if settings.recompute else ""
+    trained = sum(each.nbytes for each in state.optimizer.parameters)
+    needed = sum(each.nbytes for each in state.model.parameters()) + trained + state.optimizer.state_bytes
+    room = capacity(session.world.device)
+    said = f"weights, gradients and optimizer take {rough_size(needed)} of the {rough_size(room)} here"
+    if needed > room:
+        return f"tried {tried}; {said}, so it takes {SMALLER}"
+    fits = [f"train.seq_len below {recipe.seq_len:,}", SMALLER]
+    if recipe.on_oom == "stop":
+        fits = ['train.on_oom = "keep_batch" (smaller micro-batches)', *fits]
+    elif not settings.recompute and not can_recompute(state.model):
+        said += ", and this model cannot compute activations again"
+    return f"tried {tried}; {said}; what may fit: {', or '.join(fits)}"

@@ -25,6 +25,7 @@ from etude.engine.fork import find_moment
 from etude.engine.invariants import MOVED_WITHIN, Invariants
 from etude.engine.keeper import Keeper
 from etude.engine.loop import Objective, Step, TrainState, train
+from etude.engine.out_of_memory import is_out_of_memory, release
 from etude.engine.recorder import Recorder
 from etude.engine.world import World, join_world, measure_matrix_rate
 from etude.errors import InputError
@@ -100,11 +101,12 @@ class Session:
         """
         while self.state.step < self.plan.steps:
             course, first = self.state.course, self.state.step
-            ahead = course.data_step(first) - first
+            settings = course.at(first)
+            ahead = course.data_step(first, len(self.plan.train)) - first
             loader = Loader(
                 self.plan.train,
-                global_batch_size=self.plan.global_batch_size,
-                micro_batch_size=course.at(first).micro_batch_size,
+                global_batch_size=settings.global_batch_size,
+                micro_batch_size=settings.micro_batch_size,
                 seed=self.recipe.seed,
                 attend_across_documents=self.recipe.data.attend_across_documents,
                 rank=self.world.rank,
@@ -378,6 +380,8 @@ def _explain(plan: Plan, options: Options, state: TrainState, finding: events.Fi
     try:
         return explain(finding, find_causes(plan, state, options.own))
     except Exception as error:  # what is written to find a fault is to cost no run
+        if is_out_of_memory(error):
+            release(error)
         return replace(finding, not_tested=[*finding.not_tested, f"causes: {shorten(error, 100)}"])
 
 

@@ -29,10 +29,10 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "audit": 1880, "cli": 4623, "control": 525, "data": 8626, "durable": 804, "engine": 2607, "evaluate": 589,
-    "launch": 306, "models": 5595, "objectives": 1185, "plan": 2420, "recipe": 1989, "records": 2315,
-    "report": 5210, "scores": 828, "sweep": 1020, "watch": 4805,
-    "etude": 4097,  # the modules that stand in no folder
+    "audit": 1881, "cli": 4623, "control": 525, "data": 8666, "durable": 804, "engine": 2837, "evaluate": 607,
+    "launch": 306, "models": 5610, "objectives": 1216, "plan": 2420, "recipe": 2038, "records": 2315,
+    "report": 5211, "scores": 828, "sweep": 1020, "watch": 4805,
+    "etude": 4167,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()
 

@@ -21,7 +21,7 @@ from etude.errors import EtudeError, InputError, RecipeError
 from etude.recipe.course import Change
 from etude.recipe.schema import Recipe
 from etude.records.ending import Ending
-from etude.records.events import Attempt, Control, Evaluation, Step
+from etude.records.events import Attempt, Control, Evaluation, Finding, Step
 from etude.records.store import Run, list_runs
 from etude.run import Training, run_recipe
 from etude.start import Options
@@ -179,7 +179,9 @@ def test_a_sample_that_does_not_fit_ends_the_run_with_what_to_do(tmp_path: Path,
             calls.append(batch)
         return limited(8 if len(calls) < 5 else 0)(model, batch)
 
-    with pytest.raises(EtudeError, match="one sample does not fit into the device's memory"):
+    with pytest.raises(
+        EtudeError, match=r"with activation_checkpointing; weights.* what may fit: train.seq_len below 32, or"
+    ):
         run_recipe(make_recipe({"train.micro_batch_size": 8}), Options(runs=tmp_path, loss=loss))
     (run,) = list_runs(tmp_path)
     assert run.state == "failed" and len(losses(run)) > 0
@@ -199,6 +201,66 @@ def test_a_rank_without_memory_voids_the_step_on_all_ranks(
     (run,), (plain,) = list_runs(tmp_path / "limited"), list_runs(tmp_path / "small")
     assert losses(run) == pytest.approx(losses(plain), rel=1e-6) and len(losses(run)) == 6
     assert controls(run) == [(0, {"train.micro_batch_size": 2}, 0)]
+
+
+def failing(at: int, most: int = 99) -> Callable[..., Any]:
+    """A loss without memory for the micro-batch of a number, or from that on for those over a size."""
+    calls: list[int] = []
+
+    def loss(model: Any, batch: DeviceBatch) -> Any:
+        calls.append(len(batch.tokens)) if model.training else None
+        is_short = model.training and (len(calls) == at or (len(calls) > at and len(batch.tokens) > most))
+        return limited(0 if is_short else 99)(model, batch)
+
+    return loss
+
+
+def test_a_step_that_is_done_again_leaves_no_trace_in_weights_and_a_run_that_goes_on_keeps_the_change(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    recipe = make_recipe({"model.dropout": 0.1, "train.micro_batch_size": 4})
+    change = Change(5, "train.micro_batch_size", 2)
+    planned = Options(runs=tmp_path / "planned", changes=(change,), loss=failing(-1))
+    whole = run_recipe(recipe, planned).run
+    run = run_recipe(recipe, Options(runs=tmp_path / "short", loss=failing(12))).run
+    assert controls(run) == [(5, {"train.micro_batch_size": 2}, 5)]
+    (said,) = (each.reason for each in events(run, Control) if each.changes)
+    assert said == "train.micro_batch_size is 2 after step 5: step 6 ran out of memory for a micro-batch"
+    assert (bits(run), losses(run)) == (bits(whole), losses(whole))
+    training = Training(recipe, Options(runs=tmp_path / "left", loss=failing(12)))
+    for step in training:
+        if step.number == 7:
+            break
+    again = run_recipe(recipe, Options(runs=tmp_path / "left", loss=failing(-1))).run
+    assert (bits(again), losses(again)) == (bits(whole), losses(whole))
+    assert events(again, Attempt)[-1].micro_batch_size == 2
+
+
+def test_one_sample_without_memory_turns_on_activation_checkpointing(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    recipe = make_recipe({"model.dropout": 0.1, "train.micro_batch_size": 1})
+    run = run_recipe(recipe, Options(runs=tmp_path / "short", loss=failing(20))).run
+    quiet = run_recipe(recipe, Options(runs=tmp_path / "quiet", loss=failing(-1))).run
+    assert controls(run) == [(2, {"train.activation_checkpointing": True}, 2)]
+    assert (bits(run), losses(run)) == (bits(quiet), losses(quiet))
+
+
+def test_a_smaller_batch_is_made_only_when_asked_and_goes_on_with_the_next_rows(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    asked = {"train.micro_batch_size": 4, "train.on_oom": "smaller_batch"}
+    run = run_recipe(make_recipe(asked), Options(runs=tmp_path / "small", loss=failing(12))).run
+    batch, micro = "train.global_batch_size", "train.micro_batch_size"
+    assert controls(run) == [(5, {batch: 4}, 5), (5, {micro: 2}, 5)]
+    assert [step.samples for step in events(run, Step)] == [8] * 5 + [4] * 7
+    (finding,) = (each for each in events(run, Finding) if each.what == "the batch became smaller")
+    assert "8 samples a step until step 5, 4 from then on" in finding.evidence
+    assert not [each for each in events(run, Finding) if each.kind == "samples_off_plan"]
+    with pytest.raises(
+        EtudeError, match=r"step 6 ran out of memory for a micro-batch; tried .* train.on_oom ="
+    ):
+        run_recipe(make_recipe({**asked, "train.on_oom": "stop"}), Options(runs=tmp_path, loss=failing(12)))
 
 
 def answers(run: Run) -> dict[str | None, str]:

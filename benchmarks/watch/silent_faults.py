@@ -106,15 +106,17 @@ def at_sum(change: Callable[[World, list[torch.Tensor], int, Callable[[Any], Non
     def patched() -> Iterator[None]:
         real = loop._sum_over_ranks
 
-        def total(state: TrainState, totals: torch.Tensor, world: World) -> list[torch.Tensor]:
+        def total(
+            state: TrainState, totals: torch.Tensor, world: World, lacks: int
+        ) -> tuple[list[torch.Tensor], str | None]:
             if state.step < ONSET:
-                return real(state, totals, world)
+                return real(state, totals, world, lacks)
             for parameter in state.optimizer.parameters:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
             grads = [each.grad for each in state.optimizer.parameters if each.grad is not None]
             change(world, [*grads, totals], state.step, world.sum)
-            return grads
+            return grads, None
 
         with replaced(loop, "_sum_over_ranks", total):
             yield

@@ -24,6 +24,7 @@ from etude.data.samples.frequencies import target_entropy
 from etude.data.samples.sample import Sample
 from etude.engine.batch import DeviceBatch
 from etude.engine.loop import TrainState
+from etude.engine.out_of_memory import is_out_of_memory, release
 from etude.objectives.task import Task
 from etude.own import Own, logits
 from etude.plan import Plan
@@ -226,8 +227,8 @@ def _test(found: Audit, name: str, find: Callable[[], Iterator[Finding]]) -> Non
         found.left_out[name] = str(reason)
     except Exception as error:
         found.left_out[name] = shorten(f"{type(error).__name__}: {error}", 100)
-        if isinstance(error, torch.OutOfMemoryError) and torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        if is_out_of_memory(error):
+            release(error)
 
 
 def _leak_finding(leak: Leak, kind: str, what: str, done: str, held: str, advice: str, cause: str) -> Finding:

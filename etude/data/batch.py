@@ -9,7 +9,7 @@ import numpy as np
 
 from etude.data.samples.sample import NO_TARGET, Sample
 
-__all__ = ["NO_TARGET", "Batch", "NumpyBatch", "collate", "find_targets"]
+__all__ = ["NO_TARGET", "Batch", "NumpyBatch", "collate", "find_targets", "halves"]
 
 Array = TypeVar("Array")
 Moved = TypeVar("Moved")
@@ -71,6 +71,46 @@ def find_targets(batch: NumpyBatch) -> NumpyBatch:
     scored = np.flatnonzero(batch.labels != NO_TARGET)
     weights = None if batch.weights is None else batch.weights.ravel()[scored]
     return replace(batch, scored=None if len(scored) == batch.labels.size else scored, weights=weights)
+
+
+def halves(batch: NumpyBatch) -> list[NumpyBatch]:
+    """A batch as two with half of its sequences each; itself if it has one."""
+    count = len(batch.labels) if batch.lengths is None else len(batch.lengths)
+    if count < 2 or (batch.classes is not None and len(batch.classes) != count):
+        return [batch]
+    weights = None
+    if batch.weights is not None:  # at the places of all labels again
+        weights = np.zeros(batch.labels.size, dtype=batch.weights.dtype)
+        weights[slice(None) if batch.scored is None else batch.scored] = batch.weights
+        weights = weights.reshape(batch.labels.shape)
+    whole = replace(batch, scored=None, weights=weights)
+    sides = slice(None, count // 2), slice(count // 2, None)
+    return [find_targets(_take(whole, side)) for side in sides]
+
+
+def _take(batch: NumpyBatch, rows: slice) -> NumpyBatch:
+    """Some of the sequences of a batch, whose targets are to be found again."""
+    if batch.lengths is None:
+        return batch.map(lambda array: array[rows])
+    read = _stretch(batch.lengths, rows)
+    written = read if batch.target_lengths is None else _stretch(batch.target_lengths, rows)
+    part = replace(batch, labels=batch.labels[:, written])
+    for name in ("tokens", "positions", "types", "code"):
+        if (array := getattr(batch, name)) is not None:
+            part = replace(part, **{name: array[:, read]})
+    return replace(
+        part,
+        lengths=batch.lengths[rows],
+        target_lengths=None if batch.target_lengths is None else batch.target_lengths[rows],
+        weights=None if batch.weights is None else batch.weights[:, written],
+        classes=None if batch.classes is None else batch.classes[rows],
+    )
+
+
+def _stretch(lengths: tuple[int, ...], rows: slice) -> slice:
+    """The places of some sequences that lie end to end."""
+    start = sum(lengths[: rows.start or 0])
+    return slice(start, start + sum(lengths[rows]))
 
 
 def _lay_out(samples: Sequence[Sample], attend_across_documents: bool) -> NumpyBatch:

@@ -175,9 +175,10 @@ class Invariants:
         if self._read is None:
             return
         course, world = self.state.course, self.world
+        done, size = step.number - 1, course.at(step.number - 1).global_batch_size
         planned = Planned(
-            self.split, global_batch_size=self.global_batch_size, seed=course.recipe.seed, rank=world.rank,
-            ranks=world.size, step=course.data_step(step.number - 1), turn=self._compared,
+            self.split, global_batch_size=size, seed=course.recipe.seed, rank=world.rank, ranks=world.size,
+            step=course.data_step(done, len(self.split)), turn=self._compared,
         )  # fmt: skip
         if self._is_thorough(step):
             self._compared += 1

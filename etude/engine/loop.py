@@ -2,19 +2,27 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 from typing import Protocol
 
 import torch
 from torch import nn
 
+from etude.data.batch import NumpyBatch
 from etude.data.loader import StepBatches
 from etude.engine.batch import DeviceBatch, to_device
 from etude.engine.optim import Optimizer
+from etude.engine.out_of_memory import SMALLER, is_out_of_memory, release
 from etude.engine.precision import Precision
-from etude.engine.world import World
+from etude.engine.world import World, give_back
 from etude.errors import FaultError
+from etude.models.layers import set_recompute
 from etude.recipe.course import Course, StepSettings
+from etude.text import rough_size
+
+_PASS, _UPDATE = 1, 4096  # what a rank has no memory for, so that sums over 1,024 ranks tell them apart
+_STATISTICS = 2**20  # numbers of a buffer that a pass may change; larger ones are tables
 
 
 class Objective(Protocol):
@@ -31,6 +39,7 @@ class TrainState:
 
     course  what a step is made with, and all changes of it until now
     step    how many updates were done
+    recomputes  whether the model computes activations again for the gradients
     """
 
     model: nn.Module
@@ -38,6 +47,10 @@ class TrainState:
     precision: Precision
     course: Course
     step: int = 0
+    recomputes: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.recomputes = self.course.recipe.train.activation_checkpointing
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,7 @@ class Step:
     measured  (6,) fp32, over all ranks: sum of losses in nats, targets, tokens, gradient norm before
               clipping, 1 if skipped, 1 if the update left a weight that is not finite; in fp16 (7,), with the
               loss scale of the step, for a mean loss
-    is_void   whether a rank ran out of memory, so that nothing was changed and the step is still to be done
+    shortage  what a rank had no memory for, so that nothing was changed and the step is still to be done
     """
 
     number: int
@@ -57,7 +70,12 @@ class Step:
     seconds: float
     wait_seconds: float
     measured: torch.Tensor
-    is_void: bool = False
+    shortage: str | None = None
+
+    @property
+    def is_void(self) -> bool:
+        """True if nothing was changed for lack of memory."""
+        return self.shortage is not None
 
 
 def train(
@@ -78,60 +96,135 @@ def train(
         waited = time.perf_counter() - started
         state.model.train()
         settings = state.course.at(state.step)
-        totals = torch.zeros(4, device=world.device)  # losses, targets, tokens, ranks without enough memory
-        is_void = not _add_gradients(state, step, objective, totals, world.rank)
-        grads = _sum_over_ranks(state, totals, world)
-        if world.size > 1:
-            is_void = bool(totals[3])  # only several ranks wait for their devices here
+        if settings.recompute != state.recomputes:
+            set_recompute(state.model, settings.recompute)
+            state.recomputes = settings.recompute
+        totals = torch.zeros(4, device=world.device)  # losses, targets, tokens, what ranks had no memory for
+        lacks = _add_gradients(state, step, objective, totals, world.rank)
+        grads, shortage = _sum_over_ranks(state, totals, world, lacks)
         number, measured = state.step + 1, torch.zeros(6, device=world.device)
-        scale = [state.precision.scale * state.precision.of_mean] if state.precision.name == "fp16" else []
-        if is_void:
-            state.optimizer.zero_grad()
-        else:
-            checked = _update(state, grads, totals, settings)
-            measured = torch.cat((totals[:3], torch.stack([each.float() for each in (*checked, *scale)])))
+        if shortage is None:
+            measured = _update_whole(state, grads, totals, settings)
             state.step += 1
         del grads  # else they would live through the next step beside its own
         now = time.perf_counter()
         yield Step(
             number, step.epoch, settings.learning_rate, step.samples, seconds=now - started,
-            wait_seconds=waited, measured=measured, is_void=is_void,
+            wait_seconds=waited, measured=measured, shortage=shortage,
         )  # fmt: skip
-        if is_void:
+        if shortage is not None:
             raise FaultError(f"step {number} did not fit into memory, and nothing was changed to make it fit")
         started = time.perf_counter()
 
 
 def _add_gradients(
     state: TrainState, step: StepBatches, objective: Objective, totals: torch.Tensor, rank: int
-) -> bool:
-    """Add up the gradients and totals of a rank's micro-batches; whether its memory was enough for them."""
+) -> int:
+    """Add up the gradients and totals of a rank's micro-batches; returns what it had no memory for, or 0."""
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
     try:
+        kept += [(each, each.clone()) for each in state.model.buffers() if each.numel() <= _STATISTICS]
         for index, batch in enumerate(step.micro_batches):
             torch.manual_seed(_mix(state.course.recipe.seed, state.step, index, rank))
-            with state.precision.autocast():
-                loss, targets = objective.loss_sum(state.model, to_device(batch, totals.device))
-            (loss * state.precision.scale).backward()  # type: ignore[no-untyped-call]
-            totals[:3] += torch.stack((loss.detach(), targets, torch.full_like(targets, batch.tokens.size)))
-        return True
-    except torch.OutOfMemoryError:
-        pass  # what the failed pass holds is free once its exception is gone
+            _add_pass(state, batch, objective, totals)
+        return 0
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        _drop(state, totals, _PASS, error)
+        for buffer, value in kept:
+            buffer.copy_(value)
+        return _PASS
+
+
+def _add_pass(state: TrainState, batch: NumpyBatch, objective: Objective, totals: torch.Tensor) -> None:
+    with state.precision.autocast():
+        loss, targets = objective.loss_sum(state.model, to_device(batch, totals.device))
+    (loss * state.precision.scale).backward()  # type: ignore[no-untyped-call]
+    totals[:3] += torch.stack((loss.detach(), targets, torch.full_like(targets, batch.tokens.size)))
+
+
+def _sum_over_ranks(
+    state: TrainState, totals: torch.Tensor, world: World, lacks: int
+) -> tuple[list[torch.Tensor], str | None]:
+    """Add up gradients and totals over all ranks in one exchange, once the optimizer has its state.
+
+    Returns the gradients; or none and what a rank had no memory for, and then all ranks drop the step.
+    """
+    parameters, optimizer = state.optimizer.parameters, state.optimizer
+    grads: list[torch.Tensor] = []
+    begun: list[torch.Tensor] = []
+    flat = totals
+    try:
+        if not lacks:
+            for parameter in parameters:
+                if parameter.grad is None:  # of a rank without samples, or not touched by the loss
+                    parameter.grad = torch.zeros_like(parameter)
+            grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            begun = optimizer.begin()
+            if world.size > 1:
+                flat = torch.cat([tensor.reshape(-1) for tensor in (*grads, totals)])
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        grads, lacks = [], _UPDATE
+        _drop(state, totals, lacks, error)
+    if world.size > 1:
+        flat = _join_without(parameters, totals, world.rank) if lacks else flat
+        world.exchange(flat)
+        lacks = int(flat[-1])  # only several ranks wait for their devices here
+        if not lacks:
+            give_back(flat, [*grads, totals])
+    if not lacks:
+        return grads, None
+    optimizer.forget(begun)
+    optimizer.zero_grad()
+    return [], "the update" if lacks >= _UPDATE else "a micro-batch"
+
+
+def _drop(state: TrainState, totals: torch.Tensor, lacks: int, error: Exception) -> None:
+    """Let go of all that a step has made so far, and note what there was no memory for."""
     state.optimizer.zero_grad()
-    totals.copy_(torch.tensor([0.0, 0.0, 0.0, 1.0]))
-    if totals.device.type == "cuda":
-        torch.cuda.empty_cache()
-    return False
+    release(error)
+    totals.zero_()
+    totals[3] = lacks
 
 
-def _sum_over_ranks(state: TrainState, totals: torch.Tensor, world: World) -> list[torch.Tensor]:
-    """Add up gradients and totals over all ranks in one exchange; returns the gradients."""
-    parameters = state.optimizer.parameters
-    for parameter in parameters:
-        if parameter.grad is None:  # of a rank without samples, or not touched by the loss
-            parameter.grad = torch.zeros_like(parameter)
-    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    world.sum([*grads, totals])
-    return grads
+def _join_without(parameters: list[torch.Tensor], totals: torch.Tensor, rank: int) -> torch.Tensor:
+    """The part of a rank without gradients in an exchange of them. Raises: FaultError if it has no memory."""
+    count = sum(parameter.numel() for parameter in parameters) + len(totals)
+    dtypes = [totals.dtype, *{parameter.dtype for parameter in parameters}]
+    try:
+        flat = torch.zeros(count, dtype=reduce(torch.promote_types, dtypes), device=totals.device)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        size = rough_size(4 * count)
+        raise FaultError(
+            f"rank {rank} has no memory for the {size} of gradients that ranks add up; it takes {SMALLER}"
+        ) from None
+    flat[-len(totals) :] = totals
+    return flat
+
+
+def _update_whole(
+    state: TrainState, grads: list[torch.Tensor], totals: torch.Tensor, settings: StepSettings
+) -> torch.Tensor:
+    """Update the weights; returns what is measured of the step.
+
+    Raises: FaultError if memory runs out on the way: weights may be half updated then, and nobody saves them.
+    """
+    try:
+        scale = [state.precision.scale * state.precision.of_mean] if state.precision.name == "fp16" else []
+        checked = _update(state, grads, totals, settings)
+        return torch.cat((totals[:3], torch.stack([each.float() for each in (*checked, *scale)])))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise FaultError(
+            f"memory ran out while step {state.step + 1:,} changed the weights, so nothing of it is kept; "
+            f"the same command continues from the last checkpoint, with {SMALLER}"
+        ) from None
 
 
 def _update(

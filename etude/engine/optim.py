@@ -45,6 +45,31 @@ class Optimizer:
         for part in self.parts:
             part.step(learning_rate, grad_divisor, skipped)
 
+    def begin(self) -> list[torch.Tensor]:
+        """Make the state that a step needs, of parameters with a gradient; returns those that had none."""
+        begun: list[torch.Tensor] = []
+        try:
+            for part in self.parts:
+                for parameter in part.parameters:
+                    if parameter.grad is not None and parameter not in part.state:
+                        part.state[parameter] = part.begin(parameter)
+                        begun.append(parameter)
+        except Exception:
+            self.forget(begun)
+            raise
+        return begun
+
+    def forget(self, parameters: Iterable[torch.Tensor]) -> None:
+        """Drop the state of parameters, which have not been updated."""
+        for parameter in parameters:
+            for part in self.parts:
+                part.state.pop(parameter, None)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of its state once every parameter has some."""
+        return sum(part.moments * each.nbytes for part in self.parts for each in part.parameters)
+
     def zero_grad(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
@@ -125,6 +150,8 @@ class Adam:
     run. Source: arXiv:1412.6980, arXiv:1711.05101.
     """
 
+    moments = 2  # tensors of state of the size of a parameter
+
     def __init__(
         self,
         parameters: list[nn.Parameter],
@@ -174,6 +201,8 @@ class Muon:
 
     Source: Jordan et al. 2024 (Muon); Liu et al. 2025, "Muon is scalable for LLM training" (the factor).
     """
+
+    moments = 1
 
     def __init__(self, parameters: list[nn.Parameter], *, momentum: float, weight_decay: float) -> None:
         self.parameters, self.state = parameters, State()

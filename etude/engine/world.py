@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from etude.control.ranks import IDLE_SECONDS, Place, read_place, watch_main_thread
-from etude.errors import InputError, LostRankError
+from etude.errors import FaultError, InputError, LostRankError
 from etude.text import plural
 
 # A rank that ended is noticed at once, one that hangs in a step after this long, which is NCCL's limit too.
@@ -43,13 +43,14 @@ class World:
 
         The ranks must come within minutes of each other. Raises: LostRankError.
         """
-        if self.size == 1:
-            return
-        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        if self.size > 1:
+            self.exchange(flat := torch.cat([tensor.reshape(-1) for tensor in tensors]))
+            give_back(flat, tensors)
+
+    def exchange(self, flat: torch.Tensor) -> None:
+        """Add up one tensor over all ranks, in place. Raises: LostRankError."""
         with _with_others():
             dist.all_reduce(flat)
-        for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors])):
-            tensor.copy_(part.view_as(tensor))
 
     def total(self, tensors: Sequence[torch.Tensor]) -> None:
         """Add up tensors of the CPU over all ranks, in place; each rank comes when it has done its part.
@@ -123,6 +124,12 @@ class World:
             seconds = min(2 * seconds, _LOOK_SECONDS)
 
 
+def give_back(flat: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
+    """Copy the parts of one long tensor to the tensors that it was put together from."""
+    for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors])):
+        tensor.copy_(part.view_as(tensor))
+
+
 def join_world(device: torch.device, *, patience: timedelta = _STEP_PATIENCE) -> World:
     """Join the ranks of this run, or be alone. patience: for a rank to come to the sum of a step.
 
@@ -178,6 +185,13 @@ def _with_others() -> Iterator[None]:
         raise
     except RuntimeError as error:
         reason = str(error).splitlines()[0].partition("] ")[2] or str(error).splitlines()[0]
+        if "alloc" in reason or "out of memory" in str(
+            error
+        ):  # inside of it: the ranks cannot go on together
+            raise FaultError(
+                f"this rank had no memory for the exchange with others ({reason[:100]}); with a smaller "
+                "train.micro_batch_size the same command continues from the last checkpoint"
+            ) from error
         raise LostRankError(
             f"another rank of this run ended or does not answer ({reason[:100]}); the same command continues"
         ) from error

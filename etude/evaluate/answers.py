@@ -1,6 +1,7 @@
 """Texts of a model: continuations of fixed prompts, and answers to instructions it was not trained on."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, cast
 
 from torch import nn
@@ -10,6 +11,7 @@ from etude.data.examples import Example
 from etude.data.render import ChatTemplate
 from etude.data.secrets import redact, redact_parts
 from etude.data.tokenize import Tokenizer
+from etude.engine.out_of_memory import rows_in_parts
 from etude.evaluate.generate import Continuation, generate, room, write_answers
 from etude.models.families.table import family_of
 from etude.models.t5 import T5
@@ -32,7 +34,9 @@ def continue_prompts(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int
     tokenizer = corpus.tokenizer
     chat = corpus.chat if len(corpus.examples) else None
     ids = encode_prompts(recipe.evaluate.prompts, tokenizer, chat, is_source=family_of(model).has_source)
-    continued = _generate(model, corpus, ids, settings)
+    parts = rows_in_parts()
+    done = parts.do(ids, lambda rows: _generate(model, corpus, rows, settings))
+    continued = list(chain.from_iterable(done))
     texts = (
         redact_parts([prompt, tokenizer.decode(part.ids)])
         for prompt, part in zip(recipe.evaluate.prompts, continued)
@@ -85,16 +89,23 @@ def greedy(
 ) -> list[Continuation]:
     """The likeliest continuation of each prompt; those of similar length are read together."""
     settings: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0.0}
+    parts = rows_in_parts()
     if family_of(model).has_source:
         source, vocab_size = cast(T5, model), corpus.tokenizer.vocab_size
-        return write_answers(
-            source, prompts, max_tokens=max_tokens, end_ids=corpus.end_ids, vocab_size=vocab_size
-        )
+
+        def write(sources: list[Sequence[int]]) -> list[Continuation]:
+            return write_answers(
+                source, sources, max_tokens=max_tokens, end_ids=corpus.end_ids, vocab_size=vocab_size
+            )
+
+        return list(chain.from_iterable(parts.do(list(prompts), write)))
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     continued: dict[int, Continuation] = {}
     for low in range(0, len(order), _ROWS_AT_ONCE):
         some = order[low : low + _ROWS_AT_ONCE]
-        continued |= dict(zip(some, _generate(model, corpus, [prompts[index] for index in some], settings)))
+        asked = [prompts[index] for index in some]
+        done = parts.do(asked, lambda rows: _generate(model, corpus, rows, settings))
+        continued |= dict(zip(some, chain.from_iterable(done)))
     return [continued[index] for index in range(len(prompts))]
 
 

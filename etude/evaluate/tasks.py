@@ -12,6 +12,7 @@ from torch import nn
 from etude.data.batch import NumpyBatch
 from etude.engine.batch import to_device
 from etude.engine.loop import Objective
+from etude.engine.out_of_memory import batches_in_parts
 from etude.engine.precision import Precision
 from etude.engine.world import World
 
@@ -61,10 +62,16 @@ def evaluate(
     """
     pairs: list[torch.Tensor] = []
     sizes: list[int] = []
+
+    def measure(batch: NumpyBatch) -> torch.Tensor:
+        with precision.autocast():
+            return torch.stack(objective.loss_sum(model, to_device(batch, world.device)))
+
+    parts = batches_in_parts()
     with without_dropout(model):
         for batch in batches:
-            with precision.autocast():
-                pairs.append(torch.stack(objective.loss_sum(model, to_device(batch, world.device))))
+            done = parts.do(batch, measure)
+            pairs.append(done[0] if len(done) == 1 else torch.stack(done).sum(dim=0))
             scored = batch.labels[batch.labels != -100]
             sizes.append(0 if token_bytes is None else int(token_bytes[scored].sum()))
     return join(pairs, sizes, world)

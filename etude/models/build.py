@@ -11,6 +11,7 @@ from etude.errors import InputError
 from etude.models.cost import Cost
 from etude.models.families.family import Config, NewModel, Pretrained
 from etude.models.families.table import family_named, family_of
+from etude.models.layers import can_recompute, set_recompute
 from etude.models.lora import add_adapter
 from etude.models.parts import find_targets, head_modules
 from etude.models.pretrained import load_pretrained
@@ -104,11 +105,8 @@ def adapt(recipe: Recipe, model: nn.Module) -> None:
     if recipe.adapter is not None:
         targeted, whole = find_targets(model, recipe.adapter.targets), head_modules(model)
         add_adapter(model, dict.fromkeys(targeted, recipe.adapter), recipe.seed, whole=whole)
-    own: list[Any] = [module for module in model.modules() if hasattr(module, "checkpoint_activations")]
-    for module in own:
-        module.checkpoint_activations = recipe.train.activation_checkpointing
-    if not own and recipe.train.activation_checkpointing and recipe.model.from_ is not None:
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    if recipe.train.activation_checkpointing and (can_recompute(model) or recipe.model.from_ is not None):
+        set_recompute(model, True)
 
 
 def _labels_of(config: Config, pretrained: Pretrained | None) -> int:

@@ -43,6 +43,23 @@ def run_block(block: nn.Module, x: Tensor, shared: Any, *, recompute: bool) -> T
     return out
 
 
+def can_recompute(model: nn.Module) -> bool:
+    """True if a model can compute activations again: etude's own, and most of transformers."""
+    is_own = any(hasattr(module, "checkpoint_activations") for module in model.modules())
+    return is_own or bool(getattr(model, "supports_gradient_checkpointing", False))
+
+
+def set_recompute(model: nn.Module, on: bool) -> None:
+    """Let a model compute activations again for the gradients, or keep them; the numbers are the same."""
+    own: list[Any] = [module for module in model.modules() if hasattr(module, "checkpoint_activations")]
+    for module in own:
+        module.checkpoint_activations = on
+    if not own and on:
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    elif not own:
+        model.gradient_checkpointing_disable()  # type: ignore[operator]
+
+
 @torch.no_grad()
 def draw(parameter: nn.Parameter, std: float, generator: torch.Generator) -> None:
     """Fill a parameter with normal numbers, the same on every device."""

@@ -21,6 +21,7 @@ from etude.data.samples.labelled import Labelled
 from etude.data.samples.sample import Samples
 from etude.data.tokenize import Tokenizer
 from etude.engine.batch import DeviceBatch, to_device
+from etude.engine.out_of_memory import batches_in_parts
 from etude.engine.precision import Precision
 from etude.engine.world import World
 from etude.errors import InputError
@@ -188,16 +189,20 @@ def predict(
     """Predictions for rows in batches of `iterate_once`, on all ranks; uses no random numbers."""
     probabilities, truth = torch.zeros(rows, classes), torch.zeros(rows, classes)
     pairs: list[torch.Tensor] = []
+
+    def read(batch: NumpyBatch) -> torch.Tensor:
+        with precision.autocast():
+            return objective.logits(model, to_device(batch, world.device))
+
+    parts = batches_in_parts()
     with without_dropout(model):
         for turn, batch in enumerate(batches):
-            moved = to_device(batch, world.device)
-            assert moved.classes is not None
-            with precision.autocast():
-                logits = objective.logits(model, moved)
-            pairs.append(torch.stack(objective.loss_of(logits, moved.classes)))
+            assert batch.classes is not None
+            logits, known = torch.cat(parts.do(batch, read)), torch.from_numpy(batch.classes)
+            pairs.append(torch.stack(objective.loss_of(logits, known.to(world.device))))
             low = (world.rank + turn * world.size) * micro_batch_size
             probabilities[low : low + len(logits)] = objective.probabilities(logits).cpu()
-            truth[low : low + len(logits)] = moved.classes.cpu()
+            truth[low : low + len(logits)] = known
     # Every row is zero on all ranks but one.
     score = join(pairs, [0] * len(pairs), world, probabilities, truth)
     return Predictions(probabilities.numpy(), truth.numpy() > 0.5, score)

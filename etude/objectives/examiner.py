@@ -10,6 +10,7 @@ from etude.data.mixture import Mixture
 from etude.data.samples.sample import Samples
 from etude.engine.batch import DeviceBatch, to_device
 from etude.engine.loop import TrainState
+from etude.engine.out_of_memory import is_out_of_memory, release
 from etude.engine.world import World
 from etude.evaluate.exam import Exam
 from etude.evaluate.judge import Judge
@@ -55,7 +56,7 @@ class Examiner:
             if task.name:
                 figures[task.named("loss")] = mine.score.loss
         for name in self.own.metrics:  # of all samples, on every rank
-            figures[name] = self.own.measure(name, self.state.model, self.state.precision, self._validation())
+            figures[name] = self._measure_own(name)
         score = self._join({name: mine.score for name, mine in measured.items()})
         own = {"loss": score.loss, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte}
         # A model without a finite loss is broken, whatever its answers look like: F1 of NaN is a plain 0.
@@ -130,10 +131,27 @@ class Examiner:
             advice = f"{chance}: raise min_improvement, patience, or the validation set"
             yield events.Finding(self.state.step, _NOISE, evidence, advice)
 
-    def _validation(self) -> Iterator[DeviceBatch]:
+    def _measure_own(self, name: str) -> float:
+        """A metric of the user's, again with half the batch where it has no memory."""
+        size = self.state.course.at(self.state.step).micro_batch_size
+        while True:
+            try:
+                batches = self._validation(size)
+                return self.own.measure(name, self.state.model, self.state.precision, batches)
+            except Exception as error:
+                if size == 1 or not is_out_of_memory(error):
+                    raise
+                release(error)
+            size //= 2
+
+    def _validation(self, size: int) -> Iterator[DeviceBatch]:
         """The validation samples of all tasks as a loss gets them, the same on every rank."""
+        alone = World(self.world.device)
         for task in self.tasks:
-            exam, split = replace(self._exam(task), world=World(self.world.device)), task.corpus.validation
+            exam, split = (
+                replace(self._exam(task), world=alone, micro_batch_size=size),
+                task.corpus.validation,
+            )
             assert split is not None
             for batch in exam.batches(split, task.recipe.evaluate.max_samples):
                 yield to_device(batch, self.world.device)

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from etude import durable
-from etude.data.batch import Batch
+from etude.data.batch import Batch, NumpyBatch
 from etude.data.corpus import Corpus
 from etude.data.examples import Example
 from etude.data.secrets import redact
 from etude.engine.batch import DeviceBatch, to_device
 from etude.engine.cross_entropy import CHUNK_ROWS, linear_cross_entropy
+from etude.engine.out_of_memory import batches_in_parts
 from etude.errors import InputError
 from etude.evaluate.answers import as_answer, greedy
 from etude.evaluate.exam import Exam
@@ -217,6 +218,20 @@ def _log_probabilities(
     """Log-probabilities of answers, each a sum over its tokens in nats; the ranks deal out the rows."""
     model, world = cast(T5, exam.model.eval()), exam.world
     sums = torch.zeros(len(examples), dtype=torch.float64)
+
+    def score(pairs: NumpyBatch) -> torch.Tensor:
+        batch = to_device(pairs, world.device)
+        with exam.precision.autocast():
+            hidden, ids = objective.read(model, batch), batch.labels[0]
+            chunks = zip(torch.split(hidden, CHUNK_ROWS), torch.split(ids, CHUNK_ROWS))
+            return torch.cat(
+                [
+                    model.head(rows).float().log_softmax(dim=1).gather(1, some[:, None])[:, 0]
+                    for rows, some in chunks
+                ]
+            )
+
+    parts = batches_in_parts()
     for low in range(world.rank * _ROWS_AT_ONCE, len(examples), world.size * _ROWS_AT_ONCE):
         sources = [example.prompt_ids for example in examples[low : low + _ROWS_AT_ONCE]]
         targets = [
@@ -226,14 +241,7 @@ def _log_probabilities(
         read, written = (np.concatenate(side).astype(np.int64)[None] for side in (sources, targets))
         lengths = tuple(map(len, targets))
         pairs = Batch(tokens=read, labels=written, lengths=tuple(map(len, sources)), target_lengths=lengths)
-        batch = to_device(pairs, exam.world.device)
-        with exam.precision.autocast():
-            hidden, ids = objective.read(model, batch), batch.labels[0]
-            parts = [
-                model.head(rows).float().log_softmax(dim=1).gather(1, some[:, None])[:, 0]
-                for rows, some in zip(torch.split(hidden, CHUNK_ROWS), torch.split(ids, CHUNK_ROWS))
-            ]
-        each = torch.split(torch.cat(parts).cpu().double(), list(lengths))
+        each = torch.split(torch.cat(parts.do(pairs, score)).cpu().double(), list(lengths))
         sums[low : low + len(each)] = torch.stack([part.sum() for part in each])
     world.total([sums])
     values: list[float] = sums.tolist()

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from etude.errors import MissingError
+from etude.recipe.course import LAYOUT_KEYS
 from etude.recipe.metric import ChosenMetric
 from etude.records.events import (
     Attempt,
@@ -79,7 +80,7 @@ class History:
     def changes(self) -> list[tuple[int, str, Any]]:
         """Changes of the recipe that steps were made with: the step before, key and value.
 
-        Those of the micro-batch are none: they leave the mathematics as it is.
+        Those of the layout of a step are none: they leave the mathematics as it is.
         """
         last = self.steps[-1].step if self.steps else 0
         made = [
@@ -87,7 +88,7 @@ class History:
             for control in self.events(Control)
             for key, value in control.changes.items()
         ]
-        return [each for each in made if each[0] < last and each[1] != "train.micro_batch_size"]
+        return [each for each in made if each[0] < last and each[1] not in LAYOUT_KEYS]
 
     @cached_property
     def scores(self) -> list[Scores]:

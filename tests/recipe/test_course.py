@@ -32,7 +32,7 @@ def test_a_schedule_that_is_changed_goes_on_from_the_same_step(make_recipe: Make
 
 def test_skipped_batches_are_left_out_once_and_the_steps_go_on(make_recipe: Make) -> None:
     course = Course(make_recipe(), 12, (Change(2, "data.skip_steps", 3), Change(5, "data.skip_steps", 1)))
-    assert [course.data_step(step) for step in range(8)] == [0, 1, 5, 6, 7, 9, 10, 11]
+    assert [course.data_step(step, 99) for step in range(8)] == [0, 1, 5, 6, 7, 9, 10, 11]
 
 
 def test_auto_is_all_samples_of_a_rank_until_it_is_changed(make_recipe: Make) -> None:
@@ -44,7 +44,7 @@ def test_halves_divide_the_samples_of_a_rank_until_there_is_one(make_recipe: Mak
     course = Course(make_recipe({"train.global_batch_size": 18, "train.micro_batch_size": 9}), 12)
     sizes = []
     while change := course.halve(4, "memory"):
-        course = course.with_changes([change])
+        course = course.with_changes(change)
         sizes.append((course.at(3).micro_batch_size, course.at(4).micro_batch_size))
     assert sizes == [(9, 3), (9, 1)]
 
@@ -52,8 +52,33 @@ def test_halves_divide_the_samples_of_a_rank_until_there_is_one(make_recipe: Mak
 def test_accumulation_keeps_the_samples_of_a_step_when_micro_batches_shrink(make_recipe: Make) -> None:
     given = {"train.global_batch_size": None, "train.accumulation": 3, "train.micro_batch_size": 4}
     course = Course(make_recipe(given), 12)
-    assert course.halve(0, "") == Change(0, "train.micro_batch_size", 2, "")
+    assert course.halve(0, "") == [Change(0, "train.micro_batch_size", 2, "")]
     assert course.with_changes([Change(1, "train.micro_batch_size", 6)]).at(1).micro_batch_size == 6
+
+
+def test_a_smaller_batch_goes_on_with_the_row_after_the_last_one(make_recipe: Make) -> None:
+    """Rows by hand: 21 a pass, 8 a step (3 steps), from step 4 on 4 a step (6 steps), from step 7 on 2."""
+    batch = "train.global_batch_size"
+    course = Course(
+        make_recipe(), 40, (Change(4, batch, 4), Change(6, "data.skip_steps", 1), Change(7, batch, 2))
+    )
+    assert [course.at(step).global_batch_size for step in (3, 4, 7)] == [8, 4, 2]
+    # Step 4 begins at row 8 of the second pass: at batch 2 of 6. Step 7 begins at row 8 + 4 * 4 = 24 of
+    # 21: as batch 5 has one row, it is the first of the third pass, which is 22 batches of 2 later.
+    assert [course.data_step(step, 21) for step in range(9)] == [0, 1, 2, 3, 8, 9, 11, 24 - 2, 24 - 1]
+
+
+def test_a_smaller_batch_keeps_the_number_of_micro_batches(make_recipe: Make) -> None:
+    course = Course(make_recipe({"train.global_batch_size": 24, "train.micro_batch_size": 6}), 12)
+    for size in (3, 1):
+        course = course.with_changes(course.halve(4, "memory", keep_batch=False))
+        settings = course.at(4)
+        assert (settings.micro_batch_size, settings.global_batch_size) == (size, 4 * size)
+    assert course.halve(4, "memory", keep_batch=False) == []
+    given = {"train.global_batch_size": None, "train.accumulation": 3, "train.micro_batch_size": 4}
+    course = Course(make_recipe(given), 12)
+    settings = course.with_changes(course.halve(2, "", keep_batch=False)).at(2)
+    assert (settings.micro_batch_size, settings.global_batch_size) == (2, 6)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +92,9 @@ def test_accumulation_keeps_the_samples_of_a_step_when_micro_batches_shrink(make
         (Change(4, "train.micro_batch_size", "auto"), "is 'auto'; it must divide the 8 samples"),
         (Change(4, "data.skip_steps", 0), "data.skip_steps (change at step 4) is 0; it must be a whole number above 0"),
         (Change(4, "data.skip_steps", True), "is True; it must be a whole number above 0"),
+        (Change(4, "train.global_batch_size", 16), "train.global_batch_size (change at step 4) is 16; it must be a smaller part of 8, as 4 is"),
+        (Change(4, "train.global_batch_size", 3), "it must be a smaller part of 8, as 4 is"),
+        (Change(4, "train.activation_checkpointing", "yes"), "train.activation_checkpointing (change at step 4)"),
         (Change(4, "schedule.warmup_steps", 12), "schedule.warmup_steps (change at step 4) is 12"),
         (Change(4, "schedule.decay_ratio", 0.5), 'has no meaning for kind = "cosine"'),
         (Change(12, "optim.learning_rate", 1e-3), "(change at step 12) must come after 0 to 11 steps"),

@@ -1,0 +1,132 @@
+"""A step that runs out of memory anywhere is done again in smaller parts, and nothing of the first try stays."""
+
+import gc
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from etude.data.prepared import prepare
+from etude.engine.out_of_memory import capacity, is_out_of_memory, release
+from etude.engine.world import World
+from etude.errors import FaultError
+from etude.recipe.course import Change
+from etude.recipe.schema import Recipe
+from tests.faults import ERRORS, Aimed, Allocator, train_through
+
+Make = Callable[..., Recipe]
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+SHORT: dict[str, Any] = {"train.steps": 4, "model.dropout": 0.1, "train.micro_batch_size": 8}
+
+
+def test_a_shortage_of_memory_is_told_from_other_errors() -> None:
+    with pytest.raises(RuntimeError) as real:
+        torch.empty(2**62, dtype=torch.uint8)
+    assert all(is_out_of_memory(error) for error in [real.value, *(make() for make in ERRORS)])
+    others = [
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"), ValueError("out of memory"),
+        RuntimeError("a row of my data says: CUDA out of memory"), FaultError("CUDA out of memory"),
+        torch.distributed.DistBackendError("NCCL error: Cuda failure 'out of memory'"),
+    ]  # fmt: skip
+    assert not any(map(is_out_of_memory, others))
+    assert capacity(CPU) > 2**28
+
+
+def test_tensors_that_an_error_held_are_free_once_it_is_released() -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def inner(deep: int) -> None:
+        kept = torch.zeros(3)
+        held.append(weakref.ref(kept))
+        if deep:
+            inner(deep - 1)
+        try:
+            raise MemoryError
+        except MemoryError as error:
+            saved = error  # a frame that holds the error that holds it
+            raise RuntimeError("std::bad_alloc") from saved
+
+    gc.disable()
+    try:
+        inner(2)
+    except RuntimeError as error:
+        assert all(each() is not None for each in held)
+        release(error)
+        assert all(each() is None for each in held)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("case", range(25))
+def test_a_step_without_memory_at_a_random_operation_is_as_if_its_parts_had_been_smaller(
+    make_recipe: Make, case: int
+) -> None:
+    drawn = random.Random(case)
+    micro = drawn.choice([1, 2, 4, 8])
+    recipe = make_recipe({**SHORT, "train.micro_batch_size": micro, "seed": case})
+    corpus, allocator = prepare(recipe), Allocator()
+    split, vocab_size = corpus.train, corpus.tokenizer.vocab_size
+    aimed = Aimed(allocator, drawn.randint(1, 600))
+    allocator.error = drawn.choice(ERRORS)
+    vars(aimed)["at"] = drawn.randrange(4 * 8 // micro)
+    with allocator:
+        course, measured, bits = train_through(recipe, split, vocab_size, World(CPU), aimed)
+        quiet = Aimed(Allocator(), 0)
+        _, again, plain = train_through(recipe, split, vocab_size, World(CPU), quiet, course.changes)
+    assert allocator.failed == 1 and len(course.changes) == 1
+    assert (measured, bits) == (again, plain)
+
+
+def test_one_of_two_ranks_without_memory_makes_both_do_the_step_again(
+    make_recipe: Make, tmp_path: Path, cache: Path
+) -> None:
+    (tmp_path / "recipe.json").write_text(json.dumps(make_recipe(SHORT).to_dict()))
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = str(Path(__file__).with_name("short.py"))
+    subprocess.run(
+        [sys.executable, *words, script, str(tmp_path), "25"], check=True, capture_output=True, timeout=240,
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    first, second = (json.loads((tmp_path / f"short{rank}.json").read_text()) for rank in range(2))
+    assert len(first) == 25
+    for one, other in zip(first, second):
+        assert one["equal"] and other["equal"] and one["changes"] == other["changes"]
+        assert len(one["changes"]) == 1 and one["failed"] + other["failed"] == 1
+
+
+def test_a_step_is_void_or_ends_the_run_before_anything_half_updated_is_kept(make_recipe: Make) -> None:
+    recipe = make_recipe({**SHORT, "train.steps": 1})
+    corpus, counted = prepare(recipe), Allocator()
+    split, vocab_size = corpus.train, corpus.tokenizer.vocab_size
+
+    def attempt(allocator: Allocator, operation: int) -> Any:
+        aimed = Aimed(allocator, operation)
+        vars(aimed)["at"] = 0
+        with allocator:
+            return train_through(recipe, split, vocab_size, World(CPU), aimed)
+
+    with counted:
+        smaller = (Change(0, "train.micro_batch_size", 4),)
+        _, *half = train_through(recipe, split, vocab_size, World(CPU), Aimed(counted, 0), smaller)
+    ends = []
+    for operation in range(1, counted.done, 29):
+        allocator = Allocator()
+        try:
+            course, *done = attempt(allocator, operation)
+            ends.append("void" if course.changes else "done")
+            assert done == half or not course.changes
+        except FaultError as error:
+            assert "while step 1 changed the weights" in str(error)
+            ends.append("ended")
+    kinds = [kind for kind, _ in itertools.groupby(ends)]
+    assert kinds == ["void", "ended", "done"]
