@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from etude.cli.examples import example_text
 from etude.cli.main import COMMANDS, DATA_COMMANDS, DataGroup, app
 from etude.recipe.load import load_recipe, recipe_from, to_toml
+from etude.sweep.grid import load_sweep
 from etude.watch.watcher import DETECTORS
 from tests.bases import write_corpus
 from tests.conftest import Outcome
@@ -39,7 +40,16 @@ SHOWN = [
     pytest.param(page, block, id=f"{page.stem}-{at}")
     for page in PAGES
     for at, block in enumerate(blocks(page, "toml"))
+    if "[[tiers]]" not in block
 ]
+SWEEPS = [block for page in PAGES for block in blocks(page, "toml") if "[[tiers]]" in block]
+
+
+@pytest.mark.parametrize("block", SWEEPS)
+def test_every_sweep_that_a_page_shows_is_one(block: str, tmp_path: Path) -> None:
+    (tmp_path / "sweep.toml").write_text(block)
+    (tmp_path / "base.toml").write_text('name = "base"\n[[data.train]]\npath = "rows.jsonl"\n')
+    assert len(load_sweep(tmp_path / "sweep.toml").trials) == 8
 
 
 @pytest.mark.parametrize(("page", "block"), SHOWN)

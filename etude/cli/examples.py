@@ -42,8 +42,10 @@ _EXAMPLES = {
     "schema": ["etude schema > etude.schema.json"],
     "show": ["etude show my-run"],
     "watch": ["etude watch my-run", "etude watch output/checkpoint-500", "etude watch train.log --follow"],
-    "sweep": ["etude sweep plan sweep.toml"],
+    "sweep": ["etude sweep plan sweep.toml", "etude sweep run sweep.toml"],
     "sweep plan": ["etude sweep plan sweep.toml --out plan.md", "etude sweep plan sweep.toml --trials"],
+    "sweep run": ["etude sweep run sweep.toml", "etude sweep run sweep.toml --folder my-sweep"],
+    "sweep stage": ["etude sweep stage long.toml --branch 100=short.toml"],
     "train": ["etude train recipe.toml", "etude train recipe.toml optim.learning_rate=1e-4 --new"],
 }
 

@@ -56,7 +56,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {"page": data.data_page, "show": data.show_data}
 RECIPE_COMMANDS: dict[str, Callable[..., None]] = {"show": recipes.show_recipe, "copy": recipes.copy_recipe}
-SWEEP_COMMANDS: dict[str, Callable[..., None]] = {"plan": sweep.plan_sweep}
+SWEEP_COMMANDS: dict[str, Callable[..., None]] = {
+    "plan": sweep.plan,
+    "run": sweep.run,
+    "stage": sweep.stage,
+}
 # click's error for a command line that it cannot read; newer versions of typer hold a click of their own.
 _UsageError: Any = typer.BadParameter.__base__
 _TRAINING = (["train"], ["resume"], ["demo"])  # commands that go on with a run

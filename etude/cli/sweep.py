@@ -1,46 +1,58 @@
-"""The commands of sweeps."""
+"""The commands of sweeps: plan one, run it, and the stage that a run of one starts."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from etude.cli.options import Json, parse_output, parse_path
+from etude.cli.estimate import GpuName
+from etude.cli.options import Json, RecipePath, Runs, parse_folder, parse_output, parse_path
 from etude.cli.printing import print_json, print_rows, print_table, say
 from etude.durable import write_file
-from etude.text import rough_duration
+from etude.errors import InputError
+from etude.text import command
 
 SweepPath = Annotated[
     Path, typer.Argument(parser=parse_path, help="a sweep file", metavar="SWEEP", show_default=False)
 ]
 
 
-def plan_sweep(
+def plan(
     sweep: SweepPath,
     out: Annotated[
         Path | None,
         typer.Option("--out", parser=parse_output, metavar="PATH", help="the plan as a document, to write"),
     ] = None,
+    gpu: GpuName = None,
     trials: Annotated[bool, typer.Option("--trials", help="list every trial")] = False,
     as_json: Json = False,
 ) -> None:
     """Show the trials of a sweep, the work that they share and the time they take; nothing is trained."""
-    from etude.sweep.document import grid_text, seconds_of, shared_line, shared_notes, trial_rows, write_plan
+    from etude.plan.gpus import find_gpu
+    from etude.sweep.document import (
+        forecast_lines,
+        grid_text,
+        seconds_of,
+        shared_line,
+        shared_notes,
+        trial_rows,
+        write_plan,
+    )
     from etude.sweep.grid import load_sweep
     from etude.sweep.measure import measure
     from etude.sweep.tree import build_tree
 
     loaded = load_sweep(sweep)
-    measured = measure(loaded)
+    measured = measure(loaded, None if gpu is None else find_gpu(gpu))
     tree = build_tree(measured.planned)
     if out is not None:
         write_file(out, write_plan(loaded, measured, tree).encode())
-    seconds = seconds_of(measured, tree)
     if as_json:
         print_json({
             "name": loaded.file.name, "trials": len(loaded.trials), "trunks": len(tree.trunks),
             "epochs_alone": tree.epochs_alone, "epochs": tree.epochs, "steps_alone": tree.steps_alone,
-            "steps": tree.steps, "seconds": seconds, "notes": [*shared_notes(measured), *measured.notes],
+            "steps": tree.steps, "seconds": seconds_of(measured, tree), "memory": measured.memory,
+            "notes": [*shared_notes(measured), *measured.notes],
             "problems": measured.problems_by_model,
             "stages": [
                 {"trial": each.name, "parent": each.parent, "fork": each.fork, "steps": each.planned.steps}
@@ -55,8 +67,7 @@ def plan_sweep(
     ]
     rows += [("trials", f"{len(loaded.trials):,}"), ("shared work", shared_line(tree))]
     rows += [("", note) for note in shared_notes(measured)]
-    if seconds is not None:
-        rows.append(("time", f"about {rough_duration(seconds)} of one device"))
+    rows += [("forecast", line) for line in forecast_lines(loaded, measured, tree)]
     rows += [("note", note) for note in measured.notes]
     rows += [(f"! {name}", problem) for name, problem in measured.problems_by_model.items()]
     print_rows(rows)
@@ -64,3 +75,66 @@ def plan_sweep(
         print_table(trial_rows(loaded.trials, tree))
     if out is not None:
         say(f"the plan is written to {out}")
+    say(f"train them: {command('etude', 'sweep', 'run', sweep)}")
+
+
+def run(
+    sweep: SweepPath,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--folder", parser=parse_folder, metavar="PATH", help="the sweep folder (default: sweeps/NAME)"
+        ),
+    ] = None,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="go on with a sweep whose trials have changed")
+    ] = False,
+) -> None:
+    """Train the trials of a sweep, several at once; the same command goes on after a stop or a kill."""
+    from etude.launch.ranks import RESUMABLE
+    from etude.sweep.execute import describe_outcome, run_sweep
+    from etude.sweep.folder import SweepFolder
+    from etude.sweep.grid import load_sweep
+
+    loaded = load_sweep(sweep)
+    place = SweepFolder(folder or Path("sweeps") / loaded.file.name)
+    outcome = run_sweep(loaded, place, sweep, say, accept=accept)
+    for line in describe_outcome(outcome):
+        say(line)
+    if outcome.is_stopped:
+        raise typer.Exit(RESUMABLE)
+    if outcome.given_up:
+        raise typer.Exit(1)
+    say(f"side by side: {command('etude', 'runs', '--runs', place.runs)}")
+
+
+def stage(
+    recipe: RecipePath,
+    runs: Runs = Path("runs"),
+    branch: Annotated[
+        list[str] | None,
+        typer.Option("--branch", metavar="STEP=RECIPE", help="a trial that goes on from a step of this one"),
+    ] = None,
+) -> None:
+    """Train one trial of a sweep, as `etude sweep run` does, and fork others from its steps."""
+    from etude.launch.ranks import RESUMABLE
+    from etude.sweep.stage import Branch, hold_stage, run_stage
+
+    branches = [Branch(int(step), parse_path(path)) for step, _, path in map(_split_branch, branch or [])]
+    if hold_stage(recipe) is None:
+        say(f"another process trains {recipe}")
+        raise typer.Exit(RESUMABLE)
+    ended = run_stage(recipe, runs, branches)
+    if ended.reason:
+        say(ended.reason)
+    if ended.code:
+        raise typer.Exit(ended.code)
+
+
+def _split_branch(text: str) -> tuple[str, str, str]:
+    step, sign, path = text.partition("=")
+    if not (step.isdecimal() and len(step) < 19 and path):
+        raise InputError(
+            f"--branch {text[:80]} is not of the form STEP=RECIPE; give for example 100=short.toml"
+        )
+    return step, sign, path

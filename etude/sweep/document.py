@@ -12,7 +12,7 @@ from etude.sweep.grid import Sweep, Trial, axes_of
 from etude.sweep.measure import Measured
 from etude.sweep.schema import SweepModel, Tier
 from etude.sweep.tree import Tree, offers, reasons
-from etude.text import plural, rough_duration
+from etude.text import plural, rough_duration, rough_size
 
 _SOURCE = re.compile(r"data\.(train|validation|test)\.")
 
@@ -80,6 +80,20 @@ def seconds_of(measured: Measured, tree: Tree) -> float | None:
     if any(stage.name not in measured.seconds for stage in tree.stages):
         return None
     return sum(stage.own_steps * measured.seconds[stage.name] for stage in tree.stages)
+
+
+def forecast_lines(sweep: Sweep, measured: Measured, tree: Tree) -> list[str]:
+    """The forecast of time and memory in words, and whether it is beyond the budget."""
+    lines, seconds, budget = [], seconds_of(measured, tree), sweep.file.budget.device_hours
+    if seconds is not None:
+        where = ", ".join(dict.fromkeys(measured.where.values()))
+        lines.append(f"about {rough_duration(seconds)} of one device for the steps that are made ({where})")
+        if budget is not None and seconds > 3600 * budget:
+            lines.append(f"more than the budget of {budget:,g} device hours")
+    if needs := measured.memory.values():
+        sizes = dict.fromkeys([rough_size(min(needs)), rough_size(max(needs))])
+        lines.append(f"{' to '.join(sizes)} of memory a trial")
+    return lines
 
 
 def _summary(sweep: Sweep, tree: Tree) -> str:
@@ -171,9 +185,8 @@ def _shared(measured: Measured, tree: Tree) -> Iterable[str]:
 
 
 def _time(sweep: Sweep, measured: Measured, tree: Tree) -> Iterable[str]:
-    lines, seconds, budget = [], seconds_of(measured, tree), sweep.file.budget.device_hours
-    if seconds is not None:
-        lines.append(f"- forecast: about {rough_duration(seconds)} of one device for all steps that are made")
+    lines, budget = list[str](), sweep.file.budget.device_hours
+    lines += [f"- {line}" for line in forecast_lines(sweep, measured, tree)]
     if budget is not None:
         lines.append(f"- budget: {budget:,g} device hours")
     yield "## Time"

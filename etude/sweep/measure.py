@@ -1,15 +1,21 @@
-"""The length of each trial in steps, from the data where they can be read, and the time that it takes."""
+"""The length of each trial, from the data where they can be read, and the time and memory that it takes."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import psutil
 import torch
 
 from etude.data.loader import steps_per_epoch
 from etude.engine.world import measure_matrix_rate
 from etude.errors import InputError
 from etude.plan import Plan, make_plan
+from etude.plan.assumed import plan_without
 from etude.plan.forecast import assume_costs, forecast, work_of_step
+from etude.plan.gpus import Gpu, usual_share
+from etude.plan.length import choose_length
+from etude.plan.memory import memory_of
 from etude.recipe.load import flatten, values_hash
 from etude.recipe.schema import Recipe
 from etude.sweep.grid import Sweep, Trial
@@ -36,17 +42,19 @@ _FREE_SECTIONS = (
 
 @dataclass(frozen=True)
 class Measured:
-    """The trials of a sweep with their lengths.
+    """The trials of a sweep with their lengths. All else is by the name of a trial.
 
-    rows      training rows, by trial
-    seconds   forecast of a step, by trial, where its model and data can be read
-    problems  of a trial that cannot be trained as it is, by its name
+    seconds   forecast of a step, with its share of evaluations, where model and rows are known
+    where     device that the forecast is for, by the first trial of each model
+    memory    bytes of its device that a trial needs, where its model can be traced
+    problems  why a trial cannot be trained as it is
     notes     sentences on what was assumed
     """
 
     planned: tuple[Planned, ...]
-    rows: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    where: dict[str, str] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -60,33 +68,35 @@ class Measured:
         return found
 
 
-def measure(sweep: Sweep) -> Measured:
-    """Plan one trial of each model and data, and all others by arithmetic on its rows."""
-    measured = Measured(())
+def measure(sweep: Sweep, gpu: Gpu | None = None) -> Measured:
+    """Plan one trial of each model and data, and all others by arithmetic on its rows.
+
+    gpu: forecast for this one, by its published rate, in place of this machine.
+    """
+    found, planned, notes = Measured(()), list[Planned](), dict[str, None]()
     assumed = sweep.file.rows or _ASSUMED_ROWS
-    planned: list[Planned] = []
     for trials in _alike(sweep.trials):
+        plan = None
         try:
             plan = make_plan(trials[0].recipe)
         except InputError as error:
             problem = str(error).splitlines()[0]
-            planned += [_planned(trial, assumed) for trial in trials]
-            measured.problems.update({trial.name: problem for trial in trials})
-            measured.rows.update({trial.name: assumed for trial in trials})
-            continue
-        rate = _RATE_SHARE * measure_matrix_rate(plan.device, _dtype(plan))
-        planned += [_planned(trial, len(plan.train)) for trial in trials]
-        measured.rows.update({trial.name: len(plan.train) for trial in trials})
-        measured.seconds.update({trial.name: _step_seconds(plan, trial, rate) for trial in trials})
+            found.problems.update({trial.name: problem for trial in trials})
+            with contextlib.suppress(InputError):
+                plan, _ = plan_without(trials[0].recipe, rows=assumed)
+            source = "as the sweep file says" if sweep.file.rows else "assumed; give rows in the sweep file"
+            notes[f"{assumed:,} training rows where the data cannot be read, {source}"] = None
+        planned += [_planned(trial, len(plan.train) if plan else assumed) for trial in trials]
+        if plan is not None:
+            plan, rate = _place(plan, gpu)
+            found.where[trials[0].name] = (
+                gpu.title if gpu else f"this machine, {plan.precision} on {plan.device}"
+            )
+            found.seconds.update({trial.name: _step_seconds(plan, trial, rate) for trial in trials})
+            found.memory.update(_memory(plan, trials))
     order = {trial.name: place for place, trial in enumerate(sweep.trials)}
     planned.sort(key=lambda each: order[each.trial.name])
-    notes: tuple[str, ...] = ()
-    if measured.problems:
-        source = (
-            "as the sweep file says" if sweep.file.rows else "which is assumed; give rows in the sweep file"
-        )
-        notes = (f"{assumed:,} training rows where the data cannot be read, {source}",)
-    return replace(measured, planned=tuple(planned), notes=notes)
+    return replace(found, planned=tuple(planned), notes=tuple(notes))
 
 
 def batch_of(recipe: Recipe) -> int:
@@ -126,6 +136,33 @@ def _step_seconds(plan: Plan, trial: Trial, rate: float) -> float:
     step = plan.cost.operations(tokens, targets) / samples * own / rate
     whole = forecast(plan, assume_costs(plan, step * samples / own, 0)).seconds
     return step * max(whole / max(plan.steps * step * samples / own, 1e-9), 1.0)
+
+
+def _place(plan: Plan, gpu: Gpu | None) -> tuple[Plan, float]:
+    """The plan on the device that a forecast is for, and operations a second there."""
+    if gpu is None:
+        return plan, _RATE_SHARE * measure_matrix_rate(plan.device, _dtype(plan))
+    precision = gpu.choose_precision(plan.recipe.train.precision)
+    share = usual_share(plan.recipe, precision)
+    return replace(plan, precision=precision, device=torch.device("cuda")), share * gpu.peak(precision)
+
+
+def _memory(plan: Plan, trials: Sequence[Trial]) -> dict[str, int]:
+    """Bytes of its device that each trial needs; on a CPU with those of a process that does nothing."""
+    if plan.model is None:
+        return {}
+    own = psutil.Process().memory_info().rss if plan.device.type == "cpu" else 0
+    known: dict[tuple[int, int, bool], int] = {}
+    needs: dict[str, int] = {}
+    for trial in trials:
+        batch, train = batch_of(trial.recipe), trial.recipe.train
+        size = choose_length(trial.recipe, plan.train, plan.device).micro_batch_size or batch // train.devices
+        key = size, batch, train.activation_checkpointing
+        if key not in known:
+            of_trial = replace(plan, recipe=trial.recipe, global_batch_size=batch)
+            known[key] = own + memory_of(of_trial, size, trial.recipe).device_bytes
+        needs[trial.name] = known[key]
+    return needs
 
 
 def _dtype(plan: Plan) -> torch.dtype:

@@ -73,10 +73,10 @@ class Tier(Section):
 
 
 class Budget(Section):
-    """Limits of a whole sweep; a plan beyond them is refused."""
+    """Limits of a whole sweep."""
 
     trials: Positive | None = key(None, "trials at most", example=72)
-    device_hours: Rate | None = key(None, "hours of devices at most, by the forecast", example=100.0)
+    device_hours: Rate | None = key(None, "hours of devices; a forecast beyond it is told", example=100.0)
 
 
 class Resources(Section):

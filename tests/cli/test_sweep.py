@@ -24,7 +24,9 @@ def test_plan_lists_each_trial_when_asked(
 ) -> None:
     values = sweep_values(corpus, {"train.steps": [4, 8]}, {"schedule.kind": "constant"})
     shown = etude("sweep", "plan", write_sweep(tmp_path / "sweep.toml", values), "--trials")
-    assert "net-steps8 at step 4" in shown.out and "time" in shown.out
+    assert (
+        "net-steps8 at step 4" in shown.out and "forecast" in shown.out and "of memory a trial" in shown.out
+    )
 
 
 def test_a_bad_sweep_is_an_error_of_one_line_and_code_2(

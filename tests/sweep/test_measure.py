@@ -19,6 +19,10 @@ def test_lengths_are_those_of_the_plans(tmp_path: Path, corpus: Path) -> None:
         plan = make_plan(each.recipe)
         assert (each.steps, each.steps_per_epoch) == (plan.steps, plan.steps_per_epoch)
     assert not measured.notes and not measured.problems and min(measured.seconds.values()) > 0
+    needs = {
+        each.recipe.train.global_batch_size: measured.memory[each.trial.name] for each in measured.planned
+    }
+    assert needs[8] > needs[4] > 0
 
 
 def test_a_model_that_is_not_there_is_named_and_its_rows_are_assumed(tmp_path: Path, corpus: Path) -> None:

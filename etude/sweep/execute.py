@@ -1,0 +1,297 @@
+"""The local executor of a sweep: a process for each trial, several at once, and state from their runs alone.
+
+Killed at any time it is started again by the same command: stages that still run are waited for, finished
+ones are left as they are, all others go on from their newest checkpoint.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import torch
+
+from etude import durable
+from etude.control.signals import SIGNALS, is_ignored
+from etude.errors import InputError
+from etude.launch.ranks import RESUMABLE
+from etude.processes import python_command, python_environment
+from etude.sweep.dispatch import Branched, Device, Dispatcher, Ended, Event, GiveUp, Job, Joined, Start
+from etude.sweep.folder import SweepFolder, TrialState
+from etude.sweep.grid import Sweep
+from etude.sweep.measure import Measured, measure
+from etude.sweep.schema import Resources
+from etude.sweep.stage import hold_stage
+from etude.sweep.tree import Tree, build_tree
+from etude.text import plural, shorten
+
+_POLL_SECONDS = 0.1
+_SCAN_SECONDS = 1.0
+_LOOK_SECONDS = 10.0  # between looks at the sweep file
+_LOG_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of an execution. `is_stopped`: a signal ended it, and the same command goes on."""
+
+    finished: int
+    trials: int
+    given_up: dict[str, str] = field(default_factory=dict)
+    is_stopped: bool = False
+
+
+def run_sweep(
+    sweep: Sweep, folder: SweepFolder, path: Path, tell: Callable[[str], None], *, accept: bool = False
+) -> Outcome:
+    """Train the trials of a sweep that are not finished; `tell` is given a line for each that starts or ends.
+
+    Raises: InputError if another process holds the folder, or the sweep is another one than it was begun for.
+    """
+    with folder.hold():
+        for change in folder.write(sweep, accept=accept):
+            tell(f"changed since the sweep was begun: {change}")
+        measured = measure(sweep)
+        tree = build_tree([each for each in measured.planned if each.trial.name not in measured.problems])
+        executor = Executor(sweep, folder, path, measured, tree, tell)
+        with executor.signals():
+            return executor.run()
+
+
+def find_devices(sweep: Sweep, resources: Resources) -> list[Device]:
+    """The devices of this machine that trials share: its GPUs, or the machine itself where they use none."""
+    wanted = {trial.recipe.train.device for trial in sweep.trials}
+    memory = int(resources.memory_gb * 1e9) if resources.memory_gb else None
+    if wanted & {"auto", "cuda"} and torch.cuda.is_available():
+        return [
+            Device(
+                f"cuda:{index}",
+                resources.at_once or 1,
+                memory or int(0.95 * torch.cuda.get_device_properties(index).total_memory),
+            )
+            for index in range(torch.cuda.device_count())
+        ]
+    at_once = resources.at_once or max((os.cpu_count() or 1) // 2, 1)
+    return [Device("cpu", at_once, memory or int(0.9 * psutil.virtual_memory().total))]
+
+
+class Executor:
+    """Processes of the stages of a sweep, from its first start to its last end."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        folder: SweepFolder,
+        path: Path,
+        measured: Measured,
+        tree: Tree,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._sweep, self._folder, self._path, self._tree, self._tell = sweep, folder, path, tree, tell
+        self._stages = {stage.name: stage for stage in tree.stages}
+        self._measured = measured
+        self._devices = find_devices(sweep, sweep.file.resources)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._adopted: set[str] = set()  # stages of an earlier controller, which still run
+        self._begun_at: dict[str, int] = {}  # steps that were there when a process started
+        self._branched: set[str] = set()
+        self._given_up: dict[str, str] = dict(measured.problems)
+        self._is_stopping = False
+        self._has_told = False
+
+    def run(self) -> Outcome:
+        """Run until all trials are finished or given up, or a signal comes."""
+        states = self._folder.read(self._sweep.trials)
+        dispatcher = self._dispatcher(states)
+        for name, reason in self._given_up.items():
+            self._tell(f"left out  {name}: {reason}")
+        total, done = len(self._sweep.trials), len(dispatcher.finished)
+        work = f"{self._tree.steps:,} steps in place of {self._tree.steps_alone:,}"
+        self._tell(f"{plural(total, 'trial')}, {done:,} finished; {work}; {self._folder.path}")
+        for device in self._devices:
+            self._act(dispatcher, Joined(device))
+        last_scan = last_look = time.monotonic()
+        while not dispatcher.is_over and not (self._is_stopping and not dispatcher.running):
+            for event in self._ends(dispatcher):
+                self._act(dispatcher, event)
+            now = time.monotonic()
+            if now - last_scan > _SCAN_SECONDS:
+                last_scan = now
+                for event in self._branches():
+                    self._act(dispatcher, event)
+            if now - last_look > _LOOK_SECONDS:
+                last_look = now
+                self._look_at_file()
+            if not dispatcher.is_over:
+                time.sleep(_POLL_SECONDS)
+        is_stopped = self._is_stopping and not dispatcher.is_over
+        return Outcome(len(dispatcher.finished), total, self._given_up, is_stopped)
+
+    def signals(self) -> "_Signals":
+        """While entered, a signal is passed on to the processes, which save and stop."""
+        return _Signals(self)
+
+    def stop(self, number: int) -> None:
+        """Start nothing more, and pass a signal on to all processes."""
+        self._is_stopping = True
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.send_signal(number)
+
+    def _dispatcher(self, states: dict[str, TrialState]) -> Dispatcher:
+        seconds, memory, jobs = self._measured.seconds, self._measured.memory, []
+        for stage in self._tree.stages:
+            cost = stage.own_steps * seconds.get(stage.name, 0.0)
+            need, priority = memory.get(stage.name, 0), stage.planned.trial.priority
+            jobs.append(Job(stage.name, stage.parent, priority, cost, need))
+        finished = {name for name, state in states.items() if state.is_finished and name in self._stages}
+        self._branched = {name for name in states if name in self._stages}
+        self._adopted = {name for name in self._stages if name not in finished and self._is_held(name)}
+        running = dict.fromkeys(sorted(self._adopted), self._devices[0].name)
+        for name in running:
+            self._tell(f"goes on   {name}, which was started before")
+        dispatcher = Dispatcher(jobs, finished=finished, branched=self._branched, running=running)
+        for action in dispatcher.refuse(self._devices):
+            self._give_up(action)
+        return dispatcher
+
+    def _act(self, dispatcher: Dispatcher, event: Event) -> None:
+        """Do what follows from an event; while stopping, nothing is started."""
+        if self._is_stopping:
+            if isinstance(event, Ended):
+                dispatcher.running.pop(event.name, None)
+                if event.how == "finished":
+                    dispatcher.finished.add(event.name)
+            return
+        for action in dispatcher.decide(event):
+            if isinstance(action, Start):
+                self._start(action)
+            else:
+                self._give_up(action)
+        if isinstance(event, Ended) and event.how == "finished":
+            done = len(dispatcher.finished)
+            self._tell(f"finished  {event.name}  {event.reason}({done:,} of {len(self._sweep.trials):,})")
+
+    def _start(self, action: Start) -> None:
+        name, device = action.name, action.device
+        state = self._folder.read([self._stages[name].planned.trial]).get(name)
+        self._begun_at[name] = state.steps if state else 0
+        words = ["sweep", "stage", str(self._folder.recipe(name)), "--runs", str(self._folder.runs)]
+        for child in self._tree.children(name):
+            words += ["--branch", f"{child.fork}={self._folder.recipe(child.name)}"]
+        at_once = next(each.at_once for each in self._devices if each.name == device)
+        environment = {
+            "OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // at_once, 1)),
+            **python_environment(),
+        }
+        if device.startswith("cuda:"):
+            environment["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
+        with self._folder.log(name).open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                python_command("etude", *words), env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log, process_group=0,
+            )  # fmt: skip
+        begun = f"from step {self._begun_at[name]:,} " if state else ""
+        self._tell(f"starts    {name} {begun}of {self._stages[name].planned.steps:,} on {device}")
+
+    def _ends(self, dispatcher: Dispatcher) -> list[Event]:
+        """The stages that have ended since the last time."""
+        found: list[Event] = []
+        for name, process in list(self._processes.items()):
+            if process.poll() is not None:
+                del self._processes[name]
+                found.append(self._end(name, process.returncode))
+        for name in [name for name in self._adopted if not self._is_held(name)]:
+            self._adopted.discard(name)
+            found.append(self._end(name, RESUMABLE))
+        return found
+
+    def _end(self, name: str, code: int) -> Ended:
+        """The end of a process, by its exit code and what its run holds."""
+        state = self._folder.read([self._stages[name].planned.trial]).get(name)
+        if state and state.is_finished:
+            best = state.run.best
+            figure = f"{best.get('metric', 'best')} {best['value']:.4g} " if best else ""
+            return Ended(name, "finished", figure)
+        is_ahead = state is not None and state.steps > self._begun_at.get(name, 0)
+        if code in (1, 2):
+            return Ended(name, "failed", self._last_error(name))
+        if code == RESUMABLE:
+            return Ended(name, "stopped" if is_ahead or self._is_stopping else "killed", "stopped", is_ahead)
+        what = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        self._tell(f"broken    {name}: {what}; it goes on from step {state.steps if state else 0:,}")
+        return Ended(name, "killed", what, is_ahead)
+
+    def _branches(self) -> list[Event]:
+        """Trials whose first steps another stage has made since the last time."""
+        waiting = [
+            child.planned.trial
+            for name in self._processes.keys() | self._adopted
+            for child in self._tree.children(name)
+            if child.name not in self._branched
+        ]
+        if not waiting:
+            return []
+        found = [name for name, state in self._folder.read(waiting).items() if state.is_settled]
+        self._branched.update(found)
+        return [Branched(name) for name in found]
+
+    def _give_up(self, action: GiveUp) -> None:
+        self._given_up[action.name] = action.reason
+        self._tell(f"failed    {action.name}: {action.reason}; see {self._folder.log(action.name)}")
+
+    def _is_held(self, name: str) -> bool:
+        descriptor = hold_stage(self._folder.recipe(name))
+        if descriptor is not None:
+            os.close(descriptor)
+        return descriptor is None
+
+    def _last_error(self, name: str) -> str:
+        """The last error in the log of a trial."""
+        with durable.open_plain(self._folder.log(name)) as log:
+            log.seek(max(os.fstat(log.fileno()).st_size - _LOG_BYTES, 0))
+            lines = log.read(_LOG_BYTES).decode("utf-8", "replace").splitlines()
+        errors = [line for line in lines if line.startswith("error: ")] or lines[-1:]
+        return shorten(errors[-1].removeprefix("error: ")) if errors else "it said nothing"
+
+    def _look_at_file(self) -> None:
+        """Tell once if the sweep file is no longer what was read."""
+        try:
+            text = durable.read_text(self._path, most_bytes=1 << 20)
+        except InputError:
+            text = ""
+        if text != self._sweep.text and not self._has_told:
+            self._has_told = True
+            self._tell(f"{self._path} has changed since it was read; the trials go on as they were then")
+
+
+class _Signals:
+    """Passes the signals of this process on to an executor while entered."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> None:
+        self._before = {
+            number: signal.signal(number, lambda number, _: self._executor.stop(number))
+            for number in SIGNALS
+            if not is_ignored(number)
+        }
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def describe_outcome(outcome: Outcome) -> Sequence[str]:
+    """Sentences on the end of an execution."""
+    lines = [f"{outcome.finished:,} of {plural(outcome.trials, 'trial')} finished"]
+    lines += [f"not finished: {name}: {reason}" for name, reason in outcome.given_up.items()]
+    if outcome.is_stopped:
+        lines.append("stopped; the same command goes on")
+    return lines

@@ -1,0 +1,163 @@
+"""A sweep folder: recipes of the trials, their runs and logs. Its state is that of the runs alone.
+
+SWEEP/sweep.toml    the file as given at first
+SWEEP/trials/       the recipe of each trial
+SWEEP/runs/         a run for each trial that was begun
+SWEEP/logs/         what the process of each trial said
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from etude import durable
+from etude.errors import InputError
+from etude.recipe.load import diff, load_recipe, recipe_hash, to_toml
+from etude.records.folder import list_checkpoints, step_of
+from etude.records.lease import is_locked, read_lease, write_lease
+from etude.records.store import Run
+from etude.sweep.grid import Sweep, Trial
+from etude.text import plural
+
+_NAMED = 3  # trials, where some changed
+
+
+@dataclass(frozen=True)
+class TrialState:
+    """A trial as its run folder tells it.
+
+    steps  of its newest checkpoint
+    """
+
+    run: Run
+    steps: int
+
+    @property
+    def is_finished(self) -> bool:
+        """True if nothing is left to do for it."""
+        return not self.run.is_unfinished
+
+    @property
+    def is_settled(self) -> bool:
+        """True if no process holds its run: one that was just forked is held until it is whole."""
+        return not is_locked(self.run.path)
+
+
+@dataclass
+class SweepFolder:
+    """A folder that one sweep lives in."""
+
+    path: Path
+    _known: dict[str, str] = field(default_factory=dict)  # the recipe hash of each run, which never changes
+
+    @property
+    def runs(self) -> Path:
+        """The folder of the runs."""
+        return self.path / "runs"
+
+    def recipe(self, name: str) -> Path:
+        """The recipe file of a trial."""
+        return self.path / "trials" / f"{name}.toml"
+
+    def log(self, name: str) -> Path:
+        """The file that holds what the processes of a trial said."""
+        return self.path / "logs" / f"{name}.log"
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold the folder as the only one that starts trials. Raises: InputError if another process does."""
+        for folder in (self.path, self.path / "trials", self.runs, self.path / "logs"):
+            durable.make_folder(folder)
+        descriptor = durable.open_lock(self.path / ".lock")
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lease = self._lease()
+                raise InputError(
+                    f"sweep folder {self.path} is in use by process {lease.get('pid')} on "
+                    f"{lease.get('host')}; wait for it or stop it, or give another --folder"
+                ) from None
+            write_lease(self.path, "running")
+            yield
+            write_lease(self.path, "stopped")
+        finally:
+            os.close(descriptor)
+
+    def write(self, sweep: Sweep, *, accept: bool = False) -> list[str]:
+        """Write the recipes of the trials; returns sentences on what changed since they were written first.
+
+        accept: take changes over. Raises: InputError that names them, before anything is written, if not.
+        """
+        changes = self._changes(sweep.trials)
+        if changes and not accept:
+            raise InputError(
+                f"the sweep has changed since {self.path} was begun: {'; '.join(changes)}; bring it back, "
+                "give another --folder, or take the changes over with --accept"
+            )
+        if not (self.path / "sweep.toml").exists() or changes:
+            durable.write_file(self.path / "sweep.toml", sweep.text.encode())
+        known = {path.stem for path in self._recipes()}
+        for name in known - {trial.name for trial in sweep.trials}:
+            self.recipe(name).unlink()
+        for trial in sweep.trials:
+            if trial.name not in known or changes:
+                durable.write_file(self.recipe(trial.name), to_toml(trial.recipe).encode())
+        return changes
+
+    def read(self, trials: Sequence[Trial]) -> dict[str, TrialState]:
+        """The state of each trial that has a run: of several the finished one, else the newest."""
+        wanted = {recipe_hash(trial.recipe): trial.name for trial in trials}
+        found: dict[str, TrialState] = {}
+        for run in sorted(self._new_runs(wanted), key=lambda run: run.info["created"]):
+            name = wanted[self._known[run.name]]
+            if name not in found or not found[name].is_finished:
+                steps = [step_of(path.name) or 0 for path in list_checkpoints(run.checkpoints)]
+                found[name] = TrialState(run, max(steps, default=0))
+        return found
+
+    def _new_runs(self, wanted: dict[str, str]) -> Iterator[Run]:
+        with os.scandir(self.runs) as entries:
+            names = [entry.name for entry in entries if not entry.name.startswith(".")]
+        for name in names:
+            run = Run(self.runs / name)
+            if name not in self._known:
+                with contextlib.suppress(InputError):  # no run, or a damaged one
+                    self._known[name] = str(run.info["recipe_hash"])
+            if self._known.get(name) in wanted:
+                yield run
+
+    def _recipes(self) -> list[Path]:
+        return [path for path in (self.path / "trials").glob("*.toml") if not path.name.startswith(".")]
+
+    def _changes(self, trials: Sequence[Trial]) -> list[str]:
+        """Differences of the trials from those that the folder was begun for, in words."""
+        known, new, changed = {path.stem for path in self._recipes()}, [], []
+        if not known:
+            return []
+        for trial in trials:
+            if trial.name not in known:
+                new.append(trial.name)
+                continue
+            before = load_recipe(self.recipe(trial.name))
+            if recipe_hash(before) != recipe_hash(trial.recipe):
+                keys = ", ".join(list(diff(before, trial.recipe))[:_NAMED])
+                changed.append(f"{trial.name} has another {keys}")
+        gone = sorted(known - {trial.name for trial in trials})
+        sentences = [*changed[:_NAMED]]
+        if len(changed) > _NAMED:
+            sentences.append(f"{len(changed) - _NAMED:,} more have changed")
+        if new:
+            sentences.append(f"{plural(len(new), 'trial')} new, as {new[0]}")
+        if gone:
+            sentences.append(f"{plural(len(gone), 'trial')} gone, as {gone[0]}")
+        return sentences
+
+    def _lease(self) -> dict[str, object]:
+        try:
+            return read_lease(self.path)
+        except InputError:
+            return {}

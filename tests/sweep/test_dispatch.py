@@ -1,0 +1,158 @@
+"""Every trial of a sweep ends once, within rooms and memory, whatever fails: by its decisions alone."""
+
+import importlib.util
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etude.sweep.dispatch import (
+    MOST_KILLS,
+    Branched,
+    Device,
+    Dispatcher,
+    Ended,
+    GiveUp,
+    Job,
+    Joined,
+    Lost,
+    Start,
+)
+
+GB = 1_000_000_000
+
+
+@pytest.fixture(scope="module")
+def scale() -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / "sweep_scale.py"
+    spec = importlib.util.spec_from_file_location("sweep_scale", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["sweep_scale"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@given(st.integers(1, 120), st.integers(1, 12), st.integers(0, 10_000), st.integers(0, 3))
+def test_all_trials_end_on_workers_that_fail_at_random(
+    scale: ModuleType, trials: int, workers: int, seed: int, restarts: int
+) -> None:
+    world, dispatcher, _ = scale.simulate(trials, workers, seed, restarts=restarts)
+    assert dispatcher.is_over and not dispatcher.running
+    assert len(dispatcher.finished | dispatcher.given_up) == trials
+    assert not dispatcher.finished & dispatcher.given_up
+    assert set(world.ended) == {f"trial-{number}" for number in range(trials)}
+
+
+@given(st.integers(1, 60), st.integers(1, 5), st.integers(0, 1000))
+def test_no_device_is_given_more_than_its_rooms_and_memory(
+    scale: ModuleType, trials: int, at_once: int, seed: int
+) -> None:
+    import random
+
+    jobs = scale.make_jobs(trials, random.Random(seed))
+    known, dispatcher = {job.name: job for job in jobs}, Dispatcher(jobs)
+    device = Device("one", at_once, 16 * GB)
+    running = {action.name for action in dispatcher.decide(Joined(device)) if isinstance(action, Start)}
+    while running:
+        assert len(running) <= at_once
+        needs = [known[name].memory_bytes or device.memory_bytes // at_once for name in running]  # type: ignore[operator]
+        assert sum(needs) <= 16 * GB
+        name = min(running)
+        running.discard(name)
+        for action in dispatcher.decide(Ended(name, "finished")):
+            assert isinstance(action, Start) and action.name not in dispatcher.finished
+            running.add(action.name)
+    assert dispatcher.is_over
+
+
+def names(actions: object) -> list[str]:
+    assert isinstance(actions, list)
+    return [action.name for action in actions if isinstance(action, Start)]
+
+
+def test_priority_goes_first_then_the_longest() -> None:
+    jobs = [Job("short", None, 1, 5.0), Job("low", None, 0, 99.0), Job("long", None, 1, 9.0)]
+    dispatcher = Dispatcher(jobs)
+    assert names(dispatcher.decide(Joined(Device("one")))) == ["long"]
+    assert names(dispatcher.decide(Ended("long", "finished"))) == ["short"]
+    assert names(dispatcher.decide(Ended("short", "finished"))) == ["low"]
+
+
+def test_small_trials_share_a_device_up_to_its_memory() -> None:
+    jobs = [Job(f"job-{number}", None, 0, 1.0, 3 * GB) for number in range(4)]
+    assert names(Dispatcher(jobs).decide(Joined(Device("one", 8, 10 * GB)))) == ["job-0", "job-1", "job-2"]
+
+
+def test_a_large_trial_is_not_passed_by_small_ones_for_ever() -> None:
+    jobs = [Job("first", None, 2, 1.0, 6 * GB), Job("large", None, 1, 1.0, 9 * GB)]
+    jobs += [Job(f"small-{number}", None, 0, 1.0, 2 * GB) for number in range(100)]
+    dispatcher = Dispatcher(jobs)
+    running = names(dispatcher.decide(Joined(Device("one", 9, 10 * GB))))
+    order = list(running)
+    while running and "large" not in order:
+        started = names(dispatcher.decide(Ended(running.pop(0), "finished")))
+        running += started
+        order += started
+    assert "large" in order and len(order) < 40
+
+
+def test_a_trial_goes_on_from_another_once_that_has_reached_its_step() -> None:
+    dispatcher = Dispatcher([Job("long"), Job("short", "long")])
+    assert names(dispatcher.decide(Joined(Device("one", 4)))) == ["long"]
+    assert names(dispatcher.decide(Branched("short"))) == ["short"]
+    assert dispatcher.decide(Branched("short")) == []
+    assert dispatcher.decide(Ended("long", "finished")) == []
+    assert dispatcher.decide(Ended("short", "finished")) == [] and dispatcher.is_over
+
+
+@pytest.mark.parametrize("how", ["finished", "failed"])
+def test_a_trial_whose_branch_never_came_is_trained_by_itself(how: str) -> None:
+    dispatcher = Dispatcher([Job("long"), Job("short", "long")])
+    dispatcher.decide(Joined(Device("one")))
+    actions = dispatcher.decide(Ended("long", how, "it broke"))
+    assert [each.name for each in actions if isinstance(each, GiveUp)] == ["long"] * (how == "failed")
+    assert names(actions) == ["short"]
+
+
+def test_a_trial_that_is_killed_without_progress_is_given_up_and_named() -> None:
+    dispatcher = Dispatcher([Job("one"), Job("two")])
+    dispatcher.decide(Joined(Device("one")))
+    for _ in range(MOST_KILLS + 2):  # with progress it goes on
+        assert names(dispatcher.decide(Ended("one", "killed", "killed", is_ahead=True))) == ["one"]
+    for _ in range(MOST_KILLS - 2):
+        assert names(dispatcher.decide(Ended("one", "killed", "killed by SIGKILL"))) == ["one"]
+    actions = dispatcher.decide(Ended("one", "killed", "killed by SIGKILL"))
+    assert actions[0] == GiveUp("one", "killed by SIGKILL, 3 times without progress")
+    assert names(actions) == ["two"]
+
+
+def test_a_trial_that_can_never_fit_is_told_and_the_others_go_on() -> None:
+    dispatcher = Dispatcher([Job("huge", None, 9, 1.0, 50 * GB), Job("small", None, 0, 1.0, GB)])
+    device = Device("one", 1, 40 * GB)
+    refused = GiveUp("huge", "it needs 50.0 GB, and no device gives more than 40.0 GB")
+    assert dispatcher.refuse([device]) == [refused]
+    assert names(dispatcher.decide(Joined(device))) == ["small"]
+    assert dispatcher.decide(Ended("small", "finished")) == [] and dispatcher.is_over
+
+
+def test_what_ran_on_a_lost_device_runs_elsewhere() -> None:
+    dispatcher = Dispatcher([Job(f"job-{number}") for number in range(4)])
+    dispatcher.decide(Joined(Device("one", 2)))
+    dispatcher.decide(Joined(Device("two", 2)))
+    assert dispatcher.decide(Lost("one")) == []
+    started = [
+        name for done in ("job-2", "job-3") for name in names(dispatcher.decide(Ended(done, "finished")))
+    ]
+    assert Counter(started) == Counter(["job-0", "job-1"])
+
+
+def test_a_new_dispatcher_goes_on_from_what_is_there() -> None:
+    jobs = [Job("long"), Job("short", "long"), Job("other"), Job("done")]
+    dispatcher = Dispatcher(jobs, finished={"done"}, branched={"short"}, running={"long": "one"})
+    assert names(dispatcher.decide(Joined(Device("one", 2)))) == ["short"]
+    assert names(dispatcher.decide(Ended("long", "finished"))) == ["other"]

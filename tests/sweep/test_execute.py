@@ -1,0 +1,174 @@
+"""A sweep on one machine: every trial once, whatever is killed, and each as if it had been trained alone."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from etude.processes import python_command, python_environment
+from etude.recipe.load import to_toml
+from etude.records.events import Attempt, Evaluation, Step, to_json
+from etude.records.folder import list_checkpoints
+from etude.records.store import Run, list_runs
+from etude.run import run_recipe
+from etude.start import Options
+from etude.sweep.execute import Outcome, describe_outcome, find_devices, run_sweep
+from etude.sweep.folder import SweepFolder
+from etude.sweep.grid import Sweep, load_sweep
+from etude.sweep.schema import Resources
+from tests.sweeps import sweep_values, write_sweep
+
+FLAT = {"schedule.kind": "constant", "model.dropout": 0.1, "checkpoint.every_steps": 2}
+
+
+def make(
+    folder: Path, corpus: Path, grid: dict[str, list[Any]], changes: dict[str, Any] | None = None
+) -> Path:
+    values = sweep_values(corpus, grid, {**FLAT, **(changes or {})})
+    return write_sweep(folder / "sweep.toml", {**values, "resources": {"at_once": 2}})
+
+
+def execute(path: Path, place: Path, told: list[str] | None = None) -> Outcome:
+    return run_sweep(load_sweep(path), SweepFolder(place), path, (told if told is not None else []).append)
+
+
+def outcome(run: Run) -> tuple[Any, ...]:
+    made = [
+        to_json(each.event, 0.0) for each in run.ledger().entries if isinstance(each.event, Step | Evaluation)
+    ]
+    records = [{key: value for key, value in each.items() if "seconds" not in key} for each in made]
+    last = list_checkpoints(run.checkpoints)[-1]
+    return records, {path.name: path.read_bytes() for path in last.glob("*.safetensors")}, run.best
+
+
+def attempts(run: Run) -> list[int]:
+    return [each.event.from_step for each in run.ledger().entries if isinstance(each.event, Attempt)]
+
+
+def require_equal(sweep: Sweep, place: Path, alone: Path) -> None:
+    """Every trial of a sweep is the run that its recipe gives by itself."""
+    states = SweepFolder(place).read(sweep.trials)
+    assert set(states) == {trial.name for trial in sweep.trials}
+    for trial in sweep.trials:
+        assert states[trial.name].is_finished
+        assert outcome(states[trial.name].run) == outcome(run_recipe(trial.recipe, Options(runs=alone)).run)
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    for _ in range(1200):
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("it did not happen within two minutes")
+
+
+def test_trials_of_a_sweep_equal_trials_alone_and_are_made_once(tmp_path: Path, corpus: Path) -> None:
+    path, place, told = make(tmp_path, corpus, {"train.steps": [8, 12]}), tmp_path / "place", list[str]()
+    ended = execute(path, place, told)
+    assert (ended.finished, ended.trials, ended.given_up) == (2, 2, {})
+    assert "12 steps in place of 20" in told[0] and told[-1].endswith("(2 of 2)")
+    require_equal(load_sweep(path), place, tmp_path / "alone")
+    before = {run.name: (run.path / "journal.jsonl").read_bytes() for run in list_runs(place / "runs")}
+    assert execute(path, place).finished == 2
+    assert {
+        run.name: (run.path / "journal.jsonl").read_bytes() for run in list_runs(place / "runs")
+    } == before
+
+
+def test_killed_controller_and_stage_and_the_same_command_again(tmp_path: Path, corpus: Path) -> None:
+    steps = 60
+    path = make(tmp_path, corpus, {"train.steps": [40, steps]})
+    place, sweep = tmp_path / "place", load_sweep(path)
+    words = ["sweep", "run", str(path), "--folder", str(place)]
+    controller = subprocess.Popen(
+        python_command("etude", *words), env=python_environment(), stderr=subprocess.DEVNULL
+    )
+
+    def begun() -> Run | None:
+        found = (
+            [run for run in list_runs(place / "runs") if list_checkpoints(run.checkpoints)]
+            if place.exists()
+            else []
+        )
+        return found[0] if found else None
+
+    run = wait_for(begun)
+    controller.kill()
+    controller.wait()
+    os.kill(run.lease["pid"], signal.SIGKILL)
+    wait_for(lambda: run.state in ("killed", "stopped"))
+    assert execute(path, place).finished == 2
+    assert len(attempts(run)) >= 2 and attempts(run)[-1] > 0
+    require_equal(sweep, place, tmp_path / "alone")
+
+
+def test_a_stage_that_outlives_its_controller_is_waited_for(tmp_path: Path, corpus: Path) -> None:
+    path, told = make(tmp_path, corpus, {"train.steps": [300]}), list[str]()
+    place, sweep = tmp_path / "place", load_sweep(path)
+    folder = SweepFolder(place)
+    with folder.hold():
+        folder.write(sweep)
+    recipe = folder.recipe(sweep.trials[0].name)
+    words = ["sweep", "stage", str(recipe), "--runs", str(folder.runs)]
+    stage = subprocess.Popen(
+        python_command("etude", *words), env=python_environment(), stderr=subprocess.DEVNULL
+    )
+    wait_for(lambda: list_runs(folder.runs))
+    assert execute(path, place, told).finished == 1 and stage.wait() == 0
+    assert any("was started before" in line for line in told) or told[0].startswith("1 trial, 1 finished")
+    assert len(list_runs(folder.runs)) == 1
+
+
+def test_a_trial_that_fails_is_named_and_the_others_go_on(tmp_path: Path, corpus: Path) -> None:
+    grid = {"data.train.0.path": [str(corpus), str(tmp_path / "gone.jsonl")]}
+    path, told = make(tmp_path, corpus, grid), list[str]()
+    ended = execute(path, tmp_path / "place", told)
+    (name,) = ended.given_up
+    assert ended.finished == 1 and "gone.jsonl" in ended.given_up[name]
+    assert told[0].startswith(f"left out  {name}: ") and any(name in line for line in describe_outcome(ended))
+
+
+def test_a_trial_that_never_fits_is_told_before_anything_starts(tmp_path: Path, corpus: Path) -> None:
+    path, told = make(tmp_path, corpus, {"model.n_embd": [32, 4096]}, {"train.steps": 2}), list[str]()
+    sweep = load_sweep(path)
+    small = sweep.file.model_copy(update={"resources": Resources(memory_gb=1.5)})
+    ended = run_sweep(replace(sweep, file=small), SweepFolder(tmp_path / "place"), path, told.append)
+    assert ended.finished == 1 and "no device gives more than 1.5 GB" in ended.given_up["net-n-embd4096"]
+    assert told[0].startswith("failed    net-n-embd4096: it needs ")
+
+
+def test_a_signal_stops_all_and_the_same_command_goes_on(tmp_path: Path, corpus: Path) -> None:
+    path, place = make(tmp_path, corpus, {"train.steps": [400]}), tmp_path / "place"
+    words = ["sweep", "run", str(path), "--folder", str(place)]
+    controller = subprocess.Popen(
+        python_command("etude", *words), env=python_environment(), stderr=subprocess.PIPE, text=True
+    )
+    wait_for(
+        lambda: place.exists() and any(list_checkpoints(run.checkpoints) for run in list_runs(place / "runs"))
+    )
+    controller.terminate()
+    _, err = controller.communicate()
+    assert controller.returncode == 75 and "the same command goes on" in err
+    (run,) = list_runs(place / "runs")
+    assert run.state == "stopped"
+
+
+def test_devices_are_shared_within_their_rooms_and_memory(tmp_path: Path, corpus: Path) -> None:
+    sweep = load_sweep(make(tmp_path, corpus, {"train.steps": [2]}))
+    (device,) = find_devices(sweep, Resources(at_once=3, memory_gb=2.0))
+    assert (device.name, device.at_once, device.memory_bytes) == ("cpu", 3, 2_000_000_000)
+    (device,) = find_devices(sweep, Resources())
+    assert device.at_once >= 1 and device.memory_bytes and device.memory_bytes > 1e8
+
+
+def test_the_recipe_of_a_trial_is_a_recipe_that_people_train(tmp_path: Path, corpus: Path) -> None:
+    sweep, folder = load_sweep(make(tmp_path, corpus, {"train.steps": [2]})), SweepFolder(tmp_path / "place")
+    with folder.hold():
+        folder.write(sweep)
+    assert folder.recipe(sweep.trials[0].name).read_text() == to_toml(sweep.trials[0].recipe)
+    assert json.loads((folder.path / "lease.json").read_text())["state"] == "stopped"
