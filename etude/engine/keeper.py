@@ -27,6 +27,7 @@ class Keeper:
         self._run, self._recipe, self._tell = run, recipe, tell
         self.note(0)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pool.submit(int)  # so that its thread starts now, while there is memory for it
         self._pending: Future[events.CheckpointSaved] | None = None
         self._best_on_disk = run.best
         self._best: dict[str, Any] | None = None

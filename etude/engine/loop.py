@@ -37,8 +37,8 @@ class Objective(Protocol):
 class TrainState:
     """The state that training changes.
 
-    course  what a step is made with, and all changes of it until now
-    step    how many updates were done
+    course      what a step is made with, and all changes of it until now
+    step        how many updates were done
     recomputes  whether the model computes activations again for the gradients
     """
 

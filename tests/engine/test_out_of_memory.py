@@ -21,6 +21,8 @@ from etude.engine.world import World
 from etude.errors import FaultError
 from etude.recipe.course import Change
 from etude.recipe.schema import Recipe
+from etude.records.events import Control, Step
+from etude.records.store import list_runs
 from tests.faults import ERRORS, Aimed, Allocator, train_through
 
 Make = Callable[..., Recipe]
@@ -130,3 +132,30 @@ def test_a_step_is_void_or_ends_the_run_before_anything_half_updated_is_kept(mak
             ends.append("ended")
     kinds = [kind for kind, _ in itertools.groupby(ends)]
     assert kinds == ["void", "ended", "done"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space")
+def test_a_run_whose_process_may_map_too_little_goes_on_in_smaller_micro_batches(
+    make_recipe: Make, tmp_path: Path
+) -> None:
+    recipe = make_recipe({
+        "model.n_embd": 384, "model.n_layer": 6, "train.steps": 3, "train.seq_len": 128,
+        "train.global_batch_size": 16, "train.micro_batch_size": 16, "evaluate.every_steps": 3,
+    })  # fmt: skip
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+    sizes, steps = [], []
+    for name, limit in (("wide", 2**32), ("tight", 420_000_000)):
+        subprocess.run(
+            [sys.executable, str(Path(__file__).with_name("tight.py")), tmp_path / "recipe.json",
+             tmp_path / name, str(limit)],
+            check=True, capture_output=True, timeout=240, cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_ARENA_MAX": "1"},
+        )  # fmt: skip
+        (run,) = list_runs(tmp_path / name)
+        found = [entry.event for entry in run.ledger().entries]
+        sizes.append([each.changes for each in found if isinstance(each, Control) and each.changes])
+        assert run.state == "finished"
+        steps.append([(each.targets, each.loss) for each in found if isinstance(each, Step)])
+    assert sizes[0] == [] and {"train.micro_batch_size": 8} in sizes[1]
+    assert [targets for targets, _ in steps[1]] == [targets for targets, _ in steps[0]]
+    assert [loss for _, loss in steps[1]] == pytest.approx([loss for _, loss in steps[0]], rel=1e-4)
