@@ -136,6 +136,34 @@ def test_published_models_and_their_adapters_are_those_of_transformers() -> None
             assert story.count_lora(8, [target]) == counted, (name, target)
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_config_of_a_story_is_its_model_in_transformers_and_here(name: str) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+    from etude.models.hub import find_config
+    from etude.models.pretrained import count_lora, inspect_model
+
+    story = STORIES[name]
+    config = AutoConfig.for_model(**story.config)
+    is_text = config.model_type not in ("roberta", "t5")
+    with torch.device("meta"):
+        model = (AutoModelForCausalLM if is_text else AutoModel).from_config(config)
+    model.tie_weights()
+    assert sum(parameter.numel() for parameter in model.parameters()) == PUBLISHED[name]
+    if config.model_type == "roberta":  # etude's has a head besides
+        return
+    found = inspect_model(find_config(name), needs_weights=False)
+    assert found.parameters["total"] == PUBLISHED[name]
+    shapes = [model.get_submodule(path).weight.shape for path in find_targets(model, "all-linear")]
+    is_transposed = config.model_type == "gpt2"
+    outputs = sum(shape[1 if is_transposed else 0] for shape in shapes)
+    for rank in (4, 8, 16, 64):
+        counted = rank * sum(map(sum, shapes))
+        assert count_lora(found, rank, "all-linear") == counted == story.count_lora(rank, "all-linear")
+        assert count_lora(found, rank, "all-linear", dora=True) == counted + outputs
+
+
 def test_the_adapter_of_a_published_model_is_counted_without_its_files() -> None:
     story, targets = STORIES["Qwen/Qwen2.5-Coder-1.5B"], ["q_proj", "k_proj", "v_proj", "o_proj"]
     assert story.count_lora(8, targets) == 2_179_072 and story.count_lora(16, targets) == 4_358_144
