@@ -203,9 +203,16 @@ class Estimate:
             if self.costs is not None and self.costs.tried:
                 whole = rough_size(made.memory_bytes)
                 yield "process", f"{whole} of memory, measured, with what Python and torch hold"
-            yield "cost", "" if self.cost is None else f"about {self.cost:,.2f} at {self.price:,.2f} an hour"
+            yield "cost", self._price(made)
         yield from (("disagreement", said) for said in find_disagreements(plan))
         yield from rows[at + 1 :]
+
+    def _price(self, made: events.Forecast) -> str:
+        if self.cost is None:
+            return ""
+        each = self.cost / max(made.seconds, 1e-9)
+        low, high = (_rough(each * seconds) for seconds in made.interval)
+        return f"about {_rough(self.cost)} ({low} to {high}), at {self.price:,.2f} an hour and device"
 
     def _tokens(self) -> str:
         plan, values = self.plan, plan_values(self.plan)
@@ -308,6 +315,12 @@ def make_room(plan: Plan, limit: int | None) -> tuple[Room | None, Plan]:
         room = Room(memory=fit.memory, micro_batch_size=fit.micro_batch_size, limit=limit)
         return room, replace(plan, micro_batch_size=fit.micro_batch_size)
     return Room(memory=needed, micro_batch_size=size, limit=limit, fit=fit), plan
+
+
+def _rough(amount: float) -> str:
+    """An amount to two digits."""
+    value = float(f"{amount:.2g}")
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
 
 
 def _why_untried(plan: Plan, assumed: list[str]) -> str:

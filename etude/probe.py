@@ -6,6 +6,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import psutil
 import torch
 
+from etude import durable
 from etude.assemble import assemble
 from etude.audit import Audit, audit
 from etude.data.loader import Loader, StepBatches, longest_batch
@@ -32,6 +34,7 @@ from etude.plan import Plan, make_plan
 from etude.plan.forecast import (
     Costs,
     assume_costs,
+    checkpoint_bytes,
     evaluation_work,
     reading_seconds,
     spread_of,
@@ -50,6 +53,7 @@ LIMIT_SECONDS = 20.0
 _MOST_STEPS, _ENOUGH_SECONDS = 10, 2.0
 _USUAL_SHARE, _ARITHMETIC = 0.4, (0.5, 2.5)  # of the matrix rate, that a step reaches
 _FEW_TOKENS = 16
+_FILES, _WRITTEN_BYTES = 6, 64 << 20  # of a checkpoint; those written to tell how long it takes
 _NO_ROOM = "does not fit"
 
 
@@ -74,7 +78,7 @@ class Probe:
 
 
 def probe(plan: Plan, limit_seconds: float = LIMIT_SECONDS) -> Probe:
-    """Try a few steps of a plan in another process, which writes nothing, for so many seconds at most."""
+    """Try a few steps of a plan in another process, which leaves nothing, for so many seconds at most."""
     known: dict[str, Any] = {}
     with subprocess.Popen(
         python_command("etude.probe"), env=python_environment(), text=True, encoding="utf-8",
@@ -149,6 +153,7 @@ def _judge(plan: Plan, known: dict[str, Any], code: int, is_over: bool, limit: f
             costs,
             tried=int(known.get("tried", 0)),
             start_seconds=known.get("start_seconds", costs.start_seconds),
+            write_seconds=known.get("write_seconds"),
             interval=spread_of(known.get("times", ())),
             sample_seconds=known.get("sample_seconds", costs.sample_seconds),
             token_seconds=known.get("token_seconds", costs.token_seconds),
@@ -167,6 +172,7 @@ def _measure(recipe: Recipe) -> Iterator[dict[str, Any]]:
     plan = make_plan(recipe)
     world = World(plan.device)
     yield {"rate": measure_matrix_rate(world.device, torch.float32)}
+    yield {"write_seconds": _measure_writing(checkpoint_bytes(plan))}
     state, new_weights = assemble(plan, Options(), world)
     is_fresh = None if new_weights else plan.pretrained is None
     started = time.perf_counter()
@@ -242,6 +248,17 @@ def _measure_evaluation(plan: Plan, state: TrainState, size: int) -> Iterator[di
     costs = replace(assume_costs(plan, 0.0, 0), sample_seconds=sample)
     reading = reading_seconds(replace(evaluation_work(plan), samples=0), costs)
     yield {"token_seconds": max(seconds - reading, seconds / 2) / _FEW_TOKENS}
+
+
+def _measure_writing(size: int) -> float:
+    """Seconds to write the files of a checkpoint where etude keeps what it prepares; they are removed."""
+    root, some = durable.cache_folder("probes"), min(size, _WRITTEN_BYTES)
+    durable.make_folder(root)
+    with tempfile.TemporaryDirectory(dir=root) as name:
+        folder = Path(name)
+        small = _time(lambda: durable.write_file(folder / "small", b"{}"))
+        large = _time(lambda: durable.write_file(folder / "large", bytes(some)))
+    return _FILES * small + max(large - small, 0.0) * size / max(some, 1)
 
 
 def _time(work: Callable[[], object]) -> float:

@@ -128,7 +128,7 @@ def _evaluate(session: Session, *, before: bool = False) -> None:
 def _save(session: Session) -> None:
     started = time.perf_counter()
     save(session)
-    session.pace.add_checkpoint(time.perf_counter() - started)
+    session.pace.add_checkpoint(time.perf_counter() - started, session.keeper.write_seconds)
 
 
 def _forecast(session: Session) -> None:

@@ -21,7 +21,10 @@ class Keeper:
     the thread that calls.
 
     saved_step, saved_time  of the last checkpoint, on every rank; seconds of the monotonic clock
+    write_seconds           of the last checkpoint that is on disk; None before the first, and elsewhere
     """
+
+    write_seconds: float | None = None
 
     def __init__(self, run: Run, recipe: Checkpoint, tell: Callable[[events.Event], None]) -> None:
         self._run, self._recipe, self._tell = run, recipe, tell
@@ -51,6 +54,7 @@ class Keeper:
             return
         pending, self._pending = self._pending, None
         saved = pending.result()
+        self.write_seconds = saved.write_seconds
         self.point_at(self._best)
         self._tell(saved)
         try:

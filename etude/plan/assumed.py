@@ -149,8 +149,8 @@ def _samples(recipe: Recipe, tokenizer: Tokenizer, vocabulary: int, count: int, 
         targets=count * (1 if labels else target_len or length), bytes=0, truncated=0,
     )  # fmt: skip
     if labels:
-        row = np.eye(1, labels, dtype=np.uint8)[0]
-        return Labelled(spans, length, np.broadcast_to(row, (count, labels)), _repeat(length, count))
+        classes = np.eye(labels, dtype=np.uint8)[np.arange(count) % labels]
+        return Labelled(spans, length, classes, _repeat(length, count))
     if target_len:
         return Pairs(spans, length, target_len, _repeat(length, count))
     texts = Documents(spans, length, tokenizer.eos_id)

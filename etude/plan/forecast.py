@@ -31,9 +31,10 @@ _STEP_CALLS, _USUAL_LAYERS = 10, 12
 # with a decoder of two layers 0.2 GB after 8 steps, and 0.6 GB from step 30 on.
 _KERNEL_BYTES, _KERNEL_STEPS = 0.6e9, 15
 _LEAST_STEPS, _MOST_STEPS, _ENOUGH_SECONDS = 3, 10, 2.0
-# A checkpoint makes the journal durable and copies what is trained; its file is written meanwhile, and the
-# next one waits for it. On the small machine 7 ms for 0.1 and for 62 MB, and 0.19 s to write 86 MB.
-_SAVE_SECONDS, _COPIED_BYTES, _WRITTEN_BYTES = 0.006, 8e9, 450e6  # the latter a second
+# A checkpoint makes the journal durable and copies what is trained; its files are written meanwhile, and the
+# next one waits for them. On the small machine 7 ms for 0.1 and for 62 MB, and 0.19 s to write 86 MB.
+_SAVE_SECONDS, _COPIED_BYTES = 0.006, 8e9  # a second
+_WRITE_SECONDS, _WRITTEN_BYTES = 0.015, 450e6
 _START_SECONDS, _REPORT_SECONDS = 1.0, 0.5  # tests before the first step; the report
 # The share by which steps alike differ from one minute to the next on a machine that others use, too.
 _DRIFT = 0.1
@@ -48,7 +49,8 @@ class Costs:
     token_seconds       a token of each of the texts that are written together
     memory_bytes        of the GPU, or of the process where there is none
     tried               steps after which that was
-    checkpoint_seconds  of training that waits for a checkpoint; None: by its bytes
+    checkpoint_seconds  of training that waits for a checkpoint to be taken; None: by its bytes
+    write_seconds       of a checkpoint's files, which only the next one waits for; None: by its bytes
     start_seconds       before the first step, without evaluations
     interval            shares of the seconds forecast between which the truth is to lie
     """
@@ -59,6 +61,7 @@ class Costs:
     memory_bytes: int
     tried: int = 0
     checkpoint_seconds: float | None = None
+    write_seconds: float | None = None
     start_seconds: float = _START_SECONDS
     interval: tuple[float, float] = (1 - _DRIFT, 1 + _DRIFT)
 
@@ -152,8 +155,11 @@ def reading_seconds(work: Work, costs: Costs) -> float:
 
 
 def checkpoint_bytes(plan: Plan) -> int:
-    """Weights that are trained, their two moments, and the files of the tokenizer."""
-    return 12 * plan.trainable + sum(map(len, plan.corpus.tokenizer.files().values()))
+    """Weights that are trained, the optimizer's state, and the files of the tokenizer."""
+    state = 8 * plan.trainable
+    if plan.recipe.optim.kind == "muon":  # has one moment of the matrices within the blocks
+        state -= 4 * sum(plan.parameters.get(part, 0) for part in ("attention", "feed_forward"))
+    return 4 * plan.trainable + state + sum(map(len, plan.corpus.tokenizer.files().values()))
 
 
 def count_saves(plan: Plan, seconds: float) -> int:
@@ -185,6 +191,7 @@ class Pace:
         self._steps: list[float] = []
         self._evaluations: list[float] = []
         self._saves: list[float] = []
+        self._write_seconds: float | None = None
         self._is_done = False
         self._begun = time.perf_counter()
         self._before_steps = 0.0
@@ -193,9 +200,10 @@ class Pace:
         """Take in an evaluation, the first of which is the one before training where there is one."""
         self._evaluations.append(seconds)
 
-    def add_checkpoint(self, seconds: float) -> None:
-        """Take in the seconds that training waited for a checkpoint."""
+    def add_checkpoint(self, seconds: float, write_seconds: float | None) -> None:
+        """Take in the seconds that training waited for a checkpoint, and those of writing the last one."""
         self._saves.append(seconds)
+        self._write_seconds = write_seconds
 
     def add_step(self, number: int, seconds: float) -> bool:
         """Take in a step from the first on; True once, when enough of them are known."""
@@ -218,7 +226,8 @@ class Pace:
         costs = replace(
             costs,
             tried=len(self._steps),
-            checkpoint_seconds=statistics.mean(self._saves) if self._saves else None,
+            checkpoint_seconds=min(self._saves, default=None),  # others waited for those before them
+            write_seconds=self._write_seconds,
             start_seconds=self._before_steps + max(self._steps[0] - usual, 0.0),
             interval=spread_of(known),
         )
@@ -309,7 +318,8 @@ def _final_work(task: Task, is_pretrained: bool) -> Work:
 
 def _checkpoint_seconds(plan: Plan, costs: Costs, made: int) -> float:
     """Seconds that training waits for one of so many checkpoints, measured or by their bytes."""
-    if costs.checkpoint_seconds is not None:
-        return costs.checkpoint_seconds
     size, between = checkpoint_bytes(plan), plan.steps * costs.step_seconds / max(made, 1)
-    return _SAVE_SECONDS + size / _COPIED_BYTES + max(size / _WRITTEN_BYTES - between, 0.0)
+    taken, written = costs.checkpoint_seconds, costs.write_seconds
+    taken = _SAVE_SECONDS + size / _COPIED_BYTES if taken is None else taken
+    written = _WRITE_SECONDS + size / _WRITTEN_BYTES if written is None else written
+    return taken + max(written - between, 0.0)

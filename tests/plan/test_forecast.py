@@ -13,6 +13,7 @@ from etude.plan.forecast import (
     Costs,
     Pace,
     assume_costs,
+    checkpoint_bytes,
     count_evaluations,
     evaluation_work,
     final_work,
@@ -20,7 +21,7 @@ from etude.plan.forecast import (
     spread_of,
 )
 from etude.recipe.schema import Recipe
-from etude.records.events import Forecast
+from etude.records.events import CheckpointSaved, Forecast
 from etude.records.store import Run
 from etude.report.history import read_history
 from etude.report.summary import describe, summarize
@@ -128,6 +129,16 @@ def test_memory_grows_by_kernels_of_other_lengths_on_a_cpu_in_bf16_only(
     assert grown(varied, "bf16", 72, 72) == grown(varied, "fp32", 0, 72) == grown(even, "bf16", 0, 72) == 0
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_checkpoint_holds_weights_and_the_state_of_the_optimizer(
+    kind: str, make_recipe: Make, tmp_path: Path
+) -> None:
+    recipe = make_recipe({"optim.kind": kind, "train.steps": 2})
+    run = run_recipe(recipe, Options(runs=tmp_path / "runs")).run
+    saved = read_history(run).events(CheckpointSaved)[-1]
+    assert checkpoint_bytes(make_plan(recipe)) == pytest.approx(saved.size, rel=0.1)
+
+
 def test_fewer_checkpoints_are_kept_than_made(make_recipe: Make) -> None:
     plan = make_plan(make_recipe({"train.steps": 1000, "checkpoint.every_steps": 10, "checkpoint.keep": 2}))
     nothing = Costs(step_seconds=0.0, sample_seconds=0.0, token_seconds=0.0, memory_bytes=0)
@@ -173,10 +184,11 @@ def test_checkpoints_that_were_waited_for_are_believed(make_recipe: Make) -> Non
     plan = make_plan(make_recipe({"checkpoint.every_steps": 1}))
     assumed, measured = Pace(plan), Pace(plan)
     for number in range(1, 4):
-        measured.add_checkpoint(0.7)
+        measured.add_checkpoint(0.7, 1.5)
         for pace in (assumed, measured):
             pace.add_step(number, 1.0)
-    assert measured.forecast(1).checkpoint_seconds == pytest.approx(12 * 0.7)
+    # Each step takes one second, and half a second more goes by until the files are written.
+    assert measured.forecast(1).checkpoint_seconds == pytest.approx(12 * (0.7 + 0.5), rel=0.01)
     assert 0 < assumed.forecast(1).checkpoint_seconds < 1.0
 
 
