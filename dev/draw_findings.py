@@ -110,6 +110,10 @@ def _falls_to_nothing(step: int) -> float:
 
 CURVES: dict[str, Curve] = {
     "non_finite": Curve(loss=_broken_at),
+    "no_gradient": Curve(
+        loss=lambda step: _usual(step) if step < 200 else 0.0,
+        norm=lambda step: 0.8 if step < 200 else 0.0,
+    ),
     "skipped_steps": Curve(loss=_broken_at, norm=lambda step: 0.8 if step < 200 else math.inf),
     "divergence": Curve(loss=_rises, norm=lambda step: 0.8 if step < 155 else 4.0),
     "spike": Curve(

@@ -92,8 +92,8 @@ class Guard:
         if worst is None or self._policy.policy not in ("stop", "recover"):
             return None
         since = (worst.window or [worst.step])[0]
-        began = f"since step {max(since, 1):,}" if worst.step else "before the first step"
-        reason = f"{worst.what} {began}: {worst.evidence}"
+        began = f"since step {max(since, 1):,}" if worst.step else "found before the first step"
+        reason = f"{worst.what}, {began}: {worst.evidence}"
         if self._policy.policy == "stop":
             return Decision("fail", f"{reason}; {worst.advice}")
         if self._recoveries >= self._policy.recoveries:
@@ -105,7 +105,7 @@ class Guard:
         steps = [step_of(path.name) for path in list_checkpoints(self._run.checkpoints)]
         good = max((step for step in steps if step is not None and step < since), default=None)
         if good is None:
-            keep = "a smaller checkpoint.every_steps keeps one"
+            keep = "a larger checkpoint.keep keeps one"  # that of step 0, which a recovery needs, was there
             if since <= 1:
                 keep = f"it began with the run, and etude improve {self._run.name} writes a recipe against it"
             return Decision("fail", f"{reason}; there is no checkpoint before it to go back to: {keep}")

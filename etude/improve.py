@@ -1,6 +1,7 @@
 """A second version of a recipe from what the watch found in a run, and the strategy behind it."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from etude.records.store import Run
 from etude.report.findings import where
 from etude.report.history import History, read_history
 from etude.report.strategy import EFFECTS, write_strategy
-from etude.text import shorten
 from etude.watch.journal import facts_of, points_of
 from etude.watch.watcher import Watcher
 
@@ -53,11 +53,7 @@ def improve(run: Run, file: Path | None = None) -> Improvement:
     findings = find_all(history)
     taken, values = _choose(run.recipe, findings)
     if not taken:
-        said = "; ".join(dict.fromkeys(f"{each.what}: {each.advice}" for each in findings if each.advice))
-        why = (
-            f"what it found asks for more than a recipe: {shorten(said, 300)}" if said else "it found nothing"
-        )
-        raise InputError(f"run {run.name} has no finding that names a change of its recipe; {why}")
+        raise InputError(_why_nothing(run.name, [each for each in findings if each.advice]))
     name = next_name(run.recipe.name)
     recipe = with_changes(run.recipe, {**values, "name": name, "records.parent": run.name})
     old = flatten(run.recipe.to_dict())
@@ -71,6 +67,13 @@ def improve(run: Run, file: Path | None = None) -> Improvement:
     )
     strategy = write_strategy(history, recipe, findings, taken, file or Path(f"{name}.toml"))
     return Improvement(recipe, text, strategy, values, taken, reasons)
+
+
+def _why_nothing(name: str, findings: Sequence[Finding]) -> str:
+    if not findings:
+        return f"run {name} has no finding that names a change of its recipe; it found nothing"
+    more = f"; etude watch {name} names {len(findings) - 1:,} more" if findings[1:] else ""
+    return f"run {name} needs more than another recipe: {findings[0].what}: {findings[0].advice}{more}"
 
 
 def find_all(history: History) -> list[Finding]:

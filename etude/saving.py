@@ -29,6 +29,7 @@ def save(session: Session, *, evaluated: bool = True, again: bool = False) -> No
         precision=state.precision.state(),
         best=judge.best,
         evaluations_without_improvement=judge.evaluations_without_improvement,
+        counted=judge.counted,
         evaluated=evaluated,
         base=plan.pretrained.digest if plan.pretrained and session.recipe.adapter else None,
         changes=state.course.changes,

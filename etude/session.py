@@ -131,6 +131,7 @@ class Session:
             )
         self.judge.best = progress.best
         self.judge.evaluations_without_improvement = progress.evaluations_without_improvement
+        self.judge.counted = progress.counted
         self.is_evaluation_owed = not progress.evaluated
         self.keeper.note(self.state.step)
         self.invariants.begin()

@@ -40,7 +40,7 @@ from etude.records.store import (
     list_runs,
     open_run,
 )
-from etude.records.trackers import TextLog, TrainerState, open_trackers
+from etude.records.trackers import FindingLog, TextLog, TrainerState, open_trackers
 
 _SAMPLES_LOOKED_AT = 64
 _CHANGES_NAMED = 4
@@ -126,7 +126,7 @@ def write_start(
     environment, changes = _write_conditions(run, plan, options, resolved, is_first=is_first)
     reader = Reader(run.path / "journal.jsonl")
     writer.close_trackers(but=options.view)  # of the attempt before, if this process made that too
-    writer.trackers = [TextLog(writer), *([options.view] if options.view else [])]
+    writer.trackers = [TextLog(writer), options.view or FindingLog()]
     writer.append(
         events.Attempt(
             number=1 + max((entry.attempt for entry in reader.read().all), default=0),

@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 import torch
 
+from etude import session
+from etude.audit import Audit
 from etude.causes import NO_FAULT, Diagnosis, explain, find_causes, name_repeats
+from etude.engine.invariants import Invariants
 from etude.engine.loop import TrainState
 from etude.plan import make_plan
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
 from etude.records.events import Finding
+from etude.records.store import Run
 from etude.run import run_recipe
 from etude.start import Options
 from etude.watch.detectors import collapse
@@ -176,3 +180,36 @@ def test_a_validation_loss_that_rises_has_copies_as_its_first_cause(tmp_path: Pa
         assert (named.causes == [collapse.REPEATED, "passes"]) is is_named
         assert named.changes == ({"data.deduplicate": "exact"} if is_named else {})
     assert "are copies of others; 0.1 above" in named.evidence
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"model.dropout": 0.2}, {"train.precision": "fp16"}, {"train.compile": True}],
+    ids=["plain", "dropout", "fp16", "compiled"],
+)
+def test_a_run_whose_causes_are_sought_has_the_weights_of_one_without_any_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    rows = write(tmp_path / "rows.jsonl", [noise(number % 4) for number in range(1200)])
+    held = write(tmp_path / "held.jsonl", [noise(number) for number in range(700, 716)])
+    values = {
+        "records.log_every_steps": 1,
+        "train.steps": 60,
+        "data.validation": [{"path": str(held)}],
+        **changes,
+    }
+    watched = run_recipe(recipe(rows, values), Options(runs=tmp_path / "watched")).run
+    found = [entry.event for entry in watched.ledger().entries if isinstance(entry.event, Finding)]
+    (fall,) = (each for each in found if each.kind == "first_pass_collapse")
+    assert fall.causes[0] == collapse.REPEATED and fall.step < 60
+    monkeypatch.setattr(session, "audit", lambda *given, **settings: Audit())
+    monkeypatch.setattr(Invariants, "check", lambda rules, step: [])
+    alone = run_recipe(recipe(rows, {**values, "watch.policy": "off"}), Options(runs=tmp_path / "alone")).run
+    assert not [
+        entry for entry in alone.ledger().entries if isinstance(entry.event, Finding) and entry.event.kind
+    ]
+    assert weights(watched) == weights(alone)
+
+
+def weights(run: Run) -> bytes:
+    return (run.checkpoints / "step-000060" / "model.safetensors").read_bytes()

@@ -82,7 +82,7 @@ def test_a_run_that_learns_nothing_any_more_warns_stops_or_recovers(
         each for each in found(warned, Finding) if each.kind == "skipped_steps" and each.severity == "error"
     ]
     assert error.window == [lost[0], lost[9]] and len(lost) == 41 - lost[0]
-    with pytest.raises(FaultError, match="nothing is learnt any more since step"):
+    with pytest.raises(FaultError, match="nothing is learnt any more, since step"):
         train(fast(make_recipe, "stop"), tmp_path / "stop", loss=fragile_loss)
     (stopped,) = list_runs(tmp_path / "stop")
     assert found(stopped, Step)[-1].step == lost[9] and stopped.state == "failed"
@@ -183,11 +183,12 @@ def test_without_a_checkpoint_before_the_fault_a_run_cannot_recover(
     assert guard.take([error]) == []
     decision = guard.decide(Course(make_recipe(), 12), 3)
     assert decision is not None and decision.kind == "fail"
-    assert "it broke since step 2: loss 9; there is no checkpoint before it" in decision.reason
+    assert "it broke, since step 2: loss 9; there is no checkpoint before it" in decision.reason
+    assert "a larger checkpoint.keep keeps one" in decision.reason
     assert guard.decide(Course(make_recipe(), 12), 3) is None
     early = replace(error, step=0, window=[0, 0])
     assert guard.take([early]) == []
     decision = guard.decide(Course(make_recipe(), 12), 3)
     assert decision is not None and f"etude improve {writer.run.name}" in decision.reason
-    assert decision.reason.startswith("it broke before the first step: loss 9")
+    assert decision.reason.startswith("it broke, found before the first step: loss 9")
     writer.close("stopped")

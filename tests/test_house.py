@@ -29,10 +29,10 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "audit": 1881, "cli": 4703, "control": 525, "data": 8666, "durable": 804, "engine": 2842, "evaluate": 607,
-    "launch": 306, "models": 5610, "objectives": 1216, "plan": 2430, "recipe": 2038, "records": 2315,
-    "report": 5211, "scores": 828, "sweep": 1842, "watch": 4805,
-    "etude": 4197,  # the modules that stand in no folder
+    "audit": 1881, "cli": 4720, "control": 525, "data": 8666, "durable": 804, "engine": 2843, "evaluate": 611,
+    "launch": 306, "models": 5610, "objectives": 1216, "plan": 2430, "recipe": 2038, "records": 2329,
+    "report": 5235, "scores": 828, "sweep": 1842, "watch": 5049,
+    "etude": 4202,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()
 

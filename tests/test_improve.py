@@ -129,10 +129,10 @@ def test_a_run_without_a_change_to_make_is_told_so(
     with pytest.raises(InputError, match="no finding that names a change of its recipe; it found nothing"):
         improve(trained(make_recipe(), tmp_path / "a"))
     odd = Finding(3, "odd rows", "5 of 6", "look at them", kind="odd")
-    with pytest.raises(InputError, match="asks for more than a recipe: odd rows: look at them"):
+    with pytest.raises(InputError, match="needs more than another recipe: odd rows: look at them"):
         improve(trained(make_recipe(), tmp_path / "b", odd))
     wrong = Finding(3, "odd", "x", "y", kind="odd", changes={"optim.speed": 3, "optim.learning_rate": "fast"})
-    with pytest.raises(InputError, match="names a change"):
+    with pytest.raises(InputError, match="needs more than another recipe: odd: y"):
         improve(trained(make_recipe(), tmp_path / "c", wrong))
 
 

@@ -127,6 +127,8 @@ def tell_outcome(run: "Run") -> None:
     say("")
     for sentence in (summary["end"], *summary["verdict"]):
         print_wrapped("", sentence, stderr=True)
+    if summary["criteria"]:
+        print_wrapped("", f"Success criteria: {summary['criteria']}.", stderr=True)
     for problem in summary["problems"]:
         print_wrapped("! ", problem, style="yellow", stderr=True)
     rows = [

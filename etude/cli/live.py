@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from etude.cli.printing import Output, open_console, print_json_line, print_wrapped, say
 from etude.cli.progress import Pace, Progress, stopping
-from etude.records.events import Attempt, CheckpointSaved, Control, Event, Finding, Resource, Step, to_json
+from etude.records.events import (
+    Attempt,
+    CheckpointSaved,
+    Control,
+    Evaluation,
+    Event,
+    Finding,
+    Judgement,
+    Resource,
+    Step,
+    to_json,
+)
 from etude.records.store import Run
 from etude.records.trackers import describe
 from etude.records.window import OpenWindow
@@ -21,7 +32,7 @@ if TYPE_CHECKING:
 
 
 _LINE_SECONDS, _LINE_SHARE = 3.0, 0.01  # between plain lines: seconds, and share of the time so far
-_LINE_WIDTH, _LINE_OF_FINDING = 240, 800  # which is told whole, with its evidence and advice
+_LINE_WIDTH, _LINE_OF_FIGURES = 240, 800  # what was found, measured and judged is told whole
 _REDRAW_SECONDS = 0.25
 _FEW_STEPS = 100  # each of which has its line
 
@@ -71,7 +82,8 @@ class LineView:
         if isinstance(event, Control) and self._held:
             _say_line(self._held)
         if self._is_due(event):
-            _say_line(line, _LINE_OF_FINDING if isinstance(event, Finding) else _LINE_WIDTH)
+            is_whole = isinstance(event, Finding | Evaluation | Judgement)
+            _say_line(line, _LINE_OF_FIGURES if is_whole else _LINE_WIDTH)
             self._held = None if isinstance(event, Resource | Control) else self._held
 
     def acknowledge(self, signal: str) -> None:

@@ -196,8 +196,9 @@ def _notes(progress: Progress, width: int) -> Iterator[Text]:
     """The last finding, and what was decided or asked for last."""
     if finding := progress.finding:
         line = f"step {finding.step:,}  {finding.what}: {finding.evidence}; {finding.advice}"
-        cut, style = one_line(line, 2 * width - 2), "red" if finding.severity == "error" else "yellow"
-        yield from (Text(part, style=style) for part in textwrap.wrap(cut, width - 1)[:2])
+        style = "red" if finding.severity == "error" else "yellow"
+        parts = textwrap.wrap(one_line(line, 2 * width), width - 1, max_lines=2, placeholder=" …")
+        yield from (Text(part, style=style) for part in parts)
     if control := progress.control:
         line = f"step {control.step:,}  {control.action}: {control.reason}"
         yield Text(one_line(line, width - 1), style="bold")

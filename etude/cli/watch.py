@@ -200,9 +200,11 @@ def _course(values: Sequence[tuple[int, float]], unit: str) -> str:
     """The first and the last level of a figure, and its lowest value."""
     from etude.report.wording import short
 
-    finite = [(step, value) for step, value in values if math.isfinite(value)]
+    finite = [(step, value + 0.0) for step, value in values if math.isfinite(value)]  # 0 in place of -0
     if not finite:
         return f"{values[0][1]} at all {len(values)} points" if values else ""
+    if len(values) == 1:
+        return f"{short(finite[0][1], 4)} at {unit} {finite[0][0]:,}"
     count = min(max(len(finite) // 20, 1), _MOST_MEDIAN)
     begin, end = (statistics.median(value for _, value in part) for part in (finite[:count], finite[-count:]))
     step, lowest = min(finite, key=lambda each: each[1])

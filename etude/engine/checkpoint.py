@@ -38,7 +38,7 @@ _STATE = shape.Object(
     },
     {
         "best": (BEST, None), "evaluations_without_improvement": int, "evaluated": bool, "base": str | None,
-        "format": int, "changes": [_CHANGE],
+        "format": int, "changes": [_CHANGE], "counted": float | None,
     },
 )  # fmt: skip
 _GO_BACK = "remove that checkpoint, and the run goes on from the one before it"
@@ -62,6 +62,7 @@ class Progress:
     precision: dict[str, float]
     best: dict[str, Any] | None = None
     evaluations_without_improvement: int = 0
+    counted: float | None = None
     evaluated: bool = True
     base: str | None = None
     changes: tuple[Change, ...] = ()

@@ -14,19 +14,25 @@ from etude.text import plural
 class Judge:
     """Compares the values of one metric; what is not finite is never the best.
 
-    best  {"checkpoint", "metric", "value", "step"} as best.json has it, or None before the first
+    best     {"checkpoint", "metric", "value", "step"} as best.json has it, or None before the first
+    counted  the value that was the last to count for patience, above which gains add up; None is that of best
     """
 
     recipe: Evaluate
     chosen: ChosenMetric
     best: dict[str, Any] | None = None
     evaluations_without_improvement: int = 0
+    counted: float | None = None
 
     def judge(self, value: float, step: int, *, metric: str | None = None) -> bool:
         """Take in a value; returns whether it is the best so far. metric: instead of the recipe's."""
-        is_best = self._is_better(value, 0.0)
-        improved = self._is_better(value, self.recipe.min_improvement)
+        best = None if self.best is None else float(self.best["value"])
+        is_best = self._is_better(value, best, 0.0)
+        improved = self._is_better(
+            value, best if self.counted is None else self.counted, self.recipe.min_improvement
+        )
         self.evaluations_without_improvement = 0 if improved else self.evaluations_without_improvement + 1
+        self.counted = value if improved else best if self.counted is None else self.counted
         if is_best:
             name = metric or str(self.chosen)
             self.best = {"checkpoint": checkpoint_name(step), "metric": name, "value": value, "step": step}
@@ -43,9 +49,7 @@ class Judge:
             return f"no improvement in {plural(patience, 'evaluation')}"
         return None
 
-    def _is_better(self, value: float, margin: float) -> bool:
+    def _is_better(self, value: float, than: float | None, margin: float) -> bool:
         if not math.isfinite(value):
             return False
-        if self.best is None:
-            return True
-        return self.chosen.gain(value, float(self.best["value"])) > margin
+        return than is None or self.chosen.gain(value, than) > margin

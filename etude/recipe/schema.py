@@ -234,7 +234,7 @@ class Evaluate(Section):
         "trailing_text",
     )
     patience: Positive | None = key(None, "evaluations without improvement before the run stops", example=3)
-    min_improvement: Annotated[float, Field(ge=0)] = key(0.0, "smaller gains do not count for patience")
+    min_improvement: Annotated[float, Field(ge=0)] = key(0.0, "smaller gains have to add up for patience")
     max_samples: Positive | None = key(None, "validation samples used (default: all)", example=1000)
     prompts: list[str] = key([], "continued at each evaluation and kept in the journal")
     answers: Count = key(

@@ -4,6 +4,7 @@ A tracker has `write(event)` and `close()`. One that fails is named once and dro
 it.
 """
 
+import logging
 import math
 import os
 import time
@@ -19,7 +20,7 @@ from etude.records.journal import Reader
 from etude.records.ledger import Ledger
 from etude.records.store import Run, RunWriter, Tracker
 from etude.records.window import OpenWindow
-from etude.text import expected, plural
+from etude.text import expected, plural, printable
 
 _PACKAGED = ("tensorboard", "wandb")  # trackers that need a package of their name
 
@@ -59,6 +60,17 @@ class TextLog:
     def write(self, event: Event) -> None:
         if line := describe(event, self._window):
             self._writer.log(line)
+
+    def close(self) -> None:
+        pass
+
+
+class FindingLog:
+    """A channel of the findings to the logger `etude`, which writes to stderr where nobody sets it up."""
+
+    def write(self, event: Event) -> None:
+        if isinstance(event, events.Finding) and event.severity != "info":
+            logging.getLogger("etude").warning("%s", printable(describe(event, OpenWindow())))
 
     def close(self) -> None:
         pass
@@ -106,19 +118,21 @@ def describe(event: Event, window: OpenWindow) -> str | None:
             mark = "error: " if event.severity == "error" else ""
             return f"step {event.step:,}  {mark}{event.what}: {event.evidence}; {event.advice}"
         case events.Judgement():
-            other = {
-                name: "not met" if value is not None else "not measured"
-                for name, value in event.values.items()
-            }
-            words = other | dict.fromkeys(event.met, "met") | dict.fromkeys(event.open, "open")
-            said = [
-                f"{name} {words[name]}{'' if value is None else f' ({value:.4g})'}"
-                for name, value in event.values.items()
-            ]
-            return f"step {event.step:,}  criteria {len(event.met)} of {len(said)}: {', '.join(said)}"
+            return f"step {event.step:,}  criteria: {describe_judgement(event)}"
         case events.Control() if event.action != "fail":  # the command ends with that error
             return f"step {event.step:,}  {event.action}: {event.reason}"
     return None
+
+
+def describe_judgement(event: events.Judgement) -> str:
+    """A line such as `1 of 3 met; not gap below 0.5 (1.25); not measured: test:bleu above 20`."""
+    left: dict[str, list[str]] = {"not ": [], "open: ": [], "not measured: ": []}
+    for name, value in event.values.items():
+        if name not in event.met:
+            word = "open: " if name in event.open else "not measured: " if value is None else "not "
+            left[word].append(name if value is None else f"{name} ({value:.3g})")
+    said = [word + ", ".join(names) for word, names in left.items() if names]
+    return "; ".join([f"{len(event.met)} of {len(event.values)} met", *said])
 
 
 class TrainerState:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from etude.records.events import Control, Judgement
+from etude.records.trackers import describe_judgement
 from etude.report.history import History
 from etude.report.markdown import prose, table
 from etude.report.wording import number, short
@@ -27,14 +28,7 @@ def describe_criteria(history: History) -> Iterator[str]:
 def criteria_text(history: History) -> str | None:
     """The criteria at the end in a line, as `1 of 2 met; not gap below 0.5 (1.25)`; None without any."""
     judged = history.events(Judgement)
-    if not judged:
-        return None
-    last = _decided(judged[-1], history)
-    texts = {name: f"{name} ({_value(value)})" for name, value in last.values.items()}
-    missed = [text for name, text in texts.items() if name not in (*last.met, *last.open)]
-    said = f"{len(last.met)} of {len(last.values)} met" + (f"; not {', '.join(missed)}" if missed else "")
-    waiting = [texts[name] for name in last.open if name in texts]
-    return said + (f"; open: {', '.join(waiting)}" if waiting else "")
+    return describe_judgement(_decided(judged[-1], history)) if judged else None
 
 
 def newest(judged: Sequence[Judgement]) -> list[Judgement]:

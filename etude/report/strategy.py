@@ -15,6 +15,7 @@ from etude.report.history import History, metric_value
 from etude.report.markdown import code, prose, table
 from etude.report.summary import summarize_history
 from etude.report.wording import at_step, duration, metric_title, short
+from etude.text import plural
 
 _MOST_TOLD = 50  # findings
 
@@ -27,12 +28,13 @@ def write_strategy(
     findings: of the watch, the worst first; taken: the finding behind each changed key; file: of the recipe.
     """
     summary = summarize_history(history)
+    ordered = sorted(findings, key=lambda each: each not in taken.values())  # those that are acted on first
     parts: list[tuple[str, Iterator[str]]] = [
-        ("## Problem", _problem(summary["verdict"], findings)),
+        ("## Problem", _problem(summary["verdict"], ordered)),
         ("## Changes", _changes(history.run.recipe, recipe, taken)),
         ("## Timeline", _timeline(history, recipe)),
-        ("## Good signs", _good_signs(history)),
-        ("## Bad signs", _bad_signs(findings)),
+        ("## Good signs", _good_signs(history, recipe)),
+        ("## Bad signs", _bad_signs(ordered)),
         ("## Success", _success(history, recipe, taken)),
         ("## Next steps", _next_steps(history.run.name, recipe, file)),
     ]
@@ -110,12 +112,10 @@ def _timeline(history: History, recipe: Recipe) -> Iterator[str]:
     steps = [step for step in history.events(Step) if step.seconds > 0]
     if not steps:
         return
-    attempt = history.attempts[-1]
     a_step = statistics.median(step.seconds for step in steps)
     evaluations = [each.seconds for each in history.events(Evaluation)]
     a_check = statistics.fmean(evaluations) if evaluations else 0.0
-    per_epoch = attempt.steps_per_epoch
-    planned = recipe.train.steps or math.ceil((recipe.train.epochs or 1) * per_epoch)
+    per_epoch, planned = _steps_of(history, recipe)
     every = recipe.evaluate.every_steps or (recipe.evaluate.every_epochs or 1) * per_epoch
     checks = planned // every if evaluations else 0
     rows = [
@@ -126,10 +126,36 @@ def _timeline(history: History, recipe: Recipe) -> Iterator[str]:
     yield table(("", "steps", "time"), rows)
     step_time = f"{1000 * a_step:.0f} ms" if a_step < 1 else duration(a_step)
     yield f"At {step_time} a step and {duration(a_check)} an evaluation, as measured in the first run."
+    if per_epoch < (before := history.attempts[-1].steps_per_epoch):
+        yield (
+            f"Without the rows that repeat an epoch has about {plural(per_epoch, 'step')}, where V1 had "
+            f"{before:,}. Fewer steps learn less, whatever the rows are worth: compare at the same step, or "
+            "raise `train.epochs` for as many steps."
+        )
 
 
-def _good_signs(history: History) -> Iterator[str]:
-    best = history.evaluations[0] if history.is_best_worse else history.best
+def _steps_of(history: History, recipe: Recipe) -> tuple[int, int]:
+    """Steps of an epoch and of all of the second version, without the rows that it leaves out as copies."""
+    per_epoch, how = history.attempts[-1].steps_per_epoch, recipe.data.deduplicate
+    if how != history.run.recipe.data.deduplicate:
+        counted = history.data.summary.get("duplicates", []) if history.data else []
+        shares = [each.get("share", 0) for each in counted if how == "near" or each.get("kind") == "exact"]
+        per_epoch = max(math.ceil(round(per_epoch * (1 - sum(shares)), 6)), 1)
+    return per_epoch, recipe.train.steps or math.ceil((recipe.train.epochs or 1) * per_epoch)
+
+
+def _to_beat(history: History, recipe: Recipe) -> Evaluation | None:
+    """The evaluation of the first version that the second is to better: the best one that it comes to."""
+    if history.is_best_worse:
+        return history.evaluations[0]
+    _, planned = _steps_of(history, recipe)
+    if history.best is None or history.best.step <= planned:
+        return history.best
+    return next((each for each in reversed(history.evaluations) if each.step <= planned), None)
+
+
+def _good_signs(history: History, recipe: Recipe) -> Iterator[str]:
+    best = _to_beat(history, recipe)
     losses = [step.loss for step in history.steps if math.isfinite(step.loss)]
     signs = []
     if losses:
@@ -142,7 +168,9 @@ def _good_signs(history: History) -> Iterator[str]:
 
 
 def _bad_signs(findings: Sequence[Finding]) -> Iterator[str]:
-    first = {finding.kind: finding for finding in reversed(findings[:_MOST_TOLD])}
+    first: dict[str, Finding] = {}
+    for finding in findings[:_MOST_TOLD]:
+        first.setdefault(finding.kind, finding)
     lines = [f"- again: {prose(each.what)} (in V1 {prose(each.evidence)})" for each in first.values()]
     if lines:
         yield "\n".join(lines)
@@ -151,7 +179,7 @@ def _bad_signs(findings: Sequence[Finding]) -> Iterator[str]:
 def _success(history: History, recipe: Recipe, taken: Mapping[str, Finding]) -> Iterator[str]:
     kinds = list(dict.fromkeys(code(finding.kind) for finding in taken.values()))
     lines = [f"the watch finds no {' and no '.join(kinds)}"]
-    best = history.evaluations[0] if history.is_best_worse else history.best
+    best = _to_beat(history, recipe)
     if best is not None:
         name, value = metric_title(str(history.metric)), metric_value(best, str(history.metric))
         at = at_step(value, best.step) if best.step else f"{short(value)} before training"

@@ -180,12 +180,13 @@ def _unbeaten_constant(scores: Scores) -> str | None:
 def _worth(history: History) -> Iterator[str]:
     """The scores on held-out rows beside those of the model before training and of the best baseline."""
     for scores in newest_scores(history):
-        name, against = metric_title(scores.metric), [BEFORE, best_baseline(scores)]
+        name = scores.metric if scores.metric == "loss" else metric_title(scores.metric)  # of any split
+        against = [BEFORE, best_baseline(scores)]
         known = scores.gains.keys() & scores.systems.keys()  # a record of elsewhere may name others
         compared = [_compared(scores, other) for other in against if other in known]
         value = with_interval(*scores.systems["after"][scores.metric], rows=scores.rows)
         rows, scale = plural(scores.rows, f"{scores.split} row"), scale_of(scores.metric)
-        said = compared or ["its record compares it with nothing"]
+        said = compared or ["no other score stands beside it"]
         yield f"On {rows}: {name} {'; '.join([f'{value}{scale}', *said])}."
 
 
@@ -218,7 +219,7 @@ def _answers(history: History) -> Iterator[str]:
         yield f"All {len(_answers_at_best(history))} answers shown are the same text."
     if _never_stops(history):
         most = history.run.recipe.evaluate.answer_tokens
-        yield f"None of its answers ends by itself; each was cut off after {plural(most, 'token')}."
+        yield f"None of its answers ends by itself; each was cut off, after {plural(most, 'token')} at most."
     figures = figures_of(_judged(history))
     if figures.get("repetition", 0) >= 0.5:
         share = percent(figures["repetition"])

@@ -164,12 +164,13 @@ def _problems(history: History, told: dict[str, Finding], charts: list[str]) -> 
     if skipped:
         count = plural(len(skipped), "step")
         yield f"{count} skipped because the loss or gradient was not finite: {numbers(skipped, 10)}."
-    if cut := list(_rows_with_losses(history)):
-        yield "\n".join(f"- {line}" for line in cut)
-    yield from describe_findings(history, told, charts)
     if damaged := history.ledger.damaged:
         yield f"Lines of the journal that fail their checksum and are left out: {numbers(damaged, 10)}."
     yield from _notes(history, "problem")
+    yield from describe_findings(history, told, charts)
+    if cut := list(_rows_with_losses(history)):
+        yield "### Rows that were cut or left out"
+        yield "\n".join(f"- {line}" for line in cut)
 
 
 def _rows_with_losses(history: History) -> Iterator[str]:

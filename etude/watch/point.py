@@ -57,3 +57,10 @@ class Facts:
     lower_is_better: bool | None = None
     patience: int | None = None
     memory_limit_bytes: int | None = None
+
+
+def clipping(facts: Facts) -> tuple[str, dict[str, float]]:
+    """Advice and change of a recipe that bound the gradient, where no limit of its norm is known."""
+    if facts.max_grad_norm:
+        return "", {}
+    return "; train.max_grad_norm = 1.0 if nothing clips", {"train.max_grad_norm": 1.0}

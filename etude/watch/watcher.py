@@ -25,6 +25,7 @@ from etude.watch.detectors.passes import Duplicates, EpochStep
 from etude.watch.detectors.rate import ClipSaturation, DeadRate, ScaleCollapse
 from etude.watch.detectors.spikes import Spike, Spikes
 from etude.watch.detectors.unseen import Overfitting, ValidationRise
+from etude.watch.detectors.zero import NoGradient
 from etude.watch.point import Facts, Point
 
 
@@ -54,8 +55,8 @@ class Detector(Protocol):
 
 # In the order of precedence: what stands before explains what stands after, if `EXPLAINS` says so.
 DETECTORS: tuple[type[Detector], ...] = (
-    NonFinite, SkippedSteps, ScaleCollapse, DeadRate, Divergence, Collapse, Duplicates, Contamination,
-    Spike, Spikes, EvaluationSpike,
+    NonFinite, SkippedSteps, NoGradient, ScaleCollapse, DeadRate, Divergence, Collapse, Duplicates,
+    Contamination, Spike, Spikes, EvaluationSpike,
     Overfitting, ValidationRise, EpochStep, ClipSaturation, OnlyFrequencies,
     Plateau, MetricSplit, NoisyEvaluation, EndOnNoise,
     Stall, Starvation, MemoryCreep, Slowdown,
@@ -67,6 +68,7 @@ EXPLAINS: dict[str, set[str]] = {
         "divergence", "spike", "spikes", "evaluation_spike", "validation_rise", "clip_saturation", "plateau",
         "scale_collapse",
     },
+    "no_gradient": {"first_pass_collapse", "epoch_step", "plateau", "noisy_evaluation"},
     "scale_collapse": {"divergence", "spike", "spikes", "evaluation_spike"},
     "dead_learning_rate": {"plateau", "noisy_evaluation"},
     "divergence": {

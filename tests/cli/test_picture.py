@@ -165,6 +165,10 @@ def test_the_finding_has_two_lines_and_is_read_to_its_advice(tmp_path: Path) -> 
     finding = Finding(5, "odd labels", "a long reason " * 6, "mend them")
     lines = picture(tmp_path, [attempt(), *window(1, 5), finding], 80, 24)
     assert lines[-2].startswith("step 5 odd labels: a long reason") and lines[-1].endswith("; mend them")
+    for length in range(40, 160):  # a cut is marked, wherever the lines break
+        finding = Finding(5, "odd", ("some words " * 20)[:length], "the end")
+        lines = picture(tmp_path, [attempt(), *window(1, 5), finding], 60, 24)
+        assert lines[-1].endswith(("end", "…")), length
 
 
 def test_a_terminal_without_such_characters_gets_no_curve(tmp_path: Path) -> None:

@@ -61,3 +61,22 @@ def test_a_run_that_an_error_ends_says_which(tmp_path: Path, make_recipe: Callab
     assert summary["status"] == "failed" and "out of luck" in summary["reason"]
     assert dict(describe(summary))["status"] == f"failed: {summary['reason']}"
     assert summary["end"].startswith(f"Failed at step 4 of 40: {summary['reason']}")
+
+
+def test_patience_ends_a_run_at_the_same_step_however_often_it_was_left(
+    tmp_path: Path, make_recipe: Callable[..., Recipe]
+) -> None:
+    changes = {"evaluate.every_steps": 2, "evaluate.patience": 2, "evaluate.min_improvement": 0.3}
+    recipe = make_recipe({"train.steps": 40, "checkpoint.every_steps": 1, **changes})
+    whole = summarize(run_recipe(recipe, Options(runs=tmp_path / "whole")).run)
+    assert whole["reason"] == "no improvement in 2 evaluations" and whole["step"] > 6
+    for most in (3, 5):
+        while True:
+            training = Training(recipe, Options(runs=tmp_path / str(most)))
+            for number, _ in enumerate(training, 1):
+                if number == most:
+                    break
+            if not training.run.is_unfinished:
+                break
+        left = summarize(training.run)
+        assert (left["step"], left["reason"]) == (whole["step"], whole["reason"])

@@ -12,7 +12,11 @@ from typing import Any
 
 import psutil
 import pytest
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
+from etude.engine.batch import DeviceBatch
+from etude.own import logits
 from etude.recipe.schema import Recipe
 from etude.records.events import Attempt, CheckpointSaved, Evaluation, Step
 from etude.records.ledger import Ledger
@@ -34,6 +38,23 @@ for step in Training(load_recipe(sys.argv[1]), Options(runs=Path(sys.argv[2]))):
     if step.number == 11:
         os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def read_loss(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, Tensor]:
+    """A loss whose labels are not shifted."""
+    scored = batch.labels != -100
+    rows = logits(model, batch)[scored].float()
+    return cross_entropy(rows, batch.tokens[scored], reduction="sum"), scored.sum()
+
+
+def test_a_loop_in_python_is_told_what_the_watch_finds(
+    make_recipe: Callable[..., Recipe], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in Training(make_recipe(), Options(runs=tmp_path, loss=read_loss)):
+        break
+    told = [(each.name, each.levelname, each.getMessage()) for each in caplog.records]
+    start = "step 0  error: the loss asks for the token that the model reads: "
+    assert [each[:2] for each in told if each[2].startswith(start)] == [("etude", "WARNING")]
 
 
 def test_what_a_kill_lost_is_sent_again_and_nobody_listens(

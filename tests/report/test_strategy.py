@@ -6,7 +6,7 @@ from pathlib import Path
 
 from etude.recipe.load import with_changes
 from etude.recipe.schema import Recipe
-from etude.records.events import Finding
+from etude.records.events import DataUsed, Finding
 from etude.report.history import read_history
 from etude.report.strategy import write_strategy
 from etude.run import run_recipe
@@ -38,3 +38,36 @@ def test_a_model_that_got_worse_is_to_become_better_than_before_training(tmp_pat
     )
     assert "comes below 2.00 of the model before training" in text
     assert "validation loss better than 2.00 before training, beyond" in text
+
+
+def test_a_version_without_copies_has_the_steps_that_it_will_make(tmp_path: Path) -> None:
+    writer = new_run(tmp_path, {"train.epochs": 2, "train.steps": None})
+    copies = [{"kind": "exact", "share": 0.6}, {"kind": "near (Jaccard from 0.8)", "share": 0.3}]
+    losses = {0: 4.0, 10: 3.0, 30: 2.0}
+    writer.append(
+        attempt(), DataUsed("x", {"duplicates": copies}), *window(1, 10),
+        *(evaluation(step, loss, best=step > 0) for step, loss in losses.items()),
+    )  # fmt: skip
+    writer.close("finished")
+    key = "data.deduplicate"
+    finding = Finding(0, "rows are there twice", "60 %", "", changes={key: "exact"}, kind="duplicates")
+    for how, an_epoch, held in (("exact", 8, "3.00 by step 10"), ("near", 2, "")):
+        fewer = with_changes(writer.run.recipe, {key: how})
+        text = write_strategy(read_history(writer.run), fewer, [finding], {key: finding}, Path("v2.toml"))
+        assert f"| an epoch | {an_epoch} |" in text and f"| in all | {2 * an_epoch} |" in text
+        assert f"an epoch has about {an_epoch} steps, where V1 had 20" in text
+        assert held in text and "by step 30" not in text
+
+
+def test_findings_that_are_acted_on_come_first(tmp_path: Path) -> None:
+    writer = new_run(tmp_path)
+    writer.append(attempt(), *window(1, 10), evaluation(10, 3.0))
+    writer.close("finished")
+    worst = Finding(9, "it rose", "1 to 3", "", severity="error", kind="rose")
+    cause = Finding(0, "too large", "2", "", changes={"optim.learning_rate": 1e-4}, kind="large")
+    slower = with_changes(writer.run.recipe, cause.changes)
+    text = write_strategy(
+        read_history(writer.run), slower, [worst, cause], {"optim.learning_rate": cause}, Path("v2.toml")
+    )
+    assert text.index("- **too large**") < text.index("- **it rose**")
+    assert text.index("- again: too large") < text.index("- again: it rose")

@@ -185,7 +185,7 @@ def test_a_scale_to_100_is_said_and_so_are_scores_beside_nothing(tmp_path: Path)
     ]
     found = verdict(tmp_path, *moments, alone, FINISH, changes={"evaluate.metric": "bleu"})["verdict"]
     assert "rose from 0 before training to 0.267 of 100 at step 40" in found[0]
-    assert found[1] == "On 100 test rows: bleu 26.7 [20.0, 33.0] of 100; its record compares it with nothing."
+    assert found[1] == "On 100 test rows: bleu 26.7 [20.0, 33.0] of 100; no other score stands beside it."
 
 
 def test_a_constant_prediction_is_named(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_answers_that_are_one_text_or_never_end_are_named(tmp_path: Path) -> Non
     problems = verdict(tmp_path, evaluation(20, 3.0), judged, *texts, FINISH)["problems"]
     assert problems == [
         "All 3 answers shown are the same text.",
-        "None of its answers ends by itself; each was cut off after 256 tokens.",
+        "None of its answers ends by itself; each was cut off, after 256 tokens at most.",
         "Its answers repeat themselves: on average 97.0 % of an answer is a repetition.",
     ]
 

@@ -83,7 +83,7 @@ def test_a_run_judges_at_every_evaluation_and_reports_it(
     assert "## Success criteria" in report and "| progress above 0.9 | 0.500 | 1.00 | yes |" in report
     assert history.events(Judgement)[0].open == ["progress above 0.9"]
     log = (run.path / "log.txt").read_text()
-    assert "criteria 1 of 2: gap below 5 met" in log and "progress above 0.9 open (0.5)" in log
+    assert "criteria: 1 of 2 met; open: progress above 0.9 (0.5)" in log
 
 
 def test_progress_is_open_until_a_run_ends(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_progress_is_open_until_a_run_ends(make_recipe: Callable[..., Recipe], t
     for step in training:
         if step.number == 7:
             break
-    assert criteria_text(read_history(training.run)) == "1 of 2 met; open: progress above 0.9 (0.500)"
+    assert criteria_text(read_history(training.run)) == "1 of 2 met; open: progress above 0.9 (0.5)"
     early = {"criteria": criteria, "evaluate.patience": 1, "optim.learning_rate": 1.0}
     short = make_recipe(early | {"evaluate.every_steps": 2, "train.steps": 40, "schedule.warmup_steps": 0})
     run = run_recipe(short, Options(runs=tmp_path / "early")).run

@@ -23,6 +23,7 @@ _TESTS = [
     "repeated rows, by hash",
     "loss of rows held out",
 ]
+_ALIKE = 0.1
 _TEXTS = ("causal", "masked", "seq2seq")
 
 
@@ -34,7 +35,9 @@ class Collapse:
     3 standard errors; or, if the first loss was above 1, below a tenth of it and 0.25 where texts are trained
     on, below a fiftieth and 0.05 where the kind of training is unknown. Classification is judged by its
     validation loss alone: labels can be that easy. A validation loss as low, of an unknown kind of training,
-    makes it a remark: the data may be easy, or validation has the same fault.
+    makes it a remark: the data may be easy, or validation has the same fault. If the validation loss is as
+    many times that of training as at the evaluation before, within a tenth, while it changed by more, the
+    scale of the loss is the first cause.
     Source: experiments with one fault each (loss 0.004 to 0.2 after 225 steps; 2.3 without a fault).
     Delay: 3 points below the bound. False alarms: none on 27 real and 2,000 made healthy curves; data that is
     merely easy is reported as well, and only probes tell it apart.
@@ -53,6 +56,9 @@ class Collapse:
         self._share, self._most = share, most
         self._below = 0  # evaluations in a row whose loss is far above that of training
         self._unseen: float | None = None
+        self._times: deque[tuple[float, float]] = deque(
+            maxlen=2
+        )  # the last of them, and times that of training
 
     def observe(self, point: Point) -> Finding | None:
         if self._is_over or self._is_reported:
@@ -100,10 +106,19 @@ class Collapse:
         level, error = self._level(), point.eval_error
         is_below = level < 0.5 * unseen and unseen - level > max(0.1, 3 * (error or 0.0))
         self._below = self._below + 1 if is_below else 0
+        if min(level, unseen) > 0 and max(level, unseen) < math.inf:
+            self._times.append((unseen, unseen / level))
         if self._below < (2 if error is None else 1):
             return None
         self._is_reported = True
         return self._finding(point.step, level, unseen)
+
+    def _is_scaled(self) -> bool:
+        """True if the last two validation losses, of another height, are as many times that of training."""
+        if len(self._times) < 2:
+            return False
+        (before, times), (now, times_now) = self._times
+        return abs(math.log(times_now / times)) < _ALIKE < abs(math.log(now / before))
 
     def _finding(self, step: int, level: float, unseen: float | None) -> Finding:
         assert self._first is not None and self._epoch is not None
@@ -114,6 +129,9 @@ class Collapse:
         if unseen is not None:
             causes = [REPEATED, PADDING, OTHER_ROWS, SCALE]
             beside = f"; validation loss {unseen:.4g} at the same step"
+            if self._is_scaled():
+                causes = [SCALE, PADDING, REPEATED, OTHER_ROWS]
+                beside += f", {self._times[-1][1]:.3g} times that, as at the evaluation before"
         else:
             causes = [COPIED, REPEATED, ANSWER, FUTURE, PADDING, SCALE, EASY]
             if level > 0.02:  # padding that is scored keeps the share of the loss that is left

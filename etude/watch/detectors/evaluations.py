@@ -11,6 +11,7 @@ from etude.watch.point import Facts, Point
 from etude.watch.stream import Window, noise, theil_sen
 
 _HIGHER_IS_BETTER = ("accuracy", "f1", "bleu", "chrf", "rouge", "exact", "recall", "precision", "auc", "mcc")
+_BEYOND_CHANCE = math.log(1e6)
 _PATIENT = 0.2  # of the steps
 _LOWER_IS_BETTER = ("wer", "cer", "perplexity", "ter")
 
@@ -239,7 +240,8 @@ class Contamination:
 
     Rule: validation loss below half of the training loss (the last, and the median of the last 5, at this
     evaluation and those before), by 0.1 and three standard errors. It is a warning where these are known,
-    else a remark: dropout and losses that are summed look alike.
+    else a remark: dropout and losses that are summed look alike. A first loss above that of a guess among a
+    million tokens puts the sum first among the causes.
     Delay: the first evaluation that shows it. False alarms: no warning on 27 real and 2,000 made healthy
     curves.
     """
@@ -248,7 +250,7 @@ class Contamination:
 
     def __init__(self, facts: Facts) -> None:
         self._losses, self._lowest = Window(5), math.inf  # lowest level of training at an evaluation
-        self._last = math.nan
+        self._first = self._last = math.nan
         self._is_reported = False
 
     def observe(self, point: Point) -> Finding | None:
@@ -256,6 +258,7 @@ class Contamination:
         if loss is not None and not point.skipped and math.isfinite(loss):
             self._losses.add(loss)
             self._last = loss
+            self._first = loss if math.isnan(self._first) else self._first
         if unseen is None or self._is_reported or len(self._losses) < 3 or not math.isfinite(unseen):
             return None
         self._lowest = min(self._lowest, self._losses.median(), self._last)
@@ -263,21 +266,21 @@ class Contamination:
         if not (0 <= unseen < 0.5 * train and train - unseen > max(0.1, 3 * (error or 0.0))):
             return None
         self._is_reported = True
+        seen = "validation rows that are trained on"
+        summed = "a training loss that is summed over micro-batches, or has dropout and label smoothing"
+        is_beyond = self._first > _BEYOND_CHANCE
+        began = f", {self._first:.4g} at first, more than a guess has" if is_beyond else ""
         return Finding(
             point.step,
             "validation loss is far below that of training",
             f"validation loss {unseen:.4g} at step {point.step:,}, training loss {train:.4g} (median "
-            f"of the last points)",
+            f"of the last points){began}",
             "look for validation rows among those of training, by hash and near-duplicates, and "
             "split by repository "
             "or author",
             severity="info" if error is None else "warning",
             window=[point.step, point.step],
-            causes=[
-                "validation rows that are trained on",
-                "a training loss that is summed over micro-batches, or has dropout and label smoothing",
-                "validation rows that are easier",
-            ],
+            causes=[*([summed, seen] if is_beyond else [seen, summed]), "validation rows that are easier"],
             changes={} if error is None else {"data.leakage.action": "drop"},
             not_tested=["overlap of the rows", "training loss without dropout"],
             kind=self.kind,

@@ -8,20 +8,25 @@ from etude.watch.point import Facts, Point
 
 _LOWER = "lower optim.learning_rate"
 _WIDER = {"fp16": ", or set train.precision to bf16 or fp32", "bf16": ", or set train.precision to fp32"}
+_LASTING = 3  # norms in a row, which no skipped step explains
 _MANY, _MANY_IN_FP16 = 10, 30  # skipped steps in a row; fp16 needs a few to find its scale
 
 
 class NonFinite:
     """A loss or gradient norm that is NaN or infinite in an update that was made, or in an evaluation.
 
-    Rule: any value that is not finite, once until the same figure was finite again. Delay: none. False
-    alarms: none by construction.
+    Rule: any value that is not finite, once until the same figure was finite again. Where the precision is
+    unknown, as in a log, a norm beside a finite loss may be of a step that the loss scaling of fp16 skipped:
+    a remark, and an error once 3 follow each other. Delay: none, or 3 points. False alarms: none by
+    construction.
     """
 
     kind: ClassVar[str] = "non_finite"
 
     def __init__(self, facts: Facts) -> None:
         self._broken: set[str] = set()
+        self._may_skip = facts.precision is None
+        self._norms = 0  # in a row that are not finite
 
     def observe(self, point: Point) -> Finding | None:
         if point.skipped:
@@ -40,8 +45,15 @@ class NonFinite:
             elif name not in self._broken:
                 self._broken.add(name)
                 new.append(f"{name} {value}")
+        if point.grad_norm is not None:
+            self._norms = 0 if math.isfinite(point.grad_norm) else self._norms + 1
+        is_norm = self._may_skip and self._broken == {"gradient norm"}
+        if is_norm and self._norms == _LASTING:
+            new = [f"gradient norm {point.grad_norm} at the last {_LASTING} points, the latest"]
         if not new:
             return None
+        if is_norm and self._norms < _LASTING:
+            return self._maybe_skipped(point)
         return Finding(
             point.step,
             "a figure is not finite",
@@ -51,6 +63,24 @@ class NonFinite:
             window=[point.step, point.step],
             kind=self.kind,
             confidence=1.0,
+        )
+
+    def _maybe_skipped(self, point: Point) -> Finding:
+        beside = "" if point.loss is None else f" beside a loss of {point.loss:.4g}"
+        return Finding(
+            point.step,
+            "a gradient norm is not finite",
+            f"gradient norm {point.grad_norm} at step {point.step:,}{beside}",
+            "nothing to do where fp16 scales the loss; else see the losses after it and the data of the step",
+            severity="info",
+            window=[point.step, point.step],
+            causes=[
+                "a step that the loss scaling of fp16 skipped: no fault",
+                "an update that broke the weights",
+            ],
+            not_tested=["whether the update was made"],
+            kind=self.kind,
+            confidence=0.6,
         )
 
     def untold(self) -> str | None:

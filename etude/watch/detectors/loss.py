@@ -5,7 +5,7 @@ from collections import deque
 from typing import Any, ClassVar
 
 from etude.records.events import Finding
-from etude.watch.point import Facts, Point
+from etude.watch.point import Facts, Point, clipping
 from etude.watch.rates import Rates
 from etude.watch.stream import Blocks, Ema, Window, theil_sen
 
@@ -35,6 +35,7 @@ class Divergence:
         self._chance = math.log(facts.classes) if facts.classes and facts.classes > 1 else math.inf
         self._few, self._many = Window(5), Window(25)
         self._levels: deque[float] = deque(maxlen=101)
+        self._begins: deque[int] = deque(maxlen=101)  # oldest steps of these levels
         self._change, self._change_now = Ema(100), Ema(15)  # between neighbours
         self._rates = Rates()
         self._steps: deque[int] = deque(maxlen=25)
@@ -43,6 +44,7 @@ class Divergence:
         self._best_steady = math.nan
         self._best_step = self._best_steady_step = 0
         self._peak_rate = facts.peak_learning_rate or 0.0
+        self._epoch, self._epoch_before = 0, -math.inf  # full epochs, and the level where the last one ended
         self._is_reported = self._is_negative = False
         self._targets = math.inf  # of a point
 
@@ -53,13 +55,15 @@ class Divergence:
         self._peak_rate = max(self._peak_rate, point.learning_rate or 0.0)
         self._rates.add(point)
         self._targets = point.targets or math.inf
+        self._follow_epochs(point)
         self._take(loss)
         if self._points < 5:
             return None
         level = self._level(point.step)
         self._steps.append(point.step)
+        self._begins.append(self._steps[0 if self._points >= 100 else max(len(self._steps) - 5, 0)])
         if level <= self._best + 3 * self._error():  # the oldest point of a level that is still good
-            self._onset = self._steps[0 if self._points >= 100 else max(len(self._steps) - 5, 0)]
+            self._onset = self._begins[-1]
         found = self._reason(level) if self._first > 0.05 and not self._is_negative else None
         if not found:
             self._held = 0
@@ -67,15 +71,35 @@ class Divergence:
             return None
         self._held += 1
         reason, hold = found
-        if self._is_reported or self._held < hold:
+        if self._is_reported or self._held < hold or self._is_coming_down(level):
             return None
         self._is_reported = True
+        self._onset = min(self._onset, self._last_nearer_to_best(level))
         return self._finding(point.step, level, reason)
+
+    def _last_nearer_to_best(self, level: float) -> int:
+        """The onset by half of the rise: a jump at the start makes the error of levels large for long."""
+        middle = (self._best + level) / 2
+        known = zip(reversed(self._begins), reversed(self._levels))
+        is_from_start = self._points <= len(self._levels) + 4
+        return next((begin for begin, each in known if each <= middle), 0 if is_from_start else self._onset)
 
     def untold(self) -> str | None:
         if self._is_negative:
             return "losses below zero are no likelihood, so that their level says nothing"
         return f"{self._points} points of training, 5 are needed for a level" if self._points < 5 else None
+
+    def _follow_epochs(self, point: Point) -> None:
+        """Keep the level at the end of an epoch: the loss steps down there, and may rise within the next."""
+        epoch = point.epoch
+        if epoch is None and self._facts.steps_per_epoch:
+            epoch = point.step / self._facts.steps_per_epoch
+        if epoch is not None and (full := math.ceil(epoch - 1e-6) - 1) > self._epoch:
+            self._epoch, self._epoch_before = full, self._levels[-1] if self._levels else -math.inf
+
+    def _is_coming_down(self, level: float) -> bool:
+        """True for a jump that is on its way back, as most are."""
+        return self._points >= 100 and level - self._few.median() > 0.2 * (level - self._best)
 
     def _take(self, loss: float) -> None:
         self._points += 1
@@ -134,6 +158,8 @@ class Divergence:
             lost_share = f"{lost / fall:.0%} of the fall is lost"
             before = f"where the best was {best:.4g} at step {self._best_step:,}"
             return f"{before}; {lost_share}", 10 if is_long else 5
+        if level < self._epoch_before:
+            return None
         if level > 1.1 * best and lost > max(0.2 * fall, 8 * error) and self._is_rising(error):
             return f"where the best was {best:.4g} at step {self._best_step:,}; it rises still", 1
         return None
@@ -162,7 +188,7 @@ class Divergence:
             "the training loss rose and stays up",
             f"loss {level:.4g} at step {step:,} (median of the last {width} points), {reason}",
             f"{back} with a third of optim.learning_rate; a longer schedule.warmup_steps if it rose during "
-            f"warm-up",
+            f"warm-up{clipping(self._facts)[0]}",
             severity="error",
             window=[max(self._onset, 1), step],
             causes=[
@@ -171,7 +197,7 @@ class Divergence:
                 "a warm-up that is too short",
                 "other data from here on",
             ],
-            changes={**lower, **({} if self._facts.max_grad_norm else {"train.max_grad_norm": 1.0})},
+            changes={**lower, **clipping(self._facts)[1]},
             not_tested=["whether the data changed at this step"],
             kind=self.kind,
             confidence=0.8,
@@ -225,7 +251,8 @@ class Plateau:
     def untold(self) -> str | None:
         fall = 1 - self._level.value / self._first if self._first else 0.0
         if fall < 0.1:
-            return f"the loss fell by {max(fall, 0):.0%} so far; the task says whether that is much"
+            so_far = f"fell by {fall:.0%}" if fall >= 0.005 else "did not fall"
+            return f"the loss {so_far} so far; the task says whether more was to be expected"
         return None
 
     def _begin(self, step: int) -> bool:

@@ -10,6 +10,7 @@ from etude.watch.point import Facts, Point
 from etude.watch.stream import Blocks, Cusum, Window, at_least, mann_kendall, theil_sen
 
 _LONG_ENOUGH, _LONG_WAIT = 60.0, 2.0  # seconds
+_RISES = 8  # of 9 between 10 points, of which chance makes one in 3,600 windows
 _BLOCKS, _FEW_BLOCKS = 25, 12
 
 
@@ -19,8 +20,9 @@ class Slowdown:
     Rule: the logs of the rates of points 4 to 33 give the usual rate and its deviation, at least 3 %; then a
     CUSUM (slack 0.75, as the usual rate has an error, limit 8) of the rates since, each cut at 3 deviations,
     says lower, and the median of the last 10 is lower by a tenth and by 1.5 deviations; where the seconds of
-    steps are known, for a minute of them, since a neighbour on the machine is no fault of the run. It is a
-    warning from a quarter on, else a remark.
+    steps are known, for a minute of them, since a neighbour on the machine is no fault of the run. A rate
+    that rose at nearly all of these points waits: a mean since the start recovers so from an evaluation. It
+    is a warning from a quarter on, else a remark.
     Source: Siegmund's formula: with a slack of 0.5 chance exceeds the limit once in 19,000 points.
     Delay: 10 to 20 points. False alarms: none on 2,000 made healthy curves.
     """
@@ -61,10 +63,14 @@ class Slowdown:
             self._is_reported = self._is_reported and fall > 0.05
             return None
         is_short = bool(self._clock) and self._clock - self._slow_from < _LONG_ENOUGH
-        return None if self._is_reported or is_short else self._finding(point.step, 1 - math.exp(-fall))
+        rises = sum(later > before for before, later in pairwise(self._recent.values()))
+        is_coming_back = rises >= _RISES
+        if self._is_reported or is_short or is_coming_back:
+            return None
+        return self._finding(point.step, 1 - math.exp(-fall))
 
     def untold(self) -> str | None:
-        return None if self._first.is_full else "no speed of enough steps"
+        return None if self._first.is_full else "no speeds of steps, or of fewer than 33"
 
     def _rate(self, point: Point) -> float | None:
         """Tokens a second if there are any in this log, else steps."""

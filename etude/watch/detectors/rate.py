@@ -160,7 +160,7 @@ class ClipSaturation:
         )
 
     def untold(self) -> str | None:
-        return None if self._limit else "no limit of gradient norms is known"
+        return None if self._limit else "the norm that gradients are clipped to is not known"
 
 
 class ScaleCollapse:

@@ -4,7 +4,7 @@ import math
 from typing import ClassVar
 
 from etude.records.events import Finding
-from etude.watch.point import Facts, Point
+from etude.watch.point import Facts, Point, clipping
 from etude.watch.rates import Rates
 from etude.watch.stream import Window, at_least
 
@@ -69,9 +69,8 @@ class Spike:
             "the loss jumped, and the gradient with it",
             f"loss {loss:.4g} at step {step:,} where {median:.4g} was usual ({deviations:.0f} deviations); "
             f"gradient norm {norm:.3g} at step {since:,} where {usual:.3g} was usual",
-            "look at the batches of these steps; if the loss does not come back within 100 steps, go "
-            "back to the "
-            "checkpoint before them and skip these batches",
+            "look at the batches of these steps; if the loss does not come back within 100 steps, go back "
+            f"to the checkpoint before them and skip these batches{clipping(self._facts)[0]}",
             severity="warning" if rates else "info",
             window=[since, step],
             causes=[
@@ -79,7 +78,7 @@ class Spike:
                 "a batch unlike the others",
                 "a learning rate at the edge of what is stable",
             ],
-            changes={} if self._facts.max_grad_norm else {"train.max_grad_norm": 1.0},
+            changes=clipping(self._facts)[1],
             not_tested=["whether the same batches spike from other weights"],
             kind=self.kind,
             confidence=0.6,
@@ -148,8 +147,8 @@ class Spikes:
             f"{count} of {self._points:,} points are over 1.5 times the median of those before them, "
             f"the latest "
             f"{shown}",
-            "use a larger train.global_batch_size or a lower optim.learning_rate; look at the "
-            "batches of these steps",
+            "use a larger train.global_batch_size or a lower optim.learning_rate; look at the batches of "
+            f"these steps{clipping(self._facts)[0]}",
             window=[self._spikes[0][0], step],
             causes=[
                 *self._rates.causes(),
@@ -157,7 +156,7 @@ class Spikes:
                 "rows unlike the others",
                 "a high learning rate",
             ],
-            changes={} if self._facts.max_grad_norm else {"train.max_grad_norm": 1.0},
+            changes=clipping(self._facts)[1],
             not_tested=["the loss of each row of these batches"],
             kind=self.kind,
             confidence=0.5,

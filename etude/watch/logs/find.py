@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from etude.errors import InputError
@@ -42,7 +43,8 @@ def find_logs(folder: Path) -> list[Path]:
 def _walk(folder: Path, depth: int, budget: Iterator[int]) -> Iterator[Path]:
     """Plain files of a folder and of those within it, without following links to folders."""
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        with os.scandir(folder) as found:
+            entries = sorted(islice(found, _MOST_ENTRIES), key=lambda entry: entry.name)
     except OSError:
         return
     for entry in entries:

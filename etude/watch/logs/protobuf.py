@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LONGEST_VARINT = 10
-_MOST_FIELDS = 100_000
+_MOST_FIELDS = 64  # of a message whose fields are not repeated
 
 
 class Field(NamedTuple):
@@ -16,12 +16,13 @@ class Field(NamedTuple):
     value: int | bytes
 
 
-def fields_of(message: bytes) -> Iterator[Field]:
-    """The fields of a message in order. Raises: ValueError where the bytes are no message."""
-    at = 0
-    for _ in range(_MOST_FIELDS):
-        if at >= len(message):
-            return
+def fields_of(message: bytes, most: int = _MOST_FIELDS) -> Iterator[Field]:
+    """The fields of a message in order. Raises: ValueError where the bytes are none, or have too many."""
+    at = count = 0
+    while at < len(message):
+        count += 1
+        if count > most:
+            raise ValueError("more fields than expected")
         key, at = _varint(message, at)
         number, kind = key >> 3, key & 7
         if kind == _VARINT:

@@ -1,9 +1,12 @@
 """Any log of a training, recognised by what it holds."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from etude import durable
 from etude.errors import InputError
@@ -52,26 +55,34 @@ def read_log(path: Path) -> Log:
     Raises: InputError if it is none, by what was looked for; nothing in a file is run or unpickled.
     """
     paths = find_logs(path) if path.is_dir() else [path]
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(open_log(each)) for each in paths]
-        head = files[0].read(_HEAD_BYTES)
-        files[0].seek(0)
+    reader: Callable[[], Source]
+    with open_log(paths[0]) as file:
+        head = file.read(_HEAD_BYTES)
+        file.seek(0)
         if is_event_file(head):
-            source = read_events(*files)
+            files = itertools.chain([file], _open_each(paths[1:]))
+            reader = functools.partial(read_events, files)
         elif is_datastore(head):
-            source = read_datastore(files[0])
+            reader = functools.partial(read_datastore, file)
         else:
-            text = read_text(paths[0], files[0])
+            text = read_text(paths[0], file)
             if text.startswith(_JOURNAL) and durable.is_plain(paths[0]):
                 return _of_journal(paths[0])
-            with _named(paths[0]):
-                source = _read(paths[0], text)
-    with _named(paths[0]):
-        runs = runs_of(keep(source.rows))
+            reader = functools.partial(_read, paths[0], text)
+        with _named(paths[0]):
+            source = reader()
+            runs = runs_of(keep(source.rows))
     for run in runs:
         run.notes[:0] = source.notes
         run.facts = source.facts | run.facts
     return Log(paths[0], source.format, runs)
+
+
+def _open_each(paths: Iterable[Path]) -> Iterator[IO[bytes]]:
+    """One file after the other, of which there may be more than a process can have open."""
+    for path in paths:
+        with open_log(path) as file:
+            yield file
 
 
 def _read(path: Path, text: str) -> Source:

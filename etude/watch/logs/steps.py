@@ -1,10 +1,10 @@
 """Rows of a log as the points of its runs: each at its step, without those that a restart made void."""
 
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from heapq import heappop, heappush, merge
+from itertools import count, pairwise
 from typing import Any
 
 from etude.errors import InputError
@@ -70,8 +70,11 @@ def _runs_of_group(name: str, rows: Sequence[Row], columns: Columns) -> list[Run
 
 def _read(row: Row, columns: Columns) -> Figures:
     figures: Figures = columns.read(row)
-    metrics = {metric: row.figures[name] for name, metric in columns.metrics.items() if name in row.figures}
-    figures["metrics"] = {metric: value for metric, value in metrics.items() if math.isfinite(value)}
+    figures["metrics"] = {
+        columns.metrics[name]: value
+        for name, value in row.figures.items()
+        if name in columns.metrics and math.isfinite(value)
+    }
     return figures
 
 
@@ -95,6 +98,7 @@ def _unit(readings: Sequence[Figures]) -> str:
 
 def _set_steps(readings: list[Figures], unit: str, notes: list[str]) -> None:
     """Give each reading a whole step; one without takes that of the row before."""
+    _free_evaluations(readings, unit, notes)
     at = 0
     for each in readings:
         value = each.get(unit)
@@ -109,6 +113,24 @@ def _set_steps(readings: list[Figures], unit: str, notes: list[str]) -> None:
         notes.append("the log has a row an epoch, so steps are epochs here")
     else:
         _join_epochs(readings, notes)
+
+
+def _free_evaluations(readings: list[Figures], unit: str, notes: list[str]) -> None:
+    """Take the step from evaluations that all have the same, while training went on between them."""
+    evaluations = [each for each in readings if "eval_loss" in each and "loss" not in each and unit in each]
+    if len({each[unit] for each in evaluations}) != 1 or len(evaluations) < 2:
+        return
+    reached, behind = -math.inf, []
+    for each in readings:
+        if "loss" in each:
+            reached = max(reached, each.get(unit, reached))
+        elif "eval_loss" in each:
+            behind.append((reached, each.get(unit, math.inf) < reached))
+    if len({at for at, _ in behind}) < len(behind) or not all(is_behind for _, is_behind in behind):
+        return
+    for each in evaluations:
+        del each[unit]
+    notes.append("evaluations all have the same step, and take that of the row before")
 
 
 def _join_epochs(readings: list[Figures], notes: list[str]) -> None:
@@ -139,7 +161,9 @@ class _Walk:
     def __init__(self, notes: list[str]) -> None:
         self._notes = notes
         self._runs: list[list[Figures]] = [[]]
-        self._late: list[Figures] = []
+        self._late: list[tuple[int, int, Figures]] = []  # a heap, the last step first
+        self._order = count()
+        self._first: int | None = None  # step of the first row of the run with a loss
         self._backs = self._void = self._changed = 0
 
     def take(self, readings: Sequence[Figures]) -> list[list[Figures]]:
@@ -168,18 +192,20 @@ class _Walk:
         run, step = self._runs[-1], reading["step"]
         if run and step < run[-1]["step"]:
             if "loss" not in reading:  # an evaluation that took longer than the steps after it
-                self._late.append(reading)
+                heappush(self._late, (-step, next(self._order), reading))
                 return
             self._backs += 1
-            first = next((each["step"] for each in run if "loss" in each), step)
-            if step <= first:
+            if self._first is None or step <= self._first:
                 self._settle()
-                run = []
+                run, self._first = [], None
                 self._runs.append(run)
             while run and run[-1]["step"] >= step:
                 run.pop()
                 self._void += 1
-            self._late = [each for each in self._late if each["step"] < step]
+            while self._late and -self._late[0][0] >= step:
+                heappop(self._late)
+        if self._first is None and "loss" in reading:
+            self._first = step
         if run and step == run[-1]["step"]:
             self._merge(run[-1], reading)
         else:
@@ -196,16 +222,16 @@ class _Walk:
 
     def _settle(self) -> None:
         """Put late evaluations where they belong."""
-        late, self._late = self._late, []
-        if not late:
-            return
-        run = self._runs[-1]
-        for each in late:
-            place = bisect_left(run, each["step"], key=lambda kept: kept["step"])
-            if run[place]["step"] == each["step"]:
-                self._merge(run[place], each)
+        late, self._late = sorted(self._late, key=lambda each: (-each[0], each[1])), []
+        run: list[Figures] = []
+        evaluations = ((at, each) for _, at, each in late)
+        rows = ((-1, each) for each in self._runs[-1])
+        for _, each in merge(rows, evaluations, key=lambda row: (row[1]["step"], row[0])):
+            if run and run[-1]["step"] == each["step"]:
+                self._merge(run[-1], each)
             else:
-                run.insert(place, each)
+                run.append(each)
+        self._runs[-1] = run
 
 
 def _run(name: str, unit: str, readings: list[Figures], columns: Columns, notes: Sequence[str]) -> Run:

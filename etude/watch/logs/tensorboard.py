@@ -2,17 +2,21 @@
 
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import IO
+from typing import IO, NamedTuple
 
+from etude.errors import InputError
 from etude.watch.logs.names import meaning_of
 from etude.watch.logs.protobuf import fields_of, part, texts, unpack_floats, whole
 from etude.watch.logs.rows import MOST_ROWS, Row, Source
 
 _LENGTH = struct.Struct("<QI")
 _LARGEST_SCALARS = 1 << 16  # bytes; a larger record holds pictures, histograms or graphs
+_SMALL = 1 << 10  # bytes; a larger record is checked if it holds scalars
 _LAST_LENGTH = 1 << 40
+_MOST_VALUES = 10_000  # of a record
+_MOST_BYTES, _A_VALUE = 128 << 20, 64  # that are checked; a record and a value count as so many besides
 _VALUES, _TAG, _SIMPLE, _TENSOR = 1, 1, 2, 8  # fields of a summary, and of its values
 _SUMMARY, _STEP = 5, 2  # fields of an event
 _DTYPE, _CONTENT = 1, 4  # fields of a tensor, whose numbers stand in another by its type
@@ -28,27 +32,38 @@ def is_event_file(head: bytes) -> bool:
     return bool(length < _LAST_LENGTH and _masked_crc(head[:8]) == check)
 
 
-def read_events(*files: IO[bytes]) -> Source:
-    """The scalars of event files of one run, in their order."""
+def read_events(files: Iterable[IO[bytes]]) -> Source:
+    """The scalars of event files of one run, in their order. Raises: InputError if there is too much."""
     source = Source("TensorBoard events", [])
     rows: list[Row] = []
-    damaged = 0
+    damaged = looked_at = 0
     for file in files:
         for record in _records(file):
-            if record is None:
+            found = list(_rows(record.content)) if record else []
+            is_checked = bool(record and (len(record.content) <= _SMALL or any(found)))
+            if not record or (is_checked and _masked_crc(record.content) != record.check):
                 damaged += 1
                 break
-            rows += _rows(record)
-            if len(rows) > MOST_ROWS:
-                break
+            rows += filter(None, found)
+            looked_at += _A_VALUE * (1 + len(found)) + is_checked * len(record.content)
+            if looked_at > _MOST_BYTES or len(rows) > MOST_ROWS:
+                raise InputError(
+                    f"the log has over {MOST_ROWS:,} scalars or {_MOST_BYTES >> 20} MiB of records; give one "
+                    "of its files, or export the loss as CSV"
+                )
     if damaged:
         source.notes.append("the file ends in a torn or damaged record, which is left out with what follows")
     source.rows = _of_one_clock(rows, source.notes)
     return source
 
 
-def _records(file: IO[bytes]) -> Iterator[bytes | None]:
-    """The records of a file up to its end; None for one that is torn, or whose checksum does not hold."""
+class _Record(NamedTuple):
+    content: bytes
+    check: int
+
+
+def _records(file: IO[bytes]) -> Iterator[_Record | None]:
+    """The records of a file up to its end, those that are too large empty; None for one that is torn."""
     while head := file.read(_LENGTH.size):
         if len(head) < _LENGTH.size or not is_event_file(head):
             yield None
@@ -56,26 +71,29 @@ def _records(file: IO[bytes]) -> Iterator[bytes | None]:
         length = _LENGTH.unpack(head)[0]
         if length > _LARGEST_SCALARS:
             file.seek(length + 4, 1)
+            yield _Record(b"", _masked_crc(b""))
             continue
         content, check = file.read(length), file.read(4)
-        if len(check) < 4 or struct.unpack("<I", check)[0] != _masked_crc(content):
+        if len(check) < 4:
             yield None
             return
-        yield content
+        yield _Record(content, int.from_bytes(check, "little"))
 
 
-def _rows(record: bytes) -> Iterator[Row]:
-    """The scalars of an event, each by its tag with the step."""
+def _rows(record: bytes) -> Iterator[Row | None]:
+    """The values of an event: each scalar by its tag with the step, None for others."""
     try:
         summary = part(record, _SUMMARY)
         if not summary:
             return
         step = float(whole(record, _STEP))
-        for number, value in fields_of(summary):
-            if number == _VALUES and isinstance(value, bytes) and (tags := texts(value, _TAG)):
-                scalar = _scalar(value)
-                if scalar is not None:
-                    yield Row({"step": step, tags[-1]: scalar} if tags[-1] != "step" else {"step": scalar})
+        for number, value in fields_of(summary, _MOST_VALUES):
+            tags = texts(value, _TAG) if number == _VALUES and isinstance(value, bytes) else []
+            scalar = _scalar(value) if tags and isinstance(value, bytes) else None
+            if scalar is None:
+                yield None
+            else:
+                yield Row({"step": step, tags[-1]: scalar} if tags[-1] != "step" else {"step": scalar})
     except ValueError:  # no event, though its checksum holds
         return
 

@@ -1,5 +1,7 @@
 """Losses that fall too far before any row repeats."""
 
+import re
+
 import pytest
 
 from etude.records.events import Finding
@@ -68,3 +70,23 @@ def test_without_epochs_the_first_pass_is_unknown() -> None:
     assert "no epochs" in str(detector.untold())
     detector = Collapse(Facts(objective="causal", steps_per_epoch=1688))
     assert run(detector, [Point(step=each.step, loss=each.loss) for each in story()])
+
+
+@pytest.mark.parametrize("times", [2.5, 8, 32])
+def test_a_loss_that_is_divided_once_more_names_its_scale_first(times: float) -> None:
+    """Logged losses that are divided by the micro-batches of a step, while validation is not."""
+    points = [Point(step=at, epoch=at / 300, loss=(1 + 2 * 0.99**at) / times) for at in range(1, 301)]
+    for at in (50, 100, 150):
+        points.insert(points.index(points[at]), Point(step=at, epoch=at / 300, eval_loss=1 + 2 * 0.99**at))
+    (finding,) = run(Collapse(Facts()), points)
+    said = re.search(r"step, ([0-9.]+) times that", finding.evidence)
+    assert finding.causes[0] == collapse.SCALE and said
+    assert float(said.group(1)) == pytest.approx(times, rel=0.02)
+
+
+def test_a_gap_that_widens_is_of_no_scale() -> None:
+    points = [Point(step=at, epoch=at / 300, loss=3 * 0.99**at) for at in range(1, 301)]
+    for at in (250, 200, 150, 100, 50):
+        points.insert(at, Point(step=at, epoch=at / 300, eval_loss=3 - at / 500))
+    (finding,) = run(Collapse(Facts()), points)
+    assert finding.causes[0] == collapse.REPEATED

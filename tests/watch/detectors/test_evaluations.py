@@ -108,3 +108,12 @@ def test_patience_that_ends_a_run_for_a_reason_is_left_alone() -> None:
     assert not waiting(3, [3.0, 2.5, 2.52, 2.51], error=0.1)  # it goes on
     assert not waiting(2, [3.0, 2.5, 2.52, 2.51], error=0.1, every=200)  # in the second half
     assert not run(EndOnNoise(Facts(steps=1000, steps_per_epoch=800, metric="loss")), [])
+
+
+@pytest.mark.parametrize(("times", "first"), [(8, "summed"), (1, "trained on")])
+def test_a_loss_that_is_summed_over_micro_batches_begins_above_any_guess(times: int, first: str) -> None:
+    detector = Contamination(Facts())
+    for step in range(1, 50):
+        assert detector.observe(Point(step=step, loss=(2 + 2 * 0.9**step) * times)) is None
+    found = detector.observe(Point(step=50, eval_loss=2.0 if times > 1 else 0.5))
+    assert found is not None and first in found.causes[0]

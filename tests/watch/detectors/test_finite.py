@@ -53,3 +53,25 @@ def test_many_skipped_steps_in_a_row_are_an_error_with_a_lower_rate(precision: s
     assert [each.window for each in errors] == [[5, 4 + many]]
     assert errors[0].changes == {"optim.learning_rate": pytest.approx(3e-3)}
     assert NonFinite(Facts()).observe(Point(step=1, loss=math.nan, skipped=True)) is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_norm_alone_is_a_remark_in_a_log_and_an_error_once_three_follow(value: float) -> None:
+    """Loss scaling of fp16 skips such a step, and a log of another tool does not say so."""
+    detector = NonFinite(Facts())
+    broken = {7, 30, 60, 61, 62, 63}
+    found = [
+        detector.observe(Point(step=step, loss=2.0, grad_norm=value if step in broken else 1.0))
+        for step in range(1, 80)
+    ]
+    assert [(each.step, each.severity) for each in found if each] == [
+        (7, "info"), (30, "info"), (60, "info"), (62, "error"),
+    ]  # fmt: skip
+
+
+def test_a_norm_of_an_update_that_was_made_is_an_error_at_once() -> None:
+    for precision in ("fp32", "bf16", "fp16"):
+        found = NonFinite(Facts(precision=precision)).observe(Point(step=7, loss=2.0, grad_norm=math.inf))
+        assert found is not None and found.severity == "error"
+    found = NonFinite(Facts()).observe(Point(step=7, loss=math.nan, grad_norm=math.nan))
+    assert found is not None and found.severity == "error"

@@ -49,6 +49,15 @@ def test_rare_errors_of_small_batches_are_no_divergence_and_a_collapse_is(seed: 
         assert len(found) == (collapse == 50) and all(50 < each.step <= 135 for each in found)
 
 
+def test_the_onset_of_a_jump_at_the_start_is_the_start_however_late_it_is_found() -> None:
+    random = Random(7)
+    losses = [4.93, 8.8, 12.2, 7.4, 7.6] + [6.0 + 2 * 0.8**at + random.gauss(0, 0.12) for at in range(90)]
+    points = [Point(step=at, loss=loss) for at, loss in enumerate(losses, 1)]
+    (finding,) = run(Divergence(Facts()), points)
+    assert finding.window == [1, finding.step] and finding.step > 15
+    assert finding.advice.startswith("start again with a third")
+
+
 def test_a_slow_rise_is_found() -> None:
     points = healthy(Shape(points=1000, evaluations=0), Random(2))
     broken = change(points, 500, loss=lambda at, each: each.loss * (1 + at / 500))
@@ -111,4 +120,43 @@ def test_a_loss_that_falls_and_one_whose_rate_has_decayed_are_no_plateau() -> No
 def test_a_small_fall_is_left_to_the_task() -> None:
     detector = Plateau(Facts())
     run(detector, [Point(step=at, loss=3 - at / 1000) for at in range(1, 101)])
-    assert detector.untold() == "the loss fell by 3% so far; the task says whether that is much"
+    assert detector.untold() == "the loss fell by 3% so far; the task says whether more was to be expected"
+
+
+@pytest.mark.parametrize("length", [5, 10, 15])
+def test_a_jump_after_a_resume_that_comes_back_is_no_divergence(length: float) -> None:
+    """A loss scale or an optimizer state that was not restored: the loss is lost at once, and found again."""
+    for seed in range(5):
+        points = healthy(Shape(points=600, evaluations=0), Random(seed))
+        broken = change(points, 300, loss=lambda at, each: each.loss + 20 * math.exp(-at / length))
+        assert not run(Divergence(Facts()), broken)
+
+
+def test_a_jump_that_comes_back_halfway_is_a_divergence() -> None:
+    points = healthy(Shape(points=600, evaluations=0), Random(1))
+    broken = change(points, 300, loss=lambda at, each: each.loss + 10 * (1 + math.exp(-at / 15)))
+    (finding,) = run(Divergence(Facts()), broken)
+    assert finding.step <= 300 + 60
+
+
+def test_a_loss_that_rises_within_an_epoch_after_its_step_down_is_no_divergence() -> None:
+    """Stairs: rows that are known score best where an epoch begins, and the loss stays below the epoch before."""
+    draw = Random(5)
+    for has_epoch in (True, False):
+        points = [
+            Point(
+                step=at + 1,
+                epoch=(at + 1) / 300 if has_epoch else None,
+                loss=(1.2, 0.8, 0.45)[at // 300] * (1 + (at >= 300) * 0.3 * (at % 300) / 300)
+                + (2.0 * math.exp(-at / 20) if at < 300 else 0)
+                + draw.gauss(0, 0.02),
+            )
+            for at in range(900)
+        ]
+        facts = Facts(steps_per_epoch=None if has_epoch else 300)
+        assert not run(Divergence(facts), points)
+    first = [
+        Point(step=at + 1, epoch=(at + 1) / 900, loss=1.0 + 2.0 * math.exp(-at / 20)) for at in range(300)
+    ]
+    worse = [Point(step=301 + at, epoch=(301 + at) / 900, loss=1.0 + at / 300) for at in range(300)]
+    assert run(Divergence(Facts()), first + worse)

@@ -168,3 +168,26 @@ def test_each_says_what_it_lacks() -> None:
     for detector in (MemoryCreep(Facts()), Slowdown(Facts()), Stall(Facts()), Starvation(Facts())):
         assert not run(detector, [Point(step=at, loss=1.0) for at in range(1, 50)])
         assert str(detector.untold()).startswith("no ")
+
+
+@pytest.mark.parametrize("pause", [20, 60, 200])
+def test_a_mean_since_the_start_that_recovers_from_evaluations_is_no_drop(pause: float) -> None:
+    """A speed monitor that divides all tokens so far by all seconds, those of evaluations among them."""
+    seconds, points = 0.0, []
+    for step in range(1, 600):
+        seconds += 1 + (pause if step % 100 == 0 else 0)
+        points.append(Point(step=step, tokens_per_second=1e4 * step / seconds))
+    assert not run(Slowdown(Facts()), points)
+
+
+def test_steps_that_are_slow_after_each_evaluation_are_no_drop() -> None:
+    random = Random(3)
+    for every in (20, 50):
+        points = [
+            Point(
+                step=step,
+                tokens_per_second=(2e3 if step % every == 1 else 1e4) * math.exp(random.gauss(0, 0.02)),
+            )
+            for step in range(1, 600)
+        ]
+        assert not run(Slowdown(Facts()), points)

@@ -41,3 +41,10 @@ def test_a_folder_without_a_log_is_refused_and_links_are_not_followed(tmp_path: 
     make(tmp_path / "b" / "trainer_state.json")
     with pytest.raises(InputError, match=r"holds no log: trainer_state\.json"):
         find_logs(tmp_path / "a")
+
+
+def test_links_that_lead_nowhere_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "metrics.csv").symlink_to("gone")
+    log = make(tmp_path / "log.txt")
+    assert find_logs(tmp_path) == [log]

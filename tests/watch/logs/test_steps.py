@@ -49,6 +49,27 @@ def test_an_evaluation_that_comes_late_voids_nothing() -> None:
     assert found == [(1, 3, 4), (2, 2, 3), (3, 1, None)]
 
 
+def test_evaluations_whose_step_never_moves_are_of_the_step_before() -> None:
+    """A table whose rows of validation all say step 0."""
+    rows = [
+        row
+        for step in range(40)
+        for row in (
+            {"step": step, "loss": 3.0 - step / 20},
+            *([{"step": 0, "val_loss": 4.0 - step / 20}] if step % 10 == 9 else []),
+        )
+    ]
+    evaluations = [(step, loss) for step, _, loss in points(*rows) if loss is not None]
+    assert evaluations == [(step, 4.0 - step / 20) for step in (9, 19, 29, 39)]
+
+
+def test_the_same_step_evaluated_twice_keeps_its_step() -> None:
+    rows = [{"step": step, "loss": 3.0} for step in range(1, 5)]
+    assert points(*rows[:3], {"step": 2, "val_loss": 4}, {"step": 2, "val_loss": 4}, rows[3]) == [
+        (1, 3, None), (2, 3, 4), (3, 3, None), (4, 3, None),
+    ]  # fmt: skip
+
+
 def test_a_row_without_a_step_is_of_the_step_before() -> None:
     assert points({"step": 1, "loss": 3}, {"step": 2, "loss": 2}, {"val_loss": 4}) == [
         (1, 3, None),
@@ -87,3 +108,46 @@ def test_odd_numbers_for_steps_are_no_steps() -> None:
         {"step": float("nan"), "loss": 9}, {"step": 1, "loss": 3}, {"step": float("inf"), "loss": 2}, {"step": 2, "loss": 1},
     )  # fmt: skip
     assert found == [(0, 9, None), (1, 2, None), (2, 1, None)]
+
+
+def test_late_evaluations_and_restarts_together_are_as_one_row_after_the_other_has_them() -> None:
+    draw = random.Random(18)
+    for _ in range(200):
+        losses: dict[int, float] = {}
+        checks: dict[int, float] = {}
+        rows, step = [], 0
+        for number in range(60):
+            step = (
+                draw.randrange(2, step) if step > 9 and draw.random() < 0.1 else step + draw.randrange(1, 3)
+            )
+            if not losses:
+                step = 1
+            if losses and step <= max(losses):
+                losses = {at: loss for at, loss in losses.items() if at < step}
+                checks = {at: loss for at, loss in checks.items() if at < step}
+            losses[step] = float(number)
+            rows.append({"step": float(step), "loss": float(number)})
+            if draw.random() < 0.4:
+                at = draw.randrange(1, step + 1)
+                checks[at] = number + 0.5
+                rows.append({"step": float(at), "val_loss": number + 0.5})
+        steps = sorted(losses.keys() | checks.keys())
+        assert points(*rows) == [(at, losses.get(at), checks.get(at)) for at in steps]
+
+
+def test_many_restarts_behind_many_evaluations_are_read_in_a_moment() -> None:
+    rows = [{"step": float(step), "val_loss": 2.0} for step in range(100_000)]
+    rows += [{"step": 1e5, "loss": 1.0}]
+    for _ in range(20_000):
+        rows += [{"step": 1e5 + step, "loss": 1.0} for step in (1, 2, 2, 2, 2)]
+    rows += [{"step": 1e5 + 9, "loss": 1.0}]
+    rows += [{"step": float(step) + 0.4, "val_loss": 3.0} for step in reversed(range(50_000))]
+    found = points(*rows)
+    assert len(found) == 100_004 and found[7] == (7, None, 3.0)
+
+
+def test_many_metrics_of_few_rows_each_are_read_in_a_moment() -> None:
+    names = [f"eval/word{place}" for place in range(4000)]
+    rows = [Row({"step": float(step), "loss": 1.0, names[step]: 0.5}) for step in range(4000)]
+    (run,) = runs_of(rows)
+    assert [dict(point.metrics) for point in run.points[:2]] == [{"word0": 0.5}, {"word1": 0.5}]

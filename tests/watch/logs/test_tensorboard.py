@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from etude.errors import InputError
 from etude.watch.logs import read_log
 from etude.watch.logs.tensorboard import is_event_file, read_events
 
@@ -63,14 +64,73 @@ def test_a_validation_loss_with_a_count_of_its_own_is_left_out_and_named(tmp_pat
 def test_every_cut_and_every_flipped_byte_gives_a_part_of_the_points_or_no_log(tmp_path: Path) -> None:
     path = write(tmp_path, [("loss", float(9 - step), step) for step in range(5)])
     content = path.read_bytes()
-    whole = [dict(row.figures) for row in read_events(io.BytesIO(content)).rows]
+    whole = [dict(row.figures) for row in read_events([io.BytesIO(content)]).rows]
     assert whole == [{"step": step, "loss": 9.0 - step} for step in range(5)]
     for place in range(0, len(content), 3):
         flipped = content[:place] + bytes([content[place] ^ 0x40]) + content[place + 1 :]
         for damaged in (content[:place], flipped):
-            found = [dict(row.figures) for row in read_events(io.BytesIO(damaged)).rows]
+            found = [dict(row.figures) for row in read_events([io.BytesIO(damaged)]).rows]
             assert found == whole[: len(found)]
 
 
 def test_a_length_without_its_checksum_is_no_event_file() -> None:
     assert not is_event_file(b"") and not is_event_file(bytes(12)) and not is_event_file(b"step,loss\n1,2\n")
+
+
+def frame(record: bytes) -> bytes:
+    """A record as TFRecord has it, with the checksums that TensorBoard's own package computes."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    file = io.BytesIO()
+    RecordWriter(file).write(record)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("record", [b"", b"\x2a\x80\x20" + b"\x0a\x00" * 2048, bytes(1 << 17)])
+def test_records_without_scalars_are_given_up_after_so_many(record: bytes) -> None:
+    framed = frame(record)
+
+    class Endless(io.RawIOBase):  # the file, again and again
+        at = 0
+
+        def read(self, size: int = -1) -> bytes:
+            place = self.at % len(framed)
+            self.at += size
+            return (framed + framed)[place : place + size]
+
+        def seek(self, offset: int, whence: int = 0) -> int:
+            self.at += offset
+            return self.at
+
+    with pytest.raises(InputError, match="128 MiB of records"):
+        read_events([Endless()])
+
+
+def test_a_large_record_with_scalars_is_checked_too() -> None:
+    from tensorboard.compat.proto import event_pb2
+
+    event = event_pb2.Event(step=3)
+    for each in range(100):
+        event.summary.value.add(tag=f"loss/{each}", simple_value=2.0)
+    content = frame(event.SerializeToString())
+    assert len(content) > 1024 and len(list(read_events([io.BytesIO(content)]).rows)) == 100
+    flipped = content[:-20] + bytes([content[-20] ^ 1]) + content[-19:]
+    source = read_events([io.BytesIO(flipped)])
+    assert not source.rows and "damaged" in source.notes[0]
+
+
+def test_a_log_has_more_event_files_than_a_process_may_open(tmp_path: Path) -> None:
+    import resource
+
+    from tensorboard.compat.proto import event_pb2
+
+    for number in range(100):
+        event = event_pb2.Event(step=number)
+        event.summary.value.add(tag="loss", simple_value=2.5)
+        (tmp_path / f"events.out.tfevents.{number:04}").write_bytes(frame(event.SerializeToString()))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (90, before[1]))
+    try:
+        assert len(read_log(tmp_path).runs[0].points) == 100
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from etude.errors import InputError
 from etude.watch.logs import read_log
 from etude.watch.logs.wandb import read_datastore
 
@@ -78,3 +79,20 @@ def test_every_cut_and_every_flipped_byte_gives_a_part_of_the_rows() -> None:
         for damaged in (content[:place], flipped):
             found = [str(row.figures) for row in read_datastore(io.BytesIO(damaged)).rows]
             assert found == whole[: len(found)]
+
+
+def test_a_datastore_may_end_where_no_header_fits_into_its_block() -> None:
+    for left in range(1, 7):
+        content = frame([history(_step=1, loss=2.0)])
+        padding = BLOCK - len(content) - 7 - left
+        piece = struct.pack("<IHB", zlib.crc32(bytes(padding), zlib.crc32(b"\1")), padding, 1)
+        source = read_datastore(io.BytesIO(content + piece + bytes(padding)))
+        assert [row.figures["loss"] for row in source.rows] == [2.0] and not source.notes
+
+
+def test_a_datastore_of_nothing_but_empty_pieces_is_given_up() -> None:
+    empty = struct.pack("<IHB", zlib.crc32(b"\1"), 0, 1)
+    block = empty * (BLOCK // 7) + bytes(BLOCK % 7)
+    content = b":W&B\0\0\0" + block[7:] + block * 500
+    with pytest.raises(InputError, match="128 MiB of history"):
+        read_datastore(io.BytesIO(content))
