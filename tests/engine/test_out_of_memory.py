@@ -15,10 +15,16 @@ from typing import Any
 import pytest
 import torch
 
+from etude.data.loader import iterate_once
 from etude.data.prepared import prepare
-from etude.engine.out_of_memory import capacity, is_out_of_memory, release
+from etude.engine.out_of_memory import capacity, is_out_of_memory, release, rows_in_parts
+from etude.engine.precision import choose_precision
 from etude.engine.world import World
 from etude.errors import FaultError
+from etude.evaluate.tasks import evaluate
+from etude.models.catalogue import decoder_config
+from etude.models.decoder import Decoder
+from etude.objectives.causal import Causal
 from etude.recipe.course import Change
 from etude.recipe.schema import Recipe
 from etude.records.events import Control, Step
@@ -159,3 +165,37 @@ def test_a_run_whose_process_may_map_too_little_goes_on_in_smaller_micro_batches
     assert sizes[0] == [] and {"train.micro_batch_size": 8} in sizes[1]
     assert [targets for targets, _ in steps[1]] == [targets for targets, _ in steps[0]]
     assert [loss for _, loss in steps[1]] == pytest.approx([loss for _, loss in steps[0]], rel=1e-4)
+
+
+def test_an_evaluation_without_memory_scores_its_batches_in_parts(make_recipe: Make) -> None:
+    recipe = make_recipe({"data.sample": "document", "train.seq_len": 64})
+    corpus, allocator = prepare(recipe), Allocator()
+    model = Decoder(decoder_config(recipe.model, vocab_size=corpus.tokenizer.vocab_size, seq_len=64))
+    model.init_weights(1)
+    precision = choose_precision("fp32", CPU, targets_per_step=1)
+    whole = evaluate(model, iterate_once(corpus.train, 2, True), Causal(), precision, World(CPU))
+    for operation in (1, 20, 60):
+        aimed = Aimed(allocator, operation)
+        vars(aimed)["at"] = 1
+        with allocator:
+            parts = evaluate(model, iterate_once(corpus.train, 2, True), aimed, precision, World(CPU))
+        assert (parts.loss, parts.error) == pytest.approx((whole.loss, whole.error), rel=1e-5)
+        assert parts.targets == whole.targets
+    assert allocator.failed == 3
+
+
+def test_what_was_too_large_once_is_halved_before_it_is_tried() -> None:
+    tried: list[int] = []
+
+    def work(rows: list[Any]) -> list[Any]:
+        tried.append(len(rows))
+        if len(rows) > 3:
+            raise MemoryError
+        return rows
+
+    parts = rows_in_parts()
+    for _ in range(2):
+        assert [row for part in parts.do(list(range(11)), work) for row in part] == list(range(11))
+    assert tried == [11, 5, 2, 3, 3, 3, 2, 3, 3, 3] and max(map(len, parts.do([1], work))) == 1
+    with pytest.raises(MemoryError):
+        rows_in_parts().do([1], lambda rows: work(rows * 9))
