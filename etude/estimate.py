@@ -25,7 +25,7 @@ from etude.plan.forecast import (
 )
 from etude.plan.gpus import SHARE_INTERVAL, Gpu, usual_share
 from etude.plan.length import choose_length
-from etude.plan.memory import Memory, memory_of
+from etude.plan.memory import Memory, UntraceableError, memory_of
 from etude.plan.rows import plan_notes, plan_rows
 from etude.plan.stated import find_disagreements
 from etude.plan.values import plan_values
@@ -307,7 +307,10 @@ def make_room(plan: Plan, limit: int | None) -> tuple[Room | None, Plan]:
         return memory_of(plan, size, recipe)
 
     size = plan.micro_batch_size or per_rank
-    needed = take(plan.recipe, size)
+    try:
+        needed = take(plan.recipe, size)
+    except UntraceableError:  # some models of transformers
+        return None, plan
     if limit is None or needed.device_bytes <= limit:
         return Room(memory=needed, micro_batch_size=size, limit=limit), plan
     fit = find_fit(plan.recipe, take, size, per_rank, limit)

@@ -192,7 +192,7 @@ def _padded_logits(model: Any, rows: Sequence[Tensor], types: Sequence[Tensor]) 
 
 def _block_mask(lengths: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """(1, 1, T, T): 0 within a sequence up to the token itself, the lowest number of the dtype elsewhere."""
-    sequence = torch.repeat_interleave(torch.tensor(lengths, device=device))
+    sequence = torch.repeat_interleave(torch.tensor(lengths, device=device), output_size=sum(lengths))
     place = torch.arange(len(sequence), device=device)
     seen = (sequence == sequence[:, None]) & (place <= place[:, None])
     mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)

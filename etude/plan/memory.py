@@ -5,9 +5,11 @@ formula of an architecture has to follow its code. Source of the problem: LLMem 
 (arXiv:2510.21048).
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from etude.engine.loop import Objective, TrainState, train
 from etude.engine.optim import Optimizer
 from etude.engine.precision import Precision
 from etude.engine.world import World
+from etude.errors import EtudeError
 from etude.models.build import adapt
 from etude.models.families.family import Config
 from etude.models.families.table import family_of
@@ -35,6 +38,7 @@ from etude.recipe.schema import Recipe
 # CUDA, its libraries and kernels in a process: 808 MB on an H100 with torch 2.11, driver and libraries of it.
 _CONTEXT_BYTES = 810_000_000
 _STEPS = 3
+_DROPOUT = re.compile(r"\w*(dropout|pdrop)(_prob)?")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -96,9 +100,23 @@ class Memory:
     shares: tuple[Share, ...] = field(repr=False)
 
 
+class UntraceableError(EtudeError):
+    """A model of transformers has code that looks at numbers, so that its step cannot be traced."""
+
+
 def estimate_memory(subject: Subject) -> Memory:
-    """Trace a step and find its peak. Takes no memory to speak of, and no random number."""
-    return summarize(trace_step(subject), subject.device)
+    """Trace a step and find its peak. Takes no memory to speak of, and no random number.
+
+    Raises: UntraceableError; etude's own models are all traced.
+    """
+    try:
+        trace = trace_step(subject)
+    except (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError, AttributeError) as error:
+        if family_of(subject.model).name != "transformers":
+            raise
+        reason = " ".join(str(error).split())[:100]
+        raise UntraceableError(f"the memory of a step cannot be traced for this model ({reason})") from error
+    return summarize(trace, subject.device)
 
 
 def memory_of(plan: Plan, micro_batch_size: int, recipe: Recipe | None = None) -> Memory:
@@ -157,7 +175,7 @@ def full_rows(recipe: Recipe, size: int, labels: int = 0) -> NumpyBatch:
 def trace_step(subject: Subject) -> Trace:
     """The storages of one step, whose optimizer has made steps before."""
     recipe, device = subject.recipe, subject.device
-    model = family_of(subject.model).empty(subject.model, subject.labels)
+    model = _empty(subject)
     tracer = Tracer(device, workspace_of(device))
     with standing_in(device), tracing(tracer, model):
         haunt(model, tracer, lambda name, tensor: _dtype_of(subject, model, name, tensor))
@@ -243,10 +261,25 @@ def category(block: Block) -> str:
 class _Rank(World):
     """One of several ranks that are not there."""
 
-    def sum(self, tensors: Sequence[Tensor]) -> None:
-        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors])):
-            tensor.copy_(part.view_as(tensor))
+    def exchange(self, flat: Tensor) -> None:
+        pass
+
+
+def _empty(subject: Subject) -> nn.Module:
+    """The modules of a subject, with the dropout of the recipe, which a pretrained model gets too."""
+    config: Any = subject.model
+    if subject.recipe.model.from_ is not None:
+        known = {each.name for each in fields(config)}
+        dropouts = dict.fromkeys(known & {"dropout", "attention_dropout"}, subject.recipe.model.dropout)
+        config = replace(config, **dropouts)
+    model = family_of(config).empty(config, subject.labels)
+    for module in model.modules() if hasattr(model, "base_model_prefix") else ():  # of transformers
+        for name, value in vars(module).items():
+            if _DROPOUT.fullmatch(name) and isinstance(value, float):
+                setattr(module, name, subject.recipe.model.dropout)
+        if isinstance(module, nn.Dropout):
+            module.p = subject.recipe.model.dropout
+    return model
 
 
 def _dtype_of(subject: Subject, model: nn.Module, name: str, tensor: Tensor) -> torch.dtype:

@@ -1,6 +1,8 @@
 """The memory of a step that is traced without numbers is that of the step when it is run."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +12,14 @@ from etude.data.batch import Batch
 from etude.engine.precision import has_native_bf16
 from etude.models.decoder_config import DecoderConfig
 from etude.models.families.table import family_of
+from etude.models.pretrained import inspect_model, load_pretrained
 from etude.objectives.causal import Causal
 from etude.objectives.classification import Classification
 from etude.objectives.masked import Masked
 from etude.objectives.seq2seq import Seq2Seq
-from etude.plan.memory import Subject, estimate_memory, full_rows
+from etude.plan.memory import Subject, UntraceableError, estimate_memory, full_rows
+from tests.bases import write_model
+from tests.models.folders import THEIRS
 
 from .steps import (
     CPU,
@@ -144,6 +149,38 @@ def test_layers_that_differ_are_all_traced() -> None:
     apart = replace(CASES["decoder"], model=decoder(sliding_window=16, n_layer=4))
     whole = replace(CASES["decoder"], model=decoder(n_layer=4))
     assert estimate_memory(apart).peak != estimate_memory(whole).peak
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gemma2", "gpt_neox"])
+def test_models_of_transformers_are_traced(kind: str, tmp_path: Path) -> None:
+    write_model(tmp_path, *THEIRS[kind])
+    pretrained = inspect_model(tmp_path, "causal")
+    recipe = recipe_of(model={"from": str(tmp_path)})
+    ids = end_to_end((20, 9, 30))
+    batch = replace(ids, tokens=ids.tokens % 61, labels=ids.labels % 61)
+    case = subject(recipe, pretrained.config, Causal(), batch)
+
+    def load() -> Any:
+        return load_pretrained(pretrained, dtype=torch.float32, dropout=0.0)[0]
+
+    assert estimate_memory(case).peak == pytest.approx(measured_peak(case, load), rel=0.01)
+
+
+def test_a_model_that_looks_at_numbers_is_refused(tmp_path: Path) -> None:
+    write_model(tmp_path, *THEIRS["mixtral with a window"])
+    pretrained = inspect_model(tmp_path, "causal")
+    recipe = recipe_of(model={"from": str(tmp_path)})
+    with pytest.raises(UntraceableError, match="cannot be traced for this model"):
+        estimate_memory(subject(recipe, pretrained.config, Causal(), rows(2, 16)))
+
+
+def test_ranks_take_the_gradients_once_more() -> None:
+    alone = CASES["decoder"]
+    train = alone.recipe.train.model_copy(update={"devices": 2})
+    several = replace(alone, recipe=alone.recipe.model_copy(update={"train": train}))
+    one, two = estimate_memory(alone), estimate_memory(several)
+    weights = one.parts["weights"]
+    assert two.phases["optimizer"] == pytest.approx(one.phases["optimizer"] + weights, rel=0.001)
 
 
 def test_no_random_number_is_taken() -> None:
