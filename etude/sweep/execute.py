@@ -4,6 +4,7 @@ Killed at any time it is started again by the same command: stages that still ru
 ones are left as they are, all others go on from their newest checkpoint.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from etude.control.signals import SIGNALS, is_ignored
 from etude.errors import InputError
 from etude.launch.ranks import RESUMABLE
 from etude.processes import python_command, python_environment
+from etude.recipe.load import read_recipe_text
 from etude.sweep.dispatch import Branched, Device, Dispatcher, Ended, Event, GiveUp, Job, Joined, Start
 from etude.sweep.folder import SweepFolder, TrialState
 from etude.sweep.grid import Sweep
@@ -33,6 +35,7 @@ _POLL_SECONDS = 0.1
 _SCAN_SECONDS = 1.0
 _LOOK_SECONDS = 10.0  # between looks at the sweep file
 _LOG_BYTES = 1 << 16
+_SHARE_OF_GPU = 8  # trials at once on a GPU at most, where nobody says another number
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,18 @@ def run_sweep(
             return executor.run()
 
 
-def find_devices(sweep: Sweep, resources: Resources) -> list[Device]:
-    """The devices of this machine that trials share: its GPUs, or the machine itself where they use none."""
+def find_devices(sweep: Sweep, resources: Resources, *, are_known: bool = False) -> list[Device]:
+    """The devices of this machine that trials share: its GPUs, or the machine itself where they use none.
+
+    are_known: the memory of all trials is, so that several share a GPU as far as they fit.
+    """
     wanted = {trial.recipe.train.device for trial in sweep.trials}
     memory = int(resources.memory_gb * 1e9) if resources.memory_gb else None
     if wanted & {"auto", "cuda"} and torch.cuda.is_available():
         return [
             Device(
                 f"cuda:{index}",
-                resources.at_once or 1,
+                resources.at_once or (_SHARE_OF_GPU if are_known else 1),
                 memory or int(0.95 * torch.cuda.get_device_properties(index).total_memory),
             )
             for index in range(torch.cuda.device_count())
@@ -94,20 +100,21 @@ class Executor:
         self._sweep, self._folder, self._path, self._tree, self._tell = sweep, folder, path, tree, tell
         self._stages = {stage.name: stage for stage in tree.stages}
         self._measured = measured
-        self._devices = find_devices(sweep, sweep.file.resources)
+        are_known = self._stages.keys() <= measured.memory.keys()
+        self._devices = find_devices(sweep, sweep.file.resources, are_known=are_known)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._adopted: set[str] = set()  # stages of an earlier controller, which still run
         self._begun_at: dict[str, int] = {}  # steps that were there when a process started
         self._branched: set[str] = set()
         self._given_up: dict[str, str] = dict(measured.problems)
         self._is_stopping = False
-        self._has_told = False
+        self._told: set[Path] = set()  # files that have changed
 
     def run(self) -> Outcome:
         """Run until all trials are finished or given up, or a signal comes."""
         states = self._folder.read(self._sweep.trials)
         dispatcher = self._dispatcher(states)
-        for name, reason in self._given_up.items():
+        for name, reason in self._measured.problems.items():
             self._tell(f"left out  {name}: {reason}")
         total, done = len(self._sweep.trials), len(dispatcher.finished)
         work = f"{self._tree.steps:,} steps in place of {self._tree.steps_alone:,}"
@@ -141,6 +148,10 @@ class Executor:
         for process in self._processes.values():
             if process.poll() is None:
                 process.send_signal(number)
+        for state in self._folder.read([self._stages[name].planned.trial for name in self._adopted]).values():
+            with contextlib.suppress(InputError, KeyError, OSError):
+                if not state.is_settled:
+                    os.kill(int(state.run.lease["pid"]), number)
 
     def _dispatcher(self, states: dict[str, TrialState]) -> Dispatcher:
         seconds, memory, jobs = self._measured.seconds, self._measured.memory, []
@@ -149,7 +160,7 @@ class Executor:
             need, priority = memory.get(stage.name, 0), stage.planned.trial.priority
             jobs.append(Job(stage.name, stage.parent, priority, cost, need))
         finished = {name for name, state in states.items() if state.is_finished and name in self._stages}
-        self._branched = {name for name in states if name in self._stages}
+        self._branched = {name for name, state in states.items() if state.is_settled and name in self._stages}
         self._adopted = {name for name in self._stages if name not in finished and self._is_held(name)}
         running = dict.fromkeys(sorted(self._adopted), self._devices[0].name)
         for name in running:
@@ -259,14 +270,18 @@ class Executor:
         return shorten(errors[-1].removeprefix("error: ")) if errors else "it said nothing"
 
     def _look_at_file(self) -> None:
-        """Tell once if the sweep file is no longer what was read."""
-        try:
-            text = durable.read_text(self._path, most_bytes=1 << 20)
-        except InputError:
-            text = ""
-        if text != self._sweep.text and not self._has_told:
-            self._has_told = True
-            self._tell(f"{self._path} has changed since it was read; the trials go on as they were then")
+        """Tell once if the sweep file or its base recipe is no longer what was read."""
+        files, recipe = {self._path: self._sweep.text}, self._sweep.file.recipe
+        if isinstance(recipe, str):
+            files[self._path.parent / recipe] = self._sweep.base_text
+        for path, known in files.items():
+            try:
+                text = read_recipe_text(path)
+            except InputError:
+                text = ""
+            if text != known and path not in self._told:
+                self._told.add(path)
+                self._tell(f"{path} has changed since it was read; the trials go on as they were then")
 
 
 class _Signals:

@@ -1,6 +1,7 @@
 """From a sweep file to its trials: each point of each grid as a checked recipe, or every problem at once."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -24,7 +25,7 @@ _MOST_PROBLEMS = 20
 _LONGEST_NAME = 57  # of a run without its id
 _SHORT = {
     "learning_rate": "lr", "global_batch_size": "batch", "micro_batch_size": "micro", "weight_decay": "decay",
-    "accumulation": "accum", "warmup_steps": "warmup", "dropout": "drop",
+    "accumulation": "accum", "warmup_steps": "warmup", "dropout": "drop", "kind": "",
 }  # fmt: skip
 
 
@@ -127,8 +128,10 @@ def _require_few(file: SweepFile, locator: Locator) -> int:
     count, problems = count_trials(file), []
     if count > MOST_TRIALS:
         most = f"a sweep has at most {MOST_TRIALS:,}"
-        problems.append(f"{locator.file} describes {count:,} trials; {most}; take values out of its grids")
-    elif file.budget.trials is not None and count > file.budget.trials:
+        raise RecipeError(
+            [f"{locator.file} describes {count:,} trials; {most}; take values out of its grids"]
+        )
+    if file.budget.trials is not None and count > file.budget.trials:
         name = locator.name(("budget", "trials"))
         problems.append(
             f"{name} is {file.budget.trials:,}, but the grids have {plural(count, 'trial')}; "
@@ -153,8 +156,8 @@ def _require_few(file: SweepFile, locator: Locator) -> int:
 
 def _twice(axis: Axis, keys: tuple[str, ...], locator: Locator) -> Iterator[str]:
     """A problem for each value that an axis has twice: it would be the same trial."""
-    shown = [toml_text(value) for value in axis.values]
-    for text in dict.fromkeys(text for text in shown if shown.count(text) > 1):
+    counts = Counter(toml_text(value) for value in axis.values)
+    for text in (text for text, count in counts.items() if count > 1):
         yield f"{locator.name((*keys, 'values'))} holds {shorten(text, 40)} twice; keep one"
 
 

@@ -83,7 +83,9 @@ class Resources(Section):
     """The share of the machine that trials may hold together."""
 
     at_once: Positive | None = key(
-        None, "trials at once at most (default: one a device; on a CPU one for every two cores)", example=2
+        None,
+        "trials at once on a device at most (default: as many as fit; on a CPU one for two cores)",
+        example=2,
     )
     memory_gb: Rate | None = key(
         None, "memory of a device, or of the machine, that trials hold together", example=40.0

@@ -122,7 +122,7 @@ def build_tree(trials: Sequence[Planned]) -> Tree:
     for group in groups.values():
         made: list[Planned] = []
         for planned in sorted(group, key=lambda each: -each.steps):
-            shared = [(shared_until(planned, other), other) for other in made]
+            shared = [(_same_rates(planned, other), other) for other in made]
             most, parent = max(shared, key=lambda each: each[0], default=(0, None))
             if parent is None or most < _WORTH * planned.steps:
                 stages.append(Stage(planned))
@@ -136,7 +136,7 @@ def shared_until(one: Planned, other: Planned) -> int:
     """The number of first steps that two trials have in common, bit for bit."""
     if _group(one) != _group(other) or one.trial.name == other.trial.name:
         return 0
-    return shared_steps(one.recipe.schedule, one.steps, other.recipe.schedule, other.steps)
+    return _same_rates(one, other)
 
 
 def why_apart(one: Planned, other: Planned) -> str | None:
@@ -170,6 +170,8 @@ def reasons(trials: Sequence[Planned]) -> list[Reason]:
 
 def offers(trials: Sequence[Planned]) -> list[Offer]:
     """Other schedules for all trials that would need fewer epochs than the ones they have."""
+    if not reasons(trials):
+        return []
     now, found = build_tree(trials).epochs, []
     for changes in _OFFERS:
         changed = [
@@ -187,6 +189,10 @@ def _alike(trials: Sequence[Planned]) -> Iterator[list[Planned]]:
     for planned in trials:
         groups.setdefault(_identity(planned.recipe), []).append(planned)
     yield from (group for group in groups.values() if len(group) > 1)
+
+
+def _same_rates(one: Planned, other: Planned) -> int:
+    return shared_steps(one.recipe.schedule, one.steps, other.recipe.schedule, other.steps)
 
 
 def _group(planned: Planned) -> str:
