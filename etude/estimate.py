@@ -14,12 +14,16 @@ from etude.plan import Plan
 from etude.plan.assumed import plan_without
 from etude.plan.fit import Fit, find_fit
 from etude.plan.forecast import (
+    ARITHMETIC_INTERVAL,
+    USUAL_SHARE,
     Costs,
     assume_costs,
     checkpoint_bytes,
+    costs_at,
     count_saves,
     forecast,
     kept_checkpoints,
+    least_memory,
     weights_bytes,
     work_of_step,
 )
@@ -29,7 +33,7 @@ from etude.plan.memory import Memory, UntraceableError, memory_of
 from etude.plan.rows import plan_notes, plan_rows
 from etude.plan.stated import find_disagreements
 from etude.plan.values import plan_values
-from etude.probe import least_memory, probe
+from etude.probe import probe
 from etude.recipe.schema import Recipe
 from etude.recipe.toml import toml_text
 from etude.records import events
@@ -38,7 +42,6 @@ from etude.report.grades import Correction, conditions
 from etude.text import plural, rough_duration, rough_size
 
 _CHINCHILLA = 20  # tokens a parameter; arXiv:2203.15556
-_USUAL_SHARE, _LOCAL_INTERVAL = 0.4, (0.5, 2.5)  # of the rate of matrix products here
 _GIVEN_INTERVAL = (0.9, 1.2)
 
 
@@ -137,10 +140,13 @@ class Estimate:
         """Time, memory and disk of the whole run."""
         if self.costs is None:
             return None
-        made = forecast(self.plan, self.costs)
+        costs = self.costs
+        if self.room is not None and not costs.tried:
+            costs = replace(costs, memory_bytes=self.room.memory.device_bytes)
+        made = forecast(self.plan, costs)
         if self.correction is None:
             return made
-        least = self.plan.steps * self.costs.step_seconds if self.costs.tried else 0.0
+        least = self.plan.steps * costs.step_seconds if costs.tried else 0.0
         return self.correction.apply(made, least)
 
     @property
@@ -275,15 +281,15 @@ def estimate(
     if gpu is not None:
         usual, peak = usual_share(recipe, plan.precision), gpu.peak(plan.precision)
         basis = f"by arithmetic, at {100 * usual:.3g} % of {peak / 1e12:,.4g} TFLOP/s ({gpu.source})"
-        return Estimate(costs=_costs_at(plan, usual * peak, SHARE_INTERVAL), basis=basis, **given)
+        return Estimate(costs=costs_at(plan, usual * peak, SHARE_INTERVAL), basis=basis, **given)
     why = "no step was to be tried" if is_quick else _why_untried(plan, assumed)
     if not why:
         tried = probe(plan)
         return Estimate(costs=tried.costs, basis=tried.basis, **given)
     rate = _local_rate(plan)
-    share = f"{100 * _USUAL_SHARE:.0f} % of the {rate / 1e9:,.0f} GFLOP/s measured here"
+    share = f"{100 * USUAL_SHARE:.0f} % of the {rate / 1e9:,.0f} GFLOP/s measured here"
     basis = f"by arithmetic, at {share}, as {why}"
-    return Estimate(costs=_costs_at(plan, _USUAL_SHARE * rate, _LOCAL_INTERVAL), basis=basis, **given)
+    return Estimate(costs=costs_at(plan, USUAL_SHARE * rate, ARITHMETIC_INTERVAL), basis=basis, **given)
 
 
 def _plan(recipe: Recipe, gpu: Gpu | None, rows: int | None) -> tuple[Plan, list[str]]:
@@ -341,15 +347,6 @@ def _why_untried(plan: Plan, assumed: list[str]) -> str:
 def _local_rate(plan: Plan) -> float:
     dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
     return measure_matrix_rate(plan.device, dtypes.get(plan.precision, torch.float32))
-
-
-def _costs_at(plan: Plan, rate: float, interval: tuple[float, float]) -> Costs:
-    """Costs at so many operations a second over all devices of the plan."""
-    operations = plan.cost.operations(*work_of_step(plan))
-    if plan.recipe.train.activation_checkpointing:  # the forward again: 2 of 6 operations, 2 of 4 if frozen
-        operations *= 4 / 3 if plan.trainable == plan.parameters["total"] else 3 / 2
-    seconds = operations / rate / plan.recipe.train.devices
-    return replace(assume_costs(plan, seconds, least_memory(plan)), interval=interval)
 
 
 def _claimed_costs(plan: Plan, gpu: Gpu | None, tokens_per_second: float) -> Costs:

@@ -32,13 +32,15 @@ from etude.objectives.choose import join_kinds
 from etude.objectives.writing import is_answered
 from etude.plan import Plan, make_plan
 from etude.plan.forecast import (
+    ARITHMETIC_INTERVAL,
+    USUAL_SHARE,
     Costs,
     assume_costs,
     checkpoint_bytes,
+    costs_at,
     evaluation_work,
     reading_seconds,
     spread_of,
-    work_of_step,
 )
 from etude.plan.length import probe_micro_batch_size
 from etude.processes import python_command, python_environment
@@ -51,7 +53,6 @@ from etude.watch.resources import ResourceSampler
 
 LIMIT_SECONDS = 20.0
 _MOST_STEPS, _ENOUGH_SECONDS = 10, 2.0
-_USUAL_SHARE, _ARITHMETIC = 0.4, (0.5, 2.5)  # of the matrix rate, that a step reaches
 _FEW_TOKENS = 16
 _FILES, _WRITTEN_BYTES = 6, 64 << 20  # of a checkpoint; those written to tell how long it takes
 _NO_ROOM = "does not fit"
@@ -106,13 +107,6 @@ def probe(plan: Plan, limit_seconds: float = LIMIT_SECONDS) -> Probe:
     return replace(judged, audit=Audit(findings, **tests))
 
 
-def least_memory(plan: Plan) -> int:
-    """Bytes of weights, gradients and the two moments of the optimizer."""
-    frozen = plan.parameters["total"] - plan.trainable
-    width = 0.5 if plan.recipe.model.quantize else 4 if plan.precision == "fp32" else 2
-    return round(width * frozen) + 16 * plan.trainable
-
-
 def find_micro_batch(plan: Plan, state: TrainState, objective: Objective, world: World) -> int:
     """The micro-batch size that fits on every rank, found by trying. Raises: EtudeError if none does."""
     attend = plan.recipe.data.attend_across_documents
@@ -160,9 +154,8 @@ def _judge(plan: Plan, known: dict[str, Any], code: int, is_over: bool, limit: f
         )
         return Probe(plan, costs, f"tried for {limit:.0f} s only" if is_over else "")
     if "rate" in known and is_over:
-        seconds = plan.cost.operations(*work_of_step(plan)) / (_USUAL_SHARE * known["rate"])
         note = f"by arithmetic, as no step was done within {limit:.0f} s"
-        costs = replace(assume_costs(plan, seconds, least_memory(plan)), interval=_ARITHMETIC)
+        costs = costs_at(plan, USUAL_SHARE * known["rate"], ARITHMETIC_INTERVAL)
         return Probe(plan, costs, note)
     return Probe(plan, None, "none: the steps that were tried failed; etude train says why")
 

@@ -98,3 +98,16 @@ def test_a_micro_batch_that_is_to_be_found_on_a_gpu_is_the_largest_that_fits(mak
     less = estimate(recipe, gpu=gpu, memory=whole.room.memory.device_bytes - 1)
     assert less.room is not None
     assert less.room.micro_batch_size < 8 or not less.room.fits
+
+
+def test_activations_computed_again_take_a_third_more_time_and_memory_is_that_of_the_trace(
+    make_recipe: Make,
+) -> None:
+    plain, again = (
+        estimate(make_recipe({"train.activation_checkpointing": value}), gpu=find_gpu("h100"))
+        for value in (False, True)
+    )
+    assert plain.costs is not None and again.costs is not None
+    assert again.costs.step_seconds == pytest.approx(4 / 3 * plain.costs.step_seconds)
+    assert plain.forecast is not None and plain.room is not None
+    assert plain.forecast.memory_bytes == plain.room.memory.device_bytes

@@ -12,6 +12,8 @@ from etude.plan import Plan
 from etude.recipe.schema import Evaluate
 from etude.records import events
 
+# The share of the measured rate of matrix products that a step reaches, and how far that is out.
+USUAL_SHARE, ARITHMETIC_INTERVAL = 0.4, (0.5, 2.5)
 _DEFAULT_MINUTES = 10.0
 _ROWS_AT_ONCE = 16  # answers that are written together
 # Bytes of records, as the runs of tests have them: of a step, of an evaluation and of a text.
@@ -114,6 +116,22 @@ def assume_costs(plan: Plan, step_seconds: float, memory_bytes: int) -> Costs:
         token_seconds=max(_WRITING_SHARE * each, _calls_share(plan) * step_seconds),
         memory_bytes=memory_bytes,
     )
+
+
+def costs_at(plan: Plan, rate: float, interval: tuple[float, float]) -> Costs:
+    """Costs at so many operations a second on each device of a plan, by arithmetic."""
+    operations = plan.cost.operations(*work_of_step(plan))
+    if plan.recipe.train.activation_checkpointing:  # the forward again: 2 of 6 operations, 2 of 4 if frozen
+        operations *= 4 / 3 if plan.trainable == plan.parameters["total"] else 3 / 2
+    seconds = operations / rate / plan.recipe.train.devices
+    return replace(assume_costs(plan, seconds, least_memory(plan)), interval=interval)
+
+
+def least_memory(plan: Plan) -> int:
+    """Bytes of weights, gradients and the two moments of the optimizer."""
+    frozen = plan.parameters["total"] - plan.trainable
+    width = 0.5 if plan.recipe.model.quantize else 4 if plan.precision == "fp32" else 2
+    return round(width * frozen) + 16 * plan.trainable
 
 
 def work_of_step(plan: Plan) -> tuple[float, float]:
