@@ -135,6 +135,7 @@ class Executor:
                 self._look_at_file()
             if not dispatcher.is_over:
                 time.sleep(_POLL_SECONDS)
+        self._look_at_file()
         is_stopped = self._is_stopping and not dispatcher.is_over
         return Outcome(len(dispatcher.finished), total, self._given_up, is_stopped)
 

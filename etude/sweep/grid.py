@@ -224,7 +224,8 @@ def _name(model: str, values: Mapping[str, Any]) -> str:
     parts = []
     for key, value in values.items():
         last = key.rpartition(".")[2]
-        text = re.sub(r"(e[-+])0+", r"\1", f"{value:g}" if isinstance(value, float) else str(value).lower())
+        is_float = isinstance(value, float)
+        text = re.sub(r"e(-?)\+?0*", r"e\1", f"{value:g}") if is_float else str(value).lower()
         parts.append(f"{_SHORT.get(last, last)}{text}".replace("_", "-"))
     name = "-".join([model, *parts])
     if re.fullmatch(rf"[a-z0-9.-]{{1,{_LONGEST_NAME}}}", name):

@@ -172,3 +172,29 @@ def test_the_recipe_of_a_trial_is_a_recipe_that_people_train(tmp_path: Path, cor
         folder.write(sweep)
     assert folder.recipe(sweep.trials[0].name).read_text() == to_toml(sweep.trials[0].recipe)
     assert json.loads((folder.path / "lease.json").read_text())["state"] == "stopped"
+
+
+def test_a_trial_that_breaks_while_it_runs_is_named_with_its_error(tmp_path: Path, corpus: Path) -> None:
+    path, told = (
+        make(tmp_path, corpus, {"optim.learning_rate": [1e-3, 1e38]}, {"train.steps": 4}),
+        list[str](),
+    )
+    ended = execute(path, tmp_path / "place", told)
+    assert ended.finished == 1 and list(ended.given_up) == ["net-lr1e38"]
+    assert "infinite or NaN" in ended.given_up["net-lr1e38"]
+    assert any(line.startswith("failed    net-lr1e38: ") and "logs/net-lr1e38.log" in line for line in told)
+
+
+def test_a_base_recipe_that_changes_while_a_sweep_runs_is_told(tmp_path: Path, corpus: Path) -> None:
+    values = sweep_values(corpus, {"train.steps": [4]}, FLAT)
+    base = write_sweep(tmp_path / "base.toml", {**values["recipe"], "name": "base"})
+    path, told = write_sweep(tmp_path / "sweep.toml", {**values, "recipe": "base.toml"}), list[str]()
+
+    def tell(line: str) -> None:
+        told.append(line)
+        if line.startswith("starts"):
+            base.write_text(base.read_text().replace("seed = 17", "") + "\n# another\n")
+
+    ended = run_sweep(load_sweep(path), SweepFolder(tmp_path / "place"), path, tell)
+    assert ended.finished == 1
+    assert f"{base} has changed since it was read; the trials go on as they were then" in told

@@ -128,6 +128,14 @@ def test_values_that_make_no_name_are_named_by_a_hash(tmp_path: Path, corpus: Pa
     assert len(set(names)) == 2 and all(name.startswith("net-") and len(name) == 16 for name in names)
 
 
+def test_a_name_tells_the_values_of_a_trial(tmp_path: Path, corpus: Path) -> None:
+    grid: Axes = {"optim.learning_rate": [2e-05, 1e38], "schedule.kind": ["wsd"], "train.compile": [True]}
+    names = [
+        each.name for each in load_sweep(write_sweep(tmp_path / "s.toml", sweep_values(corpus, grid))).trials
+    ]
+    assert names == ["net-lr2e-5-wsd-compiletrue", "net-lr1e38-wsd-compiletrue"]
+
+
 def test_every_problem_is_told_once(tmp_path: Path, corpus: Path) -> None:
     values = sweep_values(corpus, {"optim.learning_rate": [-1.0, 1e-3], "train.steps": [0, 4, 5]})
     with pytest.raises(RecipeError) as error:
