@@ -90,6 +90,7 @@ class Room:
         """The figures by name, for JSON."""
         memory = asdict(replace(self.memory, shares=()))
         del memory["shares"]
+        memory["parts"] = {name.replace(" ", "_"): size for name, size in memory["parts"].items()}
         return memory | {
             "device_bytes": self.memory.device_bytes,
             "micro_batch_size": self.micro_batch_size,
