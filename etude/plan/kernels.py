@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from functools import reduce
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from etude.engine import cross_entropy
 from etude.models import fused
 
 _ATEN = torch.ops.aten
+_COPIES = (_ATEN.copy_.default, _ATEN._to_copy.default, _ATEN.copy.default)
 _HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -105,10 +107,21 @@ def fixed_bytes(device: torch.device) -> tuple[int, ...]:
 
 def workspace_of(device: torch.device) -> Callable[[Any, Any], int]:
     """The bytes that an operation takes beside its results, while it is at work."""
-    return _workspace if device.type == "cuda" else lambda func, args: 0
+    return _of_gpu if device.type == "cuda" else _of_cpu
 
 
-def _workspace(func: Any, args: Any) -> int:
+def _of_cpu(func: Any, args: Any) -> int:
+    """A CPU makes a copy of operands whose dtype is not that of the result, a GPU casts them on the way."""
+    if torch.Tag.pointwise not in func.tags:
+        return 0
+    tensors = [x for x in args if isinstance(x, Tensor) and x.dim() and x.dtype != torch.bool]
+    if len({x.dtype for x in tensors}) < 2 or func in _COPIES:
+        return 0
+    common = reduce(torch.promote_types, (x.dtype for x in tensors))
+    return sum(x.numel() * common.itemsize for x in tensors if x.dtype != common)
+
+
+def _of_gpu(func: Any, args: Any) -> int:
     if func is _ATEN._scaled_dot_product_flash_attention_backward.default:
         q, k = args[1], args[2]
         rows, heads, length, width = q.shape

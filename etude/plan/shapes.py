@@ -198,6 +198,14 @@ def _like(x: Tensor, *, dtype: torch.dtype | None = None, **settings: Any) -> Te
     return torch.empty(x.shape, dtype=dtype or x.dtype, device=META)
 
 
+def _product(left: Tensor, right: Tensor, **settings: Any) -> Tensor:
+    return torch.empty((*left.shape[:-1], right.shape[-1]), dtype=left.dtype, device=META)
+
+
+def _flash_backward(slope: Tensor, q: Tensor, k: Tensor, v: Tensor, *settings: Any, **named: Any) -> Any:
+    return tuple(torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=META) for x in (q, k, v))
+
+
 def _flash(q: Tensor, k: Tensor, v: Tensor, *settings: Any, **named: Any) -> tuple[Any, ...]:
     B, H, T, D = q.shape
     out = torch.empty((B, T, H, D), dtype=q.dtype, device=META).transpose(1, 2)
@@ -213,7 +221,9 @@ _RULES: dict[Any, Callable[..., Any]] = {
     _ATEN.stack.default: _stack,
     **dict.fromkeys((_ATEN.zeros_like.default, _ATEN.ones_like.default, _ATEN.empty_like.default), _like),
     _ATEN.embedding.default: _embedding,
+    **dict.fromkeys((_ATEN.mm.default, _ATEN.bmm.default), _product),
     _ATEN._scaled_dot_product_flash_attention.default: _flash,
+    _ATEN._scaled_dot_product_flash_attention_backward.default: _flash_backward,
     _ATEN.addmm.default: _addmm,
     _ATEN.roll.default: _same,
     _ATEN._reshape_alias.default: torch.as_strided,

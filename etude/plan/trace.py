@@ -115,12 +115,12 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if extra := self._workspace(func, args):
+            self._end(self._begin(extra, func, None, kind="workspace"))
         if func not in self._rules:
             self._rules[func] = _rule(func)
         if (rule := self._rules[func]) is not None:
             return rule(args, kwargs)
-        if extra := self._workspace(func, args):
-            self._end(self._begin(extra, func, None, kind="workspace"))
         made = self._wrap(self._shapes(func, args, kwargs), func)
         if func is torch.ops.aten._to_copy.default and getattr(args[0], "_is_param", False):
             self.note([made], "cast weights")
