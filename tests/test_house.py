@@ -29,9 +29,9 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "audit": 1881, "cli": 4720, "control": 525, "data": 8666, "durable": 804, "engine": 2843, "evaluate": 611,
+    "audit": 1881, "cli": 4792, "control": 525, "data": 8666, "durable": 804, "engine": 2843, "evaluate": 611,
     "launch": 306, "models": 5610, "objectives": 1216, "plan": 2504, "recipe": 2038, "records": 2329,
-    "report": 5235, "scores": 828, "sweep": 1870, "watch": 5049,
+    "report": 5292, "scores": 851, "sweep": 3357, "watch": 5049,
     "etude": 4196,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()

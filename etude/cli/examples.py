@@ -43,6 +43,10 @@ _EXAMPLES = {
     "show": ["etude show my-run"],
     "watch": ["etude watch my-run", "etude watch output/checkpoint-500", "etude watch train.log --follow"],
     "sweep": ["etude sweep plan sweep.toml", "etude sweep run sweep.toml"],
+    "sweep report": [
+        "etude sweep report sweep.toml",
+        "etude sweep report sweep.toml --runs runs --out results",
+    ],
     "sweep plan": ["etude sweep plan sweep.toml --out plan.md", "etude sweep plan sweep.toml --trials"],
     "sweep run": ["etude sweep run sweep.toml", "etude sweep run sweep.toml --folder my-sweep"],
     "sweep stage": ["etude sweep stage long.toml --branch 100=short.toml"],

@@ -12,7 +12,19 @@ import typer
 from typer.core import TyperGroup
 
 from etude import __version__
-from etude.cli import data, estimate, evaluate, improve, model, read, recipes, sweep, train, watch
+from etude.cli import (
+    data,
+    estimate,
+    evaluate,
+    improve,
+    model,
+    read,
+    recipes,
+    sweep,
+    sweep_report,
+    train,
+    watch,
+)
 from etude.cli.completion import join_words
 from etude.cli.examples import example_text
 from etude.cli.printing import (
@@ -59,6 +71,7 @@ RECIPE_COMMANDS: dict[str, Callable[..., None]] = {"show": recipes.show_recipe, 
 SWEEP_COMMANDS: dict[str, Callable[..., None]] = {
     "plan": sweep.plan,
     "run": sweep.run,
+    "report": sweep_report.report,
     "stage": sweep.stage,
 }
 # click's error for a command line that it cannot read; newer versions of typer hold a click of their own.

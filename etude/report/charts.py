@@ -258,33 +258,49 @@ def _mark_skipped(axes: Any, history: History) -> None:
         axes.plot(xs, [0.02] * len(xs), **mark, label="skipped")
 
 
-def _svg(draw: Callable[[Any, History], None], history: History) -> bytes:
+def draw_svg(draw: Callable[[Any, Any], None], *, width: float = 8, height: float) -> bytes:
+    """An SVG file of a figure that `draw` fills, given it and its axes, in the style of all charts.
+
+    width, height: in inches.
+    """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     style = {
         "svg.hashsalt": "etude", "svg.fonttype": "none", "font.size": 10, "path.simplify": False,
         "font.family": ["sans-serif"], "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": True, "grid.color": "#e5e5e5", "axes.axisbelow": True,
     }  # fmt: skip
-    # Ticks of figures near the largest float overflow, and are left out.
-    with matplotlib.rc_context(), warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+    # Ticks of figures near the largest float overflow, and are left out. matplotlib reads and writes its list
+    # of fonts in the encoding of the locale.
+    with (
+        matplotlib.rc_context(),
+        warnings.catch_warnings(action="ignore", category=RuntimeWarning),
+        warnings.catch_warnings(action="ignore", category=EncodingWarning),
+    ):
         matplotlib.rcdefaults()  # it reads a matplotlibrc of the current folder, which may be a stranger's
         matplotlib.rcParams.update(style)
-        figure = Figure(figsize=(8, 3.6 if draw in _MAIN else 2.4), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
+        draw(figure, figure.add_subplot())
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
+def _svg(draw: Callable[[Any, History], None], history: History) -> bytes:
+    def fill(figure: Any, axes: Any) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         draw(axes, history)
         axes.set_xlabel(_mark_events(axes, history))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         if len(axes.get_legend_handles_labels()[0]) > 1:
             figure.legend(frameon=False, loc="outside upper left", ncols=4, handletextpad=0.5)
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+
+    return draw_svg(fill, height=3.6 if draw in _MAIN else 2.4)
 
 
 def _mark_events(axes: Any, history: History) -> str:

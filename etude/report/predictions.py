@@ -1,6 +1,8 @@
 """Predictions that a run kept of its held-out rows, and differences of two runs on the same rows."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,8 +15,9 @@ from etude.records.store import Run
 from etude.scores import labels
 from etude.scores.answers import Answer
 from etude.scores.intervals import Difference
-from etude.scores.systems import of_answers, of_labels
+from etude.scores.systems import Measure, of_answers, of_labels
 
+_NORMAL = 1.959964  # half the width of an interval of 95 %, in standard errors
 _SHARE = Annotated[float, at_least(0, 1)]
 # What a run keeps of a row, by the key of the right answer.
 _ROWS = {
@@ -55,30 +58,68 @@ def read_predictions(run: Run, split: str, right: str, classes: int = 0) -> list
     return rows
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Predictions of a split that a run kept, read once for several comparisons.
+
+    rows   id and right answer of each row
+    said   labels (n,) or (n, k), or the answers
+    truth  the right labels; None where texts are written
+    """
+
+    scores: Scores
+    rows: list[tuple[str, Any]]
+    said: Any
+    truth: Any = None
+
+    def measure(self) -> Measure[Any]:
+        """The measure of these rows."""
+        metric, names = self.scores.metric, self.scores.labels
+        if self.truth is None:
+            return of_answers([metric], metric)
+        return of_labels(self.truth, names, multi=self.truth.ndim > 1, figures=[metric], metric=metric)
+
+    def standard_error(self) -> float | None:
+        """The standard error of the metric from the choice of rows; None of too few rows."""
+        _, low, high = self.measure().intervals(self.said)[self.scores.metric]
+        return (high - low) / (2 * _NORMAL) if math.isfinite(high - low) else None
+
+    def difference(self, other: "Kept") -> Difference | None:
+        """By how much it is higher in the metric, resampled by rows; None if rows or metrics are others."""
+        mine, theirs = self.scores, other.scores
+        if (mine.split, mine.metric, mine.labels) != (theirs.split, theirs.metric, theirs.labels):
+            return None
+        if not self.rows or self.rows != other.rows:
+            return None
+        return self.measure().difference(self.said, other.said)
+
+
+def read_kept(run: Run, scores: Scores) -> Kept | None:
+    """The predictions of the split of scores; None if they cannot be read."""
+    right = "labels" if scores.labels else "reference"
+    try:
+        rows = read_predictions(run, scores.split, right, len(scores.labels))
+    except InputError:
+        return None
+    kept = [(row["id"], row[right]) for row in rows]
+    if not scores.labels:
+        return Kept(scores, kept, [as_answer(row) for row in rows])
+    if not rows:
+        return Kept(scores, kept, [], [])
+    truth = truth_of(rows)
+    return Kept(scores, kept, _choose(rows, scores), truth.argmax(axis=1) if scores.confusion else truth)
+
+
 def compare_predictions(runs: Sequence[tuple[Run, Scores]]) -> Difference | None:
     """By how much the first of two runs is higher in the metric of their scores, resampled by rows.
 
     None where their predictions are of other rows, labels or metrics, or cannot be read.
     """
-    (first, scores), (second, others) = runs
-    if (scores.split, scores.metric, scores.labels) != (others.split, others.metric, others.labels):
+    (_, first), (_, second) = runs
+    if (first.split, first.metric, first.labels) != (second.split, second.metric, second.labels):
         return None
-    right = "labels" if scores.labels else "reference"
-    try:
-        a, b = (read_predictions(run, scores.split, right, len(scores.labels)) for run in (first, second))
-    except InputError:
-        return None
-    if not a or [(row["id"], row[right]) for row in a] != [(row["id"], row[right]) for row in b]:
-        return None
-    if not scores.labels:
-        return of_answers([], scores.metric).difference(
-            [as_answer(row) for row in a], list(map(as_answer, b))
-        )
-    truth, multi = truth_of(a), not scores.confusion
-    measure = of_labels(
-        truth if multi else truth.argmax(axis=1), scores.labels, multi=multi, figures=[], metric=scores.metric
-    )
-    return measure.difference(_choose(a, scores), _choose(b, others))
+    a, b = (read_kept(*each) for each in runs)
+    return a.difference(b) if a and b else None
 
 
 def probabilities_of(rows: Sequence[dict[str, Any]]) -> labels.Floats:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from etude.scores.answers import FIGURES, Answer
-from etude.scores.labels import Floats, Ints, Labels, figures_of, tabulate
+from etude.scores.labels import Floats, Ints, Labels, figures_of, outcomes_of, tabulate
 
 _CONFIDENCE = 0.95
 _BLOCK_CELLS = 1 << 22
@@ -95,6 +95,27 @@ def label_bootstrap(
     sums = _resampled_sums(outcomes, counts) if rows > 1 else np.zeros((0, outcomes.shape[1]))
     values = figures_of(sums, counts @ outcomes, rows, names, multi=multi)
     return {name: _interval(values[name]) for name in figures}
+
+
+def label_difference(
+    truth: Labels, a: Labels, b: Labels, names: Sequence[str], *, multi: bool, figure: str
+) -> Difference:
+    """A figure of `score_labels` for labels a less that for labels b, over the same resamples of the rows.
+
+    Rows where truth and both say the same are one cell of a table, which is drawn as one: some 100 times
+    faster than to score each resample.
+    """
+    k, rows = len(names), len(truth)
+    columns = [each if multi else each[:, None] for each in (truth, a, b)]
+    cells, counts = np.unique(np.hstack(columns), axis=0, return_counts=True)
+    said = np.split(cells, 3, axis=1) if multi else list(cells.T)
+    outcomes = [outcomes_of(said[0], each, k, multi=multi) for each in said[1:]]
+    sums = np.split(_resampled_sums(np.hstack(outcomes), counts), 2, axis=1) if rows > 1 else []
+    wholes = [counts @ each for each in outcomes]
+    values = [figures_of(whole, whole, rows, names, multi=multi)[figure] for whole in wholes]
+    drawn = [figures_of(s, w, rows, names, multi=multi)[figure] for s, w in zip(sums, wholes)]
+    interval = _interval(drawn[0] - drawn[1]) if drawn else Interval(math.nan, math.nan, math.nan)
+    return Difference(float(values[0] - values[1]) if rows else math.nan, interval.low, interval.high)
 
 
 def ratio_bootstrap(parts: Floats) -> Interval:

@@ -99,12 +99,17 @@ def tabulate(truth: Labels, predicted: Labels, classes: int, *, multi: bool) -> 
     assert truth.shape == predicted.shape and truth.ndim == 1 + multi, (truth.shape, predicted.shape)
     if multi:
         pairs, rows = np.unique(np.hstack([truth, predicted]), axis=0, return_counts=True)
-        truth, predicted = pairs[:, :classes], pairs[:, classes:]
-    else:
-        cells, rows = np.unique(truth * classes + predicted, return_counts=True)
-        truth, predicted = np.eye(classes)[cells // classes] > 0, np.eye(classes)[cells % classes] > 0
+        return outcomes_of(pairs[:, :classes], pairs[:, classes:], classes, multi=True), rows
+    cells, rows = np.unique(truth * classes + predicted, return_counts=True)
+    return outcomes_of(cells // classes, cells % classes, classes, multi=False), rows
+
+
+def outcomes_of(truth: Labels, predicted: Labels, classes: int, *, multi: bool) -> Floats:
+    """The outcome of each row as `tabulate` has it, (n, 3k + 1)."""
+    if not multi:
+        truth, predicted = np.eye(classes)[truth] > 0, np.eye(classes)[predicted] > 0
     right = (truth == predicted).all(axis=1, keepdims=True)
-    return np.hstack([truth & predicted, predicted, truth, right]).astype(np.float64), rows
+    return np.hstack([truth & predicted, predicted, truth, right]).astype(np.float64)
 
 
 def figures_of(

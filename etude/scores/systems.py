@@ -12,13 +12,12 @@ from etude.scores.intervals import (
     answer_bootstrap,
     answer_difference,
     label_bootstrap,
-    paired_difference,
+    label_difference,
 )
 from etude.scores.labels import Ints, Labels, score_labels
 from etude.scores.order import sort_key
 
 S = TypeVar("S")
-_PAIRED = 500  # resamples of a difference of labels, each of which scores all rows twice
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,7 @@ def of_labels(
         return score_labels(truth[rows], predicted[rows], names, multi=multi)[metric]
 
     def difference(a: Labels, b: Labels) -> Difference:
-        return paired_difference(
-            lambda rows: value(a, rows), lambda rows: value(b, rows), len(truth), samples=_PAIRED
-        )
+        return label_difference(truth, a, b, names, multi=multi, figure=metric)
 
     return Measure(metric, intervals, value, difference)
 

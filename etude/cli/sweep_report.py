@@ -1,0 +1,55 @@
+"""The command for the results of a sweep, while it runs and when it has ended."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etude.cli.options import Json, parse_folder, parse_output_folder
+from etude.cli.printing import print_json, print_rows, print_table, say
+from etude.cli.sweep import SweepPath
+
+
+def report(
+    sweep: SweepPath,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--folder", parser=parse_folder, metavar="PATH", help="the sweep folder (default: sweeps/NAME)"
+        ),
+    ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            "--runs", parser=parse_folder, metavar="PATH",
+            help="folder that holds the runs of its trials (default: `runs` in the sweep folder)",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", parser=parse_output_folder, metavar="PATH",
+            help="folder for report.md, report.json and charts (default: `report` in the sweep folder)",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Write the results of a sweep so far: best configurations, benchmarks, resources and recommendations."""
+    from etude.sweep.cells import find_runs_of
+    from etude.sweep.deliverables import make_deliverables
+    from etude.sweep.folder import SweepFolder
+    from etude.sweep.grid import load_sweep
+    from etude.sweep.sections import result_rows, standing_rows
+    from etude.sweep.write import write_deliverables
+
+    loaded = load_sweep(sweep)
+    place = SweepFolder(folder or Path("sweeps") / loaded.file.name)
+    made = make_deliverables(loaded, partial(find_runs_of, runs=runs or place.runs))
+    if as_json:
+        print_json(made.to_dict())
+    else:
+        print_rows(result_rows(made))
+        print_table(standing_rows(made))
+    if out is not None or not as_json:
+        say(f"written to {write_deliverables(made, out or place.path / 'report')}")

@@ -1,0 +1,76 @@
+"""The winner's curse: the best of many trials again with new seeds, and how much of its lead stays."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from etude.recipe.load import values_hash, with_changes
+from etude.records.store import Run
+from etude.scores.intervals import Difference, difference_of_means
+from etude.sweep.cells import Cell, read_cells
+from etude.sweep.grid import Trial
+from etude.sweep.standing import same_rows
+
+SEEDS = 3
+_LONGEST_NAME = 57  # of a run without its id
+
+
+@dataclass(frozen=True)
+class Shrinkage:
+    """The value that a trial was chosen by, beside that of the same recipe with new seeds.
+
+    again       cells of the new trials; those that ended count
+    mean        of their values; None before one has ended
+    lost        by how much the chosen value is better than the mean
+    noise       the same with its interval, of two seeds or more
+    same_rows   False if a new seed also drew other validation rows, so that the values do not compare
+    """
+
+    chosen: Cell
+    again: tuple[Cell, ...]
+    mean: float | None
+    deviation: float | None
+    lost: float | None
+    noise: Difference | None
+    test_mean: float | None
+    same_rows: bool | None
+
+    @property
+    def values(self) -> list[float]:
+        """The values of the new trials that ended."""
+        return [cell.value for cell in self.again if cell.is_final and cell.value is not None]
+
+
+def plan_repeats(trial: Trial, count: int = SEEDS) -> tuple[Trial, ...]:
+    """The trials that train the recipe of a trial again, each with a seed that it did not have."""
+    return tuple(_repeat(trial, trial.recipe.seed + number) for number in range(1, count + 1))
+
+
+def measure_shrinkage(chosen: Cell, trials: Sequence[Trial], runs: Mapping[str, Run | None]) -> Shrinkage:
+    """Hold the value of a trial against those of its repeats, as far as they have runs."""
+    assert chosen.value is not None
+    again = tuple(read_cells(trials, runs))
+    ended = [cell for cell in again if cell.is_final and cell.value is not None]
+    values = [cell.value for cell in ended if cell.value is not None]
+    mean = statistics.fmean(values) if values else None
+    sign = chosen.metric.sign
+    found = difference_of_means([sign * chosen.value], [sign * value for value in values])
+    tests = [cell.test[0] for cell in ended if cell.test is not None]
+    return Shrinkage(
+        chosen=chosen,
+        again=again,
+        mean=mean,
+        deviation=statistics.stdev(values) if len(values) > 1 else None,
+        lost=None if mean is None else chosen.metric.gain(chosen.value, mean),
+        noise=found,
+        test_mean=statistics.fmean(tests) if tests else None,
+        same_rows=same_rows([chosen, *ended]) if ended else None,
+    )
+
+
+def _repeat(trial: Trial, seed: int) -> Trial:
+    name = f"{trial.name}-seed{seed}"
+    if len(name) > _LONGEST_NAME:
+        name = f"{trial.model}-{values_hash({'trial': trial.name, 'seed': seed})[:12]}"
+    recipe = with_changes(trial.recipe, {"name": name, "seed": seed})
+    return replace(trial, name=name, values={**trial.values, "seed": seed}, recipe=recipe)

@@ -1,0 +1,103 @@
+"""The best trial of several, and those that the noise does not tell from it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from etude.report.ranking import apart
+from etude.scores.intervals import Difference
+from etude.sweep.cells import Cell
+
+_NORMAL = 1.959964  # half the width of an interval of 95 %, in standard errors
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A trial beside the best.
+
+    gain    by how much the best is better, with its interval; None where the noise is not known
+    basis   how it is known: `rows` that both predicted, or `errors` of each alone, which is a wider interval
+    """
+
+    cell: Cell
+    gain: Difference | None
+    basis: str = ""
+
+    @property
+    def is_like_best(self) -> bool | None:
+        """True if it is not distinguishable from the best; None where the noise is not known."""
+        return None if self.gain is None else not self.gain.low > 0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Trials by their value, the best first.
+
+    others  those that ended, but for the best
+    left    those without a final value: still running, stopped, failed or missing
+    """
+
+    best: Cell | None
+    others: tuple[Beside, ...]
+    left: tuple[Cell, ...]
+
+    @property
+    def like(self) -> list[Cell]:
+        """Trials that are not distinguishable from the best."""
+        return [each.cell for each in self.others if each.is_like_best]
+
+    @property
+    def is_known(self) -> bool:
+        """True if the noise of all is known."""
+        return all(each.gain is not None for each in self.others)
+
+
+def stand(cells: Sequence[Cell]) -> Standing:
+    """The standing of trials by the metric that chose their checkpoints, on validation rows."""
+    final = [cell for cell in cells if cell.is_final and cell.value is not None]
+    left = tuple(cell for cell in cells if cell not in final)
+    if not final:
+        return Standing(None, (), left)
+    order = sorted(final, key=lambda cell: -cell.metric.sign * (cell.value or 0.0))
+    best, *others = order
+    return Standing(best, tuple(_beside(best, other) for other in others), left)
+
+
+def same_rows(cells: Sequence[Cell]) -> bool | None:
+    """True if trials are measured on the same validation rows by the same metric; None if it is not known."""
+    known = [cell for cell in cells if cell.history is not None and cell.history.data is not None]
+    if len({str(cell.metric) for cell in known}) > 1:
+        return False
+    held_out = [
+        {use: value for use, value in cell.history.data.held_out.items() if use.endswith("validation")}
+        for cell in known
+        if cell.history is not None and cell.history.data is not None
+    ]
+    if not all(held_out):
+        return None
+    return all(each == held_out[0] for each in held_out)
+
+
+def gain_text(beside: Beside) -> str:
+    """The distance of a trial from the best in words."""
+    if beside.gain is None:
+        return ""
+    lower = beside.cell.metric.lower_is_better
+    gain = beside.gain
+    shown = Difference(-gain.value, -gain.high, -gain.low) if lower else gain
+    return apart(shown, "it")
+
+
+def _beside(best: Cell, other: Cell) -> Beside:
+    assert best.value is not None and other.value is not None
+    sign = best.metric.sign
+    if best.kept and other.kept:
+        found = best.kept.difference(other.kept)
+        if found is not None and math.isfinite(found.high - found.low):
+            low, high = sorted([sign * found.low, sign * found.high])
+            return Beside(other, Difference(sign * found.value, low, high), "rows")
+    errors = [best.error[0], other.error[0]]
+    if errors[0] is None or errors[1] is None:
+        return Beside(other, None)
+    value, reach = best.metric.gain(best.value, other.value), _NORMAL * math.hypot(errors[0], errors[1])
+    return Beside(other, Difference(value, value - reach, value + reach), "errors")

@@ -1,0 +1,31 @@
+"""`etude sweep report` writes the results of real runs, and of a sweep that has only begun."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.conftest import Outcome
+from tests.sweeps import sweep_values, write_sweep
+
+
+def test_a_real_sweep_of_four_trials_has_its_results(
+    etude: Callable[..., Outcome], tmp_path: Path, corpus: Path
+) -> None:
+    grid = {"optim.learning_rate": [1e-3, 3e-3], "train.steps": [8, 12]}
+    path = write_sweep(tmp_path / "sweep.toml", sweep_values(corpus, grid, {"schedule.kind": "constant"}))
+    folder, out = tmp_path / "sweep", tmp_path / "results"
+    empty = etude("sweep", "report", path, "--folder", folder, "--out", out)
+    assert (
+        empty.code == 0
+        and "4 missing" in empty.out
+        and "No trial has ended" in (out / "report.md").read_text()
+    )
+    assert etude("sweep", "run", path, "--folder", folder).code == 0
+    shown = etude("sweep", "report", path, "--folder", folder, "--out", out)
+    assert shown.code == 0 and "4 finished" in shown.out and "validation loss" in shown.out
+    told = json.loads((out / "report.json").read_text())
+    charged = sum(each["device_seconds"] for each in told["trials"])
+    assert abs(charged - told["costs"]["device_seconds"]) < 1e-9 * charged
+    assert sum(len(part["trials"]) > 1 for part in told["costs"]["parts"]) == 2
+    assert told["best"] and all(each["standard_error"] for each in told["trials"])
+    assert told == json.loads(etude("sweep", "report", path, "--folder", folder, "--json").out)
