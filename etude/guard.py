@@ -25,12 +25,17 @@ class Guard:
     """Watches the records of a run on the rank that writes them.
 
     explain  looks for the cause of a finding in the model and the data, and returns the finding with it
+    settle   waits for the checkpoint that is being written, and for the removal of those it makes too many
     """
 
     def __init__(
-        self, run: Run, policy: Watch, explain: Callable[[Finding], Finding] = lambda finding: finding
+        self,
+        run: Run,
+        policy: Watch,
+        explain: Callable[[Finding], Finding] = lambda finding: finding,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
-        self._run, self._policy, self._explain = run, policy, explain
+        self._run, self._policy, self._explain, self._settle = run, policy, explain, settle
         self._watcher: Watcher | None = None
         self._steps_per_epoch = 1
         self._worst: Finding | None = None  # an error that nothing was done about
@@ -50,6 +55,7 @@ class Guard:
         for event in events:
             self._note(event)
             self._criteria.observe(event)
+            self._note_undecided(event)
         if self._policy.policy == "off":
             return []
         data = next((event for event in events if isinstance(event, DataUsed)), None)
@@ -61,7 +67,10 @@ class Guard:
         self._recoveries = sum(
             isinstance(event, Control) and event.request == REQUEST for event, _, _ in ledger.all
         )
-        return [finding for finding in found if (finding.kind, finding.step) not in known]
+        lost = [finding for finding in found if (finding.kind, finding.step) not in known]
+        for finding in lost:
+            self._note_undecided(finding)
+        return lost
 
     def rewind(self, step: int) -> None:
         """Forget what came after a step, from which the run goes on."""
@@ -81,9 +90,8 @@ class Guard:
                 judged.append(judgement)
             if self._watcher and (point := point_of(record, self._steps_per_epoch)):
                 found += [self._explain(finding) for finding in self._watcher.add(point)]
-        for finding in [*found, *(record for record in records if isinstance(record, Finding))]:
-            if finding.severity == "error" and finding.kind:
-                self._worst = self._worst or finding
+        for record in [*found, *records]:
+            self._note_undecided(record)
         return [*found, *judged]
 
     def decide(self, course: Course, step: int) -> Decision | None:
@@ -102,6 +110,7 @@ class Guard:
         return self._recover(worst, since, course, reason)
 
     def _recover(self, worst: Finding, since: int, course: Course, reason: str) -> Decision:
+        self._settle()
         steps = [step_of(path.name) for path in list_checkpoints(self._run.checkpoints)]
         good = max((step for step in steps if step is not None and step < since), default=None)
         if good is None:
@@ -114,7 +123,7 @@ class Guard:
         later = [each.step for each in planned if each.key in worst.changes and each.step < worst.step]
         good = max([good, *(step for step in later if step in steps)])
         for key, value in self._remedies(worst, good, course):
-            change = Change(good, key, value, f"{worst.what} at step {worst.step:,}")
+            change = Change(good, key, value, f"{worst.what} at step {worst.step:,}", REQUEST)
             try:
                 course.with_changes([change])
             except RecipeError:
@@ -144,6 +153,14 @@ class Guard:
         if self._losses == {"zero"}:
             return "the loss was 0 at every step, as it is where no target is scored; look at etude data show"
         return None
+
+    def _note_undecided(self, event: Event) -> None:
+        """Keep the first error until something was done about it; a kill may come before that."""
+        if isinstance(event, Finding) and event.severity == "error" and event.kind:
+            self._worst = self._worst or event
+        elif isinstance(event, Control) and self._worst:
+            is_end = event.action == "fail" and event.reason.startswith(self._worst.what)
+            self._worst = None if is_end or event.request == REQUEST else self._worst
 
     def _note(self, event: Event) -> None:
         if isinstance(event, Step):

@@ -168,10 +168,10 @@ def _decide(session: Session) -> Decision:
     while (step := session.state.step) < session.plan.steps and _is_common_step(session):
         decision = session.desk.decide(session.state.course, step, session.judge.why_stop())
         if decision.kind == "back" and decision.change is not None:
-            go_back(session, decision.change, decision.request)
+            go_back(session, decision.change)
             _evaluate_at_start(session)
         elif decision.change is not None:
-            change_course(session, decision.change, decision.request)
+            change_course(session, decision.change)
         elif decision.kind == "fail":
             save(session)
             session.keeper.collect(wait=True)

@@ -5,6 +5,7 @@ from etude.engine.checkpoint import Progress, Snapshot, remove_unfinished, take_
 from etude.engine.loop import Step
 from etude.engine.out_of_memory import SMALLER, capacity
 from etude.errors import FaultError
+from etude.guard import REQUEST
 from etude.models.layers import can_recompute
 from etude.recipe.course import RECOMPUTE, Change
 from etude.records import events
@@ -59,19 +60,19 @@ def begin_course(session: Session) -> None:
         known = [(each.from_step, each.changes) for each in entries if isinstance(each, events.Control)]
         for change in changes:
             if (change.step, {change.key: change.value}) not in known:
-                _record(session, change)
+                _record(session, change, "back" if change.request == REQUEST else "change")
 
 
-def change_course(session: Session, change: Change, request: str | None = None) -> None:
+def change_course(session: Session, change: Change) -> None:
     """Change the course after this step, and save it at once: no kill leaves a change half made."""
     session.state.course = session.state.course.with_changes([change])
     save(session, again=True)
     session.keeper.collect(wait=True)
-    _record(session, change, request)
+    _record(session, change)
     session.world.wait()
 
 
-def go_back(session: Session, change: Change, request: str | None = None) -> None:
+def go_back(session: Session, change: Change) -> None:
     """Go on from the checkpoint of an earlier step with a change; what came after it is void, as at a resume.
 
     A run that is killed before that checkpoint holds the change goes on as if nobody had asked; the steps
@@ -92,14 +93,15 @@ def go_back(session: Session, change: Change, request: str | None = None) -> Non
     save(session, evaluated=not session.is_evaluation_owed, again=True)
     session.keeper.collect(wait=True)
     session.start_attempt(path)
-    _record(session, change, request, action="back")
+    _record(session, change, "back")
     session.world.wait()
 
 
-def _record(session: Session, change: Change, request: str | None = None, action: str = "change") -> None:
+def _record(session: Session, change: Change, action: str = "change") -> None:
     values, reason = {change.key: change.value}, f"{change.key} is {change.value} after step {change.step:,}"
     reason += f": {change.reason}" if change.reason else ""
-    session.recorder.write(events.Control(session.state.step, action, reason, request, values, change.step))
+    step, request = session.state.step, change.request
+    session.recorder.write(events.Control(step, action, reason, request, values, change.step))
     session.recorder.sync()
 
 

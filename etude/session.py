@@ -199,7 +199,8 @@ def begin(
         tasks=plan.tasks, train=plan.train, metric=plan.metric, judge=judge, own=options.own, state=state,
         world=world, folder=run.path / "predictions", is_fresh=is_fresh,
     )  # fmt: skip
-    guard = Guard(run, recipe.watch, partial(_explain, plan, options, state)) if writer else None
+    settle = partial(keeper.collect, wait=True)
+    guard = Guard(run, recipe.watch, partial(_explain, plan, options, state), settle) if writer else None
     desk = _desk(run, state, world, signals, recorder, keeper, guard=guard, mailbox=mailbox)
     stack.callback(lambda: desk.close(state.step))
     session = Session(
@@ -239,7 +240,7 @@ def _take_lost_changes(run: Run, state: TrainState, world: World) -> list[events
     recorded = {
         (control.request, control.from_step, key, repr(value)): (
             control,
-            Change(control.from_step, key, value, control.reason.partition(": ")[2]),
+            Change(control.from_step, key, value, control.reason.partition(": ")[2], control.request),
         )
         for control in (entry.event for entry in (run.ledger().entries if world.is_main else ()))
         if isinstance(control, events.Control) and control.from_step is not None
@@ -262,16 +263,9 @@ def _take_lost_changes(run: Run, state: TrainState, world: World) -> list[events
 
 
 def _desk(
-    run: Run,
-    state: TrainState,
-    world: World,
-    signals: StopSignals,
-    recorder: Recorder,
-    keeper: Keeper,
-    *,
-    guard: Guard | None,
-    mailbox: Mailbox | None,
-) -> Desk:
+    run: Run, state: TrainState, world: World, signals: StopSignals, recorder: Recorder, keeper: Keeper,
+    *, guard: Guard | None, mailbox: Mailbox | None,
+) -> Desk:  # fmt: skip
     def course_at(step: int) -> Course:
         find_moment(run, step)
         progress = checkpoints.read_progress(run.checkpoints / checkpoint_name(step))
@@ -324,6 +318,7 @@ def _write_start(session: Session, path: Path | None, damage: list[str], new_wei
     recorder, guard = session.recorder, session.guard
     assert guard is not None
     foreign = session.start_attempt(path)
+    recorder.ignore = session.recipe.watch.ignore
     recorder.write(*guard.begin(has_first_weights=session.options.weights is not None))
     recorder.watch = guard.take
     recorder.write(*_find_at_start(session, new_weights))

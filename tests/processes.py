@@ -1,9 +1,11 @@
 """Runs of several processes: started, watched and compared."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -47,6 +49,26 @@ class Life:
         assert not left, left
         assert "Traceback" not in self.said(), self.said()
         return code
+
+
+def in_a_fork(do: Callable[[], object]) -> int:
+    """Do something in a process of its own, which ends without clean-up; returns its exit code, -9 if it was
+    killed.
+    """
+
+    def live() -> None:
+        do()
+        os._exit(0)
+
+    child = multiprocessing.get_context("fork").Process(target=live)
+    child.start()
+    child.join(120)
+    if (
+        child.exitcode is None
+    ):  # a lock of torch's was held when the process was copied: once in some thousands
+        child.kill()
+        return in_a_fork(do)
+    return child.exitcode
 
 
 def final_bits(runs: Path) -> bytes:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from etude.cli.examples import example_text
 from etude.cli.main import COMMANDS, DATA_COMMANDS, DataGroup, app
+from etude.recipe.findings import FINDINGS
 from etude.recipe.load import load_recipe, recipe_from, to_toml
 from etude.sweep.grid import load_sweep
 from etude.watch.watcher import DETECTORS
@@ -194,7 +195,7 @@ def test_the_page_on_the_watch_has_a_section_for_every_finding_and_for_none_besi
     headings = re.findall(r"^### `(\w+)`: .+$", (ROOT / "docs" / "watch.md").read_text("utf-8"), re.M)
     kinds = {detector.kind for detector in DETECTORS} | kinds_of_tests()
     assert len(headings) == len(set(headings)) and {"overfitting", "padding_scored"} < kinds
-    assert sorted(headings) == sorted(kinds)
+    assert sorted(headings) == sorted(kinds) == sorted(FINDINGS)
 
 
 def test_every_part_of_a_section_is_there() -> None:

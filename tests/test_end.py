@@ -1,7 +1,6 @@
 """A run whose last step is done ends as finished: what tells of it may fail, and a kill trains
 nothing again."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from etude.run import run_recipe
 from etude.start import Options
 from tests.bases import write_labelled
 from tests.conftest import Outcome
+from tests.processes import in_a_fork
 
 Make = Callable[..., Recipe]
 
@@ -40,26 +40,6 @@ class BreaksAtTheEnd:
 
 def events(run: Run, kind: type) -> list[Any]:
     return [entry.event for entry in run.ledger().entries if isinstance(entry.event, kind)]
-
-
-def in_a_fork(do: Callable[[], object]) -> int:
-    """Do something in a process of its own, which ends without clean-up; returns its exit code, -9 if it was
-    killed.
-    """
-
-    def live() -> None:
-        do()
-        os._exit(0)
-
-    child = multiprocessing.get_context("fork").Process(target=live)
-    child.start()
-    child.join(120)
-    if (
-        child.exitcode is None
-    ):  # a lock of torch's was held when the process was copied: once in some thousands
-        child.kill()
-        return in_a_fork(do)
-    return child.exitcode
 
 
 def test_a_view_that_fails_to_close_leaves_the_run_finished_and_is_named_once(

@@ -123,6 +123,18 @@ def test_a_run_recovers_as_often_as_it_may(make_recipe: Make, tmp_path: Path) ->
     assert rates == [pytest.approx(4.9e-3), pytest.approx(0.3 * 4.9e-3)]  # known before step 0, then lower
 
 
+def test_what_is_to_be_ignored_is_not_recorded_also_of_tests_and_rules(
+    make_recipe: Make, tmp_path: Path
+) -> None:
+    kinds = ("rate_too_high", "skipped_steps")
+    recipe = with_keys(fast(make_recipe, "stop"), train__steps=30, evaluate__every_steps=30)
+    with pytest.raises(FaultError, match="nothing is learnt"):
+        train(recipe, tmp_path / "told", loss=fragile_loss)
+    told = [each.kind for each in found(list_runs(tmp_path / "told")[0], Finding)]
+    run = train(with_keys(recipe, watch__ignore=list(kinds)), tmp_path / "ignored", loss=fragile_loss)
+    assert {*kinds} <= {*told} and not {*kinds} & {each.kind for each in found(run, Finding)}
+
+
 def test_a_run_whose_steps_all_were_skipped_is_not_finished(make_recipe: Make, tmp_path: Path) -> None:
     def broken(model: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         losses, count = fragile_loss(model, batch)

@@ -396,7 +396,7 @@ def test_a_run_whose_newer_checkpoints_are_damaged_keeps_the_changes_in_them(
     training = Training(recipe, Options(runs=tmp_path / "asked"))
     for step in training:
         if step.number == 5:
-            post(training.run, "set", key=change.key, value=change.value, reason=change.reason)
+            asked = post(training.run, "set", key=change.key, value=change.value, reason=change.reason)
         if step.number == 7:
             break
     for folder in training.run.checkpoints.iterdir():
@@ -406,7 +406,7 @@ def test_a_run_whose_newer_checkpoints_are_damaged_keeps_the_changes_in_them(
         training = Training(recipe, Options(runs=tmp_path / "asked"))
         next(iter(training))
         state = json.loads((training.run.checkpoints / f"step-00000{number}" / "state.json").read_text())
-        assert state["changes"] == [vars(change)]
+        assert state["changes"] == [{**vars(change), "request": asked}]
     run = run_recipe(recipe, Options(runs=tmp_path / "asked")).run
     whole = run_recipe(recipe, Options(runs=tmp_path / "whole", changes=(change,))).run
     assert (bits(run), losses(run)) == (bits(whole), losses(whole))

@@ -77,6 +77,7 @@ def audit(plan: Plan, state: TrainState, own: Own = Own(), *, is_fresh: bool | N
         if not state.step and own.model is None:  # the scale of others' weights may mean anything
             fresh = bool(is_fresh)
             _test(found, "sizes of updates", lambda: find_wrong_sizes(plan, state, is_fresh=fresh))
+    found.findings = [each for each in found.findings if each.kind not in plan.recipe.watch.ignore]
     if plan.pretrained:
         longest = plan.pretrained.config.longest
         found.findings = [_readable(each, longest, plan.recipe.train.seq_len) for each in found.findings]

@@ -31,9 +31,9 @@ def improve_run(
     recipe = out or parse_new_file(f"{better.recipe.name}.toml")
     strategy = parse_new_file(str(recipe.with_suffix(".strategy.md")))
     try:
-        with durable.new_files(recipe, strategy):
-            durable.write_file(strategy, better.strategy.encode("utf-8", "backslashreplace"))
-            durable.write_file(recipe, better.text.encode())
+        durable.write_new_files({
+            strategy: better.strategy.encode("utf-8", "backslashreplace"), recipe: better.text.encode(),
+        })  # fmt: skip
     except FileExistsError as error:
         raise InputError(f"{error.filename} is there already; give another file with --out") from None
     rows = [

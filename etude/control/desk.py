@@ -111,7 +111,7 @@ class Desk:
     def _change(self, request: Request, key: str, course: Course, step: int) -> Decision | None:
         """The decision to change the course from here on, or from an earlier checkpoint on."""
         start = step if request.step is None else request.step
-        change = Change(start, key, request.value, request.reason)
+        change = Change(start, key, request.value, request.reason, request.id)
         if start < step:
             self.settle()
         try:

@@ -4,12 +4,14 @@ A file is written under a temporary name, fsynced, renamed, and its folder fsync
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ from etude.durable.calls import call, storage_error, write_all
 from etude.durable.folders import sync_folder
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_LEFTOVER = re.compile(r"\..+\.[0-9]+\.tmp", re.DOTALL)
+_LEFTOVER = re.compile(r"\.(.+)\.[0-9]+\.tmp", re.DOTALL)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,15 @@ class Written:
     sha256: str
 
 
-def write_file(path: Path, chunks: bytes | Iterable[bytes | memoryview], *, private: bool = False) -> Written:
+def write_file(
+    path: Path, chunks: bytes | Iterable[bytes | memoryview], *, private: bool = False, is_new: bool = False
+) -> Written:
     """Write a file so that at every moment either the old or the new content is there, whole.
 
-    private: for no other user to read
+    private: for no other user to read; is_new: under a name that nobody has
 
-    Raises: StorageError if the disk is full or fails; the temporary file is removed then.
+    Raises: StorageError if the disk is full or fails; FileExistsError with the name that was to be new; the
+    temporary file is removed then.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # see _LEFTOVER
     digest, size = hashlib.sha256(), 0
@@ -47,34 +53,41 @@ def write_file(path: Path, chunks: bytes | Iterable[bytes | memoryview], *, priv
                 size += len(view)
                 write_all(descriptor, view, temporary)
             call("fsync", temporary, lambda: os.fsync(descriptor))
-            call("rename", path, lambda: temporary.rename(path))
+            if is_new:
+                _name_new(temporary, path)
+            else:
+                call("rename", path, lambda: temporary.rename(path))
         finally:
             os.close(descriptor)
         sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if is_new and isinstance(error, FileExistsError):
+            raise
         raise storage_error(path, error) from error
     return Written(size, digest.hexdigest())
 
 
-@contextlib.contextmanager
-def new_files(*paths: Path) -> Iterator[None]:
-    """Take names that nobody has, all or none: empty files to be written, gone again if the block fails.
+def write_new_files(contents: Mapping[Path, bytes]) -> None:
+    """Write files under names that nobody has, all or none; a call after a kill writes what is missing.
 
-    Raises: FileExistsError with the name that is there; StorageError.
+    One that is there with the same content counts as written.
+
+    Raises: FileExistsError with the name that holds something else; StorageError.
     """
+    for path, content in contents.items():
+        _require_free(path, content)
+        remove_leftovers(path.parent, of=path.name)
     made: list[Path] = []
     try:
-        for path in paths:
-            try:
-                os.close(os.open(path, _NEW_FILE, 0o644))
-            except FileExistsError:
-                raise
-            except OSError as error:
-                raise storage_error(path, error) from error
+        for path, content in contents.items():
             made.append(path)
-        yield
+            try:
+                write_file(path, content, is_new=True)
+            except FileExistsError:
+                made.pop()
+                _require_free(path, content)
     except BaseException:
         for path in made:
             path.unlink(missing_ok=True)
@@ -87,10 +100,14 @@ def write_json(path: Path, value: Any) -> Written:
     return write_file(path, text.encode("utf-8", "backslashreplace"))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed writers left in a folder; a file being written stays."""
+def remove_leftovers(folder: Path, of: str = "") -> None:
+    """Remove the temporary files that killed writers left in a folder; a file being written stays.
+
+    of: the name of the file that they were to become, or any
+    """
     try:
-        names = [path for path in folder.iterdir() if _LEFTOVER.fullmatch(path.name)]
+        found = [(path, _LEFTOVER.fullmatch(path.name)) for path in folder.iterdir()]
+        names = [path for path, match in found if match and of in ("", match[1])]
     except OSError:
         return
     for path in names:
@@ -117,3 +134,30 @@ def _open_held(temporary: Path, mode: int) -> int:
         if os.fstat(descriptor).st_nlink:
             return descriptor
         os.close(descriptor)  # it was removed before it was locked
+
+
+def _name_new(temporary: Path, path: Path) -> None:
+    """Give a file its name if nobody has it. Raises: FileExistsError with the name; OSError."""
+    try:
+        call("link", path, lambda: path.hardlink_to(temporary))
+    except OSError as error:
+        if error.errno in _NO_LINKS and not os.path.lexists(path):  # a disk without links
+            call("rename", path, lambda: temporary.rename(path))
+            return
+        if error.errno in (errno.EEXIST, *_NO_LINKS):
+            raise _taken(path) from None
+        raise
+    temporary.unlink()
+
+
+def _require_free(path: Path, content: bytes) -> None:
+    """Raises: FileExistsError with the name if it is that of anything but a file of this content."""
+    with contextlib.suppress(FileNotFoundError):
+        seen = path.lstat()
+        is_same = stat.S_ISREG(seen.st_mode) and seen.st_size == len(content)
+        if not is_same or path.read_bytes() != content:
+            raise _taken(path)
+
+
+def _taken(path: Path) -> FileExistsError:
+    return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))

@@ -27,7 +27,9 @@ FORMAT = 1
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
 _FILE = shape.Object({"size": int, "sha256": str})
 _MANIFEST = shape.Object({"format": int, "run": str, "step": int, "files": {str: _FILE}})
-_CHANGE = shape.Object({"step": int, "key": str, "value": (float, str, None), "reason": str})
+_CHANGE = shape.Object(
+    {"step": int, "key": str, "value": (float, str, None), "reason": str}, {"request": str | None}
+)
 _STATE = shape.Object(
     {
         "run": str, "step": int, "data_fingerprint": str,

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 
@@ -25,9 +25,11 @@ class Recorder:
 
     cost         of a token and of a target; matrix_rate: operations a second of all devices, measured
     precision    of the training, as advice on steps that are not finite takes it
+    ignore       kinds of findings that are not recorded
     watch        gives the findings that records lead to, which are recorded after them
     """
 
+    ignore: Collection[str] = ()
     watch: Callable[[Sequence[events.Event]], Sequence[events.Event]] | None = None
 
     def __init__(
@@ -123,11 +125,15 @@ class Recorder:
         steps, self._since_save = [step for step in self._since_save if not step.skipped], []
         return mean_loss(steps)
 
-    def write(self, *records: events.Event) -> None:
+    def write(self, *given: events.Event) -> None:
+        records = [each for each in given if not self._is_ignored(each)]
         if self._writer and records:
             self._writer.append(*records)
             if self.watch and (found := self.watch(records)):
                 self._writer.append(*found)
+
+    def _is_ignored(self, record: events.Event) -> bool:
+        return isinstance(record, events.Finding) and record.kind in self.ignore
 
     def sync(self) -> None:
         """Make all that was written durable."""

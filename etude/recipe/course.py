@@ -34,14 +34,16 @@ _MOST_SKIPPED = 2**40
 class Change:
     """Another value of one key of the recipe, from the step after `step` on.
 
-    key    one of KEYS; `data.skip_steps` leaves out the batches of so many steps, once
-    value  as a recipe holds it; None for a key that is not set
+    key      one of KEYS; `data.skip_steps` leaves out the batches of so many steps, once
+    value    as a recipe holds it; None for a key that is not set
+    request  the id of the request that it answers
     """
 
     step: int
     key: str
     value: Any
     reason: str = ""
+    request: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
 """Rules across the keys of a recipe, which no single key can check."""
 
+import difflib
 from collections.abc import Iterator
 from typing import get_args
 
 from etude.durable import check_name
 from etude.errors import InputError
+from etude.recipe.findings import FINDINGS
 from etude.recipe.kinds import TRAINING_KINDS
 from etude.recipe.model import Model
 from etude.recipe.schema import Data, Kind, Recipe, Source
+from etude.text import shorten
 
 _MOST_CRITERIA = 100
 
@@ -359,6 +362,10 @@ def _checkpoint(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def _watch(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if recipe.watch.policy == "recover" and recipe.checkpoint.every_steps is None:
         yield "watch.policy", "goes back to checkpoints of known steps; give checkpoint.every_steps too"
+    if unknown := next((kind for kind in recipe.watch.ignore if kind not in FINDINGS), None):
+        near = difflib.get_close_matches(unknown[:100], FINDINGS, n=1)
+        advice = f"did you mean {near[0]}?" if near else "docs/watch.md names all; for example plateau"
+        yield "watch.ignore", f"names {shorten(unknown, 60)!r}, which is no kind of finding; {advice}"
 
 
 def _criteria(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -37,10 +37,13 @@ def test_the_command_writes_both_and_overwrites_nothing(
     assert f"etude compare {run.name} tiny-v2\n" in done.out
     assert (tmp_path / "tiny-v2.toml").exists() and (tmp_path / "tiny-v2.strategy.md").exists()
     before = (tmp_path / "tiny-v2.toml").read_bytes()
+    assert etude("improve", run.name) == done and (tmp_path / "tiny-v2.toml").read_bytes() == before
+    (tmp_path / "tiny-v2.strategy.md").unlink()  # as a kill leaves it
+    assert etude("improve", run.name) == done and (tmp_path / "tiny-v2.strategy.md").exists()
+    (tmp_path / "tiny-v2.toml").write_bytes(before + b"# mine\n")
     again = etude("improve", run.name)
-    assert (
-        again.code == 2 and "tiny-v2.toml" in again.err and (tmp_path / "tiny-v2.toml").read_bytes() == before
-    )
+    assert again.code == 2 and "tiny-v2.toml is there already" in again.err
+    assert (tmp_path / "tiny-v2.toml").read_bytes() == before + b"# mine\n"
     assert etude("improve", "nothing").code == 2
     (tmp_path / "other.strategy.md").write_text("mine")
     refused = etude("improve", run.name, "--out", "other.toml")

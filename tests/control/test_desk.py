@@ -82,7 +82,7 @@ def test_patience_ends_a_run_before_a_request_does(office: Office) -> None:
 def test_requests_are_answered_one_at_a_time_in_their_order(office: Office) -> None:
     office.ask(id="a", action="set", key="optim.learning_rate", value=1e-4, reason="it jumps")
     office.ask(id="b", action="stop", reason="enough")
-    change = Change(4, "optim.learning_rate", 1e-4, "it jumps")
+    change = Change(4, "optim.learning_rate", 1e-4, "it jumps", "a")
     assert office.decide() == Decision("change", "it jumps", "a", change)
     assert office.decide() == Decision("stop", "enough", "b", is_asked=True)
     assert [value["request"] for value in office.agreed] == ["a", "b"]
@@ -101,7 +101,7 @@ def test_a_change_that_cannot_be_made_is_refused_with_its_line(office: Office) -
 
 def test_a_run_goes_back_to_a_checkpoint_of_an_earlier_step_with_a_change(office: Office) -> None:
     office.ask(id="a", action="back", step=2, key="optim.learning_rate", value=1e-4, reason="it jumps")
-    change = Change(2, "optim.learning_rate", 1e-4, "it jumps")
+    change = Change(2, "optim.learning_rate", 1e-4, "it jumps", "a")
     assert office.decide() == Decision("back", "it jumps", "a", change)
 
 
@@ -124,7 +124,7 @@ def test_a_pause_waits_for_a_request_and_takes_changes_meanwhile(office: Office)
     office.while_paused = [
         {"id": "b", "action": "pause"}, {"id": "c", "action": "set", "key": "train.max_grad_norm", "value": None},
     ]  # fmt: skip
-    assert office.decide().change == Change(4, "train.max_grad_norm", None)
+    assert office.decide().change == Change(4, "train.max_grad_norm", None, "", "c")
     office.while_paused = [{"id": "d", "action": "go on", "reason": "lunch is over"}]
     assert office.decide() == Decision("go", "lunch is over", "d")
     assert office.told == [Control(4, "refuse", "pause: the run is paused already", "b")]

@@ -52,19 +52,53 @@ def test_a_kill_at_any_call_leaves_the_old_or_the_new_file(tmp_path: Path) -> No
         assert path.read_bytes() in (b"old", b"newer")
 
 
-def test_new_files_are_taken_all_or_none_and_given_back_by_a_failure(tmp_path: Path) -> None:
+def test_new_files_are_written_all_or_none_and_again_where_they_are_the_same(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    with durable.new_files(one, two):
-        for taken in ([one], [tmp_path / "free", two]):
-            with pytest.raises(FileExistsError), durable.new_files(*taken):
-                raise AssertionError
-        durable.write_file(one, b"1")
-    assert (one.read_bytes(), two.read_bytes()) == (b"1", b"") and not (tmp_path / "free").exists()
-    with pytest.raises(KeyError), durable.new_files(tmp_path / "free"):
-        raise KeyError
-    assert not (tmp_path / "free").exists()
-    with pytest.raises(StorageError), durable.new_files(tmp_path / "no" / "folder"):
-        raise AssertionError
+    for _ in range(2):
+        durable.write_new_files({one: b"1", two: b"2"})
+    for taken in ({one: b"2"}, {tmp_path / "free": b"", two: b"3"}):
+        with pytest.raises(FileExistsError) as refused:
+            durable.write_new_files(taken)
+        assert refused.value.filename == str(two if two in taken else one)
+    (tmp_path / "link").symlink_to(one)
+    with pytest.raises(FileExistsError):
+        durable.write_new_files({tmp_path / "link": b"1"})
+    with pytest.raises(StorageError):
+        durable.write_new_files({tmp_path / "three": b"3", tmp_path / "no" / "folder": b""})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "one", "two"]
+    assert (one.read_bytes(), two.read_bytes()) == (b"1", b"2")
+
+
+def test_new_files_go_where_a_disk_has_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no links")
+
+    monkeypatch.setattr(Path, "hardlink_to", fail)
+    for _ in range(2):
+        durable.write_new_files({tmp_path / "one": b"1"})
+    with pytest.raises(FileExistsError, match="one"):
+        durable.write_new_files({tmp_path / "one": b"2"})
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_a_fault_at_any_call_of_new_files_leaves_none_and_a_kill_only_whole_ones(tmp_path: Path) -> None:
+    contents = {tmp_path / "one": b"first", tmp_path / "two": b"second"}
+    with durable.faults(durable.FaultPlan()) as plan:
+        durable.write_new_files(contents)
+    for at in range(len(plan.calls)):
+        for path in contents:
+            path.unlink(missing_ok=True)
+        with durable.faults(durable.FaultPlan(at, errno.EIO)), pytest.raises(StorageError):
+            durable.write_new_files(contents)
+        assert not list(tmp_path.iterdir())
+        if (child := os.fork()) == 0:
+            with durable.faults(durable.FaultPlan(at)):
+                durable.write_new_files(contents)
+            os._exit(0)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == 9
+        assert all(path.read_bytes() == content for path, content in contents.items() if path.exists())
+        durable.write_new_files(contents)
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == contents
 
 
 def test_a_file_that_the_system_lets_grow_no_further_is_a_storage_error_and_keeps_what_it_held(

@@ -31,6 +31,11 @@ global_batch_size = 8
         (["evaluate.every_steps=2", "evaluate.every_epochs=2"], "keep one of them"),
         (["checkpoint.every_steps=2", "checkpoint.every_minutes=2"], "keep one of them"),
         (["checkpoint.keep=1"], "at least 2"),
+        (
+            ["watch.ignore=['plateau', 'overfiting']"],
+            "'overfiting', which is no kind of finding; did you mean overfitting?",
+        ),
+        (["watch.ignore=['x']"], "docs/watch.md names all"),
         (["checkpoint.keep_at=[11]"], "names step 11"),
         (["model.n_head=5"], "which 5 heads do not share evenly"),
         (["model.n_kv_head=4"], "does not divide n_head 6"),
