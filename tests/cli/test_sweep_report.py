@@ -27,5 +27,5 @@ def test_a_real_sweep_of_four_trials_has_its_results(
     charged = sum(each["device_seconds"] for each in told["trials"])
     assert abs(charged - told["costs"]["device_seconds"]) < 1e-9 * charged
     assert sum(len(part["trials"]) > 1 for part in told["costs"]["parts"]) == 2
-    assert told["best"] and all(each["standard_error"] for each in told["trials"])
+    assert told["best"] and all(each["value"] and each["run"] for each in told["trials"])
     assert told == json.loads(etude("sweep", "report", path, "--folder", folder, "--json").out)

@@ -1,6 +1,7 @@
 """Intervals, against what is known of the binomial, against resampling row by row, and against sacrebleu."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ import pytest
 from etude.scores import labels
 from etude.scores.answers import FIGURES, Answer
 from etude.scores.intervals import (
+    Difference,
     Interval,
     answer_bootstrap,
     answer_difference,
     bootstrap,
     label_bootstrap,
+    label_difference,
     paired_difference,
     ratio_bootstrap,
     ratio_difference,
@@ -192,3 +195,20 @@ def test_a_ratio_of_sums_and_its_difference_have_the_spread_of_hand_made_resampl
     paired = [(b[at, 0].sum() - a[at, 0].sum()) / a[at, 1].sum() for at in chosen]
     assert (gap.low, gap.high) == pytest.approx(np.quantile(paired, [0.025, 0.975]), rel=0.1)
     assert not gap.is_noise and math.isnan(ratio_bootstrap(a[:1]).low)
+
+
+def test_a_difference_of_labels_is_that_of_resampled_rows() -> None:
+    draw = np.random.default_rng(3)
+    truth = draw.integers(0, 3, 300)
+    a, b = (np.where(draw.random(300) < share, truth, draw.integers(0, 3, 300)) for share in (0.8, 0.6))
+    names = ["x", "y", "z"]
+
+    def f1(said: labels.Ints) -> Callable[[labels.Ints], float]:
+        return lambda at: labels.score_labels(truth[at], said[at], names, multi=False)["f1"]
+
+    slow = paired_difference(f1(a), f1(b), 300)
+    fast = label_difference(truth, a, b, names, multi=False, figure="f1")
+    assert fast.value == pytest.approx(slow.value) and label_difference(
+        truth, a, a, names, multi=False, figure="f1"
+    ) == Difference(0.0, 0.0, 0.0)
+    assert [fast.low, fast.high] == pytest.approx([slow.low, slow.high], abs=0.02)
