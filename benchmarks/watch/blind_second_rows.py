@@ -212,7 +212,8 @@ def own_model(
             num_attention_heads=4, intermediate_size=160, max_position_embeddings=512, bos_token_id=0, eos_token_id=0,
             attn_implementation="eager" if seed else "sdpa",
         )  # fmt: skip
-        return GPTNeoXForCausalLM(config)
+        new: nn.Module = GPTNeoXForCausalLM(config)
+        return new
     return None
 
 
