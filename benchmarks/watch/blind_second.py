@@ -31,6 +31,7 @@ from watch.blind_second_rows import SHAPES, instructions, own_model, shape_value
 CLAIM = (
     "watch: cause of a loss that falls too far, named before 2 % of the run, by a second test written blind"
 )
+FIXED_IN = "6c00070"  # the commit of cases, accepted names and rule, before any run
 TWICE: Accepted = ({"labels_shifted_twice"}, r"shifted twice|after the next")
 
 
@@ -66,7 +67,7 @@ def main() -> None:
     if chosen == every:
         faulty, easy = ([run for run in runs if (run["cause"] == EASY) == side] for side in (False, True))
         right = {"causes": sum(run["right"] for run in faulty), "easy": sum(run["right"] for run in easy)}
-        figures = {**right, "of": [len(faulty), len(easy)], "runs": runs}
+        figures = {**right, "of": [len(faulty), len(easy)], "fixed_in": FIXED_IN, "runs": runs}
         write_result("watch_blind_second", CLAIM, figures, table(runs, SHAPES))
     else:
         print("\n".join(" | ".join(map(str, row)) for row in table(runs, SHAPES)))
