@@ -34,6 +34,7 @@ from etude.text import plural, shorten
 _POLL_SECONDS = 0.1
 _SCAN_SECONDS = 1.0
 _LOOK_SECONDS = 10.0  # between looks at the sweep file
+_REPORT_SECONDS = 60.0  # between reports while trials go on
 _LOG_BYTES = 1 << 16
 _SHARE_OF_GPU = 8  # trials at once on a GPU at most, where nobody says another number
 
@@ -109,6 +110,7 @@ class Executor:
         self._given_up: dict[str, str] = dict(measured.problems)
         self._is_stopping = False
         self._told: set[Path] = set()  # files that have changed
+        self._report = _Report(path, folder.path)
 
     def run(self) -> Outcome:
         """Run until all trials are finished or given up, or a signal comes."""
@@ -137,6 +139,8 @@ class Executor:
                 time.sleep(_POLL_SECONDS)
         self._look_at_file()
         is_stopped = self._is_stopping and not dispatcher.is_over
+        if dispatcher.finished and not is_stopped:
+            self._tell(self._report.finish())
         return Outcome(len(dispatcher.finished), total, self._given_up, is_stopped)
 
     def signals(self) -> "_Signals":
@@ -187,6 +191,7 @@ class Executor:
         if isinstance(event, Ended) and event.how == "finished":
             done = len(dispatcher.finished)
             self._tell(f"finished  {event.name}  {event.reason}({done:,} of {len(self._sweep.trials):,})")
+            self._report.renew()
 
     def _start(self, action: Start) -> None:
         name, device = action.name, action.device
@@ -283,6 +288,38 @@ class Executor:
             if text != known and path not in self._told:
                 self._told.add(path)
                 self._tell(f"{path} has changed since it was read; the trials go on as they were then")
+
+
+class _Report:
+    """The report of a sweep, made by processes of their own: now and then, and once all trials have ended."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self._words = ["sweep", "report", str(path), "--folder", str(folder)]
+        self._file = folder / "report" / "report.md"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._begun = time.monotonic()
+
+    def renew(self) -> None:
+        """Begin one, if the last began long enough ago and has ended."""
+        is_running = self._process is not None and self._process.poll() is None
+        if not is_running and time.monotonic() - self._begun > _REPORT_SECONDS:
+            self._process, self._begun = self._start(), time.monotonic()
+
+    def finish(self) -> str:
+        """Make the last one; returns a line that says where it is, or why there is none."""
+        if self._process is not None:
+            self._process.communicate()
+        last = self._start()
+        _, said = last.communicate()
+        if last.returncode:
+            return f"no report: {shorten(said.decode('utf-8', 'replace').strip())}"
+        return f"report    {self._file}"
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            python_command("etude", *self._words), env=python_environment(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0,
+        )  # fmt: skip
 
 
 class _Signals:

@@ -71,7 +71,9 @@ def test_trials_of_a_sweep_equal_trials_alone_and_are_made_once(tmp_path: Path, 
     path, place, told = make(tmp_path, corpus, {"train.steps": [8, 12]}), tmp_path / "place", list[str]()
     ended = execute(path, place, told)
     assert (ended.finished, ended.trials, ended.given_up) == (2, 2, {})
-    assert "12 steps in place of 20" in told[0] and told[-1].endswith("(2 of 2)")
+    assert "12 steps in place of 20" in told[0] and told[-2].endswith("(2 of 2)")
+    assert told[-1] == f"report    {place / 'report' / 'report.md'}"
+    assert "2 of 2" in (place / "report" / "report.md").read_text()
     require_equal(load_sweep(path), place, tmp_path / "alone")
     before = {run.name: (run.path / "journal.jsonl").read_bytes() for run in list_runs(place / "runs")}
     assert execute(path, place).finished == 2
