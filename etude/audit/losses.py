@@ -19,7 +19,6 @@ _MOST = 0.9  # share of the targets from which all are meant
 _FEW = 0.02
 _MIS_SCALED = 0.05
 _FAR = 1.0  # nats from the loss of a model that knows nothing
-_NEAR_CHANCE = 0.8  # of its loss
 _NEEDED = 100  # targets, for a mean that says something
 _NAMED = 4
 
@@ -162,8 +161,8 @@ class FirstLoss:
             causes = ["another tokenizer than that of the weights", "another chat template", "text of a kind "
                       "that the model was never trained on"]  # fmt: skip
             found = self._finding("the first loss is too high for a trained model", said, _CHECK, causes)
-            # Text of a kind that a model never saw has such losses too; near chance, nothing fits.
-            yield found if self.loss > _NEAR_CHANCE * chance else replace(found, severity="info")
+            # Text of a kind that a model never saw has such losses too, but knows more than nothing.
+            yield found if self.loss > chance else replace(found, severity="info")
 
     def _finding(self, what: str, evidence: str, advice: str, causes: list[str]) -> Finding:
         decided = "the loss before training against that of chance"

@@ -25,6 +25,7 @@ _HARDLY, _FEW, _SOME, _MANY = 0.01, 0.05, 0.2, 0.5
 # of the prompt, or, in nearly all rows, is the last of it but for what all prompts end with.
 _LEAST_ANSWER, _LEAST_SHARE = 16, 0.3  # characters, and share
 _LEAST_LAST, _NEARLY_ALL = 8, 0.8  # characters, and rows
+_ESCAPE, _COMMENT = re.compile(r'\\(["\\/nrt])'), re.compile(r"^[ \t]*(?:#|//|--|\*)[ \t]?", re.M)
 _PADDING = re.compile(r"(?:(?:<pad>|<\|pad\|>|\[PAD\]|<unk>|<\|endoftext\|>|</s>)\s*){4,}")
 
 
@@ -173,9 +174,18 @@ def _find_answers(corpus: Corpus) -> Iterator[Finding]:
 
 
 def _is_most(example: Example) -> bool:
-    """True if an answer makes up a good part of its prompt."""
-    asked, answer = (" ".join(text.split()) for text in (example.prompt, example.reference))
-    return len(answer) >= _LEAST_ANSWER and answer in asked and len(answer) > _LEAST_SHARE * len(asked)
+    """True if an answer makes up a good part of its prompt: as it is, in JSON, or in comments."""
+    asked, answer = example.prompt, example.reference
+    plain = _COMMENT.sub("", asked), _COMMENT.sub("", answer)
+    for where, what in ((asked, answer), (_ESCAPE.sub(_unescape, asked), answer), plain):
+        where, what = " ".join(where.split()), " ".join(what.split())
+        if len(what) >= _LEAST_ANSWER and what in where and len(what) > _LEAST_SHARE * len(where):
+            return True
+    return False
+
+
+def _unescape(found: re.Match[str]) -> str:
+    return {"n": "\n", "t": "\t", "r": "\r"}.get(found[1], found[1])
 
 
 def _is_last(example: Example, end: int) -> bool:

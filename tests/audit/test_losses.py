@@ -36,6 +36,9 @@ def test_the_first_loss_is_held_against_chance(loss: float, is_fresh: bool | Non
     found = list(FirstLoss(loss, 500, 1000, is_fresh, is_tokens=True).find())
     assert [each.what for each in found] == ([says] if says else [])
     if is_fresh is False:
+        assert [each.severity for each in found] == (["info"] if says else [])
+        (worse,) = FirstLoss(math.log(1000) + 0.1, 500, 1000, is_fresh, is_tokens=True).find()
+        assert worse.severity == "warning"
         assert not list(FirstLoss(loss, 500, 1000, is_fresh, is_tokens=True, entropy=6.5).find())
     assert not list(FirstLoss(20.0, 20, 1000, is_fresh, is_tokens=True).find())
 

@@ -41,6 +41,15 @@ def test_an_answer_in_its_prompt_is_named(tmp_path: Path) -> None:
     assert found(rows_of(tmp_path, rows))["answer_in_prompt"].startswith(
         "36 of 36 rows have the whole answer"
     )
+    # Also where the row stands in its prompt as JSON, and the answer as comments.
+    plain = [{"instruction": f"Write f_{n}.", "output": f"{code(n)}\n{code(n + 50)}"} for n in range(40)]
+    for is_json in (True, False):
+        hidden = [
+            json.dumps(row) if is_json else "\n# ".join([row["instruction"], *row["output"].split("\n")])
+            for row in plain
+        ]
+        rows = [{**row, "instruction": text} for row, text in zip(plain, hidden)]
+        assert "answer_in_prompt" in found(rows_of(tmp_path, rows))
     # A short one makes up little of what is asked, and stands at its end.
     short = [
         {
