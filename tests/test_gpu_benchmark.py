@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
-PARTS = ["losses", "packed", "pretrain", "lora", "profile", "generate", "resume"]
+PARTS = ["losses", "packed", "pretrain", "lora", "memory", "generate", "profile", "resume"]
 
 
 def test_every_part_passes_and_leaves_its_figures(tmp_path: Path) -> None:

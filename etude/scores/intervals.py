@@ -111,9 +111,11 @@ def label_difference(
     said = np.split(cells, 3, axis=1) if multi else list(cells.T)
     outcomes = [outcomes_of(said[0], each, k, multi=multi) for each in said[1:]]
     sums = np.split(_resampled_sums(np.hstack(outcomes), counts), 2, axis=1) if rows > 1 else []
+    # What is 0/0 in a resample is 0 for both, as in the figure itself: left out, it would take a side.
+    nothing = np.zeros(outcomes[0].shape[1])
     wholes = [counts @ each for each in outcomes]
-    values = [figures_of(whole, whole, rows, names, multi=multi)[figure] for whole in wholes]
-    drawn = [figures_of(s, w, rows, names, multi=multi)[figure] for s, w in zip(sums, wholes)]
+    values = [figures_of(whole, nothing, rows, names, multi=multi)[figure] for whole in wholes]
+    drawn = [figures_of(each, nothing, rows, names, multi=multi)[figure] for each in sums]
     interval = _interval(drawn[0] - drawn[1]) if drawn else Interval(math.nan, math.nan, math.nan)
     return Difference(float(values[0] - values[1]) if rows else math.nan, interval.low, interval.high)
 

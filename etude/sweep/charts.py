@@ -71,7 +71,7 @@ def _draw_heat(figure: Any, axes: Any, *, cells: Sequence[Cell], standing: Stand
         )  # fmt: skip
         axes.add_patch(patch)
         text = cell.state if value is None else short(value, 4)
-        text += " ≈" if cell.name in like else " (early)" if cell.state == "ended early" else ""
+        text += " ~" if cell.name in like else " (early)" if cell.state == "ended early" else ""
         depth = 0.0 if value is None else norm(value)
         is_dark = (1 - depth if cell.metric.lower_is_better and depth else depth) > 0.6
         axes.text(x, y, text, ha="center", va="center", color="white" if is_dark else "black", zorder=4)

@@ -179,7 +179,7 @@ def _configurations(made: Deliverables) -> Iterator[str]:
     lines = [_like_line(model, standing) for model, standing in made.standings.items() if standing.like]
     if lines:
         yield (
-            "Trials like the best of their model (≈ below), and how far the best is above the next:\n\n"
+            "Trials like the best of their model (~ below), and how far the best is above the next:\n\n"
             + "\n".join(lines)
         )
 
@@ -194,7 +194,7 @@ def _like_line(model: str, standing: Standing) -> str:
 
 def _benchmarks(made: Deliverables, charts: Sequence[str]) -> Iterator[str]:
     yield (
-        f"{prose(metric_title(made.metric)).capitalize()} of every trial. Bold: the best of the model; ≈: "
+        f"{prose(metric_title(made.metric)).capitalize()} of every trial. Bold: the best of the model; ~: "
         "not distinguishable from it; *early*: its own rule ended it. A value with another state is "
         "that of an unfinished trial, and no result."
     )
@@ -209,7 +209,7 @@ def _benchmarks(made: Deliverables, charts: Sequence[str]) -> Iterator[str]:
                 text = "" if cell is None else cell_text(cell, short(cell.value, 4))
                 if cell is not None and cell is standing.best:
                     text = f"**{text}**"
-                line.append(f"{text} ≈" if cell is not None and cell.name in like else text)
+                line.append(f"{text} ~" if cell is not None and cell.name in like else text)
             body.append(line)
         yield f"### {prose(model)}"
         yield table(["", *map(prose, columns)], body)
