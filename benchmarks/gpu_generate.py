@@ -187,7 +187,7 @@ def _share(left: list[list[int]], right: list[list[int]]) -> float:
 
 
 def _attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What the work gives, or the end of its traceback: the other figures still come."""
+    """Figures of some work, or the end of its traceback, so that the others still come."""
     try:
         return work()
     except Exception:

@@ -16,6 +16,13 @@ SweepPath = Annotated[
     Path, typer.Argument(parser=parse_path, help="a sweep file", metavar="SWEEP", show_default=False)
 ]
 
+SweepFolderPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--folder", parser=parse_folder, metavar="PATH", help="the sweep folder (default: sweeps/NAME)"
+    ),
+]
+
 
 def plan(
     sweep: SweepPath,
@@ -80,12 +87,7 @@ def plan(
 
 def run(
     sweep: SweepPath,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--folder", parser=parse_folder, metavar="PATH", help="the sweep folder (default: sweeps/NAME)"
-        ),
-    ] = None,
+    folder: SweepFolderPath = None,
     accept: Annotated[
         bool, typer.Option("--accept", help="go on with a sweep whose trials have changed")
     ] = False,

@@ -8,17 +8,12 @@ import typer
 
 from etude.cli.options import Json, parse_folder, parse_output_folder
 from etude.cli.printing import print_json, print_rows, print_table, say
-from etude.cli.sweep import SweepPath
+from etude.cli.sweep import SweepFolderPath, SweepPath
 
 
 def report(
     sweep: SweepPath,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--folder", parser=parse_folder, metavar="PATH", help="the sweep folder (default: sweeps/NAME)"
-        ),
-    ] = None,
+    folder: SweepFolderPath = None,
     runs: Annotated[
         Path | None,
         typer.Option(

@@ -1,10 +1,11 @@
 """Cross-entropy of a linear head without the N x V logits: loss and gradients in one pass over chunks."""
 
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch.nn import functional as F
+
+from etude.models.fused import has_triton
 
 # Rows of logits that exist at once; 1,024 are as quick on two cores, 256 a tenth slower.
 CHUNK_ROWS = 512
@@ -66,7 +67,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             chunks = max(-(-len(rows) // most), 1)
             logits = torch.empty((-(-len(rows) // chunks), len(head)), dtype=dtype, device=hidden.device)
             shares = [None] * chunks if weights is None else weights[:, None].tensor_split(chunks)
-            has_kernel = dtype.itemsize == 2 and bias is None and _has_kernel(device)
+            has_kernel = dtype.itemsize == 2 and bias is None and device == "cuda" and has_triton()
             start = 0
             for part, target, share in zip(
                 rows.tensor_split(chunks), labels[:, None].tensor_split(chunks), shares
@@ -108,11 +109,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes)
         )
         return hidden, weight, None, bias, None, None
-
-
-def _has_kernel(device: str) -> bool:
-    """True on a GPU with Triton, which torch brings along but on Windows."""
-    return device == "cuda" and find_spec("triton") is not None
 
 
 def _sum_losses(

@@ -33,12 +33,13 @@ def rotate(x: Tensor, rotary: tuple[Tensor, Tensor], dtype: torch.dtype = torch.
 
 
 def has_kernels(x: Tensor) -> bool:
-    """True for a tensor on a GPU where there is Triton, which torch brings along but on Windows."""
-    return x.is_cuda and not torch.compiler.is_compiling() and _has_triton()
+    """True for a tensor on a GPU where there is Triton, unless torch.compile makes kernels of its own."""
+    return x.is_cuda and not torch.compiler.is_compiling() and has_triton()
 
 
 @cache
-def _has_triton() -> bool:
+def has_triton() -> bool:
+    """True if Triton is installed, which torch for GPUs brings along but on Windows."""
     return find_spec("triton") is not None
 
 

@@ -30,8 +30,8 @@ from etude.models.weights import keeps_fp32
 from etude.objectives.choose import join_kinds
 from etude.plan import Plan
 from etude.plan.allocator import Replay
-from etude.plan.kernels import fixed_bytes, standing_in, workspace_of
-from etude.plan.trace import Block, Trace, Tracer, haunt, tracing
+from etude.plan.stand_ins import fixed_bytes, standing_in, workspace_of
+from etude.plan.trace import Block, Trace, Tracer, fake_weights, tracing
 from etude.recipe.course import Course
 from etude.recipe.schema import Recipe
 
@@ -178,7 +178,7 @@ def trace_step(subject: Subject) -> Trace:
     model = _empty(subject)
     tracer = Tracer(device, workspace_of(device))
     with standing_in(device), tracing(tracer, model):
-        haunt(model, tracer, lambda name, tensor: _dtype_of(subject, model, name, tensor))
+        fake_weights(model, tracer, lambda name, tensor: _dtype_of(subject, model, name, tensor))
         adapt(recipe, model)
         tracer.note(model.parameters(), "weights")
         optimizer = Optimizer(model, recipe.optim)

@@ -95,7 +95,7 @@ class Shapes:
 
 
 def body_of(value: Any) -> Any:
-    """The meta tensor of a ghost, or one in the place of another tensor; other values as they are."""
+    """The meta tensor of a fake tensor, or one in the place of another tensor; other values as they are."""
     if isinstance(value, Tensor):
         body = getattr(value, "body", None)
         if body is not None:

@@ -1,8 +1,8 @@
 """One training step of a model without numbers: the storages that live in it, from its own code.
 
-A ghost is a tensor with a shape and a storage, but no memory. The loop, the objective, the model and the
-optimizer run on ghosts as they run on a device; a mode below autograd sees each operation and notes when a
-storage begins and ends. What the kernels of a GPU do otherwise stands in `stand_ins.py`.
+A fake tensor has a shape and a storage, but no memory. Loop, objective, model and optimizer run on fake
+tensors as they run on a device; a mode below autograd sees each operation and notes when a storage begins
+and ends. For the kernels of a GPU that is not there, functions of `stand_ins.py` stand in.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from etude.plan.casts import Casts
-from etude.plan.kernels import attend, norm
 from etude.plan.shapes import Shapes
+from etude.plan.stand_ins import attend, norm
 
 _META = torch.device("meta")
 _NUMBER = re.compile(r"\d+")
@@ -63,17 +63,17 @@ class Trace:
     step_begins: int = 0
 
 
-class Ghost(torch.Tensor):
+class FakeTensor(torch.Tensor):
     """A tensor with shape, strides, dtype and storage, but no numbers; `device` is the one it stands for."""
 
     body: Tensor
     stands_for: torch.device
 
     @staticmethod
-    def __new__(cls, body: Tensor, device: torch.device) -> "Ghost":
-        ghost: Ghost = torch.Tensor._make_subclass(cls, body, False, device_for_backend_keys=device)
-        ghost.body, ghost.stands_for = body, device
-        return ghost
+    def __new__(cls, body: Tensor, device: torch.device) -> "FakeTensor":
+        fake: FakeTensor = torch.Tensor._make_subclass(cls, body, False, device_for_backend_keys=device)
+        fake.body, fake.stands_for = body, device
+        return fake
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
@@ -81,7 +81,7 @@ class Ghost(torch.Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        raise RuntimeError(f"{func} of a ghost outside of its trace")
+        raise RuntimeError(f"{func} of a fake tensor outside of its trace")
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
@@ -93,7 +93,7 @@ class Ghost(torch.Tensor):
 
 
 class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """The mode under which a step runs on ghosts of a device."""
+    """The mode under which a step runs on fake tensors of a device."""
 
     def __init__(
         self, device: torch.device, workspace: Callable[[Any, Any], int] = lambda func, args: 0
@@ -126,17 +126,17 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.note([made], "cast weights")
         return made
 
-    def ghost(self, like: Tensor, kind: str, dtype: torch.dtype | None = None) -> Ghost:
-        """A ghost with the shape of a tensor, and a storage of its own."""
+    def fake(self, like: Tensor, kind: str, dtype: torch.dtype | None = None) -> FakeTensor:
+        """A fake tensor with the shape of a tensor, and a storage of its own."""
         before, self.kind = self.kind, kind
-        made: Ghost = torch.empty(like.shape, dtype=dtype or like.dtype)  # type: ignore[assignment]
+        made: FakeTensor = torch.empty(like.shape, dtype=dtype or like.dtype)  # type: ignore[assignment]
         self.kind = before
         return made
 
     def note(self, tensors: Iterable[Tensor | None], kind: str) -> None:
-        """Say of what kind the storages of some ghosts are."""
+        """Say of what kind the storages of some fake tensors are."""
         for tensor in tensors:
-            if isinstance(tensor, Ghost):
+            if isinstance(tensor, FakeTensor):
                 self.trace.blocks[self._known[tensor.body.untyped_storage()._cdata]].kind = kind
 
     def begin_step(self, workspaces: Sequence[int] = ()) -> None:
@@ -158,7 +158,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 number = self._begin(storage.nbytes(), func, value)
                 self._known[key] = number
                 self._refs[number] = weakref.ref(storage, lambda _, key=key: self._forget(key))  # type: ignore[misc]
-            return Ghost(value, self.device)
+            return FakeTensor(value, self.device)
         if isinstance(value, list | tuple):
             return type(value)(self._wrap(each, func) for each in value)
         return value
@@ -226,7 +226,7 @@ class Phases(TorchFunctionMode):
 
 @contextlib.contextmanager
 def tracing(tracer: Tracer, model: nn.Module) -> Iterator[None]:
-    """Run what is inside on ghosts; modules of a model tell where they are at work."""
+    """Run what is inside on fake tensors; modules of a model tell where they are at work."""
     names: dict[nn.Module, str] = {}
 
     def enter(module: nn.Module, given: Any) -> None:
@@ -255,9 +255,9 @@ def tracing(tracer: Tracer, model: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def haunt(model: nn.Module, tracer: Tracer, dtype_of: Callable[[str, Tensor], torch.dtype]) -> None:
-    """Put ghosts in the place of all parameters and buffers of a model."""
-    made: dict[Tensor, Ghost] = {}
+def fake_weights(model: nn.Module, tracer: Tracer, dtype_of: Callable[[str, Tensor], torch.dtype]) -> None:
+    """Put fake tensors in the place of all parameters and buffers of a model."""
+    made: dict[Tensor, FakeTensor] = {}
     for prefix, module in model.named_modules():
         for table in (module._parameters, module._buffers):
             for name, tensor in table.items():
@@ -265,11 +265,11 @@ def haunt(model: nn.Module, tracer: Tracer, dtype_of: Callable[[str, Tensor], to
                     continue
                 if tensor not in made:
                     full = f"{prefix}.{name}".lstrip(".")
-                    made[tensor] = ghost = tracer.ghost(tensor, "weights", dtype_of(full, tensor))
+                    made[tensor] = fake = tracer.fake(tensor, "weights", dtype_of(full, tensor))
                     tracer.trace.blocks[-1].module = prefix
                     if table is module._parameters:
-                        ghost._is_param = True
-                        ghost.requires_grad_(tensor.requires_grad)
+                        fake._is_param = True
+                        fake.requires_grad_(tensor.requires_grad)
                 table[name] = made[tensor]
 
 

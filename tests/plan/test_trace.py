@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from etude.plan.trace import Ghost, Trace, Tracer, haunt, tracing
+from etude.plan.trace import FakeTensor, Trace, Tracer, fake_weights, tracing
 
 CPU = torch.device("cpu")
 
@@ -17,7 +17,7 @@ def test_views_share_a_storage_and_what_is_dropped_ends() -> None:
     with tracing(tracer, nn.Identity()):
         x = torch.zeros(10, 10)
         view = x.T[2:]
-        assert live(tracer.trace) == 400 and isinstance(view, Ghost)
+        assert live(tracer.trace) == 400 and isinstance(view, FakeTensor)
         del x
         assert live(tracer.trace) == 400
         del view
@@ -30,8 +30,8 @@ def test_phases_and_modules_are_told() -> None:
     model = nn.Sequential(nn.Linear(4, 4, device="meta"), nn.ReLU())
     tracer = Tracer(CPU)
     with tracing(tracer, model):
-        haunt(model, tracer, lambda name, tensor: tensor.dtype)
-        assert [type(each) for each in model.parameters()] == [Ghost, Ghost]
+        fake_weights(model, tracer, lambda name, tensor: tensor.dtype)
+        assert [type(each) for each in model.parameters()] == [FakeTensor, FakeTensor]
         loss = model(torch.ones(2, 4)).square().sum()
         loss.backward()
         torch.ones(3)
@@ -49,6 +49,6 @@ def test_shared_weights_are_one_storage() -> None:
     model["b"].weight = model["a"].weight
     tracer = Tracer(CPU)
     with tracing(tracer, model):
-        haunt(model, tracer, lambda name, tensor: torch.bfloat16)
+        fake_weights(model, tracer, lambda name, tensor: torch.bfloat16)
     assert model["a"].weight is model["b"].weight
     assert [block.nbytes for block in tracer.trace.blocks] == [32]

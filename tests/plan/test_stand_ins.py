@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from etude.engine import cross_entropy
-from etude.plan.kernels import standing_in, workspace_of
+from etude.plan.stand_ins import standing_in, workspace_of
 from etude.plan.trace import Tracer, tracing
 
 CUDA = torch.device("cuda")
@@ -46,10 +46,10 @@ def test_a_gpu_takes_flash_attention_in_half_precision_without_a_mask() -> None:
 
 
 def test_stand_ins_leave_nothing_behind() -> None:
-    before, modules = cross_entropy._has_kernel, set(sys.modules)
+    before, modules = cross_entropy.has_triton, set(sys.modules)
     with standing_in(CUDA):
-        assert cross_entropy._has_kernel("cuda") and torch.autocast("cuda", torch.bfloat16)._enabled
-    assert cross_entropy._has_kernel is before
+        assert cross_entropy.has_triton() is True and torch.autocast("cuda", torch.bfloat16)._enabled
+    assert cross_entropy.has_triton is before
     assert "etude.models.kernels" in modules or "etude.models.kernels" not in sys.modules
 
 

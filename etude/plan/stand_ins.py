@@ -1,4 +1,4 @@
-"""The kernels that a trace has to choose itself for a device, and the memory that they take inside."""
+"""Functions that stand in for kernels of a device in a trace, with the memory that they take inside."""
 
 import contextlib
 import sys
@@ -92,7 +92,7 @@ def _choose(
 
 
 def _like(x: Tensor) -> Tensor:
-    """A tensor of the CPU with the shape of a ghost, whose memory is never written."""
+    """A tensor of the CPU with the shape of a fake one, whose memory is never written."""
     made = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cpu")
     return made.requires_grad_(x.requires_grad) if x.is_floating_point() else made
 
@@ -140,8 +140,8 @@ def standing_in(device: torch.device) -> Iterator[None]:
     changes = [
         (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
         (torch.cuda, "is_bf16_supported", lambda *settings, **named: True),
-        (cross_entropy, "_has_kernel", lambda device: True),
-        (fused, "_has_triton", lambda: True),
+        (cross_entropy, "has_triton", lambda: True),
+        (fused, "has_triton", lambda: True),
     ]
     before = [getattr(owner, name) for owner, name, _ in changes]
     modules = {name: sys.modules.get(name) for name in _TRITON}
