@@ -185,9 +185,7 @@ def _with_others() -> Iterator[None]:
         raise
     except RuntimeError as error:
         reason = str(error).splitlines()[0].partition("] ")[2] or str(error).splitlines()[0]
-        if "alloc" in reason or "out of memory" in str(
-            error
-        ):  # inside of it: the ranks cannot go on together
+        if "alloc" in reason or "out of memory" in str(error):  # the ranks cannot go on together
             raise FaultError(
                 f"this rank had no memory for the exchange with others ({reason[:100]}); with a smaller "
                 "train.micro_batch_size the same command continues from the last checkpoint"

@@ -74,10 +74,8 @@ class Places:
             return None
         if window not in self._masks:
             # Kernels of GPUs copy a mask whose rows are not multiples of 8 apart, once a layer.
-            seen, last = (
-                torch.arange(-(-self.reach // 8) * 8, device=self.at.device),
-                self.at[:, None, None, None],
-            )
+            seen = torch.arange(-(-self.reach // 8) * 8, device=self.at.device)
+            last = self.at[:, None, None, None]
             is_hidden = seen > last
             if window is not None:
                 is_hidden = is_hidden | (seen <= last - window)

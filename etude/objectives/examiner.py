@@ -148,10 +148,8 @@ class Examiner:
         """The validation samples of all tasks as a loss gets them, the same on every rank."""
         alone = World(self.world.device)
         for task in self.tasks:
-            exam, split = (
-                replace(self._exam(task), world=alone, micro_batch_size=size),
-                task.corpus.validation,
-            )
+            exam = replace(self._exam(task), world=alone, micro_batch_size=size)
+            split = task.corpus.validation
             assert split is not None
             for batch in exam.batches(split, task.recipe.evaluate.max_samples):
                 yield to_device(batch, self.world.device)
