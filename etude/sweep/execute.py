@@ -1,20 +1,20 @@
-"""The local executor of a sweep: a process for each trial, several at once, and state from their runs alone.
+"""The controller of a sweep: it decides what is started where, and knows what was made from the runs alone.
 
 Killed at any time it is started again by the same command: stages that still run are waited for, finished
-ones are left as they are, all others go on from their newest checkpoint.
+ones are left as they are, all others go on from their newest checkpoint. A small object beside it starts,
+signals and watches the processes.
 """
 
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import psutil
-import torch
+from typing import Protocol
 
 from etude import durable
 from etude.control.signals import SIGNALS, is_ignored
@@ -22,11 +22,22 @@ from etude.errors import InputError
 from etude.launch.ranks import RESUMABLE
 from etude.processes import python_command, python_environment
 from etude.recipe.load import read_recipe_text
-from etude.sweep.dispatch import Branched, Device, Dispatcher, Ended, Event, GiveUp, Job, Joined, Start
+from etude.sweep.dispatch import (
+    Branched,
+    Device,
+    Dispatcher,
+    Ended,
+    Event,
+    GiveUp,
+    Job,
+    Joined,
+    Lost,
+    Start,
+)
 from etude.sweep.folder import SweepFolder, TrialState
 from etude.sweep.grid import Sweep
+from etude.sweep.local import Exit, LocalProcesses
 from etude.sweep.measure import Measured, measure
-from etude.sweep.schema import Resources
 from etude.sweep.stage import hold_stage
 from etude.sweep.tree import Tree, build_tree
 from etude.text import plural, shorten
@@ -36,7 +47,6 @@ _SCAN_SECONDS = 1.0
 _LOOK_SECONDS = 10.0  # between looks at the sweep file
 _REPORT_SECONDS = 60.0  # between reports while trials go on
 _LOG_BYTES = 1 << 16
-_SHARE_OF_GPU = 8  # trials at once on a GPU at most, where nobody says another number
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,21 @@ class Outcome:
     trials: int
     given_up: dict[str, str] = field(default_factory=dict)
     is_stopped: bool = False
+
+
+class Processes(Protocol):
+    """Starter and watcher of the processes of stages. `devices`: those that are there at first."""
+
+    devices: list[Device]
+
+    def start(self, name: str, device: Device, words: Sequence[str], log: Path) -> None:
+        """Start `etude WORDS` for a stage on a device; what it says is added to a log."""
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all that run."""
+
+    def poll(self) -> list[Exit | Joined | Lost]:
+        """The processes that have ended and the devices that have come and gone since the last call."""
 
 
 def run_sweep(
@@ -61,33 +86,15 @@ def run_sweep(
             tell(f"changed since the sweep was begun: {change}")
         measured = measure(sweep)
         tree = build_tree([each for each in measured.planned if each.trial.name not in measured.problems])
-        executor = Executor(sweep, folder, path, measured, tree, tell)
-        with executor.signals():
-            return executor.run()
+        are_known = {stage.name for stage in tree.stages} <= measured.memory.keys()
+        processes = LocalProcesses(sweep, are_known=are_known)
+        controller = Controller(sweep, folder, path, measured, tree, processes, tell=tell)
+        with controller.signals():
+            return controller.run()
 
 
-def find_devices(sweep: Sweep, resources: Resources, *, are_known: bool = False) -> list[Device]:
-    """The devices of this machine that trials share: its GPUs, or the machine itself where they use none.
-
-    are_known: the memory of all trials is, so that several share a GPU as far as they fit.
-    """
-    wanted = {trial.recipe.train.device for trial in sweep.trials}
-    memory = int(resources.memory_gb * 1e9) if resources.memory_gb else None
-    if wanted & {"auto", "cuda"} and torch.cuda.is_available():
-        return [
-            Device(
-                f"cuda:{index}",
-                resources.at_once or (_SHARE_OF_GPU if are_known else 1),
-                memory or int(0.95 * torch.cuda.get_device_properties(index).total_memory),
-            )
-            for index in range(torch.cuda.device_count())
-        ]
-    at_once = resources.at_once or max((os.cpu_count() or 1) // 2, 1)
-    return [Device("cpu", at_once, memory or int(0.9 * psutil.virtual_memory().total))]
-
-
-class Executor:
-    """Processes of the stages of a sweep, from its first start to its last end."""
+class Controller:
+    """The stages of a sweep, from the first start to the last end."""
 
     def __init__(
         self,
@@ -96,15 +103,15 @@ class Executor:
         path: Path,
         measured: Measured,
         tree: Tree,
+        processes: Processes,
         tell: Callable[[str], None],
     ) -> None:
         self._sweep, self._folder, self._path, self._tree, self._tell = sweep, folder, path, tree, tell
         self._stages = {stage.name: stage for stage in tree.stages}
         self._measured = measured
-        are_known = self._stages.keys() <= measured.memory.keys()
-        self._devices = find_devices(sweep, sweep.file.resources, are_known=are_known)
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._adopted: set[str] = set()  # stages of an earlier controller, which still run
+        self._processes = processes
+        self._devices = {device.name: device for device in processes.devices}
+        self._adopted: dict[str, Exit] = {}  # stages that run without one of our processes, and their end
         self._begun_at: dict[str, int] = {}  # steps that were there when a process started
         self._branched: set[str] = set()
         self._given_up: dict[str, str] = dict(measured.problems)
@@ -121,16 +128,16 @@ class Executor:
         total, done = len(self._sweep.trials), len(dispatcher.finished)
         work = f"{self._tree.steps:,} steps in place of {self._tree.steps_alone:,}"
         self._tell(f"{plural(total, 'trial')}, {done:,} finished; {work}; {self._folder.path}")
-        for device in self._devices:
+        for device in self._devices.values():
             self._act(dispatcher, Joined(device))
         last_scan = last_look = time.monotonic()
         while not dispatcher.is_over and not (self._is_stopping and not dispatcher.running):
-            for event in self._ends(dispatcher):
+            for event in self._watch():
                 self._act(dispatcher, event)
             now = time.monotonic()
             if now - last_scan > _SCAN_SECONDS:
                 last_scan = now
-                for event in self._branches():
+                for event in self._branches(dispatcher.running):
                     self._act(dispatcher, event)
             if now - last_look > _LOOK_SECONDS:
                 last_look = now
@@ -150,13 +157,12 @@ class Executor:
     def stop(self, number: int) -> None:
         """Start nothing more, and pass a signal on to all processes."""
         self._is_stopping = True
-        for process in self._processes.values():
-            if process.poll() is None:
-                process.send_signal(number)
+        self._processes.signal(number)
         for state in self._folder.read([self._stages[name].planned.trial for name in self._adopted]).values():
             with contextlib.suppress(InputError, KeyError, OSError):
-                if not state.is_settled:
-                    os.kill(int(state.run.lease["pid"]), number)
+                lease = state.run.lease
+                if not state.is_settled and lease["host"] == socket.gethostname():
+                    os.kill(int(lease["pid"]), number)
 
     def _dispatcher(self, states: dict[str, TrialState]) -> Dispatcher:
         seconds, memory, jobs = self._measured.seconds, self._measured.memory, []
@@ -166,12 +172,16 @@ class Executor:
             jobs.append(Job(stage.name, stage.parent, priority, cost, need))
         finished = {name for name, state in states.items() if state.is_finished and name in self._stages}
         self._branched = {name for name, state in states.items() if state.is_settled and name in self._stages}
-        self._adopted = {name for name in self._stages if name not in finished and self._is_held(name)}
-        running = dict.fromkeys(sorted(self._adopted), self._devices[0].name)
-        for name in running:
+        self._adopted = {
+            name: Exit(name, RESUMABLE)
+            for name in self._stages
+            if name not in finished and self._is_held(name)
+        }
+        running = dict.fromkeys(self._adopted, self._processes.devices[0].name)
+        for name in self._adopted:
             self._tell(f"goes on   {name}, which was started before")
         dispatcher = Dispatcher(jobs, finished=finished, branched=self._branched, running=running)
-        for action in dispatcher.refuse(self._devices):
+        for action in dispatcher.refuse(self._processes.devices):
             self._give_up(action)
         return dispatcher
 
@@ -200,35 +210,29 @@ class Executor:
         words = ["sweep", "stage", str(self._folder.recipe(name)), "--runs", str(self._folder.runs)]
         for child in self._tree.children(name):
             words += ["--branch", f"{child.fork}={self._folder.recipe(child.name)}"]
-        at_once = next(each.at_once for each in self._devices if each.name == device)
-        environment = {
-            "OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // at_once, 1)),
-            **python_environment(),
-        }
-        if device.startswith("cuda:"):
-            environment["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
-        with self._folder.log(name).open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                python_command("etude", *words), env=environment, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log, process_group=0,
-            )  # fmt: skip
+        self._processes.start(name, self._devices[device], words, self._folder.log(name))
         begun = f"from step {self._begun_at[name]:,} " if state else ""
         self._tell(f"starts    {name} {begun}of {self._stages[name].planned.steps:,} on {device}")
 
-    def _ends(self, dispatcher: Dispatcher) -> list[Event]:
-        """The stages that have ended since the last time."""
+    def _watch(self) -> list[Event]:
+        """Events of stages and devices since the last time; a stage that is still held has not ended."""
         found: list[Event] = []
-        for name, process in list(self._processes.items()):
-            if process.poll() is not None:
-                del self._processes[name]
-                found.append(self._end(name, process.returncode))
+        for event in self._processes.poll():
+            match event:
+                case Exit(name):
+                    self._adopted[name] = event
+                case Joined(device):
+                    self._devices[device.name] = device
+                    found.append(event)
+                case Lost():
+                    found.append(event)
         for name in [name for name in self._adopted if not self._is_held(name)]:
-            self._adopted.discard(name)
-            found.append(self._end(name, RESUMABLE))
+            found.append(self._end(self._adopted.pop(name)))
         return found
 
-    def _end(self, name: str, code: int) -> Ended:
+    def _end(self, exit: Exit) -> Ended:
         """The end of a process, by its exit code and what its run holds."""
+        name, code = exit.name, exit.code
         state = self._folder.read([self._stages[name].planned.trial]).get(name)
         if state and state.is_finished:
             best = state.run.best
@@ -240,14 +244,15 @@ class Executor:
         if code == RESUMABLE:
             return Ended(name, "stopped" if is_ahead or self._is_stopping else "killed", "stopped", is_ahead)
         what = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        what = exit.reason or what
         self._tell(f"broken    {name}: {what}; it goes on from step {state.steps if state else 0:,}")
         return Ended(name, "killed", what, is_ahead)
 
-    def _branches(self) -> list[Event]:
+    def _branches(self, running: Iterable[str]) -> list[Event]:
         """Trials whose first steps another stage has made since the last time."""
         waiting = [
             child.planned.trial
-            for name in self._processes.keys() | self._adopted
+            for name in running
             for child in self._tree.children(name)
             if child.name not in self._branched
         ]
@@ -323,15 +328,15 @@ class _Report:
 
 
 class _Signals:
-    """Passes the signals of this process on to an executor while entered."""
+    """Passes the signals of this process on to a controller while entered."""
 
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> None:
         self._before = {
-            number: signal.signal(number, lambda number, _: self._executor.stop(number))
+            number: signal.signal(number, lambda number, _: self._controller.stop(number))
             for number in SIGNALS
             if not is_ignored(number)
         }

@@ -17,7 +17,7 @@ from etude.records.folder import list_checkpoints
 from etude.records.store import Run, list_runs
 from etude.run import run_recipe
 from etude.start import Options
-from etude.sweep.execute import Outcome, describe_outcome, find_devices, run_sweep
+from etude.sweep.execute import Outcome, describe_outcome, run_sweep
 from etude.sweep.folder import SweepFolder
 from etude.sweep.grid import Sweep, load_sweep
 from etude.sweep.schema import Resources
@@ -158,14 +158,6 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(tmp_path: Path, corpus:
     assert controller.returncode == 75 and "the same command goes on" in err
     (run,) = list_runs(place / "runs")
     assert run.state == "stopped"
-
-
-def test_devices_are_shared_within_their_rooms_and_memory(tmp_path: Path, corpus: Path) -> None:
-    sweep = load_sweep(make(tmp_path, corpus, {"train.steps": [2]}))
-    (device,) = find_devices(sweep, Resources(at_once=3, memory_gb=2.0))
-    assert (device.name, device.at_once, device.memory_bytes) == ("cpu", 3, 2_000_000_000)
-    (device,) = find_devices(sweep, Resources())
-    assert device.at_once >= 1 and device.memory_bytes and device.memory_bytes > 1e8
 
 
 def test_the_recipe_of_a_trial_is_a_recipe_that_people_train(tmp_path: Path, corpus: Path) -> None:

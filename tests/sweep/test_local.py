@@ -1,0 +1,48 @@
+"""Processes of stages on this machine: what they share, how they end, and that a signal reaches them."""
+
+import signal
+import time
+from pathlib import Path
+
+from etude.sweep.dispatch import Device
+from etude.sweep.grid import load_sweep
+from etude.sweep.local import Exit, LocalProcesses
+from tests.sweeps import sweep_values, write_sweep
+
+
+def make(folder: Path, corpus: Path, resources: dict[str, float]) -> LocalProcesses:
+    values = sweep_values(corpus, {"train.steps": [2]})
+    return LocalProcesses(load_sweep(write_sweep(folder / "sweep.toml", {**values, "resources": resources})))
+
+
+def wait(processes: LocalProcesses, count: int) -> list[Exit]:
+    found: list[Exit] = []
+    for _ in range(600):
+        found += [event for event in processes.poll() if isinstance(event, Exit)]
+        if len(found) == count:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("they did not end within 30 seconds")
+
+
+def test_devices_are_shared_within_their_rooms_and_memory(tmp_path: Path, corpus: Path) -> None:
+    processes = make(tmp_path, corpus, {"at_once": 3, "memory_gb": 2.0})
+    assert processes.devices == [Device("cpu", 3, 2_000_000_000)]
+    (device,) = make(tmp_path, corpus, {}).devices
+    assert device.at_once >= 1 and device.memory_bytes and device.memory_bytes > 1e8
+
+
+def test_a_process_ends_with_its_code_and_its_words_in_the_log(tmp_path: Path, corpus: Path) -> None:
+    processes, log = make(tmp_path, corpus, {}), tmp_path / "log"
+    processes.start("one", processes.devices[0], ["show", "nosuch"], log)
+    assert wait(processes, 1) == [Exit("one", 2)]
+    assert "there is no run nosuch" in log.read_text()
+    assert processes.poll() == []
+
+
+def test_a_signal_reaches_all_that_run(tmp_path: Path, corpus: Path) -> None:
+    processes = make(tmp_path, corpus, {})
+    for name in ("one", "two"):
+        processes.start(name, processes.devices[0], ["generate", "--help"], tmp_path / name)
+    processes.signal(signal.SIGKILL)
+    assert {ended.code for ended in wait(processes, 2)} == {-signal.SIGKILL}
