@@ -16,6 +16,7 @@ from etude.audit.losses import (
     sum_by_hand,
 )
 from etude.audit.passes import Tried, undisturbed
+from etude.audit.readings import find_read, find_wrong_readings
 from etude.audit.rows import find_in_rows
 from etude.audit.samples import choose_short, lay_out
 from etude.audit.targets import Targets, read_targets
@@ -34,6 +35,7 @@ from etude.text import shorten
 _SAMPLES = 8
 _LOOKED_AT = 256  # samples, without the model
 _MOST_LOGITS = 2**26
+_COPIED = 0.9  # of the scored places
 _MOST_CHANCE = 0.02  # of the largest answer; kernels that add in any order stay far below
 
 
@@ -105,6 +107,8 @@ class _Part:
             self._test("targets of the loss", lambda: self._find_targets(targets))
         if self._reads_on and (not targets or targets[0].are_of_reading):
             self._test("causality", self._find_future)
+        if self.own.loss is not None and self._reads_on and not self.task.recipe.kind.joins_texts and targets:
+            self._test("what a target reads", lambda: self._find_read(targets[0]))
         self._test("neighbours in a batch", self._find_neighbours)
         self._test("the same pass again", self._find_chance)
         self._test("sum of the loss", self._find_sum)
@@ -151,6 +155,22 @@ class _Part:
                 "version of transformers; what is trained so cannot write text",
                 cause="an attention mask that lets a place see later ones",
             )  # fmt: skip
+
+    def _find_read(self, targets: Targets) -> Iterator[Finding]:
+        if not targets.are_of_reading:
+            raise _NotTested("the loss asks for something else than tokens of the text")
+        if any(each.kind in {*_EXPLAIN, "future_visible"} for each in self.found.findings):
+            return  # which this would say again
+        corpus, longest = self.task.corpus, max(self.samples, key=lambda each: len(each.labels))
+        taken = {*longest.tokens.tolist(), *longest.labels.tolist(), *corpus.tokenizer.special_ids}
+        taken |= {*corpus.end_ids, corpus.tokenizer.eos_id}
+        # Of the later half, as what fills up rows is often among the first.
+        vocabulary = int(corpus.summary["vocab_size"])
+        free = [each for each in range(vocabulary // 2, vocabulary) if each not in taken]
+        found = find_read(self.tried, longest, free[:: max(len(free) // 5, 1)][:4], self._lay)
+        if found is None:
+            raise _NotTested("no embedding of tokens that the loss of a target reaches, or too few tokens")
+        yield from find_wrong_readings(found, is_copied=targets.share(targets.read) > _COPIED)
 
     def _find_neighbours(self) -> Iterator[Finding]:
         some = sorted(self.samples, key=lambda each: len(each.tokens))
