@@ -1,7 +1,7 @@
 """Faults of a loss: its targets, its scale, its value before training, and the weights that it reaches."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from etude.audit.passes import Tried
 from etude.audit.targets import Misplaced, Targets
-from etude.data.samples.sample import NO_TARGET, Sample
+from etude.data.samples.sample import NO_TARGET
 from etude.engine.batch import DeviceBatch
 from etude.engine.optim import Optimizer
 from etude.records.events import Finding
@@ -64,27 +64,6 @@ def _partly(found: Misplaced) -> str:
     return "" if found.share > _MOST else f" at {found.share:.0%} of the places that tell"
 
 
-def find_wrong_scale(targets: Targets) -> Iterator[Finding]:
-    """A loss that is not the cross-entropy of its targets, summed, with their number."""
-    scored = int(targets.scored.sum())
-    if not scored or math.isnan(targets.scale):
-        return
-    if abs(targets.loss / max(targets.by_hand, 1e-9) - targets.scale) > _MIS_SCALED * targets.scale:
-        return  # the value has another scale than the gradient: it is smoothed, or more than one loss
-    ratio = targets.scale * scored / max(targets.counted, 1e-9)
-    if abs(ratio - 1) > _MIS_SCALED:
-        by_hand = targets.by_hand / scored
-        yield _warning(
-            "loss_mis_scaled", "the loss is not that of its targets",
-            f"{ratio * by_hand:.4g} a target as the loop divides it, {by_hand:.4g} by hand: "
-            f"{ratio:.3g} times; it is scaled by {targets.scale:.3g} and says {targets.counted:,.0f} targets "
-            f"where it scores {scored:,}",
-            "return the sum of the losses of all targets, and how many targets there are",
-            ["a sum divided by something else than the number of its targets"],
-            "the loss of the same logits recomputed by hand",
-        )  # fmt: skip
-
-
 def find_wrong_sum(by_hand: float, loss: float, counted: float, targets: float) -> Iterator[Finding]:
     """A loss of etude that differs from the same sum by plain operations: a kernel that computes wrongly."""
     if abs(loss - by_hand) > _MIS_SCALED * abs(by_hand) or counted != targets:
@@ -94,30 +73,6 @@ def find_wrong_sum(by_hand: float, loss: float, counted: float, targets: float) 
             "train in fp32 or on another device, and report this",
             ["a kernel of the loss that computes wrongly here"],
             "the loss of the same logits recomputed by hand",
-        )  # fmt: skip
-
-
-def find_no_sum(
-    tried: Tried, samples: Sequence[Sample], lay: Callable[[Sequence[Sample]], DeviceBatch]
-) -> Iterator[Finding]:
-    """A loss of two samples together that is not the sum of their losses, so that micro-batches change it."""
-    pair = [each for each in samples if len(each.tokens) > 1][:2]
-    if len(pair) < 2:
-        return
-    with torch.no_grad():
-        alone = [tried.run(lay([each])) for each in pair]
-        both = tried.run(lay(pair))
-    loss, targets = (sum(map(float, each)) for each in ([p.loss for p in alone], [p.targets for p in alone]))
-    together = float(both.loss), float(both.targets)
-    if abs(together[0] - loss) > abs(loss) / 4 or abs(together[1] - targets) > abs(targets) / 4:
-        yield _warning(
-            "loss_is_mean", "the loss of samples together is not the sum of their losses",
-            f"two samples have the losses {loss:.4g} and {targets:,.0f} targets alone, {together[0]:.4g} and "
-            f"{together[1]:,.0f} together",
-            "return the sum of the losses of all targets and their number, not a mean: else micro_batch_size "
-            "and devices change what is learnt",
-            ["a mean in place of a sum", "samples that the loss compares with each other"],
-            "two samples alone and together",
         )  # fmt: skip
 
 

@@ -28,9 +28,9 @@ Lay = Callable[[Sequence[Sample]], DeviceBatch]
 
 @dataclass(frozen=True)
 class Reading:
-    """The largest gradient of the losses up to a target, by the embeddings of its own id and of those behind it.
+    """Largest gradients of the losses up to a target, as shares of the largest by any token.
 
-    Both as a share of the largest gradient by any token.
+    target, behind  by the embedding of the id of the target, and of those behind it
     """
 
     target: float
@@ -43,7 +43,7 @@ def find_read(tried: Tried, sample: Sample, others: Sequence[int], lay: Lay) -> 
     others: four ids or more that the sample does not have, none of which fills up rows.
     """
     scored = np.flatnonzero(sample.labels != NO_TARGET)
-    if len(scored) < _LEAST or len(others) < 4:  # noqa: PLR2004 - two for each of two passes
+    if len(scored) < _LEAST or len(others) < 4:
         return None
     first, middle = int(scored[0]), int(scored[len(scored) // 2])
 
@@ -75,7 +75,10 @@ def find_read(tried: Tried, sample: Sample, others: Sequence[int], lay: Lay) -> 
 
 
 def find_wrong_readings(found: Reading, *, is_copied: bool) -> Iterator[Finding]:
-    """A finding if targets are read, or tokens behind them. is_copied: the model reads each at its own place."""
+    """A finding if targets are read, or tokens behind them.
+
+    is_copied: whether the model reads each target at its own place.
+    """
     if found.target > _READ and is_copied:
         yield _finding(
             "labels_not_shifted", "the loss gives its targets to the model as what it reads", found.target,
@@ -100,8 +103,8 @@ def find_wrong_readings(found: Reading, *, is_copied: bool) -> Iterator[Finding]
 def _finding(kind: str, what: str, share: float, read: str, advice: str, cause: str) -> Finding:
     return Finding(
         0, what,
-        f"the loss of a target depends on reading {read}: the gradient by that embedding is {share:.0%} of the "
-        "largest, where it is to be 0",
+        f"the loss of a target depends on reading {read}: the gradient by that embedding is {share:.0%} of "
+        "the largest, where it is to be 0",
         advice, severity="error", window=[0, 0], causes=[cause], kind=kind, confidence=1.0,
         decided_by="the gradient of single targets by the embeddings of what is read",
     )  # fmt: skip

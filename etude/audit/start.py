@@ -8,9 +8,7 @@ import torch
 from etude.audit.leaks import Leak, find_chance, find_future, find_neighbours
 from etude.audit.losses import (
     FirstLoss,
-    find_no_sum,
     find_unreached,
-    find_wrong_scale,
     find_wrong_sum,
     find_wrong_targets,
     sum_by_hand,
@@ -19,6 +17,7 @@ from etude.audit.passes import Tried, undisturbed
 from etude.audit.readings import find_read, find_wrong_readings
 from etude.audit.rows import find_in_rows
 from etude.audit.samples import choose_short, lay_out
+from etude.audit.sums import find_no_sum, find_wrong_scale
 from etude.audit.targets import Targets, read_targets
 from etude.audit.updates import find_wrong_sizes
 from etude.data.samples.frequencies import target_entropy

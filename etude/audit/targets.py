@@ -18,6 +18,7 @@ _MOST_LOGITS = 2**25
 _SAME = 0.02  # relative difference from which two factors are not the same
 _LEAST_OF_READING = 0.5
 _HARD = 0.45  # of the gradient of a place that lies on the wanted id; half does in a cross-entropy
+_NEARLY_ALL = 0.98
 _MOST, _EXPLAINED, _LEAST_SHARE, _LEAST_PLACES = 0.9, 0.5, 0.05, 8
 NONE = -1
 
@@ -31,8 +32,10 @@ class Targets:
     asked     target id of the batch there
     is_real   whether the place is one of the batch, not padding
     is_hard   whether the loss wants this id alone there, as a cross-entropy does, whatever its weight
-    scale     factor of the cross-entropy; NaN if the loss is no plain one
-    by_hand   cross-entropy of the wanted ids, summed
+    row       number of the sequence that the place lies in
+    factors   factor of the cross-entropy at each scored place (k,); None if the loss is no sum of such
+    scale     the same where it is one factor, else NaN
+    losses    cross-entropy of the wanted id at each scored place (k,)
     loss      sum that the loss returned
     counted   number of targets that the loss returned
     """
@@ -44,8 +47,10 @@ class Targets:
     asked: Tensor
     is_real: Tensor
     is_hard: Tensor
+    row: Tensor
+    factors: Tensor | None
     scale: float
-    by_hand: float
+    losses: Tensor
     loss: float
     counted: float
 
@@ -58,6 +63,11 @@ class Targets:
     def are_of_reading(self) -> bool:
         """False if a loss of the user's asks for something else than tokens of the text."""
         return max(self.share(self.read), self.share(self.next), self.share(self.second)) > _LEAST_OF_READING
+
+    @property
+    def by_hand(self) -> float:
+        """Cross-entropy of the wanted ids, summed."""
+        return float(self.losses.sum())
 
     def share(self, ids: Tensor) -> float:
         """Share of the scored places where the loss wants these ids, of those that have one."""
@@ -131,12 +141,13 @@ def _compare(done: Pass, batch: DeviceBatch, slope: Tensor, logits: Tensor) -> T
     chances = logits.log_softmax(dim=1)
     right = chances.gather(1, wanted.clamp(min=0)[:, None])[:, 0]
     read, following, second = _read_along(done.calls, batch, places)
+    factors = _factors(slope[scored], chances[scored], wanted[scored])
     return Targets(
         read=read, next=following, second=second, wanted=wanted,
         asked=torch.where(asked < 0, NONE, asked), is_real=is_real,
         is_hard=-slope.amin(dim=1) > _HARD * slope.abs().sum(dim=1),
-        scale=_scale(slope[scored], chances[scored], wanted[scored]),
-        by_hand=float(-right[scored].double().sum()), loss=float(done.loss.detach()),
+        row=torch.where(is_real, _rows(batch)[at], NONE), factors=factors, scale=_scale(factors),
+        losses=-right[scored].double(), loss=float(done.loss.detach()),
         counted=float(done.targets),
     )  # fmt: skip
 
@@ -157,15 +168,30 @@ def _read_along(calls: Sequence[Call], batch: DeviceBatch, places: Tensor) -> tu
     return along(0), along(1), along(2)
 
 
-def _scale(slope: Tensor, chances: Tensor, wanted: Tensor) -> float:
-    """The factor s of a plain cross-entropy with this gradient; NaN if it is none, or not one factor."""
+def _rows(batch: DeviceBatch) -> Tensor:
+    """(B x T,) the sequence that each place of a batch lies in."""
+    count, length = batch.labels.shape
+    sizes = batch.lengths or (length,) * count
+    return torch.repeat_interleave(torch.tensor(sizes, device=batch.labels.device))
+
+
+def _factors(slope: Tensor, chances: Tensor, wanted: Tensor) -> Tensor | None:
+    """The factors (k,) of cross-entropies with these gradients (k, V); None if they are those of no such."""
     if not len(slope):
-        return math.nan
+        return None
     truth = chances.exp()
     truth.scatter_add_(1, wanted[:, None], torch.full_like(truth[:, :1], -1.0))
     size = truth.abs().sum(dim=1)
     factors = slope.abs().sum(dim=1) / size.clamp(min=1e-9)
+    off = (slope - factors[:, None] * truth).abs().amax(dim=1)
+    is_plain = off <= _SAME * slope.abs().amax(dim=1)
+    return factors if bool(is_plain.float().mean() > _NEARLY_ALL) else None
+
+
+def _scale(factors: Tensor | None) -> float:
+    """The factor that nearly all places have; NaN if there is none."""
+    if factors is None:
+        return math.nan
     middle = float(factors.median())
     is_same = (factors - middle).abs() < _SAME * middle
-    is_plain = (slope - factors[:, None] * truth).abs().amax(dim=1) <= _SAME * slope.abs().amax(dim=1)
-    return middle if bool((is_same & is_plain).float().mean() > 0.98) else math.nan
+    return middle if bool(is_same.float().mean() > _NEARLY_ALL) else math.nan

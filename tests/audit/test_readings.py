@@ -76,7 +76,8 @@ def with_places(model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
 
 @pytest.mark.parametrize("prompt", [0, 20])
 @pytest.mark.parametrize(
-    "loss", [parallel.right, parallel.padded_to_128, with_penalty, on_the_left, by_targets, of_a_mean, with_places]
+    "loss",
+    [parallel.right, parallel.padded_to_128, with_penalty, on_the_left, by_targets, of_a_mean, with_places],
 )
 def test_a_right_loss_reads_nothing_that_it_may_not(loss: parallel.Loss, prompt: int) -> None:
     found = reading(loss, prompt=prompt)
@@ -111,7 +112,9 @@ def centred(model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
 
 
 @pytest.mark.parametrize("prompt", [0, 20])
-@pytest.mark.parametrize("loss", [gives_labels, adds_labels, puts_labels_in_front, both_ways, smooths, centred])
+@pytest.mark.parametrize(
+    "loss", [gives_labels, adds_labels, puts_labels_in_front, both_ways, smooths, centred]
+)
 def test_what_a_loss_may_not_read_is_seen(loss: parallel.Loss, prompt: int) -> None:
     found = reading(loss, prompt=prompt)
     assert kinds(found) == ["future_visible"] and found is not None

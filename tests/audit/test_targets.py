@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from etude.audit.losses import find_wrong_scale, find_wrong_targets
+from etude.audit.losses import find_wrong_targets
 from etude.audit.passes import Tried
+from etude.audit.sums import find_wrong_scale
 from etude.audit.targets import Targets, read_targets
 from etude.engine.batch import DeviceBatch
 from etude.engine.precision import choose_precision
