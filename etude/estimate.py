@@ -310,12 +310,13 @@ def make_room(plan: Plan, limit: int | None) -> tuple[Room | None, Plan]:
         return None, plan
     per_rank = max(plan.global_batch_size // plan.recipe.train.devices, 1)
 
-    def take(recipe: Recipe, size: int) -> Memory:
-        return memory_of(plan, size, recipe)
-
     size = plan.micro_batch_size or per_rank
+
+    def take(recipe: Recipe, count: int) -> Memory:
+        return needed if recipe is plan.recipe and count == size else memory_of(plan, count, recipe)
+
     try:
-        needed = take(plan.recipe, size)
+        needed = memory_of(plan, size)
     except UntraceableError:  # some models of transformers
         return None, plan
     if limit is None or needed.device_bytes <= limit:

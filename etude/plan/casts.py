@@ -34,14 +34,12 @@ class Casts:
 
     def __call__(self, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """The arguments as the operation gets them."""
+        is_lower = func in _LOWER
+        if not (is_lower or (self._device == "cuda" and func in _FP32)):
+            return args, kwargs
         if not torch.is_autocast_enabled(self._device):
             return args, kwargs
-        if func in _LOWER:
-            dtype = torch.get_autocast_dtype(self._device)
-        elif func in _FP32 and self._device == "cuda":
-            dtype = torch.float32
-        else:
-            return args, kwargs
+        dtype = torch.get_autocast_dtype(self._device) if is_lower else torch.float32
         return self._cast(args, dtype), {name: self._cast(value, dtype) for name, value in kwargs.items()}
 
     def clear(self) -> None:

@@ -1,5 +1,6 @@
 """The largest micro-batch that fits into a memory, and the least that has to change for a recipe to fit."""
 
+import bisect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,8 @@ from etude.plan.memory import Memory
 from etude.recipe.model import Adapter
 from etude.recipe.schema import Recipe
 
+# What a step holds however many samples it has.
+_FIXED = ("weights", "gradients", "optimizer state", "cast weights", "workspace")
 MemoryOf = Callable[[Recipe, int], Memory]
 
 
@@ -30,21 +33,35 @@ def largest_micro_batch(
 ) -> tuple[int, Memory] | None:
     """The largest divisor of a rank's samples whose step fits, with its memory; None if no sample does.
 
-    memory_of: the memory of a step in micro-batches of a size; it is asked for as few sizes as can be.
+    memory_of: the memory of a step in micro-batches of a size; it is asked for as few sizes as can be. What
+    is not held for each sample tells where to look, and both the answer and the next larger size are tried.
     """
     sizes = [size for size in range(1, per_rank + 1) if per_rank % size == 0]
     whole = memory_of(sizes[-1])
     if whole.device_bytes <= limit_bytes:
         return sizes[-1], whole
     low, high, best = 0, len(sizes) - 1, None  # all below low fit, none from high on does
-    while low < high:
-        middle = (low + high) // 2
-        memory = memory_of(sizes[middle])
+    place = bisect.bisect_right(sizes, _guess(whole, sizes[-1], limit_bytes)) - 1
+    for turn in range(len(sizes)):
+        if low == high:
+            break
+        place = min(max(place, low), high - 1)
+        memory = memory_of(sizes[place])
         if memory.device_bytes <= limit_bytes:
-            best, low = (sizes[middle], memory), middle + 1
+            best, low = (sizes[place], memory), place + 1
         else:
-            high = middle
+            high = place
+        place = (
+            (low + high) // 2 if turn else low if low > place else high - 1
+        )  # a neighbour, then the middle
     return best
+
+
+def _guess(memory: Memory, size: int, limit_bytes: int) -> float:
+    """The samples for which there is room, where so many take too much."""
+    fixed = sum(memory.parts.get(part, 0) for part in _FIXED)
+    fixed += memory.device_bytes - memory.peak
+    return size * (limit_bytes - fixed) / max(memory.device_bytes - fixed, 1)
 
 
 def find_fit(recipe: Recipe, memory_of: MemoryOf, size: int, per_rank: int, limit_bytes: int) -> Fit | None:

@@ -21,20 +21,21 @@ class Shapes:
     def __init__(self) -> None:
         self._made: dict[Any, Any] = {}
         self._dtypes: dict[Any, torch.dtype] = {}
+        self._views: dict[Any, bool] = {}
 
     def __call__(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        if (is_view := self._views.get(func)) is None:
+            is_view = any(each.alias_info is not None for each in func._schema.returns)
+            self._views[func] = is_view
+        if is_view:  # has no storage of its own
+            return self._find(func, *_bodies_of(args, kwargs))
         try:
             key = func, _sign(args), _sign(tuple(kwargs.items()))
             if (made := self._made.get(key)) is not None:
                 return _make(made)
         except TypeError:  # of a value that cannot be a key
             key = None
-        given, named = (
-            [body_of(value) for value in args],
-            {name: body_of(value) for name, value in kwargs.items()},
-        )
-        if "device" in named:
-            named["device"] = META
+        given, named = _bodies_of(args, kwargs)
         found = self._find(func, given, named)
         if key is not None and _is_fresh(found, (given, named)):
             self._made[key] = _describe(found)
@@ -108,14 +109,25 @@ def body_of(value: Any) -> Any:
     return value
 
 
+def _bodies_of(args: Any, kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    named = {name: body_of(value) for name, value in kwargs.items()}
+    if "device" in named:
+        named["device"] = META
+    return [body_of(value) for value in args], named
+
+
 def _sign(values: Any) -> Any:
     """A key of a call: shapes, strides and dtypes of tensors, and other values."""
-    return tuple(
-        (value.shape, value.stride(), value.dtype) if isinstance(value, Tensor)
-        else _sign(value) if isinstance(value, list | tuple)
-        else (type(value), value)
-        for value in values
-    )  # fmt: skip
+    signs: list[Any] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            body = getattr(value, "body", value)
+            signs.append((body.shape, body.stride(), body.dtype))
+        elif isinstance(value, list | tuple):
+            signs.append(_sign(value))
+        else:
+            signs.append((type(value), value))
+    return tuple(signs)
 
 
 def _broadcast(shapes: list[torch.Size]) -> torch.Size:
@@ -220,6 +232,7 @@ _RULES: dict[Any, Callable[..., Any]] = {
     _ATEN.cat.default: _cat,
     _ATEN.stack.default: _stack,
     **dict.fromkeys((_ATEN.zeros_like.default, _ATEN.ones_like.default, _ATEN.empty_like.default), _like),
+    _ATEN.full_like.default: lambda x, value, **settings: _like(x, **settings),
     _ATEN.embedding.default: _embedding,
     **dict.fromkeys((_ATEN.mm.default, _ATEN.bmm.default), _product),
     _ATEN._scaled_dot_product_flash_attention.default: _flash,

@@ -192,6 +192,8 @@ class Phases(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if getattr(func, "__name__", "") == "__get__":  # a property as shape or dtype
+            return func(*args)
         if func is torch.Tensor.backward:
             self._tracer.phase = "backward"
             self._casts.clear()
@@ -215,8 +217,8 @@ class Phases(TorchFunctionMode):
             return attend(self._tracer.device, *args, **kwargs)
         if func is functional.rms_norm and self._tracer.device.type == "cuda":
             return norm(*args, **kwargs)
-        if func is torch.Tensor.pin_memory:
-            return args[0]
+        if func is torch.Tensor.pin_memory or getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
         if kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": _META}
         if any(isinstance(value, torch.device) for value in args):
