@@ -41,9 +41,15 @@ class Training:
 
     run: Run
     ending = Ending("failed")
+    _session: Session
 
     def __init__(self, recipe: Recipe, options: Options = Options()) -> None:  # noqa: B008 - frozen
         self._recipe, self._options = recipe, options
+
+    def save(self) -> None:
+        """Save the step that was just made, from which the run can then be forked while it goes on."""
+        save(self._session)
+        self._session.keeper.collect(wait=True)
 
     def __iter__(self) -> Generator[Step]:
         """Train, and after each step record, evaluate, save and stop as the recipe and the signals say.
@@ -51,7 +57,7 @@ class Training:
         Raises: InputError before anything is written; StorageError or FaultError while running.
         """
         with contextlib.ExitStack() as stack:
-            session = begin(self._recipe, self._options, stack, lambda: self.ending)
+            self._session = session = begin(self._recipe, self._options, stack, lambda: self.ending)
             self.run = session.run
             try:
                 _evaluate_at_start(session)

@@ -87,10 +87,10 @@ def run_sweep(
         measured = measure(sweep)
         tree = build_tree([each for each in measured.planned if each.trial.name not in measured.problems])
         are_known = {stage.name for stage in tree.stages} <= measured.memory.keys()
-        processes = LocalProcesses(sweep, are_known=are_known)
-        controller = Controller(sweep, folder, path, measured, tree, processes, tell=tell)
-        with controller.signals():
-            return controller.run()
+        with contextlib.closing(LocalProcesses(sweep, are_known=are_known)) as processes:
+            controller = Controller(sweep, folder, path, measured, tree, processes, tell=tell)
+            with controller.signals():
+                return controller.run()
 
 
 class Controller:

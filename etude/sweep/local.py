@@ -2,16 +2,18 @@
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
 
+from etude.launch.ranks import RESUMABLE
 from etude.processes import python_command, python_environment
 from etude.sweep.dispatch import Device, Joined, Lost
 from etude.sweep.grid import Sweep
+from etude.sweep.starter import CAN_FORK, Starter
 
 _SHARE_OF_GPU = 8  # trials at once on a GPU at most, where nobody says another number
 
@@ -30,39 +32,71 @@ class Exit:
 
 
 class LocalProcesses:
-    """Processes of stages as children of this one, each in a process group of its own."""
+    """Processes of stages on this machine, each in a process group of its own.
+
+    They are forks of a starter, and children of this process where that cannot be.
+    """
 
     def __init__(self, sweep: Sweep, *, are_known: bool = False) -> None:
         """are_known: the memory of all trials is, so that several share a GPU as far as they fit."""
         self.devices = find_devices(sweep, are_known=are_known)
+        threads = max((os.cpu_count() or 1) // self.devices[0].at_once, 1)
+        self._environment = {"OMP_NUM_THREADS": str(threads), **python_environment()}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._starter: Starter | None = None
 
     def start(self, name: str, device: Device, words: Sequence[str], log: Path) -> None:
         """Start `etude WORDS` for a stage on a device; what it says is added to a log."""
-        environment = {
-            "OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // device.at_once, 1)),
-            **python_environment(),
-        }
+        own = {}
         if device.name.startswith("cuda:"):
-            environment["CUDA_VISIBLE_DEVICES"] = device.name.removeprefix("cuda:")
-        with log.open("ab") as file:
-            self._running[name] = subprocess.Popen(
-                python_command("etude", *words), env=environment, stdin=subprocess.DEVNULL, stdout=file,
-                stderr=file, process_group=0,
-            )  # fmt: skip
+            own["CUDA_VISIBLE_DEVICES"] = device.name.removeprefix("cuda:")
+        if CAN_FORK:
+            self._starter = self._starter or Starter(self._environment)
+            self._starter.start(name, words, log, own)
+        else:
+            self._start_anew(name, words, log, own)
 
     def signal(self, number: int) -> None:
         """Send a signal to all that run."""
         for process in self._running.values():
             if process.poll() is None:
                 process.send_signal(number)
+        if self._starter is not None:
+            self._starter.signal(number)
 
     def poll(self) -> list[Exit | Joined | Lost]:
         """The processes that have ended and the devices that have come and gone since the last call."""
         ended = [(name, process) for name, process in self._running.items() if process.poll() is not None]
         for name, _ in ended:
             del self._running[name]
-        return [Exit(name, process.returncode) for name, process in ended]
+        return [*(Exit(name, process.returncode) for name, process in ended), *self._poll_starter()]
+
+    def close(self) -> None:
+        """Let go of what is needed to start more; what runs goes on."""
+        if self._starter is not None:
+            self._starter.close()
+            self._starter = None
+
+    def _poll_starter(self) -> list[Exit]:
+        """The forks that have ended; those of a starter that died go on, and are to be waited for."""
+        if self._starter is None:
+            return []
+        ended, is_alive = self._starter.poll()
+        found = [Exit(name, code) for name, code in ended.items()]
+        if not is_alive:
+            starter, self._starter = self._starter, None
+            found += [Exit(name, RESUMABLE) for name in starter.running]
+            for name, request in starter.waiting.items():
+                self._start_anew(name, request["words"], Path(request["log"]), request["environment"])
+            starter.close()
+        return found
+
+    def _start_anew(self, name: str, words: Sequence[str], log: Path, own: Mapping[str, str]) -> None:
+        with log.open("ab") as file:
+            self._running[name] = subprocess.Popen(
+                python_command("etude", *words), env={**self._environment, **own}, stdin=subprocess.DEVNULL,
+                stdout=file, stderr=file, process_group=0,
+            )  # fmt: skip
 
 
 def find_devices(sweep: Sweep, *, are_known: bool = False) -> list[Device]:

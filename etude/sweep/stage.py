@@ -11,6 +11,7 @@ from etude.engine.fork import fork
 from etude.errors import InputError
 from etude.launch.ranks import RESUMABLE, Ended, has_own_ranks, run_ranks
 from etude.recipe.load import load_recipe, read_recipe_text
+from etude.recipe.schema import Recipe
 from etude.records.ending import Ending
 from etude.records.folder import list_checkpoints, step_of
 from etude.records.store import Run, find_runs
@@ -33,20 +34,19 @@ def run_stage(path: Path, runs: Path, branches: Sequence[Branch]) -> Ended:
     run. A trial that stops before the step of a branch gives it its end, as the branch would stop there too.
     """
     recipe = load_recipe(path)
-    options = Options(runs=runs, recipe_text=read_recipe_text(path))
+    run = find_trial(runs, path)
     if has_own_ranks(recipe):
-        run = find_trial(runs, path)
         words = ["resume", str(run.path)] if run else ["train", str(path), "--runs", str(runs)]
         return run_ranks(recipe.train.devices, words)
-    for branch in sorted(branches, key=lambda each: each.step):
-        if find_trial(runs, branch.path) is None:
-            ended = _train(path, options, until=branch.step)
-            if ended.code:
-                return ended
-            assert ended.run is not None
-            with contextlib.suppress(InputError):  # the branch is then trained by itself
-                _branch(ended.run, branch, runs)
-    return _train(path, options)
+    waiting = [branch for branch in branches if find_trial(runs, branch.path) is None]
+    if run and not run.is_unfinished:
+        ended = Ended(0, run=run)
+    else:
+        options = Options(runs=runs, recipe_text=None if run else read_recipe_text(path), resume=run)
+        ended = _train(run.recipe if run else recipe, options, waiting)
+    if not ended.code and ended.run:
+        _branch(ended.run, waiting)
+    return ended
 
 
 def find_trial(runs: Path, path: Path) -> Run | None:
@@ -67,27 +67,33 @@ def hold_stage(path: Path) -> int | None:
     return descriptor
 
 
-def _branch(run: Run, branch: Branch, runs: Path) -> None:
-    """Fork a trial at its step, or at the last one of a run that stopped before. Raises: as `fork`."""
-    steps = [step_of(path.name) or 0 for path in list_checkpoints(run.checkpoints)]
-    fork(run, min(branch.step, max(steps, default=0)), runs, load_recipe(branch.path))
-
-
-def _train(path: Path, options: Options, until: int | None = None) -> Ended:
-    """Train a trial until a step is done, or to its end; how it ended, with its run."""
-    run = find_trial(options.runs, path)
-    if run is not None:
-        steps = [step_of(each.name) or 0 for each in list_checkpoints(run.checkpoints)]
-        if not run.is_unfinished or (until is not None and max(steps, default=0) >= until):
-            return Ended(0, run=run)
-        options = Options(runs=options.runs, resume=run)
-    training = Training(run.recipe if run else load_recipe(path), options)
-    is_reached = False
+def _train(recipe: Recipe, options: Options, waiting: list[Branch]) -> Ended:
+    """Train a trial to its end; branches are forked at their steps, and taken out of those that wait."""
+    if options.resume:
+        steps = _saved_steps(options.resume)
+        _branch(options.resume, waiting, {branch.step for branch in waiting if branch.step <= steps})
+    training = Training(recipe, options)
     with contextlib.closing(iter(training)) as steps_made:
         for step in steps_made:
-            if step.number == until:
-                is_reached = True
-                break
+            if any(branch.step == step.number for branch in waiting):
+                training.save()
+                _branch(training.run, waiting, {step.number})
     ending: Ending = training.ending
-    code = 0 if is_reached or not ending.is_resumable else RESUMABLE
-    return Ended(code, ending.reason, training.run, ending.was_asked and not is_reached)
+    code = RESUMABLE if ending.is_resumable else 0
+    return Ended(code, ending.reason, training.run, ending.was_asked)
+
+
+def _branch(run: Run, waiting: list[Branch], at: set[int] | None = None) -> None:
+    """Fork the branches that wait for these steps, by default all; a run that ended before gives its end.
+
+    A branch whose step is no longer there is trained by itself.
+    """
+    for branch in [branch for branch in waiting if at is None or branch.step in at]:
+        waiting.remove(branch)
+        with contextlib.suppress(InputError):
+            fork(run, min(branch.step, _saved_steps(run)), run.path.parent, load_recipe(branch.path))
+
+
+def _saved_steps(run: Run) -> int:
+    """Steps of the newest checkpoint."""
+    return max((step_of(path.name) or 0 for path in list_checkpoints(run.checkpoints)), default=0)

@@ -38,6 +38,7 @@ def test_a_process_ends_with_its_code_and_its_words_in_the_log(tmp_path: Path, c
     assert wait(processes, 1) == [Exit("one", 2)]
     assert "there is no run nosuch" in log.read_text()
     assert processes.poll() == []
+    processes.close()
 
 
 def test_a_signal_reaches_all_that_run(tmp_path: Path, corpus: Path) -> None:
@@ -46,3 +47,4 @@ def test_a_signal_reaches_all_that_run(tmp_path: Path, corpus: Path) -> None:
         processes.start(name, processes.devices[0], ["generate", "--help"], tmp_path / name)
     processes.signal(signal.SIGKILL)
     assert {ended.code for ended in wait(processes, 2)} == {-signal.SIGKILL}
+    processes.close()
