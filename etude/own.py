@@ -89,26 +89,26 @@ class Own:
         things: dict[str, object] = {"model": self.model, "loss": self.loss, **functions}
         return {name: _describe(thing) for name, thing in things.items() if thing is not None}
 
-    def try_out(
+    def try_loss(
         self,
         model: nn.Module,
         loss_sum: Callable[[nn.Module, DeviceBatch], tuple[torch.Tensor, torch.Tensor]],
         precision: Precision,
-        train: list[DeviceBatch],
-        validation: list[DeviceBatch],
+        batches: Iterable[DeviceBatch],
+        hint: str = "",
     ) -> None:
-        """Run each once on small batches.
+        """Run a loss or model of the user once on each batch. hint: what to say of these batches if it fails.
 
         Raises: InputError that names the function and the line that fails.
         """
-        if self.loss is not None or self.model is not None:
-            what, hint = ("loss", "") if self.loss is not None else ("model", _PLAIN_MODEL)
-            # Without dropout, so that statistics of batches stay as they are.
-            with _named(what, self.loss or self.model, hint), without_dropout(model), precision.autocast():
-                for batch in train:
-                    _check_loss(model, *loss_sum(model, batch))
-        for name in self.metrics:
-            self.measure(name, model, precision, validation)
+        if self.loss is None and self.model is None:
+            return
+        what, plain = ("loss", "") if self.loss is not None else ("model", _PLAIN_MODEL)
+        # Without dropout, so that statistics of batches stay as they are.
+        named = _named(what, self.loss or self.model, hint or plain)
+        with named, without_dropout(model), precision.autocast():
+            for batch in batches:
+                _check_loss(model, *loss_sum(model, batch))
 
     def measure(
         self, name: str, model: nn.Module, precision: Precision, batches: Iterable[DeviceBatch]

@@ -20,8 +20,16 @@ import torch
 from etude import durable
 from etude.assemble import assemble
 from etude.audit import Audit, audit
-from etude.data.loader import Loader, StepBatches, longest_batch
-from etude.engine.batch import to_device
+from etude.data.loader import (
+    Loader,
+    StepBatches,
+    iterate_once,
+    load_samples,
+    longest_batch,
+    longest_mixed,
+)
+from etude.data.samples.sample import Samples
+from etude.engine.batch import DeviceBatch, to_device
 from etude.engine.loop import Objective, TrainState, train
 from etude.engine.out_of_memory import is_out_of_memory, release
 from etude.engine.world import World, choose_device, measure_matrix_rate, synchronize
@@ -29,7 +37,9 @@ from etude.evaluate.answers import answer, continue_prompts
 from etude.evaluate.exam import Exam
 from etude.memory import limited_memory
 from etude.objectives.choose import join_kinds
+from etude.objectives.task import Task
 from etude.objectives.writing import is_answered
+from etude.own import Own
 from etude.plan import Plan, make_plan
 from etude.plan.forecast import (
     ARITHMETIC_INTERVAL,
@@ -132,6 +142,53 @@ def find_micro_batch(plan: Plan, state: TrainState, objective: Objective, world:
             raise torch.OutOfMemoryError(f"{size} samples do not fit on some rank")
 
     return probe_micro_batch_size(plan.global_batch_size // world.size, try_step)
+
+
+def try_own_code(plan: Plan, own: Own, state: TrainState, objective: Objective, world: World) -> None:
+    """Run what the user brings once on two samples of each task, and on the longest mixed micro-batch.
+
+    Raises: InputError that names the function and the line that fails.
+    """
+
+    def some(split: Samples | None, task: Task) -> Iterator[DeviceBatch]:
+        attend = plan.recipe.data.attend_across_documents
+        for batch in iterate_once(split, 2, attend, max_samples=2) if split else ():
+            yield to_device(replace(batch, task=task.name), world.device)
+
+    train = [batch for task in plan.tasks for batch in some(task.corpus.train, task)]
+    held_out = [batch for task in plan.tasks for batch in some(task.corpus.validation, task)]
+    own.try_loss(state.model, objective.loss_sum, state.precision, train)
+    for name in own.metrics:
+        own.measure(name, state.model, state.precision, held_out)
+    _try_mixed(plan, own, state, objective, world)
+
+
+def _try_mixed(plan: Plan, own: Own, state: TrainState, objective: Objective, world: World) -> None:
+    """Run the user's loss on the longest micro-batch of samples that lie end to end as they differ in length.
+
+    A module that takes them for one text may have no place for so many tokens.
+    """
+    size, split = plan.micro_batch_size, plan.tasks[0].corpus.train
+    if (own.loss is None and own.model is None) or size is None or len(plan.tasks) > 1:
+        return
+    found = longest_mixed(
+        split, global_batch_size=plan.global_batch_size, micro_batch_size=size, seed=plan.recipe.seed,
+        ranks=world.size, steps=plan.steps,
+    )  # fmt: skip
+    if found is None:
+        return
+    batch = load_samples(split, found[1], plan.recipe.data.attend_across_documents)
+    hint = (
+        f"; in step {found[0] + 1:,} samples of other lengths lie end to end in one row of "
+        f"{batch.tokens.shape[1]:,} tokens: part it by batch.lengths"
+    )
+    try:
+        batches = [to_device(replace(batch, task=plan.tasks[0].name), world.device)]
+        own.try_loss(state.model, objective.loss_sum, state.precision, batches, hint)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        release(error)  # the steps know what to do
 
 
 def _judge(plan: Plan, known: dict[str, Any], code: int, is_over: bool, limit: float) -> Probe:

@@ -17,10 +17,8 @@ from etude.control.desk import Desk
 from etude.control.mailbox import FILE, Mailbox
 from etude.control.signals import StopSignals
 from etude.data.corpus import label_notes
-from etude.data.loader import Loader, iterate_once
-from etude.data.samples.sample import Samples
+from etude.data.loader import Loader
 from etude.engine import checkpoint as checkpoints
-from etude.engine.batch import DeviceBatch, to_device
 from etude.engine.fork import find_moment
 from etude.engine.invariants import MOVED_WITHIN, Invariants
 from etude.engine.keeper import Keeper
@@ -34,12 +32,11 @@ from etude.guard import Guard
 from etude.objectives.choose import join_kinds
 from etude.objectives.examiner import Examiner
 from etude.objectives.kind import Kind
-from etude.objectives.task import Task
 from etude.plan import Plan, make_plan
 from etude.plan.forecast import Pace
 from etude.plan.rows import short_rows
 from etude.plan.stated import find_disagreements
-from etude.probe import find_micro_batch
+from etude.probe import find_micro_batch, try_own_code
 from etude.recipe.course import Change, Course
 from etude.recipe.schema import Recipe
 from etude.records import events
@@ -173,7 +170,7 @@ def begin(
     world = _join(plan, stack)
     state, new_weights = assemble(plan, options, world)
     objective = join_kinds(plan.tasks)
-    _try_own_code(plan, options, state, objective, world)
+    try_own_code(plan, options.own, state, objective, world)
     # Before the run folder is made, so that it is made whole.
     signals = stack.enter_context(
         StopSignals(options.view.acknowledge if options.view else lambda name: None)
@@ -289,21 +286,6 @@ def _set_determinism(recipe: Recipe) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if wanted != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(wanted)  # which loads torch's compiler
-
-
-def _try_own_code(
-    plan: Plan, options: Options, state: TrainState, objective: Objective, world: World
-) -> None:
-    """Run what the user brings once on two samples of each task, before anything is written."""
-
-    def some(split: Samples | None, task: Task) -> Iterator[DeviceBatch]:
-        attend = plan.recipe.data.attend_across_documents
-        for batch in iterate_once(split, 2, attend, max_samples=2) if split else ():
-            yield to_device(replace(batch, task=task.name), world.device)
-
-    train = [batch for task in plan.tasks for batch in some(task.corpus.train, task)]
-    held_out = [batch for task in plan.tasks for batch in some(task.corpus.validation, task)]
-    options.own.try_out(state.model, objective.loss_sum, state.precision, train, held_out)
 
 
 def _micro_batch_size(run: Run, plan: Plan, state: TrainState, objective: Objective, world: World) -> int:

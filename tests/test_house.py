@@ -29,10 +29,10 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "audit": 2181, "cli": 4789, "control": 525, "data": 8666, "durable": 848, "engine": 2847, "evaluate": 611,
+    "audit": 2284, "cli": 4789, "control": 525, "data": 8695, "durable": 848, "engine": 2847, "evaluate": 611,
     "launch": 306, "models": 5611, "objectives": 1216, "plan": 2534, "recipe": 2065, "records": 2329,
     "report": 5292, "scores": 853, "sweep": 3674, "watch": 5049,
-    "etude": 4217,  # the modules that stand in no folder
+    "etude": 4256,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()
 

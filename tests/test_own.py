@@ -123,6 +123,25 @@ def test_own_code_is_tried_before_anything_is_written(
     )
 
 
+class FewPlaces(Bigram):
+    """A module that has 64 places, and takes what lies end to end for one text."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return super().forward(tokens) + 0 * torch.zeros(64)[torch.arange(tokens.shape[1])][:, None]
+
+
+def test_the_longest_batch_of_an_epoch_is_tried_too(tmp_path: Path, make_recipe: Make) -> None:
+    options = Options(runs=tmp_path / "runs", model=FewPlaces(), loss=bigram_loss)
+    says = (
+        r"your loss bigram_loss failed at test_own.py:\d+: IndexError: .*; in step \d+ samples of other lengths "
+        r"lie end to end in one row of \d{3} tokens: part it by batch.lengths"
+    )
+    with pytest.raises(InputError, match=says):
+        run_recipe(make_recipe(), options)
+    assert not (tmp_path / "runs").exists()
+    run_recipe(make_recipe({"train.micro_batch_size": 1}), options)
+
+
 class Failing:
     """A loss, or a metric, that fails when training, or evaluation, calls it for the third time."""
 

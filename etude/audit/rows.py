@@ -10,6 +10,7 @@ from etude.audit.belonging import find_shuffled
 from etude.audit.copies import find_contamination, find_duplicates
 from etude.audit.lengths import find_cut
 from etude.audit.marks import find_marks
+from etude.audit.near import find_near_duplicates
 from etude.audit.samples import DECODED, choose_samples
 from etude.data.corpus import Corpus
 from etude.data.examples import Example
@@ -32,7 +33,8 @@ _PADDING = re.compile(r"(?:(?:<pad>|<\|pad\|>|\[PAD\]|<unk>|<\|endoftext\|>|</s>
 def find_in_rows(task: Task) -> Iterator[Finding]:
     """Faults of evenly spaced training samples of a task."""
     yield from find_contamination(task)
-    yield from find_duplicates(task)
+    copies = list(find_duplicates(task)) or list(find_near_duplicates(task))
+    yield from copies
     found = list(_find_in_samples(task))
     yield from found
     if all(each.severity == "info" for each in found):  # what changes rows changes what their words tell

@@ -21,6 +21,7 @@ from etude.data.samples.sample import Ints, Samples
 from etude.data.shingles import spread
 
 _ROUNDS = 8
+_LOOKED_AT, _MOST_ORDERED = 2048, 2**20  # samples
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ class Loader:
         epoch = step // self.steps_per_epoch
         mine = rank_part(ids, self.rank, self.ranks)
         batches = [
-            _batch(self.split, group[low : low + self.micro_batch_size], self.attend_across_documents, epoch)
+            load_samples(
+                self.split, group[low : low + self.micro_batch_size], self.attend_across_documents, epoch
+            )
             for group in _groups(self.split, mine)
             for low in range(0, len(group), self.micro_batch_size)
         ]
@@ -133,12 +136,35 @@ def iterate_once(
     ids = np.arange(count) * len(split) // count
     for group in _groups(split, ids):
         for low in range(rank * micro_batch_size, len(group), ranks * micro_batch_size):
-            yield _batch(split, group[low : low + micro_batch_size], attend_across_documents)
+            yield load_samples(split, group[low : low + micro_batch_size], attend_across_documents)
 
 
 def longest_batch(split: Samples, micro_batch_size: int, attend_across_documents: bool) -> NumpyBatch:
     """The batch that takes most memory."""
-    return _batch(split, split.longest(micro_batch_size), attend_across_documents)
+    return load_samples(split, split.longest(micro_batch_size), attend_across_documents)
+
+
+def longest_mixed(
+    split: Samples, *, global_batch_size: int, micro_batch_size: int, seed: int, ranks: int, steps: int
+) -> tuple[int, Ints] | None:
+    """The step (from 0) and the samples of the longest micro-batch whose samples differ in length.
+
+    Of the first 2,048 samples of the first epoch, and of the micro-batch with the last sample, which alone is
+    shorter where documents lie end to end. None if there is none.
+    """
+    n, best, found = len(split), 0, None
+    order = permute(np.arange(min(n, steps * global_batch_size, _MOST_ORDERED)), n=n, seed=seed, epoch=0)
+    last = np.flatnonzero(order == n - 1) // global_batch_size
+    first = range(-(-min(len(order), _LOOKED_AT) // global_batch_size))
+    for step in sorted({*first, *last.tolist()}):
+        ids = order[step * global_batch_size : (step + 1) * global_batch_size]
+        for mine in np.array_split(ids, ranks):
+            for low in range(0, len(mine), micro_batch_size):
+                some = mine[low : low + micro_batch_size]
+                lengths = [len(split.sample(int(index)).tokens) for index in some]
+                if len(set(lengths)) > 1 and sum(lengths) > best:
+                    best, found = sum(lengths), (step, some)
+    return found
 
 
 def _groups(split: Samples | Mixture, ids: Ints) -> list[Ints]:
@@ -146,7 +172,10 @@ def _groups(split: Samples | Mixture, ids: Ints) -> list[Ints]:
     return split.groups(ids) if isinstance(split, Mixture) else [ids]
 
 
-def _batch(split: Samples | Mixture, ids: Ints, attend_across_documents: bool, epoch: int = 0) -> NumpyBatch:
+def load_samples(
+    split: Samples | Mixture, ids: Ints, attend_across_documents: bool, epoch: int = 0
+) -> NumpyBatch:
+    """The batch of some samples."""
     for part in split.parts.values() if isinstance(split, Mixture) else (split,):
         require_whole(part.spans.tokens)
     return collate([split.sample(int(index), epoch) for index in ids], attend_across_documents)

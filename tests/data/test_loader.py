@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from etude.data.loader import (
     Loader,
     iterate_once,
+    load_samples,
     longest_batch,
+    longest_mixed,
     permute,
     rank_part,
     sample_ids,
@@ -161,3 +163,31 @@ def test_the_batch_that_takes_most_memory_has_the_longest_samples() -> None:
         [*split.sample(1).labels, *split.sample(5).labels]
     )
     assert longest_batch(samples_of([5, 9, 3], 3), 2, True).tokens.shape == (2, 3)
+
+
+def test_the_longest_batch_of_mixed_lengths_is_that_of_the_plan() -> None:
+    rows = samples_of([50, 90, 30, 70, 11], 10)  # the last alone is shorter
+    assert len(rows) == 26
+    found = longest_mixed(rows, global_batch_size=8, micro_batch_size=4, seed=3, ranks=1, steps=9)
+    assert found is not None and len(rows) - 1 in found[1]
+    halves = np.split(loader_of(rows).load(found[0]).ids, (4,))
+    assert found[1].tolist() in [half.tolist() for half in halves]
+    batch = load_samples(rows, found[1], True)
+    assert batch.lengths is not None and len(batch.lengths) == len(found[1])
+    assert longest_mixed(rows, global_batch_size=8, micro_batch_size=1, seed=3, ranks=1, steps=9) is None
+    even = samples_of([50, 90, 30, 70, 15], 10)
+    assert longest_mixed(even, global_batch_size=8, micro_batch_size=4, seed=3, ranks=2, steps=9) is None
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_of_documents_none_of_the_first_epoch_is_longer(ranks: int) -> None:
+    split = samples_of([5, 9, 3, 7, 1, 8, 12, 4, 6, 2, 11], 20, cut_documents)
+    found = longest_mixed(split, global_batch_size=4, micro_batch_size=2, seed=3, ranks=ranks, steps=99)
+    assert found is not None
+    sizes = [
+        batch.tokens.shape[1]
+        for rank in range(ranks)
+        for step in range(3)
+        for batch in loader_of(split, 4, 2, rank=rank, ranks=ranks).load(step).micro_batches
+    ]
+    assert load_samples(split, found[1], True).tokens.shape == (1, max(sizes))
