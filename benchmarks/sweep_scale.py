@@ -101,11 +101,12 @@ def simulate(
     while not dispatcher.is_over:
         world.now, _, what, name, epoch = heapq.heappop(world.queue)
         if what == "lost":
-            for running, where in dispatcher.running.items():
-                if where == name:
-                    world.epoch[running] += 1
+            there = [running for running, where in dispatcher.running.items() if where == name]
             away.add(name)
             decide(Lost(name))
+            for running in there:
+                world.epoch[running] += 1
+                decide(Ended(running, "lost", "by lot", is_ahead=draw.random() < 0.8))
             world.push(draw.expovariate(1 / 100), "joined", name, 0)
         elif what == "joined":
             away.discard(name)

@@ -2,10 +2,12 @@
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 MOST_KILLS = 3  # of a stage in a row that saved nothing in between
+MOST_LOSSES = 20  # of its machine or of what watched it, likewise: no fault of its own
 _MOST_PASSED = 16  # stages that may start before one that is to go first and does not fit yet
 _MORE_MEMORY = 1.5  # for a stage that was killed, perhaps for want of it
 
@@ -39,7 +41,8 @@ class Device:
 class Ended:
     """The end of a process of a trial.
 
-    how       finished; stopped, to be gone on with; killed; failed, by an error that would come again
+    how       finished; stopped, to be gone on with; killed; lost, with what it ran on; failed, by an error
+              that would come again
     is_ahead  whether it saved a step since it was started
     """
 
@@ -65,7 +68,7 @@ class Joined:
 
 @dataclass(frozen=True)
 class Lost:
-    """A device that is gone, with all that ran there."""
+    """A device that is gone. What ran there ends by events of its own."""
 
     device: str
 
@@ -134,7 +137,8 @@ class Dispatcher:
         self._branched = set(branched)
         self.running = dict(running or {})
         self._needs = {job.name: job.memory_bytes for job in jobs if job.memory_bytes}
-        self._kills: dict[str, int] = {}
+        self._most = {"killed": MOST_KILLS, "lost": MOST_LOSSES}
+        self._ends: dict[str, Counter[str]] = {}  # how a trial has ended without progress
         self._passed: dict[str, int] = {}
         self._places: dict[str, _Place] = {}
         self._rooms: list[tuple[float, str]] = []  # a heap of free memory and devices, with old entries
@@ -169,10 +173,7 @@ class Dispatcher:
             case Joined(device):
                 self._join(device)
             case Lost(name):
-                place = self._places.pop(name)
-                for job in sorted(place.jobs, key=self._order.__getitem__):
-                    self._leave(job)
-                    self._queue(job)
+                del self._places[name]
             case Branched(name):
                 self._branched.add(name)
                 self._wake(name)
@@ -189,11 +190,14 @@ class Dispatcher:
             return []
         if event.how == "failed":
             return self._give_up(name, event.reason)
-        if event.how == "killed":
-            self._kills[name] = 1 if event.is_ahead else self._kills.get(name, 0) + 1
-            if self._kills[name] >= MOST_KILLS:
-                return self._give_up(name, f"{event.reason or 'killed'}, {MOST_KILLS} times without progress")
-            if name in self._needs:
+        if event.how in self._most:
+            ends, most = self._ends.setdefault(name, Counter()), self._most[event.how]
+            if event.is_ahead:
+                ends.clear()
+            ends[event.how] += 1
+            if ends[event.how] >= most:
+                return self._give_up(name, f"{event.reason or event.how}, {most} times without progress")
+            if event.how == "killed" and name in self._needs:
                 self._needs[name] = min(round(_MORE_MEMORY * self._needs[name]), self._most_memory(name))
         self._queue(name)
         return []

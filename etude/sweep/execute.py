@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -86,11 +86,25 @@ def run_sweep(
             tell(f"changed since the sweep was begun: {change}")
         measured = measure(sweep)
         tree = build_tree([each for each in measured.planned if each.trial.name not in measured.problems])
-        are_known = {stage.name for stage in tree.stages} <= measured.memory.keys()
-        with contextlib.closing(LocalProcesses(sweep, are_known=are_known)) as processes:
+        with _open_processes(sweep, folder, measured, tree, tell) as processes:
             controller = Controller(sweep, folder, path, measured, tree, processes, tell=tell)
             with controller.signals():
                 return controller.run()
+
+
+@contextlib.contextmanager
+def _open_processes(
+    sweep: Sweep, folder: SweepFolder, measured: Measured, tree: Tree, tell: Callable[[str], None]
+) -> Iterator[Processes]:
+    if sweep.file.resources.executor == "ray":
+        from etude.sweep.ray import join_cluster
+
+        with join_cluster(sweep.file.resources, folder, tell) as processes:
+            yield processes
+    else:
+        are_known = {stage.name for stage in tree.stages} <= measured.memory.keys()
+        with contextlib.closing(LocalProcesses(sweep, are_known=are_known)) as processes:
+            yield processes
 
 
 class Controller:
@@ -223,8 +237,10 @@ class Controller:
                     self._adopted[name] = event
                 case Joined(device):
                     self._devices[device.name] = device
+                    self._tell(f"joined    {device.name}")
                     found.append(event)
-                case Lost():
+                case Lost(device):
+                    self._tell(f"lost      {device}")
                     found.append(event)
         for name in [name for name in self._adopted if not self._is_held(name)]:
             found.append(self._end(self._adopted.pop(name)))
@@ -241,11 +257,15 @@ class Controller:
         is_ahead = state is not None and state.steps > self._begun_at.get(name, 0)
         if code in (1, 2):
             return Ended(name, "failed", self._last_error(name))
+        begins = f"it goes on from step {state.steps if state else 0:,}"
+        if code is None:
+            self._tell(f"lost      {name}: {exit.reason}; {begins}")
+            return Ended(name, "lost", exit.reason, is_ahead)
         if code == RESUMABLE:
             return Ended(name, "stopped" if is_ahead or self._is_stopping else "killed", "stopped", is_ahead)
         what = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         what = exit.reason or what
-        self._tell(f"broken    {name}: {what}; it goes on from step {state.steps if state else 0:,}")
+        self._tell(f"broken    {name}: {what}; {begins}")
         return Ended(name, "killed", what, is_ahead)
 
     def _branches(self, running: Iterable[str]) -> list[Event]:

@@ -22,12 +22,12 @@ _SHARE_OF_GPU = 8  # trials at once on a GPU at most, where nobody says another 
 class Exit:
     """The end of the process of a stage.
 
-    code    its exit code; negative for the signal that ended it
+    code    its exit code; negative for the signal that ended it; None where it was lost with what it ran on
     reason  why, where the code does not tell
     """
 
     name: str
-    code: int
+    code: int | None
     reason: str = ""
 
 

@@ -1,6 +1,6 @@
 """The schema of a sweep file: a base recipe, tiers of models with their grids, budget and resources."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -80,7 +80,7 @@ class Budget(Section):
 
 
 class Resources(Section):
-    """The share of the machine that trials may hold together."""
+    """The machines that trials run on, and the share of each that they may hold together."""
 
     at_once: Positive | None = key(
         None,
@@ -89,6 +89,12 @@ class Resources(Section):
     )
     memory_gb: Rate | None = key(
         None, "memory of a device, or of the machine, that trials hold together", example=40.0
+    )
+    executor: Literal["local", "ray"] = key("local", "what starts trials: this machine, or a Ray cluster")
+    address: Annotated[str, Field(pattern=r"\A(auto|[A-Za-z0-9._:\[\]-]{1,255}:[0-9]{1,5})\z")] | None = key(
+        None,
+        "of the Ray cluster that runs (default: RAY_ADDRESS, or the one on this machine)",
+        example="10.0.0.1:6379",
     )
     strategy: str = key("", "the strategy in words, for the plan")
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from etude.sweep.dispatch import (
     MOST_KILLS,
+    MOST_LOSSES,
     Branched,
     Device,
     Dispatcher,
@@ -131,6 +132,15 @@ def test_a_trial_that_is_killed_without_progress_is_given_up_and_named() -> None
     assert names(actions) == ["two"]
 
 
+def test_a_trial_whose_machines_are_lost_is_tried_more_often_with_the_same_memory() -> None:
+    dispatcher = Dispatcher([Job("one", None, 0, 1.0, 4 * GB)])
+    dispatcher.decide(Joined(Device("one", 1, 5 * GB)))
+    for _ in range(MOST_LOSSES - 1):
+        assert names(dispatcher.decide(Ended("one", "lost", "its node is gone"))) == ["one"]
+    (action,) = dispatcher.decide(Ended("one", "lost", "its node is gone"))
+    assert action == GiveUp("one", "its node is gone, 20 times without progress")
+
+
 def test_a_trial_that_can_never_fit_is_told_and_the_others_go_on() -> None:
     dispatcher = Dispatcher([Job("huge", None, 9, 1.0, 50 * GB), Job("small", None, 0, 1.0, GB)])
     device = Device("one", 1, 40 * GB)
@@ -145,6 +155,8 @@ def test_what_ran_on_a_lost_device_runs_elsewhere() -> None:
     dispatcher.decide(Joined(Device("one", 2)))
     dispatcher.decide(Joined(Device("two", 2)))
     assert dispatcher.decide(Lost("one")) == []
+    for name in ("job-0", "job-1"):
+        assert dispatcher.decide(Ended(name, "lost")) == []
     started = [
         name for done in ("job-2", "job-3") for name in names(dispatcher.decide(Ended(done, "finished")))
     ]
