@@ -19,9 +19,9 @@ def group_by_keys(problems: Sequence[Any], data: Any) -> dict[tuple[str, ...], l
     found: dict[tuple[str, ...], list[Any]] = {}
     for problem in problems:
         found.setdefault(find_keys(problem, data), []).append(problem)
+    above = {keys[:depth] for keys in found for depth in range(len(keys))}
     for keys in list(found):
-        is_within = any(other[: len(keys)] == keys for other in found if len(other) > len(keys))
-        if is_within and all(problem["type"] in _WORDS for problem in found[keys]):
+        if keys in above and all(problem["type"] in _WORDS for problem in found[keys]):
             del found[keys]
     return found
 

@@ -252,7 +252,7 @@ def _transformers(path: Path, task: str, advice: str, *, most_bytes: int = 0) ->
     except Exception as error:  # transformers raises whatever its many models raise
         reason = " ".join(str(error).split())[:110]
         if most_bytes and isinstance(error, MemoryError):
-            reason = f"it takes more than {most_bytes >> 30} GiB, far more than modules without weights do"
+            reason = f"it takes more than {most_bytes >> 20:,} MiB, far more than modules without weights do"
         raise InputError(f"{path}: transformers cannot {task} ({reason}); {advice}") from None
 
 

@@ -109,14 +109,17 @@ def test_shapes_of_other_families_are_checked_before_anything_is_loaded(tmp_path
         inspect_model(tmp_path, "causal")
 
 
-def test_a_configuration_that_libraries_would_fill_the_memory_with_is_stopped(tmp_path: Path) -> None:
+def test_a_configuration_that_libraries_would_fill_the_memory_with_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etude.models.families.foreign._CONFIG_BYTES", 1 << 28)
     folder = write_gpt2(tmp_path / "model")
     values = json.loads((folder / "config.json").read_text())
     odd = {"model_type": "gpt_neo", "attention_types": [[["global", "local"], 10**9]], "num_layers": 2}
     for said in (values | {"num_labels": 10**9}, odd):
         (folder / "config.json").write_text(json.dumps(said))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        with pytest.raises(InputError, match=r"cannot read config\.json .it takes more than 1 GiB"):
+        with pytest.raises(InputError, match=r"cannot read config\.json .it takes more than 256 MiB"):
             read_config(folder)
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 3 << 20
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20
         assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
