@@ -22,7 +22,7 @@ import psutil
 from measure import FOLDER, write_result
 
 sys.path.insert(0, str(FOLDER.parent))
-from sweep_shapes import make_sweep
+from sweep_shapes import ROWS, SEQ_LEN, make_sweep
 
 from etude.records.events import Evaluation, Scores, Step, to_json
 from etude.records.folder import list_checkpoints
@@ -43,17 +43,24 @@ def main() -> None:
     parser.add_argument("--place", type=Path, help="a folder for the sweep (default: a temporary one)")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=17)
+    parser.add_argument("--rows", type=int, default=ROWS, help="for training")
+    parser.add_argument("--seq-len", type=int, default=SEQ_LEN)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         place = asked.place or Path(temporary)
-        path = make_sweep(place, asked.data)
+        path = make_sweep(place, asked.data, rows=asked.rows, seq_len=asked.seq_len)
         sweep = load_sweep(path)
         plan = json.loads(subprocess.run(
             [*ETUDE, "sweep", "plan", str(path), "--json"], check=True, capture_output=True
         ).stdout)  # fmt: skip
         quiet = run_quiet(path, place / "quiet")
         quiet |= measure_folder(sweep, SweepFolder(place / "quiet"))
-        result: dict[str, Any] = {"plan": {key: plan[key] for key in _OF_PLAN}, "quiet": quiet}
+        result: dict[str, Any] = {
+            "rows": asked.rows,
+            "seq_len": asked.seq_len,
+            "plan": {key: plan[key] for key in _OF_PLAN},
+            "quiet": quiet,
+        }
         if asked.kills:
             result["killed"] = run_killed(path, place / "killed", asked.kills, asked.seed)
             result["killed"] |= measure_folder(sweep, SweepFolder(place / "killed"))

@@ -6,13 +6,13 @@ weights that know nothing move too little at the rates for pretrained ones.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "code-understanding-72.toml"
-VOCABULARY, SEQ_LEN, RATE = 2000, 192, 20
-TRAINING_ROWS, HELD_OUT_ROWS = 64, 32
+VOCABULARY, RATE = 2000, 20
+ROWS, SEQ_LEN = 128, 192
 # Layers, width, heads and inner width of each model.
 SIZES = {
     "codebert-base": (2, 64, 4, 256), "codet5-small": (1, 64, 4, 256), "codet5-base": (2, 64, 4, 256),
@@ -21,26 +21,24 @@ SIZES = {
 
 
 def make_sweep(
-    place: Path, data: Path, *, at_once: int = 2, changes: Mapping[str, Any] | None = None
+    place: Path, data: Path, *, rows: int = ROWS, seq_len: int = SEQ_LEN, at_once: int = 2
 ) -> Path:
     """The sweep file in a folder, with all that it names; what is there already is kept.
 
-    data: the folder of train.jsonl, valid.jsonl and test.jsonl, with `code` and `label`.
-    changes: of its base recipe, by dotted key
+    data: the folder of train.jsonl, valid.jsonl and test.jsonl, with `code` and `label`
+    rows: for training; validation and test have half as many each
     """
     import tomlkit
 
-    from etude.recipe.load import change
-
     path = place / "sweep.toml"
-    for use, count in (("train", TRAINING_ROWS), ("valid", HELD_OUT_ROWS), ("test", HELD_OUT_ROWS)):
+    for use, count in (("train", rows), ("valid", rows // 2), ("test", rows // 2)):
         _write_rows(data / f"{use}.jsonl", place / f"{use}.jsonl", count)
     for seed, name in enumerate(SIZES):
         if not (place / "models" / name / "tokenizer.json").exists():
             _write_model(place / "models" / name, name, seed, place / "train.jsonl")
     values = tomlkit.parse(RECIPE.read_text()).unwrap()
     values["name"] = "tiny-72"
-    values["rows"] = TRAINING_ROWS
+    values["rows"] = rows
     values["resources"] = {"at_once": at_once}
     values["budget"] = {"trials": 72}
     for tier in values["tiers"]:
@@ -54,10 +52,9 @@ def make_sweep(
         base["data"][use] = [{"path": f"{file}.jsonl", "field": "code", "label": "label"}]
     base["evaluate"] = {"every_epochs": 1, "metric": "f1"}
     base["checkpoint"] = {"every_steps": 20, "keep": 2}
-    base["schedule"]["warmup_steps"] = 10
-    base["train"] |= {"seq_len": SEQ_LEN, "precision": "fp32", "device": "cpu"}
+    base["schedule"]["warmup_steps"] = 4
+    base["train"] |= {"seq_len": seq_len, "precision": "fp32", "device": "cpu"}
     values["why"] = {key: values["why"][key] for key in ("schedule.kind", "schedule.warmup_steps")}
-    values["recipe"] = change(base, dict(changes or {}))
     path.write_text(tomlkit.dumps(values), encoding="utf-8")
     return path
 

@@ -78,7 +78,7 @@ def measure(sweep: Sweep, gpu: Gpu | None = None) -> Measured:
     for trials in _alike(sweep.trials):
         plan = None
         try:
-            plan = make_plan(trials[0].recipe)
+            plan = make_plan(max(trials, key=_length).recipe)
         except InputError as error:
             problem = str(error).splitlines()[0]
             found.problems.update({trial.name: problem for trial in trials})
@@ -89,9 +89,11 @@ def measure(sweep: Sweep, gpu: Gpu | None = None) -> Measured:
         planned += [_planned(trial, len(plan.train) if plan else assumed) for trial in trials]
         if plan is not None:
             plan, rate = _place(plan, gpu)
-            found.where[trials[0].name] = (
-                gpu.title if gpu else f"this machine, {plan.precision} on {plan.device}"
-            )
+            too_short = _too_short(plan, trials)
+            found.problems.update(too_short)
+            trials = [trial for trial in trials if trial.name not in too_short]
+            where = gpu.title if gpu else f"this machine, {plan.precision} on {plan.device}"
+            found.where.update({trial.name: where for trial in trials[:1]})
             found.seconds.update({trial.name: _step_seconds(plan, trial, rate) for trial in trials})
             found.memory.update(_memory(plan, trials))
     order = {trial.name: place for place, trial in enumerate(sweep.trials)}
@@ -120,6 +122,22 @@ def _alike(trials: Sequence[Trial]) -> list[list[Trial]]:
         }
         groups.setdefault(values_hash(kept), []).append(trial)
     return list(groups.values())
+
+
+def _length(trial: Trial) -> tuple[int, int, int]:
+    """An order by which the last of trials on the same rows has most steps."""
+    return trial.recipe.train.steps or 0, trial.recipe.train.epochs or 0, -batch_of(trial.recipe)
+
+
+def _too_short(plan: Plan, trials: Sequence[Trial]) -> dict[str, str]:
+    """The problem of each trial that has fewer steps than it needs to warm up."""
+    found = {}
+    for trial in trials:
+        try:
+            choose_length(trial.recipe, plan.train, plan.device)
+        except InputError as error:
+            found[trial.name] = str(error).splitlines()[0]
+    return found
 
 
 def _planned(trial: Trial, rows: int) -> Planned:

@@ -34,3 +34,16 @@ def test_a_model_that_is_not_there_is_named_and_its_rows_are_assumed(tmp_path: P
     measured = measure(load_sweep(path))
     assert measured.planned[0].steps == 3 * 100 and "800 training rows" in measured.notes[0]
     assert "gone" in measured.problems_by_model and not measured.seconds
+
+
+def test_a_trial_that_is_shorter_than_its_warmup_is_named_and_the_others_are_measured(
+    tmp_path: Path, corpus: Path
+) -> None:
+    values = sweep_values(corpus, {"train.epochs": [1, 9]}, {"train.steps": None})
+    del values["recipe"]["train"]["steps"]
+    values["recipe"]["schedule"] = {"kind": "constant", "warmup_steps": 20}
+    sweep = load_sweep(write_sweep(tmp_path / "sweep.toml", values))
+    short, long = (trial.name for trial in sweep.trials)
+    measured = measure(sweep)
+    assert list(measured.problems) == [short] and "warmup_steps is 20" in measured.problems[short]
+    assert list(measured.seconds) == list(measured.memory) == [long]
