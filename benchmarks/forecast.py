@@ -50,11 +50,14 @@ def _try(title: str, recipe: Recipe, folder: Path) -> dict[str, Any]:
     words = [*ETUDE, "estimate", str(path), "--json", "--runs", str(runs)]
     said = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)["forecast"]["seconds"]
     subprocess.run([*ETUDE, "train", str(path), "--runs", str(runs)], check=True, capture_output=True)
-    ((grade,), _) = grade_runs(runs)
+    ((before, grade), _) = grade_runs(runs)
     took = grade.measured["seconds"]
     assert took
     return {
         "seconds": round(took, 2), "estimate": round(said, 2), "estimate_error": round(said / took - 1, 3),
+        "at_start": round(before.forecast["seconds"], 2),
+        "at_start_error": round(before.errors["seconds"] or 0, 3),
+        "traced_memory_error": round(before.errors["memory_bytes"] or 0, 3),
         "forecast": round(grade.forecast["seconds"], 2), "forecast_error": round(grade.errors["seconds"] or 0, 3),
         "memory_error": round(grade.errors["memory_bytes"] or 0, 3),
         "disk_error": round(grade.errors["disk_bytes"] or 0, 3),

@@ -12,6 +12,7 @@ from etude.errors import InputError
 from etude.models.weights import has_weights
 from etude.plan import Plan
 from etude.plan.assumed import plan_without
+from etude.plan.beginning import process_bytes
 from etude.plan.fit import Fit, find_fit
 from etude.plan.forecast import (
     ARITHMETIC_INTERVAL,
@@ -143,7 +144,8 @@ class Estimate:
             return None
         costs = self.costs
         if self.room is not None and not costs.tried:
-            costs = replace(costs, memory_bytes=self.room.memory.device_bytes)
+            here = psutil.Process().memory_info().rss
+            costs = replace(costs, memory_bytes=process_bytes(self.plan, self.room.memory, here))
         made = forecast(self.plan, costs)
         if self.correction is None:
             return made
@@ -207,9 +209,9 @@ class Estimate:
             yield "forecast", self.basis
         else:
             yield "time", self._time(made)
-            if self.costs is not None and self.costs.tried:
-                whole = rough_size(made.memory_bytes)
-                yield "process", f"{whole} of memory, measured, with what Python and torch hold"
+            if self.costs is not None and (self.costs.tried or plan.device.type == "cpu"):
+                whole, how = rough_size(made.memory_bytes), ", measured," if self.costs.tried else ""
+                yield "process", f"{whole} of memory{how} with what Python and torch hold"
             yield "cost", self._price(made)
         yield from (("disagreement", said) for said in find_disagreements(plan))
         yield from rows[at + 1 :]

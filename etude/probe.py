@@ -31,7 +31,7 @@ from etude.data.loader import (
 from etude.data.samples.sample import Samples
 from etude.engine.batch import DeviceBatch, to_device
 from etude.engine.loop import Objective, TrainState, train
-from etude.engine.out_of_memory import is_out_of_memory, release
+from etude.engine.out_of_memory import is_out_of_memory, release, room_for
 from etude.engine.world import World, choose_device, measure_matrix_rate, synchronize
 from etude.evaluate.answers import answer, continue_prompts
 from etude.evaluate.exam import Exam
@@ -41,6 +41,7 @@ from etude.objectives.task import Task
 from etude.objectives.writing import is_answered
 from etude.own import Own
 from etude.plan import Plan, make_plan
+from etude.plan.fit import likely_micro_batch
 from etude.plan.forecast import (
     ARITHMETIC_INTERVAL,
     USUAL_SHARE,
@@ -141,7 +142,10 @@ def find_micro_batch(plan: Plan, state: TrainState, objective: Objective, world:
         if failed:
             raise torch.OutOfMemoryError(f"{size} samples do not fit on some rank")
 
-    return probe_micro_batch_size(plan.global_batch_size // world.size, try_step)
+    per_rank = plan.global_batch_size // world.size
+    held = sum(each.nbytes for each in state.model.parameters())
+    first = likely_micro_batch(plan, per_rank, room_for(world.device, held))
+    return probe_micro_batch_size(per_rank, try_step, world.agree(first))
 
 
 def try_own_code(plan: Plan, own: Own, state: TrainState, objective: Objective, world: World) -> None:

@@ -9,6 +9,7 @@ from etude.engine import checkpoint as checkpoints
 from etude.engine.loop import Step
 from etude.engine.out_of_memory import SMALLER, is_out_of_memory
 from etude.errors import EtudeError, FaultError, LostRankError
+from etude.plan.beginning import forecast_at_start
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.records.ending import Ending
@@ -63,6 +64,8 @@ class Training:
                 _evaluate_at_start(session)
                 session.world.wait()  # rank 0 wrote down how the attempt begins
                 begin_course(session)
+                if session.writer is not None and session.state.step == 0:
+                    _forecast_at_start(session)
                 decision = _decide(session)  # the last attempt may have decided to stop already
                 steps = stack.enter_context(contextlib.closing(session.steps()))
                 for step in () if decision.kind == "stop" else steps:
@@ -135,6 +138,12 @@ def _save(session: Session) -> None:
     started = time.perf_counter()
     save(session)
     session.pace.add_checkpoint(time.perf_counter() - started, session.keeper.write_seconds)
+
+
+def _forecast_at_start(session: Session) -> None:
+    plan, recorder = session.plan, session.recorder
+    size, rate = session.state.course.at(0).micro_batch_size, recorder.matrix_rate / session.world.size
+    recorder.write(forecast_at_start(plan, size, rate, recorder.memory()))
 
 
 def _forecast(session: Session) -> None:

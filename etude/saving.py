@@ -3,11 +3,14 @@
 from etude.assemble import model_files
 from etude.engine.checkpoint import Progress, Snapshot, remove_unfinished, take_snapshot
 from etude.engine.loop import Step
-from etude.engine.out_of_memory import SMALLER, capacity
+from etude.engine.out_of_memory import SMALLER, capacity, room_for
 from etude.errors import FaultError
 from etude.guard import REQUEST
 from etude.models.layers import can_recompute
+from etude.plan.fit import find_fit
+from etude.plan.memory import is_traceable, memory_of
 from etude.recipe.course import RECOMPUTE, Change
+from etude.recipe.toml import toml_text
 from etude.records import events
 from etude.records.folder import checkpoint_name
 from etude.session import Session
@@ -151,8 +154,33 @@ def _what_fits(session: Session) -> str:
     if needed > room:
         return f"tried {tried}; {said}, so it takes {SMALLER}"
     fits = [f"train.seq_len below {recipe.seq_len:,}", SMALLER]
+    if traced := _fit_by_trace(session):
+        fits.insert(0, traced)
     if recipe.on_oom == "stop":
         fits = ['train.on_oom = "keep_batch" (smaller micro-batches)', *fits]
     elif not settings.recompute and not can_recompute(state.model):
         said += ", and this model cannot compute activations again"
     return f"tried {tried}; {said}; what may fit: {', or '.join(fits)}"
+
+
+def _fit_by_trace(session: Session) -> str:
+    """The least that has to change for a step to fit, by its trace; empty where none is found."""
+    plan, device, settings = session.plan, session.world.device, session.state.course.at(session.state.step)
+    if not is_traceable(plan):
+        return ""
+    weights = sum(each.nbytes for each in session.state.model.parameters())
+    per_rank = settings.global_batch_size // session.world.size
+    train = {"activation_checkpointing": settings.recompute}
+    recipe = session.recipe.model_copy(update={"train": session.recipe.train.model_copy(update=train)})
+    try:
+        fit = find_fit(
+            recipe,
+            lambda changed, size: memory_of(plan, size, changed),
+            settings.micro_batch_size,
+            per_rank,
+            room_for(device, weights),
+        )
+    except Exception:  # the shortage is what has to be told
+        return ""
+    changes = " ".join(f"{key}={toml_text(value)}" for key, value in (fit.changes if fit else {}).items())
+    return f"{changes} ({rough_size(fit.memory.device_bytes)} by a trace)" if fit and changes else ""

@@ -29,10 +29,10 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "audit": 2284, "cli": 4789, "control": 525, "data": 8695, "durable": 848, "engine": 2851, "evaluate": 611,
-    "launch": 306, "models": 5611, "objectives": 1216, "plan": 2534, "recipe": 2065, "records": 2329,
-    "report": 5292, "scores": 853, "sweep": 4065, "watch": 5049,
-    "etude": 4256,  # the modules that stand in no folder
+    "audit": 2284, "cli": 4791, "control": 525, "data": 8695, "durable": 848, "engine": 2860, "evaluate": 611,
+    "launch": 306, "models": 5611, "objectives": 1216, "plan": 2674, "recipe": 2065, "records": 2330,
+    "report": 5308, "scores": 853, "sweep": 4065, "watch": 5049,
+    "etude": 4299,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()
 

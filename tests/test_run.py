@@ -401,7 +401,7 @@ def test_a_run_loads_neither_a_compiler_nor_transformers(
         f"import sys; sys.argv = ['etude', 'train', {str(recipe)!r}, '--runs', {str(tmp_path / 'runs')!r}]\n"
         "from etude.cli.main import app\n"
         "try:\n    app()\nfinally:\n"
-        "    print(sorted({'torch._dynamo', 'torch._inductor', 'transformers'} & set(sys.modules)))"
+        "    print(sorted({'torch._dynamo', 'torch._inductor', 'sympy', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False,

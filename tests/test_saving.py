@@ -18,6 +18,8 @@ from etude.control.mailbox import post
 from etude.engine import checkpoint
 from etude.engine.batch import DeviceBatch
 from etude.errors import EtudeError, InputError, RecipeError
+from etude.plan import make_plan
+from etude.plan.memory import memory_of
 from etude.recipe.course import Change
 from etude.recipe.schema import Recipe
 from etude.records.ending import Ending
@@ -185,6 +187,18 @@ def test_a_sample_that_does_not_fit_ends_the_run_with_what_to_do(tmp_path: Path,
         run_recipe(make_recipe({"train.micro_batch_size": 8}), Options(runs=tmp_path, loss=loss))
     (run,) = list_runs(tmp_path)
     assert run.state == "failed" and len(losses(run)) > 0
+
+
+def test_the_least_that_has_to_change_is_told_by_a_trace(
+    tmp_path: Path, make_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe({"train.micro_batch_size": 8, "train.on_oom": "stop", "evaluate.every_steps": 3})
+    options = Options(runs=tmp_path, loss=limited(7))
+    room = memory_of(make_plan(recipe, own=options.own), 4).device_bytes
+    monkeypatch.setattr("etude.saving.is_traceable", lambda plan: True)  # this loss does no harm
+    monkeypatch.setattr("etude.saving.room_for", lambda device, weights: room)
+    with pytest.raises(EtudeError, match=r", or train.micro_batch_size=4 \(.* by a trace\), or"):
+        run_recipe(recipe, options)
 
 
 def test_a_rank_without_memory_voids_the_step_on_all_ranks(

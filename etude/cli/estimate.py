@@ -13,6 +13,7 @@ from etude.cli.printing import print_json, print_rows, print_table, print_text, 
 from etude.errors import InputError
 
 if TYPE_CHECKING:
+    from etude.estimate import Estimate
     from etude.report.grades import Correction
 
 _UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -109,14 +110,15 @@ def estimate(
     made = make(
         loaded, gpu=found, rows=rows, price=price, tokens_per_second=claimed, is_quick=quick, memory=memory
     )  # fmt: skip
-    made = made.corrected(_find_correction(runs, made.conditions)) if made.is_of_here else made
+    made = made.corrected(_find_correction(runs, made)) if made.is_of_here else made
     print_rows(made.rows(), made.values(), as_json)
 
 
-def _find_correction(runs: Path, like: tuple[str, str, str]) -> "Correction | None":
+def _find_correction(runs: Path, made: "Estimate") -> "Correction | None":
     from etude.report.grades import correction_of, grade_runs
 
-    return correction_of(grade_runs(runs)[0], like) if runs.is_dir() else None
+    like, kind = made.conditions, "after" if made.costs and made.costs.tried else "before"
+    return correction_of(grade_runs(runs)[0], like, kind) if runs.is_dir() else None
 
 
 def _show_history(folder: Path, as_json: bool) -> None:

@@ -84,6 +84,15 @@ def rows_in_parts() -> InParts[list[Any]]:
     return InParts(lambda rows: [rows[: len(rows) // 2], rows[len(rows) // 2 :]] if rows[1:] else [rows], len)
 
 
+def room_for(device: torch.device, weights: int) -> int:
+    """Bytes for a step with its weights, which are there; on a CPU without what else the process has."""
+    if device.type == "cuda":
+        return capacity(device)
+    held, limit = psutil.Process().memory_info(), resource.getrlimit(resource.RLIMIT_AS)[0]
+    room = psutil.virtual_memory().total - held.rss
+    return weights + (room if limit == resource.RLIM_INFINITY else min(room, limit - held.vms))
+
+
 def capacity(device: torch.device) -> int:
     """Bytes that tensors of this process may take on a device at most."""
     if device.type == "cuda":

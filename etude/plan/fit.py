@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from etude.plan.memory import Memory
+from etude.plan import Plan
+from etude.plan.memory import Memory, is_traceable, memory_of
 from etude.recipe.model import Adapter
 from etude.recipe.schema import Recipe
 
@@ -62,6 +63,17 @@ def _guess(memory: Memory, size: int, limit_bytes: int) -> float:
     fixed = sum(memory.parts.get(part, 0) for part in _FIXED)
     fixed += memory.device_bytes - memory.peak
     return size * (limit_bytes - fixed) / max(memory.device_bytes - fixed, 1)
+
+
+def likely_micro_batch(plan: Plan, per_rank: int, limit_bytes: int) -> int:
+    """The largest micro-batch that fits by traces, to be tried first; all samples without a trace."""
+    if not is_traceable(plan):
+        return per_rank
+    try:
+        found = largest_micro_batch(partial(memory_of, plan), per_rank, limit_bytes)
+    except Exception:  # who tries a size finds out all the same
+        return per_rank
+    return found[0] if found else 1
 
 
 def find_fit(recipe: Recipe, memory_of: MemoryOf, size: int, per_rank: int, limit_bytes: int) -> Fit | None:

@@ -60,12 +60,12 @@ def choose_length(recipe: Recipe, samples: Samples | Mixture, device: torch.devi
     )
 
 
-def probe_micro_batch_size(per_rank: int, try_step: Callable[[int], None]) -> int:
-    """The largest divisor of a rank's samples whose step fits into the device's memory.
+def probe_micro_batch_size(per_rank: int, try_step: Callable[[int], None], first: int | None = None) -> int:
+    """The largest divisor of a rank's samples, `first` at most, whose step fits into the device's memory.
 
     `try_step(size)` runs one forward and backward pass. Raises: EtudeError if a single sample does not fit.
     """
-    for size in (size for size in range(per_rank, 0, -1) if per_rank % size == 0):
+    for size in (size for size in range(first or per_rank, 0, -1) if per_rank % size == 0):
         try:
             try_step(size)
             return size

@@ -28,6 +28,7 @@ from etude.models.families.table import family_of
 from etude.models.parts import head_modules
 from etude.models.weights import keeps_fp32
 from etude.objectives.choose import join_kinds
+from etude.objectives.own import OwnLoss
 from etude.plan import Plan
 from etude.plan.allocator import Replay
 from etude.plan.stand_ins import fixed_bytes, standing_in, workspace_of
@@ -117,6 +118,11 @@ def estimate_memory(subject: Subject) -> Memory:
         reason = " ".join(str(error).split())[:100]
         raise UntraceableError(f"the memory of a step cannot be traced for this model ({reason})") from error
     return summarize(trace, subject.device)
+
+
+def is_traceable(plan: Plan) -> bool:
+    """False where a trace would run code of the user's, which may do more than compute."""
+    return plan.model is not None and not any(isinstance(task.kind, OwnLoss) for task in plan.tasks)
 
 
 def memory_of(plan: Plan, micro_batch_size: int, recipe: Recipe | None = None) -> Memory:

@@ -203,6 +203,10 @@ def _same(x: Tensor, *settings: Any, **named: Any) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=META)
 
 
+def _sort(x: Tensor, *settings: Any, **named: Any) -> tuple[Tensor, Tensor]:
+    return _like(x), _like(x, dtype=torch.int64)
+
+
 def _like(x: Tensor, *, dtype: torch.dtype | None = None, **settings: Any) -> Tensor:
     is_dense = torch._debug_has_internal_overlap(x) == 0
     if is_dense and settings.get("memory_format") in (None, torch.preserve_format):
@@ -226,6 +230,73 @@ def _flash(q: Tensor, k: Tensor, v: Tensor, *settings: Any, **named: Any) -> tup
     return out, sums, None, None, T, k.shape[2], seed, offset, torch.empty(0, dtype=q.dtype, device=META)
 
 
+def _flash_of_cpu(q: Tensor, *settings: Any, **named: Any) -> tuple[Tensor, Tensor]:
+    B, H, T, _ = q.shape
+    sums = torch.empty((B, T, H), dtype=torch.float32, device=META).transpose(1, 2)
+    order = sorted(range(4), key=lambda dim: -q.stride()[dim])  # dense, in the order of q
+    return torch.empty_permuted(q.shape, order, dtype=q.dtype, device=META), sums
+
+
+def _flash_backward_of_cpu(slope: Tensor, *heads: Any, **named: Any) -> tuple[Tensor, ...]:
+    def make(x: Tensor) -> Tensor:
+        B, H, T, D = x.shape
+        return torch.empty((B, T, H, D), dtype=x.dtype, device=META).transpose(1, 2)
+
+    return tuple(make(x) for x in heads[:3])
+
+
+def _gather(x: Tensor, dim: int, ids: Tensor, **settings: Any) -> Tensor:
+    return torch.empty(ids.shape, dtype=x.dtype, device=META)
+
+
+def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
+    places = [place for place, each in enumerate(indices) if each is not None]
+    given = [each for each in indices if each is not None]
+    is_simple = all(each.dtype == torch.int64 for each in given) and places[-1] - places[0] < len(places)
+    if not is_simple:
+        made: Tensor = _ATEN.index.Tensor(x, indices)
+        return made
+    shape = [*x.shape[: places[0]], *_broadcast([each.shape for each in given]), *x.shape[places[-1] + 1 :]]
+    return torch.empty(shape, dtype=x.dtype, device=META)
+
+
+def _softmax(x: Tensor, dim: int, is_widened: Any = False) -> Tensor:
+    dtype = is_widened if isinstance(is_widened, torch.dtype) else torch.float32 if is_widened else x.dtype
+    return torch.empty(x.shape, dtype=dtype, device=META)
+
+
+def _softmax_slopes(slope: Tensor, made: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(slope.shape, dtype=dtype, device=META)
+
+
+def _slopes_of_view(slope: Tensor, shape: Sequence[int], *settings: int) -> Tensor:
+    return torch.empty(shape, dtype=slope.dtype, device=META)
+
+
+def _cumsum(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
+    usual = x.dtype if x.is_floating_point() else torch.int64
+    return _like(x, dtype=dtype or usual)
+
+
+def _layer_norm(
+    x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, ...]:
+    is_mixed = weight is not None and weight.dtype != x.dtype
+    dtype = torch.float32 if is_mixed else x.dtype
+    rows = (*x.shape[: x.dim() - len(shape)], *(1 for _ in shape))
+    return _same(x), *(torch.empty(rows, dtype=dtype, device=META) for _ in range(2))
+
+
+def _layer_norm_slopes(
+    slope: Tensor, x: Tensor, shape: Sequence[int], mean: Tensor, rstd: Tensor, weight: Tensor | None,
+    bias: Tensor | None, wanted: Sequence[bool],
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    return tuple(
+        None if each is None or not is_wanted else _same(each)
+        for each, is_wanted in zip((x, weight, bias), wanted)
+    )
+
+
 _ATEN = torch.ops.aten
 _RULES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((_ATEN.arange.default, _ATEN.arange.start, _ATEN.arange.start_step), _arange),
@@ -238,6 +309,25 @@ _RULES: dict[Any, Callable[..., Any]] = {
     _ATEN._scaled_dot_product_flash_attention.default: _flash,
     _ATEN._scaled_dot_product_flash_attention_backward.default: _flash_backward,
     _ATEN.addmm.default: _addmm,
-    _ATEN.roll.default: _same,
+    **dict.fromkeys((_ATEN.roll.default, _ATEN.flip.default), _same),
+    _ATEN._scaled_dot_product_flash_attention_for_cpu.default: _flash_of_cpu,
+    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward.default: _flash_backward_of_cpu,
+    _ATEN.gather.default: _gather,
+    _ATEN.index.Tensor: _index,
+    _ATEN.index_put.default: lambda x, *settings: _like(x),
+    **dict.fromkeys(
+        (_ATEN._softmax.default, _ATEN._log_softmax.default, _ATEN._safe_softmax.default), _softmax
+    ),
+    **dict.fromkeys(
+        (_ATEN._softmax_backward_data.default, _ATEN._log_softmax_backward_data.default), _softmax_slopes
+    ),
+    **dict.fromkeys(
+        (_ATEN.select_backward.default, _ATEN.slice_backward.default, _ATEN.unfold_backward.default),
+        _slopes_of_view,
+    ),
+    _ATEN.cumsum.default: _cumsum,
+    **dict.fromkeys((_ATEN.sort.default, _ATEN.sort.stable), _sort),
+    _ATEN.native_layer_norm.default: _layer_norm,
+    _ATEN.native_layer_norm_backward.default: _layer_norm_slopes,
     _ATEN._reshape_alias.default: torch.as_strided,
 }

@@ -263,7 +263,7 @@ class Rating:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The time, memory and disk that a run is expected to take in all, by its first steps up to `step`.
+    """The time, memory and disk that a run is expected to take in all, by its first steps; at 0 before them.
 
     Of `seconds`, those of evaluation are not spent in steps, of checkpoints some of these; memory is that of
     the GPU, or of the process where there is none; the interval, empty in older journals, is of seconds.

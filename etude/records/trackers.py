@@ -113,7 +113,8 @@ def describe(event: Event, window: OpenWindow) -> str | None:
         case events.CheckpointSaved():
             return f"step {event.step:,}  saved {event.name}, {event.size / 1e6:.1f} MB"
         case events.Forecast():
-            return f"forecast: {expected(event.seconds, event.memory_bytes, event.disk_bytes)}"
+            kind = "forecast" if event.step else "estimate"
+            return f"{kind}: {expected(event.seconds, event.memory_bytes, event.disk_bytes)}"
         case events.Finding():
             mark = "error: " if event.severity == "error" else ""
             return f"step {event.step:,}  {mark}{event.what}: {event.evidence}; {event.advice}"

@@ -139,6 +139,9 @@ FIGURES: dict[str, tuple[str, str]] = {
     "wall_seconds": ("seconds", "from the start to the last record of each attempt, summed"),
     "training_seconds": ("seconds", "sum over steps, rework included"),
     "evaluation_seconds": ("seconds", "sum over evaluations"),
+    "estimate_seconds": ("seconds", "of the whole run, by arithmetic before its first step"),
+    "estimate_memory_bytes": ("bytes", "of the GPU, or of the process, by a trace of a step"),
+    "estimate_disk_bytes": ("bytes", "of the run's checkpoints and records, before its first step"),
     "forecast_seconds": ("seconds", "of the whole run, by its first steps"),
     "forecast_memory_bytes": ("bytes", "of the GPU, or of the process where there is none"),
     "forecast_disk_bytes": ("bytes", "of the run's checkpoints and records, by its first steps"),
@@ -309,9 +312,11 @@ def _course(history: History) -> Computed:
 
 
 def _forecast(history: History) -> Computed:
-    made = next(iter(history.events(Forecast)), None)
-    for name in ("seconds", "memory_bytes", "disk_bytes"):
-        yield f"forecast_{name}", made and getattr(made, name), _records([made])
+    forecasts = history.events(Forecast)
+    for kind, is_first in (("estimate", True), ("forecast", False)):
+        made = next((each for each in forecasts if (each.step == 0) == is_first), None)
+        for name in ("seconds", "memory_bytes", "disk_bytes"):
+            yield f"{kind}_{name}", made and getattr(made, name), _records([made])
 
 
 def _records(events: Sequence[Event | None]) -> tuple[Source, ...]:

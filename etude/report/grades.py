@@ -13,29 +13,34 @@ from etude.report.summary import Summary, summarize
 from etude.report.wording import NOTHING, duration, size
 from etude.text import plural
 
+_KINDS = {"before": "estimate", "after": "forecast"}  # of figures of a summary
+_MADE = {"before": "before it", "after": "by its first steps"}
 _FEWEST = 3  # runs of which a median says something
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grade:
-    """A finished run with its forecast and what it took.
+    """A finished run with a forecast of it and what it took.
 
+    made        "before" its first step, or "after" its first steps
     conditions  machine, device and kind of training: forecasts of runs under others are no guide
     errors      forecast over measured less 1, of time, memory and disk; None where one is not known
     """
 
     run: str
+    made: str
     conditions: tuple[str, str, str]
     forecast: dict[str, float]
     measured: dict[str, float | None]
     errors: dict[str, float | None]
 
     @staticmethod
-    def of(run: Run, summary: Summary) -> "Grade | None":
-        """The grade of a run; None if it did not finish in one attempt, or has no forecast."""
-        if summary["status"] != "finished" or summary["attempts"] != 1 or summary["forecast_seconds"] is None:
+    def of(run: Run, summary: Summary, made: str = "after") -> "Grade | None":
+        """The grade of a run; None if it did not finish in one attempt, or has no such forecast."""
+        kind = _KINDS[made]
+        if summary["status"] != "finished" or summary["attempts"] != 1 or summary[f"{kind}_seconds"] is None:
             return None
-        said = {name: summary[f"forecast_{name}"] for name in ("seconds", "memory_bytes", "disk_bytes")}
+        said = {name: summary[f"{kind}_{name}"] for name in ("seconds", "memory_bytes", "disk_bytes")}
         measured = {
             "seconds": summary["wall_seconds"],
             "memory_bytes": summary["peak_gpu_memory_bytes"] or summary["peak_rss_bytes"],
@@ -44,6 +49,7 @@ class Grade:
         errors = {name: said[name] / took - 1 if (took := measured[name]) else None for name in said}
         return Grade(
             run=summary["name"],
+            made=made,
             conditions=conditions(
                 run.environment.get("machine") or {}, summary["device"], run.recipe.train.objective
             ),
@@ -61,7 +67,8 @@ class Correction:
     factors: dict[str, float]
 
     def apply(self, said: Forecast, least_seconds: float = 0.0) -> Forecast:
-        """The forecast times the factors, but no less memory than was measured, nor seconds."""
+        """The forecast times the factors; one with measured seconds keeps at least these, and its memory."""
+        least = 1.0 if least_seconds else 0.0
         seconds = max(said.seconds * self.factors.get("seconds", 1.0), least_seconds)
         share = seconds / max(said.seconds, 1e-9)
         return replace(
@@ -69,7 +76,7 @@ class Correction:
             seconds=round(seconds, 3),
             evaluation_seconds=round(share * said.evaluation_seconds, 3),
             checkpoint_seconds=round(share * said.checkpoint_seconds, 3),
-            memory_bytes=round(said.memory_bytes * max(self.factors.get("memory_bytes", 1.0), 1.0)),
+            memory_bytes=round(said.memory_bytes * max(self.factors.get("memory_bytes", 1.0), least)),
             disk_bytes=round(said.disk_bytes * self.factors.get("disk_bytes", 1.0)),
             interval=[round(share * bound, 3) for bound in said.interval],
         )
@@ -96,18 +103,18 @@ def grade_runs(folder: Path) -> tuple[list[Grade], dict[str, str]]:
     grades, problems = [], dict(problems)
     for run in whole:
         try:
-            made = Grade.of(run, summarize(run))
+            summary = summarize(run)
+            graded = [Grade.of(run, summary, made) for made in _KINDS]
         except EtudeError as error:
             problems[run.name] = str(error)
             continue
-        if made is not None:
-            grades.append(made)
+        grades += [grade for grade in graded if grade is not None]
     return grades, problems
 
 
-def correction_of(grades: Sequence[Grade], like: tuple[str, str, str]) -> Correction | None:
-    """The correction by runs under the same conditions; None for fewer than three."""
-    alike = [grade for grade in grades if grade.conditions == like]
+def correction_of(grades: Sequence[Grade], like: tuple[str, str, str], made: str) -> Correction | None:
+    """The correction by forecasts made alike of runs under the same conditions; None for fewer than three."""
+    alike = [grade for grade in grades if grade.conditions == like and grade.made == made]
     if len(alike) < _FEWEST:
         return None
     factors = {}
@@ -124,6 +131,7 @@ def grade_table(grades: Sequence[Grade]) -> list[list[str]]:
         [
             "run",
             "kind",
+            "made",
             "time said",
             "took",
             "error",
@@ -136,7 +144,7 @@ def grade_table(grades: Sequence[Grade]) -> list[list[str]]:
         ]
     ]
     for grade in grades:
-        cells = [grade.run, grade.conditions[2]]
+        cells = [grade.run, grade.conditions[2], _MADE[grade.made]]
         for name in grade.forecast:
             show = duration if name == "seconds" else size
             took = grade.measured[name]
@@ -146,10 +154,13 @@ def grade_table(grades: Sequence[Grade]) -> list[list[str]]:
                 _signed(grade.errors[name]),
             ]
         rows.append(cells)
-    if len(grades) > 1:
-        cells = ["median", ""]
+    for made in _KINDS:
+        alike = [grade for grade in grades if grade.made == made]
+        if len(alike) < 2:
+            continue
+        cells = ["median", "", _MADE[made]]
         for name in ("seconds", "memory_bytes", "disk_bytes"):
-            known = [error for grade in grades if (error := grade.errors[name]) is not None]
+            known = [error for grade in alike if (error := grade.errors[name]) is not None]
             cells += ["", "", _signed(statistics.median(known) if known else None)]
         rows.append(cells)
     return rows

@@ -83,7 +83,7 @@ def test_runs_are_projected_and_graded(write_recipe: Write, tmp_path: Path, etud
     (run,) = runs.glob("tiny-*")
     made = json.loads(etude("estimate", "--from", run.name, "--runs", runs, "--steps", 24, "--json").out)
     assert made["steps"] == 24 and made["measured_steps"] == 12
-    (grade,) = json.loads(etude("estimate", "--history", runs, "--json").out)
+    _, grade = json.loads(etude("estimate", "--history", runs, "--json").out)
     assert grade["run"] == run.name and set(grade["errors"]) == {"seconds", "memory_bytes", "disk_bytes"}
     assert run.name in etude("estimate", "--history", runs).out
     assert etude("estimate").code == 2 and etude("estimate", "--from", "none", "--runs", runs).code == 2

@@ -1,11 +1,13 @@
 """What fits is found by few traces, and the least that has to change is named first."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from etude.plan.fit import find_fit, largest_micro_batch
-from etude.plan.memory import Memory
+from etude.plan import make_plan
+from etude.plan.fit import find_fit, largest_micro_batch, likely_micro_batch
+from etude.plan.memory import Memory, memory_of
 from etude.recipe.schema import Recipe
 
 from .steps import recipe_of
@@ -57,3 +59,9 @@ def test_accumulation_keeps_the_samples_of_a_step() -> None:
     recipe = recipe_of(train={"global_batch_size": None, "micro_batch_size": 64, "accumulation": 1})
     found = find_fit(recipe, lambda recipe, size: of(size), 64, 64, 32)
     assert found is not None and found.changes == {"train.micro_batch_size": 32, "train.accumulation": 2}
+
+
+def test_the_first_size_to_be_tried_fits_by_its_trace(make_recipe: Callable[..., Recipe]) -> None:
+    plan = make_plan(make_recipe({"train.micro_batch_size": "auto"}))
+    limit = memory_of(plan, 4).device_bytes
+    assert [likely_micro_batch(plan, 8, most) for most in (limit, limit - 1, 10 * limit, 1)] == [4, 2, 8, 1]

@@ -58,7 +58,8 @@ def test_what_is_forecast_is_what_the_run_does(kind: str, tmp_path: Path) -> Non
     assert count_evaluations(plan) == len(history.evaluations)
     assert count_evaluations(plan) * evaluation_work(plan).texts == len(history.generations)
     assert bool(final_work(plan).samples) == bool(history.scores)
-    (said,) = history.events(Forecast)
+    before, said = history.events(Forecast)
+    assert before.step == 0 and before.disk_bytes > 0
     assert said.step == 10 or said.seconds > 2  # after ten steps, or fewer that take some seconds
     assert disk_of(run) / 1.5 < said.disk_bytes < 1.5 * disk_of(run)
     assert said.disk_bytes == forecast(plan, Costs(step_seconds=0.0, sample_seconds=0.0, token_seconds=0.0,
@@ -74,6 +75,7 @@ def test_the_forecast_stands_beside_what_was_measured(make_recipe: Make, tmp_pat
         < 4 * summary["forecast_memory_bytes"]
     )
     assert summary["disk_bytes"] == disk_of(run)
+    assert summary["estimate_memory_bytes"] == pytest.approx(summary["peak_rss_bytes"], rel=0.3)
     said, measured = rows["forecast"].split("; measured ")
     assert said.startswith("about ") and said.endswith(" on disk") and measured.count(", ") == 2
 
@@ -82,7 +84,7 @@ def test_an_old_run_has_no_forecast(make_recipe: Make, tmp_path: Path) -> None:
     run = run_recipe(make_recipe(), Options(runs=tmp_path / "runs")).run
     journal = run.path / "journal.jsonl"
     lines = [line for line in journal.read_text().splitlines(True) if json.loads(line)["type"] != "forecast"]
-    assert len(lines) == len(journal.read_text().splitlines()) - 1
+    assert len(lines) == len(journal.read_text().splitlines()) - 2
     journal.write_text("".join(lines))
     assert summarize(run)["forecast_seconds"] is None and "forecast" not in dict(describe(summarize(run)))
 

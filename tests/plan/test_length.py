@@ -38,5 +38,7 @@ def test_the_probe_takes_the_largest_divisor_that_fits() -> None:
             raise torch.OutOfMemoryError
 
     assert probe_micro_batch_size(12, try_step) == 4 and tried == [12, 6, 4]
+    tried.clear()
+    assert probe_micro_batch_size(12, try_step, 6) == 4 and tried == [6, 4]
     with pytest.raises(EtudeError, match="one sample does not fit"):
         probe_micro_batch_size(12, lambda size: try_step(size + 4))

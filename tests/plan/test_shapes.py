@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from etude.plan.shapes import META, Shapes
@@ -34,7 +35,32 @@ CALLS: dict[str, Callable[[], Any]] = {
     "layer norm": lambda: functional.layer_norm(X, (8,), torch.ones(8), torch.ones(8)),
     "sorted": lambda: X[0, 0].argsort()[:3],
     "picked": lambda: X[:, IDS[0]],
+    "picked pairs": lambda: X[IDS[0], IDS[:2, :1]],
+    "gathered": lambda: X.gather(1, IDS[None, :, :2] % 6),
+    "put": lambda: X.index_put((IDS[0],), torch.ones(4, 6, 8)),
+    "log of softmax": lambda: torch.log_softmax(X, 1),
+    "summed up": lambda: IDS.cumsum(1),
+    "layer norm of halves": lambda: functional.layer_norm(HALF, (8,)),
+    "turned": lambda: X.flip(-1),
+    "full": lambda: torch.full_like(X.transpose(0, 1), 2.0),
+    "attention": lambda: functional.scaled_dot_product_attention(
+        *(torch.ones(2, 6, 3, 8).transpose(1, 2) for _ in "qkv"), is_causal=True
+    ),
+    "attention of a part": lambda: functional.scaled_dot_product_attention(
+        *torch.ones(2, 3, 6, 24).split(8, -1), is_causal=True
+    ),
+    "slopes": lambda: _slopes(),  # noqa: PLW0108 - is below
 }  # fmt: skip
+
+
+def _slopes() -> tuple[Tensor, ...]:
+    q, k, v, x = (torch.ones(2, 6, 3, 8, requires_grad=True) for _ in range(4))
+    heads = (each.transpose(1, 2) for each in (q, k, v))
+    made = functional.scaled_dot_product_attention(*heads, is_causal=True)
+    made = torch.softmax(functional.layer_norm(made + x.transpose(1, 2)[..., :1], (8,)), -1)
+    (made[:, :, 1:].unfold(2, 2, 1).sum() + made[:, 0].log_softmax(-1).sum()).backward()
+    assert q.grad is not None and k.grad is not None and v.grad is not None and x.grad is not None
+    return q.grad, k.grad, v.grad, x.grad
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -22,19 +22,25 @@ def graded(name: str, error: float, conditions: tuple[str, str, str] = HERE) -> 
     said = {"seconds": 10.0 * (1 + error), "memory_bytes": 1e9, "disk_bytes": 1e6}
     took: dict[str, float | None] = {"seconds": 10.0, "memory_bytes": 1e9, "disk_bytes": 2e6}
     errors: dict[str, float | None] = {"seconds": error, "memory_bytes": 0.0, "disk_bytes": -0.5}
-    return Grade(run=name, conditions=conditions, forecast=said, measured=took, errors=errors)
+    return Grade(run=name, made="after", conditions=conditions, forecast=said, measured=took, errors=errors)
 
 
 def test_a_run_has_the_errors_of_its_forecast(make_recipe: Make, tmp_path: Path) -> None:
     run = run_recipe(make_recipe(), Options(runs=tmp_path / "runs")).run
-    (grade,), problems = grade_runs(tmp_path / "runs")
+    (before, grade), problems = grade_runs(tmp_path / "runs")
     summary = summarize(run)
     assert not problems and grade.run == run.name and grade.conditions[1:] == ("cpu", "causal")
     assert grade.errors["seconds"] == pytest.approx(summary["forecast_seconds"] / summary["wall_seconds"] - 1)
     assert grade.errors["disk_bytes"] == pytest.approx(
         summary["forecast_disk_bytes"] / summary["disk_bytes"] - 1
     )
-    assert len({len(row) for row in grade_table([grade, grade])}) == 1
+    assert before.made == "before" and before.measured == grade.measured
+    assert before.forecast["seconds"] == summary["estimate_seconds"] != grade.forecast["seconds"]
+    table = grade_table([before, grade, before, grade])
+    assert len({len(row) for row in table}) == 1 and [row[2] for row in table[-2:]] == [
+        "before it",
+        "by its first steps",
+    ]
 
 
 def test_damaged_runs_are_named_and_others_graded(make_recipe: Make, tmp_path: Path) -> None:
@@ -49,15 +55,16 @@ def test_damaged_runs_are_named_and_others_graded(make_recipe: Make, tmp_path: P
     ]
     unfinished.write_text("".join(lines))
     grades, problems = grade_runs(runs)
-    assert [grade.run for grade in grades] == [whole.name] and len(problems) == 3
+    assert [grade.run for grade in grades] == [whole.name] * 2 and len(problems) == 3
     assert open_run(whole.name, runs)
 
 
 def test_three_like_runs_correct_the_next_forecast() -> None:
     alike = [graded(f"run-{number}", error) for number, error in enumerate((-0.2, -0.5, 0.3))]
     others = [graded("other", -0.9, ("a CPU", "cuda", "causal"))] * 5
-    assert correction_of(alike[:2] + others, HERE) is None
-    found = correction_of(alike + others, HERE)
+    assert correction_of(alike[:2] + others, HERE, "after") is None
+    assert correction_of(alike + others, HERE, "before") is None
+    found = correction_of(alike + others, HERE, "after")
     assert found == Correction(3, {"seconds": 1.25, "memory_bytes": 1.0, "disk_bytes": 2.0})
     assert str(found) == "corrected by the median error of 3 like runs: time x 1.25, disk x 2.00"
     said = Forecast(0, 100.0, 10.0, 5, 7, 2.0, [90.0, 110.0])

@@ -1,0 +1,32 @@
+"""The forecast of a run before its first step, whose error corrects the next ones."""
+
+from dataclasses import replace
+
+from etude.plan import Plan
+from etude.plan.forecast import ARITHMETIC_INTERVAL, USUAL_SHARE, costs_at, forecast
+from etude.plan.memory import Memory, is_traceable, memory_of
+from etude.records import events
+
+
+def forecast_at_start(plan: Plan, micro_batch_size: int, rate: float, held_bytes: int) -> events.Forecast:
+    """Time by arithmetic, memory by a trace of a step, and disk. Takes some tenths of a second.
+
+    rate: operations a second of matrix products on one device, measured. held_bytes: in use by the process
+    with the weights, before its first step.
+    """
+    plan = replace(plan, micro_batch_size=micro_batch_size)
+    costs = costs_at(plan, USUAL_SHARE * rate, ARITHMETIC_INTERVAL)
+    try:
+        traced = memory_of(plan, micro_batch_size) if is_traceable(plan) else None
+    except Exception:  # a step that cannot be traced is trained all the same
+        traced = None
+    if traced is None:  # gradients and the two moments
+        known = held_bytes + 12 * plan.trainable
+    else:
+        known = process_bytes(plan, traced, held_bytes - traced.parts["weights"])
+    return forecast(plan, replace(costs, memory_bytes=known))
+
+
+def process_bytes(plan: Plan, memory: Memory, others: int) -> int:
+    """Bytes of a process on a CPU, `others` with the tensors of a step; of a GPU what the step takes."""
+    return memory.device_bytes if plan.device.type == "cuda" else memory.peak + others
