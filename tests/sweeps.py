@@ -12,12 +12,15 @@ Axes = dict[str, list[Any]]
 
 
 def sweep_values(corpus: Path, grid: Axes, changes: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The values of a sweep of one tiny model over a grid; `changes` are of its base recipe."""
+    """The values of a sweep of one tiny model over a grid, its best trained once.
+
+    `changes` are of its base recipe.
+    """
     base = tiny(corpus, {"evaluate.every_steps": 4, **(changes or {})})
     del base["name"]
     axes = [{"key": key, "values": values} for key, values in grid.items()]
     tier = {"name": "tiny", "models": [{"name": "net"}], "grid": axes}
-    return {"name": "tiny-sweep", "recipe": base, "tiers": [tier]}
+    return {"name": "tiny-sweep", "recipe": base, "tiers": [tier], "repeats": {"seeds": 0}}
 
 
 def write_sweep(path: Path, values: dict[str, Any], changes: dict[str, Any] | None = None) -> Path:

@@ -32,6 +32,7 @@ def report(
 ) -> None:  # fmt: skip
     """Write the results of a sweep so far: best configurations, benchmarks, resources and recommendations."""
     from etude.sweep.cells import find_runs_of
+    from etude.sweep.decisions import Decisions
     from etude.sweep.deliverables import make_deliverables
     from etude.sweep.folder import SweepFolder
     from etude.sweep.grid import load_sweep
@@ -40,7 +41,8 @@ def report(
 
     loaded = load_sweep(sweep)
     place = SweepFolder(folder or Path("sweeps") / loaded.file.name)
-    made = make_deliverables(loaded, partial(find_runs_of, runs=runs or place.runs))
+    again = Decisions.read(place.path).best
+    made = make_deliverables(loaded, partial(find_runs_of, runs=runs or place.runs), again)
     if as_json:
         print_json(made.to_dict())
     else:

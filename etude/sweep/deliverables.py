@@ -31,7 +31,7 @@ class Deliverables:
     same_rows   as `standing.same_rows`, of all trials
     candidates  the best trial of each model that has one
     front       of these, as `pareto_front`
-    shrinkage   of the best of all; None before there is one
+    shrinkage   of the trial that is trained again, else of the best of all; None before there is one
     """
 
     sweep: Sweep
@@ -77,18 +77,22 @@ class Deliverables:
         return found
 
 
-def make_deliverables(sweep: Sweep, find: Find) -> Deliverables:
-    """Make the deliverables of a sweep from the runs that its trials have now."""
+def make_deliverables(sweep: Sweep, find: Find, again: str | None = None) -> Deliverables:
+    """Make the deliverables of a sweep from the runs that its trials have now.
+
+    again: the trial that was chosen to be trained again; no later result moves that choice.
+    """
     cells = read_cells(sweep.trials, find(sweep.trials))
     models = dict.fromkeys(cell.trial.model for cell in cells)
     standings = {model: stand([cell for cell in cells if cell.trial.model == model]) for model in models}
     firsts = [standing.best for standing in standings.values() if standing.best is not None]
     is_same = same_rows(cells)
     overall = stand(firsts if is_same is not False else [])
-    shrinkage = None
-    if overall.best is not None:
-        repeats = plan_repeats(overall.best.trial)
-        shrinkage = measure_shrinkage(overall.best, repeats, find(repeats))
+    shrinkage, seeds = None, sweep.file.repeats.seeds
+    chosen = next((cell for cell in cells if cell.name == again and cell.value is not None), overall.best)
+    if chosen is not None and seeds and len(cells) > 1:
+        repeats = plan_repeats(chosen.trial, seeds)
+        shrinkage = measure_shrinkage(chosen, repeats, find(repeats))
     every = [*cells, *(shrinkage.again if shrinkage else ())]
     costs = split_costs({cell.name: cell.history for cell in every if cell.history is not None})
     candidates = [make_candidate(cell, costs.alone) for cell in firsts]

@@ -67,6 +67,13 @@ class Joined:
 
 
 @dataclass(frozen=True)
+class Added:
+    """More trials, which were decided after the start."""
+
+    jobs: Sequence[Job]
+
+
+@dataclass(frozen=True)
 class Lost:
     """A device that is gone. What ran there ends by events of its own."""
 
@@ -89,7 +96,7 @@ class GiveUp:
     reason: str
 
 
-Event = Ended | Branched | Joined | Lost
+Event = Ended | Branched | Joined | Lost | Added
 Action = Start | GiveUp
 
 
@@ -127,16 +134,13 @@ class Dispatcher:
         branched: Collection[str] = (),
         running: Mapping[str, str] | None = None,
     ) -> None:
-        self._jobs = {job.name: job for job in jobs}
-        self._order = {job.name: place for place, job in enumerate(jobs)}
+        self._jobs: dict[str, Job] = {}
+        self._order: dict[str, int] = {}
         self._children: dict[str, list[str]] = {}
-        for job in jobs:
-            if job.parent is not None:
-                self._children.setdefault(job.parent, []).append(job.name)
         self.finished, self.given_up = set(finished), set[str]()
         self._branched = set(branched)
         self.running = dict(running or {})
-        self._needs = {job.name: job.memory_bytes for job in jobs if job.memory_bytes}
+        self._needs: dict[str, int] = {}
         self._most = {"killed": MOST_KILLS, "lost": MOST_LOSSES}
         self._ends: dict[str, Counter[str]] = {}  # how a trial has ended without progress
         self._passed: dict[str, int] = {}
@@ -146,22 +150,24 @@ class Dispatcher:
         self._is_new = False  # whether there are trials that can start since the last decision
         # A heap of trials that can start for each size of memory: the first that fits is found at once.
         self._ready: dict[int, list[tuple[int, float, int, str]]] = {}
-        for job in jobs:
-            if self._can_start(job):
-                self._queue(job.name)
+        self._add(jobs)
 
     @property
     def is_over(self) -> bool:
         """True if every trial is finished or given up."""
         return len(self.finished) + len(self.given_up) >= len(self._jobs)
 
-    def refuse(self, devices: Sequence[Device]) -> list[GiveUp]:
-        """Give up the trials that fit on none of the devices to come, before anything starts."""
+    def refuse(self, devices: Sequence[Device], names: Sequence[str] | None = None) -> list[GiveUp]:
+        """Give up trials, by default any, that fit on none of the devices to come, before they start."""
         limits = [device.memory_bytes for device in devices]
         most = max((limit for limit in limits if limit is not None), default=0)
         if not limits or None in limits:
             return []
-        found = [name for name, need in self._needs.items() if need > most and name not in self.finished]
+        found = [
+            name
+            for name, need in self._needs.items()
+            if need > most and name not in self.finished and (names is None or name in names)
+        ]
         return [
             action for name in found for action in self._give_up(name, _too_large(self._needs[name], most))
         ]
@@ -174,6 +180,10 @@ class Dispatcher:
                 self._join(device)
             case Lost(name):
                 del self._places[name]
+            case Added(jobs):
+                self._add(jobs)
+                devices = [place.device for place in self._places.values()]
+                actions += self.refuse(devices, [job.name for job in jobs])
             case Branched(name):
                 self._branched.add(name)
                 self._wake(name)
@@ -181,6 +191,18 @@ class Dispatcher:
                 self._leave(name)
                 actions += self._end(event)
         return [*actions, *self._fill()]
+
+    def _add(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._jobs[job.name] = job
+            self._order[job.name] = len(self._order)
+            if job.parent is not None:
+                self._children.setdefault(job.parent, []).append(job.name)
+            if job.memory_bytes:
+                self._needs[job.name] = job.memory_bytes
+        for job in jobs:
+            if self._can_start(job):
+                self._queue(job.name)
 
     def _end(self, event: Ended) -> list[GiveUp]:
         name = event.name

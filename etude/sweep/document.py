@@ -82,13 +82,23 @@ def seconds_of(measured: Measured, tree: Tree) -> float | None:
     return sum(stage.own_steps * measured.seconds[stage.name] for stage in tree.stages)
 
 
+def repeats_count(sweep: Sweep) -> int:
+    """The number of trainings of the best again; none where there is no choice between trials."""
+    return sweep.file.repeats.seeds if len(sweep.trials) > 1 else 0
+
+
 def forecast_lines(sweep: Sweep, measured: Measured, tree: Tree) -> list[str]:
     """The forecast of time and memory in words, and whether it is beyond the budget."""
     lines, seconds, budget = [], seconds_of(measured, tree), sweep.file.budget.device_hours
+    count = repeats_count(sweep)
     if seconds is not None:
         where = ", ".join(dict.fromkeys(measured.where.values()))
         lines.append(f"about {rough_duration(seconds)} of one device for the steps that are made ({where})")
-        if budget is not None and seconds > 3600 * budget:
+        costs = [stage.planned.steps * measured.seconds[stage.name] for stage in tree.stages]
+        more = count * max(costs, default=0.0)
+        if more:
+            lines.append(f"up to {rough_duration(more)} more for {plural(count, 'new seed')} of the best")
+        if budget is not None and seconds + more > 3600 * budget:
             lines.append(f"more than the budget of {budget:,g} device hours")
     if needs := measured.memory.values():
         sizes = dict.fromkeys([rough_size(min(needs)), rough_size(max(needs))])

@@ -9,10 +9,9 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,9 +19,11 @@ from etude import durable
 from etude.control.signals import SIGNALS, is_ignored
 from etude.errors import InputError
 from etude.launch.ranks import RESUMABLE
-from etude.processes import python_command, python_environment
 from etude.recipe.load import read_recipe_text
+from etude.sweep.cells import find_runs_of, read_cells
+from etude.sweep.decisions import Decisions
 from etude.sweep.dispatch import (
+    Added,
     Branched,
     Device,
     Dispatcher,
@@ -35,17 +36,19 @@ from etude.sweep.dispatch import (
     Start,
 )
 from etude.sweep.folder import SweepFolder, TrialState
-from etude.sweep.grid import Sweep
+from etude.sweep.grid import Sweep, Trial
 from etude.sweep.local import Exit, LocalProcesses
 from etude.sweep.measure import Measured, measure
+from etude.sweep.repeats import repeats_of
+from etude.sweep.reporter import Reporter
 from etude.sweep.stage import hold_stage
-from etude.sweep.tree import Tree, build_tree
+from etude.sweep.standing import best_of
+from etude.sweep.tree import Stage, Tree, build_tree
 from etude.text import plural, shorten
 
 _POLL_SECONDS = 0.1
 _SCAN_SECONDS = 1.0
 _LOOK_SECONDS = 10.0  # between looks at the sweep file
-_REPORT_SECONDS = 60.0  # between reports while trials go on
 _LOG_BYTES = 1 << 16
 
 
@@ -82,12 +85,18 @@ def run_sweep(
     Raises: InputError if another process holds the folder, or the sweep is another one than it was begun for.
     """
     with folder.hold():
-        for change in folder.write(sweep, accept=accept):
+        decisions = Decisions.read(folder.path)
+        again = repeats_of(sweep, decisions.best)
+        sweep = replace(sweep, trials=(*sweep.trials, *again))
+        added = decisions.added.union(trial.name for trial in again)
+        for change in folder.write(sweep, added=added, accept=accept):
             tell(f"changed since the sweep was begun: {change}")
         measured = measure(sweep)
         tree = build_tree([each for each in measured.planned if each.trial.name not in measured.problems])
         with _open_processes(sweep, folder, measured, tree, tell) as processes:
-            controller = Controller(sweep, folder, path, measured, tree, processes, tell=tell)
+            controller = Controller(
+                sweep, folder, path, measured, tree, processes, decisions=decisions, tell=tell
+            )
             with controller.signals():
                 return controller.run()
 
@@ -118,11 +127,13 @@ class Controller:
         measured: Measured,
         tree: Tree,
         processes: Processes,
+        *,
+        decisions: Decisions,
         tell: Callable[[str], None],
     ) -> None:
         self._sweep, self._folder, self._path, self._tree, self._tell = sweep, folder, path, tree, tell
         self._stages = {stage.name: stage for stage in tree.stages}
-        self._measured = measured
+        self._measured, self._decisions = measured, decisions
         self._processes = processes
         self._devices = {device.name: device for device in processes.devices}
         self._adopted: dict[str, Exit] = {}  # stages that run without one of our processes, and their end
@@ -131,7 +142,7 @@ class Controller:
         self._given_up: dict[str, str] = dict(measured.problems)
         self._is_stopping = False
         self._told: set[Path] = set()  # files that have changed
-        self._report = _Report(path, folder.path)
+        self._report = Reporter(path, folder.path)
 
     def run(self) -> Outcome:
         """Run until all trials are finished or given up, or a signal comes."""
@@ -139,13 +150,15 @@ class Controller:
         dispatcher = self._dispatcher(states)
         for name, reason in self._measured.problems.items():
             self._tell(f"left out  {name}: {reason}")
-        total, done = len(self._sweep.trials), len(dispatcher.finished)
+        done = len(dispatcher.finished)
         work = f"{self._tree.steps:,} steps in place of {self._tree.steps_alone:,}"
-        self._tell(f"{plural(total, 'trial')}, {done:,} finished; {work}; {self._folder.path}")
+        self._tell(
+            f"{plural(len(self._sweep.trials), 'trial')}, {done:,} finished; {work}; {self._folder.path}"
+        )
         for device in self._devices.values():
             self._act(dispatcher, Joined(device))
         last_scan = last_look = time.monotonic()
-        while not dispatcher.is_over and not (self._is_stopping and not dispatcher.running):
+        while not self._is_over(dispatcher) and not (self._is_stopping and not dispatcher.running):
             for event in self._watch():
                 self._act(dispatcher, event)
             now = time.monotonic()
@@ -162,7 +175,7 @@ class Controller:
         is_stopped = self._is_stopping and not dispatcher.is_over
         if dispatcher.finished and not is_stopped:
             self._tell(self._report.finish())
-        return Outcome(len(dispatcher.finished), total, self._given_up, is_stopped)
+        return Outcome(len(dispatcher.finished), len(self._sweep.trials), self._given_up, is_stopped)
 
     def signals(self) -> "_Signals":
         """While entered, a signal is passed on to the processes, which save and stop."""
@@ -179,11 +192,7 @@ class Controller:
                     os.kill(int(lease["pid"]), number)
 
     def _dispatcher(self, states: dict[str, TrialState]) -> Dispatcher:
-        seconds, memory, jobs = self._measured.seconds, self._measured.memory, []
-        for stage in self._tree.stages:
-            cost = stage.own_steps * seconds.get(stage.name, 0.0)
-            need, priority = memory.get(stage.name, 0), stage.planned.trial.priority
-            jobs.append(Job(stage.name, stage.parent, priority, cost, need))
+        jobs = [self._job(stage) for stage in self._tree.stages]
         finished = {name for name, state in states.items() if state.is_finished and name in self._stages}
         self._branched = {name for name, state in states.items() if state.is_settled and name in self._stages}
         self._adopted = {
@@ -198,6 +207,38 @@ class Controller:
         for action in dispatcher.refuse(self._processes.devices):
             self._give_up(action)
         return dispatcher
+
+    def _job(self, stage: Stage) -> Job:
+        cost = stage.own_steps * self._measured.seconds.get(stage.name, 0.0)
+        need = self._measured.memory.get(stage.name, 0)
+        return Job(stage.name, stage.parent, stage.planned.trial.priority, cost, need)
+
+    def _is_over(self, dispatcher: Dispatcher) -> bool:
+        """True if every trial has ended; the best of them is trained again first, chosen once."""
+        if not dispatcher.is_over or self._is_stopping:
+            return dispatcher.is_over
+        if len(self._sweep.trials) > 1 and self._sweep.file.repeats.seeds and self._decisions.best is None:
+            trials = self._sweep.trials
+            best = best_of(read_cells(trials, find_runs_of(trials, self._folder.runs)))
+            if best is not None:
+                again = repeats_of(self._sweep, best.name)
+                self._decisions.choose(best.name, [trial.name for trial in again])
+                self._tell(
+                    f"best      {best.name}; it is trained again with {plural(len(again), 'new seed')}"
+                )
+                self._add(dispatcher, again)
+        return dispatcher.is_over
+
+    def _add(self, dispatcher: Dispatcher, trials: Sequence[Trial]) -> None:
+        """Take trials in that were decided after the start."""
+        self._folder.add(trials)
+        measured = measure(replace(self._sweep, trials=tuple(trials)))
+        self._sweep = replace(self._sweep, trials=(*self._sweep.trials, *trials))
+        self._measured = self._measured.with_more(measured)
+        stages = [Stage(planned) for planned in measured.planned]
+        self._tree = Tree((*self._tree.stages, *stages))
+        self._stages |= {stage.name: stage for stage in stages}
+        self._act(dispatcher, Added([self._job(stage) for stage in stages]))
 
     def _act(self, dispatcher: Dispatcher, event: Event) -> None:
         """Do what follows from an event; while stopping, nothing is started."""
@@ -313,38 +354,6 @@ class Controller:
             if text != known and path not in self._told:
                 self._told.add(path)
                 self._tell(f"{path} has changed since it was read; the trials go on as they were then")
-
-
-class _Report:
-    """The report of a sweep, made by processes of their own: now and then, and once all trials have ended."""
-
-    def __init__(self, path: Path, folder: Path) -> None:
-        self._words = ["sweep", "report", str(path), "--folder", str(folder)]
-        self._file = folder / "report" / "report.md"
-        self._process: subprocess.Popen[bytes] | None = None
-        self._begun = time.monotonic()
-
-    def renew(self) -> None:
-        """Begin one, if the last began long enough ago and has ended."""
-        is_running = self._process is not None and self._process.poll() is None
-        if not is_running and time.monotonic() - self._begun > _REPORT_SECONDS:
-            self._process, self._begun = self._start(), time.monotonic()
-
-    def finish(self) -> str:
-        """Make the last one; returns a line that says where it is, or why there is none."""
-        if self._process is not None:
-            self._process.communicate()
-        last = self._start()
-        _, said = last.communicate()
-        if last.returncode:
-            return f"no report: {shorten(said.decode('utf-8', 'replace').strip())}"
-        return f"report    {self._file}"
-
-    def _start(self) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            python_command("etude", *self._words), env=python_environment(), stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0,
-        )  # fmt: skip
 
 
 class _Signals:

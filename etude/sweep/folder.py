@@ -4,12 +4,13 @@ SWEEP/sweep.toml    the file as given at first
 SWEEP/trials/       the recipe of each trial
 SWEEP/runs/         a run for each trial that was begun
 SWEEP/logs/         what the process of each trial said
+SWEEP/decisions.jsonl  what the sweep decided itself, as the trial that is trained again
 """
 
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,12 +88,13 @@ class SweepFolder:
         finally:
             os.close(descriptor)
 
-    def write(self, sweep: Sweep, *, accept: bool = False) -> list[str]:
+    def write(self, sweep: Sweep, *, added: Collection[str] = (), accept: bool = False) -> list[str]:
         """Write the recipes of the trials; returns sentences on what changed since they were written first.
 
-        accept: take changes over. Raises: InputError that names them, before anything is written, if not.
+        added: names of trials that the sweep itself adds, which may come and go. accept: take changes over.
+        Raises: InputError that names them, before anything is written, if not.
         """
-        changes = self._changes(sweep.trials)
+        changes = self._changes(sweep.trials, added)
         if changes and not accept:
             raise InputError(
                 f"the sweep has changed since {self.path} was begun: {'; '.join(changes)}; bring it back, "
@@ -101,12 +103,15 @@ class SweepFolder:
         if not (self.path / "sweep.toml").exists() or changes:
             durable.write_file(self.path / "sweep.toml", sweep.text.encode())
         known = {path.stem for path in self._recipes()}
-        for name in known - {trial.name for trial in sweep.trials}:
+        for name in known - {trial.name for trial in sweep.trials} - {*added}:
             self.recipe(name).unlink()
-        for trial in sweep.trials:
-            if trial.name not in known or changes:
-                durable.write_file(self.recipe(trial.name), to_toml(trial.recipe).encode())
+        self.add([trial for trial in sweep.trials if trial.name not in known or changes])
         return changes
+
+    def add(self, trials: Sequence[Trial]) -> None:
+        """Write the recipes of trials."""
+        for trial in trials:
+            durable.write_file(self.recipe(trial.name), to_toml(trial.recipe).encode())
 
     def read(self, trials: Sequence[Trial]) -> dict[str, TrialState]:
         """The state of each trial that has a run: of several the finished one, else the newest."""
@@ -133,20 +138,20 @@ class SweepFolder:
     def _recipes(self) -> list[Path]:
         return [path for path in (self.path / "trials").glob("*.toml") if not path.name.startswith(".")]
 
-    def _changes(self, trials: Sequence[Trial]) -> list[str]:
+    def _changes(self, trials: Sequence[Trial], added: Collection[str]) -> list[str]:
         """Differences of the trials from those that the folder was begun for, in words."""
         known, new, changed = {path.stem for path in self._recipes()}, [], []
         if not known:
             return []
         for trial in trials:
             if trial.name not in known:
-                new.append(trial.name)
+                new += [trial.name] if trial.name not in added else []
                 continue
             before = load_recipe(self.recipe(trial.name))
             if recipe_hash(before) != recipe_hash(trial.recipe):
                 keys = ", ".join(list(diff(before, trial.recipe))[:_NAMED])
                 changed.append(f"{trial.name} has another {keys}")
-        gone = sorted(known - {trial.name for trial in trials})
+        gone = sorted(known - {trial.name for trial in trials} - {*added})
         sentences = [*changed[:_NAMED]]
         if len(changed) > _NAMED:
             sentences.append(f"{len(changed) - _NAMED:,} more have changed")

@@ -58,6 +58,14 @@ class Measured:
     problems: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def with_more(self, other: "Measured") -> "Measured":
+        """These trials and those of another."""
+        return Measured(
+            (*self.planned, *other.planned), {**self.seconds, **other.seconds}, {**self.where, **other.where},
+            {**self.memory, **other.memory}, {**self.problems, **other.problems},
+            tuple(dict.fromkeys([*self.notes, *other.notes])),
+        )  # fmt: skip
+
     @property
     def problems_by_model(self) -> dict[str, str]:
         """The first problem of each model whose trials cannot be trained as they are."""

@@ -8,10 +8,9 @@ from etude.recipe.load import values_hash, with_changes
 from etude.records.store import Run
 from etude.scores.intervals import Difference, difference_of_means
 from etude.sweep.cells import Cell, read_cells
-from etude.sweep.grid import Trial
+from etude.sweep.grid import Sweep, Trial
 from etude.sweep.standing import same_rows
 
-SEEDS = 3
 _LONGEST_NAME = 57  # of a run without its id
 
 
@@ -41,9 +40,15 @@ class Shrinkage:
         return [cell.value for cell in self.again if cell.is_final and cell.value is not None]
 
 
-def plan_repeats(trial: Trial, count: int = SEEDS) -> tuple[Trial, ...]:
+def plan_repeats(trial: Trial, count: int) -> tuple[Trial, ...]:
     """The trials that train the recipe of a trial again, each with a seed that it did not have."""
     return tuple(_repeat(trial, trial.recipe.seed + number) for number in range(1, count + 1))
+
+
+def repeats_of(sweep: Sweep, best: str | None) -> tuple[Trial, ...]:
+    """The trials that train the chosen trial of a sweep again, if it still is one of its trials."""
+    chosen = next((trial for trial in sweep.trials if trial.name == best), None)
+    return plan_repeats(chosen, sweep.file.repeats.seeds) if chosen else ()
 
 
 def measure_shrinkage(chosen: Cell, trials: Sequence[Trial], runs: Mapping[str, Run | None]) -> Shrinkage:

@@ -99,6 +99,12 @@ class Resources(Section):
     strategy: str = key("", "the strategy in words, for the plan")
 
 
+class Repeats(Section):
+    """The training of the best trial again, once all have ended, to tell how much of its lead is luck."""
+
+    seeds: Annotated[int, Field(ge=0, le=100)] = key(3, "new seeds; 0 for none")
+
+
 class SweepFile(Section):
     """A sweep as a file holds it."""
 
@@ -110,6 +116,7 @@ class SweepFile(Section):
     tiers: Annotated[list[Tier], Field(min_length=1)] = key(..., "one or more [[tiers]]")
     budget: Budget = Budget()
     resources: Resources = Resources()
+    repeats: Repeats = Repeats()
     success: list[str] = key([], "what decides between trials, the first first", example=["f1"])
     rows: Positive | None = key(
         None, "training rows, for plans where the data cannot be read", example=20_000

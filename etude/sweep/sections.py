@@ -9,7 +9,7 @@ from etude.report.wording import NOTHING, duration, metric_title, number, settin
 from etude.sweep.cells import Cell, cell_text
 from etude.sweep.deliverables import Deliverables, forecast_errors
 from etude.sweep.recommend import Candidate
-from etude.sweep.repeats import SEEDS, Shrinkage
+from etude.sweep.repeats import Shrinkage
 from etude.sweep.standing import Standing, gain_text
 from etude.text import plural, verb
 
@@ -27,7 +27,7 @@ def write_sections(made: Deliverables, charts: Sequence[str]) -> str:
         ("2. Benchmarks", _benchmarks(made, charts)),
         ("3. Resources", _resources(made)),
         ("4. Recommendations", _recommendations(made, charts)),
-        ("5. The best again, with new seeds", _again(made.shrinkage)),
+        ("5. The best again, with new seeds", _again(made)),
         ("All trials", _trials(made)),
         ("Sources of the figures", _sources(made)),
     ]
@@ -47,6 +47,8 @@ def result_rows(made: Deliverables) -> list[tuple[str, str]]:
     ]
     if (best := made.overall.best) is not None:
         rows += [("best", f"{best.name}: {_value(best)}{_test(best)}"), ("", _likeness(made.overall))]
+    if made.shrinkage is not None and made.shrinkage.mean is not None:
+        rows.append(("again", _shrinkage(made.shrinkage)))
     rows.append(("device time", duration(made.costs.measured)))
     return [row for row in rows if row[1]]
 
@@ -297,7 +299,8 @@ def _candidate(each: Candidate, made: Deliverables) -> list[str]:
     ]  # fmt: skip
 
 
-def _again(found: Shrinkage | None) -> Iterator[str]:
+def _again(made: Deliverables) -> Iterator[str]:
+    found = made.shrinkage
     if found is None:
         return
     yield (
@@ -308,20 +311,29 @@ def _again(found: Shrinkage | None) -> Iterator[str]:
                NOTHING if cell.test is None else short(cell.test[0], 4),
                code(cell.run) if cell.run else NOTHING] for cell in found.again]  # fmt: skip
     if not any(cell.history for cell in found.again):
-        yield f"It has not been trained again yet; {SEEDS} new seeds are planned."
+        seeds = f"{plural(len(found.again), 'new seed')} {verb(len(found.again), 'are')} planned"
+        yield f"It has not been trained again yet; {seeds}."
         return
     yield table(["seed", "value", "test", "run"], states)
     if found.mean is None or found.lost is None:
         return
-    spread = f" ± {short(found.deviation, 2)}" if found.deviation is not None else ""
-    way = "worse than" if found.lost >= 0 else "better than"
-    yield (
-        f"Chosen by {short(found.chosen.value, 4)}; mean over {plural(len(found.values), 'new seed')} "
-        f"{short(found.mean, 4)}{spread} (standard deviation of seeds), {short(abs(found.lost), 2)} {way} "
-        f"the value that it was chosen by{_noise(found)}. Expect the mean, not that value."
-    )
+    yield f"{_shrinkage(found)}. Expect the mean, not that value."
+    if found.chosen is not made.overall.best:
+        yield f"{code(found.chosen.name)} was the best when it was chosen; now another one is."
     if found.same_rows is False:
         yield "A new seed also drew other validation rows, so part of the difference is theirs."
+
+
+def _shrinkage(found: Shrinkage) -> str:
+    """The value of new seeds beside the one that a trial was chosen by, in words."""
+    assert found.mean is not None and found.lost is not None
+    spread = f" ± {short(found.deviation, 2)} (standard deviation)" if found.deviation is not None else ""
+    way = "worse than" if found.lost >= 0 else "better than"
+    return (
+        f"chosen by {short(found.chosen.value, 4)}; mean over {plural(len(found.values), 'new seed')} "
+        f"{short(found.mean, 4)}{spread}, {short(abs(found.lost), 2)} {way} the value that it was chosen by"
+        f"{_noise(found)}"
+    )
 
 
 def _noise(found: Shrinkage) -> str:

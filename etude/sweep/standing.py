@@ -63,6 +63,14 @@ def stand(cells: Sequence[Cell]) -> Standing:
     return Standing(best, tuple(_beside(best, other) for other in others), left)
 
 
+def best_of(cells: Sequence[Cell]) -> Cell | None:
+    """The best trial of all that ended; None where there is none, or their rows are not the same."""
+    final = [cell for cell in cells if cell.is_final and cell.value is not None]
+    if not final or same_rows(cells) is False:
+        return None
+    return max(final, key=lambda cell: cell.metric.sign * (cell.value or 0.0))
+
+
 def same_rows(cells: Sequence[Cell]) -> bool | None:
     """True if trials are measured on the same validation rows by the same metric; None if it is not known."""
     known = [cell for cell in cells if cell.history is not None and cell.history.data is not None]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from etude.sweep.dispatch import (
     MOST_KILLS,
     MOST_LOSSES,
+    Added,
     Branched,
     Device,
     Dispatcher,
@@ -168,3 +169,13 @@ def test_a_new_dispatcher_goes_on_from_what_is_there() -> None:
     dispatcher = Dispatcher(jobs, finished={"done"}, branched={"short"}, running={"long": "one"})
     assert names(dispatcher.decide(Joined(Device("one", 2)))) == ["short"]
     assert names(dispatcher.decide(Ended("long", "finished"))) == ["other"]
+
+
+def test_trials_that_are_added_when_all_have_ended_are_started() -> None:
+    dispatcher = Dispatcher([Job("first")])
+    assert names(dispatcher.decide(Joined(Device("one", 2, 2 * GB)))) == ["first"]
+    dispatcher.decide(Ended("first", "finished"))
+    assert dispatcher.is_over
+    actions = dispatcher.decide(Added([Job("a"), Job("b"), Job("large", memory_bytes=3 * GB)]))
+    assert names(actions) == ["a", "b"] and not dispatcher.is_over
+    assert [action.name for action in actions if isinstance(action, GiveUp)] == ["large"]

@@ -42,7 +42,7 @@ def test_the_new_seeds_of_the_best_are_told(tmp_path: Path) -> None:
     made = made_of(tmp_path, list(courses))
     assert "3 new seeds are planned" in write_sections(made, [])
     assert made.overall.best is not None
-    for number, repeat in enumerate(plan_repeats(made.overall.best.trial)):
+    for number, repeat in enumerate(plan_repeats(made.overall.best.trial, 3)):
         write_trial(tmp_path, repeat, Course(60, skill=0.7, seed=number + 5))
     again = write_sections(made_of(tmp_path, []), [])
     assert "mean over 3 new seeds" in again and "worse than the value" in again

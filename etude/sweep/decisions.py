@@ -1,0 +1,66 @@
+"""Decisions of a sweep that no run of it tells: one line of JSON each, only ever appended to."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from etude import durable
+from etude.errors import InputError
+
+FILE = "decisions.jsonl"
+_MOST_BYTES = 1 << 26
+
+
+@dataclass
+class Decisions:
+    """The decisions of a sweep folder.
+
+    best   trial that is trained again with new seeds, chosen once
+    added  names of trials that are in no sweep file
+    """
+
+    path: Path
+    best: str | None = None
+    added: set[str] = field(default_factory=set)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Decisions":
+        """The decisions of a folder so far; a last line that a kill left half-written was not decided.
+
+        Raises: InputError if another line is damaged.
+        """
+        found = cls(folder / FILE)
+        if not found.path.exists():
+            return found
+        whole, _, _ = durable.read_bytes(found.path, most_bytes=_MOST_BYTES).rpartition(b"\n")
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                value = json.loads(line)
+                found._take(value)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise InputError(
+                    f"{found.path} line {number} is damaged; take the line out, or give another --folder"
+                ) from None
+        return found
+
+    def choose(self, trial: str, again: Sequence[str] = ()) -> None:
+        """Record the trial that is trained again, and the names under which it is."""
+        self._add({"kind": "best", "trial": trial, "again": list(again)})
+
+    def _add(self, value: Mapping[str, Any]) -> None:
+        file = durable.Appender(self.path)
+        try:
+            file.cut_torn_line()
+            file.append(json.dumps(value).encode() + b"\n")
+            file.sync()
+        finally:
+            file.close()
+        self._take(value)
+
+    def _take(self, value: Mapping[str, Any]) -> None:
+        match value["kind"]:
+            case "best":
+                self.best = str(value["trial"])
+                self.added.update(map(str, value["again"]))

@@ -1,0 +1,42 @@
+"""The report of a sweep that goes on, made by processes of their own."""
+
+import subprocess
+import time
+from pathlib import Path
+
+from etude.processes import python_command, python_environment
+from etude.text import shorten
+
+_REPORT_SECONDS = 60.0  # between reports while trials go on
+
+
+class Reporter:
+    """The report of a sweep, made by processes of their own: now and then, and once all trials have ended."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self._words = ["sweep", "report", str(path), "--folder", str(folder)]
+        self._file = folder / "report" / "report.md"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._begun = time.monotonic()
+
+    def renew(self) -> None:
+        """Begin one, if the last began long enough ago and has ended."""
+        is_running = self._process is not None and self._process.poll() is None
+        if not is_running and time.monotonic() - self._begun > _REPORT_SECONDS:
+            self._process, self._begun = self._start(), time.monotonic()
+
+    def finish(self) -> str:
+        """Make the last one; returns a line that says where it is, or why there is none."""
+        if self._process is not None:
+            self._process.communicate()
+        last = self._start()
+        _, said = last.communicate()
+        if last.returncode:
+            return f"no report: {shorten(said.decode('utf-8', 'replace').strip())}"
+        return f"report    {self._file}"
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            python_command("etude", *self._words), env=python_environment(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0,
+        )  # fmt: skip

@@ -1,0 +1,30 @@
+"""What a sweep decided is read as it was written, a line that a kill left half-written was not decided."""
+
+from pathlib import Path
+
+import pytest
+
+from etude.errors import InputError
+from etude.sweep.decisions import FILE, Decisions
+
+
+def test_a_choice_is_read_as_it_was_made(tmp_path: Path) -> None:
+    assert Decisions.read(tmp_path).best is None
+    Decisions.read(tmp_path).choose("net", ["net-seed18", "net-seed19"])
+    found = Decisions.read(tmp_path)
+    assert found.best == "net" and found.added == {"net-seed18", "net-seed19"}
+
+
+def test_a_torn_last_line_was_not_decided_and_costs_no_other(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    path.write_text('{"kind": "best", "tri')
+    assert Decisions.read(tmp_path).best is None
+    Decisions.read(tmp_path).choose("a")
+    assert Decisions.read(tmp_path).best == "a" and len(path.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("line", ["no json", "[]", "{}", '{"kind": "best"}'])
+def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / FILE).write_text(f'{line}\n{{"kind": "best", "trial": "a", "again": []}}\n')
+    with pytest.raises(InputError, match="line 1 is damaged"):
+        Decisions.read(tmp_path)
