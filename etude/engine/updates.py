@@ -30,6 +30,11 @@ class Elements:
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._tensors, self._places = tensors, [each.data_ptr() for each in tensors]
         self.views = [_some(each) for each in tensors]
+        # The same memory: numpy joins short strided pieces in a tenth of the time.
+        is_plain = all(
+            type(each) is Tensor and each.dtype == torch.float32 and each.is_cpu for each in self.views
+        )
+        self._arrays = [each.numpy() for each in self.views] if is_plain and self.views else []
 
     def are_of(self, tensors: Sequence[Tensor | None]) -> bool:
         """True if these are the tensors, and their values stand where they did."""
@@ -39,7 +44,7 @@ class Elements:
 
     def copy(self) -> Tensor:
         """The values as they are now, (elements,)."""
-        return torch.cat(self.views)
+        return torch.from_numpy(np.concatenate(self._arrays)) if self._arrays else torch.cat(self.views)
 
 
 @dataclass
