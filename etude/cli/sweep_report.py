@@ -41,8 +41,8 @@ def report(
 
     loaded = load_sweep(sweep)
     place = SweepFolder(folder or Path("sweeps") / loaded.file.name)
-    again = Decisions.read(place.path).best
-    made = make_deliverables(loaded, partial(find_runs_of, runs=runs or place.runs), again)
+    decided = Decisions.read(place.path)
+    made = make_deliverables(loaded, partial(find_runs_of, runs=runs or place.runs), decided)
     if as_json:
         print_json(made.to_dict())
     else:

@@ -21,7 +21,7 @@ from etude.text import plural, shorten
 
 State = Literal[
     "finished", "ended early", "running", "paused", "stopped", "killed", "failed", "unknown", "missing",
-    "damaged",
+    "damaged", "not started: budget",
 ]  # fmt: skip
 _NORMAL = 1.959964  # half the width of an interval of 95 %, in standard errors
 
@@ -32,12 +32,14 @@ class Cell:
 
     history, summary  None while it has no run, or where that cannot be read
     problem           the reason why it cannot be read
+    is_beyond         the budget left it out
     """
 
     trial: Trial
     history: History | None = None
     summary: Summary | None = None
     problem: str = ""
+    is_beyond: bool = False
 
     @property
     def name(self) -> str:
@@ -53,7 +55,7 @@ class Cell:
     def state(self) -> State:
         """The state of its run; `ended early` is by a rule of its recipe, and counts as its end."""
         if self.summary is None:
-            return "damaged" if self.problem else "missing"
+            return "damaged" if self.problem else "not started: budget" if self.is_beyond else "missing"
         word: State = status_word(self.summary)  # type: ignore[assignment]
         return word
 
@@ -179,7 +181,7 @@ def cell_text(cell: Cell, value: str) -> str:
     """A value with the mark of its state: nothing for a trial that did all its steps."""
     if cell.state == "finished":
         return value
-    if cell.state in ("missing", "damaged"):
+    if cell.summary is None:
         return cell.state
     step = plural(cell["step"], "step")
     if cell.state == "ended early":

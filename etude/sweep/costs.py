@@ -5,8 +5,10 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from etude.errors import InputError
 from etude.records.events import Attempt, Note, Rating, Step
-from etude.report.history import History
+from etude.records.store import Run
+from etude.report.history import History, read_history
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,14 @@ def split_costs(histories: Mapping[str, History]) -> Costs:
         alone={name: math.fsum(part.seconds for part in parts if name in part.trials) for name in histories},
         unknown=tuple(unknown),
     )
+
+
+def spent_seconds(run: Run) -> float:
+    """Device seconds that a run has spent itself; none of one that cannot be read."""
+    try:
+        return math.fsum(seconds for _, seconds in made_times(read_history(run)))
+    except InputError:
+        return 0.0
 
 
 def made_times(history: History) -> list[tuple[int, float]]:

@@ -1,7 +1,7 @@
 """Decisions of a sweep that no run of it tells: one line of JSON each, only ever appended to."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ class Decisions:
 
     best   trial that is trained again with new seeds, chosen once
     added  names of trials that are in no sweep file
+    beyond  trials that the budget left out the last time
     """
 
     path: Path
     best: str | None = None
     added: set[str] = field(default_factory=set)
+    beyond: set[str] = field(default_factory=set)
 
     @classmethod
     def read(cls, folder: Path) -> "Decisions":
@@ -49,6 +51,11 @@ class Decisions:
         """Record the trial that is trained again, and the names under which it is."""
         self._add({"kind": "best", "trial": trial, "again": list(again)})
 
+    def leave_out(self, beyond: Collection[str]) -> None:
+        """Record the trials that the budget leaves out, if they are others than before."""
+        if set(beyond) != self.beyond:
+            self._add({"kind": "budget", "beyond": sorted(beyond)})
+
     def _add(self, value: Mapping[str, Any]) -> None:
         file = durable.Appender(self.path)
         try:
@@ -64,3 +71,5 @@ class Decisions:
             case "best":
                 self.best = str(value["trial"])
                 self.added.update(map(str, value["again"]))
+            case "budget":
+                self.beyond = set(map(str, value["beyond"]))

@@ -5,7 +5,7 @@ They hold at any moment: a trial that has not ended is shown as that, and nothin
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from etude.records.events import Forecast, plain
@@ -13,6 +13,7 @@ from etude.records.store import Run
 from etude.report.figures import Source
 from etude.sweep.cells import Cell, read_cells
 from etude.sweep.costs import Costs, split_costs
+from etude.sweep.decisions import Decisions
 from etude.sweep.grid import Sweep, Trial
 from etude.sweep.recommend import Candidate, Recommendation, make_candidate, pareto_front, recommend
 from etude.sweep.repeats import Shrinkage, measure_shrinkage, plan_repeats
@@ -77,12 +78,15 @@ class Deliverables:
         return found
 
 
-def make_deliverables(sweep: Sweep, find: Find, again: str | None = None) -> Deliverables:
+def make_deliverables(sweep: Sweep, find: Find, decided: Decisions | None = None) -> Deliverables:
     """Make the deliverables of a sweep from the runs that its trials have now.
 
-    again: the trial that was chosen to be trained again; no later result moves that choice.
+    decided: by the sweep, as the trial that is trained again; no later result moves that choice.
     """
-    cells = read_cells(sweep.trials, find(sweep.trials))
+    again, beyond = (decided.best, decided.beyond) if decided else (None, set[str]())
+    cells = [
+        replace(cell, is_beyond=cell.name in beyond) for cell in read_cells(sweep.trials, find(sweep.trials))
+    ]
     models = dict.fromkeys(cell.trial.model for cell in cells)
     standings = {model: stand([cell for cell in cells if cell.trial.model == model]) for model in models}
     firsts = [standing.best for standing in standings.values() if standing.best is not None]

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from etude.text import rough_duration
+
 MOST_KILLS = 3  # of a stage in a row that saved nothing in between
 MOST_LOSSES = 20  # of its machine or of what watched it, likewise: no fault of its own
 _MOST_PASSED = 16  # stages that may start before one that is to go first and does not fit yet
@@ -44,12 +46,14 @@ class Ended:
     how       finished; stopped, to be gone on with; killed; lost, with what it ran on; failed, by an error
               that would come again
     is_ahead  whether it saved a step since it was started
+    seconds   of devices that it has taken in all, where a budget asks for them
     """
 
     name: str
     how: str
     reason: str = ""
     is_ahead: bool = False
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,8 @@ class Dispatcher:
     finished   trials that need nothing more
     branched   trials whose first steps are there
     running    trials that run already, and the device of each
+    budget     seconds of devices that all may take; None for no limit
+    spent      of them so far, by trial
     """
 
     def __init__(
@@ -133,6 +139,8 @@ class Dispatcher:
         finished: Collection[str] = (),
         branched: Collection[str] = (),
         running: Mapping[str, str] | None = None,
+        budget: float | None = None,
+        spent: Mapping[str, float] | None = None,
     ) -> None:
         self._jobs: dict[str, Job] = {}
         self._order: dict[str, int] = {}
@@ -141,6 +149,9 @@ class Dispatcher:
         self._branched = set(branched)
         self.running = dict(running or {})
         self._needs: dict[str, int] = {}
+        self._spent = dict(spent or {})
+        self._left = None if budget is None else budget - sum(self._spent.values())
+        self.beyond = dict[str, str]()  # trials that the budget leaves out, and why
         self._most = {"killed": MOST_KILLS, "lost": MOST_LOSSES}
         self._ends: dict[str, Counter[str]] = {}  # how a trial has ended without progress
         self._passed: dict[str, int] = {}
@@ -155,7 +166,7 @@ class Dispatcher:
     @property
     def is_over(self) -> bool:
         """True if every trial is finished or given up."""
-        return len(self.finished) + len(self.given_up) >= len(self._jobs)
+        return len(self.finished) + len(self.given_up) + len(self.beyond) >= len(self._jobs)
 
     def refuse(self, devices: Sequence[Device], names: Sequence[str] | None = None) -> list[GiveUp]:
         """Give up trials, by default any, that fit on none of the devices to come, before they start."""
@@ -189,6 +200,7 @@ class Dispatcher:
                 self._wake(name)
             case Ended(name):
                 self._leave(name)
+                self._charge(name, event.seconds)
                 actions += self._end(event)
         return [*actions, *self._fill()]
 
@@ -241,7 +253,7 @@ class Dispatcher:
             self._queue(name)
 
     def _can_start(self, job: Job) -> bool:
-        if job.name in self.finished or job.name in self.given_up or job.name in self.running:
+        if any(job.name in each for each in (self.finished, self.given_up, self.running, self.beyond)):
             return False
         is_left = job.parent in self.finished or job.parent in self.given_up
         return job.parent is None or is_left or job.name in self._branched
@@ -305,6 +317,8 @@ class Dispatcher:
 
     def _next(self, place: _Place) -> str | None:
         """Take the trial that a device starts next from those that can start."""
+        if not self._leave_out():
+            return None
         heads = sorted((heap[0], size) for size, heap in self._ready.items() if self._head(heap))
         for (*_, name), size in heads:
             if self._fits(name, place):
@@ -315,6 +329,44 @@ class Dispatcher:
                 if self._passed[name] > _MOST_PASSED:
                     return None  # the device is left to empty for it
         return None
+
+    def _leave_out(self) -> bool:
+        """Leave out the first trials that the rest of the budget does not pay for.
+
+        False if the first of all may be paid for when what runs has ended: no later one goes before it.
+        """
+        while self._left is not None:
+            heads = [(heap[0], size) for size, heap in self._ready.items() if self._head(heap)]
+            if not heads:
+                return True
+            (*_, name), size = min(heads)
+            left, cost = self._left, self._cost(name)
+            if cost <= left - sum(map(self._cost, self.running)) and left > 0:
+                return True
+            if cost <= left and self.running:
+                return False
+            heapq.heappop(self._ready[size])
+            self._put_beyond(name, f"about {rough_duration(cost)}, {rough_duration(max(left, 0.0))} are left")
+        return True
+
+    def _put_beyond(self, name: str, reason: str) -> None:
+        """Leave out a trial, and those that wait for its steps."""
+        self.beyond[name] = f"not started: budget ({reason})"
+        for child in self._children.get(name, ()):
+            done = (self.finished, self.given_up, self.running, self.beyond, self._branched)
+            if not any(child in each for each in done):
+                self._put_beyond(child, f"it goes on from {name}")
+
+    def _charge(self, name: str, seconds: float) -> None:
+        """Take note of what a trial has taken in all."""
+        before = self._spent.get(name, 0.0)
+        self._spent[name] = max(seconds, before)
+        if self._left is not None:
+            self._left -= self._spent[name] - before
+
+    def _cost(self, name: str) -> float:
+        """Forecast seconds of what is left of a trial."""
+        return max(self._jobs[name].seconds - self._spent.get(name, 0.0), 0.0)
 
     def _head(self, heap: list[tuple[int, float, int, str]]) -> bool:
         """True if a heap has a trial that can still start, first; others are taken off."""

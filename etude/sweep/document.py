@@ -89,7 +89,7 @@ def repeats_count(sweep: Sweep) -> int:
 
 def forecast_lines(sweep: Sweep, measured: Measured, tree: Tree) -> list[str]:
     """The forecast of time and memory in words, and whether it is beyond the budget."""
-    lines, seconds, budget = [], seconds_of(measured, tree), sweep.file.budget.device_hours
+    lines, seconds, budget = [], seconds_of(measured, tree), sweep.file.budget.seconds
     count = repeats_count(sweep)
     if seconds is not None:
         where = ", ".join(dict.fromkeys(measured.where.values()))
@@ -98,8 +98,10 @@ def forecast_lines(sweep: Sweep, measured: Measured, tree: Tree) -> list[str]:
         more = count * max(costs, default=0.0)
         if more:
             lines.append(f"up to {rough_duration(more)} more for {plural(count, 'new seed')} of the best")
-        if budget is not None and seconds + more > 3600 * budget:
-            lines.append(f"more than the budget of {budget:,g} device hours")
+        if budget is not None and seconds + more > budget:
+            lines.append(
+                f"more than the budget of {budget / 3600:,.4g} device hours; the rest is not started"
+            )
     if needs := measured.memory.values():
         sizes = dict.fromkeys([rough_size(min(needs)), rough_size(max(needs))])
         lines.append(f"{' to '.join(sizes)} of memory a trial")
@@ -195,10 +197,10 @@ def _shared(measured: Measured, tree: Tree) -> Iterable[str]:
 
 
 def _time(sweep: Sweep, measured: Measured, tree: Tree) -> Iterable[str]:
-    lines, budget = list[str](), sweep.file.budget.device_hours
+    lines, budget = list[str](), sweep.file.budget.seconds
     lines += [f"- {line}" for line in forecast_lines(sweep, measured, tree)]
     if budget is not None:
-        lines.append(f"- budget: {budget:,g} device hours")
+        lines.append(f"- budget: {budget / 3600:,.4g} device hours")
     yield "## Time"
     yield "\n".join([*lines, *(f"- {prose(note)}" for note in measured.notes)]) or "- no forecast"
     if models := measured.problems_by_model:

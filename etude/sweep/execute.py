@@ -21,6 +21,7 @@ from etude.errors import InputError
 from etude.launch.ranks import RESUMABLE
 from etude.recipe.load import read_recipe_text
 from etude.sweep.cells import find_runs_of, read_cells
+from etude.sweep.costs import spent_seconds
 from etude.sweep.decisions import Decisions
 from etude.sweep.dispatch import (
     Added,
@@ -173,6 +174,8 @@ class Controller:
                 time.sleep(_POLL_SECONDS)
         self._look_at_file()
         is_stopped = self._is_stopping and not dispatcher.is_over
+        self._decisions.leave_out(dispatcher.beyond)
+        self._given_up |= dispatcher.beyond
         if dispatcher.finished and not is_stopped:
             self._tell(self._report.finish())
         return Outcome(len(dispatcher.finished), len(self._sweep.trials), self._given_up, is_stopped)
@@ -203,7 +206,11 @@ class Controller:
         running = dict.fromkeys(self._adopted, self._processes.devices[0].name)
         for name in self._adopted:
             self._tell(f"goes on   {name}, which was started before")
-        dispatcher = Dispatcher(jobs, finished=finished, branched=self._branched, running=running)
+        spent = {name: self._spent(state) for name, state in states.items() if name in self._stages}
+        dispatcher = Dispatcher(
+            jobs, finished=finished, branched=self._branched, running=running,
+            budget=self._sweep.file.budget.seconds, spent=spent,
+        )  # fmt: skip
         for action in dispatcher.refuse(self._processes.devices):
             self._give_up(action)
         return dispatcher
@@ -213,9 +220,13 @@ class Controller:
         need = self._measured.memory.get(stage.name, 0)
         return Job(stage.name, stage.parent, stage.planned.trial.priority, cost, need)
 
+    def _spent(self, state: TrialState | None) -> float:
+        """Device seconds that a trial has taken, as far as a budget asks for them."""
+        return spent_seconds(state.run) if state and self._sweep.file.budget.seconds is not None else 0.0
+
     def _is_over(self, dispatcher: Dispatcher) -> bool:
         """True if every trial has ended; the best of them is trained again first, chosen once."""
-        if not dispatcher.is_over or self._is_stopping:
+        if not dispatcher.is_over or dispatcher.beyond or self._is_stopping:
             return dispatcher.is_over
         if len(self._sweep.trials) > 1 and self._sweep.file.repeats.seeds and self._decisions.best is None:
             trials = self._sweep.trials
@@ -284,7 +295,9 @@ class Controller:
                     self._tell(f"lost      {device}")
                     found.append(event)
         for name in [name for name in self._adopted if not self._is_held(name)]:
-            found.append(self._end(self._adopted.pop(name)))
+            ended = self._end(self._adopted.pop(name))
+            state = self._folder.read([self._stages[name].planned.trial]).get(name)
+            found.append(replace(ended, seconds=self._spent(state)))
         return found
 
     def _end(self, exit: Exit) -> Ended:

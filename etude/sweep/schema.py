@@ -76,7 +76,25 @@ class Budget(Section):
     """Limits of a whole sweep."""
 
     trials: Positive | None = key(None, "trials at most", example=72)
-    device_hours: Rate | None = key(None, "hours of devices; a forecast beyond it is told", example=100.0)
+    device_hours: Rate | None = key(
+        None, "hours of devices; no trial starts whose forecast is beyond what is left", example=100.0
+    )
+    price: Rate | None = key(None, "of all device hours at most, by price_per_hour", example=250.0)
+    price_per_hour: Rate | None = key(None, "of one device", example=2.5)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.price is not None and self.price_per_hour is None:
+            raise ValueError("price is given without price_per_hour; give both")
+        return self
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of devices that trials may take together; None for no limit."""
+        limits = [] if self.device_hours is None else [self.device_hours]
+        if self.price is not None and self.price_per_hour is not None:
+            limits.append(self.price / self.price_per_hour)
+        return 3600 * min(limits) if limits else None
 
 
 class Resources(Section):

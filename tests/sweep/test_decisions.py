@@ -28,3 +28,12 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / FILE).write_text(f'{line}\n{{"kind": "best", "trial": "a", "again": []}}\n')
     with pytest.raises(InputError, match="line 1 is damaged"):
         Decisions.read(tmp_path)
+
+
+def test_what_the_budget_leaves_out_is_that_of_the_last_time(tmp_path: Path) -> None:
+    Decisions.read(tmp_path).leave_out(["a", "b"])
+    Decisions.read(tmp_path).leave_out(["b", "a"])
+    assert Decisions.read(tmp_path).beyond == {"a", "b"}
+    assert len((tmp_path / FILE).read_text().splitlines()) == 1
+    Decisions.read(tmp_path).leave_out([])
+    assert not Decisions.read(tmp_path).beyond

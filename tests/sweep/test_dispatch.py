@@ -1,6 +1,7 @@
 """Every trial of a sweep ends once, within rooms and memory, whatever fails: by its decisions alone."""
 
 import importlib.util
+import random
 import sys
 from collections import Counter
 from pathlib import Path
@@ -54,8 +55,6 @@ def test_all_trials_end_on_workers_that_fail_at_random(
 def test_no_device_is_given_more_than_its_rooms_and_memory(
     scale: ModuleType, trials: int, at_once: int, seed: int
 ) -> None:
-    import random
-
     jobs = scale.make_jobs(trials, random.Random(seed))
     known, dispatcher = {job.name: job for job in jobs}, Dispatcher(jobs)
     device = Device("one", at_once, 16 * GB)
@@ -179,3 +178,39 @@ def test_trials_that_are_added_when_all_have_ended_are_started() -> None:
     actions = dispatcher.decide(Added([Job("a"), Job("b"), Job("large", memory_bytes=3 * GB)]))
     assert names(actions) == ["a", "b"] and not dispatcher.is_over
     assert [action.name for action in actions if isinstance(action, GiveUp)] == ["large"]
+
+
+@given(st.integers(1, 30), st.integers(1, 4), st.integers(1, 400), st.integers(0, 1000))
+def test_no_trial_starts_whose_forecast_is_beyond_what_is_left(
+    count: int, at_once: int, budget: int, seed: int
+) -> None:
+    draw = random.Random(seed)
+    jobs = {f"t{n}": Job(f"t{n}", None, draw.randrange(3), draw.uniform(1, 50)) for n in range(count)}
+    dispatcher, spent = Dispatcher(list(jobs.values()), budget=budget), dict[str, float]()
+    running, actions = dict[str, float](), dispatcher.decide(Joined(Device("one", at_once, 16 * GB)))
+    while actions or running:
+        for name in names(actions):
+            running[name] = jobs[name].seconds
+            assert sum(spent.values()) + sum(running.values()) <= budget + 1e-6
+        name = draw.choice(sorted(running))
+        spent[name] = running.pop(name) * draw.uniform(0.5, 1.0)
+        actions = dispatcher.decide(Ended(name, "finished", seconds=spent[name]))
+    assert dispatcher.is_over and spent.keys() | dispatcher.beyond.keys() == jobs.keys()
+    left = budget - sum(spent.values())
+    assert all(jobs[name].seconds > left for name in dispatcher.beyond)
+
+
+def test_a_budget_goes_to_the_highest_priority_first_even_if_it_has_to_wait() -> None:
+    jobs = [Job("first", None, 3, 60.0), Job("second", None, 2, 50.0), Job("small", None, 1, 5.0)]
+    dispatcher = Dispatcher(jobs, budget=100.0)
+    assert names(dispatcher.decide(Joined(Device("one", 2, GB)))) == ["first"]
+    assert names(dispatcher.decide(Ended("first", "finished", seconds=49.0))) == ["second"]
+    assert not dispatcher.decide(Ended("second", "finished", seconds=50.0))
+    assert dispatcher.is_over and "not started: budget" in dispatcher.beyond["small"]
+
+
+def test_what_a_trial_took_before_counts_and_one_that_waits_for_another_is_left_out_with_it() -> None:
+    jobs = [Job("long", None, 1, 90.0), Job("short", "long", 1, 20.0), Job("begun", None, 0, 40.0)]
+    dispatcher = Dispatcher(jobs, budget=50.0, spent={"begun": 30.0})
+    assert names(dispatcher.decide(Joined(Device("one", 1, GB)))) == ["begun"]
+    assert "goes on from long" in dispatcher.beyond["short"]

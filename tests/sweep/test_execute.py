@@ -17,6 +17,8 @@ from etude.records.folder import list_checkpoints
 from etude.records.store import Run, list_runs
 from etude.run import run_recipe
 from etude.start import Options
+from etude.sweep.decisions import Decisions
+from etude.sweep.deliverables import make_deliverables
 from etude.sweep.execute import Outcome, describe_outcome, run_sweep
 from etude.sweep.folder import SweepFolder
 from etude.sweep.grid import Sweep, load_sweep
@@ -192,3 +194,17 @@ def test_a_base_recipe_that_changes_while_a_sweep_runs_is_told(tmp_path: Path, c
     ended = run_sweep(load_sweep(path), SweepFolder(tmp_path / "place"), path, tell)
     assert ended.finished == 1
     assert f"{base} has changed since it was read; the trials go on as they were then" in told
+
+
+def test_trials_beyond_the_budget_are_named_and_go_on_when_it_is_raised(tmp_path: Path, corpus: Path) -> None:
+    values = sweep_values(corpus, {"optim.learning_rate": [1e-3, 3e-3]}, {**FLAT, "train.steps": 2})
+    path, place, told = tmp_path / "sweep.toml", tmp_path / "place", list[str]()
+    ended = execute(write_sweep(path, values, {"budget.device_hours": 1e-9}), place, told)
+    assert ended.finished == 0 and len(ended.given_up) == 2 and not list_runs(place / "runs")
+    assert all(reason.startswith("not started: budget (") for reason in ended.given_up.values())
+    assert any("not started: budget" in line for line in describe_outcome(ended))
+    made = make_deliverables(load_sweep(path), lambda wanted: {}, Decisions.read(place))
+    assert [cell.state for cell in made.cells] == ["not started: budget"] * 2
+    price = {"budget.price": 5.0, "budget.price_per_hour": 2.5}
+    assert execute(write_sweep(path, values, price), place).finished == 2
+    assert not Decisions.read(place).beyond

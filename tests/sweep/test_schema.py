@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from etude.sweep.schema import Axis
+from etude.sweep.schema import Axis, Budget
 
 
 def test_an_axis_of_one_key_has_a_point_for_each_value_and_its_reason() -> None:
@@ -30,3 +30,10 @@ def test_keys_that_go_together_are_one_axis() -> None:
 def test_an_axis_that_does_not_fit_together_is_refused(values: dict[str, object], text: str) -> None:
     with pytest.raises(ValidationError, match=text):
         Axis.model_validate(values)
+
+
+def test_a_budget_is_the_least_of_its_hours_and_its_price() -> None:
+    assert Budget().seconds is None and Budget(device_hours=2.0).seconds == 7200
+    assert Budget(device_hours=2.0, price=5.0, price_per_hour=5.0).seconds == 3600
+    with pytest.raises(ValidationError, match="price is given without price_per_hour"):
+        Budget(price=5.0)
