@@ -7,6 +7,7 @@ accelerate's estimate-memory and DeepSpeed's estimators (by their formulas), and
 """
 
 import argparse
+import gc
 import json
 import resource
 import statistics
@@ -27,10 +28,16 @@ LENGTHS = [100, 50, 200, 30, 120, 77]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=FOLDER / "results" / "estimate.json")
+    parser.add_argument(
+        "--random", type=int, metavar="N", help="N cases drawn at random, into results/random"
+    )
     parser.add_argument("--case", help="one case, in this process; its numbers are printed")
     asked = parser.parse_args()
     if asked.case:
         print("@" + json.dumps(_measure(*asked.case.split(":"))))
+        return
+    if asked.random:
+        _try_random(asked.random)
         return
     result: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "machine": describe_machine(), "cpu": {}}
     for name in cpu_cases():
@@ -87,6 +94,51 @@ def cpu_cases() -> dict[str, Callable[[], Any]]:
         "encoder-decoder": lambda: _subject(_t5(), Seq2Seq(), _pairs(), pairs),
         "encoder-decoder, accumulated": lambda: _subject(_t5(), Seq2Seq(), _pairs(), pairs, accumulates=True),
     }  # fmt: skip
+
+
+def random_case(number: int) -> tuple[str, Callable[[], Any]]:
+    """A decoder or encoder of sizes drawn by its number, with what it was drawn as."""
+    import random
+
+    draw = random.Random(f"estimate {number}")
+    heads = draw.choice((4, 8))
+    width, layers, rows = 32 * heads, draw.randint(1, 6), draw.choice((2, 5, 8))
+    length, vocabulary = draw.choice((64, 128, 200)), draw.choice((2_000, 8_000))
+    has_lora, is_again, accumulates = (draw.random() < share for share in (0.4, 0.3, 0.3))
+    kv_heads, is_tied, is_packed = draw.choice((1, 2, heads)), draw.random() < 0.5, draw.random() < 0.4
+    precision = draw.choice(("fp32", "bf16"))
+    changes: dict[str, Any] = dict(LORA) if has_lora else {}
+    changes["train"] = {"activation_checkpointing": is_again}
+    said = [f"{layers} x {width}, {heads}/{kv_heads} heads, vocabulary {vocabulary}", precision]
+    words = {"LoRA": has_lora, "recomputed": is_again, "accumulated": accumulates, "tied": is_tied}
+    said += [word for word, holds in {**words, "packed": is_packed}.items() if holds]
+    said.append("" if is_packed else f"{rows} rows of {length}")
+
+    def make() -> Any:
+        config = _decoder(
+            vocab_size=vocabulary, n_layer=layers, n_head=heads, n_kv_head=kv_heads, n_embd=width,
+            n_ffn=draw.choice((2, 3)) * width, tied=is_tied,
+        )  # fmt: skip
+        batch = _end_to_end() if is_packed else _rows(rows, length, vocabulary)
+        return _subject(config, causal(), batch, changes, precision=precision, accumulates=accumulates)
+
+    return ", ".join(filter(None, said)), make
+
+
+def _try_random(count: int) -> None:
+    cases = {}
+    for number in range(count):
+        name, make = random_case(number)
+        subject = make()
+        case = _foresee(subject) | _profile(subject)
+        case.pop("process_growth")  # of all cases so far
+        cases[f"{number}: {name}"] = case
+        error = case["foreseen"] / case["measured"] - 1
+        case["error"] = error
+        print(f"{number}: {100 * error:+.2f} % {name}", flush=True)
+        told = {"date": time.strftime("%Y-%m-%d"), "machine": describe_machine(), "cases": cases}
+        told["summary"] = summarize(cases)
+        (FOLDER / "results" / "estimate_random.json").write_text(json.dumps(told, indent=1) + "\n")
 
 
 def gpu() -> dict[str, Any]:
@@ -193,16 +245,23 @@ def _formulas(subject: Any) -> dict[str, int]:
 
 
 def _profile(subject: Any) -> dict[str, Any]:
-    """Events of the allocator of three real steps, and the growth of the process."""
+    """Events of the allocator of three real steps, and the growth of the process.
+
+    The model is there before: to build weights in fp32 that are then held in bf16 takes more than small steps.
+    """
     from torch.autograd.profiler import profile
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model = _build(subject)
+    gc.collect()
+    storages = {each.untyped_storage()._cdata: each.untyped_storage() for each in model.state_dict().values()}
+    storages |= {each.untyped_storage()._cdata: each.untyped_storage() for each in model.buffers()}
+    total = most = sum(each.nbytes() for each in storages.values())
     with profile(profile_memory=True) as profiled:
-        _train(subject, _build(subject))
+        _train(subject, model)
     growth = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     results = profiled.kineto_results
     assert results is not None
-    total = most = 0
     for event in sorted(results.events(), key=lambda event: event.start_ns()):
         if event.name() == "[memory]":
             total += event.nbytes()
@@ -216,7 +275,7 @@ def _track(subject: Any) -> dict[str, Any]:
 
     tracker = MemTracker()
     with tracker:
-        _train(subject, _build(subject))
+        _train(subject, _build(subject), tracker.reset_mod_stats)
     peak = tracker.get_tracker_snapshot("peak")
     return {"tracker": max(device["Total"] for device in peak.values())}
 
@@ -228,7 +287,7 @@ def _track_fake(subject: Any) -> dict[str, Any]:
 
     tracker, started = MemTracker(), time.process_time()
     with FakeTensorMode(allow_non_fake_inputs=True), tracker:
-        _train(subject, _build(subject, drawn=False))
+        _train(subject, _build(subject, drawn=False), tracker.reset_mod_stats)
     peak = tracker.get_tracker_snapshot("peak")
     seconds = time.process_time() - started
     return {"fake_tracker": max(device["Total"] for device in peak.values()), "fake_cpu_seconds": seconds}
@@ -268,7 +327,7 @@ def _build(subject: Any, *, drawn: bool = True) -> Any:
     return model
 
 
-def _train(subject: Any, model: Any) -> None:
+def _train(subject: Any, model: Any, at_step: Callable[[], None] = lambda: None) -> None:
     """Three steps."""
     import numpy as np
 
@@ -284,7 +343,7 @@ def _train(subject: Any, model: Any) -> None:
     batches = [subject.batch] * (2 if subject.accumulates else 1)
     step = StepBatches(0, 0, 1, np.zeros(1, dtype=np.int64), batches)
     for _ in train(state, [step] * 3, subject.objective, World(subject.device)):
-        pass
+        at_step()
 
 
 def _subject(
