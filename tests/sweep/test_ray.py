@@ -37,6 +37,7 @@ CHANGES = {"schedule.kind": "constant", "model.dropout": 0.1, "checkpoint.every_
 def cluster(cache: Path) -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # else other tests on the machine go first
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         patch.setenv("PYTHONPATH", os.pathsep.join(folder for folder in sys.path if folder))
         patch.setenv("ETUDE_CACHE", str(cache))
