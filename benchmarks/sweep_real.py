@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a folder with train, valid and test.jsonl")
     parser.add_argument("--place", type=Path, help="a folder for the sweep (default: a temporary one)")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--every", type=float, default=8.0, help="seconds between kills, about")
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--rows", type=int, default=ROWS, help="for training")
     parser.add_argument("--seq-len", type=int, default=SEQ_LEN)
@@ -62,7 +63,7 @@ def main() -> None:
             "quiet": quiet,
         }
         if asked.kills:
-            result["killed"] = run_killed(path, place / "killed", asked.kills, asked.seed)
+            result["killed"] = run_killed(path, place / "killed", asked.kills, asked.every, asked.seed)
             result["killed"] |= measure_folder(sweep, SweepFolder(place / "killed"))
             result |= compare(sweep, place / "quiet", place / "killed")
     rows = [["", "quiet", "killed"]]
@@ -86,7 +87,7 @@ def run_quiet(path: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def run_killed(path: Path, folder: Path, kills: int, seed: int) -> dict[str, Any]:
+def run_killed(path: Path, folder: Path, kills: int, every: float, seed: int) -> dict[str, Any]:
     """Run the sweep while its processes are killed, and start it again until all has ended."""
     draw, killed, started = random.Random(seed), Counter[str](), time.perf_counter()
     with (path.parent / "killed.log").open("w") as log:
@@ -94,7 +95,7 @@ def run_killed(path: Path, folder: Path, kills: int, seed: int) -> dict[str, Any
             controller = subprocess.Popen([*ETUDE, *_words(path, folder)], stdout=log, stderr=log)
             while sum(killed.values()) < kills:
                 try:
-                    controller.wait(draw.uniform(4, 12))
+                    controller.wait(draw.uniform(0.5 * every, 1.5 * every))
                     break
                 except subprocess.TimeoutExpired:
                     killed[_kill_one(controller, folder, draw)] += 1
@@ -112,7 +113,7 @@ def run_killed(path: Path, folder: Path, kills: int, seed: int) -> dict[str, Any
 
 def _kill_one(controller: "subprocess.Popen[bytes]", folder: Path, draw: random.Random) -> str:
     """Kill the controller, the process of a trial that is being trained, or the one that it was forked from."""
-    what = draw.choices(["controller", "trial", "starter"], [8, 10, 2])[0]
+    what = draw.choices(["controller", "trial", "starter"], [6, 12, 2])[0]
     if what == "trial" and (processes := _trials(folder)):
         psutil.Process(draw.choice(processes)).kill()
         return what

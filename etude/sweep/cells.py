@@ -16,6 +16,7 @@ from etude.report.figures import Source
 from etude.report.history import History, metric_value, read_history
 from etude.report.predictions import Kept, read_kept
 from etude.report.summary import Summary, status_word, summarize
+from etude.report.wording import short
 from etude.sweep.grid import Trial
 from etude.text import plural, shorten
 
@@ -106,6 +107,18 @@ class Cell:
         is_test = self.scores is not None and self.scores.split.endswith("test")
         return self.scores.systems["after"][self.metric.name] if self.scores and is_test else None
 
+    @property
+    def baseline(self) -> tuple[str, float] | None:
+        """The strongest baseline on test rows, one that takes no training of a network, and its metric."""
+        if self.test is None or self.scores is None:
+            return None
+        values = {
+            name: figures[self.metric.name][0]
+            for name, figures in self.scores.systems.items()
+            if name not in ("after", "before") and math.isfinite(figures.get(self.metric.name, [math.nan])[0])
+        }
+        return max(values.items(), key=lambda each: self.metric.gain(each[1], 0.0), default=None)
+
     @cached_property
     def error(self) -> tuple[float | None, str]:
         """The standard error of its value from the choice of rows, and where that comes from."""
@@ -148,7 +161,11 @@ class Cell:
         """The step that it has come to, of those planned, in words."""
         if self.summary is None:
             return ""
-        of = f" of {self.summary['steps']:,}" if self.summary["steps"] else ""
+        steps = self.summary["steps"]
+        if self.attempt:  # which of a fork may be that of the trial it comes from
+            train = self.trial.recipe.train
+            steps = train.steps or (train.epochs or 0) * self.attempt.steps_per_epoch
+        of = f" of {steps:,}" if steps else ""
         return f"step {self.summary['step']:,}{of}"
 
     def source(self, figure: str) -> list[Source]:
@@ -187,6 +204,22 @@ def cell_text(cell: Cell, value: str) -> str:
     if cell.state == "ended early":
         return f"{value} (early, {step})"
     return f"{value} ({cell.state} at {step})" if cell.value is not None else f"{cell.state} at {step}"
+
+
+def weakness_text(best: Cell) -> str:
+    """A sentence on a best trial that is not above the best baseline."""
+    if best.baseline is None or best.test is None or best.metric.gain(best.test[0], best.baseline[1]) > 0:
+        return ""
+    name, value = best.baseline
+    return f" On test rows it is not above a baseline: {name} has {short(value, 4)}."
+
+
+def test_text(cell: Cell) -> str:
+    """The metric of a trial on test rows with its interval, as the end of a sentence."""
+    if cell.test is None:
+        return ""
+    value, low, high = cell.test
+    return f"; on test rows {short(value, 4)} [{short(low)}, {short(high)}]"
 
 
 def _read_cell(trial: Trial, run: Run | None) -> Cell:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from etude.report.markdown import code, prose, table
 from etude.report.wording import NOTHING, duration, metric_title, number, setting, short, size
-from etude.sweep.cells import Cell, cell_text
+from etude.sweep.cells import Cell, cell_text, test_text, weakness_text
 from etude.sweep.deliverables import Deliverables, forecast_errors
 from etude.sweep.recommend import Candidate
 from etude.sweep.repeats import Shrinkage
@@ -46,7 +46,7 @@ def result_rows(made: Deliverables) -> list[tuple[str, str]]:
         ("metric", f"{metric_title(made.metric)}, {_better(made)} is better, on validation rows"),
     ]
     if (best := made.overall.best) is not None:
-        rows += [("best", f"{best.name}: {_value(best)}{_test(best)}"), ("", _likeness(made.overall))]
+        rows += [("best", f"{best.name}: {_value(best)}{test_text(best)}"), ("", _likeness(made.overall))]
     if made.shrinkage is not None and made.shrinkage.mean is not None:
         rows.append(("again", _shrinkage(made.shrinkage)))
     rows.append(("device time", duration(made.costs.measured)))
@@ -124,8 +124,10 @@ def _verdict(made: Deliverables) -> Iterator[str]:
             yield "No trial has ended yet, so none is recommended."
         return
     best = standing.best
-    lead = f"**Best: {prose(best.trial.model)}, {prose(values_text(best))}**: {_value(best)}{_test(best)}."
-    yield f"{lead} {_likeness(standing)}"
+    lead = (
+        f"**Best: {prose(best.trial.model)}, {prose(values_text(best))}**: {_value(best)}{test_text(best)}."
+    )
+    yield f"{lead} {_likeness(standing)}{prose(weakness_text(best))}"
     open_ = [cell for cell in made.cells if not cell.is_final]
     if open_:
         yield (
@@ -154,13 +156,6 @@ def _value(cell: Cell) -> str:
     return f"{short(cell.value, 4)} ± {short(error, 2)}"
 
 
-def _test(cell: Cell) -> str:
-    if cell.test is None:
-        return ""
-    value, low, high = cell.test
-    return f"; on test rows {short(value, 4)} [{short(low)}, {short(high)}]"
-
-
 def _configurations(made: Deliverables) -> Iterator[str]:
     title = prose(metric_title(made.metric))
     rows = []
@@ -168,15 +163,18 @@ def _configurations(made: Deliverables) -> Iterator[str]:
         cells, best = made.of_model(model), standing.best
         ended = f"{sum(cell.is_final for cell in cells)} of {len(cells)}"
         if best is None:
-            rows.append([prose(model), "no trial has ended", NOTHING, NOTHING, NOTHING, ended])
+            rows.append([prose(model), "no trial has ended", *4 * [NOTHING], ended])
             continue
         like = number(len(standing.like)) if standing.is_known else "not known"
         test = NOTHING if best.test is None else short(best.test[0], 4)
-        rows.append([prose(model), prose(values_text(best)), _value(best), test, like, ended])
-    yield table(["model", "best settings", f"{title} ± error", "test", "others like it", "ended"], rows)
+        baseline = f"{prose(best.baseline[0])}: {short(best.baseline[1], 4)}" if best.baseline else NOTHING
+        rows.append([prose(model), prose(values_text(best)), _value(best), test, baseline, like, ended])
+    head = ["model", "best settings", f"{title} ± error", "test", "best baseline", "others like it", "ended"]
+    yield table(head, rows)
     yield (
         "± is one standard error from the choice of validation rows. *Others like it*: trials of the same "
-        "model that the noise does not tell from the best; any of them may be as good."
+        "model that the noise does not tell from the best; any of them may be as good. *Best baseline*: on "
+        "test rows, of those that take no training of a network."
     )
     lines = [_like_line(model, standing) for model, standing in made.standings.items() if standing.like]
     if lines:

@@ -37,6 +37,13 @@ def test_each_state_stands_in_its_cell(tmp_path: Path) -> None:
     assert "no trial has ended" in text and "5 missing" in text
 
 
+def test_a_best_that_no_baseline_is_below_is_told(tmp_path: Path) -> None:
+    weak = write_sections(made_of(tmp_path / "weak", [Course(60, skill=0.5)]), [])
+    assert "it is not above a baseline: always yes has 0.6667" in weak and "| always yes: 0.6667 |" in weak
+    strong = write_sections(made_of(tmp_path / "strong", [Course(60, skill=0.9)]), [])
+    assert "not above a baseline" not in strong and "| always yes: 0.6667 |" in strong
+
+
 def test_the_new_seeds_of_the_best_are_told(tmp_path: Path) -> None:
     courses = [Course(60, skill=0.8), Course(100, skill=0.5)]
     made = made_of(tmp_path, list(courses))
