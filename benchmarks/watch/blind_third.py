@@ -36,6 +36,7 @@ from watch.blind_third_shapes import SHAPES, VOCABULARY, own_model, shape_values
 CLAIM = (
     "watch: cause of a loss that falls too far, named before 2 % of the run, by a third test written blind"
 )
+FIXED_IN = "43a05e1"  # the commit of cases, accepted names and rule, before any run
 TWIN = "twin"  # the setup of a case without its fault
 Case = tuple[str, int]
 TWICE: Accepted = ({"labels_shifted_twice"}, r"shifted twice|after the next")
@@ -91,7 +92,13 @@ def main() -> None:
     if chosen == every and not options.twins:
         faulty, easy = ([run for run in runs if (run["cause"] == EASY) == side] for side in (False, True))
         right = {"causes": sum(run["right"] for run in faulty), "easy": sum(run["right"] for run in easy)}
-        figures = {**right, "of": [len(faulty), len(easy)], "code": options.code, "runs": runs}
+        figures = {
+            **right,
+            "of": [len(faulty), len(easy)],
+            "fixed_in": FIXED_IN,
+            "code": options.code,
+            "runs": runs,
+        }
         write_result("watch_blind_third", CLAIM, figures, table(runs, SHAPES))
     else:
         print("\n".join(" | ".join(map(str, row)) for row in table(runs, SHAPES)))
