@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -132,11 +133,11 @@ def forgets(after: int, what: str = "all") -> Callable[[Patch], None]:
     """The optimizer loses its state, or that of its first tensor, before the step after so many."""
 
     def break_it(patch: Patch) -> None:
-        step, made = Optimizer.step, []
+        step, made = Optimizer.step, Counter[int]()  # the trace of a step has an optimizer of its own
 
         def forget(optimizer: Optimizer, *arguments: Any, **named: Any) -> None:
-            made.append(1)
-            for part in optimizer.parts if len(made) == after + 1 else ():
+            made[id(optimizer)] += 1
+            for part in optimizer.parts if made[id(optimizer)] == after + 1 else ():
                 for parameter in list(part.state)[: None if what == "all" else 1]:
                     del part.state[parameter]
             step(optimizer, *arguments, **named)
