@@ -1,5 +1,6 @@
 """Updates that are not those of the optimizer are named, and no update of it is."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,11 @@ EVERY = {"records.log_every_steps": 5, "train.steps": 20, "evaluate.every_steps"
 
 def before_updates(patch: Patch, change: Callable[[Optimizer, int], Any]) -> None:
     """Something is done before each update, by its number."""
-    step, made = Optimizer.step, []
+    step, made = Optimizer.step, Counter[int]()  # the trace of a step has an optimizer of its own
 
     def changed(optimizer: Optimizer, *arguments: Any, **named: Any) -> None:
-        made.append(1)
-        change(optimizer, len(made))
+        made[id(optimizer)] += 1
+        change(optimizer, made[id(optimizer)])
         step(optimizer, *arguments, **named)
 
     patch.setattr(Optimizer, "step", changed)
