@@ -24,7 +24,7 @@ from measure import FOLDER, write_result
 sys.path.insert(0, str(FOLDER.parent))
 from sweep_shapes import ROWS, SEQ_LEN, make_sweep
 
-from etude.records.events import Evaluation, Scores, Step, to_json
+from etude.records.events import Scores, Step, to_json
 from etude.records.folder import list_checkpoints
 from etude.records.lease import is_locked
 from etude.records.store import Run
@@ -179,7 +179,7 @@ def compare(sweep: Sweep, quiet: Path, killed: Path) -> dict[str, Any]:
     return {
         "equal_weights": len(weights),
         "equal_series": len(series),
-        "unequal": sorted(set(both) - set(weights) & set(series)),
+        "unequal": sorted(set(both) - (set(weights) & set(series))),
     }
 
 
@@ -192,9 +192,9 @@ def _weights(run: Run) -> dict[str, str]:
 
 
 def _series(run: Run) -> list[dict[str, Any]]:
-    """Steps, evaluations and scores, without their times."""
-    events = [each.event for each in run.ledger().entries]
-    made = [to_json(event, 0.0) for event in events if isinstance(event, Step | Evaluation | Scores)]
+    """Steps, evaluations and the newest scores, without their times."""
+    history = History(run, run.ledger())
+    made = [to_json(each, 0.0) for each in (*history.steps, *history.evaluations, *history.scores)]
     return [{key: value for key, value in each.items() if "seconds" not in key} for each in made]
 
 

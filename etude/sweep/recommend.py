@@ -104,7 +104,7 @@ def recommend(candidates: Sequence[Candidate], standing: Standing) -> list[Recom
     for need, why, key in needs:
         known = [each for each in candidates if key(each) is not None]
         least = _least(known, key)
-        if least is not None:
+        if least is not None and (len(known) > 1 or len(candidates) == 1):  # one alone is least of nothing
             some = f" of the {len(known)} that were measured" if len(known) < len(candidates) else ""
             found.append(Recommendation(need, least, f"{why}{some}{_price(least, best, standing)}"))
     return found
