@@ -338,7 +338,8 @@ class Controller:
 
     def _give_up(self, action: GiveUp) -> None:
         self._given_up[action.name] = action.reason
-        self._tell(f"failed    {action.name}: {action.reason}; see {self._folder.log(action.name)}")
+        log = self._folder.log(action.name)
+        self._tell(f"failed    {action.name}: {action.reason}{f'; see {log}' * log.exists()}")
 
     def _is_held(self, name: str) -> bool:
         descriptor = hold_stage(self._folder.recipe(name))
@@ -391,7 +392,9 @@ class _Signals:
 def describe_outcome(outcome: Outcome) -> Sequence[str]:
     """Sentences on the end of an execution."""
     lines = [f"{outcome.finished:,} of {plural(outcome.trials, 'trial')} finished"]
-    lines += [f"not finished: {name}: {reason}" for name, reason in outcome.given_up.items()]
+    for reason in dict.fromkeys(outcome.given_up.values()):
+        first, *others = [name for name, each in outcome.given_up.items() if each == reason]
+        lines.append(f"not finished: {first}{f' and {len(others):,} more' * bool(others)}: {reason}")
     if outcome.is_stopped:
         lines.append("stopped; the same command goes on")
     return lines

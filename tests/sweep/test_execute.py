@@ -208,3 +208,10 @@ def test_trials_beyond_the_budget_are_named_and_go_on_when_it_is_raised(tmp_path
     price = {"budget.price": 5.0, "budget.price_per_hour": 2.5}
     assert execute(write_sweep(path, values, price), place).finished == 2
     assert not Decisions.read(place).beyond
+
+
+def test_trials_that_are_given_up_for_one_reason_are_told_together() -> None:
+    given_up = {"a": "too large", "b": "its data is gone", "c": "too large"}
+    assert describe_outcome(Outcome(1, 4, given_up)) == [
+        "1 of 4 trials finished", "not finished: a and 1 more: too large", "not finished: b: its data is gone"
+    ]  # fmt: skip
