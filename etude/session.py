@@ -111,7 +111,7 @@ class Session:
             )
             with contextlib.closing(loader.iterate(first + ahead, course.until(first) + ahead)) as batches:
                 read = self.invariants.reading(batches)
-                for step in train(self.state, read, self.objective, self.world):
+                for step in train(self.state, read, self.objective, self.world, self.options.gradients):
                     self.invariants.note(step)
                     yield step
                     if self.state.course is not course:

@@ -13,6 +13,7 @@ from torch import nn
 from etude import durable
 from etude.data.samples.frequencies import target_entropy
 from etude.engine import checkpoint as checkpoints
+from etude.engine.loop import Gradients
 from etude.engine.optim import default_weight_decay
 from etude.engine.world import World
 from etude.errors import EtudeError, InputError
@@ -69,6 +70,7 @@ class Options:
     loss         the user's loss(model, batch) -> (sum, targets)
     metrics      the user's metric(model, batches) -> float by name; a `Metric` also has its direction
     view         shows the run to a person
+    gradients    makes those of a step, as for runs that share passes
     """
 
     runs: Path = Path("runs")
@@ -81,6 +83,7 @@ class Options:
     loss: LossFunction | None = None
     metrics: Mapping[str, Metric | MetricFunction] = field(default_factory=dict)
     view: View | None = None
+    gradients: Gradients | None = None
 
     @property
     def own(self) -> Own:

@@ -47,11 +47,13 @@ def plan(
     )
     from etude.sweep.grid import load_sweep
     from etude.sweep.measure import measure
+    from etude.sweep.stacks import stack_notes
     from etude.sweep.tree import build_tree
 
     loaded = load_sweep(sweep)
     measured = measure(loaded, None if gpu is None else find_gpu(gpu))
     tree = build_tree(measured.planned)
+    notes = shared_notes(measured) + stack_notes(loaded, tree, measured)
     if out is not None:
         write_file(out, write_plan(loaded, measured, tree).encode())
     if as_json:
@@ -59,7 +61,7 @@ def plan(
             "name": loaded.file.name, "trials": len(loaded.trials), "trunks": len(tree.trunks),
             "epochs_alone": tree.epochs_alone, "epochs": tree.epochs, "steps_alone": tree.steps_alone,
             "steps": tree.steps, "seconds": seconds_of(measured, tree), "memory": measured.memory,
-            "notes": [*shared_notes(measured), *measured.notes],
+            "notes": [*notes, *measured.notes],
             "problems": measured.problems_by_model,
             "stages": [
                 {"trial": each.name, "parent": each.parent, "fork": each.fork, "steps": each.planned.steps}
@@ -73,11 +75,10 @@ def plan(
         for model in tier.models
     ]
     rows += [("trials", f"{len(loaded.trials):,}"), ("shared work", shared_line(tree))]
-    rows += [("", note) for note in shared_notes(measured)]
+    rows += [("", note) for note in notes]
     rows += [("forecast", line) for line in forecast_lines(loaded, measured, tree)]
     rows += [("note", note) for note in measured.notes]
-    rows += [(f"! {name}", problem) for name, problem in measured.problems_by_model.items()]
-    print_rows(rows)
+    print_rows([*rows, *((f"! {name}", problem) for name, problem in measured.problems_by_model.items())])
     if trials:
         print_table(trial_rows(loaded.trials, tree))
     if out is not None:
@@ -117,15 +118,23 @@ def stage(
         list[str] | None,
         typer.Option("--branch", metavar="STEP=RECIPE", help="a trial that goes on from a step of this one"),
     ] = None,
+    others: Annotated[
+        list[Path] | None,
+        typer.Option("--with", parser=parse_path, metavar="RECIPE", help="another trial on the same base"),
+    ] = None,
 ) -> None:
     """Train one trial of a sweep, as `etude sweep run` does, and fork others from its steps."""
     from etude.launch.ranks import RESUMABLE
     from etude.sweep.stage import Branch, hold_stage, run_stage
+    from etude.sweep.together import run_stack
 
     branches = [Branch(int(step), parse_path(path)) for step, _, path in map(_split_branch, branch or [])]
     if hold_stage(recipe) is None:
         say(f"another process trains {recipe}")
         raise typer.Exit(RESUMABLE)
+    if together := [each for each in others or [] if hold_stage(each) is not None]:
+        ends = run_stack([recipe, *together], runs, say)
+        raise typer.Exit(max((each.code for each in ends if each.code == RESUMABLE), default=ends[0].code))
     ended = run_stage(recipe, runs, branches)
     if ended.reason:
         say(ended.reason)

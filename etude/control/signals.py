@@ -27,7 +27,8 @@ def signal_title(name: str) -> str:
 class StopSignals:
     """While entered, `requested` names the first signal that came; a second one interrupts.
 
-    Outside the main thread (some notebooks) signals stay as they are, and so does one that is ignored.
+    Several may be entered at once, in runs that share a process: each is told of a signal. Outside the main
+    thread (some notebooks) signals stay as they are, and so does one that is ignored.
 
     tell: called with that name at once, between any two lines of the program; it must not print by a stream
     """
@@ -35,32 +36,66 @@ class StopSignals:
     def __init__(self, tell: Callable[[str], None] = lambda name: None) -> None:
         self.requested: str | None = None
         self._tell = tell
-        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
         """Raises: KeyboardInterrupt if one was lost before: Python drops those of its own clean-up."""
         if _came:
             raise KeyboardInterrupt
         if threading.current_thread() is threading.main_thread():
-            self._before = {
-                number: signal.signal(number, self._receive) for number in SIGNALS if not is_ignored(number)
-            }
+            if not _entered:
+                _before.update(
+                    (number, signal.signal(number, _receive)) for number in SIGNALS if not is_ignored(number)
+                )
+            _entered.append(self)
         return self
+
+    def __exit__(self, *_: object) -> None:
+        if self in _entered:
+            _entered.remove(self)
+            while _before and not _entered:
+                signal.signal(*_before.popitem())
+
+    def receive(self, name: str) -> bool:
+        """Note the first signal, and tell of it; False for a later one."""
+        is_first = self.requested is None
+        if is_first:
+            self.requested = name
+            self._tell(name)
+        return is_first
+
+
+_entered: list[StopSignals] = []
+_before: dict[int, Any] = {}  # handlers that were there
+
+
+def _receive(number: int, frame: FrameType | None) -> None:
+    news = [each.receive(signal.Signals(number).name) for each in list(_entered)]  # all of them are told
+    if any(news):
+        return
+    interrupt = _before.get(signal.SIGINT)
+    if callable(interrupt):
+        interrupt(number, frame)
+    else:
+        raise KeyboardInterrupt
+
+
+class PassedOn:
+    """While entered, each signal that would end this process is given to a function in place of that."""
+
+    def __init__(self, take: Callable[[int], None]) -> None:
+        self._take = take
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        self._before = {
+            number: signal.signal(number, lambda number, _: self._take(number))
+            for number in SIGNALS
+            if not is_ignored(number)
+        }
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.requested is None:
-            self.requested = signal.Signals(number).name
-            self._tell(self.requested)
-            return
-        interrupt = self._before.get(signal.SIGINT)
-        if callable(interrupt):
-            interrupt(number, frame)
-        else:
-            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

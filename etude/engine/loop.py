@@ -1,7 +1,7 @@
 """The only training loop: a generator that yields after each step."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Protocol
@@ -53,6 +53,10 @@ class TrainState:
         self.recomputes = self.course.recipe.train.activation_checkpointing
 
 
+# Adds up the gradients and totals of the micro-batches of a rank, as `add_gradients` does.
+Gradients = Callable[[TrainState, StepBatches, Objective, torch.Tensor, int], int]
+
+
 @dataclass(frozen=True)
 class Step:
     """One update that was made or skipped. `measured` stays on the device until somebody asks.
@@ -79,9 +83,15 @@ class Step:
 
 
 def train(
-    state: TrainState, batches: Iterable[StepBatches], objective: Objective, world: World
+    state: TrainState,
+    batches: Iterable[StepBatches],
+    objective: Objective,
+    world: World,
+    gradients: Gradients | None = None,
 ) -> Iterator[Step]:
     """Train on the batches of each step and yield after its update.
+
+    gradients: makes those of a step, where not `add_gradients` does.
 
     The gradient is that of sum(losses) / number of targets over all micro-batches and ranks, so how a step is
     laid out over them never changes it. A step whose loss, gradient or squared gradient is not finite changes
@@ -100,7 +110,7 @@ def train(
             set_recompute(state.model, settings.recompute)
             state.recomputes = settings.recompute
         totals = torch.zeros(4, device=world.device)  # losses, targets, tokens, what ranks had no memory for
-        lacks = _add_gradients(state, step, objective, totals, world.rank)
+        lacks = (gradients or add_gradients)(state, step, objective, totals, world.rank)
         grads, shortage = _sum_over_ranks(state, totals, world, lacks)
         number, measured = state.step + 1, torch.zeros(6, device=world.device)
         if shortage is None:
@@ -117,7 +127,7 @@ def train(
         started = time.perf_counter()
 
 
-def _add_gradients(
+def add_gradients(
     state: TrainState, step: StepBatches, objective: Objective, totals: torch.Tensor, rank: int
 ) -> int:
     """Add up the gradients and totals of a rank's micro-batches; returns what it had no memory for, or 0."""
@@ -125,7 +135,7 @@ def _add_gradients(
     try:
         kept += [(each, each.clone()) for each in state.model.buffers() if each.numel() <= _STATISTICS]
         for index, batch in enumerate(step.micro_batches):
-            torch.manual_seed(_mix(state.course.recipe.seed, state.step, index, rank))
+            torch.manual_seed(seed_of(state.course.recipe.seed, state.step, index, rank))
             _add_pass(state, batch, objective, totals)
         return 0
     except Exception as error:
@@ -250,7 +260,7 @@ def _update(
     return norm, skipped, ~torch.stack(sizes).isfinite().all()
 
 
-def _mix(*parts: int) -> int:
+def seed_of(*parts: int) -> int:
     """One seed (63 bits) from several numbers, each of which changes all of it (splitmix64)."""
     value = 0
     for part in parts:

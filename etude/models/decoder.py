@@ -131,7 +131,7 @@ class Decoder(nn.Module):
         """Hidden states (B, T, C) after the final norm, of tokens (B, T) int64.
 
         positions: (B, T) int, by default 0, 1, 2 ... or, with a cache, what follows. lengths: of the
-        sequences that lie end to end in the one row of tokens, which do not see each other. cache: with
+        sequences that lie end to end in each row of tokens, which do not see each other. cache: with
         `lengths`, an empty one to fill; else T is 1 and each row goes on where its sequence ended. reach: as
         for `Places`; positions then say where the rows end, and to count cache.lengths is left to the caller.
         """
@@ -143,7 +143,7 @@ class Decoder(nn.Module):
         context = Context(
             rotary=rotary_tables(positions, self.config),
             lengths=lengths,
-            ends=Ends(lengths) if lengths else None,
+            ends=Ends(lengths * tokens.shape[0]) if lengths else None,
             cache=cache,
             places=Places(cache, positions[:, 0], reach) if cache and is_step else None,
         )
@@ -323,7 +323,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, *, window: int | None, dropout: flo
 def _attend_each(
     q: Tensor, k: Tensor, v: Tensor, context: Context, *, window: int | None, dropout: float
 ) -> Tensor:
-    """Causal attention within each sequence; they lie end to end in (1, T, H, D), and so does the result."""
+    """Causal attention within each sequence; they lie end to end in rows (B, T, H, D), as the result does."""
     lengths, ends = context.lengths, context.ends
     assert lengths is not None and ends is not None and sum(lengths) == q.shape[1], (lengths, q.shape)
     if q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16) and not dropout:
@@ -333,8 +333,11 @@ def _attend_each(
         if groups > 1:
             k, v = (heads.repeat_interleave(groups, dim=2) for heads in (k, v))
         reach = (-1 if window is None else window - 1, 0)
-        packed = varlen_attn(q[0], k[0], v[0], cumulative, cumulative, longest, longest, window_size=reach)
+        flat_q, flat_k, flat_v = (heads.flatten(0, 1) for heads in (q, k, v))
+        packed = varlen_attn(
+            flat_q, flat_k, flat_v, cumulative, cumulative, longest, longest, window_size=reach
+        )
         assert isinstance(packed, Tensor)
-        return packed[None]
+        return packed.view(q.shape)
     parts = zip(*(torch.split(heads, list(lengths), dim=1) for heads in (q, k, v)))
     return torch.cat([_attend(*part, window=window, dropout=dropout) for part in parts], dim=1)

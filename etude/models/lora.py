@@ -61,13 +61,16 @@ class LoRALinear(nn.Module):
         """(..., in) to (..., out)."""
         return self._of_rows(x.flatten(0, -2)).view(*x.shape[:-1], len(self.lora_B.weight))
 
+    def frozen(self, x: Tensor) -> Tensor:
+        """The product with the frozen weight, (N, in) to (N, out), which may be added to in place."""
+        if self.is_quantized:
+            made: Tensor = self.make_base()(x)
+            return made.clone()  # what its backward made may not be changed in place
+        return functional.linear(x, self._oriented(), self.bias)
+
     def _of_rows(self, x: Tensor) -> Tensor:
         """(N, in) to (N, out)."""
-        base: Tensor
-        if self.is_quantized:
-            base = self.make_base()(x).clone()  # what its backward made may not be changed in place
-        else:
-            base = functional.linear(x, self._oriented(), self.bias)
+        base = self.frozen(x)
         dropped = functional.dropout(x, self.dropout, self.training)
         A, B = self.lora_A.weight, self.lora_B.weight
         # Autocast casts by itself; to fp32 and back would be two copies.

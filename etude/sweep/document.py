@@ -11,6 +11,7 @@ from etude.report.markdown import code, prose, table
 from etude.sweep.grid import Sweep, Trial, axes_of
 from etude.sweep.measure import Measured
 from etude.sweep.schema import SweepModel, Tier
+from etude.sweep.stacks import stack_notes
 from etude.sweep.tree import Tree, offers, reasons
 from etude.text import plural, rough_duration, rough_size
 
@@ -29,7 +30,7 @@ def write_plan(sweep: Sweep, measured: Measured, tree: Tree) -> str:
         "## Settings of all trials",
         _settings(sweep),
         "## Shared work",
-        *_shared(measured, tree),
+        *_shared(sweep, measured, tree),
         *_time(sweep, measured, tree),
         "## Resources",
         prose(" ".join(file.resources.strategy.split())),
@@ -190,9 +191,9 @@ def _common(trials: Sequence[Trial]) -> dict[str, Any]:
     }
 
 
-def _shared(measured: Measured, tree: Tree) -> Iterable[str]:
+def _shared(sweep: Sweep, measured: Measured, tree: Tree) -> Iterable[str]:
     yield f"{shared_line(tree)}. What trials have in common is trained once, to the same bits."
-    notes = shared_notes(measured)
+    notes = [*shared_notes(measured), *stack_notes(sweep, tree, measured)]
     yield "\n".join(f"- {prose(note)}" for note in notes)
 
 

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from etude import durable
-from etude.control.signals import SIGNALS, is_ignored
+from etude.control.signals import PassedOn
 from etude.errors import InputError
 from etude.launch.ranks import RESUMABLE
 from etude.recipe.load import read_recipe_text
@@ -42,15 +41,15 @@ from etude.sweep.local import Exit, LocalProcesses
 from etude.sweep.measure import Measured, measure
 from etude.sweep.repeats import repeats_of
 from etude.sweep.reporter import Reporter
+from etude.sweep.stacks import find_leads
 from etude.sweep.stage import hold_stage
 from etude.sweep.standing import best_of
 from etude.sweep.tree import Stage, Tree, build_tree
-from etude.text import plural, shorten
+from etude.text import plural
 
 _POLL_SECONDS = 0.1
 _SCAN_SECONDS = 1.0
 _LOOK_SECONDS = 10.0  # between looks at the sweep file
-_LOG_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -134,6 +133,7 @@ class Controller:
     ) -> None:
         self._sweep, self._folder, self._path, self._tree, self._tell = sweep, folder, path, tree, tell
         self._stages = {stage.name: stage for stage in tree.stages}
+        self._leads: dict[str, str] = {}  # the trial that names the process, of each other one in a stack
         self._measured, self._decisions = measured, decisions
         self._processes = processes
         self._devices = {device.name: device for device in processes.devices}
@@ -148,6 +148,8 @@ class Controller:
     def run(self) -> Outcome:
         """Run until all trials are finished or given up, or a signal comes."""
         states = self._folder.read(self._sweep.trials)
+        if self._sweep.file.resources.stack:
+            self._leads = find_leads(self._tree, self._measured, self._processes.devices, states)
         dispatcher = self._dispatcher(states)
         for name, reason in self._measured.problems.items():
             self._tell(f"left out  {name}: {reason}")
@@ -180,9 +182,9 @@ class Controller:
             self._tell(self._report.finish())
         return Outcome(len(dispatcher.finished), len(self._sweep.trials), self._given_up, is_stopped)
 
-    def signals(self) -> "_Signals":
+    def signals(self) -> PassedOn:
         """While entered, a signal is passed on to the processes, which save and stop."""
-        return _Signals(self)
+        return PassedOn(self.stop)
 
     def stop(self, number: int) -> None:
         """Start nothing more, and pass a signal on to all processes."""
@@ -203,6 +205,8 @@ class Controller:
             for name in self._stages
             if name not in finished and self._is_held(name)
         }
+        for name in [name for name, lead in self._leads.items() if lead in self._adopted]:
+            self._adopted.pop(name, None)  # they end with the process that the first one names
         running = dict.fromkeys(self._adopted, self._processes.devices[0].name)
         for name in self._adopted:
             self._tell(f"goes on   {name}, which was started before")
@@ -216,9 +220,11 @@ class Controller:
         return dispatcher
 
     def _job(self, stage: Stage) -> Job:
-        cost = stage.own_steps * self._measured.seconds.get(stage.name, 0.0)
-        need = self._measured.memory.get(stage.name, 0)
-        return Job(stage.name, stage.parent, stage.planned.trial.priority, cost, need)
+        group = [stage.name, *self._others(stage.name)]
+        cost = sum(self._stages[each].own_steps * self._measured.seconds.get(each, 0.0) for each in group)
+        need = sum(self._measured.memory.get(each, 0) for each in group)
+        parent = self._leads.get(stage.name, stage.parent)
+        return Job(stage.name, parent, stage.planned.trial.priority, cost, need)
 
     def _spent(self, state: TrialState | None) -> float:
         """Device seconds that a trial has taken, as far as a budget asks for them."""
@@ -276,8 +282,13 @@ class Controller:
         words = ["sweep", "stage", str(self._folder.recipe(name)), "--runs", str(self._folder.runs)]
         for child in self._tree.children(name):
             words += ["--branch", f"{child.fork}={self._folder.recipe(child.name)}"]
+        for other in self._others(name):
+            if not self._is_held(other):
+                words += ["--with", str(self._folder.recipe(other))]
         self._processes.start(name, self._devices[device], words, self._folder.log(name))
         begun = f"from step {self._begun_at[name]:,} " if state else ""
+        if words.count("--with"):
+            begun = f"and {words.count('--with'):,} on the same base {begun}"
         self._tell(f"starts    {name} {begun}of {self._stages[name].planned.steps:,} on {device}")
 
     def _watch(self) -> list[Event]:
@@ -295,9 +306,25 @@ class Controller:
                     self._tell(f"lost      {device}")
                     found.append(event)
         for name in [name for name in self._adopted if not self._is_held(name)]:
+            found += self._end_others(name)
             ended = self._end(self._adopted.pop(name))
             state = self._folder.read([self._stages[name].planned.trial]).get(name)
             found.append(replace(ended, seconds=self._spent(state)))
+        return found
+
+    def _others(self, lead: str) -> list[str]:
+        """The trials that are trained in the process of another one."""
+        return [name for name, first in self._leads.items() if first == lead]
+
+    def _end_others(self, lead: str) -> list[Event]:
+        """The trials that ended in the process of another one; those that did not begin when that is done."""
+        found: list[Event] = []
+        states = self._folder.read([self._stages[name].planned.trial for name in self._others(lead)])
+        for name, state in states.items():
+            if state.is_finished or state.run.state == "failed":
+                how = "finished" if state.is_finished else "failed"
+                said = state.figure if state.is_finished else self._folder.last_error(lead, name)
+                found.append(Ended(name, how, said, seconds=self._spent(state)))
         return found
 
     def _end(self, exit: Exit) -> Ended:
@@ -305,12 +332,10 @@ class Controller:
         name, code = exit.name, exit.code
         state = self._folder.read([self._stages[name].planned.trial]).get(name)
         if state and state.is_finished:
-            best = state.run.best
-            figure = f"{best.get('metric', 'best')} {best['value']:.4g} " if best else ""
-            return Ended(name, "finished", figure)
+            return Ended(name, "finished", state.figure)
         is_ahead = state is not None and state.steps > self._begun_at.get(name, 0)
         if code in (1, 2):
-            return Ended(name, "failed", self._last_error(name))
+            return Ended(name, "failed", self._folder.last_error(name))
         begins = f"it goes on from step {state.steps if state else 0:,}"
         if code is None:
             self._tell(f"lost      {name}: {exit.reason}; {begins}")
@@ -347,14 +372,6 @@ class Controller:
             os.close(descriptor)
         return descriptor is None
 
-    def _last_error(self, name: str) -> str:
-        """The last error in the log of a trial."""
-        with durable.open_plain(self._folder.log(name)) as log:
-            log.seek(max(os.fstat(log.fileno()).st_size - _LOG_BYTES, 0))
-            lines = log.read(_LOG_BYTES).decode("utf-8", "replace").splitlines()
-        errors = [line for line in lines if line.startswith("error: ")] or lines[-1:]
-        return shorten(errors[-1].removeprefix("error: ")) if errors else "it said nothing"
-
     def _look_at_file(self) -> None:
         """Tell once if the sweep file or its base recipe is no longer what was read."""
         files, recipe = {self._path: self._sweep.text}, self._sweep.file.recipe
@@ -368,25 +385,6 @@ class Controller:
             if text != known and path not in self._told:
                 self._told.add(path)
                 self._tell(f"{path} has changed since it was read; the trials go on as they were then")
-
-
-class _Signals:
-    """Passes the signals of this process on to a controller while entered."""
-
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> None:
-        self._before = {
-            number: signal.signal(number, lambda number, _: self._controller.stop(number))
-            for number in SIGNALS
-            if not is_ignored(number)
-        }
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
 
 
 def describe_outcome(outcome: Outcome) -> Sequence[str]:

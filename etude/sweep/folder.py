@@ -21,8 +21,9 @@ from etude.records.folder import list_checkpoints, step_of
 from etude.records.lease import is_locked, read_lease, write_lease
 from etude.records.store import Run
 from etude.sweep.grid import Sweep, Trial
-from etude.text import plural
+from etude.text import plural, shorten
 
+_LOG_BYTES = 1 << 16
 _NAMED = 3  # trials, where some changed
 
 
@@ -40,6 +41,12 @@ class TrialState:
     def is_finished(self) -> bool:
         """True if nothing is left to do for it."""
         return not self.run.is_unfinished
+
+    @property
+    def figure(self) -> str:
+        """The figure of its best checkpoint, for a line of words."""
+        best = self.run.best
+        return f"{best.get('metric', 'best')} {best['value']:.4g} " if best else ""
 
     @property
     def is_settled(self) -> bool:
@@ -123,6 +130,16 @@ class SweepFolder:
                 steps = [step_of(path.name) or 0 for path in list_checkpoints(run.checkpoints)]
                 found[name] = TrialState(run, max(steps, default=0))
         return found
+
+    def last_error(self, name: str, trial: str = "") -> str:
+        """The last error in the log of a trial; `trial`: of another one that was trained in its process."""
+        with durable.open_plain(self.log(name)) as log:
+            log.seek(max(os.fstat(log.fileno()).st_size - _LOG_BYTES, 0))
+            lines = log.read(_LOG_BYTES).decode("utf-8", "replace").splitlines()
+        for start in (f"error: {trial or name}: ", "error: ")[: 1 if trial else 2]:
+            if found := [line for line in lines if line.startswith(start)]:
+                return shorten(found[-1].removeprefix(start))
+        return shorten(lines[-1]) if lines and not trial else "it said nothing"
 
     def _new_runs(self, wanted: dict[str, str]) -> Iterator[Run]:
         with os.scandir(self.runs) as entries:

@@ -9,6 +9,7 @@ import torch
 from etude.data.loader import steps_per_epoch
 from etude.engine.world import measure_matrix_rate
 from etude.errors import InputError
+from etude.models.families.table import family_of
 from etude.plan import Plan, make_plan
 from etude.plan.assumed import plan_without
 from etude.plan.forecast import assume_costs, forecast, work_of_step
@@ -49,6 +50,7 @@ class Measured:
     memory    bytes of its device that a trial needs, where its model can be traced
     problems  why a trial cannot be trained as it is
     notes     sentences on what was assumed
+    stackable  trials whose models may share a pass
     """
 
     planned: tuple[Planned, ...]
@@ -57,6 +59,7 @@ class Measured:
     memory: dict[str, int] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    stackable: set[str] = field(default_factory=set)
 
     def with_more(self, other: "Measured") -> "Measured":
         """These trials and those of another."""
@@ -104,6 +107,8 @@ def measure(sweep: Sweep, gpu: Gpu | None = None) -> Measured:
             found.where.update({trial.name: where for trial in trials[:1]})
             found.seconds.update({trial.name: _step_seconds(plan, trial, rate) for trial in trials})
             found.memory.update(_memory(plan, trials))
+            if plan.model is not None and family_of(plan.model).stacks:
+                found.stackable.update(trial.name for trial in trials)
     order = {trial.name: place for place, trial in enumerate(sweep.trials)}
     planned.sort(key=lambda each: order[each.trial.name])
     return replace(found, planned=tuple(planned), notes=tuple(notes))

@@ -114,7 +114,18 @@ class Resources(Section):
         "of the Ray cluster that runs (default: RAY_ADDRESS, or the one on this machine)",
         example="10.0.0.1:6379",
     )
+    stack: bool = key(
+        False,
+        "LoRA trials on the same batches in one process, with one pass of the frozen base for all; each is "
+        "equal to the trial alone within roundings",
+    )
     strategy: str = key("", "the strategy in words, for the plan")
+
+    @model_validator(mode="after")
+    def _stacks_here(self) -> Self:
+        if self.stack and self.executor != "local":
+            raise ValueError("stack is for executor local; leave one of them out")
+        return self
 
 
 class Repeats(Section):

@@ -26,6 +26,19 @@ def test_a_second_signal_interrupts_at_once() -> None:
         assert signals.requested == "SIGTERM"
 
 
+def test_several_in_one_process_are_each_told_and_the_last_to_leave_brings_the_handlers_back() -> None:
+    before, first, second = signal.getsignal(signal.SIGTERM), StopSignals(), StopSignals()
+    with first:
+        second.__enter__()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert first.requested == second.requested == "SIGTERM"
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    second.__exit__()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_signal_that_was_ignored_at_the_start_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

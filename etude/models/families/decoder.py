@@ -80,6 +80,7 @@ DECODER = Family(
     model_types=("qwen3", "qwen2", "mistral", "llama"),
     takes="Qwen3, Qwen2, Mistral, Llama and their kin",
     sizes=frozenset(Model.model_fields),
+    stacks=True,
     read=lambda files: DecoderConfig.from_hf(files.values),
     check=_check,
     load=_load,

@@ -143,6 +143,7 @@ class Family(Generic[C]):
     takes         names of published models, for messages
     has_source    true for an encoder-decoder: it reads a source and writes a target
     sizes         keys of [model] that a run resolves
+    stacks        true if rows stay in their order through all layers, so that several models share a pass
 
     read          configuration of files. Raises: Unsupported for a model that transformers may have;
                   InputError for a wrong value
@@ -171,6 +172,7 @@ class Family(Generic[C]):
     takes: str
     has_source: bool = False
     sizes: frozenset[str] = frozenset()
+    stacks: bool = False
 
     read: Callable[[Files], C]
     check: Callable[[Files, C], None] = lambda files, config: None
