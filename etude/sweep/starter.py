@@ -23,7 +23,10 @@ from etude.processes import python_command, python_environment
 CAN_FORK = sys.platform == "linux"  # elsewhere the system's own libraries do not outlive a fork
 _POLL_SECONDS = 0.05
 # Modules that a stage loads only when it needs them; those of scikit-learn take a second.
-_LATE_MODULES = ("sklearn.feature_extraction.text", "sklearn.linear_model", "matplotlib.backends.backend_svg")
+_LATE_MODULES = (
+    "sklearn.feature_extraction.text", "sklearn.linear_model", "matplotlib.backends.backend_svg",
+    "matplotlib.figure", "rensa",
+)  # fmt: skip
 
 
 class Starter:
