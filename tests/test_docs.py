@@ -41,9 +41,10 @@ SHOWN = [
     pytest.param(page, block, id=f"{page.stem}-{at}")
     for page in PAGES
     for at, block in enumerate(blocks(page, "toml"))
-    if "[[tiers]]" not in block
+    if "[[tiers" not in block and "[resources]" not in block
 ]
 SWEEPS = [block for page in PAGES for block in blocks(page, "toml") if "[[tiers]]" in block]
+PARTS = [block for block in blocks(ROOT / "docs" / "sweep.md", "toml") if "[[tiers]]" not in block]
 
 
 @pytest.mark.parametrize("block", SWEEPS)
@@ -51,6 +52,15 @@ def test_every_sweep_that_a_page_shows_is_one(block: str, tmp_path: Path) -> Non
     (tmp_path / "sweep.toml").write_text(block)
     (tmp_path / "base.toml").write_text('name = "base"\n[[data.train]]\npath = "rows.jsonl"\n')
     assert len(load_sweep(tmp_path / "sweep.toml").trials) == 8
+
+
+@pytest.mark.parametrize("block", PARTS)
+def test_every_part_of_a_sweep_that_a_page_shows_fits_one(block: str, tmp_path: Path) -> None:
+    least = 'name = "docs"\nrecipe = "base.toml"\n[[tiers]]\nname = "one"\n[[tiers.models]]\nname = "net"\n'
+    (tmp_path / "sweep.toml").write_text(least + block)
+    (tmp_path / "base.toml").write_text(to_toml(recipe_from(LEAST)))
+    sweep = load_sweep(tmp_path / "sweep.toml")
+    assert sweep.trials or sweep.studies
 
 
 @pytest.mark.parametrize(("page", "block"), SHOWN)

@@ -47,10 +47,11 @@ def plan(
     )
     from etude.sweep.grid import load_sweep
     from etude.sweep.measure import measure
+    from etude.sweep.search import foresee
     from etude.sweep.stacks import stack_notes
     from etude.sweep.tree import build_tree
 
-    loaded = load_sweep(sweep)
+    loaded = foresee(load_sweep(sweep))
     measured = measure(loaded, None if gpu is None else find_gpu(gpu))
     tree = build_tree(measured.planned)
     notes = shared_notes(measured) + stack_notes(loaded, tree, measured)
@@ -69,11 +70,8 @@ def plan(
             ],
         })  # fmt: skip
         return
-    rows = [
-        (f"{tier.name}: {model.name}", grid_text(tier, model))
-        for tier in loaded.file.tiers
-        for model in tier.models
-    ]
+    models = [(tier, model) for tier in loaded.file.tiers for model in tier.models]
+    rows = [(f"{tier.name}: {each.name}", grid_text(tier, each, loaded.file.search)) for tier, each in models]
     rows += [("trials", f"{len(loaded.trials):,}"), ("shared work", shared_line(tree))]
     rows += [("", note) for note in notes]
     rows += [("forecast", line) for line in forecast_lines(loaded, measured, tree)]
@@ -95,9 +93,10 @@ def run(
 ) -> None:
     """Train the trials of a sweep, several at once; the same command goes on after a stop or a kill."""
     from etude.launch.ranks import RESUMABLE
-    from etude.sweep.execute import describe_outcome, run_sweep
+    from etude.sweep.execute import run_sweep
     from etude.sweep.folder import SweepFolder
     from etude.sweep.grid import load_sweep
+    from etude.sweep.outcome import describe_outcome
 
     loaded = load_sweep(sweep)
     place = SweepFolder(folder or Path("sweeps") / loaded.file.name)

@@ -9,6 +9,8 @@ import typer
 from etude.cli.options import Json, parse_folder, parse_output_folder
 from etude.cli.printing import print_json, print_rows, print_table, say
 from etude.cli.sweep import SweepFolderPath, SweepPath
+from etude.errors import InputError
+from etude.text import command
 
 
 def report(
@@ -36,12 +38,18 @@ def report(
     from etude.sweep.deliverables import make_deliverables
     from etude.sweep.folder import SweepFolder
     from etude.sweep.grid import load_sweep
+    from etude.sweep.search import with_found
     from etude.sweep.sections import result_rows, standing_rows
     from etude.sweep.write import write_deliverables
 
     loaded = load_sweep(sweep)
     place = SweepFolder(folder or Path("sweeps") / loaded.file.name)
     decided = Decisions.read(place.path)
+    loaded = with_found(loaded, decided.found)
+    if not loaded.trials:
+        raise InputError(
+            f"{place.path} has no trials yet; begin with {command('etude', 'sweep', 'run', sweep)}"
+        )
     made = make_deliverables(loaded, partial(find_runs_of, runs=runs or place.runs), decided)
     if as_json:
         print_json(made.to_dict())

@@ -20,6 +20,7 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _BEST, _OPEN, _FRONT = "#b30000", "#eeeeee", "#888888"
 _MOST_HEATS = 40
+_MOST_LABELS = 12  # of an axis that are written
 _WIDE = 30  # the largest time over the smallest, from which on an axis is logarithmic
 _UNITS = (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
 
@@ -33,7 +34,8 @@ def sweep_charts(made: Deliverables) -> dict[str, bytes]:
     for place, (model, standing) in enumerate(list(made.standings.items())[:_MOST_HEATS]):
         cells = made.of_model(model)
         rows, columns, _ = layout(cells)
-        if standing.best is not None and len(cells) > 1:
+        is_searched = any(cell.trial.study for cell in cells)
+        if standing.best is not None and len(cells) > 1 and not is_searched:
             fill = partial(_draw_heat, cells=cells, standing=standing, title=_title(made.metric))
             width = min(2.6 + 0.055 * max(map(len, rows), default=0) + 1.3 * len(columns), 12)
             charts[f"heat-{place + 1}.svg"] = draw_svg(fill, width=width, height=1.1 + 0.36 * len(rows))
@@ -115,7 +117,7 @@ def _draw_parallel(figure: Any, axes: Any, *, made: Deliverables, cells: Sequenc
         )  # fmt: skip
     for x, (title, shown) in enumerate(columns):
         axes.axvline(x, color=_FRONT, linewidth=0.8, zorder=1)
-        for value in shown.values():
+        for value in shown.values() if len(set(map(repr, shown.values()))) <= _MOST_LABELS else ():
             axes.annotate(
                 _plain(setting(value)), (x, places[title][repr(value)]), xytext=(4, 0), zorder=5, fontsize=8,
                 textcoords="offset points", va="center", bbox={"facecolor": "white", "alpha": 0.75, "pad": 1,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,36 @@ FILE = "decisions.jsonl"
 _MOST_BYTES = 1 << 26
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Values that a search chose for its trial of a number.
+
+    trial    name of that trial
+    problem  why its recipe cannot be; "" if it can
+    """
+
+    study: str
+    number: int
+    trial: str
+    values: Mapping[str, Any]
+    problem: str = ""
+
+
 @dataclass
 class Decisions:
     """The decisions of a sweep folder.
 
-    best   trial that is trained again with new seeds, chosen once
-    added  names of trials that are in no sweep file
+    best    trial that is trained again with new seeds, chosen once
+    added   names of the trials that train it again
     beyond  trials that the budget left out the last time
+    found   trials that searches chose, in their order
     """
 
     path: Path
     best: str | None = None
     added: set[str] = field(default_factory=set)
     beyond: set[str] = field(default_factory=set)
+    found: list[Choice] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: Path) -> "Decisions":
@@ -56,6 +73,10 @@ class Decisions:
         if set(beyond) != self.beyond:
             self._add({"kind": "budget", "beyond": sorted(beyond)})
 
+    def add(self, choice: Choice) -> None:
+        """Record a trial that a search chose."""
+        self._add({"kind": "search", **asdict(choice)})
+
     def _add(self, value: Mapping[str, Any]) -> None:
         file = durable.Appender(self.path)
         try:
@@ -73,3 +94,6 @@ class Decisions:
                 self.added.update(map(str, value["again"]))
             case "budget":
                 self.beyond = set(map(str, value["beyond"]))
+            case "search":
+                names = (str(value["study"]), int(value["number"]), str(value["trial"]))
+                self.found.append(Choice(*names, dict(value["values"]), str(value["problem"])))

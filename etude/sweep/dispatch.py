@@ -168,6 +168,11 @@ class Dispatcher:
         """True if every trial is finished or given up."""
         return len(self.finished) + len(self.given_up) + len(self.beyond) >= len(self._jobs)
 
+    @property
+    def places(self) -> int:
+        """The number of trials that all devices take at once."""
+        return sum(place.device.at_once for place in self._places.values())
+
     def refuse(self, devices: Sequence[Device], names: Sequence[str] | None = None) -> list[GiveUp]:
         """Give up trials, by default any, that fit on none of the devices to come, before they start."""
         limits = [device.memory_bytes for device in devices]

@@ -8,9 +8,9 @@ from typing import Any
 from etude.recipe.settings import is_default, shown_settings
 from etude.recipe.toml import toml_text
 from etude.report.markdown import code, prose, table
-from etude.sweep.grid import Sweep, Trial, axes_of
+from etude.sweep.grid import Sweep, Trial, axes_of, ranges_of, sizes_of
 from etude.sweep.measure import Measured
-from etude.sweep.schema import SweepModel, Tier
+from etude.sweep.schema import Range, Search, SweepModel, Tier
 from etude.sweep.stacks import stack_notes
 from etude.sweep.tree import Tree, offers, reasons
 from etude.text import plural, rough_duration, rough_size
@@ -67,13 +67,14 @@ def shared_notes(measured: Measured) -> list[str]:
     return lines
 
 
-def grid_text(tier: Tier, model: SweepModel) -> str:
-    """The grid of a model in short, as `learning_rate 2 x epochs 2 = 4`."""
-    axes = axes_of(tier, model)
-    sizes = [
-        f"{' and '.join(key.rpartition('.')[2] for key in axis.keys)} {len(axis.values)}" for axis in axes
-    ]
-    return f"{' x '.join(sizes) or 'no grid'} = {prod(len(axis.values) for axis in axes)}"
+def grid_text(tier: Tier, model: SweepModel, search: Search | None = None) -> str:
+    """The grid of a model in short, as `learning_rate 2 x epochs 2 = 4`, with its search."""
+    names = [" and ".join(key.rpartition(".")[2] for key in axis.keys) for axis in axes_of(tier, model)]
+    if ranges := ranges_of(tier, model):
+        names.append(f"search of {' and '.join(each.key_.rpartition('.')[2] for each in ranges)}")
+    sizes = sizes_of(tier, model, search)
+    text = " x ".join(f"{name} {size}" for name, size in zip(names, sizes))
+    return f"{text or 'no grid'} = {prod(sizes)}"
 
 
 def seconds_of(measured: Measured, tree: Tree) -> float | None:
@@ -103,6 +104,8 @@ def forecast_lines(sweep: Sweep, measured: Measured, tree: Tree) -> list[str]:
             lines.append(
                 f"more than the budget of {budget / 3600:,.4g} device hours; the rest is not started"
             )
+    if sweep.studies:
+        lines.append("values that a search will choose are not known yet; these are drawn at random")
     if needs := measured.memory.values():
         sizes = dict.fromkeys([rough_size(min(needs)), rough_size(max(needs))])
         lines.append(f"{' to '.join(sizes)} of memory a trial")
@@ -111,7 +114,7 @@ def forecast_lines(sweep: Sweep, measured: Measured, tree: Tree) -> list[str]:
 
 def _summary(sweep: Sweep, tree: Tree) -> str:
     counts = [
-        str(prod(len(axis.values) for axis in axes_of(tier, model)))
+        str(prod(sizes_of(tier, model, sweep.file.search)))
         for tier in sweep.file.tiers
         for model in tier.models
     ]
@@ -126,7 +129,7 @@ def _tier(sweep: Sweep, tier: Tier) -> Iterable[str]:
         [
             prose(model.name),
             code(model.from_) if model.from_ else "",
-            _value_count(tier, model),
+            _value_count(sizes_of(tier, model, sweep.file.search)),
             prose(model.why),
         ]
         for model in tier.models
@@ -140,15 +143,15 @@ def _tier(sweep: Sweep, tier: Tier) -> Iterable[str]:
     ]
     if settings:
         yield table(["setting of this tier", "value", "why"], settings)
-    own = [model for model in tier.models if model.grid]
     yield _matrix(tier.grid)
-    for model in own:
-        yield f"{prose(model.name)} has grids of its own:"
+    yield _ranges(tier.search)
+    for model in [model for model in tier.models if model.grid or model.search]:
+        yield f"{prose(model.name)} has {'grids' if model.grid else 'ranges'} of its own:"
         yield _matrix(model.grid)
+        yield _ranges(model.search)
 
 
-def _value_count(tier: Tier, model: SweepModel) -> str:
-    sizes = [len(axis.values) for axis in axes_of(tier, model)]
+def _value_count(sizes: Sequence[int]) -> str:
     return f"{' x '.join(map(str, sizes))} = {prod(sizes)}" if len(sizes) > 1 else str(prod(sizes))
 
 
@@ -159,6 +162,18 @@ def _matrix(axes: Sequence[Any]) -> str:
         for index, value in enumerate(axis.values):
             rows.append([keys if not index else "", code(toml_text(value)), prose(axis.reason(index))])
     return table(["key", "value", "why"], rows) if rows else ""
+
+
+def _ranges(ranges: Sequence[Range]) -> str:
+    rows = [[code(each.key_), prose(_range_text(each)), prose(each.why)] for each in ranges]
+    return table(["key", "searched", "why"], rows) if rows else ""
+
+
+def _range_text(given: Range) -> str:
+    if given.values is not None:
+        return ", ".join(map(toml_text, given.values))
+    text = f"{toml_text(given.low)} to {toml_text(given.high)}"
+    return f"{text}, each factor as likely" if given.log else text
 
 
 def _settings(sweep: Sweep) -> str:

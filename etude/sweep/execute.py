@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -39,8 +39,10 @@ from etude.sweep.folder import SweepFolder, TrialState
 from etude.sweep.grid import Sweep, Trial
 from etude.sweep.local import Exit, LocalProcesses
 from etude.sweep.measure import Measured, measure
+from etude.sweep.outcome import Outcome
 from etude.sweep.repeats import repeats_of
 from etude.sweep.reporter import Reporter
+from etude.sweep.search import Searches, with_found
 from etude.sweep.stacks import find_leads
 from etude.sweep.stage import hold_stage
 from etude.sweep.standing import best_of
@@ -50,16 +52,6 @@ from etude.text import plural
 _POLL_SECONDS = 0.1
 _SCAN_SECONDS = 1.0
 _LOOK_SECONDS = 10.0  # between looks at the sweep file
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The end of an execution. `is_stopped`: a signal ended it, and the same command goes on."""
-
-    finished: int
-    trials: int
-    given_up: dict[str, str] = field(default_factory=dict)
-    is_stopped: bool = False
 
 
 class Processes(Protocol):
@@ -85,17 +77,20 @@ def run_sweep(
     Raises: InputError if another process holds the folder, or the sweep is another one than it was begun for.
     """
     with folder.hold():
-        decisions = Decisions.read(folder.path)
+        decisions, given = Decisions.read(folder.path), len(sweep.trials)
+        sweep = with_found(sweep, decisions.found)
         again = repeats_of(sweep, decisions.best)
         sweep = replace(sweep, trials=(*sweep.trials, *again))
-        added = decisions.added.union(trial.name for trial in again)
+        added = decisions.added.union(trial.name for trial in sweep.trials[given:])
         for change in folder.write(sweep, added=added, accept=accept):
             tell(f"changed since the sweep was begun: {change}")
+        searches = Searches(sweep, folder, decisions, tell)
+        sweep = replace(sweep, trials=(*sweep.trials, *searches.choose(1, ())))
         measured = measure(sweep)
         tree = build_tree([each for each in measured.planned if each.trial.name not in measured.problems])
         with _open_processes(sweep, folder, measured, tree, tell) as processes:
             controller = Controller(
-                sweep, folder, path, measured, tree, processes, decisions=decisions, tell=tell
+                sweep, folder, path, measured, tree, processes, searches=searches, tell=tell
             )
             with controller.signals():
                 return controller.run()
@@ -128,13 +123,13 @@ class Controller:
         tree: Tree,
         processes: Processes,
         *,
-        decisions: Decisions,
+        searches: Searches,
         tell: Callable[[str], None],
     ) -> None:
         self._sweep, self._folder, self._path, self._tree, self._tell = sweep, folder, path, tree, tell
         self._stages = {stage.name: stage for stage in tree.stages}
         self._leads: dict[str, str] = {}  # the trial that names the process, of each other one in a stack
-        self._measured, self._decisions = measured, decisions
+        self._measured, self._decisions, self._searches = measured, searches.decisions, searches
         self._processes = processes
         self._devices = {device.name: device for device in processes.devices}
         self._adopted: dict[str, Exit] = {}  # stages that run without one of our processes, and their end
@@ -155,9 +150,7 @@ class Controller:
             self._tell(f"left out  {name}: {reason}")
         done = len(dispatcher.finished)
         work = f"{self._tree.steps:,} steps in place of {self._tree.steps_alone:,}"
-        self._tell(
-            f"{plural(len(self._sweep.trials), 'trial')}, {done:,} finished; {work}; {self._folder.path}"
-        )
+        self._tell(f"{plural(self._count, 'trial')}, {done:,} finished; {work}; {self._folder.path}")
         for device in self._devices.values():
             self._act(dispatcher, Joined(device))
         last_scan = last_look = time.monotonic()
@@ -178,9 +171,12 @@ class Controller:
         is_stopped = self._is_stopping and not dispatcher.is_over
         self._decisions.leave_out(dispatcher.beyond)
         self._given_up |= dispatcher.beyond
+        if dispatcher.beyond:
+            for name, count in self._searches.left.items():
+                self._given_up[name] = f"not started: budget ({plural(count, 'trial')} not chosen)"
         if dispatcher.finished and not is_stopped:
             self._tell(self._report.finish())
-        return Outcome(len(dispatcher.finished), len(self._sweep.trials), self._given_up, is_stopped)
+        return Outcome(len(dispatcher.finished), self._count, self._given_up, is_stopped)
 
     def signals(self) -> PassedOn:
         """While entered, a signal is passed on to the processes, which save and stop."""
@@ -246,13 +242,26 @@ class Controller:
                 self._add(dispatcher, again)
         return dispatcher.is_over
 
+    @property
+    def _count(self) -> int:
+        """The number of trials, with those that are still to be chosen."""
+        return len(self._sweep.trials) + sum(self._searches.left.values())
+
+    def _search(self, dispatcher: Dispatcher) -> None:
+        """Take in what the searches choose now."""
+        while trials := self._searches.choose(dispatcher.places, self._given_up):
+            self._add(dispatcher, trials)
+
     def _add(self, dispatcher: Dispatcher, trials: Sequence[Trial]) -> None:
         """Take trials in that were decided after the start."""
         self._folder.add(trials)
         measured = measure(replace(self._sweep, trials=tuple(trials)))
         self._sweep = replace(self._sweep, trials=(*self._sweep.trials, *trials))
         self._measured = self._measured.with_more(measured)
-        stages = [Stage(planned) for planned in measured.planned]
+        for name, reason in measured.problems.items():
+            self._given_up[name] = reason
+            self._tell(f"left out  {name}: {reason}")
+        stages = [Stage(each) for each in measured.planned if each.trial.name not in measured.problems]
         self._tree = Tree((*self._tree.stages, *stages))
         self._stages |= {stage.name: stage for stage in stages}
         self._act(dispatcher, Added([self._job(stage) for stage in stages]))
@@ -265,14 +274,18 @@ class Controller:
                 if event.how == "finished":
                     dispatcher.finished.add(event.name)
             return
+        if isinstance(event, Ended):
+            self._search(dispatcher)  # before its place is free, so that what is chosen may be first there
         for action in dispatcher.decide(event):
             if isinstance(action, Start):
                 self._start(action)
             else:
                 self._give_up(action)
+        if isinstance(event, Ended | Joined):
+            self._search(dispatcher)
         if isinstance(event, Ended) and event.how == "finished":
             done = len(dispatcher.finished)
-            self._tell(f"finished  {event.name}  {event.reason}({done:,} of {len(self._sweep.trials):,})")
+            self._tell(f"finished  {event.name}  {event.reason}({done:,} of {self._count:,})")
             self._report.renew()
 
     def _start(self, action: Start) -> None:
@@ -385,14 +398,3 @@ class Controller:
             if text != known and path not in self._told:
                 self._told.add(path)
                 self._tell(f"{path} has changed since it was read; the trials go on as they were then")
-
-
-def describe_outcome(outcome: Outcome) -> Sequence[str]:
-    """Sentences on the end of an execution."""
-    lines = [f"{outcome.finished:,} of {plural(outcome.trials, 'trial')} finished"]
-    for reason in dict.fromkeys(outcome.given_up.values()):
-        first, *others = [name for name, each in outcome.given_up.items() if each == reason]
-        lines.append(f"not finished: {first}{f' and {len(others):,} more' * bool(others)}: {reason}")
-    if outcome.is_stopped:
-        lines.append("stopped; the same command goes on")
-    return lines

@@ -4,7 +4,7 @@ SWEEP/sweep.toml    the file as given at first
 SWEEP/trials/       the recipe of each trial
 SWEEP/runs/         a run for each trial that was begun
 SWEEP/logs/         what the process of each trial said
-SWEEP/decisions.jsonl  what the sweep decided itself, as the trial that is trained again
+SWEEP/decisions.jsonl  what the sweep decided itself, as the trials that a search chose
 """
 
 import contextlib

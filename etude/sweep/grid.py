@@ -1,9 +1,9 @@
-"""From a sweep file to its trials: each point of each grid as a checked recipe, or every problem at once."""
+"""From a sweep file to its trials and searches: each point as a checked recipe, or every problem at once."""
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -17,7 +17,7 @@ from etude.recipe.load import absolute, change, diff, flatten, read_recipe_text,
 from etude.recipe.problems import describe, group_by_keys
 from etude.recipe.schema import Recipe
 from etude.recipe.toml import Locator, parse, toml_text
-from etude.sweep.schema import Axis, SweepFile, SweepModel, Tier
+from etude.sweep.schema import Axis, Range, Search, SweepFile, SweepModel, Tier
 from etude.text import plural, shorten
 
 MOST_TRIALS = 10_000
@@ -31,9 +31,10 @@ _SHORT = {
 
 @dataclass(frozen=True)
 class Trial:
-    """A point of a grid: a recipe that is trained once.
+    """A point of a grid, or one that a search chose: a recipe that is trained once.
 
-    values  by key of the grid
+    values  by key of the grid and of the ranges
+    study   name of the search that chose it; "" for a point of a grid
     """
 
     name: str
@@ -42,16 +43,55 @@ class Trial:
     priority: int
     values: Mapping[str, Any]
     recipe: Recipe = field(repr=False)
+    study: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A search for one model, at one point of its grids.
+
+    make  a trial of this name with these values, by key of the ranges
+    """
+
+    name: str
+    tier: str
+    model: str
+    priority: int
+    ranges: tuple[Range, ...]
+    search: Search
+    make: Callable[[str, Mapping[str, Any]], Trial] = field(repr=False, compare=False)
+
+    def trial(self, number: int, values: Mapping[str, Any]) -> Trial:
+        """The trial of a number with the values that were chosen for it. Raises: RecipeError."""
+        return replace(self.make(self.name_of(number), values), study=self.name)
+
+    def name_of(self, number: int) -> str:
+        """The name of the trial of a number."""
+        name = f"{self.name}-search{number}"
+        if len(name) > _LONGEST_NAME:
+            name = f"{self.model}-{values_hash({'study': self.name, 'number': number})[:12]}"
+        return name
+
+    def ends(self) -> Iterator[dict[str, Any]]:
+        """Values by key, so that each end of each range is among them."""
+        first = {each.key_: each.ends[0] for each in self.ranges}
+        yield first
+        for each in self.ranges:
+            yield from ({**first, each.key_: value} for value in each.ends[1:])
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file and its trials. `text`: of the file; `base_text`: of the file of its base."""
+    """A sweep file with the trials that are known, and its searches, which add others.
+
+    text, base_text  of the file, and of the file of its base
+    """
 
     file: SweepFile
     trials: tuple[Trial, ...]
     text: str
     base_text: str
+    studies: tuple[Study, ...] = ()
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -67,14 +107,18 @@ def load_sweep(path: Path) -> Sweep:
     file = _validate(data, locator)
     count = _require_few(file, locator)
     base = _read_base(file, path, data, locator)
-    trials: list[Trial] = []
+    trials, studies = list[Trial](), list[Study]()
     problems: dict[str, None] = {}
     for tier_place, tier in enumerate(file.tiers):
         for model_place, model in enumerate(tier.models):
             places = (f"tiers.{tier_place}", f"tiers.{tier_place}.models.{model_place}")
-            for values, given in _points(tier, model, places, locator):
+            ranges = ranges_of(tier, model)
+            for point in _points(base, tier, model, places, locator):
                 try:
-                    trials.append(_make(base, tier, model, values, given))
+                    if file.search and ranges:
+                        studies.append(point.study(ranges, file.search))
+                    else:
+                        trials.append(point.make(point.name, {}))
                 except RecipeError as error:
                     problems |= dict.fromkeys(error.problems)
             if len(problems) >= _MOST_PROBLEMS:
@@ -82,23 +126,31 @@ def load_sweep(path: Path) -> Sweep:
     problems |= dict.fromkeys(_find_twins(trials))
     if problems:
         raise RecipeError(list(problems)[:_MOST_PROBLEMS])
-    assert len(trials) == count
-    return Sweep(file, tuple(trials), text, base.text)
+    assert len(trials) + sum(study.search.trials for study in studies) == count
+    return Sweep(file, tuple(trials), text, base.text, tuple(studies))
 
 
 def count_trials(file: SweepFile) -> int:
     """The number of trials, by arithmetic."""
-    return sum(
-        prod(len(axis.values) for axis in axes_of(tier, model))
-        for tier in file.tiers
-        for model in tier.models
-    )
+    return sum(prod(sizes_of(tier, model, file.search)) for tier in file.tiers for model in tier.models)
+
+
+def sizes_of(tier: Tier, model: SweepModel, search: Search | None) -> list[int]:
+    """The number of values of each grid of a model, and that of the trials of its search."""
+    sizes = [len(axis.values) for axis in axes_of(tier, model)]
+    return [*sizes, search.trials] if search and ranges_of(tier, model) else sizes
 
 
 def axes_of(tier: Tier, model: SweepModel) -> list[Axis]:
     """The grids of a model: those of its tier, but where it has one of the same keys, and its own."""
     own = {key for axis in model.grid for key in axis.keys}
     return [*(axis for axis in tier.grid if not own.intersection(axis.keys)), *model.grid]
+
+
+def ranges_of(tier: Tier, model: SweepModel) -> list[Range]:
+    """The ranges of a model: those of its tier, but where it has one of the same key, and its own."""
+    own = {each.key_ for each in model.search}
+    return [*(each for each in tier.search if each.key_ not in own), *model.search]
 
 
 @dataclass(frozen=True)
@@ -128,15 +180,14 @@ def _require_few(file: SweepFile, locator: Locator) -> int:
     count, problems = count_trials(file), []
     if count > MOST_TRIALS:
         most = f"a sweep has at most {MOST_TRIALS:,}"
-        raise RecipeError(
-            [f"{locator.file} describes {count:,} trials; {most}; take values out of its grids"]
-        )
+        raise RecipeError([f"{locator.file} describes {count:,} trials; {most}; take values or searches out"])
     if file.budget.trials is not None and count > file.budget.trials:
         name = locator.name(("budget", "trials"))
         problems.append(
-            f"{name} is {file.budget.trials:,}, but the grids have {plural(count, 'trial')}; "
+            f"{name} is {file.budget.trials:,}, but the {_parts(file)} have {plural(count, 'trial')}; "
             "raise it, or take values out"
         )
+    problems += _search_problems(file, locator)
     seen: dict[str, str] = {}
     for place, tier in enumerate(file.tiers):
         for index, model in enumerate(tier.models):
@@ -146,7 +197,7 @@ def _require_few(file: SweepFile, locator: Locator) -> int:
             seen.setdefault(model.name, ".".join(keys[:-1]))
             for number, axis in enumerate(model.grid):
                 problems += _twice(axis, (*keys[:-1], "grid", str(number)), locator)
-            problems += _keys_twice(axes_of(tier, model), keys[:-1], locator)
+            problems += _keys_twice(tier, model, keys[:-1], locator)
         for number, axis in enumerate(tier.grid):
             problems += _twice(axis, ("tiers", str(place), "grid", str(number)), locator)
     if problems:
@@ -161,10 +212,43 @@ def _twice(axis: Axis, keys: tuple[str, ...], locator: Locator) -> Iterator[str]
         yield f"{locator.name((*keys, 'values'))} holds {shorten(text, 40)} twice; keep one"
 
 
-def _keys_twice(axes: list[Axis], keys: tuple[str, ...], locator: Locator) -> Iterator[str]:
-    names = [name for axis in axes for name in axis.keys]
-    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-        yield f"{locator.name(keys)} has two grids over {shorten(name, 60)}; keep one"
+def _keys_twice(tier: Tier, model: SweepModel, keys: tuple[str, ...], locator: Locator) -> Iterator[str]:
+    """A problem for each key that two grids or ranges of a model set."""
+    grids = [name for axis in axes_of(tier, model) for name in axis.keys]
+    ranges = [each.key_ for each in ranges_of(tier, model)]
+    for name in dict.fromkeys([*grids, *ranges]):
+        counts = grids.count(name), ranges.count(name)
+        if sum(counts) > 1:
+            what = "a grid and a range" if all(counts) else f"two {'grids' if counts[0] else 'ranges'}"
+            yield f"{locator.name(keys)} has {what} over {shorten(name, 60)}; keep one"
+
+
+def _search_problems(file: SweepFile, locator: Locator) -> Iterator[str]:
+    """A problem where ranges have no [search], or it has none, or a list has a value twice."""
+    ranges = [
+        (f"tiers.{place}{inner}.search.{number}", each)
+        for place, tier in enumerate(file.tiers)
+        for inner, found in [
+            ("", tier.search),
+            *((f".models.{index}", model.search) for index, model in enumerate(tier.models)),
+        ]
+        for number, each in enumerate(found)
+    ]
+    if ranges and file.search is None:
+        yield (
+            f"{locator.name(tuple(ranges[0][0].split('.')))} is a range, but there is no [search]; add one, "
+            "for example with trials = 30"
+        )
+    if file.search is not None and not ranges:
+        yield (f"{locator.name(('search',))} has no ranges; add [[tiers.search]] with a key, low and high")
+    for dotted, each in ranges:
+        counts = Counter(toml_text(value) for value in each.values or ())
+        for text in (text for text, count in counts.items() if count > 1):
+            yield f"{locator.name((*dotted.split('.'), 'values'))} holds {shorten(text, 40)} twice; keep one"
+
+
+def _parts(file: SweepFile) -> str:
+    return "grids and searches" if file.search else "grids"
 
 
 def _read_base(file: SweepFile, path: Path, data: dict[str, Any], locator: Locator) -> _Base:
@@ -179,44 +263,81 @@ def _read_base(file: SweepFile, path: Path, data: dict[str, Any], locator: Locat
     return _Base(values, Locator(text, base.name, {}), base.resolve().parent, text)
 
 
-def _points(
-    tier: Tier, model: SweepModel, places: tuple[str, str], locator: Locator
-) -> Iterator[tuple[dict[str, Any], dict[str, tuple[Any, str]]]]:
-    """The values of each point of the grids, and all changes of the base with their place in the file."""
-    given: dict[str, tuple[Any, str]] = {}
-    for settings, place in ((tier.settings, places[0]), (model.settings, places[1])):
-        for key, value in flatten(settings).items():
-            given[key] = (value, _line(locator, f"{place}.settings.{key}"))
-    if model.from_ is not None:
-        given["model.from"] = (model.from_, _line(locator, f"{places[1]}.from"))
-    axes = axes_of(tier, model)
-    lines = [
-        _line(
-            locator, f"{places[axis in model.grid]}.grid.{(tier, model)[axis in model.grid].grid.index(axis)}"
-        )
-        for axis in axes
-    ]
-    for point in product(*(axis.points for axis in axes)):
-        values = {key: value for axis, part in zip(axes, point) for key, value in zip(axis.keys, part)}
-        where = {key: line for axis, line in zip(axes, lines) for key in axis.keys}
-        yield values, {**given, **{key: (value, where[key]) for key, value in values.items()}}
-
-
 def _line(locator: Locator, dotted: str) -> str:
     """`sweep.toml:12` of a key of the sweep file."""
     found = re.search(r"\(([^()]*)\)$", locator.name(tuple(dotted.split("."))))
     return found[1] if found else locator.file
 
 
-def _make(
-    base: _Base, tier: Tier, model: SweepModel, values: dict[str, Any], given: dict[str, tuple[Any, str]]
-) -> Trial:
-    """The trial of a point. Raises: RecipeError with the problems of its recipe, at their places."""
-    name = _name(model.name, values)
-    changes = {"name": name} | {key: value for key, (value, _) in given.items()}
-    locator = base.locator.over({key: place for key, (_, place) in given.items()})
-    recipe = recipe_from(change(base.values, changes), locator)
-    return Trial(name, tier.name, model.name, tier.priority, values, absolute(recipe, base.folder))
+@dataclass(frozen=True)
+class _Point:
+    """A point of the grids of a model.
+
+    given   changes of the base
+    places  in the sweep file, of the keys that it sets
+    """
+
+    base: _Base
+    tier: Tier
+    model: SweepModel
+    values: dict[str, Any]
+    given: dict[str, Any]
+    places: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        return _name(self.model.name, self.values)
+
+    def make(self, name: str, chosen: Mapping[str, Any]) -> Trial:
+        """The trial here, with values of ranges. Raises: RecipeError with its problems, at their places."""
+        changes = {"name": name, **self.given, **chosen}
+        recipe = recipe_from(change(self.base.values, changes), self.base.locator.over(self.places))
+        return Trial(
+            name, self.tier.name, self.model.name, self.tier.priority, {**self.values, **chosen},
+            absolute(recipe, self.base.folder),
+        )  # fmt: skip
+
+    def study(self, ranges: list[Range], search: Search) -> Study:
+        """The search here, all ends of which are possible. Raises: RecipeError with their problems."""
+        study = Study(
+            name=self.name, tier=self.tier.name, model=self.model.name, priority=self.tier.priority,
+            ranges=tuple(ranges), search=search, make=self.make,
+        )  # fmt: skip
+        problems: dict[str, None] = {}
+        for values in study.ends():
+            try:
+                recipe = study.trial(0, values).recipe
+            except RecipeError as error:
+                problems |= dict.fromkeys(error.problems)
+                continue
+            if recipe.data.validation == "none":
+                problems["search needs validation rows to choose by; data.validation is none"] = None
+        if problems:
+            raise RecipeError(list(problems))
+        return study
+
+
+def _points(
+    base: _Base, tier: Tier, model: SweepModel, places: tuple[str, str], locator: Locator
+) -> Iterator[_Point]:
+    """Each point of the grids of a model, with all changes of the base and their places in the file."""
+    given: dict[str, Any] = {}
+    where: dict[str, str] = {}
+    for settings, place in ((tier.settings, places[0]), (model.settings, places[1])):
+        for key, value in flatten(settings).items():
+            given[key], where[key] = value, _line(locator, f"{place}.settings.{key}")
+    if model.from_ is not None:
+        given["model.from"], where["model.from"] = model.from_, _line(locator, f"{places[1]}.from")
+    axes = axes_of(tier, model)
+    holders: list[tuple[Tier | SweepModel, str]] = [(tier, places[0]), (model, places[1])]
+    for holder, place in holders:
+        for number, axis in enumerate(holder.grid):
+            where |= dict.fromkeys(axis.keys, _line(locator, f"{place}.grid.{number}"))
+        for number, each in enumerate(holder.search):
+            where[each.key_] = _line(locator, f"{place}.search.{number}")
+    for point in product(*(axis.points for axis in axes)):
+        values = {key: value for axis, part in zip(axes, point) for key, value in zip(axis.keys, part)}
+        yield _Point(base, tier, model, values, {**given, **values}, where)
 
 
 def _name(model: str, values: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from etude.recipe.section import Name, Positive, Rate, Section, key
+from etude.recipe.section import Count, Name, Positive, Rate, Section, key
 
 ModelName = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9._-]{0,31}\z")]
 
@@ -49,6 +49,43 @@ class Axis(Section):
         return self.why[index] if isinstance(self.why, list) else self.why
 
 
+class Range(Section):
+    """Values of one key of the recipe that a search chooses from: between two ends, or of a list."""
+
+    key_: str = Field(..., alias="key", description="a key of the recipe", examples=["optim.learning_rate"])
+    low: int | float | None = key(None, "the lowest value; whole ends make whole numbers", example=1e-5)
+    high: int | float | None = key(None, "the highest value", example=1e-3)
+    log: bool = key(False, "whether each factor between the ends is as likely, in place of each distance")
+    values: Annotated[list[Any], Field(min_length=1)] | None = key(
+        None, "the values to choose from, in place of low and high", example=["adamw", "lion"]
+    )
+    why: str = key("", "the reason for the ends or values")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.values is not None:
+            if self.low is not None or self.high is not None or self.log:
+                raise ValueError("it has values, and low, high or log too; give one or the other")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("it has no values; give low and high, or a list of values")
+        if self.low >= self.high:
+            raise ValueError(f"low is {self.low:g} and high is {self.high:g}; low must be below high")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low is {self.low:g} with log = true; a factor needs low above 0")
+        return self
+
+    @property
+    def is_whole(self) -> bool:
+        """True if it is of whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @property
+    def ends(self) -> list[Any]:
+        """The values that must all be possible: its two ends, or the whole list."""
+        return self.values or [self.low, self.high]
+
+
 class SweepModel(Section):
     """A model of a tier, with settings and grids of its own."""
 
@@ -59,6 +96,7 @@ class SweepModel(Section):
     why: str = key("", "the reason why it is among the models")
     settings: dict[str, Any] = key({}, "keys of the recipe for this model alone")
     grid: list[Axis] = key([], "grids of this model, beside those of its tier or in place of them")
+    search: list[Range] = key([], "ranges of this model, beside those of its tier or in place of them")
 
 
 class Tier(Section):
@@ -70,6 +108,7 @@ class Tier(Section):
     models: Annotated[list[SweepModel], Field(min_length=1)] = key(..., "one or more models")
     settings: dict[str, Any] = key({}, "keys of the recipe for this tier")
     grid: list[Axis] = key([], "grids that every model of the tier is tried on")
+    search: list[Range] = key([], "ranges that every model of the tier is searched over")
 
 
 class Budget(Section):
@@ -128,6 +167,16 @@ class Resources(Section):
         return self
 
 
+class Search(Section):
+    """The way in which values of ranges are chosen, for each point of the grids of a model."""
+
+    sampler: Literal["tpe", "random"] = key(
+        "tpe", "tpe learns from the trials before; random draws each alone"
+    )
+    trials: Positive = key(..., "trials of each model, at each point of its grids", example=30)
+    seed: Count = key(17, "of the sampler: one trial at a time gives the same trials again")
+
+
 class Repeats(Section):
     """The training of the best trial again, once all have ended, to tell how much of its lead is luck."""
 
@@ -145,6 +194,7 @@ class SweepFile(Section):
     tiers: Annotated[list[Tier], Field(min_length=1)] = key(..., "one or more [[tiers]]")
     budget: Budget = Budget()
     resources: Resources = Resources()
+    search: Search | None = key(None, "how ranges are searched")
     repeats: Repeats = Repeats()
     success: list[str] = key([], "what decides between trials, the first first", example=["f1"])
     rows: Positive | None = key(

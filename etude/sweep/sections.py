@@ -86,7 +86,7 @@ def horizon_of(cells: Sequence[Cell]) -> str | None:
 
 def layout(cells: Sequence[Cell]) -> tuple[list[str], list[str], dict[tuple[str, str], Cell]]:
     """Titles of the rows and columns of a matrix of cells, and the cell of each pair that there is."""
-    across = horizon_of(cells)
+    across = horizon_of([cell for cell in cells if not cell.trial.study])
     grid: dict[tuple[str, str], Cell] = {}
     for cell in cells:
         values = cell.trial.values

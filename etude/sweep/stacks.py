@@ -57,6 +57,8 @@ def find_leads(
 def why_alone(stage: Stage, tree: Tree, measured: Measured) -> str | None:
     """The key by which a trial can be in no stack, and the reason; None if it can."""
     recipe = stage.planned.recipe
+    if stage.planned.trial.study:
+        return "search: the values of its trials are chosen one after another"
     if recipe.adapter is None:
         return "adapter: without one there is no frozen base"
     if stage.parent is not None or tree.children(stage.name):

@@ -221,5 +221,7 @@ def _obstacles(planned: Planned) -> Iterator[tuple[str, str]]:
         yield "watch.policy", "what it acts on may depend on the length of a trial; warn lets them share"
     if recipe.criteria:
         yield "criteria", "they are judged by the planned steps"
+    if planned.trial.study:
+        yield "search", "a trial that a search chose may be there before another, so it is trained alone"
     if recipe.train.devices > 1:
         yield "train.devices", "trials of several devices are trained alone"

@@ -29,3 +29,15 @@ def test_a_real_sweep_of_four_trials_has_its_results(
     assert sum(len(part["trials"]) > 1 for part in told["costs"]["parts"]) == 2
     assert told["best"] and all(each["value"] and each["run"] for each in told["trials"])
     assert told == json.loads(etude("sweep", "report", path, "--folder", folder, "--json").out)
+
+
+def test_a_search_that_was_not_begun_has_no_results(
+    etude: Callable[..., Outcome], tmp_path: Path, corpus: Path
+) -> None:
+    values = sweep_values(corpus, {})
+    values["tiers"][0]["search"] = [{"key": "optim.learning_rate", "low": 1e-4, "high": 1e-2}]
+    path = write_sweep(tmp_path / "sweep.toml", {**values, "search": {"trials": 3}})
+    shown = etude("sweep", "report", path, "--folder", tmp_path / "sweep")
+    assert shown.code == 2 and "has no trials yet; begin with etude sweep run" in shown.err
+    planned = etude("sweep", "plan", path)
+    assert planned.code == 0 and "search of learning_rate 3 = 3" in planned.out

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from etude.errors import InputError
-from etude.sweep.decisions import FILE, Decisions
+from etude.sweep.decisions import FILE, Choice, Decisions
 
 
 def test_a_choice_is_read_as_it_was_made(tmp_path: Path) -> None:
@@ -37,3 +37,14 @@ def test_what_the_budget_leaves_out_is_that_of_the_last_time(tmp_path: Path) -> 
     assert len((tmp_path / FILE).read_text().splitlines()) == 1
     Decisions.read(tmp_path).leave_out([])
     assert not Decisions.read(tmp_path).beyond
+
+
+def test_choices_of_searches_are_read_in_their_order_and_are_no_repeats(tmp_path: Path) -> None:
+    made = [
+        Choice("net", 0, "net-search0", {"optim.learning_rate": 1e-3, "model.dropout": 0.1}),
+        Choice("net", 1, "net-search1", {"optim.learning_rate": 1.0}, "it is too large"),
+    ]
+    for choice in made:
+        Decisions.read(tmp_path).add(choice)
+    found = Decisions.read(tmp_path)
+    assert found.found == made and not found.added

@@ -5,6 +5,7 @@ from pathlib import Path
 from etude.sweep.document import grid_text, seconds_of, shared_line, write_plan
 from etude.sweep.grid import load_sweep
 from etude.sweep.measure import measure
+from etude.sweep.search import foresee
 from etude.sweep.tree import build_tree
 from tests.sweeps import sweep_values, write_sweep
 
@@ -45,3 +46,20 @@ def test_words_of_others_stay_within_their_cell(tmp_path: Path, corpus: Path) ->
     assert seconds is not None and " of one device for the steps" in text
     assert seconds == sum(stage.own_steps * measured.seconds[stage.name] for stage in tree.stages)
     assert tree.steps == 8 and "in place of" in shared_line(tree)
+
+
+def test_a_search_is_told_with_its_ranges_and_as_many_trials(tmp_path: Path, corpus: Path) -> None:
+    values = sweep_values(corpus, {"train.steps": [4, 8]})
+    values["tiers"][0]["search"] = [
+        {"key": "optim.learning_rate", "low": 1e-4, "high": 1e-2, "log": True, "why": "two decades"},
+        {"key": "model.dropout", "values": [0.0, 0.1]},
+    ]
+    sweep = foresee(load_sweep(write_sweep(tmp_path / "sweep.toml", {**values, "search": {"trials": 3}})))
+    measured = measure(sweep)
+    text = write_plan(sweep, measured, build_tree(measured.planned))
+    assert "| `optim.learning_rate` | 0.0001 to 0.01, each factor as likely | two decades |" in text
+    assert "| `model.dropout` | 0.0, 0.1 |" in text and "| 2 x 3 = 6 |" in text
+    assert "these are drawn at random" in text and "net-steps8-search2" in text
+    tier = sweep.file.tiers[0]
+    told = grid_text(tier, tier.models[0], sweep.file.search)
+    assert told == "steps 2 x search of learning_rate and dropout 3 = 6"

@@ -19,9 +19,10 @@ from etude.run import run_recipe
 from etude.start import Options
 from etude.sweep.decisions import Decisions
 from etude.sweep.deliverables import make_deliverables
-from etude.sweep.execute import Outcome, describe_outcome, run_sweep
+from etude.sweep.execute import run_sweep
 from etude.sweep.folder import SweepFolder
 from etude.sweep.grid import Sweep, load_sweep
+from etude.sweep.outcome import Outcome, describe_outcome
 from etude.sweep.schema import Resources
 from tests.sweeps import sweep_values, write_sweep
 

@@ -8,7 +8,7 @@ import pytest
 
 from etude.errors import InputError, RecipeError
 from etude.recipe.load import load_recipe, recipe_hash
-from etude.sweep.grid import load_sweep
+from etude.sweep.grid import count_trials, load_sweep
 from tests.sweeps import Axes, sweep_values, write_sweep
 
 PLAN = Path(__file__).parents[2] / "recipes" / "code-understanding-72.toml"
@@ -141,3 +141,71 @@ def test_every_problem_is_told_once(tmp_path: Path, corpus: Path) -> None:
     with pytest.raises(RecipeError) as error:
         load_sweep(write_sweep(tmp_path / "sweep.toml", values))
     assert len(error.value.problems) == 2
+
+
+RATES = {"key": "optim.learning_rate", "low": 1e-4, "high": 1e-2, "log": True}
+
+
+def with_search(corpus: Path, ranges: list[dict[str, Any]], grid: Axes | None = None) -> dict[str, Any]:
+    values = sweep_values(corpus, grid or {})
+    values["tiers"][0]["search"] = ranges
+    return {**values, "search": {"trials": 5}}
+
+
+def test_a_model_has_a_search_at_each_point_of_its_grids(tmp_path: Path, corpus: Path) -> None:
+    values = with_search(corpus, [RATES], {"train.steps": [8, 12]})
+    values["tiers"][0]["models"] = [
+        {"name": "net"}, {"name": "wide", "search": [{**RATES, "low": 1e-3}, {"key": "model.dropout", "values": [0.0, 0.1]}]}
+    ]  # fmt: skip
+    sweep = load_sweep(write_sweep(tmp_path / "sweep.toml", values))
+    assert not sweep.trials and count_trials(sweep.file) == 20
+    names = [study.name for study in sweep.studies]
+    assert names == ["net-steps8", "net-steps12", "wide-steps8", "wide-steps12"]
+    assert [len(study.ranges) for study in sweep.studies] == [1, 1, 2, 2]
+    assert sweep.studies[2].ranges[0].low == 1e-3
+    trial = sweep.studies[1].trial(3, {"optim.learning_rate": 2e-3})
+    assert (trial.recipe.train.steps, trial.recipe.optim.learning_rate) == (12, 2e-3)
+    assert trial.values == {"train.steps": 12, "optim.learning_rate": 2e-3}
+
+
+@pytest.mark.parametrize(
+    ("ranges", "changes", "message"),
+    [
+        ([{"key": "optim.lr", "low": 1, "high": 2}], {}, "learning_rate"),
+        ([{"key": "optim.learning_rate", "low": 1e-3}], {}, "give low and high"),
+        ([{**RATES, "high": 1e-5}], {}, "low must be below high"),
+        ([{**RATES, "low": 0.0}], {}, "a factor needs low above 0"),
+        ([{**RATES, "values": [1e-3]}], {}, "give one or the other"),
+        ([RATES, RATES], {}, "has two ranges over optim.learning_rate; keep one"),
+        ([{**RATES, "low": -1.0, "log": False}], {}, "learning_rate"),
+        ([{"key": "model.dropout", "values": [0.1, 0.1]}], {}, "holds 0.1 twice; keep one"),
+        ([], {}, "has no ranges; add"),
+        ([RATES], {"search": None}, "there is no [search]; add one"),
+        ([RATES], {"budget": {"trials": 4}}, "the grids and searches have 5 trials"),
+        ([RATES], {"search": {"trials": 0}}, "trials"),
+        ([RATES], {"search": {"trials": 3, "pruner": "asha"}}, "pruner"),
+        ([RATES], {"recipe.data.validation": "none", "recipe.data.validation_ratio": None}, "search needs validation rows"),
+    ],
+)  # fmt: skip
+def test_a_search_that_cannot_be_is_refused(
+    tmp_path: Path, corpus: Path, ranges: list[dict[str, Any]], changes: dict[str, Any], message: str
+) -> None:
+    values = with_search(corpus, ranges)
+    for dotted, value in changes.items():
+        *folders, last = dotted.split(".")
+        place = values
+        for name in folders:
+            place = place[name]
+        if value is None:
+            place.pop(last, None)
+        else:
+            place[last] = value
+    with pytest.raises(InputError) as raised:
+        load_sweep(write_sweep(tmp_path / "sweep.toml", values))
+    assert message in str(raised.value)
+
+
+def test_a_key_is_in_a_grid_or_a_range(tmp_path: Path, corpus: Path) -> None:
+    values = with_search(corpus, [RATES], {"optim.learning_rate": [1e-3]})
+    with pytest.raises(InputError, match="has a grid and a range over"):
+        load_sweep(write_sweep(tmp_path / "sweep.toml", values))

@@ -1,0 +1,27 @@
+"""The end of an execution of a sweep, and what is said of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from etude.text import plural
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of an execution. `is_stopped`: a signal ended it, and the same command goes on."""
+
+    finished: int
+    trials: int
+    given_up: dict[str, str] = field(default_factory=dict)
+    is_stopped: bool = False
+
+
+def describe_outcome(outcome: Outcome) -> Sequence[str]:
+    """Sentences on the end of an execution."""
+    lines = [f"{outcome.finished:,} of {plural(outcome.trials, 'trial')} finished"]
+    for reason in dict.fromkeys(outcome.given_up.values()):
+        first, *others = [name for name, each in outcome.given_up.items() if each == reason]
+        lines.append(f"not finished: {first}{f' and {len(others):,} more' * bool(others)}: {reason}")
+    if outcome.is_stopped:
+        lines.append("stopped; the same command goes on")
+    return lines
