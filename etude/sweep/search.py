@@ -88,7 +88,7 @@ def trial_of(study: Study, choice: Choice) -> list[Trial]:
 
 def _ask(study: Study, number: int, attempt: int, known: Sequence[Known]) -> dict[str, Any]:
     """Values that a new sampler gives after these trials."""
-    optuna = _load_optuna()
+    optuna = load_optuna()
     seed = int(values_hash({"of": [study.search.seed, study.name, number, attempt]})[:8], 16)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -96,14 +96,14 @@ def _ask(study: Study, number: int, attempt: int, known: Sequence[Known]) -> dic
             sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         else:
             sampler = optuna.samplers.RandomSampler(seed=seed)
-    spaces = {each.key_: _space(optuna, each) for each in study.ranges}
+    spaces = {each.key_: space_of(optuna, each) for each in study.ranges}
     asked = optuna.create_study(sampler=sampler, direction="maximize")
-    asked.add_trials([_frozen(optuna, study, each, spaces) for each in known if _fits(study, each.values)])
+    asked.add_trials([_frozen(optuna, study, each, spaces) for each in known if fits(study, each.values)])
     given = asked.ask(spaces).params
     return {each.key_: _value(each, given[each.key_]) for each in study.ranges}
 
 
-def _load_optuna() -> Any:
+def load_optuna() -> Any:
     """Optuna, which says nothing of its own. Raises: InputError if it is not installed."""
     try:
         import optuna
@@ -113,7 +113,7 @@ def _load_optuna() -> Any:
     return optuna
 
 
-def _space(optuna: Any, given: Range) -> Any:
+def space_of(optuna: Any, given: Range) -> Any:
     """The distribution of a range; of a list that of its places."""
     if given.values is not None:
         return optuna.distributions.CategoricalDistribution(range(len(given.values)))
@@ -134,7 +134,7 @@ def _frozen(optuna: Any, study: Study, known: Known, spaces: Mapping[str, Any]) 
     )
 
 
-def _fits(study: Study, values: Mapping[str, Any]) -> bool:
+def fits(study: Study, values: Mapping[str, Any]) -> bool:
     """True if values lie in the ranges of a study, which may have changed since they were chosen."""
     return all(_holds(each, values[each.key_]) for each in study.ranges)
 
