@@ -135,7 +135,7 @@ def test_a_parent_that_is_not_whole_is_refused_and_nothing_is_left(
         (lambda lines: lines, None),
         (lambda lines: [line.replace(b'"loss"', b'"l0ss"') if b'"step": 3,' in line else line for line in lines],
          "has 7 of 8 steps until here, and 1 damaged line"),
-        (lambda lines: lines[:4], "has 1 of 8 steps until here, and 0 damaged lines"),
+        (lambda lines: lines[:5], "has 1 of 8 steps until here, and 0 damaged lines"),
         (lambda lines: [b"x" * 500 + b"\n"], "has 0 of 8 steps until here, and 1 damaged line"),
     ],
 )  # fmt: skip
