@@ -96,7 +96,8 @@ def find_causes(plan: Plan, state: TrainState, own: Own = Own()) -> Diagnosis:  
     trained on in the last steps, and are held out, or come later in the first epoch.
     """
     tests = audit(plan, state, own, is_fresh=None)
-    causes = [_of_finding(each) for each in tests.findings if each.kind in _SAID]
+    faults = [each for each in tests.findings if each.severity != "info"]
+    causes = [_of_finding(each) for each in faults if each.kind in _SAID]
     losses: dict[str, Losses] = {}
     for task in plan.tasks:
         with undisturbed(state.model):

@@ -43,6 +43,14 @@ def find_wrong_targets(targets: Targets) -> Iterator[Finding]:
             f"{given} already: leave out the shift in the loss, or give the model no labels of its own",
             ["labels that the loss, or the model, shifts once more"], decided_by,
         )  # fmt: skip
+    elif not targets.are_of_reading and (elsewhere := targets.elsewhere()):
+        yield _error(
+            "labels_misplaced", "the targets are not the tokens that follow",
+            f"{evidence}; at {elsewhere.share:.0%} it wants those {elsewhere}",
+            f"{given}: put labels into the order of their rows, and fill both up on the same side",
+            ["labels that were moved, or sorted, without their rows"], decided_by,
+        )  # fmt: skip
+        return  # what lies at other places is scored in padding and prompts, too
     if (share := targets.share_unasked(real=False)) > _FEW:
         yield _error(
             "padding_scored", "the loss scores padding",

@@ -2,18 +2,16 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import takewhile
 
 import numpy as np
 
+from etude.audit.answers import find_answers
 from etude.audit.belonging import find_shuffled
 from etude.audit.copies import find_contamination, find_duplicates
 from etude.audit.lengths import find_cut
 from etude.audit.marks import find_marks
 from etude.audit.near import find_near_duplicates
 from etude.audit.samples import DECODED, choose_samples
-from etude.data.corpus import Corpus
-from etude.data.examples import Example
 from etude.data.samples.sample import NO_TARGET, Flags, Sample
 from etude.objectives.task import Task
 from etude.records.events import Finding
@@ -22,11 +20,6 @@ from etude.text import one_line, plural, verb
 LOOKED_AT = 256
 _RUN = 8  # tokens in a row
 _HARDLY, _FEW, _SOME, _MANY = 0.01, 0.05, 0.2, 0.5
-# An answer may be an extract from its prompt, or one of several that it offers. A copy makes up a good part
-# of the prompt, or, in nearly all rows, is the last of it but for what all prompts end with.
-_LEAST_ANSWER, _LEAST_SHARE = 16, 0.3  # characters, and share
-_LEAST_LAST, _NEARLY_ALL = 8, 0.8  # characters, and rows
-_ESCAPE, _COMMENT = re.compile(r'\\(["\\/nrt])'), re.compile(r"^[ \t]*(?:#|//|--|\*)[ \t]?", re.M)
 _PADDING = re.compile(r"(?:(?:<pad>|<\|pad\|>|\[PAD\]|<unk>|<\|endoftext\|>|</s>)\s*){4,}")
 
 
@@ -51,7 +44,7 @@ def _find_in_samples(task: Task) -> Iterator[Finding]:
             yield from check(samples, task)
     yield from find_cut(task)
     yield from find_marks(samples, task)
-    yield from _find_answers(task.corpus)
+    yield from find_answers(task.corpus)
 
 
 def _scored(sample: Sample) -> Flags:
@@ -151,51 +144,6 @@ def _find_no_end(samples: Sequence[Sample], task: Task) -> Iterator[Finding]:
         causes=["samples that are cut before their end"] if is_cut else ["a template without an end token"],
         changes={"train.seq_len": 2 * recipe.train.seq_len} if is_cut else {},
     )  # fmt: skip
-
-
-def _find_answers(corpus: Corpus) -> Iterator[Finding]:
-    """Answers that stand word for word in their prompts."""
-    examples = corpus.examples_of.get("train", ())
-    count = min(len(examples), LOOKED_AT)
-    shown = [examples[index * len(examples) // count] for index in range(count)]
-    ends = zip(*(reversed(each.prompt) for each in shown)) if count > 1 else ()
-    end = sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, ends))
-    copied = [each for each in shown if _is_most(each)]
-    last = [each for each in shown if _is_last(each, len(each.prompt) - end)]
-    if len(last) > max(_NEARLY_ALL * count, len(copied)):
-        copied = last
-    if copied and len(copied) > _SOME * count:
-        yield _finding(
-            "answer_in_prompt", "answers stand in their prompts",
-            f"{len(copied):,} of {plural(len(shown), 'row')} {verb(len(copied), 'have')} the whole answer in "
-            f"the prompt, as {one_line(copied[0].reference, 60)!r}",
-            "leave the answer out of the fields that make the prompt",
-            causes=["a field of the answer that is part of the prompt too"],
-            confidence=0.9,
-        )  # fmt: skip
-
-
-def _is_most(example: Example) -> bool:
-    """True if an answer makes up a good part of its prompt: as it is, in JSON, or in comments."""
-    asked, answer = example.prompt, example.reference
-    plain = _COMMENT.sub("", asked), _COMMENT.sub("", answer)
-    for where, what in ((asked, answer), (_ESCAPE.sub(_unescape, asked), answer), plain):
-        where, what = " ".join(where.split()), " ".join(what.split())
-        if len(what) >= _LEAST_ANSWER and what in where and len(what) > _LEAST_SHARE * len(where):
-            return True
-    return False
-
-
-def _unescape(found: re.Match[str]) -> str:
-    return {"n": "\n", "t": "\t", "r": "\r"}.get(found[1], found[1])
-
-
-def _is_last(example: Example, end: int) -> bool:
-    """True if an answer stands on lines of its own in its prompt, and ends there or later."""
-    prompt, answer = example.prompt, example.reference.strip()
-    start = prompt.rfind(answer)
-    is_line = prompt[:start].rstrip(" \t").endswith("\n")
-    return len(answer) >= _LEAST_LAST and start > 0 and is_line and start + len(answer) >= end
 
 
 def _finding(

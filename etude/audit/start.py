@@ -266,6 +266,7 @@ def _leak_finding(leak: Leak, kind: str, what: str, done: str, held: str, advice
 _EXPLAIN = {
     "labels_not_shifted",
     "labels_shifted_twice",
+    "labels_misplaced",
     "loss_mis_scaled",
     "padding_scored",
     "prompt_scored",

@@ -19,6 +19,7 @@ _SAME = 0.02  # relative difference from which two factors are not the same
 _LEAST_OF_READING = 0.5
 _HARD = 0.45  # of the gradient of a place that lies on the wanted id; half does in a cross-entropy
 _NEARLY_ALL = 0.98
+_ELSEWHERE, _MOST_PLACES, _NAMED = 0.8, 2**13, 3
 _MOST, _EXPLAINED, _LEAST_SHARE, _LEAST_PLACES = 0.9, 0.5, 0.05, 8
 NONE = -1
 
@@ -33,6 +34,7 @@ class Targets:
     is_real   whether the place is one of the batch, not padding
     is_hard   whether the loss wants this id alone there, as a cross-entropy does, whatever its weight
     row       number of the sequence that the place lies in
+    line      number of the row of the model that the place lies in; NONE if the model answers at some alone
     factors   factor of the cross-entropy at each scored place (k,); None if the loss is no sum of such
     scale     the same where it is one factor, else NaN
     losses    cross-entropy of the wanted id at each scored place (k,)
@@ -48,6 +50,7 @@ class Targets:
     is_real: Tensor
     is_hard: Tensor
     row: Tensor
+    line: Tensor
     factors: Tensor | None
     scale: float
     losses: Tensor
@@ -83,10 +86,56 @@ class Targets:
         counts = (int(each.sum()) for each in (hits & self.is_hard, hits, wrong, telling))
         return Misplaced(*counts)
 
+    def elsewhere(self) -> "Elsewhere | None":
+        """The places of the wanted ids, if each row of the model wants those of one other place or is right.
+
+        None if no row wants ids that are read elsewhere, or if some want others.
+        """
+        of = int(self.scored.sum())
+        if not of or len(self.read) > _MOST_PLACES or (self.line == NONE).any():
+            return None
+        offsets, others, right, moved = set(), 0, 0, 0
+        padded = torch.nn.functional.pad(self.read, (len(self.read), len(self.read)), value=NONE)
+        for line in torch.unique(self.line[self.scored]):
+            places = torch.nonzero(self.scored & (self.line == line))[:, 0]
+            wanted = self.wanted[places]
+            if (self.next[places] == wanted).float().mean() > _LEAST_OF_READING:
+                right += len(places)
+                continue
+            offset = torch.arange(2 * len(self.read), device=places.device)[:, None]
+            shares = (padded[places + offset] == wanted).float().mean(dim=1)
+            by = int(shares.argmax()) - len(self.read)
+            if shares.max() < _ELSEWHERE or len(torch.unique(wanted)) < _LEAST_PLACES:
+                continue
+            moved += len(places)
+            there = (places + by).clamp(0, len(self.read) - 1)
+            if (self.line[there] == line).float().mean() > _LEAST_OF_READING:
+                offsets.add(by)
+            else:
+                others += 1
+        if moved < _LEAST_SHARE * of or right + moved < _ELSEWHERE * of:
+            return None
+        return Elsewhere(tuple(sorted(offsets)), others, moved / of)
+
     def share_unasked(self, *, real: bool) -> float:
         """Share of the scored places that the batch does not ask for, within its rows or in padding."""
         unasked = self.scored & (self.asked == NONE) & (self.is_real == real)
         return float(unasked.sum() / self.scored.sum().clamp(min=1))
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Targets of other places: by how many places in the same row, rows that want those of others, share."""
+
+    offsets: tuple[int, ...]
+    rows: int
+    share: float
+
+    def __str__(self) -> str:
+        named = [f"{abs(by):,} {'before' if by < 0 else 'after'}" for by in self.offsets[:_NAMED]]
+        same = f"of the same row, {', '.join(named)} the token read" if named else ""
+        other = f"of another row, in {self.rows:,} rows of the model" if self.rows else ""
+        return " or ".join(filter(None, (same, other)))
 
 
 @dataclass(frozen=True)
@@ -146,7 +195,8 @@ def _compare(done: Pass, batch: DeviceBatch, slope: Tensor, logits: Tensor) -> T
         read=read, next=following, second=second, wanted=wanted,
         asked=torch.where(asked < 0, NONE, asked), is_real=is_real,
         is_hard=-slope.amin(dim=1) > _HARD * slope.abs().sum(dim=1),
-        row=torch.where(is_real, _rows(batch)[at], NONE), factors=factors, scale=_scale(factors),
+        row=torch.where(is_real, _rows(batch)[at], NONE), line=_lines(done.calls, places),
+        factors=factors, scale=_scale(factors),
         losses=-right[scored].double(), loss=float(done.loss.detach()),
         counted=float(done.targets),
     )  # fmt: skip
@@ -166,6 +216,15 @@ def _read_along(calls: Sequence[Call], batch: DeviceBatch, places: Tensor) -> tu
         return torch.cat([each.flatten() for each in moved])[picked]
 
     return along(0), along(1), along(2)
+
+
+def _lines(calls: Sequence[Call], places: Tensor) -> Tensor:
+    """The row of the model that each answer lies in."""
+    shapes = [call.ids.shape for call in calls if call.ids is not None]
+    if sum(shape.numel() for shape in shapes) != len(places):
+        return torch.full_like(places, NONE)
+    sizes = [shape[-1] for shape in shapes for _ in range(shape.numel() // max(shape[-1], 1))]
+    return torch.repeat_interleave(torch.tensor(sizes, device=places.device))
 
 
 def _rows(batch: DeviceBatch) -> Tensor:

@@ -36,45 +36,6 @@ def test_instructions_with_answers_are_well(tmp_path: Path) -> None:
     assert found(rows_of(tmp_path, rows)) == {}
 
 
-def test_an_answer_in_its_prompt_is_named(tmp_path: Path) -> None:
-    rows = [{"instruction": f"Write this: {code(n)}", "output": code(n)} for n in range(40)]
-    assert found(rows_of(tmp_path, rows))["answer_in_prompt"].startswith(
-        "36 of 36 rows have the whole answer"
-    )
-    # Also where the row stands in its prompt as JSON, and the answer as comments.
-    plain = [{"instruction": f"Write f_{n}.", "output": f"{code(n)}\n{code(n + 50)}"} for n in range(40)]
-    for is_json in (True, False):
-        hidden = [
-            json.dumps(row) if is_json else "\n# ".join([row["instruction"], *row["output"].split("\n")])
-            for row in plain
-        ]
-        rows = [{**row, "instruction": text} for row, text in zip(plain, hidden)]
-        assert "answer_in_prompt" in found(rows_of(tmp_path, rows))
-    # A short one makes up little of what is asked, and stands at its end.
-    short = [
-        {
-            "instruction": f"Tell me what the value number {n} is called, in one word",
-            "input": f"value_{n * 7919 % 997 + 1000}",
-            "output": f"value_{n * 7919 % 997 + 1000}",
-        }
-        for n in range(40)
-    ]
-    assert found(rows_of(tmp_path, short))["answer_in_prompt"].startswith("36 of 36 rows")
-    # One of several that are offered is no copy.
-    chosen = [
-        {
-            "instruction": "Which of these is called? " + str(n),
-            "input": f"first_{n}\nsecond_{n}\nthird_{n}\nnone",
-            "output": f"second_{n}",
-        }
-        for n in range(40)
-    ]
-    assert found(rows_of(tmp_path, chosen)) == {}
-    # A short extract from a long text is what many tasks ask for.
-    asked = [{"instruction": " ".join(map(code, range(n, n + 9))), "output": code(n + 4)} for n in range(40)]
-    assert found(rows_of(tmp_path, asked, {"train.seq_len": 512})) == {}
-
-
 @pytest.mark.parametrize("padding", ["<pad>", " <pad>", "[PAD]", "<|endoftext|>"])
 def test_padding_in_texts_is_named(tmp_path: Path, padding: str) -> None:
     rows = [{"text": code(n) + padding * 9} for n in range(40)]

@@ -1,5 +1,7 @@
 """The targets of a loss are read from its gradient alone, and so is its scale."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -146,3 +148,42 @@ def test_honest_losses_of_other_targets_are_not_named() -> None:
 
     for loss in (distilled, of_teacher, chosen, weighed, several_at_once, with_z, smoothed):
         assert list(find_wrong_targets(long_targets(loss))) == [], loss.__name__
+
+
+def elsewhere(move: Callable[[Tensor], Tensor]) -> parallel.Loss:
+    """Right targets of a row for each sequence, filled up to one length and then moved."""
+
+    def loss(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, int]:
+        tokens, labels = (
+            nn.utils.rnn.pad_sequence(
+                list(torch.split(each[0], list(batch.lengths or ()))), batch_first=True, padding_value=value
+            )
+            for each, value in ((batch.tokens, 0), (batch.labels, -100))
+        )
+        return nn.functional.cross_entropy(
+            model(tokens).flatten(0, 1), move(labels).flatten(), reduction="sum"
+        ), 25
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    "move, said",
+    [
+        (lambda labels: labels.flip(0), "of another row, in 2 rows of the model"),
+        (
+            lambda labels: nn.functional.pad(labels, (4, -4), value=-100),
+            "of the same row, 3 before the token read",
+        ),
+    ],
+)
+def test_targets_of_other_places_are_no_padding(move: Callable[[Tensor], Tensor], said: str) -> None:
+    (finding,) = find_wrong_targets(targets_of(elsewhere(move)))
+    assert finding.kind == "labels_misplaced" and finding.evidence.endswith(said)
+
+
+def test_targets_of_nothing_that_is_read_are_not_misplaced() -> None:
+    found = targets_of(elsewhere(lambda labels: torch.where(labels == -100, labels, (labels * 7 + 3) % V)))
+    assert found.elsewhere() is None
+    assert targets_of(elsewhere(lambda labels: labels)).elsewhere() is None
+    assert targets_of(parallel.padding_scored).elsewhere() is None
