@@ -24,7 +24,7 @@ from measure import FOLDER, write_result
 sys.path.insert(0, str(FOLDER.parent))
 from sweep_shapes import ROWS, SEQ_LEN, make_sweep
 
-from etude.records.events import Scores, Step, to_json
+from etude.records.events import Evaluation, Scores, Step, to_json
 from etude.records.folder import list_checkpoints
 from etude.records.lease import is_locked
 from etude.records.store import Run
@@ -194,7 +194,8 @@ def _weights(run: Run) -> dict[str, str]:
 def _series(run: Run) -> list[dict[str, Any]]:
     """Steps, evaluations and the newest scores, without their times."""
     history = History(run, run.ledger())
-    made = [to_json(each, 0.0) for each in (*history.steps, *history.evaluations, *history.scores)]
+    found: list[Step | Evaluation | Scores] = [*history.steps, *history.evaluations, *history.scores]
+    made = [to_json(each, 0.0) for each in found]
     return [{key: value for key, value in each.items() if "seconds" not in key} for each in made]
 
 
