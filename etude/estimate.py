@@ -1,6 +1,6 @@
 """An estimate of a run before it begins: size, time, memory and price, and what does not fit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -34,13 +34,13 @@ from etude.plan.memory import Memory, UntraceableError, memory_of
 from etude.plan.rows import plan_notes, plan_rows
 from etude.plan.stated import find_disagreements
 from etude.plan.values import plan_values
-from etude.probe import probe
+from etude.probe import LIMIT_SECONDS, probe
 from etude.recipe.schema import Recipe
 from etude.recipe.toml import toml_text
 from etude.records import events
 from etude.records.environment import describe_machine
 from etude.report.grades import Correction, conditions
-from etude.text import plural, rough_duration, rough_size
+from etude.text import plural, rough_duration, rough_price, rough_size
 
 _CHINCHILLA = 20  # tokens a parameter; arXiv:2203.15556
 _GIVEN_INTERVAL = (0.9, 1.2)
@@ -70,6 +70,10 @@ class Room:
         shown = ", ".join(
             f"{name} {rough_size(size)}" for name, size in parts if size >= self.memory.peak / 100
         )
+        small = self.memory.device_bytes - sum(size for _, size in parts if size >= self.memory.peak / 100)
+        if small >= self.memory.device_bytes / 100:
+            what = "all else with CUDA itself" if self.memory.device_bytes > self.memory.peak else "all else"
+            shown += f", {what} {rough_size(small)}"
         at = f"micro-batches of {self.micro_batch_size:,}, in the {self.memory.phase}"
         yield "memory", f"{rough_size(self.memory.device_bytes)} of the device at the peak ({at}): {shown}"
         if self.limit is None:
@@ -80,12 +84,18 @@ class Room:
         elif self.fit is None:
             yield (
                 "room",
-                f"does not fit into {limit}, whatever the micro-batch; take a smaller model or seq_len",
+                f"does not fit into {limit}, whatever the micro-batch{self._weights()}; "
+                "take a smaller model or seq_len",
             )
         else:
             changes = " ".join(f"{key}={toml_text(value)}" for key, value in self.fit.changes.items())
             now = rough_size(self.fit.memory.device_bytes)
             yield "room", f"does not fit into {limit}; with {changes} it takes {now}"
+
+    def _weights(self) -> str:
+        weights = self.memory.parts.get("weights", 0)
+        is_cause = self.limit is not None and weights > self.limit
+        return f": its weights alone take {rough_size(weights)}" * is_cause
 
     def values(self) -> dict[str, Any]:
         """The figures by name, for JSON."""
@@ -217,11 +227,10 @@ class Estimate:
         yield from rows[at + 1 :]
 
     def _price(self, made: events.Forecast) -> str:
-        if self.cost is None:
+        if self.cost is None or self.price is None:
             return ""
-        each = self.cost / max(made.seconds, 1e-9)
-        low, high = (_rough(each * seconds) for seconds in made.interval)
-        return f"about {_rough(self.cost)} ({low} to {high}), at {self.price:,.2f} an hour and device"
+        low, high = (self.cost * each / max(made.seconds, 1e-9) for each in made.interval)
+        return rough_price(self.cost, (low, high), self.price)
 
     def _tokens(self) -> str:
         plan, values = self.plan, plan_values(self.plan)
@@ -249,9 +258,11 @@ class Estimate:
         low, high = (rough_duration(seconds) for seconds in made.interval)
         beside = made.evaluation_seconds / max(made.seconds, 1e-9)
         said = f"about {rough_duration(made.seconds)} ({low} to {high}); {self.basis}"
-        said += f"; {100 * beside:.0f} % beside the steps"
-        if made.checkpoint_seconds > 0.01 * made.seconds:
-            said += f", {100 * made.checkpoint_seconds / made.seconds:.0f} % for checkpoints"
+        saves = made.checkpoint_seconds / max(made.seconds, 1e-9)
+        saves = saves if saves > 0.01 else 0.0
+        said += f"; {100 * (1 - beside):.0f} % of it in steps"
+        said += f", {100 * saves:.0f} % in checkpoints" * bool(saves)
+        said += f", {100 * (beside - saves):.0f} % in tests, evaluations and the report"
         corrected = f"; {self.correction}" if self.correction else ""
         patience = self.plan.recipe.evaluate.patience
         early = "" if patience is None else f"; less if evaluate.patience = {patience} ends it early"
@@ -267,11 +278,13 @@ def estimate(
     tokens_per_second: float | None = None,
     is_quick: bool = False,
     memory: int | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Estimate:
     """Estimate the run of a recipe: by steps tried here, or by the published rate of a GPU.
 
     rows: training rows, where the data are not on this machine. price: of an hour of one device.
     tokens_per_second: a rate that is claimed. is_quick: try no steps. memory: bytes that a device has.
+    tell: takes a line before what lasts.
 
     Raises: InputError for what no plan is made of, and for a rate that the device cannot reach.
     """
@@ -287,6 +300,7 @@ def estimate(
         return Estimate(costs=costs_at(plan, usual * peak, SHARE_INTERVAL), basis=basis, **given)
     why = "no step was to be tried" if is_quick else _why_untried(plan, assumed)
     if not why:
+        tell(f"trying steps, for {LIMIT_SECONDS:.0f} s at most; --quick leaves that out")
         tried = probe(plan)
         return Estimate(costs=tried.costs, basis=tried.basis, **given)
     rate = _local_rate(plan)
@@ -328,12 +342,6 @@ def make_room(plan: Plan, limit: int | None) -> tuple[Room | None, Plan]:
         room = Room(memory=fit.memory, micro_batch_size=fit.micro_batch_size, limit=limit)
         return room, replace(plan, micro_batch_size=fit.micro_batch_size)
     return Room(memory=needed, micro_batch_size=size, limit=limit, fit=fit), plan
-
-
-def _rough(amount: float) -> str:
-    """An amount to two digits."""
-    value = float(f"{amount:.2g}")
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
 
 
 def _why_untried(plan: Plan, assumed: list[str]) -> str:

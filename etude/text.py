@@ -56,6 +56,13 @@ def rough_duration(seconds: float) -> str:
     return f"{f'{value:.2g}' if value < 99.5 else f'{value:,.0f}'} {unit}"
 
 
+def rough_price(amount: float, interval: tuple[float, float], each: float) -> str:
+    """A price to two digits, its interval, and that of an hour: `about 3.20 (1.90 to 6.50), ...`."""
+    low, high = map(_rough_amount, interval)
+    what = "below 0.01" if interval[1] < 0.01 else f"about {_rough_amount(amount)} ({low} to {high})"
+    return f"{what}, at {each:,.4g} for an hour of one device"
+
+
 def rough_size(count: float) -> str:
     """Bytes to two digits."""
     units = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
@@ -81,6 +88,11 @@ def kind_of(value: object) -> str:
     kinds = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}
     name = type(value).__name__
     return kinds.get(type(value)) or f"{'an' if name[0] in 'AEIOUaeio' else 'a'} {name}"
+
+
+def _rough_amount(amount: float) -> str:
+    value = float(f"{amount:.2g}")
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
 
 
 def _escape(text: str) -> str:

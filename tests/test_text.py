@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.cli.printing import print_json, print_rows, print_table, print_text, say
-from etude.text import clean, command, expected, one_line, plural, printable, shorten, verb
+from etude.text import clean, command, expected, one_line, plural, printable, rough_price, shorten, verb
 
 PLURALS = {0: "0 steps", 1: "1 step", 2: "2 steps", 1001: "1,001 steps"}
 ODD = "a\x1b[2Jb\x00\x7f\x9bc\u200bd\u202ee\ud800f\ue000"
@@ -113,3 +113,10 @@ def test_a_shell_takes_the_words_of_a_command_as_they_stand(name: str, tmp_path:
         ["sh", "-c", command("printf", "%s", name)], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert shown.stdout == name and not list(tmp_path.iterdir())
+
+
+def test_a_price_has_its_interval_and_one_below_a_cent_is_said_to_be() -> None:
+    assert (
+        rough_price(3.21, (1.93, 6.5), 2.5) == "about 3.20 (1.90 to 6.50), at 2.5 for an hour of one device"
+    )
+    assert rough_price(0.001, (0.0005, 0.002), 0.1).startswith("below 0.01, ")

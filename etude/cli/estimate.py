@@ -1,6 +1,8 @@
 """`etude estimate`: size, time, memory and price of a run before it begins, and how such forecasts fared."""
 
 import re
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +13,7 @@ from etude.cli.completion import complete_gpu, complete_run
 from etude.cli.options import Json, Overrides, Runs, load, parse_name, parse_path
 from etude.cli.printing import print_json, print_rows, print_table, print_text, say
 from etude.errors import InputError
+from etude.text import rough_price
 
 if TYPE_CHECKING:
     from etude.estimate import Estimate
@@ -92,12 +95,15 @@ def estimate(
     for name, value, most in (("--price-per-hour", price, 1e9), ("--tokens-per-second", claimed, 1e15)):
         if value is not None and not 0 < value < most:
             raise InputError(f"{name} is {value:g}; expected a number above 0 and below {most:g}")
+    given = {"--gpu": gpu, "--memory": memory, "--tokens-per-second": claimed, "--quick": quick or None}
     if history:
+        _refuse("--history", {**given, "--price-per-hour": price, "--rows": rows, "--steps": steps})
         return _show_history(recipe or runs, as_json)
     if source is not None:
         if recipe is not None:
             raise InputError("--from projects a run and takes no recipe; leave one out")
-        return _project(source, runs, rows, steps, as_json)
+        _refuse("--from", given)
+        return _project(source, runs, rows, steps, price, as_json)
     if recipe is None:
         raise InputError("RECIPE is missing; give a recipe, or --from RUN, or --history")
     if steps is not None:
@@ -108,10 +114,19 @@ def estimate(
     found = None if gpu is None else find_gpu(gpu)
     loaded = load(recipe, overrides, None)
     made = make(
-        loaded, gpu=found, rows=rows, price=price, tokens_per_second=claimed, is_quick=quick, memory=memory
+        loaded, gpu=found, rows=rows, price=price, tokens_per_second=claimed, is_quick=quick, memory=memory,
+        tell=say if sys.stderr.isatty() else lambda line: None,
     )  # fmt: skip
     made = made.corrected(_find_correction(runs, made)) if made.is_of_here else made
     print_rows(made.rows(), made.values(), as_json)
+
+
+def _refuse(mode: str, given: Mapping[str, object]) -> None:
+    """Refuse options that a mode would not heed. Raises: InputError."""
+    if unheeded := [name for name, value in given.items() if value is not None]:
+        raise InputError(
+            f"{mode} does not take {' or '.join(unheeded)}; leave it out, or give a recipe instead"
+        )
 
 
 def _find_correction(runs: Path, made: "Estimate") -> "Correction | None":
@@ -136,10 +151,19 @@ def _show_history(folder: Path, as_json: bool) -> None:
     print_table(grade_table(grades))
 
 
-def _project(source: str, runs: Path, rows: int | None, steps: int | None, as_json: bool) -> None:
+def _project(
+    source: str, runs: Path, rows: int | None, steps: int | None, price: float | None, as_json: bool
+) -> None:
     from etude.records.store import open_run
     from etude.report.history import read_history
     from etude.report.projection import project
 
-    projected = project(read_history(open_run(source, runs)), rows=rows, steps=steps)
-    print_rows(list(projected.table()), projected.values(), as_json)
+    history = read_history(open_run(source, runs))
+    projected = project(history, rows=rows, steps=steps)
+    shown, values = list(projected.table()), projected.values()
+    if price is not None:
+        each = price * history.run.recipe.train.devices / 3600
+        low, high = projected.interval
+        shown.append(("cost", rough_price(each * projected.seconds, (each * low, each * high), price)))
+        values["cost"] = each * projected.seconds
+    print_rows(shown, values, as_json)

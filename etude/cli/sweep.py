@@ -74,7 +74,8 @@ def plan(
     rows = [(f"{tier.name}: {each.name}", grid_text(tier, each, loaded.file.search)) for tier, each in models]
     rows += [("trials", f"{len(loaded.trials):,}"), ("shared work", shared_line(tree))]
     rows += [("", note) for note in notes]
-    rows += [("forecast", line) for line in forecast_lines(loaded, measured, tree)]
+    forecast = forecast_lines(loaded, measured, tree)
+    rows += [("" if place else "forecast", line) for place, line in enumerate(forecast)]
     rows += [("note", note) for note in measured.notes]
     print_rows([*rows, *((f"! {name}", problem) for name, problem in measured.problems_by_model.items())])
     if trials:

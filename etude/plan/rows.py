@@ -45,7 +45,7 @@ def _main_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "model", _describe_model(plan)
     held_out = _count(values, "validation") if plan.is_validated else "none"
     yield "data", f"{_count(values, 'train')}; validation {held_out}"
-    passes = f"{plural(plan.steps_per_epoch, 'step')} an epoch, {values['epochs']:.3g} epochs"
+    passes = f"{plural(plan.steps_per_epoch, 'step')} an epoch, {_epochs(values['epochs'])}"
     read = f"{plural(values['tokens'], 'token')}, {plural(values['targets'], 'target')}"
     yield (
         "steps",
@@ -59,6 +59,11 @@ def _main_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     size = f"micro-batches of {micro_batch:,}" if micro_batch else "micro-batches as large as fit"
     ranks = f", {plural(recipe.train.devices, 'rank')}" if recipe.train.devices > 1 else ""
     yield "device", f"{plan.device.type}, {plan.precision}{ranks}, {size}"
+
+
+def _epochs(count: float) -> str:
+    shown = f"{count:.3g}"
+    return f"{shown} epoch" if shown == "1" else f"{shown} epochs"
 
 
 def _describe_model(plan: Plan) -> str:

@@ -211,7 +211,7 @@ def weakness_text(best: Cell) -> str:
     if best.baseline is None or best.test is None or best.metric.gain(best.test[0], best.baseline[1]) > 0:
         return ""
     name, value = best.baseline
-    return f" On test rows it is not above a baseline: {name} has {short(value, 4)}."
+    return f"On test rows it is not above a baseline: {name} has {short(value, 4)}."
 
 
 def test_text(cell: Cell) -> str:
@@ -219,7 +219,7 @@ def test_text(cell: Cell) -> str:
     if cell.test is None:
         return ""
     value, low, high = cell.test
-    return f"; on test rows {short(value, 4)} [{short(low)}, {short(high)}]"
+    return f"; on test rows {short(value, 4)} [{short(low)}, {short(high)}], 95 % interval"
 
 
 def _read_cell(trial: Trial, run: Run | None) -> Cell:

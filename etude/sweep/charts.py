@@ -59,7 +59,7 @@ def _draw_heat(figure: Any, axes: Any, *, cells: Sequence[Cell], standing: Stand
     rows, columns, grid = layout(cells)
     values = [cell.value for cell in cells if cell.is_final and cell.value is not None]
     best, like = standing.best, {cell.name for cell in standing.like}
-    spread = (max(values) - min(values)) or 1e-9
+    spread = (max(values) - min(values)) or 0.1 * max(abs(values[0]), 0.1)  # of one colour, on a plain scale
     norm = Normalize(min(values) - 0.15 * spread, max(values) + 0.15 * spread)
     colours = colormaps["Blues_r" if cells[0].metric.lower_is_better else "Blues"]
     for (row, column), cell in grid.items():
@@ -141,16 +141,19 @@ def _draw_cost(figure: Any, axes: Any, *, made: Deliverables, cells: Sequence[Ce
     unit, length = _unit(times)
     points = [(time / length, cell.value or 0.0) for time, cell in zip(times, cells)]
     front = cost_front(points, sign)
-    axes.plot(
-        [points[place][0] for place in front], [points[place][1] for place in front], color=_FRONT,
-        linewidth=1.4, linestyle="--", drawstyle="steps-post", label="Pareto front", zorder=2,
-    )  # fmt: skip
+    if len(front) > 1:
+        axes.plot(
+            [points[place][0] for place in front], [points[place][1] for place in front], color=_FRONT,
+            linewidth=1.4, linestyle="--", drawstyle="steps-post", label="Pareto front", zorder=2,
+        )  # fmt: skip
     for number, model in enumerate(models):
         mine = [point for point, cell in zip(points, cells) if cell.trial.model == model]
         if mine:
             axes.plot(*zip(*mine), **_look(number), label=_plain(model), zorder=3)
     if made.overall.best in cells:
-        x, y = points[list(cells).index(made.overall.best)]  # type: ignore[arg-type]
+        best = cells[list(cells).index(made.overall.best)]  # type: ignore[arg-type]
+        x, y = points[list(cells).index(best)]
+        axes.plot([x], [y], **_look(models.index(best.trial.model)), zorder=4)  # above others at its place
         axes.plot(
             [x], [y], marker="o", markersize=13, markerfacecolor="none", markeredgecolor=_BEST,
             markeredgewidth=1.6, linestyle="none", label="best", zorder=4,

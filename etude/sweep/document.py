@@ -68,13 +68,13 @@ def shared_notes(measured: Measured) -> list[str]:
 
 
 def grid_text(tier: Tier, model: SweepModel, search: Search | None = None) -> str:
-    """The grid of a model in short, as `learning_rate 2 x epochs 2 = 4`, with its search."""
+    """The grid of a model in short, as `4 trials: 2 learning_rate x 2 epochs`, with its search."""
     names = [" and ".join(key.rpartition(".")[2] for key in axis.keys) for axis in axes_of(tier, model)]
     if ranges := ranges_of(tier, model):
-        names.append(f"search of {' and '.join(each.key_.rpartition('.')[2] for each in ranges)}")
+        names.append(f"of a search of {' and '.join(each.key_.rpartition('.')[2] for each in ranges)}")
     sizes = sizes_of(tier, model, search)
-    text = " x ".join(f"{name} {size}" for name, size in zip(names, sizes))
-    return f"{text or 'no grid'} = {prod(sizes)}"
+    text = " x ".join(f"{size} {name}" for name, size in zip(names, sizes))
+    return f"{plural(prod(sizes), 'trial')}: {text or 'no grid'}"
 
 
 def seconds_of(measured: Measured, tree: Tree) -> float | None:
@@ -95,7 +95,8 @@ def forecast_lines(sweep: Sweep, measured: Measured, tree: Tree) -> list[str]:
     count = repeats_count(sweep)
     if seconds is not None:
         where = ", ".join(dict.fromkeys(measured.where.values()))
-        lines.append(f"about {rough_duration(seconds)} of one device for the steps that are made ({where})")
+        steps = plural(sum(stage.own_steps for stage in tree.stages), "step")
+        lines.append(f"about {rough_duration(seconds)} of device time for {steps} ({where})")
         costs = [stage.planned.steps * measured.seconds[stage.name] for stage in tree.stages]
         more = count * max(costs, default=0.0)
         if more:
@@ -135,20 +136,30 @@ def _tier(sweep: Sweep, tier: Tier) -> Iterable[str]:
         for model in tier.models
     ]
     yield table(["model", "from", "trials", "why"], rows)
-    everywhere = _common(sweep.trials)
-    settings = [
-        [code(key), code(toml_text(value)), prose(sweep.file.why.get(key, ""))]
-        for key, value in _common([trial for trial in sweep.trials if trial.tier == tier.name]).items()
-        if key not in everywhere and key not in {key for axis in tier.grid for key in axis.keys}
-    ]
-    if settings:
-        yield table(["setting of this tier", "value", "why"], settings)
+    trials = [trial for trial in sweep.trials if trial.tier == tier.name]
+    known = {*_common(sweep.trials), *(key for trial in trials for key in trial.values)}
+    yield from _own_settings(sweep, "this tier", trials, known)
+    known |= _common(trials).keys()
+    for model in tier.models:
+        mine = [trial for trial in trials if trial.model == model.name]
+        yield from _own_settings(sweep, prose(model.name), mine, known)
     yield _matrix(tier.grid)
     yield _ranges(tier.search)
     for model in [model for model in tier.models if model.grid or model.search]:
         yield f"{prose(model.name)} has {'grids' if model.grid else 'ranges'} of its own:"
         yield _matrix(model.grid)
         yield _ranges(model.search)
+
+
+def _own_settings(sweep: Sweep, of: str, trials: Sequence[Trial], known: set[str]) -> Iterable[str]:
+    """A table of settings that some trials have in common, without the keys known otherwise."""
+    rows = [
+        [code(key), code(toml_text(value)), prose(sweep.file.why.get(key, ""))]
+        for key, value in _common(trials).items()
+        if key not in known
+    ]
+    if rows:
+        yield table([f"setting of {of}", "value", "why"], rows)
 
 
 def _value_count(sizes: Sequence[int]) -> str:
@@ -207,7 +218,8 @@ def _common(trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def _shared(sweep: Sweep, measured: Measured, tree: Tree) -> Iterable[str]:
-    yield f"{shared_line(tree)}. What trials have in common is trained once, to the same bits."
+    shared = tree.epochs < tree.epochs_alone
+    yield f"{shared_line(tree)}.{' What trials have in common is trained once, to the same bits.' * shared}"
     notes = [*shared_notes(measured), *stack_notes(sweep, tree, measured)]
     yield "\n".join(f"- {prose(note)}" for note in notes)
 

@@ -7,7 +7,6 @@ signals and watches the processes.
 
 import contextlib
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,12 +38,12 @@ from etude.sweep.folder import SweepFolder, TrialState
 from etude.sweep.grid import Sweep, Trial
 from etude.sweep.local import Exit, LocalProcesses
 from etude.sweep.measure import Measured, measure
-from etude.sweep.outcome import Outcome
+from etude.sweep.outcome import Outcome, describe_exit
 from etude.sweep.repeats import repeats_of
 from etude.sweep.reporter import Reporter
 from etude.sweep.search import Searches, with_found
 from etude.sweep.stacks import find_leads
-from etude.sweep.stage import hold_stage
+from etude.sweep.stage import is_stage_held
 from etude.sweep.standing import best_of
 from etude.sweep.tree import Stage, Tree, build_tree
 from etude.text import plural
@@ -148,15 +147,19 @@ class Controller:
         dispatcher = self._dispatcher(states)
         for name, reason in self._measured.problems.items():
             self._tell(f"left out  {name}: {reason}")
-        done = len(dispatcher.finished)
-        work = f"{self._tree.steps:,} steps in place of {self._tree.steps_alone:,}"
-        self._tell(f"{plural(self._count, 'trial')}, {done:,} finished; {work}; {self._folder.path}")
+        saved = self._tree.steps_alone - self._tree.steps
+        work = f"{self._tree.steps:,} steps" + f" in place of {self._tree.steps_alone:,}" * bool(saved)
+        done = f"{len(dispatcher.finished):,} finished"
+        self._tell(f"{plural(self._count, 'trial')}, {done}; {work}; {self._folder.path}")
         for device in self._devices.values():
             self._act(dispatcher, Joined(device))
-        last_scan = last_look = time.monotonic()
+        is_told, last_scan, last_look = False, time.monotonic(), time.monotonic()
         while not self._is_over(dispatcher) and not (self._is_stopping and not dispatcher.running):
             for event in self._watch():
                 self._act(dispatcher, event)
+            if self._is_stopping and not is_told:
+                is_told = True
+                self._tell(f"stopping  {plural(len(dispatcher.running), 'trial')}, to save first")
             now = time.monotonic()
             if now - last_scan > _SCAN_SECONDS:
                 last_scan = now
@@ -165,8 +168,7 @@ class Controller:
             if now - last_look > _LOOK_SECONDS:
                 last_look = now
                 self._look_at_file()
-            if not dispatcher.is_over:
-                time.sleep(_POLL_SECONDS)
+            time.sleep(0 if dispatcher.is_over else _POLL_SECONDS)
         self._look_at_file()
         is_stopped = self._is_stopping and not dispatcher.is_over
         self._decisions.leave_out(dispatcher.beyond)
@@ -302,7 +304,7 @@ class Controller:
         begun = f"from step {self._begun_at[name]:,} " if state else ""
         if words.count("--with"):
             begun = f"and {words.count('--with'):,} on the same base {begun}"
-        self._tell(f"starts    {name} {begun}of {self._stages[name].planned.steps:,} on {device}")
+        self._tell(f"starts    {name} {begun}of {self._stages[name].planned.steps:,} steps on {device}")
 
     def _watch(self) -> list[Event]:
         """Events of stages and devices since the last time; a stage that is still held has not ended."""
@@ -353,10 +355,11 @@ class Controller:
         if code is None:
             self._tell(f"lost      {name}: {exit.reason}; {begins}")
             return Ended(name, "lost", exit.reason, is_ahead)
-        if code == RESUMABLE:
+        if self._is_stopping:
+            self._tell(f"stopped   {name}; {begins}")
+        if code == RESUMABLE or self._is_stopping:
             return Ended(name, "stopped" if is_ahead or self._is_stopping else "killed", "stopped", is_ahead)
-        what = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        what = exit.reason or what
+        what = exit.reason or describe_exit(code)
         self._tell(f"broken    {name}: {what}; {begins}")
         return Ended(name, "killed", what, is_ahead)
 
@@ -380,10 +383,7 @@ class Controller:
         self._tell(f"failed    {action.name}: {action.reason}{f'; see {log}' * log.exists()}")
 
     def _is_held(self, name: str) -> bool:
-        descriptor = hold_stage(self._folder.recipe(name))
-        if descriptor is not None:
-            os.close(descriptor)
-        return descriptor is None
+        return is_stage_held(self._folder.recipe(name))
 
     def _look_at_file(self) -> None:
         """Tell once if the sweep file or its base recipe is no longer what was read."""

@@ -1,5 +1,6 @@
 """The end of an execution of a sweep, and what is said of it."""
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -25,3 +26,8 @@ def describe_outcome(outcome: Outcome) -> Sequence[str]:
     if outcome.is_stopped:
         lines.append("stopped; the same command goes on")
     return lines
+
+
+def describe_exit(code: int) -> str:
+    """The exit code of a process in words, that of a signal by its name."""
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

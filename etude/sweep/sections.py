@@ -47,6 +47,7 @@ def result_rows(made: Deliverables) -> list[tuple[str, str]]:
     ]
     if (best := made.overall.best) is not None:
         rows += [("best", f"{best.name}: {_value(best)}{test_text(best)}"), ("", _likeness(made.overall))]
+        rows.append(("", weakness_text(best)))
     if made.shrinkage is not None and made.shrinkage.mean is not None:
         rows.append(("again", _shrinkage(made.shrinkage)))
     rows.append(("device time", duration(made.costs.measured)))
@@ -127,7 +128,7 @@ def _verdict(made: Deliverables) -> Iterator[str]:
     lead = (
         f"**Best: {prose(best.trial.model)}, {prose(values_text(best))}**: {_value(best)}{test_text(best)}."
     )
-    yield f"{lead} {_likeness(standing)}{prose(weakness_text(best))}"
+    yield " ".join(filter(None, [lead, _likeness(standing), prose(weakness_text(best))]))
     open_ = [cell for cell in made.cells if not cell.is_final]
     if open_:
         yield (
@@ -203,7 +204,7 @@ def _benchmarks(made: Deliverables, charts: Sequence[str]) -> Iterator[str]:
         like = {cell.name for cell in standing.like}
         body = []
         for row in rows:
-            line = [prose(row) or "all"]
+            line = [prose(row) or prose(metric_title(made.metric))]
             for column in columns:
                 cell = grid.get((row, column))
                 text = "" if cell is None else cell_text(cell, short(cell.value, 4))
@@ -251,7 +252,8 @@ def _resources(made: Deliverables) -> Iterator[str]:
         "times add up to the measured one. It counts from the first record of each attempt to the last; "
         "loading before that is in no journal. Where trials share a device, each has its own time. "
         "Memory is that of the GPU, else of the process. Forecasts are median "
-        "errors of trials that were trained in one piece. No journal holds energy, so none is given."
+        "errors of trials that were trained in one piece, with the number of these. No journal holds energy, "
+        "so none is given."
     )
     if costs.unknown:
         known = f"{plural(len(costs.unknown), 'trial')} {verb(len(costs.unknown), 'continue')} runs"
@@ -315,7 +317,7 @@ def _again(made: Deliverables) -> Iterator[str]:
     yield table(["seed", "value", "test", "run"], states)
     if found.mean is None or found.lost is None:
         return
-    yield f"{_shrinkage(found)}. Expect the mean, not that value."
+    yield f"It was {_shrinkage(found)}. Expect the mean, not that value."
     if found.chosen is not made.overall.best:
         yield f"{code(found.chosen.name)} was the best when it was chosen; now another one is."
     if found.same_rows is False:

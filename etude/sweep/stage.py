@@ -67,6 +67,14 @@ def hold_stage(path: Path) -> int | None:
     return descriptor
 
 
+def is_stage_held(path: Path) -> bool:
+    """Tell if a process does the stage of a recipe file."""
+    descriptor = hold_stage(path)
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is None
+
+
 def _train(recipe: Recipe, options: Options, waiting: list[Branch]) -> Ended:
     """Train a trial to its end; branches are forked at their steps, and taken out of those that wait."""
     if options.resume:

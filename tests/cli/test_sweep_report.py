@@ -40,4 +40,4 @@ def test_a_search_that_was_not_begun_has_no_results(
     shown = etude("sweep", "report", path, "--folder", tmp_path / "sweep")
     assert shown.code == 2 and "has no trials yet; begin with etude sweep run" in shown.err
     planned = etude("sweep", "plan", path)
-    assert planned.code == 0 and "search of learning_rate 3 = 3" in planned.out
+    assert planned.code == 0 and "3 trials: 3 of a search of learning_rate" in planned.out

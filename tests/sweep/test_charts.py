@@ -17,7 +17,7 @@ def test_charts_hold_the_values_the_states_and_the_models(tmp_path: Path) -> Non
         trials, [Course(60, skill=0.8), Course(100, ends=70, action="fail"), Course(60)]
     ):
         write_trial(tmp_path, trial, course)
-    write_trial(tmp_path, trials[4], Course(60, skill=0.5))
+    write_trial(tmp_path, trials[4], Course(60, skill=0.5, seconds=0.2))
     file = {"name": "s", "recipe": {}, "tiers": [{"name": "t", "models": [{"name": "a"}]}]}
     sweep = Sweep(SweepFile.model_validate(file), tuple(trials), "", "")
     made = make_deliverables(sweep, lambda wanted: find_runs_of(wanted, tmp_path))

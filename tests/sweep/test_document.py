@@ -31,7 +31,9 @@ def test_the_document_of_72_trials_has_counts_reasons_and_shared_work() -> None:
         sum(line.startswith("| ") and "micro" in line and "-lr" in line for line in text.splitlines()) == 72
     )
     assert "400 device hours" in text and "1. f1 on the test rows" in text and "large, then medium" in text
-    assert grid_text(sweep.file.tiers[2], sweep.file.tiers[2].models[0]).endswith(" = 16")
+    assert grid_text(sweep.file.tiers[2], sweep.file.tiers[2].models[0]).startswith(
+        "16 trials: 2 learning_rate x "
+    )
 
 
 def test_words_of_others_stay_within_their_cell(tmp_path: Path, corpus: Path) -> None:
@@ -43,7 +45,7 @@ def test_words_of_others_stay_within_their_cell(tmp_path: Path, corpus: Path) ->
     text = write_plan(sweep, measured, tree)
     assert "\n# heading" not in text and "<script>" not in text and "[x](javascript" not in text
     seconds = seconds_of(measured, tree)
-    assert seconds is not None and " of one device for the steps" in text
+    assert seconds is not None and " of device time for 8 steps" in text
     assert seconds == sum(stage.own_steps * measured.seconds[stage.name] for stage in tree.stages)
     assert tree.steps == 8 and "in place of" in shared_line(tree)
 
@@ -62,4 +64,17 @@ def test_a_search_is_told_with_its_ranges_and_as_many_trials(tmp_path: Path, cor
     assert "these are drawn at random" in text and "net-steps8-search2" in text
     tier = sweep.file.tiers[0]
     told = grid_text(tier, tier.models[0], sweep.file.search)
-    assert told == "steps 2 x search of learning_rate and dropout 3 = 6"
+    assert told == "6 trials: 2 steps x 3 of a search of learning_rate and dropout"
+
+
+def test_the_plan_tells_apart_models_that_differ_in_settings_alone(tmp_path: Path, corpus: Path) -> None:
+    values = sweep_values(corpus, {"optim.learning_rate": [1e-3, 2e-3]})
+    (model,) = values["tiers"][0]["models"]
+    wide = {**model, "name": "wide", "settings": {"model.n_embd": 64}}
+    values["tiers"][0]["models"] = [model, wide]
+    sweep = load_sweep(write_sweep(tmp_path / "sweep.toml", values))
+    measured = measure(sweep)
+    text = write_plan(sweep, measured, build_tree(measured.planned))
+    _, _, own = text.partition("| setting of wide |")
+    assert "| `model.n_embd` | `64` |" in own.partition("\n\n")[0]
+    assert "nothing is shared." in text and "is trained once" not in text

@@ -159,6 +159,7 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(tmp_path: Path, corpus:
     controller.terminate()
     _, err = controller.communicate()
     assert controller.returncode == 75 and "the same command goes on" in err
+    assert "stopping  1 trial," in err and "; it goes on from step " in err and "broken" not in err
     (run,) = list_runs(place / "runs")
     assert run.state == "stopped"
 
