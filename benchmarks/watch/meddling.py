@@ -36,8 +36,8 @@ def meddled(meddle: Meddle) -> Iterator[None]:
     from etude import session
     from etude.engine import loop
 
-    def train(state: TrainState, batches: Batches, objective: Objective, world: Any) -> Any:
-        return loop.train(state, *meddle(state, batches, objective), world)
+    def train(state: TrainState, batches: Batches, objective: Objective, *rest: Any) -> Any:
+        return loop.train(state, *meddle(state, batches, objective), *rest)
 
     with replaced(session, "train", train):
         yield
