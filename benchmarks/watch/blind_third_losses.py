@@ -39,7 +39,7 @@ def padded(
 
 
 def features(batch: Any) -> tuple[list[Tensor], list[Tensor]]:
-    """What a tokenizing step for transformers makes: input ids, and labels that are the same ids or -100."""
+    """Rows as a tokenizing step for transformers makes them: input ids, and labels: the same ids or -100."""
     ids, labels = [], []
     for tokens, following in samples(batch):
         whole = torch.cat([tokens[:1], torch.where(following == -100, tokens.roll(-1), following)])

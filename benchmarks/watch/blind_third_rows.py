@@ -324,7 +324,7 @@ def ask_yaml(draw: random.Random) -> tuple[str, str]:
 
 
 def ask_valid(draw: random.Random) -> tuple[str, str]:
-    """Whether a name may be one of Python."""
+    """The question if a name may be one of Python."""
     name = _name(draw)
     is_valid = draw.random() < 0.5
     shown = name if is_valid else re.sub("_", "-", name)

@@ -83,12 +83,9 @@ def find_no_sum(
         sum(map(float, each)) for each in ([p.loss.detach() for p in alone], [p.targets for p in alone])
     )
     together = float(both.loss.detach()), float(both.targets)
-    decided_by, said = (
-        "two samples alone and together",
-        (
-            f"two samples have the losses {loss:.4g} and {targets:,.0f} targets alone, {together[0]:.4g} and "
-            f"{together[1]:,.0f} together"
-        ),
+    said = (
+        f"two samples have the losses {loss:.4g} and {targets:,.0f} targets alone, {together[0]:.4g} and "
+        f"{together[1]:,.0f} together"
     )
     if not (abs(together[0] - loss) > abs(loss) / 4 or abs(together[1] - targets) > abs(targets) / 4):
         pulls = _pulls(both, lay(pair))
@@ -104,7 +101,8 @@ def find_no_sum(
         0, "the loss of samples together is not the sum of their losses", said,
         "return the sum of the losses of all targets and their number, not a mean: else micro_batch_size "
         "and devices change what is learnt",
-        window=[0, 0], kind="loss_is_mean", confidence=1.0, decided_by=decided_by,
+        window=[0, 0], kind="loss_is_mean", confidence=1.0,
+        decided_by="two samples alone and together",
         causes=["a mean in place of a sum", "samples that the loss compares with each other"],
     )  # fmt: skip
 
