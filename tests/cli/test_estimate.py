@@ -86,4 +86,8 @@ def test_runs_are_projected_and_graded(write_recipe: Write, tmp_path: Path, etud
     _, grade = json.loads(etude("estimate", "--history", runs, "--json").out)
     assert grade["run"] == run.name and set(grade["errors"]) == {"seconds", "memory_bytes", "disk_bytes"}
     assert run.name in etude("estimate", "--history", runs).out
+    priced = etude("estimate", "--from", run.name, "--runs", runs, "--price-per-hour", "2")
+    assert "at 2 for an hour of one device" in priced.out
+    assert "--from does not take --gpu;" in etude("estimate", "--from", run.name, "--gpu", "h100").err
+    assert "does not take --rows;" in etude("estimate", "--history", runs, "--rows", "3").err
     assert etude("estimate").code == 2 and etude("estimate", "--from", "none", "--runs", runs).code == 2

@@ -1,5 +1,6 @@
 """Charts of a sweep show each trial with its state, in files that a browser reads."""
 
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -31,6 +32,19 @@ def test_charts_hold_the_values_the_states_and_the_models(tmp_path: Path) -> Non
     assert (
         "Pareto front" in charts["cost.svg"] and "training time to convergence" in charts["convergence.svg"]
     )
+
+
+def test_trials_of_one_value_have_a_plain_scale(tmp_path: Path) -> None:
+    trials = sweep_trials(["a"])
+    for trial in trials:
+        write_trial(tmp_path, trial, Course(60, skill=0.8))
+    file = {"name": "s", "recipe": {}, "tiers": [{"name": "t", "models": [{"name": "a"}]}]}
+    made = make_deliverables(
+        Sweep(SweepFile.model_validate(file), tuple(trials), "", ""),
+        lambda wanted: find_runs_of(wanted, tmp_path),
+    )
+    assert len({cell.value for cell in made.cells}) == 1
+    assert "1e" not in "".join(re.findall(r"<!-- (.*?) -->", sweep_charts(made)["heat-1.svg"].decode()))
 
 
 def test_a_sweep_without_values_has_no_chart() -> None:
