@@ -39,8 +39,8 @@ def run_stack(paths: Sequence[Path], runs: Path, tell: Callable[[str], None]) ->
             if run is not None and not run.is_unfinished:
                 ended[place] = Ended(0, run=run)
                 continue
-            fresh = Options(runs=runs, recipe_text=read_recipe_text(path), gradients=shared.add_gradients)
-            options = Options(runs=runs, resume=run, gradients=shared.add_gradients) if run else fresh
+            text = None if run else read_recipe_text(path)
+            options = Options(runs=runs, resume=run, recipe_text=text, gradients=shared.add_gradients)
             training = Training(run.recipe if run else load_recipe(path), options)
             going[place] = _Going(training, iter(training))
             closing.callback(_stop, going[place])
