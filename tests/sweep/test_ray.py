@@ -157,9 +157,11 @@ def test_a_process_that_ray_ends_for_want_of_memory_is_told_once_and_not_started
     tmp_path: Path,
     cluster: Cluster,
     processes: RayProcesses,
+    write_recipe: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    endless = write_recipe({"train.steps": 1_000_000})
     monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")
     node = cluster.add_node(num_cpus=1, object_store_memory=STORE)
     try:
@@ -167,7 +169,8 @@ def test_a_process_that_ray_ends_for_want_of_memory_is_told_once_and_not_started
         device = Device("small")
         processes._node_of["small"] = node.node_id
         processes._nodes[node.node_id].devices = [device]
-        processes.start("one", device, ["generate", "--help"], tmp_path / "log")
+        words = ["train", str(endless), "--runs", str(tmp_path / "runs")]
+        processes.start("one", device, words, tmp_path / "log")
         reason = "ended by Ray for want of memory on its node"
         assert poll_until(processes, Exit) == Exit("one", -signal.SIGKILL, reason)
     finally:
