@@ -128,7 +128,7 @@ def _run_ray(trials: list[dict[str, Any]], place: Path) -> None:
     import ray
     from ray import tune
 
-    ray.init(num_cpus=AT_ONCE, include_dashboard=False)
+    ray.init("local", num_cpus=AT_ONCE, include_dashboard=False)
 
     def objective(config: dict[str, Any]) -> None:
         _train(config["trial"], place, place / "ray.jsonl", tune.report)

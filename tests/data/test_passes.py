@@ -52,7 +52,7 @@ def test_ray_gives_the_same_rows(varied: dict[str, Any], monkeypatch: pytest.Mon
     whole = examine(recipe_of(**varied))
     monkeypatch.setattr(passes, "_BATCH_CHARACTERS", 20_000)
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         assert same(whole, examine(recipe_of(**varied, executor="ray"), again=True))
     finally:
