@@ -209,7 +209,7 @@ def _end(session: Session, decision: Decision) -> Ending:
     save(session)
     session.keeper.collect(wait=True)
     if not decision.is_asked:
-        if unusable := session.world.agree(session.guard.why_unusable() if session.guard else None):
+        if unusable := session.world.agree(session.watch.why_unusable() if session.watch else None):
             raise FaultError(unusable)
         session.world.wait()  # the checkpoint that rank 0 wrote is there for all
         advice = "the run is finished, without scores beside those before training and the baselines"

@@ -5,7 +5,6 @@ from etude.engine.checkpoint import Progress, Snapshot, remove_unfinished, take_
 from etude.engine.loop import Step
 from etude.engine.out_of_memory import SMALLER, capacity, room_for
 from etude.errors import FaultError
-from etude.guard import REQUEST
 from etude.models.layers import can_recompute
 from etude.plan.fit import find_fit
 from etude.plan.memory import is_traceable, memory_of
@@ -13,6 +12,7 @@ from etude.recipe.course import RECOMPUTE, Change
 from etude.recipe.toml import toml_text
 from etude.records import events
 from etude.records.folder import checkpoint_name
+from etude.run_watch import REQUEST
 from etude.session import Session
 from etude.text import rough_size
 
@@ -87,8 +87,8 @@ def go_back(session: Session, change: Change) -> None:
     session.restore(path)
     session.recorder.forget()
     session.examiner.forget()
-    if session.guard:
-        session.guard.rewind(change.step)
+    if session.watch:
+        session.watch.rewind(change.step)
     session.world.wait()  # all ranks have read it
     if session.world.is_main:
         remove_unfinished(session.run.checkpoints, beyond=change.step)

@@ -28,7 +28,6 @@ from etude.engine.recorder import Recorder
 from etude.engine.world import World, join_world, measure_matrix_rate
 from etude.errors import InputError
 from etude.evaluate.judge import Judge
-from etude.guard import Guard
 from etude.objectives.choose import join_kinds
 from etude.objectives.examiner import Examiner
 from etude.objectives.kind import Kind
@@ -44,6 +43,7 @@ from etude.records.ending import Ending
 from etude.records.folder import checkpoint_name
 from etude.records.store import Run, RunWriter
 from etude.records.trackers import require_trackers
+from etude.run_watch import RunWatch
 from etude.start import Options, find_started, find_weights, open_folder, untrained_finding, write_start
 from etude.text import plural, shorten
 from etude.watch.detectors.collapse import Collapse
@@ -55,7 +55,7 @@ class Session:
     """The parts of a run that work together from its start to its end.
 
     writer              of the run folder, on the rank that holds it
-    guard               the watch, on that rank
+    watch               reads the records along, on that rank
     is_evaluation_owed  whether the checkpoint that the run goes on from has yet to be evaluated
     """
 
@@ -73,7 +73,7 @@ class Session:
     judge: Judge
     examiner: Examiner
     pace: Pace
-    guard: Guard | None
+    watch: RunWatch | None
     is_evaluation_owed: bool = False
     invariants: Invariants = field(init=False)
 
@@ -197,13 +197,13 @@ def begin(
         world=world, folder=run.path / "predictions", is_fresh=is_fresh,
     )  # fmt: skip
     settle = partial(keeper.collect, wait=True)
-    guard = Guard(run, recipe.watch, partial(_explain, plan, options, state), settle) if writer else None
-    desk = _desk(run, state, world, signals, recorder, keeper, guard=guard, mailbox=mailbox)
+    watch = RunWatch(run, recipe.watch, partial(_explain, plan, options, state), settle) if writer else None
+    desk = _desk(run, state, world, signals, recorder, keeper, watch=watch, mailbox=mailbox)
     stack.callback(lambda: desk.close(state.step))
     session = Session(
         plan=plan, options=options, world=world, state=state, objective=objective, signals=signals,
         desk=desk, run=run, writer=writer, recorder=recorder, keeper=keeper, judge=judge, examiner=examiner,
-        pace=Pace(plan), guard=guard,
+        pace=Pace(plan), watch=watch,
     )  # fmt: skip
     if path:
         session.restore(path)
@@ -261,7 +261,7 @@ def _take_lost_changes(run: Run, state: TrainState, world: World) -> list[events
 
 def _desk(
     run: Run, state: TrainState, world: World, signals: StopSignals, recorder: Recorder, keeper: Keeper,
-    *, guard: Guard | None, mailbox: Mailbox | None,
+    *, watch: RunWatch | None, mailbox: Mailbox | None,
 ) -> Desk:  # fmt: skip
     def course_at(step: int) -> Course:
         find_moment(run, step)
@@ -276,7 +276,7 @@ def _desk(
         course_at=course_at,
         tell=recorder.write,
         beat=recorder.beat,
-        watch=guard.decide if guard else lambda course, step: None,
+        watch=watch.decide if watch else lambda course, step: None,
     )
 
 
@@ -297,12 +297,12 @@ def _micro_batch_size(run: Run, plan: Plan, state: TrainState, objective: Object
 
 def _write_start(session: Session, path: Path | None, damage: list[str], new_weights: list[str]) -> None:
     """Write down the start of an attempt, and what is known of it; from here on the watch reads along."""
-    recorder, guard = session.recorder, session.guard
-    assert guard is not None
+    recorder, watch = session.recorder, session.watch
+    assert watch is not None
     foreign = session.start_attempt(path)
     recorder.ignore = session.recipe.watch.ignore
-    recorder.write(*guard.begin(has_first_weights=session.options.weights is not None))
-    recorder.watch = guard.take
+    recorder.write(*watch.begin(has_first_weights=session.options.weights is not None))
+    recorder.watch = watch.take
     recorder.write(*_find_at_start(session, new_weights))
     recorder.write(*_find_at_resume(session, foreign, damage, path.name if path else "the start"))
     recorder.sync()

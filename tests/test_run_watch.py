@@ -11,12 +11,12 @@ import torch
 
 from etude import Options, Training, logits
 from etude.errors import FaultError, RecipeError
-from etude.guard import Guard
 from etude.recipe.course import Change, Course
 from etude.recipe.load import change, recipe_from
 from etude.recipe.schema import Recipe, Watch
 from etude.records.events import Control, Finding, Step
 from etude.records.store import Run, create_run, list_runs
+from etude.run_watch import RunWatch
 
 Make = Callable[..., Recipe]
 
@@ -172,10 +172,10 @@ def test_a_remedy_is_not_undone_by_a_change_that_was_planned(make_recipe: Make, 
     run = train(recipe, tmp_path, changes=(planned,))
     course = Course(run.recipe, 12).with_changes([planned])
     for key, value, due in (("optim.learning_rate", 1.0, 8), ("train.max_grad_norm", 0.5, 4)):
-        guard = Guard(run, Watch(policy="recover"))
+        watch = RunWatch(run, Watch(policy="recover"))
         error = Finding(11, "it rose", "loss 9", "less", "error", [6, 11], changes={key: value}, kind="odd")
-        guard.take([error])
-        decision = guard.decide(course, 12)
+        watch.take([error])
+        decision = watch.decide(course, 12)
         assert decision is not None and decision.kind == "back" and decision.change is not None
         assert (decision.change.step, decision.change.key) == (due, key)
         assert decision.change.value == (2.1e-3 if due == 8 else value)
@@ -190,17 +190,17 @@ def test_without_a_checkpoint_before_the_fault_a_run_cannot_recover(
     make_recipe: Make, tmp_path: Path
 ) -> None:
     writer = create_run(tmp_path, make_recipe())
-    guard = Guard(writer.run, Watch(policy="recover"))
+    watch = RunWatch(writer.run, Watch(policy="recover"))
     error = Finding(3, "it broke", "loss 9", "try less", severity="error", window=[2, 3], kind="odd")
-    assert guard.take([error]) == []
-    decision = guard.decide(Course(make_recipe(), 12), 3)
+    assert watch.take([error]) == []
+    decision = watch.decide(Course(make_recipe(), 12), 3)
     assert decision is not None and decision.kind == "fail"
     assert "it broke, since step 2: loss 9; there is no checkpoint before it" in decision.reason
     assert "a larger checkpoint.keep keeps one" in decision.reason
-    assert guard.decide(Course(make_recipe(), 12), 3) is None
+    assert watch.decide(Course(make_recipe(), 12), 3) is None
     early = replace(error, step=0, window=[0, 0])
-    assert guard.take([early]) == []
-    decision = guard.decide(Course(make_recipe(), 12), 3)
+    assert watch.take([early]) == []
+    decision = watch.decide(Course(make_recipe(), 12), 3)
     assert decision is not None and f"etude improve {writer.run.name}" in decision.reason
     assert decision.reason.startswith("it broke, found before the first step: loss 9")
     writer.close("stopped")

@@ -21,7 +21,7 @@ _LOWER_RATE = 0.3
 NEVER_MOVED = "never_moved"  # the finding that a trainable tensor stayed as it was
 
 
-class Guard:
+class RunWatch:
     """Watches the records of a run on the rank that writes them.
 
     explain  looks for the cause of a finding in the model and the data, and returns the finding with it
