@@ -177,6 +177,7 @@ def _write_conditions(
         "device": plan.device.type,
         "devices": plan.recipe.train.devices,
         "precision": plan.precision,
+        "run": plan.recipe.run.model_dump(exclude_none=True),
         "own_code": options.own.describe(),
         "base": base_of(plan),
     }

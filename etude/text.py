@@ -5,6 +5,9 @@ import shlex
 import unicodedata
 
 _MOST_CHARACTERS, _MOST_OF_A_VALUE = 300, 80
+_DURATION = re.compile(
+    r"(?=.)(?:([0-9]{1,6})d)?(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m(?:in)?)?(?:([0-9]{1,6})s)?"
+)
 
 
 def clean(text: str) -> str:
@@ -54,6 +57,21 @@ def rough_duration(seconds: float) -> str:
     unit = next((unit for unit, length in units.items() if seconds >= 1.5 * length), "s")
     value = seconds / units[unit]
     return f"{f'{value:.2g}' if value < 99.5 else f'{value:,.0f}'} {unit}"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration as people write it, as `11h30m`, `90s` or `2d`.
+
+    Raises: ValueError if it is none, or no time at all.
+    """
+    found = _DURATION.fullmatch(text)
+    units = (86400, 3600, 60, 1)
+    seconds = (
+        sum(int(part or 0) * unit for part, unit in zip(found.groups(), units, strict=True)) if found else 0
+    )
+    if not seconds:
+        raise ValueError("it must be a duration in d, h, m and s, as 11h30m or 90s")
+    return float(seconds)
 
 
 def rough_price(amount: float, interval: tuple[float, float], each: float) -> str:

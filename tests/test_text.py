@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.cli.printing import print_json, print_rows, print_table, print_text, say
-from etude.text import clean, command, expected, one_line, plural, printable, rough_price, shorten, verb
+from etude.text import (
+    clean,
+    command,
+    expected,
+    one_line,
+    parse_duration,
+    plural,
+    printable,
+    rough_price,
+    shorten,
+    verb,
+)
 
 PLURALS = {0: "0 steps", 1: "1 step", 2: "2 steps", 1001: "1,001 steps"}
 ODD = "a\x1b[2Jb\x00\x7f\x9bc\u200bd\u202ee\ud800f\ue000"
@@ -120,3 +131,11 @@ def test_a_price_has_its_interval_and_one_below_a_cent_is_said_to_be() -> None:
         rough_price(3.21, (1.93, 6.5), 2.5) == "about 3.20 (1.90 to 6.50), at 2.5 for an hour of one device"
     )
     assert rough_price(0.001, (0.0005, 0.002), 0.1).startswith("below 0.01, ")
+
+
+def test_a_duration_is_read_as_people_write_it() -> None:
+    written = {"11h30m": 41400, "90s": 90, "2d": 172800, "1h1min1s": 3661, "45m": 2700}
+    assert {text: parse_duration(text) for text in written} == written
+    for text in ("", "0s", "30", "1.5h", "30s1h", "h", "-1s", "1h 30m", "9999999s", "٣s", "1h\n"):
+        with pytest.raises(ValueError, match="11h30m"):
+            parse_duration(text)

@@ -13,7 +13,8 @@ from etude.durable import check_name, read_bytes, why_not_utf8
 from etude.errors import InputError, RecipeError
 from etude.recipe.problems import describe, group_by_keys
 from etude.recipe.rules import find_conflicts
-from etude.recipe.schema import Recipe
+from etude.recipe.schema import BESIDE, Recipe
+from etude.recipe.section import is_address
 from etude.recipe.toml import Locator, parse, parse_override
 from etude.text import shorten
 
@@ -66,6 +67,9 @@ def absolute(recipe: Recipe, folder: Path) -> Recipe:
         data["leakage"]["benchmarks"] = [resolve(path) for path in benchmarks]
     if "from" in tokenizer:
         tokenizer["from"] = resolve(tokenizer["from"])
+    life = values.get("run", {})
+    if "mirror" in life and not is_address(life["mirror"]):
+        life["mirror"] = resolve(life["mirror"])
     if _is_folder(model.get("from"), folder):
         model["from"] = resolve(model["from"])
     return Recipe.model_validate(values)
@@ -136,12 +140,13 @@ def at_home(path: str) -> Path:
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """A hash (hex) that is equal for equal recipes, whatever the order and comments of the file."""
+    """A hash (hex) equal for recipes that compute the same, whatever the order and comments of a file."""
     return values_hash(recipe.to_dict())
 
 
 def values_hash(values: dict[str, Any]) -> str:
     """The same hash of the plain values of a recipe, as its TOML file holds them."""
+    values = {name: value for name, value in values.items() if name not in BESIDE}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 

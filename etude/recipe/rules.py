@@ -1,6 +1,7 @@
 """Rules across the keys of a recipe, which no single key can check."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from typing import get_args
 
@@ -10,6 +11,7 @@ from etude.recipe.findings import FINDINGS
 from etude.recipe.kinds import TRAINING_KINDS
 from etude.recipe.model import Model
 from etude.recipe.schema import Data, Kind, Recipe, Source
+from etude.recipe.section import is_address
 from etude.text import shorten
 
 _MOST_CRITERIA = 100
@@ -18,21 +20,9 @@ _MOST_CRITERIA = 100
 def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
     """Every conflict as (dotted key to blame, what is wrong and what to do)."""
     rules = (
-        _sources,
-        _paths,
-        _gate,
-        _tasks,
-        _tokenizer,
-        _model,
-        _length,
-        _batch,
-        _schedule,
-        _device,
-        _evaluate,
-        _checkpoint,
-        _watch,
-        _criteria,
-    )
+        _sources, _paths, _gate, _tasks, _tokenizer, _model, _length, _batch, _schedule, _device, _evaluate,
+        _checkpoint, _watch, _criteria, _life,
+    )  # fmt: skip
     return [conflict for rule in rules for conflict in rule(recipe)]
 
 
@@ -56,6 +46,7 @@ def _paths(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for place, source in _each_source(data):
         named |= {f"{place}.path": source.path, f"{place}.glob": source.glob}
     named |= {f"data.leakage.benchmarks.{index}": path for index, path in enumerate(data.leakage.benchmarks)}
+    named["run.mirror"] = recipe.run.mirror
     for key, path in named.items():
         try:
             check_name("." if path is None else path.strip())
@@ -387,3 +378,12 @@ def _criteria(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _next_multiple(value: int, of: int) -> int:
     return -(-value // of) * of
+
+
+def _life(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    mirror = recipe.run.mirror
+    if mirror is None and recipe.run.mirror_data:
+        yield "run.mirror_data", "is true without run.mirror; give the folder that is to hold the copy"
+    elif is_address(mirror) and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s@?#]+", mirror or ""):
+        what = "give it as s3://bucket/folder, and the keys for it in the environment"
+        yield "run.mirror", f"is not the plain address of a bucket and a folder in it; {what}"

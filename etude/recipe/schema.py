@@ -9,7 +9,18 @@ from pydantic import Field
 
 from etude.recipe.kinds import TRAINING_KINDS, TrainingKind
 from etude.recipe.model import Adapter, Model, Tokenizer
-from etude.recipe.section import Count, Limit, Name, Positive, Rate, Ratio, Section, TaskName, key
+from etude.recipe.section import (
+    Count,
+    Duration,
+    Limit,
+    Name,
+    Positive,
+    Rate,
+    Ratio,
+    Section,
+    TaskName,
+    key,
+)
 
 # Kinds of code that etude.data.lexer tells apart.
 Kind = Literal[
@@ -304,6 +315,26 @@ class Records(Section):
     author: str | None = key(None, "front matter of the report")
 
 
+class Life(Section):
+    """The life of a run: the end of its session, and a second place for what it saves."""
+
+    session_limit: Duration | None = key(
+        None,
+        "time that the process has; before it is over the run saves and ends, to be resumed",
+        example="11h30m",
+    )
+    mirror: str | None = key(
+        None,
+        "folder on another disk, or bucket (s3://...), that gets a copy of checkpoints and records",
+        example="/content/drive/MyDrive/runs",
+    )
+    mirror_data: bool = key(False, "copy the prepared data into the mirror too")
+
+
+# Sections that say how a run lives, not what it computes: another value of theirs makes no other recipe.
+BESIDE = frozenset({"run"})
+
+
 class Stated(Section):
     """Figures that the recipe states of its run; those that do not follow from it are named at the start."""
 
@@ -335,6 +366,7 @@ class Recipe(Section):
     criteria: list[Criterion] = key([], "what the run is to reach")
     stated: Stated | None = key(None, "figures that are held against those that follow from the recipe")
     records: Records = Records()
+    run: Life = Life()
 
     @property
     def kind(self) -> TrainingKind:

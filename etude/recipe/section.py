@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from etude.text import parse_duration
 
 Positive = Annotated[int, Field(gt=0, le=2**40)]
 Count = Annotated[int, Field(ge=0, le=2**40)]
@@ -16,6 +18,15 @@ Unlimited = Annotated[
 ]
 Limit = Rate | Unlimited
 Name = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9._-]{0,63}\z")]
+
+
+def _duration(text: str) -> str:
+    parse_duration(text)
+    return text
+
+
+# As it is written, as 11h30m; `parse_duration` gives its seconds.
+Duration = Annotated[str, AfterValidator(_duration)]
 TaskName = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9_-]{0,31}\z")]
 
 
@@ -36,3 +47,8 @@ class Section(BaseModel):
         populate_by_name=True,
         protected_namespaces=(),
     )
+
+
+def is_address(place: str | None) -> bool:
+    """True if a place is that of a bucket, as `s3://name/folder`, and no path."""
+    return place is not None and "://" in place
