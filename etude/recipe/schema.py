@@ -306,7 +306,9 @@ class Records(Section):
     """The log, its channels and the front matter of the report."""
 
     log_every_steps: Positive | None = key(None, "between log lines (default 10; short runs 1)", example=10)
-    trackers: list[Literal["tensorboard", "wandb"]] = key([], "sent there as well", example=["tensorboard"])
+    trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = key(
+        [], "sent there as well", example=["tensorboard"]
+    )
     parent: str | None = key(None, "the run that this recipe is to improve on", example="my-run-a1b2c3")
     title: str | None = key(None, "title of the report (default: the name)")
     type: str = key("training", "front matter of the report")

@@ -1,4 +1,4 @@
-"""Channels that get the records as they come: log.txt, trainer_state.json, TensorBoard, Weights & Biases.
+"""Channels that get the records as they come: log.txt, trainer_state.json, and the services of a recipe.
 
 A tracker has `write(event)` and `close()`. One that fails is named once and dropped; a run never depends on
 it.
@@ -6,9 +6,6 @@ it.
 
 import logging
 import math
-import os
-import time
-from collections.abc import Callable
 from typing import Any
 
 from etude import durable
@@ -18,22 +15,17 @@ from etude.records import events
 from etude.records.events import Event
 from etude.records.journal import Reader
 from etude.records.ledger import Ledger
-from etude.records.store import Run, RunWriter, Tracker
+from etude.records.services import SERVICES
+from etude.records.store import Run, RunWriter
 from etude.records.window import OpenWindow
 from etude.text import expected, plural, printable
-
-_PACKAGED = ("tensorboard", "wandb")  # trackers that need a package of their name
 
 
 def open_trackers(recipe: Recipe, writer: RunWriter, reader: Reader) -> None:
     """Let the trackers that a recipe names follow a run; one that cannot be opened is named and left out."""
-    kinds: dict[str, Callable[[Run, Ledger], Tracker]] = {
-        "tensorboard": TensorBoard,
-        "wandb": WeightsAndBiases,
-    }
     for name in recipe.records.trackers:
         try:
-            writer.trackers.append(kinds[name](writer.run, reader.read()))
+            writer.trackers.append(SERVICES[name](writer.run, reader.read()))
         except Exception as error:  # whatever its package raises: no network, no account, no room
             writer.warn(f"tracker {name} could not be opened and is off: {type(error).__name__}: {error}")
 
@@ -43,7 +35,7 @@ def require_trackers(recipe: Recipe) -> None:
     from importlib.util import find_spec
 
     for name in recipe.records.trackers:
-        if name in _PACKAGED and find_spec(name) is None:
+        if find_spec(name) is None:  # a service has the name of its package
             raise InputError(
                 f'records.trackers names "{name}", which is not installed; run pip install '
                 '"etude-workbench[track]"'
@@ -187,98 +179,6 @@ class TrainerState:
     def _place(self, step: int) -> dict[str, float]:
         """The epochs that a step is the end of; none before the first attempt is known."""
         return {"epoch": step / self._attempt.steps_per_epoch} if self._attempt else {}
-
-
-class TensorBoard:
-    """Event files under `tensorboard/` that `tensorboard --logdir` reads.
-
-    A kill loses what waits in memory, so each attempt writes all that counts again, and hides what earlier
-    ones wrote.
-    """
-
-    def __init__(self, run: Run, ledger: Ledger) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._window = OpenWindow()
-        folder = run.path / "tensorboard"
-        # Readers take the files by name, which begins with the second of the start; ".10" comes before ".9".
-        if list(folder.glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
-            time.sleep(1)
-        self._writer = SummaryWriter(str(folder), purge_step=0 if folder.exists() else None)
-        for entry in ledger.entries:
-            self._write(entry.event, entry.time)
-
-    def write(self, event: Event) -> None:
-        self._write(event, None)
-
-    def close(self) -> None:
-        self._writer.close()
-
-    def _write(self, event: Event, when: float | None) -> None:
-        for name, value in scalars(event, self._window).items():
-            self._writer.add_scalar(name, value, event.step, when)  # type: ignore[union-attr]
-        if isinstance(event, events.Generation):
-            self._writer.add_text(event.prompt[:40] or "sample", event.text, event.step, when)
-
-
-class WeightsAndBiases:
-    """A run at Weights & Biases, continued under the same id; WANDB_MODE, WANDB_PROJECT and so on hold.
-
-    A kill loses what was not sent or written yet, so each attempt sends again what W&B does not have. Its
-    steps are those of the run; one that a restart repeats has the same figures, and W&B keeps the first. Its
-    summary has the last figures, and under best/ those of the best evaluation by the metric of the recipe.
-    """
-
-    def __init__(self, run: Run, ledger: Ledger) -> None:
-        import wandb
-
-        self._window = OpenWindow()
-        # Without git, which would run what the .git/config of the current folder names; the record has the
-        # commit.
-        self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "etude"), name=run.name, id=run.info["id"],
-            resume="allow", dir=str(run.path), config=run.recipe.to_dict(), tags=run.recipe.records.tags,
-            settings=wandb.Settings(disable_git=True, disable_code=True),
-        )  # fmt: skip
-        # The next step that W&B takes: offline the first, so that each folder to sync holds the whole run.
-        self._next_step = self._run.step
-        for entry in ledger.entries:
-            self.write(entry.event)
-
-    def write(self, event: Event) -> None:
-        values = {name: value for name, value in scalars(event, self._window).items() if math.isfinite(value)}
-        step: int = getattr(event, "step", 0)
-        if values and step >= self._next_step:
-            self._run.log({**values, "step": step}, step=step)
-        if isinstance(event, events.Evaluation) and event.best:
-            figures = {name.replace("validation/", "best/"): value for name, value in values.items()}
-            self._run.summary.update({**figures, "best/step": step})
-
-    def close(self) -> None:
-        self._run.finish()
-
-
-def scalars(event: Event, window: OpenWindow) -> dict[str, float]:
-    """The figures of a record under the names that charts are grouped by."""
-    if ended := window.add(event):
-        assert isinstance(event, events.Resource)
-        named = {
-            "train/loss": ended.loss, "train/grad_norm": ended.grad_norm,
-            "train/learning_rate": ended.learning_rate, "train/skipped_steps": ended.skipped,
-            "speed/tokens_per_second": event.tokens_per_second, "speed/mfu": event.mfu,
-            "speed/wait_ratio": event.wait_ratio, "machine/cpu_percent": event.cpu_percent,
-            "machine/rss_bytes": event.rss_bytes, "machine/gpu_percent": event.gpu_percent,
-            "machine/gpu_memory_bytes": event.gpu_memory_bytes,
-        }  # fmt: skip
-        return {name: float(value) for name, value in named.items() if value is not None}
-    if isinstance(event, events.Evaluation):
-        named = {
-            "validation/loss": event.loss, "validation/perplexity": event.perplexity,
-            "validation/bits_per_byte": event.bits_per_byte,
-            **{f"validation/{name}": value for name, value in event.metrics.items()},
-        }  # fmt: skip
-        return {name: float(value) for name, value in named.items() if value is not None}
-    return {}
 
 
 def _finite(value: float) -> float | None:
