@@ -73,7 +73,7 @@ def main() -> None:
 def _write_tokenizer(path: Path) -> None:
     from etude.data.bpe import train_tokenizer
     from etude.data.sources import read_documents
-    from etude.recipe.schema import Source
+    from etude.recipe.data import Source
 
     if not path.exists():
         documents = (document.text for document in read_documents(Source(source="python-stdlib")))

@@ -29,8 +29,9 @@ from etude.models.hf_config import default_names, label_names
 from etude.models.lora import CLASSIFIER_FILE
 from etude.objectives.choose import choose_kind
 from etude.own import Own
+from etude.recipe.data import Clean, Leakage
 from etude.recipe.metric import ChosenMetric
-from etude.recipe.schema import Clean, Leakage, Loss, Recipe
+from etude.recipe.schema import Loss, Recipe
 from etude.records.events import DataUsed
 from etude.records.folder import step_of
 from etude.records.store import Run

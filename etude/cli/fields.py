@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import InputError, RecipeError
-from etude.recipe.schema import Source
+from etude.recipe.data import Source
 
 Row = dict[str, Any]
 

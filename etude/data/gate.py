@@ -33,7 +33,8 @@ from etude.data.rows import place_of
 from etude.data.samples.sample import Flags, Ints
 from etude.data.sources import source_key
 from etude.errors import InputError
-from etude.recipe.schema import Recipe, Source
+from etude.recipe.data import Source
+from etude.recipe.schema import Recipe
 from etude.records import shape
 
 _FORMAT = 4

@@ -13,7 +13,7 @@ from etude.data.listing import list_files, list_own_folders, root_of
 from etude.data.rows import HEAD_BYTES, LINES, TABLES, Kind, Row, find_kind, name_container, read_rows
 from etude.data.unpack import Allowance, content_name, read_chunks, read_head
 from etude.errors import InputError
-from etude.recipe.schema import Source
+from etude.recipe.data import Source
 from etude.text import plural
 
 _FIRST_ROWS = 20

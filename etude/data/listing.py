@@ -10,7 +10,8 @@ from pathlib import Path
 from etude import durable
 from etude.data.unpack import unreadable
 from etude.errors import InputError
-from etude.recipe.schema import Recipe, Source
+from etude.recipe.data import Source
+from etude.recipe.schema import Recipe
 from etude.records.folder import is_run_folder
 
 USES = ("train", "validation", "test")

@@ -62,7 +62,8 @@ from etude.data.tally import Tally
 from etude.data.tokenize import Tokenizer
 from etude.data.tokenizer_files import load_tokenizer, tells_date, tokenizer_key
 from etude.errors import InputError
-from etude.recipe.schema import Recipe, Source
+from etude.recipe.data import Source
+from etude.recipe.schema import Recipe
 
 _FORMAT = 13
 _NAMED_FILES = 3

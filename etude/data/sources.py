@@ -20,7 +20,7 @@ from etude.data.rows import HEAD_BYTES, NO_VALUES, Row, name_container, place_of
 from etude.data.turns import Message, count_unlearnt, is_answer
 from etude.data.unpack import Allowance, read_chunks, unreadable
 from etude.errors import InputError
-from etude.recipe.schema import Source
+from etude.recipe.data import Source
 
 _MAX_DOCUMENT_BYTES = 256 << 20
 

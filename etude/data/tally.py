@@ -18,7 +18,7 @@ from etude.data.split import connect, hash_words, number_texts
 from etude.data.tokenize import Tokenizer, any_of
 from etude.data.turns import name_unread
 from etude.errors import InputError
-from etude.recipe.schema import Source
+from etude.recipe.data import Source
 
 NAMED_ROWS = 10
 _NAMED_COLUMNS, _NAMED_TOKENS = 50, 3

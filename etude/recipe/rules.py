@@ -7,10 +7,11 @@ from typing import get_args
 
 from etude.durable import check_name
 from etude.errors import InputError
+from etude.recipe.data import Data, Source
 from etude.recipe.findings import FINDINGS
 from etude.recipe.kinds import TRAINING_KINDS
 from etude.recipe.model import Model
-from etude.recipe.schema import Data, Kind, Recipe, Source
+from etude.recipe.schema import Kind, Recipe
 from etude.recipe.section import is_address
 from etude.text import shorten
 

@@ -12,7 +12,7 @@ import zstandard
 
 from etude.data.sources import read_documents
 from etude.errors import InputError
-from etude.recipe.schema import Source
+from etude.recipe.data import Source
 
 ALPACA = [{"instruction": f"Add {n} and 1", "input": "", "output": f"{n + 1}"} for n in range(12)]
 PACKS: dict[str, Callable[[bytes], bytes]] = {

@@ -12,7 +12,7 @@ from etude.data.rows import NO_VALUES
 from etude.data.sources import read_documents
 from etude.data.turns import is_answer
 from etude.errors import InputError
-from etude.recipe.schema import Source
+from etude.recipe.data import Source
 
 ASKED = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 SHARE_GPT = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]

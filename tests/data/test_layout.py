@@ -5,7 +5,7 @@ from pathlib import Path
 
 from etude.data.layout import look_through
 from etude.data.sources import read_documents
-from etude.recipe.schema import Source
+from etude.recipe.data import Source
 from tests.data.files import ALPACA, refusal, write
 
 

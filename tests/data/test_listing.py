@@ -12,8 +12,8 @@ from etude.data.layout import look_through
 from etude.data.listing import list_files, list_sources
 from etude.data.sources import read_documents, source_key
 from etude.errors import InputError
+from etude.recipe.data import Source
 from etude.recipe.load import recipe_from
-from etude.recipe.schema import Source
 
 
 def refusal(path: Path, **settings: Any) -> str:

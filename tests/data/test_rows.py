@@ -15,7 +15,7 @@ import pytest
 from etude.data.layout import look_through
 from etude.data.rows import find_kind, place_of, read_rows
 from etude.data.sources import read_documents
-from etude.recipe.schema import Source
+from etude.recipe.data import Source
 from tests.data.files import ALPACA, PACKS, refusal, write
 
 

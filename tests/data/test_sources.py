@@ -12,7 +12,7 @@ import zstandard
 from etude.data import sources, unpack
 from etude.data.layout import look_through
 from etude.data.sources import read_documents, source_key
-from etude.recipe.schema import Source
+from etude.recipe.data import Source
 from tests.data.files import refusal
 
 

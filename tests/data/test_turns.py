@@ -13,8 +13,8 @@ from etude.data.turns import is_answer
 from etude.errors import InputError
 from etude.plan import make_plan
 from etude.plan.rows import plan_rows
+from etude.recipe.data import Source
 from etude.recipe.load import change, recipe_from
-from etude.recipe.schema import Source
 from tests.bases import CHAT_ML, write_qwen2, write_t5
 
 MARKS_OF_CHAT_ML = CHAT_ML.replace(

@@ -8,8 +8,9 @@ import transformers
 
 from etude.errors import RecipeError
 from etude.models.lora import CLASSIFIER
+from etude.recipe.data import Source
 from etude.recipe.kinds import TRAINING_KINDS, TrainingKind
-from etude.recipe.schema import Loss, Recipe, Source, Train
+from etude.recipe.schema import Loss, Recipe, Train
 
 
 def test_every_objective_of_a_recipe_has_one_row() -> None:

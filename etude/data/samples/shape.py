@@ -17,7 +17,8 @@ from etude.data.sources import Document
 from etude.data.tally import NAMED_ROWS, Tally
 from etude.data.tokenize import Tokenizer
 from etude.errors import InputError
-from etude.recipe.schema import Recipe, Source
+from etude.recipe.data import Source
+from etude.recipe.schema import Recipe
 
 Arrays = dict[str, npt.NDArray[Any]]
 
