@@ -70,8 +70,8 @@ def train_here(
 
 def describe_rest(run: "Run") -> str:
     """The steps that a run has made, and the time that the others take at its pace; "" before the first."""
-    from etude.cli.progress import Pace
     from etude.report.history import read_history
+    from etude.report.progress import Pace
 
     history, pace = read_history(run), Pace(run.recipe)
     for entry in history.ledger.entries:

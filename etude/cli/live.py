@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from etude.cli.printing import Output, open_console, print_json_line, print_wrapped, say
-from etude.cli.progress import Pace, Progress, stopping
+from etude.control.signals import stopping
 from etude.records.events import (
     Attempt,
     CheckpointSaved,
@@ -25,6 +25,7 @@ from etude.records.store import Run
 from etude.records.trackers import describe
 from etude.records.window import OpenWindow
 from etude.report.history import read_history
+from etude.report.progress import Pace, Progress
 from etude.text import one_line, shorten
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from etude.cli.progress import Progress, stopping
+from etude.control.signals import stopping
 from etude.records.ending import Ending
 from etude.records.events import Forecast, Generation
 from etude.report.braille import Mark, braille_curve
+from etude.report.progress import Progress
 from etude.report.wording import NOTHING, duration, metric_title, number, percent, short, size
 from etude.text import clean, one_line, printable, rough_duration, rough_size
 

@@ -24,6 +24,11 @@ def signal_title(name: str) -> str:
     return {"SIGINT": "Ctrl-C"}.get(name, name)
 
 
+def stopping(signal: str) -> str:
+    """The answer to a signal that asks a run to stop."""
+    return f"{signal_title(signal)}: saves and stops after this step or evaluation; once more stops at once"
+
+
 class StopSignals:
     """While entered, `requested` names the first signal that came; a second one interrupts.
 

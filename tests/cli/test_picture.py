@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from etude.cli.picture import draw
-from etude.cli.progress import Progress
 from etude.records.events import Control, Evaluation, Event, Finding, Forecast, Generation
+from etude.report.progress import Progress
 from tests.report.runs import attempt, evaluation, new_run, window
 
 QUESTION = "### Instruction:\n" + "Explain at length what a list is. " * 30 + "\n\n### Response:\n"

@@ -5,15 +5,16 @@ from typing import Any
 
 import pytest
 
-from etude.cli.progress import Pace, Progress, stopping
+from etude.control.signals import stopping
 from etude.records.events import CheckpointSaved, Control, Evaluation, Event, Generation, Step
+from etude.report.progress import Pace, Progress
 from tests.report.runs import attempt, evaluation, loss_at, new_run, window
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr("etude.cli.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("etude.report.progress.time.monotonic", lambda: now[0])
     return now
 
 

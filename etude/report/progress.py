@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from etude.control.signals import signal_title
 from etude.recipe.schema import Recipe
 from etude.records.events import (
     Attempt,
@@ -207,11 +206,6 @@ class Progress:
         self.samples = [text for text in self.samples if start and text.step <= start]
         self._recent.clear()
         self.resource = self.control = self.gap = self.last = self.finding = None
-
-
-def stopping(signal: str) -> str:
-    """The answer to a signal that asks a run to stop."""
-    return f"{signal_title(signal)}: saves and stops after this step or evaluation; once more stops at once"
 
 
 def _mean(values: Sequence[float]) -> float:
