@@ -73,6 +73,7 @@ class Training:
                         make_room(session, step)
                         continue
                     session.recorder.add(step)
+                    session.has_stepped = True
                     if session.pace.add_step(step.number, step.seconds):
                         _forecast(session)
                     if _is_log_step(session):
@@ -83,7 +84,10 @@ class Training:
                     ):  # of several, one would fail for a broken step before the others
                         session.recorder.drain_late()
                     if _is_evaluation_due(session):
-                        _evaluate(session)
+                        if session.why_leave_before(session.pace.evaluation_seconds()):
+                            session.is_evaluation_owed = True
+                        else:
+                            _evaluate(session)
                     if _is_checkpoint_due(session):
                         _save(session)
                         session.world.wait()  # rank 0 alone saves, and the next step is not to wait long
@@ -116,6 +120,7 @@ def _evaluate_at_start(session: Session) -> None:
             _evaluate(session, before=True)
     elif session.is_evaluation_owed:
         _evaluate(session)
+        session.is_evaluation_owed = False
         if session.world.is_main:
             session.keeper.point_at(session.judge.best)
 
@@ -127,7 +132,8 @@ def _evaluate(session: Session, *, before: bool = False) -> None:
         with session.invariants.unchanged("an evaluation"):
             records = session.examiner.evaluate(before=before)
     except Exception:
-        save(session, evaluated=False)
+        session.is_evaluation_owed = True
+        save(session)
         session.keeper.collect(wait=True)
         raise
     session.recorder.write(*records)
@@ -179,6 +185,19 @@ def _is_common_step(session: Session) -> bool:
 
 
 def _decide(session: Session) -> Decision:
+    """Do what the desk decides after this step, until it is to go on or to stop.
+
+    A run that is at its end is left to a later session if this one has no time for the scores.
+    """
+    decision = _ask_desk(session)
+    is_end = decision.kind == "stop" or session.state.step == session.plan.steps
+    is_end = is_end and not decision.is_asked
+    if is_end and (reason := session.why_leave_before(session.pace.comparison_seconds())):
+        return Decision("stop", reason, is_asked=True)
+    return decision
+
+
+def _ask_desk(session: Session) -> Decision:
     """Do what the desk decides after this step, until it is to go on or to stop."""
     while (step := session.state.step) < session.plan.steps and _is_common_step(session):
         decision = session.desk.decide(session.state.course, step, session.judge.why_stop())

@@ -17,7 +17,7 @@ from etude.session import Session
 from etude.text import rough_size
 
 
-def save(session: Session, *, evaluated: bool = True, again: bool = False) -> None:
+def save(session: Session, *, again: bool = False) -> None:
     """Save this step, unless that is done; without validation the best is judged here, by training loss."""
     state, plan, judge = session.state, session.plan, session.judge
     is_saved = session.keeper.saved_step == state.step
@@ -34,7 +34,7 @@ def save(session: Session, *, evaluated: bool = True, again: bool = False) -> No
         best=judge.best,
         evaluations_without_improvement=judge.evaluations_without_improvement,
         counted=judge.counted,
-        evaluated=evaluated,
+        evaluated=not session.is_evaluation_owed,
         base=plan.pretrained.digest if plan.pretrained and session.recipe.adapter else None,
         changes=state.course.changes,
     )
@@ -93,7 +93,7 @@ def go_back(session: Session, change: Change) -> None:
     if session.world.is_main:
         remove_unfinished(session.run.checkpoints, beyond=change.step)
     session.state.course = session.state.course.with_changes([change])
-    save(session, evaluated=not session.is_evaluation_owed, again=True)
+    save(session, again=True)
     session.keeper.collect(wait=True)
     session.start_attempt(path)
     _record(session, change, "back")

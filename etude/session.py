@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -10,13 +10,11 @@ from pathlib import Path
 import torch
 
 from etude.assemble import assemble
-from etude.audit import audit
-from etude.audit.loaded import find_not_loaded
 from etude.causes import explain, find_causes, name_repeats
 from etude.control.desk import Desk
 from etude.control.mailbox import FILE, Mailbox
+from etude.control.session_end import SessionEnd, find_session_end
 from etude.control.signals import StopSignals
-from etude.data.corpus import label_notes
 from etude.data.loader import Loader
 from etude.engine import checkpoint as checkpoints
 from etude.engine.fork import find_moment
@@ -28,13 +26,13 @@ from etude.engine.recorder import Recorder
 from etude.engine.world import World, join_world, measure_matrix_rate
 from etude.errors import InputError
 from etude.evaluate.judge import Judge
+from etude.first_findings import find_at_resume, find_at_start, find_faults
 from etude.objectives.choose import join_kinds
 from etude.objectives.examiner import Examiner
 from etude.objectives.kind import Kind
 from etude.plan import Plan, make_plan
 from etude.plan.forecast import Pace
 from etude.plan.rows import short_rows
-from etude.plan.stated import find_disagreements
 from etude.probe import find_micro_batch, try_own_code
 from etude.recipe.course import Change, Course
 from etude.recipe.schema import Recipe
@@ -44,7 +42,7 @@ from etude.records.folder import checkpoint_name
 from etude.records.store import Run, RunWriter
 from etude.records.trackers import require_trackers
 from etude.run_watch import RunWatch
-from etude.start import Options, find_started, find_weights, open_folder, untrained_finding, write_start
+from etude.start import Options, find_started, open_folder, write_start
 from etude.text import plural, shorten
 from etude.watch.detectors.collapse import Collapse
 from etude.watch.detectors.unseen import Overfitting, ValidationRise
@@ -56,7 +54,9 @@ class Session:
 
     writer              of the run folder, on the rank that holds it
     watch               reads the records along, on that rank
-    is_evaluation_owed  whether the checkpoint that the run goes on from has yet to be evaluated
+    session_end         the end of the session that this process runs in, where one is known
+    is_evaluation_owed  whether the step that the run is at has yet to be evaluated
+    has_stepped         whether this attempt has made a step
     """
 
     plan: Plan
@@ -74,7 +74,9 @@ class Session:
     examiner: Examiner
     pace: Pace
     watch: RunWatch | None
+    session_end: SessionEnd | None = None
     is_evaluation_owed: bool = False
+    has_stepped: bool = False
     invariants: Invariants = field(init=False)
 
     def __post_init__(self) -> None:
@@ -116,6 +118,25 @@ class Session:
                     yield step
                     if self.state.course is not course:
                         break
+
+    def why_leave(self, seconds: float = 0.0) -> str | None:
+        """The reason to leave the rest to a later session: this one has no time for what takes so long.
+
+        An attempt that has made no step goes on: each session brings a run forward.
+        """
+        end = self.session_end
+        if end is None or not self.has_stepped:
+            return None
+        steps = 1 if self.world.size == 1 else self.plan.log_every_steps  # until the desk is asked again
+        is_time = end.left > seconds + self.pace.leaving_seconds(steps)
+        return None if is_time and not self.is_evaluation_owed else str(end)
+
+    def why_leave_before(self, seconds: float) -> str | None:
+        """The same for what all ranks are about to begin together."""
+        if self.session_end is None:
+            return None
+        reason: str | None = self.world.agree(self.why_leave(seconds))
+        return reason
 
     def restore(self, path: Path) -> None:
         """Take over a checkpoint. Raises: InputError if it lacks a change that was asked for."""
@@ -180,9 +201,7 @@ def begin(
     if writer is not None:
         stack.callback(lambda: writer.close(ending().state))
     path, damage = checkpoints.newest_valid(run.checkpoints, run.info["id"])
-    size = _micro_batch_size(run, plan, state, objective, world)
-    train_section = recipe.train.model_copy(update={"micro_batch_size": size})
-    state.course = replace(state.course, recipe=recipe.model_copy(update={"train": train_section}))
+    state.course = _sized_course(run, plan, state, objective, world)
     matrix_rate = world.size * measure_matrix_rate(world.device, state.precision.dtype)
     recorder = Recorder(
         writer, device=world.device, cost=plan.cost, matrix_rate=matrix_rate, precision=state.precision.name
@@ -203,17 +222,23 @@ def begin(
     session = Session(
         plan=plan, options=options, world=world, state=state, objective=objective, signals=signals,
         desk=desk, run=run, writer=writer, recorder=recorder, keeper=keeper, judge=judge, examiner=examiner,
-        pace=Pace(plan), watch=watch,
+        pace=Pace(plan), watch=watch, session_end=_session_end(recipe, world),
     )  # fmt: skip
+    desk.why_leave = session.why_leave
     if path:
         session.restore(path)
     recorder.write(*_take_lost_changes(run, state, world))
     if writer is not None:
         _write_start(session, path, damage, new_weights)
-        if options.view:
-            options.view.show_plan(run, short_rows(plan))
-    recorder.write(*_find_not_loaded(session, path, new_weights), *_audit(session, new_weights))
+    recorder.write(*find_faults(plan, options, state, path, new_weights, is_main=world.is_main))
     return session
+
+
+def _session_end(recipe: Recipe, world: World) -> SessionEnd | None:
+    """The end of the session of rank 0, which holds for all."""
+    end = find_session_end(recipe.run.session_limit) if world.is_main else None
+    stated = world.agree(asdict(end) if end else None)
+    return SessionEnd(**stated) if stated else None
 
 
 def _join(plan: Plan, stack: contextlib.ExitStack) -> World:
@@ -288,11 +313,14 @@ def _set_determinism(recipe: Recipe) -> None:
         torch.use_deterministic_algorithms(wanted)  # which loads torch's compiler
 
 
-def _micro_batch_size(run: Run, plan: Plan, state: TrainState, objective: Objective, world: World) -> int:
-    """The size that the plan has, that an earlier attempt found, or that is found by trying."""
-    if plan.micro_batch_size is None and (run.path / "environment.json").exists():
-        return int(run.environment["micro_batch_size"])
-    return plan.micro_batch_size or find_micro_batch(plan, state, objective, world)
+def _sized_course(run: Run, plan: Plan, state: TrainState, objective: Objective, world: World) -> Course:
+    """The course with the micro-batches that the plan has, an earlier attempt found, or trying finds."""
+    size = plan.micro_batch_size
+    if size is None and (run.path / "environment.json").exists():
+        size = int(run.environment["micro_batch_size"])
+    size = size or find_micro_batch(plan, state, objective, world)
+    train_section = plan.recipe.train.model_copy(update={"micro_batch_size": size})
+    return replace(state.course, recipe=plan.recipe.model_copy(update={"train": train_section}))
 
 
 def _write_start(session: Session, path: Path | None, damage: list[str], new_weights: list[str]) -> None:
@@ -303,49 +331,12 @@ def _write_start(session: Session, path: Path | None, damage: list[str], new_wei
     recorder.ignore = session.recipe.watch.ignore
     recorder.write(*watch.begin(has_first_weights=session.options.weights is not None))
     recorder.watch = watch.take
-    recorder.write(*_find_at_start(session, new_weights))
-    recorder.write(*_find_at_resume(session, foreign, damage, path.name if path else "the start"))
+    recorder.write(*find_at_start(session.plan, session.state, new_weights))
+    start, folder = path.name if path else "the start", session.run.checkpoints
+    recorder.write(*find_at_resume(folder, session.state.step, foreign, damage, start))
     recorder.sync()
-
-
-def _find_at_start(session: Session, new_weights: list[str]) -> Iterator[events.Finding]:
-    """Findings about the model and the labels of a run that is at its start."""
-    if session.state.step:
-        return
-    if new_weights:
-        names = f"{plural(len(new_weights), 'new tensor')}: {', '.join(new_weights[:4])}"
-        yield events.Finding(0, "new weights", names, "learnt from the start", severity="info")
-    if finding := untrained_finding(session.plan, session.state.model):
-        yield finding
-    for said in find_disagreements(session.plan):
-        yield events.Finding(0, "stated figures", said, "mend the recipe, or what it states")
-    for task in session.plan.tasks:
-        for note in label_notes(task.corpus):
-            advice = "if that is not meant, mend the label fields, or id2label in config.json of the model"
-            yield events.Finding(0, task.named("labels of the data"), note, advice)
-
-
-def _find_not_loaded(session: Session, path: Path | None, new_weights: list[str]) -> list[events.Finding]:
-    """A finding if the model is not that of its files: of a checkpoint, first weights, or the base."""
-    plan, options = session.plan, session.options
-    if session.writer is None:  # ranks are held against each other
-        return []
-    weights = checkpoints.weights_file(path) if path else None
-    if weights is None and options.weights is not None:
-        weights = find_weights(options.weights, options.runs)
-    base = plan.pretrained if options.model is None else None
-    found = find_not_loaded(session.state.model, base, weights, new_weights)
-    return [replace(each, step=session.state.step) for each in found]
-
-
-def _audit(session: Session, new_weights: list[str]) -> list[events.Finding]:
-    """Faults that tests find before the first step, on all ranks: a loss of the user's may join them."""
-    if session.state.step:
-        return []
-    plan, options = session.plan, session.options
-    is_known = options.model is None and options.weights is None and not new_weights
-    is_fresh = plan.pretrained is None if is_known else None
-    return audit(plan, session.state, options.own, is_fresh=is_fresh).findings
+    if session.options.view:
+        session.options.view.show_plan(session.run, short_rows(session.plan))
 
 
 def _explain(plan: Plan, options: Options, state: TrainState, finding: events.Finding) -> events.Finding:
@@ -361,17 +352,3 @@ def _explain(plan: Plan, options: Options, state: TrainState, finding: events.Fi
         if is_out_of_memory(error):
             release(error)
         return replace(finding, not_tested=[*finding.not_tested, f"causes: {shorten(error, 100)}"])
-
-
-def _find_at_resume(
-    session: Session, foreign: list[str], damage: list[str], start: str
-) -> Iterator[events.Finding]:
-    """Findings about the checkpoints of an attempt that goes on."""
-    step = session.state.step
-    if foreign:
-        more = " ..." if len(foreign) > 3 else ""
-        evidence = f"{', '.join(foreign[:3])}{more} in {session.run.checkpoints.name}"
-        advice = f"left as it is: a checkpoint is named as {checkpoint_name(200)} is"
-        yield events.Finding(step, "not a checkpoint", evidence, advice)
-    for problem in damage:
-        yield events.Finding(step, "damaged checkpoint", problem, f"the run continues from {start}")

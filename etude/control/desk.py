@@ -42,6 +42,7 @@ class Desk:
     tell       records requests that are refused
     beat       shows that the run is alive, and whether it is paused
     watch      the decision that findings about the run lead to, if any
+    why_leave  the reason to save and leave the rest to a later session, if any
     """
 
     mailbox: Mailbox | None
@@ -52,6 +53,7 @@ class Desk:
     tell: Callable[[Event], None]
     beat: Callable[[str], None]
     watch: Callable[[Course, int], Decision | None] = lambda course, step: None
+    why_leave: Callable[[], str | None] = lambda: None
     is_paused: bool = False
 
     def decide(self, course: Course, step: int, exhausted: str | None) -> Decision:
@@ -78,6 +80,8 @@ class Desk:
                 return Decision("stop", f"{signal_title(signal)} was received", is_asked=True)
             if exhausted:
                 return Decision("stop", exhausted)
+            if reason := self.why_leave():
+                return Decision("stop", reason, is_asked=True)
             if decision := self.watch(course, step):
                 return decision
             self._look(mailbox, step)

@@ -3,6 +3,7 @@
 import math
 import statistics
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -38,6 +39,10 @@ _LEAST_STEPS, _MOST_STEPS, _ENOUGH_SECONDS = 3, 10, 2.0
 _SAVE_SECONDS, _COPIED_BYTES = 0.006, 8e9  # a second
 _WRITE_SECONDS, _WRITTEN_BYTES = 0.015, 450e6
 _START_SECONDS, _REPORT_SECONDS = 1.0, 0.5  # tests before the first step; the report
+# The report and the end of the process, when a session is about to be over, and the share that is added to
+# what was measured of steps, checkpoints and evaluations.
+_LEAVE_SECONDS, _LEAVE_SHARE = 2.0, 1.25
+_RECENT_STEPS, _RECENT = 100, 3  # the others: evaluations and checkpoints
 # The share by which steps alike differ from one minute to the next on a machine that others use, too.
 _DRIFT = 0.1
 
@@ -202,11 +207,12 @@ def weights_bytes(plan: Plan) -> int:
 
 
 class Pace:
-    """The pace of a run that has just begun, from which its forecast is made once."""
+    """The pace of a run: its forecast, made once at its beginning, and the time that its parts take now."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._steps: list[float] = []
+        self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
         self._evaluations: list[float] = []
         self._saves: list[float] = []
         self._write_seconds: float | None = None
@@ -225,6 +231,7 @@ class Pace:
 
     def add_step(self, number: int, seconds: float) -> bool:
         """Take in a step from the first on; True once, when enough of them are known."""
+        self._recent.append(seconds)
         if self._is_done or number != len(self._steps) + 1:
             return False
         self._steps.append(seconds)
@@ -239,23 +246,49 @@ class Pace:
         known = self._steps[1:] or self._steps
         beside = max(self._elsewhere() - self._before_steps, 0.0) / len(known)  # logs, records and findings
         usual = statistics.median(known)
-        step = usual + beside
-        costs, work = assume_costs(self._plan, step, memory_bytes), evaluation_work(self._plan)
         costs = replace(
-            costs,
+            self._costs(usual + beside, memory_bytes),
             tried=len(self._steps),
             checkpoint_seconds=min(self._saves, default=None),  # others waited for those before them
             write_seconds=self._write_seconds,
             start_seconds=self._before_steps + max(self._steps[0] - usual, 0.0),
             interval=spread_of(known),
         )
+        return forecast(self._plan, costs, len(self._steps))
+
+    def leaving_seconds(self, steps: int) -> float:
+        """Seconds for so many steps more, a checkpoint and the end of the process, at the worst of late."""
+        size = checkpoint_bytes(self._plan)
+        saved = max(self._saves[-_RECENT:], default=_SAVE_SECONDS + size / _COPIED_BYTES)
+        written = (
+            _WRITE_SECONDS + size / _WRITTEN_BYTES if self._write_seconds is None else self._write_seconds
+        )
+        return _LEAVE_SHARE * (steps * max(self._recent, default=0.0) + saved + written) + _LEAVE_SECONDS
+
+    def evaluation_seconds(self) -> float:
+        """Seconds of the next evaluation, at the worst of late."""
+        if not self._evaluations:
+            return _LEAVE_SHARE * _seconds(evaluation_work(self._plan), self._costs_of_late())
+        return _LEAVE_SHARE * max(self._evaluations[-_RECENT:])
+
+    def comparison_seconds(self) -> float:
+        """Seconds of the scores at the end."""
+        work = final_work(self._plan)
+        return _LEAVE_SHARE * (_seconds(work, self._costs_of_late()) + _baseline_seconds(self._plan))
+
+    def _costs_of_late(self) -> Costs:
+        return self._costs(statistics.median(self._recent or [0.0]), 0)
+
+    def _costs(self, step_seconds: float, memory_bytes: int) -> Costs:
+        """Costs by the seconds of a step, and by the first evaluation if there was one."""
+        costs, work = assume_costs(self._plan, step_seconds, memory_bytes), evaluation_work(self._plan)
         first = self._evaluations[0] if self._evaluations else None
         if first is not None and work.tokens:
             rest = max(first - reading_seconds(work, costs), 0.0)
-            costs = replace(costs, token_seconds=rest / work.tokens)
-        elif first is not None and work.samples:
-            costs = replace(costs, sample_seconds=first / work.samples)
-        return forecast(self._plan, costs, len(self._steps))
+            return replace(costs, token_seconds=rest / work.tokens)
+        if first is not None and work.samples:
+            return replace(costs, sample_seconds=first / work.samples)
+        return costs
 
     def _elsewhere(self) -> float:
         """Seconds that were spent in neither steps nor evaluations nor checkpoints."""

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from etude.durable import check_name, read_bytes, why_not_utf8
 from etude.errors import InputError, RecipeError
+from etude.recipe.life import BESIDE
 from etude.recipe.problems import describe, group_by_keys
 from etude.recipe.rules import find_conflicts
-from etude.recipe.schema import BESIDE, Recipe
+from etude.recipe.schema import Recipe
 from etude.recipe.section import is_address
 from etude.recipe.toml import Locator, parse, parse_override
 from etude.text import shorten

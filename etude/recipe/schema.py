@@ -1,6 +1,6 @@
 """The schema of a recipe: every section and key, with its default, its unit and the reason for both.
 
-Model, tokenizer and adapter stand in `model.py`, the data in `data.py`.
+Model, tokenizer and adapter stand in `model.py`, the data in `data.py`, the life of a run in `life.py`.
 """
 
 from typing import Annotated, Any, Literal
@@ -9,10 +9,10 @@ from pydantic import Field
 
 from etude.recipe.data import Data
 from etude.recipe.kinds import TRAINING_KINDS, TrainingKind
+from etude.recipe.life import Life
 from etude.recipe.model import Adapter, Model, Tokenizer
 from etude.recipe.section import (
     Count,
-    Duration,
     Limit,
     Name,
     Positive,
@@ -202,26 +202,6 @@ class Records(Section):
     tags: list[str] = key([], "front matter of the report", example=["pretraining"])
     weight: int = key(10, "front matter of the report: its place in a list")
     author: str | None = key(None, "front matter of the report")
-
-
-class Life(Section):
-    """The life of a run: the end of its session, and a second place for what it saves."""
-
-    session_limit: Duration | None = key(
-        None,
-        "time that the process has; before it is over the run saves and ends, to be resumed",
-        example="11h30m",
-    )
-    mirror: str | None = key(
-        None,
-        "folder on another disk, or bucket (s3://...), that gets a copy of checkpoints and records",
-        example="/content/drive/MyDrive/runs",
-    )
-    mirror_data: bool = key(False, "copy the prepared data into the mirror too")
-
-
-# Sections that say how a run lives, not what it computes: another value of theirs makes no other recipe.
-BESIDE = frozenset({"run"})
 
 
 class Stated(Section):

@@ -199,27 +199,6 @@ def test_the_hash_ignores_order_and_comments_but_no_value(tmp_path: Path) -> Non
     assert recipe_hash(load(tmp_path, GOOD)) != recipe_hash(load(tmp_path, GOOD, "seed=18"))
 
 
-def test_how_a_run_lives_makes_no_other_recipe(tmp_path: Path) -> None:
-    other = load(tmp_path, GOOD, "run.session_limit=11h30m", "run.mirror=copies")
-    assert recipe_hash(other) == recipe_hash(load(tmp_path, GOOD))
-    assert other.run.mirror == str(tmp_path / "copies") and other.run.session_limit == "11h30m"
-    assert load(tmp_path, GOOD, "run.mirror=s3://bucket/runs").run.mirror == "s3://bucket/runs"
-
-
-@pytest.mark.parametrize(
-    ("override", "problem"),
-    [
-        ("run.session_limit=soon", 'run.session_limit (override) is "soon"; it must be a duration in d, h'),
-        ("run.session_limit=30", 'it must be a text in quotes; try "11h30m"'),
-        ("run.mirror_data=true", "is true without run.mirror"),
-        ("run.mirror=s3://key:secret@bucket", "the keys for it in the environment"),
-        ("run.mirror=", "run.mirror (override)"),
-    ],
-)
-def test_a_life_that_cannot_be_is_refused(tmp_path: Path, override: str, problem: str) -> None:
-    assert problem in problems(tmp_path, GOOD, override)[0]
-
-
 def test_with_changes_checks_again_and_diff_names_the_keys(make_recipe: Callable[..., Recipe]) -> None:
     before = make_recipe()
     after = with_changes(before, {"optim.learning_rate": 1e-4, "train.compile": True})

@@ -1,0 +1,23 @@
+"""The sections of a recipe that say how a run lives: its session and its mirror."""
+
+from etude.recipe.section import Duration, Section, key
+
+
+class Life(Section):
+    """The life of a run: the end of its session, and a second place for what it saves."""
+
+    session_limit: Duration | None = key(
+        None,
+        "time that the process has; before it is over the run saves and ends, to be resumed",
+        example="11h30m",
+    )
+    mirror: str | None = key(
+        None,
+        "folder on another disk, or bucket (s3://...), that gets a copy of checkpoints and records",
+        example="/content/drive/MyDrive/runs",
+    )
+    mirror_data: bool = key(False, "copy the prepared data into the mirror too")
+
+
+# Sections that say how a run lives, not what it computes: another value of theirs makes no other recipe.
+BESIDE = frozenset({"run"})
