@@ -101,10 +101,13 @@ def go_back(session: Session, change: Change) -> None:
 
 
 def _record(session: Session, change: Change, action: str = "change") -> None:
-    values, reason = {change.key: change.value}, f"{change.key} is {change.value} after step {change.step:,}"
+    reason = f"{change.key} is {change.value} after step {change.step:,}"
     reason += f": {change.reason}" if change.reason else ""
-    step, request = session.state.step, change.request
-    session.recorder.write(events.Control(step, action, reason, request, values, change.step))
+    control = events.Control(
+        session.state.step, action, reason, change.request, {change.key: change.value}, change.step,
+        before={change.key: session.state.course.before(change)}, who=change.who, channel=change.channel,
+    )  # fmt: skip
+    session.recorder.write(control)
     session.recorder.sync()
 
 

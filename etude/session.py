@@ -37,6 +37,7 @@ from etude.probe import find_micro_batch, try_own_code
 from etude.recipe.course import Change, Course
 from etude.recipe.schema import Recipe
 from etude.records import events
+from etude.records.changes import changes_of
 from etude.records.ending import Ending
 from etude.records.folder import checkpoint_name
 from etude.records.store import Run, RunWriter
@@ -260,13 +261,10 @@ def _take_lost_changes(run: Run, state: TrainState, world: World) -> list[events
     saved last, by a run that went back to it, and there the changes of the journal are void.
     """
     recorded = {
-        (control.request, control.from_step, key, repr(value)): (
-            control,
-            Change(control.from_step, key, value, control.reason.partition(": ")[2], control.request),
-        )
+        (change.request, change.step, change.key, repr(change.value)): (control, change)
         for control in (entry.event for entry in (run.ledger().entries if world.is_main else ()))
-        if isinstance(control, events.Control) and control.from_step is not None
-        for key, value in control.changes.items()
+        if isinstance(control, events.Control)
+        for change in changes_of(control)
     }
     unknown, lost = [(each.step, each.key, each.value) for each in state.course.changes], []
     for control, change in recorded.values():

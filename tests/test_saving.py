@@ -84,6 +84,23 @@ def test_a_run_with_changes_that_is_stopped_anywhere_ends_with_the_same_bits(
         assert [attempt.from_step for attempt in events(run, Attempt)] == [0, stop_at]
 
 
+def test_a_change_is_recorded_with_the_value_before_it_and_with_who_asked(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    asked = Change(4, "optim.learning_rate", 1e-3, "slower", "r-1", "ann@host", "command line")
+    changes = (asked, Change(6, "optim.learning_rate", 5e-4), Change(6, "data.skip_steps", 1))
+    training = Training(make_recipe(), Options(runs=tmp_path, changes=changes))
+    next(iter(training))
+    assert [
+        (each.before, each.who, each.channel) for each in events(training.run, Control) if each.changes
+    ] == [
+        ({"optim.learning_rate": 3e-3}, "ann@host", "command line"),
+        ({"optim.learning_rate": 1e-3}, None, None),
+        ({"data.skip_steps": None}, None, None),
+    ]
+    assert checkpoint.read_progress(training.run.checkpoints / "step-000000").changes == changes
+
+
 def test_a_skipped_step_leaves_its_batch_out(tmp_path: Path, make_recipe: Make) -> None:
     recipe = make_recipe({"optim.learning_rate": 1e-12, "train.steps": 6, "evaluate.every_steps": 6})
     plain = losses(run_recipe(recipe, Options(runs=tmp_path / "plain")).run)

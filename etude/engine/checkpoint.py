@@ -28,7 +28,8 @@ MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
 _FILE = shape.Object({"size": int, "sha256": str})
 _MANIFEST = shape.Object({"format": int, "run": str, "step": int, "files": {str: _FILE}})
 _CHANGE = shape.Object(
-    {"step": int, "key": str, "value": (float, str, None), "reason": str}, {"request": str | None}
+    {"step": int, "key": str, "value": (float, str, None), "reason": str},
+    {"request": str | None, "who": str | None, "channel": str | None},
 )
 _STATE = shape.Object(
     {

@@ -9,7 +9,7 @@ from typing import Any
 
 from etude.errors import RecipeError
 from etude.recipe.load import change as change_values
-from etude.recipe.load import recipe_from
+from etude.recipe.load import flatten, recipe_from
 from etude.recipe.schedule import learning_rate_ratio
 from etude.recipe.schema import Recipe
 from etude.recipe.toml import Locator
@@ -37,6 +37,7 @@ class Change:
     key      one of KEYS; `data.skip_steps` leaves out the batches of so many steps, once
     value    as a recipe holds it; None for a key that is not set
     request  the id of the request that it answers
+    who      asked for it, and by which channel; None where the run itself decided
     """
 
     step: int
@@ -44,6 +45,8 @@ class Change:
     value: Any
     reason: str = ""
     request: str | None = None
+    who: str | None = None
+    channel: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,12 @@ class Course:
     def with_changes(self, changes: Iterable[Change]) -> "Course":
         """The course with further changes. Raises: RecipeError."""
         return Course(self.recipe, self.steps, (*self.changes, *changes))
+
+    def before(self, change: Change) -> Any:
+        """The value that a change of this course replaces; None for a key that was not set."""
+        earlier = self.changes[: self.changes.index(change)]
+        values = [each.value for each in earlier if each.key == change.key]
+        return values[-1] if values else flatten(self.recipe.to_dict()).get(change.key)
 
     def halve(self, step: int, reason: str, *, keep_batch: bool = True) -> list[Change]:
         """The changes to micro-batches of at most half the samples after a step; none if they have one.

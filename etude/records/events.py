@@ -198,7 +198,8 @@ class Control:
     """A decision about the run after a step, and its reason.
 
     request    the id of the request that it answers
-    changes    of the recipe: values by key, which hold after `from_step` steps
+    changes    of the recipe: values by key, which hold after `from_step` steps; before: those they replaced
+    who        asked for it, as `user@host`, and by which channel; None where the run itself decided
     """
 
     step: int
@@ -207,6 +208,9 @@ class Control:
     request: str | None = None
     changes: dict[str, Any] = field(default_factory=dict)
     from_step: int | None = None
+    before: dict[str, Any] = field(default_factory=dict)
+    who: str | None = None
+    channel: str | None = None
 
 
 @dataclass(frozen=True)
@@ -334,16 +338,13 @@ def plain(value: Any) -> Any:
 def _is_consistent(scores: Scores) -> bool:
     """True if each system has the same figures, the metric among them, each with its interval; counts fit."""
     figures = [list(values) for values in scores.systems.values()]
-    intervals = [
-        *scores.gains.values(),
-        *(each for values in scores.systems.values() for each in values.values()),
-    ]
+    of_systems = [each for values in scores.systems.values() for each in values.values()]
     return (
         "after" in scores.systems
         and scores.metric in figures[0]
         and all(names == figures[0] for names in figures)
         and scores.gains.keys() <= scores.systems.keys()
-        and all(len(each) == 3 and not each[1] > each[2] for each in intervals)
+        and all(len(each) == 3 and not each[1] > each[2] for each in [*scores.gains.values(), *of_systems])
         and (not scores.confusion or _counts_rows(scores))
         and (scores.distinct or 0) <= scores.rows
         and all({"rows", *scores.systems} == values.keys() for values in scores.capabilities.values())
