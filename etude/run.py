@@ -3,12 +3,14 @@
 import contextlib
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 
 from etude.control.desk import Decision
 from etude.engine import checkpoint as checkpoints
 from etude.engine.loop import Step
 from etude.engine.out_of_memory import SMALLER, is_out_of_memory
 from etude.errors import EtudeError, FaultError, LostRankError
+from etude.notebook import notebook_view
 from etude.plan.beginning import forecast_at_start
 from etude.recipe.schema import Recipe
 from etude.records import events
@@ -45,7 +47,8 @@ class Training:
     _session: Session
 
     def __init__(self, recipe: Recipe, options: Options = Options()) -> None:  # noqa: B008 - frozen
-        self._recipe, self._options = recipe, options
+        self._recipe = recipe
+        self._options = options if options.view else replace(options, view=notebook_view())
 
     def save(self) -> None:
         """Save the step that was just made, from which the run can then be forked while it goes on."""

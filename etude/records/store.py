@@ -156,6 +156,12 @@ class Run:
     def ledger(self) -> Ledger:
         return read_journal(self.path / "journal.jsonl")
 
+    def _repr_html_(self) -> str:
+        """The run in a cell of a notebook: figures, losses, newest texts and findings."""
+        from etude.report.cell import run_html
+
+        return run_html(self)
+
 
 class Tracker(Protocol):
     """Something else that wants the records as they come."""
