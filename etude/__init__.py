@@ -5,7 +5,7 @@ train(recipe, ...)             run it to its end
 Training(recipe, Options(...)) the same as an iterator of steps, with one's own module, loss and metrics
 Metric(function, lower_is_better=True)  a metric of one's own, and which way is better
 logits(model, batch)           what a language model says of each next token, for one's own loss and metrics
-open_run(name)                 a run to read
+open_run(name)                 a run to read; in a notebook it shows itself
 """
 
 from typing import TYPE_CHECKING, Any

@@ -20,8 +20,7 @@ from etude.models.parts import find_non_finite
 from etude.models.weights import open_tensors
 from etude.recipe.course import Change
 from etude.records import shape
-from etude.records.folder import checkpoint_folders, checkpoint_name, list_checkpoints, step_of
-from etude.records.store import BEST
+from etude.records.folder import BEST, checkpoint_folders, checkpoint_name, list_checkpoints, step_of
 
 FORMAT = 1
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"

@@ -1,17 +1,18 @@
 """The content of a run folder: checkpoints by name, and nothing that leads elsewhere."""
 
 import json
+import math
 import os
 import re
 import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from etude import durable
 from etude.errors import InputError, MissingError
-from etude.records.shape import Object, fit
+from etude.records.shape import Object, at_least, fit
 
 _CHECKPOINT = re.compile(r"step-([0-9]{6,18})")
 _FILES = (
@@ -182,3 +183,15 @@ def _entries(folder: Path) -> list[Path]:
         return [] if folder.is_symlink() else sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _checkpoint(name: str) -> str:
+    if step_of(name) is None:
+        raise ValueError(f"{name[:40]!r} is no checkpoint")
+    return name
+
+
+BEST = Object(
+    {"checkpoint": Annotated[str, _checkpoint], "value": Annotated[float, at_least(-math.inf)]},
+    {"metric": str, "step": int},
+)

@@ -4,7 +4,6 @@ import atexit
 import contextlib
 import difflib
 import fcntl
-import math
 import os
 import re
 import secrets
@@ -16,9 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 from etude import durable
 from etude.errors import InputError, MissingError, RecipeError, StorageError
@@ -28,12 +28,12 @@ from etude.records import shape
 from etude.records.environment import CONDITIONS
 from etude.records.events import Event
 from etude.records.folder import (
+    BEST,
     read_part,
     remove_leftovers,
     require_outside_runs,
     require_own,
     require_runs_folder,
-    step_of,
 )
 from etude.records.journal import Journal, append_beside, read_journal
 from etude.records.lease import is_alive, is_locked, leave, lock_run, read_lease, write_lease
@@ -48,16 +48,6 @@ _RECIPE_BYTES = 1 << 20
 _NEW_RUN = re.compile(r"\.[a-z0-9][a-z0-9._-]*-[0-9a-f]{6}\.new")
 
 
-def _checkpoint(name: str) -> str:
-    if step_of(name) is None:
-        raise ValueError(f"{name[:40]!r} is no checkpoint")
-    return name
-
-
-BEST = shape.Object(
-    {"checkpoint": Annotated[str, _checkpoint], "value": Annotated[float, shape.at_least(-math.inf)]},
-    {"metric": str, "step": int},
-)
 _INFO = shape.Object(
     {"format": int, "id": str, "name": str, "recipe_hash": str, "created": str},
     {"parent": str | None, "weights": str | None, "day": str, "origin": ORIGIN},
@@ -158,9 +148,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         """The run in a cell of a notebook: figures, losses, newest texts and findings."""
-        from etude.report.cell import run_html
-
-        return run_html(self)
+        return str(import_module("etude.report.cell").run_html(self))  # by name, as it reads runs itself
 
 
 class Tracker(Protocol):
