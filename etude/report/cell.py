@@ -14,7 +14,7 @@ from etude.report.summary import describe, summarize
 from etude.report.wording import metric_title, number, short
 from etude.text import one_line, printable
 
-_WIDTH, _HEIGHT = 640, 180  # of the chart, in pixels
+_WIDTH, _HEIGHT, _MARGIN = 640, 180, 8  # of the chart, in pixels
 _TRAINING, _VALIDATION, _BEST = "#4c8fcc", "#d95f02", "#b30000"  # readable on white and on black
 _MOST_TEXTS, _MOST_FINDINGS = 3, 5
 _LONGEST = 400  # characters of a text
@@ -124,9 +124,11 @@ def _chart(
     low, high = min(levels), max(levels)
 
     def points(pairs: Iterable[tuple[float, float]]) -> str:
-        across, down = _WIDTH / ((last - first) or 1), (_HEIGHT - 24) / ((high - low) or 1)
+        across, down = (_WIDTH - 2 * _MARGIN) / ((last - first) or 1), (_HEIGHT - 24) / ((high - low) or 1)
         return " ".join(
-            f"{(x - first) * across:.1f},{max(12 + (high - y) * down, 0):.1f}" for x, y in pairs if x >= first
+            f"{_MARGIN + (x - first) * across:.1f},{max(12 + (high - y) * down, 0):.1f}"
+            for x, y in pairs
+            if x >= first
         )
 
     dots = "".join(
