@@ -30,9 +30,10 @@ from etude.data.loader import (
 )
 from etude.data.samples.sample import Samples
 from etude.engine.batch import DeviceBatch, to_device
+from etude.engine.device import choose_device
 from etude.engine.loop import Objective, TrainState, train
 from etude.engine.out_of_memory import is_out_of_memory, release, room_for
-from etude.engine.world import World, choose_device, measure_matrix_rate, synchronize
+from etude.engine.world import World, measure_matrix_rate, synchronize
 from etude.evaluate.answers import answer, continue_prompts
 from etude.evaluate.exam import Exam
 from etude.memory import limited_memory

@@ -19,8 +19,9 @@ from etude.data.corpus import Corpus, choose_uses, lay_out
 from etude.data.labels import lay_over, listed
 from etude.data.prepared import prepare
 from etude.data.stored import read_prepared
+from etude.engine.device import choose_device
 from etude.engine.precision import Precision, choose_precision, has_native_bf16
-from etude.engine.world import World, choose_device
+from etude.engine.world import World
 from etude.errors import InputError
 from etude.evaluate.exam import Exam
 from etude.evaluate.generate import context_of

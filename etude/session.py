@@ -17,6 +17,7 @@ from etude.control.session_end import SessionEnd, find_session_end
 from etude.control.signals import StopSignals
 from etude.data.loader import Loader
 from etude.engine import checkpoint as checkpoints
+from etude.engine.device import describe_place
 from etude.engine.fork import find_moment
 from etude.engine.invariants import MOVED_WITHIN, Invariants
 from etude.engine.keeper import Keeper
@@ -334,7 +335,8 @@ def _write_start(session: Session, path: Path | None, damage: list[str], new_wei
     recorder.write(*find_at_resume(folder, session.state.step, foreign, damage, start))
     recorder.sync()
     if session.options.view:
-        session.options.view.show_plan(session.run, short_rows(session.plan))
+        rows = [*short_rows(session.plan), ("machine", describe_place(session.world.device))]
+        session.options.view.show_plan(session.run, rows)
 
 
 def _explain(plan: Plan, options: Options, state: TrainState, finding: events.Finding) -> events.Finding:

@@ -78,8 +78,8 @@ def open_speaker(given: str, runs: Path, *, is_chat: bool = False) -> Speaker:
     """
     import torch
 
+    from etude.engine.device import choose_device
     from etude.engine.precision import choose_precision, has_native_bf16
-    from etude.engine.world import choose_device
     from etude.evaluate.generate import context_of
     from etude.export import find_end_ids, find_folder, load_model, open_chat, stored_dtype
     from etude.models.parts import head_modules

@@ -202,7 +202,7 @@ def _put_together(
     import psutil
     import torch
 
-    from etude.engine.world import choose_device
+    from etude.engine.device import choose_device
     from etude.records.environment import describe_machine
 
     weights, context = None, None

@@ -195,25 +195,6 @@ def _with_others() -> Iterator[None]:
         ) from error
 
 
-def choose_device(wanted: str) -> torch.device:
-    """The device a recipe asks for; auto takes cuda, else mps, else cpu.
-
-    Raises: InputError if it is not there.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    # Read at the first product. In bf16 oneDNN keeps 9 MB for each length of a batch, of 1,024 lengths: 100
-    # packed steps of a tiny decoder took 1,390 MB so, and 880 at the same speed with this limit.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-    if wanted == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
-    if not available[wanted]:
-        have = ", ".join(kind for kind, there in available.items() if there)
-        raise InputError(
-            f'train.device is "{wanted}", but this machine and this torch have {have}; try "auto"'
-        )
-    return torch.device(wanted)
-
-
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done all that was asked of it."""
     if device.type == "cuda":

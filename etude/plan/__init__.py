@@ -9,8 +9,8 @@ import torch
 from etude.data.corpus import Corpus
 from etude.data.mixture import Mixture
 from etude.data.samples.sample import Samples
+from etude.engine.device import choose_device
 from etude.engine.precision import choose_precision
-from etude.engine.world import choose_device
 from etude.errors import RecipeError, collect
 from etude.models.cost import Cost
 from etude.models.families.family import Config, Pretrained

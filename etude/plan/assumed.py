@@ -18,8 +18,8 @@ from etude.data.samples.pairs import Pairs
 from etude.data.samples.sample import Ints, Samples, Spans
 from etude.data.samples.texts import Documents
 from etude.data.tokenize import Tokenizer
+from etude.engine.device import choose_device
 from etude.engine.precision import choose_precision
-from etude.engine.world import choose_device
 from etude.errors import InputError
 from etude.models.catalogue import PRESETS
 from etude.models.families.family import Pretrained
