@@ -95,6 +95,8 @@ class Training:
                         _save(session)
                         session.world.wait()  # rank 0 alone saves, and the next step is not to wait long
                     session.keeper.collect(wait=False)
+                    if session.mirror:
+                        session.recorder.write(*session.mirror.findings(step.number))
                     yield step
                     decision = _decide(session)
                     if decision.kind == "stop":

@@ -13,6 +13,8 @@ from etude.assemble import assemble
 from etude.causes import explain, find_causes, name_repeats
 from etude.control.desk import Desk
 from etude.control.mailbox import FILE, Mailbox
+from etude.control.mirror import Mirror
+from etude.control.place import open_place, require_place
 from etude.control.session_end import SessionEnd, find_session_end
 from etude.control.signals import StopSignals
 from etude.data.loader import Loader
@@ -32,7 +34,7 @@ from etude.objectives.choose import join_kinds
 from etude.objectives.examiner import Examiner
 from etude.objectives.kind import Kind
 from etude.plan import Plan, make_plan
-from etude.plan.forecast import Pace
+from etude.plan.forecast import Pace, checkpoint_bytes
 from etude.plan.rows import short_rows
 from etude.probe import find_micro_batch, try_own_code
 from etude.recipe.course import Change, Course
@@ -49,6 +51,8 @@ from etude.text import plural, shorten
 from etude.watch.detectors.collapse import Collapse
 from etude.watch.detectors.unseen import Overfitting, ValidationRise
 
+_LONGEST_MIRRORING_SECONDS = 3600.0  # at the end of a run
+
 
 @dataclass(kw_only=True)
 class Session:
@@ -56,6 +60,7 @@ class Session:
 
     writer              of the run folder, on the rank that holds it
     watch               reads the records along, on that rank
+    mirror              copies the run folder, on that rank, where the recipe names a place for it
     session_end         the end of the session that this process runs in, where one is known
     is_evaluation_owed  whether the step that the run is at has yet to be evaluated
     has_stepped         whether this attempt has made a step
@@ -76,6 +81,7 @@ class Session:
     examiner: Examiner
     pace: Pace
     watch: RunWatch | None
+    mirror: Mirror | None = None
     session_end: SessionEnd | None = None
     is_evaluation_owed: bool = False
     has_stepped: bool = False
@@ -130,7 +136,10 @@ class Session:
         if end is None or not self.has_stepped:
             return None
         steps = 1 if self.world.size == 1 else self.plan.log_every_steps  # until the desk is asked again
-        is_time = end.left > seconds + self.pace.leaving_seconds(steps)
+        seconds += self.pace.leaving_seconds(steps)
+        if self.mirror:
+            seconds += self.mirror.leaving_seconds(checkpoint_bytes(self.plan))
+        is_time = end.left > seconds
         return None if is_time and not self.is_evaluation_owed else str(end)
 
     def why_leave_before(self, seconds: float) -> str | None:
@@ -187,6 +196,7 @@ def begin(
     Raises: InputError before anything is written; StorageError.
     """
     require_trackers(recipe)
+    require_place(recipe.run.mirror, options.runs)
     _set_determinism(recipe)
     begun = find_started(recipe, options)
     plan = make_plan(recipe, own=options.own, today=begun.day if begun else None)
@@ -217,8 +227,7 @@ def begin(
         tasks=plan.tasks, train=plan.train, metric=plan.metric, judge=judge, own=options.own, state=state,
         world=world, folder=run.path / "predictions", is_fresh=is_fresh,
     )  # fmt: skip
-    settle = partial(keeper.collect, wait=True)
-    watch = RunWatch(run, recipe.watch, partial(_explain, plan, options, state), settle) if writer else None
+    watch = _watch(plan, options, state, run, keeper) if writer else None
     desk = _desk(run, state, world, signals, recorder, keeper, watch=watch, mailbox=mailbox)
     stack.callback(lambda: desk.close(state.step))
     session = Session(
@@ -227,6 +236,8 @@ def begin(
         pace=Pace(plan), watch=watch, session_end=_session_end(recipe, world),
     )  # fmt: skip
     desk.why_leave = session.why_leave
+    if writer is not None and recipe.run.mirror is not None:
+        _open_mirror(session, recipe.run.mirror, stack, ending)
     if path:
         session.restore(path)
     recorder.write(*_take_lost_changes(run, state, world))
@@ -234,6 +245,31 @@ def begin(
         _write_start(session, path, damage, new_weights)
     recorder.write(*find_faults(plan, options, state, path, new_weights, is_main=world.is_main))
     return session
+
+
+def _watch(plan: Plan, options: Options, state: TrainState, run: Run, keeper: Keeper) -> RunWatch:
+    settle = partial(keeper.collect, wait=True)
+    return RunWatch(run, plan.recipe.watch, partial(_explain, plan, options, state), settle)
+
+
+def _open_mirror(
+    session: Session, mirror: str, stack: contextlib.ExitStack, ending: Callable[[], Ending]
+) -> None:
+    """Copy the run folder to where its recipe says from the next checkpoint on, and at its end."""
+    is_whole, plan, run = session.recipe.run.mirror_data, session.plan, session.run
+    data = Path(plan.corpus.summary["folder"]) if is_whole else None
+    session.mirror = copies = Mirror(run, open_place(mirror, run.name), data=data)
+    session.keeper.on_disk = copies.note
+    stack.push(lambda kind, *_: _close_mirror(session, copies, ending(), kind))
+
+
+def _close_mirror(session: Session, mirror: Mirror, ended: Ending, error: type[BaseException] | None) -> None:
+    """Copy the run as it is at its end, unless it was interrupted, and record what went wrong."""
+    if error is None or not issubclass(error, KeyboardInterrupt):
+        end = session.session_end
+        mirror.close(ended.state, end.left if end else _LONGEST_MIRRORING_SECONDS)
+    session.recorder.write(*mirror.findings(session.state.step))
+    session.recorder.sync()
 
 
 def _session_end(recipe: Recipe, world: World) -> SessionEnd | None:

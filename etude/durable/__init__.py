@@ -34,13 +34,21 @@ from etude.durable.reading import (
     sha256_file,
     why_not_utf8,
 )
-from etude.durable.writing import Written, remove_leftovers, write_file, write_json, write_new_files
+from etude.durable.writing import (
+    Written,
+    remove_file,
+    remove_leftovers,
+    write_file,
+    write_json,
+    write_new_files,
+    write_once,
+)
 
 __all__ = [
     "LARGEST_JSON_BYTES", "Appender", "FaultPlan", "Written", "cache_folder", "cache_root", "check_name",
     "check_own_folder", "check_plain", "content_key", "faults", "inside", "is_plain", "is_sampled",
     "is_written", "make_folder", "name_encoding", "new_folder", "open_lock", "open_plain",
-    "parse_json", "read_bytes", "read_json", "read_json_object", "read_text", "remove_folder",
-    "remove_leftovers", "remove_unheld", "rename_folder", "sha256_file", "sync_folder", "temporary_folder",
-    "why_not_utf8", "write_file", "write_json", "write_new_files",
+    "parse_json", "read_bytes", "read_json", "read_json_object", "read_text", "remove_file",
+    "remove_folder", "remove_leftovers", "remove_unheld", "rename_folder", "sha256_file", "sync_folder",
+    "temporary_folder", "why_not_utf8", "write_file", "write_json", "write_new_files", "write_once",
 ]  # fmt: skip

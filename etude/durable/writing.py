@@ -69,6 +69,51 @@ def write_file(
     return Written(size, digest.hexdigest())
 
 
+def write_once(path: Path, chunks: Iterable[bytes | memoryview]) -> Written:
+    """Write a new file from its first byte to its last, on a disk that need not rename, lock or append.
+
+    Whoever reads it has to know its hash: a kill leaves a part of it. After a failure it is removed.
+
+    Raises: StorageError, also if there is such a file.
+    """
+    digest, size = hashlib.sha256(), 0
+    try:
+        descriptor = call("open", path, lambda: os.open(path, _NEW_FILE, 0o644))
+        try:
+            for chunk in chunks:
+                view = memoryview(chunk).cast("B")
+                digest.update(view)
+                size += len(view)
+                write_all(descriptor, view, path)
+            call("fsync", path, lambda: os.fsync(descriptor))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, 0)
+                path.unlink()
+            raise
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    return Written(size, digest.hexdigest())
+
+
+def remove_file(path: Path, *, empty_first: bool = False) -> None:
+    """Remove a plain file; emptied first, it takes no room in the bin of a disk that has one.
+
+    Raises: StorageError.
+    """
+    try:
+        if empty_first:
+            flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            os.close(call("truncate", path, lambda: os.open(path, flags)))
+        call("unlink", path, path.unlink)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
 def write_new_files(contents: Mapping[Path, bytes]) -> None:
     """Write files under names that nobody has, all or none; a call after a kill writes what is missing.
 

@@ -22,9 +22,11 @@ class Keeper:
 
     saved_step, saved_time  of the last checkpoint, on every rank; seconds of the monotonic clock
     write_seconds           of the last checkpoint that is on disk; None before the first, and elsewhere
+    on_disk                 called when a checkpoint is, and recorded
     """
 
     write_seconds: float | None = None
+    on_disk: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, run: Run, recipe: Checkpoint, tell: Callable[[events.Event], None]) -> None:
         self._run, self._recipe, self._tell = run, recipe, tell
@@ -67,6 +69,7 @@ class Keeper:
         except StorageError as error:  # nothing is lost by what is kept too long
             advice = "the next checkpoint tries again; remove it by hand once the run has ended"
             self._tell(events.Finding(saved.step, "an old checkpoint was not removed", str(error), advice))
+        self.on_disk()
 
     def point_at(self, best: dict[str, Any] | None) -> None:
         """Bring best.json in line with the best checkpoint, which is on disk, or not yet there."""

@@ -1,0 +1,74 @@
+"""Places that a mirror can have, and those that are refused."""
+
+import errno
+import uuid
+from pathlib import Path
+
+import pytest
+
+from etude import durable
+from etude.control.place import open_place, require_place
+from etude.errors import InputError, MissingError, StorageError
+
+
+def addresses(tmp_path: Path) -> list[str]:
+    return [str(tmp_path / "mirror"), f"memory://{uuid.uuid4().hex}", f"file://{tmp_path}/by-fsspec"]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_place_keeps_whole_files_by_name(tmp_path: Path, number: int) -> None:
+    mirror = addresses(tmp_path)[number]
+    open_place(mirror).make()
+    place = open_place(mirror, "run")
+    place.make()
+    place.write("a-part", [b"one ", memoryview(b"two")])
+    place.write("another", [])
+    assert place.names() == ["a-part", "another"]
+    assert b"".join(place.read("a-part")) == b"one two" and b"".join(place.read("a-part", 4)) == b"two"
+    place.remove("a-part", is_large=True)
+    place.remove("a-part", is_large=False)  # which is gone already
+    with pytest.raises(MissingError):
+        list(place.read("a-part"))
+    assert open_place(mirror).names() == ["run"]
+
+
+def test_a_place_that_cannot_be_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused = {
+        str(tmp_path / "file"): "is no folder",
+        str(tmp_path / "unmounted" / "runs"): "mount the disk",
+        "s3://bucket/runs": "s3fs",
+        "nonsense://bucket/runs": "another address that fsspec knows",
+        str(tmp_path / "runs"): "is the folder of the runs",
+    }
+    (tmp_path / "runs").mkdir()
+    for mirror, said in refused.items():
+        with pytest.raises(InputError, match=said) as caught:
+            require_place(mirror, tmp_path / "runs")
+        assert "run.mirror" in str(caught.value) and "\n" not in str(caught.value)
+    require_place(None, tmp_path / "runs")
+    require_place(str(tmp_path / "mirror"), tmp_path / "runs")
+
+
+def test_nothing_is_written_through_a_link_or_over_a_file(tmp_path: Path) -> None:
+    place = open_place(str(tmp_path))
+    (tmp_path / "target").write_text("kept")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    for name in ("link", "target"):
+        with pytest.raises(StorageError):
+            place.write(name, [b"x"])
+    with pytest.raises(StorageError):
+        place.remove("link", is_large=True)
+    with pytest.raises(InputError):
+        list(place.read("link"))
+    with pytest.raises(InputError):
+        place.write("../above", [b"x"])
+    assert (tmp_path / "target").read_text() == "kept"
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(tmp_path: Path) -> None:
+    place = open_place(str(tmp_path))
+    full = durable.FaultPlan(at=2, error=errno.ENOSPC)
+    with durable.faults(full), pytest.raises(StorageError, match="No space left"):
+        place.write("part", [b"one", b"two"])
+    assert place.names() == []
