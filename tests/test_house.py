@@ -29,7 +29,7 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "audit": 2400, "cli": 4650, "control": 1500, "data": 8700, "durable": 950, "engine": 3150, "evaluate": 611,
+    "audit": 2400, "cli": 4800, "control": 1500, "data": 8700, "durable": 950, "engine": 3150, "evaluate": 611,
     "launch": 306, "models": 5814, "objectives": 1216, "plan": 2750, "recipe": 2150, "records": 2600,
     "report": 5700, "scores": 853, "sweep": 5250, "watch": 5050,
     "etude": 4550,  # the modules that stand in no folder

@@ -40,7 +40,7 @@ _EXAMPLES = {
     "resume": ["etude resume my-run"],
     "runs": ["etude runs", "etude runs --json"],
     "schema": ["etude schema > etude.schema.json"],
-    "show": ["etude show my-run"],
+    "show": ["etude show my-run", "etude show my-run --follow"],
     "watch": ["etude watch my-run", "etude watch output/checkpoint-500", "etude watch train.log --follow"],
     "sweep": ["etude sweep plan sweep.toml", "etude sweep run sweep.toml"],
     "sweep report": [
@@ -50,7 +50,11 @@ _EXAMPLES = {
     "sweep plan": ["etude sweep plan sweep.toml --out plan.md", "etude sweep plan sweep.toml --trials"],
     "sweep run": ["etude sweep run sweep.toml", "etude sweep run sweep.toml --folder my-sweep"],
     "sweep stage": ["etude sweep stage long.toml --branch 100=short.toml"],
-    "train": ["etude train recipe.toml", "etude train recipe.toml optim.learning_rate=1e-4 --new"],
+    "train": [
+        "etude train recipe.toml",
+        "etude train recipe.toml optim.learning_rate=1e-4 --new",
+        "etude train recipe.toml --detach",
+    ],
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etude.cli.completion import complete_run
+from etude.cli.detached import follow
 from etude.cli.options import Json, RunName, Runs, parse_name, parse_output_folder
 from etude.cli.printing import page_width, print_json, print_rows, print_table, print_text, say
 from etude.errors import EtudeError, InputError
@@ -34,12 +35,24 @@ def list_runs(runs: Runs = Path("runs"), as_json: Json = False) -> None:
     print_table(run_table(summaries))
 
 
-def show(run: RunName, runs: Runs = Path("runs"), as_json: Json = False) -> None:
-    """Show how a run went."""
+def show(
+    run: RunName,
+    runs: Runs = Path("runs"),
+    followed: Annotated[
+        bool, typer.Option("--follow", help="show a run that goes on as its own terminal does, until it ends")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how a run went, or how it goes."""
     from etude.records.store import open_run
     from etude.report.summary import describe, summarize
 
     found = open_run(run, runs)
+    if followed and as_json:
+        raise InputError("--follow draws for a person; leave it out for --json, or read journal.jsonl")
+    if followed:
+        follow(found)
+        return
     _warn_of_edits(found)
     summary = summarize(found)
     print_rows(describe(summary), summary.to_dict(), as_json)

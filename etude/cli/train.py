@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etude.cli.completion import complete_checkpoint
+from etude.cli.detached import Detach, detach
 from etude.cli.execute import describe_rest, start_ranks, tell_finished, train_here
 from etude.cli.options import (
     Json,
@@ -50,6 +51,7 @@ def train(
     repeat: Annotated[
         int | None, typer.Option("--repeat", min=2, help="number of seeds to train, one after another")
     ] = None,
+    detached: Detach = False,
     as_json: JsonLines = False,
 ) -> None:
     """Train as a recipe says, or continue the unfinished run of it; a finished one is only shown."""
@@ -59,7 +61,11 @@ def train(
     if repeat is None:
         if not new and tell_finished(loaded, runs, weights, as_json=as_json):
             return
+        if detached:
+            detach(runs)
         start_ranks(loaded)
+    elif detached:
+        raise InputError("--detach is for one run; leave it out, or leave out --repeat")
     from etude.start import Options
 
     options = Options(runs=runs, new=new, weights=weights, recipe_text=read_recipe_text(recipe))
@@ -72,7 +78,9 @@ def train(
         train_repeatedly(loaded, options, repeat, words, as_json=as_json)
 
 
-def resume(run: RunName, runs: Runs = Path("runs"), as_json: JsonLines = False) -> None:
+def resume(
+    run: RunName, runs: Runs = Path("runs"), detached: Detach = False, as_json: JsonLines = False
+) -> None:
     """Continue a run that was stopped or killed."""
     from etude.records.folder import as_argument
     from etude.records.store import open_run
@@ -83,6 +91,8 @@ def resume(run: RunName, runs: Runs = Path("runs"), as_json: JsonLines = False) 
         raise InputError(f"run {found.name} is finished; {advice}")
     found.require_own_recipe()
     recipe = found.recipe
+    if detached:
+        detach(found.path.parent)
     start_ranks(recipe)
     if read_place().rank == 0 and (left := describe_rest(found)):
         say(left)

@@ -32,7 +32,7 @@ def test_a_picture_before_the_first_step_and_one_with_a_finding_are_whole(
     make_recipe: Callable[..., Recipe],
 ) -> None:
     progress = Progress("tiny", make_recipe())
-    assert "<svg" not in live_html(progress) and state_words(progress).startswith("tiny  ·  step 0 of 0")
+    assert "<svg" not in live_html(progress) and state_words(progress).startswith("tiny   step 0 of 0")
     progress.write(Finding(3, "a <b> spike", "loss 9", "lower the rate", severity="error"))
     html = live_html(progress, "Ctrl-C: saves & stops")
     assert "a &lt;b&gt; spike" in html and "saves &amp; stops" in html
