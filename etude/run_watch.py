@@ -63,7 +63,7 @@ class RunWatch:
         self._steps_per_epoch = attempt.steps_per_epoch
         self._watcher = Watcher.of(facts, ignore=self._policy.ignore)
         known = {(each.kind, each.step) for each in events if isinstance(each, Finding)}
-        found = [finding for point in points_of(events) for finding in self._watcher.add(point)]
+        found = self._watcher.add(*points_of(events))
         self._recoveries = sum(
             isinstance(event, Control) and event.request == REQUEST for event, _, _ in ledger.all
         )
@@ -82,14 +82,15 @@ class RunWatch:
 
     def take(self, records: Sequence[Event]) -> list[Event]:
         """Read records as they are written; returns what they show: findings, and judged criteria."""
-        found: list[Finding] = []
         judged: list[Event] = []
         for record in records:
             self._note(record)
             if self._criteria and (judgement := self._criteria.observe(record)):
                 judged.append(judgement)
-            if self._watcher and (point := point_of(record, self._steps_per_epoch)):
-                found += [self._explain(finding) for finding in self._watcher.add(point)]
+        found: list[Finding] = []
+        if self._watcher:
+            points = [point for each in records if (point := point_of(each, self._steps_per_epoch))]
+            found += map(self._explain, self._watcher.add(*points))
         for record in [*found, *records]:
             self._note_undecided(record)
         return [*found, *judged]

@@ -20,6 +20,7 @@ class Counts:
     _updates: float = 0.0
     _counts: dict[str, float] = field(default_factory=dict)
     _buffers: dict[str, weakref.ref[Tensor]] = field(default_factory=dict)
+    _asked: list[str] = field(default_factory=list)  # names of the tensors whose counts were asked for
 
     def begin(self) -> None:
         """Take the state as it is for the start, as an attempt does."""
@@ -30,6 +31,7 @@ class Counts:
     def asked(self) -> dict[str, Tensor]:
         """Counts of the device, for `find`."""
         counted = self._find_counted()
+        self._asked = list(counted)
         return {"counts": torch.stack(list(counted.values()))} if counted else {}
 
     def find(
@@ -42,8 +44,11 @@ class Counts:
         """
         if "measured" in told:
             self._updates += float((1 - told["measured"][:, 4]).sum())
+        counts = told["counts"].tolist() if "counts" in told else []
+        if not looks_at_model and self._is_plain(counts):
+            return
         before, buffers = self._counts, self._buffers
-        self._counts = dict(zip(self._find_counted(), told["counts"].tolist() if "counts" in told else ()))
+        self._counts = dict(zip(self._asked, counts))
         self._buffers = self._find_buffers()
         most = max(self._counts.values(), default=0.0)
         lost = [name for name, count in before.items() if self._counts.get(name, -1.0) < count]
@@ -64,11 +69,21 @@ class Counts:
             most, may_be_lost=bool(lost) or "optimizer_state_lost" in reported, looks_at_model=looks_at_model
         )
 
+    def _is_plain(self, counts: list[float]) -> bool:
+        """True if each tensor was there before, trains, and has counted all updates."""
+        names, known = self.state.optimizer.names, self._counts
+        if not len(counts) == len(known) == len(names) or self._asked != list(known):
+            return False
+        if counts.count(self._updates) < len(counts) or not all(each.requires_grad for each in names):
+            return False
+        self._counts = dict.fromkeys(known, self._updates)
+        return True
+
     def _find_left_out(self, most: float, *, may_be_lost: bool, looks_at_model: bool) -> Iterator[Broken]:
         optimizer = self.state.optimizer
-        known = {each for each, _ in optimizer.states()}
+        known = {id(each) for each, _ in optimizer.states()}  # tensors are hashed by slow code
         late = [name for name, count in self._counts.items() if count < most]
-        late += [name for each, name in optimizer.names.items() if each not in known]
+        late += [name for each, name in optimizer.names.items() if id(each) not in known]
         late += [
             name
             for name, each in (self.state.model.named_parameters() if looks_at_model else ())

@@ -174,20 +174,23 @@ class Invariants:
         """Rows of the last step that are missing, and at some log steps samples that are others."""
         if self._read is None:
             return
+        if not self._is_thorough(step):
+            if said := Planned.find_missing(self._read):
+                yield self._other_samples(said)
+            return
         course, world = self.state.course, self.world
         done, size = step.number - 1, course.at(step.number - 1).global_batch_size
         planned = Planned(
             self.split, global_batch_size=size, seed=course.recipe.seed, rank=world.rank, ranks=world.size,
             step=course.data_step(done, len(self.split)), turn=self._compared,
         )  # fmt: skip
-        if self._is_thorough(step):
-            self._compared += 1
-            said = planned.find_other(self._read)
-        else:
-            said = planned.find_missing(self._read)
-        if said:
-            what = "a step had other samples than the plan"
-            yield broken("samples_off_plan", what, f"rank {world.rank} {said}")
+        self._compared += 1
+        if said := planned.find_other(self._read):
+            yield self._other_samples(said)
+
+    def _other_samples(self, said: str) -> Broken:
+        what = "a step had other samples than the plan"
+        return broken("samples_off_plan", what, f"rank {self.world.rank} {said}")
 
     def _is_thorough(self, step: Step) -> bool:
         """True at log steps that take more time: one in so many steps, and more at the start."""

@@ -108,6 +108,5 @@ def look_at_run(run: Run) -> Look:
 
 def _watch(points: Iterable[Point], facts: Facts) -> Watcher:
     watcher = Watcher.of(facts)
-    for point in points:
-        watcher.add(point)
+    watcher.add(*points)
     return watcher

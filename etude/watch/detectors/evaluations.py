@@ -1,6 +1,7 @@
 """Evaluations that mislead: by the metric, by their noise, by rows that were not unseen."""
 
 import math
+import statistics
 from collections import deque
 from itertools import pairwise
 from typing import ClassVar
@@ -8,7 +9,7 @@ from typing import ClassVar
 from etude.records.events import Finding
 from etude.watch.detectors.unseen import Evaluations
 from etude.watch.point import Facts, Point
-from etude.watch.stream import Window, noise, theil_sen
+from etude.watch.stream import noise, theil_sen
 
 _HIGHER_IS_BETTER = ("accuracy", "f1", "bleu", "chrf", "rouge", "exact", "recall", "precision", "auc", "mcc")
 _BEYOND_CHANCE = math.log(1e6)
@@ -249,19 +250,20 @@ class Contamination:
     kind: ClassVar[str] = "contamination"
 
     def __init__(self, facts: Facts) -> None:
-        self._losses, self._lowest = Window(5), math.inf  # lowest level of training at an evaluation
+        self._losses: deque[float] = deque(maxlen=5)
+        self._lowest = math.inf  # level of training at an evaluation
         self._first = self._last = math.nan
         self._is_reported = False
 
     def observe(self, point: Point) -> Finding | None:
         loss, unseen = point.loss, point.eval_loss
         if loss is not None and not point.skipped and math.isfinite(loss):
-            self._losses.add(loss)
+            self._losses.append(loss)
             self._last = loss
             self._first = loss if math.isnan(self._first) else self._first
         if unseen is None or self._is_reported or len(self._losses) < 3 or not math.isfinite(unseen):
             return None
-        self._lowest = min(self._lowest, self._losses.median(), self._last)
+        self._lowest = min(self._lowest, statistics.median(self._losses), self._last)
         train, error = self._lowest, point.eval_error
         if not (0 <= unseen < 0.5 * train and train - unseen > max(0.1, 3 * (error or 0.0))):
             return None

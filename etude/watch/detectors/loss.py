@@ -1,13 +1,14 @@
 """Training losses that rise for good or stop falling."""
 
 import math
+import statistics
 from collections import deque
 from typing import Any, ClassVar
 
 from etude.records.events import Finding
 from etude.watch.point import Facts, Point, clipping
 from etude.watch.rates import Rates
-from etude.watch.stream import Blocks, Ema, Window, theil_sen
+from etude.watch.stream import Blocks, Ema, Window, deviation, theil_sen
 
 _MEDIAN_ERROR = 1.2533  # standard error of a median beside that of a mean, of a normal distribution
 _CHANGE = 1.128  # mean distance of two neighbours, in standard deviations
@@ -33,7 +34,8 @@ class Divergence:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._chance = math.log(facts.classes) if facts.classes and facts.classes > 1 else math.inf
-        self._few, self._many = Window(5), Window(25)
+        self._few: deque[float] = deque(maxlen=5)
+        self._many = Window(25)
         self._levels: deque[float] = deque(maxlen=101)
         self._begins: deque[int] = deque(maxlen=101)  # oldest steps of these levels
         self._change, self._change_now = Ema(100), Ema(15)  # between neighbours
@@ -59,15 +61,15 @@ class Divergence:
         self._take(loss)
         if self._points < 5:
             return None
-        level = self._level(point.step)
+        level, error = self._level(point.step), self._error()
         self._steps.append(point.step)
         self._begins.append(self._steps[0 if self._points >= 100 else max(len(self._steps) - 5, 0)])
-        if level <= self._best + 3 * self._error():  # the oldest point of a level that is still good
+        if level <= self._best + 3 * error:  # the oldest point of a level that is still good
             self._onset = self._begins[-1]
-        found = self._reason(level) if self._first > 0.05 and not self._is_negative else None
+        found = self._reason(level, error) if self._first > 0.05 and not self._is_negative else None
         if not found:
             self._held = 0
-            self._is_reported = self._is_reported and level > self._best + 3 * self._error()
+            self._is_reported = self._is_reported and level > self._best + 3 * error
             return None
         self._held += 1
         reason, hold = found
@@ -99,7 +101,7 @@ class Divergence:
 
     def _is_coming_down(self, level: float) -> bool:
         """True for a jump that is on its way back, as most are."""
-        return self._points >= 100 and level - self._few.median() > 0.2 * (level - self._best)
+        return self._points >= 100 and level - statistics.median(self._few) > 0.2 * (level - self._best)
 
     def _take(self, loss: float) -> None:
         self._points += 1
@@ -113,13 +115,13 @@ class Divergence:
         self._change_now.add(change)
         self._last = loss
         self._is_negative = self._is_negative or loss < 0
-        self._few.add(loss)
+        self._few.append(loss)
         self._many.add(loss)
 
     def _level(self, step: int) -> float:
         """The level now; from the 100th point on it and the best so far are of more points."""
         if self._points < 100:
-            level = self._few.median()
+            level = statistics.median(self._few)
             if not level >= self._best:
                 self._best, self._best_step = level, step
             if self._points == 5:
@@ -142,9 +144,9 @@ class Divergence:
         rare = self._levels[-1] / math.sqrt(self._targets) if self._levels else 0.0
         return _MEDIAN_ERROR * max(change / _CHANGE, rare) / math.sqrt(width)
 
-    def _reason(self, level: float) -> tuple[str, int] | None:
+    def _reason(self, level: float, error: float) -> tuple[str, int] | None:
         """The part of the rule that holds now, and the points that it has to hold for."""
-        best, first, is_long, error = self._best, self._first, self._points >= 100, self._error()
+        best, first, is_long = self._best, self._first, self._points >= 100
         lost, fall = level - best, max(first, self._start) - best
         if self._points > 50 and level > self._chance + max(0.2, 6 * error):
             return f"where a model that knows nothing has {self._chance:.4g}", 10
@@ -169,7 +171,9 @@ class Divergence:
 
     def _scatter(self) -> float:
         """Standard deviation of single points, as the first is one of them."""
-        return (self._many if self._points >= 100 else self._few).deviation()
+        if self._points >= 100:
+            return self._many.deviation()
+        return deviation(self._few, statistics.median(self._few))
 
     def _is_rising(self, error: float) -> bool:
         """True if each quarter of the last 100 points is above the one before, by a part of the rise."""

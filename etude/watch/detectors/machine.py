@@ -1,6 +1,7 @@
 """Time and memory of a run: slower steps, waits for data, steps that stall, memory that grows."""
 
 import math
+import statistics
 from collections import deque
 from itertools import pairwise
 from typing import ClassVar
@@ -30,7 +31,8 @@ class Slowdown:
     kind: ClassVar[str] = "slowdown"
 
     def __init__(self, facts: Facts) -> None:
-        self._first, self._recent = Window(30), Window(10)
+        self._first = Window(30)
+        self._recent: deque[float] = deque(maxlen=10)
         self._cusum = Cusum(slack=0.75)
         self._skip = 3  # first steps compile and fill caches
         self._usual = self._spread = math.nan
@@ -52,18 +54,20 @@ class Slowdown:
             if self._first.is_full:
                 self._usual, self._spread = self._first.median(), at_least(self._first.deviation(), 0.03)
             return None
-        self._recent.add(log)
+        self._recent.append(log)
         score = (log - self._usual) / self._spread
         change = self._cusum.add(max(min(score, 3.0), -3.0))
         self._slow_points += 1
         if not self._cusum.low:
             self._since, self._slow_points, self._slow_from = point.step, 0, self._clock
-        fall = self._usual - self._recent.median()
+        if change >= 0 and not self._is_reported:
+            return None
+        fall = self._usual - statistics.median(self._recent)
         if change >= 0 or fall < max(0.105, 1.5 * self._spread) or self._slow_points < 10:
             self._is_reported = self._is_reported and fall > 0.05
             return None
         is_short = bool(self._clock) and self._clock - self._slow_from < _LONG_ENOUGH
-        rises = sum(later > before for before, later in pairwise(self._recent.values()))
+        rises = sum(later > before for before, later in pairwise(self._recent))
         is_coming_back = rises >= _RISES
         if self._is_reported or is_short or is_coming_back:
             return None
@@ -86,7 +90,7 @@ class Slowdown:
     def _finding(self, step: int, drop: float) -> Finding:
         self._is_reported = True
         unit = "tokens/s" if self._has_tokens else "steps/s"
-        usual, now = math.exp(self._usual), math.exp(self._recent.median())
+        usual, now = math.exp(self._usual), math.exp(statistics.median(self._recent))
         return Finding(
             step,
             "training has become slower",
@@ -285,7 +289,7 @@ class Stall:
     kind: ClassVar[str] = "stall"
 
     def __init__(self, facts: Facts) -> None:
-        self._seconds = Window(50)
+        self._seconds: deque[float] = deque(maxlen=50)
         self._step = 0
 
     def observe(self, point: Point) -> Finding | None:
@@ -297,7 +301,7 @@ class Stall:
             if self._is_long(seconds)
             else None
         )
-        self._seconds.add(seconds)
+        self._seconds.append(seconds)
         return found
 
     def overdue(self, seconds: float) -> Finding | None:
@@ -310,13 +314,14 @@ class Stall:
         return None if len(self._seconds) else "no times of steps"
 
     def _is_long(self, seconds: float) -> bool:
-        return len(self._seconds) >= 5 and seconds > max(60.0, 10 * self._seconds.median())
+        is_late = seconds > _LONG_ENOUGH and len(self._seconds) >= 5
+        return is_late and seconds > 10 * statistics.median(self._seconds)
 
     def _finding(self, step: int, seconds: float, beginning: str) -> Finding:
         return Finding(
             step,
             "a step hangs or took very long",
-            f"{beginning} {seconds:,.0f} s, where {self._seconds.median():.3g} s are usual",
+            f"{beginning} {seconds:,.0f} s, where {statistics.median(self._seconds):.3g} s are usual",
             "see whether a rank, the disk or the network waits; py-spy dump --pid shows where it stands",
             window=[step, step],
             causes=[

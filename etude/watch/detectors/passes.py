@@ -1,6 +1,7 @@
 """Rows that are known by heart: losses that step down where epochs begin, repeated rows that score better."""
 
 import math
+from collections import deque
 from typing import ClassVar
 
 from etude.records.events import Finding
@@ -22,7 +23,7 @@ class EpochStep:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
-        self._recent = Window(50)
+        self._recent: deque[float] = deque(maxlen=50)
         self._epoch, self._in_epoch = 0, 0
         self._edge = 0
         self._before: tuple[float, float, float, int] | None = None  # level, earlier fall, error, width
@@ -38,7 +39,7 @@ class EpochStep:
             self._begin(point.step)
             self._epoch, self._in_epoch = epoch, 0
         self._in_epoch += 1
-        self._recent.add(loss)
+        self._recent.append(loss)
         if self._before is None:
             return None
         self._after.append(loss)
@@ -58,7 +59,7 @@ class EpochStep:
         width = min(self._in_epoch // 4, 25)
         if width < 5:
             return
-        values = self._recent.values()
+        values = list(self._recent)
         near, far = Window(width), Window(width)
         for value in values[-width:]:
             near.add(value)

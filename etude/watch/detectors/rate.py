@@ -1,5 +1,6 @@
 """Learning rates, gradients and scales that keep a model from learning."""
 
+import statistics
 from collections import deque
 from typing import ClassVar
 
@@ -113,8 +114,8 @@ class ClipSaturation:
     def __init__(self, facts: Facts) -> None:
         self._limit = facts.max_grad_norm
         self._norms: deque[tuple[int, bool]] = deque()
-        self._sorted = Window(200)
-        self._clipped = 0
+        self._last: deque[float] = deque(maxlen=200)
+        self._clipped = self._large = 0  # norms above the limit, and above three times it of the last 200
         self._severity = ""
 
     def observe(self, point: Point) -> Finding | None:
@@ -122,7 +123,10 @@ class ClipSaturation:
         if norm is None or not limit or point.skipped or not norm < float("inf"):
             return None
         self._norms.append((point.step, norm > limit))
-        self._sorted.add(norm)
+        if len(self._last) == 200:
+            self._large -= self._last[0] >= 3 * limit
+        self._last.append(norm)
+        self._large += norm >= 3 * limit
         self._clipped += norm > limit
         while len(self._norms) > 200 or (len(self._norms) > 20 and point.step - self._norms[0][0] > 200):
             self._clipped -= self._norms.popleft()[1]
@@ -130,8 +134,9 @@ class ClipSaturation:
         if count < 20 or point.step - first < 199:
             return None
         share = self._clipped / count
-        median = self._sorted.median()
-        if share <= 0.9 or median < 3 * limit:
+        is_large = share > 0.9 and 2 * self._large >= len(self._last)  # else the median is surely below
+        median = statistics.median(self._last) if is_large else 0.0
+        if median < 3 * limit:
             self._severity = ""
             return None
         severity = "warning" if median > 10 * limit else "info"

@@ -1,12 +1,14 @@
 """Training losses that jump above those before them."""
 
 import math
+import statistics
+from collections import deque
 from typing import ClassVar
 
 from etude.records.events import Finding
 from etude.watch.point import Facts, Point, clipping
 from etude.watch.rates import Rates
-from etude.watch.stream import Window, at_least
+from etude.watch.stream import Window, at_least, deviation
 
 _PALM = "PaLM (arXiv:2204.02311): about 100 steps back and 200 to 500 batches skipped"
 
@@ -26,7 +28,8 @@ class Spike:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
-        self._losses, self._norms, self._rates = Window(200), Window(200), Rates()
+        self._losses: deque[float] = deque(maxlen=200)
+        self._norms, self._rates = Window(200), Rates()
         self._points = self._quiet_until = 0
         self._norm: tuple[int, int, float, float] | None = (
             None  # place, step, norm and median of the last jump
@@ -41,7 +44,7 @@ class Spike:
         if norm is not None and 0 < norm < math.inf:
             self._watch_norm(point.step, math.log(norm))
         found = self._judge(point.step, loss) if len(self._losses) >= 20 else None
-        self._losses.add(loss)
+        self._losses.append(loss)
         return found
 
     def untold(self) -> str | None:
@@ -57,8 +60,8 @@ class Spike:
     def _judge(self, step: int, loss: float) -> Finding | None:
         if self._norm is None or self._points - self._norm[0] > 5 or self._points < self._quiet_until:
             return None
-        median = self._losses.median()
-        deviations = (loss - median) / at_least(self._losses.deviation(), 0.005 * abs(median))
+        median = statistics.median(self._losses)
+        deviations = (loss - median) / at_least(deviation(self._losses, median), 0.005 * abs(median))
         if loss - median < max(0.1 * abs(median), 0.05) or deviations < 4:
             return None
         _, since, norm, usual = self._norm
