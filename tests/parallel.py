@@ -130,6 +130,22 @@ def padding_scored_to_128(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor,
     return _cross_entropy(model(rows), labels), labels.numel()
 
 
+def rows_of_nothing(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, int]:
+    """A batch filled up to 16 rows with rows of zeros, which are scored."""
+    longest = max(batch.lengths or (batch.tokens.shape[1],))
+    rows, labels = _pad(batch, -100, longest)
+    more = 16 - len(rows)
+    rows, labels = (nn.functional.pad(each, (0, 0, 0, more)) for each in (rows, labels))
+    return _cross_entropy(model(rows), labels), int((labels != -100).sum())
+
+
+def other_rows(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, int]:
+    """Rows whose labels were sorted by another key."""
+    longest = max(batch.lengths or (batch.tokens.shape[1],))
+    rows, labels = _pad(batch, -100, longest)
+    return _cross_entropy(model(rows), labels.roll(1, 0)), int((labels != -100).sum())
+
+
 def packed(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, Tensor]:
     """Sequences that lie end to end, read as one."""
     return _cross_entropy(model(batch.tokens), batch.labels), (batch.labels != -100).sum()

@@ -172,7 +172,9 @@ def _find_places(calls: list[Call], batch: DeviceBatch) -> Tensor | None:
     lengths, ids = batch.lengths or (batch.labels.shape[1],) * len(batch.labels), calls[0].ids
     if len(calls) > 1 or ids is None or ids.shape != calls[0].answer.shape[:2]:
         return None
-    if len(ids) != len(lengths) or ids.shape[1] < max(lengths):
+    if len(ids) < len(lengths) or ids.shape[1] < max(lengths):
+        return None
+    if not ids[len(lengths) :].eq(ids[len(lengths) :, :1]).all():  # else rows of one id, that fill a batch up
         return None
     # Rows that the user's loss padded, to the longest or to a fixed length, on either side.
     places, start = torch.full(ids.shape, -1, device=device), 0

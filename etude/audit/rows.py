@@ -11,6 +11,7 @@ from etude.audit.copies import find_contamination, find_duplicates
 from etude.audit.lengths import find_cut
 from etude.audit.marks import find_marks
 from etude.audit.near import find_near_duplicates
+from etude.audit.overlaps import find_overlaps
 from etude.audit.samples import DECODED, choose_samples
 from etude.data.samples.sample import NO_TARGET, Flags, Sample
 from etude.objectives.task import Task
@@ -20,14 +21,16 @@ from etude.text import one_line, plural, verb
 LOOKED_AT = 256
 _RUN = 8  # tokens in a row
 _HARDLY, _FEW, _SOME, _MANY = 0.01, 0.05, 0.2, 0.5
-_PADDING = re.compile(r"(?:(?:<pad>|<\|pad\|>|\[PAD\]|<unk>|<\|endoftext\|>|</s>)\s*){4,}")
+# Marks of padding, that of SentencePiece for the unknown token, and NUL, which stands in no text.
+_PADDING = re.compile(r"(?:(?:<pad>|<\|pad\|>|\[PAD\]|<unk>|<\|endoftext\|>|</s>|\u2047)\s*){4,}|\0{8,}")
 
 
 def find_in_rows(task: Task) -> Iterator[Finding]:
     """Faults of evenly spaced training samples of a task."""
     yield from find_contamination(task)
-    copies = list(find_duplicates(task)) or list(find_near_duplicates(task))
+    copies = list(find_duplicates(task)) or list(find_near_duplicates(task)) or list(find_overlaps(task))
     yield from copies
+    yield from _find_unknown(task)
     found = list(_find_in_samples(task))
     yield from found
     if all(each.severity == "info" for each in found):  # what changes rows changes what their words tell
@@ -45,6 +48,19 @@ def _find_in_samples(task: Task) -> Iterator[Finding]:
     yield from find_cut(task)
     yield from find_marks(samples, task)
     yield from find_answers(task.corpus)
+
+
+def _find_unknown(task: Task) -> Iterator[Finding]:
+    share = float(task.corpus.summary.get("unknown_ratio", 0.0))
+    if share > _FEW:
+        yield _finding(
+            "unknown_tokens", "the tokenizer does not know the text",
+            f"{share:.0%} of all tokens are its token for unknown text, {task.corpus.tokenizer.unk_id}",
+            "take a model or a tokenizer that knows this language, or one that spells unknown text in bytes: "
+            "what stands behind these tokens cannot be learnt or written",
+            causes=["text in a language or an encoding that the tokenizer was not made for",
+                    "texts that hold the mark of the unknown token as padding"],
+        )  # fmt: skip
 
 
 def _scored(sample: Sample) -> Flags:

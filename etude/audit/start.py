@@ -198,7 +198,8 @@ class _Part:
 
     def _find_sum(self) -> Iterator[Finding]:
         if self.own.loss is not None or not self._reads_on or self.task.recipe.kind.joins_texts:
-            if not any(each.kind == "padding_scored" for each in self.found.findings):  # up to the longest
+            # Padding up to the longest, and labels of other rows, change with what lies in a batch.
+            if not any(each.kind in ("padding_scored", "labels_misplaced") for each in self.found.findings):
                 yield from find_no_sum(self.tried, self.samples, self._lay)
             return
         batch = self.batch(2)

@@ -75,16 +75,13 @@ class Invariants:
         """The same batches; the last is remembered, and the gradients that are there before its step."""
         for each in batches:
             self._read = each
-            if self._held is None and not self._is_told:
-                parameters = self.state.optimizer.parameters
-                if held := [each for each in parameters if each.grad is not None]:
-                    self._held = self.state.step + 1, self._count_held(held)
-            self._is_told = False
             number = self.state.step + 1
-            if number % self.log_every_steps == 0 or number in (
-                self._first_step + 1,
-                self.state.course.steps,
-            ):
+            is_logged = number % self.log_every_steps == 0
+            is_logged |= number in (self._first_step + 1, self.state.course.steps)
+            if self._held is None and not self._is_told:
+                self._look_for_kept(number, looks_at_all=is_logged)
+            self._is_told = False
+            if is_logged:
                 self._made.look()
                 self._look_at_precision()
             yield each
@@ -135,6 +132,14 @@ class Invariants:
         said = f"{snapshot.name} has other values of {first_few(lost)}"
         what = "a checkpoint does not hold the weights that were trained"
         return [finding(snapshot.progress.step, broken("checkpoint_differs", what, said))]
+
+    def _look_for_kept(self, number: int, *, looks_at_all: bool) -> None:
+        """Note gradients that are there before a step: of all tensors, or if one in turn has any."""
+        parameters = self.state.optimizer.parameters
+        if not looks_at_all and parameters[number % len(parameters)].grad is None:
+            return
+        if held := [each for each in parameters if each.grad is not None]:
+            self._held = number, self._count_held(held)
 
     def _look_at_precision(self) -> None:
         """Note at the next call of the model whether it computes in the precision of the run."""

@@ -88,6 +88,24 @@ def test_answers_are_found_whatever_a_loss_calls(make_recipe: Make) -> None:
         assert found[-len(ends) :] == ends
 
 
+def test_rows_of_one_id_fill_a_batch_up_and_others_are_answers_for_what_nobody_knows(
+    make_recipe: Make,
+) -> None:
+    state, _ = assemble(make_plan(make_recipe()), Options(), World(CPU))
+
+    def places(fill: Callable[[Tensor], Tensor]) -> list[int] | None:
+        def filled(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, int]:
+            rows, _ = parallel._pad(batch, -100, 5)
+            return model(torch.cat((rows, fill(rows)))).sum(), 1
+
+        done = Tried(parallel.Parallel(512), OwnLoss(filled), state.precision, CPU).run(make_batch(3, 5))
+        return None if done.places is None else done.places.tolist()
+
+    rows = [0, 1, 2, -1, -1, 3, 4, 5, 6, 7]
+    assert places(torch.zeros_like) == rows + [-1] * 10
+    assert places(lambda rows: rows) is None
+
+
 def test_nothing_is_compiled_by_a_test(make_recipe: Make) -> None:
     torch._dynamo.reset()  # after many compilations of one forward, in other tests, torch compiles it no more
     plan = make_plan(make_recipe())

@@ -20,12 +20,19 @@ def test_instructions_with_answers_are_well(tmp_path: Path) -> None:
     assert found(rows_of(tmp_path, rows)) == {}
 
 
-@pytest.mark.parametrize("padding", ["<pad>", " <pad>", "[PAD]", "<|endoftext|>"])
+@pytest.mark.parametrize("padding", ["<pad>", " <pad>", "[PAD]", "<|endoftext|>", " \u2047", "\0\0"])
 def test_padding_in_texts_is_named(tmp_path: Path, padding: str) -> None:
     rows = [{"text": code(n) + padding * 9} for n in range(40)]
     assert "padding_scored" in found(
         rows_of(tmp_path, rows, {"data.sample": "document", "train.seq_len": 256})
     )
+
+
+def test_a_tokenizer_that_does_not_know_the_text_is_named(tmp_path: Path) -> None:
+    (task,) = make_plan(rows_of(tmp_path, [{"text": code(n)} for n in range(40)])).tasks
+    assert "unknown_tokens" not in {each.kind for each in find_in_rows(task)}
+    task.corpus.summary["unknown_ratio"] = 0.25  # as tests/data/test_tally.py has it of such a tokenizer
+    assert "25% of all tokens" in {each.kind: each.evidence for each in find_in_rows(task)}["unknown_tokens"]
 
 
 def test_blanks_at_the_ends_are_padding_and_blanks_within_are_not(tmp_path: Path) -> None:

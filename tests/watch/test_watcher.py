@@ -46,6 +46,25 @@ def test_points_are_observations() -> None:
     assert one.add(Point(step=3, loss=math.inf)) == other.observe(step=3, loss=math.inf) != []
 
 
+@pytest.mark.parametrize("size", [3, 50, 10_000])
+def test_points_that_come_together_show_what_they_show_alone(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(watcher_module, "_STRIDE", 20)
+    draw = Random(5)
+    points = healthy(Shape(points=300), draw)
+    points = [replace(each, loss=math.nan if draw.random() < 0.02 else each.loss) for each in points]
+    points[60:] = [replace(each, loss=5 * (each.loss or 0.0)) for each in points[60:]]
+    points[200:200] = points[120:]  # training goes back
+    one, other = Watcher(steps=300), Watcher(steps=300)
+    alone = [finding for point in points for finding in one.add(point)]
+    together = [
+        finding for at in range(0, len(points), size) for finding in other.add(*points[at : at + size])
+    ]
+    assert together == alone and len({each.kind for each in alone}) > 1
+    assert state(one) == state(other)
+
+
 def run(points: list[Point], facts: Facts | None = None) -> Watcher:
     values = {each.name: getattr(facts, each.name) for each in fields(Facts)} if facts else {}
     watcher = Watcher(**values)
