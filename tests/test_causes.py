@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from etude import session
+from etude import first_findings
 from etude.audit import Audit
 from etude.causes import NO_FAULT, Diagnosis, explain, find_causes, name_repeats
 from etude.engine.invariants import Invariants
@@ -202,7 +202,7 @@ def test_a_run_whose_causes_are_sought_has_the_weights_of_one_without_any_test(
     found = [entry.event for entry in watched.ledger().entries if isinstance(entry.event, Finding)]
     (fall,) = (each for each in found if each.kind == "first_pass_collapse")
     assert fall.causes[0] == collapse.REPEATED and fall.step < 60
-    monkeypatch.setattr(session, "audit", lambda *given, **settings: Audit())
+    monkeypatch.setattr(first_findings, "audit", lambda *given, **settings: Audit())
     monkeypatch.setattr(Invariants, "check", lambda rules, step: [])
     alone = run_recipe(recipe(rows, {**values, "watch.policy": "off"}), Options(runs=tmp_path / "alone")).run
     assert not [

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from measure import write_result
 
-from etude import Options, Training, session
+from etude import Options, Training, first_findings, session
 from etude.audit import Audit
 from etude.causes import find_causes
 from etude.engine.loop import Step
@@ -108,7 +108,7 @@ def watched(policy: str) -> Iterator[None]:
     if policy != "off":
         yield
         return
-    with replaced(session, "Invariants", Idle), replaced(session, "audit", lambda *_, **__: Audit()):
+    with replaced(session, "Invariants", Idle), replaced(first_findings, "audit", lambda *_, **__: Audit()):
         yield
 
 

@@ -7,14 +7,19 @@ import pytest
 
 from etude.audit.overlaps import find_overlaps
 from etude.plan import make_plan
-from etude.recipe.load import recipe_from
 from etude.records.events import Finding
-from tests.audit.test_near import values, words
+from tests.audit.given import rows_of
+
+
+def words(draw: random.Random, count: int) -> str:
+    return " ".join("".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=5)) for _ in range(count))
 
 
 def found(folder: Path, texts: list[str], sample: str) -> list[Finding]:
-    given = values(folder, [{"text": text} for text in texts], **{"data.sample": sample})
-    (task,) = make_plan(recipe_from(given)).tasks
+    recipe = rows_of(
+        folder, [{"text": text} for text in texts], {"data.sample": sample, "data.validation": "none"}
+    )
+    (task,) = make_plan(recipe).tasks
     return list(find_overlaps(task))
 
 

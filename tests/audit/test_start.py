@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from etude import session
+from etude import first_findings
 from etude.assemble import assemble
 from etude.audit import Audit, audit
 from etude.engine.world import World
@@ -192,7 +192,7 @@ def test_training_has_the_same_bits_with_and_without(
         return load_file(run.checkpoints / "step-000003" / "model.safetensors")
 
     tested = weights(tmp_path / "with")
-    monkeypatch.setattr(session, "audit", lambda *given, **named: Audit())
+    monkeypatch.setattr(first_findings, "audit", lambda *given, **named: Audit())
     plain = weights(tmp_path / "without")
     assert plain.keys() == tested.keys() and all(plain[name].equal(tested[name]) for name in plain)
 
