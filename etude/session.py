@@ -15,6 +15,7 @@ from etude.control.desk import Desk
 from etude.control.mailbox import FILE, Mailbox
 from etude.control.mirror import Mirror
 from etude.control.place import open_place, require_place
+from etude.control.ranks import read_place
 from etude.control.session_end import SessionEnd, find_session_end
 from etude.control.signals import StopSignals
 from etude.data.loader import Loader
@@ -30,6 +31,7 @@ from etude.engine.world import World, join_world, measure_matrix_rate
 from etude.errors import InputError
 from etude.evaluate.judge import Judge
 from etude.first_findings import find_at_resume, find_at_start, find_faults
+from etude.notify.channel import open_channels
 from etude.objectives.choose import join_kinds
 from etude.objectives.examiner import Examiner
 from etude.objectives.kind import Kind
@@ -195,8 +197,7 @@ def begin(
 
     Raises: InputError before anything is written; StorageError.
     """
-    require_trackers(recipe)
-    require_place(recipe.run.mirror, options.runs)
+    _require_surroundings(recipe, options)
     _set_determinism(recipe)
     begun = find_started(recipe, options)
     plan = make_plan(recipe, own=options.own, today=begun.day if begun else None)
@@ -277,6 +278,14 @@ def _session_end(recipe: Recipe, world: World) -> SessionEnd | None:
     end = find_session_end(recipe.run.session_limit) if world.is_main else None
     stated = world.agree(asdict(end) if end else None)
     return SessionEnd(**stated) if stated else None
+
+
+def _require_surroundings(recipe: Recipe, options: Options) -> None:
+    """Raises: InputError if a tracker, the place of the mirror or a channel cannot be used."""
+    require_trackers(recipe)
+    require_place(recipe.run.mirror, options.runs)
+    if read_place().rank == 0:
+        open_channels(recipe.notify)
 
 
 def _join(plan: Plan, stack: contextlib.ExitStack) -> World:

@@ -20,6 +20,7 @@ from etude.errors import EtudeError, InputError
 from etude.models.families.table import family_of
 from etude.models.untrained import find_untrained
 from etude.models.weights import file_digest
+from etude.notify.notifier import Notifier, open_notifier
 from etude.own import LossFunction, Metric, MetricFunction, Own
 from etude.plan import Plan
 from etude.recipe.course import Change, Course
@@ -128,8 +129,10 @@ def write_start(
     resolved = _resolve(plan, course.recipe)
     environment, changes = _write_conditions(run, plan, options, resolved, is_first=is_first)
     reader = Reader(run.path / "journal.jsonl")
-    writer.close_trackers(but=options.view)  # of the attempt before, if this process made that too
-    writer.trackers = [TextLog(writer), options.view or FindingLog()]
+    # Those of the attempt before, if this process made that too; what tells people goes on.
+    notifiers = [each for each in writer.trackers if isinstance(each, Notifier)]
+    writer.close_trackers(but=[options.view, *notifiers])
+    writer.trackers = [TextLog(writer), options.view or FindingLog(), *notifiers]
     writer.append(
         events.Attempt(
             number=1 + max((entry.attempt for entry in reader.read().all), default=0),
@@ -154,6 +157,8 @@ def write_start(
     # After the attempt, so that they see which earlier records no longer count.
     writer.trackers.append(TrainerState(run, reader.read()))
     open_trackers(plan.recipe, writer, reader)
+    if not notifiers:
+        open_notifier(plan.recipe.notify, writer, reader)
     if is_first:
         tokenizer = plan.corpus.tokenizer.fingerprint
         is_text = len(plan.tasks) == 1 and not plan.recipe.kind.has_labels
@@ -178,6 +183,7 @@ def _write_conditions(
         "devices": plan.recipe.train.devices,
         "precision": plan.precision,
         "run": plan.recipe.run.model_dump(exclude_none=True),
+        "notify": [each.model_dump(exclude_none=True) for each in plan.recipe.notify],
         "own_code": options.own.describe(),
         "base": base_of(plan),
     }

@@ -31,6 +31,8 @@ _EXAMPLES = {
         "etude init --model Salesforce/codet5-small --data rows.jsonl --target target",
     ],
     "note": ["etude note my-run 'the rows repeat themselves' --section lessons"],
+    "notify": ["etude notify test recipe.toml"],
+    "notify test": ["etude notify test recipe.toml", "etude notify test recipe.toml --dry-run"],
     "prepare": ["etude prepare recipe.toml"],
     "rate": ["etude rate my-run", "etude rate my-run other-run --rater anna"],
     "recipes": ["etude recipes", "etude recipes show demo", "etude recipes copy demo my-recipe.toml"],

@@ -18,6 +18,7 @@ from etude.cli import (
     evaluate,
     improve,
     model,
+    notify,
     read,
     recipes,
     sweep,
@@ -67,6 +68,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "watch": watch.watch,
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {"page": data.data_page, "show": data.show_data}
+NOTIFY_COMMANDS: dict[str, Callable[..., None]] = {"test": notify.test}
 RECIPE_COMMANDS: dict[str, Callable[..., None]] = {"show": recipes.show_recipe, "copy": recipes.copy_recipe}
 SWEEP_COMMANDS: dict[str, Callable[..., None]] = {
     "plan": sweep.plan,
@@ -108,12 +110,18 @@ sweep_app = typer.Typer(
     epilog=example_text("sweep"),
     no_args_is_help=True,
 )
+notify_app = typer.Typer(
+    help="Messages to people about a run, as [[notify]] of its recipe says.",
+    epilog=example_text("notify"),
+    no_args_is_help=True,
+)
+app.add_typer(notify_app, name="notify")
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(data_app, name="data")
 for _app, _group, _commands in (
     (app, "", COMMANDS), (data_app, "data", DATA_COMMANDS), (recipes_app, "recipes", RECIPE_COMMANDS),
-    (sweep_app, "sweep", SWEEP_COMMANDS),
+    (sweep_app, "sweep", SWEEP_COMMANDS), (notify_app, "notify", NOTIFY_COMMANDS),
 ):  # fmt: skip
     for _name, _command in _commands.items():
         _app.command(_name, epilog=example_text(f"{_group} {_name}".strip()))(_command)

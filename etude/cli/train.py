@@ -151,11 +151,13 @@ def check(
     from etude.data.prepared import check_whole as check_sources
     from etude.estimate import Estimate, make_room
     from etude.models.weights import check_whole as check_weights
+    from etude.notify.channel import open_channels
     from etude.plan import make_plan
     from etude.probe import probe
     from etude.records.trackers import require_trackers
 
     require_trackers(loaded)
+    open_channels(loaded.notify)
     plan = make_plan(loaded)
     for task in plan.tasks:
         check_sources(task.recipe, task.corpus)

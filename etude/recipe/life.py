@@ -20,4 +20,4 @@ class Life(Section):
 
 
 # Sections that say how a run lives, not what it computes: another value of theirs makes no other recipe.
-BESIDE = frozenset({"run"})
+BESIDE = frozenset({"run", "notify"})

@@ -1,6 +1,7 @@
 """Sentences for what the schema refuses: where, what is wrong, what is expected, what to do."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Any, get_origin
 
@@ -8,10 +9,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from etude.recipe.keys import model_within, near_keys
+from etude.recipe.notify import Notify
 from etude.recipe.schema import Recipe
 from etude.recipe.toml import Locator, toml_text
 
 _WORDS = ("literal_error", "none_required")  # problems of a value that is not the word it could be
+_SECRET = "tokens, addresses and recipients come from variables of the environment (docs/notifications.md)"
 
 
 def group_by_keys(problems: Sequence[Any], data: Any) -> dict[tuple[str, ...], list[Any]]:
@@ -45,7 +48,9 @@ def describe(
     also = [_expected(word) for word in words if word is not problem]
     expected = ", or ".join([_expected(problem), *(each.removeprefix("it must be ") for each in also)])
     field = _field(keys, root)
-    advice = f"; try {_toml_value(field.examples[0])}" if field and field.examples else ""
+    near = _nearest(problem, given)
+    example = near or (field.examples[0] if field and field.examples else None)
+    advice = "" if example is None else f"; try {_toml_value(example)}"
     return f"{where} is {_toml_value(given)}; {expected}{advice}"
 
 
@@ -77,6 +82,13 @@ def _expected(problem: Any) -> str:
     return known.format(**{name: _bound(value) for name, value in problem.get("ctx", {}).items()})
 
 
+def _nearest(problem: Any, given: Any) -> str | None:
+    """The word that a wrong one was meant to be, where a key holds one of some words."""
+    words = re.findall("'([^']*)'", problem.get("ctx", {}).get("expected", ""))
+    near = difflib.get_close_matches(given[:100], words, n=1) if isinstance(given, str) else []
+    return next(iter(near), None)
+
+
 def _bound(value: Any) -> str:
     return (
         f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
@@ -104,6 +116,8 @@ def _advise(keys: tuple[str, ...], root: type[BaseModel], *, is_section: bool) -
         else difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.5)
     )
     near = [key.removeprefix(f"{section}.") for key in near]
+    if model is Notify and not difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.7):
+        return f"{_SECRET}; known here: {', '.join(known)}"
     return f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(known)}"
 
 

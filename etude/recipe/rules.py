@@ -11,6 +11,7 @@ from etude.recipe.data import Data, Source
 from etude.recipe.findings import FINDINGS
 from etude.recipe.kinds import TRAINING_KINDS
 from etude.recipe.model import Model
+from etude.recipe.notify import find_channel_conflicts
 from etude.recipe.schema import Kind, Recipe
 from etude.recipe.section import is_address
 from etude.text import shorten
@@ -22,7 +23,7 @@ def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
     """Every conflict as (dotted key to blame, what is wrong and what to do)."""
     rules = (
         _sources, _paths, _gate, _tasks, _tokenizer, _model, _length, _batch, _schedule, _device, _evaluate,
-        _checkpoint, _watch, _criteria, _life,
+        _checkpoint, _watch, _criteria, _life, lambda each: find_channel_conflicts(each.notify),
     )  # fmt: skip
     return [conflict for rule in rules for conflict in rule(recipe)]
 

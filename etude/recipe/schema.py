@@ -11,6 +11,7 @@ from etude.recipe.data import Data
 from etude.recipe.kinds import TRAINING_KINDS, TrainingKind
 from etude.recipe.life import Life
 from etude.recipe.model import Adapter, Model, Tokenizer
+from etude.recipe.notify import Notify
 from etude.recipe.section import (
     Count,
     Limit,
@@ -236,6 +237,7 @@ class Recipe(Section):
     stated: Stated | None = key(None, "figures that are held against those that follow from the recipe")
     records: Records = Records()
     run: Life = Life()
+    notify: list[Notify] = key([], "channels that tell people of the run")
 
     @property
     def kind(self) -> TrainingKind:

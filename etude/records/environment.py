@@ -23,6 +23,7 @@ _KNOWN = {
     "data_fingerprint": str, "git": (Object({"commit": str, "dirty": (bool, None)}), None), "threads": int,
     "device": str, "devices": int, "precision": str, "micro_batch_size": Annotated[int, at_least(1)],
     "run": dict[str, str | bool],
+    "notify": [Object()],
     "own_code": (dict[str, str], None), "base": (Object({"from": str, "path": str, "sha256": str}), None),
     "machine": Object(optional={
         "platform": str, "cpu": str, "cores": (int, None), "memory_bytes": int, "disk_bytes": int,

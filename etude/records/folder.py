@@ -18,6 +18,7 @@ _CHECKPOINT = re.compile(r"step-([0-9]{6,18})")
 _FILES = (
     "run.json", "lease.json", "recipe.toml", "resolved.toml", "environment.json", "journal.jsonl",
     "journal.index", "control.jsonl", "log.txt", "best.json", "trainer_state.json", ".lock",
+    "outbox.jsonl", "guard.txt", ".guard.lock",
 )  # fmt: skip
 _FOLDERS = ("checkpoints", "predictions", "report", "tensorboard", "wandb")
 

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -210,11 +210,11 @@ class RunWriter:
             self._beat, self._state = now, state
             write_lease(self.run.path, state)
 
-    def close_trackers(self, *, but: Tracker | None = None) -> None:
-        """Close the trackers; one that fails is named."""
+    def close_trackers(self, *, but: Sequence[Tracker | None] = ()) -> None:
+        """Close the trackers but some; one that fails is named."""
         for tracker in self.trackers:
             try:
-                if tracker is not but:
+                if tracker not in but:
                     tracker.close()
             except Exception as error:
                 name = type(tracker).__name__

@@ -18,7 +18,9 @@ def test_keys_are_those_of_a_recipe_written_out() -> None:
     data = DATA | {"adapter": {}, "model": {"from": "m"}}
     known = flatten(recipe_from(data).to_dict())
     free = {key for key in known if key.startswith("loss.token_weights")}
-    assert set(known) - free - {"tasks", "criteria", "data.validation", "data.test"} <= set(recipe_keys())
+    assert set(known) - free - {"tasks", "criteria", "notify", "data.validation", "data.test"} <= set(
+        recipe_keys()
+    )
     assert "tasks" not in recipe_keys() and "data.train.0.path" in recipe_keys()
 
 
