@@ -2,29 +2,34 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 
 from etude.control.desk import Decision
 from etude.engine import checkpoint as checkpoints
 from etude.engine.loop import Step
 from etude.engine.out_of_memory import SMALLER, is_out_of_memory
+from etude.engine.parking import park, unpark
 from etude.errors import EtudeError, FaultError, LostRankError
+from etude.interruption import Abandoned
 from etude.notebook import notebook_view
 from etude.plan.beginning import forecast_at_start
 from etude.recipe.schema import Recipe
 from etude.records import events
-from etude.records.ending import Ending
+from etude.records.ending import Ending, State
 from etude.records.folder import as_argument, checkpoint_name
 from etude.records.store import Run
+from etude.records.trackers import describe
+from etude.records.window import OpenWindow
 from etude.report.write import write_report
 from etude.saving import begin_course, change_course, go_back, make_room, save
 from etude.session import Session, begin
 from etude.start import Options
-from etude.text import shorten
+from etude.text import parse_duration, shorten
 
 _DEFAULT_MINUTES = 10.0
 _DONE = "the last step is done"
+_ACTIONS: dict[State, str] = {"finished": "finish", "stopped": "stop", "paused": "release"}
 
 
 def run_recipe(recipe: Recipe, options: Options = Options()) -> "Training":  # noqa: B008 - frozen
@@ -87,10 +92,8 @@ class Training:
                     ):  # of several, one would fail for a broken step before the others
                         session.recorder.drain_late()
                     if _is_evaluation_due(session):
-                        if session.why_leave_before(session.pace.evaluation_seconds()):
-                            session.is_evaluation_owed = True
-                        else:
-                            _evaluate(session)
+                        is_time = not session.why_leave_before(session.pace.evaluation_seconds())
+                        session.is_evaluation_owed = not (is_time and _evaluate(session))
                     if _is_checkpoint_due(session):
                         _save(session)
                         session.world.wait()  # rank 0 alone saves, and the next step is not to wait long
@@ -120,35 +123,49 @@ def _evaluate_at_start(session: Session) -> None:
     """Evaluate the model before its first step, or make up for an evaluation that a kill prevented."""
     plan = session.plan
     if session.state.step == 0:
-        session.examiner.keep_before()
+        with contextlib.suppress(Abandoned), session.interruptible("the predictions before training"):
+            session.examiner.keep_before()
         if plan.is_validated and (plan.pretrained or session.objective.is_worth_scoring_untrained):
             _evaluate(session, before=True)
     elif session.is_evaluation_owed:
-        _evaluate(session)
-        session.is_evaluation_owed = False
-        if session.world.is_main:
+        session.is_evaluation_owed = not _evaluate(session)
+        if session.world.is_main and not session.is_evaluation_owed:
             session.keeper.point_at(session.judge.best)
 
 
-def _evaluate(session: Session, *, before: bool = False) -> None:
-    """Evaluate on the validation samples and record it; a failure costs no step."""
+def _evaluate(session: Session, *, before: bool = False, asked: bool = False) -> bool:
+    """Evaluate on the validation samples and record it; a failure costs no step.
+
+    Returns False if the run is asked to end, which does not wait for it.
+    """
     session.recorder.drain()
     try:
-        with session.invariants.unchanged("an evaluation"):
-            records = session.examiner.evaluate(before=before)
+        with session.interruptible("the evaluation"), session.invariants.unchanged("an evaluation"):
+            records = session.examiner.evaluate(before=before, asked=asked)
+    except Abandoned:
+        return False
     except Exception:
-        session.is_evaluation_owed = True
+        session.is_evaluation_owed |= not asked
         save(session)
         session.keeper.collect(wait=True)
         raise
     session.recorder.write(*records)
-    session.pace.add_evaluation(sum(each.seconds for each in records if isinstance(each, events.Evaluation)))
+    (session.evaluated,) = [each for each in records if isinstance(each, events.Evaluation)]
+    session.pace.add_evaluation(session.evaluated.seconds)
+    return True
 
 
 def _save(session: Session) -> None:
     started = time.perf_counter()
     save(session)
-    session.pace.add_checkpoint(time.perf_counter() - started, session.keeper.write_seconds)
+    blocking, written = time.perf_counter() - started, session.keeper.write_seconds
+    session.pace.add_checkpoint(blocking, written)
+    grace = session.recipe.run.grace
+    if grace and written and blocking + written > parse_duration(grace) and not session.is_grace_short:
+        session.is_grace_short = True
+        evidence = f"a checkpoint takes {blocking + written:.0f} s, and run.grace is {grace}"
+        advice = "raise it, where the platform allows that: a signal may cost the steps since the last one"
+        session.recorder.write(events.Finding(session.state.step, "little time to save", evidence, advice))
 
 
 def _forecast_at_start(session: Session) -> None:
@@ -198,38 +215,103 @@ def _decide(session: Session) -> Decision:
     is_end = decision.kind == "stop" or session.state.step == session.plan.steps
     is_end = is_end and not decision.is_asked
     if is_end and (reason := session.why_leave_before(session.pace.comparison_seconds())):
-        return Decision("stop", reason, is_asked=True)
+        return Decision("stop", reason, is_asked=True, is_paused=True)
     return decision
 
 
 def _ask_desk(session: Session) -> Decision:
     """Do what the desk decides after this step, until it is to go on or to stop."""
-    while (step := session.state.step) < session.plan.steps and _is_common_step(session):
+    steps = session.plan.steps
+    while ((step := session.state.step) < steps or session.is_evaluation_owed) and _is_common_step(session):
         decision = session.desk.decide(session.state.course, step, session.judge.why_stop())
-        if decision.kind == "back" and decision.change is not None:
-            go_back(session, decision.change)
-            _evaluate_at_start(session)
-        elif decision.change is not None:
-            change_course(session, decision.change)
-        elif decision.kind == "fail":
-            save(session)
-            session.keeper.collect(wait=True)
-            raise FaultError(decision.reason)
-        elif decision.kind == "stop" or decision.request is None:
+        if decision.kind in ("go", "stop"):
             return decision
-        else:
-            save(session)  # a pause may be long
-            action = "go on" if decision.kind == "go" else "pause"
-            session.recorder.write(events.Control(step, action, decision.reason, decision.request))
-            session.recorder.sync()
+        _act(session, decision)
     exhausted = session.judge.why_stop()
     return Decision("stop", exhausted) if exhausted else Decision("go")
 
 
+def _act(session: Session, decision: Decision) -> None:
+    """Do what a decision asks for, and answer the request for it."""
+    done, kind = "", str(decision.kind)
+    match kind:
+        case "back" if decision.change is not None:
+            with _on_device(session):
+                go_back(session, decision.change)
+                _evaluate_at_start(session)
+            return
+        case "change" if decision.change is not None:
+            change_course(session, decision.change)
+            return
+        case "fail":
+            save(session)
+            session.keeper.collect(wait=True)
+            raise FaultError(decision.reason)
+        case "pause":
+            _save_now(session)
+            done = f"{decision.reason}; saved, {park(session.state, session.world.device)}"
+        case "resume":
+            unpark(session.state, session.world.device)
+            done = decision.reason
+        case "checkpoint":
+            done = f"saved as {_save_now(session)}"
+        case "evaluate" | "generate":
+            with _on_device(session):
+                now = _evaluate_now(session) if kind == "evaluate" else _write_now(session, decision.text)
+            done = f"{kind}: the run ends here" if now is None else now
+            kind = "refuse" if now is None else kind
+        case "note":
+            done = decision.text
+    session.answer(kind, done, decision.request)
+
+
+@contextlib.contextmanager
+def _on_device(session: Session) -> Iterator[None]:
+    """While entered, the state of a paused run is on its device."""
+    state, device = session.state, session.world.device
+    unpark(state, device)
+    yield
+    if session.desk.is_paused:
+        park(state, device)
+
+
+def _save_now(session: Session) -> str:
+    """Save this step though that is not due; returns the name of the checkpoint."""
+    save(session, asked=True)
+    session.keeper.collect(wait=True)
+    session.world.wait()
+    return checkpoint_name(session.state.step)
+
+
+def _evaluate_now(session: Session) -> str | None:
+    """Evaluate this step though that is not due, and decide nothing by it; returns the figures in words.
+
+    None if the run is asked to end first.
+    """
+    known = session.evaluated
+    if (known is None or known.step != session.state.step) and not _evaluate(session, asked=True):
+        return None
+    assert session.evaluated is not None
+    return describe(session.evaluated, OpenWindow())
+
+
+def _write_now(session: Session, prompt: str) -> str | None:
+    """Continue a prompt now, into the record; returns the text, or None if the run is asked to end first."""
+    session.recorder.drain()
+    texts = []
+    try:
+        with session.interruptible("the sample"), session.invariants.unchanged("samples of text"):
+            texts = session.examiner.write(prompt) if session.world.is_main else []
+    except Abandoned:
+        return None
+    session.recorder.write(*texts)
+    return "; ".join(text.text for text in texts)
+
+
 def _end(session: Session, decision: Decision) -> Ending:
     """Save what is not yet saved, record how the run ended, and write its report."""
-    recorder, step = session.recorder, session.state.step
-    recorder.drain()
+    session.recorder.drain()
+    unpark(session.state, session.world.device)
     save(session)
     session.keeper.collect(wait=True)
     if not decision.is_asked:
@@ -237,15 +319,44 @@ def _end(session: Session, decision: Decision) -> Ending:
             raise FaultError(unusable)
         session.world.wait()  # the checkpoint that rank 0 wrote is there for all
         advice = "the run is finished, without scores beside those before training and the baselines"
-        _at_end(session, "comparison", lambda: _compare(session), advice)
-    action = "stop" if decision.is_asked else "finish"
-    recorder.write(events.Control(step, action, decision.reason or _DONE, decision.request))
-    recorder.sync()
-    if session.world.is_main:
+        try:
+            with session.interruptible("the final scores"):
+                _at_end(session, "comparison", lambda: _compare(session), advice)
+        except Abandoned:
+            decision = _decide_to_leave(session)
+    how: State = "paused" if decision.is_paused else "stopped" if decision.is_asked else "finished"
+    session.desk.end()
+    session.answer(_ACTIONS[how], decision.reason or _DONE, decision.request)
+    if session.world.is_main and _has_grace_for_report(session):
         advice = f"try etude report {as_argument(session.run.path)}"
         _at_end(session, "report", lambda: write_report(session.run), advice)
     was_asked = decision.is_asked or session.signals.requested is not None
-    return Ending("stopped" if decision.is_asked else "finished", decision.reason or None, was_asked)
+    return Ending(how, decision.reason or None, was_asked)
+
+
+def _has_grace_for_report(session: Session) -> bool:
+    """True unless a signal came and half of run.grace is over, which the report might outlast."""
+    grace, signals = session.recipe.run.grace, session.signals
+    if grace is None or signals.requested is None:
+        return True
+    left = signals.moment + parse_duration(grace) - time.monotonic()
+    if left > parse_duration(grace) / 2:
+        return True
+    evidence = f"{max(left, 0.0):.0f} s of run.grace ({grace}) were left"
+    advice = f"etude report {as_argument(session.run.path)} writes it"
+    session.recorder.write(events.Finding(session.state.step, "no report", evidence, advice, severity="info"))
+    return False
+
+
+def _decide_to_leave(session: Session) -> Decision:
+    """The decision for which the final scores were left; the same command makes them."""
+    while True:
+        decision = session.desk.decide(session.state.course, session.state.step, None)
+        if decision.kind == "stop":
+            return decision
+        if decision.kind == "go":
+            return Decision("stop", "it was asked to end", is_asked=True)
+        _act(session, decision)
 
 
 def _explain(options: Options, error: Exception) -> Exception:

@@ -17,14 +17,17 @@ from etude.session import Session
 from etude.text import rough_size
 
 
-def save(session: Session, *, again: bool = False) -> None:
-    """Save this step, unless that is done; without validation the best is judged here, by training loss."""
+def save(session: Session, *, again: bool = False, asked: bool = False) -> None:
+    """Save this step, unless that is done; without validation the best is judged here, by training loss.
+
+    asked: by a person, and not due: nothing is judged, so that the run goes on as if it had not been
+    """
     state, plan, judge = session.state, session.plan, session.judge
     is_saved = session.keeper.saved_step == state.step
     if is_saved and not again:
         return
     session.recorder.drain()
-    if not plan.is_validated and not is_saved:
+    if not plan.is_validated and not is_saved and not asked:
         judge.judge(session.recorder.loss_since_save(), state.step, metric="training loss")
     progress = Progress(
         run=session.run.info["id"],

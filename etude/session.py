@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,8 @@ import torch
 
 from etude.assemble import assemble
 from etude.causes import explain, find_causes, name_repeats
+from etude.control.clerk import Clerk
 from etude.control.desk import Desk
-from etude.control.mailbox import FILE, Mailbox
 from etude.control.mirror import Mirror
 from etude.control.place import open_place, require_place
 from etude.control.ranks import read_place
@@ -31,6 +31,7 @@ from etude.engine.world import World, join_world, measure_matrix_rate
 from etude.errors import InputError
 from etude.evaluate.judge import Judge
 from etude.first_findings import find_at_resume, find_at_start, find_faults
+from etude.interruption import interruptible
 from etude.notify.channel import open_channels
 from etude.objectives.choose import join_kinds
 from etude.objectives.examiner import Examiner
@@ -39,14 +40,14 @@ from etude.plan import Plan, make_plan
 from etude.plan.forecast import Pace, checkpoint_bytes
 from etude.plan.rows import short_rows
 from etude.probe import find_micro_batch, try_own_code
-from etude.recipe.course import Change, Course
+from etude.recipe.course import Course
 from etude.recipe.schema import Recipe
 from etude.records import events
-from etude.records.changes import changes_of
 from etude.records.ending import Ending
 from etude.records.folder import checkpoint_name
 from etude.records.store import Run, RunWriter
 from etude.records.trackers import require_trackers
+from etude.requests import open_clerk, take_lost_changes, void_stale
 from etude.run_watch import RunWatch
 from etude.start import Options, find_started, open_folder, write_start
 from etude.text import plural, shorten
@@ -66,6 +67,8 @@ class Session:
     session_end         the end of the session that this process runs in, where one is known
     is_evaluation_owed  whether the step that the run is at has yet to be evaluated
     has_stepped         whether this attempt has made a step
+    evaluated           the last evaluation of this attempt
+    is_grace_short      whether it is told that a checkpoint takes longer than run.grace
     """
 
     plan: Plan
@@ -87,6 +90,8 @@ class Session:
     session_end: SessionEnd | None = None
     is_evaluation_owed: bool = False
     has_stepped: bool = False
+    evaluated: events.Evaluation | None = None
+    is_grace_short: bool = False
     invariants: Invariants = field(init=False)
 
     def __post_init__(self) -> None:
@@ -151,6 +156,24 @@ class Session:
         reason: str | None = self.world.agree(self.why_leave(seconds))
         return reason
 
+    @contextlib.contextmanager
+    def interruptible(self, what: str) -> Iterator[None]:
+        """Around long work, which all ranks leave once the run is asked to end. Raises: Abandoned."""
+
+        def is_unwanted() -> bool:
+            return self.signals.requested is not None or (clerk is not None and clerk.is_stop_waiting)
+
+        clerk = self.desk.clerk
+        during = clerk.during(what) if clerk else contextlib.nullcontext()
+        with during, self.world.together(is_unwanted) as check, interruptible(check):
+            yield
+
+    def answer(self, action: str, reason: str, request: str | None) -> None:
+        """Record what was done after this step for a request, durably."""
+        control = events.Control(self.state.step, action, reason, request)
+        self.recorder.write(self.desk.sign(control))
+        self.recorder.sync()
+
     def restore(self, path: Path) -> None:
         """Take over a checkpoint. Raises: InputError if it lacks a change that was asked for."""
         asked = self.options.changes
@@ -210,9 +233,10 @@ def begin(
         StopSignals(options.view.acknowledge if options.view else lambda name: None)
     )
     run, writer = open_folder(plan, options, world)
-    mailbox = Mailbox(run.path / FILE) if world.is_main else None  # from now on `post` takes requests
+    clerk = None
     if writer is not None:
         stack.callback(lambda: writer.close(ending().state))
+        clerk = open_clerk(plan, state, writer, stack, own_model=options.model is not None)
     path, damage = checkpoints.newest_valid(run.checkpoints, run.info["id"])
     state.course = _sized_course(run, plan, state, objective, world)
     matrix_rate = world.size * measure_matrix_rate(world.device, state.precision.dtype)
@@ -229,8 +253,7 @@ def begin(
         world=world, folder=run.path / "predictions", is_fresh=is_fresh,
     )  # fmt: skip
     watch = _watch(plan, options, state, run, keeper) if writer else None
-    desk = _desk(run, state, world, signals, recorder, keeper, watch=watch, mailbox=mailbox)
-    stack.callback(lambda: desk.close(state.step))
+    desk = _desk(run, state, world, signals, recorder, keeper, watch=watch, clerk=clerk)
     session = Session(
         plan=plan, options=options, world=world, state=state, objective=objective, signals=signals,
         desk=desk, run=run, writer=writer, recorder=recorder, keeper=keeper, judge=judge, examiner=examiner,
@@ -241,8 +264,9 @@ def begin(
         _open_mirror(session, recipe.run.mirror, stack, ending)
     if path:
         session.restore(path)
-    recorder.write(*_take_lost_changes(run, state, world))
-    if writer is not None:
+    recorder.write(*take_lost_changes(run, state, world))
+    if writer is not None and clerk is not None:
+        void_stale(clerk, state, writer)
         _write_start(session, path, damage, new_weights)
     recorder.write(*find_faults(plan, options, state, path, new_weights, is_main=world.is_main))
     return session
@@ -300,37 +324,9 @@ def _join(plan: Plan, stack: contextlib.ExitStack) -> World:
     return world
 
 
-def _take_lost_changes(run: Run, state: TrainState, world: World) -> list[events.Control]:
-    """Take over the changes of the journal that a checkpoint lacks; returns the records that would be void.
-
-    They were in later checkpoints, which are gone. A checkpoint with a change that the journal lacks was
-    saved last, by a run that went back to it, and there the changes of the journal are void.
-    """
-    recorded = {
-        (change.request, change.step, change.key, repr(change.value)): (control, change)
-        for control in (entry.event for entry in (run.ledger().entries if world.is_main else ()))
-        if isinstance(control, events.Control)
-        for change in changes_of(control)
-    }
-    unknown, lost = [(each.step, each.key, each.value) for each in state.course.changes], []
-    for control, change in recorded.values():
-        if (found := (change.step, change.key, change.value)) in unknown:
-            unknown.remove(found)
-        else:
-            lost.append((control, change))
-    lost = [] if unknown else lost
-    taken = world.agree([asdict(change) for _, change in lost])
-    state.course = state.course.with_changes(Change(**each) for each in taken)
-    return [
-        replace(control, step=state.step, action="change", changes={change.key: change.value})
-        for control, change in lost
-        if control.step > state.step
-    ]
-
-
 def _desk(
     run: Run, state: TrainState, world: World, signals: StopSignals, recorder: Recorder, keeper: Keeper,
-    *, watch: RunWatch | None, mailbox: Mailbox | None,
+    *, watch: RunWatch | None, clerk: Clerk | None,
 ) -> Desk:  # fmt: skip
     def course_at(step: int) -> Course:
         find_moment(run, step)
@@ -338,7 +334,7 @@ def _desk(
         return replace(state.course, changes=progress.changes)
 
     return Desk(
-        mailbox=mailbox,
+        clerk=clerk,
         asked=lambda: world.pass_on(signals.requested),
         agree=world.agree,
         settle=lambda: keeper.collect(wait=True),

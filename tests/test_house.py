@@ -29,11 +29,11 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "audit": 2500, "cli": 4900, "control": 1500, "data": 8700, "durable": 950, "engine": 3200, "evaluate": 611,
+    "audit": 2500, "cli": 5050, "control": 1850, "data": 8700, "durable": 950, "engine": 3300, "evaluate": 650,
     "launch": 306, "models": 5814, "notify": 1200,
-    "objectives": 1216, "plan": 2750, "recipe": 2250, "records": 2600,
-    "report": 5700, "scores": 853, "sweep": 5250, "watch": 5100,
-    "etude": 4600,  # the modules that stand in no folder
+    "objectives": 1250, "plan": 2750, "recipe": 2250, "records": 2650,
+    "report": 5700, "scores": 900, "sweep": 5250, "watch": 5100,
+    "etude": 4850,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()
 

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +27,7 @@ from etude.run import Training, run_recipe
 from etude.start import Options
 from tests.limited import limited
 from tests.processes import Life
+from tests.programs import run_program
 from tests.returning import BACK, ask_back
 
 Make = Callable[..., Recipe]
@@ -36,16 +35,6 @@ CHANGES = (
     Change(3, "optim.learning_rate", 1e-3, "it was too high"), Change(3, "schedule.kind", "constant"),
     Change(5, "data.skip_steps", 1), Change(6, "train.micro_batch_size", 2), Change(8, "train.max_grad_norm", 0.1),
 )  # fmt: skip
-
-
-def run_program(name: str, words: list[str], cache: Path, *, ranks: int) -> subprocess.CompletedProcess[str]:
-    """Run a program of tests/, in ranks of torchrun where there are several."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    return subprocess.run(
-        [sys.executable, *(torchrun if ranks > 1 else []), str(Path(__file__).with_name(f"{name}.py")), *words],
-        check=False, capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[1],
-        env={**os.environ, "ETUDE_CACHE": str(cache), "PYTHONPATH": str(Path(__file__).parents[1])},
-    )  # fmt: skip
 
 
 def events(run: Run, kind: type) -> list[Any]:
@@ -327,7 +316,7 @@ def test_a_paused_run_waits_and_goes_on_with_the_same_bits(tmp_path: Path, make_
         while not (list_runs(tmp_path / "paused") and training.run.state == "paused"):
             time.sleep(0.01)
         states.append(training.run.state)
-        ids.append(post(training.run, "go on"))
+        ids.append(post(training.run, "resume"))
 
     thread = threading.Thread(target=go_on)
     for step in training:
@@ -339,7 +328,7 @@ def test_a_paused_run_waits_and_goes_on_with_the_same_bits(tmp_path: Path, make_
     thread.join()
     whole = run_recipe(make_recipe(), Options(runs=tmp_path / "whole")).run
     assert states == ["paused", "running"] and bits(training.run) == bits(whole)
-    assert answers(training.run) == {ids[0]: "pause", ids[1]: "go on", None: "finish"}
+    assert answers(training.run) == {ids[0]: "pause", ids[1]: "resume", None: "finish"}
 
 
 KEPT = {"checkpoint.keep": "all", "checkpoint.every_steps": 2, "model.dropout": 0.1}

@@ -37,7 +37,7 @@ def test_sessions_that_are_over_at_once_make_a_step_each_and_the_bits_of_one(
     assert train_on(whole, tmp_path / "one") == ["finished"]
     monkeypatch.setenv("SLURM_JOB_END_TIME", "1")
     limited = make_recipe({"train.steps": 4, "evaluate.every_steps": 2, "run.session_limit": "1s"})
-    assert train_on(limited, tmp_path / "many") == ["stopped"] * 4 + ["finished"]
+    assert train_on(limited, tmp_path / "many") == ["paused"] * 4 + ["finished"]
     (one,), (many,) = list_runs(tmp_path / "one"), list_runs(tmp_path / "many")
     assert final_bits(tmp_path / "one") == final_bits(tmp_path / "many")
     assert one.best == many.best
@@ -59,7 +59,7 @@ def test_scores_for_which_a_session_has_no_time_are_made_in_the_next(
         write_labelled(tmp_path / "rows.jsonl"), changes={"train.steps": 2, "evaluate.every_steps": 2}
     )
     monkeypatch.setenv("SLURM_JOB_END_TIME", "1")
-    assert train_on(recipe, tmp_path / "runs") == ["stopped", "stopped", "finished"]
+    assert train_on(recipe, tmp_path / "runs") == ["paused", "paused", "finished"]
     (run,) = list_runs(tmp_path / "runs")
     attempts = [each.attempt for each in run.ledger().entries if isinstance(each.event, Scores)]
     assert attempts == [3]
@@ -69,7 +69,7 @@ def test_a_run_goes_on_under_another_limit_and_keeps_its_first(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = make_recipe({"train.steps": 2, "run.session_limit": "1s"})
-    assert run_recipe(first, Options(runs=tmp_path)).ending.state == "stopped"
+    assert run_recipe(first, Options(runs=tmp_path)).ending.state == "paused"
     other = make_recipe({"train.steps": 2, "run.session_limit": "9d"})
     assert run_recipe(other, Options(runs=tmp_path)).ending.state == "finished"
     (run,) = list_runs(tmp_path)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etude.cli import steer
 from etude.cli.completion import complete_run
 from etude.cli.detached import follow
 from etude.cli.options import Json, RunName, Runs, parse_name, parse_output_folder
@@ -193,12 +194,17 @@ class NoteSection(StrEnum):
 def note(
     run: RunName,
     text: Annotated[str, typer.Argument(help="what to note", metavar="TEXT")],
-    section: Annotated[NoteSection, typer.Option("--section", help="heading of the report")],
+    section: Annotated[
+        NoteSection | None,
+        typer.Option("--section", help="heading of the report; without one, the step of a run that goes on"),
+    ] = None,
     author: Annotated[str | None, typer.Option("--author", help="who says so")] = None,
+    wait: steer.Wait = True,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Add your words to the record of a run."""
+    """Add your words to the record of a run: under a heading of its report, or at its step."""
+    from etude.control.mailbox import is_going_on
     from etude.records.events import Note
     from etude.records.folder import as_argument
     from etude.records.store import append_note, open_run
@@ -206,6 +212,12 @@ def note(
     if not text.strip():
         raise InputError("the note is empty; give what to note, in quotes")
     found = open_run(run, runs)
+    if section is None:
+        if not is_going_on(found):
+            sections = ", ".join(NoteSection)
+            raise InputError(f"run {found.name} is {found.state}, at no step; give a --section: {sections}")
+        steer.ask(found, "note", wait=wait, as_json=as_json, text=text)
+        return
     append_note(found, Note(section.value, text, author))
     command = f"etude report {as_argument(found.path)}"
     say(f"noted under {section.value} of {found.name}; {command} writes it into the report")

@@ -81,11 +81,14 @@ def train(
 def resume(
     run: RunName, runs: Runs = Path("runs"), detached: Detach = False, as_json: JsonLines = False
 ) -> None:
-    """Continue a run that was stopped or killed."""
+    """Continue a run that was paused, stopped or killed; one that waits goes on where it is."""
+    from etude.cli import steer
     from etude.records.folder import as_argument
     from etude.records.store import open_run
 
     found = open_run(run, runs)
+    if read_place().size == 1 and steer.resume(found, as_json=as_json):
+        return
     if not found.is_unfinished:
         advice = f"start another with etude train, see etude show {as_argument(found.path)}"
         raise InputError(f"run {found.name} is finished; {advice}")

@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from etude.control.mailbox import Mailbox, Request
-from etude.control.signals import signal_title
+from etude.control.clerk import Clerk
+from etude.control.mailbox import Request
+from etude.control.signals import PAUSES, signal_title
 from etude.errors import EtudeError, InputError
 from etude.recipe.course import Change, Course
-from etude.records.events import Control, Event, Finding
+from etude.records.events import Control, Event
 
 _LOOK_SECONDS = 0.2
 
@@ -18,23 +19,30 @@ _LOOK_SECONDS = 0.2
 class Decision:
     """The way on after a step, the same on every rank; to fail is to save and end with an error.
 
-    request   the id of the request that it answers
-    change    of the course; to go back is to go on from the checkpoint of its step with it
-    is_asked  whether a person or a signal asked to stop: the same command continues the run
+    request    the id of the request that it answers
+    change     of the course; to go back is to go on from the checkpoint of its step with it
+    text       a prompt to continue, or what is noted
+    is_asked   whether a person or a signal asked to stop: the same command continues the run
+    is_paused  whether it then ends as paused
     """
 
-    kind: Literal["go", "stop", "pause", "change", "back", "fail"]
+    kind: Literal[
+        "go", "stop", "pause", "resume", "checkpoint", "evaluate", "generate", "note", "change", "back",
+        "fail",
+    ]  # fmt: skip
     reason: str = ""
     request: str | None = None
     change: Change | None = None
+    text: str = ""
     is_asked: bool = False
+    is_paused: bool = False
 
 
 @dataclass(kw_only=True)
 class Desk:
     """Makes one decision at a time from signals, the judge's patience, the watch and requests.
 
-    mailbox    of the run, on the rank that holds its folder and decides for all
+    clerk      takes requests, on the rank that holds the run folder and decides for all
     asked      the name of the signal that asked this rank or another to stop
     agree      gives every rank the value of the rank that decides
     settle     waits for the checkpoint that is being written, so that none comes or goes after a look
@@ -43,9 +51,10 @@ class Desk:
     beat       shows that the run is alive, and whether it is paused
     watch      the decision that findings about the run lead to, if any
     why_leave  the reason to save and leave the rest to a later session, if any
+    is_paused  whether the run waits, on every rank
     """
 
-    mailbox: Mailbox | None
+    clerk: Clerk | None
     asked: Callable[[], str | None]
     agree: Callable[[Any], Any]
     settle: Callable[[], None]
@@ -54,68 +63,75 @@ class Desk:
     beat: Callable[[str], None]
     watch: Callable[[Course, int], Decision | None] = lambda course, step: None
     why_leave: Callable[[], str | None] = lambda: None
-    is_paused: bool = False
+    is_paused: bool = field(default=False, init=False)
 
     def decide(self, course: Course, step: int, exhausted: str | None) -> Decision:
         """The next decision after a step; a paused run waits here. exhausted: the reason to stop early."""
         values = None
-        if self.mailbox is not None:
-            values = asdict(self._decide(self.mailbox, course, step, exhausted))
+        if self.clerk is not None:
+            self.clerk.is_at_edge = True
+            values = asdict(self._decide(self.clerk, course, step, exhausted))
+            self.clerk.is_at_edge = False
         else:
             self.asked()  # which tells the rank that decides
         values = self.agree(values)
         change = values["change"]
-        return Decision(**{**values, "change": Change(**change) if change else None})
+        decision = Decision(**{**values, "change": Change(**change) if change else None})
+        self.is_paused = decision.kind == "pause" or (self.is_paused and decision.kind != "resume")
+        return decision
 
-    def close(self, step: int) -> None:
-        """Refuse the requests that came too late for the run."""
-        if self.mailbox is not None:
-            self._look(self.mailbox, step)
-            while request := self.mailbox.next():
-                self._refuse(request, step, "the run ends here")
+    def end(self) -> None:
+        """Take no more requests."""
+        if self.clerk is not None:
+            self.clerk.end()
 
-    def _decide(self, mailbox: Mailbox, course: Course, step: int, exhausted: str | None) -> Decision:
+    def sign(self, control: Control) -> Control:
+        """An answer with the name of who asked."""
+        return self.clerk.sign(control) if self.clerk else control
+
+    def _decide(self, clerk: Clerk, course: Course, step: int, exhausted: str | None) -> Decision:
         while True:
             if signal := self.asked():
-                return Decision("stop", f"{signal_title(signal)} was received", is_asked=True)
+                what = f"{signal_title(signal)} was received"
+                return Decision("stop", what, is_asked=True, is_paused=signal in PAUSES)
             if exhausted:
                 return Decision("stop", exhausted)
             if reason := self.why_leave():
-                return Decision("stop", reason, is_asked=True)
+                return Decision("stop", reason, is_asked=True, is_paused=True)
             if decision := self.watch(course, step):
                 return decision
-            self._look(mailbox, step)
-            while request := mailbox.next():
-                if decision := self._answer(request, course, step):
+            clerk.look()
+            while request := clerk.next():
+                if decision := self._answer(clerk, request, course, step):
                     return decision
             if not self.is_paused:
                 return Decision("go")
             self.beat("paused")
             time.sleep(_LOOK_SECONDS)
 
-    def _look(self, mailbox: Mailbox, step: int) -> None:
-        advice = "nothing was done for it; ask again"
-        for problem in mailbox.look():
-            self.tell(Finding(step, "a request cannot be read", problem, advice))
-
-    def _answer(self, request: Request, course: Course, step: int) -> Decision | None:
+    def _answer(self, clerk: Clerk, request: Request, course: Course, step: int) -> Decision | None:
         """The decision that a request asks for; None if it is refused."""
-        if request.key is not None:
-            return self._change(request, request.key, course, step)
-        if request.action == "stop":
-            return Decision("stop", request.reason or "it was asked to stop", request.id, is_asked=True)
-        is_pause = request.action == "pause"
-        if self.is_paused == is_pause:
-            self._refuse(request, step, f"the run is {'paused already' if is_pause else 'not paused'}")
-            return None
-        self.is_paused = is_pause
-        self.beat("paused" if is_pause else "running")
-        return Decision("pause" if is_pause else "go", request.reason or "it was asked to", request.id)
+        reason = request.reason or "it was asked to"
+        match request.action:
+            case "set" | "back":
+                return self._change(clerk, request, course, step)
+            case "stop":
+                return Decision("stop", request.reason or "it was asked to stop", request.id, is_asked=True)
+            case "pause" if request.release:
+                return Decision("stop", reason, request.id, is_asked=True, is_paused=True)
+            case "pause" | "resume":
+                if self.is_paused == (request.action == "pause"):
+                    said = "paused already" if self.is_paused else "not paused"
+                    self.tell(clerk.refusal(request, f"the run is {said}"))
+                    return None
+                self.beat("paused" if request.action == "pause" else "running")
+        return Decision(request.action, reason, request.id, text=request.text)  # type: ignore[arg-type]
 
-    def _change(self, request: Request, key: str, course: Course, step: int) -> Decision | None:
+    def _change(self, clerk: Clerk, request: Request, course: Course, step: int) -> Decision | None:
         """The decision to change the course from here on, or from an earlier checkpoint on."""
-        start = step if request.step is None else request.step
-        change = Change(start, key, request.value, request.reason, request.id)
+        start, key = step if request.step is None else request.step, request.key or ""
+        who = {"who": request.who or None, "channel": request.channel or None}
+        change = Change(start, key, request.value, request.reason, request.id, **who)
         if start < step:
             self.settle()
         try:
@@ -123,9 +139,6 @@ class Desk:
                 raise InputError(f"step {start:,} is not before step {step:,}")
             (course if start == step else self.course_at(start)).with_changes([change])
         except EtudeError as error:
-            self._refuse(request, step, str(error).splitlines()[0])
+            self.tell(clerk.refusal(request, str(error).splitlines()[0]))
             return None
         return Decision("change" if start == step else "back", request.reason, request.id, change)
-
-    def _refuse(self, request: Request, step: int, reason: str) -> None:
-        self.tell(Control(step, "refuse", f"{request.action}: {reason}", request.id))

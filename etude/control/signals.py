@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP: the first asks a run to save and stop, the second stops it now."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first asks a run to save and stop, the second stops it now.
+
+SIGUSR1, which SLURM sends some time before the limit, asks a run to save and end as paused.
+"""
 
 import contextlib
 import os
@@ -9,7 +12,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+PAUSES = (signal.SIGUSR1.name,)  # names of those that never interrupt, and after which a run is paused
 _BURST_SECONDS = 2.0
 _came: list[float] = []  # moments of the Ctrl-C of `one_interrupt`, while it is entered
 
@@ -26,11 +30,12 @@ def signal_title(name: str) -> str:
 
 def stopping(signal: str) -> str:
     """The answer to a signal that asks a run to stop."""
-    return f"{signal_title(signal)}: saves and stops after this step or evaluation; once more stops at once"
+    again = "" if signal in PAUSES else "; once more stops at once"
+    return f"{signal_title(signal)}: saves and stops after this step{again}"
 
 
 class StopSignals:
-    """While entered, `requested` names the first signal that came; a second one interrupts.
+    """While entered, `requested` names the signal that asked for the end; a second one interrupts.
 
     Several may be entered at once, in runs that share a process: each is told of a signal. Outside the main
     thread (some notebooks) signals stay as they are, and so does one that is ignored.
@@ -40,6 +45,7 @@ class StopSignals:
 
     def __init__(self, tell: Callable[[str], None] = lambda name: None) -> None:
         self.requested: str | None = None
+        self.moment = 0.0  # when it came, of the monotonic clock
         self._tell = tell
 
     def __enter__(self) -> "StopSignals":
@@ -61,12 +67,16 @@ class StopSignals:
                 signal.signal(*_before.popitem())
 
     def receive(self, name: str) -> bool:
-        """Note the first signal, and tell of it; False for a later one."""
-        is_first = self.requested is None
-        if is_first:
+        """Note the first signal, and tell of it; False for a later one that is to interrupt.
+
+        What comes ahead of an end counts as none: the end itself is the first then.
+        """
+        is_first = self.requested is None or self.requested in PAUSES
+        if is_first and name != self.requested:
             self.requested = name
+            self.moment = time.monotonic()
             self._tell(name)
-        return is_first
+        return is_first or name in PAUSES
 
 
 _entered: list[StopSignals] = []
@@ -82,6 +92,16 @@ def _receive(number: int, frame: FrameType | None) -> None:
         interrupt(number, frame)
     else:
         raise KeyboardInterrupt
+
+
+def _forget() -> None:
+    """Leave the handlers behind in a process that this one forked: it is no run, and ends when it is told."""
+    _entered.clear()
+    while _before:
+        signal.signal(*_before.popitem())
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 class PassedOn:

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -14,12 +14,14 @@ import torch.distributed as dist
 
 from etude.control.ranks import IDLE_SECONDS, Place, read_place, watch_main_thread
 from etude.errors import FaultError, InputError, LostRankError
+from etude.interruption import Abandoned
 from etude.text import plural
 
 # A rank that ended is noticed at once, one that hangs in a step after this long, which is NCCL's limit too.
 _STEP_PATIENCE = timedelta(seconds=IDLE_SECONDS)
 _MEETING_PATIENCE = timedelta(hours=4)  # under torchrun
 _LOOK_SECONDS = 0.02
+_POINT_SECONDS = 0.25  # between looks of a rank that works at the others
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class World:
     rank: int = 0
     size: int = 1
     store: Any = None  # torch's types leave its stores out
+    _left: list[str] = field(default_factory=list)  # works that the ranks left together, before their end
 
     @property
     def is_main(self) -> bool:
@@ -81,18 +84,20 @@ class World:
         if self.store is None:
             return
         with _with_others():
-            turn, others = divmod(self.store.add("arrivals", 1) - 1, self.size)
+            turn, others = divmod(self.store.add(f"arrivals{self._era}", 1) - 1, self.size)
             if others == self.size - 1:
-                self.store.set(f"all are here {turn}", "")
-                self.store.delete_key(f"all are here {turn - 1}")  # which all have seen who came again
-            self._await(f"all are here {turn}")
+                self.store.set(f"all are here {turn}{self._era}", "")
+                self.store.delete_key(
+                    f"all are here {turn - 1}{self._era}"
+                )  # all have seen it who came again
+            self._await(f"all are here {turn}{self._era}")
 
     def agree(self, value: Any) -> Any:
         """The value of rank 0 on every rank, when rank 0 has it: anything that JSON holds, of any length."""
         if self.store is None:
             return value
         with _with_others():
-            key = f"value {self.store.add(f'values of rank {self.rank}', 1)}"
+            key = f"value {self.store.add(f'values of rank {self.rank}{self._era}', 1)}{self._era}"
             if self.is_main:
                 self.store.set(key, json.dumps(value))
             self._await(key)
@@ -101,6 +106,39 @@ class World:
                 for read in (key, f"readers of {key}"):
                     self.store.delete_key(read)
             return value
+
+    @contextlib.contextmanager
+    def together(self, is_unwanted: Callable[[], bool]) -> Iterator[Callable[[], None]]:
+        """Around work that all ranks finish, or all leave; yields the check that may leave it.
+
+        Raises: Abandoned on every rank, once it is unwanted on one of them before all are through.
+        """
+
+        def check() -> None:
+            if is_unwanted():
+                if self.store is not None:
+                    with _with_others():
+                        self.store.set(f"left{self._era}", "")
+                raise Abandoned
+            if self.store is not None and time.monotonic() - looked[0] > _POINT_SECONDS:
+                looked[0] = time.monotonic()
+                with _with_others():
+                    if self.store.check([f"left{self._era}"]):
+                        raise Abandoned
+
+        looked = [time.monotonic()]
+        try:
+            check()
+            yield check
+            self.wait()
+        except Abandoned:
+            self._left.append("")  # what waits for a rank by a name of before is passed over by all
+            raise
+
+    @property
+    def _era(self) -> str:
+        """The end of the names by which ranks wait for each other: new ones after each work they left."""
+        return f" of {len(self._left)}" if self._left else ""
 
     def leave(self, *, together: bool = True) -> None:
         """Leave the ranks; with `together`, torchrun's are left by all at once, as rank 0 holds their store.
@@ -115,11 +153,17 @@ class World:
     def _await(self, key: str) -> None:
         """Look again and again: a wait inside torch would keep signals from being answered.
 
+        Raises: Abandoned once another rank has left what the ranks do together.
+
         Rank 0 alone makes samples, baselines and reports, for as long as it works; one that hangs is ended.
         """
         assert self.store is not None
+        left = f"left{self._era}"
         seconds = _LOOK_SECONDS / 64  # most come at once; some work for hours
         while not self.store.check([key]):
+            # A rank that left may have passed this before: then the key is there by now.
+            if self.store.check([left]) and not self.store.check([key]):
+                raise Abandoned
             time.sleep(seconds)
             seconds = min(2 * seconds, _LOOK_SECONDS)
 

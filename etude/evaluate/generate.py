@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from etude.errors import InputError
 from etude.evaluate.tasks import without_dropout
+from etude.interruption import interruption_point
 from etude.models.families.table import family_of
 from etude.models.t5 import T5, T5Cache
 
@@ -89,6 +90,7 @@ def write_answers(
         tokens = torch.full((len(rows),), model.config.start_id)
         ages = [0] * len(rows)
         while cache is not None:
+            interruption_point()
             tokens = _likeliest(model.advance(tokens.to(device), cache)[:, :vocab_size])
             ages = [age + 1 for age in ages]
             for row, token in zip(rows, tokens.tolist()):
@@ -161,6 +163,7 @@ def generate_steps(
         assert read is not None, "a model of this family writes no text"
         logits, advance, select = read(model, kept, max_tokens)
         for drawn in range(1, max_tokens + 1):
+            interruption_point()
             chosen = ends[:1].repeat(len(prompts)) if len(alive) < len(prompts) else torch.empty_like(alive)
             logits = logits[:, :vocab_size].float()
             # The likeliest is found where the logits are; draws are made on the CPU, alike for all devices.

@@ -15,6 +15,7 @@ from etude.engine.loop import Objective
 from etude.engine.out_of_memory import batches_in_parts
 from etude.engine.precision import Precision
 from etude.engine.world import World
+from etude.interruption import interruption_point
 
 _FEW_BATCHES = 8  # of which a standard error would be worth little
 
@@ -70,6 +71,7 @@ def evaluate(
     parts = batches_in_parts()
     with without_dropout(model):
         for batch in batches:
+            interruption_point()
             done = parts.do(batch, measure)
             pairs.append(done[0] if len(done) == 1 else torch.stack(done).sum(dim=0))
             scored = batch.labels[batch.labels != -100]

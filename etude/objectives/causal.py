@@ -22,6 +22,7 @@ class Causal(Kind):
     """Predict the next token; labels are shifted already. Logits are computed for targets only."""
 
     is_worth_scoring_untrained = False
+    writes_text = True
 
     def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
         labels = batch.labels.flatten()

@@ -27,6 +27,7 @@ from etude.engine.world import World
 from etude.errors import InputError
 from etude.evaluate.exam import Exam
 from etude.evaluate.tasks import Score, join, without_dropout
+from etude.interruption import interruption_point
 from etude.models.families.table import family_of
 from etude.objectives.kind import Kind, Measured
 from etude.recipe.schema import Loss, Recipe
@@ -197,6 +198,7 @@ def predict(
     parts = batches_in_parts()
     with without_dropout(model):
         for turn, batch in enumerate(batches):
+            interruption_point()
             assert batch.classes is not None
             logits, known = torch.cat(parts.do(batch, read)), torch.from_numpy(batch.classes)
             pairs.append(torch.stack(objective.loss_of(logits, known.to(world.device))))

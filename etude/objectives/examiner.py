@@ -15,6 +15,7 @@ from etude.engine.world import World
 from etude.evaluate.exam import Exam
 from etude.evaluate.judge import Judge
 from etude.evaluate.tasks import Score
+from etude.interruption import interruption_point
 from etude.objectives.kind import Measured
 from etude.objectives.several import join_scores
 from etude.objectives.task import Task
@@ -45,8 +46,11 @@ class Examiner:
     is_fresh: bool
     _known: set[str] = field(default_factory=set)
 
-    def evaluate(self, *, before: bool = False) -> list[events.Event]:
-        """One evaluation as its records: findings, figures, texts. `before` training it is never the best."""
+    def evaluate(self, *, before: bool = False, asked: bool = False) -> list[events.Event]:
+        """One evaluation as its records: findings, figures, texts.
+
+        `before` training it is never the best, and one that was `asked` for decides nothing.
+        """
         started, step = time.perf_counter(), self.state.step
         measured = {task.name: task.kind.measure(self._exam(task)) for task in self.tasks}
         figures: dict[str, float] = {}
@@ -57,6 +61,8 @@ class Examiner:
                 figures[task.named("loss")] = mine.score.loss
         for name in self.own.metrics:  # of all samples, on every rank
             figures[name] = self._measure_own(name)
+        found = list(self._find(measured))
+        self.world.wait()  # from here on no rank leaves the evaluation, which is judged
         score = self._join({name: mine.score for name, mine in measured.items()})
         own = {"loss": score.loss, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte}
         # A model without a finite loss is broken, whatever its answers look like: F1 of NaN is a plain 0.
@@ -68,12 +74,13 @@ class Examiner:
             bits_per_byte=score.bits_per_byte,
             targets=score.targets,
             seconds=max(round(time.perf_counter() - started, 3), 0.0),
-            best=not before and self.judge.judge(math.nan if value is None else value, step),
+            best=not before and not asked and self.judge.judge(math.nan if value is None else value, step),
             metrics=figures,
             loss_error=score.error,
+            asked=asked,
         )
         texts = [text for mine in measured.values() for text in mine.texts]
-        return [*self._find(measured), evaluation, *texts]
+        return [*found, evaluation, *texts]
 
     def forget(self) -> None:
         """Report findings again that were reported before, as an attempt does."""
@@ -92,6 +99,10 @@ class Examiner:
         """Score the model, with the weights of a step, beside itself before training and baselines."""
         scores = [task.kind.compare(self._exam(task), step) for task in self.compared()]
         return [each for each in scores if each is not None]
+
+    def write(self, prompt: str) -> list[events.Generation]:
+        """The continuation of a prompt by each task that writes text, on rank 0."""
+        return [text for task in self.tasks for text in task.kind.write(self._exam(task), prompt)]
 
     def _exam(self, task: Task) -> Exam:
         return Exam(
@@ -152,4 +163,5 @@ class Examiner:
             split = task.corpus.validation
             assert split is not None
             for batch in exam.batches(split, task.recipe.evaluate.max_samples):
+                interruption_point()
                 yield to_device(batch, self.world.device)

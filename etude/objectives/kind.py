@@ -17,6 +17,7 @@ from etude.data.samples.sample import Samples
 from etude.data.samples.weighted import Weighted
 from etude.engine.batch import DeviceBatch
 from etude.engine.world import World
+from etude.evaluate.answers import continue_prompts
 from etude.evaluate.exam import Exam
 from etude.evaluate.tasks import Score, evaluate
 from etude.recipe.schema import Recipe
@@ -62,9 +63,11 @@ class Kind:
     """A kind of training that measures its loss alone; other kinds add what they can.
 
     is_worth_scoring_untrained  whether a model with drawn weights is evaluated before the first step
+    writes_text                 whether its models continue or answer a text
     """
 
     is_worth_scoring_untrained = True
+    writes_text = False
 
     def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the losses of all targets in nats, (), and their number, () fp32; or their weighted sums."""
@@ -85,6 +88,15 @@ class Kind:
     def measure(self, exam: Exam) -> Measured:
         """Evaluate a model on its validation samples; called on every rank."""
         return Measured(self.score(exam))
+
+    def write(self, exam: Exam, prompt: str) -> list[events.Generation]:
+        """The continuation of a prompt, where the model writes text."""
+        if not (self.writes_text and exam.writes_text):
+            return []
+        settings = exam.recipe.evaluate.model_copy(update={"prompts": [prompt]})
+        recipe = exam.recipe.model_copy(update={"evaluate": settings})
+        with exam.precision.autocast():
+            return continue_prompts(exam.model, exam.corpus, recipe, exam.step)
 
     def keep_before(self, exam: Exam) -> None:
         """Keep the predictions of the model before training, for `compare`."""

@@ -21,6 +21,7 @@ class OwnLoss(Kind):
 
     loss: Callable[[nn.Module, DeviceBatch], tuple[torch.Tensor, Any]]
     is_worth_scoring_untrained = False
+    writes_text = True
 
     def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
         loss, targets = self.loss(model, batch)

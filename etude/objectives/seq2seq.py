@@ -23,6 +23,7 @@ from etude.errors import InputError
 from etude.evaluate.answers import as_answer, greedy
 from etude.evaluate.exam import Exam
 from etude.evaluate.generate import Continuation
+from etude.interruption import interruption_point
 from etude.models.packing import shift_right
 from etude.models.t5 import T5
 from etude.objectives.kind import Kind, Measured, count_targets
@@ -49,6 +50,7 @@ class Seq2Seq(Kind):
     Source: arXiv:1409.3215; label smoothing: arXiv:1512.00567.
     """
 
+    writes_text = True
     label_smoothing: float = 0.0
 
     def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -233,6 +235,7 @@ def _log_probabilities(
 
     parts = batches_in_parts()
     for low in range(world.rank * _ROWS_AT_ONCE, len(examples), world.size * _ROWS_AT_ONCE):
+        interruption_point()
         sources = [example.prompt_ids for example in examples[low : low + _ROWS_AT_ONCE]]
         targets = [
             part.ids if part.end is None else [*part.ids, part.end]

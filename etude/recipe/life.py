@@ -11,6 +11,11 @@ class Life(Section):
         "time that the process has; before it is over the run saves and ends, to be resumed",
         example="11h30m",
     )
+    grace: Duration | None = key(
+        None,
+        "time between SIGTERM or SIGUSR1 and the end of the process; what does not fit is not begun",
+        example="30s",
+    )
     mirror: str | None = key(
         None,
         "folder on another disk, or bucket (s3://...), that gets a copy of checkpoints and records",

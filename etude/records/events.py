@@ -72,9 +72,9 @@ class Step(NamedTuple):
 class Evaluation:
     """The model after `step` on the validation samples; `best` if no earlier one was better.
 
-    At step 0 it is what training starts from, to compare with, and never the best. `metrics` by name, and by
-    `name/capability` where the samples are cases of several. `loss_error` is the standard error of the loss
-    from the choice of rows.
+    At step 0 it is what training starts from, to compare with, and never the best; one that was `asked` for
+    between those of the recipe decides nothing. `metrics` by name, and by `name/capability` where the samples
+    are cases of several. `loss_error` is the standard error of the loss from the choice of rows.
     """
 
     step: int
@@ -86,6 +86,7 @@ class Evaluation:
     best: bool
     metrics: dict[str, float] = field(default_factory=dict)
     loss_error: float | None = None
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -330,9 +331,7 @@ def plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, dict):
         return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _is_consistent(scores: Scores) -> bool:
@@ -354,8 +353,8 @@ def _is_consistent(scores: Scores) -> bool:
 
 def _counts_rows(scores: Scores) -> bool:
     """True if the confusions are those of the labels and of the rows."""
-    shape, count = [len(row) for row in scores.confusion], len(scores.labels)
-    return shape == [count] * count and sum(map(sum, scores.confusion)) == scores.rows
+    rows, count = scores.confusion, len(scores.labels)
+    return list(map(len, rows)) == [count] * count and sum(map(sum, rows)) == scores.rows
 
 
 def _is_summary(data: DataUsed) -> bool:
@@ -364,9 +363,8 @@ def _is_summary(data: DataUsed) -> bool:
     for name, value in data.summary.items():
         entries = value if isinstance(value, list) else [value]
         tables = [entry for entry in entries if isinstance(entry, dict)]
-        if (tables and len(tables) < len(entries)) or (
-            name in ("train", "validation", "test") and value is not None and not tables
-        ):
+        is_use = name in ("train", "validation", "test") and value is not None
+        if (tables and len(tables) < len(entries)) or (is_use and not tables):
             return False
         for table in tables:
             fit(table, part)

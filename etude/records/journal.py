@@ -183,6 +183,23 @@ def read_journal(path: Path) -> Ledger:
     return Reader(path).read()
 
 
+def read_after(path: Path, place: int) -> tuple[list[Event], int]:
+    """The records of the whole lines behind a place (bytes) of a journal, and the place behind them.
+
+    Raises: InputError if it cannot be read.
+    """
+    with durable.open_plain(path, follow=False) as file:
+        file.seek(place)
+        *lines, _ = file.read().split(b"\n")
+    found: list[Event] = []
+    for line in lines:
+        with contextlib.suppress(ValueError, KeyError, RecursionError):
+            _check([line])
+            if (event := from_json(json.loads(line))) is not None:
+                found.append(event)
+    return found, place + sum(len(line) + 1 for line in lines)
+
+
 def write_journal(path: Path, entries: Iterable[Entry]) -> None:
     """Write a journal of records with their times. Raises: StorageError."""
     head = _line({"type": "journal", "format": FORMAT})

@@ -16,7 +16,7 @@ from etude.records.folder import read_part
 _STATES = ("running", "paused", "finished", "stopped", "failed")
 _LEASE = shape.Object(
     {"state": Annotated[str, shape.one_of(*_STATES)]},
-    {"heartbeat": float, "host": str, "pid": int, "left": bool},
+    {"heartbeat": float, "host": str, "pid": int, "left": bool, "attempt": str},
 )
 
 
@@ -25,16 +25,24 @@ def read_lease(path: Path) -> dict[str, Any]:
     return read_part(path / "lease.json", _LEASE)
 
 
-def write_lease(path: Path, state: str) -> None:
-    """Write that this process holds a run folder, and the state of the run."""
-    lease = {
+def write_lease(path: Path, state: str, attempt: str | None = None, *, is_over: bool = False) -> None:
+    """Write that this process holds a run folder, and the state of the run.
+
+    attempt  the name under which this process takes requests
+    is_over  whether the process lets go of it as paused, which else is one that still waits
+    """
+    lease: dict[str, Any] = {
         "state": state,
         "heartbeat": round(time.time(), 1),
         "host": socket.gethostname(),
         "pid": os.getpid(),
     }
+    if attempt is not None:
+        lease["attempt"] = attempt
     if state == "finished":
         lease["left"] = False
+    elif is_over and state == "paused":
+        lease["left"] = True
     durable.write_json(path / "lease.json", lease)
 
 

@@ -9,6 +9,7 @@ import re
 import secrets
 import socket
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -123,8 +124,9 @@ class Run:
     @property
     def state(self) -> str:
         """running, paused, finished, stopped, failed; killed if it goes on by its lease, without a lock."""
-        state = str(self.lease["state"])
-        return "killed" if state in ("running", "paused") and not is_locked(self.path) else state
+        lease = self.lease
+        is_on = lease["state"] in ("running", "paused") and not lease.get("left")
+        return "killed" if is_on and not is_locked(self.path) else str(lease["state"])
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -155,16 +157,16 @@ class Tracker(Protocol):
     """Something else that wants the records as they come."""
 
     def write(self, event: Event) -> None: ...
-
     def close(self) -> None: ...
 
 
 class RunWriter:
-    """A run folder held by this process: the only one that writes into it."""
+    """A run folder held by this process, the only one that writes; requests name it by its `attempt`."""
 
     def __init__(self, run: Run, lock: int) -> None:
-        self.run = run
+        self.run, self.attempt = run, secrets.token_hex(4)
         self.trackers: list[Tracker] = []
+        self._turn = threading.RLock()
         self._lock = lock
         self._journal = Journal(run.path / "journal.jsonl")
         self._log = durable.Appender(run.path / "log.txt")
@@ -173,16 +175,16 @@ class RunWriter:
 
     def append(self, *events: Event) -> None:
         """Write records to the journal and pass them on; a tracker that fails is named once and dropped."""
-        self._journal.append(*events)
-        for tracker in list(self.trackers):
-            try:
-                for event in events:
-                    tracker.write(event)
-            except Exception as error:
-                self.trackers.remove(tracker)
-                self.warn(
-                    f"tracker {type(tracker).__name__} failed and is off: {type(error).__name__}: {error}"
-                )
+        with self._turn:
+            self._journal.append(*events)
+            for tracker in list(self.trackers):
+                try:
+                    for event in events:
+                        tracker.write(event)
+                except Exception as error:
+                    self.trackers.remove(tracker)
+                    what = f"{type(tracker).__name__} failed and is off: {type(error).__name__}"
+                    self.warn(f"tracker {what}: {error}")
 
     def log(self, text: str) -> None:
         """Write a line for people to log.txt."""
@@ -205,10 +207,9 @@ class RunWriter:
 
     def beat(self, state: str = "running") -> None:
         """Say that the run is alive: at most every few seconds, but at once when its state changes."""
-        now = time.monotonic()
-        if state != self._state or now - self._beat > _HEARTBEAT_SECONDS:
-            self._beat, self._state = now, state
-            write_lease(self.run.path, state)
+        if state != self._state or time.monotonic() - self._beat > _HEARTBEAT_SECONDS:
+            self._beat, self._state = time.monotonic(), state
+            write_lease(self.run.path, state, self.attempt)
 
     def close_trackers(self, *, but: Sequence[Tracker | None] = ()) -> None:
         """Close the trackers but some; one that fails is named."""
@@ -217,18 +218,18 @@ class RunWriter:
                 if tracker not in but:
                     tracker.close()
             except Exception as error:
-                name = type(tracker).__name__
-                self.warn(f"tracker {name} failed when it was closed: {type(error).__name__}: {error}")
+                what = f"{type(tracker).__name__} failed when it was closed: {type(error).__name__}"
+                self.warn(f"tracker {what}: {error}")
 
     def close(self, state: str) -> None:
-        """End the attempt as finished, stopped or failed, and let go of the folder.
+        """End the attempt as finished, stopped, paused or failed, and let go of the folder.
 
         A finished run is taken as left once the process ends by itself.
         """
         try:
             self.close_trackers()
             self.sync()
-            self.beat(state)
+            write_lease(self.run.path, state, self.attempt, is_over=True)
             if state == "finished":
                 atexit.register(leave, self.run.path, os.getpid())
         finally:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from etude.records.ending import Ending
 from etude.records.events import Control, Judgement
 from etude.records.trackers import describe_judgement
 from etude.report.history import History
@@ -38,7 +39,7 @@ def newest(judged: Sequence[Judgement]) -> list[Judgement]:
 
 def _decided(judgement: Judgement, history: History) -> Judgement:
     """A judgement after which nothing is open if the run has ended."""
-    ended = history.events(Control)[-1:]
+    ended = [each for each in history.events(Control) if Ending.of(each)][-1:]
     return replace(judgement, open=[]) if ended and ended[0].action in ("finish", "fail") else judgement
 
 

@@ -41,7 +41,7 @@ _NOT_OF_JOURNAL = {
     "best_value", "disk_bytes",
 }  # fmt: skip
 _REASONS = {
-    "paused": "it waits to be told to go on",
+    "paused": "it waits to be resumed",
     "killed": "the process ended without a message; the same command continues the run",
     "failed": "an error ended the run, and the journal does not say which",
     "stopped": "it was stopped at once; the same command continues the run",

@@ -188,6 +188,8 @@ def _interventions(history: History) -> Iterator[str]:
     rows, planned = [], history.attempts[-1].steps if history.attempts else None
     for entry in history.ledger.entries:
         event, when = entry.event, _when(entry.time)
+        if isinstance(event, Control) and event.action == "accept":  # another answer follows
+            continue
         if isinstance(event, Control) and not (event.action == "finish" and event.step == planned):
             rows.append((when, number(event.step), prose(event.action), prose(event.reason)))
         elif isinstance(event, Attempt) and event.number > 1:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from etude.interruption import interruption_point
 from etude.scores.answers import FIGURES, Answer
 from etude.scores.labels import Floats, Ints, Labels, figures_of, outcomes_of, tabulate
 
@@ -45,7 +46,11 @@ def bootstrap(figure: Callable[[Ints], float], rows: int, *, seed: int = 0, samp
     if rows < 2:
         return Interval(math.nan, math.nan, math.nan)
     draw = np.random.default_rng(seed)
-    return _interval(np.array([figure(draw.integers(0, rows, rows)) for _ in range(samples)]))
+    values = []
+    for _ in range(samples):
+        interruption_point()
+        values.append(figure(draw.integers(0, rows, rows)))
+    return _interval(np.array(values))
 
 
 def paired_difference(
@@ -168,8 +173,11 @@ def _resampled_figure(name: str, answers: Sequence[Answer], samples: int) -> Flo
         sums = _resampled_sums(parts[0], np.ones(rows, dtype=np.int64), samples)
         return np.array([parts[1](row) for row in sums])
     draw = np.random.default_rng(0)
-    drawn = (draw.integers(0, rows, rows) for _ in range(samples))
-    return np.array([FIGURES[name]([answers[row] for row in chosen]) for chosen in drawn])
+    values = []
+    for _ in range(samples):
+        interruption_point()
+        values.append(FIGURES[name]([answers[row] for row in draw.integers(0, rows, rows)]))
+    return np.array(values)
 
 
 def _interval(values: Floats) -> Interval:
@@ -185,6 +193,7 @@ def _resampled_sums(parts: Floats, counts: Ints, samples: int = 1000) -> Floats:
     draw, rows = np.random.default_rng(0), int(counts.sum())
     sums, block = np.empty((samples, parts.shape[1])), max(_BLOCK_CELLS // len(counts), 1)
     for start in range(0, samples, block):
+        interruption_point()
         size = min(block, samples - start)
         drawn = draw.multinomial(rows, counts / rows, size=size)
         sums[start : start + size] = drawn.astype(np.float64) @ parts

@@ -31,6 +31,8 @@ class Criteria:
 
     def observe(self, event: Event) -> Judgement | None:
         """The judgement that a record leads to."""
+        if isinstance(event, Evaluation) and event.asked:
+            return None
         if isinstance(event, Step):
             self._steps.append(event)
         elif isinstance(event, Evaluation):

@@ -25,7 +25,7 @@ def point_of(event: Event, steps_per_epoch: int) -> Point | None:
                 wait_seconds=event.wait_seconds,
                 loss_scale=event.loss_scale,
             )
-        case Evaluation():
+        case Evaluation(asked=False):
             metrics = {name: value for name, value in event.metrics.items() if not math.isnan(value)}
             return Point(
                 step=event.step,

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from etude.control.clerk import Clerk
 from etude.control.desk import Decision, Desk
 from etude.control.mailbox import FILE, Mailbox
 from etude.errors import InputError
@@ -26,11 +27,20 @@ class Office:
         self.agreed: list[Any] = []
         self.settled: list[int] = []
         self.course = Course(recipe, 12)
+        self.clerk = Clerk(
+            mailbox=Mailbox(self.path), attempt="now", check=lambda request: None, step=lambda: 4,
+            edge=lambda: 5, tell=lambda *events: self.told.extend(events),
+        )  # fmt: skip
         self.desk = Desk(
-            mailbox=Mailbox(self.path), asked=lambda: self.signals[-1], agree=self._agree,
+            clerk=self.clerk, asked=lambda: self.signals[-1], agree=self._agree,
             settle=lambda: self.settled.append(1), course_at=self._course_at, tell=self.told.append, beat=self._beat,
         )  # fmt: skip
         self.while_paused: list[dict[str, Any]] = []
+
+    def answers(self, *actions: str) -> list[tuple[str, str | None, str]]:
+        """Records of what was decided about requests, without the promises."""
+        controls = [each for each in self.told if isinstance(each, Control) and each.action != "accept"]
+        return [(each.action, each.request, each.reason) for each in controls]
 
     def ask(self, **values: Any) -> None:
         with self.path.open("a") as file:
@@ -75,8 +85,8 @@ def test_patience_ends_a_run_before_a_request_does(office: Office) -> None:
     assert office.decide("no improvement in 2 evaluations") == Decision(
         "stop", "no improvement in 2 evaluations"
     )
-    office.desk.close(4)
-    assert office.told == [Control(4, "refuse", "stop: the run ends here", "a")]
+    office.clerk.close()
+    assert office.answers() == [("refuse", "a", "stop: the run ends here")]
 
 
 def test_requests_are_answered_one_at_a_time_in_their_order(office: Office) -> None:
@@ -92,11 +102,10 @@ def test_a_change_that_cannot_be_made_is_refused_with_its_line(office: Office) -
     office.ask(id="a", action="set", key="optim.learning_rate", value=-1)
     office.ask(id="b", action="set", key="seed", value=1)
     assert office.decide() == Decision("go")
-    assert [(each.action, each.request) for each in office.told if isinstance(each, Control)] == [
-        ("refuse", "a"), ("refuse", "b"),
-    ]  # fmt: skip
-    assert "optim.learning_rate (change at step 4) is -1; it must be above 0" in str(office.told[0])
-    assert "cannot be changed while a run goes on" in str(office.told[1])
+    first, second = office.answers()
+    assert (first[:2], second[:2]) == (("refuse", "a"), ("refuse", "b"))
+    assert "optim.learning_rate (change at step 4) is -1; it must be above 0" in first[2]
+    assert "cannot be changed while a run goes on" in second[2]
 
 
 def test_a_run_goes_back_to_a_checkpoint_of_an_earlier_step_with_a_change(office: Office) -> None:
@@ -111,7 +120,7 @@ def test_a_run_that_cannot_go_back_is_told_why(office: Office) -> None:
         office.ask(id=f"at-{step}", step=step, **values)
     office.ask(id="wrong", step=2, **{**values, "value": 0})
     assert office.decide() == Decision("go")
-    reasons = [each.reason.removeprefix("back: ") for each in office.told if isinstance(each, Control)]
+    reasons = [reason.partition(": ")[2] for _, _, reason in office.answers()]
     assert reasons[:3] == [
         "run tiny has no checkpoint of step 1", "step 4 is not before step 4", "step 9 is not before step 4",
     ]  # fmt: skip
@@ -125,9 +134,9 @@ def test_a_pause_waits_for_a_request_and_takes_changes_meanwhile(office: Office)
         {"id": "b", "action": "pause"}, {"id": "c", "action": "set", "key": "train.max_grad_norm", "value": None},
     ]  # fmt: skip
     assert office.decide().change == Change(4, "train.max_grad_norm", None, "", "c")
-    office.while_paused = [{"id": "d", "action": "go on", "reason": "lunch is over"}]
-    assert office.decide() == Decision("go", "lunch is over", "d")
-    assert office.told == [Control(4, "refuse", "pause: the run is paused already", "b")]
+    office.while_paused = [{"id": "d", "action": "resume", "reason": "lunch is over"}]
+    assert office.decide() == Decision("resume", "lunch is over", "d")
+    assert office.answers() == [("refuse", "b", "pause: the run is paused already")]
     assert office.states[0] == "paused" and office.states[-1] == "running"
     assert office.decide() == Decision("go")
 
@@ -139,10 +148,33 @@ def test_a_signal_ends_a_pause(office: Office) -> None:
     assert office.decide() == Decision("stop", "Ctrl-C was received", is_asked=True)
 
 
-def test_to_go_on_is_refused_where_nothing_is_paused(office: Office) -> None:
-    office.ask(id="a", action="go on")
+def test_to_resume_is_refused_where_nothing_is_paused(office: Office) -> None:
+    office.ask(id="a", action="resume")
     assert office.decide() == Decision("go")
-    assert office.told == [Control(4, "refuse", "go on: the run is not paused", "a")]
+    assert office.answers() == [("refuse", "a", "resume: the run is not paused")]
+
+
+@pytest.mark.parametrize(
+    ("values", "decision"),
+    [
+        ({"action": "checkpoint"}, Decision("checkpoint", "it was asked to", "a")),
+        ({"action": "evaluate"}, Decision("evaluate", "it was asked to", "a")),
+        ({"action": "generate", "text": "def "}, Decision("generate", "it was asked to", "a", text="def ")),
+        ({"action": "note", "text": "odd"}, Decision("note", "it was asked to", "a", text="odd")),
+        (
+            {"action": "pause", "release": True, "reason": "night"},
+            Decision("stop", "night", "a", is_asked=True, is_paused=True),
+        ),
+    ],
+)
+def test_a_request_leads_to_its_decision(office: Office, values: dict[str, Any], decision: Decision) -> None:
+    office.ask(id="a", **values)
+    assert office.decide() == decision and not office.desk.is_paused
+
+
+def test_a_signal_ahead_of_the_limit_of_a_cluster_pauses(office: Office) -> None:
+    office.signals.append("SIGUSR1")
+    assert office.decide() == Decision("stop", "SIGUSR1 was received", is_asked=True, is_paused=True)
 
 
 def test_a_line_that_is_no_request_is_told_and_costs_nothing(office: Office) -> None:
@@ -155,11 +187,11 @@ def test_other_ranks_take_the_decision_of_the_first_however_long(make_recipe: Ma
     reason, words = "r" * 100_000, []
     change = Change(4, "optim.learning_rate", 1e-4, reason)
     value = {
-        "kind": "change", "reason": reason, "request": "a", "is_asked": False,
+        "kind": "change", "reason": reason, "request": "a", "is_asked": False, "is_paused": False, "text": "",
         "change": {"step": 4, "key": "optim.learning_rate", "value": 1e-4, "reason": reason},
     }  # fmt: skip
     desk = Desk(
-        mailbox=None, asked=lambda: words.append("asked") or None, agree=lambda mine: value if mine is None else 0,
+        clerk=None, asked=lambda: words.append("asked") or None, agree=lambda mine: value if mine is None else 0,
         settle=lambda: None, course_at=Course, tell=print, beat=print,
     )  # fmt: skip
     assert desk.decide(Course(make_recipe(), 12), 4, None) == Decision("change", reason, "a", change)

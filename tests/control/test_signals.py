@@ -26,6 +26,30 @@ def test_a_second_signal_interrupts_at_once() -> None:
         assert signals.requested == "SIGTERM"
 
 
+def test_a_signal_ahead_of_the_end_never_interrupts_and_the_end_is_the_first() -> None:
+    told: list[str] = []
+    with StopSignals(told.append) as signals:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert (signals.requested, told) == ("SIGUSR1", ["SIGUSR1"])
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert (signals.requested, told) == ("SIGTERM", ["SIGUSR1", "SIGTERM"])
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+
+
+def test_a_process_that_a_run_forks_has_none_of_its_handlers() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with StopSignals():
+        child = os.fork()
+        if not child:
+            os._exit([signal.getsignal(number) for number in SIGNALS] != before)
+        assert os.waitpid(child, 0)[1] == 0
+        assert [signal.getsignal(number) for number in SIGNALS] != before
+
+
 def test_several_in_one_process_are_each_told_and_the_last_to_leave_brings_the_handlers_back() -> None:
     before, first, second = signal.getsignal(signal.SIGTERM), StopSignals(), StopSignals()
     with first:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.overrides import TorchFunctionMode
 
 from etude.engine.world import World
+from etude.interruption import Abandoned
 from etude.records.events import Finding
 from etude.run import run_recipe
 from etude.start import Options
@@ -95,3 +96,40 @@ def test_the_store_of_ranks_that_agree_and_wait_again_and_again_does_not_grow(
         sizes.append(worlds[0].store.num_keys())
     assert read == [[{"turn": turn} for turn in range(100)]] * 3
     assert sizes[0] == sizes[1] < 10
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_ranks_leave_work_together_or_not_at_all(tmp_path: Path, is_early: bool) -> None:
+    worlds = [
+        World(torch.device("cpu"), rank, 3, dist.FileStore(str(tmp_path / "store"), 3)) for rank in range(3)
+    ]
+    done: list[list[Any]] = [[], [], []]
+    unwanted = threading.Event()
+
+    def work(world: World, turn: int) -> None:
+        """Rank 0 works alone while the others wait for it; rank 1 is told that the work is unwanted."""
+        is_told = world.rank == 1 and turn == 3
+        try:
+            with world.together(lambda: is_told and (is_early or unwanted.is_set())) as check:
+                if world.is_main:
+                    unwanted.set()
+                    while is_early and turn == 3:  # until the others have left
+                        check()
+                result = world.agree(turn if world.is_main else None)
+        except Abandoned:
+            result = "left"
+        done[world.rank].append(result)
+        done[world.rank].append(world.agree(-turn if world.is_main else None))
+
+    def live(world: World) -> None:
+        for turn in range(1, 6):
+            work(world, turn)
+
+    threads = [threading.Thread(target=live, args=(world,)) for world in worlds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    third = done[0][4]
+    assert done[0] == [1, -1, 2, -2, third, -3, 4, -4, 5, -5] and done[1:] == [done[0]] * 2
+    assert third == "left" if is_early else third in ("left", 3)
