@@ -112,7 +112,7 @@ def command_lines() -> list[Any]:
 @pytest.mark.parametrize("words", command_lines())
 def test_every_command_that_a_page_shows_is_one_that_the_command_line_takes(words: list[str]) -> None:
     command: Any = typer.main.get_command(app)
-    while hasattr(command, "commands") and words:
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
         if words[0] not in command.commands and isinstance(command, DataGroup):
             words = ["page", *words]  # `etude data RECIPE`
         command, words = command.commands[words[0]], words[1:]

@@ -45,8 +45,9 @@ _EXAMPLES = {
     "recipes show": ["etude recipes show demo"],
     "report": ["etude report my-run"],
     "resume": ["etude resume my-run"],
-    "runs": ["etude runs", "etude runs --json"],
     "sample": ["etude sample my-run 'def '"],
+    "runs": ["etude runs", "etude runs --json", "etude runs --disk"],
+    "runs rm": ["etude runs rm my-run", "etude runs rm my-run --keep-record"],
     "schema": ["etude schema > etude.schema.json"],
     "set": [
         "etude set my-run optim.learning_rate=1e-4",

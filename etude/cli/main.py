@@ -21,6 +21,7 @@ from etude.cli import (
     notify,
     read,
     recipes,
+    room,
     steer,
     sweep,
     sweep_report,
@@ -57,7 +58,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": model.export_model,
     "generate": model.generate,
     "chat": model.chat,
-    "runs": read.list_runs,
     "show": read.show,
     "compare": read.compare,
     "evaluate": evaluate.evaluate,
@@ -76,6 +76,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 DATA_COMMANDS: dict[str, Callable[..., None]] = {"page": data.data_page, "show": data.show_data}
 NOTIFY_COMMANDS: dict[str, Callable[..., None]] = {"test": notify.test}
 RECIPE_COMMANDS: dict[str, Callable[..., None]] = {"show": recipes.show_recipe, "copy": recipes.copy_recipe}
+RUN_COMMANDS: dict[str, Callable[..., None]] = {"rm": room.remove_run}
 SWEEP_COMMANDS: dict[str, Callable[..., None]] = {
     "plan": sweep.plan,
     "run": sweep.run,
@@ -111,6 +112,8 @@ data_app = typer.Typer(
 )
 recipes_app = typer.Typer(invoke_without_command=True, epilog=example_text("recipes"))
 recipes_app.callback()(recipes.list_recipes)
+runs_app = typer.Typer(invoke_without_command=True, epilog=example_text("runs"))
+runs_app.callback()(read.list_runs)
 sweep_app = typer.Typer(
     help="Train many trials of one base recipe, and what they share only once.",
     epilog=example_text("sweep"),
@@ -123,11 +126,13 @@ notify_app = typer.Typer(
 )
 app.add_typer(notify_app, name="notify")
 app.add_typer(recipes_app, name="recipes")
+app.add_typer(runs_app, name="runs")
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(data_app, name="data")
 for _app, _group, _commands in (
     (app, "", COMMANDS), (data_app, "data", DATA_COMMANDS), (recipes_app, "recipes", RECIPE_COMMANDS),
     (sweep_app, "sweep", SWEEP_COMMANDS), (notify_app, "notify", NOTIFY_COMMANDS),
+    (runs_app, "runs", RUN_COMMANDS),
 ):  # fmt: skip
     for _name, _command in _commands.items():
         _app.command(_name, epilog=example_text(f"{_group} {_name}".strip()))(_command)

@@ -12,6 +12,7 @@ from etude.cli.completion import complete_run
 from etude.cli.detached import follow
 from etude.cli.options import Json, RunName, Runs, parse_name, parse_output_folder
 from etude.cli.printing import page_width, print_json, print_rows, print_table, print_text, say
+from etude.cli.room import print_room
 from etude.errors import EtudeError, InputError
 from etude.text import printable, shorten
 
@@ -19,12 +20,22 @@ if TYPE_CHECKING:
     from etude.records.store import Run
 
 
-def list_runs(runs: Runs = Path("runs"), as_json: Json = False) -> None:
-    """List the runs, oldest first."""
+def list_runs(
+    ctx: typer.Context,
+    runs: Runs = Path("runs"),
+    disk: Annotated[bool, typer.Option("--disk", help="the room that each takes")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the runs, oldest first, or remove one."""
+    if ctx.invoked_subcommand is not None:
+        return
     from etude.records.store import read_runs
     from etude.report.summary import run_table, summarize_all
 
     whole, damaged = read_runs(runs)
+    if disk:
+        print_room(whole, as_json=as_json)
+        return
     summaries, unread = summarize_all(whole)
     for name, problem in sorted({**damaged, **unread}.items()):
         say(f"{name} is left out: {problem}")

@@ -134,6 +134,7 @@ def check(
             "--deep", help="also read data and model, test them, and forecast time, memory and disk"
         ),
     ] = False,
+    runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
     """Find every problem of a recipe before anything runs."""
@@ -156,6 +157,8 @@ def check(
     from etude.models.weights import check_whole as check_weights
     from etude.notify.channel import open_channels
     from etude.plan import make_plan
+    from etude.plan.disk import require_disk
+    from etude.plan.forecast import forecast
     from etude.probe import probe
     from etude.records.trackers import require_trackers
 
@@ -168,6 +171,8 @@ def check(
         check_weights(plan.pretrained.path)
     probed = probe(plan)
     tests = probed.audit
+    if probed.costs is not None:
+        require_disk(plan, forecast(plan, probed.costs), runs)
     room, _ = make_room(plan, None)
     made = Estimate(plan=plan, costs=probed.costs, basis=probed.basis, assumed=[], room=room)
     values = {**made.values(), "audit": tests and asdict(tests)}
