@@ -41,7 +41,7 @@ _WRITE_SECONDS, _WRITTEN_BYTES = 0.015, 450e6
 _START_SECONDS, _REPORT_SECONDS = 1.0, 0.5  # tests before the first step; the report
 # The report and the end of the process, when a session is about to be over, and the share that is added to
 # what was measured of steps, checkpoints and evaluations.
-_LEAVE_SECONDS, _LEAVE_SHARE = 2.0, 1.25
+_LEAVE_SECONDS, _LEAVE_SHARE = 5.0, 1.25
 _RECENT_STEPS, _RECENT = 100, 3  # the others: evaluations and checkpoints
 # The share by which steps alike differ from one minute to the next on a machine that others use, too.
 _DRIFT = 0.1
