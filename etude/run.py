@@ -374,7 +374,8 @@ def _record_failure(session: Session, error: Exception) -> None:
     """Record the error that ends an attempt, unless the journal is what cannot be written."""
     reason = str(error) if isinstance(error, EtudeError) else f"{type(error).__name__}: {error}"
     with contextlib.suppress(Exception):
-        session.recorder.write(events.Control(session.state.step, "fail", shorten(reason)))
+        code = error.exit_code if isinstance(error, EtudeError) else 1
+        session.recorder.write(events.Control(session.state.step, "fail", shorten(reason), exit_code=code))
         session.recorder.sync()
 
 

@@ -20,6 +20,7 @@ from etude.errors import EtudeError, InputError
 from etude.models.families.table import family_of
 from etude.models.untrained import find_untrained
 from etude.models.weights import file_digest
+from etude.notify.guard import start_guard
 from etude.notify.notifier import Notifier, open_notifier
 from etude.own import LossFunction, Metric, MetricFunction, Own
 from etude.plan import Plan
@@ -72,6 +73,7 @@ class Options:
     metrics      the user's metric(model, batches) -> float by name; a `Metric` also has its direction
     view         shows the run to a person
     gradients    makes those of a step, as for runs that share passes
+    guard        starts a process beside the run that tells if it dies, and starts it again so often; or None
     """
 
     runs: Path = Path("runs")
@@ -85,6 +87,7 @@ class Options:
     metrics: Mapping[str, Metric | MetricFunction] = field(default_factory=dict)
     view: View | None = None
     gradients: Gradients | None = None
+    guard: int | None = None
 
     @property
     def own(self) -> Own:
@@ -104,6 +107,8 @@ def open_folder(plan: Plan, options: Options, world: World) -> tuple[Run, RunWri
         try:
             writer = _hold(plan, options)
             answer = str(writer.run.path)
+            if options.guard is not None:
+                start_guard(writer.run, options.guard)
         except EtudeError as error:
             if world.size == 1:
                 raise

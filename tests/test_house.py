@@ -29,8 +29,8 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "audit": 2500, "cli": 5150, "control": 1850, "data": 8700, "durable": 950, "engine": 3300, "evaluate": 650,
-    "launch": 306, "models": 5814, "notify": 1200,
+    "audit": 2500, "cli": 5200, "control": 1850, "data": 8700, "durable": 950, "engine": 3300, "evaluate": 650,
+    "launch": 306, "models": 5814, "notify": 1500,
     "objectives": 1250, "plan": 2800, "recipe": 2250, "records": 2700,
     "report": 5700, "scores": 900, "sweep": 5250, "watch": 5100,
     "etude": 4850,  # the modules that stand in no folder

@@ -24,6 +24,7 @@ _EXAMPLES = {
     "export": ["etude export my-run exported --to peft", "etude export my-run@last exported --to merged"],
     "generate": ["etude generate my-run --prompt 'def '", "etude generate my-run --prompt - < start.py"],
     "import": ["etude import Salesforce/codet5-small"],
+    "guard": ["etude guard my-run", "etude guard my-run --restart 5"],
     "improve": ["etude improve my-run", "etude improve my-run --out second.toml"],
     "init": [
         "etude init --model Qwen/Qwen2.5-Coder-1.5B-Instruct --data rows.jsonl",

@@ -72,6 +72,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sample": steer.sample,
     "report": read.report,
     "watch": watch.watch,
+    "guard": notify.guard,
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {"page": data.data_page, "show": data.show_data}
 NOTIFY_COMMANDS: dict[str, Callable[..., None]] = {"test": notify.test}

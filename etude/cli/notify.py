@@ -1,12 +1,13 @@
 """The commands that send messages about runs."""
 
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etude.cli.options import Json, Overrides, RecipePath, load
-from etude.cli.printing import print_rows
+from etude.cli.options import Json, Overrides, RecipePath, Restarts, RunName, Runs, load
+from etude.cli.printing import print_rows, say
 from etude.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,6 +47,23 @@ def test(
     print_rows(shown, rows, as_json)
     if not dry_run and any(row["state"] != "sent" for row in rows):
         raise typer.Exit(1)
+
+
+def guard(
+    run: RunName,
+    runs: Runs = Path("runs"),
+    restarts: Restarts = 0,
+    silence: Annotated[
+        float, typer.Option("--silence", min=0.1, help="seconds without a sign of life that are told of")
+    ] = 60.0,
+) -> None:
+    """Tell through the channels of a run that it died or hangs, until it has ended."""
+    from etude.notify.guard import Guard, Limits
+    from etude.records.store import open_run
+
+    limits = Limits(silence=silence, poll=min(1.0, silence / 4), restarts=restarts)
+    if code := Guard(open_run(run, runs), limits, say).watch():
+        raise typer.Exit(code)
 
 
 def _send(channel: "Channel", quota: "Quota", message: "Message") -> "Outcome":

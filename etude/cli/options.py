@@ -97,5 +97,11 @@ RunName = Annotated[
 Runs = Annotated[
     Path, typer.Option("--runs", parser=parse_folder, metavar="PATH", help="folder that holds the runs")
 ]
+Guarded = Annotated[
+    bool, typer.Option("--guard", help="start a process beside the run that tells if it dies or hangs")
+]
+Restarts = Annotated[
+    int, typer.Option("--restart", min=0, max=1000, help="let the guard start a dead run again so often")
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 JsonLines = Annotated[bool, typer.Option("--json", help="print each record as a line of JSON, as it comes")]

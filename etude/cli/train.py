@@ -10,11 +10,13 @@ from etude.cli.completion import complete_checkpoint
 from etude.cli.detached import Detach, detach
 from etude.cli.execute import describe_rest, start_ranks, tell_finished, train_here
 from etude.cli.options import (
+    Guarded,
     Json,
     JsonLines,
     New,
     Overrides,
     RecipePath,
+    Restarts,
     RunName,
     Runs,
     load,
@@ -52,6 +54,8 @@ def train(
         int | None, typer.Option("--repeat", min=2, help="number of seeds to train, one after another")
     ] = None,
     detached: Detach = False,
+    guard: Guarded = False,
+    restarts: Restarts = 0,
     as_json: JsonLines = False,
 ) -> None:
     """Train as a recipe says, or continue the unfinished run of it; a finished one is only shown."""
@@ -68,7 +72,10 @@ def train(
         raise InputError("--detach is for one run; leave it out, or leave out --repeat")
     from etude.start import Options
 
-    options = Options(runs=runs, new=new, weights=weights, recipe_text=read_recipe_text(recipe))
+    options = Options(
+        runs=runs, new=new, weights=weights, recipe_text=read_recipe_text(recipe),
+        guard=restarts if guard or restarts else None,
+    )  # fmt: skip
     if repeat is None:
         train_here(loaded, options, as_json=as_json)
     else:
@@ -79,7 +86,12 @@ def train(
 
 
 def resume(
-    run: RunName, runs: Runs = Path("runs"), detached: Detach = False, as_json: JsonLines = False
+    run: RunName,
+    runs: Runs = Path("runs"),
+    guard: Guarded = False,
+    restarts: Restarts = 0,
+    detached: Detach = False,
+    as_json: JsonLines = False,
 ) -> None:
     """Continue a run that was paused, stopped or killed; one that waits goes on where it is."""
     from etude.cli import steer
@@ -101,7 +113,8 @@ def resume(
         say(left)
     from etude.start import Options
 
-    train_here(recipe, Options(runs=found.path.parent, resume=found), as_json=as_json)
+    guarded = restarts if guard or restarts else None
+    train_here(recipe, Options(runs=found.path.parent, resume=found, guard=guarded), as_json=as_json)
 
 
 def demo(

@@ -87,7 +87,10 @@ class Composer:
         advice = event.advice + (f" (for example {changes})" if changes else "")
         said = f"{event.what}: {event.evidence}\nTo do: {advice}"
         cause = f"finding {event.kind or event.what}"
-        return self._make("finding", event.severity, cause, event.step, event.what, more=said)
+        commands = [f"etude show {self._argument}", f"etude stop {self._argument}"]
+        return self._make(
+            "finding", event.severity, cause, event.step, event.what, more=said, commands=commands
+        )
 
     def _end(self, event: events.Control) -> list[Message]:
         ending = Ending.of(event)

@@ -1,7 +1,6 @@
 """The records of a journal: one type of event each, one line of JSON.
 
-Losses are in nats per target, over all ranks. Times are seconds; `time` is Unix time, durations come from
-a monotonic clock.
+Losses are in nats per target, over all ranks. Times are seconds; `time` is Unix time, others are monotonic.
 """
 
 import math
@@ -200,7 +199,7 @@ class Control:
 
     request    the id of the request that it answers
     changes    of the recipe: values by key, which hold after `from_step` steps; before: those they replaced
-    who        asked for it, as `user@host`, and by which channel; None where the run itself decided
+    who        asked for it, as `user@host`, by which channel, or None; exit_code: of a process that fails
     """
 
     step: int
@@ -212,6 +211,7 @@ class Control:
     before: dict[str, Any] = field(default_factory=dict)
     who: str | None = None
     channel: str | None = None
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True)

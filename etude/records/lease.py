@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import os
 import socket
 import time
@@ -16,12 +17,12 @@ from etude.records.folder import read_part
 _STATES = ("running", "paused", "finished", "stopped", "failed")
 _LEASE = shape.Object(
     {"state": Annotated[str, shape.one_of(*_STATES)]},
-    {"heartbeat": float, "host": str, "pid": int, "left": bool, "attempt": str},
+    {"heartbeat": float, "host": str, "pid": int, "started": float, "left": bool, "attempt": str},
 )
 
 
 def read_lease(path: Path) -> dict[str, Any]:
-    """lease.json of a run folder: state, heartbeat (Unix time), host, pid."""
+    """lease.json of a run folder: state, heartbeat (Unix time), host, pid and start of the process."""
     return read_part(path / "lease.json", _LEASE)
 
 
@@ -36,6 +37,7 @@ def write_lease(path: Path, state: str, attempt: str | None = None, *, is_over: 
         "heartbeat": round(time.time(), 1),
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        "started": _start_of(os.getpid()),
     }
     if attempt is not None:
         lease["attempt"] = attempt
@@ -44,6 +46,13 @@ def write_lease(path: Path, state: str, attempt: str | None = None, *, is_over: 
     elif is_over and state == "paused":
         lease["left"] = True
     durable.write_json(path / "lease.json", lease)
+
+
+@functools.cache
+def _start_of(pid: int) -> float:
+    import psutil
+
+    return float(psutil.Process(pid).create_time())
 
 
 def leave(path: Path, pid: int) -> None:
@@ -94,6 +103,8 @@ def is_alive(lease: dict[str, Any]) -> bool:
     try:
         process = psutil.Process(int(lease["pid"]))
         is_same = process.create_time() <= float(lease["heartbeat"]) + 1
+        if "started" in lease:  # older leases have none
+            is_same = is_same and abs(process.create_time() - lease["started"]) < 1
         return is_same and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, KeyError, ValueError, TypeError):
         return False

@@ -121,7 +121,7 @@ def test_findings_have_the_cause_of_their_kind_and_say_what_to_do(
     assert first.cause == second.cause == "finding rise"
     assert "To do: lower the rate (for example optim.learning_rate = 0.0001)" in first.text
     assert "streng-geheim" not in json.dumps(first.to_dict()) and "\x1b" not in first.text
-    assert [each.split()[1] for each in first.commands] == ["show"]
+    assert [each.split()[1] for each in first.commands] == ["show", "stop"]
 
 
 def test_a_criterion_that_is_met_is_a_milestone_once(tmp_path: Path) -> None:
