@@ -81,6 +81,12 @@ class Step:
         """True if nothing was changed for lack of memory."""
         return self.shortage is not None
 
+    @property
+    def loss(self) -> float:
+        """Mean loss of the step in nats per target, over all ranks; reading it waits for the device."""
+        total, targets = self.measured[:2].tolist()
+        return total / targets if targets else 0.0
+
 
 def train(
     state: TrainState,
