@@ -6,14 +6,16 @@ Training(recipe, Options(...)) the same as an iterator of steps, with one's own 
 Metric(function, lower_is_better=True)  a metric of one's own, and which way is better
 logits(model, batch)           what a language model says of each next token, for one's own loss and metrics
 open_run(name)                 a run to read; in a notebook it shows itself
+restore(mirror, runs)          the folder of a run, made again from its mirror
 """
 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Metric", "Options", "Training", "load_recipe", "logits", "open_run", "train"]
+__all__ = ["Metric", "Options", "Training", "load_recipe", "logits", "open_run", "restore", "train"]
 
 if TYPE_CHECKING:
+    from etude.control.restore import restore
     from etude.own import Metric, logits
     from etude.recipe.load import load_recipe
     from etude.records.store import open_run
@@ -28,6 +30,7 @@ _HOMES = {
     "load_recipe": ("etude.recipe.load", "load_recipe"),
     "logits": ("etude.own", "logits"),
     "open_run": ("etude.records.store", "open_run"),
+    "restore": ("etude.control.restore", "restore"),
     "train": ("etude.run", "run_recipe"),
 }
 

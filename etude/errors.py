@@ -19,6 +19,10 @@ class EtudeError(Exception):
 
     exit_code = 1
 
+    def _render_traceback_(self) -> list[str]:
+        """The lines that IPython shows in place of a traceback."""
+        return [f"error: {line}" for line in str(self).splitlines()]
+
 
 class InputError(EtudeError):
     """Something the user gave cannot be used."""

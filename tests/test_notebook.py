@@ -1,9 +1,6 @@
 """A run in a notebook is one picture that replaces itself, and an interrupted cell leaves it resumable."""
 
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from etude.recipe.schema import Recipe
 from etude.records.store import list_runs, open_run
 from etude.run import Training
 from etude.start import Options
+from tests.kernels import kernel
 
 START = """
 import etude
@@ -35,27 +33,9 @@ print(training.ending.state)
 """
 
 
-@contextmanager
-def kernel(folder: Path) -> Iterator[NotebookClient]:
-    """A kernel of this Python, whatever kernels are installed."""
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
-
-    class Kernel(AsyncKernelManager):
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            words = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-            return KernelSpec(argv=words, language="python", display_name="Python")
-
-    notebook = nbformat.v4.new_notebook()
-    client = NotebookClient(notebook, km=Kernel(), timeout=300, resources={"metadata": {"path": str(folder)}})
-    with client.setup_kernel(env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}):
-        yield client
-
-
-def run_cell(client: NotebookClient, source: str) -> list[Any]:
+def run_cell(client: NotebookClient, source: str, *, fails: bool = False) -> list[Any]:
     """The outputs of a new cell."""
-    cell = nbformat.v4.new_code_cell(source)
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["raises-exception"] * fails})
     client.nb.cells.append(cell)
     client.execute_cell(cell, len(client.nb.cells) - 1)
     return list(cell.outputs)
@@ -118,3 +98,9 @@ def test_text_of_a_model_or_a_finding_is_no_markup(
     (training.run.path / "run.json").write_text("no json")
     with pytest.raises(InputError):
         open_run(training.run.path)._repr_html_()
+
+
+def test_an_error_for_the_user_is_one_line_in_a_cell(tmp_path: Path) -> None:
+    with kernel(tmp_path) as client:
+        (shown,) = run_cell(client, "import etude\netude.load_recipe('nothing.toml')", fails=True)
+    assert len(shown["traceback"]) == 1 and shown["traceback"][0].startswith("error: ")
