@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from etude.report.grades import Correction
 
 _UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]i?b)", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]i?b)", re.IGNORECASE)
 
 
 def parse_size(text: str) -> int:
@@ -53,7 +53,9 @@ Price = Annotated[
 ]
 Rows = Annotated[
     int | None,
-    typer.Option("--rows", min=1, help="training rows: of data that are not here, or of a run projected"),
+    typer.Option(
+        "--rows", min=1, max=2**40, help="training rows: of data that are not here, or of a run projected"
+    ),
 ]
 Claimed = Annotated[
     float | None,
@@ -92,9 +94,10 @@ def estimate(
     as_json: Json = False,
 ) -> None:
     """Tell how large a run is, how long it takes, what it costs and whether it fits, before it begins."""
-    for name, value, most in (("--price-per-hour", price, 1e9), ("--tokens-per-second", claimed, 1e15)):
-        if value is not None and not 0 < value < most:
-            raise InputError(f"{name} is {value:g}; expected a number above 0 and below {most:g}")
+    limits = (("--price-per-hour", price, 1e-6, 1e9), ("--tokens-per-second", claimed, 1e-3, 1e15))
+    for name, value, least, most in limits:
+        if value is not None and not least <= value < most:
+            raise InputError(f"{name} is {value:g}; expected a number from {least:g} to below {most:g}")
     given = {"--gpu": gpu, "--memory": memory, "--tokens-per-second": claimed, "--quick": quick or None}
     if history:
         _refuse("--history", {**given, "--price-per-hour": price, "--rows": rows, "--steps": steps})

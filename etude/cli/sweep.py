@@ -46,13 +46,13 @@ def plan(
         write_plan,
     )
     from etude.sweep.grid import load_sweep
-    from etude.sweep.measure import measure
+    from etude.sweep.local import measure_for_plan
     from etude.sweep.search import foresee
     from etude.sweep.stacks import stack_notes
     from etude.sweep.tree import build_tree
 
     loaded = foresee(load_sweep(sweep))
-    measured = measure(loaded, None if gpu is None else find_gpu(gpu))
+    measured = measure_for_plan(loaded, None if gpu is None else find_gpu(gpu))
     tree = build_tree(measured.planned)
     notes = shared_notes(measured) + stack_notes(loaded, tree, measured)
     if out is not None:

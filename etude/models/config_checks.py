@@ -47,8 +47,8 @@ def refuse_conflicts(values: Mapping[str, Any]) -> None:
             raise InputError(f"config.json says {both}, which is another family; mend one of them")
 
 
-def check_sizes(path: Path, values: Mapping[str, Any], tensors: int) -> None:
-    """Refuse numbers that no model has; tensors: number in its files. Raises: InputError."""
+def check_sizes(path: Path, values: Mapping[str, Any], tensors: int | None) -> None:
+    """Refuse numbers that no model has; tensors: number in its files, if it has any. Raises: InputError."""
     file = f"{path}/config.json"
     for name, value, is_own in _leaves(file, values):
         is_share = is_own and _SHARE.search(name) and type(value) in (int, float)
@@ -56,12 +56,12 @@ def check_sizes(path: Path, values: Mapping[str, Any], tensors: int) -> None:
             raise unfit(name[:40], value, f"a number{' from 0 to below 1' if is_share else ''}", file)
         if type(value) is not int:
             continue
-        if is_own and _BLOCKS.fullmatch(name) and value > tensors:
+        if tensors is not None and is_own and _BLOCKS.fullmatch(name) and value > tensors:
             wrong = f"{name} is {quoted(value)}, but the files hold {tensors:,} tensors"
             raise InputError(f"{file}: {wrong}; copy the model again")
         least, most = -_LARGEST_NUMBER, _LARGEST_NUMBER
         if _REPEATED.search(name):
-            most = max(tensors, MOST_REPEATED)
+            most = max(tensors or 0, MOST_REPEATED)
         elif name.endswith("num_labels"):
             most = MOST_LABELS
         elif _SIZE.search(name):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from etude.errors import InputError
-from etude.models.config_checks import MOST_REPEATED, check_sizes
+from etude.models.config_checks import check_sizes
 from etude.models.families.family import Config, Family, Files, Loaded, Pretrained
 from etude.models.families.foreign import FOREIGN, reads_both_ways
 from etude.models.families.table import claim, default_objective, family_of
@@ -39,7 +39,7 @@ def inspect_model(path: Path, objective: str | None = None, *, needs_weights: bo
     if values.get("quantization_config"):
         raise InputError(f"{path} holds quantised weights; give the model they were made of")
     shapes = tensor_shapes(path) if needs_weights or has_weights(path) else {}
-    check_sizes(path, values, len(shapes) or MOST_REPEATED)
+    check_sizes(path, values, len(shapes) or None)
     chosen = objective or ("classification" if is_classifier(values) else default_objective(values))
     files = Files(path=path, values=values, shapes=shapes, objective=chosen)
     names = _label_names(files) if files.has_labels else ()

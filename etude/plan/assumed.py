@@ -33,6 +33,7 @@ from etude.plan.model import choose_model, count_adapter, find_base, measure_mod
 from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Recipe
 
+_MOST_LABELLED = 10**8  # labels of rows take memory, as class weights count them
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
 
@@ -149,6 +150,9 @@ def _samples(recipe: Recipe, tokenizer: Tokenizer, vocabulary: int, count: int, 
         targets=count * (1 if labels else target_len or length), bytes=0, truncated=0,
     )  # fmt: skip
     if labels:
+        if count > _MOST_LABELLED:
+            wrong = f"{count:,} rows with labels are more than the {_MOST_LABELLED:,} that can be assumed"
+            raise InputError(f"{wrong}; give fewer --rows")
         classes = np.eye(labels, dtype=np.uint8)[np.arange(count) % labels]
         return Labelled(spans, length, classes, _repeat(length, count))
     if target_len:

@@ -28,7 +28,7 @@ class Model(Section):
     preset: Literal["300m", "500m", "1b"] | None = key(
         None, "a ready size; single keys override it", example="300m"
     )
-    n_layer: Positive | None = key(None, "blocks (default 6)", example=6)
+    n_layer: Annotated[int, Field(gt=0, le=4096)] | None = key(None, "blocks (default 6)", example=6)
     n_head: Positive | None = key(None, "query heads (default 6)", example=6)
     n_kv_head: Positive | None = key(
         None, "key and value heads; must divide n_head (default n_head)", example=6

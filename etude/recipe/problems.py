@@ -13,6 +13,7 @@ from etude.recipe.notify import Notify
 from etude.recipe.schema import Recipe
 from etude.recipe.toml import Locator, toml_text
 
+_WHOLE = ("int_type", "int_from_float")
 _WORDS = ("literal_error", "none_required")  # problems of a value that is not the word it could be
 _SECRET = "tokens, addresses and recipients come from variables of the environment (docs/notifications.md)"
 
@@ -39,7 +40,9 @@ def describe(
     """
     noun = "recipe" if root is Recipe else "sweep"
     words = [problem for problem in problems if problem["type"] in _WORDS]
-    problem = next((problem for problem in problems if problem not in words), problems[0])
+    others = [problem for problem in problems if problem not in words]
+    fractions = [problem for problem in others if problem["type"] not in _WHOLE]  # where both may stand
+    problem = [*fractions, *others, *problems][0]
     where, kind, given = locator.name(keys), problem["type"], problem.get("input")
     if kind == "extra_forbidden":
         return f"{where} is not a key of a {noun}; {_advise(keys, root, is_section=isinstance(given, dict))}"
@@ -143,6 +146,8 @@ def _field(keys: tuple[str, ...], root: type[BaseModel]) -> FieldInfo | None:
 def _example_line(keys: tuple[str, ...], root: type[BaseModel]) -> str:
     if keys == ("data",) or keys == ("data", "train"):
         return '[[data.train]] path = "corpus.jsonl"'
+    if keys == ("tiers",):
+        return '[[tiers]] name = "small"'
     field = _field(keys, root)
     return f"{keys[-1]} = {_toml_value(field.examples[0] if field and field.examples else '...')}"
 

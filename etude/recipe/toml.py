@@ -108,14 +108,15 @@ class Locator:
     def name(self, keys: tuple[str, ...]) -> str:
         """`optim.learning_rate (recipe.toml:31)`, or the nearest enclosing place that has a line."""
         dotted = ".".join(keys)
-        shown = shorten(dotted, 80)
+        shown = shorten(dotted, 80) or '""'
         for end in range(len(keys), 0, -1):
             if place := self._places.get(".".join(keys[:end])):
                 return f"{shown} ({place})"
         for end in range(len(keys), 0, -1):
             if line := self._lines.get(keys[:end]):
                 return f"{shown} ({self.file}:{line})"
-        return f"{shown} ({self.file})"
+        within = (place for each, place in self._places.items() if each.startswith(f"{dotted}."))
+        return f"{shown} ({next(within, self.file)})"
 
 
 def _masked(text: str) -> str:

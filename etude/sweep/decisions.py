@@ -4,13 +4,14 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from etude import durable
 from etude.errors import InputError
 
 FILE = "decisions.jsonl"
 _MOST_BYTES = 1 << 26
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,8 @@ class Decisions:
         whole, _, _ = durable.read_bytes(found.path, most_bytes=_MOST_BYTES).rpartition(b"\n")
         for number, line in enumerate(whole.splitlines(), 1):
             try:
-                value = json.loads(line)
-                found._take(value)
-            except (ValueError, KeyError, TypeError, AttributeError):
+                found._take(json.loads(line))
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise InputError(
                     f"{found.path} line {number} is damaged; take the line out, or give another --folder"
                 ) from None
@@ -90,10 +90,31 @@ class Decisions:
     def _take(self, value: Mapping[str, Any]) -> None:
         match value["kind"]:
             case "best":
-                self.best = str(value["trial"])
-                self.added.update(map(str, value["again"]))
+                self.best = _of(str, value["trial"])
+                self.added.update(_names(value["again"]))
             case "budget":
-                self.beyond = set(map(str, value["beyond"]))
+                self.beyond = set(_names(value["beyond"]))
             case "search":
-                names = (str(value["study"]), int(value["number"]), str(value["trial"]))
-                self.found.append(Choice(*names, dict(value["values"]), str(value["problem"])))
+                choice = Choice(
+                    study=_of(str, value["study"]), number=_of(int, value["number"]),
+                    trial=_of(str, value["trial"]), values=_of(dict, value["values"]),
+                    problem=_of(str, value["problem"]),
+                )  # fmt: skip
+                before = {each.number for each in self.found if each.study == choice.study}
+                if choice.number < 0 or choice.number in before:
+                    raise ValueError("a number that no search gives")
+                self.found.append(choice)
+            case _:
+                raise ValueError("an unknown kind")
+
+
+def _of(kind: type[_T], value: Any) -> _T:
+    """The value, if it is of a kind. Raises: TypeError."""
+    if type(value) is not kind:
+        raise TypeError(kind.__name__)
+    return value
+
+
+def _names(value: Any) -> list[str]:
+    """The names of a list. Raises: TypeError if it is none."""
+    return [_of(str, each) for each in _of(list, value)]

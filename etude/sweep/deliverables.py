@@ -95,7 +95,7 @@ def make_deliverables(sweep: Sweep, find: Find, decided: Decisions | None = None
     shrinkage, seeds = None, sweep.file.repeats.seeds
     chosen = next((cell for cell in cells if cell.name == again and cell.value is not None), overall.best)
     if chosen is not None and seeds and len(cells) > 1:
-        repeats = plan_repeats(chosen.trial, seeds)
+        repeats = plan_repeats(chosen.trial, seeds, sweep.trials)
         shrinkage = measure_shrinkage(chosen, repeats, find(repeats))
     every = [*cells, *(shrinkage.again if shrinkage else ())]
     costs = split_costs({cell.name: cell.history for cell in every if cell.history is not None})

@@ -185,7 +185,7 @@ class Dispatcher:
             if need > most and name not in self.finished and (names is None or name in names)
         ]
         return [
-            action for name in found for action in self._give_up(name, _too_large(self._needs[name], most))
+            action for name in found for action in self._give_up(name, too_large(self._needs[name], most))
         ]
 
     def decide(self, event: Event) -> list[Action]:
@@ -391,5 +391,6 @@ class Dispatcher:
         return max((limit for limit in limits if limit is not None), default=self._needs[name])
 
 
-def _too_large(need: int, most: int) -> str:
+def too_large(need: int, most: int) -> str:
+    """The problem of a trial that needs more bytes than any device has."""
     return f"it needs {need / 1e9:.1f} GB, and no device gives more than {most / 1e9:.1f} GB"

@@ -188,6 +188,7 @@ def _require_few(file: SweepFile, locator: Locator) -> int:
             "raise it, or take values out"
         )
     problems += _search_problems(file, locator)
+    problems += _names_given(file, locator)
     seen: dict[str, str] = {}
     for place, tier in enumerate(file.tiers):
         for index, model in enumerate(tier.models):
@@ -203,6 +204,21 @@ def _require_few(file: SweepFile, locator: Locator) -> int:
     if problems:
         raise RecipeError(problems[:_MOST_PROBLEMS])
     return count
+
+
+def _names_given(file: SweepFile, locator: Locator) -> Iterator[str]:
+    """A problem for each tier or model that sets `name`, which a sweep gives to its trials."""
+    for place, tier in enumerate(file.tiers):
+        holders: list[tuple[Tier | SweepModel, str]] = [(tier, f"tiers.{place}")]
+        holders += [(model, f"tiers.{place}.models.{number}") for number, model in enumerate(tier.models)]
+        for holder, dotted in holders:
+            keys = [("settings.name", [*holder.settings])]
+            keys += [(f"grid.{number}", axis.keys) for number, axis in enumerate(holder.grid)]
+            keys += [(f"search.{number}", [each.key_]) for number, each in enumerate(holder.search)]
+            for within, names in keys:
+                if "name" in names:
+                    where = locator.name(tuple(f"{dotted}.{within}".split(".")))
+                    yield f"{where} sets name, which a sweep gives to each of its trials; take it out"
 
 
 def _twice(axis: Axis, keys: tuple[str, ...], locator: Locator) -> Iterator[str]:

@@ -10,9 +10,11 @@ import psutil
 import torch
 
 from etude.launch.ranks import RESUMABLE
+from etude.plan.gpus import Gpu
 from etude.processes import python_command, python_environment
 from etude.sweep.dispatch import Device, Joined, Lost
 from etude.sweep.grid import Sweep
+from etude.sweep.measure import Measured, measure, refuse_too_large
 from etude.sweep.starter import CAN_FORK, Starter
 
 _SHARE_OF_GPU = 8  # trials at once on a GPU at most, where nobody says another number
@@ -99,11 +101,19 @@ class LocalProcesses:
             )  # fmt: skip
 
 
+def measure_for_plan(sweep: Sweep, gpu: Gpu | None) -> Measured:
+    """The trials as measured for a GPU that need not be here, or for this machine; of Ray none is known."""
+    devices = [] if gpu is None else [Device(gpu.title, 1, gpu.memory_bytes)]
+    if gpu is None and sweep.file.resources.executor == "local":
+        devices = find_devices(sweep)
+    return refuse_too_large(measure(sweep, gpu), sweep, devices)
+
+
 def find_devices(sweep: Sweep, *, are_known: bool = False) -> list[Device]:
     """The devices of this machine that trials share: its GPUs, or the machine itself where they use none."""
     resources = sweep.file.resources
     wanted = {trial.recipe.train.device for trial in sweep.trials}
-    memory = int(resources.memory_gb * 1e9) if resources.memory_gb else None
+    memory = resources.memory_bytes
     if wanted & {"auto", "cuda"} and torch.cuda.is_available():
         return [
             Device(

@@ -18,6 +18,7 @@ from etude.plan.length import choose_length
 from etude.plan.memory import memory_of
 from etude.recipe.load import flatten, values_hash
 from etude.recipe.schema import Recipe
+from etude.sweep.dispatch import Device, too_large
 from etude.sweep.grid import Sweep, Trial
 from etude.sweep.tree import Planned
 
@@ -112,6 +113,16 @@ def measure(sweep: Sweep, gpu: Gpu | None = None) -> Measured:
     order = {trial.name: place for place, trial in enumerate(sweep.trials)}
     planned.sort(key=lambda each: order[each.trial.name])
     return replace(found, planned=tuple(planned), notes=tuple(notes))
+
+
+def refuse_too_large(measured: Measured, sweep: Sweep, devices: Sequence[Device]) -> Measured:
+    """The same, with a problem for each trial that fits on none of these devices.
+
+    Of `resources.memory_gb` each has as much, where it is given.
+    """
+    most = sweep.file.resources.memory_bytes or max((each.memory_bytes or 0 for each in devices), default=0)
+    large = {name: too_large(need, most) for name, need in measured.memory.items() if 0 < most < need}
+    return replace(measured, problems=large | measured.problems)
 
 
 def batch_of(recipe: Recipe) -> int:

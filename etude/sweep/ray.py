@@ -227,7 +227,7 @@ def _devices(name: str, resources: dict[str, float], gpu_bytes: int, given: Reso
 
     Several trials on a GPU are as many devices with a share of its memory each, as Ray chooses their GPU.
     """
-    limit = int(given.memory_gb * 1e9) if given.memory_gb else None
+    limit = given.memory_bytes
     if gpus := int(resources.get("GPU", 0)):
         slots = given.at_once or 1
         memory = (limit or int(0.95 * gpu_bytes)) // slots or None

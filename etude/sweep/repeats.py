@@ -1,5 +1,6 @@
 """The winner's curse: the best of many trials again with new seeds, and how much of its lead stays."""
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from etude.sweep.cells import Cell, read_cells
 from etude.sweep.grid import Sweep, Trial
 from etude.sweep.standing import same_rows
 
+_SEEDS = 2**63  # below it, as in a recipe
 _LONGEST_NAME = 57  # of a run without its id
 
 
@@ -40,15 +42,21 @@ class Shrinkage:
         return [cell.value for cell in self.again if cell.is_final and cell.value is not None]
 
 
-def plan_repeats(trial: Trial, count: int) -> tuple[Trial, ...]:
-    """The trials that train the recipe of a trial again, each with a seed that it did not have."""
-    return tuple(_repeat(trial, trial.recipe.seed + number) for number in range(1, count + 1))
+def plan_repeats(trial: Trial, count: int, among: Sequence[Trial] = ()) -> tuple[Trial, ...]:
+    """The trials that train the recipe of a trial again, each with a seed that no trial has had.
+
+    among: the trials that it was chosen from. Their values are a part of the choice, so none is new.
+    """
+    taken = {each.recipe.seed for each in (trial, *among)}
+    following = (seed % _SEEDS for seed in itertools.count(trial.recipe.seed + 1))
+    new = itertools.islice((seed for seed in following if seed not in taken), count)
+    return tuple(_repeat(trial, seed) for seed in new)
 
 
 def repeats_of(sweep: Sweep, best: str | None) -> tuple[Trial, ...]:
     """The trials that train the chosen trial of a sweep again, if it still is one of its trials."""
     chosen = next((trial for trial in sweep.trials if trial.name == best), None)
-    return plan_repeats(chosen, sweep.file.repeats.seeds) if chosen else ()
+    return plan_repeats(chosen, sweep.file.repeats.seeds, sweep.trials) if chosen else ()
 
 
 def measure_shrinkage(chosen: Cell, trials: Sequence[Trial], runs: Mapping[str, Run | None]) -> Shrinkage:

@@ -160,6 +160,11 @@ class Resources(Section):
     )
     strategy: str = key("", "the strategy in words, for the plan")
 
+    @property
+    def memory_bytes(self) -> int | None:
+        """Bytes of a device that trials hold together; None where nobody said."""
+        return None if self.memory_gb is None else max(round(self.memory_gb * 1e9), 1)
+
     @model_validator(mode="after")
     def _stacks_here(self) -> Self:
         if self.stack and self.executor != "local":

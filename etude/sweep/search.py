@@ -143,7 +143,7 @@ def _holds(given: Range, value: Any) -> bool:
     if given.values is not None:
         return value in given.values
     assert given.low is not None and given.high is not None
-    return bool(given.low <= value <= given.high)
+    return isinstance(value, int | float) and bool(given.low <= value <= given.high)
 
 
 def _value(given: Range, chosen: Any) -> Any:
@@ -217,6 +217,8 @@ class Searches:
     def _read(self, study: Study, choice: Choice) -> Known:
         """A trial as its run tells it, kept once it has ended."""
         trials = trial_of(study, choice)
+        if not trials:  # the file has changed, and makes no recipe of it
+            return Known(choice.values, is_out=True)
         state = self._folder.read(trials).get(choice.trial)
         if state is None or not state.is_finished:
             return Known(choice.values)

@@ -80,6 +80,8 @@ class Starter:
         """Let it end; the processes that it forked go on."""
         self._process.stdin.close()  # type: ignore[union-attr]
         self._process.stdout.close()  # type: ignore[union-attr]
+        if not self.waiting:  # it may still load modules, which nobody waits for
+            self._process.kill()
         self._process.wait()
 
     def _ask(self, request: dict[str, Any]) -> None:

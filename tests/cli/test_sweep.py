@@ -36,3 +36,14 @@ def test_a_bad_sweep_is_an_error_of_one_line_and_code_2(
     refused = etude("sweep", "plan", path, "--out", tmp_path / "plan.md")
     assert refused.code == 2 and "did you mean learning_rate" in refused.err and not refused.out
     assert len(refused.err.splitlines()) == 1 and not (tmp_path / "plan.md").exists()
+
+
+def test_plan_names_trials_that_can_never_fit(
+    etude: Callable[..., Outcome], tmp_path: Path, corpus: Path
+) -> None:
+    values = sweep_values(corpus, {"train.steps": [4, 8]})
+    path = write_sweep(tmp_path / "sweep.toml", values, {"resources.memory_gb": 1e-300})
+    assert "! net" in (shown := etude("sweep", "plan", path)).out and "no device gives more" in shown.out
+    assert len(json.loads(etude("sweep", "plan", path, "--json").out)["problems"]) == 1
+    write_sweep(path, values, {"resources.memory_gb": 4.0})
+    assert not json.loads(etude("sweep", "plan", path, "--json").out)["problems"]

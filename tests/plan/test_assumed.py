@@ -85,6 +85,20 @@ def test_assumed_rows_are_full_and_make_batches() -> None:
             assert batch.classes is not None and batch.classes.shape == (4, 2)
 
 
+@pytest.mark.parametrize("objective", ["causal", "masked", "seq2seq"])
+def test_assumed_rows_take_no_memory(objective: str) -> None:
+    model = {"causal": "Qwen/Qwen2.5-Coder-0.5B", "masked": "microsoft/codebert-base"}
+    plan, _ = plan_without(recipe_of(model.get(objective, "Salesforce/codet5-small"), objective), 2**40)
+    small, _ = plan_without(recipe_of(model.get(objective, "Salesforce/codet5-small"), objective), 64)
+    assert len(plan.train) == 2**40 and work_of_step(plan) == work_of_step(small)
+    assert longest_batch(plan.train, 4, True).tokens.size == 4 * 128  # type: ignore[arg-type]
+
+
+def test_more_rows_with_labels_than_can_be_assumed_are_refused() -> None:
+    with pytest.raises(InputError, match="give fewer --rows"):
+        plan_without(recipe_of("microsoft/codebert-base", "classification"), 2**40)
+
+
 def test_what_is_not_known_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give --rows N"):
         plan_without(recipe_of("openai-community/gpt2"))

@@ -23,7 +23,18 @@ def test_a_torn_last_line_was_not_decided_and_costs_no_other(tmp_path: Path) -> 
     assert Decisions.read(tmp_path).best == "a" and len(path.read_text().splitlines()) == 1
 
 
-@pytest.mark.parametrize("line", ["no json", "[]", "{}", '{"kind": "best"}'])
+_CHOICE = '{"kind": "search", "study": "net", "number": %s, "trial": "a", "values": %s, "problem": ""}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "no json", "[]", "{}", '{"kind": "best"}', '{"kind": "other"}', "[" * 100_000 + "]" * 100_000,
+        '{"kind": "best", "trial": null, "again": []}', '{"kind": "best", "trial": "a", "again": "abc"}',
+        '{"kind": "budget", "beyond": {"a": 1}}', _CHOICE % ("1e999", "{}"), _CHOICE % ("-1", "{}"),
+        _CHOICE % ("0.5", "{}"), _CHOICE % ("true", "{}"), _CHOICE % ("0", '[["a", 1]]'),
+    ],
+)  # fmt: skip
 def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / FILE).write_text(f'{line}\n{{"kind": "best", "trial": "a", "again": []}}\n')
     with pytest.raises(InputError, match="line 1 is damaged"):
@@ -48,3 +59,11 @@ def test_choices_of_searches_are_read_in_their_order_and_are_no_repeats(tmp_path
         Decisions.read(tmp_path).add(choice)
     found = Decisions.read(tmp_path)
     assert found.found == made and not found.added
+
+
+def test_a_number_that_a_search_gave_stands_once(tmp_path: Path) -> None:
+    Decisions.read(tmp_path).add(Choice("net", 0, "net-search0", {"optim.learning_rate": 1e-3}))
+    path = tmp_path / FILE
+    path.write_text(path.read_text() * 2)
+    with pytest.raises(InputError, match="line 2 is damaged"):
+        Decisions.read(tmp_path)

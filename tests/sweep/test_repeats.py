@@ -1,5 +1,6 @@
 """The best of many is trained again with new seeds, and the report says how much of its lead stays."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,20 @@ def test_repeats_differ_from_the_trial_in_seed_and_name_alone() -> None:
     assert all(each.recipe.model_copy(update=same) == trial.recipe for each in repeats)
 
 
-def test_a_long_name_still_makes_a_name_of_a_run() -> None:
-    from dataclasses import replace
+def test_no_new_seed_is_one_of_a_trial_that_was_chosen_from() -> None:
+    trial = sweep_trials()[0]
+    seed = trial.recipe.seed
+    among = [replace(trial, recipe=trial.recipe.model_copy(update={"seed": seed + by})) for by in (0, 1, 3)]
+    assert [each.recipe.seed - seed for each in plan_repeats(trial, 3, among)] == [2, 4, 5]
 
+
+def test_after_the_last_seed_comes_the_first() -> None:
+    trial = sweep_trials()[0]
+    last = replace(trial, recipe=trial.recipe.model_copy(update={"seed": 2**63 - 1}))
+    assert [each.recipe.seed for each in plan_repeats(last, 2)] == [0, 1]
+
+
+def test_a_long_name_still_makes_a_name_of_a_run() -> None:
     (repeat, *_) = plan_repeats(replace(sweep_trials()[0], name="n" * 57), 3)
     assert len(repeat.name) <= 57 and repeat.name.startswith("net-")
 

@@ -146,6 +146,17 @@ def test_a_search_has_as_many_trials_under_way_as_places(tmp_path: Path, corpus:
         assert len(searches.choose(9, ())) == 2 and not searches.left
 
 
+def test_values_that_the_file_makes_no_recipe_of_hold_no_place(tmp_path: Path, corpus: Path) -> None:
+    study_of(tmp_path, corpus, [RATE], {"trials": 3})
+    sweep, folder = load_sweep(tmp_path / "sweep.toml"), SweepFolder(tmp_path / "place")
+    with folder.hold():
+        decisions = Decisions.read(folder.path)
+        for number, rate in enumerate(["a word", -1.0]):
+            decisions.add(Choice("net", number, f"net-search{number}", {"optim.learning_rate": rate}))
+        (trial,) = Searches(sweep, folder, decisions, lambda line: None).choose(1, ())
+    assert trial.name == "net-search2"
+
+
 def test_choices_that_the_file_has_no_more_are_no_trials_of_it(tmp_path: Path, corpus: Path) -> None:
     study = study_of(tmp_path, corpus, [RATE], {"trials": 2})
     rate = {"optim.learning_rate": 1e-3}

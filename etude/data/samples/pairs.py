@@ -12,7 +12,7 @@ from etude import durable
 from etude.data.cache import Built, require_whole
 from etude.data.encode import batch_documents
 from etude.data.examples import Example, Examples
-from etude.data.samples.sample import Flags, Ints, Sample, Spans, Stretches, Texts
+from etude.data.samples.sample import Flags, Ints, Sample, Spans, Stretches, Texts, distinct
 from etude.data.samples.shape import Arrays, Building, Columns, Part, Prepared, Shape, read_seconds
 from etude.data.samples.weighted import weigh_tokens
 from etude.data.sources import Document
@@ -37,7 +37,7 @@ class Pairs(Stretches):
     @property
     def tokens_per_sample(self) -> float:
         """Mean length of a source."""
-        return float(np.minimum(self.seconds, self.seq_len).mean()) if len(self) else 0.0
+        return float(np.minimum(distinct(self.seconds), self.seq_len).mean()) if len(self) else 0.0
 
     def at_labels(self, index: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         start, end = self.place(index)

@@ -113,12 +113,19 @@ class Spans:
 
     def mean_length(self, seq_len: int) -> float:
         """Mean tokens of a span that is cut to seq_len; 0 without spans."""
-        lengths = np.minimum(self.ends - self.starts, seq_len)
+        lengths = np.minimum(distinct(self.ends) - distinct(self.starts), seq_len)
         return float(lengths.mean()) if len(lengths) else 0.0
 
     def longest(self, count: int) -> Ints:
         """The longest spans, (count,) or fewer."""
+        if len(distinct(self.ends) - distinct(self.starts)) < len(self.ends):
+            return np.arange(min(count, len(self.ends)))
         return np.argsort(self.starts - self.ends, kind="stable")[:count]
+
+
+def distinct(values: Ints) -> Ints:
+    """One value of an array that holds one for all and takes no memory, as that of assumed rows."""
+    return values if values.strides[0] else values[:1]
 
 
 @dataclass(frozen=True)
