@@ -30,6 +30,7 @@ from etude.errors import InputError
 
 if TYPE_CHECKING:
     from etude.recipe.schema import Recipe
+    from etude.records.store import Run
 
 
 def train(
@@ -93,12 +94,14 @@ def resume(
     detached: Detach = False,
     as_json: JsonLines = False,
 ) -> None:
-    """Continue a run that was paused, stopped or killed; one that waits goes on where it is."""
+    """Continue a run that was paused, stopped or killed, or make it again from its mirror and continue it."""
     from etude.cli import steer
+    from etude.control.restore import is_mirror
     from etude.records.folder import as_argument
     from etude.records.store import open_run
 
-    found = open_run(run, runs)
+    is_copied = is_mirror(run)
+    found = _open_copied(run, runs) if is_copied else open_run(run, runs)
     if read_place().size == 1 and steer.resume(found, as_json=as_json):
         return
     if not found.is_unfinished:
@@ -106,6 +109,9 @@ def resume(
         raise InputError(f"run {found.name} is finished; {advice}")
     found.require_own_recipe()
     recipe = found.recipe
+    if is_copied:
+        life = recipe.run.model_copy(update={"mirror": _mirror_of(run, found)})
+        recipe = recipe.model_copy(update={"run": life})
     if detached:
         detach(found.path.parent)
     start_ranks(recipe)
@@ -115,6 +121,31 @@ def resume(
 
     guarded = restarts if guard or restarts else None
     train_here(recipe, Options(runs=found.path.parent, resume=found, guard=guarded), as_json=as_json)
+
+
+def _open_copied(mirror: str, runs: Path) -> "Run":
+    """The run of a mirror, made again unless its folder is here; what was wrong with newer copies is said."""
+    from etude.control.restore import find_copied, restore
+
+    if found := find_copied(mirror, runs):
+        if read_place().folder is None:
+            say(f"{found.path} is here, and goes on as it is; the copies in {mirror} are left alone")
+        return found
+    found, problems = restore(mirror, runs)
+    for problem in problems:
+        say(f"a newer copy is left out: {problem}")
+    say(f"{found.path} was made again from {mirror}")
+    return found
+
+
+def _mirror_of(given: str, run: "Run") -> str:
+    """The mirror whose folder of this run, or which itself, was given."""
+    from etude.recipe.section import is_address
+
+    if is_address(given):
+        return given.rstrip("/").removesuffix(f"/{run.name}")
+    path = Path(given).resolve()
+    return str(path.parent if path.name == run.name else path)
 
 
 def demo(

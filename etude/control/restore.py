@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,18 +39,50 @@ def restore(mirror: str, runs: Path) -> tuple[Run, list[str]]:
     Raises: InputError if there is no run, several, or the folder exists; DamageError if no copy is whole;
     StorageError. Nothing is left behind then.
     """
-    place = _find(mirror)
-    names = [name for name in place.names() if is_part(name)]
-    numbered = sorted(((found, name) for name in names if (found := manifest_number(name))), reverse=True)
-    problems: list[str] = []
-    for _, name in numbered:
+    place, problems = _find(mirror), list[str]()
+    for manifest in _manifests(place, problems):
         try:
-            manifest = read_manifest(_read(place, name, durable.LARGEST_JSON_BYTES), name)
             return _make(place, manifest, runs), problems
         except DamageError as error:
             problems.append(str(error))
+    raise _why_none(place, problems)
+
+
+def is_mirror(given: str) -> bool:
+    """True for an address, or for a folder that is no run and holds copies of one."""
+    if is_address(given):
+        return True
+    try:
+        return Path(given).is_dir() and not os.path.lexists(Path(given) / "run.json") and bool(_find(given))
+    except (EtudeError, OSError, ValueError):
+        return False
+
+
+def find_copied(mirror: str, runs: Path) -> Run | None:
+    """The run that a mirror holds, if its folder is under `runs` already. Raises: as `restore`."""
+    place, problems = _find(mirror), list[str]()
+    for manifest in _manifests(place, problems):
+        folder = durable.inside(runs, manifest.run)
+        return Run(folder) if folder.exists() else None
+    raise _why_none(place, problems)
+
+
+def _manifests(place: Place, problems: list[str]) -> Iterator[Manifest]:
+    """The copies in a place that can be read, the newest first; faults of others join `problems`."""
+    names = [name for name in place.names() if is_part(name)]
+    numbered = sorted(((found, name) for name in names if (found := manifest_number(name))), reverse=True)
+    for _, name in numbered:
+        try:
+            manifest = read_manifest(_read(place, name, durable.LARGEST_JSON_BYTES), name)
+        except DamageError as error:
+            problems.append(str(error))
+            continue
+        yield manifest
+
+
+def _why_none(place: Place, problems: list[str]) -> DamageError:
     what = f"no copy in {place} is whole: {problems[0]}" if problems else f"{place} holds no copy of a run"
-    raise DamageError(f"{what}; give the mirror of another place, or start the run again")
+    return DamageError(f"{what}; give the mirror of another place, or start the run again")
 
 
 def _find(mirror: str) -> Place:

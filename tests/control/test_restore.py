@@ -10,7 +10,7 @@ import pytest
 from etude.control.copy import Manifest, manifest_name, read_manifest
 from etude.control.mirror import Mirror
 from etude.control.place import open_place
-from etude.control.restore import restore
+from etude.control.restore import find_copied, is_mirror, restore
 from etude.errors import DamageError, InputError
 from etude.recipe.schema import Recipe
 from etude.records.store import Run
@@ -118,3 +118,15 @@ def test_prepared_data_come_back_with_the_run(
         == files
         != {}
     )
+
+
+def test_a_folder_of_copies_is_a_mirror_and_a_run_or_another_folder_is_none(
+    mirrored: Run, tmp_path: Path
+) -> None:
+    mirror = tmp_path / "mirror"
+    assert is_mirror(str(mirror)) and is_mirror(str(mirror / mirrored.name)) and is_mirror("s3://bucket/runs")
+    for other in (mirrored.path, mirrored.path.parent, tmp_path / "nowhere", "a name"):
+        assert not is_mirror(str(other))
+    here = find_copied(str(mirror), mirrored.path.parent)
+    assert here is not None and here.path == mirrored.path
+    assert find_copied(str(mirror), tmp_path / "empty") is None
