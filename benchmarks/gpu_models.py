@@ -11,9 +11,9 @@ SEQ_LEN = 2048
 
 
 def choose_device() -> Any:
-    from etude.engine import world
+    from etude.engine import device
 
-    return world.choose_device("auto")
+    return device.choose_device("auto")
 
 
 def choose_dtype(device: Any) -> Any:

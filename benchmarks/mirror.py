@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from etude.control.place import open_place
 from etude.control.restore import restore
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
+from etude.records.events import Finding
 from etude.records.folder import list_checkpoints
 from etude.records.store import Run, list_runs
 from etude.run import run_recipe
@@ -50,14 +53,14 @@ def bits(run: Run) -> list[bytes]:
 
 def train_over(place_of: Any, recipe: Recipe, options: Options, settle: float) -> Run:
     """Train with a mirror in a place of the tests."""
-    before, usual = sessions.open_place, mirrors.Mirror.__init__.__kwdefaults__["settle"]
-    sessions.open_place = place_of
-    mirrors.Mirror.__init__.__kwdefaults__["settle"] = settle
+    session: Any = sessions
+    defaults: Any = mirrors.Mirror.__init__.__kwdefaults__
+    before, usual = session.open_place, defaults["settle"]
+    session.open_place, defaults["settle"] = place_of, settle
     try:
         return run_recipe(recipe, options).run
     finally:
-        sessions.open_place = before
-        mirrors.Mirror.__init__.__kwdefaults__["settle"] = usual
+        session.open_place, defaults["settle"] = before, usual
 
 
 def killed(folder: Path, wanted: list[bytes]) -> dict[str, Any]:
@@ -78,7 +81,7 @@ def killed(folder: Path, wanted: list[bytes]) -> dict[str, Any]:
     for number in range(_KILLS):
         shutil.rmtree(folder / "mirror", ignore_errors=True)
         runs, at = folder / f"killed-{number}", 4 + number * (whole - 5) // (_KILLS - 1)
-        code = in_a_fork(lambda runs=runs, at=at: train_over(place(at), recipe, Options(runs=runs), 0.0))
+        code = in_a_fork(partial(train_over, place(at), recipe, Options(runs=runs), 0.0))
         (run,) = list_runs(runs)
         saved = [path.name for path in list_checkpoints(run.checkpoints)]
         shutil.rmtree(runs)
@@ -115,7 +118,7 @@ def hostile(folder: Path, wanted: list[bytes]) -> dict[str, Any]:
         noticed = [
             entry.event.evidence
             for entry in run.ledger().entries
-            if getattr(entry.event, "what", "") == "the mirror lost a write"
+            if isinstance(entry.event, Finding) and entry.event.what == "the mirror lost a write"
         ]
         shutil.rmtree(run.path.parent)
         again, problems = restore(str(mirror), folder / f"again-{number}")
@@ -139,7 +142,7 @@ def limited(folder: Path) -> dict[str, Any]:
     started = time.monotonic()
     whole = run_recipe(recipe, Options(runs=folder / "whole-limited")).run
     seconds = time.monotonic() - started
-    rows = []
+    rows: list[dict[str, Any]] = []
     while len(rows) < 12 and (not rows or rows[-1]["code"] == 75):
         began = time.monotonic()
         words = ["train", str(path), "run.session_limit=20s", "--runs", str(folder / "limited")]
@@ -160,19 +163,22 @@ def limited(folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    out = parser.parse_args().out
+    parser.add_argument("--part", choices=["killed", "hostile", "limited"], nargs="+")
+    given = parser.parse_args()
+    out = given.out
     with tempfile.TemporaryDirectory(prefix="etude-mirror-") as name:
         folder = Path(name)
         os.environ["ETUDE_CACHE"] = str(folder / "cache")
         write_corpus(folder / "corpus.jsonl")
         wanted = bits(run_recipe(recipe_of(folder), Options(runs=folder / "whole")).run)
-        found: dict[str, Any] = {}
-        for what, measure in (
-            ("killed", lambda: killed(folder, wanted)),
-            ("hostile", lambda: hostile(folder, wanted)),
-            ("limited", lambda: limited(folder)),
-        ):
-            found[what] = measure()
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
+            "killed": lambda: killed(folder, wanted),
+            "hostile": lambda: hostile(folder, wanted),
+            "limited": lambda: limited(folder),
+        }
+        found = json.loads(out.read_text()) if given.part and out.exists() else {}
+        for what in given.part or parts:
+            found[what] = parts[what]()
             out.write_text(json.dumps(found, indent=1) + "\n")
 
 

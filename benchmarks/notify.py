@@ -45,16 +45,19 @@ print(sorted(seconds[10:])[len(seconds[10:]) // 2])
 """
 
 
+def hold_all(server: socket.socket, held: list[socket.socket]) -> None:
+    """Accept whoever comes, and say nothing."""
+    while True:
+        held.append(server.accept()[0])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--steps", type=int, default=200)
     given = parser.parse_args()
-    held: list[socket.socket] = []
-    server = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(
-        target=lambda: [held.append(server.accept()[0]) for _ in iter(int, 1)], daemon=True
-    ).start()
+    server, held = socket.create_server(("127.0.0.1", 0)), list[socket.socket]()
+    threading.Thread(target=hold_all, args=(server, held), daemon=True).start()
     found: dict[str, list[float]] = {"none": [], "hangs": []}
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.jsonl"
