@@ -181,18 +181,18 @@ def _forecast(session: Session) -> None:
 
 def _is_log_step(session: Session) -> bool:
     step = session.state.step
-    return step % session.plan.log_every_steps == 0 or step == session.plan.steps
+    return step % (session.state.made_by.records.log_every_steps or 1) == 0 or session.state.is_last_step
 
 
 def _is_evaluation_due(session: Session) -> bool:
-    recipe, step, plan = session.recipe.evaluate, session.state.step, session.plan
+    recipe, step, plan = session.state.made_by.evaluate, session.state.step, session.plan
     every = recipe.every_steps or (recipe.every_epochs or 1) * plan.steps_per_epoch
-    return plan.is_validated and (step % every == 0 or step == plan.steps)
+    return plan.is_validated and (step % every == 0 or session.state.is_last_step)
 
 
 def _is_checkpoint_due(session: Session) -> bool:
-    recipe, step = session.recipe.checkpoint, session.state.step
-    if step == session.judge.best_step or step == session.plan.steps or step in recipe.keep_at:
+    recipe, step = session.state.made_by.checkpoint, session.state.step
+    if step == session.judge.best_step or session.state.is_last_step or step in recipe.keep_at:
         return True
     if recipe.every_steps is not None:
         return step % recipe.every_steps == 0
@@ -202,8 +202,10 @@ def _is_checkpoint_due(session: Session) -> bool:
 
 def _is_common_step(session: Session) -> bool:
     """True if the ranks talk about more than gradients after this step; one rank always may."""
-    is_saved = session.keeper.saved_step == session.state.step
-    return session.world.size == 1 or _is_log_step(session) or _is_evaluation_due(session) or is_saved
+    if session.world.size == 1 or _is_log_step(session) or _is_evaluation_due(session):
+        return True
+    step, course = session.state.step, session.state.course
+    return session.keeper.saved_step == step or course.until(step - 1) == step
 
 
 def _decide(session: Session) -> Decision:
@@ -212,7 +214,7 @@ def _decide(session: Session) -> Decision:
     A run that is at its end is left to a later session if this one has no time for the scores.
     """
     decision = _ask_desk(session)
-    is_end = decision.kind == "stop" or session.state.step == session.plan.steps
+    is_end = decision.kind == "stop" or session.state.is_done
     is_end = is_end and not decision.is_asked
     if is_end and (reason := session.why_leave_before(session.pace.comparison_seconds())):
         return Decision("stop", reason, is_asked=True, is_paused=True)
@@ -221,13 +223,12 @@ def _decide(session: Session) -> Decision:
 
 def _ask_desk(session: Session) -> Decision:
     """Do what the desk decides after this step, until it is to go on or to stop."""
-    steps = session.plan.steps
-    while ((step := session.state.step) < steps or session.is_evaluation_owed) and _is_common_step(session):
-        decision = session.desk.decide(session.state.course, step, session.judge.why_stop())
+    while (not session.state.is_done or session.is_evaluation_owed) and _is_common_step(session):
+        decision = session.desk.decide(session.state.course, session.state.step, session.why_stop())
         if decision.kind in ("go", "stop"):
             return decision
         _act(session, decision)
-    exhausted = session.judge.why_stop()
+    exhausted = session.why_stop()
     return Decision("stop", exhausted) if exhausted else Decision("go")
 
 

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from etude.control.desk import Decision
 from etude.engine.checkpoint import read_progress
 from etude.errors import RecipeError
-from etude.recipe.course import KEYS, SKIP, Change, Course
+from etude.recipe.course import PATIENCE, REMEDY_KEYS, SKIP, STEPS, Change, Course
 from etude.recipe.schema import Watch
+from etude.records.changes import last_values
 from etude.records.events import Attempt, Control, DataUsed, Event, Finding, Step
 from etude.records.folder import checkpoint_name, list_checkpoints, step_of
 from etude.records.store import Run
@@ -43,6 +45,7 @@ class RunWatch:
         self._recoveries = 0
         self._losses: set[str] = set()  # the kinds of losses that steps had
         self._stood_still: Finding | None = None
+        self._has_first_weights = False
         self._good_rate: float | None = None  # that a test before the first step knows
 
     def begin(self, *, has_first_weights: bool) -> list[Finding]:
@@ -50,7 +53,9 @@ class RunWatch:
         ledger = self._run.ledger()
         events = [entry.event for entry in ledger.entries]
         attempt = next(event for event in reversed(events) if isinstance(event, Attempt))
-        recipe = self._run.recipe
+        recipe, changed = self._run.recipe, last_values(events)
+        attempt = replace(attempt, steps=changed.get(STEPS, attempt.steps))
+        self._has_first_weights = has_first_weights
         self._criteria = Criteria(recipe.criteria, attempt.steps, recipe.records.log_every_steps)
         for event in events:
             self._note(event)
@@ -60,6 +65,7 @@ class RunWatch:
             return []
         data = next((event for event in events if isinstance(event, DataUsed)), None)
         facts = facts_of(recipe, attempt, data, has_first_weights=has_first_weights)
+        facts = replace(facts, patience=changed.get(PATIENCE, facts.patience))
         self._steps_per_epoch = attempt.steps_per_epoch
         self._watcher = Watcher.of(facts, ignore=self._policy.ignore)
         known = {(each.kind, each.step) for each in events if isinstance(each, Finding)}
@@ -82,6 +88,8 @@ class RunWatch:
 
     def take(self, records: Sequence[Event]) -> list[Event]:
         """Read records as they are written; returns what they show: findings, and judged criteria."""
+        if any(isinstance(each, Control) and each.changes.keys() & {STEPS, PATIENCE} for each in records):
+            return [*self.begin(has_first_weights=self._has_first_weights)]  # which reads these too
         judged: list[Event] = []
         for record in records:
             self._note(record)
@@ -142,7 +150,7 @@ class RunWatch:
                 rate = course.recipe_at(good).optim.learning_rate
                 is_known = self._good_rate is not None and self._good_rate < rate
                 yield key, self._good_rate if is_known else min(value, float(f"{_LOWER_RATE * rate:.4g}"))
-            elif key in KEYS:
+            elif key in REMEDY_KEYS:
                 yield key, value
 
     def why_unusable(self) -> str | None:

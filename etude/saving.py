@@ -27,7 +27,7 @@ def save(session: Session, *, again: bool = False, asked: bool = False) -> None:
     if is_saved and not again:
         return
     session.recorder.drain()
-    if not plan.is_validated and not is_saved and not asked:
+    if not plan.is_validated and not is_saved and not again and not asked:
         judge.judge(session.recorder.loss_since_save(), state.step, metric="training loss")
     progress = Progress(
         run=session.run.info["id"],
@@ -75,6 +75,8 @@ def change_course(session: Session, change: Change) -> None:
     save(session, again=True)
     session.keeper.collect(wait=True)
     _record(session, change)
+    if session.replan() and session.pace.is_known:
+        session.recorder.write(session.pace.forecast(session.recorder.memory()))
     session.world.wait()
 
 
@@ -98,6 +100,7 @@ def go_back(session: Session, change: Change) -> None:
     session.state.course = session.state.course.with_changes([change])
     save(session, again=True)
     session.keeper.collect(wait=True)
+    session.replan()
     session.start_attempt(path)
     _record(session, change, "back")
     session.world.wait()

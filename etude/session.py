@@ -24,12 +24,13 @@ from etude.engine.device import describe_place
 from etude.engine.fork import find_moment
 from etude.engine.invariants import MOVED_WITHIN, Invariants
 from etude.engine.keeper import Keeper
-from etude.engine.loop import Objective, Step, TrainState, train
+from etude.engine.loop import Step, TrainState, train
 from etude.engine.out_of_memory import is_out_of_memory, release
 from etude.engine.recorder import Recorder
 from etude.engine.world import World, join_world, measure_matrix_rate
 from etude.errors import InputError
 from etude.evaluate.judge import Judge
+from etude.first_course import sized_course, take_lost_changes
 from etude.first_findings import find_at_resume, find_at_start, find_faults
 from etude.interruption import interruptible
 from etude.notify.channel import open_channels
@@ -47,7 +48,7 @@ from etude.records.ending import Ending
 from etude.records.folder import checkpoint_name
 from etude.records.store import Run, RunWriter
 from etude.records.trackers import require_trackers
-from etude.requests import open_clerk, take_lost_changes, void_stale
+from etude.requests import open_clerk, void_stale
 from etude.run_watch import RunWatch
 from etude.start import Options, find_started, open_folder, write_start
 from etude.text import plural, shorten
@@ -97,7 +98,7 @@ class Session:
     def __post_init__(self) -> None:
         plan = self.plan
         self.invariants = Invariants(
-            self.state, self.world, plan.train, plan.global_batch_size, plan.log_every_steps,
+            self.state, self.world, plan.train, plan.global_batch_size,
             # One of several tasks may come late.
             moved_within=MOVED_WITHIN if len(plan.tasks) == 1 else max(MOVED_WITHIN, plan.steps_per_epoch),
         )  # fmt: skip
@@ -108,12 +109,16 @@ class Session:
         """The recipe of the run."""
         return self.plan.recipe
 
+    def why_stop(self) -> str | None:
+        """The reason to stop before the last step, by the patience that the next one has."""
+        return self.judge.why_stop(self.state.course.recipe_at(self.state.step).evaluate.patience)
+
     def steps(self) -> Generator[Step]:
         """Train from the next step to the last, each under the course as it is then.
 
         Batches are made ahead in a thread, up to the next change of the course, which closing this stops.
         """
-        while self.state.step < self.plan.steps:
+        while not self.state.is_done:
             course, first = self.state.course, self.state.step
             settings = course.at(first)
             ahead = course.data_step(first, len(self.plan.train)) - first
@@ -142,7 +147,8 @@ class Session:
         end = self.session_end
         if end is None or not self.has_stepped:
             return None
-        steps = 1 if self.world.size == 1 else self.plan.log_every_steps  # until the desk is asked again
+        every = self.state.made_by.records.log_every_steps or 1
+        steps = 1 if self.world.size == 1 else every  # until the desk is asked again
         seconds += self.pace.leaving_seconds(steps)
         if self.mirror:
             seconds += self.mirror.leaving_seconds(checkpoint_bytes(self.plan))
@@ -189,6 +195,15 @@ class Session:
         self.is_evaluation_owed = not progress.evaluated
         self.keeper.note(self.state.step)
         self.invariants.begin()
+        self.replan()
+
+    def replan(self) -> bool:
+        """Forecast from now on what the course plans; False if that was forecast before."""
+        steps, before = self.state.course.planned_steps, self.pace.plan
+        recipe = self.state.course.recipe_at(steps)
+        self.pace.plan = replace(self.plan, recipe=recipe, steps=steps)
+        parts = ("train", "evaluate", "checkpoint")
+        return any(getattr(recipe, part) != getattr(before.recipe, part) for part in parts)
 
     def start_attempt(self, checkpoint: Path | None) -> list[str]:
         """Write down the start of an attempt at this step, and remove the checkpoints beyond it.
@@ -238,7 +253,7 @@ def begin(
         stack.callback(lambda: writer.close(ending().state))
         clerk = open_clerk(plan, state, writer, stack, own_model=options.model is not None)
     path, damage = checkpoints.newest_valid(run.checkpoints, run.info["id"])
-    state.course = _sized_course(run, plan, state, objective, world)
+    state.course = sized_course(run, plan, state, lambda: find_micro_batch(plan, state, objective, world))
     matrix_rate = world.size * measure_matrix_rate(world.device, state.precision.dtype)
     recorder = Recorder(
         writer, device=world.device, cost=plan.cost, matrix_rate=matrix_rate, precision=state.precision.name
@@ -351,16 +366,6 @@ def _set_determinism(recipe: Recipe) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if wanted != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(wanted)  # which loads torch's compiler
-
-
-def _sized_course(run: Run, plan: Plan, state: TrainState, objective: Objective, world: World) -> Course:
-    """The course with the micro-batches that the plan has, an earlier attempt found, or trying finds."""
-    size = plan.micro_batch_size
-    if size is None and (run.path / "environment.json").exists():
-        size = int(run.environment["micro_batch_size"])
-    size = size or find_micro_batch(plan, state, objective, world)
-    train_section = plan.recipe.train.model_copy(update={"micro_batch_size": size})
-    return replace(state.course, recipe=plan.recipe.model_copy(update={"train": train_section}))
 
 
 def _write_start(session: Session, path: Path | None, damage: list[str], new_weights: list[str]) -> None:

@@ -142,7 +142,7 @@ def write_start(
         events.Attempt(
             number=1 + max((entry.attempt for entry in reader.read().all), default=0),
             from_step=from_step,
-            steps=plan.steps,
+            steps=course.planned_steps,
             steps_per_epoch=plan.steps_per_epoch,
             device=plan.device.type,
             devices=plan.recipe.train.devices,

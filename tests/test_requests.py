@@ -147,7 +147,10 @@ def test_without_validation_a_checkpoint_that_was_asked_for_judges_nothing(
     ("values", "says"),
     [
         ({"action": "set", "key": "optim.learning_rate", "value": -1}, "it must be above 0; try 0.0002"),
-        ({"action": "set", "key": "seed", "value": 3}, "etude fork RUN seed=VALUE can"),
+        (
+            {"action": "set", "key": "seed", "value": 3},
+            "cannot be changed while a run goes on; optim.learning_rate",
+        ),
         ({"action": "evaluate"}, "it has no validation samples"),
         ({"action": "resume"}, "the run is not paused"),
     ],

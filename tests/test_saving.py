@@ -21,8 +21,9 @@ from etude.plan.memory import memory_of
 from etude.recipe.course import Change
 from etude.recipe.schema import Recipe
 from etude.records.ending import Ending
-from etude.records.events import Attempt, Control, Evaluation, Finding, Step
+from etude.records.events import Attempt, Control, Evaluation, Finding, Resource, Step
 from etude.records.store import Run, list_runs
+from etude.report.history import read_history
 from etude.run import Training, run_recipe
 from etude.start import Options
 from tests.limited import limited
@@ -88,6 +89,31 @@ def test_a_change_is_recorded_with_the_value_before_it_and_with_who_asked(
         ({"data.skip_steps": None}, None, None),
     ]
     assert checkpoint.read_progress(training.run.checkpoints / "step-000000").changes == changes
+
+
+RHYTHM = (
+    Change(3, "train.steps", 15), Change(4, "records.log_every_steps", 2), Change(5, "evaluate.every_steps", 4),
+    Change(7, "checkpoint.every_steps", 5), Change(9, "evaluate.patience", 2), Change(11, "train.steps", 18),
+)  # fmt: skip
+
+
+def test_changed_rhythms_hold_from_the_step_after_and_a_stop_leaves_them_as_they_are(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    recipe = make_recipe({"schedule.kind": "constant", "evaluate.max_samples": 2})
+    whole = run_recipe(recipe, Options(runs=tmp_path / "whole", changes=RHYTHM)).run
+    logged = [entry.event.step for entry in whole.ledger().entries if isinstance(entry.event, Resource)]
+    assert logged == [3, *range(6, 19, 2)]  # by hand: every 3 up to step 4, every 2 from step 5 on
+    evaluated = [each.step for each in events(whole, Evaluation)]
+    assert evaluated == [8, 12, 16, 18] and len(losses(whole)) == 18
+    for stop_at in (4, 10, 13):
+        for step in Training(recipe, Options(runs=tmp_path / f"stop{stop_at}", changes=RHYTHM)):
+            if step.number == stop_at:
+                break
+        run = run_recipe(recipe, Options(runs=tmp_path / f"stop{stop_at}")).run
+        assert (bits(run, 18), losses(run)) == (bits(whole, 18), losses(whole))
+        assert [each.step for each in events(run, Evaluation)] == evaluated
+    assert [each.steps for each in read_history(run).attempts] == [18, 18]
 
 
 def test_a_skipped_step_leaves_its_batch_out(tmp_path: Path, make_recipe: Make) -> None:

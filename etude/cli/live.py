@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.cli.printing import Output, open_console, print_json_line, print_wrapped, say
 from etude.control.signals import stopping
+from etude.records.changes import planned_by
 from etude.records.events import (
     Attempt,
     CheckpointSaved,
@@ -71,8 +72,7 @@ class LineView:
 
     def write(self, event: Event) -> None:
         self._pace.write(event)
-        if isinstance(event, Attempt):
-            self._steps = event.steps
+        self._steps = planned_by(event) or self._steps
         line = describe(event, self._window)
         # The first attempt begins as the plan says.
         if line is None or (isinstance(event, Attempt) and event.number == 1):

@@ -42,7 +42,6 @@ class Invariants:
     world: World
     split: Samples | Mixture
     global_batch_size: int
-    log_every_steps: int
     moved_within: int = MOVED_WITHIN
     _read: StepBatches | None = None
     _turn: int = 0
@@ -76,8 +75,8 @@ class Invariants:
         for each in batches:
             self._read = each
             number = self.state.step + 1
-            is_logged = number % self.log_every_steps == 0
-            is_logged |= number in (self._first_step + 1, self.state.course.steps)
+            is_logged = number % self._log_every_steps == 0
+            is_logged |= number in (self._first_step + 1, self.state.course.steps_at(self.state.step))
             if self._held is None and not self._is_told:
                 self._look_for_kept(number, looks_at_all=is_logged)
             self._is_told = False
@@ -200,7 +199,7 @@ class Invariants:
     def _is_thorough(self, step: Step) -> bool:
         """True at log steps that take more time: one in so many steps, and more at the start."""
         spread = _PASS_STEPS if step.number - self._first_step <= _PLAN_STEPS else _PLAN_STEPS
-        return self._turn % -(-spread // self.log_every_steps) == 0
+        return self._turn % -(-spread // self._log_every_steps) == 0
 
     def _find_wrong_update(self, step: Step, told: dict[str, Floats]) -> Iterator[Broken]:
         applied = self.state.optimizer.applied
@@ -349,8 +348,12 @@ class Invariants:
         return {name: tensors[name] for name in mine}
 
     @property
+    def _log_every_steps(self) -> int:
+        return self.state.course.recipe_at(self.state.step).records.log_every_steps or 1
+
+    @property
     def _parts(self) -> int:
-        return -(-_PASS_STEPS // self.log_every_steps)
+        return -(-_PASS_STEPS // self._log_every_steps)
 
     def _break(self, kind: str, what: str, evidence: str) -> None:
         self._pending.append(broken(kind, what, evidence))

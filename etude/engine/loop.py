@@ -19,6 +19,7 @@ from etude.engine.world import World, give_back
 from etude.errors import FaultError
 from etude.models.layers import set_recompute
 from etude.recipe.course import Course, StepSettings
+from etude.recipe.schema import Recipe
 from etude.text import rough_size
 
 _PASS, _UPDATE = 1, 4096  # what a rank has no memory for, so that sums over 1,024 ranks tell them apart
@@ -51,6 +52,21 @@ class TrainState:
 
     def __post_init__(self) -> None:
         self.recomputes = self.course.recipe.train.activation_checkpointing
+
+    @property
+    def made_by(self) -> Recipe:
+        """The recipe that the last step was made with, which says what is due after it."""
+        return self.course.recipe_at(max(self.step - 1, 0))
+
+    @property
+    def is_last_step(self) -> bool:
+        """True after the step that was planned as the last of the run."""
+        return self.step == self.course.steps_at(max(self.step - 1, 0))
+
+    @property
+    def is_done(self) -> bool:
+        """True if no further step is planned."""
+        return self.step >= self.course.steps_at(self.step)
 
 
 # Adds up the gradients and totals of the micro-batches of a rank, as `add_gradients` does.

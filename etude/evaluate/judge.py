@@ -43,8 +43,8 @@ class Judge:
         """The step of the best moment."""
         return step_of(self.best["checkpoint"]) if self.best else None
 
-    def why_stop(self) -> str | None:
-        patience = self.recipe.patience
+    def why_stop(self, patience: int | None) -> str | None:
+        """The reason to stop after so many evaluations without improvement; None to go on."""
         if patience is not None and self.evaluations_without_improvement >= patience:
             return f"no improvement in {plural(patience, 'evaluation')}"
         return None

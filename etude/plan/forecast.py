@@ -207,10 +207,13 @@ def weights_bytes(plan: Plan) -> int:
 
 
 class Pace:
-    """The pace of a run: its forecast, made once at its beginning, and the time that its parts take now."""
+    """The pace of a run: its forecast, made at its beginning, and the time that its parts take now.
+
+    plan  that is forecast, which changes as the run does
+    """
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+        self.plan = plan
         self._steps: list[float] = []
         self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
         self._evaluations: list[float] = []
@@ -219,6 +222,11 @@ class Pace:
         self._is_done = False
         self._begun = time.perf_counter()
         self._before_steps = 0.0
+
+    @property
+    def is_known(self) -> bool:
+        """True once enough steps are known for a forecast."""
+        return self._is_done
 
     def add_evaluation(self, seconds: float) -> None:
         """Take in an evaluation, the first of which is the one before training where there is one."""
@@ -238,7 +246,7 @@ class Pace:
         if number == 1:
             self._before_steps = max(self._elsewhere(), 0.0)
         is_enough = number >= _LEAST_STEPS and sum(self._steps) >= _ENOUGH_SECONDS
-        self._is_done = is_enough or number in (_MOST_STEPS, self._plan.steps)
+        self._is_done = is_enough or number in (_MOST_STEPS, self.plan.steps)
         return self._is_done
 
     def forecast(self, memory_bytes: int) -> events.Forecast:
@@ -254,11 +262,11 @@ class Pace:
             start_seconds=self._before_steps + max(self._steps[0] - usual, 0.0),
             interval=spread_of(known),
         )
-        return forecast(self._plan, costs, len(self._steps))
+        return forecast(self.plan, costs, len(self._steps))
 
     def leaving_seconds(self, steps: int) -> float:
         """Seconds for so many steps more, a checkpoint and the end of the process, at the worst of late."""
-        size = checkpoint_bytes(self._plan)
+        size = checkpoint_bytes(self.plan)
         saved = max(self._saves[-_RECENT:], default=_SAVE_SECONDS + size / _COPIED_BYTES)
         written = (
             _WRITE_SECONDS + size / _WRITTEN_BYTES if self._write_seconds is None else self._write_seconds
@@ -268,20 +276,20 @@ class Pace:
     def evaluation_seconds(self) -> float:
         """Seconds of the next evaluation, at the worst of late."""
         if not self._evaluations:
-            return _LEAVE_SHARE * _seconds(evaluation_work(self._plan), self._costs_of_late())
+            return _LEAVE_SHARE * _seconds(evaluation_work(self.plan), self._costs_of_late())
         return _LEAVE_SHARE * max(self._evaluations[-_RECENT:])
 
     def comparison_seconds(self) -> float:
         """Seconds of the scores at the end."""
-        work = final_work(self._plan)
-        return _LEAVE_SHARE * (_seconds(work, self._costs_of_late()) + _baseline_seconds(self._plan))
+        work = final_work(self.plan)
+        return _LEAVE_SHARE * (_seconds(work, self._costs_of_late()) + _baseline_seconds(self.plan))
 
     def _costs_of_late(self) -> Costs:
         return self._costs(statistics.median(self._recent or [0.0]), 0)
 
     def _costs(self, step_seconds: float, memory_bytes: int) -> Costs:
         """Costs by the seconds of a step, and by the first evaluation if there was one."""
-        costs, work = assume_costs(self._plan, step_seconds, memory_bytes), evaluation_work(self._plan)
+        costs, work = assume_costs(self.plan, step_seconds, memory_bytes), evaluation_work(self.plan)
         first = self._evaluations[0] if self._evaluations else None
         if first is not None and work.tokens:
             rest = max(first - reading_seconds(work, costs), 0.0)

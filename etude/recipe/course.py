@@ -10,22 +10,39 @@ from typing import Any
 from etude.errors import RecipeError
 from etude.recipe.load import change as change_values
 from etude.recipe.load import flatten, recipe_from
-from etude.recipe.schedule import learning_rate_ratio
+from etude.recipe.schedule import flat_until, learning_rate_ratio
 from etude.recipe.schema import Recipe
 from etude.recipe.toml import Locator
-from etude.text import shorten
+from etude.text import plural, shorten
 
 SKIP = "data.skip_steps"
 _MICRO, _BATCH = "train.micro_batch_size", "train.global_batch_size"
 RECOMPUTE = "train.activation_checkpointing"
 LAYOUT_KEYS = (_MICRO, RECOMPUTE)  # which leave the mathematics of a step as it is
-KEYS = (
+REMEDY_KEYS = (
     "optim.learning_rate", "train.max_grad_norm", *LAYOUT_KEYS, _BATCH, "schedule.kind",
     "schedule.warmup_steps", "schedule.min_lr_ratio", "schedule.decay_ratio", SKIP,
 )  # fmt: skip
+STEPS, PATIENCE, EVALUATE_EVERY = "train.steps", "evaluate.patience", "evaluate.every_steps"
+KEYS = (
+    *REMEDY_KEYS, STEPS, PATIENCE, EVALUATE_EVERY, "checkpoint.every_steps", "records.log_every_steps",
+)  # fmt: skip
+# Keys that a fork may have otherwise from its first own step on, and a run that goes on may not.
+FORK_KEYS = (
+    "optim.weight_decay", "optim.beta1", "optim.beta2", "optim.eps", "optim.momentum", "train.on_oom",
+    "evaluate.min_improvement", "evaluate.prompts", "evaluate.sample_tokens", "evaluate.temperature",
+    "evaluate.top_k", "evaluate.top_p", "checkpoint.keep", "checkpoint.keep_at", "watch.policy",
+    "watch.recoveries", "watch.ignore", "records.trackers", "records.title", "records.tags", "records.author",
+)  # fmt: skip
 _CHANGEABLE = (
-    f"optim.learning_rate, train.max_grad_norm, {_MICRO}, {_BATCH}, {RECOMPUTE}, schedule.* and {SKIP}"
+    "optim.learning_rate, train.max_grad_norm, train.steps, schedule.*, evaluate.patience, "
+    "evaluate.every_steps, checkpoint.every_steps and others (docs/steering.md)"
 )
+# A key that stands for another one, which is not set any more where this one is.
+_INSTEAD = {
+    _BATCH: "train.accumulation", STEPS: "train.epochs", EVALUATE_EVERY: "evaluate.every_epochs",
+    "checkpoint.every_steps": "checkpoint.every_minutes",
+}  # fmt: skip
 _MOST_CHANGES = 1000
 _MOST_SKIPPED = 2**40
 
@@ -69,6 +86,8 @@ class StepSettings:
 class Course:
     """A recipe over a number of steps, and its changes in the order of their steps.
 
+    steps  that the recipe gives; a change of `train.steps` gives others from its own step on
+
     A `train.micro_batch_size` of "auto" stands for all samples that a rank has in a step.
 
     Raises: RecipeError if a change cannot be made, by its key and step.
@@ -82,13 +101,13 @@ class Course:
         if len(self.changes) > _MOST_CHANGES:
             raise RecipeError([f"the run has {len(self.changes):,} changes; it takes {_MOST_CHANGES:,}"])
         object.__setattr__(self, "changes", tuple(sorted(self.changes, key=lambda change: change.step)))
-        _ = self._recipes
+        _ = self._stretches
 
     def at(self, step: int) -> StepSettings:
         """The settings of the step that follows `step` others."""
         recipe = self.recipe_at(step)
         micro = recipe.train.micro_batch_size
-        ratio = learning_rate_ratio(step, recipe.schedule, steps=self.steps)
+        ratio = learning_rate_ratio(step, recipe.schedule, steps=self.steps_at(step))
         return StepSettings(
             recipe.optim.learning_rate * ratio,
             recipe.train.max_grad_norm,
@@ -99,7 +118,16 @@ class Course:
 
     def recipe_at(self, step: int) -> Recipe:
         """The recipe of the step that follows `step` others."""
-        return self._recipes[bisect_right(self._dates, step)]
+        return self._stretches[bisect_right(self._dates, step)][0]
+
+    def steps_at(self, step: int) -> int:
+        """The steps of the whole run, as they are planned when `step` are done."""
+        return self._stretches[bisect_right(self._dates, step)][1]
+
+    @property
+    def planned_steps(self) -> int:
+        """The steps of the whole run with every change."""
+        return self._stretches[-1][1]
 
     def data_step(self, step: int, count: int) -> int:
         """The step with the batch of the step that follows `step` others, in a run that always had its size.
@@ -121,7 +149,7 @@ class Course:
 
     def until(self, step: int) -> int:
         """The number of steps that are done when the next change comes, or the run ends."""
-        return next((date for date in self._dates if date > step), self.steps)
+        return next((date for date in self._dates if date > step), self.steps_at(step))
 
     def with_changes(self, changes: Iterable[Change]) -> "Course":
         """The course with further changes. Raises: RecipeError."""
@@ -152,12 +180,12 @@ class Course:
         return sorted({change.step for change in self.changes})
 
     @cached_property
-    def _recipes(self) -> list[Recipe]:
-        """The recipe as given, and as it is from each date on."""
-        recipes = [self.recipe]
+    def _stretches(self) -> list[tuple[Recipe, int]]:
+        """The recipe and the steps of the run as given, and as they are from each date on."""
+        stretches = [(self.recipe, self.steps)]
         for date, changes in groupby(self.changes, key=lambda change: change.step):
-            recipes.append(self._apply(recipes[-1], date, list(changes)))
-        return recipes
+            stretches.append(self._apply(*stretches[-1], date, list(changes)))
+        return stretches
 
     def _samples(self, recipe: Recipe) -> int:
         """Samples of a rank in a step under the recipe of a date."""
@@ -167,39 +195,67 @@ class Course:
         assert isinstance(train.micro_batch_size, int) and train.accumulation is not None
         return train.micro_batch_size * train.accumulation
 
-    def _apply(self, recipe: Recipe, date: int, changes: list[Change]) -> Recipe:
-        """The recipe with the changes of one date, which are checked together."""
+    def _apply(self, recipe: Recipe, steps: int, date: int, changes: list[Change]) -> tuple[Recipe, int]:
+        """The recipe and the steps of the run with the changes of one date, which are checked together."""
         where = Locator("", f"change at step {date:,}", {})
         values = {change.key: change.value for change in changes if change.key != SKIP}
+        total = values.get(STEPS, steps)
         samples = [self._samples(recipe)]  # that a rank has in a step: before, and with each smaller batch
         problems: list[str] = []
         for change in changes:
-            problems += self._problems(change, where, samples)
+            problems += self._problems(change, where, samples, total)
             if change.key == _BATCH and not problems:
                 samples.append(change.value // self.recipe.train.devices)
         if problems:
             raise RecipeError(problems)
-        if _BATCH in values:
-            values["train.accumulation"] = None
+        values |= {_INSTEAD[key]: None for key in values.keys() & _INSTEAD if values[key] is not None}
         checked = recipe_from(change_values(recipe.to_dict(), values), where)
-        if checked.schedule.warmup_steps >= self.steps:
+        if checked.schedule.warmup_steps >= total:
             name = where.name(("schedule", "warmup_steps"))
             warmup = checked.schedule.warmup_steps
-            raise RecipeError([f"{name} is {warmup:,}; it must be below the {self.steps:,} steps of the run"])
-        return checked
+            raise RecipeError([f"{name} is {warmup:,}; it must be below the {total:,} steps of the run"])
+        if total != steps and (why := _why_not_as_long(recipe, steps, checked, total, date)):
+            raise RecipeError([f"{where.name(tuple(STEPS.split('.')))} cannot be {total:,}: {why}"])
+        return checked, total
 
-    def _problems(self, change: Change, where: Locator, samples: list[int]) -> Iterable[str]:
+    def _problems(self, change: Change, where: Locator, samples: list[int], total: Any) -> Iterable[str]:
         """Problems of a change that the checks of a recipe do not find."""
-        name, value = where.name(tuple(change.key.split("."))), change.value
+        name, value = where.name(tuple(shorten(change.key, 60).split("."))), change.value
         is_whole, shown = type(value) is int and value > 0, shorten(repr(value), 40)
         batch = samples[-1] * self.recipe.train.devices
         if change.key not in KEYS:
-            yield f"{name} cannot be changed while a run goes on; {_CHANGEABLE} can"
-        elif not 0 <= change.step < self.steps:
-            yield f"{name} must come after 0 to {self.steps - 1:,} steps"
+            yield f"{name} cannot be changed while a run goes on; {self._other_way(change)}"
+        elif change.key == STEPS and not (is_whole and value > change.step):
+            yield f"{name} is {shown}; it must be a whole number above the {plural(change.step, 'step')} done"
+        elif type(total) is int and not 0 <= change.step < total:
+            yield f"{name} must come after 0 to {total - 1:,} steps"
         elif change.key == SKIP and not (is_whole and value <= _MOST_SKIPPED):
             yield f"{name} is {shown}; it must be a whole number above 0; try 1"
         elif change.key == _MICRO and not (is_whole and any(each % value == 0 for each in samples)):
             yield f"{name} is {shown}; it must divide the {samples[-1]:,} samples that a rank has in a step"
         elif change.key == _BATCH and not (is_whole and batch % value == 0 and value < batch):
             yield f"{name} is {shown}; it must be a smaller part of {batch:,}, as {max(batch // 2, 1):,} is"
+
+    def _other_way(self, change: Change) -> str:
+        """The way to what a change of a key that cannot be changed is meant for, or what can be changed."""
+        epochs = self.recipe.train.epochs
+        if change.key == "train.epochs" and epochs and type(change.value) is int and change.value > 0:
+            return f"{STEPS} = {change.value * (self.steps // epochs)} is as long"
+        if change.key in FORK_KEYS:
+            return f"etude fork RUN {change.key}=VALUE goes on with it in a run of its own"
+        return f"{_CHANGEABLE} can"
+
+
+def _why_not_as_long(before: Recipe, its_steps: int, after: Recipe, steps: int, date: int) -> str:
+    """The reason why a run cannot have another number of steps from a date on; empty where it can."""
+    kind = after.schedule.kind
+    if kind not in ("constant", "wsd"):
+        return (
+            f'under schedule.kind = "{kind}" the number of steps sets the learning rate of each; set '
+            'schedule.kind = "constant" or "wsd" first, or train anew'
+        )
+    if before.schedule.kind == "wsd" and date > (begun := flat_until(before.schedule, its_steps)):
+        return f"the decay of the learning rate began after step {begun:,}"
+    if date > (begun := flat_until(after.schedule, steps)):
+        return f"the decay of the learning rate would have begun after step {begun:,}; give more steps"
+    return ""

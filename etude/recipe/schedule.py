@@ -40,7 +40,7 @@ def shared_steps(one: Schedule, its_steps: int, other: Schedule, other_steps: in
     """The number of first steps that have the same learning rate under two schedules of one peak."""
     most, step = min(its_steps, other_steps), 0
     if one.warmup_steps == other.warmup_steps:
-        step = min(most, _flat_until(one, its_steps), _flat_until(other, other_steps))
+        step = min(most, flat_until(one, its_steps), flat_until(other, other_steps))
     while step < most and learning_rate_ratio(step, one, steps=its_steps) == learning_rate_ratio(
         step, other, steps=other_steps
     ):
@@ -48,7 +48,7 @@ def shared_steps(one: Schedule, its_steps: int, other: Schedule, other_steps: in
     return step
 
 
-def _flat_until(schedule: Schedule, steps: int) -> int:
+def flat_until(schedule: Schedule, steps: int) -> int:
     """The steps of warm-up and peak, after which a schedule may fall."""
     if schedule.kind == "constant":
         return steps

@@ -6,12 +6,14 @@ it.
 
 import logging
 import math
+from dataclasses import replace
 from typing import Any
 
 from etude import durable
 from etude.errors import InputError
 from etude.recipe.schema import Recipe
 from etude.records import events
+from etude.records.changes import planned_by
 from etude.records.events import Event
 from etude.records.journal import Reader
 from etude.records.ledger import Ledger
@@ -167,6 +169,8 @@ class TrainerState:
     def _remember(self, event: Event) -> None:
         if isinstance(event, events.Attempt):
             self._attempt = event
+        elif self._attempt and (planned := planned_by(event)):
+            self._attempt = replace(self._attempt, steps=planned)
         if window := self._window.add(event):
             values = {key: _finite(getattr(window, key)) for key in ("loss", "grad_norm", "learning_rate")}
             skipped = {"skipped_steps": window.skipped} if window.skipped else {}

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from etude.errors import MissingError
 from etude.recipe.course import LAYOUT_KEYS
 from etude.recipe.metric import ChosenMetric
+from etude.records.changes import attempts_of
 from etude.records.events import (
     Attempt,
     Control,
@@ -40,7 +41,8 @@ class History:
 
     @cached_property
     def attempts(self) -> list[Attempt]:
-        return self.events(Attempt)
+        """Every attempt, each with the steps that were planned when it ended."""
+        return attempts_of(entry.event for entry in self.ledger.entries)
 
     @cached_property
     def steps(self) -> list[Step]:

@@ -5,9 +5,11 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from etude.recipe.course import EVALUATE_EVERY
 from etude.recipe.schema import Recipe
+from etude.records.changes import planned_by
 from etude.records.events import (
     Attempt,
     CheckpointSaved,
@@ -39,6 +41,7 @@ class Pace:
         parts = recipe.by_task().values() if recipe else ()
         self._is_validated = any(part.data.validation != "none" for part in parts)
         self._attempt: Attempt | None = None
+        self._every: int | None = None  # as it was changed
         self._restart(0)
 
     def write(self, event: Event) -> None:
@@ -55,6 +58,9 @@ class Pace:
                 self._evaluations.append(event.seconds)
             case CheckpointSaved():
                 self._saving += event.blocking_seconds
+            case Control() if event.changes and self._attempt:
+                self._attempt = replace(self._attempt, steps=planned_by(event) or self._attempt.steps)
+                self._every = event.changes.get(EVALUATE_EVERY, self._every)
             case _:
                 return
         self._measured = time.monotonic()
@@ -82,7 +88,11 @@ class Pace:
         if self._recipe is None or self._attempt is None or not self._is_validated:
             return 0
         evaluate, steps = self._recipe.evaluate, self._attempt.steps
-        every = evaluate.every_steps or (evaluate.every_epochs or 1) * self._attempt.steps_per_epoch
+        every = (
+            self._every
+            or evaluate.every_steps
+            or (evaluate.every_epochs or 1) * self._attempt.steps_per_epoch
+        )
         return steps // every - self._evaluated // every + bool(steps % every and self._evaluated < steps)
 
     def _restart(self, step: int) -> None:
@@ -150,6 +160,8 @@ class Progress:
                     self.finding = event
             case Control():
                 self.control = event
+                if self.attempt and (planned := planned_by(event)):
+                    self.attempt = replace(self.attempt, steps=planned)
 
     @property
     def steps(self) -> int:

@@ -358,7 +358,7 @@ def test_ranks_that_hold_other_weights_are_named(make_recipe: Make, tmp_path: Pa
                 with torch.no_grad():
                     next(session.state.model.parameters())[3, 3] += change * rank
                 world = Shared(torch.device("cpu"), rank, 2, store)
-                rules = Invariants(session.state, world, session.plan.train, 8, 10)
+                rules = Invariants(session.state, world, session.plan.train, 8)
                 rules.begin()
                 told[name, rank] = rules.check(step)
 

@@ -174,11 +174,11 @@ def test_a_measured_evaluation_is_believed(make_recipe: Make) -> None:
     pace.add_evaluation(5.0)
     for number in range(1, 4):
         pace.add_step(number, 1.0)
-    without = Pace(pace._plan)
+    without = Pace(pace.plan)
     for number in range(1, 4):
         without.add_step(number, 1.0)
     plain = Costs(step_seconds=1.0, sample_seconds=0.0, token_seconds=0.0, memory_bytes=0, start_seconds=0.0)
-    rest = forecast(pace._plan, plain).evaluation_seconds
+    rest = forecast(pace.plan, plain).evaluation_seconds
     assert pace.forecast(1).evaluation_seconds == pytest.approx(2 * 5.0 + rest, abs=0.1)  # at 6 and at 12
 
 

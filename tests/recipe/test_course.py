@@ -82,6 +82,22 @@ def test_a_smaller_batch_keeps_the_number_of_micro_batches(make_recipe: Make) ->
 
 
 @pytest.mark.parametrize(
+    ("date", "steps", "line"),
+    [
+        (7, 20, "cannot be 20: the decay of the learning rate began after step 6"),
+        (4, 7, "cannot be 7: the decay of the learning rate would have begun after step 3; give more steps"),
+    ],
+)
+def test_the_decay_of_wsd_does_not_move_out_of_what_is_done(
+    make_recipe: Make, date: int, steps: int, line: str
+) -> None:
+    recipe = make_recipe({"schedule.kind": "wsd", "schedule.decay_ratio": 0.5})
+    with pytest.raises(RecipeError) as caught:
+        Course(recipe, 12).with_changes([Change(date, "train.steps", steps)])
+    assert caught.value.problems == [f"train.steps (change at step {date}) {line}"]
+
+
+@pytest.mark.parametrize(
     ("change", "line"),
     [
         (Change(4, "optim.learning_rate", -1.0), "optim.learning_rate (change at step 4) is -1.0; it must be above 0; try 0.0002"),
@@ -97,6 +113,12 @@ def test_a_smaller_batch_keeps_the_number_of_micro_batches(make_recipe: Make) ->
         (Change(4, "train.activation_checkpointing", "yes"), "train.activation_checkpointing (change at step 4)"),
         (Change(4, "schedule.warmup_steps", 12), "schedule.warmup_steps (change at step 4) is 12"),
         (Change(4, "schedule.decay_ratio", 0.5), 'has no meaning for kind = "cosine"'),
+        (Change(4, "train.steps", 20), 'train.steps (change at step 4) cannot be 20: under schedule.kind = "cosine" the number of steps sets'),
+        (Change(4, "train.steps", 4), "train.steps (change at step 4) is 4; it must be a whole number above the 4 steps done"),
+        (Change(4, "train.steps", "many"), "is 'many'; it must be a whole number above"),
+        (Change(4, "train.steps", 2**70), "train.steps (change at step 4)"),
+        (Change(4, "evaluate.patience", 0), "evaluate.patience (change at step 4) is 0; it must be above 0"),
+        (Change(4, "optim.weight_decay", 0.1), "while a run goes on; etude fork RUN optim.weight_decay=VALUE goes on with it in a run of its own"),
         (Change(12, "optim.learning_rate", 1e-3), "(change at step 12) must come after 0 to 11 steps"),
         (Change(-1, "optim.learning_rate", 1e-3), "must come after 0 to 11 steps"),
     ],
@@ -106,6 +128,38 @@ def test_a_change_is_refused_as_a_value_of_a_recipe_is(make_recipe: Make, change
         Course(make_recipe(), 12).with_changes([change])
     (problem,) = caught.value.problems
     assert line in problem and len(problem) <= 300
+
+
+def test_another_number_of_steps_holds_from_its_date_and_may_come_where_the_run_would_end(
+    make_recipe: Make,
+) -> None:
+    constant = Course(make_recipe({"schedule.kind": "constant"}), 12)
+    course = constant.with_changes([Change(4, "train.steps", 9), Change(9, "train.steps", 30)])
+    assert [course.steps_at(step) for step in (0, 3, 4, 8, 9, 29)] == [12, 12, 9, 9, 30, 30]
+    assert (course.planned_steps, course.until(4), course.until(9)) == (30, 9, 30)
+    assert course.recipe_at(5).train.steps == 9
+
+
+def test_the_decay_of_wsd_moves_with_the_steps_before_it_began(make_recipe: Make) -> None:
+    recipe = make_recipe({"schedule.kind": "wsd", "schedule.decay_ratio": 0.5})  # decays from step 6 on
+    for date in (0, 3, 6):
+        course = Course(recipe, 12, (Change(date, "train.steps", 20),))
+        rates = [3e-3 * learning_rate_ratio(step, recipe.schedule, steps=20) for step in range(20)]
+        assert [course.at(step).learning_rate for step in range(20)] == rates
+    assert Course(recipe, 12, (Change(4, "train.steps", 8),)).at(7).learning_rate == pytest.approx(3e-4)
+
+
+def test_a_key_that_stands_for_another_takes_its_place(make_recipe: Make) -> None:
+    given = {"train.steps": None, "train.epochs": 3, "evaluate.every_steps": None, "evaluate.every_epochs": 1}
+    recipe = make_recipe({**given, "schedule.kind": "constant"})
+    changes = (Change(2, "train.steps", 20), Change(2, "evaluate.every_steps", 4))
+    course = Course(recipe, 12, changes)
+    after = course.recipe_at(2)
+    assert (after.train.steps, after.train.epochs) == (20, None)
+    assert (after.evaluate.every_steps, after.evaluate.every_epochs) == (4, None)
+    assert [course.before(change) for change in changes] == [None, None]
+    with pytest.raises(RecipeError, match=r"train\.steps = 20 is as long"):
+        Course(recipe, 12).with_changes([Change(2, "train.epochs", 5)])
 
 
 def test_a_course_takes_a_thousand_changes_and_stays_as_it_is(make_recipe: Make) -> None:

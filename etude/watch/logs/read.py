@@ -10,7 +10,7 @@ from typing import IO
 
 from etude import durable
 from etude.errors import InputError
-from etude.records.events import Attempt
+from etude.records.changes import attempts_of
 from etude.records.journal import read_journal
 from etude.watch.journal import points_of
 from etude.watch.logs.content import open_log, read_text
@@ -110,7 +110,7 @@ def _named(path: Path) -> Iterator[None]:
 def _of_journal(path: Path) -> Log:
     """The points of a journal of etude, which lies by itself."""
     events = [entry.event for entry in read_journal(path).entries]
-    attempts = [event for event in events if isinstance(event, Attempt)]
+    attempts = attempts_of(events)
     points = list(points_of(events))
     if not points:
         raise InputError(f"{path}: the journal has no steps yet")
