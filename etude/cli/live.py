@@ -32,6 +32,8 @@ from etude.text import one_line, shorten
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from etude.cli.keys import Keys
+
 
 _LINE_SECONDS, _LINE_SHARE = 3.0, 0.01  # between plain lines: seconds, and share of the time so far
 _LINE_WIDTH, _LINE_OF_FIGURES = 240, 800  # what was found, measured and judged is told whole
@@ -150,6 +152,7 @@ class LiveView:
         self._console = console or open_console(stderr=True)
         self._progress: Progress | None = None
         self._live: Any = None
+        self._keys: Keys | None = None
         self._drawn = 0.0
 
     def show_plan(self, run: Run, rows: list[tuple[str, str]]) -> None:
@@ -183,6 +186,9 @@ class LiveView:
             threading.Thread(target=self._live.refresh, daemon=True).start()
 
     def close(self) -> None:
+        if self._keys is not None:
+            self._keys.close()
+            self._keys = None
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -191,6 +197,7 @@ class LiveView:
         from rich.file_proxy import FileProxy
         from rich.live import Live
 
+        from etude.cli.keys import Keys
         from etude.cli.picture import draw
 
         progress = self._progress
@@ -205,6 +212,15 @@ class LiveView:
         self._live.start()
         if isinstance(sys.stderr, FileProxy):  # which takes escapes in lines of libraries for colours
             sys.stderr = Output(sys.stderr, is_cleaned=True)
+        assert self.run is not None
+        self._keys = Keys(self.run, self._show_keys)
+        self._keys.open()
+
+    def _show_keys(self, line: str) -> None:
+        progress, live = self._progress, self._live
+        if progress is not None and live is not None:
+            progress.keys = line
+            live.refresh()
 
 
 def _print_plan(rows: list[tuple[str, str]]) -> None:

@@ -194,7 +194,7 @@ def _text(sample: Generation, question: str | None, width: int, room: int) -> It
 
 
 def _notes(progress: Progress, width: int) -> Iterator[Text]:
-    """The last finding, and what was decided or asked for last."""
+    """The last finding, what was decided or asked for last, and the keys."""
     if finding := progress.finding:
         line = f"step {finding.step:,}  {finding.what}: {finding.evidence}; {finding.advice}"
         style = "red" if finding.severity == "error" else "yellow"
@@ -205,6 +205,8 @@ def _notes(progress: Progress, width: int) -> Iterator[Text]:
         yield Text(one_line(line, width - 1), style="bold")
     elif progress.asked:
         yield Text(one_line(stopping(progress.asked), width - 1), style="bold")
+    if progress.keys:
+        yield Text(one_line(progress.keys, width - 1), style="dim")
 
 
 def _end_of(text: str, width: int) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 PAUSES = (signal.SIGUSR1.name,)  # names of those that never interrupt, and after which a run is paused
 _BURST_SECONDS = 2.0
+at_exit: list[Callable[[], None]] = []  # called before a process ends at once, without its clean-up
 _came: list[float] = []  # moments of the Ctrl-C of `one_interrupt`, while it is entered
 
 
@@ -135,6 +136,8 @@ def one_interrupt() -> Iterator[list[float]]:
         if len(_came) == 1:
             raise KeyboardInterrupt
         if _came[-1] - _came[0] > _BURST_SECONDS:
+            for leave in list(at_exit):
+                leave()
             os._exit(128 + signal.SIGINT)
 
     _came.clear()

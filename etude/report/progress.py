@@ -113,6 +113,7 @@ class Progress:
     losses   (step, loss) of every step; neighbours are joined when they grow too many
     samples  the texts of the last evaluation, those of evaluate.prompts first
     asked    the signal that asked to stop, or None
+    keys     the line on the keys of the view, if it has any
     """
 
     name: str
@@ -127,6 +128,7 @@ class Progress:
     finding: Finding | None = None
     control: Control | None = None
     asked: str | None = None
+    keys: str = ""
     step: int = 0
     last: Step | None = None
     gap: float | None = None
