@@ -10,7 +10,7 @@ from etude.engine import checkpoint as checkpoints
 from etude.engine.loop import Step
 from etude.engine.out_of_memory import SMALLER, is_out_of_memory
 from etude.engine.parking import park, unpark
-from etude.errors import EtudeError, FaultError, LostRankError
+from etude.errors import EtudeError, FaultError, InputError, LostRankError
 from etude.interruption import Abandoned
 from etude.notebook import notebook_view
 from etude.plan.beginning import forecast_at_start
@@ -258,9 +258,8 @@ def _act(session: Session, decision: Decision) -> None:
             done = f"saved as {_save_now(session)}"
         case "evaluate" | "generate":
             with _on_device(session):
-                now = _evaluate_now(session) if kind == "evaluate" else _write_now(session, decision.text)
-            done = f"{kind}: the run ends here" if now is None else now
-            kind = "refuse" if now is None else kind
+                is_evaluation = kind == "evaluate"
+                kind, done = _evaluate_now(session) if is_evaluation else _write_now(session, decision.text)
         case "note":
             done = decision.text
     session.answer(kind, done, decision.request)
@@ -284,29 +283,28 @@ def _save_now(session: Session) -> str:
     return checkpoint_name(session.state.step)
 
 
-def _evaluate_now(session: Session) -> str | None:
-    """Evaluate this step though that is not due, and decide nothing by it; returns the figures in words.
-
-    None if the run is asked to end first.
-    """
+def _evaluate_now(session: Session) -> tuple[str, str]:
+    """Evaluate this step though that is not due, and decide nothing by it; returns the answer."""
     known = session.evaluated
     if (known is None or known.step != session.state.step) and not _evaluate(session, asked=True):
-        return None
+        return "refuse", "evaluate: the run ends here"
     assert session.evaluated is not None
-    return describe(session.evaluated, OpenWindow())
+    return "evaluate", describe(session.evaluated, OpenWindow()) or ""
 
 
-def _write_now(session: Session, prompt: str) -> str | None:
-    """Continue a prompt now, into the record; returns the text, or None if the run is asked to end first."""
+def _write_now(session: Session, prompt: str) -> tuple[str, str]:
+    """Continue a prompt now, into the record; returns the answer. A prompt that is too long ends no run."""
     session.recorder.drain()
     texts = []
     try:
         with session.interruptible("the sample"), session.invariants.unchanged("samples of text"):
             texts = session.examiner.write(prompt) if session.world.is_main else []
     except Abandoned:
-        return None
+        return "refuse", "generate: the run ends here"
+    except InputError as error:
+        return "refuse", f"generate: {error}"
     session.recorder.write(*texts)
-    return "; ".join(text.text for text in texts)
+    return "generate", "; ".join(text.text for text in texts)
 
 
 def _end(session: Session, decision: Decision) -> Ending:

@@ -134,6 +134,23 @@ def test_what_was_asked_for_is_in_the_record(tmp_path: Path, make_recipe: Make) 
     assert "validation loss" in controls[6].reason and "@" in controls[2].who
 
 
+def test_a_prompt_longer_than_the_context_costs_the_sample_and_no_step(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    recipe = make_recipe()
+    whole = run_recipe(recipe, Options(runs=tmp_path / "whole")).run
+    long = {"action": "generate", "text": "a" * 9000}
+    asked = {
+        2: [long],
+        4: [{"action": "pause"}, long, {"action": "resume"}],
+        5: [{"action": "back", "key": "optim.learning_rate", "value": 1e-3, "step": 3}],
+    }
+    run = steer(recipe, tmp_path / "asked", asked).run
+    refused = [each for each in events(run, Control) if each.action == "refuse"]
+    assert [each.step for each in refused] == [2, 4, 5] and "shorten the prompt" in refused[1].reason
+    assert outcome(run) == outcome(whole)
+
+
 def test_without_validation_a_checkpoint_that_was_asked_for_judges_nothing(
     tmp_path: Path, make_recipe: Make
 ) -> None:

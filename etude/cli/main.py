@@ -121,7 +121,7 @@ sweep_app = typer.Typer(
     no_args_is_help=True,
 )
 notify_app = typer.Typer(
-    help="Messages to people about a run, as [[notify]] of its recipe says.",
+    help="Messages to people about a run, as its recipe says under notify.",
     epilog=example_text("notify"),
     no_args_is_help=True,
 )

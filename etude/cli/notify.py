@@ -62,8 +62,10 @@ def guard(
     from etude.records.store import open_run
 
     limits = Limits(silence=silence, poll=min(1.0, silence / 4), restarts=restarts)
-    if code := Guard(open_run(run, runs), limits, say).watch():
+    found = open_run(run, runs)
+    if code := Guard(found, limits, say).watch():
         raise typer.Exit(code)
+    say(f"run {found.name} is {found.state}; nothing is left to guard")
 
 
 def _send(channel: "Channel", quota: "Quota", message: "Message") -> "Outcome":

@@ -47,14 +47,12 @@ def remove_run(
     found = open_run(run, runs)
     room = measure_room(found)
     taken = room.removable if not (everything or weights) else room.checkpoints + room.records * everything
-    what = (
-        "all of run" if everything else "all weights of run" if weights else "all weights but the best of run"
-    )
+    what = "all" if everything else "all weights" if weights else "all weights but the best"
     unfinished = ", which is not finished and goes on with what is left" * (
         found.is_unfinished and not everything
     )
     if not yes:
-        say(f"remove {what} of {found.path}{unfinished} ({rough_size(taken)})? type yes")
+        say(f"remove {what} of run {found.path}{unfinished} ({rough_size(taken)})? type yes")
         if sys.stdin.readline().strip() != "yes":
             raise InputError("nothing was removed; type yes, or give --yes")
     freed = remove(found, weights=weights, everything=everything)

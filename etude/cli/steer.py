@@ -1,5 +1,6 @@
 """The commands that steer a run that is going on, from any terminal that sees its folder."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,7 +74,7 @@ def set_value(
     as_json: Json = False,
 ) -> None:
     """Give keys of the recipe other values from the next step on; others take a fork."""
-    from etude.recipe.course import KEYS
+    from etude.recipe.course import CHANGEABLE, KEYS
     from etude.recipe.toml import parse_override
     from etude.records.folder import as_argument
 
@@ -81,8 +82,9 @@ def set_value(
     for (key, _), text in zip(changes, change):
         if key not in KEYS:
             raise InputError(
-                f"{shorten(key, 80)} cannot be changed while a run goes on; start another from it with "
-                f"etude fork {as_argument(found.path)} {shorten(printable(text), 80)}"
+                f"{shorten(key, 80)} cannot be changed while a run goes on, only {CHANGEABLE}; start another "
+                f"from its weights: etude train {as_argument(found.path / 'resolved.toml')} "
+                f"{shlex.quote(shorten(printable(text), 80))} --from {as_argument(found.path)}"
             )
     for key, value in changes:
         ask(found, "set", wait=wait, as_json=as_json, key=key, value=value, reason=reason)

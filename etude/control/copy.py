@@ -18,6 +18,7 @@ from etude import durable
 from etude.errors import DamageError, InputError, MissingError
 from etude.records import shape
 from etude.records.folder import list_checkpoints, step_of
+from etude.records.lease import STATES
 from etude.records.store import Run
 
 FORMAT = 1
@@ -42,7 +43,7 @@ _PART = shape.Object({"size": int, "sha256": Annotated[str, shape.matching("[0-9
 _MANIFEST = shape.Object(
     {
         "format": int, "run": Annotated[str, shape.matching(r"[a-z0-9][a-z0-9._-]{0,80}")], "step": int,
-        "state": Annotated[str, shape.one_of("stopped", "finished", "failed")],
+        "state": Annotated[str, shape.one_of(*(each for each in STATES if each != "running"))],
         "parts": {str: _PART}, "files": dict[str, list[list[str | int]]],
     },
     {"data": (str, None)},
@@ -115,6 +116,11 @@ def _manifest(values: dict[str, Any]) -> Manifest:
         if not _FILE_PATH.fullmatch(path):
             raise ValueError(f"it names the file {path[:80]!r}, which is none of a run")
         files[path] = [_place(each, parts) for each in places]
+    if any(str(folder) in files for path in files for folder in Path(path).parents):
+        raise ValueError("it names a file inside of a file")
+    size = sum(part.size for part in parts.values())
+    if sum(place[2] for places in files.values() for place in places) > size:
+        raise ValueError(f"its files have more bytes than the {size:,} of its parts")
     return Manifest(values["run"], values["step"], values["state"], parts, files, values.get("data"))
 
 

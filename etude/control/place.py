@@ -54,12 +54,14 @@ def require_place(mirror: str | None, runs: Path) -> None:
     """Check that the runs of a folder can have a mirror. Raises: InputError."""
     if mirror is None:
         return
-    open_place(mirror)
-    if is_address(mirror):
+    place = open_place(mirror)
+    if isinstance(place, _Bucket):
+        if place.is_here:
+            raise InputError(f"run.mirror {mirror} is no bucket; give a folder of another disk by its path")
         return
     require_outside_runs(Path(mirror))
-    if os.path.realpath(mirror) == os.path.realpath(runs):
-        raise InputError(f"run.mirror {mirror} is the folder of the runs; give one on another disk")
+    if Path(os.path.realpath(mirror)).is_relative_to(os.path.realpath(runs)):
+        raise InputError(f"run.mirror {mirror} is the folder of the runs, or in it; give one on another disk")
 
 
 class _Folder:
@@ -123,6 +125,8 @@ class _Bucket:
                 f"run.mirror {address} cannot be opened: {str(error)[:200]}; give s3://bucket/folder or "
                 "another address that fsspec knows"
             ) from None
+        known = self._fs.protocol
+        self.is_here = bool({"file", "memory"}.intersection([known] if isinstance(known, str) else known))
         self._root = f"{root.rstrip('/')}/{name}".rstrip("/")
 
     def __str__(self) -> str:

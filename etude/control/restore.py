@@ -97,8 +97,8 @@ def _find(mirror: str) -> Place:
         return place
     found = []
     for name in names[:1000]:
-        within = open_place(mirror, name)
         with contextlib.suppress(EtudeError):
+            within = open_place(mirror, name)
             if any(manifest_number(each) for each in within.names()):
                 found.append((name, within))
     if len(found) == 1:
@@ -133,7 +133,7 @@ def _make(place: Place, manifest: Manifest, runs: Path) -> Run:
         if manifest.state == "finished":
             durable.write_json(hidden / "lease.json", {"state": "finished", "left": True})
         else:
-            write_lease(hidden, manifest.state)
+            write_lease(hidden, manifest.state, is_over=True)
     return Run(folder)
 
 

@@ -1,5 +1,6 @@
 """Channels that messages are sent by: a web address, a program of the user's, and what apprise knows."""
 
+import atexit
 import contextlib
 import json
 import logging
@@ -94,18 +95,37 @@ class Program:
             )  # fmt: skip
         except OSError as error:
             return Outcome("off", f"it cannot be started ({type(error).__name__})")
+        _programs.add(process)
         try:
             process.communicate(message.full.encode() + b"\n", timeout=self._seconds)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)  # its number is not reused before it is waited for
-            process.communicate()
             return Outcome("refused", f"it was ended after {self._seconds:g} s")
+        finally:
+            _end(process)
+            _programs.discard(process)
         code = process.returncode
         return Outcome("sent") if code == 0 else Outcome("refused", f"it ended with exit code {code}")
 
     def room(self) -> Room | None:
         return None
+
+
+_programs: set[subprocess.Popen[bytes]] = set()  # that run now
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program that runs, with all it started: its number is not reused before it is waited for."""
+    if process.poll() is None:
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@atexit.register
+def _end_programs() -> None:
+    """The threads that wait for programs do not outlive this process, so nor do those programs."""
+    for process in list(_programs):
+        _end(process)
 
 
 class Apprise:

@@ -283,7 +283,7 @@ def _end(lease: dict[str, Any], grace: float) -> None:
 
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(int(lease["pid"]))
-        if not is_alive(lease):
+        if "started" not in lease or not is_alive(lease):  # a file without it could name any process
             return
         process.terminate()  # psutil compares the start of the process before each signal
         with contextlib.suppress(psutil.TimeoutExpired):

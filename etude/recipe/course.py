@@ -34,7 +34,7 @@ FORK_KEYS = (
     "evaluate.top_k", "evaluate.top_p", "checkpoint.keep", "checkpoint.keep_at", "watch.policy",
     "watch.recoveries", "watch.ignore", "records.trackers", "records.title", "records.tags", "records.author",
 )  # fmt: skip
-_CHANGEABLE = (
+CHANGEABLE = (
     "optim.learning_rate, train.max_grad_norm, train.steps, schedule.*, evaluate.patience, "
     "evaluate.every_steps, checkpoint.every_steps and others (docs/steering.md)"
 )
@@ -243,7 +243,7 @@ class Course:
             return f"{STEPS} = {change.value * (self.steps // epochs)} is as long"
         if change.key in FORK_KEYS:
             return f"etude fork RUN {change.key}=VALUE goes on with it in a run of its own"
-        return f"{_CHANGEABLE} can"
+        return f"{CHANGEABLE} can"
 
 
 def _why_not_as_long(before: Recipe, its_steps: int, after: Recipe, steps: int, date: int) -> str:

@@ -14,9 +14,9 @@ from etude.errors import InputError
 from etude.records import shape
 from etude.records.folder import read_part
 
-_STATES = ("running", "paused", "finished", "stopped", "failed")
+STATES = ("running", "paused", "finished", "stopped", "failed")
 _LEASE = shape.Object(
-    {"state": Annotated[str, shape.one_of(*_STATES)]},
+    {"state": Annotated[str, shape.one_of(*STATES)]},
     {"heartbeat": float, "host": str, "pid": int, "started": float, "left": bool, "attempt": str},
 )
 

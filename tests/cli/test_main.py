@@ -2,14 +2,17 @@
 
 import gzip
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from etude.cli.main import app
 from tests.conftest import Outcome
 
 Etude = Callable[..., Outcome]
@@ -35,6 +38,15 @@ def test_help_imports_neither_torch_nor_numpy() -> None:
         "tokenizers",
         "matplotlib",
     }
+
+
+def test_no_help_loses_what_stands_in_brackets() -> None:
+    def helps(command: Any) -> Iterator[str]:
+        yield from (command.help or "", *(getattr(each, "help", None) or "" for each in command.params))
+        for each in getattr(command, "commands", {}).values():
+            yield from helps(each)
+
+    assert not [text for text in helps(get_command(app)) if re.search(r"\[[a-z/\[]", text)]
 
 
 def test_reading_commands_do_not_import_torch(write_recipe: Write, tmp_path: Path, etude: Etude) -> None:

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import pytest
 
 from etude.control.copy import Manifest, Part, manifest_name, manifest_number, read_manifest
 from etude.errors import DamageError
+from etude.records.ending import State
 
 PART = "000001-0123abcd-records"
 GOOD = Manifest(
@@ -27,6 +29,8 @@ def sealed(**changes: Any) -> bytes:
 
 def test_a_manifest_reads_as_it_was_written() -> None:
     assert read_manifest(GOOD.to_bytes(), "m") == GOOD
+    for state in get_args(State):  # whatever a process may end as
+        assert read_manifest(sealed(state=state), "m") == replace(GOOD, state=state)
     assert manifest_number(manifest_name(12, "0123abcd")) == (12, "0123abcd")
     assert manifest_number(PART) is None
 
@@ -52,7 +56,8 @@ def test_a_file_that_would_lie_elsewhere_is_refused(path: str) -> None:
         sealed(parts={"../x": {"size": 1, "sha256": "0" * 64}}), sealed(parts={PART: {"size": 1, "sha256": "0"}}),
         sealed(files={"run.json": [[PART, 25, 10]]}), sealed(files={"run.json": [[PART, -1, 10]]}),
         sealed(files={"run.json": [["000001-0123abcd-other", 0, 1]]}), sealed(files={"run.json": [[PART, 0]]}),
-        sealed(files={"run.json": [[PART, 0, True]]}), sealed(files=[]), b"[" * 100_000, b"x" * (17 << 20),
+        sealed(files={"run.json": [[PART, 0, True]]}), sealed(files={"run.json": [[PART, 0, 30], [PART, 0, 1]]}),
+        sealed(files={"predictions/a": [[PART, 0, 1]], "predictions/a/b": [[PART, 1, 1]]}), sealed(files=[]), b"[" * 100_000, b"x" * (17 << 20),
     ],
 )  # fmt: skip
 def test_what_is_no_manifest_is_refused(content: bytes) -> None:

@@ -40,6 +40,10 @@ def test_a_place_that_cannot_be_is_refused_with_what_to_do(tmp_path: Path) -> No
         "s3://bucket/runs": "s3fs",
         "nonsense://bucket/runs": "another address that fsspec knows",
         str(tmp_path / "runs"): "is the folder of the runs",
+        str(tmp_path / "runs" / "mirror"): "is the folder of the runs, or in it",
+        f"file://{tmp_path}/runs": "by its path",
+        f"local://{tmp_path}/runs": "by its path",
+        "memory://runs": "by its path",
     }
     (tmp_path / "runs").mkdir()
     for mirror, said in refused.items():

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -13,6 +14,7 @@ from etude.control.place import open_place
 from etude.control.restore import find_copied, is_mirror, restore
 from etude.errors import DamageError, InputError
 from etude.recipe.schema import Recipe
+from etude.records.ending import State
 from etude.records.store import Run
 from etude.run import Training
 from etude.start import Options
@@ -35,6 +37,14 @@ def mirrored(make_recipe: MakeRecipe, tmp_path: Path) -> Run:
 
 def manifests(tmp_path: Path, run: Run) -> list[Path]:
     return sorted((tmp_path / "mirror" / run.name).glob("*-manifest.json"))
+
+
+@pytest.mark.parametrize("state", get_args(State))
+def test_a_run_comes_back_as_it_ended(mirrored: Run, tmp_path: Path, state: State) -> None:
+    Mirror(mirrored, open_place(str(tmp_path / "mirror"), mirrored.name)).close(state, 60)
+    again, problems = restore(str(tmp_path / "mirror"), tmp_path / "other")
+    assert (again.state, problems) == (state, [])
+    assert again.is_unfinished == (state != "finished")
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "missing", "linked", "piped", "longer"])
@@ -84,7 +94,7 @@ def test_a_copy_that_the_disk_cannot_hold_is_refused_before_it_is_written(
     (tmp_path / "mirror" / mirrored.name / manifest_name(9, "0" * 8)).write_bytes(b"no manifest")
     found = read_manifest(manifests(tmp_path, mirrored)[1].read_bytes(), "m")
     huge = {name: type(part)(2**60, part.sha256) for name, part in found.parts.items()}
-    files = {**found.files, "log.txt": [(next(iter(huge)), 0, 2**60)]}
+    files = {**found.files, "log.txt": [(next(iter(huge)), 0, 2**59)]}
     (tmp_path / "mirror" / mirrored.name / manifest_name(8, "0" * 8)).write_bytes(
         Manifest(found.run, found.step, found.state, huge, files).to_bytes()
     )

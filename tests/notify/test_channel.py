@@ -1,5 +1,7 @@
 """Channels: a web address, a program, and what apprise knows."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -52,6 +54,25 @@ def test_a_program_gets_the_message_on_its_input_and_no_shell_reads_it(tmp_path:
 def test_a_program_that_does_not_end_is_ended_with_what_it_started() -> None:
     outcome = program("import os, time; os.fork(); time.sleep(99)", seconds=0.3).send(MESSAGE, "")
     assert (outcome.state, outcome.why) == ("refused", "it was ended after 0.3 s")
+
+
+def test_a_program_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
+    os.mkfifo(alive)
+    words = f"""sh -c 'exec 3>{alive}; echo x >&3; sleep 99'"""
+    code = (
+        "import threading\nfrom etude.notify.channel import Program\nfrom etude.recipe.notify import Notify\n"
+        "from tests.notify.test_channel import MESSAGE\n"
+        f"sender = Program(Notify(channel='command'), {{'PROGRAM': {words!r}}})\n"
+        "threading.Thread(target=sender.send, args=(MESSAGE, ''), daemon=True).start()\n"
+        f"pipe = open({str(alive)!r}, 'rb', buffering=0)\nassert pipe.read(1) == b'x'"
+    )
+    keeper = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    os.set_blocking(keeper, True)
+    while os.read(keeper, 10):  # the end of the file comes once no process has it open to write
+        pass
+    os.close(keeper)
 
 
 def test_apprise_sends_to_each_address_once_also_where_another_fails() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from etude.errors import InputError
-from etude.notify.guard import Guard, Limits
+from etude.notify.guard import Guard, Limits, _end
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.records.journal import append_beside
@@ -100,6 +100,7 @@ def test_restarts_end_and_no_process_of_another_start_is_ended(
     )
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     lease = {**dead.lease, "pid": other.pid, "heartbeat": 1.0, "started": 1.0}
+    _end({"pid": other.pid, "heartbeat": 1e18, "state": "running"}, 0.1)  # a lease that any process fits
     (dead.path / "lease.json").write_text(json.dumps(lease))
     assert Guard(dead, QUICK, lambda text: None).watch() == 1
     assert len(started) == QUICK.restarts and other.poll() is None
