@@ -38,7 +38,7 @@ from watch.blind_rows import DATA, Row, Rows, draw_rows, texts
 CLAIM = (
     "watch: cause of a loss that falls too far, named before 2 % of the run, by a fourth test written blind"
 )
-FIXED_IN = "cfcdc2e"  # the commit of cases, accepted names and rule, before any run
+FIXED_IN = "adfbbb5"  # the commit of cases, accepted names and rule, before any run
 TWIN = "twin"
 TWICE: Accepted = ({"labels_shifted_twice"}, r"shifted twice|after the next")
 Case = tuple[str, str, int]
