@@ -1,4 +1,7 @@
-"""A run that is asked for things at chosen steps; as a program: recipe (JSON), runs, and requests (JSON) by step."""
+"""A run that is asked for things at chosen steps; as a program: recipe (JSON), runs, and requests (JSON) by step.
+
+More runs of the recipe may follow, each as runs and requests: the ranks are started once for all.
+"""
 
 import json
 import os
@@ -27,5 +30,6 @@ def steer(recipe: Recipe, runs: Path, asked: Asked) -> Training:
 
 
 if __name__ == "__main__":
-    requests = {int(step): values for step, values in json.loads(sys.argv[3]).items()}
-    steer(recipe_from(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]), requests)
+    recipe = recipe_from(json.loads(Path(sys.argv[1]).read_text()))
+    for runs, requests in zip(sys.argv[2::2], sys.argv[3::2]):
+        steer(recipe, Path(runs), {int(step): values for step, values in json.loads(requests).items()})

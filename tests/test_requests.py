@@ -101,10 +101,15 @@ def test_two_ranks_do_together_what_one_is_asked(tmp_path: Path, cache: Path) ->
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"devices": 2})})
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
     every = {str(2 + turn): values for turn, values in enumerate(HARMLESS)}
-    for folder, asked in (("whole", {}), ("asked", every)):
-        words = [str(tmp_path / "recipe.json"), str(tmp_path / folder), json.dumps(asked)]
-        done = run_program("steered", words, cache, ranks=2)
-        assert done.returncode == 0, done.stderr[-2000:]
+    words = [
+        str(tmp_path / "recipe.json"),
+        str(tmp_path / "whole"),
+        "{}",
+        str(tmp_path / "asked"),
+        json.dumps(every),
+    ]
+    done = run_program("steered", words, cache, ranks=2)
+    assert done.returncode == 0, done.stderr[-2000:]
     (whole,), (run,) = list_runs(tmp_path / "whole"), list_runs(tmp_path / "asked")
     assert outcome(run) == outcome(whole)
     assert answers(run) == [
@@ -202,7 +207,7 @@ def test_a_mailbox_full_of_rubbish_costs_no_step(tmp_path: Path, make_recipe: Ma
     whole = run_recipe(recipe, Options(runs=tmp_path / "whole")).run
     training = Training(recipe, Options(runs=tmp_path / "asked"))
     rubbish = {
-        2: b"".join(b'{"id": "r-%d", "action": "checkpoint"}\n' % each for each in range(10_000)),
+        2: b"".join(b'{"id": "r-%d", "action": "note", "text": "x"}\n' % each for each in range(10_000)),
         4: b"stop\n" + b'{"id": "x", "action": "rm -rf"}\n', 6: b"x" * 10_000_000 + b"\n",
     }  # fmt: skip
     for step in training:
@@ -216,7 +221,7 @@ def test_a_mailbox_full_of_rubbish_costs_no_step(tmp_path: Path, make_recipe: Ma
     run = training.run
     assert training.ending == Ending("finished") and outcome(run) == outcome(whole)
     actions = [each.action for each in events(run, Control)]
-    assert (actions.count("checkpoint"), actions.count("refuse")) == (100, 9_900)
+    assert (actions.count("note"), actions.count("refuse")) == (100, 9_900)
     said = [each.evidence for each in events(run, Finding) if each.what == "a request cannot be read"]
     assert len(said) == 4 and all(
         any(words in each for each in said)
