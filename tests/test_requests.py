@@ -91,9 +91,9 @@ def test_a_run_that_is_asked_at_any_step_is_the_run_that_is_not(
         asked = {step: values for step, values in asked.items() if step > stop}
     run = steer(recipe, tmp_path / "asked", asked).run
     assert run.state == "finished" and outcome(run) == outcome(whole)
-    assert [each for each in events(run, Control) if each.action in ("refuse", "void")] == [
-        each for each in events(run, Control) if "writes no text" in each.reason
-    ]  # fmt: skip
+    # A stop that waits leaves an evaluation that was asked for before it.
+    refused = [each.reason for each in events(run, Control) if each.action in ("refuse", "void")]
+    assert all("writes no text" in each or "the run ends here" in each for each in refused), refused
 
 
 def test_two_ranks_do_together_what_one_is_asked(tmp_path: Path, cache: Path) -> None:
