@@ -78,7 +78,15 @@ def test_json_holds_every_text_and_no_constant_that_json_lacks(capsys: pytest.Ca
 
 
 # Processes apart that speak to their parent, and the log of a run, which cleans what it says on stderr.
-APART = ("cli/printing.py", "convert.py", "data/sandbox.py", "data/vet.py", "probe.py", "records/store.py")
+APART = (
+    "cli/printing.py",
+    "convert.py",
+    "data/sandbox.py",
+    "data/vet.py",
+    "notebook.py",
+    "probe.py",
+    "records/store.py",
+)
 
 
 def test_commands_print_through_one_module_only() -> None:

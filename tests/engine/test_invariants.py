@@ -95,10 +95,10 @@ def one_never_stepped(patch: Patch) -> None:
 def evaluation_moves(patch: Patch) -> None:
     evaluate = Examiner.evaluate
 
-    def train_on(examiner: Examiner, *, before: bool = False) -> Any:
+    def train_on(examiner: Examiner, **how: bool) -> Any:
         with torch.no_grad():
             next(examiner.state.model.parameters()).add_(0.5)
-        return evaluate(examiner, before=before)
+        return evaluate(examiner, **how)
 
     patch.setattr(Examiner, "evaluate", train_on)
 
@@ -106,10 +106,10 @@ def evaluation_moves(patch: Patch) -> None:
 def evaluation_leaves_gradients(patch: Patch) -> None:
     evaluate = Examiner.evaluate
 
-    def train_on(examiner: Examiner, *, before: bool = False) -> Any:
+    def train_on(examiner: Examiner, **how: bool) -> Any:
         weight = next(examiner.state.model.parameters())
         weight.sum().backward()
-        return evaluate(examiner, before=before)
+        return evaluate(examiner, **how)
 
     patch.setattr(Examiner, "evaluate", train_on)
 

@@ -144,8 +144,9 @@ def test_the_axis_tells_of_changes_of_the_recipe_and_of_steps_that_are_missing(m
         "step (10 of 20 made)"
         in chart_svgs(read_history(misleading(runs.killed_at_half)))["loss.svg"].decode()
     )
-    metric = chart_svgs(read_history(misleading(runs.worse_than_before)))["metric.svg"].decode()
-    assert "best checkpoint: 0.556 at step 60 (worse)" in metric
+    run = misleading(runs.worse_than_before)
+    metric, best = chart_svgs(read_history(run))["metric.svg"].decode(), run.best
+    assert f"best checkpoint: {best['value']:.3f} at step {best['step']} (worse)" in metric
 
 
 def test_figures_near_the_largest_float_leave_the_others_drawn(tmp_path: Path) -> None:

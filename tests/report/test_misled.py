@@ -53,9 +53,9 @@ TOLD: dict[Build, Told] = {
     ),
     runs.worse_than_before: Told(
         ["It did not get better: f1 was 1.00 before training and at best 0.", "worse than before training (1.00)"],
-        ["| f1 | 1.00 | 0.556 |"],
+        ["| f1 | 1.00 | 0."],
         ["honest-ID is the best: its f1 on 45 test rows is 1.00", "beyond the noise of the rows",
-         "worse-ID: It did not get better: f1 was 1.00 before training and at best 0.556"],
+         "worse-ID: It did not get better: f1 was 1.00 before training and at best 0."],
         ["learnt", "improved"],
     ),
     runs.short_last_window: Told(
