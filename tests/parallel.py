@@ -169,3 +169,33 @@ def quarter(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, Tensor]:
 def counts_all(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, int]:
     """A sum over targets, given out as one over all tokens."""
     return right(model, batch)[0], batch.labels.numel()
+
+
+def tied_t5() -> nn.Module:
+    """A new T5 of transformers, whose output is its embedding, so that it answers with what it reads."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(0)
+    sizes = {"d_model": 128, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "dropout_rate": 0.0}
+    config = T5Config(vocab_size=512, decoder_start_token_id=0, tie_word_embeddings=True, **sizes)
+    model: nn.Module = T5ForConditionalGeneration(config)
+    return model
+
+
+def of_pairs(fill: int) -> Loss:
+    """A loss of an encoder-decoder: sources and targets padded to one length, and labels filled with an id."""
+
+    def loss(model: nn.Module, batch: DeviceBatch) -> tuple[Tensor, Tensor]:
+        assert batch.lengths and batch.target_lengths
+        sources = torch.split(batch.tokens.flatten(), list(batch.lengths))
+        targets = torch.split(batch.labels.flatten(), list(batch.target_lengths))
+        longest = max(*batch.lengths, *batch.target_lengths)
+        inputs, read, labels = (
+            torch.stack([F.pad(row, (0, longest - len(row)), value=value) for row in rows])
+            for rows, value in ((sources, 0), (targets, 0), (targets, fill))
+        )
+        read = F.pad(read, (1, -1))
+        scores = model(input_ids=inputs, attention_mask=(inputs != 0).long(), decoder_input_ids=read).logits
+        return _cross_entropy(scores, labels), (labels != -100).sum()
+
+    return loss

@@ -29,7 +29,7 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "audit": 2500, "cli": 5500, "control": 1850, "data": 8750, "durable": 950, "engine": 3300, "evaluate": 650,
+    "audit": 2600, "cli": 5500, "control": 1850, "data": 8750, "durable": 950, "engine": 3300, "evaluate": 650,
     "launch": 306, "models": 5814, "notify": 1550,
     "objectives": 1250, "plan": 2800, "recipe": 2300, "records": 2750,
     "report": 5700, "scores": 900, "sweep": 5300, "watch": 5100,

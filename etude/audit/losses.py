@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from etude.audit.passes import Tried
+from etude.audit.passes import Pass, Tried
 from etude.audit.targets import Misplaced, Targets
 from etude.data.samples.sample import NO_TARGET
 from etude.engine.batch import DeviceBatch
@@ -92,6 +93,8 @@ class FirstLoss:
     is_fresh   whether the weights were drawn by chance; None if that is not known
     is_tokens  whether the classes are tokens
     entropy    of the targets by how often each occurs, in nats
+    outputs    tokens that the model can answer with, of which the tokenizer may have fewer
+    uncopied   the loss where no place may answer with the token that it reads; NaN if not known
     """
 
     loss: float
@@ -100,6 +103,8 @@ class FirstLoss:
     is_fresh: bool | None
     is_tokens: bool
     entropy: float = 0.0
+    outputs: int = 0
+    uncopied: float = math.nan
 
     def find(self) -> Iterator[Finding]:
         """A loss before training that this model and these data cannot have."""
@@ -109,7 +114,11 @@ class FirstLoss:
         said = f"{self.loss:.3f} before training, over {plural(self.targets, 'target')}; a model that knows "
         said += f"nothing has ln({self.classes:,} {noun}) = {chance:.3f}"
         # Weights with a spread add half the variance of the logits.
-        if self.loss > chance + 1.5 * _FAR:
+        highest = math.log(max(self.classes, self.outputs)) + 1.5 * _FAR
+        # New weights whose output is tied to the embedding, as T5's, answer with the token that they read.
+        if self.loss > highest and self.uncopied <= highest and self.is_fresh is not False:
+            return
+        if self.loss > highest:
             causes = ["first weights that are too large"]
             if not self.is_fresh:
                 causes = ["weights that were not loaded", "another tokenizer or template", *causes]
@@ -133,6 +142,29 @@ class FirstLoss:
             _warning("first_loss_off", what, evidence, advice, causes, decided), confidence=0.6,
             not_tested=["the quality of the weights on text of their own"],
         )  # fmt: skip
+
+
+def uncopied_loss(done: Pass, batch: DeviceBatch) -> float:
+    """Mean cross-entropy of the targets if no place may answer with the token that it reads.
+
+    NaN if the answers of the pass are not the logits of its loss.
+    """
+    if done.places is None:
+        return math.nan
+    labels, read = batch.labels.flatten(), batch.tokens.flatten()
+    if batch.target_lengths is not None:
+        parts = torch.split(labels, list(batch.target_lengths))
+        read = torch.cat([F.pad(part[:-1], (1, 0), value=NO_TARGET) for part in parts])
+    at, answers = done.places.clamp(min=0), done.answers.float()
+    wanted = torch.where(done.places < 0, NO_TARGET, labels[at])
+    if max(int(wanted.max()), int(read.max())) >= answers.shape[-1]:
+        return math.nan
+    by_hand = F.cross_entropy(answers, wanted, ignore_index=NO_TARGET, reduction="sum")
+    if abs(float(by_hand - done.loss)) > _MIS_SCALED * abs(float(by_hand)):
+        return math.nan
+    some = (wanted != NO_TARGET) & (read[at] != NO_TARGET) & (wanted != read[at])
+    others = answers[some].scatter(1, read[at][some][:, None], -math.inf)
+    return float(F.cross_entropy(others, wanted[some]))
 
 
 _CHECK = "check that model.from, tokenizer.from and data.template belong together"

@@ -71,7 +71,7 @@ class Tried:
         def note(module: nn.Module, given: Any, named: dict[str, Any], output: Any) -> None:
             answer = _answer_of(output)
             if answer is not None:
-                calls.append(Call(_ids_of([*given, *named.values()]), answer))
+                calls.append(Call(_ids_of([*given, *named.values()], batch), answer))
 
         handles = [module.register_forward_hook(note, with_kwargs=True) for module in modules]
         try:
@@ -154,10 +154,13 @@ def _answer_of(output: Any) -> Tensor | None:
     return next((each for each in found if each.is_floating_point()), None)
 
 
-def _ids_of(given: list[Any]) -> Tensor | None:
+def _ids_of(given: list[Any], batch: DeviceBatch) -> Tensor | None:
+    """The ids that answers are for: the first that a module was given, or with pairs those of the targets."""
     tensors = (each for each in given if isinstance(each, Tensor) and each.dtype == torch.int64)
-    first = next((each for each in tensors if each.dim()), None)
-    return None if first is None else first.reshape(-1, first.shape[-1])
+    rows = (each.reshape(-1, each.shape[-1]) for each in tensors if each.dim())
+    if batch.target_lengths is not None:  # sources may be padded to the shape of targets
+        rows = (each for each in rows if _padded_places(each, batch) is not None)
+    return next(rows, None)
 
 
 def _find_places(calls: list[Call], batch: DeviceBatch) -> Tensor | None:
@@ -169,21 +172,34 @@ def _find_places(calls: list[Call], batch: DeviceBatch) -> Tensor | None:
         return torch.arange(count, device=device)
     if batch.scored is not None and count == len(batch.scored):
         return batch.scored
-    lengths, ids = batch.lengths or (batch.labels.shape[1],) * len(batch.labels), calls[0].ids
+    ids = calls[0].ids
     if len(calls) > 1 or ids is None or ids.shape != calls[0].answer.shape[:2]:
         return None
+    return _padded_places(ids, batch)
+
+
+def _padded_places(ids: Tensor, batch: DeviceBatch) -> Tensor | None:
+    """The places of rows (R, C) that the user's loss padded on one side, to the longest or further.
+
+    None if they are not those of the batch. A decoder of pairs reads its targets one place later, or as
+    labels that it moves itself.
+    """
+    is_pair = batch.target_lengths is not None
+    kept = batch.labels if is_pair else batch.tokens
+    lengths = batch.target_lengths or batch.lengths or (kept.shape[1],) * len(kept)
     if len(ids) < len(lengths) or ids.shape[1] < max(lengths):
         return None
     if not ids[len(lengths) :].eq(ids[len(lengths) :, :1]).all():  # else rows of one id, that fill a batch up
         return None
-    # Rows that the user's loss padded, to the longest or to a fixed length, on either side.
-    places, start = torch.full(ids.shape, -1, device=device), 0
-    tokens = batch.tokens.flatten()
-    for row, length in enumerate(lengths):
-        mine = tokens[start : start + length]
-        for first in (0, ids.shape[1] - length):
-            if ids[row, first : first + length].equal(mine):
-                places[row, first : first + length] = torch.arange(start, start + length, device=device)
+    for is_left in (False, True):
+        places, start = torch.full(ids.shape, -1, device=ids.device), 0
+        for row, length in enumerate(lengths):
+            first = ids.shape[1] - length if is_left else 0
+            read, mine = ids[row, first : first + length], kept.flatten()[start : start + length]
+            if not read.equal(mine) and not (is_pair and read[1:].equal(mine[:-1])):
                 break
-        start += length
-    return places.flatten()
+            places[row, first : first + length] = torch.arange(start, start + length, device=ids.device)
+            start += length
+        else:
+            return places.flatten()
+    return None

@@ -1,5 +1,6 @@
 """All tests before the first step, each on a few short samples; none of them changes a run."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,6 +13,7 @@ from etude.audit.losses import (
     find_wrong_sum,
     find_wrong_targets,
     sum_by_hand,
+    uncopied_loss,
 )
 from etude.audit.passes import Tried, undisturbed
 from etude.audit.readings import find_read, find_wrong_readings
@@ -218,11 +220,14 @@ class _Part:
             classes = 2 if labels.multi else len(labels.names)
         plain = replace(self.tried, objective=self.task.kind.plain())
         with torch.no_grad():
-            done = plain.run(self.batch(_SAMPLES))
+            done = plain.run(batch := self.batch(_SAMPLES))
+            is_small = sum(call.answer.numel() for call in done.calls) <= _MOST_LOGITS
+            uncopied = uncopied_loss(done, batch) if self._reads_on and is_small else math.nan
         targets = max(float(done.targets), 1e-9)
         first = FirstLoss(
             float(done.loss) / targets, round(targets), max(classes, 2), self.is_fresh,
             is_tokens=labels is None, entropy=target_entropy(corpus.train) or 0.0,
+            outputs=0 if math.isnan(uncopied) else done.answers.shape[-1], uncopied=uncopied,
         )  # fmt: skip
         yield from first.find()
 

@@ -25,8 +25,8 @@ _SHORT = 0.3  # of a sample, beside a whole one
 def find_wrong_scale(targets: Targets) -> Iterator[Finding]:
     """A loss that is not the cross-entropy of its targets, summed, with their number."""
     factors, scored = targets.factors, int(targets.scored.sum())
-    if factors is None or not scored:
-        return
+    if factors is None or not scored or targets.sure > _MIS_SCALED / 2 * scored:
+        return  # a place without a gradient shows no factor, and may be scored or not
     weighed = float((factors.double() * targets.losses).sum())
     if abs(targets.loss - weighed) > _MIS_SCALED * abs(weighed):
         return  # the value has another scale than the gradient: it is smoothed, or more than one loss

@@ -19,6 +19,7 @@ _SAME = 0.02  # relative difference from which two factors are not the same
 _LEAST_OF_READING = 0.5
 _HARD = 0.45  # of the gradient of a place that lies on the wanted id; half does in a cross-entropy
 _NEARLY_ALL = 0.98
+_SURE = math.log(0.9999)
 _ELSEWHERE, _MOST_PLACES, _NAMED = 0.8, 2**13, 3
 _MOST, _EXPLAINED, _LEAST_SHARE, _LEAST_PLACES = 0.9, 0.5, 0.05, 8
 NONE = -1
@@ -40,6 +41,7 @@ class Targets:
     losses    cross-entropy of the wanted id at each scored place (k,)
     loss      sum that the loss returned
     counted   number of targets that the loss returned
+    sure      number of targets of the batch that the model is too sure of for a gradient
     """
 
     read: Tensor
@@ -56,6 +58,7 @@ class Targets:
     losses: Tensor
     loss: float
     counted: float
+    sure: int = 0
 
     @property
     def scored(self) -> Tensor:
@@ -190,6 +193,7 @@ def _compare(done: Pass, batch: DeviceBatch, slope: Tensor, logits: Tensor) -> T
     chances = logits.log_softmax(dim=1)
     right = chances.gather(1, wanted.clamp(min=0)[:, None])[:, 0]
     read, following, second = _read_along(done.calls, batch, places)
+    is_sure = ~scored & (asked >= 0) & (chances.gather(1, asked.clamp(min=0)[:, None])[:, 0] > _SURE)
     factors = _factors(slope[scored], chances[scored], wanted[scored])
     return Targets(
         read=read, next=following, second=second, wanted=wanted,
@@ -198,7 +202,7 @@ def _compare(done: Pass, batch: DeviceBatch, slope: Tensor, logits: Tensor) -> T
         row=torch.where(is_real, _rows(batch)[at], NONE), line=_lines(done.calls, places),
         factors=factors, scale=_scale(factors),
         losses=-right[scored].double(), loss=float(done.loss.detach()),
-        counted=float(done.targets),
+        counted=float(done.targets), sure=int(is_sure.sum()),
     )  # fmt: skip
 
 
@@ -230,7 +234,7 @@ def _lines(calls: Sequence[Call], places: Tensor) -> Tensor:
 def _rows(batch: DeviceBatch) -> Tensor:
     """(B x T,) the sequence that each place of a batch lies in."""
     count, length = batch.labels.shape
-    sizes = batch.lengths or (length,) * count
+    sizes = batch.target_lengths or batch.lengths or (length,) * count
     return torch.repeat_interleave(torch.tensor(sizes, device=batch.labels.device))
 
 

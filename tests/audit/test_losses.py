@@ -43,6 +43,15 @@ def test_the_first_loss_is_held_against_chance(loss: float, is_fresh: bool | Non
     assert not list(FirstLoss(20.0, 20, 1000, is_fresh, is_tokens=True).find())
 
 
+def test_a_first_loss_that_the_answers_explain_is_none_to_warn_of() -> None:
+    high = math.log(1000) + 2
+    for given in ({"outputs": 2000}, {"uncopied": high - 1}):
+        assert not list(FirstLoss(high, 500, 1000, None, is_tokens=True, **given).find())  # type: ignore[arg-type]
+        assert list(FirstLoss(high, 500, 1000, False, is_tokens=True, **given).find())  # type: ignore[arg-type]
+        more = {name: value + 2 * (name == "uncopied") for name, value in given.items()}
+        assert list(FirstLoss(high + 2, 500, 1000, None, is_tokens=True, **more).find())  # type: ignore[arg-type]
+
+
 def test_a_sum_that_a_kernel_gets_wrong_is_named() -> None:
     assert not list(find_wrong_sum(100.0, 100.2, 50.0, 50.0))
     for loss, counted in ((110.0, 50.0), (100.0, 49.0)):

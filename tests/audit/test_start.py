@@ -1,5 +1,6 @@
 """Faults of data, model and loss are named before the first step, and a healthy run hears nothing."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,26 @@ def test_a_fault_of_a_loss_has_its_own_name(
         told == {kind} if kind in ("padding_scored", "labels_misplaced") else told <= {kind, "loss_is_mean"}
     )
     assert re.search(says, made.findings[0].evidence), made.findings[0].evidence
+
+
+@pytest.mark.parametrize(
+    ("fill", "scale", "found"),
+    [(-100, 1.0, []), (0, 1.0, ["padding_scored"]), (-100, 8.0, ["first_loss_off"])],
+)
+def test_a_new_t5_with_tied_embeddings_begins_above_chance(
+    tmp_path: Path, fill: int, scale: float, found: list[str]
+) -> None:
+    model = parallel.tied_t5()
+    model.get_decoder().final_layer_norm.weight.data *= scale  # type: ignore[operator, union-attr]
+    rows = bases.write_pairs(tmp_path / "pairs.jsonl")
+    texts = [json.loads(line) for line in rows.read_text("utf-8").splitlines()]
+    for each in texts:  # targets enough for a mean
+        each["target"] = " ".join([each["source"][::-1]] * 2)
+    rows.write_text("".join(json.dumps(each) + "\n" for each in texts), "utf-8")
+    recipe = recipes.seq2seq(rows, changes={"evaluate.answers": 0, "train.target_len": 64})
+    made = run_audit(recipe, is_fresh=None, model=model, loss=parallel.of_pairs(fill))
+    assert [each for each in kinds(made) if each != "contamination"] == found
+    assert not any("first loss" in name or "targets" in name for name in made.left_out), made.left_out
 
 
 @pytest.mark.parametrize(
