@@ -6,16 +6,18 @@ Training(recipe, Options(...)) the same as an iterator of steps, with one's own 
 Metric(function, lower_is_better=True)  a metric of one's own, and which way is better
 logits(model, batch)           what a language model says of each next token, for one's own loss and metrics
 open_run(name)                 a run to read; in a notebook it shows itself
+fork("RUN@best", changes)       a run that goes on from a checkpoint of another
 restore(mirror, runs)          the folder of a run, made again from its mirror
 """
 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Metric", "Options", "Training", "load_recipe", "logits", "open_run", "restore", "train"]
+__all__ = ["Metric", "Options", "Training", "fork", "load_recipe", "logits", "open_run", "restore", "train"]
 
 if TYPE_CHECKING:
     from etude.control.restore import restore
+    from etude.forking import fork
     from etude.own import Metric, logits
     from etude.recipe.load import load_recipe
     from etude.records.store import open_run
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Metric": ("etude.own", "Metric"),
+    "fork": ("etude.forking", "fork"),
     "Options": ("etude.start", "Options"),
     "Training": ("etude.run", "Training"),
     "load_recipe": ("etude.recipe.load", "load_recipe"),

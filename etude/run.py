@@ -213,9 +213,9 @@ def _decide(session: Session) -> Decision:
 
     A run that is at its end is left to a later session if this one has no time for the scores.
     """
-    decision = _ask_desk(session)
-    is_end = decision.kind == "stop" or session.state.is_done
-    is_end = is_end and not decision.is_asked
+    far = Decision("stop", "it is as far as it is to go", is_asked=True)
+    decision = far if session.state.step == session.options.stop_at else _ask_desk(session)
+    is_end = (decision.kind == "stop" or session.state.is_done) and not decision.is_asked
     if is_end and (reason := session.why_leave_before(session.pace.comparison_seconds())):
         return Decision("stop", reason, is_asked=True, is_paused=True)
     return decision

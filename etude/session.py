@@ -237,7 +237,7 @@ def begin(
     """
     _require_surroundings(recipe, options)
     _set_determinism(recipe)
-    begun = find_started(recipe, options)
+    begun = find_started(recipe, options) or options.replays
     plan = make_plan(recipe, own=options.own, today=begun.day if begun else None)
     world = _join(plan, stack)
     state, new_weights = assemble(plan, options, world)

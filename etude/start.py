@@ -74,6 +74,8 @@ class Options:
     view         shows the run to a person
     gradients    makes those of a step, as for runs that share passes
     guard        starts a process beside the run that tells if it dies, and starts it again so often; or None
+    replays      the run that is made again, by `replay`
+    stop_at      the step after which the run stops, as if it was asked to
     """
 
     runs: Path = Path("runs")
@@ -88,6 +90,8 @@ class Options:
     view: View | None = None
     gradients: Gradients | None = None
     guard: int | None = None
+    replays: Run | None = None
+    stop_at: int | None = None
 
     @property
     def own(self) -> Own:
@@ -280,7 +284,8 @@ def find_started(recipe: Recipe, options: Options) -> Run | None:
     """The run that is continued, or None if a new one is to start."""
     if options.resume or options.new:
         return options.resume
-    return find_unfinished(options.runs, recipe, find_first(options))
+    replayed = options.replays.info["id"] if options.replays else None
+    return find_unfinished(options.runs, recipe, find_first(options), replayed)
 
 
 def _hold(plan: Plan, options: Options) -> RunWriter:
@@ -291,6 +296,8 @@ def _hold(plan: Plan, options: Options) -> RunWriter:
             return _continue(plan, run)
         first, text = find_first(options), options.recipe_text
         kept = {"weights": first.sha256}
+        if options.replays:
+            kept |= {"replays": options.replays.info["id"], "day": options.replays.day}
         return create_run(options.runs, plan.recipe, recipe_text=text, parent=first.parent, inherited=kept)
 
 

@@ -452,7 +452,8 @@ def test_a_run_whose_newer_checkpoints_are_damaged_keeps_the_changes_in_them(
         training = Training(recipe, Options(runs=tmp_path / "asked"))
         next(iter(training))
         state = json.loads((training.run.checkpoints / f"step-00000{number}" / "state.json").read_text())
-        assert state["changes"] == [{**vars(change), "request": asked}]
+        signed = {"request": asked, "who": state["changes"][0]["who"], "channel": "python"}
+        assert state["changes"] == [{**vars(change), **signed}]
     run = run_recipe(recipe, Options(runs=tmp_path / "asked")).run
     whole = run_recipe(recipe, Options(runs=tmp_path / "whole", changes=(change,))).run
     assert (bits(run), losses(run)) == (bits(whole), losses(whole))

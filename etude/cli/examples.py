@@ -22,6 +22,10 @@ _EXAMPLES = {
     ],
     "evaluate": ["etude evaluate my-run other-run --on rows.jsonl", "etude evaluate my-run"],
     "export": ["etude export my-run exported --to peft", "etude export my-run@last exported --to merged"],
+    "fork": [
+        "etude fork my-run optim.learning_rate=1e-4",
+        "etude fork my-run@best train.steps=2000 --no-start",
+    ],
     "generate": ["etude generate my-run --prompt 'def '", "etude generate my-run --prompt - < start.py"],
     "import": ["etude import Salesforce/codet5-small"],
     "guard": ["etude guard my-run", "etude guard my-run --restart 5"],

@@ -16,6 +16,7 @@ from etude.cli import (
     data,
     estimate,
     evaluate,
+    fork,
     improve,
     model,
     notify,
@@ -62,6 +63,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": read.compare,
     "evaluate": evaluate.evaluate,
     "improve": improve.improve_run,
+    "fork": fork.fork_run,
     "ensemble": read.ensemble,
     "rate": read.rate,
     "note": read.note,
@@ -86,7 +88,7 @@ SWEEP_COMMANDS: dict[str, Callable[..., None]] = {
 }
 # click's error for a command line that it cannot read; newer versions of typer hold a click of their own.
 _UsageError: Any = typer.BadParameter.__base__
-_TRAINING = (["train"], ["resume"], ["demo"])  # commands that go on with a run
+_TRAINING = (["train"], ["resume"], ["demo"], ["fork"])  # commands that go on with a run
 _MOST_PROBLEMS = 20
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etude.cli.completion import complete_checkpoint
+from etude.cli.completion import complete_checkpoint, complete_run
 from etude.cli.detached import Detach, detach
 from etude.cli.execute import describe_rest, start_ranks, tell_finished, train_here
 from etude.cli.options import (
@@ -32,6 +32,17 @@ if TYPE_CHECKING:
     from etude.recipe.schema import Recipe
     from etude.records.store import Run
 
+Replayed = Annotated[
+    str | None,
+    typer.Option(
+        "--replay",
+        parser=parse_name,
+        metavar="RUN",
+        autocompletion=complete_run,
+        help="make this run again, with the changes that were made while it went on",
+    ),
+]
+
 
 def train(
     recipe: RecipePath,
@@ -54,6 +65,7 @@ def train(
     repeat: Annotated[
         int | None, typer.Option("--repeat", min=2, help="number of seeds to train, one after another")
     ] = None,
+    replayed: Replayed = None,
     detached: Detach = False,
     guard: Guarded = False,
     restarts: Restarts = 0,
@@ -63,8 +75,10 @@ def train(
     from etude.recipe.load import read_recipe_text
 
     loaded = load(recipe, overrides, devices)
+    if replayed is not None and repeat is not None:
+        raise InputError("--replay is for one run; leave it out, or leave out --repeat")
     if repeat is None:
-        if not new and tell_finished(loaded, runs, weights, as_json=as_json):
+        if not (new or replayed) and tell_finished(loaded, runs, weights, as_json=as_json):
             return
         if detached:
             detach(runs)
@@ -77,6 +91,11 @@ def train(
         runs=runs, new=new, weights=weights, recipe_text=read_recipe_text(recipe),
         guard=restarts if guard or restarts else None,
     )  # fmt: skip
+    if replayed is not None:
+        from etude.records.store import open_run
+        from etude.replay import replay
+
+        loaded, options = replay(loaded, open_run(replayed, runs), options)
     if repeat is None:
         train_here(loaded, options, as_json=as_json)
     else:

@@ -46,7 +46,11 @@ def find_finished(recipe: Recipe, options: Options) -> Run | None:
     wanted = functools.cache(lambda day: _wanted_origin(recipe, day))
     for run in reversed(find_runs(options.runs, recipe)):
         with contextlib.suppress(InputError):  # a damaged one is no reason not to train
-            is_same = first.are_of(run.info) and "origin" not in run.info and not run.is_unfinished
+            is_same = (
+                first.are_of(run.info)
+                and not {"origin", "replays"} & run.info.keys()
+                and not run.is_unfinished
+            )
             if is_same and _origin(run) == wanted(run.day):
                 return run
     return None

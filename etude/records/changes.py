@@ -38,3 +38,12 @@ def attempts_of(events: Iterable[Event]) -> list[Attempt]:
         elif attempts and (planned := planned_by(event)):
             attempts[-1] = replace(attempts[-1], steps=planned)
     return attempts
+
+
+def all_changes(events: Iterable[Event]) -> list[Change]:
+    """Every change of a run in the order of their steps; one that was recorded again counts once."""
+    found: dict[tuple[Any, ...], Change] = {}
+    for event in events:
+        for each in changes_of(event) if isinstance(event, Control) else ():
+            found.setdefault((each.request, each.step, each.key, repr(each.value)), each)
+    return sorted(found.values(), key=lambda change: change.step)

@@ -1,7 +1,7 @@
 """The origin of a run: its first weights; of a fork its parent, the step, and the records up to there."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from etude.records.events import Attempt, CheckpointSaved
@@ -21,15 +21,19 @@ class FirstWeights(NamedTuple):
 
 
 FRESH = FirstWeights(None, None)
-ORIGIN = Object({"run": str, "step": int})
+ORIGIN = Object({"run": str, "step": int}, {"changes": dict[str, Any]})
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The run, by id, and the step that a run was forked from."""
+    """The run, by id, and the step that a run was forked from.
+
+    changes  of keys that it has otherwise from its start, which the steps until there were not made with
+    """
 
     run: str
     step: int
+    changes: dict[str, Any] = field(default_factory=dict)
 
 
 def records_until(ledger: Ledger, step: int) -> list[Entry]:

@@ -51,7 +51,7 @@ _NEW_RUN = re.compile(r"\.[a-z0-9][a-z0-9._-]*-[0-9a-f]{6}\.new")
 
 _INFO = shape.Object(
     {"format": int, "id": str, "name": str, "recipe_hash": str, "created": str},
-    {"parent": str | None, "weights": str | None, "day": str, "origin": ORIGIN},
+    {"parent": str | None, "weights": str | None, "day": str, "origin": ORIGIN, "replays": str},
 )
 
 
@@ -360,9 +360,15 @@ def find_runs(runs: Path, recipe: Recipe) -> list[Run]:
     return [run for run in list_runs(runs) if run.info.get("recipe_hash") == wanted]
 
 
-def find_unfinished(runs: Path, recipe: Recipe, first: FirstWeights = FRESH) -> Run | None:
-    """The newest unfinished run of the same recipe and first weights; forks are continued by name only."""
+def find_unfinished(
+    runs: Path, recipe: Recipe, first: FirstWeights = FRESH, replayed: str | None = None
+) -> Run | None:
+    """The newest unfinished run of the same recipe and first weights; forks are continued by name only.
+
+    replayed: the id of the run that it makes again, if it does
+    """
     alike = find_runs(runs, recipe)
+    alike = [run for run in alike if run.info.get("replays") == replayed]
     found = [run for run in alike if first.are_of(run.info) and "origin" not in run.info]
     return next((run for run in reversed(found) if run.is_unfinished), None)
 

@@ -21,6 +21,7 @@ from etude.records.shape import Object, fit
 from etude.records.window import Window, mean_loss, mean_steps
 from etude.report.criteria import criteria_text
 from etude.report.history import History, figures_of, metric_value
+from etude.report.interventions import interventions, origin_text
 from etude.report.ratings import Ratings, count_ratings
 from etude.report.verdict import find_problems, judge
 from etude.text import one_line
@@ -92,6 +93,8 @@ FIGURES: dict[str, tuple[str, str]] = {
     "verdict": ("texts", "by the rules of report/verdict.py"),
     "problems": ("texts", "by the rules of report/verdict.py"),
     "criteria": ("text", "the recipe's, after the last evaluation or final scores"),
+    "origin": ("text", "the run and step that a fork goes on from, or the run that a replay makes again"),
+    "interventions": ("texts", "requests and their answers, the watch's decisions and restarts"),
     "created": ("text", "UTC, to the second"),
     "device": ("text", "last attempt"),
     "devices": ("count", "last attempt"),
@@ -169,6 +172,7 @@ def journal_figures(history: History) -> list[Figure]:
     """All figures that the journal alone gives; status and reason are None without an end of the attempt."""
     groups = (
         _conditions,
+        _steering,
         _end,
         _progress,
         _training,
@@ -209,6 +213,12 @@ def _conditions(history: History) -> Computed:
         yield name, attempt and getattr(attempt, name), source
     yield "parameters", attempt and attempt.parameters["total"], source
     yield "base", history.base, source
+
+
+def _steering(history: History) -> Computed:
+    yield "origin", origin_text(history), (Source("run.json"),)
+    made: list[Event] = [*history.events(Control), *history.attempts[1:]]
+    yield "interventions", [str(each) for each in interventions(history)], _records(made)
 
 
 def _end(history: History) -> Computed:

@@ -35,6 +35,7 @@ from etude.report.wording import (
 )
 from etude.text import expected, plural
 
+_MOST_INTERVENTIONS = 8
 _WORTH_AN_INDEX = 8 << 20  # bytes of a journal that takes over a tenth of a second to read
 _NOT_OF_JOURNAL = {
     "name", "recipe", "created", "end", "status", "reason", "checkpoints", "best_checkpoint", "best_metric",
@@ -237,6 +238,7 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     yield from _listed("problem", summary["problems"])
     if summary["criteria"]:
         yield "criteria", summary["criteria"]
+    yield from _steering(summary)
     yield "best checkpoint", best_text(summary)
     yield "created", summary["created"]
     device = f"{summary['devices']} x {summary['device']}, {summary['precision']}"
@@ -286,6 +288,15 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "checkpoints", ", ".join(summary["checkpoints"]) or "none"
     if summary["damaged_lines"]:
         yield "damaged lines", f"{numbers(summary['damaged_lines'])} of the journal"
+
+
+def _steering(summary: Summary) -> Iterator[tuple[str, str]]:
+    """The origin of a run, its last interventions, and the number of those before them."""
+    yield "comes from", summary["origin"]
+    lines = summary["interventions"]
+    more = [f"and {len(lines) - _MOST_INTERVENTIONS:,} before, in the report"]
+    more = more if len(lines) > _MOST_INTERVENTIONS else []
+    yield from _listed("intervention", [*lines[-_MOST_INTERVENTIONS:], *more])
 
 
 def _listed(name: str, sentences: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from etude import durable
-from etude.records.events import Attempt, CheckpointSaved, Control, Finding, Note
+from etude.records.events import CheckpointSaved, Finding, Note
 from etude.records.folder import as_argument, require_own
 from etude.records.store import Run
 from etude.report.answers import answers_over_time
@@ -23,6 +23,7 @@ from etude.report.criteria import describe_criteria
 from etude.report.findings import charted, describe_findings
 from etude.report.history import History, read_history
 from etude.report.html import to_html
+from etude.report.interventions import describe_interventions
 from etude.report.markdown import code, fence, prose, quoted, render, table
 from etude.report.results import before_after, final_scores
 from etude.report.summary import Summary, forecast_and_measured, index_history, summarize_history
@@ -99,7 +100,7 @@ def _sections(
     yield "## Answers", answers_over_time(history)
     yield "## Problems", _problems(history, findings, charts)
     yield "## Checkpoints", _checkpoints(history, summary)
-    yield "## Interventions", _interventions(history)
+    yield "## Interventions", describe_interventions(history)
     yield "## Lessons", _notes(history, "lessons", or_how=True)
     yield "## Next steps", _notes(history, "next", or_how=True)
     yield "## Appendix: time and resources", _resources(summary)
@@ -181,26 +182,6 @@ def _rows_with_losses(history: History) -> Iterator[str]:
             names = counts.get(key)
             if isinstance(names, list) and names:
                 yield f"{prose(use)} rows that {words[key]}: {', '.join(map(code, names))}"
-
-
-def _interventions(history: History) -> Iterator[str]:
-    """Restarts, stops and changes, in the order they came."""
-    rows, planned = [], history.attempts[-1].steps if history.attempts else None
-    for entry in history.ledger.entries:
-        event, when = entry.event, _when(entry.time)
-        if isinstance(event, Control) and event.action == "accept":  # another answer follows
-            continue
-        if isinstance(event, Control) and not (event.action == "finish" and event.step == planned):
-            rows.append((when, number(event.step), prose(event.action), prose(event.reason)))
-        elif isinstance(event, Attempt) and event.number > 1:
-            source = f"from {code(event.checkpoint)}" if event.checkpoint else "from the start"
-            changed = f"; {'; '.join(prose(change) for change in event.changed)}" if event.changed else ""
-            rows.append((when, number(event.from_step), f"attempt {event.number}", source + changed))
-    if rows:
-        yield table(("time (UTC)", "step", "what", "why"), rows)
-        if rework := history.rework:
-            lost = duration(sum(step.seconds for step in rework))
-            yield f"Rework: {plural(len(rework), 'step')} done again, {lost}."
 
 
 def _notes(history: History, section: str, *, or_how: bool = False) -> Iterator[str]:

@@ -112,7 +112,7 @@ def test_a_killed_run_that_was_continued_tells_it(tmp_path: Path) -> None:
     (writer.run.checkpoints / "step-000005" / "manifest.json").write_text("{}")
     text = report(writer.run)
     assert "Not finished: killed at step 7 of 40; etude resume" in text
-    assert re.search(r"\| 5 \| attempt 2 \| from `step-000005`; cores was 2, is 4 \|", text)
+    assert re.search(r"\| 5 \| the run \| attempt 2 from step-000005; cores was 2, is 4 \|", text)
     assert "Rework: 5 steps done again, 2.5 s." in text
     assert "| `step-000005` | 2.0 kB | 0.2 s |" in text
 

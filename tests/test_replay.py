@@ -1,0 +1,155 @@
+"""A run that was steered is made again, bit for bit, from its recipe and the changes in its journal."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude.control.mailbox import is_going_on, post
+from etude.errors import InputError
+from etude.recipe.load import recipe_from, to_toml, with_changes
+from etude.recipe.schema import Recipe
+from etude.records.events import Control, Evaluation, Step
+from etude.records.store import Run, list_runs
+from etude.replay import replay
+from etude.run import Training, run_recipe
+from etude.start import Options
+from tests import recipes
+from tests.bases import write_corpus, write_encoder, write_instructions, write_labelled, write_qwen2
+from tests.recipes import tiny
+
+Make = Callable[..., Recipe]
+Asked = dict[int, tuple[str, Any]]
+STEERED: Asked = {
+    2: ("evaluate.every_steps", 4), 3: ("optim.learning_rate", 1e-3), 5: ("records.log_every_steps", 2),
+    6: ("train.steps", 17), 8: ("checkpoint.every_steps", 3), 9: ("train.max_grad_norm", 0.1),
+    11: ("evaluate.patience", 9), 13: ("data.skip_steps", 1),
+}  # fmt: skip
+
+
+def pretraining(folder: Path) -> Recipe:
+    return recipe_from(tiny(write_corpus(folder / "corpus.jsonl"), {"model.dropout": 0.1}))
+
+
+def lora(folder: Path) -> Recipe:
+    rows, base = write_instructions(folder / "rows.jsonl"), write_qwen2(folder / "base")
+    return recipes.finetuning(rows, base, {"adapter": {"kind": "lora", "rank": 4, "dropout": 0.1}})
+
+
+def labels(folder: Path) -> Recipe:
+    return recipes.classification(write_labelled(folder / "rows.jsonl"), write_encoder(folder / "base"))
+
+
+def steer(recipe: Recipe, options: Options, asked: Asked, until: int | None = None) -> Training:
+    training = Training(recipe, options)
+    for step in training:
+        if step.number in asked:
+            key, value = asked[step.number]
+            post(training.run, "set", key=key, value=value)
+        if step.number == until:
+            break
+    return training
+
+
+def tensors(run: Run) -> dict[str, bytes]:
+    last = max(run.checkpoints.iterdir())
+    return {f"{last.name}/{path.name}": path.read_bytes() for path in last.glob("*.safetensors")}
+
+
+def series(run: Run) -> list[Any]:
+    events = [entry.event for entry in run.ledger().entries]
+    steps = [(each.step, each.loss, each.learning_rate) for each in events if isinstance(each, Step)]
+    return [*steps, *((each.step, each.loss) for each in events if isinstance(each, Evaluation))]
+
+
+def again(recipe: Recipe, run: Run, runs: Path) -> Training:
+    return run_recipe(*replay(recipe, run, Options(runs=runs)))
+
+
+@pytest.mark.parametrize("build", [pretraining, lora, labels])
+def test_a_steered_run_that_was_killed_and_resumed_is_made_again_bit_for_bit(
+    tmp_path: Path, build: Callable[[Path], Recipe]
+) -> None:
+    recipe = with_changes(build(tmp_path), {"schedule.kind": "constant", "train.steps": 12})
+    steer(recipe, Options(runs=tmp_path / "runs"), STEERED, until=7)
+    run = steer(recipe, Options(runs=tmp_path / "runs"), STEERED).run
+    assert [step for step, *_ in series(run)][16] == 17
+    made = again(recipe, run, tmp_path / "runs")
+    assert made.ending.state == "finished" and made.run.path != run.path
+    assert (tensors(made.run), series(made.run)) == (tensors(run), series(run))
+    assert made.run.recipe == run.recipe
+
+
+def test_a_patience_that_was_lowered_stops_the_replay_where_it_stopped_the_run(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    recipe = make_recipe(
+        {"evaluate.every_steps": 1, "optim.learning_rate": 1e-9, "evaluate.min_improvement": 1.0}
+    )
+    run = steer(recipe, Options(runs=tmp_path), {5: ("evaluate.patience", 3)}).run
+    assert [step for step, *_ in series(run)][-1] == 5
+    made = again(recipe, run, tmp_path).run
+    assert (tensors(made), series(made)) == (tensors(run), series(run))
+
+
+def test_the_replay_of_a_stopped_run_goes_as_far_as_that_went(tmp_path: Path, make_recipe: Make) -> None:
+    run = steer(make_recipe(), Options(runs=tmp_path), {3: ("optim.learning_rate", 1e-3)}, until=7).run
+    made = again(make_recipe(), run, tmp_path)
+    assert made.ending.is_resumable and tensors(made.run) == tensors(run)
+    assert {name.split("/")[0] for name in tensors(run)} == {"step-000007"}
+    asked = [
+        each for each in (entry.event for entry in made.run.ledger().entries) if isinstance(each, Control)
+    ]
+    assert [(each.changes, each.from_step, each.channel) for each in asked if each.changes] == [
+        ({"optim.learning_rate": 1e-3}, 3, "replay")
+    ]
+    resumed = run_recipe(*replay(make_recipe(), run, Options(runs=tmp_path)))  # which is at its end already
+    assert resumed.run.path == made.run.path
+
+
+def test_another_recipe_and_other_first_weights_are_refused(tmp_path: Path, make_recipe: Make) -> None:
+    run = steer(make_recipe(), Options(runs=tmp_path), {}, until=4).run
+    with pytest.raises(InputError, match=r"not that of run .* \(seed = 3\); give the recipe as it was"):
+        replay(make_recipe({"seed": 3}), run, Options(runs=tmp_path))
+    with pytest.raises(InputError, match="began with other first weights; leave --from out"):
+        replay(make_recipe(), run, Options(runs=tmp_path, weights=f"{run.path}@last"))
+
+
+def test_two_ranks_make_a_steered_run_again(tmp_path: Path) -> None:
+    changes = {
+        "schedule.kind": "constant",
+        "train.steps": 60,
+        "records.log_every_steps": 2,
+        "train.devices": 2,
+    }
+    (tmp_path / "recipe.toml").write_text(to_toml(with_changes(pretraining(tmp_path), changes)))
+    words = [
+        sys.executable,
+        "-m",
+        "etude",
+        "train",
+        str(tmp_path / "recipe.toml"),
+        "--runs",
+        str(tmp_path / "runs"),
+    ]
+    first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    asked = [("optim.learning_rate", 1e-3), ("evaluate.every_steps", 7), ("train.steps", 70)]
+    while asked and first.poll() is None:
+        time.sleep(0.05)
+        for run in list_runs(tmp_path / "runs") if (tmp_path / "runs").is_dir() else ():
+            if is_going_on(run) and any(isinstance(each.event, Step) for each in run.ledger().entries):
+                key, value = asked.pop(0)
+                post(run, "set", key=key, value=value)
+    assert first.wait(240) == 0
+    (run,) = list_runs(tmp_path / "runs")
+    made = [
+        each.event for each in run.ledger().entries if isinstance(each.event, Control) and each.event.changes
+    ]
+    assert len(made) == 3 and series(run)[69][0] == 70
+    subprocess.run([*words, "--replay", run.name], check=True, capture_output=True, timeout=240)
+    (_, second) = list_runs(tmp_path / "runs")
+    assert (tensors(second), series(second)) == (tensors(run), series(run))
