@@ -26,7 +26,7 @@ from etude.models.parts import head_modules, quantize, require_finite
 from etude.models.weights import digest
 from etude.plan import Plan
 from etude.recipe.course import Course
-from etude.start import Options, find_weights
+from etude.start import Options
 
 
 def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, list[str]]:
@@ -51,8 +51,7 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
         quantize(model, precision.dtype, device)
     adapt(recipe, model)
     model.to(device)
-    if options.weights is not None:
-        file = find_weights(options.weights, options.runs)
+    if file := options.first_weights:
         _check_adapter(plan, file)
         _check_labels(plan, file.parent)
         load_weights(file, model)

@@ -13,7 +13,7 @@ from etude.plan import Plan
 from etude.plan.stated import find_disagreements
 from etude.records import events
 from etude.records.folder import checkpoint_name
-from etude.start import Options, find_weights, untrained_finding
+from etude.start import Options, untrained_finding
 from etude.text import plural
 
 
@@ -71,9 +71,7 @@ def find_faults(
 def _find_not_loaded(
     plan: Plan, options: Options, state: TrainState, checkpoint: Path | None, new_weights: list[str]
 ) -> list[events.Finding]:
-    weights = checkpoints.weights_file(checkpoint) if checkpoint else None
-    if weights is None and options.weights is not None:
-        weights = find_weights(options.weights, options.runs)
+    weights = checkpoints.weights_file(checkpoint) if checkpoint else options.first_weights
     base = plan.pretrained if options.model is None else None
     found = find_not_loaded(state.model, base, weights, new_weights)
     return [replace(each, step=state.step) for each in found]

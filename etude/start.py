@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,6 +93,14 @@ class Options:
     guard: int | None = None
     replays: Run | None = None
     stop_at: int | None = None
+
+    @cached_property
+    def first_weights(self) -> Path | None:
+        """The file of the first weights, looked for once: the new run may have the name that was given.
+
+        Raises: InputError if there is none.
+        """
+        return None if self.weights is None else find_weights(self.weights, self.runs)
 
     @property
     def own(self) -> Own:
@@ -274,10 +283,10 @@ def split_choice(given: str) -> tuple[str, str]:
 
 def find_first(options: Options) -> FirstWeights:
     """The first weights that a run is to begin with. Raises: as `find_weights`."""
-    if options.weights is None:
+    if options.weights is None or options.first_weights is None:
         return FRESH
     parent, _ = split_choice(options.weights)
-    return FirstWeights(parent, file_digest(find_weights(options.weights, options.runs)))
+    return FirstWeights(parent, file_digest(options.first_weights))
 
 
 def find_started(recipe: Recipe, options: Options) -> Run | None:

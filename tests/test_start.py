@@ -172,3 +172,15 @@ def test_an_unfinished_run_from_one_checkpoint_is_not_continued_from_another(
     (finding,) = [entry.event for entry in other.ledger().entries if isinstance(entry.event, Finding)]
     assert finding.what == "another run is unfinished" and "other weights of" in finding.advice
     assert run_recipe(recipe, early).run.path == begun.path
+
+
+def test_first_weights_given_by_the_name_of_the_recipe_are_those_of_the_run_before(
+    make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = make_recipe()
+    first = run_recipe(recipe, Options(runs=tmp_path)).run
+    second = run_recipe(recipe, Options(runs=tmp_path, weights=recipe.name, new=True)).run
+    third = run_recipe(recipe, Options(runs=tmp_path / "other", weights=str(first.path))).run
+    final = "checkpoints/step-000012/model.safetensors"
+    assert second.name != first.name
+    assert (second.path / final).read_bytes() == (third.path / final).read_bytes()
