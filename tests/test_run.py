@@ -164,7 +164,7 @@ def test_early_stopping_keeps_the_best_and_ends_as_finished(tmp_path: Path, make
     ended = f"Ended early at step {3 * len(losses)} of 60: no improvement in 2 evaluations."
     report = (run.path / "report" / "report.md").read_text("utf-8")
     assert summarize(run)["end"] == ended and ended in report
-    assert "| finish | no improvement in 2 evaluations |" in report
+    assert "finish: no improvement in 2 evaluations" in report
     assert run.best is not None and run.best["step"] == 3 * (best + 1)
     assert (run.checkpoints / run.best["checkpoint"] / "manifest.json").is_file()
 
