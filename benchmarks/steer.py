@@ -19,7 +19,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from etude.control.ask import PROMISE
 from etude.control.clerk import Clerk
 from etude.control.mailbox import FILE, Mailbox, is_going_on, post
 from etude.durable import write_file
@@ -28,7 +27,7 @@ from etude.recipe.course import Change
 from etude.recipe.load import recipe_from, to_toml
 from etude.recipe.schema import Recipe
 from etude.records.changes import changes_of
-from etude.records.events import Control, Step
+from etude.records.events import ACCEPT, Control, Step
 from etude.records.store import Run, list_runs
 from etude.run import run_recipe
 from etude.start import Options
@@ -75,7 +74,7 @@ def ask_at_random(recipe: Path, runs: Path, moments: int) -> list[dict[str, Any]
 def _note_answer(values: dict[str, Any], answer: Control, moment: float) -> None:
     seconds = round(moment - values["asked"], 3)
     if "first" not in values:
-        waits_for = answer.reason.partition(": acts ")[2] if answer.action == PROMISE else ""
+        waits_for = answer.reason.partition(": acts ")[2] if answer.action == ACCEPT else ""
         values |= {"first": seconds, "waits_for": waits_for.partition(" step ")[0] or answer.action}
     values |= {"last": seconds, "answer": answer.action, "reason": answer.reason[:80]}
 

@@ -10,7 +10,6 @@ from etude.errors import InputError
 from etude.plan import Plan
 from etude.recipe.course import Change
 from etude.records import events
-from etude.records.folder import as_argument
 from etude.records.store import RunWriter
 
 _AT_END = ("stop", "pause")  # which the end of a run can still be asked for: it may score for long
@@ -26,7 +25,7 @@ def open_clerk(
     clerk = Clerk(
         mailbox=Mailbox(run.path / FILE, frozenset(filter(None, known))),
         attempt=writer.attempt,
-        check=_checks(plan, state, as_argument(run.path), own_model=own_model),
+        check=_checks(plan, state, own_model=own_model),
         step=lambda: state.step,
         edge=lambda: _edge(state),
         tell=writer.append,
@@ -38,12 +37,12 @@ def open_clerk(
 
 def void_stale(clerk: Clerk, state: TrainState, writer: RunWriter) -> None:
     """Answer the requests that earlier attempts left open; a change in the checkpoint was made."""
-    entries = [each.event for each in writer.run.ledger().all]
-    done = [each.request for each in entries if isinstance(each, events.Control) and each.action != "accept"]
+    answers = [each.event for each in writer.run.ledger().all if isinstance(each.event, events.Control)]
+    done = [each.request for each in answers if each.action != events.ACCEPT]
     clerk.void_stale({*filter(None, done), *(each.request for each in state.course.changes if each.request)})
 
 
-def _checks(plan: Plan, state: TrainState, name: str, *, own_model: bool) -> Callable[[Request], None]:
+def _checks(plan: Plan, state: TrainState, *, own_model: bool) -> Callable[[Request], None]:
     writes_text = not own_model and any(
         task.kind.writes_text and not task.recipe.kind.has_labels for task in plan.tasks
     )
@@ -59,8 +58,7 @@ def _checks(plan: Plan, state: TrainState, name: str, *, own_model: bool) -> Cal
                 change = Change(min(state.step, last), request.key, request.value)
                 state.course.with_changes([change])
             except InputError as error:
-                said = str(error).splitlines()[0].replace("etude fork RUN", f"etude fork {name}")
-                raise InputError(said) from None
+                raise InputError(str(error).splitlines()[0]) from None
         elif request.action == "evaluate" and not plan.is_validated:
             raise InputError("it has no validation samples")
         elif request.action == "generate" and not writes_text:

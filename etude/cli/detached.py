@@ -53,6 +53,7 @@ def detach(runs: Path) -> None:
             run = _find_run(runs, process.pid)
     except KeyboardInterrupt:
         process.terminate()
+        output.unlink()
         raise
     if run is None:
         _show_rest(output, shown)
@@ -78,10 +79,7 @@ def follow(run: "Run") -> None:
     view.show_plan(run, [("state", run.state)])
     try:
         while True:
-            is_going_on = run.state in (
-                "running",
-                "paused",
-            )  # before the look, which then has the last records
+            is_going_on = run.state in ("running", "paused")  # asked first: the look has the last records
             entries = reader.read().entries
             if entries and entries[-1].attempt != attempt:  # it made others void
                 seen = next(index for index, each in enumerate(entries) if each.attempt > attempt)

@@ -1,6 +1,5 @@
 """The commands that steer a run that is going on, from any terminal that sees its folder."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,18 +73,15 @@ def set_value(
     as_json: Json = False,
 ) -> None:
     """Give keys of the recipe other values from the next step on; others take a fork."""
-    from etude.recipe.course import CHANGEABLE, KEYS
+    from etude.recipe.course import KEYS, other_way
     from etude.recipe.toml import parse_override
     from etude.records.folder import as_argument
 
     found, changes = _open(run, runs), [parse_override(text) for text in change]
-    for (key, _), text in zip(changes, change):
+    for key, _ in changes:  # before any is asked for, so that not some are made
         if key not in KEYS:
-            raise InputError(
-                f"{shorten(key, 80)} cannot be changed while a run goes on, only {CHANGEABLE}; start another "
-                f"from its weights: etude train {as_argument(found.path / 'resolved.toml')} "
-                f"{shlex.quote(shorten(printable(text), 80))} --from {as_argument(found.path)}"
-            )
+            way = other_way(shorten(key, 80), as_argument(found.path))
+            raise InputError(f"{shorten(key, 80)} cannot be changed while a run goes on; {way}")
     for key, value in changes:
         ask(found, "set", wait=wait, as_json=as_json, key=key, value=value, reason=reason)
 
@@ -110,7 +106,8 @@ def ask(run: "Run", action: str, *, wait: bool, as_json: bool = False, **values:
 
     Raises: InputError if the run is not going on, or refuses; FaultError if it does not answer.
     """
-    from etude.control.ask import PROMISE, REFUSALS, Asked
+    from etude.control.ask import Asked
+    from etude.records.events import ACCEPT, REFUSALS
 
     asked = Asked(run, action, channel="cli", **values)
     if not wait:
@@ -120,7 +117,7 @@ def ask(run: "Run", action: str, *, wait: bool, as_json: bool = False, **values:
             print_text(f"{run.name}: asked to {action} (request {asked.id})")
         return
     for answer in asked.answers():
-        if answer.action == PROMISE:
+        if answer.action == ACCEPT:
             say(f"{run.name}: {answer.reason}")
         elif answer.action in REFUSALS:
             raise InputError(f"run {run.name} {_REFUSED[answer.action]} {answer.reason}")

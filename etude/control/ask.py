@@ -6,12 +6,10 @@ from typing import Any
 
 from etude.control.mailbox import is_going_on, post
 from etude.errors import FaultError
-from etude.records.events import Control
+from etude.records.events import ACCEPT, Control
 from etude.records.journal import read_after
 from etude.records.store import Run
 
-PROMISE = "accept"  # the action of an answer that another follows
-REFUSALS = ("refuse", "void")
 _LOOK_SECONDS = 0.1
 _PATIENCE_SECONDS = 30.0  # for the first answer, which a run that is well gives within five
 
@@ -37,7 +35,7 @@ class Asked:
                 if isinstance(event, Control) and event.request == self.id:
                     is_heard = True
                     yield event
-                    if event.action != PROMISE:
+                    if event.action != ACCEPT:
                         return
             if not is_on:
                 state = self._run.state

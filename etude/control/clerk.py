@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from etude.control.mailbox import Mailbox, Request
 from etude.errors import EtudeError
-from etude.records.events import Control, Event, Finding
+from etude.records.events import ACCEPT, Control, Event, Finding
 
 _LOOK_SECONDS = 0.5
 _MOST_WAITING = 100  # requests; a flood costs the run no time
@@ -139,7 +139,7 @@ class Clerk:
         accepted.append(request)
         after = self._place[-1] if self._place else f"step {self.edge():,}"
         when = "now" if self.is_at_edge else f"after {after}"
-        return self._record(request, "accept", step, f"{request}: acts {when}")
+        return self._record(request, ACCEPT, step, f"{request}: acts {when}")
 
     def _void(self, request: Request, step: int) -> Control:
         return self._record(request, "void", step, f"{request}: it was meant for an earlier attempt")

@@ -105,9 +105,11 @@ class Composer:
             return [self._make("fault", "error", cause, event.step, f"it failed: {reason}", commands=resume)]
         if ending.state == "finished":
             return [self._make("finished", "info", "finished", event.step, f"it is finished: {reason}")]
-        kind = "session end" if reason.startswith("the session ") else "stopped"
-        cause = f"{kind} {number}"
-        return [self._make(kind, "info", cause, event.step, f"it stopped: {reason}", commands=resume)]
+        # As a session does that ends; a person or a signal that asks for the end stops it.
+        is_paused = ending.state == "paused"
+        kind, what = ("session end", "it is paused") if is_paused else ("stopped", "it stopped")
+        cause, title = f"{kind} {number}", f"{what}: {reason}"
+        return [self._make(kind, "info", cause, event.step, title, commands=resume)]
 
     def _evaluation(self, event: events.Evaluation) -> Message:
         names = [name for name in event.metrics if "/" not in name][:8]

@@ -237,13 +237,17 @@ class Course:
             yield f"{name} is {shown}; it must be a smaller part of {batch:,}, as {max(batch // 2, 1):,} is"
 
     def _other_way(self, change: Change) -> str:
-        """The way to what a change of a key that cannot be changed is meant for, or what can be changed."""
         epochs = self.recipe.train.epochs
         if change.key == "train.epochs" and epochs and type(change.value) is int and change.value > 0:
             return f"{STEPS} = {change.value * (self.steps // epochs)} is as long"
-        if change.key in FORK_KEYS:
-            return f"etude fork RUN {change.key}=VALUE goes on with it in a run of its own"
-        return f"{CHANGEABLE} can"
+        return other_way(change.key)
+
+
+def other_way(key: str, name: str = "RUN") -> str:
+    """The way to a run with another value of a key that cannot be changed, or the keys that can."""
+    if key in FORK_KEYS:
+        return f"etude fork {name} {key}=VALUE goes on with it in a run of its own"
+    return f"{CHANGEABLE} can"
 
 
 def _why_not_as_long(before: Recipe, its_steps: int, after: Recipe, steps: int, date: int) -> str:

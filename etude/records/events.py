@@ -145,6 +145,7 @@ class Resource(NamedTuple):
     mapped_bytes: int | None = None
 
 
+ACCEPT, REFUSALS = "accept", ("refuse", "void")  # actions of answers: another follows; nothing was done
 _LONGEST_FINDING = 100_000  # characters
 SEVERITIES = ("error", "warning", "info")  # the worst first
 

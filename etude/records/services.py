@@ -15,6 +15,7 @@ from typing import Any
 
 from etude.recipe.load import flatten
 from etude.records import events
+from etude.records.ending import Ending
 from etude.records.events import Event
 from etude.records.ledger import Ledger
 from etude.records.store import Run, Tracker
@@ -24,6 +25,7 @@ from etude.text import plural, shorten
 _MOST_WAITING = 100_000  # records: those of a long run come at once when it is resumed
 _END_SECONDS = 10.0
 _END = object()
+_NO_NOTICE = ("finish", events.ACCEPT, *events.REFUSALS)  # a flood of requests is no flood of alerts
 _LONGEST_PARAM, _MOST_PARAMS = 6000, 100  # of MLflow, and in one request
 _LONGEST_NOTICE, _MOST_NOTICES = 500, 50
 
@@ -169,7 +171,8 @@ class MLflow:
             return
         event, when = item
         if isinstance(event, events.Control):
-            self._status = {"finish": "FINISHED", "fail": "FAILED"}.get(event.action, "KILLED")
+            state = ending.state if (ending := Ending.of(event)) else ""
+            self._status = {"finished": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
         step, stamp = getattr(event, "step", 0), round(when * 1000)
         values = scalars(event, self._window)
         new = {name: value for name, value in values.items() if step > self._sent.get(name, -1)}
@@ -302,7 +305,7 @@ def notice_of(event: Event) -> Notice | None:
     """The notice that a record is worth; None for one that holds figures, or the usual end."""
     if isinstance(event, events.Finding):
         return Notice(event.step, event.what, f"{event.evidence}; {event.advice}", event.severity)
-    if isinstance(event, events.Control) and event.action not in ("finish", "accept"):
+    if isinstance(event, events.Control) and event.action not in _NO_NOTICE:
         severity = "error" if event.action == "fail" else "info"
         return Notice(event.step, event.action, event.reason, severity)
     return None

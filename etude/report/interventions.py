@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from etude.recipe.course import Change
 from etude.recipe.toml import toml_text
 from etude.records.changes import all_changes
-from etude.records.events import Attempt, Control
+from etude.records.events import ACCEPT, Attempt, Control
 from etude.report.history import History
 from etude.report.markdown import fence, prose, table
 from etude.report.wording import duration, number
@@ -36,7 +36,7 @@ def interventions(history: History) -> list[Intervention]:
     planned = history.attempts[-1].steps if history.attempts else None
     for entry in history.ledger.entries:
         event = entry.event
-        if isinstance(event, Control) and event.action != "accept":  # another answer follows
+        if isinstance(event, Control) and event.action != ACCEPT:  # another answer follows
             if not (event.action == "finish" and event.step == planned):
                 found.append(Intervention(entry.time, event.step, _who(event), _what(event)))
         elif isinstance(event, Attempt) and event.number > 1:

@@ -108,6 +108,14 @@ def test_a_fault_that_comes_back_without_progress_has_one_cause_and_one_after_pr
     assert cause(5, "row 17 of 90 is odd") != cause(6, "row 17 of 90 is odd")
 
 
+@pytest.mark.parametrize(
+    ("action", "kind"), [("release", "session end"), ("stop", "stopped"), ("finish", "finished")]
+)
+def test_an_end_is_told_by_its_state_and_not_by_its_words(tmp_path: Path, action: str, kind: str) -> None:
+    (message,) = composer(tmp_path, attempt()).take(events.Control(7, action, "the session is a word"))
+    assert message.kind == kind
+
+
 def test_findings_have_the_cause_of_their_kind_and_say_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

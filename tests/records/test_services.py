@@ -133,28 +133,33 @@ def test_the_event_file_of_a_later_attempt_is_read_last(
     assert [name.rsplit(".", 1)[1] for name in sorted(files)] == ["9", "10"]
 
 
-def test_findings_and_interventions_stand_where_a_service_has_notes_or_alerts(
+def test_findings_and_interventions_stand_where_a_service_has_notes_or_alerts_and_refusals_do_not(
     tmp_path: Path, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
-    recipe = make_recipe({"records.trackers": ["mlflow"]})
-    writer = create_run(tmp_path / "runs", recipe)
-    service = SERVICES["mlflow"](writer.run, writer.run.ledger())
-    for event in (
-        Finding(3, "loss spike", "loss 9.1 after 2.0", "lower optim.learning_rate"),
-        Control(4, "change", "optim.learning_rate is 0.001 after step 4: lower", "a1"),
-        Control(9, "stop", "it was asked to stop", "b2"),
-    ):
-        service.write(event)
-    service.close()
-    writer.close("stopped")
+    writer = create_run(tmp_path / "runs", make_recipe())
+    for name in ("mlflow", "trackio"):
+        service = SERVICES[name](writer.run, writer.run.ledger())
+        for event in (
+            Finding(3, "loss spike", "loss 9.1 after 2.0", "lower optim.learning_rate"),
+            Control(4, "accept", "set: acts after step 4", "a1"),
+            Control(4, "change", "optim.learning_rate is 0.001 after step 4: lower", "a1"),
+            *(Control(5, "refuse", f"pause: request {number}", f"c{number}") for number in range(100)),
+            Control(9, "release", "it was asked to", "b2"),
+        ):
+            service.write(event)
+        service.close()
     (tracked,) = mlflow_runs(writer.run)
     assert tracked.info.status == "KILLED"
     assert tracked.data.tags["mlflow.note.content"].splitlines() == [
         "- step 3: **loss spike** loss 9.1 after 2.0; lower optim.learning_rate",
         "- step 4: **change** optim.learning_rate is 0.001 after step 4: lower",
-        "- step 9: **stop** it was asked to stop",
+        "- step 9: **release** it was asked to",
     ]
+    assert trackio_table(tmp_path / "trackio", "SELECT title, level, step FROM alerts ORDER BY id") == [
+        ("loss spike", "warn", 3), ("change", "info", 4), ("release", "info", 9),
+    ]  # fmt: skip
+    writer.close("paused")
 
 
 def test_a_service_that_never_answers_costs_no_step_and_is_named_at_the_end(
@@ -230,8 +235,12 @@ def mlflow_history(run: Run, name: str) -> dict[int, float]:
 
 def trackio_rows(folder: Path, name: str) -> list[dict[str, Any]]:
     """The rows of a run in the database of Trackio, read without its package."""
+    found = trackio_table(folder, f"SELECT step, metrics FROM metrics WHERE run_name = '{name}' ORDER BY id")
+    return [{"step": step, **json.loads(values)} for step, values in found]
+
+
+def trackio_table(folder: Path, query: str) -> list[tuple[Any, ...]]:
     import sqlite3
 
     with contextlib.closing(sqlite3.connect(folder / "etude.db")) as database:
-        found = database.execute("SELECT step, metrics FROM metrics WHERE run_name = ? ORDER BY id", [name])
-        return [{"step": step, **json.loads(values)} for step, values in found]
+        return database.execute(query).fetchall()
