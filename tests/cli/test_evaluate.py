@@ -29,7 +29,7 @@ def test_evaluate_refuses_what_it_cannot_score_in_one_line(etude: Get, misleadin
     run = misleading(made.equal_within_noise)[0]
     for words, wrong in (
         (["evaluate", run.path, "--on", "nothing.jsonl"], "nothing.jsonl does not exist"),
-        (["evaluate", run.path], "Missing option '--on'"),
+        (["evaluate", run.path], "give --on FILE to score run"),
         (["evaluate", "nothing", "--on", run.recipe.data.test[0].path], "there is no run nothing"),
         (
             ["evaluate", run.path, "--on", run.recipe.data.test[0].path, "--out", run.path / "x"],

@@ -12,6 +12,7 @@ from etude.data.sources import Document, read_documents
 from etude.data.tally import Tally
 from etude.data.tokenizer_files import load_tokenizer
 from etude.recipe import schema
+from etude.recipe.data import Source
 from tests.bases import write_llama, write_qwen2
 
 TEXTS = ["def f():\n    return 1\n", "x", "a b c " * 50]
@@ -20,7 +21,7 @@ TEXTS = ["def f():\n    return 1\n", "x", "a b c " * 50]
 def documents(folder: Path, tally: Tally) -> Iterator[Document]:
     for number, text in enumerate(TEXTS):
         (folder / f"{number}.txt").write_text(text)
-    sources = [schema.Source(path=str(folder), glob="*.txt")]
+    sources = [Source(path=str(folder), glob="*.txt")]
     return tally.read(sources, undecodable=False, removed=None)
 
 
@@ -48,9 +49,7 @@ def test_batches_hold_all_documents_in_their_order(tmp_path: Path) -> None:
     batches = list(batch_documents(iter(read), 10))
     assert [document for batch in batches for document in batch] == read
     assert [len(batch) for batch in batches] == [1, 1, 1]
-    assert [
-        document.text for document in read_documents(schema.Source(path=str(tmp_path), glob="*.txt"))
-    ] == TEXTS
+    assert [document.text for document in read_documents(Source(path=str(tmp_path), glob="*.txt"))] == TEXTS
 
 
 def test_batches_hold_so_many_characters_of_all_text_of_documents() -> None:

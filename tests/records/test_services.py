@@ -34,17 +34,25 @@ for step in Training(load_recipe(sys.argv[1]), Options(runs=Path(sys.argv[2]))):
 """
 
 
+@pytest.fixture(scope="module")
+def trackio_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of Trackio for all tests: its package reads the name once, as it is imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("trackio")
+        patch.setenv("TRACKIO_DIR", str(folder))
+        yield folder
+
+
 def test_what_a_kill_lost_is_sent_again_and_nobody_listens(
-    tmp_path: Path, write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    write_recipe: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    trackio_folder: Path,
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    for name, value in {
-        "WANDB_MODE": "offline",
-        "WANDB_SILENT": "true",
-        "TRACKIO_DIR": str(tmp_path / "trackio"),
-    }.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.delenv(
         "WANDB_SERVICE", raising=False
     )  # that of an earlier test, where the killed run would live on
@@ -90,7 +98,7 @@ def test_what_a_kill_lost_is_sent_again_and_nobody_listens(
     assert mlflow_history(run, "validation/loss") == pytest.approx(scored)
     assert tracked.data.metrics["best/loss"] == pytest.approx(scored[best])
 
-    rows = trackio_rows(tmp_path / "trackio", run.info["id"])
+    rows = trackio_rows(trackio_folder, run.info["id"])
     assert [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row] == [
         (step, pytest.approx(mean)) for step, mean in means.items()
     ]
@@ -134,9 +142,8 @@ def test_the_event_file_of_a_later_attempt_is_read_last(
 
 
 def test_findings_and_interventions_stand_where_a_service_has_notes_or_alerts_and_refusals_do_not(
-    tmp_path: Path, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_recipe: Callable[..., Recipe], trackio_folder: Path
 ) -> None:
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     writer = create_run(tmp_path / "runs", make_recipe())
     for name in ("mlflow", "trackio"):
         service = SERVICES[name](writer.run, writer.run.ledger())
@@ -156,7 +163,7 @@ def test_findings_and_interventions_stand_where_a_service_has_notes_or_alerts_an
         "- step 4: **change** optim.learning_rate is 0.001 after step 4: lower",
         "- step 9: **release** it was asked to",
     ]
-    assert trackio_table(tmp_path / "trackio", "SELECT title, level, step FROM alerts ORDER BY id") == [
+    assert trackio_table(trackio_folder, "SELECT title, level, step FROM alerts ORDER BY id") == [
         ("loss spike", "warn", 3), ("change", "info", 4), ("release", "info", 9),
     ]  # fmt: skip
     writer.close("paused")
