@@ -7,7 +7,7 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/etude demo
 
-test: .venv/ready-dev
+test: .venv/ready-dev dev/node_modules/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -47,3 +47,10 @@ constraints: .venv/ready-dev
 .venv/ready-dev: .venv/bin/pip pyproject.toml constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@ .venv/ready
+
+# For the tests of the page: a browser, and from npm what checks its types and its accessibility. Without
+# them those tests are skipped, and say so.
+dev/node_modules/ready: dev/package.json
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -q chromium; } || echo "no chromium: tests of the page are skipped"
+	@command -v npm >/dev/null && npm install --prefix dev --no-package-lock --no-audit --no-fund --silent || echo "no npm: some tests of the page are skipped"
+	@mkdir -p dev/node_modules && touch $@

@@ -1,0 +1,124 @@
+// @ts-check
+// The lines of a chart: points from the server, new ones as they come, smoothing, and words about them.
+import { get } from "./api.js";
+import { inUnit, number, onAxis, plural } from "./format.js";
+
+/**
+ * A line of a chart: a series of a run.
+ * @typedef {{run: string, name: string, label: string, tone: number}} Line
+ * Points of a line: means of neighbouring records, and their least and greatest where a bucket has several.
+ * @typedef {{x: number[], mean: (number | null)[], low: (number | null)[] | null, high: (number | null)[] | null, bucket: number, odd: [number, string][]}} Points
+ * The view that all charts of a page share; `from` and `to` are null for the whole range.
+ * @typedef {{axis: string, from: number | null, to: number | null, smooth: number}} View
+ */
+
+export const DASHES = [[], [7, 4], [2, 3], [10, 3, 2, 3], [5, 2], [1, 4], [12, 4], [3, 3, 8, 3]];
+/** @param {Line} line */
+export const keyOf = (line) => `${line.run}/${line.name}`;
+
+/**
+ * The points of lines in a range, one question for each run.
+ * @param {Line[]} lines @param {View} view @param {number} points @param {AbortSignal} signal
+ * @returns {Promise<Map<string, Points>>}
+ */
+export async function readLines(lines, view, points, signal) {
+  const found = new Map();
+  const runs = [...new Set(lines.map((line) => line.run))];
+  await Promise.all(runs.map(async (run) => {
+    const names = lines.filter((line) => line.run === run).map((line) => line.name);
+    const query = new URLSearchParams({ names: names.join(","), axis: view.axis, points: String(points) });
+    if (view.from !== null) query.set("from", String(view.from));
+    if (view.to !== null) query.set("to", String(view.to));
+    const answer = await get(`/api/runs/${encodeURIComponent(run)}/series?${query}`, signal);
+    for (const name of names) {
+      const series = answer.series?.[name];
+      if (series) found.set(`${run}/${name}`, {
+        x: series.x ?? [], mean: series.mean ?? [], low: series.low ?? null, high: series.high ?? null,
+        bucket: series.bucket ?? 1, odd: series.odd ?? [],
+      });
+    }
+  }));
+  return found;
+}
+
+/** Append points that came; returns how many. @param {Points} points @param {number[]} x @param {any[]} y */
+export function append(points, x, y) {
+  const last = points.x.length ? points.x[points.x.length - 1] : -Infinity;
+  let count = 0;
+  for (let index = 0; index < x.length; index += 1) {
+    if (!(x[index] > last)) continue;
+    const value = typeof y[index] === "number" ? y[index] : null;
+    if (value === null) points.odd.push([x[index], String(y[index])]);
+    points.x.push(x[index]);
+    points.mean.push(value);
+    points.low?.push(value);
+    points.high?.push(value);
+    count += 1;
+  }
+  return count;
+}
+
+/** An exponential mean that begins without a bias. @param {(number | null)[]} values @param {number} weight of what was */
+export function smoothed(values, weight) {
+  let mean = 0, sum = 0;
+  return values.map((value) => {
+    if (value === null) return null;
+    mean = weight * mean + (1 - weight) * value;
+    sum = weight * sum + (1 - weight);
+    return mean / sum;
+  });
+}
+
+const FEWEST = 50; // points of a line worth smoothing
+/** @param {Points | undefined} points @param {View} view */
+export const isSmoothed = (points, view) => view.smooth > 0 && (points?.x.length ?? 0) >= FEWEST;
+
+/** The point nearest to a place on the axis; -1 where there are none. @param {number[]} x @param {number} at */
+export function nearest(x, at) {
+  let low = 0, high = x.length - 1;
+  if (high < 0) return -1;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (x[middle] < at) low = middle + 1;
+    else high = middle;
+  }
+  return low > 0 && at - x[low - 1] <= x[low] - at ? low - 1 : low;
+}
+
+/**
+ * What the points of a chart say, in words made of them.
+ * @param {Line[]} lines @param {Map<string, Points>} data @param {View} view @param {string | null} unit
+ */
+export function captionOf(lines, data, view, unit) {
+  const said = lines.slice(0, 3).map((line) => sentence(line, data.get(keyOf(line)), view, unit)).filter(Boolean);
+  const odd = lines.flatMap((line) => data.get(keyOf(line))?.odd ?? []);
+  if (odd.length) said.push(`${plural(odd.length, "value")} not finite, the first at ${onAxis(odd[0][0], view.axis)} (${odd[0][1]}).`);
+  const bucket = Math.max(1, ...lines.map((line) => data.get(keyOf(line))?.bucket ?? 1));
+  if (bucket > 1) said.push(`A point is the mean of ${number(bucket)} records, the band their least and greatest.`);
+  if (lines.some((line) => isSmoothed(data.get(keyOf(line)), view))) said.push(`Smoothed by ${view.smooth}; the values themselves are faint.`);
+  return said.join(" ") || "No records in this range.";
+}
+
+/** @param {Line} line @param {Points | undefined} points @param {View} view @param {string | null} unit */
+function sentence(line, points, view, unit) {
+  if (!points) return "";
+  const lows = points.low ?? points.mean, highs = points.high ?? points.mean;
+  let least = -1, most = -1, last = -1, first = -1;
+  points.mean.forEach((value, index) => {
+    if (value === null) return;
+    if (first < 0) first = index;
+    last = index;
+    if (least < 0 || Number(lows[index]) < Number(lows[least])) least = index;
+    if (most < 0 || Number(highs[index]) > Number(highs[most])) most = index;
+  });
+  if (last < 0) return "";
+  const text = (/** @type {any} */ value) => inUnit(value, unit);
+  const name = line.label.charAt(0).toUpperCase() + line.label.slice(1);
+  const now = Number(points.mean[last]), low = Number(lows[least]), high = Number(highs[most]);
+  const begun = `${name} ${text(now)} at ${onAxis(points.x[last], view.axis)}`;
+  if (first === last) return `${begun}.`;
+  if (low === high) return `${begun}, the same throughout.`;
+  if (!/loss/.test(line.name)) return `${begun}, between ${text(low)} and ${text(high)}.`;
+  const isRising = now - low > 0.1 * (high - low) && least < last;
+  return `${begun}, lowest ${text(low)} at ${onAxis(points.x[least], view.axis)}${isRising ? ", higher since" : ""}.`;
+}

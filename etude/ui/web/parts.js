@@ -1,0 +1,139 @@
+// @ts-check
+// Parts that every page is made of: icons, states, messages, tabs, dialogs.
+import { html, useEffect, useRef, useState } from "./vendor/preact.js";
+import { get } from "./api.js";
+import { NOTHING } from "./format.js";
+
+const SAY_EVERY = 10000; // milliseconds between two changes of the line that screen readers speak
+
+const ICONS = {
+  running: "M5 3.500v9l7.500-4.500z",
+  paused: "M4.500 3.500h2.500v9h-2.500zM9 3.500h2.500v9h-2.500z",
+  stopped: "M4 4h8v8h-8z",
+  finished: "M6.300 12.200 2.300 8.200l1.400-1.400 2.600 2.600 6-6 1.400 1.400z",
+  failed: "M4.200 2.800 8 6.600l3.800-3.800 1.400 1.400L9.400 8l3.800 3.800-1.400 1.400L8 9.400l-3.800 3.800-1.400-1.400L6.600 8 2.800 4.200z",
+  warning: "M8 1.500 15.200 14H.8zM7.200 6v4h1.600V6zm0 5v1.600h1.600V11z",
+  info: "M8 1.200a6.800 6.800 0 1 1 0 13.600A6.800 6.800 0 0 1 8 1.200zM7.200 7v5h1.600V7zm0-3v1.700h1.600V4z",
+  unknown: "M8 1.200a6.800 6.800 0 1 1 0 13.600A6.800 6.800 0 0 1 8 1.200zM7.200 10.800v1.600h1.600v-1.600zM5.400 6h1.500c0-.7.5-1.100 1.100-1.100.7 0 1.100.4 1.100 1 0 1.200-1.900 1.200-1.900 3.500h1.500c0-1.500 2-1.600 2-3.600 0-1.400-1.100-2.400-2.700-2.400C6.500 3.400 5.400 4.400 5.400 6z",
+  left: "M8 2.200a5.800 5.800 0 1 1 0 11.600A5.800 5.800 0 0 1 8 2.200zm0 1.500a4.300 4.300 0 1 0 0 8.600 4.300 4.300 0 0 0 0-8.600z",
+  pin: "M5 1.500h6v1.500l-1 .7v4l2.500 2v1.500H8.800v4h-1.600v-4H3.500V9.700L6 7.700v-4L5 3z",
+  star: "m8 1.500 2 4.300 4.700.6-3.500 3.200.9 4.700L8 12l-4.100 2.300.9-4.700L1.300 6.400 6 5.800z",
+};
+/** Words, icon and tone of what a run or a trial can be. @type {Record<string, [keyof ICONS, string]>} */
+const STATES = {
+  running: ["running", "accent"], paused: ["paused", "plain"], stopped: ["stopped", "plain"], finished: ["finished", "good"],
+  done: ["finished", "good"], failed: ["failed", "bad"], killed: ["warning", "warn"], damaged: ["warning", "bad"],
+  error: ["failed", "bad"], warning: ["warning", "warn"], info: ["info", "plain"], unknown: ["unknown", "plain"],
+  met: ["finished", "good"], missed: ["failed", "bad"], open: ["left", "plain"], left: ["left", "plain"], waiting: ["left", "plain"],
+};
+
+/** @param {{name: string}} props */
+export function Icon({ name }) {
+  const path = ICONS[/** @type {keyof ICONS} */ (name)] ?? ICONS.unknown;
+  return html`<svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path fill-rule="evenodd" d=${path} /></svg>`;
+}
+
+/** A state by icon and word, never by colour alone. @param {{name: string, text?: string}} props */
+export function State({ name, text }) {
+  const [icon, tone] = STATES[name] ?? STATES.unknown;
+  return html`<span class="state ${tone}"><${Icon} name=${icon} />${text ?? name}</span>`;
+}
+
+/** @param {{error: Error | null, again?: () => void}} props */
+export function Problem({ error, again }) {
+  if (!error) return null;
+  return html`<div class="problem" role="alert"><${Icon} name="warning" /><span>${error.message}</span>
+    ${again && html`<button class="quiet" onClick=${again}>Try again</button>`}</div>`;
+}
+
+/** @param {{children?: any}} props */
+export const Empty = ({ children }) => html`<p class="empty">${children}</p>`;
+
+/** @param {{text?: string}} props */
+export const Loading = ({ text = "Reading" }) => html`<p class="empty" role="status">${text} …</p>`;
+
+/** Rows of a name and a text. @param {{rows: [any, any][]}} props */
+export const Facts = ({ rows }) => html`<dl class="facts">${rows.map(
+  ([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text ?? NOTHING}</dd></div>`)}</dl>`;
+
+/** A plain table. @param {{columns: any[], rows: any[][], caption?: string, numeric?: number[]}} props */
+export function Table({ columns, rows, caption, numeric = [] }) {
+  const kind = (/** @type {number} */ index) => (numeric.includes(index) ? "number" : "");
+  return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption || "table"}><table>
+    ${caption && html`<caption>${caption}</caption>`}
+    <thead><tr>${columns.map((each, index) => html`<th scope="col" class=${kind(index)}>${each}</th>`)}</tr></thead>
+    <tbody>${rows.map((row) => html`<tr>${row.map((each, index) => html`<td class=${kind(index)}>${each}</td>`)}</tr>`)}</tbody>
+  </table></div>`;
+}
+
+/** Links of which one is where we are. @param {{label: string, items: [string, string][], current: string}} props */
+export const Tabs = ({ label, items, current }) => html`<nav class="tabs" aria-label=${label}>${items.map(
+  ([text, href]) => html`<a key=${text} href=${href} aria-current=${text === current ? "page" : undefined}>${text}</a>`)}</nav>`;
+
+/** One choice of a few. @param {{label: string, name: string, items: [string, string][], value: string, onChange: (value: string) => void}} props */
+export const Choice = ({ label, name, items, value, onChange }) => html`<fieldset class="choice"><legend>${label}</legend>${items.map(
+  ([key, text]) => html`<label key=${key}><input type="radio" name=${name} checked=${key === value} onChange=${() => onChange(key)} /><span>${text}</span></label>`)}</fieldset>`;
+
+/** A modal dialog; Esc closes it. @param {{title: string, onClose: () => void, children?: any}} props */
+export function Dialog({ title, onClose, children }) {
+  const at = useRef(/** @type {HTMLDialogElement | null} */ (null));
+  useEffect(() => {
+    at.current?.showModal();
+  }, []);
+  return html`<dialog ref=${at} aria-label=${title} onClose=${onClose}><h2>${title}</h2>${children}</dialog>`;
+}
+
+/**
+ * What the server says at a path, read again when the path or `key` changes; the last answer stays meanwhile.
+ * @param {string | null} path
+ * @param {any} [key]
+ * @returns {{value: any, error: Error | null, again: () => void}}
+ */
+export function useAnswer(path, key) {
+  const [state, setState] = useState({ path, value: /** @type {any} */ (null), error: /** @type {Error | null} */ (null) });
+  const [turn, setTurn] = useState(0);
+  useEffect(() => {
+    if (!path) return undefined;
+    const asked = new AbortController();
+    get(path, asked.signal).then(
+      (value) => setState({ path, value, error: null }),
+      (error) => error.name !== "AbortError" && setState((/** @type {any} */ old) => ({ path, value: old.path === path ? old.value : null, error })),
+    );
+    return () => asked.abort();
+  }, [path, key, turn]);
+  const isOld = state.path !== path;
+  return { value: isOld ? null : state.value, error: isOld ? null : state.error, again: () => setTurn((/** @type {number} */ old) => old + 1) };
+}
+
+/** True while a media query holds. @param {string} query */
+export function useMedia(query) {
+  const [holds, setHolds] = useState(() => matchMedia(query).matches);
+  useEffect(() => {
+    const media = matchMedia(query);
+    const look = () => setHolds(media.matches);
+    media.addEventListener("change", look);
+    return () => media.removeEventListener("change", look);
+  }, [query]);
+  return holds;
+}
+
+let lastSaid = -SAY_EVERY, saying = 0;
+/** Say a change to who listens rather than looks: politely, the latest words at most every ten seconds. @param {string} text */
+export function say(text) {
+  window.clearTimeout(saying);
+  saying = window.setTimeout(() => {
+    const line = document.getElementById("said");
+    if (line) line.textContent = text;
+    lastSaid = performance.now();
+  }, Math.max(0, lastSaid + SAY_EVERY - performance.now()));
+}
+
+/** Offer a text as a file. @param {string} name @param {string} text @param {string} type */
+export function download(name, text, type) {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  const anchor = document.createElement("a");
+  anchor.href = url;
+  anchor.download = name;
+  anchor.click();
+  URL.revokeObjectURL(url);
+}

@@ -1,0 +1,203 @@
+// @ts-check
+// A run: how it stands, what was noticed, what can be asked of it, and its charts.
+import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
+import { get, listen } from "./api.js";
+import { Chart } from "./chart.js";
+import { Actions, Ledger } from "./control.js";
+import { NOTHING, duration, metricTitle, number, plural, short } from "./format.js";
+import { Confusion, Criteria, Findings, Scores } from "./findings.js";
+import { Choice, Empty, Loading, Problem, State, Tabs, say } from "./parts.js";
+import { change, link } from "./route.js";
+
+const AXES = /** @type {[string, string][]} */ ([["step", "step"], ["tokens", "tokens"], ["seconds", "time"], ["epoch", "epoch"]]);
+/** The other tabs, fetched when they are first opened. @type {Record<string, [string, () => Promise<any>]>} */
+const TABS = {
+};
+
+/** @param {any} props */
+export function RunPage(props) {
+  const { id, tab, query, isReadOnly } = props;
+  const { run, error, again, feed, live } = useRun(id);
+  useEffect(() => {
+    if (run) document.title = `${nameOf(run)} · ${run.state} · etude`;
+  }, [run?.state, run]);
+  if (!run) return error ? html`<${Problem} error=${error} again=${again} />` : html`<${Loading} text="Reading the run" />`;
+  const items = /** @type {[string, string][]} */ ([["Charts", link(["run", id], viewOf(query))], ...Object.entries(TABS).map(([key, [text]]) => [text, link(["run", id, key], viewOf(query))])]);
+  const title = tab === "charts" ? "Charts" : TABS[tab]?.[0] ?? "";
+  return html`<${Head} run=${run} live=${live} isReadOnly=${isReadOnly} id=${id} again=${again} />
+    <${Problem} error=${error} again=${again} />
+    ${run.unread && html`<${Problem} error=${new Error(run.unread)} />`}
+    <${Tabs} label="parts of the run" items=${items} current=${title} />
+    ${tab === "charts" ? html`<${Charts} ...${props} run=${run} feed=${feed} />` : html`<${Later} ...${props} run=${run} key=${tab} />`}`;
+}
+
+/** @param {any} props */
+function Later(props) {
+  const [found, setFound] = useState(/** @type {any} */ (null));
+  const [error, setError] = useState(/** @type {Error | null} */ (null));
+  useEffect(() => {
+    TABS[props.tab]?.[1]().then((part) => setFound(() => part), setError);
+  }, []);
+  if (!TABS[props.tab]) return html`<${Empty}>A run has no part “${props.tab}”.<//>`;
+  return error ? html`<${Problem} error=${error} />` : found && html`<${found} ...${props} />`;
+}
+
+/** @param {{run: any, live: any, isReadOnly: boolean, id: string, again: () => void}} props */
+function Head({ run, live, isReadOnly, id, again }) {
+  const { summary } = run;
+  const state = live.state ?? run.state;
+  const step = Math.max(live.step ?? 0, value(summary, "step") ?? 0), steps = value(summary, "steps") ?? run.steps;
+  const isOn = state === "running";
+  const left = isOn && run.forecast?.seconds_left;
+  const beat = live.heartbeat_age ?? run.heartbeat_age;
+  const metric = value(summary, "metric");
+  const perSecond = value(summary, "tokens_per_second");
+  const figures = /** @type {[string, any][]} */ ([
+    [`best ${metric ? metricTitle(metric) : "value"}`, short(run.best?.value ?? value(summary, "metric_best"), 4)],
+    ["training loss", short(value(summary, "last_loss"), 4)],
+    ["gap", short(value(summary, "gap"), 3)],
+    ["tokens/s", typeof perSecond === "number" ? number(Math.round(perSecond)) : NOTHING],
+    ["time", duration(value(summary, "wall_seconds"))],
+  ]);
+  return html`<div class="head">
+    <div class="line"><h1>${nameOf(run)}</h1><${State} name=${state} text=${live.isLost ? `${state}, the page is not connected` : state} /></div>
+    <p class="line muted">
+      <span>step ${number(step)}${steps ? ` of ${number(steps)}` : ""}</span>
+      ${left ? html`<span>${run.forecast.words ?? `about ${duration(Math.round(left))} left`}</span>` : ""}
+      ${isOn && typeof beat === "number" ? html`<span class=${beat > 60 ? "warn" : ""}>heartbeat ${duration(Math.round(beat))} ago</span>` : ""}
+      ${run.parent && html`<span>from <a href=${link(["run", run.parent])}>its parent</a></span>`}
+      ${run.children?.map((/** @type {string} */ child, /** @type {number} */ index) => html`<a key=${child} href=${link(["run", child])}>fork ${index + 1}</a>`)}
+    </p>
+    ${steps ? html`<progress max=${steps} value=${step} aria-label="steps done"></progress>` : ""}
+    <dl class="facts figures">${figures.map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>
+    ${!isReadOnly && (run.offers?.actions?.length || run.offers?.keys?.length) ? html`<${Actions} id=${id} offers=${run.offers} again=${again} />` : ""}
+  </div>`;
+}
+
+/** @param {any} props */
+function Charts({ run, id, query, feed, theme }) {
+  const view = useMemo(() => readView(query), [query.axis, query.from, query.to, query.smooth]);
+  const words = (query.q ?? "").toLowerCase();
+  const shown = (run.charts ?? []).filter((/** @type {any} */ chart) => `${chart.title} ${chart.series.join(" ")}`.toLowerCase().includes(words));
+  const onView = (/** @type {any} */ values) => change(values);
+  const marks = marksOf(run, view.axis, query.finding);
+  return html`<div class="split"><div>
+    ${run.findings?.length > 0 && html`<${Findings} findings=${run.findings} chosen=${query.finding} onChoose=${(/** @type {any} */ index) => change({ finding: index })} />`}
+    <div class="tools">
+      <${Choice} label="over" name="axis" items=${AXES} value=${view.axis} onChange=${(/** @type {string} */ axis) => change({ axis, from: null, to: null })} />
+      <label class="range">smooth <input type="range" min="0" max="0.98" step="0.02" value=${view.smooth} onInput=${(/** @type {any} */ event) => change({ smooth: event.target.value === "0" ? null : event.target.value })} /><output>${view.smooth ? view.smooth.toFixed(2) : "off"}</output></label>
+      <label class="line"><input type="checkbox" checked=${query.log === "1"} onChange=${(/** @type {any} */ event) => change({ log: event.target.checked ? "1" : null })} />log scale</label>
+      ${view.from !== null && html`<button onClick=${() => onView({ from: null, to: null })}>Whole range</button>`}
+      <span class="grow"></span>
+      <input type="search" placeholder="Find a chart" aria-label="find a chart" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} />
+    </div>
+    ${shown.length ? html`<div class="charts">${shown.map((/** @type {any} */ chart) => html`<${Chart} key=${chart.key} drawn=${drawnOf(chart, id, query.log === "1")} view=${view} onView=${onView} marks=${marks(chart)} feed=${feed} shared=${id} theme=${theme} />`)}</div>` : html`<${Empty}>${run.charts?.length ? "No chart has that word." : "No step has been recorded yet."}<//>`}
+  </div><aside class="stack">
+    <${Criteria} criteria=${run.criteria ?? []} />
+    <${Scores} scores=${run.scores ?? []} />
+    <${Confusion} confusion=${run.confusion} />
+    <${Ledger} controls=${run.controls ?? []} />
+    <section><h2>Figures</h2><dl class="list">${(run.rows ?? []).map((/** @type {[string, string]} */ [name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl></section>
+    ${run.commands?.length > 0 && html`<section><h2>Next</h2>${run.commands.map((/** @type {any} */ each) => html`<pre key=${each}>${typeof each === "string" ? each : each.command ?? each.join?.("  ")}</pre>`)}</section>`}
+    ${run.damaged?.length > 0 && html`<p class="warn">${plural(run.damaged.length, "line")} of the journal could not be read: ${run.damaged.slice(0, 5).join(", ")}</p>`}
+  </aside></div>`;
+}
+
+/** The run, read again when it has entries; its feed brings new points. @param {string} id */
+function useRun(id) {
+  const [state, setState] = useState({ run: /** @type {any} */ (null), error: /** @type {Error | null} */ (null) });
+  const [live, setLive] = useState(/** @type {any} */ ({}));
+  const [turn, setTurn] = useState(0);
+  const feed = useMemo(() => new EventTarget(), [id]);
+  const wait = useRef(0);
+  const again = () => setTurn((/** @type {number} */ old) => old + 1);
+  useEffect(() => {
+    const asked = new AbortController();
+    get(`/api/runs/${encodeURIComponent(id)}`, asked.signal).then(
+      (run) => setState({ run, error: null }),
+      (error) => error.name !== "AbortError" && setState((/** @type {any} */ old) => ({ ...old, error })),
+    );
+    return () => asked.abort();
+  }, [id, turn]);
+  const soon = () => {
+    if (wait.current) return;
+    wait.current = window.setTimeout(() => {
+      wait.current = 0;
+      again();
+    }, 1000);
+  };
+  const isKnown = state.run !== null;
+  useEffect(() => {
+    if (!isKnown) return undefined;
+    const close = listen([id], [state.run.size ?? -1], {
+      points: (value) => {
+        feed.dispatchEvent(new CustomEvent("points", { detail: value }));
+        soon();
+      },
+      entries: soon,
+      state: (value) => {
+        setLive((/** @type {any} */ old) => ({ ...old, ...value }));
+        if (value.state !== state.run.state) soon();
+      },
+      connected: (isConnected) => setLive((/** @type {any} */ old) => ({ ...old, isLost: !isConnected })),
+      again: () => {
+        again();
+        feed.dispatchEvent(new Event("again"));
+      },
+    });
+    return () => {
+      window.clearTimeout(wait.current);
+      wait.current = 0;
+      close();
+    };
+  }, [id, isKnown]);
+  useEffect(() => {
+    const { run } = state;
+    if (run) say(`${nameOf(run)} ${run.state}, step ${number(value(run.summary, "step"))}, training loss ${short(value(run.summary, "last_loss"), 4)}`);
+  }, [state.run]);
+  return { ...state, again, feed, live };
+}
+
+/** A figure of a summary, which may be bare or hold its source beside. @param {any} summary @param {string} name */
+function value(summary, name) {
+  const found = summary?.[name];
+  return found !== null && typeof found === "object" && "value" in found ? found.value : found;
+}
+
+/** @param {any} run @returns {string} */
+const nameOf = (run) => run.name ?? value(run.summary, "name") ?? "run";
+/** @param {Record<string, string>} query */
+const viewOf = ({ axis, from, to, smooth, log }) => ({ axis, from, to, smooth, log });
+
+/** The view of an address. @param {Record<string, string>} query @returns {import("./lines.js").View} */
+export function readView(query) {
+  const figure = (/** @type {string | undefined} */ text) => (text !== undefined && Number.isFinite(Number(text)) && text !== "" ? Number(text) : null);
+  const axis = AXES.some(([key]) => key === query.axis) ? query.axis : "step";
+  return { axis, from: figure(query.from), to: figure(query.to), smooth: Math.min(Math.max(figure(query.smooth) ?? 0, 0), 0.99) };
+}
+
+/** @param {any} chart @param {string} id @param {boolean} isLog */
+function drawnOf(chart, id, isLog) {
+  const lines = chart.series.map((/** @type {any} */ name, /** @type {number} */ tone) => ({ run: id, name, tone, label: labelOf(name, chart.labels?.[tone]) }));
+  return { title: chart.title, unit: chart.unit ?? null, isLog: chart.scale === "log" || (isLog && /loss|norm/.test(chart.series.join(" "))), lines };
+}
+
+/** @param {string} name @param {string} [label] */
+export const labelOf = (name, label) => label ?? name.replace(/^train\//, "training ").replace("/", " ").replaceAll("_", " ").trim();
+
+/** What a chart marks, in the axis that is shown: steps stand for themselves and for epochs. @param {any} run @param {string} axis @param {string | undefined} chosen */
+function marksOf(run, axis, chosen) {
+  const scale = axis === "step" ? 1 : axis === "epoch" && run.steps_per_epoch ? 1 / run.steps_per_epoch : null;
+  const tones = { error: "bad", warning: "warn", info: "muted" };
+  const found = scale === null || chosen === undefined ? [] : [run.findings?.[Number(chosen)]].filter((each) => each?.window);
+  const windows = found.map((/** @type {any} */ each) => [each.window[0] * (scale ?? 1), each.window[1] * (scale ?? 1), tones[/** @type {"error"} */ (each.severity)] ?? "muted"]);
+  return (/** @type {any} */ chart) => {
+    const ofBest = run.best && scale !== null && chart.series.includes(`validation/${run.best.metric}`);
+    const ofClip = typeof run.clip === "number" && chart.series.some((/** @type {string} */ name) => name.endsWith("grad_norm"));
+    return {
+      windows,
+      best: ofBest ? { x: run.best.step * (scale ?? 1), y: run.best.value } : null,
+      level: ofClip ? { y: run.clip, label: `clipped at ${run.clip}` } : null,
+    };
+  };
+}

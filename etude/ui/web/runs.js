@@ -1,0 +1,146 @@
+// @ts-check
+// The runs of the folders: found, sorted, held against one of them, chosen to compare.
+import { html, useEffect, useMemo, useState } from "./vendor/preact.js";
+import { get, isExported, listen } from "./api.js";
+import { NOTHING, duration, metricTitle, moment, number, plural, short, signed } from "./format.js";
+import { Empty, Icon, Loading, Problem, State, say, useMedia } from "./parts.js";
+import { change, go, link } from "./route.js";
+import { LongTable, ordered } from "./table.js";
+
+const USUAL = ["status", "name", "model", "data", "best", "gap", "step", "speed", "time", "findings", "curve"];
+const NARROW = ["status", "name", "best", "curve"];
+const LOOK_EVERY = 5000; // milliseconds, where events do not come
+
+/** @param {{query: Record<string, string>, isReadOnly: boolean}} props */
+export function Runs({ query, isReadOnly }) {
+  const { value, error, again } = useRuns();
+  const isNarrow = useMedia("(max-width: 720px)");
+  const chosen = listOf(query.runs);
+  const runs = value?.runs ?? [];
+  const baseline = runs.find((/** @type {any} */ run) => run.id === query.baseline);
+  const toggle = (/** @type {string} */ id) => change({ runs: (chosen.includes(id) ? chosen.filter((each) => each !== id) : [...chosen, id]).join(",") });
+  const pin = (/** @type {string} */ id) => change({ baseline: id === query.baseline ? null : id });
+  const columns = columnsOf({ baseline, chosen, toggle, pin });
+  const names = query.columns ? listOf(query.columns) : isNarrow ? NARROW : USUAL;
+  const shown = columns.filter((column) => column.key === "choose" || names.includes(column.key));
+  const sort = query.sort ?? "-created";
+  const rows = useMemo(() => {
+    const words = (query.q ?? "").toLowerCase().split(/\s+/).filter(Boolean);
+    const found = runs.filter((/** @type {any} */ run) => words.every((word) => textOf(run).includes(word)));
+    return ordered(found, columns.find((column) => column.key === sort.replace(/^-/, "")), sort.startsWith("-"));
+  }, [runs, query.q, sort]);
+  if (!value) return error ? html`<${Problem} error=${error} again=${again} />` : html`<${Loading} text="Reading the runs" />`;
+  const pick = (/** @type {string} */ key) => change({ columns: (names.includes(key) ? names.filter((each) => each !== key) : [...names, key]).join(",") });
+  return html`<h1>Runs</h1>
+    <${Problem} error=${error} again=${again} />
+    <div class="tools">
+      <input type="search" placeholder="Name, model, data, tag, state" aria-label="find runs" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} onKeyDown=${(/** @type {KeyboardEvent} */ event) => event.key === "Escape" && change({ q: null })} />
+      <span class="muted" role="status">${rows.length === runs.length ? plural(runs.length, "run") : `${rows.length.toLocaleString("en-US")} of ${plural(runs.length, "run")}`}</span>
+      <span class="grow"></span>
+      ${baseline && html`<button class="quiet" onClick=${() => change({ baseline: null })}><${Icon} name="pin" />against ${baseline.name} ×</button>`}
+      <details class="menu"><summary>Columns</summary><div>${columns.filter((column) => column.key !== "choose").map((column) => html`<label key=${column.key}><input type="checkbox" checked=${names.includes(column.key)} onChange=${() => pick(column.key)} />${column.title}</label>`)}</div></details>
+      ${chosen.length > 0 && html`<button class="quiet" onClick=${() => change({ runs: null })}>Clear</button>`}
+      <a class="button ${chosen.length > 1 ? "main" : ""}" href=${chosen.length > 1 ? link(["compare"], { runs: chosen.join(","), baseline: query.baseline }) : undefined} aria-disabled=${chosen.length > 1 ? undefined : "true"} role=${chosen.length > 1 ? undefined : "link"}>Compare${chosen.length ? ` ${chosen.length}` : ""}</a>
+    </div>
+    ${runs.length ? html`<${LongTable} label="runs" columns=${shown} rows=${rows} sort=${sort} onSort=${(/** @type {string} */ next) => change({ sort: next })} chosen=${chosen}
+      keys=${{ Enter: (/** @type {any} */ run) => go(link(["run", run.id])), x: (/** @type {any} */ run) => toggle(run.id), p: (/** @type {any} */ run) => pin(run.id) }} />` : html`<${NoRuns} isReadOnly=${isReadOnly} />`}
+    ${runs.length > 0 && !rows.length && html`<${Empty}>No run has all these words.<//>`}
+    <div class="stack"><${Sweeps} sweeps=${value.sweeps ?? []} /><${Damaged} damaged=${value.damaged ?? []} /></div>`;
+}
+
+/** @param {{isReadOnly: boolean}} props */
+const NoRuns = ({ isReadOnly }) => html`<${Empty}>There are no runs in the folders that this page shows.
+  ${isReadOnly ? html` <code>etude demo</code> makes one.` : html` <a href=${link(["new"])}>Start one</a>, or let <code>etude demo</code> make one.`}<//>`;
+
+/** @param {{sweeps: any[]}} props */
+function Sweeps({ sweeps }) {
+  if (!sweeps.length) return null;
+  return html`<section><h2>Sweeps</h2><ul>${sweeps.map((sweep) => html`<li key=${sweep.id} class="line"><a href=${link(["sweep", sweep.id])}>${sweep.name}</a>
+    <span class="muted">${Object.entries(sweep.trials ?? {}).filter(([, count]) => count).map(([name, count]) => `${number(count)} ${name}`).join(", ")}</span></li>`)}</ul></section>`;
+}
+
+/** @param {{damaged: any[]}} props */
+function Damaged({ damaged }) {
+  if (!damaged.length) return null;
+  return html`<section><h2>Not shown</h2><ul>${damaged.map((each) => html`<li key=${each.name} class="line"><${State} name="damaged" text=${each.name} /><span class="muted">${each.problem}</span></li>`)}</ul></section>`;
+}
+
+/** The runs now, and again when the server says that any changed. */
+function useRuns() {
+  const [state, setState] = useState({ value: /** @type {any} */ (null), error: /** @type {Error | null} */ (null) });
+  const [turn, setTurn] = useState(0);
+  const again = () => setTurn((/** @type {number} */ old) => old + 1);
+  useEffect(() => {
+    const asked = new AbortController();
+    const since = state.value ? `?since=${encodeURIComponent(state.value.version)}` : "";
+    get(`/api/runs${since}`, asked.signal).then(
+      (value) => setState((/** @type {any} */ old) => ({ value: value.runs ? value : old.value, error: null })),
+      (error) => error.name !== "AbortError" && setState((/** @type {any} */ old) => ({ ...old, error })),
+    );
+    return () => asked.abort();
+  }, [turn]);
+  useEffect(() => listen([], [], { runs: again, again }), []);
+  useEffect(() => {
+    if (isExported) return undefined;
+    const timer = setInterval(() => !document.hidden && again(), LOOK_EVERY);
+    return () => clearInterval(timer);
+  }, []);
+  useEffect(() => {
+    const running = state.value?.runs?.filter((/** @type {any} */ run) => run.status === "running").length;
+    if (state.value) say(`${plural(state.value.runs.length, "run")}, ${running} running`);
+  }, [state.value]);
+  return { ...state, again };
+}
+
+/** @param {{baseline: any, chosen: string[], toggle: (id: string) => void, pin: (id: string) => void}} given @returns {import("./table.js").Column[]} */
+function columnsOf({ baseline, chosen, toggle, pin }) {
+  const delta = (/** @type {any} */ run, /** @type {string} */ key) => baseline && baseline.id !== run.id && isNumber(run[key]) && isNumber(baseline[key]) && (key !== "best_value" || run.metric === baseline.metric)
+    ? html`<span class="delta">${signed(run[key] - baseline[key])}</span>` : "";
+  const figure = (/** @type {string} */ key) => (/** @type {any} */ run) => html`${short(run[key], 4)}${delta(run, key)}`;
+  return [
+    { key: "choose", title: "", value: () => null, cell: (run) => html`<input type="checkbox" aria-label="choose ${run.name}" checked=${chosen.includes(run.id)} onChange=${() => toggle(run.id)} />` },
+    { key: "status", title: "State", value: (run) => run.status, cell: (run) => html`<${State} name=${run.status} text=${run.ended_early ? `${run.status} early` : run.status} />` },
+    { key: "name", title: "Name", value: (run) => run.name, cell: (run) => html`<span class="name"><a href=${link(["run", run.id])} title=${run.name}>${run.name}</a><button class="quiet" aria-pressed=${baseline?.id === run.id} aria-label="pin ${run.name} as the baseline" onClick=${() => pin(run.id)}><${Icon} name="pin" /></button></span>` },
+    { key: "model", title: "Model", value: (run) => run.model },
+    { key: "data", title: "Data", value: (run) => run.data },
+    { key: "objective", title: "Kind", value: (run) => run.objective },
+    { key: "metric", title: "Metric", value: (run) => run.metric && metricTitle(run.metric) },
+    { key: "best", title: "Best", numeric: true, least: true, value: (run) => run.best_value, cell: figure("best_value") },
+    { key: "best_step", title: "Best at", numeric: true, value: (run) => run.best_step, cell: (run) => number(run.best_step) },
+    { key: "loss", title: "Loss", numeric: true, least: true, value: (run) => run.last_loss, cell: figure("last_loss") },
+    { key: "gap", title: "Gap", numeric: true, least: true, value: (run) => run.gap, cell: figure("gap") },
+    { key: "step", title: "Step", numeric: true, value: (run) => run.step, cell: (run) => html`<span class="step"><span>${number(run.step)}${run.steps ? html` <span class="muted">of ${number(run.steps)}</span>` : ""}</span>${run.steps && run.status === "running" ? html`<progress max=${run.steps} value=${run.step ?? 0} aria-label="progress of ${run.name}"></progress>` : ""}</span>` },
+    { key: "speed", title: "Tokens/s", numeric: true, value: (run) => run.tokens_per_second, cell: (run) => (isNumber(run.tokens_per_second) ? number(Math.round(run.tokens_per_second)) : NOTHING) },
+    { key: "time", title: "Time", numeric: true, value: (run) => run.wall_seconds, cell: (run) => duration(run.wall_seconds) },
+    { key: "findings", title: "Findings", value: (run) => weigh(run.findings), cell: (run) => html`<${Findings} counts=${run.findings} />` },
+    { key: "curve", title: "Curve", value: () => null, cell: (run) => html`<${Spark} values=${run.sparkline ?? []} label="curve of ${run.name}" />` },
+    { key: "tags", title: "Tags", value: (run) => (run.tags ?? []).join(", ") },
+    { key: "created", title: "Created", value: (run) => run.created, cell: (run) => moment(run.created) },
+    { key: "folder", title: "Folder", value: (run) => run.folder },
+  ];
+}
+
+/** @param {{counts: any}} props */
+function Findings({ counts = {} }) {
+  const found = ["error", "warning", "info"].filter((name) => counts?.[name]);
+  if (!found.length) return html`<span class="muted">none</span>`;
+  return html`<span class="counts" title=${found.map((name) => plural(counts[name], name === "info" ? "note" : name)).join(", ")}>${found.map((name) => html`<${State} key=${name} name=${name} text=${html`${counts[name]}<span class="unseen"> ${name === "info" ? "notes" : `${name}s`}</span>`} />`)}</span>`;
+}
+
+/** A curve as small as a word. @param {{values: any[], label: string}} props */
+export function Spark({ values, label }) {
+  const known = values.map((value, index) => [index, value]).filter(([, value]) => isNumber(value));
+  if (known.length < 2) return html`<span class="muted">${NOTHING}</span>`;
+  const low = Math.min(...known.map(([, value]) => value)), high = Math.max(...known.map(([, value]) => value));
+  const path = known.map(([index, value], at) => `${at ? "L" : "M"}${((96 * index) / (values.length - 1)).toFixed(1)} ${(22 - (20 * (value - low)) / (high - low || 1)).toFixed(1)}`).join("");
+  return html`<svg class="spark" viewBox="0 0 96 24" preserveAspectRatio="none" role="img" aria-label=${label}><path d=${path} /></svg>`;
+}
+
+/** @param {any} counts */
+const weigh = (counts) => (counts ? (counts.error ?? 0) * 1e6 + (counts.warning ?? 0) * 1e3 + (counts.info ?? 0) : 0);
+/** @param {any} value @returns {value is number} */
+const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+/** @param {any} run */
+const textOf = (run) => [run.name, run.model, run.data, run.objective, run.status, run.folder, ...(run.tags ?? [])].join(" ").toLowerCase();
+/** @param {string | undefined} text */
+export const listOf = (text) => (text ? text.split(",").filter(Boolean) : []);
