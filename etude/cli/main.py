@@ -27,6 +27,7 @@ from etude.cli import (
     sweep,
     sweep_report,
     train,
+    ui,
     watch,
 )
 from etude.cli.completion import join_words
@@ -75,6 +76,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": read.report,
     "watch": watch.watch,
     "guard": notify.guard,
+    "ui": ui.ui,
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {"page": data.data_page, "show": data.show_data}
 NOTIFY_COMMANDS: dict[str, Callable[..., None]] = {"test": notify.test}

@@ -1,0 +1,272 @@
+"""The routes of the page: each calls one function of a payload module, in a thread, with plain arguments."""
+
+import functools
+import json
+import math
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+from starlette.concurrency import iterate_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route, Router
+
+from etude import durable
+from etude.errors import EtudeError, InputError, MissingError
+from etude.records.events import plain
+from etude.text import shorten
+from etude.ui.library import Library
+from etude.ui.requests import Requests, StateError
+from etude.ui.static import Asset, read_assets
+
+_MOST_POINTS, _MOST_NAMES, _MOST_RUNS, _MOST_LINES = 20_000, 60, 200, 10_000
+_FRAMES = 4  # of a fault, that are shown
+_THREADS = 8  # that read files at once, so that a disk that hangs takes no more
+# What a stranger's run drew may be opened by its address alone: it may run nothing and load nothing.
+_SANDBOX = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request in plain values: parts of its path, its query and the object in its body."""
+
+    part: dict[str, str]
+    query: dict[str, str]
+    body: dict[str, Any] = field(default_factory=dict)
+
+    def names(self, key: str, most: int) -> list[str]:
+        """A list that is parted by commas. Raises: InputError if it is too long."""
+        found = [name for name in self.query.get(key, "").split(",") if name]
+        if len(found) > most:
+            raise InputError(f"{key} has {len(found):,} names; ask for up to {most}")
+        return found
+
+    def number(self, key: str, default: float | None, least: float, most: float) -> float | None:
+        """A number of the query, or of what stands for it. Raises: InputError if it is none."""
+        text = self.query.get(key, "")
+        if not text:
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise InputError(f"{key} is {shorten(text, 40)!r}; give a number from {least:g} to {most:g}")
+        return value
+
+
+@dataclass(frozen=True)
+class Download:
+    """A body that is no JSON: bytes, or an iterator of them, with type and the name to save it under."""
+
+    content: bytes | str | Iterator[bytes]
+    kind: str
+    name: str | None = None
+    policy: str | None = None
+
+
+Handler = Callable[[Asked], Any]
+
+
+def make_app(
+    library: Library,
+    version: str,
+    *,
+    read_only: bool = False,
+    assets: dict[str, Asset] | None = None,
+    told: Callable[[str], None] = lambda text: None,
+) -> Router:
+    """The application of a library of runs, without the gate that stands before it.
+
+    told: is called with the traceback of each fault of etude, once
+    """
+    assets = read_assets() if assets is None else assets
+    limiter = functools.cache(lambda: anyio.CapacityLimiter(_THREADS))  # made in the loop that serves
+    once = functools.cache(told)
+    routes = [
+        Route("/", functools.partial(_serve_asset, assets, "index.html"), methods=["GET"]),
+        Route("/static/{name:path}", functools.partial(_serve_asset, assets, None), methods=["GET"]),
+        Route("/api/events", functools.partial(_listen, library), methods=["GET"]),
+    ]
+    for method, path, handler in _handlers(library, version, read_only):
+        endpoint = functools.partial(_answer, handler, limiter, once)
+        routes.append(Route(path, endpoint, methods=[method]))
+    return Router(routes, redirect_slashes=False, default=_not_found)
+
+
+def _handlers(library: Library, version: str, read_only: bool) -> list[tuple[str, str, Handler]]:
+    """Method, path and function of each address."""
+    return [*_reading(library, version, read_only), *_writing(library, Requests())]
+
+
+def _reading(library: Library, version: str, read_only: bool) -> list[tuple[str, str, Handler]]:
+    def of_run(module: str, function: str) -> Handler:
+        return lambda asked: _payload(module, function)(library.run(asked.part["id"]))
+
+    def about(asked: Asked) -> dict[str, Any]:
+        from etude.control.mailbox import who_asks
+
+        folders = [shorten(folder, 200) for folder in library.folders]
+        return {"version": version, "folders": folders, "read_only": read_only, "user": who_asks()}
+
+    def runs(asked: Asked) -> dict[str, Any]:
+        now = library.version
+        if asked.query.get("since") == now:
+            return {"version": now}
+        return dict(_payload("listing", "list_runs")(library)) | {"version": now}
+
+    return [
+        ("GET", "/api/about", about),
+        ("GET", "/api/runs", runs),
+        ("GET", "/api/runs/{id}", lambda asked: _payload("page", "describe_run")(library, asked.part["id"])),
+        ("GET", "/api/runs/{id}/series", functools.partial(_series, library)),
+        ("GET", "/api/runs/{id}/series.csv", functools.partial(_csv, library)),
+        ("GET", "/api/runs/{id}/samples", of_run("writing", "samples")),
+        ("GET", "/api/runs/{id}/recipe", lambda asked: _payload("recipes", "show_recipe")(
+            library, asked.part["id"], asked.query.get("against", "default"))),
+        ("GET", "/api/runs/{id}/report", of_run("writing", "show_report")),
+        ("GET", "/api/runs/{id}/report/{name}.svg", lambda asked: Download(
+            _payload("writing", "chart")(library.run(asked.part["id"]), asked.part["name"]),
+            "image/svg+xml", policy=_SANDBOX)),
+        ("GET", "/api/runs/{id}/report.md", lambda asked: Download(
+            _payload("writing", "markdown")(library.run(asked.part["id"])),
+            "text/markdown; charset=utf-8", f"{asked.part['id']}.md", _SANDBOX)),
+        ("GET", "/api/runs/{id}/report.html", lambda asked: Download(
+            _payload("writing", "html")(library.run(asked.part["id"])),
+            "text/html; charset=utf-8", f"{asked.part['id']}.html", _SANDBOX)),
+        ("GET", "/api/runs/{id}/data", of_run("data", "data_page")),
+        ("GET", "/api/runs/{id}/log", lambda asked: _payload("writing", "log")(
+            library.run(asked.part["id"]), int(asked.number("tail", 200, 1, _MOST_LINES) or 1))),
+        ("GET", "/api/compare", lambda asked: _payload("side_by_side", "compare_runs")(
+            library, asked.names("runs", _MOST_RUNS), asked.query.get("baseline"))),
+        ("GET", "/api/sweeps/{id}", lambda asked: _payload("sweeps", "describe_sweep")(
+            library, asked.part["id"])),
+        ("GET", "/api/system", lambda asked: _payload("machine", "describe_machine")(library)),
+        ("GET", "/api/schema", lambda asked: _payload("recipes", "form")()),
+    ]  # fmt: skip
+
+
+def _writing(library: Library, requests: Requests) -> list[tuple[str, str, Handler]]:
+    def start(asked: Asked) -> Any:
+        found = _payload("starting", "start")(library, asked.body)
+        library.forget()
+        return found
+
+    return [
+        ("POST", "/api/runs/{id}/requests", lambda asked: requests.post(
+            library.run(asked.part["id"]), asked.body)),
+        ("GET", "/api/runs/{id}/requests/{request}", lambda asked: requests.answers(
+            library.run(asked.part["id"]), asked.part["request"])),
+        ("POST", "/api/check", lambda asked: _payload("starting", "check")(asked.body)),
+        ("POST", "/api/estimate", lambda asked: _payload("starting", "estimate")(asked.body)),
+        ("POST", "/api/rows", lambda asked: _payload("starting", "show_rows")(asked.body)),
+        ("POST", "/api/start", start),
+    ]  # fmt: skip
+
+
+def _payload(module: str, function: str) -> Callable[..., Any]:
+    """A function of a payload module, imported when it is first asked for."""
+    try:
+        found: Callable[..., Any] = getattr(import_module(f"etude.ui.{module}"), function)
+        return found
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise NotImplementedError(f"etude.ui.{module}.{function} is not there") from error
+
+
+def _series(library: Library, asked: Asked) -> Any:
+    run, names = library.run(asked.part["id"]), asked.names("names", _MOST_NAMES)
+    axis, low = asked.query.get("axis", "step"), asked.number("from", None, -1e18, 1e18)
+    high, points = asked.number("to", None, -1e18, 1e18), asked.number("points", 1000, 2, _MOST_POINTS)
+    return _payload("columns", "read_series")(run, names, axis, low=low, high=high, points=int(points or 2))
+
+
+def _csv(library: Library, asked: Asked) -> Download:
+    run, names = library.run(asked.part["id"]), asked.names("names", _MOST_NAMES)
+    lines = _payload("columns", "csv_lines")(run, names, asked.query.get("axis", "step"))
+    return Download(lines, "text/csv; charset=utf-8", f"{asked.part['id']}.csv")
+
+
+async def _answer(
+    handler: Handler,
+    limiter: Callable[[], anyio.CapacityLimiter],
+    told: Callable[[str], None],
+    request: Request,
+) -> Response:
+    try:
+        body = _parse(await request.body()) if request.method == "POST" else {}
+        asked = Asked(dict(request.path_params), dict(request.query_params), body)
+        found = await anyio.to_thread.run_sync(handler, asked, limiter=limiter())
+        if isinstance(found, Download):
+            return _download(found)
+        content = await anyio.to_thread.run_sync(_encode, found, limiter=limiter())
+        return Response(content, media_type="application/json")
+    except (EtudeError, NotImplementedError, OSError) as error:
+        return problem(_status(error), shorten(error))
+    except Exception as error:  # a fault of etude
+        told("".join(traceback.format_exception(error, limit=-_FRAMES)).rstrip())
+        return problem(500, f"etude failed: {type(error).__name__}")
+
+
+def problem(status: int, text: str) -> Response:
+    """An error as the page takes it: one line."""
+    return Response(json.dumps({"error": text}).encode(), status, media_type="application/json")
+
+
+def _status(error: Exception) -> int:
+    kinds: list[tuple[type[Exception], int]] = [
+        (MissingError, 404), (StateError, 409), (InputError, 400), (NotImplementedError, 501)
+    ]  # fmt: skip
+    return next((status for kind, status in kinds if isinstance(error, kind)), 500)
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    """The object in a body. Raises: InputError."""
+    try:
+        value = durable.parse_json(body.decode(), Path("the body"))
+    except UnicodeDecodeError:
+        raise InputError("the body is not UTF-8") from None
+    if not isinstance(value, dict):
+        raise InputError("the body holds no JSON object")
+    return value
+
+
+def _encode(value: Any) -> bytes:
+    return json.dumps(plain(value), allow_nan=False, separators=(",", ":")).encode()
+
+
+def _download(found: Download) -> Response:
+    headers = {"content-security-policy": found.policy} if found.policy else {}
+    if found.name:
+        safe = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in found.name[:-4])
+        headers["content-disposition"] = f'attachment; filename="{safe.strip("-")}{found.name[-4:]}"'
+    if isinstance(found.content, bytes | str):
+        return Response(found.content, headers=headers, media_type=found.kind)
+    content: AsyncIterator[bytes] = iterate_in_threadpool(found.content)
+    return StreamingResponse(content, headers=headers, media_type=found.kind)
+
+
+async def _serve_asset(assets: dict[str, Asset], name: str | None, request: Request) -> Response:
+    asset = assets.get(request.path_params["name"] if name is None else name)
+    if asset is None:
+        return problem(404, "there is no such file")
+    headers = {"etag": asset.etag, "cache-control": "no-cache"}
+    if request.headers.get("if-none-match") == asset.etag:
+        return Response(status_code=304, headers=headers)
+    return Response(asset.content, headers=headers, media_type=asset.kind)
+
+
+async def _listen(library: Library, request: Request) -> Response:
+    try:
+        listen = _payload("events", "listen")
+    except NotImplementedError as error:
+        return problem(501, str(error))
+    return await listen(library, request)  # type: ignore[no-any-return]
+
+
+async def _not_found(scope: Any, receive: Any, send: Any) -> None:
+    await problem(404, "there is no such address")(scope, receive, send)

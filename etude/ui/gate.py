@@ -1,0 +1,208 @@
+"""The gate before every route: who may ask, from where and with what, and what a browser may do with answers.
+
+docs/page.md says against whom each check stands.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+MOST_BODY_BYTES = 1 << 20
+BODY_SECONDS = 10.0
+HEADER = b"x-etude"
+_POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; object-src 'none'"
+_HEADERS = {
+    b"content-security-policy": _POLICY.encode(),
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"cache-control": b"no-store",
+}
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::([0-9]{1,5}))?")
+# A page that a server of our own name sent us on from elsewhere: a cookie that was just set is not sent along
+# by a redirect then, but by the next step of our own page.
+_ONWARD = (
+    b'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/"><a href="/">on</a>'
+)
+
+
+class Refusal(Exception):
+    """An answer in place of that of a route: its status and one line."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status, self.text = status, text
+
+
+@dataclass(frozen=True)
+class Gate:
+    """An ASGI application that lets through what the holder of the link asks, and answers the rest itself.
+
+    token      256 bits in hexadecimal, which the first link and the cookie carry
+    hosts      names by which this server may be called, in lower case, without a port
+    read_only  whether no POST passes
+    """
+
+    app: App
+    token: str
+    hosts: frozenset[str] = LOOPBACK
+    read_only: bool = False
+    cookie: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Cookies are shared by all ports of a host, so servers side by side need a name each.
+        object.__setattr__(self, "cookie", f"etude-{hashlib.sha256(self.token.encode()).hexdigest()[:8]}")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError("only HTTP is served")
+        send = _with_headers(send)
+        try:
+            headers = _Headers(scope)
+            is_link = self._check_place(scope, headers)
+            self._check_token(scope, headers, is_link)
+            if is_link:
+                await self._welcome(headers, send)
+                return
+            if scope["method"] == "POST":
+                self._check_post(headers)
+                receive = _replay(await _read_body(receive, headers))
+            elif scope["method"] not in ("GET", "HEAD"):
+                raise Refusal(405, "only GET and POST are served")
+        except Refusal as refusal:
+            await _refuse(scope, refusal, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _check_place(self, scope: Scope, headers: "_Headers") -> bool:
+        """Check the names of this server and of the page that asks; returns whether it is the first link.
+
+        Raises: Refusal.
+        """
+        hosts = headers.all(b"host")
+        found = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
+        if not found or found[1] not in self.hosts or int(found[2] or 80) > 65535:
+            raise Refusal(403, "this server is not called by that name; open the link that etude ui printed")
+        origins = headers.all(b"origin")
+        if origins and origins != [f"{scope['scheme']}://{hosts[0].lower()}"]:
+            raise Refusal(403, "another page may not ask this server")
+        is_link = scope["method"] == "GET" and scope["path"] == "/" and b"token=" in scope["query_string"]
+        sites = headers.all(b"sec-fetch-site")
+        if any(site not in ("same-origin", "none") for site in sites) and not (is_link and not origins):
+            raise Refusal(403, "another page may not ask this server")
+        return is_link
+
+    def _check_token(self, scope: Scope, headers: "_Headers", is_link: bool) -> None:
+        """Check the token of the first link, or of the cookie. Raises: Refusal."""
+        if is_link:
+            given = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=8).get("token", [""])
+        else:
+            pairs = [
+                part.strip().partition("=") for text in headers.all(b"cookie") for part in text.split(";")
+            ]
+            given = [value for name, _, value in pairs if name == self.cookie]
+        if len(given) != 1 or not hmac.compare_digest(given[0].encode(), self.token.encode()):
+            raise Refusal(401, "open the link that etude ui printed when it was started")
+
+    def _check_post(self, headers: "_Headers") -> None:
+        """Check that a page of ours could send this, and no form could. Raises: Refusal."""
+        if self.read_only:
+            raise Refusal(403, "this server only shows (--read-only)")
+        kind = headers.all(b"content-type")
+        if len(kind) != 1 or kind[0].split(";")[0].strip().lower() != "application/json":
+            raise Refusal(415, "a request has the content type application/json")
+        if headers.all(HEADER) != ["1"]:
+            raise Refusal(403, "a request has the header x-etude: 1")
+
+    async def _welcome(self, headers: "_Headers", send: Send) -> None:
+        """Turn the token of the link into a cookie, and lead to an address without it."""
+        cookie = f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Strict".encode()
+        if headers.all(b"sec-fetch-site") in ([], ["none"], ["same-origin"]):
+            await _send(send, 303, b"", [(b"location", b"/"), (b"set-cookie", cookie)])
+        else:
+            await _send(send, 200, _ONWARD, [(b"content-type", b"text/html"), (b"set-cookie", cookie)])
+
+
+class _Headers:
+    def __init__(self, scope: Scope) -> None:
+        self._found = [(name.lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+
+    def all(self, name: bytes) -> list[str]:
+        """Every value of a header, as each came."""
+        return [value for found, value in self._found if found == name]
+
+
+async def _read_body(receive: Receive, headers: _Headers) -> bytes:
+    """The whole body, counted as it comes. Raises: Refusal if it is too long or too slow."""
+    lengths = headers.all(b"content-length")
+    if any(not length.isdecimal() or int(length[:20]) > MOST_BODY_BYTES for length in lengths):
+        raise Refusal(413, f"a body has up to {MOST_BODY_BYTES:,} bytes")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Refusal(400, "the body has no end")
+                body += message.get("body", b"")
+                if len(body) > MOST_BODY_BYTES:
+                    raise Refusal(413, f"a body has up to {MOST_BODY_BYTES:,} bytes")
+                if not message.get("more_body"):
+                    return bytes(body)
+    except TimeoutError:
+        raise Refusal(408, f"the body took over {BODY_SECONDS:.0f} s") from None
+
+
+def _replay(body: bytes) -> Receive:
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    return receive
+
+
+def _with_headers(send: Send) -> Send:
+    """Add the headers of every answer; a route may set a stricter one of its own."""
+
+    async def with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            given = list(message.get("headers", []))
+            names = {name.lower() for name, _ in given}
+            added = [(name, value) for name, value in _HEADERS.items() if name not in names]
+            message = {**message, "headers": [*given, *added]}
+        await send(message)
+
+    return with_headers
+
+
+async def _refuse(scope: Scope, refusal: Refusal, send: Send) -> None:
+    # What is left of its body is not read: the connection ends.
+    headers = [(b"connection", b"close")]
+    if scope["path"].startswith("/api/"):
+        body = json.dumps({"error": refusal.text}).encode()
+        await _send(send, refusal.status, body, [(b"content-type", b"application/json"), *headers])
+    else:
+        body = refusal.text.encode() + b"\n"
+        await _send(send, refusal.status, body, [(b"content-type", b"text/plain; charset=utf-8"), *headers])
+
+
+async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,241 @@
+"""The runs and sweeps of some folders by opaque ids, and the folders that are damaged, with their problems.
+
+A look reads names, sizes and times; no journal, and no lock is held.
+"""
+
+import hashlib
+import os
+import re
+import stat
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from etude.errors import InputError, MissingError
+from etude.records.store import Run
+from etude.sweep.folder import SweepFolder
+from etude.text import printable, shorten
+
+_LOOK_SECONDS = 1.0
+_DEEPEST = 3  # folders below a given one: runs/, or sweeps/NAME/runs/
+_MOST_ENTRIES = 100_000
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_WATCHED = ("run.json", "journal.jsonl", "lease.json", "best.json")
+_Stamp = tuple[int, int, int]  # inode, size and time of a file; zeros where there is none
+
+
+@dataclass(frozen=True)
+class Place:
+    """The given folder in which a run lies, and the id of its sweep, if it is a trial of one."""
+
+    folder: str
+    sweep: str | None = None
+
+
+@dataclass(frozen=True)
+class _Look:
+    """All that one look found."""
+
+    runs: dict[str, Run] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
+    sweeps: dict[str, SweepFolder] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A run of the last look, the stamps of its files and its state then."""
+
+    run: Run
+    stamps: tuple[_Stamp, ...]
+    state: str
+
+
+@dataclass
+class _Found:
+    """Run folders with the folder given and the sweep that they lie in, and sweeps, as they are come upon."""
+
+    runs: list[tuple[Path, str, Path | None]] = field(default_factory=list)
+    sweeps: list[Path] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
+    entries: int = 0
+
+
+class Library:
+    """The runs and sweeps of folders, looked for again at most once a second.
+
+    A folder may hold runs or sweeps, or be one. Each answer is of one look; any thread may ask.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = list(folders)
+        self._turn = threading.Lock()
+        self._look_at, self._now = -_LOOK_SECONDS, _Look()
+        self._known: dict[Path, _Known] = {}
+        self._sweeps: dict[Path, SweepFolder] = {}
+
+    def runs(self) -> dict[str, Run]:
+        """Every run that can be read, oldest first, by id."""
+        return dict(self._look().runs)
+
+    def run(self, identity: str) -> Run:
+        """The run of an id. Raises: MissingError."""
+        try:
+            return self._look().runs[identity]
+        except KeyError:
+            raise MissingError(f"there is no run {shorten(identity, 80)} here") from None
+
+    def place(self, identity: str) -> Place:
+        """The place of a run by its id. Raises: MissingError."""
+        self.run(identity)
+        return self._look().places[identity]
+
+    def sweeps(self) -> dict[str, SweepFolder]:
+        """Every sweep by id."""
+        return dict(self._look().sweeps)
+
+    def sweep(self, identity: str) -> SweepFolder:
+        """The sweep of an id. Raises: MissingError."""
+        try:
+            return self._look().sweeps[identity]
+        except KeyError:
+            raise MissingError(f"there is no sweep {shorten(identity, 80)} here") from None
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """Problems of the folders that cannot be read, by name."""
+        return dict(self._look().damaged)
+
+    @property
+    def version(self) -> str:
+        """A text that changes with the files of any run, and when one comes, goes or dies."""
+        return self._look().version
+
+    def forget(self) -> None:
+        """Look again at the next question, as after a run was started."""
+        self._look_at = -_LOOK_SECONDS
+
+    def _look(self) -> _Look:
+        with self._turn:
+            if time.monotonic() - self._look_at > _LOOK_SECONDS:
+                self._now = self._read()
+                self._look_at = time.monotonic()
+            return self._now
+
+    def _read(self) -> _Look:
+        found = _Found()
+        for folder in self.folders:
+            _walk(folder, printable(folder), None, _DEEPEST, found)
+        damaged, digest = found.damaged, hashlib.sha256()
+        runs: dict[Path, tuple[str, str, str, Path | None]] = {}
+        known: dict[Path, _Known] = {}
+        for path, given, sweep in found.runs:
+            try:
+                each = known[path] = self._open(path)
+                runs[path] = (each.run.info["created"], str(each.run.info["id"]), given, sweep)
+                digest.update(repr((str(path), each.stamps, each.state)).encode("utf-8", "replace"))
+            except InputError as error:
+                damaged[_free_name(path.name, damaged)] = shorten(error)
+        self._known = known
+        ids = _identify({path: values[1] for path, values in runs.items()})
+        sweep_ids = _identify({path: path.name for path in found.sweeps})
+        digest.update(repr((sorted(damaged.items()), sorted(sweep_ids.values()))).encode("utf-8", "replace"))
+        order = sorted(runs, key=lambda path: (runs[path][0], path))
+        return _Look(
+            {ids[path]: known[path].run for path in order},
+            {ids[path]: Place(runs[path][2], sweep_ids.get(runs[path][3] or Path())) for path in order},
+            {sweep_ids[path]: self._sweeps.setdefault(path, SweepFolder(path)) for path in found.sweeps},
+            damaged,
+            digest.hexdigest()[:16],
+        )
+
+    def _open(self, path: Path) -> _Known:
+        """The run of a folder, which keeps what it has read while its run.json is the same.
+
+        Raises: InputError if it cannot be read.
+        """
+        stamps, before = tuple(_stamp(path / name) for name in _WATCHED), self._known.get(path)
+        if before and before.stamps == stamps and before.state not in ("running", "paused"):
+            return before  # a process that goes on may be killed, which changes no file
+        run = before.run if before and before.stamps[0] == stamps[0] else Run(path)
+        _ = run.info
+        try:
+            return _Known(run, stamps, run.state)
+        except InputError as error:
+            return _Known(run, stamps, str(error))
+
+
+def _walk(folder: Path, given: str, sweep: Path | None, depth: int, found: _Found) -> None:
+    """Collect the run folders and sweeps in a folder; no link is followed below the one that was given."""
+    if _is_file(folder / "run.json"):
+        found.runs.append((folder, given, sweep))
+        return
+    if _is_file(folder / "sweep.toml") and (folder / "runs").is_dir():
+        if folder not in found.sweeps:
+            found.sweeps.append(folder)
+        _walk(folder / "runs", given, folder, 1, found)
+        return
+    if not depth:
+        return
+    for name, problem in _folders(folder, found):
+        if problem:
+            found.damaged[_free_name(name, found.damaged)] = problem
+        else:
+            _walk(folder / name, given, sweep, depth - 1, found)
+
+
+def _folders(folder: Path, found: _Found) -> Iterator[tuple[str, str]]:
+    """Names of the folders within one, each with its problem or an empty text."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                found.entries += 1
+                if found.entries > _MOST_ENTRIES:
+                    yield folder.name, f"over {_MOST_ENTRIES:,} entries; only those before were looked at"
+                    return
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    yield entry.name, ""
+                elif entry.is_symlink() and _is_file(folder / entry.name / "run.json"):
+                    yield entry.name, "it is a link, which is not followed; give the folder that it leads to"
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield folder.name, f"it cannot be listed: {error.strerror}"
+
+
+def _identify(names: dict[Path, str]) -> dict[Path, str]:
+    """Ids: the name where it is short, plain and unique, else 12 digits of the SHA-256 of the path."""
+    counts = Counter(names.values())
+    return {
+        path: name
+        if counts[name] == 1 and _ID.fullmatch(name)
+        else hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:12]
+        for path, name in names.items()
+    }
+
+
+def _free_name(name: str, taken: dict[str, str]) -> str:
+    shown = shorten(name, 100)
+    return shown if shown not in taken else f"{shown} ({sum(each.startswith(shown) for each in taken) + 1})"
+
+
+def _stamp(path: Path) -> _Stamp:
+    try:
+        status = path.lstat()
+        return status.st_ino, status.st_size, status.st_mtime_ns
+    except OSError:
+        return 0, 0, 0
+
+
+def _is_file(path: Path) -> bool:
+    """True if there is an entry that is no folder; what it holds is judged when it is read."""
+    try:
+        return not stat.S_ISDIR(path.lstat().st_mode)
+    except (OSError, ValueError):
+        return False
