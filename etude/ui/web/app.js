@@ -9,6 +9,10 @@ import { RunPage } from "./run.js";
 
 /** Pages that are fetched when they are first opened. @type {Record<string, () => Promise<any>>} */
 const LATER = {
+  compare: () => import("./compare.js").then((module) => module.Compare),
+  sweep: () => import("./sweep.js").then((module) => module.Sweep),
+  new: () => import("./fresh.js").then((module) => module.NewRun),
+  system: () => import("./system.js").then((module) => module.System),
 };
 const KEYS = [
   ["/", "find in the runs or charts of this page"], ["?", "these keys"], ["Esc", "close; on a chart, the whole range again"],

@@ -5,7 +5,7 @@ import { inUnit, number, onAxis, plural } from "./format.js";
 
 /**
  * A line of a chart: a series of a run.
- * @typedef {{run: string, name: string, label: string, tone: number}} Line
+ * @typedef {{run: string, name: string, label: string, tone: number, isRun?: boolean}} Line
  * Points of a line: means of neighbouring records, and their least and greatest where a bucket has several.
  * @typedef {{x: number[], mean: (number | null)[], low: (number | null)[] | null, high: (number | null)[] | null, bucket: number, odd: [number, string][]}} Points
  * The view that all charts of a page share; `from` and `to` are null for the whole range.
@@ -113,7 +113,7 @@ function sentence(line, points, view, unit) {
   });
   if (last < 0) return "";
   const text = (/** @type {any} */ value) => inUnit(value, unit);
-  const name = line.label.charAt(0).toUpperCase() + line.label.slice(1);
+  const name = line.isRun ? line.label : line.label.charAt(0).toUpperCase() + line.label.slice(1);
   const now = Number(points.mean[last]), low = Number(lows[least]), high = Number(highs[most]);
   const begun = `${name} ${text(now)} at ${onAxis(points.x[last], view.axis)}`;
   if (first === last) return `${begun}.`;

@@ -12,6 +12,11 @@ import { change, link } from "./route.js";
 const AXES = /** @type {[string, string][]} */ ([["step", "step"], ["tokens", "tokens"], ["seconds", "time"], ["epoch", "epoch"]]);
 /** The other tabs, fetched when they are first opened. @type {Record<string, [string, () => Promise<any>]>} */
 const TABS = {
+  samples: ["Samples", () => import("./samples.js").then((module) => module.Samples)],
+  recipe: ["Recipe", () => import("./recipe.js").then((module) => module.Recipe)],
+  data: ["Data", () => import("./data.js").then((module) => module.Data)],
+  report: ["Report", () => import("./report.js").then((module) => module.Report)],
+  log: ["Log", () => import("./report.js").then((module) => module.Log)],
 };
 
 /** @param {any} props */

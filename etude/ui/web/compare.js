@@ -1,0 +1,91 @@
+// @ts-check
+// Runs side by side: what the figures say, the curves over each other, and what differs in the recipes.
+import { html, useEffect, useMemo, useState } from "./vendor/preact.js";
+import { get, listen } from "./api.js";
+import { Chart, Swatch } from "./chart.js";
+import { NOTHING, setting } from "./format.js";
+import { Choice, Empty, Loading, Problem, useAnswer } from "./parts.js";
+import { change, link } from "./route.js";
+import { readView } from "./run.js";
+import { listOf } from "./runs.js";
+
+const AXES = /** @type {[string, string][]} */ ([["step", "step"], ["tokens", "tokens"], ["seconds", "time"], ["epoch", "epoch"]]);
+
+/** @param {any} props */
+export function Compare({ query, theme }) {
+  const asked = listOf(query.runs);
+  const search = new URLSearchParams({ runs: asked.join(","), ...(query.baseline && asked.includes(query.baseline) ? { baseline: query.baseline } : {}) });
+  const { value, error, again } = useAnswer(asked.length > 1 ? `/api/compare?${search}` : null);
+  if (asked.length < 2) return html`<h1>Compare</h1><${Empty}>Choose two or more of <a href=${link(["runs"])}>the runs</a>.<//>`;
+  if (error) return html`<h1>Compare</h1><${Problem} error=${error} again=${again} />`;
+  if (!value) return html`<${Loading} text="Setting the runs side by side" />`;
+  const ids = value.ids ?? asked, names = value.names ?? value.runs ?? ids;
+  return html`<h1>${names.length} runs side by side</h1>
+    ${(value.sentences ?? []).map((/** @type {string} */ each) => html`<p key=${each} class="lead">${each}</p>`)}
+    <${Recipes} recipe=${value.recipe ?? {}} changes=${value.changes} names=${names} ids=${ids} />
+    <${Curves} ids=${ids} names=${names} query=${query} theme=${theme} />
+    <div class="stack">
+      <${Figures} value=${value} names=${names} ids=${ids} query=${query} />
+      ${(value.commands ?? []).length > 0 && html`<section><h2>To know more</h2>${value.commands.map((/** @type {string} */ each) => html`<pre key=${each}>${each}</pre>`)}</section>`}
+    </div>`;
+}
+
+/** @param {{ids: string[], names: string[], query: Record<string, string>, theme: string}} props */
+function Curves({ ids, names, query, theme }) {
+  const view = useMemo(() => readView(query), [query.axis, query.from, query.to, query.smooth]);
+  const [charts, setCharts] = useState(/** @type {any[]} */ ([]));
+  const feed = useMemo(() => new EventTarget(), [ids.join()]);
+  useEffect(() => {
+    Promise.allSettled(ids.slice(0, 8).map((id) => get(`/api/runs/${encodeURIComponent(id)}`))).then((pages) => setCharts(together(pages.flatMap((page) => (page.status === "fulfilled" ? page.value.charts ?? [] : [])))));
+  }, [ids.join()]);
+  useEffect(() => listen(ids, ids.map(() => -1), {
+    points: (value) => feed.dispatchEvent(new CustomEvent("points", { detail: value })),
+    again: () => feed.dispatchEvent(new Event("again")),
+  }), [ids.join()]);
+  const words = (query.q ?? "").toLowerCase();
+  const shown = charts.filter((/** @type {any} */ chart) => `${chart.title} ${chart.name}`.toLowerCase().includes(words));
+  return html`<div class="tools">
+      <${Choice} label="over" name="axis" items=${AXES} value=${view.axis} onChange=${(/** @type {string} */ axis) => change({ axis, from: null, to: null })} />
+      <label class="range">smooth <input type="range" min="0" max="0.98" step="0.02" value=${view.smooth} onInput=${(/** @type {any} */ event) => change({ smooth: event.target.value === "0" ? null : event.target.value })} /><output>${view.smooth ? view.smooth.toFixed(2) : "off"}</output></label>
+      ${view.from !== null && html`<button onClick=${() => change({ from: null, to: null })}>Whole range</button>`}
+      <span class="grow"></span><input type="search" placeholder="Find a chart" aria-label="find a chart" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} />
+    </div>
+    <div class="charts">${shown.map((/** @type {any} */ chart) => html`<${Chart} key=${chart.name} view=${view} onView=${change} feed=${feed} shared="compare" theme=${theme} marks=${{ windows: [], best: null, level: null }}
+      drawn=${{ title: chart.title, unit: chart.unit ?? null, isLog: chart.scale === "log", lines: ids.map((run, tone) => ({ run, name: chart.name, label: names[tone], tone, isRun: true })) }} />`)}</div>`;
+}
+
+/** A chart for each series that any of the runs has; validation comes first. @param {any[]} charts */
+function together(charts) {
+  const found = new Map();
+  for (const chart of charts)
+    for (const name of chart.series ?? []) if (!found.has(name)) found.set(name, { ...chart, name, title: titleOf(chart, name) });
+  const order = (/** @type {any} */ chart) => (chart.name === "validation/loss" ? 0 : chart.name.startsWith("validation/") ? 1 : chart.name === "train/loss" ? 2 : 3);
+  return [...found.values()].sort((a, b) => order(a) - order(b));
+}
+
+/** @param {any} chart @param {string} name */
+const titleOf = (chart, name) => (chart.series.length === 1 ? chart.title : sentence(name.replace(/^train\//, "training ").replace("/", " ").replaceAll("_", " ")));
+/** @param {string} text */
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** @param {{recipe: Record<string, any[]>, changes: any, names: string[], ids: string[]}} props */
+function Recipes({ recipe, changes, names, ids }) {
+  const rows = Object.entries(recipe);
+  const changed = (changes ?? []).some((/** @type {any[]} */ each) => each?.length);
+  return html`<section><h2>What differs in the recipes</h2>${rows.length || changed ? html`<div class="scroll" tabindex="0" role="region" aria-label="differences of the recipes"><table class="grown">
+    <thead><tr><th scope="col">key</th>${names.map((name, tone) => html`<th key=${ids[tone]} scope="col"><${Swatch} tone=${tone} /> <a href=${link(["run", ids[tone]])}>${name}</a></th>`)}</tr></thead>
+    <tbody>${rows.map(([key, values]) => html`<tr key=${key}><td><code>${key}</code></td>${values.map((each, index) => html`<td key=${index}>${each === null ? NOTHING : setting(each)}</td>`)}</tr>`)}
+      ${changed && html`<tr><td>changed during the run</td>${changes.map((/** @type {any} */ each, /** @type {number} */ index) => html`<td key=${index}>${each?.length ? (typeof each === "string" ? each : each.map((/** @type {any} */ one) => (typeof one === "string" ? one : setting(one))).join("; ")) : NOTHING}</td>`)}</tr>`}</tbody></table></div>`
+    : html`<${Empty}>Nothing.<//>`}</section>`;
+}
+
+/** The table of `etude compare`, run by run. @param {any} props */
+function Figures({ value, names, ids, query }) {
+  const rows = value.rows ?? [];
+  if (!rows.length) return null;
+  const best = new Set(value.winner ?? []);
+  return html`<section><h2>Figures</h2><div class="scroll" tabindex="0" role="region" aria-label="figures"><table class="grown">
+    <thead><tr><th scope="col"></th>${names.map((/** @type {string} */ name, /** @type {number} */ index) => html`<th key=${index} scope="col" class="number"><a href=${link(["run", ids[index]])}>${name}</a>${best.has(name) ? html` <span class="state good">ahead</span>` : ""}
+      <div><label class="small"><input type="radio" name="baseline" checked=${(query.baseline ?? ids[0]) === ids[index]} onChange=${() => change({ baseline: ids[index] })} /> baseline</label></div></th>`)}</tr></thead>
+    <tbody>${rows.map((/** @type {any[]} */ row, /** @type {number} */ index) => html`<tr key=${index}><th scope="row">${row[0].trim()}</th>${row.slice(1).map((each, column) => html`<td key=${column} class="number">${each ?? NOTHING}</td>`)}</tr>`)}</tbody></table></div></section>`;
+}

@@ -1,0 +1,181 @@
+// @ts-check
+// A new run: the recipe as a form and as TOML, each changing the other; its problems and its estimate beside.
+import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
+import { get, post } from "./api.js";
+import { Rows } from "./data.js";
+import { duration, number, setting, size } from "./format.js";
+import { Icon, Loading, Problem, useAnswer } from "./parts.js";
+import { change, go, link } from "./route.js";
+
+const AFTER_TYPING = 400, BEFORE_ESTIMATE = 1200; // milliseconds of stillness
+const FIRST = ["", "data.train", "train", "optim"]; // sections that are open
+
+/** @param {{query: Record<string, string>}} props */
+export function NewRun({ query }) {
+  const schema = useAnswer("/api/schema");
+  const source = useAnswer(query.from ? `/api/runs/${encodeURIComponent(query.from)}/recipe` : null);
+  const first = query.from ? source.value?.toml : schema.value?.example;
+  if (schema.error || source.error) return html`<${Problem} error=${schema.error ?? source.error} again=${schema.again} />`;
+  if (!schema.value || first === undefined) return html`<${Loading} text="Reading the schema" />`;
+  return html`<h1>New run</h1><${Form} sections=${schema.value.sections} first=${first} query=${query} />`;
+}
+
+/** @param {{sections: any[], first: string, query: Record<string, string>}} props */
+function Form({ sections, first, query }) {
+  const [toml, setToml] = useState(first);
+  const { checked, error, edit } = useCheck(toml, setToml);
+  const problems = checked?.problems ?? [];
+  const byKey = useMemo(() => new Map(problems.filter((/** @type {any} */ each) => each.key).map((/** @type {any} */ each) => [each.key, each])), [problems]);
+  const words = (query.q ?? "").toLowerCase();
+  const shown = sections.filter((section) => !section.is_named).map((section) => ({ ...section, keys: section.keys.filter((/** @type {any} */ each) => `${each.key} ${each.why}`.toLowerCase().includes(words)) })).filter((section) => section.keys.length);
+  const named = sections.filter((section) => section.is_named).map((section) => section.name);
+  return html`<div class="tools"><input type="search" placeholder="Find a key" aria-label="find a key" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} />
+      <span class="muted" role="status">${!checked ? "checking …" : problems.length ? `${problems.length} to mend` : "no problem found"}</span></div>
+    <div class="split fresh"><form class="stack" onSubmit=${(/** @type {Event} */ event) => event.preventDefault()} aria-label="recipe">
+      ${shown.map((section) => html`<details key=${section.name} class="section" open=${words !== "" || FIRST.includes(section.name) || undefined}>
+        <summary><h2>${section.name || "the run"}</h2><span class="muted">${section.why}</span></summary>
+        ${section.keys.map((/** @type {any} */ each) => {
+          const key = section.is_list ? `${section.name}.0.${each.name}` : each.key;
+          return html`<${Field} key=${key} place=${key} field=${each} given=${checked?.given?.[key]} value=${checked?.values?.[key]} problem=${byKey.get(key) ?? byKey.get(each.key)} onValue=${(/** @type {any} */ value) => edit({ [key]: value })} />`;
+        })}</details>`)}
+      ${named.length > 0 && html`<p class="muted small">Sections by name (${named.join(", ")}) are written in the TOML.</p>`}
+    </form>
+    <aside class="stack"><${Start} toml=${toml} problems=${problems} isChecked=${checked !== null} />
+      <${Problem} error=${error} />
+      <${Problems} problems=${problems} />
+      ${(checked?.notes ?? []).map((/** @type {string} */ note) => html`<p key=${note} class="muted">${note}</p>`)}
+      <${Estimate} toml=${toml} isSound=${checked !== null && !problems.length} />
+      <section><h2>TOML</h2><textarea rows="20" spellcheck="false" aria-label="the recipe as TOML" value=${toml} onInput=${(/** @type {any} */ event) => setToml(event.target.value)}></textarea></section>
+      <${Preview} toml=${toml} isSound=${checked !== null && !problems.length} />
+    </aside></div>`;
+}
+
+/** The answer to the last text, and `edit`, by which the server changes keys and leaves comments. @param {string} toml @param {(toml: string) => void} setToml */
+function useCheck(toml, setToml) {
+  const [state, setState] = useState({ checked: /** @type {any} */ (null), error: /** @type {Error | null} */ (null) });
+  const asked = useRef(/** @type {AbortController | null} */ (null));
+  const isOurs = useRef(false);
+  const check = (/** @type {any} */ body) => {
+    asked.current?.abort();
+    asked.current = new AbortController();
+    return post("/api/check", body, asked.current.signal).then((checked) => {
+      setState({ checked, error: null });
+      if (body.changes && typeof checked.toml === "string" && checked.toml !== toml) {
+        isOurs.current = true;
+        setToml(checked.toml);
+      }
+    }, (error) => error.name !== "AbortError" && setState((/** @type {any} */ old) => ({ ...old, error })));
+  };
+  useEffect(() => {
+    if (isOurs.current) {
+      isOurs.current = false;
+      return undefined;
+    }
+    const timer = setTimeout(() => check({ toml }), AFTER_TYPING);
+    return () => clearTimeout(timer);
+  }, [toml]);
+  return { ...state, edit: (/** @type {Record<string, any>} */ changes) => check({ toml, changes }) };
+}
+
+/** One key of the recipe. @param {{place: string, field: any, given: any, value: any, problem: any, onValue: (value: any) => void}} props */
+function Field({ place, field, given, value, problem, onValue }) {
+  const [typed, setTyped] = useState(/** @type {string | null} */ (null));
+  const timer = useRef(0);
+  const id = `field-${place}`;
+  const fallback = value ?? field.default;
+  const send = (/** @type {string} */ text) => {
+    setTyped(text);
+    clearTimeout(timer.current);
+    timer.current = window.setTimeout(() => {
+      onValue(valueOf(text, field));
+      setTyped(null);
+    }, AFTER_TYPING);
+  };
+  const shown = typed ?? (given === undefined || given === null ? "" : field.kind === "list" ? (Array.isArray(given) ? given.join(", ") : String(given)) : String(given));
+  const about = { id, "aria-describedby": `${id}-why`, "aria-invalid": problem ? "true" : undefined };
+  const hint = fallback === null || fallback === undefined ? (field.needed ? "needed" : "not set") : setting(fallback);
+  const only = field.kind === "choice" && field.choices?.length;
+  return html`<div class="field ${problem ? "wrong" : ""}"><label for=${id}><code>${field.name ?? place.split(".").pop()}</code></label>
+    <div>${field.kind === "flag" || only ? html`<select ...${about} value=${given === undefined || given === null ? "" : String(given)} onChange=${(/** @type {any} */ event) => onValue(event.target.value === "" ? null : valueOf(event.target.value, field))}>
+        <option value="">${hint} (default)</option>${(only ? field.choices : [true, false]).map((/** @type {any} */ each) => html`<option key=${each} value=${String(each)}>${String(each)}</option>`)}</select>`
+      : field.kind === "section" ? html`<span id=${id} class="muted">written in the TOML</span>`
+      : html`<input ...${about} value=${shown} placeholder=${hint} list=${field.choices?.length ? `${id}-words` : undefined} inputmode=${field.kind === "number" || field.kind === "whole" ? "decimal" : undefined} onInput=${(/** @type {any} */ event) => send(event.target.value)} />`}
+      ${field.choices?.length && !only ? html`<datalist id="${id}-words">${field.choices.map((/** @type {any} */ each) => html`<option key=${each} value=${String(each)} />`)}</datalist>` : ""}
+      ${field.unit ? html` <span class="muted">${field.unit}</span>` : ""}
+      <p id="${id}-why" class="small muted">${field.why}</p>
+      ${problem && html`<p class="small bad">${problem.text}${problem.remedy ? ` ${problem.remedy}` : ""}</p>`}</div></div>`;
+}
+
+/** What was typed as the schema has it. @param {string} text @param {any} field */
+function valueOf(text, field) {
+  const word = text.trim();
+  if (word === "") return null;
+  if (field.kind === "flag") return word === "true";
+  if (field.kind === "list") return word.split(",").map((each) => each.trim()).filter(Boolean);
+  const isNumber = ["number", "whole"].includes(field.kind) && Number.isFinite(Number(word));
+  return isNumber ? Number(word) : word;
+}
+
+/** @param {{problems: any[]}} props */
+function Problems({ problems }) {
+  if (!problems.length) return null;
+  return html`<section aria-live="polite"><h2>To mend</h2><ul class="answers">${problems.map((each, index) => html`<li key=${index} class="state bad wrap"><${Icon} name="warning" /><span>${each.line ? `line ${each.line}: ` : ""}${each.key ? html`<code>${each.key}</code>: ` : ""}${each.text}${each.remedy ? html` <span class="muted">${each.remedy}</span>` : ""}</span></li>`)}</ul></section>`;
+}
+
+/** @param {{toml: string, isSound: boolean}} props */
+function Estimate({ toml, isSound }) {
+  const [state, setState] = useState({ value: /** @type {any} */ (null), error: /** @type {Error | null} */ (null), isAsking: false });
+  useEffect(() => {
+    if (!isSound) return undefined;
+    const asked = new AbortController();
+    const timer = setTimeout(() => {
+      setState((/** @type {any} */ old) => ({ ...old, isAsking: true }));
+      post("/api/estimate", { toml }, asked.signal).then(
+        (value) => !value.superseded && setState({ value, error: value.problem ? new Error(value.problem) : null, isAsking: false }),
+        (error) => error.name !== "AbortError" && setState({ value: null, error, isAsking: false }),
+      );
+    }, BEFORE_ESTIMATE);
+    return () => {
+      clearTimeout(timer);
+      asked.abort();
+    };
+  }, [toml, isSound]);
+  const { value, error, isAsking } = state;
+  const total = typeof value?.parameters === "object" ? value?.parameters?.total : value?.parameters;
+  const rows = value?.rows ?? (value && !value.problem ? [
+    ["parameters", number(total)], ["memory", size(value.memory_bytes ?? value.forecast?.memory_bytes)],
+    ["time", duration(value.seconds ?? value.forecast?.seconds)], ["disk", size(value.disk_bytes ?? value.forecast?.disk_bytes)],
+  ] : []);
+  return html`<section><h2>Estimate</h2><${Problem} error=${error} />
+    ${rows.length > 0 && html`<dl class="list">${rows.map((/** @type {any} */ [name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>`}
+    <p class="muted small" role="status">${!isSound ? "It comes when the recipe has no problem." : isAsking ? "Estimating …" : value?.basis ?? ""}</p></section>`;
+}
+
+/** @param {{toml: string, isSound: boolean}} props */
+function Preview({ toml, isSound }) {
+  const [state, setState] = useState({ samples: /** @type {any[] | null} */ (null), error: /** @type {Error | null} */ (null), isAsking: false });
+  const look = () => {
+    setState({ samples: null, error: null, isAsking: true });
+    post("/api/rows", { toml }).then((value) => setState({ samples: value.samples ?? value.rows ?? [], error: value.problem ? new Error(value.problem) : null, isAsking: false }), (error) => setState({ samples: null, error, isAsking: false }));
+  };
+  return html`<section><h2>Rows</h2><button disabled=${!isSound || state.isAsking} onClick=${look}>${state.isAsking ? "Reading …" : "Show the first rows"}</button>
+    <${Problem} error=${state.error} />${state.samples && html`<${Rows} samples=${state.samples} />`}</section>`;
+}
+
+/** @param {{toml: string, problems: any[], isChecked: boolean}} props */
+function Start({ toml, problems, isChecked }) {
+  const [state, setState] = useState({ words: "", error: /** @type {Error | null} */ (null), isAsking: false });
+  const start = async () => {
+    setState({ words: "Starting …", error: null, isAsking: true });
+    try {
+      const { run, problem } = await post("/api/start", { toml });
+      if (problem) throw new Error(typeof problem === "string" ? problem : problem.text);
+      await get(`/api/runs/${encodeURIComponent(run)}`).catch(() => null);
+      go(link(["run", run]));
+    } catch (error) {
+      setState({ words: "", error: /** @type {Error} */ (error), isAsking: false });
+    }
+  };
+  return html`<div><button class="main" disabled=${!isChecked || problems.length > 0 || state.isAsking} onClick=${start}>Start the run</button> <span class="muted" role="status">${state.words}</span>
+    <p class="small muted">It goes on when this page and its server are closed.</p><${Problem} error=${state.error} /></div>`;
+}

@@ -1,0 +1,27 @@
+// @ts-check
+// The recipe of a run, and how it differs from the defaults or from another run.
+import { html } from "./vendor/preact.js";
+import { setting } from "./format.js";
+import { Empty, Loading, Problem, download, useAnswer } from "./parts.js";
+import { change, link } from "./route.js";
+
+/** @param {{id: string, query: Record<string, string>, run: any, isReadOnly: boolean}} props */
+export function Recipe({ id, query, run, isReadOnly }) {
+  const against = query.against ?? "default";
+  const { value, error, again } = useAnswer(`/api/runs/${encodeURIComponent(id)}/recipe?against=${encodeURIComponent(against)}`);
+  const runs = useAnswer("/api/runs").value?.runs ?? [];
+  const others = runs.filter((/** @type {any} */ each) => each.id !== id);
+  const other = others.find((/** @type {any} */ each) => each.id === against);
+  return html`<div class="tools"><label class="line">differences to <select value=${against} onChange=${(/** @type {any} */ event) => change({ against: event.target.value === "default" ? null : event.target.value })}>
+      <option value="default">the defaults</option>${others.map((/** @type {any} */ each) => html`<option key=${each.id} value=${each.id}>${each.name}</option>`)}</select></label>
+      <span class="grow"></span>
+      ${value && html`<button onClick=${() => navigator.clipboard?.writeText(value.toml)}>Copy</button><button onClick=${() => download(`${run.name ?? "recipe"}.toml`, value.toml, "application/toml")}>Download</button>`}
+      ${!isReadOnly && html`<a class="button" href=${link(["new"], { from: id })}>New run from it</a>`}</div>
+    <${Problem} error=${error} again=${again} />
+    ${!value ? !error && html`<${Loading} text="Reading the recipe" />` : html`<div class="stack">
+      ${value.differences.length ? html`<div class="scroll" tabindex="0" role="region" aria-label="differences"><table>
+        <thead><tr><th scope="col">key</th><th scope="col">this run</th><th scope="col">${other ? other.name : "default"}</th><th scope="col">why there is such a key</th></tr></thead>
+        <tbody>${value.differences.map((/** @type {any} */ each) => html`<tr key=${each.key}><td><code>${each.key}</code></td><td><strong>${setting(each.value)}</strong>${each.unit ? ` ${each.unit}` : ""}</td><td>${setting(each.other)}</td><td class="muted">${each.why ?? ""}</td></tr>`)}</tbody></table></div>`
+        : html`<${Empty}>The recipes say the same.<//>`}
+      <section><h2>As it was given</h2><pre class="text">${value.toml}</pre></section></div>`}`;
+}

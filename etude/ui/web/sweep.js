@@ -1,0 +1,128 @@
+// @ts-check
+// A sweep: its trials by model and tier, what its knobs do, and what the metric costs.
+import { html } from "./vendor/preact.js";
+import { address } from "./api.js";
+import { NOTHING, duration, metricTitle, number, plural, setting, short } from "./format.js";
+import { Parallel, Scatter } from "./drawings.js";
+import { Empty, Icon, Loading, Problem, State, useAnswer } from "./parts.js";
+import { change, link } from "./route.js";
+import { LongTable, ordered } from "./table.js";
+
+const ICON = /** @type {Record<string, string>} */ ({ finished: "finished", done: "finished", running: "running", failed: "failed", killed: "warning", stopped: "stopped", paused: "paused" });
+
+/** @typedef {{name: string, run: string | null, state: string, tier: string, model: string, values: Record<string, any>, value: number | null, cost: number | null, isFront: boolean}} Trial */
+
+/** @param {{id: string, query: Record<string, string>}} props */
+export function Sweep({ id, query }) {
+  const { value, error, again } = useAnswer(`/api/sweeps/${encodeURIComponent(id)}`);
+  if (error) return html`<${Problem} error=${error} again=${again} />`;
+  if (!value) return html`<${Loading} text="Reading the sweep" />`;
+  const front = new Set((value.front ?? []).map((/** @type {any} */ each) => (typeof each === "string" ? each : each.trial ?? each.name)));
+  /** @type {Trial[]} */
+  const trials = (value.trials ?? []).map((/** @type {any} */ each) => trialOf(each, front));
+  const isLess = value.lower_is_better !== false;
+  const metric = metricTitle(value.metric ?? "metric");
+  const states = Object.entries(countBy(trials, (trial) => trial.state)).map(([name, count]) => `${number(count)} ${name}`).join(", ");
+  return html`<h1>${value.name}</h1>
+    <p class="muted">${plural(trials.length, "trial")}: ${states}${value.eta_seconds ? `; about ${duration(Math.round(value.eta_seconds))} left` : ""}</p>
+    <div class="stack">
+      <${Advice} value=${value} />
+      <${Matrix} trials=${trials} metric=${metric} />
+      <${Knobs} trials=${trials} query=${query} isLess=${isLess} metric=${metric} />
+      <section><h2>By the knobs</h2><${Parallel} trials=${trials} keys=${knobsOf(trials)} metric=${metric} isLess=${isLess} brush=${query.brush ?? ""} onBrush=${(/** @type {string} */ brush) => change({ brush })} /></section>
+      <section><h2>Against cost</h2><${Scatter} trials=${trials} metric=${metric} isLess=${isLess} /></section>
+      <${Trials} trials=${trials} query=${query} metric=${metric} isLess=${isLess} />
+    </div>`;
+}
+
+/** @param {{value: any}} props */
+function Advice({ value }) {
+  const advice = value.recommendations ?? [], documents = value.documents ?? [];
+  if (!advice.length && !documents.length && !value.standing) return null;
+  const best = value.standing?.best ?? value.best;
+  return html`<section><h2>What it found</h2>
+    ${typeof value.standing === "string" ? html`<p class="lead">${value.standing}</p>` : best && html`<p class="lead">The best is ${typeof best === "string" ? best : best.name}.</p>`}
+    ${Array.isArray(value.sentences) && value.sentences.map((/** @type {string} */ each) => html`<p key=${each}>${each}</p>`)}
+    ${advice.length > 0 && html`<div class="scroll"><table><thead><tr><th scope="col">where it matters most</th><th scope="col">trial</th><th scope="col">why</th></tr></thead>
+      <tbody>${advice.map((/** @type {any} */ each) => html`<tr key=${each.need}><td>${each.need}</td><td><strong>${each.trial}</strong></td><td class="muted">${each.why}</td></tr>`)}</tbody></table></div>`}
+    ${documents.length > 0 && html`<p class="line">${documents.map((/** @type {any} */ each) => html`<a key=${each.name} href=${address(each.url)}>${each.name}</a>`)}</p>`}</section>`;
+}
+
+/** Trials by model and tier, each an icon that leads to its run. @param {{trials: Trial[], metric: string}} props */
+function Matrix({ trials, metric }) {
+  const tiers = [...new Set(trials.map((trial) => trial.tier))], models = [...new Set(trials.map((trial) => trial.model))];
+  return html`<section><h2>Trials</h2><div class="scroll" tabindex="0" role="region" aria-label="trials by model and tier"><table class="grown">
+    <thead><tr><th scope="col">model</th>${tiers.map((tier) => html`<th key=${tier} scope="col">${tier}</th>`)}</tr></thead>
+    <tbody>${models.map((model) => html`<tr key=${model}><th scope="row">${model}</th>${tiers.map((tier) => {
+      const here = trials.filter((trial) => trial.tier === tier && trial.model === model);
+      const counts = Object.entries(countBy(here, (trial) => trial.state)).map(([name, count]) => `${count} ${name}`).join(", ");
+      return html`<td key=${tier}>${here.length ? html`<div class="squares">${here.map((trial) => html`<${Square} key=${trial.name} trial=${trial} metric=${metric} />`)}</div><div class="small muted">${counts}</div>` : NOTHING}</td>`;
+    })}</tr>`)}</tbody></table></div></section>`;
+}
+
+/** @param {{trial: Trial, metric: string}} props */
+function Square({ trial, metric }) {
+  const label = `${trial.name}: ${trial.state}${trial.value === null ? "" : `, ${metric} ${short(trial.value, 4)}`}`;
+  const icon = html`<${Icon} name=${ICON[trial.state] ?? "left"} />`;
+  return trial.run ? html`<a class="square ${trial.state}" href=${link(["run", trial.run])} aria-label=${label} title=${label}>${icon}</a>` : html`<span class="square" role="img" aria-label=${label} title=${label}>${icon}</span>`;
+}
+
+/** The mean metric over two knobs. @param {{trials: Trial[], query: Record<string, string>, isLess: boolean, metric: string}} props */
+function Knobs({ trials, query, isLess, metric }) {
+  const keys = ["model", ...knobsOf(trials)];
+  if (keys.length < 2) return null;
+  const x = keys.includes(query.x) ? query.x : keys[1], y = keys.includes(query.y) ? query.y : keys.find((key) => key !== x) ?? keys[0];
+  const at = (/** @type {Trial} */ trial, /** @type {string} */ key) => (key === "model" ? trial.model : trial.values[key]);
+  const valued = trials.filter((trial) => trial.value !== null);
+  const [xs, ys] = [x, y].map((key) => sorted([...new Set(trials.map((trial) => at(trial, key)).filter((each) => each !== undefined))]));
+  const cells = ys.map((row) => xs.map((column) => {
+    const here = valued.filter((trial) => at(trial, x) === column && at(trial, y) === row).map((trial) => Number(trial.value));
+    return { count: here.length, mean: here.length ? here.reduce((sum, each) => sum + each, 0) / here.length : null };
+  }));
+  const means = cells.flat().flatMap(({ mean }) => (mean === null ? [] : [mean]));
+  const [low, high] = [Math.min(...means), Math.max(...means)];
+  const level = (/** @type {number} */ mean) => Math.min(7, Math.floor((8 * (isLess ? high - mean : mean - low)) / (high - low || 1)));
+  const pick = (/** @type {string} */ name, /** @type {string} */ value) => html`<label class="line">${name === "x" ? "across" : "down"} <select value=${value} onChange=${(/** @type {any} */ event) => change({ [name]: event.target.value })}>${keys.map((key) => html`<option key=${key} value=${key}>${key}</option>`)}</select></label>`;
+  return html`<section><h2>Two knobs</h2><div class="tools">${pick("x", x)}${pick("y", y)}<span class="muted">mean ${metric}; the darker, the better</span></div>
+    <div class="scroll" tabindex="0" role="region" aria-label="mean ${metric} by ${x} and ${y}"><table class="matrix grown"><thead><tr><th scope="col">${y} ╲ ${x}</th>${xs.map((column) => html`<th key=${column} scope="col" class="number">${setting(column)}</th>`)}</tr></thead>
+    <tbody>${ys.map((row, index) => html`<tr key=${row}><th scope="row">${setting(row)}</th>${cells[index].map(({ mean, count }, place) => html`<td key=${place} class="number ${mean === null ? "" : `heat-${level(mean)}`}" title=${plural(count, "trial")}>${mean === null ? NOTHING : short(mean, 4)}</td>`)}</tr>`)}</tbody></table></div></section>`;
+}
+
+/** @param {{trials: Trial[], query: Record<string, string>, metric: string, isLess: boolean}} props */
+function Trials({ trials, query, metric, isLess }) {
+  const rows = trials.map((trial) => ({ ...trial, id: trial.name }));
+  /** @type {import("./table.js").Column[]} */
+  const columns = [
+    { key: "state", title: "State", value: (trial) => trial.state, cell: (trial) => html`<${State} name=${trial.state} />` },
+    { key: "name", title: "Trial", value: (trial) => trial.name, cell: (trial) => (trial.run ? html`<a href=${link(["run", trial.run])}>${trial.name}</a>` : trial.name) },
+    { key: "model", title: "Model", value: (trial) => trial.model },
+    { key: "value", title: metric, numeric: true, least: isLess, value: (trial) => trial.value, cell: (trial) => short(trial.value, 4) },
+    { key: "cost", title: "Device time", numeric: true, least: true, value: (trial) => trial.cost, cell: (trial) => duration(trial.cost) },
+    ...knobsOf(trials).map((key) => ({ key, title: key.split(".").pop() ?? key, value: (/** @type {any} */ trial) => trial.values[key], cell: (/** @type {any} */ trial) => (key in trial.values ? setting(trial.values[key]) : NOTHING) })),
+  ];
+  const sort = query.sort ?? (isLess ? "value" : "-value");
+  if (!rows.length) return html`<${Empty}>The sweep has no trials yet.<//>`;
+  return html`<section><h2>All trials</h2><${LongTable} label="trials" columns=${columns} rows=${ordered(rows, columns.find((column) => column.key === sort.replace(/^-/, "")), sort.startsWith("-"))} sort=${sort} onSort=${(/** @type {string} */ next) => change({ sort: next })} /></section>`;
+}
+
+/** @param {any} each @param {Set<string>} front @returns {Trial} */
+function trialOf(each, front) {
+  const name = each.name ?? each.trial ?? each.id;
+  const value = each.value ?? (typeof each.metric === "number" ? each.metric : null);
+  const cost = each.cost_seconds ?? each.device_seconds_alone ?? null;
+  return {
+    name, run: each.run ?? null, state: each.state ?? "left", tier: each.tier ?? "", model: each.model ?? "", values: each.values ?? {},
+    value: typeof value === "number" ? value : null, cost: typeof cost === "number" ? cost : null, isFront: front.has(name) || front.has(each.id),
+  };
+}
+
+/** Keys that have more than one value. @param {Trial[]} trials */
+function knobsOf(trials) {
+  const keys = [...new Set(trials.flatMap((trial) => Object.keys(trial.values)))];
+  return keys.filter((key) => new Set(trials.map((trial) => JSON.stringify(trial.values[key]))).size > 1);
+}
+
+/** @param {any[]} values */
+const sorted = (values) => values.sort((a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true })));
+/** @template T @param {T[]} items @param {(item: T) => string} key @returns {Record<string, number>} */
+const countBy = (items, key) => items.reduce((found, item) => ({ ...found, [key(item)]: (found[key(item)] ?? 0) + 1 }), /** @type {Record<string, number>} */ ({}));
